@@ -1,0 +1,1 @@
+"""ML Core: multi-tenant machine learning for tabular and short-text models."""

@@ -1,0 +1,90 @@
+"""API keys: ``mlk_<key id>_<secret>``, shown once, kept as a salted hash.
+
+The secret has 192 random bits, so one round of SHA-256 is enough: a slow password hash protects guessable secrets, and
+would cost every request. The salt keeps equal secrets from having equal hashes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ml_core.exceptions import AuthenticationError
+from ml_core.ids import TenantId
+
+_KEY = re.compile(r"mlk_([0-9a-f]{16})_([A-Za-z0-9_-]{32})")
+
+
+class Scope(StrEnum):
+    """What a key may do."""
+
+    PREDICT = "predict"
+    READ = "read"
+    TRAIN = "train"
+    PROMOTE = "promote"
+    APPROVE = "approve"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """What is stored of a key: never the secret."""
+
+    key_id: str
+    tenant_id: TenantId
+    salt: bytes
+    hash: bytes
+    scopes: frozenset[Scope]
+
+    def matches(self, secret: str) -> bool:
+        """Whether the secret is this key's, compared in constant time."""
+        return hmac.compare_digest(self.hash, hash_secret(self.salt, secret))
+
+    def allows(self, scope: Scope) -> bool:
+        """Whether the key has the scope; ``admin`` has every scope."""
+        return scope in self.scopes or Scope.ADMIN in self.scopes
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key as its owner holds it."""
+
+    key_id: str
+    secret: str
+
+    def __str__(self) -> str:
+        return f"mlk_{self.key_id}_{self.secret}"
+
+    def __repr__(self) -> str:
+        return f"ApiKey(mlk_{self.key_id}_…)"
+
+    @classmethod
+    def generate(cls) -> ApiKey:
+        """A new random key."""
+        return cls(secrets.token_hex(8), secrets.token_urlsafe(24))
+
+    @classmethod
+    def parse(cls, text: str) -> ApiKey:
+        """The key that a client sent.
+
+        Raises:
+            AuthenticationError: The text is not of the form ``mlk_<key id>_<secret>``.
+        """
+        match = _KEY.fullmatch(text)
+        if match is None:
+            raise AuthenticationError("The API key is malformed.", remedy="Send the whole key, mlk_<key id>_<secret>.")
+        return cls(*match.groups())
+
+    def record(self, tenant_id: TenantId, scopes: frozenset[Scope]) -> KeyRecord:
+        """What to store of this key."""
+        salt = secrets.token_bytes(16)
+        return KeyRecord(self.key_id, tenant_id, salt, hash_secret(salt, self.secret), scopes)
+
+
+def hash_secret(salt: bytes, secret: str) -> bytes:
+    """SHA-256 of salt and secret: 32 bytes."""
+    return hashlib.sha256(salt + secret.encode()).digest()

@@ -1,0 +1,70 @@
+"""The assignment: what a cell must serve now, and the changes by which a replica follows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ml_core.domain.api_key import KeyRecord
+from ml_core.domain.version import ServableVersion
+from ml_core.ids import EnvironmentName, ModelId, ModelRef, TenantId
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PointerRef:
+    """A pointer's name: the environment of a tenant's model."""
+
+    tenant_id: TenantId
+    model_id: ModelId
+    environment: EnvironmentName
+
+    @property
+    def model(self) -> ModelRef:
+        """The model that the pointer belongs to."""
+        return ModelRef(self.tenant_id, self.model_id)
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id}/{self.model_id}:{self.environment}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """What an environment serves: its stable version. ``generation`` counts the pointer's moves from 1."""
+
+    stable: ServableVersion
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class AssignmentDelta:
+    """What changed in a cell's assignment after a generation.
+
+    Attributes:
+        generation: Where a reader stands after it applied the delta.
+        is_snapshot: Whether this is the whole assignment, so that whatever it does not name is gone.
+        tenants: Tenants that exist; True, or False once deleted.
+        rollouts: Pointer → what it serves now; None once withdrawn.
+        keys: Key id → record; revoked keys are None.
+    """
+
+    generation: int
+    is_snapshot: bool
+    tenants: Mapping[TenantId, bool]
+    rollouts: Mapping[PointerRef, Rollout | None]
+    keys: Mapping[str, KeyRecord | None]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing changed."""
+        return not (self.is_snapshot or self.tenants or self.rollouts or self.keys)
+
+    def describe(self) -> dict[str, Any]:
+        """Counts for a log line."""
+        return {
+            "generation": self.generation,
+            "snapshot": self.is_snapshot,
+            "tenants": len(self.tenants),
+            "rollouts": len(self.rollouts),
+            "keys": len(self.keys),
+        }

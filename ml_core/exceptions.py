@@ -1,0 +1,270 @@
+"""The error tree of ML Core.
+
+::
+
+    MLFrameworkError                    message, remedy, tenant_id, details
+    ├── TrainingError                   model_id, stage
+    ├── PredictionError                 model_id, version
+    │   ├── SignatureMismatchError      row, column
+    │   ├── QueueFullError              retry_after_s
+    │   ├── DeadlineExceededError       deadline_ms
+    │   └── ModelNotReadyError          retry_after_s
+    ├── ModelLoadError                  model_id, version, digest
+    │   ├── ArtifactIntegrityError
+    │   └── UnsafeArtifactError         types
+    ├── ModelSaveError                  model_id, version
+    │   └── ModelVersionConflictError
+    ├── DataProcessingError             column, stage
+    ├── ModelNotFoundError              model_id, version
+    ├── TenantNotFoundError
+    ├── TenantExistsError
+    ├── PromotionConflictError          model_id, environment, expected_generation, actual_generation, moved_by
+    ├── InvalidNameError                kind, value
+    ├── InvalidRequestError             field
+    ├── RequestTooLargeError            limit, actual
+    ├── AuthenticationError
+    ├── PermissionDeniedError           scope
+    ├── RegistryUnavailableError
+    ├── SchemaOutOfDateError            current, wanted
+    ├── ConfigurationError              setting
+    └── PlatformError                   component
+
+An error is data: its attributes say what happened, ``remedy`` says what to do. Nothing here knows HTTP; the one table
+from errors to statuses is ``ml_core.inference.edge.errors``. Every error survives a pickle round-trip, because Ray
+moves them between processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+
+class MLFrameworkError(Exception):
+    """Base of all errors that ML Core raises on purpose.
+
+    Args:
+        message: What happened, in one sentence.
+        remedy: What the reader can do about it; appended to the message when printed.
+        tenant_id: The tenant concerned, if any.
+        details: Further JSON-compatible facts.
+        **attributes: The attributes that the class lists in ``fields``; those not given are None.
+
+    Raises:
+        TypeError: An attribute is not in ``fields``.
+    """
+
+    code: ClassVar[str] = "internal"
+    fields: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        remedy: str | None = None,
+        tenant_id: str | None = None,
+        details: Mapping[str, Any] | None = None,
+        **attributes: Any,
+    ) -> None:
+        unknown = attributes.keys() - set(self.fields)
+        if unknown:
+            raise TypeError(f"{type(self).__name__} has no attribute {', '.join(sorted(unknown))}")
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+        self.tenant_id = tenant_id
+        self.details: dict[str, Any] = dict(details or {})
+        for name in self.fields:
+            setattr(self, name, attributes.get(name))
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}" if self.remedy else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, self.__dict__)
+
+    def attributes(self) -> dict[str, Any]:
+        """The class's own attributes that are set, with ``details`` merged in; JSON-compatible."""
+        own = {name: getattr(self, name) for name in self.fields if getattr(self, name) is not None}
+        return {**own, **self.details}
+
+    @classmethod
+    def wrap(cls, cause: BaseException, message: str, **attributes: Any) -> Self:
+        """This error for a foreign cause: the message names the cause's type and text. Use with ``raise … from``."""
+        return cls(f"{message}: {type(cause).__name__}: {cause}", **attributes)
+
+
+def _rebuild(cls: type[MLFrameworkError], message: str, state: dict[str, Any]) -> MLFrameworkError:
+    error = cls.__new__(cls)
+    Exception.__init__(error, message)
+    error.__dict__.update(state)
+    return error
+
+
+class TrainingError(MLFrameworkError):
+    """Training could not start or finish. ``stage`` is ``validate``, ``fit``, ``evaluate`` or ``register``."""
+
+    code = "training_failed"
+    fields = ("model_id", "stage", "column")
+
+
+class PredictionError(MLFrameworkError):
+    """A loaded model could not answer."""
+
+    code = "prediction_failed"
+    fields = ("model_id", "version")
+
+
+class SignatureMismatchError(PredictionError):
+    """A row does not fit the signature; ``row`` counts from 0."""
+
+    code = "signature_mismatch"
+    fields = (*PredictionError.fields, "row", "column")
+
+
+class QueueFullError(PredictionError):
+    """The model's queue is at its bound; try again after ``retry_after_s`` seconds."""
+
+    code = "queue_full"
+    fields = (*PredictionError.fields, "retry_after_s")
+
+
+class DeadlineExceededError(PredictionError):
+    """The answer did not come within the request's deadline."""
+
+    code = "deadline_exceeded"
+    fields = (*PredictionError.fields, "deadline_ms")
+
+
+class ModelNotReadyError(PredictionError):
+    """The model should be served but is not loaded yet; try again after ``retry_after_s`` seconds."""
+
+    code = "not_ready"
+    fields = (*PredictionError.fields, "retry_after_s")
+
+
+class ModelLoadError(MLFrameworkError):
+    """A version's artifact could not become a model."""
+
+    code = "model_load_failed"
+    fields = ("model_id", "version", "digest")
+
+
+class ArtifactIntegrityError(ModelLoadError):
+    """The artifact's bytes are missing or are not those that the registry recorded."""
+
+    code = "artifact_corrupt"
+
+
+class UnsafeArtifactError(ModelLoadError):
+    """The artifact is of an unsafe format or contains types outside the platform's allow-list."""
+
+    code = "artifact_unsafe"
+    fields = (*ModelLoadError.fields, "types")
+
+
+class ModelSaveError(MLFrameworkError):
+    """A version's artifact or row could not be stored; nothing was left half-written."""
+
+    code = "model_save_failed"
+    fields = ("model_id", "version")
+
+
+class ModelVersionConflictError(ModelSaveError):
+    """The version exists with other bytes; versions never change."""
+
+    code = "version_conflict"
+
+
+class DataProcessingError(MLFrameworkError):
+    """Data could not be read, cleaned or encoded."""
+
+    code = "data_processing_failed"
+    fields = ("column", "stage")
+
+
+class ModelNotFoundError(MLFrameworkError):
+    """The tenant has no such model, version or promoted environment."""
+
+    code = "not_found"
+    fields = ("model_id", "version")
+
+
+class TenantNotFoundError(MLFrameworkError):
+    """There is no such tenant."""
+
+    code = "not_found"
+
+
+class TenantExistsError(MLFrameworkError):
+    """The tenant exists already."""
+
+    code = "tenant_exists"
+
+
+class PromotionConflictError(MLFrameworkError):
+    """Somebody else moved the pointer first."""
+
+    code = "promotion_conflict"
+    fields = ("model_id", "environment", "expected_generation", "actual_generation", "moved_by")
+
+
+class InvalidNameError(MLFrameworkError):
+    """A name does not follow its grammar; ``kind`` says which (tenant, model, version, …)."""
+
+    code = "invalid_name"
+    fields = ("kind", "value")
+
+
+class InvalidRequestError(MLFrameworkError):
+    """A request is malformed; ``field`` is the path of the offending field."""
+
+    code = "invalid_request"
+    fields = ("field",)
+
+
+class RequestTooLargeError(MLFrameworkError):
+    """A request is over the row or byte limit."""
+
+    code = "too_large"
+    fields = ("limit", "actual")
+
+
+class AuthenticationError(MLFrameworkError):
+    """The key is missing, malformed, unknown or revoked."""
+
+    code = "unauthenticated"
+
+
+class PermissionDeniedError(MLFrameworkError):
+    """The key is known but lacks ``scope``."""
+
+    code = "permission_denied"
+    fields = ("scope",)
+
+
+class RegistryUnavailableError(MLFrameworkError):
+    """Postgres can't be reached or refused the connection."""
+
+    code = "registry_unavailable"
+
+
+class SchemaOutOfDateError(MLFrameworkError):
+    """The database's schema is not the one this release needs."""
+
+    code = "schema_out_of_date"
+    fields = ("current", "wanted")
+
+
+class ConfigurationError(MLFrameworkError):
+    """A setting has a value that can't be used."""
+
+    code = "bad_configuration"
+    fields = ("setting",)
+
+
+class PlatformError(MLFrameworkError):
+    """The local platform could not start, stop or be reached."""
+
+    code = "platform_failed"
+    fields = ("component",)

@@ -1,0 +1,108 @@
+"""Names: parsed once at the edge, trusted afterwards, and the only source of every derived name.
+
+An id is a ``str`` that passed its grammar; code that takes a ``TenantId`` need not check again. Nothing that a caller
+wrote reaches a path, a route or a label without having been one of these.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from ml_core.exceptions import InvalidNameError
+
+
+class _Name(str):
+    """A string of one grammar. Building one is parsing it."""
+
+    __slots__ = ()
+    kind: ClassVar[str]
+    pattern: ClassVar[re.Pattern[str]]
+    rule: ClassVar[str]
+
+    def __new__(cls, text: str) -> Self:
+        if not isinstance(text, str) or not cls.pattern.fullmatch(text):
+            shown = repr(text) if len(repr(text)) <= 60 else f"{repr(text)[:57]}…' ({len(str(text))} characters)"
+            raise InvalidNameError(
+                f"{shown} is not a valid {cls.kind} name.", remedy=f"Use {cls.rule}.", kind=cls.kind, value=str(text)[:100]
+            )
+        return super().__new__(cls, text)
+
+
+class TenantId(_Name):
+    """A tenant: 1 to 40 of ``a-z 0-9 - _``, beginning with a letter."""
+
+    __slots__ = ()
+    kind = "tenant"
+    pattern = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+    rule = "1 to 40 of a-z, 0-9, '-' and '_', beginning with a letter, such as 'acme'"
+
+
+class ModelId(_Name):
+    """A model inside a tenant: 1 to 80 of ``a-z 0-9 - _``, beginning with a letter."""
+
+    __slots__ = ()
+    kind = "model"
+    pattern = re.compile(r"[a-z][a-z0-9_-]{0,79}")
+    rule = "1 to 80 of a-z, 0-9, '-' and '_', beginning with a letter, such as 'ticket_classifier'"
+
+
+class VersionId(_Name):
+    """A version of a model: 1 to 64 of letters, digits and ``. _ + -``, beginning with a letter or digit."""
+
+    __slots__ = ()
+    kind = "version"
+    pattern = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+    rule = "1 to 64 of letters, digits, '.', '_', '+' and '-', beginning with a letter or digit, such as '1.0.0'"
+
+
+class EnvironmentName(_Name):
+    """An environment that a pointer can name: 1 to 40 of ``a-z 0-9 - _``, beginning with a letter."""
+
+    __slots__ = ()
+    kind = "environment"
+    pattern = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+    rule = "1 to 40 of a-z, 0-9, '-' and '_', beginning with a letter, such as 'production'"
+
+
+class Digest(_Name):
+    """The sha256 of an artifact: 64 lower-case hexadecimal digits."""
+
+    __slots__ = ()
+    kind = "digest"
+    pattern = re.compile(r"[0-9a-f]{64}")
+    rule = "64 lower-case hexadecimal digits"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ModelRef:
+    """A model of a tenant."""
+
+    tenant_id: TenantId
+    model_id: ModelId
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id}/{self.model_id}"
+
+    @property
+    def route(self) -> str:
+        """The path under which the model is served, from the root of the ingress."""
+        return f"/t/{self.tenant_id}/models/{self.model_id}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class VersionRef:
+    """A version of a tenant's model."""
+
+    tenant_id: TenantId
+    model_id: ModelId
+    version: VersionId
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id}/{self.model_id}@{self.version}"
+
+    @property
+    def model(self) -> ModelRef:
+        """The model that this is a version of."""
+        return ModelRef(self.tenant_id, self.model_id)

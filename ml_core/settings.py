@@ -1,0 +1,168 @@
+"""Settings: frozen groups by theme. This module is the only reader of the environment.
+
+Each field names its variable, its unit and why its default is what it is. ``Settings.from_environment()`` reads them
+all and refuses what it can't use, naming the variable.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ml_core.exceptions import ConfigurationError
+
+
+def _setting(variable: str, default: Any, meaning: str) -> Any:
+    return field(default=default, metadata={"variable": variable, "meaning": meaning})
+
+
+def default_home() -> Path:
+    """Where the embedded platform keeps its data.
+
+    Root gets ``/var/lib/mlcore``: the embedded PostgreSQL server runs as another user there and opens every parent
+    folder for reading, which root's own home must not be. Everybody else gets ``~/.local/share/mlcore``.
+    """
+    return Path("/var/lib/mlcore") if os.geteuid() == 0 else Path.home() / ".local" / "share" / "mlcore"
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseSettings:
+    """Where the registry is. Without a URL it is the embedded server under ``MLCORE_HOME``."""
+
+    url: str | None = _setting(
+        "MLCORE_DATABASE_URL", None, "Postgres URL of the runtime role; unset means the embedded server."
+    )
+    owner_url: str | None = _setting(
+        "MLCORE_DATABASE_OWNER_URL", None, "Postgres URL for migrations; unset means the runtime URL's own login."
+    )
+    ingest_url: str | None = _setting(
+        "MLCORE_DATABASE_INGEST_URL", None, "Postgres URL of the serving plane; unset means the runtime URL's own login."
+    )
+    connect_timeout_s: int = _setting(
+        "MLCORE_DATABASE_CONNECT_TIMEOUT_S", 5, "Seconds to wait for a connection before saying that there is none."
+    )
+    pool_size: int = _setting("MLCORE_DATABASE_POOL_SIZE", 5, "Connections kept open in one process.")
+
+
+@dataclass(frozen=True, slots=True)
+class ServingSettings:
+    """The bounds of one replica."""
+
+    default_timeout_ms: int = _setting(
+        "MLCORE_REQUEST_TIMEOUT_MS", 10_000, "Deadline of a request that sends no x-request-timeout-ms, in milliseconds."
+    )
+    max_timeout_ms: int = _setting(
+        "MLCORE_REQUEST_TIMEOUT_MAX_MS", 60_000, "Longest deadline that a request may ask for, in milliseconds."
+    )
+    max_rows: int = _setting("MLCORE_MAX_ROWS", 10_000, "Rows in one request; more is 413.")
+    max_body_bytes: int = _setting("MLCORE_MAX_BODY_BYTES", 8 * 2**20, "Bytes of one request's body; more is 413.")
+    max_queued_rows: int = _setting(
+        "MLCORE_MAX_QUEUED_ROWS", 20_000, "Rows that wait for one model in one replica; more is 429."
+    )
+    max_batch_rows: int = _setting(
+        "MLCORE_MAX_BATCH_ROWS", 1_024, "Rows predicted in one call of a model; longer queues take several."
+    )
+    max_memory_mb: int = _setting(
+        "MLCORE_MAX_MEMORY_MB", 2_048, "Measured megabytes of loaded models; above it the least recently used go."
+    )
+    load_threads: int = _setting("MLCORE_LOAD_THREADS", 2, "Versions loaded at the same time in one replica.")
+    poll_interval_s: float = _setting(
+        "MLCORE_POLL_INTERVAL_S", 1.0, "Seconds between looks at the assignment when no notification arrives."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformSettings:
+    """The embedded platform on one machine."""
+
+    home: Path = _setting("MLCORE_HOME", None, "Folder for the embedded database, artifacts, logs and state.")
+    http_port: int = _setting("MLCORE_HTTP_PORT", 8000, "Port of the ingress on 127.0.0.1.")
+    replicas: int = _setting(
+        "MLCORE_REPLICAS", 2, "Replicas of the shared cell; two, so that losing one fails no request."
+    )
+
+    def __post_init__(self) -> None:
+        if self.home is None:
+            object.__setattr__(self, "home", default_home())
+        object.__setattr__(self, "home", Path(self.home).expanduser().absolute())
+
+    @property
+    def artifact_root(self) -> Path:
+        """Where artifacts are kept."""
+        return self.home / "artifacts"
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """How the command line reaches a platform."""
+
+    url: str | None = _setting("MLCORE_URL", None, "Address of the ingress, such as http://127.0.0.1:8000.")
+    api_key: str | None = field(
+        default=None,
+        repr=False,
+        metadata={"variable": "MLCORE_API_KEY", "meaning": "Key that `mlcore predict` sends; unset predicts in process."},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All groups."""
+
+    database: DatabaseSettings = field(default_factory=DatabaseSettings)
+    serving: ServingSettings = field(default_factory=ServingSettings)
+    platform: PlatformSettings = field(default_factory=PlatformSettings)
+    client: ClientSettings = field(default_factory=ClientSettings)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read every group.
+
+        Args:
+            environ: Instead of the process's environment.
+
+        Raises:
+            ConfigurationError: A variable has a value that can't be used; names it.
+        """
+        source = os.environ if environ is None else environ
+        groups = {f.name: _read_group(typing.get_type_hints(cls)[f.name], source) for f in dataclasses.fields(cls)}
+        return cls(**groups)
+
+
+def _read_group(group: type[Any], environ: Mapping[str, str]) -> Any:
+    hints = typing.get_type_hints(group)
+    values = {
+        f.name: _convert(hints[f.name], f.metadata["variable"], environ[f.metadata["variable"]])
+        for f in dataclasses.fields(group)
+        if environ.get(f.metadata["variable"])
+    }
+    return group(**values)
+
+
+def _convert(kind: Any, variable: str, text: str) -> Any:
+    target = kind
+    if isinstance(kind, types.UnionType):
+        target = next(arg for arg in typing.get_args(kind) if arg is not type(None))
+    try:
+        value = target(text)
+    except ValueError:
+        raise ConfigurationError(
+            f"{variable}={text!r} is not a valid {target.__name__}.", remedy="Correct or unset it.", setting=variable
+        ) from None
+    if isinstance(value, int | float) and value <= 0:
+        raise ConfigurationError(f"{variable}={text} must be positive.", remedy="Correct or unset it.", setting=variable)
+    return value
+
+
+def all_variables() -> dict[str, str]:
+    """Variable → meaning, for the documentation and ``mlcore status``."""
+    return {
+        f.metadata["variable"]: f.metadata["meaning"]
+        for group in typing.get_type_hints(Settings).values()
+        for f in dataclasses.fields(group)
+    }

@@ -13,7 +13,8 @@
     │   ├── ArtifactIntegrityError
     │   └── UnsafeArtifactError         types
     ├── ModelSaveError                  model_id, version
-    │   └── ModelVersionConflictError
+    │   ├── ModelVersionConflictError
+    │   └── VersionInUseError           used_by
     ├── DataProcessingError             column, stage
     ├── ModelNotFoundError              model_id, version
     ├── TenantNotFoundError
@@ -174,6 +175,13 @@ class ModelVersionConflictError(ModelSaveError):
     """The version exists with other bytes; versions never change."""
 
     code = "version_conflict"
+
+
+class VersionInUseError(ModelSaveError):
+    """The version can't be deleted or hidden: ``used_by`` lists the environments or versions that need it."""
+
+    code = "version_in_use"
+    fields = (*ModelSaveError.fields, "used_by")
 
 
 class DataProcessingError(MLFrameworkError):

@@ -25,7 +25,10 @@ class _Name(str):
         if not isinstance(text, str) or not cls.pattern.fullmatch(text):
             shown = repr(text) if len(repr(text)) <= 60 else f"{repr(text)[:57]}…' ({len(str(text))} characters)"
             raise InvalidNameError(
-                f"{shown} is not a valid {cls.kind} name.", remedy=f"Use {cls.rule}.", kind=cls.kind, value=str(text)[:100]
+                f"{shown} is not a valid {cls.kind} name.",
+                remedy=f"Use {cls.rule}.",
+                kind=cls.kind,
+                value=str(text)[:100],
             )
         return super().__new__(cls, text)
 

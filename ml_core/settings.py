@@ -42,7 +42,9 @@ class DatabaseSettings:
         "MLCORE_DATABASE_OWNER_URL", None, "Postgres URL for migrations; unset means the runtime URL's own login."
     )
     ingest_url: str | None = _setting(
-        "MLCORE_DATABASE_INGEST_URL", None, "Postgres URL of the serving plane; unset means the runtime URL's own login."
+        "MLCORE_DATABASE_INGEST_URL",
+        None,
+        "Postgres URL of the serving plane; unset means the runtime URL's own login.",
     )
     connect_timeout_s: int = _setting(
         "MLCORE_DATABASE_CONNECT_TIMEOUT_S", 5, "Seconds to wait for a connection before saying that there is none."
@@ -55,7 +57,9 @@ class ServingSettings:
     """The bounds of one replica."""
 
     default_timeout_ms: int = _setting(
-        "MLCORE_REQUEST_TIMEOUT_MS", 10_000, "Deadline of a request that sends no x-request-timeout-ms, in milliseconds."
+        "MLCORE_REQUEST_TIMEOUT_MS",
+        10_000,
+        "Deadline of a request that sends no x-request-timeout-ms, in milliseconds.",
     )
     max_timeout_ms: int = _setting(
         "MLCORE_REQUEST_TIMEOUT_MAX_MS", 60_000, "Longest deadline that a request may ask for, in milliseconds."
@@ -81,7 +85,8 @@ class ServingSettings:
 class PlatformSettings:
     """The embedded platform on one machine."""
 
-    home: Path = _setting("MLCORE_HOME", None, "Folder for the embedded database, artifacts, logs and state.")
+    home: Path = _setting(  # noqa: RUF009 - a field(), as in the other groups
+        "MLCORE_HOME", None, "Folder for the embedded database, artifacts, logs and state.")
     http_port: int = _setting("MLCORE_HTTP_PORT", 8000, "Port of the ingress on 127.0.0.1.")
     replicas: int = _setting(
         "MLCORE_REPLICAS", 2, "Replicas of the shared cell; two, so that losing one fails no request."
@@ -106,7 +111,10 @@ class ClientSettings:
     api_key: str | None = field(
         default=None,
         repr=False,
-        metadata={"variable": "MLCORE_API_KEY", "meaning": "Key that `mlcore predict` sends; unset predicts in process."},
+        metadata={
+            "variable": "MLCORE_API_KEY",
+            "meaning": "Key that `mlcore predict` sends; unset predicts in process.",
+        },
     )
 
 
@@ -155,7 +163,9 @@ def _convert(kind: Any, variable: str, text: str) -> Any:
             f"{variable}={text!r} is not a valid {target.__name__}.", remedy="Correct or unset it.", setting=variable
         ) from None
     if isinstance(value, int | float) and value <= 0:
-        raise ConfigurationError(f"{variable}={text} must be positive.", remedy="Correct or unset it.", setting=variable)
+        raise ConfigurationError(
+            f"{variable}={text} must be positive.", remedy="Correct or unset it.", setting=variable
+        )
     return value
 
 

@@ -1,15 +1,16 @@
 """Signatures: what a version accepts and what it answers.
 
 ``Signature.columns_from_rows`` is the one way from raw rows, as a client sends them, to canonical columns. It either
-returns columns that the pipeline can take or names the row and the column that do not fit.
+returns columns that the pipeline can take or names the row and the column that do not fit. What a single value means is
+decided in ``ml_core.domain.values``, for rows and data frames alike.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -17,10 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml_core.domain.columns import ColumnKind, Columns
+from ml_core.domain.values import READERS, DoesNotFitError, is_missing, says_nothing
 from ml_core.exceptions import SignatureMismatchError
 
 Row = Mapping[str, Any]
 Label = str | int | float | bool
+
+_PLAIN_NUMBERS = (float, int)
+_LARGEST = sys.float_info.max
+_NEVER_MISSING = "it had no missing value in training"
 
 
 class OutputKind(StrEnum):
@@ -48,6 +54,50 @@ class InputColumn:
     nullable: bool
     categories: tuple[str, ...] = ()
 
+    def read(self, values: Sequence[Any]) -> NDArray[Any]:
+        """The canonical array of raw values, see ``ml_core.domain.columns``.
+
+        None, NaN, NaT and ``pandas.NA`` are missing, and refused where the column is not nullable. So are strings that
+        say nothing (``ml_core.domain.values.says_nothing``), but in a category or text they are never refused: like an
+        unseen category they were sent, and are scored as missing.
+
+        Args:
+            values: One a row.
+
+        Raises:
+            SignatureMismatchError: Names the first row that does not fit.
+        """
+        read = READERS[self.kind]
+        numeric = self.kind.is_numeric
+        nothing = math.nan if numeric else None
+        result: list[Any] = []
+        is_number = self.kind is ColumnKind.NUMBER
+        for index, value in enumerate(values):
+            if is_number and type(value) in _PLAIN_NUMBERS and -_LARGEST <= value <= _LARGEST:
+                result.append(value)  # what nearly all numbers of a request are; NaN fails the comparison
+            elif isinstance(value, str) and says_nothing(value):
+                if numeric and not self.nullable:
+                    raise self._mismatch(index, f"is {_shown(value)}, which is missing", _NEVER_MISSING)
+                result.append(nothing)
+            elif is_missing(value):
+                if not self.nullable:
+                    raise self._mismatch(index, "is missing", _NEVER_MISSING)
+                result.append(nothing)
+            else:
+                try:
+                    result.append(read(value))
+                except DoesNotFitError as error:
+                    raise self._mismatch(index, f"is {_shown(value)}", f"expected {error}") from None
+        return _array(result, numeric)
+
+    def _mismatch(self, row: int, what: str, why: str) -> SignatureMismatchError:
+        return SignatureMismatchError(
+            f"Row {row}: column {self.name!r} {what}; {why}.",
+            remedy=f"Send a {self.kind.value}{' or null' if self.nullable else ''} for it.",
+            row=row,
+            column=self.name,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Output:
@@ -55,10 +105,6 @@ class Output:
 
     kind: OutputKind
     classes: tuple[Label, ...] = ()
-
-
-class _DoesNotFitError(ValueError):
-    """A single value is not of its column's kind; carries what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +132,7 @@ class Signature:
         """
         if strict:
             self._refuse_unknown(rows)
-        return {column.name: _read_column(column, rows) for column in self.inputs}
+        return {c.name: c.read([row.get(c.name) for row in rows]) for c in self.inputs}
 
     def count_unknown(self, rows: Sequence[Row]) -> int:
         """How many values of the rows are of columns that the signature does not name."""
@@ -125,103 +171,14 @@ class Signature:
         return cls(inputs, output)
 
 
-def _read_column(column: InputColumn, rows: Sequence[Row]) -> NDArray[Any]:
-    read = _READERS[column.kind]
-    values: list[Any] = []
-    for index, row in enumerate(rows):
-        value = row.get(column.name)
-        if value is None or (value != value):  # noqa: PLR0124 - NaN and NaT differ from themselves
-            if not column.nullable:
-                raise _mismatch(column, index, "is missing", "it had no missing value in training")
-            values.append(math.nan if column.kind.is_numeric else None)
-            continue
-        try:
-            values.append(read(value))
-        except _DoesNotFitError as error:
-            raise _mismatch(column, index, f"is {_shown(value)}", f"expected {error}") from None
-    if column.kind.is_numeric:
+def _array(values: list[Any], numeric: bool) -> NDArray[Any]:
+    if numeric:
         return np.array(values, dtype=np.float64)
     array = np.empty(len(values), dtype=object)
     array[:] = values
     return array
 
 
-def _mismatch(column: InputColumn, row: int, what: str, why: str) -> SignatureMismatchError:
-    return SignatureMismatchError(
-        f"Row {row}: column {column.name!r} {what}; {why}.",
-        remedy=f"Send a {column.kind.value}{' or null' if column.nullable else ''} for it.",
-        row=row,
-        column=column.name,
-    )
-
-
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}…"
-
-
-def _read_number(value: Any) -> float:
-    if isinstance(value, str | bytes) or not isinstance(value, int | float | np.number | np.bool_):
-        raise _DoesNotFitError("a number")
-    try:
-        number = float(value)
-    except OverflowError:
-        raise _DoesNotFitError("a number that fits a 64-bit float") from None
-    if math.isinf(number):
-        raise _DoesNotFitError("a finite number")
-    return number
-
-
-def _read_boolean(value: Any) -> float:
-    if isinstance(value, bool | np.bool_) or (isinstance(value, int | float | np.number) and value in (0, 1)):
-        return float(value)
-    raise _DoesNotFitError("true or false")
-
-
-def _read_datetime(value: Any) -> float:
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            raise _DoesNotFitError("an ISO 8601 date or time, such as '2026-01-31' or '2026-01-31T08:30:00Z'") from None
-    if isinstance(value, date) and not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day)  # noqa: DTZ001 - made aware just below
-    if not isinstance(value, datetime):
-        raise _DoesNotFitError("an ISO 8601 date or time")
-    aware = value if value.tzinfo else value.replace(tzinfo=UTC)
-    return aware.timestamp()
-
-
-def _read_text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise _DoesNotFitError("a string")
-    return value
-
-
-def category_text(value: Any) -> str:
-    """The canonical text of a category: ``true``/``false`` for booleans, whole numbers without a point, else ``str``.
-
-    So ``3``, ``3.0`` and ``"3"`` are one category, whichever of CSV, Parquet and JSON they came through.
-    """
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool | np.bool_):
-        return "true" if value else "false"
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        return str(int(value))
-    return str(value)
-
-
-def _read_category(value: Any) -> str:
-    if isinstance(value, list | dict):
-        raise _DoesNotFitError("a string, number or boolean")
-    return category_text(value)
-
-
-_READERS: dict[ColumnKind, Callable[[Any], Any]] = {
-    ColumnKind.NUMBER: _read_number,
-    ColumnKind.BOOLEAN: _read_boolean,
-    ColumnKind.DATETIME: _read_datetime,
-    ColumnKind.CATEGORY: _read_category,
-    ColumnKind.TEXT: _read_text,
-}

@@ -1,0 +1,1 @@
+"""Kubernetes objects as pure functions, and one applier. Empty in this release; see the README's "Not there yet"."""

@@ -1,0 +1,75 @@
+"""``mlcore keys``: create, list and revoke API keys."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ml_core.cli.console import JsonOption, TenantOption, out, print_json, print_rows
+from ml_core.cli.context import existing_tenant
+from ml_core.domain.api_key import Scope
+
+app = typer.Typer(help="The API keys with which a tenant's programs ask for predictions.", no_args_is_help=True)
+
+
+@app.command("create")
+def create(
+    tenant: TenantOption,
+    name: Annotated[str, typer.Option(help="What the key is for; shown in lists.")] = "unnamed",
+    scope: Annotated[list[Scope] | None, typer.Option(help="What it may do; repeat for several.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Create a key and show it, this once. Only a salted hash is kept."""
+    from ml_core.registry.keys import KeyRepository
+
+    scopes = frozenset(scope or (Scope.PREDICT, Scope.READ))
+    with existing_tenant(tenant) as (database, tenant_id):
+        key = KeyRepository(database, tenant_id).create(name, scopes)
+    if as_json:
+        print_json({"tenant_id": tenant_id, "key_id": key.key_id, "key": str(key), "scopes": sorted(scopes)})
+    else:
+        out.print(str(key), soft_wrap=True)
+        out.print(f"Keep it: it is shown only now. It may {', '.join(sorted(scopes))} as {tenant_id}.", style="dim")
+
+
+@app.command("list")
+def list_(tenant: TenantOption, as_json: JsonOption = False) -> None:
+    """List a tenant's keys, without their secrets."""
+    from ml_core.registry.keys import KeyRepository
+
+    with existing_tenant(tenant) as (database, tenant_id):
+        keys = KeyRepository(database, tenant_id).list()
+    rows = [
+        {
+            "key_id": key.key_id,
+            "name": key.name,
+            "scopes": sorted(key.scopes),
+            "created_at": key.created_at,
+            "revoked_at": key.revoked_at,
+        }
+        for key in keys
+    ]
+    print_rows(
+        rows,
+        ["key_id", "name", "scopes", "created_at", "revoked_at"],
+        as_json=as_json,
+        empty=f"{tenant_id} has no key. Create one: mlcore keys create --tenant {tenant_id}",
+    )
+
+
+@app.command("revoke")
+def revoke(
+    key_id: Annotated[str, typer.Argument(help="The key's id, from `mlcore keys list`: not the whole key.")],
+    tenant: TenantOption,
+    as_json: JsonOption = False,
+) -> None:
+    """Revoke a key: within about a second it opens nothing any more."""
+    from ml_core.registry.keys import KeyRepository
+
+    with existing_tenant(tenant) as (database, tenant_id):
+        KeyRepository(database, tenant_id).revoke(key_id)
+    if as_json:
+        print_json({"tenant_id": tenant_id, "key_id": key_id, "revoked": True})
+    else:
+        out.print(f"Revoked {key_id} of {tenant_id}.")

@@ -1,0 +1,68 @@
+"""``mlcore up``, ``down`` and ``status``: the embedded platform."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ml_core.cli.console import JsonOption, no_step, out, print_json, show, step
+from ml_core.settings import Settings
+
+if TYPE_CHECKING:
+    from ml_core.platform.local import LocalPlatform
+
+PortOption = Annotated[int | None, typer.Option("--port", help="Port of the ingress on 127.0.0.1 [default: 8000].")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verbs."""
+    app.command("up")(up)
+    app.command("down")(down)
+    app.command("status")(status)
+
+
+def local_platform(port: int | None = None) -> LocalPlatform:
+    """The platform of the settings, on another port if given."""
+    # Imported late so that `mlcore --help` answers at once.
+    from ml_core.platform.local import LocalPlatform
+
+    settings = Settings.from_environment()
+    if port is not None:
+        settings = dataclasses.replace(settings, platform=dataclasses.replace(settings.platform, http_port=port))
+    return LocalPlatform(settings)
+
+
+def up(port: PortOption = None, as_json: JsonOption = False) -> None:
+    """Start, or repair, the platform on this machine: PostgreSQL, Ray and Ray Serve."""
+    state = local_platform(port).up(no_step if as_json else step)
+    if as_json:
+        print_json({"url": state.url, **dataclasses.asdict(state)})
+    else:
+        out.print(f"The platform runs at {state.url}. Stop it with `mlcore down`.")
+
+
+def down(as_json: JsonOption = False) -> None:
+    """Stop the platform. Data, models and keys stay."""
+    stopped = local_platform().down(no_step if as_json else step)
+    if as_json:
+        print_json({"stopped": stopped})
+    else:
+        out.print("Stopped." if stopped else "Nothing was running.")
+
+
+def status(as_json: JsonOption = False) -> None:
+    """Show each part of the platform. Exit code 1 unless all of it runs."""
+    seen = local_platform().status()
+    if as_json:
+        print_json(dataclasses.asdict(seen))
+    else:
+        for name, value in dataclasses.asdict(seen).items():
+            out.print(f"{name.replace('_', ' '):17} {show(value)}", soft_wrap=True)
+        if seen.state == "degraded":
+            out.print("Some part is missing. Repair it with `mlcore up`.")
+        elif seen.state == "stopped":
+            out.print("Start it with `mlcore up`.")
+    if seen.state != "running":
+        raise typer.Exit(1)

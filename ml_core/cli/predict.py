@@ -1,0 +1,118 @@
+"""``mlcore predict``: ask a model, over HTTP with a key or in this process without one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from ml_core.cli.console import JsonOption, ModelOption, TenantOption, out, print_json
+from ml_core.cli.context import existing_tenant
+from ml_core.client import MLClient, PredictionResult
+from ml_core.exceptions import ConfigurationError, InvalidRequestError
+from ml_core.ids import ModelId, TenantId
+from ml_core.settings import Settings
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command("predict")(predict)
+
+
+def predict(
+    tenant: TenantOption,
+    model: ModelOption,
+    row: Annotated[
+        list[str] | None, typer.Option("--row", "-r", help="A row as a JSON object; repeat for several.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="A CSV or Parquet file of rows.")] = None,
+    environment: Annotated[str | None, typer.Option("--environment", "-e", help="The pointer to follow.")] = None,
+    version: Annotated[
+        str | None, typer.Option("--version", "-v", help="A version, whatever the pointers say.")
+    ] = None,
+    proba: Annotated[bool, typer.Option("--proba", help="Also print the probability of each class.")] = False,
+    encoding: Annotated[str, typer.Option(help="The CSV file's character encoding.")] = "utf-8",
+    key: Annotated[str | None, typer.Option(envvar="MLCORE_API_KEY", help="Ask over HTTP with this key.")] = None,
+    url: Annotated[
+        str | None, typer.Option(envvar="MLCORE_URL", help="The ingress to ask; the local platform's.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Predict rows. With a key over HTTP, as a client would; without one in this process, with the same answer."""
+    if (row is None) == (file is None):
+        raise ConfigurationError(
+            "Give either --row or --file.", remedy="""For example --row '{"subject": "Login fails"}'."""
+        )
+    rows = [_parse_row(text) for text in row] if row is not None else _read_rows(file or Path(), encoding)
+    asked = {"environment": environment, "version": version}
+    if key is not None:
+        result = _over_http(TenantId(tenant), ModelId(model), rows, key=key, url=url, proba=proba, asked=asked)
+    else:
+        result = _in_process(tenant, ModelId(model), rows, proba=proba, asked=asked)
+    if as_json:
+        print_json(result)
+        return
+    for index, prediction in enumerate(result["predictions"]):
+        probabilities = (result["probabilities"] or [])[index : index + 1]
+        shown = "  ".join(f"{name}={p:.3f}" for name, p in (probabilities[0] if probabilities else {}).items())
+        out.print(f"{prediction}  {shown}".rstrip(), markup=False)
+
+
+def _over_http(
+    tenant: TenantId,
+    model: ModelId,
+    rows: list[dict[str, Any]],
+    *,
+    key: str,
+    url: str | None,
+    proba: bool,
+    asked: dict[str, str | None],
+) -> dict[str, Any]:
+    with MLClient(url or _local_url(), api_key=key, tenant_id=tenant) as client:
+        result: PredictionResult = client.predict(model, rows, proba=proba, **asked)
+    return {"predictions": result.predictions, "probabilities": result.probabilities, "version": result.version}
+
+
+def _in_process(
+    tenant: str, model: ModelId, rows: list[dict[str, Any]], *, proba: bool, asked: dict[str, str | None]
+) -> dict[str, Any]:
+    from ml_core.system import MLSystem
+
+    with existing_tenant(tenant) as (database, tenant_id):
+        system = MLSystem(database, tenant_id=tenant_id)
+        return system.answer(model, rows, proba=proba, **asked)
+
+
+def _local_url() -> str:
+    from ml_core.platform.state import PlatformState
+
+    state = PlatformState.load(Settings.from_environment().platform.home)
+    if state is None:
+        raise ConfigurationError(
+            "A key was given, but no platform runs on this machine.",
+            remedy="Start one with `mlcore up`, give --url, or leave the key out to predict in this process.",
+            setting="--url",
+        )
+    return state.url
+
+
+def _parse_row(text: str) -> dict[str, Any]:
+    try:
+        row = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequestError(
+            f"--row is not JSON: {error}.",
+            remedy="""Quote it for the shell: --row '{"subject": "Login fails"}'.""",
+            field="--row",
+        ) from error
+    if not isinstance(row, dict):
+        raise InvalidRequestError("--row must be a JSON object.", remedy="Write {column: value, …}.", field="--row")
+    return row
+
+
+def _read_rows(file: Path, encoding: str) -> list[dict[str, Any]]:
+    from ml_core.data.reading import read_table, rows_from_frame
+
+    return rows_from_frame(read_table(file, encoding=encoding))

@@ -1,0 +1,164 @@
+"""A typed client of the prediction plane.
+
+>>> client = MLClient("http://127.0.0.1:8000", api_key="mlk_…", tenant_id="acme")  # doctest: +SKIP
+>>> client.predict("tickets", [{"subject": "Login fails"}]).predictions            # doctest: +SKIP
+['account']
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import orjson
+
+from ml_core import exceptions
+from ml_core.ids import EnvironmentName, ModelId, ModelRef, TenantId, VersionId
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionResult:
+    """An answer of the prediction plane.
+
+    Attributes:
+        predictions: One for each row sent: a label or a number.
+        probabilities: Class → probability for each row, if asked for.
+        model: The model that answered.
+        version: The version that answered; the same for all rows.
+        rollout: Which part of the rollout it was.
+        request_id: Names the request in logs.
+    """
+
+    predictions: list[Any]
+    probabilities: list[dict[str, float]] | None
+    model: str
+    version: str
+    rollout: str
+    request_id: str
+
+
+class MLClient:
+    """Asks a platform for predictions; a context manager that keeps its connection.
+
+    Args:
+        url: The ingress, such as ``http://127.0.0.1:8000``.
+        api_key: Of the tenant, ``mlk_<key id>_<secret>``.
+        tenant_id: Whose models to ask.
+        timeout_s: Seconds to wait; also sent as the request's deadline.
+    """
+
+    def __init__(self, url: str, *, api_key: str, tenant_id: str, timeout_s: float = 10.0) -> None:
+        self._tenant = TenantId(tenant_id)
+        self._timeout_s = timeout_s
+        self._http = httpx.Client(
+            base_url=url,
+            headers={
+                "Authorization": f"Bearer {api_key}",
+                "x-request-timeout-ms": str(max(1, round(timeout_s * 1000))),
+            },
+            # A little longer than the server's own deadline, so that its explanation arrives first.
+            timeout=timeout_s + 1.0,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+    def predict(
+        self,
+        model_id: str,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        proba: bool = False,
+        environment: str | None = None,
+        version: str | None = None,
+    ) -> PredictionResult:
+        """Predict raw rows.
+
+        Args:
+            model_id: The model.
+            rows: One mapping a row, from column name to value; what JSON can't carry must be converted before.
+            proba: Also ask for the probability of each class.
+            environment: Which pointer to follow; ``production`` if neither this nor ``version`` is given.
+            version: A version to ask whatever the pointers say.
+
+        Raises:
+            MLFrameworkError: The class of ``ml_core.exceptions`` that the server named.
+        """
+        ref = ModelRef(self._tenant, ModelId(model_id))
+        body: dict[str, Any] = {"rows": list(rows), "proba": proba}
+        if environment is not None:
+            body["environment"] = EnvironmentName(environment)
+        if version is not None:
+            body["version"] = VersionId(version)
+        answer = self._post(f"{ref.route}/predict", body)
+        return PredictionResult(
+            predictions=answer["predictions"],
+            probabilities=answer.get("probabilities"),
+            model=answer["model"],
+            version=answer["version"],
+            rollout=answer["rollout"],
+            request_id=answer["request_id"],
+        )
+
+    def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            response = self._http.post(
+                path, content=orjson.dumps(body, option=_JSON_OPTIONS), headers={"content-type": "application/json"}
+            )
+        except httpx.TimeoutException as error:
+            raise exceptions.DeadlineExceededError(
+                f"No answer from {self._http.base_url} within {self._timeout_s:g} s.",
+                remedy="Send fewer rows at once, or allow more time with timeout_s.",
+            ) from error
+        except httpx.HTTPError as error:
+            raise exceptions.PlatformError(
+                f"{self._http.base_url} can't be reached: {error}.",
+                remedy="Check the address; `mlcore status` tells whether the local platform runs.",
+                component="ingress",
+            ) from error
+        if response.is_success:
+            answer: dict[str, Any] = orjson.loads(response.content)
+            return answer
+        raise error_from_response(response)
+
+
+_JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+
+
+def error_from_response(response: httpx.Response) -> exceptions.MLFrameworkError:
+    """The exception that a server's error response describes."""
+    try:
+        error = orjson.loads(response.content)["error"]
+        code, message, details = error["code"], error["message"], dict(error.get("details") or {})
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return exceptions.PlatformError(
+            f"The server answered {response.status_code} without an explanation.",
+            remedy="Check that the address is that of an ML Core ingress.",
+            component="ingress",
+        )
+    kind = _BY_CODE.get(code, exceptions.MLFrameworkError)
+    own = {name: details.pop(name) for name in kind.fields if name in details}
+    return kind(message, details={**details, "request_id": error.get("request_id")}, **own)
+
+
+def _subclasses(cls: type[exceptions.MLFrameworkError]) -> list[type[exceptions.MLFrameworkError]]:
+    return [found for child in cls.__subclasses__() for found in (child, *_subclasses(child))]
+
+
+_BY_CODE: dict[str, type[exceptions.MLFrameworkError]] = {
+    **{kind.code: kind for kind in _subclasses(exceptions.MLFrameworkError)},
+    # Unknown tenants and unknown models share a code: an answer must not tell which it was.
+    exceptions.ModelNotFoundError.code: exceptions.ModelNotFoundError,
+}

@@ -1,0 +1,119 @@
+"""From a data frame to canonical columns, and back.
+
+A frame's element means what ``ml_core.domain.values`` says of the same value in a JSON row. The common dtypes take a
+vectorised way there; whatever that way can't vouch for is read value by value with the row reader itself, so that both
+ways give the same numbers and the same errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ml_core.domain.columns import ColumnKind, Columns
+from ml_core.domain.signature import InputColumn
+from ml_core.exceptions import SignatureMismatchError
+
+
+def columns_from_frame(frame: pd.DataFrame, inputs: Sequence[InputColumn]) -> Columns:
+    """Canonical columns of a data frame, see ``ml_core.domain.columns``.
+
+    Columns of the frame that ``inputs`` does not name are ignored; a column that the frame lacks is null in every row.
+
+    Args:
+        frame: ``(n_rows, any)``, any pandas dtypes. Column names are compared as strings.
+        inputs: What to read.
+
+    Raises:
+        SignatureMismatchError: Names the first row (by position, from 0) and column that do not fit.
+    """
+    positions = {str(name): position for position, name in enumerate(frame.columns)}
+    columns = {}
+    for column in inputs:
+        if column.name in positions:
+            columns[column.name] = read_series(frame.iloc[:, positions[column.name]], column)
+        else:
+            columns[column.name] = column.read([None] * len(frame))
+    return columns
+
+
+def read_series(series: pd.Series[Any], column: InputColumn) -> NDArray[Any]:
+    """The canonical array of one series, ``(n_rows,)``.
+
+    Raises:
+        SignatureMismatchError: Names the first row that does not fit.
+    """
+    array = _vectorised(series, column.kind)
+    if array is None or np.isinf(array).any() or (not column.nullable and np.isnan(array).any()):
+        return _by_distinct_value(series, column)
+    return array
+
+
+def _vectorised(series: pd.Series[Any], kind: ColumnKind) -> NDArray[np.float64] | None:
+    """The values as float64 where the dtype alone tells what they are; None where it does not."""
+    dtype = series.dtype
+    is_boolean = pd.api.types.is_bool_dtype(dtype) and not isinstance(dtype, pd.CategoricalDtype)
+    is_real = pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype)
+    if (kind is ColumnKind.NUMBER and is_real) or (kind is ColumnKind.BOOLEAN and is_boolean):
+        return series.to_numpy(dtype=np.float64, na_value=np.nan)
+    if kind is ColumnKind.DATETIME and pd.api.types.is_datetime64_any_dtype(dtype):
+        return _epoch_seconds(series)
+    return None
+
+
+def _epoch_seconds(series: pd.Series[Any]) -> NDArray[np.float64]:
+    """Seconds since 1970-01-01 UTC; naive times are UTC, digits below a microsecond are cut off."""
+    utc = pd.to_datetime(series, utc=True).dt.tz_localize(None)
+    microseconds = utc.to_numpy().astype("datetime64[us]").astype(np.int64)
+    missing = utc.isna().to_numpy()
+    # Python's division of two integers is rounded once, as in datetime.timestamp(); float64 division of an int64
+    # beyond 2**53 (the year 2255) would be rounded twice.
+    seconds = np.array([value / 1_000_000 for value in microseconds.tolist()], dtype=np.float64)
+    seconds[missing] = np.nan
+    return seconds
+
+
+def _by_distinct_value(series: pd.Series[Any], column: InputColumn) -> NDArray[Any]:
+    """Each value through the row reader; where a dtype has few distinct values, each of those once."""
+    if isinstance(series.dtype, pd.CategoricalDtype) and len(series.cat.categories) < len(series):
+        read = _read_categories(series, column)
+        if read is not None:
+            return read
+    return column.read(series.tolist())
+
+
+def _read_categories(series: pd.Series[Any], column: InputColumn) -> NDArray[Any] | None:
+    codes = series.cat.codes.to_numpy()
+    used = np.unique(codes[codes >= 0])
+    if not column.nullable and (codes < 0).any():
+        return None  # the plain way names the row
+    lenient = InputColumn(column.name, column.kind, nullable=True)
+    try:
+        values = lenient.read(series.cat.categories[used].tolist())
+    except SignatureMismatchError:
+        return None  # names the row, not the category
+    table = np.empty(len(series.cat.categories) + 1, dtype=values.dtype)
+    table[-1] = np.nan if column.kind.is_numeric else None
+    table[used] = values
+    return table[codes]
+
+
+def frame_from_columns(columns: Columns, kinds: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """A data frame of canonical columns, for code that wants one.
+
+    Args:
+        columns: The table.
+        kinds: ``(name, kind)`` of the columns to take, in order.
+
+    Returns:
+        Numbers and booleans as float64, datetimes as UTC ``datetime64``, categories and texts as object str or None.
+    """
+    series: dict[str, Any] = {}
+    for name, kind in kinds:
+        array = columns[name]
+        series[name] = pd.to_datetime(array, unit="s", utc=True) if kind == ColumnKind.DATETIME else array
+    return pd.DataFrame(series)

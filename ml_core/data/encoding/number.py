@@ -1,0 +1,89 @@
+"""Numbers and booleans: impute the median, flag what was missing, scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml_core.domain.columns import Columns
+
+Scaling = Literal["standard", "minmax", "robust", "none"]
+SCALINGS: tuple[Scaling, ...] = ("standard", "minmax", "robust", "none")
+
+
+def center_and_scale(matrix: NDArray[np.float64], scaling: Scaling) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What to subtract and what to divide by, per column.
+
+    Args:
+        matrix: ``(n_rows, n_columns)`` without NaN.
+        scaling: ``standard``: mean and standard deviation; ``minmax``: minimum and range; ``robust``: median and
+            interquartile range; ``none``: 0 and 1.
+
+    Returns:
+        Two arrays ``(n_columns,)``. A column that does not vary is divided by 1.
+    """
+    if scaling == "standard":
+        center, scale = matrix.mean(axis=0), matrix.std(axis=0)
+    elif scaling == "minmax":
+        center = matrix.min(axis=0)
+        scale = matrix.max(axis=0) - center
+    elif scaling == "robust":
+        low, center, high = np.percentile(matrix, [25.0, 50.0, 75.0], axis=0)
+        scale = high - low
+    else:
+        center, scale = np.zeros(matrix.shape[1]), np.ones(matrix.shape[1])
+    # A spread that is rounding noise of the values themselves is no spread.
+    flat = ~(scale > 10 * np.finfo(np.float64).eps * np.abs(center)) | ~np.isfinite(scale)
+    return center, np.where(flat, 1.0, scale)
+
+
+class NumberEncoder:
+    """All number and boolean columns: one scaled feature each, and a flag where training had missing values.
+
+    Args:
+        names: The columns, in order.
+        scaling: See ``center_and_scale``.
+    """
+
+    def __init__(self, names: Sequence[str], scaling: Scaling) -> None:
+        self.names = list(names)
+        self.scaling = scaling
+
+    def fit(self, columns: Columns) -> Self:
+        """Learn medians, scales and which columns have missing values."""
+        matrix = self._stack(columns)
+        missing = np.isnan(matrix)
+        self.flagged_ = np.flatnonzero(missing.any(axis=0))
+        present = [matrix[~missing[:, i], i] for i in range(len(self.names))]
+        self.fill_ = np.array([np.median(values) if len(values) else 0.0 for values in present])
+        self.center_, self.scale_ = center_and_scale(np.where(missing, self.fill_, matrix), self.scaling)
+        return self
+
+    @property
+    def feature_names(self) -> list[str]:
+        """One a feature."""
+        return self.names + [f"{self.names[i]} is missing" for i in self.flagged_]
+
+    @property
+    def width(self) -> int:
+        """The number of features."""
+        return len(self.names) + len(self.flagged_)
+
+    def encode(self, columns: Columns, out: NDArray[np.float64]) -> None:
+        """Write the features of ``(n_rows,)`` columns to ``out``, ``(n_rows, width)`` float64 of zeros."""
+        matrix = self._stack(columns)
+        missing = np.isnan(matrix)
+        if missing.any():
+            matrix = np.where(missing, self.fill_, matrix)
+        out[:, : len(self.names)] = (matrix - self.center_) / self.scale_
+        if len(self.flagged_):
+            out[:, len(self.names) :] = missing[:, self.flagged_]
+
+    def _stack(self, columns: Columns) -> NDArray[np.float64]:
+        matrix = np.empty((len(columns[self.names[0]]), len(self.names)), dtype=np.float64)
+        for index, name in enumerate(self.names):
+            matrix[:, index] = columns[name]
+        return matrix

@@ -1,0 +1,168 @@
+"""The whole table to one matrix: the first step of every pipeline."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.base import BaseEstimator, TransformerMixin
+
+from ml_core.data.canonical import columns_from_frame
+from ml_core.data.encoding.category import CategoryEncoder
+from ml_core.data.encoding.datetime import DatetimeEncoder
+from ml_core.data.encoding.number import SCALINGS, NumberEncoder, Scaling
+from ml_core.data.encoding.text import TextEncoder
+from ml_core.data.kinds import infer_columns
+from ml_core.domain.columns import ColumnKind, Columns, n_rows
+from ml_core.domain.signature import InputColumn
+from ml_core.exceptions import DataProcessingError
+
+Matrix: TypeAlias = Any  # NDArray[np.float64] | scipy.sparse.csr_matrix; scipy ships no types
+DenseEncoder = NumberEncoder | DatetimeEncoder | CategoryEncoder
+
+
+class TableEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[misc,call-arg]
+    """Encode canonical columns (or a data frame) as float64 features.
+
+    Features come in the order numbers and booleans, datetimes, categories, texts. The result is sparse where there is a
+    text column and ``dense_text`` is False; it is float64 in both cases. Columns are not checked again: a signature or
+    ``columns_from_frame`` has done that. Values that training had not (a missing number, a new category) are encoded by
+    what was fitted: the median, "another value".
+
+    Args:
+        columns: ``(name, kind)`` of each column, kinds as strings. None: inferred from the data frame given to ``fit``.
+        scaling: Of numbers: ``standard``, ``minmax``, ``robust`` or ``none``.
+        max_text_features: Terms kept of each text column.
+        dense_text: Give a dense matrix although there is text, for estimators that take no sparse one. Bound
+            ``max_text_features`` then: the matrix has 8 bytes a row and term.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[tuple[str, str]] | None = None,
+        *,
+        scaling: Scaling = "standard",
+        max_text_features: int = 20_000,
+        dense_text: bool = False,
+    ) -> None:
+        self.columns = columns
+        self.scaling = scaling
+        self.max_text_features = max_text_features
+        self.dense_text = dense_text
+
+    def fit(self, X: Columns | pd.DataFrame, y: Any = None) -> Self:  # noqa: ARG002 - sklearn passes it
+        """Learn the encoding of each column.
+
+        Raises:
+            DataProcessingError: No column, no usable feature or an unknown scaling.
+        """
+        if self.scaling not in SCALINGS:
+            raise DataProcessingError(
+                f"{self.scaling!r} is not a scaling.", remedy=f"Use one of {', '.join(SCALINGS)}.", stage="encode"
+            )
+        self.columns_ = [(str(name), ColumnKind(kind).value) for name, kind in self._named_columns(X)]
+        columns = self._canonical(X)
+        self.dense_: list[DenseEncoder] = []
+        numbers = self._names(ColumnKind.NUMBER, ColumnKind.BOOLEAN)
+        if numbers:
+            self.dense_.append(NumberEncoder(numbers, self.scaling).fit(columns))
+        if datetimes := self._names(ColumnKind.DATETIME):
+            self.dense_.append(DatetimeEncoder(datetimes).fit(columns))
+        if categories := self._names(ColumnKind.CATEGORY):
+            self.dense_.append(CategoryEncoder(categories).fit(columns))
+        texts = [TextEncoder(name, self.max_text_features).fit(columns[name]) for name in self._names(ColumnKind.TEXT)]
+        self.texts_ = [encoder for encoder in texts if encoder.width]
+        if not self.n_features_out:
+            raise DataProcessingError(
+                "The columns hold nothing to learn from: no number, date or category, and no word in any text.",
+                remedy="Add a column, or name the kind of one.",
+                stage="encode",
+            )
+        return self
+
+    def _named_columns(self, X: Columns | pd.DataFrame) -> Sequence[tuple[str, str]]:
+        if self.columns is not None:
+            return self.columns
+        if isinstance(X, pd.DataFrame):
+            return [(c.name, c.kind) for c in infer_columns(X) if c.kind is not None]
+        raise DataProcessingError(
+            "The kinds of the columns are not known.", remedy="Give columns=, or fit on a data frame.", stage="encode"
+        )
+
+    def _names(self, *kinds: ColumnKind) -> list[str]:
+        return [name for name, kind in self.columns_ if kind in kinds]
+
+    def _canonical(self, X: Columns | pd.DataFrame) -> Columns:
+        if not isinstance(X, pd.DataFrame):
+            return X
+        return columns_from_frame(X, [InputColumn(n, ColumnKind(k), nullable=True) for n, k in self.columns_])
+
+    @property
+    def n_features_out(self) -> int:
+        """The number of features."""
+        return sum(encoder.width for encoder in (*self.dense_, *self.texts_))
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:  # noqa: ARG002 - sklearn passes it
+        """A name for each feature, ``(n_features,)`` object str, in the order of the matrix."""
+        names = [name for encoder in (*self.dense_, *self.texts_) for name in encoder.feature_names]
+        return np.array(names, dtype=object)
+
+    def transform(self, X: Columns | pd.DataFrame) -> Matrix:
+        """The features, ``(n_rows, n_features)`` float64: dense, or CSR where a text column asks for it.
+
+        Raises:
+            SignatureMismatchError: A data frame holds a value that is not of its column's kind.
+        """
+        columns = self._canonical(X)
+        rows = n_rows(columns)
+        dense = self._encode_dense(columns, rows)
+        if not self.texts_:
+            return dense
+        matrix = self._append_texts(columns, dense)
+        return matrix.toarray() if self.dense_text else matrix
+
+    def _encode_dense(self, columns: Columns, rows: int) -> NDArray[np.float64]:
+        out = np.zeros((rows, sum(encoder.width for encoder in self.dense_)), dtype=np.float64)
+        start = 0
+        for encoder in self.dense_:
+            encoder.encode(columns, out[:, start : start + encoder.width])
+            start += encoder.width
+        return out
+
+    def _append_texts(self, columns: Columns, dense: NDArray[np.float64]) -> sparse.csr_matrix:
+        rows, offset = dense.shape
+        arrays: list[tuple[TextEncoder, int, list[Any]]] = []
+        for encoder in self.texts_:
+            arrays.append((encoder, offset, columns[encoder.name].tolist()))
+            offset += encoder.width
+        indices, values, ends = array("i"), array("d"), [0]
+        for row in range(rows):
+            if dense.shape[1]:
+                present = np.flatnonzero(dense[row])
+                indices.extend(present.tolist())
+                values.extend(dense[row, present].tolist())
+            for encoder, start, texts in arrays:
+                encoder.encode(texts[row], start, indices, values)
+            ends.append(len(indices))
+        return _csr(values, indices, ends, (rows, offset))
+
+
+def _csr(values: array[float], indices: array[int], ends: list[int], shape: tuple[int, int]) -> sparse.csr_matrix:
+    data = (np.array(values), np.array(indices), np.array(ends, dtype=np.int32))
+    matrix = sparse.csr_matrix(data, shape=shape)
+    matrix.has_sorted_indices = True
+    return matrix
+
+
+def state_types() -> tuple[str, ...]:
+    """The full names of the types that a fitted ``TableEncoder`` consists of, for the platform's allow-list."""
+    kinds: Mapping[str, type] = {
+        f"{cls.__module__}.{cls.__qualname__}": cls
+        for cls in (TableEncoder, NumberEncoder, DatetimeEncoder, CategoryEncoder, TextEncoder)
+    }
+    return tuple(sorted(kinds))

@@ -1,0 +1,102 @@
+"""Frames as ``DataProcessor`` and its steps take them: features of texts and datetimes, scales, fillings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ml_core.data.encoding.datetime import PARTS, calendar_parts
+from ml_core.data.encoding.number import Scaling, center_and_scale
+from ml_core.data.encoding.text import tokenize
+from ml_core.domain.columns import ColumnKind
+from ml_core.domain.signature import InputColumn
+from ml_core.exceptions import DataProcessingError
+
+_MISSING_CATEGORY = "missing"
+
+
+def as_frame(data: Any) -> pd.DataFrame:
+    """A data frame, its column names strings, of a frame, array, list of rows or mapping of columns.
+
+    Raises:
+        DataProcessingError: Nothing of the kind.
+    """
+    try:
+        frame = data if isinstance(data, pd.DataFrame) else pd.DataFrame(data)
+    except (ValueError, TypeError) as error:
+        raise DataProcessingError.wrap(
+            error, "The data is not a table", remedy="Give a pandas DataFrame.", stage="preprocess"
+        ) from error
+    if all(isinstance(name, str) for name in frame.columns):
+        return frame
+    return frame.set_axis([str(name) for name in frame.columns], axis=1)
+
+
+def nullable_inputs(columns: Sequence[tuple[str, str]]) -> list[InputColumn]:
+    """Input columns of ``(name, kind)`` pairs that may all be missing."""
+    return [InputColumn(name, ColumnKind(kind), nullable=True) for name, kind in columns]
+
+
+def filling_of(array: NDArray[Any], kind: str) -> float | str:
+    """What stands for a missing value of a canonical column that has at least one value of its own."""
+    if kind == ColumnKind.TEXT:
+        return ""
+    if kind == ColumnKind.CATEGORY:
+        return _MISSING_CATEGORY
+    present = array[~np.isnan(array)]
+    if kind == ColumnKind.BOOLEAN:
+        return float(present.mean() >= 0.5)
+    return float(np.median(present))
+
+
+def fill_missing(array: NDArray[Any], filling: float | str) -> NDArray[Any]:
+    """A canonical column without missing values."""
+    missing = pd.isna(array)
+    if not missing.any():
+        return array
+    filled = array.copy()
+    filled[missing] = filling
+    return filled
+
+
+def text_features(name: str, texts: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+    """Characters, words and mean word length of ``(n_rows,)`` object str or None; NaN where missing."""
+    words = [None if text is None else tokenize(text) for text in texts]
+    count = np.array([np.nan if w is None else len(w) for w in words])
+    letters = np.array([np.nan if w is None else sum(map(len, w)) for w in words])
+    return {
+        f"{name}_characters": np.array([np.nan if text is None else len(text) for text in texts]),
+        f"{name}_words": count,
+        f"{name}_mean_word_length": letters / np.maximum(count, 1),
+    }
+
+
+def datetime_features(name: str, seconds: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Year, month, day, weekday and hour of ``(n_rows,)`` float64 seconds since 1970-01-01 UTC; NaN where missing."""
+    missing = np.isnan(seconds)
+    present = np.where(missing, 0.0, seconds)
+    parts = calendar_parts(present)
+    years = np.floor(present).astype("datetime64[s]").astype("datetime64[Y]").astype(np.int64) + 1970.0
+    features = {f"{name}_year": years, **{f"{name}_{part}": parts[:, i] for i, (part, _) in enumerate(PARTS)}}
+    return {feature: np.where(missing, np.nan, values) for feature, values in features.items()}
+
+
+def scale_of(series: pd.Series[Any], scaling: Scaling) -> tuple[float, float]:
+    """Center and scale of the values of a numeric series that are not missing."""
+    present = series.dropna().to_numpy(dtype=np.float64)
+    if not len(present):
+        return 0.0, 1.0
+    center, scale = center_and_scale(present.reshape(-1, 1), scaling)
+    return float(center[0]), float(scale[0])
+
+
+def kind_by_dtype(series: pd.Series[Any]) -> ColumnKind:
+    """The kind that can hold any value of a dtype."""
+    if pd.api.types.is_datetime64_any_dtype(series.dtype):
+        return ColumnKind.DATETIME
+    is_category = isinstance(series.dtype, pd.CategoricalDtype)
+    return ColumnKind.NUMBER if pd.api.types.is_numeric_dtype(series.dtype) and not is_category else ColumnKind.CATEGORY

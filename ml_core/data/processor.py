@@ -1,0 +1,288 @@
+"""``DataProcessor``: the public face of cleaning, feature extraction, scaling and splitting of data frames.
+
+Training and serving use the encoder of ``ml_core.data.encoding``, which reads raw rows without a frame. A subclass of
+``DataProcessor`` that overrides ``preprocess`` becomes a step before it, in training and inference alike
+(``ProcessorStep``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ml_core.data.canonical import columns_from_frame, frame_from_columns
+from ml_core.data.encoding.number import SCALINGS, Scaling
+from ml_core.data.encoding.table import TableEncoder
+from ml_core.data.frames import (
+    as_frame,
+    datetime_features,
+    fill_missing,
+    filling_of,
+    kind_by_dtype,
+    nullable_inputs,
+    scale_of,
+    text_features,
+)
+from ml_core.data.kinds import infer_columns
+from ml_core.data.splits import split_rows
+from ml_core.data.steps import ProcessorStep
+from ml_core.domain.columns import ColumnKind
+from ml_core.exceptions import DataProcessingError
+from ml_core.ids import TenantId
+
+
+class DataProcessor:
+    """Clean, extend, scale and split data frames.
+
+    A subclass may override ``preprocess`` and call ``super().preprocess(…)``; give it to a ``Trainer`` and the same
+    code runs on the rows of training and of every prediction. Such a subclass is your own code, so it is not on the
+    platform's list of types that a server loads: its models predict in your own process (``MLSystem``, ``Predictor``),
+    and a server refuses them.
+
+    Args:
+        tenant_id: The tenant whose data it is.
+        kinds: Column name → kind, for columns whose kind should not be inferred.
+        scaling: Of numbers, in the models trained with this processor.
+    """
+
+    def __init__(
+        self,
+        tenant_id: str = "default",
+        *,
+        kinds: Mapping[str, ColumnKind] | None = None,
+        scaling: Scaling = "standard",
+    ) -> None:
+        self.tenant_id = str(TenantId(tenant_id))
+        self.kinds = {name: ColumnKind(kind).value for name, kind in (kinds or {}).items()}
+        self.scaling = scaling
+        # The columns seen in training: (name, kind), and what stands for a missing value in each.
+        self.columns_: list[tuple[str, str]] = []
+        self.fill_: dict[str, float | str] = {}
+        self.scales_: dict[str, tuple[float, float]] = {}
+
+    def preprocess(
+        self,
+        data: Any,
+        model_type: str | None = None,  # noqa: ARG002 - for subclasses
+        is_training: bool = True,
+    ) -> pd.DataFrame:
+        """Clean a table: each column in the form of its kind, and missing values filled.
+
+        Numbers and booleans become float64, datetimes UTC ``datetime64``, categories and texts strings. Missing numbers
+        and datetimes get the training data's median, missing booleans its most frequent value, missing categories
+        ``"missing"``, missing texts ``""``. Rows keep their order and index; columns that training
+        had not are left out.
+
+        Args:
+            data: ``(n_rows, n_columns)`` data frame, or what ``pandas.DataFrame`` makes one of.
+            model_type: For subclasses; the cleaning does not depend on it.
+            is_training: Learn kinds and fillings first.
+
+        Raises:
+            DataProcessingError: Not fitted and not training, or a column that can't be used in training.
+            SignatureMismatchError: A value that is not of its column's kind.
+        """
+        frame = as_frame(data)
+        if is_training:
+            self._fit(frame)
+        elif not self.columns_:
+            raise DataProcessingError(
+                "The processor is not fitted.",
+                remedy="Call preprocess(data, is_training=True) first.",
+                stage="preprocess",
+            )
+        columns = columns_from_frame(frame, nullable_inputs(self.columns_))
+        filled = {name: fill_missing(columns[name], self.fill_[name]) for name, _ in self.columns_}
+        return frame_from_columns(filled, self.columns_).set_axis(frame.index, axis=0)
+
+    def _fit(self, frame: pd.DataFrame) -> None:
+        known = {name: ColumnKind(kind) for name, kind in self.kinds.items()}
+        inferred = infer_columns(frame, kinds={name: kind for name, kind in known.items() if name in frame.columns})
+        # A constant or an identifier is cleaned too: whether a model uses it is not this method's question.
+        self.columns_ = [(c.name, (c.kind or kind_by_dtype(frame[c.name])).value) for c in inferred]
+        columns = columns_from_frame(frame, nullable_inputs(self.columns_))
+        self.fill_ = {name: filling_of(columns[name], kind) for name, kind in self.columns_}
+
+    def extract_features(self, data: pd.DataFrame, feature_config: Mapping[str, bool] | None = None) -> pd.DataFrame:
+        """Add columns that say something of texts and datetimes.
+
+        Of each text ``<column>_characters``, ``_words`` and ``_mean_word_length``; of each datetime ``<column>_year``,
+        ``_month`` (0 to 11), ``_day`` (0 to 30), ``_weekday`` (0 is Monday) and ``_hour``. All are float64, NaN
+        where the value is missing.
+
+        Args:
+            data: ``(n_rows, n_columns)``.
+            feature_config: ``include_text_features`` and ``include_datetime_features``; both are on by default.
+
+        Returns:
+            A new frame: the columns of ``data`` and the new ones.
+
+        Raises:
+            DataProcessingError: An unknown key in ``feature_config``, or a column that can't be used.
+        """
+        config = {"include_text_features": True, "include_datetime_features": True, **(feature_config or {})}
+        unknown = config.keys() - {"include_text_features", "include_datetime_features"}
+        if unknown:
+            raise DataProcessingError(
+                f"Unknown feature_config {', '.join(sorted(unknown))}.",
+                remedy="Known are include_text_features and include_datetime_features.",
+                stage="features",
+            )
+        frame = as_frame(data)
+        kinds = dict(self.columns_) or {c.name: c.kind for c in infer_columns(frame) if c.kind is not None}
+        columns = columns_from_frame(frame, nullable_inputs([(n, k) for n, k in kinds.items() if n in frame.columns]))
+        added: dict[str, Any] = {}
+        for name, array in columns.items():
+            if kinds[name] == ColumnKind.TEXT and config["include_text_features"]:
+                added |= text_features(name, array)
+            if kinds[name] == ColumnKind.DATETIME and config["include_datetime_features"]:
+                added |= datetime_features(name, array)
+        return frame.assign(**added)
+
+    def transform_features(
+        self, features: pd.DataFrame, transform_type: str = "standard", *, is_training: bool = True
+    ) -> pd.DataFrame:
+        """Scale the numeric columns of a frame; the others are left alone.
+
+        Args:
+            features: ``(n_rows, n_columns)``.
+            transform_type: ``standard``, ``minmax``, ``robust`` or ``none``.
+            is_training: Learn centers and scales from these rows; else use those learned before.
+
+        Returns:
+            A new frame.
+
+        Raises:
+            DataProcessingError: An unknown ``transform_type``, or not fitted and not training.
+        """
+        if transform_type not in SCALINGS:
+            raise DataProcessingError(
+                f"{transform_type!r} is not a transform_type.",
+                remedy=f"Use one of {', '.join(SCALINGS)}.",
+                stage="scale",
+            )
+        frame = as_frame(features)
+        numeric = [str(name) for name in frame.select_dtypes("number").columns]
+        if is_training:
+            self.scales_ = {name: scale_of(frame[name], transform_type) for name in numeric}
+        elif missing := [name for name in numeric if name not in self.scales_]:
+            raise DataProcessingError(
+                f"The scale of column {missing[0]!r} is not fitted.",
+                remedy="Call transform_features(features, is_training=True) first.",
+                column=missing[0],
+                stage="scale",
+            )
+        scaled = {
+            name: (frame[name].astype("float64") - self.scales_[name][0]) / self.scales_[name][1] for name in numeric
+        }
+        return frame.assign(**scaled)
+
+    def split_data(
+        self,
+        X: Any,
+        y: Any,
+        test_size: float = 0.2,
+        val_size: float = 0.1,
+        random_state: int = 42,
+        *,
+        group: str | None = None,
+        time: str | None = None,
+    ) -> tuple[Any, Any, Any, Any, Any, Any]:
+        """Divide rows into three parts, see ``ml_core.data.splits.split_rows``.
+
+        Args:
+            X: ``(n_rows, n_columns)`` frame or array.
+            y: ``(n_rows,)``.
+            test_size: Share of all rows.
+            val_size: Share of all rows.
+            random_state: Seed.
+            group: A column of ``X``; rows that agree in it stay together.
+            time: A column of ``X``; training comes before validation, validation before test.
+
+        Returns:
+            ``X_train, X_val, X_test, y_train, y_val, y_test``, of the types given.
+
+        Raises:
+            DataProcessingError: ``X`` and ``y`` differ in length, a column is unknown, or the sizes can't be had.
+        """
+        if len(X) != len(y):
+            raise DataProcessingError(
+                f"X has {len(X)} rows, y has {len(y)}.", remedy="Give one target a row.", stage="split"
+            )
+        split = split_rows(
+            y,
+            test_size=test_size,
+            val_size=val_size,
+            random_state=random_state,
+            groups=_column(X, group),
+            times=_column(X, time),
+        )
+        parts = (split.train, split.validation, split.test)
+        x_train, x_val, x_test = (_rows(X, part) for part in parts)
+        y_train, y_val, y_test = (_rows(y, part) for part in parts)
+        return x_train, x_val, x_test, y_train, y_val, y_test
+
+    def postprocess(self, predictions: Any, model_type: str | None = None) -> NDArray[Any]:
+        """Predictions as one array ``(n_rows,)``; of a regression float64.
+
+        Args:
+            predictions: ``(n_rows,)`` or ``(n_rows, 1)``, or one value.
+            model_type: Such as ``regression``.
+
+        Raises:
+            DataProcessingError: Several values a row, or a number that is not finite in a regression.
+        """
+        array = np.atleast_1d(np.asarray(predictions))
+        if array.ndim == 2 and array.shape[1] == 1:
+            array = array[:, 0]
+        if array.ndim != 1:
+            raise DataProcessingError(
+                f"Predictions have the shape {array.shape}.", remedy="Give one value a row.", stage="postprocess"
+            )
+        if model_type == "regression":
+            array = array.astype(np.float64)
+            if not np.isfinite(array).all():
+                raise DataProcessingError(
+                    f"Prediction {int(np.flatnonzero(~np.isfinite(array))[0])} is not a finite number.",
+                    remedy="Check the target's range in the training data.",
+                    stage="postprocess",
+                )
+        return array
+
+    def build_steps(
+        self, columns: Sequence[tuple[str, str]], model_type: str | None = None, **encoding: Any
+    ) -> list[tuple[str, Any]]:
+        """The steps before the estimator: the encoder, after this processor if ``preprocess`` is overridden.
+
+        Args:
+            columns: ``(name, kind)`` of the raw input columns.
+            model_type: What an overridden ``preprocess`` is told.
+            **encoding: Options of ``TableEncoder``.
+        """
+        options = {"scaling": self.scaling, **encoding}
+        if type(self).preprocess is DataProcessor.preprocess:
+            return [("encode", TableEncoder(list(columns), **options))]
+        return [("process", ProcessorStep(self, list(columns), model_type)), ("encode", TableEncoder(**options))]
+
+
+def _column(X: Any, name: str | None) -> Any:
+    if name is None:
+        return None
+    if not isinstance(X, pd.DataFrame) or name not in X.columns:
+        raise DataProcessingError(
+            f"X has no column {name!r} to split by.",
+            remedy="Name a column of the data frame.",
+            column=name,
+            stage="split",
+        )
+    return X[name]
+
+
+def _rows(values: Any, positions: NDArray[np.intp]) -> Any:
+    if hasattr(values, "iloc"):
+        return values.iloc[positions]
+    return np.asarray(values)[positions]

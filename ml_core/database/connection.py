@@ -1,0 +1,222 @@
+"""``DatabaseConnection``: the way to the registry's Postgres, always under a role and, for tenants' rows, a tenant.
+
+A transaction begins by taking its role, its tenant and its time limits in one statement and for itself only
+(``set_config(…, true)``), so nothing is left on a pooled session for whoever uses it next, and a pooler that hands out
+sessions per transaction works too.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+import orjson
+import sqlalchemy
+from sqlalchemy.engine import Connection, Engine
+
+from ml_core.database.errors import translated
+from ml_core.database.listener import Listener
+from ml_core.database.security import APP_ROLE, INGEST_ROLE
+from ml_core.database.strict_json import dumps
+from ml_core.database.tables import SCHEMA_REVISION
+from ml_core.database.urls import DatabaseUrls, parse, safe
+from ml_core.exceptions import SchemaOutOfDateError
+from ml_core.ids import TenantId
+from ml_core.settings import Settings
+
+if TYPE_CHECKING:
+    from ml_core.database.embedded import EmbeddedServer
+
+# A transaction of the registry takes milliseconds; these bounds only end what hangs.
+_STATEMENT_TIMEOUT = "30s"
+_LOCK_TIMEOUT = "10s"
+_IDLE_TIMEOUT = "60s"
+
+_ENTER = sqlalchemy.text(
+    "SELECT set_config('role', :role, true), set_config('app.tenant_id', :tenant, true),"
+    " set_config('statement_timeout', :statement, true), set_config('lock_timeout', :lock, true),"
+    " set_config('idle_in_transaction_session_timeout', :idle, true)"
+)
+
+
+class DatabaseConnection:
+    """Connections to one registry. Thread-safe; sessions are pooled and replaced when Postgres was restarted.
+
+    Without a URL, from the argument or from ``MLCORE_DATABASE_URL``, it starts or joins the embedded server under
+    ``MLCORE_HOME`` and brings its schema up to date. A database that was named is only changed by ``migrate``.
+
+    Args:
+        url: A Postgres URL, or None.
+        settings: Instead of those of the environment.
+
+    Raises:
+        ConfigurationError: The URL can't be used.
+        PlatformError: The embedded server can't start.
+    """
+
+    def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings.from_environment()
+        self.server: EmbeddedServer | None = None
+        self._lock = threading.Lock()
+        self._engines: dict[str, Engine] = {}
+        named = url or self.settings.database.url
+        if named is not None:
+            own = self.settings.database if url is None else None
+            self._urls = DatabaseUrls(
+                app=named, ingest=(own and own.ingest_url) or named, owner=(own and own.owner_url) or named
+            )
+            self._app_url = parse(self._urls.app)
+        else:
+            self._urls = self._join_embedded()
+            self._app_url = parse(self._urls.app)
+            if self.current_revision() != SCHEMA_REVISION:
+                self.migrate()
+
+    def _join_embedded(self) -> DatabaseUrls:
+        from ml_core.database.embedded import EmbeddedServer
+
+        self.server = EmbeddedServer(self.settings.platform.home)
+        self.server.start()
+        return self.server.urls
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether this is the embedded server."""
+        return self.server is not None
+
+    @property
+    def urls(self) -> DatabaseUrls:
+        """The URLs of the three roles, to hand to another process. They may hold passwords."""
+        return self._urls
+
+    @property
+    def safe_url(self) -> str:
+        """The runtime URL without its password, for messages."""
+        return safe(self._app_url)
+
+    def tenant(self, tenant_id: TenantId) -> AbstractContextManager[Connection]:
+        """One transaction of the runtime role for a tenant: it sees and writes that tenant's rows only.
+
+        Commits when the block ends, rolls back when it raises.
+
+        Raises:
+            RegistryUnavailableError: Postgres can't be reached, or a lock or statement took too long.
+            SchemaOutOfDateError: The database was not migrated.
+            InvalidRequestError: A value can't be stored.
+        """
+        return self._transaction(self._engine(self._urls.app), APP_ROLE, tenant_id)
+
+    def serving(self) -> AbstractContextManager[Connection]:
+        """One transaction of the serving plane: reads what is served of all tenants, from one snapshot.
+
+        Raises:
+            RegistryUnavailableError: Postgres can't be reached.
+            SchemaOutOfDateError: The database was not migrated.
+        """
+        engine = self._engine(self._urls.ingest).execution_options(isolation_level="REPEATABLE READ")
+        return self._transaction(engine, INGEST_ROLE, "")
+
+    @contextmanager
+    def _transaction(self, engine: Engine, role: str, tenant: str) -> Iterator[Connection]:
+        entry = {
+            "role": role,
+            "tenant": tenant,
+            "statement": _STATEMENT_TIMEOUT,
+            "lock": _LOCK_TIMEOUT,
+            "idle": _IDLE_TIMEOUT,
+        }
+        with translated(self.safe_url), engine.begin() as connection:
+            connection.execute(_ENTER, entry)
+            yield connection
+
+    def listen(self, channel: str) -> Listener:
+        """A listener on a session of its own. It needs a direct connection, not a transaction pooler.
+
+        Raises:
+            RegistryUnavailableError: Postgres can't be reached.
+        """
+        engine = self._engine(self._urls.ingest)
+        _, parameters = engine.dialect.create_connect_args(engine.url)
+        return Listener({**parameters, **self._connect_arguments()}, channel, self.safe_url)
+
+    def migrate(self) -> None:
+        """Bring the schema up to date; safe to call from several processes at once.
+
+        Raises:
+            ConfigurationError: The owner's login may not create what is needed; the remedy is the SQL to run.
+            SchemaOutOfDateError: The database is of a newer release.
+        """
+        from ml_core.database.migrate import upgrade
+
+        with translated(self.safe_url), self._engine(self._urls.owner).begin() as connection:
+            upgrade(connection)
+
+    def current_revision(self) -> str | None:
+        """The schema's revision, or None if there is none yet."""
+        from ml_core.database.migrate import read_revision
+
+        with translated(self.safe_url), self._engine(self._urls.app).begin() as connection:
+            return read_revision(connection)
+
+    def check_schema(self) -> None:
+        """Refuse a database whose schema is not this release's.
+
+        Raises:
+            SchemaOutOfDateError: Names both revisions.
+        """
+        current, wanted = self.current_revision(), SCHEMA_REVISION
+        if current != wanted:
+            raise SchemaOutOfDateError(
+                f"The registry at {self.safe_url} is at schema {current or 'none'}; this release needs {wanted}.",
+                remedy="Call DatabaseConnection(url).migrate(), or use the release that the schema belongs to.",
+                current=current,
+                wanted=wanted,
+            )
+
+    def close(self) -> None:
+        """Close the pooled sessions. The embedded server goes on until the last process that uses it ends."""
+        with self._lock:
+            engines, self._engines = list(self._engines.values()), {}
+        for engine in engines:
+            engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"DatabaseConnection({self.safe_url!r})"
+
+    def _engine(self, url: str) -> Engine:
+        with self._lock:
+            if url not in self._engines:
+                self._engines[url] = self._create_engine(url)
+            return self._engines[url]
+
+    def _create_engine(self, url: str) -> Engine:
+        database = self.settings.database
+        return sqlalchemy.create_engine(
+            parse(url),
+            pool_size=database.pool_size,
+            max_overflow=database.pool_size,
+            pool_timeout=database.connect_timeout_s,
+            pool_pre_ping=True,
+            hide_parameters=True,
+            json_serializer=dumps,
+            json_deserializer=orjson.loads,
+            connect_args=self._connect_arguments(),
+        )
+
+    def _connect_arguments(self) -> dict[str, Any]:
+        return {
+            "connect_timeout": self.settings.database.connect_timeout_s,
+            "application_name": "mlcore",
+            "prepare_threshold": None,  # a transaction pooler may hand each transaction another session
+            "keepalives_idle": 15,  # seconds; a replica must notice a vanished host within a minute
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+        }

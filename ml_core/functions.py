@@ -1,0 +1,68 @@
+"""The composition root: one function for each public class, with the defaults that ``MLSystem`` itself uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ml_core.data.processor import DataProcessor
+from ml_core.inference.predictor import Predictor
+from ml_core.models.manager import ModelManager
+from ml_core.registry.model_registry import ModelRegistry
+from ml_core.system import MLSystem
+from ml_core.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from ml_core.cache import CacheMechanism
+    from ml_core.database.connection import DatabaseConnection
+
+
+def create_ml_system(
+    db: DatabaseConnection,
+    tenant_id: str,
+    *,
+    cache: CacheMechanism | None = None,
+    max_memory_mb: int = 2048,
+    storage_path: str | Path | None = None,
+) -> MLSystem:
+    """A system for one tenant, see ``MLSystem``."""
+    return MLSystem(db, cache, max_memory_mb, tenant_id, storage_path=storage_path)
+
+
+def create_model_manager(
+    db: DatabaseConnection, tenant_id: str, *, storage_path: str | Path | None = None
+) -> ModelManager:
+    """A model manager on the platform's artifact store, or on another folder."""
+    return ModelManager(db, _root(db, storage_path), tenant_id)
+
+
+def create_trainer(db: DatabaseConnection, tenant_id: str, *, storage_path: str | Path | None = None) -> Trainer:
+    """A trainer that registers what it trains."""
+    return Trainer(db, tenant_id, storage_path=_root(db, storage_path))
+
+
+def create_predictor(
+    db: DatabaseConnection,
+    tenant_id: str,
+    *,
+    cache: CacheMechanism | None = None,
+    storage_path: str | Path | None = None,
+) -> Predictor:
+    """A predictor over the models of a model manager."""
+    return Predictor(create_model_manager(db, tenant_id, storage_path=storage_path), cache, tenant_id)
+
+
+def create_data_processor(tenant_id: str) -> DataProcessor:
+    """A data processor that is not fitted yet."""
+    return DataProcessor(tenant_id=tenant_id)
+
+
+def create_model_registry(
+    db: DatabaseConnection, tenant_id: str, *, storage_path: str | Path | None = None
+) -> ModelRegistry:
+    """A registry on the platform's artifact store, or on another folder."""
+    return ModelRegistry(db, tenant_id, storage_path=_root(db, storage_path))
+
+
+def _root(db: DatabaseConnection, storage_path: str | Path | None) -> Path:
+    return Path(storage_path) if storage_path is not None else db.settings.platform.artifact_root

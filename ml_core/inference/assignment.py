@@ -1,0 +1,96 @@
+"""What a replica knows of its cell's assignment: who may ask. What they are answered with is in the model table."""
+
+from __future__ import annotations
+
+from ml_core.domain.api_key import ApiKey, KeyRecord
+from ml_core.domain.assignment import AssignmentDelta
+from ml_core.exceptions import AuthenticationError, ModelNotReadyError
+from ml_core.ids import TenantId
+
+_SCHEME = b"bearer "
+# Principals remembered by their header; a flood of valid keys beyond it only costs the hash again.
+_REMEMBERED_HEADERS = 10_000
+
+
+class Assignment:
+    """Tenants and keys of a cell, in memory.
+
+    One thread applies deltas; any number of others read, without a lock: each change replaces or sets one dictionary
+    entry, which is atomic.
+    """
+
+    def __init__(self) -> None:
+        self.generation: int | None = None
+        self._tenants: set[TenantId] = set()
+        self._keys: dict[str, KeyRecord] = {}
+        self._principals: dict[bytes, KeyRecord] = {}
+
+    @property
+    def is_known(self) -> bool:
+        """Whether a first snapshot was applied."""
+        return self.generation is not None
+
+    def apply(self, delta: AssignmentDelta) -> None:
+        """Follow a change."""
+        if delta.is_snapshot:
+            self._tenants = {tenant for tenant, exists in delta.tenants.items() if exists}
+            self._keys = {key_id: record for key_id, record in delta.keys.items() if record is not None}
+        else:
+            self._change(delta)
+        # Forget who was who only after the keys changed: a reader that still sees the old dictionary fills that one,
+        # and nobody reads it again.
+        if delta.is_snapshot or delta.keys or delta.tenants:
+            self._principals = {}
+        self.generation = delta.generation
+
+    def _change(self, delta: AssignmentDelta) -> None:
+        for tenant, exists in delta.tenants.items():
+            if exists:
+                self._tenants.add(tenant)
+            else:
+                self._tenants.discard(tenant)
+        for key_id, record in delta.keys.items():
+            if record is None:
+                self._keys.pop(key_id, None)
+            else:
+                self._keys[key_id] = record
+
+    def principal(self, authorization: bytes | None) -> KeyRecord:
+        """Who sends an ``Authorization`` header.
+
+        Raises:
+            AuthenticationError: There is no header, it is malformed, or the key is unknown, revoked or of a tenant that
+                is gone.
+            ModelNotReadyError: No key is known yet: the replica has not read the assignment.
+        """
+        principals = self._principals
+        if authorization is not None:
+            principal = principals.get(authorization)
+            if principal is not None:
+                return principal
+        if self.generation is None:
+            raise ModelNotReadyError(
+                "This replica has not read the registry yet.", remedy="Try again.", retry_after_s=1
+            )
+        principal = self._authenticate(authorization)
+        if len(principals) < _REMEMBERED_HEADERS:
+            principals[authorization or b""] = principal
+        return principal
+
+    def _authenticate(self, authorization: bytes | None) -> KeyRecord:
+        if not authorization:
+            raise AuthenticationError("The request has no API key.", remedy="Send it as 'Authorization: Bearer mlk_…'.")
+        if authorization[: len(_SCHEME)].lower() != _SCHEME:
+            raise AuthenticationError("The Authorization header is no bearer token.", remedy="Send 'Bearer mlk_…'.")
+        key = ApiKey.parse(authorization[len(_SCHEME) :].decode("latin-1").strip())
+        record = self._keys.get(key.key_id)
+        # Unknown, wrong, revoked and orphaned look the same from outside.
+        if record is None or not record.matches(key.secret) or record.tenant_id not in self._tenants:
+            raise AuthenticationError(
+                "The API key is not valid.", remedy="It may have been revoked; ask for a new one (mlcore keys create)."
+            )
+        return record
+
+    def describe(self) -> dict[str, int | None]:
+        """Counts for health and logs."""
+        return {"generation": self.generation, "tenants": len(self._tenants), "keys": len(self._keys)}

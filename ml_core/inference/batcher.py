@@ -1,0 +1,228 @@
+"""The batcher of one loaded model: requests that arrive together are predicted together.
+
+There is no waiting window. A batch is what has gathered while the model was busy, or, for a short model, what the event
+loop received in the same turn. So an idle model answers at once, and a busy one takes larger batches instead of longer
+queues.
+
+Where a batch runs follows from what the model's calls have cost so far (``CostModel``):
+
+==================  ===========================================================================
+under 50 µs         in the request itself: gathering would cost more than it saves
+under 2 ms          on the event loop, at the end of its turn
+longer, or unknown  on a thread; the next batch gathers meanwhile
+==================  ===========================================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml_core.domain.columns import Columns, concatenate
+from ml_core.exceptions import DeadlineExceededError, PredictionError, QueueFullError
+from ml_core.inference.cost import CostModel
+from ml_core.models.loading import LoadedModel
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE_BELOW_S = 50e-6
+"""A call shorter than this runs in the request: creating and waking a future takes about 10 µs."""
+ON_LOOP_BELOW_S = 2e-3
+"""A call longer than this would hold up the other requests of the event loop."""
+
+
+class Answer(NamedTuple):
+    """Predictions ``(n_rows,)`` and, where asked for and available, probabilities ``(n_rows, n_classes) float64``."""
+
+    predictions: NDArray[Any]
+    probabilities: NDArray[np.float64] | None
+
+
+@dataclass(slots=True, eq=False)
+class _Item:
+    columns: Columns
+    rows: int
+    proba: bool
+    deadline: float
+    future: asyncio.Future[Answer]
+
+
+class Batcher:
+    """Queues the requests of one model on one event loop.
+
+    Args:
+        model: Answers; its calls may run on another thread, one at a time.
+        executor: Where long calls run.
+        max_queued_rows: Rows that may wait; more is refused. One request may always wait.
+        max_batch_rows: Rows in one call; a single request with more is one call of its own.
+    """
+
+    def __init__(self, model: LoadedModel, executor: Executor, *, max_queued_rows: int, max_batch_rows: int) -> None:
+        self._model = model
+        self._executor = executor
+        self._max_queued_rows = max_queued_rows
+        self._max_batch_rows = max_batch_rows
+        self._cost = CostModel()
+        self._queue: deque[_Item] = deque()
+        self._queued_rows = 0
+        self._is_busy = False  # a batch runs or is about to
+
+    async def predict(self, columns: Columns, rows: int, *, proba: bool, deadline: float) -> Answer:
+        """Answer one request.
+
+        Args:
+            columns: As the model's signature made them.
+            rows: Their number, at least 1.
+            proba: Whether probabilities are wanted.
+            deadline: On the event loop's clock, seconds. The caller bounds its own wait by it as well; a caller that
+                was cancelled costs no call.
+
+        Raises:
+            QueueFullError: Too many rows wait.
+            DeadlineExceededError: The request waited until its deadline.
+            PredictionError: The model can't answer these rows.
+        """
+        if not self._is_busy and self._cost.estimate(rows) < AT_ONCE_BELOW_S:
+            return self._call([columns], rows, proba=proba)
+        if self._queue and self._queued_rows + rows > self._max_queued_rows:
+            raise self._queue_full(rows)
+        loop = asyncio.get_running_loop()
+        item = _Item(columns, rows, proba, deadline, loop.create_future())
+        self._queue.append(item)
+        self._queued_rows += rows
+        if not self._is_busy:
+            self._is_busy = True
+            loop.call_soon(self._run_next, loop)
+        return await item.future
+
+    def _run_next(self, loop: asyncio.AbstractEventLoop) -> None:
+        batch = self._gather(loop.time())
+        if not batch:
+            self._is_busy = False
+        elif self._cost.estimate(sum(item.rows for item in batch)) < ON_LOOP_BELOW_S:
+            _deliver(batch, self._answer(batch))
+            self._continue(loop)
+        else:
+            running = loop.run_in_executor(self._executor, self._answer, batch)
+            running.add_done_callback(lambda done: self._finish(batch, done, loop))
+
+    def _finish(
+        self,
+        batch: list[_Item],
+        done: asyncio.Future[list[Answer | PredictionError]],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        if done.cancelled():  # the executor was shut down
+            for item in batch:
+                item.future.cancel()
+        else:
+            _deliver(batch, done.result())
+        self._continue(loop)
+
+    def _continue(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._queue:
+            loop.call_soon(self._run_next, loop)
+        else:
+            self._is_busy = False
+
+    def _gather(self, now: float) -> list[_Item]:
+        """Take the next batch from the queue; drops who has left and refuses who is late."""
+        batch: list[_Item] = []
+        rows = 0
+        while self._queue:
+            item = self._queue[0]
+            if batch and rows + item.rows > self._max_batch_rows:
+                break
+            self._queue.popleft()
+            self._queued_rows -= item.rows
+            if item.future.done():
+                continue
+            if item.deadline <= now:
+                item.future.set_exception(self._too_late())
+                continue
+            batch.append(item)
+            rows += item.rows
+        return batch
+
+    def _answer(self, batch: Sequence[_Item]) -> list[Answer | PredictionError]:
+        """One answer or error per item; an item that the model can't answer does not harm the others."""
+        rows = sum(item.rows for item in batch)
+        try:
+            answer = self._call([item.columns for item in batch], rows, proba=any(item.proba for item in batch))
+        except PredictionError as error:
+            if len(batch) == 1:
+                return [error]
+            return [outcome for item in batch for outcome in self._answer([item])]
+        return _split(batch, answer)
+
+    def _call(self, tables: Sequence[Columns], rows: int, *, proba: bool) -> Answer:
+        started = time.thread_time()
+        try:
+            columns = concatenate(tables)
+            if proba:
+                return Answer(*self._model.predict_both(columns))
+            return Answer(self._model.predict(columns), None)
+        except PredictionError:
+            raise
+        except Exception as error:
+            ref = self._model.version.ref
+            logger.exception("%s failed unexpectedly.", ref)
+            raise PredictionError.wrap(error, f"{ref} could not predict", **self._names()) from error
+        finally:
+            self._cost.observe(rows, time.thread_time() - started)
+
+    def _queue_full(self, rows: int) -> QueueFullError:
+        drained_s = self._cost.estimate(self._max_batch_rows) * self._queued_rows / self._max_batch_rows
+        return QueueFullError(
+            f"{self._queued_rows} rows wait for this model already; {rows} more are over its bound of "
+            f"{self._max_queued_rows}.",
+            remedy="Try again after the pause that Retry-After names, or add replicas.",
+            retry_after_s=max(1, math.ceil(drained_s)) if math.isfinite(drained_s) else 1,
+            **self._names(),
+        )
+
+    def _too_late(self) -> DeadlineExceededError:
+        return DeadlineExceededError(
+            "The request waited for its model until its deadline.",
+            remedy="Send fewer rows at a time, allow more in x-request-timeout-ms, or add replicas.",
+            **self._names(),
+        )
+
+    def _names(self) -> dict[str, Any]:
+        ref = self._model.version.ref
+        return {"tenant_id": ref.tenant_id, "model_id": ref.model_id, "version": ref.version}
+
+
+def _split(batch: Sequence[_Item], answer: Answer) -> list[Answer | PredictionError]:
+    if len(batch) == 1:
+        return [answer]
+    parts: list[Answer | PredictionError] = []
+    start = 0
+    for item in batch:
+        rows = slice(start, start + item.rows)
+        wants_probabilities = item.proba and answer.probabilities is not None
+        parts.append(
+            Answer(answer.predictions[rows], answer.probabilities[rows] if wants_probabilities else None)  # type: ignore[index]
+        )
+        start += item.rows
+    return parts
+
+
+def _deliver(batch: Sequence[_Item], outcomes: Sequence[Answer | PredictionError]) -> None:
+    for item, outcome in zip(batch, outcomes, strict=True):
+        if item.future.done():
+            continue  # its client has left
+        if isinstance(outcome, PredictionError):
+            item.future.set_exception(outcome)
+        else:
+            item.future.set_result(outcome)

@@ -1,0 +1,177 @@
+"""The ASGI application: a table of routes, one deadline a request, one shape of errors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from starlette.types import Receive, Scope, Send
+
+from ml_core.domain.api_key import Scope as KeyScope
+from ml_core.exceptions import DeadlineExceededError, QueueFullError
+from ml_core.inference.edge.errors import error_response, plain_error
+from ml_core.inference.edge.health import HealthRoutes
+from ml_core.inference.edge.http import ClientLeftError, HttpRequest, HttpResponse
+from ml_core.inference.edge.predict import PredictRoutes
+from ml_core.inference.edge.protocol import ProtocolRoutes
+from ml_core.inference.service import PredictionService
+
+MAX_IN_FLIGHT = 512
+"""Requests of tenants that are answered at the same time; more are refused with 429."""
+
+Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
+
+_PREDICT = (KeyScope.PREDICT,)
+_READ = (KeyScope.READ,)
+_EITHER = (KeyScope.READ, KeyScope.PREDICT)
+
+
+class Route(NamedTuple):
+    """A method and a path; with scopes, the caller needs a key of the path's tenant that has one of them."""
+
+    method: str
+    path: str
+    handler: Handler
+    scopes: tuple[KeyScope, ...] = ()
+
+
+def routes_of(service: PredictionService) -> list[Route]:
+    """The routes of the prediction plane."""
+    predict, protocol, health = PredictRoutes(service), ProtocolRoutes(service), HealthRoutes(service)
+    tenant = "/t/{tenant}"
+    model = f"{tenant}/v2/models/{{model}}"
+    version = f"{model}/versions/{{version}}"
+    return [
+        Route("POST", f"{tenant}/models/{{model}}/predict", predict.predict, _PREDICT),
+        Route("GET", f"{tenant}/v2", protocol.server, _READ),
+        Route("GET", f"{tenant}/v2/health/live", protocol.live, _EITHER),
+        Route("GET", f"{tenant}/v2/health/ready", protocol.ready, _EITHER),
+        *(
+            route
+            for path in (model, version)
+            for route in (
+                Route("GET", path, protocol.model, _READ),
+                Route("GET", f"{path}/ready", protocol.model_ready, _EITHER),
+                Route("POST", f"{path}/infer", protocol.infer, _PREDICT),
+            )
+        ),
+        Route("GET", "/healthz", health.healthz),
+        Route("GET", "/readyz", health.readyz),
+    ]
+
+
+def build_app(service: PredictionService, *, host_sends_request_id: bool = False) -> EdgeApp:
+    """The application of a service.
+
+    Args:
+        service: Answers.
+        host_sends_request_id: Whether the server around it adds the request's own ``x-request-id`` to each response, as
+            Ray Serve does; then only an id that is not the client's is added here.
+    """
+    return EdgeApp(service, routes_of(service), host_sends_request_id=host_sends_request_id)
+
+
+class EdgeApp:
+    """Plain ASGI over a ``PredictionService``; see ``build_app``."""
+
+    def __init__(self, service: PredictionService, routes: list[Route], *, host_sends_request_id: bool) -> None:
+        self._service = service
+        self._host_sends_request_id = host_sends_request_id
+        self._in_flight = 0
+        # Paths by their number of parts, so that a request is compared with a handful at most.
+        self._by_length: dict[int, list[tuple[tuple[str, ...], dict[str, Route]]]] = {}
+        for route in routes:
+            self._add(route)
+
+    def _add(self, route: Route) -> None:
+        parts = tuple(route.path.split("/")[1:])
+        candidates = self._by_length.setdefault(len(parts), [])
+        methods = next((methods for known, methods in candidates if known == parts), None)
+        if methods is None:
+            methods = {}
+            candidates.append((parts, methods))
+        methods[route.method] = route
+        if route.method == "GET":
+            methods["HEAD"] = route
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        if scope["type"] == "http":
+            await self._serve(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await _live(receive, send)
+        else:
+            await receive()
+            await send({"type": "websocket.close", "code": 1003})
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = HttpRequest(scope, receive)
+        try:
+            response = await self._respond(request, scope["method"], scope["path"])
+        except ClientLeftError:
+            return
+        except Exception as error:  # noqa: BLE001 - logged and told as a 500 by the table of errors
+            response = error_response(error, request.request_id)
+        is_sent_by_host = self._host_sends_request_id and request.has_client_id
+        await response.send(send, None if is_sent_by_host else request.request_id.encode())
+
+    async def _respond(self, request: HttpRequest, method: str, path: str) -> HttpResponse:
+        methods = self._match(request, path.split("/")[1:])
+        if methods is None:
+            return plain_error(404, "not_found", "There is no such path.", request.request_id)
+        route = methods.get(method)
+        if route is None:
+            allow = {b"allow": ", ".join(sorted(methods)).encode()}
+            message = f"This path takes {' or '.join(sorted(methods))}."
+            return plain_error(405, "method_not_allowed", message, request.request_id, headers=allow)
+        if not route.scopes:
+            return await route.handler(request)
+        self._service.authorize(request.authorization, request.tenant, *route.scopes)
+        if self._in_flight >= MAX_IN_FLIGHT:
+            raise QueueFullError(
+                f"This replica answers {self._in_flight} requests already.", remedy="Try again.", retry_after_s=1
+            )
+        self._in_flight += 1
+        try:
+            return await self._within_deadline(request, route)
+        finally:
+            self._in_flight -= 1
+
+    async def _within_deadline(self, request: HttpRequest, route: Route) -> HttpResponse:
+        timeout_ms = request.timeout_ms(self._service.limits)
+        request.deadline = asyncio.get_running_loop().time() + timeout_ms / 1000
+        try:
+            async with asyncio.timeout_at(request.deadline) as timeout:
+                return await route.handler(request)
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            raise DeadlineExceededError(
+                f"The answer was not there within {timeout_ms} ms.",
+                remedy="Allow more in x-request-timeout-ms, or send fewer rows at a time.",
+                deadline_ms=timeout_ms,
+            ) from None
+
+    def _match(self, request: HttpRequest, parts: list[str]) -> dict[str, Route] | None:
+        for template, methods in self._by_length.get(len(parts), ()):
+            found: dict[str, str] = {}
+            for wanted, part in zip(template, parts, strict=True):
+                if wanted[:1] == "{":
+                    found[wanted] = part
+                elif wanted != part:
+                    break
+            else:
+                request.tenant = found.get("{tenant}", "")
+                request.model = found.get("{model}", "")
+                request.version = found.get("{version}")
+                return methods
+        return None
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

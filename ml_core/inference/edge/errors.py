@@ -1,0 +1,83 @@
+"""The one table from errors to HTTP statuses, and the one shape in which an error is sent."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import orjson
+
+from ml_core import exceptions as errors
+from ml_core.inference.edge.http import HttpResponse
+
+logger = logging.getLogger(__name__)
+
+STATUS: dict[type[errors.MLFrameworkError], int] = {
+    errors.InvalidRequestError: 400,
+    errors.InvalidNameError: 400,
+    errors.AuthenticationError: 401,
+    errors.PermissionDeniedError: 403,
+    errors.TenantNotFoundError: 404,
+    errors.ModelNotFoundError: 404,
+    errors.TenantExistsError: 409,
+    errors.PromotionConflictError: 409,
+    errors.ModelVersionConflictError: 409,
+    errors.VersionInUseError: 409,
+    errors.RequestTooLargeError: 413,
+    errors.DataProcessingError: 422,
+    errors.TrainingError: 422,
+    # The version proved itself when it was loaded, so it is these rows that it can't answer.
+    errors.PredictionError: 422,
+    errors.QueueFullError: 429,
+    errors.ModelLoadError: 503,
+    errors.ModelNotReadyError: 503,
+    errors.RegistryUnavailableError: 503,
+    errors.SchemaOutOfDateError: 503,
+    errors.DeadlineExceededError: 504,
+    errors.ModelSaveError: 500,
+    errors.ConfigurationError: 500,
+    errors.PlatformError: 500,
+    errors.MLFrameworkError: 500,
+}
+"""Each error's status; a class that is not listed has its nearest base's."""
+
+_RETRY_AFTER_S = 1
+"""For a 503 whose error names no pause of its own."""
+
+
+def status_of(error: errors.MLFrameworkError) -> int:
+    """The status of an error: that of its class or nearest base."""
+    return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
+
+
+def error_response(error: Exception, request_id: str) -> HttpResponse:
+    """What a client is told of an error.
+
+    An error of the framework says what it is. Anything else, and whatever is a 500, is logged with the request's id and
+    told as just that: its text may hold what is none of the client's business.
+    """
+    status = status_of(error) if isinstance(error, errors.MLFrameworkError) else 500
+    if not isinstance(error, errors.MLFrameworkError) or status == 500:
+        logger.error("Request %s failed.", request_id, exc_info=error)
+        message = "The request failed on the server's side. Report its request id to whoever runs this platform."
+        return plain_error(500, "internal", message, request_id)
+    headers = {}
+    if status in (429, 503):
+        headers[b"retry-after"] = b"%d" % (getattr(error, "retry_after_s", None) or _RETRY_AFTER_S)
+    elif status == 401:
+        headers[b"www-authenticate"] = b"Bearer"
+    return plain_error(status, error.code, str(error), request_id, error.attributes(), headers)
+
+
+def plain_error(
+    status: int,
+    code: str,
+    message: str,
+    request_id: str,
+    details: dict[str, Any] | None = None,
+    headers: dict[bytes, bytes] | None = None,
+) -> HttpResponse:
+    """An error in the platform's shape."""
+    error = {"code": code, "message": message, "details": details or {}, "request_id": request_id}
+    # ``default``: an attribute of a type that JSON lacks is told as its text rather than not at all.
+    return HttpResponse(status, orjson.dumps({"error": error}, default=str), headers=headers)

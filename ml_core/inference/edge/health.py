@@ -1,0 +1,25 @@
+"""Health of a cell. Anybody may ask, so no tenant and no model is named."""
+
+from __future__ import annotations
+
+from ml_core.inference.edge.http import HttpRequest, HttpResponse
+from ml_core.inference.edge.render import json_response
+from ml_core.inference.service import PredictionService
+
+
+class HealthRoutes:
+    """What probes and operators ask."""
+
+    def __init__(self, service: PredictionService) -> None:
+        self._service = service
+
+    async def healthz(self, _: HttpRequest) -> HttpResponse:
+        """``GET /healthz``: 200 while the process answers; says which generation it serves and what failed to load."""
+        return json_response(self._service.describe())
+
+    async def readyz(self, _: HttpRequest) -> HttpResponse:
+        """``GET /readyz``: 200 once the assignment was read, 503 before."""
+        response = json_response(self._service.describe(), 200 if self._service.is_ready else 503)
+        if not self._service.is_ready:
+            response.headers = {b"retry-after": b"1"}
+        return response

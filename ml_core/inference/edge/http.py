@@ -1,0 +1,178 @@
+"""Requests and responses over ASGI, as far as the prediction plane needs them."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.types import Message, Receive, Scope, Send
+
+from ml_core.exceptions import InvalidRequestError, RequestTooLargeError
+from ml_core.settings import ServingSettings
+
+_SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
+# A body over the limit is read on and dropped up to this multiple, so that its sender gets to read the answer.
+_DISCARD_FACTOR = 4
+
+
+class ClientLeftError(Exception):
+    """The client closed the connection; there is nobody to answer."""
+
+
+class HttpRequest:
+    """One request.
+
+    Attributes:
+        tenant: From the path; empty where it has none.
+        model: Likewise.
+        version: Likewise; None where the path has none.
+        request_id: The client's ``x-request-id`` if it is sane, else a new one.
+        has_client_id: Whether the id is the one that came with the request.
+        deadline: On the event loop's clock, in seconds; set by the application.
+    """
+
+    __slots__ = (
+        "_content_length",
+        "_header_length",
+        "_receive",
+        "_timeout_ms",
+        "authorization",
+        "deadline",
+        "has_client_id",
+        "model",
+        "request_id",
+        "tenant",
+        "version",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._receive = receive
+        self.tenant = self.model = ""
+        self.version: str | None = None
+        self.deadline = 0.0
+        self.authorization: bytes | None = None
+        self._timeout_ms: bytes | None = None
+        self._content_length: bytes | None = None
+        self._header_length: bytes | None = None
+        request_id: bytes | None = None
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                self.authorization = value
+            elif name == b"x-request-id":
+                request_id = value
+            elif name == b"x-request-timeout-ms":
+                self._timeout_ms = value
+            elif name == b"content-length":
+                self._content_length = value
+            elif name == b"inference-header-content-length":
+                self._header_length = value
+        self.has_client_id = request_id is not None and _SANE_REQUEST_ID.fullmatch(request_id) is not None
+        self.request_id = request_id.decode("ascii") if self.has_client_id and request_id else secrets.token_hex(16)
+
+    def timeout_ms(self, limits: ServingSettings) -> int:
+        """How long the client waits, in milliseconds: what it says, up to the longest allowed.
+
+        Raises:
+            InvalidRequestError: It says something that is no whole number of at least 1.
+        """
+        if self._timeout_ms is None:
+            return limits.default_timeout_ms
+        return min(_whole_number(self._timeout_ms, "x-request-timeout-ms", least=1), limits.max_timeout_ms)
+
+    def header_length(self) -> int | None:
+        """Bytes of JSON before the binary tensors, or None if the whole body is JSON.
+
+        Raises:
+            InvalidRequestError: The header is no whole number.
+        """
+        if self._header_length is None:
+            return None
+        return _whole_number(self._header_length, "inference-header-content-length", least=0)
+
+    async def body(self, limit: int) -> bytes:
+        """The whole body.
+
+        Raises:
+            RequestTooLargeError: It has more than ``limit`` bytes.
+            ClientLeftError: The client closed the connection before its end.
+        """
+        message = await self._receive()
+        if not message.get("more_body", False) and message["type"] == "http.request":
+            body: bytes = message.get("body", b"")
+            if len(body) > limit:
+                raise _too_large(limit, len(body))
+            return body
+        return await self._rest_of_body(message, limit)
+
+    async def _rest_of_body(self, message: Message, limit: int) -> bytes:
+        declared = self._content_length
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            if message["type"] != "http.request":
+                raise ClientLeftError
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size <= limit:
+                chunks.append(chunk)
+            else:
+                chunks.clear()
+            is_last = not message.get("more_body", False)
+            if size > limit and (is_last or size > _DISCARD_FACTOR * limit):
+                raise _too_large(limit, int(declared) if declared and declared.isdigit() else size)
+            if is_last:
+                return b"".join(chunks)
+            message = await self._receive()
+
+
+class HttpResponse:
+    """One response, whole."""
+
+    __slots__ = ("body", "content_type", "headers", "status")
+
+    def __init__(
+        self,
+        status: int,
+        body: bytes,
+        *,
+        content_type: bytes = b"application/json",
+        headers: Mapping[bytes, bytes] | None = None,
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.content_type = content_type
+        self.headers = headers
+
+    async def send(self, send: Send, request_id: bytes | None) -> None:
+        """Send it, with an ``x-request-id`` unless that is None."""
+        headers: list[tuple[bytes, bytes]] = [
+            (b"content-type", self.content_type),
+            (b"content-length", b"%d" % len(self.body)),
+        ]
+        if request_id is not None:
+            headers.append((b"x-request-id", request_id))
+        if self.headers:
+            headers.extend(self.headers.items())
+        start: dict[str, Any] = {"type": "http.response.start", "status": self.status, "headers": headers}
+        await send(start)
+        await send({"type": "http.response.body", "body": self.body})
+
+
+def _whole_number(text: bytes, header: str, *, least: int) -> int:
+    # Twelve digits are 31 years in milliseconds; more is no number that anybody means.
+    if not (text.isdigit() and len(text) <= 12 and int(text) >= least):
+        raise InvalidRequestError(
+            f"The header {header} must be a whole number of at least {least}.", remedy="Correct it.", field=header
+        )
+    return int(text)
+
+
+def _too_large(limit: int, actual: int) -> RequestTooLargeError:
+    return RequestTooLargeError(
+        f"The body is over the limit of {limit:,} bytes.",
+        remedy="Send fewer rows at a time.",
+        limit=limit,
+        actual=actual,
+    )

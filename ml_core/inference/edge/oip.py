@@ -1,0 +1,248 @@
+"""Requests of the Open Inference Protocol v2.
+
+A version's inputs are one tensor a column, ``[rows]`` or ``[rows, 1]``; or all columns together as one numeric
+``[rows, columns]`` tensor in the order of the metadata. What is answered is in ``oip_answers``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml_core.domain.columns import ColumnKind, Columns
+from ml_core.domain.signature import InputColumn, Signature
+from ml_core.exceptions import SignatureMismatchError
+from ml_core.inference.edge.requests import check_rows, invalid, parse_object
+from ml_core.inference.edge.tensors import DTYPES, Tensor, parse_shape, values_from_binary, values_from_json
+
+PREDICTIONS = "predictions"
+PROBABILITIES = "probabilities"
+
+
+@dataclass(slots=True)
+class InferBody:
+    """The body of ``infer``; the table that the service reads.
+
+    Attributes:
+        id: The client's own id of the request, sent back.
+        tensors: The inputs.
+        outputs: Output → whether it is wanted in binary; empty for all, in JSON or as ``all_binary`` says.
+        all_binary: Whether outputs are binary where nothing else is said.
+    """
+
+    id: str | None
+    tensors: list[Tensor]
+    outputs: dict[str, bool]
+    all_binary: bool
+
+    @property
+    def rows(self) -> int:
+        """See ``Table``."""
+        return self.tensors[0].shape[0]
+
+    @property
+    def wants_probabilities(self) -> bool:
+        """Whether the probabilities are part of the answer, if there are any."""
+        return not self.outputs or PROBABILITIES in self.outputs
+
+    def wants(self, output: str) -> bool:
+        """Whether an output is part of the answer."""
+        return not self.outputs or output in self.outputs
+
+    def is_binary(self, output: str) -> bool:
+        """Whether an output is sent in binary."""
+        return self.outputs.get(output, self.all_binary)
+
+    def columns(self, signature: Signature) -> Columns:
+        """See ``Table``.
+
+        Raises:
+            InvalidRequestError: A tensor is of no input of the model, or of another shape than a column's.
+            SignatureMismatchError: A value does not fit.
+        """
+        by_name = {column.name: column for column in signature.inputs}
+        matrix = self._matrix(by_name)
+        if matrix is not None:
+            return _columns_of_matrix(matrix, signature)
+        given = {tensor.name: tensor for tensor in self.tensors}
+        for tensor in self.tensors:
+            if tensor.name not in by_name:
+                raise invalid(
+                    f"{tensor.field}.name", f"is no input of the model: {tensor.name[:80]!r}", _known(by_name)
+                )
+            if math.prod(tensor.shape[1:]) != 1:
+                raise invalid(f"{tensor.field}.shape", "must be [rows] or [rows, 1]", "Send one tensor a column.")
+        return {
+            column.name: _read(column, given[column.name]) if column.name in given else column.read([None] * self.rows)
+            for column in signature.inputs
+        }
+
+    def _matrix(self, by_name: Mapping[str, InputColumn]) -> Tensor | None:
+        """The tensor that holds all columns together, if that is what was sent."""
+        tensor = self.tensors[0]
+        is_one_column = tensor.name in by_name and math.prod(tensor.shape[1:]) == 1
+        if len(self.tensors) > 1 or len(tensor.shape) != 2 or is_one_column:
+            return None
+        if not tensor.is_numeric:
+            raise invalid(f"{tensor.field}.datatype", "must be numeric for all columns in one tensor", "Send FP64.")
+        if tensor.shape[1] != len(by_name):
+            raise invalid(
+                f"{tensor.field}.shape", f"has {tensor.shape[1]} columns instead of {len(by_name)}", _known(by_name)
+            )
+        return tensor
+
+
+def parse_infer(body: bytes, header_length: int | None, max_rows: int) -> InferBody:
+    """The body of ``infer``.
+
+    Args:
+        body: JSON, with binary tensors after it where the client sent ``Inference-Header-Content-Length``.
+        header_length: The value of that header.
+        max_rows: Most rows that are accepted.
+
+    Raises:
+        InvalidRequestError: It is malformed; names the field.
+        RequestTooLargeError: It has too many rows.
+    """
+    if header_length is not None and header_length > len(body):
+        raise invalid("inference-header-content-length", "is more than the body has", "Correct the header.")
+    view = memoryview(body)
+    data = parse_object(view[:header_length] if header_length is not None else body)
+    binary = _Binary(view[header_length:] if header_length is not None else view[:0])
+    inputs = data.get("inputs")
+    if type(inputs) is not list or not inputs:
+        raise invalid("inputs", "must be a list of at least one tensor", "Send one tensor a column.")
+    tensors = [_parse_tensor(f"inputs[{i}]", item, binary, max_rows) for i, item in enumerate(inputs)]
+    if binary.left:
+        raise invalid("body", f"has {binary.left} bytes that no tensor claims", "Correct binary_data_size.")
+    _check_together(tensors)
+    identity = data.get("id")
+    if identity is not None and type(identity) is not str:
+        raise invalid("id", "must be a string", "Correct or leave it out.")
+    all_binary = _flag("parameters", _parameters("parameters", data), "binary_data_output") or False
+    return InferBody(identity, tensors, _parse_outputs(data.get("outputs"), all_binary), all_binary)
+
+
+class _Binary:
+    """The binary part of a body, handed out in order."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+        self._offset = 0
+
+    @property
+    def left(self) -> int:
+        return len(self._data) - self._offset
+
+    def take(self, field: str, size: Any) -> memoryview:
+        if type(size) is not int or not 0 <= size <= self.left:
+            raise invalid(field, "is not a size that the body has", "Correct it, or Inference-Header-Content-Length.")
+        self._offset += size
+        return self._data[self._offset - size : self._offset]
+
+
+def _parse_tensor(field: str, item: Any, binary: _Binary, max_rows: int) -> Tensor:
+    if type(item) is not dict:
+        raise invalid(field, "must be an object", "Send name, shape, datatype and data.")
+    name, datatype = item.get("name"), item.get("datatype")
+    if type(name) is not str:
+        raise invalid(f"{field}.name", "must be a string", "Name the column.")
+    if type(datatype) is not str or (datatype != "BYTES" and datatype not in DTYPES):
+        raise invalid(f"{field}.datatype", "is not known", f"Use one of {', '.join([*DTYPES, 'BYTES'])}.")
+    shape = parse_shape(f"{field}.shape", item.get("shape"))
+    if shape[0] < 1:
+        raise invalid(f"{field}.shape", "has no rows", "Send at least one row.")
+    check_rows(shape[0], max_rows)
+    count = math.prod(shape)
+    size = _parameters(f"{field}.parameters", item).get("binary_data_size")
+    values: NDArray[Any] | list[Any]
+    if size is None:
+        values = values_from_json(f"{field}.data", item.get("data"), datatype, count)
+    else:
+        data = binary.take(f"{field}.parameters.binary_data_size", size)
+        values = values_from_binary(field, data, datatype, count)
+    return Tensor(field, name, datatype, shape, values)
+
+
+def _check_together(tensors: list[Tensor]) -> None:
+    names: set[str] = set()
+    for tensor in tensors:
+        if tensor.shape[0] != tensors[0].shape[0]:
+            raise invalid(f"{tensor.field}.shape", "has other rows than the first tensor", "Send equally many rows.")
+        if tensor.name in names:
+            raise invalid(f"{tensor.field}.name", "is there twice", "Send each column once.")
+        names.add(tensor.name)
+
+
+def _parse_outputs(outputs: Any, all_binary: bool) -> dict[str, bool]:
+    if outputs is None:
+        return {}
+    if type(outputs) is not list:
+        raise invalid("outputs", "must be a list", "Leave it out for all outputs.")
+    wanted: dict[str, bool] = {}
+    for index, item in enumerate(outputs):
+        field = f"outputs[{index}]"
+        if type(item) is not dict or item.get("name") not in (PREDICTIONS, PROBABILITIES):
+            raise invalid(f"{field}.name", "is no output", f"Outputs are {PREDICTIONS} and {PROBABILITIES}.")
+        binary = _flag(f"{field}.parameters", _parameters(f"{field}.parameters", item), "binary_data")
+        wanted[item["name"]] = all_binary if binary is None else binary
+    return wanted
+
+
+def _parameters(field: str, item: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = item.get("parameters")
+    if parameters is not None and type(parameters) is not dict:
+        raise invalid(field, "must be an object", "Correct or leave it out.")
+    return parameters or {}
+
+
+def _flag(field: str, parameters: Mapping[str, Any], name: str) -> bool | None:
+    value = parameters.get(name)
+    if value is not None and type(value) is not bool:
+        raise invalid(f"{field}.{name}", "must be true or false", "Correct or leave it out.")
+    return value
+
+
+def _read(column: InputColumn, tensor: Tensor) -> NDArray[Any]:
+    return _read_numbers(column, _numbers(tensor)) if tensor.is_numeric else column.read(tensor.as_list())
+
+
+def _numbers(tensor: Tensor) -> NDArray[np.float64]:
+    if isinstance(tensor.values, list):
+        return np.array([math.nan if value is None else value for value in tensor.values], np.float64)
+    return tensor.values.astype(np.float64)
+
+
+def _columns_of_matrix(tensor: Tensor, signature: Signature) -> Columns:
+    matrix = _numbers(tensor).reshape(tensor.shape)
+    return {c.name: _read_numbers(c, np.ascontiguousarray(matrix[:, i])) for i, c in enumerate(signature.inputs)}
+
+
+def _read_numbers(column: InputColumn, values: NDArray[np.float64]) -> NDArray[Any]:
+    """A column of numbers; for a datetime they are seconds since 1970-01-01 UTC.
+
+    Raises:
+        SignatureMismatchError: A value does not fit.
+    """
+    if column.kind not in (ColumnKind.NUMBER, ColumnKind.DATETIME):
+        return column.read(values.tolist())
+    bad = np.isinf(values) if column.nullable else ~np.isfinite(values)
+    if bad.any():
+        row = int(bad.argmax())
+        what = "is missing; it had no missing value in training" if np.isnan(values[row]) else "is not a finite number"
+        raise SignatureMismatchError(
+            f"Row {row}: column {column.name!r} {what}.",
+            remedy=f"Send a number{' or NaN' if column.nullable else ''} for it.",
+            row=row,
+            column=column.name,
+        )
+    return values
+
+
+def _known(by_name: Mapping[str, InputColumn]) -> str:
+    return f"Inputs are {', '.join(list(by_name)[:50])}."

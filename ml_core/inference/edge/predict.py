@@ -1,0 +1,41 @@
+"""``predict``: raw rows in, predictions out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ml_core.inference.edge.http import HttpRequest, HttpResponse
+from ml_core.inference.edge.render import json_labels, json_probabilities, json_response
+from ml_core.inference.edge.requests import parse_predict
+from ml_core.inference.service import PredictionService
+from ml_core.inference.target import Target
+
+
+class PredictRoutes:
+    """The platform's own way to ask a model."""
+
+    def __init__(self, service: PredictionService) -> None:
+        self._service = service
+        self._max_rows = service.limits.max_rows
+        self._max_bytes = service.limits.max_body_bytes
+
+    async def predict(self, request: HttpRequest) -> HttpResponse:
+        """``POST /t/{tenant}/models/{model}/predict``."""
+        body = parse_predict(await request.body(self._max_bytes), self._max_rows)
+        target = Target(request.tenant, request.model, body.environment, body.version)
+        version, answer = await self._service.predict(target, body, proba=body.proba, deadline=request.deadline)
+        data: dict[str, Any] = {
+            "predictions": json_labels(answer.predictions),
+            "model": version.ref.model_id,
+            "version": version.ref.version,
+            "rollout": "stable",
+            "request_id": request.request_id,
+        }
+        if body.proba:
+            output = version.signature.output
+            data["probabilities"] = (
+                None if answer.probabilities is None else json_probabilities(answer.probabilities, output)
+            )
+        if body.unknown_values:
+            data["unknown_values"] = body.unknown_values
+        return json_response(data)

@@ -1,0 +1,63 @@
+"""The Open Inference Protocol v2 under a tenant's prefix."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+from ml_core.inference.edge.http import HttpRequest, HttpResponse
+from ml_core.inference.edge.oip import parse_infer
+from ml_core.inference.edge.oip_answers import describe_model, infer_response
+from ml_core.inference.edge.render import json_response
+from ml_core.inference.service import PredictionService
+from ml_core.inference.target import Target
+
+_DISTRIBUTION = "ml-core-platform"
+
+
+class ProtocolRoutes:
+    """The protocol's six calls."""
+
+    def __init__(self, service: PredictionService) -> None:
+        self._service = service
+        self._max_rows = service.limits.max_rows
+        self._max_bytes = service.limits.max_body_bytes
+        self._release = metadata.version(_DISTRIBUTION)
+
+    async def server(self, _: HttpRequest) -> HttpResponse:
+        """``GET /t/{tenant}/v2``."""
+        return json_response({"name": "mlcore", "version": self._release, "extensions": ["binary_tensor_data"]})
+
+    async def live(self, _: HttpRequest) -> HttpResponse:
+        """``GET /t/{tenant}/v2/health/live``."""
+        return json_response({"live": True})
+
+    async def ready(self, _: HttpRequest) -> HttpResponse:
+        """``GET /t/{tenant}/v2/health/ready``: a caller that could be authenticated proves it."""
+        return json_response({"ready": self._service.is_ready})
+
+    async def model(self, request: HttpRequest) -> HttpResponse:
+        """``GET /t/{tenant}/v2/models/{model}[/versions/{version}]``."""
+        version = await self._service.describe_version(_target(request))
+        return json_response(describe_model(request.model, version.ref.version, version.signature))
+
+    async def model_ready(self, request: HttpRequest) -> HttpResponse:
+        """``GET …/ready``: whether a request would be answered; loads the version if it is not loaded.
+
+        Raises:
+            ModelNotReadyError: It is not.
+        """
+        version = await self._service.ensure_ready(_target(request), request.deadline)
+        return json_response({"name": request.model, "version": version.ref.version, "ready": True})
+
+    async def infer(self, request: HttpRequest) -> HttpResponse:
+        """``POST …/infer``."""
+        header_length = request.header_length()
+        body = parse_infer(await request.body(self._max_bytes), header_length, self._max_rows)
+        prediction = await self._service.predict(
+            _target(request), body, proba=body.wants_probabilities, deadline=request.deadline
+        )
+        return infer_response(request.model, prediction, body)
+
+
+def _target(request: HttpRequest) -> Target:
+    return Target(request.tenant, request.model, version=request.version)

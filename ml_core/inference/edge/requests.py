@@ -1,0 +1,159 @@
+"""Bodies of the prediction plane: parsed, checked, and refused with the path of the field that is wrong."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from ml_core.domain.columns import Columns
+from ml_core.domain.signature import Row, Signature
+from ml_core.exceptions import InvalidNameError, InvalidRequestError, RequestTooLargeError
+from ml_core.ids import EnvironmentName, VersionId
+from ml_core.inference.target import DEFAULT_ENVIRONMENT
+
+_MAX_STICKY_KEY = 256
+
+
+@dataclass(slots=True)
+class PredictBody:
+    """The body of ``predict``; the table that the service reads.
+
+    Attributes:
+        raw: One JSON object a row.
+        proba: Whether probabilities are wanted.
+        environment: Whose version answers.
+        version: The version that answers instead.
+        key: What a rollout keeps together; nothing is rolled out by percentage yet, so it is only checked.
+        strict: Whether an unknown column is refused.
+        unknown_values: After reading: values of columns that the version does not know.
+    """
+
+    raw: list[Row]
+    proba: bool = False
+    environment: str = DEFAULT_ENVIRONMENT
+    version: str | None = None
+    key: str | None = None
+    strict: bool = False
+    unknown_values: int = 0
+
+    @property
+    def rows(self) -> int:
+        """See ``Table``."""
+        return len(self.raw)
+
+    def columns(self, signature: Signature) -> Columns:
+        """See ``Table``."""
+        columns = signature.columns_from_rows(self.raw, strict=self.strict)
+        self.unknown_values = signature.count_unknown(self.raw)
+        return columns
+
+
+def parse_predict(body: bytes, max_rows: int) -> PredictBody:
+    """The body of ``predict``.
+
+    Raises:
+        InvalidRequestError: It is malformed; names the field.
+        InvalidNameError: So is a name in it.
+        RequestTooLargeError: It has more than ``max_rows`` rows.
+    """
+    data = parse_object(body)
+    rows = data.get("rows")
+    if type(rows) is not list or not rows:
+        raise invalid("rows", "must be a list of at least one object", 'Send {"rows": [{column: value}]}.')
+    check_rows(len(rows), max_rows)
+    for index, row in enumerate(rows):
+        if type(row) is not dict:
+            raise invalid(f"rows[{index}]", "must be an object", "Send one object a row, from column to value.")
+    parsed = PredictBody(rows)
+    if len(data) > 1:
+        for name, value in data.items():
+            if name != "rows":
+                _set_option(parsed, name, value)
+    return parsed
+
+
+def parse_object(body: bytes | memoryview) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        InvalidRequestError: The body is not JSON or not an object.
+    """
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequestError(
+            f"The body is not valid JSON: {error}.", remedy="Send UTF-8 JSON; NaN is null.", field="body"
+        ) from None
+    if type(data) is not dict:
+        raise invalid("body", "must be a JSON object", 'Send an object, such as {"rows": […]}.')
+    return data
+
+
+def check_rows(rows: int, max_rows: int) -> None:
+    """Refuse too many rows.
+
+    Raises:
+        RequestTooLargeError: There are more than ``max_rows``.
+    """
+    if rows > max_rows:
+        raise RequestTooLargeError(
+            f"The request has {rows:,} rows; the limit is {max_rows:,}.",
+            remedy="Send fewer rows at a time.",
+            limit=max_rows,
+            actual=rows,
+        )
+
+
+def invalid(field: str, what: str, remedy: str) -> InvalidRequestError:
+    """The error of a field that is wrong."""
+    return InvalidRequestError(f"Field {field!r} {what}.", remedy=remedy, field=field)
+
+
+def _set_option(parsed: PredictBody, name: str, value: Any) -> None:
+    check = _OPTIONS.get(name)
+    if check is None:
+        near = difflib.get_close_matches(name[:40], [*_OPTIONS, "rows"], n=1)
+        known = f"Did you mean {near[0]!r}?" if near else f"Known fields: rows, {', '.join(sorted(_OPTIONS))}."
+        raise invalid(name[:100], "is not known", known)
+    setattr(parsed, name, check(name, value))
+
+
+def _boolean(name: str, value: Any) -> bool:
+    if type(value) is not bool:
+        raise invalid(name, "must be true or false", "Correct or leave it out.")
+    return value
+
+
+def _environment(name: str, value: Any) -> str:
+    return DEFAULT_ENVIRONMENT if value is None else _name(name, value, EnvironmentName)
+
+
+def _version(name: str, value: Any) -> str | None:
+    return None if value is None else _name(name, value, VersionId)
+
+
+def _name(name: str, value: Any, parse: Callable[[str], str]) -> str:
+    try:
+        return parse(value)
+    except InvalidNameError as error:
+        error.details["field"] = name
+        raise
+
+
+def _sticky_key(name: str, value: Any) -> str | None:
+    if value is not None and not (isinstance(value, str) and 0 < len(value) <= _MAX_STICKY_KEY):
+        raise invalid(name, f"must be a string of 1 to {_MAX_STICKY_KEY} characters", "Correct or leave it out.")
+    return value
+
+
+_OPTIONS: Mapping[str, Callable[[str, Any], Any]] = {
+    "proba": _boolean,
+    "environment": _environment,
+    "version": _version,
+    "key": _sticky_key,
+    "strict": _boolean,
+}

@@ -1,0 +1,73 @@
+"""Failed loads: remembered, reported and repeated with growing pauses. Not thread-safe: see the model table."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+from cachetools import LRUCache
+
+from ml_core.domain.version import ServableVersion
+from ml_core.exceptions import MLFrameworkError
+from ml_core.inference.pointers import version_key
+from ml_core.inference.residents import VersionKey
+
+RETRY_FIRST_S = 1.0
+"""Pause after a version's first failed load; it doubles with each further failure."""
+RETRY_MAX_S = 60.0
+"""Longest pause between two loads of a version that fails."""
+_REMEMBERED = 10_000
+
+
+class Failure:
+    """The last failed load of a version. ``retry_at`` is on the table's clock, in seconds."""
+
+    __slots__ = ("attempts", "error", "retry_at", "version")
+
+    def __init__(self, version: ServableVersion, error: MLFrameworkError, attempts: int, now: float) -> None:
+        self.version = version
+        self.error = error
+        self.attempts = attempts
+        self.retry_at = now + min(RETRY_MAX_S, RETRY_FIRST_S * 2.0 ** min(attempts - 1, 10))
+
+    def fresh_error(self) -> MLFrameworkError:
+        """The error as a new object: raising one again and again would grow its traceback with each request."""
+        return copy.copy(self.error)
+
+
+class Failures:
+    """Version → its last failure, until a load succeeds.
+
+    Args:
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._by_key: LRUCache[VersionKey, Failure] = LRUCache(_REMEMBERED)
+
+    def record(self, version: ServableVersion, error: MLFrameworkError) -> Failure:
+        """Note a failed load."""
+        key = version_key(version.ref)
+        before = self._by_key.get(key)
+        failure = Failure(version, error, before.attempts + 1 if before else 1, self._clock())
+        self._by_key[key] = failure
+        return failure
+
+    def clear(self, key: VersionKey) -> None:
+        """Note that the version loads."""
+        self._by_key.pop(key, None)
+
+    def cooling(self, version: ServableVersion) -> Failure | None:
+        """The failure after which the version is not loaded again yet, or None if it may be tried."""
+        failure = self._by_key.get(version_key(version.ref))
+        return failure if failure is not None and self._clock() < failure.retry_at else None
+
+    def due(self) -> list[Failure]:
+        """The failures whose pause is over."""
+        now = self._clock()
+        return [failure for failure in self._by_key.values() if failure.retry_at <= now]
+
+    def all(self) -> list[Failure]:
+        """Every failure that is remembered."""
+        return list(self._by_key.values())

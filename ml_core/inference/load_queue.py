@@ -1,0 +1,134 @@
+"""Loads in the background: one at a time per version, the most urgent first, on a few threads."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Generic, TypeVar
+
+from ml_core.domain.version import ServableVersion
+from ml_core.ids import VersionRef
+
+T = TypeVar("T")
+
+
+class LoadPriority(IntEnum):
+    """Why a version is loaded; lower goes first."""
+
+    DEMAND = 0
+    """A request waits for it."""
+    FLIP = 1
+    """A pointer that serves requests moved to it."""
+    PRELOAD = 2
+    """A pointer names it; nobody has asked for it yet."""
+
+
+@dataclass(slots=True, eq=False)
+class _Job(Generic[T]):
+    version: ServableVersion
+    priority: LoadPriority
+    future: Future[T] = field(default_factory=Future)
+    started: bool = False
+
+
+class LoadQueue(Generic[T]):
+    """Runs loads on daemon threads, which start with the first load.
+
+    Args:
+        run: Loads a version; called with the most urgent priority that was asked for. What it raises reaches everybody
+            who waits for that load.
+        threads: Loads at the same time.
+    """
+
+    def __init__(self, run: Callable[[ServableVersion, LoadPriority], T], *, threads: int) -> None:
+        self._run = run
+        self._max_threads = threads
+        self._threads: list[threading.Thread] = []
+        self._changed = threading.Condition()
+        self._heap: list[tuple[int, int, _Job[T]]] = []
+        self._order = itertools.count()
+        self._jobs: dict[VersionRef, _Job[T]] = {}
+        self._closed = False
+
+    def __len__(self) -> int:
+        """Loads that wait or run."""
+        return len(self._jobs)
+
+    def submit(self, version: ServableVersion, priority: LoadPriority) -> Future[T]:
+        """Ask for a load, or join the one that was asked for already and make it as urgent as this.
+
+        The future must not be cancelled: others may wait for it.
+
+        Raises:
+            RuntimeError: The queue was closed.
+        """
+        with self._changed:
+            if self._closed:
+                raise RuntimeError("the load queue is closed")
+            job = self._jobs.get(version.ref)
+            if job is None:
+                job = self._jobs[version.ref] = _Job(version, priority)
+                self._push(job)
+            elif priority < job.priority and not job.started:
+                job.priority = priority
+                self._push(job)
+            return job.future
+
+    def _push(self, job: _Job[T]) -> None:
+        # A job whose urgency rose is in the heap twice; the later, staler entry is skipped because it has started.
+        heapq.heappush(self._heap, (job.priority, next(self._order), job))
+        if len(self._threads) < min(self._max_threads, len(self._jobs)):
+            thread = threading.Thread(target=self._work, name=f"mlcore-load-{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._changed.notify_all()
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until nothing waits or runs; False if the time passed first."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._jobs, timeout_s)
+
+    def close(self) -> None:
+        """Drop what has not started and let the threads end after what they are loading."""
+        with self._changed:
+            self._closed = True
+            for _, _, job in self._heap:
+                if not job.started:
+                    job.started = True
+                    self._jobs.pop(job.version.ref, None)
+                    job.future.cancel()
+            self._heap.clear()
+            self._changed.notify_all()
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            try:
+                result = self._run(job.version, job.priority)
+            except BaseException as error:  # noqa: BLE001 - whoever waits for the load gets it
+                self._finish(job)
+                job.future.set_exception(error)
+            else:
+                self._finish(job)
+                job.future.set_result(result)
+
+    def _next(self) -> _Job[T] | None:
+        with self._changed:
+            while True:
+                self._changed.wait_for(lambda: self._heap or self._closed)
+                if self._closed:
+                    return None
+                job = heapq.heappop(self._heap)[2]
+                if not job.started:
+                    job.started = True
+                    job.future.set_running_or_notify_cancel()
+                    return job
+
+    def _finish(self, job: _Job[T]) -> None:
+        with self._changed:
+            self._jobs.pop(job.version.ref, None)
+            self._changed.notify_all()

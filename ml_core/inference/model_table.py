@@ -1,0 +1,303 @@
+"""The model table: which versions are in memory, and which version each pointer answers with.
+
+A pointer moves in four steps: the new version is loaded beside the old one, verified, proved by its self-test (all of
+that is ``ml_core.models.loading``), and only then does the pointer flip. Until then, and for ever if the load fails,
+the pointer answers with the last version that was good. A failed load is repeated with growing pauses.
+
+Memory is bounded by the measured bytes of the models. Above the bound the least recently used go: first those that no
+pointer names, then those that one names, which are loaded again when they are asked for. One that is in use stays.
+
+The table is thread-safe and synchronous. A library call waits in ``using``; a replica's event loop takes ``acquire``
+and ``request_load``, which never wait.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any
+
+from ml_core.domain.assignment import PointerRef, Rollout
+from ml_core.domain.version import ServableVersion
+from ml_core.exceptions import DeadlineExceededError, MLFrameworkError, ModelLoadError, ModelNotFoundError
+from ml_core.ids import VersionRef
+from ml_core.inference.failures import Failure, Failures
+from ml_core.inference.load_queue import LoadPriority, LoadQueue
+from ml_core.inference.pointers import Pointer, PointerKey, Pointers, pointer_key, version_key
+from ml_core.inference.residents import Resident, Residents, VersionKey
+from ml_core.models.loading import LoadedModel
+
+logger = logging.getLogger(__name__)
+
+
+class ModelTable:
+    """Loaded models and the pointers that name them.
+
+    Args:
+        loader: Loads, verifies and proves one version, or raises an ``MLFrameworkError``.
+        max_memory_bytes: Bound on the sum of ``LoadedModel.memory_bytes``. It is exceeded only while models that are
+            in use leave no choice.
+        load_threads: Versions loaded at the same time.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        loader: Callable[[ServableVersion], LoadedModel],
+        *,
+        max_memory_bytes: int,
+        load_threads: int = 2,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._loader = loader
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._pointers = Pointers()
+        self._residents = Residents(max_memory_bytes, self._pointers.names)
+        self._failures = Failures(clock)
+        self._queue: LoadQueue[Resident | None] = LoadQueue(self._load, threads=load_threads)
+
+    # What must be served.
+
+    def apply(self, rollouts: Mapping[PointerRef, Rollout | None], *, is_snapshot: bool = False) -> None:
+        """Follow a change of the assignment; returns at once, what needs loading loads in the background.
+
+        One thread at a time may call it and ``drop_tenant``.
+
+        Args:
+            rollouts: Pointer → what it must serve; None withdraws it.
+            is_snapshot: Whether pointers that are not named are withdrawn.
+        """
+        if is_snapshot:
+            for key in self._pointers.others([pointer_key(ref) for ref in rollouts]):
+                with self._lock:
+                    self._pointers.withdraw(key)
+        for ref, rollout in rollouts.items():
+            with self._lock:  # taken for each one: a snapshot of 100,000 pointers must not make a request wait
+                if rollout is None:
+                    self._pointers.withdraw(pointer_key(ref))
+                    continue
+                priority = self._settle(self._pointers.want(pointer_key(ref), rollout))
+            if priority is not None:
+                self._queue.submit(rollout.stable, priority)
+
+    def _settle(self, pointer: Pointer) -> LoadPriority | None:
+        """Flip a pointer to a version that is in memory, or say how urgently to load it (None: not now)."""
+        if pointer.wanted_key in self._residents:
+            self._pointers.flip(pointer)
+            return None
+        if pointer.serving_key == pointer.wanted_key:
+            return None  # good, and evicted since: it comes back when it is asked for
+        is_warm = pointer.serving_key in self._residents
+        return LoadPriority.FLIP if is_warm else LoadPriority.PRELOAD
+
+    def drop_tenant(self, tenant_id: str) -> None:
+        """Withdraw every pointer of a tenant and free its models."""
+        with self._lock:
+            self._pointers.withdraw_tenant(tenant_id)
+            self._residents.drop_tenant(tenant_id)
+
+    # Taking a model.
+
+    def acquire_pointer(self, key: PointerKey) -> Resident | None:
+        """The model that a pointer answers with, if it is in memory; ``release`` it afterwards."""
+        with self._lock:
+            pointer = self._pointers.get(key)
+            if pointer is None or pointer.serving_key is None:
+                return None
+            return self._residents.take(pointer.serving_key)
+
+    def acquire(self, ref: VersionRef) -> Resident | None:
+        """A version's model, if it is in memory; ``release`` it afterwards."""
+        with self._lock:
+            return self._residents.take(version_key(ref))
+
+    def release(self, resident: Resident) -> None:
+        """Give back what was acquired."""
+        with self._lock:
+            self._residents.give_back(resident)
+
+    def target(self, key: PointerKey) -> ServableVersion:
+        """What to load so that a pointer can answer: the version it wants, or the last good one if that one fails.
+
+        Raises:
+            ModelNotFoundError: There is no such pointer.
+            ModelLoadError: Neither can be loaded; they are tried again later.
+        """
+        with self._lock:
+            pointer = self._pointers.get(key)
+            if pointer is None:
+                raise _no_pointer(key, self._pointers.environments(key[0], key[1]))
+            failure = self._failures.cooling(pointer.wanted.stable)
+            if failure is None:
+                return pointer.wanted.stable
+            if pointer.serving is not None and self._failures.cooling(pointer.serving) is None:
+                return pointer.serving
+        raise failure.fresh_error()
+
+    def request_load(self, version: ServableVersion) -> Future[Resident | None]:
+        """Start, or join, the load of a version for somebody who waits.
+
+        When the future has a result, ``acquire`` again: the model may have been evicted meanwhile. The future must not
+        be cancelled.
+
+        Raises:
+            ModelLoadError: It failed a moment ago and is not tried again yet.
+        """
+        with self._lock:
+            failure = self._failures.cooling(version)
+        if failure is not None:
+            raise failure.fresh_error()
+        return self._queue.submit(version, LoadPriority.DEMAND)
+
+    @contextmanager
+    def using(self, version: ServableVersion, *, timeout_s: float = 60.0) -> Iterator[LoadedModel]:
+        """A version's model for the length of a ``with`` block, loaded first if need be.
+
+        Raises:
+            ModelLoadError: It can't be loaded.
+            DeadlineExceededError: It was not loaded in time.
+        """
+        deadline = self._clock() + timeout_s
+        resident = self.acquire(version.ref)
+        while resident is None:
+            try:
+                self.request_load(version).result(max(0.0, deadline - self._clock()))
+            except TimeoutError:
+                raise DeadlineExceededError(
+                    f"{version.ref} was not loaded within {timeout_s:g} s.",
+                    remedy="Try again: the load goes on.",
+                    tenant_id=version.ref.tenant_id,
+                    model_id=version.ref.model_id,
+                    version=version.ref.version,
+                    deadline_ms=int(timeout_s * 1000),
+                ) from None
+            resident = self.acquire(version.ref)
+        try:
+            yield resident.model
+        finally:
+            self.release(resident)
+
+    # Loading.
+
+    def _load(self, version: ServableVersion, priority: LoadPriority) -> Resident | None:
+        """Runs on a load thread; see ``LoadQueue``. None: nobody wants it any more, or memory is full."""
+        key = version_key(version.ref)
+        with self._lock:
+            present = self._residents.get(key)
+            is_moot = priority is not LoadPriority.DEMAND and not self._pointers.names(key)
+            is_full = priority is LoadPriority.PRELOAD and self._residents.bytes >= self._residents.max_bytes
+        if present is not None or is_moot or is_full:
+            return present
+        try:
+            model = self._loader(version)
+            self._refuse_oversized(model)
+        except MLFrameworkError as error:
+            self._record_failure(version, error)
+            raise
+        except Exception as error:
+            logger.exception("Loading %s failed unexpectedly.", version.ref)
+            wrapped = ModelLoadError.wrap(error, f"{version.ref} could not be loaded", **_attributes(version))
+            self._record_failure(version, wrapped)
+            raise wrapped from error
+        return self._admit(key, model)
+
+    def _refuse_oversized(self, model: LoadedModel) -> None:
+        bound = self._residents.max_bytes
+        if model.memory_bytes > bound:
+            raise ModelLoadError(
+                f"{model.version.ref} occupies {model.memory_bytes / 2**20:,.1f} MB in memory; all loaded models "
+                f"together may take {bound / 2**20:,.1f} MB.",
+                remedy="Raise MLCORE_MAX_MEMORY_MB (or max_memory_mb), or train a smaller model.",
+                **_attributes(model.version),
+            )
+
+    def _admit(self, key: VersionKey, model: LoadedModel) -> Resident:
+        with self._lock:
+            self._failures.clear(key)
+            for pointer in self._pointers.wanting(key):
+                self._pointers.flip(pointer)
+            resident = self._residents.add(key, model)
+        logger.info("Loaded %s (%.1f MB).", model.version.ref, model.memory_bytes / 2**20)
+        return resident
+
+    def _record_failure(self, version: ServableVersion, error: MLFrameworkError) -> None:
+        with self._lock:
+            failure = self._failures.record(version, error)
+        logger.warning("Loading %s failed (attempt %d): %s", version.ref, failure.attempts, error)
+
+    def retry_failed(self) -> int:
+        """Load again what a pointer wants and whose pause after a failure is over; returns how many."""
+        with self._lock:
+            due = [failure.version for failure in self._failures.due() if self._is_wanted(failure.version)]
+        for version in due:
+            self._queue.submit(version, LoadPriority.FLIP)
+        return len(due)
+
+    def _is_wanted(self, version: ServableVersion) -> bool:
+        return any(True for _ in self._pointers.wanting(version_key(version.ref)))
+
+    # Inspection.
+
+    def wanted(self, key: PointerKey) -> Rollout | None:
+        """What a pointer should serve, or None if there is no such pointer."""
+        pointer = self._pointers.get(key)
+        return pointer.wanted if pointer else None
+
+    def serving(self, key: PointerKey) -> ServableVersion | None:
+        """The last good version of a pointer: what it answers with now."""
+        pointer = self._pointers.get(key)
+        return pointer.serving if pointer else None
+
+    def named(self, ref: VersionRef) -> ServableVersion | None:
+        """A version that a pointer wants or serves, or None."""
+        with self._lock:
+            return self._pointers.version(version_key(ref))
+
+    def failures(self) -> list[Failure]:
+        """The failed loads of versions that pointers want."""
+        with self._lock:
+            return [failure for failure in self._failures.all() if self._is_wanted(failure.version)]
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until nothing is being loaded; False if the time passed first."""
+        return self._queue.wait_idle(timeout_s)
+
+    def describe(self) -> dict[str, int]:
+        """Counts for health and logs."""
+        return {
+            "pointers": len(self._pointers),
+            "loaded": len(self._residents),
+            "loading": len(self._queue),
+            "memory_bytes": self._residents.bytes,
+            "max_memory_bytes": self._residents.max_bytes,
+        }
+
+    def close(self) -> None:
+        """Stop loading."""
+        self._queue.close()
+
+
+def _no_pointer(key: PointerKey, others: list[str]) -> ModelNotFoundError:
+    tenant, model, environment = key
+    if others:
+        remedy = f"Ask for {' or '.join(others)}, or promote a version to {environment}."
+    else:
+        remedy = f"Promote one: mlcore promote --tenant {tenant} --model {model} --version VERSION."
+    return ModelNotFoundError(
+        f"Model {model!r} has no version in {environment}.", remedy=remedy, tenant_id=tenant, model_id=model
+    )
+
+
+def _attributes(version: ServableVersion) -> dict[str, Any]:
+    ref = version.ref
+    return {
+        "tenant_id": ref.tenant_id,
+        "model_id": ref.model_id,
+        "version": ref.version,
+        "digest": str(version.digest),
+    }

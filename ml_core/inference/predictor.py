@@ -1,0 +1,152 @@
+"""``Predictor``: answers in this process, from what ``ModelManager.load_model`` loads."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from ml_core.cache import CacheMechanism
+from ml_core.domain.columns import Columns, take
+from ml_core.domain.signature import Label, OutputKind
+from ml_core.exceptions import DataProcessingError
+from ml_core.ids import TenantId
+from ml_core.inference.inputs import Table, as_row, read_input
+from ml_core.models.loading import LoadedModel, labels_to_json
+
+# Larger tables are rarely asked twice, and hashing them costs about what predicting them does.
+_MAX_CACHED_ROWS = 256
+
+Probabilities = dict[Label, float]
+
+
+class ModelLoader(Protocol):
+    """Loads models by name; ``ml_core.models.manager.ModelManager`` is the real one."""
+
+    def load_model(self, model_id: str, version: str | None = None) -> LoadedModel:
+        """A version's model; the newest version where none is named."""
+
+
+class Predictor:
+    """Answers rows with a model. Thread-safe.
+
+    Args:
+        model_manager: Loads a model that is given by its id. That happens on each call: load it once with
+            ``load_model``, or use ``MLSystem``, to ask a model often.
+        cache: Remembers answers by version and values; None: nothing is remembered.
+        tenant_id: Whose models they are.
+    """
+
+    def __init__(
+        self, model_manager: ModelLoader, cache: CacheMechanism | None = None, tenant_id: str = "default"
+    ) -> None:
+        self._manager = model_manager
+        self._cache = cache
+        self.tenant_id = TenantId(tenant_id)
+
+    def predict(self, model: LoadedModel | str, input_data: Any, *, use_cache: bool = True) -> Any:
+        """Predict one row or many.
+
+        Args:
+            model: What ``load_model`` returned, or a model's id.
+            input_data: See ``ml_core.inference.inputs.read_input``.
+            use_cache: Whether a remembered answer will do.
+
+        Returns:
+            For one row its prediction, a Python value; for many an array ``(n_rows,)`` in their order. A label has the
+            type of the training target; a number is a float; a cluster is an int from 0; an anomaly is -1, a normal row
+            1.
+
+        Raises:
+            ModelNotFoundError, ModelLoadError: The model can't be had.
+            DataProcessingError: The input is no row and no table.
+            SignatureMismatchError: A value does not fit the signature.
+            PredictionError: The model can't answer.
+        """
+        loaded = self._load(model)
+        table = read_input(input_data, loaded.version.signature)
+        labels = self._labels(loaded, table, use_cache=use_cache)
+        return labels_to_json(labels)[0] if table.is_single else labels
+
+    def predict_batch(
+        self, model: LoadedModel | str, input_batch: Sequence[Any], batch_size: int = 32, *, use_cache: bool = True
+    ) -> list[Any]:
+        """Predict a list of rows, in the same order.
+
+        Args:
+            model: As for ``predict``.
+            input_batch: Rows: mappings, Series or lists of values. Other tables are accepted too.
+            batch_size: Rows that are predicted in one call of the model.
+            use_cache: Whether remembered answers will do.
+
+        Raises:
+            DataProcessingError: ``batch_size`` is less than 1, or see ``predict``.
+        """
+        if batch_size < 1:
+            raise DataProcessingError(f"batch_size is {batch_size}.", remedy="Give at least 1.", stage="predict")
+        loaded = self._load(model)
+        signature = loaded.version.signature
+        if isinstance(input_batch, list | tuple):
+            input_batch = [as_row(item, signature, index) for index, item in enumerate(input_batch)]
+        table = read_input(input_batch, signature)
+        answers: list[Any] = []
+        for start in range(0, table.rows, batch_size):
+            stop = min(start + batch_size, table.rows)
+            part = Table(take(table.columns, slice(start, stop)), stop - start, is_single=False)
+            answers += labels_to_json(self._labels(loaded, part, use_cache=use_cache))
+        return answers
+
+    def predict_proba(self, model: LoadedModel | str, input_data: Any) -> Probabilities | list[Probabilities]:
+        """Class → probability: one dict for one row, a list of them for many.
+
+        Raises:
+            DataProcessingError: The model has no probabilities, or see ``predict``.
+        """
+        loaded = self._load(model)
+        table = read_input(input_data, loaded.version.signature)
+        probabilities = loaded.predict_proba(table.columns)
+        if probabilities is None:
+            raise DataProcessingError(
+                f"{loaded.version.ref} has no probabilities.",
+                remedy="Use a classifier that has them, such as a random forest.",
+                stage="predict",
+                tenant_id=self.tenant_id,
+            )
+        classes = loaded.version.signature.output.classes
+        rows = [dict(zip(classes, row, strict=True)) for row in probabilities.tolist()]
+        return rows[0] if table.is_single else rows
+
+    def _load(self, model: LoadedModel | str) -> LoadedModel:
+        return self._manager.load_model(model) if isinstance(model, str) else model
+
+    def _labels(self, model: LoadedModel, table: Table, *, use_cache: bool) -> NDArray[Any]:
+        if self._cache is None or not use_cache or not 0 < table.rows <= _MAX_CACHED_ROWS:
+            return model.predict(table.columns)
+        key = _cache_key(model, table.columns)
+        known = self._cache.get(key)
+        if known is not None:
+            return _array(orjson.loads(known), model)
+        labels = model.predict(table.columns)
+        self._cache.put(key, orjson.dumps(labels_to_json(labels)))
+        return labels
+
+
+def _cache_key(model: LoadedModel, columns: Columns) -> bytes:
+    """Tenant, artifact and values; never a name alone, so that a new version is never answered with an old answer."""
+    digest = hashlib.sha256(f"{model.version.ref}\n{model.version.digest}\n".encode())
+    for name, array in columns.items():
+        values = array.tobytes() if array.dtype != object else orjson.dumps(array.tolist())
+        digest.update(orjson.dumps([name, len(values)]))
+        digest.update(values)
+    return digest.digest()
+
+
+def _array(values: list[Any], model: LoadedModel) -> NDArray[Any]:
+    if model.version.signature.output.kind is OutputKind.NUMBER:
+        return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    array = np.array(values)
+    return array if array.tolist() == values else np.array(values, dtype=object)  # labels of mixed types stay apart

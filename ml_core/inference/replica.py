@@ -1,0 +1,101 @@
+"""One replica of a cell, put together from its settings: what follows, loads and answers in one serving process."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+
+from ml_core.database.connection import DatabaseConnection
+from ml_core.database.tables import FEED_CHANNEL
+from ml_core.exceptions import ConfigurationError, PlatformError
+from ml_core.inference.assignment import Assignment
+from ml_core.inference.follower import AssignmentFollower, NotifiedFeed
+from ml_core.inference.model_table import ModelTable
+from ml_core.inference.process import freeze_loaded, tune_thread
+from ml_core.inference.service import PredictionService
+from ml_core.models.loading import load_version
+from ml_core.models.store import ArtifactStore
+from ml_core.registry.feed import FeedReader
+from ml_core.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class Replica:
+    """Follows the registry and answers. Creating it connects to nothing; ``start`` does.
+
+    Args:
+        settings: Must name the registry: a replica never starts a database of its own.
+
+    Raises:
+        ConfigurationError: No database is named.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.database.url is None:
+            raise ConfigurationError(
+                "A replica needs to know where the registry is.",
+                remedy="Set MLCORE_DATABASE_URL (and MLCORE_DATABASE_INGEST_URL) in its environment.",
+                setting="MLCORE_DATABASE_URL",
+            )
+        serving = settings.serving
+        self._db = DatabaseConnection(settings=settings)
+        feed = FeedReader(self._db)
+        store = ArtifactStore(settings.platform.artifact_root)
+        self.table = ModelTable(
+            functools.partial(load_version, store),
+            max_memory_bytes=serving.max_memory_mb * 2**20,
+            load_threads=serving.load_threads,
+        )
+        assignment = Assignment()
+        self.follower = AssignmentFollower(
+            NotifiedFeed(feed, lambda: self._db.listen(FEED_CHANNEL)),
+            assignment,
+            self.table,
+            poll_interval_s=serving.poll_interval_s,
+        )
+        self.service = PredictionService(
+            assignment,
+            self.table,
+            feed.servable,
+            limits=serving,
+            follower=self.follower,
+            thread_initializer=tune_thread,
+        )
+
+    def start(self, wait_s: float) -> bool:
+        """Follow the registry, and wait a while for the first assignment and its models.
+
+        Args:
+            wait_s: Seconds to wait at most. Afterwards the replica goes on by itself: without an assignment it answers
+                that it is not ready, and a model that is not loaded is loaded when it is asked for.
+
+        Returns:
+            Whether everything was loaded, or failed to, in that time.
+        """
+        deadline = time.monotonic() + wait_s
+        self.follower.start()
+        if not self.follower.wait_first(wait_s):
+            logger.warning("The registry could not be read within %g s; trying on.", wait_s)
+            return False
+        is_loaded = self.table.wait_idle(max(0.0, deadline - time.monotonic()))
+        freeze_loaded()
+        logger.info("Serving: %s.", self.service.describe())
+        return is_loaded
+
+    def check_health(self) -> None:
+        """Whether this process is worth keeping. A registry that can't be reached is no reason to restart it.
+
+        Raises:
+            PlatformError: The follower has died, so that the replica would serve a stale assignment for ever.
+        """
+        if not self.follower.is_alive:
+            raise PlatformError("The follower has died.", remedy="Replace the replica.", component="replica")
+
+    def stop(self) -> None:
+        """Stop following and loading, and close the connections."""
+        self.follower.stop()
+        self.table.close()
+        self.service.close()
+        self._db.close()

@@ -1,0 +1,98 @@
+"""Models in memory within a bound, least recently used first to go. Not thread-safe: the model table holds the lock."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from ml_core.models.loading import LoadedModel
+
+# Keys are plain tuples of names: their hash is computed in C, a data class's in Python, and a request looks up two.
+VersionKey = tuple[str, str, str]
+
+# With every model named by a pointer, looking for an unnamed one would walk the whole table under its lock.
+_EVICTION_SCAN = 256
+
+
+class Resident:
+    """A model in memory. ``in_use`` counts those who acquired and have not released it."""
+
+    __slots__ = ("__weakref__", "in_use", "key", "model")
+
+    def __init__(self, key: VersionKey, model: LoadedModel) -> None:
+        self.key = key
+        self.model = model
+        self.in_use = 0
+
+
+class Residents:
+    """The models that are in memory.
+
+    Args:
+        max_bytes: Bound on the sum of ``LoadedModel.memory_bytes``; exceeded only while all that could go is in use.
+        is_named: Whether a pointer names the version, so that unnamed ones go first.
+    """
+
+    def __init__(self, max_bytes: int, is_named: Callable[[VersionKey], bool]) -> None:
+        self.max_bytes = max_bytes
+        self.bytes = 0
+        self._is_named = is_named
+        self._by_key: OrderedDict[VersionKey, Resident] = OrderedDict()  # least recently used first
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._by_key
+
+    def get(self, key: VersionKey) -> Resident | None:
+        """The model, without counting as a use."""
+        return self._by_key.get(key)
+
+    def take(self, key: VersionKey) -> Resident | None:
+        """The model, in use from now on and the most recently used."""
+        resident = self._by_key.get(key)
+        if resident is not None:
+            resident.in_use += 1
+            self._by_key.move_to_end(key)
+        return resident
+
+    def give_back(self, resident: Resident) -> None:
+        """End a use; what could not be evicted while it was in use goes now."""
+        resident.in_use -= 1
+        if self.bytes > self.max_bytes:
+            self._evict(keep=None)
+
+    def add(self, key: VersionKey, model: LoadedModel) -> Resident:
+        """Take a model in and evict others for it."""
+        resident = self._by_key[key] = Resident(key, model)
+        self.bytes += model.memory_bytes
+        self._evict(keep=key)
+        return resident
+
+    def drop_tenant(self, tenant_id: str) -> None:
+        """Free a tenant's models that are not in use; the others go like any that no pointer names."""
+        for key in [key for key, resident in self._by_key.items() if key[0] == tenant_id and not resident.in_use]:
+            self._remove(key)
+
+    def _evict(self, *, keep: VersionKey | None) -> None:
+        while self.bytes > self.max_bytes:
+            victim = self._victim(keep)
+            if victim is None:
+                return  # all in use: the next one given back tries again
+            self._remove(victim)
+
+    def _victim(self, keep: VersionKey | None) -> VersionKey | None:
+        named: VersionKey | None = None
+        for looked_at, (key, resident) in enumerate(self._by_key.items()):
+            if named is not None and looked_at >= _EVICTION_SCAN:
+                break
+            if resident.in_use or key == keep:
+                continue
+            if not self._is_named(key):
+                return key
+            named = named or key
+        return named
+
+    def _remove(self, key: VersionKey) -> None:
+        self.bytes -= self._by_key.pop(key).model.memory_bytes

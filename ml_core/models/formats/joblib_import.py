@@ -1,0 +1,34 @@
+"""Opening a model that somebody saved with joblib or pickle, in the caller's own process.
+
+A pickle runs whatever its author put into it, so no server imports this module: it is for ``ModelManager``, where the
+caller could run the file anyway. What comes out is saved as skops and audited before it is stored.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import joblib
+
+from ml_core.exceptions import ModelLoadError
+
+SUFFIXES = (".joblib", ".pkl", ".pickle")
+
+
+def read_joblib(path: Path) -> Any:
+    """The object of a joblib or pickle file. Runs the file's code: for files of the caller's own only.
+
+    Raises:
+        ModelLoadError: The file is missing, or does not fit the libraries of this process.
+    """
+    try:
+        return joblib.load(path)
+    except FileNotFoundError as error:
+        raise ModelLoadError(f"There is no file {path}.", remedy="Check the path.") from error
+    except Exception as error:
+        raise ModelLoadError.wrap(
+            error,
+            f"{path} can't be opened",
+            remedy="Save it again with joblib.dump, with the library versions of this process.",
+        ) from error

@@ -1,0 +1,169 @@
+"""``ModelManager``: a tenant's models as files come in and loaded models go out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.version import ModelVersion
+from ml_core.ids import ModelId, TenantId, VersionId
+from ml_core.models import own_types
+from ml_core.models.formats import joblib_import, skops_format
+from ml_core.models.loading import LoadedModel, load_version
+from ml_core.models.store import ArtifactStore
+from ml_core.registry.environments import EnvironmentRepository
+from ml_core.registry.intake import Intake, Submission, read_file
+from ml_core.registry.missing import model_not_found
+from ml_core.registry.models import ModelRepository, ModelSummary
+from ml_core.registry.publishing import Publisher
+from ml_core.registry.versions import VersionRepository
+
+
+class ModelManager:
+    """Registers, lists, annotates, hides, deletes and loads the models of one tenant.
+
+    Args:
+        db: The registry's database.
+        storage_path: Folder of the artifact store; the platform's replicas serve from its own (``MLCORE_HOME``).
+        tenant_id: The tenant; it is created with its first model.
+
+    Raises:
+        InvalidNameError: The tenant's name can't be one.
+    """
+
+    def __init__(
+        self, db: DatabaseConnection, storage_path: str | Path = "./models", tenant_id: str = "default"
+    ) -> None:
+        self.tenant_id = TenantId(tenant_id)
+        self.store = ArtifactStore(Path(storage_path))
+        self._intake = Intake(db, self.tenant_id, self.store)
+        self._publisher = Publisher(db, self.tenant_id, self.store)
+        self._models = ModelRepository(db, self.tenant_id)
+        self._versions = VersionRepository(db, self.tenant_id)
+        self._environments = EnvironmentRepository(db, self.tenant_id)
+
+    def register_model(
+        self,
+        model_id: str,
+        model_type: str,
+        model_path: str | Path,
+        metadata: Mapping[str, Any] | None = None,
+        version: str | None = None,
+        *,
+        actor: str | None = None,
+    ) -> ModelId:
+        """Copy a model file into the artifact store and register it as a version.
+
+        A ``.joblib`` is a pickle: opening it runs its code, here, in the caller's own process, so give only files that
+        you made. It is stored as skops if all its types are on the platform's list.
+
+        Args:
+            model_id: The model; made with its first version.
+            model_type: Such as ``classification``.
+            model_path: A ``.skops`` or ``.joblib`` file.
+            metadata: Notes of the caller's own.
+            version: Its name; None means the model's next number.
+            actor: Who registers it; None means the operating system's user.
+
+        Returns:
+            The model's id.
+
+        Raises:
+            ModelVersionConflictError: The version exists with other bytes.
+            ModelSaveError: The file can't be read or stored, or the model is of another type or archived.
+            UnsafeArtifactError: It holds types that are not on the platform's list.
+            InvalidNameError: A name is not valid.
+        """
+        submission = Submission(
+            model_id=ModelId(model_id),
+            version=None if version is None else VersionId(version),
+            model_type=model_type,
+            metadata=dict(metadata or {}),
+        )
+        data = self._read(Path(model_path), submission.model_id)
+        return self._intake.accept(submission, data, actor=actor).model_id
+
+    def _read(self, path: Path, model_id: ModelId) -> bytes:
+        if path.suffix.lower() not in joblib_import.SUFFIXES:
+            return read_file(path, self.tenant_id, model_id)
+        return skops_format.dump(joblib_import.read_joblib(path))
+
+    def list_models(self, model_type: str | None = None) -> Sequence[ModelSummary]:
+        """The models that are not archived, by name."""
+        return self._models.list(model_type=model_type)
+
+    def get_model(self, model_id: str, version: str | None = None) -> ModelVersion:
+        """A version of a model; without a name the newest that is not archived.
+
+        Raises:
+            ModelNotFoundError: There is no such version.
+        """
+        return self._versions.get(ModelId(model_id), _version(version))
+
+    def update_model(self, model_id: str, metadata: Mapping[str, Any], version: str | None = None) -> ModelVersion:
+        """Merge notes into a version's metadata; without a name, of the newest.
+
+        Raises:
+            ModelNotFoundError: There is no such version.
+        """
+        return self._versions.update_metadata(ModelId(model_id), metadata, _version(version))
+
+    def archive_model(self, model_id: str, version: str | None = None) -> None:
+        """Hide a version, or the whole model; ``restore_model`` shows it again.
+
+        Raises:
+            ModelNotFoundError: There is no such version.
+            VersionInUseError: An environment points to it.
+        """
+        if version is None:
+            self._models.archive(ModelId(model_id))
+        else:
+            self._versions.archive(ModelId(model_id), VersionId(version))
+
+    def restore_model(self, model_id: str, version: str | None = None) -> None:
+        """Show an archived version, or the whole model, again.
+
+        Raises:
+            ModelNotFoundError: There is no such version.
+        """
+        if version is None:
+            self._models.restore(ModelId(model_id))
+        else:
+            self._versions.restore(ModelId(model_id), VersionId(version))
+
+    def delete_model(self, model_id: str, version: str | None = None) -> None:
+        """Delete a version, or the whole model; bytes go when no version of the tenant needs them.
+
+        Raises:
+            ModelNotFoundError: There is no such version.
+            VersionInUseError: An environment points to it, or another version was made from it.
+        """
+        if version is None:
+            digests = self._models.delete(ModelId(model_id))
+        else:
+            digests = [self._versions.delete(ModelId(model_id), VersionId(version))]
+        for digest in digests:
+            self._publisher.discard(digest)
+
+    def load_model(self, model_id: str, version: str | None = None) -> LoadedModel:
+        """Load a version, verified and self-tested; without a name that of ``production``, else the newest.
+
+        Types of the caller's own are loaded if this very process trained with them.
+
+        Raises:
+            ModelNotFoundError: There is no such version, or it is archived.
+            ModelLoadError: Its bytes are missing, damaged or unsafe, or it fails its self-test.
+        """
+        name = ModelId(model_id)
+        found = self._versions.get(name, _version(version) or self._environments.resolve(name))
+        if found.archived_at is not None:
+            raise model_not_found(
+                self.tenant_id, name, found.version, why="is archived", remedy="Restore it with restore_model first."
+            )
+        return load_version(self.store, found.servable, own_types=own_types.known())
+
+
+def _version(version: str | None) -> VersionId | None:
+    return None if version is None else VersionId(version)

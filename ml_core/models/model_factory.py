@@ -1,0 +1,122 @@
+"""``ModelFactory``: from a model type and hyperparameters to an unfitted estimator.
+
+Two ways to extend it, for code that already does::
+
+    ModelFactory.register("custom", lambda hyperparameters: MyEstimator(**hyperparameters))
+
+    ModelFactory.create_model = lambda model_type, hyperparameters: (
+        MyEstimator() if model_type == "custom" else ModelFactory._create_standard_model(model_type, hyperparameters)
+    )
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from ml_core.exceptions import TrainingError
+from ml_core.models.algorithms import ALGORITHMS, Algorithm
+
+Builder = Callable[[dict[str, Any]], Any]
+
+
+class _OpenToAssignment(type):
+    """Makes a function that is assigned to the class a static method, so that it works on instances as well."""
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        super().__setattr__(name, staticmethod(value) if inspect.isfunction(value) else value)
+
+
+class ModelFactory(metaclass=_OpenToAssignment):
+    """Builds estimators. Standard types: classification, regression, clustering, anomaly_detection."""
+
+    _builders: ClassVar[dict[str, Builder]] = {}
+
+    @classmethod
+    def register(cls, model_type: str, builder: Builder) -> None:
+        """Add a model type, or replace a standard one, in this process.
+
+        Args:
+            model_type: Its name.
+            builder: Takes the hyperparameters as a dict and returns an unfitted estimator with ``fit`` and ``predict``.
+        """
+        cls._builders[model_type] = builder
+
+    @classmethod
+    def unregister(cls, model_type: str) -> None:
+        """Take back what ``register`` added; nothing happens if there is nothing."""
+        cls._builders.pop(model_type, None)
+
+    @classmethod
+    def model_types(cls) -> tuple[str, ...]:
+        """The types that can be built."""
+        return (*ALGORITHMS, *(name for name in cls._builders if name not in ALGORITHMS))
+
+    @staticmethod
+    def create_model(model_type: str, hyperparameters: Mapping[str, Any] | None = None) -> Any:
+        """An unfitted estimator.
+
+        Args:
+            model_type: A standard or registered type.
+            hyperparameters: ``algorithm`` picks the estimator (default: random_forest where it fits the type); the rest
+                are its parameters, with scikit-learn's names.
+
+        Raises:
+            TrainingError: The type, the algorithm, a parameter's name or its value is not valid; names the nearest
+                valid ones. ``stage`` is ``validate``.
+        """
+        if (builder := ModelFactory._builders.get(model_type)) is not None:
+            return builder(dict(hyperparameters or {}))
+        return ModelFactory._create_standard_model(model_type, hyperparameters)
+
+    @staticmethod
+    def _create_standard_model(model_type: str, hyperparameters: Mapping[str, Any] | None = None) -> Any:
+        """As ``create_model``, for the standard types only."""
+        parameters = dict(hyperparameters or {})
+        algorithm = find_algorithm(model_type, parameters.pop("algorithm", None))
+        known = algorithm.estimator_class()._get_param_names()
+        for name in parameters:
+            if name not in known:
+                _refuse(f"{algorithm.class_name} has no hyperparameter {name!r}.", name, ["algorithm", *known])
+        estimator = algorithm.build(parameters)
+        try:
+            estimator._validate_params()
+        except (ValueError, TypeError) as error:
+            raise TrainingError(
+                f"A hyperparameter has a value that can't be used: {error}", remedy="Correct it.", stage="validate"
+            ) from error
+        return estimator
+
+
+def find_algorithm(model_type: str, name: str | None) -> Algorithm:
+    """The algorithm of a standard type by name, or the type's default.
+
+    Raises:
+        TrainingError: There is no such type or algorithm.
+    """
+    if model_type not in ALGORITHMS:
+        _refuse(f"There is no model type {model_type!r}.", model_type, list(ModelFactory.model_types()))
+    algorithms = ALGORITHMS[model_type]
+    if name is None:
+        return next(iter(algorithms.values()))
+    if name not in algorithms:
+        _refuse(f"There is no algorithm {name!r} for {model_type}.", name, list(algorithms))
+    return algorithms[name]
+
+
+def takes_sparse(estimator: Any) -> bool:
+    """Whether an estimator can be fitted on a sparse matrix; True for those that the platform does not know."""
+    return all(
+        algorithm.takes_sparse
+        for algorithms in ALGORITHMS.values()
+        for algorithm in algorithms.values()
+        if algorithm.class_name == type(estimator).__name__
+    )
+
+
+def _refuse(message: str, given: Any, valid: list[str]) -> None:
+    close = difflib.get_close_matches(str(given), valid, n=3, cutoff=0.5)
+    shown = f"Did you mean {' or '.join(close)}?" if close else f"Valid are: {', '.join(valid)}."
+    raise TrainingError(message, remedy=shown, stage="validate", details={"valid": valid})

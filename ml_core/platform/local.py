@@ -1,0 +1,255 @@
+"""The platform on one machine: ``up``, ``down`` and ``status``.
+
+``up`` is level-triggered: it looks at what runs, ends what is left of a killed run, and starts what is missing. It can
+be interrupted anywhere: then nothing that it started stays behind.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+from filelock import FileLock, Timeout
+
+from ml_core.database.embedded import EmbeddedServer
+from ml_core.exceptions import ConfigurationError, PlatformError
+from ml_core.platform import processes
+from ml_core.platform.ports import HOST, require_free
+from ml_core.platform.ray_cluster import RayPorts, ray_temporary_folder, read_token, start_head
+from ml_core.platform.serve_api import ApplicationStatus, ServeApi
+from ml_core.platform.serve_config import SHARED_CELL, serve_config
+from ml_core.platform.state import PlatformState
+from ml_core.settings import Settings
+
+Step = Callable[[str], AbstractContextManager[None]]
+"""Shows a step while it lasts: called with its name, entered, left when done."""
+
+_SERVE_TIMEOUT_S = 180.0
+"""Time for the replicas to run; about 6 s on two cores when idle."""
+_LOOK_EVERY_S = 0.2
+_HEALTH_TIMEOUT_S = 5.0
+
+
+def _silent(_name: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformStatus:
+    """What was seen: each part, and the whole.
+
+    Attributes:
+        state: ``running``, ``degraded`` (some part is missing) or ``stopped``.
+        url: Of the ingress, or None when stopped.
+        database: Whether the embedded Postgres answers.
+        ray: Whether Ray's REST interface answers.
+        serve: Serve's word for the shared cell, or None.
+        running_replicas: Replicas that Serve says are running.
+        wanted_replicas: Replicas that were declared.
+        ingress: Whether the ingress answers ready.
+        home: The platform's folder.
+        logs: Where the logs are.
+    """
+
+    state: str
+    url: str | None
+    database: bool
+    ray: bool
+    serve: str | None
+    running_replicas: int
+    wanted_replicas: int
+    ingress: bool
+    home: str
+    logs: str
+
+
+class LocalPlatform:
+    """The embedded platform of one home folder.
+
+    Args:
+        settings: ``platform.home`` says where, ``platform.http_port`` and ``platform.replicas`` say what to start.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.database.url is not None:
+            raise ConfigurationError(
+                "The embedded platform brings its own Postgres, but MLCORE_DATABASE_URL is set.",
+                remedy="Unset it to use the embedded platform; on a cluster the Helm chart starts the platform.",
+                setting="MLCORE_DATABASE_URL",
+            )
+        self._settings = settings
+        self._home = settings.platform.home
+        self._server = EmbeddedServer(self._home)
+
+    @property
+    def state(self) -> PlatformState | None:
+        """What the last ``up`` wrote down, or None."""
+        return PlatformState.load(self._home)
+
+    def up(self, step: Step = _silent) -> PlatformState:
+        """Start or repair the platform and wait until it answers.
+
+        Args:
+            step: Shows progress.
+
+        Raises:
+            PlatformError: It runs already, a port is taken, or a part does not start.
+        """
+        with self._only_one():
+            if self.status().state == "running":
+                raise PlatformError(
+                    f"The platform runs already at {self.state.url if self.state else 'its address'}.",
+                    remedy="Use it, or run `mlcore down` first. `mlcore status` shows its parts.",
+                    component="platform",
+                )
+            try:
+                return self._start(step)
+            except BaseException:
+                # Interrupted or failed: whatever has been started by now must not stay behind.
+                self._stop()
+                raise
+
+    def down(self, step: Step = _silent) -> bool:
+        """Stop everything that belongs to the platform. Returns whether there was anything to stop."""
+        with self._only_one(), step("Stopping Serve, Ray and Postgres"):
+            return self._stop()
+
+    def status(self) -> PlatformStatus:
+        """Look at every part."""
+        state = self.state
+        database = self._server.is_running()
+        serve = self._serve_status(state) if state else None
+        ingress = _answers_ready(state.url) if state else False
+        parts = (database, serve is not None and serve.status == "RUNNING", ingress)
+        return PlatformStatus(
+            state="running" if all(parts) else ("degraded" if state or any(parts) else "stopped"),
+            url=state.url if state else None,
+            database=database,
+            ray=serve is not None,
+            serve=serve.status if serve else None,
+            running_replicas=serve.running_replicas if serve else 0,
+            wanted_replicas=state.replicas if state else 0,
+            ingress=ingress,
+            home=str(self._home),
+            logs=str(self._home / "logs"),
+        )
+
+    def _start(self, step: Step) -> PlatformState:
+        platform = self._settings.platform
+        with step("Clearing what is left of an earlier run"):
+            self._end_ray()
+            require_free(platform.http_port)
+        with step("Starting PostgreSQL"):
+            self._server.start()
+            self._server.pin()
+        with step("Bringing the database schema up to date"):
+            self._migrate()
+        ports = RayPorts.choose()
+        with step("Starting Ray"):
+            session_id = start_head(self._home, ports, self._replica_environment())
+        started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        state = PlatformState(platform.http_port, ports.dashboard, session_id, platform.replicas, started_at)
+        state.save(self._home)
+        with closing(ServeApi(ports.dashboard, read_token(self._home))) as api:
+            with step("Starting Ray Serve and its ingress"):
+                api.declare(serve_config(host=HOST, port=platform.http_port, replicas=platform.replicas))
+            with step(f"Waiting for {platform.replicas} replicas of the shared cell"):
+                _wait_until_running(api, state)
+        return state
+
+    def _migrate(self) -> None:
+        # Imported late: `mlcore status` need not load SQLAlchemy and Alembic.
+        from ml_core.database.connection import DatabaseConnection
+
+        with closing(DatabaseConnection(settings=self._settings)) as database:
+            database.migrate()
+
+    def _replica_environment(self) -> dict[str, str]:
+        urls = self._server.urls
+        return {
+            "MLCORE_HOME": str(self._home),
+            "MLCORE_DATABASE_URL": urls.app,
+            "MLCORE_DATABASE_INGEST_URL": urls.ingest,
+        }
+
+    def _stop(self) -> bool:
+        ended = self._end_ray()
+        was_running = self._server.is_running()
+        self._server.unpin()
+        self._server.stop()
+        PlatformState.forget(self._home)
+        return bool(ended) or was_running
+
+    def _end_ray(self) -> int:
+        state = self.state
+        ended = processes.end(processes.find_marked(self._home, state.session_id if state else None))
+        # Sockets and logs of a dead session: Ray makes a new folder at each start and never removes one.
+        shutil.rmtree(ray_temporary_folder(self._home), ignore_errors=True)
+        return ended
+
+    def _serve_status(self, state: PlatformState) -> ApplicationStatus | None:
+        try:
+            with closing(ServeApi(state.dashboard_port, read_token(self._home))) as api:
+                return api.status(SHARED_CELL)
+        except PlatformError:
+            return None
+
+    @contextmanager
+    def _only_one(self) -> Iterator[None]:
+        lock = FileLock(self._make_home() / "platform.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise PlatformError(
+                f"Another `mlcore up` or `mlcore down` is at work on {self._home}.",
+                remedy="Wait for it to finish, then look with `mlcore status`.",
+                component="platform",
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _make_home(self) -> Path:
+        try:
+            self._home.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PlatformError(
+                f"The platform's folder {self._home} can't be made: {error.strerror}.",
+                remedy="Set MLCORE_HOME to a folder that you may write.",
+                component="platform",
+            ) from error
+        return self._home
+
+
+def _wait_until_running(api: ServeApi, state: PlatformState) -> None:
+    deadline = time.monotonic() + _SERVE_TIMEOUT_S
+    while time.monotonic() < deadline:
+        seen = api.status(SHARED_CELL)
+        if seen and seen.status == "DEPLOY_FAILED":
+            raise PlatformError(
+                f"The shared cell did not start: {seen.message.strip() or 'no message'}",
+                remedy="See the replicas' logs in the folder that `mlcore status` names.",
+                component="serve",
+            )
+        if seen and seen.running_replicas >= state.replicas and _answers_ready(state.url):
+            return
+        time.sleep(_LOOK_EVERY_S)
+    raise PlatformError(
+        f"The shared cell did not answer within {_SERVE_TIMEOUT_S:.0f} s.",
+        remedy="The machine may be too busy; run `mlcore up` again.",
+        component="serve",
+    )
+
+
+def _answers_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=_HEALTH_TIMEOUT_S, trust_env=False).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False

@@ -1,0 +1,57 @@
+"""TCP ports on the loopback interface."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack
+
+import psutil
+
+from ml_core.exceptions import PlatformError
+
+HOST = "127.0.0.1"
+
+
+def free_ports(count: int) -> list[int]:
+    """Distinct ports that nothing listens on now; the system picks them.
+
+    Another program can take one before it is used; whoever starts a server on it must still handle that.
+    """
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def require_free(port: int) -> None:
+    """Make sure that nothing listens on a port.
+
+    Raises:
+        PlatformError: Something does; names the process where the system tells.
+    """
+    with socket.socket() as probe:
+        # A server that closed connections a moment ago leaves them waiting; that is no reason to refuse its port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise PlatformError(
+                f"Port {port} can't be used for the platform: {_holder(port) or error.strerror}.",
+                remedy=f"Stop that program, or pick another port: `mlcore up --port {port + 1}`.",
+                component="ingress",
+            ) from error
+
+
+def _holder(port: int) -> str | None:
+    try:
+        connections = psutil.net_connections("tcp")
+    except psutil.AccessDenied:
+        return None
+    for connection in connections:
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            try:
+                return f"{psutil.Process(connection.pid).name()} (process {connection.pid}) listens there"
+            except psutil.NoSuchProcess:
+                return None
+    return None

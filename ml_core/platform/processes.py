@@ -1,0 +1,78 @@
+"""Processes that the platform started: found by mark, ended by id.
+
+Everything that ``ray start`` leaves behind runs in the session that it was started in, and most of it also carries the
+mark in its environment. Either is enough to be found, so that orphans of a killed Ray (the ingress, the dashboard's
+agents) are found too, and nobody else's Ray is ever touched.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+MARK = "MLCORE_PLATFORM_HOME"
+"""Environment variable that every process of a platform inherits: the platform's home folder."""
+
+_GRACE_S = 5.0
+_KILL_TIMEOUT_S = 5.0
+
+
+def find_marked(home: Path, session_id: int | None) -> list[psutil.Process]:
+    """The live processes of the platform at ``home``.
+
+    Args:
+        home: The platform's home folder, as in the mark.
+        session_id: The operating system's session in which Ray was started, if known.
+    """
+    own_session = os.getsid(0)
+    marked = [process for process in psutil.process_iter() if _mark_of(process) == str(home)]
+    sessions = {_session_of(process) for process in marked} | {session_id}
+    sessions -= {None, own_session}
+    family = [process for process in psutil.process_iter() if _session_of(process) in sessions]
+    unique = {process.pid: process for process in [*marked, *family]}
+    unique.pop(os.getpid(), None)
+    return [process for process in unique.values() if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def end(processes: Iterable[psutil.Process], *, grace_s: float = _GRACE_S) -> int:
+    """End processes, gently first.
+
+    Args:
+        processes: Which.
+        grace_s: Seconds that they may take after SIGTERM before they get SIGKILL.
+
+    Returns:
+        How many there were.
+    """
+    targets = list(processes)
+    for process in targets:
+        _signal(process, kill=False)
+    _, alive = psutil.wait_procs(targets, timeout=grace_s)
+    for process in alive:
+        _signal(process, kill=True)
+    psutil.wait_procs(alive, timeout=_KILL_TIMEOUT_S)
+    return len(targets)
+
+
+def _signal(process: psutil.Process, *, kill: bool) -> None:
+    try:
+        process.kill() if kill else process.terminate()
+    except psutil.NoSuchProcess:
+        return
+
+
+def _mark_of(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get(MARK)
+    except (psutil.Error, OSError):
+        return None
+
+
+def _session_of(process: psutil.Process) -> int | None:
+    try:
+        return os.getsid(process.pid)
+    except OSError:
+        return None

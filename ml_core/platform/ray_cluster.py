@@ -1,0 +1,154 @@
+"""The local Ray: one head node on the loopback interface, its token on.
+
+Ray reads its flags from the environment when its processes start, so they are set here, once, for all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ml_core.exceptions import PlatformError
+from ml_core.platform.ports import HOST, free_ports
+from ml_core.platform.processes import MARK
+
+_START_TIMEOUT_S = 120.0
+"""``ray start`` takes about 12 s on two cores; more when they are busy."""
+
+
+@dataclass(frozen=True, slots=True)
+class RayPorts:
+    """Free ports for the parts of Ray and its ingress whose default ports two platforms on one machine would share."""
+
+    gcs: int
+    client: int
+    dashboard: int
+    agent: int
+    fallback_http: int
+    fallback_grpc: int
+    haproxy_stats: int
+    haproxy_metrics: int
+
+    @classmethod
+    def choose(cls) -> RayPorts:
+        """Ports that are free now."""
+        return cls(*free_ports(8))
+
+
+def read_token(home: Path) -> str:
+    """Ray's authentication token for this home, made on first use and readable by its owner only."""
+    path = _token_path(home)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(secrets.token_hex(32))
+    return path.read_text(encoding="utf-8").strip()
+
+
+def ray_environment(home: Path, ports: RayPorts) -> dict[str, str]:
+    """The variables that Ray, Serve and the ingress are started with."""
+    haproxy = home / "run" / "haproxy"
+    return {
+        MARK: str(home),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(_token_path(home)),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Despite its name, on every system: 0 makes Ray keep 127.0.0.1 and bind its servers to it.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        # A Python actor would parse one log line a request; the replicas count requests themselves.
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        # A prediction has no side effect, so one that a dying replica left unanswered is safe to ask again.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(ports.haproxy_stats),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports.haproxy_metrics),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports.fallback_http),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports.fallback_grpc),
+    }
+
+
+def start_head(home: Path, ports: RayPorts, extra_environment: Mapping[str, str]) -> int:
+    """Start the head node and wait until it runs.
+
+    Args:
+        home: The platform's home folder.
+        ports: From ``RayPorts.choose``.
+        extra_environment: Variables for the replicas.
+
+    Returns:
+        The operating system's session in which all of Ray's processes are.
+
+    Raises:
+        PlatformError: Ray did not start; carries the end of its output.
+    """
+    read_token(home)  # Ray does not start unless the file is there
+    log = home / "logs" / "ray-start.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, **ray_environment(home, ports), **extra_environment}
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter with arguments made here
+            _command(home, ports),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=home,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(_START_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = process.wait()
+    if code != 0:
+        raise PlatformError(
+            f"Ray did not start (exit {code}): {_tail(log)}", remedy=f"The whole output is in {log}.", component="ray"
+        )
+    return process.pid
+
+
+def _command(home: Path, ports: RayPorts) -> list[str]:
+    return [
+        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head"),
+        f"--node-ip-address={HOST}",
+        f"--port={ports.gcs}",
+        f"--ray-client-server-port={ports.client}",
+        "--include-dashboard=true",
+        f"--dashboard-host={HOST}",
+        f"--dashboard-port={ports.dashboard}",
+        f"--dashboard-agent-listen-port={ports.agent}",
+        # 0 lets each worker take any free port, so no range can clash with the ports above.
+        *("--min-worker-port=0", "--max-worker-port=0"),
+        f"--temp-dir={ray_temporary_folder(home)}",
+        "--disable-usage-stats",
+    ]
+
+
+def ray_temporary_folder(home: Path) -> Path:
+    """Where Ray keeps sessions, sockets and logs.
+
+    Not under the home folder: a socket's path may have 107 characters, and Ray's own part takes about 70 of them.
+    """
+    return Path(tempfile.gettempdir()) / f"mlcore-{hashlib.sha256(str(home).encode()).hexdigest()[:8]}"
+
+
+def _token_path(home: Path) -> Path:
+    return home / "run" / "ray-token"
+
+
+def _tail(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "no output"

@@ -1,0 +1,94 @@
+"""Ray Serve's REST interface: declare applications, ask how they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from ml_core.exceptions import PlatformError
+
+_PATH = "/api/serve/applications/"
+_DECLARE_TIMEOUT_S = 120.0
+"""The first declaration starts Serve's controller and the ingress; about 8 s on two cores, more when they are busy."""
+_ASK_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationStatus:
+    """How one Serve application is: ``RUNNING``, ``DEPLOYING``, ``DEPLOY_FAILED``, …, and Serve's own message."""
+
+    status: str
+    message: str
+    running_replicas: int
+
+
+class ServeApi:
+    """Speaks to the Ray dashboard on this machine.
+
+    Args:
+        port: The dashboard's port.
+        token: Ray's authentication token.
+    """
+
+    def __init__(self, port: int, token: str) -> None:
+        self._client = httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {token}"}, trust_env=False
+        )
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def declare(self, config: dict[str, Any]) -> None:
+        """Replace what Serve runs. Deployments start in the background; see ``status``.
+
+        Raises:
+            PlatformError: Serve could not be reached or refused; carries its message.
+        """
+        response = self._ask("PUT", timeout=_DECLARE_TIMEOUT_S, json=config)
+        if response.is_error:
+            raise PlatformError(
+                f"Ray Serve refused its configuration (status {response.status_code}): {_last_line(response.text)}",
+                remedy="See the logs folder that `mlcore status` names, then `mlcore down` and `mlcore up`.",
+                component="serve",
+            )
+
+    def status(self, application: str) -> ApplicationStatus | None:
+        """How an application is; None if Serve does not know it.
+
+        Raises:
+            PlatformError: Serve could not be reached.
+        """
+        response = self._ask("GET", timeout=_ASK_TIMEOUT_S)
+        if response.is_error:
+            raise _unreachable(f"status {response.status_code}")
+        found = response.json().get("applications", {}).get(application)
+        if found is None:
+            return None
+        replicas = [replica for deployment in found["deployments"].values() for replica in deployment["replicas"]]
+        messages = [found["message"], *(deployment["message"] for deployment in found["deployments"].values())]
+        return ApplicationStatus(
+            status=found["status"],
+            message=" ".join(message for message in messages if message),
+            running_replicas=sum(replica["state"] == "RUNNING" for replica in replicas),
+        )
+
+    def _ask(self, method: str, *, timeout: float, json: dict[str, Any] | None = None) -> httpx.Response:
+        try:
+            return self._client.request(method, _PATH, timeout=timeout, json=json)
+        except httpx.HTTPError as error:
+            raise _unreachable(type(error).__name__) from error
+
+
+def _unreachable(why: str) -> PlatformError:
+    return PlatformError(
+        f"Ray's REST interface does not answer ({why}).",
+        remedy="Run `mlcore up` to repair the platform.",
+        component="ray",
+    )
+
+
+def _last_line(text: str) -> str:
+    return next((line for line in reversed(text.splitlines()) if line.strip()), "no message")

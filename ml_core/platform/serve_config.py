@@ -1,0 +1,47 @@
+"""What Ray Serve is told to run: one pure function from settings to the declarative configuration.
+
+The configuration names no tenant: tenants and models are data that the replicas follow by themselves.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+SHARED_CELL = "shared"
+"""The application that serves every tenant without a cell of its own."""
+
+_REPLICA_CPUS = 0.1
+"""Processors reserved per replica: a scheduling figure, kept small so that training still finds room on a laptop."""
+
+
+def serve_config(*, host: str, port: int, replicas: int) -> dict[str, Any]:
+    """The body of ``PUT /api/serve/applications/``.
+
+    Args:
+        host: Interface of the ingress.
+        port: Port of the ingress.
+        replicas: Replicas of the shared cell.
+    """
+    return {
+        "proxy_location": "EveryNode",
+        "http_options": {"host": host, "port": port},
+        "applications": [
+            {
+                "name": SHARED_CELL,
+                "route_prefix": "/",
+                "import_path": "deployments.cell:app",
+                "deployments": [
+                    {
+                        "name": "Cell",
+                        "num_replicas": replicas,
+                        # Serve replaces a dead replica only when it next looks; its default is 10 s.
+                        "health_check_period_s": 1.0,
+                        "graceful_shutdown_timeout_s": 5.0,
+                        # Start the new replica before the old one stops; the default stops first.
+                        "max_surge_percent": 100,
+                        "ray_actor_options": {"num_cpus": _REPLICA_CPUS},
+                    }
+                ],
+            }
+        ],
+    }

@@ -1,0 +1,180 @@
+"""Models of a tenant: listed, hidden, brought back and deleted as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ml_core.database.connection import DatabaseConnection
+from ml_core.database.tables import environments, models, versions
+from ml_core.exceptions import VersionInUseError
+from ml_core.ids import Digest, ModelId, TenantId, VersionId
+from ml_core.registry.missing import model_not_found
+
+if TYPE_CHECKING:
+    from ml_core.registry.rows import AnyRow
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSummary:
+    """A model as listed. ``versions`` counts those that are not archived; the newest of them is ``newest_version``."""
+
+    model_id: ModelId
+    model_type: str
+    versions: int
+    newest_version: VersionId | None
+    created_at: datetime
+    archived_at: datetime | None
+
+
+class ModelRepository:
+    """The models of one tenant."""
+
+    def __init__(self, db: DatabaseConnection, tenant_id: TenantId) -> None:
+        self._db = db
+        self._tenant_id = tenant_id
+
+    def list(
+        self,
+        *,
+        model_type: str | None = None,
+        include_archived: bool = False,
+        limit: int | None = None,
+        after: ModelId | None = None,
+    ) -> Sequence[ModelSummary]:
+        """Models by name, in one query.
+
+        Args:
+            model_type: Only models of this type.
+            include_archived: Archived ones too.
+            limit: At most so many.
+            after: Only names after this one: the last of the page before.
+        """
+        shown = sa.and_(
+            versions.c.tenant_id == models.c.tenant_id,
+            versions.c.model_id == models.c.model_id,
+            versions.c.archived_at.is_(None),
+        )
+        count = sa.select(sa.func.count()).select_from(versions).where(shown).scalar_subquery()
+        newest = (
+            sa.select(versions.c.version).where(shown).order_by(versions.c.number.desc()).limit(1).scalar_subquery()
+        )
+        statement = (
+            sa.select(models, count.label("versions"), newest.label("newest_version"))
+            .where(models.c.tenant_id == self._tenant_id, models.c.deleted_at.is_(None))
+            .order_by(models.c.model_id)
+            .limit(limit)
+        )
+        if model_type is not None:
+            statement = statement.where(models.c.model_type == model_type)
+        if not include_archived:
+            statement = statement.where(models.c.archived_at.is_(None))
+        if after is not None:
+            statement = statement.where(models.c.model_id > after)
+        with self._db.tenant(self._tenant_id) as connection:
+            return [_summary(row) for row in connection.execute(statement)]
+
+    def model_type(self, model_id: ModelId) -> str | None:
+        """The type of a model, or None if there is no such model yet."""
+        with self._db.tenant(self._tenant_id) as connection:
+            return connection.scalar(
+                sa.select(models.c.model_type).where(self._is(model_id), models.c.deleted_at.is_(None))
+            )
+
+    def archive(self, model_id: ModelId) -> None:
+        """Hide a model with all its versions; archiving it again changes nothing.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+            VersionInUseError: An environment points to one of its versions.
+        """
+        with self._db.tenant(self._tenant_id) as connection:
+            self._lock(connection, model_id)
+            refuse_if_served(connection, self._tenant_id, model_id)
+            kept = sa.func.coalesce(models.c.archived_at, sa.func.now())
+            connection.execute(models.update().where(self._is(model_id)).values(archived_at=kept))
+
+    def restore(self, model_id: ModelId) -> None:
+        """Show an archived model again; restoring one that is not archived changes nothing.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+        """
+        with self._db.tenant(self._tenant_id) as connection:
+            self._lock(connection, model_id)
+            connection.execute(models.update().where(self._is(model_id)).values(archived_at=None))
+
+    def delete(self, model_id: ModelId) -> Sequence[Digest]:
+        """Delete a model with all its versions. Its history stays, and its numbers are not given out again.
+
+        Returns:
+            The digests of the deleted versions, for whoever keeps the bytes.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+            VersionInUseError: An environment points to one of its versions.
+        """
+        with self._db.tenant(self._tenant_id) as connection:
+            self._lock(connection, model_id)
+            refuse_if_served(connection, self._tenant_id, model_id)
+            gone = versions.delete().where(versions.c.tenant_id == self._tenant_id, versions.c.model_id == model_id)
+            digests = connection.scalars(gone.returning(versions.c.digest)).all()
+            connection.execute(models.update().where(self._is(model_id)).values(deleted_at=sa.func.now()))
+        return sorted({Digest(digest) for digest in digests})
+
+    def _lock(self, connection: Connection, model_id: ModelId) -> None:
+        lock_model(connection, self._tenant_id, model_id)
+
+    def _is(self, model_id: ModelId) -> sa.ColumnElement[bool]:
+        return sa.and_(models.c.tenant_id == self._tenant_id, models.c.model_id == model_id)
+
+
+def lock_model(connection: Connection, tenant_id: TenantId, model_id: ModelId) -> None:
+    """Keep others from registering, deleting or hiding versions of a model until the transaction ends.
+
+    Raises:
+        ModelNotFoundError: There is no such model.
+    """
+    found = connection.scalar(
+        sa.select(models.c.model_id)
+        .where(models.c.tenant_id == tenant_id, models.c.model_id == model_id, models.c.deleted_at.is_(None))
+        .with_for_update()
+    )
+    if found is None:
+        raise model_not_found(tenant_id, model_id)
+
+
+def refuse_if_served(
+    connection: Connection, tenant_id: TenantId, model_id: ModelId, version: VersionId | None = None
+) -> None:
+    """Refuse what would take away a version that an environment points to.
+
+    Raises:
+        VersionInUseError: Names the environments.
+    """
+    pointing = sa.select(environments.c.environment).where(
+        environments.c.tenant_id == tenant_id,
+        environments.c.model_id == model_id,
+        environments.c.version.is_not(None) if version is None else environments.c.version == version,
+    )
+    used_by = sorted(connection.scalars(pointing))
+    if used_by:
+        what = f"The model {model_id!s}" if version is None else f"Version {version!s} of {model_id!s}"
+        raise VersionInUseError(
+            f"{what} is what {', '.join(used_by)} serves.",
+            remedy="Promote another version or withdraw it from there first.",
+            tenant_id=tenant_id,
+            model_id=model_id,
+            version=version,
+            used_by=used_by,
+        )
+
+
+def _summary(row: AnyRow) -> ModelSummary:
+    newest = None if row.newest_version is None else VersionId(row.newest_version)
+    return ModelSummary(ModelId(row.model_id), row.model_type, row.versions, newest, row.created_at, row.archived_at)

@@ -1,0 +1,185 @@
+"""Pointers and their moves: the values, and the one transaction step that moves a pointer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.engine import Connection
+
+from ml_core.database.tables import environment_history, environments, outbox, tenants
+from ml_core.exceptions import PromotionConflictError
+from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
+from ml_core.registry.clock import advance_feed
+from ml_core.registry.missing import model_not_found
+
+if TYPE_CHECKING:
+    from ml_core.registry.rows import AnyRow
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """Where an environment of a model points: None once withdrawn. ``generation`` counts its moves from 1."""
+
+    tenant_id: TenantId
+    model_id: ModelId
+    environment: EnvironmentName
+    version: VersionId | None
+    generation: int
+    updated_at: datetime
+    updated_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """One move of a pointer: what (``promote``, ``rollback``, ``withdraw``), to which version, who, why and when (UTC).
+
+    ``restored_generation`` is the generation whose state a rollback brought back, and its own for other moves.
+    """
+
+    generation: int
+    action: str
+    version: VersionId | None
+    digest: str | None
+    actor: str
+    reason: str
+    at: datetime
+    restored_generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A wanted move of a pointer, with what its history row says."""
+
+    model_id: ModelId
+    environment: EnvironmentName
+    action: str
+    version: VersionId | None
+    digest: str | None
+    actor: str
+    reason: str
+    restored_generation: int | None = None
+
+
+def pointer_key(
+    tenant_id: TenantId, model_id: ModelId, environment: EnvironmentName
+) -> tuple[sa.ColumnElement[bool], ...]:
+    """The conditions that select one pointer."""
+    return (
+        environments.c.tenant_id == tenant_id,
+        environments.c.model_id == model_id,
+        environments.c.environment == environment,
+    )
+
+
+def find_pointer(
+    connection: Connection, tenant_id: TenantId, model_id: ModelId, environment: EnvironmentName
+) -> Pointer | None:
+    """Where an environment points, or None if nothing was ever promoted to it."""
+    statement = sa.select(environments).where(*pointer_key(tenant_id, model_id, environment))
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else pointer_from(row)
+
+
+def move_pointer(connection: Connection, tenant_id: TenantId, move: Move, expected: int) -> Pointer:
+    """Move a pointer from one generation to the next, with its history row, outbox row and feed generation.
+
+    Raises:
+        PromotionConflictError: It does not stand at the expected generation (0: it does not exist yet).
+        ModelNotFoundError: The version was deleted meanwhile.
+    """
+    try:
+        row = connection.execute(_swap(tenant_id, move, expected)).one_or_none()
+    except sa.exc.IntegrityError as error:
+        raise model_not_found(tenant_id, move.model_id, move.version) from error
+    if row is None:
+        raise _conflict(connection, tenant_id, move, expected)
+    _record(connection, tenant_id, move, expected + 1)
+    connection.execute(  # last: from here to the commit no other change of the cell can commit
+        environments.update()
+        .where(*pointer_key(tenant_id, move.model_id, move.environment))
+        .values(feed_generation=advance_feed(environments.c.cell))
+    )
+    return pointer_from(row)
+
+
+def _swap(tenant_id: TenantId, move: Move, expected: int) -> sa.Executable:
+    values = {"version": move.version, "generation": expected + 1, "updated_by": move.actor}
+    if expected == 0:
+        cell = sa.select(tenants.c.cell).where(tenants.c.tenant_id == tenant_id).scalar_subquery()
+        keys = {"tenant_id": tenant_id, "model_id": move.model_id, "environment": move.environment}
+        return (
+            insert(environments)
+            .values(**keys, **values, cell=cell, feed_generation=0)
+            .on_conflict_do_nothing()
+            .returning(environments)
+        )
+    return (
+        environments.update()
+        .where(*pointer_key(tenant_id, move.model_id, move.environment), environments.c.generation == expected)
+        .values(**values, updated_at=sa.func.now())
+        .returning(environments)
+    )
+
+
+def _record(connection: Connection, tenant_id: TenantId, move: Move, generation: int) -> None:
+    moved = {"model_id": move.model_id, "environment": move.environment, "version": move.version}
+    what = {"generation": generation, "action": move.action, "actor": move.actor}
+    connection.execute(
+        environment_history.insert().values(
+            tenant_id=tenant_id,
+            **moved,
+            **what,
+            digest=move.digest,
+            restored_generation=move.restored_generation or generation,
+            reason=move.reason,
+        )
+    )
+    connection.execute(
+        outbox.insert().values(tenant_id=tenant_id, topic="environment.moved", payload={**moved, **what})
+    )
+
+
+def _conflict(connection: Connection, tenant_id: TenantId, move: Move, expected: int) -> PromotionConflictError:
+    actual = find_pointer(connection, tenant_id, move.model_id, move.environment)
+    stands = "nowhere yet" if actual is None else f"at generation {actual.generation}, moved by {actual.updated_by}"
+    return PromotionConflictError(
+        f"{move.environment!s} of {move.model_id!s} was expected at generation {expected} but stands {stands}.",
+        remedy="Look at its history, then promote again if that is still right.",
+        tenant_id=tenant_id,
+        model_id=move.model_id,
+        environment=move.environment,
+        expected_generation=expected,
+        actual_generation=0 if actual is None else actual.generation,
+        moved_by=None if actual is None else actual.updated_by,
+    )
+
+
+def pointer_from(row: AnyRow) -> Pointer:
+    """A pointer, from a row of its table."""
+    return Pointer(
+        TenantId(row.tenant_id),
+        ModelId(row.model_id),
+        EnvironmentName(row.environment),
+        None if row.version is None else VersionId(row.version),
+        row.generation,
+        row.updated_at,
+        row.updated_by,
+    )
+
+
+def entry_from(row: AnyRow) -> HistoryEntry:
+    """A move, from a row of the history."""
+    return HistoryEntry(
+        row.generation,
+        row.action,
+        None if row.version is None else VersionId(row.version),
+        row.digest,
+        row.actor,
+        row.reason,
+        row.at,
+        row.restored_generation,
+    )

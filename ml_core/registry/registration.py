@@ -1,0 +1,162 @@
+"""Registering a version: the steps of one transaction, in the order that makes two of them safe.
+
+The model's row is locked first. So numbers are given out one after the other, and of two registrations of the same
+name the second sees the first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.engine import Connection
+
+from ml_core.database.tables import models, versions
+from ml_core.domain.version import ModelVersion, StoredArtifact, VersionDraft
+from ml_core.exceptions import InvalidRequestError, ModelSaveError, ModelVersionConflictError
+from ml_core.ids import Digest, TenantId, VersionId
+from ml_core.registry.rows import VERSION_COLUMNS, VERSIONS_WITH_MODEL, draft_values, refusal, version_from
+from ml_core.registry.tenants import tenant_not_found
+
+if TYPE_CHECKING:
+    from ml_core.registry.rows import AnyRow
+
+_MAX_COUNTED_DIGITS = 9  # a caller's own number of more digits is a name like any other; the counter never gets there
+
+
+def register(
+    connection: Connection, tenant_id: TenantId, draft: VersionDraft, artifact: StoredArtifact, actor: str
+) -> ModelVersion:
+    """Register a version in the tenant's transaction; the same name and bytes again return what is there.
+
+    Raises:
+        ModelVersionConflictError: The version exists with other bytes.
+        ModelSaveError: The model is of another type, or is archived.
+        TenantNotFoundError: There is no such tenant.
+        InvalidRequestError: The parent version does not exist.
+    """
+    lock_digest(connection, tenant_id, artifact.digest, shared=True)
+    model = _lock_model(connection, tenant_id, draft)
+    if draft.version is not None:
+        existing = find(
+            connection, tenant_id, versions.c.model_id == draft.model_id, versions.c.version == draft.version
+        )
+        if existing is not None:
+            return _same_or_conflict(existing, artifact)
+    _check_parent(connection, tenant_id, draft)
+    number = _take_number(connection, tenant_id, draft, model.next_number)
+    version = draft.version or VersionId(str(number))
+    connection.execute(
+        versions.insert().values(
+            tenant_id=tenant_id,
+            model_id=draft.model_id,
+            version=version,
+            number=number,
+            digest=artifact.digest,
+            size_bytes=artifact.size_bytes,
+            format=artifact.format,
+            created_by=actor,
+            **draft_values(draft),
+        )
+    )
+    registered = find(connection, tenant_id, versions.c.model_id == draft.model_id, versions.c.version == version)
+    if registered is None:
+        raise ModelSaveError(f"Version {version!s} of {draft.model_id!s} vanished while it was registered.")
+    return registered
+
+
+def find(connection: Connection, tenant_id: TenantId, *conditions: sa.ColumnElement[bool]) -> ModelVersion | None:
+    """The newest version that meets the conditions."""
+    statement = (
+        sa.select(*VERSION_COLUMNS)
+        .select_from(VERSIONS_WITH_MODEL)
+        .where(versions.c.tenant_id == tenant_id, *conditions)
+        .order_by(versions.c.number.desc())
+        .limit(1)
+    )
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else version_from(row)
+
+
+def lock_digest(connection: Connection, tenant_id: TenantId, digest: Digest, *, shared: bool) -> None:
+    """Until the transaction ends, keep a digest's bytes from being deleted (shared) or registered (not shared)."""
+    lock = sa.func.pg_advisory_xact_lock_shared if shared else sa.func.pg_advisory_xact_lock
+    connection.execute(sa.select(lock(sa.func.hashtextextended(f"{tenant_id!s}/{digest!s}", 0))))
+
+
+def _lock_model(connection: Connection, tenant_id: TenantId, draft: VersionDraft) -> AnyRow:
+    """The model's row, made on first use and locked to the end of the transaction."""
+    mine = sa.and_(models.c.tenant_id == tenant_id, models.c.model_id == draft.model_id)
+    try:
+        connection.execute(
+            insert(models)
+            .values(tenant_id=tenant_id, model_id=draft.model_id, model_type=draft.model_type)
+            .on_conflict_do_nothing()
+        )
+    except sa.exc.IntegrityError as error:
+        if refusal(error) == "fk_models_tenants":
+            raise tenant_not_found(tenant_id) from error
+        raise
+    model = connection.execute(sa.select(models).where(mine).with_for_update()).one()
+    if model.deleted_at is not None:  # its name begins a new life; its numbers go on
+        revived = {"deleted_at": None, "archived_at": None, "model_type": draft.model_type}
+        connection.execute(models.update().where(mine).values(**revived))
+    elif model.archived_at is not None:
+        raise _refused(tenant_id, draft, "is archived", "Restore it, or register under another name.")
+    elif model.model_type != draft.model_type:
+        raise _refused(
+            tenant_id,
+            draft,
+            f"is of type {model.model_type!r}, not {draft.model_type!r}",
+            "Register it under another name.",
+        )
+    return model
+
+
+def _refused(tenant_id: TenantId, draft: VersionDraft, what: str, remedy: str) -> ModelSaveError:
+    return ModelSaveError(
+        f"The model {draft.model_id!s} {what}.",
+        remedy=remedy,
+        tenant_id=tenant_id,
+        model_id=draft.model_id,
+        version=draft.version,
+    )
+
+
+def _same_or_conflict(existing: ModelVersion, artifact: StoredArtifact) -> ModelVersion:
+    if existing.servable.digest == artifact.digest:
+        return existing
+    raise ModelVersionConflictError(
+        f"Version {existing.version!s} of {existing.model_id!s} exists with other bytes; versions never change.",
+        remedy="Register under another version, or leave the version out for the next number.",
+        tenant_id=existing.tenant_id,
+        model_id=existing.model_id,
+        version=existing.version,
+    )
+
+
+def _check_parent(connection: Connection, tenant_id: TenantId, draft: VersionDraft) -> None:
+    parent = draft.lineage.parent_version
+    if parent is None:
+        return
+    if find(connection, tenant_id, versions.c.model_id == draft.model_id, versions.c.version == parent) is None:
+        raise InvalidRequestError(
+            f"The parent version {parent!r} of {draft.model_id!s} does not exist.",
+            remedy="Name a version of the same model.",
+            tenant_id=tenant_id,
+            field="parent_version",
+        )
+
+
+def _take_number(connection: Connection, tenant_id: TenantId, draft: VersionDraft, next_number: int) -> int:
+    """The version's number. A caller's own whole number moves the counter, so that it is never given out again."""
+    wanted = draft.version or ""
+    own = int(wanted) if wanted.isascii() and wanted.isdigit() and len(wanted) <= _MAX_COUNTED_DIGITS else 0
+    number = max(int(next_number), own)
+    connection.execute(
+        models.update()
+        .where(models.c.tenant_id == tenant_id, models.c.model_id == draft.model_id)
+        .values(next_number=number + 1)
+    )
+    return number

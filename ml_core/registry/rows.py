@@ -1,0 +1,104 @@
+"""Rows of the version table as values, and values as rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from ml_core.database.tables import models, versions
+from ml_core.domain.signature import Signature
+from ml_core.domain.version import Lineage, ModelVersion, SelfTest, ServableVersion, VersionDraft
+from ml_core.ids import Digest, ModelId, TenantId, VersionId, VersionRef
+
+if TYPE_CHECKING:
+    AnyRow = sa.Row[*tuple[Any, ...]]
+    AnySelect = sa.Select[*tuple[Any, ...]]
+
+# What serving needs of a version; with ``models`` joined for the type.
+SERVABLE_COLUMNS = (
+    versions.c.tenant_id,
+    versions.c.model_id,
+    versions.c.version,
+    models.c.model_type,
+    versions.c.digest,
+    versions.c.size_bytes,
+    versions.c.format,
+    versions.c.signature,
+    versions.c.self_test,
+)
+VERSION_COLUMNS = (
+    *SERVABLE_COLUMNS,
+    versions.c.metrics,
+    versions.c.hyperparameters,
+    versions.c.metadata,
+    versions.c.run_id,
+    versions.c.dataset_digest,
+    versions.c.parent_version,
+    versions.c.code_commit,
+    versions.c.libraries,
+    versions.c.created_at,
+    versions.c.created_by,
+    versions.c.archived_at,
+)
+
+VERSIONS_WITH_MODEL = versions.join(
+    models, sa.and_(models.c.tenant_id == versions.c.tenant_id, models.c.model_id == versions.c.model_id)
+)
+
+
+def servable_from(row: AnyRow) -> ServableVersion:
+    """What serving needs, from a row of ``SERVABLE_COLUMNS``."""
+    return ServableVersion(
+        ref=VersionRef(TenantId(row.tenant_id), ModelId(row.model_id), VersionId(row.version)),
+        model_type=row.model_type,
+        digest=Digest(row.digest),
+        size_bytes=row.size_bytes,
+        format=row.format,
+        signature=Signature.from_json(row.signature),
+        self_test=SelfTest.from_json(row.self_test),
+    )
+
+
+def version_from(row: AnyRow) -> ModelVersion:
+    """A version, from a row of ``VERSION_COLUMNS``."""
+    return ModelVersion(
+        servable=servable_from(row),
+        metrics=row.metrics,
+        hyperparameters=row.hyperparameters,
+        metadata=row.metadata,
+        lineage=Lineage(row.run_id, row.dataset_digest, row.parent_version, row.code_commit, row.libraries),
+        created_at=row.created_at,
+        created_by=row.created_by,
+        archived_at=row.archived_at,
+    )
+
+
+def draft_values(draft: VersionDraft) -> dict[str, Any]:
+    """The columns that come from the caller's draft."""
+    lineage = draft.lineage
+    return {
+        "signature": draft.signature.to_json(),
+        "self_test": draft.self_test.to_json(),
+        "metrics": {split: _finite(values) for split, values in draft.metrics.items()},
+        "hyperparameters": dict(draft.hyperparameters),
+        "metadata": dict(draft.metadata),
+        "run_id": lineage.run_id,
+        "dataset_digest": lineage.dataset_digest,
+        "parent_version": lineage.parent_version,
+        "code_commit": lineage.code_commit,
+        "libraries": dict(lineage.libraries),
+    }
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float]:
+    """A metric that is not a number, such as r2 of one row, is left out: it must not fail a finished training."""
+    return {name: float(value) for name, value in values.items() if math.isfinite(value)}
+
+
+def refusal(error: sa.exc.IntegrityError) -> str | None:
+    """The name of the constraint that an integrity error is about."""
+    diagnosis = getattr(error.orig, "diag", None)
+    return getattr(diagnosis, "constraint_name", None)

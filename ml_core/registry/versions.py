@@ -1,0 +1,220 @@
+"""Versions of a tenant's models: registered once, read, annotated, hidden and deleted, never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine import Connection
+
+from ml_core.database.connection import DatabaseConnection
+from ml_core.database.tables import models, versions
+from ml_core.domain.version import ModelVersion, StoredArtifact, VersionDraft
+from ml_core.exceptions import ModelSaveError, VersionInUseError
+from ml_core.ids import Digest, ModelId, TenantId, VersionId
+from ml_core.registry import registration
+from ml_core.registry.missing import model_not_found
+from ml_core.registry.models import ModelRepository, ModelSummary, lock_model, refuse_if_served
+from ml_core.registry.rows import VERSION_COLUMNS, VERSIONS_WITH_MODEL, version_from
+
+
+class VersionRepository:
+    """The versions of one tenant."""
+
+    def __init__(self, db: DatabaseConnection, tenant_id: TenantId) -> None:
+        self._db = db
+        self._tenant_id = tenant_id
+
+    def register(self, draft: VersionDraft, artifact: StoredArtifact, actor: str) -> ModelVersion:
+        """Register a version of bytes that are in the artifact store.
+
+        Registering the same version with the same bytes again returns what is there.
+
+        Args:
+            draft: What the caller brings. Without a version it gets the model's next number. Metrics that are not
+                finite numbers are left out.
+            artifact: What the store computed of the bytes.
+            actor: Who registers it.
+
+        Raises:
+            ModelVersionConflictError: The version exists with other bytes.
+            ModelSaveError: The model is of another type, or is archived.
+            TenantNotFoundError: There is no such tenant.
+            InvalidRequestError: A value can't be stored, or the parent version does not exist.
+        """
+        with self._db.tenant(self._tenant_id) as connection:
+            return registration.register(connection, self._tenant_id, draft, artifact, actor)
+
+    def get(self, model_id: ModelId, version: VersionId | None = None) -> ModelVersion:
+        """A version by name, archived ones too; without a name the newest that is not archived.
+
+        Raises:
+            ModelNotFoundError: There is no such version.
+        """
+        conditions = [versions.c.model_id == model_id]
+        if version is None:
+            conditions += [versions.c.archived_at.is_(None), models.c.archived_at.is_(None)]
+        else:
+            conditions.append(versions.c.version == version)
+        with self._db.tenant(self._tenant_id) as connection:
+            found = registration.find(connection, self._tenant_id, *conditions)
+        if found is None:
+            raise model_not_found(self._tenant_id, model_id, version)
+        return found
+
+    def list(
+        self,
+        model_id: ModelId,
+        *,
+        include_archived: bool = False,
+        limit: int | None = None,
+        before: VersionId | None = None,
+    ) -> Sequence[ModelVersion]:
+        """A model's versions, newest first; none if there is no such model.
+
+        Args:
+            model_id: The model.
+            include_archived: Archived ones too.
+            limit: At most so many.
+            before: Only versions registered before this one: the last of the page before.
+        """
+        mine = sa.and_(versions.c.tenant_id == self._tenant_id, versions.c.model_id == model_id)
+        statement = sa.select(*VERSION_COLUMNS).select_from(VERSIONS_WITH_MODEL).where(mine)
+        if not include_archived:
+            statement = statement.where(versions.c.archived_at.is_(None), models.c.archived_at.is_(None))
+        if before is not None:
+            other = versions.alias()
+            bound = sa.select(other.c.number).where(
+                other.c.tenant_id == self._tenant_id, other.c.model_id == model_id, other.c.version == before
+            )
+            statement = statement.where(versions.c.number < bound.scalar_subquery())
+        statement = statement.order_by(versions.c.number.desc()).limit(limit)
+        with self._db.tenant(self._tenant_id) as connection:
+            return [version_from(row) for row in connection.execute(statement)]
+
+    def list_models(self, *, limit: int | None = None, after: ModelId | None = None) -> Sequence[ModelSummary]:
+        """The tenant's models by name, see ``ModelRepository.list``."""
+        return ModelRepository(self._db, self._tenant_id).list(limit=limit, after=after)
+
+    def find_by_digest(self, digest: Digest, model_id: ModelId | None = None) -> ModelVersion | None:
+        """The newest version with these bytes, of one model or of any of the tenant's."""
+        conditions = [versions.c.digest == digest]
+        if model_id is not None:
+            conditions.append(versions.c.model_id == model_id)
+        with self._db.tenant(self._tenant_id) as connection:
+            return registration.find(connection, self._tenant_id, *conditions)
+
+    def children(self, model_id: ModelId, version: VersionId) -> Sequence[VersionId]:
+        """The versions that name this one as their parent, oldest first."""
+        with self._db.tenant(self._tenant_id) as connection:
+            return self._children(connection, model_id, version)
+
+    def update_metadata(
+        self, model_id: ModelId, metadata: Mapping[str, Any], version: VersionId | None = None
+    ) -> ModelVersion:
+        """Merge notes into a version's metadata; a key that is there is replaced.
+
+        Raises:
+            ModelNotFoundError: There is no such version.
+            InvalidRequestError: A value has no JSON form.
+        """
+        name = self.get(model_id, version).version
+        merged = versions.c.metadata.op("||")(sa.literal(dict(metadata), JSONB))
+        with self._db.tenant(self._tenant_id) as connection:
+            connection.execute(versions.update().where(self._is(model_id, name)).values(metadata=merged))
+        return self.get(model_id, name)
+
+    def archive(self, model_id: ModelId, version: VersionId) -> None:
+        """Hide a version; archiving it again changes nothing.
+
+        Raises:
+            ModelNotFoundError: There is no such version.
+            VersionInUseError: An environment points to it.
+        """
+        kept = sa.func.coalesce(versions.c.archived_at, sa.func.now())
+        with self._db.tenant(self._tenant_id) as connection:
+            lock_model(connection, self._tenant_id, model_id)
+            refuse_if_served(connection, self._tenant_id, model_id, version)
+            self._set_archived(connection, model_id, version, kept)
+
+    def restore(self, model_id: ModelId, version: VersionId) -> None:
+        """Show an archived version again; restoring one that is not archived changes nothing.
+
+        Raises:
+            ModelNotFoundError: There is no such version.
+        """
+        with self._db.tenant(self._tenant_id) as connection:
+            lock_model(connection, self._tenant_id, model_id)
+            self._set_archived(connection, model_id, version, None)
+
+    def delete(self, model_id: ModelId, version: VersionId) -> Digest:
+        """Delete a version that nothing needs.
+
+        Returns:
+            Its digest, for whoever keeps the bytes.
+
+        Raises:
+            ModelNotFoundError: There is no such version.
+            VersionInUseError: An environment points to it, or another version was made from it.
+        """
+        with self._db.tenant(self._tenant_id) as connection:
+            lock_model(connection, self._tenant_id, model_id)
+            refuse_if_served(connection, self._tenant_id, model_id, version)
+            if children := self._children(connection, model_id, version):
+                raise VersionInUseError(
+                    f"Version {version!s} of {model_id!s} is the parent of {', '.join(children)}.",
+                    remedy="Delete those first, or archive this one.",
+                    tenant_id=self._tenant_id,
+                    model_id=model_id,
+                    version=version,
+                    used_by=[str(child) for child in children],
+                )
+            return self._delete(connection, model_id, version)
+
+    @contextmanager
+    def claim_bytes(self, digest: Digest) -> Iterator[bool]:
+        """Whether no version has these bytes, which stays so until the block ends: then they may be removed."""
+        with self._db.tenant(self._tenant_id) as connection:
+            registration.lock_digest(connection, self._tenant_id, digest, shared=False)
+            yield registration.find(connection, self._tenant_id, versions.c.digest == digest) is None
+
+    def _delete(self, connection: Connection, model_id: ModelId, version: VersionId) -> Digest:
+        statement = versions.delete().where(self._is(model_id, version)).returning(versions.c.digest)
+        try:
+            digest = connection.scalar(statement)
+        except sa.exc.IntegrityError as error:  # promoted a moment ago
+            raise ModelSaveError(
+                f"Version {version!s} of {model_id!s} was promoted meanwhile.",
+                remedy="Look at the model's environments.",
+                tenant_id=self._tenant_id,
+                model_id=model_id,
+                version=version,
+            ) from error
+        if digest is None:
+            raise model_not_found(self._tenant_id, model_id, version)
+        return Digest(digest)
+
+    def _children(self, connection: Connection, model_id: ModelId, version: VersionId) -> Sequence[VersionId]:
+        statement = (
+            sa.select(versions.c.version)
+            .where(
+                versions.c.tenant_id == self._tenant_id,
+                versions.c.model_id == model_id,
+                versions.c.parent_version == version,
+            )
+            .order_by(versions.c.number)
+        )
+        return [VersionId(name) for name in connection.scalars(statement)]
+
+    def _set_archived(self, connection: Connection, model_id: ModelId, version: VersionId, at: Any) -> None:
+        changed = connection.execute(versions.update().where(self._is(model_id, version)).values(archived_at=at))
+        if changed.rowcount == 0:
+            raise model_not_found(self._tenant_id, model_id, version)
+
+    def _is(self, model_id: ModelId, version: VersionId) -> sa.ColumnElement[bool]:
+        return sa.and_(
+            versions.c.tenant_id == self._tenant_id, versions.c.model_id == model_id, versions.c.version == version
+        )

@@ -1,0 +1,205 @@
+"""``fit_model``: the whole of a training that happens in this process and touches nothing outside of it."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sklearn import base
+from sklearn.pipeline import Pipeline
+
+from ml_core.data.kinds import InferredColumn
+from ml_core.data.processor import DataProcessor
+from ml_core.domain.columns import ColumnKind
+from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
+from ml_core.domain.version import SelfTest
+from ml_core.exceptions import TrainingError
+from ml_core.ids import ModelId
+from ml_core.models.loading import labels_to_json
+from ml_core.models.model_factory import ModelFactory, takes_sparse
+from ml_core.training.baseline import baseline
+from ml_core.training.metrics import Metrics, evaluate
+from ml_core.training.provenance import code_commit, library_versions
+from ml_core.training.request import TrainingRequest
+from ml_core.training.self_test import record_self_test
+from ml_core.training.table import Part, TrainingTable, read_training_table
+from ml_core.training.targets import OUTPUTS, infer_model_type, invalid
+
+# For an estimator that takes no sparse matrix, words become a dense one: bounded in features and in bytes.
+_MAX_DENSE_WORDS = 1_000
+_MIN_DENSE_WORDS = 50
+_MAX_DENSE_BYTES = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class FittedModel:
+    """A fitted pipeline with everything that a version records of it.
+
+    Attributes:
+        model_id: The model.
+        model_type: Such as ``classification``.
+        pipeline: Encoder and estimator as one; takes canonical columns or a data frame.
+        signature: What it accepts and answers.
+        self_test: Rows and its answers to them.
+        metrics: ``train`` and ``validation`` → metric → value; the pipeline was fitted on the training part only.
+        baseline: Metric → value of an answer that looks at no column, on the validation rows.
+        hyperparameters: As given.
+        columns: What was inferred of each column of the data.
+        n_rows: ``train`` and ``validation`` → rows.
+        dataset_digest: sha256 of the training data.
+        libraries: Distribution → version.
+        code_commit: Git commit of the working folder, or None.
+        duration_s: Seconds that reading, fitting and measuring took.
+        notes: Sentences for the user: rows left out, a fit that did not converge.
+    """
+
+    model_id: ModelId
+    model_type: str
+    pipeline: Pipeline
+    signature: Signature
+    self_test: SelfTest
+    metrics: Mapping[str, Metrics]
+    baseline: Metrics
+    hyperparameters: Mapping[str, Any]
+    columns: tuple[InferredColumn, ...]
+    n_rows: Mapping[str, int]
+    dataset_digest: str
+    libraries: Mapping[str, str]
+    code_commit: str | None
+    duration_s: float
+    notes: tuple[str, ...]
+
+
+def fit_model(request: TrainingRequest) -> FittedModel:
+    """Check the data, fit a pipeline, measure it on held-out rows and record a self-test.
+
+    The pipeline is fitted on the training part only, so the held-out metrics are those of the very model that is
+    returned.
+
+    Raises:
+        TrainingError: ``stage`` is ``validate`` for data, kinds or hyperparameters that can't train, ``fit`` for an
+            estimator that failed, ``evaluate`` for one that can't answer.
+    """
+    started = time.perf_counter()
+    try:
+        model_type = request.model_type or _inferred_type(request)
+        estimator = ModelFactory.create_model(model_type, dict(request.hyperparameters))
+        output = _output_of(model_type, estimator, request)
+        table = read_training_table(request, output)
+        pipeline, warned = _fit(request, estimator, table)
+        return _measured(request, model_type, output, (pipeline, table), (started, warned))
+    except TrainingError as error:
+        error.__dict__["model_id"] = str(request.model_id)
+        raise
+
+
+def _inferred_type(request: TrainingRequest) -> str:
+    y = request.training_data[1]
+    if y is None:
+        raise invalid("There is no target to infer the model type from.", "Name a model_type, such as clustering.")
+    return infer_model_type(y)
+
+
+def _output_of(model_type: str, estimator: Any, request: TrainingRequest) -> OutputKind:
+    """What a model of this type answers; for a type of the caller's own, what the estimator says it is."""
+    if model_type in OUTPUTS:
+        return OUTPUTS[model_type]
+    for tells, kind in (
+        (base.is_classifier, OutputKind.CLASSES),
+        (base.is_regressor, OutputKind.NUMBER),
+        (base.is_clusterer, OutputKind.CLUSTER),
+        (base.is_outlier_detector, OutputKind.ANOMALY),
+    ):
+        if isinstance(estimator, base.BaseEstimator) and tells(estimator):
+            return kind
+    return OUTPUTS[_inferred_type(request)]
+
+
+def _fit(request: TrainingRequest, estimator: Any, table: TrainingTable) -> tuple[Pipeline, list[str]]:
+    processor = request.processor or DataProcessor()
+    encoding = {} if takes_sparse(estimator) else _dense_encoding(table.inputs, table.train.n_rows)
+    columns = [(column.name, column.kind.value) for column in table.inputs]
+    pipeline = Pipeline([*processor.build_steps(columns, **encoding), ("estimate", estimator)])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            pipeline.fit(table.train.columns, table.train.target)
+        except TrainingError:
+            raise
+        except Exception as error:
+            raise TrainingError.wrap(
+                error, f"Fitting {type(estimator).__name__} failed", remedy="See the cause above.", stage="fit"
+            ) from error
+    return pipeline, sorted({f"{warning.category.__name__}: {warning.message}" for warning in caught})
+
+
+def _dense_encoding(inputs: tuple[InputColumn, ...], n_rows: int) -> dict[str, Any]:
+    texts = sum(column.kind is ColumnKind.TEXT for column in inputs)
+    if not texts:
+        return {}
+    words = min(_MAX_DENSE_WORDS, _MAX_DENSE_BYTES // (8 * n_rows * texts))
+    if words < _MIN_DENSE_WORDS:
+        raise invalid(
+            f"This algorithm takes no sparse matrix, and {n_rows} rows with {texts} text column(s) are too many for a "
+            "dense one.",
+            "Use algorithm=logistic_regression or random_forest.",
+        )
+    return {"dense_text": True, "max_text_features": words}
+
+
+def _measured(
+    request: TrainingRequest,
+    model_type: str,
+    output: OutputKind,
+    fitted: tuple[Pipeline, TrainingTable],
+    timing: tuple[float, list[str]],
+) -> FittedModel:
+    (pipeline, table), (started, warned) = fitted, timing
+    try:
+        signature = Signature(table.inputs, Output(output, _classes(pipeline, output)))
+        metrics = {
+            "train": evaluate(pipeline, table.train.columns, table.train.target, output),
+            "validation": evaluate(pipeline, table.validation.columns, table.validation.target, output),
+        }
+        self_test = record_self_test(pipeline, signature, table.validation)
+    except Exception as error:
+        raise TrainingError.wrap(
+            error, "The fitted model can't answer its own rows", remedy="See the cause above.", stage="evaluate"
+        ) from error
+    return FittedModel(
+        model_id=request.model_id,
+        model_type=model_type,
+        pipeline=pipeline,
+        signature=signature,
+        self_test=self_test,
+        metrics=metrics,
+        baseline=baseline(table.train.target, table.validation.target, output),
+        hyperparameters=dict(request.hyperparameters),
+        columns=table.columns,
+        n_rows={"train": table.train.n_rows, "validation": table.validation.n_rows},
+        dataset_digest=table.digest,
+        libraries=library_versions(),
+        code_commit=code_commit(),
+        duration_s=time.perf_counter() - started,
+        notes=(*table.notes, *_unseen_labels(table.train, table.validation, output), *warned),
+    )
+
+
+def _classes(pipeline: Pipeline, output: OutputKind) -> tuple[Any, ...]:
+    return tuple(labels_to_json(pipeline.steps[-1][1].classes_)) if output is OutputKind.CLASSES else ()
+
+
+def _unseen_labels(train: Part, validation: Part, output: OutputKind) -> list[str]:
+    if output is not OutputKind.CLASSES or train.target is None or validation.target is None:
+        return []
+    seen = set(train.target.tolist())
+    unseen = [label for label in validation.target.tolist() if label not in seen]
+    if not unseen:
+        return []
+    return [
+        f"{len(unseen)} of {validation.n_rows} validation rows have a label that training had not, such as "
+        f"{unseen[0]!r}; they count as wrong."
+    ]

@@ -1,0 +1,148 @@
+"""Metrics of held-out rows, and which way each is better. Every value is a finite float, so JSON can carry it.
+
+Definitions are scikit-learn's (``sklearn.metrics``); a metric that is not defined on the rows given is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import metrics as sk
+
+from ml_core.domain.signature import OutputKind
+
+HIGHER_IS_BETTER: Mapping[str, bool] = {
+    "accuracy": True,
+    "balanced_accuracy": True,
+    "f1_macro": True,
+    "log_loss": False,
+    "roc_auc": True,
+    "r2": True,
+    "mae": False,
+    "rmse": False,
+    "silhouette": True,
+    "davies_bouldin": False,
+    "adjusted_rand": True,
+    "average_precision": True,
+}
+"""Metric → direction. ``anomaly_rate`` and ``clusters`` describe, and are not here."""
+
+Metrics = dict[str, float]
+
+# Rows for the metrics whose cost grows with their square.
+_PAIRWISE_ROWS = 2_000
+
+
+def classification(
+    truth: NDArray[Any],
+    predicted: NDArray[Any],
+    probabilities: NDArray[np.float64] | None,
+    classes: NDArray[Any],
+) -> Metrics:
+    """Gives accuracy, balanced_accuracy, f1_macro; with probabilities log_loss and, for two classes, roc_auc.
+
+    A row whose label was not seen in training counts as wrong. Log loss and ROC AUC are of the other rows, since the
+    model gives such a label no probability.
+
+    Args:
+        truth: ``(n_rows,)`` labels.
+        predicted: ``(n_rows,)`` labels.
+        probabilities: ``(n_rows, n_classes)``, or None.
+        classes: ``(n_classes,)`` the model's classes, sorted.
+    """
+    present = np.unique(truth)
+    recall = [float(np.mean(predicted[truth == label] == label)) for label in present]
+    values = {
+        "accuracy": float(np.mean(truth == predicted)),
+        "balanced_accuracy": float(np.mean(recall)),
+        "f1_macro": float(sk.f1_score(truth, predicted, average="macro", zero_division=0.0)),
+    }
+    known = np.isin(truth, classes)
+    if probabilities is not None and known.any():
+        codes = np.searchsorted(classes, truth[known])
+        right = np.clip(probabilities[known][np.arange(len(codes)), codes], np.finfo(np.float64).eps, 1.0)
+        values["log_loss"] = float(-np.log(right).mean())
+        if len(classes) == 2 and len(np.unique(codes)) == 2:
+            values["roc_auc"] = float(sk.roc_auc_score(codes, probabilities[known][:, 1]))
+    return _finite(values)
+
+
+def regression(truth: NDArray[np.float64], predicted: NDArray[np.float64]) -> Metrics:
+    """Gives r2 (left out where the truth is constant), mae and rmse, the last two in the target's unit."""
+    error = truth - predicted
+    values = {"mae": float(np.abs(error).mean()), "rmse": float(np.sqrt(np.square(error).mean()))}
+    spread = float(np.square(truth - truth.mean()).sum())
+    if spread > 0:
+        values["r2"] = 1.0 - float(np.square(error).sum()) / spread
+    return _finite(values)
+
+
+def clustering(features: Any, clusters: NDArray[Any], truth: NDArray[Any] | None) -> Metrics:
+    """Gives clusters (found on these rows), silhouette and davies_bouldin; adjusted_rand where labels are known.
+
+    Args:
+        features: ``(n_rows, n_features)`` encoded rows, dense or sparse.
+        clusters: ``(n_rows,)`` cluster numbers.
+        truth: ``(n_rows,)`` labels, or None.
+    """
+    values: Metrics = {"clusters": float(len(np.unique(clusters)))}
+    step = max(1, math.ceil(len(clusters) / _PAIRWISE_ROWS))
+    sample, labels = features[::step], clusters[::step]
+    if 1 < len(np.unique(labels)) < len(labels):
+        values["silhouette"] = float(sk.silhouette_score(sample, labels))
+        dense = sample.toarray() if hasattr(sample, "toarray") else sample
+        values["davies_bouldin"] = float(sk.davies_bouldin_score(dense, labels))
+    if truth is not None:
+        values["adjusted_rand"] = float(sk.adjusted_rand_score(truth, clusters))
+    return _finite(values)
+
+
+def anomalies(predicted: NDArray[Any], normality: NDArray[np.float64], truth: NDArray[Any] | None) -> Metrics:
+    """Gives anomaly_rate; with a two-valued truth, whose rarer value is the anomaly, roc_auc and average_precision.
+
+    Args:
+        predicted: ``(n_rows,)`` -1 for an anomaly, else 1.
+        normality: ``(n_rows,)`` higher is more normal.
+        truth: ``(n_rows,)`` labels, or None.
+    """
+    values: Metrics = {"anomaly_rate": float(np.mean(predicted == -1))}
+    labels, counts = np.unique(truth, return_counts=True) if truth is not None else (np.array([]), np.array([]))
+    if len(labels) == 2 and truth is not None:
+        is_anomaly = truth == labels[counts.argmin()]
+        values["roc_auc"] = float(sk.roc_auc_score(is_anomaly, -normality))
+        values["average_precision"] = float(sk.average_precision_score(is_anomaly, -normality))
+    return _finite(values)
+
+
+def evaluate(pipeline: Any, columns: Any, truth: NDArray[Any] | None, output: OutputKind) -> Metrics:
+    """The metrics that fit a pipeline's output.
+
+    Args:
+        pipeline: Fitted; its first step encodes, its last one estimates.
+        columns: Canonical columns of the rows.
+        truth: ``(n_rows,)`` labels or numbers; None for clustering and anomaly detection without them.
+        output: What the pipeline answers.
+    """
+    estimator = pipeline.steps[-1][1]
+    features = columns
+    for _, step in pipeline.steps[:-1]:
+        features = step.transform(features)
+    predicted = np.asarray(estimator.predict(features))
+    if output is OutputKind.CLASSES and truth is not None:
+        probabilities = estimator.predict_proba(features) if hasattr(estimator, "predict_proba") else None
+        return classification(truth, predicted, probabilities, np.asarray(estimator.classes_))
+    if output is OutputKind.NUMBER and truth is not None:
+        return regression(truth, predicted)
+    if output is OutputKind.CLUSTER:
+        return clustering(features, predicted, truth)
+    if output is OutputKind.ANOMALY and hasattr(estimator, "decision_function"):
+        return anomalies(predicted, np.asarray(estimator.decision_function(features)), truth)
+    return {}
+
+
+def _finite(values: Metrics) -> Metrics:
+    return {name: value for name, value in values.items() if math.isfinite(value)}

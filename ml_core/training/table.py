@@ -1,0 +1,175 @@
+"""From a request to two checked tables: rows to train on, rows to measure on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ml_core.data.canonical import columns_from_frame
+from ml_core.data.frames import as_frame
+from ml_core.data.kinds import InferredColumn, infer_columns
+from ml_core.domain.columns import Columns, take
+from ml_core.domain.signature import InputColumn, OutputKind
+from ml_core.exceptions import DataProcessingError, SignatureMismatchError, TrainingError
+from ml_core.training.provenance import dataset_digest
+from ml_core.training.request import TrainingRequest
+from ml_core.training.split import hold_out
+from ml_core.training.targets import (
+    Target,
+    as_numbers,
+    check_class_sizes,
+    check_classes,
+    invalid,
+    read_target,
+    whole_numbers_as_ints,
+)
+
+# With fewer, two are held out at most, and a score of two rows says nothing.
+MIN_ROWS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows of one purpose: canonical columns and ``(n_rows,)`` targets, None without."""
+
+    columns: Columns
+    target: NDArray[Any] | None
+    n_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingTable:
+    """A request's data, checked and canonical.
+
+    Attributes:
+        columns: What was inferred of every column of the training data.
+        inputs: The columns that are used.
+        train: Rows to fit on.
+        validation: Rows to measure on; none of them is in ``train`` unless the caller gave them so.
+        digest: Of the training data.
+        notes: Sentences for the user on what was done to the data.
+    """
+
+    columns: tuple[InferredColumn, ...]
+    inputs: tuple[InputColumn, ...]
+    train: Part
+    validation: Part
+    digest: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Raw:
+    frame: pd.DataFrame
+    target: Target | None
+
+
+def read_training_table(request: TrainingRequest, output: OutputKind) -> TrainingTable:
+    """Read, check and divide a request's data.
+
+    Raises:
+        TrainingError: The data can't train; ``stage`` is ``validate`` and ``column`` the offending one.
+    """
+    notes: list[str] = []
+    raw = _read(request.training_data, output, notes, "training")
+    if raw.target is not None and output is OutputKind.CLASSES:
+        check_classes(raw.target)
+    given = None
+    if request.validation_data is not None:
+        given = _read(request.validation_data, output, notes, "validation")
+        _check_same_type(raw.target, given.target)
+    elif raw.target is not None and output is OutputKind.CLASSES:
+        check_class_sizes(raw.target)
+    try:
+        columns = infer_columns(raw.frame, kinds=request.kinds)
+        inputs = tuple(_widened(column, given) for column in columns if column.used)
+        train = _part(raw, inputs)
+        validation = None if given is None else _part(given, inputs)
+    except (DataProcessingError, SignatureMismatchError) as error:
+        raise TrainingError(
+            error.message,
+            remedy=error.remedy,
+            stage="validate",
+            column=error.attributes().get("column"),
+            details=error.details,
+        ) from error
+    digest = dataset_digest(raw.frame, train.target)
+    if validation is None:
+        train, validation = _divide(train, output)
+    return TrainingTable(columns, inputs, train, validation, digest, tuple(notes))
+
+
+def _read(data: tuple[Any, Any], output: OutputKind, notes: list[str], what: str) -> _Raw:
+    try:
+        X, y = data
+    except (TypeError, ValueError):
+        raise invalid(f"The {what} data is not a pair (X, y).", "Give a table and one target value a row.") from None
+    frame = _frame(X)
+    if not len(frame):
+        raise invalid(f"The {what} data has no rows.", "Give at least ten." if what == "training" else "Give some.")
+    target = None
+    if y is not None:
+        target = read_target(y, len(frame))
+        target = as_numbers(target) if output is OutputKind.NUMBER else whole_numbers_as_ints(target)
+        if dropped := int((~target.kept).sum()):
+            notes.append(f"{dropped} of {len(frame)} {what} rows have no target and were left out.")
+            frame = frame.loc[target.kept]
+    elif output in (OutputKind.CLASSES, OutputKind.NUMBER):
+        raise invalid(f"The {what} data has no target.", "Give one value a row as the second of the pair (X, y).")
+    if what == "training" and len(frame) < MIN_ROWS:
+        raise invalid(
+            f"There are {len(frame)} rows to train on, fewer than {MIN_ROWS}.", "Add rows: so few prove nothing."
+        )
+    return _Raw(frame, target)
+
+
+def _frame(X: Any) -> pd.DataFrame:
+    if isinstance(X, np.ndarray) and X.ndim == 2:
+        X = pd.DataFrame(X, columns=[f"x{index}" for index in range(X.shape[1])])
+    try:
+        return as_frame(X.to_frame() if isinstance(X, pd.Series) else X).reset_index(drop=True)
+    except DataProcessingError as error:
+        raise invalid(error.message, error.remedy or "") from error
+
+
+def _check_same_type(train: Target | None, validation: Target | None) -> None:
+    if train is None or validation is None:
+        return
+    kinds = (train.values.dtype.kind, validation.values.dtype.kind)
+    if kinds[0] != kinds[1] and not set(kinds) <= {"i", "f"}:
+        raise invalid(
+            f"The target is {train.values.dtype.name} in the training data and {validation.values.dtype.name} in the "
+            "validation data.",
+            "Give both in one type.",
+            train.column,
+        )
+
+
+def _widened(column: InferredColumn, given: _Raw | None) -> InputColumn:
+    """The input column; it may also be null if the caller's validation rows have it missing."""
+    found = column.to_input()
+    if given is None or found.nullable:
+        return found
+    names = [str(name) for name in given.frame.columns]
+    missing = found.name not in names or bool(given.frame.iloc[:, names.index(found.name)].isna().any())
+    return replace(found, nullable=missing)
+
+
+def _part(raw: _Raw, inputs: tuple[InputColumn, ...]) -> Part:
+    target = None if raw.target is None else raw.target.values
+    return Part(columns_from_frame(raw.frame, inputs), target, len(raw.frame))
+
+
+def _divide(part: Part, output: OutputKind) -> tuple[Part, Part]:
+    labels = part.target if output is OutputKind.CLASSES else None
+    train, held_out = (_rows(part, rows) for rows in hold_out(part.n_rows, labels))
+    return train, held_out
+
+
+def _rows(part: Part, rows: NDArray[np.intp]) -> Part:
+    target = None if part.target is None else part.target[rows]
+    return Part(take(part.columns, rows), target, len(rows))

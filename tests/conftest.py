@@ -1,0 +1,40 @@
+"""Fixtures for every folder: one platform for the whole session, started when a test first asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from support.tables import measures, split_target, tickets
+
+if TYPE_CHECKING:
+    from support.running_platform import RunningPlatform, TestTenant
+
+
+@pytest.fixture(scope="session")
+def platform() -> Iterator[RunningPlatform]:
+    """A real platform: embedded Postgres, a local Ray, two replicas behind the ingress."""
+    # Imported late: unit tests need none of it.
+    from support.running_platform import running_platform
+
+    with running_platform() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def acme(platform: RunningPlatform) -> TestTenant:
+    """A tenant that serves ``tickets``: text, dates, categories, numbers, missing values."""
+    tenant = platform.tenant("acme")
+    version = tenant.train("tickets", split_target(tickets(), "category"), algorithm="logistic_regression")
+    tenant.promote("tickets", version, wait_for=tickets(1).drop(columns=["category"]).iloc[0].dropna().to_dict())
+    return tenant
+
+
+@pytest.fixture(scope="session")
+def globex(platform: RunningPlatform) -> TestTenant:
+    """A tenant that serves ``measures``: twelve numbers, a forest."""
+    tenant = platform.tenant("globex")
+    data = split_target(measures(), "outcome")
+    tenant.promote("measures", tenant.train("measures", data), wait_for=data[0].iloc[0].to_dict())
+    return tenant

@@ -1,0 +1,184 @@
+"""Bad input on the command line: one clear message with the remedy, exit code 1, nothing half-written."""
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from support.tables import measures, tickets
+
+from ml_core.models.store import ArtifactStore
+
+
+def one_class(frame):
+    return frame.assign(outcome="yes")
+
+
+def all_missing(frame):
+    return frame.assign(empty=np.nan)
+
+
+def mixed(frame):
+    values = [str(n) for n in range(len(frame))]
+    values[3], values[17] = "unknown", "see notes"
+    return frame.assign(amount=values)
+
+
+BAD_TABLES = {
+    "no target column": (lambda f: f.drop(columns=["outcome"]), ["outcome", "m0"]),
+    "one class": (one_class, ["outcome", "one class"]),
+    "zero rows": (lambda f: f.head(0), ["no rows"]),
+    "an all-missing column": (all_missing, ["empty", "--ignore empty"]),
+    "five rows": (lambda f: f.head(5), ["5 rows"]),
+    "mixed types": (mixed, ["amount", "--kind amount=category"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TABLES)
+def test_a_table_that_can_not_train_is_explained(mlcore, tenant, tmp_path, name):
+    """The message names the column or count, and what to do; no version and no artifact is left."""
+    change, expected = BAD_TABLES[name]
+    file = tmp_path / "data.csv"
+    change(measures()).to_csv(file, index=False)
+    result = mlcore("train", file, "-t", tenant, "-m", "m", "--target", "outcome")
+    assert result.code == 1
+    assert "Traceback" not in result.err
+    for text in expected:
+        assert text in result.err, result.err
+    assert nothing_written(mlcore, tenant)
+
+
+def nothing_written(mlcore, tenant):
+    files = [path for path in (Path(os.environ["MLCORE_HOME"]) / "artifacts" / tenant).rglob("*") if path.is_file()]
+    return mlcore("models", "list", "-t", tenant, "--json").json == [] and files == []
+
+
+def test_a_wide_table_trains(mlcore, tenant, tmp_path):
+    """Two hundred columns are no reason to refuse."""
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame(random.normal(size=(60, 199)), columns=[f"c{i}" for i in range(199)])
+    frame["outcome"] = np.where(frame["c0"] > 0, "yes", "no")
+    file = tmp_path / "wide.csv"
+    frame.to_csv(file, index=False)
+    result = mlcore("train", file, "-t", tenant, "-m", "wide", "--target", "outcome", "--json")
+    assert result.code == 0, result.err
+    assert len(result.json["columns"]) == 199
+
+
+def test_a_file_in_another_encoding_is_explained_and_then_read(mlcore, tenant, tmp_path):
+    """The message names the option; with the option the file trains."""
+    file = tmp_path / "latin.csv"
+    frame = tickets()
+    frame["priority"] = "größer"
+    file.write_bytes(frame.to_csv(index=False).encode("latin-1"))
+    common = ("train", file, "-t", tenant, "-m", "m", "--target", "category")
+    refused = mlcore(*common)
+    assert refused.code == 1
+    assert "--encoding" in refused.err
+    assert mlcore(*common, "--encoding", "latin-1").code == 0
+
+
+@pytest.mark.parametrize("name", ["../evil", "Tickets", "x" * 300, "tickëts", "", "a/b"])
+def test_a_bad_model_name_is_refused(mlcore, tenant, tmp_path, name):
+    """Before anything is read or written; the message has the rule."""
+    file = tmp_path / "data.csv"
+    measures().to_csv(file, index=False)
+    result = mlcore("train", file, "-t", tenant, "-m", name, "--target", "outcome")
+    assert result.code == 1
+    assert "beginning with a letter" in result.err
+    assert len(result.err) < 400
+    assert nothing_written(mlcore, tenant)
+
+
+@pytest.mark.parametrize("name", ["../evil", "Acme", "x" * 300, "acmé", ""])
+def test_a_bad_tenant_name_is_refused(mlcore, name):
+    """The same for tenants."""
+    result = mlcore("tenants", "create", name)
+    assert result.code == 1
+    assert "beginning with a letter" in result.err
+
+
+def test_an_unknown_tenant_is_not_made_by_mistake(mlcore, tmp_path):
+    """A misspelt tenant must not become a new one."""
+    file = tmp_path / "data.csv"
+    measures().to_csv(file, index=False)
+    result = mlcore("train", file, "-t", "acmee", "-m", "m", "--target", "outcome")
+    assert result.code == 1
+    assert "mlcore tenants create acmee" in result.err
+
+
+def test_an_unknown_hyperparameter_names_the_nearest(mlcore, tenant, tmp_path):
+    """A misspelling is corrected, not ignored."""
+    file = tmp_path / "data.csv"
+    measures().to_csv(file, index=False)
+    result = mlcore("train", file, "-t", tenant, "-m", "m", "--target", "outcome", "-p", "max_dept=3")
+    assert result.code == 1
+    assert "max_depth" in result.err
+
+
+def test_a_full_disk_leaves_nothing(mlcore, tenant, tmp_path, monkeypatch):
+    """No space left while the artifact is written: a clear error, no version, no temporary file."""
+    file = tmp_path / "data.csv"
+    measures().to_csv(file, index=False)
+
+    def no_space(_descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", no_space)
+        result = mlcore("train", file, "-t", tenant, "-m", "m", "--target", "outcome")
+    assert result.code == 1
+    assert "space" in result.err.lower()
+    assert nothing_written(mlcore, tenant)
+
+
+def test_a_flipped_byte_is_not_loaded(mlcore, tenant, tmp_path, cli_home):
+    """The digest is checked before anything is parsed."""
+    from ml_core.ids import Digest, TenantId
+
+    file = tmp_path / "data.csv"
+    measures().to_csv(file, index=False)
+    mlcore("train", file, "-t", tenant, "-m", "m", "--target", "outcome")
+    (version,) = mlcore("versions", "list", "-t", tenant, "-m", "m", "--json").json
+    path = ArtifactStore(cli_home / "artifacts").path(TenantId(tenant), Digest(version["digest"]))
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(bytes(data))
+    result = mlcore("predict", "-t", tenant, "-m", "m", "--file", file)
+    assert result.code == 1
+    assert "sha256" in result.err.lower() or "digest" in result.err.lower()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["predict", "-t", "T", "-m", "m"], "--row"),
+        (["predict", "-t", "T", "-m", "m", "--row", "{'a': 1}"], "not JSON"),
+        (["predict", "-t", "T", "-m", "nothing", "--row", "{}"], "nothing"),
+        (["promote", "-t", "T", "-m", "nothing", "-v", "1"], "nothing"),
+        (["rollback", "-t", "T", "-m", "nothing"], "nothing"),
+        (["keys", "revoke", "0000", "-t", "T"], "keys"),
+        (["train", "missing.csv", "-t", "T", "-m", "m", "--target", "y"], "missing.csv"),
+        (["train", "x.csv", "-t", "T", "-m", "m", "--target", "y", "-p", "depth"], "name=value"),
+        (["train", "x.csv", "-t", "T", "-m", "m", "--target", "y", "-k", "a=zip"], "category"),
+    ],
+)
+def test_wrong_use_is_explained(mlcore, tenant, arguments, expected):
+    """Each says what was wrong, in one message, without a traceback."""
+    result = mlcore(*[tenant if argument == "T" else argument for argument in arguments])
+    assert result.code == 1
+    assert expected in result.err
+    assert "Traceback" not in result.err
+
+
+def test_errors_are_json_for_programs(mlcore):
+    """With --json the one error shape, on standard error."""
+    import json
+
+    result = mlcore("models", "list", "-t", "Nope", "--json")
+    assert result.code == 1
+    error = json.loads(result.err)["error"]
+    assert error["code"] == "invalid_name"

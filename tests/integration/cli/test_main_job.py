@@ -1,0 +1,139 @@
+"""The main job on the command line: a file in, a version out, a prediction."""
+
+import pytest
+from support.tables import measures, tickets
+
+
+@pytest.fixture
+def trained(mlcore, tenant, tmp_path):
+    """A tenant with one version of ``tickets``, trained from a CSV file."""
+    file = tmp_path / "tickets.csv"
+    tickets().to_csv(file, index=False)
+    result = mlcore(
+        "train",
+        file,
+        "-t",
+        tenant,
+        "-m",
+        "tickets",
+        "--target",
+        "category",
+        "-p",
+        "algorithm=logistic_regression",
+        "--json",
+    )
+    assert result.code == 0, result.err
+    return tenant, result.json, file
+
+
+def test_training_says_what_it_inferred(mlcore, tenant, tmp_path):
+    """Each column's kind with a reason, and the held-out quality beside the baseline."""
+    file = tmp_path / "tickets.csv"
+    tickets().to_csv(file, index=False)
+    result = mlcore("train", file, "-t", tenant, "-m", "tickets", "--target", "category")
+    assert result.code == 0, result.err
+    lines = {line.split()[0]: line for line in result.out.splitlines() if line.strip()}
+    kinds = {
+        "subject": "text",
+        "opened": "datetime",
+        "priority": "category",
+        "minutes_open": "number",
+        "is_paying": "boolean",
+    }
+    for column, kind in kinds.items():
+        assert kind in lines[column], lines[column]
+    assert "baseline" in result.out
+    assert f"mlcore promote --tenant {tenant} --model tickets --version 1" in result.out
+
+
+def test_the_model_beats_the_baseline(trained):
+    """The subject decides the category, so nearly every held-out row is right."""
+    _, result, _ = trained
+    assert result["metrics"]["validation"]["accuracy"] > 0.95
+    assert result["baseline"]["accuracy"] < 0.6
+
+
+def test_a_parquet_file_gives_the_same_kinds(mlcore, tenant, tmp_path):
+    """The format of the file does not change what is inferred."""
+    frame = tickets()
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame.to_parquet(tmp_path / "t.parquet", index=False)
+    kinds = [
+        {
+            c["name"]: c["kind"]
+            for c in mlcore("train", tmp_path / name, "-t", tenant, "-m", "m", "--target", "category", "--json").json[
+                "columns"
+            ]
+        }
+        for name in ("t.csv", "t.parquet")
+    ]
+    assert kinds[0] == kinds[1]
+
+
+def test_predictions_of_rows_and_files(mlcore, trained):
+    """A row as JSON, and the training file itself: the target column in it is ignored."""
+    tenant, _, file = trained
+    row = '{"subject": "I was charged twice this month since noon", "is_paying": true, "opened": "2026-03-01"}'
+    assert mlcore("predict", "-t", tenant, "-m", "tickets", "--row", row).out.strip() == "billing"
+    result = mlcore("predict", "-t", tenant, "-m", "tickets", "--file", file, "--proba", "--json").json
+    right = [p == c for p, c in zip(result["predictions"], tickets()["category"], strict=True)]
+    assert sum(right) / len(right) > 0.95
+    assert all(abs(sum(row.values()) - 1) < 1e-9 for row in result["probabilities"])
+
+
+def test_promote_and_rollback(mlcore, trained):
+    """The pointer moves, and back; lists show where it stands."""
+    tenant, _, file = trained
+    common = ("-t", tenant, "-m", "tickets")
+    assert mlcore("train", file, *common, "--target", "category", "--version", "2.0.0").code == 0
+    assert mlcore("promote", *common, "-v", "1", "--json").json["generation"] == 1
+    assert mlcore("promote", *common, "-v", "2.0.0", "--json").json["generation"] == 2
+    versions = {v["version"]: v["environments"] for v in mlcore("versions", "list", *common, "--json").json}
+    assert versions == {"1": [], "2.0.0": ["production"]}
+    assert mlcore("rollback", *common, "--json").json["version"] == "1"
+    (model,) = mlcore("models", "list", "-t", tenant, "--json").json
+    assert (model["model_id"], model["versions"]) == ("tickets", 2)
+
+
+def test_a_lost_race_is_told(mlcore, trained):
+    """Who expected another generation is told where the pointer stands and who moved it."""
+    tenant, _, _ = trained
+    common = ("-t", tenant, "-m", "tickets", "-v", "1")
+    assert mlcore("promote", *common).code == 0
+    result = mlcore("promote", *common, "--expected-generation", 7)
+    assert result.code == 1
+    assert "cli" in result.err
+    assert "generation 1" in result.err
+
+
+def test_keys_are_shown_once_and_revoked(mlcore, tenant):
+    """The list has the id, never the secret."""
+    made = mlcore("keys", "create", "-t", tenant, "--name", "web", "--json").json
+    secret = made["key"].rsplit("_", 1)[1]
+    listed = mlcore("keys", "list", "-t", tenant, "--json")
+    assert secret not in listed.out
+    assert listed.json[0]["key_id"] == made["key_id"]
+    assert mlcore("keys", "revoke", made["key_id"], "-t", tenant).code == 0
+    assert mlcore("keys", "list", "-t", tenant, "--json").json[0]["revoked_at"] is not None
+
+
+def test_regression_is_found_from_the_target(mlcore, tenant, tmp_path):
+    """A numeric target with many values is a regression; the answer is a number."""
+    frame = measures()
+    frame["outcome"] = frame["m0"] * 3 + frame["m1"]
+    file = tmp_path / "numbers.csv"
+    frame.to_csv(file, index=False)
+    result = mlcore("train", file, "-t", tenant, "-m", "numbers", "--target", "outcome", "--json").json
+    assert result["metrics"]["validation"]["r2"] > 0.5
+    answers = mlcore("predict", "-t", tenant, "-m", "numbers", "--file", file, "--json").json["predictions"]
+    assert all(isinstance(answer, float) for answer in answers)
+
+
+def test_a_tenant_does_not_see_anothers_models(mlcore, trained):
+    """Same model name, other tenant: nothing there."""
+    other = "somebody-else"
+    mlcore("tenants", "create", other)
+    assert mlcore("models", "list", "-t", other, "--json").json == []
+    result = mlcore("predict", "-t", other, "-m", "tickets", "--row", "{}")
+    assert result.code == 1
+    assert "tickets" in result.err

@@ -1,0 +1,67 @@
+"""The migrations: their sum is what the code declares."""
+
+from __future__ import annotations
+
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from support.registry import superuser
+
+from ml_core.database import tables
+from ml_core.database.connection import DatabaseConnection
+from ml_core.database.migrate import MIGRATIONS
+
+
+def test_the_tables_in_code_are_the_sum_of_the_migrations(db: DatabaseConnection) -> None:
+    """A migrated database differs from ``tables.py`` in nothing: tables, columns, types, defaults, keys, indexes."""
+    options = {
+        "include_schemas": True,
+        "include_name": lambda name, kind, parents: kind != "schema" or name == tables.SCHEMA,
+        "compare_type": True,
+        "compare_server_default": True,
+        "version_table_schema": tables.SCHEMA,
+    }
+    with db._engine(db.urls.owner).connect() as connection:
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, tables.metadata) == []
+
+
+def test_names_of_constraints_are_those_declared(db: DatabaseConnection) -> None:
+    """Repositories tell errors apart by constraint names, so code and migrations agree on every one of them."""
+    query = """
+        SELECT conname FROM pg_constraint JOIN pg_class c ON c.oid = conrelid
+        WHERE connamespace = 'mlcore'::regnamespace AND contype <> 'n' AND c.relname <> 'alembic_version'
+    """
+    with superuser(db) as session:
+        found = {row[0] for row in session.execute(query)}
+    with db._engine(db.urls.owner).connect() as connection:
+        preparer = connection.dialect.identifier_preparer
+        constraints = [each for table in tables.metadata.sorted_tables for each in table.constraints]
+        named = {preparer.format_constraint(constraint) for constraint in constraints}
+    assert found == named
+
+
+def test_the_declared_revision_is_the_newest_migration() -> None:
+    """``SCHEMA_REVISION``, which is compared at start without loading Alembic, is Alembic's head."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    assert ScriptDirectory.from_config(config).get_current_head() == tables.SCHEMA_REVISION
+
+
+def test_each_migration_can_be_undone(db: DatabaseConnection) -> None:
+    """Down to nothing and up again, inside a transaction that is rolled back."""
+    from alembic import command
+
+    connection = db._engine(db.urls.owner).connect()
+    try:
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        config.attributes["connection"] = connection
+        connection.begin()
+        command.downgrade(config, "base")
+        command.upgrade(config, "head")
+    finally:
+        connection.rollback()
+        connection.close()
+    db.check_schema()

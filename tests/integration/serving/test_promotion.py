@@ -1,0 +1,75 @@
+"""Promotions while requests run: served within a moment, nothing failed, nothing mixed."""
+
+from ml_core.registry.environments import EnvironmentRepository
+from ml_core.registry.versions import VersionRepository
+from support.running_platform import PRODUCTION, wait_until
+from support.tables import measures, split_target
+
+from ml_core.cli.demo.traffic import traffic
+from ml_core.client import MLClient
+from ml_core.ids import ModelId
+from ml_core.models.store import ArtifactStore
+
+
+def test_no_request_fails_while_a_version_is_promoted(platform):
+    """Old answers, then new answers; after a replica flipped it does not go back."""
+    tenant = platform.tenant("initech")
+    X, y = split_target(measures(), "outcome")
+    row = X.iloc[0].to_dict()
+    first, second = tenant.train("measures", (X, y)), tenant.train("measures", (X, y), n_estimators=20)
+    tenant.promote("measures", first, wait_for=row)
+
+    def connect():
+        return MLClient(platform.url, api_key=tenant.key, tenant_id=tenant.tenant_id)
+
+    with traffic(connect, "measures", row) as report:
+        report.wait_for(first, 100, 30)
+        tenant.promote("measures", second)
+        report.wait_for(second, 100, 30)
+    assert report.failures == []
+    assert set(report.answers) == {first, second}
+
+
+def test_a_rollback_is_served_like_a_promotion(platform):
+    """The version before answers again."""
+    tenant = platform.tenant("rollback")
+    X, y = split_target(measures(), "outcome")
+    row = X.iloc[0].to_dict()
+    first, second = tenant.train("m", (X, y), n_estimators=5), tenant.train("m", (X, y), n_estimators=6)
+    tenant.promote("m", first, wait_for=row)
+    tenant.promote("m", second, wait_for=row)
+    EnvironmentRepository(platform.db, tenant.tenant_id).rollback(
+        ModelId("m"), PRODUCTION, actor="test", reason="worse"
+    )
+    wait_until(lambda: tenant.predict("m", [row]).json()["version"] == first)
+
+
+def test_a_damaged_artifact_is_not_served(platform):
+    """One flipped byte: the old version goes on answering, and the replica says why the new one is not there."""
+    tenant = platform.tenant("flipped")
+    X, y = split_target(measures(), "outcome")
+    row = X.iloc[0].to_dict()
+    good, bad = tenant.train("m", (X, y), n_estimators=5), tenant.train("m", (X, y), n_estimators=6)
+    tenant.promote("m", good, wait_for=row)
+    damage(platform, tenant, bad)
+    tenant.promote("m", bad)
+    wait_until(lambda: failed_loads(platform) > 0)
+    for _ in range(20):
+        assert tenant.predict("m", [row]).json()["version"] == good
+
+
+def damage(platform, tenant, version):
+    """Flip one byte of a version's artifact on disk."""
+    servable = VersionRepository(platform.db, tenant.tenant_id).get(ModelId("m"), version).servable
+    path = ArtifactStore(platform.settings.platform.artifact_root).path(tenant.tenant_id, servable.digest)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(bytes(data))
+
+
+def failed_loads(platform):
+    """How many versions a replica could not load, as its health says."""
+    import httpx
+
+    return httpx.get(f"{platform.url}/healthz", trust_env=False).json()["failed_loads"]

@@ -1,0 +1,389 @@
+"""Hostile artifacts: none of them runs code, fills the memory or crashes the process."""
+
+import contextlib
+import io
+import json
+import operator
+import os
+import pickle
+import resource
+import subprocess
+import sys
+import zipfile
+from functools import partial
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+import skops.io
+from scipy import sparse
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
+from support import fitted as models
+
+from ml_core.exceptions import MLFrameworkError, ModelLoadError, UnsafeArtifactError
+from ml_core.models.formats import skops_format
+from ml_core.models.formats.archive import read_members
+
+
+class Payload:
+    """Runs a command when it is unpickled."""
+
+    def __reduce__(self):
+        return os.system, ("touch /tmp/mlcore-was-here",)
+
+
+@pytest.fixture(autouse=True)
+def nothing_ran():
+    """The payload's trace must not appear."""
+    trace = Path("/tmp/mlcore-was-here")
+    trace.unlink(missing_ok=True)
+    yield
+    assert not trace.exists(), "the artifact ran code"
+
+
+def pipeline_with(step):
+    """A pipeline whose other parts are all allowed."""
+    return Pipeline([("hostile", step), ("estimate", LogisticRegression())])
+
+
+def with_attribute(value):
+    """An allowed estimator that carries something."""
+    estimator = LogisticRegression()
+    estimator.extra = value
+    return estimator
+
+
+def edit(data, change):
+    """The archive with its schema changed in place by ``change``, members kept."""
+    members = read_members(data)
+    schema = json.loads(members["schema.json"])
+    change(schema)
+    return archive({**members, "schema.json": json.dumps(schema).encode()})
+
+
+def archive(members, compression=zipfile.ZIP_DEFLATED):
+    """A zip of the members."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+    return buffer.getvalue()
+
+
+def nodes(node, kind):
+    """Every node of a kind in a schema."""
+    if isinstance(node, dict):
+        if node.get("__loader__") == kind:
+            yield node
+        for value in node.values():
+            yield from nodes(value, kind)
+    elif isinstance(node, list):
+        for value in node:
+            yield from nodes(value, kind)
+
+
+def linear():
+    return skops_format.dump(models.linear().pipeline)
+
+
+@pytest.mark.parametrize(
+    "write", [pickle.dumps, lambda payload: _joblib(payload, 0), lambda payload: _joblib(payload, 3)]
+)
+def test_a_pickle_under_another_name_is_never_opened(write):
+    """Not by falling back to joblib, as some readers do."""
+    with pytest.raises(UnsafeArtifactError, match="never loaded"):
+        skops_format.load(write(Payload()))
+
+
+def test_a_pickle_before_a_zip_is_refused():
+    """zipfile would find the archive at the end of any file."""
+    with pytest.raises(UnsafeArtifactError, match="never loaded"):
+        skops_format.load(pickle.dumps(Payload()) + linear())
+
+
+@pytest.mark.parametrize(
+    ("hostile", "named"),
+    [
+        (pipeline_with(FunctionTransformer(func=os.system)), "posix.system"),
+        (pipeline_with(FunctionTransformer(func=np.exp)), "FunctionTransformer"),
+        (pipeline_with(FunctionTransformer()), "FunctionTransformer"),
+        (with_attribute(os.system), "posix.system"),
+        (with_attribute(eval), "builtins.eval"),
+        (with_attribute(np.load), "numpy.load"),
+        (with_attribute(operator.attrgetter("__class__.__init__")), "operator.attrgetter"),
+        (with_attribute(operator.methodcaller("system", "id")), "operator.methodcaller"),
+        (with_attribute(partial(os.system, "id")), "functools.partial"),
+        (with_attribute(LogisticRegression().fit), "LogisticRegression.fit"),
+        (with_attribute(os._exit), "posix._exit"),
+        (with_attribute(subprocess.Popen), "subprocess.Popen"),
+        (with_attribute(b"bytes"), "builtins.bytes"),
+        (with_attribute(np.random.default_rng(0)), None),
+        (with_attribute(sparse.eye(3).tocsr()), "scipy.sparse"),
+        (with_attribute(np.array([os.system, None], dtype=object)), "posix.system"),
+        (with_attribute({"a": [({"b": eval},)]}), "builtins.eval"),
+    ],
+)
+def test_a_type_outside_the_list_is_refused_and_named(hostile, named):
+    """However deep it lies, and whether skops itself would trust it or not."""
+    written = skops.io.dumps(hostile)
+    with pytest.raises(UnsafeArtifactError) as caught:
+        skops_format.load(written)
+    assert named is None or any(named in name for name in caught.value.types)
+
+
+@pytest.mark.parametrize(
+    "loader", ["ConstructorFromReduceNode", "FunctionNode", "PartialNode", "CachedNode", "NoSuchNode"]
+)
+def test_a_known_type_under_another_kind_of_node_is_refused(loader):
+    """A kind decides how its type is used: called with arguments, for one."""
+
+    def change(schema):
+        schema["__loader__"] = loader
+
+    with pytest.raises(UnsafeArtifactError):
+        skops_format.load(edit(linear(), change))
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("os", "system"), ("builtins", "eval"), ("builtins", "map"), ("sklearn.pipeline", "Pipeline.fit"), ("", "")],
+)
+@pytest.mark.parametrize(
+    "kind", ["ObjectNode", "TypeNode", "DictNode", "TupleNode", "ListNode", "JsonNode", "NdArrayNode"]
+)
+def test_no_kind_of_node_takes_another_name(kind, module, name):
+    """Each kind has its own exact names; there are no prefixes."""
+
+    def change(schema):
+        next(nodes(schema, kind)).update(__module__=module, __class__=name)
+
+    with pytest.raises(UnsafeArtifactError):
+        skops_format.load(edit(linear(), change))
+
+
+def test_an_older_protocol_opens_no_older_reader():
+    """skops keeps its former readers; the audit comes before any of them."""
+
+    def change(schema):
+        schema["protocol"] = 0
+        node = next(nodes(schema, "TypeNode"))
+        node.update(__loader__="FunctionNode", content={"module_path": "os", "function": "system"})
+
+    with pytest.raises(UnsafeArtifactError, match="builtins"):
+        skops_format.load(edit(linear(), change))
+
+
+def test_object_arrays_are_never_unpickled():
+    """An .npy member may hold a pickle; it is refused by its header."""
+    stream = io.BytesIO()
+    np.save(stream, np.array([Payload()], dtype=object), allow_pickle=True)
+    members = read_members(linear())
+    with pytest.raises(UnsafeArtifactError, match="pickled Python objects"):
+        skops_format.load(archive({**members, "1.npy": stream.getvalue()}))
+
+
+def test_a_structured_array_can_not_hide_objects():
+    """Neither in a field."""
+    stream = io.BytesIO()
+    np.save(stream, np.zeros(1, dtype=[("a", object)]), allow_pickle=True)
+    with pytest.raises(UnsafeArtifactError, match="pickled Python objects"):
+        skops_format.load(archive({**read_members(linear()), "1.npy": stream.getvalue()}))
+
+
+@pytest.mark.parametrize(
+    "shape", [(10**12,), (2**40, 2**40), (-1,), (3,)], ids=["terabytes", "overflow", "negative", "too short"]
+)
+def test_an_array_can_not_claim_more_than_it_has(shape):
+    """numpy would ask for the memory first and read afterwards."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "<f8", "fortran_order": False, "shape": shape})
+    data = archive({**read_members(linear()), "1.npy": stream.getvalue() + b"\0" * 16})
+    with pytest.raises(UnsafeArtifactError, match=r"size that it claims|is no array"):
+        skops_format.load(data)
+
+
+def test_a_bomb_is_refused_by_its_size():
+    """A kilobyte that unpacks to megabytes is not unpacked."""
+    bomb = archive({**read_members(linear()), "999.npy": b"\0" * 50_000_000})
+    assert len(bomb) < 100_000
+    with pytest.raises(UnsafeArtifactError, match="above the bound"):
+        skops_format.load(bomb, max_bytes=10_000_000)
+
+
+def test_a_bomb_that_lies_about_its_size_stays_small():
+    """The entry claims 100 bytes; no more than that is ever unpacked."""
+    bomb = bytearray(archive({**read_members(linear()), "999.npy": b"\0" * 50_000_000}))
+    size = (50_000_000).to_bytes(4, "little")
+    while (at := bomb.find(size)) >= 0:
+        bomb[at : at + 4] = (100).to_bytes(4, "little")
+    with pytest.raises(UnsafeArtifactError):
+        skops_format.load(bytes(bomb), max_bytes=10_000_000)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 4, 100, 0.5, 0.99])
+def test_a_truncated_archive_is_refused(keep):
+    """At any length."""
+    data = linear()
+    with pytest.raises(UnsafeArtifactError):
+        skops_format.load(data[: keep if isinstance(keep, int) else int(len(data) * keep)])
+
+
+def test_any_flipped_bit_is_refused_or_harmless():
+    """Without the digest even: an error of ours, or a pipeline; never another exception."""
+    data = linear()
+    random = np.random.default_rng(0)
+    for position in random.integers(0, len(data), 300):
+        damaged = bytearray(data)
+        damaged[position] ^= 1 << int(random.integers(0, 8))
+        with contextlib.suppress(MLFrameworkError):
+            skops_format.load(bytes(damaged))
+
+
+@pytest.mark.parametrize("name", ["../../etc/cron.d/x", "/etc/passwd", "a/b.npy", "x.bin", "1.npy/../2.npy", "1.npz"])
+def test_a_member_is_a_schema_or_an_array(name):
+    """Nothing is extracted, but no such file is ours either."""
+    with pytest.raises(UnsafeArtifactError, match="unexpected member"):
+        skops_format.load(archive({**read_members(linear()), name: b"x"}))
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_members_of_one_name_are_refused():
+    """Two readers could see two different files."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, data in [*read_members(linear()).items(), ("schema.json", b"{}")]:
+            file.writestr(name, data)
+    with pytest.raises(UnsafeArtifactError, match="two of one name"):
+        skops_format.load(buffer.getvalue())
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [b"", b"{", b"[]", b"null", b"{}", b'{"__loader__": 1}', b"[" * 100_000, b'{"a":' * 100_000, b"\xff\xfe"],
+)
+def test_a_schema_that_is_none_is_refused(schema):
+    """Broken, of another shape, or nested beyond the parser's depth."""
+    with pytest.raises(UnsafeArtifactError):
+        skops_format.load(archive({"schema.json": schema}))
+
+
+def test_deep_nesting_of_allowed_nodes_is_an_error_of_ours():
+    """skops builds its tree by recursion."""
+    node = {"__class__": "list", "__module__": "builtins", "__loader__": "ListNode", "content": []}
+    for _ in range(400):
+        node = {**node, "content": [node]}
+    with pytest.raises(ModelLoadError):
+        skops_format.load(archive({"schema.json": json.dumps({**node, "protocol": 2}).encode()}))
+
+
+def test_an_encoder_can_not_bring_its_own_lookup():
+    """A private lookup that points outside of the matrix would lead compiled code astray."""
+
+    def change(schema):
+        encoder = next(n for n in nodes(schema, "ObjectNode") if n["__class__"] == "TextEncoder")
+        state = encoder["content"]["content"]
+        state["_index"] = state.pop("name")
+
+    with pytest.raises(UnsafeArtifactError, match="derives itself"):
+        skops_format.load(edit(linear(), change))
+
+
+_CRASH = """
+import sys
+from ml_core.exceptions import UnsafeArtifactError
+from ml_core.models.formats import skops_format
+try:
+    pipeline = skops_format.load(open(sys.argv[1], "rb").read())
+except UnsafeArtifactError as error:
+    print("refused", error)
+else:
+    print("loaded")
+"""
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *((child, value) for child in ("left_child", "right_child") for value in (2**31, -2, 0)),
+        ("right_child", -1),
+        ("feature", 2**31),
+        ("feature", -2),
+    ],
+)
+def test_a_tree_that_points_elsewhere_is_refused(field, value):
+    """scikit-learn's C code follows these numbers unchecked: a segmentation fault or an endless loop."""
+
+    def change(nodes):
+        nodes[field][0] = value
+
+    with pytest.raises(UnsafeArtifactError, match="could crash"):
+        skops_format.load(_with_nodes(models.forest(), "left_child", change))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("left", 2**31), ("right", 0), ("feature_idx", 2**40), ("feature_idx", -1), ("bitset_idx", 7)]
+)
+def test_a_boosted_tree_that_points_elsewhere_is_refused(field, value):
+    """The same for histogram gradient boosting, its categorical splits included."""
+
+    def change(nodes):
+        nodes[field][0] = value
+        if field == "bitset_idx":
+            nodes["is_categorical"][0] = 1
+
+    with pytest.raises(UnsafeArtifactError, match="could crash"):
+        skops_format.load(_with_nodes(models.boosting(), "is_leaf", change))
+
+
+def test_a_tree_without_nodes_is_refused():
+    """Its first node would be read anyway."""
+    with pytest.raises(ModelLoadError):
+        skops_format.load(_with_nodes(models.boosting(), "is_leaf", None))
+
+
+def test_a_tree_for_more_features_than_its_forest_is_refused():
+    """The forest checks the width of the rows, the tree does not."""
+    fitted = models.fitted(n_estimators=2)
+    forest = fitted.pipeline.steps[-1][1]
+    forest.n_features_in_ = 3
+    with pytest.raises(UnsafeArtifactError, match="could crash"):
+        skops_format.load(skops_format.dump(fitted.pipeline))
+
+
+def test_loading_a_bomb_stays_within_its_memory(tmp_path):
+    """In a process of 3 GB of address space, an archive that claims 100 GB is refused, not attempted."""
+    path = tmp_path / "bomb.skops"
+    infos = {f"{number}.npy": b"\0" * 30_000_000 for number in range(100, 200)}
+    path.write_bytes(archive({**read_members(linear()), **infos}))
+    code = f"import resource; resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))\n{_CRASH}"
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "refused" in result.stdout, result.stderr
+    assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
+
+
+def _joblib(payload, compress):
+    buffer = io.BytesIO()
+    joblib.dump(payload, buffer, compress=compress)
+    return buffer.getvalue()
+
+
+def _with_nodes(fitted, marker, change):
+    """The model's archive with the node array of its first tree changed, or emptied."""
+    members = read_members(skops_format.dump(fitted.pipeline))
+    for name, data in members.items():
+        if name.endswith(".npy"):
+            array = np.load(io.BytesIO(data))
+            if array.dtype.names and marker in array.dtype.names and len(array) > 1:
+                if change is None:
+                    array = array[:0]
+                else:
+                    change(array)
+                stream = io.BytesIO()
+                np.save(stream, array)
+                return archive({**members, name: stream.getvalue()})
+    raise AssertionError("the model has no tree")

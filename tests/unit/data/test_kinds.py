@@ -1,0 +1,177 @@
+"""What columns are inferred to hold."""
+
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from uuid import uuid4
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from ml_core.data.canonical import columns_from_frame
+from ml_core.data.kinds import infer_columns
+from ml_core.domain.columns import ColumnKind
+from ml_core.exceptions import DataProcessingError
+
+N = 100
+CODES = [f"T-{i:05d}" for i in range(N)]
+SENTENCES = [f"my printer number {i} does not work" for i in range(N)]
+
+
+def infer(values, name="column", **kwargs):
+    """The verdict on one column beside a plain number."""
+    series = values if isinstance(values, pd.Series) else pd.Series(values)
+    frame = pd.DataFrame({name: series.to_numpy() if series.dtype == object else series.array})
+    return infer_columns(frame.assign(beside=np.arange(len(frame)) % 7), **kwargs)[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([0.5, None] * 50, "number"),
+        ([1, 2] * 50, "number"),
+        (pd.Series([1, None] * 50, dtype="Int64"), "number"),
+        (pd.Series([Decimal("1.5"), None] * 50, dtype=pd.ArrowDtype(pa.decimal128(5, 2))), "number"),
+        (pd.Series([Decimal("1.5"), Decimal("2")] * 50, dtype=object), "number"),
+        ([f"{i}.5" for i in range(N)], "number"),
+        (pd.Series([1, "2.5"] * 50, dtype=object), "number"),
+        ([True, False] * 50, "boolean"),
+        (pd.Series([True, None, False, None] * 25, dtype=object), "boolean"),
+        (pd.Series([True, None] * 50, dtype="boolean"), "boolean"),
+        (["yes", "no"] * 50, "category"),
+        (["007", "008"] * 50, "category"),
+        (["Bank transfer (automatic)", "Electronic check"] * 50, "category"),
+        (pd.Series([1, 2] * 50, dtype="category"), "category"),
+        (pd.Series([1, "a"] * 50, dtype=object), "category"),
+        ([f"city{i % 60}" for i in range(N)], "category"),
+        (SENTENCES, "text"),
+        (pd.Series(SENTENCES, dtype=pd.ArrowDtype(pa.string())), "text"),
+        (["it does not work at all", "please call me back soon"] * 50, "text"),
+        ([f"プリンターが動きません{i}" for i in range(N)], "text"),
+        (pd.date_range("2026-01-01", periods=N, tz="Europe/Berlin"), "datetime"),
+        (pd.date_range("2026-01-01", periods=N).strftime("%Y-%m-%d"), "datetime"),
+        (pd.date_range("2026-01-01", periods=N).strftime("%Y/%m/%d"), "datetime"),
+        (pd.date_range("2026-01-01", periods=N).strftime("%d.%m.%Y %H:%M"), "datetime"),
+        (pd.Series([date(2026, 1, 1), datetime(2026, 1, 2), None, "2026-01-03"] * 25, dtype=object), "datetime"),  # noqa: DTZ001 - naive on purpose
+    ],
+)
+def test_kinds_are_inferred_and_can_be_read(values, kind):
+    """Each kind in its dtypes; and what was inferred is readable, with the nullability found."""
+    found = infer(values)
+    assert (found.kind, found.used) == (ColumnKind(kind), True), found.reason
+    assert found.reason.startswith(f"{kind}: ")
+    series = pd.DataFrame({"column": values})
+    columns_from_frame(series, [found.to_input()])
+
+
+@pytest.mark.parametrize(
+    ("values", "name", "why"),
+    [
+        (["same"] * N, "column", "every value is 'same'"),
+        ([3] * N, "column", "every value is 3"),
+        (CODES, "column", "an identifier: 100 different codes"),
+        ([uuid4() for _ in range(N)], "column", "an identifier: UUIDs"),
+        (range(N), "ticket_id", "an identifier by its name"),
+        (range(N), "Unnamed: 0", "an identifier by its name"),
+        (range(N), "userId", "an identifier by its name"),
+        ([f"{i % 12 + 1}/{i % 28 + 1}/2026" for i in range(N)], "column", "ISO 8601"),
+        ([f"Jan {i % 28 + 1}, 2026" for i in range(N)], "column", "ISO 8601"),
+        ([f"{1950 + i}Q1" for i in range(N)], "column", "ISO 8601"),
+        ([f"{1950 + i}-Jan" for i in range(N)], "column", "ISO 8601"),
+        ([f"Jan-1-{1950 + i}" for i in range(N)], "column", "ISO 8601"),
+        ([f"{i},{i}00" for i in range(N)], "column", "looks like a number"),
+    ],
+)
+def test_columns_that_are_of_no_use_say_why(values, name, why):
+    """Constants, identifiers and dates that can be read in several ways."""
+    found = infer(values, name)
+    assert not found.used
+    assert found.kind is None
+    assert found.reason.startswith("not used: ")
+    assert why in found.reason
+    with pytest.raises(ValueError, match="is not used"):
+        found.to_input()
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [(range(N), "x"), (range(N), "valid"), ([0.5 + i for i in range(N)], "id"), ([1, 1, *range(2, N)], "id")],
+)
+def test_numbers_are_identifiers_only_by_name_and_when_all_differ(values, name):
+    """A counter without such a name may be a measurement."""
+    assert infer(values, name).kind is ColumnKind.NUMBER
+
+
+def test_a_constant_with_missing_values_is_used():
+    """Which rows lack it may say something."""
+    found = infer(["paid", None] * 50)
+    assert (found.kind, found.nullable) == (ColumnKind.CATEGORY, True)
+    assert found.reason == "category: 1 distinct value, 50 missing"
+
+
+@pytest.mark.parametrize("blank", ["", "   ", "NA", None, float("nan"), pd.NA])
+def test_blank_strings_are_missing(blank):
+    """In whatever form they come."""
+    found = infer(pd.Series(["a", "b", blank, "a"] * 25, dtype=object))
+    assert found.nullable
+    assert found.categories == ("a", "b")
+
+
+def test_categories_are_listed_most_frequent_first():
+    """Equal counts in the order of the text, so that the list is the same each time."""
+    assert infer(["b", "c", "c", "a"] * 25).categories == ("c", "a", "b")
+
+
+def test_a_kind_that_is_told_is_used():
+    """Even for a column that would be left out."""
+    found = infer(CODES, kinds={"column": ColumnKind.CATEGORY})
+    assert (found.kind, found.used, found.reason) == (ColumnKind.CATEGORY, True, "category: as told")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([None] * N, "has no value in any of the 100 rows"),
+        (["", "NA"] * 50, "has no value in any of the 100 rows"),
+        (pd.Series([*range(97), "a", "b", "c"], dtype=object), "mixes 97 numbers and 3 strings; row 97 is 'a'"),
+        ([1.0, float("inf")] * 50, "has 50 infinite values, the first in row 1"),
+        ([*pd.date_range("2026-01-01", periods=N - 1).strftime("%Y-%m-%d"), "soon"], "row 99 is 'soon'"),
+        ([timedelta(1)] * N, "holds durations"),
+        ([1j, 2j] * 50, "holds complex numbers"),
+        (pd.Series([[1], [2]] * 50, dtype=object), "holds values of type list"),
+        (pd.Series(pd.period_range("2026-01", periods=N, freq="M")), "holds values of type Period"),
+    ],
+)
+def test_columns_that_cannot_be_used_are_errors(values, message):
+    """Each names the column, says what is wrong and what to do."""
+    with pytest.raises(DataProcessingError) as caught:
+        infer(values)
+    assert caught.value.column == "column"
+    assert message in caught.value.message
+    assert caught.value.remedy
+
+
+def test_a_name_used_twice_is_an_error():
+    """A request could fill only one of them."""
+    with pytest.raises(DataProcessingError, match="Two columns are called 'x'"):
+        infer_columns(pd.DataFrame([[1, 2]], columns=["x", "x"]))
+
+
+def test_a_kind_for_no_column_suggests_the_nearest():
+    """A typing mistake is not ignored."""
+    with pytest.raises(DataProcessingError, match="Did you mean 'amount'"):
+        infer_columns(pd.DataFrame({"amount": [1, 2]}), kinds={"amuont": ColumnKind.NUMBER})
+
+
+@pytest.mark.parametrize("frame", [pd.DataFrame({"x": []}), pd.DataFrame(index=range(3))])
+def test_an_empty_table_is_an_error(frame):
+    """No rows or no columns."""
+    with pytest.raises(DataProcessingError, match=r"The table has \d rows and \d columns"):
+        infer_columns(frame)
+
+
+def test_a_table_of_useless_columns_is_an_error():
+    """It says why each is of no use."""
+    with pytest.raises(DataProcessingError, match=r"'x': not used: every value is 1"):
+        infer_columns(pd.DataFrame({"x": [1, 1]}))

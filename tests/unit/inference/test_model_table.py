@@ -1,0 +1,343 @@
+"""The model table: load beside, prove, flip; keep the last good; evict within the bound."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from support.inprocess_cell import CountingLoader, key_of, pointer, promote, servable
+
+from ml_core.domain.assignment import Rollout
+from ml_core.exceptions import ArtifactIntegrityError, DeadlineExceededError, ModelLoadError, ModelNotFoundError
+from ml_core.ids import VersionId, VersionRef
+from ml_core.inference.failures import RETRY_FIRST_S
+from ml_core.inference.model_table import ModelTable
+from ml_core.models.loading import load_version
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def loader(store):
+    return CountingLoader(store)
+
+
+@pytest.fixture
+def table(loader):
+    table = ModelTable(loader, max_memory_bytes=2**30)
+    yield table
+    table.close()
+
+
+def version_of(table, key):
+    resident = table.acquire_pointer(key)
+    if resident is None:
+        return None
+    table.release(resident)
+    return resident.model.version.ref.version
+
+
+def renamed(version, name):
+    ref = VersionRef(version.ref.tenant_id, version.ref.model_id, VersionId(name))
+    return dataclasses.replace(version, ref=ref)
+
+
+def damaged(version):
+    return dataclasses.replace(version, digest=type(version.digest)("0" * 64))
+
+
+def test_a_promoted_version_answers(table, store, fitted_measures):
+    """The pointer answers with it once it is loaded, with no request having asked."""
+    version = servable(store, fitted_measures)
+    promote(table, version)
+    assert version_of(table, key_of(version)) == "1"
+
+
+def test_the_old_version_answers_while_the_new_one_loads(store, fitted_measures):
+    """The flip comes after the load, not before."""
+    loading, go_on = threading.Event(), threading.Event()
+
+    def load(version):
+        if version.ref.version == "2":
+            loading.set()
+            assert go_on.wait(10)
+        return load_version(store, version)
+
+    table = ModelTable(load, max_memory_bytes=2**30)
+    first = servable(store, fitted_measures)
+    second = renamed(first, "2")
+    promote(table, first)
+    table.apply({pointer(second): Rollout(second, 2)})
+    assert loading.wait(10)
+    assert version_of(table, key_of(first)) == "1"
+    go_on.set()
+    assert table.wait_idle(10)
+    assert version_of(table, key_of(first)) == "2"
+    table.close()
+
+
+def test_a_failed_load_keeps_the_last_good_version(table, store, fitted_measures):
+    """And is reported with its cause."""
+    first = servable(store, fitted_measures)
+    promote(table, first)
+    promote(table, damaged(renamed(first, "2")), generation=2)
+    assert version_of(table, key_of(first)) == "1"
+    (failure,) = table.failures()
+    assert isinstance(failure.error, ArtifactIntegrityError)
+    assert failure.attempts == 1
+
+
+def test_a_failed_load_is_repeated_after_a_pause(store, fitted_measures):
+    """Not before the pause is over; when it succeeds the pointer flips and nothing is reported any more."""
+    clock, broken = Clock(), True
+
+    def load(version):
+        if broken and version.ref.version == "2":
+            raise ModelLoadError("The store is down.")
+        return load_version(store, version)
+
+    table = ModelTable(load, max_memory_bytes=2**30, clock=clock)
+    first = servable(store, fitted_measures)
+    promote(table, first)
+    promote(table, renamed(first, "2"), generation=2)
+    broken = False
+    assert table.retry_failed() == 0
+    clock.now += RETRY_FIRST_S
+    assert table.retry_failed() == 1
+    assert table.wait_idle(10)
+    assert version_of(table, key_of(first)) == "2"
+    assert table.failures() == []
+    table.close()
+
+
+def test_a_version_that_keeps_failing_is_tried_ever_more_rarely(store, fitted_measures):
+    """The pause doubles."""
+    clock = Clock()
+
+    def load(version):
+        raise ModelLoadError("The store is down.")
+
+    table = ModelTable(load, max_memory_bytes=2**30, clock=clock)
+    promote(table, servable(store, fitted_measures))
+    pauses = []
+    for _ in range(4):
+        (failure,) = table.failures()
+        pauses.append(failure.retry_at - clock.now)
+        clock.now = failure.retry_at
+        table.retry_failed()
+        assert table.wait_idle(10)
+    assert pauses == [1.0, 2.0, 4.0, 8.0]
+    table.close()
+
+
+def test_while_a_version_cools_down_its_error_is_told_without_a_load(table, loader, store, fitted_measures):
+    """Requests don't hammer the store; each gets an exception of its own."""
+    version = damaged(servable(store, fitted_measures))
+    promote(table, version)
+    errors = []
+    for _ in range(3):
+        with pytest.raises(ArtifactIntegrityError) as caught:
+            table.target(key_of(version))
+        errors.append(caught.value)
+    assert len({id(error) for error in errors}) == 3
+    assert loader.loads == ["1"]
+
+
+def test_an_unexpected_error_of_a_load_is_a_model_load_error(store, fitted_measures):
+    """Whoever waits gets a framework error with the cause, and the thread lives on."""
+
+    def load(version):
+        raise ZeroDivisionError("surprise")
+
+    table = ModelTable(load, max_memory_bytes=2**30)
+    version = servable(store, fitted_measures)
+    with pytest.raises(ModelLoadError, match="surprise"), table.using(version):
+        pass
+    table.close()
+
+
+def test_two_requests_share_one_load(store, fitted_measures):
+    """One load per version at a time, however many wait."""
+    go_on = threading.Event()
+    loader = CountingLoader(store)
+
+    def load(version):
+        assert go_on.wait(10)
+        return loader(version)
+
+    table = ModelTable(load, max_memory_bytes=2**30)
+    version = servable(store, fitted_measures)
+
+    def use():
+        with table.using(version) as model:
+            return model
+
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(use) for _ in range(4)]
+        go_on.set()
+        models = {id(future.result(10)) for future in waiting}
+    assert len(models) == 1
+    assert loader.loads == ["1"]
+    table.close()
+
+
+def test_waiting_for_a_load_has_a_deadline(store, fitted_measures):
+    """The caller is told; the load goes on and serves the next one."""
+    go_on = threading.Event()
+
+    def load(version):
+        assert go_on.wait(10)
+        return load_version(store, version)
+
+    table = ModelTable(load, max_memory_bytes=2**30)
+    version = servable(store, fitted_measures)
+    with pytest.raises(DeadlineExceededError), table.using(version, timeout_s=0.01):
+        pass
+    go_on.set()
+    with table.using(version) as model:
+        assert model.version is version
+    table.close()
+
+
+def bounded_table(store, model, models):
+    size = load_version(store, servable(store, model)).memory_bytes
+    return ModelTable(CountingLoader(store), max_memory_bytes=int(size * (models + 0.5)))
+
+
+def loaded(table, *versions):
+    """Which of the versions are in memory, without using them."""
+    return [v.ref.version for v in versions if table._residents.get((*key_of(v)[:2], v.ref.version)) is not None]
+
+
+def test_the_least_recently_used_goes(store, fitted_measures):
+    """Room for two: using the first makes the second the one that goes."""
+    table = bounded_table(store, fitted_measures, 2)
+    versions = [renamed(servable(store, fitted_measures), name) for name in ("1", "2", "3")]
+    for used in (0, 1, 0, 2):
+        with table.using(versions[used]):
+            pass
+    assert loaded(table, *versions) == ["1", "3"]
+    assert table.describe()["memory_bytes"] <= table.describe()["max_memory_bytes"]
+    table.close()
+
+
+def test_what_a_pointer_names_goes_last(store, fitted_measures):
+    """Even when it was used longest ago."""
+    table = bounded_table(store, fitted_measures, 2)
+    versions = [renamed(servable(store, fitted_measures), name) for name in ("1", "2", "3")]
+    promote(table, versions[0])
+    for version in versions[1:]:
+        with table.using(version):
+            pass
+    assert loaded(table, *versions) == ["1", "3"]
+    table.close()
+
+
+def test_a_model_in_use_is_never_evicted(store, fitted_measures):
+    """It stays above the bound, and the excess goes when it is given back."""
+    table = bounded_table(store, fitted_measures, 1)
+    versions = [renamed(servable(store, fitted_measures), name) for name in ("1", "2")]
+    with table.using(versions[0]), table.using(versions[1]):
+        assert loaded(table, *versions) == ["1", "2"]
+    assert len(loaded(table, *versions)) == 1
+    table.close()
+
+
+def test_an_evicted_pointer_comes_back_when_asked(store, fitted_measures):
+    """``target`` names what to load, and then the pointer answers."""
+    table = bounded_table(store, fitted_measures, 1)
+    version = servable(store, fitted_measures)
+    promote(table, version)
+    with table.using(renamed(version, "other")):
+        pass
+    with table.using(renamed(version, "another")):
+        pass
+    assert table.acquire_pointer(key_of(version)) is None
+    with table.using(table.target(key_of(version))):
+        assert version_of(table, key_of(version)) == "1"
+    table.close()
+
+
+def test_a_full_table_is_not_emptied_by_loading_ahead(store, fitted_measures):
+    """Pointers that nobody has asked for wait for their first request instead of evicting what is used."""
+    table = bounded_table(store, fitted_measures, 1)
+    version = servable(store, fitted_measures)
+    with table.using(version):
+        pass
+    with table.using(renamed(version, "2")):
+        pass
+    table._residents.max_bytes = table._residents.bytes
+    other = dataclasses.replace(version, ref=VersionRef(version.ref.tenant_id, type(version.ref.model_id)("n"), "1"))
+    promote(table, other)
+    assert loaded(table, renamed(version, "2")) == ["2"]
+    assert table.acquire_pointer(key_of(other)) is None
+    table.close()
+
+
+def test_a_model_over_the_whole_bound_is_refused(store, fitted_measures):
+    """With the setting to raise."""
+    table = ModelTable(CountingLoader(store), max_memory_bytes=100)
+    with pytest.raises(ModelLoadError, match="MLCORE_MAX_MEMORY_MB"), table.using(servable(store, fitted_measures)):
+        pass
+    table.close()
+
+
+def test_a_withdrawn_pointer_is_not_found(table, store, fitted_measures):
+    """With the remedy."""
+    version = servable(store, fitted_measures)
+    promote(table, version)
+    table.apply({pointer(version): None})
+    with pytest.raises(ModelNotFoundError, match="mlcore promote"):
+        table.target(key_of(version))
+
+
+def test_another_environment_is_suggested(table, store, fitted_measures):
+    """Who asks for production of a model that is in staging is told so."""
+    version = servable(store, fitted_measures)
+    table.apply({pointer(version, "staging"): Rollout(version, 1)})
+    with pytest.raises(ModelNotFoundError, match="Ask for staging"):
+        table.target(key_of(version))
+
+
+def test_a_snapshot_withdraws_what_it_does_not_name(table, store, fitted_measures, fitted_tickets):
+    """After a resynchronisation nothing stale is served."""
+    gone, kept = servable(store, fitted_measures), servable(store, fitted_tickets)
+    promote(table, gone)
+    table.apply({pointer(kept): Rollout(kept, 1)}, is_snapshot=True)
+    assert table.wait_idle(10)
+    assert table.acquire_pointer(key_of(gone)) is None
+    assert version_of(table, key_of(kept)) == "1"
+
+
+def test_a_dropped_tenant_leaves_nothing_in_memory(table, store, fitted_measures):
+    """Pointers and models of a deleted tenant are gone at once."""
+    promote(table, servable(store, fitted_measures))
+    table.drop_tenant("acme")
+    assert (table.describe()["pointers"], table.describe()["loaded"]) == (0, 0)
+
+
+def test_the_same_snapshot_again_loads_nothing(table, loader, store, fitted_measures):
+    """Level-triggered: what is wanted and there is left alone."""
+    version = servable(store, fitted_measures)
+    for _ in range(3):
+        table.apply({pointer(version): Rollout(version, 1)}, is_snapshot=True)
+        assert table.wait_idle(10)
+    assert loader.loads == ["1"]
+
+
+def test_a_rollback_flips_without_a_load(table, loader, store, fitted_measures):
+    """The version before is still in memory."""
+    first = servable(store, fitted_measures)
+    promote(table, first)
+    promote(table, renamed(first, "2"), 2)
+    table.apply({pointer(first): Rollout(first, 3)})
+    assert version_of(table, key_of(first)) == "1"
+    assert loader.loads == ["1", "2"]

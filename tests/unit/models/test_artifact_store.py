@@ -1,0 +1,128 @@
+"""The artifact store: whole or absent, and proved to be what was stored."""
+
+import errno
+import hashlib
+import os
+import resource
+import signal
+
+import pytest
+
+from ml_core.exceptions import ArtifactIntegrityError, InvalidNameError, ModelSaveError
+from ml_core.ids import Digest, TenantId
+from ml_core.models.store import ArtifactStore
+
+ACME = TenantId("acme")
+DATA = b"the bytes of a model" * 100
+
+
+@pytest.fixture
+def store(tmp_path):
+    return ArtifactStore(tmp_path / "artifacts")
+
+
+def files_in(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_what_is_put_is_read_back(store):
+    """The digest is the sha256 of the bytes, computed by the store."""
+    artifact = store.put(ACME, DATA, "skops/1")
+    assert artifact.digest == hashlib.sha256(DATA).hexdigest()
+    assert (artifact.size_bytes, artifact.format) == (len(DATA), "skops/1")
+    assert store.read(ACME, artifact.digest, artifact.size_bytes) == DATA
+
+
+def test_the_same_bytes_are_stored_once(store):
+    """A second put leaves the first file alone."""
+    path = store.path(ACME, store.put(ACME, DATA, "skops/1").digest)
+    before = path.stat()
+    store.put(ACME, DATA, "skops/1")
+    assert path.stat().st_ino == before.st_ino
+    assert files_in(store.root) == [path]
+
+
+def test_a_truncated_file_is_healed_by_a_put(store):
+    """A file of another size is written again."""
+    artifact = store.put(ACME, DATA, "skops/1")
+    store.path(ACME, artifact.digest).write_bytes(DATA[:10])
+    store.put(ACME, DATA, "skops/1")
+    assert store.read(ACME, artifact.digest, len(DATA)) == DATA
+
+
+def test_one_flipped_byte_is_noticed(store):
+    """The sha256 is compared at each read."""
+    artifact = store.put(ACME, DATA, "skops/1")
+    damaged = bytearray(DATA)
+    damaged[17] ^= 1
+    store.path(ACME, artifact.digest).write_bytes(damaged)
+    with pytest.raises(ArtifactIntegrityError, match=r"sha256 differs.*backup"):
+        store.read(ACME, artifact.digest, artifact.size_bytes)
+
+
+def test_a_cut_file_is_noticed(store):
+    """The size is compared before the bytes are read."""
+    artifact = store.put(ACME, DATA, "skops/1")
+    store.path(ACME, artifact.digest).write_bytes(DATA[:-1])
+    with pytest.raises(ArtifactIntegrityError, match=r"has 1,999 bytes instead of 2,000"):
+        store.read(ACME, artifact.digest, artifact.size_bytes)
+
+
+def test_a_missing_file_is_said_to_be_missing(store):
+    """The error carries tenant and digest."""
+    digest = Digest("ab" * 32)
+    with pytest.raises(ArtifactIntegrityError, match="is missing") as caught:
+        store.read(ACME, digest, 1)
+    assert (caught.value.tenant_id, caught.value.digest) == (ACME, digest)
+
+
+def test_another_tenant_has_nothing_of_it(store):
+    """Tenants share no bytes, not even equal ones."""
+    artifact = store.put(ACME, DATA, "skops/1")
+    assert not store.exists(TenantId("globex"), artifact.digest)
+    with pytest.raises(ArtifactIntegrityError):
+        store.read(TenantId("globex"), artifact.digest, artifact.size_bytes)
+
+
+@pytest.mark.parametrize("tenant", ["../acme", "/etc", "", "a/b"])
+def test_a_location_needs_a_tenants_name(store, tenant):
+    """Text that is no tenant reaches no path."""
+    with pytest.raises(InvalidNameError):
+        store.path(tenant, Digest("ab" * 32))
+
+
+def test_deleting_is_idempotent(store):
+    """What is gone stays gone, without an error."""
+    artifact = store.put(ACME, DATA, "skops/1")
+    store.delete(ACME, artifact.digest)
+    store.delete(ACME, artifact.digest)
+    assert not store.exists(ACME, artifact.digest)
+
+
+@pytest.mark.parametrize("refused", ["write", "fsync"])
+def test_a_full_disk_leaves_nothing_behind(store, monkeypatch, refused):
+    """The kernel refuses the write, or only the flush: one clear error, no temporary file, no artifact."""
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a write over the limit fails instead of killing
+    if refused == "fsync":
+        monkeypatch.setattr(os, "fsync", full)
+    else:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(ModelSaveError, match=r"(No space left on device|File too large)\. Nothing was stored"):
+            store.put(ACME, DATA, "skops/1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert files_in(store.root) == []
+
+
+def test_a_root_that_is_a_file_is_one_clear_error(tmp_path):
+    """The folder can't be made."""
+    (tmp_path / "artifacts").write_text("")
+    with pytest.raises(ModelSaveError, match="can't be written"):
+        ArtifactStore(tmp_path / "artifacts").put(ACME, DATA, "skops/1")

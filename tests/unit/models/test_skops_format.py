@@ -1,0 +1,115 @@
+"""``skops/1``: what is dumped loads and answers the same, and equal pipelines give equal bytes."""
+
+import io
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.ensemble import GradientBoostingClassifier
+from sklearn.pipeline import Pipeline
+from support import fitted as models
+
+from ml_core.data.encoding.table import state_types
+from ml_core.exceptions import ModelSaveError, UnsafeArtifactError
+from ml_core.models.formats import skops_format
+from ml_core.models.formats.allowed_types import ALLOWED
+from ml_core.models.graph import walk
+
+_DUMP_IN_ANOTHER_PROCESS = """
+import hashlib, time
+from support import fitted
+from ml_core.models.formats import skops_format
+for name in ("linear", "forest", "boosting"):
+    print(hashlib.sha256(skops_format.dump(getattr(fitted, name)().pipeline)).hexdigest())
+"""
+
+
+@pytest.mark.parametrize("name", ["linear", "forest", "boosting"])
+def test_a_reloaded_pipeline_answers_the_same(name):
+    """Labels equal, probabilities to the last bit."""
+    fitted = getattr(models, name)()
+    reloaded = skops_format.load(skops_format.dump(fitted.pipeline))
+    frame, _ = models.table()
+    np.testing.assert_array_equal(reloaded.predict(frame), fitted.pipeline.predict(frame))
+    np.testing.assert_array_equal(reloaded.predict_proba(frame), fitted.pipeline.predict_proba(frame))
+
+
+def test_two_processes_dump_equal_bytes():
+    """Addresses, hash seeds and the clock leave no trace in the digest."""
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", _DUMP_IN_ANOTHER_PROCESS],
+            env={"PYTHONPATH": str(Path(models.__file__).parents[1]), "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert outputs[0] == outputs[1]
+    assert len(set(outputs[0].split())) == 3
+
+
+def test_an_archive_holds_no_address_and_no_time():
+    """Members are numbered in order, and dated 1980."""
+    data = skops_format.dump(models.linear().pipeline)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        infos = archive.infolist()
+        schema = archive.read("schema.json").decode()
+    assert [info.filename for info in infos] == ["schema.json", *(f"{n}.npy" for n in range(1, len(infos)))]
+    assert {info.date_time for info in infos} == {(1980, 1, 1, 0, 0, 0)}
+    assert all(0 < node_id < 1000 for node_id in _ids(json.loads(schema)))
+
+
+def test_shared_arrays_stay_shared():
+    """What is one object before is one object after, so it costs its memory once."""
+    shared = np.arange(1000.0)
+    pipeline = models.fitted(algorithm="logistic_regression").pipeline
+    encoder = pipeline.steps[0][1]
+    encoder.first, encoder.second = shared, shared
+    reloaded = skops_format.load(skops_format.dump(pipeline)).steps[0][1]
+    assert reloaded.first is reloaded.second
+
+
+def test_random_generators_are_not_kept():
+    """They serve fitting only."""
+    data = skops_format.dump(models.boosting().pipeline)
+    kinds = {type(item).__name__ for item in walk(skops_format.load(data))}
+    assert not kinds & {"RandomState", "Generator"}
+
+
+def test_every_state_type_of_the_encoder_is_on_the_list():
+    """A new encoder must be added on purpose."""
+    assert set(state_types()) <= ALLOWED["ObjectNode"]
+
+
+def test_what_has_no_safe_form_is_a_save_error():
+    """An open file in an attribute: one error that says what may be kept."""
+    pipeline = models.fitted(algorithm="logistic_regression").pipeline
+    with Path(__file__).open() as pipeline.steps[0][1].file, pytest.raises(ModelSaveError, match="Keep only arrays"):
+        skops_format.dump(pipeline)
+
+
+def test_a_type_outside_the_list_is_named():
+    """Its own scikit-learn type is trusted by skops, but not by the platform."""
+    frame = np.random.default_rng(0).normal(size=(30, 2))
+    pipeline = Pipeline([("e", GradientBoostingClassifier(n_estimators=2))]).fit(frame, frame[:, 0] > 0)
+    with pytest.raises(UnsafeArtifactError) as caught:
+        skops_format.load(skops_format.dump(pipeline))
+    assert "sklearn.ensemble._gb.GradientBoostingClassifier" in caught.value.types
+
+
+def _ids(node):
+    if isinstance(node, dict):
+        if "__id__" in node:
+            yield node["__id__"]
+        for value in node.values():
+            yield from _ids(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _ids(value)

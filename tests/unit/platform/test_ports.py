@@ -1,0 +1,34 @@
+"""Ports: free ones are found, taken ones are named."""
+
+import os
+import socket
+
+import pytest
+
+from ml_core.exceptions import PlatformError
+from ml_core.platform.ports import free_ports, require_free
+
+
+def test_free_ports_are_distinct():
+    """Each can be bound, all at the same time."""
+    assert len(set(free_ports(20))) == 20
+
+
+def test_a_taken_port_names_its_holder_and_the_way_out():
+    """The message says which process listens there and how to pick another port."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        port = server.getsockname()[1]
+        with pytest.raises(PlatformError) as caught:
+            require_free(port)
+    assert f"Port {port}" in caught.value.message
+    assert f"process {os.getpid()}" in caught.value.message
+    assert f"--port {port + 1}" in caught.value.remedy
+
+
+def test_a_free_port_is_accepted():
+    """Nothing is left behind by the look."""
+    (port,) = free_ports(1)
+    require_free(port)
+    require_free(port)

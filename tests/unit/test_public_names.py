@@ -1,0 +1,49 @@
+"""What ``ml_core`` shows, and what importing it costs."""
+
+import subprocess
+import sys
+
+import pytest
+
+import ml_core
+
+
+def test_the_public_names_are_those_promised():
+    """Sorted, and each can be had."""
+    assert ml_core.__all__ == sorted(ml_core.__all__)
+    assert set(ml_core.__all__) == {
+        "DataProcessor",
+        "MLSystem",
+        "ModelManager",
+        "ModelRegistry",
+        "Predictor",
+        "Trainer",
+    }
+    for name in ml_core.__all__:
+        assert getattr(ml_core, name).__name__ == name
+    with pytest.raises(AttributeError, match="Trainr"):
+        ml_core.Trainr  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import ml_core",
+        "import ml_core.cli.main",
+        "from ml_core import MLSystem, Trainer",
+        "import ml_core.platform.local",
+    ],
+)
+def test_importing_starts_nothing_heavy(statement):
+    """Neither Ray nor a Kubernetes client nor a compiled runtime is loaded, here or by the façade."""
+    heavy = ("ray", "kubernetes", "onnxruntime", "lightgbm")
+    code = f"{statement}\nimport sys\nprint([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_importing_the_package_alone_loads_no_library():
+    """The public names are loaded when they are first used."""
+    code = "import sys, ml_core; print([m for m in ('numpy', 'pandas', 'sklearn', 'sqlalchemy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,48 @@
+"""Settings: read once, from variables that say what they are."""
+
+from pathlib import Path
+
+import pytest
+
+from ml_core.exceptions import ConfigurationError
+from ml_core.settings import Settings, all_variables
+
+
+def test_defaults_need_no_environment():
+    """An empty environment gives the documented defaults."""
+    settings = Settings.from_environment({})
+    assert settings.database.url is None
+    assert settings.platform.http_port == 8000
+    assert settings.platform.home.is_absolute()
+
+
+def test_each_variable_is_read():
+    """Values are converted to the field's type."""
+    settings = Settings.from_environment(
+        {"MLCORE_HOME": "/srv/ml", "MLCORE_HTTP_PORT": "9000", "MLCORE_POLL_INTERVAL_S": "0.5"}
+    )
+    assert settings.platform.home == Path("/srv/ml")
+    assert settings.platform.artifact_root == Path("/srv/ml/artifacts")
+    assert settings.platform.http_port == 9000
+    assert settings.serving.poll_interval_s == 0.5
+
+
+@pytest.mark.parametrize("value", ["many", "0", "-3", "1.5"])
+def test_an_unusable_value_names_its_variable(value):
+    """The message says which variable to correct."""
+    with pytest.raises(ConfigurationError, match="MLCORE_REPLICAS"):
+        Settings.from_environment({"MLCORE_REPLICAS": value})
+
+
+def test_an_api_key_is_not_shown():
+    """Settings may be logged."""
+    settings = Settings.from_environment({"MLCORE_API_KEY": "mlk_secret"})
+    assert settings.client.api_key == "mlk_secret"
+    assert "mlk_secret" not in repr(settings)
+
+
+def test_each_variable_says_its_meaning():
+    """Each is named like the project and explained in a sentence."""
+    for variable, meaning in all_variables().items():
+        assert variable.startswith("MLCORE_")
+        assert meaning.endswith(".")

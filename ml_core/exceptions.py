@@ -106,49 +106,49 @@ class TrainingError(MLFrameworkError):
     """Training could not start or finish. ``stage`` is ``validate``, ``fit``, ``evaluate`` or ``register``."""
 
     code = "training_failed"
-    fields = ("model_id", "stage", "column")
+    fields: ClassVar[tuple[str, ...]] = ("model_id", "stage", "column")
 
 
 class PredictionError(MLFrameworkError):
     """A loaded model could not answer."""
 
     code = "prediction_failed"
-    fields = ("model_id", "version")
+    fields: ClassVar[tuple[str, ...]] = ("model_id", "version")
 
 
 class SignatureMismatchError(PredictionError):
     """A row does not fit the signature; ``row`` counts from 0."""
 
     code = "signature_mismatch"
-    fields = (*PredictionError.fields, "row", "column")
+    fields: ClassVar[tuple[str, ...]] = (*PredictionError.fields, "row", "column")
 
 
 class QueueFullError(PredictionError):
     """The model's queue is at its bound; try again after ``retry_after_s`` seconds."""
 
     code = "queue_full"
-    fields = (*PredictionError.fields, "retry_after_s")
+    fields: ClassVar[tuple[str, ...]] = (*PredictionError.fields, "retry_after_s")
 
 
 class DeadlineExceededError(PredictionError):
     """The answer did not come within the request's deadline."""
 
     code = "deadline_exceeded"
-    fields = (*PredictionError.fields, "deadline_ms")
+    fields: ClassVar[tuple[str, ...]] = (*PredictionError.fields, "deadline_ms")
 
 
 class ModelNotReadyError(PredictionError):
     """The model should be served but is not loaded yet; try again after ``retry_after_s`` seconds."""
 
     code = "not_ready"
-    fields = (*PredictionError.fields, "retry_after_s")
+    fields: ClassVar[tuple[str, ...]] = (*PredictionError.fields, "retry_after_s")
 
 
 class ModelLoadError(MLFrameworkError):
     """A version's artifact could not become a model."""
 
     code = "model_load_failed"
-    fields = ("model_id", "version", "digest")
+    fields: ClassVar[tuple[str, ...]] = ("model_id", "version", "digest")
 
 
 class ArtifactIntegrityError(ModelLoadError):
@@ -161,14 +161,14 @@ class UnsafeArtifactError(ModelLoadError):
     """The artifact is of an unsafe format or contains types outside the platform's allow-list."""
 
     code = "artifact_unsafe"
-    fields = (*ModelLoadError.fields, "types")
+    fields: ClassVar[tuple[str, ...]] = (*ModelLoadError.fields, "types")
 
 
 class ModelSaveError(MLFrameworkError):
     """A version's artifact or row could not be stored; nothing was left half-written."""
 
     code = "model_save_failed"
-    fields = ("model_id", "version")
+    fields: ClassVar[tuple[str, ...]] = ("model_id", "version")
 
 
 class ModelVersionConflictError(ModelSaveError):
@@ -181,21 +181,21 @@ class VersionInUseError(ModelSaveError):
     """The version can't be deleted or hidden: ``used_by`` lists the environments or versions that need it."""
 
     code = "version_in_use"
-    fields = (*ModelSaveError.fields, "used_by")
+    fields: ClassVar[tuple[str, ...]] = (*ModelSaveError.fields, "used_by")
 
 
 class DataProcessingError(MLFrameworkError):
     """Data could not be read, cleaned or encoded."""
 
     code = "data_processing_failed"
-    fields = ("column", "stage")
+    fields: ClassVar[tuple[str, ...]] = ("column", "stage")
 
 
 class ModelNotFoundError(MLFrameworkError):
     """The tenant has no such model, version or promoted environment."""
 
     code = "not_found"
-    fields = ("model_id", "version")
+    fields: ClassVar[tuple[str, ...]] = ("model_id", "version")
 
 
 class TenantNotFoundError(MLFrameworkError):
@@ -214,28 +214,34 @@ class PromotionConflictError(MLFrameworkError):
     """Somebody else moved the pointer first."""
 
     code = "promotion_conflict"
-    fields = ("model_id", "environment", "expected_generation", "actual_generation", "moved_by")
+    fields: ClassVar[tuple[str, ...]] = (
+        "model_id",
+        "environment",
+        "expected_generation",
+        "actual_generation",
+        "moved_by",
+    )
 
 
 class InvalidNameError(MLFrameworkError):
     """A name does not follow its grammar; ``kind`` says which (tenant, model, version, …)."""
 
     code = "invalid_name"
-    fields = ("kind", "value")
+    fields: ClassVar[tuple[str, ...]] = ("kind", "value")
 
 
 class InvalidRequestError(MLFrameworkError):
     """A request is malformed; ``field`` is the path of the offending field."""
 
     code = "invalid_request"
-    fields = ("field",)
+    fields: ClassVar[tuple[str, ...]] = ("field",)
 
 
 class RequestTooLargeError(MLFrameworkError):
     """A request is over the row or byte limit."""
 
     code = "too_large"
-    fields = ("limit", "actual")
+    fields: ClassVar[tuple[str, ...]] = ("limit", "actual")
 
 
 class AuthenticationError(MLFrameworkError):
@@ -248,7 +254,7 @@ class PermissionDeniedError(MLFrameworkError):
     """The key is known but lacks ``scope``."""
 
     code = "permission_denied"
-    fields = ("scope",)
+    fields: ClassVar[tuple[str, ...]] = ("scope",)
 
 
 class RegistryUnavailableError(MLFrameworkError):
@@ -261,18 +267,18 @@ class SchemaOutOfDateError(MLFrameworkError):
     """The database's schema is not the one this release needs."""
 
     code = "schema_out_of_date"
-    fields = ("current", "wanted")
+    fields: ClassVar[tuple[str, ...]] = ("current", "wanted")
 
 
 class ConfigurationError(MLFrameworkError):
     """A setting has a value that can't be used."""
 
     code = "bad_configuration"
-    fields = ("setting",)
+    fields: ClassVar[tuple[str, ...]] = ("setting",)
 
 
 class PlatformError(MLFrameworkError):
     """The local platform could not start, stop or be reached."""
 
     code = "platform_failed"
-    fields = ("component",)
+    fields: ClassVar[tuple[str, ...]] = ("component",)

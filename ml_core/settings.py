@@ -85,16 +85,19 @@ class ServingSettings:
 class PlatformSettings:
     """The embedded platform on one machine."""
 
-    home: Path = _setting(  # noqa: RUF009 - a field(), as in the other groups
-        "MLCORE_HOME", None, "Folder for the embedded database, artifacts, logs and state.")
+    home: Path = field(
+        default_factory=default_home,
+        metadata={
+            "variable": "MLCORE_HOME",
+            "meaning": "Folder for the embedded database, artifacts, logs and state.",
+        },
+    )
     http_port: int = _setting("MLCORE_HTTP_PORT", 8000, "Port of the ingress on 127.0.0.1.")
     replicas: int = _setting(
         "MLCORE_REPLICAS", 2, "Replicas of the shared cell; two, so that losing one fails no request."
     )
 
     def __post_init__(self) -> None:
-        if self.home is None:
-            object.__setattr__(self, "home", default_home())
         object.__setattr__(self, "home", Path(self.home).expanduser().absolute())
 
     @property

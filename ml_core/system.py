@@ -21,7 +21,7 @@ from ml_core.training.trainer import Trainer
 if TYPE_CHECKING:
     from ml_core.cache import CacheMechanism
     from ml_core.database.connection import DatabaseConnection
-    from ml_core.domain.version import ServableVersion
+    from ml_core.domain.version import ModelVersion, ServableVersion
 
 _MIB = 2**20
 
@@ -120,7 +120,7 @@ class MLSystem:
             ModelNotFoundError: There is no such model, version or promoted environment.
             SignatureMismatchError: A row does not fit.
         """
-        with self._table.using(self._resolve(model_id, version, environment)) as model:
+        with self._table.using(self.resolve(model_id, version=version, environment=environment)) as model:
             return self.predictor.predict(model, input_data, use_cache=use_cache)
 
     def predict_proba(
@@ -131,7 +131,7 @@ class MLSystem:
         Raises:
             PredictionError: The model has no probabilities.
         """
-        with self._table.using(self._resolve(model_id, version, environment)) as model:
+        with self._table.using(self.resolve(model_id, version=version, environment=environment)) as model:
             return self.predictor.predict_proba(model, input_data)
 
     def predict_batch(
@@ -144,7 +144,7 @@ class MLSystem:
         environment: str | None = None,
     ) -> list[Any]:
         """Predict a list of rows, ``batch_size`` of them at a time, in order; further arguments as for ``predict``."""
-        with self._table.using(self._resolve(model_id, version, environment)) as model:
+        with self._table.using(self.resolve(model_id, version=version, environment=environment)) as model:
             return self.predictor.predict_batch(model=model, input_batch=input_batch, batch_size=batch_size)
 
     async def predict_async(self, model_id: str, input_data: Any, use_cache: bool = True, **where: Any) -> Any:
@@ -194,7 +194,7 @@ class MLSystem:
         """What differs between two versions, and which is better in each metric."""
         return self.registry.compare_versions(model_id, version1, version2)
 
-    def versions(self, model_id: str) -> list[Any]:
+    def versions(self, model_id: str) -> Sequence[ModelVersion]:
         """The versions of a model, newest first."""
         return self.registry.list_versions(model_id)
 
@@ -216,12 +216,17 @@ class MLSystem:
         """Delete a model or a version, see ``ModelManager.delete_model``."""
         return self.models.delete_model(model_id, version=version)
 
-    def _resolve(self, model_id: str, version: str | None, environment: str | None) -> ServableVersion:
+    def resolve(self, model_id: str, *, version: str | None = None, environment: str | None = None) -> ServableVersion:
+        """The version that a prediction with these arguments asks.
+
+        Raises:
+            ModelNotFoundError: There is no such model, version or promoted environment.
+        """
         model = ModelId(model_id)
         if version is not None:
             chosen = VersionId(version)
         elif environment is not None:
-            chosen = self._environments.require(model, EnvironmentName(environment))
+            chosen = self._environments.pointed(model, EnvironmentName(environment))
         else:
             chosen = self._environments.resolve(model)
         return self._versions.get(model, chosen).servable

@@ -15,6 +15,8 @@ from ml_core.exceptions import ConfigurationError, InvalidRequestError
 from ml_core.ids import ModelId, TenantId
 from ml_core.settings import Settings
 
+_BATCH_ROWS = 1024
+
 
 def add_to(app: typer.Typer) -> None:
     """Register the verb."""
@@ -82,7 +84,12 @@ def _in_process(
 
     with existing_tenant(tenant) as (database, tenant_id):
         system = MLSystem(database, tenant_id=tenant_id)
-        return system.answer(model, rows, proba=proba, **asked)
+        version = str(system.resolve(model, **asked).ref.version)
+        return {
+            "predictions": system.predict_batch(model, rows, _BATCH_ROWS, version=version),
+            "probabilities": system.predict_proba(model, rows, version=version) if proba else None,
+            "version": version,
+        }
 
 
 def _local_url() -> str:

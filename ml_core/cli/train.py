@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +16,7 @@ from rich.text import Text
 from ml_core.cli.console import JsonOption, ModelOption, TenantOption, no_step, out, print_json, show, step
 from ml_core.cli.context import existing_tenant
 from ml_core.domain.columns import ColumnKind
-from ml_core.exceptions import ConfigurationError
+from ml_core.exceptions import ConfigurationError, DataProcessingError, TrainingError
 from ml_core.ids import ModelId, VersionId
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ def train(
     hyperparameters = {name: _parse_value(text) for name, text in _pairs(param, "--param", "max_depth=8")}
     kinds = {name: _parse_kind(text) for name, text in _pairs(kind, "--kind", "zip=category")}
     show_step = no_step if as_json else step
-    with existing_tenant(tenant) as (database, tenant_id):
+    with existing_tenant(tenant) as (database, tenant_id), _column_hints():
         with show_step(f"Reading {file.name}"):
             frame = read_table(file, encoding=encoding)
             X, y = _split_target(frame, target, ignore or [])
@@ -82,13 +84,25 @@ def train(
     )
 
 
+@contextmanager
+def _column_hints() -> Iterator[None]:
+    """Adds to an error about a column how to say it on the command line."""
+    try:
+        yield
+    except (TrainingError, DataProcessingError) as error:
+        column = getattr(error, "column", None)
+        if column is not None:
+            hint = f"Here: --ignore {shlex.quote(column)} or --kind {shlex.quote(f'{column}=category')}."
+            error.remedy = f"{error.remedy or ''} {hint}".strip()
+        raise
+
+
 def print_columns(columns: Sequence[InferredColumn]) -> None:
     """What was inferred for each column."""
     table = Table("column", "kind", "why", box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_row(
-            Text(column.name), column.kind.value if column.used and column.kind else "left out", Text(column.reason)
-        )
+        kind = column.kind.value if column.used and column.kind else "left out"
+        table.add_row(Text(column.name), kind, Text(column.reason.removeprefix(f"{kind}: ")))
     out.print(table)
 
 

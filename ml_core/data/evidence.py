@@ -241,11 +241,13 @@ def _numbers_or_datetimes(evidence: Evidence, values: list[str], sample: list[st
     """The verdict on strings that are numbers or datetimes, None on others.
 
     Raises:
-        DataProcessingError: Nearly all are datetimes, but some can't be read.
+        DataProcessingError: Nearly all are numbers or datetimes, but some can't be read.
     """
     if all(_is_plain_number(text) for text in sample) and all(_is_plain_number(text) for text in values):
         numbers = Evidence(evidence.name, evidence.values.map(float), evidence.n_rows)
         return _judge_numbers(numbers)
+    if evidence.n_distinct > FEW_MIXED and _share(sample, lambda text: _fits(read_number, text)) >= NEARLY_ALL:
+        _refuse_mixture(evidence, values)
     if _share(sample, lambda text: _fits(read_datetime, text)) >= NEARLY_ALL:
         bad = [i for i, text in enumerate(values) if not _fits(read_datetime, text)]
         if not bad:
@@ -262,6 +264,21 @@ def _numbers_or_datetimes(evidence: Evidence, values: list[str], sample: list[st
             "(2026-01-31), in training data and in requests",
         )
     return None
+
+
+def _refuse_mixture(evidence: Evidence, values: list[str]) -> None:
+    """Refuse numbers with a few words among them; codes of digits alone (``007``) are no mixture.
+
+    Raises:
+        DataProcessingError: There is a word; names its row.
+    """
+    words = [i for i, text in enumerate(values) if not _fits(read_number, text)]
+    if words:
+        raise evidence.error(
+            f"mixes {len(values) - len(words):,} numbers and {len(words):,} other texts; "
+            f"row {evidence.values.index[words[0]]} is {_shown(values[words[0]])}.",
+            "Correct them, leave them empty, name the column's kind (a category takes all), or drop the column.",
+        )
 
 
 def _is_plain_number(text: str) -> bool:

@@ -24,7 +24,7 @@ import psycopg
 
 from ml_core.database.binaries import POSTGRES_MAJOR, Programs, find_programs, first_closed, last_lines
 from ml_core.database.handles import Handles, locked
-from ml_core.database.postmaster import Postmaster, find_postmaster, has_pid_file, orphans
+from ml_core.database.postmaster import Postmaster, find_postmaster, orphans
 from ml_core.database.security import APP_ROLE, INGEST_ROLE, OWNER_ROLE, ROLES
 from ml_core.database.urls import DatabaseUrls
 from ml_core.exceptions import PlatformError
@@ -37,7 +37,9 @@ _LOCK_TIMEOUT_S = 120.0  # a first start with a slow disk takes some 30 s
 _START_TIMEOUT_S = 60.0  # recovery after a crash replays the log first
 _STOP_TIMEOUT_S = 20.0
 _KILL_TIMEOUT_S = 10.0
+_FAREWELL_S = 2.0  # backends notice that their main process died, and leave by themselves
 _CONNECT_TIMEOUT_S = 10
+_MIN_FREE_BYTES = 32 * 2**20  # two segments of the write-ahead log
 _MAX_SOCKET_PATH = 100  # bytes; the kernel takes 107
 _POLL_S = 0.05
 
@@ -170,8 +172,9 @@ class EmbeddedServer:
             postmaster = self._settle()
         if postmaster is None:
             self._initialise(programs)
-            self._clear_leftovers()
-            self._launch(programs)
+            sockets = self._socket_folder(programs)
+            self._clear_leftovers(sockets)
+            self._launch(programs, sockets)
         self._create_roles()
 
     def _settle(self) -> Postmaster | None:
@@ -223,36 +226,40 @@ class EmbeddedServer:
             shutil.rmtree(fresh, ignore_errors=True)
             raise self._cannot_start(f"has no data folder: {error.message}") from error
 
-    def _clear_leftovers(self) -> None:
-        """After a kill: end backends that outlived the main process, then drop a pid file that names none of ours.
+    def _clear_leftovers(self, sockets: Path) -> None:
+        """After a kill: end backends that outlived the main process, then drop the lock files that it left behind.
 
-        PostgreSQL takes any living process with the noted pid for its own. The pid file also guards the shared memory,
-        so it may go only when no process works on the folder any more.
+        PostgreSQL takes any living process with the noted pid for its own, also a dead one that nobody waited for, as
+        in a container without an init. But the pid file also guards the shared memory, so it may go only when no
+        process works on the folder any more.
         """
-        if not has_pid_file(self.data):
-            return
-        if not _await_gone(self.data, 2):  # backends notice and leave by themselves
+        if not _await_gone(self.data, _FAREWELL_S):
             _kill_all(self.data)
         if left := orphans(self.data):
             raise self._cannot_start(f"can't end the old process {left[0].pid}")
-        _log.warning("removing the pid file of a server that no longer runs: %s", self.data / "postmaster.pid")
-        (self.data / "postmaster.pid").unlink(missing_ok=True)
+        for leftover in (*self.data.glob("postmaster.pid"), *sockets.glob(".s.PGSQL.*")):
+            _log.warning("removing what a killed PostgreSQL left behind: %s", leftover)
+            leftover.unlink(missing_ok=True)
 
-    def _launch(self, programs: Programs) -> None:
-        sockets = self._socket_folder(programs)
-        given = {**_SERVER_OPTIONS, "unix_socket_directories": f'"{sockets}"'}
+    def _launch(self, programs: Programs, sockets: Path) -> None:
+        quoted = str(sockets).replace('"', '""')
+        given = {**_SERVER_OPTIONS, "unix_socket_directories": f'"{quoted}"'}
         options = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in given.items())
         self._open_log(programs)
         wait = ("-w", "-t", f"{_START_TIMEOUT_S:.0f}")
-        arguments = ("start", "-D", str(self.data), "-l", str(self.log_file), *wait, "-o", options)
+        # Relative to the data folder: pg_ctl builds a shell command and does not quote every name.
+        log = os.path.relpath(self.log_file, self.data)
+        arguments = ("start", "-D", ".", "-l", log, *wait, "-o", options)
         written = self.log_file.stat().st_size
         try:
             programs.run("pg_ctl", *arguments, cwd=self.data, timeout_s=_START_TIMEOUT_S + _KILL_TIMEOUT_S)
         except PlatformError as error:
-            raise self._cannot_start(self._reason_in_log(written) or error.message) from error
+            reason = self._reason_in_log(written) or error.message
+            raise self._cannot_start(f"does not start: {reason}") from error
 
     def _socket_folder(self, programs: Programs) -> Path:
-        if len(os.fsencode(self.data / ".s.PGSQL.5432")) <= _MAX_SOCKET_PATH:
+        # A comma separates folders, for the server and its clients alike.
+        if len(os.fsencode(self.data / ".s.PGSQL.5432")) <= _MAX_SOCKET_PATH and "," not in str(self.data):
             return self.data
         name = hashlib.sha256(os.fsencode(self.data)).hexdigest()[:16]
         folder = Path(tempfile.gettempdir()) / f"mlcore-{programs.uid}-{name}"
@@ -304,7 +311,7 @@ class EmbeddedServer:
             return
         try:
             programs = find_programs(self.home)
-            arguments = ("stop", "-D", str(self.data), "-m", "fast", "-w", "-t", f"{_STOP_TIMEOUT_S:.0f}")
+            arguments = ("stop", "-D", ".", "-m", "fast", "-w", "-t", f"{_STOP_TIMEOUT_S:.0f}")
             programs.run("pg_ctl", *arguments, cwd=self.data, timeout_s=_STOP_TIMEOUT_S + 5)
         except PlatformError as error:
             _log.warning("the embedded PostgreSQL did not stop and is killed: %s", error)
@@ -316,8 +323,9 @@ class EmbeddedServer:
                 ) from error
 
     def _cannot_start(self, reason: str) -> PlatformError:
-        hint = "Free some disk space and try again." if "space" in reason.lower() else f"See {self.log_file}."
-        return _failure(f"The embedded PostgreSQL under {self.home} {reason}", hint)
+        full = "no space left" in reason.lower() or shutil.disk_usage(self.home).free < _MIN_FREE_BYTES
+        hint = "The disk is full: free some space and try again." if full else f"See {self.log_file}."
+        return _failure(f"The embedded PostgreSQL under {self.home} {reason}.", hint)
 
 
 def _kill_all(data: Path) -> None:

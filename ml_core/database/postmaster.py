@@ -46,11 +46,6 @@ def find_postmaster(data: Path) -> Postmaster | None:
     return None
 
 
-def has_pid_file(data: Path) -> bool:
-    """Whether there is a pid file, left over or not."""
-    return (data / "postmaster.pid").exists()
-
-
 def orphans(data: Path) -> list[psutil.Process]:
     """PostgreSQL processes that still work on a data folder, such as those whose main process was killed."""
     return [process for process in psutil.process_iter(["name"]) if _is_server_of(process.pid, data, process)]

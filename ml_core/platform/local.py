@@ -21,7 +21,7 @@ from ml_core.database.embedded import EmbeddedServer
 from ml_core.exceptions import ConfigurationError, PlatformError
 from ml_core.platform import processes
 from ml_core.platform.ports import HOST, require_free
-from ml_core.platform.ray_cluster import RayPorts, ray_temporary_folder, read_token, start_head
+from ml_core.platform.ray_cluster import RayPorts, read_token, start_head, temporary_folder
 from ml_core.platform.serve_api import ApplicationStatus, ServeApi
 from ml_core.platform.serve_config import SHARED_CELL, serve_config
 from ml_core.platform.state import PlatformState
@@ -190,7 +190,7 @@ class LocalPlatform:
         state = self.state
         ended = processes.end(processes.find_marked(self._home, state.session_id if state else None))
         # Sockets and logs of a dead session: Ray makes a new folder at each start and never removes one.
-        shutil.rmtree(ray_temporary_folder(self._home), ignore_errors=True)
+        shutil.rmtree(temporary_folder(self._home), ignore_errors=True)
         return ended
 
     def _serve_status(self, state: PlatformState) -> ApplicationStatus | None:

@@ -49,7 +49,8 @@ def _holder(port: int) -> str | None:
     except psutil.AccessDenied:
         return None
     for connection in connections:
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+        address = connection.laddr
+        if connection.status == psutil.CONN_LISTEN and address and address[1] == port and connection.pid:
             try:
                 return f"{psutil.Process(connection.pid).name()} (process {connection.pid}) listens there"
             except psutil.NoSuchProcess:

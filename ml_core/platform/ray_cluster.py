@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +55,7 @@ def read_token(home: Path) -> str:
 
 def ray_environment(home: Path, ports: RayPorts) -> dict[str, str]:
     """The variables that Ray, Serve and the ingress are started with."""
-    haproxy = home / "run" / "haproxy"
+    haproxy = temporary_folder(home) / "ha"
     return {
         MARK: str(home),
         "RAY_AUTH_MODE": "token",
@@ -94,6 +94,7 @@ def start_head(home: Path, ports: RayPorts, extra_environment: Mapping[str, str]
     Raises:
         PlatformError: Ray did not start; carries the end of its output.
     """
+    _own_folder(temporary_folder(home))
     read_token(home)  # Ray does not start unless the file is there
     log = home / "logs" / "ray-start.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -132,17 +133,34 @@ def _command(home: Path, ports: RayPorts) -> list[str]:
         f"--dashboard-agent-listen-port={ports.agent}",
         # 0 lets each worker take any free port, so no range can clash with the ports above.
         *("--min-worker-port=0", "--max-worker-port=0"),
-        f"--temp-dir={ray_temporary_folder(home)}",
+        f"--temp-dir={temporary_folder(home)}",
         "--disable-usage-stats",
     ]
 
 
-def ray_temporary_folder(home: Path) -> Path:
-    """Where Ray keeps sessions, sockets and logs.
+def temporary_folder(home: Path) -> Path:
+    """Where Ray and its ingress keep sessions, sockets and logs.
 
-    Not under the home folder: a socket's path may have 107 characters, and Ray's own part takes about 70 of them.
+    Not under the home folder, and not under the system's folder for temporary files, which is a long path on macOS: a
+    socket's path may have 97 characters for HAProxy and 103 or 107 for the kernel, and their own part takes about 70.
     """
-    return Path(tempfile.gettempdir()) / f"mlcore-{hashlib.sha256(str(home).encode()).hexdigest()[:8]}"
+    return Path("/tmp") / f"mlcore-{hashlib.sha256(str(home).encode()).hexdigest()[:8]}"  # noqa: S108 - see _own_folder
+
+
+def _own_folder(folder: Path) -> None:
+    """Make a folder that nobody else may enter; its name can be guessed, so it must not be somebody else's.
+
+    Raises:
+        PlatformError: Somebody else made it.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise PlatformError(
+            f"{folder} was made by somebody else.",
+            remedy="Remove it, or set MLCORE_HOME to another folder.",
+            component="ray",
+        )
 
 
 def _token_path(home: Path) -> Path:

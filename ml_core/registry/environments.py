@@ -163,6 +163,17 @@ class EnvironmentRepository:
             raise self._not_promoted(model_id, environment)
         return pointer
 
+    def pointed(self, model_id: ModelId, environment: EnvironmentName) -> VersionId:
+        """The version that an environment points to.
+
+        Raises:
+            ModelNotFoundError: It points to none.
+        """
+        version = self.get(model_id, environment).version
+        if version is None:
+            raise self._not_promoted(model_id, environment)
+        return version
+
     def list(self, model_id: ModelId | None = None) -> Sequence[Pointer]:
         """The pointers of a model or of all models, by model and environment."""
         statement = sa.select(environments).where(environments.c.tenant_id == self._tenant_id)

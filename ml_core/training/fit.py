@@ -46,7 +46,7 @@ class FittedModel:
         self_test: Rows and its answers to them.
         metrics: ``train`` and ``validation`` → metric → value; the pipeline was fitted on the training part only.
         baseline: Metric → value of an answer that looks at no column, on the validation rows.
-        hyperparameters: As given.
+        hyperparameters: As given, in a form that JSON can carry.
         columns: What was inferred of each column of the data.
         n_rows: ``train`` and ``validation`` → rows.
         dataset_digest: sha256 of the training data.
@@ -100,6 +100,8 @@ def _inferred_type(request: TrainingRequest) -> str:
     y = request.training_data[1]
     if y is None:
         raise invalid("There is no target to infer the model type from.", "Name a model_type, such as clustering.")
+    if not len(y):
+        raise invalid("The training data has no rows.", "Give at least ten.")
     return infer_model_type(y)
 
 
@@ -177,7 +179,7 @@ def _measured(
         self_test=self_test,
         metrics=metrics,
         baseline=baseline(table.train.target, table.validation.target, output),
-        hyperparameters=dict(request.hyperparameters),
+        hyperparameters=request.recorded_hyperparameters(),
         columns=table.columns,
         n_rows={"train": table.train.n_rows, "validation": table.validation.n_rows},
         dataset_digest=table.digest,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from ml_core.domain.columns import ColumnKind
+from ml_core.exceptions import TrainingError
 from ml_core.ids import ModelId
 
 
@@ -23,6 +27,9 @@ class TrainingRequest:
         hyperparameters: See ``ModelFactory.create_model``.
         kinds: Column name → kind, where the inferred one is wrong.
         processor: The caller's own ``DataProcessor``, if any.
+
+    Raises:
+        TrainingError: A pair is none.
     """
 
     model_id: ModelId
@@ -32,3 +39,32 @@ class TrainingRequest:
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     kinds: Mapping[str, ColumnKind] = field(default_factory=dict)
     processor: Any = None
+
+    def recorded_hyperparameters(self) -> dict[str, Any]:
+        """The hyperparameters in a form that JSON can carry; what has none is described by its ``repr``."""
+        return {str(name): _recorded(value) for name, value in self.hyperparameters.items()}
+
+    def __post_init__(self) -> None:
+        for name in ("training_data", "validation_data"):
+            data = getattr(self, name)
+            if name == "validation_data" and data is None:
+                continue
+            if not isinstance(data, tuple | list) or len(data) != 2:
+                raise TrainingError(
+                    f"The {name} is not a pair (X, y).",
+                    remedy="Give a table and one target value a row.",
+                    stage="validate",
+                    model_id=str(self.model_id),
+                )
+
+
+def _recorded(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_recorded(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _recorded(item) for key, item in value.items()}
+    if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return repr(value)

@@ -104,10 +104,7 @@ def read_training_table(request: TrainingRequest, output: OutputKind) -> Trainin
 
 
 def _read(data: tuple[Any, Any], output: OutputKind, notes: list[str], what: str) -> _Raw:
-    try:
-        X, y = data
-    except (TypeError, ValueError):
-        raise invalid(f"The {what} data is not a pair (X, y).", "Give a table and one target value a row.") from None
+    X, y = data
     frame = _frame(X)
     if not len(frame):
         raise invalid(f"The {what} data has no rows.", "Give at least ten." if what == "training" else "Give some.")

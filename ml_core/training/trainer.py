@@ -153,7 +153,7 @@ class Trainer:
     def _run(self, request: TrainingRequest) -> Iterator[str]:
         """A recorded run: finished when the block ends, failed with the error when it raises."""
         runs = self._runs
-        parameters = {"model_type": request.model_type, "hyperparameters": dict(request.hyperparameters)}
+        parameters = {"model_type": request.model_type, "hyperparameters": request.recorded_hyperparameters()}
         run_id = runs.start(request.model_id, kind="train", parameters=parameters)
         try:
             yield run_id

@@ -6,11 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import pytest
+from support.registry import temporary_home
 
 from ml_core.database.embedded import EmbeddedServer
 from ml_core.platform.ports import free_ports
@@ -20,8 +19,7 @@ from ml_core.platform.processes import find_marked
 @pytest.mark.parametrize("moment", ["Starting PostgreSQL", "Starting Ray", "Waiting for"])
 def test_nothing_is_left_behind(moment):
     """The signal arrives in the middle of a step, as from a terminal; the command ends by itself."""
-    with tempfile.TemporaryDirectory(prefix="mlcore-int-") as folder:
-        home = Path(folder) / "home"
+    with temporary_home() as home:
         environment = {**os.environ, "MLCORE_HOME": str(home), "MLCORE_HTTP_PORT": str(free_ports(1)[0])}
         with subprocess.Popen(
             [sys.executable, "-m", "ml_core.cli", "up"], env=environment, stderr=subprocess.PIPE, text=True

@@ -1,10 +1,10 @@
 """What the README says is run."""
 
 import re
-import tempfile
 from pathlib import Path
 
 import pytest
+from support.registry import temporary_home
 from support.tables import split_target, tickets
 from typer.main import get_command
 
@@ -17,13 +17,9 @@ README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 @pytest.fixture
 def own_home(monkeypatch):
     """A home that is gone afterwards, and the server in it."""
-    from ml_core.database.embedded import EmbeddedServer
-
-    with tempfile.TemporaryDirectory(prefix="mlcore-docs-") as folder:
-        home = Path(folder) / "home"
+    with temporary_home() as home:
         monkeypatch.setenv("MLCORE_HOME", str(home))
         yield home
-        EmbeddedServer(home).stop()
 
 
 def test_the_five_lines_run(own_home):

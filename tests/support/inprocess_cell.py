@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,6 +44,12 @@ def servable(store: ArtifactStore, model: FittedModel, version: str = "1", tenan
     return ServableVersion(
         ref, model.model_type, artifact.digest, artifact.size_bytes, artifact.format, model.signature, model.self_test
     )
+
+
+def renamed(version: ServableVersion, name: str) -> ServableVersion:
+    """The same artifact under another version's name."""
+    ref = VersionRef(version.ref.tenant_id, version.ref.model_id, VersionId(name))
+    return dataclasses.replace(version, ref=ref)
 
 
 def pointer(version: ServableVersion, environment: str = "production") -> PointerRef:

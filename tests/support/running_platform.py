@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
-from ml_core.registry.environments import EnvironmentRepository
-from ml_core.training.trainer import Trainer
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
@@ -20,9 +16,12 @@ from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.platform.local import LocalPlatform
 from ml_core.platform.ports import free_ports
 from ml_core.platform.processes import find_marked
+from ml_core.registry.environments import EnvironmentRepository
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.tenants import TenantRepository
 from ml_core.settings import PlatformSettings, Settings
+from ml_core.training.trainer import Trainer
+from support.registry import temporary_home
 
 PRODUCTION = EnvironmentName("production")
 SERVED_WITHIN_S = 30.0
@@ -91,9 +90,7 @@ class TestTenant:
 @contextmanager
 def running_platform(replicas: int = 2) -> Iterator[RunningPlatform]:
     """Start a platform; stop it afterwards and make sure that nothing of it is left."""
-    # Short, outside pytest's own deep folders: sockets have short paths, and Postgres runs as another user.
-    with tempfile.TemporaryDirectory(prefix="mlcore-test-") as folder:
-        home = Path(folder) / "home"
+    with temporary_home() as home:
         settings = Settings(platform=PlatformSettings(home=home, http_port=free_ports(1)[0], replicas=replicas))
         local = LocalPlatform(settings)
         state = local.up()

@@ -55,7 +55,7 @@ def read_members(data: bytes, max_bytes: int = MAX_UNPACKED_BYTES) -> dict[str, 
 
 
 def check_array(name: str, member: bytes) -> None:
-    """Check that a member is an array, ``.npy``, and holds exactly the bytes that its header claims, and no Python objects.
+    """Check that a member is an array, ``.npy``, of exactly the bytes that its header claims and no Python objects.
 
     Raises:
         UnsafeArtifactError: It does not.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.registry import temporary_home
 
 from ml_core.cli.main import run
 from ml_core.database.embedded import EmbeddedServer
@@ -31,14 +31,12 @@ class Result:
 
 @pytest.fixture(scope="session")
 def cli_home() -> Iterator[Path]:
-    """A home for the whole session, outside pytest's deep folders; Postgres stays up between commands."""
-    with tempfile.TemporaryDirectory(prefix="mlcore-cli-") as folder:
-        home = Path(folder) / "home"
+    """A home for the whole session; Postgres stays up between commands."""
+    with temporary_home() as home:
         server = EmbeddedServer(home)
         server.start()
         server.pin()
         yield home
-        server.stop()
 
 
 @pytest.fixture

@@ -21,15 +21,15 @@ def all_missing(frame):
 
 
 def mixed(frame):
-    values = [str(n) for n in range(len(frame))]
-    values[3], values[17] = "unknown", "see notes"
+    values = [str(n % 60) for n in range(len(frame))]
+    values[3], values[17] = "a lot", "see notes"
     return frame.assign(amount=values)
 
 
 BAD_TABLES = {
     "no target column": (lambda f: f.drop(columns=["outcome"]), ["outcome", "m0"]),
     "one class": (one_class, ["outcome", "one class"]),
-    "zero rows": (lambda f: f.head(0), ["no rows"]),
+    "zero rows": (lambda f: f.head(0), ["no row"]),
     "an all-missing column": (all_missing, ["empty", "--ignore empty"]),
     "five rows": (lambda f: f.head(5), ["5 rows"]),
     "mixed types": (mixed, ["amount", "--kind amount=category"]),

@@ -146,7 +146,7 @@ def test_a_pid_that_belongs_to_another_process_now(prepared: Path) -> None:
     """The noted pid lives again as somebody else's process: it is not taken for the server, and not touched."""
     kill_server(prepared)
     sleeper = subprocess.Popen(
-        [sys.executable, "-c", "import sys; sys.stdin.read()"],
+        ["/bin/cat"],
         stdin=subprocess.PIPE,
         **({"user": (prepared / "postgres").stat().st_uid} if AS_ROOT else {}),  # type: ignore[call-overload]
     )

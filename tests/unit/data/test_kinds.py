@@ -123,6 +123,12 @@ def test_categories_are_listed_most_frequent_first():
     assert infer(["b", "c", "c", "a"] * 25).categories == ("c", "a", "b")
 
 
+def test_codes_of_digits_are_no_mixture():
+    """Postal codes, some with a leading zero, are codes that repeat."""
+    found = infer([f"{n:05d}" for n in range(9990, 10015)] * 4)
+    assert (found.kind, found.used) == (ColumnKind.CATEGORY, True)
+
+
 def test_a_kind_that_is_told_is_used():
     """Even for a column that would be left out."""
     found = infer(CODES, kinds={"column": ColumnKind.CATEGORY})
@@ -135,6 +141,7 @@ def test_a_kind_that_is_told_is_used():
         ([None] * N, "has no value in any of the 100 rows"),
         (["", "NA"] * 50, "has no value in any of the 100 rows"),
         (pd.Series([*range(97), "a", "b", "c"], dtype=object), "mixes 97 numbers and 3 strings; row 97 is 'a'"),
+        ([*map(str, range(98)), "a lot", "?"], "mixes 98 numbers and 2 other texts; row 98 is 'a lot'"),
         ([1.0, float("inf")] * 50, "has 50 infinite values, the first in row 1"),
         ([*pd.date_range("2026-01-01", periods=N - 1).strftime("%Y-%m-%d"), "soon"], "row 99 is 'soon'"),
         ([timedelta(1)] * N, "holds durations"),

@@ -7,11 +7,11 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support.inprocess_cell import CountingLoader, key_of, pointer, promote, servable
+from support.inprocess_cell import CountingLoader, key_of, pointer, promote, renamed, servable
 
 from ml_core.domain.assignment import Rollout
 from ml_core.exceptions import ArtifactIntegrityError, DeadlineExceededError, ModelLoadError, ModelNotFoundError
-from ml_core.ids import VersionId, VersionRef
+from ml_core.ids import VersionRef
 from ml_core.inference.failures import RETRY_FIRST_S
 from ml_core.inference.model_table import ModelTable
 from ml_core.models.loading import load_version
@@ -43,11 +43,6 @@ def version_of(table, key):
         return None
     table.release(resident)
     return resident.model.version.ref.version
-
-
-def renamed(version, name):
-    ref = VersionRef(version.ref.tenant_id, version.ref.model_id, VersionId(name))
-    return dataclasses.replace(version, ref=ref)
 
 
 def damaged(version):

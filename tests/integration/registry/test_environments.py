@@ -1,0 +1,201 @@
+"""Pointers: promoted, rolled back, withdrawn, resolved, and always with a history."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+from support.registry import TICKETS, draft, register
+
+from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.signature import Output, OutputKind, Signature
+from ml_core.exceptions import InvalidRequestError, ModelNotFoundError, PromotionConflictError
+from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
+from ml_core.registry.environments import PRODUCTION, EnvironmentRepository
+from ml_core.registry.versions import VersionRepository
+
+STAGING = EnvironmentName("staging")
+
+
+def promote(db: DatabaseConnection, tenant_id: TenantId, *versions: str) -> EnvironmentRepository:
+    """Register what is not there, and promote one after the other."""
+    environments = EnvironmentRepository(db, tenant_id)
+    for version in versions:
+        register(db, tenant_id, version, content=version)
+        environments.promote(TICKETS, VersionId(version), PRODUCTION, actor="me")
+    return environments
+
+
+def test_a_first_promotion(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """The pointer stands at generation 1, with who moved it; other environments are not touched."""
+    environments = promote(db, tenant_id, "1")
+    pointer = environments.get(TICKETS, PRODUCTION)
+    assert (pointer.version, pointer.generation, pointer.updated_by) == ("1", 1, "me")
+    assert environments.list() == environments.list(TICKETS) == [pointer]
+    with pytest.raises(ModelNotFoundError, match="staging"):
+        environments.get(TICKETS, STAGING)
+
+
+def test_every_move_is_in_the_history(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """Who, when, why, what, newest first, without a gap, in pages."""
+    environments = promote(db, tenant_id, "1", "2")
+    environments.rollback(TICKETS, PRODUCTION, actor="you", reason="2 is worse")
+    environments.withdraw(TICKETS, PRODUCTION, actor="boss", reason="closed")
+    history = environments.history(TICKETS, PRODUCTION)
+    assert [(e.generation, e.action, e.version, e.actor, e.reason) for e in history] == [
+        (4, "withdraw", None, "boss", "closed"),
+        (3, "rollback", "1", "you", "2 is worse"),
+        (2, "promote", "2", "me", ""),
+        (1, "promote", "1", "me", ""),
+    ]
+    assert [e.at for e in history] == sorted((e.at for e in history), reverse=True)
+    assert environments.history(TICKETS, PRODUCTION, limit=2, before=3) == history[2:]
+
+
+def test_every_move_has_an_outbox_row(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """Written in the same transaction, in order."""
+    promote(db, tenant_id, "1", "2").rollback(TICKETS, PRODUCTION, actor="you")
+    with db.tenant(tenant_id) as connection:
+        rows = connection.execute(sa.text("SELECT topic, payload FROM mlcore.outbox ORDER BY outbox_id")).all()
+    assert [(topic, p["generation"], p["action"], p["version"]) for topic, p in rows] == [
+        ("environment.moved", 1, "promote", "1"),
+        ("environment.moved", 2, "promote", "2"),
+        ("environment.moved", 3, "rollback", "1"),
+    ]
+
+
+@pytest.mark.parametrize("expected", [0, 1, 3])
+def test_another_generation_than_expected_is_a_conflict(
+    db: DatabaseConnection, tenant_id: TenantId, expected: int
+) -> None:
+    """The error says where the pointer stands and who moved it, and nothing was changed or recorded."""
+    environments = promote(db, tenant_id, "1", "2")
+    with pytest.raises(PromotionConflictError) as caught:
+        environments.promote(TICKETS, VersionId("1"), PRODUCTION, expected_generation=expected, actor="late")
+    error = caught.value.attributes()
+    assert (error["expected_generation"], error["actual_generation"], error["moved_by"]) == (expected, 2, "me")
+    assert environments.get(TICKETS, PRODUCTION).version == "2"
+    assert len(environments.history(TICKETS, PRODUCTION)) == 2
+    with db.tenant(tenant_id) as connection:
+        assert connection.scalar(sa.text("SELECT count(*) FROM mlcore.outbox")) == 2
+
+
+def test_the_expected_generation_moves(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """With the right expectation a promotion, a rollback and a withdrawal go through."""
+    environments = promote(db, tenant_id, "1", "2")
+    assert environments.rollback(TICKETS, PRODUCTION, expected_generation=2, actor="me").generation == 3
+    assert environments.withdraw(TICKETS, PRODUCTION, expected_generation=3, actor="me").generation == 4
+    promoted = environments.promote(TICKETS, VersionId("2"), PRODUCTION, expected_generation=4, actor="me")
+    assert (promoted.version, promoted.generation) == ("2", 5)
+    with pytest.raises(PromotionConflictError):
+        environments.rollback(TICKETS, PRODUCTION, expected_generation=2, actor="me")
+
+
+def test_rollback_walks_back(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """Each rollback goes one version further back, and not to and fro; then there is none."""
+    environments = promote(db, tenant_id, "1", "2", "3")
+    assert [environments.rollback(TICKETS, PRODUCTION, actor="me").version for _ in range(2)] == ["2", "1"]
+    with pytest.raises(ModelNotFoundError, match="no other version before"):
+        environments.rollback(TICKETS, PRODUCTION, actor="me")
+
+
+def test_rollback_after_a_rollback_and_a_promotion(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """1, 2, back to 1, then 3: the version before 3 is 1, and there is nothing before that."""
+    environments = promote(db, tenant_id, "1", "2")
+    environments.rollback(TICKETS, PRODUCTION, actor="me")
+    promote(db, tenant_id, "3")
+    assert environments.rollback(TICKETS, PRODUCTION, actor="me").version == "1"
+    with pytest.raises(ModelNotFoundError):
+        environments.rollback(TICKETS, PRODUCTION, actor="me")
+
+
+def test_rollback_skips_what_is_no_other_version(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """The same version promoted twice is one step; a withdrawn pointer goes back to what it served."""
+    environments = promote(db, tenant_id, "1", "2")
+    environments.promote(TICKETS, VersionId("2"), PRODUCTION, actor="me")
+    assert environments.rollback(TICKETS, PRODUCTION, actor="me").version == "1"
+    environments.withdraw(TICKETS, PRODUCTION, actor="me")
+    assert environments.rollback(TICKETS, PRODUCTION, actor="me").version == "1"
+
+
+def test_rollback_to_a_version_that_was_deleted(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """It is refused, also when another version has taken the name with other bytes."""
+    environments = promote(db, tenant_id, "a", "b")
+    VersionRepository(db, tenant_id).delete(TICKETS, VersionId("a"))
+    with pytest.raises(ModelNotFoundError, match="was deleted"):
+        environments.rollback(TICKETS, PRODUCTION, actor="me")
+    register(db, tenant_id, "a", content="others")
+    with pytest.raises(ModelNotFoundError, match="was deleted"):
+        environments.rollback(TICKETS, PRODUCTION, actor="me")
+    assert environments.get(TICKETS, PRODUCTION).version == "b"
+
+
+def test_nothing_to_withdraw_or_roll_back(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """Both say so."""
+    register(db, tenant_id)
+    environments = EnvironmentRepository(db, tenant_id)
+    for call in (environments.withdraw, environments.rollback):
+        with pytest.raises(ModelNotFoundError):
+            call(TICKETS, PRODUCTION, actor="me")
+
+
+@pytest.mark.parametrize(("model", "version"), [("tickets", "9"), ("unknown", "1")])
+def test_what_does_not_exist_can_not_be_promoted(
+    db: DatabaseConnection, tenant_id: TenantId, other_tenant_id: TenantId, model: str, version: str
+) -> None:
+    """Nor can what only another tenant has."""
+    register(db, tenant_id, "1")
+    register(db, other_tenant_id, "9")
+    with pytest.raises(ModelNotFoundError):
+        EnvironmentRepository(db, tenant_id).promote(ModelId(model), VersionId(version), PRODUCTION, actor="me")
+
+
+def test_an_archived_version_can_not_be_promoted(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """The remedy is to restore it."""
+    register(db, tenant_id, "1")
+    VersionRepository(db, tenant_id).archive(TICKETS, VersionId("1"))
+    with pytest.raises(ModelNotFoundError, match="Restore"):
+        EnvironmentRepository(db, tenant_id).promote(TICKETS, VersionId("1"), PRODUCTION, actor="me")
+
+
+def test_a_version_without_a_signature_can_not_be_promoted(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """What can't be served is refused here, not in a replica."""
+    register(db, tenant_id, "1", signature=Signature((), Output(OutputKind.NUMBER)))
+    with pytest.raises(InvalidRequestError, match="signature"):
+        EnvironmentRepository(db, tenant_id).promote(TICKETS, VersionId("1"), PRODUCTION, actor="me")
+
+
+def test_a_mistyped_environment(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """It makes no new environment; the error offers the nearest name. Other names may be allowed."""
+    register(db, tenant_id, "1")
+    wrong = EnvironmentName("prodution")
+    with pytest.raises(InvalidRequestError, match="Did you mean production"):
+        EnvironmentRepository(db, tenant_id).promote(TICKETS, VersionId("1"), wrong, actor="me")
+    environments = EnvironmentRepository(db, tenant_id, allowed=[wrong])
+    assert environments.promote(TICKETS, VersionId("1"), wrong, actor="me").environment == wrong
+
+
+def test_resolve_prefers_the_pointer(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """The pointer's version where there is one, the newest that is not archived where there is none."""
+    environments = EnvironmentRepository(db, tenant_id)
+    with pytest.raises(ModelNotFoundError):
+        environments.resolve(TICKETS)
+    for version in ("1", "2", "3"):
+        register(db, tenant_id, version)
+    VersionRepository(db, tenant_id).archive(TICKETS, VersionId("3"))
+    assert environments.resolve(TICKETS) == "2"
+    environments.promote(TICKETS, VersionId("1"), PRODUCTION, actor="me")
+    assert environments.resolve(TICKETS) == "1"
+    assert environments.resolve(TICKETS, STAGING) == "2"
+    environments.withdraw(TICKETS, PRODUCTION, actor="me")
+    assert environments.resolve(TICKETS) == "2"
+
+
+def test_generations_go_on_after_a_model_was_deleted(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """A model of the same name continues the history instead of starting another under the same numbers."""
+    from ml_core.registry.models import ModelRepository
+
+    environments = promote(db, tenant_id, "1")
+    environments.withdraw(TICKETS, PRODUCTION, actor="me")
+    ModelRepository(db, tenant_id).delete(TICKETS)
+    version = VersionRepository(db, tenant_id).register(draft(), register(db, tenant_id).servable, "me")  # type: ignore[arg-type]
+    assert environments.promote(TICKETS, version.version, PRODUCTION, actor="me").generation == 3

@@ -1,0 +1,76 @@
+"""API keys in the registry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.registry import superuser
+
+from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.api_key import Scope
+from ml_core.exceptions import InvalidRequestError, TenantNotFoundError
+from ml_core.ids import TenantId
+from ml_core.registry.feed import FeedReader
+from ml_core.registry.keys import KeyRepository
+
+
+def test_a_key_is_listed_without_its_secret(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """Name, scopes and time are kept; neither the list nor the table holds the secret."""
+    keys = KeyRepository(db, tenant_id)
+    key = keys.create("laptop", [Scope.PREDICT, Scope.READ])
+    (info,) = keys.list()
+    assert (info.key_id, info.name, info.scopes) == (key.key_id, "laptop", {Scope.PREDICT, Scope.READ})
+    assert info.revoked_at is None
+    with superuser(db) as session:
+        row = session.execute("SELECT * FROM mlcore.api_keys WHERE key_id = %s", (key.key_id,)).fetchone()
+    assert key.secret not in repr(row)
+
+
+def test_a_stored_key_recognises_its_secret(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """What the feed carries of a key lets a replica check the secret, and only it."""
+    key = KeyRepository(db, tenant_id).create("k", [Scope.PREDICT])
+    record = FeedReader(db).read(None).keys[key.key_id]
+    assert record is not None
+    assert record.tenant_id == tenant_id
+    assert record.matches(key.secret)
+    assert not record.matches(key.secret[::-1])
+
+
+def test_a_revoked_key_stays_listed_and_stays_revoked(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """Revoking twice changes nothing, not even the time or the feed."""
+    keys, feed = KeyRepository(db, tenant_id), FeedReader(db)
+    key = keys.create("k", [Scope.PREDICT])
+    first = keys.revoke(key.key_id)
+    generation = feed.read(None).generation
+    assert first.revoked_at is not None
+    assert keys.revoke(key.key_id) == first
+    assert keys.list() == [first]
+    assert feed.read(generation).keys == {}
+
+
+def test_another_tenants_key_can_not_be_revoked(
+    db: DatabaseConnection, tenant_id: TenantId, other_tenant_id: TenantId
+) -> None:
+    """It is not known there, and goes on working."""
+    key = KeyRepository(db, other_tenant_id).create("k", [Scope.PREDICT])
+    with pytest.raises(InvalidRequestError, match="no key"):
+        KeyRepository(db, tenant_id).revoke(key.key_id)
+    assert FeedReader(db).read(None).keys[key.key_id] is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "scopes"), [("k", []), ("k", ["fly"]), ("", [Scope.READ]), (" ", [Scope.READ]), ("k" * 101, [Scope.READ])]
+)
+def test_keys_that_make_no_sense(db: DatabaseConnection, tenant_id: TenantId, name: str, scopes: list[Any]) -> None:
+    """No scope, an unknown scope, no name or an endless one: refused before anything is stored."""
+    keys = KeyRepository(db, tenant_id)
+    with pytest.raises(InvalidRequestError):
+        keys.create(name, scopes)
+    assert keys.list() == []
+
+
+def test_a_key_needs_a_tenant(db: DatabaseConnection) -> None:
+    """A key of a tenant that does not exist is refused."""
+    with pytest.raises(TenantNotFoundError):
+        KeyRepository(db, TenantId("nobody")).create("k", [Scope.READ])

@@ -1,0 +1,300 @@
+"""Versions in the registry: numbered, immutable, idempotent, deletable only when nothing needs them."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from support.registry import SELF_TEST, SIGNATURE, TICKETS, artifact_of, draft, new_tenant, register
+
+from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.version import Lineage
+from ml_core.exceptions import (
+    InvalidRequestError,
+    ModelNotFoundError,
+    ModelSaveError,
+    ModelVersionConflictError,
+    TenantNotFoundError,
+    VersionInUseError,
+)
+from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
+from ml_core.registry.environments import EnvironmentRepository
+from ml_core.registry.models import ModelRepository
+from ml_core.registry.versions import VersionRepository
+
+PRODUCTION = EnvironmentName("production")
+
+
+def test_what_is_registered_is_what_is_read(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """Every field of a draft and of its artifact comes back, the signature and self-test as equal values."""
+    parent = register(db, tenant_id)
+    lineage = Lineage("run_1", "d" * 64, parent.version, "c0ffee", {"scikit-learn": "1.9"})
+    given = draft(
+        version="1.0.0-rc+1",
+        metrics={"train": {"accuracy": 1.0}, "validation": {"accuracy": 0.9}},
+        hyperparameters={"C": np.float64(0.5), "n": np.int64(3), "names": ("a", "b"), "none": None},
+        metadata={"owner": "Zoë ✓"},
+        lineage=lineage,
+    )
+    artifact = artifact_of("bytes")
+    registered = VersionRepository(db, tenant_id).register(given, artifact, "me")
+    found = VersionRepository(db, tenant_id).get(TICKETS, VersionId("1.0.0-rc+1"))
+    assert found == registered
+    assert (found.servable.digest, found.servable.size_bytes, found.servable.format) == (
+        artifact.digest,
+        artifact.size_bytes,
+        artifact.format,
+    )
+    assert (found.servable.signature, found.servable.self_test) == (SIGNATURE, SELF_TEST)
+    assert found.metrics == given.metrics
+    assert found.hyperparameters == {"C": 0.5, "n": 3, "names": ["a", "b"], "none": None}
+    assert found.metadata == {"owner": "Zoë ✓"}
+    assert found.lineage == lineage
+    assert (found.created_by, found.archived_at, found.created_at.utcoffset().total_seconds()) == ("me", None, 0)  # type: ignore[union-attr]
+
+
+def test_numbers_follow_each_other(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """Without a name a version gets the next number, past those that callers took themselves."""
+    names = [register(db, tenant_id, version).version for version in (None, None, "7", None, "1.0.0", None, "3", None)]
+    assert names == ["1", "2", "7", "8", "1.0.0", "10", "3", "12"]
+
+
+def test_numbers_are_not_given_out_twice_at_once(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """Many registrations at the same time get different numbers, without a gap."""
+    with ThreadPoolExecutor(6) as pool:
+        names = list(pool.map(lambda _: register(db, tenant_id).version, range(24)))
+    assert sorted(map(int, names)) == list(range(1, 25))
+
+
+def test_the_same_bytes_again_are_the_same_version(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """Registering a version twice with the same bytes returns the first and changes nothing."""
+    first = register(db, tenant_id, "1.0.0", content="a", metadata={"first": True})
+    assert register(db, tenant_id, "1.0.0", content="a", metadata={"second": True}) == first
+    assert register(db, tenant_id).version == "2"
+
+
+def test_other_bytes_are_a_conflict(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """A version never changes; the error names it and nothing was overwritten."""
+    first = register(db, tenant_id, "1.0.0", content="a")
+    with pytest.raises(ModelVersionConflictError) as caught:
+        register(db, tenant_id, "1.0.0", content="b")
+    assert (caught.value.model_id, caught.value.version) == (TICKETS, "1.0.0")  # type: ignore[attr-defined]
+    assert VersionRepository(db, tenant_id).get(TICKETS) == first
+
+
+def test_one_of_two_registrations_of_a_name_wins(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """Different bytes under one name at the same time: exactly one is registered, the others hear of the conflict."""
+
+    def attempt(content: str) -> str:
+        try:
+            return register(db, tenant_id, "1.0.0", content=content).servable.digest
+        except ModelVersionConflictError:
+            return "conflict"
+
+    with ThreadPoolExecutor(5) as pool:
+        outcomes = list(pool.map(attempt, "abcde"))
+    assert outcomes.count("conflict") == 4
+    assert VersionRepository(db, tenant_id).get(TICKETS).servable.digest in outcomes
+
+
+def test_tenants_do_not_share_names(db: DatabaseConnection, tenant_id: TenantId, other_tenant_id: TenantId) -> None:
+    """The same model and version of two tenants are two versions; neither sees the other's."""
+    register(db, tenant_id, "1.0.0", content="a")
+    register(db, other_tenant_id, "1.0.0", content="b")
+    assert VersionRepository(db, tenant_id).get(TICKETS).servable.digest == artifact_of("a").digest
+    assert VersionRepository(db, other_tenant_id).get(TICKETS).servable.digest == artifact_of("b").digest
+
+
+def test_a_version_needs_a_tenant(db: DatabaseConnection) -> None:
+    """Registering for a tenant that does not exist says how to create it."""
+    with pytest.raises(TenantNotFoundError, match="mlcore tenants create"):
+        register(db, TenantId("nobody"))
+
+
+def test_a_model_keeps_its_type(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """A version of another type is refused, naming both."""
+    register(db, tenant_id)
+    with pytest.raises(ModelSaveError, match="'classification', not 'regression'"):
+        register(db, tenant_id, model_type="regression")
+
+
+def test_a_parent_must_exist(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """Lineage does not name what is not there."""
+    with pytest.raises(InvalidRequestError, match="parent version"):
+        register(db, tenant_id, lineage=Lineage(parent_version="9"))
+    assert VersionRepository(db, tenant_id).list(TICKETS) == []
+
+
+def test_a_metric_that_is_no_number_is_left_out(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """An undefined metric does not fail the registration of a finished training."""
+    version = register(db, tenant_id, metrics={"train": {"r2": math.nan, "mae": 1.0, "max": math.inf}})
+    assert version.metrics == {"train": {"mae": 1.0}}
+
+
+@pytest.mark.parametrize("value", [math.nan, {1, 2}, object(), 2**70])
+def test_hyperparameters_without_a_json_form(db: DatabaseConnection, tenant_id: TenantId, value: object) -> None:
+    """They are refused by name, and nothing is registered."""
+    with pytest.raises(InvalidRequestError, match="depth"):
+        register(db, tenant_id, hyperparameters={"depth": value})
+    assert ModelRepository(db, tenant_id).list() == []
+
+
+def test_versions_are_listed_newest_first_in_pages(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """Order of registration, not of names; pages cut at the last version of the page before."""
+    for version in ("b", "a", "10", "9"):
+        register(db, tenant_id, version)
+    versions = VersionRepository(db, tenant_id)
+    assert [v.version for v in versions.list(TICKETS)] == ["9", "10", "a", "b"]
+    page = versions.list(TICKETS, limit=3)
+    assert [v.version for v in versions.list(TICKETS, limit=3, before=page[-1].version)] == ["b"]
+    assert versions.list(ModelId("unknown")) == []
+
+
+def test_a_list_is_one_query(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """However many models and versions there are, a list asks the database once."""
+    for index in range(6):
+        register(db, tenant_id, model_id=ModelId(f"m{index}"))
+        register(db, tenant_id, model_id=ModelId(f"m{index}"))
+    statements: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    engine = db._engine(db.urls.app)
+    sa.event.listen(engine, "before_cursor_execute", note)
+    try:
+        models = ModelRepository(db, tenant_id).list()
+        VersionRepository(db, tenant_id).list(ModelId("m0"))
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", note)
+    assert [(m.model_id, m.versions, m.newest_version) for m in models] == [(f"m{i}", 2, "2") for i in range(6)]
+    assert len([s for s in statements if "set_config" not in s]) == 2
+
+
+def test_models_are_listed_by_name_and_type(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """Pages by name; a type filters."""
+    for name, kind in (("b", "classification"), ("a", "regression"), ("c", "classification")):
+        register(db, tenant_id, model_id=ModelId(name), model_type=kind)
+    models = ModelRepository(db, tenant_id)
+    assert [m.model_id for m in models.list()] == ["a", "b", "c"]
+    assert [m.model_id for m in models.list(limit=1, after=ModelId("a"))] == ["b"]
+    assert [m.model_id for m in models.list(model_type="regression")] == ["a"]
+    assert [m.model_id for m in VersionRepository(db, tenant_id).list_models()] == ["a", "b", "c"]
+
+
+def test_metadata_is_merged(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """New keys are added, present ones replaced, others kept; nothing else changes."""
+    first = register(db, tenant_id, metadata={"a": 1, "b": {"x": 1}})
+    updated = VersionRepository(db, tenant_id).update_metadata(TICKETS, {"b": 2, "c": None})
+    assert updated == replace(first, metadata={"a": 1, "b": 2, "c": None})
+
+
+def test_an_unknown_version(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """Every reading and changing call says that it does not exist."""
+    versions = VersionRepository(db, tenant_id)
+    calls = [
+        lambda: versions.get(TICKETS),
+        lambda: versions.update_metadata(TICKETS, {}),
+        lambda: versions.archive(TICKETS, VersionId("1")),
+        lambda: versions.restore(TICKETS, VersionId("1")),
+        lambda: versions.delete(TICKETS, VersionId("1")),
+        lambda: ModelRepository(db, tenant_id).archive(TICKETS),
+        lambda: ModelRepository(db, tenant_id).delete(TICKETS),
+    ]
+    for call in calls:
+        with pytest.raises(ModelNotFoundError):
+            call()
+    register(db, tenant_id)
+    for missing in (lambda: versions.get(TICKETS, VersionId("2")), lambda: versions.delete(TICKETS, VersionId("2"))):
+        with pytest.raises(ModelNotFoundError, match="Version 2"):
+            missing()
+
+
+def test_an_archived_version_is_hidden_and_can_be_restored(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """It is neither listed nor the newest, still found by name, and back after ``restore``."""
+    versions = VersionRepository(db, tenant_id)
+    first, second = register(db, tenant_id), register(db, tenant_id)
+    versions.archive(TICKETS, second.version)
+    assert versions.list(TICKETS) == [first]
+    assert versions.get(TICKETS) == first
+    assert versions.get(TICKETS, second.version).archived_at is not None
+    assert [v.version for v in versions.list(TICKETS, include_archived=True)] == ["2", "1"]
+    versions.restore(TICKETS, second.version)
+    assert versions.list(TICKETS) == [second, first]
+
+
+def test_an_archived_model_is_hidden_with_its_versions(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """It takes no new version until it is restored."""
+    models, versions = ModelRepository(db, tenant_id), VersionRepository(db, tenant_id)
+    version = register(db, tenant_id)
+    models.archive(TICKETS)
+    assert models.list() == []
+    assert versions.list(TICKETS) == []
+    with pytest.raises(ModelNotFoundError):
+        versions.get(TICKETS)
+    with pytest.raises(ModelSaveError, match="archived"):
+        register(db, tenant_id)
+    models.restore(TICKETS)
+    assert versions.list(TICKETS) == [version]
+
+
+def test_what_an_environment_serves_is_neither_hidden_nor_deleted(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """Every way to take it away names the environment; once it is withdrawn all of them work."""
+    models, versions = ModelRepository(db, tenant_id), VersionRepository(db, tenant_id)
+    environments = EnvironmentRepository(db, tenant_id)
+    served = register(db, tenant_id)
+    environments.promote(TICKETS, served.version, PRODUCTION, actor="me")
+    for call in (
+        lambda: versions.delete(TICKETS, served.version),
+        lambda: versions.archive(TICKETS, served.version),
+        lambda: models.archive(TICKETS),
+        lambda: models.delete(TICKETS),
+    ):
+        with pytest.raises(VersionInUseError) as caught:
+            call()
+        assert caught.value.used_by == ["production"]  # type: ignore[attr-defined]
+    environments.withdraw(TICKETS, PRODUCTION, actor="me")
+    assert versions.delete(TICKETS, served.version) == served.servable.digest
+
+
+def test_a_parent_is_not_deleted_before_its_children(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """Lineage stays whole: the children are named; they go first."""
+    versions = VersionRepository(db, tenant_id)
+    parent = register(db, tenant_id)
+    child = register(db, tenant_id, lineage=Lineage(parent_version=parent.version))
+    assert versions.children(TICKETS, parent.version) == [child.version]
+    with pytest.raises(VersionInUseError) as caught:
+        versions.delete(TICKETS, parent.version)
+    assert caught.value.used_by == [child.version]  # type: ignore[attr-defined]
+    versions.delete(TICKETS, child.version)
+    versions.delete(TICKETS, parent.version)
+
+
+def test_a_deleted_model_begins_anew_where_it_stopped(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """Its versions are gone, its name may be used again, even with another type, and no number is given out twice."""
+    models = ModelRepository(db, tenant_id)
+    digests = {register(db, tenant_id).servable.digest for _ in range(2)}
+    assert set(models.delete(TICKETS)) == digests
+    assert models.list() == []
+    with pytest.raises(ModelNotFoundError):
+        models.delete(TICKETS)
+    assert register(db, tenant_id, model_type="regression").version == "3"
+
+
+def test_bytes_are_claimed_only_when_no_version_has_them(db: DatabaseConnection) -> None:
+    """Two versions share bytes: they are free after both are gone, and another tenant's do not count."""
+    tenant, other = new_tenant(db), new_tenant(db)
+    versions = VersionRepository(db, tenant)
+    digest = register(db, tenant, "1", content="x").servable.digest
+    register(db, tenant, "2", content="x")
+    register(db, other, "1", content="x")
+    for version in ("1", "2"):
+        with versions.claim_bytes(digest) as is_unused:
+            assert not is_unused
+        versions.delete(TICKETS, VersionId(version))
+    with versions.claim_bytes(digest) as is_unused:
+        assert is_unused

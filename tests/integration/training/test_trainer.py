@@ -1,0 +1,214 @@
+"""``Trainer``: a run that ends, a version that answers, and nothing half-written."""
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import GradientBoostingClassifier
+from support.tables import measures, split_target, tickets
+
+from ml_core.data.processor import DataProcessor
+from ml_core.exceptions import (
+    DataProcessingError,
+    InvalidNameError,
+    ModelLoadError,
+    ModelNotFoundError,
+    ModelSaveError,
+    ModelVersionConflictError,
+    TrainingError,
+    UnsafeArtifactError,
+)
+from ml_core.ids import ModelId, TenantId, VersionId
+from ml_core.models import own_types
+from ml_core.models.loading import load_version
+from ml_core.models.model_factory import ModelFactory
+from ml_core.models.store import ArtifactStore
+from ml_core.registry.runs import RunRepository, RunStatus
+from ml_core.registry.tenants import TenantRepository
+from ml_core.registry.versions import VersionRepository
+from ml_core.training.trainer import Trainer
+
+MODEL = ModelId("tickets")
+FAST = {"algorithm": "logistic_regression"}
+DATA = split_target(tickets(), "category")
+
+
+@pytest.fixture
+def trainer(db, tenant_id, tmp_path):
+    return Trainer(db, tenant_id, storage_path=tmp_path, actor="tester")
+
+
+def files_in(folder):
+    return [path for path in Path(folder).rglob("*") if path.is_file()]
+
+
+def last_run(db, tenant_id):
+    runs = RunRepository(db, tenant_id)
+    return runs.get(runs.list(MODEL)[0].run_id)
+
+
+def test_training_registers_a_version_that_answers(db, tenant_id, trainer, tmp_path):
+    """The result names it, and what the registry holds loads and answers like the model that was returned."""
+    result = trainer.train("tickets", "classification", DATA, hyperparameters=FAST)
+    assert result.keys() >= {"model_id", "version", "metrics", "model_path", "run_id", "duration_s", "model"}
+    assert (result["model_id"], result["version"]) == ("tickets", "1")
+    assert result["metrics"].keys() == {"train", "validation"}
+    assert files_in(tmp_path) == [Path(result["model_path"])]
+    version = VersionRepository(db, tenant_id).get(MODEL, VersionId("1"))
+    assert version.created_by == "tester"
+    loaded = load_version(ArtifactStore(tmp_path), version.servable)
+    np.testing.assert_array_equal(loaded.predict_frame(DATA[0]), result["model"].predict(DATA[0]))
+
+
+def test_the_lineage_says_where_it_came_from(db, tenant_id, trainer):
+    """Run, data and libraries; the metrics are in the run as well."""
+    result = trainer.train("tickets", None, DATA, hyperparameters=FAST)
+    version = VersionRepository(db, tenant_id).get(MODEL)
+    assert version.lineage.run_id == result["run_id"]
+    assert version.lineage.dataset_digest == result["fitted"].dataset_digest
+    assert version.lineage.libraries["scikit-learn"]
+    assert version.hyperparameters == FAST
+    run = last_run(db, tenant_id)
+    assert run.status is RunStatus.FINISHED
+    assert run.metrics["validation/accuracy"] == [(0, result["metrics"]["validation"]["accuracy"])]
+
+
+def test_training_again_makes_the_next_version_of_the_same_bytes(trainer, tmp_path):
+    """Equal data gives an equal artifact, which is stored once."""
+    first = trainer.train("tickets", None, DATA, hyperparameters=FAST)
+    second = trainer.train("tickets", None, DATA, hyperparameters=FAST)
+    assert (first["version"], second["version"]) == ("1", "2")
+    assert first["model_path"] == second["model_path"]
+
+
+def test_a_version_of_other_bytes_is_a_conflict(db, tenant_id, trainer, tmp_path):
+    """The run failed, the bytes that came too late are gone."""
+    trainer.train("tickets", None, DATA, hyperparameters=FAST, version="1.0.0")
+    before = files_in(tmp_path)
+    with pytest.raises(ModelVersionConflictError):
+        trainer.train("tickets", None, DATA, hyperparameters={"n_estimators": 2}, version="1.0.0")
+    assert files_in(tmp_path) == before
+    assert last_run(db, tenant_id).status is RunStatus.FAILED
+
+
+def test_data_that_can_not_train_ends_the_run_as_failed(db, tenant_id, trainer, tmp_path):
+    """With the error; there is no version and no file."""
+    X, y = DATA
+    with pytest.raises(TrainingError, match="one class") as caught:
+        trainer.train("tickets", None, (X, ["a"] * len(y)))
+    assert (caught.value.tenant_id, caught.value.model_id, caught.value.stage) == (tenant_id, "tickets", "validate")
+    run = last_run(db, tenant_id)
+    assert run.status is RunStatus.FAILED
+    assert "one class" in run.error
+    assert files_in(tmp_path) == []
+    with pytest.raises(ModelNotFoundError):
+        VersionRepository(db, tenant_id).get(MODEL)
+
+
+def test_a_full_disk_leaves_no_version(db, tenant_id, trainer, tmp_path, monkeypatch):
+    """The run failed, and says why."""
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(ModelSaveError, match="No space left on device"):
+            trainer.train("tickets", None, DATA, hyperparameters=FAST)
+    assert files_in(tmp_path) == []
+    assert last_run(db, tenant_id).status is RunStatus.FAILED
+    assert trainer.train("tickets", None, DATA, hyperparameters=FAST)["version"] == "1"
+
+
+def test_the_tenant_is_created_with_its_first_training(db, tmp_path):
+    """A program on a laptop creates no tenant first."""
+    name = TenantId("first-training")
+    assert not TenantRepository(db).exists(name)
+    Trainer(db, name, storage_path=tmp_path).train("tickets", None, DATA, hyperparameters=FAST)
+    assert TenantRepository(db).exists(name)
+
+
+@pytest.mark.parametrize("name", ["../x", "Tickets", "ü", "x" * 300])
+def test_a_bad_model_name_is_refused_before_anything_is_written(db, tenant_id, trainer, name):
+    """No run, no file."""
+    with pytest.raises(InvalidNameError):
+        trainer.train(name, None, DATA)
+    assert RunRepository(db, tenant_id).list(MODEL) == []
+
+
+def test_an_unknown_kind_is_refused(trainer):
+    """The message names the kinds there are."""
+    with pytest.raises(DataProcessingError, match="number, boolean"):
+        trainer.train("tickets", None, DATA, kinds={"subject": "prose"})
+
+
+def test_a_type_outside_the_list_predicts_here_and_is_refused_by_a_server(db, tenant_id, trainer, tmp_path):
+    """The older extension keeps working; a note says what it costs."""
+    ModelFactory.register("custom", lambda parameters: GradientBoostingClassifier(n_estimators=3, **parameters))
+    try:
+        result = trainer.train("tickets", "custom", split_target(measures(), "outcome"))
+    finally:
+        ModelFactory.unregister("custom")
+    version = VersionRepository(db, tenant_id).get(MODEL)
+    assert version.servable.model_type == "custom"
+    assert any("servers refuse it" in note for note in version.metadata["training"]["notes"])
+    with pytest.raises(UnsafeArtifactError, match="GradientBoostingClassifier"):
+        load_version(ArtifactStore(tmp_path), version.servable)
+    loaded = load_version(ArtifactStore(tmp_path), version.servable, own_types=own_types.known())
+    frame = measures().drop(columns=["outcome"])
+    np.testing.assert_array_equal(loaded.predict_frame(frame), result["model"].predict(frame))
+
+
+def test_a_processor_of_the_callers_own_is_stored_with_the_model(db, tenant_id, trainer, tmp_path):
+    """What it does in training it does in every prediction of a loaded copy."""
+    result = trainer.train("tickets", None, split_target(measures(), "outcome"), hyperparameters=FAST, processor=Sums())
+    version = VersionRepository(db, tenant_id).get(MODEL)
+    loaded = load_version(ArtifactStore(tmp_path), version.servable, own_types=own_types.known())
+    frame = measures(20, seed=1).drop(columns=["outcome"])
+    np.testing.assert_array_equal(loaded.predict_frame(frame), result["model"].predict(frame))
+
+
+def test_a_model_that_can_not_be_saved_safely_is_refused(db, tenant_id, trainer, tmp_path):
+    """A function among its attributes: nothing is stored, the run failed."""
+    ModelFactory.register("custom", lambda _: WithFunction())
+    try:
+        with pytest.raises(ModelSaveError, match="Train it on this platform"):
+            trainer.train("tickets", "custom", DATA)
+    finally:
+        ModelFactory.unregister("custom")
+    assert files_in(tmp_path) == []
+    assert last_run(db, tenant_id).status is RunStatus.FAILED
+
+
+def test_hyperparameters_of_numpy_are_recorded(db, tenant_id, trainer):
+    """As JSON numbers."""
+    trainer.train("tickets", None, DATA, hyperparameters={"n_estimators": np.int64(2), "max_features": np.float64(0.5)})
+    recorded = {"n_estimators": 2, "max_features": 0.5}
+    assert VersionRepository(db, tenant_id).get(MODEL).hyperparameters == recorded
+
+
+def test_checkpoints_are_the_tenants_own(db, tenant_id, other_tenant_id, trainer):
+    """Saved and loaded by path; another tenant's trainer refuses the path."""
+    path = trainer.save_checkpoint({"epoch": 3}, "tickets", 3)
+    assert trainer.load_checkpoint(path) == {"epoch": 3}
+    with pytest.raises(ModelLoadError, match="not one of this tenant's"):
+        Trainer(db, other_tenant_id).load_checkpoint(path)
+
+
+class Sums(DataProcessor):
+    """Adds a column."""
+
+    def preprocess(self, data, model_type=None, is_training=True):
+        frame = super().preprocess(data, model_type, is_training)
+        return frame.assign(total=frame["m0"] + frame["m1"])
+
+
+class WithFunction(DummyClassifier):
+    """Keeps a function."""
+
+    def fit(self, X, y, sample_weight=None):
+        self.hook_ = os.getcwd
+        return super().fit(X, y, sample_weight)

@@ -1,0 +1,249 @@
+"""The batcher: gathers while busy, answers each request its own rows, and keeps its bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from support.inprocess_cell import servable
+from support.tables import measures
+
+from ml_core.exceptions import DeadlineExceededError, PredictionError, QueueFullError
+from ml_core.inference.batcher import Batcher
+from ml_core.inference.cost import CostModel
+from ml_core.models.loading import load_version
+
+ROWS = measures(60, seed=4).drop(columns=["outcome"]).to_dict("records")
+FAR = 1e12
+
+
+class Watched:
+    """A real loaded model that notes the size of each call, can be held, and fails on a marked row."""
+
+    def __init__(self, model):
+        self.model = model
+        self.version = model.version
+        self.calls = []
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def _note(self, columns):
+        self.calls.append(len(columns["m0"]))
+        assert self.go_on.wait(10)
+        if (columns["m0"] == -999).any():
+            raise PredictionError("a row that this model can't answer")
+        if (columns["m0"] == -998).any():
+            raise RuntimeError("a bug")
+
+    def predict(self, columns):
+        self._note(columns)
+        return self.model.predict(columns)
+
+    def predict_both(self, columns):
+        self._note(columns)
+        return self.model.predict_both(columns)
+
+
+@pytest.fixture
+def model(store, fitted_measures):
+    return Watched(load_version(store, servable(store, fitted_measures)))
+
+
+@pytest.fixture
+def pool():
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+@pytest.fixture
+def batcher(model, pool):
+    return Batcher(model, pool, max_queued_rows=100, max_batch_rows=32)
+
+
+def columns(model, *rows):
+    return model.version.signature.columns_from_rows(rows)
+
+
+def ask(batcher, model, *rows, proba=False, deadline=FAR):
+    return batcher.predict(columns(model, *rows), len(rows), proba=proba, deadline=deadline)
+
+
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def busy(batcher, model):
+    """Start a request that holds the model until ``go_on`` is set."""
+    model.go_on.clear()
+    first = asyncio.ensure_future(ask(batcher, model, ROWS[0]))
+    await until(lambda: model.calls)
+    return first
+
+
+def test_requests_gather_while_the_model_is_busy(batcher, model):
+    """One call for all that waited, and each gets the answer to its own rows."""
+
+    async def main():
+        first = await busy(batcher, model)
+        waiting = [asyncio.ensure_future(ask(batcher, model, row)) for row in ROWS[1:11]]
+        await asyncio.sleep(0)
+        model.go_on.set()
+        return [await first, *[await item for item in waiting]]
+
+    answers = asyncio.run(main())
+    assert model.calls == [1, 10]
+    expected = [model.model.predict(columns(model, row))[0] for row in ROWS[:11]]
+    assert [answer.predictions[0] for answer in answers] == expected
+
+
+def test_an_idle_model_answers_at_once(batcher, model):
+    """One request after the other: each is a call of its own."""
+
+    async def main():
+        for row in ROWS[:3]:
+            await ask(batcher, model, row)
+
+    asyncio.run(main())
+    assert model.calls == [1, 1, 1]
+
+
+def test_a_batch_is_bounded(batcher, model):
+    """More than the bound take several calls; one large request is one call of its own."""
+
+    async def main():
+        first = await busy(batcher, model)
+        waiting = [asyncio.ensure_future(ask(batcher, model, *ROWS[:20])) for _ in range(3)]
+        large = asyncio.ensure_future(ask(batcher, model, *ROWS[:40]))
+        await asyncio.sleep(0)
+        model.go_on.set()
+        await asyncio.gather(first, large, *waiting)
+
+    asyncio.run(main())
+    assert model.calls == [1, 20, 20, 20, 40]
+
+
+def test_probabilities_go_to_who_asked_for_them(batcher, model):
+    """Others in the same batch get none."""
+
+    async def main():
+        first = await busy(batcher, model)
+        plain = asyncio.ensure_future(ask(batcher, model, ROWS[1]))
+        with_proba = asyncio.ensure_future(ask(batcher, model, *ROWS[2:4], proba=True))
+        await asyncio.sleep(0)
+        model.go_on.set()
+        await first
+        return await plain, await with_proba
+
+    plain, with_proba = asyncio.run(main())
+    assert plain.probabilities is None
+    expected = model.model.predict_proba(columns(model, *ROWS[2:4]))
+    assert np.array_equal(with_proba.probabilities, expected)
+
+
+def test_a_full_queue_refuses(batcher, model):
+    """With a pause to take; what waits is answered all the same."""
+
+    async def main():
+        first = await busy(batcher, model)
+        waiting = [asyncio.ensure_future(ask(batcher, model, *ROWS[:30])) for _ in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFullError) as caught:
+            await ask(batcher, model, *ROWS[:11])
+        model.go_on.set()
+        await asyncio.gather(first, *waiting)
+        return caught.value
+
+    assert asyncio.run(main()).retry_after_s >= 1
+
+
+def test_who_has_left_costs_no_call(batcher, model):
+    """A cancelled request is dropped from the queue."""
+
+    async def main():
+        first = await busy(batcher, model)
+        leaving = asyncio.ensure_future(ask(batcher, model, *ROWS[:5]))
+        staying = asyncio.ensure_future(ask(batcher, model, ROWS[1]))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.sleep(0)
+        model.go_on.set()
+        await asyncio.gather(first, staying)
+        assert leaving.cancelled()
+
+    asyncio.run(main())
+    assert model.calls == [1, 1]
+
+
+def test_who_is_late_gets_a_deadline_error_and_costs_no_call(batcher, model):
+    """Those behind it are answered."""
+
+    async def main():
+        first = await busy(batcher, model)
+        late = asyncio.ensure_future(ask(batcher, model, ROWS[1], deadline=asyncio.get_running_loop().time()))
+        in_time = asyncio.ensure_future(ask(batcher, model, ROWS[2]))
+        await asyncio.sleep(0)
+        model.go_on.set()
+        with pytest.raises(DeadlineExceededError):
+            await late
+        await asyncio.gather(first, in_time)
+
+    asyncio.run(main())
+    assert model.calls == [1, 1]
+
+
+@pytest.mark.parametrize("poison", [-999, -998])
+def test_one_bad_request_does_not_harm_its_neighbours(batcher, model, poison):
+    """They are answered; only the bad one gets the error, a framework error in any case."""
+
+    async def main():
+        first = await busy(batcher, model)
+        good = asyncio.ensure_future(ask(batcher, model, ROWS[1]))
+        bad = asyncio.ensure_future(ask(batcher, model, {**ROWS[2], "m0": poison}))
+        await asyncio.sleep(0)
+        model.go_on.set()
+        await first
+        assert (await good).predictions.shape == (1,)
+        with pytest.raises(PredictionError):
+            await bad
+        await ask(batcher, model, ROWS[3])  # and the batcher goes on
+
+    asyncio.run(main())
+
+
+def test_a_short_model_gathers_what_one_turn_of_the_loop_brings(batcher, model):
+    """On the loop itself, without a thread, all requests that are there are one call."""
+    for rows in (1, 8, 32):
+        batcher._cost.observe(rows, 5e-4)
+
+    async def main():
+        await asyncio.gather(*[ask(batcher, model, row) for row in ROWS[:8]])
+
+    asyncio.run(main())
+    assert model.calls == [8]
+
+
+def test_a_very_short_model_is_called_in_the_request(batcher, model):
+    """Gathering would cost more than it saves."""
+    batcher._cost.observe(1, 1e-5)
+    asyncio.run(ask(batcher, model, ROWS[0]))
+    assert batcher._queue == type(batcher._queue)()
+    assert model.calls == [1]
+
+
+def test_costs_are_learned_by_size():
+    """Unknown sizes are bounded by their neighbours: a larger call's cost, or a smaller one's in proportion."""
+    cost = CostModel()
+    assert cost.estimate(1) == float("inf")
+    cost.observe(1, 0.001)
+    assert cost.estimate(1) == pytest.approx(0.001)
+    assert cost.estimate(1024) == pytest.approx(0.001 * 1024)
+    cost.observe(1024, 0.004)
+    assert cost.estimate(512) == pytest.approx(0.004)
+    for _ in range(30):
+        cost.observe(1, 0.0001)
+    assert cost.estimate(1) == pytest.approx(0.0001, rel=0.01)

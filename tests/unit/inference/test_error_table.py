@@ -1,0 +1,36 @@
+"""The one table from errors to statuses."""
+
+from __future__ import annotations
+
+import pytest
+
+from ml_core import exceptions
+from ml_core.inference.edge.errors import STATUS, error_response, status_of
+
+
+def subclasses(cls):
+    return [cls, *(found for sub in cls.__subclasses__() for found in subclasses(sub))]
+
+
+@pytest.mark.parametrize("cls", subclasses(exceptions.MLFrameworkError))
+def test_every_error_has_a_status_and_renders(cls):
+    """None is left to chance: a new error needs an entry or a listed base other than the root."""
+    error = cls("Something happened.", remedy="Do this.")
+    assert cls in STATUS or cls.__mro__[1] in STATUS
+    response = error_response(error, "id")
+    assert response.status == status_of(error)
+    assert b'"request_id":"id"' in response.body
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_pause_is_named_where_trying_again_helps(status):
+    """Each 429 and 503 has Retry-After."""
+    for cls in (cls for cls, mapped in STATUS.items() if mapped == status):
+        response = error_response(cls("Busy."), "id")
+        assert int(response.headers[b"retry-after"]) >= 1
+
+
+def test_details_that_json_lacks_are_told_as_text():
+    """An error never fails to render."""
+    error = exceptions.PredictionError("No.", details={"odd": {1, 2}.__class__})
+    assert b"class" in error_response(error, "id").body

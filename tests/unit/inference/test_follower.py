@@ -1,0 +1,158 @@
+"""The follower: converges, survives an unreachable registry, and says how current it is."""
+
+from __future__ import annotations
+
+import queue
+import threading
+
+import pytest
+from support.inprocess_cell import ACME, CountingLoader, key_of, pointer, servable
+
+from ml_core.domain.assignment import AssignmentDelta, Rollout
+from ml_core.exceptions import RegistryUnavailableError
+from ml_core.inference.assignment import Assignment
+from ml_core.inference.follower import AssignmentFollower, NotifiedFeed
+from ml_core.inference.model_table import ModelTable
+
+EMPTY = AssignmentDelta(1, False, {}, {}, {})
+
+
+class Source:
+    """A source that plays what it is given: a delta or an error for each read."""
+
+    def __init__(self, *answers):
+        self.answers = queue.Queue()
+        for answer in answers:
+            self.answers.put(answer)
+        self.asked = queue.Queue()
+        self.closed = threading.Event()
+
+    def read(self, after):
+        self.asked.put(after)
+        answer = self.answers.get(timeout=10)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def wait(self, timeout_s):
+        return True
+
+    def close(self):
+        self.closed.set()
+        self.answers.put(EMPTY)
+
+
+def snapshot(*versions, generation=1):
+    rollouts = {pointer(version): Rollout(version, 1) for version in versions}
+    return AssignmentDelta(generation, True, {ACME: True}, rollouts, {})
+
+
+def delta(*versions, generation, tenants=()):
+    rollouts = {pointer(version): Rollout(version, 2) for version in versions}
+    return AssignmentDelta(generation, False, dict(tenants), rollouts, {})
+
+
+@pytest.fixture
+def table(store):
+    table = ModelTable(CountingLoader(store), max_memory_bytes=2**30)
+    yield table
+    table.close()
+
+
+@pytest.fixture
+def follow(table):
+    followers = []
+
+    def start(source):
+        follower = AssignmentFollower(source, Assignment(), table, poll_interval_s=0.01)
+        followers.append(follower)
+        follower.start()
+        return follower
+
+    yield start
+    for follower in followers:
+        follower.stop()
+        assert not follower.is_alive
+
+
+def test_it_applies_the_snapshot_then_what_changes(follow, table, store, fitted_measures, fitted_tickets):
+    """First everything, then after the generation it stands at."""
+    source = Source(
+        snapshot(servable(store, fitted_measures)), delta(servable(store, fitted_tickets), generation=2), EMPTY
+    )
+    follower = follow(source)
+    assert follower.wait_first(10)
+    assert [source.asked.get(timeout=10) for _ in range(3)] == [None, 1, 2]
+    assert table.wait_idle(10)
+    assert table.describe()["loaded"] == 2
+
+
+def test_it_keeps_what_it_has_when_the_registry_is_gone(follow, table, store, fitted_measures):
+    """Health says so; afterwards it reads everything anew."""
+    source = Source(snapshot(servable(store, fitted_measures)), RegistryUnavailableError("down"))
+    follower = follow(source)
+    assert [source.asked.get(timeout=10) for _ in range(2)] == [None, 1]
+    assert source.asked.get(timeout=10) is None  # the read after the failure
+    assert follower.describe()["error"] == "registry_unavailable"
+    assert table.serving(key_of(servable(store, fitted_measures))) is not None
+    source.answers.put(snapshot(servable(store, fitted_measures), generation=5))
+    assert source.asked.get(timeout=10) == 5
+    assert follower.describe()["error"] is None
+
+
+def test_it_outlives_a_bug(follow):
+    """An unexpected error is noted and the next look is taken."""
+    source = Source(ZeroDivisionError("surprise"), snapshot())
+    follower = follow(source)
+    assert follower.wait_first(10)
+    assert follower.is_alive
+
+
+def test_a_deleted_tenant_leaves_the_table(follow, table, store, fitted_measures):
+    """Its pointers are withdrawn although the delta does not name them."""
+    source = Source(
+        snapshot(servable(store, fitted_measures)), delta(generation=2, tenants={ACME: False}.items()), EMPTY
+    )
+    follow(source)
+    assert [source.asked.get(timeout=10) for _ in range(3)] == [None, 1, 2]
+    assert table.describe()["pointers"] == 0
+
+
+class FakeListener:
+    def __init__(self, error=None):
+        self.error = error
+        self.closed = False
+
+    def wait(self, timeout_s):
+        if self.error:
+            raise self.error
+        return False
+
+    def close(self):
+        self.closed = True
+
+
+class FakeFeed:
+    def read(self, after):
+        return EMPTY
+
+
+def test_a_broken_listener_is_opened_again(store):
+    """The error is told once, the next read opens another, and the broken one is closed."""
+    listeners = [FakeListener(RegistryUnavailableError("gone")), FakeListener()]
+    opened = []
+
+    def listen():
+        opened.append(listeners[len(opened)])
+        return opened[-1]
+
+    feed = NotifiedFeed(FakeFeed(), listen)
+    feed.read(None)
+    with pytest.raises(RegistryUnavailableError):
+        feed.wait(0.01)
+    assert feed.wait(0.01) is True  # nothing listens: look at once
+    feed.read(None)
+    assert feed.wait(0.01) is False
+    assert (listeners[0].closed, listeners[1].closed) == (True, False)
+    feed.close()
+    assert listeners[1].closed

@@ -1,0 +1,235 @@
+"""``fit_model``: what trains, how well, and what the result holds."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.dummy import DummyClassifier
+from support.tables import measures, split_target, tickets
+
+from ml_core.data.processor import DataProcessor
+from ml_core.domain.columns import ColumnKind
+from ml_core.domain.signature import OutputKind
+from ml_core.exceptions import TrainingError
+from ml_core.ids import ModelId
+from ml_core.models.model_factory import ModelFactory
+from ml_core.training.fit import fit_model
+from ml_core.training.metrics import HIGHER_IS_BETTER
+from ml_core.training.request import TrainingRequest
+
+
+def fit(data, model_type=None, validation=None, **options):
+    """Fit with a small forest unless told otherwise."""
+    hyperparameters = options.pop("hyperparameters", {"n_estimators": 5})
+    return fit_model(
+        TrainingRequest(ModelId("m"), model_type, data, validation, hyperparameters=hyperparameters, **options)
+    )
+
+
+def measures_with(labels):
+    """The table of measures with its two outcomes renamed."""
+    X, y = split_target(measures(), "outcome")
+    return X, [labels[value == "yes"] for value in y]
+
+
+def test_raw_columns_need_no_configuration():
+    """Text, dates, categories, booleans and missing numbers; better than the baseline on held-out rows."""
+    fitted = fit(split_target(tickets(), "category"), hyperparameters={"algorithm": "logistic_regression"})
+    assert fitted.model_type == "classification"
+    kinds = {column.name: column.kind for column in fitted.signature.inputs}
+    assert kinds == {
+        "subject": ColumnKind.TEXT,
+        "opened": ColumnKind.DATETIME,
+        "priority": ColumnKind.CATEGORY,
+        "minutes_open": ColumnKind.NUMBER,
+        "is_paying": ColumnKind.BOOLEAN,
+    }
+    assert fitted.metrics["validation"]["accuracy"] > 0.9 > fitted.baseline["accuracy"] + 0.3
+    assert fitted.n_rows == {"train": 192, "validation": 48}
+
+
+def test_the_held_out_rows_are_not_trained_on():
+    """A tree that learns by heart is perfect on its own rows and a guess on the others."""
+    X, _ = split_target(measures(), "outcome")
+    y = np.random.default_rng(5).choice(["a", "b"], len(X))
+    fitted = fit((X, y), hyperparameters={"algorithm": "decision_tree"})
+    assert fitted.metrics["train"]["accuracy"] == 1.0
+    assert fitted.metrics["validation"]["accuracy"] < 0.75
+
+
+@pytest.mark.parametrize(
+    "labels", [("no", "yes"), (3, 7), (False, True), (0.0, 1.0)], ids=["str", "int", "bool", "float"]
+)
+@pytest.mark.parametrize("container", [list, np.array, pd.Series])
+@pytest.mark.parametrize("algorithm", ["random_forest", "logistic_regression", "gradient_boosting"])
+def test_labels_keep_their_type(labels, container, algorithm):
+    """In the signature's classes and in the answers."""
+    X, y = measures_with(labels)
+    fitted = fit((X, container(y)), "classification", hyperparameters={"algorithm": algorithm})
+    assert fitted.signature.output.classes == labels
+    answers = [*fitted.signature.output.classes, *fitted.self_test.predictions]
+    assert {type(answer) for answer in answers} == {type(labels[0])}
+    assert set(fitted.self_test.predictions) <= set(labels)
+
+
+def test_equal_data_gives_an_equal_model():
+    """The seed is fixed."""
+    one, other = fit(split_target(measures(), "outcome")), fit(split_target(measures(), "outcome"))
+    assert one.metrics == other.metrics
+    assert one.self_test == other.self_test
+    assert one.dataset_digest == other.dataset_digest
+
+
+def test_other_data_has_another_digest():
+    """One changed value is enough, so is another target."""
+    X, y = split_target(measures(), "outcome")
+    digests = {fit((X, y)).dataset_digest, fit((X, y[::-1].to_numpy())).dataset_digest}
+    X.iloc[3, 2] += 1e-9
+    digests.add(fit((X, y)).dataset_digest)
+    assert len(digests) == 3
+
+
+def test_a_quantity_is_a_regression():
+    """A numeric target of more than twenty distinct values."""
+    X, _ = split_target(measures(), "outcome")
+    fitted = fit((X, 3 * X["m0"] + X["m1"]), hyperparameters={"algorithm": "ridge"})
+    assert fitted.model_type == "regression"
+    assert fitted.signature.output.kind is OutputKind.NUMBER
+    assert fitted.signature.output.classes == ()
+    assert fitted.metrics["validation"]["r2"] > 0.99 > 0.1 > fitted.baseline["r2"]
+    assert all(isinstance(answer, float) for answer in fitted.self_test.predictions)
+
+
+def test_few_numbers_are_classes():
+    """Up to twenty distinct whole numbers."""
+    X, _ = split_target(measures(), "outcome")
+    assert fit((X, np.arange(len(X)) % 5)).model_type == "classification"
+
+
+@pytest.mark.parametrize("y", [None, "outcome"])
+@pytest.mark.parametrize(
+    ("model_type", "kind", "metric"),
+    [("clustering", OutputKind.CLUSTER, "silhouette"), ("anomaly_detection", OutputKind.ANOMALY, "anomaly_rate")],
+)
+def test_types_without_a_target(model_type, kind, metric, y):
+    """A target is optional; with one there are metrics against it."""
+    X, outcome = split_target(measures(), "outcome")
+    fitted = fit((X, None if y is None else outcome), model_type, hyperparameters={})
+    assert fitted.signature.output.kind is kind
+    assert metric in fitted.metrics["validation"]
+    assert bool({"adjusted_rand", "roc_auc"} & fitted.metrics["validation"].keys()) == (y is not None)
+    assert fitted.baseline == {}
+    assert all(isinstance(answer, int) for answer in fitted.self_test.predictions)
+
+
+@pytest.mark.parametrize("algorithm", ["gradient_boosting", "naive_bayes"])
+def test_text_is_made_dense_where_an_estimator_needs_it(algorithm):
+    """Those that take no sparse matrix work on a table with text too."""
+    fitted = fit(split_target(tickets(120), "category"), hyperparameters={"algorithm": algorithm})
+    assert fitted.metrics["validation"]["accuracy"] > fitted.baseline["accuracy"] + 0.3
+
+
+def test_labels_that_training_had_not_count_as_wrong():
+    """The metrics stay numbers, and a note says so."""
+    X, y = split_target(measures(), "outcome")
+    fitted = fit((X, y), validation=(X.head(10), ["never"] * 5 + y.head(10).tolist()[5:]))
+    assert fitted.metrics["validation"]["accuracy"] <= 0.5
+    assert "log_loss" in fitted.metrics["validation"]
+    assert any("5 of 10 validation rows" in note and "'never'" in note for note in fitted.notes)
+
+
+def test_given_validation_rows_are_the_ones_measured_on():
+    """Then every training row is trained on, and a value missing only there is accepted."""
+    X, y = split_target(measures(), "outcome")
+    held = X.head(20).copy()
+    held.loc[0, "m3"] = np.nan
+    fitted = fit((X, y), validation=(held, y.head(20)))
+    assert fitted.n_rows == {"train": 200, "validation": 20}
+    assert {column.name for column in fitted.signature.inputs if column.nullable} == {"m3"}
+
+
+def test_rows_without_a_target_are_left_out():
+    """Counted in a note; integers that missing values had made floats are integers again."""
+    X, y = measures_with((0, 1))
+    y = pd.Series(y, dtype="float64")
+    y.iloc[:10] = np.nan
+    fitted = fit((X, y))
+    assert sum(fitted.n_rows.values()) == 190
+    assert "10 of 200 training rows have no target and were left out." in fitted.notes
+    assert fitted.signature.output.classes == (0, 1)
+    assert {type(label) for label in fitted.signature.output.classes} == {int}
+
+
+def test_the_result_is_json_safe():
+    """Signature, self-test, metrics and baseline go into the registry as JSON."""
+    fitted = fit(split_target(tickets(120), "category"))
+    for part in (fitted.signature.to_json(), fitted.self_test.to_json(), fitted.metrics, fitted.baseline):
+        assert json.loads(json.dumps(part, allow_nan=False)) == part
+    assert len(fitted.self_test.rows) == 5
+
+
+def test_every_metric_has_a_direction():
+    """Those that compare; a rate only describes."""
+    X, y = split_target(measures(), "outcome")
+    found = set(fit((X, y)).metrics["validation"]) | set(fit((X, X["m0"] + X["m1"])).metrics["validation"])
+    found |= set(fit((X, y), "clustering", hyperparameters={}).metrics["validation"])
+    found |= set(fit((X, y), "anomaly_detection", hyperparameters={}).metrics["validation"])
+    assert found - {"anomaly_rate", "clusters"} == set(HIGHER_IS_BETTER)
+
+
+def test_a_kind_can_be_given():
+    """Numbers that are names."""
+    X, y = split_target(measures(), "outcome")
+    X["zip"] = np.arange(len(X)) % 7
+    fitted = fit((X, y), kinds={"zip": ColumnKind.CATEGORY})
+    assert {c.name: c.kind for c in fitted.signature.inputs}["zip"] is ColumnKind.CATEGORY
+
+
+def test_a_matrix_and_rows_are_tables_too():
+    """The columns of a matrix are called x0, x1, …"""
+    X, y = split_target(measures(), "outcome")
+    fitted = fit((X.to_numpy(), y))
+    assert [column.name for column in fitted.signature.inputs] == [f"x{index}" for index in range(12)]
+    assert fit((X.to_dict("records"), y.tolist())).metrics == fit((X, y)).metrics
+
+
+def test_a_fit_that_did_not_converge_is_noted():
+    """A warning is not lost, and is no error."""
+    fitted = fit(
+        split_target(measures(), "outcome"), hyperparameters={"algorithm": "logistic_regression", "max_iter": 1}
+    )
+    assert any("ConvergenceWarning" in note for note in fitted.notes)
+
+
+def test_an_estimator_that_fails_is_a_training_error():
+    """With the stage, the model and the cause."""
+
+    class Failing(DummyClassifier):
+        def fit(self, X, y, sample_weight=None):
+            raise RuntimeError("no luck")
+
+    ModelFactory.register("failing", lambda _: Failing())
+    try:
+        with pytest.raises(TrainingError, match=r"Failing failed: RuntimeError: no luck") as caught:
+            fit(split_target(measures(), "outcome"), "failing")
+    finally:
+        ModelFactory.unregister("failing")
+    assert (caught.value.stage, caught.value.model_id) == ("fit", "m")
+
+
+def test_a_processor_of_the_callers_own_is_part_of_the_pipeline():
+    """Its preprocess runs in training and in every prediction."""
+    X, y = split_target(measures(), "outcome")
+    fitted = fit((X, y), processor=_Summing())
+    assert fitted.pipeline.steps[0][0] == "process"
+    assert "total" in fitted.pipeline.named_steps["encode"].get_feature_names_out()
+    assert fitted.metrics["validation"]["accuracy"] > 0.9
+
+
+class _Summing(DataProcessor):
+    """Adds the sum that decides."""
+
+    def preprocess(self, data, model_type=None, is_training=True):
+        frame = super().preprocess(data, model_type, is_training)
+        return frame.assign(total=frame["m0"] + frame["m1"])

@@ -1,0 +1,83 @@
+"""Metrics, baselines and the split they are measured on."""
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from ml_core.domain.signature import OutputKind
+from ml_core.training import metrics
+from ml_core.training.baseline import baseline
+from ml_core.training.split import hold_out
+
+
+def test_classification_agrees_with_scikit_learn():
+    """The definitions are theirs."""
+    random = np.random.default_rng(0)
+    classes = np.array(["a", "b"])
+    truth = random.choice(classes, 200)
+    share = random.uniform(0.05, 0.95, 200)
+    probabilities = np.column_stack([1 - share, share])
+    predicted = classes[probabilities.argmax(axis=1)]
+    found = metrics.classification(truth, predicted, probabilities, classes)
+    assert found == pytest.approx(
+        {
+            "accuracy": sk.accuracy_score(truth, predicted),
+            "balanced_accuracy": sk.balanced_accuracy_score(truth, predicted),
+            "f1_macro": sk.f1_score(truth, predicted, average="macro"),
+            "log_loss": sk.log_loss(truth, probabilities),
+            "roc_auc": sk.roc_auc_score(truth, share),
+        }
+    )
+
+
+def test_regression_agrees_with_scikit_learn():
+    """The definitions are theirs."""
+    random = np.random.default_rng(0)
+    truth, predicted = random.normal(size=(2, 50))
+    assert metrics.regression(truth, predicted) == pytest.approx(
+        {
+            "mae": sk.mean_absolute_error(truth, predicted),
+            "rmse": sk.root_mean_squared_error(truth, predicted),
+            "r2": sk.r2_score(truth, predicted),
+        }
+    )
+
+
+def test_what_is_not_defined_is_left_out():
+    """r2 of a constant, ROC AUC of one class, log loss of unknown labels only."""
+    assert set(metrics.regression(np.ones(3), np.zeros(3))) == {"mae", "rmse"}
+    classes, share = np.array(["a", "b"]), np.full((2, 2), 0.5)
+    one = metrics.classification(np.array(["a", "a"]), np.array(["a", "b"]), share, classes)
+    assert set(one) == {"accuracy", "balanced_accuracy", "f1_macro", "log_loss"}
+    none = metrics.classification(np.array(["x", "y"]), np.array(["a", "b"]), share, classes)
+    assert "log_loss" not in none
+    assert none["accuracy"] == 0.0
+
+
+def test_the_baseline_is_the_majority_class():
+    """Its log loss is that of the class shares."""
+    found = baseline(np.array(["a", "a", "a", "b"]), np.array(["a", "b"]), OutputKind.CLASSES)
+    assert found["accuracy"] == 0.5
+    assert found["log_loss"] == pytest.approx(-np.log(0.75 * 0.25) / 2)
+
+
+def test_the_baseline_of_a_number_is_the_mean():
+    """Of the training part."""
+    assert baseline(np.array([1.0, 3.0]), np.array([4.0]), OutputKind.NUMBER) == {"mae": 2.0, "rmse": 2.0}
+
+
+def test_a_fifth_of_each_class_is_held_out():
+    """No row is in both parts, none is lost, and it is the same every time."""
+    labels = np.array(["a"] * 50 + ["b"] * 10 + ["c"] * 2)
+    train, held_out = hold_out(len(labels), labels)
+    assert sorted([*train, *held_out]) == list(range(62))
+    assert {label: int((labels[held_out] == label).sum()) for label in "abc"} == {"a": 10, "b": 2, "c": 1}
+    np.testing.assert_array_equal(hold_out(62, labels)[1], held_out)
+
+
+def test_without_classes_a_fifth_of_all_is_held_out():
+    """At random, not the last ones."""
+    train, held_out = hold_out(100, None)
+    assert len(held_out) == 20
+    assert held_out.tolist() != list(range(80, 100))
+    assert not set(train) & set(held_out)

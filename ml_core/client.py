@@ -113,10 +113,9 @@ class MLClient:
         )
 
     def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        content = _encode(body)
         try:
-            response = self._http.post(
-                path, content=orjson.dumps(body, option=_JSON_OPTIONS), headers={"content-type": "application/json"}
-            )
+            response = self._send(path, content)
         except httpx.TimeoutException as error:
             raise exceptions.DeadlineExceededError(
                 f"No answer from {self._http.base_url} within {self._timeout_s:g} s.",
@@ -133,8 +132,29 @@ class MLClient:
             return answer
         raise error_from_response(response)
 
+    def _send(self, path: str, content: bytes) -> httpx.Response:
+        headers = {"content-type": "application/json"}
+        try:
+            return self._http.post(path, content=content, headers=headers)
+        except _CONNECTION_LOST:
+            return self._http.post(path, content=content, headers=headers)
 
+
+# A connection that was kept open may be closed just as it is used again: by an ingress that reloads, or with the
+# replica that held the request. A prediction changes nothing, so it may be asked twice.
+_CONNECTION_LOST = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 _JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+
+
+def _encode(body: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(body, option=_JSON_OPTIONS)
+    except orjson.JSONEncodeError as error:
+        raise exceptions.InvalidRequestError(
+            f"The rows can't be sent as JSON: {error}.",
+            remedy="Convert them first; dates go as ISO 8601 text, missing values as None.",
+            field="rows",
+        ) from error
 
 
 def error_from_response(response: httpx.Response) -> exceptions.MLFrameworkError:

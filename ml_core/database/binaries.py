@@ -150,16 +150,37 @@ def first_closed(path: Path) -> Path | None:
 
 
 def _copy_programs(installation: Path, home: Path) -> Path:
+    """Copy an installation, with the libraries beside its package, which the programs find by relative paths."""
+    package = installation.parent
     target = home / f"{installation.name}-{(installation / 'bin' / 'postgres').stat().st_size}"
+    copied = target / package.name / installation.name
     if target.exists():
-        return target
-    temporary = target.with_suffix(".new")
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(installation, temporary, ignore=shutil.ignore_patterns("include", "*.a"))
-    for folder, _, files in os.walk(temporary):
+        return copied
+    fresh = target.with_suffix(".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        headers = shutil.ignore_patterns("include", "*.a")
+        shutil.copytree(installation, fresh / package.name / installation.name, ignore=headers)
+        libraries = package.with_name(f"{package.name}.libs")
+        if libraries.exists():
+            shutil.copytree(libraries, fresh / libraries.name)
+        _open_to_others(fresh)
+        fresh.rename(target)
+    except OSError as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise PlatformError.wrap(
+            error,
+            f"PostgreSQL can't be copied to {home}, where its account can reach it",
+            remedy="Free 50 MB there, or install the environment in a folder that is open to other users.",
+            component="postgres",
+        ) from error
+    return copied
+
+
+def _open_to_others(root: Path) -> None:
+    """Let others run what its owner may run, and read the rest."""
+    for folder, _, files in os.walk(root):
         Path(folder).chmod(0o755)
         for name in files:
             file = Path(folder, name)
             file.chmod(0o755 if file.stat().st_mode & 0o100 else 0o644)
-    temporary.rename(target)
-    return target

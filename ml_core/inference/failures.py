@@ -48,7 +48,7 @@ class Failures:
 
     def record(self, version: ServableVersion, error: MLFrameworkError) -> Failure:
         """Note a failed load."""
-        key = version_key(version.ref)
+        key = version_key(version)
         before = self._by_key.get(key)
         failure = Failure(version, error, before.attempts + 1 if before else 1, self._clock())
         self._by_key[key] = failure
@@ -60,7 +60,7 @@ class Failures:
 
     def cooling(self, version: ServableVersion) -> Failure | None:
         """The failure after which the version is not loaded again yet, or None if it may be tried."""
-        failure = self._by_key.get(version_key(version.ref))
+        failure = self._by_key.get(version_key(version))
         return failure if failure is not None and self._clock() < failure.retry_at else None
 
     def due(self) -> list[Failure]:

@@ -12,7 +12,8 @@ from enum import IntEnum
 from typing import Generic, TypeVar
 
 from ml_core.domain.version import ServableVersion
-from ml_core.ids import VersionRef
+from ml_core.inference.pointers import version_key
+from ml_core.inference.residents import VersionKey
 
 T = TypeVar("T")
 
@@ -52,7 +53,7 @@ class LoadQueue(Generic[T]):
         self._changed = threading.Condition()
         self._heap: list[tuple[int, int, _Job[T]]] = []
         self._order = itertools.count()
-        self._jobs: dict[VersionRef, _Job[T]] = {}
+        self._jobs: dict[VersionKey, _Job[T]] = {}
         self._closed = False
 
     def __len__(self) -> int:
@@ -70,9 +71,10 @@ class LoadQueue(Generic[T]):
         with self._changed:
             if self._closed:
                 raise RuntimeError("the load queue is closed")
-            job = self._jobs.get(version.ref)
+            key = version_key(version)
+            job = self._jobs.get(key)
             if job is None:
-                job = self._jobs[version.ref] = _Job(version, priority)
+                job = self._jobs[key] = _Job(version, priority)
                 self._push(job)
             elif priority < job.priority and not job.started:
                 job.priority = priority
@@ -100,7 +102,7 @@ class LoadQueue(Generic[T]):
             for _, _, job in self._heap:
                 if not job.started:
                     job.started = True
-                    self._jobs.pop(job.version.ref, None)
+                    self._jobs.pop(version_key(job.version), None)
                     job.future.cancel()
             self._heap.clear()
             self._changed.notify_all()
@@ -130,5 +132,5 @@ class LoadQueue(Generic[T]):
 
     def _finish(self, job: _Job[T]) -> None:
         with self._changed:
-            self._jobs.pop(job.version.ref, None)
+            self._jobs.pop(version_key(job.version), None)
             self._changed.notify_all()

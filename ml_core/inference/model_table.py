@@ -111,10 +111,10 @@ class ModelTable:
                 return None
             return self._residents.take(pointer.serving_key)
 
-    def acquire(self, ref: VersionRef) -> Resident | None:
+    def acquire(self, version: ServableVersion) -> Resident | None:
         """A version's model, if it is in memory; ``release`` it afterwards."""
         with self._lock:
-            return self._residents.take(version_key(ref))
+            return self._residents.take(version_key(version))
 
     def release(self, resident: Resident) -> None:
         """Give back what was acquired."""
@@ -163,7 +163,7 @@ class ModelTable:
             DeadlineExceededError: It was not loaded in time.
         """
         deadline = self._clock() + timeout_s
-        resident = self.acquire(version.ref)
+        resident = self.acquire(version)
         while resident is None:
             try:
                 self.request_load(version).result(max(0.0, deadline - self._clock()))
@@ -176,7 +176,7 @@ class ModelTable:
                     version=version.ref.version,
                     deadline_ms=int(timeout_s * 1000),
                 ) from None
-            resident = self.acquire(version.ref)
+            resident = self.acquire(version)
         try:
             yield resident.model
         finally:
@@ -186,7 +186,7 @@ class ModelTable:
 
     def _load(self, version: ServableVersion, priority: LoadPriority) -> Resident | None:
         """Runs on a load thread; see ``LoadQueue``. None: nobody wants it any more, or memory is full."""
-        key = version_key(version.ref)
+        key = version_key(version)
         with self._lock:
             present = self._residents.get(key)
             is_moot = priority is not LoadPriority.DEMAND and not self._pointers.names(key)
@@ -239,7 +239,7 @@ class ModelTable:
         return len(due)
 
     def _is_wanted(self, version: ServableVersion) -> bool:
-        return any(True for _ in self._pointers.wanting(version_key(version.ref)))
+        return any(True for _ in self._pointers.wanting(version_key(version)))
 
     # Inspection.
 
@@ -254,9 +254,9 @@ class ModelTable:
         return pointer.serving if pointer else None
 
     def named(self, ref: VersionRef) -> ServableVersion | None:
-        """A version that a pointer wants or serves, or None."""
+        """The version of that name that a pointer wants, or None."""
         with self._lock:
-            return self._pointers.version(version_key(ref))
+            return self._pointers.version(ref)
 
     def failures(self) -> list[Failure]:
         """The failed loads of versions that pointers want."""

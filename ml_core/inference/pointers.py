@@ -17,9 +17,10 @@ def pointer_key(ref: PointerRef) -> PointerKey:
     return (ref.tenant_id, ref.model_id, ref.environment)
 
 
-def version_key(ref: VersionRef) -> VersionKey:
-    """Tenant, model and version."""
-    return (ref.tenant_id, ref.model_id, ref.version)
+def version_key(version: ServableVersion) -> VersionKey:
+    """Tenant, model, version and digest."""
+    ref = version.ref
+    return (ref.tenant_id, ref.model_id, ref.version, version.digest)
 
 
 class Pointer:
@@ -30,7 +31,7 @@ class Pointer:
     def __init__(self, key: PointerKey, wanted: Rollout) -> None:
         self.key = key
         self.wanted = wanted
-        self.wanted_key = version_key(wanted.stable.ref)
+        self.wanted_key = version_key(wanted.stable)
         self.serving: ServableVersion | None = None
         self.serving_key: VersionKey | None = None
 
@@ -40,6 +41,7 @@ class Pointers:
 
     def __init__(self) -> None:
         self._by_key: dict[PointerKey, Pointer] = {}
+        self._by_model: dict[tuple[str, str], set[str]] = {}  # its environments
         self._by_version: dict[VersionKey, set[PointerKey]] = {}
 
     def __len__(self) -> int:
@@ -58,22 +60,25 @@ class Pointers:
         pointers = [self._by_key[key] for key in self._by_version.get(version, ())]
         return (pointer for pointer in pointers if pointer.wanted_key == version)
 
-    def version(self, key: VersionKey) -> ServableVersion | None:
-        """The version of that name, if a pointer wants or serves it."""
-        for pointer in map(self._by_key.__getitem__, self._by_version.get(key, ())):
-            return pointer.wanted.stable if pointer.wanted_key == key else pointer.serving
+    def version(self, ref: VersionRef) -> ServableVersion | None:
+        """The version of that name, if a pointer wants it."""
+        for environment in self.environments(ref.tenant_id, ref.model_id):
+            version = self._by_key[ref.tenant_id, ref.model_id, environment].wanted.stable
+            if version.ref == ref:
+                return version
         return None
 
     def environments(self, tenant_id: str, model_id: str) -> list[str]:
         """The environments in which a model has a pointer, sorted."""
-        return sorted(key[2] for key in self._by_key if key[:2] == (tenant_id, model_id))
+        return sorted(self._by_model.get((tenant_id, model_id), ()))
 
     def want(self, key: PointerKey, rollout: Rollout) -> Pointer:
         """Set what a pointer should serve; creates it on first mention."""
         pointer = self._by_key.get(key)
         if pointer is None:
             pointer = self._by_key[key] = Pointer(key, rollout)
-        before, pointer.wanted, pointer.wanted_key = pointer.wanted_key, rollout, version_key(rollout.stable.ref)
+            self._by_model.setdefault(key[:2], set()).add(key[2])
+        before, pointer.wanted, pointer.wanted_key = pointer.wanted_key, rollout, version_key(rollout.stable)
         self._by_version.setdefault(pointer.wanted_key, set()).add(key)
         self._unname(before, pointer)
         return pointer
@@ -88,6 +93,9 @@ class Pointers:
         """Remove a pointer; nothing happens if there is none."""
         pointer = self._by_key.pop(key, None)
         if pointer is not None:
+            self._by_model[key[:2]].discard(key[2])
+            if not self._by_model[key[:2]]:
+                del self._by_model[key[:2]]
             for version in (pointer.wanted_key, pointer.serving_key):
                 if version is not None:
                     self._unname(version, pointer)

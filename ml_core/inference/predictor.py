@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ml_core.cache import CacheMechanism
 from ml_core.domain.columns import Columns, take
 from ml_core.domain.signature import Label, OutputKind
-from ml_core.exceptions import DataProcessingError
+from ml_core.exceptions import DataProcessingError, PredictionError
 from ml_core.ids import TenantId
 from ml_core.inference.inputs import Table, as_row, read_input
 from ml_core.models.loading import LoadedModel, labels_to_json
@@ -104,17 +104,19 @@ class Predictor:
         """Class → probability: one dict for one row, a list of them for many.
 
         Raises:
-            DataProcessingError: The model has no probabilities, or see ``predict``.
+            PredictionError: The model has no probabilities; or see ``predict``.
         """
         loaded = self._load(model)
         table = read_input(input_data, loaded.version.signature)
         probabilities = loaded.predict_proba(table.columns)
         if probabilities is None:
-            raise DataProcessingError(
-                f"{loaded.version.ref} has no probabilities.",
+            ref = loaded.version.ref
+            raise PredictionError(
+                f"{ref} has no probabilities.",
                 remedy="Use a classifier that has them, such as a random forest.",
-                stage="predict",
-                tenant_id=self.tenant_id,
+                tenant_id=ref.tenant_id,
+                model_id=ref.model_id,
+                version=ref.version,
             )
         classes = loaded.version.signature.output.classes
         rows = [dict(zip(classes, row, strict=True)) for row in probabilities.tolist()]

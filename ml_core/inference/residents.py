@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from ml_core.models.loading import LoadedModel
 
-# Keys are plain tuples of names: their hash is computed in C, a data class's in Python, and a request looks up two.
-VersionKey = tuple[str, str, str]
+# Tenant, model, version and digest. The digest, because a version that was deleted may be registered anew under its
+# name. Keys are plain tuples: their hash is computed in C, a data class's in Python, and a request looks up two.
+VersionKey = tuple[str, str, str, str]
 
 # With every model named by a pointer, looking for an unnamed one would walk the whole table under its lock.
 _EVICTION_SCAN = 256

@@ -199,13 +199,13 @@ class PredictionService:
 
     async def _acquire_version(self, ref: VersionRef, deadline: float) -> Resident:
         version = await self._find(ref)
-        resident = self._table.acquire(ref)
+        resident = self._table.acquire(version)
         while resident is None:
             try:
                 await self._load(version, deadline)
             except ModelLoadError as error:
                 raise _not_loadable(error) from error
-            resident = self._table.acquire(ref)
+            resident = self._table.acquire(version)
         return resident
 
     async def _find(self, ref: VersionRef) -> ServableVersion:

@@ -32,6 +32,7 @@ Step = Callable[[str], AbstractContextManager[None]]
 
 _SERVE_TIMEOUT_S = 180.0
 """Time for the replicas to run; about 6 s on two cores when idle."""
+_RUNNING = "RUNNING"
 _LOOK_EVERY_S = 0.2
 _HEALTH_TIMEOUT_S = 5.0
 
@@ -126,7 +127,7 @@ class LocalPlatform:
         database = self._server.is_running()
         serve = self._serve_status(state) if state else None
         ingress = _answers_ready(state.url) if state else False
-        parts = (database, serve is not None and serve.status == "RUNNING", ingress)
+        parts = (database, serve is not None and serve.status == _RUNNING, ingress)
         return PlatformStatus(
             state="running" if all(parts) else ("degraded" if state or any(parts) else "stopped"),
             url=state.url if state else None,
@@ -141,15 +142,22 @@ class LocalPlatform:
         )
 
     def _start(self, step: Step) -> PlatformState:
-        platform = self._settings.platform
-        with step("Clearing what is left of an earlier run"):
-            self._end_ray()
-            require_free(platform.http_port)
         with step("Starting PostgreSQL"):
             self._server.start()
             self._server.pin()
         with step("Bringing the database schema up to date"):
             self._migrate()
+        state = self.state
+        if state is not None and self._serves(state):
+            # Only the database was gone. The replicas have served on, and find it again by themselves.
+            return state
+        with step("Clearing what is left of an earlier run"):
+            self._end_ray()
+            require_free(self._settings.platform.http_port)
+        return self._start_serving(step)
+
+    def _start_serving(self, step: Step) -> PlatformState:
+        platform = self._settings.platform
         ports = RayPorts.choose()
         with step("Starting Ray"):
             session_id = start_head(self._home, ports, self._replica_environment())
@@ -192,6 +200,10 @@ class LocalPlatform:
         # Sockets and logs of a dead session: Ray makes a new folder at each start and never removes one.
         shutil.rmtree(temporary_folder(self._home), ignore_errors=True)
         return ended
+
+    def _serves(self, state: PlatformState) -> bool:
+        serve = self._serve_status(state)
+        return serve is not None and serve.status == _RUNNING and _answers_ready(state.url)
 
     def _serve_status(self, state: PlatformState) -> ApplicationStatus | None:
         try:

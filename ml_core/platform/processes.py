@@ -16,7 +16,8 @@ import psutil
 MARK = "MLCORE_PLATFORM_HOME"
 """Environment variable that every process of a platform inherits: the platform's home folder."""
 
-_GRACE_S = 5.0
+_GRACE_S = 2.0
+"""Nothing of Ray keeps state that would need longer; some of its processes ignore SIGTERM altogether."""
 _KILL_TIMEOUT_S = 5.0
 
 

@@ -12,7 +12,7 @@ from ml_core.exceptions import PlatformError
 _PATH = "/api/serve/applications/"
 _DECLARE_TIMEOUT_S = 120.0
 """The first declaration starts Serve's controller and the ingress; about 8 s on two cores, more when they are busy."""
-_ASK_TIMEOUT_S = 10.0
+_ASK_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)

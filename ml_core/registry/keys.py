@@ -72,8 +72,8 @@ class KeyRepository:
         ).where(tenants.c.tenant_id == self._tenant_id, tenants.c.deleted_at.is_(None))
         columns = ("tenant_id", "key_id", "salt", "hash", "scopes", "name", "feed_generation")
         with self._db.tenant(self._tenant_id) as connection:
-            made = connection.execute(api_keys.insert().from_select(columns, row))
-        if made.rowcount == 0:
+            made = connection.scalar(api_keys.insert().from_select(columns, row).returning(api_keys.c.key_id))
+        if made is None:
             raise tenant_not_found(self._tenant_id)
         return key
 

@@ -64,14 +64,19 @@ def read_target(y: Any, n_rows: int) -> Target:
 
 
 def infer_model_type(y: Any) -> str:
-    """``regression`` for numbers of more than ``MAX_NUMERIC_CLASSES`` distinct values, else ``classification``.
+    """``regression`` for numbers of many distinct values or with fractions, else ``classification``.
+
+    Many are more than ``MAX_NUMERIC_CLASSES``, or in a small table more than half as many as rows.
 
     Raises:
         TrainingError: The target can't be read.
     """
     values = read_target(y, len(y)).values
-    is_quantity = values.dtype.kind in "if" and len(np.unique(values)) > MAX_NUMERIC_CLASSES
-    return REGRESSION if is_quantity or (values.dtype.kind == "f" and _has_fractions(values)) else CLASSIFICATION
+    if values.dtype.kind not in "if":
+        return CLASSIFICATION
+    distinct = len(np.unique(values))
+    is_many = distinct > min(MAX_NUMERIC_CLASSES, max(2, len(values) // 2))
+    return REGRESSION if is_many or _has_fractions(values) else CLASSIFICATION
 
 
 def check_classes(target: Target) -> None:

@@ -11,8 +11,8 @@ from support.registry import TICKETS, new_tenant, register, superuser
 from ml_core.database import security
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
-from ml_core.ids import EnvironmentName, TenantId
-from ml_core.registry.environments import EnvironmentRepository
+from ml_core.ids import TenantId
+from ml_core.registry.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.runs import RunRepository
 
@@ -22,14 +22,14 @@ TENANT_TABLES = security.tenant_tables()
 def fill(db: DatabaseConnection, tenant_id: TenantId) -> None:
     """Put at least one row of the tenant into every table that holds tenants' rows."""
     version = register(db, tenant_id)
-    EnvironmentRepository(db, tenant_id).promote(TICKETS, version.version, EnvironmentName("production"), actor="tester")
+    EnvironmentRepository(db, tenant_id).promote(TICKETS, version.version, PRODUCTION, actor="tester")
     KeyRepository(db, tenant_id).create("key", [Scope.PREDICT])
     runs = RunRepository(db, tenant_id)
     runs.log_metrics(runs.start(TICKETS), {"loss": 1.0})
 
 
 def test_every_table_with_a_tenant_is_forced_behind_a_policy(db: DatabaseConnection) -> None:
-    """The catalogue knows no table with a tenant_id that lacks ENABLE, FORCE and the runtime's policy for all commands."""
+    """The catalogue knows no table with a tenant_id that lacks ENABLE, FORCE and the runtime's policy."""
     query = """
         SELECT c.relname, c.relrowsecurity, c.relforcerowsecurity,
                (SELECT count(*) FROM pg_policies p
@@ -37,7 +37,8 @@ def test_every_table_with_a_tenant_is_forced_behind_a_policy(db: DatabaseConnect
                   AND p.cmd = 'ALL' AND p.permissive = 'PERMISSIVE'
                   AND p.qual LIKE '%app.tenant_id%' AND p.with_check LIKE '%app.tenant_id%')
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid
-        WHERE c.relkind IN ('r', 'p') AND a.attname = 'tenant_id' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+        WHERE c.relkind IN ('r', 'p') AND a.attname = 'tenant_id'
+          AND n.nspname NOT IN ('pg_catalog', 'information_schema')
     """
     with superuser(db) as session:
         found = {row[0]: row[1:] for row in session.execute(query)}
@@ -61,7 +62,7 @@ def test_only_the_declared_policies_exist(db: DatabaseConnection) -> None:
 
 @pytest.mark.parametrize("role", [security.APP_ROLE, security.INGEST_ROLE])
 def test_runtime_roles_have_no_power_over_policies(db: DatabaseConnection, role: str) -> None:
-    """The roles that serve requests are no superusers, can't bypass policies, own nothing and belong to no other role."""
+    """The roles that serve requests are no superusers, bypass no policy, own nothing and belong to no other role."""
     with superuser(db) as session:
         flags = session.execute(
             "SELECT rolsuper, rolbypassrls, rolcreaterole, rolcreatedb FROM pg_roles WHERE rolname = %s", (role,)
@@ -76,7 +77,9 @@ def test_runtime_roles_have_no_power_over_policies(db: DatabaseConnection, role:
 @pytest.mark.parametrize(
     ("role", "wanted"), [(security.APP_ROLE, security.APP_GRANTS), (security.INGEST_ROLE, security.INGEST_GRANTS)]
 )
-def test_grants_are_those_that_are_declared(db: DatabaseConnection, role: str, wanted: dict[str, tuple[str, ...]]) -> None:
+def test_grants_are_those_that_are_declared(
+    db: DatabaseConnection, role: str, wanted: dict[str, tuple[str, ...]]
+) -> None:
     """What the migrations granted is what ``security`` says: table privileges and the columns of UPDATE."""
     with superuser(db) as session:
         whole = session.execute(

@@ -34,7 +34,7 @@ MEASURE = measures(1).drop(columns=["outcome"]).iloc[0].to_dict()
 
 def fitted(model_id: str, data: Any, **hyperparameters: Any) -> FittedModel:
     """A classifier of a table."""
-    return fit_model(TrainingRequest(ModelId(model_id), "classification", data, hyperparameters=hyperparameters))
+    return fit_model(TrainingRequest(ModelId(model_id), None, data, hyperparameters=hyperparameters))
 
 
 def servable(store: ArtifactStore, model: FittedModel, version: str = "1", tenant: TenantId = ACME) -> ServableVersion:
@@ -93,11 +93,19 @@ class Cell:
         headers = {**({"authorization": f"Bearer {key}"} if key else {}), **options.pop("headers", {})}
 
         async def send() -> httpx.Response:
-            transport = httpx.ASGITransport(self.app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://cell") as client:
+            async with self.client() as client:
                 return await client.request(method, path, headers=headers, **options)
 
         return asyncio.run(send())
+
+    async def ask_async(self, path: str, key: str, body: Any) -> httpx.Response:
+        """One POST, from a test that runs the event loop itself."""
+        async with self.client() as client:
+            return await client.post(path, headers={"authorization": f"Bearer {key}"}, json=body)
+
+    def client(self) -> httpx.AsyncClient:
+        """A client of the application."""
+        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://cell")
 
     def predict(self, model: str, rows: list[Any], *, key: str, **body: Any) -> httpx.Response:
         """``predict`` for acme."""

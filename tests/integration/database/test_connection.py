@@ -15,6 +15,7 @@ from ml_core.database.embedded import EmbeddedServer
 from ml_core.exceptions import (
     ConfigurationError,
     InvalidRequestError,
+    MLFrameworkError,
     RegistryUnavailableError,
     SchemaOutOfDateError,
 )
@@ -33,9 +34,14 @@ def test_a_block_commits_and_an_error_rolls_back(db: DatabaseConnection, tenant_
     insert = sa.text("INSERT INTO mlcore.models (tenant_id, model_id, model_type) VALUES (:t, :m, 'x')")
     with db.tenant(tenant_id) as connection:
         connection.execute(insert, {"t": tenant_id, "m": "kept"})
-    with pytest.raises(ZeroDivisionError), db.tenant(tenant_id) as connection:
-        connection.execute(insert, {"t": tenant_id, "m": "lost"})
-        raise ZeroDivisionError
+
+    def insert_and_fail() -> None:
+        with db.tenant(tenant_id) as connection:
+            connection.execute(insert, {"t": tenant_id, "m": "lost"})
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        insert_and_fail()
     with db.tenant(tenant_id) as connection:
         assert connection.scalars(sa.text("SELECT model_id FROM mlcore.models")).all() == ["kept"]
 
@@ -52,7 +58,9 @@ def test_passwords_are_not_shown(db: DatabaseConnection) -> None:
     assert "somebody" in shown
 
 
-@pytest.mark.parametrize("url", ["sqlite:///x.db", "mysql://u:s3cret@h/d", "not a url s3cret", "postgresql://h:port/s3cret"])
+@pytest.mark.parametrize(
+    "url", ["sqlite:///x.db", "mysql://u:s3cret@h/d", "not a url s3cret", "postgresql://h:port/s3cret"]
+)
 def test_what_is_no_postgres_url_is_refused(url: str) -> None:
     """A URL that can't be used is a configuration error that does not repeat it."""
     with pytest.raises(ConfigurationError) as caught:
@@ -73,9 +81,14 @@ def test_an_unreachable_server_is_said_at_once() -> None:
 def test_a_full_pool_is_an_error_with_a_deadline(db: DatabaseConnection, tenant_id: TenantId) -> None:
     """When every session is taken, the next caller is told so instead of waiting for ever."""
     small = Settings(database=DatabaseSettings(pool_size=1, connect_timeout_s=1), platform=db.settings.platform)
-    with DatabaseConnection(db.urls.app, settings=small) as few, few.tenant(tenant_id), few.tenant(tenant_id):
-        with pytest.raises(RegistryUnavailableError, match="can't be used now"), few.tenant(tenant_id):
-            pass
+    with (
+        DatabaseConnection(db.urls.app, settings=small) as few,
+        few.tenant(tenant_id),
+        few.tenant(tenant_id),
+        pytest.raises(RegistryUnavailableError, match="can't be used now"),
+        few.tenant(tenant_id),
+    ):
+        pass
 
 
 def test_text_with_nul_is_the_callers_error(db: DatabaseConnection, tenant_id: TenantId) -> None:
@@ -90,7 +103,7 @@ def test_a_server_that_stops_is_an_error_and_its_return_is_enough() -> None:
     """Writes fail clearly while Postgres is down, and the same connection works again once it is back."""
     with temporary_home() as home, DatabaseConnection(settings=settings_for(home)) as db:
         tenant = new_tenant(db)
-        failures: list[BaseException] = []
+        failures: list[MLFrameworkError] = []
         wrote_once, stop_writing = threading.Event(), threading.Event()
 
         def write() -> None:
@@ -98,7 +111,7 @@ def test_a_server_that_stops_is_an_error_and_its_return_is_enough() -> None:
                 try:
                     register(db, tenant)
                     wrote_once.set()
-                except BaseException as error:
+                except MLFrameworkError as error:
                     failures.append(error)
                     return
 
@@ -199,13 +212,13 @@ def test_a_database_of_a_newer_release_is_refused(db: DatabaseConnection) -> Non
 def test_two_migrations_at_once_are_one(db: DatabaseConnection) -> None:
     """Several processes that migrate an empty database together all succeed."""
     url = foreign_url(db, "foreign5", "stranger5")
-    errors: list[BaseException] = []
+    errors: list[MLFrameworkError] = []
 
     def migrate() -> None:
         try:
             with DatabaseConnection(url, settings=Settings()) as foreign:
                 foreign.migrate()
-        except BaseException as error:
+        except MLFrameworkError as error:
             errors.append(error)
 
     threads = [threading.Thread(target=migrate) for _ in range(3)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +20,8 @@ import psycopg
 import pytest
 from support.registry import new_tenant, settings_for, temporary_home
 
-from ml_core.database import embedded
+from ml_core.database import binaries, cluster
+from ml_core.database.binaries import first_closed
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.embedded import EmbeddedServer
 from ml_core.database.postmaster import find_postmaster, orphans
@@ -185,7 +187,7 @@ def test_backends_that_outlived_the_main_process(prepared: Path) -> None:
 
 def test_a_server_that_hangs_is_killed_by_stop(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``stop`` never hangs: a main process that does not react is killed."""
-    monkeypatch.setattr(embedded, "_STOP_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(cluster, "_STOP_TIMEOUT_S", 1.0)
     psutil.Process(main_pid(prepared)).suspend()
     EmbeddedServer(prepared).stop()
     assert orphans(prepared / "postgres") == []
@@ -266,7 +268,7 @@ def test_a_path_too_long_for_a_socket(home: Path) -> None:
 
 def test_names_with_spaces_and_quotes(home: Path) -> None:
     """A home whose name needs quoting works like any other."""
-    odd = home / "it's my, \"home\""
+    odd = home / 'it\'s my, "home"'
     try:
         EmbeddedServer(odd).start()
         assert answers(odd)
@@ -296,6 +298,24 @@ def test_a_home_inside_a_private_folder(tmp_path: Path) -> None:
     with pytest.raises(PlatformError, match="closed to other users"):
         EmbeddedServer(closed / "home").start()
     assert closed.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root runs the server as another user")
+def test_programs_inside_a_private_folder(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment under root's own home: the programs are copied to where the server's account can run them."""
+    installation = binaries._installed_programs().parent
+    private = tmp_path / installation.parent.name / installation.name
+    shutil.copytree(installation, private)
+    libraries = f"{installation.parent.name}.libs"
+    shutil.copytree(installation.parents[1] / libraries, tmp_path / libraries)
+    monkeypatch.setattr(binaries, "_installed_programs", lambda: private / "bin")
+    assert first_closed(private) is not None
+    EmbeddedServer(home).start()
+    assert answers(home)
+    assert Path(psutil.Process(main_pid(home)).exe()).is_relative_to(home)
+    EmbeddedServer(home).stop()
+    EmbeddedServer(home).start()
+    assert answers(home)
 
 
 def test_data_of_another_major_version(home: Path) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import sqlalchemy as sa
-from support.registry import TICKETS, draft, register
+from support.registry import TICKETS, register
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.signature import Output, OutputKind, Signature
 from ml_core.exceptions import InvalidRequestError, ModelNotFoundError, PromotionConflictError
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.registry.environments import PRODUCTION, EnvironmentRepository
+from ml_core.registry.models import ModelRepository
 from ml_core.registry.versions import VersionRepository
 
 STAGING = EnvironmentName("staging")
@@ -192,10 +193,8 @@ def test_resolve_prefers_the_pointer(db: DatabaseConnection, tenant_id: TenantId
 
 def test_generations_go_on_after_a_model_was_deleted(db: DatabaseConnection, tenant_id: TenantId) -> None:
     """A model of the same name continues the history instead of starting another under the same numbers."""
-    from ml_core.registry.models import ModelRepository
-
     environments = promote(db, tenant_id, "1")
     environments.withdraw(TICKETS, PRODUCTION, actor="me")
     ModelRepository(db, tenant_id).delete(TICKETS)
-    version = VersionRepository(db, tenant_id).register(draft(), register(db, tenant_id).servable, "me")  # type: ignore[arg-type]
+    version = register(db, tenant_id)
     assert environments.promote(TICKETS, version.version, PRODUCTION, actor="me").generation == 3

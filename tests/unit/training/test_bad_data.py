@@ -93,8 +93,10 @@ def test_a_class_of_one_row_trains_when_nothing_is_held_out():
     ("y", "expected"),
     [
         ([1, 2, 3] * 20, "classification"),
-        (list(range(20)), "classification"),
-        (list(range(21)), "regression"),
+        (list(range(20)) * 2, "classification"),
+        (list(range(21)) * 2, "regression"),
+        (list(range(1947, 1963)), "regression"),
+        ([0, 1], "classification"),
         ([0.5, 1.5] * 10, "regression"),
         ([1.0, 2.0] * 10, "classification"),
         (["a", "b"], "classification"),

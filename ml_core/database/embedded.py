@@ -68,12 +68,12 @@ class EmbeddedServer:
             PlatformError: It can't be started; says why and what to do.
         """
         self._prepare_home()
-        with self._locked():
-            self._cluster.ensure_running()
-            self._handles.add_own()
         if not self._registered:
             self._registered = True
-            atexit.register(self._release)
+            atexit.register(self._release)  # first: an interrupted start must not leave a server behind
+        with self._locked():
+            self._handles.add_own()
+            self._cluster.ensure_running()
 
     def stop(self) -> None:
         """Stop it for everybody, and remove the pin. Does nothing when it does not run; never hangs.

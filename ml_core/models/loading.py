@@ -128,7 +128,7 @@ class LoadedModel:
                 return np.asarray(self._estimator.predict(table)), None
             probabilities = np.asarray(self._estimator.predict_proba(table), dtype=np.float64)
             return self._labels(table, probabilities), probabilities
-        except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
+        except Exception as error:  # an estimator or processor of the caller's own can raise anything
             ref = self.version.ref
             raise PredictionError.wrap(
                 error,

@@ -278,6 +278,22 @@ def test_deep_nesting_of_allowed_nodes_is_an_error_of_ours():
         skops_format.load(archive({"schema.json": json.dumps({**node, "protocol": 2}).encode()}))
 
 
+@pytest.mark.parametrize("steps", [[], None, 3, ["ab"], [["a", "b", "c"]], [["a", None]], [["a", 1], ["b", 2]]])
+def test_a_pipeline_of_no_steps_is_refused(steps):
+    """Each node is allowed, but together they are no model."""
+    pipeline = models.fitted(algorithm="logistic_regression").pipeline
+    pipeline.steps = steps
+    with pytest.raises(ModelLoadError):
+        skops_format.load(skops_format.dump(pipeline))
+
+
+@pytest.mark.parametrize("thing", [{}, [1, 2], "text", np.zeros(3), None])
+def test_an_artifact_that_is_no_model_is_refused(thing):
+    """It must predict."""
+    with pytest.raises(ModelLoadError, match="does not predict"):
+        skops_format.load(skops_format.dump(thing))
+
+
 def test_an_encoder_can_not_bring_its_own_lookup():
     """A private lookup that points outside of the matrix would lead compiled code astray."""
 

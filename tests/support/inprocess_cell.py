@@ -94,7 +94,7 @@ class Cell:
 
         async def send() -> httpx.Response:
             async with self.client() as client:
-                return await client.request(method, path, headers=headers, **options)
+                return await client.request(method, f"http://cell{path}", headers=headers, **options)
 
         return asyncio.run(send())
 

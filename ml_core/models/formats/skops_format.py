@@ -79,20 +79,25 @@ def _build(text: bytes) -> Any:
 def _construct(data: bytes, own_types: Collection[str]) -> Any:
     try:
         pipeline = skops.io.loads(data, trusted=[*TRUSTED, *own_types])
+        _check_steps(pipeline)
+        check_native(estimators(pipeline))
     except UntrustedTypesFoundException as error:
         raise UnsafeArtifactError.wrap(error, "The artifact holds types that skops does not trust") from error
+    except UnsafeArtifactError:
+        raise
     except Exception as error:  # attributes that don't fit their type can raise anything
-        raise _does_not_fit(error) from error
-    try:
-        check_native(estimators(pipeline))
-    except (AttributeError, TypeError, ValueError, LookupError) as error:
-        raise _does_not_fit(error) from error
+        raise ModelLoadError.wrap(
+            error,
+            "The artifact's content can't be built with this process's scikit-learn",
+            remedy="Train and register the model again with the library versions of this process.",
+        ) from error
     return pipeline
 
 
-def _does_not_fit(error: Exception) -> ModelLoadError:
-    return ModelLoadError.wrap(
-        error,
-        "The artifact's content can't be built with this process's scikit-learn",
-        remedy="Train and register the model again with the library versions of this process.",
-    )
+def _check_steps(pipeline: Any) -> None:
+    """Check that it predicts, and if it has steps, that they are pairs whose all but last transform."""
+    for _, step in getattr(pipeline, "steps", ())[:-1]:
+        if step not in (None, "passthrough") and not callable(getattr(step, "transform", None)):
+            raise TypeError(f"the step {type(step).__name__} does not transform")
+    if not callable(getattr(pipeline, "predict", None)):
+        raise TypeError(f"{type(pipeline).__name__} does not predict")

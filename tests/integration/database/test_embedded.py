@@ -11,22 +11,25 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import psycopg
 import pytest
-from support.registry import new_tenant, settings_for, temporary_home
+from support.registry import TICKETS, new_tenant, register, settings_for, temporary_home
 
 from ml_core.database import binaries, cluster
 from ml_core.database.binaries import first_closed
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.embedded import EmbeddedServer
 from ml_core.database.postmaster import find_postmaster, orphans
-from ml_core.exceptions import PlatformError
+from ml_core.exceptions import PlatformError, RegistryUnavailableError
 from ml_core.registry.tenants import TenantRepository
+from ml_core.registry.versions import VersionRepository
 
 AS_ROOT = os.geteuid() == 0
 
@@ -239,6 +242,30 @@ def test_a_reused_pid_does_not_count_as_a_user(home: Path) -> None:
     assert not EmbeddedServer(home).is_running()
 
 
+@pytest.mark.parametrize("delay_s", [0.02, 0.1, 0.3, 0.5, 0.7])
+def test_an_interrupted_start_leaves_nothing(home: Path, delay_s: float) -> None:
+    """Ctrl-C at any moment of a first start: the process ends, no server stays, and the next start works."""
+    code = USER.replace("EmbeddedServer(Path", "print('begin', flush=True)\nEmbeddedServer(Path")
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(home)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begin\n"
+    threading.Event().wait(delay_s)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert "KeyboardInterrupt" in errors
+    assert orphans(home / "postgres") == []
+    assert orphans(home / "postgres.new") == []
+    EmbeddedServer(home).start()
+    assert answers(home)
+
+
 def test_a_pinned_server_outlives_its_users(home: Path) -> None:
     """``mlcore up`` pins it; ``stop`` ends it all the same and takes the pin away."""
     process = use(home)
@@ -348,29 +375,54 @@ def test_an_initialisation_that_was_killed(home: Path) -> None:
     assert not half.exists()
 
 
-@pytest.mark.skipif(not AS_ROOT, reason="mounting a small file system needs root")
-def test_a_full_disk_at_the_first_start() -> None:
-    """No space: one error that says so, and no half-made data folder. With space it starts."""
+@contextmanager
+def small_disk(megabytes: int) -> Iterator[Path]:
+    """A home on a file system of so many megabytes."""
     with temporary_home() as folder:
-        mounted = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=20m,mode=711", "tmpfs", str(folder)], capture_output=True, check=False
-        )
-        if mounted.returncode != 0:
+        options = f"size={megabytes}m,mode=711"
+        mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        if not AS_ROOT or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
             pytest.skip("this machine does not allow mounts")
         try:
-            with pytest.raises(PlatformError, match=r"[Ss]pace"):
-                EmbeddedServer(folder).start()
-            assert not (folder / "postgres").exists()
-            assert not (folder / "postgres.new").exists()
-            subprocess.run(["mount", "-o", "remount,size=400m", str(folder)], check=True)
-            EmbeddedServer(folder).start()
-            assert answers(folder)
+            yield folder
         finally:
             EmbeddedServer(folder).stop()
-            subprocess.run(["umount", str(folder)], check=True)
+            subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_log_that_can_not_be_opened_by_the_server(prepared: Path) -> None:
+def test_a_full_disk_at_the_first_start() -> None:
+    """No space: one error that says so, and no half-made data folder. With space it starts."""
+    with small_disk(20) as folder:
+        with pytest.raises(PlatformError, match="free some space"):
+            EmbeddedServer(folder).start()
+        assert not (folder / "postgres").exists()
+        assert not (folder / "postgres.new").exists()
+        subprocess.run(["mount", "-o", "remount,size=400m", str(folder)], check=True)
+        EmbeddedServer(folder).start()
+        assert answers(folder)
+
+
+def test_a_disk_that_fills_up_while_it_runs() -> None:
+    """Writes fail with the registry's error; with space again, everything that was committed is there."""
+    with small_disk(150) as folder, DatabaseConnection(settings=settings_for(folder)) as db:
+        tenant = new_tenant(db)
+        free = shutil.disk_usage(folder).free
+        (folder / "ballast").write_bytes(b"x" * (free - 2**20))
+        committed: list[str] = []
+
+        def fill() -> None:
+            while len(committed) < 2_000:
+                notes = {"fill": [uuid.uuid4().hex for _ in range(2_000)]}
+                committed.append(register(db, tenant, metadata=notes).version)
+
+        with pytest.raises(RegistryUnavailableError):
+            fill()
+        (folder / "ballast").unlink()
+        EmbeddedServer(folder).start()
+        assert [v.version for v in VersionRepository(db, tenant).list(TICKETS)][::-1] == committed
+
+
+def test_a_configuration_that_the_server_refuses(prepared: Path) -> None:
     """A server that refuses to start is an error with its own reason, here a broken configuration."""
     EmbeddedServer(prepared).stop()
     configuration = prepared / "postgres" / "postgresql.auto.conf"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,8 +19,11 @@ from rich.text import Text
 
 from ml_core.exceptions import MLFrameworkError
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+_WIDTH_IN_A_PIPE = 160
+"""Columns of a table where there is no terminal to ask; what reads a pipe does not mind."""
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_IN_A_PIPE)
+err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _WIDTH_IN_A_PIPE)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 TenantOption = Annotated[str, typer.Option("--tenant", "-t", help="The tenant, such as acme.")]
@@ -61,9 +65,9 @@ def print_error(error: MLFrameworkError, *, as_json: bool) -> None:
         document = {"error": {"code": error.code, "message": str(error), "details": details}}
         typer.echo(orjson.dumps(document, default=_plain, option=orjson.OPT_INDENT_2).decode(), err=True)
         return
-    err.print(Text("Error: ", style="bold red") + Text(error.message))
+    err.print(Text("Error: ", style="bold red") + Text(error.message), soft_wrap=True)
     if error.remedy:
-        err.print(Text(error.remedy))
+        err.print(Text(error.remedy), soft_wrap=True)
 
 
 @contextmanager

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import typer
 
 from ml_core.cli.console import JsonOption, ModelOption, TenantOption, print_rows
 from ml_core.cli.context import existing_tenant
 from ml_core.domain.version import ModelVersion
 from ml_core.ids import ModelId
+
+_HEADLINES = ("accuracy", "r2")
 
 models_app = typer.Typer(help="A tenant's models.", no_args_is_help=True)
 versions_app = typer.Typer(help="A model's versions.", no_args_is_help=True)
@@ -52,7 +56,7 @@ def list_versions(tenant: TenantOption, model: ModelOption, as_json: JsonOption 
         environments.setdefault(str(pointer.version), []).append(str(pointer.environment))
     print_rows(
         [version_row(version, environments.get(version.version, [])) for version in versions],
-        ["version", "environments", "validation", "size_bytes", "created_at", "created_by"],
+        ["version", "environments", "held_out", "size_bytes", "created_at", "created_by"],
         as_json=as_json,
         empty=f"{tenant_id} has no model {model_id}, or it has no version.",
     )
@@ -64,7 +68,7 @@ def version_row(version: ModelVersion, environments: list[str]) -> dict[str, obj
         "version": version.version,
         "environments": environments,
         "model_type": version.servable.model_type,
-        "validation": [f"{name}={value:.3f}" for name, value in version.metrics.get("validation", {}).items()],
+        "held_out": _headline(version.metrics.get("validation", {})),
         "metrics": version.metrics,
         "hyperparameters": version.hyperparameters,
         "digest": version.servable.digest,
@@ -72,3 +76,9 @@ def version_row(version: ModelVersion, environments: list[str]) -> dict[str, obj
         "created_at": version.created_at,
         "created_by": version.created_by,
     }
+
+
+def _headline(metrics: Mapping[str, float]) -> str | None:
+    """The one metric that people ask for first; JSON output carries them all."""
+    name = next((name for name in (*_HEADLINES, *metrics) if name in metrics), None)
+    return f"{name} {metrics[name]:.3f}" if name else None

@@ -62,7 +62,7 @@ def train(
     hyperparameters = {name: _parse_value(text) for name, text in _pairs(param, "--param", "max_depth=8")}
     kinds = {name: _parse_kind(text) for name, text in _pairs(kind, "--kind", "zip=category")}
     show_step = no_step if as_json else step
-    with existing_tenant(tenant) as (database, tenant_id), _column_hints():
+    with existing_tenant(tenant) as (database, tenant_id), _column_hints(target):
         with show_step(f"Reading {file.name}"):
             frame = read_table(file, encoding=encoding)
             X, y = _split_target(frame, target, ignore or [])
@@ -85,13 +85,13 @@ def train(
 
 
 @contextmanager
-def _column_hints() -> Iterator[None]:
-    """Adds to an error about a column how to say it on the command line."""
+def _column_hints(target: str) -> Iterator[None]:
+    """Adds to an error about an input column how to say it on the command line."""
     try:
         yield
     except (TrainingError, DataProcessingError) as error:
         column = getattr(error, "column", None)
-        if column is not None:
+        if column not in (None, target):
             hint = f"Here: --ignore {shlex.quote(column)} or --kind {shlex.quote(f'{column}=category')}."
             error.remedy = f"{error.remedy or ''} {hint}".strip()
         raise
@@ -119,10 +119,16 @@ def _split_target(frame: Any, target: str, ignore: Sequence[str]) -> tuple[Any, 
         if name not in frame.columns:
             raise ConfigurationError(
                 f"The file has no column {name!r}.",
-                remedy=f"Its columns are: {', '.join(map(str, frame.columns))}.",
+                remedy=_columns_hint([str(column) for column in frame.columns]),
                 setting="--target" if name == target else "--ignore",
             )
     return frame.drop(columns=[target, *ignore]), frame[target]
+
+
+def _columns_hint(names: list[str]) -> str:
+    if len(names) == 1:
+        return f"It has one column only, {names[0]!r}: separate the values by commas, semicolons, tabs or bars."
+    return f"Its columns are: {', '.join(names)}."
 
 
 def _column_row(column: InferredColumn) -> dict[str, Any]:

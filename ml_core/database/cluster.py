@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import re
 import shlex
 import shutil
 import tempfile
@@ -37,6 +38,7 @@ _CONNECT_TIMEOUT_S = 10
 _MIN_FREE_BYTES = 32 * 2**20  # two segments of the write-ahead log
 _MAX_SOCKET_PATH = 100  # bytes; the kernel takes 107
 _POLL_S = 0.05
+_PLAIN_PATH = re.compile(r"[\w/.,:@+~ -]+")
 
 _SERVER_OPTIONS = {
     "max_connections": "100",
@@ -148,15 +150,18 @@ class Cluster:
         options = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in given.items())
         self._open_log(programs)
         wait = ("-w", "-t", f"{_START_TIMEOUT_S:.0f}")
-        # Relative to the data folder: pg_ctl builds a shell command and does not quote every name.
         log = os.path.relpath(self.log_file, self.data)
-        arguments = ("start", "-D", ".", "-l", log, *wait, "-o", options)
+        arguments = ("start", "-D", self._argument(), "-l", log, *wait, "-o", options)
         written = self.log_file.stat().st_size
         try:
             programs.run("pg_ctl", *arguments, cwd=self.data, timeout_s=_START_TIMEOUT_S + _KILL_TIMEOUT_S)
         except PlatformError as error:
             reason = self._reason_in_log(written) or error.message
             raise self._cannot_start(f"does not start: {reason}") from error
+
+    def _argument(self) -> str:
+        """The data folder for ``pg_ctl``, which runs in it: it builds a shell command and does not quote every name."""
+        return str(self.data) if _PLAIN_PATH.fullmatch(str(self.data)) else "."
 
     def _socket_folder(self, programs: Programs) -> Path:
         # A comma separates folders, for the server and its clients alike.
@@ -166,9 +171,9 @@ class Cluster:
         folder = Path(tempfile.gettempdir()) / f"mlcore-{programs.uid}-{name}"
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
-            if programs.account is not None and folder.stat(follow_symlinks=False).st_uid == os.geteuid():
-                os.chown(folder, programs.account.uid, programs.account.gid)
-            found = folder.stat(follow_symlinks=False)
+            if programs.account is not None and folder.lstat().st_uid == os.geteuid():
+                os.chown(folder, programs.account.uid, programs.account.gid, follow_symlinks=False)
+            found = folder.lstat()
         except OSError as error:
             raise self._cannot_start(f"has no folder for its socket: {error}") from error
         if folder.is_symlink() or found.st_uid != programs.uid or found.st_mode & 0o077:
@@ -221,7 +226,7 @@ class Cluster:
             return
         try:
             programs = find_programs(self._home)
-            arguments = ("stop", "-D", ".", "-m", "fast", "-w", "-t", f"{_STOP_TIMEOUT_S:.0f}")
+            arguments = ("stop", "-D", self._argument(), "-m", "fast", "-w", "-t", f"{_STOP_TIMEOUT_S:.0f}")
             programs.run("pg_ctl", *arguments, cwd=self.data, timeout_s=_STOP_TIMEOUT_S + 5)
         except PlatformError as error:
             _log.warning("the embedded PostgreSQL did not stop and is killed: %s", error)
@@ -231,6 +236,9 @@ class Cluster:
                     f"The embedded PostgreSQL (process {postmaster.process.pid}) can't be ended.",
                     f"End it by hand: kill -9 {postmaster.process.pid}.",
                 ) from error
+        if postmaster.socket_folder != self.data:
+            with contextlib.suppress(OSError):  # not empty: somebody put something there
+                postmaster.socket_folder.rmdir()
 
     def _cannot_start(self, reason: str) -> PlatformError:
         full = "no space left" in reason.lower() or shutil.disk_usage(self._home).free < _MIN_FREE_BYTES

@@ -71,9 +71,12 @@ class EmbeddedServer:
         if not self._registered:
             self._registered = True
             atexit.register(self._release)  # first: an interrupted start must not leave a server behind
-        with self._locked():
-            self._handles.add_own()
-            self._cluster.ensure_running()
+        try:
+            with self._locked():
+                self._handles.add_own()
+                self._cluster.ensure_running()
+        except OSError as error:
+            raise self._unusable(error) from error
 
     def stop(self) -> None:
         """Stop it for everybody, and remove the pin. Does nothing when it does not run; never hangs.
@@ -126,13 +129,17 @@ class EmbeddedServer:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise failure(
-                f"The folder {self.home} can't be used: {error.strerror or error}.",
-                "Set MLCORE_HOME to a folder that you may write and that has space.",
-            ) from error
+            raise self._unusable(error) from error
         closed = first_closed(self.home) if os.geteuid() == 0 else None
         if closed is not None:
             raise failure(
                 f"The folder {closed} is closed to other users, and root runs PostgreSQL as one.",
                 "Set MLCORE_HOME to a folder elsewhere, such as /var/lib/mlcore.",
             )
+
+    def _unusable(self, error: OSError) -> PlatformError:
+        where = error.filename2 or error.filename or self.home
+        return failure(
+            f"The folder {self.home} can't be used: {error.strerror or error} ({where}).",
+            "Set MLCORE_HOME to a folder that you may write and that has space.",
+        )

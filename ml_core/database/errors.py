@@ -38,6 +38,10 @@ def translated(where: str) -> Iterator[None]:
         if known is None:
             raise
         raise known from error
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(
+            "The registry can't store a text that is not valid Unicode.", remedy="Use text that UTF-8 can hold."
+        ) from error
     except sqlalchemy.exc.TimeoutError as error:
         raise _unavailable(error, where) from error
     except psycopg.Error as error:

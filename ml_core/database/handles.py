@@ -74,8 +74,12 @@ class Handles:
 
     def _write(self, handles: set[tuple[int, float]]) -> None:
         temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(sorted(handles)))
-        temporary.replace(self._path)
+        try:
+            temporary.write_text(json.dumps(sorted(handles)))
+            temporary.replace(self._path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def _own() -> tuple[int, float]:

@@ -27,8 +27,10 @@ def plain(value: Any, path: str = "") -> Any:
     Raises:
         InvalidRequestError: As ``dumps``.
     """
-    if value is None or isinstance(value, bool | str):
-        return str(value) if isinstance(value, str) else value
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _text(value, path)
     if isinstance(value, int):
         return _bounded(int(value), path)
     if isinstance(value, float):
@@ -36,14 +38,28 @@ def plain(value: Any, path: str = "") -> Any:
             raise _refused(f"{value} has no JSON form", path)
         return float(value)
     if isinstance(value, Mapping):
-        return {str(key): plain(item, f"{path}.{key}") for key, item in value.items()}
+        return {_text(str(key), path): plain(item, f"{path}.{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item, f"{path}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, PurePath):
-        return str(value)
+        return _text(str(value), path)
     if callable(getattr(value, "tolist", None)):  # numpy scalars and arrays
         return plain(value.tolist(), path)
     raise _refused(f"a {type(value).__name__} has no JSON form", path)
+
+
+def _text(value: str, path: str) -> str:
+    if "\0" in value or not _is_unicode(value):
+        raise _refused("a text holds NUL or is not valid Unicode", path)
+    return str(value)  # a plain str, also of a subclass
+
+
+def _is_unicode(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _bounded(value: int, path: str) -> int:

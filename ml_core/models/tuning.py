@@ -19,6 +19,8 @@ def tune_for_serving(pipeline: Any) -> None:
         attributes = vars(estimator)
         if isinstance(attributes.get("n_jobs"), int):
             attributes["n_jobs"] = 1
+        if "_n_threads" in attributes:  # KMeans keeps the number of cores of the machine that trained it
+            attributes["_n_threads"] = 1
         for name, value in attributes.items():
             if isinstance(value, np.ndarray) and value.dtype != object and not value.flags.c_contiguous:
                 attributes[name] = np.ascontiguousarray(value)

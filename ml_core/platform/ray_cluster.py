@@ -69,6 +69,8 @@ def ray_environment(home: Path, ports: RayPorts) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         # A prediction has no side effect, so one that a dying replica left unanswered is safe to ask again.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        # What Serve would answer 500 to, or do twice a request, is taken out before it looks.
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.ingress:middlewares",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),

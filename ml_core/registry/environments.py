@@ -27,6 +27,7 @@ from ml_core.registry.pointers import (
     move_pointer,
     pointer_from,
     pointer_key,
+    promotable_digest,
 )
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class EnvironmentRepository:
         """
         self._check_environment(environment)
         with self._db.tenant(self._tenant_id) as connection:
-            digest = self._promotable(connection, model_id, version)
+            digest = promotable_digest(connection, self._tenant_id, model_id, version)
             move = Move(model_id, environment, "promote", version, digest, actor, reason)
             return self._move(connection, move, expected_generation)
 
@@ -241,33 +242,6 @@ class EnvironmentRepository:
             tenant_id=self._tenant_id,
             field="environment",
         )
-
-    def _promotable(self, connection: Connection, model_id: ModelId, version: VersionId) -> str:
-        """The digest of a version that may be served."""
-        statement = (
-            sa.select(
-                versions.c.digest,
-                sa.or_(versions.c.archived_at.is_not(None), models.c.archived_at.is_not(None)).label("archived"),
-                sa.func.jsonb_array_length(versions.c.signature["inputs"]).label("inputs"),
-            )
-            .join(models, sa.and_(models.c.tenant_id == versions.c.tenant_id, models.c.model_id == versions.c.model_id))
-            .where(
-                versions.c.tenant_id == self._tenant_id, versions.c.model_id == model_id, versions.c.version == version
-            )
-        )
-        row = connection.execute(statement).one_or_none()
-        if row is None:
-            raise model_not_found(self._tenant_id, model_id, version)
-        if row.archived:
-            raise model_not_found(self._tenant_id, model_id, version, why="is archived", remedy="Restore it first.")
-        if not row.inputs:
-            raise InvalidRequestError(
-                f"Version {version!s} of {model_id!s} has no signature, so it can't be served.",
-                remedy="Register it as a new version with signature=…, or train it with MLSystem or Trainer.",
-                tenant_id=self._tenant_id,
-                field="version",
-            )
-        return str(row.digest)
 
     def _move(
         self, connection: Connection, move: Move, expected: int | None, pointer: Pointer | None = None

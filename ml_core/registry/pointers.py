@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
-from ml_core.database.tables import environment_history, environments, outbox, tenants
-from ml_core.exceptions import PromotionConflictError
+from ml_core.database.tables import environment_history, environments, models, outbox, tenants, versions
+from ml_core.exceptions import InvalidRequestError, PromotionConflictError
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.registry.clock import advance_feed
 from ml_core.registry.missing import model_not_found
@@ -104,6 +104,37 @@ def move_pointer(connection: Connection, tenant_id: TenantId, move: Move, expect
         .values(feed_generation=advance_feed(environments.c.cell))
     )
     return pointer_from(row)
+
+
+def promotable_digest(connection: Connection, tenant_id: TenantId, model_id: ModelId, version: VersionId) -> str:
+    """The digest of a version that may be served. Its model is neither hidden nor deleted until the transaction ends.
+
+    Raises:
+        ModelNotFoundError: There is no such version, or it is archived.
+        InvalidRequestError: It has no signature.
+    """
+    statement = (
+        sa.select(
+            versions.c.digest,
+            sa.or_(versions.c.archived_at.is_not(None), models.c.archived_at.is_not(None)).label("archived"),
+            sa.func.jsonb_array_length(versions.c.signature["inputs"]).label("inputs"),
+        )
+        .join(models, sa.and_(models.c.tenant_id == versions.c.tenant_id, models.c.model_id == versions.c.model_id))
+        .where(versions.c.tenant_id == tenant_id, versions.c.model_id == model_id, versions.c.version == version)
+    )
+    row = connection.execute(statement).one_or_none()
+    if row is None:
+        raise model_not_found(tenant_id, model_id, version)
+    if row.archived:
+        raise model_not_found(tenant_id, model_id, version, why="is archived", remedy="Restore it first.")
+    if not row.inputs:
+        raise InvalidRequestError(
+            f"Version {version!s} of {model_id!s} has no signature, so it can't be served.",
+            remedy="Register it as a new version with signature=…, or train it with MLSystem or Trainer.",
+            tenant_id=tenant_id,
+            field="version",
+        )
+    return str(row.digest)
 
 
 def _swap(tenant_id: TenantId, move: Move, expected: int) -> sa.Executable:

@@ -23,8 +23,11 @@ from sklearn.preprocessing import FunctionTransformer
 from support import fitted as models
 
 from ml_core.exceptions import MLFrameworkError, ModelLoadError, UnsafeArtifactError
+from ml_core.ids import ModelId
 from ml_core.models.formats import skops_format
 from ml_core.models.formats.archive import read_members
+from ml_core.training.fit import fit_model
+from ml_core.training.request import TrainingRequest
 
 
 class Payload:
@@ -310,6 +313,7 @@ _LOAD_WITHIN_200_MB = """
 import resource, sys
 import psutil
 from ml_core.exceptions import UnsafeArtifactError
+from ml_core.ids import ModelId
 from ml_core.models.formats import skops_format
 bound = psutil.Process().memory_info().vms + 200 * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
@@ -352,6 +356,80 @@ def test_a_boosted_tree_that_points_elsewhere_is_refused(field, value):
 
     with pytest.raises(UnsafeArtifactError, match="could crash"):
         skops_format.load(_with_nodes(models.boosting(), "is_leaf", change))
+
+
+def _tree_state(key, value):
+    """A change of a tree's stored state."""
+
+    def change(schema):
+        tree = next(nodes(schema, "TreeNode"))
+        if key == "n_outputs":
+            tree["__reduce__"]["args"]["content"][2]["content"] = value
+        elif key == "n_features":
+            tree["__reduce__"]["args"]["content"][0]["content"] = value
+        elif key == "n_classes":
+            tree["__reduce__"]["args"]["content"][1] = tree["content"]["content"]["values"]
+        elif value is None:
+            del tree["content"]["content"][key]
+        else:
+            tree["content"]["content"][key]["content"] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("n_outputs", "1000000"),
+        ("n_outputs", "0"),
+        ("n_outputs", "null"),
+        ("n_features", "-1"),
+        ("n_features", "1e3"),
+        ("n_classes", None),
+        ("node_count", "1000000000"),
+        ("node_count", "0"),
+        ("node_count", "true"),
+        ("node_count", None),
+        ("nodes", None),
+    ],
+)
+def test_a_tree_that_lies_about_its_arrays_is_refused_unbuilt(key, value):
+    """Its constructor would read past their ends: found by fuzzing, as a segmentation fault inside skops."""
+    data = skops_format.dump(models.forest().pipeline)
+    with pytest.raises(UnsafeArtifactError, match=r"scikit-learn does not write|does not have"):
+        skops_format.load(edit(data, _tree_state(key, value)))
+
+
+def test_a_loss_takes_numbers_only():
+    """Its constructor is compiled code, too."""
+
+    def change(schema):
+        loss = next(nodes(schema, "LossNode"))
+        loss["__reduce__"]["args"]["content"] = [next(nodes(schema, "DictNode"))]
+
+    with pytest.raises(UnsafeArtifactError, match="scikit-learn does not write"):
+        skops_format.load(edit(skops_format.dump(models.boosting().pipeline), change))
+
+
+def test_two_nodes_of_one_id_are_equal():
+    """skops builds the first only, so the second could be shown to the audit in place of it."""
+
+    def change(schema):
+        first, second, *_ = nodes(schema, "DictNode")
+        first["__id__"] = second["__id__"] = 7_777
+
+    with pytest.raises(UnsafeArtifactError, match="one id"):
+        skops_format.load(edit(linear(), change))
+
+
+def test_clusters_do_not_choose_the_number_of_threads():
+    """OpenMP ends the process when it can't have them."""
+    fitted = fit_model(
+        TrainingRequest(ModelId("m"), "clustering", (models.table()[0], None), hyperparameters={"n_clusters": 2})
+    )
+    fitted.pipeline.steps[-1][1]._n_threads = 10**6
+    with pytest.raises(UnsafeArtifactError, match="could crash"):
+        skops_format.load(skops_format.dump(fitted.pipeline))
 
 
 def test_a_tree_without_nodes_is_refused():

@@ -164,6 +164,17 @@ def test_the_same_backend_shows_the_next_tenant_nothing_of_the_last(
     assert pids[0] == pids[1]
 
 
+def test_a_session_in_the_pool_has_no_tenant(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """The tenant ends with its transaction: code that takes the pooled session without naming one sees nothing."""
+    register(db, tenant_id)
+    with db.tenant(tenant_id) as connection:
+        pid = connection.scalar(sa.text("SELECT pg_backend_pid()"))
+    with db._engine(db.urls.app).connect() as connection:
+        assert connection.scalar(sa.text("SELECT pg_backend_pid()")) == pid
+        assert connection.scalar(sa.text("SELECT current_setting('app.tenant_id', true)")) == ""
+        assert connection.scalar(sa.text("SELECT count(*) FROM mlcore.versions")) == 0
+
+
 def test_a_transaction_that_failed_leaves_no_tenant_behind(
     db: DatabaseConnection, tenant_id: TenantId, other_tenant_id: TenantId
 ) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _ANSWERS_TO_SEE = 200
 _ANSWERS_TIMEOUT_S = 30.0
+_SHOWN = 100
 
 
 def add_to(app: typer.Typer) -> None:
@@ -96,7 +97,7 @@ def _train_and_serve(tenant: DemoTenant, client: MLClient, parameters: dict[str,
         tenant.wait_until_served(client, version)
     rows = tenant.sample_rows(3)
     for row, prediction in zip(rows, client.predict(tenant.model_id, rows).predictions, strict=True):
-        out.print(Text(f"  {prediction:<12} ← {json.dumps(row)[:96]}"))
+        out.print(Text(f"  {prediction:<12} ← {_cut(json.dumps(row, ensure_ascii=False))}"), soft_wrap=True)
 
 
 def _show_isolation(url: str, key: str, other: DemoTenant) -> None:
@@ -114,7 +115,7 @@ def _show_isolation(url: str, key: str, other: DemoTenant) -> None:
                 remedy="Report this: it must never happen.",
                 component="edge",
             )
-    out.print(f"  refused, as for what does not exist: {refusal.message}", markup=False)
+    out.print(f"  refused, as for what does not exist: {refusal.message}", markup=False, soft_wrap=True)
 
 
 def _promote_under_load(url: str, key: str, tenant: DemoTenant) -> None:
@@ -165,7 +166,12 @@ def _show_next_steps(url: str, keys: dict[DemoTenant, str]) -> None:
         "What runs:       mlcore status\n"
         "Stop it:         mlcore down   (from a checkout: make down)",
         markup=False,
+        soft_wrap=True,
     )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
 def _quoted(text: str) -> str:

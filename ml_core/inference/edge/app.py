@@ -15,6 +15,7 @@ from ml_core.inference.edge.health import HealthRoutes
 from ml_core.inference.edge.http import ClientLeftError, HttpRequest, HttpResponse
 from ml_core.inference.edge.predict import PredictRoutes
 from ml_core.inference.edge.protocol import ProtocolRoutes
+from ml_core.inference.edge.watch import RequestWatch
 from ml_core.inference.service import PredictionService
 
 MAX_IN_FLIGHT = 512
@@ -140,21 +141,22 @@ class EdgeApp:
 
     async def _within_deadline(self, request: HttpRequest, route: Route) -> HttpResponse:
         timeout_ms = request.timeout_ms(self._service.limits)
-        loop = asyncio.get_running_loop()
-        request.deadline = loop.time() + timeout_ms / 1000
-        deadline = _Deadline(loop, request.deadline)
+        request.deadline = asyncio.get_running_loop().time() + timeout_ms / 1000
+        watch = RequestWatch(request)
         try:
             return await route.handler(request)
         except asyncio.CancelledError:
-            if not deadline.ends_it():
+            if not watch.ended_it():
                 raise
+            if watch.is_client_gone:
+                raise ClientLeftError from None
             raise DeadlineExceededError(
                 f"The answer was not there within {timeout_ms} ms.",
                 remedy="Allow more in x-request-timeout-ms, or send fewer rows at a time.",
                 deadline_ms=timeout_ms,
             ) from None
         finally:
-            deadline.timer.cancel()
+            watch.stop()
 
     def _match(self, request: HttpRequest, parts: list[str]) -> dict[str, Route] | None:
         for template, methods in self._by_length.get(len(parts), ()):
@@ -170,26 +172,6 @@ class EdgeApp:
                 request.version = found.get("{version}")
                 return methods
         return None
-
-
-class _Deadline:
-    """Cancels the current task at a time. ``asyncio.timeout_at`` does the same for several times the price."""
-
-    __slots__ = ("_is_over", "_task", "timer")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, at: float) -> None:
-        self._task = asyncio.current_task(loop)
-        self._is_over = False
-        self.timer = loop.call_at(at, self._end)
-
-    def _end(self) -> None:
-        self._is_over = True
-        if self._task is not None:
-            self._task.cancel()
-
-    def ends_it(self) -> bool:
-        """Whether a cancellation that arrived is this one's alone, and not also the server's, whose client left."""
-        return self._is_over and self._task is not None and self._task.uncancel() == 0
 
 
 async def _live(receive: Receive, send: Send) -> None:

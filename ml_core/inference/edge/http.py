@@ -17,6 +17,11 @@ _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 _DISCARD_FACTOR = 4
 
 
+def is_sane_request_id(value: bytes) -> bool:
+    """Whether a client's ``x-request-id`` may be kept: up to 128 characters that can't disturb a log."""
+    return _SANE_REQUEST_ID.fullmatch(value) is not None
+
+
 class ClientLeftError(Exception):
     """The client closed the connection; there is nobody to answer."""
 
@@ -30,6 +35,7 @@ class HttpRequest:
         version: Likewise; None where the path has none.
         request_id: The client's ``x-request-id`` if it is sane, else a new one.
         has_client_id: Whether the id is the one that came with the request.
+        is_read: Whether the body was read to its end.
         deadline: On the event loop's clock, in seconds; set by the application.
     """
 
@@ -41,6 +47,7 @@ class HttpRequest:
         "authorization",
         "deadline",
         "has_client_id",
+        "is_read",
         "model",
         "request_id",
         "tenant",
@@ -52,6 +59,7 @@ class HttpRequest:
         self.tenant = self.model = ""
         self.version: str | None = None
         self.deadline = 0.0
+        self.is_read = False
         self.authorization: bytes | None = None
         self._timeout_ms: bytes | None = None
         self._content_length: bytes | None = None
@@ -68,7 +76,7 @@ class HttpRequest:
                 self._content_length = value
             elif name == b"inference-header-content-length":
                 self._header_length = value
-        self.has_client_id = request_id is not None and _SANE_REQUEST_ID.fullmatch(request_id) is not None
+        self.has_client_id = request_id is not None and is_sane_request_id(request_id)
         self.request_id = request_id.decode("ascii") if self.has_client_id and request_id else secrets.token_hex(16)
 
     def timeout_ms(self, limits: ServingSettings) -> int:
@@ -101,6 +109,7 @@ class HttpRequest:
         message = await self._receive()
         if not message.get("more_body", False) and message["type"] == "http.request":
             body: bytes = message.get("body", b"")
+            self.is_read = True
             if len(body) > limit:
                 raise _too_large(limit, len(body))
             return body
@@ -119,12 +128,17 @@ class HttpRequest:
                 chunks.append(chunk)
             else:
                 chunks.clear()
-            is_last = not message.get("more_body", False)
+            is_last = self.is_read = not message.get("more_body", False)
             if size > limit and (is_last or size > _DISCARD_FACTOR * limit):
                 raise _too_large(limit, int(declared) if declared and declared.isdigit() else size)
             if is_last:
                 return b"".join(chunks)
             message = await self._receive()
+
+    async def client_left(self) -> None:
+        """Return when the client has closed the connection. Only once the body was read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
 
 class HttpResponse:

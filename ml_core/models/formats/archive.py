@@ -65,16 +65,24 @@ def check_array(name: str, member: bytes) -> None:
     if not ARRAY_MEMBER.fullmatch(name):
         raise malformed(f"it has the unexpected member {name!r}")
     try:
-        # Of format 1.0 and 2.0, the only ones that numpy writes for types that are allowed here.
-        width = {1: 2, 2: 4}[member[6]]
-        start = 8 + width + int.from_bytes(member[8 : 8 + width], "little")
-        shape, dtype = _parse_header(member[:start])
+        shape, dtype = array_header(member)
     except (ValueError, KeyError, IndexError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
         raise malformed(f"{name} is no array ({error})") from error
     if dtype.hasobject:
         raise malformed(f"{name} holds pickled Python objects")
-    if any(length < 0 for length in shape) or math.prod(shape) * dtype.itemsize != len(member) - start:
+    if any(length < 0 for length in shape) or math.prod(shape) * dtype.itemsize != len(member) - _data_start(member):
         raise malformed(f"{name} does not have the size that it claims")
+
+
+def array_header(member: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype that an ``.npy`` member claims."""
+    return _parse_header(member[: _data_start(member)])
+
+
+def _data_start(member: bytes) -> int:
+    # Of format 1.0 and 2.0, the only ones that numpy writes for types that are allowed here.
+    width = {1: 2, 2: 4}[member[6]]
+    return 8 + width + int.from_bytes(member[8 : 8 + width], "little")
 
 
 @lru_cache(maxsize=1024)  # a forest has hundreds of arrays of few shapes, and numpy takes 15 µs to read a header

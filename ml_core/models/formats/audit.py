@@ -33,6 +33,7 @@ def audit_schema(schema: Any, members: Collection[str], own_types: Collection[st
     if not isinstance(schema, dict):
         raise malformed("its schema is not an object")
     offending: set[str] = set()
+    named: dict[int, Node] = {}
     pending: list[Any] = [{key: value for key, value in schema.items() if key not in TOP_LEVEL_KEYS}]
     while pending:
         node = pending.pop()
@@ -42,6 +43,7 @@ def audit_schema(schema: Any, members: Collection[str], own_types: Collection[st
             offending.add(_describe(node))
             if loader not in ALLOWED:
                 continue  # its form is unknown, so what it holds can't be walked
+        _check_identity(node, named)
         if loader in _LEAVES:
             continue
         _check_members(node, members)
@@ -74,6 +76,19 @@ def _check_form(node: Any) -> None:
     # skops answers a repeated id with the first node of that id, so only an id that is a number is a name.
     if identity is not None and (isinstance(identity, bool) or not isinstance(identity, int)):
         raise malformed("an id is not a number")
+
+
+def _check_identity(node: Node, named: dict[int, Node]) -> None:
+    """Nodes of one id are equal: skops builds the first of them and does not look at the others, which were audited."""
+    identity = node.get("__id__")
+    if identity is None:
+        return
+    try:
+        same = named.setdefault(identity, node) == node
+    except RecursionError:
+        same = False
+    if not same:
+        raise malformed("two different nodes have one id")
 
 
 def _check_members(node: Node, members: Collection[str]) -> None:

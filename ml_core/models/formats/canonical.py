@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from ml_core.models.formats.schema import SCHEMA_MEMBER, Node, children
+from ml_core.models.formats.schema import SCHEMA_MEMBER, Node, walk
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip entry can carry
 _COMPRESSION_LEVEL = (
@@ -57,7 +57,7 @@ def _write(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
 def _renumber(schema: Node) -> dict[str, str]:
     """Rewrite ids, member names, sets and generators in place; returns old → new member names, in order."""
     counts: Counter[int] = Counter()
-    for node in _walk(schema):
+    for node in walk(schema):
         if node["__loader__"] in _GENERATORS:
             _become_null(node)
         elif node["__loader__"] == "SetNode":
@@ -66,21 +66,13 @@ def _renumber(schema: Node) -> dict[str, str]:
             counts[node["__id__"]] += 1
     ids: dict[int, int] = {}
     members: dict[str, str] = {}
-    for node in _walk(schema):
+    for node in walk(schema):
         old = node.pop("__id__", None)
         if counts[old] > 1 and node["__loader__"] not in _UNSHARED_KINDS:
             node["__id__"] = ids.setdefault(old, len(ids) + 1)
         if "file" in node:
             node["file"] = members.setdefault(node["file"], f"{len(members) + 1}.npy")
     return members
-
-
-def _walk(schema: Node) -> Any:
-    pending: list[Node] = [schema]
-    while pending:
-        node = pending.pop()
-        yield node
-        pending.extend(reversed(list(children(node))))
 
 
 def _become_null(node: Node) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ml_core.exceptions import UnsafeArtifactError
 
 _LEAF = -1
+_MAX_THREADS = 1_024  # more than the cores of any machine that trained it
 _FORESTS = frozenset({"ExtraTreesClassifier", "ExtraTreesRegressor", "RandomForestClassifier", "RandomForestRegressor"})
 
 
@@ -44,6 +45,8 @@ def check_native(estimators: Iterable[Any]) -> None:
         elif kind in _FORESTS:
             _check_widths(estimator.estimators_, int(estimator.n_features_in_), kind)
         elif hasattr(estimator, "cluster_centers_"):
+            # OpenMP ends the process when it can't start the threads that it is asked for.
+            _require(1 <= int(estimator._n_threads) <= _MAX_THREADS, kind)
             centers = estimator.cluster_centers_
             _require(centers.ndim == 2 and centers.shape[1] == estimator.n_features_in_ and len(centers) > 0, kind)
 

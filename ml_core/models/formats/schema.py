@@ -55,3 +55,12 @@ def children(node: Node) -> Iterator[Any]:
     for key in ("key_types", "shape"):
         if key in node:
             yield node[key]
+
+
+def walk(schema: Node) -> Iterator[Node]:
+    """Every node of a well-formed schema, a parent before its children, in the order in which they are written."""
+    pending: list[Node] = [schema]
+    while pending:
+        node = pending.pop()
+        yield node
+        pending.extend(reversed(list(children(node))))

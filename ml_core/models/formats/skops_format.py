@@ -22,6 +22,7 @@ from ml_core.models.formats.audit import audit_schema, malformed
 from ml_core.models.formats.canonical import canonical_archive
 from ml_core.models.formats.native import check_native
 from ml_core.models.formats.schema import SCHEMA_MEMBER
+from ml_core.models.formats.tree_state import check_compiled_state
 from ml_core.models.graph import estimators
 
 FORMAT = "skops/1"
@@ -66,6 +67,7 @@ def load(data: bytes, *, own_types: Collection[str] = (), max_bytes: int = MAX_U
     for name, member in members.items():
         if name != SCHEMA_MEMBER:
             check_array(name, member)
+    check_compiled_state(schema, members)
     return _construct(data, own_types)
 
 

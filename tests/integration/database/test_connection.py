@@ -12,6 +12,7 @@ from support.registry import TICKETS, new_tenant, register, settings_for, superu
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.embedded import EmbeddedServer
+from ml_core.domain.api_key import Scope
 from ml_core.exceptions import (
     ConfigurationError,
     InvalidRequestError,
@@ -19,7 +20,10 @@ from ml_core.exceptions import (
     RegistryUnavailableError,
     SchemaOutOfDateError,
 )
-from ml_core.ids import TenantId
+from ml_core.ids import TenantId, VersionId
+from ml_core.registry.environments import PRODUCTION, EnvironmentRepository
+from ml_core.registry.keys import KeyRepository
+from ml_core.registry.runs import RunRepository
 from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.versions import VersionRepository
 from ml_core.settings import DatabaseSettings, PlatformSettings, Settings
@@ -91,12 +95,23 @@ def test_a_full_pool_is_an_error_with_a_deadline(db: DatabaseConnection, tenant_
         pass
 
 
-def test_text_with_nul_is_the_callers_error(db: DatabaseConnection, tenant_id: TenantId) -> None:
-    """What Postgres can't hold is refused with a sentence, not with a driver's error."""
+@pytest.mark.parametrize("text", ["a\0b", "\ud800"])
+def test_text_that_can_not_be_stored_is_the_callers_error(
+    db: DatabaseConnection, tenant_id: TenantId, text: str
+) -> None:
+    """NUL and broken Unicode, such as a terminal passes on, are refused with a sentence wherever they come in."""
     register(db, tenant_id)
-    versions = VersionRepository(db, tenant_id)
-    with pytest.raises(InvalidRequestError, match="can't store"):
-        versions.update_metadata(TICKETS, {"note": "a\0b"})
+    versions, environments = VersionRepository(db, tenant_id), EnvironmentRepository(db, tenant_id)
+    for call in (
+        lambda: versions.update_metadata(TICKETS, {"note": text}),
+        lambda: versions.update_metadata(TICKETS, {text: 1}),
+        lambda: KeyRepository(db, tenant_id).create(text, [Scope.READ]),
+        lambda: environments.promote(TICKETS, VersionId("1"), PRODUCTION, actor="me", reason=text),
+        lambda: RunRepository(db, tenant_id).start(TICKETS, kind=text),
+    ):
+        with pytest.raises(InvalidRequestError, match="can't"):
+            call()
+    assert environments.list() == []
 
 
 def test_a_server_that_stops_is_an_error_and_its_return_is_enough() -> None:

@@ -242,7 +242,7 @@ def test_a_reused_pid_does_not_count_as_a_user(home: Path) -> None:
     assert not EmbeddedServer(home).is_running()
 
 
-@pytest.mark.parametrize("delay_s", [0.02, 0.1, 0.3, 0.5, 0.7])
+@pytest.mark.parametrize("delay_s", [0.02, 0.3, 0.6])
 def test_an_interrupted_start_leaves_nothing(home: Path, delay_s: float) -> None:
     """Ctrl-C at any moment of a first start: the process ends, no server stays, and the next start works."""
     code = USER.replace("EmbeddedServer(Path", "print('begin', flush=True)\nEmbeddedServer(Path")
@@ -289,8 +289,25 @@ def test_a_path_too_long_for_a_socket(home: Path) -> None:
         assert postmaster is not None
         assert postmaster.socket_folder != deep / "postgres"
         assert postmaster.socket_folder.stat().st_mode & 0o077 == 0
+        server.stop()
+        assert not postmaster.socket_folder.exists()
     finally:
         EmbeddedServer(deep).stop()
+
+
+def test_a_socket_folder_that_somebody_else_made(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder under the name that ours would have, open to others or a link, is not used."""
+    temporary = home / "tmp"
+    temporary.mkdir(mode=0o711)
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    deep = home / ("d" * 60) / ("e" * 60)
+    EmbeddedServer(deep).start()
+    postmaster = find_postmaster(deep / "postgres")
+    assert postmaster is not None
+    EmbeddedServer(deep).stop()
+    postmaster.socket_folder.symlink_to(home)
+    with pytest.raises(PlatformError, match="somebody else"):
+        EmbeddedServer(deep).start()
 
 
 def test_names_with_spaces_and_quotes(home: Path) -> None:
@@ -315,6 +332,17 @@ def test_a_home_that_can_not_be_written() -> None:
     """A folder of a file system that takes nothing."""
     with pytest.raises(PlatformError, match="MLCORE_HOME"):
         EmbeddedServer(Path("/proc/mlcore")).start()
+
+
+@pytest.mark.parametrize("name", ["postgres.lock", "postgres.handles.json", "logs/postgres.log"])
+def test_a_file_of_ours_that_can_not_be_written(home: Path, name: str) -> None:
+    """The error names the file; what is wrong with it is the system's own word."""
+    (home / name).mkdir(parents=True)
+    with pytest.raises(PlatformError, match=name):
+        EmbeddedServer(home).start()
+    (home / name).rmdir()
+    EmbeddedServer(home).start()
+    assert answers(home)
 
 
 @pytest.mark.skipif(not AS_ROOT, reason="only root runs the server as another user")

@@ -40,7 +40,7 @@ def test_numpy_paths_tuples_and_ids_are_understood() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [math.nan, math.inf, np.float64("nan"), {1}, b"x", object(), 2**63, np.array([math.nan])]
+    "value", [math.nan, math.inf, np.float64("nan"), {1}, b"x", object(), 2**63, np.array([math.nan]), "a\0", "\ud800"]
 )
 def test_what_has_no_json_form_is_refused_with_its_place(value: Any) -> None:
     """The error says where in the value it is."""

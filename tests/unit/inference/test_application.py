@@ -7,8 +7,9 @@ import asyncio
 import pytest
 from support.inprocess_cell import MEASURE
 
+from ml_core.domain.api_key import Scope
 from ml_core.inference.edge import app as application
-from ml_core.inference.edge.app import build_app
+from ml_core.inference.edge.app import EdgeApp, Route, build_app
 
 PATH = "/t/acme/models/measures/predict"
 
@@ -78,3 +79,42 @@ def test_requests_in_flight_are_bounded(cell, key, monkeypatch):
     assert (refused[0].status_code, refused[0].json()["error"]["code"]) == (429, "queue_full")
     assert refused[0].headers["retry-after"] == "1"
     assert cell.predict("measures", [MEASURE], key=key).status_code == 200
+
+
+def test_a_client_that_leaves_while_it_waits_ends_its_request(cell, key, monkeypatch):
+    """The work that has not begun is dropped, nothing is sent, and nothing is left running."""
+    gone = asyncio.Event()
+    ended = []
+
+    async def endless(request):
+        await request.body(1000)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(True)
+
+    async def receive():
+        if not started:
+            started.append(True)
+            return {"type": "http.request", "body": b"{}"}
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    started, sent = [], []
+
+    async def send(message):
+        sent.append(message)
+
+    app = EdgeApp(
+        cell.service, [Route("POST", "/t/{tenant}/x", endless, (Scope.PREDICT,))], host_sends_request_id=False
+    )
+    scope = {"type": "http", "method": "POST", "path": "/t/acme/x"}
+    scope["headers"] = [(b"authorization", f"Bearer {key}".encode())]
+
+    async def main():
+        asyncio.get_running_loop().call_later(0.1, gone.set)
+        await asyncio.wait_for(app(scope, receive, send), 10)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+    assert (sent, ended) == ([], [True])

@@ -1,0 +1,61 @@
+"""What Ray Serve does with a request's headers before an application sees it, made safe and short.
+
+Serve calls ``middlewares`` in each replica when ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`` is
+``deployments.ingress:middlewares``. They stand in front of Serve's own handling (Ray 2.60,
+``serve/_private/replica.py``, ``_direct_ingress_asgi``), which
+
+* decodes some headers as UTF-8 and answers 500 when they are not;
+* has a deadline of its own, answered in its own shape, beside the platform's ``x-request-timeout-ms``;
+* sends any ``x-request-id`` back, whatever it holds;
+* starts two tasks a request to notice that the client has left. The prediction plane notices that itself, and only
+  for a request that waits.
+"""
+
+from __future__ import annotations
+
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ml_core.inference.edge.http import is_sane_request_id
+
+_PREDICTION_PLANE = "/t/"
+_NO_DISCONNECT_TASKS = (b"x-request-disconnect-disabled", b"?1")
+# Serve's own controls, in the spellings that it accepts; no caller of this platform has a use for them.
+_CONTROLS = frozenset(
+    {
+        b"x-request-timeout-seconds",
+        b"x-request-disconnect-disabled",
+        b"x-session-id",
+        b"x_session_id",
+        b"serve_multiplexed_model_id",
+        b"serve-multiplexed-model-id",
+    }
+)
+_TRACE = frozenset({b"traceparent", b"tracestate"})
+
+
+def middlewares() -> list[Middleware]:
+    """Called by Ray Serve."""
+    return [Middleware(PreparedHeaders)]
+
+
+class PreparedHeaders:
+    """ASGI middleware: hands on only headers that Serve can take."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        if scope["type"] == "http":
+            headers = [header for header in scope["headers"] if _is_kept(*header)]
+            if scope["path"].startswith(_PREDICTION_PLANE):
+                headers.append(_NO_DISCONNECT_TASKS)
+            scope["headers"] = headers
+        await self._app(scope, receive, send)
+
+
+def _is_kept(name: bytes, value: bytes) -> bool:
+    if name == b"x-request-id":
+        return is_sane_request_id(value)
+    return name not in _CONTROLS and (name not in _TRACE or value.isascii())

@@ -1,4 +1,4 @@
-"""Fixtures for every folder: one platform for the whole session, started when a test first asks for it."""
+"""Fixtures for every folder: one registry and one platform for the whole session, each started when first asked for."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from support.registry import db, embedded_home, other_tenant_id, tenant_id
 from support.tables import measures, split_target, tickets
 
 if TYPE_CHECKING:
     from support.running_platform import RunningPlatform, TestTenant
+
+
+__all__ = ["acme", "db", "embedded_home", "globex", "other_tenant_id", "platform", "tenant_id"]
 
 
 @pytest.fixture(scope="session")

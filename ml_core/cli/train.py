@@ -74,10 +74,13 @@ def train(
     fitted: FittedModel = result.pop("fitted")
     result.pop("model")
     if as_json:
-        print_json({**result, "baseline": fitted.baseline, "columns": [_column_row(c) for c in fitted.columns]})
+        columns = [_column_row(column) for column in fitted.columns]
+        print_json({**result, "baseline": fitted.baseline, "columns": columns, "notes": fitted.notes})
         return
     print_columns(fitted.columns)
     print_metrics(fitted)
+    for note in fitted.notes:
+        out.print(f"Note: {note}", markup=False, soft_wrap=True)
     out.print(
         f"Registered {tenant_id}/{model_id} version {result['version']}. Serve it:\n"
         f"  mlcore promote --tenant {tenant_id} --model {model_id} --version {result['version']}"

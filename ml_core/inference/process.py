@@ -6,7 +6,7 @@ import gc
 import sys
 
 import sklearn
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 # The interpreter lock changes hands at most this late while another thread computes: the default of 5 ms would be the
 # tail of every answer that is given while a model loads.

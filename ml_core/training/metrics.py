@@ -1,12 +1,12 @@
-"""Metrics of held-out rows, and which way each is better. Every value is a finite float, so JSON can carry it.
+"""Metrics of held-out rows. Every value is a finite float, so JSON can carry it.
 
-Definitions are scikit-learn's (``sklearn.metrics``); a metric that is not defined on the rows given is left out.
+Definitions are scikit-learn's (``sklearn.metrics``); a metric that is not defined on the rows given is left out. Which
+way each is better is in ``ml_core.domain.metric``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,22 +14,6 @@ from numpy.typing import NDArray
 from sklearn import metrics as sk
 
 from ml_core.domain.signature import OutputKind
-
-HIGHER_IS_BETTER: Mapping[str, bool] = {
-    "accuracy": True,
-    "balanced_accuracy": True,
-    "f1_macro": True,
-    "log_loss": False,
-    "roc_auc": True,
-    "r2": True,
-    "mae": False,
-    "rmse": False,
-    "silhouette": True,
-    "davies_bouldin": False,
-    "adjusted_rand": True,
-    "average_precision": True,
-}
-"""Metric → direction. ``anomaly_rate`` and ``clusters`` describe, and are not here."""
 
 Metrics = dict[str, float]
 

@@ -405,7 +405,8 @@ def test_a_loss_takes_numbers_only():
 
     def change(schema):
         loss = next(nodes(schema, "LossNode"))
-        loss["__reduce__"]["args"]["content"] = [next(nodes(schema, "DictNode"))]
+        empty = {"__class__": "list", "__module__": "builtins", "__loader__": "ListNode", "content": []}
+        loss["__reduce__"]["args"]["content"] = [empty]
 
     with pytest.raises(UnsafeArtifactError, match="scikit-learn does not write"):
         skops_format.load(edit(skops_format.dump(models.boosting().pipeline), change))

@@ -158,3 +158,14 @@ def test_an_unknown_encoding(write):
     """Names encodings that exist."""
     with pytest.raises(DataProcessingError, match="'klingon' is not an encoding"):
         read_table(write("t.csv", "a\n1\n"), encoding="klingon")
+
+
+def test_lines_longer_than_the_names_are_an_error(tmp_path):
+    """The cells without a name would be lost; empty ones at each line's end are no loss."""
+    long = tmp_path / "long.csv"
+    long.write_text("a,b\n1,2,3\n4,5,6\n")
+    with pytest.raises(DataProcessingError, match="more cells than its first line has names"):
+        read_table(long)
+    trailing = tmp_path / "trailing.csv"
+    trailing.write_text("a,b\n1,2,\n4,5,\n")
+    assert read_table(trailing).to_dict("list") == {"a": [1, 4], "b": [2, 5]}

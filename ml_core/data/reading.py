@@ -78,11 +78,6 @@ def _reading(path: Path, encoding: str) -> Iterator[None]:
         raise _error(f"{encoding!r} is not an encoding.", "Use one such as utf-8, latin-1 or cp1252.") from error
     except pd.errors.EmptyDataError as error:
         raise _error(f"{path} has no columns.", "It needs a line of column names and rows below it.") from error
-    except pd.errors.ParserWarning as error:
-        raise _error(
-            f"{path} has lines with more cells than its first line has names.",
-            "Give each column a name in the first line.",
-        ) from error
     except (pd.errors.ParserError, csv.Error) as error:
         raise _error(
             f"{path} is not a table: {str(error).strip()}.",
@@ -109,20 +104,28 @@ def _read_csv(path: Path, encoding: str) -> pd.DataFrame:
         head = list(islice(lines, _LINES_LOOKED_AT))
     delimiter = "\t" if ".tsv" in path.name.lower() else guess_delimiter(head)
     _check_names(next(csv.reader(head, delimiter=delimiter), []), path)
-    decimal = "," if delimiter == ";" else "."
-    with warnings.catch_warnings():
-        # Lines with more cells than there are names would lose the rest silently.
-        warnings.simplefilter("error", pd.errors.ParserWarning)
-        frame = pd.read_csv(
-            path,
-            sep=delimiter,
-            decimal=decimal,
-            encoding=encoding,
-            low_memory=False,  # guesses dtypes in pieces, and leaves a long column half numbers, half strings
-            index_col=False,  # a line that is too long is an error, not an index
-        )
+    frame = _parse(path, encoding, delimiter)
     nameless = [name for name in frame.columns if str(name).startswith("Unnamed: ") and frame[name].isna().all()]
     return frame.drop(columns=nameless)
+
+
+def _parse(path: Path, encoding: str, delimiter: str) -> pd.DataFrame:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # "leads to a loss of data"
+            return pd.read_csv(
+                path,
+                sep=delimiter,
+                decimal="," if delimiter == ";" else ".",
+                encoding=encoding,
+                low_memory=False,  # guesses dtypes in pieces, and leaves a long column half numbers, half strings
+                index_col=False,  # a line that is too long is an error, not an index
+            )
+    except pd.errors.ParserWarning as error:
+        raise _error(
+            f"{path} has lines with more cells than its first line has names.",
+            "Give each column a name in the first line.",
+        ) from error
 
 
 def _open(path: Path, encoding: str) -> TextIO:

@@ -142,19 +142,19 @@ class LocalPlatform:
         )
 
     def _start(self, step: Step) -> PlatformState:
+        state = self.state
+        serves = state is not None and self._serves(state)
+        if not serves:
+            with step("Clearing what is left of an earlier run"):
+                self._end_ray()
+                require_free(self._settings.platform.http_port)
         with step("Starting PostgreSQL"):
             self._server.start()
             self._server.pin()
         with step("Bringing the database schema up to date"):
             self._migrate()
-        state = self.state
-        if state is not None and self._serves(state):
-            # Only the database was gone. The replicas have served on, and find it again by themselves.
-            return state
-        with step("Clearing what is left of an earlier run"):
-            self._end_ray()
-            require_free(self._settings.platform.http_port)
-        return self._start_serving(step)
+        # If only the database was gone, the replicas have served on, and find it again by themselves.
+        return state if state is not None and serves else self._start_serving(step)
 
     def _start_serving(self, step: Step) -> PlatformState:
         platform = self._settings.platform

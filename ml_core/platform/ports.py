@@ -38,7 +38,7 @@ def require_free(port: int) -> None:
         except OSError as error:
             raise PlatformError(
                 f"Port {port} can't be used for the platform: {_holder(port) or error.strerror}.",
-                remedy=f"Stop that program, or pick another port: `mlcore up --port {port + 1}`.",
+                remedy=f"Stop that program, or pick another port, such as --port {port + 1}.",
                 component="ingress",
             ) from error
 

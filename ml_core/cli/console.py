@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,14 @@ err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() el
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 TenantOption = Annotated[str, typer.Option("--tenant", "-t", help="The tenant, such as acme.")]
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="The model, such as tickets.")]
+
+
+def command() -> str:
+    """How this command can be called again: by its name where the shell finds it, else by its path."""
+    if shutil.which("mlcore"):
+        return "mlcore"
+    path = Path(sys.argv[0])
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def print_json(data: Any) -> None:

@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ml_core.cli.console import JsonOption, ModelOption, TenantOption, no_step, out, print_json, show, step
+from ml_core.cli.console import JsonOption, ModelOption, TenantOption, command, no_step, out, print_json, show, step
 from ml_core.cli.context import existing_tenant
 from ml_core.domain.columns import ColumnKind
 from ml_core.exceptions import ConfigurationError, DataProcessingError, TrainingError
@@ -83,7 +83,7 @@ def train(
         out.print(f"Note: {note}", markup=False, soft_wrap=True)
     out.print(
         f"Registered {tenant_id}/{model_id} version {result['version']}. Serve it:\n"
-        f"  mlcore promote --tenant {tenant_id} --model {model_id} --version {result['version']}"
+        f"  {command()} promote --tenant {tenant_id} --model {model_id} --version {result['version']}"
     )
 
 

@@ -7,6 +7,8 @@ be interrupted anywhere: then nothing that it started stays behind.
 from __future__ import annotations
 
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -187,11 +189,11 @@ class LocalPlatform:
         }
 
     def _stop(self) -> bool:
-        ended = self._end_ray()
-        was_running = self._server.is_running()
-        self._server.unpin()
-        self._server.stop()
-        PlatformState.forget(self._home)
+        with _undisturbed():
+            ended = self._end_ray()
+            was_running = self._server.is_running()
+            self._server.stop()
+            PlatformState.forget(self._home)
         return bool(ended) or was_running
 
     def _end_ray(self) -> int:
@@ -238,6 +240,20 @@ class LocalPlatform:
                 component="platform",
             ) from error
         return self._home
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A second Ctrl-C must not interrupt the clean-up after the first, or processes would stay behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _wait_until_running(api: ServeApi, state: PlatformState) -> None:

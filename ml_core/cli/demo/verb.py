@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.text import Text
 
-from ml_core.cli.console import out, step
+from ml_core.cli.console import command, out, step
 from ml_core.cli.context import registry_connection
 from ml_core.cli.platform import PortOption, local_platform
 from ml_core.cli.train import print_columns, print_metrics
@@ -162,9 +162,9 @@ def _show_next_steps(url: str, keys: dict[DemoTenant, str]) -> None:
             markup=False,
         )
     out.print(
-        "Your own table:  mlcore train FILE.csv --tenant acme --model NAME --target COLUMN\n"
-        "What runs:       mlcore status\n"
-        "Stop it:         mlcore down   (from a checkout: make down)",
+        f"Your own table:  {command()} train FILE.csv --tenant acme --model NAME --target COLUMN\n"
+        f"What runs:       {command()} status\n"
+        f"Stop it:         {command()} down",
         markup=False,
         soft_wrap=True,
     )

@@ -43,7 +43,7 @@ def test_training_says_what_it_inferred(mlcore, tenant, tmp_path):
     for column, kind in kinds.items():
         assert kind in lines[column], lines[column]
     assert "baseline" in result.out
-    assert f"mlcore promote --tenant {tenant} --model tickets --version 1" in result.out
+    assert f"promote --tenant {tenant} --model tickets --version 1" in result.out
 
 
 def test_the_model_beats_the_baseline(trained):

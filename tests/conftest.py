@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+
 from support.registry import db, embedded_home, other_tenant_id, tenant_id
 from support.tables import measures, split_target, tickets
 

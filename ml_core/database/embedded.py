@@ -95,8 +95,13 @@ class EmbeddedServer:
         self._pin_file.touch()
 
     def unpin(self) -> None:
-        """Let the last process that uses it stop it."""
-        self._pin_file.unlink(missing_ok=True)
+        """Let the last process that uses it stop it; stop it now if none does."""
+        if not self.home.is_dir():
+            return
+        with self._locked():
+            self._pin_file.unlink(missing_ok=True)
+            if not self._handles.living():
+                self._cluster.stop()
 
     @property
     def is_pinned(self) -> bool:

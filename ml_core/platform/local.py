@@ -114,8 +114,12 @@ class LocalPlatform:
             try:
                 return self._start(step)
             except BaseException:
-                # Interrupted or failed: whatever has been started by now must not stay behind.
-                self._stop()
+                # Interrupted or failed: what has been started by now must not stay behind. The database ends with the
+                # last process that uses it, which may be another than this.
+                with _undisturbed():
+                    self._end_ray()
+                    self._server.unpin()
+                    PlatformState.forget(self._home)
                 raise
 
     def down(self, step: Step = _silent) -> bool:

@@ -9,11 +9,11 @@ import sys
 import time
 
 import pytest
-from support.registry import temporary_home
 
 from ml_core.database.embedded import EmbeddedServer
 from ml_core.platform.ports import free_ports
 from ml_core.platform.processes import find_marked
+from support.registry import temporary_home
 
 
 @pytest.mark.parametrize("moment", ["Starting PostgreSQL", "Starting Ray", "Waiting for"])

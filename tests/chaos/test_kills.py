@@ -7,13 +7,13 @@ import signal
 
 import psutil
 import pytest
-from support.running_platform import running_platform, wait_until
-from support.tables import measures, split_target
 
 from ml_core.cli.demo.traffic import traffic
 from ml_core.client import MLClient
 from ml_core.exceptions import PlatformError
 from ml_core.platform.processes import find_marked
+from support.running_platform import running_platform, wait_until
+from support.tables import measures, split_target
 
 ROW = measures().drop(columns=["outcome"]).iloc[0].to_dict()
 

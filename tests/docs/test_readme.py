@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support.registry import temporary_home
 from typer.main import get_command
 
 from ml_core.cli.main import app
 from ml_core.settings import all_variables
+from support.registry import temporary_home
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 

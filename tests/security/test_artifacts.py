@@ -20,7 +20,6 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
-from support import fitted as models
 
 from ml_core.exceptions import MLFrameworkError, ModelLoadError, UnsafeArtifactError
 from ml_core.ids import ModelId
@@ -28,6 +27,7 @@ from ml_core.models.formats import skops_format
 from ml_core.models.formats.archive import read_members
 from ml_core.training.fit import fit_model
 from ml_core.training.request import TrainingRequest
+from support import fitted as models
 
 
 class Payload:

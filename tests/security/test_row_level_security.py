@@ -6,7 +6,6 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import ProgrammingError
-from support.registry import TICKETS, new_tenant, register, superuser
 
 from ml_core.database import security
 from ml_core.database.connection import DatabaseConnection
@@ -15,6 +14,7 @@ from ml_core.ids import TenantId
 from ml_core.registry.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.runs import RunRepository
+from support.registry import TICKETS, new_tenant, register, superuser
 
 TENANT_TABLES = security.tenant_tables()
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.registry import temporary_home
 
 from ml_core.cli.main import run
 from ml_core.database.embedded import EmbeddedServer
+from support.registry import temporary_home
 
 
 @dataclass(frozen=True)

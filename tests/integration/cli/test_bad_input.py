@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from support.tables import measures, tickets
 
 from ml_core.models.store import ArtifactStore
+from support.tables import measures, tickets
 
 
 def one_class(frame):

@@ -1,6 +1,7 @@
 """The main job on the command line: a file in, a version out, a prediction."""
 
 import pytest
+
 from support.tables import measures, tickets
 
 

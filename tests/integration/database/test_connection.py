@@ -8,7 +8,6 @@ from pathlib import Path
 import psycopg
 import pytest
 import sqlalchemy as sa
-from support.registry import TICKETS, new_tenant, register, settings_for, superuser, temporary_home
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.embedded import EmbeddedServer
@@ -27,6 +26,7 @@ from ml_core.registry.runs import RunRepository
 from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.versions import VersionRepository
 from ml_core.settings import DatabaseSettings, PlatformSettings, Settings
+from support.registry import TICKETS, new_tenant, register, settings_for, superuser, temporary_home
 
 
 def with_password(url: str) -> str:

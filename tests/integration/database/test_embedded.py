@@ -20,7 +20,6 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
-from support.registry import TICKETS, new_tenant, register, settings_for, temporary_home
 
 from ml_core.database import binaries, cluster
 from ml_core.database.binaries import first_closed
@@ -30,6 +29,7 @@ from ml_core.database.postmaster import find_postmaster, orphans
 from ml_core.exceptions import PlatformError, RegistryUnavailableError
 from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.versions import VersionRepository
+from support.registry import TICKETS, new_tenant, register, settings_for, temporary_home
 
 AS_ROOT = os.geteuid() == 0
 
@@ -276,6 +276,20 @@ def test_a_pinned_server_outlives_its_users(home: Path) -> None:
     server.stop()
     assert not server.is_running()
     assert not server.is_pinned
+
+
+def test_unpinning_stops_what_nobody_uses(home: Path) -> None:
+    """A start that failed half-way leaves no server behind; one that others use goes on."""
+    process = use(home)
+    server = EmbeddedServer(home)
+    server.pin()
+    server.unpin()
+    assert server.is_running()
+    server.pin()
+    end(process)
+    assert server.is_running()
+    server.unpin()
+    assert not server.is_running()
 
 
 def test_a_path_too_long_for_a_socket(home: Path) -> None:

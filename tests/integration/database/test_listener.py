@@ -6,11 +6,11 @@ import threading
 import time
 
 import pytest
-from support.registry import new_tenant, superuser
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import FEED_CHANNEL
 from ml_core.exceptions import RegistryUnavailableError
+from support.registry import new_tenant, superuser
 
 
 def test_a_change_wakes_a_listener(db: DatabaseConnection) -> None:

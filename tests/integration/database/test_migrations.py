@@ -6,11 +6,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from support.registry import superuser
 
 from ml_core.database import tables
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.migrate import MIGRATIONS
+from support.registry import superuser
 
 
 def test_the_tables_in_code_are_the_sum_of_the_migrations(db: DatabaseConnection) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from sklearn.base import BaseEstimator
-from support.model_files import foreign_regressor, platform_pipeline, save
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.version import Lineage
@@ -22,6 +21,7 @@ from ml_core.exceptions import (
 from ml_core.ids import TenantId
 from ml_core.models.manager import ModelManager
 from ml_core.registry.model_registry import ModelRegistry
+from support.model_files import foreign_regressor, platform_pipeline, save
 
 
 class Private(BaseEstimator):

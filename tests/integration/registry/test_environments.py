@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import sqlalchemy as sa
-from support.registry import TICKETS, register
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.signature import Output, OutputKind, Signature
@@ -13,6 +12,7 @@ from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.registry.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.models import ModelRepository
 from ml_core.registry.versions import VersionRepository
+from support.registry import TICKETS, register
 
 STAGING = EnvironmentName("staging")
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from support.registry import TICKETS, new_tenant, register, superuser
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
@@ -19,6 +18,7 @@ from ml_core.registry.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.feed import FeedReader
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.versions import VersionRepository
+from support.registry import TICKETS, new_tenant, register, superuser
 
 
 class Follower:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.registry import superuser
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
@@ -13,6 +12,7 @@ from ml_core.exceptions import InvalidRequestError, TenantNotFoundError
 from ml_core.ids import TenantId
 from ml_core.registry.feed import FeedReader
 from ml_core.registry.keys import KeyRepository
+from support.registry import superuser
 
 
 def test_a_key_is_listed_without_its_secret(db: DatabaseConnection, tenant_id: TenantId) -> None:

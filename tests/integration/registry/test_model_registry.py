@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.model_files import foreign_regressor, platform_pipeline, save
-from support.registry import SELF_TEST, SIGNATURE, TICKETS
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.columns import ColumnKind
@@ -25,6 +23,8 @@ from ml_core.models.loading import load_version
 from ml_core.models.store import ArtifactStore
 from ml_core.registry.model_registry import ModelRegistry
 from ml_core.registry.tenants import TenantRepository
+from support.model_files import foreign_regressor, platform_pipeline, save
+from support.registry import SELF_TEST, SIGNATURE, TICKETS
 
 
 @pytest.fixture

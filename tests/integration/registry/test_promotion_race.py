@@ -7,11 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support.registry import TICKETS, register
-
 from ml_core.database.connection import DatabaseConnection
 from ml_core.ids import TenantId
 from ml_core.registry.environments import PRODUCTION, EnvironmentRepository
+from support.registry import TICKETS, register
 
 ROUNDS = 40
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 import pytest
-from support.registry import TICKETS
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.exceptions import InvalidRequestError, TenantNotFoundError
 from ml_core.ids import TenantId
 from ml_core.registry.runs import RunRepository, RunStatus
+from support.registry import TICKETS
 
 
 def test_a_run_keeps_parameters_and_series(db: DatabaseConnection, tenant_id: TenantId) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from support.registry import new_tenant
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.exceptions import TenantExistsError, TenantNotFoundError
 from ml_core.ids import TenantId
 from ml_core.registry.tenants import TenantRepository
+from support.registry import new_tenant
 
 
 def test_a_tenant_is_created_once(db: DatabaseConnection, tenant_id: TenantId) -> None:

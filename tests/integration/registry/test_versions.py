@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from support.registry import SELF_TEST, SIGNATURE, TICKETS, artifact_of, draft, new_tenant, register
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.version import Lineage
@@ -25,6 +24,7 @@ from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.registry.environments import EnvironmentRepository
 from ml_core.registry.models import ModelRepository
 from ml_core.registry.versions import VersionRepository
+from support.registry import SELF_TEST, SIGNATURE, TICKETS, artifact_of, draft, new_tenant, register
 
 PRODUCTION = EnvironmentName("production")
 

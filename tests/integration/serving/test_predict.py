@@ -3,10 +3,10 @@
 import httpx
 import numpy as np
 import pytest
-from support.tables import measures, split_target, tickets
 
 from ml_core.domain.api_key import Scope
 from ml_core.system import MLSystem
+from support.tables import measures, split_target, tickets
 
 
 def ticket_rows(count):

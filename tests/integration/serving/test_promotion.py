@@ -1,14 +1,13 @@
 """Promotions while requests run: served within a moment, nothing failed, nothing mixed."""
 
-from ml_core.registry.environments import EnvironmentRepository
-from ml_core.registry.versions import VersionRepository
-from support.running_platform import PRODUCTION, wait_until
-from support.tables import measures, split_target
-
 from ml_core.cli.demo.traffic import traffic
 from ml_core.client import MLClient
 from ml_core.ids import ModelId
 from ml_core.models.store import ArtifactStore
+from ml_core.registry.environments import EnvironmentRepository
+from ml_core.registry.versions import VersionRepository
+from support.running_platform import PRODUCTION, wait_until
+from support.tables import measures, split_target
 
 
 def test_no_request_fails_while_a_version_is_promoted(platform):

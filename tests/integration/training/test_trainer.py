@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import GradientBoostingClassifier
-from support.tables import measures, split_target, tickets
 
 from ml_core.data.processor import DataProcessor
 from ml_core.exceptions import (
@@ -30,6 +29,7 @@ from ml_core.registry.runs import RunRepository, RunStatus
 from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.versions import VersionRepository
 from ml_core.training.trainer import Trainer
+from support.tables import measures, split_target, tickets
 
 MODEL = ModelId("tickets")
 FAST = {"algorithm": "logistic_regression"}

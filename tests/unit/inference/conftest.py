@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.inprocess_cell import ACME, GLOBEX, Cell, fitted, make_cell, promote, servable
-from support.tables import measures, split_target, tickets
 
 from ml_core.domain.api_key import Scope
 from ml_core.domain.assignment import AssignmentDelta
 from ml_core.models.store import ArtifactStore
 from ml_core.settings import ServingSettings
 from ml_core.training.fit import FittedModel
+from support.inprocess_cell import ACME, GLOBEX, Cell, fitted, make_cell, promote, servable
+from support.tables import measures, split_target, tickets
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support.inprocess_cell import MEASURE
 
 from ml_core.domain.api_key import Scope
 from ml_core.inference.edge import app as application
 from ml_core.inference.edge.app import EdgeApp, Route, build_app
+from support.inprocess_cell import MEASURE
 
 PATH = "/t/acme/models/measures/predict"
 

@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from support.inprocess_cell import servable
-from support.tables import measures
 
 from ml_core.exceptions import DeadlineExceededError, PredictionError, QueueFullError
 from ml_core.inference.batcher import Batcher
 from ml_core.inference.cost import CostModel
 from ml_core.models.loading import load_version
+from support.inprocess_cell import servable
+from support.tables import measures
 
 ROWS = measures(60, seed=4).drop(columns=["outcome"]).to_dict("records")
 FAR = 1e12

@@ -9,6 +9,7 @@ import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from support.inprocess_cell import MEASURE, TICKET
 
 SETTINGS = settings(

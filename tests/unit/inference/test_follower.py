@@ -6,13 +6,13 @@ import queue
 import threading
 
 import pytest
-from support.inprocess_cell import ACME, CountingLoader, key_of, pointer, servable
 
 from ml_core.domain.assignment import AssignmentDelta, Rollout
 from ml_core.exceptions import RegistryUnavailableError
 from ml_core.inference.assignment import Assignment
 from ml_core.inference.follower import AssignmentFollower, NotifiedFeed
 from ml_core.inference.model_table import ModelTable
+from support.inprocess_cell import ACME, CountingLoader, key_of, pointer, servable
 
 EMPTY = AssignmentDelta(1, False, {}, {}, {})
 

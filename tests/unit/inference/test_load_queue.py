@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 
 import pytest
-from support.inprocess_cell import renamed, servable
 
 from ml_core.inference.load_queue import LoadPriority, LoadQueue
+from support.inprocess_cell import renamed, servable
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support.inprocess_cell import CountingLoader, key_of, pointer, promote, renamed, servable
 
 from ml_core.domain.assignment import Rollout
 from ml_core.exceptions import ArtifactIntegrityError, DeadlineExceededError, ModelLoadError, ModelNotFoundError
@@ -16,6 +15,7 @@ from ml_core.inference.failures import RETRY_FIRST_S
 from ml_core.inference.model_table import ModelTable
 from ml_core.inference.pointers import version_key
 from ml_core.models.loading import load_version
+from support.inprocess_cell import CountingLoader, key_of, pointer, promote, renamed, servable
 
 
 class Clock:

@@ -7,6 +7,7 @@ import struct
 import numpy as np
 import orjson
 import pytest
+
 from support.inprocess_cell import MEASURE, TICKET, renamed, servable
 from support.tables import measures
 

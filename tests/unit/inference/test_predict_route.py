@@ -6,14 +6,14 @@ import asyncio
 import threading
 
 import pytest
-from support.inprocess_cell import ACME, GLOBEX, MEASURE, TICKET, make_cell, pointer, promote, renamed, servable
-from support.tables import measures
 
 from ml_core.domain.api_key import Scope
 from ml_core.domain.assignment import AssignmentDelta, Rollout
 from ml_core.exceptions import RegistryUnavailableError
 from ml_core.models.loading import load_version
 from ml_core.settings import ServingSettings
+from support.inprocess_cell import ACME, GLOBEX, MEASURE, TICKET, make_cell, pointer, promote, renamed, servable
+from support.tables import measures
 
 PATH = "/t/acme/models/measures/predict"
 

@@ -7,13 +7,13 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-from support.inprocess_cell import MEASURE, TICKET, fitted, renamed, servable
-from support.tables import measures
 
 from ml_core.cache import CacheConfig, CacheMechanism
 from ml_core.exceptions import DataProcessingError, PredictionError, SignatureMismatchError
 from ml_core.inference.predictor import Predictor
 from ml_core.models.loading import LoadedModel, load_version
+from support.inprocess_cell import MEASURE, TICKET, fitted, renamed, servable
+from support.tables import measures
 
 FRAME = measures(10, seed=5).drop(columns=["outcome"])
 

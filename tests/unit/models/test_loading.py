@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
-from support import fitted as models
 
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
@@ -22,6 +21,7 @@ from ml_core.exceptions import (
 from ml_core.models.graph import estimators
 from ml_core.models.loading import LoadedModel, labels_to_json, load_version
 from ml_core.models.store import ArtifactStore
+from support import fitted as models
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.pipeline import Pipeline
-from support import fitted as models
 
 from ml_core.data.encoding.table import state_types
 from ml_core.exceptions import ModelSaveError, UnsafeArtifactError
 from ml_core.models.formats import skops_format
 from ml_core.models.formats.allowed_types import ALLOWED
 from ml_core.models.graph import walk
+from support import fitted as models
 
 _DUMP_IN_ANOTHER_PROCESS = """
 import hashlib, time

@@ -3,13 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
-from support.tables import measures, split_target
 
 from ml_core.exceptions import TrainingError
 from ml_core.ids import ModelId
 from ml_core.training.fit import fit_model
 from ml_core.training.request import TrainingRequest
 from ml_core.training.targets import infer_model_type
+from support.tables import measures, split_target
 
 X, Y = split_target(measures(), "outcome")
 

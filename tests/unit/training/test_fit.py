@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.dummy import DummyClassifier
-from support.tables import measures, split_target, tickets
 
 from ml_core.data.processor import DataProcessor
 from ml_core.domain.columns import ColumnKind
@@ -17,6 +16,7 @@ from ml_core.ids import ModelId
 from ml_core.models.model_factory import ModelFactory
 from ml_core.training.fit import fit_model
 from ml_core.training.request import TrainingRequest
+from support.tables import measures, split_target, tickets
 
 
 def fit(data, model_type=None, validation=None, **options):

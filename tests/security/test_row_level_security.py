@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import psycopg
 import pytest
 import sqlalchemy as sa
@@ -14,6 +16,7 @@ from ml_core.ids import TenantId
 from ml_core.registry.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.runs import RunRepository
+from ml_core.settings import DatabaseSettings, Settings
 from support.registry import TICKETS, new_tenant, register, superuser
 
 TENANT_TABLES = security.tenant_tables()
@@ -150,26 +153,34 @@ def test_updates_and_deletes_do_not_reach_another_tenant(
     assert mine.version == other.version
 
 
+@pytest.fixture
+def one_session(db: DatabaseConnection) -> Iterator[DatabaseConnection]:
+    """The registry through a pool of one session, so that the next transaction is on the same server process."""
+    settings = Settings(database=DatabaseSettings(pool_size=1), platform=db.settings.platform)
+    with DatabaseConnection(settings=settings) as connection:
+        yield connection
+
+
 def test_the_same_backend_shows_the_next_tenant_nothing_of_the_last(
-    db: DatabaseConnection, tenant_id: TenantId, other_tenant_id: TenantId
+    one_session: DatabaseConnection, tenant_id: TenantId, other_tenant_id: TenantId
 ) -> None:
     """Of two transactions on the very same server process, the second sees neither rows nor setting of the first."""
-    register(db, tenant_id)
+    register(one_session, tenant_id)
     pids = []
     for tenant, expected in ((tenant_id, 1), (other_tenant_id, 0)):
-        with db.tenant(tenant) as connection:
+        with one_session.tenant(tenant) as connection:
             pids.append(connection.scalar(sa.text("SELECT pg_backend_pid()")))
             assert connection.scalar(sa.text("SELECT count(*) FROM mlcore.versions")) == expected
             assert connection.scalar(sa.text("SELECT current_setting('app.tenant_id')")) == tenant
     assert pids[0] == pids[1]
 
 
-def test_a_session_in_the_pool_has_no_tenant(db: DatabaseConnection, tenant_id: TenantId) -> None:
+def test_a_session_in_the_pool_has_no_tenant(one_session: DatabaseConnection, tenant_id: TenantId) -> None:
     """The tenant ends with its transaction: code that takes the pooled session without naming one sees nothing."""
-    register(db, tenant_id)
-    with db.tenant(tenant_id) as connection:
+    register(one_session, tenant_id)
+    with one_session.tenant(tenant_id) as connection:
         pid = connection.scalar(sa.text("SELECT pg_backend_pid()"))
-    with db._engine(db.urls.app).connect() as connection:
+    with one_session._engine(one_session.urls.app).connect() as connection:
         assert connection.scalar(sa.text("SELECT pg_backend_pid()")) == pid
         assert connection.scalar(sa.text("SELECT current_setting('app.tenant_id', true)")) == ""
         assert connection.scalar(sa.text("SELECT count(*) FROM mlcore.versions")) == 0

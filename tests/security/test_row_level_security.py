@@ -187,13 +187,13 @@ def test_a_session_in_the_pool_has_no_tenant(one_session: DatabaseConnection, te
 
 
 def test_a_transaction_that_failed_leaves_no_tenant_behind(
-    db: DatabaseConnection, tenant_id: TenantId, other_tenant_id: TenantId
+    one_session: DatabaseConnection, tenant_id: TenantId, other_tenant_id: TenantId
 ) -> None:
     """Rolled back or committed, the session goes back to the pool without a tenant."""
-    register(db, tenant_id)
-    with pytest.raises(ZeroDivisionError), db.tenant(tenant_id):
+    register(one_session, tenant_id)
+    with pytest.raises(ZeroDivisionError), one_session.tenant(tenant_id):
         raise ZeroDivisionError
-    with db.tenant(other_tenant_id) as connection:
+    with one_session.tenant(other_tenant_id) as connection:
         assert connection.scalar(sa.text("SELECT count(*) FROM mlcore.versions")) == 0
 
 

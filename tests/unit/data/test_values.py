@@ -42,7 +42,7 @@ def test_other_strings_say_something(text):
     assert not says_nothing(text)
 
 
-@pytest.mark.parametrize("value", [None, float("nan"), np.nan, pd.NaT, pd.NA, np.datetime64("NaT")])
+@pytest.mark.parametrize("value", [None, float("nan"), np.nan, pd.NaT, pd.NA, np.datetime64("NaT", "s")])
 def test_every_missing_value_is_known(value):
     """None, NaN, NaT and NA."""
     assert is_missing(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.inference.model_table import ModelTable
@@ -29,7 +29,7 @@ _MIB = 2**20
 class MLSystem:
     """The façade over training, registry and inference for one tenant.
 
-    The tenant is created when something is first written for it.
+    The tenant is created when something is first written for it. A context manager: leaving it frees the loaded models.
 
     Args:
         db: The registry.
@@ -61,6 +61,16 @@ class MLSystem:
         self._versions = VersionRepository(db, self.tenant_id)
         self._environments = EnvironmentRepository(db, self.tenant_id)
         self._table = ModelTable(self._load, max_memory_bytes=max_memory_mb * _MIB)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Forget the loaded models and end the threads that loaded them. The database connection stays open."""
+        self._table.close()
 
     def train_model(
         self,

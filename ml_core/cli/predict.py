@@ -82,8 +82,7 @@ def _in_process(
 ) -> dict[str, Any]:
     from ml_core.system import MLSystem
 
-    with existing_tenant(tenant) as (database, tenant_id):
-        system = MLSystem(database, tenant_id=tenant_id)
+    with existing_tenant(tenant) as (database, tenant_id), MLSystem(database, tenant_id=tenant_id) as system:
         version = str(system.resolve(model, **asked).ref.version)
         return {
             "predictions": system.predict_batch(model, rows, _BATCH_ROWS, version=version),

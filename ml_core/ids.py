@@ -22,7 +22,14 @@ class _Name(str):
     rule: ClassVar[str]
 
     def __new__(cls, text: str) -> Self:
-        if not isinstance(text, str) or not cls.pattern.fullmatch(text):
+        if not isinstance(text, str):
+            raise InvalidNameError(
+                f"{str(text)[:60]} is no {cls.kind} name: it is a {type(text).__name__}.",
+                remedy=f'Write it as text, in quotes: "{str(text)[:60]}".',
+                kind=cls.kind,
+                value=str(text)[:100],
+            )
+        if not cls.pattern.fullmatch(text):
             shown = repr(text) if len(repr(text)) <= 60 else f"{repr(text)[:57]}…' ({len(str(text))} characters)"
             raise InvalidNameError(
                 f"{shown} is not a valid {cls.kind} name.",

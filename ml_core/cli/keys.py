@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ml_core.cli.console import JsonOption, TenantOption, out, print_json, print_rows
+from ml_core.cli.console import JsonOption, TenantOption, err, out, print_json, print_rows
 from ml_core.cli.context import existing_tenant
 from ml_core.domain.api_key import Scope
 
@@ -30,7 +30,8 @@ def create(
         print_json({"tenant_id": tenant_id, "key_id": key.key_id, "key": str(key), "scopes": sorted(scopes)})
     else:
         out.print(str(key), soft_wrap=True)
-        out.print(f"Keep it: it is shown only now. It may {', '.join(sorted(scopes))} as {tenant_id}.", style="dim")
+        # On standard error, so that KEY=$(mlcore keys create …) holds the key alone.
+        err.print(f"Keep it: it is shown only now. It may {', '.join(sorted(scopes))} as {tenant_id}.", style="dim")
 
 
 @app.command("list")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
+from importlib import metadata
 from types import FrameType
+from typing import Annotated
 
 import typer
 
@@ -19,7 +21,6 @@ EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     name="mlcore",
-    help="Machine-learning models for each of your customers: train, compare, promote and predict.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -34,6 +35,22 @@ app.add_typer(models.models_app, name="models")
 app.add_typer(models.versions_app, name="versions")
 promote.add_to(app)
 predict.add_to(app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mlcore {metadata.version('ml-core-platform')}")
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+]
+
+
+@app.callback()
+def root(version: VersionOption = False) -> None:
+    """Machine-learning models for each of your customers: train, compare, promote and predict."""
 
 
 def run() -> None:

@@ -60,6 +60,10 @@ def status(as_json: JsonOption = False) -> None:
     else:
         for name, value in dataclasses.asdict(seen).items():
             out.print(f"{name.replace('_', ' '):17} {show(value)}", soft_wrap=True)
+        if seen.failed_loads:
+            out.print(
+                "Some versions can't be loaded; what served before serves on. See the replicas' logs and /healthz."
+            )
         if seen.state == "degraded":
             out.print("Some part is missing. Repair it with `mlcore up`.")
         elif seen.state == "stopped":

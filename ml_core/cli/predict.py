@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from ml_core.cli.console import JsonOption, ModelOption, TenantOption, out, print_json
+from ml_core.cli.console import JsonOption, ModelOption, TenantOption, err, out, print_json
 from ml_core.cli.context import existing_tenant
 from ml_core.client import MLClient, PredictionResult
 from ml_core.exceptions import ConfigurationError, InvalidRequestError
@@ -42,10 +42,24 @@ def predict(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Predict rows. With a key over HTTP, as a client would; without one in this process, with the same answer."""
+    """Predict rows. With a key over HTTP, as a client would; without one in this process.
+
+    Both follow production unless told otherwise. Where nothing was promoted, only this process answers, with the newest
+    version.
+    """
     if (row is None) == (file is None):
         raise ConfigurationError(
             "Give either --row or --file.", remedy="""For example --row '{"subject": "Login fails"}'."""
+        )
+    if environment is not None and version is not None:
+        raise ConfigurationError(
+            "Give either --environment or --version.", remedy="A version is asked whatever points to it."
+        )
+    if url is not None and key is None:
+        raise ConfigurationError(
+            "Asking over HTTP needs a key.",
+            remedy="Give --key, or leave --url out to predict in this process.",
+            setting="--key",
         )
     rows = [_parse_row(text) for text in row] if row is not None else _read_rows(file or Path(), encoding)
     asked = {"environment": environment, "version": version}
@@ -80,13 +94,22 @@ def _over_http(
 def _in_process(
     tenant: str, model: ModelId, rows: list[dict[str, Any]], *, proba: bool, asked: dict[str, str | None]
 ) -> dict[str, Any]:
+    from ml_core.registry.environments import PRODUCTION, EnvironmentRepository
     from ml_core.system import MLSystem
 
     with existing_tenant(tenant) as (database, tenant_id), MLSystem(database, tenant_id=tenant_id) as system:
-        version = str(system.resolve(model, **asked).ref.version)
+        servable = system.resolve(model, **asked)
+        version = str(servable.ref.version)
+        pointers = EnvironmentRepository(database, tenant_id).list(model)
+        if not any(asked.values()) and not any(p.environment == PRODUCTION and p.version for p in pointers):
+            err.print(f"Nothing is promoted to production; the newest version, {version}, answers.", style="dim")
+        # As over HTTP: where a model has no probabilities there are none, which is no error.
+        has_probabilities = bool(servable.self_test.probabilities)
         return {
             "predictions": system.predict_batch(model, rows, _BATCH_ROWS, version=version),
-            "probabilities": system.predict_proba(model, rows, version=version) if proba else None,
+            "probabilities": system.predict_proba(model, rows, version=version)
+            if proba and has_probabilities
+            else None,
             "version": version,
         }
 

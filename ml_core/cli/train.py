@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -62,12 +63,12 @@ def train(
     hyperparameters = {name: _parse_value(text) for name, text in _pairs(param, "--param", "max_depth=8")}
     kinds = {name: _parse_kind(text) for name, text in _pairs(kind, "--kind", "zip=category")}
     show_step = no_step if as_json else step
-    with existing_tenant(tenant) as (database, tenant_id), _column_hints(target):
+    with existing_tenant(tenant) as (database, tenant_id):
         with show_step(f"Reading {file.name}"):
             frame = read_table(file, encoding=encoding)
             X, y = _split_target(frame, target, ignore or [])
         trainer = Trainer(database, tenant_id)
-        with show_step(f"Training {tenant_id}/{model_id} on {len(X)} rows"):
+        with show_step(f"Training {tenant_id}/{model_id} on {len(X)} rows"), _column_hints(X.columns):
             result = trainer.train(
                 model_id, model_type, (X, y), hyperparameters=hyperparameters, kinds=kinds, version=version_id
             )
@@ -81,22 +82,27 @@ def train(
     print_metrics(fitted)
     for note in fitted.notes:
         out.print(f"Note: {note}", markup=False, soft_wrap=True)
+    names = f"--tenant {tenant_id} --model {model_id}"
+    row = orjson.dumps(fitted.self_test.rows[0]).decode() if fitted.self_test.rows else "{}"
     out.print(
-        f"Registered {tenant_id}/{model_id} version {result['version']}. Serve it:\n"
-        f"  {command()} promote --tenant {tenant_id} --model {model_id} --version {result['version']}"
+        f"Registered {tenant_id}/{model_id} version {result['version']}.\n"
+        f"Try it:    {command()} predict {names} --version {result['version']} --row {shlex.quote(row)}\n"
+        f"Serve it:  {command()} promote {names} --version {result['version']}",
+        markup=False,
+        soft_wrap=True,
     )
 
 
 @contextmanager
-def _column_hints(target: str) -> Iterator[None]:
-    """Adds to an error about an input column how to say it on the command line."""
+def _column_hints(columns: Collection[str]) -> Iterator[None]:
+    """Adds to an error about an input column how to say its remedy on the command line."""
     try:
         yield
     except (TrainingError, DataProcessingError) as error:
         column = getattr(error, "column", None)
-        if column not in (None, target):
-            hint = f"Here: --ignore {shlex.quote(column)} or --kind {shlex.quote(f'{column}=category')}."
-            error.remedy = f"{error.remedy or ''} {hint}".strip()
+        if column in columns:
+            kind = f" or --kind {shlex.quote(f'{column}=category')}" if "kind" in (error.remedy or "") else ""
+            error.remedy = f"{error.remedy or ''} Here: --ignore {shlex.quote(str(column))}{kind}.".strip()
         raise
 
 
@@ -122,16 +128,24 @@ def _split_target(frame: Any, target: str, ignore: Sequence[str]) -> tuple[Any, 
         if name not in frame.columns:
             raise ConfigurationError(
                 f"The file has no column {name!r}.",
-                remedy=_columns_hint([str(column) for column in frame.columns]),
+                remedy=_columns_hint(name, [str(column) for column in frame.columns]),
                 setting="--target" if name == target else "--ignore",
             )
+    if target in ignore:
+        raise ConfigurationError(
+            f"The column {target!r} is both the target and ignored.",
+            remedy="Leave out one of the two.",
+            setting="--ignore",
+        )
     return frame.drop(columns=[target, *ignore]), frame[target]
 
 
-def _columns_hint(names: list[str]) -> str:
+def _columns_hint(wanted: str, names: list[str]) -> str:
     if len(names) == 1:
         return f"It has one column only, {names[0]!r}: separate the values by commas, semicolons, tabs or bars."
-    return f"Its columns are: {', '.join(names)}."
+    near = difflib.get_close_matches(wanted, names, n=1)
+    meant = f"Did you mean {shlex.quote(near[0])}? " if near else ""
+    return f"{meant}Its columns are: {', '.join(names)}."
 
 
 def _column_row(column: InferredColumn) -> dict[str, Any]:

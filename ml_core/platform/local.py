@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 from filelock import FileLock, Timeout
@@ -56,6 +57,7 @@ class PlatformStatus:
         running_replicas: Replicas that Serve says are running.
         wanted_replicas: Replicas that were declared.
         ingress: Whether the ingress answers ready.
+        failed_loads: Versions that the replica that was asked could not load: the last good ones serve on.
         home: The platform's folder.
         logs: Where the logs are.
     """
@@ -68,6 +70,7 @@ class PlatformStatus:
     running_replicas: int
     wanted_replicas: int
     ingress: bool
+    failed_loads: int
     home: str
     logs: str
 
@@ -132,7 +135,8 @@ class LocalPlatform:
         state = self.state
         database = self._server.is_running()
         serve = self._serve_status(state) if state else None
-        ingress = _answers_ready(state.url) if state else False
+        health = _ask_ready(state.url) if state else None
+        ingress = health is not None
         parts = (database, serve is not None and serve.status == _RUNNING, ingress)
         return PlatformStatus(
             state="running" if all(parts) else ("degraded" if state or any(parts) else "stopped"),
@@ -143,6 +147,7 @@ class LocalPlatform:
             running_replicas=serve.running_replicas if serve else 0,
             wanted_replicas=state.replicas if state else 0,
             ingress=ingress,
+            failed_loads=health["failed_loads"] if health else 0,
             home=str(self._home),
             logs=str(self._home / "logs"),
         )
@@ -209,7 +214,7 @@ class LocalPlatform:
 
     def _serves(self, state: PlatformState) -> bool:
         serve = self._serve_status(state)
-        return serve is not None and serve.status == _RUNNING and _answers_ready(state.url)
+        return serve is not None and serve.status == _RUNNING and _ask_ready(state.url) is not None
 
     def _serve_status(self, state: PlatformState) -> ApplicationStatus | None:
         try:
@@ -270,7 +275,7 @@ def _wait_until_running(api: ServeApi, state: PlatformState) -> None:
                 remedy="See the replicas' logs in the folder that `mlcore status` names.",
                 component="serve",
             )
-        if seen and seen.running_replicas >= state.replicas and _answers_ready(state.url):
+        if seen and seen.running_replicas >= state.replicas and _ask_ready(state.url) is not None:
             return
         time.sleep(_LOOK_EVERY_S)
     raise PlatformError(
@@ -280,8 +285,10 @@ def _wait_until_running(api: ServeApi, state: PlatformState) -> None:
     )
 
 
-def _answers_ready(url: str) -> bool:
+def _ask_ready(url: str) -> dict[str, Any] | None:
+    """What a replica behind the ingress says of itself; None if none is ready."""
     try:
-        return httpx.get(f"{url}/readyz", timeout=_HEALTH_TIMEOUT_S, trust_env=False).status_code == httpx.codes.OK
-    except httpx.HTTPError:
-        return False
+        response = httpx.get(f"{url}/readyz", timeout=_HEALTH_TIMEOUT_S, trust_env=False)
+        return dict(response.json()) if response.status_code == httpx.codes.OK else None
+    except (httpx.HTTPError, ValueError):
+        return None

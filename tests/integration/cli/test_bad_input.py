@@ -158,6 +158,8 @@ def test_a_flipped_byte_is_not_loaded(mlcore, tenant, tmp_path, cli_home):
         (["predict", "-t", "T", "-m", "m"], "--row"),
         (["predict", "-t", "T", "-m", "m", "--row", "{'a': 1}"], "not JSON"),
         (["predict", "-t", "T", "-m", "nothing", "--row", "{}"], "nothing"),
+        (["predict", "-t", "T", "-m", "m", "--row", "{}", "-v", "1", "-e", "staging"], "either"),
+        (["predict", "-t", "T", "-m", "m", "--row", "{}", "--url", "http://127.0.0.1:1"], "--key"),
         (["promote", "-t", "T", "-m", "nothing", "-v", "1"], "nothing"),
         (["rollback", "-t", "T", "-m", "nothing"], "nothing"),
         (["keys", "revoke", "0000", "-t", "T"], "keys"),
@@ -172,6 +174,24 @@ def test_wrong_use_is_explained(mlcore, tenant, arguments, expected):
     assert result.code == 1
     assert expected in result.err
     assert "Traceback" not in result.err
+
+
+def test_the_target_can_not_be_ignored(mlcore, tenant, tmp_path):
+    """Both at once is a mistake; nothing is trained."""
+    file = tmp_path / "data.csv"
+    measures().to_csv(file, index=False)
+    result = mlcore("train", file, "-t", tenant, "-m", "m", "--target", "outcome", "--ignore", "outcome")
+    assert result.code == 1
+    assert "both the target and ignored" in result.err
+    assert nothing_written(mlcore, tenant)
+
+
+def test_a_misspelt_target_names_the_nearest(mlcore, tenant, tmp_path):
+    """The columns are listed, the nearest first."""
+    file = tmp_path / "data.csv"
+    measures().to_csv(file, index=False)
+    result = mlcore("train", file, "-t", tenant, "-m", "m", "--target", "outcom")
+    assert "Did you mean outcome?" in result.err
 
 
 def test_errors_are_json_for_programs(mlcore):

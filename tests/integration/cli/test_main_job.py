@@ -118,6 +118,54 @@ def test_keys_are_shown_once_and_revoked(mlcore, tenant):
     assert mlcore("keys", "list", "-t", tenant, "--json").json[0]["revoked_at"] is not None
 
 
+def test_a_new_key_stands_alone_on_standard_output(mlcore, tenant):
+    """So that KEY=$(mlcore keys create …) holds the key and nothing else."""
+    result = mlcore("keys", "create", "-t", tenant)
+    assert result.out.strip().startswith("mlk_")
+    assert len(result.out.split()) == 1
+    assert "shown only now" in result.err
+
+
+def test_what_is_not_promoted_answers_here_and_says_so(mlcore, trained):
+    """Over HTTP it would not; after the promotion nothing is said."""
+    tenant, _, file = trained
+    common = ("predict", "-t", tenant, "-m", "tickets", "--file", file)
+    assert "Nothing is promoted" in mlcore(*common).err
+    mlcore("promote", "-t", tenant, "-m", "tickets", "-v", "1")
+    assert "Nothing is promoted" not in mlcore(*common).err
+
+
+def test_training_ends_with_a_row_to_try(mlcore, tenant, tmp_path):
+    """The line can be pasted: a row of the user's own table, with the version."""
+    import shlex
+
+    file = tmp_path / "tickets.csv"
+    tickets().to_csv(file, index=False)
+    result = mlcore("train", file, "-t", tenant, "-m", "tickets", "--target", "category")
+    line = next(line for line in result.out.splitlines() if line.startswith("Try it:"))
+    words = shlex.split(line)
+    answer = mlcore(*words[words.index("predict") :])
+    assert answer.code == 0, answer.err
+    assert answer.out.strip() in set(tickets()["category"])
+
+
+def test_probabilities_of_a_regression_are_none(mlcore, tenant, tmp_path):
+    """As over HTTP: there are none, which is no error."""
+    frame = measures()
+    frame["outcome"] = frame["m0"] * 3 + frame["m1"]
+    file = tmp_path / "numbers.csv"
+    frame.to_csv(file, index=False)
+    mlcore("train", file, "-t", tenant, "-m", "numbers", "--target", "outcome")
+    result = mlcore("predict", "-t", tenant, "-m", "numbers", "--file", file, "--proba", "--json")
+    assert (result.code, result.json["probabilities"]) == (0, None)
+
+
+def test_the_version_of_the_command(mlcore):
+    """What to put into a bug report."""
+    result = mlcore("--version")
+    assert (result.code, result.out.split()[0]) == (0, "mlcore")
+
+
 def test_regression_is_found_from_the_target(mlcore, tenant, tmp_path):
     """A numeric target with many values is a regression; the answer is a number."""
     frame = measures()

@@ -32,7 +32,7 @@ def create_ml_system(
 def create_model_manager(
     db: DatabaseConnection, tenant_id: str, *, storage_path: str | Path | None = None
 ) -> ModelManager:
-    """A model manager on the platform's artifact store, or on another folder."""
+    """A model manager, with a copy of each artifact in a folder if one is given."""
     return ModelManager(db, _root(db, storage_path), tenant_id)
 
 
@@ -60,7 +60,7 @@ def create_data_processor(tenant_id: str) -> DataProcessor:
 def create_model_registry(
     db: DatabaseConnection, tenant_id: str, *, storage_path: str | Path | None = None
 ) -> ModelRegistry:
-    """A registry on the platform's artifact store, or on another folder."""
+    """A registry, with a copy of each artifact in a folder if one is given."""
     return ModelRegistry(db, tenant_id, storage_path=_root(db, storage_path))
 
 

@@ -37,7 +37,7 @@ class MLSystem:
         max_memory_mb: Bound on the measured mebibytes of loaded models: loaded on first use, least recently used first
             to go, never one in use.
         tenant_id: Whose data and models these are.
-        storage_path: The artifact store's folder; the platform's own if left out.
+        storage_path: Folder that gets a copy of each artifact beside the platform's store; none if left out.
 
     Raises:
         InvalidNameError: The tenant's name is not valid.
@@ -183,7 +183,8 @@ class MLSystem:
 
         Raises:
             PromotionConflictError: Somebody else moved the pointer first.
-            ModelNotFoundError: There is no such version.
+            ModelNotFoundError: There is no such version, or it is archived.
+            InvalidRequestError: The version uses types of your own, which servers refuse.
         """
         return self._environments.promote(
             ModelId(model_id),
@@ -239,7 +240,7 @@ class MLSystem:
             chosen = self._environments.pointed(model, EnvironmentName(environment))
         else:
             chosen = self._environments.resolve(model)
-        return self._versions.get(model, chosen).servable
+        return self._versions.servable(model, chosen)
 
     def _load(self, version: ServableVersion) -> LoadedModel:
         # Types of the caller's own load here if this very process trained with them; a server refuses them.

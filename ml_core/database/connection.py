@@ -216,7 +216,11 @@ class DatabaseConnection:
             "connect_timeout": self.settings.database.connect_timeout_s,
             "application_name": "mlcore",
             "prepare_threshold": None,  # a transaction pooler may hand each transaction another session
-            "keepalives_idle": 15,  # seconds; a replica must notice a vanished host within a minute
+            # A replica must notice a vanished host within a minute. Keepalives (seconds) test a session that waits.
+            # While data is unacknowledged the kernel sends none of them and repeats the data for a quarter of an hour:
+            # that ends after ``tcp_user_timeout`` (milliseconds). A Unix socket ignores all four.
+            "keepalives_idle": 15,
             "keepalives_interval": 5,
             "keepalives_count": 3,
+            "tcp_user_timeout": 30_000,
         }

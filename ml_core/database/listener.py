@@ -33,6 +33,7 @@ class Listener:
     def __init__(self, parameters: Mapping[str, Any], channel: str, where: str) -> None:
         self._where = where
         self._closed = threading.Event()
+        self._closing = threading.Lock()
         self._in_use = threading.Lock()
         with translated(where):
             self._connection = psycopg.connect(**parameters, autocommit=True)
@@ -87,9 +88,10 @@ class Listener:
 
     def close(self) -> None:
         """Wake a waiting thread and end the session. May be called twice and from any thread."""
-        if self._closed.is_set():
-            return
-        self._closed.set()
+        with self._closing:  # of two threads one closes: the pipe's numbers may be somebody else's a moment later
+            if self._closed.is_set():
+                return
+            self._closed.set()
         os.write(self._wake_writer, b"x")
         with self._in_use:
             self._connection.close()

@@ -31,6 +31,7 @@ APP_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
     "tenants": ("SELECT", "INSERT"),
     "models": ("SELECT", "INSERT", "UPDATE (model_type, next_number, archived_at, deleted_at)"),
     "versions": ("SELECT", "INSERT", "DELETE", "UPDATE (metadata, archived_at)"),
+    "deleted_versions": ("SELECT", "INSERT"),
     "environments": (
         "SELECT",
         "INSERT",

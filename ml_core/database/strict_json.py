@@ -49,12 +49,15 @@ def plain(value: Any, path: str = "") -> Any:
 
 
 def _text(value: str, path: str) -> str:
-    if "\0" in value or not _is_unicode(value):
+    if not is_storable(value):
         raise _refused("a text holds NUL or is not valid Unicode", path)
     return str(value)  # a plain str, also of a subclass
 
 
-def _is_unicode(value: str) -> bool:
+def is_storable(value: str) -> bool:
+    """Whether Postgres can hold a text: it has no NUL and no lone surrogate."""
+    if "\0" in value:
+        return False
     try:
         value.encode()
     except UnicodeEncodeError:

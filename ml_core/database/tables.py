@@ -11,6 +11,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
+from ml_core.ids import Digest, EnvironmentName, ModelId, TenantId, VersionId
+
 SCHEMA = "mlcore"
 SCHEMA_REVISION = "0001"
 SHARED_CELL = "shared"
@@ -37,6 +39,11 @@ def _document(name: str) -> sa.Column[object]:
     return sa.Column(name, JSONB, nullable=False, server_default=sa.text("'{}'::jsonb"))
 
 
+def _grammar(column: str, name: type[Digest | EnvironmentName | ModelId | TenantId | VersionId]) -> sa.CheckConstraint:
+    """Nothing but a parsed name gets into the column: replicas of every tenant read it."""
+    return sa.CheckConstraint(f"{column} ~ '^{name.pattern.pattern}$'", name=column)
+
+
 # One row a cell. Its row lock, held to the end of a transaction, makes the order of generations that of commits.
 feed_clock = sa.Table(
     "feed_clock",
@@ -55,6 +62,7 @@ tenants = sa.Table(
     _moment("created_at"),
     _moment("deleted_at", nullable=True),
     sa.Column("feed_generation", sa.BigInteger, nullable=False),
+    _grammar("tenant_id", TenantId),
     sa.Index(None, "cell", "feed_generation"),
 )
 
@@ -69,8 +77,10 @@ models = sa.Table(
     _moment("created_at"),
     _moment("archived_at", nullable=True),
     _moment("deleted_at", nullable=True),
+    _grammar("model_id", ModelId),
 )
 
+# ``outside_types``: types in the artifact that are not on the platform's list, so that no server loads it.
 versions = sa.Table(
     "versions",
     metadata,
@@ -94,10 +104,25 @@ versions = sa.Table(
     _moment("created_at"),
     sa.Column("created_by", sa.Text, nullable=False),
     _moment("archived_at", nullable=True),
+    sa.Column("outside_types", sa.ARRAY(sa.Text), nullable=False, server_default=sa.text("'{}'::text[]")),
+    _grammar("version", VersionId),
+    _grammar("digest", Digest),
     sa.ForeignKeyConstraint(["tenant_id", "model_id"], [models.c.tenant_id, models.c.model_id]),
     sa.UniqueConstraint("tenant_id", "model_id", "number"),
     sa.Index(None, "tenant_id", "digest"),
     sa.Index(None, "tenant_id", "model_id", "parent_version"),
+)
+
+# What stays of a deleted version: its name is its bytes' for ever, as histories, caches and clients go by the name.
+deleted_versions = sa.Table(
+    "deleted_versions",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("model_id", sa.Text, primary_key=True),
+    sa.Column("version", sa.Text, primary_key=True),
+    sa.Column("digest", sa.Text, nullable=False),
+    _moment("deleted_at"),
+    sa.ForeignKeyConstraint(["tenant_id", "model_id"], [models.c.tenant_id, models.c.model_id]),
 )
 
 # A pointer. ``version`` is null once it was withdrawn.
@@ -113,6 +138,7 @@ environments = sa.Table(
     sa.Column("cell", sa.Text, sa.ForeignKey(feed_clock.c.cell), nullable=False),
     _moment("updated_at"),
     sa.Column("updated_by", sa.Text, nullable=False),
+    _grammar("environment", EnvironmentName),
     sa.ForeignKeyConstraint(["tenant_id", "model_id"], [models.c.tenant_id, models.c.model_id]),
     sa.ForeignKeyConstraint(
         ["tenant_id", "model_id", "version"], [versions.c.tenant_id, versions.c.model_id, versions.c.version]
@@ -149,6 +175,7 @@ outbox = sa.Table(
     _moment("created_at"),
 )
 
+# Which scopes there are is not checked: a later release has more, and replicas of this one pass over those.
 api_keys = sa.Table(
     "api_keys",
     metadata,
@@ -161,6 +188,10 @@ api_keys = sa.Table(
     _moment("created_at"),
     _moment("revoked_at", nullable=True),
     sa.Column("feed_generation", sa.BigInteger, nullable=False),
+    sa.CheckConstraint("key_id ~ '^[0-9a-f]{16}$'", name="key_id"),
+    sa.CheckConstraint("octet_length(hash) = 32", name="hash"),
+    sa.CheckConstraint("cardinality(scopes) > 0 AND array_position(scopes, NULL) IS NULL", name="scopes"),
+    sa.CheckConstraint("char_length(name) BETWEEN 1 AND 100", name="name"),
     sa.UniqueConstraint("key_id"),
     sa.Index(None, "feed_generation"),
 )

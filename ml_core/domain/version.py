@@ -78,6 +78,7 @@ class ModelVersion:
         created_at: When it was registered, UTC.
         created_by: Who registered it.
         archived_at: When it was hidden, or None.
+        outside_types: Types in its artifact that are not on the platform's list: with one, no server loads it.
     """
 
     servable: ServableVersion
@@ -88,6 +89,7 @@ class ModelVersion:
     created_at: datetime
     created_by: str
     archived_at: datetime | None = None
+    outside_types: tuple[str, ...] = ()
 
     @property
     def tenant_id(self) -> TenantId:
@@ -115,6 +117,7 @@ class VersionDraft:
         signature: What the version accepts and answers.
         self_test: What proves a loaded copy.
         version: The caller's own name for it, or None for the next number.
+        outside_types: Types in its artifact that are not on the platform's list.
     """
 
     model_id: ModelId
@@ -126,6 +129,7 @@ class VersionDraft:
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     lineage: Lineage = field(default_factory=Lineage)
+    outside_types: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

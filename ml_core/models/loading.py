@@ -133,7 +133,7 @@ class LoadedModel:
             raise PredictionError.wrap(
                 error,
                 f"{ref} could not predict",
-                remedy="The rows fit the signature, so the version itself is at fault: roll back to another one.",
+                remedy="Compare the rows with those of training; if usual rows fail too, roll back to another version.",
                 tenant_id=ref.tenant_id,
                 model_id=ref.model_id,
                 version=ref.version,

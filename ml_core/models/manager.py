@@ -12,10 +12,9 @@ from ml_core.ids import ModelId, TenantId, VersionId
 from ml_core.models import own_types
 from ml_core.models.formats import joblib_import, skops_format
 from ml_core.models.loading import LoadedModel, load_version
-from ml_core.models.store import ArtifactStore
+from ml_core.models.mirrored_store import open_store
 from ml_core.registry.environments import EnvironmentRepository
 from ml_core.registry.intake import Intake, Submission, read_file
-from ml_core.registry.missing import model_not_found
 from ml_core.registry.models import ModelRepository, ModelSummary
 from ml_core.registry.publishing import Publisher
 from ml_core.registry.versions import VersionRepository
@@ -26,7 +25,8 @@ class ModelManager:
 
     Args:
         db: The registry's database.
-        storage_path: Folder of the artifact store; the platform's replicas serve from its own (``MLCORE_HOME``).
+        storage_path: Folder that gets a copy of each artifact. The artifacts themselves are in the platform's store
+            (``DatabaseConnection.settings.platform.artifact_root``), from which replicas serve them.
         tenant_id: The tenant; it is created with its first model.
 
     Raises:
@@ -37,7 +37,7 @@ class ModelManager:
         self, db: DatabaseConnection, storage_path: str | Path = "./models", tenant_id: str = "default"
     ) -> None:
         self.tenant_id = TenantId(tenant_id)
-        self.store = ArtifactStore(Path(storage_path))
+        self.store = open_store(storage_path, db.settings.platform.artifact_root)
         self._intake = Intake(db, self.tenant_id, self.store)
         self._publisher = Publisher(db, self.tenant_id, self.store)
         self._models = ModelRepository(db, self.tenant_id)
@@ -157,12 +157,8 @@ class ModelManager:
             ModelLoadError: Its bytes are missing, damaged or unsafe, or it fails its self-test.
         """
         name = ModelId(model_id)
-        found = self._versions.get(name, _version(version) or self._environments.resolve(name))
-        if found.archived_at is not None:
-            raise model_not_found(
-                self.tenant_id, name, found.version, why="is archived", remedy="Restore it with restore_model first."
-            )
-        return load_version(self.store, found.servable, own_types=own_types.known())
+        servable = self._versions.servable(name, _version(version) or self._environments.resolve(name))
+        return load_version(self.store, servable, own_types=own_types.known())
 
 
 def _version(version: str | None) -> VersionId | None:

@@ -13,8 +13,9 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ml_core.domain.version import StoredArtifact
@@ -22,6 +23,8 @@ from ml_core.exceptions import ArtifactIntegrityError, ModelSaveError
 from ml_core.ids import Digest, TenantId
 
 _TEMPORARY_PREFIX = ".writing-"
+# An artifact is written in seconds; what is older belongs to a process that was killed.
+_ABANDONED_AFTER_S = 3600.0
 
 
 class ArtifactStore:
@@ -45,7 +48,9 @@ class ArtifactStore:
         return self.root / tenant / name[:2] / name
 
     def put(self, tenant_id: TenantId, data: bytes, format: str) -> StoredArtifact:  # noqa: A002 - the field's name
-        """Store bytes, unless the tenant has the very same already.
+        """Store bytes, unless the tenant has the very same already: a file that is there is read and proved first.
+
+        So training or registering a model again mends an artifact that was damaged.
 
         Args:
             tenant_id: Whose they are.
@@ -61,9 +66,9 @@ class ArtifactStore:
         artifact = StoredArtifact(Digest(hashlib.sha256(data).hexdigest()), len(data), format)
         path = self.path(tenant_id, artifact.digest)
         with _saving(path, tenant_id):
-            # A file of another size under this name was damaged after it was written; the rename below heals it.
-            if not (path.is_file() and path.stat().st_size == len(data)):
-                path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(path.parent)
+            _remove_abandoned(path.parent)
+            if not _holds(path, artifact):
                 _write_whole(path, data)
         return artifact
 
@@ -120,6 +125,32 @@ def _saving(path: Path, tenant_id: TenantId) -> Iterator[None]:
             remedy="Nothing was stored. Free disk space or correct the folder's permissions, then try again.",
             tenant_id=tenant_id,
         ) from error
+
+
+def _holds(path: Path, artifact: StoredArtifact) -> bool:
+    """Whether the file is there with the very bytes; one that can't be read is as good as damaged."""
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size != artifact.size_bytes:
+                return False
+            return hashlib.file_digest(file, "sha256").hexdigest() == artifact.digest
+    except OSError:
+        return False
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder with its parents, so that after a power cut the new ones are still there."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in reversed(missing):
+        _sync_folder(made.parent)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    for file in folder.glob(f"{_TEMPORARY_PREFIX}*"):
+        with suppress(OSError):  # gone meanwhile, or another user's: neither concerns the artifact to be stored
+            if time.time() - file.stat().st_mtime > _ABANDONED_AFTER_S:
+                file.unlink()
 
 
 def _write_whole(path: Path, data: bytes) -> None:

@@ -82,7 +82,8 @@ class EnvironmentRepository:
         Raises:
             PromotionConflictError: Somebody else moved the pointer meanwhile.
             ModelNotFoundError: There is no such version, or it is archived.
-            InvalidRequestError: There is no such environment, or the version has no signature and can't be served.
+            InvalidRequestError: There is no such environment, or no server can load the version: it has no signature,
+                or its artifact holds types of the caller's own.
         """
         self._check_environment(environment)
         with self._db.tenant(self._tenant_id) as connection:
@@ -103,20 +104,22 @@ class EnvironmentRepository:
 
         Raises:
             PromotionConflictError: Somebody else moved the pointer meanwhile.
-            ModelNotFoundError: There was no other version before, or it was deleted.
+            ModelNotFoundError: There was no other version before, or it was deleted or archived since. It is not
+                skipped: what is served next is for people to decide.
         """
         self._check_environment(environment)
         with self._db.tenant(self._tenant_id) as connection:
             pointer = find_pointer(connection, self._tenant_id, model_id, environment)
             target = None if pointer is None else self._before(connection, pointer)
-            if pointer is None or target is None:
+            if pointer is None or target is None or target.version is None:
                 raise ModelNotFoundError(
-                    f"{environment!s} of {model_id!s} served no other version before.",
+                    f"{environment!s} of {model_id!s} has no version to go back to: "
+                    + ("nothing was promoted to it." if pointer is None else "it is at the first one that it served."),
                     remedy="Promote the version that it should serve.",
                     tenant_id=self._tenant_id,
                     model_id=model_id,
                 )
-            self._check_unchanged(connection, model_id, target)
+            promotable_digest(connection, self._tenant_id, model_id, target.version, served=target.digest)
             move = Move(
                 model_id,
                 environment,
@@ -265,23 +268,6 @@ class EnvironmentRepository:
             if entry.version is not None and entry.version != pointer.version:
                 return entry
             generation = entry.restored_generation - 1
-
-    def _check_unchanged(self, connection: Connection, model_id: ModelId, target: HistoryEntry) -> None:
-        digest = connection.scalar(
-            sa.select(versions.c.digest).where(
-                versions.c.tenant_id == self._tenant_id,
-                versions.c.model_id == model_id,
-                versions.c.version == target.version,
-            )
-        )
-        if digest != target.digest:
-            raise model_not_found(
-                self._tenant_id,
-                model_id,
-                target.version,
-                why="was deleted since it was served",
-                remedy="Promote another version.",
-            )
 
     def _not_promoted(self, model_id: ModelId, environment: EnvironmentName) -> ModelNotFoundError:
         return ModelNotFoundError(

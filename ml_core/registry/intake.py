@@ -11,7 +11,7 @@ from typing import Any
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.signature import Signature
 from ml_core.domain.version import Lineage, ModelVersion, SelfTest, VersionDraft
-from ml_core.exceptions import ModelSaveError
+from ml_core.exceptions import ModelSaveError, UnsafeArtifactError
 from ml_core.ids import Digest, ModelId, TenantId, VersionId
 from ml_core.models.store import ArtifactStore
 from ml_core.registry.models import ModelRepository
@@ -72,13 +72,12 @@ class Intake:
             hyperparameters=submission.hyperparameters,
             metadata=submission.metadata,
             lineage=submission.lineage or known.lineage,
+            outside_types=known.outside_types,
         )
         publisher = Publisher(self._db, self._tenant_id, self._store)
         return publisher.publish(draft, data, skops_format.FORMAT, actor=actor)
 
     def _known_or_described(self, submission: Submission, data: bytes) -> VersionDraft:
-        from ml_core.models.formats import skops_format
-        from ml_core.models.own_types import known
         from ml_core.registry.describe import describe
 
         kind = submission.model_type or ModelRepository(self._db, self._tenant_id).model_type(submission.model_id)
@@ -91,11 +90,36 @@ class Intake:
             lineage = Lineage(of.run_id, of.dataset_digest, parent, of.code_commit, of.libraries)
             proof = twin.servable
             return VersionDraft(
-                submission.model_id, kind or proof.model_type, proof.signature, proof.self_test, lineage=lineage
+                submission.model_id,
+                kind or proof.model_type,
+                proof.signature,
+                proof.self_test,
+                lineage=lineage,
+                outside_types=twin.outside_types,
             )
-        pipeline = skops_format.load(data, own_types=known())
+        pipeline, outside = _load(data)
         found = describe(pipeline, digest, kind)
-        return VersionDraft(submission.model_id, found.model_type, found.signature, found.self_test)
+        return VersionDraft(
+            submission.model_id, found.model_type, found.signature, found.self_test, outside_types=outside
+        )
+
+
+def _load(data: bytes) -> tuple[Any, tuple[str, ...]]:
+    """The pipeline of an archive, and its types that are not on the platform's list but this process vouches for.
+
+    Raises:
+        UnsafeArtifactError: It holds other types, or is no skops archive.
+    """
+    from ml_core.models.formats import skops_format
+    from ml_core.models.own_types import known
+
+    try:
+        return skops_format.load(data), ()
+    except UnsafeArtifactError as error:
+        outside = tuple(sorted(error.attributes().get("types", ())))
+        if not outside or not known():
+            raise
+    return skops_format.load(data, own_types=known()), outside
 
 
 def read_file(path: str | Path, tenant_id: TenantId, model_id: ModelId) -> bytes:

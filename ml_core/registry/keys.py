@@ -117,7 +117,12 @@ _INFO = (api_keys.c.key_id, api_keys.c.name, api_keys.c.scopes, api_keys.c.creat
 
 
 def _info(row: AnyRow) -> KeyInfo:
-    return KeyInfo(row.key_id, row.name, frozenset(map(Scope, row.scopes)), row.created_at, row.revoked_at)
+    return KeyInfo(row.key_id, row.name, known_scopes(row.scopes), row.created_at, row.revoked_at)
+
+
+def known_scopes(names: Iterable[str]) -> frozenset[Scope]:
+    """The scopes of a key that this release knows; one that a later release gave it allows nothing here."""
+    return frozenset(scope for scope in Scope if scope.value in set(names))
 
 
 def _parse_scopes(scopes: Iterable[Scope]) -> frozenset[Scope]:

@@ -1,4 +1,4 @@
-"""The one wording of "there is no such model"."""
+"""The one wording of "there is no such model", and of "it is hidden"."""
 
 from __future__ import annotations
 
@@ -20,3 +20,9 @@ def model_not_found(
     else:
         message = f"Version {version!s} of the model {model_id!s} {why or 'does not exist'}."
     return ModelNotFoundError(message, remedy=remedy, tenant_id=tenant_id, model_id=model_id, version=version)
+
+
+def model_archived(tenant_id: TenantId, model_id: ModelId, version: VersionId) -> ModelNotFoundError:
+    """The error for a version that is hidden, by itself or with its model."""
+    remedy = "Restore it with restore_model first, or use another version."
+    return model_not_found(tenant_id, model_id, version, why="is archived", remedy=remedy)

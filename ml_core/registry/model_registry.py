@@ -10,7 +10,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.signature import Signature
 from ml_core.domain.version import Lineage, ModelVersion, SelfTest
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
-from ml_core.models.store import ArtifactStore
+from ml_core.models.mirrored_store import open_store
 from ml_core.registry.comparison import compare
 from ml_core.registry.environments import EnvironmentRepository, HistoryEntry, Pointer
 from ml_core.registry.intake import Intake, Submission, read_file, split_metrics
@@ -24,7 +24,7 @@ class ModelRegistry:
     Args:
         db: The registry's database.
         tenant_id: The tenant.
-        storage_path: The artifact store; None means the platform's, from which replicas serve.
+        storage_path: Folder that gets a copy of each artifact beside the platform's store; None: no copy.
 
     Raises:
         InvalidNameError: The tenant's name can't be one.
@@ -34,7 +34,7 @@ class ModelRegistry:
         self, db: DatabaseConnection, tenant_id: str = "default", *, storage_path: str | Path | None = None
     ) -> None:
         self.tenant_id = TenantId(tenant_id)
-        store = ArtifactStore(Path(storage_path or db.settings.platform.artifact_root))
+        store = open_store(storage_path, db.settings.platform.artifact_root)
         self._intake = Intake(db, self.tenant_id, store)
         self._versions = VersionRepository(db, self.tenant_id)
         self._environments = EnvironmentRepository(db, self.tenant_id)

@@ -15,6 +15,7 @@ from ml_core.database.tables import environments, models, versions
 from ml_core.exceptions import VersionInUseError
 from ml_core.ids import Digest, ModelId, TenantId, VersionId
 from ml_core.registry.missing import model_not_found
+from ml_core.registry.tombstones import bury
 
 if TYPE_CHECKING:
     from ml_core.registry.rows import AnyRow
@@ -110,7 +111,7 @@ class ModelRepository:
             connection.execute(models.update().where(self._is(model_id)).values(archived_at=None))
 
     def delete(self, model_id: ModelId) -> Sequence[Digest]:
-        """Delete a model with all its versions. Its history stays, and its numbers are not given out again.
+        """Delete a model with all its versions. Its history stays; no number or name is used for other bytes.
 
         Returns:
             The digests of the deleted versions, for whoever keeps the bytes.
@@ -122,8 +123,9 @@ class ModelRepository:
         with self._db.tenant(self._tenant_id) as connection:
             self._lock(connection, model_id)
             refuse_if_served(connection, self._tenant_id, model_id)
-            gone = versions.delete().where(versions.c.tenant_id == self._tenant_id, versions.c.model_id == model_id)
-            digests = connection.scalars(gone.returning(versions.c.digest)).all()
+            of_it = sa.and_(versions.c.tenant_id == self._tenant_id, versions.c.model_id == model_id)
+            bury(connection, of_it)
+            digests = connection.scalars(versions.delete().where(of_it).returning(versions.c.digest)).all()
             connection.execute(models.update().where(self._is(model_id)).values(deleted_at=sa.func.now()))
         return sorted({Digest(digest) for digest in digests})
 
@@ -134,17 +136,24 @@ class ModelRepository:
         return sa.and_(models.c.tenant_id == self._tenant_id, models.c.model_id == model_id)
 
 
-def lock_model(connection: Connection, tenant_id: TenantId, model_id: ModelId) -> None:
+def lock_model(connection: Connection, tenant_id: TenantId, model_id: ModelId, *, shared: bool = False) -> None:
     """Keep others from registering, deleting or hiding versions of a model until the transaction ends.
+
+    Statements that follow see what others committed before; the one that takes the lock may not.
+
+    Args:
+        connection: In the tenant's transaction.
+        tenant_id: The tenant.
+        model_id: The model.
+        shared: Holders of a shared lock do not keep each other waiting.
 
     Raises:
         ModelNotFoundError: There is no such model.
     """
-    found = connection.scalar(
-        sa.select(models.c.model_id)
-        .where(models.c.tenant_id == tenant_id, models.c.model_id == model_id, models.c.deleted_at.is_(None))
-        .with_for_update()
+    row = sa.select(models.c.model_id).where(
+        models.c.tenant_id == tenant_id, models.c.model_id == model_id, models.c.deleted_at.is_(None)
     )
+    found = connection.scalar(row.with_for_update(read=shared, key_share=shared))
     if found is None:
         raise model_not_found(tenant_id, model_id)
 

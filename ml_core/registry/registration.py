@@ -18,6 +18,7 @@ from ml_core.exceptions import InvalidRequestError, ModelSaveError, ModelVersion
 from ml_core.ids import Digest, TenantId, VersionId
 from ml_core.registry.rows import VERSION_COLUMNS, VERSIONS_WITH_MODEL, draft_values, refusal, version_from
 from ml_core.registry.tenants import tenant_not_found
+from ml_core.registry.tombstones import refuse_reuse
 
 if TYPE_CHECKING:
     from ml_core.registry.rows import AnyRow
@@ -31,7 +32,7 @@ def register(
     """Register a version in the tenant's transaction; the same name and bytes again return what is there.
 
     Raises:
-        ModelVersionConflictError: The version exists with other bytes.
+        ModelVersionConflictError: The version exists, or did before it was deleted, with other bytes.
         ModelSaveError: The model is of another type, or is archived.
         TenantNotFoundError: There is no such tenant.
         InvalidRequestError: The parent version does not exist.
@@ -44,6 +45,7 @@ def register(
         )
         if existing is not None:
             return _same_or_conflict(existing, artifact)
+        refuse_reuse(connection, tenant_id, draft.model_id, draft.version, artifact.digest)
     _check_parent(connection, tenant_id, draft)
     number = _take_number(connection, tenant_id, draft, model.next_number)
     version = draft.version or VersionId(str(number))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import sqlalchemy as sa
 
 from ml_core.database.tables import models, versions
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     AnyRow = sa.Row[*tuple[Any, ...]]
     AnySelect = sa.Select[*tuple[Any, ...]]
 
-# What serving needs of a version; with ``models`` joined for the type.
+# What serving needs of a version; with ``models`` joined for the type. Documents come as text: one that can't be parsed
+# must fail its own row, while the driver would fail the query.
 SERVABLE_COLUMNS = (
     versions.c.tenant_id,
     versions.c.model_id,
@@ -26,8 +28,8 @@ SERVABLE_COLUMNS = (
     versions.c.digest,
     versions.c.size_bytes,
     versions.c.format,
-    versions.c.signature,
-    versions.c.self_test,
+    sa.cast(versions.c.signature, sa.Text).label("signature"),
+    sa.cast(versions.c.self_test, sa.Text).label("self_test"),
 )
 VERSION_COLUMNS = (
     *SERVABLE_COLUMNS,
@@ -42,23 +44,32 @@ VERSION_COLUMNS = (
     versions.c.created_at,
     versions.c.created_by,
     versions.c.archived_at,
+    versions.c.outside_types,
 )
 
 VERSIONS_WITH_MODEL = versions.join(
     models, sa.and_(models.c.tenant_id == versions.c.tenant_id, models.c.model_id == versions.c.model_id)
 )
+# A version is also hidden with its model.
+IS_ARCHIVED = sa.or_(versions.c.archived_at.is_not(None), models.c.archived_at.is_not(None))
 
 
 def servable_from(row: AnyRow) -> ServableVersion:
-    """What serving needs, from a row of ``SERVABLE_COLUMNS``."""
+    """What serving needs, from a row of ``SERVABLE_COLUMNS``.
+
+    Raises:
+        ValueError: A document is no JSON, or holds a kind that this release does not know. So do ``TypeError``,
+            ``LookupError`` and ``AttributeError`` where a document is of another form.
+        InvalidNameError: A name is none.
+    """
     return ServableVersion(
         ref=VersionRef(TenantId(row.tenant_id), ModelId(row.model_id), VersionId(row.version)),
         model_type=row.model_type,
         digest=Digest(row.digest),
         size_bytes=row.size_bytes,
         format=row.format,
-        signature=Signature.from_json(row.signature),
-        self_test=SelfTest.from_json(row.self_test),
+        signature=Signature.from_json(orjson.loads(row.signature)),
+        self_test=SelfTest.from_json(orjson.loads(row.self_test)),
     )
 
 
@@ -73,6 +84,7 @@ def version_from(row: AnyRow) -> ModelVersion:
         created_at=row.created_at,
         created_by=row.created_by,
         archived_at=row.archived_at,
+        outside_types=tuple(row.outside_types),
     )
 
 
@@ -90,6 +102,7 @@ def draft_values(draft: VersionDraft) -> dict[str, Any]:
         "parent_version": lineage.parent_version,
         "code_commit": lineage.code_commit,
         "libraries": dict(lineage.libraries),
+        "outside_types": sorted(draft.outside_types),
     }
 
 

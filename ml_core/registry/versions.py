@@ -12,13 +12,21 @@ from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import models, versions
-from ml_core.domain.version import ModelVersion, StoredArtifact, VersionDraft
+from ml_core.domain.version import ModelVersion, ServableVersion, StoredArtifact, VersionDraft
 from ml_core.exceptions import ModelSaveError, VersionInUseError
 from ml_core.ids import Digest, ModelId, TenantId, VersionId
 from ml_core.registry import registration
-from ml_core.registry.missing import model_not_found
+from ml_core.registry.missing import model_archived, model_not_found
 from ml_core.registry.models import ModelRepository, ModelSummary, lock_model, refuse_if_served
-from ml_core.registry.rows import VERSION_COLUMNS, VERSIONS_WITH_MODEL, version_from
+from ml_core.registry.rows import (
+    IS_ARCHIVED,
+    SERVABLE_COLUMNS,
+    VERSION_COLUMNS,
+    VERSIONS_WITH_MODEL,
+    servable_from,
+    version_from,
+)
+from ml_core.registry.tombstones import bury
 
 
 class VersionRepository:
@@ -40,7 +48,7 @@ class VersionRepository:
             actor: Who registers it.
 
         Raises:
-            ModelVersionConflictError: The version exists with other bytes.
+            ModelVersionConflictError: The version exists, or did before it was deleted, with other bytes.
             ModelSaveError: The model is of another type, or is archived.
             TenantNotFoundError: There is no such tenant.
             InvalidRequestError: A value can't be stored, or the parent version does not exist.
@@ -64,6 +72,21 @@ class VersionRepository:
         if found is None:
             raise model_not_found(self._tenant_id, model_id, version)
         return found
+
+    def servable(self, model_id: ModelId, version: VersionId) -> ServableVersion:
+        """What serving needs of a version that may be served, by the same rule as ``FeedReader.servable``.
+
+        Raises:
+            ModelNotFoundError: There is no such version, or it or its model is archived.
+        """
+        statement = sa.select(*SERVABLE_COLUMNS, IS_ARCHIVED.label("is_archived")).select_from(VERSIONS_WITH_MODEL)
+        with self._db.tenant(self._tenant_id) as connection:
+            row = connection.execute(statement.where(self._is(model_id, version))).one_or_none()
+        if row is None:
+            raise model_not_found(self._tenant_id, model_id, version)
+        if row.is_archived:
+            raise model_archived(self._tenant_id, model_id, version)
+        return servable_from(row)
 
     def list(
         self,
@@ -151,7 +174,7 @@ class VersionRepository:
             self._set_archived(connection, model_id, version, None)
 
     def delete(self, model_id: ModelId, version: VersionId) -> Digest:
-        """Delete a version that nothing needs.
+        """Delete a version that nothing needs. Its name may come back with the same bytes only.
 
         Returns:
             Its digest, for whoever keeps the bytes.
@@ -182,6 +205,7 @@ class VersionRepository:
             yield registration.find(connection, self._tenant_id, versions.c.digest == digest) is None
 
     def _delete(self, connection: Connection, model_id: ModelId, version: VersionId) -> Digest:
+        bury(connection, self._is(model_id, version))
         statement = versions.delete().where(self._is(model_id, version)).returning(versions.c.digest)
         try:
             digest = connection.scalar(statement)

@@ -6,7 +6,7 @@ Nothing is stored before the proof, and publishing leaves either both bytes and 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ml_core.database.connection import DatabaseConnection
@@ -60,12 +60,13 @@ class Registrar:
         """
         data = skops_format.dump(fitted.pipeline)
         notes = list(fitted.notes)
-        if outside := self._prove(fitted, data):
+        outside = tuple(sorted(self._prove(fitted, data)))
+        if outside:
             notes.append(
-                f"Uses {', '.join(sorted(outside))}, which are not on the platform's list: it predicts in the process "
-                "that trained it, servers refuse it."
+                f"Uses {', '.join(outside)}, which are not on the platform's list: it predicts in the process "
+                "that trained it, servers refuse it, so it can't be promoted."
             )
-        draft = _draft(fitted, naming, notes)
+        draft = replace(_draft(fitted, naming, notes), outside_types=outside)
         return Publisher(self.db, self.tenant_id, self.store).publish(
             draft, data, skops_format.FORMAT, actor=self.actor
         )

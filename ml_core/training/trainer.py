@@ -11,7 +11,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.columns import ColumnKind
 from ml_core.exceptions import DataProcessingError, MLFrameworkError
 from ml_core.ids import ModelId, TenantId, VersionId
-from ml_core.models.store import ArtifactStore
+from ml_core.models.mirrored_store import open_store
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.tenants import TenantRepository
 from ml_core.training.checkpoints import CheckpointFolder
@@ -28,7 +28,7 @@ class Trainer:
     Args:
         db: The registry.
         tenant_id: Whose models these are.
-        storage_path: The artifact store's folder; None: the platform's own.
+        storage_path: Folder that gets a copy of each artifact beside the platform's store; None: no copy.
         actor: Who is recorded as having registered the versions; None: the operating system's user.
     """
 
@@ -43,7 +43,7 @@ class Trainer:
         self.tenant_id = TenantId(tenant_id)
         self._db = db
         platform = db.settings.platform
-        store = ArtifactStore(Path(storage_path) if storage_path is not None else platform.artifact_root)
+        store = open_store(storage_path, platform.artifact_root)
         self._registrar = Registrar(db, self.tenant_id, store, actor)
         self._checkpoints = CheckpointFolder(platform.home / "checkpoints", self.tenant_id)
 

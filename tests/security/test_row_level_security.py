@@ -16,6 +16,7 @@ from ml_core.ids import TenantId
 from ml_core.registry.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.runs import RunRepository
+from ml_core.registry.versions import VersionRepository
 from ml_core.settings import DatabaseSettings, Settings
 from support.registry import TICKETS, new_tenant, register, superuser
 
@@ -24,6 +25,7 @@ TENANT_TABLES = security.tenant_tables()
 
 def fill(db: DatabaseConnection, tenant_id: TenantId) -> None:
     """Put at least one row of the tenant into every table that holds tenants' rows."""
+    VersionRepository(db, tenant_id).delete(TICKETS, register(db, tenant_id).version)
     version = register(db, tenant_id)
     EnvironmentRepository(db, tenant_id).promote(TICKETS, version.version, PRODUCTION, actor="tester")
     KeyRepository(db, tenant_id).create("key", [Scope.PREDICT])
@@ -207,6 +209,9 @@ def test_a_transaction_that_failed_leaves_no_tenant_behind(
         "UPDATE mlcore.versions SET version = '2'",
         "UPDATE mlcore.environment_history SET actor = 'me'",
         "DELETE FROM mlcore.environment_history",
+        "DELETE FROM mlcore.deleted_versions",
+        "UPDATE mlcore.deleted_versions SET digest = 'x'",
+        "UPDATE mlcore.versions SET outside_types = '{}'",
         "DELETE FROM mlcore.outbox",
         "DELETE FROM mlcore.environments",
         "UPDATE mlcore.api_keys SET scopes = ARRAY['admin']",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -50,6 +52,33 @@ def test_closing_wakes_a_waiting_thread(db: DatabaseConnection) -> None:
     assert answers == [False]
     assert listener.is_closed
     assert not listener.wait(60)
+
+
+def test_two_threads_may_close_at_once(db: DatabaseConnection) -> None:
+    """One of them closes: the pipe is not closed twice, since its numbers may be another file's by then."""
+    both_looked = threading.Barrier(2)
+
+    class Seen(threading.Event):
+        def is_set(self) -> bool:
+            answer = super().is_set()
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both_looked.wait(0.5)
+            return answer
+
+    listener = db.listen(FEED_CHANNEL)
+    listener._closed = Seen()
+    with ThreadPoolExecutor(2) as pool:
+        closers = [pool.submit(listener.close) for _ in range(2)]
+    assert [closer.exception() for closer in closers] == [None, None]
+
+
+def test_a_vanished_host_ends_a_wait_within_a_minute(db: DatabaseConnection) -> None:
+    """Silent sessions are probed, and data that nobody acknowledges is given up; a Unix socket takes all of it."""
+    with db.listen(FEED_CHANNEL) as listener:
+        given = listener._connection.info.get_parameters()
+    probing_s = int(given["keepalives_idle"]) + int(given["keepalives_interval"]) * int(given["keepalives_count"])
+    assert probing_s <= 60
+    assert int(given["tcp_user_timeout"]) == 30_000
 
 
 def test_a_broken_session_is_an_error(db: DatabaseConnection) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import pytest
+import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from psycopg.errors import CheckViolation
 
 from ml_core.database import tables
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.migrate import MIGRATIONS
 from support.registry import superuser
+
+# Tenant, key id, salt and hash of a key, as SQL.
+KEY = "'t', '0123456789abcdef', '', decode(repeat('00', 32), 'hex')"
 
 
 def test_the_tables_in_code_are_the_sum_of_the_migrations(db: DatabaseConnection) -> None:
@@ -40,6 +46,41 @@ def test_names_of_constraints_are_those_declared(db: DatabaseConnection) -> None
         constraints = [each for table in tables.metadata.sorted_tables for each in table.constraints]
         named = {preparer.format_constraint(constraint) for constraint in constraints}
     assert found == named
+
+
+def test_names_are_checked_as_the_code_parses_them(db: DatabaseConnection) -> None:
+    """Each check that ``tables.py`` declares over a name's grammar is in the database with the same pattern."""
+    declared = {
+        check.sqltext.text.split("'")[1]
+        for table in tables.metadata.sorted_tables
+        for check in table.constraints
+        if isinstance(check, sa.CheckConstraint) and "~" in check.sqltext.text
+    }
+    with superuser(db) as session:
+        rows = session.execute(
+            "SELECT pg_get_constraintdef(oid) FROM pg_constraint"
+            " WHERE contype = 'c' AND connamespace = 'mlcore'::regnamespace"
+        )
+        found = {row[0].split("'")[1] for row in rows if " ~ " in row[0]}
+    assert found == declared
+
+
+@pytest.mark.parametrize(
+    ("table", "columns", "values"),
+    [
+        ("tenants", "tenant_id, feed_generation", "'Not A Name', 1"),
+        ("models", "tenant_id, model_id, model_type", "'t', '../up', 'x'"),
+        ("api_keys", "tenant_id, key_id, salt, hash, scopes, name, feed_generation", f"{KEY}, '{{}}', 'n', 1"),
+        ("api_keys", "tenant_id, key_id, salt, hash, scopes, name, feed_generation", f"{KEY}, '{{NULL}}', 'n', 1"),
+        ("api_keys", "tenant_id, key_id, salt, hash, scopes, name, feed_generation", f"{KEY}, '{{read}}', '', 1"),
+    ],
+)
+def test_the_database_refuses_what_no_code_of_ours_writes(
+    db: DatabaseConnection, table: str, columns: str, values: str
+) -> None:
+    """Checks hold for everybody, a superuser as well."""
+    with superuser(db) as session, pytest.raises(CheckViolation):
+        session.execute(f"INSERT INTO mlcore.{table} ({columns}) VALUES ({values})")
 
 
 def test_the_declared_revision_is_the_newest_migration() -> None:

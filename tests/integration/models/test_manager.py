@@ -8,9 +8,10 @@ import pytest
 from sklearn.base import BaseEstimator
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.domain.version import Lineage
+from ml_core.domain.version import Lineage, SelfTest
 from ml_core.exceptions import (
     ArtifactIntegrityError,
+    InvalidRequestError,
     ModelLoadError,
     ModelNotFoundError,
     ModelSaveError,
@@ -19,9 +20,12 @@ from ml_core.exceptions import (
     VersionInUseError,
 )
 from ml_core.ids import TenantId
+from ml_core.models import own_types
+from ml_core.models.formats import skops_format
 from ml_core.models.manager import ModelManager
 from ml_core.registry.model_registry import ModelRegistry
 from support.model_files import foreign_regressor, platform_pipeline, save
+from support.registry import SIGNATURE
 
 
 class Private(BaseEstimator):
@@ -126,6 +130,38 @@ def test_archive_and_restore(manager: ModelManager, model_file: Path, tmp_path: 
         manager.load_model("tickets")
     manager.restore_model("tickets")
     assert manager.load_model("tickets").version.ref.version == "2"
+
+
+def test_a_version_of_an_archived_model_is_not_loaded(manager: ModelManager, model_file: Path) -> None:
+    """Its name does not reach past the model's archive."""
+    manager.register_model("tickets", "classification", model_file, version="1")
+    manager.archive_model("tickets")
+    with pytest.raises(ModelNotFoundError, match="archived"):
+        manager.load_model("tickets", "1")
+
+
+def test_registering_again_mends_a_damaged_artifact(manager: ModelManager, model_file: Path) -> None:
+    """The same bytes replace those of the damaged file."""
+    manager.register_model("tickets", "classification", model_file, version="1")
+    servable = manager.get_model("tickets").servable
+    path = manager.store.path(servable.ref.tenant_id, servable.digest)
+    path.write_bytes(bytes(servable.size_bytes))
+    manager.register_model("tickets", "classification", model_file, version="1")
+    assert manager.load_model("tickets").predict_rows([{"text": "router is down"}]) == ["network"]
+
+
+def test_types_that_this_process_vouches_for_are_recorded(
+    manager: ModelManager, registry: ModelRegistry, tmp_path: Path
+) -> None:
+    """A file that holds them is registered and loads here, under another name as well, and is not promoted."""
+    own_types.remember([f"{__name__}.Private"])
+    path = tmp_path / "odd.skops"
+    path.write_bytes(skops_format.dump(Private()))
+    for name in ("odd", "twin"):
+        registry.register_version(name, "1", path, signature=SIGNATURE, self_test=SelfTest((), ()))
+        assert manager.load_model(name).pipeline.predict(1) == 1
+        with pytest.raises(InvalidRequestError, match="Private"):
+            registry.promote_version(name, "1", "production")
 
 
 def test_load_prefers_production(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import sqlalchemy as sa
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.signature import Output, OutputKind, Signature
-from ml_core.exceptions import InvalidRequestError, ModelNotFoundError, PromotionConflictError
+from ml_core.exceptions import InvalidRequestError, ModelNotFoundError, PromotionConflictError, VersionInUseError
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.registry.environments import PRODUCTION, EnvironmentRepository
-from ml_core.registry.models import ModelRepository
+from ml_core.registry.models import ModelRepository, lock_model
+from ml_core.registry.pointers import Move, move_pointer, promotable_digest
 from ml_core.registry.versions import VersionRepository
-from support.registry import TICKETS, register
+from support.registry import TICKETS, register, superuser
 
 STAGING = EnvironmentName("staging")
 
@@ -95,7 +98,7 @@ def test_rollback_walks_back(db: DatabaseConnection, tenant_id: TenantId) -> Non
     """Each rollback goes one version further back, and not to and fro; then there is none."""
     environments = promote(db, tenant_id, "1", "2", "3")
     assert [environments.rollback(TICKETS, PRODUCTION, actor="me").version for _ in range(2)] == ["2", "1"]
-    with pytest.raises(ModelNotFoundError, match="no other version before"):
+    with pytest.raises(ModelNotFoundError, match="no version to go back to"):
         environments.rollback(TICKETS, PRODUCTION, actor="me")
 
 
@@ -119,15 +122,89 @@ def test_rollback_skips_what_is_no_other_version(db: DatabaseConnection, tenant_
 
 
 def test_rollback_to_a_version_that_was_deleted(db: DatabaseConnection, tenant_id: TenantId) -> None:
-    """It is refused, also when another version has taken the name with other bytes."""
+    """It is refused until the version is registered again, with the same bytes."""
     environments = promote(db, tenant_id, "a", "b")
     VersionRepository(db, tenant_id).delete(TICKETS, VersionId("a"))
     with pytest.raises(ModelNotFoundError, match="was deleted"):
         environments.rollback(TICKETS, PRODUCTION, actor="me")
-    register(db, tenant_id, "a", content="others")
+    assert environments.get(TICKETS, PRODUCTION).version == "b"
+    register(db, tenant_id, "a", content="a")
+    assert environments.rollback(TICKETS, PRODUCTION, actor="me").version == "a"
+
+
+def test_rollback_to_other_bytes_than_were_served(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """Should a row be made behind the registry's back, its name alone does not bring it to production."""
+    environments = promote(db, tenant_id, "a", "b")
+    with superuser(db) as session:
+        mine = "tenant_id = %s AND version = 'a'"
+        session.execute(f"UPDATE mlcore.versions SET digest = repeat('0', 64) WHERE {mine}", (tenant_id,))
     with pytest.raises(ModelNotFoundError, match="was deleted"):
         environments.rollback(TICKETS, PRODUCTION, actor="me")
-    assert environments.get(TICKETS, PRODUCTION).version == "b"
+
+
+def test_rollback_to_an_archived_version(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """It is refused by name with the remedy, not skipped; restored it is served."""
+    environments, versions = promote(db, tenant_id, "1", "2", "3"), VersionRepository(db, tenant_id)
+    versions.archive(TICKETS, VersionId("2"))
+    with pytest.raises(ModelNotFoundError, match=r"Version 2 .* is archived\. Restore it with restore_model") as caught:
+        environments.rollback(TICKETS, PRODUCTION, actor="me")
+    assert caught.value.attributes()["version"] == "2"
+    assert environments.get(TICKETS, PRODUCTION).version == "3"
+    versions.restore(TICKETS, VersionId("2"))
+    assert environments.rollback(TICKETS, PRODUCTION, actor="me").version == "2"
+
+
+@pytest.mark.parametrize("what", ["version", "model"])
+def test_a_promotion_waits_for_an_archive(db: DatabaseConnection, tenant_id: TenantId, what: str) -> None:
+    """What is being hidden at that moment is hidden to the promotion too."""
+    register(db, tenant_id, "1")
+    environments = EnvironmentRepository(db, tenant_id)
+    with ThreadPoolExecutor(1) as pool:
+        with db.tenant(tenant_id) as connection:
+            lock_model(connection, tenant_id, TICKETS)
+            connection.execute(sa.text(f"UPDATE mlcore.{what}s SET archived_at = now()"))
+            promotion = pool.submit(environments.promote, TICKETS, VersionId("1"), PRODUCTION, actor="me")
+            with pytest.raises(TimeoutError):
+                promotion.result(0.3)
+        with pytest.raises(ModelNotFoundError, match="archived"):
+            promotion.result(10)
+    assert environments.list() == []
+
+
+def test_an_archive_waits_for_a_promotion(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """What is being promoted at that moment is in use to the archive."""
+    register(db, tenant_id, "1")
+    move = Move(TICKETS, PRODUCTION, "promote", VersionId("1"), None, "me", "")
+    with ThreadPoolExecutor(1) as pool:
+        with db.tenant(tenant_id) as connection:
+            promotable_digest(connection, tenant_id, TICKETS, VersionId("1"))
+            archive = pool.submit(VersionRepository(db, tenant_id).archive, TICKETS, VersionId("1"))
+            with pytest.raises(TimeoutError):
+                archive.result(0.3)
+            move_pointer(connection, tenant_id, move, 0)
+        with pytest.raises(VersionInUseError, match="production"):
+            archive.result(10)
+
+
+def test_promotions_of_a_model_do_not_wait_for_each_other(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """While one checks its version, another environment of the model moves."""
+    register(db, tenant_id, "1")
+    with db.tenant(tenant_id) as connection:
+        promotable_digest(connection, tenant_id, TICKETS, VersionId("1"))
+        pointer = EnvironmentRepository(db, tenant_id).promote(TICKETS, VersionId("1"), STAGING, actor="me")
+    assert pointer.version == "1"
+
+
+def test_a_version_that_no_server_loads_can_not_be_promoted(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """The caller's own types are named, and what to do; nothing was moved."""
+    register(db, tenant_id, "1", outside_types=("mine.Sums",))
+    environments = EnvironmentRepository(db, tenant_id)
+    with pytest.raises(
+        InvalidRequestError, match=r"holds mine\.Sums, which no server loads\. Train it again"
+    ) as caught:
+        environments.promote(TICKETS, VersionId("1"), PRODUCTION, actor="me")
+    assert caught.value.attributes()["field"] == "version"
+    assert environments.list() == []
 
 
 def test_nothing_to_withdraw_or_roll_back(db: DatabaseConnection, tenant_id: TenantId) -> None:

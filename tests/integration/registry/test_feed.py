@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import secrets
 import threading
 from typing import Any
 
@@ -12,13 +13,29 @@ import sqlalchemy as sa
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
 from ml_core.domain.assignment import AssignmentDelta, PointerRef
-from ml_core.exceptions import ConfigurationError, MLFrameworkError, ModelNotFoundError, PromotionConflictError
+from ml_core.exceptions import (
+    ConfigurationError,
+    MLFrameworkError,
+    ModelLoadError,
+    ModelNotFoundError,
+    PromotionConflictError,
+)
 from ml_core.ids import EnvironmentName, TenantId, VersionId, VersionRef
 from ml_core.registry.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.feed import FeedReader
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.versions import VersionRepository
 from support.registry import TICKETS, new_tenant, register, superuser
+
+# JSON that is no signature: of another form, of a kind that no release knows, beyond what the parser of JSON takes.
+SIGNATURES_OF_NOBODY = [
+    "{}",
+    "[]",
+    "null",
+    '{"inputs": 3, "output": {"kind": "classes", "classes": []}}',
+    '{"inputs": [{"name": "a", "kind": "smell", "nullable": true, "categories": []}]}',
+    "[" * 1500 + "]" * 1500,
+]
 
 
 class Follower:
@@ -142,6 +159,98 @@ def test_a_read_takes_a_bounded_number_of_queries(db: DatabaseConnection) -> Non
         assert len(statements) == 5
     finally:
         sa.event.remove(engine, "before_cursor_execute", note)
+
+
+def spoil_key(db: DatabaseConnection, tenant: TenantId, key_id: str, scopes: list[str]) -> None:
+    """Write a key as the runtime role may, with scopes that this release may not know."""
+    statement = """
+        INSERT INTO mlcore.api_keys (tenant_id, key_id, salt, hash, scopes, name, feed_generation)
+        VALUES (:tenant, :key, '', decode(repeat('00', 32), 'hex'), :scopes, 'k', mlcore.advance_feed('shared'))
+    """
+    with db.tenant(tenant) as connection:
+        connection.execute(sa.text(statement), {"tenant": tenant, "key": key_id, "scopes": scopes})
+
+
+def spoil_pointer(db: DatabaseConnection, tenant: TenantId, signature: str) -> None:
+    """Write a version with such a signature as the runtime role may, and point production to it."""
+    version = """
+        INSERT INTO mlcore.versions
+            (tenant_id, model_id, version, number, digest, size_bytes, format, created_by, signature)
+        VALUES (:tenant, 'tickets', 'odd', 1000, repeat('0', 64), 1, 'skops/1', 'me', CAST(:signature AS jsonb))
+    """
+    pointer = """
+        UPDATE mlcore.environments
+        SET version = 'odd', generation = generation + 1, feed_generation = mlcore.advance_feed(cell)
+    """
+    with db.tenant(tenant) as connection:
+        connection.execute(sa.text(version), {"tenant": tenant, "signature": signature})
+        connection.execute(sa.text(pointer))
+
+
+def test_a_scope_that_this_release_does_not_know(db: DatabaseConnection) -> None:
+    """It is passed over; the key's other scopes stay, in the feed and in the list."""
+    feed, tenant = FeedReader(db), new_tenant(db)
+    generation, key_id = feed.read(None).generation, secrets.token_hex(8)
+    spoil_key(db, tenant, key_id, ["telepathy", "read"])
+    record = feed.read(generation).keys[key_id]
+    assert record is not None
+    assert record.scopes == {Scope.READ}
+    assert [key.scopes for key in KeyRepository(db, tenant).list()] == [{Scope.READ}]
+
+
+@pytest.mark.parametrize("signature", SIGNATURES_OF_NOBODY)
+def test_one_tenants_unreadable_rows_do_not_stop_the_others(
+    db: DatabaseConnection, caplog: pytest.LogCaptureFixture, signature: str
+) -> None:
+    """Another tenant's revocation and promotion arrive; the spoilt pointer is left out and a warning names it."""
+    feed, spoilt, other = FeedReader(db), new_tenant(db), new_tenant(db)
+    keys, versions = KeyRepository(db, other), [register(db, other) for _ in range(2)]
+    key = keys.create("k", [Scope.PREDICT])
+    for tenant, version in ((other, versions[0]), (spoilt, register(db, spoilt))):
+        EnvironmentRepository(db, tenant).promote(TICKETS, version.version, PRODUCTION, actor="me")
+    generation = feed.read(None).generation
+    spoil_key(db, spoilt, secrets.token_hex(8), ["telepathy"])
+    spoil_pointer(db, spoilt, signature)
+    keys.revoke(key.key_id)
+    EnvironmentRepository(db, other).promote(TICKETS, versions[1].version, PRODUCTION, actor="me")
+    for delta in (feed.read(generation), feed.read(None)):
+        rollout = delta.rollouts[PointerRef(other, TICKETS, PRODUCTION)]
+        assert rollout is not None
+        assert rollout.stable == versions[1].servable
+        assert delta.keys.get(key.key_id) is None
+        assert PointerRef(spoilt, TICKETS, PRODUCTION) not in delta.rollouts
+    assert f"{spoilt}/tickets:production" in caplog.text
+
+
+def test_a_key_that_can_not_be_read_is_revoked(db: DatabaseConnection) -> None:
+    """Where a row does not say whose key it is, nobody gets in by it."""
+    feed, tenant = FeedReader(db), new_tenant(db)
+    key = KeyRepository(db, tenant).create("k", [Scope.PREDICT])
+    generation = feed.read(None).generation
+    move = (
+        "UPDATE mlcore.api_keys SET tenant_id = %s, feed_generation = mlcore.advance_feed('shared') WHERE key_id = %s"
+    )
+    with superuser(db) as session:
+        check = "CHECK (tenant_id ~ '^[a-z][a-z0-9_-]{0,39}$')"  # keeps such a tenant out, so it has to go for a moment
+        session.execute("ALTER TABLE mlcore.tenants DROP CONSTRAINT ck_tenants_tenant_id")
+        try:
+            session.execute("INSERT INTO mlcore.tenants (tenant_id, feed_generation) VALUES ('Not A Name', 0)")
+            session.execute(move, ("Not A Name", key.key_id))
+            assert feed.read(generation).keys == {key.key_id: None}
+            assert key.key_id not in {name for name, record in feed.read(None).keys.items() if record is not None}
+        finally:
+            session.execute(move, (tenant, key.key_id))
+            session.execute("DELETE FROM mlcore.tenants WHERE tenant_id = 'Not A Name'")
+            session.execute(f"ALTER TABLE mlcore.tenants ADD CONSTRAINT ck_tenants_tenant_id {check}")
+
+
+def test_a_version_on_demand_that_can_not_be_read(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """The error is one of ours and names the version."""
+    register(db, tenant_id)
+    EnvironmentRepository(db, tenant_id).promote(TICKETS, VersionId("1"), PRODUCTION, actor="me")
+    spoil_pointer(db, tenant_id, "[]")
+    with pytest.raises(ModelLoadError, match="odd can't be read"):
+        FeedReader(db).servable(VersionRef(tenant_id, TICKETS, VersionId("odd")))
 
 
 def test_a_version_on_demand(db: DatabaseConnection, tenant_id: TenantId) -> None:

@@ -22,6 +22,7 @@ from ml_core.exceptions import (
 )
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.registry.environments import EnvironmentRepository
+from ml_core.registry.feed import FeedReader
 from ml_core.registry.models import ModelRepository
 from ml_core.registry.versions import VersionRepository
 from support.registry import SELF_TEST, SIGNATURE, TICKETS, artifact_of, draft, new_tenant, register
@@ -259,6 +260,44 @@ def test_what_an_environment_serves_is_neither_hidden_nor_deleted(db: DatabaseCo
         assert caught.value.used_by == ["production"]  # type: ignore[attr-defined]
     environments.withdraw(TICKETS, PRODUCTION, actor="me")
     assert versions.delete(TICKETS, served.version) == served.servable.digest
+
+
+@pytest.mark.parametrize("whole_model", [False, True])
+def test_the_name_of_a_deleted_version_stays_with_its_bytes(
+    db: DatabaseConnection, tenant_id: TenantId, whole_model: bool
+) -> None:
+    """Other bytes under it are a conflict; the same may come back, any number of times; so may other names."""
+    for _ in range(2):
+        register(db, tenant_id, "1.0.0", content="a")
+        if whole_model:
+            ModelRepository(db, tenant_id).delete(TICKETS)
+        else:
+            VersionRepository(db, tenant_id).delete(TICKETS, VersionId("1.0.0"))
+        with pytest.raises(ModelVersionConflictError, match="was deleted") as caught:
+            register(db, tenant_id, "1.0.0", content="b")
+        assert (caught.value.model_id, caught.value.version) == (TICKETS, "1.0.0")  # type: ignore[attr-defined]
+    assert register(db, tenant_id, "1.0.1", content="b").version == "1.0.1"
+
+
+def test_what_serving_needs_of_a_version(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """It is what the feed would say."""
+    version = register(db, tenant_id, "1")
+    servable = VersionRepository(db, tenant_id).servable(TICKETS, version.version)
+    assert servable == version.servable == FeedReader(db).servable(servable.ref)
+
+
+@pytest.mark.parametrize("whole_model", [False, True])
+def test_an_archived_version_is_not_servable(db: DatabaseConnection, tenant_id: TenantId, whole_model: bool) -> None:
+    """By itself or with its model; the remedy is to restore it."""
+    versions, version = VersionRepository(db, tenant_id), register(db, tenant_id).version
+    if whole_model:
+        ModelRepository(db, tenant_id).archive(TICKETS)
+    else:
+        versions.archive(TICKETS, version)
+    with pytest.raises(ModelNotFoundError, match=r"is archived\. Restore it"):
+        versions.servable(TICKETS, version)
+    with pytest.raises(ModelNotFoundError, match="does not exist"):
+        versions.servable(TICKETS, VersionId("9"))
 
 
 def test_a_parent_is_not_deleted_before_its_children(db: DatabaseConnection, tenant_id: TenantId) -> None:

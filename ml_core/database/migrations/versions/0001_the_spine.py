@@ -21,6 +21,7 @@ APP_GRANTS = {
     "tenants": ("SELECT", "INSERT"),
     "models": ("SELECT", "INSERT", "UPDATE (model_type, next_number, archived_at, deleted_at)"),
     "versions": ("SELECT", "INSERT", "DELETE", "UPDATE (metadata, archived_at)"),
+    "deleted_versions": ("SELECT", "INSERT"),
     "environments": ("SELECT", "INSERT", "UPDATE (version, generation, feed_generation, cell, updated_at, updated_by)"),
     "environment_history": ("SELECT", "INSERT"),
     "outbox": ("SELECT", "INSERT"),
@@ -72,6 +73,7 @@ def downgrade() -> None:
         "outbox",
         "environment_history",
         "environments",
+        "deleted_versions",
         "versions",
         "models",
         "tenants",
@@ -101,6 +103,10 @@ def _references(name: str, columns: list[str], table: str) -> sa.ForeignKeyConst
     return sa.ForeignKeyConstraint(columns, [f"{SCHEMA}.{table}.{column}" for column in columns], name=name)
 
 
+def _check(table: str, column: str, rule: str) -> sa.CheckConstraint:
+    return sa.CheckConstraint(rule, name=op.f(f"ck_{table}_{column}"))
+
+
 def _create_tenants() -> None:
     op.create_table(
         "feed_clock",
@@ -118,6 +124,7 @@ def _create_tenants() -> None:
         _number("feed_generation"),
         sa.PrimaryKeyConstraint("tenant_id", name="pk_tenants"),
         _references("fk_tenants_feed_clock", ["cell"], "feed_clock"),
+        _check("tenants", "tenant_id", "tenant_id ~ '^[a-z][a-z0-9_-]{0,39}$'"),
         schema=SCHEMA,
     )
     op.create_index("ix_tenants_cell_feed_generation", "tenants", ["cell", "feed_generation"], schema=SCHEMA)
@@ -135,6 +142,7 @@ def _create_versions() -> None:
         _moment("deleted_at", nullable=True),
         sa.PrimaryKeyConstraint("tenant_id", "model_id", name="pk_models"),
         _references("fk_models_tenants", ["tenant_id"], "tenants"),
+        _check("models", "model_id", "model_id ~ '^[a-z][a-z0-9_-]{0,79}$'"),
         schema=SCHEMA,
     )
     op.create_table(
@@ -152,8 +160,11 @@ def _create_versions() -> None:
         _moment("created_at"),
         _text("created_by"),
         _moment("archived_at", nullable=True),
+        sa.Column("outside_types", sa.ARRAY(sa.Text), nullable=False, server_default=sa.text("'{}'::text[]")),
         sa.PrimaryKeyConstraint("tenant_id", "model_id", "version", name="pk_versions"),
         _references("fk_versions_models", ["tenant_id", "model_id"], "models"),
+        _check("versions", "version", "version ~ '^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$'"),
+        _check("versions", "digest", "digest ~ '^[0-9a-f]{64}$'"),
         sa.UniqueConstraint("tenant_id", "model_id", "number", name="uq_versions_tenant_id_model_id_number"),
         schema=SCHEMA,
     )
@@ -162,6 +173,17 @@ def _create_versions() -> None:
         "ix_versions_tenant_id_model_id_parent_version",
         "versions",
         ["tenant_id", "model_id", "parent_version"],
+        schema=SCHEMA,
+    )
+    op.create_table(
+        "deleted_versions",
+        _text("tenant_id"),
+        _text("model_id"),
+        _text("version"),
+        _text("digest"),
+        _moment("deleted_at"),
+        sa.PrimaryKeyConstraint("tenant_id", "model_id", "version", name="pk_deleted_versions"),
+        _references("fk_deleted_versions_models", ["tenant_id", "model_id"], "models"),
         schema=SCHEMA,
     )
 
@@ -182,6 +204,7 @@ def _create_environments() -> None:
         _references("fk_environments_feed_clock", ["cell"], "feed_clock"),
         _references("fk_environments_models", ["tenant_id", "model_id"], "models"),
         _references("fk_environments_versions", ["tenant_id", "model_id", "version"], "versions"),
+        _check("environments", "environment", "environment ~ '^[a-z][a-z0-9_-]{0,39}$'"),
         schema=SCHEMA,
     )
     op.create_index("ix_environments_cell_feed_generation", "environments", ["cell", "feed_generation"], schema=SCHEMA)
@@ -235,6 +258,10 @@ def _create_outbox_and_keys() -> None:
         _number("feed_generation"),
         sa.PrimaryKeyConstraint("tenant_id", "key_id", name="pk_api_keys"),
         _references("fk_api_keys_tenants", ["tenant_id"], "tenants"),
+        _check("api_keys", "key_id", "key_id ~ '^[0-9a-f]{16}$'"),
+        _check("api_keys", "hash", "octet_length(hash) = 32"),
+        _check("api_keys", "scopes", "cardinality(scopes) > 0 AND array_position(scopes, NULL) IS NULL"),
+        _check("api_keys", "name", "char_length(name) BETWEEN 1 AND 100"),
         sa.UniqueConstraint("key_id", name="uq_api_keys_key_id"),
         schema=SCHEMA,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from ml_core.data.encoding.datetime import PARTS, calendar_parts
 from ml_core.data.encoding.number import Scaling, center_and_scale
 from ml_core.data.encoding.text import tokenize
-from ml_core.domain.columns import ColumnKind
+from ml_core.data.kinds import InferredColumn
+from ml_core.domain.columns import ColumnKind, DateOrder
 from ml_core.domain.signature import InputColumn
 from ml_core.exceptions import DataProcessingError
 
@@ -36,9 +37,22 @@ def as_frame(data: Any) -> pd.DataFrame:
     return frame.set_axis([str(name) for name in frame.columns], axis=1)
 
 
-def nullable_inputs(columns: Sequence[tuple[str, str]]) -> list[InputColumn]:
-    """Input columns of ``(name, kind)`` pairs that may all be missing."""
-    return [InputColumn(name, ColumnKind(kind), nullable=True) for name, kind in columns]
+def nullable_inputs(
+    columns: Sequence[tuple[str, str]], date_orders: Mapping[str, str] | None = None
+) -> list[InputColumn]:
+    """Input columns of ``(name, kind)`` pairs that may all be missing.
+
+    Args:
+        columns: The pairs.
+        date_orders: Name → ``DateOrder`` value, for datetime columns that have one.
+    """
+    orders = {name: DateOrder(order) for name, order in (date_orders or {}).items()}
+    return [InputColumn(name, ColumnKind(kind), nullable=True, date_order=orders.get(name)) for name, kind in columns]
+
+
+def date_orders_of(columns: Iterable[InferredColumn | InputColumn]) -> dict[str, str]:
+    """Name → ``DateOrder`` value of the columns that have one, as a fitted step keeps it."""
+    return {column.name: column.date_order.value for column in columns if column.date_order is not None}
 
 
 def filling_of(array: NDArray[Any], kind: str) -> float | str:

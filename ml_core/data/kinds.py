@@ -14,14 +14,19 @@ from typing import Any
 
 import pandas as pd
 
-from ml_core.data.evidence import Evidence, Verdict, judge
-from ml_core.domain.columns import ColumnKind
+from ml_core.data.csv_file import DECIMAL_COMMA
+from ml_core.data.dates import order_of_datetimes
+from ml_core.data.evidence import Evidence, Verdict
+from ml_core.data.judgement import judge
+from ml_core.domain.columns import ColumnKind, DateOrder
 from ml_core.domain.signature import InputColumn
 from ml_core.domain.values import category_text
 from ml_core.exceptions import DataProcessingError
 
 # Categories that have a column of their own in the encoding, and that a signature lists; the others share one.
 MAX_CATEGORIES = 50
+# The kinds in which NA and None are values; see ml_core.domain.values.
+_WORDS_ARE_VALUES = (ColumnKind.CATEGORY, ColumnKind.TEXT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,7 @@ class InferredColumn:
         categories: For a category, the values, most frequent first, at most ``MAX_CATEGORIES``.
         reason: Why, in a phrase such as ``text: 8.2 words on average, 412 distinct values``.
         used: Whether it is an input of the model.
+        date_order: How ``01/02/2026`` is read, for a datetime column whose values told.
     """
 
     name: str
@@ -43,6 +49,7 @@ class InferredColumn:
     categories: tuple[str, ...]
     reason: str
     used: bool
+    date_order: DateOrder | None = None
 
     def to_input(self) -> InputColumn:
         """The signature's input column.
@@ -52,7 +59,7 @@ class InferredColumn:
         """
         if self.kind is None or not self.used:
             raise ValueError(f"column {self.name!r} is not used: {self.reason}")
-        return InputColumn(self.name, self.kind, self.nullable, self.categories)
+        return InputColumn(self.name, self.kind, self.nullable, self.categories, self.date_order)
 
 
 def infer_columns(frame: pd.DataFrame, *, kinds: Mapping[str, ColumnKind] | None = None) -> tuple[InferredColumn, ...]:
@@ -111,7 +118,32 @@ def _check_table(frame: pd.DataFrame, kinds: Mapping[str, ColumnKind]) -> None:
 
 
 def _infer(name: str, series: pd.Series[Any], kind: ColumnKind | None) -> InferredColumn:
-    evidence = Evidence.of(name, series)
+    evidence = _evidence(name, series, kind)
+    if kind is not None:
+        order = order_of_datetimes(evidence) if kind is ColumnKind.DATETIME else None
+        verdict = Verdict(kind, "as told", order)
+    else:
+        verdict = judge(evidence)
+        if verdict.kind in _WORDS_ARE_VALUES:
+            evidence, verdict = _with_words(series, evidence, verdict)
+    reason = f"{verdict.kind}: {verdict.reason}" if verdict.kind else f"not used: {verdict.reason}"
+    if evidence.n_missing and verdict.kind:
+        reason += f", {evidence.n_missing} missing"
+    if verdict.kind is ColumnKind.NUMBER and name in series.attrs.get(DECIMAL_COMMA, ()):
+        reason += ", decimal comma read; send 180.5 in requests"
+    return InferredColumn(
+        name=name,
+        kind=verdict.kind,
+        nullable=evidence.n_missing > 0,
+        categories=_categories(evidence) if verdict.kind is ColumnKind.CATEGORY else (),
+        reason=reason,
+        used=verdict.kind is not None,
+        date_order=verdict.date_order,
+    )
+
+
+def _evidence(name: str, series: pd.Series[Any], kind: ColumnKind | None) -> Evidence:
+    evidence = Evidence.of(name, series, words_are_missing=kind not in _WORDS_ARE_VALUES)
     if not len(evidence.values):
         raise DataProcessingError(
             f"Column {name!r} has no value in any of the {evidence.n_rows} rows.",
@@ -119,19 +151,24 @@ def _infer(name: str, series: pd.Series[Any], kind: ColumnKind | None) -> Inferr
             column=name,
             stage="infer",
         )
-    verdict = Verdict(kind, "as told") if kind else judge(evidence)
-    reason = f"{verdict.kind}: {verdict.reason}" if verdict.kind else f"not used: {verdict.reason}"
-    if evidence.n_missing and verdict.kind:
-        reason += f", {evidence.n_missing} missing"
-    categories = _categories(evidence) if verdict.kind is ColumnKind.CATEGORY else ()
-    return InferredColumn(
-        name=name,
-        kind=verdict.kind,
-        nullable=evidence.n_missing > 0,
-        categories=categories,
-        reason=reason,
-        used=verdict.kind is not None,
-    )
+    return evidence
+
+
+def has_missing(series: pd.Series[Any], kind: ColumnKind) -> bool:
+    """Whether a column of a kind has missing values."""
+    return Evidence.of("", series, words_are_missing=kind not in _WORDS_ARE_VALUES).n_missing > 0
+
+
+def _with_words(series: pd.Series[Any], evidence: Evidence, verdict: Verdict) -> tuple[Evidence, Verdict]:
+    """The same column, now that words such as ``NA`` turn out to be values of it."""
+    whole = Evidence.of(evidence.name, series, words_are_missing=False)
+    if whole.n_missing == evidence.n_missing:
+        return evidence, verdict
+    try:
+        again = judge(whole)
+    except DataProcessingError:  # the words make a mixture of what is none without them
+        return whole, verdict
+    return whole, again if again.kind is verdict.kind else verdict
 
 
 def _categories(evidence: Evidence) -> tuple[str, ...]:

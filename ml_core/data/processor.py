@@ -19,6 +19,7 @@ from ml_core.data.encoding.number import SCALINGS, Scaling
 from ml_core.data.encoding.table import TableEncoder
 from ml_core.data.frames import (
     as_frame,
+    date_orders_of,
     datetime_features,
     fill_missing,
     filling_of,
@@ -61,6 +62,7 @@ class DataProcessor:
         self.scaling = scaling
         # The columns seen in training: (name, kind), and what stands for a missing value in each.
         self.columns_: list[tuple[str, str]] = []
+        self.date_orders_: dict[str, str] = {}
         self.fill_: dict[str, float | str] = {}
         self.scales_: dict[str, tuple[float, float]] = {}
 
@@ -95,7 +97,7 @@ class DataProcessor:
                 remedy="Call preprocess(data, is_training=True) first.",
                 stage="preprocess",
             )
-        columns = columns_from_frame(frame, nullable_inputs(self.columns_))
+        columns = columns_from_frame(frame, nullable_inputs(self.columns_, self.date_orders_))
         filled = {name: fill_missing(columns[name], self.fill_[name]) for name, _ in self.columns_}
         return frame_from_columns(filled, self.columns_).set_axis(frame.index, axis=0)
 
@@ -104,7 +106,8 @@ class DataProcessor:
         inferred = infer_columns(frame, kinds={name: kind for name, kind in known.items() if name in frame.columns})
         # A constant or an identifier is cleaned too: whether a model uses it is not this method's question.
         self.columns_ = [(c.name, (c.kind or kind_by_dtype(frame[c.name])).value) for c in inferred]
-        columns = columns_from_frame(frame, nullable_inputs(self.columns_))
+        self.date_orders_ = date_orders_of(inferred)
+        columns = columns_from_frame(frame, nullable_inputs(self.columns_, self.date_orders_))
         self.fill_ = {name: filling_of(columns[name], kind) for name, kind in self.columns_}
 
     def extract_features(self, data: pd.DataFrame, feature_config: Mapping[str, bool] | None = None) -> pd.DataFrame:
@@ -133,8 +136,13 @@ class DataProcessor:
                 stage="features",
             )
         frame = as_frame(data)
-        kinds = dict(self.columns_) or {c.name: c.kind for c in infer_columns(frame) if c.kind is not None}
-        columns = columns_from_frame(frame, nullable_inputs([(n, k) for n, k in kinds.items() if n in frame.columns]))
+        kinds, orders = dict(self.columns_), self.date_orders_
+        if not kinds:
+            inferred = infer_columns(frame)
+            kinds = {column.name: column.kind.value for column in inferred if column.kind is not None}
+            orders = date_orders_of(inferred)
+        known = [(name, kind) for name, kind in kinds.items() if name in frame.columns]
+        columns = columns_from_frame(frame, nullable_inputs(known, orders))
         added: dict[str, Any] = {}
         for name, array in columns.items():
             if kinds[name] == ColumnKind.TEXT and config["include_text_features"]:
@@ -261,12 +269,13 @@ class DataProcessor:
         Args:
             columns: ``(name, kind)`` of the raw input columns.
             model_type: What an overridden ``preprocess`` is told.
-            **encoding: Options of ``TableEncoder``.
+            **encoding: Options of ``TableEncoder``; ``date_orders`` is of the raw columns.
         """
         options = {"scaling": self.scaling, **encoding}
         if type(self).preprocess is DataProcessor.preprocess:
             return [("encode", TableEncoder(list(columns), **options))]
-        return [("process", ProcessorStep(self, list(columns), model_type)), ("encode", TableEncoder(**options))]
+        step = ProcessorStep(self, list(columns), model_type, options.pop("date_orders", None))
+        return [("process", step), ("encode", TableEncoder(**options))]
 
 
 def _column(X: Any, name: str | None) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import math
-import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from ml_core.data.csv_file import CsvFile
 from ml_core.domain.values import is_missing
 from ml_core.exceptions import DataProcessingError
 
@@ -33,8 +33,10 @@ def read_table(path: Path, *, encoding: str = "utf-8") -> pd.DataFrame:
     """The table in a file, as pandas reads it.
 
     A CSV may be separated by commas, semicolons, tabs or bars: by whichever splits its first lines alike. Where it is
-    the semicolon, ``1,5`` is one and a half. Nameless columns without any value, which a comma at the end of each line
-    makes, are left out.
+    the semicolon, ``1,5`` is one and a half. A column of numbers with a leading zero (``01234``) or written as phone
+    numbers are (``+4930123456``) stays one of strings. Among numbers and booleans the words of
+    ``ml_core.domain.values.MISSING_STRINGS`` are missing, elsewhere they are strings. Nameless columns without any
+    value, which a comma at the end of each line makes, are left out.
 
     Args:
         path: A file that ends in one of ``SUFFIXES``.
@@ -104,28 +106,15 @@ def _read_csv(path: Path, encoding: str) -> pd.DataFrame:
         head = list(islice(lines, _LINES_LOOKED_AT))
     delimiter = "\t" if ".tsv" in path.name.lower() else guess_delimiter(head)
     _check_names(next(csv.reader(head, delimiter=delimiter), []), path)
-    frame = _parse(path, encoding, delimiter)
-    nameless = [name for name in frame.columns if str(name).startswith("Unnamed: ") and frame[name].isna().all()]
-    return frame.drop(columns=nameless)
-
-
-def _parse(path: Path, encoding: str, delimiter: str) -> pd.DataFrame:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # "leads to a loss of data"
-            return pd.read_csv(
-                path,
-                sep=delimiter,
-                decimal="," if delimiter == ";" else ".",
-                encoding=encoding,
-                low_memory=False,  # guesses dtypes in pieces, and leaves a long column half numbers, half strings
-                index_col=False,  # a line that is too long is an error, not an index
-            )
+        frame = CsvFile(path, encoding, delimiter).read()
     except pd.errors.ParserWarning as error:
         raise _error(
             f"{path} has lines with more cells than its first line has names.",
             "Give each column a name in the first line.",
         ) from error
+    nameless = [name for name in frame.columns if str(name).startswith("Unnamed: ") and frame[name].isna().all()]
+    return frame.drop(columns=nameless)
 
 
 def _open(path: Path, encoding: str) -> TextIO:

@@ -93,7 +93,7 @@ def _at_random(rows: Positions, target: NDArray[Any], share: float, seed: int) -
     if share <= 0:
         return rows, rows[:0]
     n_second = min(max(1, round(share * len(rows))), len(rows) - 1)
-    stratify = target if can_stratify(target, n_second) else None
+    stratify = _sortable(target) if can_stratify(target, n_second) else None
     first, second = train_test_split(rows, test_size=n_second, random_state=seed, shuffle=True, stratify=stratify)
     return first, second
 
@@ -110,12 +110,17 @@ def can_stratify(target: NDArray[Any], n_held_out: int) -> bool:
     """
     if pd.isna(target).any():
         return False
-    classes, counts = np.unique(target.astype(str) if target.dtype == object else target, return_counts=True)
+    classes, counts = np.unique(_sortable(target), return_counts=True)
     if target.dtype.kind == "f" and not (target % 1 == 0).all():
         return False
     if target.dtype.kind in "iuf" and len(classes) > max(2, min(100, len(target) // 5)):
         return False
     return bool(counts.min() >= 2 and len(classes) <= min(n_held_out, len(target) - n_held_out))
+
+
+def _sortable(target: NDArray[Any]) -> NDArray[Any]:
+    """Classes that can be told apart by sorting; those of mixed types are so as text only."""
+    return target.astype(str) if target.dtype == object else target
 
 
 def _by_group(rows: Positions, groups: NDArray[Any], share: float, seed: int) -> tuple[Positions, Positions]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
@@ -24,14 +24,20 @@ class ProcessorStep(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         processor: Whose ``preprocess`` is called, with ``is_training`` True in ``fit`` only.
         columns: ``(name, kind)`` of the raw input columns.
         model_type: Passed on to ``preprocess``.
+        date_orders: As for ``TableEncoder``.
     """
 
     def __init__(
-        self, processor: DataProcessor, columns: Sequence[tuple[str, str]], model_type: str | None = None
+        self,
+        processor: DataProcessor,
+        columns: Sequence[tuple[str, str]],
+        model_type: str | None = None,
+        date_orders: Mapping[str, str] | None = None,
     ) -> None:
         self.processor = processor
         self.columns = columns
         self.model_type = model_type
+        self.date_orders = date_orders
 
     def fit(self, X: Columns | pd.DataFrame, y: Any = None) -> Self:
         """Let the processor learn from the training rows."""
@@ -47,7 +53,8 @@ class ProcessorStep(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         return self._process(X, is_training=False)
 
     def _process(self, X: Columns | pd.DataFrame, *, is_training: bool) -> pd.DataFrame:
-        columns = columns_from_frame(X, nullable_inputs(self.columns)) if isinstance(X, pd.DataFrame) else X
+        inputs = nullable_inputs(self.columns, self.date_orders)
+        columns = columns_from_frame(X, inputs) if isinstance(X, pd.DataFrame) else X
         frame = frame_from_columns(columns, self.columns)
         processed = as_frame(self.processor.preprocess(frame, self.model_type, is_training=is_training))
         if len(processed) != len(frame):

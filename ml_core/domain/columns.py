@@ -43,6 +43,13 @@ class ColumnKind(StrEnum):
         return self in (ColumnKind.NUMBER, ColumnKind.BOOLEAN, ColumnKind.DATETIME)
 
 
+class DateOrder(StrEnum):
+    """How a date such as ``01/02/2026`` is read, where a column's training data told."""
+
+    DAY_FIRST = "day_first"
+    MONTH_FIRST = "month_first"
+
+
 def n_rows(columns: Columns) -> int:
     """The number of rows of a table; 0 if it has no column."""
     return len(next(iter(columns.values()))) if columns else 0

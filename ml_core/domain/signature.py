@@ -12,13 +12,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ml_core.domain.columns import ColumnKind, Columns
-from ml_core.domain.values import READERS, DoesNotFitError, is_missing, says_nothing
+from ml_core.domain.columns import ColumnKind, Columns, DateOrder
+from ml_core.domain.values import READERS, DoesNotFitError, is_blank, is_missing, read_datetime, says_missing
 from ml_core.exceptions import SignatureMismatchError
 
 Row = Mapping[str, Any]
@@ -47,19 +48,21 @@ class InputColumn:
         kind: How it is read and encoded.
         nullable: Whether a row may leave it out or send null.
         categories: The values seen in training, most frequent first, for a category; others are still accepted.
+        date_order: How ``01/02/2026`` is read in a datetime column; None: it is refused.
     """
 
     name: str
     kind: ColumnKind
     nullable: bool
     categories: tuple[str, ...] = ()
+    date_order: DateOrder | None = None
 
     def read(self, values: Sequence[Any]) -> NDArray[Any]:
         """The canonical array of raw values, see ``ml_core.domain.columns``.
 
-        None, NaN, NaT and ``pandas.NA`` are missing, and refused where the column is not nullable. So are strings that
-        say nothing (``ml_core.domain.values.says_nothing``), but in a category or text they are never refused: like an
-        unseen category they were sent, and are scored as missing.
+        None, NaN, NaT and ``pandas.NA`` are missing, and refused where the column is not nullable. So are blank strings
+        and, unless the column is a category or text, words for missing (``ml_core.domain.values.says_missing``). In a
+        category or text a blank is never refused: like an unseen category it was sent, and is scored as missing.
 
         Args:
             values: One a row.
@@ -67,9 +70,9 @@ class InputColumn:
         Raises:
             SignatureMismatchError: Names the first row that does not fit.
         """
-        read = READERS[self.kind]
+        read = READERS[self.kind] if self.date_order is None else partial(read_datetime, order=self.date_order)
         numeric = self.kind.is_numeric
-        nothing = math.nan if numeric else None
+        nothing, says_nothing = (math.nan, says_missing) if numeric else (None, is_blank)
         result: list[Any] = []
         is_number = self.kind is ColumnKind.NUMBER
         for index, value in enumerate(values):
@@ -89,6 +92,29 @@ class InputColumn:
                 except DoesNotFitError as error:
                     raise self._mismatch(index, f"is {_shown(value)}", f"expected {error}") from None
         return _array(result, numeric)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-compatible description; ``from_json`` reads it back."""
+        order = {} if self.date_order is None else {"date_order": self.date_order.value}
+        return {
+            "name": self.name,
+            "kind": self.kind.value,
+            "nullable": self.nullable,
+            "categories": list(self.categories),
+            **order,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> InputColumn:
+        """The column that ``to_json`` described; descriptions from before there were date orders have none."""
+        order = data.get("date_order")
+        return cls(
+            data["name"],
+            ColumnKind(data["kind"]),
+            data["nullable"],
+            tuple(data["categories"]),
+            None if order is None else DateOrder(order),
+        )
 
     def _mismatch(self, row: int, what: str, why: str) -> SignatureMismatchError:
         return SignatureMismatchError(
@@ -154,19 +180,14 @@ class Signature:
     def to_json(self) -> dict[str, Any]:
         """A JSON-compatible description; ``from_json`` reads it back."""
         return {
-            "inputs": [
-                {"name": c.name, "kind": c.kind.value, "nullable": c.nullable, "categories": list(c.categories)}
-                for c in self.inputs
-            ],
+            "inputs": [column.to_json() for column in self.inputs],
             "output": {"kind": self.output.kind.value, "classes": list(self.output.classes)},
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Signature:
         """The signature that ``to_json`` described."""
-        inputs = tuple(
-            InputColumn(c["name"], ColumnKind(c["kind"]), c["nullable"], tuple(c["categories"])) for c in data["inputs"]
-        )
+        inputs = tuple(InputColumn.from_json(column) for column in data["inputs"])
         output = Output(OutputKind(data["output"]["kind"]), tuple(data["output"]["classes"]))
         return cls(inputs, output)
 

@@ -2,10 +2,11 @@
 
 Three rules hold everywhere, so that a row of the training CSV scores the same when it is sent over HTTP:
 
-* A string that says nothing is missing: blank, or one that ``pandas.read_csv`` reads as missing (``NA``, ``null``, …).
+* A blank string is missing. So is, in a number, boolean or datetime, a word that ``pandas.read_csv`` reads as missing
+  (``NA``, ``null``, …). In a category or text it is a value: ``NA`` is Namibia's code, and ``None`` may be an answer.
 * Numbers and booleans may be written as strings, as they are in a CSV: ``"1.5"``, ``"true"``.
 * A datetime is a ``datetime``, a ``date`` or a string of a form that can be read in only one way; without an offset
-  it is UTC.
+  it is UTC. A column whose training data told the order of day and month is read by that order too.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from uuid import UUID
 
 import numpy as np
 
-from ml_core.domain.columns import ColumnKind
+from ml_core.domain.columns import ColumnKind, DateOrder
 
 # What pandas.read_csv reads as missing by default (pandas 3.1, ``pandas._libs.parsers.STR_NA_VALUES``).
 MISSING_STRINGS = frozenset(
@@ -56,8 +57,11 @@ _NUMBER = re.compile(r"\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\s*", re.
 _YEAR_FIRST = re.compile(r"(\d{4})[/.](\d{1,2})[/.](\d{1,2})(?:[ T](.+))?", re.ASCII)
 _DOTTED_DAY_FIRST = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(?:[ T](.+))?", re.ASCII)
 _MONTH = re.compile(r"(\d{4})-(\d{2})", re.ASCII)
+# Day and month in an order that only the whole column tells: 25/12/2026, 12-25-2026 3:30 PM.
+ORDERED_DATE = re.compile(r"(\d{1,2})([/-])(\d{1,2})\2(\d{4})(?:[ T]([^ ]+)(?: ([AaPp][Mm]))?)?", re.ASCII)
+_TIME_OF_HALF_DAY = re.compile(r"(0?[1-9]|1[0-2])(:\d{2}(?::\d{2})?)?", re.ASCII)
 # What the values that pandas.read_csv turns into booleans look like.
-_BOOLEAN_STRINGS = {"true": 1.0, "True": 1.0, "TRUE": 1.0, "false": 0.0, "False": 0.0, "FALSE": 0.0}
+BOOLEAN_STRINGS = {"true": 1.0, "True": 1.0, "TRUE": 1.0, "false": 0.0, "False": 0.0, "FALSE": 0.0}
 _DATETIME_FORMS = (
     "an ISO 8601 date or time, such as '2026-01-31' or '2026-01-31T08:30:00Z' "
     "('2026/01/31' and '31.01.2026' are read too)"
@@ -68,8 +72,13 @@ class DoesNotFitError(ValueError):
     """A single value is not of its column's kind; carries what was expected."""
 
 
-def says_nothing(text: str) -> bool:
-    """Whether a string stands for a missing value: blank, or one of ``MISSING_STRINGS``."""
+def is_blank(text: str) -> bool:
+    """Whether a string holds nothing but white space: missing in a column of any kind."""
+    return not text or text.isspace()
+
+
+def says_missing(text: str) -> bool:
+    """Whether a string is missing in a number, boolean or datetime: blank, or one of ``MISSING_STRINGS``."""
     if len(text) > _LONGEST_MISSING_STRING:
         return text.isspace()
     return text in MISSING_STRINGS or text.isspace()
@@ -115,21 +124,25 @@ def read_boolean(value: Any) -> float:
     """
     if isinstance(value, bool | np.bool_):
         return float(value)
-    if isinstance(value, str) and value in _BOOLEAN_STRINGS:
-        return _BOOLEAN_STRINGS[value]
+    if isinstance(value, str) and value in BOOLEAN_STRINGS:
+        return BOOLEAN_STRINGS[value]
     if isinstance(value, int | float | np.number) and value in (0, 1):
         return 1.0 if value == 1 else 0.0
     raise DoesNotFitError("true or false")
 
 
-def read_datetime(value: Any) -> float:
+def read_datetime(value: Any, order: DateOrder | None = None) -> float:
     """Seconds since 1970-01-01 UTC, to the microsecond, of a datetime, date or string.
 
+    Args:
+        value: What to read.
+        order: How ``01/02/2026`` is read; None: not at all.
+
     Raises:
-        DoesNotFitError: It is none of them, or a string that can be read in several ways, such as ``01/02/2026``.
+        DoesNotFitError: It is none of them, a string that can be read in several ways, or one against the order.
     """
     if isinstance(value, str):
-        value = parse_datetime(value)
+        value = parse_datetime(value, order)
     elif isinstance(value, np.datetime64):
         value = value.astype("datetime64[us]").item()
     if isinstance(value, datetime):
@@ -138,17 +151,18 @@ def read_datetime(value: Any) -> float:
     elif isinstance(value, date):
         value = datetime(value.year, value.month, value.day)  # noqa: DTZ001 - made aware just below
     else:
-        raise DoesNotFitError(_DATETIME_FORMS)
+        raise DoesNotFitError(_forms(order))
     try:
         return float((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp())
     except (OverflowError, ValueError):  # an offset that leaves the years 1 to 9999
-        raise DoesNotFitError(_DATETIME_FORMS) from None
+        raise DoesNotFitError(_forms(order)) from None
 
 
-def parse_datetime(text: str) -> datetime:
+def parse_datetime(text: str, order: DateOrder | None = None) -> datetime:
     """The datetime of a string that can be read in only one way.
 
-    That is ISO 8601 (also ``2026-01``), ``2026/01/31``, ``2026.01.31`` or ``31.01.2026``, with or without a time.
+    That is ISO 8601 (also ``2026-01``), ``2026/01/31``, ``2026.01.31`` or ``31.01.2026``, with or without a time; with
+    an order also ``31/01/2026`` or ``01/31/2026``, with ``/`` or ``-``, whose time may be of ``AM`` and ``PM``.
 
     Raises:
         DoesNotFitError: It is of none of these forms.
@@ -158,20 +172,40 @@ def parse_datetime(text: str) -> datetime:
         return datetime.fromisoformat(text)
     except ValueError:
         pass
+    time: str | None
     if match := _MONTH.fullmatch(text):
         year, month, day, time = match[1], match[2], "01", None
     elif match := _YEAR_FIRST.fullmatch(text):
         year, month, day, time = match.groups()
     elif match := _DOTTED_DAY_FIRST.fullmatch(text):
         day, month, year, time = match.groups()
+    elif order is not None and (match := ORDERED_DATE.fullmatch(text)):
+        first, _, second, year, time, half = match.groups()
+        day, month = (first, second) if order is DateOrder.DAY_FIRST else (second, first)
+        time = _time_of_day(time, half, order) if half else time
     else:
-        raise DoesNotFitError(_DATETIME_FORMS)
+        raise DoesNotFitError(_forms(order))
     if time and time[1:2] == ":":
         time = f"0{time}"
     try:
         return datetime.fromisoformat(f"{year}-{month:0>2}-{day:0>2}" + (f"T{time}" if time else ""))
     except ValueError:
-        raise DoesNotFitError(_DATETIME_FORMS) from None
+        raise DoesNotFitError(_forms(order)) from None
+
+
+def _time_of_day(time: str, half: str, order: DateOrder) -> str:
+    """``15:30`` of ``3:30`` and ``PM``."""
+    match = _TIME_OF_HALF_DAY.fullmatch(time)
+    if match is None:
+        raise DoesNotFitError(_forms(order))
+    return f"{int(match[1]) % 12 + 12 * (half.lower() == 'pm'):02}{match[2] or ':00'}"
+
+
+def _forms(order: DateOrder | None) -> str:
+    if order is None:
+        return _DATETIME_FORMS
+    example = "'31/01/2026', the day first" if order is DateOrder.DAY_FIRST else "'01/31/2026', the month first"
+    return f"a date or time such as {example} as in training, or '2026-01-31T08:30:00Z'"
 
 
 def read_text(value: Any) -> str:

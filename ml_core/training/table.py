@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ml_core.data.canonical import columns_from_frame
 from ml_core.data.frames import as_frame
-from ml_core.data.kinds import InferredColumn, infer_columns
+from ml_core.data.kinds import InferredColumn, has_missing, infer_columns
+from ml_core.database.strict_json import is_storable
 from ml_core.domain.columns import Columns, take
 from ml_core.domain.signature import InputColumn, OutputKind
 from ml_core.exceptions import DataProcessingError, SignatureMismatchError, TrainingError
@@ -19,12 +20,14 @@ from ml_core.training.provenance import dataset_digest
 from ml_core.training.request import TrainingRequest
 from ml_core.training.split import hold_out
 from ml_core.training.targets import (
+    UNSTORABLE_REMEDY,
     Target,
     as_numbers,
     check_class_sizes,
     check_classes,
     invalid,
     read_target,
+    unstorable,
     whole_numbers_as_ints,
 )
 
@@ -108,6 +111,9 @@ def _read(data: tuple[Any, Any], output: OutputKind, notes: list[str], what: str
     frame = _frame(X)
     if not len(frame):
         raise invalid(f"The {what} data has no rows.", "Give at least ten." if what == "training" else "Give some.")
+    if not frame.shape[1]:
+        raise invalid(f"The {what} data has no column besides the target.", "Add the columns to predict it from.")
+    _check_texts(frame, what)
     target = None
     if y is not None:
         target = read_target(y, len(frame))
@@ -133,6 +139,25 @@ def _frame(X: Any) -> pd.DataFrame:
         raise invalid(error.message, error.remedy or "") from error
 
 
+def _check_texts(frame: pd.DataFrame, what: str) -> None:
+    """Refuse texts that can't be recorded of a version, before hours of training rather than after."""
+    for position, name in enumerate(map(str, frame.columns)):
+        if not is_storable(name):
+            message = f"A column of the {what} data is called {unstorable(name)}"
+            raise invalid(message, UNSTORABLE_REMEDY, ascii(name)[1:-1])
+        series = frame.iloc[:, position]
+        if isinstance(series.dtype, pd.CategoricalDtype):
+            values = series.cat.remove_unused_categories().cat.categories.tolist()
+        elif pd.api.types.is_object_dtype(series.dtype) or pd.api.types.is_string_dtype(series.dtype):
+            values = series.tolist()
+        else:
+            continue
+        for value in values:
+            if isinstance(value, str) and not is_storable(value):
+                message = f"Column {name!r} of the {what} data holds {unstorable(value)}"
+                raise invalid(message, UNSTORABLE_REMEDY, name)
+
+
 def _check_same_type(train: Target | None, validation: Target | None) -> None:
     if train is None or validation is None:
         return
@@ -152,7 +177,7 @@ def _widened(column: InferredColumn, given: _Raw | None) -> InputColumn:
     if given is None or found.nullable:
         return found
     names = [str(name) for name in given.frame.columns]
-    missing = found.name not in names or bool(given.frame.iloc[:, names.index(found.name)].isna().any())
+    missing = found.name not in names or has_missing(given.frame.iloc[:, names.index(found.name)], found.kind)
     return replace(found, nullable=missing)
 
 

@@ -10,7 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ml_core.data.evidence import fits
+from ml_core.database.strict_json import is_storable
 from ml_core.domain.signature import OutputKind
+from ml_core.domain.values import DoesNotFitError, is_blank, read_number
 from ml_core.exceptions import TrainingError
 from ml_core.models.algorithms import ANOMALY_DETECTION, CLASSIFICATION, CLUSTERING, REGRESSION
 
@@ -18,6 +21,9 @@ from ml_core.models.algorithms import ANOMALY_DETECTION, CLASSIFICATION, CLUSTER
 MAX_NUMERIC_CLASSES = 20
 # numpy gives each label the room of the longest one.
 _MAX_LABEL_CHARACTERS = 500
+
+# Files that were read as if of another encoding have such texts.
+UNSTORABLE_REMEDY = "Remove these characters, or read the file with the encoding that it was written in."
 
 OUTPUTS = {
     CLASSIFICATION: OutputKind.CLASSES,
@@ -46,7 +52,9 @@ class Target:
 
 
 def read_target(y: Any, n_rows: int) -> Target:
-    """Read a target: Series, list or array of str, int, float or bool, missing values allowed.
+    """Read a target: Series, list or array of str, int, float or bool, missing values and blank strings allowed.
+
+    ``NA`` and ``None`` are labels as any other.
 
     Raises:
         TrainingError: Its length is not ``n_rows``, it has no value, two types, or values that are no label and no
@@ -56,7 +64,8 @@ def read_target(y: Any, n_rows: int) -> Target:
     column = None if series.name is None else str(series.name)
     if len(series) != n_rows:
         raise invalid(f"There are {n_rows} rows but {len(series)} target values.", "Give one value a row.", column)
-    kept = series.notna().to_numpy(dtype=bool)
+    blank = [isinstance(value, str) and is_blank(value) for value in series.tolist()]
+    kept = series.notna().to_numpy(dtype=bool) & ~np.array(blank, dtype=bool)
     values = series[kept].tolist()
     if not values:
         raise invalid(f"{_called(column)} is missing in every row.", "Name the column that holds the answers.", column)
@@ -131,13 +140,14 @@ def as_numbers(target: Target) -> Target:
     Raises:
         TrainingError: It is not numeric, infinite, or constant. ``stage`` is ``validate``.
     """
-    if target.values.dtype.kind not in "if":
+    values = _numbers_in(target.values) if target.values.dtype.kind == "U" else target.values
+    if values.dtype.kind not in "if":
         raise invalid(
-            f"{target} holds {target.values[0].item()!r}, which is not a number.",
+            f"{target} holds {_no_number(values)!r}, which is not a number.",
             "Use model_type='classification', or give numbers.",
             target.column,
         )
-    numbers = target.values.astype(np.float64)
+    numbers = values.astype(np.float64)
     if not np.isfinite(numbers).all():
         raise invalid(f"{target} holds infinity.", "Drop those rows.", target.column)
     if np.ptp(numbers) == 0:
@@ -145,9 +155,28 @@ def as_numbers(target: Target) -> Target:
     return Target(numbers, target.kept, target.column)
 
 
+def _numbers_in(texts: NDArray[Any]) -> NDArray[Any]:
+    """The numbers that strings say, such as zero-padded ones; the strings themselves if one is no number."""
+    try:
+        return np.array([read_number(text) for text in texts.tolist()], dtype=np.float64)
+    except DoesNotFitError:
+        return texts
+
+
+def _no_number(values: NDArray[Any]) -> Any:
+    if values.dtype.kind != "U":
+        return values[0].item()
+    return next(text for text in values.tolist() if not fits(read_number, text))
+
+
 def invalid(message: str, remedy: str, column: str | None = None) -> TrainingError:
     """The error for data that can't train."""
     return TrainingError(message, remedy=remedy, stage="validate", column=column)
+
+
+def unstorable(text: str) -> str:
+    """The end of a sentence on a text that neither the registry nor JSON can carry."""
+    return f"{text[:40]!a}, with a NUL character or half of a surrogate pair: that is not valid text."
 
 
 def _as_series(y: Any) -> pd.Series[Any]:
@@ -167,6 +196,9 @@ def _one_type(values: list[Any], column: str | None) -> NDArray[Any]:
     values = [value.item() if isinstance(value, np.generic) else value for value in values]
     types = Counter(type(value) for value in values)
     if set(types) == {str}:
+        if not all(map(is_storable, values)):
+            bad = next(value for value in values if not is_storable(value))
+            raise invalid(f"{_called(column)} holds {unstorable(bad)}", UNSTORABLE_REMEDY, column)
         longest = max(values, key=len)
         if len(longest) > _MAX_LABEL_CHARACTERS:
             raise invalid(

@@ -40,8 +40,16 @@ def center_and_scale(matrix: NDArray[np.float64], scaling: Scaling) -> tuple[NDA
     return center, np.where(flat, 1.0, scale)
 
 
+# Trees compare in float32. A feature beyond it they refuse or take for infinite, as scikit-learn's settings have it.
+# Arrays of no dimension, since NumPy would make one of a number on each call.
+_LARGEST = np.array(np.finfo(np.float32).max, dtype=np.float64)
+_SMALLEST = -_LARGEST
+
+
 class NumberEncoder:
     """All number and boolean columns: one scaled feature each, and a flag where training had missing values.
+
+    A feature beyond the range of float32 becomes the end of that range: every estimator can take it.
 
     Args:
         names: The columns, in order.
@@ -54,7 +62,7 @@ class NumberEncoder:
 
     def fit(self, columns: Columns) -> Self:
         """Learn medians, scales and which columns have missing values."""
-        matrix = self._stack(columns)
+        matrix = np.clip(self._stack(columns), _SMALLEST, _LARGEST)  # the square of more is infinite
         missing = np.isnan(matrix)
         self.flagged_ = np.flatnonzero(missing.any(axis=0))
         present = [matrix[~missing[:, i], i] for i in range(len(self.names))]
@@ -78,7 +86,11 @@ class NumberEncoder:
         missing = np.isnan(matrix)
         if missing.any():
             matrix = np.where(missing, self.fill_, matrix)
-        out[:, : len(self.names)] = (matrix - self.center_) / self.scale_
+        features = out[:, : len(self.names)]
+        with np.errstate(over="ignore"):
+            np.divide(matrix - self.center_, self.scale_, out=features)
+        np.minimum(features, _LARGEST, out=features)
+        np.maximum(features, _SMALLEST, out=features)
         if len(self.flagged_):
             out[:, len(self.names) :] = missing[:, self.flagged_]
 

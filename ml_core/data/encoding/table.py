@@ -17,6 +17,7 @@ from ml_core.data.encoding.category import CategoryEncoder
 from ml_core.data.encoding.datetime import DatetimeEncoder
 from ml_core.data.encoding.number import SCALINGS, NumberEncoder, Scaling
 from ml_core.data.encoding.text import TextEncoder
+from ml_core.data.frames import date_orders_of, nullable_inputs
 from ml_core.data.kinds import infer_columns
 from ml_core.domain.columns import ColumnKind, Columns, n_rows
 from ml_core.domain.signature import InputColumn
@@ -40,7 +41,11 @@ class TableEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
         max_text_features: Terms kept of each text column.
         dense_text: Give a dense matrix although there is text, for estimators that take no sparse one. Bound
             ``max_text_features`` then: the matrix has 8 bytes a row and term.
+        date_orders: Name → ``day_first`` or ``month_first``, for datetime columns of a data frame whose strings need
+            it. Where ``columns`` is None they are inferred too.
     """
+
+    date_orders: Mapping[str, str] | None = None  # what versions have that were stored before there were orders
 
     def __init__(
         self,
@@ -49,11 +54,13 @@ class TableEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
         scaling: Scaling = "standard",
         max_text_features: int = 20_000,
         dense_text: bool = False,
+        date_orders: Mapping[str, str] | None = None,
     ) -> None:
         self.columns = columns
         self.scaling = scaling
         self.max_text_features = max_text_features
         self.dense_text = dense_text
+        self.date_orders = date_orders
 
     def fit(self, X: Columns | pd.DataFrame, y: Any = None) -> Self:  # noqa: ARG002 - sklearn passes it
         """Learn the encoding of each column.
@@ -65,7 +72,9 @@ class TableEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
             raise DataProcessingError(
                 f"{self.scaling!r} is not a scaling.", remedy=f"Use one of {', '.join(SCALINGS)}.", stage="encode"
             )
-        self.columns_ = [(str(name), ColumnKind(kind).value) for name, kind in self._named_columns(X)]
+        inputs = self._input_columns(X)
+        self.columns_ = [(column.name, column.kind.value) for column in inputs]
+        self.date_orders_ = date_orders_of(inputs)
         columns = self._canonical(X)
         self.dense_: list[DenseEncoder] = []
         numbers = self._names(ColumnKind.NUMBER, ColumnKind.BOOLEAN)
@@ -85,11 +94,11 @@ class TableEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
             )
         return self
 
-    def _named_columns(self, X: Columns | pd.DataFrame) -> Sequence[tuple[str, str]]:
+    def _input_columns(self, X: Columns | pd.DataFrame) -> Sequence[InputColumn]:
         if self.columns is not None:
-            return self.columns
+            return nullable_inputs([(str(name), kind) for name, kind in self.columns], self.date_orders)
         if isinstance(X, pd.DataFrame):
-            return [(c.name, c.kind) for c in infer_columns(X) if c.kind is not None]
+            return [column.to_input() for column in infer_columns(X) if column.used]
         raise DataProcessingError(
             "The kinds of the columns are not known.", remedy="Give columns=, or fit on a data frame.", stage="encode"
         )
@@ -100,7 +109,7 @@ class TableEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
     def _canonical(self, X: Columns | pd.DataFrame) -> Columns:
         if not isinstance(X, pd.DataFrame):
             return X
-        return columns_from_frame(X, [InputColumn(n, ColumnKind(k), nullable=True) for n, k in self.columns_])
+        return columns_from_frame(X, nullable_inputs(self.columns_, getattr(self, "date_orders_", None)))
 
     @property
     def n_features_out(self) -> int:

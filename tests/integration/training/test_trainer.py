@@ -13,6 +13,7 @@ from ml_core.data.processor import DataProcessor
 from ml_core.exceptions import (
     DataProcessingError,
     InvalidNameError,
+    InvalidRequestError,
     ModelLoadError,
     ModelNotFoundError,
     ModelSaveError,
@@ -25,6 +26,7 @@ from ml_core.models import own_types
 from ml_core.models.loading import load_version
 from ml_core.models.model_factory import ModelFactory
 from ml_core.models.store import ArtifactStore
+from ml_core.registry.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.runs import RunRepository, RunStatus
 from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.versions import VersionRepository
@@ -166,6 +168,9 @@ def test_a_processor_of_the_callers_own_is_stored_with_the_model(db, tenant_id, 
     """What it does in training it does in every prediction of a loaded copy."""
     result = trainer.train("tickets", None, split_target(measures(), "outcome"), hyperparameters=FAST, processor=Sums())
     version = VersionRepository(db, tenant_id).get(MODEL)
+    assert any(name.endswith(".Sums") for name in version.outside_types)
+    with pytest.raises(InvalidRequestError, match="Sums, which no server loads"):
+        EnvironmentRepository(db, tenant_id).promote(MODEL, version.version, PRODUCTION, actor="me")
     loaded = load_version(ArtifactStore(tmp_path), version.servable, own_types=own_types.known())
     frame = measures(20, seed=1).drop(columns=["outcome"])
     np.testing.assert_array_equal(loaded.predict_frame(frame), result["model"].predict(frame))

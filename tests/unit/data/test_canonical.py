@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ml_core.data.canonical import columns_from_frame, frame_from_columns
 from ml_core.data.kinds import infer_columns
 from ml_core.data.reading import read_table, rows_from_frame
-from ml_core.domain.columns import ColumnKind
+from ml_core.domain.columns import ColumnKind, DateOrder
 from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
 from ml_core.exceptions import DataProcessingError, SignatureMismatchError
 
@@ -64,6 +64,16 @@ COLUMNS = {
     ),
     "ISO strings": (ColumnKind.DATETIME, st.datetimes().map(datetime.isoformat) | NULL, "str"),
     "date strings": (ColumnKind.DATETIME, st.dates().map(lambda d: f"{d.day}.{d.month}.{d.year:04}"), "str"),
+    "ordered dates": (
+        ColumnKind.DATETIME,
+        st.dates().map(lambda d: f"{d.day:02}/{d.month}/{d.year:04}")
+        | st.datetimes().map(lambda t: f"{t.day}-{t.month:02}-{t.year:04} {t:%H:%M}")
+        | st.datetimes().map(lambda t: f"{t.day}/{t.month}/{t.year:04} {t.hour}:{t:%M:%S}")
+        | st.dates().map(str)
+        | st.sampled_from(["", "NA"])
+        | NULL,
+        "str",
+    ),
     "date objects": (ColumnKind.DATETIME, st.dates() | st.datetimes() | NULL, "object"),
 }
 
@@ -79,9 +89,15 @@ CELLS = {
     "number": st.one_of(
         int64s.map(str), st.floats(-1e9, 1e9).map(repr), st.sampled_from(["", "NA", "1e3", " 2 ", "-.5"])
     ),
-    "boolean": st.sampled_from(["true", "FALSE", "True", ""]),
+    "boolean": st.sampled_from(["true", "FALSE", "True", "", "NA"]),
     "datetime": st.sampled_from(["2026-01-31", "2026-02-01T08:00:00+02:00", "2026/03/01 7:30", "1.4.2026", "null"]),
     "category": st.sampled_from(["yes", "no", "007", "3.0", "N/A", " ", "ä"]),
+    "country": st.sampled_from(["NA", "DE", ""]),
+    "zip": st.sampled_from(["01234", "1234", "00123", ""]),
+    "phone": st.sampled_from(["+4930123456", "4930123456", "0301234567"]),
+    "word or number": st.sampled_from(["1", "2.50", "None"]),
+    "day first": st.sampled_from(["25/12/2026", "1/2/2026", "01/02/2026 8:30", "2026-01-31", "NA"]),
+    "month first": st.sampled_from(["12-25-2026", "1-2-2026 3:30 PM", "01-02-2026 08:30:15", ""]),
     "text": st.sampled_from(["my printer does not work", "where is my invoice, please?", "", "call me back \nsoon!"]),
 }
 
@@ -123,7 +139,8 @@ def test_a_frame_and_its_json_rows_agree(case, data):
     kind, values, dtype = COLUMNS[case]
     raw = data.draw(st.lists(values, min_size=1, max_size=8))
     series = pd.Series(raw, dtype=dtype) if dtype != "datetime64[us, America/Phoenix]" else _aware(raw)
-    column = InputColumn("c", kind, nullable=True)
+    order = DateOrder.DAY_FIRST if case == "ordered dates" else None
+    column = InputColumn("c", kind, nullable=True, date_order=order)
     signature = Signature((column,), Output(OutputKind.NUMBER))
     rows = json.loads(json.dumps([{"c": as_json(value)} for value in series.tolist()]))
     from_frame = columns_from_frame(series.to_frame("c"), [column])["c"]
@@ -160,11 +177,16 @@ def test_nanoseconds_are_cut_off_alike():
         (pd.Series(["1", "x", "1", "x"], dtype="category").iloc[[0, 1, 2]], ColumnKind.NUMBER),
         (pd.Series(["a", 5], dtype="object"), ColumnKind.TEXT),
         (pd.Series([1.5 + 0j, 2j]), ColumnKind.NUMBER),
+        (pd.Series(["25/12/2026", None]), ColumnKind.DATETIME),
+        (pd.Series(["25/12/2026", "2026-01-31", "12/25/2026"]), ColumnKind.DATETIME),
+        (pd.Series(["25/12/2026", "25/12/2026 25:00"]), ColumnKind.DATETIME),
+        (pd.Series(["25/12/2026", "٢٥/12/2026"]), ColumnKind.DATETIME),
     ],
 )
 def test_the_row_that_does_not_fit_is_named(series, kind):
     """With the same words as for a JSON row."""
-    column = InputColumn("c", kind, nullable=False)
+    order = DateOrder.DAY_FIRST if kind is ColumnKind.DATETIME else None
+    column = InputColumn("c", kind, nullable=False, date_order=order)
     with pytest.raises(SignatureMismatchError) as of_rows:
         column.read(series.tolist())
     with pytest.raises(SignatureMismatchError) as of_frame:

@@ -256,3 +256,14 @@ def test_it_is_a_step_of_a_pipeline(columns):
     target = ["x", "x", "y", "y", "y", "x"]
     assert clone(pipeline).fit(columns, target).predict(columns).shape == (6,)
     assert pipeline.fit(columns, target).predict_proba(take(columns, slice(0, 1))).shape == (1, 2)
+
+
+@pytest.mark.parametrize("scaling", ["standard", "minmax", "robust", "none"])
+def test_a_number_beyond_float32_is_the_end_of_its_range(scaling):
+    """Whether training or a request holds it: no feature is infinite for an estimator that computes in float32."""
+    fitted = TableEncoder([("x", "number")], scaling=scaling).fit({"x": np.array([1.0, 2.0, 3.0, 4.0])})
+    largest = float(np.finfo(np.float32).max)
+    assert fitted.transform({"x": np.array([1.7e308, -1.7e308])})[:, 0].tolist() == [largest, -largest]
+    values = {"x": np.array([1.7e308, -1.7e308, 1e300, 0.0])}
+    matrix = TableEncoder([("x", "number")], scaling=scaling).fit(values).transform(values)
+    assert np.isfinite(matrix.astype(np.float32)).all()

@@ -11,7 +11,7 @@ import pytest
 
 from ml_core.data.canonical import columns_from_frame
 from ml_core.data.kinds import infer_columns
-from ml_core.domain.columns import ColumnKind
+from ml_core.domain.columns import ColumnKind, DateOrder
 from ml_core.exceptions import DataProcessingError
 
 N = 100
@@ -75,7 +75,9 @@ def test_kinds_are_inferred_and_can_be_read(values, kind):
         (range(N), "ticket_id", "an identifier by its name"),
         (range(N), "Unnamed: 0", "an identifier by its name"),
         (range(N), "userId", "an identifier by its name"),
-        ([f"{i % 12 + 1}/{i % 28 + 1}/2026" for i in range(N)], "column", "ISO 8601"),
+        ([f"{i % 12 + 1}/{i % 9 + 1}/2026" for i in range(N)], "column", "with the day first or with the month first"),
+        (["25/12/2026", "12/25/2026"] * 50, "column", "'25/12/2026' gives the day first, '12/25/2026' the month"),
+        ([f"{i % 28 + 1}/12/26" for i in range(N)], "column", "ISO 8601"),
         ([f"Jan {i % 28 + 1}, 2026" for i in range(N)], "column", "ISO 8601"),
         ([f"{1950 + i}Q1" for i in range(N)], "column", "ISO 8601"),
         ([f"{1950 + i}-Jan" for i in range(N)], "column", "ISO 8601"),
@@ -110,7 +112,7 @@ def test_a_constant_with_missing_values_is_used():
     assert found.reason == "category: 1 distinct value, 50 missing"
 
 
-@pytest.mark.parametrize("blank", ["", "   ", "NA", None, float("nan"), pd.NA])
+@pytest.mark.parametrize("blank", ["", "   ", None, float("nan"), pd.NA])
 def test_blank_strings_are_missing(blank):
     """In whatever form they come."""
     found = infer(pd.Series(["a", "b", blank, "a"] * 25, dtype=object))
@@ -123,10 +125,103 @@ def test_categories_are_listed_most_frequent_first():
     assert infer(["b", "c", "c", "a"] * 25).categories == ("c", "a", "b")
 
 
-def test_codes_of_digits_are_no_mixture():
-    """Postal codes, some with a leading zero, are codes that repeat."""
-    found = infer([f"{n:05d}" for n in range(9990, 10015)] * 4)
-    assert (found.kind, found.used) == (ColumnKind.CATEGORY, True)
+@pytest.mark.parametrize("dtype", ["str", "object", "category"])
+def test_words_for_missing_are_values_of_a_category(dtype):
+    """NA is Namibia's code."""
+    found = infer(pd.Series(["DE", "NA", "NA", "FR", ""] * 20, dtype=dtype))
+    assert (found.kind, found.nullable, found.categories) == (ColumnKind.CATEGORY, True, ("NA", "DE", "FR"))
+    assert found.reason.endswith("distinct values, 20 missing")
+
+
+def test_a_word_for_missing_beside_one_value_tells_two_classes():
+    """Nothing is missing in such a column."""
+    found = infer(["paid", "None"] * 50)
+    assert (found.nullable, found.categories) == (False, ("None", "paid"))
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([f"{i}.5" for i in range(90)] + ["NA"] * 10, "number"),
+        (["2026-01-31", "2026-02-01", "null", "2026-03-01"] * 25, "datetime"),
+    ],
+)
+def test_words_for_missing_are_missing_among_numbers_and_datetimes(values, kind):
+    """They say that there is no value."""
+    found = infer(values)
+    assert (found.kind, found.nullable) == (ColumnKind(kind), True)
+
+
+def test_words_for_missing_are_values_where_a_category_is_told():
+    """As where it is inferred."""
+    found = infer(["1", "2", "None"] * 40, kinds={"column": ColumnKind.CATEGORY})
+    assert (found.nullable, found.categories) == (False, ("1", "2", "None"))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [f"{n:05d}" for n in range(9990, 10015)] * 4,
+        pd.Series([*(f"{n:05d}" for n in range(9990, 10000)), *range(10000, 10015)] * 4, dtype=object),
+        [*(f"{n:05d}" for n in range(9980, 10004)), "K1A 0B1"] * 4,
+    ],
+)
+def test_codes_with_leading_zeros_are_categories(values):
+    """Postal codes: as strings, as a spreadsheet's strings and numbers, with a foreign one among them."""
+    found = infer(values)
+    assert found.kind is ColumnKind.CATEGORY
+    assert found.reason.startswith("category: 25 codes with leading zeros, such as '09")
+    assert found.reason.endswith("if they are quantities, name the column's kind: number")
+
+
+def test_zero_padded_numbers_are_numbers_where_told():
+    """As the reason of the category says."""
+    found = infer(["007", "008", "1250"] * 40, kinds={"column": ColumnKind.NUMBER})
+    frame = pd.DataFrame({"column": ["007", "1250"]})
+    assert columns_from_frame(frame, [found.to_input()])["column"].tolist() == [7.0, 1250.0]
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ([f"{n:06d}" for n in range(N)], "an identifier: 100 different codes with leading zeros in 100 rows"),
+        ([f"+4930{n:06d}" for n in range(N)], "an identifier: 100 different codes that begin with a plus sign"),
+    ],
+)
+def test_codes_that_all_differ_are_identifiers(values, reason):
+    """Member and phone numbers."""
+    found = infer(values)
+    assert not found.used
+    assert reason in found.reason
+
+
+@pytest.mark.parametrize(
+    ("values", "order"),
+    [
+        ([f"{i % 28 + 1}/{i % 12 + 1}/2026" for i in range(N)], DateOrder.DAY_FIRST),
+        ([f"{i % 12 + 1}-{i % 28 + 1}-2026 8:30" for i in range(N)], DateOrder.MONTH_FIRST),
+        ([f"{i % 12 + 1}/{i % 28 + 1}/2026 3:30 PM" for i in range(N)], DateOrder.MONTH_FIRST),
+        (["1/2/2026", "2026-01-31", "NA", "31/01/2026"] * 25, DateOrder.DAY_FIRST),
+        (["2026-01-31", "2026-02-01"] * 50, None),
+    ],
+)
+def test_the_order_of_day_and_month_is_that_of_the_whole_column(values, order):
+    """One date that can be read in one way tells it; ISO 8601 needs none."""
+    found = infer(values)
+    assert (found.kind, found.date_order, found.to_input().date_order) == (ColumnKind.DATETIME, order, order)
+
+
+def test_the_order_of_told_datetimes_is_found_too():
+    """Although the kind is known."""
+    found = infer(["1/2/2026", "31/1/2026"] * 50, kinds={"column": ColumnKind.DATETIME})
+    assert found.date_order is DateOrder.DAY_FIRST
+
+
+def test_a_told_kind_does_not_tell_the_order_of_day_and_month():
+    """The error says what does."""
+    with pytest.raises(DataProcessingError, match="its kind does not tell their order") as caught:
+        infer(["1/2/2026", "2/2/2026"] * 50, kinds={"column": ColumnKind.DATETIME})
+    assert "ISO 8601" in (caught.value.remedy or "")
 
 
 def test_a_kind_that_is_told_is_used():
@@ -144,6 +239,7 @@ def test_a_kind_that_is_told_is_used():
         ([*map(str, range(98)), "a lot", "?"], "mixes 98 numbers and 2 other texts; row 98 is 'a lot'"),
         ([1.0, float("inf")] * 50, "has 50 infinite values, the first in row 1"),
         ([*pd.date_range("2026-01-01", periods=N - 1).strftime("%Y-%m-%d"), "soon"], "row 99 is 'soon'"),
+        ([*pd.date_range("2026-01-01", periods=N - 1).strftime("%d/%m/%Y"), "31/02/2026"], "row 99 is '31/02/2026'"),
         ([timedelta(1)] * N, "holds durations"),
         ([1j, 2j] * 50, "holds complex numbers"),
         (pd.Series([[1], [2]] * 50, dtype=object), "holds values of type list"),

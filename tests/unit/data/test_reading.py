@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ml_core.data.kinds import infer_columns
 from ml_core.data.reading import guess_delimiter, read_table, rows_from_frame
 from ml_core.exceptions import DataProcessingError
 
@@ -128,6 +129,63 @@ def test_a_file_that_may_not_be_read(write):
     path.chmod(0)
     with pytest.raises(DataProcessingError, match="Check its permissions"):
         read_table(path)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["01234", "94110", "00501"],
+        ["000", "001", "002"],
+        ["01.20", "10.11", "35.30"],
+        ["+4930123456", "+4930123457", "+15551234567"],
+        ["01234", "NA", "94110"],
+    ],
+)
+def test_codes_stay_strings(write, cells):
+    """With their leading zeros and plus signs, far into the file too."""
+    lines = [f"{cell},{i}" for i, cell in enumerate([*["1"] * 200_000, *cells])]
+    frame = read_table(write("t.csv", "\n".join(["code,n", *lines])))
+    assert frame["code"].tolist()[-len(cells) :] == cells
+    assert frame["n"].dtype == "int64"
+
+
+@pytest.mark.parametrize(
+    ("cells", "numbers"),
+    [
+        (["0.5", "0", "10"], [0.5, 0.0, 10.0]),
+        (["+1.5", "+3", "-07"], [1.5, 3.0, -7.0]),
+        (["1", "NA", "2e3", ""], [1.0, np.nan, 2000.0, np.nan]),
+        (["None", " ", "0.5"], [np.nan, np.nan, 0.5]),
+    ],
+)
+def test_numbers_stay_numbers(write, cells, numbers):
+    """Zeros before a point, signs, and words for missing among them."""
+    frame = read_table(write("t.csv", "\n".join(["n,i", *(f"{cell},1" for cell in cells)])))
+    assert frame["n"].dtype.kind in "if"
+    np.testing.assert_array_equal(frame["n"].to_numpy(), numbers)
+
+
+def test_words_for_missing_stay_among_words(write):
+    """Namibia's code, and a class called None; an empty cell is missing."""
+    frame = read_table(write("t.csv", "country,class\nNA,None\nDE,some\n,null\n"))
+    assert frame.astype(object).where(frame.notna(), None).to_dict("list") == {
+        "country": ["NA", "DE", None],
+        "class": ["None", "some", "null"],
+    }
+
+
+def test_words_for_missing_are_missing_among_booleans(write):
+    """The others are booleans, not their texts."""
+    frame = read_table(write("t.csv", "paid,n\ntrue,1\nNA,2\nFalse,3\n"))
+    assert frame["paid"].astype(object).where(frame["paid"].notna(), None).tolist() == [True, None, False]
+
+
+def test_a_decimal_comma_is_told_of(write):
+    """Requests are JSON, where a number has a point."""
+    rows = "".join(f"{i},5;{i};{'NA' if i % 5 == 0 else f'{i},25'}\n" for i in range(1, 50))
+    columns = infer_columns(read_table(write("t.csv", f"price;count;weight\n{rows}")))
+    told = {column.name: column.reason.endswith("decimal comma read; send 180.5 in requests") for column in columns}
+    assert told == {"price": True, "count": False, "weight": True}
 
 
 def test_rows_of_a_frame_are_json():

@@ -110,3 +110,14 @@ def test_small_tables_have_a_row_in_each_part(n_rows):
     """Whatever rounding does to the sizes."""
     split = split_rows((["a", "b", "c"] * 10)[:n_rows])
     assert all(len(part) for part in parts(split))
+
+
+def test_classes_of_mixed_types_are_stratified():
+    """Each of them is in every part in its share."""
+    target = np.array(["a", 1, True, "a", 1] * 20, dtype=object)
+    for part in parts(split_rows(target)):
+        assert sorted(Counter(map(str, target[part])).values()) == [
+            len(part) // 5,
+            2 * len(part) // 5,
+            2 * len(part) // 5,
+        ]

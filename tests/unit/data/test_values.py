@@ -8,17 +8,18 @@ import pandas as pd
 import pytest
 from pandas._libs.parsers import STR_NA_VALUES
 
-from ml_core.domain.columns import ColumnKind
+from ml_core.domain.columns import ColumnKind, DateOrder
 from ml_core.domain.signature import InputColumn
 from ml_core.domain.values import (
     MISSING_STRINGS,
     DoesNotFitError,
+    is_blank,
     is_missing,
     read_boolean,
     read_category,
     read_datetime,
     read_number,
-    says_nothing,
+    says_missing,
 )
 from ml_core.exceptions import SignatureMismatchError
 
@@ -30,16 +31,24 @@ def test_missing_strings_are_those_of_pandas():
     assert MISSING_STRINGS == STR_NA_VALUES
 
 
-@pytest.mark.parametrize("text", ["", "   ", "\t\n", "NA", "null", " " * 200])
-def test_blank_and_missing_strings_say_nothing(text):
-    """Blank strings of any length, and the words for missing."""
-    assert says_nothing(text)
+@pytest.mark.parametrize("text", ["", "   ", "\t\n", " " * 200])
+def test_blank_strings_are_missing_in_every_kind(text):
+    """Of any length."""
+    assert is_blank(text)
+    assert says_missing(text)
+
+
+@pytest.mark.parametrize("text", ["NA", "null", "None"])
+def test_words_for_missing_are_no_blanks(text):
+    """They are missing in numbers, booleans and datetimes only."""
+    assert says_missing(text)
+    assert not is_blank(text)
 
 
 @pytest.mark.parametrize("text", ["0", "none of it", "na na", "x" * 200])
 def test_other_strings_say_something(text):
     """Words that contain a word for missing are kept."""
-    assert not says_nothing(text)
+    assert not says_missing(text)
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), np.nan, pd.NaT, pd.NA, np.datetime64("NaT", "s")])
@@ -134,9 +143,54 @@ def test_containers_and_bytes_are_no_categories(value):
 
 
 @pytest.mark.parametrize("kind", [ColumnKind.CATEGORY, ColumnKind.TEXT])
-def test_a_string_that_says_nothing_is_scored_though_not_nullable(kind):
+def test_a_blank_string_is_scored_though_not_nullable(kind):
     """It was sent, as an unseen category is; a null was not."""
-    assert InputColumn("c", kind, nullable=False).read(["NA"]).tolist() == [None]
+    assert InputColumn("c", kind, nullable=False).read([" "]).tolist() == [None]
+
+
+@pytest.mark.parametrize("kind", [ColumnKind.CATEGORY, ColumnKind.TEXT])
+def test_words_for_missing_are_values_of_categories_and_texts(kind):
+    """Namibia's code, and an answer called None."""
+    assert InputColumn("c", kind, nullable=True).read(["NA", "None"]).tolist() == ["NA", "None"]
+
+
+@pytest.mark.parametrize("kind", [ColumnKind.NUMBER, ColumnKind.BOOLEAN, ColumnKind.DATETIME])
+def test_words_for_missing_are_missing_elsewhere(kind):
+    """As empty cells are."""
+    assert np.isnan(InputColumn("c", kind, nullable=True).read(["NA", "null", ""])).all()
+
+
+@pytest.mark.parametrize(
+    ("order", "text"),
+    [
+        (DateOrder.DAY_FIRST, "2/1/2026"),
+        (DateOrder.MONTH_FIRST, "01-02-2026"),
+        (DateOrder.DAY_FIRST, " 02/01/2026 0:00 "),
+        (DateOrder.MONTH_FIRST, "1/2/2026 12:00 AM"),
+        (DateOrder.MONTH_FIRST, "2026-01-02T01:00:00+01:00"),
+        (DateOrder.MONTH_FIRST, "2.1.2026"),
+    ],
+)
+def test_a_date_is_read_by_the_order_of_its_column(order, text):
+    """With or without a time; forms that need no order are read as ever."""
+    assert read_datetime(text, order) == NEW_YEAR + 86_400
+
+
+@pytest.mark.parametrize(
+    ("text", "hour"), [("1/2/2026 3:30 pm", 15), ("1/2/2026 12:30 PM", 12), ("1/2/2026 9:30 AM", 9)]
+)
+def test_times_of_half_days_are_read(text, hour):
+    """As spreadsheets of the United States write them."""
+    assert read_datetime(text, DateOrder.MONTH_FIRST) == NEW_YEAR + 86_400 + hour * 3600 + 1800
+
+
+@pytest.mark.parametrize("text", ["12/25/2026", "25/12/26", "25/12-2026", "25/12/2026 13:00 PM", "25/12/2026 25:00"])
+def test_a_date_against_the_order_is_refused(text):
+    """The error says how the column is read."""
+    column = InputColumn("when", ColumnKind.DATETIME, nullable=False, date_order=DateOrder.DAY_FIRST)
+    with pytest.raises(SignatureMismatchError, match=r"Row 1: column 'when' is .*the day first") as caught:
+        column.read(["25/12/2026", text])
+    assert caught.value.column == "when"
 
 
 @pytest.mark.parametrize("kind", list(ColumnKind))

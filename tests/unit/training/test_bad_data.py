@@ -12,6 +12,8 @@ from ml_core.training.targets import infer_model_type
 from support.tables import measures, split_target
 
 X, Y = split_target(measures(), "outcome")
+# A lone surrogate, which pandas keeps in columns of Python objects only.
+OBJECTS = pd.Series(["a", "b\ud800"] * 100, dtype=object)
 
 
 def with_column(**columns):
@@ -41,6 +43,7 @@ def labels(**counts):
         ((X, [True] * 100 + ["no"] * 100), None, "mixes types", None),
         ((X, X["m0"]), "classification", "fractions", "m0"),
         ((X, Y), "regression", "'.*', which is not a number", "outcome"),
+        ((X, ["1"] * 199 + ["one"]), "regression", "'one', which is not a number", None),
         ((X, [5] * 200), "regression", "is 5 in every row", None),
         ((X, [np.inf, *range(199)]), "regression", "infinity", None),
         ((X, pd.date_range("2026-01-01", periods=200)), None, "Timestamp", None),
@@ -48,6 +51,12 @@ def labels(**counts):
         ((X, None), "classification", "no target", None),
         ((X, np.zeros((200, 2))), None, r"shape \(200, 2\)", None),
         ((with_column(mixed=[*range(150), *(f"about {i}" for i in range(50))]), Y), None, "mixed", "mixed"),
+        ((with_column(code=["a", "b\0"] * 100), Y), None, r"'code'.*'b\\x00', with a NUL", "code"),
+        ((with_column(code=OBJECTS), Y), None, r"'code'.*'b\\ud800', with a NUL", "code"),
+        ((with_column(note=pd.Categorical([f"one two three four {i}\0" for i in range(200)])), Y), None, "NUL", "note"),
+        ((with_column(**{"m\0": range(200)}), Y), None, "is called", r"m\x00"),
+        ((X, pd.Series(["a", "b\0"] * 100, name="label")), None, "'label' holds.*NUL", "label"),
+        ((X[[]], Y), None, "training data has no column besides the target", None),
         (X, None, "not a pair", None),
         ((pd.DataFrame({"same": ["a"] * 200}), Y), None, "No column can be used", None),
         ((3.5, Y), None, "not a table", None),
@@ -70,6 +79,7 @@ def test_data_that_can_not_train_is_refused(data, model_type, message, column):
         ((X.head(5), Y.head(4)), "5 rows but 4"),
         ((X.head(5), [1, 2, 3, 4, 5]), "str.* in the training data and int64"),
         ((X.head(5).assign(m0="text"), Y.head(5)), "column 'm0'"),
+        ((X.head(5).assign(note="\0"), Y.head(5)), "'note' of the validation data"),
     ],
 )
 def test_validation_data_is_checked_too(validation, message):

@@ -161,6 +161,50 @@ def test_rows_without_a_target_are_left_out():
     assert {type(label) for label in fitted.signature.output.classes} == {int}
 
 
+def test_a_blank_target_is_no_target_and_a_word_is_a_class():
+    """``None`` may be an answer; an empty cell is none."""
+    X, y = measures_with(("None", "some"))
+    y[:10] = [""] * 5 + ["  "] * 5
+    fitted = fit((X, y))
+    assert fitted.signature.output.classes == ("None", "some")
+    assert "10 of 200 training rows have no target and were left out." in fitted.notes
+
+
+def test_zero_padded_targets_are_classes():
+    """Answered as they are written."""
+    fitted = fit(measures_with(("001", "002")))
+    assert (fitted.model_type, fitted.signature.output.classes) == ("classification", ("001", "002"))
+
+
+def test_zero_padded_targets_are_numbers_where_a_regression_is_asked_for():
+    """A file keeps the zeros; the model type says that they mean nothing."""
+    X, _ = split_target(measures(), "outcome")
+    fitted = fit((X, [f"{i:04}" for i in range(len(X))]), "regression")
+    assert fitted.signature.output.kind is OutputKind.NUMBER
+
+
+@pytest.mark.parametrize("processor", [None, DataProcessor(), "own"])
+def test_the_order_of_dates_is_known_to_the_whole_pipeline(processor):
+    """Raw frames and rows are read alike, with a processor of the caller's own too."""
+    X, y = split_target(measures(), "outcome")
+    days = pd.date_range("2026-01-01", periods=len(X)).strftime("%d/%m/%Y")
+    X = X.assign(when=days)
+    fitted = fit((X, y), processor=_Summing() if processor == "own" else processor)
+    rows = X.head(40).to_dict("records")
+    answers = fitted.pipeline.predict(fitted.signature.columns_from_rows(rows))
+    assert fitted.pipeline.predict(X.head(40)).tolist() == answers.tolist()
+    assert "when time" in fitted.pipeline.named_steps["encode"].get_feature_names_out()
+
+
+def test_words_for_missing_in_given_validation_rows_are_missing():
+    """Where the column is a number."""
+    X, y = split_target(measures(), "outcome")
+    held = X.head(20).astype({"m3": object})
+    held.loc[0, "m3"] = "NA"
+    fitted = fit((X, y), validation=(held, y.head(20)))
+    assert {column.name for column in fitted.signature.inputs if column.nullable} == {"m3"}
+
+
 def test_the_result_is_json_safe():
     """Signature, self-test, metrics and baseline go into the registry as JSON."""
     fitted = fit(split_target(tickets(120), "category"))

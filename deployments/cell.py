@@ -13,7 +13,7 @@ from ray import serve
 from ray.serve.config import BackpressureConfig
 from starlette.types import ASGIApp
 
-from ml_core.inference.edge.app import MAX_IN_FLIGHT, build_app
+from ml_core.inference.edge.app import MAX_IN_FLIGHT, MAX_READING, build_app
 from ml_core.inference.process import tune_process
 from ml_core.inference.replica import Replica
 from ml_core.settings import Settings
@@ -46,8 +46,8 @@ class Cell:
 
 app = serve.deployment(
     name="Cell",
-    # Above the edge's own bound, which answers in the platform's shape; these two are the backstop behind it.
-    max_ongoing_requests=2 * MAX_IN_FLIGHT,
+    # Above the edge's own bounds, which answer in the platform's shape; these two are the backstop behind them.
+    max_ongoing_requests=2 * (MAX_IN_FLIGHT + MAX_READING),
     max_queued_requests=2 * MAX_IN_FLIGHT,
     backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
     # Written on the event loop in bursts of 1,000 records: 17 ms, three times a second under load.

@@ -60,7 +60,8 @@ class MLSystem:
         self.predictor = Predictor(self.models, cache, self.tenant_id)
         self._versions = VersionRepository(db, self.tenant_id)
         self._environments = EnvironmentRepository(db, self.tenant_id)
-        self._table = ModelTable(self._load, max_memory_bytes=max_memory_mb * _MIB)
+        self._max_memory_bytes = max_memory_mb * _MIB
+        self._table = self._empty_table()
 
     def __enter__(self) -> Self:
         return self
@@ -69,8 +70,9 @@ class MLSystem:
         self.close()
 
     def close(self) -> None:
-        """Forget the loaded models and end the threads that loaded them. The database connection stays open."""
+        """Free the loaded models; one that is asked for again is loaded again. The database connection stays open."""
         self._table.close()
+        self._table = self._empty_table()
 
     def train_model(
         self,
@@ -241,6 +243,9 @@ class MLSystem:
         else:
             chosen = self._environments.resolve(model)
         return self._versions.servable(model, chosen)
+
+    def _empty_table(self) -> ModelTable:
+        return ModelTable(self._load, max_memory_bytes=self._max_memory_bytes)
 
     def _load(self, version: ServableVersion) -> LoadedModel:
         # Types of the caller's own load here if this very process trained with them; a server refuses them.

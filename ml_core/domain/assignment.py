@@ -46,6 +46,7 @@ class AssignmentDelta:
         tenants: Tenants that exist; True, or False once deleted.
         rollouts: Pointer → what it serves now; None once withdrawn.
         keys: Key id → record; revoked keys are None.
+        unreadable: Pointers that exist but whose rows can't be read: what they served serves on.
     """
 
     generation: int
@@ -53,6 +54,7 @@ class AssignmentDelta:
     tenants: Mapping[TenantId, bool]
     rollouts: Mapping[PointerRef, Rollout | None]
     keys: Mapping[str, KeyRecord | None]
+    unreadable: frozenset[PointerRef] = frozenset()
 
     @property
     def is_empty(self) -> bool:

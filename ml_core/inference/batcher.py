@@ -11,6 +11,9 @@ under 50 µs         in the request itself: gathering would cost more than it sa
 under 2 ms          on the event loop, at the end of its turn
 longer, or unknown  on a thread; the next batch gathers meanwhile
 ==================  ===========================================================================
+
+A cost is known by the number of rows, which says nothing of how long their strings are. So rows with strings of a large
+request go to a thread whatever was learned, and nothing is learned from them.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -39,6 +43,9 @@ AT_ONCE_BELOW_S = 50e-6
 """A call shorter than this runs in the request: creating and waking a future takes about 10 µs."""
 ON_LOOP_BELOW_S = 2e-3
 """A call longer than this would hold up the other requests of the event loop."""
+STRINGS_ON_LOOP_BYTES = 16_384
+"""Requests of one call that are larger together go to a thread if the model reads strings. It bounds the characters:
+splitting and hashing 1,000 of them takes about 60 µs."""
 
 
 class Answer(NamedTuple):
@@ -52,6 +59,7 @@ class Answer(NamedTuple):
 class _Item:
     columns: Columns
     rows: int
+    size: int
     proba: bool
     deadline: float
     future: asyncio.Future[Answer]
@@ -73,16 +81,20 @@ class Batcher:
         self._max_queued_rows = max_queued_rows
         self._max_batch_rows = max_batch_rows
         self._cost = CostModel()
+        inputs = model.version.signature.inputs
+        reads_strings = any(not column.kind.is_numeric for column in inputs)
+        self._max_size_on_loop = STRINGS_ON_LOOP_BYTES if reads_strings else sys.maxsize
         self._queue: deque[_Item] = deque()
         self._queued_rows = 0
         self._is_busy = False  # a batch runs or is about to
 
-    async def predict(self, columns: Columns, rows: int, *, proba: bool, deadline: float) -> Answer:
+    async def predict(self, columns: Columns, rows: int, *, size: int, proba: bool, deadline: float) -> Answer:
         """Answer one request.
 
         Args:
             columns: As the model's signature made them.
             rows: Their number, at least 1.
+            size: Bytes of the request they came in, at least the number of characters of their strings.
             proba: Whether probabilities are wanted.
             deadline: On the event loop's clock, seconds. The caller bounds its own wait by it as well; a caller that
                 was cancelled costs no call.
@@ -92,12 +104,12 @@ class Batcher:
             DeadlineExceededError: The request waited until its deadline.
             PredictionError: The model can't answer these rows.
         """
-        if not self._is_busy and self._cost.estimate(rows) < AT_ONCE_BELOW_S:
-            return self._call([columns], rows, proba=proba)
+        if not self._is_busy and size <= self._max_size_on_loop and self._cost.estimate(rows) < AT_ONCE_BELOW_S:
+            return self._call([columns], rows, size, proba=proba)
         if self._queue and self._queued_rows + rows > self._max_queued_rows:
             raise self._queue_full(rows)
         loop = asyncio.get_running_loop()
-        item = _Item(columns, rows, proba, deadline, loop.create_future())
+        item = _Item(columns, rows, size, proba, deadline, loop.create_future())
         self._queue.append(item)
         self._queued_rows += rows
         if not self._is_busy:
@@ -106,14 +118,14 @@ class Batcher:
         return await item.future
 
     def _run_next(self, loop: asyncio.AbstractEventLoop) -> None:
-        batch = self._gather(loop.time())
+        batch, rows, size = self._gather(loop.time())
         if not batch:
             self._is_busy = False
-        elif self._cost.estimate(sum(item.rows for item in batch)) < ON_LOOP_BELOW_S:
-            _deliver(batch, self._answer(batch))
+        elif size <= self._max_size_on_loop and self._cost.estimate(rows) < ON_LOOP_BELOW_S:
+            _deliver(batch, self._answer(batch, rows, size))
             self._continue(loop)
         else:
-            running = loop.run_in_executor(self._executor, self._answer, batch)
+            running = loop.run_in_executor(self._executor, self._answer, batch, rows, size)
             running.add_done_callback(lambda done: self._finish(batch, done, loop))
 
     def _finish(
@@ -135,10 +147,10 @@ class Batcher:
         else:
             self._is_busy = False
 
-    def _gather(self, now: float) -> list[_Item]:
-        """Take the next batch from the queue; drops who has left and refuses who is late."""
+    def _gather(self, now: float) -> tuple[list[_Item], int, int]:
+        """The next batch, its rows and its size; drops who has left the queue and refuses who is late."""
         batch: list[_Item] = []
-        rows = 0
+        rows = size = 0
         while self._queue:
             item = self._queue[0]
             if batch and rows + item.rows > self._max_batch_rows:
@@ -152,20 +164,20 @@ class Batcher:
                 continue
             batch.append(item)
             rows += item.rows
-        return batch
+            size += item.size
+        return batch, rows, size
 
-    def _answer(self, batch: Sequence[_Item]) -> list[Answer | PredictionError]:
+    def _answer(self, batch: Sequence[_Item], rows: int, size: int) -> list[Answer | PredictionError]:
         """One answer or error per item; an item that the model can't answer does not harm the others."""
-        rows = sum(item.rows for item in batch)
         try:
-            answer = self._call([item.columns for item in batch], rows, proba=any(item.proba for item in batch))
+            answer = self._call([item.columns for item in batch], rows, size, proba=any(item.proba for item in batch))
         except PredictionError as error:
             if len(batch) == 1:
                 return [error]
-            return [outcome for item in batch for outcome in self._answer([item])]
+            return [outcome for item in batch for outcome in self._answer([item], item.rows, item.size)]
         return _split(batch, answer)
 
-    def _call(self, tables: Sequence[Columns], rows: int, *, proba: bool) -> Answer:
+    def _call(self, tables: Sequence[Columns], rows: int, size: int, *, proba: bool) -> Answer:
         started = time.thread_time()
         try:
             columns = concatenate(tables)
@@ -179,7 +191,8 @@ class Batcher:
             logger.exception("%s failed unexpectedly.", ref)
             raise PredictionError.wrap(error, f"{ref} could not predict", **self._names()) from error
         finally:
-            self._cost.observe(rows, time.thread_time() - started)
+            if size <= self._max_size_on_loop:
+                self._cost.observe(rows, time.thread_time() - started)
 
     def _queue_full(self, rows: int) -> QueueFullError:
         drained_s = self._cost.estimate(self._max_batch_rows) * self._queued_rows / self._max_batch_rows

@@ -23,6 +23,8 @@ BACKOFF_FIRST_S = 0.25
 """Pause after the first failed look at the registry; it doubles with each further failure."""
 BACKOFF_MAX_S = 10.0
 """Longest pause: a registry that is back is noticed within this time."""
+STALE_AFTER_POLLS = 10
+"""Polls without a look that ended, after which the registry counts as out of reach: it hangs rather than fails."""
 
 
 class AssignmentSource(Protocol):
@@ -150,16 +152,25 @@ class AssignmentFollower:
 
     @property
     def is_current(self) -> bool:
-        """Whether the last look at the registry succeeded."""
-        return self._error is None and self._seen_at is not None
+        """Whether the last look at the registry succeeded, and not long ago."""
+        return self._trouble(self._clock()) is None
+
+    def _trouble(self, now: float) -> str | None:
+        """Why what is served may be out of date, in one word."""
+        if self._error is not None:
+            return self._error
+        if self._seen_at is None:
+            return "not_read_yet"
+        return "no_answer" if now - self._seen_at > STALE_AFTER_POLLS * self._poll_interval_s else None
 
     def describe(self) -> dict[str, Any]:
         """How current the replica is, for health."""
-        seen_at = self._seen_at
+        seen_at, now = self._seen_at, self._clock()
+        trouble = self._trouble(now)
         return {
-            "reachable": self.is_current,
-            "last_seen_s": None if seen_at is None else round(self._clock() - seen_at, 3),
-            "error": self._error,
+            "reachable": trouble is None,
+            "last_seen_s": None if seen_at is None else round(now - seen_at, 3),
+            "error": trouble,
         }
 
     def _follow(self) -> None:
@@ -189,7 +200,7 @@ class AssignmentFollower:
         for tenant, exists in delta.tenants.items():
             if not exists:
                 self._table.drop_tenant(tenant)
-        self._table.apply(delta.rollouts, is_snapshot=delta.is_snapshot)
+        self._table.apply(delta.rollouts, is_snapshot=delta.is_snapshot, keep=delta.unreadable)
         self._assignment.apply(delta)
         logger.info("Applied the assignment: %s.", delta.describe())
 

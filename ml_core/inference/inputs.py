@@ -60,7 +60,8 @@ def as_row(item: Any, signature: Signature, index: int) -> Row:
         SignatureMismatchError: It is a list of too few or too many values.
     """
     if isinstance(item, Mapping):
-        return item
+        # A frame's columns may be numbers; the signature knows them by their text.
+        return item if all(type(name) is str for name in item) else {str(name): value for name, value in item.items()}
     if isinstance(item, pd.Series):
         return {str(name): value for name, value in item.items()}
     if isinstance(item, pd.DataFrame) and len(item) == 1:

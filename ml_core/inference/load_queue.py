@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import heapq
+import inspect
 import itertools
 import threading
+import weakref
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Generic, TypeVar
@@ -16,6 +18,10 @@ from ml_core.inference.pointers import version_key
 from ml_core.inference.residents import VersionKey
 
 T = TypeVar("T")
+Run = Callable[[ServableVersion, "LoadPriority"], T]
+
+IDLE_S = 5.0
+"""A load thread that has had nothing to do for so long ends; starting another costs a thousandth of a load."""
 
 
 class LoadPriority(IntEnum):
@@ -38,18 +44,23 @@ class _Job(Generic[T]):
 
 
 class LoadQueue(Generic[T]):
-    """Runs loads on daemon threads, which start with the first load.
+    """Runs loads on daemon threads, which start with a load and end when there has been none for a while.
+
+    The queue does not keep the object alive whose method it calls: one that is dropped without ``close`` is collected,
+    and what it still had queued is cancelled.
 
     Args:
         run: Loads a version; called with the most urgent priority that was asked for. What it raises reaches everybody
             who waits for that load.
         threads: Loads at the same time.
+        idle_s: Seconds without a load after which a thread ends.
     """
 
-    def __init__(self, run: Callable[[ServableVersion, LoadPriority], T], *, threads: int) -> None:
-        self._run = run
+    def __init__(self, run: Run[T], *, threads: int, idle_s: float = IDLE_S) -> None:
+        self._run: Callable[[], Run[T] | None] = weakref.WeakMethod(run) if inspect.ismethod(run) else lambda: run
         self._max_threads = threads
-        self._threads: list[threading.Thread] = []
+        self._idle_s = idle_s
+        self._threads: set[threading.Thread] = set()
         self._changed = threading.Condition()
         self._heap: list[tuple[int, int, _Job[T]]] = []
         self._order = itertools.count()
@@ -86,7 +97,7 @@ class LoadQueue(Generic[T]):
         heapq.heappush(self._heap, (job.priority, next(self._order), job))
         if len(self._threads) < min(self._max_threads, len(self._jobs)):
             thread = threading.Thread(target=self._work, name=f"mlcore-load-{len(self._threads)}", daemon=True)
-            self._threads.append(thread)
+            self._threads.add(thread)
             thread.start()
         self._changed.notify_all()
 
@@ -108,21 +119,38 @@ class LoadQueue(Generic[T]):
             self._changed.notify_all()
 
     def _work(self) -> None:
-        while (job := self._next()) is not None:
-            try:
-                result = self._run(job.version, job.priority)
-            except BaseException as error:  # noqa: BLE001 - whoever waits for the load gets it
-                self._finish(job)
-                job.future.set_exception(error)
-            else:
-                self._finish(job)
-                job.future.set_result(result)
+        while self._work_once():
+            pass
+
+    def _work_once(self) -> bool:
+        """Wait for a load and do it; False when the thread has to end.
+
+        A function of its own, so that a thread that waits holds neither the last model nor what loaded it.
+        """
+        job = self._next()
+        if job is None:
+            return False
+        run = self._run()
+        if run is None:
+            self._finish(job)
+            job.future.set_exception(CancelledError())
+            return True
+        try:
+            result = run(job.version, job.priority)
+        except BaseException as error:  # noqa: BLE001 - whoever waits for the load gets it
+            self._finish(job)
+            job.future.set_exception(error)
+        else:
+            self._finish(job)
+            job.future.set_result(result)
+        return True
 
     def _next(self) -> _Job[T] | None:
         with self._changed:
             while True:
-                self._changed.wait_for(lambda: self._heap or self._closed)
-                if self._closed:
+                self._changed.wait_for(lambda: self._heap or self._closed, self._idle_s)
+                if self._closed or not self._heap:
+                    self._threads.discard(threading.current_thread())
                     return None
                 job = heapq.heappop(self._heap)[2]
                 if not job.started:

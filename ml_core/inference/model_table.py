@@ -8,7 +8,7 @@ Memory is bounded by the measured bytes of the models. Above the bound the least
 pointer names, then those that one names, which are loaded again when they are asked for. One that is in use stays.
 
 The table is thread-safe and synchronous. A library call waits in ``using``; a replica's event loop takes ``acquire``
-and ``request_load``, which never wait.
+and ``request_load``, which never wait. A table that is dropped is collected with its models, closed or not.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import DeadlineExceededError, MLFrameworkError, ModelLoadError, ModelNotFoundError
 from ml_core.ids import VersionRef
 from ml_core.inference.failures import Failure, Failures
-from ml_core.inference.load_queue import LoadPriority, LoadQueue
+from ml_core.inference.load_queue import IDLE_S, LoadPriority, LoadQueue
 from ml_core.inference.pointers import Pointer, PointerKey, Pointers, pointer_key, version_key
 from ml_core.inference.residents import Resident, Residents, VersionKey
 from ml_core.models.loading import LoadedModel
@@ -42,6 +42,7 @@ class ModelTable:
         max_memory_bytes: Bound on the sum of ``LoadedModel.memory_bytes``. It is exceeded only while models that are
             in use leave no choice.
         load_threads: Versions loaded at the same time.
+        idle_s: Seconds without a load after which a load thread ends.
         clock: Seconds, monotonic.
     """
 
@@ -51,6 +52,7 @@ class ModelTable:
         *,
         max_memory_bytes: int,
         load_threads: int = 2,
+        idle_s: float = IDLE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._loader = loader
@@ -59,11 +61,17 @@ class ModelTable:
         self._pointers = Pointers()
         self._residents = Residents(max_memory_bytes, self._pointers.names)
         self._failures = Failures(clock)
-        self._queue: LoadQueue[Resident | None] = LoadQueue(self._load, threads=load_threads)
+        self._queue: LoadQueue[Resident | None] = LoadQueue(self._load, threads=load_threads, idle_s=idle_s)
 
     # What must be served.
 
-    def apply(self, rollouts: Mapping[PointerRef, Rollout | None], *, is_snapshot: bool = False) -> None:
+    def apply(
+        self,
+        rollouts: Mapping[PointerRef, Rollout | None],
+        *,
+        is_snapshot: bool = False,
+        keep: frozenset[PointerRef] = frozenset(),
+    ) -> None:
         """Follow a change of the assignment; returns at once, what needs loading loads in the background.
 
         One thread at a time may call it and ``drop_tenant``.
@@ -71,9 +79,10 @@ class ModelTable:
         Args:
             rollouts: Pointer → what it must serve; None withdraws it.
             is_snapshot: Whether pointers that are not named are withdrawn.
+            keep: Pointers that a snapshot could not read: they keep what they serve.
         """
         if is_snapshot:
-            for key in self._pointers.others([pointer_key(ref) for ref in rollouts]):
+            for key in self._pointers.others([pointer_key(ref) for ref in (*rollouts, *keep)]):
                 with self._lock:
                     self._pointers.withdraw(key)
         for ref, rollout in rollouts.items():

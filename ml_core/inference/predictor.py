@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from ml_core.models.loading import LoadedModel, labels_to_json
 
 # Larger tables are rarely asked twice, and hashing them costs about what predicting them does.
 _MAX_CACHED_ROWS = 256
+_to_json = json.JSONEncoder(ensure_ascii=False).encode
 
 Probabilities = dict[Label, float]
 
@@ -141,10 +143,15 @@ def _cache_key(model: LoadedModel, columns: Columns) -> bytes:
     """Tenant, artifact and values; never a name alone, so that a new version is never answered with an old answer."""
     digest = hashlib.sha256(f"{model.version.ref}\n{model.version.digest}\n".encode())
     for name, array in columns.items():
-        values = array.tobytes() if array.dtype != object else orjson.dumps(array.tolist())
-        digest.update(orjson.dumps([name, len(values)]))
+        values = array.tobytes() if array.dtype != object else _strings_to_bytes(array.tolist())
+        digest.update(_strings_to_bytes([name, len(values)]))
         digest.update(values)
     return digest.digest()
+
+
+def _strings_to_bytes(values: list[Any]) -> bytes:
+    # A Python string may hold half of a surrogate pair, which is no UTF-8 and which orjson refuses.
+    return _to_json(values).encode("utf-8", "surrogatepass")
 
 
 def _array(values: list[Any], model: LoadedModel) -> NDArray[Any]:

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, TypeVarTuple
 from weakref import WeakKeyDictionary
 
 from ml_core.domain.api_key import KeyRecord, Scope
@@ -38,8 +38,13 @@ from ml_core.settings import ServingSettings
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
 # Reading a value costs about 0.3 µs: a larger table is read on a thread, so that other requests go on meanwhile.
 _READ_ON_LOOP_VALUES = 5_000
+# Likewise where few values are long strings, which are looked through.
+_READ_ON_LOOP_BYTES = 256 * 1024
 # A load that is still running this long before the deadline is answered with "not ready" rather than a bare timeout.
 _EXPLAIN_BEFORE_S = 0.02
 _LOOKUP_THREADS = 2
@@ -131,15 +136,19 @@ class PredictionService:
         try:
             version = resident.model.version
             signature = version.signature
-            if table.rows * len(signature.inputs) > _READ_ON_LOOP_VALUES:
-                loop = asyncio.get_running_loop()
-                columns = await loop.run_in_executor(self._predicting, table.columns, signature)
+            if table.rows * len(signature.inputs) > _READ_ON_LOOP_VALUES or table.size > _READ_ON_LOOP_BYTES:
+                columns = await self.on_thread(table.columns, signature)
             else:
                 columns = table.columns(signature)
             batcher = self._batchers.get(resident) or self._batcher(resident)
-            return Prediction(version, await batcher.predict(columns, table.rows, proba=proba, deadline=deadline))
+            answer = await batcher.predict(columns, table.rows, size=table.size, proba=proba, deadline=deadline)
+            return Prediction(version, answer)
         finally:
             self._table.release(resident)
+
+    async def on_thread(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
+        """What a function returns, called where models predict: for work that would hold up the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._predicting, function, *arguments)
 
     async def describe_version(self, target: Target) -> ServableVersion:
         """The version that would answer, without loading it.

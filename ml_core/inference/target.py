@@ -46,6 +46,10 @@ class Table(Protocol):
     def rows(self) -> int:
         """Their number."""
 
+    @property
+    def size(self) -> int:
+        """Bytes in which they were sent; their strings have no more characters than that."""
+
     def columns(self, signature: Signature) -> Columns:
         """The canonical columns, or ``SignatureMismatchError``."""
 

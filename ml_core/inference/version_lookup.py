@@ -11,11 +11,16 @@ from cachetools import TTLCache
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import ModelNotFoundError
 from ml_core.ids import VersionRef
+from ml_core.inference.gate import TenantGate
 
 KNOWN_FOR_S = 60.0
 """A version never changes, but it may be archived: that takes effect within this time."""
 UNKNOWN_FOR_S = 1.0
 """Short, so that a version just registered is found; long enough that wrong names don't load the registry."""
+MAX_ASKING = 64
+"""Questions of all tenants that wait for the registry: about a second's worth for the threads that ask it."""
+MAX_ASKING_PER_TENANT = 8
+"""Questions of one tenant: who asks for ever new names waits for himself only."""
 _REMEMBERED = 10_000
 
 
@@ -36,6 +41,7 @@ class VersionLookup:
         self._known: TTLCache[VersionRef, ServableVersion] = TTLCache(_REMEMBERED, KNOWN_FOR_S, clock)
         self._unknown: TTLCache[VersionRef, ModelNotFoundError] = TTLCache(_REMEMBERED, UNKNOWN_FOR_S, clock)
         self._asking: dict[VersionRef, asyncio.Future[ServableVersion]] = {}
+        self._gate = TenantGate("version look-ups", total=MAX_ASKING, per_tenant=MAX_ASKING_PER_TENANT)
 
     async def find(self, ref: VersionRef) -> ServableVersion:
         """The version of that name.
@@ -43,6 +49,7 @@ class VersionLookup:
         Raises:
             ModelNotFoundError: There is none, or it is archived.
             RegistryUnavailableError: The registry can't be reached.
+            QueueFullError: Too many questions wait for it.
         """
         known = self._known.get(ref)
         if known is not None:
@@ -52,6 +59,7 @@ class VersionLookup:
             raise ModelNotFoundError(unknown.message, remedy=unknown.remedy, tenant_id=unknown.tenant_id)
         asking = self._asking.get(ref)
         if asking is None:
+            self._gate.enter(ref.tenant_id)
             asking = asyncio.get_running_loop().run_in_executor(self._executor, self._find, ref)
             self._asking[ref] = asking
             asking.add_done_callback(lambda done: self._remember(ref, done))
@@ -60,6 +68,7 @@ class VersionLookup:
 
     def _remember(self, ref: VersionRef, done: asyncio.Future[ServableVersion]) -> None:
         del self._asking[ref]
+        self._gate.leave(ref.tenant_id)
         if done.cancelled():
             return
         error = done.exception()

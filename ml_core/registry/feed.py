@@ -70,12 +70,14 @@ class FeedReader:
             if after == now:
                 return AssignmentDelta(now, False, {}, {}, {})
             since = after if after is not None and after < now else None
+            rollouts, unreadable = self._rollouts(connection, since)
             return AssignmentDelta(
                 generation=now,
                 is_snapshot=since is None,
                 tenants=self._tenants(connection, since),
-                rollouts=self._rollouts(connection, since),
+                rollouts=rollouts,
                 keys=self._keys(connection, since),
+                unreadable=unreadable,
             )
 
     def _tenants(self, connection: Connection, since: int | None) -> dict[TenantId, bool]:
@@ -84,7 +86,9 @@ class FeedReader:
         found = (_readable(_tenant, row, "tenant", row.tenant_id) for row in connection.execute(statement))
         return dict(pair for pair in found if pair is not None)
 
-    def _rollouts(self, connection: Connection, since: int | None) -> dict[PointerRef, Rollout | None]:
+    def _rollouts(
+        self, connection: Connection, since: int | None
+    ) -> tuple[dict[PointerRef, Rollout | None], frozenset[PointerRef]]:
         pointer = environments.c
         joined = environments.outerjoin(
             versions,
@@ -102,11 +106,20 @@ class FeedReader:
         )
         statement = sa.select(*named, *SERVABLE_COLUMNS).select_from(joined).where(pointer.cell == self._cell)
         statement = _restrict(statement, pointer.feed_generation, pointer.version.is_not(None), since)
-        found = (
-            _readable(_rollout, row, "environment", f"{row.of}/{row.model}:{row.environment}")
-            for row in connection.execute(statement)
-        )
-        return dict(pair for pair in found if pair is not None)
+        rollouts: dict[PointerRef, Rollout | None] = {}
+        unreadable: set[PointerRef] = set()
+        for row in connection.execute(statement):
+            name = f"{row.of}/{row.model}:{row.environment}"
+            ref = _readable(_pointer_ref, row, "environment", name)
+            if ref is None:
+                continue  # no pointer of this release can have such a name
+            if row.version is None:
+                rollouts[ref] = None
+            elif (servable := _readable(servable_from, row, "version that is served by", name)) is not None:
+                rollouts[ref] = Rollout(servable, row.generation)
+            else:
+                unreadable.add(ref)
+        return rollouts, frozenset(unreadable)
 
     def _keys(self, connection: Connection, since: int | None) -> dict[str, KeyRecord | None]:
         joined = api_keys.join(tenants, tenants.c.tenant_id == api_keys.c.tenant_id)
@@ -175,9 +188,8 @@ def _tenant(row: AnyRow) -> tuple[TenantId, bool]:
     return TenantId(row.tenant_id), row.deleted_at is None
 
 
-def _rollout(row: AnyRow) -> tuple[PointerRef, Rollout | None]:
-    ref = PointerRef(TenantId(row.of), ModelId(row.model), EnvironmentName(row.environment))
-    return ref, None if row.version is None else Rollout(servable_from(row), row.generation)
+def _pointer_ref(row: AnyRow) -> PointerRef:
+    return PointerRef(TenantId(row.of), ModelId(row.model), EnvironmentName(row.environment))
 
 
 def _key(row: AnyRow) -> KeyRecord | None:

@@ -9,17 +9,25 @@ from typing import NamedTuple
 from starlette.types import Receive, Scope, Send
 
 from ml_core.domain.api_key import Scope as KeyScope
-from ml_core.exceptions import DeadlineExceededError, QueueFullError
+from ml_core.exceptions import DeadlineExceededError
 from ml_core.inference.edge.errors import error_response, plain_error
 from ml_core.inference.edge.health import HealthRoutes
 from ml_core.inference.edge.http import ClientLeftError, HttpRequest, HttpResponse
 from ml_core.inference.edge.predict import PredictRoutes
 from ml_core.inference.edge.protocol import ProtocolRoutes
 from ml_core.inference.edge.watch import RequestWatch
+from ml_core.inference.gate import TenantGate
 from ml_core.inference.service import PredictionService
 
 MAX_IN_FLIGHT = 512
-"""Requests of tenants that are answered at the same time; more are refused with 429."""
+"""Requests of all tenants that are answered at the same time; more are refused with 429."""
+MAX_READING = 512
+"""Requests of all tenants whose bodies are being read at the same time; likewise."""
+TENANT_SHARE = 4
+"""One tenant may have this fraction of either, so that no one tenant keeps the others out."""
+BODY_WITHIN_S = 5.0
+"""A body has to be there within this time, or the request's own deadline if that is sooner. The largest that is allowed
+takes 14 Mbit/s then; a slower client sends fewer rows at a time."""
 
 Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
@@ -29,7 +37,10 @@ _EITHER = (KeyScope.READ, KeyScope.PREDICT)
 
 
 class Route(NamedTuple):
-    """A method and a path; with scopes, the caller needs a key of the path's tenant that has one of them."""
+    """A method and a path; with scopes, the caller needs a key of the path's tenant that has one of them.
+
+    The body of a POST is read before its handler is called; others have none.
+    """
 
     method: str
     path: str
@@ -79,7 +90,9 @@ class EdgeApp:
     def __init__(self, service: PredictionService, routes: list[Route], *, host_sends_request_id: bool) -> None:
         self._service = service
         self._host_sends_request_id = host_sends_request_id
-        self._in_flight = 0
+        self._max_bytes = service.limits.max_body_bytes
+        self._reading = TenantGate("requests being read", total=MAX_READING, per_tenant=MAX_READING // TENANT_SHARE)
+        self._answering = TenantGate("requests", total=MAX_IN_FLIGHT, per_tenant=MAX_IN_FLIGHT // TENANT_SHARE)
         # Paths by their number of parts, so that a request is compared with a handful at most.
         self._by_length: dict[int, list[tuple[tuple[str, ...], dict[str, Route]]]] = {}
         for route in routes:
@@ -129,27 +142,35 @@ class EdgeApp:
         if not route.scopes:
             return await route.handler(request)
         self._service.authorize(request.authorization, request.tenant, *route.scopes)
-        if self._in_flight >= MAX_IN_FLIGHT:
-            raise QueueFullError(
-                f"This replica answers {self._in_flight} requests already.", remedy="Try again.", retry_after_s=1
-            )
-        self._in_flight += 1
-        try:
-            return await self._within_deadline(request, route)
-        finally:
-            self._in_flight -= 1
+        return await self._within_deadline(request, route)
 
     async def _within_deadline(self, request: HttpRequest, route: Route) -> HttpResponse:
         timeout_ms = request.timeout_ms(self._service.limits)
-        request.deadline = asyncio.get_running_loop().time() + timeout_ms / 1000
+        has_body = route.method == "POST"
+        now = asyncio.get_running_loop().time()
+        request.deadline = request.body_deadline = now + timeout_ms / 1000
+        if has_body and timeout_ms > BODY_WITHIN_S * 1000:
+            request.body_deadline = now + BODY_WITHIN_S
         watch = RequestWatch(request)
         try:
-            return await route.handler(request)
+            if has_body:
+                self._reading.enter(request.tenant)
+                try:
+                    await request.read(self._max_bytes)
+                finally:
+                    self._reading.leave(request.tenant)
+            self._answering.enter(request.tenant)
+            try:
+                return await route.handler(request)
+            finally:
+                self._answering.leave(request.tenant)
         except asyncio.CancelledError:
             if not watch.ended_it():
                 raise
             if watch.is_client_gone:
                 raise ClientLeftError from None
+            if has_body and not request.is_read:
+                raise _body_too_late(timeout_ms) from None
             raise DeadlineExceededError(
                 f"The answer was not there within {timeout_ms} ms.",
                 remedy="Allow more in x-request-timeout-ms, or send fewer rows at a time.",
@@ -172,6 +193,15 @@ class EdgeApp:
                 request.version = found.get("{version}")
                 return methods
         return None
+
+
+def _body_too_late(timeout_ms: int) -> DeadlineExceededError:
+    within_ms = min(timeout_ms, int(BODY_WITHIN_S * 1000))
+    return DeadlineExceededError(
+        f"The body was not there within {within_ms} ms.",
+        remedy="Send fewer rows at a time.",
+        deadline_ms=within_ms,
+    )
 
 
 async def _live(receive: Receive, send: Send) -> None:

@@ -35,8 +35,10 @@ class HttpRequest:
         version: Likewise; None where the path has none.
         request_id: The client's ``x-request-id`` if it is sane, else a new one.
         has_client_id: Whether the id is the one that came with the request.
+        body: The whole body once ``read`` has returned, empty before.
         is_read: Whether the body was read to its end.
         deadline: On the event loop's clock, in seconds; set by the application.
+        body_deadline: Likewise, until when the body has to be read.
     """
 
     __slots__ = (
@@ -45,6 +47,8 @@ class HttpRequest:
         "_receive",
         "_timeout_ms",
         "authorization",
+        "body",
+        "body_deadline",
         "deadline",
         "has_client_id",
         "is_read",
@@ -58,7 +62,8 @@ class HttpRequest:
         self._receive = receive
         self.tenant = self.model = ""
         self.version: str | None = None
-        self.deadline = 0.0
+        self.deadline = self.body_deadline = 0.0
+        self.body = b""
         self.is_read = False
         self.authorization: bytes | None = None
         self._timeout_ms: bytes | None = None
@@ -99,8 +104,8 @@ class HttpRequest:
             return None
         return _whole_number(self._header_length, "inference-header-content-length", least=0)
 
-    async def body(self, limit: int) -> bytes:
-        """The whole body.
+    async def read(self, limit: int) -> None:
+        """Read the whole body.
 
         Raises:
             RequestTooLargeError: It has more than ``limit`` bytes.
@@ -108,12 +113,12 @@ class HttpRequest:
         """
         message = await self._receive()
         if not message.get("more_body", False) and message["type"] == "http.request":
-            body: bytes = message.get("body", b"")
+            self.body = message.get("body", b"")
             self.is_read = True
-            if len(body) > limit:
-                raise _too_large(limit, len(body))
-            return body
-        return await self._rest_of_body(message, limit)
+            if len(self.body) > limit:
+                raise _too_large(limit, len(self.body))
+        else:
+            self.body = await self._rest_of_body(message, limit)
 
     async def _rest_of_body(self, message: Message, limit: int) -> bytes:
         declared = self._content_length

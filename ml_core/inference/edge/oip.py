@@ -20,6 +20,10 @@ from ml_core.exceptions import SignatureMismatchError
 from ml_core.inference.edge.requests import check_rows, invalid, parse_object
 from ml_core.inference.edge.tensors import DTYPES, Tensor, parse_shape, values_from_binary, values_from_json
 
+# The years 1 to 9999 in seconds since 1970-01-01 UTC, the end excluded: what a datetime sent as a string can say.
+_FIRST_SECOND = -62_135_596_800.0
+_END_SECOND = 253_402_300_800.0
+
 PREDICTIONS = "predictions"
 PROBABILITIES = "probabilities"
 
@@ -33,12 +37,14 @@ class InferBody:
         tensors: The inputs.
         outputs: Output → whether it is wanted in binary; empty for all, in JSON or as ``all_binary`` says.
         all_binary: Whether outputs are binary where nothing else is said.
+        size: Bytes of the body.
     """
 
     id: str | None
     tensors: list[Tensor]
     outputs: dict[str, bool]
     all_binary: bool
+    size: int
 
     @property
     def rows(self) -> int:
@@ -125,7 +131,7 @@ def parse_infer(body: bytes, header_length: int | None, max_rows: int) -> InferB
     if identity is not None and type(identity) is not str:
         raise invalid("id", "must be a string", "Correct or leave it out.")
     all_binary = _flag("parameters", _parameters("parameters", data), "binary_data_output") or False
-    return InferBody(identity, tensors, _parse_outputs(data.get("outputs"), all_binary), all_binary)
+    return InferBody(identity, tensors, _parse_outputs(data.get("outputs"), all_binary), all_binary, len(body))
 
 
 class _Binary:
@@ -224,7 +230,7 @@ def _columns_of_matrix(tensor: Tensor, signature: Signature) -> Columns:
 
 
 def _read_numbers(column: InputColumn, values: NDArray[np.float64]) -> NDArray[Any]:
-    """A column of numbers; for a datetime they are seconds since 1970-01-01 UTC.
+    """A column of numbers; for a datetime they are seconds since 1970-01-01 UTC, in the years that ``datetime`` has.
 
     Raises:
         SignatureMismatchError: A value does not fit.
@@ -241,7 +247,21 @@ def _read_numbers(column: InputColumn, values: NDArray[np.float64]) -> NDArray[A
             row=row,
             column=column.name,
         )
+    if column.kind is ColumnKind.DATETIME:
+        _refuse_other_years(column, values)
     return values
+
+
+def _refuse_other_years(column: InputColumn, seconds: NDArray[np.float64]) -> None:
+    bad = (seconds < _FIRST_SECOND) | (seconds >= _END_SECOND)  # NaN, a missing value, is neither
+    if bad.any():
+        row = int(bad.argmax())
+        raise SignatureMismatchError(
+            f"Row {row}: column {column.name!r} is {seconds[row]:g}, which is outside the years 1 to 9999.",
+            remedy="Send seconds since 1970-01-01 UTC for it.",
+            row=row,
+            column=column.name,
+        )
 
 
 def _known(by_name: Mapping[str, InputColumn]) -> str:

@@ -85,9 +85,16 @@ def prediction_datatype(output: Output) -> str:
 def describe_model(name: str, version: str, signature: Signature) -> dict[str, Any]:
     """The metadata of a version, as the protocol wants it."""
     output = signature.output
-    outputs = [{"name": PREDICTIONS, "datatype": prediction_datatype(output), "shape": [-1]}]
+    outputs: list[dict[str, Any]] = [{"name": PREDICTIONS, "datatype": prediction_datatype(output), "shape": [-1]}]
     if output.kind is OutputKind.CLASSES:
-        outputs.append({"name": PROBABILITIES, "datatype": "FP64", "shape": [-1, len(output.classes)]})
+        outputs.append(
+            {
+                "name": PROBABILITIES,
+                "datatype": "FP64",
+                "shape": [-1, len(output.classes)],
+                "parameters": {"classes": list(output.classes)},
+            }
+        )
     return {
         "name": name,
         "versions": [version],

@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_core.inference.edge.http import HttpRequest, HttpResponse
 from ml_core.inference.edge.render import json_labels, json_probabilities, json_response
-from ml_core.inference.edge.requests import parse_predict
+from ml_core.inference.edge.requests import PARSE_ON_LOOP_BYTES, parse_predict
 from ml_core.inference.service import PredictionService
 from ml_core.inference.target import Target
 
@@ -17,11 +17,13 @@ class PredictRoutes:
     def __init__(self, service: PredictionService) -> None:
         self._service = service
         self._max_rows = service.limits.max_rows
-        self._max_bytes = service.limits.max_body_bytes
 
     async def predict(self, request: HttpRequest) -> HttpResponse:
         """``POST /t/{tenant}/models/{model}/predict``."""
-        body = parse_predict(await request.body(self._max_bytes), self._max_rows)
+        if len(request.body) <= PARSE_ON_LOOP_BYTES:
+            body = parse_predict(request.body, self._max_rows)
+        else:
+            body = await self._service.on_thread(parse_predict, request.body, self._max_rows)
         target = Target(request.tenant, request.model, body.environment, body.version)
         version, answer = await self._service.predict(target, body, proba=body.proba, deadline=request.deadline)
         data: dict[str, Any] = {

@@ -8,6 +8,7 @@ from ml_core.inference.edge.http import HttpRequest, HttpResponse
 from ml_core.inference.edge.oip import parse_infer
 from ml_core.inference.edge.oip_answers import describe_model, infer_response
 from ml_core.inference.edge.render import json_response
+from ml_core.inference.edge.requests import PARSE_ON_LOOP_BYTES
 from ml_core.inference.service import PredictionService
 from ml_core.inference.target import Target
 
@@ -20,7 +21,6 @@ class ProtocolRoutes:
     def __init__(self, service: PredictionService) -> None:
         self._service = service
         self._max_rows = service.limits.max_rows
-        self._max_bytes = service.limits.max_body_bytes
         self._release = metadata.version(_DISTRIBUTION)
 
     async def server(self, _: HttpRequest) -> HttpResponse:
@@ -52,7 +52,10 @@ class ProtocolRoutes:
     async def infer(self, request: HttpRequest) -> HttpResponse:
         """``POST …/infer``."""
         header_length = request.header_length()
-        body = parse_infer(await request.body(self._max_bytes), header_length, self._max_rows)
+        if len(request.body) <= PARSE_ON_LOOP_BYTES:
+            body = parse_infer(request.body, header_length, self._max_rows)
+        else:
+            body = await self._service.on_thread(parse_infer, request.body, header_length, self._max_rows)
         prediction = await self._service.predict(
             _target(request), body, proba=body.wants_probabilities, deadline=request.deadline
         )

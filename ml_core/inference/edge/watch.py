@@ -1,4 +1,4 @@
-"""The end of a request that takes too long: its deadline, or its client's leaving, whichever comes first."""
+"""The end of a request that takes too long: a deadline, or its client's leaving, whichever comes first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LOOK_AFTER_S = 0.05
 
 
 class RequestWatch:
-    """Cancels the current task at the request's deadline, or when a request that waits has lost its client.
+    """Cancels the current task at the request's deadline or its body's, or when one that waits has lost its client.
 
     ``asyncio.timeout_at`` does the first part for several times the price, which small answers feel.
     """
@@ -39,7 +39,7 @@ class RequestWatch:
 
     def _look(self) -> None:
         now = self._loop.time()
-        if now >= self._request.deadline:
+        if now >= self._request.deadline or (now >= self._request.body_deadline and not self._request.is_read):
             self._end()
             return
         # While the body is being read its reader notices; two readers would take each other's messages.

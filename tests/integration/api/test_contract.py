@@ -264,6 +264,23 @@ def test_the_other_standard_types(system, tumours, model_type, kinds):
     assert type(answer) in kinds
 
 
+def test_columns_that_are_numbered_can_be_asked_by_number(system):
+    """A frame that was made from a matrix: its own row as a dict has integers for keys."""
+    X = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 3)))
+    system.train_model("m", "classification", (X, np.where(X[0] > 0, "yes", "no")))
+    assert system.predict("m", X.iloc[0].to_dict()) == system.predict("m", X.iloc[0])
+
+
+def test_a_closed_system_frees_its_models_and_goes_on(trained, tumours):
+    """Closing is for memory and threads; asking again loads again."""
+    system, _ = trained
+    system.predict("tumours", tumours[0].iloc[0])
+    assert system._table.describe()["loaded"] == 1
+    system.close()
+    assert system._table.describe()["loaded"] == 0
+    assert system.predict("tumours", tumours[0].iloc[0]) == "malignant"
+
+
 def test_the_six_functions_make_the_six_classes(db, tenant_id):
     """With the defaults that the system itself uses."""
     made = [

@@ -219,6 +219,7 @@ def test_one_tenants_unreadable_rows_do_not_stop_the_others(
         assert rollout.stable == versions[1].servable
         assert delta.keys.get(key.key_id) is None
         assert PointerRef(spoilt, TICKETS, PRODUCTION) not in delta.rollouts
+        assert PointerRef(spoilt, TICKETS, PRODUCTION) in delta.unreadable
     assert f"{spoilt}/tickets:production" in caplog.text
 
 

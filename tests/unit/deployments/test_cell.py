@@ -8,7 +8,7 @@ import warnings
 import pytest
 
 from ml_core.exceptions import ConfigurationError
-from ml_core.inference.edge.app import MAX_IN_FLIGHT
+from ml_core.inference.edge.app import MAX_IN_FLIGHT, MAX_READING
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def deployment(cell):
 def test_the_edge_refuses_before_serve_does(deployment):
     """So that a client gets the platform's error shape; behind that Serve's queue is bounded, too."""
     assert deployment.name == "Cell"
-    assert deployment.max_ongoing_requests > MAX_IN_FLIGHT
+    assert deployment.max_ongoing_requests > MAX_IN_FLIGHT + MAX_READING
     assert deployment.max_queued_requests > 0
     assert deployment._deployment_config.backpressure_config.status_code == 429
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
+import httpx
 import pytest
 
 from ml_core.domain.api_key import Scope
 from ml_core.inference.edge import app as application
 from ml_core.inference.edge.app import EdgeApp, Route, build_app
-from support.inprocess_cell import MEASURE
+from ml_core.inference.edge.http import HttpResponse
+from support.inprocess_cell import GLOBEX, MEASURE, promote, servable
 
 PATH = "/t/acme/models/measures/predict"
 
@@ -64,21 +67,104 @@ def test_a_host_that_adds_the_request_id_is_not_doubled(cell, sent_id, expected)
     assert len(ids(serve(app, {"type": "http.request"}, headers=headers))) == expected
 
 
-def test_requests_in_flight_are_bounded(cell, key, monkeypatch):
-    """One more is refused with 429, and when one is done the next is let in."""
-    monkeypatch.setattr(application, "MAX_IN_FLIGHT", 1)
+def test_a_tenant_s_requests_in_flight_are_bounded(cell, key, monkeypatch):
+    """One more is refused with 429, another tenant is answered, and when one is done the next is let in."""
+    monkeypatch.setattr(application, "MAX_IN_FLIGHT", 2 * application.TENANT_SHARE)
+    other = cell.key(GLOBEX, Scope.PREDICT)
 
-    async def slow():
-        inner = cell.ask_async(PATH, key, {"rows": [MEASURE]})
-        yield b'{"rows": []'
-        refused.append(await inner)
-        yield b"}"
+    async def held(request):
+        held_now.append(request)
+        await go_on.wait()
+        return HttpResponse(200, b"")
 
-    refused = []
-    assert cell.ask("POST", PATH, key=key, content=slow()).status_code == 400
-    assert (refused[0].status_code, refused[0].json()["error"]["code"]) == (429, "queue_full")
-    assert refused[0].headers["retry-after"] == "1"
-    assert cell.predict("measures", [MEASURE], key=key).status_code == 200
+    async def main():
+        app = EdgeApp(
+            cell.service, [Route("POST", "/t/{tenant}/x", held, (Scope.PREDICT,))], host_sends_request_id=False
+        )
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://cell") as client:
+
+            def ask(tenant, its_key):
+                headers = {"authorization": f"Bearer {its_key}"}
+                return asyncio.create_task(client.post(f"/t/{tenant}/x", headers=headers))
+
+            waiting = [ask("acme", key), ask("acme", key), ask("globex", other)]
+            while len(held_now) < 3:
+                await asyncio.sleep(0)
+            refused = await ask("acme", key)
+            go_on.set()
+            return refused, [(await one).status_code for one in [*waiting, ask("acme", key)]]
+
+    held_now, go_on = [], asyncio.Event()
+    refused, statuses = asyncio.run(asyncio.wait_for(main(), 10))
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
+    assert refused.headers["retry-after"] == "1"
+    assert statuses == [200] * 4
+
+
+async def never():
+    """A body that begins and never ends."""
+    yield b'{"rows": ['
+    await asyncio.Event().wait()
+
+
+def test_bodies_that_never_come_keep_no_other_tenant_out(cell, key, fitted_measures):
+    """512 requests of one tenant wait for their bodies or are refused; another tenant is answered, and so is the tenant
+    itself once they have run out of time."""
+    other = cell.key(GLOBEX, Scope.PREDICT)
+    promote(cell.table, servable(cell.store, fitted_measures, tenant=GLOBEX))
+    headers = {"authorization": f"Bearer {key}", "x-request-timeout-ms": "500"}
+
+    async def main():
+        async with cell.client() as client:
+            stuck = [asyncio.create_task(client.post(PATH, headers=headers, content=never())) for _ in range(512)]
+            await asyncio.sleep(0.1)
+            globex = await cell.ask_async("/t/globex/models/measures/predict", other, {"rows": [MEASURE]})
+            statuses = Counter([(await one).status_code for one in stuck])
+            return globex, statuses, await cell.ask_async(PATH, key, {"rows": [MEASURE]})
+
+    globex, statuses, later = asyncio.run(asyncio.wait_for(main(), 30))
+    assert globex.status_code == 200, globex.text
+    assert statuses == {504: 128, 429: 384}
+    assert later.status_code == 200
+
+
+def test_a_request_whose_body_does_not_come_takes_no_place_of_those_answered(cell, key, monkeypatch):
+    """The tenant's other requests are answered meanwhile."""
+    monkeypatch.setattr(application, "MAX_IN_FLIGHT", application.TENANT_SHARE)
+    app = build_app(cell.service)
+    headers = {"authorization": f"Bearer {key}", "x-request-timeout-ms": "300"}
+
+    async def main():
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://cell") as client:
+            stuck = asyncio.create_task(client.post(PATH, headers=headers, content=never()))
+            await asyncio.sleep(0.05)
+            answered = await client.post(PATH, headers=headers, json={"rows": [MEASURE]})
+            await stuck
+            return answered.status_code
+
+    assert asyncio.run(main()) == 200
+
+
+def test_a_body_has_less_time_than_the_answer(cell, key, monkeypatch):
+    """The error says that it was the body."""
+    monkeypatch.setattr(application, "BODY_WITHIN_S", 0.1)
+    answer = cell.ask("POST", PATH, key=key, content=never(), headers={"x-request-timeout-ms": "10000"})
+    assert answer.status_code == 504
+    assert answer.json()["error"]["message"].startswith("The body was not there within 100 ms.")
+
+
+def test_an_answer_may_take_longer_than_a_body(cell, key, monkeypatch):
+    """The body's time is over when it was read."""
+    monkeypatch.setattr(application, "BODY_WITHIN_S", 0.05)
+
+    async def slow(request):
+        await asyncio.sleep(0.2)
+        return HttpResponse(200, b"")
+
+    app = EdgeApp(cell.service, [Route("POST", "/t/{tenant}/x", slow, (Scope.PREDICT,))], host_sends_request_id=False)
+    headers = [(b"authorization", f"Bearer {key}".encode())]
+    sent = serve(app, {"type": "http.request", "body": b"{}"}, path="/t/acme/x", headers=headers)
+    assert sent[0]["status"] == 200
 
 
 def test_a_client_that_leaves_while_it_waits_ends_its_request(cell, key, monkeypatch):
@@ -87,7 +173,6 @@ def test_a_client_that_leaves_while_it_waits_ends_its_request(cell, key, monkeyp
     ended = []
 
     async def endless(request):
-        await request.body(1000)
         try:
             await asyncio.Event().wait()
         finally:

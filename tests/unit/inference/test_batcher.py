@@ -13,7 +13,7 @@ from ml_core.exceptions import DeadlineExceededError, PredictionError, QueueFull
 from ml_core.inference.batcher import Batcher
 from ml_core.inference.cost import CostModel
 from ml_core.models.loading import load_version
-from support.inprocess_cell import servable
+from support.inprocess_cell import TICKET, servable
 from support.tables import measures
 
 ROWS = measures(60, seed=4).drop(columns=["outcome"]).to_dict("records")
@@ -67,8 +67,8 @@ def columns(model, *rows):
     return model.version.signature.columns_from_rows(rows)
 
 
-def ask(batcher, model, *rows, proba=False, deadline=FAR):
-    return batcher.predict(columns(model, *rows), len(rows), proba=proba, deadline=deadline)
+def ask(batcher, model, *rows, size=100, proba=False, deadline=FAR):
+    return batcher.predict(columns(model, *rows), len(rows), size=size, proba=proba, deadline=deadline)
 
 
 async def until(condition):
@@ -247,3 +247,61 @@ def test_costs_are_learned_by_size():
     for _ in range(30):
         cost.observe(1, 0.0001)
     assert cost.estimate(1) == pytest.approx(0.0001, rel=0.01)
+
+
+class Placed:
+    """A real loaded model of texts that notes on which threads it was called."""
+
+    def __init__(self, model):
+        self.model, self.version, self.threads = model, model.version, []
+
+    def predict(self, columns):
+        self.threads.append(threading.current_thread())
+        return self.model.predict(columns)
+
+
+@pytest.fixture
+def text_model(store, fitted_tickets):
+    return Placed(load_version(store, servable(store, fitted_tickets)))
+
+
+def short(batcher, rows=1):
+    """Teach a batcher that its model is as short as can be."""
+    for _ in range(50):
+        batcher._cost.observe(rows, 1e-6)
+    return batcher
+
+
+def test_long_texts_never_run_on_the_event_loop(text_model, pool):
+    """However short the model's calls of so few rows were, and it stays known as short."""
+    batcher = short(Batcher(text_model, pool, max_queued_rows=100, max_batch_rows=32))
+    long = {**TICKET, "subject": "the invoice is wrong " * 20_000}
+
+    async def main():
+        await ask(batcher, text_model, long, size=420_000)
+        assert text_model.threads[-1] is not threading.current_thread()
+        await ask(batcher, text_model, TICKET)
+        assert text_model.threads[-1] is threading.current_thread()
+
+    asyncio.run(main())
+
+
+def test_texts_that_are_long_together_never_run_on_the_event_loop(text_model, pool):
+    """Each would, alone."""
+    batcher = short(Batcher(text_model, pool, max_queued_rows=100, max_batch_rows=32), rows=3)
+    batcher._cost.observe(1, 1e-3)  # too long to be answered at once, short enough for the end of the loop's turn
+
+    async def main():
+        await asyncio.gather(*(ask(batcher, text_model, TICKET, size=6_000) for _ in range(3)))
+        assert [thread is threading.current_thread() for thread in text_model.threads] == [False]
+
+    asyncio.run(main())
+
+
+def test_many_numbers_may_run_on_the_event_loop(model, pool):
+    """What a model without strings costs does follow from its rows."""
+    batcher = short(Batcher(model, pool, max_queued_rows=100, max_batch_rows=32))
+    model.predict = lambda columns: threads.append(threading.current_thread()) or model.model.predict(columns)
+    threads = []
+    asyncio.run(ask(batcher, model, ROWS[0], size=2**20))
+    assert threads == [threading.current_thread()]

@@ -156,3 +156,26 @@ def test_a_broken_listener_is_opened_again(store):
     assert (listeners[0].closed, listeners[1].closed) == (True, False)
     feed.close()
     assert listeners[1].closed
+
+
+def test_a_registry_that_hangs_is_out_of_reach(table):
+    """No error comes, but no look has ended for many polls; the next that ends makes it current again."""
+    now = [0.0]
+    source = Source(snapshot())
+    follower = AssignmentFollower(source, Assignment(), table, poll_interval_s=1.0, clock=lambda: now[0])
+    follower.start()
+    assert [source.asked.get(timeout=10) for _ in range(2)] == [None, 1]  # the second look hangs
+    now[0] = 10.0
+    assert follower.describe() == {"reachable": True, "last_seen_s": 10.0, "error": None}
+    now[0] = 10.5
+    assert follower.describe() == {"reachable": False, "last_seen_s": 10.5, "error": "no_answer"}
+    source.answers.put(EMPTY)
+    assert source.asked.get(timeout=10) == 1
+    assert follower.is_current
+    follower.stop()
+
+
+def test_a_follower_that_has_read_nothing_is_not_current(table):
+    """And says why."""
+    follower = AssignmentFollower(Source(), Assignment(), table, poll_interval_s=1.0)
+    assert follower.describe() == {"reachable": False, "last_seen_s": None, "error": "not_read_yet"}

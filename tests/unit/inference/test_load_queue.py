@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import CancelledError
 
 import pytest
 
@@ -80,6 +81,40 @@ def test_an_error_reaches_who_waits_and_the_thread_lives(versions):
         queue.submit(versions[0], LoadPriority.DEMAND).result(10)
     assert queue.submit(versions[1], LoadPriority.DEMAND).result(10) == "loaded"
     queue.close()
+
+
+def test_an_idle_thread_ends_and_the_next_load_starts_another(versions):
+    """A queue that is kept costs no thread."""
+    queue = LoadQueue(lambda version, priority: threading.current_thread(), threads=1, idle_s=0.05)
+    first = queue.submit(versions[0], LoadPriority.DEMAND).result(10)
+    first.join(10)
+    assert not first.is_alive()
+    assert queue.submit(versions[1], LoadPriority.DEMAND).result(10) is not first
+    queue.close()
+
+
+def test_what_is_queued_for_a_dropped_owner_is_cancelled(versions):
+    """Its load has nobody to run it; who waits learns that."""
+
+    class Owner:
+        def __init__(self):
+            self.queue = LoadQueue(self.load, threads=1, idle_s=0.05)
+
+        def load(self, version, priority):
+            started.set()
+            assert go_on.wait(10)
+            return version
+
+    started, go_on = threading.Event(), threading.Event()
+    owner = Owner()
+    running = owner.queue.submit(versions[0], LoadPriority.DEMAND)
+    queued = owner.queue.submit(versions[1], LoadPriority.DEMAND)
+    assert started.wait(10)
+    del owner
+    go_on.set()
+    assert running.result(10) is versions[0]
+    with pytest.raises(CancelledError):
+        queued.result(10)
 
 
 def test_closing_drops_what_has_not_started(queue, recorder, versions):

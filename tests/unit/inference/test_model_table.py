@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import threading
+import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -313,6 +316,14 @@ def test_a_snapshot_withdraws_what_it_does_not_name(table, store, fitted_measure
     assert version_of(table, key_of(kept)) == "1"
 
 
+def test_a_snapshot_keeps_what_it_could_not_read(table, store, fitted_measures):
+    """A spoilt row is no withdrawal: the last good version serves on."""
+    served = servable(store, fitted_measures)
+    promote(table, served)
+    table.apply({}, is_snapshot=True, keep=frozenset({pointer(served)}))
+    assert version_of(table, key_of(served)) == "1"
+
+
 def test_a_dropped_tenant_leaves_nothing_in_memory(table, store, fitted_measures):
     """Pointers and models of a deleted tenant are gone at once."""
     promote(table, servable(store, fitted_measures))
@@ -347,3 +358,21 @@ def test_a_version_registered_anew_under_its_name_is_another(table, loader, stor
         with table.using(version) as model:
             assert model.version.digest == version.digest
     assert len(loader.loads) == 2
+
+
+def test_tables_that_are_dropped_leave_no_thread_and_no_model(store, fitted_measures):
+    """Used and not closed: threads end when they are idle, and nothing keeps what was loaded."""
+    version = servable(store, fitted_measures)
+    before = set(threading.enumerate())
+    models = []
+    for _ in range(20):
+        table = ModelTable(lambda version: load_version(store, version), max_memory_bytes=2**30, idle_s=0.05)
+        with table.using(version, timeout_s=10) as model:
+            models.append(weakref.ref(model.pipeline))
+        del model, table
+    gc.collect()
+    assert [ref for ref in models if ref() is not None] == []
+    deadline = time.monotonic() + 10
+    for thread in set(threading.enumerate()) - before:
+        thread.join(max(0.0, deadline - time.monotonic()))
+        assert not thread.is_alive()

@@ -62,6 +62,7 @@ def test_model_metadata_is_the_signature(cell, key):
         ("predictions", "BYTES", [-1]),
         ("probabilities", "FP64", [-1, 3]),
     ]
+    assert answer["outputs"][1]["parameters"]["classes"] == ["account", "billing", "bug"]
 
 
 def test_readiness_loads_the_model(cell, key):
@@ -282,3 +283,37 @@ def test_rows_and_tensors_are_the_same_model(cell, key):
     tensors = [{"name": name, "shape": [1], "datatype": "FP32", "data": [value]} for name, value in MEASURE.items()]
     by_rows = cell.predict("measures", [MEASURE], key=key).json()["predictions"]
     assert outputs(infer(cell, key, tensors))["predictions"]["data"] == by_rows
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(-62135596800.0, 200), (253402300799.0, 200), (-62135596801.0, 422)])
+@pytest.mark.parametrize("as_binary", [False, True])
+def test_a_datetime_in_seconds_is_of_the_years_1_to_9999(cell, key, seconds, status, as_binary):
+    """As one that is sent as a string is."""
+    answer = infer_opened(cell, key, seconds, as_binary)
+    assert answer.status_code == status, answer.text
+
+
+@pytest.mark.parametrize("seconds", [253402300800.0, 1e300, -1e300])
+def test_a_datetime_in_seconds_beyond_these_years_names_its_column(cell, key, seconds):
+    """Instead of some other date."""
+    answer = infer_opened(cell, key, seconds, False)
+    assert answer.status_code == 422
+    assert answer.json()["error"]["details"] == {"row": 0, "column": "opened"}
+
+
+def infer_opened(cell, key, seconds, as_binary):
+    tensors = [
+        {"name": "subject", "shape": [1], "datatype": "BYTES", "data": [TICKET["subject"]]},
+        {"name": "is_paying", "shape": [1], "datatype": "BOOL", "data": [True]},
+    ]
+    opened = {"name": "opened", "shape": [1], "datatype": "FP64"}
+    if not as_binary:
+        return infer(cell, key, [*tensors, {**opened, "data": [seconds]}], f"{BASE}/models/tickets/infer")
+    head = orjson.dumps({"inputs": [*tensors, {**opened, "parameters": {"binary_data_size": 8}}]})
+    return cell.ask(
+        "POST",
+        f"{BASE}/models/tickets/infer",
+        key=key,
+        content=head + np.float64(seconds).tobytes(),
+        headers={"inference-header-content-length": str(len(head))},
+    )

@@ -10,6 +10,8 @@ import pytest
 from ml_core.domain.api_key import Scope
 from ml_core.domain.assignment import AssignmentDelta, Rollout
 from ml_core.exceptions import RegistryUnavailableError
+from ml_core.inference.edge import predict as predict_routes
+from ml_core.inference.edge.requests import parse_predict
 from ml_core.models.loading import load_version
 from ml_core.settings import ServingSettings
 from support.inprocess_cell import ACME, GLOBEX, MEASURE, TICKET, make_cell, pointer, promote, renamed, servable
@@ -350,3 +352,20 @@ def test_promoting_again_after_a_failure_recovers(cell, key, fitted_measures):
     third = renamed(good, "3")
     promote(cell.table, third, 3)
     assert cell.predict("measures", [MEASURE], key=key).json()["version"] == "3"
+
+
+def test_a_large_body_is_parsed_on_a_thread(cell, key, monkeypatch):
+    """It is answered, or refused with its field, like a small one that is parsed on the event loop."""
+    monkeypatch.setattr(predict_routes, "PARSE_ON_LOOP_BYTES", 1_000)
+    threads = []
+
+    def parse(body, max_rows):
+        threads.append(threading.current_thread() is threading.main_thread())
+        return parse_predict(body, max_rows)
+
+    monkeypatch.setattr(predict_routes, "parse_predict", parse)
+    few, many = cell.predict("measures", [MEASURE], key=key), cell.predict("measures", [MEASURE] * 50, key=key)
+    assert many.json()["predictions"] == few.json()["predictions"] * 50
+    refused = cell.predict("measures", [MEASURE] * 50 + [7], key=key)
+    assert (refused.status_code, refused.json()["error"]["details"]["field"]) == (400, "rows[50]")
+    assert threads == [True, False, False]

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 
 from ml_core.cache import CacheConfig, CacheMechanism
 from ml_core.exceptions import DataProcessingError, PredictionError, SignatureMismatchError
@@ -170,3 +171,21 @@ def test_a_model_without_probabilities_says_so(predictor, store):
     assert type(predictor.predict(model, MEASURE)) is float
     with pytest.raises(PredictionError, match="no probabilities"):
         predictor.predict_proba(model, MEASURE)
+
+
+def test_half_a_surrogate_pair_is_remembered_like_any_text(predictor, text_model):
+    """A Python string may hold one; two halves are not the whole, so the cache keeps them apart."""
+    halves = {**TICKET, "subject": "refund \ud83d\ude00"}
+    assert predictor.predict(text_model, halves) == predictor.predict(text_model, halves)
+    assert predictor._cache.statistics().hits == 1
+    predictor.predict(text_model, {**TICKET, "subject": "refund \U0001f600"})
+    assert predictor._cache.statistics().hits == 1
+
+
+@pytest.mark.parametrize("value", [1e39, -1e300, 1.7e308])
+@pytest.mark.parametrize("assume_finite", [False, True])
+def test_a_huge_number_is_answered_by_a_tree(predictor, model, value, assume_finite):
+    """In a library call, and with the settings of a replica: as the largest number that a tree can compare."""
+    with sklearn.config_context(assume_finite=assume_finite):
+        huge = predictor.predict(model, {**MEASURE, "m0": value})
+        assert huge == predictor.predict(model, {**MEASURE, "m0": 1e30 if value > 0 else -1e30})

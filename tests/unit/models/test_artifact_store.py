@@ -5,6 +5,8 @@ import hashlib
 import os
 import resource
 import signal
+import time
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +50,42 @@ def test_a_truncated_file_is_healed_by_a_put(store):
     store.path(ACME, artifact.digest).write_bytes(DATA[:10])
     store.put(ACME, DATA, "skops/1")
     assert store.read(ACME, artifact.digest, len(DATA)) == DATA
+
+
+def test_a_flipped_byte_is_healed_by_a_put(store):
+    """A file of the right size with other bytes is written again: training again mends a damaged artifact."""
+    artifact = store.put(ACME, DATA, "skops/1")
+    damaged = bytearray(DATA)
+    damaged[17] ^= 1
+    store.path(ACME, artifact.digest).write_bytes(damaged)
+    store.put(ACME, DATA, "skops/1")
+    assert store.read(ACME, artifact.digest, len(DATA)) == DATA
+
+
+def test_new_folders_are_flushed_to_the_disk(store, monkeypatch):
+    """Each new folder's entry is in the folder above it, so all of those are flushed, once."""
+    flushed = []
+    flush = os.fsync
+
+    def note(descriptor):
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    path = store.path(ACME, store.put(ACME, DATA, "skops/1").digest)
+    folders = [store.root.parent, store.root, store.root / ACME, path.parent]
+    assert [each for each in flushed if each.is_dir()] == folders
+
+
+def test_what_a_killed_process_left_is_removed(store):
+    """A temporary file that is hours old goes with the next put; one that may be in use stays."""
+    path = store.path(ACME, store.put(ACME, DATA, "skops/1").digest)
+    abandoned, fresh = path.parent / ".writing-old", path.parent / ".writing-new"
+    for file in (abandoned, fresh):
+        file.write_bytes(b"half")
+    os.utime(abandoned, (time.time() - 3700,) * 2)
+    store.put(ACME, DATA, "skops/1")
+    assert set(files_in(store.root)) == {path, fresh}
 
 
 def test_one_flipped_byte_is_noticed(store):

@@ -156,11 +156,11 @@ def test_own_types_load_only_where_they_are_vouched_for(store):
 
 
 def test_a_failing_pipeline_is_a_prediction_error(store):
-    """A version at fault names itself and says to roll back."""
+    """It names the version, and says what to do whether the rows or the version are at fault."""
     fitted = models.fitted(algorithm="logistic_regression")
     fitted.pipeline.steps[-1][1].coef_ = np.ones((1, 2))
     model = LoadedModel(models.stored(fitted, store), fitted.pipeline)
-    with pytest.raises(PredictionError, match="roll back"):
+    with pytest.raises(PredictionError, match=r"Compare the rows .* roll back"):
         model.predict_rows(fitted.self_test.rows)
 
 

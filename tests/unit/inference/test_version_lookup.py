@@ -1,0 +1,74 @@
+"""The look-up of versions: what waits for a registry that hangs is bounded, for each tenant and for all."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from ml_core.exceptions import ModelNotFoundError, QueueFullError
+from ml_core.ids import ModelId, TenantId, VersionId, VersionRef
+from ml_core.inference.version_lookup import MAX_ASKING, MAX_ASKING_PER_TENANT, VersionLookup
+
+
+def ref(number, tenant="acme"):
+    return VersionRef(TenantId(tenant), ModelId("m"), VersionId(str(number)))
+
+
+def while_the_registry_hangs(scenario):
+    """Run a scenario with a look-up whose questions are answered, with no such version, at its end only."""
+    answer = threading.Event()
+
+    def find(asked):
+        assert answer.wait(10)
+        raise ModelNotFoundError(f"no {asked}")
+
+    async def main(pool):
+        lookup = VersionLookup(find, pool, time.monotonic)
+        waiting = []
+
+        def ask(*args):
+            waiting.append(asyncio.ensure_future(lookup.find(ref(*args))))
+            return waiting[-1]
+
+        try:
+            await scenario(ask)
+        finally:
+            answer.set()
+            await asyncio.gather(*waiting, return_exceptions=True)
+        with pytest.raises(ModelNotFoundError):  # what ended makes room
+            await lookup.find(ref("later"))
+
+    with ThreadPoolExecutor(2) as pool:
+        asyncio.run(main(pool))
+
+
+def test_a_tenant_that_asks_for_ever_new_names_is_refused():
+    """Another tenant's question is taken, and one that is waited for already is joined."""
+
+    async def scenario(ask):
+        for number in range(MAX_ASKING_PER_TENANT):
+            ask(number)
+        with pytest.raises(QueueFullError):
+            await ask("one-more")
+        joined, other = ask(0), ask(0, "globex")
+        await asyncio.wait([joined, other], timeout=0.05)
+        assert not joined.done()
+        assert not other.done()
+
+    while_the_registry_hangs(scenario)
+
+
+def test_the_questions_of_all_tenants_are_bounded():
+    """However many tenants ask."""
+
+    async def scenario(ask):
+        for number in range(MAX_ASKING):
+            ask(number, f"tenant-{number}")
+        with pytest.raises(QueueFullError):
+            await ask(0, "one-more")
+
+    while_the_registry_hangs(scenario)

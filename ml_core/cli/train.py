@@ -18,7 +18,7 @@ from ml_core.cli.console import JsonOption, ModelOption, TenantOption, command, 
 from ml_core.cli.context import existing_tenant
 from ml_core.domain.columns import ColumnKind
 from ml_core.exceptions import ConfigurationError, DataProcessingError, TrainingError
-from ml_core.ids import ModelId, VersionId
+from ml_core.ids import ModelId, TenantId, VersionId
 
 if TYPE_CHECKING:
     from ml_core.data.kinds import InferredColumn
@@ -72,6 +72,10 @@ def train(
             result = trainer.train(
                 model_id, model_type, (X, y), hyperparameters=hyperparameters, kinds=kinds, version=version_id
             )
+    _print_result(tenant_id, result, as_json=as_json)
+
+
+def _print_result(tenant: TenantId, result: dict[str, Any], *, as_json: bool) -> None:
     fitted: FittedModel = result.pop("fitted")
     result.pop("model")
     if as_json:
@@ -82,12 +86,13 @@ def train(
     print_metrics(fitted)
     for note in fitted.notes:
         out.print(f"Note: {note}", markup=False, soft_wrap=True)
-    names = f"--tenant {tenant_id} --model {model_id}"
+    model, version = result["model_id"], result["version"]
+    names = f"--tenant {tenant} --model {model} --version {version}"
     row = orjson.dumps(fitted.self_test.rows[0]).decode() if fitted.self_test.rows else "{}"
     out.print(
-        f"Registered {tenant_id}/{model_id} version {result['version']}.\n"
-        f"Try it:    {command()} predict {names} --version {result['version']} --row {shlex.quote(row)}\n"
-        f"Serve it:  {command()} promote {names} --version {result['version']}",
+        f"Registered {tenant}/{model} version {version}.\n"
+        f"Try it:    {command()} predict {names} --row {shlex.quote(row)}\n"
+        f"Serve it:  {command()} promote {names}",
         markup=False,
         soft_wrap=True,
     )

@@ -207,7 +207,7 @@ class LocalPlatform:
 
     def _end_ray(self) -> int:
         state = self.state
-        ended = processes.end(processes.find_marked(self._home, state.session_id if state else None))
+        ended = processes.end_platform(self._home, state.session_id if state else None)
         # Sockets and logs of a dead session: Ray makes a new folder at each start and never removes one.
         shutil.rmtree(temporary_folder(self._home), ignore_errors=True)
         return ended

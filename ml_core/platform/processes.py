@@ -13,12 +13,16 @@ from pathlib import Path
 
 import psutil
 
+from ml_core.exceptions import PlatformError
+
 MARK = "MLCORE_PLATFORM_HOME"
 """Environment variable that every process of a platform inherits: the platform's home folder."""
 
 _GRACE_S = 2.0
 """Nothing of Ray keeps state that would need longer; some of its processes ignore SIGTERM altogether."""
 _KILL_TIMEOUT_S = 5.0
+_ROUNDS = 5
+"""Ray starts workers ahead of need, so one may appear between looking and ending; hardly ever two rounds in a row."""
 
 
 def find_marked(home: Path, session_id: int | None) -> list[psutil.Process]:
@@ -56,6 +60,32 @@ def end(processes: Iterable[psutil.Process], *, grace_s: float = _GRACE_S) -> in
         _signal(process, kill=True)
     psutil.wait_procs(alive, timeout=_KILL_TIMEOUT_S)
     return len(targets)
+
+
+def end_platform(home: Path, session_id: int | None) -> int:
+    """End the processes of a platform, those too that they start while they are being ended.
+
+    Args:
+        home: The platform's home folder.
+        session_id: As for ``find_marked``.
+
+    Returns:
+        How many there were.
+
+    Raises:
+        PlatformError: Some can't be ended.
+    """
+    ended = 0
+    for _ in range(_ROUNDS):
+        found = find_marked(home, session_id)
+        if not found:
+            return ended
+        ended += end(found)
+    raise PlatformError(
+        f"These processes of the platform can't be ended: {', '.join(str(process.pid) for process in found)}.",
+        remedy="End them by hand, then try again.",
+        component="ray",
+    )
 
 
 def _signal(process: psutil.Process, *, kill: bool) -> None:

@@ -7,7 +7,7 @@ import sys
 import psutil
 import pytest
 
-from ml_core.platform.processes import MARK, end, find_marked
+from ml_core.platform.processes import MARK, end, end_platform, find_marked
 
 # A child that outlives its parent's environment mark, as Ray's agents do: same session, no mark.
 _PARENT = """
@@ -15,6 +15,17 @@ import os, subprocess, sys, time
 unmarked = {k: v for k, v in os.environ.items() if k != "MLCORE_PLATFORM_HOME"}
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=unmarked)
 print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+_HYDRA = """
+import signal, subprocess, sys, time
+def multiply(*_):
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    sys.exit()
+signal.signal(signal.SIGTERM, multiply)
+print("ready", flush=True)
 time.sleep(60)
 """
 
@@ -46,6 +57,20 @@ def test_an_orphan_is_found_by_its_session(family):
     parent.kill()
     parent.wait()
     assert [process.pid for process in find_marked(home, parent.pid)] == [child]
+
+
+def test_what_is_started_meanwhile_is_ended_too(tmp_path):
+    """A process that brings a successor when it is asked to end: the next round finds that one."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _HYDRA],
+        env={**os.environ, MARK: str(tmp_path)},
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    ) as process:
+        process.stdout.readline()
+        assert end_platform(tmp_path, None) == 2
+        assert find_marked(tmp_path, process.pid) == []
 
 
 def test_another_home_is_left_alone(family, tmp_path):

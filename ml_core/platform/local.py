@@ -35,7 +35,7 @@ Step = Callable[[str], AbstractContextManager[None]]
 
 _SERVE_TIMEOUT_S = 180.0
 """Time for the replicas to run; about 6 s on two cores when idle."""
-_RUNNING = "RUNNING"
+_RUNNING, _FAILED = "RUNNING", "DEPLOY_FAILED"
 _LOOK_EVERY_S = 0.2
 _HEALTH_TIMEOUT_S = 5.0
 
@@ -114,6 +114,12 @@ class LocalPlatform:
                     remedy="Use it, or run `mlcore down` first. `mlcore status` shows its parts.",
                     component="platform",
                 )
+            state = self.state
+            if state is not None and self._serves(state):
+                # Only the database or a replica is gone. The others serve on, and Serve mends the rest.
+                self._start_database(step)
+                self._wait_until_running(state, step)
+                return state
             try:
                 return self._start(step)
             except BaseException:
@@ -137,7 +143,13 @@ class LocalPlatform:
         serve = self._serve_status(state) if state else None
         health = _ask_ready(state.url) if state else None
         ingress = health is not None
-        parts = (database, serve is not None and serve.status == _RUNNING, ingress)
+        serves_whole = (
+            state is not None
+            and serve is not None
+            and serve.status == _RUNNING
+            and serve.running_replicas >= state.replicas
+        )
+        parts = (database, serves_whole, ingress)
         return PlatformStatus(
             state="running" if all(parts) else ("degraded" if state or any(parts) else "stopped"),
             url=state.url if state else None,
@@ -153,34 +165,48 @@ class LocalPlatform:
         )
 
     def _start(self, step: Step) -> PlatformState:
-        state = self.state
-        serves = state is not None and self._serves(state)
-        if not serves:
-            with step("Clearing what is left of an earlier run"):
-                self._end_ray()
-                require_free(self._settings.platform.http_port)
-        with step("Starting PostgreSQL"):
-            self._server.start()
-            self._server.pin()
-        with step("Bringing the database schema up to date"):
-            self._migrate()
-        # If only the database was gone, the replicas have served on, and find it again by themselves.
-        return state if state is not None and serves else self._start_serving(step)
-
-    def _start_serving(self, step: Step) -> PlatformState:
         platform = self._settings.platform
+        with step("Clearing what is left of an earlier run"):
+            self._end_ray()
+            require_free(platform.http_port)
+        self._start_database(step)
         ports = RayPorts.choose()
         with step("Starting Ray"):
             session_id = start_head(self._home, ports, self._replica_environment())
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
         state = PlatformState(platform.http_port, ports.dashboard, session_id, platform.replicas, started_at)
         state.save(self._home)
-        with closing(ServeApi(ports.dashboard, read_token(self._home))) as api:
-            with step("Starting Ray Serve and its ingress"):
-                api.declare(serve_config(host=HOST, port=platform.http_port, replicas=platform.replicas))
-            with step(f"Waiting for {platform.replicas} replicas of the shared cell"):
-                _wait_until_running(api, state)
+        with step("Starting Ray Serve and its ingress"), self._serve_api(state) as api:
+            api.declare(serve_config(host=HOST, port=platform.http_port, replicas=platform.replicas))
+        self._wait_until_running(state, step)
         return state
+
+    def _start_database(self, step: Step) -> None:
+        with step("Starting PostgreSQL"):
+            self._server.start()
+            self._server.pin()
+        with step("Bringing the database schema up to date"):
+            self._migrate()
+
+    def _wait_until_running(self, state: PlatformState, step: Step) -> None:
+        deadline = time.monotonic() + _SERVE_TIMEOUT_S
+        with step(f"Waiting for {state.replicas} replicas of the shared cell"), self._serve_api(state) as api:
+            while time.monotonic() < deadline:
+                seen = api.status(SHARED_CELL)
+                if seen and seen.status == _FAILED:
+                    raise PlatformError(
+                        f"The shared cell did not start: {seen.message.strip() or 'no message'}",
+                        remedy="See the replicas' logs in the folder that `mlcore status` names.",
+                        component="serve",
+                    )
+                if seen and seen.running_replicas >= state.replicas and _ask_ready(state.url) is not None:
+                    return
+                time.sleep(_LOOK_EVERY_S)
+        raise PlatformError(
+            f"The shared cell did not answer within {_SERVE_TIMEOUT_S:.0f} s.",
+            remedy="The machine may be too busy; run `mlcore up` again.",
+            component="serve",
+        )
 
     def _migrate(self) -> None:
         # Imported late: `mlcore status` need not load SQLAlchemy and Alembic.
@@ -213,15 +239,19 @@ class LocalPlatform:
         return ended
 
     def _serves(self, state: PlatformState) -> bool:
+        """Whether some replica answers and Serve is there to mend the others."""
         serve = self._serve_status(state)
-        return serve is not None and serve.status == _RUNNING and _ask_ready(state.url) is not None
+        return serve is not None and serve.status != _FAILED and _ask_ready(state.url) is not None
 
     def _serve_status(self, state: PlatformState) -> ApplicationStatus | None:
         try:
-            with closing(ServeApi(state.dashboard_port, read_token(self._home))) as api:
+            with self._serve_api(state) as api:
                 return api.status(SHARED_CELL)
         except PlatformError:
             return None
+
+    def _serve_api(self, state: PlatformState) -> AbstractContextManager[ServeApi]:
+        return closing(ServeApi(state.dashboard_port, read_token(self._home)))
 
     @contextmanager
     def _only_one(self) -> Iterator[None]:
@@ -263,26 +293,6 @@ def _undisturbed() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _wait_until_running(api: ServeApi, state: PlatformState) -> None:
-    deadline = time.monotonic() + _SERVE_TIMEOUT_S
-    while time.monotonic() < deadline:
-        seen = api.status(SHARED_CELL)
-        if seen and seen.status == "DEPLOY_FAILED":
-            raise PlatformError(
-                f"The shared cell did not start: {seen.message.strip() or 'no message'}",
-                remedy="See the replicas' logs in the folder that `mlcore status` names.",
-                component="serve",
-            )
-        if seen and seen.running_replicas >= state.replicas and _ask_ready(state.url) is not None:
-            return
-        time.sleep(_LOOK_EVERY_S)
-    raise PlatformError(
-        f"The shared cell did not answer within {_SERVE_TIMEOUT_S:.0f} s.",
-        remedy="The machine may be too busy; run `mlcore up` again.",
-        component="serve",
-    )
 
 
 def _ask_ready(url: str) -> dict[str, Any] | None:

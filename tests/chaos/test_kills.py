@@ -76,8 +76,10 @@ def test_without_postgres_the_last_good_state_serves_on(victim):
     for _ in range(20):
         assert answers(tenant)
     assert platform.local.status().state == "degraded"
+    ray_before = platform.local.state
     platform.local.up()
     assert platform.local.status().state == "running"
+    assert platform.local.state == ray_before, "Ray serves on; only the database is started"
     version = tenant.train("m", split_target(measures(), "outcome"), n_estimators=12)
     tenant.promote("m", version, wait_for=ROW)
 

@@ -139,9 +139,9 @@ def _holds(path: Path, artifact: StoredArtifact) -> bool:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make a folder with its parents, so that after a power cut the new ones are still there."""
+    """Make a folder with its parents, closed to other users, so that after a power cut the new ones are still there."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for made in reversed(missing):
         _sync_folder(made.parent)
 

@@ -135,7 +135,8 @@ def _command(home: Path, ports: RayPorts) -> list[str]:
         f"--dashboard-agent-listen-port={ports.agent}",
         # 0 lets each worker take any free port, so no range can clash with the ports above.
         *("--min-worker-port=0", "--max-worker-port=0"),
-        f"--temp-dir={temporary_folder(home)}",
+        # A folder within: Ray opens its own to everybody.
+        f"--temp-dir={temporary_folder(home) / 'r'}",
         "--disable-usage-stats",
     ]
 

@@ -35,6 +35,12 @@ def test_what_is_put_is_read_back(store):
     assert store.read(ACME, artifact.digest, artifact.size_bytes) == DATA
 
 
+def test_other_users_can_not_look_inside(store):
+    """The folder that holds a tenant's artifact is its owner's alone."""
+    path = store.path(ACME, store.put(ACME, DATA, "skops/1").digest)
+    assert path.parent.stat().st_mode & 0o077 == 0
+
+
 def test_the_same_bytes_are_stored_once(store):
     """A second put leaves the first file alone."""
     path = store.path(ACME, store.put(ACME, DATA, "skops/1").digest)

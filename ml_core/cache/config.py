@@ -15,13 +15,24 @@ class CacheConfig:
         max_entries: Entries kept.
         max_bytes: Bytes kept, keys and values together.
         ttl_s: Seconds until an entry is forgotten.
+        url: Of a shared cache; this release has none, so anything but None is refused.
+
+    Raises:
+        ConfigurationError: A bound is not positive, or a shared cache is asked for.
     """
 
     max_entries: int = 10_000
     max_bytes: int = 64 * 2**20
     ttl_s: float = 300.0
+    url: str | None = None
 
     def __post_init__(self) -> None:
+        if self.url is not None:
+            raise ConfigurationError(
+                "A cache that processes share is not in this release.",
+                remedy="Leave url out: the cache is then in this process.",
+                setting="url",
+            )
         for name in ("max_entries", "max_bytes", "ttl_s"):
             if getattr(self, name) <= 0:
                 raise ConfigurationError(

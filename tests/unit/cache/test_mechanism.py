@@ -57,3 +57,9 @@ def test_a_bound_must_be_positive(bounds):
     """A cache that can keep nothing is a mistake, not a setting."""
     with pytest.raises(ConfigurationError, match="must be positive"):
         CacheConfig(**bounds)
+
+
+def test_a_shared_cache_is_refused_clearly():
+    """The name is promised; this release says that it can't keep it, instead of caching somewhere else."""
+    with pytest.raises(ConfigurationError, match="not in this release"):
+        CacheConfig(url="redis://127.0.0.1")

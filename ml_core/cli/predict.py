@@ -36,9 +36,9 @@ def predict(
     ] = None,
     proba: Annotated[bool, typer.Option("--proba", help="Also print the probability of each class.")] = False,
     encoding: Annotated[str, typer.Option(help="The CSV file's character encoding.")] = "utf-8",
-    key: Annotated[str | None, typer.Option(envvar="MLCORE_API_KEY", help="Ask over HTTP with this key.")] = None,
+    key: Annotated[str | None, typer.Option(help="Ask over HTTP with this key [default: MLCORE_API_KEY].")] = None,
     url: Annotated[
-        str | None, typer.Option(envvar="MLCORE_URL", help="The ingress to ask; the local platform's.")
+        str | None, typer.Option(help="The ingress to ask [default: MLCORE_URL, else the local platform's].")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -55,6 +55,8 @@ def predict(
         raise ConfigurationError(
             "Give either --environment or --version.", remedy="A version is asked whatever points to it."
         )
+    client = Settings.from_environment().client
+    key = key or client.api_key
     if url is not None and key is None:
         raise ConfigurationError(
             "Asking over HTTP needs a key.",
@@ -64,7 +66,9 @@ def predict(
     rows = [_parse_row(text) for text in row] if row is not None else _read_rows(file or Path(), encoding)
     asked = {"environment": environment, "version": version}
     if key is not None:
-        result = _over_http(TenantId(tenant), ModelId(model), rows, key=key, url=url, proba=proba, asked=asked)
+        result = _over_http(
+            TenantId(tenant), ModelId(model), rows, key=key, url=url or client.url, proba=proba, asked=asked
+        )
     else:
         result = _in_process(tenant, ModelId(model), rows, proba=proba, asked=asked)
     if as_json:

@@ -176,6 +176,14 @@ def test_wrong_use_is_explained(mlcore, tenant, arguments, expected):
     assert "Traceback" not in result.err
 
 
+def test_a_key_of_the_environment_is_used(mlcore, tenant, monkeypatch):
+    """It asks over HTTP; where nothing runs, the message says how to go on."""
+    monkeypatch.setenv("MLCORE_API_KEY", "mlk_of_the_environment")
+    result = mlcore("predict", "-t", tenant, "-m", "m", "--row", "{}")
+    assert result.code == 1
+    assert "no platform runs on this machine" in result.err
+
+
 def test_the_target_can_not_be_ignored(mlcore, tenant, tmp_path):
     """Both at once is a mistake; nothing is trained."""
     file = tmp_path / "data.csv"

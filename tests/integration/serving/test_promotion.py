@@ -55,6 +55,7 @@ def test_a_damaged_artifact_is_not_served(platform):
     wait_until(lambda: failed_loads(platform) > 0)
     for _ in range(20):
         assert tenant.predict("m", [row]).json()["version"] == good
+    wait_until(lambda: platform.local.status().failed_loads > 0)
 
 
 def damage(platform, tenant, version):

@@ -100,6 +100,16 @@ def test_it_keeps_what_it_has_when_the_registry_is_gone(follow, table, store, fi
     assert follower.describe()["error"] is None
 
 
+def test_a_row_that_can_not_be_read_withdraws_nothing(follow, table, store, fitted_measures):
+    """A snapshot that could not read a pointer's row: the version that it serves goes on."""
+    served = servable(store, fitted_measures)
+    spoilt = AssignmentDelta(2, True, {ACME: True}, {}, {}, unreadable=frozenset({pointer(served)}))
+    source = Source(snapshot(served), spoilt, EMPTY)
+    follow(source)
+    assert [source.asked.get(timeout=10) for _ in range(3)] == [None, 1, 2]
+    assert table.wanted(key_of(served)) is not None
+
+
 def test_it_outlives_a_bug(follow):
     """An unexpected error is noted and the next look is taken."""
     source = Source(ZeroDivisionError("surprise"), snapshot())

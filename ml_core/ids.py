@@ -76,6 +76,15 @@ class EnvironmentName(_Name):
     rule = "1 to 40 of a-z, 0-9, '-' and '_', beginning with a letter, such as 'production'"
 
 
+class DatasetId(_Name):
+    """A dataset inside a tenant: 1 to 80 of ``a-z 0-9 - _``, beginning with a letter."""
+
+    __slots__ = ()
+    kind = "dataset"
+    pattern = re.compile(r"[a-z][a-z0-9_-]{0,79}")
+    rule = "1 to 80 of a-z, 0-9, '-' and '_', beginning with a letter, such as 'tickets_2026'"
+
+
 class Digest(_Name):
     """The sha256 of an artifact: 64 lower-case hexadecimal digits."""
 

@@ -7,6 +7,9 @@ sessions per transaction works too.
 
 from __future__ import annotations
 
+import copy
+import os
+import pwd
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -22,6 +25,7 @@ from ml_core.database.security import APP_ROLE, INGEST_ROLE
 from ml_core.database.strict_json import dumps
 from ml_core.database.tables import SCHEMA_REVISION
 from ml_core.database.urls import DatabaseUrls, parse, safe
+from ml_core.domain.principal import Principal
 from ml_core.exceptions import SchemaOutOfDateError
 from ml_core.ids import TenantId
 from ml_core.settings import Settings
@@ -37,7 +41,8 @@ _IDLE_TIMEOUT = "60s"
 _ENTER = sqlalchemy.text(
     "SELECT set_config('role', :role, true), set_config('app.tenant_id', :tenant, true),"
     " set_config('statement_timeout', :statement, true), set_config('lock_timeout', :lock, true),"
-    " set_config('idle_in_transaction_session_timeout', :idle, true)"
+    " set_config('idle_in_transaction_session_timeout', :idle, true),"
+    " set_config('app.principal', :principal, true), set_config('app.request_id', :request_id, true)"
 )
 
 
@@ -59,6 +64,8 @@ class DatabaseConnection:
     def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
         self.settings = settings or Settings.from_environment()
         self.server: EmbeddedServer | None = None
+        self.principal = Principal.operator(current_user())
+        self._request_id = ""
         self._lock = threading.Lock()
         self._engines: dict[str, Engine] = {}
         named = url or self.settings.database.url
@@ -108,6 +115,19 @@ class DatabaseConnection:
         """
         return self._transaction(self._engine(self._urls.app), APP_ROLE, tenant_id)
 
+    def acting_as(self, principal: Principal, request_id: str | None = None) -> Self:
+        """The same connections for somebody else: the audit names the principal, and rules ask what it may do.
+
+        Without it the principal is the operating system's user, who may do everything: it holds the database's URL.
+
+        Args:
+            principal: Who acts.
+            request_id: Of the request that it acts for, if there is one.
+        """
+        other = copy.copy(self)
+        other.principal, other._request_id = principal, request_id or ""
+        return other
+
     def serving(self) -> AbstractContextManager[Connection]:
         """One transaction of the serving plane: reads what is served of all tenants, from one snapshot.
 
@@ -126,6 +146,8 @@ class DatabaseConnection:
             "statement": _STATEMENT_TIMEOUT,
             "lock": _LOCK_TIMEOUT,
             "idle": _IDLE_TIMEOUT,
+            "principal": self.principal.name,
+            "request_id": self._request_id,
         }
         with translated(self.safe_url), engine.begin() as connection:
             connection.execute(_ENTER, entry)
@@ -178,7 +200,8 @@ class DatabaseConnection:
     def close(self) -> None:
         """Close the pooled sessions. The embedded server goes on until the last process that uses it ends."""
         with self._lock:
-            engines, self._engines = list(self._engines.values()), {}
+            engines = list(self._engines.values())
+            self._engines.clear()  # in place: ``acting_as`` shares them
         for engine in engines:
             engine.dispose()
 
@@ -224,3 +247,11 @@ class DatabaseConnection:
             "keepalives_count": 3,
             "tcp_user_timeout": 30_000,
         }
+
+
+def current_user() -> str:
+    """Who runs this process, for histories: the name of its user, or the number where it has no name."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"uid {os.geteuid()}"

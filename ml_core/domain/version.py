@@ -118,6 +118,7 @@ class VersionDraft:
         self_test: What proves a loaded copy.
         version: The caller's own name for it, or None for the next number.
         outside_types: Types in its artifact that are not on the platform's list.
+        tags: Key → value, to find it by.
     """
 
     model_id: ModelId
@@ -130,6 +131,7 @@ class VersionDraft:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     lineage: Lineage = field(default_factory=Lineage)
     outside_types: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

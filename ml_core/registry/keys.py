@@ -14,6 +14,7 @@ from ml_core.database.tables import api_keys, tenants
 from ml_core.domain.api_key import ApiKey, Scope
 from ml_core.exceptions import InvalidRequestError
 from ml_core.ids import TenantId
+from ml_core.registry import journal
 from ml_core.registry.clock import advance_feed
 from ml_core.registry.tenants import tenant_not_found
 
@@ -73,6 +74,9 @@ class KeyRepository:
         columns = ("tenant_id", "key_id", "salt", "hash", "scopes", "name", "feed_generation")
         with self._db.tenant(self._tenant_id) as connection:
             made = connection.scalar(api_keys.insert().from_select(columns, row).returning(api_keys.c.key_id))
+            if made is not None:
+                what = {"name": name, "scopes": sorted(granted)}
+                journal.record(connection, self._tenant_id, "key.created", {"key_id": record.key_id}, what)
         if made is None:
             raise tenant_not_found(self._tenant_id)
         return key
@@ -97,7 +101,8 @@ class KeyRepository:
             .values(revoked_at=sa.func.now(), feed_generation=advance_feed(cell))
         )
         with self._db.tenant(self._tenant_id) as connection:
-            connection.execute(revoke)
+            if connection.execute(revoke).rowcount:
+                journal.record(connection, self._tenant_id, "key.revoked", {"key_id": key_id})
             row = connection.execute(sa.select(*_INFO).where(mine)).one_or_none()
         if row is None:
             raise InvalidRequestError(

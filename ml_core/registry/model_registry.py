@@ -14,7 +14,6 @@ from ml_core.models.mirrored_store import open_store
 from ml_core.registry.comparison import compare
 from ml_core.registry.environments import EnvironmentRepository, HistoryEntry, Pointer
 from ml_core.registry.intake import Intake, Submission, read_file, split_metrics
-from ml_core.registry.publishing import current_user
 from ml_core.registry.versions import VersionRepository
 
 
@@ -35,6 +34,7 @@ class ModelRegistry:
     ) -> None:
         self.tenant_id = TenantId(tenant_id)
         store = open_store(storage_path, db.settings.platform.artifact_root)
+        self._principal = db.principal
         self._intake = Intake(db, self.tenant_id, store)
         self._versions = VersionRepository(db, self.tenant_id)
         self._environments = EnvironmentRepository(db, self.tenant_id)
@@ -130,7 +130,7 @@ class ModelRegistry:
             VersionId(version),
             EnvironmentName(environment),
             expected_generation=expected_generation,
-            actor=actor or current_user(),
+            actor=actor or self._principal.name,
             reason=reason,
         )
 
@@ -142,7 +142,7 @@ class ModelRegistry:
             ModelNotFoundError: There was none.
         """
         name = EnvironmentName(environment)
-        return self._environments.rollback(ModelId(model_id), name, actor=actor or current_user(), reason=reason)
+        return self._environments.rollback(ModelId(model_id), name, actor=actor or self._principal.name, reason=reason)
 
     def history(self, model_id: str, environment: str, *, limit: int = 100) -> Sequence[HistoryEntry]:
         """The moves of an environment's pointer, newest first."""

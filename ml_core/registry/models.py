@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -14,6 +14,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import environments, models, versions
 from ml_core.exceptions import VersionInUseError
 from ml_core.ids import Digest, ModelId, TenantId, VersionId
+from ml_core.registry import journal
 from ml_core.registry.missing import model_not_found
 from ml_core.registry.tombstones import bury
 
@@ -99,6 +100,7 @@ class ModelRepository:
             refuse_if_served(connection, self._tenant_id, model_id)
             kept = sa.func.coalesce(models.c.archived_at, sa.func.now())
             connection.execute(models.update().where(self._is(model_id)).values(archived_at=kept))
+            self._note(connection, "model.archived", model_id)
 
     def restore(self, model_id: ModelId) -> None:
         """Show an archived model again; restoring one that is not archived changes nothing.
@@ -109,6 +111,7 @@ class ModelRepository:
         with self._db.tenant(self._tenant_id) as connection:
             self._lock(connection, model_id)
             connection.execute(models.update().where(self._is(model_id)).values(archived_at=None))
+            self._note(connection, "model.restored", model_id)
 
     def delete(self, model_id: ModelId) -> Sequence[Digest]:
         """Delete a model with all its versions. Its history stays; no number or name is used for other bytes.
@@ -127,7 +130,13 @@ class ModelRepository:
             bury(connection, of_it)
             digests = connection.scalars(versions.delete().where(of_it).returning(versions.c.digest)).all()
             connection.execute(models.update().where(self._is(model_id)).values(deleted_at=sa.func.now()))
+            self._note(connection, "model.deleted", model_id, {"digests": sorted(set(digests))})
         return sorted({Digest(digest) for digest in digests})
+
+    def _note(
+        self, connection: Connection, action: str, model_id: ModelId, details: Mapping[str, Any] | None = None
+    ) -> None:
+        journal.record(connection, self._tenant_id, action, {"model_id": model_id}, details)
 
     def _lock(self, connection: Connection, model_id: ModelId) -> None:
         lock_model(connection, self._tenant_id, model_id)

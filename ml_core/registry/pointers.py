@@ -10,9 +10,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
-from ml_core.database.tables import environment_history, environments, outbox, tenants, versions
+from ml_core.database.tables import environment_history, environments, tenants, versions
 from ml_core.exceptions import InvalidRequestError, PromotionConflictError
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
+from ml_core.registry import journal
 from ml_core.registry.clock import advance_feed
 from ml_core.registry.missing import model_archived, model_not_found
 from ml_core.registry.models import lock_model
@@ -199,9 +200,9 @@ def _record(connection: Connection, tenant_id: TenantId, move: Move, generation:
             reason=move.reason,
         )
     )
-    connection.execute(
-        outbox.insert().values(tenant_id=tenant_id, topic="environment.moved", payload={**moved, **what})
-    )
+    subject = {"model_id": move.model_id, "environment": move.environment}
+    details = {"version": move.version, **what, "reason": move.reason}
+    journal.record(connection, tenant_id, "environment.moved", subject, details, actor=move.actor)
 
 
 def _conflict(connection: Connection, tenant_id: TenantId, move: Move, expected: int) -> PromotionConflictError:

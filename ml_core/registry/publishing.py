@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import pwd
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.version import ModelVersion, VersionDraft
 from ml_core.exceptions import MLFrameworkError
 from ml_core.ids import Digest, TenantId
 from ml_core.models.store import ArtifactStore
+from ml_core.registry.blobs import claim_bytes
 from ml_core.registry.versions import VersionRepository
 
 
@@ -24,6 +23,7 @@ class Publisher:
     """
 
     def __init__(self, db: DatabaseConnection, tenant_id: TenantId, store: ArtifactStore) -> None:
+        self._db = db
         self._tenant_id = tenant_id
         self._store = store
         self._versions = VersionRepository(db, tenant_id)
@@ -35,7 +35,7 @@ class Publisher:
             draft: What the version is.
             data: The artifact.
             format: Of the artifact, such as ``skops/1``.
-            actor: Who does it; None means the operating system's user.
+            actor: Who does it; None means the connection's principal.
 
         Raises:
             ModelSaveError: The store or the registry refuses; nothing is left behind.
@@ -44,7 +44,7 @@ class Publisher:
         """
         artifact = self._store.put(self._tenant_id, data, format)
         try:
-            version = self._versions.register(draft, artifact, actor or current_user())
+            version = self._versions.register(draft, artifact, actor or self._db.principal.name)
         except BaseException:
             # If the registry can't say whether the bytes are needed, they stay: they harm nobody.
             with contextlib.suppress(MLFrameworkError):
@@ -56,19 +56,11 @@ class Publisher:
         return version
 
     def discard(self, digest: Digest) -> None:
-        """Remove bytes, unless a version needs them.
+        """Remove bytes, unless something needs them.
 
         Raises:
             ModelSaveError: The disk refuses.
         """
-        with self._versions.claim_bytes(digest) as is_unused:
+        with claim_bytes(self._db, self._tenant_id, digest) as is_unused:
             if is_unused:
                 self._store.delete(self._tenant_id, digest)
-
-
-def current_user() -> str:
-    """Who runs this process, for histories: the name of its user, or the number where it has no name."""
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return f"uid {os.geteuid()}"

@@ -12,11 +12,20 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
-from ml_core.database.tables import models, versions
+from ml_core.database.tables import models, version_metrics, version_tags, versions
 from ml_core.domain.version import ModelVersion, StoredArtifact, VersionDraft
 from ml_core.exceptions import InvalidRequestError, ModelSaveError, ModelVersionConflictError
-from ml_core.ids import Digest, TenantId, VersionId
-from ml_core.registry.rows import VERSION_COLUMNS, VERSIONS_WITH_MODEL, draft_values, refusal, version_from
+from ml_core.ids import TenantId, VersionId
+from ml_core.registry import journal
+from ml_core.registry.blobs import lock_digest
+from ml_core.registry.rows import (
+    VERSION_COLUMNS,
+    VERSIONS_WITH_MODEL,
+    draft_values,
+    finite_metrics,
+    refusal,
+    version_from,
+)
 from ml_core.registry.tenants import tenant_not_found
 from ml_core.registry.tombstones import refuse_reuse
 
@@ -62,10 +71,33 @@ def register(
             **draft_values(draft),
         )
     )
+    _make_findable(connection, tenant_id, draft, version)
+    journal.record(
+        connection,
+        tenant_id,
+        "version.registered",
+        {"model_id": draft.model_id, "version": version},
+        {"digest": artifact.digest},
+        actor=actor,
+    )
     registered = find(connection, tenant_id, versions.c.model_id == draft.model_id, versions.c.version == version)
     if registered is None:
         raise ModelSaveError(f"Version {version!s} of {draft.model_id!s} vanished while it was registered.")
     return registered
+
+
+def _make_findable(connection: Connection, tenant_id: TenantId, draft: VersionDraft, version: VersionId) -> None:
+    """The rows by which a search finds the version: its metrics and tags."""
+    key = {"tenant_id": tenant_id, "model_id": draft.model_id, "version": version}
+    metrics = [
+        {**key, "split": split, "metric": name, "value": value}
+        for split, values in finite_metrics(draft.metrics).items()
+        for name, value in values.items()
+    ]
+    tags = [{**key, "key": name, "value": value} for name, value in draft.tags.items()]
+    for table, rows in ((version_metrics, metrics), (version_tags, tags)):
+        if rows:
+            connection.execute(table.insert().values(rows))
 
 
 def find(connection: Connection, tenant_id: TenantId, *conditions: sa.ColumnElement[bool]) -> ModelVersion | None:
@@ -79,12 +111,6 @@ def find(connection: Connection, tenant_id: TenantId, *conditions: sa.ColumnElem
     )
     row = connection.execute(statement).one_or_none()
     return None if row is None else version_from(row)
-
-
-def lock_digest(connection: Connection, tenant_id: TenantId, digest: Digest, *, shared: bool) -> None:
-    """Until the transaction ends, keep a digest's bytes from being deleted (shared) or registered (not shared)."""
-    lock = sa.func.pg_advisory_xact_lock_shared if shared else sa.func.pg_advisory_xact_lock
-    connection.execute(sa.select(lock(sa.func.hashtextextended(f"{tenant_id!s}/{digest!s}", 0))))
 
 
 def _lock_model(connection: Connection, tenant_id: TenantId, draft: VersionDraft) -> AnyRow:

@@ -94,7 +94,7 @@ def draft_values(draft: VersionDraft) -> dict[str, Any]:
     return {
         "signature": draft.signature.to_json(),
         "self_test": draft.self_test.to_json(),
-        "metrics": {split: _finite(values) for split, values in draft.metrics.items()},
+        "metrics": finite_metrics(draft.metrics),
         "hyperparameters": dict(draft.hyperparameters),
         "metadata": dict(draft.metadata),
         "run_id": lineage.run_id,
@@ -106,9 +106,12 @@ def draft_values(draft: VersionDraft) -> dict[str, Any]:
     }
 
 
-def _finite(values: Mapping[str, float]) -> dict[str, float]:
+def finite_metrics(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
     """A metric that is not a number, such as r2 of one row, is left out: it must not fail a finished training."""
-    return {name: float(value) for name, value in values.items() if math.isfinite(value)}
+    return {
+        split: {name: float(value) for name, value in values.items() if math.isfinite(value)}
+        for split, values in metrics.items()
+    }
 
 
 def refusal(error: sa.exc.IntegrityError) -> str | None:

@@ -14,6 +14,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import SHARED_CELL, tenants
 from ml_core.exceptions import TenantExistsError, TenantNotFoundError
 from ml_core.ids import TenantId
+from ml_core.registry import journal
 from ml_core.registry.clock import advance_feed
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class TenantRepository:
         )
         with self._db.tenant(tenant_id) as connection:
             row = connection.execute(statement).one_or_none()
+            if row is not None:
+                journal.record(connection, tenant_id, "tenant.created", {"tenant_id": tenant_id})
         return None if row is None else _info(row)
 
     def exists(self, tenant_id: TenantId) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,7 +14,7 @@ from ml_core.database.tables import models, versions
 from ml_core.domain.version import ModelVersion, ServableVersion, StoredArtifact, VersionDraft
 from ml_core.exceptions import ModelSaveError, VersionInUseError
 from ml_core.ids import Digest, ModelId, TenantId, VersionId
-from ml_core.registry import registration
+from ml_core.registry import journal, registration
 from ml_core.registry.missing import model_archived, model_not_found
 from ml_core.registry.models import ModelRepository, ModelSummary, lock_model, refuse_if_served
 from ml_core.registry.rows import (
@@ -148,6 +147,7 @@ class VersionRepository:
         merged = versions.c.metadata.op("||")(sa.literal(dict(metadata), JSONB))
         with self._db.tenant(self._tenant_id) as connection:
             connection.execute(versions.update().where(self._is(model_id, name)).values(metadata=merged))
+            self._note(connection, "version.annotated", model_id, name, {"metadata": dict(metadata)})
         return self.get(model_id, name)
 
     def archive(self, model_id: ModelId, version: VersionId) -> None:
@@ -162,6 +162,7 @@ class VersionRepository:
             lock_model(connection, self._tenant_id, model_id)
             refuse_if_served(connection, self._tenant_id, model_id, version)
             self._set_archived(connection, model_id, version, kept)
+            self._note(connection, "version.archived", model_id, version)
 
     def restore(self, model_id: ModelId, version: VersionId) -> None:
         """Show an archived version again; restoring one that is not archived changes nothing.
@@ -172,6 +173,7 @@ class VersionRepository:
         with self._db.tenant(self._tenant_id) as connection:
             lock_model(connection, self._tenant_id, model_id)
             self._set_archived(connection, model_id, version, None)
+            self._note(connection, "version.restored", model_id, version)
 
     def delete(self, model_id: ModelId, version: VersionId) -> Digest:
         """Delete a version that nothing needs. Its name may come back with the same bytes only.
@@ -197,13 +199,6 @@ class VersionRepository:
                 )
             return self._delete(connection, model_id, version)
 
-    @contextmanager
-    def claim_bytes(self, digest: Digest) -> Iterator[bool]:
-        """Whether no version has these bytes, which stays so until the block ends: then they may be removed."""
-        with self._db.tenant(self._tenant_id) as connection:
-            registration.lock_digest(connection, self._tenant_id, digest, shared=False)
-            yield registration.find(connection, self._tenant_id, versions.c.digest == digest) is None
-
     def _delete(self, connection: Connection, model_id: ModelId, version: VersionId) -> Digest:
         bury(connection, self._is(model_id, version))
         statement = versions.delete().where(self._is(model_id, version)).returning(versions.c.digest)
@@ -219,6 +214,7 @@ class VersionRepository:
             ) from error
         if digest is None:
             raise model_not_found(self._tenant_id, model_id, version)
+        self._note(connection, "version.deleted", model_id, version, {"digest": digest})
         return Digest(digest)
 
     def _children(self, connection: Connection, model_id: ModelId, version: VersionId) -> Sequence[VersionId]:
@@ -237,6 +233,16 @@ class VersionRepository:
         changed = connection.execute(versions.update().where(self._is(model_id, version)).values(archived_at=at))
         if changed.rowcount == 0:
             raise model_not_found(self._tenant_id, model_id, version)
+
+    def _note(
+        self,
+        connection: Connection,
+        action: str,
+        model_id: ModelId,
+        version: VersionId,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        journal.record(connection, self._tenant_id, action, {"model_id": model_id, "version": version}, details)
 
     def _is(self, model_id: ModelId, version: VersionId) -> sa.ColumnElement[bool]:
         return sa.and_(

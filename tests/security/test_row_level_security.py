@@ -11,26 +11,12 @@ from sqlalchemy.exc import ProgrammingError
 
 from ml_core.database import security
 from ml_core.database.connection import DatabaseConnection
-from ml_core.domain.api_key import Scope
 from ml_core.ids import TenantId
-from ml_core.registry.environments import PRODUCTION, EnvironmentRepository
-from ml_core.registry.keys import KeyRepository
-from ml_core.registry.runs import RunRepository
-from ml_core.registry.versions import VersionRepository
 from ml_core.settings import DatabaseSettings, Settings
-from support.registry import TICKETS, new_tenant, register, superuser
+from support.filled import fill
+from support.registry import new_tenant, register, superuser
 
 TENANT_TABLES = security.tenant_tables()
-
-
-def fill(db: DatabaseConnection, tenant_id: TenantId) -> None:
-    """Put at least one row of the tenant into every table that holds tenants' rows."""
-    VersionRepository(db, tenant_id).delete(TICKETS, register(db, tenant_id).version)
-    version = register(db, tenant_id)
-    EnvironmentRepository(db, tenant_id).promote(TICKETS, version.version, PRODUCTION, actor="tester")
-    KeyRepository(db, tenant_id).create("key", [Scope.PREDICT])
-    runs = RunRepository(db, tenant_id)
-    runs.log_metrics(runs.start(TICKETS), {"loss": 1.0})
 
 
 def test_every_table_with_a_tenant_is_forced_behind_a_policy(db: DatabaseConnection) -> None:

@@ -21,6 +21,7 @@ from ml_core.exceptions import (
     VersionInUseError,
 )
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
+from ml_core.registry.blobs import claim_bytes
 from ml_core.registry.environments import EnvironmentRepository
 from ml_core.registry.feed import FeedReader
 from ml_core.registry.models import ModelRepository
@@ -332,8 +333,8 @@ def test_bytes_are_claimed_only_when_no_version_has_them(db: DatabaseConnection)
     register(db, tenant, "2", content="x")
     register(db, other, "1", content="x")
     for version in ("1", "2"):
-        with versions.claim_bytes(digest) as is_unused:
+        with claim_bytes(db, tenant, digest) as is_unused:
             assert not is_unused
         versions.delete(TICKETS, VersionId(version))
-    with versions.claim_bytes(digest) as is_unused:
+    with claim_bytes(db, tenant, digest) as is_unused:
         assert is_unused

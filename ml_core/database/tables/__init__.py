@@ -1,0 +1,58 @@
+"""The tables, as this release needs them. The migrations make them; a test compares the two.
+
+``tenant_id`` leads every key and every unique index, so that neither a scan nor a duplicate-key error reaches over
+tenants. Two exceptions, both on purpose: the feed's indexes lead with the cell, because the serving plane reads over
+tenants; and ``api_keys.key_id`` is unique over all tenants, because replicas find a key by it, and 64 random bits tell
+nothing when they collide.
+"""
+
+from __future__ import annotations
+
+from ml_core.database.tables.base import FEED_CHANNEL, SCHEMA, SCHEMA_REVISION, SHARED_CELL, metadata
+from ml_core.database.tables.datasets import dataset_versions, datasets
+from ml_core.database.tables.environments import (
+    approvals,
+    environment_history,
+    environment_policies,
+    environments,
+    gates,
+)
+from ml_core.database.tables.models import (
+    deleted_versions,
+    holds,
+    models,
+    version_metrics,
+    version_tags,
+    versions,
+)
+from ml_core.database.tables.runs import run_artifacts, run_metrics, runs
+from ml_core.database.tables.tenants import api_keys, audit, feed_clock, outbox, tenants
+
+__all__ = [
+    "FEED_CHANNEL",
+    "SCHEMA",
+    "SCHEMA_REVISION",
+    "SHARED_CELL",
+    "api_keys",
+    "approvals",
+    "audit",
+    "dataset_versions",
+    "datasets",
+    "deleted_versions",
+    "environment_history",
+    "environment_policies",
+    "environments",
+    "feed_clock",
+    "gates",
+    "holds",
+    "metadata",
+    "models",
+    "outbox",
+    "run_artifacts",
+    "run_metrics",
+    "runs",
+    "tenants",
+    "version_metrics",
+    "version_tags",
+    "versions",
+]

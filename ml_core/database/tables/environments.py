@@ -1,0 +1,122 @@
+"""Environments: pointers with their rollouts and history, and the rules by which a pointer may be moved."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+from ml_core.database.tables.base import document, grammar, metadata, moment, text
+from ml_core.database.tables.models import models, versions
+from ml_core.database.tables.tenants import feed_clock, tenants
+from ml_core.ids import EnvironmentName
+
+# What ``ml_core.domain.rollout`` rules out is ruled out for raw SQL as well.
+CANARY_RULE = (
+    "CASE WHEN canary_version IS NULL THEN canary_percent IS NULL AND canary_sticky IS NULL"
+    " ELSE version IS NOT NULL AND canary_version <> version AND COALESCE(canary_percent BETWEEN 1 AND 99, false) END"
+)
+SHADOW_RULE = (
+    "shadow_version IS NULL OR (version IS NOT NULL AND shadow_version <> version"
+    " AND shadow_version IS DISTINCT FROM canary_version)"
+)
+
+
+def _points_to(column: str) -> sa.ForeignKeyConstraint:
+    return sa.ForeignKeyConstraint(
+        ["tenant_id", "model_id", column],
+        [versions.c.tenant_id, versions.c.model_id, versions.c.version],
+        name=f"fk_environments_{column}",
+    )
+
+
+# A pointer with its rollout. ``version``, the stable one, is null once it was withdrawn.
+environments = sa.Table(
+    "environments",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("model_id", sa.Text, primary_key=True),
+    sa.Column("environment", sa.Text, primary_key=True),
+    sa.Column("version", sa.Text),
+    sa.Column("generation", sa.BigInteger, nullable=False),
+    sa.Column("feed_generation", sa.BigInteger, nullable=False),
+    sa.Column("cell", sa.Text, sa.ForeignKey(feed_clock.c.cell), nullable=False),
+    moment("updated_at"),
+    sa.Column("updated_by", sa.Text, nullable=False),
+    text("canary_version", nullable=True),
+    sa.Column("canary_percent", sa.Integer),
+    text("canary_sticky", nullable=True),
+    text("shadow_version", nullable=True),
+    grammar("environment", EnvironmentName),
+    sa.CheckConstraint(CANARY_RULE, name="canary"),
+    sa.CheckConstraint(SHADOW_RULE, name="shadow"),
+    sa.ForeignKeyConstraint(["tenant_id", "model_id"], [models.c.tenant_id, models.c.model_id]),
+    sa.ForeignKeyConstraint(
+        ["tenant_id", "model_id", "version"], [versions.c.tenant_id, versions.c.model_id, versions.c.version]
+    ),
+    *(_points_to(column) for column in ("canary_version", "shadow_version")),
+    sa.Index(None, "cell", "feed_generation"),
+    sa.Index(None, "tenant_id", "model_id", "version"),
+)
+
+# ``restored_generation``: the generation whose state a rollback brought back; its own for every other move.
+# ``gates``: what each gate found at this move.
+environment_history = sa.Table(
+    "environment_history",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("model_id", sa.Text, primary_key=True),
+    sa.Column("environment", sa.Text, primary_key=True),
+    sa.Column("generation", sa.BigInteger, primary_key=True),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("version", sa.Text),
+    sa.Column("digest", sa.Text),
+    sa.Column("restored_generation", sa.BigInteger, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    moment("at"),
+    text("canary_version", nullable=True),
+    sa.Column("canary_percent", sa.Integer),
+    text("canary_sticky", nullable=True),
+    text("shadow_version", nullable=True),
+    sa.Column("gates", JSONB, nullable=False, server_default=sa.text("'[]'::jsonb")),
+    text("override_reason", nullable=True),
+    sa.ForeignKeyConstraint(["tenant_id", "model_id"], [models.c.tenant_id, models.c.model_id]),
+)
+
+# What holds for an environment of all the tenant's models.
+environment_policies = sa.Table(
+    "environment_policies",
+    metadata,
+    sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
+    text("environment", key=True),
+    sa.Column("is_protected", sa.Boolean, nullable=False, server_default=sa.text("false")),
+    moment("updated_at"),
+    text("updated_by"),
+    grammar("environment", EnvironmentName),
+)
+
+gates = sa.Table(
+    "gates",
+    metadata,
+    *(text(name, key=True) for name in ("tenant_id", "model_id", "environment", "name")),
+    text("kind"),
+    document("settings"),
+    moment("created_at"),
+    text("created_by"),
+    grammar("environment", EnvironmentName),
+    sa.ForeignKeyConstraint(["tenant_id", "model_id"], [models.c.tenant_id, models.c.model_id]),
+)
+
+approvals = sa.Table(
+    "approvals",
+    metadata,
+    *(text(name, key=True) for name in ("tenant_id", "model_id", "version", "environment", "approver")),
+    text("reason"),
+    moment("at"),
+    grammar("environment", EnvironmentName),
+    sa.ForeignKeyConstraint(
+        ["tenant_id", "model_id", "version"],
+        [versions.c.tenant_id, versions.c.model_id, versions.c.version],
+        ondelete="CASCADE",
+    ),
+)

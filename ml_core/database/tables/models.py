@@ -1,0 +1,106 @@
+"""Models and their versions: what is served, and what versions are found by."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from ml_core.database.tables.base import document, grammar, metadata, moment, text
+from ml_core.database.tables.tenants import tenants
+from ml_core.ids import Digest, ModelId, VersionId
+
+# Kept when a model is deleted: numbers and generations go on, so that neither is ever used twice.
+models = sa.Table(
+    "models",
+    metadata,
+    sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
+    sa.Column("model_id", sa.Text, primary_key=True),
+    sa.Column("model_type", sa.Text, nullable=False),
+    sa.Column("next_number", sa.BigInteger, nullable=False, server_default=sa.text("1")),
+    moment("created_at"),
+    moment("archived_at", nullable=True),
+    moment("deleted_at", nullable=True),
+    grammar("model_id", ModelId),
+)
+
+# ``outside_types``: types in the artifact that are not on the platform's list, so that no server loads it.
+versions = sa.Table(
+    "versions",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("model_id", sa.Text, primary_key=True),
+    sa.Column("version", sa.Text, primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("format", sa.Text, nullable=False),
+    document("signature"),
+    document("self_test"),
+    document("metrics"),
+    document("hyperparameters"),
+    document("metadata"),
+    sa.Column("run_id", sa.Text),
+    sa.Column("dataset_digest", sa.Text),
+    sa.Column("parent_version", sa.Text),
+    sa.Column("code_commit", sa.Text),
+    document("libraries"),
+    moment("created_at"),
+    sa.Column("created_by", sa.Text, nullable=False),
+    moment("archived_at", nullable=True),
+    sa.Column("outside_types", sa.ARRAY(sa.Text), nullable=False, server_default=sa.text("'{}'::text[]")),
+    grammar("version", VersionId),
+    grammar("digest", Digest),
+    sa.ForeignKeyConstraint(["tenant_id", "model_id"], [models.c.tenant_id, models.c.model_id]),
+    sa.UniqueConstraint("tenant_id", "model_id", "number"),
+    sa.Index(None, "tenant_id", "digest"),
+    sa.Index(None, "tenant_id", "created_at", "model_id", "version"),
+    sa.Index(None, "tenant_id", "model_id", "parent_version"),
+)
+
+# What stays of a deleted version: its name is its bytes' for ever, as histories, caches and clients go by the name.
+deleted_versions = sa.Table(
+    "deleted_versions",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("model_id", sa.Text, primary_key=True),
+    sa.Column("version", sa.Text, primary_key=True),
+    sa.Column("digest", sa.Text, nullable=False),
+    moment("deleted_at"),
+    sa.ForeignKeyConstraint(["tenant_id", "model_id"], [models.c.tenant_id, models.c.model_id]),
+)
+
+_VERSION_KEY = ("tenant_id", "model_id", "version")
+
+
+def _of_version() -> sa.ForeignKeyConstraint:
+    return sa.ForeignKeyConstraint(_VERSION_KEY, [versions.c[name] for name in _VERSION_KEY], ondelete="CASCADE")
+
+
+# What versions are searched by, one row each, so that an index that leads with the tenant answers.
+version_tags = sa.Table(
+    "version_tags",
+    metadata,
+    *(text(name, key=True) for name in (*_VERSION_KEY, "key")),
+    text("value"),
+    _of_version(),
+    sa.Index(None, "tenant_id", "key", "value"),
+)
+
+version_metrics = sa.Table(
+    "version_metrics",
+    metadata,
+    *(text(name, key=True) for name in (*_VERSION_KEY, "split", "metric")),
+    sa.Column("value", sa.Double, nullable=False),
+    _of_version(),
+    sa.Index(None, "tenant_id", "split", "metric", "value"),
+)
+
+# Why a version may not be collected, whatever its age.
+holds = sa.Table(
+    "holds",
+    metadata,
+    *(text(name, key=True) for name in (*_VERSION_KEY, "name")),
+    text("reason"),
+    moment("created_at"),
+    text("created_by"),
+    sa.ForeignKeyConstraint(_VERSION_KEY, [versions.c[name] for name in _VERSION_KEY]),
+)

@@ -1,0 +1,90 @@
+"""Tenants, their keys, and what is noted of every change: the feed's clock, the outbox and the audit."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from ml_core.database.tables.base import SHARED_CELL, document, grammar, metadata, moment, text
+from ml_core.ids import TenantId
+
+# One row a cell. Its row lock, held to the end of a transaction, makes the order of generations that of commits.
+feed_clock = sa.Table(
+    "feed_clock",
+    metadata,
+    sa.Column("cell", sa.Text, primary_key=True),
+    sa.Column("generation", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+)
+
+tenants = sa.Table(
+    "tenants",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column(
+        "cell", sa.Text, sa.ForeignKey(feed_clock.c.cell), nullable=False, server_default=sa.text(f"'{SHARED_CELL}'")
+    ),
+    moment("created_at"),
+    moment("deleted_at", nullable=True),
+    sa.Column("feed_generation", sa.BigInteger, nullable=False),
+    grammar("tenant_id", TenantId),
+    sa.Index(None, "cell", "feed_generation"),
+)
+
+# Which scopes there are is not checked: a later release has more, and replicas of this one pass over those.
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
+    sa.Column("key_id", sa.Text, primary_key=True),
+    sa.Column("salt", sa.LargeBinary, nullable=False),
+    sa.Column("hash", sa.LargeBinary, nullable=False),
+    sa.Column("scopes", sa.ARRAY(sa.Text), nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    moment("created_at"),
+    moment("revoked_at", nullable=True),
+    sa.Column("feed_generation", sa.BigInteger, nullable=False),
+    sa.CheckConstraint("key_id ~ '^[0-9a-f]{16}$'", name="key_id"),
+    sa.CheckConstraint("octet_length(hash) = 32", name="hash"),
+    sa.CheckConstraint("cardinality(scopes) > 0 AND array_position(scopes, NULL) IS NULL", name="scopes"),
+    sa.CheckConstraint("char_length(name) BETWEEN 1 AND 100", name="name"),
+    sa.UniqueConstraint("key_id"),
+    sa.Index(None, "feed_generation"),
+)
+
+# Events for other programs, in the order in which they are delivered. ``delivered_at``: null until one took it.
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
+    sa.Column("outbox_id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("topic", sa.Text, nullable=False),
+    document("payload"),
+    moment("created_at"),
+    moment("delivered_at", nullable=True),
+    sa.Index("ix_outbox_undelivered", "tenant_id", "outbox_id", postgresql_where=sa.text("delivered_at IS NULL")),
+)
+
+# Who changed what, for people. The principal and the request are those of the connection, also for raw SQL.
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
+    sa.Column("audit_id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    moment("at"),
+    sa.Column(
+        "principal",
+        sa.Text,
+        nullable=False,
+        server_default=sa.text("COALESCE(NULLIF(current_setting('app.principal', true), ''), CURRENT_USER)"),
+    ),
+    sa.Column(
+        "request_id",
+        sa.Text,
+        nullable=False,
+        server_default=sa.text("COALESCE(current_setting('app.request_id', true), '')"),
+    ),
+    text("action"),
+    document("subject"),
+    document("details"),
+    sa.Index(None, "tenant_id", "action", "audit_id"),
+    sa.Index(None, "tenant_id", "at"),
+)

@@ -13,11 +13,11 @@ from ml_core.models import own_types
 from ml_core.models.formats import joblib_import, skops_format
 from ml_core.models.loading import LoadedModel, load_version
 from ml_core.models.mirrored_store import open_store
-from ml_core.registry.environments import EnvironmentRepository
-from ml_core.registry.intake import Intake, Submission, read_file
-from ml_core.registry.models import ModelRepository, ModelSummary
-from ml_core.registry.publishing import Publisher
-from ml_core.registry.versions import VersionRepository
+from ml_core.registry.promotion.environments import EnvironmentRepository
+from ml_core.registry.versions.intake import Intake, Submission, read_file
+from ml_core.registry.versions.models import ModelRepository, ModelSummary
+from ml_core.registry.versions.publishing import Publisher
+from ml_core.registry.versions.repository import VersionRepository
 
 
 class ModelManager:
@@ -26,7 +26,7 @@ class ModelManager:
     Args:
         db: The registry's database.
         storage_path: Folder that gets a copy of each artifact. The artifacts themselves are in the platform's store
-            (``DatabaseConnection.settings.platform.artifact_root``), from which replicas serve them.
+            (that of ``DatabaseConnection.settings``), from which replicas serve them.
         tenant_id: The tenant; it is created with its first model.
 
     Raises:
@@ -37,12 +37,16 @@ class ModelManager:
         self, db: DatabaseConnection, storage_path: str | Path = "./models", tenant_id: str = "default"
     ) -> None:
         self.tenant_id = TenantId(tenant_id)
-        self.store = open_store(storage_path, db.settings.platform.artifact_root)
+        self._db = db
+        self.store = open_store(storage_path, db.settings)
         self._intake = Intake(db, self.tenant_id, self.store)
         self._publisher = Publisher(db, self.tenant_id, self.store)
         self._models = ModelRepository(db, self.tenant_id)
         self._versions = VersionRepository(db, self.tenant_id)
         self._environments = EnvironmentRepository(db, self.tenant_id)
+
+    def __repr__(self) -> str:
+        return f"ModelManager({self._db!r}, tenant_id={str(self.tenant_id)!r})"
 
     def register_model(
         self,
@@ -65,7 +69,7 @@ class ModelManager:
             model_path: A ``.skops`` or ``.joblib`` file.
             metadata: Notes of the caller's own.
             version: Its name; None means the model's next number.
-            actor: Who registers it; None means the operating system's user.
+            actor: For whom an operator registers it; None: the connection's principal.
 
         Returns:
             The model's id.
@@ -138,7 +142,7 @@ class ModelManager:
 
         Raises:
             ModelNotFoundError: There is no such version.
-            VersionInUseError: An environment points to it, or another version was made from it.
+            VersionInUseError: An environment points to it, another version was made from it, or a hold forbids it.
         """
         if version is None:
             digests = self._models.delete(ModelId(model_id))

@@ -5,14 +5,17 @@ import hashlib
 import os
 import resource
 import signal
+import stat
+import threading
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from ml_core.exceptions import ArtifactIntegrityError, InvalidNameError, ModelSaveError
+from ml_core.exceptions import ArtifactIntegrityError, InvalidNameError, ModelLoadError, ModelSaveError
 from ml_core.ids import Digest, TenantId
-from ml_core.models.store import ArtifactStore
+from ml_core.models.store import LocalStore
 
 ACME = TenantId("acme")
 DATA = b"the bytes of a model" * 100
@@ -20,7 +23,7 @@ DATA = b"the bytes of a model" * 100
 
 @pytest.fixture
 def store(tmp_path):
-    return ArtifactStore(tmp_path / "artifacts")
+    return LocalStore(tmp_path / "artifacts")
 
 
 def files_in(folder):
@@ -165,8 +168,97 @@ def test_a_full_disk_leaves_nothing_behind(store, monkeypatch, refused):
     assert files_in(store.root) == []
 
 
+@contextmanager
+def closed(folder):
+    """A folder that this process may not enter, also where it runs as root."""
+    folder.chmod(0)
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+        folder.chmod(0o700)
+
+
+@pytest.mark.parametrize("ask", ["exists", "verify", "read", "fetch"])
+def test_what_is_closed_is_not_called_damaged(store, ask):
+    """The permissions are to be corrected: no backup would help, and nothing is said of the bytes."""
+    artifact = store.put(ACME, DATA, "skops/1")
+    how = () if ask == "exists" else (len(DATA),)
+    with closed(store.path(ACME, artifact.digest).parent), pytest.raises(ModelLoadError) as caught:
+        getattr(store, ask)(ACME, artifact.digest, *how)
+    assert not isinstance(caught.value, ArtifactIntegrityError)
+    assert "ermission" in caught.value.message
+    assert "permissions" in caught.value.remedy
+
+
+def test_every_new_folder_is_closed_and_none_above(tmp_path):
+    """From the store's root on they are the owner's alone; the platform's home stays as the system makes it."""
+    home = tmp_path / "home"
+    before = os.umask(0o022)
+    try:
+        store = LocalStore(home / "artifacts")
+        path = store.path(ACME, store.put(ACME, DATA, "skops/1").digest)
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in (home, *path.parents[2::-1])] == [0o755] + [0o700] * 3
+
+
+def test_a_tenant_goes_while_others_write(store):
+    """Files that come and go meanwhile do not stop the removal."""
+    stop = threading.Event()
+
+    def write():
+        number = 0
+        while not stop.is_set():
+            number += 1
+            with suppress(OSError):
+                folder = store.root / ACME / f"{number % 3}"
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / f".writing-{number}").write_bytes(b"x")
+                (folder / f".writing-{number}").rename(folder / f"{number % 50}")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        assert sum(store.delete_tenant(ACME).count for _ in range(200)) > 0
+    finally:
+        stop.set()
+        writer.join()
+
+
+def test_a_link_in_place_of_a_tenant_is_not_followed(store, tmp_path):
+    """What it leads to is somebody else's."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").write_bytes(b"x")
+    store.root.mkdir()
+    (store.root / ACME).symlink_to(tmp_path / "other")
+    with pytest.raises(ModelSaveError, match="symbolic link"):
+        store.delete_tenant(ACME)
+    assert (tmp_path / "other" / "file").exists()
+
+
+def test_a_tenant_that_can_not_be_removed_is_one_clear_error(store):
+    """A file where the folder should be: nothing is said to be removed."""
+    store.root.mkdir()
+    (store.root / ACME).write_text("")
+    with pytest.raises(ModelSaveError, match="can't be removed"):
+        store.delete_tenant(ACME)
+
+
+def test_a_folder_that_can_not_be_listed_is_one_clear_error(store):
+    """It is not taken for an empty one."""
+    store.root.mkdir()
+    (store.root / ACME).write_text("")
+    with pytest.raises(ModelLoadError, match="can't be listed"):
+        list(store.list(ACME))
+
+
 def test_a_root_that_is_a_file_is_one_clear_error(tmp_path):
     """The folder can't be made."""
     (tmp_path / "artifacts").write_text("")
     with pytest.raises(ModelSaveError, match="can't be written"):
-        ArtifactStore(tmp_path / "artifacts").put(ACME, DATA, "skops/1")
+        LocalStore(tmp_path / "artifacts").put(ACME, DATA, "skops/1")

@@ -20,13 +20,13 @@ from ml_core.exceptions import (
 )
 from ml_core.models.graph import estimators
 from ml_core.models.loading import LoadedModel, labels_to_json, load_version
-from ml_core.models.store import ArtifactStore
+from ml_core.models.store import LocalStore
 from support import fitted as models
 
 
 @pytest.fixture
 def store(tmp_path):
-    return ArtifactStore(tmp_path)
+    return LocalStore(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["linear", "forest", "boosting"])

@@ -1,0 +1,189 @@
+"""Artifacts in a local folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from ml_core.domain.version import StoredArtifact
+from ml_core.exceptions import InvalidNameError, ModelLoadError, ModelSaveError
+from ml_core.ids import Digest, TenantId
+from ml_core.models.store.base import ArtifactStore, Removed, Stray, integrity_error, place, proved_chunks
+from ml_core.models.store.files import (
+    CLOSED,
+    fault_in,
+    make_folder,
+    read_proved,
+    remove_abandoned,
+    remove_tree,
+    sync_folder,
+    write_whole,
+)
+
+
+class LocalStore(ArtifactStore):
+    """A folder of artifacts, one subfolder per tenant, closed to other users of the machine.
+
+    A file is either whole or absent: it is written beside its place, flushed to the disk and renamed. Creating the
+    object touches nothing; the folder appears with the first ``put``.
+
+    Args:
+        root: The folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root).expanduser().absolute()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.root)!r})"
+
+    def path(self, tenant_id: TenantId, digest: Digest) -> Path:
+        """Where an artifact is, or would be."""
+        return self.root / place(tenant_id, digest)
+
+    def location(self, tenant_id: TenantId, digest: Digest) -> str:
+        """The path of an artifact."""
+        return str(self.path(tenant_id, digest))
+
+    def _store(self, tenant_id: TenantId, artifact: StoredArtifact, source: BinaryIO) -> None:
+        path = self.path(tenant_id, artifact.digest)
+        with _saving(path, tenant_id):
+            make_folder(path.parent, self.root)
+            remove_abandoned(path.parent)
+            if fault_in(path, artifact.digest, artifact.size_bytes) is not None:
+                write_whole(path, proved_chunks(source, tenant_id, artifact))
+
+    def read(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> bytes:
+        """The bytes of an artifact, proved, see ``ArtifactStore.read``."""
+        path = self.path(tenant_id, digest)
+        data, fault = read_proved(path, digest, size_bytes)
+        if fault is not None:
+            raise _unproved(path, tenant_id, digest, fault)
+        return data
+
+    def fetch(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> Path:
+        """The store's own file, proved, see ``ArtifactStore.fetch``."""
+        path = self.path(tenant_id, digest)
+        fault = fault_in(path, digest, size_bytes)
+        if fault is not None:
+            raise _unproved(path, tenant_id, digest, fault)
+        return path
+
+    def verify(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> None:
+        """Read and prove an artifact, see ``ArtifactStore.verify``."""
+        self.fetch(tenant_id, digest, size_bytes)
+
+    def exists(self, tenant_id: TenantId, digest: Digest) -> bool:
+        """Whether the tenant has such an artifact (its bytes are not checked)."""
+        path = self.path(tenant_id, digest)
+        try:
+            return path.is_file()
+        except OSError as error:
+            raise _unlisted(path.parent, error) from error
+
+    def delete(self, tenant_id: TenantId, digest: Digest) -> None:
+        """Remove an artifact; nothing happens if it is not there.
+
+        Raises:
+            ModelSaveError: The disk refuses.
+        """
+        path = self.path(tenant_id, digest)
+        with _removing(path, tenant_id):
+            path.unlink(missing_ok=True)
+
+    def _files(self, tenant_id: TenantId) -> Iterator[Stray]:
+        folder = self.root / tenant_id
+        try:
+            yield from _walk(folder, "")
+        except OSError as error:
+            raise _unlisted(folder, error) from error
+
+    def _remove(self, tenant_id: TenantId, name: str) -> None:
+        path = self.root / tenant_id / name
+        with _removing(path, tenant_id):
+            path.unlink(missing_ok=True)
+
+    def tenants(self) -> Iterator[TenantId]:
+        """The tenants that have a folder here."""
+        try:
+            folders = [each.name for each in self.root.iterdir() if each.is_dir()] if self.root.exists() else []
+        except OSError as error:
+            raise _unlisted(self.root, error) from error
+        for name in folders:
+            try:
+                yield TenantId(name)
+            except InvalidNameError:  # somebody else's folder
+                continue
+
+    def delete_tenant(self, tenant_id: TenantId) -> Removed:
+        """Remove the tenant's folder with every byte in it, see ``ArtifactStore.delete_tenant``."""
+        folder = self.root / TenantId(tenant_id)
+        with _removing(folder, tenant_id):
+            removed = remove_tree(folder)
+            if self.root.exists():
+                sync_folder(self.root)
+        return removed
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[Stray]:
+    """The files under a folder, without following links; what vanishes meanwhile is left out."""
+    try:
+        entries = list(os.scandir(folder))
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(folder / entry.name, f"{prefix}{entry.name}/")
+            continue
+        try:
+            found = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        modified_at = datetime.fromtimestamp(found.st_mtime, UTC)
+        yield Stray(f"{prefix}{entry.name}", found.st_size, modified_at)
+
+
+@contextmanager
+def _saving(path: Path, tenant_id: TenantId) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ModelSaveError(
+            f"The artifact can't be written to {path.parent}: {error.strerror or error}.",
+            remedy="Nothing was stored. Free disk space or correct the folder's permissions, then try again.",
+            tenant_id=tenant_id,
+        ) from error
+
+
+@contextmanager
+def _removing(path: Path, tenant_id: TenantId) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ModelSaveError(
+            f"{path} can't be removed: {error.strerror or error}.",
+            remedy="Correct the permissions of the folder, then try again.",
+            tenant_id=tenant_id,
+        ) from error
+
+
+def _unproved(path: Path, tenant_id: TenantId, digest: Digest, fault: str) -> ModelLoadError:
+    """What is not proved: damaged, or closed to this process, which says nothing of the bytes."""
+    if fault != CLOSED:
+        return integrity_error(str(path), tenant_id, digest, fault)
+    return ModelLoadError(
+        f"The artifact {digest[:12]}… of tenant {tenant_id} {fault}: {path}.",
+        remedy="Correct its permissions and those of its folders, or run as the user that they belong to.",
+        tenant_id=tenant_id,
+    )
+
+
+def _unlisted(folder: Path, error: OSError) -> ModelLoadError:
+    return ModelLoadError(
+        f"The folder {folder} can't be listed: {error.strerror or error}.",
+        remedy="Correct its permissions, then try again.",
+    )

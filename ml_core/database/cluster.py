@@ -29,7 +29,7 @@ from ml_core.exceptions import PlatformError
 _log = logging.getLogger(__name__)
 
 DATABASE = "mlcore"
-_SUPERUSER = "postgres"
+SUPERUSER = "postgres"
 _START_TIMEOUT_S = 60.0  # recovery after a crash replays the log first
 _STOP_TIMEOUT_S = 20.0
 _KILL_TIMEOUT_S = 10.0
@@ -113,7 +113,7 @@ class Cluster:
                 os.chown(fresh, programs.account.uid, programs.account.gid)
             options = (
                 "-U",
-                _SUPERUSER,
+                SUPERUSER,
                 "--encoding=utf8",
                 "--auth-local=trust",
                 "--auth-host=reject",
@@ -200,7 +200,7 @@ class Cluster:
             raise self._cannot_start("ended right after its start")
         try:
             with psycopg.connect(
-                server_url(postmaster, _SUPERUSER, "postgres"), autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S
+                server_url(postmaster, SUPERUSER, "postgres"), autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S
             ) as session:
                 known = {row[0] for row in session.execute("SELECT rolname FROM pg_roles")}
                 for role in ROLES:

@@ -21,7 +21,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from ml_core.database.errors import translated
 from ml_core.database.listener import Listener
-from ml_core.database.security import APP_ROLE, INGEST_ROLE
+from ml_core.database.security import APP_ROLE, INGEST_ROLE, OWNER_ROLE
 from ml_core.database.strict_json import dumps
 from ml_core.database.tables import SCHEMA_REVISION
 from ml_core.database.urls import DatabaseUrls, parse, safe
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 _STATEMENT_TIMEOUT = "30s"
 _LOCK_TIMEOUT = "10s"
 _IDLE_TIMEOUT = "60s"
+
+# Of a statement, in one session of the embedded server; psycopg's own default is 5.
+_PREPARE_AFTER = 2
 
 _ENTER = sqlalchemy.text(
     "SELECT set_config('role', :role, true), set_config('app.tenant_id', :tenant, true),"
@@ -55,13 +58,16 @@ class DatabaseConnection:
     Args:
         url: A Postgres URL, or None.
         settings: Instead of those of the environment.
+        migrate_embedded: Whether the embedded server's schema is brought up to date at once.
 
     Raises:
         ConfigurationError: The URL can't be used.
         PlatformError: The embedded server can't start.
     """
 
-    def __init__(self, url: str | None = None, *, settings: Settings | None = None) -> None:
+    def __init__(
+        self, url: str | None = None, *, settings: Settings | None = None, migrate_embedded: bool = True
+    ) -> None:
         self.settings = settings or Settings.from_environment()
         self.server: EmbeddedServer | None = None
         self.principal = Principal.operator(current_user())
@@ -78,7 +84,7 @@ class DatabaseConnection:
         else:
             self._urls = self._join_embedded()
             self._app_url = parse(self._urls.app)
-            if self.current_revision() != SCHEMA_REVISION:
+            if migrate_embedded and self.current_revision() != SCHEMA_REVISION:
                 self.migrate()
 
     def _join_embedded(self) -> DatabaseUrls:
@@ -99,6 +105,11 @@ class DatabaseConnection:
         return self._urls
 
     @property
+    def admin_url(self) -> str:
+        """A URL for backups, which must see all rows: the embedded superuser's, else that for migrations."""
+        return self._urls.owner if self.server is None else self.server.admin_url
+
+    @property
     def safe_url(self) -> str:
         """The runtime URL without its password, for messages."""
         return safe(self._app_url)
@@ -109,6 +120,7 @@ class DatabaseConnection:
         Commits when the block ends, rolls back when it raises.
 
         Raises:
+            TenantNotFoundError: The principal belongs to another tenant.
             RegistryUnavailableError: Postgres can't be reached, or a lock or statement took too long.
             SchemaOutOfDateError: The database was not migrated.
             InvalidRequestError: A value can't be stored.
@@ -138,8 +150,35 @@ class DatabaseConnection:
         engine = self._engine(self._urls.ingest).execution_options(isolation_level="REPEATABLE READ")
         return self._transaction(engine, INGEST_ROLE, "")
 
+    def ingesting(self, tenant_id: TenantId | None = None) -> AbstractContextManager[Connection]:
+        """One transaction of the serving plane that writes: all tenants' history, or what one tenant's clients tell.
+
+        Each statement sees what was committed before it.
+
+        Args:
+            tenant_id: Whose rows may be read and written where a table is bound to the transaction's tenant.
+
+        Raises:
+            RegistryUnavailableError: Postgres can't be reached, or a lock or statement took too long.
+            SchemaOutOfDateError: The database was not migrated.
+            InvalidRequestError: A value can't be stored.
+        """
+        return self._transaction(self._engine(self._urls.ingest), INGEST_ROLE, tenant_id or "")
+
+    def maintaining(self) -> AbstractContextManager[Connection]:
+        """One transaction of the owner, for what runtime roles may not do, such as dropping old partitions.
+
+        It sees no tenant's rows: the policies hold for the owner as well.
+
+        Raises:
+            RegistryUnavailableError: Postgres can't be reached, or a lock or statement took too long.
+            ConfigurationError: The login for migrations may not act as the owner.
+        """
+        return self._transaction(self._engine(self._urls.owner), OWNER_ROLE, "")
+
     @contextmanager
     def _transaction(self, engine: Engine, role: str, tenant: str) -> Iterator[Connection]:
+        self.principal.enter(tenant or None)
         entry = {
             "role": role,
             "tenant": tenant,
@@ -150,8 +189,17 @@ class DatabaseConnection:
             "request_id": self._request_id,
         }
         with translated(self.safe_url), engine.begin() as connection:
+            connection.execution_options(mlcore_principal=self.principal)
             connection.execute(_ENTER, entry)
             yield connection
+
+    def catalogue(self) -> AbstractContextManager[Connection]:
+        """One transaction to look at the database's catalogue, as the runtime role without a tenant.
+
+        Raises:
+            RegistryUnavailableError: Postgres can't be reached.
+        """
+        return self._transaction(self._engine(self._urls.app), APP_ROLE, "")
 
     def listen(self, channel: str) -> Listener:
         """A listener on a session of its own. It needs a direct connection, not a transaction pooler.
@@ -169,11 +217,12 @@ class DatabaseConnection:
         Raises:
             ConfigurationError: The owner's login may not create what is needed; the remedy is the SQL to run.
             SchemaOutOfDateError: The database is of a newer release.
+            RegistryUnavailableError: A lock took too long; migrations before it are applied, and the next call goes on.
         """
         from ml_core.database.migrate import upgrade
 
-        with translated(self.safe_url), self._engine(self._urls.owner).begin() as connection:
-            upgrade(connection)
+        with translated(self.safe_url):
+            upgrade(self._engine(self._urls.owner))
 
     def current_revision(self) -> str | None:
         """The schema's revision, or None if there is none yet."""
@@ -192,7 +241,8 @@ class DatabaseConnection:
         if current != wanted:
             raise SchemaOutOfDateError(
                 f"The registry at {self.safe_url} is at schema {current or 'none'}; this release needs {wanted}.",
-                remedy="Call DatabaseConnection(url).migrate(), or use the release that the schema belongs to.",
+                remedy="Run `mlcore db upgrade`, or call DatabaseConnection(url).migrate(), or use the release "
+                "that the schema belongs to.",
                 current=current,
                 wanted=wanted,
             )
@@ -238,7 +288,7 @@ class DatabaseConnection:
         return {
             "connect_timeout": self.settings.database.connect_timeout_s,
             "application_name": "mlcore",
-            "prepare_threshold": None,  # a transaction pooler may hand each transaction another session
+            "prepare_threshold": self._prepare_after(),
             # A replica must notice a vanished host within a minute. Keepalives (seconds) test a session that waits.
             # While data is unacknowledged the kernel sends none of them and repeats the data for a quarter of an hour:
             # that ends after ``tcp_user_timeout`` (milliseconds). A Unix socket ignores all four.
@@ -247,6 +297,17 @@ class DatabaseConnection:
             "keepalives_count": 3,
             "tcp_user_timeout": 30_000,
         }
+
+    def _prepare_after(self) -> int | None:
+        """A kept plan saves a third of a small query, but a transaction pooler may hand out a session without it."""
+        prepare_after = self.settings.database.prepare_after
+        return _PREPARE_AFTER if prepare_after is None and self.is_embedded else prepare_after
+
+
+def acting(connection: Connection) -> Principal:
+    """On whose behalf a transaction of ``DatabaseConnection`` runs."""
+    principal: Principal = connection.get_execution_options()["mlcore_principal"]
+    return principal
 
 
 def current_user() -> str:

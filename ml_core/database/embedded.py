@@ -14,9 +14,9 @@ import threading
 from pathlib import Path
 
 from ml_core.database.binaries import first_closed
-from ml_core.database.cluster import Cluster, failure, server_url
+from ml_core.database.cluster import SUPERUSER, Cluster, failure, server_url
 from ml_core.database.handles import Handles, locked
-from ml_core.database.postmaster import find_postmaster
+from ml_core.database.postmaster import Postmaster, find_postmaster
 from ml_core.database.security import APP_ROLE, INGEST_ROLE, OWNER_ROLE
 from ml_core.database.urls import DatabaseUrls
 from ml_core.exceptions import PlatformError
@@ -51,10 +51,23 @@ class EmbeddedServer:
         Raises:
             PlatformError: It does not run.
         """
+        postmaster = self._postmaster()
+        return DatabaseUrls(*(server_url(postmaster, role) for role in (APP_ROLE, INGEST_ROLE, OWNER_ROLE)))
+
+    @property
+    def admin_url(self) -> str:
+        """The superuser's URL, for backups and restores; nothing else uses it.
+
+        Raises:
+            PlatformError: It does not run.
+        """
+        return server_url(self._postmaster(), SUPERUSER)
+
+    def _postmaster(self) -> Postmaster:
         postmaster = find_postmaster(self._cluster.data)
         if postmaster is None:
             raise failure(f"The embedded PostgreSQL under {self.home} does not run.", "Start it: mlcore up.")
-        return DatabaseUrls(*(server_url(postmaster, role) for role in (APP_ROLE, INGEST_ROLE, OWNER_ROLE)))
+        return postmaster
 
     def is_running(self) -> bool:
         """Whether it runs and accepts connections."""

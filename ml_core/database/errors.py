@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import psycopg
 import sqlalchemy.exc
 
+from ml_core.database.tables import SCHEMA
 from ml_core.exceptions import (
     ConfigurationError,
     InvalidRequestError,
@@ -16,8 +17,8 @@ from ml_core.exceptions import (
     SchemaOutOfDateError,
 )
 
-_MISSING_OBJECT = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, psycopg.errors.UndefinedFunction)
-_MIGRATE = "Call DatabaseConnection(url).migrate()."
+_MISSING_OBJECT = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
+_MIGRATE = "Run `mlcore db upgrade`, or call DatabaseConnection(url).migrate()."
 
 
 @contextmanager
@@ -52,8 +53,11 @@ def translated(where: str) -> Iterator[None]:
 
 
 def _translate(error: BaseException | None, where: str) -> MLFrameworkError | None:
-    if isinstance(error, _MISSING_OBJECT):
-        return SchemaOutOfDateError(f"The registry at {where} lacks a table that this release needs.", remedy=_MIGRATE)
+    # An undefined operator is the same error, and means that a parameter was of a wrong type.
+    is_missing_function = isinstance(error, psycopg.errors.UndefinedFunction) and f"function {SCHEMA}." in str(error)
+    if is_missing_function or isinstance(error, _MISSING_OBJECT):
+        what = "function" if is_missing_function else "table"
+        return SchemaOutOfDateError(f"The registry at {where} lacks a {what} that this release needs.", remedy=_MIGRATE)
     if isinstance(error, psycopg.errors.InvalidParameterValue) and "role" in str(error):
         return SchemaOutOfDateError(f"The registry at {where} lacks the platform's roles.", remedy=_MIGRATE)
     if isinstance(error, psycopg.errors.InsufficientPrivilege) and "set role" in str(error):
@@ -61,6 +65,11 @@ def _translate(error: BaseException | None, where: str) -> MLFrameworkError | No
             f"The login of {where} may not act as the platform's roles.",
             remedy="Grant it mlcore_app and mlcore_ingest, or set MLCORE_DATABASE_URL to a login that has them.",
             setting="MLCORE_DATABASE_URL",
+        )
+    if _is_over_a_limit(error):
+        reason = str(error).strip().splitlines()[0]
+        return InvalidRequestError(
+            f"The registry can't store so much at once: {reason}.", remedy="Use shorter names and fewer values."
         )
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return _unavailable(error, where)
@@ -70,6 +79,15 @@ def _translate(error: BaseException | None, where: str) -> MLFrameworkError | No
             f"The registry can't store a value: {reason}.", remedy="Use text without NUL characters and plain numbers."
         )
     return None
+
+
+def _is_over_a_limit(error: BaseException | None) -> bool:
+    """Whether it would fail the next time too: a value too long for an index, more parameters than a statement has."""
+    if isinstance(error, psycopg.errors.ProgramLimitExceeded):
+        return True
+    # libpq refuses this by itself, so there is no code.
+    is_coded = isinstance(error, psycopg.Error) and error.sqlstate is not None
+    return isinstance(error, psycopg.OperationalError) and not is_coded and "number of parameters" in str(error)
 
 
 def _unavailable(error: BaseException, where: str) -> RegistryUnavailableError:

@@ -10,10 +10,10 @@ but the owner may. Migrations call the functions here with literal arguments, so
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
 
-from ml_core.database.tables import SCHEMA, metadata
+from ml_core.database.tables import PARTITION_SCHEMA, SCHEMA, metadata
 
 OWNER_ROLE: Final = "mlcore_owner"
 APP_ROLE: Final = "mlcore_app"
@@ -22,13 +22,21 @@ ROLES: Final = (OWNER_ROLE, APP_ROLE, INGEST_ROLE)
 
 TENANT_POLICY: Final = "tenant_isolation"
 SERVING_POLICY: Final = "serving_reads"
+SERVING_INSERT_POLICY: Final = "serving_inserts"
+SERVING_WRITE_POLICY: Final = "serving_writes"
+REMOVAL_POLICY: Final = "tenant_removal"
+UPGRADE_POLICY: Final = "upgrade_reads"  # only while an upgrade moves data
 
 # The sub-select is evaluated once a statement, not once a row. NULLIF: after a transaction the setting reads as ''.
 _TENANT_RULE = "tenant_id = (SELECT NULLIF(current_setting('app.tenant_id', true), ''))"
 
+_TENANT_RULE_AS_PRINTED = (  # by pg_get_expr
+    "(tenant_id = ( SELECT NULLIF(current_setting('app.tenant_id'::text, true), ''::text) AS \"nullif\"))"
+)
+
 # What the runtime may do, by table; a privilege with columns is written "UPDATE (a, b)".
 APP_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "tenants": ("SELECT", "INSERT"),
+    "tenants": ("SELECT", "INSERT", "UPDATE (feed_generation, history_policy)"),
     "models": ("SELECT", "INSERT", "UPDATE (model_type, next_number, archived_at, deleted_at)"),
     "versions": ("SELECT", "INSERT", "DELETE", "UPDATE (metadata, archived_at)"),
     "deleted_versions": ("SELECT", "INSERT"),
@@ -43,16 +51,26 @@ APP_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "environment_history": ("SELECT", "INSERT"),
     "environment_policies": ("SELECT", "INSERT", "UPDATE (is_protected, updated_at, updated_by)"),
-    "gates": ("SELECT", "INSERT", "DELETE"),
+    "gates": ("SELECT", "INSERT", "DELETE", "UPDATE (kind, settings, created_at, created_by)"),
     "approvals": ("SELECT", "INSERT"),
     "outbox": ("SELECT", "INSERT", "UPDATE (delivered_at)"),
     "audit": ("SELECT", "INSERT"),
     "api_keys": ("SELECT", "INSERT", "UPDATE (revoked_at, feed_generation)"),
     "datasets": ("SELECT", "INSERT", "UPDATE (next_number)"),
     "dataset_versions": ("SELECT", "INSERT", "DELETE", "UPDATE (archived_at)"),
-    "runs": ("SELECT", "INSERT", "UPDATE (status, heartbeat_at, finished_at, error, tags)"),
-    "run_metrics": ("SELECT", "INSERT", "UPDATE (value, at)"),
+    "runs": ("SELECT", "INSERT", "DELETE", "UPDATE (status, heartbeat_at, finished_at, error)"),
+    "run_tags": ("SELECT", "INSERT", "DELETE", "UPDATE (value)"),
+    "run_metrics": ("SELECT", "INSERT", "DELETE", "UPDATE (value, at)"),
+    "run_metric_summaries": (
+        "SELECT",
+        "INSERT",
+        "DELETE",
+        "UPDATE (points, not_finite, last_step, last_value, minimum, maximum)",
+    ),
     "run_artifacts": ("SELECT", "INSERT", "DELETE"),
+    "predictions": ("SELECT",),
+    "feedback": ("SELECT", "INSERT", "DELETE", "UPDATE (label, at, updated_at)"),
+    "prediction_losses": ("SELECT", "DELETE"),
     "feed_clock": ("SELECT",),
 }
 
@@ -64,12 +82,80 @@ INGEST_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
     "environments": ("SELECT",),
     "api_keys": ("SELECT",),
     "feed_clock": ("SELECT",),
+    "predictions": ("INSERT",),
+    "feedback": ("SELECT", "INSERT", "UPDATE (label, at, updated_at)"),
+    "prediction_losses": ("INSERT",),
 }
+
+# What every role of the platform may see of Alembic's own table.
+REVISION_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {"alembic_version": ("SELECT",)}
+
+
+class OwnFunction(NamedTuple):
+    """A function of the schema: who but the owner may call it, and whether it then acts as the owner."""
+
+    caller: str | None
+    is_definer: bool = True
+
+
+# Each has its search path pinned, so that nobody slips it a table of their own.
+PINNED_PATH: Final = "search_path=pg_catalog, pg_temp"
+FUNCTIONS: Final[Mapping[str, OwnFunction]] = {
+    "advance_feed(text)": OwnFunction(APP_ROLE),
+    "close_tenant()": OwnFunction(APP_ROLE),
+    "create_prediction_partition(date)": OwnFunction(None, is_definer=False),
+    "ensure_prediction_partitions(date[])": OwnFunction(INGEST_ROLE),
+    "prune_outbox(interval, bigint)": OwnFunction(APP_ROLE),
+    "remove_tenant_rows(bigint)": OwnFunction(APP_ROLE),
+}
+
+# Tables of which the serving plane reads rows of all tenants; into which it writes such, and reads none back; and of
+# which it reads and writes those of the transaction's tenant.
+SERVING_READS: Final = ("tenants", "models", "versions", "environments", "api_keys")
+SERVING_INSERTS: Final = ("predictions", "prediction_losses")
+SERVING_WRITES: Final = ("feedback",)
 
 
 def tenant_tables() -> tuple[str, ...]:
     """The tables whose rows belong to a tenant."""
     return tuple(table.name for table in metadata.sorted_tables if "tenant_id" in table.c)
+
+
+class Policy(NamedTuple):
+    """A policy as the catalogue shows it; ``command`` is one letter, ``*`` for all; rules are what Postgres prints."""
+
+    table: str
+    name: str
+    role: str
+    command: str
+    using: str | None
+    check: str | None
+    is_permissive: bool = True
+
+
+def declared_policies(partitions: Iterable[str] = ()) -> frozenset[Policy]:
+    """Every policy that there is to be, and no other.
+
+    Args:
+        partitions: The names of the history's partitions.
+    """
+    rule = _TENANT_RULE_AS_PRINTED
+    return frozenset(
+        [
+            *(Policy(f"{SCHEMA}.{each}", TENANT_POLICY, APP_ROLE, "*", rule, rule) for each in tenant_tables()),
+            *(Policy(f"{SCHEMA}.{each}", REMOVAL_POLICY, OWNER_ROLE, "*", rule, rule) for each in tenant_tables()),
+            *(Policy(f"{SCHEMA}.{each}", SERVING_POLICY, INGEST_ROLE, "r", "true", None) for each in SERVING_READS),
+            *(
+                Policy(f"{SCHEMA}.{each}", SERVING_INSERT_POLICY, INGEST_ROLE, "a", None, "true")
+                for each in SERVING_INSERTS
+            ),
+            *(
+                Policy(f"{SCHEMA}.{each}", SERVING_WRITE_POLICY, INGEST_ROLE, "*", rule, rule)
+                for each in SERVING_WRITES
+            ),
+            *(Policy(f"{PARTITION_SCHEMA}.{p}", REMOVAL_POLICY, OWNER_ROLE, "*", rule, rule) for p in partitions),
+        ]
+    )
 
 
 def force_row_security(table: str) -> tuple[str, ...]:
@@ -82,9 +168,40 @@ def force_row_security(table: str) -> tuple[str, ...]:
     )
 
 
+def let_owner_remove(table: str) -> str:
+    """The statement that lets a tenant's deletion remove its rows of a table; every table with a tenant needs it."""
+    return (
+        f"CREATE POLICY {REMOVAL_POLICY} ON {SCHEMA}.{table} TO {OWNER_ROLE}"
+        f" USING ({_TENANT_RULE}) WITH CHECK ({_TENANT_RULE})"
+    )
+
+
+def let_upgrade_read(table: str) -> str:
+    """The statement that lets the owner read all tenants' rows of a table, while an upgrade moves data."""
+    return f"CREATE POLICY {UPGRADE_POLICY} ON {SCHEMA}.{table} FOR SELECT TO {OWNER_ROLE} USING (true)"
+
+
+def stop_upgrade_reads(table: str) -> str:
+    """The statement that takes ``let_upgrade_read`` back, also after an upgrade that was killed."""
+    return f"DROP POLICY IF EXISTS {UPGRADE_POLICY} ON {SCHEMA}.{table}"
+
+
 def let_serving_read(table: str) -> str:
     """The statement that lets the serving plane read all tenants' rows of a table."""
     return f"CREATE POLICY {SERVING_POLICY} ON {SCHEMA}.{table} FOR SELECT TO {INGEST_ROLE} USING (true)"
+
+
+def let_serving_insert(table: str) -> str:
+    """The statement that lets the serving plane add rows of all tenants to a table, and see none."""
+    return f"CREATE POLICY {SERVING_INSERT_POLICY} ON {SCHEMA}.{table} FOR INSERT TO {INGEST_ROLE} WITH CHECK (true)"
+
+
+def let_serving_write(table: str) -> str:
+    """The statement that lets the serving plane read and write the transaction's tenant's rows of a table."""
+    return (
+        f"CREATE POLICY {SERVING_WRITE_POLICY} ON {SCHEMA}.{table} TO {INGEST_ROLE}"
+        f" USING ({_TENANT_RULE}) WITH CHECK ({_TENANT_RULE})"
+    )
 
 
 def grant(role: str, table: str, privileges: tuple[str, ...]) -> str:

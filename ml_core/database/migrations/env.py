@@ -1,7 +1,10 @@
 """Alembic's environment: the connection comes from ``ml_core.database.migrate``, never from a file.
 
+Each migration is a transaction. So one that waits or moves data keeps no lock that another has taken, and one that
+fails leaves those before it applied.
+
 A migration may not block the platform: it gives up rather than queue behind a long transaction while everybody else
-queues behind it. One that moves data raises the limit for the statement that does, and sets it back.
+queues behind it. One that moves data does so in batches (``ml_core.database.backfill``).
 """
 
 from __future__ import annotations
@@ -15,13 +18,15 @@ LOCK_TIMEOUT = "4s"
 STATEMENT_TIMEOUT = "5s"
 
 connection = context.config.attributes["connection"]
+with connection.begin():  # for the session: they hold in every transaction that follows
+    connection.execute(sa.text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
+    connection.execute(sa.text(f"SET statement_timeout = '{STATEMENT_TIMEOUT}'"))
 context.configure(
     connection=connection,
     target_metadata=metadata,
     version_table_schema=SCHEMA,
     include_schemas=True,
+    transaction_per_migration=True,
 )
 with context.begin_transaction():
-    connection.execute(sa.text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
-    connection.execute(sa.text(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'"))
     context.run_migrations()

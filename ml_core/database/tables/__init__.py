@@ -25,11 +25,13 @@ from ml_core.database.tables.models import (
     version_tags,
     versions,
 )
-from ml_core.database.tables.runs import run_artifacts, run_metrics, runs
+from ml_core.database.tables.predictions import PARTITION_SCHEMA, feedback, prediction_losses, predictions
+from ml_core.database.tables.runs import run_artifacts, run_metric_summaries, run_metrics, run_tags, runs
 from ml_core.database.tables.tenants import api_keys, audit, feed_clock, outbox, tenants
 
 __all__ = [
     "FEED_CHANNEL",
+    "PARTITION_SCHEMA",
     "SCHEMA",
     "SCHEMA_REVISION",
     "SHARED_CELL",
@@ -43,13 +45,18 @@ __all__ = [
     "environment_policies",
     "environments",
     "feed_clock",
+    "feedback",
     "gates",
     "holds",
     "metadata",
     "models",
     "outbox",
+    "prediction_losses",
+    "predictions",
     "run_artifacts",
+    "run_metric_summaries",
     "run_metrics",
+    "run_tags",
     "runs",
     "tenants",
     "version_metrics",

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from ml_core.database.tables.base import document, grammar, metadata, moment, text
 from ml_core.database.tables.tenants import tenants
-from ml_core.ids import Digest, ModelId, VersionId
+from ml_core.ids import Digest, HoldName, ModelId, VersionId
 
 # Kept when a model is deleted: numbers and generations go on, so that neither is ever used twice.
 models = sa.Table(
@@ -23,6 +23,8 @@ models = sa.Table(
 )
 
 # ``outside_types``: types in the artifact that are not on the platform's list, so that no server loads it.
+# ``dataset_digest``: of the registered dataset that it was trained on; release 0001 had none, and kept a digest of its
+# own here. ``data_digest``: of the rows as the model saw them, equal however the table came in.
 versions = sa.Table(
     "versions",
     metadata,
@@ -47,12 +49,16 @@ versions = sa.Table(
     sa.Column("created_by", sa.Text, nullable=False),
     moment("archived_at", nullable=True),
     sa.Column("outside_types", sa.ARRAY(sa.Text), nullable=False, server_default=sa.text("'{}'::text[]")),
+    sa.Column("data_digest", sa.Text),
     grammar("version", VersionId),
     grammar("digest", Digest),
     sa.ForeignKeyConstraint(["tenant_id", "model_id"], [models.c.tenant_id, models.c.model_id]),
     sa.UniqueConstraint("tenant_id", "model_id", "number"),
     sa.Index(None, "tenant_id", "digest"),
     sa.Index(None, "tenant_id", "created_at", "model_id", "version"),
+    sa.Index("ix_versions_shown", "tenant_id", "model_id", "number", postgresql_where=sa.text("archived_at IS NULL")),
+    sa.Index(None, "tenant_id", "dataset_digest"),
+    sa.Index(None, "tenant_id", "run_id"),
     sa.Index(None, "tenant_id", "model_id", "parent_version"),
 )
 
@@ -91,7 +97,7 @@ version_metrics = sa.Table(
     *(text(name, key=True) for name in (*_VERSION_KEY, "split", "metric")),
     sa.Column("value", sa.Double, nullable=False),
     _of_version(),
-    sa.Index(None, "tenant_id", "split", "metric", "value"),
+    sa.Index("ix_version_metrics_sorted", "tenant_id", "split", "metric", "value", "model_id", "version"),
 )
 
 # Why a version may not be collected, whatever its age.
@@ -102,5 +108,6 @@ holds = sa.Table(
     text("reason"),
     moment("created_at"),
     text("created_by"),
+    grammar("name", HoldName),
     sa.ForeignKeyConstraint(_VERSION_KEY, [versions.c[name] for name in _VERSION_KEY]),
 )

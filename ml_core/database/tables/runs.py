@@ -1,4 +1,4 @@
-"""Runs: training executions with their metric series and files."""
+"""Runs: training executions with their metric series, tags and files."""
 
 from __future__ import annotations
 
@@ -21,10 +21,22 @@ runs = sa.Table(
     moment("heartbeat_at"),
     moment("finished_at", nullable=True),
     sa.Column("error", sa.Text),
-    document("tags"),
     text("parent_run_id", nullable=True),
     text("created_by", nullable=True),
-    sa.Index(None, "tenant_id", "model_id", "started_at"),
+    sa.ForeignKeyConstraint(["tenant_id", "parent_run_id"], ["mlcore.runs.tenant_id", "mlcore.runs.run_id"]),
+    sa.Index(None, "tenant_id", "started_at", "run_id"),
+    sa.Index(None, "tenant_id", "model_id", "started_at", "run_id"),
+    sa.Index(None, "tenant_id", "status", "started_at", "run_id"),
+    sa.Index(None, "tenant_id", "parent_run_id", "started_at", "run_id"),
+)
+
+run_tags = sa.Table(
+    "run_tags",
+    metadata,
+    *(text(name, key=True) for name in ("tenant_id", "run_id", "key")),
+    text("value"),
+    sa.ForeignKeyConstraint(["tenant_id", "run_id"], [runs.c.tenant_id, runs.c.run_id]),
+    sa.Index(None, "tenant_id", "key", "value", "run_id"),
 )
 
 run_metrics = sa.Table(
@@ -37,6 +49,21 @@ run_metrics = sa.Table(
     sa.Column("value", sa.Double, nullable=False),
     moment("at"),
     sa.ForeignKeyConstraint(["tenant_id", "run_id"], [runs.c.tenant_id, runs.c.run_id]),
+)
+
+# One line a series. Lists, comparisons and searches read these and never the points.
+run_metric_summaries = sa.Table(
+    "run_metric_summaries",
+    metadata,
+    *(text(name, key=True) for name in ("tenant_id", "run_id", "metric")),
+    number("points"),
+    number("not_finite"),
+    number("last_step"),
+    sa.Column("last_value", sa.Double, nullable=False),
+    sa.Column("minimum", sa.Double),
+    sa.Column("maximum", sa.Double),
+    sa.ForeignKeyConstraint(["tenant_id", "run_id"], [runs.c.tenant_id, runs.c.run_id]),
+    sa.Index(None, "tenant_id", "metric", "last_value"),
 )
 
 run_artifacts = sa.Table(

@@ -7,14 +7,17 @@ import sqlalchemy as sa
 from ml_core.database.tables.base import SHARED_CELL, document, grammar, metadata, moment, text
 from ml_core.ids import TenantId
 
-# One row a cell. Its row lock, held to the end of a transaction, makes the order of generations that of commits.
+# One row a cell. Its row lock, held to the end of a transaction, makes the order of generations that of commits. The
+# epoch changes when the registry is restored: generations of two epochs can not be compared.
 feed_clock = sa.Table(
     "feed_clock",
     metadata,
     sa.Column("cell", sa.Text, primary_key=True),
     sa.Column("generation", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    sa.Column("epoch", sa.Uuid, nullable=False, server_default=sa.text("gen_random_uuid()")),
 )
 
+# The row of a deleted tenant stays, so that its name is never another customer's.
 tenants = sa.Table(
     "tenants",
     metadata,
@@ -25,7 +28,10 @@ tenants = sa.Table(
     moment("created_at"),
     moment("deleted_at", nullable=True),
     sa.Column("feed_generation", sa.BigInteger, nullable=False),
+    text("deleted_by", nullable=True),
+    sa.Column("history_policy", sa.Text, nullable=False, server_default=sa.text("'digest'")),
     grammar("tenant_id", TenantId),
+    sa.CheckConstraint("history_policy IN ('nothing', 'digest', 'inputs')", name="history_policy"),
     sa.Index(None, "cell", "feed_generation"),
 )
 
@@ -61,6 +67,7 @@ outbox = sa.Table(
     moment("created_at"),
     moment("delivered_at", nullable=True),
     sa.Index("ix_outbox_undelivered", "tenant_id", "outbox_id", postgresql_where=sa.text("delivered_at IS NULL")),
+    sa.Index("ix_outbox_delivered", "tenant_id", "delivered_at", postgresql_where=sa.text("delivered_at IS NOT NULL")),
 )
 
 # Who changed what, for people. The principal and the request are those of the connection, also for raw SQL.
@@ -87,4 +94,5 @@ audit = sa.Table(
     document("details"),
     sa.Index(None, "tenant_id", "action", "audit_id"),
     sa.Index(None, "tenant_id", "at"),
+    sa.Index("ix_audit_request", "tenant_id", "request_id", "audit_id", postgresql_where=sa.text("request_id <> ''")),
 )

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.embedded import EmbeddedServer
+from ml_core.database.tables import SCHEMA_REVISION
 from ml_core.domain.api_key import Scope
 from ml_core.exceptions import (
     ConfigurationError,
@@ -20,11 +21,11 @@ from ml_core.exceptions import (
     SchemaOutOfDateError,
 )
 from ml_core.ids import TenantId, VersionId
-from ml_core.registry.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.keys import KeyRepository
+from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.tenants import TenantRepository
-from ml_core.registry.versions import VersionRepository
+from ml_core.registry.versions.repository import VersionRepository
 from ml_core.settings import DatabaseSettings, PlatformSettings, Settings
 from support.registry import TICKETS, new_tenant, register, settings_for, superuser, temporary_home
 
@@ -219,7 +220,7 @@ def test_a_database_of_a_newer_release_is_refused(db: DatabaseConnection) -> Non
             session.execute("UPDATE mlcore.alembic_version SET version_num = '9999'")
         with pytest.raises(SchemaOutOfDateError) as caught:
             foreign.check_schema()
-        assert (caught.value.current, caught.value.wanted) == ("9999", "0001")  # type: ignore[attr-defined]
+        assert (caught.value.current, caught.value.wanted) == ("9999", SCHEMA_REVISION)  # type: ignore[attr-defined]
         with pytest.raises(SchemaOutOfDateError, match="newer release"):
             foreign.migrate()
 

@@ -28,7 +28,7 @@ from ml_core.database.embedded import EmbeddedServer
 from ml_core.database.postmaster import find_postmaster, orphans
 from ml_core.exceptions import PlatformError, RegistryUnavailableError
 from ml_core.registry.tenants import TenantRepository
-from ml_core.registry.versions import VersionRepository
+from ml_core.registry.versions.repository import VersionRepository
 from support.registry import TICKETS, new_tenant, register, settings_for, temporary_home
 
 AS_ROOT = os.geteuid() == 0
@@ -372,12 +372,12 @@ def test_a_home_inside_a_private_folder(tmp_path: Path) -> None:
 @pytest.mark.skipif(not AS_ROOT, reason="only root runs the server as another user")
 def test_programs_inside_a_private_folder(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment under root's own home: the programs are copied to where the server's account can run them."""
-    installation = binaries._installed_programs().parent
+    installation = binaries.installed_programs().parent
     private = tmp_path / installation.parent.name / installation.name
     shutil.copytree(installation, private)
     libraries = f"{installation.parent.name}.libs"
     shutil.copytree(installation.parents[1] / libraries, tmp_path / libraries)
-    monkeypatch.setattr(binaries, "_installed_programs", lambda: private / "bin")
+    monkeypatch.setattr(binaries, "installed_programs", lambda: private / "bin")
     assert first_closed(private) is not None
     EmbeddedServer(home).start()
     assert answers(home)
@@ -454,7 +454,7 @@ def test_a_disk_that_fills_up_while_it_runs() -> None:
 
         def fill() -> None:
             while len(committed) < 2_000:
-                notes = {"fill": [uuid.uuid4().hex for _ in range(2_000)]}
+                notes = {"fill": [uuid.uuid4().hex for _ in range(1_800)]}
                 committed.append(register(db, tenant, metadata=notes).version)
 
         with pytest.raises(RegistryUnavailableError):

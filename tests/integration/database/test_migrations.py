@@ -10,9 +10,11 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from psycopg.errors import CheckViolation
 
-from ml_core.database import tables
+from ml_core.database import migrate, tables
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.migrate import MIGRATIONS
+from ml_core.exceptions import RegistryUnavailableError
+from ml_core.settings import Settings
 from support.registry import superuser
 
 # Tenant, key id, salt and hash of a key, as SQL.
@@ -90,19 +92,39 @@ def test_the_declared_revision_is_the_newest_migration() -> None:
     assert ScriptDirectory.from_config(config).get_current_head() == tables.SCHEMA_REVISION
 
 
+def test_a_second_upgrade_waits_for_the_first_and_says_so(
+    db: DatabaseConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One migrates at a time; whoever waited long enough is told for what, and the next call is served."""
+    monkeypatch.setattr(migrate, "_LOCK_WAIT", "50ms")
+    with superuser(db) as session:
+        session.execute("SELECT pg_advisory_lock(%s)", (migrate._ADVISORY_LOCK,))
+        with pytest.raises(RegistryUnavailableError, match="Another process is upgrading"):
+            db.migrate()
+    db.migrate()
+
+
 def test_each_migration_can_be_undone(db: DatabaseConnection) -> None:
-    """Down to nothing and up again, inside a transaction that is rolled back."""
+    """Down to nothing and up again, in a database of its own; each step leaves no table of a later one."""
     from alembic import command
 
-    connection = db._engine(db.urls.owner).connect()
+    with superuser(db) as session:
+        session.execute("DROP DATABASE IF EXISTS undone")
+        session.execute("CREATE DATABASE undone OWNER mlcore_owner")
     try:
-        config = Config()
-        config.set_main_option("script_location", str(MIGRATIONS))
-        config.attributes["connection"] = connection
-        connection.begin()
-        command.downgrade(config, "base")
-        command.upgrade(config, "head")
+        with DatabaseConnection(db.urls.owner.replace("/mlcore?", "/undone?"), settings=Settings()) as other:
+            other.migrate()
+            with other._engine(other.urls.owner).connect() as connection:
+                config = Config()
+                config.set_main_option("script_location", str(MIGRATIONS))
+                config.attributes["connection"] = connection
+                command.downgrade(config, "base")
+                left = sa.inspect(connection).get_table_names(schema=tables.SCHEMA)
+            assert left == ["alembic_version"]
+            other.migrate()
+            with other._engine(other.urls.owner).connect() as connection:
+                revision = connection.scalar(sa.text("SELECT version_num FROM mlcore.alembic_version"))
+            assert revision == tables.SCHEMA_REVISION
     finally:
-        connection.rollback()
-        connection.close()
-    db.check_schema()
+        with superuser(db) as session:
+            session.execute("DROP DATABASE undone WITH (FORCE)")

@@ -13,7 +13,7 @@ depends_on = None
 
 GRANTS = {
     "environment_policies": ("SELECT", "INSERT", "UPDATE (is_protected, updated_at, updated_by)"),
-    "gates": ("SELECT", "INSERT", "DELETE"),
+    "gates": ("SELECT", "INSERT", "DELETE", "UPDATE (kind, settings, created_at, created_by)"),
     "approvals": ("SELECT", "INSERT"),
 }
 
@@ -41,6 +41,7 @@ ALTER TABLE mlcore.environment_history
   ADD COLUMN gates jsonb NOT NULL DEFAULT '[]'::jsonb,
   ADD COLUMN override_reason text;
 GRANT UPDATE (canary_version, canary_percent, canary_sticky, shadow_version) ON mlcore.environments TO mlcore_app;
+ALTER TABLE mlcore.feed_clock ADD COLUMN epoch uuid NOT NULL DEFAULT gen_random_uuid();
 """
 
 RULES = """
@@ -102,3 +103,4 @@ def downgrade() -> None:
         "ALTER TABLE mlcore.environments DROP COLUMN canary_version, DROP COLUMN canary_percent,"
         " DROP COLUMN canary_sticky, DROP COLUMN shadow_version"
     )
+    op.execute("ALTER TABLE mlcore.feed_clock DROP COLUMN epoch")

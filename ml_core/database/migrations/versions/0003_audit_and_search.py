@@ -14,7 +14,6 @@ depends_on = None
 GRANTS = {
     "audit": ("SELECT", "INSERT"),
     "version_tags": ("SELECT", "INSERT", "DELETE", "UPDATE (value)"),
-    "version_metrics": ("SELECT", "INSERT"),
 }
 
 AUDIT = """
@@ -32,6 +31,7 @@ CREATE TABLE mlcore.audit (
 );
 CREATE INDEX ix_audit_tenant_id_action_audit_id ON mlcore.audit (tenant_id, action, audit_id);
 CREATE INDEX ix_audit_tenant_id_at ON mlcore.audit (tenant_id, at);
+CREATE INDEX ix_audit_request ON mlcore.audit (tenant_id, request_id, audit_id) WHERE request_id <> '';
 ALTER TABLE mlcore.outbox ADD COLUMN delivered_at timestamptz;
 CREATE INDEX ix_outbox_undelivered ON mlcore.outbox (tenant_id, outbox_id) WHERE delivered_at IS NULL;
 GRANT UPDATE (delivered_at) ON mlcore.outbox TO mlcore_app;
@@ -40,6 +40,9 @@ GRANT UPDATE (delivered_at) ON mlcore.outbox TO mlcore_app;
 SEARCH = """
 CREATE INDEX ix_versions_tenant_id_created_at_model_id_version
   ON mlcore.versions (tenant_id, created_at, model_id, version);
+CREATE INDEX ix_versions_shown ON mlcore.versions (tenant_id, model_id, number) WHERE archived_at IS NULL;
+CREATE INDEX ix_versions_tenant_id_dataset_digest ON mlcore.versions (tenant_id, dataset_digest);
+CREATE INDEX ix_versions_tenant_id_run_id ON mlcore.versions (tenant_id, run_id);
 CREATE TABLE mlcore.version_tags (
   tenant_id text NOT NULL,
   model_id text NOT NULL,
@@ -62,28 +65,14 @@ CREATE TABLE mlcore.version_metrics (
   CONSTRAINT fk_version_metrics_versions FOREIGN KEY (tenant_id, model_id, version)
     REFERENCES mlcore.versions (tenant_id, model_id, version) ON DELETE CASCADE
 );
-CREATE INDEX ix_version_metrics_tenant_id_split_metric_value
-  ON mlcore.version_metrics (tenant_id, split, metric, value);
-"""
-
-# The owner is under the policies as well, and sees no row of any tenant: it lifts its own for the one statement that
-# moves data of all. The lock that this takes keeps everybody else out until the policies are back.
-BACKFILL = """
-SET LOCAL statement_timeout = '600s';
-ALTER TABLE mlcore.versions NO FORCE ROW LEVEL SECURITY;
-INSERT INTO mlcore.version_metrics (tenant_id, model_id, version, split, metric, value)
-  SELECT v.tenant_id, v.model_id, v.version, split.key, metric.key, metric.value::double precision
-  FROM mlcore.versions v, jsonb_each(v.metrics) split, jsonb_each_text(split.value) metric
-  WHERE jsonb_typeof(split.value) = 'object' AND jsonb_typeof(split.value -> metric.key) = 'number';
-ALTER TABLE mlcore.versions FORCE ROW LEVEL SECURITY;
-SET LOCAL statement_timeout = '5s';
+CREATE INDEX ix_version_metrics_sorted
+  ON mlcore.version_metrics (tenant_id, split, metric, value, model_id, version);
 """
 
 
 def upgrade() -> None:
     op.execute(AUDIT)
     op.execute(SEARCH)
-    op.execute(BACKFILL)
     for table, privileges in GRANTS.items():
         op.execute(security.grant("mlcore_app", table, privileges))
         for statement in security.force_row_security(table):
@@ -92,5 +81,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute("DROP TABLE mlcore.version_metrics, mlcore.version_tags, mlcore.audit")
-    op.execute("DROP INDEX mlcore.ix_versions_tenant_id_created_at_model_id_version")
+    op.execute("DROP INDEX mlcore.ix_versions_shown")
+    for columns in ("created_at_model_id_version", "dataset_digest", "run_id"):
+        op.execute(f"DROP INDEX mlcore.ix_versions_tenant_id_{columns}")
     op.execute("ALTER TABLE mlcore.outbox DROP COLUMN delivered_at")

@@ -1,16 +1,147 @@
-"""Prediction history."""
+"""Prediction history: a partitioned table, its daily partitions, labels and losses, and what a tenant lets be kept."""
 
 from __future__ import annotations
 
+from alembic import op
+
+from ml_core.database import security
+
 revision = "0005"
-down_revision = "0004"
+down_revision = "0004b"
 branch_labels = None
 depends_on = None
 
+APP_GRANTS = {
+    "predictions": ("SELECT",),
+    "feedback": ("SELECT", "INSERT", "DELETE", "UPDATE (label, at, updated_at)"),
+    "prediction_losses": ("SELECT", "DELETE"),
+}
+INGEST_GRANTS = {
+    "predictions": ("INSERT",),
+    "feedback": ("SELECT", "INSERT", "UPDATE (label, at, updated_at)"),
+    "prediction_losses": ("INSERT",),
+}
+
+POLICY = """
+ALTER TABLE mlcore.tenants
+  ADD COLUMN history_policy text NOT NULL DEFAULT 'digest',
+  ADD CONSTRAINT ck_tenants_history_policy CHECK (history_policy IN ('nothing', 'digest', 'inputs'));
+GRANT UPDATE (history_policy) ON mlcore.tenants TO mlcore_app;
+"""
+
+TABLES = """
+CREATE TABLE mlcore.predictions (
+  tenant_id text NOT NULL,
+  request_id text NOT NULL,
+  row_number integer NOT NULL,
+  at timestamptz NOT NULL,
+  model_id text NOT NULL,
+  version text NOT NULL,
+  environment text,
+  rollout text NOT NULL,
+  input_digest bytea NOT NULL,
+  inputs jsonb,
+  prediction jsonb,
+  probabilities jsonb,
+  latency_ms real NOT NULL,
+  CONSTRAINT pk_predictions PRIMARY KEY (tenant_id, request_id, row_number, at)
+) PARTITION BY RANGE (at);
+CREATE INDEX ix_predictions_tenant_id_at ON mlcore.predictions (tenant_id, at);
+CREATE INDEX ix_predictions_tenant_id_model_id_at_version ON mlcore.predictions (tenant_id, model_id, at, version);
+CREATE TABLE mlcore.feedback (
+  tenant_id text NOT NULL,
+  model_id text NOT NULL,
+  request_id text NOT NULL,
+  row_number integer NOT NULL,
+  label jsonb NOT NULL,
+  at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now(),
+  CONSTRAINT pk_feedback PRIMARY KEY (tenant_id, model_id, request_id, row_number),
+  CONSTRAINT fk_feedback_models FOREIGN KEY (tenant_id, model_id) REFERENCES mlcore.models (tenant_id, model_id),
+  CONSTRAINT ck_feedback_row_number CHECK (row_number >= 0),
+  CONSTRAINT ck_feedback_label CHECK (jsonb_typeof(label) IN ('string', 'number', 'boolean'))
+);
+CREATE INDEX ix_feedback_tenant_id_at ON mlcore.feedback (tenant_id, at);
+CREATE TABLE mlcore.prediction_losses (
+  tenant_id text NOT NULL,
+  day date NOT NULL,
+  model_id text NOT NULL,
+  reason text NOT NULL,
+  loss_id text NOT NULL,
+  row_count bigint NOT NULL,
+  CONSTRAINT pk_prediction_losses PRIMARY KEY (tenant_id, day, model_id, reason, loss_id),
+  CONSTRAINT ck_prediction_losses_row_count CHECK (row_count > 0)
+);
+"""
+
+# A partition is made whole and then attached, which does not keep anybody from writing to the others; to create it as
+# one would take the whole table for oneself. Without a policy it shows nothing to anybody who names it directly, were
+# it granted to them; only the removal of a tenant goes through the partitions.
+CREATE_PARTITION = """
+CREATE FUNCTION mlcore.create_prediction_partition(p_day date) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
+DECLARE
+  v_name text := 'predictions_' || to_char(p_day, 'YYYYMMDD');
+BEGIN
+  IF EXISTS (SELECT 1 FROM pg_class WHERE relnamespace = 'mlcore_history'::regnamespace AND relname = v_name) THEN
+    RETURN;
+  END IF;
+  PERFORM pg_advisory_xact_lock(1835167599, 1);
+  -- Not to_regclass, which may answer from before the wait.
+  IF EXISTS (SELECT 1 FROM pg_class WHERE relnamespace = 'mlcore_history'::regnamespace AND relname = v_name) THEN
+    RETURN;
+  END IF;
+  EXECUTE format('CREATE TABLE mlcore_history.%I (LIKE mlcore.predictions INCLUDING ALL)', v_name);
+  EXECUTE format('ALTER TABLE mlcore_history.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', v_name);
+  EXECUTE format(
+    'CREATE POLICY tenant_removal ON mlcore_history.%I TO mlcore_owner'
+    ' USING (tenant_id = (SELECT NULLIF(current_setting(''app.tenant_id'', true), '''')))'
+    ' WITH CHECK (tenant_id = (SELECT NULLIF(current_setting(''app.tenant_id'', true), '''')))', v_name);
+  EXECUTE format(
+    'ALTER TABLE mlcore.predictions ATTACH PARTITION mlcore_history.%I FOR VALUES FROM (%L) TO (%L)',
+    v_name, p_day::timestamptz, (p_day + 1)::timestamptz);
+END
+$$
+"""
+
+# The database's clock decides, so that a replica whose clock is wrong makes no partitions of far days.
+ENSURE_PARTITIONS = """
+CREATE FUNCTION mlcore.ensure_prediction_partitions(p_days date[]) RETURNS SETOF date
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '4s' AS $$
+DECLARE
+  v_day date;
+BEGIN
+  FOR v_day IN SELECT DISTINCT day FROM unnest(p_days) day WHERE day BETWEEN current_date - 7 AND current_date + 1
+  LOOP
+    PERFORM mlcore.create_prediction_partition(v_day);
+    RETURN NEXT v_day;
+  END LOOP;
+END
+$$
+"""
+
+FUNCTIONS = ("ensure_prediction_partitions(date[])", "create_prediction_partition(date)")
+
 
 def upgrade() -> None:
-    pass
+    for statement in (POLICY, TABLES, CREATE_PARTITION, ENSURE_PARTITIONS):
+        op.execute(statement)
+    for function in FUNCTIONS:
+        op.execute(f"REVOKE ALL ON FUNCTION mlcore.{function} FROM PUBLIC")
+    op.execute("GRANT EXECUTE ON FUNCTION mlcore.ensure_prediction_partitions(date[]) TO mlcore_ingest")
+    for table, privileges in APP_GRANTS.items():
+        for statement in security.force_row_security(table):
+            op.execute(statement)
+        op.execute(security.grant("mlcore_app", table, privileges))
+        op.execute(security.grant("mlcore_ingest", table, INGEST_GRANTS[table]))
+    for table in ("predictions", "prediction_losses"):
+        op.execute(security.let_serving_insert(table))
+    op.execute(security.let_serving_write("feedback"))
 
 
 def downgrade() -> None:
-    pass
+    op.execute("DROP TABLE mlcore.prediction_losses, mlcore.feedback, mlcore.predictions")
+    for function in FUNCTIONS:
+        op.execute(f"DROP FUNCTION mlcore.{function}")
+    op.execute("ALTER TABLE mlcore.tenants DROP COLUMN history_policy")

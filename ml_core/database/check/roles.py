@@ -1,0 +1,55 @@
+"""Roles that are held back by the policies, and an owner whom everything belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ml_core.database.check.finding import Finding
+from ml_core.database.security import APP_ROLE, INGEST_ROLE, OWNER_ROLE
+from ml_core.database.tables import PARTITION_SCHEMA, SCHEMA
+
+_POWERFUL = "SELECT rolname FROM pg_roles WHERE rolname = ANY(:roles) AND (rolsuper OR rolbypassrls)"
+_MEMBERS = """
+    SELECT member.rolname AS member, of.rolname AS of FROM pg_auth_members m
+    JOIN pg_roles member ON member.oid = m.member JOIN pg_roles of ON of.oid = m.roleid
+    WHERE member.rolname = ANY(:roles) ORDER BY 1, 2
+"""
+_FOREIGN = """
+    SELECT CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE'
+             WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END AS kind,
+           n.nspname || '.' || c.relname AS name, pg_get_userbyid(c.relowner) AS owner
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = ANY(:schemas) AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+      AND pg_get_userbyid(c.relowner) <> :owner
+    UNION ALL
+    SELECT 'SCHEMA', nspname, pg_get_userbyid(nspowner) FROM pg_namespace
+    WHERE nspname = ANY(:schemas) AND pg_get_userbyid(nspowner) <> :owner
+    ORDER BY 1, 2
+"""
+
+
+def check_roles(connection: Connection) -> Iterator[Finding]:
+    """The runtime's roles have no power over policies, of their own or through another role."""
+    roles = {"roles": [APP_ROLE, INGEST_ROLE]}
+    for role in connection.scalars(sa.text(_POWERFUL), roles):
+        yield Finding(
+            f"The role {role} is not held back by row-level security.", f"ALTER ROLE {role} NOSUPERUSER NOBYPASSRLS;"
+        )
+    for row in connection.execute(sa.text(_MEMBERS), roles):
+        yield Finding(
+            f"The role {row.member} may act as {row.of}, so it is not held back by row-level security as it must be.",
+            f"REVOKE {row.of} FROM {row.member};",
+        )
+
+
+def check_owners(connection: Connection) -> Iterator[Finding]:
+    """Whoever owns a table may change its policies; whoever owns a view is the one whom it reads as."""
+    schemas = {"schemas": [SCHEMA, PARTITION_SCHEMA], "owner": OWNER_ROLE}
+    for row in connection.execute(sa.text(_FOREIGN), schemas):
+        yield Finding(
+            f"The {row.kind.lower()} {row.name} belongs to {row.owner}, not to {OWNER_ROLE}.",
+            f"ALTER {row.kind} {row.name} OWNER TO {OWNER_ROLE};",
+        )

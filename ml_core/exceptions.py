@@ -17,9 +17,16 @@
     │   └── VersionInUseError           used_by
     ├── DataProcessingError             column, stage
     ├── ModelNotFoundError              model_id, version
+    ├── DatasetNotFoundError            dataset_id, number
+    ├── DatasetInUseError               dataset_id, number, used_by
     ├── TenantNotFoundError
     ├── TenantExistsError
     ├── PromotionConflictError          model_id, environment, expected_generation, actual_generation, moved_by
+    ├── InvalidTransitionError          model_id, environment, phase, trigger
+    ├── PromotionRefusedError           model_id, version, environment, gates
+    ├── RunNotFoundError                run_id
+    ├── RunStateError                   run_id, status, trigger
+    ├── RunInUseError                   run_id, used_by
     ├── InvalidNameError                kind, value
     ├── InvalidRequestError             field
     ├── RequestTooLargeError            limit, actual
@@ -198,6 +205,20 @@ class ModelNotFoundError(MLFrameworkError):
     fields: ClassVar[tuple[str, ...]] = ("model_id", "version")
 
 
+class DatasetNotFoundError(MLFrameworkError):
+    """The tenant has no such dataset or version of it."""
+
+    code = "not_found"
+    fields: ClassVar[tuple[str, ...]] = ("dataset_id", "number")
+
+
+class DatasetInUseError(MLFrameworkError):
+    """The version of the dataset can't go: ``used_by`` lists the model versions or gates that need it."""
+
+    code = "dataset_in_use"
+    fields: ClassVar[tuple[str, ...]] = ("dataset_id", "number", "used_by")
+
+
 class TenantNotFoundError(MLFrameworkError):
     """There is no such tenant."""
 
@@ -221,6 +242,41 @@ class PromotionConflictError(MLFrameworkError):
         "actual_generation",
         "moved_by",
     )
+
+
+class PromotionRefusedError(MLFrameworkError):
+    """A gate refused the version; ``gates`` is what each gate found, as ``ml_core.domain.gates.Outcome.to_json``."""
+
+    code = "promotion_refused"
+    fields: ClassVar[tuple[str, ...]] = ("model_id", "version", "environment", "gates")
+
+
+class InvalidTransitionError(MLFrameworkError):
+    """What an environment serves, or where a version stands (``phase``), does not allow the move (``trigger``)."""
+
+    code = "invalid_transition"
+    fields: ClassVar[tuple[str, ...]] = ("model_id", "environment", "phase", "trigger")
+
+
+class RunNotFoundError(MLFrameworkError):
+    """The tenant has no such run, or the run has no such series or file."""
+
+    code = "not_found"
+    fields: ClassVar[tuple[str, ...]] = ("run_id",)
+
+
+class RunStateError(MLFrameworkError):
+    """The state of the run (``status``) does not allow this (``trigger``)."""
+
+    code = "run_state"
+    fields: ClassVar[tuple[str, ...]] = ("run_id", "status", "trigger")
+
+
+class RunInUseError(MLFrameworkError):
+    """The run can't be deleted: ``used_by`` lists the versions that came from it, or the runs that are parts of it."""
+
+    code = "run_in_use"
+    fields: ClassVar[tuple[str, ...]] = ("run_id", "used_by")
 
 
 class InvalidNameError(MLFrameworkError):

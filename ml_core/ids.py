@@ -24,7 +24,7 @@ class _Name(str):
     def __new__(cls, text: str) -> Self:
         if not isinstance(text, str):
             raise InvalidNameError(
-                f"{str(text)[:60]} is no {cls.kind} name: it is a {type(text).__name__}.",
+                f"{str(text)[:60]} is no {cls.kind} name: it is of the type {type(text).__name__}.",
                 remedy=f'Write it as text, in quotes: "{str(text)[:60]}".',
                 kind=cls.kind,
                 value=str(text)[:100],
@@ -76,6 +76,15 @@ class EnvironmentName(_Name):
     rule = "1 to 40 of a-z, 0-9, '-' and '_', beginning with a letter, such as 'production'"
 
 
+class GateName(_Name):
+    """A gate of an environment: 1 to 40 of ``a-z 0-9 - _``, beginning with a letter."""
+
+    __slots__ = ()
+    kind = "gate"
+    pattern = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+    rule = "1 to 40 of a-z, 0-9, '-' and '_', beginning with a letter, such as 'quality'"
+
+
 class DatasetId(_Name):
     """A dataset inside a tenant: 1 to 80 of ``a-z 0-9 - _``, beginning with a letter."""
 
@@ -83,6 +92,15 @@ class DatasetId(_Name):
     kind = "dataset"
     pattern = re.compile(r"[a-z][a-z0-9_-]{0,79}")
     rule = "1 to 80 of a-z, 0-9, '-' and '_', beginning with a letter, such as 'tickets_2026'"
+
+
+class HoldName(_Name):
+    """A hold on a version: 1 to 40 of ``a-z 0-9 - _``, beginning with a letter."""
+
+    __slots__ = ()
+    kind = "hold"
+    pattern = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+    rule = "1 to 40 of a-z, 0-9, '-' and '_', beginning with a letter, such as 'legal'"
 
 
 class Digest(_Name):

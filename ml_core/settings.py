@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -50,6 +51,27 @@ class DatabaseSettings:
         "MLCORE_DATABASE_CONNECT_TIMEOUT_S", 5, "Seconds to wait for a connection before saying that there is none."
     )
     pool_size: int = _setting("MLCORE_DATABASE_POOL_SIZE", 5, "Connections kept open in one process.")
+    prepare_after: int | None = _setting(
+        "MLCORE_DATABASE_PREPARE_AFTER",
+        None,
+        "Times that a session sends a statement before it keeps its plan; unset means 2 on the embedded server and "
+        "never on another, since a transaction pooler may stand before it.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrySettings:
+    """What the registry knows besides its database."""
+
+    environments: str = _setting(
+        "MLCORE_ENVIRONMENTS",
+        "development,staging,production",
+        "Environments that a version can be promoted to, with commas between them.",
+    )
+    # Four missed signs of life: the runner gives one every quarter, and a slow network may swallow one or two.
+    run_dead_after_s: float = _setting(
+        "MLCORE_RUN_DEAD_AFTER_S", 120.0, "Seconds without a sign of life after which a running run counts as dead."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +127,105 @@ class PlatformSettings:
         """Where artifacts are kept."""
         return self.home / "artifacts"
 
+    @property
+    def artifact_cache(self) -> Path:
+        """Where this machine keeps copies of artifacts from an object store."""
+        return self.home / "cache" / "artifacts"
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactSettings:
+    """Where artifacts are, if not in the folder ``artifacts`` under ``MLCORE_HOME``.
+
+    Credentials are no settings: they come from the ``AWS_*`` variables, AWS's shared files or the machine's role.
+    """
+
+    url: str | None = _setting(
+        "MLCORE_ARTIFACTS_URL",
+        None,
+        "Bucket and prefix of an S3-compatible store, such as s3://bucket/prefix; unset means a folder in MLCORE_HOME.",
+    )
+    endpoint: str | None = _setting(
+        "MLCORE_ARTIFACTS_ENDPOINT",
+        None,
+        "Address of an S3-compatible server, such as http://127.0.0.1:9000; unset means Amazon's own.",
+    )
+    region: str | None = _setting(
+        "MLCORE_ARTIFACTS_REGION", None, "Region of the bucket; unset means what the AWS variables say."
+    )
+    timeout_s: float = _setting(
+        "MLCORE_ARTIFACTS_TIMEOUT_S",
+        5.0,
+        "Seconds without progress after which a request to the object store is given up; each is tried three times.",
+    )
+    cache_mb: int = _setting(
+        "MLCORE_ARTIFACT_CACHE_MB",
+        4_096,
+        "Megabytes of this machine's copies of artifacts from an object store; the least recently used go.",
+    )
+
+    def __post_init__(self) -> None:
+        # Not echoed: somebody may have written a password into it.
+        _require(
+            self.url is None or re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]+(/[\w.=+/-]*)?", self.url) is not None,
+            "MLCORE_ARTIFACTS_URL",
+            "is no s3://bucket/prefix. Credentials go into the AWS_* variables",
+        )
+        _require(
+            self.endpoint is None or re.fullmatch(r"https?://[\w.:\[\]-]+/?", self.endpoint) is not None,
+            "MLCORE_ARTIFACTS_ENDPOINT",
+            "is no address such as https://s3.example.com",
+        )
+
+    @property
+    def root(self) -> str:
+        """Bucket and prefix, with one slash between each two names and none at the end."""
+        return "/".join(part for part in (self.url or "").removeprefix("s3://").split("/") if part)
+
+    @property
+    def bucket(self) -> str:
+        """The bucket."""
+        return self.root.partition("/")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionSettings:
+    """When what nobody needs is removed for good."""
+
+    retention_days: float = _setting(
+        "MLCORE_RETENTION_DAYS",
+        30.0,
+        "Days that what was archived or delivered is kept before `mlcore gc` collects it.",
+    )
+    grace_s: float = _setting(
+        "MLCORE_ORPHAN_GRACE_S",
+        3_600.0,
+        "Seconds for which `mlcore gc` and `mlcore fsck` leave new bytes alone that nothing refers to yet.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class HistorySettings:
+    """The history of predictions."""
+
+    retention_days: int = _setting(
+        "MLCORE_HISTORY_RETENTION_DAYS", 30, "Whole days that predictions, labels and their losses are kept."
+    )
+    flush_s: float = _setting(
+        "MLCORE_HISTORY_FLUSH_S",
+        0.5,
+        "Seconds that a replica gathers predictions before it writes them; a killed replica loses as many.",
+    )
+    # 20 s at 5,000 rows a second: enough for a failover of Postgres.
+    queue_rows: int = _setting(
+        "MLCORE_HISTORY_QUEUE_ROWS",
+        100_000,
+        "Predicted rows that a replica holds while the registry is away; more are counted as lost.",
+    )
+    queue_mb: int = _setting(
+        "MLCORE_HISTORY_QUEUE_MB", 128, "Megabytes that they may take; what comes on top is counted as lost."
+    )
+
 
 @dataclass(frozen=True, slots=True)
 class ClientSettings:
@@ -119,6 +240,14 @@ class ClientSettings:
             "meaning": "Key that `mlcore predict` sends; unset predicts in process.",
         },
     )
+    as_key: str | None = field(
+        default=None,
+        repr=False,
+        metadata={
+            "variable": "MLCORE_AS_KEY",
+            "meaning": "Key as whose holder the verbs with `--as-key` act; unset means the operating system's user.",
+        },
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +255,12 @@ class Settings:
     """All groups."""
 
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
+    registry: RegistrySettings = field(default_factory=RegistrySettings)
     serving: ServingSettings = field(default_factory=ServingSettings)
     platform: PlatformSettings = field(default_factory=PlatformSettings)
+    artifacts: ArtifactSettings = field(default_factory=ArtifactSettings)
+    collection: CollectionSettings = field(default_factory=CollectionSettings)
+    history: HistorySettings = field(default_factory=HistorySettings)
     client: ClientSettings = field(default_factory=ClientSettings)
 
     @classmethod
@@ -143,6 +276,11 @@ class Settings:
         source = os.environ if environ is None else environ
         groups = {f.name: _read_group(typing.get_type_hints(cls)[f.name], source) for f in dataclasses.fields(cls)}
         return cls(**groups)
+
+
+def _require(holds: bool, variable: str, fault: str) -> None:
+    if not holds:
+        raise ConfigurationError(f"{variable} {fault}.", remedy="Correct or unset it.", setting=variable)
 
 
 def _read_group(group: type[Any], environ: Mapping[str, str]) -> Any:

@@ -10,17 +10,19 @@ import hashlib
 import hmac
 import re
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 
-from ml_core.exceptions import AuthenticationError
-from ml_core.ids import TenantId
+from ml_core.exceptions import AuthenticationError, InvalidRequestError
+from ml_core.ids import EnvironmentName, TenantId
 
 _KEY = re.compile(r"mlk_([0-9a-f]{16})_([A-Za-z0-9_-]{32})")
 
 
 class Scope(StrEnum):
-    """What a key may do."""
+    """What a key may do. ``promote:<environment>`` beside these lets it move one environment, a protected one too."""
 
     PREDICT = "predict"
     READ = "read"
@@ -28,6 +30,47 @@ class Scope(StrEnum):
     PROMOTE = "promote"
     APPROVE = "approve"
     ADMIN = "admin"
+
+
+_PROMOTES = f"{Scope.PROMOTE.value}:"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a key was given: scopes, and environments that it may move although they are protected."""
+
+    scopes: frozenset[Scope]
+    promotes: frozenset[EnvironmentName] = frozenset()
+
+    @classmethod
+    def parse(cls, names: Iterable[str]) -> Self:
+        """The grant of a list of names, as a caller writes it.
+
+        Raises:
+            InvalidRequestError: A scope is unknown, or there is none.
+        """
+        known = f"Scopes are: {', '.join(Scope)} and promote:ENVIRONMENT."
+        texts = [str(name) for name in names]
+        unknown = [text for text in texts if not text.startswith(_PROMOTES) and text not in list(Scope)]
+        if unknown:
+            raise InvalidRequestError(f"There is no scope {unknown[0][:40]!r}.", remedy=known, field="scopes")
+        if not texts:
+            raise InvalidRequestError("A key without a scope can do nothing.", remedy=known, field="scopes")
+        promotes = (EnvironmentName(text.removeprefix(_PROMOTES)) for text in texts if text.startswith(_PROMOTES))
+        return cls(frozenset(scope for scope in Scope if scope.value in texts), frozenset(promotes))
+
+    @classmethod
+    def read(cls, names: Iterable[str]) -> Self:
+        """The grant of a stored key. What a later release gave it and this one does not know allows nothing here."""
+        texts = set(names)
+        environments = (text.removeprefix(_PROMOTES) for text in texts if text.startswith(_PROMOTES))
+        promotes = frozenset(EnvironmentName(e) for e in environments if EnvironmentName.pattern.fullmatch(e))
+        return cls(frozenset(scope for scope in Scope if scope.value in texts), promotes)
+
+    @property
+    def names(self) -> list[str]:
+        """As stored and shown: sorted."""
+        return sorted([*self.scopes, *(f"{_PROMOTES}{environment}" for environment in self.promotes)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from ml_core.domain.api_key import Scope
-from ml_core.exceptions import PermissionDeniedError
-from ml_core.ids import EnvironmentName
+from ml_core.exceptions import PermissionDeniedError, TenantNotFoundError
+from ml_core.ids import EnvironmentName, TenantId
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,16 +18,24 @@ class Principal:
         name: As histories show it, such as ``key:0123456789abcdef`` or the name of an operating system's user.
         scopes: What it may do; ``admin`` has every scope.
         promotes: Environments that it may move although they are protected.
+        tenant_id: The only tenant that it may act in; None: it is the platform's own.
+        is_operator: Whether it holds the database's URL, so that no check of ours binds it.
     """
 
     name: str
     scopes: frozenset[Scope]
     promotes: frozenset[EnvironmentName] = frozenset()
+    tenant_id: TenantId | None = None
+    is_operator: bool = False
 
     @classmethod
     def operator(cls, name: str) -> Self:
         """Whoever holds the database's URL: it may do everything, whatever this code says."""
-        return cls(name, frozenset(Scope))
+        return cls(name, frozenset(Scope), is_operator=True)
+
+    def signs_as(self, actor: str | None) -> str:
+        """The name that a change of its own carries: an operator may name whom it acts for, nobody else may."""
+        return actor if actor is not None and self.is_operator else self.name
 
     def allows(self, scope: Scope) -> bool:
         """Whether it has the scope."""
@@ -42,9 +50,32 @@ class Principal:
         if not self.allows(scope):
             raise PermissionDeniedError(
                 f"{self.name} lacks the scope {scope.value!r}.",
-                remedy=f"Use a key that has it: mlcore keys create --scope {scope.value}.",
+                remedy="Use a key that has it: "
+                f"mlcore keys create --tenant {self.tenant_id or 'TENANT'} --scope {scope.value}",
                 scope=scope.value,
             )
+
+    def enter(self, tenant_id: str | None) -> None:
+        """Refuse a tenant that is not its own, in the words for one that does not exist.
+
+        Args:
+            tenant_id: The tenant; None: what is over all tenants.
+
+        Raises:
+            TenantNotFoundError: It belongs to another tenant.
+            PermissionDeniedError: It belongs to a tenant, and asked for what is over all of them.
+        """
+        if self.tenant_id is None or self.tenant_id == tenant_id:
+            return
+        if tenant_id is None:
+            raise PermissionDeniedError(
+                f"{self.name} belongs to one tenant and may not look over all of them.",
+                remedy="Use the platform's own login.",
+                tenant_id=self.tenant_id,
+            )
+        raise TenantNotFoundError(
+            f"There is no tenant {tenant_id!s}.", remedy="Use a key of that tenant.", tenant_id=tenant_id
+        )
 
     def may_move(self, environment: EnvironmentName, *, is_protected: bool) -> bool:
         """Whether it may move a pointer of the environment.

@@ -10,6 +10,8 @@ from typing import Any
 from ml_core.domain.signature import Row, Signature
 from ml_core.ids import Digest, ModelId, TenantId, VersionId, VersionRef
 
+_HEADLINES = ("accuracy", "r2")
+
 
 @dataclass(frozen=True, slots=True)
 class SelfTest:
@@ -56,29 +58,41 @@ class ServableVersion:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """Where a version came from. Every field may be unknown (None)."""
+    """Where a version came from. Every field may be unknown (None).
+
+    Attributes:
+        run_id: The run that made it.
+        dataset_digest: sha256 of the registered dataset's file that it was trained on.
+        parent_version: The version of the same model that it was made from.
+        code_commit: Git commit of the code that trained it.
+        libraries: Distribution → version.
+        data_digest: sha256 of the rows and targets as the model saw them: equal for a file, a data frame and a
+            registered dataset with the same content, if the same columns are used.
+    """
 
     run_id: str | None = None
     dataset_digest: str | None = None
     parent_version: str | None = None
     code_commit: str | None = None
     libraries: Mapping[str, str] = field(default_factory=dict)
+    data_digest: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ModelVersion:
-    """A registered version with everything that the registry knows of it.
+    """A registered version with everything that the registry knows of it. Printed, it is one short line.
 
     Attributes:
         servable: The part that serving needs.
         metrics: Split (``train``, ``validation``) → metric → value.
         hyperparameters: As given to training, defaults not filled in.
-        metadata: The caller's own notes; the only part that may change.
+        metadata: The caller's own notes; may change.
         lineage: Where it came from.
         created_at: When it was registered, UTC.
         created_by: Who registered it.
         archived_at: When it was hidden, or None.
         outside_types: Types in its artifact that are not on the platform's list: with one, no server loads it.
+        tags: Key → value, to find it by; may change.
     """
 
     servable: ServableVersion
@@ -90,6 +104,15 @@ class ModelVersion:
     created_by: str
     archived_at: datetime | None = None
     outside_types: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        told = [str(self.servable.ref), self.servable.model_type]
+        if (headline := headline_metric(self.metrics.get("validation", {}))) is not None:
+            told.append("{} {:.4g}".format(*headline))
+        if self.archived_at is not None:
+            told.append("archived")
+        return f"ModelVersion({', '.join(told)})"
 
     @property
     def tenant_id(self) -> TenantId:
@@ -105,6 +128,12 @@ class ModelVersion:
     def version(self) -> VersionId:
         """Its own name."""
         return self.servable.ref.version
+
+
+def headline_metric(metrics: Mapping[str, float]) -> tuple[str, float] | None:
+    """The metric that people ask for first, and its value; None if there is none."""
+    name = next((name for name in (*_HEADLINES, *metrics) if name in metrics), None)
+    return None if name is None else (name, metrics[name])
 
 
 @dataclass(frozen=True, slots=True)

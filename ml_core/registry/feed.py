@@ -10,8 +10,8 @@ A row that can't be read is its tenant's misfortune, not the cell's: it is logge
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -19,15 +19,16 @@ from sqlalchemy.engine import Connection
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import SHARED_CELL, api_keys, environments, feed_clock, models, tenants, versions
 from ml_core.domain.api_key import KeyRecord
-from ml_core.domain.assignment import AssignmentDelta, PointerRef, Rollout
+from ml_core.domain.assignment import AssignmentDelta, CanaryRollout, PointerRef, Rollout
+from ml_core.domain.prediction_record import HistoryPolicy
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import ConfigurationError, MLFrameworkError, ModelLoadError, ModelNotFoundError
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionRef
 from ml_core.registry.keys import known_scopes
-from ml_core.registry.rows import IS_ARCHIVED, SERVABLE_COLUMNS, VERSIONS_WITH_MODEL, servable_from
+from ml_core.registry.versions.rows import IS_ARCHIVED, SERVABLE_COLUMNS, VERSIONS_WITH_MODEL, servable_from
 
 if TYPE_CHECKING:
-    from ml_core.registry.rows import AnyRow, AnySelect
+    from ml_core.registry.versions.rows import AnyRow, AnySelect
 
 _log = logging.getLogger(__name__)
 
@@ -36,9 +37,22 @@ _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, MLFrameworkEr
 
 _Value = TypeVar("_Value")
 
+# For a while after a tenant was deleted its rows are still there. A delta says that the tenant is gone; a snapshot must
+# not bring its pointers back.
+_OF_DELETED_TENANT = sa.exists().where(
+    tenants.c.tenant_id == environments.c.tenant_id, tenants.c.deleted_at.is_not(None)
+)
+
+# The parts of a rollout, each with the column that names its version.
+_PARTS = {
+    "stable": environments.c.version,
+    "canary": environments.c.canary_version,
+    "shadow": environments.c.shadow_version,
+}
+
 
 class FeedReader:
-    """Reads a cell's assignment as the serving role.
+    """Reads a cell's assignment as the serving role, for one reader: it notices when the registry was restored.
 
     Args:
         db: The registry.
@@ -48,40 +62,56 @@ class FeedReader:
     def __init__(self, db: DatabaseConnection, cell: str = SHARED_CELL) -> None:
         self._db = db
         self._cell = cell
+        self._epoch: object = None
 
     def read(self, after: int | None) -> AssignmentDelta:
         """What changed after a generation, in four queries at most and one when nothing did.
 
         A key whose row can't be read counts as revoked. A pointer whose version can't be read is not named, so that a
-        reader of a delta goes on with what it has.
+        reader of a delta goes on with what it has. One whose canary or shadow can't be read is served without it.
 
         Args:
-            after: The generation up to which the reader knows everything, or None for a snapshot. One that the
-                registry has not reached, as after a restore from a backup, gives a snapshot too.
+            after: The generation up to which the reader knows everything, or None for a snapshot. After a restore from
+                a backup it gives a snapshot too, whether or not the registry has reached that generation again.
 
         Raises:
             RegistryUnavailableError: Postgres can't be reached.
             ConfigurationError: There is no such cell.
         """
         with self._db.serving() as connection:
-            now = connection.scalar(sa.select(feed_clock.c.generation).where(feed_clock.c.cell == self._cell))
-            if now is None:
-                raise ConfigurationError(f"The registry knows no cell {self._cell!r}.", remedy="Serve the shared cell.")
+            now, epoch = self._clock(connection)
+            if self._epoch not in (None, epoch):
+                after = None
             if after == now:
+                self._epoch = epoch
                 return AssignmentDelta(now, False, {}, {}, {})
             since = after if after is not None and after < now else None
             rollouts, unreadable = self._rollouts(connection, since)
+            found = self._tenants(connection, since)
+            keys = self._keys(connection, since)
+            self._epoch = epoch
             return AssignmentDelta(
                 generation=now,
                 is_snapshot=since is None,
-                tenants=self._tenants(connection, since),
+                tenants={tenant: policy is not None for tenant, policy in found.items()},
                 rollouts=rollouts,
-                keys=self._keys(connection, since),
+                keys=keys,
                 unreadable=unreadable,
+                history={tenant: policy for tenant, policy in found.items() if policy is not None},
             )
 
-    def _tenants(self, connection: Connection, since: int | None) -> dict[TenantId, bool]:
-        statement = sa.select(tenants.c.tenant_id, tenants.c.deleted_at).where(tenants.c.cell == self._cell)
+    def _clock(self, connection: Connection) -> tuple[int, object]:
+        """The cell's generation, and the epoch that it belongs to."""
+        statement = sa.select(feed_clock.c.generation, feed_clock.c.epoch).where(feed_clock.c.cell == self._cell)
+        row = connection.execute(statement).one_or_none()
+        if row is None:
+            raise ConfigurationError(f"The registry knows no cell {self._cell!r}.", remedy="Serve the shared cell.")
+        return row.generation, row.epoch
+
+    def _tenants(self, connection: Connection, since: int | None) -> dict[TenantId, HistoryPolicy | None]:
+        """What each tenant lets be kept of its predictions; None once it is deleted."""
+        columns = (tenants.c.tenant_id, tenants.c.deleted_at, tenants.c.history_policy)
+        statement = sa.select(*columns).where(tenants.c.cell == self._cell)
         statement = _restrict(statement, tenants.c.feed_generation, tenants.c.deleted_at.is_(None), since)
         found = (_readable(_tenant, row, "tenant", row.tenant_id) for row in connection.execute(statement))
         return dict(pair for pair in found if pair is not None)
@@ -89,42 +119,59 @@ class FeedReader:
     def _rollouts(
         self, connection: Connection, since: int | None
     ) -> tuple[dict[PointerRef, Rollout | None], frozenset[PointerRef]]:
-        pointer = environments.c
-        joined = environments.outerjoin(
-            versions,
-            sa.and_(
-                versions.c.tenant_id == pointer.tenant_id,
-                versions.c.model_id == pointer.model_id,
-                versions.c.version == pointer.version,
-            ),
-        ).join(models, sa.and_(models.c.tenant_id == pointer.tenant_id, models.c.model_id == pointer.model_id))
-        named = (
-            pointer.tenant_id.label("of"),
-            pointer.model_id.label("model"),
-            pointer.environment,
-            pointer.generation,
-        )
-        statement = sa.select(*named, *SERVABLE_COLUMNS).select_from(joined).where(pointer.cell == self._cell)
-        statement = _restrict(statement, pointer.feed_generation, pointer.version.is_not(None), since)
+        parts: dict[tuple[str, str, str], dict[str, AnyRow]] = {}
+        for row in connection.execute(self._parts(since)):
+            parts.setdefault((row.of, row.model, row.environment), {})[row.part] = row
         rollouts: dict[PointerRef, Rollout | None] = {}
         unreadable: set[PointerRef] = set()
-        for row in connection.execute(statement):
-            name = f"{row.of}/{row.model}:{row.environment}"
-            ref = _readable(_pointer_ref, row, "environment", name)
+        for key, rows in parts.items():
+            name = f"{key[0]}/{key[1]}:{key[2]}"
+            ref = _readable(_pointer_ref, rows["stable"], "environment", name)
             if ref is None:
                 continue  # no pointer of this release can have such a name
-            if row.version is None:
+            if rows["stable"].version is None:
                 rollouts[ref] = None
-            elif (servable := _readable(servable_from, row, "version that is served by", name)) is not None:
-                rollouts[ref] = Rollout(servable, row.generation)
+            elif (rollout := _rollout(rows, name)) is not None:
+                rollouts[ref] = rollout
             else:
                 unreadable.add(ref)
         return rollouts, frozenset(unreadable)
 
+    def _parts(self, since: int | None) -> sa.CompoundSelect[*tuple[Any, ...]]:
+        """A row for each pointer's stable version, and one for its canary and its shadow where it has them.
+
+        Three selects rather than two more joins: nearly all pointers have neither, and cost nothing that way.
+        """
+        pointer = environments.c
+        selects = []
+        for part, column in _PARTS.items():
+            on = sa.and_(
+                versions.c.tenant_id == pointer.tenant_id,
+                versions.c.model_id == pointer.model_id,
+                versions.c.version == column,
+            )
+            joined = environments.join(versions, on, isouter=part == "stable").join(
+                models, sa.and_(models.c.tenant_id == pointer.tenant_id, models.c.model_id == pointer.model_id)
+            )
+            named = (
+                sa.literal(part, sa.Text).label("part"),
+                pointer.tenant_id.label("of"),
+                pointer.model_id.label("model"),
+                pointer.environment,
+                pointer.generation,
+                pointer.canary_percent,
+                pointer.canary_sticky,
+            )
+            statement = sa.select(*named, *SERVABLE_COLUMNS).select_from(joined).where(pointer.cell == self._cell)
+            is_live = sa.and_(column.is_not(None), sa.not_(_OF_DELETED_TENANT))
+            selects.append(_restrict(statement, pointer.feed_generation, is_live, since))
+        return sa.union_all(*selects)
+
     def _keys(self, connection: Connection, since: int | None) -> dict[str, KeyRecord | None]:
         joined = api_keys.join(tenants, tenants.c.tenant_id == api_keys.c.tenant_id)
-        statement = sa.select(api_keys).select_from(joined).where(tenants.c.cell == self._cell)
-        statement = _restrict(statement, api_keys.c.feed_generation, api_keys.c.revoked_at.is_(None), since)
+        statement = sa.select(api_keys, tenants.c.deleted_at).select_from(joined).where(tenants.c.cell == self._cell)
+        is_live = sa.and_(api_keys.c.revoked_at.is_(None), tenants.c.deleted_at.is_(None))
+        statement = _restrict(statement, api_keys.c.feed_generation, is_live, since)
         return {row.key_id: _readable(_key, row, "key", row.key_id) for row in connection.execute(statement)}
 
     def servable(self, ref: VersionRef) -> ServableVersion:
@@ -167,6 +214,19 @@ class FeedReader:
         return found
 
 
+def renew_epoch(connection: Connection) -> None:
+    """Tell the readers of every cell that generations begin anew: after a restore they count other changes.
+
+    A registry of a schema that has no epoch yet gets one when it is upgraded, which is a new one as well.
+
+    Args:
+        connection: In a transaction of the owner or a superuser.
+    """
+    columns = sa.inspect(connection).get_columns(feed_clock.name, schema=feed_clock.schema)
+    if any(column["name"] == feed_clock.c.epoch.name for column in columns):
+        connection.execute(feed_clock.update().values(epoch=sa.func.gen_random_uuid()))
+
+
 def _restrict(
     statement: AnySelect, stamp: sa.ColumnElement[int], is_live: sa.ColumnElement[bool], since: int | None
 ) -> AnySelect:
@@ -184,8 +244,26 @@ def _readable(read: Callable[[AnyRow], _Value], row: AnyRow, kind: str, name: st
         return None
 
 
-def _tenant(row: AnyRow) -> tuple[TenantId, bool]:
-    return TenantId(row.tenant_id), row.deleted_at is None
+def _tenant(row: AnyRow) -> tuple[TenantId, HistoryPolicy | None]:
+    return TenantId(row.tenant_id), HistoryPolicy(row.history_policy) if row.deleted_at is None else None
+
+
+def _rollout(rows: Mapping[str, AnyRow], name: str) -> Rollout | None:
+    """What a pointer serves, or None if its stable version can't be read. Without a canary it can do."""
+    servable = {
+        part: _readable(servable_from, row, f"{part} version that is served by", name) for part, row in rows.items()
+    }
+    stable, canary, shadow = (servable.get(part) for part in _PARTS)
+    if stable is None:
+        return None
+    row = rows["stable"]
+    return Rollout(
+        stable,
+        row.generation,
+        None if canary is None else CanaryRollout(canary, row.canary_percent, row.canary_sticky),
+        shadow,
+        unreadable=tuple(part for part, version in servable.items() if version is None),
+    )
 
 
 def _pointer_ref(row: AnyRow) -> PointerRef:
@@ -193,6 +271,6 @@ def _pointer_ref(row: AnyRow) -> PointerRef:
 
 
 def _key(row: AnyRow) -> KeyRecord | None:
-    if row.revoked_at is not None:
+    if row.revoked_at is not None or row.deleted_at is not None:
         return None
     return KeyRecord(row.key_id, TenantId(row.tenant_id), row.salt, row.hash, known_scopes(row.scopes))

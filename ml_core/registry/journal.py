@@ -2,18 +2,60 @@
 
 Both are written by the transaction that makes the change, in one statement, so there is neither without the change nor
 a change without them. Who did it, and for which request, comes from the connection (``DatabaseConnection.acting_as``).
+
+A change that its principal may not make is refused here (``ml_core.domain.permissions``), so that no way to it leads
+round the rule.
+
+Whoever writes for a tenant, journaled or not, does it in a transaction of ``writing``. It holds the tenant's row before
+any other, so that a deletion waits for it while it holds nothing that the deletion needs, or is refused by it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ml_core.database.tables import audit, outbox
+from ml_core.database.connection import DatabaseConnection, acting
+from ml_core.database.tables import audit, outbox, tenants
+from ml_core.domain.permissions import require
 from ml_core.ids import TenantId
+from ml_core.registry.missing import tenant_deleted, tenant_not_found
+
+# Holders of this lock do not keep each other waiting; the one that ``close_tenant`` takes waits for all of them.
+_LOCK_TENANT = (
+    sa.select(tenants.c.deleted_at)
+    .where(tenants.c.tenant_id == sa.bindparam("tenant", type_=sa.Text))
+    .with_for_update(read=True, key_share=True)
+)
+
+
+@contextmanager
+def writing(db: DatabaseConnection, tenant_id: TenantId) -> Iterator[Connection]:
+    """One transaction that writes for a tenant, see ``DatabaseConnection.tenant``; the tenant is there until it ends.
+
+    Raises:
+        TenantNotFoundError: There is no such tenant, or it was deleted.
+    """
+    with db.tenant(tenant_id) as connection:
+        lock_tenant(connection, tenant_id)
+        yield connection
+
+
+def lock_tenant(connection: Connection, tenant_id: TenantId) -> None:
+    """Keep a tenant from being deleted until the transaction ends: for whoever can't use ``writing``.
+
+    Raises:
+        TenantNotFoundError: There is no such tenant, or it was deleted.
+    """
+    row = connection.execute(_LOCK_TENANT, {"tenant": tenant_id}).one_or_none()
+    if row is None:
+        raise tenant_not_found(tenant_id)
+    if row.deleted_at is not None:
+        raise tenant_deleted(tenant_id)
 
 
 def record(
@@ -33,11 +75,25 @@ def record(
         action: What happened: a noun and a verb in the past, such as ``version.registered``; the outbox row's topic.
         subject: What it happened to: the names that select it, JSON-compatible.
         details: What else a reader needs; JSON-compatible.
-        actor: Who did it, where a caller said so; otherwise the connection's principal.
+        actor: For whom an operator did it; otherwise, and for everybody else, it is the connection's principal.
+
+    Raises:
+        PermissionDeniedError: The connection's principal may not make such a change.
+        TenantNotFoundError: The tenant was deleted.
     """
+    principal = acting(connection)
+    require(principal, action)
     noted: dict[str, Any] = {"action": action, "subject": dict(subject), "details": dict(details or {})}
-    if actor is not None:
-        noted["principal"] = actor
-    written = sa.insert(audit).values(tenant_id=tenant_id, **noted).returning(audit.c.audit_id).cte("audited")
-    event = sa.insert(outbox).values(tenant_id=tenant_id, topic=action, payload={**subject, **(details or {})})
-    connection.execute(event.add_cte(written))
+    noted["principal"] = principal.signs_as(actor)
+    living = sa.select(tenants.c.tenant_id).where(tenants.c.tenant_id == tenant_id, tenants.c.deleted_at.is_(None))
+    tenant = living.with_for_update(read=True, key_share=True).cte("tenant")
+    written = _insert(audit, tenant, noted).returning(audit.c.audit_id).cte("audited")
+    event = _insert(outbox, tenant, {"topic": action, "payload": {**subject, **(details or {})}})
+    if connection.scalar(event.add_cte(written).returning(outbox.c.outbox_id)) is None:
+        raise tenant_deleted(tenant_id)
+
+
+def _insert(table: sa.Table, tenant: sa.CTE, values: Mapping[str, Any]) -> sa.Insert:
+    """One row of the tenant, if it is there."""
+    row = sa.select(tenant.c.tenant_id, *(sa.literal(value, table.c[name].type) for name, value in values.items()))
+    return sa.insert(table).from_select(["tenant_id", *values], row)

@@ -31,12 +31,12 @@ def encode_cursor(values: Sequence[Any]) -> str:
     return base64.urlsafe_b64encode(orjson.dumps(list(values))).decode().rstrip("=")
 
 
-def decode_cursor(cursor: str, length: int) -> list[Any]:
+def decode_cursor(cursor: str, *kinds: type | tuple[type, ...]) -> list[Any]:
     """The values of a cursor.
 
     Args:
         cursor: As ``encode_cursor`` made it.
-        length: How many values the list is sorted by.
+        *kinds: The types of the values that the list is sorted by.
 
     Raises:
         InvalidRequestError: It is none, or of another list.
@@ -45,7 +45,12 @@ def decode_cursor(cursor: str, length: int) -> list[Any]:
         values = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (binascii.Error, ValueError):
         values = None
-    if not isinstance(values, list) or len(values) != length:
+    if (
+        not isinstance(values, list)
+        or len(values) != len(kinds)
+        or not all(isinstance(value, kind) for value, kind in zip(values, kinds, strict=True))
+        or any(isinstance(value, bool) for value in values)  # which is an int, and nothing is sorted by
+    ):
         raise InvalidRequestError(
             "The cursor is not one that this list returned.",
             remedy="Take next_cursor of the page before, unchanged, with the same sorting; or begin without one.",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -12,22 +14,35 @@ from sqlalchemy.dialects.postgresql import insert
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import SHARED_CELL, tenants
-from ml_core.exceptions import TenantExistsError, TenantNotFoundError
+from ml_core.exceptions import MLFrameworkError, TenantExistsError
 from ml_core.ids import TenantId
 from ml_core.registry import journal
 from ml_core.registry.clock import advance_feed
+from ml_core.registry.missing import tenant_deleted, tenant_not_found
 
 if TYPE_CHECKING:
-    from ml_core.registry.rows import AnyRow
+    from ml_core.registry.versions.rows import AnyRow
+
+__all__ = ["TenantInfo", "TenantRepository", "tenant_ids", "tenant_not_found"]
+
+_PAGE = 500
+"""Tenants read in one query."""
+_COMPARED = 1_000
+"""Names that a new one is compared with at most: about 10 ms of one core."""
+_NEAR = 0.85
+"""How like two names are, of 1, that may be one with a typo: ``acmee`` and ``acme`` are by 0.89."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class TenantInfo:
-    """A tenant as listed: the cell that serves it and when it was created, UTC."""
+    """A tenant as listed: the cell that serves it, when it was created and, if it was, when it was deleted; UTC."""
 
     tenant_id: TenantId
     cell: str
     created_at: datetime
+    deleted_at: datetime | None = None
 
 
 class TenantRepository:
@@ -40,28 +55,66 @@ class TenantRepository:
         """Create a tenant in the shared cell.
 
         Raises:
-            TenantExistsError: It exists already.
+            TenantExistsError: It exists already, or did: the name of a deleted tenant is not given out again.
         """
         created = self._insert(tenant_id)
         if created is None:
+            is_there = self.exists(tenant_id)
             raise TenantExistsError(
-                f"The tenant {tenant_id!s} exists already.",
-                remedy="Choose another name, or use it.",
+                f"The tenant {tenant_id!s} exists already."
+                if is_there
+                else f"A tenant {tenant_id!s} was deleted, and its name is never given out again.",
+                remedy="Choose another name, or use it." if is_there else "Choose another name.",
                 tenant_id=tenant_id,
             )
         return created
 
     def ensure(self, tenant_id: TenantId) -> None:
-        """Create the tenant unless it exists."""
-        if not self.exists(tenant_id):
-            self._insert(tenant_id)
+        """Create the tenant unless it exists. The log says so, as a warning where the name is nearly another one.
+
+        Raises:
+            TenantNotFoundError: It was deleted.
+        """
+        if self.exists(tenant_id):
+            return
+        if self._insert(tenant_id) is None:
+            self.require(tenant_id)
+            return
+        near = self._near(tenant_id)
+        if near is None:
+            _log.info("The tenant %s did not exist and was created.", tenant_id)
+        else:
+            _log.warning("The tenant %s did not exist and was created. Did you mean %s?", tenant_id, near)
+
+    def _near(self, tenant_id: TenantId) -> str | None:
+        """The tenant whose name may have been meant; None where there is none, or where nobody may be told."""
+        if not self._db.principal.is_operator:  # whoever acts for one tenant does not learn the names of others
+            return None
+        statement = (
+            sa.select(tenants.c.tenant_id)
+            .where(
+                tenants.c.deleted_at.is_(None),
+                tenants.c.tenant_id != tenant_id,
+                tenants.c.tenant_id.startswith(tenant_id[0], autoescape=True),
+            )
+            .order_by(tenants.c.tenant_id)
+            .limit(_COMPARED)
+        )
+        try:
+            with self._db.serving() as connection:
+                names = connection.scalars(statement).all()
+        except MLFrameworkError:  # a hint: where the login may not read other tenants, there is none
+            return None
+        # ``acme-2`` after ``acme-1`` is the next of a series and no typo.
+        others = [name for name in names if _without_digits(name) != _without_digits(tenant_id)]
+        return next(iter(difflib.get_close_matches(tenant_id, others, n=1, cutoff=_NEAR)), None)
 
     def _insert(self, tenant_id: TenantId) -> TenantInfo | None:
         statement = (
             insert(tenants)
             .values(tenant_id=tenant_id, cell=SHARED_CELL, feed_generation=advance_feed(SHARED_CELL))
             .on_conflict_do_nothing()
-            .returning(tenants.c.tenant_id, tenants.c.cell, tenants.c.created_at)
+            .returning(tenants.c.tenant_id, tenants.c.cell, tenants.c.created_at, tenants.c.deleted_at)
         )
         with self._db.tenant(tenant_id) as connection:
             row = connection.execute(statement).one_or_none()
@@ -75,25 +128,35 @@ class TenantRepository:
         with self._db.tenant(tenant_id) as connection:
             return bool(connection.scalar(found))
 
+    def is_deleted(self, tenant_id: TenantId) -> bool:
+        """Whether there was such a tenant, which was deleted."""
+        found = sa.select(sa.true()).where(tenants.c.tenant_id == tenant_id, tenants.c.deleted_at.is_not(None))
+        with self._db.tenant(tenant_id) as connection:
+            return bool(connection.scalar(found))
+
     def require(self, tenant_id: TenantId) -> None:
         """Refuse a tenant that does not exist.
 
         Raises:
-            TenantNotFoundError: There is no such tenant.
+            TenantNotFoundError: There is no such tenant, or it was deleted.
         """
         if not self.exists(tenant_id):
-            raise tenant_not_found(tenant_id)
+            raise tenant_deleted(tenant_id) if self.is_deleted(tenant_id) else tenant_not_found(tenant_id)
 
-    def list(self, *, limit: int | None = None, after: TenantId | None = None) -> Sequence[TenantInfo]:
+    def list(
+        self, *, limit: int | None = None, after: TenantId | None = None, deleted: bool = False
+    ) -> Sequence[TenantInfo]:
         """Tenants by name, over all cells; read by the serving role.
 
         Args:
             limit: At most so many.
             after: Only names after this one: the last of the page before.
+            deleted: Those that were deleted, instead of those that there are.
         """
+        is_deleted = tenants.c.deleted_at.is_not(None) if deleted else tenants.c.deleted_at.is_(None)
         statement = (
-            sa.select(tenants.c.tenant_id, tenants.c.cell, tenants.c.created_at)
-            .where(tenants.c.deleted_at.is_(None))
+            sa.select(tenants.c.tenant_id, tenants.c.cell, tenants.c.created_at, tenants.c.deleted_at)
+            .where(is_deleted)
             .order_by(tenants.c.tenant_id)
             .limit(limit)
         )
@@ -103,14 +166,17 @@ class TenantRepository:
             return [_info(row) for row in connection.execute(statement)]
 
 
-def tenant_not_found(tenant_id: TenantId) -> TenantNotFoundError:
-    """The error for a tenant that does not exist."""
-    return TenantNotFoundError(
-        f"There is no tenant {tenant_id!s}.",
-        remedy=f"Create it: mlcore tenants create {tenant_id!s}.",
-        tenant_id=tenant_id,
-    )
+def tenant_ids(db: DatabaseConnection, *, deleted: bool = False) -> Iterator[TenantId]:
+    """All tenants, or all that were deleted, by name; read a page at a time."""
+    tenants_of, last = TenantRepository(db), None
+    while page := tenants_of.list(limit=_PAGE, after=last, deleted=deleted):
+        yield from (tenant.tenant_id for tenant in page)
+        last = page[-1].tenant_id
 
 
 def _info(row: AnyRow) -> TenantInfo:
-    return TenantInfo(TenantId(row.tenant_id), row.cell, row.created_at)
+    return TenantInfo(TenantId(row.tenant_id), row.cell, row.created_at, row.deleted_at)
+
+
+def _without_digits(name: str) -> str:
+    return "".join(character for character in name if not character.isdigit())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import sqlalchemy as sa
 
-from ml_core.database.tables import models, versions
+from ml_core.database.tables import models, version_tags, versions
 from ml_core.domain.signature import Signature
 from ml_core.domain.version import Lineage, ModelVersion, SelfTest, ServableVersion, VersionDraft
 from ml_core.ids import Digest, ModelId, TenantId, VersionId, VersionRef
@@ -31,6 +32,7 @@ SERVABLE_COLUMNS = (
     sa.cast(versions.c.signature, sa.Text).label("signature"),
     sa.cast(versions.c.self_test, sa.Text).label("self_test"),
 )
+_TAGS = sa.func.jsonb_object_agg(version_tags.c.key, version_tags.c.value)
 VERSION_COLUMNS = (
     *SERVABLE_COLUMNS,
     versions.c.metrics,
@@ -41,15 +43,23 @@ VERSION_COLUMNS = (
     versions.c.parent_version,
     versions.c.code_commit,
     versions.c.libraries,
+    versions.c.data_digest,
     versions.c.created_at,
     versions.c.created_by,
     versions.c.archived_at,
     versions.c.outside_types,
+    sa.select(_TAGS)
+    .where(*(version_tags.c[name] == versions.c[name] for name in ("tenant_id", "model_id", "version")))
+    .correlate(versions)
+    .scalar_subquery()
+    .label("tags"),
 )
 
 VERSIONS_WITH_MODEL = versions.join(
     models, sa.and_(models.c.tenant_id == versions.c.tenant_id, models.c.model_id == versions.c.model_id)
 )
+# Made once: naming so many columns takes longer than adding a caller's conditions.
+SELECT_VERSIONS = sa.select(*VERSION_COLUMNS).select_from(VERSIONS_WITH_MODEL)
 # A version is also hidden with its model.
 IS_ARCHIVED = sa.or_(versions.c.archived_at.is_not(None), models.c.archived_at.is_not(None))
 
@@ -68,9 +78,15 @@ def servable_from(row: AnyRow) -> ServableVersion:
         digest=Digest(row.digest),
         size_bytes=row.size_bytes,
         format=row.format,
-        signature=Signature.from_json(orjson.loads(row.signature)),
+        signature=_signature(row.signature),
         self_test=SelfTest.from_json(orjson.loads(row.self_test)),
     )
+
+
+@lru_cache(maxsize=256)  # documents are of a few kB
+def _signature(document: str) -> Signature:
+    """A signature from its JSON text. Versions that were trained on the same columns share the value."""
+    return Signature.from_json(orjson.loads(document))
 
 
 def version_from(row: AnyRow) -> ModelVersion:
@@ -80,11 +96,14 @@ def version_from(row: AnyRow) -> ModelVersion:
         metrics=row.metrics,
         hyperparameters=row.hyperparameters,
         metadata=row.metadata,
-        lineage=Lineage(row.run_id, row.dataset_digest, row.parent_version, row.code_commit, row.libraries),
+        lineage=Lineage(
+            row.run_id, row.dataset_digest, row.parent_version, row.code_commit, row.libraries, row.data_digest
+        ),
         created_at=row.created_at,
         created_by=row.created_by,
         archived_at=row.archived_at,
         outside_types=tuple(row.outside_types),
+        tags=row.tags or {},
     )
 
 
@@ -102,6 +121,7 @@ def draft_values(draft: VersionDraft) -> dict[str, Any]:
         "parent_version": lineage.parent_version,
         "code_commit": lineage.code_commit,
         "libraries": dict(lineage.libraries),
+        "data_digest": lineage.data_digest,
         "outside_types": sorted(draft.outside_types),
     }
 

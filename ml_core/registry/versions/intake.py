@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from ml_core.domain.version import Lineage, ModelVersion, SelfTest, VersionDraft
 from ml_core.exceptions import ModelSaveError, UnsafeArtifactError
 from ml_core.ids import Digest, ModelId, TenantId, VersionId
 from ml_core.models.store import ArtifactStore
-from ml_core.registry.models import ModelRepository
-from ml_core.registry.publishing import Publisher
 from ml_core.registry.tenants import TenantRepository
-from ml_core.registry.versions import VersionRepository
+from ml_core.registry.versions.models import ModelRepository
+from ml_core.registry.versions.publishing import Publisher
+from ml_core.registry.versions.repository import VersionRepository
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Intake:
         return publisher.publish(draft, data, skops_format.FORMAT, actor=actor)
 
     def _known_or_described(self, submission: Submission, data: bytes) -> VersionDraft:
-        from ml_core.registry.describe import describe
+        from ml_core.registry.versions.describe import describe
 
         kind = submission.model_type or ModelRepository(self._db, self._tenant_id).model_type(submission.model_id)
         digest = Digest(hashlib.sha256(data).hexdigest())
@@ -86,8 +86,7 @@ class Intake:
         if twin is not None:
             is_same_model = twin.model_id == submission.model_id
             parent = twin.lineage.parent_version if is_same_model else None
-            of = twin.lineage
-            lineage = Lineage(of.run_id, of.dataset_digest, parent, of.code_commit, of.libraries)
+            lineage = replace(twin.lineage, parent_version=parent)
             proof = twin.servable
             return VersionDraft(
                 submission.model_id,
@@ -139,9 +138,9 @@ def read_file(path: str | Path, tenant_id: TenantId, model_id: ModelId) -> bytes
         ) from error
 
 
-def split_metrics(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def split_metrics(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Metrics by split; those given flat are taken for the validation rows."""
-    flat = {name: float(value) for name, value in metrics.items() if not isinstance(value, Mapping)}
+    flat = {name: value for name, value in metrics.items() if not isinstance(value, Mapping)}
     nested = {name: dict(value) for name, value in metrics.items() if isinstance(value, Mapping)}
     if flat:
         nested["validation"] = {**flat, **nested.get("validation", {})}

@@ -12,25 +12,27 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
-from ml_core.database.tables import models, version_metrics, version_tags, versions
+from ml_core.database.connection import acting
+from ml_core.database.tables import models, version_metrics, versions
 from ml_core.domain.version import ModelVersion, StoredArtifact, VersionDraft
 from ml_core.exceptions import InvalidRequestError, ModelSaveError, ModelVersionConflictError
-from ml_core.ids import TenantId, VersionId
+from ml_core.ids import TenantId, VersionId, VersionRef
 from ml_core.registry import journal
 from ml_core.registry.blobs import lock_digest
-from ml_core.registry.rows import (
-    VERSION_COLUMNS,
-    VERSIONS_WITH_MODEL,
+from ml_core.registry.missing import tenant_deleted, tenant_not_found
+from ml_core.registry.versions.limits import check_draft
+from ml_core.registry.versions.rows import (
+    SELECT_VERSIONS,
     draft_values,
     finite_metrics,
     refusal,
     version_from,
 )
-from ml_core.registry.tenants import tenant_not_found
-from ml_core.registry.tombstones import refuse_reuse
+from ml_core.registry.versions.tags import check_tags, write_tags
+from ml_core.registry.versions.tombstones import refuse_reuse
 
 if TYPE_CHECKING:
-    from ml_core.registry.rows import AnyRow
+    from ml_core.registry.versions.rows import AnyRow
 
 _MAX_COUNTED_DIGITS = 9  # a caller's own number of more digits is a name like any other; the counter never gets there
 
@@ -44,9 +46,12 @@ def register(
         ModelVersionConflictError: The version exists, or did before it was deleted, with other bytes.
         ModelSaveError: The model is of another type, or is archived.
         TenantNotFoundError: There is no such tenant.
-        InvalidRequestError: The parent version does not exist.
+        InvalidRequestError: The parent version does not exist, or the metadata or hyperparameters are too large.
     """
+    check_draft(draft)
     lock_digest(connection, tenant_id, artifact.digest, shared=True)
+    if draft.lineage.dataset_digest is not None:  # it is not collected before this version is seen
+        lock_digest(connection, tenant_id, draft.lineage.dataset_digest, shared=True)
     model = _lock_model(connection, tenant_id, draft)
     if draft.version is not None:
         existing = find(
@@ -67,7 +72,7 @@ def register(
             digest=artifact.digest,
             size_bytes=artifact.size_bytes,
             format=artifact.format,
-            created_by=actor,
+            created_by=acting(connection).signs_as(actor),
             **draft_values(draft),
         )
     )
@@ -94,18 +99,15 @@ def _make_findable(connection: Connection, tenant_id: TenantId, draft: VersionDr
         for split, values in finite_metrics(draft.metrics).items()
         for name, value in values.items()
     ]
-    tags = [{**key, "key": name, "value": value} for name, value in draft.tags.items()]
-    for table, rows in ((version_metrics, metrics), (version_tags, tags)):
-        if rows:
-            connection.execute(table.insert().values(rows))
+    if metrics:
+        connection.execute(version_metrics.insert().values(metrics))
+    write_tags(connection, VersionRef(tenant_id, draft.model_id, version), *check_tags(draft.tags))
 
 
 def find(connection: Connection, tenant_id: TenantId, *conditions: sa.ColumnElement[bool]) -> ModelVersion | None:
     """The newest version that meets the conditions."""
     statement = (
-        sa.select(*VERSION_COLUMNS)
-        .select_from(VERSIONS_WITH_MODEL)
-        .where(versions.c.tenant_id == tenant_id, *conditions)
+        SELECT_VERSIONS.where(versions.c.tenant_id == tenant_id, *conditions)
         .order_by(versions.c.number.desc())
         .limit(1)
     )
@@ -126,7 +128,9 @@ def _lock_model(connection: Connection, tenant_id: TenantId, draft: VersionDraft
         if refusal(error) == "fk_models_tenants":
             raise tenant_not_found(tenant_id) from error
         raise
-    model = connection.execute(sa.select(models).where(mine).with_for_update()).one()
+    model = connection.execute(sa.select(models).where(mine).with_for_update()).one_or_none()
+    if model is None:  # a deletion of the tenant took it meanwhile
+        raise tenant_deleted(tenant_id)
     if model.deleted_at is not None:  # its name begins a new life; its numbers go on
         revived = {"deleted_at": None, "archived_at": None, "model_type": draft.model_type}
         connection.execute(models.update().where(mine).values(**revived))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.api_key import Scope
 from ml_core.domain.version import ModelVersion, VersionDraft
-from ml_core.exceptions import MLFrameworkError
 from ml_core.ids import Digest, TenantId
 from ml_core.models.store import ArtifactStore
-from ml_core.registry.blobs import claim_bytes
-from ml_core.registry.versions import VersionRepository
+from ml_core.registry.blobs import remove_unneeded, store_and_register
+from ml_core.registry.versions.limits import check_draft
+from ml_core.registry.versions.registration import register
 
 
 class Publisher:
@@ -26,7 +25,6 @@ class Publisher:
         self._db = db
         self._tenant_id = tenant_id
         self._store = store
-        self._versions = VersionRepository(db, tenant_id)
 
     def publish(self, draft: VersionDraft, data: bytes, format: str, *, actor: str | None = None) -> ModelVersion:  # noqa: A002
         """Store the bytes of an artifact and register them as a version.
@@ -38,22 +36,21 @@ class Publisher:
             actor: Who does it; None means the connection's principal.
 
         Raises:
+            PermissionDeniedError: The principal lacks the scope ``train``.
             ModelSaveError: The store or the registry refuses; nothing is left behind.
             ModelVersionConflictError: The version exists with other bytes.
             TenantNotFoundError: There is no such tenant.
         """
-        artifact = self._store.put(self._tenant_id, data, format)
-        try:
-            version = self._versions.register(draft, artifact, actor or self._db.principal.name)
-        except BaseException:
-            # If the registry can't say whether the bytes are needed, they stay: they harm nobody.
-            with contextlib.suppress(MLFrameworkError):
-                self.discard(artifact.digest)
-            raise
-        if not self._store.exists(self._tenant_id, artifact.digest):
-            # Another version with these bytes was deleted between the two steps above. From here on ours keeps them.
-            self._store.put(self._tenant_id, data, format)
-        return version
+        self._db.principal.require(Scope.TRAIN)  # before anything is stored
+        check_draft(draft)
+        signed = actor or self._db.principal.name
+        return store_and_register(
+            self._db,
+            self._tenant_id,
+            self._store,
+            lambda: self._store.put(self._tenant_id, data, format),
+            lambda connection, artifact: register(connection, self._tenant_id, draft, artifact, signed),
+        )
 
     def discard(self, digest: Digest) -> None:
         """Remove bytes, unless something needs them.
@@ -61,6 +58,4 @@ class Publisher:
         Raises:
             ModelSaveError: The disk refuses.
         """
-        with claim_bytes(self._db, self._tenant_id, digest) as is_unused:
-            if is_unused:
-                self._store.delete(self._tenant_id, digest)
+        remove_unneeded(self._db, self._tenant_id, self._store, digest)

@@ -6,26 +6,34 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import models, versions
+from ml_core.domain.lifecycle import VersionState, VersionTrigger, advance, state_of
 from ml_core.domain.version import ModelVersion, ServableVersion, StoredArtifact, VersionDraft
-from ml_core.exceptions import ModelSaveError, VersionInUseError
+from ml_core.exceptions import VersionInUseError
 from ml_core.ids import Digest, ModelId, TenantId, VersionId
-from ml_core.registry import journal, registration
+from ml_core.registry import journal
+from ml_core.registry.collection.holds import refuse_if_held
 from ml_core.registry.missing import model_archived, model_not_found
-from ml_core.registry.models import ModelRepository, ModelSummary, lock_model, refuse_if_served
-from ml_core.registry.rows import (
+from ml_core.registry.pages import Page
+from ml_core.registry.versions import registration
+from ml_core.registry.versions.limits import check_document
+from ml_core.registry.versions.models import ModelRepository, ModelSummary, lock_model, refuse_if_served
+from ml_core.registry.versions.rows import (
     IS_ARCHIVED,
+    SELECT_VERSIONS,
     SERVABLE_COLUMNS,
-    VERSION_COLUMNS,
     VERSIONS_WITH_MODEL,
     servable_from,
     version_from,
 )
-from ml_core.registry.tombstones import bury
+from ml_core.registry.versions.search import VersionQuery, search
+from ml_core.registry.versions.tags import check_tags, write_tags
+from ml_core.registry.versions.tombstones import is_buried, remove
+
+_ABSENT = object()
 
 
 class VersionRepository:
@@ -52,7 +60,7 @@ class VersionRepository:
             TenantNotFoundError: There is no such tenant.
             InvalidRequestError: A value can't be stored, or the parent version does not exist.
         """
-        with self._db.tenant(self._tenant_id) as connection:
+        with journal.writing(self._db, self._tenant_id) as connection:
             return registration.register(connection, self._tenant_id, draft, artifact, actor)
 
     def get(self, model_id: ModelId, version: VersionId | None = None) -> ModelVersion:
@@ -68,8 +76,8 @@ class VersionRepository:
             conditions.append(versions.c.version == version)
         with self._db.tenant(self._tenant_id) as connection:
             found = registration.find(connection, self._tenant_id, *conditions)
-        if found is None:
-            raise model_not_found(self._tenant_id, model_id, version)
+            if found is None:
+                raise model_not_found(self._tenant_id, model_id, version, connection=connection)
         return found
 
     def servable(self, model_id: ModelId, version: VersionId) -> ServableVersion:
@@ -81,8 +89,8 @@ class VersionRepository:
         statement = sa.select(*SERVABLE_COLUMNS, IS_ARCHIVED.label("is_archived")).select_from(VERSIONS_WITH_MODEL)
         with self._db.tenant(self._tenant_id) as connection:
             row = connection.execute(statement.where(self._is(model_id, version))).one_or_none()
-        if row is None:
-            raise model_not_found(self._tenant_id, model_id, version)
+            if row is None:
+                raise model_not_found(self._tenant_id, model_id, version, connection=connection)
         if row.is_archived:
             raise model_archived(self._tenant_id, model_id, version)
         return servable_from(row)
@@ -104,7 +112,7 @@ class VersionRepository:
             before: Only versions registered before this one: the last of the page before.
         """
         mine = sa.and_(versions.c.tenant_id == self._tenant_id, versions.c.model_id == model_id)
-        statement = sa.select(*VERSION_COLUMNS).select_from(VERSIONS_WITH_MODEL).where(mine)
+        statement = SELECT_VERSIONS.where(mine)
         if not include_archived:
             statement = statement.where(versions.c.archived_at.is_(None), models.c.archived_at.is_(None))
         if before is not None:
@@ -116,6 +124,17 @@ class VersionRepository:
         statement = statement.order_by(versions.c.number.desc()).limit(limit)
         with self._db.tenant(self._tenant_id) as connection:
             return [version_from(row) for row in connection.execute(statement)]
+
+    def search(
+        self, query: VersionQuery | None = None, *, limit: int = 50, cursor: str | None = None
+    ) -> Page[ModelVersion]:
+        """The versions that a query finds, over all models of the tenant, a page at a time.
+
+        Raises:
+            InvalidRequestError: The sorting, the limit, the text or the cursor can't be used.
+        """
+        with self._db.tenant(self._tenant_id) as connection:
+            return search(connection, self._tenant_id, query or VersionQuery(), limit, cursor)
 
     def list_models(self, *, limit: int | None = None, after: ModelId | None = None) -> Sequence[ModelSummary]:
         """The tenant's models by name, see ``ModelRepository.list``."""
@@ -137,18 +156,45 @@ class VersionRepository:
     def update_metadata(
         self, model_id: ModelId, metadata: Mapping[str, Any], version: VersionId | None = None
     ) -> ModelVersion:
-        """Merge notes into a version's metadata; a key that is there is replaced.
+        """Merge notes into a version's metadata; a key that is there is replaced. The journal names the changed keys.
 
         Raises:
             ModelNotFoundError: There is no such version.
-            InvalidRequestError: A value has no JSON form.
+            InvalidRequestError: A value has no JSON form, or all of the metadata would be over 64 KiB.
         """
         name = self.get(model_id, version).version
-        merged = versions.c.metadata.op("||")(sa.literal(dict(metadata), JSONB))
-        with self._db.tenant(self._tenant_id) as connection:
-            connection.execute(versions.update().where(self._is(model_id, name)).values(metadata=merged))
-            self._note(connection, "version.annotated", model_id, name, {"metadata": dict(metadata)})
+        given = check_document(metadata, "metadata")
+        mine = self._is(model_id, name)
+        with journal.writing(self._db, self._tenant_id) as connection:
+            lock_model(connection, self._tenant_id, model_id)
+            row = connection.execute(sa.select(versions.c.metadata).where(mine)).one_or_none()
+            if row is None:
+                raise model_not_found(self._tenant_id, model_id, name)
+            changed = sorted(key for key in given if row.metadata.get(key, _ABSENT) != given[key])
+            if changed:
+                merged = check_document({**row.metadata, **given}, "metadata")
+                connection.execute(versions.update().where(mine).values(metadata=merged))
+                self._note(connection, "version.annotated", model_id, name, {"keys": changed})
         return self.get(model_id, name)
+
+    def set_tags(self, model_id: ModelId, version: VersionId, tags: Mapping[str, str | None]) -> ModelVersion:
+        """Set tags by which a search finds the version; None removes one. Others stay.
+
+        Raises:
+            ModelNotFoundError: There is no such version.
+            InvalidRequestError: A key or value is no text of 1 to 200 characters.
+        """
+        kept, removed = check_tags(tags)
+        with journal.writing(self._db, self._tenant_id) as connection:
+            lock_model(connection, self._tenant_id, model_id)
+            found = registration.find(
+                connection, self._tenant_id, versions.c.model_id == model_id, versions.c.version == version
+            )
+            if found is None:
+                raise model_not_found(self._tenant_id, model_id, version, connection=connection)
+            write_tags(connection, found.servable.ref, kept, removed)
+            self._note(connection, "version.tagged", model_id, version, {"tags": dict(tags)})
+        return self.get(model_id, version)
 
     def archive(self, model_id: ModelId, version: VersionId) -> None:
         """Hide a version; archiving it again changes nothing.
@@ -158,9 +204,10 @@ class VersionRepository:
             VersionInUseError: An environment points to it.
         """
         kept = sa.func.coalesce(versions.c.archived_at, sa.func.now())
-        with self._db.tenant(self._tenant_id) as connection:
+        with journal.writing(self._db, self._tenant_id) as connection:
             lock_model(connection, self._tenant_id, model_id)
             refuse_if_served(connection, self._tenant_id, model_id, version)
+            self._advance(connection, model_id, version, VersionTrigger.ARCHIVE)
             self._set_archived(connection, model_id, version, kept)
             self._note(connection, "version.archived", model_id, version)
 
@@ -170,8 +217,9 @@ class VersionRepository:
         Raises:
             ModelNotFoundError: There is no such version.
         """
-        with self._db.tenant(self._tenant_id) as connection:
+        with journal.writing(self._db, self._tenant_id) as connection:
             lock_model(connection, self._tenant_id, model_id)
+            self._advance(connection, model_id, version, VersionTrigger.RESTORE)
             self._set_archived(connection, model_id, version, None)
             self._note(connection, "version.restored", model_id, version)
 
@@ -183,11 +231,13 @@ class VersionRepository:
 
         Raises:
             ModelNotFoundError: There is no such version.
-            VersionInUseError: An environment points to it, or another version was made from it.
+            VersionInUseError: An environment points to it, another version was made from it, or a hold forbids it.
         """
-        with self._db.tenant(self._tenant_id) as connection:
+        with journal.writing(self._db, self._tenant_id) as connection:
             lock_model(connection, self._tenant_id, model_id)
+            self._advance(connection, model_id, version, VersionTrigger.DELETE)
             refuse_if_served(connection, self._tenant_id, model_id, version)
+            refuse_if_held(connection, self._tenant_id, model_id, version)
             if children := self._children(connection, model_id, version):
                 raise VersionInUseError(
                     f"Version {version!s} of {model_id!s} is the parent of {', '.join(children)}.",
@@ -197,25 +247,9 @@ class VersionRepository:
                     version=version,
                     used_by=[str(child) for child in children],
                 )
-            return self._delete(connection, model_id, version)
-
-    def _delete(self, connection: Connection, model_id: ModelId, version: VersionId) -> Digest:
-        bury(connection, self._is(model_id, version))
-        statement = versions.delete().where(self._is(model_id, version)).returning(versions.c.digest)
-        try:
-            digest = connection.scalar(statement)
-        except sa.exc.IntegrityError as error:  # promoted a moment ago
-            raise ModelSaveError(
-                f"Version {version!s} of {model_id!s} was promoted meanwhile.",
-                remedy="Look at the model's environments.",
-                tenant_id=self._tenant_id,
-                model_id=model_id,
-                version=version,
-            ) from error
-        if digest is None:
-            raise model_not_found(self._tenant_id, model_id, version)
-        self._note(connection, "version.deleted", model_id, version, {"digest": digest})
-        return Digest(digest)
+            (digest,) = remove(connection, self._tenant_id, model_id, version)
+            self._note(connection, "version.deleted", model_id, version, {"digest": digest})
+            return digest
 
     def _children(self, connection: Connection, model_id: ModelId, version: VersionId) -> Sequence[VersionId]:
         statement = (
@@ -229,10 +263,25 @@ class VersionRepository:
         )
         return [VersionId(name) for name in connection.scalars(statement)]
 
+    def _advance(
+        self, connection: Connection, model_id: ModelId, version: VersionId, trigger: VersionTrigger
+    ) -> VersionState:
+        """The state of a version after a trigger, by the table of ``ml_core.domain.lifecycle``.
+
+        Raises:
+            ModelNotFoundError: There is no such version any more, or there never was.
+            InvalidTransitionError: Its state does not allow the trigger.
+        """
+        row = connection.execute(sa.select(versions.c.archived_at).where(self._is(model_id, version))).one_or_none()
+        if row is not None:
+            return advance(state_of(row.archived_at), trigger)
+        if is_buried(connection, self._tenant_id, model_id, version):
+            gone, remedy = "was deleted", "Only the very same bytes can be registered under its name again."
+            raise model_not_found(self._tenant_id, model_id, version, why=gone, remedy=remedy)
+        raise model_not_found(self._tenant_id, model_id, version, connection=connection)
+
     def _set_archived(self, connection: Connection, model_id: ModelId, version: VersionId, at: Any) -> None:
-        changed = connection.execute(versions.update().where(self._is(model_id, version)).values(archived_at=at))
-        if changed.rowcount == 0:
-            raise model_not_found(self._tenant_id, model_id, version)
+        connection.execute(versions.update().where(self._is(model_id, version)).values(archived_at=at))
 
     def _note(
         self,

@@ -11,15 +11,16 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.database.tables import environments, models, versions
+from ml_core.database.tables import environments, models, tenants, versions
 from ml_core.exceptions import VersionInUseError
 from ml_core.ids import Digest, ModelId, TenantId, VersionId
 from ml_core.registry import journal
+from ml_core.registry.collection.holds import refuse_if_held
 from ml_core.registry.missing import model_not_found
-from ml_core.registry.tombstones import bury
+from ml_core.registry.versions.tombstones import remove
 
 if TYPE_CHECKING:
-    from ml_core.registry.rows import AnyRow
+    from ml_core.registry.versions.rows import AnyRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class ModelRepository:
             ModelNotFoundError: There is no such model.
             VersionInUseError: An environment points to one of its versions.
         """
-        with self._db.tenant(self._tenant_id) as connection:
+        with journal.writing(self._db, self._tenant_id) as connection:
             self._lock(connection, model_id)
             refuse_if_served(connection, self._tenant_id, model_id)
             kept = sa.func.coalesce(models.c.archived_at, sa.func.now())
@@ -108,7 +109,7 @@ class ModelRepository:
         Raises:
             ModelNotFoundError: There is no such model.
         """
-        with self._db.tenant(self._tenant_id) as connection:
+        with journal.writing(self._db, self._tenant_id) as connection:
             self._lock(connection, model_id)
             connection.execute(models.update().where(self._is(model_id)).values(archived_at=None))
             self._note(connection, "model.restored", model_id)
@@ -121,17 +122,16 @@ class ModelRepository:
 
         Raises:
             ModelNotFoundError: There is no such model.
-            VersionInUseError: An environment points to one of its versions.
+            VersionInUseError: An environment points to one of its versions, or a hold forbids it.
         """
-        with self._db.tenant(self._tenant_id) as connection:
+        with journal.writing(self._db, self._tenant_id) as connection:
             self._lock(connection, model_id)
             refuse_if_served(connection, self._tenant_id, model_id)
-            of_it = sa.and_(versions.c.tenant_id == self._tenant_id, versions.c.model_id == model_id)
-            bury(connection, of_it)
-            digests = connection.scalars(versions.delete().where(of_it).returning(versions.c.digest)).all()
+            refuse_if_held(connection, self._tenant_id, model_id)
+            digests = remove(connection, self._tenant_id, model_id)
             connection.execute(models.update().where(self._is(model_id)).values(deleted_at=sa.func.now()))
             self._note(connection, "model.deleted", model_id, {"digests": sorted(set(digests))})
-        return sorted({Digest(digest) for digest in digests})
+        return sorted(set(digests))
 
     def _note(
         self, connection: Connection, action: str, model_id: ModelId, details: Mapping[str, Any] | None = None
@@ -154,38 +154,53 @@ def lock_model(connection: Connection, tenant_id: TenantId, model_id: ModelId, *
         connection: In the tenant's transaction.
         tenant_id: The tenant.
         model_id: The model.
-        shared: Holders of a shared lock do not keep each other waiting.
+        shared: Holders of a shared lock do not keep each other waiting. It covers the tenant, as ``journal.writing``
+            does: a promotion saves that statement.
 
     Raises:
         ModelNotFoundError: There is no such model.
+        TenantNotFoundError: There is no such tenant, or it was deleted.
     """
     row = sa.select(models.c.model_id).where(
         models.c.tenant_id == tenant_id, models.c.model_id == model_id, models.c.deleted_at.is_(None)
     )
+    if shared:
+        with_tenant = tenants.join(models, models.c.tenant_id == tenants.c.tenant_id)
+        row = row.select_from(with_tenant).where(tenants.c.deleted_at.is_(None))
     found = connection.scalar(row.with_for_update(read=shared, key_share=shared))
     if found is None:
-        raise model_not_found(tenant_id, model_id)
+        journal.lock_tenant(connection, tenant_id)
+        raise model_not_found(tenant_id, model_id, connection=connection)
+
+
+# The parts of a rollout that need a version, and how each is told.
+_PARTS = {"version": "{}", "canary_version": "{} (canary)", "shadow_version": "{} (shadow)"}
 
 
 def refuse_if_served(
     connection: Connection, tenant_id: TenantId, model_id: ModelId, version: VersionId | None = None
 ) -> None:
-    """Refuse what would take away a version that an environment points to.
+    """Refuse what would take away a version that an environment serves, as canary and shadow too.
 
     Raises:
         VersionInUseError: Names the environments.
     """
-    pointing = sa.select(environments.c.environment).where(
-        environments.c.tenant_id == tenant_id,
-        environments.c.model_id == model_id,
-        environments.c.version.is_not(None) if version is None else environments.c.version == version,
+    parts = [environments.c[part] for part in _PARTS]
+    of_model = sa.and_(environments.c.tenant_id == tenant_id, environments.c.model_id == model_id)
+    is_needed = parts[0].is_not(None) if version is None else sa.or_(*(part == version for part in parts))
+    used_by = sorted(
+        told.format(row.environment)
+        for row in connection.execute(sa.select(environments.c.environment, *parts).where(of_model, is_needed))
+        for part, told in _PARTS.items()
+        if (named := getattr(row, part)) is not None and version in (None, named)
     )
-    used_by = sorted(connection.scalars(pointing))
     if used_by:
         what = f"The model {model_id!s}" if version is None else f"Version {version!s} of {model_id!s}"
         raise VersionInUseError(
             f"{what} is what {', '.join(used_by)} serves.",
-            remedy="Promote another version or withdraw it from there first.",
+            remedy="Promote another version there first, or let it serve nothing: "
+            f"mlcore withdraw --tenant {tenant_id!s} --model {model_id!s} --environment {used_by[0].split()[0]}. "
+            "A canary is aborted, a shadow is stopped: mlcore rollouts.",
             tenant_id=tenant_id,
             model_id=model_id,
             version=version,

@@ -1,0 +1,67 @@
+"""Bounds of a metric as people write them: ``accuracy>=0.8``."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from ml_core.exceptions import InvalidRequestError
+
+_FORM = re.compile(r"\s*([^<>=!~]*[^<>=!~\s])\s*([<>=!~]+)\s*(\S+)\s*")
+_FIELDS = {">=": "at_least", "<=": "at_most"}
+
+
+@dataclass(frozen=True, slots=True)
+class MetricBound:
+    """A metric is at least, or at most, a value.
+
+    Attributes:
+        name: As it was written: ``accuracy``, or with its split: ``train/accuracy``.
+        at_least: The least value; None: no bound.
+        at_most: The greatest value; None: no bound.
+    """
+
+    name: str
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def split(self) -> str:
+        """The rows that it was measured on: what the name says, else ``validation``."""
+        split, slash, _ = self.name.rpartition("/")
+        return split if slash else "validation"
+
+    @property
+    def metric(self) -> str:
+        """The metric without its split."""
+        return self.name.rpartition("/")[2]
+
+
+def parse_bound(text: str, field: str = "metrics") -> MetricBound:
+    """The bound that a text such as ``accuracy>=0.8`` or ``train/mae<=3`` says.
+
+    Args:
+        text: A name, ``>=`` or ``<=``, and a number.
+        field: What the error calls the argument.
+
+    Raises:
+        InvalidRequestError: It is not of that form; says what can't be used.
+    """
+    found = _FORM.fullmatch(text)
+    if found is None:
+        raise _refused(f"{text!r} is no bound of a metric.", field)
+    name, sign, number = found.groups()
+    if sign not in _FIELDS:
+        raise _refused(f"{text!r} has the sign {sign!r}: a bound has >= (at least) or <= (at most).", field)
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if math.isnan(value):
+        raise _refused(f"{text!r} has no number after {sign}.", field)
+    return MetricBound(name, **{_FIELDS[sign]: value})
+
+
+def _refused(message: str, field: str) -> InvalidRequestError:
+    return InvalidRequestError(message, remedy="Write it as 'accuracy>=0.8' or 'train/mae<=3'.", field=field)

@@ -1,0 +1,79 @@
+"""Which scope each change of the registry needs: one table, asked where the change is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ml_core.domain.api_key import Scope
+from ml_core.domain.principal import Principal
+
+MOVES = frozenset(
+    {
+        "environment.moved",
+        "rollout.started",
+        "rollout.stepped",
+        "rollout.finished",
+        "rollout.aborted",
+        "shadow.started",
+        "shadow.stopped",
+    }
+)
+"""Changes of what an environment serves: allowed or not by ``Principal.may_move``, before they are made."""
+
+_BY_SCOPE: Mapping[Scope, tuple[str, ...]] = {
+    Scope.TRAIN: (
+        "dataset.created",
+        "dataset.version_archived",
+        "dataset.version_created",
+        "dataset.version_restored",
+        "hold.placed",
+        "model.archived",
+        "model.restored",
+        "run.artifact_deleted",
+        "run.artifact_logged",
+        "run.cancelled",
+        "run.failed",
+        "run.finished",
+        "run.marked_dead",
+        "run.started",
+        "run.tagged",
+        "version.annotated",
+        "version.archived",
+        "version.registered",
+        "version.restored",
+        "version.tagged",
+    ),
+    Scope.APPROVE: ("version.approved",),
+    Scope.ADMIN: (
+        "dataset.version_collected",
+        "dataset.version_deleted",
+        "environment.protected",
+        "environment.unprotected",
+        "gate.removed",
+        "gate.set",
+        "history.policy_set",
+        "hold.released",
+        "key.created",
+        "key.revoked",
+        "model.collected",
+        "model.deleted",
+        "run.deleted",
+        "tenant.created",
+        "version.collected",
+        "version.deleted",
+    ),
+}
+
+NEEDED: Mapping[str, Scope] = {action: scope for scope, actions in _BY_SCOPE.items() for action in actions}
+"""Action → scope. Whoever makes and hides things trains; whoever removes them for good, or sets rules, is an admin."""
+
+
+def require(principal: Principal, action: str) -> None:
+    """Refuse a change that a principal may not make.
+
+    Raises:
+        PermissionDeniedError: It lacks the scope.
+        LookupError: The action is not in the table.
+    """
+    if action not in MOVES:
+        principal.require(NEEDED[action])

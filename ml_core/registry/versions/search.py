@@ -1,0 +1,211 @@
+"""Search over a tenant's versions: by model, type, tag, metric range and text, sorted, in keyset pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ml_core.database.tables import models, version_metrics, version_tags, versions
+from ml_core.domain.metric import HIGHER_IS_BETTER
+from ml_core.domain.version import ModelVersion
+from ml_core.exceptions import InvalidRequestError
+from ml_core.ids import ModelId, TenantId
+from ml_core.registry.pages import Page, after, check_limit, decode_cursor, encode_cursor
+from ml_core.registry.versions.rows import IS_ARCHIVED, VERSION_COLUMNS, VERSIONS_WITH_MODEL, version_from
+from ml_core.registry.versions.unknown import refuse_unknown
+
+if TYPE_CHECKING:
+    from ml_core.registry.versions.rows import AnyRow
+
+_MAX_TEXT = 200  # characters
+_CREATED = "created"
+_SPLIT = "validation"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRange:
+    """Versions whose metric lies in a range, both ends included; None: no bound."""
+
+    metric: str
+    at_least: float | None = None
+    at_most: float | None = None
+    split: str = _SPLIT
+
+
+@dataclass(frozen=True, slots=True)
+class VersionQuery:
+    """Which versions to find. What is None or empty does not restrict.
+
+    Attributes:
+        model_id: Of this model.
+        model_type: Of models of this type.
+        tags: With all of these tags.
+        metrics: With each of these metrics in its range.
+        text: With this text in the model's or the version's name, a note or a tag; case does not matter.
+        include_archived: Hidden ones too.
+        sort: ``created``, or a metric as ``validation/accuracy``: then only versions that have it. Without a split it
+            is that of the validation rows.
+        descending: Newest or highest first; None: newest, or the best of the metric. Of a metric whose direction
+            ``ml_core.domain.metric`` does not know, that is the highest.
+    """
+
+    model_id: ModelId | None = None
+    model_type: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    metrics: Sequence[MetricRange] = ()
+    text: str | None = None
+    include_archived: bool = False
+    sort: str = "created"
+    descending: bool | None = None
+
+    @property
+    def metric(self) -> tuple[str, str] | None:
+        """Split and metric that the versions are sorted by; None: they are sorted by their time.
+
+        Raises:
+            InvalidRequestError: It can't be a metric.
+        """
+        if self.sort == _CREATED:
+            return None
+        split, slash, metric = self.sort.rpartition("/")
+        if not metric or (slash and not split):
+            raise InvalidRequestError(
+                f"Versions can't be sorted by {self.sort!r}.",
+                remedy="Sort by 'created', or by a metric such as 'validation/accuracy' or 'train/accuracy'.",
+                field="sort",
+            )
+        return split or _SPLIT, metric
+
+    @property
+    def is_descending(self) -> bool:
+        """Which way they are sorted."""
+        if self.descending is not None:
+            return self.descending
+        return self.metric is None or HIGHER_IS_BETTER.get(self.metric[1], True)
+
+
+def search(
+    connection: Connection, tenant_id: TenantId, query: VersionQuery, limit: int, cursor: str | None
+) -> Page[ModelVersion]:
+    """One page of the versions that a query finds.
+
+    Args:
+        connection: In the tenant's transaction.
+        tenant_id: The tenant.
+        query: Which, and in which order.
+        limit: At most so many, 1 to 1000.
+        cursor: ``next_cursor`` of the page before, for the same query.
+
+    Raises:
+        InvalidRequestError: The sorting, the limit, the text or the cursor can't be used; or nothing was found, and no
+            version could have such a metric or type.
+        ModelNotFoundError: There is no such model.
+    """
+    source, order = _sorted_by(query.metric)
+    statement = (
+        sa.select(*VERSION_COLUMNS, order[0].label("sorted_by"))
+        .select_from(source)
+        .where(versions.c.tenant_id == tenant_id, *_conditions(tenant_id, query))
+    )
+    if query.metric is not None:
+        split, metric = query.metric
+        statement = statement.where(version_metrics.c.split == split, version_metrics.c.metric == metric)
+    is_descending = query.is_descending
+    if cursor is not None:
+        statement = statement.where(after(order, _read(cursor, query), descending=is_descending))
+    directed = [column.desc() if is_descending else column.asc() for column in order]
+    rows = connection.execute(statement.order_by(*directed).limit(check_limit(limit) + 1)).all()
+    if not rows and cursor is None:
+        refuse_unknown(connection, tenant_id, query)
+    found = [version_from(row) for row in rows[:limit]]
+    return Page(found, _cursor(rows[limit - 1], query) if len(rows) > limit else None)
+
+
+def _sorted_by(metric: tuple[str, str] | None) -> tuple[sa.FromClause, Sequence[sa.ColumnElement[Any]]]:
+    """What to select from, and the columns that give the order: all of one table, so that its index has that order."""
+    if metric is None:
+        return VERSIONS_WITH_MODEL, [versions.c[name] for name in ("created_at", "model_id", "version")]
+    same = [version_metrics.c[name] == versions.c[name] for name in ("tenant_id", "model_id", "version")]
+    by_metric = [version_metrics.c[name] for name in ("value", "model_id", "version")]
+    return VERSIONS_WITH_MODEL.join(version_metrics, sa.and_(*same)), by_metric
+
+
+def _conditions(tenant_id: TenantId, query: VersionQuery) -> list[sa.ColumnElement[bool]]:
+    conditions: list[sa.ColumnElement[bool]] = []
+    if query.model_id is not None:
+        conditions.append(versions.c.model_id == query.model_id)
+    if query.model_type is not None:
+        conditions.append(models.c.model_type == query.model_type)
+    if not query.include_archived:
+        conditions.append(sa.not_(IS_ARCHIVED))
+    conditions += [_has_tag(tenant_id, key, value) for key, value in query.tags.items()]
+    conditions += [_in_range(tenant_id, wanted) for wanted in query.metrics]
+    if query.text:
+        conditions.append(_mentions(tenant_id, query.text))
+    return conditions
+
+
+def _of(table: sa.Table, tenant_id: TenantId) -> sa.ColumnElement[bool]:
+    """The rows of a table that belong to the version at hand."""
+    return sa.and_(
+        table.c.tenant_id == tenant_id,
+        table.c.model_id == versions.c.model_id,
+        table.c.version == versions.c.version,
+    )
+
+
+def _has_tag(tenant_id: TenantId, key: str, value: str) -> sa.ColumnElement[bool]:
+    tag = version_tags.alias()
+    return sa.exists().where(_of(tag, tenant_id), tag.c.key == key, tag.c.value == value)  # type: ignore[arg-type]
+
+
+def _in_range(tenant_id: TenantId, wanted: MetricRange) -> sa.ColumnElement[bool]:
+    metric = version_metrics.alias()
+    bounds = [metric.c.split == wanted.split, metric.c.metric == wanted.metric]
+    if wanted.at_least is not None:
+        bounds.append(metric.c.value >= wanted.at_least)
+    if wanted.at_most is not None:
+        bounds.append(metric.c.value <= wanted.at_most)
+    return sa.exists().where(_of(metric, tenant_id), *bounds)  # type: ignore[arg-type]
+
+
+def _mentions(tenant_id: TenantId, text: str) -> sa.ColumnElement[bool]:
+    if len(text) > _MAX_TEXT:
+        raise InvalidRequestError(
+            f"A text to search for has at most {_MAX_TEXT} characters.", remedy="Shorten it.", field="text"
+        )
+    tag = version_tags.alias()
+    in_a_tag = sa.exists().where(
+        _of(tag, tenant_id),  # type: ignore[arg-type]
+        sa.or_(tag.c.key.icontains(text, autoescape=True), tag.c.value.icontains(text, autoescape=True)),
+    )
+    named = (versions.c.model_id, versions.c.version, sa.cast(versions.c.metadata, sa.Text))
+    return sa.or_(*(column.icontains(text, autoescape=True) for column in named), in_a_tag)
+
+
+def _order(query: VersionQuery) -> str:
+    """What a page is sorted by and which way: a cursor of another order would pass versions over."""
+    name = _CREATED if query.metric is None else "/".join(query.metric)
+    return f"{'-' if query.is_descending else '+'}{name}"
+
+
+def _cursor(row: AnyRow, query: VersionQuery) -> str:
+    key = row.sorted_by.isoformat() if query.metric is None else row.sorted_by
+    return encode_cursor([_order(query), key, row.model_id, row.version])
+
+
+def _read(cursor: str, query: VersionQuery) -> list[Any]:
+    of, key, model_id, version = decode_cursor(cursor, str, (str, float), str, str)
+    try:
+        if of != _order(query):
+            raise ValueError(of)
+        return [datetime.fromisoformat(key) if query.metric is None else float(key), model_id, version]
+    except (TypeError, ValueError):
+        raise InvalidRequestError(
+            "The cursor belongs to another sorting.", remedy="Begin without a cursor.", field="cursor"
+        ) from None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ml_core.domain.api_key import KeyRecord
+from ml_core.domain.prediction_record import HistoryPolicy
 from ml_core.domain.version import ServableVersion
 from ml_core.ids import EnvironmentName, ModelId, ModelRef, TenantId
 
@@ -29,11 +30,40 @@ class PointerRef:
 
 
 @dataclass(frozen=True, slots=True)
+class CanaryRollout:
+    """A version that answers a share of a pointer's requests; see ``ml_core.domain.rollout.Canary``."""
+
+    version: ServableVersion
+    percent: int
+    sticky: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Rollout:
-    """What an environment serves: its stable version. ``generation`` counts the pointer's moves from 1."""
+    """What an environment serves.
+
+    Attributes:
+        stable: The version that answers.
+        generation: Counts the pointer's moves from 1.
+        canary: The version that answers a share of the requests, if there is one.
+        shadow: The version that is asked too and never heard, if there is one.
+        unreadable: ``canary`` and ``shadow``, as far as the pointer has one whose row can't be read: it is served as if
+            it had none.
+    """
 
     stable: ServableVersion
     generation: int
+    canary: CanaryRollout | None = None
+    shadow: ServableVersion | None = None
+    unreadable: tuple[str, ...] = ()
+
+    def versions(self) -> Iterator[ServableVersion]:
+        """The versions that it takes to serve it, the stable one first."""
+        yield self.stable
+        if self.canary is not None:
+            yield self.canary.version
+        if self.shadow is not None:
+            yield self.shadow
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +77,7 @@ class AssignmentDelta:
         rollouts: Pointer → what it serves now; None once withdrawn.
         keys: Key id → record; revoked keys are None.
         unreadable: Pointers that exist but whose rows can't be read: what they served serves on.
+        history: What may be kept of the predictions of each of the tenants that exist.
     """
 
     generation: int
@@ -55,6 +86,7 @@ class AssignmentDelta:
     rollouts: Mapping[PointerRef, Rollout | None]
     keys: Mapping[str, KeyRecord | None]
     unreadable: frozenset[PointerRef] = frozenset()
+    history: Mapping[TenantId, HistoryPolicy] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:

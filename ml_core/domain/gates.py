@@ -1,0 +1,252 @@
+"""Gates: rules, kept as data, that a version must pass before an environment may point to it.
+
+What a gate is and when its settings can be used is decided here; what it finds, in ``ml_core.domain.gate_outcomes``.
+What has to be read or predicted for a gate is fetched in ``ml_core.registry.promotion.gates``.
+
+What the gates that compare (``not_worse``, ``signature_compatible``) compare with is the version that the environment
+serves, or served last if it was withdrawn; only where nothing was ever served is there nothing, and they pass. If the
+last one was deleted they can't be judged, which refuses: an admin's override begins anew.
+
+What gates do not do, and what does:
+
+* **A floor.** Each ``not_worse`` may give away its margin, so ten in a row may give away ten; after a rollback the
+  version to compare with is the older one. Set a ``min_metric`` gate beside it: it holds one floor for all of them.
+* **Measuring.** A ``min_metric`` gate believes what was recorded with the version, by whoever registered it. A
+  ``not_worse`` gate measures by itself, on rows that only an admin names.
+* **Every step of a canary.** It is judged when it starts and when it finishes, by the gates of that moment. Gates that
+  are set while it runs do not stop a change of its percent, up to 99; they judge ``finish``. Abort a canary that they
+  should keep out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from ml_core.domain.metric import HIGHER_IS_BETTER
+from ml_core.exceptions import InvalidRequestError
+from ml_core.ids import DatasetId, GateName
+
+
+class GateKind(StrEnum):
+    """What a gate asks."""
+
+    MIN_METRIC = "min_metric"
+    NOT_WORSE = "not_worse"
+    SIGNATURE_COMPATIBLE = "signature_compatible"
+    DIGEST_VERIFIED = "digest_verified"
+    APPROVAL = "approval"
+
+
+LABEL_METRICS = ("accuracy", "balanced_accuracy", "f1_macro")
+PROBABILITY_METRICS = ("brier_score", "log_loss")
+NUMBER_METRICS = ("mae", "mse", "r2", "rmse")
+TRAINING_SPLITS = ("train", "validation")
+"""The splits whose metrics training records."""
+PAIRED_METRICS = tuple(sorted((*LABEL_METRICS, *PROBABILITY_METRICS, *NUMBER_METRICS)))
+"""The metrics that a ``not_worse`` gate can compare."""
+MAX_RESAMPLED_ROWS = 200_000_000
+"""Rows that a gate may draw in all: a tenth of it, the default, takes up to two seconds of one core."""
+
+
+@dataclass(frozen=True, slots=True)
+class MinMetric:
+    """A recorded metric of the version reaches a value: at least, or at most where lower is better.
+
+    Attributes:
+        metric: Such as ``accuracy``, as recorded with the version.
+        value: What it has to reach.
+        split: Whose rows it was measured on.
+        higher_is_better: Needed for a metric whose direction ``ml_core.domain.metric`` does not know.
+    """
+
+    kind: ClassVar[GateKind] = GateKind.MIN_METRIC
+    metric: str
+    value: float
+    split: str = "validation"
+    higher_is_better: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.higher_is_better is not None or self.metric in HIGHER_IS_BETTER:
+            return
+        if close := difflib.get_close_matches(self.metric, HIGHER_IS_BETTER, n=1):
+            raise _unusable(
+                "metric",
+                f"can't be {self.metric!r}, which is no metric of the platform",
+                f"Did you mean {close[0]}? For a metric of your own, set higher_is_better to true or false.",
+            )
+        raise _unusable("higher_is_better", f"must say which way {self.metric!r} is better", "Set it to true or false.")
+
+    @property
+    def is_minimum(self) -> bool:
+        """Whether the value is a least one; else it is a greatest one."""
+        return HIGHER_IS_BETTER[self.metric] if self.higher_is_better is None else self.higher_is_better
+
+
+@dataclass(frozen=True, slots=True)
+class NotWorse:
+    """On the same held-out rows the version is not worse than the present one by more than a margin.
+
+    A version that was trained on the dataset itself, by its lineage, is refused: it would only show what it remembers.
+    Rows of it that came to the training data by another way are not noticed.
+
+    Attributes:
+        dataset: A registered dataset.
+        target: Its column that holds the truth.
+        metric: One of ``PAIRED_METRICS``.
+        margin: How much worse is still good enough, in the metric's unit. A Brier score is halved where both versions
+            know two classes, as usual; where one knows more, neither is.
+        number: The dataset's version; None means the newest when the gate is set, which then writes its number down.
+            Else whoever may register a dataset would decide what the gate measures.
+        confidence: Of the two-sided interval of the difference.
+        resamples: How many times the rows are drawn anew.
+        seed: Of the draws, so that the same question has the same answer.
+        max_rows: Of a larger dataset so many rows are drawn, once, with the seed.
+    """
+
+    kind: ClassVar[GateKind] = GateKind.NOT_WORSE
+    dataset: str
+    target: str
+    metric: str
+    margin: float
+    number: int | None = None
+    confidence: float = 0.95
+    resamples: int = 2_000
+    seed: int = 0
+    max_rows: int = 10_000
+
+    def __post_init__(self) -> None:
+        DatasetId(self.dataset)
+        if self.metric not in PAIRED_METRICS:
+            close = difflib.get_close_matches(self.metric, PAIRED_METRICS, n=1)
+            hint = f"Did you mean {close[0]}? " if close else ""
+            raise _unusable(
+                "metric", f"can't be {self.metric!r}", f"{hint}Such a gate measures: {', '.join(PAIRED_METRICS)}."
+            )
+        _in_range("margin", self.margin, 0.0, math.inf)
+        _in_range("number", 1 if self.number is None else self.number, 1, math.inf)
+        _in_range("confidence", self.confidence, 0.5, 0.999)
+        # Efron & Tibshirani (1993), ch. 13: 1,000 or more for percentile intervals.
+        _in_range("resamples", self.resamples, 1_000, 20_000)
+        _in_range("seed", self.seed, 0, 2**32 - 1)
+        _in_range("max_rows", self.max_rows, 100, 100_000)
+        if self.resamples * self.max_rows > MAX_RESAMPLED_ROWS:
+            few = MAX_RESAMPLED_ROWS // self.max_rows
+            raise _unusable("resamples", f"can't be {self.resamples} of {self.max_rows} rows", f"Give {few} or fewer.")
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureCompatible:
+    """Rows that clients can send to the present version fit the new one, see ``ml_core.domain.compatibility``."""
+
+    kind: ClassVar[GateKind] = GateKind.SIGNATURE_COMPATIBLE
+
+
+@dataclass(frozen=True, slots=True)
+class DigestVerified:
+    """The artifact store has the version's bytes, and they are those that were registered."""
+
+    kind: ClassVar[GateKind] = GateKind.DIGEST_VERIFIED
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """So many people other than whoever registered the version approved it for this environment."""
+
+    kind: ClassVar[GateKind] = GateKind.APPROVAL
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        _in_range("count", self.count, 1, 20)
+
+
+Rule = MinMetric | NotWorse | SignatureCompatible | DigestVerified | Approval
+RULES: Mapping[GateKind, type[Rule]] = {rule.kind: rule for rule in typing.get_args(Rule)}
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A named rule of a model's environment."""
+
+    name: GateName
+    rule: Rule
+
+    @property
+    def kind(self) -> GateKind:
+        """What it asks."""
+        return self.rule.kind
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The rule's settings, JSON-compatible; ``parse_gate`` reads them back."""
+        return dataclasses.asdict(self.rule)
+
+
+def parse_gate(name: str, kind: str, settings: Mapping[str, Any]) -> Gate:
+    """A gate of a caller's words.
+
+    Raises:
+        InvalidRequestError: There is no such kind, or a setting is unknown, missing or can't be used; names it.
+        InvalidNameError: The gate's or the dataset's name is none.
+    """
+    if kind not in RULES:
+        close = difflib.get_close_matches(kind, RULES, n=1)
+        hint = f"Did you mean {close[0]}? " if close else ""
+        raise InvalidRequestError(
+            f"There is no gate of the kind {kind!r}.", remedy=f"{hint}Kinds are: {', '.join(RULES)}.", field="kind"
+        )
+    rule = RULES[GateKind(kind)]
+    wanted = {field.name: field for field in dataclasses.fields(rule)}
+    for given in settings:
+        if given not in wanted:
+            raise _unknown(kind, given, tuple(wanted))
+    missing = [name for name, field in wanted.items() if field.default is dataclasses.MISSING and name not in settings]
+    if missing:
+        raise _unusable(missing[0], "is missing", f"A gate of the kind {kind} needs {_listed(missing)}.")
+    hints = typing.get_type_hints(rule)
+    return Gate(GateName(name), rule(**{key: _typed(key, value, hints[key]) for key, value in settings.items()}))
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """A setting's value as its field's type."""
+    target, optional = hint, False
+    if isinstance(hint, types.UnionType):
+        target, optional = typing.get_args(hint)[0], True
+    if value is None and optional:
+        return None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if target is float and is_number:
+        return float(value)
+    if target is not float and isinstance(value, target) and (target is not int or is_number):
+        return value
+    words = {float: "a finite number", int: "a whole number", str: "a text", bool: "true or false"}
+    raise _unusable(name, f"can't be {value!r}", f"Give {words[target]}.")
+
+
+def _in_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        bounds = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
+        raise _unusable(name, f"can't be {value:g}", f"Give {bounds}.")
+
+
+def _unknown(kind: str, given: str, known: tuple[str, ...]) -> InvalidRequestError:
+    close = difflib.get_close_matches(given, known, n=1)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    has = f"the settings {_listed(known)}" if len(known) > 1 else f"the setting {known[0]}" if known else "no setting"
+    return _unusable(given, "is unknown", f"{hint}A gate of the kind {kind} has {has}.")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
+
+
+def _unusable(name: str, what: str, remedy: str) -> InvalidRequestError:
+    return InvalidRequestError(f"The gate's setting {name!r} {what}.", remedy=remedy, field=f"settings.{name}")

@@ -1,0 +1,124 @@
+"""What a gate's settings name must be there when it is set: a typo would refuse each promotion later."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ml_core.database.tables import dataset_versions, version_metrics
+from ml_core.domain.dataset import DatasetVersion
+from ml_core.domain.gates import TRAINING_SPLITS, Gate, MinMetric, NotWorse
+from ml_core.domain.metric import HIGHER_IS_BETTER
+from ml_core.exceptions import InvalidRequestError
+from ml_core.ids import DatasetId, ModelId, TenantId
+from ml_core.registry.blobs import lock_digest
+from ml_core.registry.missing import did_you_mean
+
+_COMPARED = 1_000
+"""Names that a typo is compared with at most."""
+_SHOWN = 20
+"""Columns that a message names at most."""
+
+
+def checked(connection: Connection, tenant_id: TenantId, model_id: ModelId, gate: Gate) -> Gate:
+    """The gate as it is kept: a ``not_worse`` one has the number of its dataset's version from now on.
+
+    Args:
+        connection: In the tenant's transaction that writes the gate.
+        tenant_id: The tenant.
+        model_id: Whose versions the gate judges.
+        gate: As a caller wants it.
+
+    Raises:
+        InvalidRequestError: There is no such dataset or column of it, or no version of the model has such a metric or
+            split; names the nearest.
+    """
+    match gate.rule:
+        case NotWorse() as rule:
+            dataset = _dataset(connection, tenant_id, rule)
+            _check_target(tenant_id, rule, dataset)
+            return dataclasses.replace(gate, rule=dataclasses.replace(rule, number=dataset.number))
+        case MinMetric() as rule:
+            _check_split(connection, tenant_id, model_id, rule)
+            _check_metric(connection, tenant_id, model_id, rule)
+    return gate
+
+
+def _dataset(connection: Connection, tenant_id: TenantId, rule: NotWorse) -> DatasetVersion:
+    """The version to compare on. Its digest's lock keeps it until the gate, which needs it, is there to be seen."""
+    from ml_core.registry.datasets.rows import find  # its package loads pandas and pyarrow: only for this gate
+
+    name = DatasetId(rule.dataset)
+    found = find(connection, tenant_id, name, rule.number)
+    if found is not None:
+        lock_digest(connection, tenant_id, found.digest, shared=True)
+        found = find(connection, tenant_id, name, found.number)
+    if found is None:
+        raise _no_dataset(connection, tenant_id, rule)
+    if found.archived_at is not None:
+        restore = f"mlcore datasets restore {found.reference} --tenant {tenant_id!s}"
+        raise _unusable(tenant_id, "number", f"The dataset {found.reference} is archived.", f"Restore it: {restore}")
+    return found
+
+
+def _no_dataset(connection: Connection, tenant_id: TenantId, rule: NotWorse) -> InvalidRequestError:
+    of = dataset_versions.c
+    shown = sa.select(of.dataset_id).where(of.tenant_id == tenant_id, of.archived_at.is_(None)).distinct()
+    known = connection.scalars(shown.order_by(of.dataset_id).limit(_COMPARED)).all()
+    if rule.dataset in known:
+        remedy = f"List its versions: mlcore datasets versions {rule.dataset} --tenant {tenant_id!s}"
+        return _unusable(tenant_id, "number", f"The dataset {rule.dataset} has no version {rule.number}.", remedy)
+    return _unusable(
+        tenant_id,
+        "dataset",
+        f"There is no dataset {rule.dataset}, or all of its versions are archived.",
+        f"{did_you_mean(rule.dataset, known)}List them: mlcore datasets list --tenant {tenant_id!s}",
+    )
+
+
+def _check_target(tenant_id: TenantId, rule: NotWorse, dataset: DatasetVersion) -> None:
+    there = [name for name, _ in dataset.columns]
+    if rule.target not in there:
+        shown = ", ".join(there[:_SHOWN]) + (", …" if len(there) > _SHOWN else "")
+        message = f"The target {rule.target!r} is no column of the dataset {dataset.reference}."
+        raise _unusable(tenant_id, "target", message, f"{did_you_mean(rule.target, there)}Its columns are: {shown}.")
+
+
+def _check_split(connection: Connection, tenant_id: TenantId, model_id: ModelId, rule: MinMetric) -> None:
+    of = version_metrics.c
+    in_split = (of.tenant_id == tenant_id, of.model_id == model_id, of.split == rule.split)
+    if rule.split in TRAINING_SPLITS or connection.scalar(sa.select(sa.exists().where(*in_split))):
+        return
+    known = sorted({*TRAINING_SPLITS, *_recorded(connection, tenant_id, model_id, of.split)})
+    raise _unusable(
+        tenant_id,
+        "split",
+        f"No version of {model_id!s} has metrics of the split {rule.split!r}.",
+        f"{did_you_mean(rule.split, known)}Splits are: {', '.join(known)}. For one of your own, first register a "
+        "version that has metrics of it.",
+    )
+
+
+def _check_metric(connection: Connection, tenant_id: TenantId, model_id: ModelId, rule: MinMetric) -> None:
+    """Refuse what is nearly the name of a metric, and recorded for no version. Other new names may still come."""
+    if rule.metric in HIGHER_IS_BETTER:
+        return
+    recorded = _recorded(connection, tenant_id, model_id, version_metrics.c.metric)
+    near = difflib.get_close_matches(rule.metric, sorted({*HIGHER_IS_BETTER, *recorded}), n=1, cutoff=0.8)
+    if rule.metric not in recorded and near:
+        message = f"No version of {model_id!s} has a metric {rule.metric!r}."
+        remedy = f"Did you mean {near[0]}? If it is another, first register a version that has it."
+        raise _unusable(tenant_id, "metric", message, remedy)
+
+
+def _recorded(connection: Connection, tenant_id: TenantId, model_id: ModelId, column: sa.Column[str]) -> list[str]:
+    of = version_metrics.c
+    names = sa.select(column).where(of.tenant_id == tenant_id, of.model_id == model_id).distinct()
+    return list(connection.scalars(names.limit(_COMPARED)))
+
+
+def _unusable(tenant_id: TenantId, setting: str, message: str, remedy: str) -> InvalidRequestError:
+    return InvalidRequestError(message, remedy=remedy, tenant_id=tenant_id, field=f"settings.{setting}")

@@ -1,0 +1,196 @@
+"""Pointers, and the one transaction step that moves them: by compare-and-swap, and never without a record.
+
+What may follow what is decided by ``ml_core.domain.rollout``, on the state that the swap then replaces.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.engine import Connection
+
+from ml_core.database.connection import acting
+from ml_core.database.tables import environment_history, environments, tenants, versions
+from ml_core.domain.rollout import Change, RolloutState, Trigger, advance
+from ml_core.exceptions import InvalidRequestError, InvalidTransitionError, PromotionConflictError
+from ml_core.ids import ModelId, TenantId, VersionId
+from ml_core.registry import journal
+from ml_core.registry.clock import advance_feed
+from ml_core.registry.missing import model_not_found
+from ml_core.registry.promotion.pointer_rows import (
+    HistoryEntry,
+    Move,
+    Pointer,
+    entry_from,
+    find_pointer,
+    pointer_from,
+    pointer_key,
+    state_before,
+)
+from ml_core.registry.promotion.promotable import promotable_digest
+from ml_core.registry.versions.rows import refusal
+
+__all__ = [
+    "HistoryEntry",
+    "Move",
+    "Pointer",
+    "conflict",
+    "entry_from",
+    "find_pointer",
+    "move_pointer",
+    "next_state",
+    "pointer_from",
+    "pointer_key",
+    "promotable_digest",
+    "state_before",
+]
+
+
+def move_pointer(
+    connection: Connection, tenant_id: TenantId, move: Move, expected: int | None, pointer: Pointer | None = None
+) -> Pointer:
+    """Move a pointer from one generation to the next, with its history row, outbox row and feed generation.
+
+    Args:
+        connection: In the tenant's transaction.
+        tenant_id: The tenant.
+        move: The move.
+        expected: Where the caller saw the pointer stand, 0 for none yet; None: where it stands now.
+        pointer: As it was found in this transaction; None: it is looked up.
+
+    Raises:
+        PromotionConflictError: It does not stand at the expected generation.
+        InvalidTransitionError: What it serves does not allow the move.
+        InvalidRequestError: The move's percent, sticky column or version can't be one.
+        ModelNotFoundError: The version was deleted meanwhile.
+    """
+    move = dataclasses.replace(move, actor=acting(connection).signs_as(move.actor))
+    seen = pointer or find_pointer(connection, tenant_id, move.model_id, move.environment)
+    stands = 0 if seen is None else seen.generation
+    if expected not in (None, stands):
+        raise conflict(connection, tenant_id, move, expected)
+    state = next_state(tenant_id, move, seen)
+    try:
+        row = connection.execute(_swap(tenant_id, move, state, stands)).one_or_none()
+    except sa.exc.IntegrityError as error:
+        if (refusal(error) or "").startswith("fk_"):
+            raise model_not_found(tenant_id, move.model_id, move.version) from error
+        raise
+    if row is None:
+        raise conflict(connection, tenant_id, move, stands)
+    _record(connection, tenant_id, move, state, stands + 1)
+    connection.execute(  # last: from here to the commit no other change of the cell can commit
+        environments.update()
+        .where(*pointer_key(tenant_id, move.model_id, move.environment))
+        .values(feed_generation=advance_feed(environments.c.cell))
+    )
+    return pointer_from(row)
+
+
+def next_state(tenant_id: TenantId, move: Move, pointer: Pointer | None) -> RolloutState:
+    """What an environment serves after a move from where its pointer stands.
+
+    Raises:
+        InvalidTransitionError, InvalidRequestError: The move is not possible from there.
+    """
+    state = RolloutState() if pointer is None else pointer.state
+    try:
+        return advance(state, Change(Trigger(move.action), move.version, move.percent, move.sticky))
+    except (InvalidTransitionError, InvalidRequestError) as error:
+        error.tenant_id = tenant_id
+        error.details |= {"model_id": move.model_id, "environment": move.environment}
+        raise
+
+
+def _swap(tenant_id: TenantId, move: Move, state: RolloutState, stands: int) -> sa.Executable:
+    values = {**_columns(state), "generation": stands + 1, "updated_by": move.actor}
+    if stands == 0:
+        cell = sa.select(tenants.c.cell).where(tenants.c.tenant_id == tenant_id).scalar_subquery()
+        keys = {"tenant_id": tenant_id, "model_id": move.model_id, "environment": move.environment}
+        return (
+            insert(environments)
+            .values(**keys, **values, cell=cell, feed_generation=0)
+            .on_conflict_do_nothing()
+            .returning(environments)
+        )
+    return (
+        environments.update()
+        .where(*pointer_key(tenant_id, move.model_id, move.environment), environments.c.generation == stands)
+        .values(**values, updated_at=sa.func.now())
+        .returning(environments)
+    )
+
+
+def _columns(state: RolloutState) -> dict[str, Any]:
+    """A state as the columns that the pointer and its history share."""
+    canary = state.canary
+    return {
+        "version": state.stable,
+        "canary_version": canary and canary.version,
+        "canary_percent": canary and canary.percent,
+        "canary_sticky": canary and canary.sticky,
+        "shadow_version": state.shadow,
+    }
+
+
+# The topics of moves that are no ``environment.moved``.
+_TOPICS = {
+    Trigger.START_CANARY: "rollout.started",
+    Trigger.STEP: "rollout.stepped",
+    Trigger.FINISH: "rollout.finished",
+    Trigger.ABORT: "rollout.aborted",
+    Trigger.START_SHADOW: "shadow.started",
+    Trigger.STOP_SHADOW: "shadow.stopped",
+}
+
+
+def _record(connection: Connection, tenant_id: TenantId, move: Move, state: RolloutState, generation: int) -> None:
+    subject = {"model_id": move.model_id, "environment": move.environment}
+    what = {"generation": generation, "action": move.action, "actor": move.actor, "reason": move.reason}
+    served, gates = _columns(state), [dict(outcome) for outcome in move.gates]
+    connection.execute(
+        environment_history.insert().values(
+            tenant_id=tenant_id,
+            **subject,
+            **what,
+            **served,
+            digest=move.digest or _digest_of(tenant_id, move.model_id, state.stable),
+            restored_generation=move.restored_generation or generation,
+            gates=gates,
+            override_reason=move.override_reason,
+        )
+    )
+    details = {**what, "version": state.stable}
+    details |= {name: value for name, value in served.items() if value is not None}
+    if move.override_reason is not None:  # whoever watches must see what was overridden
+        details |= {"override_reason": move.override_reason, "gates": gates}
+    topic = _TOPICS.get(Trigger(move.action), "environment.moved")
+    journal.record(connection, tenant_id, topic, subject, details, actor=move.actor)
+
+
+def _digest_of(tenant_id: TenantId, model_id: ModelId, version: VersionId | None) -> sa.ScalarSelect[str] | None:
+    if version is None:
+        return None
+    of = versions.c
+    named = (of.tenant_id == tenant_id, of.model_id == model_id, of.version == version)
+    return sa.select(of.digest).where(*named).scalar_subquery()
+
+
+def conflict(connection: Connection, tenant_id: TenantId, move: Move, expected: int | None) -> PromotionConflictError:
+    """The error for a pointer that does not stand where a move expects it; names who moved it."""
+    actual = find_pointer(connection, tenant_id, move.model_id, move.environment)
+    stands = "nowhere yet" if actual is None else f"at generation {actual.generation}, moved by {actual.updated_by}"
+    return PromotionConflictError(
+        f"{move.environment!s} of {move.model_id!s} was expected at generation {expected} but stands {stands}.",
+        remedy="Look at its history, then promote again if that is still right: mlcore environments history "
+        f"--tenant {tenant_id!s} --model {move.model_id!s} --environment {move.environment!s}",
+        tenant_id=tenant_id,
+        model_id=move.model_id,
+        environment=move.environment,
+        expected_generation=expected,
+        actual_generation=0 if actual is None else actual.generation,
+        moved_by=None if actual is None else actual.updated_by,
+    )

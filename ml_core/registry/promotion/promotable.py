@@ -1,0 +1,77 @@
+"""Which versions may be served."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ml_core.database.tables import versions
+from ml_core.exceptions import InvalidRequestError
+from ml_core.ids import ModelId, TenantId, VersionId
+from ml_core.registry.missing import model_archived, model_not_found
+from ml_core.registry.versions.models import lock_model
+from ml_core.registry.versions.rows import IS_ARCHIVED, VERSIONS_WITH_MODEL
+
+if TYPE_CHECKING:
+    from ml_core.registry.versions.rows import AnyRow
+
+
+def promotable_digest(
+    connection: Connection, tenant_id: TenantId, model_id: ModelId, version: VersionId, *, served: str | None = None
+) -> str:
+    """The digest of a version that may be served; it is neither hidden nor deleted until the transaction ends.
+
+    Args:
+        connection: In the tenant's transaction.
+        tenant_id: The tenant.
+        model_id: The model.
+        version: The version.
+        served: The digest that it had when it was served before, if it was.
+
+    Raises:
+        ModelNotFoundError: There is no such version, it is archived, or its digest is not that which was served.
+        InvalidRequestError: No server can load it: it has no signature, or its artifact holds types of the caller's.
+    """
+    lock_model(connection, tenant_id, model_id, shared=True)
+    statement = (
+        sa.select(
+            versions.c.digest,
+            versions.c.outside_types,
+            IS_ARCHIVED.label("is_archived"),
+            sa.func.jsonb_array_length(versions.c.signature["inputs"]).label("inputs"),
+        )
+        .select_from(VERSIONS_WITH_MODEL)
+        .where(versions.c.tenant_id == tenant_id, versions.c.model_id == model_id, versions.c.version == version)
+    )
+    row = connection.execute(statement).one_or_none()
+    if served is not None and (row is None or row.digest != served):
+        deleted, remedy = "was deleted since it was served", "Promote another version."
+        raise model_not_found(tenant_id, model_id, version, why=deleted, remedy=remedy)
+    if row is None:
+        raise model_not_found(tenant_id, model_id, version, connection=connection)
+    if row.is_archived:
+        raise model_archived(tenant_id, model_id, version)
+    if why_not := _unservable(row):
+        what, remedy = why_not
+        raise InvalidRequestError(
+            f"Version {version!s} of {model_id!s} {what}.", remedy=remedy, tenant_id=tenant_id, field="version"
+        )
+    return str(row.digest)
+
+
+def _unservable(row: AnyRow) -> tuple[str, str] | None:
+    """Why no server can load a version, and what to do; None if one can."""
+    if not row.inputs:
+        return (
+            "has no signature, so it can't be served",
+            "Register it as a new version with signature=…, or train it with MLSystem or Trainer.",
+        )
+    if row.outside_types:
+        return (
+            f"holds {', '.join(row.outside_types)}, which no server loads",
+            "Train it again with estimators and processors of the platform's list. This version still predicts in the "
+            "process that trained it, when it is asked for by its name.",
+        )
+    return None

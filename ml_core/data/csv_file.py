@@ -26,8 +26,8 @@ DECIMAL_COMMA = "decimal_comma"
 # A number that is a code: zero-padded, or written as phone numbers are. Read by Python and by RE2.
 CODE = r"^\s*(?:0[0-9]|\+[0-9]{7,}\s*$)"
 
-_COMMA_NUMBER = re.compile(r"\s*[+-]?(?:\d+(?:,\d*)?|,\d+)(?:[eE][+-]?\d+)?\s*", re.ASCII)
-_NUMBER = re.compile(_COMMA_NUMBER.pattern.replace(",", r"\."), re.ASCII)
+COMMA_NUMBER = re.compile(r"\s*[+-]?(?:\d+(?:,\d*)?|,\d+)(?:[eE][+-]?\d+)?\s*", re.ASCII)
+NUMBER = re.compile(COMMA_NUMBER.pattern.replace(",", r"\."), re.ASCII)
 _ROWS_A_PIECE = 200_000
 # Cells of a column of strings that are looked at before all of them are.
 _GLANCE = 100
@@ -48,34 +48,36 @@ class CsvFile:
             pandas.errors.ParserError: It is no table.
             pandas.errors.ParserWarning: Its lines have more cells than its first line has names.
         """
-        frame: pd.DataFrame = self._parse()
+        frame: pd.DataFrame = self.parse()
         dtypes = list(enumerate(frame.dtypes))
         numeric = [position for position, dtype in dtypes if dtype.kind in "iuf" and frame.iloc[:, position].count()]
         codes, commas = self._look_at(numeric) if numeric else ([], [])
         if codes:
-            texts = self._parse(usecols=codes, dtype="str")
+            texts = self.parse(usecols=codes, dtype="str")
             for index, position in enumerate(codes):
                 frame.isetitem(position, texts.iloc[:, index].array)
         for position, dtype in dtypes:
             if isinstance(dtype, pd.StringDtype):
-                values = without_words(frame.iloc[:, position], decimal=self._decimal)
+                values = without_words(frame.iloc[:, position], decimal=self.decimal)
                 if values is not None:
-                    commas += [position] if self._decimal == "," and values.dtype.kind == "f" else []
+                    commas += [position] if self.decimal == "," and values.dtype.kind == "f" else []
                     frame.isetitem(position, values.array)
         frame.attrs[DECIMAL_COMMA] = [str(frame.columns[position]) for position in commas if position not in codes]
         return frame
 
     @property
-    def _decimal(self) -> str:
+    def decimal(self) -> str:
+        """What a number's fraction begins with."""
         return "," if self.delimiter == ";" else "."
 
-    def _parse(self, **options: Any) -> Any:
+    def parse(self, **options: Any) -> Any:
+        """What ``pandas.read_csv`` makes of it with the rules of this module and further options."""
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # "leads to a loss of data"
             return pd.read_csv(
                 self.path,
                 sep=self.delimiter,
-                decimal=self._decimal,
+                decimal=self.decimal,
                 encoding=self.encoding,
                 keep_default_na=False,  # a class may be called None, and a country's code be NA
                 na_values=[""],
@@ -93,12 +95,12 @@ class CsvFile:
                 cells = pa.array(piece.iloc[:, index])
                 if position not in codes and _any_matches(cells, CODE):
                     codes.add(position)
-                if self._decimal == "," and position not in commas and _any_matches(cells, ","):
+                if self.decimal == "," and position not in commas and _any_matches(cells, ","):
                     commas.add(position)
         return sorted(codes), sorted(commas)
 
     def _pieces(self, positions: list[int]) -> Iterator[pd.DataFrame]:
-        with self._parse(usecols=positions, dtype="str", chunksize=_ROWS_A_PIECE) as pieces:
+        with self.parse(usecols=positions, dtype="str", chunksize=_ROWS_A_PIECE) as pieces:
             yield from pieces
 
 
@@ -117,7 +119,7 @@ def without_words(cells: pd.Series[Any], *, decimal: str = ".") -> pd.Series[Any
         ``(n_rows,)`` float64, or object of bool and NaN; None where other strings, codes, or nothing but words is in
         it.
     """
-    pattern = _COMMA_NUMBER if decimal == "," else _NUMBER
+    pattern = COMMA_NUMBER if decimal == "," else NUMBER
     glance = cells.iloc[:: max(1, len(cells) // _GLANCE)].tolist()
     said = [cell for cell in glance if isinstance(cell, str) and not says_missing(cell)]
     if not all(cell in BOOLEAN_STRINGS or pattern.fullmatch(cell) for cell in said):

@@ -200,7 +200,10 @@ class DataProcessor:
         group: str | None = None,
         time: str | None = None,
     ) -> tuple[Any, Any, Any, Any, Any, Any]:
-        """Divide rows into three parts, see ``ml_core.data.splits.split_rows``.
+        """Divide rows into three parts.
+
+        Where ``y`` holds classes of which every one has enough rows, each has the same share in every part; else the
+        rows are drawn at random.
 
         Args:
             X: ``(n_rows, n_columns)`` frame or array.

@@ -52,7 +52,7 @@ def read_table(path: Path, *, encoding: str = "utf-8") -> pd.DataFrame:
     path = Path(path)
     if not path.name.lower().endswith(SUFFIXES):
         raise _error(f"{path} is not a file of a known kind.", f"Use one of {', '.join(SUFFIXES)}.")
-    with _reading(path, encoding):
+    with reading(path, encoding):
         if not path.stat().st_size:
             raise _error(f"{path} is empty.", "It needs a line of column names and rows below it.")
         is_parquet = path.name.lower().endswith(".parquet")
@@ -62,8 +62,8 @@ def read_table(path: Path, *, encoding: str = "utf-8") -> pd.DataFrame:
 
 
 @contextmanager
-def _reading(path: Path, encoding: str) -> Iterator[None]:
-    """Turn what a file can do wrong into an error of ours."""
+def reading(path: Path, encoding: str) -> Iterator[None]:
+    """Turn what a file can do wrong into an error of ours, see ``read_table``."""
     try:
         yield
     except FileNotFoundError as error:
@@ -80,11 +80,8 @@ def _reading(path: Path, encoding: str) -> Iterator[None]:
         raise _error(f"{encoding!r} is not an encoding.", "Use one such as utf-8, latin-1 or cp1252.") from error
     except pd.errors.EmptyDataError as error:
         raise _error(f"{path} has no columns.", "It needs a line of column names and rows below it.") from error
-    except (pd.errors.ParserError, csv.Error) as error:
-        raise _error(
-            f"{path} is not a table: {str(error).strip()}.",
-            "Each line needs as many cells as the first; quote cells with commas.",
-        ) from error
+    except (pd.errors.ParserError, pd.errors.ParserWarning, csv.Error) as error:
+        raise _no_table(path, error) from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise _error(f"{path} is not a complete gzip file: {error}.", "Compress it again.") from error
     except pa.ArrowException as error:
@@ -95,26 +92,46 @@ def _reading(path: Path, encoding: str) -> Iterator[None]:
         ) from error
 
 
+def _no_table(path: Path, error: Exception) -> DataProcessingError:
+    if isinstance(error, pd.errors.ParserWarning):
+        return _error(
+            f"{path} has lines with more cells than its first line has names.",
+            "Give each column a name in the first line.",
+        )
+    return _error(
+        f"{path} is not a table: {str(error).strip()}.",
+        "Each line needs as many cells as the first; quote cells with commas.",
+    )
+
+
 def _read_parquet(path: Path) -> pd.DataFrame:
     return pd.read_parquet(path, engine="pyarrow")
 
 
 def _read_csv(path: Path, encoding: str) -> pd.DataFrame:
+    frame = open_csv(path, encoding).read()
+    nameless = [name for name in frame.columns if is_nameless(name) and frame[name].isna().all()]
+    return frame.drop(columns=nameless)
+
+
+def is_nameless(column: Any) -> bool:
+    """Whether a column of a CSV has no name of its own; what then stands for it is pandas'."""
+    return str(column).startswith("Unnamed: ")
+
+
+def open_csv(path: Path, encoding: str) -> CsvFile:
+    """A CSV file with its delimiter, which its first lines tell.
+
+    Raises:
+        DataProcessingError: Two columns have one name.
+    """
     # A file saved by Excel begins with a byte order mark, which is no part of the first column's name.
     encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
     with _open(path, encoding) as lines:
         head = list(islice(lines, _LINES_LOOKED_AT))
     delimiter = "\t" if ".tsv" in path.name.lower() else guess_delimiter(head)
     _check_names(next(csv.reader(head, delimiter=delimiter), []), path)
-    try:
-        frame = CsvFile(path, encoding, delimiter).read()
-    except pd.errors.ParserWarning as error:
-        raise _error(
-            f"{path} has lines with more cells than its first line has names.",
-            "Give each column a name in the first line.",
-        ) from error
-    nameless = [name for name in frame.columns if str(name).startswith("Unnamed: ") and frame[name].isna().all()]
-    return frame.drop(columns=nameless)
+    return CsvFile(path, encoding, delimiter)
 
 
 def _open(path: Path, encoding: str) -> TextIO:

@@ -1,0 +1,115 @@
+"""Registering a file as a version of a dataset: bytes and row, or neither, see ``blobs.store_and_register``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.engine import Connection
+
+from ml_core.data.profile import profile_file
+from ml_core.data.table_file import FORMAT, columns_of
+from ml_core.database.connection import DatabaseConnection
+from ml_core.database.tables import dataset_versions, datasets
+from ml_core.domain.dataset import DatasetVersion, TableProfile
+from ml_core.domain.version import StoredArtifact
+from ml_core.ids import DatasetId, TenantId
+from ml_core.models.store import ArtifactStore
+from ml_core.registry import journal
+from ml_core.registry.blobs import store_and_register
+from ml_core.registry.datasets.rows import dataset_not_found, find
+from ml_core.registry.missing import tenant_deleted, tenant_not_found
+from ml_core.registry.versions.rows import refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A complete file of a dataset and what is recorded of it."""
+
+    path: Path
+    columns: tuple[tuple[str, str], ...]
+    profile: TableProfile
+    source: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, path: Path, source: Mapping[str, Any]) -> Draft:
+        """Read the schema of a file that ``TableWriter`` wrote, and profile it."""
+        return cls(path, columns_of(path), profile_file(path), source)
+
+
+def register(
+    db: DatabaseConnection, tenant_id: TenantId, store: ArtifactStore, dataset_id: DatasetId, draft: Draft
+) -> DatasetVersion:
+    """Store a file and register it as the dataset's next version; the newest version's own bytes are that version.
+
+    Raises:
+        ModelSaveError: The store refuses; nothing is left behind.
+        TenantNotFoundError: There is no such tenant.
+    """
+    return store_and_register(
+        db,
+        tenant_id,
+        store,
+        lambda: store.put_file(tenant_id, draft.path, FORMAT),
+        lambda connection, artifact: _insert(connection, tenant_id, dataset_id, draft, artifact),
+    )
+
+
+def _insert(
+    connection: Connection, tenant_id: TenantId, dataset_id: DatasetId, draft: Draft, artifact: StoredArtifact
+) -> DatasetVersion:
+    number = _lock_dataset(connection, tenant_id, dataset_id)
+    newest = find(connection, tenant_id, dataset_id, None)
+    if newest is not None and newest.digest == artifact.digest:
+        return newest
+    mine = sa.and_(datasets.c.tenant_id == tenant_id, datasets.c.dataset_id == dataset_id)
+    connection.execute(datasets.update().where(mine).values(next_number=number + 1))
+    connection.execute(
+        dataset_versions.insert().values(
+            tenant_id=tenant_id,
+            dataset_id=dataset_id,
+            number=number,
+            digest=artifact.digest,
+            size_bytes=artifact.size_bytes,
+            row_count=draft.profile.row_count,
+            columns=[{"name": name, "type": kind} for name, kind in draft.columns],
+            profile=draft.profile.to_json(),
+            source=dict(draft.source),
+            created_by=_principal(),
+        )
+    )
+    subject = {"dataset_id": dataset_id, "number": number}
+    journal.record(connection, tenant_id, "dataset.version_created", subject, {"digest": artifact.digest})
+    version = find(connection, tenant_id, dataset_id, number)
+    if version is None:
+        raise dataset_not_found(connection, tenant_id, dataset_id, number)
+    return replace(version, is_new=True)
+
+
+def _lock_dataset(connection: Connection, tenant_id: TenantId, dataset_id: DatasetId) -> int:
+    """The next number of the dataset, whose row is made on first use and locked to the end of the transaction."""
+    made = insert(datasets).values(tenant_id=tenant_id, dataset_id=dataset_id, created_by=_principal())
+    try:
+        created = connection.scalar(made.on_conflict_do_nothing().returning(datasets.c.dataset_id))
+    except sa.exc.IntegrityError as error:
+        if refusal(error) == "fk_datasets_tenants":
+            raise tenant_not_found(tenant_id) from error
+        raise
+    if created is not None:
+        journal.record(connection, tenant_id, "dataset.created", {"dataset_id": dataset_id})
+    locked = sa.select(datasets.c.next_number).where(
+        datasets.c.tenant_id == tenant_id, datasets.c.dataset_id == dataset_id
+    )
+    number = connection.scalar(locked.with_for_update())
+    if number is None:  # a deletion of the tenant took it meanwhile
+        raise tenant_deleted(tenant_id)
+    return int(number)
+
+
+def _principal() -> sa.Function[str]:
+    """Who acts, as the connection said when the transaction began; see ``DatabaseConnection.acting_as``."""
+    return sa.func.current_setting("app.principal", type_=sa.Text)

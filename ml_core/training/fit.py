@@ -50,7 +50,7 @@ class FittedModel:
         hyperparameters: As given, in a form that JSON can carry.
         columns: What was inferred of each column of the data.
         n_rows: ``train`` and ``validation`` → rows.
-        dataset_digest: sha256 of the training data.
+        data_digest: sha256 of the training data as the pipeline saw it, see ``provenance.data_digest``.
         libraries: Distribution → version.
         code_commit: Git commit of the working folder, or None.
         duration_s: Seconds that reading, fitting and measuring took.
@@ -67,7 +67,7 @@ class FittedModel:
     hyperparameters: Mapping[str, Any]
     columns: tuple[InferredColumn, ...]
     n_rows: Mapping[str, int]
-    dataset_digest: str
+    data_digest: str
     libraries: Mapping[str, str]
     code_commit: str | None
     duration_s: float
@@ -185,7 +185,7 @@ def _measured(
         hyperparameters=request.recorded_hyperparameters(),
         columns=table.columns,
         n_rows={"train": table.train.n_rows, "validation": table.validation.n_rows},
-        dataset_digest=table.digest,
+        data_digest=table.digest,
         libraries=library_versions(),
         code_commit=code_commit(),
         duration_s=time.perf_counter() - started,

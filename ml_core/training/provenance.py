@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from ml_core.domain.columns import Columns
+from ml_core.domain.signature import InputColumn
 
 _LIBRARIES = ("ml-core-platform", "numpy", "pandas", "scikit-learn", "scipy", "skops")
 _COMMIT_LENGTH = 40
@@ -27,20 +31,34 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def dataset_digest(frame: pd.DataFrame, target: NDArray[Any] | None) -> str:
-    """sha256 over names, values and order of a table and its target; the same for equal tables in any process."""
+def data_digest(columns: Columns, inputs: Sequence[InputColumn], target: NDArray[Any] | None) -> str:
+    """sha256 over a canonical table and its target.
+
+    Equal for equal data whichever way it came, as a file, a data frame or a dataset, and in any process: what the
+    values are called by their container's types is gone by then. Other columns, kinds, rows or another order differ.
+
+    Args:
+        columns: Each ``(n_rows,)``, see ``ml_core.domain.columns``.
+        inputs: Which of them are used, in order.
+        target: ``(n_rows,)``: float64, int64, bool or texts; None without.
+    """
     digest = hashlib.sha256()
-    digest.update("\x1f".join(map(str, frame.columns)).encode())
-    for position in range(frame.shape[1]):
-        hashes = pd.util.hash_pandas_object(_hashable(frame.iloc[:, position]), index=False)
-        digest.update(hashes.to_numpy(dtype=np.uint64).tobytes())
+    for column in inputs:
+        digest.update(f"{len(column.name)}:{column.name}:{column.kind}\0".encode())
+        digest.update(_bytes(columns[column.name]))
     if target is not None:
-        digest.update(target.dtype.str.encode() + target.tobytes())
+        digest.update(f"target:{target.dtype.kind}\0".encode())
+        digest.update(_bytes(target))
     return digest.hexdigest()
 
 
-def _hashable(series: pd.Series[Any]) -> pd.Series[Any]:
-    return series.map(str) if series.dtype == object else series
+def _bytes(values: NDArray[Any]) -> bytes:
+    if values.dtype.kind == "f":
+        # One zero and one NaN, where float64 has several.
+        return np.where(np.isnan(values), np.nan, values + 0.0).astype("<f8").tobytes()
+    if values.dtype.kind in "OU":
+        return pd.util.hash_array(values.astype(object)).astype("<u8").tobytes()
+    return values.tobytes()
 
 
 def code_commit(folder: Path | None = None) -> str | None:

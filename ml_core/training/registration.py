@@ -17,7 +17,7 @@ from ml_core.models import own_types
 from ml_core.models.formats import skops_format
 from ml_core.models.loading import open_version
 from ml_core.models.store import ArtifactStore
-from ml_core.registry.publishing import Publisher
+from ml_core.registry.versions.publishing import Publisher
 from ml_core.training.fit import FittedModel
 
 # Stands in a servable version for what the registry will decide; the proof does not look at it.
@@ -27,12 +27,21 @@ _NO_DIGEST = Digest("0" * 64)
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """What a caller says of the version to be: its name (None: the next number), its run, its parent, notes."""
+    """What a caller says of the version to be.
+
+    Attributes:
+        version: Its name; None: the next number.
+        run_id: The run that made it.
+        parent_version: The version that it was made from.
+        metadata: Notes.
+        dataset_digest: Of the registered dataset that it was trained on; None: of none.
+    """
 
     version: VersionId | None = None
     run_id: str | None = None
     parent_version: VersionId | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    dataset_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +114,11 @@ class Registrar:
 def _draft(fitted: FittedModel, naming: Naming, notes: list[str]) -> VersionDraft:
     lineage = Lineage(
         run_id=naming.run_id,
-        dataset_digest=fitted.dataset_digest,
+        dataset_digest=naming.dataset_digest,
         parent_version=naming.parent_version,
         code_commit=fitted.code_commit,
         libraries=fitted.libraries,
+        data_digest=fitted.data_digest,
     )
     training = {"baseline": fitted.baseline, "n_rows": dict(fitted.n_rows), "notes": notes}
     return VersionDraft(

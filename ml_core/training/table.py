@@ -16,7 +16,7 @@ from ml_core.database.strict_json import is_storable
 from ml_core.domain.columns import Columns, take
 from ml_core.domain.signature import InputColumn, OutputKind
 from ml_core.exceptions import DataProcessingError, SignatureMismatchError, TrainingError
-from ml_core.training.provenance import dataset_digest
+from ml_core.training.provenance import data_digest
 from ml_core.training.request import TrainingRequest
 from ml_core.training.split import hold_out
 from ml_core.training.targets import (
@@ -100,7 +100,7 @@ def read_training_table(request: TrainingRequest, output: OutputKind) -> Trainin
             column=error.attributes().get("column"),
             details=error.details,
         ) from error
-    digest = dataset_digest(raw.frame, train.target)
+    digest = data_digest(train.columns, inputs, train.target)
     if validation is None:
         train, validation = _divide(train, output)
     return TrainingTable(columns, inputs, train, validation, digest, tuple(notes))

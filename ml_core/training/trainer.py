@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.columns import ColumnKind
+from ml_core.domain.dataset import DatasetVersion
 from ml_core.exceptions import DataProcessingError, MLFrameworkError
 from ml_core.ids import ModelId, TenantId, VersionId
+from ml_core.models.algorithms import CLASSIFICATION, REGRESSION
 from ml_core.models.mirrored_store import open_store
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.tenants import TenantRepository
+from ml_core.registry.versions.limits import check_document
+from ml_core.registry.versions.repository import VersionRepository
 from ml_core.training.checkpoints import CheckpointFolder
+from ml_core.training.datasets import choose_data, find_dataset
 from ml_core.training.fit import FittedModel, fit_model
 from ml_core.training.registration import Naming, Registrar
 from ml_core.training.request import TrainingRequest
+from ml_core.training.targets import invalid
+
+_NOTES_BYTES = 8 * 2**10
+"""Room in a version's metadata for what training notes in it: baselines, row counts and a few sentences."""
+
+
+class TrainingOptions(TypedDict, total=False):
+    """The keywords of ``Trainer.train`` beside the data, as ``MLSystem.train_model`` passes them on."""
+
+    dataset: str | None
+    target: str | None
+    kinds: Mapping[str, ColumnKind | str] | None
+    processor: Any
+    version: str | None
+    parent_version: str | None
+    metadata: Mapping[str, Any] | None
 
 
 class Trainer:
@@ -29,7 +51,7 @@ class Trainer:
         db: The registry.
         tenant_id: Whose models these are.
         storage_path: Folder that gets a copy of each artifact beside the platform's store; None: no copy.
-        actor: Who is recorded as having registered the versions; None: the operating system's user.
+        actor: For whom an operator registers the versions; None: the connection's principal.
     """
 
     def __init__(
@@ -43,21 +65,28 @@ class Trainer:
         self.tenant_id = TenantId(tenant_id)
         self._db = db
         platform = db.settings.platform
-        store = open_store(storage_path, platform.artifact_root)
+        store = open_store(storage_path, db.settings)
         self._registrar = Registrar(db, self.tenant_id, store, actor)
         self._checkpoints = CheckpointFolder(platform.home / "checkpoints", self.tenant_id)
+
+    def __repr__(self) -> str:
+        return f"Trainer({self._db!r}, tenant_id={str(self.tenant_id)!r})"
 
     def train(
         self,
         model_id: str,
         model_type: str | None,
-        training_data: tuple[Any, Any],
+        training_data: tuple[Any, Any] | None = None,
         validation_data: tuple[Any, Any] | None = None,
         hyperparameters: Mapping[str, Any] | None = None,
         *,
+        dataset: str | None = None,
+        target: str | None = None,
         kinds: Mapping[str, ColumnKind | str] | None = None,
         processor: Any = None,
-        **naming: Any,
+        version: str | None = None,
+        parent_version: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Fit a model, measure it on held-out rows and register it as a version.
 
@@ -65,44 +94,55 @@ class Trainer:
             model_id: The model; made on its first version.
             model_type: ``classification``, ``regression``, ``clustering``, ``anomaly_detection`` or a type that was
                 registered with ``ModelFactory``; None: classification or regression, by the target.
-            training_data: ``(X, y)``: a raw data frame and one target value a row.
+            training_data: ``(X, y)``: a raw data frame and one target value a row; None: the dataset.
             validation_data: The same, to measure on; None: a fifth of the training data is held out and the model is
                 fitted on the rest.
             hyperparameters: ``algorithm`` and the estimator's own.
+            dataset: The registered dataset that the data is from, such as ``tickets_2026@3``, or ``tickets_2026`` for
+                its newest version: recorded in the version's lineage.
+            target: The dataset's column to predict, where there is no ``training_data``.
             kinds: Column name → kind, where the inferred one is wrong.
             processor: A ``DataProcessor`` of your own.
-            **naming: ``version`` (its name; None: the next number), ``parent_version``, ``metadata``.
+            version: The version's name; None: the model's next number.
+            parent_version: The version of the same model that it is made from, for the lineage.
+            metadata: Notes of your own, JSON-compatible.
 
         Returns:
             ``model_id``, ``version``, ``metrics`` (``train`` and ``validation`` → metric → value), ``model_path``
-            (where the artifact is), ``run_id``, ``duration_s`` (of the fit), ``model`` (the fitted pipeline, which
-            takes a data frame) and ``fitted`` (a ``FittedModel`` with all that was found).
+            (where the artifact is: a path, or a URL in an object store), ``run_id``, ``duration_s`` (of the fit),
+            ``model`` (the fitted pipeline, which takes a data frame) and ``fitted`` (a ``FittedModel`` with all that
+            was found).
 
         Raises:
             TrainingError: The data, a kind or a hyperparameter can't train (``stage="validate"``), or the fit failed.
+            InvalidRequestError: There is no such dataset, or the notes can't be stored; nothing was done.
+            ModelNotFoundError: There is no such parent version; nothing was done.
             ModelSaveError: The version can't be stored or exists with other bytes; nothing was left behind.
         """
+        naming = self._naming(ModelId(model_id), version, parent_version, metadata)
+        if training_data is None and dataset is not None and target is None and model_type in _NEED_TARGET:
+            raise self._no_target(dataset)
+        data, source = choose_data(self._db, self.tenant_id, training_data, dataset, target)
         request = TrainingRequest(
             model_id=ModelId(model_id),
             model_type=model_type,
-            training_data=training_data,
+            training_data=data,
             validation_data=validation_data,
             hyperparameters=dict(hyperparameters or {}),
             kinds=_parse_kinds(kinds or {}),
             processor=processor,
         )
-        naming = {**naming, "version": _parse_version(naming.get("version"))}
         TenantRepository(self._db).ensure(self.tenant_id)
-        with self._run(request) as run_id:
+        with self._run(request, source) as run_id:
             fitted = self.fit(request)
             self._runs.log_metrics(run_id, _flat(fitted.metrics))
-            version = self._registrar.register(fitted, Naming(run_id=run_id, **naming))
-        artifact = version.servable
+            naming = replace(naming, run_id=run_id, dataset_digest=None if source is None else source.digest)
+            made = self._registrar.register(fitted, naming)
         return {
-            "model_id": str(version.model_id),
-            "version": str(version.version),
+            "model_id": str(made.model_id),
+            "version": str(made.version),
             "metrics": {part: dict(values) for part, values in fitted.metrics.items()},
-            "model_path": str(self._registrar.store.path(self.tenant_id, artifact.digest)),
+            "model_path": self._registrar.store.location(self.tenant_id, made.servable.digest),
             "run_id": run_id,
             "duration_s": fitted.duration_s,
             "model": fitted.pipeline,
@@ -110,7 +150,7 @@ class Trainer:
         }
 
     def fit(self, request: TrainingRequest) -> FittedModel:
-        """The part of ``train`` that touches neither registry nor disk, see ``fit_model``.
+        """The part of ``train`` that touches neither registry nor disk: read the data, fit, measure on held-out rows.
 
         Raises:
             TrainingError: As ``train``.
@@ -145,25 +185,42 @@ class Trainer:
         """
         return self._checkpoints.load(Path(path))
 
+    def _naming(
+        self, model_id: ModelId, version: str | None, parent: str | None, metadata: Mapping[str, Any] | None
+    ) -> Naming:
+        """What is said of the version to be, checked before the training that it would be lost with."""
+        if parent is not None:
+            VersionRepository(self._db, self.tenant_id).get(model_id, VersionId(parent))
+        return Naming(
+            version=None if version is None else VersionId(version),
+            parent_version=None if parent is None else VersionId(parent),
+            metadata=check_document(metadata or {}, "metadata", reserved_bytes=_NOTES_BYTES),
+        )
+
+    def _no_target(self, dataset: str) -> MLFrameworkError:
+        columns = [name for name, _ in find_dataset(self._db, self.tenant_id, dataset).columns]
+        shown = f"{', '.join(columns[:20])}{', …' if len(columns) > 20 else ''}"
+        error = invalid(
+            f"Nothing says which column of the dataset {dataset} to predict.",
+            f"Give target=, one of: {shown}. Without a target, name a model_type such as 'clustering'.",
+        )
+        error.tenant_id = self.tenant_id
+        return error
+
     @property
     def _runs(self) -> RunRepository:
         return RunRepository(self._db, self.tenant_id)
 
-    @contextmanager
-    def _run(self, request: TrainingRequest) -> Iterator[str]:
-        """A recorded run: finished when the block ends, failed with the error when it raises."""
-        runs = self._runs
+    def _run(self, request: TrainingRequest, source: DatasetVersion | None) -> AbstractContextManager[str]:
+        """A recorded run, which gives signs of life as long as this process lives, however long the fit takes."""
         parameters = {"model_type": request.model_type, "hyperparameters": request.recorded_hyperparameters()}
-        run_id = runs.start(request.model_id, kind="train", parameters=parameters)
-        try:
-            yield run_id
-        except BaseException as error:  # Ctrl-C ends a run too
-            try:
-                runs.fail(run_id, f"{type(error).__name__}: {error}")
-            except MLFrameworkError as second:
-                error.add_note(f"The run {run_id} could not be marked as failed: {second}")
-            raise
-        runs.finish(run_id)
+        if source is not None:
+            parameters["dataset"] = source.reference
+        return self._runs.record(request.model_id, kind="train", parameters=parameters)
+
+
+_NEED_TARGET = (None, CLASSIFICATION, REGRESSION)
+"""The model types that learn a target; a type of the caller's own may do without."""
 
 
 def _parse_kinds(kinds: Mapping[str, ColumnKind | str]) -> dict[str, ColumnKind]:
@@ -173,10 +230,6 @@ def _parse_kinds(kinds: Mapping[str, ColumnKind | str]) -> dict[str, ColumnKind]
         raise DataProcessingError(
             f"{error}.", remedy=f"A column is one of {', '.join(ColumnKind)}.", stage="validate"
         ) from None
-
-
-def _parse_version(version: str | None) -> VersionId | None:
-    return None if version is None else VersionId(version)
 
 
 def _flat(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -1,0 +1,173 @@
+"""Writing metric points: arrays in one statement, and the summary of each series in the same transaction.
+
+The caller holds the lock of the run's row, so two loggers of one run write one after the other and the summaries stay
+exact. ``COPY`` is no choice: Postgres refuses it on a table under row-level security.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ml_core.database.tables import run_metric_summaries as summaries
+from ml_core.exceptions import InvalidRequestError
+from ml_core.ids import TenantId
+from ml_core.registry.runs.limits import MAX_METRICS, check_steps, check_word
+
+CHUNK_POINTS = 10_000
+"""Points in one transaction. It takes about a quarter of a second, so that a heartbeat or another logger gets in."""
+
+_BATCH = (
+    "unnest(CAST(:metrics AS text[]), CAST(:steps AS bigint[]), CAST(:values AS double precision[]),"
+    " CAST(:times AS timestamptz[])) AS b (metric, step, value, at)"
+)
+_WRITE = sa.text(
+    "INSERT INTO mlcore.run_metrics (tenant_id, run_id, metric, step, value, at)"  # noqa: S608 - constants
+    f" SELECT :tenant, :run, metric, step, value, COALESCE(at, now()) FROM {_BATCH}"
+    " ON CONFLICT ON CONSTRAINT pk_run_metrics DO UPDATE SET value = excluded.value, at = excluded.at"
+)
+_REWRITTEN = sa.text(
+    f"SELECT DISTINCT b.metric FROM {_BATCH} JOIN mlcore.run_metrics m"  # noqa: S608 - constants
+    " ON m.tenant_id = :tenant AND m.run_id = :run AND m.metric = b.metric AND m.step = b.step"
+)
+# A NaN is greater than infinity to Postgres, so these two bounds leave the finite values.
+_FINITE = "value > '-Infinity' AND value < 'Infinity'"
+AGGREGATES = (
+    f"count(*) AS points, count(*) FILTER (WHERE NOT ({_FINITE})) AS not_finite, max(step) AS last_step,"
+    " (array_agg(value ORDER BY step DESC))[1] AS last_value,"
+    f" min(value) FILTER (WHERE {_FINITE}) AS minimum, max(value) FILTER (WHERE {_FINITE}) AS maximum"
+)
+"""The columns of a summary, over the points of one series."""
+_SUMMARISE = (
+    "INSERT INTO mlcore.run_metric_summaries AS s"  # noqa: S608 - constants
+    " (tenant_id, run_id, metric, points, not_finite, last_step, last_value, minimum, maximum)"
+    f" SELECT :tenant, :run, metric, {AGGREGATES}"
+    " FROM {source} GROUP BY metric"
+)
+# LEAST and GREATEST ignore NULL.
+_MERGE = sa.text(
+    _SUMMARISE.format(source=f"{_BATCH} WHERE metric <> ALL (CAST(:rewritten AS text[]))")
+    + " ON CONFLICT ON CONSTRAINT pk_run_metric_summaries DO UPDATE SET points = s.points + excluded.points,"
+    " not_finite = s.not_finite + excluded.not_finite,"
+    " last_value = CASE WHEN excluded.last_step > s.last_step THEN excluded.last_value ELSE s.last_value END,"
+    " last_step = GREATEST(s.last_step, excluded.last_step), minimum = LEAST(s.minimum, excluded.minimum),"
+    " maximum = GREATEST(s.maximum, excluded.maximum)"
+)
+_COUNT_AGAIN = sa.text(
+    _SUMMARISE.format(
+        source="mlcore.run_metrics WHERE tenant_id = :tenant AND run_id = :run"
+        " AND metric = ANY (CAST(:rewritten AS text[]))"
+    )
+    + " ON CONFLICT ON CONSTRAINT pk_run_metric_summaries DO UPDATE SET points = excluded.points,"
+    " not_finite = excluded.not_finite, last_value = excluded.last_value, last_step = excluded.last_step,"
+    " minimum = excluded.minimum, maximum = excluded.maximum"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Points by columns of the same length, no (metric, step) twice. A time that is None is the moment of writing."""
+
+    metrics: Sequence[str]
+    steps: Sequence[int]
+    values: Sequence[float]
+    times: Sequence[datetime | None]
+
+    @classmethod
+    def of_step(cls, values: Mapping[str, float], step: int) -> Self:
+        """The values of one step."""
+        return cls.of_columns(list(values), [step] * len(values), list(values.values()), None)
+
+    @classmethod
+    def of_columns(
+        cls, metrics: Sequence[str], steps: Sequence[int], values: Sequence[float], times: Sequence[datetime] | None
+    ) -> Self:
+        """Checked columns, sorted as the index is; of the same step twice, the last counts.
+
+        Raises:
+            InvalidRequestError: The columns differ in length, or hold what is no name, step or number.
+        """
+        moments: Sequence[datetime | None] = [None] * len(steps) if times is None else times
+        if len({len(metrics), len(steps), len(values), len(moments)}) > 1:
+            raise InvalidRequestError(
+                f"The columns of points differ in length: {len(metrics)} metrics, {len(steps)} steps,"
+                f" {len(values)} values, {len(moments)} times.",
+                remedy="Give one of each per point.",
+                field="values",
+            )
+        for metric in set(metrics):
+            check_word(metric, "metric")
+        try:
+            columns = zip(metrics, map(operator.index, steps), map(float, values), moments, strict=True)
+            points = {(metric, step): (value, moment) for metric, step, value, moment in columns}
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InvalidRequestError(
+                f"A point is no number: {error}.", remedy="Steps are whole numbers, values are numbers.", field="values"
+            ) from error
+        if times is not None and any(moment.tzinfo is None for moment in times):
+            raise InvalidRequestError(
+                "A time of a point has no time zone.", remedy="Give times such as datetime.now(UTC).", field="times"
+            )
+        check_steps(step for _, step in points)
+        ordered = sorted(points)
+        return cls(
+            [metric for metric, _ in ordered],
+            [step for _, step in ordered],
+            [points[key][0] for key in ordered],
+            [points[key][1] for key in ordered],
+        )
+
+    def chunks(self, size: int) -> Iterator[Batch]:
+        """The same points in batches of at most so many."""
+        for begin in range(0, len(self.steps), size):
+            part = slice(begin, begin + size)
+            yield Batch(self.metrics[part], self.steps[part], self.values[part], self.times[part])
+
+
+def write(connection: Connection, tenant_id: TenantId, run_id: str, batch: Batch) -> None:
+    """Write points and bring the summaries of their series up to date. The run's row must be locked.
+
+    Raises:
+        InvalidRequestError: The run would have more than ``MAX_METRICS`` metrics.
+    """
+    if not batch.steps:
+        return
+    given: dict[str, Any] = {
+        "tenant": tenant_id,
+        "run": run_id,
+        "metrics": batch.metrics,
+        "steps": batch.steps,
+        "values": batch.values,
+        "times": batch.times,
+    }
+    last_steps = _last_steps(connection, tenant_id, run_id, set(batch.metrics))
+    appends = all(
+        last_steps.get(metric) is None or step > last_steps[metric]
+        for metric, step in zip(batch.metrics, batch.steps, strict=True)
+    )
+    rewritten = [] if appends else list(connection.scalars(_REWRITTEN, given))
+    connection.execute(_WRITE, given)
+    connection.execute(_MERGE, {**given, "rewritten": rewritten})
+    if rewritten:  # a value that was replaced may have been the highest: only the whole series tells
+        connection.execute(_COUNT_AGAIN, {"tenant": tenant_id, "run": run_id, "rewritten": rewritten})
+
+
+def _last_steps(connection: Connection, tenant_id: TenantId, run_id: str, metrics: set[str]) -> dict[str, int]:
+    mine = sa.and_(summaries.c.tenant_id == tenant_id, summaries.c.run_id == run_id)
+    known = sa.select(summaries.c.metric, summaries.c.last_step).where(mine, summaries.c.metric.in_(metrics))
+    last_steps = {row.metric: row.last_step for row in connection.execute(known)}
+    added = len(metrics) - len(last_steps)
+    if added and added + (connection.scalar(sa.select(sa.func.count()).where(mine)) or 0) > MAX_METRICS:
+        raise InvalidRequestError(
+            f"The run {run_id} would have more than {MAX_METRICS:,} metrics.",
+            remedy="Give the same metric at each step; what changes from step to step is the step, not the name.",
+            tenant_id=tenant_id,
+            field="metrics",
+        )
+    return last_steps

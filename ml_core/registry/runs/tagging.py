@@ -1,0 +1,31 @@
+"""Tags of runs: key → value, one row each, so that a search finds them through an index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.engine import Connection
+
+from ml_core.database.tables import run_tags
+from ml_core.ids import TenantId
+from ml_core.registry.versions.tags import check_tags
+
+
+def write(connection: Connection, tenant_id: TenantId, run_id: str, tags: Mapping[str, str | None]) -> None:
+    """Set and remove tags of a run in the tenant's transaction.
+
+    Raises:
+        InvalidRequestError: A key or value is no text of 1 to 200 characters.
+    """
+    kept, removed = check_tags(tags)
+    if removed:
+        mine = sa.and_(run_tags.c.tenant_id == tenant_id, run_tags.c.run_id == run_id)
+        connection.execute(run_tags.delete().where(mine, run_tags.c.key.in_(removed)))
+    if kept:
+        rows = [{"tenant_id": tenant_id, "run_id": run_id, "key": key, "value": value} for key, value in kept.items()]
+        statement = insert(run_tags).values(rows)
+        connection.execute(
+            statement.on_conflict_do_update(constraint="pk_run_tags", set_={"value": statement.excluded.value})
+        )

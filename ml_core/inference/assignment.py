@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ml_core.domain.api_key import ApiKey, KeyRecord
 from ml_core.domain.assignment import AssignmentDelta
+from ml_core.domain.prediction_record import HistoryPolicy
 from ml_core.exceptions import AuthenticationError, ModelNotReadyError
 from ml_core.ids import TenantId
 
@@ -23,6 +24,7 @@ class Assignment:
         self.generation: int | None = None
         self._tenants: set[TenantId] = set()
         self._keys: dict[str, KeyRecord] = {}
+        self._history: dict[str, HistoryPolicy] = {}
         self._principals: dict[bytes, KeyRecord] = {}
 
     @property
@@ -35,6 +37,7 @@ class Assignment:
         if delta.is_snapshot:
             self._tenants = {tenant for tenant, exists in delta.tenants.items() if exists}
             self._keys = {key_id: record for key_id, record in delta.keys.items() if record is not None}
+            self._history = {str(tenant): policy for tenant, policy in delta.history.items()}
         else:
             self._change(delta)
         # Forget who was who only after the keys changed: a reader that still sees the old dictionary fills that one,
@@ -44,11 +47,14 @@ class Assignment:
         self.generation = delta.generation
 
     def _change(self, delta: AssignmentDelta) -> None:
+        for tenant, policy in delta.history.items():
+            self._history[tenant] = policy
         for tenant, exists in delta.tenants.items():
             if exists:
                 self._tenants.add(tenant)
             else:
                 self._tenants.discard(tenant)
+                self._history.pop(tenant, None)
         for key_id, record in delta.keys.items():
             if record is None:
                 self._keys.pop(key_id, None)
@@ -90,6 +96,10 @@ class Assignment:
                 "The API key is not valid.", remedy="It may have been revoked; ask for a new one (mlcore keys create)."
             )
         return record
+
+    def history_policy(self, tenant: str) -> HistoryPolicy:
+        """What may be kept of a tenant's predictions; nobody's inputs unless the registry said so."""
+        return self._history.get(tenant, HistoryPolicy.DIGEST)
 
     def describe(self) -> dict[str, int | None]:
         """Counts for health and logs."""

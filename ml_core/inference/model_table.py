@@ -1,8 +1,9 @@
-"""The model table: which versions are in memory, and which version each pointer answers with.
+"""The model table: which versions are in memory, and which versions each pointer answers with.
 
 A pointer moves in four steps: the new version is loaded beside the old one, verified, proved by its self-test (all of
 that is ``ml_core.models.loading``), and only then does the pointer flip. Until then, and for ever if the load fails,
-the pointer answers with the last version that was good. A failed load is repeated with growing pauses.
+the pointer answers with the last version that was good. A failed load is repeated with growing pauses. A canary answers
+its share, and a shadow is asked, once they went through the same; until then the stable version answers everything.
 
 Memory is bounded by the measured bytes of the models. Above the bound the least recently used go: first those that no
 pointer names, then those that one names, which are loaded again when they are asked for. One that is in use stays.
@@ -18,17 +19,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
 
 from ml_core.domain.assignment import PointerRef, Rollout
 from ml_core.domain.version import ServableVersion
-from ml_core.exceptions import DeadlineExceededError, MLFrameworkError, ModelLoadError, ModelNotFoundError
+from ml_core.exceptions import DeadlineExceededError, MLFrameworkError, ModelLoadError
 from ml_core.ids import VersionRef
 from ml_core.inference.failures import Failure, Failures
 from ml_core.inference.load_queue import IDLE_S, LoadPriority, LoadQueue
-from ml_core.inference.pointers import Pointer, PointerKey, Pointers, pointer_key, version_key
+from ml_core.inference.pointers import Pointer, PointerKey, Pointers, ReadyCanary, pointer_key, version_key
 from ml_core.inference.residents import Resident, Residents, VersionKey
+from ml_core.inference.table_errors import names_of, no_pointer, oversized
 from ml_core.models.loading import LoadedModel
 
 logger = logging.getLogger(__name__)
@@ -90,19 +91,23 @@ class ModelTable:
                 if rollout is None:
                     self._pointers.withdraw(pointer_key(ref))
                     continue
-                priority = self._settle(self._pointers.want(pointer_key(ref), rollout))
-            if priority is not None:
-                self._queue.submit(rollout.stable, priority)
+                loads = self._settle(self._pointers.want(pointer_key(ref), rollout))
+            for version, priority in loads:
+                self._queue.submit(version, priority)
 
-    def _settle(self, pointer: Pointer) -> LoadPriority | None:
-        """Flip a pointer to a version that is in memory, or say how urgently to load it (None: not now)."""
-        if pointer.wanted_key in self._residents:
-            self._pointers.flip(pointer)
-            return None
-        if pointer.serving_key == pointer.wanted_key:
-            return None  # good, and evicted since: it comes back when it is asked for
-        is_warm = pointer.serving_key in self._residents
-        return LoadPriority.FLIP if is_warm else LoadPriority.PRELOAD
+    def _settle(self, pointer: Pointer) -> list[tuple[ServableVersion, LoadPriority]]:
+        """Let a pointer answer with those of its versions that are in memory; says how urgently to load the others."""
+        # One that was proved and evicted since comes back when it is asked for.
+        proved = {pointer.serving_key, pointer.canary and pointer.canary.key}
+        priority = LoadPriority.FLIP if pointer.serving_key in self._residents else LoadPriority.PRELOAD
+        loads = []
+        for version in pointer.wanted.versions():
+            key = version_key(version)
+            if key in self._residents:
+                self._pointers.admit(key)
+            elif key not in proved:
+                loads.append((version, priority))
+        return loads
 
     def drop_tenant(self, tenant_id: str) -> None:
         """Withdraw every pointer of a tenant and free its models."""
@@ -119,6 +124,16 @@ class ModelTable:
             if pointer is None or pointer.serving_key is None:
                 return None
             return self._residents.take(pointer.serving_key)
+
+    def canary(self, key: PointerKey) -> ReadyCanary | None:
+        """The canary that may answer a share of a pointer's requests; ``acquire`` its version."""
+        pointer = self._pointers.get(key)
+        return pointer.canary if pointer else None
+
+    def shadow(self, key: PointerKey) -> ServableVersion | None:
+        """The version that is to be asked what a pointer's stable version is asked, loaded or not."""
+        pointer = self._pointers.get(key)
+        return pointer.wanted.shadow if pointer else None
 
     def acquire(self, version: ServableVersion) -> Resident | None:
         """A version's model, if it is in memory; ``release`` it afterwards."""
@@ -140,7 +155,7 @@ class ModelTable:
         with self._lock:
             pointer = self._pointers.get(key)
             if pointer is None:
-                raise _no_pointer(key, self._pointers.environments(key[0], key[1]))
+                raise no_pointer(key, self._pointers.environments(key[0], key[1]))
             failure = self._failures.cooling(pointer.wanted.stable)
             if failure is None:
                 return pointer.wanted.stable
@@ -162,6 +177,13 @@ class ModelTable:
         if failure is not None:
             raise failure.fresh_error()
         return self._queue.submit(version, LoadPriority.DEMAND)
+
+    def preload(self, version: ServableVersion) -> None:
+        """Load a version that a pointer names, unless memory is full or it failed a moment ago; nobody waits for it."""
+        with self._lock:
+            is_cooling = self._failures.cooling(version) is not None
+        if not is_cooling:
+            self._queue.submit(version, LoadPriority.PRELOAD)
 
     @contextmanager
     def using(self, version: ServableVersion, *, timeout_s: float = 60.0) -> Iterator[LoadedModel]:
@@ -204,33 +226,27 @@ class ModelTable:
             return present
         try:
             model = self._loader(version)
-            self._refuse_oversized(model)
+            if model.memory_bytes > self._residents.max_bytes:
+                raise oversized(model, self._residents.max_bytes)
         except MLFrameworkError as error:
             self._record_failure(version, error)
             raise
         except Exception as error:
             logger.exception("Loading %s failed unexpectedly.", version.ref)
-            wrapped = ModelLoadError.wrap(error, f"{version.ref} could not be loaded", **_attributes(version))
+            wrapped = ModelLoadError.wrap(error, f"{version.ref} could not be loaded", **names_of(version))
             self._record_failure(version, wrapped)
             raise wrapped from error
         return self._admit(key, model)
 
-    def _refuse_oversized(self, model: LoadedModel) -> None:
-        bound = self._residents.max_bytes
-        if model.memory_bytes > bound:
-            raise ModelLoadError(
-                f"{model.version.ref} occupies {model.memory_bytes / 2**20:,.1f} MB in memory; all loaded models "
-                f"together may take {bound / 2**20:,.1f} MB.",
-                remedy="Raise MLCORE_MAX_MEMORY_MB (or max_memory_mb), or train a smaller model.",
-                **_attributes(model.version),
-            )
-
     def _admit(self, key: VersionKey, model: LoadedModel) -> Resident:
         with self._lock:
             self._failures.clear(key)
-            for pointer in self._pointers.wanting(key):
-                self._pointers.flip(pointer)
+            self._pointers.admit(key)
             resident = self._residents.add(key, model)
+            left = [canary for canary in self._pointers.canaries_beside(key) if not self._failures.cooling(canary)]
+        with suppress(RuntimeError):  # closed meanwhile
+            for canary in left:  # not loaded with the pointer, because memory was full
+                self._queue.submit(canary, LoadPriority.FLIP)
         logger.info("Loaded %s (%.1f MB).", model.version.ref, model.memory_bytes / 2**20)
         return resident
 
@@ -248,7 +264,7 @@ class ModelTable:
         return len(due)
 
     def _is_wanted(self, version: ServableVersion) -> bool:
-        return any(True for _ in self._pointers.wanting(version_key(version)))
+        return self._pointers.is_wanted(version_key(version))
 
     # Inspection.
 
@@ -263,7 +279,7 @@ class ModelTable:
         return pointer.serving if pointer else None
 
     def named(self, ref: VersionRef) -> ServableVersion | None:
-        """The version of that name that a pointer wants, or None."""
+        """The version of that name that a pointer wants, as canary or shadow too, or None."""
         with self._lock:
             return self._pointers.version(ref)
 
@@ -280,6 +296,7 @@ class ModelTable:
         """Counts for health and logs."""
         return {
             "pointers": len(self._pointers),
+            "partly_read": self._pointers.partly_read,
             "loaded": len(self._residents),
             "loading": len(self._queue),
             "memory_bytes": self._residents.bytes,
@@ -289,24 +306,3 @@ class ModelTable:
     def close(self) -> None:
         """Stop loading."""
         self._queue.close()
-
-
-def _no_pointer(key: PointerKey, others: list[str]) -> ModelNotFoundError:
-    tenant, model, environment = key
-    if others:
-        remedy = f"Ask for {' or '.join(others)}, or promote a version to {environment}."
-    else:
-        remedy = f"Promote one: mlcore promote --tenant {tenant} --model {model} --version VERSION."
-    return ModelNotFoundError(
-        f"Model {model!r} has no version in {environment}.", remedy=remedy, tenant_id=tenant, model_id=model
-    )
-
-
-def _attributes(version: ServableVersion) -> dict[str, Any]:
-    ref = version.ref
-    return {
-        "tenant_id": ref.tenant_id,
-        "model_id": ref.model_id,
-        "version": ref.version,
-        "digest": str(version.digest),
-    }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
+from typing import NamedTuple
 
 from ml_core.domain.assignment import PointerRef, Rollout
 from ml_core.domain.version import ServableVersion
@@ -23,17 +24,67 @@ def version_key(version: ServableVersion) -> VersionKey:
     return (ref.tenant_id, ref.model_id, ref.version, version.digest)
 
 
-class Pointer:
-    """``wanted`` is what the registry says; ``serving`` is the last version that was loaded and proved for it."""
+class ReadyCanary(NamedTuple):
+    """A canary that was loaded and proved here, so that it may answer its share. Replaced whole, never changed."""
 
-    __slots__ = ("key", "serving", "serving_key", "wanted", "wanted_key")
+    version: ServableVersion
+    key: VersionKey
+    percent: int
+    sticky: str | None
+
+
+class Pointer:
+    """What a pointer should serve, and what it serves.
+
+    Attributes:
+        key: Its name.
+        wanted: What the registry says.
+        wanted_key: Of the stable version.
+        canary_key: Of the canary, if there is one.
+        shadow_key: Likewise.
+        serving: The last stable version that was loaded and proved for it.
+        serving_key: Likewise.
+        canary: The canary once it was loaded and proved; until then the stable version answers everything.
+    """
+
+    __slots__ = ("canary", "canary_key", "key", "serving", "serving_key", "shadow_key", "wanted", "wanted_key")
+
+    wanted: Rollout
+    wanted_key: VersionKey
+    canary_key: VersionKey | None
+    shadow_key: VersionKey | None
 
     def __init__(self, key: PointerKey, wanted: Rollout) -> None:
         self.key = key
-        self.wanted = wanted
-        self.wanted_key = version_key(wanted.stable)
         self.serving: ServableVersion | None = None
         self.serving_key: VersionKey | None = None
+        self.canary: ReadyCanary | None = None
+        self.want(wanted)
+
+    def want(self, rollout: Rollout) -> None:
+        """Follow the registry. A canary that was proved goes on at once with another percent."""
+        canary, shadow = rollout.canary, rollout.shadow
+        self.wanted, self.wanted_key = rollout, version_key(rollout.stable)
+        self.canary_key = None if canary is None else version_key(canary.version)
+        self.shadow_key = None if shadow is None else version_key(shadow)
+        self.canary = self._ready_canary() if self.canary and self.canary.key == self.canary_key else None
+
+    def admit(self, version: VersionKey) -> bool:
+        """Note that a version was loaded and proved; whether the pointer now has another stable version."""
+        if version == self.canary_key:
+            self.canary = self._ready_canary()
+        return version == self.wanted_key
+
+    def names(self) -> set[VersionKey]:
+        """Every version that it wants or serves."""
+        keys = (self.wanted_key, self.serving_key, self.canary_key, self.shadow_key)
+        return {key for key in keys if key is not None}
+
+    def _ready_canary(self) -> ReadyCanary | None:
+        canary = self.wanted.canary
+        if canary is None or self.canary_key is None:
+            return None
+        return ReadyCanary(canary.version, self.canary_key, canary.percent, canary.sticky)
 
 
 class Pointers:
@@ -43,9 +94,15 @@ class Pointers:
         self._by_key: dict[PointerKey, Pointer] = {}
         self._by_model: dict[tuple[str, str], set[str]] = {}  # its environments
         self._by_version: dict[VersionKey, set[PointerKey]] = {}
+        self._partly_read: set[PointerKey] = set()
 
     def __len__(self) -> int:
         return len(self._by_key)
+
+    @property
+    def partly_read(self) -> int:
+        """How many are served without their canary or shadow, because its row can't be read."""
+        return len(self._partly_read)
 
     def get(self, key: PointerKey) -> Pointer | None:
         """The pointer of that name."""
@@ -55,17 +112,25 @@ class Pointers:
         """Whether a pointer wants or serves the version."""
         return version in self._by_version
 
-    def wanting(self, version: VersionKey) -> Iterator[Pointer]:
-        """The pointers that want the version."""
-        pointers = [self._by_key[key] for key in self._by_version.get(version, ())]
-        return (pointer for pointer in pointers if pointer.wanted_key == version)
+    def naming(self, version: VersionKey) -> list[Pointer]:
+        """The pointers that want or serve the version."""
+        return [self._by_key[key] for key in self._by_version.get(version, ())]
+
+    def is_wanted(self, version: VersionKey) -> bool:
+        """Whether the registry wants a pointer to serve the version, as canary or shadow too."""
+        return any(version in (p.wanted_key, p.canary_key, p.shadow_key) for p in self.naming(version))
+
+    def canaries_beside(self, version: VersionKey) -> list[ServableVersion]:
+        """The canaries, not proved yet, of the pointers whose stable version this is."""
+        pointers = [p for p in self.naming(version) if p.serving_key == version and p.canary is None]
+        return [pointer.wanted.canary.version for pointer in pointers if pointer.wanted.canary is not None]
 
     def version(self, ref: VersionRef) -> ServableVersion | None:
         """The version of that name, if a pointer wants it."""
         for environment in self.environments(ref.tenant_id, ref.model_id):
-            version = self._by_key[ref.tenant_id, ref.model_id, environment].wanted.stable
-            if version.ref == ref:
-                return version
+            for version in self._by_key[ref.tenant_id, ref.model_id, environment].wanted.versions():
+                if version.ref == ref:
+                    return version
         return None
 
     def environments(self, tenant_id: str, model_id: str) -> list[str]:
@@ -78,13 +143,23 @@ class Pointers:
         if pointer is None:
             pointer = self._by_key[key] = Pointer(key, rollout)
             self._by_model.setdefault(key[:2], set()).add(key[2])
-        before, pointer.wanted, pointer.wanted_key = pointer.wanted_key, rollout, version_key(rollout.stable)
-        self._by_version.setdefault(pointer.wanted_key, set()).add(key)
-        self._unname(before, pointer)
+        (self._partly_read.add if rollout.unreadable else self._partly_read.discard)(key)
+        before = pointer.names()
+        pointer.want(rollout)
+        for version in pointer.names():
+            self._by_version.setdefault(version, set()).add(key)
+        for version in before:
+            self._unname(version, pointer)
         return pointer
 
+    def admit(self, version: VersionKey) -> None:
+        """A version was loaded and proved: the pointers that want it answer with it from now on."""
+        for pointer in self.naming(version):
+            if pointer.admit(version):
+                self.flip(pointer)
+
     def flip(self, pointer: Pointer) -> None:
-        """The pointer serves what it wants from now on."""
+        """The pointer's stable version is the one that it wants from now on."""
         before, pointer.serving, pointer.serving_key = pointer.serving_key, pointer.wanted.stable, pointer.wanted_key
         if before is not None:
             self._unname(before, pointer)
@@ -92,13 +167,13 @@ class Pointers:
     def withdraw(self, key: PointerKey) -> None:
         """Remove a pointer; nothing happens if there is none."""
         pointer = self._by_key.pop(key, None)
+        self._partly_read.discard(key)
         if pointer is not None:
             self._by_model[key[:2]].discard(key[2])
             if not self._by_model[key[:2]]:
                 del self._by_model[key[:2]]
-            for version in (pointer.wanted_key, pointer.serving_key):
-                if version is not None:
-                    self._unname(version, pointer)
+            for version in pointer.names():
+                self._unname(version, pointer)
 
     def others(self, keep: Collection[PointerKey]) -> set[PointerKey]:
         """The pointers that are not among those to keep."""
@@ -112,7 +187,7 @@ class Pointers:
     def _unname(self, version: VersionKey, pointer: Pointer) -> None:
         """Forget that a pointer names a version, unless it still does."""
         is_current = self._by_key.get(pointer.key) is pointer
-        if is_current and version in (pointer.serving_key, pointer.wanted_key):
+        if is_current and version in pointer.names():
             return
         keys = self._by_version.get(version, set())
         keys.discard(pointer.key)

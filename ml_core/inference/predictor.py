@@ -50,12 +50,16 @@ class Predictor:
         self._cache = cache
         self.tenant_id = TenantId(tenant_id)
 
+    def __repr__(self) -> str:
+        return f"Predictor({self._manager!r}, tenant_id={str(self.tenant_id)!r})"
+
     def predict(self, model: LoadedModel | str, input_data: Any, *, use_cache: bool = True) -> Any:
         """Predict one row or many.
 
         Args:
             model: What ``load_model`` returned, or a model's id.
-            input_data: See ``ml_core.inference.inputs.read_input``.
+            input_data: One row (a mapping, a Series, a frame of one row, a 1-d array or a list of values) or many
+                (another frame, a 2-d array, a list of rows); values without names in the signature's order.
             use_cache: Whether a remembered answer will do.
 
         Returns:
@@ -86,7 +90,7 @@ class Predictor:
             use_cache: Whether remembered answers will do.
 
         Raises:
-            DataProcessingError: ``batch_size`` is less than 1, or see ``predict``.
+            DataProcessingError: ``batch_size`` is less than 1, or as for ``predict``.
         """
         if batch_size < 1:
             raise DataProcessingError(f"batch_size is {batch_size}.", remedy="Give at least 1.", stage="predict")
@@ -106,7 +110,7 @@ class Predictor:
         """Class → probability: one dict for one row, a list of them for many.
 
         Raises:
-            PredictionError: The model has no probabilities; or see ``predict``.
+            PredictionError: The model has no probabilities; or as for ``predict``.
         """
         loaded = self._load(model)
         table = read_input(input_data, loaded.version.signature)

@@ -11,12 +11,16 @@ from ml_core.database.tables import FEED_CHANNEL
 from ml_core.exceptions import ConfigurationError, PlatformError
 from ml_core.inference.assignment import Assignment
 from ml_core.inference.follower import AssignmentFollower, NotifiedFeed
+from ml_core.inference.history import ServingHistory
 from ml_core.inference.model_table import ModelTable
+from ml_core.inference.prediction_log import PredictionLog
 from ml_core.inference.process import freeze_loaded, tune_thread
 from ml_core.inference.service import PredictionService
 from ml_core.models.loading import load_version
-from ml_core.models.store import ArtifactStore
+from ml_core.models.store import platform_store
 from ml_core.registry.feed import FeedReader
+from ml_core.registry.history.ingest import HistoryIngest
+from ml_core.registry.history.labels import LabelWriter
 from ml_core.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -42,7 +46,7 @@ class Replica:
         serving = settings.serving
         self._db = DatabaseConnection(settings=settings)
         feed = FeedReader(self._db)
-        store = ArtifactStore(settings.platform.artifact_root)
+        store = platform_store(settings)
         self.table = ModelTable(
             functools.partial(load_version, store),
             max_memory_bytes=serving.max_memory_mb * 2**20,
@@ -55,6 +59,9 @@ class Replica:
             self.table,
             poll_interval_s=serving.poll_interval_s,
         )
+        self.history = ServingHistory(
+            assignment, PredictionLog(HistoryIngest(self._db), settings.history), LabelWriter(self._db)
+        )
         self.service = PredictionService(
             assignment,
             self.table,
@@ -62,6 +69,7 @@ class Replica:
             limits=serving,
             follower=self.follower,
             thread_initializer=tune_thread,
+            history=self.history,
         )
 
     def start(self, wait_s: float) -> bool:
@@ -75,6 +83,7 @@ class Replica:
             Whether everything was loaded, or failed to, in that time.
         """
         deadline = time.monotonic() + wait_s
+        self.history.start()
         self.follower.start()
         if not self.follower.wait_first(wait_s):
             logger.warning("The registry could not be read within %g s; trying on.", wait_s)
@@ -94,8 +103,9 @@ class Replica:
             raise PlatformError("The follower has died.", remedy="Replace the replica.", component="replica")
 
     def stop(self) -> None:
-        """Stop following and loading, and close the connections."""
+        """Stop following and loading, write what is left of the history, and close the connections."""
         self.follower.stop()
         self.table.close()
         self.service.close()
+        self.history.close()
         self._db.close()

@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from ml_core.domain.api_key import Scope as KeyScope
 from ml_core.exceptions import DeadlineExceededError
 from ml_core.inference.edge.errors import error_response, plain_error
+from ml_core.inference.edge.feedback import FeedbackRoutes
 from ml_core.inference.edge.health import HealthRoutes
 from ml_core.inference.edge.http import ClientLeftError, HttpRequest, HttpResponse
 from ml_core.inference.edge.predict import PredictRoutes
@@ -56,6 +57,7 @@ def routes_of(service: PredictionService) -> list[Route]:
     version = f"{model}/versions/{{version}}"
     return [
         Route("POST", f"{tenant}/models/{{model}}/predict", predict.predict, _PREDICT),
+        Route("POST", f"{tenant}/models/{{model}}/feedback", FeedbackRoutes(service).feedback, _PREDICT),
         Route("GET", f"{tenant}/v2", protocol.server, _READ),
         Route("GET", f"{tenant}/v2/health/live", protocol.live, _EITHER),
         Route("GET", f"{tenant}/v2/health/ready", protocol.ready, _EITHER),
@@ -147,7 +149,7 @@ class EdgeApp:
     async def _within_deadline(self, request: HttpRequest, route: Route) -> HttpResponse:
         timeout_ms = request.timeout_ms(self._service.limits)
         has_body = route.method == "POST"
-        now = asyncio.get_running_loop().time()
+        now = request.arrived = asyncio.get_running_loop().time()
         request.deadline = request.body_deadline = now + timeout_ms / 1000
         if has_body and timeout_ms > BODY_WITHIN_S * 1000:
             request.body_deadline = now + BODY_WITHIN_S

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,14 @@ def is_sane_request_id(value: bytes) -> bool:
     return _SANE_REQUEST_ID.fullmatch(value) is not None
 
 
+def new_request_id() -> str:
+    """A request's id: 12 hexadecimal digits of milliseconds, then 20 random ones.
+
+    In the order of time, so that the history's index grows at one end, which costs less than random places.
+    """
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
 class ClientLeftError(Exception):
     """The client closed the connection; there is nobody to answer."""
 
@@ -37,7 +46,8 @@ class HttpRequest:
         has_client_id: Whether the id is the one that came with the request.
         body: The whole body once ``read`` has returned, empty before.
         is_read: Whether the body was read to its end.
-        deadline: On the event loop's clock, in seconds; set by the application.
+        arrived: On the event loop's clock, in seconds; set by the application.
+        deadline: Likewise, until when the answer has to be there.
         body_deadline: Likewise, until when the body has to be read.
     """
 
@@ -46,6 +56,7 @@ class HttpRequest:
         "_header_length",
         "_receive",
         "_timeout_ms",
+        "arrived",
         "authorization",
         "body",
         "body_deadline",
@@ -62,7 +73,7 @@ class HttpRequest:
         self._receive = receive
         self.tenant = self.model = ""
         self.version: str | None = None
-        self.deadline = self.body_deadline = 0.0
+        self.arrived = self.deadline = self.body_deadline = 0.0
         self.body = b""
         self.is_read = False
         self.authorization: bytes | None = None
@@ -82,7 +93,7 @@ class HttpRequest:
             elif name == b"inference-header-content-length":
                 self._header_length = value
         self.has_client_id = request_id is not None and is_sane_request_id(request_id)
-        self.request_id = request_id.decode("ascii") if self.has_client_id and request_id else secrets.token_hex(16)
+        self.request_id = request_id.decode("ascii") if self.has_client_id and request_id else new_request_id()
 
     def timeout_ms(self, limits: ServingSettings) -> int:
         """How long the client waits, in milliseconds: what it says, up to the longest allowed.

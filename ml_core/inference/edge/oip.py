@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from ml_core.domain.columns import ColumnKind, Columns
 from ml_core.domain.signature import InputColumn, Signature
 from ml_core.exceptions import SignatureMismatchError
-from ml_core.inference.edge.requests import check_rows, invalid, parse_object
+from ml_core.inference.edge.requests import check_rows, invalid, parse_object, sticky_key
 from ml_core.inference.edge.tensors import DTYPES, Tensor, parse_shape, values_from_binary, values_from_json
+from ml_core.inference.target import key_text
 
 # The years 1 to 9999 in seconds since 1970-01-01 UTC, the end excluded: what a datetime sent as a string can say.
 _FIRST_SECOND = -62_135_596_800.0
@@ -38,6 +39,7 @@ class InferBody:
         outputs: Output → whether it is wanted in binary; empty for all, in JSON or as ``all_binary`` says.
         all_binary: Whether outputs are binary where nothing else is said.
         size: Bytes of the body.
+        key: What a canary keeps together; the protocol's ``parameters`` carry it.
     """
 
     id: str | None
@@ -45,6 +47,7 @@ class InferBody:
     outputs: dict[str, bool]
     all_binary: bool
     size: int
+    key: str | None = None
 
     @property
     def rows(self) -> int:
@@ -88,6 +91,16 @@ class InferBody:
             for column in signature.inputs
         }
 
+    def first_value(self, column: str, signature: Signature) -> str | None:
+        """See ``Table``."""
+        for tensor in self.tensors:
+            if tensor.name == column and math.prod(tensor.shape[1:]) == 1:
+                return key_text(tensor.values[0])
+        names, first = [column.name for column in signature.inputs], self.tensors[0]
+        if column not in names or len(self.tensors) > 1 or first.shape[1:] != (len(names),):
+            return None
+        return key_text(first.values[names.index(column)])
+
     def _matrix(self, by_name: Mapping[str, InputColumn]) -> Tensor | None:
         """The tensor that holds all columns together, if that is what was sent."""
         tensor = self.tensors[0]
@@ -130,8 +143,10 @@ def parse_infer(body: bytes, header_length: int | None, max_rows: int) -> InferB
     identity = data.get("id")
     if identity is not None and type(identity) is not str:
         raise invalid("id", "must be a string", "Correct or leave it out.")
-    all_binary = _flag("parameters", _parameters("parameters", data), "binary_data_output") or False
-    return InferBody(identity, tensors, _parse_outputs(data.get("outputs"), all_binary), all_binary, len(body))
+    parameters = _parameters("parameters", data)
+    all_binary = _flag("parameters", parameters, "binary_data_output") or False
+    outputs, key = _parse_outputs(data.get("outputs"), all_binary), sticky_key("parameters.key", parameters.get("key"))
+    return InferBody(identity, tensors, outputs, all_binary, len(body), key)
 
 
 class _Binary:

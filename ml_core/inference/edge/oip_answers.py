@@ -45,7 +45,12 @@ def infer_response(model: str, prediction: Prediction, body: InferBody) -> HttpR
         else:
             output["data"] = json_labels(values.ravel())
         outputs.append(output)
-    answer = {"model_name": model, "model_version": prediction.version.ref.version, "outputs": outputs}
+    answer = {
+        "model_name": model,
+        "model_version": prediction.version.ref.version,
+        "parameters": {"rollout": prediction.rollout},
+        "outputs": outputs,
+    }
     if body.id is not None:
         answer["id"] = body.id
     if not binary:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ml_core.inference.edge.http import HttpRequest, HttpResponse
+from ml_core.inference.edge.noting import note
 from ml_core.inference.edge.render import json_labels, json_probabilities, json_response
 from ml_core.inference.edge.requests import PARSE_ON_LOOP_BYTES, parse_predict
 from ml_core.inference.service import PredictionService
@@ -24,13 +25,14 @@ class PredictRoutes:
             body = parse_predict(request.body, self._max_rows)
         else:
             body = await self._service.on_thread(parse_predict, request.body, self._max_rows)
-        target = Target(request.tenant, request.model, body.environment, body.version)
-        version, answer = await self._service.predict(target, body, proba=body.proba, deadline=request.deadline)
+        target = Target(request.tenant, request.model, body.environment, body.version, body.key, request.request_id)
+        prediction = await self._service.predict(target, body, proba=body.proba, deadline=request.deadline)
+        version, answer = prediction.version, prediction.answer
         data: dict[str, Any] = {
             "predictions": json_labels(answer.predictions),
             "model": version.ref.model_id,
             "version": version.ref.version,
-            "rollout": "stable",
+            "rollout": prediction.rollout,
             "request_id": request.request_id,
         }
         if body.proba:
@@ -40,4 +42,6 @@ class PredictRoutes:
             )
         if body.unknown_values:
             data["unknown_values"] = body.unknown_values
-        return json_response(data)
+        response = json_response(data)
+        note(self._service, request, target, prediction, body.size)
+        return response

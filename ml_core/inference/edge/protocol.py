@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import metadata
 
 from ml_core.inference.edge.http import HttpRequest, HttpResponse
+from ml_core.inference.edge.noting import note
 from ml_core.inference.edge.oip import parse_infer
 from ml_core.inference.edge.oip_answers import describe_model, infer_response
 from ml_core.inference.edge.render import json_response
@@ -56,11 +57,14 @@ class ProtocolRoutes:
             body = parse_infer(request.body, header_length, self._max_rows)
         else:
             body = await self._service.on_thread(parse_infer, request.body, header_length, self._max_rows)
+        target = _target(request, body.key)
         prediction = await self._service.predict(
-            _target(request), body, proba=body.wants_probabilities, deadline=request.deadline
+            target, body, proba=body.wants_probabilities, deadline=request.deadline
         )
-        return infer_response(request.model, prediction, body)
+        response = infer_response(request.model, prediction, body)
+        note(self._service, request, target, prediction, body.size)
+        return response
 
 
-def _target(request: HttpRequest) -> Target:
-    return Target(request.tenant, request.model, version=request.version)
+def _target(request: HttpRequest, key: str | None = None) -> Target:
+    return Target(request.tenant, request.model, version=request.version, key=key, request_id=request.request_id)

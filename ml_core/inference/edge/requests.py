@@ -13,7 +13,7 @@ from ml_core.domain.columns import Columns
 from ml_core.domain.signature import Row, Signature
 from ml_core.exceptions import InvalidNameError, InvalidRequestError, RequestTooLargeError
 from ml_core.ids import EnvironmentName, VersionId
-from ml_core.inference.target import DEFAULT_ENVIRONMENT
+from ml_core.inference.target import DEFAULT_ENVIRONMENT, key_text
 
 PARSE_ON_LOOP_BYTES = 256 * 1024
 """A larger body is parsed and checked on a thread, where it waits for its turn: several in a row would add up on the
@@ -31,7 +31,7 @@ class PredictBody:
         proba: Whether probabilities are wanted.
         environment: Whose version answers.
         version: The version that answers instead.
-        key: What a rollout keeps together; nothing is rolled out by percentage yet, so it is only checked.
+        key: What a canary keeps together.
         strict: Whether an unknown column is refused.
         unknown_values: After reading: values of columns that the version does not know.
     """
@@ -55,6 +55,10 @@ class PredictBody:
         columns = signature.columns_from_rows(self.raw, strict=self.strict)
         self.unknown_values = signature.count_unknown(self.raw)
         return columns
+
+    def first_value(self, column: str, signature: Signature) -> str | None:  # noqa: ARG002 - JSON rows name their columns
+        """See ``Table``."""
+        return key_text(self.raw[0].get(column))
 
 
 def parse_predict(body: bytes, max_rows: int) -> PredictBody:
@@ -149,7 +153,12 @@ def _name(name: str, value: Any, parse: Callable[[str], str]) -> str:
         raise
 
 
-def _sticky_key(name: str, value: Any) -> str | None:
+def sticky_key(name: str, value: Any) -> str | None:
+    """The key of a request.
+
+    Raises:
+        InvalidRequestError: It is no text of 1 to 256 characters.
+    """
     if value is not None and not (isinstance(value, str) and 0 < len(value) <= _MAX_STICKY_KEY):
         raise invalid(name, f"must be a string of 1 to {_MAX_STICKY_KEY} characters", "Correct or leave it out.")
     return value
@@ -159,6 +168,6 @@ _OPTIONS: Mapping[str, Callable[[str, Any], Any]] = {
     "proba": _boolean,
     "environment": _environment,
     "version": _version,
-    "key": _sticky_key,
+    "key": sticky_key,
     "strict": _boolean,
 }

@@ -1,0 +1,293 @@
+"""The prediction log: from an answer to a row of the history, without the answer waiting for it.
+
+The event loop puts what it answered into a bounded queue, as it is. One thread renders it, many requests in a row, and
+writes it to the registry in batches: between the other work of the event loop, rendering takes three times as long.
+While the registry is away the thread goes on rendering, since a line of text is a tenth of the memory, and tries again;
+the queue fills, and what no longer fits is dropped and counted, the newest first, so that the history has one gap and
+not many. Each count is by tenant, model, day and reason, and is written to the registry with the next batch, so that
+the history itself says what it lacks.
+
+What this can't do: a process that is killed (``kill -9``, out of memory, power) loses its queue, that is what it
+answered within the last flush interval, or since the registry went away; and no count of it is left.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Protocol
+
+from ml_core.domain.prediction_record import AnsweredRequest, Loss, LossReason
+from ml_core.exceptions import ConfigurationError, MLFrameworkError, RegistryUnavailableError, SchemaOutOfDateError
+from ml_core.registry.history.ingest import Written, lost
+from ml_core.registry.history.rendering import RenderedRequests, RequestRenderer
+from ml_core.settings import HistorySettings
+
+logger = logging.getLogger(__name__)
+
+BATCH_ROWS = 10_000
+"""Rows of a transaction: it takes a tenth of a second, and more rows make it no cheaper a row."""
+_RENDERED_ROWS = 500  # at a time: about 2 ms
+_FIRST_PAUSE_S = 0.2
+_LONGEST_PAUSE_S = 5.0
+CLOSE_WITHIN_S = 5.0
+"""What a replica that ends has for its last batches."""
+
+# Errors that time heals. Any other is of a value, and is looked for.
+_PASSING = (RegistryUnavailableError, SchemaOutOfDateError, ConfigurationError)
+
+
+class Ingest(Protocol):
+    """Where batches go, see ``HistoryIngest``."""
+
+    def write(
+        self, requests: Sequence[RenderedRequests], losses: Iterable[Loss], batch_id: str, *, is_repeated: bool = False
+    ) -> Written:
+        """Write a batch, all or nothing."""
+
+
+@dataclass(slots=True)
+class _Batch:
+    requests: Sequence[RenderedRequests]
+    losses: Sequence[Loss]
+    batch_id: str
+    is_repeated: bool = False
+
+    @property
+    def rows(self) -> int:
+        return sum(request.rows for request in self.requests)
+
+
+class PredictionLog:
+    """Queues answered requests and writes them. ``append`` never waits for the registry.
+
+    Args:
+        ingest: Writes a batch.
+        settings: Bounds of the queue and the flush interval.
+    """
+
+    def __init__(self, ingest: Ingest, settings: HistorySettings) -> None:
+        self._ingest = ingest
+        self._flush_s = settings.flush_s
+        self._max_rows = settings.queue_rows
+        self._max_bytes = settings.queue_mb * 2**20
+        self._lock = threading.Lock()  # held for moments only: the event loop takes it
+        self._pending: list[AnsweredRequest] = []
+        self._held_rows = self._held_bytes = 0
+        self._accepted = self._written = self._withheld = 0
+        self._lost: Counter[LossReason] = Counter()
+        self._unwritten_losses: Counter[tuple[str, str, date, LossReason]] = Counter()
+        self._error: str | None = None
+        self._has_work, self._is_full, self._closing = threading.Event(), threading.Event(), threading.Event()
+        self._gave_up = False
+        self._renderer = RequestRenderer()
+        self._backlog: deque[RenderedRequests] = deque()  # the thread's own
+        self._thread = threading.Thread(target=self._run, name="mlcore-history", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def append(self, request: AnsweredRequest) -> None:
+        """Note an answer. Takes a few microseconds, whatever the registry does."""
+        rows, size = request.rows, request.memory_bytes
+        with self._lock:
+            self._accepted += rows
+            if self._closing.is_set():
+                self._lose(lost(request, LossReason.SHUTDOWN))
+                return
+            # One request may always wait, however large it is.
+            if self._held_rows and (
+                self._held_rows + rows > self._max_rows or self._held_bytes + size > self._max_bytes
+            ):
+                self._lose(lost(request, LossReason.QUEUE_FULL))
+                return
+            self._pending.append(request)
+            self._held_rows += rows
+            self._held_bytes += size
+            is_first, is_full = len(self._pending) == 1, self._held_rows >= BATCH_ROWS
+        if is_first:
+            self._has_work.set()
+        if is_full and not self._is_full.is_set():
+            self._is_full.set()
+
+    def close(self, within_s: float = CLOSE_WITHIN_S) -> None:
+        """Write what is left, within a time; what is not written then is lost, counted and logged."""
+        self._closing.set()
+        self._is_full.set()
+        self._has_work.set()
+        if self._thread.ident is not None:
+            self._thread.join(within_s)
+        with self._lock:
+            self._gave_up = True
+            left, self._held_rows, self._held_bytes = self._held_rows, 0, 0
+            if left:
+                self._lost[LossReason.SHUTDOWN] += left
+        if left or self._unwritten_losses:
+            logger.error("The prediction log ends with %d rows unwritten. %s", left, self.describe())
+
+    def describe(self) -> dict[str, Any]:
+        """Counts of rows for health: ``accepted`` = ``written`` + ``withheld`` + ``queued`` + the sum of ``lost``.
+
+        ``withheld``: their tenant forbade it after they were queued. ``error``: why the last batch was not written.
+        """
+        with self._lock:
+            return {
+                "accepted": self._accepted,
+                "written": self._written,
+                "withheld": self._withheld,
+                "queued": self._held_rows,
+                "lost": {reason.value: rows for reason, rows in self._lost.items()},
+                "error": self._error,
+            }
+
+    # The thread.
+
+    def _run(self) -> None:
+        while True:
+            self._has_work.wait()
+            self._is_full.wait(self._flush_s)
+            self._has_work.clear()
+            self._is_full.clear()
+            # What arrives meanwhile gathers for the next interval: a batch of few rows costs as much as one of many.
+            is_last = self._closing.is_set()
+            self._render_pending()
+            while (batch := self._next_batch()) is not None:
+                self._deliver(batch)
+            if is_last:
+                return
+
+    def _render_pending(self) -> None:
+        """Move what is pending to the backlog, rendered."""
+        with self._lock:
+            pending, self._pending = self._pending, []
+        for requests in _portions(pending):
+            rendered, refused = self._renderer.render(requests)
+            self._backlog.extend(rendered)
+            freed = sum(request.memory_bytes for request in requests) - sum(each.memory_bytes for each in rendered)
+            with self._lock:
+                if self._gave_up:
+                    return
+                self._held_bytes -= freed
+                for request in refused:
+                    self._held_rows -= request.rows
+                    self._lose(lost(request, LossReason.REFUSED))
+            time.sleep(0)  # the event loop may have the interpreter lock before its turn
+
+    def _next_batch(self) -> _Batch | None:
+        """The next batch, and the losses so far; None if there is neither."""
+        with self._lock:
+            noted, self._unwritten_losses = self._unwritten_losses, Counter()
+        requests: list[RenderedRequests] = []
+        rows = 0
+        while self._backlog and (not requests or rows + self._backlog[0].rows <= BATCH_ROWS):
+            requests.append(self._backlog.popleft())
+            rows += requests[-1].rows
+        losses = [Loss(*key, count) for key, count in noted.items()]
+        return _Batch(requests, losses, secrets.token_hex(8)) if requests or losses else None
+
+    def _deliver(self, batch: _Batch) -> None:
+        """Write a batch, however long the registry is away; what can't be written at all is dropped by itself."""
+        pause_s = _FIRST_PAUSE_S
+        while not self._gave_up:
+            try:
+                done = self._ingest.write(batch.requests, batch.losses, batch.batch_id, is_repeated=batch.is_repeated)
+            except _PASSING as error:
+                self._note_error(error, batch)
+                batch.is_repeated = True
+                self._render_pending()
+                if self._closing.wait(pause_s):
+                    # The last tries come close together, until ``close`` gives up.
+                    threading.Event().wait(_FIRST_PAUSE_S)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            except Exception as error:  # noqa: BLE001 - one row must not end the history of all others
+                self._note_error(error, batch)
+                self._divide(batch)
+                return
+            else:
+                self._finish(batch, done)
+                return
+
+    def _divide(self, batch: _Batch) -> None:
+        """Write the halves of a batch that the registry refuses, down to the request that is to blame."""
+        halves = _halves(batch.requests)
+        if halves is not None:
+            self._deliver(_Batch(halves[0], batch.losses, batch.batch_id, batch.is_repeated))
+            self._deliver(_Batch(halves[1], (), f"{batch.batch_id}b", batch.is_repeated))
+            return
+        losses = [lost(request, LossReason.REFUSED) for request in batch.requests]
+        if not losses:
+            logger.error("Counts of lost rows can't be written: %s.", batch.losses)
+            return
+        with self._lock:
+            if self._gave_up:
+                return
+            self._release(batch)
+            for loss in losses:
+                self._lose(loss)
+            for loss in batch.losses:
+                self._unwritten_losses[loss.tenant_id, loss.model_id, loss.day, loss.reason] += loss.rows
+
+    def _finish(self, batch: _Batch, done: Written) -> None:
+        with self._lock:
+            if self._gave_up:
+                return  # counted as lost already
+            self._release(batch)
+            self._written += done.kept
+            self._withheld += done.withheld
+            for loss in done.lost:
+                self._lost[loss.reason] += loss.rows
+            was_failing, self._error = self._error, None
+        if was_failing:
+            logger.warning("The prediction log writes again, after %s. %s", was_failing, self.describe())
+
+    def _release(self, batch: _Batch) -> None:
+        self._held_rows -= batch.rows
+        self._held_bytes -= sum(request.memory_bytes for request in batch.requests)
+
+    def _lose(self, loss: Loss) -> None:
+        """Count a loss; the next batch carries it. The lock is held."""
+        self._lost[loss.reason] += loss.rows
+        self._unwritten_losses[loss.tenant_id, loss.model_id, loss.day, loss.reason] += loss.rows
+        self._has_work.set()
+
+    def _note_error(self, error: Exception, batch: _Batch) -> None:
+        code = error.code if isinstance(error, MLFrameworkError) else type(error).__name__
+        with self._lock:
+            is_new, self._error = self._error != code, code
+        if is_new:
+            logger.warning("%d predictions are not written now: %s", batch.rows, error)
+
+
+def _portions(requests: Sequence[AnsweredRequest]) -> Iterator[list[AnsweredRequest]]:
+    """The requests, in portions of a bounded number of rows; a larger request is one of its own."""
+    portion: list[AnsweredRequest] = []
+    rows = 0
+    for request in requests:
+        if portion and rows + request.rows > _RENDERED_ROWS:
+            yield portion
+            portion, rows = [], 0
+        portion.append(request)
+        rows += request.rows
+    if portion:
+        yield portion
+
+
+def _halves(
+    requests: Sequence[RenderedRequests],
+) -> tuple[Sequence[RenderedRequests], Sequence[RenderedRequests]] | None:
+    """Two halves of what is to be written; None if it is one request."""
+    if len(requests) > 1:
+        middle = len(requests) // 2
+        return requests[:middle], requests[middle:]
+    only = requests[0] if requests else None
+    if only is not None and len(only.parts) > 1:
+        first, second = only.split()
+        return [first], [second]
+    return None

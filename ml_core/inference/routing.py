@@ -1,0 +1,188 @@
+"""Routing: which loaded version answers a request. It is chosen once, so that an answer never mixes two.
+
+A request for a version by its name gets that one. Any other asks a pointer: its canary answers the keys of its share
+once it was loaded and proved here, and the stable version answers everything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import NamedTuple
+
+from ml_core.domain.rollout import Side, choose
+from ml_core.domain.version import ServableVersion
+from ml_core.exceptions import (
+    InvalidNameError,
+    MLFrameworkError,
+    ModelLoadError,
+    ModelNotReadyError,
+    RegistryUnavailableError,
+    SchemaOutOfDateError,
+)
+from ml_core.ids import EnvironmentName, ModelId, VersionRef
+from ml_core.inference.model_table import ModelTable
+from ml_core.inference.pointers import ReadyCanary
+from ml_core.inference.residents import Resident
+from ml_core.inference.target import Table, Target, no_such_name
+from ml_core.inference.version_lookup import VersionLookup
+
+logger = logging.getLogger(__name__)
+
+# A load that is still running this long before the deadline is answered with "not ready" rather than a bare timeout.
+_EXPLAIN_BEFORE_S = 0.02
+
+
+class Routed(NamedTuple):
+    """The model that answers a request, to be released afterwards, and on whose behalf."""
+
+    resident: Resident
+    side: Side
+
+
+class Router:
+    """Finds and loads what answers. For one event loop.
+
+    Args:
+        table: Pointers and models.
+        versions: Knows the versions that no pointer names.
+    """
+
+    def __init__(self, table: ModelTable, versions: VersionLookup) -> None:
+        self._table = table
+        self._versions = versions
+
+    async def route(self, target: Target, rows: Table, deadline: float) -> Routed:
+        """The model that answers a request; release its ``resident`` in the model table afterwards.
+
+        Args:
+            target: What the request asks.
+            rows: Its rows, for the sticky column of a canary.
+            deadline: On the event loop's clock, seconds.
+
+        Raises:
+            ModelNotFoundError: There is no such model, pointer or version.
+            ModelNotReadyError: Its version is not loaded before the deadline, or can't be.
+            RegistryUnavailableError: A version that no pointer names can't be looked up now.
+        """
+        canary = None if target.version is not None else self._table.canary(target.pointer)
+        if canary is not None and _side(target, rows, canary) is Side.CANARY:
+            resident = await self._acquire_canary(canary.version, deadline)
+            if resident is not None:
+                return Routed(resident, Side.CANARY)
+        return Routed(await self.acquire(target, deadline), Side.STABLE)
+
+    async def acquire(self, target: Target, deadline: float) -> Resident:
+        """The model of a version by its name, or of the pointer's stable version.
+
+        Raises:
+            ModelNotFoundError, ModelNotReadyError, RegistryUnavailableError: As for ``route``.
+        """
+        if target.version is not None:
+            return await self._acquire_version(target.version_ref(), deadline)
+        resident = self._table.acquire_pointer(target.pointer)
+        while resident is None:
+            version = self._wanted(target)
+            try:
+                await self._load(version, deadline)
+            except ModelLoadError:
+                logger.debug("%s failed to load for a request.", version.ref)  # ``_wanted`` knows what is left to try
+            resident = self._table.acquire_pointer(target.pointer)
+        return resident
+
+    async def describe(self, target: Target) -> ServableVersion:
+        """The version that ``acquire`` would give, without loading it.
+
+        Raises:
+            ModelNotFoundError, RegistryUnavailableError: As for ``route``.
+        """
+        if target.version is not None:
+            return await self._find(target.version_ref())
+        serving = self._table.serving(target.pointer)
+        wanted = self._table.wanted(target.pointer)
+        if serving is not None:
+            return serving
+        return wanted.stable if wanted is not None else self._wanted(target)
+
+    async def _acquire_canary(self, version: ServableVersion, deadline: float) -> Resident | None:
+        """The canary, loaded again if it was evicted since it was proved; None if it can't be any more."""
+        resident = self._table.acquire(version)
+        while resident is None:
+            try:
+                await self._load(version, deadline)
+            except ModelLoadError:
+                return None
+            resident = self._table.acquire(version)
+        return resident
+
+    def _wanted(self, target: Target) -> ServableVersion:
+        try:
+            ModelId(target.model)
+            EnvironmentName(target.environment)
+            return self._table.target(target.pointer)
+        except InvalidNameError as error:
+            raise no_such_name(error) from None
+        except ModelLoadError as error:
+            raise _not_loadable(error) from error
+
+    async def _acquire_version(self, ref: VersionRef, deadline: float) -> Resident:
+        version = await self._find(ref)
+        resident = self._table.acquire(version)
+        while resident is None:
+            try:
+                await self._load(version, deadline)
+            except ModelLoadError as error:
+                raise _not_loadable(error) from error
+            resident = self._table.acquire(version)
+        return resident
+
+    async def _find(self, ref: VersionRef) -> ServableVersion:
+        named = self._table.named(ref)
+        if named is not None:
+            return named
+        try:
+            return await self._versions.find(ref)
+        except (RegistryUnavailableError, SchemaOutOfDateError) as error:
+            logger.warning("%s can't be looked up: %s", ref, error)
+            raise RegistryUnavailableError(
+                "The registry can't be reached now, and no environment points to this version.",
+                remedy="Ask for an environment instead of a version, or try again.",
+                tenant_id=ref.tenant_id,
+            ) from error
+
+    async def _load(self, version: ServableVersion, deadline: float) -> None:
+        loading = asyncio.wrap_future(self._table.request_load(version))
+        loading.add_done_callback(lambda done: done.cancelled() or done.exception())  # it may end after we left
+        remaining_s = deadline - asyncio.get_running_loop().time() - _EXPLAIN_BEFORE_S
+        done, _ = await asyncio.wait([loading], timeout=max(0.0, remaining_s))
+        if not done:
+            raise ModelNotReadyError(
+                f"Version {version.ref.version} of model {version.ref.model_id} is being loaded.",
+                remedy="Try again in a moment.",
+                tenant_id=version.ref.tenant_id,
+                model_id=version.ref.model_id,
+                version=version.ref.version,
+                retry_after_s=1,
+            )
+        loading.result()
+
+
+def _side(target: Target, rows: Table, canary: ReadyCanary) -> Side:
+    key = target.key
+    if key is None and canary.sticky is not None:
+        key = rows.first_value(canary.sticky, canary.version.signature)
+    return choose(target.pointer, canary.percent, key or target.request_id)
+
+
+def _not_loadable(error: MLFrameworkError) -> ModelNotReadyError:
+    names = error.attributes()
+    model, version = names.get("model_id"), names.get("version")
+    return ModelNotReadyError(
+        f"Version {version} of model {model} can't be loaded ({error.code}).",
+        remedy="It is tried again by itself; meanwhile promote another version or roll back.",
+        tenant_id=error.tenant_id,
+        details={"cause": error.code},
+        model_id=model,
+        version=version,
+        retry_after_s=5,
+    )

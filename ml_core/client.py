@@ -83,6 +83,7 @@ class MLClient:
         proba: bool = False,
         environment: str | None = None,
         version: str | None = None,
+        key: str | None = None,
     ) -> PredictionResult:
         """Predict raw rows.
 
@@ -92,6 +93,7 @@ class MLClient:
             proba: Also ask for the probability of each class.
             environment: Which pointer to follow; ``production`` if neither this nor ``version`` is given.
             version: A version to ask whatever the pointers say.
+            key: What a canary keeps together, such as a customer's number: the same key gets the same version.
 
         Raises:
             MLFrameworkError: The class of ``ml_core.exceptions`` that the server named.
@@ -102,6 +104,8 @@ class MLClient:
             body["environment"] = EnvironmentName(environment)
         if version is not None:
             body["version"] = VersionId(version)
+        if key is not None:
+            body["key"] = key
         answer = self._post(f"{ref.route}/predict", body)
         return PredictionResult(
             predictions=answer["predictions"],

@@ -25,7 +25,7 @@ def create_ml_system(
     max_memory_mb: int = 2048,
     storage_path: str | Path | None = None,
 ) -> MLSystem:
-    """A system for one tenant, see ``MLSystem``."""
+    """A system for one tenant: train, compare, promote and predict, in this process."""
     return MLSystem(db, cache, max_memory_mb, tenant_id, storage_path=storage_path)
 
 

@@ -5,23 +5,32 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from ml_core.domain.keywords import check_keywords
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.inference.model_table import ModelTable
 from ml_core.inference.predictor import Predictor
 from ml_core.models import own_types
 from ml_core.models.loading import LoadedModel, load_version
 from ml_core.models.manager import ModelManager
-from ml_core.registry.environments import EnvironmentRepository, Pointer
+from ml_core.registry.datasets import DatasetRepository
+from ml_core.registry.history.plain_history import Predictions
 from ml_core.registry.model_registry import ModelRegistry
-from ml_core.registry.versions import VersionRepository
-from ml_core.training.trainer import Trainer
+from ml_core.registry.promotion.environments import EnvironmentRepository
+from ml_core.registry.runs import RunRepository
+from ml_core.registry.runs.criteria import RunCriteria, run_query
+from ml_core.registry.versions.repository import VersionRepository
+from ml_core.training.trainer import Trainer, TrainingOptions
 
 if TYPE_CHECKING:
     from ml_core.cache import CacheMechanism
     from ml_core.database.connection import DatabaseConnection
+    from ml_core.domain.run import Run
     from ml_core.domain.version import ModelVersion, ServableVersion
+    from ml_core.registry.pages import Page
+    from ml_core.registry.promotion.environments import HistoryEntry, Pointer
+    from ml_core.registry.versions.criteria import VersionCriteria
 
 _MIB = 2**20
 
@@ -31,8 +40,23 @@ class MLSystem:
 
     The tenant is created when something is first written for it. A context manager: leaving it frees the loaded models.
 
+    The methods are the main job: train, predict, compare, promote, roll back, and look at what happened. The attributes
+    have the rest.
+
+    Attributes:
+        models: Models as files: register, annotate, archive, delete, load.
+        registry: Versions, environments and lineage in full.
+        datasets: Immutable versions of tables.
+        runs: What was trained, with parameters, metrics, tags and files.
+        rollouts: Canaries and shadows.
+        gates: What a promotion has to pass: gates, approvals, protected environments.
+        holds: Versions that must be kept.
+        predictions: What served replicas answered, and the labels that came later.
+        trainer: Checkpoints, and training that also returns the fitted pipeline.
+        predictor: Answers of a model that you loaded yourself.
+
     Args:
-        db: The registry.
+        db: The registry; its principal is who acts, in every history.
         cache: Answers to remember, or None.
         max_memory_mb: Bound on the measured mebibytes of loaded models: loaded on first use, least recently used first
             to go, never one in use.
@@ -53,15 +77,23 @@ class MLSystem:
         storage_path: str | Path | None = None,
     ) -> None:
         self.tenant_id = TenantId(tenant_id)
+        self._db = db
         root = Path(storage_path) if storage_path is not None else db.settings.platform.artifact_root
         self.models = ModelManager(db, root, self.tenant_id)
         self.registry = ModelRegistry(db, self.tenant_id, storage_path=root)
         self.trainer = Trainer(db, self.tenant_id, storage_path=root)
         self.predictor = Predictor(self.models, cache, self.tenant_id)
+        self.rollouts, self.gates, self.holds = self.registry.rollouts, self.registry.gates, self.registry.holds
+        self.runs = RunRepository(db, self.tenant_id)
+        self.datasets = DatasetRepository(db, self.tenant_id)
+        self.predictions = Predictions(db, self.tenant_id)
         self._versions = VersionRepository(db, self.tenant_id)
-        self._environments = EnvironmentRepository(db, self.tenant_id)
+        self._environments = EnvironmentRepository(db, self.tenant_id, store=self.models.store)
         self._max_memory_bytes = max_memory_mb * _MIB
         self._table = self._empty_table()
+
+    def __repr__(self) -> str:
+        return f"MLSystem({self._db!r}, tenant_id={str(self.tenant_id)!r})"
 
     def __enter__(self) -> Self:
         return self
@@ -78,21 +110,25 @@ class MLSystem:
         self,
         model_id: str,
         model_type: str | None,
-        training_data: tuple[Any, Any],
+        training_data: tuple[Any, Any] | None = None,
         validation_data: tuple[Any, Any] | None = None,
         hyperparameters: Mapping[str, Any] | None = None,
-        **options: Any,
+        **options: Unpack[TrainingOptions],
     ) -> dict[str, Any]:
         """Train a model and register it as a new version.
 
         Args:
-            model_id: The model.
+            model_id: The model; made with its first version.
             model_type: ``classification``, ``regression``, ``clustering`` or ``anomaly_detection``; None finds it
                 from y.
-            training_data: ``(X, y)``: a raw data frame and its labels.
+            training_data: ``(X, y)``: a raw data frame and its labels; None: those of a registered dataset.
             validation_data: Held-out ``(X, y)``; a fifth of the training data if left out.
             hyperparameters: ``algorithm`` and the estimator's own.
-            **options: Further keywords of ``Trainer.train``.
+            **options: ``dataset``: the registered dataset that the data is from, such as ``tickets_2026@3``, or
+                ``tickets_2026`` for its newest version. ``target``: its column to predict, where there is no
+                ``training_data``. ``kinds``: column → kind, where the inferred one is wrong. ``processor``: a
+                ``DataProcessor`` of your own. ``version``: the version's name; left out: the next number.
+                ``parent_version``: the version that it is made from. ``metadata``: notes of your own.
 
         Returns:
             ``model_id``, ``version``, ``metrics`` (``train``, ``validation``), ``model_path``, ``run_id`` and
@@ -100,7 +136,11 @@ class MLSystem:
 
         Raises:
             TrainingError: The data can't train, or a hyperparameter is unknown.
+            InvalidRequestError: There is no such dataset, or the notes can't be stored.
+            ModelNotFoundError: There is no such parent version.
+            TypeError: There is no such option. All of these but the first are raised before any work.
         """
+        check_keywords("train_model", options, TrainingOptions.__annotations__)
         result = self.trainer.train(
             model_id, model_type, training_data, validation_data, dict(hyperparameters or {}), **options
         )
@@ -170,64 +210,205 @@ class MLSystem:
         environment: str = "production",
         *,
         expected_generation: int | None = None,
-        actor: str = "python",
+        actor: str | None = None,
         reason: str = "",
+        override: str | None = None,
     ) -> Pointer:
-        """Point an environment to a version.
+        """Point an environment to a version, so that it is served from now on.
 
         Args:
             model_id: The model.
             version: The version to serve.
             environment: The pointer to move.
-            expected_generation: Refuse unless the pointer still stands there.
-            actor: Who moves it, for the history.
+            expected_generation: Refuse unless the pointer still stands there; None: move it from wherever it stands.
+            actor: For whom an operator moves it, for the history; None: the connection's principal.
             reason: Why, for the history.
+            override: Why it is done although a gate refuses; only an admin may.
+
+        Returns:
+            The pointer as it stands now.
 
         Raises:
+            PromotionRefusedError: A gate refuses the version; names each such gate and by how much.
             PromotionConflictError: Somebody else moved the pointer first.
+            PermissionDeniedError: The principal may not move the environment, or not override a gate.
             ModelNotFoundError: There is no such version, or it is archived.
-            InvalidRequestError: The version uses types of your own, which servers refuse.
+            InvalidTransitionError: A canary runs.
+            InvalidRequestError: There is no such environment, or the version uses types of your own, which servers
+                refuse.
         """
-        return self._environments.promote(
-            ModelId(model_id),
-            VersionId(version),
-            EnvironmentName(environment),
+        return self.registry.promote_version(
+            model_id,
+            version,
+            environment,
             expected_generation=expected_generation,
             actor=actor,
             reason=reason,
+            override=override,
         )
 
     def rollback(
-        self, model_id: str, environment: str = "production", *, actor: str = "python", reason: str = ""
+        self, model_id: str, environment: str = "production", *, actor: str | None = None, reason: str = ""
     ) -> Pointer:
-        """Point an environment back to the version that it served before."""
-        return self._environments.rollback(ModelId(model_id), EnvironmentName(environment), actor=actor, reason=reason)
+        """Point an environment back to the version that it served before; again, to the one before that. No gate asks.
 
-    def compare(self, model_id: str, version1: str, version2: str) -> dict[str, Any]:
-        """What differs between two versions, and which is better in each metric."""
-        return self.registry.compare_versions(model_id, version1, version2)
+        Raises:
+            PromotionConflictError: Somebody else moved the pointer meanwhile.
+            PermissionDeniedError: The principal may not move the environment, or is no admin and the version to go back
+                to is there by an admin's override of its gates.
+            ModelNotFoundError: There was no other version before, or it was deleted or archived since.
+        """
+        return self.registry.rollback(model_id, environment, actor=actor, reason=reason)
+
+    def history(self, model_id: str, environment: str = "production", *, limit: int = 100) -> Sequence[HistoryEntry]:
+        """The moves of an environment's pointer, newest first: who moved it where, when, why and past which gates.
+
+        What replicas answered is in ``predictions``.
+
+        Raises:
+            InvalidRequestError: There is no such environment.
+        """
+        return self.registry.history(model_id, environment, limit=limit)
 
     def versions(self, model_id: str) -> Sequence[ModelVersion]:
-        """The versions of a model, newest first."""
+        """The versions of a model that are not archived, newest first."""
         return self.registry.list_versions(model_id)
+
+    def compare(self, model_id: str, version1: str, version2: str) -> dict[str, Any]:
+        """What differs between two versions, and which is better in each metric.
+
+        Returns:
+            ``metrics`` (split → metric → ``version1``, ``version2``, ``difference``, ``better``),
+            ``hyperparameters``, ``libraries``, ``data`` and ``signature``.
+
+        Raises:
+            ModelNotFoundError: One of them does not exist.
+        """
+        return self.registry.compare_versions(model_id, version1, version2)
+
+    def lineage(self, model_id: str, version: str) -> dict[str, Any]:
+        """Where a version came from and what came of it.
+
+        Returns:
+            ``run``, ``datasets``, ``ancestors``, ``code_commit``, ``libraries`` and more of where it came from;
+            ``children``, ``descendants`` and ``environments`` that came of it.
+
+        Raises:
+            ModelNotFoundError: There is no such version.
+        """
+        return self.registry.get_lineage(model_id, version)
+
+    def search(
+        self,
+        model_id: str | None = None,
+        *,
+        limit: int = 50,
+        cursor: str | None = None,
+        **criteria: Unpack[VersionCriteria],
+    ) -> Page[ModelVersion]:
+        """Find versions of one model or of all, a page (``items``, ``next_cursor``) at a time.
+
+        What is left out does not restrict::
+
+            system.search("tickets", tags={"team": "support"}, metrics=["accuracy>=0.8"], sort="validation/accuracy")
+
+        Args:
+            model_id: Of this model.
+            limit: At most so many, 1 to 1000.
+            cursor: ``next_cursor`` of the page before, with the same search.
+            **criteria: ``model_type``, ``tags`` (key → value), ``metrics`` (``"accuracy>=0.8"``, ``"train/mae<=3"``),
+                ``text`` (in a name, a note or a tag), ``include_archived``, ``sort`` (``created`` or a metric: the
+                newest or best first) and ``descending`` (for another order).
+
+        Raises:
+            InvalidRequestError: One of these can't be used, or no version has such a metric or type.
+            ModelNotFoundError: There is no such model.
+            TypeError: There is no such keyword.
+        """
+        return self.registry.search_versions(model_id, limit=limit, cursor=cursor, **criteria)
+
+    def search_runs(
+        self,
+        model_id: str | None = None,
+        *,
+        limit: int = 50,
+        cursor: str | None = None,
+        **criteria: Unpack[RunCriteria],
+    ) -> Page[Run]:
+        """Find runs of one model or of all, newest first, a page (``items``, ``next_cursor``) at a time.
+
+        What is left out does not restrict::
+
+            system.search_runs("tickets", status="finished", metrics=["validation/accuracy>=0.8"])
+
+        Args:
+            model_id: Of this model.
+            limit: At most so many, 1 to 1000.
+            cursor: ``next_cursor`` of the page before, with the same search.
+            **criteria: ``kind``, ``status`` (running, finished, failed, cancelled or dead), ``tags`` (key → value),
+                ``parameters`` (name → value; points lead into objects: ``hyperparameters.C``), ``metrics`` (bounds of
+                last values, each metric as it was logged), ``parent_run_id``, ``started_from``, ``started_before``.
+
+        Raises:
+            InvalidRequestError: One of these can't be used.
+            TypeError: There is no such keyword.
+        """
+        check_keywords("search_runs", criteria, RunCriteria.__annotations__)
+        return self.runs.search(run_query(model_id, **criteria), limit=limit, cursor=cursor)
+
+    def tag(self, model_id: str, version: str, tags: Mapping[str, str | None]) -> ModelVersion:
+        """Set tags by which ``search`` finds a version; None removes one, others stay.
+
+        Raises:
+            ModelNotFoundError: There is no such version.
+            InvalidRequestError: A key or value is no text of 1 to 200 characters.
+        """
+        return self.registry.tag_version(model_id, version, tags)
 
     def create_model(
         self, model_id: str, model_type: str, model_path: str, metadata: Mapping[str, Any] | None = None
     ) -> str:
-        """Register a model from a file, see ``ModelManager.register_model``."""
+        """Register a ``.skops`` or ``.joblib`` file that you made as a model's next version; returns the model's id.
+
+        Raises:
+            ModelSaveError: The file can't be read or stored, or the model is of another type or archived.
+            UnsafeArtifactError: It holds types that are not on the platform's list.
+        """
         return self.models.register_model(model_id, model_type, model_path, metadata=metadata or {})
 
-    def update_model(self, model_id: str, metadata: Mapping[str, Any], version: str | None = None) -> Any:
-        """Merge metadata into a version, see ``ModelManager.update_model``."""
+    def update_model(self, model_id: str, metadata: Mapping[str, Any], version: str | None = None) -> ModelVersion:
+        """Merge notes into the metadata of a version, or of the newest; a key that is there is replaced.
+
+        Raises:
+            ModelNotFoundError: There is no such version.
+        """
         return self.models.update_model(model_id, metadata, version=version)
 
-    def archive_model(self, model_id: str, version: str | None = None) -> Any:
-        """Hide a model or a version, see ``ModelManager.archive_model``."""
-        return self.models.archive_model(model_id, version=version)
+    def archive_model(self, model_id: str, version: str | None = None) -> None:
+        """Hide a version, or the whole model; ``restore_model`` shows it again.
 
-    def delete_model(self, model_id: str, version: str | None = None) -> Any:
-        """Delete a model or a version, see ``ModelManager.delete_model``."""
-        return self.models.delete_model(model_id, version=version)
+        Raises:
+            ModelNotFoundError: There is no such version.
+            VersionInUseError: An environment points to it.
+        """
+        self.models.archive_model(model_id, version=version)
+
+    def restore_model(self, model_id: str, version: str | None = None) -> None:
+        """Show an archived version, or the whole model, again.
+
+        Raises:
+            ModelNotFoundError: There is no such version.
+        """
+        self.models.restore_model(model_id, version=version)
+
+    def delete_model(self, model_id: str, version: str | None = None) -> None:
+        """Delete a version, or the whole model, for good; bytes go when no version of the tenant needs them.
+
+        Raises:
+            ModelNotFoundError: There is no such version.
+            VersionInUseError: An environment points to it, another version was made from it, or a hold forbids it.
+        """
+        self.models.delete_model(model_id, version=version)
 
     def resolve(self, model_id: str, *, version: str | None = None, environment: str | None = None) -> ServableVersion:
         """The version that a prediction with these arguments asks.

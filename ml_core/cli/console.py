@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ml_core.exceptions import MLFrameworkError
+from ml_core.exceptions import MLFrameworkError, PromotionRefusedError
+from ml_core.settings import Settings
 
 _WIDTH_IN_A_PIPE = 160
 """Columns of a table where there is no terminal to ask; what reads a pipe does not mind."""
@@ -29,14 +30,26 @@ err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() el
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 TenantOption = Annotated[str, typer.Option("--tenant", "-t", help="The tenant, such as acme.")]
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="The model, such as tickets.")]
+LimitOption = Annotated[int, typer.Option("--limit", min=1, max=1000, help="At most so many.")]
+CursorOption = Annotated[str | None, typer.Option("--cursor", help="Where the page before ended.")]
+AsKeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--as-key",
+        callback=lambda given: given or Settings.from_environment().client.as_key,
+        help="Act as the holder of this key (mlk_…): what it may do, in its name in histories. "
+        "Default: MLCORE_AS_KEY, which keeps the secret out of the list of processes; else this machine's user.",
+    ),
+]
 
 
 def command() -> str:
-    """How this command can be called again: by its name where the shell finds it, else by its path."""
-    if shutil.which("mlcore"):
-        return "mlcore"
+    """How this command can be called again: as ``.venv/bin/mlcore`` from a project's folder, else by its name."""
     path = Path(sys.argv[0])
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    if path.name == "__main__.py":
+        return "python -m ml_core.cli"
+    is_here = path.is_absolute() and path.is_relative_to(Path.cwd()) and shutil.which("mlcore") is None
+    return str(path.relative_to(Path.cwd())) if is_here else "mlcore"
 
 
 def print_json(data: Any) -> None:
@@ -57,13 +70,13 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_
         print_json(list(rows))
         return
     if not rows:
-        out.print(empty)
+        out.print(Text(empty), soft_wrap=True)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column.replace("_", " "))
     for row in rows:
-        table.add_row(*(Text(show(row[column])) for column in columns))
+        table.add_row(*(Text(_cell(column, row[column])) for column in columns))
     out.print(table)
 
 
@@ -77,6 +90,13 @@ def print_error(error: MLFrameworkError, *, as_json: bool) -> None:
     err.print(Text("Error: ", style="bold red") + Text(error.message), soft_wrap=True)
     if error.remedy:
         err.print(Text(error.remedy), soft_wrap=True)
+
+
+def print_gates(refusal: PromotionRefusedError) -> None:
+    """What each gate found, one line a gate, on standard error."""
+    for gate in refusal.attributes()["gates"]:
+        mark = Text("✓", style="green") if gate["passed"] else Text("✗", style="red")
+        err.print(mark + Text(f" {gate['name']} ({gate['kind']}): {gate['message']}"), soft_wrap=True)
 
 
 @contextmanager
@@ -98,10 +118,17 @@ def no_step(_name: str) -> Iterator[None]:
     yield
 
 
+def _cell(column: str, value: Any) -> str:
+    is_size = column.endswith("bytes") and isinstance(value, int)
+    return f"{value:,}" if is_size else show(value)
+
+
 def show(value: Any) -> str:
     """A value as a person reads it in a table."""
     if value is None:
         return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value + 0.0:.4g}"  # no "-0"
     if isinstance(value, datetime):

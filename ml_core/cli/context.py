@@ -6,14 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from rich.text import Text
+
+from ml_core.cli.console import err
+from ml_core.exceptions import TenantNotFoundError
 from ml_core.ids import TenantId
 from ml_core.settings import Settings
 
 if TYPE_CHECKING:
     from ml_core.database.connection import DatabaseConnection
 
-ACTOR = "cli"
-"""Who a change was made by, in histories, when it was made on the command line."""
+_COMPARED_TENANTS = 10_000
+"""Names that a typo is compared with at most: about 0.1 s of one core."""
 
 
 @contextmanager
@@ -22,24 +26,51 @@ def registry_connection(settings: Settings | None = None) -> Iterator[DatabaseCo
     # Imported late so that `mlcore --help` answers at once.
     from ml_core.database.connection import DatabaseConnection
 
-    database = DatabaseConnection(settings=settings or Settings.from_environment())
+    settings = settings or Settings.from_environment()
+    tell_new_home(settings)
+    database = DatabaseConnection(settings=settings)
     try:
         yield database
     finally:
         database.close()
 
 
+def tell_new_home(settings: Settings) -> None:
+    """Say where a new platform is made, if one is about to be: a typo in MLCORE_HOME makes an empty one."""
+    if settings.database.url is None and not settings.platform.home.exists():
+        err.print(
+            Text(f"Making a new platform in {settings.platform.home} (MLCORE_HOME)."), style="dim", soft_wrap=True
+        )
+
+
 @contextmanager
-def existing_tenant(name: str) -> Iterator[tuple[DatabaseConnection, TenantId]]:
+def existing_tenant(name: str, as_key: str | None = None) -> Iterator[tuple[DatabaseConnection, TenantId]]:
     """A connection, and a tenant that was checked to exist.
+
+    Args:
+        name: The tenant's name.
+        as_key: A whole key of the tenant, as whose holder the connection then acts: it may do what the key may, and
+            histories name the key. None: the operating system's user, who may do everything.
 
     Raises:
         InvalidNameError: The name can't be a tenant's.
         TenantNotFoundError: There is none of this name.
+        AuthenticationError: The key is malformed, unknown to the tenant, wrong or revoked.
     """
     tenant = TenantId(name)
+    from ml_core.registry.keys import KeyRepository
+    from ml_core.registry.missing import did_you_mean
     from ml_core.registry.tenants import TenantRepository
 
     with registry_connection() as database:
-        TenantRepository(database).require(tenant)
+        tenants = TenantRepository(database)
+        try:
+            tenants.require(tenant)
+        except TenantNotFoundError as error:
+            # Only here: whoever comes over HTTP must not learn what other tenants are called.
+            hint = did_you_mean(tenant, (known.tenant_id for known in tenants.list(limit=_COMPARED_TENANTS)))
+            error.remedy = f"{hint}{error.remedy}"
+            raise
+        if as_key is not None:
+            database = database.acting_as(KeyRepository(database, tenant).authenticate(as_key))
         yield database, tenant

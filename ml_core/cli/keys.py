@@ -17,21 +17,27 @@ app = typer.Typer(help="The API keys with which a tenant's programs ask for pred
 def create(
     tenant: TenantOption,
     name: Annotated[str, typer.Option(help="What the key is for; shown in lists.")] = "unnamed",
-    scope: Annotated[list[Scope] | None, typer.Option(help="What it may do; repeat for several.")] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"What it may do: {', '.join(Scope)} or promote:ENVIRONMENT; repeat for several. "
+            "Without it: predict and read."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Create a key and show it, this once. Only a salted hash is kept."""
     from ml_core.registry.keys import KeyRepository
 
-    scopes = frozenset(scope or (Scope.PREDICT, Scope.READ))
+    scopes = sorted(set(scope or (Scope.PREDICT, Scope.READ)))
     with existing_tenant(tenant) as (database, tenant_id):
         key = KeyRepository(database, tenant_id).create(name, scopes)
     if as_json:
-        print_json({"tenant_id": tenant_id, "key_id": key.key_id, "key": str(key), "scopes": sorted(scopes)})
+        print_json({"tenant_id": tenant_id, "key_id": key.key_id, "key": str(key), "scopes": scopes})
     else:
         out.print(str(key), soft_wrap=True)
         # On standard error, so that KEY=$(mlcore keys create …) holds the key alone.
-        err.print(f"Keep it: it is shown only now. It may {', '.join(sorted(scopes))} as {tenant_id}.", style="dim")
+        err.print(f"Keep it: it is shown only now. It may {', '.join(scopes)} as {tenant_id}.", style="dim")
 
 
 @app.command("list")
@@ -43,6 +49,7 @@ def list_(tenant: TenantOption, as_json: JsonOption = False) -> None:
         keys = KeyRepository(database, tenant_id).list()
     rows = [
         {
+            "tenant_id": tenant_id,
             "key_id": key.key_id,
             "name": key.name,
             "scopes": sorted(key.scopes),
@@ -61,7 +68,7 @@ def list_(tenant: TenantOption, as_json: JsonOption = False) -> None:
 
 @app.command("revoke")
 def revoke(
-    key_id: Annotated[str, typer.Argument(help="The key's id, from `mlcore keys list`: not the whole key.")],
+    key_id: Annotated[str, typer.Argument(help="The key's id, from `mlcore keys list`.")],
     tenant: TenantOption,
     as_json: JsonOption = False,
 ) -> None:
@@ -69,8 +76,8 @@ def revoke(
     from ml_core.registry.keys import KeyRepository
 
     with existing_tenant(tenant) as (database, tenant_id):
-        KeyRepository(database, tenant_id).revoke(key_id)
+        revoked = KeyRepository(database, tenant_id).revoke(key_id)
     if as_json:
-        print_json({"tenant_id": tenant_id, "key_id": key_id, "revoked": True})
+        print_json({"tenant_id": tenant_id, "key_id": revoked.key_id, "revoked": True})
     else:
-        out.print(f"Revoked {key_id} of {tenant_id}.")
+        out.print(f"Revoked {revoked.key_id} of {tenant_id}.")

@@ -13,7 +13,9 @@ from ml_core.settings import Settings
 if TYPE_CHECKING:
     from ml_core.platform.local import LocalPlatform
 
-PortOption = Annotated[int | None, typer.Option("--port", help="Port of the ingress on 127.0.0.1 [default: 8000].")]
+PortOption = Annotated[
+    int | None, typer.Option("--port", help="Port of the ingress on 127.0.0.1; default: MLCORE_HTTP_PORT, else 8000.")
+]
 
 
 def add_to(app: typer.Typer) -> None:

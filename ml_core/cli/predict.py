@@ -36,9 +36,9 @@ def predict(
     ] = None,
     proba: Annotated[bool, typer.Option("--proba", help="Also print the probability of each class.")] = False,
     encoding: Annotated[str, typer.Option(help="The CSV file's character encoding.")] = "utf-8",
-    key: Annotated[str | None, typer.Option(help="Ask over HTTP with this key [default: MLCORE_API_KEY].")] = None,
+    key: Annotated[str | None, typer.Option(help="Ask over HTTP with this key; default: MLCORE_API_KEY.")] = None,
     url: Annotated[
-        str | None, typer.Option(help="The ingress to ask [default: MLCORE_URL, else the local platform's].")
+        str | None, typer.Option(help="The ingress to ask; default: MLCORE_URL, else the local platform's.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -72,7 +72,7 @@ def predict(
     else:
         result = _in_process(tenant, ModelId(model), rows, proba=proba, asked=asked)
     if as_json:
-        print_json(result)
+        print_json({"tenant_id": tenant, "model_id": model, **result})
         return
     for index, prediction in enumerate(result["predictions"]):
         probabilities = (result["probabilities"] or [])[index : index + 1]
@@ -98,7 +98,7 @@ def _over_http(
 def _in_process(
     tenant: str, model: ModelId, rows: list[dict[str, Any]], *, proba: bool, asked: dict[str, str | None]
 ) -> dict[str, Any]:
-    from ml_core.registry.environments import PRODUCTION, EnvironmentRepository
+    from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
     from ml_core.system import MLSystem
 
     with existing_tenant(tenant) as (database, tenant_id), MLSystem(database, tenant_id=tenant_id) as system:

@@ -1,19 +1,23 @@
-"""``mlcore promote`` and ``rollback``: move what an environment serves."""
+"""``mlcore promote``, ``rollback`` and ``withdraw``: move what an environment serves."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
-from ml_core.cli.console import JsonOption, ModelOption, TenantOption, out, print_json
-from ml_core.cli.context import ACTOR, existing_tenant
-from ml_core.ids import EnvironmentName, ModelId, VersionId
+from ml_core.cli.console import AsKeyOption, JsonOption, ModelOption, TenantOption, err, out, print_gates, print_json
+from ml_core.cli.context import existing_tenant
+from ml_core.domain.gates import GateKind
+from ml_core.exceptions import PromotionRefusedError
+from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 
 if TYPE_CHECKING:
-    from ml_core.registry.environments import Pointer
+    from ml_core.registry.promotion.environments import Pointer
 
 EnvironmentOption = Annotated[str, typer.Option("--environment", "-e", help="The pointer to move.")]
+ExpectedOption = Annotated[int | None, typer.Option(help="Refuse unless the pointer still stands at this generation.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the history.")]
 
 
@@ -21,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
     """Register the verbs."""
     app.command("promote")(promote)
     app.command("rollback")(rollback)
+    app.command("withdraw")(withdraw)
 
 
 def promote(
@@ -28,20 +33,33 @@ def promote(
     model: ModelOption,
     version: Annotated[str, typer.Option("--version", "-v", help="The version to serve.")],
     environment: EnvironmentOption = "production",
-    expected_generation: Annotated[
-        int | None, typer.Option(help="Refuse unless the pointer still stands at this generation.")
-    ] = None,
+    expected_generation: ExpectedOption = None,
     reason: ReasonOption = "",
+    override: Annotated[
+        str | None, typer.Option("--override", help="Why to promote although a gate refuses; needs an admin.")
+    ] = None,
+    as_key: AsKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Point an environment to a version: within about a second every replica serves it."""
-    from ml_core.registry.environments import EnvironmentRepository
+    from ml_core.registry.promotion.environments import EnvironmentRepository
 
     model_id, version_id, name = ModelId(model), VersionId(version), EnvironmentName(environment)
-    with existing_tenant(tenant) as (database, tenant_id):
-        pointer = EnvironmentRepository(database, tenant_id).promote(
-            model_id, version_id, name, expected_generation=expected_generation, actor=ACTOR, reason=reason
-        )
+    with existing_tenant(tenant, as_key) as (database, tenant_id):
+        try:
+            pointer = EnvironmentRepository(database, tenant_id).promote(
+                model_id,
+                version_id,
+                name,
+                expected_generation=expected_generation,
+                reason=reason,
+                override=override,
+            )
+        except PromotionRefusedError as refusal:
+            if not as_json:  # the JSON error carries them
+                print_gates(refusal)
+                _tell_how_to_approve(refusal, tenant_id)
+            raise
     _print_pointer(pointer, as_json=as_json)
 
 
@@ -49,23 +67,59 @@ def rollback(
     tenant: TenantOption,
     model: ModelOption,
     environment: EnvironmentOption = "production",
+    expected_generation: ExpectedOption = None,
     reason: ReasonOption = "",
+    as_key: AsKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Point an environment back to the version that it served before."""
-    from ml_core.registry.environments import EnvironmentRepository
+    from ml_core.registry.promotion.environments import EnvironmentRepository
 
     model_id, name = ModelId(model), EnvironmentName(environment)
-    with existing_tenant(tenant) as (database, tenant_id):
-        pointer = EnvironmentRepository(database, tenant_id).rollback(model_id, name, actor=ACTOR, reason=reason)
+    with existing_tenant(tenant, as_key) as (database, tenant_id):
+        pointer = EnvironmentRepository(database, tenant_id).rollback(
+            model_id, name, expected_generation=expected_generation, reason=reason
+        )
     _print_pointer(pointer, as_json=as_json)
+
+
+def withdraw(
+    tenant: TenantOption,
+    model: ModelOption,
+    environment: EnvironmentOption = "production",
+    expected_generation: ExpectedOption = None,
+    reason: ReasonOption = "",
+    as_key: AsKeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let an environment serve nothing: no stable version, no canary, no shadow. `mlcore rollback` undoes it."""
+    from ml_core.registry.promotion.environments import EnvironmentRepository
+
+    model_id, name = ModelId(model), EnvironmentName(environment)
+    with existing_tenant(tenant, as_key) as (database, tenant_id):
+        pointer = EnvironmentRepository(database, tenant_id).withdraw(
+            model_id, name, expected_generation=expected_generation, reason=reason
+        )
+    _print_pointer(pointer, as_json=as_json)
+
+
+def _tell_how_to_approve(refusal: PromotionRefusedError, tenant_id: TenantId) -> None:
+    """On one machine everybody is the same user: somebody else is the holder of a key."""
+    failed = {gate["kind"] for gate in refusal.attributes()["gates"] if not gate["passed"]}
+    if GateKind.APPROVAL in failed:
+        of = f"--tenant {tenant_id} --model {refusal.attributes()['model_id']}"
+        told = (
+            f"To approve: mlcore keys create --tenant {tenant_id} --scope approve, then mlcore approve {of} "
+            f"--version {refusal.attributes()['version']} --environment {refusal.attributes()['environment']} "
+            "--as-key KEY"
+        )
+        err.print(Text(told), style="dim", soft_wrap=True)
 
 
 def _print_pointer(pointer: Pointer, *, as_json: bool) -> None:
     if as_json:
         print_json(pointer)
     else:
-        out.print(
-            f"{pointer.environment} of {pointer.tenant_id}/{pointer.model_id} is now version {pointer.version} "
-            f"(generation {pointer.generation})."
-        )
+        now = "serves nothing now" if pointer.version is None else f"is now version {pointer.version}"
+        name = f"{pointer.environment} of {pointer.tenant_id}/{pointer.model_id}"
+        out.print(f"{name} {now} (generation {pointer.generation}).")

@@ -1,13 +1,15 @@
-"""``mlcore tenants``: create and list."""
+"""``mlcore tenants``: create, list and delete."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated
 
 import typer
 
 from ml_core.cli.console import JsonOption, out, print_json, print_rows
 from ml_core.cli.context import registry_connection
+from ml_core.exceptions import InvalidRequestError
 from ml_core.ids import TenantId
 
 app = typer.Typer(help="The customers whose data and models are kept apart.", no_args_is_help=True)
@@ -31,16 +33,63 @@ def create(
 
 
 @app.command("list")
-def list_(as_json: JsonOption = False) -> None:
+def list_(
+    deleted: Annotated[
+        bool, typer.Option("--deleted", help="Those that were deleted, whose names stay taken.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """List the tenants."""
     from ml_core.registry.tenants import TenantRepository
 
     with registry_connection() as database:
-        tenants = TenantRepository(database).list()
-    rows = [{"tenant_id": t.tenant_id, "cell": t.cell, "created_at": t.created_at} for t in tenants]
+        tenants = TenantRepository(database).list(deleted=deleted)
+    none_yet = "There is no tenant yet. Create one: mlcore tenants create acme"
     print_rows(
-        rows,
-        ["tenant_id", "cell", "created_at"],
+        [dataclasses.asdict(tenant) for tenant in tenants],
+        ["tenant_id", "cell", "created_at", *(["deleted_at"] if deleted else [])],
         as_json=as_json,
-        empty="There is no tenant yet. Create one: mlcore tenants create acme",
+        empty="No tenant was deleted." if deleted else none_yet,
+    )
+
+
+@app.command("delete")
+def delete(
+    tenant: Annotated[str, typer.Argument(help="The tenant.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete a tenant with everything: every row and every byte. It can't be undone, and the name stays taken."""
+    from ml_core.models.store import platform_store
+    from ml_core.registry.collection.tenant_deletion import TenantDeletion
+
+    tenant_id = TenantId(tenant)
+    if as_json and not yes:
+        raise InvalidRequestError(
+            "With --json nothing is asked, so nothing was deleted.", remedy="Say it with --yes.", field="--yes"
+        )
+    if not yes:
+        typed = typer.prompt(f"This deletes every model, dataset, run and key of {tenant_id}. Type its name", err=True)
+        if typed.strip() != tenant_id:
+            raise InvalidRequestError(
+                "That is not the tenant's name; nothing was deleted.", remedy="Type it, or use --yes.", field="tenant"
+            )
+    with registry_connection() as database:
+        report = TenantDeletion(database, platform_store(database.settings)).delete(tenant_id)
+    if as_json:
+        print_json(report)
+        return
+    rows = [{"table": table, "rows": count} for table, count in report.rows.items()]
+    print_rows(rows, ["table", "rows"], as_json=False, empty="No row was left.")
+    out.print(
+        f"Deleted tenant {tenant_id}: {sum(report.rows.values()):,} rows; {report.artifacts.count:,} files with "
+        f"{report.artifacts.bytes:,} bytes of the artifact store; {report.checkpoints.count:,} checkpoints with "
+        f"{report.checkpoints.bytes:,} bytes.",
+        soft_wrap=True,
+    )
+    out.print(
+        f"Its name stays taken, with the note that {report.deleted_by} deleted it on {report.deleted_at:%Y-%m-%d}. "
+        f"Out of reach: {'; '.join(report.not_reached)}.",
+        soft_wrap=True,
+        style="dim",
     )

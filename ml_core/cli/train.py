@@ -1,4 +1,4 @@
-"""``mlcore train``: a table in a file becomes a registered version."""
+"""``mlcore train``: a table, in a file or registered as a dataset, becomes a registered version."""
 
 from __future__ import annotations
 
@@ -6,22 +6,40 @@ import difflib
 import shlex
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from ml_core.cli.console import JsonOption, ModelOption, TenantOption, command, no_step, out, print_json, show, step
+from ml_core.cli.console import (
+    AsKeyOption,
+    JsonOption,
+    ModelOption,
+    TenantOption,
+    command,
+    no_step,
+    out,
+    print_json,
+    step,
+)
 from ml_core.cli.context import existing_tenant
+from ml_core.cli.fitted import column_row, print_columns, print_metrics
 from ml_core.domain.columns import ColumnKind
-from ml_core.exceptions import ConfigurationError, DataProcessingError, TrainingError
+from ml_core.domain.dataset import parse_reference
+from ml_core.exceptions import (
+    ConfigurationError,
+    DataProcessingError,
+    ModelNotFoundError,
+    ModelVersionConflictError,
+    TrainingError,
+)
 from ml_core.ids import ModelId, TenantId, VersionId
 
 if TYPE_CHECKING:
-    from ml_core.data.kinds import InferredColumn
+    from ml_core.database.connection import DatabaseConnection
+    from ml_core.domain.dataset import DatasetVersion
     from ml_core.training.fit import FittedModel
 
 
@@ -31,10 +49,16 @@ def add_to(app: typer.Typer) -> None:
 
 
 def train(
-    file: Annotated[Path, typer.Argument(help="A CSV or Parquet file with one row an example.")],
     tenant: TenantOption,
     model: ModelOption,
     target: Annotated[str, typer.Option(help="The column to predict.")],
+    file: Annotated[Path | None, typer.Argument(help="A CSV or Parquet file with one row an example.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="A registered dataset instead of a file: tickets_2026, or tickets_2026@3.")
+    ] = None,
+    register_dataset: Annotated[
+        str | None, typer.Option(help="Register the file as the next version of this dataset, for the lineage.")
+    ] = None,
     model_type: Annotated[
         str | None, typer.Option("--type", help="classification or regression; found from the target if left out.")
     ] = None,
@@ -49,6 +73,7 @@ def train(
     ] = None,
     encoding: Annotated[str, typer.Option(help="The CSV file's character encoding.")] = "utf-8",
     version: Annotated[str | None, typer.Option(help="The version's name; the next number if left out.")] = None,
+    as_key: AsKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a model on a table and register it as a version.
@@ -56,32 +81,118 @@ def train(
     Text, dates, numbers, categories and missing values need no configuration; what was inferred is shown. A fifth of
     the rows is held out to measure the model on, beside a baseline that ignores the columns.
     """
-    from ml_core.data.reading import read_table
     from ml_core.training.trainer import Trainer
 
+    table = _Table(file, dataset, register_dataset, encoding)
     model_id, version_id = ModelId(model), VersionId(version) if version else None
     hyperparameters = {name: _parse_value(text) for name, text in _pairs(param, "--param", "max_depth=8")}
     kinds = {name: _parse_kind(text) for name, text in _pairs(kind, "--kind", "zip=category")}
     show_step = no_step if as_json else step
-    with existing_tenant(tenant) as (database, tenant_id):
-        with show_step(f"Reading {file.name}"):
-            frame = read_table(file, encoding=encoding)
+    with existing_tenant(tenant, as_key) as (database, tenant_id):
+        if version_id is not None:
+            _refuse_taken(database, tenant_id, model_id, version_id)
+        with show_step(f"Reading {table.name}"):
+            frame, reference = table.read(database, tenant_id)
             X, y = _split_target(frame, target, ignore or [])
+            registered = table.register(database, tenant_id, frame)
+            reference = reference if registered is None else registered.reference
         trainer = Trainer(database, tenant_id)
         with show_step(f"Training {tenant_id}/{model_id} on {len(X)} rows"), _column_hints(X.columns):
             result = trainer.train(
-                model_id, model_type, (X, y), hyperparameters=hyperparameters, kinds=kinds, version=version_id
+                model_id,
+                model_type,
+                (X, y),
+                hyperparameters=hyperparameters,
+                kinds=kinds,
+                version=version_id,
+                dataset=reference,
             )
-    _print_result(tenant_id, result, as_json=as_json)
-
-
-def _print_result(tenant: TenantId, result: dict[str, Any], *, as_json: bool) -> None:
-    fitted: FittedModel = result.pop("fitted")
-    result.pop("model")
     if as_json:
-        columns = [_column_row(column) for column in fitted.columns]
-        print_json({**result, "baseline": fitted.baseline, "columns": columns, "notes": fitted.notes})
-        return
+        _print_json(tenant_id, reference, result)
+    else:
+        _print_result(tenant_id, registered, result)
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """What to train on: a file, which may be registered as a dataset, or a dataset."""
+
+    file: Path | None
+    dataset: str | None
+    register_as: str | None
+    encoding: str
+
+    def __post_init__(self) -> None:
+        if (self.file is None) == (self.dataset is None) or (self.dataset and self.register_as):
+            raise ConfigurationError(
+                "A model is trained on one table: a file or a dataset.",
+                remedy="Give FILE, with --register-dataset NAME to keep it, or --dataset NAME@3.",
+                setting="--dataset",
+            )
+
+    @property
+    def name(self) -> str:
+        """The table's name, for messages."""
+        return self.dataset or (self.file.name if self.file else "")
+
+    def read(self, database: DatabaseConnection, tenant_id: TenantId) -> tuple[Any, str | None]:
+        """The table as a data frame, and the dataset's version that it is; None: of no dataset."""
+        if self.file is not None:
+            from ml_core.data.reading import read_table
+
+            return read_table(self.file, encoding=self.encoding), None
+        from ml_core.registry.datasets import DatasetRepository
+
+        datasets = DatasetRepository(database, tenant_id)
+        version = datasets.get(*parse_reference(self.name))
+        return datasets.read(version.dataset_id, version.number), version.reference
+
+    def register(self, database: DatabaseConnection, tenant_id: TenantId, frame: Any) -> DatasetVersion | None:
+        """Register the file's table, if that was asked for; the version that it is."""
+        if self.file is None or self.register_as is None:
+            return None
+        from ml_core.registry.datasets import DatasetRepository
+
+        kind = "parquet" if self.file.suffix.lower() == ".parquet" else "csv"
+        source = {"kind": kind, "file": self.file.name}
+        return DatasetRepository(database, tenant_id).create(self.register_as, frame, source=source)
+
+
+def _refuse_taken(database: DatabaseConnection, tenant_id: TenantId, model_id: ModelId, version_id: VersionId) -> None:
+    """Refuse the name of a version that there is, or was, before the training that it would be lost with.
+
+    Raises:
+        ModelVersionConflictError: The name is taken.
+    """
+    from ml_core.registry.versions.repository import VersionRepository
+    from ml_core.registry.versions.tombstones import is_buried
+
+    with database.tenant(tenant_id) as connection:
+        was_deleted = is_buried(connection, tenant_id, model_id, version_id)
+    try:
+        VersionRepository(database, tenant_id).get(model_id, version_id)
+    except ModelNotFoundError:
+        if not was_deleted:
+            return
+    raise ModelVersionConflictError(
+        f"Version {version_id!s} of {model_id!s} {'was deleted' if was_deleted else 'exists'}; versions never change.",
+        remedy="Give --version another name, or leave it out for the next number.",
+        tenant_id=tenant_id,
+        model_id=model_id,
+        version=version_id,
+    )
+
+
+def _print_json(tenant: TenantId, dataset: str | None, result: dict[str, Any]) -> None:
+    fitted: FittedModel = result["fitted"]
+    known = {name: value for name, value in result.items() if name not in ("fitted", "model")}
+    columns = [column_row(column) for column in fitted.columns]
+    told = {"baseline": fitted.baseline, "columns": columns, "notes": fitted.notes}
+    print_json({"tenant_id": tenant, **known, "dataset": dataset, **told})
+
+
+def _print_result(tenant: TenantId, registered: DatasetVersion | None, result: dict[str, Any]) -> None:
+    fitted: FittedModel = result["fitted"]
     print_columns(fitted.columns)
     print_metrics(fitted)
     for note in fitted.notes:
@@ -89,6 +200,9 @@ def _print_result(tenant: TenantId, result: dict[str, Any], *, as_json: bool) ->
     model, version = result["model_id"], result["version"]
     names = f"--tenant {tenant} --model {model} --version {version}"
     row = orjson.dumps(fitted.self_test.rows[0]).decode() if fitted.self_test.rows else "{}"
+    if registered is not None:
+        done = "Registered the table as" if registered.is_new else "The table is registered already as"
+        out.print(f"{done} {registered.reference}, {registered.row_count:,} rows.", markup=False, soft_wrap=True)
     out.print(
         f"Registered {tenant}/{model} version {version}.\n"
         f"Try it:    {command()} predict {names} --row {shlex.quote(row)}\n"
@@ -111,28 +225,11 @@ def _column_hints(columns: Collection[str]) -> Iterator[None]:
         raise
 
 
-def print_columns(columns: Sequence[InferredColumn]) -> None:
-    """What was inferred for each column."""
-    table = Table("column", "kind", "why", box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        kind = column.kind.value if column.used and column.kind else "left out"
-        table.add_row(Text(column.name), kind, Text(column.reason.removeprefix(f"{kind}: ")))
-    out.print(table)
-
-
-def print_metrics(fitted: FittedModel) -> None:
-    """Held-out quality beside the baseline."""
-    table = Table("metric", "held out", "baseline", "train", box=None, pad_edge=False, header_style="bold")
-    for name, value in fitted.metrics["validation"].items():
-        table.add_row(name, show(value), show(fitted.baseline.get(name)), show(fitted.metrics["train"].get(name)))
-    out.print(table)
-
-
 def _split_target(frame: Any, target: str, ignore: Sequence[str]) -> tuple[Any, Any]:
     for name in [target, *ignore]:
         if name not in frame.columns:
             raise ConfigurationError(
-                f"The file has no column {name!r}.",
+                f"The table has no column {name!r}.",
                 remedy=_columns_hint(name, [str(column) for column in frame.columns]),
                 setting="--target" if name == target else "--ignore",
             )
@@ -151,10 +248,6 @@ def _columns_hint(wanted: str, names: list[str]) -> str:
     near = difflib.get_close_matches(wanted, names, n=1)
     meant = f"Did you mean {shlex.quote(near[0])}? " if near else ""
     return f"{meant}Its columns are: {', '.join(names)}."
-
-
-def _column_row(column: InferredColumn) -> dict[str, Any]:
-    return {"name": column.name, "kind": column.kind, "used": column.used, "reason": column.reason}
 
 
 def _pairs(texts: list[str] | None, option: str, example: str) -> list[tuple[str, str]]:

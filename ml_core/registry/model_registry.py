@@ -4,21 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.keywords import check_keywords
 from ml_core.domain.signature import Signature
 from ml_core.domain.version import Lineage, ModelVersion, SelfTest
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.models.mirrored_store import open_store
-from ml_core.registry.comparison import compare
-from ml_core.registry.environments import EnvironmentRepository, HistoryEntry, Pointer
-from ml_core.registry.intake import Intake, Submission, read_file, split_metrics
-from ml_core.registry.versions import VersionRepository
+from ml_core.registry.collection.plain_holds import Holds
+from ml_core.registry.pages import Page
+from ml_core.registry.promotion.environments import EnvironmentRepository, HistoryEntry, Pointer
+from ml_core.registry.promotion.plain_gates import Gates
+from ml_core.registry.promotion.plain_rollouts import Rollouts
+from ml_core.registry.promotion.rollouts import RolloutRepository
+from ml_core.registry.versions.comparison import compare
+from ml_core.registry.versions.criteria import VersionCriteria, version_query
+from ml_core.registry.versions.intake import Intake, Submission, read_file, split_metrics
+from ml_core.registry.versions.lineage import LineageRepository
+from ml_core.registry.versions.repository import VersionRepository
 
 
 class ModelRegistry:
     """Versions, environments and lineage of one tenant. The tenant is created with its first version.
+
+    Attributes:
+        rollouts: Canaries and shadows.
+        gates: What a promotion has to pass: gates, approvals, protected environments.
+        holds: Versions that must be kept.
 
     Args:
         db: The registry's database.
@@ -33,11 +46,18 @@ class ModelRegistry:
         self, db: DatabaseConnection, tenant_id: str = "default", *, storage_path: str | Path | None = None
     ) -> None:
         self.tenant_id = TenantId(tenant_id)
-        store = open_store(storage_path, db.settings.platform.artifact_root)
-        self._principal = db.principal
+        store = open_store(storage_path, db.settings)
+        self._db = db
         self._intake = Intake(db, self.tenant_id, store)
         self._versions = VersionRepository(db, self.tenant_id)
-        self._environments = EnvironmentRepository(db, self.tenant_id)
+        self._environments = EnvironmentRepository(db, self.tenant_id, store=store)
+        self._lineage = LineageRepository(db, self.tenant_id)
+        self.rollouts = Rollouts(RolloutRepository(db, self.tenant_id, store))
+        self.gates = Gates(db, self.tenant_id)
+        self.holds = Holds(db, self.tenant_id)
+
+    def __repr__(self) -> str:
+        return f"ModelRegistry({self._db!r}, tenant_id={str(self.tenant_id)!r})"
 
     def register_version(
         self,
@@ -71,7 +91,7 @@ class ModelRegistry:
             self_test: Rows and the answers that a loaded copy must give.
             metadata: Notes of the caller's own.
             lineage: Where it came from.
-            actor: Who registers it; None means the operating system's user.
+            actor: For whom an operator registers it; None: the connection's principal.
 
         Returns:
             The version's name.
@@ -108,6 +128,60 @@ class ModelRegistry:
         """A model's versions that are not archived, newest first; none if there is no such model."""
         return self._versions.list(ModelId(model_id), limit=limit)
 
+    def search_versions(
+        self,
+        model_id: str | None = None,
+        *,
+        limit: int = 50,
+        cursor: str | None = None,
+        **criteria: Unpack[VersionCriteria],
+    ) -> Page[ModelVersion]:
+        """Find versions of one model or of all.
+
+        What is left out does not restrict::
+
+            registry.search_versions("tickets", tags={"team": "support"}, metrics=["accuracy>=0.8"])
+
+        Args:
+            model_id: Of this model.
+            limit: At most so many, 1 to 1000.
+            cursor: ``next_cursor`` of the page before, with the same search.
+            **criteria: ``model_type``: of models of this type. ``tags``: with all of these (key → value). ``metrics``:
+                with each of these bounds, such as ``"accuracy>=0.8"`` (of the validation rows) or ``"train/mae<=3"``.
+                ``text``: with this text in a name, a note or a tag. ``include_archived``: hidden ones too. ``sort``:
+                ``created`` (the default) or a metric such as ``validation/accuracy``: then only versions that have it.
+                ``descending``: True for the newest or highest first, False for the oldest or lowest; left out: the
+                newest first, or the best of the metric.
+
+        Returns:
+            A page: ``items``, and ``next_cursor``, None on the last page.
+
+        Raises:
+            InvalidRequestError: A bound, the sorting, the limit, the text or the cursor can't be used; or no version
+                has such a metric or type.
+            ModelNotFoundError: There is no such model.
+            TypeError: There is no such keyword.
+        """
+        check_keywords("search_versions", criteria, VersionCriteria.__annotations__)
+        return self._versions.search(version_query(model_id, **criteria), limit=limit, cursor=cursor)
+
+    def tag_version(self, model_id: str, version: str, tags: Mapping[str, str | None]) -> ModelVersion:
+        """Set tags by which ``search_versions`` finds the version; None removes one, others stay.
+
+        Args:
+            model_id: The model.
+            version: The version.
+            tags: Key → value, each a text of 1 to 200 characters, or None.
+
+        Returns:
+            The version with all of its tags.
+
+        Raises:
+            InvalidRequestError: A key or value can't be a tag's.
+            ModelNotFoundError: There is no such version.
+        """
+        return self._versions.set_tags(ModelId(model_id), VersionId(version), tags)
+
     def promote_version(
         self,
         model_id: str,
@@ -117,39 +191,79 @@ class ModelRegistry:
         expected_generation: int | None = None,
         actor: str | None = None,
         reason: str = "",
+        override: str | None = None,
     ) -> Pointer:
-        """Point an environment to a version, see ``EnvironmentRepository.promote``.
+        """Point an environment to a version, so that it is served from now on.
+
+        Args:
+            model_id: The model.
+            version: The version to serve.
+            environment: Such as ``production``.
+            expected_generation: Refuse unless the pointer still stands at this generation, 0 for none yet; None: move
+                it from wherever it stands.
+            actor: For whom an operator moves it, for the history; None: the connection's principal.
+            reason: Why, for the history.
+            override: Why it is done although a gate refuses; only an admin may. Without effect where none refuses.
+
+        Returns:
+            The pointer as it stands now: ``version``, ``generation``, ``updated_at`` and ``updated_by`` among others.
 
         Raises:
+            PromotionRefusedError: A gate refuses the version; names each such gate and by how much.
+            PermissionDeniedError: The principal may not move the environment, or not override a gate.
             PromotionConflictError: Somebody else moved the pointer meanwhile.
             ModelNotFoundError: There is no such version, or it is archived.
-            InvalidRequestError: There is no such environment, or the version has no signature.
+            InvalidTransitionError: A canary runs.
+            InvalidRequestError: There is no such environment, or no server can load the version: it has no signature,
+                or uses types of your own.
         """
         return self._environments.promote(
             ModelId(model_id),
             VersionId(version),
             EnvironmentName(environment),
             expected_generation=expected_generation,
-            actor=actor or self._principal.name,
+            actor=actor,
             reason=reason,
+            override=override,
         )
 
     def rollback(self, model_id: str, environment: str, *, actor: str | None = None, reason: str = "") -> Pointer:
-        """Point an environment back to the version that it served before.
+        """Point an environment back to the version that it served before; again, to the one before that. No gate asks.
+
+        Args:
+            model_id: The model.
+            environment: Such as ``production``.
+            actor: For whom an operator moves it, for the history; None: the connection's principal.
+            reason: Why, for the history.
+
+        Returns:
+            The pointer as it stands now.
 
         Raises:
             PromotionConflictError: Somebody else moved the pointer meanwhile.
-            ModelNotFoundError: There was none.
+            PermissionDeniedError: The principal may not move the environment, or is no admin and the version to go back
+                to is there by an admin's override of its gates.
+            ModelNotFoundError: There was no other version before, or it was deleted or archived since.
         """
-        name = EnvironmentName(environment)
-        return self._environments.rollback(ModelId(model_id), name, actor=actor or self._principal.name, reason=reason)
+        return self._environments.rollback(ModelId(model_id), EnvironmentName(environment), actor=actor, reason=reason)
 
     def history(self, model_id: str, environment: str, *, limit: int = 100) -> Sequence[HistoryEntry]:
-        """The moves of an environment's pointer, newest first."""
+        """The moves of an environment's pointer, newest first: who moved it where, when, why and past which gates.
+
+        Raises:
+            InvalidRequestError: There is no such environment.
+        """
         return self._environments.history(ModelId(model_id), EnvironmentName(environment), limit=limit)
 
     def compare_versions(self, model_id: str, version1: str, version2: str) -> dict[str, Any]:
-        """Two versions side by side, see ``ml_core.registry.comparison.compare``.
+        """Two versions side by side.
+
+        Returns:
+            ``model_id``, ``version1``, ``version2``; ``metrics``: split → metric → ``version1``, ``version2`` (None
+            where one has none), ``difference`` (second minus first) and ``better`` (the better version's name; None if
+            equal or the direction is unknown); ``hyperparameters`` and ``libraries``: those that differ, both values;
+            ``data``: a digest of what each was trained on, and whether it is the ``same`` (None: not known);
+            ``signature``: columns ``added``, ``removed``, ``changed``, and ``same_output``.
 
         Raises:
             ModelNotFoundError: One of them does not exist.
@@ -160,27 +274,13 @@ class ModelRegistry:
         """Where a version came from and what came of it.
 
         Returns:
-            ``digest``, ``run_id``, ``dataset_digest``, ``parent_version``, ``code_commit``, ``libraries``,
-            ``created_at``, ``created_by``; downstream ``children`` (versions made from it) and ``environments``
-            (that point to it).
+            ``digest``, ``run_id``, ``dataset_digest``, ``data_digest``, ``parent_version``, ``code_commit``,
+            ``libraries``, ``created_at``, ``created_by``; upstream ``run`` (``run_id``, ``kind``, ``status``),
+            ``datasets`` (as ``name@number``) and ``ancestors`` (parent first); downstream ``children`` (versions made
+            from it), ``descendants`` (theirs as well, oldest first) and ``environments`` (that serve it, as stable
+            version, canary or shadow).
 
         Raises:
             ModelNotFoundError: There is no such version.
         """
-        found = self.get_model_version(model_id, version)
-        lineage = found.lineage
-        pointers = self._environments.list(found.model_id)
-        return {
-            "model_id": str(found.model_id),
-            "version": str(found.version),
-            "digest": str(found.servable.digest),
-            "run_id": lineage.run_id,
-            "dataset_digest": lineage.dataset_digest,
-            "parent_version": lineage.parent_version,
-            "code_commit": lineage.code_commit,
-            "libraries": dict(lineage.libraries),
-            "created_at": found.created_at,
-            "created_by": found.created_by,
-            "children": [str(child) for child in self._versions.children(found.model_id, found.version)],
-            "environments": [str(pointer.environment) for pointer in pointers if pointer.version == found.version],
-        }
+        return self._lineage.of(ModelId(model_id), VersionId(version))

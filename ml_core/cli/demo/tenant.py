@@ -12,8 +12,8 @@ from ml_core.data.reading import read_table, rows_from_frame
 from ml_core.domain.api_key import Scope
 from ml_core.exceptions import MLFrameworkError, PlatformError
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
-from ml_core.registry.environments import EnvironmentRepository
 from ml_core.registry.keys import KeyRepository
+from ml_core.registry.promotion.environments import EnvironmentRepository
 from ml_core.registry.tenants import TenantRepository
 from ml_core.training.trainer import Trainer
 

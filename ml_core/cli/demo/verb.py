@@ -13,8 +13,8 @@ from rich.text import Text
 
 from ml_core.cli.console import command, out, step
 from ml_core.cli.context import registry_connection
+from ml_core.cli.fitted import print_columns, print_metrics
 from ml_core.cli.platform import PortOption, local_platform
-from ml_core.cli.train import print_columns, print_metrics
 from ml_core.client import MLClient
 from ml_core.exceptions import ModelNotFoundError, PlatformError
 from ml_core.ids import ModelId, TenantId, VersionId

@@ -1,0 +1,146 @@
+"""``mlcore db``: the registry's schema, its check, and backup and restore."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from ml_core.cli.console import JsonOption, err, out, print_json, print_rows
+from ml_core.cli.context import tell_new_home
+from ml_core.settings import Settings
+
+if TYPE_CHECKING:
+    from ml_core.database.connection import DatabaseConnection
+
+app = typer.Typer(help="The registry's database: schema, check, backup and restore.", no_args_is_help=True)
+
+UrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--url", help="Postgres URL of a superuser, or for a backup of one with BYPASSRLS; default: the embedded one's."
+    ),
+]
+
+
+@app.command("current")
+def current(as_json: JsonOption = False) -> None:
+    """Show the schema's revision and that which this release needs. Exit code 1 unless they are the same."""
+    from ml_core.database.tables import SCHEMA_REVISION
+
+    with _unmigrated() as database:
+        revision = database.current_revision()
+    if as_json:
+        print_json({"current": revision, "wanted": SCHEMA_REVISION})
+    else:
+        out.print(f"The schema is at {revision or 'no revision'}; this release needs {SCHEMA_REVISION}.")
+        if revision != SCHEMA_REVISION:
+            out.print("Bring it up to date: mlcore db upgrade")
+    if revision != SCHEMA_REVISION:
+        raise typer.Exit(1)
+
+
+@app.command("upgrade")
+def upgrade(as_json: JsonOption = False) -> None:
+    """Bring the schema up to this release's revision. Safe to repeat: one that failed goes on where it stopped."""
+    with _unmigrated() as database:
+        before = database.current_revision()
+        database.migrate()
+        after = database.current_revision()
+    if as_json:
+        print_json({"before": before, "after": after})
+    elif before == after:
+        out.print(f"The schema is at {after} already.")
+    else:
+        out.print(f"Brought the schema from {before or 'nothing'} to {after}.")
+
+
+@app.command("check")
+def check(as_json: JsonOption = False) -> None:
+    """Prove that the database keeps tenants apart: revision, roles, policies, grants. Exit code 1 if not."""
+    from ml_core.database.check import check as look
+
+    with _unmigrated() as database:
+        findings = look(database)
+    rows = [dataclasses.asdict(finding) for finding in findings]
+    if as_json:
+        print_json({"ok": not findings, "findings": rows})
+    else:
+        print_rows(
+            rows, ["what", "remedy"], as_json=False, empty="Revision, roles, policies and grants are as they must be."
+        )
+    if findings:
+        raise typer.Exit(1)
+
+
+@app.command("backup")
+def backup(
+    folder: Annotated[Path, typer.Argument(help="A new folder for it.")],
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the database and all artifacts into a folder. The platform may go on working meanwhile.
+
+    Exit code 1: a damaged artifact was left out; the rest is there.
+    """
+    from ml_core.models.store import platform_store
+    from ml_core.registry.backup import back_up
+
+    with _unmigrated() as database:
+        made = back_up(database, url or database.admin_url, platform_store(database.settings), folder)
+    if as_json:
+        print_json({"folder": folder.absolute(), **dataclasses.asdict(made)})
+    else:
+        tenants = "1 tenant" if made.tenants == 1 else f"{made.tenants:,} tenants"
+        size = f"{made.artifacts:,} artifacts ({made.artifact_bytes:,} bytes)"
+        out.print(f"Backed up {size} of {tenants} and the database into {folder}.", soft_wrap=True)
+        _tell_damaged(made.damaged)
+    if made.damaged:
+        raise typer.Exit(1)
+
+
+@app.command("restore")
+def restore(
+    folder: Annotated[Path, typer.Argument(help="The backup.")],
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Restore a backup into an empty database and the artifact store of the settings."""
+    from ml_core.database.embedded import EmbeddedServer
+    from ml_core.models.store import platform_store
+    from ml_core.registry.backup import bring_back, read_manifest
+
+    settings = Settings.from_environment()
+    read_manifest(folder)  # before a server is started for it
+    admin_url = url or settings.database.owner_url or settings.database.url
+    if admin_url is None:
+        server = EmbeddedServer(settings.platform.home)
+        server.start()
+        admin_url = server.admin_url
+    made = bring_back(admin_url, platform_store(settings), folder)
+    if as_json:
+        print_json({"folder": folder.absolute(), **dataclasses.asdict(made)})
+    else:
+        out.print(f"Restored the database and {made.artifacts:,} artifacts of {made.created_at}.")
+        _tell_damaged(made.damaged)
+        out.print("If this release is newer than the backup: mlcore db upgrade. Then prove it: mlcore fsck.")
+    if made.damaged:
+        raise typer.Exit(1)
+
+
+def _tell_damaged(names: Sequence[str]) -> None:
+    for name in names:
+        err.print(Text(f"Left out, because it is damaged: {name}. `mlcore fsck` says what to do."), soft_wrap=True)
+
+
+def _unmigrated() -> DatabaseConnection:
+    """A connection to the registry of the settings, as it is."""
+    from ml_core.database.connection import DatabaseConnection
+
+    settings = Settings.from_environment()
+    tell_new_home(settings)
+    return DatabaseConnection(settings=settings, migrate_embedded=False)

@@ -1,0 +1,100 @@
+"""``mlcore fsck``: prove that the registry's rows and the artifact store's bytes agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from ml_core.cli.console import JsonOption, out, print_json
+from ml_core.cli.context import registry_connection
+from ml_core.ids import TenantId
+
+if TYPE_CHECKING:
+    from ml_core.database.connection import DatabaseConnection
+    from ml_core.registry.collection.findings import Finding
+    from ml_core.registry.collection.fsck import Checked, Checker
+
+_EXIT_FINDINGS = 1
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command("fsck")(fsck)
+
+
+def fsck(
+    tenant: Annotated[str | None, typer.Option("--tenant", "-t", help="Only this tenant; otherwise all.")] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended; no row is changed.")] = False,
+    source: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from", help="Where copies are: a backup, or a folder such as a storage_path; repeat for several."
+        ),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Compare sizes only, instead of reading every byte.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check that every row has its bytes, unchanged, that every file has a row, and that rows agree with each other.
+
+    Exit code 0: all is sound. 1: something is wrong, and it is said what to do.
+    """
+    from ml_core.models.store import platform_store
+    from ml_core.registry.backup import artifacts_in
+    from ml_core.registry.collection.fsck import Checker
+    from ml_core.registry.collection.repair import Repairer
+
+    sources = [artifacts_in(folder) for folder in source or ()]  # before a database is started for it
+    with registry_connection() as database:
+        store = platform_store(database.settings)
+        grace = timedelta(seconds=database.settings.collection.grace_s)
+        checker = Checker(database, store, grace, is_quick=quick)
+        repairer = Repairer(database, store, sources)
+        findings = []
+        for finding in _findings(database, checker, tenant):
+            findings.append(repairer.repair(finding) if repair else finding)
+            if not as_json:
+                _show(findings[-1])
+    left = sum(not finding.is_repaired for finding in findings)
+    if as_json:
+        print_json({"checked": checker.checked, "findings": [finding.describe() for finding in findings]})
+    else:
+        _show_summary(checker.checked, len(findings), left)
+    if left:
+        raise typer.Exit(_EXIT_FINDINGS)
+
+
+def _findings(database: DatabaseConnection, checker: Checker, tenant: str | None) -> Iterator[Finding]:
+    from ml_core.registry.tenants import TenantRepository, tenant_ids
+
+    if tenant is not None:
+        tenant_id = TenantId(tenant)
+        TenantRepository(database).require(tenant_id)
+        yield from checker.check(tenant_id)
+        return
+    for tenant_id in tenant_ids(database):
+        yield from checker.check(tenant_id)
+    yield from checker.check_folders()
+
+
+def _show(finding: Finding) -> None:
+    out.print(Text(f"{finding.tenant_id}  {finding.kind.value}  {finding.subject}", style="bold"), soft_wrap=True)
+    needed_by = f" Needed by {', '.join(finding.needed_by)}." if finding.needed_by else ""
+    out.print(Text(f"  {finding.what}{needed_by}"), soft_wrap=True)
+    out.print(Text("  Repaired." if finding.is_repaired else f"  {finding.remedy}"), soft_wrap=True)
+
+
+def _show_summary(checked: Checked, found: int, left: int) -> None:
+    tenants = "1 tenant" if checked.tenants == 1 else f"{checked.tenants:,} tenants"
+    artifacts = "1 artifact" if checked.needed == 1 else f"{checked.needed:,} artifacts"
+    looked_at = (
+        f"{tenants}, {artifacts} that rows need ({checked.needed_bytes:,} bytes), {checked.stored:,} in the store"
+    )
+    if not found:
+        out.print(f"All is sound: {looked_at}.")
+    else:
+        out.print(f"Checked {looked_at}. Found {found:,}, repaired {found - left:,}, left {left:,}.")

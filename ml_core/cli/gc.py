@@ -1,0 +1,184 @@
+"""``mlcore gc``: remove for good what was archived long enough and nothing needs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from ml_core.cli.console import JsonOption, err, out, print_error, print_json, print_rows
+from ml_core.cli.context import registry_connection
+from ml_core.exceptions import MLFrameworkError
+from ml_core.ids import TenantId
+
+if TYPE_CHECKING:
+    from ml_core.database.connection import DatabaseConnection
+    from ml_core.registry.collection.collector import Collector
+
+_EXIT_INCOMPLETE = 1
+_OUTAGE = 3
+"""Tenants in a row that fail: then the store is down, and asking it for the others would take a time limit each."""
+
+_WITH_BYTES = ("artifact", "temporary", "tenant")
+"""Kinds of which something goes from the store."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command("gc")(gc)
+
+
+def gc(
+    tenant: Annotated[str | None, typer.Option("--tenant", "-t", help="Only this tenant; otherwise all.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go; changes nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Collect garbage: what was archived for MLCORE_RETENTION_DAYS and nothing needs, and bytes without a row.
+
+    A version goes with its bytes unless an environment, a rollback, a hold or a version made from it needs it. Also old
+    delivered events, half-written files, days of the prediction history over their retention, and what is left of
+    deleted tenants. The audit is kept. The prediction history is pruned for all tenants together, so not with --tenant.
+    Exit code 1: something could not be removed; run it again.
+    """
+    from ml_core.models.store import platform_store
+    from ml_core.registry.collection.collector import Collector
+
+    report = _Report(dry_run)
+    with registry_connection() as database:
+        collector = Collector(database, platform_store(database.settings))
+        for tenant_id in _wanted(database, collector, tenant):
+            report.add_tenant(collector, tenant_id)
+        if tenant is None:
+            report.add_history(database)
+    report.show(as_json=as_json)
+    if report.failed:
+        raise typer.Exit(_EXIT_INCOMPLETE)
+
+
+def _wanted(database: DatabaseConnection, collector: Collector, tenant: str | None) -> Iterator[TenantId]:
+    """All tenants, or the one that was named, if it is there or was."""
+    if tenant is None:
+        yield from collector.tenants()
+        return
+    from ml_core.registry.tenants import TenantRepository
+
+    tenant_id, tenants = TenantId(tenant), TenantRepository(database)
+    if not tenants.is_deleted(tenant_id):
+        tenants.require(tenant_id)
+    yield tenant_id
+
+
+class _Report:
+    """What went, or would go, of all tenants."""
+
+    def __init__(self, dry_run: bool) -> None:
+        self.dry_run = dry_run
+        self.items: list[dict[str, Any]] = []
+        self.kept: list[dict[str, Any]] = []
+        self.is_history_asked = False
+        self.history: dict[str, Any] | None = None
+        self.failed = 0
+        self._failed_in_a_row = 0
+
+    def add_tenant(self, collector: Collector, tenant_id: TenantId) -> None:
+        """Plan a tenant and, unless it is a dry run, collect it. One that can't be planned is told; others go on."""
+        from ml_core.registry.collection.applier import describe, describe_item
+
+        try:
+            plan = collector.plan(tenant_id)
+        except MLFrameworkError as error:
+            self.failed += 1
+            self._failed_in_a_row += 1
+            if self._failed_in_a_row == _OUTAGE:
+                raise
+            err.print(Text(f"{tenant_id}: nothing was collected."))
+            print_error(error, as_json=False)
+            return
+        self._failed_in_a_row = 0
+        self.kept += [
+            {"tenant_id": kept.tenant_id, "kind": kept.kind.value, "name": kept.name, "needed_by": list(kept.needed_by)}
+            for kept in plan.kept
+        ]
+        if self.dry_run:
+            planned = {"status": "planned", "freed_bytes": 0, "reason": None}
+            self.items += [_sized({**describe_item(item), **planned}) for item in plan.items]
+            return
+        report = collector.collect(plan)
+        self.items += [_sized(describe(outcome)) for outcome in report.outcomes]
+        self.failed += 0 if report.is_complete else 1
+
+    def add_history(self, database: DatabaseConnection) -> None:
+        """Prune the prediction history of all tenants, by the day."""
+        from ml_core.registry.history.retention import prune
+
+        self.is_history_asked = True
+        try:
+            pruned = prune(database, dry_run=self.dry_run)
+        except MLFrameworkError as error:
+            self.failed += 1
+            err.print(Text("The prediction history was not pruned."))
+            print_error(error, as_json=False)
+            return
+        self.history = {
+            "before": pruned.before.isoformat(),
+            "days": [partition.day.isoformat() for partition in pruned.partitions],
+            "rows": sum(partition.rows for partition in pruned.partitions),
+            "size_bytes": sum(partition.size_bytes for partition in pruned.partitions),
+            "busy": [day.isoformat() for day in pruned.busy],
+            "labels": pruned.labels,
+            "losses": pruned.losses,
+        }
+
+    def show(self, *, as_json: bool) -> None:
+        """Print it."""
+        size_bytes = sum(item["size_bytes" if self.dry_run else "freed_bytes"] or 0 for item in self.items)
+        if as_json:
+            document = {
+                "dry_run": self.dry_run,
+                "freed_bytes": size_bytes,
+                "items": self.items,
+                "kept": self.kept,
+                "failed": self.failed,
+            }
+            if self.is_history_asked:
+                document["history"] = self.history
+            print_json(document)
+            return
+        columns = ["tenant_id", "kind", "name", "why", "size_bytes"]
+        if not self.dry_run:
+            columns += ["status", "reason"]
+        print_rows(self.items, columns, as_json=False, empty="There is nothing to collect.")
+        for kept in self.kept:
+            needed_by = ", ".join(kept["needed_by"])
+            if any(need.startswith("rollback:") for need in kept["needed_by"]):
+                needed_by += " (restore it before you roll back to it)"
+            out.print(
+                Text(f"Kept: {kept['name']} of {kept['tenant_id']}, needed by {needed_by}.", style="dim"),
+                soft_wrap=True,
+            )
+        self._show_history()
+        if self.items:
+            counted = Counter(item["kind"] for item in self.items if item["status"] in ("planned", "collected"))
+            what = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in sorted(counted.items()))
+            done = "Would free" if self.dry_run else "Freed"
+            out.print(f"{done} {size_bytes:,} bytes: {what or 'nothing'}.")
+
+    def _show_history(self) -> None:
+        history = self.history
+        if history is None or not (history["days"] or history["busy"] or history["labels"] or history["losses"]):
+            return
+        done = "would go" if self.dry_run else "went"
+        busy = f" In use, so left for the next run: {', '.join(history['busy'])}." if history["busy"] else ""
+        out.print(
+            f"Prediction history before {history['before']}: {len(history['days'])} days with about "
+            f"{history['rows']:,} rows and {history['size_bytes']:,} bytes of the database {done}, "
+            f"{history['labels']:,} labels, {history['losses']:,} notes of losses.{busy}"
+        )
+
+
+def _sized(item: dict[str, Any]) -> dict[str, Any]:
+    """An item without a size where it is rows of the database: their bytes in the store are an item of their own."""
+    return item if item["kind"] in _WITH_BYTES else {**item, "size_bytes": None, "freed_bytes": None}

@@ -1,0 +1,217 @@
+"""The registry with 1,000 tenants of 100 versions each, beside MLflow's on the same Postgres.
+
+    .venv/bin/python benchmarks/registry.py [--no-mlflow] [--mlflow-python PYTHON] [--json FILE]
+
+Starts an embedded Postgres of its own, fills it (``populate.py``), and times single calls of the public repositories
+under the runtime role. MLflow's ``SqlAlchemyStore`` gets a database of its own on the same server, with as many
+versions (``registry_mlflow.py``), and an environment of its own, made when first asked for. Both are called in process,
+one call at a time, over the same socket, on the same random tenants, and take turns operation by operation, three times
+over; each figure is the median of the three. Neither is tuned.
+
+What a call does is not the same on both sides. Ours sets role, tenant and time limits for each transaction, under
+row-level security; a version comes with its signature, self-test, metrics and hyperparameters, where MLflow's comes
+with five tags; a promotion checks that the version can be served, and writes history, outbox and feed with the pointer,
+where MLflow's sets an alias. What changed since a generation is one read of ours; MLflow has no such call, so a replica
+must read all models with their aliases again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import subprocess
+from contextlib import closing, nullcontext
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import sqlalchemy
+from peers import peer_python
+from populate import MODEL, WIDE_MODELS, populate, superuser, temporary_registry, tenant_name, wide_tenant_name
+from timing import Operation, median_of
+
+from ml_core.database.connection import DatabaseConnection
+from ml_core.ids import TenantId, VersionId
+from ml_core.registry.feed import FeedReader
+from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
+from ml_core.registry.versions.models import ModelRepository
+from ml_core.registry.versions.repository import VersionRepository
+
+MLFLOW_REQUIREMENTS = ("mlflow-skinny==3.17.2", "SQLAlchemy==2.1.9", "alembic==1.20.1", "psycopg2-binary==2.9.13")
+PAGE = 50
+_WIDE_TENANTS = 4
+_SLOW_CALLS = 20
+NOTE = (
+    "MLflow has no change feed: a replica there reads all models with their aliases again (assignment delta). "
+    "Ours includes role, tenant, row-level security, history, outbox and feed."
+)
+
+
+class Registry:
+    """The operations, each on random tenants.
+
+    Args:
+        db: A populated registry.
+        tenants: How many there are.
+        versions: How many each has.
+        keys: Where the keys come from.
+    """
+
+    def __init__(self, db: DatabaseConnection, tenants: int, versions: int, keys: random.Random) -> None:
+        self._db, self._tenants, self._versions, self._keys = db, tenants, versions, keys
+        self._reader, self._generation = FeedReader(db), 0
+
+    def operations(self) -> dict[str, Operation]:
+        """What is measured."""
+        middle = VersionId(str(max(1, self._versions - PAGE + 1)))
+        return {
+            "get": Operation(self._key, lambda key: self._of(key).get(MODEL, key[1])),
+            "list page": Operation(self._key, lambda key: self._of(key).list(MODEL, limit=PAGE)),
+            "list next page": Operation(self._key, lambda key: self._of(key).list(MODEL, limit=PAGE, before=middle)),
+            "list models page": Operation(self._wide, lambda wide: ModelRepository(self._db, wide).list(limit=PAGE)),
+            "promote": Operation(self._key, self._promote),
+            "assignment delta": Operation(self._move_one, lambda _: self._reader.read(self._generation)),
+            "assignment snapshot": Operation(lambda: None, lambda _: self._reader.read(None), calls=_SLOW_CALLS),
+        }
+
+    def _key(self) -> tuple[TenantId, VersionId]:
+        tenant = tenant_name(self._keys.randrange(self._tenants))
+        return tenant, VersionId(str(self._keys.randint(1, self._versions)))
+
+    def _wide(self) -> TenantId:
+        return wide_tenant_name(self._keys.randint(1, _WIDE_TENANTS))
+
+    def _of(self, key: tuple[TenantId, VersionId]) -> VersionRepository:
+        return VersionRepository(self._db, key[0])
+
+    def _promote(self, key: tuple[TenantId, VersionId]) -> None:
+        EnvironmentRepository(self._db, key[0]).promote(MODEL, key[1], PRODUCTION, actor="benchmark")
+
+    def _move_one(self) -> None:
+        """Catch up, then promote once: the delta that follows has this one change."""
+        self._generation = self._reader.read(self._generation).generation
+        self._promote(self._key())
+
+
+class MlflowRegistry:
+    """MLflow's registry in a database of its own on the same server, driven in another process until closed.
+
+    Args:
+        db: The registry on whose server it is made.
+        python: An interpreter with MLflow.
+        tenants: How many registered models.
+        versions: How many each has.
+    """
+
+    def __init__(self, db: DatabaseConnection, python: Path, tenants: int, versions: int) -> None:
+        with superuser(db) as session:
+            session.execute("CREATE ROLE mlflow LOGIN")
+            session.execute("CREATE DATABASE mlflow OWNER mlflow")
+        url = db.urls.owner.replace("postgresql://mlcore_owner@/mlcore?", "postgresql+psycopg2://mlflow@/mlflow?")
+        script = Path(__file__).with_name("registry_mlflow.py")
+        command = [str(python), str(script), url, str(tenants), str(versions)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.versions = self._read()
+
+    def measure(self, operation: str, seed: str, calls: int) -> dict[str, float]:
+        """As ``Operation.measure``."""
+        assert self._process.stdin is not None
+        print(json.dumps({"operation": operation, "seed": seed, "calls": calls}), file=self._process.stdin, flush=True)
+        return self._read()
+
+    def close(self) -> None:
+        """End the process: it reads the end of its input."""
+        self._process.communicate()
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("MLflow's side ended; its error is above.")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+Figures = dict[str, dict[str, float]]
+
+
+def compare(options: argparse.Namespace) -> dict[str, Any]:
+    """Populate both, and measure them in turn."""
+    sizes = {"tenants": options.tenants, "versions": options.versions}
+    python = options.mlflow_python or peer_python("mlflow", MLFLOW_REQUIREMENTS) if options.mlflow else None
+    with temporary_registry() as db:
+        populate(db, **sizes, wide_tenants=_WIDE_TENANTS)
+        versions = {"postgres": _postgres_version(db), "python": platform.python_version()}
+        keys = random.Random()
+        registry = Registry(db, **sizes, keys=keys)
+        with closing(MlflowRegistry(db, python, **sizes)) if python else nullcontext() as peer:
+            ours, theirs = take_turns(registry, keys, peer, options.calls, options.repetitions)
+    versions |= {"sqlalchemy": sqlalchemy.__version__, "psycopg": psycopg.__version__}
+    return {
+        "sizes": {**sizes, "wide_tenants": _WIDE_TENANTS, "models_of_a_wide_tenant": WIDE_MODELS, "page": PAGE},
+        "repetitions": options.repetitions,
+        "machine": {"cores": os.cpu_count(), "load_of_the_last_minutes": os.getloadavg()},
+        "versions": {"ours": versions, "mlflow": None if peer is None else peer.versions},
+        "ours": ours,
+        "mlflow": theirs,
+    }
+
+
+def take_turns(
+    registry: Registry, keys: random.Random, peer: MlflowRegistry | None, calls: int, repetitions: int
+) -> tuple[Figures, Figures]:
+    """The medians over the repetitions, ours and the peer's; the same operation follows at once."""
+    ours: dict[str, list[dict[str, float]]] = {}
+    theirs: dict[str, list[dict[str, float]]] = {}
+    for repetition in range(repetitions):
+        for name, operation in registry.operations().items():
+            seed = f"{name} {repetition}"
+            keys.seed(seed)
+            ours.setdefault(name, []).append(operation.measure(calls))
+            if peer is not None:
+                theirs.setdefault(name, []).append(peer.measure(name, seed, calls))
+    return _medians(ours), _medians(theirs)
+
+
+def _medians(measured: dict[str, list[dict[str, float]]]) -> Figures:
+    return {name: median_of(repetitions) for name, repetitions in measured.items()}
+
+
+def _postgres_version(db: DatabaseConnection) -> str:
+    with superuser(db) as session:
+        return session.info.parameter_status("server_version") or ""
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print the table; times in ms, the ratio is of the medians."""
+    print(f"{'ms':20} {'ours p50':>9} {'p95':>9} {'MLflow p50':>11} {'p95':>9} {'ratio':>7}")
+    for name, ours in result["ours"].items():
+        line = f"{name:20} {ours['p50_ms']:9.2f} {ours['p95_ms']:9.2f}"
+        if theirs := result["mlflow"].get(name):
+            line += f" {theirs['p50_ms']:11.2f} {theirs['p95_ms']:9.2f} {theirs['p50_ms'] / ours['p50_ms']:7.1f}"
+        print(line)
+    print(NOTE)
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tenants", type=int, default=1000)
+    parser.add_argument("--versions", type=int, default=100)
+    parser.add_argument("--calls", type=int, default=400, help="measured calls of each operation and repetition")
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--no-mlflow", dest="mlflow", action="store_false", help="measure ours only")
+    parser.add_argument("--mlflow-python", type=Path, help="an interpreter that has MLflow and psycopg2")
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/registry.json"))
+    options = parser.parse_args()
+    result = compare(options)
+    show(result)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

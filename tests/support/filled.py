@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import sqlalchemy as sa
-
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
-from ml_core.ids import TenantId
-from ml_core.registry.environments import PRODUCTION, EnvironmentRepository
+from ml_core.ids import EnvironmentName, HoldName, TenantId
+from ml_core.registry.collection.holds import HoldRepository
+from ml_core.registry.datasets import DatasetRepository
+from ml_core.registry.history.repository import HistoryRepository
 from ml_core.registry.keys import KeyRepository
+from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
+from ml_core.registry.promotion.gates.approvals import ApprovalRepository
+from ml_core.registry.promotion.gates.repository import GateRepository
+from ml_core.registry.promotion.protection import PolicyRepository
 from ml_core.registry.runs import RunRepository
-from ml_core.registry.versions import VersionRepository
+from ml_core.registry.versions.repository import VersionRepository
+from support.history import answered, write
 from support.registry import TICKETS, register
 
-# Tables for which there is no short way yet.
-_ROWS = """
-INSERT INTO mlcore.environment_policies (tenant_id, environment, updated_by) VALUES (:t, 'staging', 'x');
-INSERT INTO mlcore.gates (tenant_id, model_id, environment, name, kind, created_by)
-  VALUES (:t, 'tickets', 'staging', 'g', 'digest_verified', 'x');
-INSERT INTO mlcore.approvals (tenant_id, model_id, version, environment, approver, reason)
-  VALUES (:t, 'tickets', :v, 'staging', 'x', '');
-INSERT INTO mlcore.holds (tenant_id, model_id, version, name, reason, created_by)
-  VALUES (:t, 'tickets', :v, 'x', '', 'x');
-INSERT INTO mlcore.datasets (tenant_id, dataset_id, created_by) VALUES (:t, 'd', 'x');
-INSERT INTO mlcore.dataset_versions (tenant_id, dataset_id, number, digest, size_bytes, row_count, columns, created_by)
-  VALUES (:t, 'd', 1, repeat('a', 64), 1, 1, '[]', 'x');
-INSERT INTO mlcore.run_artifacts (tenant_id, run_id, name, digest, size_bytes, format)
-  SELECT :t, run_id, 'plot', repeat('a', 64), 1, 'png' FROM mlcore.runs LIMIT 1;
-"""
+STAGING = EnvironmentName("staging")
 
 
 def fill(db: DatabaseConnection, tenant_id: TenantId) -> None:
@@ -35,9 +26,15 @@ def fill(db: DatabaseConnection, tenant_id: TenantId) -> None:
     VersionRepository(db, tenant_id).delete(TICKETS, register(db, tenant_id).version)
     version = register(db, tenant_id, metrics={"validation": {"accuracy": 0.9}}, tags={"team": "support"})
     EnvironmentRepository(db, tenant_id).promote(TICKETS, version.version, PRODUCTION, actor="tester")
+    PolicyRepository(db, tenant_id).protect(STAGING)
+    GateRepository(db, tenant_id).set(TICKETS, STAGING, "approved", "approval")
+    ApprovalRepository(db, tenant_id).approve(TICKETS, version.version, STAGING)
     KeyRepository(db, tenant_id).create("key", [Scope.PREDICT])
+    HoldRepository(db, tenant_id).place(TICKETS, version.version, HoldName("legal"), "case 4711")
     runs = RunRepository(db, tenant_id)
-    runs.log_metrics(runs.start(TICKETS), {"loss": 1.0})
-    with db.tenant(tenant_id) as connection:
-        for statement in filter(str.strip, _ROWS.split(";")):
-            connection.execute(sa.text(statement), {"t": tenant_id, "v": version.version})
+    run_id = runs.start(TICKETS, tags={"team": "support"})
+    runs.log_metrics(run_id, {"loss": 1.0})
+    runs.log_artifact(run_id, "plot.png", b"png")
+    write(db, answered(tenant_id, request_id="r"), answered(tenant_id, at=0))
+    HistoryRepository(db, tenant_id).add_feedback(TICKETS, "r", 0, "b")
+    DatasetRepository(db, tenant_id).create("d", {"x": [1]})

@@ -21,7 +21,7 @@ from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
 from ml_core.domain.version import ModelVersion, SelfTest, StoredArtifact, VersionDraft
 from ml_core.ids import Digest, ModelId, TenantId, VersionId
 from ml_core.registry.tenants import TenantRepository
-from ml_core.registry.versions import VersionRepository
+from ml_core.registry.versions.repository import VersionRepository
 from ml_core.settings import PlatformSettings, Settings
 
 TICKETS = ModelId("tickets")

@@ -16,8 +16,8 @@ from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.platform.local import LocalPlatform
 from ml_core.platform.ports import free_ports
 from ml_core.platform.processes import find_marked
-from ml_core.registry.environments import EnvironmentRepository
 from ml_core.registry.keys import KeyRepository
+from ml_core.registry.promotion.environments import EnvironmentRepository
 from ml_core.registry.tenants import TenantRepository
 from ml_core.settings import PlatformSettings, Settings
 from ml_core.training.trainer import Trainer

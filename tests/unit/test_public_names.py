@@ -1,5 +1,7 @@
 """What ``ml_core`` shows, and what importing it costs."""
 
+import inspect
+import re
 import subprocess
 import sys
 
@@ -23,6 +25,17 @@ def test_the_public_names_are_those_promised():
         assert getattr(ml_core, name).__name__ == name
     with pytest.raises(AttributeError, match="Trainr"):
         ml_core.Trainr  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ml_core.__all__)
+def test_each_public_method_explains_itself(name):
+    """Its help says what it does, and doesn't send the reader to another class for that."""
+    methods = inspect.getmembers(getattr(ml_core, name), inspect.isfunction)
+    for method, function in methods:
+        if not method.startswith("_"):
+            told = inspect.getdoc(function)
+            assert told, method
+            assert not re.search(r"\bsee ``[\w.]+\.\w+", told, re.IGNORECASE), method
 
 
 @pytest.mark.parametrize(

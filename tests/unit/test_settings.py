@@ -34,6 +34,30 @@ def test_an_unusable_value_names_its_variable(value):
         Settings.from_environment({"MLCORE_REPLICAS": value})
 
 
+@pytest.mark.parametrize(
+    "url", ["bucket/prefix", "s3://", "http://bucket", "s3://key:secret@bucket/prefix", "s3://bucket/../other?x=1"]
+)
+def test_an_artifact_url_is_a_bucket_and_a_prefix(url):
+    """Anything else is refused at once, and not repeated: it may hold a password."""
+    with pytest.raises(ConfigurationError, match="MLCORE_ARTIFACTS_URL") as caught:
+        Settings.from_environment({"MLCORE_ARTIFACTS_URL": url})
+    assert "secret" not in str(caught.value)
+
+
+def test_an_artifact_endpoint_is_an_address():
+    """With its scheme, so that nobody sends artifacts unencrypted by mistake."""
+    with pytest.raises(ConfigurationError, match="MLCORE_ARTIFACTS_ENDPOINT"):
+        Settings.from_environment({"MLCORE_ARTIFACTS_ENDPOINT": "127.0.0.1:9000"})
+
+
+@pytest.mark.parametrize("url", ["s3://bucket", "s3://bucket/", "s3://bucket/a//b/"])
+def test_a_bucket_and_its_root_are_read_off_the_url(url):
+    """Slashes too many are dropped: they would be names of their own in a bucket."""
+    artifacts = Settings.from_environment({"MLCORE_ARTIFACTS_URL": url}).artifacts
+    assert artifacts.bucket == "bucket"
+    assert artifacts.root in ("bucket", "bucket/a/b")
+
+
 def test_an_api_key_is_not_shown():
     """Settings may be logged."""
     settings = Settings.from_environment({"MLCORE_API_KEY": "mlk_secret"})

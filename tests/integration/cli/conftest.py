@@ -44,6 +44,7 @@ def mlcore(cli_home, monkeypatch, capsys):
     """Runs ``mlcore`` with arguments."""
     monkeypatch.setenv("MLCORE_HOME", str(cli_home))
     monkeypatch.delenv("MLCORE_API_KEY", raising=False)
+    monkeypatch.delenv("MLCORE_AS_KEY", raising=False)
     # Wide enough that no message is wrapped.
     monkeypatch.setattr("ml_core.cli.console.out._width", 400)
     monkeypatch.setattr("ml_core.cli.console.err._width", 400)

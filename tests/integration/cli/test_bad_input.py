@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ml_core.models.store import ArtifactStore
+from ml_core.models.store import LocalStore
 from support.tables import measures, tickets
 
 
@@ -142,7 +142,7 @@ def test_a_flipped_byte_is_not_loaded(mlcore, tenant, tmp_path, cli_home):
     measures().to_csv(file, index=False)
     mlcore("train", file, "-t", tenant, "-m", "m", "--target", "outcome")
     (version,) = mlcore("versions", "list", "-t", tenant, "-m", "m", "--json").json
-    path = ArtifactStore(cli_home / "artifacts").path(TenantId(tenant), Digest(version["digest"]))
+    path = LocalStore(cli_home / "artifacts").path(TenantId(tenant), Digest(version["digest"]))
     data = bytearray(path.read_bytes())
     data[100] ^= 1
     path.chmod(0o600)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from ml_core.database.connection import current_user
 from support.tables import measures, tickets
 
 
@@ -103,7 +104,8 @@ def test_a_lost_race_is_told(mlcore, trained):
     assert mlcore("promote", *common).code == 0
     result = mlcore("promote", *common, "--expected-generation", 7)
     assert result.code == 1
-    assert "cli" in result.err
+    assert f"moved by {current_user()}" in result.err
+    assert f"mlcore environments history --tenant {tenant} --model tickets" in result.err
     assert "generation 1" in result.err
 
 

@@ -11,10 +11,10 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.signature import Output, OutputKind, Signature
 from ml_core.exceptions import InvalidRequestError, ModelNotFoundError, PromotionConflictError, VersionInUseError
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
-from ml_core.registry.environments import PRODUCTION, EnvironmentRepository
-from ml_core.registry.models import ModelRepository, lock_model
-from ml_core.registry.pointers import Move, move_pointer, promotable_digest
-from ml_core.registry.versions import VersionRepository
+from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
+from ml_core.registry.promotion.pointers import Move, move_pointer, promotable_digest
+from ml_core.registry.versions.models import ModelRepository, lock_model
+from ml_core.registry.versions.repository import VersionRepository
 from support.registry import TICKETS, register, superuser
 
 STAGING = EnvironmentName("staging")
@@ -148,7 +148,9 @@ def test_rollback_to_an_archived_version(db: DatabaseConnection, tenant_id: Tena
     """It is refused by name with the remedy, not skipped; restored it is served."""
     environments, versions = promote(db, tenant_id, "1", "2", "3"), VersionRepository(db, tenant_id)
     versions.archive(TICKETS, VersionId("2"))
-    with pytest.raises(ModelNotFoundError, match=r"Version 2 .* is archived\. Restore it with restore_model") as caught:
+    with pytest.raises(
+        ModelNotFoundError, match=r"Version 2 .* is archived\. Restore it: mlcore versions restore"
+    ) as caught:
         environments.rollback(TICKETS, PRODUCTION, actor="me")
     assert caught.value.attributes()["version"] == "2"
     assert environments.get(TICKETS, PRODUCTION).version == "3"
@@ -277,3 +279,29 @@ def test_generations_go_on_after_a_model_was_deleted(db: DatabaseConnection, ten
     ModelRepository(db, tenant_id).delete(TICKETS)
     version = register(db, tenant_id)
     assert environments.promote(TICKETS, version.version, PRODUCTION, actor="me").generation == 3
+
+
+def test_reading_a_misspelt_environment_is_refused(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """It is told from one to which nothing was promoted: an answer of the newest version, or of none, would mislead."""
+    register(db, tenant_id, "1")
+    environments, typo = EnvironmentRepository(db, tenant_id), EnvironmentName("stging")
+    for read in (environments.get, environments.pointed, environments.resolve, environments.history):
+        with pytest.raises(InvalidRequestError, match=r"Did you mean staging\?"):
+            read(TICKETS, typo)
+    assert environments.resolve(TICKETS, STAGING) == "1"
+    assert environments.history(TICKETS, STAGING) == []
+
+
+def test_what_a_removed_environment_served_can_be_read(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """Settings that no longer name it hide neither its pointer nor its history."""
+    promote(db, tenant_id, "1")
+    left = EnvironmentRepository(db, tenant_id, allowed=[EnvironmentName("elsewhere")])
+    assert left.get(TICKETS, PRODUCTION).version == left.resolve(TICKETS, PRODUCTION) == "1"
+    assert len(left.history(TICKETS, PRODUCTION)) == 1
+
+
+def test_a_move_without_an_actor_names_the_principal(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """Whoever holds the connection, as for every other change."""
+    register(db, tenant_id, "1")
+    pointer = EnvironmentRepository(db, tenant_id).promote(TICKETS, VersionId("1"), PRODUCTION)
+    assert pointer.updated_by == db.principal.name

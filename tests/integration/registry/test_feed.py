@@ -5,28 +5,34 @@ from __future__ import annotations
 import random
 import secrets
 import threading
-from typing import Any
+from contextlib import suppress
 
 import pytest
 import sqlalchemy as sa
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
-from ml_core.domain.assignment import AssignmentDelta, PointerRef
+from ml_core.domain.assignment import PointerRef
 from ml_core.exceptions import (
     ConfigurationError,
+    InvalidRequestError,
+    InvalidTransitionError,
     MLFrameworkError,
     ModelLoadError,
     ModelNotFoundError,
     PromotionConflictError,
 )
 from ml_core.ids import EnvironmentName, TenantId, VersionId, VersionRef
-from ml_core.registry.environments import PRODUCTION, EnvironmentRepository
-from ml_core.registry.feed import FeedReader
+from ml_core.registry.feed import FeedReader, renew_epoch
 from ml_core.registry.keys import KeyRepository
-from ml_core.registry.versions import VersionRepository
+from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
+from ml_core.registry.promotion.rollouts import RolloutRepository
+from ml_core.registry.versions.repository import VersionRepository
+from support.feeds import FeedState
 from support.registry import TICKETS, new_tenant, register, superuser
 
+# A move that another one made impossible meanwhile.
+REFUSALS = (PromotionConflictError, InvalidTransitionError, InvalidRequestError, ModelNotFoundError)
 # JSON that is no signature: of another form, of a kind that no release knows, beyond what the parser of JSON takes.
 SIGNATURES_OF_NOBODY = [
     "{}",
@@ -36,28 +42,6 @@ SIGNATURES_OF_NOBODY = [
     '{"inputs": [{"name": "a", "kind": "smell", "nullable": true, "categories": []}]}',
     "[" * 1500 + "]" * 1500,
 ]
-
-
-class Follower:
-    """The least that a replica does with the feed."""
-
-    def __init__(self, feed: FeedReader) -> None:
-        self.feed = feed
-        self.generation: int | None = None
-        self.state: dict[str, dict[Any, Any]] = {"tenants": {}, "rollouts": {}, "keys": {}}
-
-    def follow(self) -> AssignmentDelta:
-        delta = self.feed.read(self.generation)
-        for kind, state in self.state.items():
-            if delta.is_snapshot:
-                state.clear()
-            for name, value in getattr(delta, kind).items():
-                if value:
-                    state[name] = value
-                else:
-                    state.pop(name, None)
-        self.generation = delta.generation
-        return delta
 
 
 def test_a_delta_carries_what_changed_and_no_more(db: DatabaseConnection) -> None:
@@ -275,7 +259,7 @@ def test_no_change_is_missed_under_concurrent_writers(db: DatabaseConnection) ->
     """
     tenants = [new_tenant(db) for _ in range(4)]
     versions = {tenant: [register(db, tenant).version for _ in range(3)] for tenant in tenants}
-    follower, stop = Follower(FeedReader(db)), threading.Event()
+    follower, stop = FeedState(FeedReader(db)), threading.Event()
     errors: list[MLFrameworkError] = []
     generations: list[int] = []
 
@@ -302,19 +286,21 @@ def test_no_change_is_missed_under_concurrent_writers(db: DatabaseConnection) ->
     stop.set()
     reader.join(10)
     follower.follow()
-    fresh = Follower(FeedReader(db))
-    fresh.follow()
     assert errors == []
     assert generations == sorted(generations)
     assert len(set(generations)) > 10
-    assert follower.generation == fresh.generation
-    assert follower.state == fresh.state
+    assert follower.is_up_to_date()
+    for tenant in tenants:
+        environments = EnvironmentRepository(db, tenant)
+        for pointer in environments.list():
+            history = environments.history(TICKETS, pointer.environment, limit=1000)
+            assert [entry.generation for entry in history] == list(range(pointer.generation, 0, -1))
 
 
 def move_something(db: DatabaseConnection, tenant: TenantId, version: VersionId, rng: random.Random) -> None:
     """One random change that the feed must carry."""
     environment = rng.choice([PRODUCTION, EnvironmentName("staging")])
-    match rng.randrange(4):
+    match rng.randrange(6):
         case 0:
             new_tenant(db)
         case 1:
@@ -322,11 +308,25 @@ def move_something(db: DatabaseConnection, tenant: TenantId, version: VersionId,
             key = keys.create("k", [Scope.PREDICT])
             if rng.random() < 0.5:
                 keys.revoke(key.key_id)
-        case _:
-            try:
+        case 2 | 3:
+            with suppress(*REFUSALS):
                 EnvironmentRepository(db, tenant).promote(TICKETS, version, environment, actor="me")
-            except PromotionConflictError:
-                return
+        case _:
+            with suppress(*REFUSALS):
+                roll_out(RolloutRepository(db, tenant), version, environment, rng)
+
+
+def roll_out(rollouts: RolloutRepository, version: VersionId, environment: EnvironmentName, rng: random.Random) -> None:
+    """One random step of a rollout."""
+    match rng.randrange(5):
+        case 0:
+            rollouts.start_shadow(TICKETS, version, environment)
+        case 1:
+            rollouts.step(TICKETS, environment, rng.randint(1, 99))
+        case 2:
+            rng.choice([rollouts.finish, rollouts.abort, rollouts.stop_shadow])(TICKETS, environment)
+        case _:
+            rollouts.start_canary(TICKETS, version, environment, rng.randint(1, 99))
 
 
 def test_an_uncommitted_change_holds_later_ones_back(db: DatabaseConnection) -> None:
@@ -350,3 +350,33 @@ def test_an_uncommitted_change_holds_later_ones_back(db: DatabaseConnection) -> 
     delta = feed.read(generation)
     assert delta.generation == generation + 2
     assert delta.tenants == {created[0]: True}
+
+
+@pytest.mark.parametrize("further", [0, 2, 5])
+def test_a_reader_from_before_a_restore_gets_a_snapshot(db: DatabaseConnection, further: int) -> None:
+    """Whether the restored clock is behind the reader's generation, has reached it or is past it, no move is missed."""
+    tenant, feed, follower = new_tenant(db), FeedReader(db), FeedState(FeedReader(db))
+    environments = EnvironmentRepository(db, tenant)
+    for version in ("1", "2"):
+        register(db, tenant, version)
+    environments.promote(TICKETS, VersionId("1"), PRODUCTION, actor="a")
+    backup = feed.read(None).generation
+    environments.promote(TICKETS, VersionId("2"), PRODUCTION, actor="a")
+    new_tenant(db)
+    follower.follow()
+    with superuser(db) as session:  # pointer, history and clock as they were in the backup
+        session.execute(
+            "DELETE FROM mlcore.environment_history WHERE tenant_id = %s AND generation = 2", (str(tenant),)
+        )
+        session.execute(
+            "UPDATE mlcore.environments SET version = '1', generation = 1, feed_generation = %s WHERE tenant_id = %s",
+            (backup, str(tenant)),
+        )
+        session.execute("UPDATE mlcore.feed_clock SET generation = %s WHERE cell = 'shared'", (backup,))
+    with db.maintaining() as connection:
+        renew_epoch(connection)
+    for _ in range(further):
+        new_tenant(db)
+    assert follower.follow().is_snapshot
+    assert follower.is_up_to_date()
+    assert follower.follow().is_empty

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
-from ml_core.exceptions import InvalidRequestError, TenantNotFoundError
-from ml_core.ids import TenantId
+from ml_core.exceptions import AuthenticationError, InvalidNameError, InvalidRequestError, TenantNotFoundError
+from ml_core.ids import EnvironmentName, TenantId
 from ml_core.registry.feed import FeedReader
 from ml_core.registry.keys import KeyRepository
+from ml_core.registry.promotion.environments import PRODUCTION
 from support.registry import superuser
+from support.stored import DEADLINE_S, wait_for_a_waiting_session
 
 
 def test_a_key_is_listed_without_its_secret(db: DatabaseConnection, tenant_id: TenantId) -> None:
@@ -60,14 +63,66 @@ def test_another_tenants_key_can_not_be_revoked(
 
 
 @pytest.mark.parametrize(
-    ("name", "scopes"), [("k", []), ("k", ["fly"]), ("", [Scope.READ]), (" ", [Scope.READ]), ("k" * 101, [Scope.READ])]
+    ("name", "scopes"),
+    [
+        ("k", []),
+        ("k", ["fly"]),
+        ("k", ["promote:"]),
+        ("", [Scope.READ]),
+        (" ", [Scope.READ]),
+        ("k" * 101, [Scope.READ]),
+    ],
 )
 def test_keys_that_make_no_sense(db: DatabaseConnection, tenant_id: TenantId, name: str, scopes: list[Any]) -> None:
     """No scope, an unknown scope, no name or an endless one: refused before anything is stored."""
     keys = KeyRepository(db, tenant_id)
-    with pytest.raises(InvalidRequestError):
+    with pytest.raises((InvalidRequestError, InvalidNameError)):
         keys.create(name, scopes)
     assert keys.list() == []
+
+
+def test_a_key_says_who_holds_it(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """The principal is named after the key's id and may do what the key may, protected environments by name only."""
+    keys = KeyRepository(db, tenant_id)
+    key = keys.create("deploys", [Scope.READ, "promote:production"])
+    principal = keys.authenticate(str(key))
+    assert (principal.name, principal.scopes) == (f"key:{key.key_id}", {Scope.READ})
+    assert principal.may_move(PRODUCTION, is_protected=True)
+    assert not principal.may_move(EnvironmentName("staging"), is_protected=False)
+    assert keys.list()[0].scopes == {"read", "promote:production"}
+
+
+def test_no_other_key_is_believed(db: DatabaseConnection, tenant_id: TenantId, other_tenant_id: TenantId) -> None:
+    """A wrong secret, another tenant's key and a revoked key are told the same."""
+    keys, others = KeyRepository(db, tenant_id), KeyRepository(db, other_tenant_id)
+    key = keys.create("k", [Scope.READ])
+    keys.revoke(key.key_id)
+    foreign, wrong = others.create("k", [Scope.READ]), keys.create("w", [Scope.READ])
+    messages = set()
+    for text in (str(key), str(foreign), f"mlk_{wrong.key_id}_{foreign.secret}"):
+        with pytest.raises(AuthenticationError) as caught:
+            keys.authenticate(text)
+        messages.add(str(caught.value))
+    assert len(messages) == 1
+
+
+@pytest.mark.parametrize("change", ["create", "revoke"])
+def test_a_key_that_waits_holds_nobody_up(
+    db: DatabaseConnection, tenant_id: TenantId, other_tenant_id: TenantId, change: str
+) -> None:
+    """Somebody holds one tenant's row, as its deletion does: keys of others are made meanwhile."""
+    keys, others = KeyRepository(db, tenant_id), KeyRepository(db, other_tenant_id)
+    key = keys.create("k", [Scope.READ])
+    with superuser(db) as session, ThreadPoolExecutor(1) as pool:
+        with session.transaction():
+            session.execute("SELECT 1 FROM mlcore.tenants WHERE tenant_id = %s FOR UPDATE", (tenant_id,))
+            waiting = (
+                pool.submit(keys.create, "w", ["read"]) if change == "create" else pool.submit(keys.revoke, key.key_id)
+            )
+            wait_for_a_waiting_session(db)
+            others.create("k", [Scope.READ])
+            assert not waiting.done()
+        waiting.result(DEADLINE_S)
 
 
 def test_a_key_needs_a_tenant(db: DatabaseConnection) -> None:

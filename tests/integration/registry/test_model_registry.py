@@ -20,7 +20,7 @@ from ml_core.exceptions import (
 )
 from ml_core.ids import TenantId
 from ml_core.models.loading import load_version
-from ml_core.models.store import ArtifactStore
+from ml_core.models.store import LocalStore
 from ml_core.registry.model_registry import ModelRegistry
 from ml_core.registry.tenants import TenantRepository
 from support.model_files import foreign_regressor, platform_pipeline, save
@@ -64,7 +64,7 @@ def test_a_platform_pipeline_describes_itself(registry: ModelRegistry, model_fil
     ]
     assert servable.signature.output.classes == ("billing", "network")
     assert len(servable.self_test.rows) == 1
-    model = load_version(ArtifactStore(tmp_path / "store"), servable)
+    model = load_version(LocalStore(tmp_path / "store"), servable)
     assert model.predict_rows([{"text": "router is down"}]) == ["network"]
 
 
@@ -170,6 +170,28 @@ def test_comparison(registry: ModelRegistry, model_file: Path, tmp_path: Path) -
     assert result["signature"] == {"added": [], "removed": ["age"], "changed": [], "same_output": False}
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        (Lineage(data_digest="a"), Lineage(data_digest="a"), True),
+        (Lineage(data_digest="a", dataset_digest="x"), Lineage(data_digest="b", dataset_digest="x"), False),
+        (Lineage(dataset_digest="x"), Lineage(dataset_digest="y"), False),
+        (Lineage(dataset_digest="x"), Lineage(dataset_digest="x", data_digest="a"), True),
+        (Lineage(dataset_digest="x"), Lineage(data_digest="a"), None),
+        (Lineage(dataset_digest="x"), Lineage(dataset_digest="y", data_digest="a"), None),
+        (Lineage(), Lineage(), None),
+    ],
+)
+def test_comparison_of_data(
+    registry: ModelRegistry, model_file: Path, tmp_path: Path, first: Lineage, second: Lineage, same: bool | None
+) -> None:
+    """Digests of one kind are compared; what only another kind could tell is not known."""
+    other = save(platform_pipeline(seed=1), tmp_path / "other.skops")
+    registry.register_version("tickets", "1", model_file, lineage=first)
+    registry.register_version("tickets", "2", other, lineage=second)
+    assert registry.compare_versions("tickets", "1", "2")["data"]["same"] is same
+
+
 def test_lineage_up_and_down(registry: ModelRegistry, model_file: Path, tmp_path: Path) -> None:
     """Run, data, parent, commit and libraries; and the versions and environments that came of it."""
     upstream = Lineage("run_1", "d1", None, "c0ffee", {"scikit-learn": "1.9"})
@@ -205,7 +227,7 @@ def test_the_default_store_is_the_platforms(db: DatabaseConnection, tenant_id: T
     """What is registered without a path is where replicas look for it."""
     ModelRegistry(db, tenant_id).register_version("tickets", "1", model_file)
     version = ModelRegistry(db, tenant_id).get_model_version("tickets")
-    store = ArtifactStore(db.settings.platform.artifact_root)
+    store = LocalStore(db.settings.platform.artifact_root)
     assert store.exists(tenant_id, version.servable.digest)
     assert version.model_id == TICKETS
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.ids import TenantId
-from ml_core.registry.environments import PRODUCTION, EnvironmentRepository
+from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from support.registry import TICKETS, register
 
-ROUNDS = 40
+ROUNDS = 200
 
 # Told a generation a line, it promotes with that expectation and answers with the outcome.
 CONTENDER = """
@@ -20,7 +20,7 @@ import sys
 from ml_core.database.connection import DatabaseConnection
 from ml_core.exceptions import PromotionConflictError
 from ml_core.ids import ModelId, TenantId, VersionId
-from ml_core.registry.environments import PRODUCTION, EnvironmentRepository
+from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.settings import Settings
 
 url, tenant, name = sys.argv[1:]

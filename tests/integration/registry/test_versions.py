@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,11 +22,12 @@ from ml_core.exceptions import (
     VersionInUseError,
 )
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
+from ml_core.registry.audit import AuditQuery, AuditRepository
 from ml_core.registry.blobs import claim_bytes
-from ml_core.registry.environments import EnvironmentRepository
 from ml_core.registry.feed import FeedReader
-from ml_core.registry.models import ModelRepository
-from ml_core.registry.versions import VersionRepository
+from ml_core.registry.promotion.environments import EnvironmentRepository
+from ml_core.registry.versions.models import ModelRepository
+from ml_core.registry.versions.repository import VersionRepository
 from support.registry import SELF_TEST, SIGNATURE, TICKETS, artifact_of, draft, new_tenant, register
 
 PRODUCTION = EnvironmentName("production")
@@ -193,6 +195,44 @@ def test_metadata_is_merged(db: DatabaseConnection, tenant_id: TenantId) -> None
     first = register(db, tenant_id, metadata={"a": 1, "b": {"x": 1}})
     updated = VersionRepository(db, tenant_id).update_metadata(TICKETS, {"b": 2, "c": None})
     assert updated == replace(first, metadata={"a": 1, "b": 2, "c": None})
+
+
+def test_metadata_is_bounded_as_a_whole(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """Notes that are small each add up to too much: refused, and nothing changes."""
+    versions = VersionRepository(db, tenant_id)
+    register(db, tenant_id, metadata={"a": "x" * 40_000})
+    with pytest.raises(InvalidRequestError, match="metadata would take"):
+        versions.update_metadata(TICKETS, {"b": "x" * 40_000})
+    assert list(versions.get(TICKETS).metadata) == ["a"]
+
+
+def test_the_journal_names_the_keys_of_metadata_that_changed(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """Not the values, which the version has, nor keys that stay as they are; nothing if none changes."""
+    versions = VersionRepository(db, tenant_id)
+    register(db, tenant_id, metadata={"a": 1, "b": 1})
+    versions.update_metadata(TICKETS, {"a": 1, "b": 2, "c": 3})
+    versions.update_metadata(TICKETS, {"a": 1})
+    entries = AuditRepository(db, tenant_id).query(AuditQuery(action="version.annotated")).items
+    assert [entry.details for entry in entries] == [{"keys": ["b", "c"]}]
+
+
+def test_metadata_of_a_version_that_is_deleted_meanwhile(
+    db: DatabaseConnection, tenant_id: TenantId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is deleted between the look and the change: an error, and no word of a change in the audit."""
+    versions = VersionRepository(db, tenant_id)
+    register(db, tenant_id, "1")
+    get = versions.get
+
+    def get_then_delete(*arguments: Any) -> object:
+        found = get(*arguments)
+        versions.delete(TICKETS, VersionId("1"))
+        return found
+
+    monkeypatch.setattr(versions, "get", get_then_delete)
+    with pytest.raises(ModelNotFoundError):
+        versions.update_metadata(TICKETS, {"a": 1})
+    assert "version.annotated" not in [entry.action for entry in AuditRepository(db, tenant_id).query().items]
 
 
 def test_an_unknown_version(db: DatabaseConnection, tenant_id: TenantId) -> None:

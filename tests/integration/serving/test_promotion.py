@@ -3,9 +3,9 @@
 from ml_core.cli.demo.traffic import traffic
 from ml_core.client import MLClient
 from ml_core.ids import ModelId
-from ml_core.models.store import ArtifactStore
-from ml_core.registry.environments import EnvironmentRepository
-from ml_core.registry.versions import VersionRepository
+from ml_core.models.store import LocalStore
+from ml_core.registry.promotion.environments import EnvironmentRepository
+from ml_core.registry.versions.repository import VersionRepository
 from support.running_platform import PRODUCTION, wait_until
 from support.tables import measures, split_target
 
@@ -61,7 +61,7 @@ def test_a_damaged_artifact_is_not_served(platform):
 def damage(platform, tenant, version):
     """Flip one byte of a version's artifact on disk."""
     servable = VersionRepository(platform.db, tenant.tenant_id).get(ModelId("m"), version).servable
-    path = ArtifactStore(platform.settings.platform.artifact_root).path(tenant.tenant_id, servable.digest)
+    path = LocalStore(platform.settings.platform.artifact_root).path(tenant.tenant_id, servable.digest)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.chmod(0o600)

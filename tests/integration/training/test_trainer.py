@@ -25,11 +25,11 @@ from ml_core.ids import ModelId, TenantId, VersionId
 from ml_core.models import own_types
 from ml_core.models.loading import load_version
 from ml_core.models.model_factory import ModelFactory
-from ml_core.models.store import ArtifactStore
-from ml_core.registry.environments import PRODUCTION, EnvironmentRepository
+from ml_core.models.store import LocalStore
+from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.runs import RunRepository, RunStatus
 from ml_core.registry.tenants import TenantRepository
-from ml_core.registry.versions import VersionRepository
+from ml_core.registry.versions.repository import VersionRepository
 from ml_core.training.trainer import Trainer
 from support.tables import measures, split_target, tickets
 
@@ -61,8 +61,15 @@ def test_training_registers_a_version_that_answers(db, tenant_id, trainer, tmp_p
     assert files_in(tmp_path) == [Path(result["model_path"])]
     version = VersionRepository(db, tenant_id).get(MODEL, VersionId("1"))
     assert version.created_by == "tester"
-    loaded = load_version(ArtifactStore(tmp_path), version.servable)
+    loaded = load_version(LocalStore(tmp_path), version.servable)
     np.testing.assert_array_equal(loaded.predict_frame(DATA[0]), result["model"].predict(DATA[0]))
+
+
+def test_notes_that_are_too_large_are_refused_before_the_training(db, tenant_id, trainer):
+    """What the registry would refuse at the end must not cost a training: there is not even a run."""
+    with pytest.raises(InvalidRequestError, match="metadata would take"):
+        trainer.train("tickets", "classification", DATA, hyperparameters=FAST, metadata={"notes": "x" * 60_000})
+    assert RunRepository(db, tenant_id).list(MODEL) == []
 
 
 def test_the_lineage_says_where_it_came_from(db, tenant_id, trainer):
@@ -70,12 +77,13 @@ def test_the_lineage_says_where_it_came_from(db, tenant_id, trainer):
     result = trainer.train("tickets", None, DATA, hyperparameters=FAST)
     version = VersionRepository(db, tenant_id).get(MODEL)
     assert version.lineage.run_id == result["run_id"]
-    assert version.lineage.dataset_digest == result["fitted"].dataset_digest
+    assert version.lineage.data_digest == result["fitted"].data_digest
+    assert version.lineage.dataset_digest is None
     assert version.lineage.libraries["scikit-learn"]
     assert version.hyperparameters == FAST
     run = last_run(db, tenant_id)
     assert run.status is RunStatus.FINISHED
-    assert run.metrics["validation/accuracy"] == [(0, result["metrics"]["validation"]["accuracy"])]
+    assert run.metrics["validation/accuracy"].last_value == result["metrics"]["validation"]["accuracy"]
 
 
 def test_training_again_makes_the_next_version_of_the_same_bytes(trainer, tmp_path):
@@ -158,8 +166,8 @@ def test_a_type_outside_the_list_predicts_here_and_is_refused_by_a_server(db, te
     assert version.servable.model_type == "custom"
     assert any("servers refuse it" in note for note in version.metadata["training"]["notes"])
     with pytest.raises(UnsafeArtifactError, match="GradientBoostingClassifier"):
-        load_version(ArtifactStore(tmp_path), version.servable)
-    loaded = load_version(ArtifactStore(tmp_path), version.servable, own_types=own_types.known())
+        load_version(LocalStore(tmp_path), version.servable)
+    loaded = load_version(LocalStore(tmp_path), version.servable, own_types=own_types.known())
     frame = measures().drop(columns=["outcome"])
     np.testing.assert_array_equal(loaded.predict_frame(frame), result["model"].predict(frame))
 
@@ -171,7 +179,7 @@ def test_a_processor_of_the_callers_own_is_stored_with_the_model(db, tenant_id, 
     assert any(name.endswith(".Sums") for name in version.outside_types)
     with pytest.raises(InvalidRequestError, match="Sums, which no server loads"):
         EnvironmentRepository(db, tenant_id).promote(MODEL, version.version, PRODUCTION, actor="me")
-    loaded = load_version(ArtifactStore(tmp_path), version.servable, own_types=own_types.known())
+    loaded = load_version(LocalStore(tmp_path), version.servable, own_types=own_types.known())
     frame = measures(20, seed=1).drop(columns=["outcome"])
     np.testing.assert_array_equal(loaded.predict_frame(frame), result["model"].predict(frame))
 

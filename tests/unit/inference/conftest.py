@@ -9,7 +9,7 @@ import pytest
 
 from ml_core.domain.api_key import Scope
 from ml_core.domain.assignment import AssignmentDelta
-from ml_core.models.store import ArtifactStore
+from ml_core.models.store import ArtifactStore, LocalStore
 from ml_core.settings import ServingSettings
 from ml_core.training.fit import FittedModel
 from support.inprocess_cell import ACME, GLOBEX, Cell, fitted, make_cell, promote, servable
@@ -31,7 +31,7 @@ def fitted_measures() -> FittedModel:
 @pytest.fixture
 def store(tmp_path: Path) -> ArtifactStore:
     """An empty store."""
-    return ArtifactStore(tmp_path / "artifacts")
+    return LocalStore(tmp_path / "artifacts")
 
 
 @pytest.fixture

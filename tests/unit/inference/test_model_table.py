@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ml_core.domain.assignment import Rollout
+from ml_core.domain.assignment import CanaryRollout, Rollout
 from ml_core.exceptions import ArtifactIntegrityError, DeadlineExceededError, ModelLoadError, ModelNotFoundError
 from ml_core.ids import VersionRef
 from ml_core.inference.failures import RETRY_FIRST_S
 from ml_core.inference.model_table import ModelTable
-from ml_core.inference.pointers import version_key
+from ml_core.inference.pointers import ReadyCanary, version_key
 from ml_core.models.loading import load_version
 from support.inprocess_cell import CountingLoader, key_of, pointer, promote, renamed, servable
 
@@ -278,6 +278,49 @@ def test_a_full_table_is_not_emptied_by_loading_ahead(store, fitted_measures):
     promote(table, other)
     assert loaded(table, renamed(version, "2")) == ["2"]
     assert table.acquire_pointer(key_of(other)) is None
+    table.close()
+
+
+def test_a_canary_for_which_there_was_no_room_comes_with_its_stable_version(store, fitted_measures):
+    """Neither is loaded ahead into a full table; the first request brings both."""
+    table = bounded_table(store, fitted_measures, 2)
+    stable, trial = (renamed(servable(store, fitted_measures), name) for name in ("1", "2"))
+    for name in ("8", "9"):
+        with table.using(renamed(stable, name)):
+            pass
+    table._residents.max_bytes = table._residents.bytes
+    table.apply({pointer(stable): Rollout(stable, 1, CanaryRollout(trial, 50))})
+    assert table.wait_idle(10)
+    assert loaded(table, stable, trial) == []
+    assert table.canary(key_of(stable)) is None
+    with table.using(stable):
+        assert table.wait_idle(10)
+    assert loaded(table, stable, trial) == ["1", "2"]
+    assert table.canary(key_of(stable)) == ReadyCanary(trial, version_key(trial), 50, None)
+    table.close()
+
+
+def test_a_version_that_only_a_canary_wants_is_tried_again(store, fitted_measures):
+    """As one that is stable: after its pause it loads, and answers from then on."""
+    clock, broken = Clock(), True
+
+    def load(version):
+        if broken and version.ref.version == "2":
+            raise ModelLoadError("The store is down.")
+        return load_version(store, version)
+
+    table = ModelTable(load, max_memory_bytes=2**30, clock=clock)
+    stable = servable(store, fitted_measures)
+    trial = renamed(stable, "2")
+    table.apply({pointer(stable): Rollout(stable, 1, CanaryRollout(trial, 50))})
+    assert table.wait_idle(10)
+    assert table.canary(key_of(stable)) is None
+    broken = False
+    clock.now += RETRY_FIRST_S
+    assert table.retry_failed() == 1
+    assert table.wait_idle(10)
+    assert table.canary(key_of(stable)) is not None
+    assert table.failures() == []
     table.close()
 
 

@@ -78,15 +78,15 @@ def test_equal_data_gives_an_equal_model():
     one, other = fit(split_target(measures(), "outcome")), fit(split_target(measures(), "outcome"))
     assert one.metrics == other.metrics
     assert one.self_test == other.self_test
-    assert one.dataset_digest == other.dataset_digest
+    assert one.data_digest == other.data_digest
 
 
 def test_other_data_has_another_digest():
     """One changed value is enough, so is another target."""
     X, y = split_target(measures(), "outcome")
-    digests = {fit((X, y)).dataset_digest, fit((X, y[::-1].to_numpy())).dataset_digest}
+    digests = {fit((X, y)).data_digest, fit((X, y[::-1].to_numpy())).data_digest}
     X.iloc[3, 2] += 1e-9
-    digests.add(fit((X, y)).dataset_digest)
+    digests.add(fit((X, y)).data_digest)
     assert len(digests) == 3
 
 

@@ -1,0 +1,267 @@
+"""``MLSystem`` and ``ModelRegistry`` as a data scientist meets them: the main job, and where the rest is."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterator
+
+import pandas as pd
+import pytest
+
+from ml_core import MLSystem, ModelManager, ModelRegistry, Predictor, Trainer
+from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.api_key import Scope
+from ml_core.domain.gates import RULES
+from ml_core.domain.principal import Principal
+from ml_core.exceptions import (
+    InvalidRequestError,
+    MLFrameworkError,
+    ModelNotFoundError,
+    PromotionRefusedError,
+    TrainingError,
+)
+from ml_core.ids import TenantId
+from ml_core.registry.promotion.plain_gates import Gates
+from support.registry import register
+from support.tables import split_target, tickets
+
+FAST = {"algorithm": "logistic_regression"}
+
+
+@pytest.fixture
+def system(db: DatabaseConnection, tenant_id: TenantId) -> Iterator[MLSystem]:
+    """Three versions of ``tickets`` with rising accuracy, the first promoted, then the third."""
+    for number in (1, 2, 3):
+        register(
+            db,
+            tenant_id,
+            str(number),
+            content=str(number),
+            metrics={"validation": {"accuracy": number / 10}},
+            tags={"team": "support" if number % 2 else "sales"},
+        )
+    with MLSystem(db, tenant_id=tenant_id) as system:
+        system.promote("tickets", "1")
+        system.promote("tickets", "3", reason="better")
+        yield system
+
+
+def test_the_main_job_needs_no_other_object(system: MLSystem) -> None:
+    """Versions, comparison, history, lineage, search and tags are methods of the system itself."""
+    assert [version.version for version in system.versions("tickets")] == ["3", "2", "1"]
+    assert system.compare("tickets", "1", "3")["metrics"]["validation"]["accuracy"]["better"] == "3"
+    assert [(move.version, move.reason) for move in system.history("tickets")] == [("3", "better"), ("1", "")]
+    assert system.lineage("tickets", "3")["environments"] == ["production"]
+    assert system.tag("tickets", "2", {"stage": "pilot"}).tags == {"team": "sales", "stage": "pilot"}
+    assert [version.version for version in system.search(tags={"stage": "pilot"}).items] == ["2"]
+    assert system.rollback("tickets").version == "1"
+
+
+def test_the_rest_is_in_attributes_that_say_what_they_are(system: MLSystem) -> None:
+    """Each attribute that the docstring names is there, and each method of it explains itself."""
+    assert MLSystem.__doc__ is not None
+    for name in ("models", "registry", "datasets", "runs", "rollouts", "gates", "holds", "predictions"):
+        assert f"        {name}: " in inspect.cleandoc(MLSystem.__doc__).replace("\n    ", "\n        ")
+        part = getattr(system, name)
+        public = [each for each in dir(part) if not each.startswith("_") and callable(getattr(part, each))]
+        assert public
+        assert all(inspect.getdoc(getattr(type(part), each, None) or getattr(part, each)) for each in public)
+
+
+@pytest.mark.parametrize(
+    ("criteria", "found"),
+    [
+        ({"model_id": "tickets"}, "321"),
+        ({"model_type": "regression"}, ""),
+        ({"tags": {"team": "support"}}, "31"),
+        ({"metrics": ["accuracy>=0.2", "validation/accuracy<=0.25"]}, "2"),
+        ({"metrics": "accuracy>=0.2"}, "32"),
+        ({"text": "sales"}, "2"),
+        ({"sort": "validation/accuracy", "descending": False}, "123"),
+    ],
+)
+def test_versions_are_searched_by_keywords(system: MLSystem, criteria: dict, found: str) -> None:
+    """No query object has to be made, and bounds are written as on the command line."""
+    assert "".join(version.version for version in system.search(**criteria).items) == found
+
+
+def test_a_search_for_a_model_that_is_not_there(system: MLSystem) -> None:
+    """An empty page would read as if it had no such version."""
+    with pytest.raises(ModelNotFoundError, match="Did you mean tickets"):
+        system.search("tikets")
+
+
+def test_a_search_goes_on_by_its_cursor(system: MLSystem) -> None:
+    """As every list of the registry."""
+    first = system.registry.search_versions(limit=2)
+    second = system.registry.search_versions(limit=2, cursor=first.next_cursor)
+    assert [version.version for version in (*first.items, *second.items)] == ["3", "2", "1"]
+
+
+def test_a_search_by_an_unknown_keyword_is_refused(system: MLSystem) -> None:
+    """Rather than finding everything."""
+    with pytest.raises(TypeError, match=r"no keyword 'tag'. Did you mean 'tags'"):
+        system.search(tag={"team": "sales"})  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"no keyword 'x'. There are: kind, status"):
+        system.search_runs(x={"team": "sales"})  # type: ignore[call-arg]
+
+
+def test_runs_are_searched_by_keywords(system: MLSystem) -> None:
+    """By status, tag, parameter and bounds of a metric."""
+    good = system.runs.start("tickets", tags={"team": "a"}, parameters={"C": 1})
+    poor, worst = (system.runs.start("tickets", parameters={"C": C}) for C in (2, 3))
+    for run_id, value in ((good, 0.9), (poor, 0.4), (worst, 0.1)):
+        system.runs.log_metrics(run_id, {"validation/accuracy": value})
+    system.runs.finish(good)
+    for criteria, found in (
+        ({"status": "finished"}, [good]),
+        ({"tags": {"team": "a"}}, [good]),
+        ({"parameters": {"C": 2}}, [poor]),
+        ({"metrics": ["validation/accuracy>=0.3", "validation/accuracy<=0.5"]}, [poor]),
+        ({"metrics": "validation/accuracy>=0.3"}, [poor, good]),
+    ):
+        assert [run.run_id for run in system.search_runs("tickets", **criteria).items] == found
+    with pytest.raises(InvalidRequestError, match="running, finished, failed, cancelled, dead"):
+        system.search_runs(status="done")
+
+
+def test_holds_and_gates_are_reached_by_plain_names(system: MLSystem) -> None:
+    """Placed, listed and ended; set, listed, approved and removed."""
+    system.holds.place("tickets", "2", "legal", "a court asked for it")
+    assert [hold.name for hold in system.registry.holds.list("tickets").items] == ["legal"]
+    system.holds.release("tickets", "2", "legal")
+    assert system.holds.list().items == []
+    system.gates.set("tickets", "production", "quality", "min_metric", {"metric": "accuracy", "value": 0.25})
+    assert [record.gate.name for record in system.gates.list("tickets")] == ["quality"]
+    with pytest.raises(PromotionRefusedError) as caught:
+        system.promote("tickets", "2")
+    assert caught.value.details == {"refused_by": ["quality"]}
+    assert [approval.reason for approval in (system.gates.approve("tickets", "2", reason="seen"),)] == ["seen"]
+    assert len(system.gates.approvals("tickets", "2")) == 1
+    system.gates.remove("tickets", "production", "quality")
+    assert system.promote("tickets", "2").version == "2"
+    system.gates.protect("production")
+    assert [each.environment for each in system.gates.environments() if each.is_protected] == ["production"]
+    assert not system.gates.unprotect("production").is_protected
+
+
+def test_setting_a_gate_explains_the_kinds_and_their_settings() -> None:
+    """Whoever asks for help need look nowhere else."""
+    told = inspect.getdoc(Gates.set) or ""
+    for kind, rule in RULES.items():
+        assert f"``{kind.value}``" in told
+        assert all(f"``{name}``" in told for name in rule.__dataclass_fields__ if name != "kind")
+
+
+def test_what_is_kept_of_predictions_is_read_and_set(system: MLSystem) -> None:
+    """By its word; another word is refused with those that there are."""
+    system.predictions.set_policy("digest")
+    assert system.predictions.policy() == "digest"
+    with pytest.raises(InvalidRequestError, match="nothing, digest, inputs"):
+        system.predictions.set_policy("all")
+    assert system.predictions.list("tickets").items == []
+
+
+def test_who_moves_a_pointer_is_the_connections_principal(db: DatabaseConnection, system: MLSystem) -> None:
+    """The operating system's user in its own process, the key of whoever acts with one; no made-up name."""
+    assert system.history("tickets")[0].actor == db.principal.name
+    key = db.acting_as(Principal("key:1", frozenset({Scope.PROMOTE})))
+    other = MLSystem(key, tenant_id=system.tenant_id)
+    assert other.rollback("tickets").updated_by == "key:1"
+    assert other.promote("tickets", "2", actor="somebody else").updated_by == "key:1"
+    assert system.promote("tickets", "1", actor="somebody else").updated_by == "somebody else"
+
+
+def test_objects_say_whose_they_are_and_no_password(tenant_id: TenantId, db: DatabaseConnection) -> None:
+    """Printed, each names the tenant and the database."""
+    remote = DatabaseConnection("postgresql://app:secret@registry.example/mlcore", settings=db.settings)
+    for made in (
+        MLSystem(remote, tenant_id=tenant_id),
+        ModelRegistry(remote, tenant_id),
+        ModelManager(remote, tenant_id=tenant_id),
+        Trainer(remote, tenant_id),
+        Predictor(ModelManager(remote, tenant_id=tenant_id), tenant_id=tenant_id),
+    ):
+        printed = repr(made)
+        assert printed.startswith(f"{type(made).__name__}(")
+        assert f"tenant_id='{tenant_id}'" in printed
+        assert "registry.example" in printed
+        assert "secret" not in printed
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"versoin": "1"}, TypeError),
+        ({"parent_version": "99"}, ModelNotFoundError),
+        ({"metadata": {"when": object()}}, InvalidRequestError),
+        ({"version": "no version"}, MLFrameworkError),
+        ({"dataset": "nowhere@1"}, InvalidRequestError),
+    ],
+)
+def test_what_can_not_be_meant_is_refused_before_any_work(system: MLSystem, wrong: dict, error: type) -> None:
+    """No run is begun, so none fails, and nothing is fitted for nothing."""
+    with pytest.raises(error):
+        system.train_model("tickets", "classification", split_target(tickets(), "category"), None, FAST, **wrong)
+    assert system.search_runs("tickets").items == []
+
+
+def test_training_on_a_dataset_asks_for_the_target(system: MLSystem) -> None:
+    """The error names the argument and the columns; what has no target needs none."""
+    system.datasets.create("numbers", pd.DataFrame({"a": range(40), "b": [row % 7 for row in range(40)]}))
+    for model_type in (None, "classification", "regression"):
+        with pytest.raises(TrainingError, match=r"target=, one of: a, b") as caught:
+            system.train_model("groups", model_type, dataset="numbers")
+        assert caught.value.stage == "validate"
+    assert system.train_model("groups", "clustering", dataset="numbers")["version"] == "1"
+
+
+def test_a_dataset_is_got_by_the_name_that_training_takes(system: MLSystem) -> None:
+    """``name@number`` wherever a version of a dataset is asked for."""
+    made = system.datasets.create("wine", pd.DataFrame({"x": [1]}))
+    system.datasets.create("wine", pd.DataFrame({"x": [1, 2]}))
+    assert system.datasets.get("wine@1") == made == system.datasets.get("wine@1", 1)
+    assert len(system.datasets.read("wine@1")) == 1
+    assert system.datasets.get("wine").number == 2
+    with pytest.raises(InvalidRequestError, match="Say the number once"):
+        system.datasets.get("wine@1", 2)
+
+
+@pytest.mark.parametrize("read", ["predict", "history", "get"])
+def test_a_typo_in_an_environment_is_told(system: MLSystem, read: str) -> None:
+    """Reading says that there is no such environment, rather than that nothing is in it."""
+    calls = {
+        "predict": lambda: system.predict("tickets", {"text": "hello"}, environment="stging"),
+        "history": lambda: system.history("tickets", "stging"),
+        "get": lambda: system.rollouts.get("tickets", "stging"),
+    }
+    with pytest.raises(InvalidRequestError, match=r"no environment stging.* Did you mean staging"):
+        calls[read]()
+
+
+@pytest.mark.parametrize(
+    ("names", "level"), [(("firm", "firmm"), "WARNING"), (("building-1", "building-2"), "INFO"), (("solo",), "INFO")]
+)
+def test_a_tenant_that_is_made_by_the_way_is_told(
+    db: DatabaseConnection, caplog: pytest.LogCaptureFixture, names: tuple[str, ...], level: str
+) -> None:
+    """A warning where its name is nearly another's; the next of a series is no typo."""
+    caplog.set_level(logging.INFO, "ml_core.registry.tenants")
+    for name in names:
+        MLSystem(db, tenant_id=name).datasets.create("d", pd.DataFrame({"x": [1]}))
+    told = caplog.records[-1]
+    assert (told.levelname, names[-1] in told.getMessage()) == (level, True)
+    assert ("Did you mean firm?" in told.getMessage()) == (level == "WARNING")
+    caplog.clear()
+    MLSystem(db, tenant_id=names[-1]).datasets.create("d", pd.DataFrame({"x": [2]}))
+    assert caplog.records == []
+
+
+def test_nobody_learns_the_names_of_other_tenants(db: DatabaseConnection, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever acts for a tenant with a key is told no near name."""
+    caplog.set_level(logging.INFO, "ml_core.registry.tenants")
+    MLSystem(db, tenant_id="hidden").datasets.create("d", pd.DataFrame({"x": [1]}))
+    admin = db.acting_as(Principal("key:1", frozenset({Scope.ADMIN})))
+    MLSystem(admin, tenant_id="hiddenn").datasets.create("d", pd.DataFrame({"x": [1]}))
+    assert [record.levelname for record in caplog.records] == ["INFO", "INFO"]

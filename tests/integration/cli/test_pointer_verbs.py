@@ -1,0 +1,100 @@
+"""What an environment serves, from the command line: moved, withdrawn, brought back, and looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support.tables import measures
+
+
+@pytest.fixture
+def model(mlcore: Callable, tenant: str, tmp_path: Path) -> list[str]:
+    """The options that name a model with two versions."""
+    file = tmp_path / "data.csv"
+    measures().to_csv(file, index=False)
+    for alpha in ("1", "2"):
+        fit = ("--target", "outcome", "--param", "algorithm=ridge", "--param", f"alpha={alpha}")
+        trained = mlcore("train", file, "-t", tenant, "-m", "tickets", *fit)
+        assert trained.code == 0, trained.err
+    return ["-t", tenant, "-m", "tickets"]
+
+
+def test_a_withdrawn_environment_serves_nothing_until_it_is_rolled_back(mlcore: Callable, model: list[str]) -> None:
+    """The history shows each move with its reason."""
+    mlcore("promote", *model, "-v", "1", "--reason", "first")
+    assert "serves nothing now (generation 2)" in mlcore("withdraw", *model, "--reason", "incident").out
+    again = mlcore("withdraw", *model)
+    assert (again.code, "It serves nothing already." in again.err) == (1, True)
+    assert "is now version 1 (generation 3)" in mlcore("rollback", *model).out
+    lines = mlcore("environments", "history", *model).out.splitlines()
+    assert [line.split()[3] for line in lines[1:]] == ["rollback", "withdraw", "promote"]
+    assert "incident" in lines[2]
+    assert "first" in lines[3]
+
+
+def test_the_history_goes_on_where_a_page_ended(mlcore: Callable, model: list[str]) -> None:
+    """What is told after a page is the option that shows the next one."""
+    for version in ("1", "2", "1"):
+        mlcore("promote", *model, "-v", version)
+    page = mlcore("environments", "history", *model, "--limit", "2")
+    assert "--before 2" in page.err
+    rest = mlcore("environments", "history", *model, "--limit", "2", "--before", "2", "--json").json
+    assert [move["generation"] for move in rest] == [1]
+
+
+def test_a_pointer_that_moved_is_not_rolled_back(mlcore: Callable, model: list[str]) -> None:
+    """With the generation that was seen, as for a promotion."""
+    for version in ("1", "2"):
+        mlcore("promote", *model, "-v", version)
+    for verb in ("rollback", "withdraw"):
+        refused = mlcore(verb, *model, "--expected-generation", "1")
+        assert (refused.code, "generation 2" in refused.err) == (1, True)
+
+
+def test_a_rollback_during_a_canary_says_what_to_do(mlcore: Callable, model: list[str]) -> None:
+    """Also where there is no version to go back to: the canary is what somebody wants to be rid of."""
+    mlcore("promote", *model, "-v", "1")
+    mlcore("rollouts", "start", *model, "-v", "2", "--percent", "20")
+    refused = mlcore("rollback", *model)
+    assert refused.code == 1
+    assert "rollback is not possible while a canary runs" in refused.err
+    assert "abort the canary" in refused.err
+
+
+def test_versions_show_what_environments_use_them_for(mlcore: Callable, model: list[str]) -> None:
+    """As stable version, canary and shadow."""
+    mlcore("promote", *model, "-v", "1")
+    mlcore("rollouts", "start", *model, "-v", "2", "--percent", "20")
+    lines = mlcore("versions", "list", *model).out.splitlines()
+    assert "production (canary)" in lines[1]
+    assert "(canary)" not in lines[2]
+    newest, oldest = mlcore("versions", "list", *model, "--json").json
+    assert (newest["environments"], newest["canary_in"]) == ([], ["production"])
+    assert (oldest["environments"], oldest["canary_in"]) == (["production"], [])
+    mlcore("rollouts", "abort", *model)
+    mlcore("rollouts", "shadow", *model, "-v", "2")
+    assert "production (shadow)" in mlcore("versions", "show", *model, "-v", "2").out
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("environments", "history", "-e", "stging"),
+        ("rollouts", "show", "-e", "stging"),
+        ("gates", "list", "-e", "stging"),
+        ("predict", "-e", "stging", "--row", '{"m0": 1}'),
+        ("withdraw", "-e", "stging"),
+    ],
+    ids=" ".join,
+)
+def test_a_misspelt_environment_is_told_by_verbs_that_only_read(
+    mlcore: Callable, model: list[str], verb: tuple[str, ...]
+) -> None:
+    """It is no environment that serves nothing."""
+    refused = mlcore(*verb, *model)
+    assert refused.code == 1
+    assert "There is no environment stging." in refused.err
+    assert "Did you mean staging?" in refused.err

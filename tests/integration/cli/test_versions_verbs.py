@@ -1,0 +1,90 @@
+"""``mlcore versions`` and ``mlcore audit``: search, tags, comparison, lineage and who did it, as people call them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def trained(mlcore: Callable, tenant: str, tmp_path: Path) -> str:
+    """A tenant with two versions of ``tickets``, of which the second saw more rows."""
+    for rows in (20, 60):
+        table = tmp_path / f"{rows}.csv"
+        table.write_text(
+            "text,label\n" + "".join(f"printer {n} is broken,hardware\nlogin {n} fails,account\n" for n in range(rows))
+        )
+        trained = mlcore("train", table, "-t", tenant, "-m", "tickets", "--target", "label")
+        assert trained.code == 0, trained.err
+    return tenant
+
+
+def test_versions_are_found_by_tag_metric_and_text(mlcore: Callable, trained: str) -> None:
+    """What a tag sets, a search finds; a range keeps what lies in it; what nothing meets is said."""
+    assert "stage=pilot" in mlcore("versions", "tag", "-t", trained, "-m", "tickets", "-v", "1", "stage=pilot").out
+    found = mlcore("versions", "search", "-t", trained, "--tag", "stage=pilot", "--json").json
+    assert [(item["model_id"], item["version"], item["tags"]) for item in found["items"]] == [
+        ("tickets", "1", {"stage": "pilot"})
+    ]
+    assert len(mlcore("versions", "search", "-t", trained, "--metric", "accuracy>=0.5", "--json").json["items"]) == 2
+    assert "No version is like that" in mlcore("versions", "search", "-t", trained, "--metric", "train/accuracy<=0").out
+    assert "stage=pilot" in mlcore("versions", "search", "-t", trained, "--text", "PILOT").out
+    assert "no tags" in mlcore("versions", "tag", "-t", trained, "-m", "tickets", "-v", "1", "stage=").out
+
+
+def test_a_search_goes_on_where_a_page_ended(mlcore: Callable, trained: str) -> None:
+    """The cursor that is shown leads to the next page, in the order that was asked for."""
+    first = mlcore("versions", "search", "-t", trained, "--limit", "1", "--ascending")
+    cursor = first.err.split("--cursor ")[1].strip()
+    found = mlcore("versions", "search", "-t", trained, "--limit", "1", "--ascending", "--cursor", cursor, "--json")
+    assert [item["version"] for item in found.json["items"]] == ["2"]
+    assert found.json["next_cursor"] is None
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--tag", "pilot", "KEY=VALUE"),
+        ("--metric", "accuracy", "accuracy>=0.8"),
+        ("--metric", "accuracy>=much", "accuracy>=0.8"),
+        ("--sort", "validation/", "validation/accuracy"),
+        ("--cursor", "nonsense", "next_cursor"),
+    ],
+)
+def test_what_can_not_be_searched_for(mlcore: Callable, tenant: str, option: str, value: str, told: str) -> None:
+    """The error shows how it is written."""
+    refused = mlcore("versions", "search", "-t", tenant, option, value)
+    assert refused.code == 1
+    assert told in refused.err
+
+
+def test_two_versions_are_compared(mlcore: Callable, trained: str) -> None:
+    """Each metric with both values; whether the data was the same."""
+    compared = mlcore("versions", "compare", "-t", trained, "-m", "tickets", "1", "2")
+    assert compared.code == 0
+    assert "validation/accuracy" in compared.out
+    assert "data: not the same" in compared.out
+
+
+def test_where_a_version_came_from(mlcore: Callable, trained: str) -> None:
+    """Its run, its libraries, and what serves it."""
+    mlcore("promote", "-t", trained, "-m", "tickets", "-v", "2")
+    shown = mlcore("versions", "lineage", "-t", trained, "-m", "tickets", "-v", "2").out
+    assert "run_" in shown
+    assert "scikit-learn" in shown
+    assert "production" in shown
+
+
+def test_the_audit_shows_who_did_what(mlcore: Callable, trained: str) -> None:
+    """Newest first, restricted by action and by noun, a page at a time."""
+    mlcore("promote", "-t", trained, "-m", "tickets", "-v", "2")
+    shown = mlcore("audit", "-t", trained).out.splitlines()
+    assert "environment.moved" in shown[1]
+    assert "model_id=tickets" in shown[1]
+    found = mlcore("audit", "-t", trained, "--action", "version.", "--json").json
+    assert [item["action"] for item in found["items"]] == ["version.registered"] * 2
+    assert "--cursor" in mlcore("audit", "-t", trained, "--limit", "1").err
+    assert "No such change" in mlcore("audit", "-t", trained, "--principal", "nobody").out
+    assert "No such change" in mlcore("audit", "-t", trained, "--since", "2999-01-01").out

@@ -1,0 +1,60 @@
+"""Postgres goes away while a replica answers: what fits is kept, the rest is counted, and it goes on by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from ml_core.database.connection import DatabaseConnection
+from ml_core.database.embedded import EmbeddedServer
+from ml_core.domain.prediction_record import LossReason
+from ml_core.inference.prediction_log import PredictionLog
+from ml_core.registry.history.ingest import HistoryIngest
+from ml_core.registry.history.repository import HistoryRepository
+from ml_core.settings import HistorySettings
+from support.history import answered, today
+from support.registry import new_tenant, register, settings_for, temporary_home
+from support.running_platform import wait_until
+
+
+@pytest.fixture
+def own_db() -> Iterator[DatabaseConnection]:
+    """A registry whose server the test may stop."""
+    with temporary_home() as home, DatabaseConnection(settings=settings_for(home)) as connection:
+        yield connection
+
+
+def test_an_outage_costs_what_does_not_fit_and_no_restart(own_db):
+    """Answered before, during and after: all that was held is there once, and the rest is known to be missing."""
+    tenant_id = new_tenant(own_db)
+    register(own_db, tenant_id)
+    log = PredictionLog(HistoryIngest(own_db), HistorySettings(flush_s=0.05, queue_rows=10))
+    log.start()
+    try:
+        log.append(answered(tenant_id, request_id="before"))
+        wait_until(lambda: log.describe()["written"] == 1)
+        EmbeddedServer(own_db.settings.platform.home).stop()
+        for number in range(15):
+            log.append(answered(tenant_id, request_id=f"during{number}"))
+        wait_until(lambda: log.describe()["error"] == "registry_unavailable")
+        assert log.describe()["lost"] == {"queue_full": 5}
+        restarted = EmbeddedServer(own_db.settings.platform.home)
+        restarted.start()
+        wait_until(lambda: log.describe()["queued"] == 0, 30)
+        log.append(answered(tenant_id, request_id="after"))
+        wait_until(lambda: log.describe()["written"] == 12)
+    finally:
+        log.close()
+    history = HistoryRepository(own_db, tenant_id)
+    kept = [record.request_id for record in history.query().items]
+    assert sorted(kept) == sorted(["before", "after", *(f"during{number}" for number in range(10))])
+    assert [(loss.reason, loss.rows) for loss in history.losses(today(), today())] == [(LossReason.QUEUE_FULL, 5)]
+    assert log.describe() == {
+        "accepted": 17,
+        "written": 12,
+        "withheld": 0,
+        "queued": 0,
+        "lost": {"queue_full": 5},
+        "error": None,
+    }

@@ -1,0 +1,68 @@
+"""Answered requests for tests of the prediction history."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from datetime import UTC, date, datetime
+from typing import Any
+
+import numpy as np
+
+from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.columns import ColumnKind
+from ml_core.domain.prediction_record import AnsweredRequest, HistoryPolicy, RowPacker
+from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
+from ml_core.registry.history.ingest import HistoryIngest, Written
+from ml_core.registry.history.rendering import RenderedRequests, RequestRenderer
+
+SIGNATURE = Signature(
+    (
+        InputColumn("text", ColumnKind.TEXT, nullable=True),
+        InputColumn("amount", ColumnKind.NUMBER, nullable=True),
+        InputColumn("is_paying", ColumnKind.BOOLEAN, nullable=True),
+        InputColumn("opened", ColumnKind.DATETIME, nullable=True),
+    ),
+    Output(OutputKind.CLASSES, ("a", "b")),
+)
+
+
+def answered(tenant_id: str, rows: list[dict[str, Any]] | None = None, **fields: Any) -> AnsweredRequest:
+    """A request of ``tickets`` with one row, or those given; every answer is ``a``."""
+    given = rows or [{"text": "hello", "amount": 1.5, "is_paying": True, "opened": "2026-02-01"}]
+    numbers, texts = RowPacker(SIGNATURE).pack(SIGNATURE.columns_from_rows(given), len(given))
+    values: dict[str, Any] = {
+        "tenant_id": tenant_id,
+        "model_id": "tickets",
+        "version": "1",
+        "environment": "production",
+        "rollout": "stable",
+        "request_id": uuid.uuid4().hex,
+        "at": time.time(),
+        "latency_ms": 1.5,
+        "numbers": numbers,
+        "texts": texts,
+        "signature": SIGNATURE,
+        "predictions": np.array(["a"] * len(given), dtype=object),
+        "probabilities": None,
+        "policy": HistoryPolicy.INPUTS,
+        "size": 100,
+    }
+    return AnsweredRequest(**{**values, **fields})
+
+
+def rendered(*requests: AnsweredRequest) -> list[RenderedRequests]:
+    """Requests as they are written."""
+    found, refused = RequestRenderer().render(requests)
+    assert not refused
+    return list(found)
+
+
+def write(db: DatabaseConnection, *requests: AnsweredRequest) -> Written:
+    """Write requests in a batch of their own."""
+    return HistoryIngest(db).write(rendered(*requests), [], uuid.uuid4().hex)
+
+
+def today() -> date:
+    """Today, UTC."""
+    return datetime.now(UTC).date()

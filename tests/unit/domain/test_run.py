@@ -1,0 +1,46 @@
+"""Runs as values: what may follow what, and what JSON sees of a series."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+
+import orjson
+import pytest
+
+from ml_core.domain.run import MOVES, Point, RunStatus, RunTrigger, Series, sources
+
+
+@pytest.mark.parametrize("ended", [status for status in RunStatus if status is not RunStatus.RUNNING])
+def test_nothing_follows_an_end(ended: RunStatus) -> None:
+    """No trigger leads out of a state in which a run has ended."""
+    assert [trigger for state, trigger in MOVES if state is ended] == []
+
+
+@pytest.mark.parametrize("trigger", RunTrigger)
+def test_each_trigger_has_a_state_that_allows_it(trigger: RunTrigger) -> None:
+    """It is the running one, and the target is the same from wherever it comes."""
+    assert sources(trigger) == [RunStatus.RUNNING]
+
+
+def test_signs_of_life_change_no_state() -> None:
+    """Beating and logging leave a run running; each other trigger ends it in a state of its own."""
+    targets = {trigger: target for (_, trigger), target in MOVES.items()}
+    assert {trigger for trigger, target in targets.items() if target is RunStatus.RUNNING} == {
+        RunTrigger.BEAT,
+        RunTrigger.LOG,
+    }
+    assert set(targets.values()) == set(RunStatus)
+
+
+def test_a_series_has_a_json_form() -> None:
+    """By columns; what JSON has no literal for is null."""
+    at = datetime(2026, 1, 2, tzinfo=UTC)
+    series = Series("loss", 3, [Point(0, 0.5, at), Point(1, math.nan, at), Point(2, -math.inf, at)])
+    assert orjson.loads(orjson.dumps(series.to_json())) == {
+        "metric": "loss",
+        "total": 3,
+        "steps": [0, 1, 2],
+        "values": [0.5, None, None],
+        "at": ["2026-01-02T00:00:00+00:00"] * 3,
+    }

@@ -1,0 +1,103 @@
+"""The history's edge without a registry: labels that are refused or can't be stored, and what is noted of answers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.api_key import Scope
+from ml_core.domain.assignment import AssignmentDelta
+from ml_core.domain.prediction_record import HistoryPolicy
+from ml_core.inference.edge.app import build_app
+from ml_core.inference.history import ServingHistory
+from ml_core.inference.prediction_log import PredictionLog
+from ml_core.registry.history.ingest import HistoryIngest
+from ml_core.registry.history.labels import LabelWriter
+from ml_core.settings import DatabaseSettings, HistorySettings, PlatformSettings, Settings
+from support.inprocess_cell import ACME, GLOBEX, MEASURE
+
+PATH = "/t/acme/models/measures/feedback"
+LABEL = {"request_id": "r", "row": 0, "label": "b"}
+
+
+@pytest.fixture
+def cell_without_registry(cell, tmp_path):
+    """A cell whose registry can't be reached."""
+    url = "postgresql://mlcore_app@127.0.0.1:1/mlcore"
+    db = DatabaseConnection(settings=Settings(DatabaseSettings(url=url), platform=PlatformSettings(home=tmp_path)))
+    log = PredictionLog(HistoryIngest(db), HistorySettings(flush_s=0.01))
+    cell.service.history = ServingHistory(cell.assignment, log, LabelWriter(db))
+    cell.app = build_app(cell.service)
+    cell.service.history.start()
+    yield cell
+    cell.service.history._log.close(0)
+    db.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b"{", "body"),
+        (b"[]", "body"),
+        (b"{}", "request_id"),
+        (b'{"request_id": "r"}', "label"),
+        (b'{"request_id": "a b", "label": 1}', "request_id"),
+        (b'{"request_id": "r", "label": null}', "label"),
+        (b'{"request_id": "r", "label": {}}', "label"),
+        (b'{"request_id": "r", "label": 1, "row": -1}', "row"),
+        (b'{"request_id": "r", "label": 1, "row": "0"}', "row"),
+        (b'{"request_id": "r", "lable": 1}', "lable"),
+    ],
+)
+def test_a_malformed_label_names_the_field(cell, key, body, field):
+    """Each is 400 with what is wrong."""
+    answer = cell.ask("POST", PATH, key=key, content=body)
+    assert (answer.status_code, answer.json()["error"]["details"]["field"]) == (400, field)
+
+
+@pytest.mark.parametrize(("tenant", "scope", "status"), [(ACME, Scope.READ, 403), (GLOBEX, Scope.PREDICT, 404)])
+def test_a_key_that_may_not_predict_for_the_tenant_may_not_label(cell, tenant, scope, status):
+    """As for predict."""
+    assert cell.ask("POST", PATH, key=cell.key(tenant, scope), json=LABEL).status_code == status
+
+
+def test_a_model_that_can_not_be_is_not_found(cell, key):
+    """As for predict."""
+    assert cell.ask("POST", "/t/acme/models/UPPER/feedback", key=key, json=LABEL).status_code == 404
+
+
+def test_a_label_that_can_not_be_stored_is_not_accepted(cell_without_registry, key):
+    """503 with Retry-After, and without the registry's address."""
+    answer = cell_without_registry.ask("POST", PATH, key=key, json=LABEL)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "registry_unavailable")
+    assert int(answer.headers["retry-after"]) >= 1
+    assert "127.0.0.1" not in answer.text
+
+
+def test_predictions_are_answered_and_counted_while_the_registry_is_away(cell_without_registry, key):
+    """Health says how many wait and why."""
+    assert cell_without_registry.predict("measures", [MEASURE, MEASURE], key=key).status_code == 200
+    history = cell_without_registry.ask("GET", "/healthz").json()["history"]
+    assert (history["accepted"], history["queued"], history["written"]) == (2, 2, 0)
+    assert "measures" not in json.dumps(history)
+
+
+@pytest.mark.parametrize(
+    ("policy", "accepted"), [(HistoryPolicy.NOTHING, 0), (HistoryPolicy.DIGEST, 1), (HistoryPolicy.INPUTS, 1)]
+)
+def test_what_a_tenant_forbids_is_not_even_queued(cell_without_registry, key, policy, accepted):
+    """A change of policy holds for the next answer; other tenants' policies do not matter."""
+    cell = cell_without_registry
+    cell.assignment.apply(AssignmentDelta(9, False, {}, {}, {}, history={ACME: policy, GLOBEX: HistoryPolicy.DIGEST}))
+    assert cell.predict("measures", [MEASURE], key=key).status_code == 200
+    assert cell.ask("GET", "/healthz").json()["history"]["accepted"] == accepted
+
+
+def test_a_deleted_tenants_policy_is_forgotten(cell):
+    """Its name means nothing any more."""
+    cell.assignment.apply(AssignmentDelta(9, False, {}, {}, {}, history={ACME: HistoryPolicy.INPUTS}))
+    assert cell.assignment.history_policy(ACME) is HistoryPolicy.INPUTS
+    cell.assignment.apply(AssignmentDelta(10, False, {ACME: False}, {}, {}))
+    assert cell.assignment.history_policy(ACME) is HistoryPolicy.DIGEST

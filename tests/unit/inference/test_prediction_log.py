@@ -1,0 +1,267 @@
+"""The prediction log without a registry: bounds, repetition, and that no row is lost without being counted."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from ml_core.domain.prediction_record import Loss, LossReason
+from ml_core.exceptions import InvalidRequestError, RegistryUnavailableError
+from ml_core.inference.prediction_log import BATCH_ROWS, PredictionLog
+from ml_core.registry.history.ingest import Written
+from ml_core.registry.history.rendering import COLUMNS
+from ml_core.settings import HistorySettings
+from support.history import answered
+
+REQUEST_ID = COLUMNS.index("request_id")
+
+
+class Registry:
+    """Takes batches, unless it is told to be away, to hang or to refuse a request."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[list[str], list[Loss], str, bool]] = []
+        self.is_away = False
+        self.poison: str | None = None
+        self.tries = 0
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def write(self, requests, losses, batch_id, *, is_repeated=False):
+        """See ``Ingest``."""
+        self.tries += 1
+        assert self.go_on.wait(20)
+        if self.is_away:
+            raise RegistryUnavailableError("It is away.")
+        ids = [lines.split("\t")[REQUEST_ID] for request in requests for lines in request.parts]
+        if self.poison in ids:
+            raise InvalidRequestError("It can't be stored.")
+        self.batches.append((ids, list(losses), batch_id, is_repeated))
+        return Written(kept=sum(request.rows for request in requests))
+
+    @property
+    def written(self) -> list[str]:
+        """The requests' ids, in order."""
+        return [request_id for ids, _, _, _ in self.batches for request_id in ids]
+
+    @property
+    def losses(self) -> dict[LossReason, int]:
+        """Rows that were told to be lost."""
+        return {loss.reason: loss.rows for _, losses, _, _ in self.batches for loss in losses}
+
+
+@pytest.fixture
+def registry() -> Registry:
+    """A registry that takes everything."""
+    return Registry()
+
+
+@pytest.fixture
+def open_log(registry: Registry) -> Iterator[Callable[..., PredictionLog]]:
+    """Makes logs over the registry; what is left of them ends with the test."""
+    logs: list[PredictionLog] = []
+
+    def make(**settings: float) -> PredictionLog:
+        logs.append(PredictionLog(registry, HistorySettings(**{"flush_s": 0.01, **settings})))
+        return logs[-1]
+
+    yield make
+    registry.go_on.set()
+    for log in logs:
+        log.close(0)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not hold in time"
+        time.sleep(0.005)
+
+
+def counts_add_up(log: PredictionLog) -> bool:
+    """What came in is accounted for."""
+    counts = log.describe()
+    return counts["accepted"] == sum(counts[name] for name in ("written", "withheld", "queued")) + sum(
+        counts["lost"].values()
+    )
+
+
+def test_answers_are_written_in_order_and_together(registry, open_log):
+    """What gathers within the flush interval is one batch."""
+    log = open_log(flush_s=0.2)
+    log.start()
+    for number in range(50):
+        log.append(answered("acme", request_id=str(number)))
+    until(lambda: log.describe()["written"] == 50)
+    assert registry.written == [str(number) for number in range(50)]
+    assert len(registry.batches) == 1
+
+
+def test_a_full_batch_does_not_wait(registry, open_log):
+    """Nor is a transaction larger than it has to be."""
+    log = open_log(flush_s=1000)
+    rows = [{}] * (BATCH_ROWS // 4)
+    for _ in range(5):
+        log.append(answered("acme", rows))
+    log.start()
+    until(lambda: log.describe()["queued"] == 0)
+    assert [len(ids) for ids, _, _, _ in registry.batches] == [4, 1]
+
+
+def test_what_does_not_fit_is_counted_and_told(registry, open_log):
+    """The newest goes; the next batch carries the count, and later ones do not repeat it."""
+    log = open_log(queue_rows=3)
+    for number in range(5):
+        log.append(answered("acme", request_id=str(number)))
+    assert log.describe()["lost"] == {"queue_full": 2}
+    log.start()
+    until(lambda: log.describe()["queued"] == 0)
+    assert registry.written == ["0", "1", "2"]
+    (loss,) = registry.batches[0][1]
+    assert (loss.tenant_id, loss.model_id, loss.reason, loss.rows) == ("acme", "tickets", LossReason.QUEUE_FULL, 2)
+    log.append(answered("acme"))
+    until(lambda: len(registry.batches) == 2)
+    assert registry.batches[1][1] == []
+    assert counts_add_up(log)
+
+
+def test_bytes_are_bounded_too(registry, open_log):
+    """A megabyte of long texts is not ten rows."""
+    log = open_log(queue_mb=1)
+    for _ in range(10):
+        log.append(answered("acme", size=400_000))
+    assert log.describe()["queued"] == 2
+
+
+def test_one_request_larger_than_the_queue_is_taken(registry, open_log):
+    """It would never be noted otherwise."""
+    log = open_log(queue_rows=3)
+    log.append(answered("acme", [{}] * 10))
+    assert log.describe()["queued"] == 10
+
+
+def test_a_registry_that_hangs_holds_up_no_answer(registry, open_log):
+    """Appending goes on; the queue fills."""
+    registry.go_on.clear()
+    log = open_log()
+    log.start()
+    log.append(answered("acme"))
+    until(lambda: registry.tries == 1)
+    request = answered("acme")
+    started = time.perf_counter()
+    for _ in range(1000):
+        log.append(request)
+    assert time.perf_counter() - started < 1
+    assert log.describe()["queued"] == 1001
+
+
+def test_while_the_registry_is_away_nothing_is_lost_that_fits(registry, open_log):
+    """The same batch is tried again, as one that may be there already."""
+    registry.is_away = True
+    log = open_log()
+    log.start()
+    log.append(answered("acme", request_id="early"))
+    until(lambda: registry.tries >= 2)
+    log.append(answered("acme", request_id="late"))
+    assert log.describe()["error"] == "registry_unavailable"
+    registry.is_away = False
+    until(lambda: log.describe()["written"] == 2)
+    assert registry.written == ["early", "late"]
+    assert [is_repeated for _, _, _, is_repeated in registry.batches] == [True, False]
+    assert (log.describe()["error"], log.describe()["lost"]) == (None, {})
+
+
+def test_a_request_that_the_registry_refuses_goes_alone(registry, open_log):
+    """The rest of its batch is written, and it is counted."""
+    registry.poison = "5"
+    log = open_log(flush_s=0.2)
+    log.start()
+    for number in range(9):
+        log.append(answered("acme", [{}, {}], request_id=str(number)))
+    until(lambda: log.describe()["queued"] == 0)
+    assert registry.written == ["0", "1", "2", "3", "4", "6", "7", "8"]
+    log.append(answered("acme"))
+    until(lambda: log.describe()["queued"] == 0)
+    assert log.describe()["lost"] == {"refused": 2}
+    assert registry.losses == {LossReason.REFUSED: 2}
+    assert counts_add_up(log)
+    assert len({batch_id for _, _, batch_id, _ in registry.batches}) == len(registry.batches)
+
+
+def test_small_requests_of_a_model_and_a_day_are_written_together(registry, open_log, monkeypatch):
+    """Others are not; each row is counted."""
+    seen = []
+    monkeypatch.setattr(registry, "write", lambda requests, *_, **__: (seen.extend(requests), Written(4))[1])
+    log = open_log()
+    for tenant, at in (("acme", 0.0), ("globex", 0.0), ("acme", 1.0), ("acme", 86_400.0)):
+        log.append(answered(tenant, at=at))
+    log.start()
+    until(lambda: log.describe()["written"] == 4)
+    assert [(each.tenant_id, each.at, each.rows) for each in seen] == [
+        ("acme", 0.0, 2),
+        ("globex", 0.0, 1),
+        ("acme", 86_400.0, 1),
+    ]
+
+
+def test_a_value_without_json_costs_its_own_request_only(registry, open_log):
+    """It is counted, and the rest is written."""
+    log = open_log()
+    log.append(answered("acme", predictions=np.array([object()], dtype=object)))
+    log.append(answered("acme", request_id="good"))
+    log.start()
+    until(lambda: log.describe()["queued"] == 0)
+    assert (registry.written, log.describe()["lost"]) == (["good"], {"refused": 1})
+    until(lambda: registry.losses == {LossReason.REFUSED: 1})
+    assert (counts_add_up(log), log._held_bytes) == (True, 0)
+
+
+def test_what_waits_for_the_registry_takes_little_memory(registry, open_log):
+    """It is rendered while the registry is away."""
+    registry.is_away = True
+    log = open_log()
+    log.start()
+    log.append(answered("acme", size=10_000))
+    log.append(answered("acme", size=10_000))
+    until(lambda: registry.tries >= 2)
+    log.append(answered("acme", size=10_000))
+    until(lambda: log._held_bytes < 10_000)
+    assert log.describe()["queued"] == 3
+
+
+def test_a_stream_of_answers_is_written_in_few_batches(registry, open_log):
+    """What comes in while a batch is written waits for the next interval."""
+    log = open_log(flush_s=0.2)
+    log.start()
+    for number in range(20):
+        log.append(answered("acme"))
+        until(lambda expected=number: registry.tries > 0 or expected < 10)
+    until(lambda: log.describe()["queued"] == 0)
+    assert len(registry.batches) <= 3
+
+
+def test_closing_writes_what_is_left(registry, open_log):
+    """Without waiting for the flush interval."""
+    log = open_log(flush_s=1000)
+    log.start()
+    log.append(answered("acme"))
+    log.close(10)
+    assert log.describe()["written"] == 1
+
+
+def test_closing_while_the_registry_is_away_counts_what_is_lost(registry, open_log):
+    """It takes no longer than it may."""
+    registry.is_away = True
+    log = open_log()
+    log.start()
+    for _ in range(3):
+        log.append(answered("acme"))
+    log.close(0.3)
+    log.append(answered("acme"))
+    assert log.describe()["lost"] == {"shutdown": 4}
+    assert counts_add_up(log)

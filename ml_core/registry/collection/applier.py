@@ -118,7 +118,7 @@ class Applier:
         digest: Digest = item.key[0]
         with claim_bytes(self._db, item.tenant_id, digest) as is_unused:
             if not is_unused:
-                raise _NotNow("something needs it")
+                raise _NotNow("a row or a running backup needs it")
             if not self._store.exists(item.tenant_id, digest):
                 raise _NotNow("it is gone already")
             self._store.delete(item.tenant_id, digest)

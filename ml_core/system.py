@@ -159,7 +159,8 @@ class MLSystem:
 
         Args:
             model_id: The model.
-            input_data: One row (dict, Series, 1-row frame, 1-d array) or many (frame, list of rows, 2-d array).
+            input_data: One row (dict, Series, 1-row frame, 1-d array) or many (frame, list of rows, 2-d array; for a
+                model of one column also a Series or array of its values). Frames of polars, pyarrow and others too.
             use_cache: Whether a remembered answer will do.
             version: A version to ask whatever the pointers say.
             environment: The pointer to follow; by default ``production``, or the newest version where it points
@@ -170,7 +171,8 @@ class MLSystem:
 
         Raises:
             ModelNotFoundError: There is no such model, version or promoted environment.
-            SignatureMismatchError: A row does not fit.
+            SignatureMismatchError: A row does not fit, or has none of the model's columns.
+            DataProcessingError: The input is no row and no table.
         """
         with self._table.using(self.resolve(model_id, version=version, environment=environment)) as model:
             return self.predictor.predict(model, input_data, use_cache=use_cache)

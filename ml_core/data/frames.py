@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from ml_core.data.encoding.datetime import PARTS, calendar_parts
@@ -18,14 +19,55 @@ from ml_core.domain.signature import InputColumn
 from ml_core.exceptions import DataProcessingError
 
 _MISSING_CATEGORY = "missing"
+# The types of pandas that hold a missing value beside whole numbers and booleans; without them such a column becomes
+# floats or objects, and numbers above 2**53 others.
+_WIDTHS = (8, 16, 32, 64)
+_NULLABLE = {
+    **{getattr(pa, f"int{width}")(): getattr(pd, f"Int{width}Dtype")() for width in _WIDTHS},
+    **{getattr(pa, f"uint{width}")(): getattr(pd, f"UInt{width}Dtype")() for width in _WIDTHS},
+    pa.bool_(): pd.BooleanDtype(),
+}
+
+
+def as_pandas(data: Any) -> Any:
+    """A data frame or series of what other libraries have for one; anything else as it is.
+
+    Tables and columns of polars, pyarrow, DuckDB and others are read through the Arrow PyCapsule interface
+    (https://arrow.apache.org/docs/format/CDataInterface/PyCapsuleInterface.html), which needs none of these libraries.
+
+    Raises:
+        DataProcessingError: It is of a type that pandas has no form for.
+    """
+    if isinstance(data, pd.DataFrame | pd.Series):
+        return data
+    if isinstance(data, pd.MultiIndex):
+        return data.to_frame(index=False)
+    if isinstance(data, pd.Index | pd.api.extensions.ExtensionArray):
+        return pd.Series(data, name=getattr(data, "name", None))
+    if isinstance(data, np.ndarray) and data.dtype.names:
+        return pd.DataFrame(data)
+    if not hasattr(data, "__arrow_c_stream__") and not hasattr(data, "__arrow_c_array__"):
+        return data
+    try:
+        is_stream = hasattr(data, "__arrow_c_stream__")
+        values = pa.chunked_array(data) if is_stream else pa.chunked_array([pa.array(data)])
+        is_table = pa.types.is_struct(values.type)
+        table = pa.Table.from_struct_array(values) if is_table else pa.table({"": values})
+        frame = table.to_pandas(types_mapper=_NULLABLE.get, ignore_metadata=True)
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise DataProcessingError.wrap(
+            error, "The data is not a table", remedy="Give a pandas DataFrame.", stage="preprocess"
+        ) from error
+    return frame if is_table else frame.iloc[:, 0].rename(getattr(data, "name", None) or None)
 
 
 def as_frame(data: Any) -> pd.DataFrame:
-    """A data frame, its column names strings, of a frame, array, list of rows or mapping of columns.
+    """A data frame, its column names strings, of any table: a frame, an array, a list of rows, a mapping of columns.
 
     Raises:
         DataProcessingError: Nothing of the kind.
     """
+    data = as_pandas(data)
     try:
         frame = data if isinstance(data, pd.DataFrame) else pd.DataFrame(data)
     except (ValueError, TypeError) as error:

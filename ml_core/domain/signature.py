@@ -7,13 +7,15 @@ decided in ``ml_core.domain.values``, for rows and data frames alike.
 
 from __future__ import annotations
 
+import difflib
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +30,10 @@ Label = str | int | float | bool
 _PLAIN_NUMBERS = (float, int)
 _LARGEST = sys.float_info.max
 _NEVER_MISSING = "it had no missing value in training"
+# What a message shows and compares: a row may have thousands of names, each as long as the request.
+_NAMES_SHOWN = 20
+_NAMES_COMPARED = 50
+_NAME_CHARACTERS = 80
 
 
 class OutputKind(StrEnum):
@@ -143,8 +149,9 @@ class Signature:
     def columns_from_rows(self, rows: Sequence[Row], *, strict: bool = False) -> Columns:
         """Canonical columns of raw rows.
 
-        A column that the signature does not name is ignored, or refused when ``strict``. A missing column is null. Null
-        is accepted where the column is nullable. An unseen category is accepted: the fitted encoder decides.
+        A column that the signature does not name is ignored, or refused when ``strict``; so is a row that has no other.
+        A missing column is null. Null is accepted where the column is nullable. An unseen category is accepted: the
+        fitted encoder decides.
 
         Args:
             rows: One mapping a row, from column name to a JSON value; ``datetime`` objects are accepted too.
@@ -158,12 +165,59 @@ class Signature:
         """
         if strict:
             self._refuse_unknown(rows)
+        names = {column.name for column in self.inputs}
+        for index, row in enumerate(rows):
+            keys = row.keys()
+            if not row or not (keys <= names or keys >= names):
+                self.check_names(row, index)
         return {c.name: c.read([row.get(c.name) for row in rows]) for c in self.inputs}
 
     def count_unknown(self, rows: Sequence[Row]) -> int:
         """How many values of the rows are of columns that the signature does not name."""
         names = {column.name for column in self.inputs}
-        return sum(len(row.keys() - names) for row in rows)
+        return sum(0 if row.keys() <= names else len(row.keys() - names) for row in rows)
+
+    def check_names(self, given: Collection[str], row: int | None = None) -> None:
+        """Refuse names of columns that can only be meant for other names.
+
+        Args:
+            given: The names of a row's or a table's columns; a row itself, to look into its values.
+            row: The row's number; None: they are those of a table.
+
+        Raises:
+            SignatureMismatchError: None of them is the model's. Or one of the model's is not there but one like it is:
+                in another case, or with blanks around it; or, where the column can't be null, of a similar spelling.
+        """
+        names = {column.name: column for column in self.inputs}
+        where = "The table" if row is None else f"Row {row}"
+        spelled = {normalize("NFC", name) for name in given}
+        missing = [name for name in names if name not in given and normalize("NFC", name) not in spelled]
+        unknown = [name for name in given if name not in names]
+        if missing and len(missing) == len(names):
+            raise SignatureMismatchError(
+                f"{where} has none of the model's columns.",
+                remedy=f"{self._meant(given, unknown)}Known columns: {_listed([*names])}.",
+                row=row,
+            )
+        meant = _same_but_for_case(missing, unknown) or _similar([m for m in missing if not names[m].nullable], unknown)
+        if meant is not None:
+            column, instead = meant
+            raise SignatureMismatchError(
+                f"{where} has no column {_shown(column)}.",
+                remedy=f"Did you mean {_shown(column)} instead of {_shown(instead)}? Names are compared exactly.",
+                row=row,
+                column=column,
+            )
+
+    def _meant(self, given: Collection[str], unknown: Sequence[str]) -> str:
+        """What may be wrong with names of which none is the model's; empty, or a sentence and a blank."""
+        names = [column.name for column in self.inputs]
+        for name in unknown[:_NAMES_COMPARED]:
+            inner = given[name] if isinstance(given, Mapping) else None
+            if isinstance(inner, Mapping) and not inner.keys().isdisjoint(names):
+                return f"They are in the value of {_shown(name)}: send that value as the row. "
+        meant = _same_but_for_case(names, unknown) or _similar(names, unknown)
+        return "" if meant is None else f"Did you mean {_shown(meant[0])} instead of {_shown(meant[1])}? "
 
     def _refuse_unknown(self, rows: Sequence[Row]) -> None:
         names = {column.name for column in self.inputs}
@@ -203,3 +257,23 @@ def _array(values: list[Any], numeric: bool) -> NDArray[Any]:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}…"
+
+
+def _same_but_for_case(wanted: Sequence[str], given: Sequence[str]) -> tuple[str, str] | None:
+    """The first of ``given`` that is one of ``wanted`` in another case or with blanks around it, and that one."""
+    folded = {name.strip().casefold(): name for name in wanted}
+    return next(((folded[key], name) for name in given if (key := name.strip().casefold()) in folded), None)
+
+
+def _similar(wanted: Sequence[str], given: Sequence[str]) -> tuple[str, str] | None:
+    """The first of ``wanted`` that a name of ``given`` is near, and that name."""
+    candidates = [name for name in given[:_NAMES_COMPARED] if len(name) <= _NAME_CHARACTERS]
+    for name in wanted[:_NAMES_COMPARED]:
+        near = difflib.get_close_matches(name[:_NAME_CHARACTERS], candidates, n=1, cutoff=0.75)
+        if near:
+            return name, near[0]
+    return None
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:_NAMES_SHOWN])}{', …' if len(names) > _NAMES_SHOWN else ''}"

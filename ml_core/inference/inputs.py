@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from ml_core.data.canonical import columns_from_frame
+from ml_core.data.frames import as_pandas
 from ml_core.domain.columns import Columns, n_rows
 from ml_core.domain.signature import Row, Signature
 from ml_core.exceptions import DataProcessingError, SignatureMismatchError
+
+_NAMES_SHOWN = 50
+# What ``DataFrame.itertuples`` calls a column whose own name is no Python identifier.
+_RENAMED = re.compile(r"_\d+")
 
 
 class Table(NamedTuple):
@@ -22,60 +30,88 @@ class Table(NamedTuple):
     is_single: bool
 
 
-def read_input(input_data: Any, signature: Signature) -> Table:
+def read_input(data: Any, signature: Signature, *, is_batch: bool = False) -> Table:
     """Canonical columns of one row or many.
 
-    ==================================================  ======================================================
-    one row                                             a mapping, a Series, a frame of one row, a 1-d array or
-                                                        a list of values
-    many rows                                           another frame, a 2-d array, a list of rows
-    ==================================================  ======================================================
+    ============================  ================================================================================
+    one row                       a mapping, a Series with names of columns as labels, a table of one row, a 1-d
+                                  array or a list of values
+    many rows                     another table (pandas, polars, pyarrow, a structured array, a mapping of
+                                  columns), a 2-d array, a list of rows
+    many rows of a model of one   a Series, an Arrow or polars column, an Index, a 1-d array or a list of values;
+    column                        one value is one row
+    ============================  ================================================================================
 
-    Arrays and lists of values are in the order of the signature's columns.
+    Arrays and lists of values are in the order of the signature's columns. What can be read in two ways is refused.
+
+    Args:
+        data: The input.
+        signature: What the model takes.
+        is_batch: Whether a list of values can't be a row.
 
     Raises:
         DataProcessingError: It is none of these.
-        SignatureMismatchError: A value does not fit, or a row has too few or too many.
+        SignatureMismatchError: A value does not fit, a row has too few or too many, or none of the names is the
+            model's.
     """
-    if isinstance(input_data, pd.DataFrame):
-        return Table(columns_from_frame(input_data, signature.inputs), len(input_data), len(input_data) == 1)
-    if isinstance(input_data, pd.Series | Mapping):
-        return _from_rows([as_row(input_data, signature, 0)], signature, is_single=True)
-    if isinstance(input_data, np.ndarray):
-        if input_data.ndim not in (1, 2):
-            raise _unreadable(input_data)
-        input_data = input_data.tolist() if input_data.dtype != object else list(input_data)
-    if isinstance(input_data, Sequence) and not isinstance(input_data, str | bytes):
-        is_single = bool(input_data) and not any(_is_row(item) for item in input_data)
-        rows = [input_data] if is_single else input_data
-        return _from_rows([as_row(r, signature, i) for i, r in enumerate(rows)], signature, is_single=is_single)
-    raise _unreadable(input_data)
+    data = as_pandas(data)
+    if isinstance(data, pd.DataFrame):
+        return _from_frame(data, signature)
+    if isinstance(data, pd.Series):
+        values = _values_of_one_column(data, signature)
+        return _from_rows([as_row(data, signature, 0)], signature, is_single=True) if values is None else values
+    if isinstance(data, Mapping):
+        row = as_row(data, signature, 0)
+        frame = _frame_of_columns(row, signature)
+        return _from_rows([row], signature, is_single=True) if frame is None else _from_frame(frame, signature)
+    if isinstance(data, np.ndarray) and data.ndim == 2:
+        _check_width(data.shape[1], signature, 0)
+        return _from_frame(pd.DataFrame(data, columns=_names(signature)), signature)._replace(is_single=False)
+    if isinstance(data, np.ndarray) and data.ndim == 1:
+        data = data.tolist() if data.dtype.kind not in "mM" else list(pd.Series(data))
+    if isinstance(data, Sequence) and not isinstance(data, str | bytes):
+        return _from_sequence(data, signature, is_batch=is_batch)
+    if _is_record(data):
+        return _from_rows([as_row(data, signature, 0)], signature, is_single=True)
+    raise _unreadable(data)
 
 
 def as_row(item: Any, signature: Signature, index: int) -> Row:
-    """One row as a mapping.
+    """One row as a mapping with strings as keys.
 
     Raises:
         DataProcessingError: It is no row.
-        SignatureMismatchError: It is a list of too few or too many values.
+        SignatureMismatchError: It is a list of too few or too many values, or has two values of one name.
     """
+    if isinstance(item, pd.DataFrame) and len(item) == 1:
+        # By element: as one Series whole numbers beside floats would become floats.
+        return _named(item.columns, [item.iat[0, position] for position in range(item.shape[1])], signature, index)
     if isinstance(item, Mapping):
         # A frame's columns may be numbers; the signature knows them by their text.
-        return item if all(type(name) is str for name in item) else {str(name): value for name, value in item.items()}
+        is_named = all(type(name) is str for name in item)
+        return item if is_named else _named(item.keys(), item.values(), signature, index)
     if isinstance(item, pd.Series):
-        return {str(name): value for name, value in item.items()}
-    if isinstance(item, pd.DataFrame) and len(item) == 1:
-        return as_row(item.iloc[0], signature, index)
-    if not _is_row(item):
+        return _named(item.index, item.tolist(), signature, index)
+    if _is_record(item):
+        return _of_record(item, signature, index)
+    if not _is_row(item) or isinstance(item, pd.DataFrame):
         raise _unreadable(item)
-    names = [column.name for column in signature.inputs]
-    if len(item) != len(names):
-        raise SignatureMismatchError(
-            f"Row {index} has {len(item)} values; the model has {len(names)} columns.",
-            remedy=f"Send a dict, or values in this order: {', '.join(names[:50])}.",
-            row=index,
-        )
-    return dict(zip(names, item, strict=True))
+    _check_width(len(item), signature, index)
+    return dict(zip(_names(signature), item, strict=True))
+
+
+def _from_frame(frame: pd.DataFrame, signature: Signature) -> Table:
+    """A table by the names of its columns and of those levels of its index that a column lacks."""
+    known = _names(signature)
+    names = [str(name) for name in frame.columns]
+    levels = [name for name in frame.index.names if name is not None and str(name) in known and str(name) not in names]
+    if levels:
+        frame = frame.reset_index(level=levels)
+        names = [str(name) for name in frame.columns]
+    _refuse_doubles(names, signature, None)
+    if len(frame):
+        signature.check_names(dict.fromkeys(names))
+    return Table(columns_from_frame(frame, signature.inputs), len(frame), len(frame) == 1)
 
 
 def _from_rows(rows: Sequence[Row], signature: Signature, *, is_single: bool) -> Table:
@@ -83,10 +119,142 @@ def _from_rows(rows: Sequence[Row], signature: Signature, *, is_single: bool) ->
     return Table(columns, n_rows(columns), is_single)
 
 
+def _from_sequence(data: Sequence[Any], signature: Signature, *, is_batch: bool) -> Table:
+    """Rows, or values: those of a model's only column, or else one row."""
+    is_values = bool(data) and not any(_is_row(item) for item in data)
+    if is_values and len(signature.inputs) == 1:
+        rows: list[Row] = [{signature.inputs[0].name: value} for value in data]
+        return _from_rows(rows, signature, is_single=len(rows) == 1)
+    if is_values and not is_batch:
+        return _from_rows([as_row(data, signature, 0)], signature, is_single=True)
+    return _from_rows([as_row(r, signature, i) for i, r in enumerate(data)], signature, is_single=False)
+
+
+def _values_of_one_column(series: pd.Series[Any], signature: Signature) -> Table | None:
+    """The table of a Series that holds the values of a model's only column; None where it is a row.
+
+    Raises:
+        SignatureMismatchError: It may be either.
+    """
+    names = _names(signature)
+    labels = [str(label) for label in series.index]
+    if len(names) > 1 or (names[0] in labels and len(series) == 1):
+        return None
+    is_label = names[0] in labels
+    is_unlabelled = series.name is None and not any(isinstance(label, str) for label in series.index)
+    is_numbered = series.index.equals(pd.RangeIndex(len(series)))
+    if (str(series.name) == names[0] and not is_label) or (is_unlabelled and (is_numbered or not is_label)):
+        return _from_frame(series.to_frame(names[0]), signature)
+    if is_label and str(series.name) != names[0] and not is_numbered:
+        return None
+    called = "has no name" if series.name is None else f"is called {str(series.name)[:80]!r}"
+    raise SignatureMismatchError(
+        f"The Series {called}, and its labels begin with {', '.join(map(repr, labels[:3]))}: "
+        f"it is not clear whether it holds values of the model's only column, {names[0]!r}, or one row.",
+        remedy=f"For values of the column give series.to_frame({names[0]!r}); for a row give a dict.",
+    )
+
+
+def _frame_of_columns(row: Row, signature: Signature) -> pd.DataFrame | None:
+    """The frame of a mapping from column to all its values; None where the mapping is a row."""
+    known = {column.name: row[column.name] for column in signature.inputs if column.name in row}
+    if not any(_is_column(values) for values in known.values()):
+        return None
+    signature.check_names(row)
+    lengths = {len(values) if _is_column(values) else -1 for values in known.values()}
+    if len(lengths) == 1:
+        frame = pd.DataFrame({name: as_pandas(values) for name, values in known.items()})
+        if len(frame) in lengths:  # else the labels of two columns differ
+            return frame
+    raise DataProcessingError(
+        "The columns do not belong together: they are of several lengths or labels, or some are single values.",
+        remedy="Give one list a column, all of one length, or one dict a row.",
+        stage="predict",
+    )
+
+
+def _of_record(item: Any, signature: Signature, index: int) -> Row:
+    """A row of an object with named fields: a named tuple, a dataclass or an element of a structured array."""
+    names: Sequence[str]
+    values: Any
+    if isinstance(item, np.void):
+        names, values = item.dtype.names or (), item.tolist()
+    elif isinstance(item, tuple):
+        names, values = item._fields, item  # type: ignore[attr-defined]
+    else:
+        names = [field.name for field in dataclasses.fields(item)]
+        values = [getattr(item, name) for name in names]
+    row = _named(names, values, signature, index)
+    known = set(_names(signature))
+    renamed = [name for name in row if _RENAMED.fullmatch(name) and name not in known]
+    if renamed and not known <= row.keys():
+        raise SignatureMismatchError(
+            f"Row {index} has a field {renamed[0]!r}, which stands for a column whose name a named tuple can't have.",
+            remedy='Give the frame itself, or its rows by frame.to_dict("records").',
+            row=index,
+        )
+    return row
+
+
+def _named(names: Iterable[Hashable], values: Iterable[Any], signature: Signature, index: int) -> Row:
+    texts = [str(name) for name in names]
+    _refuse_doubles(texts, signature, index)
+    return dict(zip(texts, values, strict=True))
+
+
+def _refuse_doubles(names: Sequence[str], signature: Signature, index: int | None) -> None:
+    """Two values of one of the model's columns: which of them is meant can't be known."""
+    if len(set(names)) == len(names):
+        return
+    counts = Counter(names)
+    twice = next((name for name in _names(signature) if counts[name] > 1), None)
+    if twice is not None:
+        raise SignatureMismatchError(
+            f"{'The table' if index is None else f'Row {index}'} has several columns called {twice[:80]!r}.",
+            remedy="Rename or leave out all but one of them.",
+            row=index,
+            column=twice,
+        )
+
+
+def _check_width(width: int, signature: Signature, index: int) -> None:
+    names = _names(signature)
+    if width != len(names):
+        shown = f"{', '.join(names[:_NAMES_SHOWN])}{', …' if len(names) > _NAMES_SHOWN else ''}"
+        raise SignatureMismatchError(
+            f"Row {index} has {width} {'value' if width == 1 else 'values'}; "
+            f"the model has {len(names)} {'column' if len(names) == 1 else 'columns'}.",
+            remedy=f"Give a dict, or values in this order: {shown}.",
+            row=index,
+        )
+
+
+def _names(signature: Signature) -> list[str]:
+    return [column.name for column in signature.inputs]
+
+
+def _is_record(item: Any) -> bool:
+    is_tuple = isinstance(item, tuple) and hasattr(item, "_fields")
+    is_dataclass = dataclasses.is_dataclass(item) and not isinstance(item, type)
+    return is_tuple or is_dataclass or (isinstance(item, np.void) and item.dtype.names is not None)
+
+
 def _is_row(item: Any) -> bool:
-    if isinstance(item, Mapping | pd.Series | pd.DataFrame):
+    if isinstance(item, Mapping | pd.Series | pd.DataFrame) or _is_record(item):
         return True
-    return isinstance(item, Sequence | np.ndarray) and not isinstance(item, str | bytes)
+    if isinstance(item, np.ndarray):
+        return item.ndim > 0
+    return isinstance(item, Sequence) and not isinstance(item, str | bytes)
+
+
+def _is_column(values: Any) -> bool:
+    """Whether it holds many values: no element of a row does."""
+    if isinstance(values, np.ndarray):
+        return values.ndim == 1
+    if isinstance(values, pd.Series | pd.Index | pd.api.extensions.ExtensionArray | Mapping):
+        return True
+    is_arrow = hasattr(values, "__arrow_c_stream__") or hasattr(values, "__arrow_c_array__")
+    return is_arrow or (isinstance(values, Sequence) and not isinstance(values, str | bytes))
 
 
 def _unreadable(data: Any) -> DataProcessingError:

@@ -16,7 +16,7 @@ from ml_core.domain.columns import Columns, take
 from ml_core.domain.signature import Label, OutputKind
 from ml_core.exceptions import DataProcessingError, PredictionError
 from ml_core.ids import TenantId
-from ml_core.inference.inputs import Table, as_row, read_input
+from ml_core.inference.inputs import Table, read_input
 from ml_core.models.loading import LoadedModel, labels_to_json
 
 # Larger tables are rarely asked twice, and hashing them costs about what predicting them does.
@@ -59,7 +59,9 @@ class Predictor:
         Args:
             model: What ``load_model`` returned, or a model's id.
             input_data: One row (a mapping, a Series, a frame of one row, a 1-d array or a list of values) or many
-                (another frame, a 2-d array, a list of rows); values without names in the signature's order.
+                (another table, a 2-d array, a list of rows); values without names in the signature's order. Tables of
+                polars, pyarrow and others are read as those of pandas are. For a model of one column, a Series or
+                array of values is many rows.
             use_cache: Whether a remembered answer will do.
 
         Returns:
@@ -85,7 +87,7 @@ class Predictor:
 
         Args:
             model: As for ``predict``.
-            input_batch: Rows: mappings, Series or lists of values. Other tables are accepted too.
+            input_batch: Rows: mappings, Series or lists of values. Tables are accepted too.
             batch_size: Rows that are predicted in one call of the model.
             use_cache: Whether remembered answers will do.
 
@@ -95,10 +97,7 @@ class Predictor:
         if batch_size < 1:
             raise DataProcessingError(f"batch_size is {batch_size}.", remedy="Give at least 1.", stage="predict")
         loaded = self._load(model)
-        signature = loaded.version.signature
-        if isinstance(input_batch, list | tuple):
-            input_batch = [as_row(item, signature, index) for index, item in enumerate(input_batch)]
-        table = read_input(input_batch, signature)
+        table = read_input(input_batch, loaded.version.signature, is_batch=True)
         answers: list[Any] = []
         for start in range(0, table.rows, batch_size):
             stop = min(start + batch_size, table.rows)

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ml_core.data.evidence import fits
+from ml_core.data.frames import as_pandas
 from ml_core.database.strict_json import is_storable
 from ml_core.domain.signature import OutputKind
 from ml_core.domain.values import DoesNotFitError, is_blank, read_number
@@ -180,6 +181,7 @@ def unstorable(text: str) -> str:
 
 
 def _as_series(y: Any) -> pd.Series[Any]:
+    y = as_pandas(y)
     if isinstance(y, pd.DataFrame) and y.shape[1] == 1:
         y = y.iloc[:, 0]
     if isinstance(y, np.ndarray) and y.ndim == 2 and y.shape[1] == 1:

@@ -27,9 +27,12 @@ SIGNATURE = Signature(
 )
 
 
+_REST = {"amount": 1.5, "is_paying": True, "opened": "2026-02-01"}
+
+
 def answered(tenant_id: str, rows: list[dict[str, Any]] | None = None, **fields: Any) -> AnsweredRequest:
-    """A request of ``tickets`` with one row, or those given; every answer is ``a``."""
-    given = rows or [{"text": "hello", "amount": 1.5, "is_paying": True, "opened": "2026-02-01"}]
+    """A request of ``tickets`` with one row, or those given, whose text may be left out. Each answer is ``a``."""
+    given = [{"text": None, **row} for row in rows or [{"text": "hello", **_REST}]]
     numbers, texts = RowPacker(SIGNATURE).pack(SIGNATURE.columns_from_rows(given), len(given))
     values: dict[str, Any] = {
         "tenant_id": tenant_id,

@@ -54,6 +54,26 @@ def test_an_unknown_column_is_ignored_and_counted_or_refused(cell, key):
 
 
 @pytest.mark.parametrize(
+    ("row", "hint"),
+    [
+        ({}, "Known columns: m0, m1"),
+        ({"row": MEASURE}, "in the value of 'row'"),
+        ({name.upper(): value for name, value in MEASURE.items()}, "Did you mean 'm0' instead of 'M0'"),
+        ({**{name: MEASURE[name] for name in list(MEASURE)[1:]}, "M0": 1.0}, "no column 'm0'. Did you mean"),
+        ({"x" * 9000: None, **{f"y{number}": 1 for number in range(5000)}}, "Known columns"),
+    ],
+    ids=["empty", "nested", "other case", "one in other case", "huge"],
+)
+def test_a_row_without_the_models_columns_is_refused(cell, key, row, hint):
+    """It would be answered as if all were missing; the other rows don't hide it."""
+    answer = cell.predict("measures", [MEASURE, row], key=key)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["details"]["row"]) == (422, "signature_mismatch", 1)
+    assert hint in error["message"]
+    assert len(error["message"]) < 1000
+
+
+@pytest.mark.parametrize(
     ("body", "status", "code", "field"),
     [
         (b"", 400, "invalid_request", "body"),

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from sklearn.dummy import DummyClassifier
 
@@ -13,6 +14,7 @@ from ml_core.domain.metric import HIGHER_IS_BETTER
 from ml_core.domain.signature import OutputKind
 from ml_core.exceptions import TrainingError
 from ml_core.ids import ModelId
+from ml_core.inference.inputs import read_input
 from ml_core.models.model_factory import ModelFactory
 from ml_core.training.fit import fit_model
 from ml_core.training.request import TrainingRequest
@@ -236,6 +238,21 @@ def test_a_matrix_and_rows_are_tables_too():
     fitted = fit((X.to_numpy(), y))
     assert [column.name for column in fitted.signature.inputs] == [f"x{index}" for index in range(12)]
     assert fit((X.to_dict("records"), y.tolist())).metrics == fit((X, y)).metrics
+
+
+def test_every_table_that_trains_predicts():
+    """Of pandas, of another library, as columns or as rows: one model of all of them, and each asks it the same."""
+    X, y = split_target(tickets(), "category")
+    arrow = pa.Table.from_pandas(X)
+    reader = pa.RecordBatchReader.from_batches(arrow.schema, arrow.to_batches())
+    tables = {"arrow": arrow, "stream": reader, "columns": X.to_dict("list"), "rows": X.to_dict("records")}
+    expected = fit((X, y))
+    for data in tables.values():
+        fitted = fit((data, pa.array(y)))
+        assert fitted.signature == expected.signature
+        asked = arrow if isinstance(data, pa.RecordBatchReader) else data  # a stream can be read once
+        found = fitted.pipeline.predict(read_input(asked, fitted.signature).columns)
+        assert found.tolist() == expected.pipeline.predict(X).tolist()
 
 
 def test_a_fit_that_did_not_converge_is_noted():

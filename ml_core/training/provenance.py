@@ -52,10 +52,20 @@ def data_digest(columns: Columns, inputs: Sequence[InputColumn], target: NDArray
     return digest.hexdigest()
 
 
+def row_digests(columns: Columns, inputs: Sequence[InputColumn]) -> NDArray[np.uint64]:
+    """A number for each row, ``(n_rows,)``, equal for rows that are equal in every column used."""
+    frame = pd.DataFrame({column.name: _one_zero(columns[column.name]) for column in inputs})
+    return pd.util.hash_pandas_object(frame, index=False).to_numpy(dtype=np.uint64)
+
+
+def _one_zero(values: NDArray[Any]) -> NDArray[Any]:
+    """The values with one zero and one NaN, where float64 has several."""
+    return np.where(np.isnan(values), np.nan, values + 0.0) if values.dtype.kind == "f" else values
+
+
 def _bytes(values: NDArray[Any]) -> bytes:
     if values.dtype.kind == "f":
-        # One zero and one NaN, where float64 has several.
-        return np.where(np.isnan(values), np.nan, values + 0.0).astype("<f8").tobytes()
+        return _one_zero(values).astype("<f8").tobytes()
     if values.dtype.kind in "OU":
         return pd.util.hash_array(values.astype(object)).astype("<u8").tobytes()
     return values.tobytes()

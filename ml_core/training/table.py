@@ -16,9 +16,9 @@ from ml_core.database.strict_json import is_storable
 from ml_core.domain.columns import Columns, take
 from ml_core.domain.signature import InputColumn, OutputKind
 from ml_core.exceptions import DataProcessingError, SignatureMismatchError, TrainingError
-from ml_core.training.provenance import data_digest
+from ml_core.training.provenance import data_digest, row_digests
 from ml_core.training.request import TrainingRequest
-from ml_core.training.split import hold_out
+from ml_core.training.split import can_be_kept_together, hold_out
 from ml_core.training.targets import (
     UNSTORABLE_REMEDY,
     Target,
@@ -102,7 +102,9 @@ def read_training_table(request: TrainingRequest, output: OutputKind) -> Trainin
         ) from error
     digest = data_digest(train.columns, inputs, train.target)
     if validation is None:
-        train, validation = _divide(train, output)
+        train, validation = _divide(train, inputs, output, notes)
+    else:
+        _note_known_rows(train, validation, inputs, notes)
     return TrainingTable(columns, inputs, train, validation, digest, tuple(notes))
 
 
@@ -186,10 +188,36 @@ def _part(raw: _Raw, inputs: tuple[InputColumn, ...]) -> Part:
     return Part(columns_from_frame(raw.frame, inputs), target, len(raw.frame))
 
 
-def _divide(part: Part, output: OutputKind) -> tuple[Part, Part]:
+def _divide(part: Part, inputs: tuple[InputColumn, ...], output: OutputKind, notes: list[str]) -> tuple[Part, Part]:
+    """Training and held-out rows; equal rows are on one side, for a model may know a row by heart."""
     labels = part.target if output is OutputKind.CLASSES else None
-    train, held_out = (_rows(part, rows) for rows in hold_out(part.n_rows, labels))
-    return train, held_out
+    digests = row_digests(part.columns, inputs)
+    n_equal, n_different = int(pd.Series(digests).duplicated(keep=False).sum()), len(np.unique(digests))
+    train, held_out = hold_out(digests, labels)
+    if not n_equal:
+        return _rows(part, train), _rows(part, held_out)
+    if can_be_kept_together(digests) and len(held_out):
+        notes.append(
+            f"{n_equal:,} of {part.n_rows:,} rows equal another one in every column used; equal rows are on one side "
+            f"of the split: {len(train):,} rows to train on, {len(held_out):,} held out."
+        )
+    else:
+        train, held_out = hold_out(np.arange(part.n_rows), labels)
+        notes.append(
+            f"{n_equal:,} of {part.n_rows:,} rows equal another one in every column used, and there are "
+            f"{n_different:,} different rows only, so equal rows are on both sides of the split: the held-out metrics "
+            "say nothing about rows unlike these. Give validation data to measure those."
+        )
+    return _rows(part, train), _rows(part, held_out)
+
+
+def _note_known_rows(train: Part, validation: Part, inputs: tuple[InputColumn, ...], notes: list[str]) -> None:
+    known = np.isin(row_digests(validation.columns, inputs), row_digests(train.columns, inputs))
+    if count := int(known.sum()):
+        notes.append(
+            f"{count:,} of {validation.n_rows:,} validation rows equal a training row in every column used: a model "
+            "may know these by heart."
+        )
 
 
 def _rows(part: Part, rows: NDArray[np.intp]) -> Part:

@@ -7,7 +7,6 @@ from sklearn import metrics as sk
 from ml_core.domain.signature import OutputKind
 from ml_core.training import metrics
 from ml_core.training.baseline import baseline
-from ml_core.training.split import hold_out
 
 
 def test_classification_agrees_with_scikit_learn():
@@ -64,20 +63,3 @@ def test_the_baseline_is_the_majority_class():
 def test_the_baseline_of_a_number_is_the_mean():
     """Of the training part."""
     assert baseline(np.array([1.0, 3.0]), np.array([4.0]), OutputKind.NUMBER) == {"mae": 2.0, "rmse": 2.0}
-
-
-def test_a_fifth_of_each_class_is_held_out():
-    """No row is in both parts, none is lost, and it is the same every time."""
-    labels = np.array(["a"] * 50 + ["b"] * 10 + ["c"] * 2)
-    train, held_out = hold_out(len(labels), labels)
-    assert sorted([*train, *held_out]) == list(range(62))
-    assert {label: int((labels[held_out] == label).sum()) for label in "abc"} == {"a": 10, "b": 2, "c": 1}
-    np.testing.assert_array_equal(hold_out(62, labels)[1], held_out)
-
-
-def test_without_classes_a_fifth_of_all_is_held_out():
-    """At random, not the last ones."""
-    train, held_out = hold_out(100, None)
-    assert len(held_out) == 20
-    assert held_out.tolist() != list(range(80, 100))
-    assert not set(train) & set(held_out)

@@ -219,19 +219,26 @@ def _column_hints(columns: Collection[str]) -> Iterator[None]:
         yield
     except (TrainingError, DataProcessingError) as error:
         column = getattr(error, "column", None)
-        if column in columns:
+        if column in {str(name) for name in columns}:
             kind = f" or --kind {shlex.quote(f'{column}=category')}" if "kind" in (error.remedy or "") else ""
             error.remedy = f"{error.remedy or ''} Here: --ignore {shlex.quote(str(column))}{kind}.".strip()
         raise
 
 
 def _split_target(frame: Any, target: str, ignore: Sequence[str]) -> tuple[Any, Any]:
+    """The columns to predict from, and the target. Names are compared as text: a Parquet file may have numbers."""
+    names = [str(name) for name in frame.columns]
     for name in [target, *ignore]:
-        if name not in frame.columns:
+        setting = "--target" if name == target else "--ignore"
+        if names.count(name) > 1:
             raise ConfigurationError(
-                f"The table has no column {name!r}.",
-                remedy=_columns_hint(name, [str(column) for column in frame.columns]),
-                setting="--target" if name == target else "--ignore",
+                f"The table has {names.count(name)} columns that are written {name}.",
+                remedy="Rename them so that each has a name of its own.",
+                setting=setting,
+            )
+        if name not in names:
+            raise ConfigurationError(
+                f"The table has no column {name!r}.", remedy=_columns_hint(name, names), setting=setting
             )
     if target in ignore:
         raise ConfigurationError(
@@ -239,7 +246,8 @@ def _split_target(frame: Any, target: str, ignore: Sequence[str]) -> tuple[Any, 
             remedy="Leave out one of the two.",
             setting="--ignore",
         )
-    return frame.drop(columns=[target, *ignore]), frame[target]
+    used = [position for position, name in enumerate(names) if name not in (target, *ignore)]
+    return frame.iloc[:, used], frame.iloc[:, names.index(target)]
 
 
 def _columns_hint(wanted: str, names: list[str]) -> str:

@@ -58,7 +58,7 @@ class DataProcessor:
         scaling: Scaling = "standard",
     ) -> None:
         self.tenant_id = str(TenantId(tenant_id))
-        self.kinds = {name: ColumnKind(kind).value for name, kind in (kinds or {}).items()}
+        self.kinds = {str(name): ColumnKind(kind).value for name, kind in (kinds or {}).items()}
         self.scaling = scaling
         # The columns seen in training: (name, kind), and what stands for a missing value in each.
         self.columns_: list[tuple[str, str]] = []

@@ -71,6 +71,7 @@ def read_dataset(
         ArtifactIntegrityError: Its file is missing or was changed.
     """
     names = [name for name, _ in version.columns]
+    target = None if target is None else str(target)  # as the names of columns are when they are stored
     if target is not None and target not in names:
         raise invalid(
             f"The dataset {version.reference} has no column {target!r}.",

@@ -22,6 +22,7 @@ from ml_core.ids import ModelId
 from ml_core.models.loading import labels_to_json
 from ml_core.models.model_factory import ModelFactory, takes_sparse
 from ml_core.training.baseline import baseline
+from ml_core.training.class_weight import say_in_classes
 from ml_core.training.metrics import Metrics, evaluate
 from ml_core.training.provenance import code_commit, library_versions
 from ml_core.training.request import TrainingRequest
@@ -90,6 +91,8 @@ def fit_model(request: TrainingRequest) -> FittedModel:
         estimator = ModelFactory.create_model(model_type, dict(request.hyperparameters))
         output = _output_of(model_type, estimator, request)
         table = read_training_table(request, output)
+        if output is OutputKind.CLASSES and table.train.target is not None:
+            say_in_classes(estimator, table.train.target)
         pipeline, warned = _fit(request, estimator, table)
         return _measured(request, model_type, output, (pipeline, table), (started, warned))
     except TrainingError as error:

@@ -52,10 +52,11 @@ def data_digest(columns: Columns, inputs: Sequence[InputColumn], target: NDArray
     return digest.hexdigest()
 
 
-def row_digests(columns: Columns, inputs: Sequence[InputColumn]) -> NDArray[np.uint64]:
-    """A number for each row, ``(n_rows,)``, equal for rows that are equal in every column used."""
+def row_digests(columns: Columns, inputs: Sequence[InputColumn]) -> NDArray[Any]:
+    """A number for each row, ``(n_rows,) uint64``, equal for rows that are equal in every column used."""
     frame = pd.DataFrame({column.name: _one_zero(columns[column.name]) for column in inputs})
-    return pd.util.hash_pandas_object(frame, index=False).to_numpy(dtype=np.uint64)
+    digests: NDArray[Any] = pd.util.hash_pandas_object(frame, index=False).to_numpy(dtype=np.uint64)
+    return digests
 
 
 def _one_zero(values: NDArray[Any]) -> NDArray[Any]:

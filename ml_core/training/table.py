@@ -118,7 +118,7 @@ def _read(data: tuple[Any, Any], output: OutputKind, notes: list[str], what: str
     _check_texts(frame, what)
     target = None
     if y is not None:
-        target = read_target(y, len(frame))
+        target = read_target(y, len(frame), as_quantity=output is OutputKind.NUMBER)
         target = as_numbers(target) if output is OutputKind.NUMBER else whole_numbers_as_ints(target)
         if dropped := int((~target.kept).sum()):
             notes.append(f"{dropped} of {len(frame)} {what} rows have no target and were left out.")

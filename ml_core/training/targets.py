@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -52,10 +53,16 @@ class Target:
         return _called(self.column)
 
 
-def read_target(y: Any, n_rows: int) -> Target:
-    """Read a target: Series, list or array of str, int, float or bool, missing values and blank strings allowed.
+def read_target(y: Any, n_rows: int, *, as_quantity: bool = False) -> Target:
+    """Read a target: Series, list or array of str, int, float, Decimal or bool, missing values and blanks allowed.
 
-    ``NA`` and ``None`` are labels as any other.
+    ``NA`` and ``None`` are labels as any other. A Decimal is the number that it holds, whatever its exponent: whole
+    numbers are integers, and where one has a fraction all are floats.
+
+    Args:
+        y: ``(n_rows,)``.
+        n_rows: Rows of the table.
+        as_quantity: Integers beyond 64 bits are floats; as labels they are refused, since rounding would merge them.
 
     Raises:
         TrainingError: Its length is not ``n_rows``, it has no value, two types, or values that are no label and no
@@ -70,7 +77,7 @@ def read_target(y: Any, n_rows: int) -> Target:
     values = series[kept].tolist()
     if not values:
         raise invalid(f"{_called(column)} is missing in every row.", "Name the column that holds the answers.", column)
-    return Target(_one_type(values, column), kept, column)
+    return Target(_one_type(values, column, as_quantity), kept, column)
 
 
 def infer_model_type(y: Any) -> str:
@@ -81,7 +88,7 @@ def infer_model_type(y: Any) -> str:
     Raises:
         TrainingError: The target can't be read.
     """
-    values = read_target(y, len(y)).values
+    values = read_target(y, len(y), as_quantity=True).values
     if values.dtype.kind not in "if":
         return CLASSIFICATION
     distinct = len(np.unique(values))
@@ -194,8 +201,8 @@ def _as_series(y: Any) -> pd.Series[Any]:
     return pd.Series(list(y), dtype=object)
 
 
-def _one_type(values: list[Any], column: str | None) -> NDArray[Any]:
-    values = [value.item() if isinstance(value, np.generic) else value for value in values]
+def _one_type(values: list[Any], column: str | None, as_quantity: bool) -> NDArray[Any]:
+    values = _plain_numbers([value.item() if isinstance(value, np.generic) else value for value in values])
     types = Counter(type(value) for value in values)
     if set(types) == {str}:
         if not all(map(is_storable, values)):
@@ -212,7 +219,7 @@ def _one_type(values: list[Any], column: str | None) -> NDArray[Any]:
     if set(types) == {bool}:
         return np.array(values, dtype=np.bool_)
     if set(types) == {int}:
-        return _integers(values, column)
+        return _integers(values, column, as_quantity)
     if set(types) <= {int, float}:
         return np.array(values, dtype=np.float64)
     if len(types) > 1:
@@ -226,10 +233,22 @@ def _one_type(values: list[Any], column: str | None) -> NDArray[Any]:
     )
 
 
-def _integers(values: list[int], column: str | None) -> NDArray[Any]:
+def _plain_numbers(values: list[Any]) -> list[Any]:
+    """The values with each Decimal, and each float wider than Python's, as the int or float that it stands for."""
+    wide = [value for value in values if isinstance(value, Decimal | np.longdouble)]
+    if not wide:
+        return values
+    is_whole = all(isinstance(value, Decimal) and value.is_finite() and value == int(value) for value in wide)
+    as_number = int if is_whole else float
+    return [as_number(value) if isinstance(value, Decimal | np.longdouble) else value for value in values]
+
+
+def _integers(values: list[int], column: str | None, as_quantity: bool) -> NDArray[Any]:
     try:
         return np.array(values, dtype=np.int64)
     except OverflowError:
+        if as_quantity:
+            return np.array([read_number(value) for value in values], dtype=np.float64)
         raise invalid(f"{_called(column)} holds integers beyond 64 bits.", "Give them as strings.", column) from None
 
 

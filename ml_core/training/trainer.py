@@ -225,7 +225,7 @@ _NEED_TARGET = (None, CLASSIFICATION, REGRESSION)
 
 def _parse_kinds(kinds: Mapping[str, ColumnKind | str]) -> dict[str, ColumnKind]:
     try:
-        return {name: ColumnKind(kind) for name, kind in kinds.items()}
+        return {str(name): ColumnKind(kind) for name, kind in kinds.items()}
     except ValueError as error:
         raise DataProcessingError(
             f"{error}.", remedy=f"A column is one of {', '.join(ColumnKind)}.", stage="validate"

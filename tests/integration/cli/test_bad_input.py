@@ -55,6 +55,28 @@ def nothing_written(mlcore, tenant):
     return mlcore("models", "list", "-t", tenant, "--json").json == [] and files == []
 
 
+@pytest.mark.parametrize("names", [range(13), pd.MultiIndex.from_product([["a"], map(str, range(13))])])
+def test_a_target_may_be_called_by_a_number_or_tuple(mlcore, tenant, tmp_path, names):
+    """As a Parquet file can have it: named by the text of it, and left out by it too."""
+    frame = measures().set_axis(names, axis=1)
+    frame.to_parquet(tmp_path / "t.parquet")
+    target, ignored = str(frame.columns[12]), str(frame.columns[5])
+    common = ("train", tmp_path / "t.parquet", "-t", tenant, "-m", "m", "--json", "--target", target)
+    result = mlcore(*common, "--ignore", ignored)
+    assert result.code == 0, result.err
+    assert ignored not in [column["name"] for column in result.json["columns"]]
+    assert result.json["metrics"]["validation"]["accuracy"] > 0.8
+    assert "The table has no column" in mlcore(*common[:-1], target + "x").err
+
+
+def test_a_target_that_two_columns_may_be_is_refused(mlcore, tenant, tmp_path, monkeypatch):
+    """The number 7 and the text 7 are written alike."""
+    frame = measures().set_axis([*range(12), "7"], axis=1)
+    monkeypatch.setattr("ml_core.data.reading.read_table", lambda *_, **__: frame)
+    result = mlcore("train", tmp_path / "t.parquet", "-t", tenant, "-m", "m", "--target", "7")
+    assert (result.code, "2 columns that are written 7" in result.err) == (1, True)
+
+
 def test_a_wide_table_trains(mlcore, tenant, tmp_path):
     """Two hundred columns are no reason to refuse."""
     random = np.random.default_rng(0)

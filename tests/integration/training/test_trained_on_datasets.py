@@ -66,6 +66,16 @@ def test_a_target_is_a_column_of_the_dataset(system):
     assert "category" in caught.value.remedy
 
 
+@pytest.mark.parametrize("names", [range(6), [("t", i) for i in range(6)]])
+def test_a_target_may_be_called_by_a_number_or_tuple(system, names):
+    """As in the frame that was registered, or by the text that the dataset made of it."""
+    system.datasets.create("t", tickets().set_axis(list(names), axis=1))
+    for target in (names[5], str(names[5])):
+        made = system.train_model("tickets", None, dataset="t", target=target, hyperparameters=FAST)
+        version = system.registry.get_model_version("tickets", made["version"])
+        assert version.servable.signature.output.classes == ("account", "billing", "bug")
+
+
 def test_a_target_without_a_dataset_means_nothing(system):
     """So it is not passed over in silence."""
     with pytest.raises(InvalidRequestError, match="target"):

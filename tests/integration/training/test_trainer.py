@@ -155,6 +155,15 @@ def test_an_unknown_kind_is_refused(trainer):
         trainer.train("tickets", None, DATA, kinds={"subject": "prose"})
 
 
+@pytest.mark.parametrize("names", [range(5), [("t", i) for i in range(5)]])
+def test_kinds_are_told_by_the_names_of_the_frame(trainer, names):
+    """Numbers and tuples too."""
+    names = list(names)
+    X = DATA[0].set_axis(names, axis=1)
+    fitted = trainer.train("tickets", None, (X, DATA[1]), hyperparameters=FAST, kinds={names[3]: "category"})["fitted"]
+    assert {column.name: column.kind for column in fitted.columns}[str(names[3])] == "category"
+
+
 def test_a_type_outside_the_list_predicts_here_and_is_refused_by_a_server(db, tenant_id, trainer, tmp_path):
     """The older extension keeps working; a note says what it costs."""
     ModelFactory.register("custom", lambda parameters: GradientBoostingClassifier(n_estimators=3, **parameters))

@@ -1,6 +1,7 @@
 """``fit_model``: what trains, how well, and what the result holds."""
 
 import json
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -205,6 +206,76 @@ def test_words_for_missing_in_given_validation_rows_are_missing():
     held.loc[0, "m3"] = "NA"
     fitted = fit((X, y), validation=(held, y.head(20)))
     assert {column.name for column in fitted.signature.inputs if column.nullable} == {"m3"}
+
+
+@pytest.mark.parametrize(
+    "container", [list, pd.Series, lambda y: pd.Series(y, dtype=pd.ArrowDtype(pa.decimal128(30, 4)))]
+)
+def test_decimals_are_the_numbers_that_they_hold(container):
+    """A quantity of a database's NUMERIC column trains as its floats do; so do features."""
+    X, _ = split_target(measures(), "outcome")
+    numbers = (3 * X["m0"] + X["m1"]).round(4)
+    decimals = [Decimal(f"{number:.4f}") for number in numbers]
+    fitted = fit((X.assign(m0=[Decimal(str(v)) for v in X["m0"]]), container(decimals)))
+    assert fitted.model_type == "regression"
+    assert fitted.metrics == fit((X, numbers)).metrics
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        ((Decimal("0"), Decimal("1")), (0, 1)),
+        ((Decimal("0.00"), Decimal("1.00")), (0, 1)),
+        ((Decimal("1E+2"), Decimal("200.0")), (100, 200)),
+        ((Decimal(2**53 + 1), Decimal(2**53 + 3)), (2**53 + 1, 2**53 + 3)),
+        ((Decimal("0"), 1), (0, 1)),
+        ((Decimal("0"), 1.0), (0.0, 1.0)),
+        ((np.longdouble(3), np.longdouble(4)), (3.0, 4.0)),
+    ],
+)
+def test_decimal_classes_are_whole_numbers(labels, classes):
+    """By their value, not by how many zeros are written."""
+    fitted = fit(measures_with(labels))
+    assert fitted.signature.output.classes == classes
+    assert {type(label) for label in fitted.signature.output.classes} == {type(classes[0])}
+
+
+def test_a_missing_decimal_is_no_target():
+    """None and the Decimal that is no number."""
+    X, y = measures_with((Decimal("0"), Decimal("1")))
+    y[:10] = [None] * 5 + [Decimal("NaN")] * 5
+    fitted = fit((X, y))
+    assert "10 of 200 training rows have no target and were left out." in fitted.notes
+    assert fitted.signature.output.classes == (0, 1)
+
+
+@pytest.mark.parametrize("number", [int, Decimal])
+def test_a_quantity_beyond_64_bits_is_a_regression(number):
+    """Amounts in the smallest unit of a currency; as labels rounding would merge them, so those are refused."""
+    X, _ = split_target(measures(), "outcome")
+    amounts = [number(10**20 + i * 10**15) for i in range(len(X))]
+    assert fit((X, amounts)).model_type == "regression"
+    with pytest.raises(TrainingError, match="beyond 64 bits"):
+        fit(measures_with((number(10**20), number(10**20 + 1))))
+
+
+def test_decimal_fractions_are_no_classes():
+    """As other fractions."""
+    with pytest.raises(TrainingError, match=r"fractions such as 0\.5"):
+        fit(measures_with((Decimal("0.5"), Decimal("1.5"))), "classification")
+
+
+@pytest.mark.parametrize("names", [range(12), [("m", i) for i in range(12)], [*range(11), "11"]])
+def test_columns_may_be_called_by_numbers_or_tuples(names):
+    """Their names are texts in the signature; the target's name is no different."""
+    X, y = split_target(measures(), "outcome")
+    X = X.set_axis(list(names), axis=1)
+    fitted = fit((X, y.rename(("the", "outcome"))))
+    assert [column.name for column in fitted.signature.inputs] == list(map(str, names))
+    assert (
+        fitted.pipeline.predict(X.head(3)).tolist()
+        == fitted.pipeline.predict(X.set_axis(map(str, names), axis=1).head(3)).tolist()
+    )
 
 
 def test_the_result_is_json_safe():

@@ -1,0 +1,90 @@
+"""``class_weight``: keys as JSON has them name the classes of any type."""
+
+import numpy as np
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import LinearSVC
+
+from ml_core.exceptions import TrainingError
+from ml_core.ids import ModelId
+from ml_core.training.class_weight import say_in_classes
+from ml_core.training.fit import fit_model
+from ml_core.training.request import TrainingRequest
+from support.tables import measures, split_target
+
+X, OUTCOME = split_target(measures(), "outcome")
+WEIGHTED = ("random_forest", "extra_trees", "gradient_boosting", "logistic_regression", "linear_svm", "ridge")
+
+
+def fit(labels, class_weight, algorithm="logistic_regression"):
+    """Fit with the outcomes renamed to two labels."""
+    y = [labels[value == "yes"] for value in OUTCOME]
+    hyperparameters = {"algorithm": algorithm, "class_weight": class_weight}
+    return fit_model(TrainingRequest(ModelId("m"), "classification", (X, y), hyperparameters=hyperparameters))
+
+
+@pytest.mark.parametrize(
+    ("labels", "keys"),
+    [
+        ((0, 1), ("0", "1")),
+        ((-3, 2**53 + 1), ("-3", "9007199254740993")),
+        ((0.0, 1.0), ("0", "1")),
+        ((0.0, 1.0), ("0.0", "1.0")),
+        ((False, True), ("false", "true")),
+        ((False, True), ("False", "True")),
+        (("0", "1"), (0, 1)),
+        (("no", "yes"), ("no", "yes")),
+        (("007", "010"), ("007", "010")),
+        ((0, 1), (np.int64(0), np.float64(1))),
+    ],
+)
+def test_a_key_names_the_class_of_its_text(labels, keys):
+    """The weights are those that scikit-learn gets when they are written in the classes' own type."""
+    meant = fit(("no", "yes"), {"yes": 25}).pipeline.predict_proba(X)
+    np.testing.assert_array_equal(fit(labels, {keys[0]: 1, keys[1]: 25}).pipeline.predict_proba(X), meant)
+    np.testing.assert_array_equal(fit(labels, {keys[1]: 25}).pipeline.predict_proba(X), meant)
+    assert not np.allclose(fit(labels, None).pipeline.predict_proba(X), meant)
+
+
+def test_classes_that_are_one_number_to_scikit_learn_need_one_weight():
+    """It would give both the weight of either."""
+    with pytest.raises(TrainingError, match="reads as the same number"):
+        fit(("1", "01"), {"1": 1, "01": 5})
+
+
+@pytest.mark.parametrize("algorithm", [*WEIGHTED, "decision_tree"])
+def test_every_algorithm_with_class_weights_takes_them(algorithm):
+    """Those of JSON, for integer classes."""
+    assert fit((0, 1), {"0": 1, "1": 5}, algorithm).signature.output.classes == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("class_weight", "message"),
+    [
+        ({"2": 1}, r"weight for '2', which is no class of the target\. Its classes are: 0, 1\."),
+        ({"0": 1, 0: 2}, "two weights for the class 0"),
+        ({"0": "much"}, "gives the class '0' the weight 'much'"),
+        ({"0": -1}, "gives the class '0' the weight -1"),
+        ({"0": float("nan")}, "the weight nan"),
+    ],
+)
+def test_weights_that_mean_nothing_are_refused(class_weight, message):
+    """The message names the classes that there are."""
+    with pytest.raises(TrainingError, match=message) as caught:
+        fit((0, 1), class_weight)
+    assert caught.value.stage == "validate"
+
+
+def test_estimators_inside_of_others_are_reached():
+    """A type of the caller's own may wrap one."""
+    pipeline = make_pipeline(LinearSVC(class_weight={"7": 2.0}))
+    say_in_classes(pipeline, np.array([3, 7]))
+    assert pipeline[0].class_weight == {3: 1.0, 7: 2.0}
+
+
+def test_words_and_none_are_left_alone():
+    """``balanced`` is scikit-learn's own."""
+    forest = RandomForestClassifier(class_weight="balanced")
+    say_in_classes(forest, np.array([3, 7]))
+    assert forest.class_weight == "balanced"

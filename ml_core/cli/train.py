@@ -31,8 +31,6 @@ from ml_core.domain.dataset import parse_reference
 from ml_core.exceptions import (
     ConfigurationError,
     DataProcessingError,
-    ModelNotFoundError,
-    ModelVersionConflictError,
     TrainingError,
 )
 from ml_core.ids import ModelId, TenantId, VersionId
@@ -89,14 +87,13 @@ def train(
     kinds = {name: _parse_kind(text) for name, text in _pairs(kind, "--kind", "zip=category")}
     show_step = no_step if as_json else step
     with existing_tenant(tenant, as_key) as (database, tenant_id):
-        if version_id is not None:
-            _refuse_taken(database, tenant_id, model_id, version_id)
+        trainer = Trainer(database, tenant_id)
+        trainer.refuse_in_vain(model_id, model_type, version_id)
         with show_step(f"Reading {table.name}"):
             frame, reference = table.read(database, tenant_id)
             X, y = _split_target(frame, target, ignore or [])
             registered = table.register(database, tenant_id, frame)
             reference = reference if registered is None else registered.reference
-        trainer = Trainer(database, tenant_id)
         with show_step(f"Training {tenant_id}/{model_id} on {len(X)} rows"), _column_hints(X.columns):
             result = trainer.train(
                 model_id,
@@ -156,31 +153,6 @@ class _Table:
         kind = "parquet" if self.file.suffix.lower() == ".parquet" else "csv"
         source = {"kind": kind, "file": self.file.name}
         return DatasetRepository(database, tenant_id).create(self.register_as, frame, source=source)
-
-
-def _refuse_taken(database: DatabaseConnection, tenant_id: TenantId, model_id: ModelId, version_id: VersionId) -> None:
-    """Refuse the name of a version that there is, or was, before the training that it would be lost with.
-
-    Raises:
-        ModelVersionConflictError: The name is taken.
-    """
-    from ml_core.registry.versions.repository import VersionRepository
-    from ml_core.registry.versions.tombstones import is_buried
-
-    with database.tenant(tenant_id) as connection:
-        was_deleted = is_buried(connection, tenant_id, model_id, version_id)
-    try:
-        VersionRepository(database, tenant_id).get(model_id, version_id)
-    except ModelNotFoundError:
-        if not was_deleted:
-            return
-    raise ModelVersionConflictError(
-        f"Version {version_id!s} of {model_id!s} {'was deleted' if was_deleted else 'exists'}; versions never change.",
-        remedy="Give --version another name, or leave it out for the next number.",
-        tenant_id=tenant_id,
-        model_id=model_id,
-        version=version_id,
-    )
 
 
 def _print_json(tenant: TenantId, dataset: str | None, result: dict[str, Any]) -> None:

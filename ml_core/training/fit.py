@@ -28,7 +28,7 @@ from ml_core.training.provenance import code_commit, library_versions
 from ml_core.training.request import TrainingRequest
 from ml_core.training.self_test import record_self_test
 from ml_core.training.table import Part, TrainingTable, read_training_table
-from ml_core.training.targets import OUTPUTS, infer_model_type, invalid
+from ml_core.training.targets import OUTPUTS, invalid
 
 # For an estimator that takes no sparse matrix, words become a dense one: bounded in features and in bytes.
 _MAX_DENSE_WORDS = 1_000
@@ -87,7 +87,7 @@ def fit_model(request: TrainingRequest) -> FittedModel:
     """
     started = time.perf_counter()
     try:
-        model_type = request.model_type or _inferred_type(request)
+        model_type = request.known_model_type()
         estimator = ModelFactory.create_model(model_type, dict(request.hyperparameters))
         output = _output_of(model_type, estimator, request)
         table = read_training_table(request, output)
@@ -98,15 +98,6 @@ def fit_model(request: TrainingRequest) -> FittedModel:
     except TrainingError as error:
         error.__dict__["model_id"] = str(request.model_id)
         raise
-
-
-def _inferred_type(request: TrainingRequest) -> str:
-    y = request.training_data[1]
-    if y is None:
-        raise invalid("There is no target to infer the model type from.", "Name a model_type, such as clustering.")
-    if not len(y):
-        raise invalid("The training data has no rows.", "Give at least ten.")
-    return infer_model_type(y)
 
 
 def _output_of(model_type: str, estimator: Any, request: TrainingRequest) -> OutputKind:
@@ -121,7 +112,7 @@ def _output_of(model_type: str, estimator: Any, request: TrainingRequest) -> Out
     ):
         if isinstance(estimator, base.BaseEstimator) and tells(estimator):
             return kind
-    return OUTPUTS[_inferred_type(request)]
+    return OUTPUTS[request.inferred_model_type()]
 
 
 def _fit(request: TrainingRequest, estimator: Any, table: TrainingTable) -> tuple[Pipeline, list[str]]:

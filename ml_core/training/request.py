@@ -12,6 +12,7 @@ import numpy as np
 from ml_core.domain.columns import ColumnKind
 from ml_core.exceptions import TrainingError
 from ml_core.ids import ModelId
+from ml_core.training.targets import infer_model_type, invalid
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,27 @@ class TrainingRequest:
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     kinds: Mapping[str, ColumnKind] = field(default_factory=dict)
     processor: Any = None
+
+    def known_model_type(self) -> str:
+        """The model type; where the caller gave none, what the target says.
+
+        Raises:
+            TrainingError: There is no target, or it can't be read.
+        """
+        return self.model_type or self.inferred_model_type()
+
+    def inferred_model_type(self) -> str:
+        """The model type that the target says, whatever the caller gave.
+
+        Raises:
+            TrainingError: There is no target, or it can't be read.
+        """
+        y = self.training_data[1]
+        if y is None:
+            raise invalid("There is no target to infer the model type from.", "Name a model_type, such as clustering.")
+        if not len(y):
+            raise invalid("The training data has no rows.", "Give at least ten.")
+        return infer_model_type(y)
 
     def recorded_hyperparameters(self) -> dict[str, Any]:
         """The hyperparameters in a form that JSON can carry; what has none is described by its ``repr``."""

@@ -117,8 +117,12 @@ class Trainer:
             TrainingError: The data, a kind or a hyperparameter can't train (``stage="validate"``), or the fit failed.
             InvalidRequestError: There is no such dataset, or the notes can't be stored; nothing was done.
             ModelNotFoundError: There is no such parent version; nothing was done.
-            ModelSaveError: The version can't be stored or exists with other bytes; nothing was left behind.
+            ModelVersionConflictError: There is, or was, a version of this name; nothing was done.
+            PermissionDeniedError: The principal lacks the scope ``train``; nothing was done.
+            ModelSaveError: The model is archived or of another type, found before the fit; or the version can't be
+                stored, and nothing was left behind.
         """
+        self.refuse_in_vain(model_id, model_type, version)
         naming = self._naming(ModelId(model_id), version, parent_version, metadata)
         if training_data is None and dataset is not None and target is None and model_type in _NEED_TARGET:
             raise self._no_target(dataset)
@@ -132,9 +136,10 @@ class Trainer:
             kinds=_parse_kinds(kinds or {}),
             processor=processor,
         )
+        check_document(request.recorded_hyperparameters(), "hyperparameters")
         TenantRepository(self._db).ensure(self.tenant_id)
         with self._run(request, source) as run_id:
-            fitted = self.fit(request)
+            fitted = self._fit(request, version)
             self._runs.log_metrics(run_id, _flat(fitted.metrics))
             naming = replace(naming, run_id=run_id, dataset_digest=None if source is None else source.digest)
             made = self._registrar.register(fitted, naming)
@@ -149,17 +154,21 @@ class Trainer:
             "fitted": fitted,
         }
 
-    def fit(self, request: TrainingRequest) -> FittedModel:
-        """The part of ``train`` that touches neither registry nor disk: read the data, fit, measure on held-out rows.
+    def refuse_in_vain(self, model_id: str, model_type: str | None = None, version: str | None = None) -> None:
+        """Refuse a training whose version could not be registered; ``train`` does so before it spends a core.
+
+        Args:
+            model_id: The model.
+            model_type: Of the version; None: not known yet.
+            version: The version's name; None: the next number.
 
         Raises:
-            TrainingError: As ``train``.
+            PermissionDeniedError: The principal lacks the scope ``train``.
+            ModelVersionConflictError: There is, or was, a version of this name.
+            ModelSaveError: The model is of another type, or is archived.
         """
-        try:
-            return fit_model(request)
-        except MLFrameworkError as error:
-            error.tenant_id = self.tenant_id
-            raise
+        name = None if version is None else VersionId(version)
+        VersionRepository(self._db, self.tenant_id).refuse_in_vain(ModelId(model_id), model_type, name)
 
     def save_checkpoint(self, model: Any, model_id: str, epoch: int) -> str:
         """Keep a model of an unfinished training.
@@ -184,6 +193,17 @@ class Trainer:
             ModelLoadError: The path is not one that ``save_checkpoint`` returned for this tenant, or can't be read.
         """
         return self._checkpoints.load(Path(path))
+
+    def _fit(self, request: TrainingRequest, version: str | None) -> FittedModel:
+        """Read the data, fit, measure on held-out rows: all that writes nothing."""
+        try:
+            request = replace(request, model_type=request.known_model_type())
+            self.refuse_in_vain(request.model_id, request.model_type, version)
+            return fit_model(request)
+        except MLFrameworkError as error:
+            error.tenant_id = self.tenant_id
+            error.__dict__["model_id"] = str(request.model_id)
+            raise
 
     def _naming(
         self, model_id: ModelId, version: str | None, parent: str | None, metadata: Mapping[str, Any] | None

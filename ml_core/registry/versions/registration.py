@@ -16,7 +16,7 @@ from ml_core.database.connection import acting
 from ml_core.database.tables import models, version_metrics, versions
 from ml_core.domain.version import ModelVersion, StoredArtifact, VersionDraft
 from ml_core.exceptions import InvalidRequestError, ModelSaveError, ModelVersionConflictError
-from ml_core.ids import TenantId, VersionId, VersionRef
+from ml_core.ids import ModelId, TenantId, VersionId, VersionRef
 from ml_core.registry import journal
 from ml_core.registry.blobs import lock_digest
 from ml_core.registry.missing import tenant_deleted, tenant_not_found
@@ -29,7 +29,7 @@ from ml_core.registry.versions.rows import (
     version_from,
 )
 from ml_core.registry.versions.tags import check_tags, write_tags
-from ml_core.registry.versions.tombstones import refuse_reuse
+from ml_core.registry.versions.tombstones import is_buried, refuse_reuse
 
 if TYPE_CHECKING:
     from ml_core.registry.versions.rows import AnyRow
@@ -134,25 +134,58 @@ def _lock_model(connection: Connection, tenant_id: TenantId, draft: VersionDraft
     if model.deleted_at is not None:  # its name begins a new life; its numbers go on
         revived = {"deleted_at": None, "archived_at": None, "model_type": draft.model_type}
         connection.execute(models.update().where(mine).values(**revived))
-    elif model.archived_at is not None:
-        raise _refused(tenant_id, draft, "is archived", "Restore it, or register under another name.")
-    elif model.model_type != draft.model_type:
-        raise _refused(
-            tenant_id,
-            draft,
-            f"is of type {model.model_type!r}, not {draft.model_type!r}",
-            "Register it under another name.",
-        )
+    else:
+        _refuse_other(model, draft.model_type, draft.version)
     return model
 
 
-def _refused(tenant_id: TenantId, draft: VersionDraft, what: str, remedy: str) -> ModelSaveError:
-    return ModelSaveError(
-        f"The model {draft.model_id!s} {what}.",
+def refuse_in_vain(
+    connection: Connection, tenant_id: TenantId, model_id: ModelId, model_type: str | None, version: VersionId | None
+) -> None:
+    """Refuse what ``register`` would refuse of a version that is still to be trained, whose bytes nobody knows.
+
+    Args:
+        connection: In the tenant's transaction.
+        tenant_id: The tenant.
+        model_id: The model.
+        model_type: Of the version; None: not known yet.
+        version: Its name; None: the next number.
+
+    Raises:
+        ModelVersionConflictError: There is, or was, a version of this name.
+        ModelSaveError: The model is of another type, or is archived.
+    """
+    mine = sa.and_(models.c.tenant_id == tenant_id, models.c.model_id == model_id)
+    model = connection.execute(sa.select(models).where(mine, models.c.deleted_at.is_(None))).one_or_none()
+    if model is not None:
+        _refuse_other(model, model_type, version)
+    if version is None:
+        return
+    was_deleted = is_buried(connection, tenant_id, model_id, version)
+    if was_deleted or find(connection, tenant_id, versions.c.model_id == model_id, versions.c.version == version):
+        raise ModelVersionConflictError(
+            f"Version {version!s} of {model_id!s} {'was deleted' if was_deleted else 'exists'}; versions never change.",
+            remedy="Give --version (version= in Python) another name, or leave it out for the next number.",
+            tenant_id=tenant_id,
+            model_id=model_id,
+            version=version,
+        )
+
+
+def _refuse_other(model: AnyRow, model_type: str | None, version: VersionId | None) -> None:
+    """Refuse a version for a model that is archived, or of another type."""
+    if model.archived_at is not None:
+        what, remedy = "is archived", "Restore it, or register under another name."
+    elif model_type not in (None, model.model_type):
+        what, remedy = f"is of type {model.model_type!r}, not {model_type!r}", "Register it under another name."
+    else:
+        return
+    raise ModelSaveError(
+        f"The model {model.model_id!s} {what}.",
         remedy=remedy,
-        tenant_id=tenant_id,
-        model_id=draft.model_id,
-        version=draft.version,
+        tenant_id=TenantId(model.tenant_id),
+        model_id=ModelId(model.model_id),
+        version=version,
     )
 
 

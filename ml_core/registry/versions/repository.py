@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import models, versions
+from ml_core.domain.api_key import Scope
 from ml_core.domain.lifecycle import VersionState, VersionTrigger, advance, state_of
 from ml_core.domain.version import ModelVersion, ServableVersion, StoredArtifact, VersionDraft
 from ml_core.exceptions import VersionInUseError
@@ -62,6 +63,23 @@ class VersionRepository:
         """
         with journal.writing(self._db, self._tenant_id) as connection:
             return registration.register(connection, self._tenant_id, draft, artifact, actor)
+
+    def refuse_in_vain(self, model_id: ModelId, model_type: str | None, version: VersionId | None) -> None:
+        """Refuse a training whose version could not be registered, before a core is spent on it.
+
+        Args:
+            model_id: The model.
+            model_type: Of the version; None: not known yet.
+            version: Its name; None: the next number.
+
+        Raises:
+            PermissionDeniedError: The principal lacks the scope ``train``.
+            ModelVersionConflictError: There is, or was, a version of this name.
+            ModelSaveError: The model is of another type, or is archived.
+        """
+        self._db.principal.require(Scope.TRAIN)
+        with self._db.tenant(self._tenant_id) as connection:
+            registration.refuse_in_vain(connection, self._tenant_id, model_id, model_type, version)
 
     def get(self, model_id: ModelId, version: VersionId | None = None) -> ModelVersion:
         """A version by name, archived ones too; without a name the newest that is not archived.

@@ -10,6 +10,8 @@ from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import GradientBoostingClassifier
 
 from ml_core.data.processor import DataProcessor
+from ml_core.domain.api_key import Scope
+from ml_core.domain.principal import Principal
 from ml_core.exceptions import (
     DataProcessingError,
     InvalidNameError,
@@ -18,6 +20,7 @@ from ml_core.exceptions import (
     ModelNotFoundError,
     ModelSaveError,
     ModelVersionConflictError,
+    PermissionDeniedError,
     TrainingError,
     UnsafeArtifactError,
 )
@@ -29,6 +32,7 @@ from ml_core.models.store import LocalStore
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.runs import RunRepository, RunStatus
 from ml_core.registry.tenants import TenantRepository
+from ml_core.registry.versions.models import ModelRepository
 from ml_core.registry.versions.repository import VersionRepository
 from ml_core.training.trainer import Trainer
 from support.tables import measures, split_target, tickets
@@ -94,14 +98,59 @@ def test_training_again_makes_the_next_version_of_the_same_bytes(trainer, tmp_pa
     assert first["model_path"] == second["model_path"]
 
 
-def test_a_version_of_other_bytes_is_a_conflict(db, tenant_id, trainer, tmp_path):
-    """The run failed, the bytes that came too late are gone."""
+@pytest.fixture
+def unfitted(monkeypatch):
+    """Fails the test if a core is spent."""
+
+    def spent(*_, **__):
+        raise AssertionError("a model was fitted")
+
+    monkeypatch.setattr("ml_core.training.fit.ModelFactory.create_model", spent)
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_name_that_is_taken_is_refused_before_the_training(db, tenant_id, trainer, deleted, request):
+    """There is not even a run, whether the version is there or was deleted."""
     trainer.train("tickets", None, DATA, hyperparameters=FAST, version="1.0.0")
-    before = files_in(tmp_path)
-    with pytest.raises(ModelVersionConflictError):
-        trainer.train("tickets", None, DATA, hyperparameters={"n_estimators": 2}, version="1.0.0")
-    assert files_in(tmp_path) == before
-    assert last_run(db, tenant_id).status is RunStatus.FAILED
+    if deleted:
+        VersionRepository(db, tenant_id).delete(MODEL, VersionId("1.0.0"))
+    request.getfixturevalue("unfitted")
+    with pytest.raises(ModelVersionConflictError, match="was deleted" if deleted else "exists") as caught:
+        trainer.train("tickets", None, DATA, hyperparameters=FAST, version="1.0.0")
+    assert (caught.value.tenant_id, caught.value.model_id, caught.value.version) == (tenant_id, "tickets", "1.0.0")
+    assert len(RunRepository(db, tenant_id).list(MODEL)) == 1
+
+
+@pytest.mark.parametrize("model_type", ["regression", None])
+def test_another_type_of_model_is_refused_before_the_fit(db, tenant_id, trainer, model_type, request):
+    """Named by the caller or found in the target: a model has one type."""
+    trainer.train("tickets", None, DATA, hyperparameters=FAST)
+    request.getfixturevalue("unfitted")
+    with pytest.raises(ModelSaveError, match="is of type 'classification', not 'regression'"):
+        trainer.train("tickets", model_type, (DATA[0], np.arange(len(DATA[1])) / 7))
+
+
+def test_an_archived_model_is_refused_before_the_training(db, tenant_id, trainer, request):
+    """It would be at the end."""
+    trainer.train("tickets", None, DATA, hyperparameters=FAST)
+    ModelRepository(db, tenant_id).archive(MODEL)
+    request.getfixturevalue("unfitted")
+    with pytest.raises(ModelSaveError, match="is archived"):
+        trainer.train("tickets", None, DATA, hyperparameters=FAST)
+
+
+def test_a_key_that_may_not_train_is_refused_before_the_training(db, tenant_id, unfitted):
+    """Its scope is asked for first."""
+    reader = db.acting_as(Principal("reader", frozenset({Scope.READ}), tenant_id=tenant_id))
+    with pytest.raises(PermissionDeniedError, match="scope 'train'"):
+        Trainer(reader, tenant_id).train("tickets", None, DATA)
+
+
+def test_hyperparameters_that_are_too_large_are_refused_before_the_training(db, tenant_id, trainer, unfitted):
+    """What the registry would refuse at the end must not cost a training."""
+    with pytest.raises(InvalidRequestError, match="hyperparameters would take"):
+        trainer.train("tickets", None, DATA, hyperparameters={"class_weight": {"x" * 70_000: 1}})
+    assert RunRepository(db, tenant_id).list(MODEL) == []
 
 
 def test_data_that_can_not_train_ends_the_run_as_failed(db, tenant_id, trainer, tmp_path):

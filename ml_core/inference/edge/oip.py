@@ -25,6 +25,8 @@ from ml_core.inference.target import key_text
 _FIRST_SECOND = -62_135_596_800.0
 _END_SECOND = 253_402_300_800.0
 
+_READ_AS_NUMBERS = (ColumnKind.NUMBER, ColumnKind.DATETIME)
+
 PREDICTIONS = "predictions"
 PROBABILITIES = "probabilities"
 
@@ -95,11 +97,11 @@ class InferBody:
         """See ``Table``."""
         for tensor in self.tensors:
             if tensor.name == column and math.prod(tensor.shape[1:]) == 1:
-                return key_text(tensor.values[0])
+                return key_text(tensor.value(0))
         names, first = [column.name for column in signature.inputs], self.tensors[0]
         if column not in names or len(self.tensors) > 1 or first.shape[1:] != (len(names),):
             return None
-        return key_text(first.values[names.index(column)])
+        return key_text(first.value(names.index(column)))
 
     def _matrix(self, by_name: Mapping[str, InputColumn]) -> Tensor | None:
         """The tensor that holds all columns together, if that is what was sent."""
@@ -230,18 +232,20 @@ def _flag(field: str, parameters: Mapping[str, Any], name: str) -> bool | None:
 
 
 def _read(column: InputColumn, tensor: Tensor) -> NDArray[Any]:
-    return _read_numbers(column, _numbers(tensor)) if tensor.is_numeric else column.read(tensor.as_list())
-
-
-def _numbers(tensor: Tensor) -> NDArray[np.float64]:
-    if isinstance(tensor.values, list):
-        return np.array([math.nan if value is None else value for value in tensor.values], np.float64)
-    return tensor.values.astype(np.float64)
+    if tensor.is_numeric and column.kind in _READ_AS_NUMBERS:
+        return _read_numbers(column, tensor.as_floats())
+    return column.read(tensor.as_list())
 
 
 def _columns_of_matrix(tensor: Tensor, signature: Signature) -> Columns:
-    matrix = _numbers(tensor).reshape(tensor.shape)
-    return {c.name: _read_numbers(c, np.ascontiguousarray(matrix[:, i])) for i, c in enumerate(signature.inputs)}
+    inputs = signature.inputs
+    numbers = np.ascontiguousarray(tensor.as_floats().reshape(tensor.shape).T)
+    return {
+        column.name: _read_numbers(column, numbers[i])
+        if column.kind in _READ_AS_NUMBERS
+        else column.read(tensor.column(i, len(inputs)).as_list())
+        for i, column in enumerate(inputs)
+    }
 
 
 def _read_numbers(column: InputColumn, values: NDArray[np.float64]) -> NDArray[Any]:
@@ -250,8 +254,6 @@ def _read_numbers(column: InputColumn, values: NDArray[np.float64]) -> NDArray[A
     Raises:
         SignatureMismatchError: A value does not fit.
     """
-    if column.kind not in (ColumnKind.NUMBER, ColumnKind.DATETIME):
-        return column.read(values.tolist())
     bad = np.isinf(values) if column.nullable else ~np.isfinite(values)
     if bad.any():
         row = int(bad.argmax())

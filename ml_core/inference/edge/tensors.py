@@ -6,10 +6,10 @@ tensor is its elements in row-major order, little-endian; a ``BYTES`` element is
 
 from __future__ import annotations
 
-import math
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,11 @@ _MAX_DIMENSIONS = 8
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One input. ``values`` are flat: an array for what came in binary, else JSON values, None among them."""
+    """One input. ``values`` are flat: an array for what came in binary, else JSON values, None among them.
+
+    They are kept as they were sent until the kind of the column that reads them is known: an integer above 2^53 is a
+    category by its digits, which ``float64`` can't hold.
+    """
 
     field: str
     name: str
@@ -51,9 +55,26 @@ class Tensor:
         """Whether the elements are numbers (booleans are not)."""
         return self.datatype not in ("BOOL", "BYTES")
 
+    def column(self, index: int, of: int) -> Tensor:
+        """One column of a tensor of the shape ``[rows, of]``."""
+        return Tensor(self.field, self.name, self.datatype, self.shape[:1], self.values[index::of])
+
+    def value(self, index: int) -> Any:
+        """One of the flat values, as in ``as_list``."""
+        one = self.values[index : index + 1]
+        return Tensor(self.field, self.name, self.datatype, self.shape, one).as_list()[0]
+
     def as_list(self) -> list[Any]:
-        """The flat values as Python objects."""
-        return self.values if isinstance(self.values, list) else list(self.values.tolist())
+        """The flat values as the Python objects that a row in JSON would hold."""
+        values = self.values if isinstance(self.values, list) else self.values.tolist()
+        if self.datatype not in ("FP16", "FP32"):
+            return values
+        precision = DTYPES[self.datatype].type
+        return [_shortest(precision(value)) if type(value) is float else value for value in values]
+
+    def as_floats(self) -> NDArray[np.float64]:
+        """The flat values as numbers ``(n,)``; NaN for a missing one. Only of a tensor that is numeric."""
+        return np.array(self.values, np.float64)
 
 
 def parse_shape(field: str, shape: Any) -> tuple[int, ...]:
@@ -82,12 +103,7 @@ def values_from_json(field: str, data: Any, datatype: str, count: int) -> list[A
     flat = _flatten(field, data, count)
     if len(flat) != count:
         raise invalid(field, f"has {len(flat)} values instead of the {count} of its shape", "Correct shape or data.")
-    check = _CHECKS[_family(datatype)]
-    for index, value in enumerate(flat):
-        if value is not None and not check(value):
-            raise invalid(f"{field}[{index}]", f"is no {datatype}", "Correct the value or the datatype.")
-    if datatype.startswith(("INT", "UINT")):
-        _check_range(field, flat, datatype)
+    _check_json(field, flat, datatype)
     return flat
 
 
@@ -148,31 +164,47 @@ def _flatten(field: str, data: list[Any], count: int) -> list[Any]:
     raise invalid(field, "is nested unevenly or too deeply", "Send the tensor's values in row-major order.")
 
 
-def _check_range(field: str, values: Sequence[Any], datatype: str) -> None:
-    bounds = np.iinfo(DTYPES[datatype])
-    for index, value in enumerate(values):
-        if value is not None and not bounds.min <= value <= bounds.max:
-            raise invalid(
-                f"{field}[{index}]", f"is out of the range of {datatype}", "Correct the value or the datatype."
-            )
+def _check_json(field: str, values: Sequence[Any], datatype: str) -> None:
+    """Refuse what is not of the datatype, by type and by range."""
+    allowed = _JSON_TYPES[_family(datatype)]
+    found = set(map(type, values))
+    if not found <= allowed:
+        index = next(i for i, value in enumerate(values) if type(value) not in allowed)
+        raise invalid(f"{field}[{index}]", f"is no {datatype}", "Correct the value or the datatype.")
+    bounds = _BOUNDS.get(datatype)
+    if bounds is None:
+        return
+    numbers = [value for value in values if value is not None] if NoneType in found else values
+    if numbers and not (bounds[0] <= min(numbers) and max(numbers) <= bounds[1]):
+        index = next(i for i, v in enumerate(values) if v is not None and not bounds[0] <= v <= bounds[1])
+        raise invalid(f"{field}[{index}]", f"is out of the range of {datatype}", "Correct the value or the datatype.")
 
 
 def _family(datatype: str) -> str:
     return datatype.rstrip("0123468")
 
 
-def _is_int(value: Any) -> bool:
-    return type(value) is int
+def _shortest(value: np.floating[Any]) -> float:
+    """The number that is written with the fewest digits among those that the datatype rounds to the same value.
+
+    So 0.1 in single precision is 0.1, and not 0.10000000149011612. A whole number is exact as it is.
+    """
+    return float(value if value.is_integer() else str(value))
 
 
-def _is_float(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+def _bounds(dtype: np.dtype[Any]) -> tuple[float, float]:
+    if dtype.kind == "f":
+        limit = np.finfo(dtype).max
+        largest = max(float(limit), float(str(limit)))  # the shortest digits of the largest number may be above it
+        return -largest, largest
+    return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
 
 
-_CHECKS: dict[str, Callable[[Any], bool]] = {
-    "BOOL": lambda value: type(value) is bool,
-    "UINT": _is_int,
-    "INT": _is_int,
-    "FP": _is_float,
-    "BYTES": lambda value: type(value) is str,
+_JSON_TYPES: dict[str, frozenset[type]] = {
+    "BOOL": frozenset({bool, NoneType}),
+    "UINT": frozenset({int, NoneType}),
+    "INT": frozenset({int, NoneType}),
+    "FP": frozenset({int, float, NoneType}),
+    "BYTES": frozenset({str, NoneType}),
 }
+_BOUNDS = {name: _bounds(dtype) for name, dtype in DTYPES.items() if name != "BOOL"}

@@ -29,7 +29,9 @@
     ├── RunInUseError                   run_id, used_by
     ├── InvalidNameError                kind, value
     ├── InvalidRequestError             field
+    │   └── UnsupportedEncodingError
     ├── RequestTooLargeError            limit, actual
+    ├── RequestTimeoutError             deadline_ms
     ├── AuthenticationError
     ├── PermissionDeniedError           scope
     ├── RegistryUnavailableError
@@ -44,8 +46,12 @@ moves them between processes.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 3
 
 
 class MLFrameworkError(Exception):
@@ -100,6 +106,19 @@ class MLFrameworkError(Exception):
     def wrap(cls, cause: BaseException, message: str, **attributes: Any) -> Self:
         """This error for a foreign cause: the message names the cause's type and text. Use with ``raise … from``."""
         return cls(f"{message}: {type(cause).__name__}: {cause}", **attributes)
+
+
+def shown(value: object, width: int = 40) -> str:
+    """A caller's value for a message: its ``repr``, cut to ``width`` characters.
+
+    The cost is bounded, and a value that is nested too deeply for ``repr`` is shown as well.
+    """
+    try:
+        text = repr(value[:width]) if isinstance(value, str | bytes) else _SHORT.repr(value)
+    except ValueError:  # an integer with more digits than Python prints
+        text = f"<{type(value).__name__}>"
+    is_whole = len(text) <= width and not (isinstance(value, str | bytes) and len(value) > width)
+    return text if is_whole else f"{text[: width - 3]}…"
 
 
 def _rebuild(cls: type[MLFrameworkError], message: str, state: dict[str, Any]) -> MLFrameworkError:
@@ -293,11 +312,24 @@ class InvalidRequestError(MLFrameworkError):
     fields: ClassVar[tuple[str, ...]] = ("field",)
 
 
+class UnsupportedEncodingError(InvalidRequestError):
+    """A body is compressed in a way that the platform does not read."""
+
+    code = "unsupported_encoding"
+
+
 class RequestTooLargeError(MLFrameworkError):
     """A request is over the row or byte limit."""
 
     code = "too_large"
     fields: ClassVar[tuple[str, ...]] = ("limit", "actual")
+
+
+class RequestTimeoutError(MLFrameworkError):
+    """The client did not send its request's body in time."""
+
+    code = "request_timeout"
+    fields: ClassVar[tuple[str, ...]] = ("deadline_ms",)
 
 
 class AuthenticationError(MLFrameworkError):

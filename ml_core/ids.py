@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from ml_core.exceptions import InvalidNameError
+from ml_core.exceptions import InvalidNameError, shown
 
 
 class _Name(str):
@@ -24,15 +24,15 @@ class _Name(str):
     def __new__(cls, text: str) -> Self:
         if not isinstance(text, str):
             raise InvalidNameError(
-                f"{str(text)[:60]} is no {cls.kind} name: it is of the type {type(text).__name__}.",
-                remedy=f'Write it as text, in quotes: "{str(text)[:60]}".',
+                f"{shown(text, 60)} is no {cls.kind} name: it is of the type {type(text).__name__}.",
+                remedy=f'Write it as text, in quotes: "{shown(text, 60)}".',
                 kind=cls.kind,
-                value=str(text)[:100],
+                value=shown(text, 100),
             )
         if not cls.pattern.fullmatch(text):
-            shown = repr(text) if len(repr(text)) <= 60 else f"{repr(text)[:57]}…' ({len(str(text))} characters)"
+            is_long = len(text) > 60
             raise InvalidNameError(
-                f"{shown} is not a valid {cls.kind} name.",
+                f"{shown(text, 60)}{f' ({len(text)} characters)' if is_long else ''} is not a valid {cls.kind} name.",
                 remedy=f"Use {cls.rule}.",
                 kind=cls.kind,
                 value=str(text)[:100],

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ml_core.domain.columns import ColumnKind, Columns, DateOrder
 from ml_core.domain.values import READERS, DoesNotFitError, is_blank, is_missing, read_datetime, says_missing
-from ml_core.exceptions import SignatureMismatchError
+from ml_core.exceptions import SignatureMismatchError, shown
 
 Row = Mapping[str, Any]
 Label = str | int | float | bool
@@ -86,7 +86,7 @@ class InputColumn:
                 result.append(value)  # what nearly all numbers of a request are; NaN fails the comparison
             elif isinstance(value, str) and says_nothing(value):
                 if numeric and not self.nullable:
-                    raise self._mismatch(index, f"is {_shown(value)}, which is missing", _NEVER_MISSING)
+                    raise self._mismatch(index, f"is {shown(value)}, which is missing", _NEVER_MISSING)
                 result.append(nothing)
             elif is_missing(value):
                 if not self.nullable:
@@ -96,7 +96,7 @@ class InputColumn:
                 try:
                     result.append(read(value))
                 except DoesNotFitError as error:
-                    raise self._mismatch(index, f"is {_shown(value)}", f"expected {error}") from None
+                    raise self._mismatch(index, f"is {shown(value)}", f"expected {error}") from None
         return _array(result, numeric)
 
     def to_json(self) -> dict[str, Any]:
@@ -225,7 +225,7 @@ class Signature:
             for name in row:
                 if name not in names:
                     raise SignatureMismatchError(
-                        f"Row {index} has the unknown column {name!r}.",
+                        f"Row {index} has the unknown column {shown(name)}.",
                         remedy=f"Known columns: {', '.join(sorted(names))}.",
                         row=index,
                         column=name,
@@ -252,11 +252,6 @@ def _array(values: list[Any], numeric: bool) -> NDArray[Any]:
     array = np.empty(len(values), dtype=object)
     array[:] = values
     return array
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}…"
 
 
 def _same_but_for_case(wanted: Sequence[str], given: Sequence[str]) -> tuple[str, str] | None:

@@ -56,3 +56,27 @@ def test_attributes_are_those_that_are_set():
     """What an HTTP answer shows as details."""
     error = exceptions.SignatureMismatchError("x", row=0, column="age", details={"limit": 3})
     assert error.attributes() == {"row": 0, "column": "age", "limit": 3}
+
+
+DEEP: list = []
+for _ in range(5_000):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("a", "'a'"),
+        (7.5, "7.5"),
+        ("x" * 38, repr("x" * 38)),
+        ("x" * 10**6, "'" + "x" * 36 + "…"),
+        ([1, 2], "[1, 2]"),
+        (DEEP, "[[[[...]]]]"),
+        ({"a": DEEP}, "{'a': [[[...]]]}"),
+        (10**5_000, "<int>"),
+    ],
+    ids=range(8),
+)
+def test_a_value_is_shown_in_a_few_characters(value, text):
+    """However large, long or deeply nested it is."""
+    assert exceptions.shown(value) == text

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from starlette.types import Receive, Scope, Send
 
 from ml_core.domain.api_key import Scope as KeyScope
-from ml_core.exceptions import DeadlineExceededError
+from ml_core.exceptions import DeadlineExceededError, RequestTimeoutError
+from ml_core.inference.edge.encoding import decompress
 from ml_core.inference.edge.errors import error_response, plain_error
 from ml_core.inference.edge.feedback import FeedbackRoutes
 from ml_core.inference.edge.health import HealthRoutes
@@ -124,23 +125,24 @@ class EdgeApp:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = HttpRequest(scope, receive)
         try:
-            response = await self._respond(request, scope["method"], scope["path"])
+            response = await self._respond(request, scope["method"])
         except ClientLeftError:
             return
         except Exception as error:  # noqa: BLE001 - logged and told as a 500 by the table of errors
-            response = error_response(error, request.request_id)
+            response = error_response(error, request.path, request.request_id)
         is_sent_by_host = self._host_sends_request_id and request.has_client_id
         await response.send(send, None if is_sent_by_host else request.request_id.encode())
 
-    async def _respond(self, request: HttpRequest, method: str, path: str) -> HttpResponse:
-        methods = self._match(request, path.split("/")[1:])
+    async def _respond(self, request: HttpRequest, method: str) -> HttpResponse:
+        request.check_headers()
+        methods = self._match(request, request.path.split("/")[1:])
         if methods is None:
-            return plain_error(404, "not_found", "There is no such path.", request.request_id)
+            return plain_error(404, "not_found", "There is no such path.", request.path, request.request_id)
         route = methods.get(method)
         if route is None:
             allow = {b"allow": ", ".join(sorted(methods)).encode()}
             message = f"This path takes {' or '.join(sorted(methods))}."
-            return plain_error(405, "method_not_allowed", message, request.request_id, headers=allow)
+            return plain_error(405, "method_not_allowed", message, request.path, request.request_id, headers=allow)
         if not route.scopes:
             return await route.handler(request)
         self._service.authorize(request.authorization, request.tenant, *route.scopes)
@@ -159,6 +161,10 @@ class EdgeApp:
                 self._reading.enter(request.tenant)
                 try:
                     await request.read(self._max_bytes)
+                    if request.encoding is not None:
+                        request.body = await self._service.on_thread(
+                            decompress, request.body, request.encoding, self._max_bytes
+                        )
                 finally:
                     self._reading.leave(request.tenant)
             self._answering.enter(request.tenant)
@@ -197,9 +203,9 @@ class EdgeApp:
         return None
 
 
-def _body_too_late(timeout_ms: int) -> DeadlineExceededError:
+def _body_too_late(timeout_ms: int) -> RequestTimeoutError:
     within_ms = min(timeout_ms, int(BODY_WITHIN_S * 1000))
-    return DeadlineExceededError(
+    return RequestTimeoutError(
         f"The body was not there within {within_ms} ms.",
         remedy="Send fewer rows at a time.",
         deadline_ms=within_ms,

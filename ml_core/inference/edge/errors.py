@@ -1,8 +1,13 @@
-"""The one table from errors to HTTP statuses, and the one shape in which an error is sent."""
+"""The one table from errors to HTTP statuses, and the shapes in which an error is sent.
+
+``{"error": {"code": …, "message": …, "details": {…}, "request_id": …}}``, except under ``/v2``: the Open Inference
+Protocol says ``{"error": "text"}`` there, and its clients fail on anything else.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 import orjson
@@ -30,7 +35,9 @@ STATUS: dict[type[errors.MLFrameworkError], int] = {
     errors.ModelVersionConflictError: 409,
     errors.VersionInUseError: 409,
     errors.DatasetInUseError: 409,
+    errors.RequestTimeoutError: 408,
     errors.RequestTooLargeError: 413,
+    errors.UnsupportedEncodingError: 415,
     errors.DataProcessingError: 422,
     errors.TrainingError: 422,
     # The version proved itself when it was loaded, so it is these rows that it can't answer.
@@ -48,6 +55,7 @@ STATUS: dict[type[errors.MLFrameworkError], int] = {
 }
 """Each error's status; a class that is not listed has its nearest base's."""
 
+_PROTOCOL = re.compile(r"(/t/[^/]*)?/v2(/.*)?", re.DOTALL)
 _RETRY_AFTER_S = 1
 """For a 503 whose error names no pause of its own."""
 
@@ -57,7 +65,7 @@ def status_of(error: errors.MLFrameworkError) -> int:
     return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
 
 
-def error_response(error: Exception, request_id: str) -> HttpResponse:
+def error_response(error: Exception, path: str, request_id: str) -> HttpResponse:
     """What a client is told of an error.
 
     An error of the framework says what it is. Anything else, and whatever is a 500, is logged with the request's id and
@@ -67,24 +75,31 @@ def error_response(error: Exception, request_id: str) -> HttpResponse:
     if not isinstance(error, errors.MLFrameworkError) or status == 500:
         logger.error("Request %s failed.", request_id, exc_info=error)
         message = "The request failed on the server's side. Report its request id to whoever runs this platform."
-        return plain_error(500, "internal", message, request_id)
+        return plain_error(500, "internal", message, path, request_id)
     headers = {}
     if status in (429, 503):
         headers[b"retry-after"] = b"%d" % (getattr(error, "retry_after_s", None) or _RETRY_AFTER_S)
     elif status == 401:
         headers[b"www-authenticate"] = b"Bearer"
-    return plain_error(status, error.code, str(error), request_id, error.attributes(), headers)
+    elif status == 408:
+        headers[b"connection"] = b"close"  # the rest of the body may still be on its way
+    elif status == 415:
+        headers[b"accept-encoding"] = b"gzip, deflate"
+    return plain_error(status, error.code, str(error), path, request_id, error.attributes(), headers)
 
 
 def plain_error(
     status: int,
     code: str,
     message: str,
+    path: str,
     request_id: str,
     details: dict[str, Any] | None = None,
     headers: dict[bytes, bytes] | None = None,
 ) -> HttpResponse:
-    """An error in the platform's shape."""
+    """An error in the shape of its path."""
+    if _PROTOCOL.fullmatch(path):
+        return HttpResponse(status, orjson.dumps({"error": message}), headers=headers)
     error = {"code": code, "message": message, "details": details or {}, "request_id": request_id}
     # ``default``: an attribute of a type that JSON lacks is told as its text rather than not at all.
     return HttpResponse(status, orjson.dumps({"error": error}, default=str), headers=headers)

@@ -13,6 +13,17 @@ from starlette.types import Message, Receive, Scope, Send
 from ml_core.exceptions import InvalidRequestError, RequestTooLargeError
 from ml_core.settings import ServingSettings
 
+# What a request says about itself. Of two values of one of these no one can tell which is meant.
+_OWN_HEADERS = frozenset(
+    {
+        b"authorization",
+        b"content-encoding",
+        b"content-length",
+        b"inference-header-content-length",
+        b"x-request-id",
+        b"x-request-timeout-ms",
+    }
+)
 _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 # A body over the limit is read on and dropped up to this multiple, so that its sender gets to read the answer.
 _DISCARD_FACTOR = 4
@@ -39,6 +50,7 @@ class HttpRequest:
     """One request.
 
     Attributes:
+        path: The URL's path, decoded.
         tenant: From the path; empty where it has none.
         model: Likewise.
         version: Likewise; None where the path has none.
@@ -52,10 +64,9 @@ class HttpRequest:
     """
 
     __slots__ = (
-        "_content_length",
-        "_header_length",
+        "_headers",
         "_receive",
-        "_timeout_ms",
+        "_repeated",
         "arrived",
         "authorization",
         "body",
@@ -64,6 +75,7 @@ class HttpRequest:
         "has_client_id",
         "is_read",
         "model",
+        "path",
         "request_id",
         "tenant",
         "version",
@@ -71,29 +83,35 @@ class HttpRequest:
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self._receive = receive
+        self.path: str = scope["path"]
         self.tenant = self.model = ""
         self.version: str | None = None
         self.arrived = self.deadline = self.body_deadline = 0.0
         self.body = b""
         self.is_read = False
-        self.authorization: bytes | None = None
-        self._timeout_ms: bytes | None = None
-        self._content_length: bytes | None = None
-        self._header_length: bytes | None = None
-        request_id: bytes | None = None
+        headers: dict[bytes, bytes] = {}
+        self._repeated: bytes | None = None
         for name, value in scope["headers"]:
-            if name == b"authorization":
-                self.authorization = value
-            elif name == b"x-request-id":
-                request_id = value
-            elif name == b"x-request-timeout-ms":
-                self._timeout_ms = value
-            elif name == b"content-length":
-                self._content_length = value
-            elif name == b"inference-header-content-length":
-                self._header_length = value
+            if name in _OWN_HEADERS:
+                if name in headers:
+                    self._repeated = name
+                else:
+                    headers[name] = value
+        self._headers = headers
+        self.authorization = headers.get(b"authorization")
+        request_id = headers.get(b"x-request-id")
         self.has_client_id = request_id is not None and is_sane_request_id(request_id)
         self.request_id = request_id.decode("ascii") if self.has_client_id and request_id else new_request_id()
+
+    def check_headers(self) -> None:
+        """Refuse headers that contradict each other.
+
+        Raises:
+            InvalidRequestError: One that may be there once is there twice.
+        """
+        if self._repeated is not None:
+            name = self._repeated.decode("ascii")
+            raise InvalidRequestError(f"The header {name} is there twice.", remedy="Send it once.", field=name)
 
     def timeout_ms(self, limits: ServingSettings) -> int:
         """How long the client waits, in milliseconds: what it says, up to the longest allowed.
@@ -101,9 +119,10 @@ class HttpRequest:
         Raises:
             InvalidRequestError: It says something that is no whole number of at least 1.
         """
-        if self._timeout_ms is None:
+        timeout_ms = self._headers.get(b"x-request-timeout-ms")
+        if timeout_ms is None:
             return limits.default_timeout_ms
-        return min(_whole_number(self._timeout_ms, "x-request-timeout-ms", least=1), limits.max_timeout_ms)
+        return min(_whole_number(timeout_ms, "x-request-timeout-ms", least=1), limits.max_timeout_ms)
 
     def header_length(self) -> int | None:
         """Bytes of JSON before the binary tensors, or None if the whole body is JSON.
@@ -111,9 +130,14 @@ class HttpRequest:
         Raises:
             InvalidRequestError: The header is no whole number.
         """
-        if self._header_length is None:
-            return None
-        return _whole_number(self._header_length, "inference-header-content-length", least=0)
+        length = self._headers.get(b"inference-header-content-length")
+        return None if length is None else _whole_number(length, "inference-header-content-length", least=0)
+
+    @property
+    def encoding(self) -> bytes | None:
+        """How the body is compressed, in lower case; None if it is not."""
+        encoding = self._headers.get(b"content-encoding")
+        return None if encoding is None or encoding.lower() == b"identity" else encoding.lower()
 
     async def read(self, limit: int) -> None:
         """Read the whole body.
@@ -127,12 +151,12 @@ class HttpRequest:
             self.body = message.get("body", b"")
             self.is_read = True
             if len(self.body) > limit:
-                raise _too_large(limit, len(self.body))
+                raise too_large(limit, len(self.body))
         else:
             self.body = await self._rest_of_body(message, limit)
 
     async def _rest_of_body(self, message: Message, limit: int) -> bytes:
-        declared = self._content_length
+        declared = self._headers.get(b"content-length")
         chunks: list[bytes] = []
         size = 0
         while True:
@@ -146,7 +170,7 @@ class HttpRequest:
                 chunks.clear()
             is_last = self.is_read = not message.get("more_body", False)
             if size > limit and (is_last or size > _DISCARD_FACTOR * limit):
-                raise _too_large(limit, int(declared) if declared and declared.isdigit() else size)
+                raise too_large(limit, int(declared) if declared and declared.isdigit() else size)
             if is_last:
                 return b"".join(chunks)
             message = await self._receive()
@@ -199,7 +223,8 @@ def _whole_number(text: bytes, header: str, *, least: int) -> int:
     return int(text)
 
 
-def _too_large(limit: int, actual: int) -> RequestTooLargeError:
+def too_large(limit: int, actual: int | None) -> RequestTooLargeError:
+    """The error of a body over the limit of bytes; ``actual`` is None where nobody counted to its end."""
     return RequestTooLargeError(
         f"The body is over the limit of {limit:,} bytes.",
         remedy="Send fewer rows at a time.",

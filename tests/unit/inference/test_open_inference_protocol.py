@@ -37,6 +37,13 @@ def matrix(**changes):
     return [{**tensor, **changes}]
 
 
+def message(answer):
+    """The text of an error, which is all that the protocol has."""
+    (text,) = answer.json().values()
+    assert answer.json() == {"error": text}
+    return text
+
+
 def outputs(answer):
     assert answer.status_code == 200, answer.text
     return {output["name"]: output for output in answer.json()["outputs"]}
@@ -220,7 +227,8 @@ def test_binary_strings(cell, key):
 def test_a_malformed_tensor_names_its_field(cell, key, inputs, field):
     """400 with the path of what is wrong."""
     answer = infer(cell, key, inputs)
-    assert (answer.status_code, answer.json()["error"]["details"].get("field")) == (400, field), answer.text
+    assert answer.status_code == 400
+    assert message(answer).startswith(f"Field '{field}' ")
 
 
 @pytest.mark.parametrize(
@@ -237,7 +245,8 @@ def test_a_malformed_tensor_names_its_field(cell, key, inputs, field):
 def test_malformed_options_name_their_field(cell, key, body, field):
     """400 with the path of what is wrong."""
     answer = infer(cell, key, matrix(), **body)
-    assert (answer.status_code, answer.json()["error"]["details"]["field"]) == (400, field)
+    assert answer.status_code == 400
+    assert message(answer).startswith(f"Field '{field}' ")
 
 
 def test_malformed_binary_parts_are_refused(cell, key):
@@ -253,7 +262,8 @@ def test_malformed_binary_parts_are_refused(cell, key):
         binary_request(cell, key, {"inputs": [tensor]}, data, length=10**9),
         binary_request(cell, key, {"inputs": [tensor]}, data, length="x"),
     ):
-        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
+        assert answer.status_code == 400
+        assert message(answer).startswith(("Field ", "The header inference-header-content-length "))
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
@@ -263,14 +273,15 @@ def test_a_number_that_is_none_is_refused_with_its_row(cell, key, value):
     data[2, 3] = value
     tensor = {"name": "x", "shape": [4, 12], "datatype": "FP64", "parameters": {"binary_data_size": data.nbytes}}
     answer = binary_request(cell, key, {"inputs": [tensor]}, data.tobytes())
-    details = answer.json()["error"]["details"]
-    assert (answer.status_code, details["row"], details["column"]) == (422, 2, "m3")
+    assert answer.status_code == 422
+    assert message(answer).startswith("Row 2: column 'm3' is ")
 
 
 def test_a_missing_column_is_null(cell, key):
     """Which this model does not take: 422, not a guess."""
     answer = infer(cell, key, by_column()[:-1])
-    assert (answer.status_code, answer.json()["error"]["details"]["column"]) == (422, "m11")
+    assert answer.status_code == 422
+    assert message(answer).startswith("Row 0: column 'm11' is missing")
 
 
 def test_too_many_rows(cell, key):
@@ -298,7 +309,7 @@ def test_a_datetime_in_seconds_beyond_these_years_names_its_column(cell, key, se
     """Instead of some other date."""
     answer = infer_opened(cell, key, seconds, False)
     assert answer.status_code == 422
-    assert answer.json()["error"]["details"] == {"row": 0, "column": "opened"}
+    assert message(answer).startswith("Row 0: column 'opened' is ")
 
 
 def infer_opened(cell, key, seconds, as_binary):

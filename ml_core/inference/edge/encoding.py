@@ -1,0 +1,48 @@
+"""Bodies that are compressed, as ``Content-Encoding`` says."""
+
+from __future__ import annotations
+
+import zlib
+
+from ml_core.exceptions import UnsupportedEncodingError
+from ml_core.inference.edge.http import too_large
+from ml_core.inference.edge.requests import invalid
+
+_EITHER_HEADER = 32 + zlib.MAX_WBITS
+"""Makes zlib read the header of gzip and its own, which is what ``deflate`` means in HTTP (RFC 9110, 8.4.1.2)."""
+_READ = (b"gzip", b"x-gzip", b"deflate")
+
+
+def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
+    """The body as it was before it was compressed.
+
+    Args:
+        body: The compressed bytes.
+        encoding: ``gzip`` or ``deflate``.
+        limit: Most bytes that it may become; no more than that is ever made of it.
+
+    Raises:
+        UnsupportedEncodingError: It is another encoding, or several.
+        InvalidRequestError: The bytes are damaged, cut off, or followed by others.
+        RequestTooLargeError: It becomes more than ``limit`` bytes.
+    """
+    if encoding not in _READ:
+        raise UnsupportedEncodingError(
+            f"The Content-Encoding {encoding.decode('latin-1')[:40]!r} is not supported.",
+            remedy="Send the body as gzip, deflate or uncompressed.",
+            field="content-encoding",
+        )
+    unpacker = zlib.decompressobj(_EITHER_HEADER)
+    try:
+        plain = unpacker.decompress(body, limit + 1)
+    except zlib.error:
+        raise _damaged(encoding) from None
+    if len(plain) > limit:
+        raise too_large(limit, None)
+    if not unpacker.eof or unpacker.unused_data:
+        raise _damaged(encoding)
+    return plain
+
+
+def _damaged(encoding: bytes) -> Exception:
+    return invalid("body", f"is not one whole {encoding.decode()} stream", "Compress the body as one, or not at all.")

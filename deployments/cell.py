@@ -27,7 +27,9 @@ class Cell:
 
     async def __init__(self) -> None:  # type: ignore[misc]  # Serve awaits it
         tune_process()
-        self._replica = Replica(Settings.from_environment())
+        # Serve's own name of the replica, by which its log file is called.
+        replica_id = serve.get_replica_context().replica_id.unique_id
+        self._replica = Replica(Settings.from_environment(), replica_id)
         await asyncio.to_thread(self._replica.start, _START_WAIT_S)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:

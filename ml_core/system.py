@@ -48,7 +48,7 @@ class MLSystem:
         registry: Versions, environments and lineage in full.
         datasets: Immutable versions of tables.
         runs: What was trained, with parameters, metrics, tags and files.
-        rollouts: Canaries and shadows.
+        rollouts: Canaries and shadows, and what each replica has made of a promotion.
         gates: What a promotion has to pass: gates, approvals, protected environments.
         holds: Versions that must be kept.
         predictions: What served replicas answered, and the labels that came later.
@@ -217,6 +217,8 @@ class MLSystem:
         override: str | None = None,
     ) -> Pointer:
         """Point an environment to a version, so that it is served from now on.
+
+        It returns when the pointer has moved; ``rollouts.replicas`` waits for replicas, and says what each answered.
 
         Args:
             model_id: The model.

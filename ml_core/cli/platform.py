@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +12,8 @@ from ml_core.cli.console import JsonOption, no_step, out, print_json, show, step
 from ml_core.settings import Settings
 
 if TYPE_CHECKING:
-    from ml_core.platform.local import LocalPlatform
+    from ml_core.platform.local import LocalPlatform, PlatformStatus
+    from ml_core.registry.replicas import SeenReplica
 
 PortOption = Annotated[
     int | None, typer.Option("--port", help="Port of the ingress on 127.0.0.1; default: MLCORE_HTTP_PORT, else 8000.")
@@ -55,20 +57,40 @@ def down(as_json: JsonOption = False) -> None:
 
 
 def status(as_json: JsonOption = False) -> None:
-    """Show each part of the platform. Exit code 1 unless all of it runs."""
+    """Show each part of the platform, and what each replica serves. Exit code 1 unless all of it runs."""
     seen = local_platform().status()
     if as_json:
         print_json(dataclasses.asdict(seen))
     else:
-        for name, value in dataclasses.asdict(seen).items():
-            out.print(f"{name.replace('_', ' '):17} {show(value)}", soft_wrap=True)
-        if seen.failed_loads:
-            out.print(
-                "Some versions can't be loaded; what served before serves on. See the replicas' logs and /healthz."
-            )
+        for field in dataclasses.fields(seen):
+            if field.name != "replicas":
+                out.print(f"{field.name.replace('_', ' '):17} {show(getattr(seen, field.name))}", soft_wrap=True)
+        _print_replicas(seen.replicas or ())
         if seen.state == "degraded":
-            out.print("Some part is missing. Repair it with `mlcore up`.")
+            out.print("Some part is missing. " + _advice(seen), soft_wrap=True)
         elif seen.state == "stopped":
             out.print("Start it with `mlcore up`.")
     if seen.state != "running":
         raise typer.Exit(1)
+
+
+def _print_replicas(replicas: Sequence[SeenReplica]) -> None:
+    for replica in replicas:
+        lag = ", behind the registry" if replica.is_behind else ""
+        counts = f"{replica.pointers} pointers, {replica.failed} failed, {replica.loading} loading"
+        said = f"replica {replica.replica_id}: generation {replica.generation}{lag}; {counts}"
+        out.print(said, markup=False, soft_wrap=True)
+        for each in replica.failures:
+            name = f"{each.environment} of {each.tenant_id}/{each.model_id}"
+            meanwhile = "requests are refused" if each.serves is None else f"version {each.serves} answers"
+            said = f"  {name}: can't load version {each.version} ({each.code}); {meanwhile}. {each.reason}"
+            out.print(said, markup=False, soft_wrap=True)
+
+
+def _advice(seen: PlatformStatus) -> str:
+    if seen.failed_loads:
+        return (
+            "Versions can't be loaded: bring their bytes back (`mlcore fsck` finds what is damaged), or roll back; "
+            "replicas try again by themselves."
+        )
+    return "Repair it with `mlcore up`."

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from ml_core.cli.console import AsKeyOption, JsonOption, ModelOption, TenantOption, err, out, print_gates, print_json
+from ml_core.cli.console import AsKeyOption, JsonOption, ModelOption, TenantOption, err, print_gates
 from ml_core.cli.context import existing_tenant
+from ml_core.cli.replicas import WAIT_S, NoWaitOption, WaitOption, print_move
 from ml_core.domain.gates import GateKind
 from ml_core.exceptions import PromotionRefusedError
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 
 if TYPE_CHECKING:
+    from ml_core.database.connection import DatabaseConnection
     from ml_core.registry.promotion.environments import Pointer
 
 EnvironmentOption = Annotated[str, typer.Option("--environment", "-e", help="The pointer to move.")]
@@ -38,10 +40,12 @@ def promote(
     override: Annotated[
         str | None, typer.Option("--override", help="Why to promote although a gate refuses; needs an admin.")
     ] = None,
+    wait: WaitOption = WAIT_S,
+    no_wait: NoWaitOption = False,
     as_key: AsKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Point an environment to a version: within about a second every replica serves it."""
+    """Point an environment to a version, and wait until every replica serves it. Exit code 1 if one can't."""
     from ml_core.registry.promotion.environments import EnvironmentRepository
 
     model_id, version_id, name = ModelId(model), VersionId(version), EnvironmentName(environment)
@@ -60,7 +64,7 @@ def promote(
                 print_gates(refusal)
                 _tell_how_to_approve(refusal, tenant_id)
             raise
-    _print_pointer(pointer, as_json=as_json)
+        _print(database, pointer, None if no_wait else wait, as_json=as_json)
 
 
 def rollback(
@@ -69,6 +73,8 @@ def rollback(
     environment: EnvironmentOption = "production",
     expected_generation: ExpectedOption = None,
     reason: ReasonOption = "",
+    wait: WaitOption = WAIT_S,
+    no_wait: NoWaitOption = False,
     as_key: AsKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -80,7 +86,7 @@ def rollback(
         pointer = EnvironmentRepository(database, tenant_id).rollback(
             model_id, name, expected_generation=expected_generation, reason=reason
         )
-    _print_pointer(pointer, as_json=as_json)
+        _print(database, pointer, None if no_wait else wait, as_json=as_json)
 
 
 def withdraw(
@@ -89,6 +95,8 @@ def withdraw(
     environment: EnvironmentOption = "production",
     expected_generation: ExpectedOption = None,
     reason: ReasonOption = "",
+    wait: WaitOption = WAIT_S,
+    no_wait: NoWaitOption = False,
     as_key: AsKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -100,7 +108,7 @@ def withdraw(
         pointer = EnvironmentRepository(database, tenant_id).withdraw(
             model_id, name, expected_generation=expected_generation, reason=reason
         )
-    _print_pointer(pointer, as_json=as_json)
+        _print(database, pointer, None if no_wait else wait, as_json=as_json)
 
 
 def _tell_how_to_approve(refusal: PromotionRefusedError, tenant_id: TenantId) -> None:
@@ -116,10 +124,8 @@ def _tell_how_to_approve(refusal: PromotionRefusedError, tenant_id: TenantId) ->
         err.print(Text(told), style="dim", soft_wrap=True)
 
 
-def _print_pointer(pointer: Pointer, *, as_json: bool) -> None:
-    if as_json:
-        print_json(pointer)
-    else:
-        now = "serves nothing now" if pointer.version is None else f"is now version {pointer.version}"
-        name = f"{pointer.environment} of {pointer.tenant_id}/{pointer.model_id}"
-        out.print(f"{name} {now} (generation {pointer.generation}).")
+def _print(database: DatabaseConnection, pointer: Pointer, wait_s: float | None, *, as_json: bool) -> None:
+    now = "serves nothing now" if pointer.version is None else f"is now version {pointer.version}"
+    name = f"{pointer.environment} of {pointer.tenant_id}/{pointer.model_id}"
+    said = f"{name} {now} (generation {pointer.generation})."
+    print_move(database, pointer, pointer.version, said, wait_s=wait_s, as_json=as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -9,17 +10,31 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from ml_core.cli.console import AsKeyOption, JsonOption, ModelOption, TenantOption, err, out, print_gates, print_json
+from ml_core.cli.console import (
+    AsKeyOption,
+    JsonOption,
+    ModelOption,
+    TenantOption,
+    err,
+    out,
+    print_gates,
+    print_json,
+    print_rows,
+)
 from ml_core.cli.context import existing_tenant
+from ml_core.cli.replicas import WAIT_S, NoWaitOption, WaitOption, print_answers, print_move
 from ml_core.exceptions import PromotionRefusedError
 
 if TYPE_CHECKING:
+    from ml_core.database.connection import DatabaseConnection
+    from ml_core.ids import VersionId
     from ml_core.registry.promotion.plain_rollouts import Rollouts
     from ml_core.registry.promotion.pointers import Pointer
 
 app = typer.Typer(help="Canaries and shadows: try a version beside the one that is served.", no_args_is_help=True)
 
 VersionOption = Annotated[str, typer.Option("--version", "-v", help="The version to try.")]
+OneModelOption = Annotated[str | None, typer.Option("--model", "-m", help="Only of this model.")]
 PercentOption = Annotated[int, typer.Option("--percent", "-p", help="Of the keys that it answers, 1 to 99.")]
 EnvironmentOption = Annotated[str, typer.Option("--environment", "-e", help="The environment.")]
 ExpectedOption = Annotated[int | None, typer.Option(help="Refuse unless the pointer still stands at this generation.")]
@@ -43,11 +58,13 @@ def start(
     expected_generation: ExpectedOption = None,
     reason: ReasonOption = "",
     override: OverrideOption = None,
+    wait: WaitOption = WAIT_S,
+    no_wait: NoWaitOption = False,
     as_key: AsKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Start a canary: a version that answers a share of the keys. A request goes to one version, with all its rows."""
-    with _rollouts(tenant, as_key, as_json=as_json) as rollouts:
+    with _rollouts(tenant, as_key, as_json=as_json) as (rollouts, database):
         pointer = rollouts.start(
             model,
             version,
@@ -58,7 +75,7 @@ def start(
             reason=reason,
             override=override,
         )
-    _print(pointer, as_json=as_json)
+        _print(database, pointer, _canary(pointer), None if no_wait else wait, as_json=as_json)
     if not as_json:
         _tell_key(pointer)
 
@@ -71,13 +88,15 @@ def step(
     environment: EnvironmentOption = "production",
     expected_generation: ExpectedOption = None,
     reason: ReasonOption = "",
+    wait: WaitOption = WAIT_S,
+    no_wait: NoWaitOption = False,
     as_key: AsKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Change the share that the canary answers. Who had it keeps it while the share grows."""
-    with _rollouts(tenant, as_key) as rollouts:
+    with _rollouts(tenant, as_key) as (rollouts, database):
         pointer = rollouts.step(model, percent, environment, expected_generation=expected_generation, reason=reason)
-    _print(pointer, as_json=as_json)
+        _print(database, pointer, _canary(pointer), None if no_wait else wait, as_json=as_json)
 
 
 @app.command("finish")
@@ -88,15 +107,17 @@ def finish(
     expected_generation: ExpectedOption = None,
     reason: ReasonOption = "",
     override: OverrideOption = None,
+    wait: WaitOption = WAIT_S,
+    no_wait: NoWaitOption = False,
     as_key: AsKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make the canary the version that answers everything."""
-    with _rollouts(tenant, as_key, as_json=as_json) as rollouts:
+    with _rollouts(tenant, as_key, as_json=as_json) as (rollouts, database):
         pointer = rollouts.finish(
             model, environment, expected_generation=expected_generation, reason=reason, override=override
         )
-    _print(pointer, as_json=as_json)
+        _print(database, pointer, pointer.version, None if no_wait else wait, as_json=as_json)
 
 
 @app.command("abort")
@@ -106,13 +127,15 @@ def abort(
     environment: EnvironmentOption = "production",
     expected_generation: ExpectedOption = None,
     reason: ReasonOption = "",
+    wait: WaitOption = WAIT_S,
+    no_wait: NoWaitOption = False,
     as_key: AsKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Drop the canary: the stable version answers everything again."""
-    with _rollouts(tenant, as_key) as rollouts:
+    with _rollouts(tenant, as_key) as (rollouts, database):
         pointer = rollouts.abort(model, environment, expected_generation=expected_generation, reason=reason)
-    _print(pointer, as_json=as_json)
+        _print(database, pointer, pointer.version, None if no_wait else wait, as_json=as_json)
 
 
 @app.command("shadow")
@@ -123,13 +146,15 @@ def shadow(
     environment: EnvironmentOption = "production",
     expected_generation: ExpectedOption = None,
     reason: ReasonOption = "",
+    wait: WaitOption = WAIT_S,
+    no_wait: NoWaitOption = False,
     as_key: AsKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Let a version predict what the stable one is asked; only how often they agree is told, by /healthz."""
-    with _rollouts(tenant, as_key) as rollouts:
+    with _rollouts(tenant, as_key) as (rollouts, database):
         pointer = rollouts.shadow(model, version, environment, expected_generation=expected_generation, reason=reason)
-    _print(pointer, as_json=as_json)
+        _print(database, pointer, pointer.shadow, None if no_wait else wait, as_json=as_json)
 
 
 @app.command("unshadow")
@@ -139,44 +164,91 @@ def unshadow(
     environment: EnvironmentOption = "production",
     expected_generation: ExpectedOption = None,
     reason: ReasonOption = "",
+    wait: WaitOption = WAIT_S,
+    no_wait: NoWaitOption = False,
     as_key: AsKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Drop the shadow."""
-    with _rollouts(tenant, as_key) as rollouts:
+    with _rollouts(tenant, as_key) as (rollouts, database):
         pointer = rollouts.unshadow(model, environment, expected_generation=expected_generation, reason=reason)
-    _print(pointer, as_json=as_json)
+        _print(database, pointer, pointer.version, None if no_wait else wait, as_json=as_json)
+
+
+@app.command("list")
+def list_(tenant: TenantOption, model: OneModelOption = None, as_json: JsonOption = False) -> None:
+    """List the canaries and shadows that run."""
+    with _rollouts(tenant) as (rollouts, _):
+        pointers = rollouts.list(model)
+    if as_json:
+        print_json(pointers)
+        return
+    rows = [
+        {
+            "model_id": pointer.model_id,
+            "environment": pointer.environment,
+            "version": pointer.version,
+            "canary": pointer.canary and f"{pointer.canary.version} for {pointer.canary.percent} %",
+            "shadow": pointer.shadow,
+            "generation": pointer.generation,
+            "updated_by": pointer.updated_by,
+            "updated_at": pointer.updated_at,
+        }
+        for pointer in pointers
+    ]
+    print_rows(
+        rows,
+        list(rows[0]) if rows else [],
+        as_json=False,
+        empty=f"No canary or shadow runs. Start one: mlcore rollouts start --tenant {tenant} --model MODEL",
+    )
 
 
 @app.command("show")
 def show(
     tenant: TenantOption, model: ModelOption, environment: EnvironmentOption = "production", as_json: JsonOption = False
 ) -> None:
-    """Say what an environment serves."""
-    with _rollouts(tenant) as rollouts:
-        pointer = rollouts.get(model, environment)
-    _print(pointer, as_json=as_json)
+    """Say what an environment serves, and what each replica has made of it."""
+    with _rollouts(tenant) as (rollouts, _):
+        pointer, answers = rollouts.get(model, environment), rollouts.replicas(model, environment)
+    if as_json:
+        print_json({**dataclasses.asdict(pointer), "replicas": answers})
+    else:
+        out.print(_said(pointer), markup=False, soft_wrap=True)
+        _tell_agreement(pointer)
+        print_answers(answers)
 
 
 @contextmanager
-def _rollouts(tenant: str, as_key: str | None = None, *, as_json: bool = True) -> Iterator[Rollouts]:
+def _rollouts(
+    tenant: str, as_key: str | None = None, *, as_json: bool = True
+) -> Iterator[tuple[Rollouts, DatabaseConnection]]:
     """The tenant's rollouts; what each gate found is told if one refuses, unless the JSON error carries it."""
     from ml_core.registry.promotion.plain_rollouts import Rollouts
     from ml_core.registry.promotion.rollouts import RolloutRepository
 
     with existing_tenant(tenant, as_key) as (database, tenant_id):
         try:
-            yield Rollouts(RolloutRepository(database, tenant_id))
+            yield Rollouts(RolloutRepository(database, tenant_id)), database
         except PromotionRefusedError as refusal:
             if not as_json:
                 print_gates(refusal)
             raise
 
 
-def _print(pointer: Pointer, *, as_json: bool) -> None:
-    if as_json:
-        print_json(pointer)
-        return
+def _canary(pointer: Pointer) -> VersionId | None:
+    return None if pointer.canary is None else pointer.canary.version
+
+
+def _print(
+    database: DatabaseConnection, pointer: Pointer, version: VersionId | None, wait_s: float | None, *, as_json: bool
+) -> None:
+    if not as_json:
+        _tell_agreement(pointer)
+    print_move(database, pointer, version, _said(pointer), wait_s=wait_s, as_json=as_json)
+
+
+def _said(pointer: Pointer) -> str:
     parts = [f"version {pointer.version}" if pointer.version else "nothing"]
     if pointer.canary is not None:
         canary = pointer.canary
@@ -185,9 +257,12 @@ def _print(pointer: Pointer, *, as_json: bool) -> None:
     if pointer.shadow is not None:
         parts.append(f"shadow {pointer.shadow}")
     name = f"{pointer.environment} of {pointer.tenant_id}/{pointer.model_id}"
-    out.print(f"{name} serves {', '.join(parts)} (generation {pointer.generation}).", markup=False, soft_wrap=True)
+    return f"{name} serves {', '.join(parts)} (generation {pointer.generation})."
+
+
+def _tell_agreement(pointer: Pointer) -> None:
     if pointer.shadow is not None:
-        out.print("How often the shadow agrees: /healthz of the replicas, under shadows.", style="dim")
+        err.print("How often the shadow agrees: /healthz of the replicas, under shadows.", style="dim")
 
 
 def _tell_key(pointer: Pointer) -> None:

@@ -71,6 +71,8 @@ APP_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
     "predictions": ("SELECT",),
     "feedback": ("SELECT", "INSERT", "DELETE", "UPDATE (label, at, updated_at)"),
     "prediction_losses": ("SELECT", "DELETE"),
+    "replica_reports": ("SELECT (cell, replica_id, started_at, reported_at, expires_at, epoch, generation, unlisted)",),
+    "replica_pending": ("SELECT",),
     "feed_clock": ("SELECT",),
 }
 
@@ -85,6 +87,8 @@ INGEST_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
     "predictions": ("INSERT",),
     "feedback": ("SELECT", "INSERT", "UPDATE (label, at, updated_at)"),
     "prediction_losses": ("INSERT",),
+    "replica_reports": ("SELECT", "INSERT", "DELETE", "UPDATE (reported_at, expires_at)"),
+    "replica_pending": ("SELECT", "INSERT"),
 }
 
 # What every role of the platform may see of Alembic's own table.
@@ -109,10 +113,10 @@ FUNCTIONS: Final[Mapping[str, OwnFunction]] = {
     "remove_tenant_rows(bigint)": OwnFunction(APP_ROLE),
 }
 
-# Tables of which the serving plane reads rows of all tenants; into which it writes such, and reads none back; and of
-# which it reads and writes those of the transaction's tenant.
-SERVING_READS: Final = ("tenants", "models", "versions", "environments", "api_keys")
-SERVING_INSERTS: Final = ("predictions", "prediction_losses")
+# Tables of which the serving plane reads rows of all tenants; to which it adds such; and of which it reads and writes
+# those of the transaction's tenant.
+SERVING_READS: Final = ("tenants", "models", "versions", "environments", "api_keys", "replica_pending")
+SERVING_INSERTS: Final = ("predictions", "prediction_losses", "replica_pending")
 SERVING_WRITES: Final = ("feedback",)
 
 

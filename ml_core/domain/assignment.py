@@ -78,6 +78,7 @@ class AssignmentDelta:
         keys: Key id → record; revoked keys are None.
         unreadable: Pointers that exist but whose rows can't be read: what they served serves on.
         history: What may be kept of the predictions of each of the tenants that exist.
+        epoch: What the generation belongs to: it changes when the registry is restored from a backup.
     """
 
     generation: int
@@ -87,6 +88,7 @@ class AssignmentDelta:
     keys: Mapping[str, KeyRecord | None]
     unreadable: frozenset[PointerRef] = frozenset()
     history: Mapping[TenantId, HistoryPolicy] = field(default_factory=dict)
+    epoch: object = None
 
     @property
     def is_empty(self) -> bool:

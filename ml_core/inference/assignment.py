@@ -22,6 +22,7 @@ class Assignment:
 
     def __init__(self) -> None:
         self.generation: int | None = None
+        self.epoch: object = None
         self._tenants: set[TenantId] = set()
         self._keys: dict[str, KeyRecord] = {}
         self._history: dict[str, HistoryPolicy] = {}
@@ -44,6 +45,7 @@ class Assignment:
         # and nobody reads it again.
         if delta.is_snapshot or delta.keys or delta.tenants:
             self._principals = {}
+        self.epoch = delta.epoch
         self.generation = delta.generation
 
     def _change(self, delta: AssignmentDelta) -> None:

@@ -202,6 +202,7 @@ class AssignmentFollower:
                 self._table.drop_tenant(tenant)
         self._table.apply(delta.rollouts, is_snapshot=delta.is_snapshot, keep=delta.unreadable)
         self._assignment.apply(delta)
+        self._table.changed.set()  # the generation is reported with what the table made of it
         logger.info("Applied the assignment: %s.", delta.describe())
 
     def _note_failure(self, error: Exception) -> None:

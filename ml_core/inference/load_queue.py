@@ -71,6 +71,10 @@ class LoadQueue(Generic[T]):
         """Loads that wait or run."""
         return len(self._jobs)
 
+    def __contains__(self, key: object) -> bool:
+        """Whether the version of that key waits or is being loaded."""
+        return key in self._jobs
+
     def submit(self, version: ServableVersion, priority: LoadPriority) -> Future[T]:
         """Ask for a load, or join the one that was asked for already and make it as urgent as this.
 

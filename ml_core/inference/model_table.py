@@ -22,6 +22,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 
 from ml_core.domain.assignment import PointerRef, Rollout
+from ml_core.domain.replica_report import LoadState, PendingVersion
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import DeadlineExceededError, MLFrameworkError, ModelLoadError
 from ml_core.ids import VersionRef
@@ -45,6 +46,9 @@ class ModelTable:
         load_threads: Versions loaded at the same time.
         idle_s: Seconds without a load after which a load thread ends.
         clock: Seconds, monotonic.
+
+    Attributes:
+        changed: Set whenever ``pending`` may answer otherwise; whoever waits for it clears it.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class ModelTable:
         self._residents = Residents(max_memory_bytes, self._pointers.names)
         self._failures = Failures(clock)
         self._queue: LoadQueue[Resident | None] = LoadQueue(self._load, threads=load_threads, idle_s=idle_s)
+        self.changed = threading.Event()
 
     # What must be served.
 
@@ -91,9 +96,14 @@ class ModelTable:
                 if rollout is None:
                     self._pointers.withdraw(pointer_key(ref))
                     continue
+                before = self.wanted(pointer_key(ref))
                 loads = self._settle(self._pointers.want(pointer_key(ref), rollout))
+                if before is None or before.generation != rollout.generation:
+                    for version, _ in loads:  # a move is a new start: its answer is that of the load that follows
+                        self._failures.clear(version_key(version))
             for version, priority in loads:
                 self._queue.submit(version, priority)
+        self.changed.set()
 
     def _settle(self, pointer: Pointer) -> list[tuple[ServableVersion, LoadPriority]]:
         """Let a pointer answer with those of its versions that are in memory; says how urgently to load the others."""
@@ -114,6 +124,7 @@ class ModelTable:
         with self._lock:
             self._pointers.withdraw_tenant(tenant_id)
             self._residents.drop_tenant(tenant_id)
+        self.changed.set()
 
     # Taking a model.
 
@@ -223,6 +234,7 @@ class ModelTable:
             is_moot = priority is not LoadPriority.DEMAND and not self._pointers.names(key)
             is_full = priority is LoadPriority.PRELOAD and self._residents.bytes >= self._residents.max_bytes
         if present is not None or is_moot or is_full:
+            self.changed.set()  # deferred, no longer loading
             return present
         try:
             model = self._loader(version)
@@ -244,6 +256,7 @@ class ModelTable:
             self._pointers.admit(key)
             resident = self._residents.add(key, model)
             left = [canary for canary in self._pointers.canaries_beside(key) if not self._failures.cooling(canary)]
+        self.changed.set()
         with suppress(RuntimeError):  # closed meanwhile
             for canary in left:  # not loaded with the pointer, because memory was full
                 self._queue.submit(canary, LoadPriority.FLIP)
@@ -253,6 +266,7 @@ class ModelTable:
     def _record_failure(self, version: ServableVersion, error: MLFrameworkError) -> None:
         with self._lock:
             failure = self._failures.record(version, error)
+        self.changed.set()
         logger.warning("Loading %s failed (attempt %d): %s", version.ref, failure.attempts, error)
 
     def retry_failed(self) -> int:
@@ -287,6 +301,26 @@ class ModelTable:
         """The failed loads of versions that pointers want."""
         with self._lock:
             return [failure for failure in self._failures.all() if self._is_wanted(failure.version)]
+
+    def pending(self) -> list[PendingVersion]:
+        """The versions that pointers want and this table has not loaded, those of the last moved pointer first."""
+        with self._lock:
+            failures = {version_key(failure.version): failure for failure in self._failures.all()}
+            found = {(p.key, version_key(v)): p for p in self._pointers.unsettled() for v in p.unproved()}
+            # Besides: what was evicted and can't be loaded again, and shadows.
+            for key in failures:
+                found.update({(p.key, key): p for p in self._pointers.naming(key) if p.wants(key)})
+            return [self._pending(pointer, key, failures) for (_, key), pointer in found.items()]
+
+    def _pending(self, pointer: Pointer, key: VersionKey, failures: Mapping[VersionKey, Failure]) -> PendingVersion:
+        failure, served = failures.get(key), pointer.serving_key
+        # One that was evicted and can be loaded answers still.
+        serves = served[2] if served is not None and (served in self._residents or served not in failures) else None
+        if failure is None:
+            state = LoadState.LOADING if key in self._queue else LoadState.DEFERRED
+            return PendingVersion(*pointer.key, key[2], state, serves)
+        error = failure.error
+        return PendingVersion(*pointer.key, key[2], LoadState.FAILED, serves, error.code, error.message)
 
     def wait_idle(self, timeout_s: float) -> bool:
         """Wait until nothing is being loaded; False if the time passed first."""

@@ -75,6 +75,16 @@ class Pointer:
             self.canary = self._ready_canary()
         return version == self.wanted_key
 
+    def wants(self, version: VersionKey) -> bool:
+        """Whether the registry wants it to serve the version, as canary or shadow too."""
+        return version in (self.wanted_key, self.canary_key, self.shadow_key)
+
+    def unproved(self) -> list[ServableVersion]:
+        """The versions that would answer requests and were not loaded for it yet. A shadow answers none."""
+        stable = [] if self.serving_key == self.wanted_key else [self.wanted.stable]
+        canary = self.wanted.canary
+        return stable if canary is None or self.canary is not None else [*stable, canary.version]
+
     def names(self) -> set[VersionKey]:
         """Every version that it wants or serves."""
         keys = (self.wanted_key, self.serving_key, self.canary_key, self.shadow_key)
@@ -95,6 +105,7 @@ class Pointers:
         self._by_model: dict[tuple[str, str], set[str]] = {}  # its environments
         self._by_version: dict[VersionKey, set[PointerKey]] = {}
         self._partly_read: set[PointerKey] = set()
+        self._unsettled: dict[PointerKey, None] = {}  # those with an unproved version, the last moved one last
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -118,7 +129,11 @@ class Pointers:
 
     def is_wanted(self, version: VersionKey) -> bool:
         """Whether the registry wants a pointer to serve the version, as canary or shadow too."""
-        return any(version in (p.wanted_key, p.canary_key, p.shadow_key) for p in self.naming(version))
+        return any(pointer.wants(version) for pointer in self.naming(version))
+
+    def unsettled(self) -> list[Pointer]:
+        """The pointers with a version that is not proved, the last moved one first."""
+        return [self._by_key[key] for key in reversed(self._unsettled)]
 
     def canaries_beside(self, version: VersionKey) -> list[ServableVersion]:
         """The canaries, not proved yet, of the pointers whose stable version this is."""
@@ -150,6 +165,9 @@ class Pointers:
             self._by_version.setdefault(version, set()).add(key)
         for version in before:
             self._unname(version, pointer)
+        self._unsettled.pop(key, None)
+        if pointer.unproved():
+            self._unsettled[key] = None
         return pointer
 
     def admit(self, version: VersionKey) -> None:
@@ -157,6 +175,8 @@ class Pointers:
         for pointer in self.naming(version):
             if pointer.admit(version):
                 self.flip(pointer)
+            if not pointer.unproved():
+                self._unsettled.pop(pointer.key, None)
 
     def flip(self, pointer: Pointer) -> None:
         """The pointer's stable version is the one that it wants from now on."""
@@ -168,6 +188,7 @@ class Pointers:
         """Remove a pointer; nothing happens if there is none."""
         pointer = self._by_key.pop(key, None)
         self._partly_read.discard(key)
+        self._unsettled.pop(key, None)
         if pointer is not None:
             self._by_model[key[:2]].discard(key[2])
             if not self._by_model[key[:2]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import secrets
 import time
 
 from ml_core.database.connection import DatabaseConnection
@@ -15,12 +16,14 @@ from ml_core.inference.history import ServingHistory
 from ml_core.inference.model_table import ModelTable
 from ml_core.inference.prediction_log import PredictionLog
 from ml_core.inference.process import freeze_loaded, tune_thread
+from ml_core.inference.reporter import Reporter
 from ml_core.inference.service import PredictionService
 from ml_core.models.loading import load_version
 from ml_core.models.store import platform_store
 from ml_core.registry.feed import FeedReader
 from ml_core.registry.history.ingest import HistoryIngest
 from ml_core.registry.history.labels import LabelWriter
+from ml_core.registry.replicas import ReplicaReports
 from ml_core.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -31,12 +34,14 @@ class Replica:
 
     Args:
         settings: Must name the registry: a replica never starts a database of its own.
+        replica_id: By which reports name it, such as its host's name for it; no other may ever have had it. None: a
+            random one.
 
     Raises:
         ConfigurationError: No database is named.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, replica_id: str | None = None) -> None:
         if settings.database.url is None:
             raise ConfigurationError(
                 "A replica needs to know where the registry is.",
@@ -57,6 +62,13 @@ class Replica:
             NotifiedFeed(feed, lambda: self._db.listen(FEED_CHANNEL)),
             assignment,
             self.table,
+            poll_interval_s=serving.poll_interval_s,
+        )
+        self.reporter = Reporter(
+            ReplicaReports(self._db, replica_id or secrets.token_hex(8)),
+            assignment,
+            self.table,
+            self.follower,
             poll_interval_s=serving.poll_interval_s,
         )
         self.history = ServingHistory(
@@ -85,6 +97,7 @@ class Replica:
         deadline = time.monotonic() + wait_s
         self.history.start()
         self.follower.start()
+        self.reporter.start()
         if not self.follower.wait_first(wait_s):
             logger.warning("The registry could not be read within %g s; trying on.", wait_s)
             return False
@@ -104,6 +117,7 @@ class Replica:
 
     def stop(self) -> None:
         """Stop following and loading, write what is left of the history, and close the connections."""
+        self.reporter.stop()
         self.follower.stop()
         self.table.close()
         self.service.close()

@@ -6,22 +6,23 @@ be interrupted anywhere: then nothing that it started stays behind.
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import httpx
 from filelock import FileLock, Timeout
 
 from ml_core.database.embedded import EmbeddedServer
-from ml_core.exceptions import ConfigurationError, PlatformError
+from ml_core.exceptions import ConfigurationError, MLFrameworkError, PlatformError
 from ml_core.platform import processes
 from ml_core.platform.ports import HOST, require_free
 from ml_core.platform.ray_cluster import RayPorts, read_token, start_head, temporary_folder
@@ -29,6 +30,9 @@ from ml_core.platform.serve_api import ApplicationStatus, ServeApi
 from ml_core.platform.serve_config import SHARED_CELL, serve_config
 from ml_core.platform.state import PlatformState
 from ml_core.settings import Settings
+
+if TYPE_CHECKING:
+    from ml_core.registry.replicas import SeenReplica
 
 Step = Callable[[str], AbstractContextManager[None]]
 """Shows a step while it lasts: called with its name, entered, left when done."""
@@ -38,6 +42,10 @@ _SERVE_TIMEOUT_S = 180.0
 _RUNNING, _FAILED = "RUNNING", "DEPLOY_FAILED"
 _LOOK_EVERY_S = 0.2
 _HEALTH_TIMEOUT_S = 5.0
+_SETTLE_S = 1.0
+"""A report is written within a tenth of a second of a change: what is behind for longer lags."""
+_CATCH_UP_S = 15.0
+"""A replica looks again for a registry that was away within 10 s (``follower.BACKOFF_MAX_S``)."""
 
 
 def _silent(_name: str) -> AbstractContextManager[None]:
@@ -57,7 +65,8 @@ class PlatformStatus:
         running_replicas: Replicas that Serve says are running.
         wanted_replicas: Replicas that were declared.
         ingress: Whether the ingress answers ready.
-        failed_loads: Versions that the replica that was asked could not load: the last good ones serve on.
+        replicas: What each live replica reported to the registry; None if that can't be read.
+        failed_loads: Versions that some replica could not load; the last good one serves on where there was one.
         home: The platform's folder.
         logs: Where the logs are.
     """
@@ -70,6 +79,7 @@ class PlatformStatus:
     running_replicas: int
     wanted_replicas: int
     ingress: bool
+    replicas: Sequence[SeenReplica] | None
     failed_loads: int
     home: str
     logs: str
@@ -141,17 +151,18 @@ class LocalPlatform:
         state = self.state
         database = self._server.is_running()
         serve = self._serve_status(state) if state else None
-        health = _ask_ready(state.url) if state else None
-        ingress = health is not None
+        ingress = state is not None and _is_ready(state.url)
         serves_whole = (
             state is not None
             and serve is not None
             and serve.status == _RUNNING
             and serve.running_replicas >= state.replicas
         )
+        replicas = self._reports(state, _SETTLE_S if serves_whole else 0.0) if database and state else None
         parts = (database, serves_whole, ingress)
+        is_whole = all(parts) and state is not None and _are_whole(replicas, state.replicas)
         return PlatformStatus(
-            state="running" if all(parts) else ("degraded" if state or any(parts) else "stopped"),
+            state="running" if is_whole else ("degraded" if state or any(parts) else "stopped"),
             url=state.url if state else None,
             database=database,
             ray=serve is not None,
@@ -159,7 +170,8 @@ class LocalPlatform:
             running_replicas=serve.running_replicas if serve else 0,
             wanted_replicas=state.replicas if state else 0,
             ingress=ingress,
-            failed_loads=health["failed_loads"] if health else 0,
+            replicas=replicas,
+            failed_loads=_failed_loads(replicas or ()),
             home=str(self._home),
             logs=str(self._home / "logs"),
         )
@@ -199,7 +211,8 @@ class LocalPlatform:
                         remedy="See the replicas' logs in the folder that `mlcore status` names.",
                         component="serve",
                     )
-                if seen and seen.running_replicas >= state.replicas and _ask_ready(state.url) is not None:
+                if seen and seen.running_replicas >= state.replicas and _is_ready(state.url):
+                    self._reports(state, _CATCH_UP_S)
                     return
                 time.sleep(_LOOK_EVERY_S)
         raise PlatformError(
@@ -241,13 +254,32 @@ class LocalPlatform:
     def _serves(self, state: PlatformState) -> bool:
         """Whether some replica answers and Serve is there to mend the others."""
         serve = self._serve_status(state)
-        return serve is not None and serve.status != _FAILED and _ask_ready(state.url) is not None
+        return serve is not None and serve.status != _FAILED and _is_ready(state.url)
 
     def _serve_status(self, state: PlatformState) -> ApplicationStatus | None:
         try:
             with self._serve_api(state) as api:
                 return api.status(SHARED_CELL)
         except PlatformError:
+            return None
+
+    def _reports(self, state: PlatformState, wait_s: float) -> Sequence[SeenReplica] | None:
+        """What the replicas reported, once all have caught up with the registry or the time is over."""
+        # Imported late: SQLAlchemy takes a while.
+        from ml_core.database.connection import DatabaseConnection
+        from ml_core.registry.replicas import seen_replicas
+
+        urls, deadline = self._server.urls, time.monotonic() + wait_s
+        # By its address: a platform that is looked at must not start a server.
+        database = dataclasses.replace(self._settings.database, url=urls.app, ingest_url=urls.ingest)
+        try:
+            with closing(DatabaseConnection(settings=dataclasses.replace(self._settings, database=database))) as db:
+                while True:
+                    seen = seen_replicas(db)
+                    if _have_caught_up(seen, state.replicas) or time.monotonic() >= deadline:
+                        return seen
+                    time.sleep(_LOOK_EVERY_S / 4)
+        except MLFrameworkError:
             return None
 
     def _serve_api(self, state: PlatformState) -> AbstractContextManager[ServeApi]:
@@ -295,10 +327,25 @@ def _undisturbed() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _ask_ready(url: str) -> dict[str, Any] | None:
-    """What a replica behind the ingress says of itself; None if none is ready."""
+def _is_ready(url: str) -> bool:
+    """Whether a replica behind the ingress is ready."""
     try:
-        response = httpx.get(f"{url}/readyz", timeout=_HEALTH_TIMEOUT_S, trust_env=False)
-        return dict(response.json()) if response.status_code == httpx.codes.OK else None
-    except (httpx.HTTPError, ValueError):
-        return None
+        return httpx.get(f"{url}/readyz", timeout=_HEALTH_TIMEOUT_S, trust_env=False).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
+
+
+def _have_caught_up(replicas: Sequence[SeenReplica], wanted: int) -> bool:
+    return len(replicas) >= wanted and not any(replica.is_behind for replica in replicas)
+
+
+def _are_whole(replicas: Sequence[SeenReplica] | None, wanted: int) -> bool:
+    """Whether every replica reports, has read the last change, and could load what it names."""
+    if replicas is None:
+        return False
+    return _have_caught_up(replicas, wanted) and not any(replica.failed for replica in replicas)
+
+
+def _failed_loads(replicas: Sequence[SeenReplica]) -> int:
+    listed = {(each.tenant_id, each.model_id, each.version) for replica in replicas for each in replica.failures}
+    return max(len(listed), *(replica.failed for replica in replicas), 0)

@@ -98,6 +98,7 @@ class FeedReader:
                 keys=keys,
                 unreadable=unreadable,
                 history={tenant: policy for tenant, policy in found.items() if policy is not None},
+                epoch=epoch,
             )
 
     def _clock(self, connection: Connection) -> tuple[int, object]:

@@ -88,19 +88,16 @@ def test_grants_are_those_that_are_declared(
             (role,),
         ).fetchall()
         columns = session.execute(
-            "SELECT table_name, column_name FROM information_schema.column_privileges"
-            " WHERE table_schema = 'mlcore' AND grantee = %s AND privilege_type = 'UPDATE'",
+            "SELECT c.relname, a.attname, x.privilege_type FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid,"
+            " aclexplode(a.attacl) x WHERE c.relnamespace = 'mlcore'::regnamespace AND x.grantee = %s::regrole",
             (role,),
         ).fetchall()
-    found = {(table, privilege) for table, privilege in whole} | {(t, f"UPDATE {c}") for t, c in columns}
+    found = {(table, privilege) for table, privilege in whole} | {(t, f"{p} {c}") for t, c, p in columns}
     expected = set()
     for table, privileges in wanted.items():
         for privilege in privileges:
-            if privilege.startswith("UPDATE ("):
-                listed = privilege.removeprefix("UPDATE (").removesuffix(")").split(", ")
-                expected |= {(table, f"UPDATE {column}") for column in listed}
-            else:
-                expected.add((table, privilege))
+            name, bracket, listed = privilege.removesuffix(")").partition(" (")
+            expected |= {(table, f"{name} {column}") for column in listed.split(", ")} if bracket else {(table, name)}
     assert found == expected
 
 

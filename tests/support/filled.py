@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
+
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
+from ml_core.domain.replica_report import LoadState, PendingVersion, ReplicaReport
 from ml_core.ids import EnvironmentName, HoldName, TenantId
 from ml_core.registry.collection.holds import HoldRepository
 from ml_core.registry.datasets import DatasetRepository
@@ -13,6 +16,7 @@ from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepos
 from ml_core.registry.promotion.gates.approvals import ApprovalRepository
 from ml_core.registry.promotion.gates.repository import GateRepository
 from ml_core.registry.promotion.protection import PolicyRepository
+from ml_core.registry.replicas import ReplicaReports
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.versions.repository import VersionRepository
 from support.history import answered, write
@@ -38,3 +42,6 @@ def fill(db: DatabaseConnection, tenant_id: TenantId) -> None:
     write(db, answered(tenant_id, request_id="r"), answered(tenant_id, at=0))
     HistoryRepository(db, tenant_id).add_feedback(TICKETS, "r", 0, "b")
     DatasetRepository(db, tenant_id).create("d", {"x": [1]})
+    pending = PendingVersion(tenant_id, TICKETS, PRODUCTION, version.version, LoadState.FAILED, None, "code", "reason")
+    report = ReplicaReport(1, uuid.uuid4(), True, 1, 0, failed=1, pending=(pending,))
+    ReplicaReports(db, f"replica-{tenant_id}").write(report, ttl_s=1)

@@ -1,9 +1,9 @@
 """The tables, as this release needs them. The migrations make them; a test compares the two.
 
 ``tenant_id`` leads every key and every unique index, so that neither a scan nor a duplicate-key error reaches over
-tenants. Two exceptions, both on purpose: the feed's indexes lead with the cell, because the serving plane reads over
-tenants; and ``api_keys.key_id`` is unique over all tenants, because replicas find a key by it, and 64 random bits tell
-nothing when they collide.
+tenants. Three exceptions, all on purpose: the feed's indexes lead with the cell, because the serving plane reads over
+tenants; so do those of replicas' reports, which only the serving plane writes; and ``api_keys.key_id`` is unique over
+all tenants, because replicas find a key by it, and 64 random bits tell nothing when they collide.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ml_core.database.tables.models import (
     versions,
 )
 from ml_core.database.tables.predictions import PARTITION_SCHEMA, feedback, prediction_losses, predictions
+from ml_core.database.tables.replicas import replica_pending, replica_reports
 from ml_core.database.tables.runs import run_artifacts, run_metric_summaries, run_metrics, run_tags, runs
 from ml_core.database.tables.tenants import api_keys, audit, feed_clock, outbox, tenants
 
@@ -53,6 +54,8 @@ __all__ = [
     "outbox",
     "prediction_losses",
     "predictions",
+    "replica_pending",
+    "replica_reports",
     "run_artifacts",
     "run_metric_summaries",
     "run_metrics",

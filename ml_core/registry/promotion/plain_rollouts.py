@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from ml_core.domain.replica_report import ReplicaAnswer
 from ml_core.ids import EnvironmentName, ModelId, VersionId
 from ml_core.registry.promotion.pointers import Pointer
 from ml_core.registry.promotion.rollouts import RolloutRepository
@@ -35,6 +38,41 @@ class Rollouts:
             ModelNotFoundError: Nothing was ever promoted to it.
         """
         return self._repository.get(ModelId(model_id), EnvironmentName(environment))
+
+    def list(self, model_id: str | None = None) -> Sequence[Pointer]:
+        """The pointers beside whose version a canary or a shadow runs, of one model or of all.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+        """
+        return self._repository.list(None if model_id is None else ModelId(model_id))
+
+    def replicas(
+        self, model_id: str, environment: str = _PRODUCTION, *, wait_s: float = 0.0
+    ) -> Sequence[ReplicaAnswer]:
+        """What each running replica has made of what an environment names.
+
+        A promotion returns when the pointer has moved. Replicas follow within a moment; this waits for them::
+
+            system.promote("tickets", "2")
+            for answer in system.rollouts.replicas("tickets", wait_s=10):
+                print(answer.replica_id, answer.state, answer.reason)
+
+        Args:
+            model_id: The model.
+            environment: The pointer.
+            wait_s: Seconds to wait at most until each replica has loaded what the pointer names, or failed to.
+
+        Returns:
+            One answer a replica; none where no replica runs. ``replica_id``; ``state``: ``loaded``, ``deferred`` (its
+            memory is full: the first request loads it), ``loading``, ``behind`` (it has not read the move yet) or
+            ``failed``; ``version``: the one that is not loaded; ``serves``: the one that answers now; ``code`` and
+            ``reason`` of a failure.
+
+        Raises:
+            ModelNotFoundError: Nothing was ever promoted to it.
+        """
+        return self._repository.replicas(ModelId(model_id), EnvironmentName(environment), wait_s=wait_s)
 
     def start(
         self,

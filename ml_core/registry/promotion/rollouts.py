@@ -7,12 +7,15 @@ row, an audit row, an outbox row and the feed's clock. What may follow what is i
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.replica_report import ReplicaAnswer
 from ml_core.domain.rollout import Change, Trigger
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.models.store import ArtifactStore
 from ml_core.registry import journal
+from ml_core.registry.missing import require_model
 from ml_core.registry.promotion.environment_names import check_environment
 from ml_core.registry.promotion.gates.gatekeeper import Gatekeeper
 from ml_core.registry.promotion.gates.rules import read_rules
@@ -27,6 +30,7 @@ from ml_core.registry.promotion.pointers import (
     next_state,
     promotable_digest,
 )
+from ml_core.registry.promotion.replica_answers import ask_replicas
 
 
 class RolloutRepository:
@@ -54,6 +58,27 @@ class RolloutRepository:
             ModelNotFoundError: Nothing was ever promoted to it.
         """
         return self._pointers.get(model_id, environment)
+
+    def list(self, model_id: ModelId | None = None) -> Sequence[Pointer]:
+        """The pointers with a canary or a shadow, of a model or of all models, by model and environment.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+        """
+        if model_id is not None:
+            require_model(self._db, self._tenant_id, model_id)
+        return [each for each in self._pointers.list(model_id) if each.canary is not None or each.shadow is not None]
+
+    def replicas(
+        self, model_id: ModelId, environment: EnvironmentName, *, wait_s: float = 0.0
+    ) -> Sequence[ReplicaAnswer]:
+        """What each live replica answers of an environment, see ``ask_replicas``.
+
+        Raises:
+            ModelNotFoundError: Nothing was ever promoted to it.
+        """
+        self.get(model_id, environment)
+        return ask_replicas(self._db, self._tenant_id, model_id, environment, wait_s=wait_s)
 
     def start_canary(
         self,

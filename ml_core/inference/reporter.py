@@ -1,0 +1,126 @@
+"""The reporter: a thread that tells the registry what the replica serves and what it could not load.
+
+It writes when something changed, and a sign of life every few seconds. Nothing waits for it: while the registry is away
+nothing is written, and the first write afterwards says everything.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+
+from ml_core.domain.replica_report import MAX_PENDING, LoadState, ReplicaReport
+from ml_core.exceptions import MLFrameworkError
+from ml_core.inference.assignment import Assignment
+from ml_core.inference.follower import AssignmentFollower
+from ml_core.inference.model_table import ModelTable
+from ml_core.registry.replicas import ReplicaReports
+
+logger = logging.getLogger(__name__)
+
+GATHER_S = 0.02
+"""Pause between a change and its report: most models are loaded by then, so that one report says it all."""
+_SHARE = 0.1
+"""Share of its time that the reporter may work, while models are loaded one after another."""
+_HEARTBEATS_ALIVE = 3.5
+"""Signs of life after whose time without one a replica counts as dead."""
+
+
+def heartbeat_s(poll_interval_s: float) -> float:
+    """Seconds between two signs of life."""
+    return min(60.0, max(1.0, 2 * poll_interval_s))
+
+
+class Reporter:
+    """Reports until it is stopped.
+
+    Args:
+        reports: Where to.
+        assignment: What the replica has read.
+        table: What it has loaded.
+        follower: Whether it is current.
+        poll_interval_s: Of the follower; decides how often a sign of life is given.
+    """
+
+    def __init__(
+        self,
+        reports: ReplicaReports,
+        assignment: Assignment,
+        table: ModelTable,
+        follower: AssignmentFollower,
+        *,
+        poll_interval_s: float,
+    ) -> None:
+        self._reports = reports
+        self._assignment = assignment
+        self._table = table
+        self._follower = follower
+        self._heartbeat_s = heartbeat_s(poll_interval_s)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mlcore-reporter", daemon=True)
+        self._written: ReplicaReport | None = None
+        self._written_at = 0.0
+
+    def start(self) -> None:
+        """Begin to report."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 2.0) -> None:
+        """Stop, and take the report back."""
+        self._stopping.set()
+        self._table.changed.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        pause = GATHER_S
+        while not self._stopping.is_set():
+            self._table.changed.wait(self._heartbeat_s)
+            self._stopping.wait(pause)
+            self._table.changed.clear()
+            began = time.monotonic()
+            try:
+                self._report()
+                pause = max(GATHER_S, (time.monotonic() - began) / _SHARE)
+            except MLFrameworkError as error:
+                logger.debug("The replica's report can't be written: %s", error)
+                pause = self._heartbeat_s
+            except Exception:
+                logger.exception("The replica's report failed unexpectedly.")
+                pause = self._heartbeat_s
+        with suppress(MLFrameworkError):
+            self._reports.remove()
+
+    def _report(self) -> None:
+        report = self._collect()
+        is_due = time.monotonic() - self._written_at >= self._heartbeat_s / 2
+        if report is None or (report == self._written and not is_due):
+            return
+        ttl_s = self._heartbeat_s * _HEARTBEATS_ALIVE
+        if report != self._written or not self._reports.touch(ttl_s):
+            self._written = None  # if the write fails, it may have been done all the same
+            self._reports.write(report, ttl_s)
+        self._written, self._written_at = report, time.monotonic()
+
+    def _collect(self) -> ReplicaReport | None:
+        """What there is to say; None until the assignment was read."""
+        generation, epoch = self._assignment.generation, self._assignment.epoch
+        if generation is None:
+            return None
+        # Read after the generation, so that what that generation asked for is among it.
+        pending = self._table.pending()
+        counts, seen = Counter(each.state for each in pending), self._table.describe()
+        return ReplicaReport(
+            generation,
+            epoch,
+            self._follower.is_current,
+            seen["pointers"],
+            seen["loaded"],
+            counts[LoadState.DEFERRED],
+            counts[LoadState.LOADING],
+            counts[LoadState.FAILED],
+            tuple(pending[:MAX_PENDING]),
+        )

@@ -1,0 +1,208 @@
+"""Reports of replicas: written by each for itself, as the serving plane, and read by whoever runs the platform.
+
+What a tenant may see of them is in ``ml_core.registry.promotion.replica_answers``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine import Connection
+
+from ml_core.database.connection import DatabaseConnection
+from ml_core.database.tables import SCHEMA, SHARED_CELL, feed_clock, replica_pending, replica_reports
+from ml_core.domain.replica_report import MAX_REASON, LoadState, PendingVersion, ReplicaReport
+
+if TYPE_CHECKING:
+    from ml_core.registry.versions.rows import AnyRow
+
+_KEPT_DEAD = timedelta(minutes=1)
+"""After which the report of a replica that died is removed; until then it is passed over."""
+
+# A pointer may have been removed since it was reported: the join leaves it out, where the foreign key would refuse all.
+_INSERT_PENDING = sa.text(
+    f"INSERT INTO {SCHEMA}.replica_pending"  # noqa: S608 - constants
+    " (tenant_id, model_id, environment, version, cell, replica_id, position, state, serves, code, reason)"
+    " SELECT tenant_id, model_id, environment, r.version, :cell, :replica_id, r.position, r.state, r.serves, r.code,"
+    " r.reason FROM jsonb_to_recordset(:rows) AS r (tenant_id text, model_id text, environment text, version text,"
+    " position smallint, state text, serves text, code text, reason text)"
+    f" JOIN {SCHEMA}.environments e USING (tenant_id, model_id, environment)"
+).bindparams(sa.bindparam("rows", type_=JSONB))
+
+
+class ReplicaReports:
+    """The report of one replica. One thread uses it.
+
+    Args:
+        db: The registry.
+        replica_id: The replica; no other has ever had it.
+        cell: Its cell.
+    """
+
+    def __init__(self, db: DatabaseConnection, replica_id: str, cell: str = SHARED_CELL) -> None:
+        self._db = db
+        self._key = {"cell": cell, "replica_id": replica_id}
+        self._own = sa.and_(replica_reports.c.cell == cell, replica_reports.c.replica_id == replica_id)
+        self._started_at: datetime | None = None
+
+    def write(self, report: ReplicaReport, ttl_s: float) -> None:
+        """Replace the replica's report.
+
+        Args:
+            report: What it says.
+            ttl_s: Seconds after which the replica counts as dead unless it reports again.
+
+        Raises:
+            RegistryUnavailableError: Postgres can't be reached.
+            SchemaOutOfDateError: The database was not migrated.
+        """
+        values = {name: getattr(report, name) for name in _COLUMNS}
+        if self._started_at is not None:
+            values["started_at"] = self._started_at
+        rows = [_row(position, pending) for position, pending in enumerate(report.pending)]
+        with self._db.ingesting() as connection:
+            connection.execute(replica_reports.delete().where(self._own))
+            statement = replica_reports.insert().values(**self._key, **values, expires_at=_in(ttl_s))
+            started_at = connection.scalar(statement.returning(replica_reports.c.started_at))
+            if rows:
+                connection.execute(_INSERT_PENDING, {**self._key, "rows": rows})
+        self._started_at = started_at
+
+    def touch(self, ttl_s: float) -> bool:
+        """Say that the report still holds, and remove those of dead replicas; False: there is none.
+
+        Raises:
+            RegistryUnavailableError: Postgres can't be reached.
+            SchemaOutOfDateError: The database was not migrated.
+        """
+        of, cell = replica_reports.c, self._key["cell"]
+        touched = replica_reports.update().where(self._own).values(reported_at=sa.func.now(), expires_at=_in(ttl_s))
+        dead = sa.select(of.replica_id).where(of.cell == cell, of.expires_at < sa.func.now() - _KEPT_DEAD)
+        # Passing over what another replica is removing: two must not wait for each other.
+        dead = dead.with_for_update(skip_locked=True)
+        with self._db.ingesting() as connection:
+            is_there = connection.execute(touched).rowcount == 1
+            connection.execute(replica_reports.delete().where(of.cell == cell, of.replica_id.in_(dead)))
+        return is_there
+
+    def remove(self) -> None:
+        """Take the report back: the replica ends.
+
+        Raises:
+            RegistryUnavailableError: Postgres can't be reached.
+        """
+        with self._db.ingesting() as connection:
+            connection.execute(replica_reports.delete().where(self._own))
+
+
+_COLUMNS = ("generation", "epoch", "is_current", "pointers", "resident", "deferred", "loading", "failed", "unlisted")
+
+
+def _in(seconds: float) -> sa.ColumnElement[datetime]:
+    return sa.func.now() + timedelta(seconds=seconds)
+
+
+def _row(position: int, pending: PendingVersion) -> dict[str, object]:
+    row = {**dataclasses.asdict(pending), "position": position, "state": pending.state.value}
+    if pending.reason is not None:
+        # Postgres stores neither NUL nor half a surrogate pair.
+        clean = pending.reason.encode("utf-8", "replace").decode().replace("\0", "?")
+        row["reason"] = clean if len(clean) <= MAX_REASON else f"{clean[: MAX_REASON - 1]}…"
+    return row
+
+
+@dataclass(frozen=True, slots=True)
+class SeenReplica:
+    """What a live replica last reported, beside what the registry wants.
+
+    Attributes:
+        replica_id: The replica.
+        started_at: Of its first report.
+        reported_at: Of its last one.
+        generation: Of the assignment that it has applied.
+        is_behind: Whether the registry is at a later generation, or the replica can't read it.
+        pointers: Pointers that it follows.
+        resident: Models in memory.
+        deferred: Versions that are loaded with the first request, since its memory is full.
+        loading: Versions that are being loaded.
+        failed: Versions that it could not load.
+        pending: These three, as far as the report lists them.
+    """
+
+    replica_id: str
+    started_at: datetime
+    reported_at: datetime
+    generation: int
+    is_behind: bool
+    pointers: int
+    resident: int
+    deferred: int
+    loading: int
+    failed: int
+    pending: tuple[PendingVersion, ...]
+
+    @property
+    def failures(self) -> list[PendingVersion]:
+        """The listed versions that it could not load."""
+        return [each for each in self.pending if each.state is LoadState.FAILED]
+
+
+def seen_replicas(db: DatabaseConnection, cell: str = SHARED_CELL) -> Sequence[SeenReplica]:
+    """The replicas of a cell that are alive, the longest running first. For operators: it names all tenants.
+
+    Raises:
+        RegistryUnavailableError: Postgres can't be reached.
+        SchemaOutOfDateError: The database was not migrated.
+    """
+    of = replica_reports.c
+    statement = (
+        sa.select(replica_reports, feed_clock.c.generation.label("wanted"), feed_clock.c.epoch.label("wanted_epoch"))
+        .join(feed_clock, feed_clock.c.cell == of.cell)
+        .where(of.cell == cell, of.expires_at > sa.func.now())
+        .order_by(of.started_at, of.replica_id)
+    )
+    with db.serving() as connection:
+        pending = _pending_by_replica(connection, cell)
+        return [_seen(row, pending.get(row.replica_id, [])) for row in connection.execute(statement)]
+
+
+def _pending_by_replica(connection: Connection, cell: str) -> dict[str, list[PendingVersion]]:
+    of = replica_pending.c
+    statement = sa.select(replica_pending).where(of.cell == cell).order_by(of.replica_id, of.position)
+    found: dict[str, list[PendingVersion]] = {}
+    for row in connection.execute(statement):
+        found.setdefault(row.replica_id, []).append(
+            PendingVersion(
+                row.tenant_id,
+                row.model_id,
+                row.environment,
+                row.version,
+                LoadState(row.state),
+                row.serves,
+                row.code,
+                row.reason,
+            )
+        )
+    return found
+
+
+def _seen(row: AnyRow, pending: Sequence[PendingVersion]) -> SeenReplica:
+    return SeenReplica(
+        row.replica_id,
+        row.started_at,
+        row.reported_at,
+        row.generation,
+        not row.is_current or row.epoch != row.wanted_epoch or row.generation < row.wanted,
+        row.pointers,
+        row.resident,
+        row.deferred,
+        row.loading,
+        row.failed,
+        tuple(pending),
+    )

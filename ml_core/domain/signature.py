@@ -203,8 +203,8 @@ class Signature:
         if meant is not None:
             column, instead = meant
             raise SignatureMismatchError(
-                f"{where} has no column {_shown(column)}.",
-                remedy=f"Did you mean {_shown(column)} instead of {_shown(instead)}? Names are compared exactly.",
+                f"{where} has no column {shown(column)}.",
+                remedy=f"Did you mean {shown(column)} instead of {shown(instead)}? Names are compared exactly.",
                 row=row,
                 column=column,
             )
@@ -215,9 +215,9 @@ class Signature:
         for name in unknown[:_NAMES_COMPARED]:
             inner = given[name] if isinstance(given, Mapping) else None
             if isinstance(inner, Mapping) and not inner.keys().isdisjoint(names):
-                return f"They are in the value of {_shown(name)}: send that value as the row. "
+                return f"They are in the value of {shown(name)}: send that value as the row. "
         meant = _same_but_for_case(names, unknown) or _similar(names, unknown)
-        return "" if meant is None else f"Did you mean {_shown(meant[0])} instead of {_shown(meant[1])}? "
+        return "" if meant is None else f"Did you mean {shown(meant[0])} instead of {shown(meant[1])}? "
 
     def _refuse_unknown(self, rows: Sequence[Row]) -> None:
         names = {column.name for column in self.inputs}

@@ -9,6 +9,8 @@ import pytest
 
 from ml_core.exceptions import ConfigurationError
 from ml_core.inference.edge.app import MAX_IN_FLIGHT, MAX_READING
+from ml_core.inference.replica import Replica
+from ml_core.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +49,9 @@ def test_serve_can_carry_it(deployment):
     assert hasattr(carried, "__serve_build_asgi_app__")
 
 
-def test_a_replica_without_a_registry_url_says_so(cell, monkeypatch, tmp_path):
+def test_a_replica_without_a_registry_url_says_so(monkeypatch, tmp_path):
     """Instead of starting a database of its own."""
     monkeypatch.delenv("MLCORE_DATABASE_URL", raising=False)
     monkeypatch.setenv("MLCORE_HOME", str(tmp_path))
-    monkeypatch.setattr(cell, "tune_process", lambda: None)
     with pytest.raises(ConfigurationError, match="MLCORE_DATABASE_URL"):
-        asyncio.run(cell.Cell.__init__(cell.Cell.__new__(cell.Cell)))
+        Replica(Settings.from_environment(), "a-replica")

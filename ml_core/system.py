@@ -381,10 +381,11 @@ class MLSystem:
         return self.models.register_model(model_id, model_type, model_path, metadata=metadata or {})
 
     def update_model(self, model_id: str, metadata: Mapping[str, Any], version: str | None = None) -> ModelVersion:
-        """Merge notes into the metadata of a version, or of the newest; a key that is there is replaced.
+        """Merge notes into a version's metadata, or without a version into that of the model and each of its versions.
 
         Raises:
             ModelNotFoundError: There is no such version.
+            InvalidRequestError: The notes have no JSON form, or are too large.
         """
         return self.models.update_model(model_id, metadata, version=version)
 

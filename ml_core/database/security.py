@@ -37,7 +37,7 @@ _TENANT_RULE_AS_PRINTED = (  # by pg_get_expr
 # What the runtime may do, by table; a privilege with columns is written "UPDATE (a, b)".
 APP_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
     "tenants": ("SELECT", "INSERT", "UPDATE (feed_generation, history_policy)"),
-    "models": ("SELECT", "INSERT", "UPDATE (model_type, next_number, archived_at, deleted_at)"),
+    "models": ("SELECT", "INSERT", "UPDATE (model_type, next_number, archived_at, deleted_at, metadata)"),
     "versions": ("SELECT", "INSERT", "DELETE", "UPDATE (metadata, archived_at)"),
     "deleted_versions": ("SELECT", "INSERT"),
     "version_tags": ("SELECT", "INSERT", "DELETE", "UPDATE (value)"),

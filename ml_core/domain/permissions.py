@@ -27,6 +27,7 @@ _BY_SCOPE: Mapping[Scope, tuple[str, ...]] = {
         "dataset.version_created",
         "dataset.version_restored",
         "hold.placed",
+        "model.annotated",
         "model.archived",
         "model.restored",
         "run.artifact_deleted",

@@ -107,10 +107,20 @@ class ModelManager:
         return self._versions.get(ModelId(model_id), _version(version))
 
     def update_model(self, model_id: str, metadata: Mapping[str, Any], version: str | None = None) -> ModelVersion:
-        """Merge notes into a version's metadata; without a name, of the newest.
+        """Merge notes into the metadata of a version; a key that is there is replaced.
+
+        Args:
+            model_id: The model.
+            metadata: The notes.
+            version: Its name; None: the notes are the model's, and ``get_model`` shows them with each of its versions,
+                also those that are registered later.
+
+        Returns:
+            The version; without a name, the newest.
 
         Raises:
             ModelNotFoundError: There is no such version.
+            InvalidRequestError: The notes have no JSON form, or are too large.
         """
         return self._versions.update_metadata(ModelId(model_id), metadata, _version(version))
 

@@ -9,6 +9,7 @@ from ml_core.database.tables.tenants import tenants
 from ml_core.ids import Digest, HoldName, ModelId, VersionId
 
 # Kept when a model is deleted: numbers and generations go on, so that neither is ever used twice.
+# ``metadata``: notes of the model as a whole. Each version has them in its own; this copy is for those to come.
 models = sa.Table(
     "models",
     metadata,
@@ -19,6 +20,7 @@ models = sa.Table(
     moment("created_at"),
     moment("archived_at", nullable=True),
     moment("deleted_at", nullable=True),
+    document("metadata"),
     grammar("model_id", ModelId),
 )
 

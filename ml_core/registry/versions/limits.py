@@ -14,6 +14,8 @@ from ml_core.exceptions import InvalidRequestError
 MAX_DOCUMENT_BYTES = 64 * 2**10
 """Of a version's metadata, and of its hyperparameters, as JSON; the same as of a run's parameters."""
 
+MAX_MODEL_NOTES_BYTES = 16 * 2**10
+"""Of a model's own metadata, as JSON: each of its versions has them beside notes of its own."""
 
 MAX_METRICS = 1_000
 """Of a version, over all splits: each is a row, and a statement has at most 65,535 parameters."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
@@ -20,7 +21,7 @@ from ml_core.registry.collection.holds import refuse_if_held
 from ml_core.registry.missing import model_archived, model_not_found
 from ml_core.registry.pages import Page
 from ml_core.registry.versions import registration
-from ml_core.registry.versions.limits import check_document
+from ml_core.registry.versions.limits import MAX_DOCUMENT_BYTES, MAX_MODEL_NOTES_BYTES, check_document
 from ml_core.registry.versions.models import ModelRepository, ModelSummary, lock_model, refuse_if_served
 from ml_core.registry.versions.rows import (
     IS_ARCHIVED,
@@ -174,14 +175,27 @@ class VersionRepository:
     def update_metadata(
         self, model_id: ModelId, metadata: Mapping[str, Any], version: VersionId | None = None
     ) -> ModelVersion:
-        """Merge notes into a version's metadata; a key that is there is replaced. The journal names the changed keys.
+        """Merge notes into metadata; a key that is there is replaced. The journal names the changed keys.
+
+        Args:
+            model_id: The model.
+            metadata: The notes.
+            version: Whose notes they are. None: the model's, so that each of its versions has them, archived ones and
+                those to come too.
+
+        Returns:
+            The version; without one, the newest that is not archived.
 
         Raises:
-            ModelNotFoundError: There is no such version.
-            InvalidRequestError: A value has no JSON form, or all of the metadata would be over 64 KiB.
+            ModelNotFoundError: There is no such version, or no version that is not archived.
+            InvalidRequestError: A value has no JSON form, all of a version's metadata would be over 64 KiB, or all of
+                the model's over 16 KiB.
         """
         name = self.get(model_id, version).version
         given = check_document(metadata, "metadata")
+        if version is None:
+            self._annotate_all(model_id, given)
+            return self.get(model_id, name)
         mine = self._is(model_id, name)
         with journal.writing(self._db, self._tenant_id) as connection:
             lock_model(connection, self._tenant_id, model_id)
@@ -194,6 +208,28 @@ class VersionRepository:
                 connection.execute(versions.update().where(mine).values(metadata=merged))
                 self._note(connection, "version.annotated", model_id, name, {"keys": changed})
         return self.get(model_id, name)
+
+    def _annotate_all(self, model_id: ModelId, given: Mapping[str, Any]) -> None:
+        """Merge notes into those of the model and of each of its versions."""
+        of_model = sa.and_(models.c.tenant_id == self._tenant_id, models.c.model_id == model_id)
+        of_versions = sa.and_(versions.c.tenant_id == self._tenant_id, versions.c.model_id == model_id)
+        with journal.writing(self._db, self._tenant_id) as connection:
+            lock_model(connection, self._tenant_id, model_id)
+            present = connection.execute(sa.select(models.c.metadata).where(of_model)).scalar_one()
+            others = connection.execute(sa.select(versions.c.metadata).where(of_versions)).scalars().all()
+            changed = sorted(
+                key for key in given if any(one.get(key, _ABSENT) != given[key] for one in (present, *others))
+            )
+            if not changed:
+                return
+            for one in others:
+                check_document({**one, **given}, "metadata")
+            reserved = MAX_DOCUMENT_BYTES - MAX_MODEL_NOTES_BYTES
+            merged = check_document({**present, **given}, "metadata", reserved_bytes=reserved)
+            connection.execute(models.update().where(of_model).values(metadata=merged))
+            with_given = versions.c.metadata.concat(sa.bindparam("given", given, type_=JSONB))
+            connection.execute(versions.update().where(of_versions).values(metadata=with_given))
+            journal.record(connection, self._tenant_id, "model.annotated", {"model_id": model_id}, {"keys": changed})
 
     def set_tags(self, model_id: ModelId, version: VersionId, tags: Mapping[str, str | None]) -> ModelVersion:
         """Set tags by which a search finds the version; None removes one. Others stay.

@@ -1,6 +1,7 @@
 """Each promised class, called as the contract says, on real data."""
 
 import asyncio
+import inspect
 import pickle
 
 import joblib
@@ -281,24 +282,54 @@ def test_a_closed_system_frees_its_models_and_goes_on(trained, tumours):
     assert system.predict("tumours", tumours[0].iloc[0]) == "malignant"
 
 
-def test_the_six_functions_make_the_six_classes(db, tenant_id):
-    """With the defaults that the system itself uses."""
-    made = [
-        functions.create_ml_system(db, tenant_id),
-        functions.create_model_manager(db, tenant_id),
-        functions.create_trainer(db, tenant_id),
-        functions.create_predictor(db, tenant_id),
-        functions.create_data_processor(tenant_id),
-        functions.create_model_registry(db, tenant_id),
-    ]
-    assert [type(one).__name__ for one in made] == [
-        "MLSystem",
-        "ModelManager",
-        "Trainer",
-        "Predictor",
-        "DataProcessor",
-        "ModelRegistry",
-    ]
+SIX = {
+    functions.create_ml_system: MLSystem,
+    functions.create_model_manager: ModelManager,
+    functions.create_trainer: Trainer,
+    functions.create_predictor: Predictor,
+    functions.create_data_processor: DataProcessor,
+    functions.create_model_registry: ModelRegistry,
+}
+
+
+@pytest.mark.parametrize(("create", "kind"), SIX.items(), ids=lambda one: one.__name__)
+def test_each_function_makes_its_class(db, tenant_id, create, kind):
+    """All six are called alike, with the class's own default tenant; what else the class takes goes by keyword."""
+    for made in (create(db, tenant_id=tenant_id), create(db, tenant_id)):
+        assert (type(made), str(made.tenant_id)) == (kind, tenant_id)
+    assert str(create(db).tenant_id) == "default"
+    given = {name for name in inspect.signature(create).parameters if name not in ("db", "tenant_id")}
+    taken = inspect.signature(kind).parameters.keys() | {"cache", "storage_path"}
+    assert given <= taken
+    assert all(inspect.signature(create).parameters[name].kind.name == "KEYWORD_ONLY" for name in given)
+
+
+def test_the_parts_that_the_functions_make_work_together(db, tenant_id, tumours):
+    """Prepare, train, register, promote and predict, without the system; it then sees the same."""
+    X, y = tumours
+    processor = functions.create_data_processor(db, tenant_id=tenant_id, scaling="robust")
+    assert not processor.preprocess(X).isna().any().any()
+    result = functions.create_trainer(db, tenant_id=tenant_id).train(
+        "m", "classification", (X, y), None, {"max_depth": 3}
+    )
+    functions.create_model_registry(db, tenant_id=tenant_id).promote_version("m", result["version"], "production")
+    loaded = functions.create_model_manager(db, tenant_id=tenant_id).load_model("m")
+    predictor = functions.create_predictor(db, tenant_id=tenant_id, cache=CacheMechanism(CacheConfig()))
+    system = functions.create_ml_system(db, tenant_id=tenant_id, max_memory_mb=64)
+    expected = list(system.predict("m", X))
+    assert list(predictor.predict(loaded, X)) == list(predictor.predict("m", X)) == expected
+
+
+def test_notes_of_a_model_are_seen_with_each_of_its_versions(db, tenant_id, system, tumours):
+    """Without a version they are the model's; with one, that version's."""
+    for _ in range(2):
+        system.train_model("m", "classification", tumours, None, {"n_estimators": 5})
+    manager = ModelManager(db, tenant_id=tenant_id)
+    manager.update_model("m", metadata={"owner": "support"})
+    manager.update_model("m", {"stage": "trial"}, version="1")
+    seen = [manager.get_model("m", version=version).metadata for version in ("1", "2", None)]
+    assert [notes["owner"] for notes in seen] == ["support"] * 3
+    assert [notes.get("stage") for notes in seen] == ["trial", None, None]
 
 
 def test_models_are_bounded_in_memory(db, tenant_id, tumours):

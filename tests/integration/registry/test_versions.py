@@ -193,7 +193,7 @@ def test_models_are_listed_by_name_and_type(db: DatabaseConnection, tenant_id: T
 def test_metadata_is_merged(db: DatabaseConnection, tenant_id: TenantId) -> None:
     """New keys are added, present ones replaced, others kept; nothing else changes."""
     first = register(db, tenant_id, metadata={"a": 1, "b": {"x": 1}})
-    updated = VersionRepository(db, tenant_id).update_metadata(TICKETS, {"b": 2, "c": None})
+    updated = VersionRepository(db, tenant_id).update_metadata(TICKETS, {"b": 2, "c": None}, first.version)
     assert updated == replace(first, metadata={"a": 1, "b": 2, "c": None})
 
 
@@ -201,17 +201,61 @@ def test_metadata_is_bounded_as_a_whole(db: DatabaseConnection, tenant_id: Tenan
     """Notes that are small each add up to too much: refused, and nothing changes."""
     versions = VersionRepository(db, tenant_id)
     register(db, tenant_id, metadata={"a": "x" * 40_000})
-    with pytest.raises(InvalidRequestError, match="metadata would take"):
-        versions.update_metadata(TICKETS, {"b": "x" * 40_000})
+    for notes, version in (("x" * 40_000, VersionId("1")), ("x" * 40_000, None), ("x" * 20_000, None)):
+        with pytest.raises(InvalidRequestError, match="metadata would take"):
+            versions.update_metadata(TICKETS, {"b": notes}, version)
     assert list(versions.get(TICKETS).metadata) == ["a"]
+
+
+def test_notes_of_a_model_are_seen_with_each_of_its_versions(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """Older, archived and later ones; what was said last of a key holds, of the model or of the version."""
+    versions = VersionRepository(db, tenant_id)
+    for name in ("1", "2"):
+        register(db, tenant_id, name, metadata={"own": name, "team": "b"})
+    register(db, tenant_id, model_id=ModelId("other"))
+    versions.archive(TICKETS, VersionId("1"))
+    assert versions.update_metadata(TICKETS, {"team": "a", "owner": {"name": "x"}}).version == "2"
+    register(db, tenant_id, "3", metadata={"own": "3"})
+    register(db, tenant_id, "4", metadata={"team": "c"})
+    versions.update_metadata(TICKETS, {"team": "d"}, VersionId("2"))
+    model = {"team": "a", "owner": {"name": "x"}}
+    assert {name: dict(versions.get(TICKETS, VersionId(name)).metadata) for name in "1234"} == {
+        "1": {"own": "1", **model},
+        "2": {"own": "2", **model, "team": "d"},
+        "3": {"own": "3", **model},
+        "4": {**model, "team": "c"},
+    }
+    assert dict(versions.get(ModelId("other")).metadata) == {}
+    entries = AuditRepository(db, tenant_id).query(AuditQuery(action="model.annotated")).items
+    assert [entry.details for entry in entries] == [{"keys": ["owner", "team"]}]
+
+
+def test_notes_of_a_deleted_model_are_not_those_of_its_next_life(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """A name that is used again is another model's."""
+    register(db, tenant_id)
+    VersionRepository(db, tenant_id).update_metadata(TICKETS, {"team": "a"})
+    ModelRepository(db, tenant_id).delete(TICKETS)
+    assert dict(register(db, tenant_id).metadata) == {}
+
+
+def test_notes_of_a_model_and_a_registration_at_once(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """Whichever comes first, no version is without them."""
+    register(db, tenant_id)
+    versions = VersionRepository(db, tenant_id)
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(5):
+            notes = pool.submit(versions.update_metadata, TICKETS, {f"note{number}": number})
+            list(pool.map(lambda _: register(db, tenant_id), range(6)))
+            notes.result()
+    assert {frozenset(v.metadata) for v in versions.list(TICKETS)} == {frozenset(f"note{n}" for n in range(5))}
 
 
 def test_the_journal_names_the_keys_of_metadata_that_changed(db: DatabaseConnection, tenant_id: TenantId) -> None:
     """Not the values, which the version has, nor keys that stay as they are; nothing if none changes."""
     versions = VersionRepository(db, tenant_id)
     register(db, tenant_id, metadata={"a": 1, "b": 1})
-    versions.update_metadata(TICKETS, {"a": 1, "b": 2, "c": 3})
-    versions.update_metadata(TICKETS, {"a": 1})
+    versions.update_metadata(TICKETS, {"a": 1, "b": 2, "c": 3}, VersionId("1"))
+    versions.update_metadata(TICKETS, {"a": 1}, VersionId("1"))
     entries = AuditRepository(db, tenant_id).query(AuditQuery(action="version.annotated")).items
     assert [entry.details for entry in entries] == [{"keys": ["b", "c"]}]
 
@@ -231,7 +275,7 @@ def test_metadata_of_a_version_that_is_deleted_meanwhile(
 
     monkeypatch.setattr(versions, "get", get_then_delete)
     with pytest.raises(ModelNotFoundError):
-        versions.update_metadata(TICKETS, {"a": 1})
+        versions.update_metadata(TICKETS, {"a": 1}, VersionId("1"))
     assert "version.annotated" not in [entry.action for entry in AuditRepository(db, tenant_id).query().items]
 
 

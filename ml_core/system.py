@@ -131,8 +131,7 @@ class MLSystem:
                 ``parent_version``: the version that it is made from. ``metadata``: notes of your own.
 
         Returns:
-            ``model_id``, ``version``, ``metrics`` (``train``, ``validation``), ``model_path``, ``run_id`` and
-            ``duration_s``.
+            As ``Trainer.train`` does, without ``model`` and ``fitted``.
 
         Raises:
             TrainingError: The data can't train, or a hyperparameter is unknown.

@@ -159,15 +159,15 @@ def _print_json(tenant: TenantId, dataset: str | None, result: dict[str, Any]) -
     fitted: FittedModel = result["fitted"]
     known = {name: value for name, value in result.items() if name not in ("fitted", "model")}
     columns = [column_row(column) for column in fitted.columns]
-    told = {"baseline": fitted.baseline, "columns": columns, "notes": fitted.notes}
-    print_json({"tenant_id": tenant, **known, "dataset": dataset, **told})
+    print_json({"tenant_id": tenant, **known, "dataset": dataset, "columns": columns})
 
 
 def _print_result(tenant: TenantId, registered: DatasetVersion | None, result: dict[str, Any]) -> None:
     fitted: FittedModel = result["fitted"]
     print_columns(fitted.columns)
     print_metrics(fitted)
-    for note in fitted.notes:
+    out.print(f"Algorithm: {fitted.algorithm}", markup=False)
+    for note in result["notes"]:
         out.print(f"Note: {note}", markup=False, soft_wrap=True)
     model, version = result["model_id"], result["version"]
     names = f"--tenant {tenant} --model {model} --version {version}"

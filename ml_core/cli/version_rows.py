@@ -16,6 +16,7 @@ _HEADLINES = ("accuracy", "r2")
 
 def version_row(version: ModelVersion) -> dict[str, Any]:
     """What a list shows of a version."""
+    training = training_record(version)
     return {
         "tenant_id": version.tenant_id,
         "model_id": version.model_id,
@@ -23,7 +24,9 @@ def version_row(version: ModelVersion) -> dict[str, Any]:
         "model_type": version.servable.model_type,
         "held_out": headline(version.metrics.get("validation", {})),
         "metrics": version.metrics,
+        "algorithm": training.get("algorithm"),
         "hyperparameters": version.hyperparameters,
+        "effective_hyperparameters": training.get("effective_hyperparameters", {}),
         "digest": version.servable.digest,
         "size_bytes": version.servable.size_bytes,
         "tags": version.tags,
@@ -31,6 +34,12 @@ def version_row(version: ModelVersion) -> dict[str, Any]:
         "created_by": version.created_by,
         "archived_at": version.archived_at,
     }
+
+
+def training_record(version: ModelVersion) -> Mapping[str, Any]:
+    """What the training noted in the version; empty for a model file that was registered."""
+    record = version.metadata.get("training")
+    return record if isinstance(record, Mapping) else {}
 
 
 def serving_roles(pointers: Sequence[Pointer]) -> Mapping[str, dict[str, list[str]]]:

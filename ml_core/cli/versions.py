@@ -23,7 +23,7 @@ from ml_core.cli.console import (
     show,
 )
 from ml_core.cli.context import existing_tenant
-from ml_core.cli.version_rows import no_roles, parse_tags, role_words, serving_roles, version_row
+from ml_core.cli.version_rows import no_roles, parse_tags, role_words, serving_roles, training_record, version_row
 from ml_core.domain.version import ModelVersion
 from ml_core.ids import ModelId, VersionId
 
@@ -176,10 +176,15 @@ def _told(version: ModelVersion, roles: Mapping[str, list[str]]) -> Iterator[tup
     yield "registered", f"{show(version.created_at)} by {version.created_by}"
     for split, metrics in version.metrics.items():
         yield f"{split} metrics", "  ".join(f"{name} {show(value)}" for name, value in metrics.items())
+    training = training_record(version)
+    yield "baseline", _pairs(training.get("baseline", {}))
+    yield "algorithm", show(training.get("algorithm"))
     yield "hyperparameters", _pairs(version.hyperparameters)
+    yield "in force", _pairs(training.get("effective_hyperparameters", {}))
     yield "columns", show([column.name for column in version.servable.signature.inputs])
     yield "tags", _pairs(version.tags)
-    yield "notes", _pairs(version.metadata)
+    yield from (("note", note) for note in training.get("notes", ()))
+    yield "notes", _pairs({name: value for name, value in version.metadata.items() if name != "training"})
     yield "run", show(version.lineage.run_id)
     yield "size", f"{version.servable.size_bytes:,} bytes"
     yield "digest", str(version.servable.digest)

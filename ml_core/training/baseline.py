@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ml_core.domain.metric import HIGHER_IS_BETTER
 from ml_core.domain.signature import OutputKind
 from ml_core.training import metrics
 from ml_core.training.metrics import Metrics
@@ -33,3 +34,40 @@ def baseline(y_train: NDArray[Any] | None, y_held_out: NDArray[Any] | None, outp
     if output is OutputKind.NUMBER:
         return metrics.regression(y_held_out, np.full(n_rows, y_train.mean()))
     return {}
+
+
+_NOISE = 1e-9  # of two metrics that are equal but for rounding
+_FORESTS = ("random_forest", "extra_trees")
+
+
+def worse_than_baseline(held_out: Metrics, answer: Metrics, algorithm: str, output: OutputKind) -> list[str]:
+    """A sentence with the metrics in which a model is worse than the baseline, and what to try; none if there is none.
+
+    Args:
+        held_out: The model's metrics.
+        answer: The baseline's, on the same rows.
+        algorithm: The model's.
+        output: What it answers.
+    """
+    worse = [
+        f"{name} {held_out[name]:.4g} (baseline {value:.4g})"
+        for name, value in answer.items()
+        if name in held_out and name in HIGHER_IS_BETTER and _loses(held_out[name], value, HIGHER_IS_BETTER[name])
+    ]
+    if not worse:
+        return []
+    linear = "logistic_regression" if output is OutputKind.CLASSES else "ridge"
+    tries = [f"--param algorithm={'gradient_boosting' if algorithm == linear else linear}"]
+    if algorithm in _FORESTS:
+        tries.append("--param min_samples_leaf=20")
+    if output is OutputKind.CLASSES and all(name.startswith(("f1", "balanced")) for name in worse):
+        tries.append("--param class_weight=balanced")
+    return [
+        f"Worse than the baseline, which looks at no column, on the held-out rows: {', '.join(worse)}. Try "
+        f"{' or '.join(tries)}, more rows, or columns that say more of the target."
+    ]
+
+
+def _loses(value: float, other: float, higher_is_better: bool) -> bool:
+    lead = value - other if higher_is_better else other - value
+    return lead < -_NOISE * max(abs(value), abs(other))

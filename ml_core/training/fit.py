@@ -21,8 +21,9 @@ from ml_core.exceptions import TrainingError
 from ml_core.ids import ModelId
 from ml_core.models.loading import labels_to_json
 from ml_core.models.model_factory import ModelFactory, takes_sparse
-from ml_core.training.baseline import baseline
+from ml_core.training.baseline import baseline, worse_than_baseline
 from ml_core.training.class_weight import say_in_classes
+from ml_core.training.effective import algorithm_of, effective_hyperparameters
 from ml_core.training.metrics import Metrics, evaluate
 from ml_core.training.provenance import code_commit, library_versions
 from ml_core.training.request import TrainingRequest
@@ -49,6 +50,8 @@ class FittedModel:
         metrics: ``train`` and ``validation`` → metric → value; the pipeline was fitted on the training part only.
         baseline: Metric → value of an answer that looks at no column, on the validation rows.
         hyperparameters: As given, in a form that JSON can carry.
+        algorithm: Such as ``random_forest``; the class of an estimator that is not the platform's.
+        effective_hyperparameters: The estimator's, those by default included.
         columns: What was inferred of each column of the data.
         n_rows: ``train`` and ``validation`` → rows.
         data_digest: sha256 of the training data as the pipeline saw it, see ``provenance.data_digest``.
@@ -66,6 +69,8 @@ class FittedModel:
     metrics: Mapping[str, Metrics]
     baseline: Metrics
     hyperparameters: Mapping[str, Any]
+    algorithm: str
+    effective_hyperparameters: Mapping[str, Any]
     columns: tuple[InferredColumn, ...]
     n_rows: Mapping[str, int]
     data_digest: str
@@ -73,6 +78,10 @@ class FittedModel:
     code_commit: str | None
     duration_s: float
     notes: tuple[str, ...]
+
+
+_MAX_WARNINGS = 5
+_MAX_WARNING_CHARACTERS = 500
 
 
 def fit_model(request: TrainingRequest) -> FittedModel:
@@ -132,7 +141,8 @@ def _fit(request: TrainingRequest, estimator: Any, table: TrainingTable) -> tupl
             raise TrainingError.wrap(
                 error, f"Fitting {type(estimator).__name__} failed", remedy="See the cause above.", stage="fit"
             ) from error
-    return pipeline, sorted({f"{warning.category.__name__}: {warning.message}" for warning in caught})
+    told = sorted({f"{warning.category.__name__}: {warning.message}"[:_MAX_WARNING_CHARACTERS] for warning in caught})
+    return pipeline, told[:_MAX_WARNINGS]
 
 
 def _dense_encoding(inputs: tuple[InputColumn, ...], n_rows: int) -> dict[str, Any]:
@@ -168,6 +178,8 @@ def _measured(
         raise TrainingError.wrap(
             error, "The fitted model can't answer its own rows", remedy="See the cause above.", stage="evaluate"
         ) from error
+    estimator = pipeline.steps[-1][1]
+    algorithm, answer = algorithm_of(estimator), baseline(table.train.target, table.validation.target, output)
     return FittedModel(
         model_id=request.model_id,
         model_type=model_type,
@@ -175,15 +187,22 @@ def _measured(
         signature=signature,
         self_test=self_test,
         metrics=metrics,
-        baseline=baseline(table.train.target, table.validation.target, output),
+        baseline=answer,
         hyperparameters=request.recorded_hyperparameters(),
+        algorithm=algorithm,
+        effective_hyperparameters=effective_hyperparameters(estimator),
         columns=table.columns,
         n_rows={"train": table.train.n_rows, "validation": table.validation.n_rows},
         data_digest=table.digest,
         libraries=library_versions(),
         code_commit=code_commit(),
         duration_s=time.perf_counter() - started,
-        notes=(*table.notes, *_unseen_labels(table.train, table.validation, output), *warned),
+        notes=(
+            *worse_than_baseline(metrics["validation"], answer, algorithm, output),
+            *table.notes,
+            *_unseen_labels(table.train, table.validation, output),
+            *warned,
+        ),
     )
 
 

@@ -5,7 +5,7 @@ Nothing is stored before the proof, and publishing leaves either both bytes and 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -68,14 +68,8 @@ class Registrar:
             ModelVersionConflictError: The version exists with other bytes.
         """
         data = skops_format.dump(fitted.pipeline)
-        notes = list(fitted.notes)
         outside = tuple(sorted(self._prove(fitted, data)))
-        if outside:
-            notes.append(
-                f"Uses {', '.join(outside)}, which are not on the platform's list: it predicts in the process "
-                "that trained it, servers refuse it, so it can't be promoted."
-            )
-        draft = replace(_draft(fitted, naming, notes), outside_types=outside)
+        draft = replace(_draft(fitted, naming, [*fitted.notes, *own_code(outside)]), outside_types=outside)
         return Publisher(self.db, self.tenant_id, self.store).publish(
             draft, data, skops_format.FORMAT, actor=self.actor
         )
@@ -111,6 +105,17 @@ class Registrar:
         return ()
 
 
+def own_code(outside_types: Sequence[str]) -> list[str]:
+    """A sentence on types in a version that are not on the platform's list; none if there is none."""
+    if not outside_types:
+        return []
+    return [
+        f"No server loads this version, so it can't be promoted: it uses {', '.join(outside_types)}, which is not on "
+        "the platform's list of types. It predicts in the process that trained it. For a version to serve, use an "
+        "algorithm of the platform and a plain DataProcessor, and prepare the columns before training."
+    ]
+
+
 def _draft(fitted: FittedModel, naming: Naming, notes: list[str]) -> VersionDraft:
     lineage = Lineage(
         run_id=naming.run_id,
@@ -120,7 +125,13 @@ def _draft(fitted: FittedModel, naming: Naming, notes: list[str]) -> VersionDraf
         libraries=fitted.libraries,
         data_digest=fitted.data_digest,
     )
-    training = {"baseline": fitted.baseline, "n_rows": dict(fitted.n_rows), "notes": notes}
+    training = {
+        "algorithm": fitted.algorithm,
+        "effective_hyperparameters": fitted.effective_hyperparameters,
+        "baseline": fitted.baseline,
+        "n_rows": dict(fitted.n_rows),
+        "notes": notes,
+    }
     return VersionDraft(
         model_id=fitted.model_id,
         model_type=fitted.model_type,

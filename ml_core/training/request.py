@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,7 +64,7 @@ class TrainingRequest:
 
     def recorded_hyperparameters(self) -> dict[str, Any]:
         """The hyperparameters in a form that JSON can carry; what has none is described by its ``repr``."""
-        return {str(name): _recorded(value) for name, value in self.hyperparameters.items()}
+        return {str(name): recorded(value) for name, value in self.hyperparameters.items()}
 
     def __post_init__(self) -> None:
         for name in ("training_data", "validation_data"):
@@ -80,13 +80,19 @@ class TrainingRequest:
                 )
 
 
-def _recorded(value: Any) -> Any:
+def recorded(value: Any, unless_json: Callable[[Any], Any] = repr) -> Any:
+    """A value in a form that JSON can carry.
+
+    Args:
+        value: Any.
+        unless_json: What is made of a value, in it too, that has no JSON form.
+    """
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, list | tuple):
-        return [_recorded(item) for item in value]
+        return [recorded(item, unless_json) for item in value]
     if isinstance(value, Mapping):
-        return {str(key): _recorded(item) for key, item in value.items()}
+        return {str(key): recorded(item, unless_json) for key, item in value.items()}
     if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
         return value
-    return repr(value)
+    return unless_json(value)

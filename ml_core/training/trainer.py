@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -15,19 +16,22 @@ from ml_core.exceptions import DataProcessingError, MLFrameworkError
 from ml_core.ids import ModelId, TenantId, VersionId
 from ml_core.models.algorithms import CLASSIFICATION, REGRESSION
 from ml_core.models.mirrored_store import open_store
+from ml_core.models.model_factory import ModelFactory
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.versions.limits import check_document
 from ml_core.registry.versions.repository import VersionRepository
 from ml_core.training.checkpoints import CheckpointFolder
 from ml_core.training.datasets import choose_data, find_dataset
+from ml_core.training.effective import algorithm_of, effective_hyperparameters
 from ml_core.training.fit import FittedModel, fit_model
-from ml_core.training.registration import Naming, Registrar
+from ml_core.training.registration import Naming, Registrar, own_code
 from ml_core.training.request import TrainingRequest
 from ml_core.training.targets import invalid
 
-_NOTES_BYTES = 8 * 2**10
-"""Room in a version's metadata for what training notes in it: baselines, row counts and a few sentences."""
+_log = logging.getLogger(__name__)
+_NOTES_BYTES = 16 * 2**10
+"""Room in a version's metadata for what training notes in it: baseline, effective values and a few sentences."""
 
 
 class TrainingOptions(TypedDict, total=False):
@@ -108,10 +112,12 @@ class Trainer:
             metadata: Notes of your own, JSON-compatible.
 
         Returns:
-            ``model_id``, ``version``, ``metrics`` (``train`` and ``validation`` → metric → value), ``model_path``
-            (where the artifact is: a path, or a URL in an object store), ``run_id``, ``duration_s`` (of the fit),
-            ``model`` (the fitted pipeline, which takes a data frame) and ``fitted`` (a ``FittedModel`` with all that
-            was found).
+            ``model_id``, ``version``, ``metrics`` (``train`` and ``validation`` → metric → value), ``baseline`` (metric
+            → value of an answer that looks at no column), ``notes`` (sentences on what to know of the version: worse
+            than the baseline, rows left out, code of your own), ``algorithm``, ``hyperparameters`` (as given),
+            ``effective_hyperparameters`` (those by default included), ``model_path`` (where the artifact is: a path, or
+            a URL in an object store), ``run_id``, ``duration_s`` (of the fit), ``model`` (the fitted pipeline, which
+            takes a data frame) and ``fitted`` (a ``FittedModel`` with all that was found).
 
         Raises:
             TrainingError: The data, a kind or a hyperparameter can't train (``stage="validate"``), or the fit failed.
@@ -143,10 +149,17 @@ class Trainer:
             self._runs.log_metrics(run_id, _flat(fitted.metrics))
             naming = replace(naming, run_id=run_id, dataset_digest=None if source is None else source.digest)
             made = self._registrar.register(fitted, naming)
+        for note in own_code(made.outside_types):
+            _log.warning("%s version %s: %s", made.model_id, made.version, note)
         return {
             "model_id": str(made.model_id),
             "version": str(made.version),
             "metrics": {part: dict(values) for part, values in fitted.metrics.items()},
+            "algorithm": fitted.algorithm,
+            "hyperparameters": dict(fitted.hyperparameters),
+            "effective_hyperparameters": dict(fitted.effective_hyperparameters),
+            "baseline": dict(fitted.baseline),
+            "notes": [*fitted.notes, *own_code(made.outside_types)],
             "model_path": self._registrar.store.location(self.tenant_id, made.servable.digest),
             "run_id": run_id,
             "duration_s": fitted.duration_s,
@@ -233,7 +246,11 @@ class Trainer:
 
     def _run(self, request: TrainingRequest, source: DatasetVersion | None) -> AbstractContextManager[str]:
         """A recorded run, which gives signs of life as long as this process lives, however long the fit takes."""
-        parameters = {"model_type": request.model_type, "hyperparameters": request.recorded_hyperparameters()}
+        parameters = {
+            "model_type": request.model_type,
+            "hyperparameters": request.recorded_hyperparameters(),
+            **_estimator_parameters(request),
+        }
         if source is not None:
             parameters["dataset"] = source.reference
         return self._runs.record(request.model_id, kind="train", parameters=parameters)
@@ -250,6 +267,16 @@ def _parse_kinds(kinds: Mapping[str, ColumnKind | str]) -> dict[str, ColumnKind]
         raise DataProcessingError(
             f"{error}.", remedy=f"A column is one of {', '.join(ColumnKind)}.", stage="validate"
         ) from None
+
+
+def _estimator_parameters(request: TrainingRequest) -> dict[str, Any]:
+    """What the run says of the estimator; nothing where there is none to be had, as the fit will say."""
+    try:
+        estimator = ModelFactory.create_model(request.known_model_type(), dict(request.hyperparameters))
+    except Exception:  # noqa: BLE001 - a builder of the caller's own can raise anything
+        return {}
+    effective = effective_hyperparameters(estimator)
+    return {"algorithm": algorithm_of(estimator), "effective_hyperparameters": effective}
 
 
 def _flat(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

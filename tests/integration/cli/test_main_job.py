@@ -1,9 +1,12 @@
 """The main job on the command line: a file in, a version out, a prediction."""
 
+import numpy as np
 import pytest
 
 from ml_core.database.connection import current_user
 from support.tables import measures, tickets
+
+FAST = {"algorithm": "logistic_regression"}
 
 
 @pytest.fixture
@@ -53,6 +56,31 @@ def test_the_model_beats_the_baseline(trained):
     _, result, _ = trained
     assert result["metrics"]["validation"]["accuracy"] > 0.95
     assert result["baseline"]["accuracy"] < 0.6
+
+
+def test_a_version_says_which_algorithm_it_is(mlcore, trained):
+    """What was given stays apart from what was in force; without a word the training would be a riddle."""
+    tenant, result, _ = trained
+    told = mlcore("versions", "show", "-t", tenant, "-m", "tickets", "-v", "1", "--json").json
+    for found in (result, told):
+        assert (found["algorithm"], found["hyperparameters"]) == ("logistic_regression", FAST)
+        assert found["effective_hyperparameters"]["max_iter"] == 1000
+    shown = mlcore("versions", "show", "-t", tenant, "-m", "tickets", "-v", "1").out
+    lines = {line[:18].strip(): line[18:].strip() for line in shown.splitlines()}
+    assert lines["algorithm"] == "logistic_regression"
+    assert "max_iter=1000" in lines["in force"]
+    assert "accuracy" in lines["baseline"]
+
+
+def test_worse_than_the_baseline_is_told(mlcore, tenant, tmp_path):
+    """Beside the table of metrics, with what to try, and again with the version."""
+    frame = measures().assign(outcome=np.random.default_rng(1).choice(["a", "b"], 200, p=[0.9, 0.1]))
+    frame.to_csv(tmp_path / "noise.csv", index=False)
+    common = ("-t", tenant, "-m", "noise")
+    told = mlcore("train", tmp_path / "noise.csv", *common, "--target", "outcome", "-p", "algorithm=decision_tree").out
+    assert "Note: Worse than the baseline" in told
+    assert "--param algorithm=logistic_regression" in told
+    assert "Worse than the baseline" in mlcore("versions", "show", *common, "-v", "1").out
 
 
 def test_a_parquet_file_gives_the_same_kinds(mlcore, tenant, tmp_path):

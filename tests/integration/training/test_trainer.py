@@ -105,7 +105,7 @@ def unfitted(monkeypatch):
     def spent(*_, **__):
         raise AssertionError("a model was fitted")
 
-    monkeypatch.setattr("ml_core.training.fit.ModelFactory.create_model", spent)
+    monkeypatch.setattr("ml_core.training.trainer.fit_model", spent)
 
 
 @pytest.mark.parametrize("deleted", [False, True])
@@ -213,8 +213,8 @@ def test_kinds_are_told_by_the_names_of_the_frame(trainer, names):
     assert {column.name: column.kind for column in fitted.columns}[str(names[3])] == "category"
 
 
-def test_a_type_outside_the_list_predicts_here_and_is_refused_by_a_server(db, tenant_id, trainer, tmp_path):
-    """The older extension keeps working; a note says what it costs."""
+def test_a_type_outside_the_list_predicts_here_and_is_refused_by_a_server(db, tenant_id, trainer, tmp_path, caplog):
+    """The older extension keeps working; the result, the version and the log say what it costs."""
     ModelFactory.register("custom", lambda parameters: GradientBoostingClassifier(n_estimators=3, **parameters))
     try:
         result = trainer.train("tickets", "custom", split_target(measures(), "outcome"))
@@ -222,7 +222,10 @@ def test_a_type_outside_the_list_predicts_here_and_is_refused_by_a_server(db, te
         ModelFactory.unregister("custom")
     version = VersionRepository(db, tenant_id).get(MODEL)
     assert version.servable.model_type == "custom"
-    assert any("servers refuse it" in note for note in version.metadata["training"]["notes"])
+    assert result["notes"] == version.metadata["training"]["notes"]
+    assert "so it can't be promoted: it uses" in result["notes"][-1]
+    assert result["notes"][-1] in caplog.text
+    assert result["algorithm"] == "GradientBoostingClassifier"
     with pytest.raises(UnsafeArtifactError, match="GradientBoostingClassifier"):
         load_version(LocalStore(tmp_path), version.servable)
     loaded = load_version(LocalStore(tmp_path), version.servable, own_types=own_types.known())
@@ -235,6 +238,7 @@ def test_a_processor_of_the_callers_own_is_stored_with_the_model(db, tenant_id, 
     result = trainer.train("tickets", None, split_target(measures(), "outcome"), hyperparameters=FAST, processor=Sums())
     version = VersionRepository(db, tenant_id).get(MODEL)
     assert any(name.endswith(".Sums") for name in version.outside_types)
+    assert "Sums, which is not on" in result["notes"][-1]
     with pytest.raises(InvalidRequestError, match="Sums, which no server loads"):
         EnvironmentRepository(db, tenant_id).promote(MODEL, version.version, PRODUCTION, actor="me")
     loaded = load_version(LocalStore(tmp_path), version.servable, own_types=own_types.known())
@@ -259,6 +263,29 @@ def test_hyperparameters_of_numpy_are_recorded(db, tenant_id, trainer):
     trainer.train("tickets", None, DATA, hyperparameters={"n_estimators": np.int64(2), "max_features": np.float64(0.5)})
     recorded = {"n_estimators": 2, "max_features": 0.5}
     assert VersionRepository(db, tenant_id).get(MODEL).hyperparameters == recorded
+
+
+def test_what_was_given_and_what_was_in_force_are_recorded(db, tenant_id, trainer):
+    """In the result, the version and the run alike: the algorithm, the caller's values and the defaults."""
+    result = trainer.train("tickets", None, DATA, hyperparameters={"n_estimators": 3})
+    assert (result["algorithm"], result["hyperparameters"]) == ("random_forest", {"n_estimators": 3})
+    effective = result["effective_hyperparameters"]
+    assert effective.items() >= {"n_estimators": 3, "max_depth": None, "min_samples_leaf": 1}.items()
+    version = VersionRepository(db, tenant_id).get(MODEL)
+    assert version.hyperparameters == {"n_estimators": 3}
+    told = version.metadata["training"]
+    assert (told["algorithm"], told["effective_hyperparameters"]) == ("random_forest", effective)
+    parameters = last_run(db, tenant_id).parameters
+    assert (parameters["algorithm"], parameters["hyperparameters"]) == ("random_forest", {"n_estimators": 3})
+    assert parameters["effective_hyperparameters"] == effective
+
+
+def test_a_model_that_is_worse_than_the_baseline_says_so(trainer):
+    """With the figures and what to try, in the result."""
+    X, _ = split_target(measures(), "outcome")
+    labels = np.random.default_rng(3).choice(["a", "b"], len(X), p=[0.9, 0.1])
+    notes = trainer.train("noise", None, (X, labels), hyperparameters={"algorithm": "gradient_boosting"})["notes"]
+    assert any(note.startswith("Worse than the baseline") and "log_loss" in note for note in notes)
 
 
 def test_checkpoints_are_the_tenants_own(db, tenant_id, other_tenant_id, trainer):

@@ -6,7 +6,7 @@ from sklearn import metrics as sk
 
 from ml_core.domain.signature import OutputKind
 from ml_core.training import metrics
-from ml_core.training.baseline import baseline
+from ml_core.training.baseline import baseline, worse_than_baseline
 
 
 def test_classification_agrees_with_scikit_learn():
@@ -63,3 +63,28 @@ def test_the_baseline_is_the_majority_class():
 def test_the_baseline_of_a_number_is_the_mean():
     """Of the training part."""
     assert baseline(np.array([1.0, 3.0]), np.array([4.0]), OutputKind.NUMBER) == {"mae": 2.0, "rmse": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("held_out", "answer", "output", "told"),
+    [
+        ({"accuracy": 0.93}, {"accuracy": 0.94}, OutputKind.CLASSES, "accuracy 0.93 (baseline 0.94)"),
+        ({"log_loss": 0.4}, {"log_loss": 0.2}, OutputKind.CLASSES, "log_loss 0.4 (baseline 0.2)"),
+        ({"r2": -0.5, "mae": 1.0}, {"r2": 0.0, "mae": 2.0}, OutputKind.NUMBER, "rows: r2 -0.5 (baseline 0). Try"),
+        ({"rmse": 3.0, "mae": 3.0}, {"rmse": 2.0, "mae": 2.5}, OutputKind.NUMBER, "rmse 3 (baseline 2), mae 3"),
+    ],
+)
+@pytest.mark.parametrize("algorithm", ["random_forest", "logistic_regression", "ridge", "SomebodysOwn"])
+def test_worse_than_the_baseline_is_said(held_out, answer, output, told, algorithm):
+    """With both figures, and with another algorithm to try."""
+    [note] = worse_than_baseline(held_out, answer, algorithm, output)
+    assert note.startswith("Worse than the baseline")
+    assert told in note
+    assert "--param algorithm=" in note
+    assert f"--param algorithm={algorithm}" not in note
+
+
+@pytest.mark.parametrize("held_out", [{"accuracy": 0.94}, {"accuracy": 0.95}, {"accuracy": 0.94 - 1e-12}, {}])
+def test_as_good_as_the_baseline_needs_no_word(held_out):
+    """Nor does a metric that was not measured."""
+    assert worse_than_baseline(held_out, {"accuracy": 0.94}, "random_forest", OutputKind.CLASSES) == []

@@ -127,7 +127,8 @@ class MLSystem:
             **options: ``dataset``: the registered dataset that the data is from, such as ``tickets_2026@3``, or
                 ``tickets_2026`` for its newest version. ``target``: its column to predict, where there is no
                 ``training_data``. ``kinds``: column → kind, where the inferred one is wrong. ``processor``: a
-                ``DataProcessor`` of your own. ``version``: the version's name; left out: the next number.
+                ``DataProcessor`` of your own. ``rare_classes``: ``drop`` or ``merge:other``, for classes of few rows,
+                see ``Trainer.train``. ``version``: the version's name; left out: the next number.
                 ``parent_version``: the version that it is made from. ``metadata``: notes of your own.
 
         Returns:

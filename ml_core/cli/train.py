@@ -49,7 +49,7 @@ def add_to(app: typer.Typer) -> None:
 def train(
     tenant: TenantOption,
     model: ModelOption,
-    target: Annotated[str, typer.Option(help="The column to predict.")],
+    target: Annotated[str | None, typer.Option(help="The column to predict; none with --type clustering.")] = None,
     file: Annotated[Path | None, typer.Argument(help="A CSV or Parquet file with one row an example.")] = None,
     dataset: Annotated[
         str | None, typer.Option(help="A registered dataset instead of a file: tickets_2026, or tickets_2026@3.")
@@ -58,7 +58,22 @@ def train(
         str | None, typer.Option(help="Register the file as the next version of this dataset, for the lineage.")
     ] = None,
     model_type: Annotated[
-        str | None, typer.Option("--type", help="classification or regression; found from the target if left out.")
+        str | None,
+        typer.Option(
+            "--type",
+            help="classification or regression, found from the target if left out; clustering or anomaly_detection.",
+        ),
+    ] = None,
+    validation: Annotated[
+        Path | None,
+        typer.Option(help="A file with the same columns to measure on, instead of a fifth of the rows held out."),
+    ] = None,
+    rare_classes: Annotated[
+        str | None,
+        typer.Option(
+            help="Classes of fewer than 2 rows: drop leaves their rows out, merge:other makes them one class; "
+            "drop:5 and merge:other:5: of fewer than 5."
+        ),
     ] = None,
     param: Annotated[
         list[str] | None, typer.Option("--param", "-p", help="A hyperparameter, such as algorithm=logistic_regression.")
@@ -77,7 +92,7 @@ def train(
     """Train a model on a table and register it as a version.
 
     Text, dates, numbers, categories and missing values need no configuration; what was inferred is shown. A fifth of
-    the rows is held out to measure the model on, beside a baseline that ignores the columns.
+    the rows is held out to measure the model on, beside a baseline that ignores the columns; equal rows stay together.
     """
     from ml_core.training.trainer import Trainer
 
@@ -91,7 +106,10 @@ def train(
         trainer.refuse_in_vain(model_id, model_type, version_id)
         with show_step(f"Reading {table.name}"):
             frame, reference = table.read(database, tenant_id)
+            if target is None and model_type not in _WITHOUT_TARGET:
+                raise _no_target(frame.columns)
             X, y = _split_target(frame, target, ignore or [])
+            held_out = None if validation is None else _read_validation(validation, encoding, target)
             registered = table.register(database, tenant_id, frame)
             reference = reference if registered is None else registered.reference
         with show_step(f"Training {tenant_id}/{model_id} on {len(X)} rows"), _column_hints(X.columns):
@@ -99,8 +117,10 @@ def train(
                 model_id,
                 model_type,
                 (X, y),
+                held_out,
                 hyperparameters=hyperparameters,
                 kinds=kinds,
+                rare_classes=rare_classes,
                 version=version_id,
                 dataset=reference,
             )
@@ -197,20 +217,42 @@ def _column_hints(columns: Collection[str]) -> Iterator[None]:
         raise
 
 
-def _split_target(frame: Any, target: str, ignore: Sequence[str]) -> tuple[Any, Any]:
+_WITHOUT_TARGET = ("clustering", "anomaly_detection")
+
+
+def _no_target(columns: Collection[str]) -> ConfigurationError:
+    return ConfigurationError(
+        "Nothing says which column to predict.",
+        remedy=f"Give --target, one of: {', '.join(map(str, columns))}. Only --type clustering and anomaly_detection "
+        "need none.",
+        setting="--target",
+    )
+
+
+def _read_validation(file: Path, encoding: str, target: str | None) -> tuple[Any, Any]:
+    """The columns to measure on and their target; what else the table has is ignored."""
+    from ml_core.data.reading import read_table
+
+    return _split_target(read_table(file, encoding=encoding), target, (), "The validation table")
+
+
+def _split_target(
+    frame: Any, target: str | None, ignore: Sequence[str], table: str = "The table"
+) -> tuple[Any, Any | None]:
     """The columns to predict from, and the target. Names are compared as text: a Parquet file may have numbers."""
     names = [str(name) for name in frame.columns]
-    for name in [target, *ignore]:
+    left_out = [*ignore] if target is None else [target, *ignore]
+    for name in left_out:
         setting = "--target" if name == target else "--ignore"
         if names.count(name) > 1:
             raise ConfigurationError(
-                f"The table has {names.count(name)} columns that are written {name}.",
+                f"{table} has {names.count(name)} columns that are written {name}.",
                 remedy="Rename them so that each has a name of its own.",
                 setting=setting,
             )
         if name not in names:
             raise ConfigurationError(
-                f"The table has no column {name!r}.", remedy=_columns_hint(name, names), setting=setting
+                f"{table} has no column {name!r}.", remedy=_columns_hint(name, names), setting=setting
             )
     if target in ignore:
         raise ConfigurationError(
@@ -218,8 +260,8 @@ def _split_target(frame: Any, target: str, ignore: Sequence[str]) -> tuple[Any, 
             remedy="Leave out one of the two.",
             setting="--ignore",
         )
-    used = [position for position, name in enumerate(names) if name not in (target, *ignore)]
-    return frame.iloc[:, used], frame.iloc[:, names.index(target)]
+    used = [position for position, name in enumerate(names) if name not in left_out]
+    return frame.iloc[:, used], None if target is None else frame.iloc[:, names.index(target)]
 
 
 def _columns_hint(wanted: str, names: list[str]) -> str:

@@ -28,6 +28,8 @@ class TrainingRequest:
         hyperparameters: See ``ModelFactory.create_model``.
         kinds: Column name → kind, where the inferred one is wrong.
         processor: The caller's own ``DataProcessor``, if any.
+        rare_classes: What is done with classes of few rows, see ``RareClasses.parse``; None: a class of one row that
+            can't be held out is refused.
 
     Raises:
         TrainingError: A pair is none.
@@ -40,6 +42,7 @@ class TrainingRequest:
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     kinds: Mapping[str, ColumnKind] = field(default_factory=dict)
     processor: Any = None
+    rare_classes: str | None = None
 
     def known_model_type(self) -> str:
         """The model type; where the caller gave none, what the target says.

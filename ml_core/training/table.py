@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,9 +18,11 @@ from ml_core.domain.columns import Columns, take
 from ml_core.domain.signature import InputColumn, OutputKind
 from ml_core.exceptions import DataProcessingError, SignatureMismatchError, TrainingError
 from ml_core.training.provenance import data_digest, row_digests
+from ml_core.training.rare import RareClasses
 from ml_core.training.request import TrainingRequest
 from ml_core.training.split import can_be_kept_together, hold_out
 from ml_core.training.targets import (
+    GIVE_VALIDATION,
     UNSTORABLE_REMEDY,
     Target,
     as_numbers,
@@ -78,17 +81,20 @@ def read_training_table(request: TrainingRequest, output: OutputKind) -> Trainin
         TrainingError: The data can't train; ``stage`` is ``validate`` and ``column`` the offending one.
     """
     notes: list[str] = []
-    raw = _read(request.training_data, output, notes, "training")
+    rare = _Rare(request.rare_classes, output)
+    raw = _read(request.training_data, output, notes, "training", rare)
     if raw.target is not None and output is OutputKind.CLASSES:
         check_classes(raw.target)
     given = None
     if request.validation_data is not None:
-        given = _read(request.validation_data, output, notes, "validation")
+        given = _read(request.validation_data, output, notes, "validation", rare)
         _check_same_type(raw.target, given.target)
     elif raw.target is not None and output is OutputKind.CLASSES:
         check_class_sizes(raw.target)
     try:
         columns = infer_columns(raw.frame, kinds=request.kinds)
+        if given is not None:
+            _check_columns(given.frame, [column.name for column in columns if column.used])
         inputs = tuple(_widened(column, given) for column in columns if column.used)
         train = _part(raw, inputs)
         validation = None if given is None else _part(given, inputs)
@@ -108,7 +114,36 @@ def read_training_table(request: TrainingRequest, output: OutputKind) -> Trainin
     return TrainingTable(columns, inputs, train, validation, digest, tuple(notes))
 
 
-def _read(data: tuple[Any, Any], output: OutputKind, notes: list[str], what: str) -> _Raw:
+class _Rare:
+    """The caller's word on rare classes, and which those are: the training data, which is read first, decides."""
+
+    def __init__(self, given: str | None, output: OutputKind) -> None:
+        self.rule = None if given is None else RareClasses.parse(given)
+        self.classes: NDArray[Any] | None = None
+        if self.rule is not None and output is not OutputKind.CLASSES:
+            raise invalid("There are rare classes in a classification only.", "Leave rare_classes out.")
+
+    def apply(self, target: Target, what: str, notes: list[str]) -> Target:
+        """The target without them."""
+        if self.rule is None:
+            return target
+        if self.classes is None:
+            self.classes = self.rule.find(target)
+        return self.rule.apply(target, self.classes, what, notes)
+
+
+def _check_columns(frame: pd.DataFrame, needed: Sequence[str]) -> None:
+    """Refuse a validation table that lacks a column: every row would be scored as if it were missing."""
+    there = {str(name) for name in frame.columns}
+    if lacking := [name for name in needed if name not in there]:
+        raise invalid(
+            f"The validation data has no column {', '.join(map(repr, lacking[:5]))}{', …' if lacking[5:] else ''}.",
+            "It needs every column that the model is trained on; a column may have missing values.",
+            lacking[0],
+        )
+
+
+def _read(data: tuple[Any, Any], output: OutputKind, notes: list[str], what: str, rare: _Rare) -> _Raw:
     X, y = data
     frame = _frame(X)
     if not len(frame):
@@ -122,7 +157,8 @@ def _read(data: tuple[Any, Any], output: OutputKind, notes: list[str], what: str
         target = as_numbers(target) if output is OutputKind.NUMBER else whole_numbers_as_ints(target)
         if dropped := int((~target.kept).sum()):
             notes.append(f"{dropped} of {len(frame)} {what} rows have no target and were left out.")
-            frame = frame.loc[target.kept]
+        target = rare.apply(target, what, notes)
+        frame = frame.loc[target.kept]
     elif output in (OutputKind.CLASSES, OutputKind.NUMBER):
         raise invalid(f"The {what} data has no target.", "Give one value a row as the second of the pair (X, y).")
     if what == "training" and len(frame) < MIN_ROWS:
@@ -179,8 +215,7 @@ def _widened(column: InferredColumn, given: _Raw | None) -> InputColumn:
     if given is None or found.nullable:
         return found
     names = [str(name) for name in given.frame.columns]
-    missing = found.name not in names or has_missing(given.frame.iloc[:, names.index(found.name)], found.kind)
-    return replace(found, nullable=missing)
+    return replace(found, nullable=has_missing(given.frame.iloc[:, names.index(found.name)], found.kind))
 
 
 def _part(raw: _Raw, inputs: tuple[InputColumn, ...]) -> Part:
@@ -206,7 +241,7 @@ def _divide(part: Part, inputs: tuple[InputColumn, ...], output: OutputKind, not
         notes.append(
             f"{n_equal:,} of {part.n_rows:,} rows equal another one in every column used, and there are "
             f"{n_different:,} different rows only, so equal rows are on both sides of the split: the held-out metrics "
-            "say nothing about rows unlike these. Give validation data to measure those."
+            f"say nothing about rows unlike these. To measure those {GIVE_VALIDATION}."
         )
     return _rows(part, train), _rows(part, held_out)
 

@@ -27,6 +27,8 @@ _MAX_LABEL_CHARACTERS = 500
 # Files that were read as if of another encoding have such texts.
 UNSTORABLE_REMEDY = "Remove these characters, or read the file with the encoding that it was written in."
 
+GIVE_VALIDATION = "give validation data: --validation FILE (validation_data in Python)"
+
 OUTPUTS = {
     CLASSIFICATION: OutputKind.CLASSES,
     REGRESSION: OutputKind.NUMBER,
@@ -137,7 +139,8 @@ def check_class_sizes(target: Target) -> None:
     shown = ", ".join(repr(label) for label in single[:5]) + (" and others" if len(single) > 5 else "")
     raise invalid(
         f"{target} has {len(single)} class(es) with one row: {shown}.",
-        "Add rows of it, merge it into another class, drop the row, or give validation data.",
+        "Add rows of it; leave such classes out or merge them: --rare-classes drop or merge:LABEL (rare_classes in "
+        f"Python); or {GIVE_VALIDATION}.",
         target.column,
     )
 

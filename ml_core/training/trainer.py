@@ -41,6 +41,7 @@ class TrainingOptions(TypedDict, total=False):
     target: str | None
     kinds: Mapping[str, ColumnKind | str] | None
     processor: Any
+    rare_classes: str | None
     version: str | None
     parent_version: str | None
     metadata: Mapping[str, Any] | None
@@ -88,6 +89,7 @@ class Trainer:
         target: str | None = None,
         kinds: Mapping[str, ColumnKind | str] | None = None,
         processor: Any = None,
+        rare_classes: str | None = None,
         version: str | None = None,
         parent_version: str | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -107,6 +109,9 @@ class Trainer:
             target: The dataset's column to predict, where there is no ``training_data``.
             kinds: Column name → kind, where the inferred one is wrong.
             processor: A ``DataProcessor`` of your own.
+            rare_classes: What is done with classes of fewer than 2 training rows: ``drop`` leaves their rows out,
+                ``merge:other`` makes them one class. ``drop:5`` and ``merge:other:5``: of fewer than 5. A note says
+                which classes and how many rows.
             version: The version's name; None: the model's next number.
             parent_version: The version of the same model that it is made from, for the lineage.
             metadata: Notes of your own, JSON-compatible.
@@ -141,6 +146,7 @@ class Trainer:
             hyperparameters=dict(hyperparameters or {}),
             kinds=_parse_kinds(kinds or {}),
             processor=processor,
+            rare_classes=rare_classes,
         )
         check_document(request.recorded_hyperparameters(), "hyperparameters")
         TenantRepository(self._db).ensure(self.tenant_id)
@@ -253,6 +259,8 @@ class Trainer:
         }
         if source is not None:
             parameters["dataset"] = source.reference
+        if request.rare_classes is not None:
+            parameters["rare_classes"] = request.rare_classes
         return self._runs.record(request.model_id, kind="train", parameters=parameters)
 
 

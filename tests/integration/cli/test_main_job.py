@@ -216,3 +216,63 @@ def test_a_tenant_does_not_see_anothers_models(mlcore, trained):
     result = mlcore("predict", "-t", other, "-m", "tickets", "--row", "{}")
     assert result.code == 1
     assert "tickets" in result.err
+
+
+@pytest.mark.parametrize("model_type", ["clustering", "anomaly_detection"])
+def test_a_type_without_a_target_trains_and_answers(mlcore, tenant, tmp_path, model_type):
+    """From the file to a prediction, every column used."""
+    file = tmp_path / "tickets.csv"
+    tickets().to_csv(file, index=False)
+    common = ("-t", tenant, "-m", "m")
+    trained = mlcore("train", file, *common, "--type", model_type, "--ignore", "category", "--json")
+    assert trained.code == 0, trained.err
+    assert len([column for column in trained.json["columns"] if column["used"]]) == 5
+    answers = mlcore("predict", *common, "--file", file, "--json").json["predictions"]
+    assert len(answers) == 240
+    assert len(set(answers)) > 1
+    assert mlcore("promote", *common, "-v", "1").code == 0
+
+
+def test_what_has_to_be_predicted_is_asked_for(mlcore, tenant, tmp_path):
+    """With the columns that there are."""
+    measures().to_csv(tmp_path / "m.csv", index=False)
+    for model_type in ((), ("--type", "regression")):
+        refused = mlcore("train", tmp_path / "m.csv", "-t", tenant, "-m", "m", *model_type)
+        assert (refused.code, "--target, one of: m0, m1" in refused.err) == (1, True)
+
+
+def test_validation_rows_come_from_a_file(mlcore, tenant, tmp_path):
+    """Every row of the table is trained on, the metrics are of the other file; further columns are ignored."""
+    measures().to_csv(tmp_path / "m.csv", index=False)
+    common = ("train", tmp_path / "m.csv", "-t", tenant, "-m", "m", "--target", "outcome", "--ignore", "m3")
+    held_out = measures(60, seed=8)
+    files = {
+        "right": held_out.assign(further=1),
+        "wrong": held_out.assign(outcome=held_out["outcome"].map({"yes": "no", "no": "yes"})),
+        "no m0": held_out.drop(columns=["m0"]),
+        "no outcome": held_out.drop(columns=["outcome"]),
+    }
+    told = {}
+    for name, frame in files.items():
+        frame.to_csv(tmp_path / "held.csv", index=False)
+        told[name] = mlcore(*common, "--validation", tmp_path / "held.csv", "--json")
+    accuracy = {name: told[name].json["metrics"]["validation"]["accuracy"] for name in ("right", "wrong")}
+    assert accuracy["right"] > 0.8
+    assert accuracy["right"] + accuracy["wrong"] == pytest.approx(1)
+    assert "The validation data has no column 'm0'" in told["no m0"].err
+    assert "The validation table has no column 'outcome'" in told["no outcome"].err
+    assert {told[name].code for name in ("no m0", "no outcome")} == {1}
+
+
+def test_rare_classes_are_dropped_or_merged(mlcore, tenant, tmp_path):
+    """What the refusal names is what helps, and the note says how many rows."""
+    frame = measures()
+    frame.loc[:2, "outcome"] = ["a", "b", "b"]
+    frame.to_csv(tmp_path / "m.csv", index=False)
+    common = ("train", tmp_path / "m.csv", "-t", tenant, "-m", "m", "--target", "outcome")
+    assert "--rare-classes drop" in mlcore(*common).err
+    assert "Note: Left out 1 of 200 training rows" in mlcore(*common, "--rare-classes", "drop").out
+    merged = mlcore(*common, "--rare-classes", "merge:other:3", "--json").json
+    assert any(note.startswith("Merged into 'other': 3 of 200 training rows") for note in merged["notes"])
+    run = mlcore("runs", "show", "-t", tenant, merged["run_id"], "--json").json
+    assert run["parameters"]["rare_classes"] == "merge:other:3"

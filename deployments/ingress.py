@@ -1,8 +1,8 @@
-"""What Ray Serve does with a request's headers before an application sees it, made safe and short.
+"""What uvicorn and Ray Serve do with a request before an application sees it, made safe and short.
 
-Serve calls ``middlewares`` in each replica when ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`` is
-``deployments.ingress:middlewares``. They stand in front of Serve's own handling (Ray 2.60,
-``serve/_private/replica.py``, ``_direct_ingress_asgi``), which
+Serve calls ``middlewares`` in each replica, before it starts uvicorn there, when
+``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`` is ``deployments.ingress:middlewares``. They stand
+in front of Serve's own handling (Ray 2.60, ``serve/_private/replica.py``, ``_direct_ingress_asgi``), which
 
 * decodes some headers as UTF-8 and answers 500 when they are not;
 * has a deadline of its own, answered in its own shape, beside the platform's ``x-request-timeout-ms``;
@@ -15,8 +15,12 @@ from __future__ import annotations
 
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.config import HTTP_PROTOCOLS
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from ml_core.inference.edge.http import is_sane_request_id
+from ml_core.exceptions import InvalidRequestError
+from ml_core.inference.edge.errors import error_response
+from ml_core.inference.edge.http import is_sane_request_id, new_request_id
 
 _PREDICTION_PLANE = "/t/"
 _NO_DISCONNECT_TASKS = (b"x-request-disconnect-disabled", b"?1")
@@ -36,7 +40,38 @@ _TRACE = frozenset({b"traceparent", b"tracestate"})
 
 def middlewares() -> list[Middleware]:
     """Called by Ray Serve."""
+    HTTP_PROTOCOLS["auto"] = f"{__name__}:{HttpProtocol.__name__}"  # Serve lets uvicorn choose
     return [Middleware(PreparedHeaders)]
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """HTTP/1.1 as uvicorn 0.54 reads it, with two differences.
+
+    * Trailers of a chunked body are dropped. uvicorn appends them to the headers, where a key in a trailer would
+      authorize a request whose headers were checked on the way (RFC 9110, 6.5.1).
+    * What can't be parsed as HTTP is answered in the platform's shape.
+    """
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser; what it appends to ``self.headers`` afterwards is no part of the request any more."""
+        super().on_headers_complete()
+        self.headers = self.headers.copy()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP request, and close the connection."""
+        request_id = new_request_id()
+        error = InvalidRequestError(msg, remedy="Send a request of HTTP/1.1 (RFC 9112).")
+        path = getattr(self, "url", b"").partition(b"?")[0].decode("latin-1")
+        response = error_response(error, path, request_id)
+        head = [
+            STATUS_LINE[response.status],
+            b"content-type: %b\r\n" % response.content_type,
+            b"content-length: %d\r\n" % len(response.body),
+            b"x-request-id: %b\r\n" % request_id.encode(),
+            b"connection: close\r\n\r\n",
+        ]
+        self.transport.write(b"".join([*head, response.body]))
+        self.transport.close()
 
 
 class PreparedHeaders:

@@ -67,6 +67,7 @@ def routes_of(service: PredictionService) -> list[Route]:
             for path in (model, version)
             for route in (
                 Route("GET", path, protocol.model, _READ),
+                Route("GET", f"{path}/config", protocol.config, _READ),
                 Route("GET", f"{path}/ready", protocol.model_ready, _EITHER),
                 Route("POST", f"{path}/infer", protocol.infer, _PREDICT),
             )

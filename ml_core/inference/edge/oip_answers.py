@@ -22,6 +22,7 @@ from ml_core.inference.edge.tensors import to_binary
 from ml_core.inference.service import Prediction
 
 PLATFORM = "mlcore_sklearn"
+BACKEND = "mlcore"
 
 _INPUT_TYPES = {
     ColumnKind.NUMBER: "FP64",
@@ -115,3 +116,27 @@ def describe_model(name: str, version: str, signature: Signature) -> dict[str, A
         ],
         "outputs": outputs,
     }
+
+
+def describe_config(name: str, version: str, signature: Signature, max_rows: int) -> dict[str, Any]:
+    """The configuration of a version, as the protocol's model configuration extension wants it.
+
+    Its ``dims`` are the metadata's shapes without their first dimension, the rows; ``max_batch_size`` bounds that one.
+    """
+    metadata = describe_model(name, version, signature)
+    inputs = [_config_of(tensor) for tensor in metadata["inputs"]]
+    for column, tensor in zip(signature.inputs, inputs, strict=True):
+        tensor["optional"] = column.nullable
+    return {
+        "name": name,
+        "platform": PLATFORM,
+        "backend": BACKEND,
+        "max_batch_size": max_rows,
+        "input": inputs,
+        "output": [_config_of(tensor) for tensor in metadata["outputs"]],
+    }
+
+
+def _config_of(tensor: dict[str, Any]) -> dict[str, Any]:
+    datatype = "STRING" if tensor["datatype"] == "BYTES" else tensor["datatype"]
+    return {"name": tensor["name"], "data_type": f"TYPE_{datatype}", "dims": tensor["shape"][1:]}

@@ -7,7 +7,7 @@ from importlib import metadata
 from ml_core.inference.edge.http import HttpRequest, HttpResponse
 from ml_core.inference.edge.noting import note
 from ml_core.inference.edge.oip import parse_infer
-from ml_core.inference.edge.oip_answers import describe_model, infer_response
+from ml_core.inference.edge.oip_answers import describe_config, describe_model, infer_response
 from ml_core.inference.edge.render import json_response
 from ml_core.inference.edge.requests import PARSE_ON_LOOP_BYTES
 from ml_core.inference.service import PredictionService
@@ -17,7 +17,7 @@ _DISTRIBUTION = "ml-core-platform"
 
 
 class ProtocolRoutes:
-    """The protocol's six calls."""
+    """The protocol's calls."""
 
     def __init__(self, service: PredictionService) -> None:
         self._service = service
@@ -26,7 +26,8 @@ class ProtocolRoutes:
 
     async def server(self, _: HttpRequest) -> HttpResponse:
         """``GET /t/{tenant}/v2``."""
-        return json_response({"name": "mlcore", "version": self._release, "extensions": ["binary_tensor_data"]})
+        extensions = ["binary_tensor_data", "model_configuration"]
+        return json_response({"name": "mlcore", "version": self._release, "extensions": extensions})
 
     async def live(self, _: HttpRequest) -> HttpResponse:
         """``GET /t/{tenant}/v2/health/live``."""
@@ -40,6 +41,12 @@ class ProtocolRoutes:
         """``GET /t/{tenant}/v2/models/{model}[/versions/{version}]``."""
         version = await self._service.describe_version(_target(request))
         return json_response(describe_model(request.model, version.ref.version, version.signature))
+
+    async def config(self, request: HttpRequest) -> HttpResponse:
+        """``GET …/config``: the model configuration extension, which Triton's clients ask for."""
+        version = await self._service.describe_version(_target(request))
+        ref, signature = version.ref, version.signature
+        return json_response(describe_config(request.model, ref.version, signature, self._max_rows))
 
     async def model_ready(self, request: HttpRequest) -> HttpResponse:
         """``GET …/ready``: whether a request would be answered; loads the version if it is not loaded.

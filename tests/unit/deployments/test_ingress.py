@@ -1,12 +1,16 @@
-"""Headers before Ray Serve sees them: nothing that it fails on, none of its own controls."""
+"""Requests before Ray Serve sees them: no trailers, nothing that it fails on, none of its own controls."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
+from contextlib import closing
 
+import orjson
 import pytest
 
 from deployments.ingress import middlewares
+from support.http_server import served
 
 SKIP = (b"x-request-disconnect-disabled", b"?1")
 
@@ -54,3 +58,85 @@ def test_what_serve_reads_itself_is_dropped(header):
 def test_the_control_plane_keeps_serves_own_watch():
     """Only the prediction plane notices by itself that a client left."""
     assert prepared((b"accept", b"*/*"), path="/api/v1/tenants") == [(b"accept", b"*/*")]
+
+
+@pytest.fixture(scope="module")
+def port():
+    """A uvicorn started as Serve starts its own; it answers with the headers that the application gets at its end."""
+
+    async def app(scope, receive, send):
+        while (await receive()).get("more_body"):
+            pass
+        body = orjson.dumps([[name.decode(), value.decode()] for name, value in scope["headers"]])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+    with served(app) as its_port:
+        yield its_port
+
+
+def send(port, *segments):
+    """Status and body of the answer to raw bytes."""
+    with closing(socket.create_connection(("127.0.0.1", port), timeout=10)) as connection:
+        for segment in segments:
+            connection.sendall(segment)
+        answer = b""
+        while chunk := connection.recv(65536):
+            answer += chunk
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), head.lower(), body
+
+
+HEAD = b"POST /t/acme/x HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n"
+TRAILERS = b"authorization: Bearer k\r\nx-request-timeout-ms: 1\r\nx-request-id: t\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [
+        (HEAD + b"\r\n2\r\n{}\r\n0\r\n" + TRAILERS,),
+        (HEAD + b"\r\n2\r\n{}\r\n", b"0\r\n" + TRAILERS),
+        (HEAD + b"trailer: authorization\r\n\r\n", b"0\r\n" + TRAILERS[:10], TRAILERS[10:]),
+    ],
+)
+def test_trailers_are_no_headers(port, segments):
+    """In whatever pieces they arrive."""
+    status, _, body = send(port, *segments)
+    names = [name for name, _ in orjson.loads(body[body.index(b"[") : body.rindex(b"]") + 1])]
+    assert status == 200
+    assert not {"authorization", "x-request-timeout-ms", "x-request-id"} & set(names)
+    assert names[:3] == ["host", "connection", "transfer-encoding"]
+
+
+def test_a_second_request_on_the_connection_has_its_own_headers(port):
+    """Headers of the first, and its trailers, are gone."""
+    first = HEAD.replace(b"connection: close", b"x-first: 1") + b"\r\n0\r\n" + TRAILERS
+    _, _, body = send(port, first + b"GET /t/acme/x HTTP/1.1\r\nhost: y\r\nconnection: close\r\n\r\n")
+    assert orjson.loads(body[body.rindex(b"[[") : body.rindex(b"]") + 1]) == [["host", "y"], ["connection", "close"]]
+
+
+MALFORMED = [
+    b"nonsense\r\n\r\n",
+    b"GET /t/acme/x HTTP/1.1\r\nbad header\r\n\r\n",
+    b"GET /t/acme/x HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+    b"POST /t/acme/x HTTP/1.1\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"POST /t/acme/x HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
+    b"GET /\xff HTTP/9.9\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("raw", MALFORMED)
+def test_what_is_no_http_is_answered_in_the_one_shape(port, raw):
+    """400, with an id, and the connection is closed."""
+    status, head, body = send(port, raw)
+    assert status == 400
+    assert b"content-type: application/json" in head
+    error = orjson.loads(body)["error"]
+    assert (error["code"], error["message"][:29]) == ("invalid_request", "Invalid HTTP request received")
+    assert f"x-request-id: {error['request_id']}".encode() in head
+
+
+def test_under_v2_it_is_answered_as_a_text(port):
+    """As the Open Inference Protocol's clients read it."""
+    _, _, body = send(port, b"GET /t/acme/v2/health/live?x=1 HTTP/1.1\r\nbad header\r\n\r\n")
+    assert isinstance(orjson.loads(body)["error"], str)

@@ -51,7 +51,7 @@ def outputs(answer):
 
 def test_server_metadata_and_health(cell, key):
     """What a client asks first."""
-    assert cell.ask("GET", BASE, key=key).json()["extensions"] == ["binary_tensor_data"]
+    assert cell.ask("GET", BASE, key=key).json()["extensions"] == ["binary_tensor_data", "model_configuration"]
     assert cell.ask("GET", f"{BASE}/health/live", key=key).json() == {"live": True}
     assert cell.ask("GET", f"{BASE}/health/ready", key=key).json() == {"ready": True}
 
@@ -70,6 +70,19 @@ def test_model_metadata_is_the_signature(cell, key):
         ("probabilities", "FP64", [-1, 3]),
     ]
     assert answer["outputs"][1]["parameters"]["classes"] == ["account", "billing", "bug"]
+
+
+def test_model_configuration_agrees_with_the_metadata(cell, key):
+    """Rows are the batch; the other dimensions, types and names are the same; what may be missing is optional."""
+    metadata = cell.ask("GET", f"{BASE}/models/tickets", key=key).json()
+    config = cell.ask("GET", f"{BASE}/models/tickets/config", key=key).json()
+    assert (config["name"], config["backend"], config["max_batch_size"]) == ("tickets", "mlcore", 100)
+    for part, tensors in (("input", metadata["inputs"]), ("output", metadata["outputs"])):
+        assert [(t["name"], [-1, *t["dims"]]) for t in config[part]] == [(t["name"], t["shape"]) for t in tensors]
+        types = [t["data_type"].removeprefix("TYPE_").replace("STRING", "BYTES") for t in config[part]]
+        assert types == [t["datatype"] for t in tensors]
+    optional = {t["name"]: t["optional"] for t in config["input"]}
+    assert optional == {t["name"]: t["parameters"]["nullable"] for t in metadata["inputs"]}
 
 
 def test_readiness_loads_the_model(cell, key):
@@ -117,6 +130,7 @@ def test_a_version_in_the_path(cell, key, fitted_measures):
     cell.registered[version.ref] = version
     path = f"{BASE}/models/measures/versions/2"
     assert cell.ask("GET", path, key=key).json()["versions"] == ["2"]
+    assert cell.ask("GET", f"{path}/config", key=key).json()["name"] == "measures"
     assert cell.ask("GET", f"{path}/ready", key=key).status_code == 200
     assert infer(cell, key, matrix(), f"{path}/infer").json()["model_version"] == "2"
     assert cell.ask("GET", f"{BASE}/models/measures/versions/a%20b", key=key).status_code == 404

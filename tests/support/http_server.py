@@ -1,0 +1,29 @@
+"""An ASGI application on a port of its own, as Ray Serve's replicas have it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from deployments.ingress import middlewares
+
+
+@contextmanager
+def served(app: ASGIApp) -> Iterator[int]:
+    """The port on the loopback interface at which uvicorn serves an application, until the block ends."""
+    middlewares()  # as Serve calls them: they say how uvicorn reads HTTP
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        config = uvicorn.Config(lambda: app, factory=True, lifespan="off", log_config=None, access_log=False)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()

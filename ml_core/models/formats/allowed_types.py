@@ -5,7 +5,8 @@ default changes with the library: skops trusts every scikit-learn estimator, als
 given. So this list is complete in itself: what is not named here is refused, whoever else trusts it.
 
 To add a type, show that building it from hostile attributes and calling its ``predict`` runs no code of the
-attacker's, and if it is compiled code, that ``native.check_native`` bounds every index that it follows.
+attacker's, and if it is compiled code, that ``native.check_native`` bounds every index that it follows. Code written in
+Python may be given anything: it raises, and numpy and scipy check what they index.
 """
 
 from __future__ import annotations
@@ -20,80 +21,184 @@ _ENCODERS = frozenset(
     }
 )
 
-_ESTIMATORS = frozenset(
-    {
-        "sklearn.cluster._kmeans.KMeans",
-        "sklearn.ensemble._forest.ExtraTreesClassifier",
-        "sklearn.ensemble._forest.ExtraTreesRegressor",
-        "sklearn.ensemble._forest.RandomForestClassifier",
-        "sklearn.ensemble._forest.RandomForestRegressor",
-        "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoostingClassifier",
-        "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoostingRegressor",
-        "sklearn.ensemble._iforest.IsolationForest",
-        "sklearn.linear_model._base.LinearRegression",
-        "sklearn.linear_model._coordinate_descent.ElasticNet",
-        "sklearn.linear_model._coordinate_descent.Lasso",
-        "sklearn.linear_model._logistic.LogisticRegression",
-        "sklearn.linear_model._ridge.Ridge",
-        "sklearn.linear_model._ridge.RidgeClassifier",
-        "sklearn.mixture._gaussian_mixture.GaussianMixture",
-        "sklearn.naive_bayes.GaussianNB",
-        "sklearn.naive_bayes.MultinomialNB",
-        "sklearn.pipeline.Pipeline",
-        "sklearn.svm._classes.LinearSVC",
-        "sklearn.svm._classes.LinearSVR",
-        "sklearn.tree._classes.DecisionTreeClassifier",
-        "sklearn.tree._classes.DecisionTreeRegressor",
-        "sklearn.tree._classes.ExtraTreeClassifier",
-        "sklearn.tree._classes.ExtraTreeRegressor",
-    }
-)
 
-# Steps of pipelines that callers bring, and parts of estimators. None of them makes a sparse matrix: one built from
-# hostile state can hold column numbers that compiled code would follow out of its arrays (so, no OneHotEncoder).
-_TRANSFORMERS = frozenset(
+def _names(table: dict[str, str]) -> frozenset[str]:
+    """``sklearn.module.Class`` of a table from module to classes."""
+    return frozenset(f"sklearn.{module}.{name}" for module, names in table.items() for name in names.split())
+
+
+# All estimators and transformers of scikit-learn 1.9 but those that tests/unit/models/test_every_estimator.py names
+# with the reason. It fits, writes, reads and compares each of these.
+_ESTIMATORS = _names(
     {
-        "sklearn.impute._base.SimpleImputer",
-        "sklearn.preprocessing._data.MinMaxScaler",
-        "sklearn.preprocessing._data.RobustScaler",
-        "sklearn.preprocessing._data.StandardScaler",
-        "sklearn.preprocessing._encoders.OrdinalEncoder",
-        "sklearn.preprocessing._label.LabelBinarizer",
-        "sklearn.preprocessing._label.LabelEncoder",
+        "calibration": "CalibratedClassifierCV",
+        "cluster._affinity_propagation": "AffinityPropagation",
+        "cluster._agglomerative": "FeatureAgglomeration",
+        "cluster._birch": "Birch",
+        "cluster._bisect_k_means": "BisectingKMeans",
+        "cluster._kmeans": "KMeans MiniBatchKMeans",
+        "cluster._mean_shift": "MeanShift",
+        "compose._column_transformer": "ColumnTransformer",
+        "compose._target": "TransformedTargetRegressor",
+        "covariance._elliptic_envelope": "EllipticEnvelope",
+        "cross_decomposition._pls": "CCA PLSCanonical PLSRegression",
+        "decomposition._dict_learning": "DictionaryLearning MiniBatchDictionaryLearning SparseCoder",
+        "decomposition._factor_analysis": "FactorAnalysis",
+        "decomposition._fastica": "FastICA",
+        "decomposition._incremental_pca": "IncrementalPCA",
+        "decomposition._kernel_pca": "KernelPCA",
+        "decomposition._lda": "LatentDirichletAllocation",
+        "decomposition._nmf": "MiniBatchNMF NMF",
+        "decomposition._pca": "PCA",
+        "decomposition._sparse_pca": "MiniBatchSparsePCA SparsePCA",
+        "decomposition._truncated_svd": "TruncatedSVD",
+        "discriminant_analysis": "LinearDiscriminantAnalysis QuadraticDiscriminantAnalysis",
+        "dummy": "DummyClassifier DummyRegressor",
+        "ensemble._bagging": "BaggingClassifier BaggingRegressor",
+        "ensemble._forest": (
+            "ExtraTreesClassifier ExtraTreesRegressor RandomForestClassifier RandomForestRegressor RandomTreesEmbedding"
+        ),
+        "ensemble._gb": "GradientBoostingClassifier GradientBoostingRegressor",
+        "ensemble._hist_gradient_boosting.gradient_boosting": (
+            "HistGradientBoostingClassifier HistGradientBoostingRegressor"
+        ),
+        "ensemble._iforest": "IsolationForest",
+        "ensemble._stacking": "StackingClassifier StackingRegressor",
+        "ensemble._voting": "VotingClassifier VotingRegressor",
+        "ensemble._weight_boosting": "AdaBoostClassifier AdaBoostRegressor",
+        "feature_extraction._dict_vectorizer": "DictVectorizer",
+        "feature_extraction._hash": "FeatureHasher",
+        "feature_extraction.text": "CountVectorizer HashingVectorizer TfidfTransformer TfidfVectorizer",
+        "feature_selection._from_model": "SelectFromModel",
+        "feature_selection._rfe": "RFE RFECV",
+        "feature_selection._sequential": "SequentialFeatureSelector",
+        "feature_selection._univariate_selection": (
+            "GenericUnivariateSelect SelectFdr SelectFpr SelectFwe SelectKBest SelectPercentile"
+        ),
+        "feature_selection._variance_threshold": "VarianceThreshold",
+        "frozen._frozen": "FrozenEstimator",
+        "gaussian_process._gpc": "GaussianProcessClassifier",
+        "gaussian_process._gpr": "GaussianProcessRegressor",
+        "impute._base": "MissingIndicator SimpleImputer",
+        "impute._iterative": "IterativeImputer",
+        "impute._knn": "KNNImputer",
+        "isotonic": "IsotonicRegression",
+        "kernel_approximation": "AdditiveChi2Sampler Nystroem PolynomialCountSketch RBFSampler SkewedChi2Sampler",
+        "kernel_ridge": "KernelRidge",
+        "linear_model._base": "LinearRegression",
+        "linear_model._bayes": "ARDRegression BayesianRidge",
+        "linear_model._coordinate_descent": (
+            "ElasticNet ElasticNetCV Lasso LassoCV MultiTaskElasticNet MultiTaskElasticNetCV MultiTaskLasso "
+            "MultiTaskLassoCV"
+        ),
+        "linear_model._glm.glm": "GammaRegressor PoissonRegressor TweedieRegressor",
+        "linear_model._huber": "HuberRegressor",
+        "linear_model._least_angle": "Lars LarsCV LassoLars LassoLarsCV LassoLarsIC",
+        "linear_model._logistic": "LogisticRegression LogisticRegressionCV",
+        "linear_model._omp": "OrthogonalMatchingPursuit OrthogonalMatchingPursuitCV",
+        "linear_model._passive_aggressive": "PassiveAggressiveClassifier PassiveAggressiveRegressor",
+        "linear_model._perceptron": "Perceptron",
+        "linear_model._quantile": "QuantileRegressor",
+        "linear_model._ransac": "RANSACRegressor",
+        "linear_model._ridge": "Ridge RidgeCV RidgeClassifier RidgeClassifierCV",
+        "linear_model._stochastic_gradient": "SGDClassifier SGDOneClassSVM SGDRegressor",
+        "linear_model._theil_sen": "TheilSenRegressor",
+        "manifold._isomap": "Isomap",
+        "manifold._locally_linear": "LocallyLinearEmbedding",
+        "mixture._bayesian_mixture": "BayesianGaussianMixture",
+        "mixture._gaussian_mixture": "GaussianMixture",
+        "model_selection._classification_threshold": "FixedThresholdClassifier TunedThresholdClassifierCV",
+        "model_selection._search": "GridSearchCV RandomizedSearchCV",
+        "model_selection._search_successive_halving": "HalvingGridSearchCV HalvingRandomSearchCV",
+        "multiclass": "OneVsOneClassifier OneVsRestClassifier OutputCodeClassifier",
+        "multioutput": "ClassifierChain MultiOutputClassifier MultiOutputRegressor RegressorChain",
+        "naive_bayes": "BernoulliNB CategoricalNB ComplementNB GaussianNB MultinomialNB",
+        "neighbors._classification": "KNeighborsClassifier RadiusNeighborsClassifier",
+        "neighbors._graph": "KNeighborsTransformer RadiusNeighborsTransformer",
+        "neighbors._lof": "LocalOutlierFactor",
+        "neighbors._nca": "NeighborhoodComponentsAnalysis",
+        "neighbors._nearest_centroid": "NearestCentroid",
+        "neighbors._regression": "KNeighborsRegressor RadiusNeighborsRegressor",
+        "neighbors._unsupervised": "NearestNeighbors",
+        "neural_network._multilayer_perceptron": "MLPClassifier MLPRegressor",
+        "neural_network._rbm": "BernoulliRBM",
+        "pipeline": "FeatureUnion Pipeline",
+        "preprocessing._data": (
+            "Binarizer KernelCenterer MaxAbsScaler MinMaxScaler Normalizer PowerTransformer QuantileTransformer "
+            "RobustScaler StandardScaler"
+        ),
+        "preprocessing._discretization": "KBinsDiscretizer",
+        "preprocessing._encoders": "OneHotEncoder OrdinalEncoder",
+        "preprocessing._function_transformer": "FunctionTransformer",
+        "preprocessing._label": "LabelBinarizer LabelEncoder MultiLabelBinarizer",
+        "preprocessing._polynomial": "PolynomialFeatures SplineTransformer",
+        "preprocessing._target_encoder": "TargetEncoder",
+        "random_projection": "GaussianRandomProjection SparseRandomProjection",
+        "semi_supervised._label_propagation": "LabelPropagation LabelSpreading",
+        "semi_supervised._self_training": "SelfTrainingClassifier",
+        "svm._classes": "LinearSVC LinearSVR NuSVC NuSVR OneClassSVM SVC SVR",
+        "tree._classes": "DecisionTreeClassifier DecisionTreeRegressor ExtraTreeClassifier ExtraTreeRegressor",
     }
 )
 
 # What fitted estimators carry inside.
-_PARTS = frozenset(
+_PARTS = _names(
     {
-        "sklearn._loss.link.HalfLogitLink",
-        "sklearn._loss.link.IdentityLink",
-        "sklearn._loss.link.Interval",
-        "sklearn._loss.link.LogLink",
-        "sklearn._loss.link.LogitLink",
-        "sklearn._loss.link.MultinomialLogit",
-        "sklearn._loss.loss.AbsoluteError",
-        "sklearn._loss.loss.HalfBinomialLoss",
-        "sklearn._loss.loss.HalfGammaLoss",
-        "sklearn._loss.loss.HalfMultinomialLoss",
-        "sklearn._loss.loss.HalfPoissonLoss",
-        "sklearn._loss.loss.HalfSquaredError",
-        "sklearn._loss.loss.PinballLoss",
-        "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
-        "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+        "_loss.link": "HalfLogitLink IdentityLink Interval LogLink LogitLink MultinomialLogit",
+        "_loss.loss": (
+            "AbsoluteError ExponentialLoss HalfBinomialLoss HalfGammaLoss HalfMultinomialLoss HalfPoissonLoss "
+            "HalfSquaredError HalfTweedieLoss HalfTweedieLossIdentity HuberLoss PinballLoss"
+        ),
+        "calibration": "_CalibratedClassifier _SigmoidCalibration _TemperatureScaling",
+        "cluster._bisect_k_means": "_BisectingTree",
+        "compose._column_transformer": "make_column_selector",
+        "ensemble._hist_gradient_boosting.binning": "_BinMapper",
+        "ensemble._hist_gradient_boosting.predictor": "TreePredictor",
+        "gaussian_process._gpc": "_BinaryGaussianProcessClassifierLaplace",
+        "gaussian_process.kernels": (
+            "CompoundKernel ConstantKernel DotProduct ExpSineSquared Exponentiation Matern PairwiseKernel "
+            "Product RBF RationalQuadratic Sum WhiteKernel"
+        ),
+        "metrics._scorer": "_CurveScorer _PassthroughScorer _Scorer",
+        "multiclass": "_ConstantPredictor",
+        "neural_network._stochastic_optimizers": "AdamOptimizer SGDOptimizer",
     }
 )
 
-_COMPILED_LOSSES = frozenset(
-    f"sklearn._loss._loss.Cy{name}"
-    for name in (
-        "AbsoluteError",
-        "HalfBinomialLoss",
-        "HalfGammaLoss",
-        "HalfMultinomialLoss",
-        "HalfPoissonLoss",
-        "HalfSquaredError",
-        "PinballLoss",
+_COMPILED_LOSSES = _names(
+    {
+        "_loss._loss": (
+            "CyAbsoluteError CyExponentialLoss CyHalfBinomialLoss CyHalfGammaLoss CyHalfMultinomialLoss "
+            "CyHalfPoissonLoss CyHalfSquaredError CyHalfTweedieLoss CyHalfTweedieLossIdentity CyHuberLoss CyPinballLoss"
+        ),
+        "linear_model._sgd_fast": "EpsilonInsensitive Hinge ModifiedHuber SquaredEpsilonInsensitive SquaredHinge",
+    }
+)
+
+# Functions that only compute numbers from the arrays that they are given. Never one that reads a file, imports, or
+# calls what it is given.
+_NUMPY_FUNCTIONS = (
+    "absolute arccos arccosh arcsin arcsinh arctan arctanh cbrt ceil clip conjugate cos cosh deg2rad degrees exp exp2 "
+    "expm1 fabs floor isfinite isinf isnan log log10 log1p log2 logical_not max mean median min nan_to_num negative "
+    "positive rad2deg radians ravel reciprocal rint round sign sin sinh sqrt square squeeze sum tan tanh trunc"
+)
+_FUNCTIONS = (
+    frozenset(f"numpy.{name}" for name in _NUMPY_FUNCTIONS.split())
+    | {"scipy.special.expit", "scipy.special.logit"}
+    | _names(
+        {
+            "feature_selection._mutual_info": "mutual_info_classif mutual_info_regression",
+            "feature_selection._univariate_selection": "chi2 f_classif f_oneway f_regression r_regression",
+            "metrics._classification": (
+                "accuracy_score balanced_accuracy_score brier_score_loss cohen_kappa_score f1_score fbeta_score "
+                "jaccard_score log_loss matthews_corrcoef precision_score recall_score"
+            ),
+            "metrics._ranking": "average_precision_score roc_auc_score",
+            "metrics._regression": (
+                "explained_variance_score max_error mean_absolute_error mean_absolute_percentage_error "
+                "mean_squared_error median_absolute_error r2_score root_mean_squared_error"
+            ),
+        }
     )
 )
 
@@ -105,26 +210,36 @@ _SCALARS = frozenset(
     )
 )
 
-# skops's name of a node kind → the types that may appear in it. A kind that is not here (functions, methods, partials,
-# operators, bytes, reduce calls) is refused whatever type it names.
+_SPARSE = frozenset(f"scipy.sparse._{form}.{form}_{kind}" for form in ("csc", "csr") for kind in ("array", "matrix"))
+_DICTS = frozenset({"builtins.dict", "collections.OrderedDict", "sklearn.utils._bunch.Bunch"})
+_TREES = frozenset(name for name in _ESTIMATORS if name.startswith("sklearn.tree."))
+
+# Kind of node → the types that may appear in it. A kind that is not here (methods, partials, operators, bytes, reduce
+# calls) is refused whatever type it names.
 ALLOWED: dict[str, frozenset[str]] = {
+    "CachedNode": frozenset({"builtins.object"}),
     "DTypeNode": frozenset({"numpy.dtype"}),
-    "DictNode": frozenset({"builtins.dict"}),
+    "DictNode": _DICTS,
+    "FunctionNode": _FUNCTIONS,
     "JsonNode": frozenset({"builtins.str"}),
     "ListNode": frozenset({"builtins.list"}),
     "LossNode": _COMPILED_LOSSES,
+    "MaskedArrayNode": frozenset({"numpy.ma.MaskedArray"}),
     "NdArrayNode": _SCALARS | {"numpy.ndarray"},
-    "ObjectNode": _ENCODERS | _ESTIMATORS | _TRANSFORMERS | _PARTS,
-    "SetNode": frozenset({"builtins.set"}),
+    "ObjectNode": _ENCODERS | _ESTIMATORS | _PARTS,
+    "PredictorsNode": frozenset({"builtins.list"}),
+    # Their state is not looked at: they are not built.
+    "RandomGeneratorNode": frozenset({"numpy.random._generator.Generator"}),
+    "RandomStateNode": frozenset({"numpy.random.mtrand.RandomState"}),
+    "ScalarNode": _SCALARS,
+    "SetNode": frozenset({"builtins.frozenset", "builtins.set"}),
+    "SliceNode": frozenset({"builtins.slice"}),
+    "SparseMatrixNode": _SPARSE,
+    "SplineNode": frozenset({"scipy.interpolate._bsplines.BSpline"}),
     "TreeNode": frozenset({"sklearn.tree._tree.Tree"}),
-    "TupleNode": frozenset({"builtins.tuple"}),
-    "TypeNode": _SCALARS | {"builtins.bool", "builtins.float", "builtins.int", "builtins.str"},
+    "TreesNode": _TREES,
+    "TupleNode": frozenset({"builtins.tuple", "sklearn.impute._iterative._ImputerTriplet"}),
+    "TypeNode": _SCALARS
+    | {f"builtins.{name}" for name in ("NoneType", "bool", "float", "int", "object", "str")}
+    | {f"numpy.{name}" for name in ("floating", "integer", "number", "object_")},
 }
-
-# For skops's own audit, which is the second wall: of the above, what skops does not trust by default. Short on purpose,
-# since skops copies it for every node.
-TRUSTED: list[str] = sorted(
-    _ENCODERS
-    | ALLOWED["TreeNode"]
-    | {"numpy.dtype", "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"}
-)

@@ -1,7 +1,9 @@
-"""The grammar of a skops schema: how its nodes nest. Shared by the audit and by the canonical writer.
+"""The grammar of an artifact's schema: how its nodes nest.
 
-A node is a JSON object with ``__loader__`` (its kind), ``__module__`` and ``__class__`` (its type), maybe ``__id__``
-(nodes with one id are one object), and what ``child_slots`` names.
+It is the grammar of skops 0.16 with two shorter forms. Plain data is plain JSON: a number, a string, null, a list, and
+an object without ``__loader__``, which is a dict with string keys. Alike trees are one node (``trees``). Every other
+node is a JSON object with ``__loader__`` (its kind), ``__module__`` and ``__class__`` (its type), and what ``PARTS``
+names. A node with ``__id__`` is referred to by later nodes of that id.
 """
 
 from __future__ import annotations
@@ -9,58 +11,61 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-Node = dict[str, Any]
+Node = Any  # a JSON value
 
 SCHEMA_MEMBER = "schema.json"
 TOP_LEVEL_KEYS = frozenset({"protocol", "_skops_version"})
 _COMMON_KEYS = frozenset({"__loader__", "__module__", "__class__", "__id__"})
-_OWN_KEYS: dict[str, frozenset[str]] = {
-    "DTypeNode": frozenset({"content"}),
-    "DictNode": frozenset({"content", "key_types"}),
-    "JsonNode": frozenset({"content", "is_json"}),
-    "ListNode": frozenset({"content"}),
-    "LossNode": frozenset({"__reduce__", "content"}),
-    "NdArrayNode": frozenset({"type", "file", "content", "shape"}),
-    "ObjectNode": frozenset({"content"}),
-    "SetNode": frozenset({"content"}),
-    "TreeNode": frozenset({"__reduce__", "content"}),
-    "TupleNode": frozenset({"content"}),
-    "TypeNode": frozenset(),
+
+# Kind → the keys that hold nodes, and the keys that hold other JSON.
+PARTS: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {
+    "CachedNode": ((), frozenset()),
+    "DTypeNode": (("content",), frozenset()),
+    "DictNode": (("content", "key_types"), frozenset()),
+    "FunctionNode": ((), frozenset()),
+    "JsonNode": ((), frozenset({"content", "is_json"})),
+    "ListNode": (("content",), frozenset()),
+    "LossNode": (("__reduce__", "content"), frozenset()),
+    "MaskedArrayNode": (("content",), frozenset()),
+    "NdArrayNode": (("content", "shape"), frozenset({"type", "file"})),
+    "ObjectNode": (("content",), frozenset()),
+    "PredictorsNode": (("content",), frozenset()),
+    "RandomGeneratorNode": ((), frozenset({"content"})),
+    "RandomStateNode": ((), frozenset({"content"})),
+    "ScalarNode": ((), frozenset({"content"})),
+    "SetNode": (("content",), frozenset()),
+    "SliceNode": ((), frozenset({"content"})),
+    "SparseMatrixNode": (("content", "shape"), frozenset()),
+    "SplineNode": (("content",), frozenset()),
+    "TreeNode": (("__reduce__", "content"), frozenset()),
+    "TreesNode": (("content", "trees", "random_states", "shape"), frozenset()),
+    "TupleNode": (("content",), frozenset()),
+    "TypeNode": ((), frozenset()),
 }
 
 
-def type_name(node: Node) -> str:
+def type_name(node: dict[str, Any]) -> str:
     """``module.class`` of a node."""
     return f"{node['__module__']}.{node['__class__']}"
 
 
+def is_plain(node: Node) -> bool:
+    """Whether a JSON value is a dict's own form, not a typed node."""
+    return isinstance(node, dict) and "__loader__" not in node
+
+
 def keys_of(loader: str) -> frozenset[str]:
     """The keys that a node of a kind may have."""
-    return _COMMON_KEYS | _OWN_KEYS[loader]
+    nodes, others = PARTS[loader]
+    return _COMMON_KEYS | set(nodes) | others
 
 
-def children(node: Node) -> Iterator[Any]:
-    """The nodes directly inside a node, in the order in which they are written; not checked to be nodes."""
-    reduce = node.get("__reduce__")
-    if isinstance(reduce, dict):
-        yield from reduce.values()
-    content = node.get("content")
-    loader = node["__loader__"]
-    if loader == "DictNode" and isinstance(content, dict):
-        yield from content.values()
-    elif isinstance(content, list):
-        yield from content
-    elif loader != "JsonNode" and content is not None:
-        yield content
-    for key in ("key_types", "shape"):
-        if key in node:
-            yield node[key]
-
-
-def walk(schema: Node) -> Iterator[Node]:
-    """Every node of a well-formed schema, a parent before its children, in the order in which they are written."""
-    pending: list[Node] = [schema]
-    while pending:
-        node = pending.pop()
-        yield node
-        pending.extend(reversed(list(children(node))))
+def children(node: Node) -> Iterator[Node]:
+    """The nodes directly inside of a node that are not scalars themselves."""
+    if isinstance(node, list):
+        inside = node
+    elif is_plain(node):
+        inside = list(node.values())
+    else:
+        inside = [node[key] for key in PARTS[node["__loader__"]][0] if key in node]
+    return (child for child in inside if isinstance(child, list | dict))

@@ -1,7 +1,8 @@
-"""``skops/1``: a fitted pipeline as a canonical skops archive.
+"""``skops/2``: a fitted pipeline as a canonical archive, in the grammar of skops with compact forms (``schema``).
 
-Loading goes in four visible steps: ``read`` the archive within bounds, ``build`` the schema from it as plain JSON,
-``audit`` every node against the platform's own list, and only then ``construct``. Pickle is in none of them.
+Loading goes in visible steps: ``read_members`` unpacks the archive within bounds, ``parse_schema`` bounds the nodes
+before there are any, ``audit_schema`` checks every node against the platform's own list, ``check_array`` every array's
+claim, and only then is something built. Pickle is in none of them. Archives that skops itself wrote are read as well.
 """
 
 from __future__ import annotations
@@ -9,23 +10,23 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
-import skops.io
-from skops.io.exceptions import UnsupportedTypeException, UntrustedTypesFoundException
-
 from ml_core.exceptions import ModelLoadError, ModelSaveError, UnsafeArtifactError
-from ml_core.models.formats.allowed_types import TRUSTED
 from ml_core.models.formats.archive import MAX_UNPACKED_BYTES, check_array, read_members
-from ml_core.models.formats.audit import audit_schema, malformed
-from ml_core.models.formats.canonical import canonical_archive
+from ml_core.models.formats.audit import audit_schema, parse_schema
+from ml_core.models.formats.building import Builder
 from ml_core.models.formats.native import check_native
-from ml_core.models.formats.schema import SCHEMA_MEMBER
-from ml_core.models.formats.tree_state import check_compiled_state
+from ml_core.models.formats.neighbors import rebuild_search_trees
+from ml_core.models.formats.schema import SCHEMA_MEMBER, Node
+from ml_core.models.formats.writing import Writer
 from ml_core.models.graph import estimators
 
-FORMAT = "skops/1"
+FORMAT = "skops/2"
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip entry can carry
+# Measured on a forest: 15 % larger than level 6, a quarter of the time, and equally fast to read.
+_COMPRESSION_LEVEL = 1
 
 
 def dump(pipeline: Any) -> bytes:
@@ -36,16 +37,24 @@ def dump(pipeline: Any) -> bytes:
     Raises:
         ModelSaveError: The pipeline holds something that has no safe form, such as a lambda or an open file.
     """
+    writer = Writer()
     try:
-        written = skops.io.dumps(pipeline)
-    except (UnsupportedTypeException, TypeError, AttributeError, ValueError, RecursionError) as error:
+        schema = json.dumps(writer.write(pipeline), separators=(",", ":"), ensure_ascii=True)
+    except (TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ModelSaveError.wrap(
             error,
             "The fitted pipeline can't be saved safely",
             remedy="Keep only arrays, numbers, strings, lists, dicts and estimators in its attributes.",
         ) from error
-    with zipfile.ZipFile(io.BytesIO(written)) as archive:
-        return canonical_archive(json.loads(archive.read(SCHEMA_MEMBER)), archive.read)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in {SCHEMA_MEMBER: schema.encode("ascii"), **writer.members}.items():
+            info = zipfile.ZipInfo(name, _EPOCH)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.create_system = 3  # else it says on which operating system it was written
+            info.external_attr = 0o600 << 16
+            archive.writestr(info, data, compresslevel=_COMPRESSION_LEVEL)
+    return buffer.getvalue()
 
 
 def load(data: bytes, *, own_types: Collection[str] = (), max_bytes: int = MAX_UNPACKED_BYTES) -> Any:
@@ -62,29 +71,19 @@ def load(data: bytes, *, own_types: Collection[str] = (), max_bytes: int = MAX_U
         ModelLoadError: It passed the audit but does not fit the library versions of this process.
     """
     members = read_members(data, max_bytes)
-    schema = _build(members[SCHEMA_MEMBER])
+    schema = parse_schema(members.pop(SCHEMA_MEMBER))
     audit_schema(schema, members.keys(), own_types)
     for name, member in members.items():
-        if name != SCHEMA_MEMBER:
-            check_array(name, member)
-    check_compiled_state(schema, members)
-    return _construct(data, own_types)
+        check_array(name, member)
+    return _construct(schema, members)
 
 
-def _build(text: bytes) -> Any:
+def _construct(schema: Node, members: Mapping[str, bytes]) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise malformed(f"its schema is no JSON ({error})") from error
-
-
-def _construct(data: bytes, own_types: Collection[str]) -> Any:
-    try:
-        pipeline = skops.io.loads(data, trusted=[*TRUSTED, *own_types])
+        pipeline = Builder(members).build(schema)
         _check_steps(pipeline)
         check_native(estimators(pipeline))
-    except UntrustedTypesFoundException as error:
-        raise UnsafeArtifactError.wrap(error, "The artifact holds types that skops does not trust") from error
+        rebuild_search_trees(estimators(pipeline))
     except UnsafeArtifactError:
         raise
     except Exception as error:  # attributes that don't fit their type can raise anything

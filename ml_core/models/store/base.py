@@ -68,7 +68,7 @@ class ArtifactStore(ABC):
         Args:
             tenant_id: Whose they are.
             data: The artifact.
-            format: What it is, such as ``skops/1``; recorded in the registry, not here.
+            format: What it is, such as ``skops/2``; recorded in the registry, not here.
 
         Returns:
             Its digest, computed here, its size and format.

@@ -32,7 +32,7 @@ class Publisher:
         Args:
             draft: What the version is.
             data: The artifact.
-            format: Of the artifact, such as ``skops/1``.
+            format: Of the artifact, such as ``skops/2``.
             actor: Who does it; None means the connection's principal.
 
         Raises:

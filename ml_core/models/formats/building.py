@@ -1,0 +1,204 @@
+"""Building a pipeline from an audited schema.
+
+Every constructor of compiled code gets values that were checked for it, so that what a node claims of another does not
+matter. Objects are made without their ``__init__`` and get their attributes, as unpickling does; types are looked up by
+names that passed the audit only. Random generators become None: they serve fitting only.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from scipy.interpolate import BSpline
+
+from ml_core.models.formats import trees
+from ml_core.models.formats.archive import load_array
+from ml_core.models.formats.audit import malformed
+from ml_core.models.formats.schema import Node, is_plain
+
+_DTYPE = re.compile(r"[<>|=]?[biufSUO][0-9]{0,4}")
+_KEYS: dict[str, dict[str, Any]] = {
+    "bool": {"True": True, "False": False, "true": True, "false": False},
+    "NoneType": {"null": None},
+}
+
+
+class Builder:
+    """Builds the objects of one archive.
+
+    Args:
+        members: Member name → bytes, each an array that passed ``check_array``.
+    """
+
+    def __init__(self, members: Mapping[str, bytes]) -> None:
+        self._members = members
+        self._built: dict[int, Any] = {}
+
+    def build(self, node: Node) -> Any:
+        """The object of a node.
+
+        Raises:
+            UnsafeArtifactError: A value does not fit what is built from it.
+            Exception: Whatever constructors raise for values that do not fit them.
+        """
+        if isinstance(node, list):
+            return [self.build(child) if isinstance(child, list | dict) else child for child in node]
+        if not isinstance(node, dict):
+            return node
+        if is_plain(node):
+            return {key: self.build(child) for key, child in node.items()}
+        identity = node.get("__id__")
+        if identity in self._built:
+            return self._built[identity]
+        made = _MAKERS[node["__loader__"]](self, node)
+        if identity is not None:
+            self._built[identity] = made
+        return made
+
+    def _dict(self, node: Node) -> Any:
+        made, content = _import(node)(), node["content"]
+        if isinstance(content, list):
+            made.update((self.build(key), self.build(value)) for key, value in content)
+        else:  # as skops writes it: all keys are strings, their types beside
+            kinds = [child["__class__"] for child in node["key_types"]["content"]]
+            keys = [_key(kind, key) for kind, key in zip(kinds, content, strict=True)]
+            made.update(zip(keys, map(self.build, content.values()), strict=True))
+        return made
+
+    def _tuple(self, node: Node) -> Any:
+        values = [self.build(child) for child in node["content"]]
+        kind = _import(node)
+        return tuple(values) if kind is tuple else kind(*values)
+
+    def _array(self, node: Node) -> Any:
+        if node["type"] == "numpy":
+            array = load_array(self._members[node["file"]])
+            return array if node["__class__"] == "ndarray" else _import(node)(array)
+        shape = self.build(node["shape"])
+        items = self.build(node["content"])
+        if "__loader__" in (node["shape"] if isinstance(node["shape"], dict) else {}):
+            for _ in range(len(shape) - 1):  # skops nests the lists of an array of more dimensions
+                items = [item for part in items for item in part]
+        array = np.empty(len(items), dtype=object)
+        array[:] = items
+        return array.reshape(tuple(shape))
+
+    def _dtype(self, node: Node) -> np.dtype[Any]:
+        content = node["content"]
+        if isinstance(content, str):
+            if not _DTYPE.fullmatch(content):
+                raise malformed("it has an unknown dtype")
+            return np.dtype(content)
+        empty: np.ndarray[Any, np.dtype[Any]] = self.build(content)
+        return empty.dtype  # as skops writes it: that of an empty array
+
+    def _object(self, node: Node) -> Any:
+        kind = _import(node)
+        made = kind.__new__(kind)
+        state = self.build(node["content"]) if node.get("content") is not None else None
+        if state is None:
+            return made
+        if type(state) is not dict:
+            raise malformed(f"a {node['__class__']} has a state that is no dict")
+        # Private attributes of the platform's own encoders are derived from the others, never stored. Accepting them
+        # would let an artifact replace a lookup by one that points outside of the matrix.
+        if node["__module__"].startswith("ml_core.") and any(name.startswith("_") for name in state):
+            raise malformed(f"a {node['__class__']} carries state that it derives itself")
+        if hasattr(made, "__setstate__"):
+            made.__setstate__(state)
+        else:
+            made.__dict__.update(state)
+        return made
+
+    def _loss(self, node: Node) -> Any:
+        arguments = self.build(node["__reduce__"]["args"])
+        if any(type(argument) not in (int, float) for argument in arguments) or self.build(node.get("content")):
+            raise malformed(f"a {node['__class__']} has a state that scikit-learn does not write")
+        return _import(node)(*arguments)
+
+    def _tree(self, node: Node) -> Any:
+        return trees.build_tree(self.build(node["__reduce__"]["args"]), self.build(node["content"]))
+
+    def _trees(self, node: Node) -> Any:
+        parts = [self.build(node[key]) for key in ("content", "random_states", "trees")]
+        items = trees.unpack_trees(_import(node), *parts)
+        if "shape" not in node:
+            return items
+        array = np.empty(len(items), dtype=object)
+        array[:] = items
+        return array.reshape(tuple(node["shape"]))
+
+    def _predictors(self, node: Node) -> Any:
+        return trees.unpack_predictors(self.build(node["content"]))
+
+    def _sparse(self, node: Node) -> Any:
+        data, indices, indptr = self.build(node["content"])
+        matrix = _import(node)((data, indices, indptr), shape=tuple(node["shape"]))
+        matrix.check_format(full_check=True)  # compiled code follows its column numbers
+        return matrix
+
+    def _spline(self, node: Node) -> Any:
+        state = self.build(node["content"])
+        # Its constructor checks that knots and coefficients belong together; compiled code relies on that.
+        return BSpline(state["t"], state["c"], state["k"], extrapolate=state["extrapolate"], axis=state["axis"])
+
+    def _masked(self, node: Node) -> Any:
+        content = node["content"]
+        return np.ma.MaskedArray(self.build(content["data"]), self.build(content["mask"]))
+
+    def _dangling(self, node: Node) -> Any:
+        raise malformed(f"it refers to the object {node.get('__id__')}, which comes later or not at all")
+
+
+def _key(kind: str, text: str) -> Any:
+    if kind in _KEYS:
+        return _KEYS[kind][text]
+    return {"int": int, "float": float}.get(kind.rstrip("0123456789"), str)(text)
+
+
+def _import(node: Node) -> Any:
+    """The type or function that a node names, which is on the list."""
+    return getattr(importlib.import_module(node["__module__"]), node["__class__"])
+
+
+def _scalar(_: Builder, node: Node) -> Any:
+    content = node["content"]
+    if type(content) not in (bool, int, float, str):
+        raise malformed("a number is none")
+    return _import(node)(content)
+
+
+def _slice(_: Builder, node: Node) -> Any:
+    bounds: dict[str, Any] = node["content"]
+    return slice(bounds["start"], bounds["stop"], bounds["step"])
+
+
+_MAKERS: dict[str, Callable[[Builder, Any], Any]] = {
+    "CachedNode": Builder._dangling,
+    "DTypeNode": Builder._dtype,
+    "DictNode": Builder._dict,
+    "FunctionNode": lambda _, node: _import(node),
+    "JsonNode": lambda _, node: json.loads(node["content"]),
+    "ListNode": lambda builder, node: builder.build(node["content"]),
+    "LossNode": Builder._loss,
+    "MaskedArrayNode": Builder._masked,
+    "NdArrayNode": Builder._array,
+    "ObjectNode": Builder._object,
+    "PredictorsNode": Builder._predictors,
+    "RandomGeneratorNode": lambda _builder, _node: None,
+    "RandomStateNode": lambda _builder, _node: None,
+    "ScalarNode": _scalar,
+    "SetNode": lambda builder, node: _import(node)(builder.build(node["content"])),
+    "SliceNode": _slice,
+    "SparseMatrixNode": Builder._sparse,
+    "SplineNode": Builder._spline,
+    "TreeNode": Builder._tree,
+    "TreesNode": Builder._trees,
+    "TupleNode": Builder._tuple,
+    "TypeNode": lambda _, node: _import(node),
+}

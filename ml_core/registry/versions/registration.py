@@ -132,8 +132,12 @@ def _lock_model(connection: Connection, tenant_id: TenantId, draft: VersionDraft
     if model is None:  # a deletion of the tenant took it meanwhile
         raise tenant_deleted(tenant_id)
     if model.deleted_at is not None:  # its name begins a new life; its numbers go on
-        revived = {"deleted_at": None, "archived_at": None, "model_type": draft.model_type, "metadata": {}}
-        model = connection.execute(models.update().where(mine).values(**revived).returning(models)).one()
+        revived = (
+            models.update()
+            .where(mine)
+            .values(deleted_at=None, archived_at=None, model_type=draft.model_type, metadata={})
+        )
+        model = connection.execute(revived.returning(models)).one()
     else:
         _refuse_other(model, draft.model_type, draft.version)
     return model

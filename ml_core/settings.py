@@ -47,6 +47,15 @@ class DatabaseSettings:
         None,
         "Postgres URL of the serving plane; unset means the runtime URL's own login.",
     )
+    tenant_key: str | None = field(
+        default=None,
+        repr=False,
+        metadata={
+            "variable": "MLCORE_DATABASE_TENANT_KEY",
+            "meaning": "Key that binds transactions to their tenant, as `mlcore db tenant-key` prints it; unset means "
+            "that it is read with the login for migrations.",
+        },
+    )
     connect_timeout_s: int = _setting(
         "MLCORE_DATABASE_CONNECT_TIMEOUT_S", 5, "Seconds to wait for a connection before saying that there is none."
     )

@@ -77,6 +77,17 @@ def check(as_json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
+@app.command("tenant-key")
+def tenant_key(as_json: JsonOption = False) -> None:
+    """Print the key that binds transactions to their tenant: a secret, for processes that lack the owner's login."""
+    with _unmigrated() as database:
+        key = database.tenant_key
+    if as_json:
+        print_json({"tenant_key": key})
+    else:
+        out.print(key, soft_wrap=True)
+
+
 @app.command("backup")
 def backup(
     folder: Annotated[Path, typer.Argument(help="A new folder for it.")],

@@ -2,12 +2,13 @@
 
 A transaction begins by taking its role, its tenant and its time limits in one statement and for itself only
 (``set_config(…, true)``), so nothing is left on a pooled session for whoever uses it next, and a pooler that hands out
-sessions per transaction works too.
+sessions per transaction works too. The tenant and the principal are sealed (``ml_core.database.binding``).
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 import pwd
 import threading
@@ -16,9 +17,11 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import orjson
+import psycopg
 import sqlalchemy
 from sqlalchemy.engine import Connection, Engine
 
+from ml_core.database.binding import TenantKey
 from ml_core.database.errors import translated
 from ml_core.database.listener import Listener
 from ml_core.database.security import APP_ROLE, INGEST_ROLE, OWNER_ROLE
@@ -41,12 +44,16 @@ _IDLE_TIMEOUT = "60s"
 # Of a statement, in one session of the embedded server; psycopg's own default is 5.
 _PREPARE_AFTER = 2
 
-_ENTER = sqlalchemy.text(
-    "SELECT set_config('role', :role, true), set_config('app.tenant_id', :tenant, true),"
-    " set_config('statement_timeout', :statement, true), set_config('lock_timeout', :lock, true),"
-    " set_config('idle_in_transaction_session_timeout', :idle, true),"
-    " set_config('app.principal', :principal, true), set_config('app.request_id', :request_id, true)"
+# The search path is set too: an earlier transaction may have left another on the session.
+_TAKE_ROLE = (
+    "SELECT set_config('role', :role, true), set_config('search_path', 'pg_catalog, pg_temp', true),"
+    f" set_config('statement_timeout', '{_STATEMENT_TIMEOUT}', true),"
+    f" set_config('lock_timeout', '{_LOCK_TIMEOUT}', true),"
+    f" set_config('idle_in_transaction_session_timeout', '{_IDLE_TIMEOUT}', true)"
 )
+_ENTER = sqlalchemy.text("SELECT mlcore.enter(:tenant, :by, :seal)")
+_TAKE_ROLE_AND_ENTER = sqlalchemy.text(f"{_TAKE_ROLE}, mlcore.enter(:tenant, :by, :seal)")
+_TAKE_ROLE_ONLY = sqlalchemy.text(_TAKE_ROLE)
 
 
 class DatabaseConnection:
@@ -84,8 +91,11 @@ class DatabaseConnection:
         else:
             self._urls = self._join_embedded()
             self._app_url = parse(self._urls.app)
-            if migrate_embedded and self.current_revision() != SCHEMA_REVISION:
-                self.migrate()
+        database = self.settings.database
+        configured = None if named is None else database.tenant_key
+        self._tenant_key = TenantKey(configured, self._urls.owner, database.connect_timeout_s)
+        if named is None and migrate_embedded and self.current_revision() != SCHEMA_REVISION:
+            self.migrate()
 
     def _join_embedded(self) -> DatabaseUrls:
         from ml_core.database.embedded import EmbeddedServer
@@ -103,6 +113,21 @@ class DatabaseConnection:
     def urls(self) -> DatabaseUrls:
         """The URLs of the three roles, to hand to another process. They may hold passwords."""
         return self._urls
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which another process reaches the same database without the owner's login: secrets.
+
+        Raises:
+            ConfigurationError: The login for migrations may not act as the owner.
+            SchemaOutOfDateError: The database was not migrated.
+            RegistryUnavailableError: Postgres can't be reached.
+        """
+        return {
+            "MLCORE_DATABASE_URL": self._urls.app,
+            "MLCORE_DATABASE_INGEST_URL": self._urls.ingest,
+            "MLCORE_DATABASE_TENANT_KEY": self.tenant_key,
+        }
 
     @property
     def admin_url(self) -> str:
@@ -137,7 +162,7 @@ class DatabaseConnection:
             request_id: Of the request that it acts for, if there is one.
         """
         other = copy.copy(self)
-        other.principal, other._request_id = principal, request_id or ""
+        other.principal, other._request_id = principal, (request_id or "").replace("\n", " ")
         return other
 
     def serving(self) -> AbstractContextManager[Connection]:
@@ -179,19 +204,33 @@ class DatabaseConnection:
     @contextmanager
     def _transaction(self, engine: Engine, role: str, tenant: str) -> Iterator[Connection]:
         self.principal.enter(tenant or None)
-        entry = {
-            "role": role,
-            "tenant": tenant,
-            "statement": _STATEMENT_TIMEOUT,
-            "lock": _LOCK_TIMEOUT,
-            "idle": _IDLE_TIMEOUT,
-            "principal": self.principal.name,
-            "request_id": self._request_id,
-        }
-        with translated(self.safe_url), engine.begin() as connection:
-            connection.execution_options(mlcore_principal=self.principal)
-            connection.execute(_ENTER, entry)
-            yield connection
+        with translated(self.safe_url):
+            entry = self._entry(tenant) if tenant else {}
+            with engine.begin() as connection:
+                connection.execution_options(mlcore_entered=(self, tenant))
+                try:
+                    connection.execute(_TAKE_ROLE_AND_ENTER if tenant else _TAKE_ROLE_ONLY, {"role": role, **entry})
+                except sqlalchemy.exc.OperationalError as error:
+                    if isinstance(error.orig, psycopg.errors.InvalidAuthorizationSpecification):
+                        self._tenant_key.forget()
+                    raise
+                yield connection
+
+    def _entry(self, tenant: str) -> dict[str, str]:
+        by = f"{self._request_id}\n{self.principal.name}"
+        return {"tenant": tenant, "by": by, "seal": self._tenant_key.seal(tenant, by)}
+
+    @property
+    def tenant_key(self) -> str:
+        """The key that binds transactions to their tenant, in hexadecimal digits; see ``ml_core.database.binding``.
+
+        Raises:
+            ConfigurationError: The login for migrations may not act as the owner.
+            SchemaOutOfDateError: The database was not migrated.
+            RegistryUnavailableError: Postgres can't be reached.
+        """
+        with translated(self.safe_url):
+            return self._tenant_key.value().hex()
 
     def catalogue(self) -> AbstractContextManager[Connection]:
         """One transaction to look at the database's catalogue, as the runtime role without a tenant.
@@ -306,8 +345,28 @@ class DatabaseConnection:
 
 def acting(connection: Connection) -> Principal:
     """On whose behalf a transaction of ``DatabaseConnection`` runs."""
-    principal: Principal = connection.get_execution_options()["mlcore_principal"]
+    db, _ = connection.get_execution_options()["mlcore_entered"]
+    principal: Principal = db.principal
     return principal
+
+
+def sign(connection: Connection, actor: str | None) -> str:
+    """Let a transaction go on in the name of whom an operator acts for; nobody else may name another.
+
+    Args:
+        connection: In a tenant's transaction of ``DatabaseConnection``.
+        actor: Whom; None: the connection's principal.
+
+    Returns:
+        The name that rows and the audit carry from here on.
+    """
+    db, tenant = connection.get_execution_options()["mlcore_entered"]
+    name: str = db.principal.signs_as(actor)
+    if name != db.principal.name:
+        other = db.acting_as(dataclasses.replace(db.principal, name=name), db._request_id)
+        connection.execute(_ENTER, other._entry(tenant))
+        connection.execution_options(mlcore_entered=(other, tenant))
+    return name
 
 
 def current_user() -> str:

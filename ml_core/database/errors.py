@@ -60,6 +60,13 @@ def _translate(error: BaseException | None, where: str) -> MLFrameworkError | No
         return SchemaOutOfDateError(f"The registry at {where} lacks a {what} that this release needs.", remedy=_MIGRATE)
     if isinstance(error, psycopg.errors.InvalidParameterValue) and "role" in str(error):
         return SchemaOutOfDateError(f"The registry at {where} lacks the platform's roles.", remedy=_MIGRATE)
+    if isinstance(error, psycopg.errors.InvalidAuthorizationSpecification) and "seal of the tenant" in str(error):
+        return ConfigurationError(
+            f"The registry at {where} has another tenant key than this process.",
+            remedy="Set MLCORE_DATABASE_TENANT_KEY to what `mlcore db tenant-key` prints, or try again where it is "
+            "not set: the key is read anew.",
+            setting="MLCORE_DATABASE_TENANT_KEY",
+        )
     if isinstance(error, psycopg.errors.InsufficientPrivilege) and "set role" in str(error):
         return ConfigurationError(
             f"The login of {where} may not act as the platform's roles.",

@@ -27,12 +27,11 @@ SERVING_WRITE_POLICY: Final = "serving_writes"
 REMOVAL_POLICY: Final = "tenant_removal"
 UPGRADE_POLICY: Final = "upgrade_reads"  # only while an upgrade moves data
 
-# The sub-select is evaluated once a statement, not once a row. NULLIF: after a transaction the setting reads as ''.
-_TENANT_RULE = "tenant_id = (SELECT NULLIF(current_setting('app.tenant_id', true), ''))"
+# The sub-select is evaluated once a statement, not once a row. ``current_tenant`` is the tenant that the transaction
+# entered with a seal (``ml_core.database.binding``), whatever the settings were changed to.
+_TENANT_RULE = "tenant_id = (SELECT mlcore.current_tenant())"
 
-_TENANT_RULE_AS_PRINTED = (  # by pg_get_expr
-    "(tenant_id = ( SELECT NULLIF(current_setting('app.tenant_id'::text, true), ''::text) AS \"nullif\"))"
-)
+_TENANT_RULE_AS_PRINTED = "(tenant_id = ( SELECT mlcore.current_tenant() AS current_tenant))"  # by pg_get_expr
 
 # What the runtime may do, by table; a privilege with columns is written "UPDATE (a, b)".
 APP_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -98,19 +97,22 @@ REVISION_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {"alembic_version": ("SE
 class OwnFunction(NamedTuple):
     """A function of the schema: who but the owner may call it, and whether it then acts as the owner."""
 
-    caller: str | None
+    callers: tuple[str, ...] = ()
     is_definer: bool = True
 
 
 # Each has its search path pinned, so that nobody slips it a table of their own.
 PINNED_PATH: Final = "search_path=pg_catalog, pg_temp"
 FUNCTIONS: Final[Mapping[str, OwnFunction]] = {
-    "advance_feed(text)": OwnFunction(APP_ROLE),
-    "close_tenant()": OwnFunction(APP_ROLE),
-    "create_prediction_partition(date)": OwnFunction(None, is_definer=False),
-    "ensure_prediction_partitions(date[])": OwnFunction(INGEST_ROLE),
-    "prune_outbox(interval, bigint)": OwnFunction(APP_ROLE),
-    "remove_tenant_rows(bigint)": OwnFunction(APP_ROLE),
+    "advance_feed(text)": OwnFunction((APP_ROLE,)),
+    "close_tenant()": OwnFunction((APP_ROLE,)),
+    "create_prediction_partition(date)": OwnFunction(is_definer=False),
+    "current_tenant()": OwnFunction((APP_ROLE, INGEST_ROLE)),
+    "ensure_prediction_partitions(date[])": OwnFunction((INGEST_ROLE,)),
+    "enter(text, text, text)": OwnFunction((APP_ROLE, INGEST_ROLE)),
+    "prune_outbox(interval, bigint)": OwnFunction((APP_ROLE,)),
+    "remove_tenant_rows(bigint)": OwnFunction((APP_ROLE,)),
+    "stamp()": OwnFunction(),
 }
 
 # Tables of which the serving plane reads rows of all tenants; to which it adds such; and of which it reads and writes

@@ -229,12 +229,10 @@ class LocalPlatform:
             database.migrate()
 
     def _replica_environment(self) -> dict[str, str]:
-        urls = self._server.urls
-        return {
-            "MLCORE_HOME": str(self._home),
-            "MLCORE_DATABASE_URL": urls.app,
-            "MLCORE_DATABASE_INGEST_URL": urls.ingest,
-        }
+        from ml_core.database.connection import DatabaseConnection
+
+        with closing(DatabaseConnection(settings=self._settings)) as database:
+            return {"MLCORE_HOME": str(self._home), **database.environment}
 
     def _stop(self) -> bool:
         with _undisturbed():

@@ -1,7 +1,8 @@
 """The journal: each change leaves an audit row, for people, and an event in the outbox, for programs.
 
 Both are written by the transaction that makes the change, in one statement, so there is neither without the change nor
-a change without them. Who did it, and for which request, comes from the connection (``DatabaseConnection.acting_as``).
+a change without them. Who did it, when and for which request is filled in by the database, from what the transaction
+entered with (``DatabaseConnection.acting_as``), whatever the statement says.
 
 A change that its principal may not make is refused here (``ml_core.domain.permissions``), so that no way to it leads
 round the rule.
@@ -64,8 +65,6 @@ def record(
     action: str,
     subject: Mapping[str, Any],
     details: Mapping[str, Any] | None = None,
-    *,
-    actor: str | None = None,
 ) -> None:
     """Note a change in the transaction that makes it.
 
@@ -75,16 +74,13 @@ def record(
         action: What happened: a noun and a verb in the past, such as ``version.registered``; the outbox row's topic.
         subject: What it happened to: the names that select it, JSON-compatible.
         details: What else a reader needs; JSON-compatible.
-        actor: For whom an operator did it; otherwise, and for everybody else, it is the connection's principal.
 
     Raises:
         PermissionDeniedError: The connection's principal may not make such a change.
         TenantNotFoundError: The tenant was deleted.
     """
-    principal = acting(connection)
-    require(principal, action)
+    require(acting(connection), action)
     noted: dict[str, Any] = {"action": action, "subject": dict(subject), "details": dict(details or {})}
-    noted["principal"] = principal.signs_as(actor)
     living = sa.select(tenants.c.tenant_id).where(tenants.c.tenant_id == tenant_id, tenants.c.deleted_at.is_(None))
     tenant = living.with_for_update(read=True, key_share=True).cte("tenant")
     written = _insert(audit, tenant, noted).returning(audit.c.audit_id).cte("audited")

@@ -30,7 +30,7 @@ from ml_core.ids import TenantId
 from ml_core.models.store import LocalStore
 from ml_core.registry.datasets import DatasetRepository
 
-url, root, tenant, where = sys.argv[1:]
+root, tenant, where = sys.argv[1:]
 is_stored = False
 
 def stop():
@@ -51,7 +51,7 @@ def before_commit(connection):
     if where == "before the commit" and is_stored:
         stop()
 
-DatasetRepository(DatabaseConnection(url), TenantId(tenant), Store(root)).create("d", {"x": [1, 2]})
+DatasetRepository(DatabaseConnection(), TenantId(tenant), Store(root)).create("d", {"x": [1, 2]})
 """
 
 
@@ -61,9 +61,9 @@ def test_a_killed_writer_leaves_an_orphan_and_nothing_else(
 ) -> None:
     """No dataset and no version; the file is found and goes, and registering again takes the first number."""
     store = LocalStore(tmp_path / "artifacts")
-    arguments = [sys.executable, "-c", WRITER, db.urls.app, str(store.root), tenant_id, where]
+    arguments = [sys.executable, "-c", WRITER, str(store.root), tenant_id, where]
     # What it makes for itself stays behind too: in the temporary folder, which is the system's to clear.
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    environment = {**os.environ, **db.environment, "TMPDIR": str(tmp_path)}
     process = subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

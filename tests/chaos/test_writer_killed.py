@@ -39,7 +39,7 @@ from ml_core.ids import TenantId
 from ml_core.models.store import LocalStore
 from support.stored import publish
 
-url, root, tenant, where = sys.argv[1:]
+root, tenant, where = sys.argv[1:]
 
 def stop(*_, **__):
     print("stopped", flush=True)
@@ -63,15 +63,15 @@ def before_commit(connection):
     if where == "before the commit" and written:
         stop()
 
-publish(DatabaseConnection(url), TenantId(tenant), Store(root), {CONTENT!r})
+publish(DatabaseConnection(), TenantId(tenant), Store(root), {CONTENT!r})
 """
 
 
 @contextmanager
 def stopped_writer(db: DatabaseConnection, tenant_id: TenantId, store: LocalStore, where: str) -> Iterator[int]:
     """A process that registers a version of ``tickets`` and has come to a place between two steps. Its id."""
-    arguments = [sys.executable, "-c", WRITER, db.urls.app, str(store.root), tenant_id, where]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    arguments = [sys.executable, "-c", WRITER, str(store.root), tenant_id, where]
+    environment = {**os.environ, **db.environment, "PYTHONPATH": str(Path(__file__).parents[1])}
     process = subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

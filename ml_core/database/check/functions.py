@@ -43,13 +43,13 @@ def check_functions(connection: Connection) -> Iterator[Finding]:
         if PINNED_PATH not in row.settings:
             what = f"The function {name} has no pinned search path, so its caller may slip it other tables."
             yield Finding(what, f"ALTER FUNCTION {name} SET search_path = pg_catalog, pg_temp;")
-        yield from _callers(name, set(row.callers), {OWNER_ROLE, function.caller} - {None})
+        yield from _callers(name, set(row.callers), {OWNER_ROLE, *function.callers})
     for name in wanted.keys() - found.keys():
         yield Finding(f"The function {name} is missing.", "Restore the schema from a backup; it was changed by hand.")
 
 
-def _callers(name: str, found: set[str], wanted: set[str | None]) -> Iterator[Finding]:
+def _callers(name: str, found: set[str], wanted: set[str]) -> Iterator[Finding]:
     for role in sorted(found - wanted):
         yield Finding(f"{role} may call {name}, which it must not.", f"REVOKE EXECUTE ON FUNCTION {name} FROM {role};")
-    for role in sorted(each for each in wanted - found if each is not None):
+    for role in sorted(wanted - found):
         yield Finding(f"{role} may not call {name}.", f"GRANT EXECUTE ON FUNCTION {name} TO {role};")

@@ -28,7 +28,7 @@ from ml_core.database.tables.models import (
 from ml_core.database.tables.predictions import PARTITION_SCHEMA, feedback, prediction_losses, predictions
 from ml_core.database.tables.replicas import replica_pending, replica_reports
 from ml_core.database.tables.runs import run_artifacts, run_metric_summaries, run_metrics, run_tags, runs
-from ml_core.database.tables.tenants import api_keys, audit, feed_clock, outbox, tenants
+from ml_core.database.tables.tenants import api_keys, audit, feed_clock, outbox, tenant_key, tenants
 
 __all__ = [
     "FEED_CHANNEL",
@@ -61,6 +61,7 @@ __all__ = [
     "run_metrics",
     "run_tags",
     "runs",
+    "tenant_key",
     "tenants",
     "version_metrics",
     "version_tags",

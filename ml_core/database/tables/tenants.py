@@ -7,6 +7,9 @@ import sqlalchemy as sa
 from ml_core.database.tables.base import SHARED_CELL, document, grammar, metadata, moment, text
 from ml_core.ids import TenantId
 
+# One row, which only the owner reads: see ``ml_core.database.binding``.
+tenant_key = sa.Table("tenant_key", metadata, sa.Column("tenant_key", sa.LargeBinary, primary_key=True))
+
 # One row a cell. Its row lock, held to the end of a transaction, makes the order of generations that of commits. The
 # epoch changes when the registry is restored: generations of two epochs can not be compared.
 feed_clock = sa.Table(
@@ -70,7 +73,8 @@ outbox = sa.Table(
     sa.Index("ix_outbox_delivered", "tenant_id", "delivered_at", postgresql_where=sa.text("delivered_at IS NOT NULL")),
 )
 
-# Who changed what, for people. The principal and the request are those of the connection, also for raw SQL.
+# Who changed what, for people. The principal, the request and the time are the transaction's own, also for raw SQL: the
+# trigger ``stamp`` fills them in, here and wherever a row says who wrote it or when.
 audit = sa.Table(
     "audit",
     metadata,
@@ -81,13 +85,13 @@ audit = sa.Table(
         "principal",
         sa.Text,
         nullable=False,
-        server_default=sa.text("COALESCE(NULLIF(current_setting('app.principal', true), ''), CURRENT_USER)"),
+        server_default=sa.text("SESSION_USER"),
     ),
     sa.Column(
         "request_id",
         sa.Text,
         nullable=False,
-        server_default=sa.text("COALESCE(current_setting('app.request_id', true), '')"),
+        server_default=sa.text("''"),
     ),
     text("action"),
     document("subject"),

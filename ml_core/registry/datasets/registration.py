@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 
 from ml_core.data.profile import profile_file
 from ml_core.data.table_file import FORMAT, columns_of
-from ml_core.database.connection import DatabaseConnection
+from ml_core.database.connection import DatabaseConnection, acting
 from ml_core.database.tables import dataset_versions, datasets
 from ml_core.domain.dataset import DatasetVersion, TableProfile
 from ml_core.domain.version import StoredArtifact
@@ -79,7 +79,7 @@ def _insert(
             columns=[{"name": name, "type": kind} for name, kind in draft.columns],
             profile=draft.profile.to_json(),
             source=dict(draft.source),
-            created_by=_principal(),
+            created_by=acting(connection).name,
         )
     )
     subject = {"dataset_id": dataset_id, "number": number}
@@ -92,7 +92,7 @@ def _insert(
 
 def _lock_dataset(connection: Connection, tenant_id: TenantId, dataset_id: DatasetId) -> int:
     """The next number of the dataset, whose row is made on first use and locked to the end of the transaction."""
-    made = insert(datasets).values(tenant_id=tenant_id, dataset_id=dataset_id, created_by=_principal())
+    made = insert(datasets).values(tenant_id=tenant_id, dataset_id=dataset_id, created_by=acting(connection).name)
     try:
         created = connection.scalar(made.on_conflict_do_nothing().returning(datasets.c.dataset_id))
     except sa.exc.IntegrityError as error:
@@ -108,8 +108,3 @@ def _lock_dataset(connection: Connection, tenant_id: TenantId, dataset_id: Datas
     if number is None:  # a deletion of the tenant took it meanwhile
         raise tenant_deleted(tenant_id)
     return int(number)
-
-
-def _principal() -> sa.Function[str]:
-    """Who acts, as the connection said when the transaction began; see ``DatabaseConnection.acting_as``."""
-    return sa.func.current_setting("app.principal", type_=sa.Text)

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
-from ml_core.database.connection import acting
+from ml_core.database.connection import sign
 from ml_core.database.tables import environment_history, environments, tenants, versions
 from ml_core.domain.rollout import Change, RolloutState, Trigger, advance
 from ml_core.exceptions import InvalidRequestError, InvalidTransitionError, PromotionConflictError
@@ -67,7 +67,7 @@ def move_pointer(
         InvalidRequestError: The move's percent, sticky column or version can't be one.
         ModelNotFoundError: The version was deleted meanwhile.
     """
-    move = dataclasses.replace(move, actor=acting(connection).signs_as(move.actor))
+    move = dataclasses.replace(move, actor=sign(connection, move.actor))
     seen = pointer or find_pointer(connection, tenant_id, move.model_id, move.environment)
     stands = 0 if seen is None else seen.generation
     if expected not in (None, stands):
@@ -168,7 +168,7 @@ def _record(connection: Connection, tenant_id: TenantId, move: Move, state: Roll
     if move.override_reason is not None:  # whoever watches must see what was overridden
         details |= {"override_reason": move.override_reason, "gates": gates}
     topic = _TOPICS.get(Trigger(move.action), "environment.moved")
-    journal.record(connection, tenant_id, topic, subject, details, actor=move.actor)
+    journal.record(connection, tenant_id, topic, subject, details)
 
 
 def _digest_of(tenant_id: TenantId, model_id: ModelId, version: VersionId | None) -> sa.ScalarSelect[str] | None:

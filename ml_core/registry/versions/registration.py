@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
-from ml_core.database.connection import acting
+from ml_core.database.connection import sign
 from ml_core.database.tables import models, version_metrics, versions
 from ml_core.domain.version import ModelVersion, StoredArtifact, VersionDraft
 from ml_core.exceptions import InvalidRequestError, ModelSaveError, ModelVersionConflictError
@@ -72,7 +72,7 @@ def register(
             digest=artifact.digest,
             size_bytes=artifact.size_bytes,
             format=artifact.format,
-            created_by=acting(connection).signs_as(actor),
+            created_by=sign(connection, actor),
             **{**draft_values(draft), "metadata": {**model.metadata, **draft.metadata}},
         )
     )
@@ -83,7 +83,6 @@ def register(
         "version.registered",
         {"model_id": draft.model_id, "version": version},
         {"digest": artifact.digest},
-        actor=actor,
     )
     registered = find(connection, tenant_id, versions.c.model_id == draft.model_id, versions.c.version == version)
     if registered is None:

@@ -12,7 +12,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.ids import TenantId
 from support.registry import new_tenant, register, superuser
 
-RULE = "(tenant_id = (SELECT NULLIF(current_setting('app.tenant_id', true), '')))"
+RULE = "(tenant_id = (SELECT mlcore.current_tenant()))"
 # What somebody may do by hand, how to take it back, and what the check says of it.
 DAMAGES = {
     "another policy": (

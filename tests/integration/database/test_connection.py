@@ -85,9 +85,9 @@ def test_an_unreachable_server_is_said_at_once() -> None:
 
 def test_a_full_pool_is_an_error_with_a_deadline(db: DatabaseConnection, tenant_id: TenantId) -> None:
     """When every session is taken, the next caller is told so instead of waiting for ever."""
-    small = Settings(database=DatabaseSettings(pool_size=1, connect_timeout_s=1), platform=db.settings.platform)
+    few_sessions = DatabaseSettings(url=db.urls.app, tenant_key=db.tenant_key, pool_size=1, connect_timeout_s=1)
     with (
-        DatabaseConnection(db.urls.app, settings=small) as few,
+        DatabaseConnection(settings=Settings(few_sessions)) as few,
         few.tenant(tenant_id),
         few.tenant(tenant_id),
         pytest.raises(RegistryUnavailableError, match="can't be used now"),

@@ -47,21 +47,21 @@ def old(db: DatabaseConnection, request: pytest.FixtureRequest) -> Iterator[Data
     url = db.urls.owner.replace("mlcore_owner@/mlcore?", f"postgres@/{name}?")
     with DatabaseConnection(url, settings=Settings()) as connection:
         upgrade(connection._engine(url), "0001")
-        play(url, BEFORE)
+        play(connection, BEFORE)
         yield connection
     with superuser(db) as session:
         session.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def play(url: str, tenant: TenantId) -> None:
+def play(db: DatabaseConnection, tenant: TenantId) -> None:
     """Send the statements of release 0001 again, as the roles that sent them, for a tenant."""
-    with psycopg.connect(url, autocommit=True) as session:
+    with psycopg.connect(db.urls.owner, autocommit=True) as session:
         for transaction in RELEASE:
             with session.transaction():
                 session.execute("SELECT set_config('role', %s, true)", (transaction["role"],))
-                session.execute(
-                    "SELECT set_config('app.tenant_id', %s, true)", (_value(transaction["tenant"], tenant),)
-                )
+                if transaction["tenant"]:
+                    entry = db._entry(_value(transaction["tenant"], tenant))
+                    session.execute("SELECT mlcore.enter(%(tenant)s, %(by)s, %(seal)s)", entry)
                 for statement in transaction["statements"]:
                     parameters = {name: _value(value, tenant) for name, value in statement["parameters"].items()}
                     session.execute(statement["sql"], parameters)
@@ -94,7 +94,7 @@ def test_what_the_release_before_wrote_is_read(old: DatabaseConnection) -> None:
 def test_the_release_before_goes_on_working(old: DatabaseConnection) -> None:
     """On the new schema its statements are accepted, under its roles, and this release reads what they wrote."""
     old.migrate()
-    play(old.urls.owner, AFTER)
+    play(old, AFTER)
     assert EnvironmentRepository(old, AFTER).get(TICKETS, PRODUCTION).version == "1"
     snapshot = FeedReader(old).read(None)
     assert {ref.tenant_id: rollout.stable.ref.version for ref, rollout in snapshot.rollouts.items() if rollout} == {

@@ -58,7 +58,7 @@ def test_a_replica_serves_from_the_bucket(bucket_db, s3, tenant_id, tmp_path):
     servable = VersionRepository(bucket_db, tenant_id).get(ModelId("m")).servable
     urls = bucket_db.urls
     settings = Settings(
-        DatabaseSettings(url=urls.app, ingest_url=urls.ingest),
+        DatabaseSettings(url=urls.app, ingest_url=urls.ingest, tenant_key=bucket_db.tenant_key),
         platform=PlatformSettings(home=tmp_path),
         artifacts=bucket_db.settings.artifacts,
     )

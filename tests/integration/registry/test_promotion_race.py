@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,10 +22,9 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.exceptions import PromotionConflictError
 from ml_core.ids import ModelId, TenantId, VersionId
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
-from ml_core.settings import Settings
 
-url, tenant, name = sys.argv[1:]
-environments = EnvironmentRepository(DatabaseConnection(url, settings=Settings()), TenantId(tenant))
+tenant, name = sys.argv[1:]
+environments = EnvironmentRepository(DatabaseConnection(), TenantId(tenant))
 environments.list()
 print("ready", flush=True)
 for line in sys.stdin:
@@ -40,10 +40,10 @@ for line in sys.stdin:
 
 
 def contender(db: DatabaseConnection, tenant_id: TenantId, name: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", CONTENDER, db.urls.app, tenant_id, name]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]
-    )
+    command = [sys.executable, "-c", CONTENDER, tenant_id, name]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    environment = {**os.environ, **db.environment}
+    process = subprocess.Popen(command, text=True, cwd=Path(__file__).parents[3], env=environment, **pipes)  # type: ignore[call-overload]
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process

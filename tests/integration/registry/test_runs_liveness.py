@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -21,15 +22,18 @@ from support.registry import TICKETS
 
 # Trains for ever: its main thread is busy, as a fit is.
 TRAINER = """
+import dataclasses
 import sys
 from ml_core.database.connection import DatabaseConnection
 from ml_core.ids import TenantId
 from ml_core.registry.runs import RunRepository
 from ml_core.settings import RegistrySettings, Settings
 
-url, tenant, bound = sys.argv[1:]
-settings = Settings(registry=RegistrySettings(run_dead_after_s=float(bound)))
-runs = RunRepository(DatabaseConnection(url, settings=settings), TenantId(tenant))
+tenant, bound = sys.argv[1:]
+settings = dataclasses.replace(
+    Settings.from_environment(), registry=RegistrySettings(run_dead_after_s=float(bound))
+)
+runs = RunRepository(DatabaseConnection(settings=settings), TenantId(tenant))
 with runs.record("tickets") as run_id:
     print(run_id, flush=True)
     while True:
@@ -140,8 +144,10 @@ def short(db: DatabaseConnection) -> Iterator[DatabaseConnection]:
 @contextmanager
 def trainer(db: DatabaseConnection, tenant_id: TenantId) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A real process with a run of its own, and the run's id."""
-    command = [sys.executable, "-c", TRAINER, db.urls.app, tenant_id, str(BOUND_S)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3])
+    command = [sys.executable, "-c", TRAINER, tenant_id, str(BOUND_S)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3], env={**os.environ, **db.environment}
+    )
     try:
         assert process.stdout is not None
         yield process, process.stdout.readline().strip()

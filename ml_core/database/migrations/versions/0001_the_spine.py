@@ -32,6 +32,54 @@ APP_GRANTS = {
 }
 SERVED = ("tenants", "models", "versions", "environments", "api_keys")
 
+# Only the owner reads the key. Its 244 random bits are those of two UUIDs.
+TENANT_KEY = """
+CREATE TABLE mlcore.tenant_key (tenant_key bytea NOT NULL, CONSTRAINT pk_tenant_key PRIMARY KEY (tenant_key));
+INSERT INTO mlcore.tenant_key VALUES (sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())));
+"""
+
+# A transaction says whose it is, and by whom: the request, a line break and the principal. The application seals that
+# with the key; the database seals it again together with the transaction's time and process, which no text can imitate,
+# as their bytes hold zeros. The inner hash has a fixed length, so no seal can be extended.
+SEAL = "encode(sha256(v_key || sha256({})), 'hex')"
+SEALED_OUTSIDE = SEAL.format("convert_to(p_tenant || E'\\n' || p_by, 'UTF8')")
+SEALED_HERE = SEAL.format(
+    "convert_to(current_setting('app.tenant_id', true) || E'\\n' || current_setting('app.by', true), 'UTF8')"
+    " || timestamptz_send(transaction_timestamp()) || int4send(pg_backend_pid())"
+)
+
+ENTER = f"""
+CREATE FUNCTION mlcore.enter(p_tenant text, p_by text, p_seal text) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  v_key bytea;
+BEGIN
+  SELECT tenant_key INTO v_key FROM mlcore.tenant_key;
+  IF p_seal IS DISTINCT FROM {SEALED_OUTSIDE} THEN
+    RAISE EXCEPTION 'The seal of the tenant does not fit.' USING ERRCODE = 'invalid_authorization_specification';
+  END IF;
+  PERFORM set_config('app.tenant_id', p_tenant, true), set_config('app.by', p_by, true),
+    set_config('app.seal', {SEALED_HERE}, true);
+END
+$$
+"""  # noqa: S608 - constants
+
+# The tenant that the transaction entered, or null. It is asked for each table of a statement, so it calls no other
+# function of the schema: setting the search path and the role once more would double its time.
+CURRENT_TENANT = f"""
+CREATE FUNCTION mlcore.current_tenant() RETURNS text
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  v_key bytea;
+BEGIN
+  SELECT tenant_key INTO v_key FROM mlcore.tenant_key;
+  RETURN CASE WHEN current_setting('app.seal', true) = {SEALED_HERE} THEN current_setting('app.tenant_id', true) END;
+END
+$$
+"""  # noqa: S608 - constants
+
+BINDING = {"enter(text, text, text)": ENTER, "current_tenant()": CURRENT_TENANT}
+
 # The owner's rights, so that the runtime can move a clock forward by one and in no other way. The row lock that the
 # update takes is held until the caller commits: a later generation is a later commit. Returns null for an unknown cell.
 ADVANCE_FEED = """
@@ -52,6 +100,7 @@ def upgrade() -> None:
     # What moves no data may not block the platform: give up rather than queue behind a long transaction.
     op.execute("SET LOCAL lock_timeout = '4s'")
     op.execute("SET LOCAL statement_timeout = '5s'")
+    _bind_transactions()
     _create_tenants()
     _create_versions()
     _create_environments()
@@ -80,6 +129,17 @@ def downgrade() -> None:
         "feed_clock",
     ):
         op.drop_table(table, schema=SCHEMA)
+    for function in BINDING:
+        op.execute(f"DROP FUNCTION mlcore.{function}")
+    op.drop_table("tenant_key", schema=SCHEMA)
+
+
+def _bind_transactions() -> None:
+    op.execute(TENANT_KEY)
+    for function, statement in BINDING.items():
+        op.execute(statement)
+        op.execute(f"REVOKE ALL ON FUNCTION mlcore.{function} FROM PUBLIC")
+        op.execute(f"GRANT EXECUTE ON FUNCTION mlcore.{function} TO {APP}, {INGEST}")
 
 
 def _moment(name: str, *, nullable: bool = False) -> sa.Column[object]:

@@ -95,8 +95,8 @@ BEGIN
   EXECUTE format('ALTER TABLE mlcore_history.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', v_name);
   EXECUTE format(
     'CREATE POLICY tenant_removal ON mlcore_history.%I TO mlcore_owner'
-    ' USING (tenant_id = (SELECT NULLIF(current_setting(''app.tenant_id'', true), '''')))'
-    ' WITH CHECK (tenant_id = (SELECT NULLIF(current_setting(''app.tenant_id'', true), '''')))', v_name);
+    ' USING (tenant_id = (SELECT mlcore.current_tenant()))'
+    ' WITH CHECK (tenant_id = (SELECT mlcore.current_tenant()))', v_name);
   EXECUTE format(
     'ALTER TABLE mlcore.predictions ATTACH PARTITION mlcore_history.%I FOR VALUES FROM (%L) TO (%L)',
     v_name, p_day::timestamptz, (p_day + 1)::timestamptz);

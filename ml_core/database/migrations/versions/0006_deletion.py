@@ -50,7 +50,7 @@ CLOSE_TENANT = """
 CREATE FUNCTION mlcore.close_tenant() RETURNS timestamptz
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  v_tenant text := NULLIF(current_setting('app.tenant_id', true), '');
+  v_tenant text := mlcore.current_tenant();
   v_deleted_at timestamptz;
 BEGIN
   PERFORM 1 FROM mlcore.tenants WHERE tenant_id = v_tenant FOR UPDATE;
@@ -59,7 +59,8 @@ BEGIN
   END IF;
   UPDATE mlcore.tenants
     SET deleted_at = COALESCE(deleted_at, now()),
-        deleted_by = COALESCE(deleted_by, NULLIF(current_setting('app.principal', true), ''), session_user::text)
+        deleted_by = COALESCE(deleted_by,
+          substr(current_setting('app.by'), strpos(current_setting('app.by'), E'\\n') + 1))
     WHERE tenant_id = v_tenant RETURNING deleted_at INTO v_deleted_at;
   RETURN v_deleted_at;
 END
@@ -75,7 +76,7 @@ REMOVE_TENANT_ROWS = """
 CREATE FUNCTION mlcore.remove_tenant_rows(p_limit bigint) RETURNS TABLE (removed_from text, row_count bigint)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
-  v_tenant text := NULLIF(current_setting('app.tenant_id', true), '');
+  v_tenant text := mlcore.current_tenant();
   v_left bigint := p_limit;
   v_done bigint;
   v_rest bigint;
@@ -150,7 +151,7 @@ PRUNE_OUTBOX = """
 CREATE FUNCTION mlcore.prune_outbox(p_age interval, p_limit bigint) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  v_tenant text := NULLIF(current_setting('app.tenant_id', true), '');
+  v_tenant text := mlcore.current_tenant();
   v_count bigint;
 BEGIN
   DELETE FROM mlcore.outbox WHERE tenant_id = v_tenant AND delivered_at IS NOT NULL AND ctid = ANY(ARRAY(

@@ -38,7 +38,8 @@ _MIB = 2**20
 class MLSystem:
     """The façade over training, registry and inference for one tenant.
 
-    The tenant is created when something is first written for it. A context manager: leaving it frees the loaded models.
+    The tenant must exist, see ``mlcore tenants create``; on the embedded server the first write creates it. A context
+    manager: leaving it frees the loaded models.
 
     The methods are the main job: train, predict, compare, promote, roll back, and look at what happened. The attributes
     have the rest.

@@ -27,10 +27,10 @@ class ModelManager:
         db: The registry's database.
         storage_path: Folder that gets a copy of each artifact. The artifacts themselves are in the platform's store
             (that of ``DatabaseConnection.settings``), from which replicas serve them.
-        tenant_id: The tenant; it is created with its first model.
+        tenant_id: The tenant; it must exist, except on the embedded server, where its first model creates it.
 
     Raises:
-        InvalidNameError: The tenant's name can't be one.
+        InvalidNameError: The tenant's name is not valid.
     """
 
     def __init__(

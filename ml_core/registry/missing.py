@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.database.tables import models, versions
+from ml_core.database.tables import models, tenants, versions
 from ml_core.exceptions import ModelNotFoundError, TenantNotFoundError
 from ml_core.ids import ModelId, TenantId, VersionId
 
@@ -83,6 +83,9 @@ def _remedy(
     listed = f"List them: mlcore models list --tenant {tenant_id!s}"
     if connection is None:
         return listed if version is None else f"List them: {_list_versions(tenant_id, model_id)}"
+    is_tenant = sa.exists().where(tenants.c.tenant_id == tenant_id, tenants.c.deleted_at.is_(None))
+    if not connection.scalar(sa.select(is_tenant)):
+        return str(tenant_not_found(tenant_id))
     if not _exists(connection, tenant_id, model_id):
         of = (models.c.tenant_id == tenant_id, models.c.deleted_at.is_(None))
         names = sa.select(models.c.model_id).where(*of).order_by(models.c.model_id).limit(_COMPARED)

@@ -26,7 +26,9 @@ from ml_core.registry.versions.repository import VersionRepository
 
 
 class ModelRegistry:
-    """Versions, environments and lineage of one tenant. The tenant is created with its first version.
+    """Versions, environments and lineage of one tenant.
+
+    On the embedded server the first version creates the tenant.
 
     Attributes:
         rollouts: Canaries and shadows.
@@ -39,7 +41,7 @@ class ModelRegistry:
         storage_path: Folder that gets a copy of each artifact beside the platform's store; None: no copy.
 
     Raises:
-        InvalidNameError: The tenant's name can't be one.
+        InvalidNameError: The tenant's name is not valid.
     """
 
     def __init__(

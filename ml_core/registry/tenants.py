@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import SHARED_CELL, tenants
-from ml_core.exceptions import MLFrameworkError, TenantExistsError
+from ml_core.exceptions import MLFrameworkError, TenantExistsError, TenantNotFoundError
 from ml_core.ids import TenantId
 from ml_core.registry import journal
 from ml_core.registry.clock import advance_feed
@@ -70,24 +70,28 @@ class TenantRepository:
         return created
 
     def ensure(self, tenant_id: TenantId) -> None:
-        """Create the tenant unless it exists. The log says so, as a warning where the name is nearly another one.
+        """Refuse a tenant that does not exist, except on the embedded server: there it is created, and the log says so.
 
         Raises:
-            TenantNotFoundError: It was deleted.
+            TenantNotFoundError: It was deleted, or it does not exist on a database that others may share.
         """
         if self.exists(tenant_id):
             return
-        if self._insert(tenant_id) is None:
-            self.require(tenant_id)
-            return
+        if not self._db.is_embedded or self._insert(tenant_id) is None:
+            try:
+                self.require(tenant_id)
+            except TenantNotFoundError as error:
+                error.remedy = f"{self._hint(tenant_id)}{error.remedy}"
+                raise
+            return  # it was created meanwhile
+        _log.warning("%s", f"The tenant {tenant_id} did not exist and was created. {self._hint(tenant_id)}".rstrip())
+
+    def _hint(self, tenant_id: TenantId) -> str:
         near = self._near(tenant_id)
-        if near is None:
-            _log.info("The tenant %s did not exist and was created.", tenant_id)
-        else:
-            _log.warning("The tenant %s did not exist and was created. Did you mean %s?", tenant_id, near)
+        return "" if near is None else f"Did you mean {near}? "
 
     def _near(self, tenant_id: TenantId) -> str | None:
-        """The tenant whose name may have been meant; None where there is none, or where nobody may be told."""
+        """The tenant whose name may have been meant; None where there is none, or the principal may not know others."""
         if not self._db.principal.is_operator:  # whoever acts for one tenant does not learn the names of others
             return None
         statement = (

@@ -50,7 +50,7 @@ class TrainingOptions(TypedDict, total=False):
 class Trainer:
     """Trains the models of one tenant in this process; Ray is not involved.
 
-    The tenant is created with its first training.
+    The tenant must exist; on the embedded server its first training creates it.
 
     Args:
         db: The registry.
@@ -132,6 +132,7 @@ class Trainer:
             PermissionDeniedError: The principal lacks the scope ``train``; nothing was done.
             ModelSaveError: The model is archived or of another type, found before the fit; or the version can't be
                 stored, and nothing was left behind.
+            TenantNotFoundError: There is no such tenant; nothing was done.
         """
         self.refuse_in_vain(model_id, model_type, version)
         naming = self._naming(ModelId(model_id), version, parent_version, metadata)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ml_core.client import MLClient
 from ml_core.data.reading import read_table, rows_from_frame
 from ml_core.domain.api_key import Scope
-from ml_core.exceptions import MLFrameworkError, PlatformError
+from ml_core.exceptions import MLFrameworkError, PlatformError, TenantExistsError
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.promotion.environments import EnvironmentRepository
@@ -39,7 +40,8 @@ class DemoTenant:
 
     def create(self) -> str:
         """Create the tenant, unless an earlier demo did, and a key for it."""
-        TenantRepository(self.database).ensure(self.tenant_id)
+        with suppress(TenantExistsError):
+            TenantRepository(self.database).create(self.tenant_id)
         scopes = frozenset({Scope.PREDICT, Scope.READ})
         return str(KeyRepository(self.database, self.tenant_id).create("demo", scopes))
 

@@ -28,7 +28,7 @@ from ml_core.registry.versions.publishing import Publisher
 
 
 class DatasetRepository:
-    """Immutable versions of tables. The tenant is created with its first.
+    """Immutable versions of tables. On the embedded server the first table creates the tenant.
 
     A table becomes a Parquet file whose bytes depend on its content alone, see ``ml_core.data.table_file``. Files of
     equal bytes are stored once in a tenant, whichever datasets they belong to. The file is made in the temporary folder

@@ -36,7 +36,7 @@ class Submission:
 
 
 class Intake:
-    """Takes model files of one tenant; the tenant is created with its first.
+    """Takes model files of one tenant; on the embedded server the first file creates the tenant.
 
     Args:
         db: The registry.
@@ -53,6 +53,7 @@ class Intake:
         """Audit, describe, store and register a skops archive.
 
         Raises:
+            TenantNotFoundError: There is no such tenant.
             UnsafeArtifactError: It is no skops archive or holds types that are not allowed.
             ModelVersionConflictError: The version exists with other bytes.
             ModelSaveError: It can't be stored, or the model is of another type or archived.

@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -78,7 +79,7 @@ class MLClient:
     def predict(
         self,
         model_id: str,
-        rows: Sequence[Mapping[str, Any]],
+        rows: Any,
         *,
         proba: bool = False,
         environment: str | None = None,
@@ -89,7 +90,9 @@ class MLClient:
 
         Args:
             model_id: The model.
-            rows: One mapping a row, from column name to value; what JSON can't carry must be converted before.
+            rows: A list of mappings from column name to value, one such mapping, or a table: a data frame of pandas,
+                polars or pyarrow, or a mapping from column name to all its values. Dates, decimals, UUIDs, NumPy's
+                scalars and missing values of any spelling are sent as ``MLSystem.predict`` reads them.
             proba: Also ask for the probability of each class.
             environment: Which pointer to follow; ``production`` if neither this nor ``version`` is given.
             version: A version to ask whatever the pointers say.
@@ -97,9 +100,11 @@ class MLClient:
 
         Raises:
             MLFrameworkError: The class of ``ml_core.exceptions`` that the server named.
+            InvalidRequestError: The rows are none, or can't be sent as JSON.
+            DataProcessingError: The table has two columns of one name.
         """
         ref = ModelRef(self._tenant, ModelId(model_id))
-        body: dict[str, Any] = {"rows": list(rows), "proba": proba}
+        body: dict[str, Any] = {"rows": _rows(rows), "proba": proba}
         if environment is not None:
             body["environment"] = EnvironmentName(environment)
         if version is not None:
@@ -147,17 +152,63 @@ class MLClient:
 # A connection that was kept open may be closed just as it is used again: by an ingress that reloads, or with the
 # replica that held the request. A prediction changes nothing, so it may be asked twice.
 _CONNECTION_LOST = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
-_JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+
+
+def _rows(data: Any) -> list[Mapping[str, Any]]:
+    """One mapping a row, of a table or of rows, whose values JSON can carry."""
+    if isinstance(data, Mapping) and not _has_columns(data):
+        data = [data]
+    if isinstance(data, list | tuple) and all(isinstance(row, Mapping) for row in data):
+        return [_row(row, index) for index, row in enumerate(data)]
+    # Imported late: whoever sends plain rows needs no pandas.
+    import pandas as pd
+
+    from ml_core.data.frames import as_frame
+    from ml_core.data.reading import rows_from_frame
+
+    is_table = isinstance(data, Mapping | pd.DataFrame) or hasattr(data, "__arrow_c_stream__")
+    if not is_table or isinstance(data, pd.Series):
+        raise exceptions.InvalidRequestError(
+            f"A {type(data).__name__} is neither a table nor a list of mappings.",
+            remedy="Give a data frame, or one dict a row: a server knows values by the names of their columns.",
+            field="rows",
+        )
+    return list(rows_from_frame(as_frame(data)))
+
+
+def _row(row: Mapping[Any, Any], index: int) -> Mapping[str, Any]:
+    if all(type(name) is str and _is_plain(value) for name, value in row.items()):
+        return row
+    from ml_core.data.reading import json_value
+
+    named = {str(name): json_value(value) for name, value in row.items()}
+    if len(named) < len(row):
+        raise exceptions.InvalidRequestError(
+            f"Row {index} has two columns whose names are equal as strings.", remedy="Rename one.", field="rows"
+        )
+    return named
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON carries the value as it is; an infinity would become null, and a longer number an error."""
+    kind = type(value)
+    if kind is float:
+        return math.isfinite(value)
+    return kind is str or kind is bool or value is None or (kind is int and -(2**63) <= value < 2**64)
+
+
+def _has_columns(data: Mapping[str, Any]) -> bool:
+    """Whether a mapping holds whole columns: no value of a row has a length, but a string or an object."""
+    columns = [hasattr(value, "__len__") and not isinstance(value, str | bytes | Mapping) for value in data.values()]
+    return bool(columns) and all(columns)
 
 
 def _encode(body: Mapping[str, Any]) -> bytes:
     try:
-        return orjson.dumps(body, option=_JSON_OPTIONS)
+        return orjson.dumps(body)
     except orjson.JSONEncodeError as error:
         raise exceptions.InvalidRequestError(
-            f"The rows can't be sent as JSON: {error}.",
-            remedy="Convert them first; dates go as ISO 8601 text, missing values as None.",
-            field="rows",
+            f"The rows can't be sent as JSON: {error}.", remedy="Give texts as valid Unicode.", field="rows"
         ) from error
 
 

@@ -7,13 +7,14 @@ import gzip
 import math
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
+from uuid import UUID
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,7 @@ SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 # What separates the cells of files that are called .csv; a comma wins where several would do.
 _DELIMITERS = (",", ";", "\t", "|")
 _LINES_LOOKED_AT = 20
+_SHOWN_CHARACTERS = 80
 
 
 def read_table(path: Path, *, encoding: str = "utf-8") -> pd.DataFrame:
@@ -176,25 +178,53 @@ def _check(frame: pd.DataFrame, path: Path) -> None:
 
 
 def rows_from_frame(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a frame as a client sends them: one mapping a row, of values that JSON can hold.
+    """The rows of a frame as a client sends them: one mapping a row, of values that ``json_value`` makes.
 
-    Missing values are None, datetimes ISO 8601 strings. What JSON has no literal for (infinities, other types) is
-    sent as its text, so that the server refuses it by name instead of reading it as missing.
+    Levels of the index that have a name are columns too, unless a column is called so.
+
+    Raises:
+        DataProcessingError: Two columns have one name.
     """
     names = [str(name) for name in frame.columns]
-    columns = [[_json_value(value) for value in frame.iloc[:, i].tolist()] for i in range(len(names))]
+    levels = [name for name in frame.index.names if name is not None and str(name) not in names]
+    if levels:
+        frame = frame.reset_index(level=levels)
+        names = [str(name) for name in frame.columns]
+    if len(set(names)) < len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise _error(f"The table has several columns called {twice!r}.", _remedy_for(twice), column=twice)
+    columns = [[json_value(value) for value in frame.iloc[:, i].tolist()] for i in range(len(names))]
+    if not columns:
+        return [{} for _ in range(len(frame))]
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
-def _json_value(value: Any) -> Any:
-    value = value.item() if isinstance(value, np.generic) else value
-    if isinstance(value, str | bool | int):
+def json_value(value: Any) -> Any:
+    """A value as a client sends it, so that a server reads what ``ml_core.domain.values`` reads of the value itself.
+
+    Missing values are None; dates and times are ISO 8601 strings; infinities and whole numbers of more than 64 bits are
+    their text. A value of a type that no column holds is an object that names the type, so that a server refuses it by
+    row and column, or ignores it in a column that the model does not have.
+    """
+    if isinstance(value, np.generic) and not isinstance(value, np.datetime64):
+        value = value.item()
+    if isinstance(value, bool):
         return value
+    if isinstance(value, int):
+        return int(value) if -(2**63) <= value < 2**64 else str(int(value))
     if is_missing(value):
         return None
+    if isinstance(value, str | np.datetime64 | UUID):
+        return str(value)
     if isinstance(value, float | Decimal):
         return float(value) if math.isfinite(value) else str(value)
-    return value.isoformat() if isinstance(value, date) else str(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {str(name): json_value(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_value(inner) for inner in value]
+    return {type(value).__name__: str(value)[:_SHOWN_CHARACTERS]}
 
 
 def _error(message: str, remedy: str, **attributes: Any) -> DataProcessingError:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+import uvicorn
 
 from ml_core.domain.api_key import ApiKey, Scope
 from ml_core.domain.assignment import AssignmentDelta, PointerRef, Rollout
@@ -125,6 +130,22 @@ def make_cell(store: ArtifactStore, limits: ServingSettings, loader: Any = None)
     assignment = Assignment()
     service = PredictionService(assignment, table, find, limits=limits)
     return Cell(store, assignment, table, service, build_app(service), registered)
+
+
+@contextmanager
+def listening(cell: Cell) -> Iterator[str]:
+    """The URL of a cell that answers on a socket, for clients that bring their own connections."""
+    config = uvicorn.Config(cell.app, lifespan="off", log_config=None, ws="none")
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(10)
+    assert not thread.is_alive()
 
 
 class CountingLoader:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import re
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from ml_core.client import MLClient
@@ -126,8 +130,25 @@ def test_nobody_listens():
 
 
 def test_nothing_is_sent_that_can_not_be_right():
-    """Bad names and values that JSON can't carry are refused here."""
+    """Bad names, what is no table, and texts that are none are refused here."""
     with pytest.raises(InvalidNameError):
         ask("http://127.0.0.1:9", environment="../x")
-    with pytest.raises(InvalidRequestError, match="rows"):
-        ask("http://127.0.0.1:9", rows=[{"x": object()}])
+    for rows in ([{"x": "\ud800"}], [{1: 2, "1": 3}]):
+        with pytest.raises(InvalidRequestError, match=r"equal as strings|valid Unicode"):
+            ask("http://127.0.0.1:9", rows=rows)
+
+
+@pytest.mark.parametrize("data", [7, "row", None, [1, 2], pd.Series([1.0]), np.zeros((2, 2)), [[1.0]]])
+def test_what_has_no_names_is_refused(data):
+    """The client does not know the model's columns, so it can't name values."""
+    with (
+        MLClient("http://127.0.0.1:9", api_key="mlk_x", tenant_id="acme") as client,
+        pytest.raises(InvalidRequestError, match="neither a table nor a list"),
+    ):
+        client.predict("m", data)
+
+
+def test_plain_rows_need_no_pandas():
+    """So a small program starts fast."""
+    code = "import sys, ml_core.client as c; c._rows([{'x': 1.5, 'y': None}]); sys.exit('pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

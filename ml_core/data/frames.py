@@ -1,4 +1,4 @@
-"""Frames as ``DataProcessor`` and its steps take them: features of texts and datetimes, scales, fillings."""
+"""Frames as ``DataProcessor`` and its steps take them: features of texts and datetimes, fillings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ml_core.data.encoding.datetime import PARTS, calendar_parts
-from ml_core.data.encoding.number import Scaling, center_and_scale
 from ml_core.data.encoding.text import tokenize
 from ml_core.data.kinds import InferredColumn
 from ml_core.domain.columns import ColumnKind, DateOrder
@@ -139,15 +138,6 @@ def datetime_features(name: str, seconds: NDArray[np.float64]) -> dict[str, NDAr
     years = np.floor(present).astype("datetime64[s]").astype("datetime64[Y]").astype(np.int64) + 1970.0
     features = {f"{name}_year": years, **{f"{name}_{part}": parts[:, i] for i, (part, _) in enumerate(PARTS)}}
     return {feature: np.where(missing, np.nan, values) for feature, values in features.items()}
-
-
-def scale_of(series: pd.Series[Any], scaling: Scaling) -> tuple[float, float]:
-    """Center and scale of the values of a numeric series that are not missing."""
-    present = series.dropna().to_numpy(dtype=np.float64)
-    if not len(present):
-        return 0.0, 1.0
-    center, scale = center_and_scale(present.reshape(-1, 1), scaling)
-    return float(center[0]), float(scale[0])
 
 
 def kind_by_dtype(series: pd.Series[Any]) -> ColumnKind:

@@ -1,4 +1,4 @@
-"""``DataProcessor``: the public face of cleaning, feature extraction, scaling and splitting of data frames.
+"""``DataProcessor``: the public face of cleaning, feature extraction, encoding and splitting of data frames.
 
 Training and serving use the encoder of ``ml_core.data.encoding``, which reads raw rows without a frame. A subclass of
 ``DataProcessor`` that overrides ``preprocess`` becomes a step before it, in training and inference alike
@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ml_core.data.canonical import columns_from_frame, frame_from_columns
-from ml_core.data.encoding.number import SCALINGS, Scaling
+from ml_core.data.encoding.number import SCALINGS, Scaling, center_and_scale
 from ml_core.data.encoding.table import TableEncoder
 from ml_core.data.frames import (
     as_frame,
@@ -25,7 +25,6 @@ from ml_core.data.frames import (
     filling_of,
     kind_by_dtype,
     nullable_inputs,
-    scale_of,
     text_features,
 )
 from ml_core.data.kinds import infer_columns
@@ -35,9 +34,12 @@ from ml_core.domain.columns import ColumnKind
 from ml_core.exceptions import DataProcessingError
 from ml_core.ids import TenantId
 
+_MAX_DENSE_WORDS = 1_000
+"""Columns that ``transform_features`` makes of one text: each takes 8 bytes a row."""
+
 
 class DataProcessor:
-    """Clean, extend, scale and split data frames.
+    """Clean, extend, encode and split data frames.
 
     A subclass may override ``preprocess`` and call ``super().preprocess(…)``; give it to a ``Trainer`` and the same
     code runs on the rows of training and of every prediction. Such a subclass is your own code, so it is not on the
@@ -64,7 +66,7 @@ class DataProcessor:
         self.columns_: list[tuple[str, str]] = []
         self.date_orders_: dict[str, str] = {}
         self.fill_: dict[str, float | str] = {}
-        self.scales_: dict[str, tuple[float, float]] = {}
+        self.transform_: str | None = None
 
     def preprocess(
         self,
@@ -154,18 +156,27 @@ class DataProcessor:
     def transform_features(
         self, features: pd.DataFrame, transform_type: str = "standard", *, is_training: bool = True
     ) -> pd.DataFrame:
-        """Scale the numeric columns of a frame; the others are left alone.
+        """Encode every column of a frame as numbers, and scale them.
+
+        A number or boolean is one column of its own name; a category one column a frequent value, one for all others
+        and one for missing; a datetime its time and its place in year, month, week and day; a text one column a word,
+        by TF-IDF. Missing numbers and datetimes get the median of training, and a column that says so where training
+        had some. Columns that training had not are left out, those that are lacking are missing.
 
         Args:
-            features: ``(n_rows, n_columns)``.
-            transform_type: ``standard``, ``minmax``, ``robust`` or ``none``.
-            is_training: Learn centers and scales from these rows; else use those learned before.
+            features: ``(n_rows, n_columns)``, such as ``extract_features`` returns.
+            transform_type: ``standard`` (mean 0, standard deviation 1), ``minmax`` (0 to 1; values beyond those of
+                training become 0 or 1), ``robust`` (median 0, interquartile range 1) or ``none`` (encoded only). A
+                column that does not vary in training is only centered.
+            is_training: Learn kinds, encoding and scales from these rows; else use those learned before.
 
         Returns:
-            A new frame.
+            ``(n_rows, n_features)`` float64 without missing values, with the index of ``features``.
 
         Raises:
-            DataProcessingError: An unknown ``transform_type``, or not fitted and not training.
+            DataProcessingError: An unknown ``transform_type``, no row to learn from, a column that can't be used, or
+                not fitted and not training, also for another ``transform_type``.
+            SignatureMismatchError: A value that is not of its column's kind.
         """
         if transform_type not in SCALINGS:
             raise DataProcessingError(
@@ -174,20 +185,47 @@ class DataProcessor:
                 stage="scale",
             )
         frame = as_frame(features)
-        numeric = [str(name) for name in frame.select_dtypes("number").columns]
         if is_training:
-            self.scales_ = {name: scale_of(frame[name], transform_type) for name in numeric}
-        elif missing := [name for name in numeric if name not in self.scales_]:
+            self._fit_transform(frame, transform_type)
+        elif self.transform_ != transform_type:
             raise DataProcessingError(
-                f"The scale of column {missing[0]!r} is not fitted.",
-                remedy="Call transform_features(features, is_training=True) first.",
-                column=missing[0],
+                f"The transformation {transform_type!r} is not fitted.",
+                remedy=f"Call transform_features(features, {transform_type!r}, is_training=True) first.",
                 stage="scale",
             )
-        scaled = {
-            name: (frame[name].astype("float64") - self.scales_[name][0]) / self.scales_[name][1] for name in numeric
-        }
-        return frame.assign(**scaled)
+        matrix = (self.encoder_.transform(frame) - self.center_) / self.scale_
+        if transform_type == "minmax":
+            matrix = matrix.clip(0.0, 1.0)
+        return pd.DataFrame(matrix, columns=self.encoder_.get_feature_names_out(), index=frame.index)
+
+    def _fit_transform(self, frame: pd.DataFrame, transform_type: Scaling) -> None:
+        if not len(frame):
+            raise DataProcessingError("There is no row to learn from.", remedy="Give training rows.", stage="scale")
+        columns, orders = self._kinds_of(frame)
+        encoder = TableEncoder(
+            columns, scaling="none", dense_text=True, max_text_features=_MAX_DENSE_WORDS, date_orders=orders
+        )
+        self.encoder_ = encoder.fit(frame)
+        self.center_, self.scale_ = center_and_scale(self.encoder_.transform(frame), transform_type)
+        self.transform_ = transform_type
+
+    def _kinds_of(self, frame: pd.DataFrame) -> tuple[list[tuple[str, str]], dict[str, str]]:
+        """``(name, kind)`` of each column, and the date orders: as preprocessing learned, by dtype, else inferred."""
+        known = {**dict(self.columns_), **self.kinds}
+        for name in frame.columns:
+            if pd.api.types.is_numeric_dtype(frame[name].dtype) or pd.api.types.is_datetime64_any_dtype(frame[name]):
+                known.setdefault(name, kind_by_dtype(frame[name]).value)
+        orders = dict(self.date_orders_)
+        if unknown := [name for name in frame.columns if name not in known]:
+            try:
+                inferred = infer_columns(frame[unknown])
+            except DataProcessingError as error:
+                if error.attributes().get("column") is not None:
+                    raise
+                inferred = ()  # each is constant or an identifier: a category as good as any
+            known |= {column.name: column.kind.value for column in inferred if column.kind is not None}
+            orders |= date_orders_of(inferred)
+        return [(name, known.get(name, kind_by_dtype(frame[name]).value)) for name in frame.columns], orders
 
     def split_data(
         self,

@@ -7,6 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
 from ml_core.data.canonical import columns_from_frame
+from ml_core.data.encoding.number import SCALINGS
 from ml_core.data.encoding.table import TableEncoder
 from ml_core.data.kinds import infer_columns
 from ml_core.data.processor import DataProcessor
@@ -92,15 +93,76 @@ def test_an_unknown_feature_is_an_error(frame):
         DataProcessor().extract_features(frame, {"include_txt": True})
 
 
-def test_transform_features_scales_numbers_only(frame):
-    """And inference uses the scale of training."""
+@pytest.mark.parametrize("transform_type", SCALINGS)
+@pytest.mark.parametrize("is_preprocessed", [False, True])
+def test_transform_features_makes_every_column_a_number(frame, transform_type, is_preprocessed):
+    """Whatever ``extract_features`` left: categories, texts, dates, missing values, in training and after it."""
+    processor = DataProcessor()
+    raw = processor.preprocess(frame) if is_preprocessed else frame
+    learned = processor.transform_features(processor.extract_features(raw), transform_type)
+    assert set(learned.dtypes) == {np.dtype("float64")}
+    assert np.isfinite(learned.to_numpy()).all()
+    assert learned.index.equals(frame.index)
+    assert {"age", "paid", "plan = a", "seen time", "source = web"} <= set(learned.columns)
+    assert any(name.startswith("body") and "printer" in name for name in learned.columns)
+    again = processor.transform_features(processor.extract_features(raw), transform_type, is_training=False)
+    pd.testing.assert_frame_equal(again, learned)
+    if transform_type == "minmax":
+        assert (learned.min().min(), learned.max().max()) == (0.0, 1.0)
+
+
+NEW_ROWS = {
+    "new category": {"plan": ["z"]},
+    "new text": {"body": ["words that nobody wrote before"]},
+    "dates far off": {"seen": ["1999-12-31", "2099-01-01T00:00:00+02:00"]},
+    "numbers far off": {"age": [-1e300, 1e300]},
+    "all missing": {"age": [None], "paid": [None], "seen": [None], "plan": [None], "body": [None], "source": [None]},
+    "NaN": {"age": [float("nan")], "plan": [float("nan")]},
+    "columns that training had not": {"age": [3.0], "further": ["x"]},
+    "no row": {"age": []},
+}
+
+
+@pytest.mark.parametrize("transform_type", SCALINGS)
+@pytest.mark.parametrize("name", NEW_ROWS)
+def test_rows_that_training_had_not_are_transformed(frame, name, transform_type):
+    """To the same columns, all finite, within 0 and 1 where that was asked for."""
+    processor = DataProcessor()
+    learned = processor.transform_features(processor.extract_features(frame), transform_type)
+    rows = pd.DataFrame(NEW_ROWS[name])
+    made = processor.transform_features(rows, transform_type, is_training=False)
+    assert list(made.columns) == list(learned.columns)
+    assert np.isfinite(made.to_numpy()).all()
+    assert len(made) == len(rows)
+    if transform_type == "minmax":
+        assert made.to_numpy().min(initial=0.0) >= 0.0
+        assert made.to_numpy().max(initial=0.0) <= 1.0
+
+
+def test_a_new_category_is_another_value(frame):
+    """And no value of training."""
+    processor = DataProcessor()
+    processor.transform_features(frame, "none")
+    row = processor.transform_features(pd.DataFrame({"plan": ["z"]}), "none", is_training=False).iloc[0]
+    assert (row["plan is another value"], row["plan = a"], row["plan = b"], row["plan is missing"]) == (1, 0, 0, 0)
+
+
+def test_transform_features_uses_the_scale_of_training(frame):
+    """A row alone is what it is among the others."""
     processor = DataProcessor()
     scaled = processor.transform_features(frame, "standard")
     assert scaled["age"].mean() == pytest.approx(0)
     assert scaled["age"].std(ddof=0) == pytest.approx(1)
-    assert scaled["plan"].equals(frame["plan"])
     one = processor.transform_features(frame.iloc[[5]], "standard", is_training=False)
-    assert one["age"].iloc[0] == scaled["age"].iloc[5]
+    pd.testing.assert_series_equal(one.iloc[0], scaled.iloc[5])
+
+
+@pytest.mark.parametrize("values", [["a"] * 5, [None, "a", "a", "a", "a"], [7] * 5, [f"id-{i:09}" for i in range(5)]])
+def test_a_column_that_says_nothing_is_encoded_too(values):
+    """A constant and an identifier: whether a model uses it is not this method's question."""
+    made = DataProcessor().transform_features(pd.DataFrame({"x": values}), "minmax")
+    assert made.shape[1] >= 1
+    assert np.isfinite(made.to_numpy()).all()
 
 
 @pytest.mark.parametrize("transform_type", ["minmax", "robust", "none"])
@@ -115,8 +177,14 @@ def test_transform_errors(frame):
     """An unknown transform, and a scale that was not learned."""
     with pytest.raises(DataProcessingError, match="Use one of standard"):
         DataProcessor().transform_features(frame, "log")
-    with pytest.raises(DataProcessingError, match="'age' is not fitted"):
-        DataProcessor().transform_features(frame, is_training=False)
+    processor = DataProcessor()
+    with pytest.raises(DataProcessingError, match="'standard' is not fitted"):
+        processor.transform_features(frame, is_training=False)
+    processor.transform_features(frame, "minmax")
+    with pytest.raises(DataProcessingError, match="'standard' is not fitted"):
+        processor.transform_features(frame, is_training=False)
+    with pytest.raises(DataProcessingError, match="no row to learn from"):
+        processor.transform_features(frame.head(0))
 
 
 def test_split_data_keeps_types_and_pairs(frame):

@@ -139,6 +139,8 @@ class DataProcessor:
             )
         frame = as_frame(data)
         kinds, orders = dict(self.columns_), self.date_orders_
+        if not kinds and self.transform_ is not None:  # a few rows of inference would tell too little
+            kinds, orders = dict(self.encoder_.columns_), self.encoder_.date_orders_
         if not kinds:
             inferred = infer_columns(frame)
             kinds = {column.name: column.kind.value for column in inferred if column.kind is not None}

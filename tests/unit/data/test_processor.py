@@ -157,6 +157,15 @@ def test_transform_features_uses_the_scale_of_training(frame):
     pd.testing.assert_series_equal(one.iloc[0], scaled.iloc[5])
 
 
+@pytest.mark.parametrize("row", [5, 12, 0])
+def test_a_row_alone_has_the_features_that_it_had_among_the_others(frame, row):
+    """Its kinds are those of training: one text or date alone would be a category."""
+    processor = DataProcessor()
+    among = processor.transform_features(processor.extract_features(frame), "minmax")
+    alone = processor.transform_features(processor.extract_features(frame.iloc[[row]]), "minmax", is_training=False)
+    pd.testing.assert_series_equal(alone.iloc[0], among.iloc[row])
+
+
 @pytest.mark.parametrize("values", [["a"] * 5, [None, "a", "a", "a", "a"], [7] * 5, [f"id-{i:09}" for i in range(5)]])
 def test_a_column_that_says_nothing_is_encoded_too(values):
     """A constant and an identifier: whether a model uses it is not this method's question."""

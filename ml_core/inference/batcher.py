@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from ml_core.domain.columns import Columns, concatenate
 from ml_core.exceptions import DeadlineExceededError, PredictionError, QueueFullError
-from ml_core.inference.cost import CostModel
+from ml_core.inference.cost import CostModel, DrainRate
 from ml_core.models.loading import LoadedModel
 
 logger = logging.getLogger(__name__)
@@ -43,6 +43,8 @@ AT_ONCE_BELOW_S = 50e-6
 """A call shorter than this runs in the request: creating and waking a future takes about 10 µs."""
 ON_LOOP_BELOW_S = 2e-3
 """A call longer than this would hold up the other requests of the event loop."""
+MAX_RETRY_AFTER_S = 30
+"""The longest pause that is asked for: what is known of the queue is no longer true much later."""
 STRINGS_ON_LOOP_BYTES = 16_384
 """Requests of one call that are larger together go to a thread if the model reads strings. It bounds the characters:
 splitting and hashing 1,000 of them takes about 60 µs."""
@@ -87,6 +89,9 @@ class Batcher:
         self._queue: deque[_Item] = deque()
         self._queued_rows = 0
         self._is_busy = False  # a batch runs or is about to
+        self._drain = DrainRate()
+        self._running_rows = 0
+        self._running_since = 0.0
 
     async def predict(self, columns: Columns, rows: int, *, size: int, proba: bool, deadline: float) -> Answer:
         """Answer one request.
@@ -118,7 +123,10 @@ class Batcher:
         return await item.future
 
     def _run_next(self, loop: asyncio.AbstractEventLoop) -> None:
-        batch, rows, size = self._gather(loop.time())
+        now = loop.time()
+        self._note_drained(now)
+        batch, rows, size = self._gather(now)
+        self._running_rows, self._running_since = rows, now
         if not batch:
             self._is_busy = False
         elif size <= self._max_size_on_loop and self._cost.estimate(rows) < ON_LOOP_BELOW_S:
@@ -146,6 +154,13 @@ class Batcher:
             loop.call_soon(self._run_next, loop)
         else:
             self._is_busy = False
+            self._note_drained(loop.time())
+
+    def _note_drained(self, now: float) -> None:
+        # From the start of a batch to the start of the next, or to idleness: what the loop does in between counts.
+        if self._running_rows:
+            self._drain.observe(self._running_rows, now - self._running_since)
+            self._running_rows = 0
 
     def _gather(self, now: float) -> tuple[list[_Item], int, int]:
         """The next batch, its rows and its size; drops who has left the queue and refuses who is late."""
@@ -195,12 +210,14 @@ class Batcher:
                 self._cost.observe(rows, time.thread_time() - started)
 
     def _queue_full(self, rows: int) -> QueueFullError:
-        drained_s = self._cost.estimate(self._max_batch_rows) * self._queued_rows / self._max_batch_rows
+        # The batch that runs goes first, then as many as have to leave for these to fit, or all of them.
+        ahead = self._running_rows + min(self._queued_rows, self._queued_rows + rows - self._max_queued_rows)
+        pause_s = math.ceil(self._drain.seconds_for(ahead))
         return QueueFullError(
             f"{self._queued_rows} rows wait for this model already; {rows} more are over its bound of "
             f"{self._max_queued_rows}.",
             remedy="Try again after the pause that Retry-After names, or add replicas.",
-            retry_after_s=max(1, math.ceil(drained_s)) if math.isfinite(drained_s) else 1,
+            retry_after_s=min(max(1, pause_s), MAX_RETRY_AFTER_S),
             **self._names(),
         )
 

@@ -1,4 +1,7 @@
-"""How long a model takes, learned from its calls: what decides where a batch runs."""
+"""How long a model takes and how fast its queue empties, learned from its calls.
+
+The one decides where a batch runs; the other is what a client that was refused is told.
+"""
 
 from __future__ import annotations
 
@@ -39,3 +42,19 @@ class CostModel:
         smaller = next(((i, s) for i in range(bucket - 1, -1, -1) if (s := self._seconds[i]) is not None), None)
         larger = next((s for s in self._seconds[bucket + 1 :] if s is not None), math.inf)
         return larger if smaller is None else min(larger, smaller[1] * 2.0 ** (bucket - smaller[0]))
+
+
+class DrainRate:
+    """Rows that leave a queue a second while it is busy: by the wall clock, with all that the model waits for."""
+
+    def __init__(self) -> None:
+        self._rows = self._seconds = 0.0
+
+    def observe(self, rows: int, seconds: float) -> None:
+        """Note that rows were answered, and how long after those before them."""
+        self._rows += _WEIGHT * (rows - self._rows)
+        self._seconds += _WEIGHT * (seconds - self._seconds)
+
+    def seconds_for(self, rows: int) -> float:
+        """Seconds until so many rows are answered; 0 before the first were."""
+        return rows * self._seconds / self._rows if self._rows else 0.0

@@ -11,7 +11,7 @@ import pytest
 
 from ml_core.exceptions import DeadlineExceededError, PredictionError, QueueFullError
 from ml_core.inference.batcher import Batcher
-from ml_core.inference.cost import CostModel
+from ml_core.inference.cost import CostModel, DrainRate
 from ml_core.models.loading import load_version
 from support.inprocess_cell import TICKET, servable
 from support.tables import measures
@@ -159,6 +159,66 @@ def test_a_full_queue_refuses(batcher, model):
         return caught.value
 
     assert asyncio.run(main()).retry_after_s >= 1
+
+
+class Clock(asyncio.SelectorEventLoop):
+    """An event loop whose time is what a test says."""
+
+    now = 0.0
+
+    def time(self):
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("rate", "rows", "pause_s"), [(64, 1, 1), (64, 90, 2), (10, 90, 10), (10, 1_000, 11), (0.1, 90, 30)]
+)
+def test_a_refused_request_is_told_when_there_is_room(batcher, model, monkeypatch, rate, rows, pause_s):
+    """From the rows that have to go first and the rate at which rows went before; 30 s at most. That the model was idle
+    in between does not count."""
+    monkeypatch.setattr(CostModel, "estimate", lambda self, rows: 1.0)  # each call on a thread
+    clock = Clock()
+    note = model._note
+
+    def take_time(columns):
+        note(columns)
+        clock.now += len(columns["m0"]) / rate
+
+    model._note = take_time
+
+    async def fill():
+        running = await busy(batcher, model)
+        waiting = [asyncio.ensure_future(ask(batcher, model, row)) for row in ROWS[:50] * 2]
+        await asyncio.sleep(0)
+        return [running, *waiting]
+
+    async def main():
+        filled = await fill()
+        model.go_on.set()
+        await asyncio.gather(*filled)
+        clock.now += 1_000
+        model.calls.clear()
+        filled = await fill()
+        with pytest.raises(QueueFullError) as refused:
+            await ask(batcher, model, *(ROWS * 20)[:rows])
+        model.go_on.set()
+        await asyncio.gather(*filled)
+        return refused.value.retry_after_s
+
+    with asyncio.Runner(loop_factory=lambda: clock) as runner:
+        assert runner.run(main()) == pause_s
+
+
+def test_a_drain_rate_is_of_rows_and_follows_the_newest():
+    """Whatever the sizes of the batches; nothing is known before the first."""
+    drain = DrainRate()
+    assert drain.seconds_for(1_000) == 0.0
+    for rows in (1, 100, 7):
+        drain.observe(rows, rows / 50)
+    assert drain.seconds_for(100) == pytest.approx(2.0)
+    for _ in range(20):
+        drain.observe(100, 100 / 5)
+    assert drain.seconds_for(100) == pytest.approx(20.0, rel=0.02)
 
 
 def test_who_has_left_costs_no_call(batcher, model):

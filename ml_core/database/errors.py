@@ -14,6 +14,7 @@ from ml_core.exceptions import (
     InvalidRequestError,
     MLFrameworkError,
     RegistryUnavailableError,
+    RequestTooLargeError,
     SchemaOutOfDateError,
 )
 
@@ -75,7 +76,7 @@ def _translate(error: BaseException | None, where: str) -> MLFrameworkError | No
         )
     if _is_over_a_limit(error):
         reason = str(error).strip().splitlines()[0]
-        return InvalidRequestError(
+        return RequestTooLargeError(
             f"The registry can't store so much at once: {reason}.", remedy="Use shorter names and fewer values."
         )
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):

@@ -18,7 +18,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.database.strict_json import is_storable
 from ml_core.database.tables import feedback, tenants
 from ml_core.domain.signature import Label
-from ml_core.exceptions import InvalidRequestError
+from ml_core.exceptions import InvalidRequestError, RequestTooLargeError
 from ml_core.ids import ModelId, TenantId
 from ml_core.registry.history.ingest import hold_off_removal
 from ml_core.registry.missing import model_not_found, tenant_deleted
@@ -62,6 +62,7 @@ def store_label(
 
     Raises:
         InvalidRequestError: A value is none that a label, a request id, or a row's number can have.
+        RequestTooLargeError: The label is a longer text than ``MAX_LABEL_CHARACTERS``.
         ModelNotFoundError: There is no such model.
         TenantNotFoundError: The tenant was deleted.
     """
@@ -98,15 +99,22 @@ def check_label(request_id: str, row: int, label: Label) -> None:
 
     Raises:
         InvalidRequestError: Names the field.
+        RequestTooLargeError: The label is a longer text than ``MAX_LABEL_CHARACTERS``.
     """
     if not isinstance(request_id, str) or not _REQUEST_ID.fullmatch(request_id):
         raise _invalid("request_id", "is no request id", "Send the request_id of the answer.")
     if type(row) is not int or not 0 <= row <= MAX_ROW:
         raise _invalid("row", "is no row of a request", "Send its number, from 0.")
     if isinstance(label, str):
-        if not (len(label) <= MAX_LABEL_CHARACTERS and is_storable(label)):
-            what = f"is no text of up to {MAX_LABEL_CHARACTERS:,} characters"
-            raise _invalid("label", what, "Shorten or correct it.")
+        if len(label) > MAX_LABEL_CHARACTERS:
+            raise RequestTooLargeError(
+                f"The label has {len(label):,} characters; {MAX_LABEL_CHARACTERS:,} are allowed.",
+                remedy="Send the class as the model answers it.",
+                limit=MAX_LABEL_CHARACTERS,
+                actual=len(label),
+            )
+        if not is_storable(label):
+            raise _invalid("label", "holds characters that can't be stored", "Correct it.")
     elif not isinstance(label, bool | int | float) or (isinstance(label, float) and not math.isfinite(label)):
         raise _invalid("label", "is neither a text, a finite number, true nor false", "Send the true value.")
     elif isinstance(label, int) and not -(2**63) <= label < 2**63:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import run_metric_summaries as summaries
-from ml_core.exceptions import InvalidRequestError
+from ml_core.exceptions import InvalidRequestError, RequestTooLargeError
 from ml_core.ids import TenantId
 from ml_core.registry.runs.limits import MAX_METRICS, check_steps, check_word
 
@@ -134,7 +134,7 @@ def write(connection: Connection, tenant_id: TenantId, run_id: str, batch: Batch
     """Write points and bring the summaries of their series up to date. The run's row must be locked.
 
     Raises:
-        InvalidRequestError: The run would have more than ``MAX_METRICS`` metrics.
+        RequestTooLargeError: The run would have more than ``MAX_METRICS`` metrics.
     """
     if not batch.steps:
         return
@@ -164,10 +164,10 @@ def _last_steps(connection: Connection, tenant_id: TenantId, run_id: str, metric
     last_steps = {row.metric: row.last_step for row in connection.execute(known)}
     added = len(metrics) - len(last_steps)
     if added and added + (connection.scalar(sa.select(sa.func.count()).where(mine)) or 0) > MAX_METRICS:
-        raise InvalidRequestError(
+        raise RequestTooLargeError(
             f"The run {run_id} would have more than {MAX_METRICS:,} metrics.",
             remedy="Give the same metric at each step; what changes from step to step is the step, not the name.",
             tenant_id=tenant_id,
-            field="metrics",
+            limit=MAX_METRICS,
         )
     return last_steps

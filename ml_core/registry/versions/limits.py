@@ -9,7 +9,7 @@ import orjson
 
 from ml_core.database.strict_json import is_storable, plain
 from ml_core.domain.version import VersionDraft
-from ml_core.exceptions import InvalidRequestError
+from ml_core.exceptions import InvalidRequestError, RequestTooLargeError
 
 MAX_DOCUMENT_BYTES = 64 * 2**10
 """Of a version's metadata, and of its hyperparameters, as JSON; the same as of a run's parameters."""
@@ -27,8 +27,9 @@ def check_draft(draft: VersionDraft) -> None:
     """Refuse a draft whose metadata, hyperparameters or metrics can't be stored.
 
     Raises:
-        InvalidRequestError: One has no JSON form, or is over ``MAX_DOCUMENT_BYTES``; or there are too many metrics, or
-            one has too long a name or is no number. A number that is not finite is none of this.
+        InvalidRequestError: One has no JSON form; or a metric has too long a name or is no number. A number that is not
+            finite is none of this.
+        RequestTooLargeError: One is over ``MAX_DOCUMENT_BYTES``, or there are more than ``MAX_METRICS``.
     """
     check_metrics(draft.metrics)
     check_document(draft.metadata, "metadata")
@@ -44,15 +45,16 @@ def check_document(document: Mapping[str, Any], field: str, *, reserved_bytes: i
         reserved_bytes: Room for what the platform adds to it later.
 
     Raises:
-        InvalidRequestError: As ``check_draft``.
+        InvalidRequestError, RequestTooLargeError: As ``check_draft``.
     """
     stored: dict[str, Any] = plain(dict(document), field)
     size_bytes, allowed_bytes = len(orjson.dumps(stored)), MAX_DOCUMENT_BYTES - reserved_bytes
     if size_bytes > allowed_bytes:
-        raise InvalidRequestError(
+        raise RequestTooLargeError(
             f"The version's {field} would take {size_bytes:,} bytes as JSON; {allowed_bytes:,} are allowed.",
             remedy="Keep large values in a file of the run that made the version: log_artifact.",
-            field=field,
+            limit=allowed_bytes,
+            actual=size_bytes,
         )
     return stored
 
@@ -61,7 +63,7 @@ def check_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse metrics by split that can't be stored.
 
     Raises:
-        InvalidRequestError: As ``check_draft``.
+        InvalidRequestError, RequestTooLargeError: As ``check_draft``.
     """
     for split, values in metrics.items():
         _check_name(split)
@@ -75,9 +77,11 @@ def check_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
                 )
     count = sum(map(len, metrics.values()))
     if count > MAX_METRICS:
-        raise _no_metric(
-            f"The version has {count:,} metrics; {MAX_METRICS:,} are allowed",
-            "Keep what versions are compared by, and log the rest to the run.",
+        raise RequestTooLargeError(
+            f"The version has {count:,} metrics; {MAX_METRICS:,} are allowed.",
+            remedy="Keep what versions are compared by, and log the rest to the run.",
+            limit=MAX_METRICS,
+            actual=count,
         )
 
 

@@ -46,7 +46,8 @@ def register(
         ModelVersionConflictError: The version exists, or did before it was deleted, with other bytes.
         ModelSaveError: The model is of another type, or is archived.
         TenantNotFoundError: There is no such tenant.
-        InvalidRequestError: The parent version does not exist, or the metadata or hyperparameters are too large.
+        InvalidRequestError: The parent version does not exist.
+        RequestTooLargeError: The metadata or hyperparameters are too large.
     """
     check_draft(draft)
     lock_digest(connection, tenant_id, artifact.digest, shared=True)

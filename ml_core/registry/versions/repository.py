@@ -188,8 +188,8 @@ class VersionRepository:
 
         Raises:
             ModelNotFoundError: There is no such version, or no version that is not archived.
-            InvalidRequestError: A value has no JSON form, all of a version's metadata would be over 64 KiB, or all of
-                the model's over 16 KiB.
+            InvalidRequestError: A value has no JSON form.
+            RequestTooLargeError: All of a version's metadata would be over 64 KiB, or all of the model's over 16 KiB.
         """
         name = self.get(model_id, version).version
         given = check_document(metadata, "metadata")

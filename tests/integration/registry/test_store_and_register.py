@@ -12,7 +12,7 @@ import pytest
 from ml_core.database import connection as connection_module
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.version import StoredArtifact
-from ml_core.exceptions import InvalidRequestError, ModelNotFoundError, ModelSaveError, TenantNotFoundError
+from ml_core.exceptions import ModelNotFoundError, ModelSaveError, RequestTooLargeError, TenantNotFoundError
 from ml_core.ids import TenantId, VersionId
 from ml_core.models.store import LocalStore
 from ml_core.registry.blobs import claim_bytes, remove_unneeded
@@ -167,10 +167,10 @@ def test_an_empty_folder_is_no_finding(db: DatabaseConnection, tenant_id: Tenant
 def test_documents_have_a_bound(db: DatabaseConnection, tenant_id: TenantId, tmp_path: Path, field: str) -> None:
     """What is larger than a run's parameters may be is refused before anything is stored."""
     store = LocalStore(tmp_path)
-    with pytest.raises(InvalidRequestError, match=rf"{field} would take 7\d,\d+ bytes"):
+    with pytest.raises(RequestTooLargeError, match=rf"{field} would take 7\d,\d+ bytes"):
         Publisher(db, tenant_id, store).publish(draft(**{field: {"notes": "x" * 70_000}}), b"bytes", "skops/1")
     assert stored(store) == set()
-    with pytest.raises(InvalidRequestError, match=field):
+    with pytest.raises(RequestTooLargeError, match=field):
         VersionRepository(db, tenant_id).register(
             draft(**{field: {"notes": "x" * 70_000}}), store.put(tenant_id, b"bytes", "skops/1"), "tester"
         )

@@ -18,6 +18,7 @@ from ml_core.exceptions import (
     ModelNotFoundError,
     ModelSaveError,
     ModelVersionConflictError,
+    RequestTooLargeError,
     TenantNotFoundError,
     VersionInUseError,
 )
@@ -202,7 +203,7 @@ def test_metadata_is_bounded_as_a_whole(db: DatabaseConnection, tenant_id: Tenan
     versions = VersionRepository(db, tenant_id)
     register(db, tenant_id, metadata={"a": "x" * 40_000})
     for notes, version in (("x" * 40_000, VersionId("1")), ("x" * 40_000, None), ("x" * 20_000, None)):
-        with pytest.raises(InvalidRequestError, match="metadata would take"):
+        with pytest.raises(RequestTooLargeError, match="metadata would take"):
             versions.update_metadata(TICKETS, {"b": notes}, version)
     assert list(versions.get(TICKETS).metadata) == ["a"]
 

@@ -21,6 +21,7 @@ from ml_core.exceptions import (
     ModelSaveError,
     ModelVersionConflictError,
     PermissionDeniedError,
+    RequestTooLargeError,
     TrainingError,
     UnsafeArtifactError,
 )
@@ -71,7 +72,7 @@ def test_training_registers_a_version_that_answers(db, tenant_id, trainer, tmp_p
 
 def test_notes_that_are_too_large_are_refused_before_the_training(db, tenant_id, trainer):
     """What the registry would refuse at the end must not cost a training: there is not even a run."""
-    with pytest.raises(InvalidRequestError, match="metadata would take"):
+    with pytest.raises(RequestTooLargeError, match="metadata would take"):
         trainer.train("tickets", "classification", DATA, hyperparameters=FAST, metadata={"notes": "x" * 60_000})
     assert RunRepository(db, tenant_id).list(MODEL) == []
 

@@ -21,7 +21,7 @@ def create(
         list[str] | None,
         typer.Option(
             help=f"What it may do: {', '.join(Scope)} or promote:ENVIRONMENT; repeat for several. "
-            "Without it: predict and read."
+            "Without it: predict and read, which is what a program needs that asks models."
         ),
     ] = None,
     as_json: JsonOption = False,

@@ -26,6 +26,7 @@ class Scope(StrEnum):
 
     PREDICT = "predict"
     READ = "read"
+    LABEL = "label"
     TRAIN = "train"
     PROMOTE = "promote"
     APPROVE = "approve"

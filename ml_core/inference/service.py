@@ -112,7 +112,7 @@ class PredictionService:
         if not any(principal.allows(scope) for scope in scopes):
             raise PermissionDeniedError(
                 f"The key lacks the scope {' or '.join(scopes)}.",
-                remedy="Use a key that has it (mlcore keys create --scope).",
+                remedy=f"Use a key that has it: mlcore keys create --tenant {principal.tenant_id} --scope {scopes[0]}",
                 tenant_id=principal.tenant_id,
                 scope=str(scopes[0]),
             )

@@ -40,7 +40,7 @@ class RunningPlatform:
         """A tenant, made if it does not exist, with a key of its own."""
         tenant_id = TenantId(name)
         TenantRepository(self.db).ensure(tenant_id)
-        return TestTenant(self, tenant_id, self.key(tenant_id, Scope.PREDICT, Scope.READ))
+        return TestTenant(self, tenant_id, self.key(tenant_id, Scope.PREDICT, Scope.READ, Scope.LABEL))
 
     def key(self, tenant_id: TenantId, *scopes: Scope) -> str:
         """A new key of a tenant."""

@@ -35,6 +35,7 @@ Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
 _PREDICT = (KeyScope.PREDICT,)
 _READ = (KeyScope.READ,)
+_LABEL = (KeyScope.LABEL,)
 _EITHER = (KeyScope.READ, KeyScope.PREDICT)
 
 
@@ -58,7 +59,7 @@ def routes_of(service: PredictionService) -> list[Route]:
     version = f"{model}/versions/{{version}}"
     return [
         Route("POST", f"{tenant}/models/{{model}}/predict", predict.predict, _PREDICT),
-        Route("POST", f"{tenant}/models/{{model}}/feedback", FeedbackRoutes(service).feedback, _PREDICT),
+        Route("POST", f"{tenant}/models/{{model}}/feedback", FeedbackRoutes(service).feedback, _LABEL),
         Route("GET", f"{tenant}/v2", protocol.server, _READ),
         Route("GET", f"{tenant}/v2/health/live", protocol.live, _EITHER),
         Route("GET", f"{tenant}/v2/health/ready", protocol.ready, _EITHER),

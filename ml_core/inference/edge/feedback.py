@@ -24,7 +24,7 @@ class FeedbackRoutes:
         self._history = service.history
 
     async def feedback(self, request: HttpRequest) -> HttpResponse:
-        """``POST /t/{tenant}/models/{model}/feedback``: ``{"request_id": …, "row": 0, "label": …}``.
+        """``POST /t/{tenant}/models/{model}/feedback``: ``{"request_id": …, "row": 0, "label": …}``, scope ``label``.
 
         200 once the label is stored. A label for the same row takes the place of the one before. Whether there is such
         a prediction is not asked: it may be on its way to the history.

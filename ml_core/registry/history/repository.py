@@ -160,9 +160,10 @@ class HistoryRepository:
         Raises:
             InvalidRequestError: A value can't be used; names the field.
             ModelNotFoundError: There is no such model.
+            PermissionDeniedError: The principal lacks the scope ``label``.
             TenantNotFoundError: There is no such tenant any more.
         """
-        self._db.principal.require(Scope.PREDICT)
+        self._db.principal.require(Scope.LABEL)
         moment = check_moment("at", at)
         with self._db.tenant(self._tenant_id) as connection:
             store_label(connection, self._tenant_id, model_id, request_id, row, label, moment)

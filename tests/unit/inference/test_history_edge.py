@@ -23,6 +23,12 @@ LABEL = {"request_id": "r", "row": 0, "label": "b"}
 
 
 @pytest.fixture
+def key(cell):
+    """A key of acme that may predict and label."""
+    return cell.key(ACME, Scope.PREDICT, Scope.LABEL)
+
+
+@pytest.fixture
 def cell_without_registry(cell, tmp_path):
     """A cell whose registry can't be reached."""
     url = "postgresql://mlcore_app@127.0.0.1:1/mlcore"
@@ -57,10 +63,24 @@ def test_a_malformed_label_names_the_field(cell, key, body, field):
     assert (answer.status_code, answer.json()["error"]["details"]["field"]) == (400, field)
 
 
-@pytest.mark.parametrize(("tenant", "scope", "status"), [(ACME, Scope.READ, 403), (GLOBEX, Scope.PREDICT, 404)])
-def test_a_key_that_may_not_predict_for_the_tenant_may_not_label(cell, tenant, scope, status):
+@pytest.mark.parametrize("scope", [scope for scope in Scope if scope not in (Scope.LABEL, Scope.ADMIN)])
+def test_a_label_takes_its_own_scope(cell, scope):
+    """No other lets a key write one, and the refusal says which does."""
+    answer = cell.ask("POST", PATH, key=cell.key(ACME, scope), json=LABEL)
+    assert (answer.status_code, answer.json()["error"]["details"]) == (403, {"scope": "label"})
+    assert answer.json()["error"]["message"].endswith("mlcore keys create --tenant acme --scope label")
+
+
+def test_a_key_that_labels_does_not_predict(cell):
+    """Nor read."""
+    key = cell.key(ACME, Scope.LABEL)
+    assert cell.predict("measures", [MEASURE], key=key).status_code == 403
+    assert cell.ask("GET", "/t/acme/v2/models/measures", key=key).status_code == 403
+
+
+def test_a_key_of_another_tenant_finds_nothing_to_label(cell):
     """As for predict."""
-    assert cell.ask("POST", PATH, key=cell.key(tenant, scope), json=LABEL).status_code == status
+    assert cell.ask("POST", PATH, key=cell.key(GLOBEX, Scope.LABEL), json=LABEL).status_code == 404
 
 
 def test_a_model_that_can_not_be_is_not_found(cell, key):

@@ -267,10 +267,10 @@ class LocalPlatform:
         from ml_core.database.connection import DatabaseConnection
         from ml_core.registry.replicas import seen_replicas
 
-        urls, deadline = self._server.urls, time.monotonic() + wait_s
-        # By its address: a platform that is looked at must not start a server.
-        database = dataclasses.replace(self._settings.database, url=urls.app, ingest_url=urls.ingest)
+        deadline = time.monotonic() + wait_s
         try:
+            urls = self._server.urls  # by its address: a platform that is looked at must not start a server
+            database = dataclasses.replace(self._settings.database, url=urls.app, ingest_url=urls.ingest)
             with closing(DatabaseConnection(settings=dataclasses.replace(self._settings, database=database))) as db:
                 while True:
                     seen = seen_replicas(db)

@@ -7,8 +7,10 @@ import signal
 
 import psutil
 import pytest
+from typer import Exit
 
 from ml_core.cli.demo.traffic import traffic
+from ml_core.cli.platform import status as show_status
 from ml_core.client import MLClient
 from ml_core.exceptions import PlatformError
 from ml_core.platform.processes import find_marked
@@ -66,6 +68,36 @@ def test_a_killed_replica_fails_no_request(victim):
         report.wait_for("1", report.answers["1"] + 300, 30)
     assert report.failures == []
     wait_until(lambda: platform.local.status().running_replicas == 2, 60)
+
+
+def test_a_replica_that_restarts_without_the_store_is_named(victim, monkeypatch, capsys):
+    """The others serve on; ``status`` is degraded, says which replica refuses what, and recovers by itself."""
+    platform, tenant = victim
+    wait_until(lambda: platform.local.status().state == "running", 60)
+    artifacts = platform.settings.platform.artifact_root
+    before = {seen.replica_id for seen in platform.local.status().replicas}
+    away = artifacts.rename(artifacts.with_name("away"))
+    try:
+        replica = next(
+            p for p in find_marked(platform.settings.platform.home, None) if "ServeReplica" in " ".join(p.cmdline())
+        )
+        os.kill(replica.pid, signal.SIGKILL)
+        wait_until(lambda: platform.local.status().failed_loads == 1, 60)
+        status = platform.local.status()
+        assert status.state == "degraded"
+        (refusing,) = [seen for seen in status.replicas if seen.failed]
+        assert refusing.replica_id not in before
+        (failure,) = refusing.failures
+        assert (failure.tenant_id, failure.model_id, failure.serves) == (tenant.tenant_id, "m", None)
+        monkeypatch.setenv("MLCORE_HOME", str(platform.settings.platform.home))
+        with pytest.raises(Exit):
+            show_status()
+        shown = " ".join(capsys.readouterr().out.split())
+        assert f"replica {refusing.replica_id}" in shown
+        assert "requests are refused" in shown
+    finally:
+        away.rename(artifacts)
+    wait_until(lambda: platform.local.status().state == "running", 90)
 
 
 def test_without_postgres_the_last_good_state_serves_on(victim):

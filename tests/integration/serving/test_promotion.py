@@ -3,9 +3,9 @@
 from ml_core.cli.demo.traffic import traffic
 from ml_core.client import MLClient
 from ml_core.ids import ModelId
-from ml_core.models.store import LocalStore
 from ml_core.registry.promotion.environments import EnvironmentRepository
-from ml_core.registry.versions.repository import VersionRepository
+from ml_core.system import MLSystem
+from support.replicas import damage
 from support.running_platform import PRODUCTION, wait_until
 from support.tables import measures, split_target
 
@@ -44,32 +44,20 @@ def test_a_rollback_is_served_like_a_promotion(platform):
 
 
 def test_a_damaged_artifact_is_not_served(platform):
-    """One flipped byte: the old version goes on answering, and the replica says why the new one is not there."""
+    """One flipped byte: the old version goes on answering, and each replica says why the new one is not there."""
     tenant = platform.tenant("flipped")
     X, y = split_target(measures(), "outcome")
     row = X.iloc[0].to_dict()
     good, bad = tenant.train("m", (X, y), n_estimators=5), tenant.train("m", (X, y), n_estimators=6)
     tenant.promote("m", good, wait_for=row)
-    damage(platform, tenant, bad)
+    damage(platform.db, tenant.tenant_id, ModelId("m"), bad)
     tenant.promote("m", bad)
-    wait_until(lambda: failed_loads(platform) > 0)
+    answers = MLSystem(platform.db, tenant_id=tenant.tenant_id).rollouts.replicas("m", wait_s=20)
+    assert {(answer.state, answer.version, answer.serves) for answer in answers} == {("failed", bad, good)}
+    assert len(answers) == 2
     for _ in range(20):
         assert tenant.predict("m", [row]).json()["version"] == good
-    wait_until(lambda: platform.local.status().failed_loads > 0)
-
-
-def damage(platform, tenant, version):
-    """Flip one byte of a version's artifact on disk."""
-    servable = VersionRepository(platform.db, tenant.tenant_id).get(ModelId("m"), version).servable
-    path = LocalStore(platform.settings.platform.artifact_root).path(tenant.tenant_id, servable.digest)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.chmod(0o600)
-    path.write_bytes(bytes(data))
-
-
-def failed_loads(platform):
-    """How many versions a replica could not load, as its health says."""
-    import httpx
-
-    return httpx.get(f"{platform.url}/healthz", trust_env=False).json()["failed_loads"]
+    status = platform.local.status()
+    assert (status.state, status.failed_loads) == ("degraded", 1)
+    EnvironmentRepository(platform.db, tenant.tenant_id).rollback(ModelId("m"), PRODUCTION)
+    wait_until(lambda: platform.local.status().state == "running")

@@ -104,6 +104,7 @@ class EnvironmentRepository(PointerReader):
                 return move_pointer(connection, self._tenant_id, move, expected_generation, rules.pointer)
             if expected_generation not in (None, rules.generation):
                 raise conflict(connection, self._tenant_id, move, expected_generation)
+            next_state(self._tenant_id, move, rules.pointer)  # what is not possible need not be judged
         return self._promote_judged(move, version, rules, override)
 
     def _promote_judged(self, move: Move, version: VersionId, rules: Rules, override: str | None) -> Pointer:

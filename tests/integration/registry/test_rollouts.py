@@ -124,6 +124,20 @@ def test_a_running_canary_refuses_a_promotion_and_a_rollback(
     assert len(environments.history(TICKETS, PRODUCTION)) == 3
 
 
+def test_a_move_that_is_not_possible_is_refused_before_a_gate_is_asked(
+    db: DatabaseConnection, tenant_id: TenantId, environments: EnvironmentRepository, rollouts: RolloutRepository
+) -> None:
+    """A gate may load models for seconds; here it would refuse, and what is told is that a canary runs."""
+    rollouts.start_canary(TICKETS, TWO, PRODUCTION, 5)
+    GateRepository(db, tenant_id).set(TICKETS, PRODUCTION, "bytes", "digest_verified")  # no bytes were stored
+    for move in (
+        lambda: environments.promote(TICKETS, THREE, PRODUCTION),
+        lambda: rollouts.start_canary(TICKETS, THREE, PRODUCTION, 5),
+    ):
+        with pytest.raises(InvalidTransitionError, match="while a canary runs"):
+            move()
+
+
 def test_a_promotion_ends_a_shadow(environments: EnvironmentRepository, rollouts: RolloutRepository) -> None:
     """What it was compared with is no longer served."""
     rollouts.start_shadow(TICKETS, TWO, PRODUCTION)

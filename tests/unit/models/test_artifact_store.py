@@ -15,7 +15,8 @@ import pytest
 
 from ml_core.exceptions import ArtifactIntegrityError, InvalidNameError, ModelLoadError, ModelSaveError
 from ml_core.ids import Digest, TenantId
-from ml_core.models.store import LocalStore
+from ml_core.models.store import LocalStore, platform_store
+from ml_core.settings import ArtifactSettings, PlatformSettings, Settings
 
 ACME = TenantId("acme")
 DATA = b"the bytes of a model" * 100
@@ -271,3 +272,14 @@ def test_a_root_that_is_a_file_is_one_clear_error(tmp_path):
     (tmp_path / "artifacts").write_text("")
     with pytest.raises(ModelSaveError, match="can't be written"):
         LocalStore(tmp_path / "artifacts").put(ACME, DATA, "skops/1")
+
+
+@pytest.mark.parametrize("url", [None, "s3://bucket/prefix"])
+def test_a_process_has_one_store_for_equal_settings(tmp_path, url):
+    """So that a client of a bucket, and its connections, are made once; other settings are another store."""
+
+    def settings(home):
+        return Settings(platform=PlatformSettings(home=home), artifacts=ArtifactSettings(url=url))
+
+    assert platform_store(settings(tmp_path)) is platform_store(settings(tmp_path))
+    assert platform_store(settings(tmp_path)) is not platform_store(settings(tmp_path / "other"))

@@ -12,8 +12,11 @@ import importlib.util
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +57,7 @@ class Programs:
             PlatformError: It failed or took too long; carries what it printed.
         """
         user, group = (None, None) if self.account is None else (self.account.uid, self.account.gid)
-        with tempfile.TemporaryFile() as output:
+        with tempfile.TemporaryFile() as output, _interrupted_later():
             try:
                 process = subprocess.Popen(  # noqa: S603 - our own program, no shell
                     [str(self.folder / program), *arguments],
@@ -63,7 +66,7 @@ class Programs:
                     stderr=subprocess.STDOUT,
                     cwd=cwd,
                     env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"},
-                    start_new_session=True,  # a terminal's Ctrl-C is for the caller, see _wait
+                    start_new_session=True,  # a terminal's Ctrl-C is for the caller
                     user=user,
                     group=group,
                     extra_groups=None if self.account is None else (),
@@ -81,20 +84,31 @@ class Programs:
         raise PlatformError(f"{program} {what}: {last_lines(printed)}", component="postgres")
 
 
-def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> int | None:
-    """The exit code, or None for a program that had to be killed.
+@contextlib.contextmanager
+def _interrupted_later() -> Iterator[None]:
+    """Delay Ctrl-C until a program has ended, a second or so: one that is half started could not be found and stopped.
 
-    When the caller is interrupted it first lets the program finish, a second or so: a server that is half started could
-    not be found and stopped.
+    Only the main thread is ever interrupted.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    interrupts: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if interrupts:
+            signal.raise_signal(signal.SIGINT)
+
+
+def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> int | None:
+    """The exit code, or None for a program that had to be killed."""
     try:
         return process.wait(timeout_s)
     except subprocess.TimeoutExpired:
         return None
-    except KeyboardInterrupt:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout_s)
-        raise
     finally:
         if process.poll() is None:
             process.kill()

@@ -13,6 +13,8 @@ in front of Serve's own handling (Ray 2.60, ``serve/_private/replica.py``, ``_di
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import HTTP_PROTOCOLS
@@ -35,7 +37,7 @@ _CONTROLS = frozenset(
         b"serve-multiplexed-model-id",
     }
 )
-_TRACE = frozenset({b"traceparent", b"tracestate"})
+_LOOKED_AT = _CONTROLS | {b"x-request-id", b"traceparent", b"tracestate"}
 
 
 def middlewares() -> list[Middleware]:
@@ -45,12 +47,17 @@ def middlewares() -> list[Middleware]:
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """HTTP/1.1 as uvicorn 0.54 reads it, with two differences.
+    """HTTP/1.1 as uvicorn 0.54 reads it, with three differences.
 
     * Trailers of a chunked body are dropped. uvicorn appends them to the headers, where a key in a trailer would
       authorize a request whose headers were checked on the way (RFC 9110, 6.5.1).
     * What can't be parsed as HTTP is answered in the platform's shape.
+    * An offer to upgrade to a WebSocket is passed over: the request is answered as the one that it is.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.ws_protocol_class = None
 
     def on_headers_complete(self) -> None:
         """Called by the parser; what it appends to ``self.headers`` afterwards is no part of the request any more."""
@@ -83,7 +90,7 @@ class PreparedHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
         if scope["type"] == "http":
-            headers = [header for header in scope["headers"] if _is_kept(*header)]
+            headers = [header for header in scope["headers"] if header[0] not in _LOOKED_AT or _is_kept(*header)]
             if scope["path"].startswith(_PREDICTION_PLANE):
                 headers.append(_NO_DISCONNECT_TASKS)
             scope["headers"] = headers
@@ -93,4 +100,4 @@ class PreparedHeaders:
 def _is_kept(name: bytes, value: bytes) -> bool:
     if name == b"x-request-id":
         return is_sane_request_id(value)
-    return name not in _CONTROLS and (name not in _TRACE or value.isascii())
+    return name not in _CONTROLS and value.isascii()

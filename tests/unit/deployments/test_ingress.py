@@ -122,6 +122,8 @@ MALFORMED = [
     b"POST /t/acme/x HTTP/1.1\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
     b"POST /t/acme/x HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
     b"GET /\xff HTTP/9.9\r\n\r\n",
+    b"CONNECT x:80 HTTP/1.1\r\nhost: x\r\n\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 ]
 
 
@@ -134,6 +136,17 @@ def test_what_is_no_http_is_answered_in_the_one_shape(port, raw):
     error = orjson.loads(body)["error"]
     assert (error["code"], error["message"][:29]) == ("invalid_request", "Invalid HTTP request received")
     assert f"x-request-id: {error['request_id']}".encode() in head
+
+
+@pytest.mark.parametrize("protocol", ["websocket", "h2c"])
+def test_an_upgrade_is_answered_as_the_request_that_it_is(port, protocol):
+    """There is no other protocol here, and HTTP lets a server pass over the offer."""
+    upgrade = (
+        f"connection: close, upgrade\r\nupgrade: {protocol}\r\nsec-websocket-version: 13\r\nsec-websocket-key: eA=="
+    )
+    status, _, body = send(port, f"GET /t/acme/x HTTP/1.1\r\nhost: x\r\n{upgrade}\r\n\r\n".encode())
+    assert status == 200
+    assert f'["upgrade","{protocol}"]'.encode() in body
 
 
 def test_under_v2_it_is_answered_as_a_text(port):

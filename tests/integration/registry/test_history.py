@@ -11,8 +11,10 @@ import pytest
 import sqlalchemy as sa
 
 from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.api_key import Scope
 from ml_core.domain.prediction_record import HistoryPolicy, Loss, LossReason
-from ml_core.exceptions import InvalidRequestError, ModelNotFoundError, TenantNotFoundError
+from ml_core.domain.principal import Principal
+from ml_core.exceptions import InvalidRequestError, ModelNotFoundError, PermissionDeniedError, TenantNotFoundError
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.registry.feed import FeedReader
 from ml_core.registry.history.ingest import HistoryIngest
@@ -261,6 +263,17 @@ def test_what_is_no_label_is_refused(history, request_id, row, label, field):
     with pytest.raises(InvalidRequestError) as caught:
         history.add_feedback(TICKETS, request_id, row, label)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize("scope", [scope for scope in Scope if scope is not Scope.ADMIN])
+def test_only_who_has_the_scope_labels(db, tenant_id, history, scope):
+    """The scope is ``label``; none of the others implies it."""
+    other = HistoryRepository(db.acting_as(Principal("key:1", frozenset({scope}))), tenant_id)
+    if scope is Scope.LABEL:
+        other.add_feedback(TICKETS, "r", 0, "b")
+    else:
+        with pytest.raises(PermissionDeniedError, match="'label'"):
+            other.add_feedback(TICKETS, "r", 0, "b")
 
 
 def test_a_label_of_a_model_that_is_not_there_is_refused(history):

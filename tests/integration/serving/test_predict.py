@@ -1,7 +1,14 @@
 """Predictions over HTTP, from the ingress to the replicas, with real tenants and models."""
 
+import gzip
+import socket
+import zlib
+from contextlib import closing
+from urllib.parse import urlsplit
+
 import httpx
 import numpy as np
+import orjson
 import pytest
 
 from ml_core.domain.api_key import Scope
@@ -57,6 +64,7 @@ def test_many_rows_come_back_in_order(globex):
         (b'{"rows": [{}], "environment": "../x"}', 400, "invalid_name"),
         (b'{"rows": [{}]}', 422, "signature_mismatch"),
         (b'{"rows": [{"m0": "many"}]}', 422, "signature_mismatch"),
+        (b'{"rows": [{"m0": ' + b"[" * 1000 + b"]" * 1000 + b"}]}", 422, "signature_mismatch"),
         (b'{"rows": [{}], "version": "999"}', 404, "not_found"),
         (b'{"rows": [{}], "environment": "staging"}', 404, "not_found"),
         (b'{"rows": [' + b",".join([b"{}"] * 10_001) + b"]}", 413, "too_large"),
@@ -81,11 +89,68 @@ def test_a_row_that_does_not_fit_is_named(globex):
     assert answer.json()["error"]["details"] | {"row": 1, "column": "m3"} == answer.json()["error"]["details"]
 
 
+def test_a_compressed_body_is_read(globex):
+    """As the plain one, by both protocols; another encoding is 415 in the shape of its path."""
+    X = measures(100, seed=9).drop(columns=["outcome"])
+    rows = orjson.dumps({"rows": X.to_dict("records")})
+    matrix = {"name": "x", "shape": [100, 12], "datatype": "FP64", "data": X.to_numpy().ravel().tolist()}
+    expected = globex.post("/models/measures/predict", content=rows).json()["predictions"]
+    for encoding, pack in (("gzip", gzip.compress), ("deflate", zlib.compress)):
+        headers = {"content-encoding": encoding}
+        answer = globex.post("/models/measures/predict", content=pack(rows), headers=headers)
+        assert answer.json()["predictions"] == expected
+        tensors = pack(orjson.dumps({"inputs": [matrix]}))
+        answer = globex.post("/v2/models/measures/infer", content=tensors, headers=headers)
+        assert answer.json()["outputs"][0]["data"] == expected
+    refused = {"content-encoding": "br"}
+    answer = globex.post("/models/measures/predict", content=rows, headers=refused)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_encoding")
+    answer = globex.post("/v2/models/measures/infer", content=rows, headers=refused)
+    assert answer.status_code == 415
+    assert "gzip" in answer.json()["error"]
+
+
+def test_a_body_that_does_not_come_is_the_client_s_fault(globex):
+    """408 in the one shape, at the deadline, through the ingress; and the connection is closed."""
+    url = urlsplit(globex.platform.url)
+    head = [
+        "POST /t/globex/models/measures/predict HTTP/1.1",
+        "host: x",
+        f"authorization: Bearer {globex.key}",
+        "x-request-timeout-ms: 500",
+        "content-length: 1000",
+    ]
+    with closing(socket.create_connection((url.hostname, url.port), timeout=20)) as connection:
+        connection.sendall("\r\n".join(head).encode() + b'\r\n\r\n{"rows": ')
+        answer = b""
+        while chunk := connection.recv(65536):
+            answer += chunk
+    assert int(answer.split()[1]) == 408
+    assert orjson.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "request_timeout"
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/v2/models/nothing", 404),
+        ("/v2/nothing", 404),
+        ("/v2/models/measures/infer", 405),
+        ("/v2/models/A/config", 404),
+    ],
+)
+def test_the_open_inference_protocol_s_errors_are_texts(globex, path, status):
+    """As its clients read them."""
+    answer = globex.get(path)
+    assert answer.status_code == status
+    assert isinstance(answer.json()["error"], str)
+
+
 def test_a_deadline_is_kept(globex):
-    """A deadline that can't be met is 504; one that is no number is 400."""
+    """A deadline that can't be met is 504, or 408 if the body was not there; one that is no number is 400."""
     rows = measures(5000, seed=1).drop(columns=["outcome"]).to_dict("records")
     late = globex.post("/models/measures/predict", json={"rows": rows}, headers={"x-request-timeout-ms": "1"})
-    assert (late.status_code, late.json()["error"]["code"]) == (504, "deadline_exceeded")
+    late_for = {504: "deadline_exceeded", 408: "request_timeout"}
+    assert late.json()["error"]["code"] == late_for[late.status_code]
     bad = globex.post("/models/measures/predict", json={"rows": rows[:1]}, headers={"x-request-timeout-ms": "soon"})
     assert bad.status_code == 400
 

@@ -31,7 +31,7 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 from ml_core.domain.metric import HIGHER_IS_BETTER
-from ml_core.exceptions import InvalidRequestError
+from ml_core.exceptions import InvalidRequestError, shown
 from ml_core.ids import DatasetId, GateName
 
 
@@ -227,7 +227,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     if target is not float and isinstance(value, target) and (target is not int or is_number):
         return value
     words = {float: "a finite number", int: "a whole number", str: "a text", bool: "true or false"}
-    raise _unusable(name, f"can't be {value!r}", f"Give {words[target]}.")
+    raise _unusable(name, f"can't be {shown(value)}", f"Give {words[target]}.")
 
 
 def _in_range(name: str, value: float, low: float, high: float) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ml_core.exceptions import InvalidRequestError, InvalidTransitionError
+from ml_core.exceptions import InvalidRequestError, InvalidTransitionError, shown
 from ml_core.ids import VersionId
 
 MIN_PERCENT, MAX_PERCENT = 1, 99
@@ -223,7 +223,7 @@ def _canary(state: RolloutState) -> Canary:
 def _checked_percent(percent: int | None) -> int:
     if type(percent) is not int or not MIN_PERCENT <= percent <= MAX_PERCENT:
         raise InvalidRequestError(
-            f"A canary can't answer {percent!r} percent of the requests.",
+            f"A canary can't answer {shown(percent)} percent of the requests.",
             remedy=f"Give a whole number from {MIN_PERCENT} to {MAX_PERCENT}; for all of them, finish the canary.",
             field="percent",
         )

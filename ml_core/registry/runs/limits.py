@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_core.database.strict_json import dumps
-from ml_core.exceptions import InvalidRequestError, RequestTooLargeError
+from ml_core.exceptions import InvalidRequestError, RequestTooLargeError, shown
 
 MAX_PARAMETER_BYTES = 64 * 2**10
 """Of all parameters of a run as JSON. They are read with each list; what is larger is a file (``log_artifact``)."""
@@ -45,7 +45,7 @@ def check_word(text: str, field: str) -> str:
     """
     if not isinstance(text, str) or not 1 <= len(text) <= _MAX_NAME or not text.isprintable():
         raise InvalidRequestError(
-            f"{str(text)[:60]!r} can't be the name of a {field}.",
+            f"{shown(text, 60)} can't be the name of a {field}.",
             remedy=f"Use 1 to {_MAX_NAME} printable characters.",
             field=field,
         )
@@ -73,7 +73,7 @@ def check_artifact_name(name: str) -> str:
     """
     if not isinstance(name, str) or not _ARTIFACT_NAME.fullmatch(name):
         raise InvalidRequestError(
-            f"{str(name)[:60]!r} can't be the name of a run's file.",
+            f"{shown(name, 60)} can't be the name of a run's file.",
             remedy="Use 1 to 128 of letters, digits, '.', '_' and '-', beginning with a letter or digit.",
             field="name",
         )

@@ -9,7 +9,7 @@ import orjson
 
 from ml_core.database.strict_json import is_storable, plain
 from ml_core.domain.version import VersionDraft
-from ml_core.exceptions import InvalidRequestError, RequestTooLargeError
+from ml_core.exceptions import InvalidRequestError, RequestTooLargeError, shown
 
 MAX_DOCUMENT_BYTES = 64 * 2**10
 """Of a version's metadata, and of its hyperparameters, as JSON; the same as of a run's parameters."""
@@ -88,7 +88,7 @@ def check_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
 def _check_name(name: object) -> None:
     if not (isinstance(name, str) and 1 <= len(name) <= MAX_METRIC_NAME and is_storable(name)):
         raise _no_metric(
-            f"{str(name)[:40]!r} can't be the name of a metric or a split",
+            f"{shown(name)} can't be the name of a metric or a split",
             f"Use a text of 1 to {MAX_METRIC_NAME} characters.",
         )
 

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import version_tags
-from ml_core.exceptions import InvalidRequestError
+from ml_core.exceptions import InvalidRequestError, shown
 from ml_core.ids import VersionRef
 
 _MAX_LENGTH = 200  # characters: a tag is a word or two; longer text belongs into the metadata
@@ -25,7 +25,7 @@ def check_tags(tags: Mapping[str, str | None]) -> tuple[dict[str, str], list[str
         for part in (key, value):
             if part is not None and (not isinstance(part, str) or not 1 <= len(part) <= _MAX_LENGTH):
                 raise InvalidRequestError(
-                    f"The tag {str(key)[:40]!r} can't be set to {str(value)[:40]!r}.",
+                    f"The tag {shown(key)} can't be set to {shown(value)}.",
                     remedy=f"Keys and values are texts of 1 to {_MAX_LENGTH} characters. "
                     "To remove a tag: KEY= on the command line, None in Python.",
                     field="tags",

@@ -125,7 +125,7 @@ class PlatformSettings:
     )
     http_port: int = _setting("MLCORE_HTTP_PORT", 8000, "Port of the ingress on 127.0.0.1.")
     replicas: int = _setting(
-        "MLCORE_REPLICAS", 2, "Replicas of the shared cell; two, so that losing one fails no request."
+        "MLCORE_REPLICAS", 2, "Replicas of the shared cell; two, so that one answers while the other is replaced."
     )
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import shlex
 import stat
 import subprocess
 import sys
@@ -67,8 +68,11 @@ def ray_environment(home: Path, ports: RayPorts) -> dict[str, str]:
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         # A Python actor would parse one log line a request; the replicas count requests themselves.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-        # A prediction has no side effect, so one that a dying replica left unanswered is safe to ask again.
-        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_haproxy_path(home)),
+        # How soon Ray replaces the actor that tells HAProxy of new replicas: after three failures in a row.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+        # Ray's default of 15 would give a training beside the platform the processor before the replicas.
+        "RAY_worker_niceness": "0",
         # What Serve would answer 500 to, or do twice a request, is taken out before it looks.
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.ingress:middlewares",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
@@ -98,6 +102,11 @@ def start_head(home: Path, ports: RayPorts, extra_environment: Mapping[str, str]
     """
     _own_folder(temporary_folder(home))
     read_token(home)  # Ray does not start unless the file is there
+    haproxy = _haproxy_path(home)
+    haproxy.write_text(
+        f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -Im deployments.haproxy "$@"\n', encoding="utf-8"
+    )
+    haproxy.chmod(0o700)
     log = home / "logs" / "ray-start.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, **ray_environment(home, ports), **extra_environment}
@@ -168,6 +177,11 @@ def _own_folder(folder: Path) -> None:
 
 def _token_path(home: Path) -> Path:
     return home / "run" / "ray-token"
+
+
+def _haproxy_path(home: Path) -> Path:
+    """The program that Ray takes for HAProxy; under the home folder, for programs under /tmp may be forbidden."""
+    return home / "run" / "haproxy"
 
 
 def _tail(log: Path) -> str:

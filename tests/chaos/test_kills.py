@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import nullcontext
 
+import httpx
 import psutil
 import pytest
 from typer import Exit
 
 from ml_core.cli.demo.traffic import traffic
 from ml_core.cli.platform import status as show_status
+from ml_core.cli.platform import up
 from ml_core.client import MLClient
 from ml_core.exceptions import PlatformError
 from ml_core.platform.processes import find_marked
@@ -30,14 +33,20 @@ def victim():
         yield platform, tenant
 
 
-def kill(*, named, platform):
-    """kill -9 the platform's processes whose title begins so. Returns how many there were."""
+def processes_of(platform, name):
+    """The platform's processes with a title, or an argument, that begins so; the oldest first."""
     state = platform.local.state
-    processes = [
+    found = [
         process
         for process in find_marked(platform.settings.platform.home, state.session_id)
-        if any(part.startswith(named) for part in [process.name(), *process.cmdline()])
+        if any(part.startswith(name) for part in [process.name(), *process.cmdline()])
     ]
+    return sorted(found, key=lambda process: process.create_time())
+
+
+def kill(*, named, platform):
+    """kill -9 the platform's processes whose title begins so. Returns how many there were."""
+    processes = processes_of(platform, named)
     for process in processes:
         os.kill(process.pid, signal.SIGKILL)
     psutil.wait_procs(processes, timeout=10)
@@ -52,21 +61,76 @@ def answers(tenant):
     return tenant.predict("m", [ROW]).status_code == 200
 
 
-def test_a_killed_replica_fails_no_request(victim):
-    """The other one answers, and Serve brings a new one."""
+def clients_of(tenant):
+    """Makes clients, as ``traffic`` wants."""
+    return lambda: MLClient(tenant.platform.url, api_key=tenant.key, tenant_id=tenant.tenant_id)
+
+
+def keeps_answering(report):
+    """Wait for some hundred answers more."""
+    report.wait_for("1", report.answers["1"] + 300, 30)
+
+
+def test_a_killed_haproxy_is_back_at_once(victim):
+    """Connections are refused for the blink of an eye; nobody is told that a model does not exist."""
     platform, tenant = victim
-    replica = next(
-        p for p in find_marked(platform.settings.platform.home, None) if "ServeReplica" in " ".join(p.cmdline())
-    )
+    with traffic(clients_of(tenant), "m", ROW) as report:
+        keeps_answering(report)
+        assert kill(named="haproxy", platform=platform) >= 1
+        wait_until(lambda: is_answered(tenant), 2)
+        keeps_answering(report)
+    assert all("can't be reached" in failure for failure in report.failures), report.failures
 
-    def connect():
-        return MLClient(platform.url, api_key=tenant.key, tenant_id=tenant.tenant_id)
 
-    with traffic(connect, "m", ROW) as report:
-        report.wait_for("1", 50, 30)
-        os.kill(replica.pid, signal.SIGKILL)
-        report.wait_for("1", report.answers["1"] + 300, 30)
+def is_answered(tenant):
+    """Whether a prediction is, where even the connection may be refused."""
+    try:
+        return answers(tenant)
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.parametrize("process", ["deployments.haproxy", "ray::HAProxyManager"])
+def test_whoever_minds_haproxy_may_be_killed(victim, process):
+    """HAProxy serves on, and whom Ray starts next takes it over, with the routes that it has."""
+    platform, tenant = victim
+    (before,) = processes_of(platform, "ray::HAProxyManager")
+    with traffic(clients_of(tenant), "m", ROW) as report:
+        keeps_answering(report)
+        assert kill(named=process, platform=platform) >= 1
+        wait_until(lambda: before not in processes_of(platform, "ray::HAProxyManager"), 60)
+        wait_until(lambda: len(processes_of(platform, "deployments.haproxy")) == 1, 60)
+        keeps_answering(report)
     assert report.failures == []
+
+
+@pytest.mark.parametrize("time", ["once", "and once more"])
+def test_a_killed_replica_fails_no_request(victim, time):
+    """The other one answers, and Serve brings a new one. Then the one that answered is killed."""
+    platform, tenant = victim
+    with traffic(clients_of(tenant), "m", ROW) as report:
+        keeps_answering(report)
+        os.kill(processes_of(platform, "ray::ServeReplica")[0].pid, signal.SIGKILL)
+        keeps_answering(report)
+    assert report.failures == []
+    wait_until(lambda: platform.local.status().running_replicas == 2, 60)
+
+
+def test_without_a_replica_the_deadline_is_kept(victim):
+    """Each request gets an answer in the platform's shape, little later than it asked for, until Serve has new ones."""
+    platform, tenant = victim
+    assert kill(named="ray::ServeReplica", platform=platform) == 2
+    headers = {"authorization": f"Bearer {tenant.key}", "x-request-timeout-ms": "1000"}
+    url = f"{platform.url}/t/acme/models/m/predict"
+    statuses = []
+    while not statuses or statuses[-1] != 200:
+        # A client that waits a second longer than its deadline is not disappointed.
+        response = httpx.post(url, json={"rows": [ROW]}, headers=headers, timeout=2.5, trust_env=False)
+        statuses.append(response.status_code)
+        assert response.headers["x-request-id"]
+        assert response.is_success or set(response.json()["error"]) == {"code", "message", "details", "request_id"}
+        assert len(statuses) < 200
+    assert set(statuses) <= {200, 502, 503, 504}
     wait_until(lambda: platform.local.status().running_replicas == 2, 60)
 
 
@@ -125,9 +189,21 @@ def test_a_killed_ray_is_repaired_by_up(victim):
     wait_until(lambda: answers(tenant))
 
 
-def test_a_second_up_is_refused(victim):
-    """It says where the platform runs, and changes nothing."""
+def test_a_second_up_changes_nothing(victim):
+    """It is a success: the platform runs, as was asked for."""
     platform, tenant = victim
-    with pytest.raises(PlatformError, match=platform.url):
-        platform.local.up()
+    before = platform.local.state
+    steps = []
+    assert platform.local.up(lambda name: nullcontext(steps.append(name))) == before
+    assert steps == []
     assert answers(tenant)
+
+
+def test_the_verb_says_that_it_runs_already(victim, capsys, monkeypatch):
+    """Exit code 0; asked for another port, it says where the platform is."""
+    platform, _ = victim
+    monkeypatch.setenv("MLCORE_HOME", str(platform.settings.platform.home))
+    up(as_json=False)
+    assert f"runs already at {platform.url}" in "".join(capsys.readouterr().out.splitlines())
+    with pytest.raises(PlatformError, match=platform.url):
+        up(port=platform.settings.platform.http_port + 1, as_json=False)

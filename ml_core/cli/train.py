@@ -19,6 +19,7 @@ from ml_core.cli.console import (
     ModelOption,
     TenantOption,
     command,
+    in_background,
     no_step,
     out,
     print_json,
@@ -112,7 +113,7 @@ def train(
             held_out = None if validation is None else _read_validation(validation, encoding, target)
             registered = table.register(database, tenant_id, frame)
             reference = reference if registered is None else registered.reference
-        with show_step(f"Training {tenant_id}/{model_id} on {len(X)} rows"), _column_hints(X.columns):
+        with show_step(f"Training {tenant_id}/{model_id} on {len(X)} rows"), in_background(), _column_hints(X.columns):
             result = trainer.train(
                 model_id,
                 model_type,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ml_core.cli.console import JsonOption, no_step, out, print_json, show, step
+from ml_core.exceptions import PlatformError
 from ml_core.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,11 +41,19 @@ def local_platform(port: int | None = None) -> LocalPlatform:
 
 def up(port: PortOption = None, as_json: JsonOption = False) -> None:
     """Start, or repair, the platform on this machine: PostgreSQL, Ray and Ray Serve."""
-    state = local_platform(port).up(no_step if as_json else step)
+    platform = local_platform(port)
+    verb = "runs already" if platform.status().state == "running" else "runs"
+    state = platform.up(no_step if as_json else step)
+    if port not in (None, state.http_port):
+        raise PlatformError(
+            f"The platform runs already at {state.url}.",
+            remedy=f"Use it there, or run `mlcore down`, then `mlcore up --port {port}`; data, models and keys stay.",
+            component="platform",
+        )
     if as_json:
         print_json({"url": state.url, **dataclasses.asdict(state)})
     else:
-        out.print(f"The platform runs at {state.url}. Stop it with `mlcore down`.")
+        out.print(f"The platform {verb} at {state.url}. Stop it with `mlcore down`.")
 
 
 def down(as_json: JsonOption = False) -> None:

@@ -109,26 +109,21 @@ class LocalPlatform:
         return PlatformState.load(self._home)
 
     def up(self, step: Step = _silent) -> PlatformState:
-        """Start or repair the platform and wait until it answers.
+        """Start or repair the platform and wait until it answers. One that runs goes on, on the port that it has.
 
         Args:
             step: Shows progress.
 
         Raises:
-            PlatformError: It runs already, a port is taken, or a part does not start.
+            PlatformError: A port is taken, or a part does not start.
         """
         with self._only_one():
-            if self.status().state == "running":
-                raise PlatformError(
-                    f"The platform runs already at {self.state.url if self.state else 'its address'}.",
-                    remedy="Use it, or run `mlcore down` first. `mlcore status` shows its parts.",
-                    component="platform",
-                )
             state = self.state
             if state is not None and self._serves(state):
-                # Only the database or a replica is gone. The others serve on, and Serve mends the rest.
-                self._start_database(step)
-                self._wait_until_running(state, step)
+                if self.status().state != "running":
+                    # Only the database or a replica is gone. The others serve on, and Serve mends the rest.
+                    self._start_database(step)
+                    self._wait_until_running(state, step)
                 return state
             try:
                 return self._start(step)
@@ -178,9 +173,10 @@ class LocalPlatform:
 
     def _start(self, step: Step) -> PlatformState:
         platform = self._settings.platform
-        with step("Clearing what is left of an earlier run"):
-            self._end_ray()
-            require_free(platform.http_port)
+        if self.state is not None or processes.find_marked(self._home, None):
+            with step("Clearing what is left of an earlier run"):
+                self._end_ray()
+        require_free(platform.http_port)
         self._start_database(step)
         ports = RayPorts.choose()
         with step("Starting Ray"):

@@ -49,7 +49,7 @@ class PlatformState:
     @classmethod
     def load(cls, home: Path) -> PlatformState | None:
         """The state that was written last, or None if there is none that can be read."""
-        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError, TypeError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, json.JSONDecodeError, TypeError):
             return cls(**json.loads((home / _FILE).read_text(encoding="utf-8")))
         return None
 

@@ -20,6 +20,7 @@ def test_a_taken_port_is_told_before_anything_starts(mlcore, cli_home, taken_por
     assert result.code == 1
     assert f"Port {taken_port}" in result.err
     assert f"--port {taken_port + 1}" in result.err
+    assert "Clearing what is left" not in result.err, "nothing was"
     assert "Starting Ray" not in result.err
     assert EmbeddedServer(cli_home).is_running()
 

@@ -371,15 +371,30 @@ class MLSystem:
         return self.registry.tag_version(model_id, version, tags)
 
     def create_model(
-        self, model_id: str, model_type: str, model_path: str, metadata: Mapping[str, Any] | None = None
+        self,
+        model_id: str,
+        model_type: str,
+        model_path: str,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        sample: Any = None,
     ) -> str:
         """Register a ``.skops`` or ``.joblib`` file that you made as a model's next version; returns the model's id.
+
+        Args:
+            model_id: The model; made with its first version.
+            model_type: Such as ``classification``.
+            model_path: The file.
+            metadata: Notes of the caller's own.
+            sample: A few rows of what the model was fitted on, without the target: a data frame, a Series of texts, or
+                a 2-d array. It tells the columns of a model that was fitted elsewhere.
 
         Raises:
             ModelSaveError: The file can't be read or stored, or the model is of another type or archived.
             UnsafeArtifactError: It holds types that are not on the platform's list.
+            DataProcessingError: The sample does not fit the model.
         """
-        return self.models.register_model(model_id, model_type, model_path, metadata=metadata or {})
+        return self.models.register_model(model_id, model_type, model_path, metadata=metadata or {}, sample=sample)
 
     def update_model(self, model_id: str, metadata: Mapping[str, Any], version: str | None = None) -> ModelVersion:
         """Merge notes into a version's metadata, or without a version into that of the model and each of its versions.

@@ -17,6 +17,7 @@ from ml_core.domain.columns import Columns, n_rows
 from ml_core.domain.signature import OutputKind, Row
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import ModelLoadError, PredictionError
+from ml_core.models.algorithms import ALGORITHMS, CLASSIFICATION
 from ml_core.models.formats import skops_format
 from ml_core.models.memory import measure_bytes
 from ml_core.models.store import ArtifactStore
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 # Numbers of a reloaded model may differ from those of the training process in the last bits only: the order in which
 # BLAS adds depends on its thread count. Labels must be equal.
 SELF_TEST_TOLERANCE = 1e-6
+_MOST_PROBABLE = frozenset(algorithm.class_name for algorithm in ALGORITHMS[CLASSIFICATION].values())
 
 
 class LoadedModel:
@@ -47,8 +49,7 @@ class LoadedModel:
         # scikit-learn's Pipeline.predict routes metadata on each call, 50 µs that a short model feels.
         self._transformers = tuple(step for step in steps[:-1] if step not in (None, "passthrough"))
         self._estimator = steps[-1]
-        # The platform's own first step takes canonical columns; a pipeline that a caller brought takes a table.
-        self._takes_columns = any(base.__module__.startswith("ml_core.data.") for base in type(steps[0]).__mro__)
+        self._takes_columns = takes_columns(steps[0])
         self._classes = getattr(self._estimator, "classes_", None)
         self._memory_bytes: int | None = None
 
@@ -140,8 +141,9 @@ class LoadedModel:
             ) from error
 
     def _labels(self, table: Any, probabilities: NDArray[np.float64]) -> NDArray[Any]:
-        # Every classifier on the platform's list that has probabilities predicts the most probable class.
-        if self._classes is None or len(self._classes) != probabilities.shape[1]:
+        # Every algorithm of the platform's predicts the most probable class. Others may not: a support vector machine,
+        # or a classifier with a threshold of its own.
+        if self._classes is None or type(self._estimator).__name__ not in _MOST_PROBABLE:
             return np.asarray(self._estimator.predict(table))
         labels: NDArray[Any] = np.asarray(self._classes)[probabilities.argmax(axis=1)]
         return labels
@@ -159,6 +161,11 @@ class LoadedModel:
 
             return pd.DataFrame({column.name: columns[column.name] for column in inputs})
         return np.column_stack([columns[column.name] for column in inputs])
+
+
+def takes_columns(step: Any) -> bool:
+    """Whether a pipeline's first step takes canonical columns, as the platform's own do; else it takes a table."""
+    return any(base.__module__.startswith("ml_core.data.") for base in type(step).__mro__)
 
 
 def labels_to_json(predictions: NDArray[Any]) -> list[Any]:

@@ -56,6 +56,7 @@ class ModelManager:
         metadata: Mapping[str, Any] | None = None,
         version: str | None = None,
         *,
+        sample: Any = None,
         actor: str | None = None,
     ) -> ModelId:
         """Copy a model file into the artifact store and register it as a version.
@@ -69,6 +70,10 @@ class ModelManager:
             model_path: A ``.skops`` or ``.joblib`` file.
             metadata: Notes of the caller's own.
             version: Its name; None means the model's next number.
+            sample: A few rows of what the model was fitted on, without the target: a data frame, a Series of texts, or
+                a 2-d array. It gives a model that was fitted elsewhere its signature, and raw rows are then answered as
+                the model answers the same rows in a frame. None: the platform's own pipelines know their columns; any
+                other model is taken for one over numbers, named by ``feature_names_in_`` or ``x0``, ``x1``, ….
             actor: For whom an operator registers it; None: the connection's principal.
 
         Returns:
@@ -78,6 +83,7 @@ class ModelManager:
             ModelVersionConflictError: The version exists with other bytes.
             ModelSaveError: The file can't be read or stored, or the model is of another type or archived.
             UnsafeArtifactError: It holds types that are not on the platform's list.
+            DataProcessingError: The sample does not fit the model.
             InvalidNameError: A name is not valid.
         """
         submission = Submission(
@@ -85,6 +91,7 @@ class ModelManager:
             version=None if version is None else VersionId(version),
             model_type=model_type,
             metadata=dict(metadata or {}),
+            sample=sample,
         )
         data = self._read(Path(model_path), submission.model_id)
         return self._intake.accept(submission, data, actor=actor).model_id

@@ -74,13 +74,15 @@ class ModelRegistry:
         self_test: SelfTest | None = None,
         metadata: Mapping[str, Any] | None = None,
         lineage: Lineage | None = None,
+        sample: Any = None,
         actor: str | None = None,
     ) -> VersionId:
         """Register a ``.skops`` file as an immutable version; the bytes are copied into the artifact store.
 
         A signature that is not given is that of the tenant's version with the same bytes, or else read from the model:
-        a pipeline of the platform knows its columns; any other estimator is taken for one over numbers if it answers
-        such. Failing that the version is registered without one, and can't be promoted.
+        a pipeline of the platform knows its columns, a sample tells those of any other, and without one it is taken for
+        an estimator over numbers if it answers such. Failing that the version is registered without one, and can't be
+        promoted.
 
         Args:
             model_id: The model; made with its first version.
@@ -93,6 +95,8 @@ class ModelRegistry:
             self_test: Rows and the answers that a loaded copy must give.
             metadata: Notes of the caller's own.
             lineage: Where it came from.
+            sample: A few rows of what the model was fitted on, without the target: a data frame, a Series of texts, or
+                a 2-d array. It tells the columns of a model that was fitted elsewhere.
             actor: For whom an operator registers it; None: the connection's principal.
 
         Returns:
@@ -102,6 +106,7 @@ class ModelRegistry:
             ModelVersionConflictError: The version exists with other bytes.
             ModelSaveError: The file can't be read or stored, or the model is of another type or archived.
             UnsafeArtifactError: The file is no skops archive or holds types that are not allowed.
+            DataProcessingError: The sample does not fit the model.
             InvalidNameError: A name is not valid.
         """
         submission = Submission(
@@ -114,6 +119,7 @@ class ModelRegistry:
             metrics=split_metrics(metrics or {}),
             hyperparameters=dict(hyperparameters or {}),
             metadata=dict(metadata or {}),
+            sample=sample,
         )
         data = read_file(model_path, self.tenant_id, submission.model_id)
         return self._intake.accept(submission, data, actor=actor).version

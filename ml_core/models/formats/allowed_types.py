@@ -15,6 +15,7 @@ _ENCODERS = frozenset(
     {
         "ml_core.data.encoding.category.CategoryEncoder",
         "ml_core.data.encoding.datetime.DatetimeEncoder",
+        "ml_core.data.encoding.frame.FrameStep",
         "ml_core.data.encoding.number.NumberEncoder",
         "ml_core.data.encoding.table.TableEncoder",
         "ml_core.data.encoding.text.TextEncoder",
@@ -198,6 +199,7 @@ _FUNCTIONS = (
                 "explained_variance_score max_error mean_absolute_error mean_absolute_percentage_error "
                 "mean_squared_error median_absolute_error r2_score root_mean_squared_error"
             ),
+            "utils.validation": "check_array",
         }
     )
 )
@@ -214,7 +216,7 @@ _SPARSE = frozenset(f"scipy.sparse._{form}.{form}_{kind}" for form in ("csc", "c
 _DICTS = frozenset({"builtins.dict", "collections.OrderedDict", "sklearn.utils._bunch.Bunch"})
 _TREES = frozenset(name for name in _ESTIMATORS if name.startswith("sklearn.tree."))
 
-# Kind of node → the types that may appear in it. A kind that is not here (methods, partials, operators, bytes, reduce
+# Kind of node → the types that may appear in it. A kind that is not here (methods, operators, bytes, reduce
 # calls) is refused whatever type it names.
 ALLOWED: dict[str, frozenset[str]] = {
     "CachedNode": frozenset({"builtins.object"}),
@@ -227,6 +229,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "MaskedArrayNode": frozenset({"numpy.ma.MaskedArray"}),
     "NdArrayNode": _SCALARS | {"numpy.ndarray"},
     "ObjectNode": _ENCODERS | _ESTIMATORS | _PARTS,
+    "PartialNode": frozenset({"functools.partial"}),  # of a function that is on the list
     "PredictorsNode": frozenset({"builtins.list"}),
     # Their state is not looked at: they are not built.
     "RandomGeneratorNode": frozenset({"numpy.random._generator.Generator"}),

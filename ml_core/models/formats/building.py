@@ -11,6 +11,7 @@ import importlib
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,12 @@ class Builder:
         array[:] = items
         return array.reshape(tuple(node["shape"]))
 
+    def _partial(self, node: Node) -> Any:
+        content = node["content"]
+        if content["func"]["__loader__"] != "FunctionNode" or self.build(content.get("namespace")):
+            raise malformed("a partial is not of a function")
+        return partial(self.build(content["func"]), *self.build(content["args"]), **self.build(content["kwds"]))
+
     def _predictors(self, node: Node) -> Any:
         return trees.unpack_predictors(self.build(node["content"]))
 
@@ -189,6 +196,7 @@ _MAKERS: dict[str, Callable[[Builder, Any], Any]] = {
     "MaskedArrayNode": Builder._masked,
     "NdArrayNode": Builder._array,
     "ObjectNode": Builder._object,
+    "PartialNode": Builder._partial,
     "PredictorsNode": Builder._predictors,
     "RandomGeneratorNode": lambda _builder, _node: None,
     "RandomStateNode": lambda _builder, _node: None,

@@ -29,6 +29,7 @@ PARTS: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {
     "MaskedArrayNode": (("content",), frozenset()),
     "NdArrayNode": (("content", "shape"), frozenset({"type", "file"})),
     "ObjectNode": (("content",), frozenset()),
+    "PartialNode": (("content",), frozenset()),
     "PredictorsNode": (("content",), frozenset()),
     "RandomGeneratorNode": ((), frozenset({"content"})),
     "RandomStateNode": ((), frozenset({"content"})),

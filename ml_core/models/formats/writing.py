@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 from collections import OrderedDict, defaultdict
+from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
@@ -96,9 +97,17 @@ class Writer:
             return _node("TupleNode", _name(kind), content=[self.write(value) for value in item])
         if isinstance(item, set | frozenset):
             return _node("SetNode", _name(kind), content=sorted((self.write(v) for v in item), key=_text))
+        if kind is partial:
+            content = {"func": item.func, "args": item.args, "kwds": item.keywords}
+            return _node("PartialNode", "functools.partial", content=self.write(content))
         if isinstance(item, slice):
             bounds = {"start": item.start, "stop": item.stop, "step": item.step}
             return _node("SliceNode", "builtins.slice", content=bounds)
+        return self._compiled(item) or self._object(item)
+
+    def _compiled(self, item: Any) -> dict[str, Any] | None:
+        """The node of an object whose state compiled code reads; None if it is none."""
+        kind = type(item)
         if isinstance(item, np.ma.MaskedArray):
             content = {"data": self.write(item.data), "mask": self.write(item.mask)}
             return _node("MaskedArrayNode", "numpy.ma.MaskedArray", content=content)
@@ -115,7 +124,7 @@ class Writer:
             return _node("TreeNode", _name(kind), __reduce__={"args": self.write(arguments)}, content=self.write(state))
         if kind.__module__ in _COMPILED_LOSSES:
             return _node("LossNode", _name(kind), __reduce__={"args": self.write(_loss_arguments(item))})
-        return self._object(item)
+        return None
 
     def _object(self, item: Any) -> dict[str, Any]:
         constructor, arguments, *rest = item.__reduce_ex__(2)

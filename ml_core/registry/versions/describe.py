@@ -1,27 +1,40 @@
 """What a model file says of itself: its type, and where possible the signature and a self-test.
 
-For a version whose caller brings no signature. A pipeline of the platform knows its columns and their kinds. Any other
-estimator is taken for one over numbers, and believed only if it then answers; else the version has no signature, and
-an environment refuses it.
+For a version whose caller brings no signature. A pipeline of the platform knows its columns and their kinds. For any
+other a sample of its rows tells them (``with_sample``). Without one it is taken for an estimator over numbers, named
+by its ``feature_names_in_`` or else ``x0``, ``x1``, …, and believed only if it then answers; else the version has no
+signature, and an environment refuses it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from sklearn import base
+from sklearn.pipeline import Pipeline
 
+from ml_core.data.encoding.frame import FRAME, MATRIX, FrameStep, shape_for, table_of
+from ml_core.data.reading import rows_from_frame
 from ml_core.domain.columns import ColumnKind, DateOrder
 from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
 from ml_core.domain.version import SelfTest, ServableVersion
-from ml_core.exceptions import PredictionError
+from ml_core.exceptions import DataProcessingError, PredictionError
 from ml_core.ids import Digest, ModelId, TenantId, VersionId, VersionRef
 from ml_core.models.formats import skops_format
-from ml_core.models.loading import LoadedModel, labels_to_json
+from ml_core.models.loading import SELF_TEST_TOLERANCE, LoadedModel, labels_to_json, takes_columns
+from ml_core.models.tuning import tune_for_serving
 
 NO_SIGNATURE = Signature((), Output(OutputKind.NUMBER))
 NO_SELF_TEST = SelfTest((), ())
+
+_STEP = "mlcore-table"  # of a name that no pipeline of a caller's has
+_SAMPLE_ROWS = 200  # so many are compared
+_SELF_TEST_ROWS = 5
+_MAX_TEXT_CHARACTERS = 300
 
 _OUTPUTS = {
     "classification": OutputKind.CLASSES,
@@ -49,22 +62,144 @@ def describe(pipeline: Any, digest: Digest, model_type: str | None = None) -> De
         model_type: As the caller or the registry says; None means what kind of estimator it is.
     """
     kind = model_type or _model_type(pipeline)
-    classes = tuple(labels_to_json(pipeline.classes_)) if hasattr(pipeline, "classes_") else ()
-    output = Output(_OUTPUTS.get(kind, OutputKind.CLASSES if classes else OutputKind.NUMBER), classes)
     inputs = _inputs(pipeline)
     if not inputs:
         return Description(kind, NO_SIGNATURE, NO_SELF_TEST)
-    signature = Signature(inputs, output)
+    signature = Signature(inputs, _output(pipeline, kind))
     # One row without any value for a pipeline that knows what to do then; of zeros for one that doesn't.
     row = {column.name: None if column.nullable else 0.0 for column in inputs}
-    ref = VersionRef(TenantId("self"), ModelId("self"), VersionId("0"))
-    version = ServableVersion(ref, kind, digest, 0, skops_format.FORMAT, signature, NO_SELF_TEST)
     try:
-        predictions, probabilities = LoadedModel(version, pipeline).predict_both(signature.columns_from_rows([row]))
+        return Description(kind, signature, _ask(_loaded(pipeline, signature, kind, digest), [row]))
     except PredictionError:
         return Description(kind, NO_SIGNATURE, NO_SELF_TEST)
+
+
+def with_sample(pipeline: Any, sample: Any) -> tuple[Any, pd.DataFrame]:
+    """A pipeline that takes raw rows, of one that was fitted elsewhere, and the sample as the table that it takes.
+
+    Args:
+        pipeline: Fitted on a frame, an array or a series of texts.
+        sample: A few rows of that, without the target: see ``ml_core.data.encoding.frame.table_of``.
+
+    Raises:
+        DataProcessingError: The sample is no table, or lacks a column that the pipeline was fitted on.
+    """
+    table = table_of(sample)
+    steps = list(pipeline.steps) if isinstance(pipeline, Pipeline) else [("model", pipeline)]
+    if takes_columns(steps[0][1]):
+        raise DataProcessingError(
+            "The model knows its columns already.", remedy="Register it without sample.", stage="sample"
+        )
+    names = getattr(pipeline, "feature_names_in_", None)
+    if names is not None:
+        if missing := [name for name in names if name not in table.columns]:
+            raise DataProcessingError(
+                f"The sample lacks {len(missing)} of the model's {len(names)} columns, such as {missing[0]!r}.",
+                remedy="Give rows as they were given to fit.",
+                column=str(missing[0]),
+                stage="sample",
+            )
+        table = table[list(names)]
+    step = FrameStep(shape_for(pipeline, table.shape[1])).fit(table)
+    return Pipeline([(_STEP, step), *steps]), table
+
+
+def describe_with_sample(
+    pipeline: Any, table: pd.DataFrame, digest: Digest, model_type: str | None = None
+) -> Description:
+    """Signature and self-test of what ``with_sample`` made, proved on the rows of the sample.
+
+    A column may be missing if the pipeline answers a row without it.
+
+    Raises:
+        DataProcessingError: The pipeline does not answer the rows, or otherwise than before.
+    """
+    kind = model_type or _model_type(pipeline)
+    columns = tuple(InputColumn(name, ColumnKind(column), nullable=True) for name, column in pipeline[0].columns_)
+    head = table.head(_SAMPLE_ROWS)
+    rows = rows_from_frame(head)
+    model = _loaded(pipeline, Signature(columns, _output(pipeline, kind)), kind, digest)
+    try:
+        _compare(model, pipeline, head, rows)
+    except DataProcessingError:
+        raise
+    except Exception as error:  # a pipeline of the caller's can raise anything
+        raise DataProcessingError.wrap(
+            error,
+            "The model does not answer the sample",
+            remedy="Give rows as they were given to fit: a Series for one column of texts.",
+            stage="sample",
+        ) from error
+    optional = _optional(model, rows[0])
+    inputs = tuple(replace(column, nullable=column.name in optional) for column in columns)
+    model = _loaded(pipeline, Signature(inputs, model.version.signature.output), kind, digest)
+    asked = [{name: _cut(value) for name, value in row.items()} for row in rows[:_SELF_TEST_ROWS]]
+    return Description(kind, model.version.signature, _ask(model, asked))
+
+
+def _compare(model: LoadedModel, pipeline: Any, head: pd.DataFrame, rows: list[dict[str, Any]]) -> None:
+    """Check that raw rows get the answers that the pipeline gives to the table."""
+    given: Any = head
+    if pipeline[0].shape != FRAME:
+        given = head.to_numpy() if pipeline[0].shape == MATRIX else head.iloc[:, 0]
+    theirs = np.asarray(pipeline[1:].predict(given))
+    ours = np.asarray(model.predict(model.version.signature.columns_from_rows(rows)))
+    same = ours.shape == theirs.shape and ours.ndim == 1 and len(ours) == len(rows)
+    if same and theirs.dtype.kind == "f":
+        same = bool(np.allclose(ours, theirs, rtol=SELF_TEST_TOLERANCE, atol=SELF_TEST_TOLERANCE, equal_nan=True))
+    elif same:
+        same = labels_to_json(ours) == labels_to_json(theirs)
+    if not same:
+        raise DataProcessingError(
+            f"The model answers the sample of {len(rows)} rows with {_shown(theirs)} and the same raw rows with "
+            f"{_shown(ours)}.",
+            remedy="A model answers each row with one label or number. Give the sample in the form and with the dtypes "
+            "that it was fitted on: one column of texts as a Series.",
+            stage="sample",
+        )
+
+
+def _optional(model: LoadedModel, row: dict[str, Any]) -> frozenset[str]:
+    """The columns without which a row is answered, all asked at once, and one by one if that fails."""
+    without = {name: {**row, name: None} for name in row}
+
+    def answers(rows: list[dict[str, Any]]) -> bool:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                model.predict(model.version.signature.columns_from_rows(rows))
+        except PredictionError:
+            return False
+        return True
+
+    if answers(list(without.values())):
+        return frozenset(without)
+    return frozenset(name for name, changed in without.items() if answers([changed]))
+
+
+def _loaded(pipeline: Any, signature: Signature, kind: str, digest: Digest) -> LoadedModel:
+    ref = VersionRef(TenantId("self"), ModelId("self"), VersionId("0"))
+    tune_for_serving(pipeline)
+    return LoadedModel(ServableVersion(ref, kind, digest, 0, skops_format.FORMAT, signature, NO_SELF_TEST), pipeline)
+
+
+def _ask(model: LoadedModel, rows: list[dict[str, Any]]) -> SelfTest:
+    predictions, probabilities = model.predict_both(model.version.signature.columns_from_rows(rows))
     answers = () if probabilities is None else tuple(tuple(map(float, line)) for line in probabilities)
-    return Description(kind, signature, SelfTest((row,), tuple(labels_to_json(predictions)), answers))
+    return SelfTest(tuple(rows), tuple(labels_to_json(predictions)), answers)
+
+
+def _output(pipeline: Any, kind: str) -> Output:
+    classes = tuple(labels_to_json(pipeline.classes_)) if hasattr(pipeline, "classes_") else ()
+    return Output(_OUTPUTS.get(kind, OutputKind.CLASSES if classes else OutputKind.NUMBER), classes)
+
+
+def _cut(value: Any) -> Any:
+    return value[:_MAX_TEXT_CHARACTERS] if isinstance(value, str) else value
+
+
+def _shown(answers: Any) -> str:
+    return f"{answers.shape} {str(answers.ravel()[:3].tolist())[:60]}"
 
 
 def _model_type(pipeline: Any) -> str:

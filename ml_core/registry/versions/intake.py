@@ -33,6 +33,7 @@ class Submission:
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    sample: Any = None
 
 
 class Intake:
@@ -57,11 +58,15 @@ class Intake:
             UnsafeArtifactError: It is no skops archive or holds types that are not allowed.
             ModelVersionConflictError: The version exists with other bytes.
             ModelSaveError: It can't be stored, or the model is of another type or archived.
+            DataProcessingError: The sample does not fit the model.
         """
         from ml_core.models.formats import skops_format
 
         TenantRepository(self._db).ensure(self._tenant_id)
-        known = self._known_or_described(submission, data)
+        if submission.sample is None:
+            known = self._known_or_described(submission, data)
+        else:
+            data, known = self._described_by_sample(submission, data)
         draft = VersionDraft(
             model_id=submission.model_id,
             model_type=known.model_type,
@@ -78,11 +83,28 @@ class Intake:
         publisher = Publisher(self._db, self._tenant_id, self._store)
         return publisher.publish(draft, data, skops_format.FORMAT, actor=actor)
 
+    def _described_by_sample(self, submission: Submission, data: bytes) -> tuple[bytes, VersionDraft]:
+        """The archive of a pipeline that takes raw rows like those of the sample, and its description."""
+        from ml_core.models.formats import skops_format
+        from ml_core.registry.versions.describe import describe_with_sample, with_sample
+
+        pipeline, outside = _load(data)
+        pipeline, table = with_sample(pipeline, submission.sample)
+        data = skops_format.dump(pipeline)
+        found = describe_with_sample(pipeline, table, _digest(data), self._model_type(submission))
+        draft = VersionDraft(
+            submission.model_id, found.model_type, found.signature, found.self_test, outside_types=outside
+        )
+        return data, draft
+
+    def _model_type(self, submission: Submission) -> str | None:
+        return submission.model_type or ModelRepository(self._db, self._tenant_id).model_type(submission.model_id)
+
     def _known_or_described(self, submission: Submission, data: bytes) -> VersionDraft:
         from ml_core.registry.versions.describe import describe
 
-        kind = submission.model_type or ModelRepository(self._db, self._tenant_id).model_type(submission.model_id)
-        digest = Digest(hashlib.sha256(data).hexdigest())
+        kind = self._model_type(submission)
+        digest = _digest(data)
         twin = VersionRepository(self._db, self._tenant_id).find_by_digest(digest)
         if twin is not None:
             is_same_model = twin.model_id == submission.model_id
@@ -102,6 +124,10 @@ class Intake:
         return VersionDraft(
             submission.model_id, found.model_type, found.signature, found.self_test, outside_types=outside
         )
+
+
+def _digest(data: bytes) -> Digest:
+    return Digest(hashlib.sha256(data).hexdigest())
 
 
 def _load(data: bytes) -> tuple[Any, tuple[str, ...]]:

@@ -49,10 +49,15 @@ class MLClient:
         api_key: Of the tenant, ``mlk_<key id>_<secret>``.
         tenant_id: Whose models to ask.
         timeout_s: Seconds to wait; also sent as the request's deadline.
+
+    Raises:
+        InvalidNameError: The tenant's name is not valid.
+        ConfigurationError: The address, the key or the timeout can't be used.
     """
 
     def __init__(self, url: str, *, api_key: str, tenant_id: str, timeout_s: float = 10.0) -> None:
         self._tenant = TenantId(tenant_id)
+        _check(url, api_key, timeout_s)
         self._timeout_s = timeout_s
         self._http = httpx.Client(
             base_url=url,
@@ -133,7 +138,7 @@ class MLClient:
         except httpx.HTTPError as error:
             raise exceptions.PlatformError(
                 f"{self._http.base_url} can't be reached: {error}.",
-                remedy="Check the address; `mlcore status` tells whether the local platform runs.",
+                remedy="Check the address; `mlcore status` shows whether the local platform runs.",
                 component="ingress",
             ) from error
         if response.is_success:
@@ -152,6 +157,24 @@ class MLClient:
 # A connection that was kept open may be closed just as it is used again: by an ingress that reloads, or with the
 # replica that held the request. A prediction changes nothing, so it may be asked twice.
 _CONNECTION_LOST = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+
+
+def _check(url: str, api_key: str, timeout_s: float) -> None:
+    """Refuse what can't be right before the first request is made with it."""
+    try:
+        address = httpx.URL(url)
+        is_address = address.scheme in ("http", "https") and bool(address.host)
+    except httpx.InvalidURL:
+        is_address = False
+    if not is_address:
+        what, remedy, setting = f"{url!r} is not an address", "Give one such as http://127.0.0.1:8000.", "url"
+    elif not (api_key.isascii() and api_key.isprintable() and api_key):
+        what, remedy, setting = "The key is not one", "Give the whole key, as it was shown once: mlk_….", "api_key"
+    elif not 0 < timeout_s < math.inf:
+        what, remedy, setting = f"timeout_s is {timeout_s}", "Give a number of seconds above 0.", "timeout_s"
+    else:
+        return
+    raise exceptions.ConfigurationError(f"{what}.", remedy=remedy, setting=setting)
 
 
 def _rows(data: Any) -> list[Mapping[str, Any]]:

@@ -125,7 +125,10 @@ class PlatformSettings:
     )
     http_port: int = _setting("MLCORE_HTTP_PORT", 8000, "Port of the ingress on 127.0.0.1.")
     replicas: int = _setting(
-        "MLCORE_REPLICAS", 2, "Replicas of the shared cell; two, so that one answers while the other is replaced."
+        "MLCORE_REPLICAS",
+        2,
+        "Replicas of the shared cell; two, so that one answers while a lost one is replaced. A request that the lost "
+        "one held may fail: clients should try it again, as MLClient does.",
     )
 
     def __post_init__(self) -> None:

@@ -103,6 +103,6 @@ def _unavailable(error: BaseException, where: str) -> RegistryUnavailableError:
     lines = str(cause).strip().splitlines()
     reason = lines[0] if lines else type(cause).__name__
     return RegistryUnavailableError(
-        f"The registry at {where} can't be used now: {reason}",
+        f"The registry at {where} can't be used now: {reason.rstrip('.')}.",
         remedy="Check that Postgres runs and can be reached, then try again.",
     )

@@ -18,6 +18,7 @@ import pytest
 from ml_core.client import MLClient
 from ml_core.exceptions import (
     AuthenticationError,
+    ConfigurationError,
     DeadlineExceededError,
     InvalidNameError,
     InvalidRequestError,
@@ -136,6 +137,28 @@ def test_nothing_is_sent_that_can_not_be_right():
     for rows in ([{"x": "\ud800"}], [{1: 2, "1": 3}]):
         with pytest.raises(InvalidRequestError, match=r"equal as strings|valid Unicode"):
             ask("http://127.0.0.1:9", rows=rows)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("url", "127.0.0.1:8000"),
+        ("url", ""),
+        ("url", "http://127.0.0.1:port"),
+        ("url", "http://"),
+        ("api_key", ""),
+        ("api_key", "mlk_é"),
+        ("api_key", "mlk_x\n"),
+        ("timeout_s", 0),
+        ("timeout_s", float("nan")),
+    ],
+)
+def test_what_no_request_can_be_made_with_is_refused(setting, value):
+    """At once, by its name."""
+    given = {"url": "http://127.0.0.1:9", "api_key": "mlk_x", "timeout_s": 1.0, setting: value}
+    with pytest.raises(ConfigurationError) as caught:
+        MLClient(given.pop("url"), tenant_id="acme", **given)
+    assert caught.value.setting == setting
 
 
 @pytest.mark.parametrize("data", [7, "row", None, [1, 2], pd.Series([1.0]), np.zeros((2, 2)), [[1.0]]])

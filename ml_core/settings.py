@@ -128,7 +128,7 @@ class PlatformSettings:
         "MLCORE_REPLICAS",
         2,
         "Replicas of the shared cell; two, so that one answers while a lost one is replaced. A request that the lost "
-        "one held may fail: clients should try it again, as MLClient does.",
+        "one held may fail, so clients should try again.",
     )
 
     def __post_init__(self) -> None:

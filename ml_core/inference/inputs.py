@@ -50,10 +50,16 @@ def read_input(data: Any, signature: Signature, *, is_batch: bool = False) -> Ta
         is_batch: Whether a list of values can't be a row.
 
     Raises:
-        DataProcessingError: It is none of these.
+        DataProcessingError: It is none of these, or the model's columns are not known.
         SignatureMismatchError: A value does not fit, a row has too few or too many, or none of the names is the
             model's.
     """
+    if not signature.inputs:
+        raise DataProcessingError(
+            "It is not known which columns the model takes: its file did not tell, and no signature was given with it.",
+            remedy="Register it again, fitted on a data frame with names of columns, or use load_model(…).pipeline.",
+            stage="predict",
+        )
     data = as_pandas(data)
     if isinstance(data, pd.DataFrame):
         return _from_frame(data, signature)

@@ -324,3 +324,9 @@ def test_another_encoding_of_an_accent_is_no_other_name():
     """Of the two that Unicode has for one name, neither is unknown."""
     model = signature(größe=ColumnKind.NUMBER, color=ColumnKind.CATEGORY)
     model.check_names({"gro\u0308ße": 1.5, "id": 1}, 0)
+
+
+def test_a_model_of_unknown_columns_answers_nothing():
+    """Instead of no answers for four rows."""
+    with pytest.raises(DataProcessingError, match="not known which columns"):
+        read_input(pd.DataFrame({"size": VALUES}), signature())

@@ -1,4 +1,4 @@
-"""``mlcore tenants``: create, list and delete."""
+"""``mlcore tenants``: create, list, set what their versions keep, delete."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ml_core.cli.console import JsonOption, out, print_json, print_rows
-from ml_core.cli.context import registry_connection
+from ml_core.cli.console import AsKeyOption, JsonOption, out, print_json, print_rows
+from ml_core.cli.context import existing_tenant, registry_connection
+from ml_core.domain.version import SelfTestRows
 from ml_core.exceptions import InvalidRequestError
 from ml_core.ids import TenantId
 
@@ -47,10 +48,39 @@ def list_(
     none_yet = "There is no tenant yet. Create one: mlcore tenants create acme"
     print_rows(
         [dataclasses.asdict(tenant) for tenant in tenants],
-        ["tenant_id", "cell", "created_at", *(["deleted_at"] if deleted else [])],
+        ["tenant_id", "cell", "self_test_rows", "created_at", *(["deleted_at"] if deleted else [])],
         as_json=as_json,
         empty="No tenant was deleted." if deleted else none_yet,
     )
+
+
+@app.command("self-test-rows")
+def self_test_rows(
+    tenant: Annotated[str, typer.Argument(help="The tenant.")],
+    keep: Annotated[
+        SelfTestRows | None, typer.Argument(help="What versions keep that are trained from now on; none shows it.")
+    ] = None,
+    as_key: AsKeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show or set which rows a tenant's versions keep as their self-test: rows of training, or synthetic ones."""
+    from ml_core.registry.tenants import TenantRepository
+
+    with existing_tenant(tenant, as_key) as (database, tenant_id):
+        tenants = TenantRepository(database)
+        if keep is not None:
+            tenants.set_self_test_rows(tenant_id, keep)
+        found = tenants.self_test_rows(tenant_id)
+    if as_json:
+        print_json({"tenant_id": tenant_id, "self_test_rows": found.value})
+        return
+    meanings = {
+        SelfTestRows.TRAINING: "each version keeps a few rows of its training data as its self-test.",
+        SelfTestRows.SYNTHETIC: "versions keep synthetic rows as their self-test, no row of training.",
+    }
+    out.print(f"{tenant_id}: {meanings[found]}")
+    if keep is SelfTestRows.SYNTHETIC:
+        out.print("Versions that are there keep theirs: mlcore versions delete removes them.", style="dim")
 
 
 @app.command("delete")

@@ -35,7 +35,7 @@ _TENANT_RULE_AS_PRINTED = "(tenant_id = ( SELECT mlcore.current_tenant() AS curr
 
 # What the runtime may do, by table; a privilege with columns is written "UPDATE (a, b)".
 APP_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "tenants": ("SELECT", "INSERT", "UPDATE (feed_generation, history_policy)"),
+    "tenants": ("SELECT", "INSERT", "UPDATE (feed_generation, history_policy, self_test_rows)"),
     "models": ("SELECT", "INSERT", "UPDATE (model_type, next_number, archived_at, deleted_at, metadata)"),
     "versions": ("SELECT", "INSERT", "DELETE", "UPDATE (metadata, archived_at)"),
     "deleted_versions": ("SELECT", "INSERT"),

@@ -60,6 +60,7 @@ _BY_SCOPE: Mapping[Scope, tuple[str, ...]] = {
         "model.deleted",
         "run.deleted",
         "tenant.created",
+        "tenant.self_test_rows_set",
         "version.collected",
         "version.deleted",
     ),

@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import SHARED_CELL, tenants
+from ml_core.domain.version import SelfTestRows
 from ml_core.exceptions import MLFrameworkError, TenantExistsError, TenantNotFoundError
 from ml_core.ids import TenantId
 from ml_core.registry import journal
@@ -32,17 +33,23 @@ _COMPARED = 1_000
 _NEAR = 0.85
 """How like two names are, of 1, that may be one with a typo: ``acmee`` and ``acme`` are by 0.89."""
 
+_LISTED = tuple(tenants.c[name] for name in ("tenant_id", "cell", "created_at", "deleted_at", "self_test_rows"))
+
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class TenantInfo:
-    """A tenant as listed: the cell that serves it, when it was created and, if it was, when it was deleted; UTC."""
+    """A tenant as listed: the cell that serves it, when it was created and, if it was, when it was deleted; UTC.
+
+    ``self_test_rows`` is which rows its versions keep as their self-test.
+    """
 
     tenant_id: TenantId
     cell: str
     created_at: datetime
     deleted_at: datetime | None = None
+    self_test_rows: SelfTestRows = SelfTestRows.TRAINING
 
 
 class TenantRepository:
@@ -118,7 +125,7 @@ class TenantRepository:
             insert(tenants)
             .values(tenant_id=tenant_id, cell=SHARED_CELL, feed_generation=advance_feed(SHARED_CELL))
             .on_conflict_do_nothing()
-            .returning(tenants.c.tenant_id, tenants.c.cell, tenants.c.created_at, tenants.c.deleted_at)
+            .returning(*_LISTED)
         )
         with self._db.tenant(tenant_id) as connection:
             row = connection.execute(statement).one_or_none()
@@ -147,6 +154,30 @@ class TenantRepository:
         if not self.exists(tenant_id):
             raise tenant_deleted(tenant_id) if self.is_deleted(tenant_id) else tenant_not_found(tenant_id)
 
+    def self_test_rows(self, tenant_id: TenantId) -> SelfTestRows:
+        """Which rows the self-tests of the tenant's versions consist of.
+
+        Raises:
+            TenantNotFoundError: There is no such tenant, or it was deleted.
+        """
+        self.require(tenant_id)
+        statement = sa.select(tenants.c.self_test_rows).where(tenants.c.tenant_id == tenant_id)
+        with self._db.tenant(tenant_id) as connection:
+            return SelfTestRows(connection.scalars(statement).one())
+
+    def set_self_test_rows(self, tenant_id: TenantId, rows: SelfTestRows) -> None:
+        """Say it of the versions that are trained from now on; those that there are keep theirs.
+
+        Raises:
+            TenantNotFoundError: There is no such tenant, or it was deleted.
+            PermissionDeniedError: The principal lacks the scope ``admin``.
+        """
+        with journal.writing(self._db, tenant_id) as connection:
+            subject = {"tenant_id": tenant_id}
+            journal.record(connection, tenant_id, "tenant.self_test_rows_set", subject, {"rows": rows.value})
+            mine = tenants.c.tenant_id == tenant_id
+            connection.execute(sa.update(tenants).where(mine).values(self_test_rows=rows.value))
+
     def list(
         self, *, limit: int | None = None, after: TenantId | None = None, deleted: bool = False
     ) -> Sequence[TenantInfo]:
@@ -158,12 +189,7 @@ class TenantRepository:
             deleted: Those that were deleted, instead of those that there are.
         """
         is_deleted = tenants.c.deleted_at.is_not(None) if deleted else tenants.c.deleted_at.is_(None)
-        statement = (
-            sa.select(tenants.c.tenant_id, tenants.c.cell, tenants.c.created_at, tenants.c.deleted_at)
-            .where(is_deleted)
-            .order_by(tenants.c.tenant_id)
-            .limit(limit)
-        )
+        statement = sa.select(*_LISTED).where(is_deleted).order_by(tenants.c.tenant_id).limit(limit)
         if after is not None:
             statement = statement.where(tenants.c.tenant_id > after)
         with self._db.serving() as connection:
@@ -179,7 +205,8 @@ def tenant_ids(db: DatabaseConnection, *, deleted: bool = False) -> Iterator[Ten
 
 
 def _info(row: AnyRow) -> TenantInfo:
-    return TenantInfo(TenantId(row.tenant_id), row.cell, row.created_at, row.deleted_at)
+    rows = SelfTestRows(row.self_test_rows)
+    return TenantInfo(TenantId(row.tenant_id), row.cell, row.created_at, row.deleted_at, rows)
 
 
 def _without_digits(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sklearn import base
@@ -27,7 +27,7 @@ from ml_core.training.effective import algorithm_of, effective_hyperparameters
 from ml_core.training.metrics import Metrics, evaluate
 from ml_core.training.provenance import code_commit, library_versions
 from ml_core.training.request import TrainingRequest
-from ml_core.training.self_test import record_self_test
+from ml_core.training.self_test import common_categories, record_self_test, rows_of_training, synthetic_rows
 from ml_core.training.table import Part, TrainingTable, read_training_table
 from ml_core.training.targets import OUTPUTS, invalid
 
@@ -168,12 +168,14 @@ def _measured(
 ) -> FittedModel:
     (pipeline, table), (started, warned) = fitted, timing
     try:
-        signature = Signature(table.inputs, Output(output, _classes(pipeline, output)))
+        inputs = table.inputs if request.tells_cells else common_categories(table.train, table.inputs)
+        signature = Signature(inputs, Output(output, _classes(pipeline, output)))
         metrics = {
             "train": evaluate(pipeline, table.train.columns, table.train.target, output),
             "validation": evaluate(pipeline, table.validation.columns, table.validation.target, output),
         }
-        self_test = record_self_test(pipeline, signature, table.validation)
+        make_rows, part = (rows_of_training, table.validation) if request.tells_cells else (synthetic_rows, table.train)
+        self_test = record_self_test(pipeline, signature, make_rows(part, inputs))
     except Exception as error:
         raise TrainingError.wrap(
             error, "The fitted model can't answer its own rows", remedy="See the cause above.", stage="evaluate"
@@ -191,7 +193,7 @@ def _measured(
         hyperparameters=request.recorded_hyperparameters(),
         algorithm=algorithm,
         effective_hyperparameters=effective_hyperparameters(estimator),
-        columns=table.columns,
+        columns=table.columns if request.tells_cells else tuple(map(_without_cells, table.columns)),
         n_rows={"train": table.train.n_rows, "validation": table.validation.n_rows},
         data_digest=table.digest,
         libraries=library_versions(),
@@ -200,7 +202,7 @@ def _measured(
         notes=(
             *worse_than_baseline(metrics["validation"], answer, algorithm, output),
             *table.notes,
-            *_unseen_labels(table.train, table.validation, output),
+            *_unseen_labels(table.train, table.validation, output, shown=request.tells_cells),
             *warned,
         ),
     )
@@ -210,14 +212,19 @@ def _classes(pipeline: Pipeline, output: OutputKind) -> tuple[Any, ...]:
     return tuple(labels_to_json(pipeline.steps[-1][1].classes_)) if output is OutputKind.CLASSES else ()
 
 
-def _unseen_labels(train: Part, validation: Part, output: OutputKind) -> list[str]:
+def _without_cells(column: InferredColumn) -> InferredColumn:
+    return replace(column, reason=column.kind.value if column.kind else "not used", categories=())
+
+
+def _unseen_labels(train: Part, validation: Part, output: OutputKind, *, shown: bool) -> list[str]:
     if output is not OutputKind.CLASSES or train.target is None or validation.target is None:
         return []
     seen = set(train.target.tolist())
     unseen = [label for label in validation.target.tolist() if label not in seen]
     if not unseen:
         return []
+    such = f", such as {unseen[0]!r}" if shown else ""
     return [
-        f"{len(unseen)} of {validation.n_rows} validation rows have a label that training had not, such as "
-        f"{unseen[0]!r}; they count as wrong."
+        f"{len(unseen)} of {validation.n_rows} validation rows have a label that training had not{such}; they count "
+        "as wrong."
     ]

@@ -48,7 +48,7 @@ class RareClasses:
         classes, counts = np.unique(target.values, return_counts=True)
         return classes[counts < self.minimum]
 
-    def apply(self, target: Target, rare: NDArray[Any], what: str, notes: list[str]) -> Target:
+    def apply(self, target: Target, rare: NDArray[Any], what: str, notes: list[str], *, shown: bool = True) -> Target:
         """A target without the rare classes.
 
         Args:
@@ -56,6 +56,7 @@ class RareClasses:
             rare: The rare classes of the training data.
             what: Which data it is, for the note.
             notes: Get a sentence if a row is concerned.
+            shown: Whether it names the classes.
 
         Raises:
             TrainingError: The label can't be a class among the others, or no row is left.
@@ -65,10 +66,10 @@ class RareClasses:
             return target
         found, counts = np.unique(target.values[is_rare], return_counts=True)
         named = zip(found[:_SHOWN].tolist(), counts[:_SHOWN], strict=True)
-        shown = ", ".join(f"{label!r} ({count})" for label, count in named)
-        shown += ", …" if len(found) > _SHOWN else ""
+        names = ": " + ", ".join(f"{label!r} ({count})" for label, count in named)
+        names += ", …" if len(found) > _SHOWN else ""
         rows = f"{int(is_rare.sum()):,} of {len(is_rare):,} {what} rows, of {len(found)} class(es) with fewer than "
-        rows += f"{self.minimum} training rows: {shown}"
+        rows += f"{self.minimum} training rows{names if shown else ''}"
         if self.label is not None:
             notes.append(f"Merged into {self.label!r}: {rows}.")
             return Target(np.where(is_rare, _as_class(self.label, target), target.values), target.kept, target.column)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ml_core.domain.columns import ColumnKind
+from ml_core.domain.version import SelfTestRows
 from ml_core.exceptions import TrainingError
 from ml_core.ids import ModelId
 from ml_core.training.targets import infer_model_type, invalid
@@ -30,6 +31,7 @@ class TrainingRequest:
         processor: The caller's own ``DataProcessor``, if any.
         rare_classes: What is done with classes of few rows, see ``RareClasses.parse``; None: a class of one row that
             can't be held out is refused.
+        self_test_rows: Which rows the version keeps; with synthetic ones no cell is in what was found either.
 
     Raises:
         TrainingError: A pair is none.
@@ -43,6 +45,12 @@ class TrainingRequest:
     kinds: Mapping[str, ColumnKind] = field(default_factory=dict)
     processor: Any = None
     rare_classes: str | None = None
+    self_test_rows: SelfTestRows = SelfTestRows.TRAINING
+
+    @property
+    def tells_cells(self) -> bool:
+        """Whether notes and reasons may show values of the training data."""
+        return self.self_test_rows is SelfTestRows.TRAINING
 
     def known_model_type(self) -> str:
         """The model type; where the caller gave none, what the target says.

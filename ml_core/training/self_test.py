@@ -1,43 +1,110 @@
-"""Recording what a fitted pipeline answers to a few rows, so that every loaded copy can be asked the same."""
+"""Recording what a fitted pipeline answers to a few rows, so that every loaded copy can be asked the same.
+
+The rows are some of training, or synthetic ones where the tenant's policy says so: then no cell is kept of a row, only
+what many rows have in common.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ml_core.domain.columns import ColumnKind, Columns
-from ml_core.domain.signature import InputColumn, OutputKind, Signature
+from ml_core.domain.signature import InputColumn, OutputKind, Row, Signature
 from ml_core.domain.version import SelfTest
 from ml_core.models.loading import labels_to_json
 from ml_core.training.table import Part
 
 # Enough to touch every class of a small problem and most branches of an encoder; the rows are kept in the registry.
 SELF_TEST_ROWS = 5
+# Rows that must share a value before it counts as nobody's: the usual smallest cell of published tables.
+FEWEST_ROWS = 10
 # A self-test need not carry a whole document: the answer recorded is that to the text as cut.
 _MAX_TEXT_CHARACTERS = 300
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TEXTS = ("one synthetic text", "a text that nobody wrote", "words for a test", "hello", "the last of five texts")
 
 
-def record_self_test(pipeline: Any, signature: Signature, part: Part) -> SelfTest:
+def record_self_test(pipeline: Any, signature: Signature, rows: Sequence[Row]) -> SelfTest:
     """Ask a fitted pipeline some rows, as a client would send them, and record its answers.
 
     Args:
         pipeline: Fitted.
         signature: Its signature.
-        part: Where the rows come from; they are taken evenly from it.
+        rows: What it is asked.
     """
-    numbers = np.unique(np.linspace(0, part.n_rows - 1, SELF_TEST_ROWS).astype(np.intp))
-    rows = raw_rows(part.columns, signature.inputs, numbers.tolist())
     columns = signature.columns_from_rows(rows)
     if signature.output.kind is OutputKind.CLASSES and hasattr(pipeline, "predict_proba"):
         probabilities = tuple(tuple(map(float, row)) for row in pipeline.predict_proba(columns))
     else:
         probabilities = ()
     return SelfTest(tuple(rows), tuple(labels_to_json(np.asarray(pipeline.predict(columns)))), probabilities)
+
+
+def rows_of_training(part: Part, inputs: Sequence[InputColumn]) -> list[dict[str, Any]]:
+    """A few rows, evenly from a table."""
+    numbers = np.unique(np.linspace(0, part.n_rows - 1, SELF_TEST_ROWS).astype(np.intp))
+    return raw_rows(part.columns, inputs, numbers.tolist())
+
+
+def synthetic_rows(part: Part, inputs: Sequence[InputColumn]) -> list[dict[str, Any]]:
+    """Rows that are like those of a table and of none of them.
+
+    Numbers are quantiles to two digits, datetimes quantiles to the month, categories those of the inputs, texts always
+    the same. The last row has null wherever it may.
+
+    Args:
+        part: The table.
+        inputs: Its columns, with the categories that may be told, see ``common_categories``.
+    """
+    made = {column.name: _synthetic(column, part.columns[column.name]) for column in inputs}
+    return [{name: values[index] for name, values in made.items()} for index in range(SELF_TEST_ROWS)]
+
+
+def common_categories(part: Part, inputs: Sequence[InputColumn]) -> tuple[InputColumn, ...]:
+    """The columns, of whose categories those are left out that fewer than ``FEWEST_ROWS`` rows have."""
+    return tuple(replace(column, categories=_common(column, part.columns[column.name])) for column in inputs)
+
+
+def _common(column: InputColumn, values: NDArray[Any]) -> tuple[str, ...]:
+    if column.kind is not ColumnKind.CATEGORY:
+        return column.categories
+    counts = Counter(values.tolist())
+    return tuple(category for category in column.categories if counts[category] >= FEWEST_ROWS)
+
+
+def _synthetic(column: InputColumn, values: NDArray[Any]) -> list[Any]:
+    if column.kind is ColumnKind.TEXT:
+        made: list[Any] = list(_TEXTS)
+    elif column.kind is ColumnKind.CATEGORY:
+        categories = column.categories or ("another value",)
+        made = [categories[index % len(categories)] for index in range(SELF_TEST_ROWS)]
+    elif column.kind is ColumnKind.BOOLEAN:
+        made = [index % 2 == 0 for index in range(SELF_TEST_ROWS)]
+    else:
+        present = values[~np.isnan(values)]
+        quantiles = np.quantile(present, np.linspace(0.1, 0.9, SELF_TEST_ROWS)) if len(present) >= FEWEST_ROWS else []
+        is_date = column.kind is ColumnKind.DATETIME
+        made = [(_month if is_date else _two_digits)(quantile) for quantile in quantiles]
+        made = made or [_month(0.0) if is_date else float(index) for index in range(SELF_TEST_ROWS)]
+    return [*made[:-1], None] if column.nullable else made
+
+
+def _two_digits(number: float) -> float:
+    rounded = float(f"{number:.1e}")
+    return rounded if math.isfinite(rounded) else math.copysign(1e308, number)
+
+
+def _month(seconds: float) -> str:
+    moment = _EPOCH + timedelta(seconds=float(seconds))
+    return datetime(moment.year, moment.month, 1, tzinfo=UTC).isoformat()
 
 
 def raw_rows(columns: Columns, inputs: Sequence[InputColumn], numbers: Sequence[int]) -> list[dict[str, Any]]:

@@ -81,7 +81,7 @@ def read_training_table(request: TrainingRequest, output: OutputKind) -> Trainin
         TrainingError: The data can't train; ``stage`` is ``validate`` and ``column`` the offending one.
     """
     notes: list[str] = []
-    rare = _Rare(request.rare_classes, output)
+    rare = _Rare(request, output)
     raw = _read(request.training_data, output, notes, "training", rare)
     if raw.target is not None and output is OutputKind.CLASSES:
         check_classes(raw.target)
@@ -117,8 +117,10 @@ def read_training_table(request: TrainingRequest, output: OutputKind) -> Trainin
 class _Rare:
     """The caller's word on rare classes, and which those are: the training data, which is read first, decides."""
 
-    def __init__(self, given: str | None, output: OutputKind) -> None:
+    def __init__(self, request: TrainingRequest, output: OutputKind) -> None:
+        given = request.rare_classes
         self.rule = None if given is None else RareClasses.parse(given)
+        self.shown = request.tells_cells
         self.classes: NDArray[Any] | None = None
         if self.rule is not None and output is not OutputKind.CLASSES:
             raise invalid("There are rare classes in a classification only.", "Leave rare_classes out.")
@@ -129,7 +131,7 @@ class _Rare:
             return target
         if self.classes is None:
             self.classes = self.rule.find(target)
-        return self.rule.apply(target, self.classes, what, notes)
+        return self.rule.apply(target, self.classes, what, notes, shown=self.shown)
 
 
 def _check_columns(frame: pd.DataFrame, needed: Sequence[str]) -> None:

@@ -150,7 +150,9 @@ class Trainer:
             rare_classes=rare_classes,
         )
         check_document(request.recorded_hyperparameters(), "hyperparameters")
-        TenantRepository(self._db).ensure(self.tenant_id)
+        tenants = TenantRepository(self._db)
+        tenants.ensure(self.tenant_id)
+        request = replace(request, self_test_rows=tenants.self_test_rows(self.tenant_id))
         with self._run(request, source) as run_id:
             fitted = self._fit(request, version)
             self._runs.log_metrics(run_id, _flat(fitted.metrics))

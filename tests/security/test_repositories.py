@@ -112,6 +112,7 @@ class World:
             "metrics": {"loss": 2.0},
             "model_id": TICKETS,
             "model_path": self.folder / "model.skops",
+            "model_type": "classification",
             "name": "approved",
             "number": 1,
             "percent": 10,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import signal
@@ -44,20 +43,24 @@ class Replicas(ThreadingHTTPServer):
 
 
 class Replica(BaseHTTPRequestHandler):
-    """Answers; ``/slow`` only when the test is over."""
+    """Answers; ``/slow`` only when the test is over, ``/large`` with more than buffers hold."""
 
     protocol_version = "HTTP/1.1"
     release = threading.Event()
+    was_cut = threading.Event()
 
     def do_GET(self) -> None:
         if self.path == "/slow":
             self.release.wait(30)
         self.rfile.read(int(self.headers.get("content-length", 0)))
-        with contextlib.suppress(ConnectionError):
+        answer = bytes(100_000_000) if self.path == "/large" else b"ok"
+        try:
             self.send_response(200)
-            self.send_header("content-length", "2")
+            self.send_header("content-length", str(len(answer)))
             self.end_headers()
-            self.wfile.write(b"ok")
+            self.wfile.write(answer)
+        except ConnectionError:
+            self.was_cut.set()
 
     do_POST = do_GET  # noqa: N815
 
@@ -69,6 +72,7 @@ class Replica(BaseHTTPRequestHandler):
 def replica() -> Iterator[int]:
     """The port of a replica."""
     Replica.release.clear()
+    Replica.was_cut.clear()
     with Replicas(("127.0.0.1", 0), Replica) as server:
         threading.Thread(target=server.serve_forever).start()
         yield server.server_port
@@ -281,6 +285,14 @@ def test_a_body_that_does_not_end_never_reaches_a_replica(node, replica):
         headers = [tuple(line.split(b": ", 1)) for line in head.split(b"\r\n")[1:]]
         assert error_of(httpx.Response(408, content=body, headers=headers))["code"] == "request_timeout"
     assert isinstance(json.loads(protocol[1])["error"], str)
+
+
+def test_an_answer_that_nobody_reads_is_cut(node, replica):
+    """So that a client that stops in the middle keeps no replica's connection."""
+    node.start(replica)
+    with socket.create_connection(("127.0.0.1", node.port), timeout=20) as connection:
+        connection.sendall(b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert Replica.was_cut.wait(30)
 
 
 @pytest.mark.parametrize("deadline", [300, 1500])

@@ -214,8 +214,9 @@ class Signature:
         names = [column.name for column in self.inputs]
         for name in unknown[:_NAMES_COMPARED]:
             inner = given[name] if isinstance(given, Mapping) else None
+            inner = inner[0] if isinstance(inner, list) and inner else inner
             if isinstance(inner, Mapping) and not inner.keys().isdisjoint(names):
-                return f"They are in the value of {shown(name)}: send that value as the row. "
+                return f"They are in the value of {shown(name)}: send what it holds as rows. "
         meant = _same_but_for_case(names, unknown) or _similar(names, unknown)
         return "" if meant is None else f"Did you mean {shown(meant[0])} instead of {shown(meant[1])}? "
 

@@ -7,6 +7,7 @@ import pickle
 import joblib
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.linear_model import LogisticRegression
@@ -18,6 +19,7 @@ from ml_core.exceptions import (
     ModelNotFoundError,
     ModelVersionConflictError,
     PromotionConflictError,
+    SignatureMismatchError,
     TrainingError,
 )
 from ml_core.models.model_factory import ModelFactory
@@ -75,6 +77,33 @@ def test_many_rows_give_as_many_predictions(trained, tumours, shape):
     given = {"dicts": rows.to_dict("records"), "frame": rows, "array": rows.to_numpy()}[shape]
     answers = system.predict("tumours", given)
     assert list(answers) == [system.predict("tumours", rows.iloc[i]) for i in range(50)]
+
+
+def test_a_model_of_one_column_takes_its_values(system, tumours):
+    """Four values are four rows, by each way to ask; a row without the column is refused by each."""
+    X, y = tumours
+    area = X["mean area"]
+    system.train_model("area", "classification", (area, y), None, {"n_estimators": 5})
+    four = area.iloc[[0, 19, 100, 21]]
+    expected = list(system.predict("area", four.to_frame()))
+    assert set(expected) == {"malignant", "benign"}
+    for values in (four, four.to_numpy(), four.tolist(), pa.array(four)):
+        assert list(system.predict("area", values)) == expected
+        assert system.predict_batch("area", values, batch_size=3) == expected
+        assert len(system.predict_proba("area", values)) == 4
+    for ask in (system.predict, system.predict_proba, system.predict_batch):
+        for row in ({"area": 1001.0}, pd.Series({"Mean Area": 1001.0}), X[["mean radius"]], [{}]):
+            with pytest.raises(SignatureMismatchError):
+                ask("area", row)
+
+
+def test_a_table_of_another_library_trains_and_predicts(system, tumours):
+    """Of whatever has the Arrow interface, such as polars; the answers are those of the pandas frame."""
+    X, y = tumours
+    table = pa.Table.from_pandas(X)
+    system.train_model("arrow", "classification", (table, pa.chunked_array([y])), None, {"n_estimators": 5})
+    assert list(system.predict("arrow", table)) == list(system.predict("arrow", X))
+    assert system.predict("arrow", table.slice(3, 1)) == system.predict("arrow", X.iloc[3])
 
 
 def test_batches_async_and_probabilities(trained, tumours):

@@ -29,6 +29,7 @@ from ml_core.cli.context import existing_tenant
 from ml_core.cli.fitted import column_row, print_columns, print_metrics
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.dataset import parse_reference
+from ml_core.domain.values import composed
 from ml_core.exceptions import (
     ConfigurationError,
     DataProcessingError,
@@ -106,12 +107,12 @@ def train(
         trainer = Trainer(database, tenant_id)
         trainer.refuse_in_vain(model_id, model_type, version_id)
         with show_step(f"Reading {table.name}"):
-            frame, reference = table.read(database, tenant_id)
+            frame, is_cells, reference = table.read(database, tenant_id)
             if target is None and model_type not in _WITHOUT_TARGET:
                 raise _no_target(frame.columns)
-            X, y = _split_target(frame, target, ignore or [])
+            X, y = _split_target(frame, target, ignore or [], is_cells=is_cells)
             held_out = None if validation is None else _read_validation(validation, encoding, target)
-            registered = table.register(database, tenant_id, frame)
+            registered = table.register(database, tenant_id)
             reference = reference if registered is None else registered.reference
         with show_step(f"Training {tenant_id}/{model_id} on {len(X)} rows"), in_background(), _column_hints(X.columns):
             result = trainer.train(
@@ -153,27 +154,27 @@ class _Table:
         """The table's name, for messages."""
         return self.dataset or (self.file.name if self.file else "")
 
-    def read(self, database: DatabaseConnection, tenant_id: TenantId) -> tuple[Any, str | None]:
-        """The table as a data frame, and the dataset's version that it is; None: of no dataset."""
+    def read(self, database: DatabaseConnection, tenant_id: TenantId) -> tuple[Any, bool, str | None]:
+        """The table as a data frame, whether it holds cells of a text file, and the dataset's version that it is.
+
+        The last is None where it is of no dataset.
+        """
         if self.file is not None:
-            from ml_core.data.reading import read_table
-
-            return read_table(self.file, encoding=self.encoding), None
+            return *_read_file(self.file, self.encoding), None
         from ml_core.registry.datasets import DatasetRepository
+        from ml_core.training.datasets import read_table_of
 
-        datasets = DatasetRepository(database, tenant_id)
-        version = datasets.get(*parse_reference(self.name))
-        return datasets.read(version.dataset_id, version.number), version.reference
+        version = DatasetRepository(database, tenant_id).get(*parse_reference(self.name))
+        return *read_table_of(database, tenant_id, version), version.reference
 
-    def register(self, database: DatabaseConnection, tenant_id: TenantId, frame: Any) -> DatasetVersion | None:
+    def register(self, database: DatabaseConnection, tenant_id: TenantId) -> DatasetVersion | None:
         """Register the file's table, if that was asked for; the version that it is."""
         if self.file is None or self.register_as is None:
             return None
+        from ml_core.cli.datasets import register_file
         from ml_core.registry.datasets import DatasetRepository
 
-        kind = "parquet" if self.file.suffix.lower() == ".parquet" else "csv"
-        source = {"kind": kind, "file": self.file.name}
-        return DatasetRepository(database, tenant_id).create(self.register_as, frame, source=source)
+        return register_file(DatasetRepository(database, tenant_id), self.register_as, self.file, self.encoding)
 
 
 def _print_json(tenant: TenantId, dataset: str | None, result: dict[str, Any]) -> None:
@@ -230,18 +231,27 @@ def _no_target(columns: Collection[str]) -> ConfigurationError:
     )
 
 
+def _read_file(file: Path, encoding: str) -> tuple[Any, bool]:
+    """The table of a file, and whether its strings are the cells of a text file."""
+    from ml_core.data.reading import is_csv, read_table
+
+    return read_table(file, encoding=encoding), is_csv(file)
+
+
 def _read_validation(file: Path, encoding: str, target: str | None) -> tuple[Any, Any]:
     """The columns to measure on and their target; what else the table has is ignored."""
-    from ml_core.data.reading import read_table
-
-    return _split_target(read_table(file, encoding=encoding), target, (), "The validation table")
+    frame, is_cells = _read_file(file, encoding)
+    return _split_target(frame, target, (), "The validation table", is_cells=is_cells)
 
 
 def _split_target(
-    frame: Any, target: str | None, ignore: Sequence[str], table: str = "The table"
+    frame: Any, target: str | None, ignore: Sequence[str], table: str = "The table", *, is_cells: bool
 ) -> tuple[Any, Any | None]:
     """The columns to predict from, and the target. Names are compared as text: a Parquet file may have numbers."""
-    names = [str(name) for name in frame.columns]
+    from ml_core.data.cells import Cells
+
+    names = [composed(str(name)) for name in frame.columns]
+    target, ignore = None if target is None else composed(target), [composed(name) for name in ignore]
     left_out = [*ignore] if target is None else [target, *ignore]
     for name in left_out:
         setting = "--target" if name == target else "--ignore"
@@ -261,8 +271,11 @@ def _split_target(
             remedy="Leave out one of the two.",
             setting="--ignore",
         )
-    used = [position for position, name in enumerate(names) if name not in left_out]
-    return frame.iloc[:, used], None if target is None else frame.iloc[:, names.index(target)]
+    used = frame.iloc[:, [position for position, name in enumerate(names) if name not in left_out]]
+    if target is None:
+        return used, None
+    labels = frame.iloc[:, names.index(target)]
+    return used, Cells.of(frame, labels) if is_cells else labels
 
 
 def _columns_hint(wanted: str, names: list[str]) -> str:

@@ -7,17 +7,22 @@ ways give the same numbers and the same errors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from ml_core.data.cells import cells_of, numbers, present, truths
 from ml_core.domain.columns import ColumnKind, Columns, DateOrder
 from ml_core.domain.signature import InputColumn
-from ml_core.exceptions import SignatureMismatchError
+from ml_core.domain.values import composed
+from ml_core.exceptions import DataProcessingError, SignatureMismatchError
 
 # What pandas and ml_core.domain.values read alike: the forms of date and time, and how pandas calls them.
 _PLAIN_DATE = r"[0-9]{{1,2}}{0}[0-9]{{1,2}}{0}[0-9]{{4}}"
@@ -36,7 +41,7 @@ def columns_from_frame(frame: pd.DataFrame, inputs: Sequence[InputColumn]) -> Co
     Raises:
         SignatureMismatchError: Names the first row (by position, from 0) and column that do not fit.
     """
-    positions = {str(name): position for position, name in enumerate(frame.columns)}
+    positions = {composed(str(name)): position for position, name in enumerate(frame.columns)}
     columns = {}
     for column in inputs:
         if column.name in positions:
@@ -44,6 +49,31 @@ def columns_from_frame(frame: pd.DataFrame, inputs: Sequence[InputColumn]) -> Co
         else:
             columns[column.name] = column.read([None] * len(frame))
     return columns
+
+
+def require_columns(frame: pd.DataFrame, names: Iterable[str], what: str) -> None:
+    """Refuse a table that lacks a column.
+
+    Args:
+        frame: The table.
+        names: The columns that it must have.
+        what: What it is, for the message.
+
+    Raises:
+        DataProcessingError: Names the columns that it lacks, and those of its own that are called much alike.
+    """
+    there = [composed(str(name)) for name in frame.columns]
+    lacking = [name for name in names if name not in there]
+    if lacking:
+        near = [match for name in lacking for match in difflib.get_close_matches(name, there, n=1)]
+        shown = ", ".join(map(repr, lacking[:10])) + (", …" if len(lacking) > 10 else "")
+        raise DataProcessingError(
+            f"{what} lacks the column{'s' if len(lacking) > 1 else ''} {shown}, which the model reads.",
+            remedy=f"Rename {', '.join(map(repr, near))}, or add what is missing."
+            if near
+            else f"Add them; a column may be empty. Its columns are: {', '.join(there[:20])}.",
+            column=lacking[0],
+        )
 
 
 def read_series(series: pd.Series[Any], column: InputColumn) -> NDArray[Any]:
@@ -54,15 +84,17 @@ def read_series(series: pd.Series[Any], column: InputColumn) -> NDArray[Any]:
     """
     if column.date_order is not None and isinstance(series.dtype, pd.StringDtype):
         return _ordered_dates(series, column, column.date_order)
-    array = _vectorised(series, column.kind)
+    array = _vectorised(series, column)
     if array is None or np.isinf(array).any() or (not column.nullable and np.isnan(array).any()):
         return _by_distinct_value(series, column)
     return array
 
 
-def _vectorised(series: pd.Series[Any], kind: ColumnKind) -> NDArray[np.float64] | None:
-    """The values as float64 where the dtype alone tells what they are; None where it does not."""
-    dtype = series.dtype
+def _vectorised(series: pd.Series[Any], column: InputColumn) -> NDArray[np.float64] | None:
+    """The values as float64 where they can be told all at once; None where they can't."""
+    dtype, kind = series.dtype, column.kind
+    if isinstance(dtype, pd.StringDtype):
+        return _read_cells(series, column)
     is_boolean = pd.api.types.is_bool_dtype(dtype) and not isinstance(dtype, pd.CategoricalDtype)
     is_real = pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype)
     if (kind is ColumnKind.NUMBER and is_real) or (kind is ColumnKind.BOOLEAN and is_boolean):
@@ -70,6 +102,19 @@ def _vectorised(series: pd.Series[Any], kind: ColumnKind) -> NDArray[np.float64]
     if kind is ColumnKind.DATETIME and pd.api.types.is_datetime64_any_dtype(dtype):
         return _epoch_seconds(series)
     return None
+
+
+def _read_cells(series: pd.Series[Any], column: InputColumn) -> NDArray[np.float64] | None:
+    """Strings as numbers or booleans; None where one is neither, or the kind is another."""
+    cells = cells_of(series) if column.kind in (ColumnKind.NUMBER, ColumnKind.BOOLEAN) else None
+    if cells is None:
+        return None
+    said = present(cells)
+    is_number = column.kind is ColumnKind.NUMBER
+    found = numbers(said, decimal_comma=column.decimal_comma) if is_number else truths(said)
+    if found is None:
+        return None
+    return np.asarray(found.cast(pa.float64()).to_numpy(zero_copy_only=False))
 
 
 def _epoch_seconds(series: pd.Series[Any]) -> NDArray[np.float64]:
@@ -107,28 +152,32 @@ def _ordered_dates(series: pd.Series[Any], column: InputColumn, order: DateOrder
 
 
 def _by_distinct_value(series: pd.Series[Any], column: InputColumn) -> NDArray[Any]:
-    """Each value through the row reader; where a dtype has few distinct values, each of those once."""
+    """Each value through the row reader; of strings and categoricals each distinct value once."""
     if isinstance(series.dtype, pd.CategoricalDtype) and len(series.cat.categories) < len(series):
-        read = _read_categories(series, column)
-        if read is not None:
-            return read
-    return column.read(series.tolist())
+        read = _read_distinct(series.cat.codes.to_numpy(), series.cat.categories, column)
+    elif isinstance(series.dtype, pd.StringDtype):
+        read = _read_distinct(*pd.factorize(series), column)
+    else:
+        read = None
+    return column.read(series.tolist()) if read is None else read
 
 
-def _read_categories(series: pd.Series[Any], column: InputColumn) -> NDArray[Any] | None:
-    codes = series.cat.codes.to_numpy()
+def _read_distinct(codes: NDArray[Any], distinct: pd.Index[Any], column: InputColumn) -> NDArray[Any] | None:
+    """The array of ``(n_rows,)`` positions in the distinct values, below 0 where missing; None where one is refused."""
     used = np.unique(codes[codes >= 0])
     if not column.nullable and (codes < 0).any():
         return None  # the plain way names the row
-    lenient = InputColumn(column.name, column.kind, nullable=True)
     try:
-        values = lenient.read(series.cat.categories[used].tolist())
+        values = replace(column, nullable=True).read(distinct[used].tolist())
     except SignatureMismatchError:
         return None  # names the row, not the category
-    table = np.empty(len(series.cat.categories) + 1, dtype=values.dtype)
+    if not column.nullable and column.kind.is_numeric and np.isnan(values).any():
+        return None
+    table = np.empty(len(distinct) + 1, dtype=values.dtype)
     table[-1] = np.nan if column.kind.is_numeric else None
     table[used] = values
-    return table[codes]
+    read: NDArray[Any] = table[codes]
+    return read
 
 
 def frame_from_columns(columns: Columns, kinds: Sequence[tuple[str, str]]) -> pd.DataFrame:

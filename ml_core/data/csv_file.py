@@ -1,136 +1,264 @@
-"""A CSV file, read so that its cells keep what they say.
+"""A CSV file as a table of texts: its dialect is recognised, its cells are read once and mean nothing yet.
 
-pandas alone makes ``1234`` of ``01234``, and no number of a column with ``NA`` in it once it may not take every ``NA``,
-such as Namibia's code, for missing. So columns with codes stay strings, and columns of numbers or booleans get their
-dtype although words for missing stand among them.
+What a cell means is decided where the kind of its column is known, see ``ml_core.domain.values``. So the only thing
+that is done to a cell here is that an empty one becomes null.
 """
 
 from __future__ import annotations
 
+import codecs
+import csv
+import gzip
+import io
 import re
-import warnings
+import sys
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TextIO, cast
 
-import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_core.domain.values import BOOLEAN_STRINGS, MISSING_STRINGS, says_missing
+from ml_core.data.table_file import group_rows
+from ml_core.domain.values import composed
+from ml_core.exceptions import DataProcessingError
 
-# The key of ``DataFrame.attrs`` under which a frame names its columns of numbers that had a decimal comma.
-DECIMAL_COMMA = "decimal_comma"
-# A number that is a code: zero-padded, or written as phone numbers are. Read by Python and by RE2.
-CODE = r"^\s*(?:0[0-9]|\+[0-9]{7,}\s*$)"
+SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 
-COMMA_NUMBER = re.compile(r"\s*[+-]?(?:\d+(?:,\d*)?|,\d+)(?:[eE][+-]?\d+)?\s*", re.ASCII)
-NUMBER = re.compile(COMMA_NUMBER.pattern.replace(",", r"\."), re.ASCII)
-_ROWS_A_PIECE = 200_000
-# Cells of a column of strings that are looked at before all of them are.
-_GLANCE = 100
+# What separates the cells of files that are called .csv; a comma wins where several would do.
+_DELIMITERS = (",", ";", "\t", "|")
+_LINES_LOOKED_AT = 20
+_LONGEST_LINE = 2**24  # characters of a line that is looked at to find the delimiter
+_QUOTED = re.compile(r'(?<![^,;\t|\n]) *"(?:[^"]|"")*"')
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)  # what Excel reads and writes
+_GZIP = b"\x1f\x8b"
+_PARQUET = b"PAR1"
+# How files begin that are no text, whatever they are called.
+_OTHERS = {
+    _PARQUET: ("a Parquet file", "Read it as one: call it .parquet."),
+    b"PK\x03\x04": ("an Excel workbook or a zip archive", "Save the sheet as CSV UTF-8, or unpack the archive."),
+    b"\xd0\xcf\x11\xe0": ("an Excel workbook of the old format", "Save the sheet as CSV UTF-8."),
+    b"BZh": ("compressed with bzip2", "Unpack it, or compress it with gzip."),
+    b"\xfd7zXZ": ("compressed with xz", "Unpack it, or compress it with gzip."),
+    b"\x28\xb5\x2f\xfd": ("compressed with zstd", "Unpack it, or compress it with gzip."),
+}
+_BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+_HEAD_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class CsvFile:
-    """What it takes to read the file; where the delimiter is a semicolon, ``1,5`` is one and a half."""
+    """What it takes to read the file.
+
+    Attributes:
+        path: The file.
+        encoding: Of its text.
+        delimiter: What separates its cells.
+        first_line: How many lines stand above the names of the columns.
+        is_padded: Whether blanks stand around the delimiters, which are no part of the cells.
+    """
 
     path: Path
     encoding: str
     delimiter: str
+    first_line: int = 0
+    is_padded: bool = False
 
-    def read(self) -> pd.DataFrame:
-        """The table. ``attrs[DECIMAL_COMMA]`` names the columns of numbers that had a decimal comma.
+    @classmethod
+    def recognise(cls, path: Path, encoding: str) -> CsvFile:
+        """The file with what its first lines tell.
 
         Raises:
-            pandas.errors.ParserError: It is no table.
-            pandas.errors.ParserWarning: Its lines have more cells than its first line has names.
+            DataProcessingError: It is of another kind than text.
         """
-        frame: pd.DataFrame = self.parse()
-        dtypes = list(enumerate(frame.dtypes))
-        numeric = [position for position, dtype in dtypes if dtype.kind in "iuf" and frame.iloc[:, position].count()]
-        codes, commas = self._look_at(numeric) if numeric else ([], [])
-        if codes:
-            texts = self.parse(usecols=codes, dtype="str")
-            for index, position in enumerate(codes):
-                frame.isetitem(position, texts.iloc[:, index].array)
-        for position, dtype in dtypes:
-            if isinstance(dtype, pd.StringDtype):
-                values = without_words(frame.iloc[:, position], decimal=self.decimal)
-                if values is not None:
-                    commas += [position] if self.decimal == "," and values.dtype.kind == "f" else []
-                    frame.isetitem(position, values.array)
-        frame.attrs[DECIMAL_COMMA] = [str(frame.columns[position]) for position in commas if position not in codes]
-        return frame
+        encoding = _encoding_of(path, encoding)
+        with _open(path, encoding) as text:
+            head = list(islice(iter(lambda: text.readline(_LONGEST_LINE), ""), _LINES_LOOKED_AT))
+        separator = _SEPARATOR_LINE.fullmatch(head[0]) if head else None
+        skipped = 1 if separator else 0
+        guess = "\t" if ".tsv" in path.name.lower() else guess_delimiter(head)
+        delimiter = separator[1] if separator else guess
+        first = next(csv.reader(head[skipped:], delimiter=delimiter), [])
+        is_padded = len(first) > 1 and delimiter != "\t" and all(name[:1] == " " for name in first[1:])
+        return cls(path, encoding, delimiter, skipped, is_padded)
 
-    @property
-    def decimal(self) -> str:
-        """What a number's fraction begins with."""
-        return "," if self.delimiter == ";" else "."
+    def pieces(self, rows: int | None = None) -> Iterator[pa.Table]:
+        """The table in pieces of strings, null where a cell is empty; at least one.
 
-    def parse(self, **options: Any) -> Any:
-        """What ``pandas.read_csv`` makes of it with the rules of this module and further options."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # "leads to a loss of data"
-            return pd.read_csv(
-                self.path,
-                sep=self.delimiter,
-                decimal=self.decimal,
-                encoding=self.encoding,
-                keep_default_na=False,  # a class may be called None, and a country's code be NA
-                na_values=[""],
-                low_memory=False,  # guesses dtypes in pieces, and leaves a long column half numbers, half strings
-                index_col=False,  # a line that is too long is an error, not an index
-                **options,
-            )
+        Nameless columns without any value, which a comma at the end of each line makes, are left out.
 
-    def _look_at(self, numeric: list[int]) -> tuple[list[int], list[int]]:
-        """Which of the columns that pandas takes for numbers have codes, and which decimal commas, in their cells."""
-        codes: set[int] = set()
-        commas: set[int] = set()
-        for piece in self._pieces(numeric):
-            for index, position in enumerate(numeric):
-                cells = pa.array(piece.iloc[:, index])
-                if position not in codes and _any_matches(cells, CODE):
-                    codes.add(position)
-                if self.decimal == "," and position not in commas and _any_matches(cells, ","):
-                    commas.add(position)
-        return sorted(codes), sorted(commas)
+        Args:
+            rows: Rows of a piece; None: as many as a row group of a dataset's file has.
 
-    def _pieces(self, positions: list[int]) -> Iterator[pd.DataFrame]:
-        with self.parse(usecols=positions, dtype="str", chunksize=_ROWS_A_PIECE) as pieces:
-            yield from pieces
+        Raises:
+            DataProcessingError: A line has too few or too many cells, two columns have one name, or there is no row.
+        """
+        with _open(self.path, self.encoding) as text:
+            reader = self._reader(text)
+            names = self._names(reader)
+            kept: list[int] | None = None
+            cells = self._rows(reader, names)
+            size = rows or group_rows(len(names))
+            while piece := list(islice(cells, size)):
+                columns = [self._column(column) for column in zip(*piece, strict=True)]
+                empty = [i for i, n in enumerate(names) if is_nameless(n) and columns[i].null_count == len(piece)]
+                if kept is None:
+                    kept = [i for i in range(len(names)) if i not in empty]
+                elif lost := set(range(len(names))) - {*kept, *empty}:
+                    raise unreadable(
+                        f"{self.path} has values in column {min(lost) + 1}, which has no name.",
+                        "Give each column a name in the first line.",
+                    )
+                yield pa.table([columns[i] for i in kept], names=[names[i] for i in kept])
+            if kept is None:
+                raise unreadable(f"{self.path} has column names but no row.", "Add rows.")
+
+    def _reader(self, text: TextIO) -> Any:
+        for _ in range(self.first_line):
+            text.readline()
+        # The limit is one for the process: a longer cell is a long text, not a mistake.
+        csv.field_size_limit(sys.maxsize)
+        return csv.reader(text, delimiter=self.delimiter, skipinitialspace=self.is_padded, strict=True)
+
+    def _names(self, reader: Any) -> list[str]:
+        with self._located(reader):
+            names = next((row for row in reader if any(row)), None)
+        if names is None:
+            raise unreadable(f"{self.path} has no columns.", "It needs a line of column names and rows below it.")
+        names = [composed(name.strip() if self.is_padded else name) for name in names]
+        check_names(names, self.path)
+        return [name or f"Unnamed: {index}" for index, name in enumerate(names)]
+
+    @contextmanager
+    def _located(self, reader: Any) -> Iterator[None]:
+        """Names the line at which the reader fails."""
+        try:
+            yield
+        except csv.Error as error:
+            raise unreadable(
+                f"{self.path} is not a table: line {self.first_line + reader.line_num}: {error}.",
+                "Quote cells with delimiters or quotes in them, and double the quotes within.",
+            ) from error
+
+    def _rows(self, reader: Any, names: list[str]) -> Iterator[list[str]]:
+        """The rows, each with one cell a column; blank lines are passed over."""
+        width = len(names)
+        with self._located(reader):
+            for row in reader:
+                if len(row) == width:
+                    yield row
+                elif len(row) == width + 1 and not row[-1]:
+                    yield row[:-1]  # a delimiter at the end of the line
+                elif len(row) > 1 or (row and row[0].strip()):
+                    raise self._wrong_length(self.first_line + reader.line_num, row, names)
+
+    def _wrong_length(self, line: int, row: list[str], names: list[str]) -> DataProcessingError:
+        for number, cells in ((line, row), (self.first_line + 1, names)):
+            if cells[0].startswith("#"):
+                return unreadable(
+                    f"{self.path} is not a table: line {number} begins with # and looks like a comment.",
+                    "Remove the lines that are comments.",
+                )
+        remedy = "Each line needs as many cells as the first; quote cells with delimiters in them."
+        if len(row) < len(names):
+            remedy += " If it is the last line, the file may have been cut off."
+        return unreadable(
+            f"{self.path} is not a table: line {line} has {len(row)} cell{'s' if len(row) > 1 else ''}, "
+            f"{'more' if len(row) > len(names) else 'fewer'} than the {len(names)} names in its first line.",
+            remedy,
+        )
+
+    def _column(self, cells: tuple[str, ...]) -> Any:
+        array = pa.array(cells, pa.string())
+        if self.is_padded:
+            array = pc.utf8_trim_whitespace(array)
+        return pc.if_else(pc.equal(array, ""), None, array)
 
 
-def _any_matches(cells: Any, pattern: str) -> bool:
-    return bool(pc.any(pc.match_substring_regex(cells, pattern)).as_py())
+def is_parquet(path: Path) -> bool:
+    """Whether a file is Parquet, whatever it is called."""
+    with path.open("rb") as file:
+        return file.read(len(_PARQUET)) == _PARQUET
 
 
-def without_words(cells: pd.Series[Any], *, decimal: str = ".") -> pd.Series[Any] | None:
-    """The values of a column of strings that are numbers or booleans but for words for missing.
+def _open(path: Path, encoding: str) -> TextIO:
+    codecs.lookup(encoding)
+    return io.TextIOWrapper(_open_bytes(path), encoding=encoding, newline="")
+
+
+def _open_bytes(path: Path) -> IO[bytes]:
+    file = path.open("rb")
+    start = file.read(len(_GZIP))
+    file.seek(0)
+    if start == _GZIP or path.name.lower().endswith(".gz"):
+        file.close()
+        return cast("IO[bytes]", gzip.open(path, "rb"))
+    return file
+
+
+def _encoding_of(path: Path, encoding: str) -> str:
+    """The encoding that the file's byte order mark tells, or else the one that is given.
+
+    Raises:
+        DataProcessingError: It is no text, or one whose encoding must be given.
+    """
+    with _open_bytes(path) as file:
+        head = file.read(_HEAD_BYTES)
+    for start, (what, remedy) in _OTHERS.items():
+        if head.startswith(start):
+            raise unreadable(f"{path} is {what}, not a CSV file.", remedy)
+    marked = next((name for mark, name in _BYTE_ORDER_MARKS if head.startswith(mark)), None)
+    if marked is not None:
+        return marked
+    if b"\0" in head and not encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32")):
+        wide = [name for name, zeros in (("utf-16-le", head[1::2]), ("utf-16-be", head[::2])) if not zeros.strip(b"\0")]
+        given = f"--encoding {wide[0]}" if wide else "--encoding utf-16-le"
+        raise unreadable(
+            f"{path} has NUL bytes, as text in UTF-16 has.", f"Give its encoding, such as {given}, or save it as UTF-8."
+        )
+    return encoding
+
+
+def guess_delimiter(head: list[str]) -> str:
+    """What separates the cells: of ``, ; tab |`` the one that splits the lines into the most cells, all alike.
+
+    Where none splits all lines alike, it is the one that splits most of them as the first.
 
     Args:
-        cells: ``(n_rows,)`` of a string dtype.
-        decimal: What a number's fraction begins with.
-
-    Returns:
-        ``(n_rows,)`` float64, or object of bool and NaN; None where other strings, codes, or nothing but words is in
-        it.
+        head: The first lines, the column names among them.
     """
-    pattern = COMMA_NUMBER if decimal == "," else NUMBER
-    glance = cells.iloc[:: max(1, len(cells) // _GLANCE)].tolist()
-    said = [cell for cell in glance if isinstance(cell, str) and not says_missing(cell)]
-    if not all(cell in BOOLEAN_STRINGS or pattern.fullmatch(cell) for cell in said):
-        return None
-    present = cells[~(cells.isna() | cells.isin(list(MISSING_STRINGS)) | cells.str.isspace().fillna(True))]
-    if present.empty:
-        return None
-    if present.isin(list(BOOLEAN_STRINGS)).all():
-        truths = {text: bool(number) for text, number in BOOLEAN_STRINGS.items()}
-        return present.map(truths).astype(object).reindex(cells.index)
-    if present.str.match(CODE).any() or not present.str.fullmatch(pattern.pattern).all():
-        return None
-    numbers = np.array([float(text.replace(",", ".")) for text in present.tolist()], dtype=np.float64)
-    return pd.Series(numbers, index=present.index, name=cells.name).reindex(cells.index)
+    text = _QUOTED.sub("", "\n".join(line.rstrip("\r\n") for line in head))
+    lines = [line for line in text.split("\n") if line.strip() and not line.startswith("#")]
+    lines = lines[:-1] or lines  # the last may be cut within a quoted cell
+    best, rank = ",", (False, 0.5, 1)
+    for delimiter in _DELIMITERS:
+        counts = [line.count(delimiter) + 1 for line in lines]
+        share = sum(count == counts[0] for count in counts) / len(counts) if counts else 0.0
+        if counts and counts[0] > 1 and (found := (share == 1.0, share, counts[0])) > rank:
+            best, rank = delimiter, found
+    return best
+
+
+def check_names(names: list[str], what: Path | str) -> None:
+    """Refuse two columns of one name: a request could fill only one of them."""
+    twice = next((name for name, count in Counter(filter(None, names)).items() if count > 1), None)
+    if twice is not None:
+        is_value = twice.lstrip("-").replace(".", "", 1).isdigit()
+        remedy = "Its first line seems to hold values: put a line of column names above it." if is_value else None
+        raise unreadable(
+            f"{what} has several columns called {twice!r}.", remedy or "Rename all but one of them.", column=twice
+        )
+
+
+def is_nameless(name: str) -> bool:
+    """Whether a column of a CSV has no name of its own."""
+    return name.startswith("Unnamed: ")
+
+
+def unreadable(message: str, remedy: str, **attributes: Any) -> DataProcessingError:
+    """The error for a file that can't be read."""
+    return DataProcessingError(message, remedy=remedy, stage="read", **attributes)

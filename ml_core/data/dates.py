@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_core.data.evidence import Evidence, Verdict, fits, shown, unless_constant
 from ml_core.domain.columns import ColumnKind, DateOrder
-from ml_core.domain.values import ORDERED_DATE, read_datetime
+from ml_core.domain.values import ordered_date, read_datetime
 
 # The share of strings that must be of a form for the others to count as mistakes in it.
 NEARLY_ALL = 0.9
@@ -41,7 +41,7 @@ class OrderSeen:
         example: str | None = None
         witness: dict[DateOrder, str] = {}
         for value in values:
-            match = ORDERED_DATE.fullmatch(value.strip()) if isinstance(value, str) else None
+            match = ordered_date(value) if isinstance(value, str) else None
             if match is None:
                 continue
             example = example or value
@@ -67,7 +67,7 @@ class OrderSeen:
 
 def is_date(text: str) -> bool:
     """Whether a string is a date, if only in a column that tells the order."""
-    return ORDERED_DATE.fullmatch(text.strip()) is not None or fits(read_datetime, text)
+    return ordered_date(text) is not None or fits(read_datetime, text)
 
 
 def judge_dates(evidence: Evidence, values: list[str]) -> Verdict | None:

@@ -10,7 +10,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from ml_core.data.cells import cells_of
+from ml_core.data.cells import present as present_cells
 from ml_core.domain.columns import ColumnKind, DateOrder
 from ml_core.domain.values import DoesNotFitError, is_blank, is_missing, says_missing
 from ml_core.exceptions import DataProcessingError
@@ -25,12 +28,14 @@ _ID_NAME = re.compile(r"(?:^|[_\s.-])(?:id|uuid|guid|rowid|rownames|index)$|[a-z
 class Verdict:
     """A kind and why; None is a column that can't be used.
 
-    ``date_order`` is that of a datetime column whose dates need one, such as ``25/12/2026``.
+    ``date_order`` is that of a datetime column whose dates need one, such as ``25/12/2026``; ``decimal_comma`` says
+    that the strings of a number column have one.
     """
 
     kind: ColumnKind | None
     reason: str
     date_order: DateOrder | None = None
+    decimal_comma: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,32 +46,40 @@ class Evidence:
         name: The column's name.
         values: The values that are not missing; the index holds their row positions.
         n_rows: Rows of the table.
+        has_commas: Whether a column of the table has decimal commas, see ``ml_core.data.cells.decimal_of``.
     """
 
     name: str
     values: pd.Series[Any]
     n_rows: int
+    has_commas: bool = False
 
     @classmethod
-    def of(cls, name: str, series: pd.Series[Any], *, words_are_missing: bool = True) -> Evidence:
+    def of(
+        cls, name: str, series: pd.Series[Any], *, words_are_missing: bool = True, has_commas: bool = False
+    ) -> Evidence:
         """The evidence of a series.
 
         Args:
             name: The column's name.
             series: ``(n_rows,)`` of any dtype.
             words_are_missing: Whether ``NA``, ``None`` and the like are: in a category or text they are values.
+            has_commas: Whether a column of the table has decimal commas.
         """
         series = series.reset_index(drop=True)
         says_nothing = says_missing if words_are_missing else is_blank
         if isinstance(series.dtype, pd.CategoricalDtype):
             missing = [v for v in series.cat.categories if isinstance(v, str) and says_nothing(v)]
             present = series.notna() & ~series.isin(missing)
+        elif (cells := cells_of(series)) is not None:
+            said = present_cells(cells, words_are_missing=words_are_missing)
+            present = pd.Series(said.is_valid().to_numpy(zero_copy_only=False))
         elif holds_objects(series):
             nothing = (says_nothing(v) if isinstance(v, str) else is_missing(v) for v in series.tolist())
             present = ~pd.Series(nothing, dtype=bool)
         else:
             present = series.notna()
-        return cls(name, series[present.to_numpy(dtype=bool)], len(series))
+        return cls(name, series[present.to_numpy(dtype=bool)], len(series), has_commas)
 
     @property
     def n_missing(self) -> int:
@@ -111,13 +124,18 @@ def unless_constant(evidence: Evidence, kind: ColumnKind, detail: str | None = N
     return Verdict(kind, detail or f"{distinct:,} distinct value{'s' if distinct > 1 else ''}")
 
 
-def judge_numbers(evidence: Evidence) -> Verdict:
+def judge_numbers(evidence: Evidence, numbers: NDArray[np.float64] | None = None) -> Verdict:
     """A number, unless the column is constant or an identifier.
+
+    Args:
+        evidence: The column.
+        numbers: Its values, ``(n_present,)``; None: they are numbers themselves.
 
     Raises:
         DataProcessingError: Some are infinite.
     """
-    numbers = evidence.values.to_numpy(dtype=np.float64, na_value=np.nan)
+    if numbers is None:
+        numbers = evidence.values.to_numpy(dtype=np.float64, na_value=np.nan)
     infinite = np.flatnonzero(np.isinf(numbers))
     if len(infinite):
         raise evidence.error(

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from ml_core.data.table_file import frame_of
+from ml_core.data.cells import read_typed
+from ml_core.data.table_file import frame_of, holds_cells
+from ml_core.data.tables import table_from_frame
 from ml_core.exceptions import DataProcessingError
 
 SUFFIXES = (".parquet", ".csv")
@@ -15,6 +17,8 @@ SUFFIXES = (".parquet", ".csv")
 
 def export_table(source: Path, target: Path) -> None:
     """Copy a dataset's Parquet file, or write its table as CSV with one row group in memory at a time.
+
+    In Parquet the cells of a text file become the values that they say, see ``ml_core.data.cells.read_typed``.
 
     Args:
         source: The dataset's file.
@@ -28,7 +32,9 @@ def export_table(source: Path, target: Path) -> None:
     try:
         with target.open("xb") as file:
             try:
-                if target.suffix.lower() == ".parquet":
+                if target.suffix.lower() == ".parquet" and holds_cells(source):
+                    pq.write_table(table_from_frame(read_typed(source)), file)
+                elif target.suffix.lower() == ".parquet":
                     with source.open("rb") as stored:
                         shutil.copyfileobj(stored, file)
                 else:

@@ -15,6 +15,7 @@ from ml_core.data.encoding.text import tokenize
 from ml_core.data.kinds import InferredColumn
 from ml_core.domain.columns import ColumnKind, DateOrder
 from ml_core.domain.signature import InputColumn
+from ml_core.domain.values import composed
 from ml_core.exceptions import DataProcessingError
 
 _MISSING_CATEGORY = "missing"
@@ -61,7 +62,7 @@ def as_pandas(data: Any) -> Any:
 
 
 def as_frame(data: Any) -> pd.DataFrame:
-    """A data frame, its column names strings, of any table: a frame, an array, a list of rows, a mapping of columns.
+    """A data frame, its column names composed strings, of any table: a frame, an array, rows, a mapping of columns.
 
     Raises:
         DataProcessingError: Nothing of the kind.
@@ -73,9 +74,9 @@ def as_frame(data: Any) -> pd.DataFrame:
         raise DataProcessingError.wrap(
             error, "The data is not a table", remedy="Give a pandas DataFrame.", stage="preprocess"
         ) from error
-    if all(isinstance(name, str) for name in frame.columns):
+    if all(isinstance(name, str) and name.isascii() for name in frame.columns):
         return frame
-    return frame.set_axis([str(name) for name in frame.columns], axis=1)
+    return frame.set_axis([composed(str(name)) for name in frame.columns], axis=1)
 
 
 def nullable_inputs(

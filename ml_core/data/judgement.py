@@ -7,6 +7,7 @@ they say, see ``ml_core.data.strings``.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from typing import Any, Literal
@@ -49,6 +50,8 @@ def judge(evidence: Evidence) -> Verdict:
 
 def _judge_objects(evidence: Evidence) -> Verdict:
     values = evidence.values.tolist()
+    if isinstance(evidence.values.dtype, pd.StringDtype):
+        return judge_strings(evidence, values)
     types = Counter(_type_name(evidence, value) for value in values)
     if types.keys() == {"string"}:
         return judge_strings(evidence, values)
@@ -85,7 +88,7 @@ def _judge_mixed(evidence: Evidence, values: list[Any], types: Counter[TypeName]
     if has_codes and all(fits(read_number, value) for value in values):
         # As a spreadsheet gives them: 94110 is a number there, 01234 can only be a string.
         texts = evidence.values.map(category_text)
-        return judge_strings(Evidence(evidence.name, texts, evidence.n_rows), texts.tolist())
+        return judge_strings(replace(evidence, values=texts), texts.tolist())
     for kind, read in ((ColumnKind.NUMBER, read_number), (ColumnKind.DATETIME, read_datetime)):
         if all(fits(read, value) for value in values):
             return unless_constant(evidence, kind)

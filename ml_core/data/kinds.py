@@ -8,19 +8,19 @@ accepted at serving too.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from ml_core.data.csv_file import DECIMAL_COMMA
+from ml_core.data.cells import cells_of, decimal_of, has_decimal_comma
 from ml_core.data.dates import order_of_datetimes
 from ml_core.data.evidence import Evidence, Verdict
 from ml_core.data.judgement import judge
 from ml_core.domain.columns import ColumnKind, DateOrder
 from ml_core.domain.signature import InputColumn
-from ml_core.domain.values import category_text
+from ml_core.domain.values import category_text, composed, read_category
 from ml_core.exceptions import DataProcessingError
 
 # Categories that have a column of their own in the encoding, and that a signature lists; the others share one.
@@ -41,6 +41,7 @@ class InferredColumn:
         reason: Why, in a phrase such as ``text: 8.2 words on average, 412 distinct values``.
         used: Whether it is an input of the model.
         date_order: How ``01/02/2026`` is read, for a datetime column whose values told.
+        decimal_comma: Whether the strings of a number column have a decimal comma.
     """
 
     name: str
@@ -50,6 +51,7 @@ class InferredColumn:
     reason: str
     used: bool
     date_order: DateOrder | None = None
+    decimal_comma: bool = False
 
     def to_input(self) -> InputColumn:
         """The signature's input column.
@@ -59,10 +61,12 @@ class InferredColumn:
         """
         if self.kind is None or not self.used:
             raise ValueError(f"column {self.name!r} is not used: {self.reason}")
-        return InputColumn(self.name, self.kind, self.nullable, self.categories, self.date_order)
+        return InputColumn(self.name, self.kind, self.nullable, self.categories, self.date_order, self.decimal_comma)
 
 
-def infer_columns(frame: pd.DataFrame, *, kinds: Mapping[str, ColumnKind] | None = None) -> tuple[InferredColumn, ...]:
+def infer_columns(
+    frame: pd.DataFrame, *, kinds: Mapping[str, ColumnKind] | None = None, has_commas: bool = False
+) -> tuple[InferredColumn, ...]:
     """Say of each column what it holds and whether it is used.
 
     Not used are constant columns, identifiers (a different code in every row) and dates that can be read in two ways.
@@ -70,6 +74,7 @@ def infer_columns(frame: pd.DataFrame, *, kinds: Mapping[str, ColumnKind] | None
     Args:
         frame: ``(n_rows, n_columns)``, without the target.
         kinds: Column name → kind, for columns whose kind the caller knows; these are always used.
+        has_commas: Whether there are decimal commas in a column that is left out, such as the target.
 
     Returns:
         One a column, in the order of the frame.
@@ -78,10 +83,12 @@ def infer_columns(frame: pd.DataFrame, *, kinds: Mapping[str, ColumnKind] | None
         DataProcessingError: No row, no column, no usable column, a name used twice, an all-missing or mixed column,
             values of a type that no kind holds, or ``kinds`` names no column. Has ``column`` where one is at fault.
     """
-    kinds = {name: ColumnKind(kind) for name, kind in (kinds or {}).items()}
-    _check_table(frame, kinds)
+    names = [composed(str(name)) for name in frame.columns]
+    kinds = {composed(name): ColumnKind(kind) for name, kind in (kinds or {}).items()}
+    _check_table(frame, names, kinds)
+    has_commas = has_commas or has_decimal_comma(frame)
     inferred = tuple(
-        _infer(str(name), frame.iloc[:, position], kinds.get(str(name))) for position, name in enumerate(frame.columns)
+        _infer(name, frame.iloc[:, position], kinds.get(name), has_commas) for position, name in enumerate(names)
     )
     if not any(column.used for column in inferred):
         reasons = "; ".join(f"{column.name!r}: {column.reason}" for column in inferred[:5])
@@ -93,8 +100,7 @@ def infer_columns(frame: pd.DataFrame, *, kinds: Mapping[str, ColumnKind] | None
     return inferred
 
 
-def _check_table(frame: pd.DataFrame, kinds: Mapping[str, ColumnKind]) -> None:
-    names = [str(name) for name in frame.columns]
+def _check_table(frame: pd.DataFrame, names: Sequence[str], kinds: Mapping[str, ColumnKind]) -> None:
     if not names or not len(frame):
         raise DataProcessingError(
             f"The table has {len(frame)} rows and {len(names)} columns.",
@@ -117,11 +123,11 @@ def _check_table(frame: pd.DataFrame, kinds: Mapping[str, ColumnKind]) -> None:
             )
 
 
-def _infer(name: str, series: pd.Series[Any], kind: ColumnKind | None) -> InferredColumn:
-    evidence = _evidence(name, series, kind)
+def _infer(name: str, series: pd.Series[Any], kind: ColumnKind | None, has_commas: bool) -> InferredColumn:
+    evidence = _evidence(name, series, kind, has_commas)
     if kind is not None:
         order = order_of_datetimes(evidence) if kind is ColumnKind.DATETIME else None
-        verdict = Verdict(kind, "as told", order)
+        verdict = Verdict(kind, "as told", order, kind is ColumnKind.NUMBER and _has_comma(evidence))
     else:
         verdict = judge(evidence)
         if verdict.kind in _WORDS_ARE_VALUES:
@@ -129,8 +135,8 @@ def _infer(name: str, series: pd.Series[Any], kind: ColumnKind | None) -> Inferr
     reason = f"{verdict.kind}: {verdict.reason}" if verdict.kind else f"not used: {verdict.reason}"
     if evidence.n_missing and verdict.kind:
         reason += f", {evidence.n_missing} missing"
-    if verdict.kind is ColumnKind.NUMBER and name in series.attrs.get(DECIMAL_COMMA, ()):
-        reason += ", decimal comma read; send 180.5 in requests"
+    if verdict.decimal_comma:
+        reason += ", decimal comma read; send 180.5, or the string '180,5', in requests"
     return InferredColumn(
         name=name,
         kind=verdict.kind,
@@ -139,11 +145,18 @@ def _infer(name: str, series: pd.Series[Any], kind: ColumnKind | None) -> Inferr
         reason=reason,
         used=verdict.kind is not None,
         date_order=verdict.date_order,
+        decimal_comma=verdict.decimal_comma,
     )
 
 
-def _evidence(name: str, series: pd.Series[Any], kind: ColumnKind | None) -> Evidence:
-    evidence = Evidence.of(name, series, words_are_missing=kind not in _WORDS_ARE_VALUES)
+def _has_comma(evidence: Evidence) -> bool:
+    cells = cells_of(evidence.values)
+    return cells is not None and decimal_of(cells, has_commas=evidence.has_commas) == ","
+
+
+def _evidence(name: str, series: pd.Series[Any], kind: ColumnKind | None, has_commas: bool) -> Evidence:
+    words_are_missing = kind not in _WORDS_ARE_VALUES
+    evidence = Evidence.of(name, series, words_are_missing=words_are_missing, has_commas=has_commas)
     if not len(evidence.values):
         raise DataProcessingError(
             f"Column {name!r} has no value in any of the {evidence.n_rows} rows.",
@@ -161,7 +174,7 @@ def has_missing(series: pd.Series[Any], kind: ColumnKind) -> bool:
 
 def _with_words(series: pd.Series[Any], evidence: Evidence, verdict: Verdict) -> tuple[Evidence, Verdict]:
     """The same column, now that words such as ``NA`` turn out to be values of it."""
-    whole = Evidence.of(evidence.name, series, words_are_missing=False)
+    whole = Evidence.of(evidence.name, series, words_are_missing=False, has_commas=evidence.has_commas)
     if whole.n_missing == evidence.n_missing:
         return evidence, verdict
     try:
@@ -174,7 +187,7 @@ def _with_words(series: pd.Series[Any], evidence: Evidence, verdict: Verdict) ->
 def _categories(evidence: Evidence) -> tuple[str, ...]:
     counts: dict[str, int] = {}
     for value, count in evidence.counts():
-        text = category_text(value)
+        text = read_category(value) if isinstance(value, str) else category_text(value)
         counts[text] = counts.get(text, 0) + count
     return tuple(most_frequent(counts)[:MAX_CATEGORIES])
 

@@ -2,65 +2,77 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import math
 import zlib
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from decimal import Decimal
-from itertools import islice
+from itertools import chain
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 from uuid import UUID
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from ml_core.data.csv_file import CsvFile
+from ml_core.data.csv_file import SUFFIXES, CsvFile, check_names, is_parquet, unreadable
+from ml_core.data.table_file import frame_of
 from ml_core.domain.values import is_missing
-from ml_core.exceptions import DataProcessingError
 
-SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
-# What separates the cells of files that are called .csv; a comma wins where several would do.
-_DELIMITERS = (",", ";", "\t", "|")
-_LINES_LOOKED_AT = 20
+# What pandas calls an index without a name in a Parquet file.
+_NAMELESS_INDEX = "__index_level_"
+_BATCH_ROWS = 65_536
 _SHOWN_CHARACTERS = 80
 
 
 def read_table(path: Path, *, encoding: str = "utf-8") -> pd.DataFrame:
-    """The table in a file, as pandas reads it.
+    """The table in a file.
 
-    A CSV may be separated by commas, semicolons, tabs or bars: by whichever splits its first lines alike. Where it is
-    the semicolon, ``1,5`` is one and a half. A column of numbers with a leading zero (``01234``) or written as phone
-    numbers are (``+4930123456``) stays one of strings. Among numbers and booleans the words of
-    ``ml_core.domain.values.MISSING_STRINGS`` are missing, elsewhere they are strings. Nameless columns without any
-    value, which a comma at the end of each line makes, are left out.
+    The cells of a CSV are strings, missing where they are empty: what they mean is decided where the kinds of the
+    columns are known. It may be separated by commas, semicolons, tabs or bars: by whichever splits its first lines
+    alike, or by what a first line such as ``sep=;`` says. Nameless columns without any value, which a comma at the end
+    of each line makes, are left out. A file that is Parquet or gzip is read as such, whatever it is called.
 
     Args:
         path: A file that ends in one of ``SUFFIXES``.
-        encoding: Of a CSV.
+        encoding: Of a CSV without a byte order mark.
 
     Returns:
-        ``(n_rows, n_columns)`` with at least one row; the index counts from 0.
+        ``(n_rows, n_columns)`` with at least one row; the index counts from 0. A column of Parquet has its own type; an
+        index with a name is a column.
 
     Raises:
         DataProcessingError: The file is missing, empty, of an unknown kind, not in ``encoding`` or not a table, has no
             row, or has two columns of one name. ``stage`` is ``read``.
     """
     path = Path(path)
-    if not path.name.lower().endswith(SUFFIXES):
-        raise _error(f"{path} is not a file of a known kind.", f"Use one of {', '.join(SUFFIXES)}.")
+    if not is_csv(path):
+        with reading(path, encoding):
+            frame = frame_of(pa.concat_tables(parquet_pieces(path)))
+        check_names([str(name) for name in frame.columns], path)
+        if not len(frame):
+            raise unreadable(f"{path} has column names but no row.", "Add rows.")
+        return frame
     with reading(path, encoding):
+        return frame_of(pa.concat_tables(CsvFile.recognise(path, encoding).pieces()))
+
+
+def is_csv(path: Path) -> bool:
+    """Whether a file is a CSV; else it is Parquet.
+
+    Raises:
+        DataProcessingError: It is missing or empty, can't be read, or its name ends otherwise.
+    """
+    if not path.name.lower().endswith(SUFFIXES):
+        raise unreadable(f"{path} is not a file of a known kind.", f"Use one of {', '.join(SUFFIXES)}.")
+    with reading(path, "utf-8"):
         if not path.stat().st_size:
-            raise _error(f"{path} is empty.", "It needs a line of column names and rows below it.")
-        is_parquet = path.name.lower().endswith(".parquet")
-        frame = _read_parquet(path) if is_parquet else _read_csv(path, encoding)
-    _check(frame, path)
-    return frame.reset_index(drop=True)
+            raise unreadable(f"{path} is empty.", "It needs a line of column names and rows below it.")
+        return not (path.name.lower().endswith(".parquet") or is_parquet(path))
 
 
 @contextmanager
@@ -69,112 +81,58 @@ def reading(path: Path, encoding: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise _error(f"There is no file {path}.", "Check the path.") from error
+        raise unreadable(f"There is no file {path}.", "Check the path.") from error
     except IsADirectoryError as error:
-        raise _error(f"{path} is a folder.", "Name a file in it.") from error
+        raise unreadable(f"{path} is a folder.", "Name a file in it.") from error
     except UnicodeError as error:
-        other = "latin-1" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else "utf-8"
-        raise _error(
+        # Windows has quotes, dashes and the euro where latin-1 has control characters; the rest is the same.
+        other = "cp1252 (Western Europe)" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else "utf-8"
+        raise unreadable(
             f"{path} is not {encoding}: {error}.",
             f"Give its encoding, such as --encoding {other}, or save it as UTF-8.",
         ) from error
     except LookupError as error:
-        raise _error(f"{encoding!r} is not an encoding.", "Use one such as utf-8, latin-1 or cp1252.") from error
-    except pd.errors.EmptyDataError as error:
-        raise _error(f"{path} has no columns.", "It needs a line of column names and rows below it.") from error
-    except (pd.errors.ParserError, pd.errors.ParserWarning, csv.Error) as error:
-        raise _no_table(path, error) from error
+        raise unreadable(f"{encoding!r} is not an encoding.", "Use one such as utf-8, latin-1 or cp1252.") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise _error(f"{path} is not a complete gzip file: {error}.", "Compress it again.") from error
+        raise unreadable(f"{path} is not a complete gzip file: {error}.", "Compress it again.") from error
     except pa.ArrowException as error:
-        raise _error(f"{path} is not a Parquet file that can be read: {error}.", "Write it again.") from error
+        raise unreadable(f"{path} is not a Parquet file that can be read: {error}.", "Write it again.") from error
     except OSError as error:
-        raise _error(
+        raise unreadable(
             f"{path} can't be read: {error.strerror or error}.", "Check its permissions and its disk."
         ) from error
 
 
-def _no_table(path: Path, error: Exception) -> DataProcessingError:
-    if isinstance(error, pd.errors.ParserWarning):
-        return _error(
-            f"{path} has lines with more cells than its first line has names.",
-            "Give each column a name in the first line.",
-        )
-    return _error(
-        f"{path} is not a table: {str(error).strip()}.",
-        "Each line needs as many cells as the first; quote cells with commas.",
-    )
+def parquet_pieces(path: Path, rows: int = _BATCH_ROWS) -> Iterator[pa.Table]:
+    """The table of a Parquet file in pieces; the first has no row and tells the schema.
 
-
-def _read_parquet(path: Path) -> pd.DataFrame:
-    return pd.read_parquet(path, engine="pyarrow")
-
-
-def _read_csv(path: Path, encoding: str) -> pd.DataFrame:
-    frame = open_csv(path, encoding).read()
-    nameless = [name for name in frame.columns if is_nameless(name) and frame[name].isna().all()]
-    return frame.drop(columns=nameless)
-
-
-def is_nameless(column: Any) -> bool:
-    """Whether a column of a CSV has no name of its own; what then stands for it is pandas'."""
-    return str(column).startswith("Unnamed: ")
-
-
-def open_csv(path: Path, encoding: str) -> CsvFile:
-    """A CSV file with its delimiter, which its first lines tell.
-
-    Raises:
-        DataProcessingError: Two columns have one name.
-    """
-    # A file saved by Excel begins with a byte order mark, which is no part of the first column's name.
-    encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
-    with _open(path, encoding) as lines:
-        head = list(islice(lines, _LINES_LOOKED_AT))
-    delimiter = "\t" if ".tsv" in path.name.lower() else guess_delimiter(head)
-    _check_names(next(csv.reader(head, delimiter=delimiter), []), path)
-    return CsvFile(path, encoding, delimiter)
-
-
-def _open(path: Path, encoding: str) -> TextIO:
-    if path.name.lower().endswith(".gz"):
-        return gzip.open(path, "rt", encoding=encoding, newline="")
-    return path.open(encoding=encoding, newline="")
-
-
-def guess_delimiter(head: list[str]) -> str:
-    """What separates the cells: of ``, ; tab |`` the one that splits the lines into the most cells, all alike.
+    An index that has a name is a column, also a counter, of which pandas writes no values; one without is none.
 
     Args:
-        head: The first lines, the column names among them.
+        path: The file.
+        rows: Of a piece, at most.
     """
-    best, cells = ",", 1
-    for delimiter in _DELIMITERS:
-        rows = [row for row in csv.reader(head, delimiter=delimiter) if row]
-        counts = Counter(len(row) for row in rows[:-1] or rows)  # the last may be cut within a quoted cell
-        if len(counts) == 1 and (width := next(iter(counts))) > cells:
-            best, cells = delimiter, width
-    return best
+    with pq.ParquetFile(path) as file:
+        schema = file.schema_arrow
+        names = [name for name in schema.names if not name.startswith(_NAMELESS_INDEX)]
+        counters = [
+            index
+            for index in (schema.pandas_metadata or {}).get("index_columns", [])
+            if isinstance(index, dict) and index["kind"] == "range" and index["name"] is not None
+        ]
+        first = 0
+        whole = schema.empty_table()
+        for batch in chain([whole], map(_as_table, file.iter_batches(batch_size=rows, columns=names))):
+            piece = batch.select(names)
+            for index in counters:
+                values = index["start"] + index["step"] * np.arange(first, first + len(batch))
+                piece = piece.append_column(str(index["name"]), pa.array(values, pa.int64()))
+            first += len(batch)
+            yield piece.replace_schema_metadata(None)
 
 
-def _check_names(names: list[str], path: Path) -> None:
-    """Two columns of one name: pandas would rename the second, and then no request could fill it."""
-    counts = Counter(name for name in names if name)
-    twice = [name for name, count in counts.items() if count > 1]
-    if twice:
-        raise _error(f"{path} has several columns called {twice[0]!r}.", _remedy_for(twice[0]), column=twice[0])
-
-
-def _remedy_for(name: str) -> str:
-    if name.lstrip("-").replace(".", "", 1).isdigit():
-        return "Its first line seems to hold values: put a line of column names above it."
-    return "Rename all but one of them."
-
-
-def _check(frame: pd.DataFrame, path: Path) -> None:
-    _check_names([str(name) for name in frame.columns], path)
-    if not len(frame):
-        raise _error(f"{path} has column names but no row.", "Add rows.")
+def _as_table(batch: pa.RecordBatch) -> pa.Table:
+    return pa.Table.from_batches([batch])
 
 
 def rows_from_frame(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -190,9 +148,7 @@ def rows_from_frame(frame: pd.DataFrame) -> list[dict[str, Any]]:
     if levels:
         frame = frame.reset_index(level=levels)
         names = [str(name) for name in frame.columns]
-    if len(set(names)) < len(names):
-        twice = next(name for name, count in Counter(names).items() if count > 1)
-        raise _error(f"The table has several columns called {twice!r}.", _remedy_for(twice), column=twice)
+    check_names(names, "The table")
     columns = [[json_value(value) for value in frame.iloc[:, i].tolist()] for i in range(len(names))]
     if not columns:
         return [{} for _ in range(len(frame))]
@@ -225,7 +181,3 @@ def json_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [json_value(inner) for inner in value]
     return {type(value).__name__: str(value)[:_SHOWN_CHARACTERS]}
-
-
-def _error(message: str, remedy: str, **attributes: Any) -> DataProcessingError:
-    return DataProcessingError(message, remedy=remedy, stage="read", **attributes)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
-from ml_core.data.csv_file import CODE
+import pandas as pd
+
+from ml_core.data.cells import CODE, cells_of, count_infinite, decimal_of, has_codes, numbers, truths
 from ml_core.data.dates import NEARLY_ALL, WRITE_ISO, is_date, judge_dates
 from ml_core.data.evidence import Evidence, Verdict, fits, judge_numbers, shown, unless_constant
 from ml_core.domain.columns import ColumnKind
-from ml_core.domain.values import read_number
+from ml_core.domain.values import read_comma_number, read_number, zone_name
 
 # Strings of at most so many distinct values, each on average at least twice, repeat: they are categories.
 FEW = 50
@@ -44,10 +47,15 @@ def judge_strings(evidence: Evidence, values: list[str]) -> Verdict:
         DataProcessingError: Nearly all are numbers or datetimes, but some can't be read.
     """
     distinct = evidence.n_distinct
+    cells = cells_of(evidence.values)
+    verdict = None if cells is None else _numbers_or_booleans(evidence, cells)
+    if verdict is not None:
+        return verdict
     if distinct == 1:
         return unless_constant(evidence, ColumnKind.CATEGORY)
     sample = evidence.sample()
-    if (verdict := _numbers_or_datetimes(evidence, values, sample)) is not None:
+    _refuse_mixture(evidence, values, sample)
+    if (verdict := _datetimes(evidence, values, sample)) is not None:
         return verdict
     words = sum(_count_words(text) for text in sample) / len(sample)
     repeats = distinct <= FEW and distinct <= len(values) / 2
@@ -73,21 +81,56 @@ def _form_of_codes(values: list[str]) -> tuple[str, str] | None:
     return form, f", such as {shown(code)}; if they are quantities, name the column's kind: number"
 
 
-def _numbers_or_datetimes(evidence: Evidence, values: list[str], sample: list[str]) -> Verdict | None:
-    """The verdict on strings that are numbers or datetimes, None on others.
+def _numbers_or_booleans(evidence: Evidence, cells: Any) -> Verdict | None:
+    """The verdict on strings that are all numbers or all booleans, None on others and on codes.
 
     Raises:
-        DataProcessingError: Nearly all are numbers or datetimes, but some can't be read.
+        DataProcessingError: Some numbers are infinite.
     """
-    if all(fits(read_number, text) for text in sample) and all(fits(read_number, text) for text in values):
-        if any(map(is_code, values)):
-            return None
-        return judge_numbers(Evidence(evidence.name, evidence.values.map(float), evidence.n_rows))
-    are_numbers = evidence.n_distinct > FEW_MIXED and _share(sample, lambda text: fits(read_number, text)) >= NEARLY_ALL
-    if are_numbers and not any(map(is_code, values)):
-        _refuse_mixture(evidence, values)
+    if (found := truths(cells)) is not None:
+        flags = pd.Series(found.to_numpy(zero_copy_only=False))
+        return unless_constant(replace(evidence, values=flags), ColumnKind.BOOLEAN)
+    if infinite := count_infinite(cells):
+        raise evidence.error(f"has {infinite} infinite values.", "Replace them by a number or by a missing value.")
+    decimal = decimal_of(cells, has_commas=evidence.has_commas)
+    if decimal is None or has_codes(cells):
+        return None
+    found = numbers(cells, decimal_comma=decimal == ",")
+    array = None if found is None else found.to_numpy(zero_copy_only=False)
+    return replace(judge_numbers(evidence, array), decimal_comma=decimal == ",")
+
+
+def _refuse_mixture(evidence: Evidence, values: list[str], sample: list[str]) -> None:
+    """Refuse numbers with a few words among them.
+
+    Raises:
+        DataProcessingError: There is a word; names its row.
+    """
+    if evidence.n_distinct <= FEW_MIXED or any(map(is_code, sample)):
+        return
+    for read in (read_number, read_comma_number):
+        if _share(sample, lambda text, read=read: fits(read, text)) < NEARLY_ALL:
+            continue
+        words = [i for i, text in enumerate(values) if not fits(read, text)]
+        if words and not any(map(is_code, values)):
+            raise evidence.error(
+                f"mixes {len(values) - len(words):,} numbers and {len(words):,} other texts; "
+                f"row {evidence.values.index[words[0]]} is {shown(values[words[0]])}.",
+                "Correct them, leave them empty, name the column's kind (a category takes all), or drop the column.",
+            )
+
+
+def _datetimes(evidence: Evidence, values: list[str], sample: list[str]) -> Verdict | None:
+    """The verdict on strings that are datetimes, None on others.
+
+    Raises:
+        DataProcessingError: Nearly all are datetimes, but some can't be read.
+    """
     if _share(sample, is_date) >= NEARLY_ALL and (verdict := judge_dates(evidence, values)) is not None:
         return verdict
+    if _share(sample, _has_unread_zone) >= NEARLY_ALL:
+        why = f"dates such as {shown(sample[0])} name a time zone that may mean several offsets"
+        return Verdict(None, f"{why}; write UTC, or an offset such as +01:00")
     if _share(sample, lambda text: _OTHER_DATE.fullmatch(text.strip()) is not None) >= NEARLY_ALL:
         return Verdict(
             None, f"dates such as {shown(sample[0])} are of no form that is read in one way only; {WRITE_ISO}"
@@ -95,19 +138,9 @@ def _numbers_or_datetimes(evidence: Evidence, values: list[str], sample: list[st
     return None
 
 
-def _refuse_mixture(evidence: Evidence, values: list[str]) -> None:
-    """Refuse numbers with a few words among them.
-
-    Raises:
-        DataProcessingError: There is a word; names its row.
-    """
-    words = [i for i, text in enumerate(values) if not fits(read_number, text)]
-    if words:
-        raise evidence.error(
-            f"mixes {len(values) - len(words):,} numbers and {len(words):,} other texts; "
-            f"row {evidence.values.index[words[0]]} is {shown(values[words[0]])}.",
-            "Correct them, leave them empty, name the column's kind (a category takes all), or drop the column.",
-        )
+def _has_unread_zone(text: str) -> bool:
+    name = zone_name(text)
+    return name is not None and is_date(text.strip().removesuffix(name))
 
 
 def _share(values: list[str], test: Any) -> float:

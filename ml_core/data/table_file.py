@@ -1,5 +1,8 @@
 """The file of a dataset: Parquet, written so that equal tables become equal bytes in any process.
 
+A table from a text file is stored as its cells: columns of strings, with a mark in the file's metadata that says so.
+What a cell means is decided where it is read, see ``ml_core.data.cells``.
+
 The bytes depend on the content and on nothing else: row groups end at fixed rows however the rows arrive, each is one
 piece in memory before it is written, every option of the writer is fixed, and no metadata of pandas or Arrow is kept.
 Another release of pyarrow may encode differently, and names itself in the file: then equal content gets another digest.
@@ -22,6 +25,8 @@ from ml_core.exceptions import DataProcessingError
 FORMAT = "parquet/1"
 """What the registry calls the format; another number when the rules of this module change."""
 
+_CELLS = {"mlcore.cells": "text"}
+
 # A row group is whole in memory while it is written and read. Fewer rows where there are many columns.
 _GROUP_ROWS = 65_536
 _GROUP_CELLS = 4_194_304
@@ -43,19 +48,22 @@ class TableWriter:
     Args:
         path: The file; it must not exist.
         schema: Of stored types, see ``ml_core.data.tables``.
+        cells: Whether its strings are the cells of a text file.
 
     Attributes:
         schema: The same, without metadata.
         rows: How many were written.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, *, cells: bool = False) -> None:
         self.schema = schema.remove_metadata()
         self.rows = 0
         self._group_rows = group_rows(len(schema))
         self._waiting: list[pa.Table] = []
         self._waiting_rows = 0
         self._writer = pq.ParquetWriter(path, self.schema, **_OPTIONS)
+        if cells:
+            self._writer.add_key_value_metadata(_CELLS)
 
     def write(self, table: pa.Table) -> None:
         """Add rows.
@@ -123,13 +131,20 @@ def read_frame(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame
     return frame_of(table)
 
 
+def holds_cells(path: Path) -> bool:
+    """Whether the strings of a dataset's file are the cells of a text file."""
+    found = pq.read_schema(path).metadata or {}
+    return all(found.get(key.encode()) == value.encode() for key, value in _CELLS.items())
+
+
 def frame_of(table: pa.Table) -> pd.DataFrame:
     """A stored table as a data frame, see ``read_frame``."""
-    series = {name: _series(table.column(name)) for name in table.column_names}
+    series = {name: series_of(table.column(name)) for name in table.column_names}
     return pd.DataFrame(series, index=pd.RangeIndex(table.num_rows))
 
 
-def _series(column: pa.ChunkedArray) -> Any:
+def series_of(column: Any) -> Any:
+    """A stored column, an array or chunked array, as a series of the dtypes of ``read_frame``."""
     if pa.types.is_integer(column.type) and column.null_count:
         name = str(column.type)
         nullable = name.replace("uint", "UInt") if name.startswith("u") else name.replace("int", "Int")

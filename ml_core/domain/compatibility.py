@@ -10,9 +10,9 @@ from __future__ import annotations
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.signature import InputColumn, Signature
 
-# Present kind → the kinds that read each of its values, as the same value. A text is any string, and a category reads a
-# string as itself. Other pairs differ: a boolean may be written "true", which is no number; 1 and "1.0" are one number
-# but two categories.
+# Present kind → the kinds that read each of its values, as the same value. A text is any string, and a category takes
+# every string. Other pairs differ: a boolean may be written "true", which is no number; 1 and "1.0" are one number but
+# two categories.
 SAFE_CHANGES = frozenset({(ColumnKind.TEXT, ColumnKind.CATEGORY)})
 
 
@@ -46,6 +46,11 @@ def _column_problems(now: InputColumn, then: InputColumn) -> list[str]:
         problems.append(f"the column {now.name!r} is a {then.kind.value} where it was a {now.kind.value}")
     if now.nullable and not then.nullable:
         problems.append(f"the column {now.name!r} may not be missing any more")
+    if now.kind is then.kind and now.decimal_comma is not then.decimal_comma:
+        problems.append(
+            f"the column {now.name!r} reads strings with a decimal {'comma' if then.decimal_comma else 'point'}, not a "
+            f"decimal {'comma' if now.decimal_comma else 'point'}"
+        )
     reads_dates = now.kind is then.kind is ColumnKind.DATETIME
     if reads_dates and now.date_order is not None and then.date_order is not now.date_order:
         order = "not at all" if then.date_order is None else then.date_order.value.replace("_", " ")

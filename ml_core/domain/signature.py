@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -21,7 +21,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml_core.domain.columns import ColumnKind, Columns, DateOrder
-from ml_core.domain.values import READERS, DoesNotFitError, is_blank, is_missing, read_datetime, says_missing
+from ml_core.domain.values import (
+    READERS,
+    DoesNotFitError,
+    composed,
+    is_blank,
+    is_missing,
+    read_category,
+    read_comma_number,
+    read_datetime,
+    says_missing,
+)
 from ml_core.exceptions import SignatureMismatchError, shown
 
 Row = Mapping[str, Any]
@@ -55,6 +65,7 @@ class InputColumn:
         nullable: Whether a row may leave it out or send null.
         categories: The values seen in training, most frequent first, for a category; others are still accepted.
         date_order: How ``01/02/2026`` is read in a datetime column; None: it is refused.
+        decimal_comma: Whether strings in a number column have a decimal comma, as in training.
     """
 
     name: str
@@ -62,6 +73,7 @@ class InputColumn:
     nullable: bool
     categories: tuple[str, ...] = ()
     date_order: DateOrder | None = None
+    decimal_comma: bool = False
 
     def read(self, values: Sequence[Any]) -> NDArray[Any]:
         """The canonical array of raw values, see ``ml_core.domain.columns``.
@@ -76,7 +88,7 @@ class InputColumn:
         Raises:
             SignatureMismatchError: Names the first row that does not fit.
         """
-        read = READERS[self.kind] if self.date_order is None else partial(read_datetime, order=self.date_order)
+        read = self._reader()
         numeric = self.kind.is_numeric
         nothing, says_nothing = (math.nan, says_missing) if numeric else (None, is_blank)
         result: list[Any] = []
@@ -84,35 +96,46 @@ class InputColumn:
         for index, value in enumerate(values):
             if is_number and type(value) in _PLAIN_NUMBERS and -_LARGEST <= value <= _LARGEST:
                 result.append(value)  # what nearly all numbers of a request are; NaN fails the comparison
-            elif isinstance(value, str) and says_nothing(value):
-                if numeric and not self.nullable:
-                    raise self._mismatch(index, f"is {shown(value)}, which is missing", _NEVER_MISSING)
+                continue
+            is_string = isinstance(value, str)
+            if says_nothing(value) if is_string else is_missing(value):
+                if not self.nullable and (numeric or not is_string):
+                    said = f"is {shown(value)}, which is missing" if is_string else "is missing"
+                    raise self._mismatch(index, said, _NEVER_MISSING)
                 result.append(nothing)
-            elif is_missing(value):
-                if not self.nullable:
-                    raise self._mismatch(index, "is missing", _NEVER_MISSING)
-                result.append(nothing)
-            else:
-                try:
-                    result.append(read(value))
-                except DoesNotFitError as error:
-                    raise self._mismatch(index, f"is {shown(value)}", f"expected {error}") from None
+                continue
+            try:
+                result.append(read(value))
+            except DoesNotFitError as error:
+                raise self._mismatch(index, f"is {shown(value)}", f"expected {error}") from None
         return _array(result, numeric)
+
+    def _reader(self) -> Callable[[Any], Any]:
+        """What reads a value that is not missing."""
+        if self.decimal_comma:
+            return read_comma_number
+        if self.date_order is not None:
+            return partial(read_datetime, order=self.date_order)
+        if self.categories:
+            return partial(read_category, categories=self.categories)
+        return READERS[self.kind]
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-compatible description; ``from_json`` reads it back."""
         order = {} if self.date_order is None else {"date_order": self.date_order.value}
+        comma = {"decimal_comma": True} if self.decimal_comma else {}
         return {
             "name": self.name,
             "kind": self.kind.value,
             "nullable": self.nullable,
             "categories": list(self.categories),
             **order,
+            **comma,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> InputColumn:
-        """The column that ``to_json`` described; descriptions from before there were date orders have none."""
+        """The column that ``to_json`` described."""
         order = data.get("date_order")
         return cls(
             data["name"],
@@ -120,6 +143,7 @@ class InputColumn:
             data["nullable"],
             tuple(data["categories"]),
             None if order is None else DateOrder(order),
+            data.get("decimal_comma", False),
         )
 
     def _mismatch(self, row: int, what: str, why: str) -> SignatureMismatchError:
@@ -150,8 +174,8 @@ class Signature:
         """Canonical columns of raw rows.
 
         A column that the signature does not name is ignored, or refused when ``strict``; so is a row that has no other.
-        A missing column is null. Null is accepted where the column is nullable. An unseen category is accepted: the
-        fitted encoder decides.
+        Names match however their accents are encoded. A missing column is null. Null is accepted where the column is
+        nullable. An unseen category is accepted: the fitted encoder decides.
 
         Args:
             rows: One mapping a row, from column name to a JSON value; ``datetime`` objects are accepted too.
@@ -163,6 +187,8 @@ class Signature:
         Raises:
             SignatureMismatchError: Names the first row (from 0) and column that do not fit.
         """
+        if not all(column.name.isascii() for column in self.inputs):
+            rows = [{composed(name): value for name, value in row.items()} for row in rows]
         if strict:
             self._refuse_unknown(rows)
         names = {column.name for column in self.inputs}

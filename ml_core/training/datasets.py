@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
+
+from ml_core.data.cells import Cells
+from ml_core.data.table_file import holds_cells, read_frame
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.dataset import DatasetVersion, parse_reference
 from ml_core.exceptions import DatasetNotFoundError, InvalidRequestError
@@ -78,5 +82,17 @@ def read_dataset(
             f"Its columns are: {', '.join(names[:20])}{', …' if len(names) > 20 else ''}.",
             target,
         )
-    frame = DatasetRepository(db, tenant_id).read(version.dataset_id, version.number)
-    return (frame, None) if target is None else (frame.drop(columns=[target]), frame[target])
+    frame, is_cells = read_table_of(db, tenant_id, version)
+    if target is None:
+        return frame, None
+    return frame.drop(columns=[target]), Cells.of(frame, frame[target]) if is_cells else frame[target]
+
+
+def read_table_of(db: DatabaseConnection, tenant_id: TenantId, version: DatasetVersion) -> tuple[pd.DataFrame, bool]:
+    """The table of a dataset's version as it is stored, and whether its strings are the cells of a text file.
+
+    Raises:
+        ArtifactIntegrityError: Its file is missing or was changed.
+    """
+    path = DatasetRepository(db, tenant_id).open(version.dataset_id, version.number)
+    return read_frame(path), holds_cells(path)

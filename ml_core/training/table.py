@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ml_core.data.canonical import columns_from_frame
+from ml_core.data.canonical import columns_from_frame, require_columns
+from ml_core.data.cells import Cells, cells_of
 from ml_core.data.frames import as_frame
 from ml_core.data.kinds import InferredColumn, has_missing, infer_columns
 from ml_core.database.strict_json import is_storable
@@ -31,7 +32,6 @@ from ml_core.training.targets import (
     invalid,
     read_target,
     unstorable,
-    whole_numbers_as_ints,
 )
 
 # With fewer, two are held out at most, and a score of two rows says nothing.
@@ -82,19 +82,21 @@ def read_training_table(request: TrainingRequest, output: OutputKind) -> Trainin
     """
     notes: list[str] = []
     rare = _Rare(request, output)
+    y = request.training_data[1]
     raw = _read(request.training_data, output, notes, "training", rare)
     if raw.target is not None and output is OutputKind.CLASSES:
         check_classes(raw.target)
     given = None
     if request.validation_data is not None:
-        given = _read(request.validation_data, output, notes, "validation", rare)
+        X, labels = request.validation_data
+        given = _read((X, _as_in_training(labels, y, raw.target)), output, notes, "validation", rare)
         _check_same_type(raw.target, given.target)
     elif raw.target is not None and output is OutputKind.CLASSES:
         check_class_sizes(raw.target)
     try:
-        columns = infer_columns(raw.frame, kinds=request.kinds)
+        columns = infer_columns(raw.frame, kinds=request.kinds, has_commas=isinstance(y, Cells) and y.has_commas)
         if given is not None:
-            _check_columns(given.frame, [column.name for column in columns if column.used])
+            require_columns(given.frame, (column.name for column in columns if column.used), "The validation data")
         inputs = tuple(_widened(column, given) for column in columns if column.used)
         train = _part(raw, inputs)
         validation = None if given is None else _part(given, inputs)
@@ -134,17 +136,6 @@ class _Rare:
         return self.rule.apply(target, self.classes, what, notes, shown=self.shown)
 
 
-def _check_columns(frame: pd.DataFrame, needed: Sequence[str]) -> None:
-    """Refuse a validation table that lacks a column: every row would be scored as if it were missing."""
-    there = {str(name) for name in frame.columns}
-    if lacking := [name for name in needed if name not in there]:
-        raise invalid(
-            f"The validation data has no column {', '.join(map(repr, lacking[:5]))}{', …' if lacking[5:] else ''}.",
-            "It needs every column that the model is trained on; a column may have missing values.",
-            lacking[0],
-        )
-
-
 def _read(data: tuple[Any, Any], output: OutputKind, notes: list[str], what: str, rare: _Rare) -> _Raw:
     X, y = data
     frame = _frame(X)
@@ -156,7 +147,7 @@ def _read(data: tuple[Any, Any], output: OutputKind, notes: list[str], what: str
     target = None
     if y is not None:
         target = read_target(y, len(frame), as_quantity=output is OutputKind.NUMBER)
-        target = as_numbers(target) if output is OutputKind.NUMBER else whole_numbers_as_ints(target)
+        target = as_numbers(target) if output is OutputKind.NUMBER else target
         if dropped := int((~target.kept).sum()):
             notes.append(f"{dropped} of {len(frame)} {what} rows have no target and were left out.")
         target = rare.apply(target, what, notes)
@@ -186,6 +177,9 @@ def _check_texts(frame: pd.DataFrame, what: str) -> None:
             message = f"A column of the {what} data is called {unstorable(name)}"
             raise invalid(message, UNSTORABLE_REMEDY, ascii(name)[1:-1])
         series = frame.iloc[:, position]
+        cells = cells_of(series)
+        if cells is not None and not pc.any(pc.match_substring(cells, "\0")).as_py():
+            continue
         if isinstance(series.dtype, pd.CategoricalDtype):
             values = series.cat.remove_unused_categories().cat.categories.tolist()
         elif pd.api.types.is_object_dtype(series.dtype) or pd.api.types.is_string_dtype(series.dtype):
@@ -196,6 +190,15 @@ def _check_texts(frame: pd.DataFrame, what: str) -> None:
             if isinstance(value, str) and not is_storable(value):
                 message = f"Column {name!r} of the {what} data holds {unstorable(value)}"
                 raise invalid(message, UNSTORABLE_REMEDY, name)
+
+
+def _as_in_training(labels: Any, y: Any, target: Target | None) -> Any:
+    """The validation target; cells are read as those of the training data were."""
+    if not isinstance(labels, Cells):
+        return labels
+    if target is not None and target.values.dtype.kind == "U":
+        return labels.series
+    return Cells(labels.series, labels.has_commas or (isinstance(y, Cells) and y.has_commas))
 
 
 def _check_same_type(train: Target | None, validation: Target | None) -> None:
@@ -216,8 +219,7 @@ def _widened(column: InferredColumn, given: _Raw | None) -> InputColumn:
     found = column.to_input()
     if given is None or found.nullable:
         return found
-    names = [str(name) for name in given.frame.columns]
-    return replace(found, nullable=has_missing(given.frame.iloc[:, names.index(found.name)], found.kind))
+    return replace(found, nullable=has_missing(given.frame[found.name], found.kind))
 
 
 def _part(raw: _Raw, inputs: tuple[InputColumn, ...]) -> Part:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ml_core.data.cells import Cells
 from ml_core.data.evidence import fits
 from ml_core.data.frames import as_pandas
 from ml_core.database.strict_json import is_storable
@@ -58,8 +59,9 @@ class Target:
 def read_target(y: Any, n_rows: int, *, as_quantity: bool = False) -> Target:
     """Read a target: Series, list or array of str, int, float, Decimal or bool, missing values and blanks allowed.
 
-    ``NA`` and ``None`` are labels as any other. A Decimal is the number that it holds, whatever its exponent: whole
-    numbers are integers, and where one has a fraction all are floats.
+    Labels stay what they are: ``NA`` and ``None`` are labels as any other, and ``"1"`` is a string unless it is a cell
+    of a text file (``Cells``). A Decimal is the number that it holds, whatever its exponent: whole numbers are
+    integers, and where one has a fraction all are floats.
 
     Args:
         y: ``(n_rows,)``.
@@ -191,7 +193,7 @@ def unstorable(text: str) -> str:
 
 
 def _as_series(y: Any) -> pd.Series[Any]:
-    y = as_pandas(y)
+    y = y.labels() if isinstance(y, Cells) else as_pandas(y)
     if isinstance(y, pd.DataFrame) and y.shape[1] == 1:
         y = y.iloc[:, 0]
     if isinstance(y, np.ndarray) and y.ndim == 2 and y.shape[1] == 1:
@@ -253,14 +255,6 @@ def _integers(values: list[int], column: str | None, as_quantity: bool) -> NDArr
         if as_quantity:
             return np.array([read_number(value) for value in values], dtype=np.float64)
         raise invalid(f"{_called(column)} holds integers beyond 64 bits.", "Give them as strings.", column) from None
-
-
-def whole_numbers_as_ints(target: Target) -> Target:
-    """Classes that became floats only because some values were missing, as the integers that they were."""
-    values = target.values
-    if values.dtype.kind != "f" or target.kept.all() or _has_fractions(values):
-        return target
-    return Target(values.astype(np.int64), target.kept, target.column)
 
 
 def _has_fractions(values: NDArray[Any]) -> bool:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ml_core.data.csv_pieces import is_large, read_pieces
-from ml_core.data.reading import read_table, reading
+from ml_core.data.csv_file import CsvFile
+from ml_core.data.reading import parquet_pieces, reading
 from ml_core.data.table_file import TableWriter, group_rows
 from ml_core.data.tables import stored_schema, table_from_frame, to_stored
 from ml_core.exceptions import DataProcessingError
-
-# What pandas calls an index without a name in a Parquet file; a dataset has no index.
-_INDEX_PREFIX = "__index_level_"
 
 
 def write_table(table: pa.Table, path: Path) -> None:
@@ -40,18 +38,21 @@ def write_frame(frame: pd.DataFrame, path: Path) -> None:
 
 
 def write_csv(file: Path, encoding: str, path: Path) -> None:
-    """Write the table of a CSV file, of one larger than memory too; read as ``ml_core.data.reading`` says.
+    """Write the cells of a CSV file, of one larger than memory too.
 
     Raises:
         DataProcessingError: The file can't be read, or holds no table; ``stage`` is ``read``.
     """
-    if not is_large(file):
-        write_frame(read_table(file, encoding=encoding), path)
-        return
-    pieces = read_pieces(file, encoding)
-    with TableWriter(path, next(pieces).schema) as writer:
-        for piece in pieces:
+    pieces = _csv_pieces(file, encoding)
+    first = next(pieces)
+    with TableWriter(path, stored_schema(first.schema), cells=True) as writer:
+        for piece in chain([first], pieces):
             writer.write(piece)
+
+
+def _csv_pieces(file: Path, encoding: str) -> Iterator[pa.Table]:
+    with reading(file, encoding):
+        yield from CsvFile.recognise(file, encoding).pieces()
 
 
 def write_parquet(file: Path, path: Path) -> None:
@@ -69,12 +70,12 @@ def write_parquet(file: Path, path: Path) -> None:
 
 def _parquet_pieces(file: Path) -> Iterator[pa.Table]:
     """The stored form of a Parquet file in pieces; the first has no row and tells the schema."""
-    with reading(file, "utf-8"), pq.ParquetFile(file) as source:
-        names = [name for name in source.schema_arrow.names if not name.startswith(_INDEX_PREFIX)]
-        schema = stored_schema(pa.schema([field for field in source.schema_arrow if field.name in names]))
+    with reading(file, "utf-8"):
+        pieces = parquet_pieces(file, group_rows(len(pq.read_schema(file))))
+        schema = stored_schema(next(pieces).schema)
         yield schema.empty_table()
-        for batch in source.iter_batches(batch_size=group_rows(len(names)), columns=names):
-            yield to_stored(pa.Table.from_batches([batch]).select(names), schema)
+        for piece in pieces:
+            yield to_stored(piece, schema)
 
 
 def check_rows(rows: int) -> None:

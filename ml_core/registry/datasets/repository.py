@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
+from ml_core.data.cells import read_typed
 from ml_core.data.frames import as_frame
-from ml_core.data.table_file import read_frame
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.dataset import DatasetEntry, DatasetSummary, DatasetVersion, parse_reference
 from ml_core.exceptions import InvalidRequestError, ModelSaveError
@@ -85,8 +85,9 @@ class DatasetRepository:
     def read(self, dataset_id: str, number: int | None = None, *, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """The table of a version as a data frame ``(n_rows, n_columns)``, whose index counts from 0.
 
-        Strings are ``str``, moments ``datetime64[us]``, dates ``datetime.date``; whole numbers with missing values are
-        pandas' ``Int64`` or its like, so that none is rounded.
+        Cells of a CSV file, which are stored as they were written, are numbers or booleans where all of their column
+        are. Strings are ``str``, moments ``datetime64[us]``, dates ``datetime.date``; whole numbers with missing values
+        are pandas' ``Int64`` or its like, so that none is rounded.
 
         Args:
             dataset_id: The dataset, or one of its versions as ``tickets_2026@3``.
@@ -98,10 +99,12 @@ class DatasetRepository:
             ArtifactIntegrityError: Its file is missing or was changed.
             DataProcessingError: It has no such column.
         """
-        return read_frame(self.open(dataset_id, number), columns)
+        return read_typed(self.open(dataset_id, number), columns)
 
     def open(self, dataset_id: str, number: int | None = None) -> Path:
         """The proved Parquet file of a version, for readers of your own; open it at once and don't write to it.
+
+        A dataset from a CSV file is stored as its cells: all columns are strings.
 
         Raises:
             DatasetNotFoundError: There is no such version.
@@ -113,9 +116,9 @@ class DatasetRepository:
     def from_csv(
         self, dataset_id: str, path: str | Path, *, encoding: str = "utf-8", source: Mapping[str, Any] | None = None
     ) -> DatasetVersion:
-        """Register the table of a CSV file, read as ``ml_core.data.reading.read_table`` does.
+        """Register the table of a CSV file: its cells as they are written, recognised as ``read_table`` does.
 
-        A file above 256 MiB is read twice in pieces, so that one larger than memory will do.
+        It is read in pieces, so that one larger than memory will do.
 
         Args:
             dataset_id: The dataset.

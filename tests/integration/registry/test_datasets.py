@@ -9,7 +9,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from ml_core.data import csv_pieces
+from ml_core.data.table_file import read_frame
 from ml_core.database.tables import audit, models, outbox
 from ml_core.domain.version import Lineage
 from ml_core.exceptions import (
@@ -86,26 +86,37 @@ def test_equal_bytes_of_several_versions_are_stored_once(datasets, store):
     assert {entry.reference for entry in datasets.find_by_digest(first.digest)} == {"a@1", "a@3", "b@1"}
 
 
-def test_equal_tables_from_frame_csv_and_parquet_are_the_same_bytes(datasets, tmp_path):
+FRAME = pd.DataFrame({"n": [1, 2], "x": [0.5, np.nan], "s": ["NA", "b"], "zip": ["01234", "94110"]})
+
+
+def test_equal_tables_from_frame_and_parquet_are_the_same_bytes(datasets, tmp_path):
     """Whatever wrote the Parquet file, and with whatever index."""
-    frame = pd.DataFrame({"n": [1, 2], "x": [0.5, np.nan], "s": ["NA", "b"], "zip": ["01234", "94110"]})
-    frame.to_csv(tmp_path / "t.csv", index=False)
-    frame.set_index(pd.Index([5, 9])).to_parquet(tmp_path / "t.parquet", compression="gzip")
-    digests = {
-        datasets.create("frame", frame).digest,
-        datasets.from_csv("csv", tmp_path / "t.csv").digest,
-        datasets.from_parquet("parquet", tmp_path / "t.parquet").digest,
-    }
-    assert len(digests) == 1
-    assert datasets.get("csv").source == {"kind": "csv", "file": "t.csv"}
+    FRAME.set_index(pd.Index([5, 9])).to_parquet(tmp_path / "t.parquet", compression="gzip")
+    parquet = datasets.from_parquet("parquet", tmp_path / "t.parquet")
+    assert parquet.digest == datasets.create("frame", FRAME).digest
 
 
-def test_a_large_csv_is_the_same_dataset(datasets, tmp_path, monkeypatch):
-    """Read in pieces or whole."""
-    tickets(5_000).to_csv(tmp_path / "t.csv", index=False)
-    whole = datasets.from_csv("whole", tmp_path / "t.csv")
-    monkeypatch.setattr(csv_pieces, "LARGE_BYTES", 1_000)
-    assert datasets.from_csv("pieces", tmp_path / "t.csv").digest == whole.digest
+def test_a_csv_is_stored_as_its_cells_and_read_as_its_values(datasets, tmp_path):
+    """What ``1.10`` means is open until the column's kind is known; equal texts in a frame are another table."""
+    (tmp_path / "t.csv").write_text("n,x,s,zip,release,ok\n1,0.5,NA,01234,1.10,TRUE\n2,,b,94110,1.1,\n")
+    made = datasets.from_csv("csv", tmp_path / "t.csv")
+    assert made.source == {"kind": "csv", "file": "t.csv"}
+    assert {kind for _, kind in made.columns} == {"string"}
+    assert str(made.profile.column("n").kind) == "number"
+    read = datasets.read("csv")
+    pd.testing.assert_frame_equal(read[["n", "x", "s", "zip"]], FRAME)
+    assert read["ok"].tolist() == [True, None]
+    assert read["release"].tolist() == [1.1, 1.1]
+    stored = read_frame(datasets.open("csv"))
+    assert stored["release"].tolist() == ["1.10", "1.1"]
+    assert datasets.create("frame", stored).digest != made.digest
+    assert datasets.read("frame")["release"].tolist() == ["1.10", "1.1"]
+
+
+def test_a_named_index_of_a_parquet_file_is_a_column(datasets, tmp_path):
+    """An index without a name is none."""
+    FRAME.set_index("n").to_parquet(tmp_path / "t.parquet")
+    assert "n" in dict(datasets.from_parquet("parquet", tmp_path / "t.parquet").columns)
 
 
 @pytest.mark.parametrize(

@@ -202,12 +202,11 @@ class _Case:
         both = self._candidate.servable, self._reference.servable
         for version in both:
             check_output(version, rule.metric)
-        names = {column.name for version in both for column in version.signature.inputs}
         datasets = DatasetRepository(self._db, self._rules.tenant_id, self._store)
         dataset = datasets.get(DatasetId(rule.dataset), rule.number)
         if self._candidate.lineage.dataset_digest == dataset.digest:
             return self._trained_on_it(gate, dataset.reference)
-        rows = held_out_rows(datasets, dataset, rule, names)
+        rows = held_out_rows(datasets, dataset, rule, both)
         new, old = (answer(self._store, version, rows, rule.metric) for version in both)
         interval = compare(
             rule.metric,

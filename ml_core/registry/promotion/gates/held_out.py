@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.gates import LABEL_METRICS, NUMBER_METRICS, PROBABILITY_METRICS, NotWorse
 from ml_core.domain.signature import InputColumn, OutputKind
-from ml_core.domain.values import is_blank
+from ml_core.domain.values import is_blank, says_missing
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import DataProcessingError, PredictionError
 from ml_core.models.store import ArtifactStore
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 class Datasets(Protocol):
     """What a gate needs of ``ml_core.registry.datasets.DatasetRepository``."""
 
-    def read(self, dataset_id: str, number: int | None = None, *, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """Its table."""
+    def open(self, dataset_id: str, number: int | None = None) -> Path:
+        """Its file."""
 
 
 MIN_ROWS = 30
@@ -52,17 +53,20 @@ class HeldOut:
     about: str
 
 
-def held_out_rows(datasets: Datasets, dataset: DatasetVersion, rule: NotWorse, names: Iterable[str]) -> HeldOut:
+def held_out_rows(
+    datasets: Datasets, dataset: DatasetVersion, rule: NotWorse, versions: Sequence[ServableVersion]
+) -> HeldOut:
     """The rows that a gate compares on.
 
     Args:
         datasets: The tenant's.
         dataset: Which version of which of them.
         rule: The gate's.
-        names: The columns that the models read; one that the dataset lacks is null to them.
+        versions: What it compares.
 
     Raises:
-        DataProcessingError: It is too large, the target is none of its columns, or too few rows have one.
+        DataProcessingError: It is too large, it lacks the target or a column that a version reads, or too few rows have
+            a target.
         SignatureMismatchError: A target is no number where the metric needs numbers.
     """
     called = f"the dataset {dataset.reference}"
@@ -78,9 +82,13 @@ def held_out_rows(datasets: Datasets, dataset: DatasetVersion, rule: NotWorse, n
             f"{_sentence(called)} has {dataset.row_count} rows, more than {MAX_DATASET_ROWS}.",
             remedy="Register a sample of it as a dataset of its own.",
         )
-    wanted = {*names, rule.target}
-    frame = datasets.read(dataset.dataset_id, dataset.number, columns=[name for name in there if name in wanted])
-    truth, known = _truth(frame[rule.target], rule)
+    from ml_core.data.canonical import require_columns
+    from ml_core.data.table_file import read_frame
+
+    frame = read_frame(datasets.open(dataset.dataset_id, dataset.number))
+    for version in versions:
+        require_columns(frame, (column.name for column in version.signature.inputs), _sentence(called))
+    truth, known = _truth(frame, rule, versions)
     rows = np.flatnonzero(known)
     if len(rows) < MIN_ROWS:
         raise DataProcessingError(
@@ -121,23 +129,32 @@ def answer(store: ArtifactStore, version: ServableVersion, rows: HeldOut, metric
     if metric in PROBABILITY_METRICS and not model.has_probabilities:
         raise _can_not(version, metric, "it has no probabilities")
     columns = columns_from_frame(rows.frame, version.signature.inputs)
+    classes = version.signature.output.classes
     if metric in PROBABILITY_METRICS:
         predictions, probabilities = model.predict_both(columns)
-        return Answers(predictions, probabilities, version.signature.output.classes)
-    return Answers(model.predict(columns))
+        return Answers(predictions, probabilities, classes)
+    return Answers(model.predict(columns), classes=classes)
 
 
-def _truth(target: pd.Series[Any], rule: NotWorse) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def _truth(
+    frame: pd.DataFrame, rule: NotWorse, versions: Sequence[ServableVersion]
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """The target's values, and which rows have one."""
+    target = frame[rule.target]
     if rule.metric in LABEL_METRICS or rule.metric in PROBABILITY_METRICS:
         values = target.tolist()
-        blank = np.array([isinstance(value, str) and is_blank(value) for value in values], dtype=bool)
+        words = any(isinstance(label, str) for version in versions for label in version.signature.output.classes)
+        says_nothing = is_blank if words else says_missing
+        blank = np.array([isinstance(value, str) and says_nothing(value) for value in values], dtype=bool)
         labels = np.empty(len(values), dtype=object)
         labels[:] = values
         return labels, target.notna().to_numpy(dtype=bool) & ~blank
     from ml_core.data.canonical import read_series
+    from ml_core.data.cells import Cells, has_decimal_comma
 
-    numbers = read_series(target, InputColumn(rule.target, ColumnKind.NUMBER, nullable=True))
+    has_commas = any(column.decimal_comma for version in versions for column in version.signature.inputs)
+    said = Cells(target, has_commas or has_decimal_comma(frame)).labels()
+    numbers = read_series(said, InputColumn(rule.target, ColumnKind.NUMBER, nullable=True))
     return numbers, ~np.isnan(numbers)
 
 

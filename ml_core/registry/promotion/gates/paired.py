@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ml_core.domain.gate_outcomes import Interval
 from ml_core.domain.gates import LABEL_METRICS, PROBABILITY_METRICS
 from ml_core.domain.metric import HIGHER_IS_BETTER
-from ml_core.domain.values import category_text
+from ml_core.domain.values import category_text, label_of
 
 Floats = NDArray[np.float64]
 Statistic = Callable[..., Floats]
@@ -39,7 +39,7 @@ class Answers:
     Attributes:
         predictions: ``(n_rows,)`` labels or numbers.
         probabilities: ``(n_rows, n_classes)``, or None.
-        classes: In the order of the probabilities.
+        classes: The labels that it knows, in the order of the probabilities.
     """
 
     predictions: NDArray[Any]
@@ -61,7 +61,8 @@ def compare(
 
     Args:
         metric: One of ``ml_core.domain.gates.PAIRED_METRICS``.
-        truth: ``(n_rows,)`` labels, compared as their ``category_text``; or float64.
+        truth: ``(n_rows,)`` labels, compared as their ``category_text``, and strings as what they say where a model
+            answers numbers or booleans; or float64.
         candidate: The new model's answers.
         present: The present model's.
         confidence: Of the two-sided interval.
@@ -117,7 +118,7 @@ def _row_values(metric: str, truth: NDArray[Any], answers: Answers, is_binary: b
     if metric in PROBABILITY_METRICS:
         return _probability_values(metric, truth, answers, is_binary)
     if metric in LABEL_METRICS:
-        right, said = _texts(truth), _texts(answers.predictions)
+        right, said = _truth_texts(truth, answers), _texts(answers.predictions)
         if metric == "accuracy":
             return ((right == said).astype(np.float64),)
         codes = {label: code for code, label in enumerate(sorted({*right.tolist(), *said.tolist()}))}
@@ -135,7 +136,7 @@ def _probability_values(
     if answers.probabilities is None:
         raise ValueError(f"{metric} needs probabilities")
     position = {category_text(label): index for index, label in enumerate(answers.classes)}
-    index = np.array([position.get(label, -1) for label in _texts(truth).tolist()])
+    index = np.array([position.get(label, -1) for label in _truth_texts(truth, answers).tolist()])
     rows = np.arange(len(index))
     right = np.where(index >= 0, answers.probabilities[rows, index], 0.0)
     if metric == "log_loss":
@@ -151,6 +152,15 @@ def _texts(labels: NDArray[Any]) -> NDArray[Any]:
     texts = np.empty(len(labels), dtype=object)
     texts[:] = [category_text(label) for label in labels.tolist()]
     return texts
+
+
+def _truth_texts(truth: NDArray[Any], answers: Answers) -> NDArray[Any]:
+    """As ``_texts``, with strings as what they say unless the model's own labels are strings: ``1.0`` is 1, a cell."""
+    if not answers.classes or any(isinstance(label, str) for label in answers.classes):
+        return _texts(truth)
+    labels = np.empty(len(truth), dtype=object)
+    labels[:] = [label_of(value) if isinstance(value, str) else value for value in truth.tolist()]
+    return _texts(labels)
 
 
 def _mean(values: Floats) -> Floats:

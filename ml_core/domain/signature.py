@@ -11,7 +11,7 @@ import difflib
 import math
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from typing import Any
@@ -74,6 +74,10 @@ class InputColumn:
     categories: tuple[str, ...] = ()
     date_order: DateOrder | None = None
     decimal_comma: bool = False
+    _read_value: Callable[[Any], Any] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_read_value", self._reader())
 
     def read(self, values: Sequence[Any]) -> NDArray[Any]:
         """The canonical array of raw values, see ``ml_core.domain.columns``.
@@ -88,14 +92,17 @@ class InputColumn:
         Raises:
             SignatureMismatchError: Names the first row that does not fit.
         """
-        read = self._reader()
+        read = self._read_value
         numeric = self.kind.is_numeric
         nothing, says_nothing = (math.nan, says_missing) if numeric else (None, is_blank)
         result: list[Any] = []
-        is_number = self.kind is ColumnKind.NUMBER
+        is_number, seen = self.kind is ColumnKind.NUMBER, self.categories
         for index, value in enumerate(values):
             if is_number and type(value) in _PLAIN_NUMBERS and -_LARGEST <= value <= _LARGEST:
                 result.append(value)  # what nearly all numbers of a request are; NaN fails the comparison
+                continue
+            if type(value) is str and value in seen:
+                result.append(value)  # what nearly all categories are; the most frequent ones come first
                 continue
             is_string = isinstance(value, str)
             if says_nothing(value) if is_string else is_missing(value):
@@ -169,6 +176,10 @@ class Signature:
 
     inputs: tuple[InputColumn, ...]
     output: Output
+    _is_ascii: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_is_ascii", all(column.name.isascii() for column in self.inputs))
 
     def columns_from_rows(self, rows: Sequence[Row], *, strict: bool = False) -> Columns:
         """Canonical columns of raw rows.
@@ -187,7 +198,7 @@ class Signature:
         Raises:
             SignatureMismatchError: Names the first row (from 0) and column that do not fit.
         """
-        if not all(column.name.isascii() for column in self.inputs):
+        if not self._is_ascii:
             rows = [{composed(name): value for name, value in row.items()} for row in rows]
         if strict:
             self._refuse_unknown(rows)

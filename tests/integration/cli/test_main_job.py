@@ -259,7 +259,7 @@ def test_validation_rows_come_from_a_file(mlcore, tenant, tmp_path):
     accuracy = {name: told[name].json["metrics"]["validation"]["accuracy"] for name in ("right", "wrong")}
     assert accuracy["right"] > 0.8
     assert accuracy["right"] + accuracy["wrong"] == pytest.approx(1)
-    assert "The validation data has no column 'm0'" in told["no m0"].err
+    assert "The validation data lacks the column 'm0'" in told["no m0"].err
     assert "The validation table has no column 'outcome'" in told["no outcome"].err
     assert {told[name].code for name in ("no m0", "no outcome")} == {1}
 
@@ -276,3 +276,15 @@ def test_rare_classes_are_dropped_or_merged(mlcore, tenant, tmp_path):
     assert any(note.startswith("Merged into 'other': 3 of 200 training rows") for note in merged["notes"])
     run = mlcore("runs", "show", "-t", tenant, merged["run_id"], "--json").json
     assert run["parameters"]["rare_classes"] == "merge:other:3"
+
+
+def test_class_weights_are_written_as_json(mlcore, tenant, tmp_path):
+    """Their keys are strings there, and name classes of any type; what names none is told the classes."""
+    frame = measures()
+    frame.assign(outcome=(frame["outcome"] == "yes").astype(int)).to_csv(tmp_path / "m.csv", index=False)
+    common = ("train", tmp_path / "m.csv", "-t", tenant, "-m", "m", "--target", "outcome", *("-p", "n_estimators=5"))
+    made = mlcore(*common, "-p", 'class_weight={"0": 1, "1": 5}', "--json")
+    assert made.code == 0, made.err
+    assert made.json["effective_hyperparameters"]["class_weight"] == {"0": 1.0, "1": 5.0}
+    refused = mlcore(*common, "-p", 'class_weight={"no": 1}')
+    assert (refused.code, "Its classes are: 0, 1." in refused.err) == (1, True)

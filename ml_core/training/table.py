@@ -240,6 +240,11 @@ def _divide(part: Part, inputs: tuple[InputColumn, ...], output: OutputKind, not
             f"{n_equal:,} of {part.n_rows:,} rows equal another one in every column used; equal rows are on one side "
             f"of the split: {len(train):,} rows to train on, {len(held_out):,} held out."
         )
+        if labels is not None and (unmeasured := len(np.setdiff1d(labels, labels[held_out]))):
+            notes.append(
+                f"{unmeasured} class(es) have equal rows only, or nearly so: they are trained on, and the held-out "
+                "metrics say nothing about them."
+            )
     else:
         train, held_out = hold_out(np.arange(part.n_rows), labels)
         notes.append(

@@ -68,6 +68,14 @@ def test_few_different_rows_are_on_both_sides_and_it_is_said():
     assert any("8 different rows only, so equal rows are on both sides" in note for note in fitted.notes)
 
 
+def test_a_class_of_equal_rows_is_trained_on_and_not_measured():
+    """And that is said: its rows can't be on both sides."""
+    X = pd.concat([pd.DataFrame(COLUMNS["numbers"](100)), pd.DataFrame({"a": [9.0] * 8, "b": [9.0] * 8})])
+    fitted = fit(X, [*random.choice(["x", "y"], 100), *["z"] * 8])
+    assert fitted.signature.output.classes == ("x", "y", "z")
+    assert any(note.startswith("1 class(es) have equal rows only") for note in fitted.notes)
+
+
 def test_validation_rows_that_were_trained_on_are_counted():
     """Given by the caller: they are measured on, and a note says how many."""
     X = pd.DataFrame(COLUMNS["numbers"](100))

@@ -13,6 +13,7 @@ in front of Serve's own handling (Ray 2.60, ``serve/_private/replica.py``, ``_di
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 from starlette.middleware import Middleware
@@ -20,11 +21,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from ml_core.exceptions import InvalidRequestError
+from ml_core.exceptions import InvalidRequestError, MLFrameworkError, RequestTooLargeError
 from ml_core.inference.edge.errors import error_response
 from ml_core.inference.edge.http import is_sane_request_id, new_request_id
 
+MAX_HEAD_BYTES = 64 * 1024
+"""Of one request, its first line included; the ingress refuses less than that already."""
+
 _PREDICTION_PLANE = "/t/"
+_DROPPED: Any = deque(maxlen=0)
 _NO_DISCONNECT_TASKS = (b"x-request-disconnect-disabled", b"?1")
 # Serve's own controls, in the spellings that it accepts; no caller of this platform has a use for them.
 _CONTROLS = frozenset(
@@ -47,10 +52,11 @@ def middlewares() -> list[Middleware]:
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """HTTP/1.1 as uvicorn 0.54 reads it, with three differences.
+    """HTTP/1.1 as uvicorn 0.54 reads it, with four differences.
 
     * Trailers of a chunked body are dropped. uvicorn appends them to the headers, where a key in a trailer would
       authorize a request whose headers were checked on the way (RFC 9110, 6.5.1).
+    * Headers are bounded: uvicorn would keep any number of bytes of them.
     * What can't be parsed as HTTP is answered in the platform's shape.
     * An offer to upgrade to a WebSocket is passed over: the request is answered as the one that it is.
     """
@@ -58,16 +64,30 @@ class HttpProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.ws_protocol_class = None
+        self._head_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop. What begins inside the headers of a request counts, until they are complete."""
+        if self.headers is not _DROPPED:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self.headers is _DROPPED:
+            self._head_bytes = 0
+        elif self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            message = f"The headers are over the limit of {MAX_HEAD_BYTES:,} bytes."
+            self._refuse(RequestTooLargeError(message, remedy="Send fewer.", limit=MAX_HEAD_BYTES))
 
     def on_headers_complete(self) -> None:
         """Called by the parser; what it appends to ``self.headers`` afterwards is no part of the request any more."""
         super().on_headers_complete()
-        self.headers = self.headers.copy()
+        self.headers = _DROPPED
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP request, and close the connection."""
+        self._refuse(InvalidRequestError(msg, remedy="Send a request of HTTP/1.1 (RFC 9112)."))
+
+    def _refuse(self, error: MLFrameworkError) -> None:
         request_id = new_request_id()
-        error = InvalidRequestError(msg, remedy="Send a request of HTTP/1.1 (RFC 9112).")
         path = getattr(self, "url", b"").partition(b"?")[0].decode("latin-1")
         response = error_response(error, path, request_id)
         head = [

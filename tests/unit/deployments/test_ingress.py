@@ -9,7 +9,7 @@ from contextlib import closing
 import orjson
 import pytest
 
-from deployments.ingress import middlewares
+from deployments.ingress import MAX_HEAD_BYTES, middlewares
 from support.http_server import served
 
 SKIP = (b"x-request-disconnect-disabled", b"?1")
@@ -147,6 +147,22 @@ def test_an_upgrade_is_answered_as_the_request_that_it_is(port, protocol):
     status, _, body = send(port, f"GET /t/acme/x HTTP/1.1\r\nhost: x\r\n{upgrade}\r\n\r\n".encode())
     assert status == 200
     assert f'["upgrade","{protocol}"]'.encode() in body
+
+
+def test_headers_are_bounded(port):
+    """In one piece or in many; at the limit they are read. A body counts by its own limit."""
+    head = b"GET /t/acme/x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+    beyond = MAX_HEAD_BYTES + 1 - len(head)
+    many = [b"a: %b\r\n" % (b"x" * 1_000)] * (beyond // 1_005)
+    for segments in ([b"a" * beyond], [*many, b"a" * (beyond - len(b"".join(many)))]):
+        status, _, body = send(port, head, *segments)
+        assert status == 413
+        assert orjson.loads(body)["error"]["details"] == {"limit": MAX_HEAD_BYTES}
+    padding = b"a: %b\r\n\r\n" % (b"x" * (MAX_HEAD_BYTES - len(head) - len(b"a: \r\n\r\n")))
+    assert send(port, head, padding)[0] == 200
+    body = b"x" * 2**20
+    post = b"POST /t/acme/x HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
+    assert send(port, post + body + post + body + head + b"\r\n")[0] == 200
 
 
 def test_under_v2_it_is_answered_as_a_text(port):

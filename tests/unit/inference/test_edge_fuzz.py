@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import re
+import socket
 import struct
 import zlib
+from contextlib import closing
 from urllib.parse import quote
 
 import orjson
@@ -13,6 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ml_core.domain.api_key import Scope
+from ml_core.inference.edge import app as application
+from support.http_server import served
 from support.inprocess_cell import ACME, MEASURE, TICKET
 
 SETTINGS = settings(
@@ -204,3 +210,58 @@ PARTS = st.sampled_from(["t", "acme", "v2", "models", "measures", "versions", "p
 def test_any_path(cell, key, parts, method):
     """Paths of random parts, some of them known."""
     sane(cell.ask(method, "/" + "/".join(quote(part, safe="") for part in parts), key=key))
+
+
+LINES = [b"POST /t/acme/models/tickets/predict HTTP/1.1", b"GET /t/acme/v2/models/tickets HTTP/1.1", b"GET / HTTP/1.0"]
+FIELDS = [
+    b"host: x",
+    b"authorization: Bearer KEY",
+    b"authorization: Bearer mlk_x",
+    b"content-length: 15",
+    b"content-encoding: gzip",
+    b"transfer-encoding: chunked",
+    b"connection: upgrade\r\nupgrade: websocket",
+    b"expect: 100-continue",
+    b"x-request-timeout-ms: 50",
+]
+CONTENTS = [
+    b"",
+    b'{"rows": [{}]}\n',
+    b'f\r\n{"rows": [{}]}\n\r\n0\r\n\r\n',
+    b'f\r\n{"rows": [{}]}\n\r\n0\r\nhost: y\r\n\r\n',
+]
+REQUESTS = st.builds(
+    lambda line, fields, content: b"\r\n".join([line, *fields, b"", content]),
+    st.sampled_from(LINES),
+    st.lists(st.sampled_from(FIELDS), max_size=4),
+    st.sampled_from(CONTENTS),
+)
+# Ends whatever came before it: headers that are not complete, a chunk, or the connection itself.
+LAST = b"\r\n\r\nGET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+
+
+@pytest.fixture
+def port(cell, monkeypatch):
+    monkeypatch.setattr(application, "BODY_WITHIN_S", 0.2)
+    with served(cell.app) as its_port:
+        yield its_port
+
+
+@SETTINGS
+@given(pieces=st.lists(st.one_of(REQUESTS, REQUESTS, st.binary(max_size=12)), max_size=3))
+def test_any_bytes_on_the_wire(port, key, pieces):
+    """Whatever arrives instead of HTTP or as some of it: each answer is in the one shape, and the connection ends."""
+    with closing(socket.create_connection(("127.0.0.1", port), timeout=10)) as connection:
+        connection.sendall(b"".join([*pieces, LAST]).replace(b"KEY", key.encode()))
+        raw = b""
+        with contextlib.suppress(ConnectionResetError):  # it closed with bytes on their way
+            while chunk := connection.recv(65536):
+                raw += chunk
+    for answer in re.split(rb"(?=HTTP/1\.1 \d)", raw.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b""))[1:]:
+        head, _, body = answer.partition(b"\r\n\r\n")
+        status = int(head.split()[1])
+        assert status < 500 or status in (503, 504), answer
+        assert b"x-request-id: " in head.lower()
+        if status >= 400 and body:
+            error = orjson.loads(body)["error"]
+            assert isinstance(error, str) or error.keys() == {"code", "message", "details", "request_id"}

@@ -105,7 +105,7 @@ class MLClient:
 
         Raises:
             MLFrameworkError: The class of ``ml_core.exceptions`` that the server named.
-            InvalidRequestError: The rows are none, or can't be sent as JSON.
+            InvalidRequestError: The input is neither rows nor a table, or can't be sent as JSON.
             DataProcessingError: The table has two columns of one name.
         """
         ref = ModelRef(self._tenant, ModelId(model_id))
@@ -169,7 +169,11 @@ def _check(url: str, api_key: str, timeout_s: float) -> None:
     if not is_address:
         what, remedy, setting = f"{url!r} is not an address", "Give one such as http://127.0.0.1:8000.", "url"
     elif not (api_key.isascii() and api_key.isprintable() and api_key):
-        what, remedy, setting = "The key is not one", "Give the whole key, as it was shown once: mlk_….", "api_key"
+        what, remedy, setting = (
+            "The key is empty or has characters that no key has",
+            "Give the whole key, as it was shown once: mlk_….",
+            "api_key",
+        )
     elif not 0 < timeout_s < math.inf:
         what, remedy, setting = f"timeout_s is {timeout_s}", "Give a number of seconds above 0.", "timeout_s"
     else:
@@ -257,6 +261,6 @@ def _subclasses(cls: type[exceptions.MLFrameworkError]) -> list[type[exceptions.
 
 _BY_CODE: dict[str, type[exceptions.MLFrameworkError]] = {
     **{kind.code: kind for kind in _subclasses(exceptions.MLFrameworkError)},
-    # Unknown tenants and unknown models share a code: an answer must not tell which it was.
+    # Unknown tenants and unknown models share a code: an answer must not reveal which it was.
     exceptions.ModelNotFoundError.code: exceptions.ModelNotFoundError,
 }

@@ -271,7 +271,7 @@ class PromotionRefusedError(MLFrameworkError):
 
 
 class InvalidTransitionError(MLFrameworkError):
-    """What an environment serves, or where a version stands (``phase``), does not allow the move (``trigger``)."""
+    """The state of an environment or a version (``phase``) does not allow the move (``trigger``)."""
 
     code = "invalid_transition"
     fields: ClassVar[tuple[str, ...]] = ("model_id", "environment", "phase", "trigger")

@@ -57,14 +57,14 @@ class DatabaseSettings:
         },
     )
     connect_timeout_s: int = _setting(
-        "MLCORE_DATABASE_CONNECT_TIMEOUT_S", 5, "Seconds to wait for a connection before saying that there is none."
+        "MLCORE_DATABASE_CONNECT_TIMEOUT_S", 5, "Seconds after which an attempt to connect fails."
     )
     pool_size: int = _setting("MLCORE_DATABASE_POOL_SIZE", 5, "Connections kept open in one process.")
     prepare_after: int | None = _setting(
         "MLCORE_DATABASE_PREPARE_AFTER",
         None,
         "Times that a session sends a statement before it keeps its plan; unset means 2 on the embedded server and "
-        "never on another, since a transaction pooler may stand before it.",
+        "never on another, since a transaction pooler may be in front of it.",
     )
 
 

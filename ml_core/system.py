@@ -173,7 +173,7 @@ class MLSystem:
         Raises:
             ModelNotFoundError: There is no such model, version or promoted environment.
             SignatureMismatchError: A row does not fit, or has none of the model's columns.
-            DataProcessingError: The input is no row and no table.
+            DataProcessingError: The input is neither a row nor a table.
         """
         with self._table.using(self.resolve(model_id, version=version, environment=environment)) as model:
             return self.predictor.predict(model, input_data, use_cache=use_cache)
@@ -225,13 +225,13 @@ class MLSystem:
             model_id: The model.
             version: The version to serve.
             environment: The pointer to move.
-            expected_generation: Refuse unless the pointer still stands there; None: move it from wherever it stands.
+            expected_generation: Refuse unless the pointer has this generation; None: move it from any.
             actor: For whom an operator moves it, for the history; None: the connection's principal.
             reason: Why, for the history.
             override: Why it is done although a gate refuses; only an admin may.
 
         Returns:
-            The pointer as it stands now.
+            The pointer after the move.
 
         Raises:
             PromotionRefusedError: A gate refuses the version; names each such gate and by how much.
@@ -259,8 +259,8 @@ class MLSystem:
 
         Raises:
             PromotionConflictError: Somebody else moved the pointer meanwhile.
-            PermissionDeniedError: The principal may not move the environment, or is no admin and the version to go back
-                to is there by an admin's override of its gates.
+            PermissionDeniedError: The principal may not move the environment. Or it is not an admin, and the version
+                to go back to was promoted by an admin's override of its gates.
             ModelNotFoundError: There was no other version before, or it was deleted or archived since.
         """
         return self.registry.rollback(model_id, environment, actor=actor, reason=reason)
@@ -366,7 +366,7 @@ class MLSystem:
 
         Raises:
             ModelNotFoundError: There is no such version.
-            InvalidRequestError: A key or value is no text of 1 to 200 characters.
+            InvalidRequestError: A key or value is not a text of 1 to 200 characters.
         """
         return self.registry.tag_version(model_id, version, tags)
 

@@ -75,10 +75,10 @@ def _shown(entry: AuditEntry) -> Mapping[str, Any]:
 
 
 def _words(values: Mapping[str, Any]) -> str:
-    told = {name: show(value) for name, value in values.items() if value not in (None, "", {}, [])}
+    shown = {name: show(value) for name, value in values.items() if value not in (None, "", {}, [])}
     return " ".join(
         f"{name}={text if len(text) <= _MAX_CHARACTERS else text[: _MAX_CHARACTERS - 1] + '…'}"
-        for name, text in told.items()
+        for name, text in shown.items()
     )
 
 
@@ -112,7 +112,7 @@ def _check_action(action: str) -> None:
     raise InvalidRequestError(
         f"There is no action {action[:40]!r}.",
         remedy=f"{did_you_mean(action, [*known, *nouns])}Actions are: {', '.join(known)}. "
-        "A noun with a dot stands for all of its actions.",
+        "A noun with a dot, such as version., selects all of its actions.",
         field="--action",
     )
 

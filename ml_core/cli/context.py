@@ -54,7 +54,7 @@ def existing_tenant(name: str, as_key: str | None = None) -> Iterator[tuple[Data
 
     Raises:
         InvalidNameError: The name can't be a tenant's.
-        TenantNotFoundError: There is none of this name.
+        TenantNotFoundError: There is no tenant of this name.
         AuthenticationError: The key is malformed, unknown to the tenant, wrong or revoked.
     """
     tenant = TenantId(name)

@@ -113,7 +113,7 @@ def _set(environment: str, tenant: str, as_key: str | None, *, protected: bool, 
 
 
 def _shown(entry: HistoryEntry) -> Mapping[str, Any]:
-    """A move as a person reads it: an override stands beside the reason."""
+    """A move as a person reads it: an override is shown beside the reason."""
     canary = entry.canary and f"{entry.canary.version} for {entry.canary.percent} %"
     overridden = f"overridden: {entry.override_reason}" if entry.override_reason is not None else ""
     reason = "; ".join(text for text in (entry.reason, overridden) if text)

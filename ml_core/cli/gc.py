@@ -84,7 +84,7 @@ class _Report:
         self._failed_in_a_row = 0
 
     def add_tenant(self, collector: Collector, tenant_id: TenantId) -> None:
-        """Plan a tenant and, unless it is a dry run, collect it. One that can't be planned is told; others go on."""
+        """Plan a tenant and, unless it is a dry run, collect it; report one that can't be planned."""
         from ml_core.registry.collection.applier import describe, describe_item
 
         try:

@@ -109,7 +109,7 @@ def feedback(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell the truth about a prediction. Telling it again replaces what was told.
+    """Record the true label of a predicted row. A later label replaces an earlier one.
 
     A label is kept also if its prediction is not in the history: they join when it arrives.
     """
@@ -124,8 +124,8 @@ def feedback(
         history.add_feedback(model_id, request_id, row, value)
         keeps_nothing = answer is None and history.policy() is HistoryPolicy.NOTHING
     if as_json:
-        told = {"tenant_id": tenant_id, "model_id": model, "request_id": request_id, "row": row, "label": value}
-        print_json({**told, "prediction_kept": answer is not None})
+        recorded = {"tenant_id": tenant_id, "model_id": model, "request_id": request_id, "row": row, "label": value}
+        print_json({**recorded, "prediction_kept": answer is not None})
         return
     out.print(f"Row {row} of {request_id} is {value!r}.", markup=False, soft_wrap=True)
     if answer is None:

@@ -44,8 +44,8 @@ def predict(
 ) -> None:
     """Predict rows. With a key over HTTP, as a client would; without one in this process.
 
-    Both follow production unless told otherwise. Where nothing was promoted, only this process answers, with the newest
-    version.
+    By default both ask the version in production. Where nothing was promoted, only this process answers, with the
+    newest version.
     """
     if (row is None) == (file is None):
         raise ConfigurationError(
@@ -107,7 +107,7 @@ def _in_process(
         pointers = EnvironmentRepository(database, tenant_id).list(model)
         if not any(asked.values()) and not any(p.environment == PRODUCTION and p.version for p in pointers):
             err.print(f"Nothing is promoted to production; the newest version, {version}, answers.", style="dim")
-        # As over HTTP: where a model has no probabilities there are none, which is no error.
+        # As over HTTP: a model without probabilities answers without them.
         has_probabilities = bool(servable.self_test.probabilities)
         return {
             "predictions": system.predict_batch(model, rows, _BATCH_ROWS, version=version),

@@ -37,7 +37,7 @@ VersionOption = Annotated[str, typer.Option("--version", "-v", help="The version
 OneModelOption = Annotated[str | None, typer.Option("--model", "-m", help="Only of this model.")]
 PercentOption = Annotated[int, typer.Option("--percent", "-p", help="Of the keys that it answers, 1 to 99.")]
 EnvironmentOption = Annotated[str, typer.Option("--environment", "-e", help="The environment.")]
-ExpectedOption = Annotated[int | None, typer.Option(help="Refuse unless the pointer still stands at this generation.")]
+ExpectedOption = Annotated[int | None, typer.Option(help="Refuse unless the pointer has this generation.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the history.")]
 OverrideOption = Annotated[
     str | None, typer.Option("--override", help="Why to do it although a gate refuses; needs an admin.")
@@ -151,7 +151,7 @@ def shadow(
     as_key: AsKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Let a version predict what the stable one is asked; only how often they agree is told, by /healthz."""
+    """Let a version predict what the stable one is asked. /healthz counts how often they agree."""
     with _rollouts(tenant, as_key) as (rollouts, database):
         pointer = rollouts.shadow(model, version, environment, expected_generation=expected_generation, reason=reason)
         _print(database, pointer, pointer.shadow, None if no_wait else wait, as_json=as_json)
@@ -223,7 +223,7 @@ def show(
 def _rollouts(
     tenant: str, as_key: str | None = None, *, as_json: bool = True
 ) -> Iterator[tuple[Rollouts, DatabaseConnection]]:
-    """The tenant's rollouts; what each gate found is told if one refuses, unless the JSON error carries it."""
+    """The tenant's rollouts; if a gate refuses, what each gate found is printed, unless the JSON error carries it."""
     from ml_core.registry.promotion.plain_rollouts import Rollouts
     from ml_core.registry.promotion.rollouts import RolloutRepository
 

@@ -137,7 +137,7 @@ def _parse_tags(tags: list[str], *, removable: bool) -> dict[str, Any]:
     for text in tags:
         key, sign, value = text.partition("=")
         if not (key and sign and (value or removable)):
-            raise InvalidRequestError(f"{text!r} is no tag.", remedy="Write KEY=VALUE.", field="tags")
+            raise InvalidRequestError(f"{text!r} is not a tag.", remedy="Write KEY=VALUE.", field="tags")
         parsed[key] = value or None
     return parsed
 

@@ -57,13 +57,13 @@ def read_label(text: str, output: Output, *, is_new_class: bool) -> Label:
         is_new_class: Whether the truth is known to be a class that the model has not.
 
     Raises:
-        InvalidRequestError: The model has no such class, or its answers are numbers and this is none.
+        InvalidRequestError: The model has no such class, or its answers are numbers and the text is not a number.
     """
     value = _as_json(text)
     if output.kind is OutputKind.NUMBER:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise InvalidRequestError(
-                f"The model answers numbers, and {text!r} is none.", remedy="Write it like 12.5.", field="label"
+                f"The model answers numbers, and {text!r} is not a number.", remedy="Write it like 12.5.", field="label"
             )
         return value
     if output.kind is not OutputKind.CLASSES or is_new_class:

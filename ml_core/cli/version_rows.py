@@ -76,7 +76,7 @@ def parse_tags(texts: list[str]) -> dict[str, str]:
     """
     for text in texts:
         if not text.partition("=")[0].strip() or "=" not in text:
-            raise InvalidRequestError(f"{text!r} is no tag.", remedy="Write KEY=VALUE.", field="tag")
+            raise InvalidRequestError(f"{text!r} is not a tag.", remedy="Write KEY=VALUE.", field="tag")
     return dict(text.split("=", 1) for text in texts)
 
 

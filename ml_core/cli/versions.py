@@ -145,8 +145,8 @@ def compare(
         for name, values in compared[part].items():
             out.print(f"{part}: {name} {show(values['version1'])} → {show(values['version2'])}")
     data = compared["data"]
-    told = {True: "the same", False: "not the same", None: "not known whether it is the same"}
-    out.print(f"data: {told[data['same']]}")
+    answers = {True: "the same", False: "not the same", None: "not known whether it is the same"}
+    out.print(f"data: {answers[data['same']]}")
     signature = compared["signature"]
     for change in ("added", "removed", "changed"):
         if signature[change]:
@@ -191,5 +191,5 @@ def _told(version: ModelVersion, roles: Mapping[str, list[str]]) -> Iterator[tup
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
-    told = {n: orjson.dumps(v).decode() if isinstance(v, Mapping) else show(v) for n, v in values.items()}
-    return ", ".join(f"{name}={value}" for name, value in told.items()) or "-"
+    shown = {n: orjson.dumps(v).decode() if isinstance(v, Mapping) else show(v) for n, v in values.items()}
+    return ", ".join(f"{name}={value}" for name, value in shown.items()) or "-"

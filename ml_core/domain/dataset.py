@@ -24,9 +24,9 @@ class ColumnProfile:
     Attributes:
         name: The column.
         type: Its Arrow type in the stored file, such as ``int64``.
-        kind: What it holds; None where no value tells.
-        count: Rows with a value. A blank string is none; in a number, boolean or datetime neither is a word such as
-            ``NA``.
+        kind: What it holds; None without a value.
+        count: Rows with a value. A blank string does not count; nor does, in a number, boolean or datetime, a word such
+            as ``NA``.
         missing: Rows without one.
         distinct: Different values.
         infinite: Infinite numbers; counted here and in ``count`` only.
@@ -144,14 +144,14 @@ class DatasetEntry:
     archived_at: datetime | None = None
 
     def __repr__(self) -> str:
-        told = [
+        parts = [
             f"{self.tenant_id}/{self.reference}",
             f"{self.row_count:,} row{'' if self.row_count == 1 else 's'}",
             f"{self.column_count:,} column{'' if self.column_count == 1 else 's'}",
         ]
         if self.archived_at is not None:
-            told.append("archived")
-        return f"{type(self).__name__}({', '.join(told)})"
+            parts.append("archived")
+        return f"{type(self).__name__}({', '.join(parts)})"
 
     @property
     def reference(self) -> str:

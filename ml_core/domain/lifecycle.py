@@ -14,7 +14,7 @@ from ml_core.exceptions import InvalidTransitionError
 
 
 class VersionState(StrEnum):
-    """Where a version stands."""
+    """The state of a version."""
 
     LIVE = "live"
     ARCHIVED = "archived"

@@ -54,7 +54,7 @@ class AnsweredRequest:
         version: The version that answered.
         environment: The pointer that was asked; None for a version that was asked by its name.
         rollout: Which part of the rollout answered: ``stable``, ``canary``, ``shadow`` or ``explicit``.
-        request_id: As the client was told.
+        request_id: As in the answer to the client.
         at: When it was answered, seconds since 1970-01-01 UTC.
         latency_ms: From the request's arrival to its answer, milliseconds.
         numbers: The canonical inputs that are numbers, as ``RowPacker`` packs them.
@@ -153,7 +153,7 @@ class PredictionRecord:
         input_digest: sha256 of the row's canonical values, see ``ml_core.registry.history.rendering``.
         inputs: The row, where the tenant keeps inputs: what the version read, and nothing that it ignored. It can be
             sent again and gives the same digest.
-        label: The truth, once somebody told it.
+        label: The true label, once it was recorded.
         labelled_at: When that was.
     """
 

@@ -15,7 +15,7 @@ _MAX_SHOWN = 80  # characters of an error in one line
 
 
 class RunStatus(StrEnum):
-    """Where a run stands.
+    """The status of a run.
 
     ``dead`` is a running run that has given no sign of life for longer than ``MLCORE_RUN_DEAD_AFTER_S``. The database's
     clock says so with each read, so nothing has to find dead runs. One that was only slow is running again with its
@@ -65,7 +65,7 @@ class MetricSummary:
         not_finite: How many of them are NaN or infinite, as when a training diverges.
         last_step: The highest step.
         last_value: Its value; may be NaN or infinite.
-        minimum: Of the finite values; None if there is none.
+        minimum: Of the finite values; None without one.
         maximum: Likewise.
     """
 
@@ -114,12 +114,12 @@ class Run:
     versions: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        told = [self.run_id, f"{self.kind} of {self.model_id}", self.status.value]
+        parts = [self.run_id, f"{self.kind} of {self.model_id}", self.status.value]
         if self.error is not None:
-            told.append(_first_line(self.error))
+            parts.append(_first_line(self.error))
         elif self.metrics:
-            told.append(f"{len(self.metrics)} metric{'' if len(self.metrics) == 1 else 's'}")
-        return f"Run({', '.join(told)})"
+            parts.append(f"{len(self.metrics)} metric{'' if len(self.metrics) == 1 else 's'}")
+        return f"Run({', '.join(parts)})"
 
 
 def _first_line(text: str) -> str:

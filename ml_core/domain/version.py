@@ -120,12 +120,12 @@ class ModelVersion:
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        told = [str(self.servable.ref), self.servable.model_type]
+        parts = [str(self.servable.ref), self.servable.model_type]
         if (headline := headline_metric(self.metrics.get("validation", {}))) is not None:
-            told.append("{} {:.4g}".format(*headline))
+            parts.append("{} {:.4g}".format(*headline))
         if self.archived_at is not None:
-            told.append("archived")
-        return f"ModelVersion({', '.join(told)})"
+            parts.append("archived")
+        return f"ModelVersion({', '.join(parts)})"
 
     @property
     def tenant_id(self) -> TenantId:
@@ -144,7 +144,7 @@ class ModelVersion:
 
 
 def headline_metric(metrics: Mapping[str, float]) -> tuple[str, float] | None:
-    """The metric that people ask for first, and its value; None if there is none."""
+    """The metric that people ask for first, and its value; None without one."""
     name = next((name for name in (*_HEADLINES, *metrics) if name in metrics), None)
     return None if name is None else (name, metrics[name])
 

@@ -1,6 +1,6 @@
 """How long a model takes and how fast its queue empties, learned from its calls.
 
-The one decides where a batch runs; the other is what a client that was refused is told.
+The one decides where a batch runs; the other is sent to a client that was refused.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class TenantGate:
             del self._by_tenant[tenant]
 
     def _full(self, tenant: str, mine: int) -> QueueFullError:
-        # Of the total only that it is reached: how much other tenants ask is none of this one's business.
+        # Of the total only that it is reached: a tenant must not learn how much others ask.
         if mine >= self._max_per_tenant:
             message = f"This replica has {mine} {self._what} of the tenant already."
         else:

@@ -57,7 +57,7 @@ class ServingHistory:
         Args:
             target: What was asked.
             prediction: What was answered.
-            request_id: As the client is told.
+            request_id: As in the answer to the client.
             size: Bytes in which the rows were sent.
             latency_ms: Since the request came.
         """

@@ -50,13 +50,13 @@ def read_input(data: Any, signature: Signature, *, is_batch: bool = False) -> Ta
         is_batch: Whether a list of values can't be a row.
 
     Raises:
-        DataProcessingError: It is none of these, or the model's columns are not known.
+        DataProcessingError: The input has another type, or the version has no signature.
         SignatureMismatchError: A value does not fit, a row has too few or too many, or none of the names is the
             model's.
     """
     if not signature.inputs:
         raise DataProcessingError(
-            "It is not known which columns the model takes: its file did not tell, and no signature was given with it.",
+            "The version has no signature: its file does not name the columns that the model takes.",
             remedy="Register it again, fitted on a data frame with names of columns, or use load_model(…).pipeline.",
             stage="predict",
         )
@@ -86,7 +86,7 @@ def as_row(item: Any, signature: Signature, index: int) -> Row:
     """One row as a mapping with strings as keys.
 
     Raises:
-        DataProcessingError: It is no row.
+        DataProcessingError: The item is not a row.
         SignatureMismatchError: It is a list of too few or too many values, or has two values of one name.
     """
     if isinstance(item, pd.DataFrame) and len(item) == 1:
@@ -195,7 +195,7 @@ def _of_record(item: Any, signature: Signature, index: int) -> Row:
     renamed = [name for name in row if _RENAMED.fullmatch(name) and name not in known]
     if renamed and not known <= row.keys():
         raise SignatureMismatchError(
-            f"Row {index} has a field {renamed[0]!r}, which stands for a column whose name a named tuple can't have.",
+            f"Row {index} has a field {renamed[0]!r}, since a named tuple can't have the name of that column.",
             remedy='Give the frame itself, or its rows by frame.to_dict("records").',
             row=index,
         )

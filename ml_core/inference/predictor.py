@@ -70,8 +70,8 @@ class Predictor:
             1.
 
         Raises:
-            ModelNotFoundError, ModelLoadError: The model can't be had.
-            DataProcessingError: The input is no row and no table.
+            ModelNotFoundError, ModelLoadError: The model does not exist or can't be loaded.
+            DataProcessingError: The input is neither a row nor a table.
             SignatureMismatchError: A value does not fit the signature.
             PredictionError: The model can't answer.
         """

@@ -43,7 +43,7 @@ class Target:
         """The version's parsed name.
 
         Raises:
-            ModelNotFoundError: A name is none that a model or version could have.
+            ModelNotFoundError: No model or version can have such a name.
         """
         try:
             return VersionRef(TenantId(self.tenant), ModelId(self.model), VersionId(self.version or ""))

@@ -47,7 +47,7 @@ class VersionLookup:
         """The version of that name.
 
         Raises:
-            ModelNotFoundError: There is none, or it is archived.
+            ModelNotFoundError: There is no such version, or it is archived.
             RegistryUnavailableError: The registry can't be reached.
             QueueFullError: Too many questions wait for it.
         """

@@ -1,4 +1,4 @@
-"""What Ray Serve is told to run: one pure function from settings to the declarative configuration.
+"""What Ray Serve has to run: one pure function from settings to the declarative configuration.
 
 The configuration names no tenant: tenants and models are data that the replicas follow by themselves.
 """

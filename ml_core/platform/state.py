@@ -48,7 +48,7 @@ class PlatformState:
 
     @classmethod
     def load(cls, home: Path) -> PlatformState | None:
-        """The state that was written last, or None if there is none that can be read."""
+        """The state that was written last; None if no state can be read."""
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, json.JSONDecodeError, TypeError):
             return cls(**json.loads((home / _FILE).read_text(encoding="utf-8")))
         return None

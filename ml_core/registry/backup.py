@@ -4,7 +4,7 @@
 
     <folder>/registry.dump     the database, as PostgreSQL's pg_dump writes it
     <folder>/artifacts/        the artifacts, in the store's own layout
-    <folder>/backup.json       what is in it; written last, so a folder without it is no backup
+    <folder>/backup.json       what is in it; written last, so a folder without it is not a backup
 
 The artifacts are copied before the dump and again after it, for those that arrive meanwhile; no byte is removed while a
 backup runs. So every version of the dump has its bytes. Each is proved as it is copied.
@@ -135,7 +135,7 @@ def bring_back(admin_url: str, store: ArtifactStore, folder: Path) -> Backup:
         What was restored: as the backup says of itself, with what was damaged since in ``damaged`` as well.
 
     Raises:
-        PlatformError: It is no backup, or ``pg_restore`` failed; the database is unchanged then.
+        PlatformError: It is not a backup, or ``pg_restore`` failed; the database is unchanged then.
         ConfigurationError: The database holds a registry already.
     """
     backup = read_manifest(folder)

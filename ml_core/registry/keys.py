@@ -97,15 +97,15 @@ class KeyRepository:
         """End a key: replicas refuse it about a second later. Revoking it again changes nothing.
 
         Args:
-            key_id: The key's id. A whole key revokes too; its secret is looked at by nobody and told to nobody.
+            key_id: The key's id. A whole key revokes too; its secret is neither read nor repeated.
 
         Raises:
-            InvalidRequestError: The tenant has no such key. What was given is told only where it is an id.
+            InvalidRequestError: The tenant has no such key. The message repeats only an id.
         """
         named = _KEY_ID.fullmatch(key_id.strip())
         if named is None:
             raise InvalidRequestError(
-                "That is no key id.",
+                "That is not a key id.",
                 remedy="A key id is the 16 digits after mlk_: mlcore keys list "
                 f"--tenant {self._tenant_id!s} shows those that there are.",
                 tenant_id=self._tenant_id,
@@ -142,7 +142,7 @@ class KeyRepository:
 
         Raises:
             AuthenticationError: It is malformed, unknown to the tenant, wrong or revoked, or its tenant was deleted;
-                which of these is not told.
+                the error does not say which.
         """
         key = ApiKey.parse(text)
         living = sa.exists().where(tenants.c.tenant_id == api_keys.c.tenant_id, tenants.c.deleted_at.is_(None))

@@ -1,6 +1,6 @@
 """The one wording of "there is no such model", of "it is hidden", and of "there is no such tenant (any more)".
 
-Who asks with a typo is told the nearest name that there is: of the tenant's own models, never of another tenant's.
+The remedy names the nearest name: of the tenant's own models, never of another tenant's.
 """
 
 from __future__ import annotations

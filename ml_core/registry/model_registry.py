@@ -105,7 +105,7 @@ class ModelRegistry:
         Raises:
             ModelVersionConflictError: The version exists with other bytes.
             ModelSaveError: The file can't be read or stored, or the model is of another type or archived.
-            UnsafeArtifactError: The file is no skops archive or holds types that are not allowed.
+            UnsafeArtifactError: The file is not a skops archive or holds types that are not allowed.
             DataProcessingError: The sample does not fit the model.
             InvalidNameError: A name is not valid.
         """
@@ -207,14 +207,14 @@ class ModelRegistry:
             model_id: The model.
             version: The version to serve.
             environment: Such as ``production``.
-            expected_generation: Refuse unless the pointer still stands at this generation, 0 for none yet; None: move
-                it from wherever it stands.
+            expected_generation: Refuse unless the pointer has this generation, 0 if it never moved; None: move it
+                from any.
             actor: For whom an operator moves it, for the history; None: the connection's principal.
             reason: Why, for the history.
             override: Why it is done although a gate refuses; only an admin may. Without effect where none refuses.
 
         Returns:
-            The pointer as it stands now: ``version``, ``generation``, ``updated_at`` and ``updated_by`` among others.
+            The pointer after the move: ``version``, ``generation``, ``updated_at`` and ``updated_by`` among others.
 
         Raises:
             PromotionRefusedError: A gate refuses the version; names each such gate and by how much.
@@ -245,12 +245,12 @@ class ModelRegistry:
             reason: Why, for the history.
 
         Returns:
-            The pointer as it stands now.
+            The pointer after the move.
 
         Raises:
             PromotionConflictError: Somebody else moved the pointer meanwhile.
-            PermissionDeniedError: The principal may not move the environment, or is no admin and the version to go back
-                to is there by an admin's override of its gates.
+            PermissionDeniedError: The principal may not move the environment. Or it is not an admin, and the version
+                to go back to was promoted by an admin's override of its gates.
             ModelNotFoundError: There was no other version before, or it was deleted or archived since.
         """
         return self._environments.rollback(ModelId(model_id), EnvironmentName(environment), actor=actor, reason=reason)

@@ -39,7 +39,7 @@ def decode_cursor(cursor: str, *kinds: type | tuple[type, ...]) -> list[Any]:
         *kinds: The types of the values that the list is sorted by.
 
     Raises:
-        InvalidRequestError: It is none, or of another list.
+        InvalidRequestError: The cursor is malformed, or of another list.
     """
     try:
         values = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))

@@ -17,9 +17,9 @@ _MIN_QUESTIONS = 20
 def write_questions(path: Path) -> int:
     """Short English questions and what they are about, from the ``chatterbot-corpus`` package.
 
-    A question is the first line of a conversation, and its category is the file that it stands in. The corpus repeats
+    A question is the first line of a conversation, and its category is the name of its file. The corpus repeats
     itself (one file lists 1,050 pairs of 20 unique strings), so questions are made unique here, before anything is
-    split; those that stand in two categories are left out.
+    split; those of two categories are left out.
 
     Args:
         path: The CSV file to write, with the columns ``question`` and ``category``.

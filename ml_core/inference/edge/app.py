@@ -130,7 +130,7 @@ class EdgeApp:
             response = await self._respond(request, scope["method"])
         except ClientLeftError:
             return
-        except Exception as error:  # noqa: BLE001 - logged and told as a 500 by the table of errors
+        except Exception as error:  # noqa: BLE001 - logged, and answered as a 500 by the table of errors
             response = error_response(error, request.path, request.request_id)
         is_sent_by_host = self._host_sends_request_id and request.has_client_id
         await response.send(send, None if is_sent_by_host else request.request_id.encode())

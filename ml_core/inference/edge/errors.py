@@ -66,10 +66,10 @@ def status_of(error: errors.MLFrameworkError) -> int:
 
 
 def error_response(error: Exception, path: str, request_id: str) -> HttpResponse:
-    """What a client is told of an error.
+    """The answer to a client for an error.
 
     An error of the framework says what it is. Anything else, and whatever is a 500, is logged with the request's id and
-    told as just that: its text may hold what is none of the client's business.
+    answered without its text, which may hold what the client must not see.
     """
     status = status_of(error) if isinstance(error, errors.MLFrameworkError) else 500
     if not isinstance(error, errors.MLFrameworkError) or status == 500:
@@ -101,5 +101,5 @@ def plain_error(
     if _PROTOCOL.fullmatch(path):
         return HttpResponse(status, orjson.dumps({"error": message}), headers=headers)
     error = {"code": code, "message": message, "details": details or {}, "request_id": request_id}
-    # ``default``: an attribute of a type that JSON lacks is told as its text rather than not at all.
+    # ``default``: an attribute of a type that JSON lacks is sent as its text rather than not at all.
     return HttpResponse(status, orjson.dumps({"error": error}, default=str), headers=headers)

@@ -1,4 +1,4 @@
-"""``feedback``: the truth about a prediction, told later."""
+"""``feedback``: the true label of a predicted row, sent later."""
 
 from __future__ import annotations
 

@@ -47,8 +47,8 @@ class Explaining:
             yield
         except OSError as error:
             message, remedy = self._explain(error)
-            told = None if digest is None else str(digest)
-            raise ModelLoadError(message, remedy=remedy, tenant_id=tenant_id, digest=told) from error
+            shown = None if digest is None else str(digest)
+            raise ModelLoadError(message, remedy=remedy, tenant_id=tenant_id, digest=shown) from error
 
     @contextmanager
     def writing(self, tenant_id: TenantId) -> Iterator[None]:

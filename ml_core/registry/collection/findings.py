@@ -14,7 +14,7 @@ class FindingKind(StrEnum):
     """What is wrong.
 
     ``missing``, ``corrupt``: a row whose bytes are not there, or are others. ``orphaned``: bytes without a row.
-    ``stray``: a file that is no artifact. ``unknown_tenant``: bytes of a tenant that the registry never had.
+    ``stray``: a file that is not an artifact. ``unknown_tenant``: bytes of a tenant that the registry never had.
     ``deleted_tenant``: rows or bytes that a deletion left. ``inconsistent``: rows that contradict each other.
     """
 
@@ -39,8 +39,8 @@ class Finding:
         remedy: What to do.
         needed_by: What needs the bytes, such as ``version:tickets@1``; at most ten.
         size_bytes: Of the bytes in question.
-        digest: The artifact, if it is one.
-        stray: The file, if it is none.
+        digest: Of the artifact, for one.
+        stray: The file, for a file that is not an artifact.
         is_repaired: Whether it was mended.
     """
 

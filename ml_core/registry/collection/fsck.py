@@ -1,7 +1,7 @@
 """The proof that rows and bytes agree, in both directions, for a tenant at a time and without ever holding all of it.
 
 Others may write meanwhile. Bytes are stored before their row is committed, so bytes that nothing refers to are left
-alone while they are young; and whatever looks wrong is looked at once more before it is told.
+alone while they are young; and whatever looks wrong is looked at once more before it is reported.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Checker:
         """What is wrong with a tenant.
 
         Raises:
-            ModelLoadError: The artifact store can't be reached: that is no finding.
+            ModelLoadError: The artifact store can't be reached: that is not a finding.
             RegistryUnavailableError: Postgres can't be reached.
         """
         self.checked.tenants += 1
@@ -194,7 +194,7 @@ class Checker:
                 what = f"{stray.name} was left half-written by a process that ended."
                 remedy = "Remove it: mlcore fsck --repair, or mlcore gc."
             else:
-                what = f"{stray.name} is no artifact."
+                what = f"{stray.name} is not an artifact."
                 remedy = "Nothing here removes it: if it is not yours, remove it by hand."
             yield Finding(
                 tenant_id, FindingKind.STRAY, stray.name, what, remedy, size_bytes=stray.size_bytes, stray=stray

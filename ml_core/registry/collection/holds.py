@@ -146,10 +146,10 @@ def refuse_if_held(
         statement = statement.where(holds.c.version == version)
     found = connection.execute(statement).all()
     if found:
-        told = ", ".join(f"{row.name} on {row.model_id}@{row.version}" for row in found)
+        names = ", ".join(f"{row.name} on {row.model_id}@{row.version}" for row in found)
         first = found[0]
         raise VersionInUseError(
-            f"A hold forbids it: {told}.",
+            f"A hold forbids it: {names}.",
             remedy="Release it first, if it may be: mlcore holds release "
             f"--tenant {tenant_id} --model {first.model_id} --version {first.version} --name {first.name}",
             tenant_id=tenant_id,

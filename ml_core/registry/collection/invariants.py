@@ -26,7 +26,7 @@ RULES = (
     Rule(
         """
         SELECT e.model_id || ':' || e.environment AS subject,
-          format('stands at generation %s, while its history has %s rows up to %s',
+          format('is at generation %s, while its history has %s rows up to %s',
                  e.generation, h.count, h.last) AS what
         FROM mlcore.environments e CROSS JOIN LATERAL (
           SELECT count(*) AS count, COALESCE(max(generation), 0) AS last, COALESCE(min(generation), 0) AS first

@@ -42,9 +42,9 @@ def needs_of_models(
         environments.c.tenant_id == tenant_id, environments.c.model_id.in_(model_ids)
     )
     for row in connection.execute(pointing.order_by(environments.c.environment)).all():
-        for part, told in _PARTS.items():
+        for part, name in _PARTS.items():
             if (served := getattr(row, part)) is not None:
-                needs.setdefault((row.model_id, served), []).append(f"{told}:{row.environment}")
+                needs.setdefault((row.model_id, served), []).append(f"{name}:{row.environment}")
         before = state_before(connection, pointer_from(row))
         if before is not None and before.version is not None:
             needs.setdefault((row.model_id, before.version), []).append(f"rollback:{row.environment}")

@@ -40,7 +40,7 @@ class Holds:
 
         Raises:
             InvalidRequestError: There is no such hold.
-            PermissionDeniedError: The connection's principal is no admin.
+            PermissionDeniedError: The connection's principal is not an admin.
         """
         self._holds.release(ModelId(model_id), VersionId(version), HoldName(name))
 

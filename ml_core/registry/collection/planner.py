@@ -164,7 +164,7 @@ class Planner:
                 yield Item(tenant_id, Kind.ARTIFACT, blob.digest, why, blob.size_bytes, (Digest(blob.digest),))
 
     def _temporary(self, tenant_id: TenantId) -> Iterator[Item]:
-        """What killed processes left half-written. A foreign file is not ours to remove: ``fsck`` tells of it."""
+        """What killed processes left half-written. A foreign file is not ours to remove: ``fsck`` reports it."""
         oldest = datetime.now(UTC) - self._policy.grace
         for stray in self._store.strays(tenant_id):
             if stray.name.rpartition("/")[2].startswith(TEMPORARY_PREFIX) and stray.modified_at <= oldest:

@@ -1,7 +1,7 @@
 """Deleting a tenant: every row and every byte goes, and the report says how many. Only its name stays taken.
 
 First the tenant is closed: its row says that it is deleted. That transaction waits for every write that is under way,
-and every later write is refused. Its keys are revoked and replicas are told: about a second later they serve nothing of
+and every later write is refused. Its keys are revoked, and about a second later replicas serve nothing of
 it. Then its rows go, in batches, and then its bytes. Each step can be repeated: a deletion that was killed is finished
 by running it again, or by ``mlcore gc``.
 
@@ -153,7 +153,7 @@ class TenantDeletion:
         return dict(sorted(removed.items()))
 
     def _remove_batch(self, tenant_id: TenantId) -> Sequence[tuple[str, int]]:
-        """Table → rows that went; none are left if there is none. What is written meanwhile is waited out."""
+        """Table → rows removed; empty once no row is left. Writes that are under way are waited for."""
         statement = sa.text("SELECT removed_from, row_count FROM mlcore.remove_tenant_rows(:limit)")
         for attempt in range(1, _TRIES + 1):
             try:

@@ -73,7 +73,7 @@ class DatasetRepository:
 
         Raises:
             DatasetNotFoundError: There is no such version.
-            InvalidRequestError: The name says another number, or what follows its ``@`` is none.
+            InvalidRequestError: The name says another number, or what follows its ``@`` is not a number.
         """
         name, number = _which(dataset_id, number)
         with self._db.tenant(self._tenant_id) as connection:
@@ -158,13 +158,13 @@ class DatasetRepository:
     ) -> DatasetVersion:
         """Register the rows of a query to a database of your own; they are streamed and never all in memory.
 
-        PostgreSQL and SQLite are told to refuse writes; for other databases use a login that can't. Without an ``ORDER
+        PostgreSQL and SQLite refuse writes; for other databases use a login that can't. Without an ``ORDER
         BY`` a database may give equal rows in another order, which are other bytes. Query and parameters are recorded,
         and the URL without its password.
 
         Args:
             dataset_id: The dataset.
-            query: One ``SELECT``; ``:name`` stands for a parameter where ``params`` are given.
+            query: One ``SELECT``; ``:name`` is a parameter where ``params`` are given.
             url: A SQLAlchemy URL, such as ``postgresql://user:password@host/database`` or ``sqlite:////data/file.db``.
             params: Name → value.
             source: Further facts on where it came from.

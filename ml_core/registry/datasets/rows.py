@@ -1,4 +1,4 @@
-"""Rows of the dataset tables as values, the conditions that select them, and the errors where there are none."""
+"""Rows of the dataset tables as values, the conditions that select them, and the errors for those that do not exist."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def write_query(url: str, query: str, params: Mapping[str, Any] | None, path: Pa
 
     Args:
         url: A SQLAlchemy URL of the database that has the table. Not one of a stranger's: this process connects to it.
-        query: One statement that returns rows; ``:name`` stands for a parameter where ``params`` are given.
+        query: One statement that returns rows; ``:name`` is a parameter where ``params`` are given.
         params: Name → value.
         path: The file to write.
 
@@ -60,7 +60,7 @@ def parse_url(text: str) -> URL:
     """The URL of a database, with the platform's driver where it is PostgreSQL.
 
     Raises:
-        DataProcessingError: It is none. The text is not repeated: it may hold a password.
+        DataProcessingError: The text is not such a URL. It is not repeated: it may hold a password.
     """
     try:
         url = sa.make_url(text)
@@ -75,7 +75,7 @@ def shown_url(text: str) -> str:
     """A database's URL without its password and options: what may be recorded.
 
     Raises:
-        DataProcessingError: It is none.
+        DataProcessingError: The text is not a URL.
     """
     return _shown(parse_url(text))
 
@@ -92,7 +92,7 @@ def recorded(value: Any) -> Any:
 
 @contextmanager
 def _connected(text: str) -> Iterator[Connection]:
-    """A connection that reads, as far as the database can be told so, and rolls back at the end."""
+    """A connection that only reads, where the database has such a mode, and rolls back at the end."""
     url = parse_url(text)
     is_postgres, is_sqlite = (url.get_backend_name() == name for name in ("postgresql", "sqlite"))
     if is_sqlite and url.database and url.database != ":memory:" and not Path(url.database).is_file():
@@ -150,7 +150,7 @@ def _execute(connection: Connection, query: str, params: Mapping[str, Any] | Non
     if params:
         options = {"stream_results": True}
         return connection.execution_options(**options).execute(sa.text(query), dict(params))
-    # As it stands: without parameters neither ":" nor "%" means anything.
+    # Unchanged: without parameters neither ":" nor "%" means anything.
     options = {"stream_results": True, "no_parameters": True}
     return connection.exec_driver_sql(query, execution_options=options)
 

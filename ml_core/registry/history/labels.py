@@ -1,4 +1,4 @@
-"""Labels: the truth about a prediction, told after it was answered.
+"""Labels: the true values of predicted rows, recorded after the prediction.
 
 A label is accepted whether or not its prediction is in the history yet: a replica holds what it answered for half a
 second before it is written, and of a tenant that keeps nothing it never is. They join whenever both are there.
@@ -61,7 +61,7 @@ def store_label(
     """Store a label in the tenant's transaction; a later one for the same row takes its place.
 
     Raises:
-        InvalidRequestError: A value is none that a label, a request id, or a row's number can have.
+        InvalidRequestError: The label, the request id or the row's number is not valid.
         RequestTooLargeError: The label is a longer text than ``MAX_LABEL_CHARACTERS``.
         ModelNotFoundError: There is no such model.
         TenantNotFoundError: The tenant was deleted.
@@ -102,9 +102,9 @@ def check_label(request_id: str, row: int, label: Label) -> None:
         RequestTooLargeError: The label is a longer text than ``MAX_LABEL_CHARACTERS``.
     """
     if not isinstance(request_id, str) or not _REQUEST_ID.fullmatch(request_id):
-        raise _invalid("request_id", "is no request id", "Send the request_id of the answer.")
+        raise _invalid("request_id", "is not a request id", "Send the request_id of the answer.")
     if type(row) is not int or not 0 <= row <= MAX_ROW:
-        raise _invalid("row", "is no row of a request", "Send its number, from 0.")
+        raise _invalid("row", "is not a row of a request", "Send its number, from 0.")
     if isinstance(label, str):
         if len(label) > MAX_LABEL_CHARACTERS:
             raise RequestTooLargeError(

@@ -67,7 +67,7 @@ class Predictions:
     def add_feedback(
         self, model_id: str, request_id: str, row: int, label: Label, *, at: datetime | None = None
     ) -> None:
-        """Tell the truth about a prediction. Telling it again replaces what was told before.
+        """Record the true label of a predicted row. A later label replaces an earlier one.
 
         Args:
             model_id: The model that answered.
@@ -99,7 +99,7 @@ class Predictions:
         """Say what is kept from now on: ``nothing``, ``digest`` (answers without inputs) or ``inputs``.
 
         Raises:
-            InvalidRequestError: It is none of them.
+            InvalidRequestError: There is no such policy.
             PermissionDeniedError: The connection's principal may not.
             TenantNotFoundError: There is no such tenant.
         """

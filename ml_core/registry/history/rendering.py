@@ -235,6 +235,6 @@ def _json(content: bytes) -> str:
 
 
 def _without_nul(row: Mapping[str, Any]) -> bytes:
-    """JSON that Postgres can store: it has no NUL; the character for "unknown" stands in its place."""
+    """JSON that Postgres can store: it has no NUL; the character for "unknown" replaces it."""
     replaced = {name: value.replace("\0", "\ufffd") if isinstance(value, str) else value for name, value in row.items()}
     return dumps({name.replace("\0", "\ufffd"): value for name, value in replaced.items()})

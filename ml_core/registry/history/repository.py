@@ -146,7 +146,7 @@ class HistoryRepository:
     def add_feedback(
         self, model_id: ModelId, request_id: str, row: int, label: Label, *, at: datetime | None = None
     ) -> None:
-        """Tell the truth about a prediction. Telling it again, or better, replaces what was told before.
+        """Record the true label of a predicted row. A later label replaces an earlier one.
 
         The prediction need not be in the history yet, see ``ml_core.registry.history.labels``.
 

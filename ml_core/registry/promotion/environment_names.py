@@ -17,7 +17,7 @@ def environments_of(settings: Settings) -> tuple[EnvironmentName, ...]:
     """The environments of an installation, in the order of its setting.
 
     Raises:
-        ConfigurationError: One of them is no name, or there is none.
+        ConfigurationError: A name is not valid, or the list is empty.
     """
     names = [name.strip() for name in settings.registry.environments.split(",") if name.strip()]
     try:

@@ -1,12 +1,12 @@
 """Environments: pointers from (model, environment) to a version, moved by compare-and-swap and never without a record.
 
-A move is one transaction: the pointer, if it still stands at the expected generation; one more history row, numbered by
+A move is one transaction: the pointer, if it has the expected generation; one more history row, numbered by
 the new generation, so the history has no gaps; an outbox row; and last the feed's clock, so that replicas follow.
 
-Where an environment has gates, a promotion is judged before that transaction, against the pointer as it stood then, and
-moves it from exactly there. Who moved it meanwhile wins: the promotion is told so rather than judged again, since the
-caller may no longer want it. Going back and withdrawing pass no gate: they must stay possible in an incident. Only what
-an admin's override let pass takes an admin again to come back.
+Where an environment has gates, a promotion is judged before that transaction, against the pointer's generation of that
+moment, and moves it from exactly that. Who moved it meanwhile wins: the promotion is a conflict rather than judged
+again, since the caller may no longer want it. Going back and withdrawing pass no gate: they must stay possible in an
+incident. Only what an admin's override let pass takes an admin again to come back.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class EnvironmentRepository(PointerReader):
             model_id: The model.
             version: The version to serve.
             environment: Such as ``production``.
-            expected_generation: Where the caller saw the pointer stand, 0 for none yet; None takes it as it is now.
+            expected_generation: The generation that the caller saw, 0 before the first move; None: the present one.
             actor: Who does it; None: the connection's principal.
             reason: Why.
             override: Why it is done although a gate refuses; only an admin may. Without effect where none refuses.

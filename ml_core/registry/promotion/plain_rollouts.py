@@ -19,9 +19,9 @@ class Rollouts:
     what the stable version is asked, and nobody gets its answers. Starting and finishing a canary pass the
     environment's gates, as a promotion does.
 
-    Each method returns the pointer as it stands then: ``version`` (the stable one), ``canary``, ``shadow`` and
+    Each method returns the pointer after the move: ``version`` (the stable one), ``canary``, ``shadow`` and
     ``generation``. Each that moves it takes ``reason``, for the history, and ``expected_generation``: the move is
-    refused unless the pointer still stands there. Each may raise:
+    refused unless the pointer has that generation. Each may raise:
 
     * ``PermissionDeniedError``: the connection's principal may not move the environment;
     * ``PromotionConflictError``: somebody else moved the pointer meanwhile;
@@ -95,7 +95,7 @@ class Rollouts:
             environment: The pointer.
             sticky: The column whose value is a request's key, so that one customer always gets the same version; None:
                 each request is its own.
-            expected_generation: Refuse unless the pointer still stands there.
+            expected_generation: Refuse unless the pointer has this generation.
             reason: Why, for the history.
             override: Why it is done although a gate refuses; only an admin may.
 

@@ -1,4 +1,4 @@
-"""Where the pointers of a tenant stand, and how they came there. What moves them is in ``environments``."""
+"""The pointers of a tenant, and the history of their moves. What moves them is in ``environments``."""
 
 from __future__ import annotations
 

@@ -58,30 +58,30 @@ def move_pointer(
         connection: In the tenant's transaction.
         tenant_id: The tenant.
         move: The move.
-        expected: Where the caller saw the pointer stand, 0 for none yet; None: where it stands now.
+        expected: The generation that the caller saw, 0 before the first move; None: the present one.
         pointer: As it was found in this transaction; None: it is looked up.
 
     Raises:
-        PromotionConflictError: It does not stand at the expected generation.
+        PromotionConflictError: The pointer has another generation.
         InvalidTransitionError: What it serves does not allow the move.
-        InvalidRequestError: The move's percent, sticky column or version can't be one.
+        InvalidRequestError: The move's percent, sticky column or version is not valid.
         ModelNotFoundError: The version was deleted meanwhile.
     """
     move = dataclasses.replace(move, actor=sign(connection, move.actor))
     seen = pointer or find_pointer(connection, tenant_id, move.model_id, move.environment)
-    stands = 0 if seen is None else seen.generation
-    if expected not in (None, stands):
+    present = 0 if seen is None else seen.generation
+    if expected not in (None, present):
         raise conflict(connection, tenant_id, move, expected)
     state = next_state(tenant_id, move, seen)
     try:
-        row = connection.execute(_swap(tenant_id, move, state, stands)).one_or_none()
+        row = connection.execute(_swap(tenant_id, move, state, present)).one_or_none()
     except sa.exc.IntegrityError as error:
         if (refusal(error) or "").startswith("fk_"):
             raise model_not_found(tenant_id, move.model_id, move.version) from error
         raise
     if row is None:
-        raise conflict(connection, tenant_id, move, stands)
-    _record(connection, tenant_id, move, state, stands + 1)
+        raise conflict(connection, tenant_id, move, present)
+    _record(connection, tenant_id, move, state, present + 1)
     connection.execute(  # last: from here to the commit no other change of the cell can commit
         environments.update()
         .where(*pointer_key(tenant_id, move.model_id, move.environment))
@@ -91,10 +91,10 @@ def move_pointer(
 
 
 def next_state(tenant_id: TenantId, move: Move, pointer: Pointer | None) -> RolloutState:
-    """What an environment serves after a move from where its pointer stands.
+    """What an environment serves after a move.
 
     Raises:
-        InvalidTransitionError, InvalidRequestError: The move is not possible from there.
+        InvalidTransitionError, InvalidRequestError: What the environment serves does not allow the move.
     """
     state = RolloutState() if pointer is None else pointer.state
     try:
@@ -105,9 +105,9 @@ def next_state(tenant_id: TenantId, move: Move, pointer: Pointer | None) -> Roll
         raise
 
 
-def _swap(tenant_id: TenantId, move: Move, state: RolloutState, stands: int) -> sa.Executable:
-    values = {**_columns(state), "generation": stands + 1, "updated_by": move.actor}
-    if stands == 0:
+def _swap(tenant_id: TenantId, move: Move, state: RolloutState, present: int) -> sa.Executable:
+    values = {**_columns(state), "generation": present + 1, "updated_by": move.actor}
+    if present == 0:
         cell = sa.select(tenants.c.cell).where(tenants.c.tenant_id == tenant_id).scalar_subquery()
         keys = {"tenant_id": tenant_id, "model_id": move.model_id, "environment": move.environment}
         return (
@@ -118,7 +118,7 @@ def _swap(tenant_id: TenantId, move: Move, state: RolloutState, stands: int) -> 
         )
     return (
         environments.update()
-        .where(*pointer_key(tenant_id, move.model_id, move.environment), environments.c.generation == stands)
+        .where(*pointer_key(tenant_id, move.model_id, move.environment), environments.c.generation == present)
         .values(**values, updated_at=sa.func.now())
         .returning(environments)
     )
@@ -180,11 +180,11 @@ def _digest_of(tenant_id: TenantId, model_id: ModelId, version: VersionId | None
 
 
 def conflict(connection: Connection, tenant_id: TenantId, move: Move, expected: int | None) -> PromotionConflictError:
-    """The error for a pointer that does not stand where a move expects it; names who moved it."""
+    """The error for a pointer of another generation than a move expects; names who moved it."""
     actual = find_pointer(connection, tenant_id, move.model_id, move.environment)
-    stands = "nowhere yet" if actual is None else f"at generation {actual.generation}, moved by {actual.updated_by}"
+    found = "never moved" if actual is None else f"has generation {actual.generation}, moved by {actual.updated_by}"
     return PromotionConflictError(
-        f"{move.environment!s} of {move.model_id!s} was expected at generation {expected} but stands {stands}.",
+        f"{move.environment!s} of {move.model_id!s} was expected to have generation {expected}, but {found}.",
         remedy="Look at its history, then promote again if that is still right: mlcore environments history "
         f"--tenant {tenant_id!s} --model {move.model_id!s} --environment {move.environment!s}",
         tenant_id=tenant_id,

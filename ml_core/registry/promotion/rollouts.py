@@ -101,7 +101,7 @@ class RolloutRepository:
             percent: Of the keys, 1 to 99.
             sticky: The column whose value is a request's key where the request names none; None: each request is its
                 own.
-            expected_generation: Where the caller saw the pointer stand; None takes it as it is now.
+            expected_generation: The generation that the caller saw; None: the present one.
             reason: Why.
             override: Why a gate that fails may be overridden; takes ``admin``.
 

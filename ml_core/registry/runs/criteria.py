@@ -41,7 +41,7 @@ def run_query(
 
     Raises:
         InvalidRequestError: There is no such status, or a metric's bound can't be read.
-        InvalidNameError: The model's name is none.
+        InvalidNameError: The model's name is not valid.
     """
     return RunQuery(
         model_id=None if model_id is None else ModelId(model_id),

@@ -23,7 +23,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters that can be stored.
 
     Raises:
-        InvalidRequestError: A name is no text, or a value has no JSON form; says which.
+        InvalidRequestError: A name is not a text, or a value has no JSON form; says which.
         RequestTooLargeError: They are over ``MAX_PARAMETER_BYTES``.
     """
     size = len(dumps(dict(parameters)).encode())
@@ -41,7 +41,7 @@ def check_word(text: str, field: str) -> str:
     """A name of 1 to 200 printable characters, such as a metric's.
 
     Raises:
-        InvalidRequestError: It is none.
+        InvalidRequestError: The text is not such a name.
     """
     if not isinstance(text, str) or not 1 <= len(text) <= _MAX_NAME or not text.isprintable():
         raise InvalidRequestError(
@@ -69,7 +69,7 @@ def check_artifact_name(name: str) -> str:
     """A file's name without any meaning to a file system.
 
     Raises:
-        InvalidRequestError: It is none.
+        InvalidRequestError: The name is not valid.
     """
     if not isinstance(name, str) or not _ARTIFACT_NAME.fullmatch(name):
         raise InvalidRequestError(

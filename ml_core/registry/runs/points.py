@@ -1,7 +1,7 @@
 """Writing metric points: arrays in one statement, and the summary of each series in the same transaction.
 
 The caller holds the lock of the run's row, so two loggers of one run write one after the other and the summaries stay
-exact. ``COPY`` is no choice: Postgres refuses it on a table under row-level security.
+exact. ``COPY`` is not possible: Postgres refuses it on a table under row-level security.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Batch:
         """Checked columns, sorted as the index is; of the same step twice, the last counts.
 
         Raises:
-            InvalidRequestError: The columns differ in length, or hold what is no name, step or number.
+            InvalidRequestError: The columns differ in length, or hold what is not a name, step or number.
         """
         moments: Sequence[datetime | None] = [None] * len(steps) if times is None else times
         if len({len(metrics), len(steps), len(values), len(moments)}) > 1:
@@ -108,7 +108,9 @@ class Batch:
             points = {(metric, step): (value, moment) for metric, step, value, moment in columns}
         except (TypeError, ValueError, OverflowError) as error:
             raise InvalidRequestError(
-                f"A point is no number: {error}.", remedy="Steps are whole numbers, values are numbers.", field="values"
+                f"A point is not a number: {error}.",
+                remedy="Steps are whole numbers, values are numbers.",
+                field="values",
             ) from error
         if times is not None and any(moment.tzinfo is None for moment in times):
             raise InvalidRequestError(
@@ -154,7 +156,7 @@ def write(connection: Connection, tenant_id: TenantId, run_id: str, batch: Batch
     rewritten = [] if appends else list(connection.scalars(_REWRITTEN, given))
     connection.execute(_WRITE, given)
     connection.execute(_MERGE, {**given, "rewritten": rewritten})
-    if rewritten:  # a value that was replaced may have been the highest: only the whole series tells
+    if rewritten:  # a value that was replaced may have been the highest: the whole series is read again
         connection.execute(_COUNT_AGAIN, {"tenant": tenant_id, "run": run_id, "rewritten": rewritten})
 
 

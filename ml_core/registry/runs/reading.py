@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 MIN_SELECTION, MAX_SELECTION = 5, 10_000
 """How many points a selection may have: the ends and one bucket at least, what a browser can draw at most."""
 
-# Buckets of equally many points. Arrays compare element by element, so the smallest (value, step) of a bucket tells
-# where its lowest value is; one that is not finite is kept as well as the finite extremes.
+# Buckets of equally many points. Arrays compare element by element, so the smallest (value, step) of a bucket is
+# its lowest value and where that is; one that is not finite is kept as well as the finite extremes.
 _SELECT = sa.text("""
 WITH numbered AS (
   SELECT step, value, value > '-Infinity' AND value < 'Infinity' AS is_finite, ntile(:buckets) OVER (ORDER BY step) AS n

@@ -225,7 +225,7 @@ class RunRepository:
 
         Raises:
             RunNotFoundError: There is no such run.
-            InvalidRequestError: A key or value is no text of 1 to 200 characters.
+            InvalidRequestError: A key or value is not a text of 1 to 200 characters.
         """
         with journal.writing(self._db, self._tenant_id) as connection:
             require(connection, self._tenant_id, run_id)

@@ -17,7 +17,7 @@ def write(connection: Connection, tenant_id: TenantId, run_id: str, tags: Mappin
     """Set and remove tags of a run in the tenant's transaction.
 
     Raises:
-        InvalidRequestError: A key or value is no text of 1 to 200 characters.
+        InvalidRequestError: A key or value is not a text of 1 to 200 characters.
     """
     kept, removed = check_tags(tags)
     if removed:

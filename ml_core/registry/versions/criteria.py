@@ -37,7 +37,7 @@ def version_query(
 
     Raises:
         InvalidRequestError: A metric's bound can't be read.
-        InvalidNameError: The model's name is none.
+        InvalidNameError: The model's name is not valid.
     """
     return VersionQuery(
         model_id=None if model_id is None else ModelId(model_id),

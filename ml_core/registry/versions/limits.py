@@ -94,7 +94,7 @@ def _check_name(name: object) -> None:
 
 
 def _is_number(value: object) -> bool:
-    """Whether it is one, or something that holds one, such as a tensor; a text is none, whatever it says."""
+    """Whether it is a number or holds one, as a tensor may; a text does not count, whatever it says."""
     if isinstance(value, str | bytes):
         return False
     try:

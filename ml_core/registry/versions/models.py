@@ -173,7 +173,7 @@ def lock_model(connection: Connection, tenant_id: TenantId, model_id: ModelId, *
         raise model_not_found(tenant_id, model_id, connection=connection)
 
 
-# The parts of a rollout that need a version, and how each is told.
+# The parts of a rollout that need a version, and how a message names each.
 _PARTS = {"version": "{}", "canary_version": "{} (canary)", "shadow_version": "{} (shadow)"}
 
 
@@ -189,9 +189,9 @@ def refuse_if_served(
     of_model = sa.and_(environments.c.tenant_id == tenant_id, environments.c.model_id == model_id)
     is_needed = parts[0].is_not(None) if version is None else sa.or_(*(part == version for part in parts))
     used_by = sorted(
-        told.format(row.environment)
+        text.format(row.environment)
         for row in connection.execute(sa.select(environments.c.environment, *parts).where(of_model, is_needed))
-        for part, told in _PARTS.items()
+        for part, text in _PARTS.items()
         if (named := getattr(row, part)) is not None and version in (None, named)
     )
     if used_by:

@@ -64,7 +64,7 @@ def test_several_that_use_a_tenant_first_create_one(db: DatabaseConnection) -> N
 @pytest.fixture
 def shared(db: DatabaseConnection) -> Iterator[DatabaseConnection]:
     """The same registry as one that was named by its URL: others may use it too."""
-    database = replace(db.settings.database, url=db.urls.app, ingest_url=db.urls.ingest)
+    database = replace(db.settings.database, url=db.urls.app, ingest_url=db.urls.ingest, owner_url=db.urls.owner)
     with DatabaseConnection(settings=replace(db.settings, database=database)) as connection:
         yield connection
 

@@ -34,7 +34,7 @@ def check_restorable(connection: Connection, principal: Principal, rules: Rules,
         target: The entry whose state is to come back, see ``pointer_rows.state_before``.
 
     Raises:
-        PermissionDeniedError: An admin overrode a gate for it, and the principal is none.
+        PermissionDeniedError: An admin overrode a gate for it, and the principal is not an admin.
     """
     if not rules.documents or principal.allows(Scope.ADMIN):
         return

@@ -1,4 +1,4 @@
-"""What stands between a version and an environment: its gates and its protection, read in one statement."""
+"""What a promotion has to pass: the environment's gates and its protection, read in one statement."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Rules:
 
     @property
     def generation(self) -> int:
-        """Of the pointer; 0 if there is none yet."""
+        """Of the pointer; 0 before its first move."""
         return 0 if self.pointer is None else self.pointer.generation
 
     @property

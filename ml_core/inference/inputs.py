@@ -57,7 +57,7 @@ def read_input(data: Any, signature: Signature, *, is_batch: bool = False) -> Ta
     if not signature.inputs:
         raise DataProcessingError(
             "The version has no signature: its file does not name the columns that the model takes.",
-            remedy="Register it again, fitted on a data frame with names of columns, or use load_model(…).pipeline.",
+            remedy="Register it again with sample=, some rows of the table that it was fitted on.",
             stage="predict",
         )
     data = as_pandas(data)

@@ -18,6 +18,7 @@ from sklearn import base
 from sklearn.pipeline import Pipeline
 
 from ml_core.data.encoding.frame import FRAME, MATRIX, FrameStep, shape_for, table_of
+from ml_core.data.frames import as_pandas
 from ml_core.data.reading import rows_from_frame
 from ml_core.domain.columns import ColumnKind, DateOrder
 from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
@@ -84,7 +85,7 @@ def with_sample(pipeline: Any, sample: Any) -> tuple[Any, pd.DataFrame]:
     Raises:
         DataProcessingError: The sample is no table, or lacks a column that the pipeline was fitted on.
     """
-    table = table_of(sample)
+    table = table_of(as_pandas(sample))
     steps = list(pipeline.steps) if isinstance(pipeline, Pipeline) else [("model", pipeline)]
     if takes_columns(steps[0][1]):
         raise DataProcessingError(

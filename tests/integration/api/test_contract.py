@@ -9,8 +9,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from ml_core import DataProcessor, MLSystem, ModelManager, ModelRegistry, Predictor, Trainer, functions
 from ml_core.cache import CacheConfig, CacheMechanism
@@ -23,6 +28,7 @@ from ml_core.exceptions import (
     TrainingError,
 )
 from ml_core.models.model_factory import ModelFactory
+from support.tables import split_target, tickets
 
 
 @pytest.fixture
@@ -173,6 +179,33 @@ def test_the_manager_takes_files_lists_updates_hides_and_deletes(db, tenant_id, 
     manager.restore_model("tumours", "1.0.0")
     manager.delete_model("tumours", "1.0.0")
     assert [p for p in (tmp_path / "models").rglob("*") if p.is_file()] == []
+
+
+@pytest.mark.parametrize("as_sample", [pd.DataFrame.copy, pa.Table.from_pandas], ids=["pandas", "arrow"])
+def test_a_pipeline_of_the_users_own_is_a_version_like_any(db, tenant_id, tmp_path, as_sample):
+    """Registered with a sample, promoted, and asked with raw rows: the answers are those of the pipeline itself."""
+    X, y = split_target(tickets().drop(columns=["opened", "is_paying"]), "category")
+    categories = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore"))
+    columns = ColumnTransformer(
+        [
+            ("text", TfidfVectorizer(), "subject"),
+            ("category", categories, ["priority"]),
+            ("number", make_pipeline(SimpleImputer(), StandardScaler()), ["minutes_open"]),
+        ]
+    )
+    own = make_pipeline(columns, LogisticRegression(max_iter=2000)).fit(X, y)
+    joblib.dump(own, tmp_path / "own.joblib")
+    manager = ModelManager(db, tmp_path / "models", tenant_id=tenant_id)
+    sample = as_sample(X.head(50))
+    manager.register_model("tickets", "classification", tmp_path / "own.joblib", {"by": "me"}, sample=sample)
+    system = MLSystem(db, tenant_id=tenant_id)
+    system.promote("tickets", system.versions("tickets")[0].version)
+    expected = own.predict(X).tolist()
+    assert list(system.predict("tickets", X)) == expected
+    assert system.predict_batch("tickets", X.to_dict("records"), batch_size=7) == expected
+    assert system.predict("tickets", X.iloc[0]) == expected[0]
+    chances = dict(zip(own.classes_, own.predict_proba(X[:1])[0], strict=True))
+    assert system.predict_proba("tickets", X.iloc[0].to_dict()) == pytest.approx(chances)
 
 
 def test_the_registry_versions_promotes_compares_and_traces(db, tenant_id, system, tumours):

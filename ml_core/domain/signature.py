@@ -176,10 +176,12 @@ class Signature:
 
     inputs: tuple[InputColumn, ...]
     output: Output
+    _names: frozenset[str] = field(init=False, repr=False, compare=False)
     _is_ascii: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_is_ascii", all(column.name.isascii() for column in self.inputs))
+        object.__setattr__(self, "_names", frozenset(column.name for column in self.inputs))
+        object.__setattr__(self, "_is_ascii", all(name.isascii() for name in self._names))
 
     def columns_from_rows(self, rows: Sequence[Row], *, strict: bool = False) -> Columns:
         """Canonical columns of raw rows.
@@ -202,7 +204,7 @@ class Signature:
             rows = [{composed(name): value for name, value in row.items()} for row in rows]
         if strict:
             self._refuse_unknown(rows)
-        names = {column.name for column in self.inputs}
+        names = self._names
         for index, row in enumerate(rows):
             keys = row.keys()
             if not row or not (keys <= names or keys >= names):
@@ -211,7 +213,7 @@ class Signature:
 
     def count_unknown(self, rows: Sequence[Row]) -> int:
         """How many values of the rows are of columns that the signature does not name."""
-        names = {column.name for column in self.inputs}
+        names = self._names
         return sum(0 if row.keys() <= names else len(row.keys() - names) for row in rows)
 
     def check_names(self, given: Collection[str], row: int | None = None) -> None:
@@ -258,13 +260,12 @@ class Signature:
         return "" if meant is None else f"Did you mean {shown(meant[0])} instead of {shown(meant[1])}? "
 
     def _refuse_unknown(self, rows: Sequence[Row]) -> None:
-        names = {column.name for column in self.inputs}
         for index, row in enumerate(rows):
             for name in row:
-                if name not in names:
+                if name not in self._names:
                     raise SignatureMismatchError(
                         f"Row {index} has the unknown column {shown(name)}.",
-                        remedy=f"Known columns: {', '.join(sorted(names))}.",
+                        remedy=f"Known columns: {', '.join(sorted(self._names))}.",
                         row=index,
                         column=name,
                     )

@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from ml_core.exceptions import MLFrameworkError, ModelLoadError, UnsafeArtifactError
+from ml_core.exceptions import MLFrameworkError, ModelLoadError, ModelSaveError, UnsafeArtifactError
 from ml_core.ids import ModelId
 from ml_core.models.formats import skops_format
 from ml_core.models.formats.archive import read_members
@@ -468,6 +468,64 @@ def test_refusing_a_bomb_takes_no_memory(tmp_path):
         [sys.executable, "-c", _LOAD_WITHIN_200_MB, str(path)], capture_output=True, text=True, timeout=60, check=False
     )
     assert "refused" in result.stdout, result.stderr
+
+
+def _bomb(item, count):
+    """An archive of the platform's own whose first attribute is a list of items."""
+    members = read_members(linear())
+    schema = members["schema.json"].replace(
+        b'"content":{', b'"content":{"extra":[' + b",".join([item] * count) + b"],", 1
+    )
+    return archive({**members, "schema.json": schema})
+
+
+_ITEMS = {
+    "numbers as skops writes them": (
+        b'{"__class__":"str","__module__":"builtins","__loader__":"JsonNode","content":"0","is_json":true}',
+        1_000_000,
+    ),
+    "objects": (b'{"__loader__":"ObjectNode","__module__":"sklearn.dummy","__class__":"DummyRegressor"}', 1_000_000),
+    "dicts": (b"{}", 1_000_000),
+    "lists": (b"[]", 1_000_000),
+    "strings": (b'"ab"', 5_000_000),
+    "numbers": (b"0", 40_000_000),
+}
+
+
+@pytest.mark.parametrize("name", _ITEMS)
+def test_a_bomb_of_nodes_is_refused_before_it_is_parsed(tmp_path, name):
+    """A third of a megabyte of types on the list made 1.2 GB in 50 s; a process with 200 MB left refuses it."""
+    path = tmp_path / "bomb.skops"
+    path.write_bytes(_bomb(*_ITEMS[name]))
+    assert path.stat().st_size < 500_000
+    result = subprocess.run(
+        [sys.executable, "-c", _LOAD_WITHIN_200_MB, str(path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "above the bound" in result.stdout, result.stderr
+
+
+def test_nodes_can_not_hide_in_a_string():
+    """skops keeps a scalar as JSON within JSON; a list there would be counted by nobody."""
+
+    def change(schema):
+        next(nodes(schema, "JsonNode"))["content"] = "[[],[]]"
+
+    with pytest.raises(UnsafeArtifactError, match="no scalar"):
+        skops_format.load(edit(foreign(), change))
+
+
+def test_integers_can_not_be_chosen_to_collide():
+    """Multiples of 2**61 - 1 have one hash: a set of a million of them would take hours to build."""
+    members = read_members(linear())
+    schema = members["schema.json"].replace(b'"content":{', b'"content":{"extra":[23058430092136939510],', 1)
+    with pytest.raises(UnsafeArtifactError, match="too many digits"):
+        skops_format.load(archive({**members, "schema.json": schema}))
+
+
+def test_what_no_server_would_load_is_not_written():
+    """So a training or a registration ends with the error, not a promotion."""
+    with pytest.raises(ModelSaveError, match="above the bound"):
+        skops_format.dump(with_attribute([[]] * 300_000))
 
 
 def _joblib(payload, compress):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ml_core.exceptions import UnsafeArtifactError
-from ml_core.models.formats.audit import ARRAY_MEMBER, malformed
+from ml_core.models.formats.audit import ARRAY_MEMBER, MAX_SCHEMA_BYTES, malformed
 from ml_core.models.formats.schema import SCHEMA_MEMBER
 
 # Unpacked bytes of one artifact: what a replica gives to all of its models by default.
@@ -96,15 +96,30 @@ def _parse_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 def _check_members(infos: list[zipfile.ZipInfo], max_bytes: int) -> None:
     names = [info.filename for info in infos]
-    if len(names) > MAX_MEMBERS or len(set(names)) != len(names):
-        raise malformed("it has too many members, or two of one name")
+    if len(set(names)) != len(names):
+        raise malformed("it has two of one name")
     if strange := [name for name in names if name != SCHEMA_MEMBER and not _MEMBER.fullmatch(name)]:
         raise malformed(f"it has the unexpected member {strange[0][:80]!r}")
     if SCHEMA_MEMBER not in names:
         raise malformed(f"it has no {SCHEMA_MEMBER}")
-    total = sum(info.file_size for info in infos)
-    if total > max_bytes:
+    schema_bytes = next(info.file_size for info in infos if info.filename == SCHEMA_MEMBER)
+    if schema_bytes > MAX_SCHEMA_BYTES:
         raise UnsafeArtifactError(
-            f"The artifact unpacks to {total:,} bytes, above the bound of {max_bytes:,}.",
+            f"The artifact's schema has {schema_bytes:,} bytes, above the bound of {MAX_SCHEMA_BYTES:,}.",
+            remedy="Keep numbers in numpy arrays; of a model with many words register the .joblib.",
+        )
+    check_unpacked(len(names), sum(info.file_size for info in infos), max_bytes)
+
+
+def check_unpacked(n_members: int, n_bytes: int, max_bytes: int = MAX_UNPACKED_BYTES) -> None:
+    """Check the members of an archive against the bounds.
+
+    Raises:
+        UnsafeArtifactError: They exceed one.
+    """
+    if n_bytes > max_bytes or n_members > MAX_MEMBERS:
+        raise UnsafeArtifactError(
+            f"The artifact unpacks to {n_bytes:,} bytes in {n_members:,} members, above the bound of {max_bytes:,} "
+            f"bytes or {MAX_MEMBERS:,} members.",
             remedy="Train a smaller model: fewer or shallower trees, fewer words.",
         )

@@ -15,12 +15,15 @@ from ml_core.models.formats.allowed_types import ALLOWED
 from ml_core.models.formats.schema import TOP_LEVEL_KEYS, Node, children, is_plain, keys_of, type_name
 
 ARRAY_MEMBER = re.compile(r"[0-9]{1,20}\.npy")
-# A TF-IDF of 500,000 terms has 12 MB. Parsing takes at most twelve times the bytes of the text in memory.
+# A TF-IDF of 500,000 terms has 13 MB and as many values.
 MAX_SCHEMA_BYTES = 32 * 2**20
-# Lists and objects of a schema: about 700 bytes and 6 µs each. A one-vs-one of 100 classes, the largest model of many
-# parts that was measured, has 59,000.
+MAX_VALUES = 2_000_000
+# Lists and objects of a schema: at most 500 bytes of memory and 15 µs each. A one-vs-one of 100 classes, of the models
+# that were measured the one with most parts, has 40,000.
 MAX_NODES = 250_000
+MAX_DIGITS = 19
 MAX_DEPTH = 100  # a stack of pipelines of column transformers has 25
+_NO_SCALAR = ("", "[", "{", " ", "\t", "\n", "\r")
 _REMEDY = "Train it on this platform, or build it from the types that the platform allows."
 
 
@@ -30,21 +33,42 @@ def parse_schema(text: bytes) -> Node:
     Raises:
         UnsafeArtifactError: It exceeds a bound, or is no JSON object.
     """
-    # Brackets inside of strings count as well: too many rather than too few.
-    n_nodes = text.count(b"{") + text.count(b"[")
-    if len(text) > MAX_SCHEMA_BYTES or n_nodes > MAX_NODES:
-        raise UnsafeArtifactError(
-            f"The artifact has a schema of {len(text):,} bytes and {n_nodes:,} nodes, above the bound of "
-            f"{MAX_SCHEMA_BYTES:,} bytes or {MAX_NODES:,} nodes.",
-            remedy="Keep numbers in numpy arrays, not in lists, and take fewer estimators or words.",
-        )
+    check_size(text)
     try:
-        schema = json.loads(text)
+        schema = json.loads(text, parse_int=read_int)
     except (ValueError, RecursionError) as error:
         raise malformed(f"its schema is no JSON ({error})") from error
     if not isinstance(schema, dict) or "__loader__" not in schema:
         raise malformed("it holds no estimator; its root does not predict")
     return {key: value for key, value in schema.items() if key not in TOP_LEVEL_KEYS}
+
+
+def check_size(text: bytes) -> None:
+    """Check that a schema can be parsed and built in bounded memory and time.
+
+    Raises:
+        UnsafeArtifactError: It exceeds a bound.
+    """
+    # Brackets and commas inside of strings count as well: too many rather than too few.
+    n_nodes, n_values = text.count(b"{") + text.count(b"["), text.count(b",")
+    if len(text) > MAX_SCHEMA_BYTES or n_nodes > MAX_NODES or n_values > MAX_VALUES:
+        raise UnsafeArtifactError(
+            f"The artifact's schema has {len(text):,} bytes, {n_nodes:,} nodes and {n_values:,} values, above the "
+            f"bound of {MAX_SCHEMA_BYTES:,} bytes, {MAX_NODES:,} nodes or {MAX_VALUES:,} values.",
+            remedy="Keep numbers in numpy arrays, not in lists, and take fewer estimators or words. skops writes a "
+            "node for each number: of a model with many words register the .joblib.",
+        )
+
+
+def read_int(text: str) -> int:
+    """A JSON integer of at most 19 digits: longer ones can be chosen so that all have one hash.
+
+    Raises:
+        ValueError: It is longer.
+    """
+    if len(text.removeprefix("-")) > MAX_DIGITS:
+        raise ValueError("an integer has too many digits")
+    return int(text)
 
 
 def audit_schema(schema: Node, members: Collection[str], own_types: Collection[str] = ()) -> None:
@@ -99,6 +123,8 @@ def _check_node(
         return False
     if not node.keys() <= keys_of(loader):
         raise malformed(f"a {loader} has the unknown keys {sorted(node.keys() - keys_of(loader))}")
+    if loader == "JsonNode" and (not isinstance(node.get("content"), str) or node["content"][:1] in _NO_SCALAR):
+        raise malformed("a JsonNode holds no scalar")  # lists and dicts are nodes of their own, which are counted
     # A repeated id is answered with the first node of that id, so only a number is one.
     if not isinstance(node.get("__id__", 0), int) or isinstance(node.get("__id__"), bool):
         raise malformed("an id is not a number")

@@ -19,8 +19,8 @@ from scipy.interpolate import BSpline
 
 from ml_core.models.formats import trees
 from ml_core.models.formats.archive import load_array
-from ml_core.models.formats.audit import malformed
-from ml_core.models.formats.schema import Node, is_plain
+from ml_core.models.formats.audit import malformed, read_int
+from ml_core.models.formats.schema import CONTAINERS, Node, is_plain
 
 _DTYPE = re.compile(r"[<>|=]?[biufSUO][0-9]{0,4}")
 _KEYS: dict[str, dict[str, Any]] = {
@@ -48,11 +48,11 @@ class Builder:
             Exception: Whatever constructors raise for values that do not fit them.
         """
         if isinstance(node, list):
-            return [self.build(child) if isinstance(child, list | dict) else child for child in node]
+            return [self.build(child) if type(child) in CONTAINERS else child for child in node]
         if not isinstance(node, dict):
             return node
         if is_plain(node):
-            return {key: self.build(child) for key, child in node.items()}
+            return {key: self.build(child) if type(child) in CONTAINERS else child for key, child in node.items()}
         identity = node.get("__id__")
         if identity in self._built:
             return self._built[identity]
@@ -190,7 +190,7 @@ _MAKERS: dict[str, Callable[[Builder, Any], Any]] = {
     "DTypeNode": Builder._dtype,
     "DictNode": Builder._dict,
     "FunctionNode": lambda _, node: _import(node),
-    "JsonNode": lambda _, node: json.loads(node["content"]),
+    "JsonNode": lambda _, node: json.loads(node["content"], parse_int=read_int),
     "ListNode": lambda builder, node: builder.build(node["content"]),
     "LossNode": Builder._loss,
     "MaskedArrayNode": Builder._masked,

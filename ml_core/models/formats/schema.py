@@ -17,6 +17,8 @@ SCHEMA_MEMBER = "schema.json"
 TOP_LEVEL_KEYS = frozenset({"protocol", "_skops_version"})
 _COMMON_KEYS = frozenset({"__loader__", "__module__", "__class__", "__id__"})
 
+CONTAINERS = frozenset({dict, list})  # the JSON values that hold others
+
 # Kind → the keys that hold nodes, and the keys that hold other JSON.
 PARTS: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {
     "CachedNode": ((), frozenset()),
@@ -63,10 +65,10 @@ def keys_of(loader: str) -> frozenset[str]:
 
 def children(node: Node) -> Iterator[Node]:
     """The nodes directly inside of a node that are not scalars themselves."""
-    if isinstance(node, list):
+    if type(node) is list:
         inside = node
     elif is_plain(node):
         inside = list(node.values())
     else:
         inside = [node[key] for key in PARTS[node["__loader__"]][0] if key in node]
-    return (child for child in inside if isinstance(child, list | dict))
+    return (child for child in inside if type(child) in CONTAINERS)

@@ -14,8 +14,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ml_core.exceptions import ModelLoadError, ModelSaveError, UnsafeArtifactError
-from ml_core.models.formats.archive import MAX_UNPACKED_BYTES, check_array, read_members
-from ml_core.models.formats.audit import audit_schema, parse_schema
+from ml_core.models.formats.archive import MAX_UNPACKED_BYTES, check_array, check_unpacked, read_members
+from ml_core.models.formats.audit import audit_schema, check_size, parse_schema
 from ml_core.models.formats.building import Builder
 from ml_core.models.formats.native import check_native
 from ml_core.models.formats.neighbors import rebuild_search_trees
@@ -35,7 +35,8 @@ def dump(pipeline: Any) -> bytes:
     Types are not restricted here: an archive with a caller's own types can be written, but not loaded by a server.
 
     Raises:
-        ModelSaveError: The pipeline holds something that has no safe form, such as a lambda or an open file.
+        ModelSaveError: The pipeline holds something that has no safe form, such as a lambda or an open file, or is
+            larger than what a server loads.
     """
     writer = Writer()
     try:
@@ -46,15 +47,26 @@ def dump(pipeline: Any) -> bytes:
             "The fitted pipeline can't be saved safely",
             remedy="Keep only arrays, numbers, strings, lists, dicts and estimators in its attributes.",
         ) from error
+    members = {SCHEMA_MEMBER: schema.encode("ascii"), **writer.members}
+    _check_bounds(members)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        for name, data in {SCHEMA_MEMBER: schema.encode("ascii"), **writer.members}.items():
+        for name, data in members.items():
             info = zipfile.ZipInfo(name, _EPOCH)
             info.compress_type = zipfile.ZIP_DEFLATED
             info.create_system = 3  # else it says on which operating system it was written
             info.external_attr = 0o600 << 16
             archive.writestr(info, data, compresslevel=_COMPRESSION_LEVEL)
     return buffer.getvalue()
+
+
+def _check_bounds(members: Mapping[str, bytes]) -> None:
+    """Refuse to write what no server would load."""
+    try:
+        check_size(members[SCHEMA_MEMBER])
+        check_unpacked(len(members), sum(map(len, members.values())))
+    except UnsafeArtifactError as error:
+        raise ModelSaveError(error.message, remedy=error.remedy) from error
 
 
 def load(data: bytes, *, own_types: Collection[str] = (), max_bytes: int = MAX_UNPACKED_BYTES) -> Any:

@@ -27,6 +27,7 @@ from sklearn.utils import Bunch
 from sklearn.utils._metadata_requests import MetadataRequest
 
 from ml_core.models.formats import trees
+from ml_core.models.formats.audit import MAX_DIGITS
 from ml_core.models.formats.schema import Node
 
 _SCALARS = (bool, int, float, str)
@@ -59,6 +60,8 @@ class Writer:
             UnsupportedError: It has no safe form.
         """
         if item is None or type(item) in _SCALARS:
+            if type(item) is int and abs(item) >= 10**MAX_DIGITS:
+                raise UnsupportedError(f"an integer of more than {MAX_DIGITS} digits has no safe form")
             return item
         if isinstance(item, _LEFT_OUT):
             return None

@@ -68,10 +68,10 @@ def require_columns(frame: pd.DataFrame, names: Iterable[str], what: str) -> Non
         near = [match for name in lacking for match in difflib.get_close_matches(name, there, n=1)]
         shown = ", ".join(map(repr, lacking[:10])) + (", …" if len(lacking) > 10 else "")
         raise DataProcessingError(
-            f"{what} lacks the column{'s' if len(lacking) > 1 else ''} {shown}, which the model reads.",
+            f"{what} has no column {shown}, which the model reads.",
             remedy=f"Rename {', '.join(map(repr, near))}, or add what is missing."
             if near
-            else f"Add them; a column may be empty. Its columns are: {', '.join(there[:20])}.",
+            else f"Add what is missing; a column may be empty. Its columns are: {', '.join(there[:20])}.",
             column=lacking[0],
         )
 

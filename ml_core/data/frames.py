@@ -18,6 +18,7 @@ from ml_core.domain.signature import InputColumn
 from ml_core.domain.values import composed
 from ml_core.exceptions import DataProcessingError
 
+DECIMAL_COMMA = "decimal_comma"
 _MISSING_CATEGORY = "missing"
 # The types of pandas that hold a missing value beside whole numbers and booleans; without them such a column becomes
 # floats or objects, and numbers above 2**53 others.
@@ -79,22 +80,30 @@ def as_frame(data: Any) -> pd.DataFrame:
     return frame.set_axis([composed(str(name)) for name in frame.columns], axis=1)
 
 
-def nullable_inputs(
-    columns: Sequence[tuple[str, str]], date_orders: Mapping[str, str] | None = None
-) -> list[InputColumn]:
+def nullable_inputs(columns: Sequence[tuple[str, str]], readings: Mapping[str, str] | None = None) -> list[InputColumn]:
     """Input columns of ``(name, kind)`` pairs that may all be missing.
 
     Args:
         columns: The pairs.
-        date_orders: Name → ``DateOrder`` value, for datetime columns that have one.
+        readings: Name → how strings of the column are read, where there is a rule: a ``DateOrder`` or
+            ``DECIMAL_COMMA``.
     """
-    orders = {name: DateOrder(order) for name, order in (date_orders or {}).items()}
-    return [InputColumn(name, ColumnKind(kind), nullable=True, date_order=orders.get(name)) for name, kind in columns]
+    return [
+        InputColumn(name, ColumnKind(kind), nullable=True, **_reading(readings.get(name) if readings else None))
+        for name, kind in columns
+    ]
 
 
-def date_orders_of(columns: Iterable[InferredColumn | InputColumn]) -> dict[str, str]:
-    """Name → ``DateOrder`` value of the columns that have one, as a fitted step keeps it."""
-    return {column.name: column.date_order.value for column in columns if column.date_order is not None}
+def _reading(name: str | None) -> dict[str, Any]:
+    if name is None:
+        return {}
+    return {"decimal_comma": True} if name == DECIMAL_COMMA else {"date_order": DateOrder(name)}
+
+
+def readings_of(columns: Iterable[InferredColumn | InputColumn]) -> dict[str, str]:
+    """Name → how its strings are read, of the columns that have a rule for it, as a fitted step keeps it."""
+    rules = {column.name: DECIMAL_COMMA if column.decimal_comma else column.date_order for column in columns}
+    return {name: str(rule) for name, rule in rules.items() if rule is not None}
 
 
 def filling_of(array: NDArray[Any], kind: str) -> float | str:

@@ -19,12 +19,12 @@ from ml_core.data.encoding.number import SCALINGS, Scaling, center_and_scale
 from ml_core.data.encoding.table import TableEncoder
 from ml_core.data.frames import (
     as_frame,
-    date_orders_of,
     datetime_features,
     fill_missing,
     filling_of,
     kind_by_dtype,
     nullable_inputs,
+    readings_of,
     text_features,
 )
 from ml_core.data.kinds import infer_columns
@@ -64,7 +64,7 @@ class DataProcessor:
         self.scaling = scaling
         # The columns seen in training: (name, kind), and what stands for a missing value in each.
         self.columns_: list[tuple[str, str]] = []
-        self.date_orders_: dict[str, str] = {}
+        self.readings_: dict[str, str] = {}
         self.fill_: dict[str, float | str] = {}
         self.transform_: str | None = None
 
@@ -99,7 +99,7 @@ class DataProcessor:
                 remedy="Call preprocess(data, is_training=True) first.",
                 stage="preprocess",
             )
-        columns = columns_from_frame(frame, nullable_inputs(self.columns_, self.date_orders_))
+        columns = columns_from_frame(frame, nullable_inputs(self.columns_, self.readings_))
         filled = {name: fill_missing(columns[name], self.fill_[name]) for name, _ in self.columns_}
         return frame_from_columns(filled, self.columns_).set_axis(frame.index, axis=0)
 
@@ -108,8 +108,8 @@ class DataProcessor:
         inferred = infer_columns(frame, kinds={name: kind for name, kind in known.items() if name in frame.columns})
         # A constant or an identifier is cleaned too: whether a model uses it is not this method's question.
         self.columns_ = [(c.name, (c.kind or kind_by_dtype(frame[c.name])).value) for c in inferred]
-        self.date_orders_ = date_orders_of(inferred)
-        columns = columns_from_frame(frame, nullable_inputs(self.columns_, self.date_orders_))
+        self.readings_ = readings_of(inferred)
+        columns = columns_from_frame(frame, nullable_inputs(self.columns_, self.readings_))
         self.fill_ = {name: filling_of(columns[name], kind) for name, kind in self.columns_}
 
     def extract_features(self, data: pd.DataFrame, feature_config: Mapping[str, bool] | None = None) -> pd.DataFrame:
@@ -138,15 +138,15 @@ class DataProcessor:
                 stage="features",
             )
         frame = as_frame(data)
-        kinds, orders = dict(self.columns_), self.date_orders_
+        kinds, readings = dict(self.columns_), self.readings_
         if not kinds and self.transform_ is not None:  # a few rows of inference would tell too little
-            kinds, orders = dict(self.encoder_.columns_), self.encoder_.date_orders_
+            kinds, readings = dict(self.encoder_.columns_), self.encoder_.readings_
         if not kinds:
             inferred = infer_columns(frame)
             kinds = {column.name: column.kind.value for column in inferred if column.kind is not None}
-            orders = date_orders_of(inferred)
+            readings = readings_of(inferred)
         known = [(name, kind) for name, kind in kinds.items() if name in frame.columns]
-        columns = columns_from_frame(frame, nullable_inputs(known, orders))
+        columns = columns_from_frame(frame, nullable_inputs(known, readings))
         added: dict[str, Any] = {}
         for name, array in columns.items():
             if kinds[name] == ColumnKind.TEXT and config["include_text_features"]:
@@ -203,21 +203,21 @@ class DataProcessor:
     def _fit_transform(self, frame: pd.DataFrame, transform_type: Scaling) -> None:
         if not len(frame):
             raise DataProcessingError("There is no row to learn from.", remedy="Give training rows.", stage="scale")
-        columns, orders = self._kinds_of(frame)
+        columns, readings = self._kinds_of(frame)
         encoder = TableEncoder(
-            columns, scaling="none", dense_text=True, max_text_features=_MAX_DENSE_WORDS, date_orders=orders
+            columns, scaling="none", dense_text=True, max_text_features=_MAX_DENSE_WORDS, readings=readings
         )
         self.encoder_ = encoder.fit(frame)
         self.center_, self.scale_ = center_and_scale(self.encoder_.transform(frame), transform_type)
         self.transform_ = transform_type
 
     def _kinds_of(self, frame: pd.DataFrame) -> tuple[list[tuple[str, str]], dict[str, str]]:
-        """``(name, kind)`` of each column, and the date orders: as preprocessing learned, by dtype, else inferred."""
+        """``(name, kind)`` of each column, and how its strings are read: as learned, by dtype, or else inferred."""
         known = {**dict(self.columns_), **self.kinds}
         for name in frame.columns:
             if pd.api.types.is_numeric_dtype(frame[name].dtype) or pd.api.types.is_datetime64_any_dtype(frame[name]):
                 known.setdefault(name, kind_by_dtype(frame[name]).value)
-        orders = dict(self.date_orders_)
+        readings = dict(self.readings_)
         if unknown := [name for name in frame.columns if name not in known]:
             try:
                 inferred = infer_columns(frame[unknown])
@@ -226,8 +226,8 @@ class DataProcessor:
                     raise
                 inferred = ()  # each is constant or an identifier: a category as good as any
             known |= {column.name: column.kind.value for column in inferred if column.kind is not None}
-            orders |= date_orders_of(inferred)
-        return [(name, known.get(name, kind_by_dtype(frame[name]).value)) for name in frame.columns], orders
+            readings |= readings_of(inferred)
+        return [(name, known.get(name, kind_by_dtype(frame[name]).value)) for name in frame.columns], readings
 
     def split_data(
         self,
@@ -312,12 +312,12 @@ class DataProcessor:
         Args:
             columns: ``(name, kind)`` of the raw input columns.
             model_type: What an overridden ``preprocess`` is told.
-            **encoding: Options of ``TableEncoder``; ``date_orders`` is of the raw columns.
+            **encoding: Options of ``TableEncoder``; ``readings`` is of the raw columns.
         """
         options = {"scaling": self.scaling, **encoding}
         if type(self).preprocess is DataProcessor.preprocess:
             return [("encode", TableEncoder(list(columns), **options))]
-        step = ProcessorStep(self, list(columns), model_type, options.pop("date_orders", None))
+        step = ProcessorStep(self, list(columns), model_type, options.pop("readings", None))
         return [("process", step), ("encode", TableEncoder(**options))]
 
 

@@ -18,10 +18,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ml_core.data.canonical import read_series
+from ml_core.data.cells import has_decimal_comma
 from ml_core.data.evidence import Evidence
 from ml_core.data.judgement import judge
 from ml_core.data.table_file import frame_of, read_rows
-from ml_core.domain.columns import ColumnKind, DateOrder
+from ml_core.domain.columns import ColumnKind
 from ml_core.domain.dataset import ColumnProfile, TableProfile
 from ml_core.domain.signature import InputColumn
 from ml_core.exceptions import DataProcessingError, SignatureMismatchError
@@ -73,16 +74,18 @@ def profile_table(table: pa.Table, row_count: int | None = None) -> TableProfile
         table: ``(n_rows, n_columns)`` of stored types, see ``ml_core.data.tables``.
         row_count: Rows of the table that these were drawn from; None: these are all.
     """
-    columns = tuple(profile_column(name, table.select([name])) for name in table.column_names)
+    has_commas = has_decimal_comma(frame_of(table))
+    columns = tuple(profile_column(name, table.select([name]), has_commas=has_commas) for name in table.column_names)
     return TableProfile(table.num_rows if row_count is None else row_count, table.num_rows, columns)
 
 
-def profile_column(name: str, table: pa.Table) -> ColumnProfile:
+def profile_column(name: str, table: pa.Table, *, has_commas: bool = False) -> ColumnProfile:
     """The profile of a column.
 
     Args:
         name: The column.
         table: A stored table that has it.
+        has_commas: Whether another column of strings has decimal commas.
     """
     column = table.column(name)
     series = frame_of(table.select([name])).iloc[:, 0]
@@ -91,7 +94,7 @@ def profile_column(name: str, table: pa.Table) -> ColumnProfile:
         is_infinite = np.isinf(series.to_numpy(dtype=np.float64))
         infinite = int(is_infinite.sum())
         series = series.mask(is_infinite)
-    kind, values = _canonical(name, series, column.type)
+    kind, values = _canonical(name, series, column.type, has_commas)
     present = values[~pd.isna(values)]
     profile = ColumnProfile(
         name=name,
@@ -112,39 +115,43 @@ def profile_column(name: str, table: pa.Table) -> ColumnProfile:
     return replace(profile, **_quantiles(present), **(_counts(_texts(present, kind)) if few else {}))
 
 
-def _canonical(name: str, series: pd.Series[Any], kind: pa.DataType) -> tuple[ColumnKind | None, NDArray[Any]]:
+def _canonical(
+    name: str, series: pd.Series[Any], kind: pa.DataType, has_commas: bool
+) -> tuple[ColumnKind | None, NDArray[Any]]:
     """The column's kind and its canonical array."""
-    for candidate, order in _candidates(name, series, kind):
+    for column in _candidates(name, series, kind, has_commas):
         try:
-            return candidate, read_series(series, InputColumn(name, candidate, nullable=True, date_order=order))
+            return column.kind, read_series(series, column)
         except SignatureMismatchError:
             continue
     return None, np.full(len(series), None, dtype=object)
 
 
-def _candidates(name: str, series: pd.Series[Any], kind: pa.DataType) -> Sequence[tuple[ColumnKind, DateOrder | None]]:
-    """The kinds to try, the likeliest first: a category takes every value."""
+def _candidates(name: str, series: pd.Series[Any], kind: pa.DataType, has_commas: bool) -> Sequence[InputColumn]:
+    """What to read the column as, the likeliest first: a category takes every value."""
     if pa.types.is_null(kind):
         return ()
     if pa.types.is_boolean(kind):
-        return ((ColumnKind.BOOLEAN, None),)
+        return (InputColumn(name, ColumnKind.BOOLEAN, nullable=True),)
     if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
-        return ((ColumnKind.DATETIME, None),)
+        return (InputColumn(name, ColumnKind.DATETIME, nullable=True),)
     if not pa.types.is_string(kind):
-        return ((ColumnKind.NUMBER, None),)
-    evidence = Evidence.of(name, series)
+        return (InputColumn(name, ColumnKind.NUMBER, nullable=True),)
+    category = InputColumn(name, ColumnKind.CATEGORY, nullable=True)
+    evidence = Evidence.of(name, series, has_commas=has_commas)
     if not len(evidence.values):
         whole = Evidence.of(name, series, words_are_missing=False)
-        return ((ColumnKind.CATEGORY, None),) if len(whole.values) else ()
+        return (category,) if len(whole.values) else ()
     try:
         verdict = judge(evidence)
     except DataProcessingError:
         verdict = None
     if verdict is not None and verdict.kind is not None:
-        return ((verdict.kind, verdict.date_order), (ColumnKind.CATEGORY, None))
+        likely = InputColumn(name, verdict.kind, True, (), verdict.date_order, verdict.decimal_comma)
+        return (likely, category)
     distinct = evidence.n_distinct
     is_text = distinct > _MAX_CATEGORIES or (distinct > MAX_VALUES and distinct > _MAX_CATEGORY_SHARE * len(series))
-    return ((ColumnKind.TEXT if is_text else ColumnKind.CATEGORY, None),)
+    return (InputColumn(name, ColumnKind.TEXT, nullable=True),) if is_text else (category,)
 
 
 def _texts(values: NDArray[Any], kind: ColumnKind) -> pd.Series[Any]:

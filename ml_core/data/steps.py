@@ -24,7 +24,7 @@ class ProcessorStep(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         processor: Whose ``preprocess`` is called, with ``is_training`` True in ``fit`` only.
         columns: ``(name, kind)`` of the raw input columns.
         model_type: Passed on to ``preprocess``.
-        date_orders: As for ``TableEncoder``.
+        readings: As for ``TableEncoder``.
     """
 
     def __init__(
@@ -32,12 +32,12 @@ class ProcessorStep(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         processor: DataProcessor,
         columns: Sequence[tuple[str, str]],
         model_type: str | None = None,
-        date_orders: Mapping[str, str] | None = None,
+        readings: Mapping[str, str] | None = None,
     ) -> None:
         self.processor = processor
         self.columns = columns
         self.model_type = model_type
-        self.date_orders = date_orders
+        self.readings = readings
 
     def fit(self, X: Columns | pd.DataFrame, y: Any = None) -> Self:
         """Let the processor learn from the training rows."""
@@ -53,7 +53,7 @@ class ProcessorStep(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None)
         return self._process(X, is_training=False)
 
     def _process(self, X: Columns | pd.DataFrame, *, is_training: bool) -> pd.DataFrame:
-        inputs = nullable_inputs(self.columns, self.date_orders)
+        inputs = nullable_inputs(self.columns, self.readings)
         columns = columns_from_frame(X, inputs) if isinstance(X, pd.DataFrame) else X
         frame = frame_from_columns(columns, self.columns)
         processed = as_frame(self.processor.preprocess(frame, self.model_type, is_training=is_training))

@@ -11,7 +11,7 @@ from typing import Any
 from sklearn import base
 from sklearn.pipeline import Pipeline
 
-from ml_core.data.frames import date_orders_of
+from ml_core.data.frames import readings_of
 from ml_core.data.kinds import InferredColumn
 from ml_core.data.processor import DataProcessor
 from ml_core.domain.columns import ColumnKind
@@ -128,8 +128,8 @@ def _fit(request: TrainingRequest, estimator: Any, table: TrainingTable) -> tupl
     processor = request.processor or DataProcessor()
     encoding = {} if takes_sparse(estimator) else _dense_encoding(table.inputs, table.train.n_rows)
     columns = [(column.name, column.kind.value) for column in table.inputs]
-    if orders := date_orders_of(table.inputs):
-        encoding["date_orders"] = orders
+    if readings := readings_of(table.inputs):
+        encoding["readings"] = readings
     pipeline = Pipeline([*processor.build_steps(columns, **encoding), ("estimate", estimator)])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -17,7 +17,7 @@ from ml_core.data.encoding.category import CategoryEncoder
 from ml_core.data.encoding.datetime import DatetimeEncoder
 from ml_core.data.encoding.number import SCALINGS, NumberEncoder, Scaling
 from ml_core.data.encoding.text import TextEncoder
-from ml_core.data.frames import date_orders_of, nullable_inputs
+from ml_core.data.frames import nullable_inputs, readings_of
 from ml_core.data.kinds import infer_columns
 from ml_core.domain.columns import ColumnKind, Columns, n_rows
 from ml_core.domain.signature import InputColumn
@@ -41,11 +41,9 @@ class TableEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
         max_text_features: Terms kept of each text column.
         dense_text: Give a dense matrix although there is text, for estimators that take no sparse one. Bound
             ``max_text_features`` then: the matrix has 8 bytes a row and term.
-        date_orders: Name → ``day_first`` or ``month_first``, for datetime columns of a data frame whose strings need
-            it. Where ``columns`` is None they are inferred too.
+        readings: Name → how the strings of a data frame's column are read: ``day_first``, ``month_first`` or
+            ``decimal_comma``. Where ``columns`` is None they are inferred too.
     """
-
-    date_orders: Mapping[str, str] | None = None  # what versions have that were stored before there were orders
 
     def __init__(
         self,
@@ -54,13 +52,13 @@ class TableEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
         scaling: Scaling = "standard",
         max_text_features: int = 20_000,
         dense_text: bool = False,
-        date_orders: Mapping[str, str] | None = None,
+        readings: Mapping[str, str] | None = None,
     ) -> None:
         self.columns = columns
         self.scaling = scaling
         self.max_text_features = max_text_features
         self.dense_text = dense_text
-        self.date_orders = date_orders
+        self.readings = readings
 
     def fit(self, X: Columns | pd.DataFrame, y: Any = None) -> Self:  # noqa: ARG002 - sklearn passes it
         """Learn the encoding of each column.
@@ -74,7 +72,7 @@ class TableEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
             )
         inputs = self._input_columns(X)
         self.columns_ = [(column.name, column.kind.value) for column in inputs]
-        self.date_orders_ = date_orders_of(inputs)
+        self.readings_ = readings_of(inputs)
         columns = self._canonical(X)
         self.dense_: list[DenseEncoder] = []
         numbers = self._names(ColumnKind.NUMBER, ColumnKind.BOOLEAN)
@@ -96,7 +94,7 @@ class TableEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
 
     def _input_columns(self, X: Columns | pd.DataFrame) -> Sequence[InputColumn]:
         if self.columns is not None:
-            return nullable_inputs([(str(name), kind) for name, kind in self.columns], self.date_orders)
+            return nullable_inputs([(str(name), kind) for name, kind in self.columns], self.readings)
         if isinstance(X, pd.DataFrame):
             return [column.to_input() for column in infer_columns(X) if column.used]
         raise DataProcessingError(
@@ -109,7 +107,7 @@ class TableEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
     def _canonical(self, X: Columns | pd.DataFrame) -> Columns:
         if not isinstance(X, pd.DataFrame):
             return X
-        return columns_from_frame(X, nullable_inputs(self.columns_, getattr(self, "date_orders_", None)))
+        return columns_from_frame(X, nullable_inputs(self.columns_, self.readings_))
 
     @property
     def n_features_out(self) -> int:

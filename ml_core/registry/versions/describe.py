@@ -18,9 +18,9 @@ from sklearn import base
 from sklearn.pipeline import Pipeline
 
 from ml_core.data.encoding.frame import FRAME, MATRIX, FrameStep, shape_for, table_of
-from ml_core.data.frames import as_pandas
+from ml_core.data.frames import as_pandas, nullable_inputs
 from ml_core.data.reading import rows_from_frame
-from ml_core.domain.columns import ColumnKind, DateOrder
+from ml_core.domain.columns import ColumnKind
 from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
 from ml_core.domain.version import SelfTest, ServableVersion
 from ml_core.exceptions import DataProcessingError, PredictionError
@@ -215,8 +215,7 @@ def _inputs(pipeline: Any) -> tuple[InputColumn, ...]:
     first = pipeline.steps[0][1] if hasattr(pipeline, "steps") else pipeline
     own = getattr(first, "columns_", None)
     if type(first).__module__.startswith("ml_core.data.") and own:
-        orders = {name: DateOrder(order) for name, order in (getattr(first, "date_orders_", None) or {}).items()}
-        return tuple(InputColumn(n, ColumnKind(kind), nullable=True, date_order=orders.get(n)) for n, kind in own)
+        return tuple(nullable_inputs(own, getattr(first, "readings_", None)))
     count = int(getattr(first, "n_features_in_", 0))
     names = getattr(first, "feature_names_in_", None)
     listed = [f"x{index}" for index in range(count)] if names is None else [str(name) for name in names]

@@ -163,7 +163,7 @@ def test_a_held_out_table_has_the_columns_that_the_models_read(mlcore, tenant, t
     options = [option for name, value in settings.items() for option in ("--set", f"{name}={value}")]
     assert mlcore("gates", "set", "no_worse", "not_worse", "-t", tenant, "-m", "m", *options).code == 0
     refused = mlcore("promote", "-t", tenant, "-m", "m", "-v", "2")
-    assert "lacks the column 'colour'" in refused.err
+    assert "has no column 'colour'" in refused.err
 
 
 def test_a_target_in_a_named_index_is_found(mlcore, tenant, tmp_path):

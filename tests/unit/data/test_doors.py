@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 
 from ml_core.data.canonical import columns_from_frame
 from ml_core.data.cells import read_typed, typed_series
+from ml_core.data.encoding.table import TableEncoder
 from ml_core.data.kinds import infer_columns
+from ml_core.data.processor import DataProcessor
+from ml_core.data.profile import profile_file
 from ml_core.data.reading import read_table, rows_from_frame
 from ml_core.data.table_file import read_frame
 from ml_core.domain.columns import ColumnKind
@@ -204,3 +207,17 @@ def test_numbers_that_are_read_in_two_ways_are_no_numbers(cells):
 def test_the_ways_to_write_true_are_one_category(text):
     """As JSON's."""
     assert read_category(text) == read_category(True) == "true"
+
+
+def test_a_processor_reads_decimal_commas_as_it_learned(tmp_path):
+    """In rows that have none, and in an encoder that is given frames."""
+    frame = read_table(write(tmp_path / "t.csv", [["950", "0,5"], ["1.200", "1,25"], ["12.500", "2,75"]] * 5, ";"))
+    part = read_table(write(tmp_path / "part.csv", [["1.200", "1"]], ";"))
+    processor = DataProcessor()
+    processor.preprocess(frame, is_training=True)
+    assert processor.preprocess(part, is_training=False)["c"].tolist() == [1200.0]
+    encoder = TableEncoder(scaling="none").fit(frame)
+    assert encoder.transform(part)[0, 0] == 1200.0
+    write_csv(tmp_path / "t.csv", "utf-8", tmp_path / "t.parquet")
+    profile = profile_file(tmp_path / "t.parquet")
+    assert (profile.column("c").minimum, profile.column("c").maximum) == (950.0, 12500.0)

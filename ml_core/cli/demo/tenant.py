@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from ml_core.client import MLClient
+from ml_core.data.cells import typed_series
 from ml_core.data.reading import read_table, rows_from_frame
 from ml_core.domain.api_key import Scope
 from ml_core.exceptions import MLFrameworkError, PlatformError, TenantExistsError
@@ -62,7 +65,8 @@ class DemoTenant:
     def sample_rows(self, count: int) -> list[dict[str, Any]]:
         """Rows of the file, without the target, spread over it."""
         frame = read_table(self.table).drop(columns=[self.target])
-        return rows_from_frame(frame.iloc[:: max(1, len(frame) // count)].head(count))
+        values = pd.DataFrame({name: typed_series(frame[name]) for name in frame.columns})
+        return rows_from_frame(values.iloc[:: max(1, len(values) // count)].head(count))
 
     def wait_until_served(self, client: MLClient, version: VersionId) -> float:
         """Ask until the version answers. Returns the seconds that it took.

@@ -72,6 +72,7 @@ def test_a_target_may_be_called_by_a_number_or_tuple(mlcore, tenant, tmp_path, n
 def test_a_target_that_two_columns_may_be_is_refused(mlcore, tenant, tmp_path, monkeypatch):
     """The number 7 and the text 7 are written alike."""
     frame = measures().set_axis([*range(12), "7"], axis=1)
+    (tmp_path / "t.parquet").write_bytes(b"PAR1")
     monkeypatch.setattr("ml_core.data.reading.read_table", lambda *_, **__: frame)
     result = mlcore("train", tmp_path / "t.parquet", "-t", tenant, "-m", "m", "--target", "7")
     assert (result.code, "2 columns that are written 7" in result.err) == (1, True)

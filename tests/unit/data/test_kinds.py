@@ -53,6 +53,11 @@ def infer(values, name="column", **kwargs):
         (pd.date_range("2026-01-01", periods=N).strftime("%Y-%m-%d"), "datetime"),
         (pd.date_range("2026-01-01", periods=N).strftime("%Y/%m/%d"), "datetime"),
         (pd.date_range("2026-01-01", periods=N).strftime("%d.%m.%Y %H:%M"), "datetime"),
+        (pd.date_range("2026-01-01", periods=N).strftime("%Y-%m-%d %H:%M:%S UTC"), "datetime"),
+        (pd.date_range("2026-01-01", periods=N).strftime("%Y-%m-%d %H:%M:%S +0000 UTC"), "datetime"),
+        (pd.date_range("2026-01-01", periods=N).strftime("%d/%m/%Y %H:%M GMT"), "datetime"),
+        (["true", "FALSE", "True"] * 30, "boolean"),
+        ([f"{i},5" for i in range(N)], "number"),
         (pd.Series([date(2026, 1, 1), datetime(2026, 1, 2), None, "2026-01-03"] * 25, dtype=object), "datetime"),  # noqa: DTZ001 - naive on purpose
     ],
 )
@@ -78,6 +83,8 @@ def test_kinds_are_inferred_and_can_be_read(values, kind):
         ([f"{i % 12 + 1}/{i % 9 + 1}/2026" for i in range(N)], "column", "with the day first or with the month first"),
         (["25/12/2026", "12/25/2026"] * 50, "column", "'25/12/2026' gives the day first, '12/25/2026' the month"),
         ([f"{i % 28 + 1}/12/26" for i in range(N)], "column", "ISO 8601"),
+        ([f"2026-01-{i % 28 + 1:02} 08:00:00 CET" for i in range(N)], "column", "write UTC, or an offset such as"),
+        ([f"{i % 28 + 1}/01/2026 08:00 CET" for i in range(N)], "column", "write UTC, or an offset such as"),
         ([f"Jan {i % 28 + 1}, 2026" for i in range(N)], "column", "ISO 8601"),
         ([f"{1950 + i}Q1" for i in range(N)], "column", "ISO 8601"),
         ([f"{1950 + i}-Jan" for i in range(N)], "column", "ISO 8601"),

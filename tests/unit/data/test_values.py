@@ -105,6 +105,15 @@ def test_other_values_are_no_booleans(value):
         "2026.01.01",
         "1.1.2026",
         "01.01.2026 0:00",
+        "2026-01-01 00:00:00 UTC",
+        "2026-01-01 00:00:00 +0000 UTC",
+        "2026-01-01 00:00:00.000000000 +0000 UTC",
+        "2026-01-01 01:00:00 +0100 CET",
+        "2026-01-01T01:00:00+01:00 CET",
+        "2026-01-01 01:00 +01:00",
+        "2025-12-31 21:00 -0300",
+        "2026-01-01 GMT",
+        "1.1.2026 0:00 Z",
         date(2026, 1, 1),
         datetime(2026, 1, 1),  # noqa: DTZ001 - naive on purpose
         datetime(2026, 1, 1, 5, tzinfo=timezone(timedelta(hours=5))),
@@ -119,7 +128,19 @@ def test_datetimes_are_read(value):
 
 @pytest.mark.parametrize(
     "value",
-    ["01/02/2026", "Jan 1, 2026", "32.01.2026", "2026-13", "tomorrow", 20260101, None, "9999-12-31T23:00:00-23:00x"],
+    [
+        "01/02/2026",
+        "Jan 1, 2026",
+        "32.01.2026",
+        "2026-13",
+        "2026-01-01 08:00:00 CET",
+        "2026-01-01 08:00 IST",
+        "2026-01-01 08:00 +2500",
+        "tomorrow",
+        20260101,
+        None,
+        "9999-12-31T23:00:00-23:00x",
+    ],
 )
 def test_ambiguous_and_wrong_datetimes_are_refused(value):
     """Forms that can be read in several ways, dates that do not exist, and numbers."""
@@ -160,6 +181,13 @@ def test_words_for_missing_are_missing_elsewhere(kind):
     assert np.isnan(InputColumn("c", kind, nullable=True).read(["NA", "null", ""])).all()
 
 
+@pytest.mark.parametrize("zone", ["CET", "EST", "IST", "PST", "Europe/Berlin"])
+def test_a_zone_that_may_mean_several_offsets_is_named(zone):
+    """The error says what to write instead."""
+    with pytest.raises(SignatureMismatchError, match=f"an offset such as .01:00 .* since {zone} names no single one"):
+        InputColumn("at", ColumnKind.DATETIME, nullable=False).read([f"2026-01-01 08:00:00 {zone}"])
+
+
 @pytest.mark.parametrize(
     ("order", "text"),
     [
@@ -169,6 +197,8 @@ def test_words_for_missing_are_missing_elsewhere(kind):
         (DateOrder.MONTH_FIRST, "1/2/2026 12:00 AM"),
         (DateOrder.MONTH_FIRST, "2026-01-02T01:00:00+01:00"),
         (DateOrder.MONTH_FIRST, "2.1.2026"),
+        (DateOrder.DAY_FIRST, "02/01/2026 1:00 AM +0100 CET"),
+        (DateOrder.MONTH_FIRST, "01/02/2026 00:00 UTC"),
     ],
 )
 def test_a_date_is_read_by_the_order_of_its_column(order, text):

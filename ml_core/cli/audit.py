@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ml_core.cli.console import CursorOption, JsonOption, LimitOption, TenantOption, err, print_json, print_rows, show
+from ml_core.cli.console import (
+    CursorOption,
+    JsonOption,
+    LimitOption,
+    TenantOption,
+    err,
+    print_json,
+    print_rows,
+    shorten,
+    show,
+)
 from ml_core.cli.context import existing_tenant
 from ml_core.exceptions import InvalidRequestError
 
@@ -17,7 +27,7 @@ if TYPE_CHECKING:
     from ml_core.registry.audit import AuditEntry
 
 _TOLD_FIRST = ("generation", "action", "version", "reason")
-_MAX_CHARACTERS = 60
+_MAX_CHARACTERS = 64  # a digest is whole
 """Of one value in the table; --json has them all."""
 
 
@@ -76,10 +86,7 @@ def _shown(entry: AuditEntry) -> Mapping[str, Any]:
 
 def _words(values: Mapping[str, Any]) -> str:
     shown = {name: show(value) for name, value in values.items() if value not in (None, "", {}, [])}
-    return " ".join(
-        f"{name}={text if len(text) <= _MAX_CHARACTERS else text[: _MAX_CHARACTERS - 1] + '…'}"
-        for name, text in shown.items()
-    )
+    return " ".join(f"{name}={shorten(text, _MAX_CHARACTERS)}" for name, text in shown.items())
 
 
 def _check_period(since: datetime | None, until: datetime | None) -> None:

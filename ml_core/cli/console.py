@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import orjson
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -24,6 +25,9 @@ from ml_core.settings import Settings
 
 _WIDTH_IN_A_PIPE = 160
 """Columns of a table where there is no terminal to ask; what reads a pipe does not mind."""
+
+_GAP = 2
+"""Columns of the terminal that a column of a table takes besides its text."""
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_IN_A_PIPE)
 err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _WIDTH_IN_A_PIPE)
@@ -73,12 +77,49 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_
     if not rows:
         out.print(Text(empty), soft_wrap=True)
         return
+    names = [column.replace("_", " ") for column in columns]
+    cells = [[_cell(column, row[column]) for column in columns] for row in rows]
+    widths = _widths([[name, *column] for name, column in zip(names, zip(*cells, strict=True), strict=True)])
+    if widths is None:
+        _print_records(names, cells)
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column.replace("_", " "))
-    for row in rows:
-        table.add_row(*(Text(_cell(column, row[column])) for column in columns))
+    for name, width in zip(names, widths, strict=True):
+        table.add_column(name, width=width)
+    for row_cells in cells:
+        table.add_row(*map(Text, row_cells))
     out.print(table)
+
+
+def _widths(columns: Sequence[Sequence[str]]) -> list[int] | None:
+    """How wide each column of a table is, never narrower than its longest word; None: the terminal has no such room.
+
+    Rich shares the room out without regard to words, and half an id is of no use to anybody.
+    """
+    words = [max(map(_longest_word, column)) for column in columns]
+    wanted = [max(map(cell_len, column)) - width for column, width in zip(columns, words, strict=True)]
+    spare = out.width - sum(words) - _GAP * len(columns)
+    if spare < 0:
+        return None
+    for position in sorted(range(len(wanted)), key=wanted.__getitem__):  # so that it is the long texts that wrap
+        more = min(wanted[position], spare)
+        words[position] += more
+        spare -= more
+    return words
+
+
+def _longest_word(text: str) -> int:
+    return max(map(cell_len, text.split()), default=0)
+
+
+def _print_records(names: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    """One line a value and an empty line between two rows, where the terminal is too narrow for a table."""
+    indent = max(map(len, names))
+    for position, row in enumerate(cells):
+        if position:
+            out.print()
+        for name, text in zip(names, row, strict=True):
+            out.print(Text(f"{name:{indent}}  ", style="bold") + Text(text), soft_wrap=True)
 
 
 def print_error(error: MLFrameworkError, *, as_json: bool) -> None:
@@ -156,6 +197,15 @@ def show(value: Any) -> str:
     if isinstance(value, list | tuple | frozenset | set):
         return ", ".join(sorted(map(str, value)) if isinstance(value, frozenset | set) else map(str, value)) or "-"
     return str(value)
+
+
+def shorten(text: str, width: int) -> str:
+    """The beginning of a text for a table, cut where a word ends; a word that fills the line is cut itself."""
+    if len(text) <= width:
+        return text
+    head = text[:width]  # with the character that the ellipsis takes, so that a word that ends there stays
+    words = head.rpartition(" ")[0].rstrip(" ,;:")
+    return f"{words if len(words) > width // 2 else head[:-1]}…"
 
 
 def _plain(value: Any) -> Any:

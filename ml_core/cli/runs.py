@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from ml_core.cli.console import CursorOption, JsonOption, LimitOption, TenantOption, out, print_json, print_rows, show
+from ml_core.cli.console import (
+    CursorOption,
+    JsonOption,
+    LimitOption,
+    TenantOption,
+    out,
+    print_json,
+    print_rows,
+    shorten,
+    show,
+)
 from ml_core.cli.context import existing_tenant
 from ml_core.cli.version_rows import headline
 from ml_core.domain.run import Run, RunQuery, RunStatus
@@ -171,7 +181,7 @@ def _short_row(run: Run) -> dict[str, Any]:
         **_row(run),
         "held_out": headline(held_out),
         "versions": ", ".join(run.versions) or None,
-        "error": error if error is None or len(error) <= _MAX_ERROR else f"{error[: _MAX_ERROR - 1]}…",
+        "error": error and shorten(error, _MAX_ERROR),
     }
 
 

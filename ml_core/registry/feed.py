@@ -25,6 +25,7 @@ from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import ConfigurationError, MLFrameworkError, ModelLoadError, ModelNotFoundError
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionRef
 from ml_core.registry.keys import known_scopes
+from ml_core.registry.missing import model_archived
 from ml_core.registry.versions.rows import IS_ARCHIVED, SERVABLE_COLUMNS, VERSIONS_WITH_MODEL, servable_from
 
 if TYPE_CHECKING:
@@ -184,13 +185,12 @@ class FeedReader:
             RegistryUnavailableError: Postgres can't be reached.
         """
         statement = (
-            sa.select(*SERVABLE_COLUMNS)
+            sa.select(*SERVABLE_COLUMNS, IS_ARCHIVED.label("is_archived"))
             .select_from(VERSIONS_WITH_MODEL)
             .where(
                 versions.c.tenant_id == ref.tenant_id,
                 versions.c.model_id == ref.model_id,
                 versions.c.version == ref.version,
-                sa.not_(IS_ARCHIVED),
             )
         )
         with self._db.serving() as connection:
@@ -203,6 +203,8 @@ class FeedReader:
                 model_id=ref.model_id,
                 version=ref.version,
             )
+        if row.is_archived:
+            raise model_archived(ref.tenant_id, ref.model_id, ref.version)
         found = _readable(servable_from, row, "version", str(ref))
         if found is None:
             raise ModelLoadError(

@@ -49,6 +49,8 @@ def model_not_found(
         connection: In the tenant's transaction, to look names up; None: nothing is looked up.
     """
     if version is None:
+        if why is None and connection is not None:
+            why, remedy = _why_no_version(connection, tenant_id, model_id) or (None, remedy)
         message = f"The model {model_id!s} {why or 'does not exist or has no version'}."
     else:
         message = f"Version {version!s} of the model {model_id!s} {why or 'does not exist'}."
@@ -77,6 +79,25 @@ def require_model_in(connection: Connection, tenant_id: TenantId, model_id: Mode
         raise model_not_found(tenant_id, model_id, why="does not exist", connection=connection)
 
 
+def _why_no_version(connection: Connection, tenant_id: TenantId, model_id: ModelId) -> tuple[str, str] | None:
+    """Why a model that exists has no version to use, and what to do; None: no version was registered."""
+    of_model = (models.c.tenant_id == tenant_id, models.c.model_id == model_id, models.c.deleted_at.is_(None))
+    is_archived = connection.scalar(sa.select(models.c.archived_at.is_not(None)).where(*of_model))
+    names = f"--tenant {tenant_id!s} --model {model_id!s}"
+    if is_archived:
+        return "is archived", f"Restore it: mlcore models restore {names}"
+    of_versions = (versions.c.tenant_id == tenant_id, versions.c.model_id == model_id)
+    newest = sa.select(versions.c.version).where(*of_versions).order_by(versions.c.number.desc()).limit(1)
+    version = None if is_archived is None else connection.scalar(newest)
+    if version is None:
+        return None
+    remedy = (
+        f"Restore the newest: mlcore versions restore {names} --version {version!s}. "
+        f"List them: {_list_versions(tenant_id, model_id)} --archived"
+    )
+    return "has only archived versions", remedy
+
+
 def _remedy(
     connection: Connection | None, tenant_id: TenantId, model_id: ModelId, version: VersionId | None
 ) -> str | None:
@@ -91,7 +112,7 @@ def _remedy(
         names = sa.select(models.c.model_id).where(*of).order_by(models.c.model_id).limit(_COMPARED)
         hint = did_you_mean(model_id, connection.scalars(names))
         return (f"The tenant has no model {model_id!s}. " if version is not None else "") + hint + listed
-    if version is None:
+    if version is None:  # nothing was registered yet
         return f"Train a version of it: mlcore train FILE --tenant {tenant_id!s} --model {model_id!s} --target COLUMN"
     of_model = (versions.c.tenant_id == tenant_id, versions.c.model_id == model_id, versions.c.archived_at.is_(None))
     newest = sa.select(versions.c.version).where(*of_model).order_by(versions.c.number.desc()).limit(_SHOWN)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.text import Text
 
-from ml_core.cli.console import command, out, step
+from ml_core.cli.console import command, out, shorten, step
 from ml_core.cli.context import registry_connection
 from ml_core.cli.fitted import print_columns, print_metrics
 from ml_core.cli.platform import PortOption, local_platform
@@ -97,7 +97,7 @@ def _train_and_serve(tenant: DemoTenant, client: MLClient, parameters: dict[str,
         tenant.wait_until_served(client, version)
     rows = tenant.sample_rows(3)
     for row, prediction in zip(rows, client.predict(tenant.model_id, rows).predictions, strict=True):
-        out.print(Text(f"  {prediction:<12} ← {_cut(json.dumps(row, ensure_ascii=False))}"), soft_wrap=True)
+        out.print(Text(f"  {prediction:<12} ← {shorten(json.dumps(row, ensure_ascii=False), _SHOWN)}"), soft_wrap=True)
 
 
 def _show_isolation(url: str, key: str, other: DemoTenant) -> None:
@@ -168,10 +168,6 @@ def _show_next_steps(url: str, keys: dict[DemoTenant, str]) -> None:
         markup=False,
         soft_wrap=True,
     )
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
 def _quoted(text: str) -> str:

@@ -247,7 +247,7 @@ def test_a_version_on_demand(db: DatabaseConnection, tenant_id: TenantId) -> Non
     with pytest.raises(ModelNotFoundError):
         feed.servable(VersionRef(tenant_id, TICKETS, VersionId("9")))
     VersionRepository(db, tenant_id).archive(TICKETS, version.version)
-    with pytest.raises(ModelNotFoundError):
+    with pytest.raises(ModelNotFoundError, match="is archived"):
         feed.servable(ref)
 
 

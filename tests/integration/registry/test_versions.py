@@ -26,9 +26,11 @@ from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.registry.audit import AuditQuery, AuditRepository
 from ml_core.registry.blobs import claim_bytes
 from ml_core.registry.feed import FeedReader
+from ml_core.registry.model_registry import ModelRegistry
 from ml_core.registry.promotion.environments import EnvironmentRepository
 from ml_core.registry.versions.models import ModelRepository
 from ml_core.registry.versions.repository import VersionRepository
+from ml_core.system import MLSystem
 from support.registry import SELF_TEST, SIGNATURE, TICKETS, artifact_of, draft, new_tenant, register
 
 PRODUCTION = EnvironmentName("production")
@@ -312,6 +314,36 @@ def test_an_archived_version_is_hidden_and_can_be_restored(db: DatabaseConnectio
     assert [v.version for v in versions.list(TICKETS, include_archived=True)] == ["2", "1"]
     versions.restore(TICKETS, second.version)
     assert versions.list(TICKETS) == [second, first]
+
+
+def test_what_is_archived_is_called_so_at_every_door(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """Whoever asks for an archived model, or for one whose versions are all archived, is told how to restore it."""
+    versions, models = VersionRepository(db, tenant_id), ModelRepository(db, tenant_id)
+    version = register(db, tenant_id).version
+    doors = (
+        lambda: versions.get(TICKETS),
+        lambda: EnvironmentRepository(db, tenant_id).resolve(TICKETS),
+        lambda: MLSystem(db, tenant_id=tenant_id).predict("tickets", {"text": "hello"}),
+        lambda: MLSystem(db, tenant_id=tenant_id).models.get_model("tickets"),
+        lambda: ModelRegistry(db, tenant_id).get_model_version("tickets"),
+    )
+    names = f"--tenant {tenant_id} --model tickets"
+    for archive, restore, wording in (
+        (lambda: models.archive(TICKETS), lambda: models.restore(TICKETS), f"mlcore models restore {names}"),
+        (
+            lambda: versions.archive(TICKETS, version),
+            lambda: versions.restore(TICKETS, version),
+            f"mlcore versions restore {names} --version {version}",
+        ),
+    ):
+        archive()
+        for door in doors:
+            with pytest.raises(ModelNotFoundError, match="archived") as caught:
+                door()
+            assert wording in str(caught.value.remedy)
+            assert "train" not in str(caught.value).lower()
+        restore()
+        versions.get(TICKETS)
 
 
 def test_an_archived_model_is_hidden_with_its_versions(db: DatabaseConnection, tenant_id: TenantId) -> None:

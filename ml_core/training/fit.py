@@ -80,6 +80,9 @@ class FittedModel:
     notes: tuple[str, ...]
 
 
+_LEFT_BY_FIT = ("_scorer", "_raw_predict")
+"""What scikit-learn's histogram gradient boosting leaves on itself of early stopping, of use to a further fit only; it
+has no safe form, so the finished model could not be saved."""
 _MAX_WARNINGS = 5
 _MAX_WARNING_CHARACTERS = 500
 
@@ -141,6 +144,9 @@ def _fit(request: TrainingRequest, estimator: Any, table: TrainingTable) -> tupl
             raise TrainingError.wrap(
                 error, f"Fitting {type(estimator).__name__} failed", remedy="See the cause above.", stage="fit"
             ) from error
+    if type(estimator).__name__.startswith("HistGradientBoosting"):
+        for name in _LEFT_BY_FIT:
+            vars(estimator).pop(name, None)
     told = sorted({f"{warning.category.__name__}: {warning.message}"[:_MAX_WARNING_CHARACTERS] for warning in caught})
     return pipeline, told[:_MAX_WARNINGS]
 

@@ -16,6 +16,7 @@ from ml_core.domain.signature import OutputKind
 from ml_core.exceptions import TrainingError
 from ml_core.ids import ModelId
 from ml_core.inference.inputs import read_input
+from ml_core.models.formats import skops_format
 from ml_core.models.model_factory import ModelFactory
 from ml_core.training.fit import fit_model
 from ml_core.training.request import TrainingRequest
@@ -131,6 +132,17 @@ def test_text_is_made_dense_where_an_estimator_needs_it(algorithm):
     """Those that take no sparse matrix work on a table with text too."""
     fitted = fit(split_target(tickets(120), "category"), hyperparameters={"algorithm": algorithm})
     assert fitted.metrics["validation"]["accuracy"] > fitted.baseline["accuracy"] + 0.3
+
+
+@pytest.mark.parametrize("scoring", ["loss", None, "accuracy", "neg_log_loss"])
+@pytest.mark.parametrize("hyperparameters", [{"early_stopping": True}, {"categorical_features": [0]}, {}])
+def test_a_boosting_that_was_fitted_can_be_saved(scoring, hyperparameters):
+    """Whatever stopped it; what is read back answers the same."""
+    X, y = split_target(measures(), "outcome")
+    boosting = {"algorithm": "gradient_boosting", "scoring": scoring, "max_iter": 9}
+    fitted = fit((X, y), hyperparameters=boosting | hyperparameters)
+    read = skops_format.load(skops_format.dump(fitted.pipeline))
+    np.testing.assert_array_equal(read.predict_proba(X), fitted.pipeline.predict_proba(X))
 
 
 def test_labels_that_training_had_not_count_as_wrong():

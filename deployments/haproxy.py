@@ -33,6 +33,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+import psutil
+
 from ml_core.settings import ServingSettings, Settings
 
 _MAX_CONNECTIONS = 32_768
@@ -41,7 +43,7 @@ _SERVER_FILES = 2_048
 """Open files that are kept for connections to replicas; these are bounded by the replicas' own queues."""
 _GRACE_MS = 500
 """By how much a replica's own answer to a missed deadline may be late before HAProxy answers instead."""
-_ASK_TIMEOUT_S = 5.0
+_ASK_TIMEOUT_S = 2.0
 _PAUSE_S = 0.1
 _ROUTES = re.compile(r"^ *use_backend ", re.MULTILINE)
 _PID = re.compile(rb"^Pid: (\d+)", re.MULTILINE)
@@ -184,6 +186,8 @@ class Supervisor:
 
     def _run_once(self) -> int:
         predecessor = self._serving_pid()
+        if predecessor is None and not self._has_served:
+            self._end_hung()
         take_over = ["-x", str(self._socket), "-sf", str(predecessor)] if predecessor else []
         # In a session of its own: Ray ends the processes of an actor with it, and this one is to be taken over instead.
         with subprocess.Popen([*self._command, *take_over], start_new_session=True) as worker:  # noqa: S603 - HAProxy
@@ -194,6 +198,14 @@ class Supervisor:
                     self._has_served = True
                 time.sleep(_PAUSE_S / 10)
             return worker.wait()
+
+    def _end_hung(self) -> None:
+        """End a HAProxy that holds the port and does not answer: it can't be taken over."""
+        for process in psutil.process_iter(["cmdline"]):
+            if {self._command[0], str(self._config)} <= set(process.info["cmdline"] or []):
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+                    process.wait(_ASK_TIMEOUT_S)
 
     def _pass_on(self, number: int, _frame: FrameType | None) -> None:
         self._is_stopping = True

@@ -244,6 +244,18 @@ def test_a_killed_supervisor_leaves_haproxy_serving(node, replica, number):
     assert len(node.haproxies()) == 1
 
 
+def test_a_haproxy_that_hangs_is_replaced(node, replica):
+    """Ray ends the process that it started, as it does when a health check fails; the port is free for the next."""
+    first = node.start(replica)
+    (haproxy,) = node.haproxies()
+    haproxy.suspend()
+    first.kill()
+    first.wait()
+    node.start()
+    assert node.answers()
+    assert haproxy not in node.haproxies()
+
+
 def test_a_reload_ends_the_one_before(node, replica):
     """As it does with HAProxy alone: the port is never closed, and the exit code says that all went well."""
     first = node.start()

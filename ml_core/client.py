@@ -95,8 +95,9 @@ class MLClient:
 
         Args:
             model_id: The model.
-            rows: A list of mappings from column name to value, one such mapping, or a table: a data frame of pandas,
-                polars or pyarrow, or a mapping from column name to all its values. Dates, decimals, UUIDs, NumPy's
+            rows: A list of mappings from column name to value (or of Series, named tuples or dataclasses), one such
+                mapping, or a table: a data frame of pandas, polars or pyarrow, or a mapping from column name to all its
+                values. Dates, decimals, UUIDs, NumPy's
                 scalars and missing values of any spelling are sent as ``MLSystem.predict`` reads them.
             proba: Also ask for the probability of each class.
             environment: Which pointer to follow; ``production`` if neither this nor ``version`` is given.
@@ -185,22 +186,30 @@ def _rows(data: Any) -> list[Mapping[str, Any]]:
     """One mapping a row, of a table or of rows, whose values JSON can carry."""
     if isinstance(data, Mapping) and not _has_columns(data):
         data = [data]
-    if isinstance(data, list | tuple) and all(isinstance(row, Mapping) for row in data):
+    if isinstance(data, list) and all(isinstance(row, Mapping) for row in data):
         return [_row(row, index) for index, row in enumerate(data)]
     # Imported late: whoever sends plain rows needs no pandas.
     import pandas as pd
 
-    from ml_core.data.frames import as_frame
+    from ml_core.data.frames import as_frame, as_pandas
     from ml_core.data.reading import rows_from_frame
+    from ml_core.inference.inputs import RENAMED, fields_of
 
-    is_table = isinstance(data, Mapping | pd.DataFrame) or hasattr(data, "__arrow_c_stream__")
-    if not is_table or isinstance(data, pd.Series):
-        raise exceptions.InvalidRequestError(
-            f"A {type(data).__name__} is neither a table nor a list of mappings.",
-            remedy="Give a data frame, or one dict a row: a server knows values by the names of their columns.",
-            field="rows",
-        )
-    return list(rows_from_frame(as_frame(data)))
+    data = as_frame(data) if isinstance(data, Mapping) else as_pandas(data)
+    if isinstance(data, pd.DataFrame):
+        return list(rows_from_frame(data))
+    if not isinstance(data, list | tuple) or hasattr(data, "_fields"):
+        raise _nameless(data)
+    rows = []
+    for index, row in enumerate(data):
+        fields = fields_of(row)
+        if fields is None or (isinstance(row, tuple) and any(map(RENAMED.fullmatch, fields[0]))):
+            raise _nameless(row)
+        names, values = fields
+        if len({str(name) for name in names}) < len(names):
+            raise _twice(index)
+        rows.append(_row(dict(zip(names, values, strict=True)), index))
+    return rows
 
 
 def _row(row: Mapping[Any, Any], index: int) -> Mapping[str, Any]:
@@ -210,10 +219,22 @@ def _row(row: Mapping[Any, Any], index: int) -> Mapping[str, Any]:
 
     named = {str(name): json_value(value) for name, value in row.items()}
     if len(named) < len(row):
-        raise exceptions.InvalidRequestError(
-            f"Row {index} has two columns whose names are equal as strings.", remedy="Rename one.", field="rows"
-        )
+        raise _twice(index)
     return named
+
+
+def _nameless(data: Any) -> exceptions.InvalidRequestError:
+    return exceptions.InvalidRequestError(
+        f"A {type(data).__name__} is neither a table nor a row with names of columns.",
+        remedy="Give a data frame, or one dict a row: a server knows values by the names of their columns.",
+        field="rows",
+    )
+
+
+def _twice(index: int) -> exceptions.InvalidRequestError:
+    return exceptions.InvalidRequestError(
+        f"Row {index} has two columns whose names are equal as strings.", remedy="Rename one.", field="rows"
+    )
 
 
 def _is_plain(value: Any) -> bool:

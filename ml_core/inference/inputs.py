@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from ml_core.exceptions import DataProcessingError, SignatureMismatchError
 
 _NAMES_SHOWN = 50
 # What ``DataFrame.itertuples`` calls a column whose own name is no Python identifier.
-_RENAMED = re.compile(r"_\d+")
+RENAMED = re.compile(r"_\d+")
 
 
 class Table(NamedTuple):
@@ -75,10 +75,10 @@ def read_input(data: Any, signature: Signature, *, is_batch: bool = False) -> Ta
         return _from_frame(pd.DataFrame(data, columns=_names(signature)), signature)._replace(is_single=False)
     if isinstance(data, np.ndarray) and data.ndim == 1:
         data = data.tolist() if data.dtype.kind not in "mM" else list(pd.Series(data))
+    if fields_of(data) is not None:
+        return _from_rows([as_row(data, signature, 0)], signature, is_single=True)
     if isinstance(data, Sequence) and not isinstance(data, str | bytes):
         return _from_sequence(data, signature, is_batch=is_batch)
-    if _is_record(data):
-        return _from_rows([as_row(data, signature, 0)], signature, is_single=True)
     raise _unreadable(data)
 
 
@@ -89,21 +89,41 @@ def as_row(item: Any, signature: Signature, index: int) -> Row:
         DataProcessingError: The item is not a row.
         SignatureMismatchError: It is a list of too few or too many values, or has two values of one name.
     """
-    if isinstance(item, pd.DataFrame) and len(item) == 1:
-        # By element: as one Series whole numbers beside floats would become floats.
-        return _named(item.columns, [item.iat[0, position] for position in range(item.shape[1])], signature, index)
-    if isinstance(item, Mapping):
+    if isinstance(item, Mapping) and all(type(name) is str for name in item):
+        return item
+    named = fields_of(item)
+    if named is not None:
         # A frame's columns may be numbers; the signature knows them by their text.
-        is_named = all(type(name) is str for name in item)
-        return item if is_named else _named(item.keys(), item.values(), signature, index)
-    if isinstance(item, pd.Series):
-        return _named(item.index, item.tolist(), signature, index)
-    if _is_record(item):
-        return _of_record(item, signature, index)
+        names = [str(name) for name in named[0]]
+        _refuse_doubles(names, signature, index)
+        row = dict(zip(names, named[1], strict=True))
+        if isinstance(item, tuple):
+            _refuse_renamed(row, signature, index)
+        return row
     if not _is_row(item) or isinstance(item, pd.DataFrame):
         raise _unreadable(item)
     _check_width(len(item), signature, index)
     return dict(zip(_names(signature), item, strict=True))
+
+
+def fields_of(item: Any) -> tuple[Sequence[Any], Sequence[Any]] | None:
+    """The names and the values of a row that has names; None where it has none."""
+    if isinstance(item, pd.DataFrame):
+        # By element: as one Series whole numbers beside floats would become floats.
+        values = [item.iat[0, position] for position in range(item.shape[1])] if len(item) == 1 else []
+        return (list(item.columns), values) if len(item) == 1 else None
+    if isinstance(item, Mapping):
+        return list(item), list(item.values())
+    if isinstance(item, pd.Series):
+        return list(item.index), item.tolist()
+    if isinstance(item, np.void) and item.dtype.names:
+        return item.dtype.names, item.tolist()
+    if isinstance(item, tuple) and hasattr(item, "_fields"):
+        return item._fields, item
+    if dataclasses.is_dataclass(item) and not isinstance(item, type):
+        names = [field.name for field in dataclasses.fields(item)]
+        return names, [getattr(item, name) for name in names]
+    return None
 
 
 def _from_frame(frame: pd.DataFrame, signature: Signature) -> Table:
@@ -179,33 +199,16 @@ def _frame_of_columns(row: Row, signature: Signature) -> pd.DataFrame | None:
     )
 
 
-def _of_record(item: Any, signature: Signature, index: int) -> Row:
-    """A row of an object with named fields: a named tuple, a dataclass or an element of a structured array."""
-    names: Sequence[str]
-    values: Any
-    if isinstance(item, np.void):
-        names, values = item.dtype.names or (), item.tolist()
-    elif isinstance(item, tuple):
-        names, values = item._fields, item  # type: ignore[attr-defined]
-    else:
-        names = [field.name for field in dataclasses.fields(item)]
-        values = [getattr(item, name) for name in names]
-    row = _named(names, values, signature, index)
+def _refuse_renamed(row: Row, signature: Signature, index: int) -> None:
+    """Refuse a named tuple that lost the name of a column that is missing: it would be scored as null."""
     known = set(_names(signature))
-    renamed = [name for name in row if _RENAMED.fullmatch(name) and name not in known]
-    if renamed and not known <= row.keys():
+    lost = next((name for name in row if RENAMED.fullmatch(name) and name not in known), None)
+    if lost is not None and not known <= row.keys():
         raise SignatureMismatchError(
-            f"Row {index} has a field {renamed[0]!r}, since a named tuple can't have the name of that column.",
+            f"Row {index} has a field {lost!r}, since a named tuple can't have the name of that column.",
             remedy='Give the frame itself, or its rows by frame.to_dict("records").',
             row=index,
         )
-    return row
-
-
-def _named(names: Iterable[Hashable], values: Iterable[Any], signature: Signature, index: int) -> Row:
-    texts = [str(name) for name in names]
-    _refuse_doubles(texts, signature, index)
-    return dict(zip(texts, values, strict=True))
 
 
 def _refuse_doubles(names: Sequence[str], signature: Signature, index: int | None) -> None:
@@ -239,14 +242,8 @@ def _names(signature: Signature) -> list[str]:
     return [column.name for column in signature.inputs]
 
 
-def _is_record(item: Any) -> bool:
-    is_tuple = isinstance(item, tuple) and hasattr(item, "_fields")
-    is_dataclass = dataclasses.is_dataclass(item) and not isinstance(item, type)
-    return is_tuple or is_dataclass or (isinstance(item, np.void) and item.dtype.names is not None)
-
-
 def _is_row(item: Any) -> bool:
-    if isinstance(item, Mapping | pd.Series | pd.DataFrame) or _is_record(item):
+    if isinstance(item, pd.DataFrame) or fields_of(item) is not None:
         return True
     if isinstance(item, np.ndarray):
         return item.ndim > 0

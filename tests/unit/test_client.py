@@ -134,7 +134,7 @@ def test_nothing_is_sent_that_can_not_be_right():
     """Bad names, what is no table, and texts that are none are refused here."""
     with pytest.raises(InvalidNameError):
         ask("http://127.0.0.1:9", environment="../x")
-    for rows in ([{"x": "\ud800"}], [{1: 2, "1": 3}]):
+    for rows in ([{"x": "\ud800"}], [{1: 2, "1": 3}], [pd.Series([1, 2], index=["x", "x"])]):
         with pytest.raises(InvalidRequestError, match=r"equal as strings|valid Unicode"):
             ask("http://127.0.0.1:9", rows=rows)
 
@@ -161,12 +161,25 @@ def test_what_no_request_can_be_made_with_is_refused(setting, value):
     assert caught.value.setting == setting
 
 
-@pytest.mark.parametrize("data", [7, "row", None, [1, 2], pd.Series([1.0]), np.zeros((2, 2)), [[1.0]]])
+@pytest.mark.parametrize(
+    "data",
+    [
+        7,
+        "row",
+        None,
+        [1, 2],
+        [{"x": 1}, [2]],
+        pd.Series([1.0]),
+        np.zeros((2, 2)),
+        [[1.0]],
+        list(pd.DataFrame({"a b": [1]}).itertuples()),
+    ],
+)
 def test_what_has_no_names_is_refused(data):
     """The client does not know the model's columns, so it can't name values."""
     with (
         MLClient("http://127.0.0.1:9", api_key="mlk_x", tenant_id="acme") as client,
-        pytest.raises(InvalidRequestError, match="neither a table nor a list"),
+        pytest.raises(InvalidRequestError, match="neither a table nor a row"),
     ):
         client.predict("m", data)
 

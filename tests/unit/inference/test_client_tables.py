@@ -151,6 +151,9 @@ COLUMNS = {
 }
 
 
+SHAPES = ("frame", "columns", "rows", "index", "series", "tuples", "array")
+
+
 def assert_same(both: tuple[LoadedModel, MLClient], table: Any) -> None:
     """Equal to the last bit, or refused for the same row and column."""
     model, client = both
@@ -169,7 +172,9 @@ def assert_same(both: tuple[LoadedModel, MLClient], table: Any) -> None:
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.fixed_dictionaries(COLUMNS), st.sampled_from(["frame", "columns", "rows", "index"]))
+@given(
+    st.fixed_dictionaries(COLUMNS), st.sampled_from(["frame", "columns", "rows", "index", "series", "tuples", "array"])
+)
 def test_a_frame_over_http_is_answered_as_in_this_process(both, columns, shape):
     """Whatever types pandas holds the values in; and so are its columns and its rows."""
     frame = pd.DataFrame(columns)
@@ -179,6 +184,12 @@ def test_a_frame_over_http_is_answered_as_in_this_process(both, columns, shape):
         rows = frame.to_dict("records")
         assert_same(both, rows)
         assert_same(both, rows[0])
+    elif shape == "series":
+        assert_same(both, [row for _, row in frame.astype(object).iterrows()])
+    elif shape == "tuples":
+        assert_same(both, list(frame.itertuples()))
+    elif shape == "array":
+        assert_same(both, frame.to_records(index=False))
     else:
         assert_same(both, frame.set_index("c") if shape == "index" else frame)
 

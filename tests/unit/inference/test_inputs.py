@@ -191,6 +191,12 @@ def test_what_has_names_is_read_by_name(data):
     assert (table.columns["size"].tolist(), table.columns["color"].tolist()) == ([1.5], ["red"])
 
 
+def test_a_named_tuple_is_one_row_of_a_model_of_one_column():
+    """Not as many rows as it has fields."""
+    assert size(Pair(7.0, 1.5)) == ([1.5], True)
+    assert size([Pair(7.0, 1.5), Pair(8.0, 2.5)]) == ([1.5, 2.5], False)
+
+
 def test_a_named_tuple_that_lost_a_name_is_refused():
     """``itertuples`` calls a column with a blank in its name ``_2``."""
     rows = list(pd.DataFrame({"size": [1.5, 2.5], "co lor": ["a", "b"]}).itertuples())

@@ -67,6 +67,8 @@ class MLClient:
             },
             # A little longer than the server's own deadline, so that its explanation arrives first.
             timeout=timeout_s + 1.0,
+            # A proxy of the environment can't reach this machine's own addresses.
+            trust_env=httpx.URL(url).host not in _LOOPBACK,
         )
 
     def __enter__(self) -> Self:
@@ -155,6 +157,7 @@ class MLClient:
             return self._http.post(path, content=content, headers=headers)
 
 
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # A connection that was kept open may be closed just as it is used again: by an ingress that reloads, or with the
 # replica that held the request. A prediction changes nothing, so it may be asked twice.
 _CONNECTION_LOST = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)

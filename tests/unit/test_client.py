@@ -88,6 +88,15 @@ def test_a_lost_connection_is_tried_once_more():
         assert ask(url).version == "1"
 
 
+def test_a_platform_on_this_machine_is_asked_past_a_proxy(monkeypatch):
+    """Whose network has one sets it for every program; it can't reach 127.0.0.1."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with server((200, ANSWER)) as url:
+        assert ask(url).version == "1"
+
+
 def test_it_is_not_tried_for_ever():
     """Twice, then the error says what to look at."""
     with server(None, None) as url, pytest.raises(PlatformError, match="mlcore status"):

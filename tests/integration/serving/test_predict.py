@@ -4,15 +4,20 @@ import gzip
 import socket
 import zlib
 from contextlib import closing
+from decimal import Decimal
 from http.client import HTTPResponse
 from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 import orjson
+import pandas as pd
+import pyarrow as pa
 import pytest
 
+from ml_core.client import MLClient
 from ml_core.domain.api_key import Scope
+from ml_core.exceptions import SignatureMismatchError
 from ml_core.system import MLSystem
 from support.tables import measures, split_target, tickets
 
@@ -45,6 +50,19 @@ def test_answers_are_those_of_the_library(acme, platform):
         assert theirs.keys() == ours.keys()
         assert np.allclose([theirs[k] for k in ours], list(ours.values()), atol=1e-9)
         assert sum(theirs.values()) == pytest.approx(1.0)
+
+
+def test_the_client_sends_tables_as_the_library_reads_them(acme, platform):
+    """A frame of timestamps, decimals and missing values, and the same from another library."""
+    frame = tickets(40, seed=7).drop(columns=["category"])
+    frame["opened"] = pd.to_datetime(frame["opened"])
+    frame["minutes_open"] = [None if minutes != minutes else Decimal(int(minutes)) for minutes in frame["minutes_open"]]
+    expected = list(MLSystem(platform.db, tenant_id=acme.tenant_id).predict("tickets", frame))
+    with MLClient(platform.url, api_key=acme.key, tenant_id=acme.tenant_id) as client:
+        for table in (frame, pa.Table.from_pandas(frame), frame.to_dict("records"), frame.to_dict("list")):
+            assert client.predict("tickets", table).predictions == expected
+        with pytest.raises(SignatureMismatchError, match="Did you mean 'subject'"):
+            client.predict("tickets", frame.rename(columns=str.upper))
 
 
 def test_many_rows_come_back_in_order(globex):

@@ -36,13 +36,13 @@ def print_move(
     wait_s: float | None,
     as_json: bool,
 ) -> None:
-    """Say where a pointer stands, wait for the replicas, and say what each answered.
+    """Print a pointer, wait for the replicas, and print what each answered.
 
     Args:
         database: The registry.
-        pointer: As it stands after the move.
+        pointer: After the move.
         version: The version that the move is about; None for a withdrawal.
-        said: The line that says where it stands.
+        said: The line that describes it.
         wait_s: Seconds to wait at most; None: the replicas are not asked.
         as_json: One JSON document instead: the pointer, with ``replicas``.
 

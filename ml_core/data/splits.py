@@ -119,7 +119,7 @@ def can_stratify(target: NDArray[Any], n_held_out: int) -> bool:
 
 
 def _sortable(target: NDArray[Any]) -> NDArray[Any]:
-    """Classes that can be told apart by sorting; those of mixed types are so as text only."""
+    """Classes that can be sorted; those of mixed types are so as text only."""
     return target.astype(str) if target.dtype == object else target
 
 

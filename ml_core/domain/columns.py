@@ -44,7 +44,7 @@ class ColumnKind(StrEnum):
 
 
 class DateOrder(StrEnum):
-    """How a date such as ``01/02/2026`` is read, where a column's training data told."""
+    """How a date such as ``01/02/2026`` is read, where a column's training data shows it."""
 
     DAY_FIRST = "day_first"
     MONTH_FIRST = "month_first"

@@ -1,6 +1,6 @@
 """Whether rows that clients send to one version fit another: a pure comparison of two signatures.
 
-It looks at what a client can rely on today. A column that the present version ignores is none of it, so a new column
+It looks at what a client can rely on today. A column that the present version ignores does not count, so a new column
 may be added if it may be missing. A column that the new version no longer has is ignored there; only a client that asks
 to be ``strict`` about unknown columns would notice.
 """

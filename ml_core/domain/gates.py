@@ -194,7 +194,7 @@ def parse_gate(name: str, kind: str, settings: Mapping[str, Any]) -> Gate:
 
     Raises:
         InvalidRequestError: There is no such kind, or a setting is unknown, missing or can't be used; names it.
-        InvalidNameError: The gate's or the dataset's name is none.
+        InvalidNameError: The gate's or the dataset's name is not valid.
     """
     if kind not in RULES:
         close = difflib.get_close_matches(kind, RULES, n=1)

@@ -185,7 +185,7 @@ class Pointers:
             self._unname(before, pointer)
 
     def withdraw(self, key: PointerKey) -> None:
-        """Remove a pointer; nothing happens if there is none."""
+        """Remove a pointer; nothing happens if it does not exist."""
         pointer = self._by_key.pop(key, None)
         self._partly_read.discard(key)
         self._unsettled.pop(key, None)

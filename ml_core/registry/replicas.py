@@ -75,7 +75,7 @@ class ReplicaReports:
         self._started_at = started_at
 
     def touch(self, ttl_s: float) -> bool:
-        """Say that the report still holds, and remove those of dead replicas; False: there is none.
+        """Renew the report, and remove those of dead replicas; False: it does not exist.
 
         Raises:
             RegistryUnavailableError: Postgres can't be reached.

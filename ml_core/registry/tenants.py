@@ -98,7 +98,7 @@ class TenantRepository:
         return "" if near is None else f"Did you mean {near}? "
 
     def _near(self, tenant_id: TenantId) -> str | None:
-        """The tenant whose name may have been meant; None where there is none, or the principal may not know others."""
+        """The tenant whose name may have been meant; None without one, or if the principal may not know others."""
         if not self._db.principal.is_operator:  # whoever acts for one tenant does not learn the names of others
             return None
         statement = (
@@ -114,7 +114,7 @@ class TenantRepository:
         try:
             with self._db.serving() as connection:
                 names = connection.scalars(statement).all()
-        except MLFrameworkError:  # a hint: where the login may not read other tenants, there is none
+        except MLFrameworkError:  # a hint: a login that may not read other tenants gets none
             return None
         # ``acme-2`` after ``acme-1`` is the next of a series and no typo.
         others = [name for name in names if _without_digits(name) != _without_digits(tenant_id)]

@@ -41,7 +41,7 @@ _FORESTS = ("random_forest", "extra_trees")
 
 
 def worse_than_baseline(held_out: Metrics, answer: Metrics, algorithm: str, output: OutputKind) -> list[str]:
-    """A sentence with the metrics in which a model is worse than the baseline, and what to try; none if there is none.
+    """A sentence with the metrics in which a model is worse than the baseline, and what to try; else none.
 
     Args:
         held_out: The model's metrics.

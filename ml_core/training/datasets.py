@@ -50,7 +50,7 @@ def find_dataset(db: DatabaseConnection, tenant_id: TenantId, reference: str) ->
     """The version that a reference such as ``tickets_2026@3`` names; without a number the newest.
 
     Raises:
-        InvalidRequestError: There is none.
+        InvalidRequestError: There is no such dataset.
     """
     dataset_id, number = parse_reference(reference)
     try:
@@ -68,7 +68,7 @@ def read_dataset(
         db: The registry.
         tenant_id: The tenant.
         version: Of the tenant's dataset.
-        target: The column to predict; None: there is none, and ``y`` is None.
+        target: The column to predict; None: ``y`` is None.
 
     Raises:
         TrainingError: The dataset has no such column.

@@ -73,7 +73,7 @@ def _bytes(values: NDArray[Any]) -> bytes:
 
 
 def code_commit(folder: Path | None = None) -> str | None:
-    """The git commit of the working folder, read from the repository's files; None where there is none."""
+    """The git commit of the working folder, read from the repository's files; None outside of a repository."""
     start = (folder or Path.cwd()).absolute()
     git = next((parent / ".git" for parent in (start, *start.parents) if (parent / ".git").is_dir()), None)
     if git is None:

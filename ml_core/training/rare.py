@@ -32,7 +32,7 @@ class RareClasses:
         """Read ``drop``, ``drop:5``, ``merge:other`` or ``merge:other:5``; without a number it is 2.
 
         Raises:
-            TrainingError: It is none of these; ``stage`` is ``validate``.
+            TrainingError: There is no such way; ``stage`` is ``validate``.
         """
         action, _, rest = str(text).partition(":")
         label, separator, number = rest.rpartition(":") if action == "merge" else (None, ":", rest)

@@ -106,7 +106,7 @@ class Registrar:
 
 
 def own_code(outside_types: Sequence[str]) -> list[str]:
-    """A sentence on types in a version that are not on the platform's list; none if there is none."""
+    """A sentence on types in a version that are not on the platform's list; none if all are."""
     if not outside_types:
         return []
     return [

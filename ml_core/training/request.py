@@ -34,7 +34,7 @@ class TrainingRequest:
         self_test_rows: Which rows the version keeps; with synthetic ones no cell is in what was found either.
 
     Raises:
-        TrainingError: A pair is none.
+        TrainingError: A value is not a pair.
     """
 
     model_id: ModelId

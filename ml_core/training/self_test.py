@@ -62,7 +62,7 @@ def synthetic_rows(part: Part, inputs: Sequence[InputColumn]) -> list[dict[str, 
 
     Args:
         part: The table.
-        inputs: Its columns, with the categories that may be told, see ``common_categories``.
+        inputs: Its columns, with the categories that may be shown, see ``common_categories``.
     """
     made = {column.name: _synthetic(column, part.columns[column.name]) for column in inputs}
     return [{name: values[index] for name, values in made.items()} for index in range(SELF_TEST_ROWS)]

@@ -239,7 +239,7 @@ def _one_type(values: list[Any], column: str | None, as_quantity: bool) -> NDArr
 
 
 def _plain_numbers(values: list[Any]) -> list[Any]:
-    """The values with each Decimal, and each float wider than Python's, as the int or float that it stands for."""
+    """The values with each Decimal, and each float wider than Python's, as the int or float that it equals."""
     wide = [value for value in values if isinstance(value, Decimal | np.longdouble)]
     if not wide:
         return values

@@ -128,7 +128,7 @@ def table_of(sample: Any) -> pd.DataFrame:
     """A sample as a frame with a name for each column, of a frame, a series or an array.
 
     Raises:
-        DataProcessingError: It is none of them, or has no row.
+        DataProcessingError: It is of another type, or has no row.
     """
     if isinstance(sample, pd.Series):
         frame = sample.to_frame(sample.name if sample.name is not None else "text")

@@ -1,4 +1,4 @@
-"""Prediction history: what was answered, what was told about it later, and what is missing."""
+"""Prediction history: what was answered, the labels that came later, and what is missing."""
 
 from __future__ import annotations
 

@@ -220,7 +220,7 @@ def place(tenant_id: TenantId, digest: Digest) -> str:
 
 
 def digest_at(name: str) -> Digest | None:
-    """The artifact that a file of a tenant's folder is by its name; None: it is none."""
+    """The artifact that a file of a tenant's folder is by its name; None for another file."""
     folder, _, file = name.partition("/")
     try:
         digest = Digest(file)

@@ -74,13 +74,20 @@ def present(cells: Any, *, words_are_missing: bool = True) -> Any:
 
 def truths(cells: Any) -> Any | None:
     """The cells as booleans, None where one is none."""
-    return _is_any_of(cells, _TRUE, keep_null=True) if _all(_is_any_of(cells, list(BOOLEAN_STRINGS))) else None
+    words = list(BOOLEAN_STRINGS)
+    if not _all(_is_any_of(cells.slice(0, _GLANCE), words)) or not _all(_is_any_of(cells, words)):
+        return None
+    return _is_any_of(cells, _TRUE, keep_null=True)
 
 
 def numbers(cells: Any, *, decimal_comma: bool = False) -> Any | None:
     """The cells as float64, None where one is no number."""
-    if not _all_match(cells, COMMA_NUMBER if decimal_comma else NUMBER):
-        return None
+    fits = _all_match(cells, COMMA_NUMBER if decimal_comma else NUMBER)
+    return floats(cells, decimal_comma=decimal_comma) if fits else None
+
+
+def floats(cells: Any, *, decimal_comma: bool = False) -> Any:
+    """The cells, which are known to be numbers, as float64."""
     if decimal_comma:
         cells = pc.replace_substring(pc.replace_substring(cells, ".", ""), ",", ".")
     return _digits(cells).cast(pa.float64())
@@ -120,7 +127,9 @@ def has_decimal_comma(frame: pd.DataFrame) -> bool:
     """Whether some column of strings in a table has decimal commas beyond doubt."""
     for position in range(frame.shape[1]):
         cells = cells_of(frame.iloc[:, position])
-        if cells is not None and _any_matches(cells, ",") and decimal_of(present(cells)) == ",":
+        if cells is None or not pc.any(pc.match_substring(cells, ",")).as_py():
+            continue
+        if decimal_of(present(cells)) == ",":
             return True
     return False
 
@@ -144,7 +153,7 @@ def typed(cells: Any, *, has_commas: bool = False) -> Any:
             return _digits(said).cast(pa.int64())
         except pa.ArrowInvalid:
             return cells
-    return numbers(said, decimal_comma=decimal == ",")
+    return floats(said, decimal_comma=decimal == ",")
 
 
 def typed_series(series: pd.Series[Any], *, has_commas: bool = False) -> pd.Series[Any]:

@@ -46,7 +46,13 @@ _OTHERS = {
     b"\xfd7zXZ": ("compressed with xz", "Unpack it, or compress it with gzip."),
     b"\x28\xb5\x2f\xfd": ("compressed with zstd", "Unpack it, or compress it with gzip."),
 }
-_BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+_BYTE_ORDER_MARKS = {
+    b"\xef\xbb\xbf": "utf-8-sig",
+    b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
 _HEAD_BYTES = 4096
 
 
@@ -89,7 +95,7 @@ class CsvFile:
     def pieces(self, rows: int | None = None) -> Iterator[pa.Table]:
         """The table in pieces of strings, null where a cell is empty; at least one.
 
-        Nameless columns without any value, which a comma at the end of each line makes, are left out.
+        Empty cells behind the last name are no cells, and nameless columns without any value are left out.
 
         Args:
             rows: Rows of a piece; None: as many as a row group of a dataset's file has.
@@ -130,6 +136,8 @@ class CsvFile:
         if names is None:
             raise unreadable(f"{self.path} has no columns.", "It needs a line of column names and rows below it.")
         names = [composed(name.strip() if self.is_padded else name) for name in names]
+        while not names[-1]:
+            names.pop()  # delimiters at the end of the line
         check_names(names, self.path)
         return [name or f"Unnamed: {index}" for index, name in enumerate(names)]
 
@@ -141,7 +149,8 @@ class CsvFile:
         except csv.Error as error:
             raise unreadable(
                 f"{self.path} is not a table: line {self.first_line + reader.line_num}: {error}.",
-                "Quote cells with delimiters or quotes in them, and double the quotes within.",
+                "Quote cells with delimiters or quotes in them, and double the quotes within. "
+                "If it is the last line, the file may have been cut off.",
             ) from error
 
     def _rows(self, reader: Any, names: list[str]) -> Iterator[list[str]]:
@@ -151,8 +160,8 @@ class CsvFile:
             for row in reader:
                 if len(row) == width:
                     yield row
-                elif len(row) == width + 1 and not row[-1]:
-                    yield row[:-1]  # a delimiter at the end of the line
+                elif len(row) > width and not any(row[width:]):
+                    yield row[:width]
                 elif len(row) > 1 or (row and row[0].strip()):
                     raise self._wrong_length(self.first_line + reader.line_num, row, names)
 
@@ -211,14 +220,14 @@ def _encoding_of(path: Path, encoding: str) -> str:
     for start, (what, remedy) in _OTHERS.items():
         if head.startswith(start):
             raise unreadable(f"{path} is {what}, not a CSV file.", remedy)
-    marked = next((name for mark, name in _BYTE_ORDER_MARKS if head.startswith(mark)), None)
+    marked = next((name for mark, name in _BYTE_ORDER_MARKS.items() if head.startswith(mark)), None)
     if marked is not None:
         return marked
-    if b"\0" in head and not encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32")):
-        wide = [name for name, zeros in (("utf-16-le", head[1::2]), ("utf-16-be", head[::2])) if not zeros.strip(b"\0")]
-        given = f"--encoding {wide[0]}" if wide else "--encoding utf-16-le"
+    wide = max(("utf-16-le", head[1::2]), ("utf-16-be", head[::2]), key=lambda half: half[1].count(0))
+    if wide[1].count(0) > len(head) / 8 and not encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32")):
         raise unreadable(
-            f"{path} has NUL bytes, as text in UTF-16 has.", f"Give its encoding, such as {given}, or save it as UTF-8."
+            f"{path} has NUL bytes, as text in UTF-16 has.",
+            f"Give its encoding, such as --encoding {wide[0]}, or save it as UTF-8.",
         )
     return encoding
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from ml_core.data.cells import CODE, cells_of, count_infinite, decimal_of, has_codes, numbers, truths
+from ml_core.data.cells import CODE, cells_of, count_infinite, decimal_of, floats, has_codes, truths
 from ml_core.data.dates import NEARLY_ALL, WRITE_ISO, is_date, judge_dates
 from ml_core.data.evidence import Evidence, Verdict, fits, judge_numbers, shown, unless_constant
 from ml_core.domain.columns import ColumnKind
@@ -90,14 +90,15 @@ def _numbers_or_booleans(evidence: Evidence, cells: Any) -> Verdict | None:
     if (found := truths(cells)) is not None:
         flags = pd.Series(found.to_numpy(zero_copy_only=False))
         return unless_constant(replace(evidence, values=flags), ColumnKind.BOOLEAN)
-    if infinite := count_infinite(cells):
-        raise evidence.error(f"has {infinite} infinite values.", "Replace them by a number or by a missing value.")
     decimal = decimal_of(cells, has_commas=evidence.has_commas)
-    if decimal is None or has_codes(cells):
+    if decimal is None:
+        if infinite := count_infinite(cells):
+            raise evidence.error(f"has {infinite} infinite values.", "Replace them by a number or by a missing value.")
         return None
-    found = numbers(cells, decimal_comma=decimal == ",")
-    array = None if found is None else found.to_numpy(zero_copy_only=False)
-    return replace(judge_numbers(evidence, array), decimal_comma=decimal == ",")
+    if has_codes(cells):
+        return None
+    found = floats(cells, decimal_comma=decimal == ",").to_numpy(zero_copy_only=False)
+    return replace(judge_numbers(evidence, found), decimal_comma=decimal == ",")
 
 
 def _refuse_mixture(evidence: Evidence, values: list[str], sample: list[str]) -> None:

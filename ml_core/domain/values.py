@@ -160,7 +160,7 @@ def read_comma_number(value: Any) -> float:
 
 
 def read_boolean(value: Any) -> float:
-    """1.0 or 0.0 of a boolean, 0, 1, or ``"true"``, ``"false"`` as ``pandas.read_csv`` knows them.
+    """1.0 or 0.0 of a boolean, 0, 1, or of their texts: ``"true"`` and ``"false"`` as ``pandas.read_csv`` knows them.
 
     Raises:
         DoesNotFitError: It is none of them.
@@ -169,6 +169,8 @@ def read_boolean(value: Any) -> float:
         return float(value)
     if isinstance(value, str) and value in BOOLEAN_STRINGS:
         return BOOLEAN_STRINGS[value]
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        value = float(value)
     if isinstance(value, int | float | np.number) and value in (0, 1):
         return 1.0 if value == 1 else 0.0
     raise DoesNotFitError("true or false")

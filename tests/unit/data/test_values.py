@@ -80,14 +80,15 @@ def test_what_is_no_finite_number_is_refused(value):
 
 
 @pytest.mark.parametrize(
-    ("value", "truth"), [(True, 1.0), ("false", 0.0), ("TRUE", 1.0), (0, 0.0), (np.bool_(True), 1.0)]
+    ("value", "truth"),
+    [(True, 1.0), ("false", 0.0), ("TRUE", 1.0), (0, 0.0), (np.bool_(True), 1.0), ("1", 1.0), ("0.0", 0.0)],
 )
 def test_booleans_are_read(value, truth):
     """Booleans, 0 and 1, and the words that pandas reads as booleans."""
     assert read_boolean(value) == truth
 
 
-@pytest.mark.parametrize("value", [2, "yes", 0.5, [True]])
+@pytest.mark.parametrize("value", [2, "yes", 0.5, [True], "2", "inf"])
 def test_other_values_are_no_booleans(value):
     """``yes`` is a category: pandas reads no boolean from it either."""
     with pytest.raises(DoesNotFitError):

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from typing import Any
 
 from ml_core.exceptions import UnsafeArtifactError
-from ml_core.models.formats.allowed_types import ALLOWED
+from ml_core.models.formats.allowed_types import ALLOWED, is_left_out
 from ml_core.models.formats.schema import TOP_LEVEL_KEYS, Node, children, is_plain, keys_of, type_name
 
 ARRAY_MEMBER = re.compile(r"[0-9]{1,20}\.npy")
@@ -114,6 +114,8 @@ def _check_node(
     if not all(isinstance(node.get(key), str) for key in ("__loader__", "__module__", "__class__")):
         raise malformed("a node of its schema has no type")
     name, loader = type_name(node), node["__loader__"]
+    if is_left_out(name):
+        return False
     if name not in ALLOWED.get(loader, frozenset()) and not (loader == "ObjectNode" and name in own_types):
         offending.add(_describe(node))
         if loader not in ALLOWED:
@@ -125,14 +127,18 @@ def _check_node(
         raise malformed(f"a {loader} has the unknown keys {sorted(node.keys() - keys_of(loader))}")
     if loader == "JsonNode" and (not isinstance(node.get("content"), str) or node["content"][:1] in _NO_SCALAR):
         raise malformed("a JsonNode holds no scalar")  # lists and dicts are nodes of their own, which are counted
+    _check_references(node, members)
+    return True
+
+
+def _check_references(node: dict[str, Any], members: Collection[str]) -> None:
     # A repeated id is answered with the first node of that id, so only a number is one.
     if not isinstance(node.get("__id__", 0), int) or isinstance(node.get("__id__"), bool):
         raise malformed("an id is not a number")
-    if loader == "NdArrayNode" and node.get("type") == "numpy":
+    if node["__loader__"] == "NdArrayNode" and node.get("type") == "numpy":
         file = node.get("file")
         if not isinstance(file, str) or not ARRAY_MEMBER.fullmatch(file) or file not in members:
             raise malformed("an array refers to a member that the archive does not have")
-    return True
 
 
 def _describe(node: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 Every constructor of compiled code gets values that were checked for it, so that what a node claims of another does not
 matter. Objects are made without their ``__init__`` and get their attributes, as unpickling does; types are looked up by
-names that passed the audit only. Random generators become None: they serve fitting only.
+names that passed the audit only.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ import numpy as np
 from scipy.interpolate import BSpline
 
 from ml_core.models.formats import trees
+from ml_core.models.formats.allowed_types import is_left_out
 from ml_core.models.formats.archive import load_array
 from ml_core.models.formats.audit import malformed, read_int
-from ml_core.models.formats.schema import CONTAINERS, Node, is_plain
+from ml_core.models.formats.schema import CONTAINERS, Node, is_plain, type_name
 
+_ARGUMENTS = (bool, int, float, str, type, np.dtype, np.generic)  # of a partial
 _DTYPE = re.compile(r"[<>|=]?[biufSUO][0-9]{0,4}")
 _KEYS: dict[str, dict[str, Any]] = {
     "bool": {"True": True, "False": False, "true": True, "false": False},
@@ -56,7 +58,7 @@ class Builder:
         identity = node.get("__id__")
         if identity in self._built:
             return self._built[identity]
-        made = _MAKERS[node["__loader__"]](self, node)
+        made = None if is_left_out(type_name(node)) else _MAKERS[node["__loader__"]](self, node)
         if identity is not None:
             self._built[identity] = made
         return made
@@ -138,16 +140,31 @@ class Builder:
         content = node["content"]
         if content["func"]["__loader__"] != "FunctionNode" or self.build(content.get("namespace")):
             raise malformed("a partial is not of a function")
-        return partial(self.build(content["func"]), *self.build(content["args"]), **self.build(content["kwds"]))
+        arguments, keywords = self.build(content["args"]), self.build(content["kwds"])
+        # An estimator in there would be found by no check.
+        if not all(map(_is_argument, (*arguments, *keywords.values()))):
+            raise malformed("a partial holds more than numbers, strings and types")
+        return partial(self.build(content["func"]), *arguments, **keywords)
 
     def _predictors(self, node: Node) -> Any:
         return trees.unpack_predictors(self.build(node["content"]))
 
     def _sparse(self, node: Node) -> Any:
-        data, indices, indptr = self.build(node["content"])
-        matrix = _import(node)((data, indices, indptr), shape=tuple(node["shape"]))
-        matrix.check_format(full_check=True)  # compiled code follows its column numbers
-        return matrix
+        kind, shape = _import(node), tuple(node["shape"])
+        data, indices, ends = self.build(node["content"])
+        rows, columns = shape if node["__class__"].startswith("csr") else shape[::-1]
+        # Compiled code follows these. scipy's own check takes differences, which overflow (scipy 1.17).
+        holds = (
+            all(array.ndim == 1 for array in (data, indices, ends))
+            and indices.dtype.kind == ends.dtype.kind == "i"
+            and len(ends) == rows + 1
+            and int(ends[0]) == 0
+            and bool((ends[1:] >= ends[:-1]).all())
+            and int(ends[-1]) == len(indices) == len(data)
+            and bool(((indices >= 0) & (indices < columns)).all())
+        )
+        trees.require(holds, node["__class__"])
+        return kind((data, indices, ends), shape=shape)
 
     def _spline(self, node: Node) -> Any:
         state = self.build(node["content"])
@@ -171,6 +188,12 @@ def _key(kind: str, text: str) -> Any:
 def _import(node: Node) -> Any:
     """The type or function that a node names, which is on the list."""
     return getattr(importlib.import_module(node["__module__"]), node["__class__"])
+
+
+def _is_argument(value: Any) -> bool:
+    if type(value) in (list, tuple):
+        return all(map(_is_argument, value))
+    return value is None or isinstance(value, _ARGUMENTS)
 
 
 def _scalar(_: Builder, node: Node) -> Any:
@@ -198,8 +221,6 @@ _MAKERS: dict[str, Callable[[Builder, Any], Any]] = {
     "ObjectNode": Builder._object,
     "PartialNode": Builder._partial,
     "PredictorsNode": Builder._predictors,
-    "RandomGeneratorNode": lambda _builder, _node: None,
-    "RandomStateNode": lambda _builder, _node: None,
     "ScalarNode": _scalar,
     "SetNode": lambda builder, node: _import(node)(builder.build(node["content"])),
     "SliceNode": _slice,

@@ -33,8 +33,6 @@ PARTS: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {
     "ObjectNode": (("content",), frozenset()),
     "PartialNode": (("content",), frozenset()),
     "PredictorsNode": (("content",), frozenset()),
-    "RandomGeneratorNode": ((), frozenset({"content"})),
-    "RandomStateNode": ((), frozenset({"content"})),
     "ScalarNode": ((), frozenset({"content"})),
     "SetNode": (("content",), frozenset()),
     "SliceNode": ((), frozenset({"content"})),

@@ -64,7 +64,9 @@ def unpack_trees(kind: Any, shared: dict[str, Any], seeds: Sequence[Any], arrays
     counts, depths, nodes, values = (arrays[key] for key in ("node_counts", "max_depths", "nodes", "values"))
     n_features, n_classes = arrays["n_features"], arrays["n_classes"]
     require(kind in _TREES and counts.ndim == 1 and counts.dtype.kind == "i" and len(counts) == len(seeds) > 0, "Tree")
-    require(depths.shape == counts.shape and int(counts.min()) > 0 and int(counts.sum()) == len(nodes), "Tree")
+    # The largest is looked at first: a sum of large numbers wraps around.
+    require(depths.shape == counts.shape and 0 < int(counts.min()) <= int(counts.max()) <= len(nodes), "Tree")
+    require(int(counts.sum()) == len(nodes), "Tree")
     _check_arguments(n_features, n_classes, 1)
     require(nodes.dtype == PACKED_NODE, "Tree")
     nodes = nodes.astype(NODE_DTYPE)
@@ -126,8 +128,9 @@ def unpack_predictors(arrays: dict[str, Any]) -> list[list[TreePredictor]]:
     kind = "TreePredictor"
     nodes, raw, binned = (arrays[key] for key in ("nodes", "raw", "binned"))
     per_iteration, node_counts, set_counts = (arrays[k] for k in ("trees_per_iteration", "node_counts", "set_counts"))
-    for counts in (per_iteration, node_counts, set_counts):
-        require(counts.ndim == 1 and counts.dtype.kind == "i" and bool((counts >= 0).all()), kind)
+    for counts, total in ((per_iteration, node_counts), (node_counts, nodes), (set_counts, raw)):
+        require(counts.ndim == 1 and counts.dtype.kind == "i", kind)
+        require(bool(((counts >= 0) & (counts <= len(total))).all()), kind)  # or their sum could wrap around
     require(len(node_counts) == len(set_counts) == int(per_iteration.sum()), kind)
     require(int(node_counts.sum()) == len(nodes) and int(set_counts.sum()) == len(raw) == len(binned), kind)
     trees, start, first_set = [], 0, 0

@@ -2,8 +2,7 @@
 
 The same fitted pipeline gives the same bytes, whichever process wrote it and when: nodes come in the order of
 attributes, ids are numbered in the order in which they are first needed, sets are sorted. State that serves fitting
-only is written as null: random generators, splitters, the requests of metadata. So are the search trees of neighbours,
-which loading makes anew.
+only is left out (``allowed_types.is_left_out``).
 """
 
 from __future__ import annotations
@@ -18,23 +17,16 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 from scipy.interpolate import BSpline
-from sklearn.cluster._birch import _CFNode
-from sklearn.cluster._kmeans import _kmeans_single_elkan, _kmeans_single_lloyd
-from sklearn.model_selection import BaseCrossValidator
-from sklearn.neighbors import BallTree, KDTree
 from sklearn.tree._tree import Tree
 from sklearn.utils import Bunch
-from sklearn.utils._metadata_requests import MetadataRequest
 
 from ml_core.models.formats import trees
+from ml_core.models.formats.allowed_types import is_left_out
 from ml_core.models.formats.audit import MAX_DIGITS
 from ml_core.models.formats.schema import Node
 
 _SCALARS = (bool, int, float, str)
 _DICTS = (dict, Bunch, OrderedDict)
-# Besides what serves fitting only: search trees, which loading makes anew.
-_LEFT_OUT = (np.random.RandomState, np.random.Generator, BaseCrossValidator, MetadataRequest, _CFNode, KDTree, BallTree)
-_FITTING_FUNCTIONS = (_kmeans_single_elkan, _kmeans_single_lloyd)
 _COMPILED_LOSSES = ("sklearn._loss._loss", "sklearn.linear_model._sgd_fast")
 _FUNCTIONS = (np.ufunc, FunctionType, BuiltinFunctionType, MethodType, type(np.nan_to_num))
 _OPEN: dict[str, Any] = {}  # the node of an object that is being written
@@ -63,8 +55,6 @@ class Writer:
             if type(item) is int and abs(item) >= 10**MAX_DIGITS:
                 raise UnsupportedError(f"an integer of more than {MAX_DIGITS} digits has no safe form")
             return item
-        if isinstance(item, _LEFT_OUT):
-            return None
         if type(item) is list:
             return self._list(item)
         if isinstance(item, dict):
@@ -76,11 +66,14 @@ class Writer:
         if isinstance(item, type):
             return _node("TypeNode", _name(item))
         if isinstance(item, _FUNCTIONS):
-            return None if item in _FITTING_FUNCTIONS else _node("FunctionNode", _function_name(item))
+            name = _function_name(item)
+            return None if is_left_out(name) else _node("FunctionNode", name)
         return self._shared(item)
 
     def _shared(self, item: Any) -> Node:
         """The node of an object that may be met again; then a reference to the first."""
+        if is_left_out(_name(type(item))):
+            return None
         _, known = self._written.get(id(item), (None, None))
         if known is _OPEN:
             raise UnsupportedError(f"a {_name(type(item))} holds itself")

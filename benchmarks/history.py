@@ -34,8 +34,9 @@ from timing import Operation, median_of
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.postmaster import find_postmaster
 from ml_core.domain.columns import ColumnKind
-from ml_core.domain.prediction_record import AnsweredRequest, HistoryPolicy
+from ml_core.domain.prediction_record import AnsweredRequest
 from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
+from ml_core.domain.tenant_policies import HistoryPolicy
 from ml_core.ids import ModelId, TenantId, VersionId
 from ml_core.inference.edge.http import new_request_id
 from ml_core.inference.prediction_log import PredictionLog

@@ -34,7 +34,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.database.embedded import EmbeddedServer
 from ml_core.database.postmaster import find_postmaster
 from ml_core.domain.api_key import Scope
-from ml_core.domain.prediction_record import HistoryPolicy
+from ml_core.domain.tenant_policies import HistoryPolicy
 from ml_core.ids import TenantId
 from ml_core.platform.local import LocalPlatform
 from ml_core.platform.ports import free_ports

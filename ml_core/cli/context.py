@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -57,20 +57,34 @@ def existing_tenant(name: str, as_key: str | None = None) -> Iterator[tuple[Data
         TenantNotFoundError: There is no tenant of this name.
         AuthenticationError: The key is malformed, unknown to the tenant, wrong or revoked.
     """
-    tenant = TenantId(name)
     from ml_core.registry.keys import KeyRepository
+
+    with existing_tenants([name]) as (database, (tenant,)):
+        if as_key is not None:
+            database = database.acting_as(KeyRepository(database, tenant).authenticate(as_key))
+        yield database, tenant
+
+
+@contextmanager
+def existing_tenants(names: Sequence[str]) -> Iterator[tuple[DatabaseConnection, list[TenantId]]]:
+    """A connection, and tenants each of which was checked to exist.
+
+    Raises:
+        InvalidNameError: A name can't be a tenant's.
+        TenantNotFoundError: There is none of such a name.
+    """
+    tenant_ids = list(dict.fromkeys(map(TenantId, names)))
     from ml_core.registry.missing import did_you_mean
     from ml_core.registry.tenants import TenantRepository
 
     with registry_connection() as database:
         tenants = TenantRepository(database)
-        try:
-            tenants.require(tenant)
-        except TenantNotFoundError as error:
-            # Only here: whoever comes over HTTP must not learn what other tenants are called.
-            hint = did_you_mean(tenant, (known.tenant_id for known in tenants.list(limit=_COMPARED_TENANTS)))
-            error.remedy = f"{hint}{error.remedy}"
-            raise
-        if as_key is not None:
-            database = database.acting_as(KeyRepository(database, tenant).authenticate(as_key))
-        yield database, tenant
+        for tenant in tenant_ids:
+            try:
+                tenants.require(tenant)
+            except TenantNotFoundError as error:
+                # Only here: whoever comes over HTTP must not learn what other tenants are called.
+                hint = did_you_mean(tenant, (known.tenant_id for known in tenants.list(limit=_COMPARED_TENANTS)))
+                error.remedy = f"{hint}{error.remedy}"
+                raise
+        yield database, tenant_ids

@@ -21,12 +21,12 @@ from ml_core.cli.console import (
     print_rows,
 )
 from ml_core.cli.context import existing_tenant, registry_connection
-from ml_core.cli.truth import check_row, find_answer, output_of, read_label
-from ml_core.domain.prediction_record import HistoryPolicy, PredictionRecord
+from ml_core.domain.tenant_policies import HistoryPolicy
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 
 if TYPE_CHECKING:
     from ml_core.database.connection import DatabaseConnection
+    from ml_core.domain.prediction_record import PredictionRecord
     from ml_core.registry.history.repository import HistoryFilter
 
 app = typer.Typer(
@@ -113,6 +113,7 @@ def feedback(
 
     A label is kept also if its prediction is not in the history: they join when it arrives.
     """
+    from ml_core.cli.truth import check_row, find_answer, output_of, read_label
     from ml_core.registry.history.repository import HistoryRepository
 
     model_id = ModelId(model)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ml_core.cli.console import JsonOption, TenantOption, err, out, print_json, print_rows
-from ml_core.cli.context import existing_tenant
+from ml_core.cli.context import existing_tenant, existing_tenants
 from ml_core.domain.api_key import Scope
+
+if TYPE_CHECKING:
+    from ml_core.domain.api_key import ApiKey
+    from ml_core.ids import TenantId
 
 app = typer.Typer(help="The API keys with which a tenant's programs ask for predictions.", no_args_is_help=True)
 
 
 @app.command("create")
 def create(
-    tenant: TenantOption,
+    tenant: Annotated[
+        list[str],
+        typer.Option("--tenant", "-t", help="The tenant, such as acme; repeat for several."),
+    ],
     name: Annotated[str, typer.Option(help="What the key is for; shown in lists.")] = "unnamed",
     scope: Annotated[
         list[str] | None,
@@ -26,18 +34,34 @@ def create(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Create a key and show it, this once. Only a salted hash is kept."""
+    """Create a key, or one for each of several tenants, and show it, this once. Only a salted hash is kept."""
     from ml_core.registry.keys import KeyRepository
 
     scopes = sorted(set(scope or (Scope.PREDICT, Scope.READ)))
-    with existing_tenant(tenant) as (database, tenant_id):
-        key = KeyRepository(database, tenant_id).create(name, scopes)
+    made: list[tuple[TenantId, ApiKey]] = []
+    with existing_tenants(tenant) as (database, tenant_ids):
+        try:
+            for tenant_id in tenant_ids:
+                key = KeyRepository(database, tenant_id).create(name, scopes)
+                made.append((tenant_id, key))
+        finally:  # also if a later one failed: nobody can show them again
+            if made:
+                _print_made(made, scopes, is_one=len(tenant_ids) == 1, as_json=as_json)
+
+
+def _print_made(made: Sequence[tuple[TenantId, ApiKey]], scopes: list[str], *, is_one: bool, as_json: bool) -> None:
     if as_json:
-        print_json({"tenant_id": tenant_id, "key_id": key.key_id, "key": str(key), "scopes": scopes})
+        rows = [{"tenant_id": of, "key_id": key.key_id, "key": str(key), "scopes": scopes} for of, key in made]
+        print_json(rows[0] if is_one else rows)
+        return
+    for of, key in made:
+        out.print(str(key) if is_one else f"{of} {key}", soft_wrap=True)
+    # On standard error, so that KEY=$(mlcore keys create …) holds the key alone.
+    may = f"may {', '.join(scopes)}"
+    if is_one:
+        err.print(f"Keep it: it is shown only now. It {may} as {made[0][0]}.", style="dim")
     else:
-        out.print(str(key), soft_wrap=True)
-        # On standard error, so that KEY=$(mlcore keys create …) holds the key alone.
-        err.print(f"Keep it: it is shown only now. It may {', '.join(scopes)} as {tenant_id}.", style="dim")
+        err.print(f"Keep them: they are shown only now. Each {may} as its tenant.", style="dim")
 
 
 @app.command("list")

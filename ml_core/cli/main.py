@@ -2,105 +2,83 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import signal
 import sys
-from importlib import metadata
+from collections.abc import Iterator, Mapping, MutableMapping
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_group
 
-from ml_core.cli import (
-    audit,
-    database,
-    datasets,
-    environments,
-    fsck,
-    gates,
-    gc,
-    history,
-    holds,
-    keys,
-    models,
-    platform,
-    predict,
-    promote,
-    removal,
-    rollouts,
-    runs,
-    tenants,
-    train,
-    version_search,
-    versions,
-)
 from ml_core.cli.console import err, print_error
-from ml_core.cli.demo import verb as demo
 from ml_core.exceptions import MLFrameworkError
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
 """What Typer, like every shell, reports for a program that Ctrl-C ended."""
 
-app = typer.Typer(
-    name="mlcore",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
-platform.add_to(app)
-demo.add_to(app)
-app.add_typer(tenants.app, name="tenants")
-app.add_typer(keys.app, name="keys")
-audit.add_to(app)
-app.add_typer(database.app, name="db")
-train.add_to(app)
-app.add_typer(models.app, name="models")
-app.add_typer(versions.app, name="versions")
-version_search.add_to(versions.app)
-removal.add_to(versions.app)
-app.add_typer(datasets.app, name="datasets")
-app.add_typer(runs.app, name="runs")
-app.add_typer(environments.app, name="environments")
-gates.add_to(app)
-app.add_typer(rollouts.app, name="rollouts")
-promote.add_to(app)
-app.add_typer(history.app, name="history")
-app.add_typer(holds.app, name="holds")
-gc.add_to(app)
-fsck.add_to(app)
-predict.add_to(app)
-
 _PANELS = {
-    "This machine": ("up", "down", "status", "demo"),
-    "Tenants": ("tenants", "keys", "audit"),
-    "From data to versions": ("datasets", "train", "runs", "models", "versions"),
-    "What is served": (
-        "promote",
-        "rollback",
-        "withdraw",
-        "environments",
-        "gates",
-        "approve",
-        "rollouts",
-        "predict",
-        "history",
-    ),
-    "The registry": ("db", "holds", "gc", "fsck"),
+    "This machine": {"up": "platform", "down": "platform", "status": "platform", "demo": "demo.verb"},
+    "Tenants": {"tenants": "tenants", "keys": "keys", "audit": "audit"},
+    "From data to versions": {
+        "datasets": "datasets",
+        "train": "train",
+        "runs": "runs",
+        "models": "models",
+        "versions": "versions",
+    },
+    "What is served": {
+        "promote": "promote",
+        "rollback": "promote",
+        "withdraw": "promote",
+        "environments": "environments",
+        "gates": "gates",
+        "approve": "gates",
+        "rollouts": "rollouts",
+        "predict": "predict",
+        "history": "history",
+    },
+    "The registry": {"db": "database", "holds": "holds", "gc": "gc", "fsck": "fsck"},
 }
-"""How the verbs are put together in the help, in the order in which a newcomer meets them."""
+"""Panel of the help → verb → the module that has it, in the order in which a newcomer meets them."""
 
 
-def _arrange() -> None:
-    """Give each verb its panel, and the panels and verbs their order."""
-    place = {
-        name: (index, panel) for index, (name, panel) in enumerate((n, p) for p, ns in _PANELS.items() for n in ns)
-    }
-    for registered in (app.registered_commands, app.registered_groups):
-        for info in registered:
-            info.rich_help_panel = place[str(info.name)][1]
-        registered.sort(key=lambda info: place[str(info.name)][0])
+class _Verbs(Mapping[str, Any]):
+    """The verbs, each imported when it is asked for: a light one does not wait for what others need."""
+
+    def __init__(self) -> None:
+        self._places = {verb: (panel, name) for panel, verbs in _PANELS.items() for verb, name in verbs.items()}
+        self._loaded: dict[str, Any] = {}
+
+    def __getitem__(self, verb: str) -> Any:
+        if verb not in self._loaded:
+            panel, name = self._places[verb]
+            module = importlib.import_module(f"ml_core.cli.{name}")
+            group = typer.Typer(rich_markup_mode="rich")
+            if hasattr(module, "add_to"):
+                module.add_to(group)
+            else:
+                group.add_typer(module.app, name=verb)
+            _join_lines(group)
+            self._loaded[verb] = get_group(group).commands[verb]
+            self._loaded[verb].rich_help_panel = panel
+        return self._loaded[verb]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+class _Root(TyperGroup):
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = cast("MutableMapping[str, Any]", _Verbs())  # only read from
 
 
 def _join_lines(group: typer.Typer) -> None:
@@ -113,12 +91,20 @@ def _join_lines(group: typer.Typer) -> None:
             _join_lines(info.typer_instance)
 
 
-_arrange()
-_join_lines(app)
+app = typer.Typer(
+    name="mlcore",
+    cls=_Root,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib import metadata
+
         typer.echo(f"mlcore {metadata.version('ml-core-platform')}")
         raise typer.Exit
 

@@ -10,7 +10,6 @@ import typer
 
 from ml_core.cli.console import JsonOption, ModelOption, TenantOption, err, out, print_json
 from ml_core.cli.context import existing_tenant
-from ml_core.client import MLClient, PredictionResult
 from ml_core.exceptions import ConfigurationError, InvalidRequestError
 from ml_core.ids import ModelId, TenantId
 from ml_core.settings import Settings
@@ -90,8 +89,10 @@ def _over_http(
     proba: bool,
     asked: dict[str, str | None],
 ) -> dict[str, Any]:
+    from ml_core.client import MLClient
+
     with MLClient(url or _local_url(), api_key=key, tenant_id=tenant) as client:
-        result: PredictionResult = client.predict(model, rows, proba=proba, **asked)
+        result = client.predict(model, rows, proba=proba, **asked)
     return {"predictions": result.predictions, "probabilities": result.probabilities, "version": result.version}
 
 

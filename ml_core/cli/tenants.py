@@ -9,7 +9,7 @@ import typer
 
 from ml_core.cli.console import AsKeyOption, JsonOption, out, print_json, print_rows
 from ml_core.cli.context import existing_tenant, registry_connection
-from ml_core.domain.version import SelfTestRows
+from ml_core.domain.tenant_policies import SelfTestRows
 from ml_core.exceptions import InvalidRequestError
 from ml_core.ids import TenantId
 
@@ -18,19 +18,29 @@ app = typer.Typer(help="The customers whose data and models are kept apart.", no
 
 @app.command("create")
 def create(
-    tenant: Annotated[str, typer.Argument(help="1 to 40 of a-z, 0-9, '-' and '_', beginning with a letter.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TENANT...", help="1 to 40 of a-z, 0-9, '-' and '_', beginning with a letter; one or several."
+        ),
+    ],
     as_json: JsonOption = False,
 ) -> None:
-    """Create a tenant. Give it a key with `mlcore keys create`."""
+    """Create tenants: all of them, or none if a name can't be taken. Give them keys with `mlcore keys create`."""
     from ml_core.registry.tenants import TenantRepository
 
-    tenant_id = TenantId(tenant)
+    tenant_ids = list(dict.fromkeys(map(TenantId, names)))
     with registry_connection() as database:
-        TenantRepository(database).create(tenant_id)
+        tenants = TenantRepository(database)
+        for tenant_id in tenant_ids:
+            tenants.require_new(tenant_id)
+        for tenant_id in tenant_ids:
+            tenants.create(tenant_id)
+            if not as_json:
+                out.print(f"Created tenant {tenant_id}.")
     if as_json:
-        print_json({"tenant_id": tenant_id})
-    else:
-        out.print(f"Created tenant {tenant_id}.")
+        made = [{"tenant_id": tenant_id} for tenant_id in tenant_ids]
+        print_json(made if len(made) > 1 else made[0])
 
 
 @app.command("list")

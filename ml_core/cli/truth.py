@@ -6,13 +6,13 @@ import json
 import math
 from typing import TYPE_CHECKING
 
-from ml_core.domain.prediction_record import PredictionRecord
 from ml_core.domain.signature import Label, Output, OutputKind
 from ml_core.exceptions import InvalidRequestError, ModelNotFoundError
 from ml_core.ids import ModelId, TenantId, VersionId
 
 if TYPE_CHECKING:
     from ml_core.database.connection import DatabaseConnection
+    from ml_core.domain.prediction_record import PredictionRecord
 
 _SHOWN = 20
 """Classes that a message names at most."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
 from rich.text import Text
 
+from ml_core.cli import removal, version_search
 from ml_core.cli.console import (
     AsKeyOption,
     JsonOption,
@@ -24,8 +25,10 @@ from ml_core.cli.console import (
 )
 from ml_core.cli.context import existing_tenant
 from ml_core.cli.version_rows import no_roles, parse_tags, role_words, serving_roles, training_record, version_row
-from ml_core.domain.version import ModelVersion
 from ml_core.ids import ModelId, VersionId
+
+if TYPE_CHECKING:
+    from ml_core.domain.version import ModelVersion
 
 _COLUMNS = ["version", "environments", "held_out", "size_bytes", "created_at", "created_by"]
 
@@ -193,3 +196,7 @@ def _told(version: ModelVersion, roles: Mapping[str, list[str]]) -> Iterator[tup
 def _pairs(values: Mapping[str, Any]) -> str:
     shown = {n: orjson.dumps(v).decode() if isinstance(v, Mapping) else show(v) for n, v in values.items()}
     return ", ".join(f"{name}={value}" for name, value in shown.items()) or "-"
+
+
+version_search.add_to(app)
+removal.add_to(app)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ml_core.domain.api_key import KeyRecord
-from ml_core.domain.prediction_record import HistoryPolicy
+from ml_core.domain.tenant_policies import HistoryPolicy
 from ml_core.domain.version import ServableVersion
 from ml_core.ids import EnvironmentName, ModelId, ModelRef, TenantId
 

@@ -13,20 +13,10 @@ from numpy.typing import NDArray
 
 from ml_core.domain.columns import Columns
 from ml_core.domain.signature import Label, Signature
+from ml_core.domain.tenant_policies import HistoryPolicy
 
 _REQUEST_BYTES = 700  # of one beside its values, as ``sys.getsizeof`` says
 Texts = tuple[str | None, ...]
-
-
-class HistoryPolicy(StrEnum):
-    """What a tenant lets the platform keep of its predictions."""
-
-    NOTHING = "nothing"
-    """No row at all."""
-    DIGEST = "digest"
-    """The prediction, and a digest by which equal inputs are recognised, but not the inputs."""
-    INPUTS = "inputs"
-    """The inputs too."""
 
 
 class LossReason(StrEnum):

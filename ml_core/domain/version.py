@@ -5,25 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from ml_core.domain.signature import Row, Signature
 from ml_core.ids import Digest, ModelId, TenantId, VersionId, VersionRef
 
 _HEADLINES = ("accuracy", "r2")
-
-
-class SelfTestRows(StrEnum):
-    """Which rows the self-tests of a tenant's versions consist of.
-
-    Attributes:
-        TRAINING: Some of those that were held out in training.
-        SYNTHETIC: Made up, so that no cell of training is in the version's row or in what a training prints.
-    """
-
-    TRAINING = "training"
-    SYNTHETIC = "synthetic"
 
 
 @dataclass(frozen=True, slots=True)

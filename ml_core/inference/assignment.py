@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ml_core.domain.api_key import ApiKey, KeyRecord
 from ml_core.domain.assignment import AssignmentDelta
-from ml_core.domain.prediction_record import HistoryPolicy
+from ml_core.domain.tenant_policies import HistoryPolicy
 from ml_core.exceptions import AuthenticationError, ModelNotReadyError
 from ml_core.ids import TenantId
 

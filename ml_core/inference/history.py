@@ -8,8 +8,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from ml_core.domain.prediction_record import AnsweredRequest, HistoryPolicy, RowPacker
+from ml_core.domain.prediction_record import AnsweredRequest, RowPacker
 from ml_core.domain.signature import Label, Signature
+from ml_core.domain.tenant_policies import HistoryPolicy
 from ml_core.exceptions import ConfigurationError, QueueFullError, RegistryUnavailableError, SchemaOutOfDateError
 from ml_core.ids import ModelId, TenantId
 from ml_core.inference.assignment import Assignment

@@ -20,7 +20,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import SHARED_CELL, api_keys, environments, feed_clock, models, tenants, versions
 from ml_core.domain.api_key import KeyRecord
 from ml_core.domain.assignment import AssignmentDelta, CanaryRollout, PointerRef, Rollout
-from ml_core.domain.prediction_record import HistoryPolicy
+from ml_core.domain.tenant_policies import HistoryPolicy
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import ConfigurationError, MLFrameworkError, ModelLoadError, ModelNotFoundError
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionRef

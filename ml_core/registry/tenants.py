@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import SHARED_CELL, tenants
-from ml_core.domain.version import SelfTestRows
+from ml_core.domain.tenant_policies import SelfTestRows
 from ml_core.exceptions import MLFrameworkError, TenantExistsError, TenantNotFoundError
 from ml_core.ids import TenantId
 from ml_core.registry import journal
@@ -66,15 +66,28 @@ class TenantRepository:
         """
         created = self._insert(tenant_id)
         if created is None:
-            is_there = self.exists(tenant_id)
-            raise TenantExistsError(
-                f"The tenant {tenant_id!s} exists already."
-                if is_there
-                else f"A tenant {tenant_id!s} was deleted, and its name is never given out again.",
-                remedy="Choose another name, or use it." if is_there else "Choose another name.",
-                tenant_id=tenant_id,
-            )
+            raise self._taken(tenant_id)
         return created
+
+    def require_new(self, tenant_id: TenantId) -> None:
+        """Refuse a name that a tenant has or had, without creating one.
+
+        Raises:
+            TenantExistsError: As for ``create``.
+        """
+        with self._db.tenant(tenant_id) as connection:
+            if connection.scalar(sa.select(sa.true()).where(tenants.c.tenant_id == tenant_id)):
+                raise self._taken(tenant_id)
+
+    def _taken(self, tenant_id: TenantId) -> TenantExistsError:
+        is_there = self.exists(tenant_id)
+        return TenantExistsError(
+            f"The tenant {tenant_id!s} exists already."
+            if is_there
+            else f"A tenant {tenant_id!s} was deleted, and its name is never given out again.",
+            remedy="Choose another name, or use it." if is_there else "Choose another name.",
+            tenant_id=tenant_id,
+        )
 
     def ensure(self, tenant_id: TenantId) -> None:
         """Refuse a tenant that does not exist, except on the embedded server: there it is created, and the log says so.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ml_core.domain.columns import ColumnKind
-from ml_core.domain.version import SelfTestRows
+from ml_core.domain.tenant_policies import SelfTestRows
 from ml_core.exceptions import TrainingError
 from ml_core.ids import ModelId
 from ml_core.training.targets import infer_model_type, invalid

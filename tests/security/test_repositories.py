@@ -28,8 +28,8 @@ from ml_core.database import security
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
 from ml_core.domain.permissions import MOVES, NEEDED
-from ml_core.domain.prediction_record import HistoryPolicy
 from ml_core.domain.principal import Principal
+from ml_core.domain.tenant_policies import HistoryPolicy
 from ml_core.exceptions import MLFrameworkError, PermissionDeniedError
 from ml_core.ids import HoldName, ModelId, TenantId, VersionId
 from ml_core.models.store import platform_store

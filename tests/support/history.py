@@ -11,8 +11,9 @@ import numpy as np
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.columns import ColumnKind
-from ml_core.domain.prediction_record import AnsweredRequest, HistoryPolicy, RowPacker
+from ml_core.domain.prediction_record import AnsweredRequest, RowPacker
 from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
+from ml_core.domain.tenant_policies import HistoryPolicy
 from ml_core.registry.history.ingest import HistoryIngest, Written
 from ml_core.registry.history.rendering import RenderedRequests, RequestRenderer
 

@@ -15,13 +15,13 @@ from ml_core.cli.console import command, out, shorten, step
 from ml_core.cli.context import registry_connection
 from ml_core.cli.fitted import print_columns, print_metrics
 from ml_core.cli.platform import PortOption, local_platform
-from ml_core.client import MLClient
 from ml_core.exceptions import ModelNotFoundError, PlatformError
 from ml_core.ids import ModelId, TenantId, VersionId
 from ml_core.settings import Settings
 
 if TYPE_CHECKING:
     from ml_core.cli.demo.tenant import DemoTenant
+    from ml_core.client import MLClient
     from ml_core.platform.local import LocalPlatform
 
 _ANSWERS_TO_SEE = 200
@@ -46,6 +46,7 @@ def _tour(url: str, started: float) -> None:
     """The demo proper, against a running platform."""
     from ml_core.cli.demo.data import write_questions, write_tumours
     from ml_core.cli.demo.tenant import DemoTenant
+    from ml_core.client import MLClient
 
     folder = Settings.from_environment().platform.home / "demo"
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,6 +102,8 @@ def _train_and_serve(tenant: DemoTenant, client: MLClient, parameters: dict[str,
 
 
 def _show_isolation(url: str, key: str, other: DemoTenant) -> None:
+    from ml_core.client import MLClient
+
     with (
         step(f"Asking for {other.tenant_id}'s model with acme's key"),
         MLClient(url, api_key=key, tenant_id=other.tenant_id) as thief,
@@ -120,6 +123,7 @@ def _show_isolation(url: str, key: str, other: DemoTenant) -> None:
 
 def _promote_under_load(url: str, key: str, tenant: DemoTenant) -> None:
     from ml_core.cli.demo.traffic import traffic
+    from ml_core.client import MLClient
 
     with step(f"Training a second version of {tenant.tenant_id}/{tenant.model_id}"):
         version, _ = tenant.train(n_estimators=200)

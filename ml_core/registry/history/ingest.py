@@ -22,7 +22,8 @@ from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import SCHEMA, prediction_losses, tenants
-from ml_core.domain.prediction_record import AnsweredRequest, HistoryPolicy, Loss, LossReason
+from ml_core.domain.prediction_record import AnsweredRequest, Loss, LossReason
+from ml_core.domain.tenant_policies import HistoryPolicy
 from ml_core.exceptions import InvalidRequestError
 from ml_core.registry.history.rendering import COLUMNS, RenderedRequests
 

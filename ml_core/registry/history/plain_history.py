@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from datetime import date, datetime
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.domain.prediction_record import HistoryPolicy, Loss, PredictionRecord
+from ml_core.domain.prediction_record import Loss, PredictionRecord
 from ml_core.domain.signature import Label
+from ml_core.domain.tenant_policies import HistoryPolicy
 from ml_core.exceptions import InvalidRequestError
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.registry.history.repository import HistoryFilter, HistoryRepository

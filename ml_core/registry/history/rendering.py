@@ -23,8 +23,9 @@ import numpy as np
 from orjson import OPT_SERIALIZE_NUMPY, dumps
 
 from ml_core.domain.columns import ColumnKind
-from ml_core.domain.prediction_record import AnsweredRequest, HistoryPolicy, RowPacker
+from ml_core.domain.prediction_record import AnsweredRequest, RowPacker
 from ml_core.domain.signature import Signature
+from ml_core.domain.tenant_policies import HistoryPolicy
 from ml_core.domain.values import category_text
 
 COLUMNS = (

@@ -12,8 +12,9 @@ import sqlalchemy as sa
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import feedback, prediction_losses, predictions, tenants
 from ml_core.domain.api_key import Scope
-from ml_core.domain.prediction_record import HistoryPolicy, Loss, LossReason, PredictionRecord
+from ml_core.domain.prediction_record import Loss, LossReason, PredictionRecord
 from ml_core.domain.signature import Label
+from ml_core.domain.tenant_policies import HistoryPolicy
 from ml_core.exceptions import InvalidRequestError
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.registry import journal

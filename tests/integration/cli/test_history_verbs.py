@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.domain.prediction_record import HistoryPolicy
+from ml_core.domain.tenant_policies import HistoryPolicy
 from ml_core.registry.history.repository import HistoryRepository
 from support.history import answered, today, write
 from support.registry import new_tenant, register, settings_for

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ml_core.domain.prediction_record import HistoryPolicy, PredictionRecord
+from ml_core.domain.prediction_record import PredictionRecord
+from ml_core.domain.tenant_policies import HistoryPolicy
 from ml_core.ids import ModelId
 from ml_core.registry.history.repository import HistoryFilter, HistoryRepository
 from support.running_platform import wait_until

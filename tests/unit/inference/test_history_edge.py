@@ -9,7 +9,7 @@ import pytest
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
 from ml_core.domain.assignment import AssignmentDelta
-from ml_core.domain.prediction_record import HistoryPolicy
+from ml_core.domain.tenant_policies import HistoryPolicy
 from ml_core.inference.edge.app import build_app
 from ml_core.inference.history import ServingHistory
 from ml_core.inference.prediction_log import PredictionLog

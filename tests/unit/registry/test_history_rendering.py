@@ -9,8 +9,9 @@ import orjson
 import pytest
 
 from ml_core.domain.columns import ColumnKind
-from ml_core.domain.prediction_record import HistoryPolicy, RowPacker
+from ml_core.domain.prediction_record import RowPacker
 from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
+from ml_core.domain.tenant_policies import HistoryPolicy
 from ml_core.registry.history.rendering import COLUMNS
 from support.history import answered, rendered
 

@@ -1,0 +1,86 @@
+"""Fifty customers are not fifty commands, and a command loads only what it needs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+HEAVY = {"alembic", "httpx", "numpy", "pandas", "pyarrow", "ray", "scipy", "sklearn", "starlette"}
+LOADED = f"""
+import sys
+from ml_core.cli.main import run
+try:
+    run()
+finally:
+    print(sorted({HEAVY} & set(sys.modules)), file=sys.stderr)
+"""
+
+
+@pytest.fixture
+def names() -> list[str]:
+    return [f"t{uuid.uuid4().hex[:10]}" for _ in range(3)]
+
+
+def test_several_tenants_with_a_key_each(mlcore: Callable, names: list[str]) -> None:
+    """One command creates them, another gives each a key that opens it; a name that is repeated counts once."""
+    created = mlcore("tenants", "create", *names, names[0])
+    assert created.out.splitlines() == [f"Created tenant {name}." for name in names]
+    options = [word for name in names for word in ("-t", name)]
+    made = mlcore("keys", "create", *options)
+    keys = dict(line.split() for line in made.out.splitlines())
+    assert list(keys) == names
+    assert "Each may predict, read as its tenant." in made.err
+    for name, key in keys.items():
+        assert [each["key_id"] for each in mlcore("keys", "list", "-t", name, "--json").json] == [key.split("_")[1]]
+
+
+def test_as_json_several_are_a_list_and_one_is_an_object(mlcore: Callable, names: list[str]) -> None:
+    """What is asked for one tenant keeps its form."""
+    assert mlcore("tenants", "create", *names[:2], "--json").json == [{"tenant_id": name} for name in names[:2]]
+    assert mlcore("tenants", "create", names[2], "--json").json == {"tenant_id": names[2]}
+    options = [word for name in names for word in ("-t", name)]
+    assert [each["tenant_id"] for each in mlcore("keys", "create", *options, "--json").json] == names
+    assert mlcore("keys", "create", "-t", names[0], "--json").json["tenant_id"] == names[0]
+
+
+@pytest.mark.parametrize("bad", ["Not A Name", "taken"])
+def test_where_one_name_can_not_be_taken_no_tenant_is_created(mlcore: Callable, names: list[str], bad: str) -> None:
+    """The error names it."""
+    if bad == "taken":
+        bad = names.pop()
+        mlcore("tenants", "create", bad)
+    refused = mlcore("tenants", "create", *names, bad)
+    assert (refused.code, bad in refused.err) == (1, True)
+    known = {tenant["tenant_id"] for tenant in mlcore("tenants", "list", "--json").json}
+    assert known.isdisjoint(names)
+
+
+def test_where_one_tenant_does_not_exist_no_key_is_made(mlcore: Callable, names: list[str]) -> None:
+    """A typo among fifty names leaves no key behind that nobody was shown."""
+    mlcore("tenants", "create", *names[:2])
+    refused = mlcore("keys", "create", "-t", names[0], "-t", names[2], "-t", names[1])
+    assert (refused.code, refused.out) == (1, "")
+    assert mlcore("keys", "list", "-t", names[0], "--json").json == []
+
+
+@pytest.mark.parametrize(
+    ("verb", "loaded"),
+    [
+        ("--help", "['numpy']"),  # for the kinds of columns, which the help of training names
+        ("tenants list", "[]"),
+        ("keys list -t {tenant}", "[]"),
+        ("tenants create --help", "[]"),
+    ],
+)
+def test_a_light_verb_loads_nothing_heavy(verb: str, loaded: str, cli_home: Path, tenant: str) -> None:
+    """Neither a numerical library nor a web client: they take longer to load than the verb to run."""
+    environment = {**os.environ, "MLCORE_HOME": str(cli_home)}
+    words = verb.format(tenant=tenant).split()
+    done = subprocess.run([sys.executable, "-c", LOADED, *words], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, loaded)

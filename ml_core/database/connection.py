@@ -44,9 +44,10 @@ _IDLE_TIMEOUT = "60s"
 # Of a statement, in one session of the embedded server; psycopg's own default is 5.
 _PREPARE_AFTER = 2
 
-# The search path is set too: an earlier transaction may have left another on the session.
+# The search path and row security are set too: an earlier transaction may have left others on the session.
 _TAKE_ROLE = (
     "SELECT set_config('role', :role, true), set_config('search_path', 'pg_catalog, pg_temp', true),"
+    " set_config('row_security', 'on', true),"
     f" set_config('statement_timeout', '{_STATEMENT_TIMEOUT}', true),"
     f" set_config('lock_timeout', '{_LOCK_TIMEOUT}', true),"
     f" set_config('idle_in_transaction_session_timeout', '{_IDLE_TIMEOUT}', true)"
@@ -190,16 +191,19 @@ class DatabaseConnection:
         """
         return self._transaction(self._engine(self._urls.ingest), INGEST_ROLE, tenant_id or "")
 
-    def maintaining(self) -> AbstractContextManager[Connection]:
+    def maintaining(self, tenant_id: TenantId | None = None) -> AbstractContextManager[Connection]:
         """One transaction of the owner, for what runtime roles may not do, such as dropping old partitions.
 
-        It sees no tenant's rows: the policies hold for the owner as well.
+        The policies hold for the owner as well.
+
+        Args:
+            tenant_id: Whose rows it sees; None: no tenant's.
 
         Raises:
             RegistryUnavailableError: Postgres can't be reached, or a lock or statement took too long.
             ConfigurationError: The login for migrations may not act as the owner.
         """
-        return self._transaction(self._engine(self._urls.owner), OWNER_ROLE, "")
+        return self._transaction(self._engine(self._urls.owner), OWNER_ROLE, tenant_id or "")
 
     @contextmanager
     def _transaction(self, engine: Engine, role: str, tenant: str) -> Iterator[Connection]:

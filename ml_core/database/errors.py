@@ -74,6 +74,11 @@ def _translate(error: BaseException | None, where: str) -> MLFrameworkError | No
             remedy="Grant it mlcore_app and mlcore_ingest, or set MLCORE_DATABASE_URL to a login that has them.",
             setting="MLCORE_DATABASE_URL",
         )
+    if isinstance(error, psycopg.errors.CheckViolation) and (error.diag.constraint_name or "").endswith("_sizes"):
+        return InvalidRequestError(
+            f"A row of {error.diag.table_name} would be larger than the registry stores.",
+            remedy="Keep large values in a file of a run: log_artifact.",
+        )
     if _is_over_a_limit(error):
         reason = str(error).strip().splitlines()[0]
         return RequestTooLargeError(

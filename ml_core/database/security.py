@@ -33,15 +33,16 @@ _TENANT_RULE = "tenant_id = (SELECT mlcore.current_tenant())"
 
 _TENANT_RULE_AS_PRINTED = "(tenant_id = ( SELECT mlcore.current_tenant() AS current_tenant))"  # by pg_get_expr
 
-# What the runtime may do, by table; a privilege with columns is written "UPDATE (a, b)".
+# What the runtime may do, by table; a privilege with columns is written "UPDATE (a, b)". Nobody gets DELETE or UPDATE
+# of a whole table: that would allow to lock it against everybody else (``mlcore.erase`` deletes).
 APP_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
     "tenants": ("SELECT", "INSERT", "UPDATE (feed_generation, history_policy, self_test_rows)"),
     "models": ("SELECT", "INSERT", "UPDATE (model_type, next_number, archived_at, deleted_at, metadata)"),
-    "versions": ("SELECT", "INSERT", "DELETE", "UPDATE (metadata, archived_at)"),
-    "deleted_versions": ("SELECT", "INSERT"),
-    "version_tags": ("SELECT", "INSERT", "DELETE", "UPDATE (value)"),
+    "versions": ("SELECT", "INSERT", "UPDATE (metadata, archived_at)"),
+    "deleted_versions": ("SELECT",),
+    "version_tags": ("SELECT", "INSERT", "UPDATE (value)"),
     "version_metrics": ("SELECT", "INSERT"),
-    "holds": ("SELECT", "INSERT", "DELETE"),
+    "holds": ("SELECT", "INSERT"),
     "environments": (
         "SELECT",
         "INSERT",
@@ -50,26 +51,25 @@ APP_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "environment_history": ("SELECT", "INSERT"),
     "environment_policies": ("SELECT", "INSERT", "UPDATE (is_protected, updated_at, updated_by)"),
-    "gates": ("SELECT", "INSERT", "DELETE", "UPDATE (kind, settings, created_at, created_by)"),
+    "gates": ("SELECT", "INSERT", "UPDATE (kind, settings, created_at, created_by)"),
     "approvals": ("SELECT", "INSERT"),
     "outbox": ("SELECT", "INSERT", "UPDATE (delivered_at)"),
     "audit": ("SELECT", "INSERT"),
     "api_keys": ("SELECT", "INSERT", "UPDATE (revoked_at, feed_generation)"),
     "datasets": ("SELECT", "INSERT", "UPDATE (next_number)"),
-    "dataset_versions": ("SELECT", "INSERT", "DELETE", "UPDATE (archived_at)"),
-    "runs": ("SELECT", "INSERT", "DELETE", "UPDATE (status, heartbeat_at, finished_at, error)"),
-    "run_tags": ("SELECT", "INSERT", "DELETE", "UPDATE (value)"),
-    "run_metrics": ("SELECT", "INSERT", "DELETE", "UPDATE (value, at)"),
+    "dataset_versions": ("SELECT", "INSERT", "UPDATE (archived_at)"),
+    "runs": ("SELECT", "INSERT", "UPDATE (status, heartbeat_at, finished_at, error)"),
+    "run_tags": ("SELECT", "INSERT", "UPDATE (value)"),
+    "run_metrics": ("SELECT", "INSERT", "UPDATE (value, at)"),
     "run_metric_summaries": (
         "SELECT",
         "INSERT",
-        "DELETE",
         "UPDATE (points, not_finite, last_step, last_value, minimum, maximum)",
     ),
-    "run_artifacts": ("SELECT", "INSERT", "DELETE"),
+    "run_artifacts": ("SELECT", "INSERT"),
     "predictions": ("SELECT",),
-    "feedback": ("SELECT", "INSERT", "DELETE", "UPDATE (label, at, updated_at)"),
-    "prediction_losses": ("SELECT", "DELETE"),
+    "feedback": ("SELECT", "INSERT", "UPDATE (label, at, updated_at)"),
+    "prediction_losses": ("SELECT",),
     "replica_reports": ("SELECT (cell, replica_id, started_at, reported_at, expires_at, epoch, generation, unlisted)",),
     "replica_pending": ("SELECT",),
     "feed_clock": ("SELECT",),
@@ -105,14 +105,24 @@ class OwnFunction(NamedTuple):
 PINNED_PATH: Final = "search_path=pg_catalog, pg_temp"
 FUNCTIONS: Final[Mapping[str, OwnFunction]] = {
     "advance_feed(text)": OwnFunction((APP_ROLE,)),
+    "bury()": OwnFunction(),
     "close_tenant()": OwnFunction((APP_ROLE,)),
+    "count_on()": OwnFunction(),
     "create_prediction_partition(date)": OwnFunction(is_definer=False),
     "current_tenant()": OwnFunction((APP_ROLE, INGEST_ROLE)),
     "ensure_prediction_partitions(date[])": OwnFunction((INGEST_ROLE,)),
     "enter(text, text, text)": OwnFunction((APP_ROLE, INGEST_ROLE)),
+    "erase(text, jsonb)": OwnFunction((APP_ROLE,)),
+    "follow_the_clock()": OwnFunction(),
+    "is_bound(text)": OwnFunction(is_definer=False),
+    "keep_history()": OwnFunction(),
+    "move_by_one()": OwnFunction(),
+    "note_move(mlcore.environments)": OwnFunction(is_definer=False),
     "prune_outbox(interval, bigint)": OwnFunction((APP_ROLE,)),
     "remove_tenant_rows(bigint)": OwnFunction((APP_ROLE,)),
     "stamp()": OwnFunction(),
+    "take_number()": OwnFunction(),
+    "tell_the_move()": OwnFunction(),
 }
 
 # Tables of which the serving plane reads rows of all tenants; to which it adds such; and of which it reads and writes

@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Self
+from typing import NamedTuple, Self
 
 from ml_core.exceptions import AuthenticationError, InvalidRequestError
 from ml_core.ids import EnvironmentName, TenantId
@@ -74,6 +74,13 @@ class Grant:
         return sorted([*self.scopes, *(f"{_PROMOTES}{environment}" for environment in self.promotes)])
 
 
+class KeyRef(NamedTuple):
+    """A key's name: ids are the tenant's own, so that making one tells nothing of those of others."""
+
+    tenant_id: str
+    key_id: str
+
+
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
     """What is stored of a key: never the secret."""
@@ -83,6 +90,11 @@ class KeyRecord:
     salt: bytes
     hash: bytes
     scopes: frozenset[Scope]
+
+    @property
+    def ref(self) -> KeyRef:
+        """Its name."""
+        return KeyRef(self.tenant_id, self.key_id)
 
     def matches(self, secret: str) -> bool:
         """Whether the secret is this key's, compared in constant time."""

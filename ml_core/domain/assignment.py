@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ml_core.domain.api_key import KeyRecord
+from ml_core.domain.api_key import KeyRecord, KeyRef
 from ml_core.domain.tenant_policies import HistoryPolicy
 from ml_core.domain.version import ServableVersion
 from ml_core.ids import EnvironmentName, ModelId, ModelRef, TenantId
@@ -75,7 +75,7 @@ class AssignmentDelta:
         is_snapshot: Whether this is the whole assignment, so that whatever it does not name is gone.
         tenants: Tenants that exist; True, or False once deleted.
         rollouts: Pointer → what it serves now; None once withdrawn.
-        keys: Key id → record; revoked keys are None.
+        keys: Key → record; revoked keys are None.
         unreadable: Pointers that exist but whose rows can't be read: what they served serves on.
         history: What may be kept of the predictions of each of the tenants that exist.
         epoch: What the generation belongs to: it changes when the registry is restored from a backup.
@@ -85,7 +85,7 @@ class AssignmentDelta:
     is_snapshot: bool
     tenants: Mapping[TenantId, bool]
     rollouts: Mapping[PointerRef, Rollout | None]
-    keys: Mapping[str, KeyRecord | None]
+    keys: Mapping[KeyRef, KeyRecord | None]
     unreadable: frozenset[PointerRef] = frozenset()
     history: Mapping[TenantId, HistoryPolicy] = field(default_factory=dict)
     epoch: object = None
@@ -93,7 +93,7 @@ class AssignmentDelta:
     @property
     def is_empty(self) -> bool:
         """Whether nothing changed."""
-        return not (self.is_snapshot or self.tenants or self.rollouts or self.keys)
+        return not (self.is_snapshot or self.tenants or self.rollouts or self.keys or self.unreadable)
 
     def describe(self) -> dict[str, Any]:
         """Counts for a log line."""
@@ -103,4 +103,5 @@ class AssignmentDelta:
             "tenants": len(self.tenants),
             "rollouts": len(self.rollouts),
             "keys": len(self.keys),
+            "unreadable": len(self.unreadable),
         }

@@ -24,7 +24,7 @@ class Assignment:
         self.generation: int | None = None
         self.epoch: object = None
         self._tenants: set[TenantId] = set()
-        self._keys: dict[str, KeyRecord] = {}
+        self._keys: dict[str, tuple[KeyRecord, ...]] = {}  # of one id as many as tenants have it: nearly always one
         self._history: dict[str, HistoryPolicy] = {}
         self._principals: dict[bytes, KeyRecord] = {}
 
@@ -37,7 +37,7 @@ class Assignment:
         """Follow a change."""
         if delta.is_snapshot:
             self._tenants = {tenant for tenant, exists in delta.tenants.items() if exists}
-            self._keys = {key_id: record for key_id, record in delta.keys.items() if record is not None}
+            self._keys = _with_changes({}, delta)
             self._history = {str(tenant): policy for tenant, policy in delta.history.items()}
         else:
             self._change(delta)
@@ -57,11 +57,7 @@ class Assignment:
             else:
                 self._tenants.discard(tenant)
                 self._history.pop(tenant, None)
-        for key_id, record in delta.keys.items():
-            if record is None:
-                self._keys.pop(key_id, None)
-            else:
-                self._keys[key_id] = record
+        _with_changes(self._keys, delta)
 
     def principal(self, authorization: bytes | None) -> KeyRecord:
         """Who sends an ``Authorization`` header.
@@ -91,13 +87,13 @@ class Assignment:
         if authorization[: len(_SCHEME)].lower() != _SCHEME:
             raise AuthenticationError("The Authorization header is no bearer token.", remedy="Send 'Bearer mlk_…'.")
         key = ApiKey.parse(authorization[len(_SCHEME) :].decode("latin-1").strip())
-        record = self._keys.get(key.key_id)
+        for record in self._keys.get(key.key_id, ()):
+            if record.matches(key.secret) and record.tenant_id in self._tenants:
+                return record
         # Unknown, wrong, revoked and orphaned look the same from outside.
-        if record is None or not record.matches(key.secret) or record.tenant_id not in self._tenants:
-            raise AuthenticationError(
-                "The API key is not valid.", remedy="It may have been revoked; ask for a new one (mlcore keys create)."
-            )
-        return record
+        raise AuthenticationError(
+            "The API key is not valid.", remedy="It may have been revoked; ask for a new one (mlcore keys create)."
+        )
 
     def history_policy(self, tenant: str) -> HistoryPolicy:
         """What may be kept of a tenant's predictions; nobody's inputs unless the registry said so."""
@@ -106,3 +102,13 @@ class Assignment:
     def describe(self) -> dict[str, int | None]:
         """Counts for health and logs."""
         return {"generation": self.generation, "tenants": len(self._tenants), "keys": len(self._keys)}
+
+
+def _with_changes(keys: dict[str, tuple[KeyRecord, ...]], delta: AssignmentDelta) -> dict[str, tuple[KeyRecord, ...]]:
+    for ref, record in delta.keys.items():
+        others = tuple(each for each in keys.get(ref.key_id, ()) if each.tenant_id != ref.tenant_id)
+        if records := others if record is None else (*others, record):
+            keys[ref.key_id] = records
+        else:
+            keys.pop(ref.key_id, None)
+    return keys

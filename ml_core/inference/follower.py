@@ -188,7 +188,8 @@ class AssignmentFollower:
     def _look(self) -> None:
         # After a failure everything is read anew: the registry may have been restored from an older copy.
         delta = self._source.read(None if self._failures else self._assignment.generation)
-        if not delta.is_empty:
+        # Also when nothing of it is for this replica, or can be read: or else it would be read again at every look.
+        if not delta.is_empty or delta.generation != self._assignment.generation:
             self._apply(delta)
         self._table.retry_failed()
         if self._failures:

@@ -4,21 +4,23 @@ Each change is stamped with a generation of its cell's clock, whose row is locke
 snapshot of the database every change up to the clock's generation is visible, and none after it: a reader that applied
 a delta can't have missed one.
 
-A row that can't be read is its tenant's misfortune, not the cell's: it is logged and passed over.
+Unreadable rows are logged and skipped, and so is what a tenant has beyond ``MAX_TENANT_BYTES`` in one read, so that one
+tenant can't stall the cell or fill its replicas.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import SHARED_CELL, api_keys, environments, feed_clock, models, tenants, versions
-from ml_core.domain.api_key import KeyRecord
+from ml_core.domain.api_key import KeyRecord, KeyRef
 from ml_core.domain.assignment import AssignmentDelta, CanaryRollout, PointerRef, Rollout
 from ml_core.domain.tenant_policies import HistoryPolicy
 from ml_core.domain.version import ServableVersion
@@ -36,7 +38,12 @@ _log = logging.getLogger(__name__)
 # What reading a row raises that no release of the platform wrote, or a later one did.
 _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, MLFrameworkError)
 
+MAX_TENANT_BYTES = 64 * 2**20
+"""Of the signatures and self-tests of a tenant that one read takes; those of 5,000 usual models."""
+_ROWS_AT_ONCE = 10  # of which each may hold a signature and a self-test of the largest size
+
 _Value = TypeVar("_Value")
+_Row = TypeVar("_Row")
 
 # For a while after a tenant was deleted its rows are still there. A delta says that the tenant is gone; a snapshot must
 # not bring its pointers back.
@@ -121,22 +128,25 @@ class FeedReader:
     def _rollouts(
         self, connection: Connection, since: int | None
     ) -> tuple[dict[PointerRef, Rollout | None], frozenset[PointerRef]]:
-        parts: dict[tuple[str, str, str], dict[str, AnyRow]] = {}
-        for row in connection.execute(self._parts(since)):
-            parts.setdefault((row.of, row.model, row.environment), {})[row.part] = row
+        parts: dict[tuple[str, str, str], dict[str, _Part]] = {}
+        taken_bytes: Counter[str] = Counter()
+        for row in connection.execute(self._parts(since), execution_options={"yield_per": _ROWS_AT_ONCE}):
+            taken_bytes[row.of] += len(row.signature or "") + len(row.self_test or "")
+            is_too_much = taken_bytes[row.of] > MAX_TENANT_BYTES
+            parts.setdefault((row.of, row.model, row.environment), {})[row.part] = _part(row, is_too_much=is_too_much)
         rollouts: dict[PointerRef, Rollout | None] = {}
         unreadable: set[PointerRef] = set()
-        for key, rows in parts.items():
-            name = f"{key[0]}/{key[1]}:{key[2]}"
-            ref = _readable(_pointer_ref, rows["stable"], "environment", name)
+        for key, found in parts.items():
+            ref = _readable(_pointer_ref, key, "environment", "/".join(key))
             if ref is None:
                 continue  # no pointer of this release can have such a name
-            if rows["stable"].version is None:
+            stable = found["stable"]
+            if not stable.has_version:
                 rollouts[ref] = None
-            elif (rollout := _rollout(rows, name)) is not None:
-                rollouts[ref] = rollout
-            else:
+            elif stable.version is None:
                 unreadable.add(ref)
+            else:
+                rollouts[ref] = _rollout(found, stable.version)
         return rollouts, frozenset(unreadable)
 
     def _parts(self, since: int | None) -> sa.CompoundSelect[*tuple[Any, ...]]:
@@ -169,12 +179,15 @@ class FeedReader:
             selects.append(_restrict(statement, pointer.feed_generation, is_live, since))
         return sa.union_all(*selects)
 
-    def _keys(self, connection: Connection, since: int | None) -> dict[str, KeyRecord | None]:
+    def _keys(self, connection: Connection, since: int | None) -> dict[KeyRef, KeyRecord | None]:
         joined = api_keys.join(tenants, tenants.c.tenant_id == api_keys.c.tenant_id)
         statement = sa.select(api_keys, tenants.c.deleted_at).select_from(joined).where(tenants.c.cell == self._cell)
         is_live = sa.and_(api_keys.c.revoked_at.is_(None), tenants.c.deleted_at.is_(None))
         statement = _restrict(statement, api_keys.c.feed_generation, is_live, since)
-        return {row.key_id: _readable(_key, row, "key", row.key_id) for row in connection.execute(statement)}
+        return {
+            KeyRef(row.tenant_id, row.key_id): _readable(_key, row, "key", row.key_id)
+            for row in connection.execute(statement)
+        }
 
     def servable(self, ref: VersionRef) -> ServableVersion:
         """A version that no pointer need name, such as one that a request asked for by its name.
@@ -237,13 +250,13 @@ def _restrict(
     return statement.where(is_live if since is None else stamp > since)
 
 
-def _readable(read: Callable[[AnyRow], _Value], row: AnyRow, kind: str, name: str) -> _Value | None:
+def _readable(read: Callable[[_Row], _Value], row: _Row, kind: str, name: str) -> _Value | None:
     """What a row says, or None with a warning if it can't be read."""
     try:
         return read(row)
     except _UNREADABLE as error:
         reason = f"{type(error).__name__}: {error}"
-        _log.warning("The registry's row of the %s %r can't be read and is passed over (%r).", kind, name, reason)
+        _log.warning("The registry's row of the %s %r can't be read and is skipped (%r).", kind, name, reason)
         return None
 
 
@@ -251,26 +264,41 @@ def _tenant(row: AnyRow) -> tuple[TenantId, HistoryPolicy | None]:
     return TenantId(row.tenant_id), HistoryPolicy(row.history_policy) if row.deleted_at is None else None
 
 
-def _rollout(rows: Mapping[str, AnyRow], name: str) -> Rollout | None:
-    """What a pointer serves, or None if its stable version can't be read. Without a canary it can do."""
-    servable = {
-        part: _readable(servable_from, row, f"{part} version that is served by", name) for part, row in rows.items()
-    }
-    stable, canary, shadow = (servable.get(part) for part in _PARTS)
-    if stable is None:
-        return None
-    row = rows["stable"]
+class _Part(NamedTuple):
+    """One part of a pointer; ``version`` is None where there is none or it can't be read."""
+
+    version: ServableVersion | None
+    has_version: bool
+    generation: int
+    canary_percent: int | None
+    canary_sticky: str | None
+
+
+def _part(row: AnyRow, *, is_too_much: bool) -> _Part:
+    name = f"{row.of}/{row.model}:{row.environment}"
+    version = None
+    if is_too_much:
+        _log.warning("The tenant of %s has more than %d bytes to be read; it is skipped.", name, MAX_TENANT_BYTES)
+    elif row.version is not None:
+        version = _readable(servable_from, row, f"{row.part} version that is served by", name)
+    return _Part(version, row.version is not None, row.generation, row.canary_percent, row.canary_sticky)
+
+
+def _rollout(parts: Mapping[str, _Part], stable: ServableVersion) -> Rollout:
+    """What a pointer serves. Without a canary or a shadow that can't be read it can do."""
+    versions_of = {part: found.version for part, found in parts.items()}
+    first, canary = parts["stable"], versions_of.get("canary")
     return Rollout(
         stable,
-        row.generation,
-        None if canary is None else CanaryRollout(canary, row.canary_percent, row.canary_sticky),
-        shadow,
-        unreadable=tuple(part for part, version in servable.items() if version is None),
+        first.generation,
+        None if canary is None else CanaryRollout(canary, first.canary_percent or 0, first.canary_sticky),
+        versions_of.get("shadow"),
+        unreadable=tuple(part for part, version in versions_of.items() if version is None),
     )
 
 
-def _pointer_ref(row: AnyRow) -> PointerRef:
-    return PointerRef(TenantId(row.of), ModelId(row.model), EnvironmentName(row.environment))
+def _pointer_ref(key: tuple[str, str, str]) -> PointerRef:
+    return PointerRef(TenantId(key[0]), ModelId(key[1]), EnvironmentName(key[2]))
 
 
 def _key(row: AnyRow) -> KeyRecord | None:

@@ -37,7 +37,11 @@ def test_the_serving_plane_may_delete_nothing(db: DatabaseConnection, function: 
     "statements",
     [
         ["SELECT mlcore.prune_outbox('-1 day', 1000)"],
-        ["DELETE FROM mlcore.holds", "SELECT mlcore.close_tenant()", "SELECT * FROM mlcore.remove_tenant_rows(100000)"],
+        [
+            "SELECT mlcore.erase('holds', '{}')",
+            "SELECT mlcore.close_tenant()",
+            "SELECT * FROM mlcore.remove_tenant_rows(100000)",
+        ],
     ],
 )
 def test_they_reach_the_own_tenant_only(

@@ -136,11 +136,11 @@ def test_another_tenants_row_can_not_be_inserted(
 def test_updates_and_deletes_do_not_reach_another_tenant(
     db: DatabaseConnection, tenant_id: TenantId, other_tenant_id: TenantId
 ) -> None:
-    """A sweeping UPDATE or DELETE changes the own rows only."""
+    """A sweeping update or deletion changes the own rows only."""
     mine, other = register(db, tenant_id), register(db, other_tenant_id)
     with db.tenant(tenant_id) as connection:
         assert connection.execute(sa.text("UPDATE mlcore.versions SET archived_at = now()")).rowcount == 1
-        assert connection.execute(sa.text("DELETE FROM mlcore.versions")).rowcount == 1
+        assert connection.scalar(sa.text("SELECT mlcore.erase('versions', '{}')")) == 1
     with db.tenant(other_tenant_id) as connection:
         left = connection.execute(sa.text("SELECT version, archived_at FROM mlcore.versions")).all()
     assert left == [(other.version, None)]
@@ -201,6 +201,8 @@ def test_a_transaction_that_failed_leaves_no_tenant_behind(
         "UPDATE mlcore.versions SET version = '2'",
         "UPDATE mlcore.environment_history SET actor = 'me'",
         "DELETE FROM mlcore.environment_history",
+        "DELETE FROM mlcore.versions",
+        "INSERT INTO mlcore.deleted_versions SELECT * FROM mlcore.deleted_versions",
         "DELETE FROM mlcore.deleted_versions",
         "UPDATE mlcore.deleted_versions SET digest = 'x'",
         "UPDATE mlcore.versions SET outside_types = '{}'",

@@ -90,7 +90,7 @@ class Cell:
         key = ApiKey.generate()
         generation = (self.assignment.generation or 0) + 1
         record = key.record(tenant, frozenset(scopes))
-        self.assignment.apply(AssignmentDelta(generation, False, {tenant: True}, {}, {key.key_id: record}))
+        self.assignment.apply(AssignmentDelta(generation, False, {tenant: True}, {}, {record.ref: record}))
         return str(key)
 
     def ask(self, method: str, path: str, *, key: str | None = None, **options: Any) -> httpx.Response:

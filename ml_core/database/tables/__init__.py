@@ -1,9 +1,8 @@
 """The tables, as this release needs them. The migrations make them; a test compares the two.
 
 ``tenant_id`` leads every key and every unique index, so that neither a scan nor a duplicate-key error reaches over
-tenants. Three exceptions, all on purpose: the feed's indexes lead with the cell, because the serving plane reads over
-tenants; so do those of replicas' reports, which only the serving plane writes; and ``api_keys.key_id`` is unique over
-all tenants, because replicas find a key by it, and 64 random bits tell nothing when they collide.
+tenants. Two exceptions, both on purpose: the feed's indexes lead with the cell, because the serving plane reads over
+tenants; so do those of replicas' reports, which only the serving plane writes.
 """
 
 from __future__ import annotations
@@ -28,7 +27,11 @@ from ml_core.database.tables.models import (
 from ml_core.database.tables.predictions import PARTITION_SCHEMA, feedback, prediction_losses, predictions
 from ml_core.database.tables.replicas import replica_pending, replica_reports
 from ml_core.database.tables.runs import run_artifacts, run_metric_summaries, run_metrics, run_tags, runs
+from ml_core.database.tables.sizes import bound
 from ml_core.database.tables.tenants import api_keys, audit, feed_clock, outbox, tenant_key, tenants
+
+for _table in metadata.sorted_tables:
+    bound(_table)
 
 __all__ = [
     "FEED_CHANNEL",

@@ -80,6 +80,7 @@ environment_history = sa.Table(
     text("shadow_version", nullable=True),
     sa.Column("gates", JSONB, nullable=False, server_default=sa.text("'[]'::jsonb")),
     text("override_reason", nullable=True),
+    sa.CheckConstraint("restored_generation BETWEEN 1 AND generation", name="restored_generation"),
     sa.ForeignKeyConstraint(["tenant_id", "model_id"], [models.c.tenant_id, models.c.model_id]),
 )
 

@@ -57,7 +57,6 @@ api_keys = sa.Table(
     sa.CheckConstraint("octet_length(hash) = 32", name="hash"),
     sa.CheckConstraint("cardinality(scopes) > 0 AND array_position(scopes, NULL) IS NULL", name="scopes"),
     sa.CheckConstraint("char_length(name) BETWEEN 1 AND 100", name="name"),
-    sa.UniqueConstraint("key_id"),
     sa.Index(None, "feed_generation"),
 )
 

@@ -18,6 +18,7 @@ from ml_core.registry.blobs import claim_bytes, lock_digest
 from ml_core.registry.collection.needs import refuse_if_needed, trained_on
 from ml_core.registry.collection.planner import HIDDEN_SINCE
 from ml_core.registry.collection.values import Item, Kind, Outcome, Policy, Status
+from ml_core.registry.erasure import erase
 from ml_core.registry.outbox import OutboxReader
 from ml_core.registry.versions.models import lock_model
 from ml_core.registry.versions.rows import VERSIONS_WITH_MODEL
@@ -108,8 +109,9 @@ class Applier:
             lock_digest(connection, item.tenant_id, digest, shared=False)  # whoever registers a version of it waits
             if users := trained_on(connection, item.tenant_id, [digest]):
                 raise _NotNow(f"it is needed by {', '.join(f'{model}@{version}' for _, model, version in users[:10])}")
-            if connection.execute(dataset_versions.delete().where(mine, due)).rowcount == 0:
+            if connection.scalar(sa.select(of.number).where(mine, due).with_for_update()) is None:
                 raise _NotNow("it was restored meanwhile")
+            erase(connection, dataset_versions, dataset_id=dataset_id, number=number)
             subject = {"dataset_id": dataset_id, "number": number}
             journal.record(connection, item.tenant_id, "dataset.version_collected", subject, {"digest": digest})
         return 0

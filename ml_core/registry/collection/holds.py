@@ -16,6 +16,7 @@ from ml_core.domain.api_key import Scope
 from ml_core.exceptions import InvalidRequestError, VersionInUseError
 from ml_core.ids import HoldName, ModelId, TenantId, VersionId
 from ml_core.registry import journal
+from ml_core.registry.erasure import erase
 from ml_core.registry.missing import model_not_found, require_model
 from ml_core.registry.pages import Page, after, check_limit, decode_cursor, encode_cursor
 
@@ -78,10 +79,9 @@ class HoldRepository:
             PermissionDeniedError: The principal lacks the scope.
         """
         self._db.principal.require(Scope.ADMIN)
-        statement = holds.delete().where(self._is(model_id, version, name)).returning(holds.c.reason)
         with journal.writing(self._db, self._tenant_id) as connection:
-            reason = connection.scalar(statement)
-            if reason is None:
+            reason = connection.scalar(sa.select(holds.c.reason).where(self._is(model_id, version, name)))
+            if not erase(connection, holds, model_id=model_id, version=version, name=name):
                 raise InvalidRequestError(
                     f"Version {version!s} of {model_id!s} has no hold {str(name)!r}.",
                     remedy="List the tenant's holds.",

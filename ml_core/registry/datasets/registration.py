@@ -66,8 +66,6 @@ def _insert(
     newest = find(connection, tenant_id, dataset_id, None)
     if newest is not None and newest.digest == artifact.digest:
         return newest
-    mine = sa.and_(datasets.c.tenant_id == tenant_id, datasets.c.dataset_id == dataset_id)
-    connection.execute(datasets.update().where(mine).values(next_number=number + 1))
     connection.execute(
         dataset_versions.insert().values(
             tenant_id=tenant_id,

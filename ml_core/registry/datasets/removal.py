@@ -14,6 +14,7 @@ from ml_core.registry import journal
 from ml_core.registry.blobs import lock_digest
 from ml_core.registry.datasets.gated import refuse_if_gated
 from ml_core.registry.datasets.rows import dataset_not_found, is_version, of
+from ml_core.registry.erasure import erase
 
 _MOST_NAMED = 20
 
@@ -56,7 +57,7 @@ def delete(connection: Connection, tenant_id: TenantId, dataset_id: DatasetId, n
     twin = sa.exists().where(of.tenant_id == tenant_id, of.digest == digest, sa.not_(which))
     if not connection.scalar(sa.select(twin)):
         _refuse_if_trained_on(connection, tenant_id, dataset_id, number, digest)
-    if not connection.execute(dataset_versions.delete().where(which)).rowcount:  # deleted while we waited for the lock
+    if not erase(connection, dataset_versions, dataset_id=dataset_id, number=number):  # deleted while we waited
         raise dataset_not_found(connection, tenant_id, dataset_id, number)
     subject = {"dataset_id": dataset_id, "number": number}
     journal.record(connection, tenant_id, "dataset.version_deleted", subject, {"digest": digest})

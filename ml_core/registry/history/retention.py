@@ -109,11 +109,11 @@ def _drop(db: DatabaseConnection, day: date) -> bool:
 
 
 def _prune_tenants(db: DatabaseConnection, before: date, *, dry_run: bool) -> tuple[int, int]:
-    """Old labels and notes of losses, tenant by tenant: of those the runtime may remove a tenant's own."""
+    """Old labels and notes of losses, tenant by tenant."""
     moment = datetime(before.year, before.month, before.day, tzinfo=UTC)
     labels = losses = 0
     for tenant in _tenants(db):
-        with db.tenant(tenant) as connection:
+        with db.maintaining(tenant) as connection:
             counts = []
             for table, is_old in (
                 (feedback, feedback.c.at < moment),

@@ -18,6 +18,7 @@ from ml_core.ids import Digest, TenantId
 from ml_core.models.store import ArtifactStore
 from ml_core.registry import journal
 from ml_core.registry.blobs import remove_unneeded, store_and_register
+from ml_core.registry.erasure import erase
 from ml_core.registry.runs.lifecycle import move, require, run_not_found
 from ml_core.registry.runs.limits import check_artifact_name, check_word
 
@@ -135,8 +136,10 @@ class RunArtifacts:
         return RunArtifact(name, stored.digest, stored.size_bytes, stored.format, created_at), replaced
 
     def _delete_row(self, connection: Connection, run_id: str, name: str) -> Sequence[Digest]:
-        statement = run_artifacts.delete().where(self._of(run_id), run_artifacts.c.name == name)
-        return [Digest(found) for found in connection.scalars(statement.returning(run_artifacts.c.digest))]
+        statement = sa.select(run_artifacts.c.digest).where(self._of(run_id), run_artifacts.c.name == name)
+        found = [Digest(digest) for digest in connection.scalars(statement)]
+        erase(connection, run_artifacts, run_id=run_id, name=name)
+        return found
 
     def _of(self, run_id: str) -> sa.ColumnElement[bool]:
         return sa.and_(run_artifacts.c.tenant_id == self._tenant_id, run_artifacts.c.run_id == run_id)

@@ -10,6 +10,7 @@ from ml_core.domain.run import RunStatus
 from ml_core.exceptions import RunInUseError, RunStateError
 from ml_core.ids import Digest, TenantId
 from ml_core.registry import journal
+from ml_core.registry.erasure import erase
 from ml_core.registry.runs.lifecycle import is_run, run_not_found, seen_status
 
 _SHOWN = 10
@@ -45,7 +46,7 @@ def delete_rows(connection: Connection, tenant_id: TenantId, run_id: str, dead_a
         found.where(run_artifacts.c.tenant_id == tenant_id, run_artifacts.c.run_id == run_id)
     ).all()
     for table in (run_artifacts, run_metric_summaries, run_metrics, run_tags, runs):
-        connection.execute(table.delete().where(table.c.tenant_id == tenant_id, table.c.run_id == run_id))
+        erase(connection, table, run_id=run_id)
     journal.record(
         connection, tenant_id, "run.deleted", {"run_id": run_id}, {"model_id": row.model_id, "files": len(digests)}
     )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import run_tags
 from ml_core.ids import TenantId
+from ml_core.registry.erasure import erase
 from ml_core.registry.versions.tags import check_tags
 
 
@@ -21,8 +21,7 @@ def write(connection: Connection, tenant_id: TenantId, run_id: str, tags: Mappin
     """
     kept, removed = check_tags(tags)
     if removed:
-        mine = sa.and_(run_tags.c.tenant_id == tenant_id, run_tags.c.run_id == run_id)
-        connection.execute(run_tags.delete().where(mine, run_tags.c.key.in_(removed)))
+        erase(connection, run_tags, run_id=run_id, key=removed)
     if kept:
         rows = [{"tenant_id": tenant_id, "run_id": run_id, "key": key, "value": value} for key, value in kept.items()]
         statement = insert(run_tags).values(rows)

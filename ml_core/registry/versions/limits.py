@@ -7,16 +7,17 @@ from typing import Any
 
 import orjson
 
-from ml_core.database.strict_json import is_storable, plain
+from ml_core.database.strict_json import dumps, is_storable, plain
+from ml_core.database.tables.sizes import MAX_SERVED_BYTES
 from ml_core.domain.version import VersionDraft
 from ml_core.exceptions import InvalidRequestError, RequestTooLargeError, shown
 
 MAX_DOCUMENT_BYTES = 64 * 2**10
 """Of a version's metadata, and of its hyperparameters, as JSON; the same as of a run's parameters."""
-
 MAX_MODEL_NOTES_BYTES = 16 * 2**10
 """Of a model's own metadata, as JSON: each of its versions has them beside notes of its own."""
-
+MAX_DESCRIPTION_BYTES = MAX_SERVED_BYTES // 2
+"""Of a version's signature, and of its self-test, as JSON: Postgres prints it with blanks."""
 MAX_METRICS = 1_000
 """Of a version, over all splits: each is a row, and a statement has at most 65,535 parameters."""
 MAX_METRIC_NAME = 200
@@ -24,14 +25,24 @@ MAX_METRIC_NAME = 200
 
 
 def check_draft(draft: VersionDraft) -> None:
-    """Refuse a draft whose metadata, hyperparameters or metrics can't be stored.
+    """Refuse a draft whose documents or metrics can't be stored.
 
     Raises:
         InvalidRequestError: One has no JSON form; or a metric has too long a name or is no number. A number that is not
             finite is none of this.
-        RequestTooLargeError: One is over ``MAX_DOCUMENT_BYTES``, or there are more than ``MAX_METRICS``.
+        RequestTooLargeError: One is over ``MAX_DOCUMENT_BYTES`` or, if it is the signature or the self-test, over
+            ``MAX_DESCRIPTION_BYTES``; or there are more than ``MAX_METRICS``.
     """
     check_metrics(draft.metrics)
+    for field, document in (("signature", draft.signature.to_json()), ("self-test", draft.self_test.to_json())):
+        size_bytes = len(dumps(document).encode())
+        if size_bytes > MAX_DESCRIPTION_BYTES:
+            raise RequestTooLargeError(
+                f"The version's {field} would take {size_bytes:,} bytes; {MAX_DESCRIPTION_BYTES:,} are allowed.",
+                remedy="Train on fewer columns, or on shorter texts: every replica keeps this in memory.",
+                limit=MAX_DESCRIPTION_BYTES,
+                actual=size_bytes,
+            )
     check_document(draft.metadata, "metadata")
     check_document(draft.hyperparameters, "hyperparameters")
 

@@ -62,7 +62,7 @@ def register(
             return _same_or_conflict(existing, artifact)
         refuse_reuse(connection, tenant_id, draft.model_id, draft.version, artifact.digest)
     _check_parent(connection, tenant_id, draft)
-    number = _take_number(connection, tenant_id, draft, model.next_number)
+    number = max(int(model.next_number), _own_number(draft))
     version = draft.version or VersionId(str(number))
     connection.execute(
         versions.insert().values(
@@ -218,14 +218,7 @@ def _check_parent(connection: Connection, tenant_id: TenantId, draft: VersionDra
         )
 
 
-def _take_number(connection: Connection, tenant_id: TenantId, draft: VersionDraft, next_number: int) -> int:
-    """The version's number. A caller's own whole number moves the counter, so that it is never given out again."""
+def _own_number(draft: VersionDraft) -> int:
+    """A caller's own whole number, which the database then does not give out again; 0 for any other name."""
     wanted = draft.version or ""
-    own = int(wanted) if wanted.isascii() and wanted.isdigit() and len(wanted) <= _MAX_COUNTED_DIGITS else 0
-    number = max(int(next_number), own)
-    connection.execute(
-        models.update()
-        .where(models.c.tenant_id == tenant_id, models.c.model_id == draft.model_id)
-        .values(next_number=number + 1)
-    )
-    return number
+    return int(wanted) if wanted.isascii() and wanted.isdigit() and len(wanted) <= _MAX_COUNTED_DIGITS else 0

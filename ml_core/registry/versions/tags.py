@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import version_tags
 from ml_core.exceptions import InvalidRequestError, shown
 from ml_core.ids import VersionRef
+from ml_core.registry.erasure import erase
 
 _MAX_LENGTH = 200  # characters: a tag is a word or two; longer text belongs into the metadata
 
@@ -38,8 +38,7 @@ def write_tags(connection: Connection, ref: VersionRef, kept: Mapping[str, str],
     """Set and remove tags of a version in the tenant's transaction."""
     of = {"tenant_id": ref.tenant_id, "model_id": ref.model_id, "version": ref.version}
     if removed:
-        mine = sa.and_(*(version_tags.c[name] == value for name, value in of.items()))
-        connection.execute(version_tags.delete().where(mine, version_tags.c.key.in_(list(removed))))
+        erase(connection, version_tags, model_id=ref.model_id, version=ref.version, key=list(removed))
     if kept:
         statement = insert(version_tags).values([{**of, "key": key, "value": value} for key, value in kept.items()])
         connection.execute(

@@ -1,22 +1,20 @@
-"""Tombstones: what stays of a deleted version, so that its name never means other bytes."""
+"""Tombstones: what the database keeps of a deleted version, so that its name never means other bytes."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import deleted_versions, versions
 from ml_core.exceptions import ModelVersionConflictError, VersionInUseError
 from ml_core.ids import Digest, ModelId, TenantId, VersionId
-
-_KEPT = ("tenant_id", "model_id", "version", "digest")
+from ml_core.registry.erasure import erase
 
 
 def remove(
     connection: Connection, tenant_id: TenantId, model_id: ModelId, version: VersionId | None = None
 ) -> list[Digest]:
-    """Delete a version, or all of a model, but keep names and digests. Whether anything needs it is for callers to ask.
+    """Delete a version, or all of a model; names and digests are kept. Whether anything needs it is for callers to ask.
 
     Returns:
         The digests of those that there were.
@@ -24,13 +22,11 @@ def remove(
     Raises:
         VersionInUseError: It was promoted or held since the caller asked.
     """
-    going = sa.and_(versions.c.tenant_id == tenant_id, versions.c.model_id == model_id)
-    if version is not None:
-        going = sa.and_(going, versions.c.version == version)
-    kept = sa.select(*(versions.c[name] for name in _KEPT)).where(going)
-    connection.execute(insert(deleted_versions).from_select(_KEPT, kept).on_conflict_do_nothing())
+    key = {"model_id": model_id} | ({} if version is None else {"version": version})
+    going = [versions.c.tenant_id == tenant_id, *(versions.c[name] == value for name, value in key.items())]
+    gone = connection.scalars(sa.select(versions.c.digest).where(*going)).all()
     try:
-        gone = connection.scalars(versions.delete().where(going).returning(versions.c.digest)).all()
+        erase(connection, versions, **key)
     except sa.exc.IntegrityError as error:
         what = f"The model {model_id!s}" if version is None else f"Version {version!s} of {model_id!s}"
         raise VersionInUseError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
@@ -13,10 +15,13 @@ from psycopg.errors import CheckViolation
 from ml_core.database import migrate, tables
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.migrate import MIGRATIONS
+from ml_core.database.tables import sizes
 from ml_core.exceptions import RegistryUnavailableError
 from ml_core.settings import Settings
 from support.registry import superuser
 
+# A column and its bytes at most, in a constraint as Postgres prints it.
+SIZE = re.compile(r"octet_length\(\(?(\w+)\)?(?:::text)?\) <= (\d+)")
 # Tenant, key id, salt and hash of a key, as SQL.
 KEY = "'t', '0123456789abcdef', '', decode(repeat('00', 32), 'hex')"
 
@@ -39,7 +44,7 @@ def test_names_of_constraints_are_those_declared(db: DatabaseConnection) -> None
     """Repositories tell errors apart by constraint names, so code and migrations agree on every one of them."""
     query = """
         SELECT conname FROM pg_constraint JOIN pg_class c ON c.oid = conrelid
-        WHERE connamespace = 'mlcore'::regnamespace AND contype <> 'n' AND c.relname <> 'alembic_version'
+        WHERE connamespace = 'mlcore'::regnamespace AND contype NOT IN ('n', 't') AND c.relname <> 'alembic_version'
     """
     with superuser(db) as session:
         found = {row[0] for row in session.execute(query)}
@@ -128,3 +133,15 @@ def test_each_migration_can_be_undone(db: DatabaseConnection) -> None:
     finally:
         with superuser(db) as session:
             session.execute("DROP DATABASE undone WITH (FORCE)")
+
+
+def test_sizes_are_bounded_as_the_code_says(db: DatabaseConnection) -> None:
+    """Every text and document of a tenant's row has its limit, the same in ``tables`` and in the database."""
+    query = "SELECT conrelid::regclass::text, pg_get_constraintdef(oid) FROM pg_constraint WHERE conname LIKE '%_sizes'"
+    with superuser(db) as session:
+        found = {
+            table.removeprefix("mlcore."): {name: int(size) for name, size in SIZE.findall(rule)}
+            for table, rule in session.execute(query)
+        }
+    declared = {table.name: sizes.limits(table) for table in tables.metadata.sorted_tables}
+    assert found == {name: limits for name, limits in declared.items() if limits}

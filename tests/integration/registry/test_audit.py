@@ -43,7 +43,7 @@ def test_who_acts_ends_with_the_connection_that_was_told(db: DatabaseConnection,
 
 
 def test_raw_sql_is_attributed_as_well(db: DatabaseConnection, tenant_id: TenantId) -> None:
-    """The columns' defaults know the principal."""
+    """The database knows the principal."""
     with db.acting_as(ALICE, "req-2").tenant(tenant_id) as connection:
         statement = (
             "INSERT INTO mlcore.audit (tenant_id, action) VALUES (:t, 'by.hand') RETURNING principal, request_id"

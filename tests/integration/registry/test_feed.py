@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.domain.api_key import Scope
+from ml_core.domain.api_key import KeyRef, Scope
 from ml_core.domain.assignment import PointerRef
 from ml_core.exceptions import (
     ConfigurationError,
@@ -55,7 +55,7 @@ def test_a_delta_carries_what_changed_and_no_more(db: DatabaseConnection) -> Non
     delta = feed.read(generation)
     assert not delta.is_snapshot
     assert delta.tenants == {tenant: True}
-    assert set(delta.keys) == {key.key_id}
+    assert set(delta.keys) == {(tenant, key.key_id)}
     rollout = delta.rollouts[PointerRef(tenant, TICKETS, PRODUCTION)]
     assert rollout is not None
     assert (rollout.stable, rollout.generation) == (version.servable, 1)
@@ -73,9 +73,9 @@ def test_what_is_gone_is_none_in_a_delta_and_absent_in_a_snapshot(db: DatabaseCo
     environments.withdraw(TICKETS, PRODUCTION, actor="me")
     pointer = PointerRef(tenant, TICKETS, PRODUCTION)
     delta, snapshot = feed.read(generation), feed.read(None)
-    assert delta.keys == {key.key_id: None}
+    assert delta.keys == {(tenant, key.key_id): None}
     assert delta.rollouts == {pointer: None}
-    assert key.key_id not in snapshot.keys
+    assert (tenant, key.key_id) not in snapshot.keys
     assert pointer not in snapshot.rollouts
 
 
@@ -116,10 +116,10 @@ def test_another_cell_is_not_served(db: DatabaseConnection) -> None:
     key = KeyRepository(db, tenant).create("k", [Scope.PREDICT])
     EnvironmentRepository(db, tenant).promote(TICKETS, register(db, tenant).version, PRODUCTION, actor="me")
     own = FeedReader(db, "own").read(None)
-    assert key.key_id in own.keys
+    assert key.key_id in {ref.key_id for ref in own.keys}
     assert PointerRef(tenant, TICKETS, PRODUCTION) in own.rollouts
     assert FeedReader(db).read(None).generation == shared
-    assert key.key_id not in FeedReader(db).read(None).keys
+    assert key.key_id not in {ref.key_id for ref in FeedReader(db).read(None).keys}
 
 
 def test_a_read_takes_a_bounded_number_of_queries(db: DatabaseConnection) -> None:
@@ -176,7 +176,7 @@ def test_a_scope_that_this_release_does_not_know(db: DatabaseConnection) -> None
     feed, tenant = FeedReader(db), new_tenant(db)
     generation, key_id = feed.read(None).generation, secrets.token_hex(8)
     spoil_key(db, tenant, key_id, ["telepathy", "read"])
-    record = feed.read(generation).keys[key_id]
+    record = feed.read(generation).keys[KeyRef(tenant, key_id)]
     assert record is not None
     assert record.scopes == {Scope.READ}
     assert [key.scopes for key in KeyRepository(db, tenant).list()] == [{Scope.READ}]
@@ -201,7 +201,7 @@ def test_one_tenants_unreadable_rows_do_not_stop_the_others(
         rollout = delta.rollouts[PointerRef(other, TICKETS, PRODUCTION)]
         assert rollout is not None
         assert rollout.stable == versions[1].servable
-        assert delta.keys.get(key.key_id) is None
+        assert delta.keys.get(KeyRef(other, key.key_id)) is None
         assert PointerRef(spoilt, TICKETS, PRODUCTION) not in delta.rollouts
         assert PointerRef(spoilt, TICKETS, PRODUCTION) in delta.unreadable
     assert f"{spoilt}/tickets:production" in caplog.text
@@ -221,8 +221,8 @@ def test_a_key_that_can_not_be_read_is_revoked(db: DatabaseConnection) -> None:
         try:
             session.execute("INSERT INTO mlcore.tenants (tenant_id, feed_generation) VALUES ('Not A Name', 0)")
             session.execute(move, ("Not A Name", key.key_id))
-            assert feed.read(generation).keys == {key.key_id: None}
-            assert key.key_id not in {name for name, record in feed.read(None).keys.items() if record is not None}
+            assert feed.read(generation).keys == {("Not A Name", key.key_id): None}
+            assert key.key_id not in {ref.key_id for ref, record in feed.read(None).keys.items() if record is not None}
         finally:
             session.execute(move, (tenant, key.key_id))
             session.execute("DELETE FROM mlcore.tenants WHERE tenant_id = 'Not A Name'")

@@ -22,7 +22,7 @@ from ml_core.exceptions import (
 )
 from ml_core.ids import TenantId
 from ml_core.registry.runs import RunRepository, RunStatus
-from support.registry import TICKETS, register
+from support.registry import TICKETS, register, superuser
 
 
 @pytest.fixture
@@ -124,10 +124,8 @@ def test_a_run_of_the_release_before_is_read(db: DatabaseConnection, tenant_id: 
     """It has no tags, no parent and nobody who started it; left running, it is dead."""
     row = "INSERT INTO mlcore.runs (tenant_id, run_id, model_id, kind, status, started_at, heartbeat_at)"
     old = "'2025-01-01 00:00+00'"
-    with db.tenant(tenant_id) as connection:
-        connection.execute(
-            sa.text(f"{row} VALUES (:t, 'run_1', 'tickets', 'train', 'running', {old}, {old})"), {"t": tenant_id}
-        )
+    with superuser(db) as session:
+        session.execute(f"{row} VALUES (%s, 'run_1', 'tickets', 'train', 'running', {old}, {old})", (tenant_id,))
     run = runs.get("run_1")
     assert (run.status, run.tags, run.parent_run_id, run.created_by) == (RunStatus.DEAD, {}, None, None)
     assert runs.list(TICKETS) == [run]

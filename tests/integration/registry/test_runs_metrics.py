@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 import numpy as np
 import orjson
 import pytest
-import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -232,8 +231,8 @@ def test_points_without_a_summary_are_seen(db: DatabaseConnection, tenant_id: Te
     summarised, bare = runs.start(TICKETS), runs.start(TICKETS)
     for run_id in (summarised, bare):
         runs.log_series(run_id, ["a"] * 3 + ["b"], [0, 1, 2, 0], [2.0, math.inf, 1.0, 4.0])
-    with db.tenant(tenant_id) as connection:
-        connection.execute(sa.text("DELETE FROM mlcore.run_metric_summaries WHERE run_id = :run"), {"run": bare})
+    with superuser(db) as session:
+        session.execute("DELETE FROM mlcore.run_metric_summaries WHERE run_id = %s", (bare,))
     found = runs.list(TICKETS)
     assert found[0].run_id == bare
     assert found[0].metrics == found[1].metrics == runs.get(bare).metrics != {}

@@ -26,7 +26,7 @@ def record(key):
 @pytest.fixture
 def assignment(key, record):
     assignment = Assignment()
-    assignment.apply(AssignmentDelta(1, True, {ACME: True}, {}, {key.key_id: record}))
+    assignment.apply(AssignmentDelta(1, True, {ACME: True}, {}, {record.ref: record}))
     return assignment
 
 
@@ -57,10 +57,10 @@ def test_a_wrong_secret_is_refused(assignment, key):
         assignment.principal(header(wrong))
 
 
-def test_a_revoked_key_stops_working_at_once(assignment, key):
+def test_a_revoked_key_stops_working_at_once(assignment, key, record):
     """Although its header is remembered."""
     assignment.principal(header(key))
-    assignment.apply(AssignmentDelta(2, False, {}, {}, {key.key_id: None}))
+    assignment.apply(AssignmentDelta(2, False, {}, {}, {record.ref: None}))
     with pytest.raises(AuthenticationError):
         assignment.principal(header(key))
 

@@ -18,6 +18,7 @@ from ml_core.domain.gates import Gate, parse_gate
 from ml_core.exceptions import InvalidRequestError
 from ml_core.ids import EnvironmentName, GateName, ModelId, TenantId
 from ml_core.registry import journal
+from ml_core.registry.erasure import erase
 from ml_core.registry.missing import model_not_found, require_model
 from ml_core.registry.promotion.environment_names import check_environment
 from ml_core.registry.promotion.gates.checks import checked
@@ -115,14 +116,8 @@ class GateRepository:
         """
         self._db.principal.require(Scope.ADMIN)
         wanted = GateName(name)
-        statement = gates.delete().where(
-            gates.c.tenant_id == self._tenant_id,
-            gates.c.model_id == model_id,
-            gates.c.environment == environment,
-            gates.c.name == wanted,
-        )
         with journal.writing(self._db, self._tenant_id) as connection:
-            if connection.execute(statement).rowcount == 0:
+            if not erase(connection, gates, model_id=model_id, environment=environment, name=wanted):
                 raise InvalidRequestError(
                     f"{environment!s} of {model_id!s} has no gate {wanted!r}.",
                     remedy="List the model's gates.",

@@ -23,7 +23,7 @@ import psycopg
 
 from ml_core.database.binaries import POSTGRES_MAJOR, Programs, find_programs, last_lines
 from ml_core.database.postmaster import Postmaster, find_postmaster, orphans
-from ml_core.database.security import OWNER_ROLE, ROLES
+from ml_core.database.security import OWNER_ROLE, ROLES, close_functions, limit_roles
 from ml_core.exceptions import PlatformError
 
 _log = logging.getLogger(__name__)
@@ -206,8 +206,13 @@ class Cluster:
                 for role in ROLES:
                     if role not in known:
                         session.execute(f"CREATE ROLE {role} LOGIN")
-                if session.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone() is None:
+                is_new = session.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone() is None
+                if is_new:
                     session.execute(f"CREATE DATABASE {DATABASE} OWNER {OWNER_ROLE}")
+            if is_new:
+                with psycopg.connect(server_url(postmaster, SUPERUSER), connect_timeout=_CONNECT_TIMEOUT_S) as session:
+                    for statement in (*limit_roles(), *close_functions()):
+                        session.execute(statement)
         except psycopg.Error as error:
             raise failure(
                 f"The embedded PostgreSQL under {self._home} does not answer: {str(error).strip()}.",

@@ -8,7 +8,7 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from ml_core.database.security import APP_ROLE, INGEST_ROLE, OWNER_ROLE, ROLES
+from ml_core.database.security import APP_ROLE, INGEST_ROLE, OWNER_ROLE, ROLES, limit_roles
 from ml_core.database.tables import PARTITION_SCHEMA, SCHEMA
 from ml_core.exceptions import ConfigurationError, RegistryUnavailableError, SchemaOutOfDateError
 
@@ -18,7 +18,7 @@ _ADVISORY_LOCK = 0x6D6C636F  # "mlco": one migration at a time in a database
 _LOCK_WAIT = "60s"
 _GAVE_UP = (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled, psycopg.errors.DeadlockDetected)
 _PREPARATION = (
-    "CREATE ROLE mlcore_owner; CREATE ROLE mlcore_app; CREATE ROLE mlcore_ingest; "
+    "CREATE ROLE mlcore_owner; CREATE ROLE mlcore_app; CREATE ROLE mlcore_ingest; GRANT mlcore_app TO mlcore_owner; "
     "GRANT mlcore_owner, mlcore_app, mlcore_ingest TO <login>; CREATE SCHEMA mlcore AUTHORIZATION mlcore_owner; "
     "CREATE SCHEMA mlcore_history AUTHORIZATION mlcore_owner;"
 )
@@ -100,6 +100,9 @@ def create_roles(connection: Connection) -> None:
     for role in ROLES:
         if role not in present:
             connection.execute(sa.text(f"CREATE ROLE {role} NOLOGIN"))
+    if not present.issuperset(ROLES):
+        for statement in limit_roles():
+            connection.execute(sa.text(statement))
 
 
 def _prepare(connection: Connection) -> None:

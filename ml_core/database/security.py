@@ -10,7 +10,7 @@ but the owner may. Migrations call the functions here with literal arguments, so
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from ml_core.database.tables import PARTITION_SCHEMA, SCHEMA, metadata
@@ -124,6 +124,82 @@ FUNCTIONS: Final[Mapping[str, OwnFunction]] = {
     "take_number()": OwnFunction(),
     "tell_the_move()": OwnFunction(),
 }
+
+# Of a session that does not set its own: the platform's transactions do. They bound mistakes, not attacks.
+ROLE_SETTINGS: Final[Mapping[str, str]] = {
+    "statement_timeout": "30s",
+    "lock_timeout": "10s",
+    "idle_in_transaction_session_timeout": "60s",
+}
+
+# What nobody but a superuser may call where that can be had: it ends the sessions of others under the same role.
+CLOSED_FUNCTIONS: Final = ("pg_terminate_backend(integer, bigint)", "pg_cancel_backend(integer)")
+
+
+def limit_roles() -> Iterator[str]:
+    """The statements that give the runtime roles their settings, and let the owner end sessions of the runtime."""
+    for role in (APP_ROLE, INGEST_ROLE):
+        yield from (f"ALTER ROLE {role} SET {name} = '{value}'" for name, value in ROLE_SETTINGS.items())
+    yield f"GRANT {APP_ROLE} TO {OWNER_ROLE}"
+
+
+def close_functions() -> Iterator[str]:
+    """The statements that keep roles from ending each other's sessions; a superuser's, in each database."""
+    for function in CLOSED_FUNCTIONS:
+        yield f"REVOKE EXECUTE ON FUNCTION pg_catalog.{function} FROM PUBLIC"
+    yield f"GRANT EXECUTE ON FUNCTION pg_catalog.{CLOSED_FUNCTIONS[0]} TO {OWNER_ROLE}"
+
+
+# When a trigger fires, and on which tables. It calls the function of its name.
+TRIGGERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    "take_number": ("BEFORE INSERT", ("versions", "dataset_versions")),
+    "count_on": ("BEFORE UPDATE", ("models", "datasets")),
+    "bury": ("AFTER DELETE", ("versions",)),
+    "move_by_one": ("BEFORE INSERT OR UPDATE", ("environments",)),
+    "tell_the_move": ("BEFORE INSERT", ("environment_history",)),
+    "follow_the_clock": ("BEFORE INSERT OR UPDATE", ("tenants", "environments", "api_keys")),
+}
+# The columns that the trigger ``stamp`` fills in: when, who, and for which request; '' where a table has none.
+STAMPS: Final[Mapping[str, tuple[str, str, str]]] = {
+    "tenants": ("created_at", "", ""),
+    "models": ("created_at", "", ""),
+    "versions": ("created_at", "created_by", ""),
+    "deleted_versions": ("deleted_at", "", ""),
+    "holds": ("created_at", "created_by", ""),
+    "environments": ("updated_at", "updated_by", ""),
+    "environment_history": ("at", "actor", ""),
+    "environment_policies": ("updated_at", "updated_by", ""),
+    "gates": ("created_at", "created_by", ""),
+    "approvals": ("at", "approver", ""),
+    "outbox": ("created_at", "", ""),
+    "audit": ("at", "principal", "request_id"),
+    "api_keys": ("created_at", "", ""),
+    "datasets": ("created_at", "created_by", ""),
+    "dataset_versions": ("created_at", "created_by", ""),
+    "runs": ("started_at", "created_by", ""),
+    "run_artifacts": ("created_at", "", ""),
+}
+_CALLS: Final = f"FOR EACH ROW EXECUTE FUNCTION {SCHEMA}"
+_STAMPED_ON_UPDATE: Final = ("environments", "environment_policies", "gates")
+
+
+def declared_triggers() -> dict[tuple[str, str], str]:
+    """Table and name of every trigger that there is to be, with its definition as Postgres prints it."""
+    made = {
+        (table, name): f"CREATE TRIGGER {name} {event} ON {SCHEMA}.{table} {_CALLS}.{name}()"
+        for name, (event, tables) in TRIGGERS.items()
+        for table in tables
+    }
+    for table, columns in STAMPS.items():
+        event = "BEFORE INSERT OR UPDATE" if table in _STAMPED_ON_UPDATE else "BEFORE INSERT"
+        arguments = ", ".join(f"'{column}'" for column in columns)
+        made[table, "stamp"] = f"CREATE TRIGGER stamp {event} ON {SCHEMA}.{table} {_CALLS}.stamp({arguments})"
+    made["environments", "keep_history"] = (
+        f"CREATE CONSTRAINT TRIGGER keep_history AFTER INSERT OR UPDATE ON {SCHEMA}.environments"
+        f" DEFERRABLE INITIALLY DEFERRED {_CALLS}.keep_history()"
+    )
+    return made
+
 
 # Tables of which the serving plane reads rows of all tenants; to which it adds such; and of which it reads and writes
 # those of the transaction's tenant.

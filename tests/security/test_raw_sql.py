@@ -421,6 +421,32 @@ def test_no_table_can_be_locked_against_others(db: DatabaseConnection, role: str
                 connection.execute(f"LOCK TABLE {table} IN {mode} MODE NOWAIT")
 
 
+@pytest.mark.parametrize("function", ["pg_terminate_backend", "pg_cancel_backend"])
+def test_no_session_ends_another(session: DatabaseConnection, attacker: TenantId, function: str) -> None:
+    """Although both are of one role."""
+    with psycopg.connect(session.urls.app) as other, session.tenant(attacker) as connection:
+        assert attempt(connection, f"SELECT {function}(:pid)", pid=other.info.backend_pid) is None
+        assert other.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_who_keeps_the_clock_of_the_feed_is_ended(db: DatabaseConnection) -> None:
+    """A session without any time limit holds the clock of all tenants; after a minute the next writer gets it."""
+    with superuser(db) as admin, psycopg.connect(db.urls.app) as holder:
+        row = admin.execute("SELECT pg_get_functiondef('mlcore.advance_feed(text)'::regprocedure)").fetchone()
+        assert row is not None
+        assert "interval '1 minute'" in row[0]
+        admin.execute(row[0].replace("interval '1 minute'", "interval '0'"))
+        try:
+            for limit in security.ROLE_SETTINGS:
+                holder.execute(f"SET {limit} = 0")
+            holder.execute("SELECT mlcore.advance_feed('shared')")
+            new_tenant(db)
+            with pytest.raises(psycopg.OperationalError):
+                holder.execute("SELECT 1")
+        finally:
+            admin.execute(row[0])
+
+
 # Rows that fill every replica.
 
 

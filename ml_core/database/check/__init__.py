@@ -1,4 +1,4 @@
-"""Whether a database keeps what the platform promises: its revision, roles, policies, functions and grants.
+"""Whether a database keeps what the platform promises: revision, roles, policies, functions, triggers and grants.
 
 What is declared is in ``ml_core.database.security``. Everything else is a finding: what is missing, and what is there
 beyond it.
@@ -10,7 +10,8 @@ from ml_core.database.check.finding import Finding
 from ml_core.database.check.functions import check_functions
 from ml_core.database.check.grants import check_grants
 from ml_core.database.check.policies import check_policies, check_row_security
-from ml_core.database.check.roles import check_owners, check_roles
+from ml_core.database.check.roles import check_owners, check_roles, check_sessions
+from ml_core.database.check.triggers import check_triggers
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import SCHEMA_REVISION
 
@@ -31,6 +32,9 @@ def check(db: DatabaseConnection) -> list[Finding]:
     if current != SCHEMA_REVISION:
         what = f"The schema is at {current or 'no revision'}; this release needs {SCHEMA_REVISION}."
         return [Finding(what, "mlcore db upgrade")]
-    looks = (check_roles, check_owners, check_row_security, check_policies, check_functions, check_grants)
+    looks = (
+        *(check_roles, check_sessions, check_owners, check_row_security, check_policies),
+        *(check_functions, check_triggers, check_grants),
+    )
     with db.catalogue() as connection:
         return [finding for look in looks for finding in look(connection)]

@@ -8,10 +8,25 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ml_core.database.check.finding import Finding
-from ml_core.database.security import APP_ROLE, INGEST_ROLE, OWNER_ROLE
+from ml_core.database.security import (
+    APP_ROLE,
+    CLOSED_FUNCTIONS,
+    INGEST_ROLE,
+    OWNER_ROLE,
+    ROLE_SETTINGS,
+    close_functions,
+)
 from ml_core.database.tables import PARTITION_SCHEMA, SCHEMA
 
 _POWERFUL = "SELECT rolname FROM pg_roles WHERE rolname = ANY(:roles) AND (rolsuper OR rolbypassrls)"
+_REACHED = """
+    SELECT session_user AS login, rolname FROM pg_roles
+    WHERE rolname = ANY(:roles) AND pg_has_role(session_user, oid, 'MEMBER') ORDER BY rolname
+"""
+_UNLIMITED = """
+    SELECT rolname FROM pg_roles
+    WHERE rolname = ANY(:roles) AND NOT COALESCE(rolconfig, '{}') @> CAST(:limits AS text[]) ORDER BY rolname
+"""
 _MEMBERS = """
     SELECT member.rolname AS member, of.rolname AS of FROM pg_auth_members m
     JOIN pg_roles member ON member.oid = m.member JOIN pg_roles of ON of.oid = m.roleid
@@ -43,6 +58,26 @@ def check_roles(connection: Connection) -> Iterator[Finding]:
             f"The role {row.member} may act as {row.of}, so it is not held back by row-level security as it must be.",
             f"REVOKE {row.of} FROM {row.member};",
         )
+
+
+def check_sessions(connection: Connection) -> Iterator[Finding]:
+    """A session of the runtime becomes nobody else by resetting its role, has time limits, and ends no other's."""
+    for row in connection.execute(sa.text(_REACHED), {"roles": [OWNER_ROLE, INGEST_ROLE]}):
+        yield Finding(
+            f"The login {row.login} may act as {row.rolname}: SQL that resets its role is not held back.",
+            f"Let MLCORE_DATABASE_URL name a login that is a member of {APP_ROLE} only.",
+        )
+    limits = [f"{name}={value}" for name, value in ROLE_SETTINGS.items()]
+    for role in connection.scalars(sa.text(_UNLIMITED), {"roles": [APP_ROLE, INGEST_ROLE], "limits": limits}):
+        changes = (f"ALTER ROLE {role} SET {name} = '{value}';" for name, value in ROLE_SETTINGS.items())
+        yield Finding(f"The role {role} lacks its time limits.", " ".join(changes))
+    for function in CLOSED_FUNCTIONS:
+        for role in (APP_ROLE, INGEST_ROLE):
+            if connection.scalar(sa.select(sa.func.has_function_privilege(role, function, "EXECUTE"))):
+                yield Finding(
+                    f"{role} may call {function}, which ends the work of other sessions of the role.",
+                    " ".join(f"{statement};" for statement in close_functions()),
+                )
 
 
 def check_owners(connection: Connection) -> Iterator[Finding]:

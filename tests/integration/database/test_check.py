@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from ml_core.database.check import check
 from ml_core.database.connection import DatabaseConnection
 from ml_core.ids import TenantId
+from ml_core.settings import Settings
 from support.registry import new_tenant, register, superuser
 
 RULE = "(tenant_id = (SELECT mlcore.current_tenant()))"
@@ -116,6 +117,43 @@ DAMAGES = {
         "GRANT SELECT ON mlcore.versions TO mlcore_ingest",
         "mlcore_ingest may not SELECT mlcore.versions",
     ),
+    "a trigger that is gone": (
+        "ALTER TRIGGER stamp ON mlcore.audit RENAME TO other",
+        "ALTER TRIGGER other ON mlcore.audit RENAME TO stamp",
+        "mlcore.audit lacks its trigger stamp",
+    ),
+    "a trigger that is switched off": (
+        "ALTER TABLE mlcore.versions DISABLE TRIGGER take_number",
+        "ALTER TABLE mlcore.versions ENABLE TRIGGER take_number",
+        "trigger take_number of mlcore.versions is switched off",
+    ),
+    "a trigger that stamps another column": (
+        "CREATE OR REPLACE TRIGGER stamp BEFORE INSERT ON mlcore.holds FOR EACH ROW"
+        " EXECUTE FUNCTION mlcore.stamp('created_at', '', '')",
+        "CREATE OR REPLACE TRIGGER stamp BEFORE INSERT ON mlcore.holds FOR EACH ROW"
+        " EXECUTE FUNCTION mlcore.stamp('created_at', 'created_by', '')",
+        "trigger stamp of mlcore.holds was changed",
+    ),
+    "another trigger": (
+        "CREATE TRIGGER oops BEFORE DELETE ON mlcore.versions FOR EACH ROW EXECUTE FUNCTION mlcore.bury()",
+        "DROP TRIGGER oops ON mlcore.versions",
+        "mlcore.versions has a trigger oops",
+    ),
+    "a role without time limits": (
+        "ALTER ROLE mlcore_app RESET lock_timeout",
+        "ALTER ROLE mlcore_app SET lock_timeout = '10s'",
+        "mlcore_app lacks its time limits",
+    ),
+    "a role that may end the sessions of others": (
+        "GRANT EXECUTE ON FUNCTION pg_catalog.pg_cancel_backend(integer) TO PUBLIC",
+        "REVOKE EXECUTE ON FUNCTION pg_catalog.pg_cancel_backend(integer) FROM PUBLIC",
+        "mlcore_app may call pg_cancel_backend(integer)",
+    ),
+    "the key for everybody": (
+        "GRANT SELECT ON mlcore.tenant_key TO mlcore_app",
+        "REVOKE SELECT ON mlcore.tenant_key FROM mlcore_app",
+        "mlcore_app may SELECT mlcore.tenant_key",
+    ),
     "a role that may act as another": (
         "GRANT mlcore_ingest TO mlcore_app",
         "REVOKE mlcore_ingest FROM mlcore_app",
@@ -187,3 +225,18 @@ def test_the_damage_of_a_policy_is_real(db: DatabaseConnection, tenant_id: Tenan
                 assert connection.scalar(seen, {"other": other}) == 1
         finally:
             session.execute("DROP POLICY oops ON mlcore.versions")
+
+
+def test_a_login_that_may_become_the_owner_is_found(db: DatabaseConnection) -> None:
+    """One login for all roles works, and the check says what it costs: SQL may reset its role."""
+    with superuser(db) as session:
+        session.execute("DROP ROLE IF EXISTS all_in_one")
+        session.execute("CREATE ROLE all_in_one LOGIN")
+        session.execute("GRANT mlcore_owner, mlcore_app, mlcore_ingest TO all_in_one")
+    url = db.urls.app.replace("mlcore_app@", "all_in_one@")
+    with DatabaseConnection(url, settings=Settings()) as one:
+        found = [finding.what for finding in check(one)]
+    assert found == [
+        f"The login all_in_one may act as {role}: SQL that resets its role is not held back."
+        for role in ("mlcore_ingest", "mlcore_owner")
+    ]

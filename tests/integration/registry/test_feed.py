@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import secrets
 import threading
@@ -22,14 +23,15 @@ from ml_core.exceptions import (
     ModelNotFoundError,
     PromotionConflictError,
 )
-from ml_core.ids import EnvironmentName, TenantId, VersionId, VersionRef
+from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId, VersionRef
+from ml_core.registry import feed as feed_module
 from ml_core.registry.feed import FeedReader, renew_epoch
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.promotion.rollouts import RolloutRepository
 from ml_core.registry.versions.repository import VersionRepository
 from support.feeds import FeedState
-from support.registry import TICKETS, new_tenant, register, superuser
+from support.registry import SELF_TEST, SIGNATURE, TICKETS, new_tenant, register, superuser
 
 # A move that another one made impossible meanwhile.
 REFUSALS = (PromotionConflictError, InvalidTransitionError, InvalidRequestError, ModelNotFoundError)
@@ -380,3 +382,22 @@ def test_a_reader_from_before_a_restore_gets_a_snapshot(db: DatabaseConnection, 
     assert follower.follow().is_snapshot
     assert follower.is_up_to_date()
     assert follower.follow().is_empty
+
+
+def test_a_tenant_fills_no_replica(
+    db: DatabaseConnection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a tenant has beyond the bound of a read is named as unreadable; other tenants' versions are read."""
+    large, small = new_tenant(db), new_tenant(db)
+    size = len(json.dumps(SIGNATURE.to_json())) + len(json.dumps(SELF_TEST.to_json()))
+    monkeypatch.setattr(feed_module, "MAX_TENANT_BYTES", 2 * size)
+    for tenant, models in ((large, 4), (small, 1)):
+        for number in range(models):
+            model_id = ModelId(f"m{number}")
+            version = register(db, tenant, model_id=model_id)
+            EnvironmentRepository(db, tenant).promote(model_id, version.version, PRODUCTION)
+    delta = FeedReader(db).read(None)
+    read = [ref.tenant_id for ref, rollout in delta.rollouts.items() if rollout is not None]
+    assert (read.count(large), read.count(small)) == (2, 1)
+    assert [ref.tenant_id for ref in delta.unreadable if ref.tenant_id in (large, small)] == [large, large]
+    assert f"The tenant of {large}/" in caplog.text

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.domain.api_key import Scope
+from ml_core.domain.api_key import KeyRef, Scope
 from ml_core.exceptions import AuthenticationError, InvalidNameError, InvalidRequestError, TenantNotFoundError
 from ml_core.ids import EnvironmentName, TenantId
 from ml_core.registry.feed import FeedReader
@@ -33,7 +33,7 @@ def test_a_key_is_listed_without_its_secret(db: DatabaseConnection, tenant_id: T
 def test_a_stored_key_recognises_its_secret(db: DatabaseConnection, tenant_id: TenantId) -> None:
     """What the feed carries of a key lets a replica check the secret, and only it."""
     key = KeyRepository(db, tenant_id).create("k", [Scope.PREDICT])
-    record = FeedReader(db).read(None).keys[key.key_id]
+    record = FeedReader(db).read(None).keys[KeyRef(tenant_id, key.key_id)]
     assert record is not None
     assert record.tenant_id == tenant_id
     assert record.matches(key.secret)
@@ -59,7 +59,7 @@ def test_another_tenants_key_can_not_be_revoked(
     key = KeyRepository(db, other_tenant_id).create("k", [Scope.PREDICT])
     with pytest.raises(InvalidRequestError, match="no key"):
         KeyRepository(db, tenant_id).revoke(key.key_id)
-    assert FeedReader(db).read(None).keys[key.key_id] is not None
+    assert FeedReader(db).read(None).keys[KeyRef(other_tenant_id, key.key_id)] is not None
 
 
 @pytest.mark.parametrize(

@@ -225,7 +225,7 @@ def test_the_keys_of_a_closed_tenant_are_refused_at_once(
     with pytest.raises(AuthenticationError):
         keys.authenticate(str(key))
     assert key.key_id not in reader.read(None).keys
-    assert reader.read(seen).keys[key.key_id] is None
+    assert reader.read(seen).keys[(tenant_id, key.key_id)] is None
 
 
 def test_replicas_hear_of_it(db: DatabaseConnection, tenant_id: TenantId, deletion: TenantDeletion) -> None:

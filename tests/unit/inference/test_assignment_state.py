@@ -65,6 +65,20 @@ def test_a_revoked_key_stops_working_at_once(assignment, key, record):
         assignment.principal(header(key))
 
 
+def test_an_id_that_two_tenants_have_opens_each_its_own(assignment, key, record):
+    """One tenant's key is found beside another's of the same id, and goes without it."""
+    other = TenantId("globex")
+    twin = ApiKey(key.key_id, ApiKey.generate().secret)
+    theirs = twin.record(other, frozenset({Scope.ADMIN}))
+    assignment.apply(AssignmentDelta(2, False, {other: True}, {}, {theirs.ref: theirs}))
+    assert assignment.principal(header(key)) is record
+    assert assignment.principal(header(twin)) is theirs
+    assignment.apply(AssignmentDelta(3, False, {}, {}, {theirs.ref: None}))
+    assert assignment.principal(header(key)) is record
+    with pytest.raises(AuthenticationError):
+        assignment.principal(header(twin))
+
+
 def test_the_keys_of_a_deleted_tenant_stop_working(assignment, key):
     """Even if the delta does not name them."""
     assignment.principal(header(key))

@@ -110,6 +110,17 @@ def test_a_row_that_can_not_be_read_withdraws_nothing(follow, table, store, fitt
     assert table.wanted(key_of(served)) is not None
 
 
+@pytest.mark.parametrize("unreadable", [True, False])
+def test_a_delta_of_which_nothing_can_be_read_is_read_once(follow, table, store, fitted_measures, unreadable):
+    """The next look asks for what comes after it, whether or not it names what could not be read."""
+    served = servable(store, fitted_measures)
+    spoilt = frozenset({pointer(served)}) if unreadable else frozenset()
+    source = Source(snapshot(served), AssignmentDelta(2, False, {}, {}, {}, unreadable=spoilt), EMPTY)
+    follow(source)
+    assert [source.asked.get(timeout=10) for _ in range(3)] == [None, 1, 2]
+    assert table.wanted(key_of(served)) is not None
+
+
 def test_it_outlives_a_bug(follow):
     """An unexpected error is noted and the next look is taken."""
     source = Source(ZeroDivisionError("surprise"), snapshot())

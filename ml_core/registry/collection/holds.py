@@ -88,7 +88,7 @@ class HoldRepository:
                     tenant_id=self._tenant_id,
                     field="name",
                 )
-            self._note(connection, "hold.released", model_id, version, name, reason)
+            self._note(connection, "hold.released", model_id, version, name, str(reason))
 
     def list(self, model_id: ModelId | None = None, *, limit: int = 100, cursor: str | None = None) -> Page[Hold]:
         """The holds of a model, or of all, by model, version and name.

@@ -58,8 +58,9 @@ BEGIN
   IF p_seal IS DISTINCT FROM {SEALED_OUTSIDE} THEN
     RAISE EXCEPTION 'The seal of the tenant does not fit.' USING ERRCODE = 'invalid_authorization_specification';
   END IF;
-  PERFORM set_config('app.tenant_id', p_tenant, true), set_config('app.by', p_by, true),
-    set_config('app.seal', {SEALED_HERE}, true);
+  -- One expression: three statements would take three times as long.
+  p_seal := set_config('app.tenant_id', p_tenant, true) || set_config('app.by', p_by, true)
+    || set_config('app.seal', {SEALED_HERE}, true);
 END
 $$
 """  # noqa: S608 - constants

@@ -86,7 +86,7 @@ INGEST_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
     "predictions": ("INSERT",),
     "feedback": ("SELECT", "INSERT", "UPDATE (label, at, updated_at)"),
     "prediction_losses": ("INSERT",),
-    "replica_reports": ("SELECT", "INSERT", "DELETE", "UPDATE (reported_at, expires_at)"),
+    "replica_reports": ("SELECT", "INSERT", "UPDATE (reported_at, expires_at)"),
     "replica_pending": ("SELECT", "INSERT"),
 }
 
@@ -110,6 +110,7 @@ FUNCTIONS: Final[Mapping[str, OwnFunction]] = {
     "count_on()": OwnFunction(),
     "create_prediction_partition(date)": OwnFunction(is_definer=False),
     "current_tenant()": OwnFunction((APP_ROLE, INGEST_ROLE)),
+    "drop_reports(text, text)": OwnFunction((INGEST_ROLE,)),
     "ensure_prediction_partitions(date[])": OwnFunction((INGEST_ROLE,)),
     "enter(text, text, text)": OwnFunction((APP_ROLE, INGEST_ROLE)),
     "erase(text, jsonb)": OwnFunction((APP_ROLE,)),

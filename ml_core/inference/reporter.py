@@ -31,7 +31,7 @@ _HEARTBEATS_ALIVE = 3.5
 
 def heartbeat_s(poll_interval_s: float) -> float:
     """Seconds between two signs of life."""
-    return min(60.0, max(1.0, 2 * poll_interval_s))
+    return min(60.0, max(2.0, 2 * poll_interval_s))
 
 
 class Reporter:

@@ -22,9 +22,6 @@ from ml_core.domain.replica_report import MAX_REASON, LoadState, PendingVersion,
 if TYPE_CHECKING:
     from ml_core.registry.versions.rows import AnyRow
 
-_KEPT_DEAD = timedelta(minutes=1)
-"""After which the report of a replica that died is removed; until then it is passed over."""
-
 # A pointer may have been removed since it was reported: the join leaves it out, where the foreign key would refuse all.
 _INSERT_PENDING = sa.text(
     f"INSERT INTO {SCHEMA}.replica_pending"  # noqa: S608 - constants
@@ -67,7 +64,7 @@ class ReplicaReports:
             values["started_at"] = self._started_at
         rows = [_row(position, pending) for position, pending in enumerate(report.pending)]
         with self._db.ingesting() as connection:
-            connection.execute(replica_reports.delete().where(self._own))
+            self._drop(connection, self._key["replica_id"])
             statement = replica_reports.insert().values(**self._key, **values, expires_at=_in(ttl_s))
             started_at = connection.scalar(statement.returning(replica_reports.c.started_at))
             if rows:
@@ -81,14 +78,10 @@ class ReplicaReports:
             RegistryUnavailableError: Postgres can't be reached.
             SchemaOutOfDateError: The database was not migrated.
         """
-        of, cell = replica_reports.c, self._key["cell"]
         touched = replica_reports.update().where(self._own).values(reported_at=sa.func.now(), expires_at=_in(ttl_s))
-        dead = sa.select(of.replica_id).where(of.cell == cell, of.expires_at < sa.func.now() - _KEPT_DEAD)
-        # Passing over what another replica is removing: two must not wait for each other.
-        dead = dead.with_for_update(skip_locked=True)
         with self._db.ingesting() as connection:
             is_there = connection.execute(touched).rowcount == 1
-            connection.execute(replica_reports.delete().where(of.cell == cell, of.replica_id.in_(dead)))
+            self._drop(connection, None)
         return is_there
 
     def remove(self) -> None:
@@ -98,7 +91,11 @@ class ReplicaReports:
             RegistryUnavailableError: Postgres can't be reached.
         """
         with self._db.ingesting() as connection:
-            connection.execute(replica_reports.delete().where(self._own))
+            self._drop(connection, self._key["replica_id"])
+
+    def _drop(self, connection: Connection, replica_id: str | None) -> None:
+        """Remove a replica's report, if one is named, and those of replicas that died more than a minute ago."""
+        connection.execute(sa.select(sa.func.mlcore.drop_reports(self._key["cell"], replica_id)))
 
 
 _COLUMNS = ("generation", "epoch", "is_current", "pointers", "resident", "deferred", "loading", "failed", "unlisted")

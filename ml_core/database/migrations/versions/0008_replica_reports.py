@@ -55,10 +55,27 @@ CREATE TABLE mlcore.replica_pending (
   CONSTRAINT ck_replica_pending_environment CHECK (environment ~ '^[a-z][a-z0-9_-]{0,39}$'),
   CONSTRAINT ck_replica_pending_version CHECK (version ~ '^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$'),
   CONSTRAINT ck_replica_pending_serves CHECK (serves ~ '^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$'),
+  CONSTRAINT ck_replica_pending_sizes CHECK (
+    octet_length(state::text) <= 65536 AND octet_length(serves::text) <= 65536
+    AND octet_length(code::text) <= 65536 AND octet_length(reason::text) <= 65536
+  ),
   CONSTRAINT ck_replica_pending_position CHECK (position BETWEEN 0 AND 199),
   CONSTRAINT ck_replica_pending_state CHECK (state IN ('deferred', 'loading', 'failed')),
   CONSTRAINT ck_replica_pending_reason CHECK (char_length(code) <= 64 AND char_length(reason) <= 500)
 );
+"""
+
+# A role that may delete may also lock the whole table, so a function of the owner's deletes: the report of one replica,
+# and those of replicas that died a while ago. Passing over what another removes: two must not wait for each other.
+DROP_REPORTS = """
+CREATE FUNCTION mlcore.drop_reports(p_cell text, p_replica_id text) RETURNS void
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  DELETE FROM mlcore.replica_reports WHERE cell = p_cell AND replica_id = p_replica_id;
+  DELETE FROM mlcore.replica_reports WHERE cell = p_cell AND replica_id IN (
+    SELECT replica_id FROM mlcore.replica_reports
+    WHERE cell = p_cell AND expires_at < now() - interval '1 minute' FOR UPDATE SKIP LOCKED);
+END
 """
 
 REPORTS_SEEN_BY_APP = "SELECT (cell, replica_id, started_at, reported_at, expires_at, epoch, generation, unlisted)"
@@ -74,11 +91,15 @@ def upgrade() -> None:
     op.execute(security.let_serving_insert("replica_pending"))
     op.execute(security.grant("mlcore_ingest", "replica_pending", ("SELECT", "INSERT")))
     op.execute(security.grant("mlcore_app", "replica_pending", ("SELECT",)))
-    written = ("SELECT", "INSERT", "DELETE", "UPDATE (reported_at, expires_at)")
+    written = ("SELECT", "INSERT", "UPDATE (reported_at, expires_at)")
     op.execute(security.grant("mlcore_ingest", "replica_reports", written))
+    op.execute(DROP_REPORTS)
+    op.execute("REVOKE ALL ON FUNCTION mlcore.drop_reports FROM PUBLIC")
+    op.execute("GRANT EXECUTE ON FUNCTION mlcore.drop_reports TO mlcore_ingest")
     op.execute(security.grant("mlcore_app", "replica_reports", (REPORTS_SEEN_BY_APP,)))
 
 
 def downgrade() -> None:
+    op.execute("DROP FUNCTION mlcore.drop_reports")
     op.execute("DROP TABLE mlcore.replica_pending")
     op.execute("DROP TABLE mlcore.replica_reports")

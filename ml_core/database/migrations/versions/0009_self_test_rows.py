@@ -15,11 +15,20 @@ ALTER TABLE mlcore.tenants
   ADD CONSTRAINT ck_tenants_self_test_rows CHECK (self_test_rows IN ('training', 'synthetic'));
 GRANT UPDATE (self_test_rows) ON mlcore.tenants TO mlcore_app;
 """
+TEXTS = ("cell", "deleted_by", "history_policy", "self_test_rows")
 
 
 def upgrade() -> None:
     op.execute(POLICY)
+    op.execute("ALTER TABLE mlcore.tenants DROP CONSTRAINT ck_tenants_sizes")
+    _bound(TEXTS)
 
 
 def downgrade() -> None:
     op.execute("ALTER TABLE mlcore.tenants DROP COLUMN self_test_rows")
+    _bound(TEXTS[:-1])
+
+
+def _bound(columns: tuple[str, ...]) -> None:
+    rules = " AND ".join(f"octet_length({column}::text) <= 65536" for column in columns)
+    op.execute(f"ALTER TABLE mlcore.tenants ADD CONSTRAINT ck_tenants_sizes CHECK ({rules})")

@@ -1,5 +1,7 @@
 """The main job on the command line: a file in, a version out, a prediction."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -259,7 +261,7 @@ def test_validation_rows_come_from_a_file(mlcore, tenant, tmp_path):
     accuracy = {name: told[name].json["metrics"]["validation"]["accuracy"] for name in ("right", "wrong")}
     assert accuracy["right"] > 0.8
     assert accuracy["right"] + accuracy["wrong"] == pytest.approx(1)
-    assert "The validation data lacks the column 'm0'" in told["no m0"].err
+    assert json.loads(told["no m0"].err)["error"]["details"]["column"] == "m0"
     assert "The validation table has no column 'outcome'" in told["no outcome"].err
     assert {told[name].code for name in ("no m0", "no outcome")} == {1}
 

@@ -80,7 +80,7 @@ def test_data_that_can_not_train_is_refused(data, model_type, message, column):
         ((X.head(5), [1, 2, 3, 4, 5]), "str.* in the training data and int64"),
         ((X.head(5).assign(m0="text"), Y.head(5)), "column 'm0'"),
         ((X.head(5).assign(note="\0"), Y.head(5)), "'note' of the validation data"),
-        ((X.head(5).drop(columns=["m2", "m5"]), Y.head(5)), "validation data lacks the columns 'm2', 'm5'"),
+        ((X.head(5).drop(columns=["m2", "m5"]), Y.head(5)), "validation data .*'m2', 'm5', which the model reads"),
     ],
 )
 def test_validation_data_is_checked_too(validation, message):

@@ -26,6 +26,8 @@ def _own_bytes(item: Any) -> int:
         # Its arrays belong to C code, so sys.getsizeof does not see them.
         state = item.__getstate__()
         return int(state["nodes"].nbytes + state["values"].nbytes) + 200
+    if hasattr(item, "get_arrays"):  # a search tree of neighbours, which keeps a copy of its points
+        return sum(int(np.asarray(array).nbytes) for array in item.get_arrays()) + 200
     if isinstance(item, dict):
         return sys.getsizeof(item) + sum(sys.getsizeof(k) + _scalar_bytes(v) for k, v in item.items())
     if isinstance(item, list | tuple | set | frozenset):

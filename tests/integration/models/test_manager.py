@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,22 @@ def test_a_joblib_file_with_types_of_its_own_is_refused(manager: ModelManager, t
         manager.register_model("odd", "classification", save(Private(), tmp_path / "odd.joblib"))
     assert manager.list_models() == []
     assert not manager.store.root.exists()
+
+
+@pytest.mark.parametrize("suffix", [".skops", ".joblib"])
+def test_what_no_server_would_load_is_refused_at_once(manager: ModelManager, tmp_path: Path, suffix: str) -> None:
+    """A small file of a million lists: nothing is built from it, registered or stored."""
+    path = tmp_path / f"bomb{suffix}"
+    if suffix == ".joblib":
+        regressor = foreign_regressor()
+        regressor.extra = [[] for _ in range(1_000_000)]
+        save(regressor, path)
+    else:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr("schema.json", b'{"__loader__":"ObjectNode","content":[' + b"[]," * 1_000_000 + b"0]}")
+    with pytest.raises((ModelSaveError, UnsafeArtifactError), match="above the bound"):
+        manager.register_model("odd", "regression", path)
+    assert manager.list_models() == []
 
 
 def test_a_damaged_joblib_file(manager: ModelManager, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.neighbors import KNeighborsClassifier
 
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
@@ -18,8 +19,10 @@ from ml_core.exceptions import (
     SignatureMismatchError,
     UnsafeArtifactError,
 )
+from ml_core.models.formats import skops_format
 from ml_core.models.graph import estimators
 from ml_core.models.loading import LoadedModel, labels_to_json, load_version
+from ml_core.models.memory import measure_bytes
 from ml_core.models.store import LocalStore
 from support import fitted as models
 
@@ -94,6 +97,14 @@ def test_the_trees_of_a_forest_are_measured(store):
     model = load_version(store, models.stored(models.forest(), store))
     trees = [tree.tree_ for tree in model.pipeline.steps[-1][1].estimators_]
     assert model.memory_bytes > sum(tree.__getstate__()["nodes"].nbytes + tree.value.nbytes for tree in trees) > 1_000
+
+
+def test_the_search_tree_of_neighbours_is_measured():
+    """It is made when the model is loaded, with a copy of all points."""
+    points = np.random.default_rng(0).normal(size=(5_000, 4))
+    neighbours = skops_format.load(skops_format.dump(KNeighborsClassifier().fit(points, points[:, 0] > 0)))
+    assert neighbours._fit_method == "kd_tree"
+    assert measure_bytes(neighbours) > 2 * points.nbytes
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,9 @@ from sklearn.preprocessing import (
     KBinsDiscretizer,
     MultiLabelBinarizer,
     OneHotEncoder,
+    PolynomialFeatures,
     SplineTransformer,
+    TargetEncoder,
 )
 from sklearn.random_projection import SparseRandomProjection
 from sklearn.svm import SVC, SVR, OneClassSVM
@@ -132,6 +134,13 @@ HOSTILE = {
     "vectors: coefficients cut": lambda: (lambda m: changed(m, _dual_coef_=cut(m._dual_coef_)))(machine()),
     "vectors: intercepts cut": lambda: (lambda m: changed(m, _intercept_=cut(m._intercept_)))(machine()),
     "vectors: one probability": lambda: changed(machine(), _probA=np.ones(1), _probB=np.ones(1)),
+    "vectors: probabilities without their numbers": lambda: changed(sparse_machine(), _effective_probability=True),
+    "vectors: probabilities of minus five": lambda: changed(sparse_machine(), _effective_probability=-5),
+    "polynomials: columns that nobody fills": lambda: (lambda p: changed(p, _n_out_full=p._n_out_full + 9))(
+        PolynomialFeatures().fit(X)
+    ),
+    "polynomials: without end": lambda: changed(PolynomialFeatures().fit(X), _max_degree=2**31),
+    "targets: columns that nobody fills": lambda: changed(TargetEncoder().fit(CATEGORIES, Y), encodings_=[]),
     "vectors: a kernel of columns": lambda: changed(machine(), kernel="precomputed"),
     "vectors: said to be sparse": lambda: changed(machine(), _sparse=True),
     "vectors: sparse, a coefficient left out": lambda: (lambda m: changed(m, _dual_coef_=fewer_stored(m._dual_coef_)))(
@@ -164,6 +173,9 @@ def test_a_hostile_state_is_refused(name):
 
 
 HONEST = {
+    "polynomials": lambda: PolynomialFeatures((2, 3), interaction_only=True, include_bias=False).fit(X),
+    "targets of several classes": lambda: TargetEncoder().fit(CATEGORIES, Y),
+    "targets of two classes": lambda: TargetEncoder().fit(CATEGORIES, Y > 0),
     "one-hot": one_hot,
     "one-hot, infrequent": lambda: one_hot(max_categories=3, drop="first"),
     "bins": lambda: KBinsDiscretizer(3).fit(X),

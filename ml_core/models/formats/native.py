@@ -23,6 +23,7 @@ from ml_core.models.formats.trees import check_children, require
 
 _MAX_THREADS = 1_024  # more than the cores of any machine that trained it
 _MAX_NGRAM = 100
+_MAX_DEGREE = 100
 _LIBSVM_KERNELS = frozenset({"linear", "poly", "rbf", "sigmoid"})
 # One character or class of characters of a token pattern, and how often it comes.
 _CHARACTER = re.compile(
@@ -142,7 +143,10 @@ def _check_libsvm(machine: Any, kind: str) -> None:
         require(vectors.format == coefficients.format == "csr", kind)
         require(len(coefficients.data) == (n_classes - 1) * n_vectors, kind)
     require(machine._intercept_.shape == (n_pairs,), kind)
-    require(machine._probA.shape == machine._probB.shape and len(machine._probA) in (0, n_pairs), kind)
+    has_probabilities = getattr(machine, "_effective_probability", False)
+    require(has_probabilities in (True, False) and machine._probA.shape == machine._probB.shape, kind)
+    asked = has_probabilities or machine.probability is True
+    require(len(machine._probA) == n_pairs or (len(machine._probA) == 0 and not asked), kind)
 
 
 def _check_neighbors(estimator: Any, kind: str) -> None:
@@ -171,6 +175,24 @@ def _check_one_hot(encoder: Any, kind: str) -> None:
             known = categories[~np.isnan(categories)] if categories.dtype.kind == "f" else categories
             require(bool((known[1:] > known[:-1]).all()), kind)
             require(len(known) >= len(categories) - 1 and bool((known == categories[: len(known)]).all()), kind)
+
+
+def _check_polynomial(features: Any, kind: str) -> None:
+    """The columns that it makes are those that it fills: others would hold what the memory held before."""
+    low, high = features._min_degree, features._max_degree
+    require(all(type(degree) is int for degree in (low, high)) and 0 <= low <= high <= _MAX_DEGREE, kind)
+    counts = [
+        features._num_combinations(
+            features.n_features_in_, smallest, high, features.interaction_only, features.include_bias
+        )
+        for smallest in (low, 0)
+    ]
+    require(counts == [features.n_output_features_, features._n_out_full], kind)
+
+
+def _check_target_encoder(encoder: Any, kind: str) -> None:
+    n_classes = len(encoder.classes_) if encoder.target_type_ == "multiclass" else 1
+    require(len(encoder.encodings_) == encoder.n_features_in_ * n_classes, kind)
 
 
 def _check_vocabulary(vectorizer: Any, kind: str) -> None:
@@ -241,7 +263,9 @@ _CHECKS: dict[str, tuple[str, Callable[[Any, str], None]]] = {
     "MultiLabelBinarizer": ("classes_", _check_label_sets),
     "NeighborsBase": ("_fit_X", _check_neighbors),
     "OneHotEncoder": ("categories_", _check_one_hot),
+    "PolynomialFeatures": ("n_output_features_", _check_polynomial),
     "RadiusNeighborsClassifier": ("_y", _check_neighbor_classes),
+    "TargetEncoder": ("encodings_", _check_target_encoder),
     "_BaseKMeans": ("cluster_centers_", _check_clusters),
     "_VectorizerMixin": ("input", _check_words),
 }

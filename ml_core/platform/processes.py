@@ -39,7 +39,14 @@ def find_marked(home: Path, session_id: int | None) -> list[psutil.Process]:
     family = [process for process in psutil.process_iter() if _session_of(process) in sessions]
     unique = {process.pid: process for process in [*marked, *family]}
     unique.pop(os.getpid(), None)
-    return [process for process in unique.values() if process.status() != psutil.STATUS_ZOMBIE]
+    return [process for process in unique.values() if _is_alive(process)]
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:  # it ended since it was listed
+        return False
 
 
 def end(processes: Iterable[psutil.Process], *, grace_s: float = _GRACE_S) -> int:

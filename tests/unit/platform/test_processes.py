@@ -7,6 +7,7 @@ import sys
 import psutil
 import pytest
 
+from ml_core.platform import processes
 from ml_core.platform.processes import MARK, end, end_platform, find_marked
 
 # A child that outlives its parent's environment mark, as Ray's agents do: same session, no mark.
@@ -94,3 +95,19 @@ def test_what_ignores_a_polite_signal_is_killed(tmp_path):
         assert end(find_marked(tmp_path, None), grace_s=0.2) == 1
         assert find_marked(tmp_path, None) == []
         assert not psutil.pid_exists(process.pid)
+
+
+def test_a_process_that_ends_while_it_is_looked_for_is_left_out(family, monkeypatch):
+    """Between being listed and being looked at, any process may go."""
+    home, parent, child = family
+    session_of = processes._session_of
+
+    def look_and_kill(process):
+        session = session_of(process)
+        if process.pid == parent.pid:
+            parent.kill()
+            parent.wait()
+        return session
+
+    monkeypatch.setattr(processes, "_session_of", look_and_kill)
+    assert [process.pid for process in find_marked(home, parent.pid)] == [child]

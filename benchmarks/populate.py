@@ -102,7 +102,7 @@ def populate(db: DatabaseConnection, *, tenants: int, versions: int, wide_tenant
         tenant, stamp = "lpad(n::text, 4, '0')", f"t.feed_generation + {span} * "
         for table in tenant_tables():
             replaced = {"tenant_id": f"'t' || {tenant}", "feed_generation": f"{stamp} n"}
-            if table == "api_keys":  # a key's id is unique over all tenants
+            if table == "api_keys":  # ids are random, so they differ
                 replaced["key_id"] = "substr(md5(t.key_id || n), 1, 16)"
             if table == "versions":  # each tenant's model has classes of its own
                 replaced["signature"] = "jsonb_set(t.signature, '{output,classes,0}', to_jsonb('account ' || n))"

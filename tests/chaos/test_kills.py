@@ -39,9 +39,17 @@ def processes_of(platform, name):
     found = [
         process
         for process in find_marked(platform.settings.platform.home, state.session_id)
-        if any(part.startswith(name) for part in [process.name(), *process.cmdline()])
+        if any(part.startswith(name) for part in words(process))
     ]
     return sorted(found, key=lambda process: process.create_time())
+
+
+def words(process):
+    """A process's title and arguments; none of one that ended since it was listed."""
+    try:
+        return [process.name(), *process.cmdline()]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def kill(*, named, platform):

@@ -128,9 +128,10 @@ class MLSystem:
             **options: ``dataset``: the registered dataset that the data is from, such as ``tickets_2026@3``, or
                 ``tickets_2026`` for its newest version. ``target``: its column to predict, where there is no
                 ``training_data``. ``kinds``: column → kind, where the inferred one is wrong. ``processor``: a
-                ``DataProcessor`` of your own. ``rare_classes``: ``drop`` or ``merge:other``, for classes of few rows,
-                see ``Trainer.train``. ``version``: the version's name; left out: the next number.
-                ``parent_version``: the version that it is made from. ``metadata``: notes of your own.
+                ``DataProcessor`` of your own. ``rare_classes``: what is done with classes of fewer than 2 rows:
+                ``drop`` leaves them out, ``merge:other`` makes one class of them; ``drop:5`` and ``merge:other:5`` set
+                the number. ``version``: the version's name; left out: the next number. ``parent_version``: the version
+                that it is made from. ``metadata``: notes of your own.
 
         Returns:
             As ``Trainer.train`` does, without ``model`` and ``fitted``.

@@ -14,6 +14,7 @@ import pwd
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 import orjson
@@ -44,13 +45,14 @@ _IDLE_TIMEOUT = "60s"
 # Of a statement, in one session of the embedded server; psycopg's own default is 5.
 _PREPARE_AFTER = 2
 
-# The search path and row security are set too: an earlier transaction may have left others on the session.
+# The search path and row security are set too: an earlier transaction may have left others on the session. All in one
+# column: the driver and SQLAlchemy look at each.
 _TAKE_ROLE = (
-    "SELECT set_config('role', :role, true), set_config('search_path', 'pg_catalog, pg_temp', true),"
+    "SELECT concat(set_config('role', :role, true), set_config('search_path', 'pg_catalog, pg_temp', true),"
     " set_config('row_security', 'on', true),"
     f" set_config('statement_timeout', '{_STATEMENT_TIMEOUT}', true),"
     f" set_config('lock_timeout', '{_LOCK_TIMEOUT}', true),"
-    f" set_config('idle_in_transaction_session_timeout', '{_IDLE_TIMEOUT}', true)"
+    f" set_config('idle_in_transaction_session_timeout', '{_IDLE_TIMEOUT}', true))"
 )
 _ENTER = sqlalchemy.text("SELECT mlcore.enter(:tenant, :by, :seal)")
 _TAKE_ROLE_AND_ENTER = sqlalchemy.text(f"{_TAKE_ROLE}, mlcore.enter(:tenant, :by, :seal)")
@@ -135,7 +137,7 @@ class DatabaseConnection:
         """A URL for backups, which must see all rows: the embedded superuser's, else that for migrations."""
         return self._urls.owner if self.server is None else self.server.admin_url
 
-    @property
+    @cached_property
     def safe_url(self) -> str:
         """The runtime URL without its password, for messages."""
         return safe(self._app_url)

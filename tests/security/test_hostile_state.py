@@ -1,15 +1,19 @@
 """Estimators on the list with a state that would lead compiled code out of its arrays, open a file, or never end."""
 
 import contextlib
+import io
+import json
+import zipfile
 from functools import partial
 
 import numpy as np
 import pytest
 from scipy import sparse
-from sklearn.cluster import BisectingKMeans, KMeans
+from sklearn.cluster import Birch, BisectingKMeans, KMeans
 from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.feature_extraction import DictVectorizer, FeatureHasher
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
+from sklearn.feature_selection import SelectKBest
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier, RadiusNeighborsClassifier
 from sklearn.pipeline import Pipeline
@@ -24,14 +28,17 @@ from sklearn.preprocessing import (
 )
 from sklearn.random_projection import SparseRandomProjection
 from sklearn.svm import SVC, SVR, OneClassSVM
+from sklearn.utils import check_array
 
 from ml_core.exceptions import ModelLoadError, ModelSaveError, UnsafeArtifactError
 from ml_core.models.formats import skops_format, trees
+from ml_core.models.formats.archive import read_members
 
 X = np.random.default_rng(0).normal(size=(60, 3))
 CATEGORIES = np.column_stack([np.arange(60) % 3, np.arange(60) % 5]).astype(float)
 TEXTS = [f"word{i % 7} other" for i in range(60)]
 Y = np.arange(60) % 3
+NORMS = {"Y_norm_squared": np.ones(1)}
 SPARSE = sparse.csr_matrix(np.abs(X))
 
 
@@ -85,6 +92,12 @@ def boosted():
     return GradientBoostingClassifier(n_estimators=2).fit(X, Y)
 
 
+def by_histograms(categorical=(0,)):
+    """Of categories, so it prepares its columns."""
+    rows = np.column_stack([np.arange(60) % 3, np.arange(60) % 5])
+    return HistGradientBoostingClassifier(max_iter=2, categorical_features=list(categorical)).fit(rows, Y)
+
+
 def bisected():
     return BisectingKMeans(3, random_state=0).fit(X)
 
@@ -97,6 +110,15 @@ def with_center(estimator, center):
 def with_mapping(estimator, values):
     estimator._default_to_infrequent_mappings[1] = values
     return estimator
+
+
+def archived(members):
+    """A zip of the members."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+    return buffer.getvalue()
 
 
 HOSTILE = {
@@ -160,6 +182,27 @@ HOSTILE = {
     "boosting: trees of other features": lambda: changed(boosted(), n_features_in_=1),
     "clusters: narrower": lambda: changed(KMeans(2, n_init=1).fit(X), cluster_centers_=np.zeros((2, 1))),
     "clusters: narrower inside": lambda: with_center(bisected(), np.zeros(1)),
+    "clusters: norms of fewer": lambda: (lambda m: changed(m, _subcluster_norms=m._subcluster_norms[:1]))(
+        Birch().fit(X)
+    ),
+    "neighbours: norms of fewer": lambda: changed(neighbours(), effective_metric_params_=NORMS),
+    "neighbours: norms of fewer, of classes": lambda: changed(neighbours(), metric_params=NORMS),
+    "histograms: as if it was fitted": lambda: changed(by_histograms(), _in_fit=True),
+    "histograms: a narrower result": lambda: changed(by_histograms(), _preprocessor=SelectKBest(k=1).fit(X, Y)),
+    "histograms: columns left out": lambda: (
+        lambda m: (changed(m._preprocessor, transformers_=[m._preprocessor.transformers_[i] for i in (0, 0, 2)]), m)[1]
+    )(by_histograms()),
+    "histograms: columns of frames left out": lambda: (
+        lambda m: (m._preprocessor._transformer_to_input_indices.update(numerical=[0]), m)[1]
+    )(by_histograms()),
+    "polynomials: columns that nothing fills": lambda: changed(PolynomialFeatures().fit(X), _n_out_full=10**6),
+    "polynomials: of any degree": lambda: changed(PolynomialFeatures().fit(X), _max_degree=10**7),
+    "an attribute for a method": lambda: changed(
+        RandomForestClassifier(2).fit(X, Y), _validate_X_predict=partial(check_array, dtype=np.float32)
+    ),
+    "an attribute for a method of packed trees": lambda: (
+        lambda m: ([changed(tree, _validate_X_predict=partial(check_array)) for tree in m.estimators_], m)[1]
+    )(RandomForestClassifier(2).fit(X, Y)),
     "a partial that hides an estimator": lambda: changed(FunctionTransformer(), func=partial(np.mean, words())),
     "threads": lambda: changed(RandomForestClassifier(2).fit(X, Y), n_jobs=10**6),
 }
@@ -183,6 +226,11 @@ HONEST = {
     "vectors, sparse": sparse_machine,
     "vectors of a regression": lambda: SVR().fit(X, X[:, 0]),
     "neighbours": neighbours,
+    "histograms": lambda: by_histograms(),
+    "histograms of categories": lambda: by_histograms([0, 1]),
+    "clusters, of a tree": lambda: Birch().fit(X),
+    "polynomials": lambda: PolynomialFeatures(3).fit(X),
+    "polynomials, interactions": lambda: PolynomialFeatures((2, 3), interaction_only=True, include_bias=False).fit(X),
     "boosting": boosted,
     "clusters": bisected,
     "words": words,
@@ -279,3 +327,23 @@ def test_a_method_of_an_object_has_no_safe_form():
     for function in (lambda x: x, LogisticRegression().fit):
         with pytest.raises(ModelSaveError, match="function"):
             skops_format.dump(changed(LogisticRegression(), extra=function))
+
+
+@pytest.mark.parametrize("part", ["indices", "indptr"])
+def test_masked_numbers_are_no_array(part):
+    """A comparison passes over what is masked, and compiled code does not: it would follow those numbers."""
+    estimator = sparse_machine()
+    members = read_members(skops_format.dump(estimator))
+    schema = json.loads(members["schema.json"])
+    content = schema["content"]["support_vectors_"]["content"]
+    position = {"indices": 1, "indptr": 2}[part]
+    masked = {"data": content[position], "mask": None}
+    content[position] = {
+        "__loader__": "MaskedArrayNode",
+        "__module__": "numpy.ma",
+        "__class__": "MaskedArray",
+        "content": masked,
+    }
+    with pytest.raises((UnsafeArtifactError, ModelLoadError)):
+        skops_format.load(archived({**members, "schema.json": json.dumps(schema).encode()}))
+    assert skops_format.load(skops_format.dump(changed(estimator, results=np.ma.MaskedArray([1.0])))).results is None

@@ -216,8 +216,9 @@ _SPARSE = frozenset(f"scipy.sparse._{form}.{form}_{kind}" for form in ("csc", "c
 _DICTS = frozenset({"builtins.dict", "collections.OrderedDict", "sklearn.utils._bunch.Bunch"})
 _TREES = frozenset(name for name in _ESTIMATORS if name.startswith("sklearn.tree."))
 
-# Never built and never imported: what serves fitting only, and the search trees of neighbours, whose state can't be
-# checked and which loading makes anew. Null is written in their place, and None is read.
+# Never built and never imported: what serves fitting only (masked arrays are the table of a search's results, and a
+# check would pass over their masked numbers), and the search trees of neighbours, whose state can't be checked and
+# which loading makes anew. Null is written in their place, and None is read.
 _LEFT_OUT_MODULES = frozenset(
     {
         "sklearn.model_selection._split",
@@ -228,6 +229,7 @@ _LEFT_OUT_MODULES = frozenset(
 )
 _LEFT_OUT = frozenset(
     {
+        "numpy.ma.MaskedArray",
         "numpy.random._generator.Generator",
         "numpy.random.mtrand.RandomState",
         "sklearn.cluster._birch._CFNode",
@@ -252,7 +254,6 @@ ALLOWED: dict[str, frozenset[str]] = {
     "JsonNode": frozenset({"builtins.str"}),
     "ListNode": frozenset({"builtins.list"}),
     "LossNode": _COMPILED_LOSSES,
-    "MaskedArrayNode": frozenset({"numpy.ma.MaskedArray"}),
     "NdArrayNode": _SCALARS | {"numpy.ndarray"},
     "ObjectNode": _ENCODERS | _ESTIMATORS | _PARTS,
     "PartialNode": frozenset({"functools.partial"}),  # of a function that is on the list

@@ -112,6 +112,7 @@ class Builder:
         # would let an artifact replace a lookup by one that points outside of the matrix.
         if node["__module__"].startswith("ml_core.") and any(name.startswith("_") for name in state):
             raise malformed(f"a {node['__class__']} carries state that it derives itself")
+        _check_names(kind, state)
         if hasattr(made, "__setstate__"):
             made.__setstate__(state)
         else:
@@ -128,8 +129,9 @@ class Builder:
         return trees.build_tree(self.build(node["__reduce__"]["args"]), self.build(node["content"]))
 
     def _trees(self, node: Node) -> Any:
-        parts = [self.build(node[key]) for key in ("content", "random_states", "trees")]
-        items = trees.unpack_trees(_import(node), *parts)
+        shared, *parts = [self.build(node[key]) for key in ("content", "random_states", "trees")]
+        _check_names(_import(node), shared)
+        items = trees.unpack_trees(_import(node), shared, *parts)
         if "shape" not in node:
             return items
         array = np.empty(len(items), dtype=object)
@@ -171,10 +173,6 @@ class Builder:
         # Its constructor checks that knots and coefficients belong together; compiled code relies on that.
         return BSpline(state["t"], state["c"], state["k"], extrapolate=state["extrapolate"], axis=state["axis"])
 
-    def _masked(self, node: Node) -> Any:
-        content = node["content"]
-        return np.ma.MaskedArray(self.build(content["data"]), self.build(content["mask"]))
-
     def _dangling(self, node: Node) -> Any:
         raise malformed(f"it refers to the object {node.get('__id__')}, which comes later or not at all")
 
@@ -188,6 +186,13 @@ def _key(kind: str, text: str) -> Any:
 def _import(node: Node) -> Any:
     """The type or function that a node names, which is on the list."""
     return getattr(importlib.import_module(node["__module__"]), node["__class__"])
+
+
+def _check_names(kind: type, state: Mapping[str, Any]) -> None:
+    """Refuse an attribute in the place of a method: its methods check rows before compiled code reads them."""
+    for name in state:
+        if hasattr(getattr(kind, name, None), "__get__"):
+            raise malformed(f"a {kind.__name__} has an attribute in the place of its method {name[:80]}")
 
 
 def _is_argument(value: Any) -> bool:
@@ -216,7 +221,6 @@ _MAKERS: dict[str, Callable[[Builder, Any], Any]] = {
     "JsonNode": lambda _, node: json.loads(node["content"], parse_int=read_int),
     "ListNode": lambda builder, node: builder.build(node["content"]),
     "LossNode": Builder._loss,
-    "MaskedArrayNode": Builder._masked,
     "NdArrayNode": Builder._array,
     "ObjectNode": Builder._object,
     "PartialNode": Builder._partial,

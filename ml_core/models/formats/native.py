@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from sklearn.compose import ColumnTransformer
 from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.preprocessing import FunctionTransformer, OrdinalEncoder
 from sklearn.tree._tree import Tree
+from sklearn.utils import check_array
 
 from ml_core.exceptions import UnsafeArtifactError
 from ml_core.models.formats.trees import check_children, require
@@ -24,6 +28,8 @@ from ml_core.models.formats.trees import check_children, require
 _MAX_THREADS = 1_024  # more than the cores of any machine that trained it
 _MAX_NGRAM = 100
 _MAX_DEGREE = 100
+_MAX_POLYNOMIALS = 1_000_000  # 8 MB a row
+_NORMS = frozenset({"X_norm_squared", "Y_norm_squared"})  # of the points, as many as there are points: nothing counts
 _LIBSVM_KERNELS = frozenset({"linear", "poly", "rbf", "sigmoid"})
 # One character or class of characters of a token pattern, and how often it comes.
 _CHARACTER = re.compile(
@@ -88,6 +94,9 @@ def _check_gradient_boosting(estimator: Any, kind: str) -> None:
 
 def _check_histogram_trees(estimator: Any, kind: str) -> None:
     n_features = int(estimator.n_features_in_)
+    require(not getattr(estimator, "_in_fit", False), kind)  # or it would not look at a row's width
+    if estimator._preprocessor is not None:
+        _check_preprocessor(estimator._preprocessor, n_features, kind)
     categorical = np.asarray(estimator._bin_mapper.is_categorical_, dtype=bool)
     require(categorical.shape == (n_features,), kind)
     require(all(len(trees) <= estimator.n_trees_per_iteration_ for trees in estimator._predictors), kind)
@@ -108,6 +117,24 @@ def _check_histogram_trees(estimator: Any, kind: str) -> None:
         bounds = np.repeat([len(bits) for bits in sets], counts)[by_category]
         require(bool((nodes["bitset_idx"][by_category] < bounds).all()), kind)
         require(bool(categorical[nodes["feature_idx"][by_category]].all()), kind)
+
+
+def _check_preprocessor(preprocessor: Any, n_features: int, kind: str) -> None:
+    """It gives as many columns as it takes, as the one that ``fit`` makes; nothing counts them after it."""
+    require(type(preprocessor) is ColumnTransformer and preprocessor.n_features_in_ == n_features, kind)
+    (first, encoder, encoded), (second, checker, checked), (_, rest, _) = preprocessor.transformers_
+    require(all(isinstance(mask, np.ndarray) and mask.dtype == bool for mask in (encoded, checked)), kind)
+    require(encoded.shape == checked.shape == (n_features,) and bool((encoded ^ checked).all()), kind)
+    require(rest == "drop" and first != second, kind)
+    for name, mask in ((first, encoded), (second, checked)):  # by which it takes the columns of a frame
+        require(list(preprocessor._transformer_to_input_indices[name]) == np.flatnonzero(mask).tolist(), kind)
+    require(type(encoder) is OrdinalEncoder and type(checker) is FunctionTransformer, kind)
+    require(type(checker.func) is partial and checker.func.func is check_array and not checker.func.args, kind)
+    require(not checker.kw_args, kind)
+
+
+def _check_subclusters(estimator: Any, kind: str) -> None:
+    require(estimator._subcluster_norms.shape == (len(estimator.subcluster_centers_),), kind)
 
 
 def _check_clusters(estimator: Any, kind: str) -> None:
@@ -153,6 +180,8 @@ def _check_neighbors(estimator: Any, kind: str) -> None:
     points = estimator._fit_X
     require(points.shape == (estimator.n_samples_fit_, estimator.n_features_in_), kind)
     require(isinstance(estimator.effective_metric_, str), f"{kind} with its metric")
+    for parameters in (estimator.effective_metric_params_, estimator.metric_params):
+        require(_NORMS.isdisjoint(parameters or ()), f"{kind} with norms")
 
 
 def _check_neighbor_classes(estimator: Any, kind: str) -> None:
@@ -180,14 +209,15 @@ def _check_one_hot(encoder: Any, kind: str) -> None:
 def _check_polynomial(features: Any, kind: str) -> None:
     """The columns that it makes are those that it fills: others would hold what the memory held before."""
     low, high = features._min_degree, features._max_degree
-    require(all(type(degree) is int for degree in (low, high)) and 0 <= low <= high <= _MAX_DEGREE, kind)
+    require(all(type(number) is int for number in (low, high, features.n_features_in_)), kind)
+    require(0 <= low <= high <= _MAX_DEGREE, kind)
     counts = [
         features._num_combinations(
             features.n_features_in_, smallest, high, features.interaction_only, features.include_bias
         )
         for smallest in (low, 0)
     ]
-    require(counts == [features.n_output_features_, features._n_out_full], kind)
+    require(counts == [features.n_output_features_, features._n_out_full] and max(counts) <= _MAX_POLYNOMIALS, kind)
 
 
 def _check_target_encoder(encoder: Any, kind: str) -> None:
@@ -253,6 +283,7 @@ _CHECKS: dict[str, tuple[str, Callable[[Any, str], None]]] = {
     "BaseGradientBoosting": ("estimators_", _check_gradient_boosting),
     "BaseHistGradientBoosting": ("_predictors", _check_histogram_trees),
     "BaseLibSVM": ("support_vectors_", _check_libsvm),
+    "Birch": ("subcluster_centers_", _check_subclusters),
     "BisectingKMeans": ("_bisecting_tree", _check_bisecting_clusters),
     "CountVectorizer": ("vocabulary_", _check_vocabulary),
     "DictVectorizer": ("vocabulary_", _check_vocabulary),

@@ -28,7 +28,6 @@ PARTS: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {
     "JsonNode": ((), frozenset({"content", "is_json"})),
     "ListNode": (("content",), frozenset()),
     "LossNode": (("__reduce__", "content"), frozenset()),
-    "MaskedArrayNode": (("content",), frozenset()),
     "NdArrayNode": (("content", "shape"), frozenset({"type", "file"})),
     "ObjectNode": (("content",), frozenset()),
     "PartialNode": (("content",), frozenset()),

@@ -104,9 +104,6 @@ class Writer:
     def _compiled(self, item: Any) -> dict[str, Any] | None:
         """The node of an object whose state compiled code reads; None if it is none."""
         kind = type(item)
-        if isinstance(item, np.ma.MaskedArray):
-            content = {"data": self.write(item.data), "mask": self.write(item.mask)}
-            return _node("MaskedArrayNode", "numpy.ma.MaskedArray", content=content)
         if isinstance(item, np.ndarray):
             return self._array(np.asarray(item))
         if sparse.issparse(item):

@@ -99,6 +99,7 @@ def _over_http(
 def _in_process(
     tenant: str, model: ModelId, rows: list[dict[str, Any]], *, proba: bool, asked: dict[str, str | None]
 ) -> dict[str, Any]:
+    from ml_core.domain.values import category_text
     from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
     from ml_core.system import MLSystem
 
@@ -108,13 +109,14 @@ def _in_process(
         pointers = EnvironmentRepository(database, tenant_id).list(model)
         if not any(asked.values()) and not any(p.environment == PRODUCTION and p.version for p in pointers):
             err.print(f"Nothing is promoted to production; the newest version, {version}, answers.", style="dim")
-        # As over HTTP: a model without probabilities answers without them.
-        has_probabilities = bool(servable.self_test.probabilities)
+        probabilities = None
+        # As over HTTP: a model without probabilities answers without them, and a class is called by its text.
+        if proba and servable.self_test.probabilities:
+            answers = system.predict_proba(model, rows, version=version)
+            probabilities = [{category_text(label): p for label, p in answer.items()} for answer in answers]
         return {
             "predictions": system.predict_batch(model, rows, _BATCH_ROWS, version=version),
-            "probabilities": system.predict_proba(model, rows, version=version)
-            if proba and has_probabilities
-            else None,
+            "probabilities": probabilities,
             "version": version,
         }
 

@@ -192,6 +192,19 @@ def test_probabilities_of_a_regression_are_none(mlcore, tenant, tmp_path):
     assert (result.code, result.json["probabilities"]) == (0, None)
 
 
+@pytest.mark.parametrize(("labels", "names"), [((0, 1), {"0", "1"}), ((False, True), {"false", "true"})])
+def test_probabilities_name_each_class_by_its_text(mlcore, tenant, tmp_path, labels, names):
+    """As over HTTP, since the names of a JSON object are texts; a class itself keeps its type."""
+    frame = measures()
+    frame["outcome"] = [labels[value > 0] for value in frame["m0"]]
+    file = tmp_path / "flags.csv"
+    frame.to_csv(file, index=False)
+    mlcore("train", file, "-t", tenant, "-m", "flags", "--target", "outcome")
+    result = mlcore("predict", "-t", tenant, "-m", "flags", "--file", file, "--proba", "--json").json
+    assert {frozenset(row) for row in result["probabilities"]} == {frozenset(names)}
+    assert set(result["predictions"]) == set(labels)
+
+
 def test_the_version_of_the_command(mlcore):
     """What to put into a bug report."""
     result = mlcore("--version")

@@ -23,7 +23,7 @@ from sklearn.tree._tree import Tree
 from sklearn.utils import check_array
 
 from ml_core.exceptions import UnsafeArtifactError
-from ml_core.models.formats.trees import check_children, require
+from ml_core.models.formats.trees import check_children, require, require_one_target
 
 _MAX_THREADS = 1_024  # more than the cores of any machine that trained it
 _MAX_NGRAM = 100
@@ -186,7 +186,8 @@ def _check_neighbors(estimator: Any, kind: str) -> None:
 
 def _check_neighbor_classes(estimator: Any, kind: str) -> None:
     labels = estimator._y
-    require(not estimator.outputs_2d_ and labels.shape == (estimator.n_samples_fit_,), kind)
+    require_one_target(not estimator.outputs_2d_, kind)
+    require(labels.shape == (estimator.n_samples_fit_,), kind)
     require(labels.dtype.kind == "i" and _within(labels, len(estimator.classes_)), kind)
 
 

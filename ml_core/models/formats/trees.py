@@ -173,8 +173,8 @@ def _tree(n_features: int, n_classes: NDArray[Any], max_depth: Any, nodes: NDArr
 
 
 def _check_arguments(n_features: Any, n_classes: Any, n_outputs: Any) -> None:
-    # One output: the platform's models predict one target.
-    require(type(n_features) is int and 0 <= n_features < 2**31 and type(n_outputs) is int and n_outputs == 1, "Tree")
+    require(type(n_features) is int and 0 <= n_features < 2**31 and type(n_outputs) is int and n_outputs > 0, "Tree")
+    require_one_target(n_outputs == 1, "Tree")
     require(isinstance(n_classes, np.ndarray) and n_classes.shape == (1,) and n_classes.dtype == np.intp, "Tree")
     require(1 <= int(n_classes[0]) <= _MAX_CLASSES, "Tree")
 
@@ -207,5 +207,19 @@ def require(holds: bool, kind: str) -> None:
         raise UnsafeArtifactError(
             f"The artifact's {kind} points outside of its own arrays; using it could crash the process.",
             remedy="Restore it from a backup, or train and register the model again.",
+            types=[kind],
+        )
+
+
+def require_one_target(holds: bool, kind: str) -> None:
+    """Refuse an artifact that predicts several targets: each answer of the platform is one label or number.
+
+    Raises:
+        UnsafeArtifactError: It does.
+    """
+    if not holds:
+        raise UnsafeArtifactError(
+            f"The artifact's {kind} predicts several targets at once; a model of the platform predicts one.",
+            remedy="Fit and register a model for each target.",
             types=[kind],
         )

@@ -61,6 +61,9 @@ def describe(pipeline: Any, digest: Digest, model_type: str | None = None) -> De
         pipeline: The model, which passed the audit.
         digest: Of the bytes that it was read from.
         model_type: As the caller or the registry says; None means what kind of estimator it is.
+
+    Raises:
+        DataProcessingError: It predicts several targets.
     """
     kind = model_type or _model_type(pipeline)
     inputs = _inputs(pipeline)
@@ -113,7 +116,7 @@ def describe_with_sample(
     A column may be missing if the pipeline answers a row without it.
 
     Raises:
-        DataProcessingError: The pipeline does not answer the rows, or otherwise than before.
+        DataProcessingError: The pipeline does not answer the rows, or otherwise than before, or with several targets.
     """
     kind = model_type or _model_type(pipeline)
     columns = tuple(InputColumn(name, ColumnKind(column), nullable=True) for name, column in pipeline[0].columns_)
@@ -145,7 +148,8 @@ def _compare(model: LoadedModel, pipeline: Any, head: pd.DataFrame, rows: list[d
         given = head.to_numpy() if pipeline[0].shape == MATRIX else head.iloc[:, 0]
     theirs = np.asarray(pipeline[1:].predict(given))
     ours = np.asarray(model.predict(model.version.signature.columns_from_rows(rows)))
-    same = ours.shape == theirs.shape and ours.ndim == 1 and len(ours) == len(rows)
+    _check_targets(theirs.ndim)
+    same = ours.shape == theirs.shape == (len(rows),)
     if same and theirs.dtype.kind == "f":
         same = bool(np.allclose(ours, theirs, rtol=SELF_TEST_TOLERANCE, atol=SELF_TEST_TOLERANCE, equal_nan=True))
     elif same:
@@ -186,13 +190,25 @@ def _loaded(pipeline: Any, signature: Signature, kind: str, digest: Digest) -> L
 
 def _ask(model: LoadedModel, rows: list[dict[str, Any]]) -> SelfTest:
     predictions, probabilities = model.predict_both(model.version.signature.columns_from_rows(rows))
+    _check_targets(predictions.ndim)
     answers = () if probabilities is None else tuple(tuple(map(float, line)) for line in probabilities)
     return SelfTest(tuple(rows), tuple(labels_to_json(predictions)), answers)
 
 
 def _output(pipeline: Any, kind: str) -> Output:
-    classes = tuple(labels_to_json(pipeline.classes_)) if hasattr(pipeline, "classes_") else ()
+    found = getattr(pipeline, "classes_", np.empty(0))
+    _check_targets(len(found) if isinstance(found, list) else 1)  # scikit-learn lists the classes of each target
+    classes = tuple(labels_to_json(np.asarray(found)))
     return Output(_OUTPUTS.get(kind, OutputKind.CLASSES if classes else OutputKind.NUMBER), classes)
+
+
+def _check_targets(number: int) -> None:
+    if number > 1:
+        raise DataProcessingError(
+            "The model predicts several targets at once; a model of the platform predicts one.",
+            remedy="Fit and register a model for each target.",
+            stage="register",
+        )
 
 
 def _cut(value: Any) -> Any:

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
+from sklearn.cross_decomposition import PLSRegression
 from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.ensemble import (
     GradientBoostingClassifier,
@@ -25,6 +26,7 @@ from sklearn.feature_selection import SelectKBest
 from sklearn.impute import KNNImputer, SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
 from sklearn.model_selection import GridSearchCV
+from sklearn.multioutput import ClassifierChain, MultiOutputClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import (
@@ -36,11 +38,12 @@ from sklearn.preprocessing import (
     TargetEncoder,
 )
 from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeRegressor
 
 from ml_core.data.reading import rows_from_frame
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
-from ml_core.exceptions import DataProcessingError
+from ml_core.exceptions import DataProcessingError, UnsafeArtifactError
 from ml_core.ids import TenantId
 from ml_core.models.manager import ModelManager
 from ml_core.settings import ServingSettings
@@ -225,6 +228,31 @@ def test_a_sample_that_does_not_fit_is_refused(
     joblib.dump(make_pipeline(prepared(), LogisticRegression(max_iter=2000)).fit(FRAME, LABELS), tmp_path / "m.joblib")
     with pytest.raises(DataProcessingError, match=message):
         manager.register_model("m", "classification", tmp_path / "m.joblib", sample=sample)
+    assert manager.list_models() == []
+
+
+@pytest.mark.parametrize("with_sample", [True, False])
+@pytest.mark.parametrize(
+    ("model", "model_type"),
+    [
+        (Ridge(), "regression"),
+        (KNeighborsClassifier(), "classification"),
+        (DecisionTreeRegressor(), "regression"),
+        (RandomForestClassifier(3), "classification"),
+        (MultiOutputClassifier(LogisticRegression()), "classification"),
+        (make_pipeline(StandardScaler(), ClassifierChain(LogisticRegression())), "classification"),
+        (PLSRegression(1), "regression"),
+    ],
+)
+def test_several_targets_are_refused_by_name(
+    manager: ModelManager, tmp_path: Path, model: Any, model_type: str, with_sample: bool
+) -> None:
+    """An answer is one label or number; the error says what to do instead."""
+    X = FRAME[["age", "code"]]
+    joblib.dump(model.fit(X, X.gt(X.median())), tmp_path / "m.joblib")
+    with pytest.raises((DataProcessingError, UnsafeArtifactError), match="several targets") as caught:
+        manager.register_model("m", model_type, tmp_path / "m.joblib", sample=X if with_sample else None)
+    assert "a model for each target" in str(caught.value)
     assert manager.list_models() == []
 
 

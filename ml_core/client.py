@@ -201,7 +201,11 @@ def _rows(data: Any) -> list[Mapping[str, Any]]:
     data = as_frame(data) if isinstance(data, Mapping) else as_pandas(data)
     if isinstance(data, pd.DataFrame):
         return list(rows_from_frame(data))
-    if not isinstance(data, list | tuple) or hasattr(data, "_fields"):
+    # A Series with numbers as labels may be a column; a row of such names is sent in a list.
+    is_column = isinstance(data, pd.Series) and not all(isinstance(label, str) for label in data.index)
+    if fields_of(data) is not None and not is_column:
+        data = [data]
+    if not isinstance(data, list | tuple):
         raise _nameless(data)
     rows = []
     for index, row in enumerate(data):

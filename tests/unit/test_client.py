@@ -179,6 +179,8 @@ def test_what_no_request_can_be_made_with_is_refused(setting, value):
         [1, 2],
         [{"x": 1}, [2]],
         pd.Series([1.0]),
+        pd.Series(["a", "b"], index=[7, 8], name="x"),
+        next(pd.DataFrame({"a b": [1]}).itertuples()),
         np.zeros((2, 2)),
         [[1.0]],
         list(pd.DataFrame({"a b": [1]}).itertuples()),

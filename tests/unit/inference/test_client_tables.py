@@ -184,10 +184,10 @@ def test_a_frame_over_http_is_answered_as_in_this_process(both, columns, shape):
         rows = frame.to_dict("records")
         assert_same(both, rows)
         assert_same(both, rows[0])
-    elif shape == "series":
-        assert_same(both, [row for _, row in frame.astype(object).iterrows()])
-    elif shape == "tuples":
-        assert_same(both, list(frame.itertuples()))
+    elif shape in ("series", "tuples"):
+        named = [row for _, row in frame.astype(object).iterrows()] if shape == "series" else list(frame.itertuples())
+        assert_same(both, named)
+        assert_same(both, named[0])
     elif shape == "array":
         assert_same(both, frame.to_records(index=False))
     else:

@@ -219,7 +219,8 @@ def _classes(pipeline: Pipeline, output: OutputKind) -> tuple[Any, ...]:
 
 
 def _without_cells(column: InferredColumn) -> InferredColumn:
-    return replace(column, reason=column.kind.value if column.kind else "not used", categories=())
+    reason = "not shown, since it may quote cells and the tenant keeps synthetic rows"
+    return replace(column, reason=f"{column.kind.value}: {reason}" if column.kind else reason, categories=())
 
 
 def _unseen_labels(train: Part, validation: Part, output: OutputKind, *, shown: bool) -> list[str]:

@@ -72,6 +72,7 @@ def test_synthetic_rows_keep_no_cell_of_training(mlcore, tenant, tmp_path, table
     common = ("-t", tenant, "-m", "m")
     printed = [mlcore("train", file, *common, *target, "-k", "city=category", *how) for how in ((), ("--json",))]
     assert {result.code for result in printed} == {0}, printed[0].err
+    assert "not shown, since it may quote cells" in printed[0].out
     printed += [mlcore("versions", "show", *common, "-v", "1", *how) for how in ((), ("--json",))]
     for result in printed:
         assert shown_in(cells(table), result.out + result.err) == []

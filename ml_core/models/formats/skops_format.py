@@ -96,7 +96,7 @@ def _construct(schema: Node, members: Mapping[str, bytes]) -> Any:
         _check_steps(pipeline)
         check_native(estimators(pipeline))
         rebuild_search_trees(estimators(pipeline))
-    except UnsafeArtifactError:
+    except ModelLoadError:
         raise
     except Exception as error:  # attributes that don't fit their type can raise anything
         raise ModelLoadError.wrap(
@@ -113,4 +113,7 @@ def _check_steps(pipeline: Any) -> None:
         if step not in (None, "passthrough") and not callable(getattr(step, "transform", None)):
             raise TypeError(f"the step {type(step).__name__} does not transform")
     if not callable(getattr(pipeline, "predict", None)):
-        raise TypeError(f"{type(pipeline).__name__} does not predict")
+        raise ModelLoadError(
+            f"The artifact's {type(pipeline).__name__} does not predict.",
+            remedy="Register an estimator that does, or a pipeline that ends with one.",
+        )

@@ -66,7 +66,8 @@ def _unservable(row: AnyRow) -> tuple[str, str] | None:
     if not row.inputs:
         return (
             "has no signature, so it can't be served",
-            "Register it as a new version with signature=…, or train it with MLSystem or Trainer.",
+            "Register it as a new version with sample=, some rows of the table that it was fitted on, or train it with "
+            "MLSystem or Trainer.",
         )
     if row.outside_types:
         return (

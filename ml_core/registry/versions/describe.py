@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sklearn import base
+from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
 
 from ml_core.data.encoding.frame import FRAME, MATRIX, FrameStep, shape_for, table_of
 from ml_core.data.frames import as_pandas, nullable_inputs
@@ -63,11 +65,12 @@ def describe(pipeline: Any, digest: Digest, model_type: str | None = None) -> De
         model_type: As the caller or the registry says; None means what kind of estimator it is.
 
     Raises:
-        DataProcessingError: It predicts several targets.
+        DataProcessingError: It predicts several targets, or was never fitted.
     """
     kind = model_type or _model_type(pipeline)
     inputs = _inputs(pipeline)
     if not inputs:
+        _check_fitted(pipeline)
         return Description(kind, NO_SIGNATURE, NO_SELF_TEST)
     signature = Signature(inputs, _output(pipeline, kind))
     # One row without any value for a pipeline that knows what to do then; of zeros for one that doesn't.
@@ -200,6 +203,18 @@ def _output(pipeline: Any, kind: str) -> Output:
     _check_targets(len(found) if isinstance(found, list) else 1)  # scikit-learn lists the classes of each target
     classes = tuple(labels_to_json(np.asarray(found)))
     return Output(_OUTPUTS.get(kind, OutputKind.CLASSES if classes else OutputKind.NUMBER), classes)
+
+
+def _check_fitted(pipeline: Any) -> None:
+    """Refuse an estimator of scikit-learn's that nobody fitted; what another one keeps of a fit can't be known."""
+    last = pipeline[-1] if isinstance(pipeline, Pipeline) else pipeline
+    try:
+        if type(last).__module__.startswith("sklearn."):
+            check_is_fitted(last)
+    except NotFittedError as error:
+        raise DataProcessingError(
+            f"The {type(last).__name__} is not fitted.", remedy="Fit it, save it and register it.", stage="register"
+        ) from error
 
 
 def _check_targets(number: int) -> None:

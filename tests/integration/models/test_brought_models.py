@@ -9,6 +9,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.cross_decomposition import PLSRegression
@@ -43,7 +44,7 @@ from sklearn.tree import DecisionTreeRegressor
 from ml_core.data.reading import rows_from_frame
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
-from ml_core.exceptions import DataProcessingError, UnsafeArtifactError
+from ml_core.exceptions import DataProcessingError, ModelLoadError, UnsafeArtifactError
 from ml_core.ids import TenantId
 from ml_core.models.manager import ModelManager
 from ml_core.settings import ServingSettings
@@ -254,6 +255,25 @@ def test_several_targets_are_refused_by_name(
         manager.register_model("m", model_type, tmp_path / "m.joblib", sample=X if with_sample else None)
     assert "a model for each target" in str(caught.value)
     assert manager.list_models() == []
+
+
+@pytest.mark.parametrize("model", [LogisticRegression(), make_pipeline(StandardScaler(), RandomForestClassifier())])
+@pytest.mark.parametrize("sample", [None, FRAME[["age"]]])
+def test_what_was_never_fitted_is_refused(manager: ModelManager, tmp_path: Path, model: Any, sample: Any) -> None:
+    """At registration, not when it is promoted."""
+    joblib.dump(clone(model), tmp_path / "m.joblib")
+    with pytest.raises(DataProcessingError, match="not fitted"):
+        manager.register_model("m", "classification", tmp_path / "m.joblib", sample=sample)
+    assert manager.list_models() == []
+
+
+def test_what_does_not_predict_is_refused_by_name(manager: ModelManager, tmp_path: Path) -> None:
+    """A transformer is no model; training it again would not help."""
+    for model in (StandardScaler(), make_pipeline(SimpleImputer(), StandardScaler())):
+        joblib.dump(model.fit(FRAME[["age"]]), tmp_path / "m.joblib")
+        with pytest.raises(ModelLoadError, match="does not predict") as caught:
+            manager.register_model("m", "classification", tmp_path / "m.joblib")
+        assert "a pipeline that ends with one" in str(caught.value)
 
 
 def test_texts_in_a_frame_are_not_a_series(manager: ModelManager, tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ from ml_core.training.self_test import common_categories, record_self_test, rows
 from ml_core.training.table import Part, TrainingTable, read_training_table
 from ml_core.training.targets import OUTPUTS, invalid
 
+_MAX_WARNINGS = 5
+_MAX_WARNING_CHARACTERS = 500
 # For an estimator that takes no sparse matrix, words become a dense one: bounded in features and in bytes.
 _MAX_DENSE_WORDS = 1_000
 _MIN_DENSE_WORDS = 50
@@ -78,13 +80,6 @@ class FittedModel:
     code_commit: str | None
     duration_s: float
     notes: tuple[str, ...]
-
-
-_LEFT_BY_FIT = ("_scorer", "_raw_predict")
-"""What scikit-learn's histogram gradient boosting leaves on itself of early stopping, of use to a further fit only; it
-has no safe form, so the finished model could not be saved."""
-_MAX_WARNINGS = 5
-_MAX_WARNING_CHARACTERS = 500
 
 
 def fit_model(request: TrainingRequest) -> FittedModel:
@@ -144,11 +139,8 @@ def _fit(request: TrainingRequest, estimator: Any, table: TrainingTable) -> tupl
             raise TrainingError.wrap(
                 error, f"Fitting {type(estimator).__name__} failed", remedy="See the cause above.", stage="fit"
             ) from error
-    if type(estimator).__name__.startswith("HistGradientBoosting"):
-        for name in _LEFT_BY_FIT:
-            vars(estimator).pop(name, None)
-    told = sorted({f"{warning.category.__name__}: {warning.message}"[:_MAX_WARNING_CHARACTERS] for warning in caught})
-    return pipeline, told[:_MAX_WARNINGS]
+    warned = sorted({f"{warning.category.__name__}: {warning.message}"[:_MAX_WARNING_CHARACTERS] for warning in caught})
+    return pipeline, warned[:_MAX_WARNINGS]
 
 
 def _dense_encoding(inputs: tuple[InputColumn, ...], n_rows: int) -> dict[str, Any]:

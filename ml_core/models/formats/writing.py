@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 from scipy.interpolate import BSpline
+from sklearn.ensemble._hist_gradient_boosting.gradient_boosting import BaseHistGradientBoosting
 from sklearn.tree._tree import Tree
 from sklearn.utils import Bunch
 
@@ -29,6 +30,8 @@ _SCALARS = (bool, int, float, str)
 _DICTS = (dict, Bunch, OrderedDict)
 _COMPILED_LOSSES = ("sklearn._loss._loss", "sklearn.linear_model._sgd_fast")
 _FUNCTIONS = (np.ufunc, FunctionType, BuiltinFunctionType, MethodType, type(np.nan_to_num))
+# What histogram gradient boosting keeps of early stopping, for a further fit only: itself and its own methods.
+_FIT_ONLY = frozenset({"_raw_predict", "_scorer"})
 _OPEN: dict[str, Any] = {}  # the node of an object that is being written
 
 
@@ -126,6 +129,8 @@ class Writer:
             raise UnsupportedError(f"a {_name(type(item))} has no safe form")
         if not isinstance(state, dict | None) or not all(type(key) is str for key in state or {}):
             raise UnsupportedError(f"a {_name(type(item))} keeps its state in no plain attributes")
+        if isinstance(item, BaseHistGradientBoosting) and state is not None:
+            state = {name: value for name, value in state.items() if name not in _FIT_ONLY}
         return _node("ObjectNode", _name(type(item)), content=None if state is None else self.write(state))
 
     def _list(self, items: list[Any]) -> Node:

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import skops.io
 from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier, VotingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV
@@ -152,3 +153,13 @@ def _ids(node):
     elif isinstance(node, list):
         for value in node:
             yield from _ids(value)
+
+
+@pytest.mark.parametrize("scoring", ["loss", None, "accuracy"])
+def test_a_boosting_that_was_stopped_early_is_kept(scoring):
+    """Also inside of another estimator: what early stopping left serves a further fit only, and holds its owner."""
+    frame, labels = np.random.default_rng(0).random((60, 2)), np.arange(60) % 2
+    boosting = HistGradientBoostingClassifier(early_stopping=True, scoring=scoring, max_iter=3)
+    voting = VotingClassifier([("one", boosting), ("two", boosting)], voting="soft").fit(frame, labels)
+    reloaded = skops_format.load(skops_format.dump(voting))
+    np.testing.assert_array_equal(reloaded.predict_proba(frame), voting.predict_proba(frame))

@@ -138,7 +138,7 @@ def complete(text: str, socket_path: Path, limits: ServingSettings, max_connecti
         r"^ *errorfile .*\n": lambda _: "",
         r"^(frontend prometheus\n *bind ):": lambda found: f"{defaults}{found[1]}127.0.0.1:",
         r"^frontend http_frontend\n *bind .*\n": lambda found: found[0] + _FRONTEND,
-        # Reached while Ray has told no route yet: nothing that exists may be "not found".
+        # Reached while Ray has given no route yet: nothing that exists may be "not found".
         r"^ *http-request return status 404 .*\n": lambda _: _error(503, "http-request return"),
         r"^(listen stats\n *bind )\*:": lambda found: f"{found[1]}127.0.0.1:",
     }
@@ -150,7 +150,7 @@ def complete(text: str, socket_path: Path, limits: ServingSettings, max_connecti
 
 
 class Supervisor:
-    """Runs HAProxy as Ray asked, until that is told to stop or another one has taken over.
+    """Runs HAProxy as Ray asked, until that has to stop or another one has taken over.
 
     Args:
         config: Where Ray wrote its configuration; what belongs to this node is in the same folder.
@@ -220,6 +220,8 @@ class Supervisor:
         own_socket = self._socket
 
         class Relay(socketserver.StreamRequestHandler):
+            timeout = _ASK_TIMEOUT_S
+
             def handle(self) -> None:
                 answer = _ask(own_socket, self.rfile.readline())
                 self.wfile.write(_PID.sub(b"Pid: %d" % os.getpid(), answer))

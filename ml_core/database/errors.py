@@ -75,7 +75,7 @@ def _translate(error: BaseException | None, where: str) -> MLFrameworkError | No
             setting="MLCORE_DATABASE_URL",
         )
     if isinstance(error, psycopg.errors.CheckViolation) and (error.diag.constraint_name or "").endswith("_sizes"):
-        return InvalidRequestError(
+        return RequestTooLargeError(
             f"A row of {error.diag.table_name} would be larger than the registry stores.",
             remedy="Keep large values in a file of a run: log_artifact.",
         )

@@ -1,4 +1,4 @@
-"""What a replica tells the registry of itself, and what it answers when it is asked about one pointer."""
+"""What a replica reports of itself to the registry, and what it answers when it is asked about one pointer."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ class ReplicaReport:
         is_current: Whether its last look at the registry succeeded.
         pointers: Pointers that it follows.
         resident: Models in memory.
-        counts: Pending versions in each state.
+        deferred: Versions that are loaded with the first request, since the memory is full.
+        loading: Versions that are being loaded.
+        failed: Versions that could not be loaded.
         pending: The pending versions, the last moved pointer first, ``MAX_PENDING`` at most.
     """
 

@@ -17,12 +17,9 @@ class HistoryPolicy(StrEnum):
 
 
 class SelfTestRows(StrEnum):
-    """Which rows the self-tests of a tenant's versions consist of.
-
-    Attributes:
-        TRAINING: Some of those that were held out in training.
-        SYNTHETIC: Made up, so that no cell of training is in the version's row or in what a training prints.
-    """
+    """Which rows the self-tests of a tenant's versions consist of."""
 
     TRAINING = "training"
+    """Some of those that were held out in training."""
     SYNTHETIC = "synthetic"
+    """Made up, so that no cell of training is in the version's row or in what a training prints."""

@@ -10,6 +10,10 @@ from typing import Any
 from ml_core.domain.signature import Row, Signature
 from ml_core.ids import Digest, ModelId, TenantId, VersionId, VersionRef
 
+SELF_TEST_ROWS = 5
+"""Enough to touch every class of a small problem and most branches of an encoder; the rows are kept in the registry."""
+SELF_TEST_CHARACTERS = 300
+"""Of a text in a self-test, which need not carry a whole document: the answer recorded is that to the text as cut."""
 _HEADLINES = ("accuracy", "r2")
 
 

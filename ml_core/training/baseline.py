@@ -12,6 +12,9 @@ from ml_core.domain.signature import OutputKind
 from ml_core.training import metrics
 from ml_core.training.metrics import Metrics
 
+_NOISE = 1e-9  # of two metrics that are equal but for rounding
+_FORESTS = ("random_forest", "extra_trees")
+
 
 def baseline(y_train: NDArray[Any] | None, y_held_out: NDArray[Any] | None, output: OutputKind) -> Metrics:
     """Metrics of the majority class (its probabilities are the class shares), or of the mean.
@@ -34,10 +37,6 @@ def baseline(y_train: NDArray[Any] | None, y_held_out: NDArray[Any] | None, outp
     if output is OutputKind.NUMBER:
         return metrics.regression(y_held_out, np.full(n_rows, y_train.mean()))
     return {}
-
-
-_NOISE = 1e-9  # of two metrics that are equal but for rounding
-_FORESTS = ("random_forest", "extra_trees")
 
 
 def worse_than_baseline(held_out: Metrics, answer: Metrics, algorithm: str, output: OutputKind) -> list[str]:

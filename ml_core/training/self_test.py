@@ -18,16 +18,12 @@ from numpy.typing import NDArray
 
 from ml_core.domain.columns import ColumnKind, Columns
 from ml_core.domain.signature import InputColumn, OutputKind, Row, Signature
-from ml_core.domain.version import SelfTest
+from ml_core.domain.version import SELF_TEST_CHARACTERS, SELF_TEST_ROWS, SelfTest
 from ml_core.models.loading import labels_to_json
 from ml_core.training.table import Part
 
-# Enough to touch every class of a small problem and most branches of an encoder; the rows are kept in the registry.
-SELF_TEST_ROWS = 5
 # Rows that must share a value before it counts as nobody's: the usual smallest cell of published tables.
 FEWEST_ROWS = 10
-# A self-test need not carry a whole document: the answer recorded is that to the text as cut.
-_MAX_TEXT_CHARACTERS = 300
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TEXTS = ("one synthetic text", "a text that nobody wrote", "words for a test", "hello", "the last of five texts")
 
@@ -121,4 +117,4 @@ def _raw(value: Any, kind: ColumnKind) -> Any:
         return bool(value)
     if kind is ColumnKind.DATETIME:
         return (_EPOCH + timedelta(seconds=float(value))).isoformat()
-    return str(value)[:_MAX_TEXT_CHARACTERS] if kind is ColumnKind.TEXT else str(value)
+    return str(value)[:SELF_TEST_CHARACTERS] if kind is ColumnKind.TEXT else str(value)

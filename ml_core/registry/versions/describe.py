@@ -24,7 +24,7 @@ from ml_core.data.frames import as_pandas, nullable_inputs
 from ml_core.data.reading import rows_from_frame
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
-from ml_core.domain.version import SelfTest, ServableVersion
+from ml_core.domain.version import SELF_TEST_CHARACTERS, SELF_TEST_ROWS, SelfTest, ServableVersion
 from ml_core.exceptions import DataProcessingError, PredictionError
 from ml_core.ids import Digest, ModelId, TenantId, VersionId, VersionRef
 from ml_core.models.formats import skops_format
@@ -36,8 +36,6 @@ NO_SELF_TEST = SelfTest((), ())
 
 _STEP = "mlcore-table"  # of a name that no pipeline of a caller's has
 _SAMPLE_ROWS = 200  # so many are compared
-_SELF_TEST_ROWS = 5
-_MAX_TEXT_CHARACTERS = 300
 
 _OUTPUTS = {
     "classification": OutputKind.CLASSES,
@@ -140,7 +138,7 @@ def describe_with_sample(
     optional = _optional(model, rows[0])
     inputs = tuple(replace(column, nullable=column.name in optional) for column in columns)
     model = _loaded(pipeline, Signature(inputs, model.version.signature.output), kind, digest)
-    asked = [{name: _cut(value) for name, value in row.items()} for row in rows[:_SELF_TEST_ROWS]]
+    asked = [{name: _cut(value) for name, value in row.items()} for row in rows[:SELF_TEST_ROWS]]
     return Description(kind, model.version.signature, _ask(model, asked))
 
 
@@ -227,7 +225,7 @@ def _check_targets(number: int) -> None:
 
 
 def _cut(value: Any) -> Any:
-    return value[:_MAX_TEXT_CHARACTERS] if isinstance(value, str) else value
+    return value[:SELF_TEST_CHARACTERS] if isinstance(value, str) else value
 
 
 def _shown(answers: Any) -> str:

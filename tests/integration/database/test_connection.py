@@ -18,6 +18,7 @@ from ml_core.exceptions import (
     InvalidRequestError,
     MLFrameworkError,
     RegistryUnavailableError,
+    RequestTooLargeError,
     SchemaOutOfDateError,
 )
 from ml_core.ids import TenantId, VersionId
@@ -113,6 +114,13 @@ def test_text_that_can_not_be_stored_is_the_callers_error(
         with pytest.raises(InvalidRequestError, match="can't"):
             call()
     assert environments.list() == []
+
+
+def test_a_row_over_its_size_is_too_large(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """The bound of the database is the same kind of error as those that are checked before, 413 over HTTP."""
+    insert = sa.text("INSERT INTO mlcore.models (tenant_id, model_id, model_type) VALUES (:t, 'm', :long)")
+    with pytest.raises(RequestTooLargeError, match="models"), db.tenant(tenant_id) as connection:
+        connection.execute(insert, {"t": tenant_id, "long": "x" * 65_537})
 
 
 def test_a_server_that_stops_is_an_error_and_its_return_is_enough() -> None:

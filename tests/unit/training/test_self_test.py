@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
-from ml_core.training.self_test import FEWEST_ROWS, SELF_TEST_ROWS, common_categories, synthetic_rows
+from ml_core.domain.version import SELF_TEST_ROWS
+from ml_core.training.self_test import FEWEST_ROWS, common_categories, synthetic_rows
 from ml_core.training.table import Part
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)

@@ -1,7 +1,7 @@
 """What uvicorn and Ray Serve do with a request before an application sees it, made safe and short.
 
 Serve calls ``middlewares`` in each replica, before it starts uvicorn there, when
-``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`` is ``deployments.ingress:middlewares``. They stand
+``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`` is ``deployments.ingress:middlewares``. They run
 in front of Serve's own handling (Ray 2.60, ``serve/_private/replica.py``, ``_direct_ingress_asgi``), which
 
 * decodes some headers as UTF-8 and answers 500 when they are not;

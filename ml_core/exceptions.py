@@ -47,7 +47,8 @@ moves them between processes.
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, ClassVar, Self
 
 _SHORT = reprlib.Repr()
@@ -119,6 +120,12 @@ def shown(value: object, width: int = 40) -> str:
         text = f"<{type(value).__name__}>"
     is_whole = len(text) <= width and not (isinstance(value, str | bytes) and len(value) > width)
     return text if is_whole else f"{text[: width - 3]}…"
+
+
+def listed(values: Iterable[object], most: int = 20) -> str:
+    """Values for a message, with commas between them; after ``most`` of them an ellipsis."""
+    texts = [str(value) for value in islice(values, most + 1)]
+    return ", ".join(texts if len(texts) <= most else [*texts[:most], "…"])
 
 
 def _rebuild(cls: type[MLFrameworkError], message: str, state: dict[str, Any]) -> MLFrameworkError:

@@ -388,7 +388,7 @@ class MLSystem:
             model_path: The file.
             metadata: Notes of the caller's own.
             sample: A few rows of what the model was fitted on, without the target: a data frame, a Series of texts, or
-                a 2-d array. It tells the columns of a model that was fitted elsewhere.
+                a 2-d array. It shows the columns of a model that was fitted elsewhere.
 
         Raises:
             ModelSaveError: The file can't be read or stored, or the model is of another type or archived.

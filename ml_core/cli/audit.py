@@ -21,7 +21,7 @@ from ml_core.cli.console import (
     show,
 )
 from ml_core.cli.context import existing_tenant
-from ml_core.exceptions import InvalidRequestError
+from ml_core.exceptions import InvalidRequestError, shown
 
 if TYPE_CHECKING:
     from ml_core.registry.audit import AuditEntry
@@ -85,8 +85,8 @@ def _shown(entry: AuditEntry) -> Mapping[str, Any]:
 
 
 def _words(values: Mapping[str, Any]) -> str:
-    shown = {name: show(value) for name, value in values.items() if value not in (None, "", {}, [])}
-    return " ".join(f"{name}={shorten(text, _MAX_CHARACTERS)}" for name, text in shown.items())
+    texts = {name: show(value) for name, value in values.items() if value not in (None, "", {}, [])}
+    return " ".join(f"{name}={shorten(text, _MAX_CHARACTERS)}" for name, text in texts.items())
 
 
 def _check_period(since: datetime | None, until: datetime | None) -> None:
@@ -117,7 +117,7 @@ def _check_action(action: str) -> None:
     if action in known or action in nouns:
         return
     raise InvalidRequestError(
-        f"There is no action {action[:40]!r}.",
+        f"There is no action {shown(action)}.",
         remedy=f"{did_you_mean(action, [*known, *nouns])}Actions are: {', '.join(known)}. "
         "A noun with a dot, such as version., selects all of its actions.",
         field="--action",

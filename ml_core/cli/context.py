@@ -71,7 +71,7 @@ def existing_tenants(names: Sequence[str]) -> Iterator[tuple[DatabaseConnection,
 
     Raises:
         InvalidNameError: A name can't be a tenant's.
-        TenantNotFoundError: There is none of such a name.
+        TenantNotFoundError: There is no tenant of such a name.
     """
     tenant_ids = list(dict.fromkeys(map(TenantId, names)))
     from ml_core.registry.missing import did_you_mean

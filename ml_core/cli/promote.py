@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ml_core.registry.promotion.environments import Pointer
 
 EnvironmentOption = Annotated[str, typer.Option("--environment", "-e", help="The pointer to move.")]
-ExpectedOption = Annotated[int | None, typer.Option(help="Refuse unless the pointer still stands at this generation.")]
+ExpectedOption = Annotated[int | None, typer.Option(help="Refuse unless the pointer has this generation.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the history.")]
 
 
@@ -116,12 +116,12 @@ def _tell_how_to_approve(refusal: PromotionRefusedError, tenant_id: TenantId) ->
     failed = {gate["kind"] for gate in refusal.attributes()["gates"] if not gate["passed"]}
     if GateKind.APPROVAL in failed:
         of = f"--tenant {tenant_id} --model {refusal.attributes()['model_id']}"
-        told = (
+        how = (
             f"To approve: mlcore keys create --tenant {tenant_id} --scope approve, then mlcore approve {of} "
             f"--version {refusal.attributes()['version']} --environment {refusal.attributes()['environment']} "
             "--as-key KEY"
         )
-        err.print(Text(told), style="dim", soft_wrap=True)
+        err.print(Text(how), style="dim", soft_wrap=True)
 
 
 def _print(database: DatabaseConnection, pointer: Pointer, wait_s: float | None, *, as_json: bool) -> None:

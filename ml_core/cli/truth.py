@@ -7,14 +7,13 @@ import math
 from typing import TYPE_CHECKING
 
 from ml_core.domain.signature import Label, Output, OutputKind
-from ml_core.exceptions import InvalidRequestError, ModelNotFoundError
+from ml_core.exceptions import InvalidRequestError, ModelNotFoundError, listed
 from ml_core.ids import ModelId, TenantId, VersionId
 
 if TYPE_CHECKING:
     from ml_core.database.connection import DatabaseConnection
     from ml_core.domain.prediction_record import PredictionRecord
 
-_SHOWN = 20
 """Classes that a message names at most."""
 
 
@@ -76,11 +75,10 @@ def read_label(text: str, output: Output, *, is_new_class: bool) -> Label:
     from ml_core.registry.missing import did_you_mean
 
     classes = [str(known) for known in output.classes]
-    listed = ", ".join(classes[:_SHOWN]) + (", …" if len(classes) > _SHOWN else "")
     raise InvalidRequestError(
         f"The model has no class {text!r}.",
-        remedy=f"{did_you_mean(text, classes)}Its classes are: {listed}. If the truth is a class that it does not "
-        "know, add --new-class.",
+        remedy=f"{did_you_mean(text, classes)}Its classes are: {listed(classes)}. If the truth is a class that "
+        "it does not know, add --new-class.",
         field="label",
     )
 

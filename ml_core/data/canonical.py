@@ -22,7 +22,7 @@ from ml_core.data.cells import cells_of, numbers, present, truths
 from ml_core.domain.columns import ColumnKind, Columns, DateOrder
 from ml_core.domain.signature import InputColumn
 from ml_core.domain.values import composed
-from ml_core.exceptions import DataProcessingError, SignatureMismatchError
+from ml_core.exceptions import DataProcessingError, SignatureMismatchError, listed
 
 # What pandas and ml_core.domain.values read alike: the forms of date and time, and how pandas calls them.
 _PLAIN_DATE = r"[0-9]{{1,2}}{0}[0-9]{{1,2}}{0}[0-9]{{4}}"
@@ -66,12 +66,11 @@ def require_columns(frame: pd.DataFrame, names: Iterable[str], what: str) -> Non
     lacking = [name for name in names if name not in there]
     if lacking:
         near = [match for name in lacking for match in difflib.get_close_matches(name, there, n=1)]
-        shown = ", ".join(map(repr, lacking[:10])) + (", …" if len(lacking) > 10 else "")
         raise DataProcessingError(
-            f"{what} has no column {shown}, which the model reads.",
+            f"{what} has no column {listed(map(repr, lacking), 10)}, which the model reads.",
             remedy=f"Rename {', '.join(map(repr, near))}, or add what is missing."
             if near
-            else f"Add what is missing; a column may be empty. Its columns are: {', '.join(there[:20])}.",
+            else f"Add what is missing; a column may be empty. Its columns are: {listed(there)}.",
             column=lacking[0],
         )
 
@@ -91,7 +90,7 @@ def read_series(series: pd.Series[Any], column: InputColumn) -> NDArray[Any]:
 
 
 def _vectorised(series: pd.Series[Any], column: InputColumn) -> NDArray[np.float64] | None:
-    """The values as float64 where they can be told all at once; None where they can't."""
+    """The values as float64; None where they have to be read one by one."""
     dtype, kind = series.dtype, column.kind
     if isinstance(dtype, pd.StringDtype):
         return _read_cells(series, column)

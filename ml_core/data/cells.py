@@ -67,13 +67,13 @@ def cells_of(series: pd.Series[Any]) -> Any | None:
 
 
 def present(cells: Any, *, words_are_missing: bool = True) -> Any:
-    """The cells, null where they are blank or, unless told otherwise, a word for missing such as ``NA``."""
+    """The cells, null where they are blank or, by default, a word for missing such as ``NA``."""
     nothing = sorted(MISSING_STRINGS) if words_are_missing else [""]
     return pc.if_else(pc.or_(_is_any_of(cells, nothing), pc.utf8_is_space(cells)), None, cells)
 
 
 def truths(cells: Any) -> Any | None:
-    """The cells as booleans, None where one is none."""
+    """The cells as booleans; None if one of them is not a boolean."""
     words = list(BOOLEAN_STRINGS)
     if not _all(_is_any_of(cells.slice(0, _GLANCE), words)) or not _all(_is_any_of(cells, words)):
         return None
@@ -81,7 +81,7 @@ def truths(cells: Any) -> Any | None:
 
 
 def numbers(cells: Any, *, decimal_comma: bool = False) -> Any | None:
-    """The cells as float64, None where one is no number."""
+    """The cells as float64; None if one of them is not a number."""
     fits = _all_match(cells, COMMA_NUMBER if decimal_comma else NUMBER)
     return floats(cells, decimal_comma=decimal_comma) if fits else None
 

@@ -64,8 +64,8 @@ class CsvFile:
         path: The file.
         encoding: Of its text.
         delimiter: What separates its cells.
-        first_line: How many lines stand above the names of the columns.
-        is_padded: Whether blanks stand around the delimiters, which are no part of the cells.
+        first_line: Lines above the names of the columns.
+        is_padded: Whether there are blanks around the delimiters, which are no part of the cells.
     """
 
     path: Path
@@ -210,7 +210,7 @@ def _open_bytes(path: Path) -> IO[bytes]:
 
 
 def _encoding_of(path: Path, encoding: str) -> str:
-    """The encoding that the file's byte order mark tells, or else the one that is given.
+    """The encoding of the file's byte order mark, or else the one that is given.
 
     Raises:
         DataProcessingError: It is no text, or one whose encoding must be given.

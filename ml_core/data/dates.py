@@ -66,7 +66,7 @@ class OrderSeen:
 
 
 def is_date(text: str) -> bool:
-    """Whether a string is a date, if only in a column that tells the order."""
+    """Whether a string is a date, if only in a column whose order of day and month is known."""
     return ordered_date(text) is not None or fits(read_datetime, text)
 
 
@@ -98,12 +98,12 @@ def order_of_datetimes(evidence: Evidence) -> DateOrder | None:
     """The order of day and month in a column that is known to hold datetimes; None where none is needed.
 
     Raises:
-        DataProcessingError: It is needed and the column does not tell it.
+        DataProcessingError: It is needed, and the values do not show it.
     """
     seen = OrderSeen.of(evidence.values.tolist())
     if seen.example is not None and seen.order is None:
         raise evidence.error(
-            f"is told to hold datetimes, but its kind does not tell their order: {seen.doubt}.",
+            f"was given the kind datetime, and the order of day and month is not known: {seen.doubt}.",
             f"Don't give its kind, or {WRITE_ISO}.",
         )
     return seen.order

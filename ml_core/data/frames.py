@@ -107,7 +107,7 @@ def readings_of(columns: Iterable[InferredColumn | InputColumn]) -> dict[str, st
 
 
 def filling_of(array: NDArray[Any], kind: str) -> float | str:
-    """What stands for a missing value of a canonical column that has at least one value of its own."""
+    """What replaces a missing value of a canonical column that has at least one value of its own."""
     if kind == ColumnKind.TEXT:
         return ""
     if kind == ColumnKind.CATEGORY:

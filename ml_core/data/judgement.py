@@ -1,7 +1,7 @@
 """What a column holds, judged from its values.
 
-Numbers, booleans and datetimes are told by their dtype or, in columns of Python objects, by their type; strings by what
-they say, see ``ml_core.data.strings``.
+Numbers, booleans and datetimes are recognised by their dtype or, in columns of Python objects, by their type; strings
+by what they say, see ``ml_core.data.strings``.
 """
 
 from __future__ import annotations

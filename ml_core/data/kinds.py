@@ -40,7 +40,7 @@ class InferredColumn:
         categories: For a category, the values, most frequent first, at most ``MAX_CATEGORIES``.
         reason: Why, in a phrase such as ``text: 8.2 words on average, 412 distinct values``.
         used: Whether it is an input of the model.
-        date_order: How ``01/02/2026`` is read, for a datetime column whose values told.
+        date_order: How ``01/02/2026`` is read, for a datetime column whose values need an order.
         decimal_comma: Whether the strings of a number column have a decimal comma.
     """
 
@@ -127,7 +127,7 @@ def _infer(name: str, series: pd.Series[Any], kind: ColumnKind | None, has_comma
     evidence = _evidence(name, series, kind, has_commas)
     if kind is not None:
         order = order_of_datetimes(evidence) if kind is ColumnKind.DATETIME else None
-        verdict = Verdict(kind, "as told", order, kind is ColumnKind.NUMBER and _has_comma(evidence))
+        verdict = Verdict(kind, "as given", order, kind is ColumnKind.NUMBER and _has_comma(evidence))
     else:
         verdict = judge(evidence)
         if verdict.kind in _WORDS_ARE_VALUES:
@@ -179,7 +179,7 @@ def _with_words(series: pd.Series[Any], evidence: Evidence, verdict: Verdict) ->
         return evidence, verdict
     try:
         again = judge(whole)
-    except DataProcessingError:  # the words make a mixture of what is none without them
+    except DataProcessingError:  # with the words it is a mixture, without them it is not
         return whole, verdict
     return whole, again if again.kind is verdict.kind else verdict
 

@@ -62,7 +62,7 @@ class DataProcessor:
         self.tenant_id = str(TenantId(tenant_id))
         self.kinds = {str(name): ColumnKind(kind).value for name, kind in (kinds or {}).items()}
         self.scaling = scaling
-        # The columns seen in training: (name, kind), and what stands for a missing value in each.
+        # The columns seen in training: (name, kind), and what replaces a missing value in each.
         self.columns_: list[tuple[str, str]] = []
         self.readings_: dict[str, str] = {}
         self.fill_: dict[str, float | str] = {}
@@ -311,7 +311,7 @@ class DataProcessor:
 
         Args:
             columns: ``(name, kind)`` of the raw input columns.
-            model_type: What an overridden ``preprocess`` is told.
+            model_type: Passed to an overridden ``preprocess``.
             **encoding: Options of ``TableEncoder``; ``readings`` is of the raw columns.
         """
         options = {"scaling": self.scaling, **encoding}

@@ -104,9 +104,10 @@ def reading(path: Path, encoding: str) -> Iterator[None]:
 
 
 def parquet_pieces(path: Path, rows: int = _BATCH_ROWS) -> Iterator[pa.Table]:
-    """The table of a Parquet file in pieces; the first has no row and tells the schema.
+    """The table of a Parquet file in pieces; the first has no row, only the schema.
 
-    An index that has a name is a column, also a counter, of which pandas writes no values; one without is none.
+    An index that has a name is a column, also a counter, of which pandas writes no values. An index without a name is
+    left out.
 
     Args:
         path: The file.

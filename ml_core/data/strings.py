@@ -73,7 +73,7 @@ def is_code(text: str) -> bool:
 
 
 def _form_of_codes(values: list[str]) -> tuple[str, str] | None:
-    """What tells that the strings are codes, and what to do if they are not; None where nothing tells."""
+    """Why the strings count as codes, and what to do if they are not; None for other strings."""
     code = next((text for text in values if is_code(text)), None)
     if code is None:
         return None

@@ -270,7 +270,7 @@ class DatabaseConnection:
             upgrade(self._engine(self._urls.owner))
 
     def current_revision(self) -> str | None:
-        """The schema's revision, or None if there is none yet."""
+        """The schema's revision; None before the first migration."""
         from ml_core.database.migrate import read_revision
 
         with translated(self.safe_url), self._engine(self._urls.app).begin() as connection:

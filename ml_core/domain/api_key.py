@@ -48,7 +48,7 @@ class Grant:
         """The grant of a list of names, as a caller writes it.
 
         Raises:
-            InvalidRequestError: A scope is unknown, or there is none.
+            InvalidRequestError: A scope is unknown, or the list is empty.
         """
         known = f"Scopes are: {', '.join(Scope)} and promote:ENVIRONMENT."
         texts = [str(name) for name in names]
@@ -75,7 +75,7 @@ class Grant:
 
 
 class KeyRef(NamedTuple):
-    """A key's name: ids are the tenant's own, so that making one tells nothing of those of others."""
+    """A key's name: ids are the tenant's own, so that making one shows nothing of those of others."""
 
     tenant_id: str
     key_id: str

@@ -71,7 +71,7 @@ class AssignmentDelta:
     """What changed in a cell's assignment after a generation.
 
     Attributes:
-        generation: Where a reader stands after it applied the delta.
+        generation: Of a reader that has applied the delta.
         is_snapshot: Whether this is the whole assignment, so that whatever it does not name is gone.
         tenants: Tenants that exist; True, or False once deleted.
         rollouts: Pointer → what it serves now; None once withdrawn.

@@ -32,7 +32,7 @@ from ml_core.domain.values import (
     read_datetime,
     says_missing,
 )
-from ml_core.exceptions import SignatureMismatchError, shown
+from ml_core.exceptions import SignatureMismatchError, listed, shown
 
 Row = Mapping[str, Any]
 Label = str | int | float | bool
@@ -41,7 +41,6 @@ _PLAIN_NUMBERS = (float, int)
 _LARGEST = sys.float_info.max
 _NEVER_MISSING = "it had no missing value in training"
 # What a message shows and compares: a row may have thousands of names, each as long as the request.
-_NAMES_SHOWN = 20
 _NAMES_COMPARED = 50
 _NAME_CHARACTERS = 80
 
@@ -235,7 +234,7 @@ class Signature:
         if missing and len(missing) == len(names):
             raise SignatureMismatchError(
                 f"{where} has none of the model's columns.",
-                remedy=f"{self._meant(given, unknown)}Known columns: {_listed([*names])}.",
+                remedy=f"{self._meant(given, unknown)}Known columns: {listed(names)}.",
                 row=row,
             )
         meant = _same_but_for_case(missing, unknown) or _similar([m for m in missing if not names[m].nullable], unknown)
@@ -265,7 +264,7 @@ class Signature:
                 if name not in self._names:
                     raise SignatureMismatchError(
                         f"Row {index} has the unknown column {shown(name)}.",
-                        remedy=f"Known columns: {', '.join(sorted(self._names))}.",
+                        remedy=f"Known columns: {listed(sorted(self._names))}.",
                         row=index,
                         column=name,
                     )
@@ -307,7 +306,3 @@ def _similar(wanted: Sequence[str], given: Sequence[str]) -> tuple[str, str] | N
         if near:
             return name, near[0]
     return None
-
-
-def _listed(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:_NAMES_SHOWN])}{', …' if len(names) > _NAMES_SHOWN else ''}"

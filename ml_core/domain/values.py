@@ -7,7 +7,7 @@ everywhere, so that a row of the training CSV scores the same when it is sent ov
   (``NA``, ``null``, …). In a category or text it is a value: ``NA`` is Namibia's code, and ``None`` may be an answer.
 * Numbers and booleans may be written as strings, as they are in a CSV: ``"1.5"``, ``"true"``.
 * A datetime is a ``datetime``, a ``date`` or a string of a form that can be read in only one way; without an offset
-  it is UTC. A column whose training data told the order of day and month is read by that order too.
+  it is UTC. A column whose training data shows the order of day and month is read by that order too.
 * A column of numbers whose training data had decimal commas reads strings by that rule: ``"1.200,5"`` is 1200.5 and
   ``"1.200"`` is 1200. A JSON number means itself.
 * The category of a string is its text: ``1.10`` and ``1.1`` are two categories, ``12E4`` is one. Only what writes one
@@ -77,7 +77,7 @@ _WHOLE_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _YEAR_FIRST = re.compile(r"(\d{4})[/.](\d{1,2})[/.](\d{1,2})(?:[ T](.+))?", re.ASCII)
 _DOTTED_DAY_FIRST = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(?:[ T](.+))?", re.ASCII)
 _MONTH = re.compile(r"(\d{4})-(\d{2})", re.ASCII)
-# Day and month in an order that only the whole column tells: 25/12/2026, 12-25-2026 3:30 PM.
+# Day and month in an order that only the whole column shows: 25/12/2026, 12-25-2026 3:30 PM.
 ORDERED_DATE = re.compile(r"(\d{1,2})([/-])(\d{1,2})\2(\d{4})(?:[ T]([^ ]+)(?: ([AaPp][Mm]))?)?", re.ASCII)
 # An offset, with or without a name for it, or the name of one that has a single meaning.
 _OFFSET = r"([+-](?:0[0-9]|1[0-5]):?[0-5][0-9])"
@@ -130,7 +130,7 @@ def read_number(value: Any) -> float:
     """A finite float of a number, boolean or numeric string.
 
     Raises:
-        DoesNotFitError: It is none of them, or not finite.
+        DoesNotFitError: The value is of another type, or not finite.
     """
     if isinstance(value, str):
         if not _NUMBER.fullmatch(value):
@@ -150,7 +150,7 @@ def read_comma_number(value: Any) -> float:
     """As ``read_number``, with strings of a decimal comma: ``"1.200,5"`` is 1200.5.
 
     Raises:
-        DoesNotFitError: It is no number; a string is none if it has a decimal point.
+        DoesNotFitError: The value is not a number; a string with a decimal point is not one.
     """
     if not isinstance(value, str):
         return read_number(value)
@@ -163,7 +163,7 @@ def read_boolean(value: Any) -> float:
     """1.0 or 0.0 of a boolean, 0, 1, or of their texts: ``"true"`` and ``"false"`` as ``pandas.read_csv`` knows them.
 
     Raises:
-        DoesNotFitError: It is none of them.
+        DoesNotFitError: The value is of another type.
     """
     if isinstance(value, bool | np.bool_):
         return float(value)
@@ -184,7 +184,8 @@ def read_datetime(value: Any, order: DateOrder | None = None) -> float:
         order: How ``01/02/2026`` is read; None: not at all.
 
     Raises:
-        DoesNotFitError: It is none of them, a string that can be read in several ways, or one against the order.
+        DoesNotFitError: The value is of another type, a string that can be read in several ways, or one against the
+            order.
     """
     if isinstance(value, str):
         value = parse_datetime(value, order)
@@ -272,7 +273,7 @@ def zone_name(text: str) -> str | None:
 
 
 def ordered_date(text: str) -> re.Match[str] | None:
-    """The parts of a date whose order of day and month only its column tells, None of any other string."""
+    """The parts of a date whose order of day and month only its column shows; None of any other string."""
     text = text.strip()
     match = ORDERED_DATE.fullmatch(text)
     if match is None and len(text) <= _LONGEST_DATETIME:
@@ -320,7 +321,7 @@ def read_category(value: Any, categories: tuple[str, ...] = ()) -> str:
         categories: What training saw; a number means the one of them that is written as it.
 
     Raises:
-        DoesNotFitError: It is none of them.
+        DoesNotFitError: The value is of another type.
     """
     if isinstance(value, str):
         text = _TRUTHS.get(value) or composed(str(value))

@@ -15,9 +15,8 @@ from ml_core.data.canonical import columns_from_frame
 from ml_core.data.frames import as_pandas
 from ml_core.domain.columns import Columns, n_rows
 from ml_core.domain.signature import Row, Signature
-from ml_core.exceptions import DataProcessingError, SignatureMismatchError
+from ml_core.exceptions import DataProcessingError, SignatureMismatchError, listed, shown
 
-_NAMES_SHOWN = 50
 # What ``DataFrame.itertuples`` calls a column whose own name is no Python identifier.
 RENAMED = re.compile(r"_\d+")
 
@@ -173,7 +172,7 @@ def _values_of_one_column(series: pd.Series[Any], signature: Signature) -> Table
         return _from_frame(series.to_frame(names[0]), signature)
     if is_label and str(series.name) != names[0] and not is_numbered:
         return None
-    called = "has no name" if series.name is None else f"is called {str(series.name)[:80]!r}"
+    called = "has no name" if series.name is None else f"is called {shown(str(series.name), 80)}"
     raise SignatureMismatchError(
         f"The Series {called}, and its labels begin with {', '.join(map(repr, labels[:3]))}: "
         f"it is not clear whether it holds values of the model's only column, {names[0]!r}, or one row.",
@@ -219,7 +218,7 @@ def _refuse_doubles(names: Sequence[str], signature: Signature, index: int | Non
     twice = next((name for name in _names(signature) if counts[name] > 1), None)
     if twice is not None:
         raise SignatureMismatchError(
-            f"{'The table' if index is None else f'Row {index}'} has several columns called {twice[:80]!r}.",
+            f"{'The table' if index is None else f'Row {index}'} has several columns called {shown(twice, 80)}.",
             remedy="Rename or leave out all but one of them.",
             row=index,
             column=twice,
@@ -229,11 +228,10 @@ def _refuse_doubles(names: Sequence[str], signature: Signature, index: int | Non
 def _check_width(width: int, signature: Signature, index: int) -> None:
     names = _names(signature)
     if width != len(names):
-        shown = f"{', '.join(names[:_NAMES_SHOWN])}{', …' if len(names) > _NAMES_SHOWN else ''}"
         raise SignatureMismatchError(
             f"Row {index} has {width} {'value' if width == 1 else 'values'}; "
             f"the model has {len(names)} {'column' if len(names) == 1 else 'columns'}.",
-            remedy=f"Give a dict, or values in this order: {shown}.",
+            remedy=f"Give a dict, or values in this order: {listed(names, 50)}.",
             row=index,
         )
 

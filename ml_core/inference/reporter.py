@@ -1,4 +1,4 @@
-"""The reporter: a thread that tells the registry what the replica serves and what it could not load.
+"""The reporter: a thread that reports to the registry what the replica serves and what it could not load.
 
 It writes when something changed, and a sign of life every few seconds. Nothing waits for it: while the registry is away
 nothing is written, and the first write afterwards says everything.

@@ -28,7 +28,7 @@ def require_free(port: int) -> None:
     """Make sure that nothing listens on a port.
 
     Raises:
-        PlatformError: Something does; names the process where the system tells.
+        PlatformError: Something does; names the process where the system shows it.
     """
     with socket.socket() as probe:
         # A server that closed connections a moment ago leaves them waiting; that is no reason to refuse its port.

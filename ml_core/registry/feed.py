@@ -265,7 +265,7 @@ def _tenant(row: AnyRow) -> tuple[TenantId, HistoryPolicy | None]:
 
 
 class _Part(NamedTuple):
-    """One part of a pointer; ``version`` is None where there is none or it can't be read."""
+    """One part of a pointer; ``version`` is None if the part has no version or it can't be read."""
 
     version: ServableVersion | None
     has_version: bool

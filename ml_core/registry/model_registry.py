@@ -80,7 +80,7 @@ class ModelRegistry:
         """Register a ``.skops`` file as an immutable version; the bytes are copied into the artifact store.
 
         A signature that is not given is that of the tenant's version with the same bytes, or else read from the model:
-        a pipeline of the platform knows its columns, a sample tells those of any other, and without one it is taken for
+        a pipeline of the platform knows its columns, a sample shows those of any other, and without one it is taken for
         an estimator over numbers if it answers such. Failing that the version is registered without one, and can't be
         promoted.
 
@@ -96,7 +96,7 @@ class ModelRegistry:
             metadata: Notes of the caller's own.
             lineage: Where it came from.
             sample: A few rows of what the model was fitted on, without the target: a data frame, a Series of texts, or
-                a 2-d array. It tells the columns of a model that was fitted elsewhere.
+                a 2-d array. It shows the columns of a model that was fitted elsewhere.
             actor: For whom an operator registers it; None: the connection's principal.
 
         Returns:

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from ml_core.data.evidence import fits
 from ml_core.domain.values import category_text, read_number
+from ml_core.exceptions import listed
 from ml_core.training.targets import invalid
-
-_SHOWN = 20
 
 
 def say_in_classes(estimator: Any, target: NDArray[Any]) -> None:
@@ -45,9 +44,9 @@ def _by_class(name: str, weights: Mapping[Any, Any], classes: Mapping[str, Any])
     for key, weight in weights.items():
         text = _text_of_class(key, classes)
         if text is None:
-            shown = ", ".join(map(repr, list(classes.values())[:_SHOWN])) + (", …" if len(classes) > _SHOWN else "")
             raise invalid(
-                f"{name} has a weight for {key!r}, which is no class of the target.", f"Its classes are: {shown}."
+                f"{name} has a weight for {key!r}, which is no class of the target.",
+                f"Its classes are: {listed(map(repr, classes.values()))}.",
             )
         if text in by_class:
             raise invalid(f"{name} has two weights for the class {classes[text]!r}.", "Give one.")

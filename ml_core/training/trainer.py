@@ -281,7 +281,7 @@ def _parse_kinds(kinds: Mapping[str, ColumnKind | str]) -> dict[str, ColumnKind]
 
 
 def _estimator_parameters(request: TrainingRequest) -> dict[str, Any]:
-    """What the run says of the estimator; nothing where there is none to be had, as the fit will say."""
+    """What the run says of the estimator; empty if it can't be made, which the fit reports."""
     try:
         estimator = ModelFactory.create_model(request.known_model_type(), dict(request.hyperparameters))
     except Exception:  # noqa: BLE001 - a builder of the caller's own can raise anything

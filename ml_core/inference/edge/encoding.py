@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-from ml_core.exceptions import UnsupportedEncodingError
+from ml_core.exceptions import UnsupportedEncodingError, shown
 from ml_core.inference.edge.http import too_large
 from ml_core.inference.edge.requests import invalid
 
@@ -28,7 +28,7 @@ def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
     """
     if encoding not in _READ:
         raise UnsupportedEncodingError(
-            f"The Content-Encoding {encoding.decode('latin-1')[:40]!r} is not supported.",
+            f"The Content-Encoding {shown(encoding.decode('latin-1'))} is not supported.",
             remedy="Send the body as gzip, deflate or uncompressed.",
             field="content-encoding",
         )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ml_core.domain.columns import ColumnKind, Columns
 from ml_core.domain.signature import InputColumn, Signature
-from ml_core.exceptions import SignatureMismatchError
+from ml_core.exceptions import SignatureMismatchError, shown
 from ml_core.inference.edge.requests import check_rows, invalid, parse_object, sticky_key
 from ml_core.inference.edge.tensors import DTYPES, Tensor, parse_shape, values_from_binary, values_from_json
 from ml_core.inference.target import key_text
@@ -84,7 +84,7 @@ class InferBody:
         for tensor in self.tensors:
             if tensor.name not in by_name:
                 raise invalid(
-                    f"{tensor.field}.name", f"is no input of the model: {tensor.name[:80]!r}", _known(by_name)
+                    f"{tensor.field}.name", f"is no input of the model: {shown(tensor.name, 80)}", _known(by_name)
                 )
             if math.prod(tensor.shape[1:]) != 1:
                 raise invalid(f"{tensor.field}.shape", "must be [rows] or [rows, 1]", "Send one tensor a column.")

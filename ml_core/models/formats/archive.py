@@ -97,7 +97,7 @@ def _parse_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 def _check_members(infos: list[zipfile.ZipInfo], max_bytes: int) -> None:
     names = [info.filename for info in infos]
     if len(set(names)) != len(names):
-        raise malformed("it has two of one name")
+        raise malformed("it has two members of one name")
     if strange := [name for name in names if name != SCHEMA_MEMBER and not _MEMBER.fullmatch(name)]:
         raise malformed(f"it has the unexpected member {strange[0][:80]!r}")
     if SCHEMA_MEMBER not in names:

@@ -204,7 +204,7 @@ def _is_argument(value: Any) -> bool:
 def _scalar(_: Builder, node: Node) -> Any:
     content = node["content"]
     if type(content) not in (bool, int, float, str):
-        raise malformed("a number is none")
+        raise malformed("a ScalarNode holds no scalar")
     return _import(node)(content)
 
 

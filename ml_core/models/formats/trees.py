@@ -3,7 +3,7 @@
 A forest's trees differ in their nodes and seeds only, so they are stored as one record of what they share and as the
 nodes of all of them one after another. Checking and rebuilding 100 trees then takes 3 ms instead of 80.
 
-scikit-learn's C code trusts a tree: ``Tree``'s constructor copies as many class counts as it is told to,
+scikit-learn's C code trusts a tree: ``Tree``'s constructor copies as many class counts as its argument says,
 ``Tree.__setstate__`` believes a node count that nothing compares with the nodes (scikit-learn 1.9, ``tree/_tree.pyx``),
 and predicting follows the children's and features' numbers unchecked (scikit-learn pull request 34558). So a tree is
 checked before its constructor sees it, here and nowhere else.

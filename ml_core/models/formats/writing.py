@@ -105,7 +105,7 @@ class Writer:
         return self._compiled(item) or self._object(item)
 
     def _compiled(self, item: Any) -> dict[str, Any] | None:
-        """The node of an object whose state compiled code reads; None if it is none."""
+        """The node of an object whose state compiled code reads; None of any other."""
         kind = type(item)
         if isinstance(item, np.ndarray):
             return self._array(np.asarray(item))

@@ -69,7 +69,7 @@ def write_parquet(file: Path, path: Path) -> None:
 
 
 def _parquet_pieces(file: Path) -> Iterator[pa.Table]:
-    """The stored form of a Parquet file in pieces; the first has no row and tells the schema."""
+    """The stored form of a Parquet file in pieces; the first has no row, only the schema."""
     with reading(file, "utf-8"):
         pieces = parquet_pieces(file, group_rows(len(pq.read_schema(file))))
         schema = stored_schema(next(pieces).schema)

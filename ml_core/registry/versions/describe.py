@@ -1,7 +1,7 @@
 """What a model file says of itself: its type, and where possible the signature and a self-test.
 
 For a version whose caller brings no signature. A pipeline of the platform knows its columns and their kinds. For any
-other a sample of its rows tells them (``with_sample``). Without one it is taken for an estimator over numbers, named
+other a sample of its rows shows them (``with_sample``). Without one it is taken for an estimator over numbers, named
 by its ``feature_names_in_`` or else ``x0``, ``x1``, …, and believed only if it then answers; else the version has no
 signature, and an environment refuses it.
 """

@@ -29,7 +29,7 @@ def check_draft(draft: VersionDraft) -> None:
 
     Raises:
         InvalidRequestError: One has no JSON form; or a metric has too long a name or is no number. A number that is not
-            finite is none of this.
+            finite is allowed.
         RequestTooLargeError: One is over ``MAX_DOCUMENT_BYTES`` or, if it is the signature or the self-test, over
             ``MAX_DESCRIPTION_BYTES``; or there are more than ``MAX_METRICS``.
     """

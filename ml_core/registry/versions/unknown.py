@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import models
 from ml_core.domain.metric import HIGHER_IS_BETTER
-from ml_core.exceptions import InvalidRequestError
+from ml_core.exceptions import InvalidRequestError, listed
 from ml_core.ids import TenantId
 from ml_core.registry.missing import did_you_mean, model_not_found
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _MODEL_TYPES = ("anomaly_detection", "classification", "clustering", "regression")
 _SPLITS = ("train", "validation")
-_SHOWN = 20
 
 # The names that an index holds, one step of the index a name: a tenant may have a million values of ten metrics.
 _METRICS = sa.text("""
@@ -72,5 +71,4 @@ def _refuse_unknown_metrics(connection: Connection, tenant_id: TenantId, asked: 
 
 def _unknown(message: str, wanted: str, known: Collection[str], field: str) -> InvalidRequestError:
     names = sorted(known)
-    listed = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
-    return InvalidRequestError(message, remedy=f"{did_you_mean(wanted, names)}There are: {listed}.", field=field)
+    return InvalidRequestError(message, remedy=f"{did_you_mean(wanted, names)}There are: {listed(names)}.", field=field)

@@ -218,15 +218,15 @@ def test_the_order_of_day_and_month_is_that_of_the_whole_column(values, order):
     assert (found.kind, found.date_order, found.to_input().date_order) == (ColumnKind.DATETIME, order, order)
 
 
-def test_the_order_of_told_datetimes_is_found_too():
+def test_the_order_of_datetimes_of_a_given_kind_is_found_too():
     """Although the kind is known."""
     found = infer(["1/2/2026", "31/1/2026"] * 50, kinds={"column": ColumnKind.DATETIME})
     assert found.date_order is DateOrder.DAY_FIRST
 
 
-def test_a_told_kind_does_not_tell_the_order_of_day_and_month():
-    """The error says what does."""
-    with pytest.raises(DataProcessingError, match="its kind does not tell their order") as caught:
+def test_a_given_kind_does_not_show_the_order_of_day_and_month():
+    """The error says what to do."""
+    with pytest.raises(DataProcessingError, match="the order of day and month is not known") as caught:
         infer(["1/2/2026", "2/2/2026"] * 50, kinds={"column": ColumnKind.DATETIME})
     assert "ISO 8601" in (caught.value.remedy or "")
 
@@ -234,7 +234,7 @@ def test_a_told_kind_does_not_tell_the_order_of_day_and_month():
 def test_a_kind_that_is_told_is_used():
     """Even for a column that would be left out."""
     found = infer(CODES, kinds={"column": ColumnKind.CATEGORY})
-    assert (found.kind, found.used, found.reason) == (ColumnKind.CATEGORY, True, "category: as told")
+    assert (found.kind, found.used, found.reason) == (ColumnKind.CATEGORY, True, "category: as given")
 
 
 @pytest.mark.parametrize(

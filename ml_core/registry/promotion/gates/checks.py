@@ -12,15 +12,13 @@ from ml_core.database.tables import dataset_versions, version_metrics
 from ml_core.domain.dataset import DatasetVersion
 from ml_core.domain.gates import TRAINING_SPLITS, Gate, MinMetric, NotWorse
 from ml_core.domain.metric import HIGHER_IS_BETTER
-from ml_core.exceptions import InvalidRequestError
+from ml_core.exceptions import InvalidRequestError, listed
 from ml_core.ids import DatasetId, ModelId, TenantId
 from ml_core.registry.blobs import lock_digest
 from ml_core.registry.missing import did_you_mean
 
 _COMPARED = 1_000
 """Names that a typo is compared with at most."""
-_SHOWN = 20
-"""Columns that a message names at most."""
 
 
 def checked(connection: Connection, tenant_id: TenantId, model_id: ModelId, gate: Gate) -> Gate:
@@ -82,9 +80,9 @@ def _no_dataset(connection: Connection, tenant_id: TenantId, rule: NotWorse) -> 
 def _check_target(tenant_id: TenantId, rule: NotWorse, dataset: DatasetVersion) -> None:
     there = [name for name, _ in dataset.columns]
     if rule.target not in there:
-        shown = ", ".join(there[:_SHOWN]) + (", …" if len(there) > _SHOWN else "")
         message = f"The target {rule.target!r} is no column of the dataset {dataset.reference}."
-        raise _unusable(tenant_id, "target", message, f"{did_you_mean(rule.target, there)}Its columns are: {shown}.")
+        remedy = f"{did_you_mean(rule.target, there)}Its columns are: {listed(there)}."
+        raise _unusable(tenant_id, "target", message, remedy)
 
 
 def _check_split(connection: Connection, tenant_id: TenantId, model_id: ModelId, rule: MinMetric) -> None:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ml_core.data.evidence import Evidence, Verdict, fits, shown, unless_constant
+from ml_core.data.evidence import Evidence, Verdict, fits, unless_constant
 from ml_core.domain.columns import ColumnKind, DateOrder
 from ml_core.domain.values import ordered_date, read_datetime
+from ml_core.exceptions import shown
 
 # The share of strings that must be of a form for the others to count as mistakes in it.
 NEARLY_ALL = 0.9

@@ -16,7 +16,7 @@ from ml_core.data.cells import cells_of
 from ml_core.data.cells import present as present_cells
 from ml_core.domain.columns import ColumnKind, DateOrder
 from ml_core.domain.values import DoesNotFitError, is_blank, is_missing, says_missing
-from ml_core.exceptions import DataProcessingError
+from ml_core.exceptions import DataProcessingError, shown
 
 # Values looked at for words and date forms; evenly spaced, so sorted files are no trap.
 SAMPLE = 5_000
@@ -120,7 +120,7 @@ def unless_constant(evidence: Evidence, kind: ColumnKind, detail: str | None = N
     """A kind, unless the column has one value only and that in every row."""
     distinct = evidence.n_distinct
     if distinct == 1 and not evidence.n_missing:
-        return Verdict(None, f"every value is {shown(evidence.values.iloc[0])}")
+        return Verdict(None, f"every value is {shown(evidence.values.head(1).tolist()[0])}")
     return Verdict(kind, detail or f"{distinct:,} distinct value{'s' if distinct > 1 else ''}")
 
 
@@ -154,9 +154,3 @@ def fits(read: Any, value: Any) -> bool:
     except DoesNotFitError:
         return False
     return True
-
-
-def shown(value: Any) -> str:
-    """A value as a message shows it."""
-    text = repr(value.item() if isinstance(value, np.generic) else value)
-    return text if len(text) <= 40 else f"{text[:37]}…"

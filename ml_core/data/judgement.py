@@ -16,10 +16,11 @@ from uuid import UUID
 import numpy as np
 import pandas as pd
 
-from ml_core.data.evidence import Evidence, Verdict, fits, holds_objects, judge_numbers, shown, unless_constant
+from ml_core.data.evidence import Evidence, Verdict, fits, holds_objects, judge_numbers, unless_constant
 from ml_core.data.strings import FEW_MIXED, is_code, judge_strings
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.values import category_text, read_datetime, read_number
+from ml_core.exceptions import shown
 
 TypeName = Literal["string", "number", "boolean", "datetime", "code"]
 

@@ -10,9 +10,10 @@ import pandas as pd
 
 from ml_core.data.cells import CODE, cells_of, count_infinite, decimal_of, floats, has_codes, truths
 from ml_core.data.dates import NEARLY_ALL, WRITE_ISO, is_date, judge_dates
-from ml_core.data.evidence import Evidence, Verdict, fits, judge_numbers, shown, unless_constant
+from ml_core.data.evidence import Evidence, Verdict, fits, judge_numbers, unless_constant
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.values import read_comma_number, read_number, zone_name
+from ml_core.exceptions import shown
 
 # Strings of at most so many distinct values, each on average at least twice, repeat: they are categories.
 FEW = 50

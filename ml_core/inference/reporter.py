@@ -77,9 +77,10 @@ class Reporter:
 
     def _run(self) -> None:
         pause = GATHER_S
-        while not self._stopping.is_set():
+        while True:
             self._table.changed.wait(self._heartbeat_s)
-            self._stopping.wait(pause)
+            if self._stopping.wait(pause):
+                break
             self._table.changed.clear()
             began = time.monotonic()
             try:

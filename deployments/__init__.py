@@ -1,1 +1,4 @@
-"""What Ray imports by path: wiring only. No rule, no parsing and no storage belong here."""
+"""What Ray imports by path or starts as a program: a replica, and the ingress before it.
+
+No rule about models or tenants belongs here.
+"""

@@ -158,7 +158,8 @@ class Trainer:
             self._runs.log_metrics(run_id, _flat(fitted.metrics))
             naming = replace(naming, run_id=run_id, dataset_digest=None if source is None else source.digest)
             made = self._registrar.register(fitted, naming)
-        for note in own_code(made.outside_types):
+        warnings = own_code(made.outside_types)
+        for note in warnings:
             _log.warning("%s version %s: %s", made.model_id, made.version, note)
         return {
             "model_id": str(made.model_id),
@@ -168,7 +169,7 @@ class Trainer:
             "hyperparameters": dict(fitted.hyperparameters),
             "effective_hyperparameters": dict(fitted.effective_hyperparameters),
             "baseline": dict(fitted.baseline),
-            "notes": [*fitted.notes, *own_code(made.outside_types)],
+            "notes": [*fitted.notes, *warnings],
             "model_path": self._registrar.store.location(self.tenant_id, made.servable.digest),
             "run_id": run_id,
             "duration_s": fitted.duration_s,

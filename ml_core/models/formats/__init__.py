@@ -1,5 +1,6 @@
-"""Artifact formats: one module per format, each with the same two functions, ``dump`` and ``load``.
+"""The artifact format: ``skops_format.dump`` and ``load`` turn a fitted pipeline into bytes and back.
 
-A format turns a fitted pipeline into bytes and back in visible steps: read, build, audit, construct. Nothing is
-constructed before the audit passed. Where the bytes are kept is the business of ``ml_core.models.store``.
+Each step of loading is a module: ``archive`` reads within bounds, ``audit`` compares the schema with ``allowed_types``,
+``building`` constructs, ``native`` checks what compiled code follows. Nothing is constructed before the audit passed.
+Where the bytes are kept is the business of ``ml_core.models.store``.
 """

@@ -1,7 +1,7 @@
 """Opening a model that somebody saved with joblib or pickle, in the caller's own process.
 
 A pickle runs whatever its author put into it, so no server imports this module: it is for ``ModelManager``, where the
-caller could run the file anyway. What comes out is saved as skops and audited before it is stored.
+caller could run the file anyway. What comes out is written in the platform's format and audited before it is stored.
 """
 
 from __future__ import annotations

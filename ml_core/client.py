@@ -99,8 +99,8 @@ class MLClient:
             model_id: The model.
             rows: A list of mappings from column name to value (or of Series, named tuples or dataclasses), one such
                 mapping, or a table: a data frame of pandas, polars or pyarrow, or a mapping from column name to all its
-                values. Dates, decimals, UUIDs, NumPy's
-                scalars and missing values of any spelling are sent as ``MLSystem.predict`` reads them.
+                values. Dates, decimals, UUIDs, NumPy's scalars and missing values of any spelling are sent as
+                ``MLSystem.predict`` reads them.
             proba: Also ask for the probability of each class.
             environment: Which pointer to follow; ``production`` if neither this nor ``version`` is given.
             version: A version to ask whatever the pointers say.

@@ -3,7 +3,7 @@
 The database keeps a random key in a table that only the owner reads. The application, which holds the key too, seals
 the tenant, the principal and the request of each transaction; ``mlcore.enter`` checks the seal and makes another one of
 it, valid in this transaction of this session only, which ``mlcore.current_tenant`` checks once a statement. SQL that is
-slipped into a transaction can read and change its settings, and gains nothing: for other values it has no seal.
+injected into a transaction can read and change its settings, but can't make a seal for other values.
 """
 
 from __future__ import annotations

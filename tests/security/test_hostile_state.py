@@ -216,7 +216,6 @@ def test_a_hostile_state_is_refused(name):
 
 
 HONEST = {
-    "polynomials": lambda: PolynomialFeatures((2, 3), interaction_only=True, include_bias=False).fit(X),
     "targets of several classes": lambda: TargetEncoder().fit(CATEGORIES, Y),
     "targets of two classes": lambda: TargetEncoder().fit(CATEGORIES, Y > 0),
     "one-hot": one_hot,

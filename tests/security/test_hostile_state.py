@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 from sklearn.cluster import Birch, BisectingKMeans, KMeans
+from sklearn.decomposition import NMF, LatentDirichletAllocation, MiniBatchNMF, SparseCoder
 from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.feature_extraction import DictVectorizer, FeatureHasher
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
@@ -197,6 +198,10 @@ HOSTILE = {
     )(by_histograms()),
     "polynomials: columns that nothing fills": lambda: changed(PolynomialFeatures().fit(X), _n_out_full=10**6),
     "polynomials: of any degree": lambda: changed(PolynomialFeatures().fit(X), _max_degree=10**7),
+    "topics: endless": lambda: changed(LatentDirichletAllocation(2).fit(SPARSE), max_doc_update_iter=10**12),
+    "factors: endless": lambda: changed(NMF(2, tol=0.1).fit(SPARSE), max_iter=10**12),
+    "factors of batches: endless": lambda: changed(MiniBatchNMF(2, tol=0.1).fit(SPARSE), _transform_max_iter=10**12),
+    "codes: endless": lambda: changed(SparseCoder(X), transform_max_iter=10**12),
     "an attribute for a method": lambda: changed(
         RandomForestClassifier(2).fit(X, Y), _validate_X_predict=partial(check_array, dtype=np.float32)
     ),
@@ -228,6 +233,8 @@ HONEST = {
     "histograms": lambda: by_histograms(),
     "histograms of categories": lambda: by_histograms([0, 1]),
     "clusters, of a tree": lambda: Birch().fit(X),
+    "topics": lambda: LatentDirichletAllocation(2).fit(SPARSE),
+    "factors": lambda: MiniBatchNMF(2, tol=0.1).fit(SPARSE),
     "polynomials": lambda: PolynomialFeatures(3).fit(X),
     "polynomials, interactions": lambda: PolynomialFeatures((2, 3), interaction_only=True, include_bias=False).fit(X),
     "boosting": boosted,

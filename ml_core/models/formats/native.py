@@ -28,6 +28,8 @@ from ml_core.models.formats.trees import check_children, require, require_one_ta
 _MAX_THREADS = 1_024  # more than the cores of any machine that trained it
 _MAX_NGRAM = 100
 _MAX_DEGREE = 100
+_MAX_ROUNDS = 10_000
+_ROUNDS = ("max_iter", "transform_max_iter", "_transform_max_iter", "max_doc_update_iter")
 _MAX_POLYNOMIALS = 1_000_000  # 8 MB a row
 _NORMS = frozenset({"X_norm_squared", "Y_norm_squared"})  # of the points, as many as there are points: nothing counts
 _LIBSVM_KERNELS = frozenset({"linear", "poly", "rbf", "sigmoid"})
@@ -135,6 +137,12 @@ def _check_preprocessor(preprocessor: Any, n_features: int, kind: str) -> None:
 
 def _check_subclusters(estimator: Any, kind: str) -> None:
     require(estimator._subcluster_norms.shape == (len(estimator.subcluster_centers_),), kind)
+
+
+def _check_rounds(transformer: Any, kind: str) -> None:
+    """It answers by iterating, and a tolerance that is never reached would not end it."""
+    limits = [getattr(transformer, name, None) for name in _ROUNDS]
+    require(all(limit is None or limit <= _MAX_ROUNDS for limit in limits), f"{kind} with its iterations")
 
 
 def _check_clusters(estimator: Any, kind: str) -> None:
@@ -292,6 +300,7 @@ _CHECKS: dict[str, tuple[str, Callable[[Any, str], None]]] = {
     "HashingVectorizer": ("n_features", _check_hashing),
     "IsolationForest": ("estimators_", _check_isolation_forest),
     "KNeighborsClassifier": ("_y", _check_neighbor_classes),
+    "LatentDirichletAllocation": ("max_doc_update_iter", _check_rounds),
     "MultiLabelBinarizer": ("classes_", _check_label_sets),
     "NeighborsBase": ("_fit_X", _check_neighbors),
     "OneHotEncoder": ("categories_", _check_one_hot),
@@ -299,5 +308,7 @@ _CHECKS: dict[str, tuple[str, Callable[[Any, str], None]]] = {
     "RadiusNeighborsClassifier": ("_y", _check_neighbor_classes),
     "TargetEncoder": ("encodings_", _check_target_encoder),
     "_BaseKMeans": ("cluster_centers_", _check_clusters),
+    "_BaseNMF": ("max_iter", _check_rounds),
+    "_BaseSparseCoding": ("transform_max_iter", _check_rounds),
     "_VectorizerMixin": ("input", _check_words),
 }

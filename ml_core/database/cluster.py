@@ -206,12 +206,17 @@ class Cluster:
                 for role in ROLES:
                     if role not in known:
                         session.execute(f"CREATE ROLE {role} LOGIN")
+                    session.execute(
+                        f"ALTER ROLE {role} RESET ALL"
+                    )  # a role may give itself settings, such as read-only
+                for statement in limit_roles():
+                    session.execute(statement)
                 is_new = session.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone() is None
                 if is_new:
                     session.execute(f"CREATE DATABASE {DATABASE} OWNER {OWNER_ROLE}")
             if is_new:
                 with psycopg.connect(server_url(postmaster, SUPERUSER), connect_timeout=_CONNECT_TIMEOUT_S) as session:
-                    for statement in (*limit_roles(), *close_functions()):
+                    for statement in close_functions():
                         session.execute(statement)
         except psycopg.Error as error:
             raise failure(

@@ -133,8 +133,18 @@ ROLE_SETTINGS: Final[Mapping[str, str]] = {
     "idle_in_transaction_session_timeout": "60s",
 }
 
-# What nobody but a superuser may call where that can be had: it ends the sessions of others under the same role.
-CLOSED_FUNCTIONS: Final = ("pg_terminate_backend(integer, bigint)", "pg_cancel_backend(integer)")
+# What only the owner may call where that can be had: what ends the sessions of others under the same role, what takes a
+# lock that outlives its transaction (``advance_feed`` would wait for it for ever), what stores bytes without bound.
+CLOSED_FUNCTIONS: Final = (
+    *("pg_terminate_backend(integer, bigint)", "pg_cancel_backend(integer)"),
+    *(
+        f"pg_{attempt}advisory_lock{mode}({key})"
+        for attempt in ("", "try_")
+        for mode in ("", "_shared")
+        for key in ("bigint", "integer, integer")
+    ),
+    *("lo_creat(integer)", "lo_create(oid)", "lo_from_bytea(oid, bytea)"),
+)
 
 
 def limit_roles() -> Iterator[str]:
@@ -145,10 +155,10 @@ def limit_roles() -> Iterator[str]:
 
 
 def close_functions() -> Iterator[str]:
-    """The statements that keep roles from ending each other's sessions; a superuser's, in each database."""
+    """The statements that keep roles from stopping each other; a superuser's, in each database."""
     for function in CLOSED_FUNCTIONS:
         yield f"REVOKE EXECUTE ON FUNCTION pg_catalog.{function} FROM PUBLIC"
-    yield f"GRANT EXECUTE ON FUNCTION pg_catalog.{CLOSED_FUNCTIONS[0]} TO {OWNER_ROLE}"
+        yield f"GRANT EXECUTE ON FUNCTION pg_catalog.{function} TO {OWNER_ROLE}"
 
 
 # When a trigger fires, and on which tables. It calls the function of its name.

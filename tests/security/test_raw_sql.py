@@ -429,6 +429,24 @@ def test_no_session_ends_another(session: DatabaseConnection, attacker: TenantId
         assert other.execute("SELECT 1").fetchone() == (1,)
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT pg_advisory_lock(1835167600, hashtext('shared'))",
+        "SELECT pg_try_advisory_lock(1835167600, hashtext('shared'))",
+        "SELECT pg_advisory_lock_shared(1835167600, hashtext('shared'))",
+        "SELECT count(pg_advisory_lock(key)) FROM generate_series(1, 1000000) key",
+        "SELECT lo_from_bytea(0, '')",
+        "SELECT lo_create(0)",
+    ],
+)
+def test_nothing_outlives_a_transaction(db: DatabaseConnection, statement: str) -> None:
+    """A session's lock would, so that nothing ends it: writers wait for ever. A large object would, of any size."""
+    for url in (db.urls.app, db.urls.ingest):
+        with psycopg.connect(url) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute(statement)
+
+
 def test_who_keeps_the_clock_of_the_feed_is_ended(db: DatabaseConnection) -> None:
     """A session without any time limit holds the clock of all tenants; after a minute the next writer gets it."""
     with superuser(db) as admin, psycopg.connect(db.urls.app) as holder:

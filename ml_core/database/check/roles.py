@@ -75,7 +75,7 @@ def check_sessions(connection: Connection) -> Iterator[Finding]:
         for role in (APP_ROLE, INGEST_ROLE):
             if connection.scalar(sa.select(sa.func.has_function_privilege(role, function, "EXECUTE"))):
                 yield Finding(
-                    f"{role} may call {function}, which ends the work of other sessions of the role.",
+                    f"{role} may call {function}, by which it can stop other sessions.",
                     " ".join(f"{statement};" for statement in close_functions()),
                 )
 

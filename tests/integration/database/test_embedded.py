@@ -137,6 +137,20 @@ def test_stopping_is_complete_and_may_be_repeated(prepared: Path) -> None:
     assert answers(prepared)
 
 
+def test_a_start_takes_back_what_a_role_set_for_itself(prepared: Path) -> None:
+    """PostgreSQL can't forbid that; one that made itself read-only would stop every tenant, also after a restart."""
+    server = EmbeddedServer(prepared)
+    server.start()
+    with psycopg.connect(server.urls.app, autocommit=True) as session:
+        session.execute("ALTER ROLE CURRENT_USER SET default_transaction_read_only = on")
+        session.execute("ALTER ROLE CURRENT_USER SET lock_timeout = 0")
+    server.stop()
+    server.start()
+    with psycopg.connect(server.urls.app) as session:
+        assert session.execute("SHOW default_transaction_read_only").fetchone() == ("off",)
+        assert session.execute("SHOW lock_timeout").fetchone() == ("10s",)
+
+
 def test_a_killed_server_recovers_with_its_data(home: Path) -> None:
     """``kill -9`` of the main process: the pid file stays behind, and the next start finds every committed row."""
     with DatabaseConnection(settings=settings_for(home)) as db:

@@ -158,9 +158,9 @@ def test_an_unknown_metric_is_said_to_be_unknown(runs: RunRepository) -> None:
         ("x" * 201, [0], [1.0], "name of a metric"),
         ("loss", [2**53 + 1], [1.0], "can't be stored"),
         ("loss", [0, 1], [1.0], "differ in length"),
-        ("loss", [0], ["much"], "no number"),
-        ("loss", [0], [None], "no number"),
-        ("loss", [0.5], [1.0], "no number"),
+        ("loss", [0], ["much"], "not a number"),
+        ("loss", [0], [None], "not a number"),
+        ("loss", [0.5], [1.0], "not a number"),
     ],
 )
 def test_what_is_no_point_is_refused(

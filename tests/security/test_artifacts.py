@@ -264,7 +264,7 @@ def test_two_members_of_one_name_are_refused():
     with zipfile.ZipFile(buffer, "w") as file:
         for name, data in [*read_members(linear()).items(), ("schema.json", b"{}")]:
             file.writestr(name, data)
-    with pytest.raises(UnsafeArtifactError, match="two of one name"):
+    with pytest.raises(UnsafeArtifactError, match="two members of one name"):
         skops_format.load(buffer.getvalue())
 
 

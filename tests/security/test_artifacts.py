@@ -549,3 +549,44 @@ def _with_nodes(fitted, marker, change):
                 np.save(stream, array)
                 return archive({**members, name: stream.getvalue()})
     raise AssertionError("the model has no tree")
+
+
+def typed(loader, name, **parts):
+    """A node of a schema."""
+    module, _, kind = name.rpartition(".")
+    return {"__loader__": loader, "__module__": module, "__class__": kind, **parts}
+
+
+def doubled(loader, name, levels=60):
+    """Containers of which each holds the one before twice, and a reference to the last."""
+    nodes = [typed(loader, name, content=[1], __id__=1001)]
+    for level in range(1001, 1001 + levels):
+        twice = [typed("CachedNode", "builtins.object", __id__=level)] * 2
+        nodes.append(typed(loader, name, content=twice, __id__=level + 1))
+    return nodes, typed("CachedNode", "builtins.object", __id__=1001 + levels)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda nested: typed("SetNode", "builtins.set", content=[nested]),
+        lambda nested: typed("DictNode", "builtins.dict", content=[[nested, 1]]),
+        lambda nested: typed("NdArrayNode", "numpy.ndarray", type="json", content=nested, shape=[2]),
+        lambda nested: typed(
+            "PartialNode",
+            "functools.partial",
+            content={"func": typed("FunctionNode", "numpy.mean"), "args": nested, "kwds": {}},
+        ),
+        lambda nested: nested,
+    ],
+)
+@pytest.mark.parametrize("container", [("TupleNode", "builtins.tuple"), ("ListNode", "builtins.list")])
+def test_repeated_references_are_bounded(use, container):
+    """A few lines that stand for 2**60 values: to hash them, or to make an array of them, would never end."""
+    nodes, last = doubled(*container)
+
+    def change(schema):
+        schema["content"]["extra"] = [*nodes, use(last)]
+
+    with pytest.raises(UnsafeArtifactError, match="repeated"):
+        skops_format.load(edit(linear(), change))

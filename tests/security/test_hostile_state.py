@@ -198,6 +198,9 @@ HOSTILE = {
     )(by_histograms()),
     "polynomials: columns that nothing fills": lambda: changed(PolynomialFeatures().fit(X), _n_out_full=10**6),
     "polynomials: of any degree": lambda: changed(PolynomialFeatures().fit(X), _max_degree=10**7),
+    "forest: of more classes than its trees": lambda: changed(
+        RandomForestClassifier(2).fit(X, np.zeros(60, int)), n_classes_=2**40
+    ),
     "topics: endless": lambda: changed(LatentDirichletAllocation(2).fit(SPARSE), max_doc_update_iter=10**12),
     "factors: endless": lambda: changed(NMF(2, tol=0.1).fit(SPARSE), max_iter=10**12),
     "factors of batches: endless": lambda: changed(MiniBatchNMF(2, tol=0.1).fit(SPARSE), _transform_max_iter=10**12),

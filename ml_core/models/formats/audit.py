@@ -21,6 +21,8 @@ MAX_VALUES = 2_000_000
 # Lists and objects of a schema: at most 500 bytes of memory and 15 µs each. A one-vs-one of 100 classes, of the models
 # that were measured the one with most parts, has 40,000.
 MAX_NODES = 250_000
+# Values when each reference counts as what it refers to: 60 pairs of references to the pair before are 10**18.
+MAX_EXPANDED = 5_000_000
 MAX_DIGITS = 19
 MAX_DEPTH = 100  # a stack of pipelines of column transformers has 25
 _NO_SCALAR = ("", "[", "{", " ", "\t", "\n", "\r")

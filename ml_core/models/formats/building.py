@@ -20,7 +20,7 @@ from scipy.interpolate import BSpline
 from ml_core.models.formats import trees
 from ml_core.models.formats.allowed_types import is_left_out
 from ml_core.models.formats.archive import load_array
-from ml_core.models.formats.audit import malformed, read_int
+from ml_core.models.formats.audit import MAX_EXPANDED, malformed, read_int
 from ml_core.models.formats.schema import CONTAINERS, Node, is_plain, type_name
 
 _ARGUMENTS = (bool, int, float, str, type, np.dtype, np.generic)  # of a partial
@@ -40,7 +40,8 @@ class Builder:
 
     def __init__(self, members: Mapping[str, bytes]) -> None:
         self._members = members
-        self._built: dict[int, Any] = {}
+        self._built: dict[int, tuple[Any, int]] = {}  # what has an id, and how many values it holds
+        self._n_values = 0  # those of a repeated object each time: whoever walks through them meets them as often
 
     def build(self, node: Node) -> Any:
         """The object of a node.
@@ -49,6 +50,7 @@ class Builder:
             UnsafeArtifactError: A value does not fit what is built from it.
             Exception: Whatever constructors raise for values that do not fit them.
         """
+        self._n_values += len(node) if isinstance(node, list | dict) else 1
         if isinstance(node, list):
             return [self.build(child) if type(child) in CONTAINERS else child for child in node]
         if not isinstance(node, dict):
@@ -57,10 +59,15 @@ class Builder:
             return {key: self.build(child) if type(child) in CONTAINERS else child for key, child in node.items()}
         identity = node.get("__id__")
         if identity in self._built:
-            return self._built[identity]
+            made, n_values = self._built[identity]
+            self._n_values += n_values
+            if self._n_values > MAX_EXPANDED:
+                raise malformed(f"its repeated parts amount to more than {MAX_EXPANDED:,} values")
+            return made
+        n_before = self._n_values
         made = None if is_left_out(type_name(node)) else _MAKERS[node["__loader__"]](self, node)
         if identity is not None:
-            self._built[identity] = made
+            self._built[identity] = made, self._n_values - n_before
         return made
 
     def _dict(self, node: Node) -> Any:

@@ -63,6 +63,8 @@ def check_native(estimators: Iterable[Any]) -> None:
 
 def _check_forest(forest: Any, kind: str) -> None:
     _check_widths(forest.estimators_, forest.n_features_in_, kind)
+    n_classes = getattr(forest, "n_classes_", 1)  # it adds what each tree says to as many columns
+    require(all(int(member.tree_.n_classes[0]) == n_classes for member in forest.estimators_), kind)
 
 
 def _check_isolation_forest(forest: Any, kind: str) -> None:

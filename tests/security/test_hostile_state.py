@@ -11,6 +11,7 @@ import pytest
 from scipy import sparse
 from sklearn.cluster import Birch, BisectingKMeans, KMeans
 from sklearn.decomposition import NMF, LatentDirichletAllocation, MiniBatchNMF, SparseCoder
+from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.feature_extraction import DictVectorizer, FeatureHasher
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
@@ -200,6 +201,10 @@ HOSTILE = {
     "polynomials: of any degree": lambda: changed(PolynomialFeatures().fit(X), _max_degree=10**7),
     "forest: of more classes than its trees": lambda: changed(
         RandomForestClassifier(2).fit(X, np.zeros(60, int)), n_classes_=2**40
+    ),
+    "histograms: of more classes than trees": lambda: changed(by_histograms(), n_trees_per_iteration_=2**40),
+    "a constant of more classes than it has": lambda: changed(
+        DummyClassifier(strategy="uniform").fit(X, Y), n_classes_=2**40
     ),
     "topics: endless": lambda: changed(LatentDirichletAllocation(2).fit(SPARSE), max_doc_update_iter=10**12),
     "factors: endless": lambda: changed(NMF(2, tol=0.1).fit(SPARSE), max_iter=10**12),

@@ -55,6 +55,9 @@ def check_native(estimators: Iterable[Any]) -> None:
         kind = type(estimator).__name__
         jobs: Any = getattr(estimator, "n_jobs", None)
         require(jobs is None or (isinstance(jobs, int | np.integer) and abs(int(jobs)) <= _MAX_THREADS), kind)
+        n_classes, classes = getattr(estimator, "n_classes_", None), getattr(estimator, "classes_", ())
+        if isinstance(n_classes, int | np.integer):  # it makes as many columns
+            require(n_classes == len(classes), kind)
         for base in type(estimator).__mro__:
             found = _CHECKS.get(base.__name__)
             if found is not None and hasattr(estimator, found[0]):
@@ -103,7 +106,7 @@ def _check_histogram_trees(estimator: Any, kind: str) -> None:
         _check_preprocessor(estimator._preprocessor, n_features, kind)
     categorical = np.asarray(estimator._bin_mapper.is_categorical_, dtype=bool)
     require(categorical.shape == (n_features,), kind)
-    require(all(len(trees) <= estimator.n_trees_per_iteration_ for trees in estimator._predictors), kind)
+    require(all(len(trees) == estimator.n_trees_per_iteration_ for trees in estimator._predictors), kind)
     trees = [tree for iteration in estimator._predictors for tree in iteration]
     if not trees:
         return

@@ -16,6 +16,7 @@ from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingCla
 from sklearn.feature_extraction import DictVectorizer, FeatureHasher
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
 from sklearn.feature_selection import SelectKBest
+from sklearn.kernel_approximation import PolynomialCountSketch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier, RadiusNeighborsClassifier
 from sklearn.pipeline import Pipeline
@@ -206,6 +207,9 @@ HOSTILE = {
     "a constant of more classes than it has": lambda: changed(
         DummyClassifier(strategy="uniform").fit(X, Y), n_classes_=2**40
     ),
+    "sketch: of any width": lambda: changed(PolynomialCountSketch().fit(X), n_components=2**40),
+    "sketch: of any degree": lambda: changed(PolynomialCountSketch().fit(X), degree=10**9),
+    "splines: of any width": lambda: changed(SplineTransformer().fit(X), n_features_out_=2**40),
     "topics: endless": lambda: changed(LatentDirichletAllocation(2).fit(SPARSE), max_doc_update_iter=10**12),
     "factors: endless": lambda: changed(NMF(2, tol=0.1).fit(SPARSE), max_iter=10**12),
     "factors of batches: endless": lambda: changed(MiniBatchNMF(2, tol=0.1).fit(SPARSE), _transform_max_iter=10**12),

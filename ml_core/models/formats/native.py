@@ -30,7 +30,7 @@ _MAX_NGRAM = 100
 _MAX_DEGREE = 100
 _MAX_ROUNDS = 10_000
 _ROUNDS = ("max_iter", "transform_max_iter", "_transform_max_iter", "max_doc_update_iter")
-_MAX_POLYNOMIALS = 1_000_000  # 8 MB a row
+_MAX_WIDTH = 1_000_000  # 8 MB a row
 _NORMS = frozenset({"X_norm_squared", "Y_norm_squared"})  # of the points, as many as there are points: nothing counts
 _LIBSVM_KERNELS = frozenset({"linear", "poly", "rbf", "sigmoid"})
 # One character or class of characters of a token pattern, and how often it comes.
@@ -144,6 +144,14 @@ def _check_subclusters(estimator: Any, kind: str) -> None:
     require(estimator._subcluster_norms.shape == (len(estimator.subcluster_centers_),), kind)
 
 
+def _check_sketch(sketch: Any, kind: str) -> None:
+    require(1 <= sketch.n_components <= _MAX_WIDTH and sketch.degree == len(sketch.indexHash_), kind)
+
+
+def _check_splines(splines: Any, kind: str) -> None:
+    require(0 < splines.n_features_out_ <= _MAX_WIDTH, kind)
+
+
 def _check_rounds(transformer: Any, kind: str) -> None:
     """It answers by iterating, and a tolerance that is never reached would not end it."""
     limits = [getattr(transformer, name, None) for name in _ROUNDS]
@@ -231,7 +239,7 @@ def _check_polynomial(features: Any, kind: str) -> None:
         )
         for smallest in (low, 0)
     ]
-    require(counts == [features.n_output_features_, features._n_out_full] and max(counts) <= _MAX_POLYNOMIALS, kind)
+    require(counts == [features.n_output_features_, features._n_out_full] and max(counts) <= _MAX_WIDTH, kind)
 
 
 def _check_target_encoder(encoder: Any, kind: str) -> None:
@@ -309,8 +317,10 @@ _CHECKS: dict[str, tuple[str, Callable[[Any, str], None]]] = {
     "MultiLabelBinarizer": ("classes_", _check_label_sets),
     "NeighborsBase": ("_fit_X", _check_neighbors),
     "OneHotEncoder": ("categories_", _check_one_hot),
+    "PolynomialCountSketch": ("indexHash_", _check_sketch),
     "PolynomialFeatures": ("n_output_features_", _check_polynomial),
     "RadiusNeighborsClassifier": ("_y", _check_neighbor_classes),
+    "SplineTransformer": ("n_features_out_", _check_splines),
     "TargetEncoder": ("encodings_", _check_target_encoder),
     "_BaseKMeans": ("cluster_centers_", _check_clusters),
     "_BaseNMF": ("max_iter", _check_rounds),

@@ -393,7 +393,7 @@ class MLSystem:
         Raises:
             ModelSaveError: The file can't be read or stored, or the model is of another type or archived.
             UnsafeArtifactError: It holds types that are not on the platform's list.
-            DataProcessingError: The sample does not fit the model.
+            DataProcessingError: The sample does not fit, or the model was never fitted or predicts several targets.
         """
         return self.models.register_model(model_id, model_type, model_path, metadata=metadata or {}, sample=sample)
 

@@ -83,7 +83,7 @@ class ModelManager:
             ModelVersionConflictError: The version exists with other bytes.
             ModelSaveError: The file can't be read or stored, or the model is of another type or archived.
             UnsafeArtifactError: It holds types that are not on the platform's list.
-            DataProcessingError: The sample does not fit the model.
+            DataProcessingError: The sample does not fit, or the model was never fitted or predicts several targets.
             InvalidNameError: A name is not valid.
         """
         submission = Submission(

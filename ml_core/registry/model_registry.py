@@ -106,7 +106,7 @@ class ModelRegistry:
             ModelVersionConflictError: The version exists with other bytes.
             ModelSaveError: The file can't be read or stored, or the model is of another type or archived.
             UnsafeArtifactError: The file is not a skops archive or holds types that are not allowed.
-            DataProcessingError: The sample does not fit the model.
+            DataProcessingError: The sample does not fit, or the model was never fitted or predicts several targets.
             InvalidNameError: A name is not valid.
         """
         submission = Submission(

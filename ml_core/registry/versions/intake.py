@@ -58,7 +58,7 @@ class Intake:
             UnsafeArtifactError: It is no skops archive or holds types that are not allowed.
             ModelVersionConflictError: The version exists with other bytes.
             ModelSaveError: It can't be stored, or the model is of another type or archived.
-            DataProcessingError: The sample does not fit the model.
+            DataProcessingError: The sample does not fit, or the model was never fitted or predicts several targets.
         """
         from ml_core.models.formats import skops_format
 

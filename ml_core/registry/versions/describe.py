@@ -9,6 +9,7 @@ signature, and an environment refuses it.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,9 +64,9 @@ def describe(pipeline: Any, digest: Digest, model_type: str | None = None) -> De
         model_type: As the caller or the registry says; None means what kind of estimator it is.
 
     Raises:
-        DataProcessingError: It predicts several targets, or was never fitted.
+        DataProcessingError: It is of another type, predicts several targets, or was never fitted.
     """
-    kind = model_type or _model_type(pipeline)
+    kind = _model_type(pipeline, model_type)
     inputs = _inputs(pipeline)
     if not inputs:
         _check_fitted(pipeline)
@@ -117,9 +118,10 @@ def describe_with_sample(
     A column may be missing if the pipeline answers a row without it.
 
     Raises:
-        DataProcessingError: The pipeline does not answer the rows, or otherwise than before, or with several targets.
+        DataProcessingError: The pipeline is of another type, or does not answer the rows, or otherwise than before, or
+            with several targets.
     """
-    kind = model_type or _model_type(pipeline)
+    kind = _model_type(pipeline, model_type)
     columns = tuple(InputColumn(name, ColumnKind(column), nullable=True) for name, column in pipeline[0].columns_)
     head = table.head(_SAMPLE_ROWS)
     rows = rows_from_frame(head)
@@ -232,12 +234,27 @@ def _shown(answers: Any) -> str:
     return f"{answers.shape} {str(answers.ravel()[:3].tolist())[:60]}"
 
 
-def _model_type(pipeline: Any) -> str:
-    if base.is_outlier_detector(pipeline):
-        return "anomaly_detection"
-    if base.is_clusterer(pipeline):
-        return "clustering"
-    return "regression" if base.is_regressor(pipeline) else "classification"
+_TELLS: dict[str, Callable[[Any], bool]] = {
+    "anomaly_detection": base.is_outlier_detector,
+    "clustering": base.is_clusterer,
+    "regression": base.is_regressor,
+    "classification": base.is_classifier,
+}
+"""The standard types, and what says of an estimator that it is of one."""
+
+
+def _model_type(pipeline: Any, said: str | None) -> str:
+    """The type that was said, unless the estimator says that it is of another; by the estimator where none was said.
+
+    Raises:
+        DataProcessingError: A standard type was said, and the estimator is of another.
+    """
+    own = next((kind for kind, tells in _TELLS.items() if tells(pipeline)), None)
+    if said in _TELLS and own is not None and own != said:
+        raise DataProcessingError(
+            f"The model is of the type {own}, not {said}.", remedy=f"Register it as {own}.", stage="register"
+        )
+    return said or own or "classification"
 
 
 def _inputs(pipeline: Any) -> tuple[InputColumn, ...]:

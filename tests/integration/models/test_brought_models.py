@@ -276,6 +276,30 @@ def test_what_does_not_predict_is_refused_by_name(manager: ModelManager, tmp_pat
         assert "a pipeline that ends with one" in str(caught.value)
 
 
+@pytest.mark.parametrize("said", ["classification", "regression", "clustering", "anomaly_detection"])
+@pytest.mark.parametrize(
+    ("model", "own"),
+    [
+        (LogisticRegression(), "classification"),
+        (make_pipeline(StandardScaler(), Ridge()), "regression"),
+        (KMeans(2), "clustering"),
+        (IsolationForest(n_estimators=3), "anomaly_detection"),
+    ],
+)
+@pytest.mark.parametrize("sample", [None, FRAME[["age"]]])
+def test_a_model_of_another_type_is_refused(
+    manager: ModelManager, tmp_path: Path, model: Any, own: str, said: str, sample: Any
+) -> None:
+    """A regression that was registered as a classification would answer -0.07 for a class."""
+    joblib.dump(clone(model).fit(FRAME[["age"]], (FRAME.age > 50).astype(int)), tmp_path / "m.joblib")
+    if said == own:
+        manager.register_model("m", said, tmp_path / "m.joblib", sample=sample)
+        return
+    with pytest.raises(DataProcessingError, match=f"is of the type {own}, not {said}"):
+        manager.register_model("m", said, tmp_path / "m.joblib", sample=sample)
+    assert manager.list_models() == []
+
+
 def test_texts_in_a_frame_are_not_a_series(manager: ModelManager, tmp_path: Path) -> None:
     """A vectorizer would read a frame's column names: the error says how to give the texts."""
     model = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(FRAME["note"], LABELS)

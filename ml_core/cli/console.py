@@ -204,6 +204,8 @@ def show(value: Any) -> str:
         return value.strftime("%Y-%m-%d %H:%M:%S")
     if isinstance(value, list | tuple | frozenset | set):
         return ", ".join(sorted(map(str, value)) if isinstance(value, frozenset | set) else map(str, value)) or "-"
+    if isinstance(value, Mapping):
+        return orjson.dumps(value, default=str).decode()
     return str(value)
 
 

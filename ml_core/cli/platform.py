@@ -86,8 +86,8 @@ def status(as_json: JsonOption = False) -> None:
 def _print_replicas(replicas: Sequence[SeenReplica]) -> None:
     for replica in replicas:
         lag = ", behind the registry" if replica.is_behind else ""
-        counts = f"{replica.pointers} pointers, {replica.failed} failed, {replica.loading} loading"
-        said = f"replica {replica.replica_id}: generation {replica.generation}{lag}; {counts}"
+        counts = f"pointers: {replica.pointers}, failed: {replica.failed}, loading: {replica.loading}"
+        said = f"replica {replica.replica_id}: assignment generation {replica.generation}{lag}; {counts}"
         out.print(said, markup=False, soft_wrap=True)
         for each in replica.failures:
             name = f"{each.environment} of {each.tenant_id}/{each.model_id}"

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
-import orjson
 import typer
 from rich.text import Text
 
@@ -194,8 +193,7 @@ def _told(version: ModelVersion, roles: Mapping[str, list[str]]) -> Iterator[tup
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
-    shown = {n: orjson.dumps(v).decode() if isinstance(v, Mapping) else show(v) for n, v in values.items()}
-    return ", ".join(f"{name}={value}" for name, value in shown.items()) or "-"
+    return ", ".join(f"{name}={show(value)}" for name, value in values.items()) or "-"
 
 
 version_search.add_to(app)

@@ -18,8 +18,15 @@ from ml_core.exceptions import (
     SchemaOutOfDateError,
 )
 
-_MISSING_OBJECT = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
-_MIGRATE = "Run `mlcore db upgrade`, or call DatabaseConnection(url).migrate()."
+_MISSING_OBJECT = {
+    psycopg.errors.UndefinedTable: "table",
+    psycopg.errors.InvalidSchemaName: "schema",
+    psycopg.errors.UndefinedColumn: "column",
+}
+_MIGRATE = (
+    "Run `mlcore db upgrade`, or call DatabaseConnection(url).migrate(). If there is nothing to upgrade, "
+    "`mlcore db check` names what differs."
+)
 
 
 @contextmanager
@@ -54,10 +61,7 @@ def translated(where: str) -> Iterator[None]:
 
 
 def _translate(error: BaseException | None, where: str) -> MLFrameworkError | None:
-    # An undefined operator is the same error, and means that a parameter was of a wrong type.
-    is_missing_function = isinstance(error, psycopg.errors.UndefinedFunction) and f"function {SCHEMA}." in str(error)
-    if is_missing_function or isinstance(error, _MISSING_OBJECT):
-        what = "function" if is_missing_function else "table"
+    if (what := _missing_object(error)) is not None:
         return SchemaOutOfDateError(f"The registry at {where} lacks a {what} that this release needs.", remedy=_MIGRATE)
     if isinstance(error, psycopg.errors.InvalidParameterValue) and "role" in str(error):
         return SchemaOutOfDateError(f"The registry at {where} lacks the platform's roles.", remedy=_MIGRATE)
@@ -92,6 +96,14 @@ def _translate(error: BaseException | None, where: str) -> MLFrameworkError | No
             f"The registry can't store a value: {reason}.", remedy="Use text without NUL characters and plain numbers."
         )
     return None
+
+
+def _missing_object(error: BaseException | None) -> str | None:
+    """What the schema lacks, where that is the error."""
+    # An undefined operator is the same error, and means that a parameter was of a wrong type.
+    if isinstance(error, psycopg.errors.UndefinedFunction):
+        return "function" if f"function {SCHEMA}." in str(error) else None
+    return next((what for kind, what in _MISSING_OBJECT.items() if isinstance(error, kind)), None)
 
 
 def _is_over_a_limit(error: BaseException | None) -> bool:

@@ -110,5 +110,10 @@ def test_an_operator_that_is_not_there_is_no_old_schema(db: DatabaseConnection, 
     """It is a mistake in a statement of ours; only a function of ours that is missing means another release."""
     with pytest.raises(ProgrammingError, match="operator does not exist"), db.tenant(tenant_id) as connection:
         connection.execute(sa.text("SELECT 1 FROM mlcore.models WHERE model_id > 1"))
-    with pytest.raises(SchemaOutOfDateError, match="lacks a function"), db.tenant(tenant_id) as connection:
-        connection.execute(sa.text("SELECT mlcore.of_a_later_release(1)"))
+    for what, statement in (
+        ("function", "SELECT mlcore.of_a_later_release(1)"),
+        ("column", "SELECT of_a_later_release FROM mlcore.models"),
+        ("table", "SELECT 1 FROM mlcore.of_a_later_release"),
+    ):
+        with pytest.raises(SchemaOutOfDateError, match=f"lacks a {what}"), db.tenant(tenant_id) as connection:
+            connection.execute(sa.text(statement))

@@ -6,7 +6,10 @@ with its history. A row has a bounded size. Nobody but the owner deletes rows or
 
 from __future__ import annotations
 
+import sqlalchemy as sa
 from alembic import op
+
+from ml_core.exceptions import SchemaOutOfDateError
 
 revision = "0007"
 down_revision = "0006"
@@ -364,6 +367,12 @@ SIZES = ((TEXTS, 65_536), (DOCUMENTS, 1_048_576), (SERVED, 8_388_608), (OF_TABLE
 
 
 def upgrade() -> None:
+    if not op.get_bind().scalar(sa.text("SELECT to_regprocedure('mlcore.current_tenant()') IS NOT NULL")):
+        # The policies of earlier migrations were changed before anything was released.
+        raise SchemaOutOfDateError(
+            "The registry was made by an unreleased version of the platform, and can't be upgraded.",
+            remedy="Set MLCORE_HOME to a new folder, or name an empty database.",
+        )
     for statement in (
         *(IS_BOUND, STAMP, TAKE_NUMBER, COUNT_ON, BURY, NOTE_MOVE, MOVE_BY_ONE, KEEP_HISTORY, TELL_THE_MOVE),
         *(FOLLOW_THE_CLOCK, ERASE, ADVANCE_FEED),

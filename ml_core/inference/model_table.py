@@ -185,16 +185,15 @@ class ModelTable:
         """
         with self._lock:
             failure = self._failures.cooling(version)
-        if failure is not None:
-            raise failure.fresh_error()
-        return self._queue.submit(version, LoadPriority.DEMAND)
+            if failure is None:
+                return self._queue.submit(version, LoadPriority.DEMAND)
+        raise failure.fresh_error()
 
     def preload(self, version: ServableVersion) -> None:
         """Load a version that a pointer names, unless memory is full or it failed a moment ago; nobody waits for it."""
         with self._lock:
-            is_cooling = self._failures.cooling(version) is not None
-        if not is_cooling:
-            self._queue.submit(version, LoadPriority.PRELOAD)
+            if self._failures.cooling(version) is None:
+                self._queue.submit(version, LoadPriority.PRELOAD)
 
     @contextmanager
     def using(self, version: ServableVersion, *, timeout_s: float = 60.0) -> Iterator[LoadedModel]:
@@ -255,11 +254,12 @@ class ModelTable:
             self._failures.clear(key)
             self._pointers.admit(key)
             resident = self._residents.add(key, model)
-            left = [canary for canary in self._pointers.canaries_beside(key) if not self._failures.cooling(canary)]
+            # Within the lock, in which a failure is recorded before its job ends: what just failed is not tried again.
+            with suppress(RuntimeError):  # closed meanwhile
+                for canary in self._pointers.canaries_beside(key):  # not loaded with the pointer: memory was full
+                    if not self._failures.cooling(canary):
+                        self._queue.submit(canary, LoadPriority.FLIP)
         self.changed.set()
-        with suppress(RuntimeError):  # closed meanwhile
-            for canary in left:  # not loaded with the pointer, because memory was full
-                self._queue.submit(canary, LoadPriority.FLIP)
         logger.info("Loaded %s (%.1f MB).", model.version.ref, model.memory_bytes / 2**20)
         return resident
 

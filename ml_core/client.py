@@ -280,7 +280,13 @@ def error_from_response(response: httpx.Response) -> exceptions.MLFrameworkError
         )
     kind = _BY_CODE.get(code, exceptions.MLFrameworkError)
     own = {name: details.pop(name) for name in kind.fields if name in details}
-    return kind(message, details={**details, "request_id": error.get("request_id")}, **own)
+    action = error.get("action")
+    return kind(
+        message,
+        action=None if action is None else exceptions.Action(action["operation"], action["arguments"]),
+        details={**details, "request_id": error.get("request_id")},
+        **own,
+    )
 
 
 def _subclasses(cls: type[exceptions.MLFrameworkError]) -> list[type[exceptions.MLFrameworkError]]:

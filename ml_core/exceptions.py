@@ -2,7 +2,7 @@
 
 ::
 
-    MLFrameworkError                    message, remedy, tenant_id, details
+    MLFrameworkError                    message, remedy, action, tenant_id, details
     ├── TrainingError                   model_id, stage
     ├── PredictionError                 model_id, version
     │   ├── SignatureMismatchError      row, column
@@ -39,8 +39,8 @@
     ├── ConfigurationError              setting
     └── PlatformError                   component
 
-An error is data: its attributes say what happened, ``remedy`` says what to do. Nothing here knows HTTP; the one table
-from errors to statuses is ``ml_core.inference.edge.errors``. Every error survives a pickle round-trip, because Ray
+An error is data: its attributes say what happened, ``remedy`` says what to do, and ``action`` names the operation that
+does it. ``STATUS`` is the one table from errors to HTTP statuses. Every error survives a pickle round-trip, because Ray
 moves them between processes.
 """
 
@@ -48,6 +48,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, ClassVar, Self
 
@@ -55,12 +56,36 @@ _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 3
 
 
+@dataclass(frozen=True, slots=True)
+class Action:
+    """An operation that mends what an error reports. The command line prints it as a command, a console as a link.
+
+    Attributes:
+        operation: Its id in the OpenAPI document, such as ``keys.create``, or the verb of one machine, such as
+            ``db.upgrade``.
+        arguments: Its parameters by name: JSON-compatible values. The reader supplies those that are missing.
+    """
+
+    operation: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, operation: str, **arguments: Any) -> Self:
+        """An action from keyword arguments; those that are None are left out."""
+        return cls(operation, {name: value for name, value in arguments.items() if value is not None})
+
+    def to_json(self) -> dict[str, Any]:
+        """``operation`` and ``arguments``, as an error response has them."""
+        return {"operation": self.operation, "arguments": dict(self.arguments)}
+
+
 class MLFrameworkError(Exception):
     """Base of all errors that ML Core raises on purpose.
 
     Args:
         message: What happened, in one sentence.
-        remedy: What the reader can do about it; appended to the message when printed.
+        remedy: What the reader can do about it, as a sentence; appended to the message when printed.
+        action: The operation that does it, if there is one.
         tenant_id: The tenant concerned, if any.
         details: Further JSON-compatible facts.
         **attributes: The attributes that the class lists in ``fields``; those not given are None.
@@ -77,6 +102,7 @@ class MLFrameworkError(Exception):
         message: str,
         *,
         remedy: str | None = None,
+        action: Action | None = None,
         tenant_id: str | None = None,
         details: Mapping[str, Any] | None = None,
         **attributes: Any,
@@ -87,6 +113,7 @@ class MLFrameworkError(Exception):
         super().__init__(message)
         self.message = message
         self.remedy = remedy
+        self.action = action
         self.tenant_id = tenant_id
         self.details: dict[str, Any] = dict(details or {})
         for name in self.fields:
@@ -377,3 +404,47 @@ class PlatformError(MLFrameworkError):
 
     code = "platform_failed"
     fields: ClassVar[tuple[str, ...]] = ("component",)
+
+
+STATUS: dict[type[MLFrameworkError], int] = {
+    InvalidRequestError: 400,
+    InvalidNameError: 400,
+    AuthenticationError: 401,
+    PermissionDeniedError: 403,
+    TenantNotFoundError: 404,
+    ModelNotFoundError: 404,
+    DatasetNotFoundError: 404,
+    RunNotFoundError: 404,
+    TenantExistsError: 409,
+    RunStateError: 409,
+    RunInUseError: 409,
+    PromotionConflictError: 409,
+    InvalidTransitionError: 409,
+    PromotionRefusedError: 409,
+    ModelVersionConflictError: 409,
+    VersionInUseError: 409,
+    DatasetInUseError: 409,
+    RequestTimeoutError: 408,
+    RequestTooLargeError: 413,
+    UnsupportedEncodingError: 415,
+    DataProcessingError: 422,
+    TrainingError: 422,
+    # The version proved itself when it was loaded, so it is these rows that it can't answer.
+    PredictionError: 422,
+    QueueFullError: 429,
+    ModelLoadError: 503,
+    ModelNotReadyError: 503,
+    RegistryUnavailableError: 503,
+    SchemaOutOfDateError: 503,
+    DeadlineExceededError: 504,
+    ModelSaveError: 500,
+    ConfigurationError: 500,
+    PlatformError: 500,
+    MLFrameworkError: 500,
+}
+"""Each error's status; a class that is not listed has its nearest base's."""
+
+
+def status_of(error: MLFrameworkError) -> int:
+    """The status of an error: that of its class or nearest base."""
+    return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -20,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ml_core.exceptions import MLFrameworkError, PromotionRefusedError
+from ml_core.exceptions import Action, MLFrameworkError, PromotionRefusedError
 from ml_core.settings import Settings
 
 _WIDTH_IN_A_PIPE = 160
@@ -126,12 +127,36 @@ def print_error(error: MLFrameworkError, *, as_json: bool) -> None:
     """An error with its remedy, on standard error."""
     if as_json:
         details = {**error.attributes(), **({"tenant_id": error.tenant_id} if error.tenant_id else {})}
-        document = {"error": {"code": error.code, "message": str(error), "details": details}}
+        document: dict[str, Any] = {"error": {"code": error.code, "message": str(error), "details": details}}
+        if error.action is not None:
+            document["error"]["action"] = error.action.to_json()
         typer.echo(orjson.dumps(document, default=_plain, option=orjson.OPT_INDENT_2).decode(), err=True)
         return
     err.print(Text("Error: ", style="bold red") + Text(error.message), soft_wrap=True)
     if error.remedy:
         err.print(Text(error.remedy), soft_wrap=True)
+    if error.action is not None:
+        err.print(Text(f"  {command_of(error.action)}", style="bold"), soft_wrap=True)
+
+
+_SHORTCUTS = {
+    "environments.promote": "promote",
+    "environments.rollback": "rollback",
+    "environments.withdraw": "withdraw",
+    "environments.approve": "approve",
+}
+"""Operations whose verb is not at the place that their name says."""
+
+
+def command_of(action: Action) -> str:
+    """The command that performs an action. What is to be supplied by the reader is left out."""
+    verb = _SHORTCUTS.get(action.operation, action.operation.replace(".", " ").replace("_", "-"))
+    words = ["mlcore", *verb.split()]
+    for name, value in action.arguments.items():
+        option = f"--{name.replace('_', '-')}"
+        for one in value if isinstance(value, list | tuple) else [value]:
+            words += [option] if one is True else [option, shlex.quote(str(one))]
+    return " ".join(words)
 
 
 def print_gates(refusal: PromotionRefusedError) -> None:

@@ -1,7 +1,7 @@
-"""The one table from errors to HTTP statuses, and the shapes in which an error is sent.
+"""The shapes in which an error is sent.
 
-``{"error": {"code": …, "message": …, "details": {…}, "request_id": …}}``, except under ``/v2``: the Open Inference
-Protocol says ``{"error": "text"}`` there, and its clients fail on anything else.
+``{"error": {"code": …, "message": …, "details": {…}, "action": {…}, "request_id": …}}``, except under ``/v2``: the Open
+Inference Protocol says ``{"error": "text"}`` there, and its clients fail on anything else.
 """
 
 from __future__ import annotations
@@ -12,57 +12,14 @@ from typing import Any
 
 import orjson
 
-from ml_core import exceptions as errors
+from ml_core.exceptions import Action, MLFrameworkError, status_of
 from ml_core.inference.edge.http import HttpResponse
 
 logger = logging.getLogger(__name__)
 
-STATUS: dict[type[errors.MLFrameworkError], int] = {
-    errors.InvalidRequestError: 400,
-    errors.InvalidNameError: 400,
-    errors.AuthenticationError: 401,
-    errors.PermissionDeniedError: 403,
-    errors.TenantNotFoundError: 404,
-    errors.ModelNotFoundError: 404,
-    errors.DatasetNotFoundError: 404,
-    errors.RunNotFoundError: 404,
-    errors.TenantExistsError: 409,
-    errors.RunStateError: 409,
-    errors.RunInUseError: 409,
-    errors.PromotionConflictError: 409,
-    errors.InvalidTransitionError: 409,
-    errors.PromotionRefusedError: 409,
-    errors.ModelVersionConflictError: 409,
-    errors.VersionInUseError: 409,
-    errors.DatasetInUseError: 409,
-    errors.RequestTimeoutError: 408,
-    errors.RequestTooLargeError: 413,
-    errors.UnsupportedEncodingError: 415,
-    errors.DataProcessingError: 422,
-    errors.TrainingError: 422,
-    # The version proved itself when it was loaded, so it is these rows that it can't answer.
-    errors.PredictionError: 422,
-    errors.QueueFullError: 429,
-    errors.ModelLoadError: 503,
-    errors.ModelNotReadyError: 503,
-    errors.RegistryUnavailableError: 503,
-    errors.SchemaOutOfDateError: 503,
-    errors.DeadlineExceededError: 504,
-    errors.ModelSaveError: 500,
-    errors.ConfigurationError: 500,
-    errors.PlatformError: 500,
-    errors.MLFrameworkError: 500,
-}
-"""Each error's status; a class that is not listed has its nearest base's."""
-
 _PROTOCOL = re.compile(r"(/t/[^/]*)?/v2(/.*)?", re.DOTALL)
 _RETRY_AFTER_S = 1
 """For a 503 whose error names no pause of its own."""
-
-
-def status_of(error: errors.MLFrameworkError) -> int:
-    """The status of an error: that of its class or nearest base."""
-    return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
 
 
 def error_response(error: Exception, path: str, request_id: str) -> HttpResponse:
@@ -71,8 +28,8 @@ def error_response(error: Exception, path: str, request_id: str) -> HttpResponse
     An error of the framework says what it is. Anything else, and whatever is a 500, is logged with the request's id and
     answered without its text, which may hold what the client must not see.
     """
-    status = status_of(error) if isinstance(error, errors.MLFrameworkError) else 500
-    if not isinstance(error, errors.MLFrameworkError) or status == 500:
+    status = status_of(error) if isinstance(error, MLFrameworkError) else 500
+    if not isinstance(error, MLFrameworkError) or status == 500:
         logger.error("Request %s failed.", request_id, exc_info=error)
         message = "The request failed on the server's side. Report its request id to whoever runs this platform."
         return plain_error(500, "internal", message, path, request_id)
@@ -85,7 +42,7 @@ def error_response(error: Exception, path: str, request_id: str) -> HttpResponse
         headers[b"connection"] = b"close"  # the rest of the body may still be on its way
     elif status == 415:
         headers[b"accept-encoding"] = b"gzip, deflate"
-    return plain_error(status, error.code, str(error), path, request_id, error.attributes(), headers)
+    return plain_error(status, error.code, str(error), path, request_id, error.attributes(), headers, error.action)
 
 
 def plain_error(
@@ -96,10 +53,13 @@ def plain_error(
     request_id: str,
     details: dict[str, Any] | None = None,
     headers: dict[bytes, bytes] | None = None,
+    action: Action | None = None,
 ) -> HttpResponse:
     """An error in the shape of its path."""
     if _PROTOCOL.fullmatch(path):
         return HttpResponse(status, orjson.dumps({"error": message}), headers=headers)
     error = {"code": code, "message": message, "details": details or {}, "request_id": request_id}
+    if action is not None:
+        error["action"] = action.to_json()
     # ``default``: an attribute of a type that JSON lacks is sent as its text rather than not at all.
     return HttpResponse(status, orjson.dumps({"error": error}, default=str), headers=headers)

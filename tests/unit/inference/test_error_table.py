@@ -6,7 +6,8 @@ import orjson
 import pytest
 
 from ml_core import exceptions
-from ml_core.inference.edge.errors import STATUS, error_response, status_of
+from ml_core.exceptions import STATUS, status_of
+from ml_core.inference.edge.errors import error_response
 
 
 def subclasses(cls):

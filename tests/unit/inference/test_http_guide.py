@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from ml_core.domain.api_key import Scope
+from ml_core.exceptions import STATUS
 from ml_core.inference.edge.app import BODY_WITHIN_S, routes_of
-from ml_core.inference.edge.errors import STATUS
 from ml_core.inference.edge.http import _OWN_HEADERS
 from ml_core.registry.history.labels import MAX_LABEL_CHARACTERS
 

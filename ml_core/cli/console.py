@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
@@ -21,8 +21,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ml_core.exceptions import Action, MLFrameworkError, PromotionRefusedError
+from ml_core.exceptions import Action, InvalidRequestError, MLFrameworkError, PromotionRefusedError
 from ml_core.settings import Settings
+
+if TYPE_CHECKING:
+    from ml_core.api.schemas.base import Page
 
 _WIDTH_IN_A_PIPE = 160
 """Columns of a table where there is no terminal to ask; what reads a pipe does not mind."""
@@ -90,6 +93,34 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_
     for row_cells in cells:
         table.add_row(*map(Text, row_cells))
     out.print(table)
+
+
+def print_page(page: Page[Any], columns: Sequence[str], *, as_json: bool, empty: str) -> None:
+    """A page of a list, as ``print_rows`` does; how to get the next page goes to standard error."""
+    if as_json:
+        print_json([item.model_dump(mode="json") for item in page.items])
+    else:
+        print_rows([dict(item) for item in page.items], columns, as_json=False, empty=empty)
+    if page.next_cursor is not None:
+        err.print(f"More: --cursor {page.next_cursor}", style="dim", soft_wrap=True)
+
+
+def confirm(warning: str, name: str, *, yes: bool, as_json: bool) -> None:
+    """Have the name of what is deleted typed, unless ``--yes`` was given.
+
+    Raises:
+        InvalidRequestError: Another name was typed, or JSON output was asked for, where nothing is asked.
+    """
+    if yes:
+        return
+    if as_json:
+        raise InvalidRequestError(
+            "With --json nothing is asked, so nothing was deleted.", remedy="Confirm with --yes.", field="--yes"
+        )
+    if typer.prompt(f"{warning} Type its name", err=True).strip() != name:
+        raise InvalidRequestError(
+            f"That is not {name}; nothing was deleted.", remedy="Type the name, or use --yes.", field="name"
+        )
 
 
 def _widths(columns: Sequence[Sequence[str]]) -> list[int] | None:

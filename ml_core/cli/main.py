@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import signal
@@ -15,6 +16,7 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from ml_core.cli.console import err, print_error
+from ml_core.cli.target import asking
 from ml_core.exceptions import MLFrameworkError
 
 EXIT_ERROR = 1
@@ -52,21 +54,9 @@ class _Verbs(Mapping[str, Any]):
 
     def __init__(self) -> None:
         self._places = {verb: (panel, name) for panel, verbs in _PANELS.items() for verb, name in verbs.items()}
-        self._loaded: dict[str, Any] = {}
 
     def __getitem__(self, verb: str) -> Any:
-        if verb not in self._loaded:
-            panel, name = self._places[verb]
-            module = importlib.import_module(f"ml_core.cli.{name}")
-            group = typer.Typer(rich_markup_mode="rich")
-            if hasattr(module, "add_to"):
-                module.add_to(group)
-            else:
-                group.add_typer(module.app, name=verb)
-            _join_lines(group)
-            self._loaded[verb] = get_group(group).commands[verb]
-            self._loaded[verb].rich_help_panel = panel
-        return self._loaded[verb]
+        return _load(verb, *self._places[verb])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
@@ -75,20 +65,39 @@ class _Verbs(Mapping[str, Any]):
         return len(self._places)
 
 
+@functools.cache
+def _load(verb: str, panel: str, name: str) -> Any:
+    module = importlib.import_module(f"ml_core.cli.{name}")
+    group = typer.Typer(rich_markup_mode="rich")
+    if hasattr(module, "add_to"):
+        module.add_to(group)
+    else:
+        group.add_typer(module.app, name=verb)
+    _prepare(group, asks=getattr(module, "ASKS_PLATFORM", False))
+    command: Any = get_group(group).commands[verb]
+    command.rich_help_panel = panel
+    return command
+
+
 class _Root(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         self.commands = cast("MutableMapping[str, Any]", _Verbs())  # only read from
 
 
-def _join_lines(group: typer.Typer) -> None:
-    """Give each verb its docstring with one line a paragraph: the help wraps it to the terminal's width."""
+def _prepare(group: typer.Typer, *, asks: bool) -> None:
+    """Give each verb its docstring with one line a paragraph, since the help wraps it to the terminal's width.
+
+    Verbs that ask a platform get the options that name it as well.
+    """
     for verb in group.registered_commands:
         paragraphs = (inspect.getdoc(verb.callback) or "").split("\n\n")
         verb.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+        if asks and verb.callback is not None:
+            verb.callback = asking(verb.callback)
     for info in group.registered_groups:
         if info.typer_instance is not None:
-            _join_lines(info.typer_instance)
+            _prepare(info.typer_instance, asks=asks)
 
 
 app = typer.Typer(

@@ -2,107 +2,84 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from ml_core.cli.console import AsKeyOption, JsonOption, LimitOption, TenantOption, err, out, print_json, print_rows
-from ml_core.cli.context import existing_tenant
-from ml_core.exceptions import InvalidRequestError
-from ml_core.ids import ModelId, TenantId
+from ml_core.cli.console import confirm, out, print_json, print_page
+from ml_core.cli.options import (
+    ArchivedOption,
+    CursorOption,
+    JsonOption,
+    LimitOption,
+    ModelOption,
+    TenantOption,
+    YesOption,
+)
+from ml_core.cli.target import given, platform
 
-if TYPE_CHECKING:
-    from ml_core.models.manager import ModelManager
+ASKS_PLATFORM = True
 
 app = typer.Typer(help="A tenant's models.", no_args_is_help=True)
-
-ModelOption = Annotated[str, typer.Option("--model", "-m", help="The model, with all its versions.")]
 
 
 @app.command("list")
 def list_models(
-    tenant: TenantOption,
+    tenant: TenantOption = None,
     model_type: Annotated[str | None, typer.Option("--type", help="Only of this type.")] = None,
-    archived: Annotated[bool, typer.Option("--archived", help="Hidden ones too.")] = False,
-    after: Annotated[str | None, typer.Option(help="Only names after this one: the last of the page before.")] = None,
+    archived: ArchivedOption = False,
     limit: LimitOption = 1000,
+    cursor: CursorOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List a tenant's models by name."""
-    from ml_core.registry.versions.models import ModelRepository
-
-    last = None if after is None else ModelId(after)
-    with existing_tenant(tenant) as (database, tenant_id):
-        models = ModelRepository(database, tenant_id).list(
-            model_type=model_type, include_archived=archived, limit=limit, after=last
-        )
+    with platform(tenant) as client:
+        page = client.models.list(model_type=model_type, include_archived=archived).page(limit=limit, cursor=cursor)
     columns = ["model_id", "model_type", "versions", "newest_version", "created_at"]
-    train = f"Train one: mlcore train FILE --tenant {tenant_id} --model NAME --target COLUMN"
-    is_restricted = model_type is not None or last is not None
-    print_rows(
-        [{"tenant_id": tenant_id, **dataclasses.asdict(model)} for model in models],
+    is_restricted = model_type is not None or cursor is not None
+    print_page(
+        page,
         [*columns, *(["archived_at"] if archived else [])],
         as_json=as_json,
-        empty="No model is like that." if is_restricted else f"{tenant_id} has no model. {train}",
+        empty="No model matches." if is_restricted else "The tenant has no models. Train one with mlcore train.",
     )
-    if not as_json and len(models) == limit:
-        err.print(f"More: --after {models[-1].model_id}", style="dim")
 
 
 @app.command("archive")
-def archive(tenant: TenantOption, model: ModelOption, as_key: AsKeyOption = None, as_json: JsonOption = False) -> None:
+def archive(tenant: TenantOption = None, model: ModelOption = None, as_json: JsonOption = False) -> None:
     """Hide a model with all its versions. `mlcore gc` collects them after MLCORE_RETENTION_DAYS."""
-    with _manager(tenant, as_key) as (manager, tenant_id):
-        manager.archive_model(ModelId(model))
-    _tell("Archived", tenant_id, model, as_json=as_json)
+    name = given("model", model, "--model")
+    with platform(tenant) as client:
+        client.models.archive(name)
+    _report("archived", name, as_json=as_json)
 
 
 @app.command("restore")
-def restore(tenant: TenantOption, model: ModelOption, as_key: AsKeyOption = None, as_json: JsonOption = False) -> None:
+def restore(tenant: TenantOption = None, model: ModelOption = None, as_json: JsonOption = False) -> None:
     """Show an archived model again."""
-    with _manager(tenant, as_key) as (manager, tenant_id):
-        manager.restore_model(ModelId(model))
-    _tell("Restored", tenant_id, model, as_json=as_json)
+    name = given("model", model, "--model")
+    with platform(tenant) as client:
+        client.models.restore(name)
+    _report("restored", name, as_json=as_json)
 
 
 @app.command("delete")
 def delete(
-    tenant: TenantOption,
-    model: ModelOption,
-    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
-    as_key: AsKeyOption = None,
+    tenant: TenantOption = None,
+    model: ModelOption = None,
+    yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete a model with all its versions, at once and for good. Its history stays, and so do its versions' names."""
-    model_id = ModelId(model)
-    if as_json and not yes:
-        raise InvalidRequestError(
-            "With --json nothing is asked, so nothing was deleted.", remedy="Say it with --yes.", field="--yes"
-        )
-    if not yes:
-        typed = typer.prompt(f"This deletes every version of {model_id}. Type its name", err=True)
-        if typed.strip() != model_id:
-            raise InvalidRequestError(
-                "That is not the model's name; nothing was deleted.", remedy="Type it, or use --yes.", field="model"
-            )
-    with _manager(tenant, as_key) as (manager, tenant_id):
-        manager.delete_model(model_id)
-    _tell("Deleted", tenant_id, model_id, as_json=as_json)
+    """Delete a model with all its versions, permanently. Its moves stay recorded, and its versions' names taken."""
+    name = given("model", model, "--model")
+    confirm(f"This deletes every version of {name}.", name, yes=yes, as_json=as_json)
+    with platform(tenant) as client:
+        client.models.delete(name)
+    _report("deleted", name, as_json=as_json)
 
 
-@contextmanager
-def _manager(tenant: str, as_key: str | None) -> Iterator[tuple[ModelManager, TenantId]]:
-    from ml_core.models.manager import ModelManager
-
-    with existing_tenant(tenant, as_key) as (database, tenant_id):
-        yield ModelManager(database, database.settings.platform.artifact_root, tenant_id), tenant_id
-
-
-def _tell(done: str, tenant_id: TenantId, model_id: str, *, as_json: bool) -> None:
+def _report(done: str, model_id: str, *, as_json: bool) -> None:
     if as_json:
-        print_json({"tenant_id": tenant_id, "model_id": model_id, done.lower(): True})
+        print_json({"model_id": model_id, done: True})
     else:
-        out.print(f"{done} {tenant_id}/{model_id}.")
+        out.print(f"{done.capitalize()} {model_id}.")

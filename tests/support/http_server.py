@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.ingress import middlewares
 
@@ -29,3 +29,12 @@ def served(app: ASGIApp) -> Iterator[int]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+def mounted(app: ASGIApp, root_path: str = "/api") -> ASGIApp:
+    """An application under a path, as Ray Serve's ingress has it: the server says the path in ``root_path``."""
+
+    async def under_path(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "root_path": root_path}, receive, send)
+
+    return under_path

@@ -99,8 +99,10 @@ def test_a_platform_on_this_machine_is_asked_past_a_proxy(monkeypatch):
 
 def test_it_is_not_tried_for_ever():
     """Twice, then the error says what to look at."""
-    with server(None, None) as url, pytest.raises(PlatformError, match="mlcore status"):
+    with server(None, None) as url, pytest.raises(PlatformError, match="can't be reached") as raised:
         ask(url)
+    assert raised.value.action is not None
+    assert raised.value.action.operation == "status"
 
 
 @pytest.mark.parametrize(
@@ -197,5 +199,6 @@ def test_what_has_no_names_is_refused(data):
 
 def test_plain_rows_need_no_pandas():
     """So a small program starts fast."""
-    code = "import sys, ml_core.client as c; c._rows([{'x': 1.5, 'y': None}]); sys.exit('pandas' in sys.modules)"
+    send = "import sys, ml_core.client.rows as c; c.rows_to_send([{'x': 1.5, 'y': None}]);"
+    code = f"{send} sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,6 +10,8 @@ import pytest
 
 from support.tables import measures
 
+BOTH_DOORS = True
+
 
 @pytest.fixture
 def model(mlcore: Callable, tenant: str, tmp_path: Path) -> list[str]:

@@ -1,0 +1,114 @@
+"""Who calls, and what it may reach: the caller's principal, bound to one connection and one tenant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Path, Request
+
+from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.api_key import Scope
+from ml_core.domain.principal import Principal
+from ml_core.exceptions import AuthenticationError, TenantNotFoundError
+from ml_core.ids import TenantId
+from ml_core.registry.keys import KeyRepository
+from ml_core.registry.missing import did_you_mean
+from ml_core.registry.tenants import TenantRepository
+
+_COMPARED_TENANTS = 10_000
+"""Names that a typo is compared with at most: about 0.1 s of one core."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the operations work with; one value a process.
+
+    Attributes:
+        db: The registry.
+        operator: Who acts where a request has no key. Only for an application that is called in process: over HTTP it
+            is None, and a request without a key is refused.
+    """
+
+    db: DatabaseConnection
+    operator: Principal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What an operation of one tenant works with: the registry, on behalf of the caller, and the tenant of the path."""
+
+    db: DatabaseConnection
+    tenant_id: TenantId
+
+
+def _of_platform(request: Request) -> DatabaseConnection:
+    db: DatabaseConnection = request.state.db
+    return db
+
+
+def _of_tenant(request: Request, tenant: Annotated[str, Path(examples=["acme"])]) -> Access:
+    return Access(request.state.db, TenantId(tenant))
+
+
+PlatformAccess = Annotated[DatabaseConnection, Depends(_of_platform)]
+"""What an operation over all tenants works with: the registry, on behalf of the caller."""
+TenantAccess = Annotated[Access, Depends(_of_tenant)]
+"""What an operation of one tenant works with."""
+
+
+def needs(scope: Scope, *, is_checked_first: bool = True) -> dict[str, Any]:
+    """The part of an operation's OpenAPI description that says which scope it needs; ``Operation`` enforces it.
+
+    Args:
+        scope: The scope.
+        is_checked_first: Whether a key without it is refused before anything else. False where the registry decides,
+            because another scope will do too, such as ``promote:staging``.
+    """
+    return {"security": [{"key": [scope.value]}], "x-scope": scope.value, "x-scope-is-checked-first": is_checked_first}
+
+
+def acting_for(services: Services, tenant: str, authorization: str | None, request_id: str) -> DatabaseConnection:
+    """The registry on behalf of whoever sent a request.
+
+    Args:
+        services: The process's.
+        tenant: The tenant of the path; empty where the path names none.
+        authorization: The ``Authorization`` header.
+        request_id: The request's id, for the audit.
+
+    Raises:
+        AuthenticationError: There is no key, or it is malformed, unknown or revoked.
+        TenantNotFoundError: There is no such tenant, or the key belongs to another.
+        PermissionDeniedError: The key belongs to a tenant, and the operation is over all tenants.
+    """
+    tenant_id = TenantId(tenant) if tenant else None
+    principal = _authenticated(services, tenant_id, authorization)
+    principal.enter(tenant_id)
+    return services.db.acting_as(principal, request_id)
+
+
+def _authenticated(services: Services, tenant_id: TenantId | None, authorization: str | None) -> Principal:
+    if authorization is None and services.operator is not None:
+        if tenant_id is not None:
+            _require_tenant(services.db, tenant_id)
+        return services.operator
+    scheme, _, key = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer" or not key:
+        raise AuthenticationError(
+            "The request has no API key.", remedy="Send the header Authorization: Bearer mlk_<key id>_<secret>."
+        )
+    if tenant_id is None:
+        raise AuthenticationError("The API key is not valid.", remedy="Use a key of the platform.")
+    return KeyRepository(services.db, tenant_id).authenticate(key.strip())
+
+
+def _require_tenant(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """Refuse a tenant that does not exist; an operator, who may see all names, is shown one that is alike."""
+    tenants = TenantRepository(db)
+    try:
+        tenants.require(tenant_id)
+    except TenantNotFoundError as error:
+        hint = did_you_mean(tenant_id, (known.tenant_id for known in tenants.list(limit=_COMPARED_TENANTS)))
+        error.remedy = f"{hint}{error.remedy}"
+        raise

@@ -1,0 +1,51 @@
+"""The OpenAPI document: FastAPI's, with the errors that every operation shares and the scheme of authentication."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from ml_core.api.schemas.errors import ErrorAnswer
+
+_DESCRIPTION = """
+Everything that changes an ML Core platform goes through these operations; predictions have a plane of their own.
+
+* Send `Authorization: Bearer mlk_<key id>_<secret>`. Each operation names the scope that it needs; `admin` has all.
+* Lists are pages: send `next_cursor` as `cursor` until it is null.
+* A write may carry an `Idempotency-Key`: sent again within a day, it is answered as the first time and not done twice.
+* An error has a `code` for programs, a `message` for people, and an `action` where an operation mends it.
+"""
+
+_MEANINGS = {
+    400: "The request is malformed; `details.field` is the path of the field.",
+    401: "There is no key, or it is malformed, unknown or revoked.",
+    403: "The key lacks the scope.",
+    404: "There is no such thing, or it belongs to another tenant.",
+    409: "The state of the platform does not allow it.",
+    413: "It is over a limit.",
+    422: "The data can't be used.",
+    429: "A quota or a queue is full; try again after `Retry-After` seconds.",
+    503: "A part that the operation needs is away; try again after `Retry-After` seconds.",
+}
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorAnswer, "description": _MEANINGS[status]} for status in sorted(_MEANINGS)
+} | {"default": {"model": ErrorAnswer, "description": "Any other failure."}}
+"""The errors that every operation may answer with."""
+
+
+def describe(app: FastAPI) -> None:
+    """Give an application its OpenAPI document."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            made = get_openapi(title=app.title, version=app.version, description=_DESCRIPTION, routes=app.routes)
+            made["components"]["securitySchemes"] = {
+                "key": {"type": "http", "scheme": "bearer", "description": "An API key, or a token of the issuer."}
+            }
+            app.openapi_schema = made
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]  # as FastAPI documents it

@@ -1,0 +1,186 @@
+"""Which platform a command asks.
+
+It is that of ``--url``, of ``MLCORE_URL`` or of ``mlcore login``; else the registry of the settings, through the same
+control API in this process.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from ml_core.exceptions import Action, ConfigurationError, InvalidRequestError
+from ml_core.settings import Settings
+
+if TYPE_CHECKING:
+    from ml_core.client import MLClient
+
+_TIMEOUT_S = 60.0
+"""For one operation; uploads and trainings have their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What ``mlcore login`` keeps: a platform, a key and the names that options then have as defaults."""
+
+    url: str
+    key: str
+    tenant: str
+    model: str | None = None
+
+    def save(self) -> Path:
+        """Write it to the user's configuration, readable by the user only."""
+        path = _login_path()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, stat.S_IRUSR | stat.S_IWUSR), "w") as file:
+            json.dump(asdict(self), file)
+        part.rename(path)
+        return path
+
+    @classmethod
+    def load(cls) -> Login | None:
+        """What was saved; None if there is nothing.
+
+        Raises:
+            ConfigurationError: The file can't be read.
+        """
+        path = _login_path()
+        try:
+            return cls(**json.loads(path.read_text()))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigurationError(
+                f"{path} can't be read: {error}.", remedy="Log in again, or remove the file.", setting="login"
+            ) from error
+
+    @staticmethod
+    def forget() -> bool:
+        """Remove it; whether there was anything."""
+        path = _login_path()
+        existed = path.exists()
+        path.unlink(missing_ok=True)
+        return existed
+
+
+def _login_path() -> Path:
+    home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(home) / "mlcore" / "login.json"
+
+
+def given(name: str, value: str | None, field: str) -> str:
+    """A name that an option gave, or else ``mlcore login`` keeps.
+
+    Raises:
+        InvalidRequestError: Neither has it.
+    """
+    login = Login.load() if value is None else None
+    value = value or (getattr(login, name) if login else None)
+    if value is None:
+        raise InvalidRequestError(
+            f"The command needs {field}.", remedy=f"Give {field}, or keep one with mlcore login.", field=field
+        )
+    return value
+
+
+_UrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        rich_help_panel="Platform",
+        help="The platform; default: MLCORE_URL, then that of `mlcore login`, then this machine's registry.",
+    ),
+]
+_KeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--key",
+        rich_help_panel="Platform",
+        help="The API key to act with; default: MLCORE_API_KEY, then that of `mlcore login`.",
+    ),
+]
+
+
+_chosen: ContextVar[tuple[str | None, str | None]] = ContextVar("chosen", default=(None, None))
+"""``--url`` and ``--key`` of the verb that runs."""
+
+
+def asking(verb: Callable[..., None]) -> Callable[..., None]:
+    """A verb with the options ``--url`` and ``--key``, which ``platform`` reads."""
+
+    @functools.wraps(verb)
+    def ask(*, url: str | None = None, key: str | None = None, **given: Any) -> None:
+        _chosen.set((url, key))
+        verb(**given)
+
+    hints = {**get_type_hints(verb, include_extras=True), "url": _UrlOption, "key": _KeyOption}
+    defaults = {name: parameter.default for name, parameter in inspect.signature(verb).parameters.items()}
+    ask.__annotations__ = hints
+    ask.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # as inspect documents it
+        [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[name])
+            for name, default in {**defaults, "url": None, "key": None}.items()
+        ]
+    )
+    return ask
+
+
+@contextmanager
+def platform(tenant: str | None = None) -> Iterator[MLClient]:
+    """A client of the platform that the command asks.
+
+    Args:
+        tenant: Whose nouns are asked for; None: that of ``mlcore login``.
+
+    Raises:
+        ConfigurationError: There is an address but no key.
+    """
+    from ml_core.client import MLClient
+
+    (url, key), settings = _chosen.get(), Settings.from_environment()
+    login = Login.load()
+    url = url or settings.client.url or (login.url if login else None)
+    key = key or settings.client.api_key or (login.key if login and url == login.url else None)
+    name = given("tenant", tenant, "--tenant")
+    if url is None:
+        with _in_process(settings, key, name) as client:
+            yield client
+        return
+    if key is None:
+        raise ConfigurationError(
+            f"There is no API key for {url}.",
+            remedy="Give --key, set MLCORE_API_KEY, or log in.",
+            action=Action.of("login"),
+            setting="MLCORE_API_KEY",
+        )
+    with MLClient(url, api_key=key, tenant_id=name, timeout_s=_TIMEOUT_S) as client:
+        yield client
+
+
+@contextmanager
+def _in_process(settings: Settings, key: str | None, tenant: str) -> Iterator[MLClient]:
+    """A client of the control API in this process; without a key the operating system's user acts, as an operator."""
+    # Imported late: a command that asks over HTTP needs neither a server nor a database driver.
+    from ml_core.api.access import Services
+    from ml_core.api.app import PREFIX, create_app
+    from ml_core.cli.context import registry_connection
+    from ml_core.client import MLClient
+    from ml_core.client.inprocess import InProcessTransport
+
+    with registry_connection(settings) as db:
+        transport = InProcessTransport(create_app(Services(db, db.principal)), PREFIX)
+        address = "http://in-process"
+        with MLClient(address, api_key=key, tenant_id=tenant, timeout_s=_TIMEOUT_S, transport=transport) as client:
+            yield client

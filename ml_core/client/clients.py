@@ -1,0 +1,156 @@
+"""``MLClient`` and ``AsyncMLClient``: the nouns of the control plane, and predictions."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from pydantic import BaseModel, ConfigDict
+
+from ml_core.client.calls import Async, Call, Mode, Noun, Sync, operation
+from ml_core.client.connection import AsyncConnection, SyncConnection
+from ml_core.client.nouns.models import Models
+from ml_core.client.rows import encode, rows_to_send
+from ml_core.ids import EnvironmentName, ModelId, ModelRef, TenantId, VersionId
+
+_TIMEOUT_S = 10.0
+
+
+class PredictionResult(BaseModel):
+    """An answer of the prediction plane.
+
+    Attributes:
+        predictions: One for each row sent: a label or a number.
+        probabilities: Class → probability for each row, if asked for.
+        model: The model that answered.
+        version: The version that answered; the same for all rows.
+        rollout: Which part of the rollout it was.
+        request_id: Names the request in logs.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    predictions: list[Any]
+    probabilities: list[dict[str, float]] | None = None
+    model: str
+    version: str
+    rollout: str
+    request_id: str
+
+
+class _Client(Noun[Mode]):
+    """What both clients have.
+
+    Attributes:
+        models: Models.
+    """
+
+    def __init__(self, connection: Mode, tenant_id: str) -> None:
+        super().__init__(connection, TenantId(tenant_id))
+        self.models: Models[Mode] = Models(connection, self._tenant)
+
+    @operation
+    def predict(
+        self,
+        model_id: str,
+        rows: Any,
+        *,
+        proba: bool = False,
+        environment: str | None = None,
+        version: str | None = None,
+        key: str | None = None,
+    ) -> Call[PredictionResult]:
+        """Predict raw rows.
+
+        Args:
+            model_id: The model.
+            rows: A list of mappings from column name to value (or of Series, named tuples or dataclasses), one such
+                mapping, or a table: a data frame of pandas, polars or pyarrow, or a mapping from column name to all its
+                values. Dates, decimals, UUIDs, NumPy's scalars and missing values of any spelling are sent as
+                ``MLSystem.predict`` reads them.
+            proba: Also ask for the probability of each class.
+            environment: Which pointer to follow; ``production`` if neither this nor ``version`` is given.
+            version: A version to ask whatever the pointers say.
+            key: What a canary keeps together, such as a customer's number: the same key gets the same version.
+
+        Raises:
+            MLFrameworkError: The class of ``ml_core.exceptions`` that the server named.
+            InvalidRequestError: The input is neither rows nor a table, or can't be sent as JSON.
+            DataProcessingError: The table has two columns of one name.
+        """
+        body: dict[str, Any] = {"rows": rows_to_send(rows), "proba": proba}
+        if environment is not None:
+            body["environment"] = EnvironmentName(environment)
+        if version is not None:
+            body["version"] = VersionId(version)
+        if key is not None:
+            body["key"] = key
+        route = ModelRef(TenantId(self._tenant), ModelId(model_id)).route
+        return Call("POST", f"{route}/predict", PredictionResult, body=encode(body))
+
+
+class MLClient(_Client[Sync]):
+    """Asks a platform for predictions and for everything of the control API; a context manager.
+
+    Args:
+        url: The ingress, such as ``http://127.0.0.1:8000``.
+        api_key: ``mlk_<key id>_<secret>`` or a token of an OpenID issuer.
+        tenant_id: Whose models, datasets and keys these are.
+        timeout_s: Seconds to wait; also sent as the request's deadline.
+        transport: Instead of the network, such as ``InProcessTransport``.
+
+    Raises:
+        InvalidNameError: The tenant's name is not valid.
+        ConfigurationError: The address, the key or the timeout can't be used.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        tenant_id: str,
+        timeout_s: float = _TIMEOUT_S,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        super().__init__(SyncConnection(url, api_key, timeout_s, transport), tenant_id)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+class AsyncMLClient(_Client[Async]):
+    """As ``MLClient``, with ``await`` and ``async for``; arguments and results are the same."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        tenant_id: str,
+        timeout_s: float = _TIMEOUT_S,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        super().__init__(AsyncConnection(url, api_key, timeout_s, transport), tenant_id)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._connection.aclose()

@@ -1,0 +1,1 @@
+"""The operations of the control API as methods, one module a noun."""

@@ -34,6 +34,7 @@
     ├── RequestTimeoutError             deadline_ms
     ├── AuthenticationError
     ├── PermissionDeniedError           scope
+    ├── StorageFullError                path
     ├── RegistryUnavailableError
     ├── SchemaOutOfDateError            current, wanted
     ├── ConfigurationError              setting
@@ -379,6 +380,13 @@ class PermissionDeniedError(MLFrameworkError):
     fields: ClassVar[tuple[str, ...]] = ("scope",)
 
 
+class StorageFullError(MLFrameworkError):
+    """The disk under ``path`` has no room; nothing was kept."""
+
+    code = "storage_full"
+    fields: ClassVar[tuple[str, ...]] = ("path",)
+
+
 class RegistryUnavailableError(MLFrameworkError):
     """Postgres can't be reached or refused the connection."""
 
@@ -437,6 +445,7 @@ STATUS: dict[type[MLFrameworkError], int] = {
     RegistryUnavailableError: 503,
     SchemaOutOfDateError: 503,
     DeadlineExceededError: 504,
+    StorageFullError: 507,
     ModelSaveError: 500,
     ConfigurationError: 500,
     PlatformError: 500,

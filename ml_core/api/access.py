@@ -57,15 +57,24 @@ TenantAccess = Annotated[Access, Depends(_of_tenant)]
 """What an operation of one tenant works with."""
 
 
-def needs(scope: Scope, *, is_checked_first: bool = True) -> dict[str, Any]:
+def needs(scope: Scope, *, is_checked_first: bool = True, receives: tuple[str, ...] = ()) -> dict[str, Any]:
     """The part of an operation's OpenAPI description that says which scope it needs; ``Operation`` enforces it.
 
     Args:
         scope: The scope.
         is_checked_first: Whether a key without it is refused before anything else. False where the registry decides,
             because another scope will do too, such as ``promote:staging``.
+        receives: The media types of a body that the operation receives into a file itself; none: it has JSON, or no body.
     """
-    return {"security": [{"key": [scope.value]}], "x-scope": scope.value, "x-scope-is-checked-first": is_checked_first}
+    described: dict[str, Any] = {
+        "security": [{"key": [scope.value]}],
+        "x-scope": scope.value,
+        "x-scope-is-checked-first": is_checked_first,
+    }
+    if receives:
+        content = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in receives}
+        described["requestBody"] = {"required": True, "content": content}
+    return described
 
 
 def acting_for(services: Services, tenant: str, authorization: str | None, request_id: str) -> DatabaseConnection:

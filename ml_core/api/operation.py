@@ -10,6 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
 from ml_core.api.access import acting_for
+from ml_core.api.bodies import read_body
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
 from ml_core.registry.pages import MAX_PAGE_SIZE
@@ -17,6 +18,7 @@ from ml_core.registry.pages import MAX_PAGE_SIZE
 LimitQuery = Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, description="At most so many items.")]
 CursorQuery = Annotated[str | None, Query(description="`next_cursor` of the page before.")]
 ArchivedQuery = Annotated[bool, Query(description="Archived ones too.")]
+_WITH_BODY = ("POST", "PUT", "PATCH")
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -33,6 +35,7 @@ class Operation(APIRoute):
             raise TypeError(f"The operation at {path} names no operation_id, or no scope: give openapi_extra=needs(…).")
         self._scope = Scope(described["x-scope"])
         self._is_checked_first: bool = described["x-scope-is-checked-first"]
+        self._receives_file = "requestBody" in described
 
     def get_route_handler(self) -> Handler:
         """Called by FastAPI once a route."""
@@ -42,6 +45,8 @@ class Operation(APIRoute):
             request.state.db = db = await run_in_threadpool(self._open, request)
             if self._is_checked_first:
                 db.principal.require(self._scope)
+            if request.method in _WITH_BODY and not self._receives_file:
+                await read_body(request)
             return await handle(request)
 
         return serve

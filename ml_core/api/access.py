@@ -64,7 +64,7 @@ def needs(scope: Scope, *, is_checked_first: bool = True, receives: tuple[str, .
         scope: The scope.
         is_checked_first: Whether a key without it is refused before anything else. False where the registry decides,
             because another scope will do too, such as ``promote:staging``.
-        receives: The media types of a body that the operation receives into a file itself; none: it has JSON, or no body.
+        receives: The media types of a body that the operation receives into a file itself; none: JSON, or no body.
     """
     described: dict[str, Any] = {
         "security": [{"key": [scope.value]}],

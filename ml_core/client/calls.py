@@ -11,7 +11,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
+from urllib.parse import quote
 
+import orjson
 from pydantic import BaseModel, TypeAdapter
 
 from ml_core.api.schemas.base import Page
@@ -42,6 +44,15 @@ class Download:
 
 
 @dataclass(frozen=True, slots=True)
+class Form:
+    """A form of several parts: JSON documents, and one file."""
+
+    documents: Mapping[str, BaseModel]
+    name: str
+    upload: Upload
+
+
+@dataclass(frozen=True, slots=True)
 class Call(Generic[T_co]):
     """One request to the platform.
 
@@ -52,6 +63,7 @@ class Call(Generic[T_co]):
         params: Of the query; those that are None are not sent.
         body: Sent as JSON; bytes are JSON already.
         upload: Sent instead of JSON.
+        form: Sent instead of JSON.
         download: Where the answer goes instead of being read.
         timeout_s: Seconds to wait for the answer; None: the client's own.
     """
@@ -62,6 +74,7 @@ class Call(Generic[T_co]):
     params: Mapping[str, Any] = field(default_factory=dict)
     body: BaseModel | bytes | None = None
     upload: Upload | None = None
+    form: Form | None = None
     download: Download | None = None
     timeout_s: float | None = None
 
@@ -184,6 +197,20 @@ class AsyncItems(Generic[T]):
             cursor = page.next_cursor
             if cursor is None:
                 return
+
+
+list_of = list
+"""``list`` in the annotations of a noun that has a method of this name."""
+
+
+def quoted(text: str) -> str:
+    """A text as one part of a path."""
+    return quote(text, safe="")
+
+
+def json_text(value: Any) -> str:
+    """A value as JSON, for a query."""
+    return orjson.dumps(value).decode()
 
 
 def _paged(call: Call[T], limit: int | None, cursor: str | None) -> Call[T]:

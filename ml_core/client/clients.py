@@ -10,7 +10,14 @@ from pydantic import BaseModel, ConfigDict
 
 from ml_core.client.calls import Async, Call, Mode, Noun, Sync, operation
 from ml_core.client.connection import AsyncConnection, SyncConnection
+from ml_core.client.nouns.audit import Audit
+from ml_core.client.nouns.datasets import Datasets
+from ml_core.client.nouns.environments import Environments, Gates, Rollouts
 from ml_core.client.nouns.models import Models
+from ml_core.client.nouns.predictions import Predictions
+from ml_core.client.nouns.runs import Runs
+from ml_core.client.nouns.tenants import Keys, Tenants
+from ml_core.client.nouns.versions import Holds, Versions
 from ml_core.client.rows import encode, rows_to_send
 from ml_core.ids import EnvironmentName, ModelId, ModelRef, TenantId, VersionId
 
@@ -43,12 +50,35 @@ class _Client(Noun[Mode]):
     """What both clients have.
 
     Attributes:
+        tenants: The tenants of the platform.
+        keys: API keys of the tenant.
+        datasets: Immutable versions of tables.
         models: Models.
+        versions: Immutable versions of models.
+        holds: Reasons to keep versions.
+        environments: What each environment serves.
+        rollouts: Canaries and shadows.
+        gates: What a version must meet before it is served.
+        runs: Experiment tracking.
+        predictions: The prediction log.
+        audit: The ordered feed of what changed.
     """
 
     def __init__(self, connection: Mode, tenant_id: str) -> None:
         super().__init__(connection, TenantId(tenant_id))
-        self.models: Models[Mode] = Models(connection, self._tenant)
+        name = self._tenant
+        self.tenants: Tenants[Mode] = Tenants(connection)
+        self.keys: Keys[Mode] = Keys(connection, name)
+        self.datasets: Datasets[Mode] = Datasets(connection, name)
+        self.models: Models[Mode] = Models(connection, name)
+        self.versions: Versions[Mode] = Versions(connection, name)
+        self.holds: Holds[Mode] = Holds(connection, name)
+        self.environments: Environments[Mode] = Environments(connection, name)
+        self.rollouts: Rollouts[Mode] = Rollouts(connection, name)
+        self.gates: Gates[Mode] = Gates(connection, name)
+        self.runs: Runs[Mode] = Runs(connection, name)
+        self.predictions: Predictions[Mode] = Predictions(connection, name)
+        self.audit: Audit[Mode] = Audit(connection, name)
 
     @operation
     def predict(

@@ -14,7 +14,7 @@ import httpx
 from pydantic import BaseModel
 
 from ml_core import exceptions
-from ml_core.client.calls import Call, Download, Upload
+from ml_core.client.calls import Call, Download, Form, Upload
 from ml_core.client.errors import error_from_response
 
 T = TypeVar("T")
@@ -93,6 +93,8 @@ class Connection:
             prepared["content"] = call.body
         if "content" in prepared:
             headers["content-type"] = "application/json"
+        if call.form is not None:
+            prepared["files"] = _parts(call.form)
         if call.upload is not None:
             headers |= {
                 "content-type": call.upload.content_type,
@@ -206,6 +208,13 @@ class AsyncConnection(Connection):
         if call.upload is not None:
             prepared = {**prepared, "content": _async_pieces(call.upload)}
         return await self._http.send(self._http.build_request(**prepared), stream=True)
+
+
+def _parts(form: Form) -> dict[str, Any]:
+    """A form as ``httpx`` takes it."""
+    documents = {name: (None, body.model_dump_json(), "application/json") for name, body in form.documents.items()}
+    file = (form.upload.path.name, form.upload.path.read_bytes(), form.upload.content_type)
+    return {**documents, form.name: file}
 
 
 def _pieces(upload: Upload) -> Iterator[bytes]:

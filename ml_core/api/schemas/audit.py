@@ -1,0 +1,20 @@
+"""The audit: the ordered feed of what changed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from ml_core.api.schemas.base import Schema
+
+
+class Change(Schema):
+    """One change of the registry."""
+
+    audit_id: int
+    at: datetime
+    principal: str
+    request_id: str | None
+    action: str
+    subject: dict[str, Any]
+    details: dict[str, Any]

@@ -1,0 +1,154 @@
+"""Versions of models."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
+
+from ml_core.api.schemas.base import Input, Schema
+
+Metrics = dict[str, dict[str, float | None]]
+"""Split (``train``, ``validation``) → metric → value."""
+
+
+class Role(StrEnum):
+    """What an environment uses a version for."""
+
+    STABLE = "stable"
+    CANARY = "canary"
+    SHADOW = "shadow"
+
+
+class Use(Schema):
+    """An environment that uses a version."""
+
+    environment: str = Field(examples=["production"])
+    role: Role
+
+
+class Version(Schema):
+    """An immutable version of a model."""
+
+    model_id: str = Field(examples=["tickets"])
+    version: str = Field(examples=["3"])
+    model_type: str = Field(examples=["classification"])
+    algorithm: str | None = Field(default=None, description="What was fitted; null for a file that was registered.")
+    metrics: Metrics
+    hyperparameters: dict[str, Any] = Field(description="As given to training.")
+    digest: str = Field(description="sha256 of the artifact.")
+    size_bytes: int
+    format: str = Field(description="Of the artifact, such as `skops/2`.")
+    tags: dict[str, str]
+    uses: list[Use] = Field(description="The environments that use it.")
+    created_at: datetime
+    created_by: str
+    archived_at: datetime | None = None
+
+
+class Lineage(Schema):
+    """Where a version came from. What is not known is null."""
+
+    run_id: str | None = None
+    dataset_digest: str | None = None
+    data_digest: str | None = Field(default=None, description="sha256 of the rows and targets as the model saw them.")
+    parent_version: str | None = None
+    code_commit: str | None = None
+    libraries: dict[str, str] = Field(default_factory=dict)
+
+
+class VersionDetail(Version):
+    """A version with everything that the registry knows of it."""
+
+    signature: dict[str, Any] = Field(description="`inputs` (name, kind, nullable, categories) and `output`.")
+    lineage: Lineage
+    metadata: dict[str, Any] = Field(description="Notes of the caller's own, and what training recorded.")
+    effective_hyperparameters: dict[str, Any] = Field(description="Of the fitted estimator, defaults filled in.")
+
+
+class VersionChanges(Input):
+    """What to change of a version's notes; the version itself never changes."""
+
+    tags: dict[str, str | None] | None = Field(
+        default=None, description="Key → value; null removes the tag. Others stay."
+    )
+    metadata: dict[str, Any] | None = Field(default=None, description="Notes to merge into those there are.")
+
+
+class NewVersion(Input):
+    """What is recorded of an uploaded artifact: the part `version` of the form, beside the part `artifact`."""
+
+    version: str | None = Field(default=None, description="Its name; null means the model's next number.")
+    model_type: str | None = None
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    hyperparameters: dict[str, Any] = Field(default_factory=dict)
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    parent_version: str | None = None
+    sample: list[dict[str, Any]] | None = Field(
+        default=None,
+        description="A few rows of what the model was fitted on, without the target: they show its columns.",
+    )
+
+
+class FullLineage(Lineage):
+    """Where a version came from, and what came of it."""
+
+    model_id: str
+    version: str
+    digest: str
+    created_at: datetime
+    created_by: str
+    run: dict[str, Any] | None = Field(default=None, description="`run_id`, `kind`, `status`.")
+    datasets: list[str] = Field(description="Registered datasets of these bytes, such as `tickets_2026@3`.")
+    ancestors: list[str] = Field(description="The parent first.")
+    children: list[str]
+    descendants: list[str] = Field(description="Oldest first.")
+    environments: list[str]
+
+
+class Difference(Schema):
+    """A value in two versions."""
+
+    version1: Any = None
+    version2: Any = None
+
+
+class MetricDifference(Schema):
+    """A metric in two versions."""
+
+    version1: float | None
+    version2: float | None
+    difference: float | None = Field(description="The second minus the first.")
+    better: str | None = Field(description="The better version; null if equal, or the direction is not known.")
+
+
+class DataComparison(Schema):
+    """Whether two versions saw the same data."""
+
+    version1: str | None
+    version2: str | None
+    same: bool | None = Field(description="Null: not known.")
+
+
+class SignatureComparison(Schema):
+    """How two signatures differ, by names of columns."""
+
+    added: list[str]
+    removed: list[str]
+    changed: list[str]
+    same_output: bool
+
+
+class VersionComparison(Schema):
+    """Two versions of a model side by side."""
+
+    model_id: str
+    version1: str
+    version2: str
+    metrics: dict[str, dict[str, MetricDifference]]
+    hyperparameters: dict[str, Difference] = Field(description="Those that differ.")
+    libraries: dict[str, Difference] = Field(description="Those that differ.")
+    data: DataComparison
+    signature: SignatureComparison

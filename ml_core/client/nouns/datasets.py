@@ -1,0 +1,97 @@
+"""Datasets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ml_core.api.schemas.base import Page
+from ml_core.api.schemas.datasets import Dataset, DatasetDetail, DatasetVersion
+from ml_core.client.calls import Call, Download, Mode, Noun, Progress, Upload, listing, operation
+from ml_core.exceptions import InvalidRequestError
+from ml_core.ids import DatasetId
+
+_MEDIA_TYPES = {".csv": "text/csv", ".parquet": "application/vnd.apache.parquet"}
+_TRANSFER_S = 24 * 3600.0
+"""An upload or a download takes as long as it takes; the platform ends one that pauses."""
+
+
+class Datasets(Noun[Mode]):
+    """The datasets of a tenant: names with immutable versions of a table."""
+
+    @operation
+    def create(
+        self, dataset_id: str, file: str | Path, *, encoding: str = "utf-8", on_progress: Progress | None = None
+    ) -> Call[DatasetDetail]:
+        """Register a CSV or Parquet file as a new version; the very table is registered once.
+
+        Args:
+            dataset_id: The dataset; made with its first version.
+            file: The file, of any size.
+            encoding: Of a CSV file.
+            on_progress: Called with the bytes sent so far and all bytes.
+
+        Raises:
+            InvalidRequestError: The file is neither ``.csv`` nor ``.parquet``, or is not there.
+        """
+        path = Path(file)
+        media_type = _MEDIA_TYPES.get(path.suffix.lower())
+        if media_type is None or not path.is_file():
+            raise InvalidRequestError(
+                f"{path} is not a file." if media_type else f"{path} is neither a .csv nor a .parquet file.",
+                remedy="Name a CSV or Parquet file.",
+                field="file",
+            )
+        return Call(
+            "POST",
+            f"{self._dataset(dataset_id)}/versions",
+            DatasetDetail,
+            {"filename": path.name, "encoding": encoding if media_type == "text/csv" else None},
+            upload=Upload(path, media_type, on_progress),
+            timeout_s=_TRANSFER_S,
+        )
+
+    @listing
+    def list(self, *, include_archived: bool = False) -> Call[Page[Dataset]]:
+        """The datasets by name."""
+        return Call("GET", f"{self._root}/datasets", Page[Dataset], {"include_archived": include_archived or None})
+
+    @listing
+    def versions(self, dataset_id: str, *, include_archived: bool = False) -> Call[Page[DatasetVersion]]:
+        """The versions of a dataset, newest first."""
+        params = {"include_archived": include_archived or None}
+        return Call("GET", f"{self._dataset(dataset_id)}/versions", Page[DatasetVersion], params)
+
+    @operation
+    def get(self, dataset_id: str, number: int | None = None) -> Call[DatasetDetail]:
+        """A version with its profile; without a number the newest."""
+        return Call("GET", self._version(dataset_id, number), DatasetDetail)
+
+    @operation
+    def download(
+        self, dataset_id: str, file: str | Path, number: int | None = None, *, on_progress: Progress | None = None
+    ) -> Call[None]:
+        """Write a version as a Parquet file that does not exist yet."""
+        path = f"{self._version(dataset_id, number)}/content"
+        download = Download(Path(file), on_progress)
+        return Call("GET", path, type(None), download=download, timeout_s=_TRANSFER_S)
+
+    @operation
+    def archive(self, dataset_id: str, number: int) -> Call[None]:
+        """Hide a version, until it is restored or collected."""
+        return Call("POST", f"{self._version(dataset_id, number)}/archive", type(None))
+
+    @operation
+    def restore(self, dataset_id: str, number: int) -> Call[None]:
+        """Show an archived version again."""
+        return Call("POST", f"{self._version(dataset_id, number)}/restore", type(None))
+
+    @operation
+    def delete(self, dataset_id: str, number: int) -> Call[None]:
+        """Delete a version, permanently."""
+        return Call("DELETE", self._version(dataset_id, number), type(None))
+
+    def _dataset(self, dataset_id: str) -> str:
+        return f"{self._root}/datasets/{DatasetId(dataset_id)}"
+
+    def _version(self, dataset_id: str, number: int | None) -> str:
+        return f"{self._dataset(dataset_id)}/versions/{'newest' if number is None else number}"

@@ -1,0 +1,290 @@
+"""Environments, rollouts and gates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_core.api.schemas.base import Page
+from ml_core.api.schemas.environments import (
+    Approval,
+    CanaryFinish,
+    CanaryStep,
+    EnvironmentPolicy,
+    Gate,
+    GateSettings,
+    Move,
+    Moved,
+    MoveRequest,
+    NewApproval,
+    NewCanary,
+    NewShadow,
+    Pointer,
+    Promotion,
+    ReplicaAnswer,
+)
+from ml_core.client.calls import Call, Mode, Noun, list_of, listing, operation
+from ml_core.ids import EnvironmentName, GateName, ModelId
+
+_GATES_S = 120.0
+"""Gates may predict thousands of held-out rows with two versions."""
+
+
+class _OfEnvironment(Noun[Mode]):
+    def _environment(self, model_id: str, environment: str) -> str:
+        return f"{self._root}/models/{ModelId(model_id)}/environments/{EnvironmentName(environment)}"
+
+
+class Environments(_OfEnvironment[Mode]):
+    """What each environment of a model serves. Every move takes ``expected_generation`` and ``reason``."""
+
+    @operation
+    def get(self, model_id: str, environment: str = "production") -> Call[Pointer]:
+        """What an environment serves."""
+        return Call("GET", self._environment(model_id, environment), Pointer)
+
+    @listing
+    def list(self, model_id: str | None = None, *, with_rollout: bool = False) -> Call[Page[Pointer]]:
+        """The pointers of one model or of all; ``with_rollout``: those with a canary or a shadow."""
+        params = {"model": model_id and ModelId(model_id), "with_rollout": with_rollout or None}
+        return Call("GET", f"{self._root}/pointers", Page[Pointer], params)
+
+    @operation
+    def promote(
+        self,
+        model_id: str,
+        version: str,
+        environment: str = "production",
+        *,
+        expected_generation: int | None = None,
+        reason: str = "",
+        override: str | None = None,
+    ) -> Call[Moved]:
+        """Point an environment to a version, so that it is served from now on.
+
+        Args:
+            model_id: The model.
+            version: The version to serve.
+            environment: The pointer to move.
+            expected_generation: Refuse unless the pointer has this generation, 0 before its first move.
+            reason: Why.
+            override: Why it is done although a gate fails; only an admin may.
+        """
+        body = Promotion(version=version, expected_generation=expected_generation, reason=reason, override=override)
+        path = f"{self._environment(model_id, environment)}/promote"
+        return Call("POST", path, Moved, body=body, timeout_s=_GATES_S)
+
+    @operation
+    def rollback(
+        self,
+        model_id: str,
+        environment: str = "production",
+        *,
+        expected_generation: int | None = None,
+        reason: str = "",
+    ) -> Call[Moved]:
+        """Point an environment back to the version that it served before. No gate is evaluated."""
+        body = MoveRequest(expected_generation=expected_generation, reason=reason)
+        return Call("POST", f"{self._environment(model_id, environment)}/rollback", Moved, body=body)
+
+    @operation
+    def withdraw(
+        self,
+        model_id: str,
+        environment: str = "production",
+        *,
+        expected_generation: int | None = None,
+        reason: str = "",
+    ) -> Call[Moved]:
+        """Let an environment serve nothing; ``rollback`` undoes it."""
+        body = MoveRequest(expected_generation=expected_generation, reason=reason)
+        return Call("POST", f"{self._environment(model_id, environment)}/withdraw", Moved, body=body)
+
+    @listing
+    def history(self, model_id: str, environment: str = "production") -> Call[Page[Move]]:
+        """The moves of an environment, newest first."""
+        return Call("GET", f"{self._environment(model_id, environment)}/moves", Page[Move])
+
+    @operation
+    def replicas(
+        self, model_id: str, environment: str = "production", *, wait_s: float = 0.0
+    ) -> Call[list_of[ReplicaAnswer]]:
+        """What each running replica has made of a pointer.
+
+        Args:
+            model_id: The model.
+            environment: The pointer.
+            wait_s: Seconds to wait at most until each replica has loaded what the pointer names, or failed to.
+        """
+        path = f"{self._environment(model_id, environment)}/replicas"
+        return Call("GET", path, list_of[ReplicaAnswer], {"wait_s": wait_s}, timeout_s=wait_s + 10)
+
+    @operation
+    def approve(
+        self, model_id: str, version: str, environment: str = "production", *, reason: str = ""
+    ) -> Call[Approval]:
+        """Approve a version that somebody else registered."""
+        body = NewApproval(version=version, reason=reason)
+        return Call("POST", f"{self._environment(model_id, environment)}/approvals", Approval, body=body)
+
+    @operation
+    def approvals(self, model_id: str, version: str, environment: str = "production") -> Call[list_of[Approval]]:
+        """The approvals of a version for an environment."""
+        path = f"{self._environment(model_id, environment)}/approvals"
+        return Call("GET", path, list_of[Approval], {"version": version})
+
+    @operation
+    def policies(self) -> Call[list_of[EnvironmentPolicy]]:
+        """The environments that there are, and which are protected."""
+        return Call("GET", f"{self._root}/environments", list_of[EnvironmentPolicy])
+
+    @operation
+    def protect(self, environment: str) -> Call[EnvironmentPolicy]:
+        """Let only ``admin`` and ``promote:<environment>`` move the environment's pointers."""
+        return Call("PUT", f"{self._root}/environments/{EnvironmentName(environment)}/protection", EnvironmentPolicy)
+
+    @operation
+    def unprotect(self, environment: str) -> Call[EnvironmentPolicy]:
+        """Let whoever may promote move the environment's pointers."""
+        path = f"{self._root}/environments/{EnvironmentName(environment)}/protection"
+        return Call("DELETE", path, EnvironmentPolicy)
+
+
+class Rollouts(_OfEnvironment[Mode]):
+    """Canaries and shadows beside what an environment serves."""
+
+    @operation
+    def start(
+        self,
+        model_id: str,
+        version: str,
+        percent: int,
+        environment: str = "production",
+        *,
+        sticky: str | None = None,
+        expected_generation: int | None = None,
+        reason: str = "",
+        override: str | None = None,
+    ) -> Call[Moved]:
+        """Start a canary: let a version answer a share of the requests.
+
+        Args:
+            model_id: The model.
+            version: The version to try.
+            percent: Share of the keys, 1 to 99.
+            environment: The pointer.
+            sticky: The column whose value is a request's key, so that one customer always gets the same version.
+            expected_generation: Refuse unless the pointer has this generation.
+            reason: Why.
+            override: Why it is done although a gate fails; only an admin may.
+        """
+        body = NewCanary(
+            version=version,
+            percent=percent,
+            sticky=sticky,
+            expected_generation=expected_generation,
+            reason=reason,
+            override=override,
+        )
+        path = f"{self._environment(model_id, environment)}/canary"
+        return Call("POST", path, Moved, body=body, timeout_s=_GATES_S)
+
+    @operation
+    def step(
+        self,
+        model_id: str,
+        percent: int,
+        environment: str = "production",
+        *,
+        expected_generation: int | None = None,
+        reason: str = "",
+    ) -> Call[Moved]:
+        """Change the canary's percent, up or down."""
+        body = CanaryStep(percent=percent, expected_generation=expected_generation, reason=reason)
+        return Call("POST", f"{self._environment(model_id, environment)}/canary/step", Moved, body=body)
+
+    @operation
+    def finish(
+        self,
+        model_id: str,
+        environment: str = "production",
+        *,
+        expected_generation: int | None = None,
+        reason: str = "",
+        override: str | None = None,
+    ) -> Call[Moved]:
+        """Make the canary the stable version."""
+        body = CanaryFinish(expected_generation=expected_generation, reason=reason, override=override)
+        path = f"{self._environment(model_id, environment)}/canary/finish"
+        return Call("POST", path, Moved, body=body, timeout_s=_GATES_S)
+
+    @operation
+    def abort(
+        self,
+        model_id: str,
+        environment: str = "production",
+        *,
+        expected_generation: int | None = None,
+        reason: str = "",
+    ) -> Call[Moved]:
+        """Drop the canary: the stable version answers everything again."""
+        body = MoveRequest(expected_generation=expected_generation, reason=reason)
+        return Call("POST", f"{self._environment(model_id, environment)}/canary/abort", Moved, body=body)
+
+    @operation
+    def shadow(
+        self,
+        model_id: str,
+        version: str,
+        environment: str = "production",
+        *,
+        expected_generation: int | None = None,
+        reason: str = "",
+    ) -> Call[Moved]:
+        """Start a shadow: let a version predict what the stable one is asked; nobody gets its answers."""
+        body = NewShadow(version=version, expected_generation=expected_generation, reason=reason)
+        return Call("POST", f"{self._environment(model_id, environment)}/shadow", Moved, body=body)
+
+    @operation
+    def unshadow(
+        self,
+        model_id: str,
+        environment: str = "production",
+        *,
+        expected_generation: int | None = None,
+        reason: str = "",
+    ) -> Call[Moved]:
+        """Drop the shadow."""
+        body = MoveRequest(expected_generation=expected_generation, reason=reason)
+        return Call("POST", f"{self._environment(model_id, environment)}/shadow/stop", Moved, body=body)
+
+
+class Gates(_OfEnvironment[Mode]):
+    """What a version must meet before an environment serves it."""
+
+    @operation
+    def set(
+        self, model_id: str, environment: str, name: str, kind: str, settings: Mapping[str, Any] | None = None
+    ) -> Call[Gate]:
+        """Set a gate, in place of one of the same name.
+
+        Args:
+            model_id: The model.
+            environment: The environment.
+            name: The gate's name.
+            kind: ``min_metric``, ``not_worse``, ``signature_compatible``, ``digest_verified`` or ``approval``.
+            settings: Those of the kind.
+        """
+        body = GateSettings(kind=kind, settings=dict(settings or {}))
+        return Call("PUT", f"{self._environment(model_id, environment)}/gates/{GateName(name)}", Gate, body=body)
+
+    @operation
+    def list(self, model_id: str, environment: str | None = None) -> Call[list_of[Gate]]:
+        """The gates of a model, of one environment or of all."""
+        params = {"environment": environment and EnvironmentName(environment)}
+        return Call("GET", f"{self._root}/models/{ModelId(model_id)}/gates", list_of[Gate], params)
+
+    @operation
+    def remove(self, model_id: str, environment: str, name: str) -> Call[None]:
+        """Remove a gate."""
+        return Call("DELETE", f"{self._environment(model_id, environment)}/gates/{GateName(name)}", type(None))

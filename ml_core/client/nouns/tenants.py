@@ -1,0 +1,67 @@
+"""Tenants and keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ml_core.api.schemas.base import Page
+from ml_core.api.schemas.keys import CreatedKey, Key, NewKey
+from ml_core.api.schemas.tenants import DeletedTenant, NewTenant, Tenant, TenantChanges
+from ml_core.client.calls import Call, Mode, Noun, listing, operation, quoted
+from ml_core.domain.tenant_policies import SelfTestRows
+from ml_core.ids import TenantId
+
+
+class Tenants(Noun[Mode]):
+    """The tenants of a platform. All but ``get`` and ``update`` take a key of the platform."""
+
+    @operation
+    def create(self, tenant_id: str) -> Call[Tenant]:
+        """Create a tenant in the shared cell."""
+        return Call("POST", "/api/v1/tenants", Tenant, body=NewTenant(tenant_id=tenant_id))
+
+    @listing
+    def list(self, *, deleted: bool = False) -> Call[Page[Tenant]]:
+        """The tenants by name; ``deleted``: those that were deleted, whose names stay taken."""
+        return Call("GET", "/api/v1/tenants", Page[Tenant], {"deleted": deleted or None})
+
+    @operation
+    def get(self, tenant_id: str) -> Call[Tenant]:
+        """A tenant."""
+        return Call("GET", f"/api/v1/tenants/{TenantId(tenant_id)}", Tenant)
+
+    @operation
+    def update(self, tenant_id: str, *, self_test_rows: SelfTestRows | str) -> Call[Tenant]:
+        """Change which rows the tenant's versions keep as their self-test."""
+        body = TenantChanges(self_test_rows=SelfTestRows(self_test_rows))
+        return Call("PATCH", f"/api/v1/tenants/{TenantId(tenant_id)}", Tenant, body=body)
+
+    @operation
+    def delete(self, tenant_id: str) -> Call[DeletedTenant]:
+        """Delete a tenant with everything that it has, permanently."""
+        return Call("DELETE", f"/api/v1/tenants/{TenantId(tenant_id)}", DeletedTenant, timeout_s=3600)
+
+
+class Keys(Noun[Mode]):
+    """The API keys of a tenant."""
+
+    @operation
+    def create(self, scopes: Sequence[str], *, name: str = "unnamed") -> Call[CreatedKey]:
+        """Create a key; the answer is the only place where the whole key is shown.
+
+        Args:
+            scopes: ``predict``, ``read``, ``label``, ``train``, ``promote``, ``approve``, ``admin``, or
+                ``promote:<environment>``.
+            name: What it is for.
+        """
+        return Call("POST", f"{self._root}/keys", CreatedKey, body=NewKey(name=name, scopes=[*scopes]))
+
+    @listing
+    def list(self) -> Call[Page[Key]]:
+        """The keys, revoked ones too."""
+        return Call("GET", f"{self._root}/keys", Page[Key])
+
+    @operation
+    def revoke(self, key_id: str) -> Call[Key]:
+        """End a key: it stops working about a second later."""
+        return Call("POST", f"{self._root}/keys/{quoted(key_id)}/revoke", Key)

@@ -40,7 +40,7 @@ def read_revision(connection: Connection) -> str | None:
     return None if revision is None else str(revision)
 
 
-def upgrade(engine: Engine, revision: str = "head") -> None:
+def upgrade(engine: Engine) -> None:
     """Bring the schema to this release's revision: each migration in a transaction of its own, one after the other.
 
     Safe to repeat, and safe to call from several processes at once. One that is killed leaves the migrations before it
@@ -48,7 +48,6 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
 
     Args:
         engine: Of a login that may act as ``mlcore_owner``, or may create it.
-        revision: Up to which; ``head`` is this release's.
 
     Raises:
         ConfigurationError: The login may not; the remedy is the SQL for an administrator.
@@ -60,7 +59,7 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
             _lock(connection)
             with connection.begin():
                 _prepare_or_explain(connection)
-            _run_alembic(connection, revision)
+            _run_alembic(connection)
         finally:
             connection.invalidate()  # the session ends, and with it the lock, the role and the limits
 
@@ -122,7 +121,7 @@ def _prepare(connection: Connection) -> None:
     connection.execute(sa.text(f"GRANT USAGE ON SCHEMA {SCHEMA} TO {APP_ROLE}, {INGEST_ROLE}"))
 
 
-def _run_alembic(connection: Connection, revision: str) -> None:
+def _run_alembic(connection: Connection) -> None:
     from alembic import command
     from alembic.config import Config
     from alembic.util.exc import CommandError
@@ -131,7 +130,7 @@ def _run_alembic(connection: Connection, revision: str) -> None:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     try:
-        command.upgrade(config, revision)
+        command.upgrade(config, "head")
     except sa.exc.OperationalError as error:
         if not isinstance(error.orig, _GAVE_UP):
             raise
@@ -148,7 +147,8 @@ def _run_alembic(connection: Connection, revision: str) -> None:
     except CommandError as error:
         raise SchemaOutOfDateError(
             f"The registry's schema can't be brought up to date: {error}.",
-            remedy="Use the newer release that the database belongs to.",
+            remedy="Use the newer release that the database belongs to. A registry of an unreleased version can't be "
+            "upgraded: set MLCORE_HOME to a new folder, or name an empty database.",
         ) from error
 
 

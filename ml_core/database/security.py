@@ -1,11 +1,11 @@
-"""Roles, policies and grants: who may do what, as data, and the statements that make it so.
+"""Roles, policies, grants, functions and triggers as data: who may do what.
 
 Three roles. ``mlcore_owner`` owns the tables and migrates. ``mlcore_app`` is the runtime: neither owner nor superuser,
 it sees the rows of the transaction's tenant and none when there is no tenant. ``mlcore_ingest`` is the serving plane:
 it reads what replicas must know of every tenant, and nothing else.
 
-Immutability is a grant that is missing: the runtime can't update a version's digest, or a history row, because no role
-but the owner may. Migrations call the functions here with literal arguments, so their meaning must not change.
+Immutability is a grant that is missing: the runtime can't update a version's digest, or a move of a pointer, because no
+role but the owner may. The migrations create all of this; ``ml_core.database.check`` compares the two.
 """
 
 from __future__ import annotations
@@ -25,13 +25,10 @@ SERVING_POLICY: Final = "serving_reads"
 SERVING_INSERT_POLICY: Final = "serving_inserts"
 SERVING_WRITE_POLICY: Final = "serving_writes"
 REMOVAL_POLICY: Final = "tenant_removal"
-UPGRADE_POLICY: Final = "upgrade_reads"  # only while an upgrade moves data
 
-# The sub-select is evaluated once a statement, not once a row. ``current_tenant`` is the tenant that the transaction
-# entered with a seal (``ml_core.database.binding``), whatever the settings were changed to.
-_TENANT_RULE = "tenant_id = (SELECT mlcore.current_tenant())"
-
-_TENANT_RULE_AS_PRINTED = "(tenant_id = ( SELECT mlcore.current_tenant() AS current_tenant))"  # by pg_get_expr
+# As pg_get_expr prints it. ``current_tenant`` is the tenant that the transaction entered with a seal
+# (``ml_core.database.binding``), whatever the settings were changed to.
+_TENANT_RULE = "(tenant_id = ( SELECT mlcore.current_tenant() AS current_tenant))"
 
 # What the runtime may do, by table; a privilege with columns is written "UPDATE (a, b)". Nobody gets DELETE or UPDATE
 # of a whole table: that would allow to lock it against everybody else (``mlcore.erase`` deletes).
@@ -242,7 +239,7 @@ def declared_policies(partitions: Iterable[str] = ()) -> frozenset[Policy]:
     Args:
         partitions: The names of the history's partitions.
     """
-    rule = _TENANT_RULE_AS_PRINTED
+    rule = _TENANT_RULE
     return frozenset(
         [
             *(Policy(f"{SCHEMA}.{each}", TENANT_POLICY, APP_ROLE, "*", rule, rule) for each in tenant_tables()),
@@ -259,54 +256,3 @@ def declared_policies(partitions: Iterable[str] = ()) -> frozenset[Policy]:
             *(Policy(f"{PARTITION_SCHEMA}.{p}", REMOVAL_POLICY, OWNER_ROLE, "*", rule, rule) for p in partitions),
         ]
     )
-
-
-def force_row_security(table: str) -> tuple[str, ...]:
-    """Statements that make a table show and accept the transaction's tenant's rows only, to its owner as well."""
-    return (
-        f"ALTER TABLE {SCHEMA}.{table} ENABLE ROW LEVEL SECURITY",
-        f"ALTER TABLE {SCHEMA}.{table} FORCE ROW LEVEL SECURITY",
-        f"CREATE POLICY {TENANT_POLICY} ON {SCHEMA}.{table} TO {APP_ROLE}"
-        f" USING ({_TENANT_RULE}) WITH CHECK ({_TENANT_RULE})",
-    )
-
-
-def let_owner_remove(table: str) -> str:
-    """The statement that lets a tenant's deletion remove its rows of a table; every table with a tenant needs it."""
-    return (
-        f"CREATE POLICY {REMOVAL_POLICY} ON {SCHEMA}.{table} TO {OWNER_ROLE}"
-        f" USING ({_TENANT_RULE}) WITH CHECK ({_TENANT_RULE})"
-    )
-
-
-def let_upgrade_read(table: str) -> str:
-    """The statement that lets the owner read all tenants' rows of a table, while an upgrade moves data."""
-    return f"CREATE POLICY {UPGRADE_POLICY} ON {SCHEMA}.{table} FOR SELECT TO {OWNER_ROLE} USING (true)"
-
-
-def stop_upgrade_reads(table: str) -> str:
-    """The statement that takes ``let_upgrade_read`` back, also after an upgrade that was killed."""
-    return f"DROP POLICY IF EXISTS {UPGRADE_POLICY} ON {SCHEMA}.{table}"
-
-
-def let_serving_read(table: str) -> str:
-    """The statement that lets the serving plane read all tenants' rows of a table."""
-    return f"CREATE POLICY {SERVING_POLICY} ON {SCHEMA}.{table} FOR SELECT TO {INGEST_ROLE} USING (true)"
-
-
-def let_serving_insert(table: str) -> str:
-    """The statement that lets the serving plane add rows of all tenants to a table, and see none."""
-    return f"CREATE POLICY {SERVING_INSERT_POLICY} ON {SCHEMA}.{table} FOR INSERT TO {INGEST_ROLE} WITH CHECK (true)"
-
-
-def let_serving_write(table: str) -> str:
-    """The statement that lets the serving plane read and write the transaction's tenant's rows of a table."""
-    return (
-        f"CREATE POLICY {SERVING_WRITE_POLICY} ON {SCHEMA}.{table} TO {INGEST_ROLE}"
-        f" USING ({_TENANT_RULE}) WITH CHECK ({_TENANT_RULE})"
-    )
-
-
-def grant(role: str, table: str, privileges: tuple[str, ...]) -> str:
-    """The statement that gives a role its privileges on a table."""
-    return f"GRANT {', '.join(privileges)} ON {SCHEMA}.{table} TO {role}"

@@ -233,14 +233,10 @@ class FeedReader:
 def renew_epoch(connection: Connection) -> None:
     """Tell the readers of every cell that generations begin anew: after a restore they count other changes.
 
-    A registry of a schema that has no epoch yet gets one when it is upgraded, which is a new one as well.
-
     Args:
         connection: In a transaction of the owner or a superuser.
     """
-    columns = sa.inspect(connection).get_columns(feed_clock.name, schema=feed_clock.schema)
-    if any(column["name"] == feed_clock.c.epoch.name for column in columns):
-        connection.execute(feed_clock.update().values(epoch=sa.func.gen_random_uuid()))
+    connection.execute(feed_clock.update().values(epoch=sa.func.gen_random_uuid()))
 
 
 def _restrict(

@@ -1,10 +1,10 @@
 """Alembic's environment: the connection comes from ``ml_core.database.migrate``, never from a file.
 
-Each migration is a transaction. So one that waits or moves data keeps no lock that another has taken, and one that
-fails leaves those before it applied.
+Each migration is a transaction: one that waits holds no lock that an earlier one took, and one that fails leaves the
+earlier ones applied.
 
-A migration may not block the platform: it gives up rather than queue behind a long transaction while everybody else
-queues behind it. One that moves data does so in batches (``ml_core.database.backfill``).
+A migration may not block the platform: it gives up rather than queue behind a long transaction while all other sessions
+queue behind it.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from ml_core.ids import DatasetId, Digest, EnvironmentName, HoldName, ModelId, TenantId, VersionId
 
 SCHEMA = "mlcore"
-SCHEMA_REVISION = "0010"
+SCHEMA_REVISION = "0001"
 SHARED_CELL = "shared"
 FEED_CHANNEL = "mlcore_feed"
 

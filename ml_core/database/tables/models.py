@@ -25,8 +25,8 @@ models = sa.Table(
 )
 
 # ``outside_types``: types in the artifact that are not on the platform's list, so that no server loads it.
-# ``dataset_digest``: of the registered dataset that it was trained on; release 0001 had none, and kept a digest of its
-# own here. ``data_digest``: of the rows as the model saw them, equal however the table came in.
+# ``dataset_digest``: of the registered dataset that it was trained on. ``data_digest``: of the rows as the model saw
+# them, equal however the table came in.
 versions = sa.Table(
     "versions",
     metadata,

@@ -16,7 +16,7 @@ from ml_core.database import migrate, tables
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.migrate import MIGRATIONS
 from ml_core.database.tables import sizes
-from ml_core.exceptions import RegistryUnavailableError, SchemaOutOfDateError
+from ml_core.exceptions import RegistryUnavailableError
 from ml_core.settings import Settings
 from support.registry import superuser
 
@@ -38,26 +38,6 @@ def test_the_tables_in_code_are_the_sum_of_the_migrations(db: DatabaseConnection
     with db._engine(db.urls.owner).connect() as connection:
         context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, tables.metadata) == []
-
-
-def test_a_registry_of_an_unreleased_version_is_refused_in_words(db: DatabaseConnection) -> None:
-    """Its policies know no seal; the error says what to do instead of upgrading."""
-    with superuser(db) as session:
-        session.execute("DROP DATABASE IF EXISTS unreleased")
-        session.execute("CREATE DATABASE unreleased OWNER mlcore_owner")
-    try:
-        url = db.urls.owner.replace("mlcore_owner@/mlcore?", "postgres@/unreleased?")
-        with DatabaseConnection(url, settings=Settings()) as other:
-            engine = other._engine(other.urls.owner)
-            migrate.upgrade(engine, "0006")
-            with engine.begin() as connection:
-                connection.execute(sa.text("DROP FUNCTION mlcore.current_tenant() CASCADE"))
-            with pytest.raises(SchemaOutOfDateError, match="unreleased version") as caught:
-                other.migrate()
-        assert "MLCORE_HOME" in str(caught.value)
-    finally:
-        with superuser(db) as session:
-            session.execute("DROP DATABASE unreleased WITH (FORCE)")
 
 
 def test_names_of_constraints_are_those_declared(db: DatabaseConnection) -> None:

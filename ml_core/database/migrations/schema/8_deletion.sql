@@ -1,52 +1,31 @@
-"""Deletion: holds, delivered events, and the removal of a tenant with everything."""
+-- Deletion. A role that may delete rows may also lock the table against everybody, so only the owner may, by these
+-- functions.
 
-from __future__ import annotations
+-- Deletes rows of the transaction's tenant by their keys: {"model_id": ["m"], "version": ["1", "2"]}.
+CREATE FUNCTION mlcore.erase(p_table text, p_key jsonb) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  v_conditions text;
+  v_count bigint;
+BEGIN
+  IF p_table <> ALL (ARRAY['versions', 'version_tags', 'holds', 'gates', 'dataset_versions', 'runs', 'run_tags',
+      'run_metrics', 'run_metric_summaries', 'run_artifacts']) THEN
+    RAISE EXCEPTION 'Rows of % are not deleted one by one.', p_table USING ERRCODE = 'insufficient_privilege';
+  END IF;
+  SELECT string_agg(format(' AND %1$I = ANY (ARRAY(SELECT value::%2$s FROM jsonb_array_elements_text($1 -> %1$L)))',
+      a.attname, format_type(a.atttypid, NULL)), '')
+    INTO v_conditions
+    FROM jsonb_object_keys(p_key) k LEFT JOIN pg_attribute a
+      ON a.attrelid = format('mlcore.%I', p_table)::regclass AND a.attname = k AND a.attnum > 0;
+  EXECUTE format('DELETE FROM mlcore.%I WHERE tenant_id = mlcore.current_tenant()%s', p_table, v_conditions)
+    USING p_key;
+  GET DIAGNOSTICS v_count = ROW_COUNT;
+  RETURN v_count;
+END
+$$;
 
-import sqlalchemy as sa
-from alembic import op
-
-from ml_core.database import security
-
-revision = "0006"
-down_revision = "0005"
-branch_labels = None
-depends_on = None
-
-GRANTS = {"holds": ("SELECT", "INSERT", "DELETE")}
-
-HOLDS = """
-CREATE TABLE mlcore.holds (
-  tenant_id text NOT NULL,
-  model_id text NOT NULL,
-  version text NOT NULL,
-  name text NOT NULL,
-  reason text NOT NULL,
-  created_at timestamptz NOT NULL DEFAULT now(),
-  created_by text NOT NULL,
-  CONSTRAINT pk_holds PRIMARY KEY (tenant_id, model_id, version, name),
-  CONSTRAINT fk_holds_versions FOREIGN KEY (tenant_id, model_id, version)
-    REFERENCES mlcore.versions (tenant_id, model_id, version),
-  CONSTRAINT ck_holds_name CHECK (name ~ '^[a-z][a-z0-9_-]{0,39}$')
-);
-"""
-
-# The runtime locks a tenant's row while it writes, which takes the right to change one column of it.
-COLUMNS = """
-ALTER TABLE mlcore.tenants ADD COLUMN deleted_by text;
-GRANT UPDATE (feed_generation) ON mlcore.tenants TO mlcore_app;
-CREATE INDEX ix_outbox_delivered ON mlcore.outbox (tenant_id, delivered_at) WHERE delivered_at IS NOT NULL;
-"""
-
-# Every table with a tenant, whatever release made it.
-TENANT_TABLES = """
-SELECT c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
-WHERE c.relnamespace = 'mlcore'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
-  AND a.attname = 'tenant_id' AND NOT a.attisdropped ORDER BY c.relname
-"""
-
-# The row lock conflicts with the one that every journaled write takes: those before it are waited for, those after it
-# find the tenant deleted. Nothing sets ``deleted_at`` back.
-CLOSE_TENANT = """
+-- The row lock conflicts with the one that every journaled write takes: it waits for those before it, and those after
+-- it find the tenant deleted. Nothing sets deleted_at back.
 CREATE FUNCTION mlcore.close_tenant() RETURNS timestamptz
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -60,19 +39,17 @@ BEGIN
   UPDATE mlcore.tenants
     SET deleted_at = COALESCE(deleted_at, now()),
         deleted_by = COALESCE(deleted_by,
-          substr(current_setting('app.by'), strpos(current_setting('app.by'), E'\\n') + 1))
+          substr(current_setting('app.by'), strpos(current_setting('app.by'), E'\n') + 1))
     WHERE tenant_id = v_tenant RETURNING deleted_at INTO v_deleted_at;
   RETURN v_deleted_at;
 END
-$$
-"""
+$$;
 
-# Which tables there are is asked of the catalogue, so that one of a later release can't be forgotten; those that
-# others refer to come last. A partition is emptied by itself: its rows are found by their place there. Every key leads
-# with the tenant, so an index finds the next rows; a planner that thinks a few rows near the start of the table will do
-# would read those that earlier batches removed again and again. Of a table that refers to itself, as parts of a run do
-# to the whole, a batch takes only rows to which no other refers: round by round, so that a long chain makes headway.
-REMOVE_TENANT_ROWS = """
+-- The catalogue says which tables there are, so that one of a later release can't be forgotten; tables that others
+-- reference come last. A partition is emptied by itself: its rows are found by their place there. Every key leads with
+-- the tenant, so an index finds the next rows; a sequential scan would read the rows that earlier batches removed again
+-- and again. Of a table that references itself, as parts of a run reference the whole, a batch takes only rows that no
+-- other references: round by round, so that a long chain makes progress.
 CREATE FUNCTION mlcore.remove_tenant_rows(p_limit bigint) RETURNS TABLE (removed_from text, row_count bigint)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
@@ -144,10 +121,8 @@ BEGIN
     EXIT WHEN v_rest IS NOT NULL;  -- some came while these went: the next call takes them
   END LOOP;
 END
-$$
-"""
+$$;
 
-PRUNE_OUTBOX = """
 CREATE FUNCTION mlcore.prune_outbox(p_age interval, p_limit bigint) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -159,36 +134,4 @@ BEGIN
   GET DIAGNOSTICS v_count = ROW_COUNT;
   RETURN v_count;
 END
-$$
-"""
-
-FUNCTIONS = ("close_tenant()", "remove_tenant_rows(bigint)", "prune_outbox(interval, bigint)")
-
-
-def upgrade() -> None:
-    op.execute(HOLDS)
-    op.execute(COLUMNS)
-    for table, privileges in GRANTS.items():
-        op.execute(security.grant("mlcore_app", table, privileges))
-        for statement in security.force_row_security(table):
-            op.execute(statement)
-    # Row-level security is forced on the owner too, so what the functions may touch are the rows of the tenant that the
-    # caller's transaction names, and of no other.
-    for table in op.get_bind().scalars(sa.text(TENANT_TABLES)).all():
-        op.execute(security.let_owner_remove(table))
-    for statement in (CLOSE_TENANT, REMOVE_TENANT_ROWS, PRUNE_OUTBOX):
-        op.execute(statement)
-    for function in FUNCTIONS:
-        op.execute(f"REVOKE ALL ON FUNCTION mlcore.{function} FROM PUBLIC")
-        op.execute(f"GRANT EXECUTE ON FUNCTION mlcore.{function} TO mlcore_app")
-
-
-def downgrade() -> None:
-    for function in FUNCTIONS:
-        op.execute(f"DROP FUNCTION mlcore.{function}")
-    for table in op.get_bind().scalars(sa.text(TENANT_TABLES)).all():
-        op.execute(f"DROP POLICY tenant_removal ON mlcore.{table}")
-    op.execute("REVOKE UPDATE (feed_generation) ON mlcore.tenants FROM mlcore_app")
-    op.execute("DROP INDEX mlcore.ix_outbox_delivered")
-    op.execute("ALTER TABLE mlcore.tenants DROP COLUMN deleted_by")
-    op.execute("DROP TABLE mlcore.holds")
+$$;

@@ -1,35 +1,5 @@
-"""Prediction history: a partitioned table, its daily partitions, labels and losses, and what a tenant lets be kept."""
+-- The prediction log: what was answered, the labels that came later, and how many answers are missing.
 
-from __future__ import annotations
-
-from alembic import op
-
-from ml_core.database import security
-
-revision = "0005"
-down_revision = "0004b"
-branch_labels = None
-depends_on = None
-
-APP_GRANTS = {
-    "predictions": ("SELECT",),
-    "feedback": ("SELECT", "INSERT", "DELETE", "UPDATE (label, at, updated_at)"),
-    "prediction_losses": ("SELECT", "DELETE"),
-}
-INGEST_GRANTS = {
-    "predictions": ("INSERT",),
-    "feedback": ("SELECT", "INSERT", "UPDATE (label, at, updated_at)"),
-    "prediction_losses": ("INSERT",),
-}
-
-POLICY = """
-ALTER TABLE mlcore.tenants
-  ADD COLUMN history_policy text NOT NULL DEFAULT 'digest',
-  ADD CONSTRAINT ck_tenants_history_policy CHECK (history_policy IN ('nothing', 'digest', 'inputs'));
-GRANT UPDATE (history_policy) ON mlcore.tenants TO mlcore_app;
-"""
-
-TABLES = """
 CREATE TABLE mlcore.predictions (
   tenant_id text NOT NULL,
   request_id text NOT NULL,
@@ -48,6 +18,9 @@ CREATE TABLE mlcore.predictions (
 ) PARTITION BY RANGE (at);
 CREATE INDEX ix_predictions_tenant_id_at ON mlcore.predictions (tenant_id, at);
 CREATE INDEX ix_predictions_tenant_id_model_id_at_version ON mlcore.predictions (tenant_id, model_id, at, version);
+GRANT SELECT ON mlcore.predictions TO mlcore_app;
+GRANT INSERT ON mlcore.predictions TO mlcore_ingest;
+
 CREATE TABLE mlcore.feedback (
   tenant_id text NOT NULL,
   model_id text NOT NULL,
@@ -59,9 +32,13 @@ CREATE TABLE mlcore.feedback (
   CONSTRAINT pk_feedback PRIMARY KEY (tenant_id, model_id, request_id, row_number),
   CONSTRAINT fk_feedback_models FOREIGN KEY (tenant_id, model_id) REFERENCES mlcore.models (tenant_id, model_id),
   CONSTRAINT ck_feedback_row_number CHECK (row_number >= 0),
-  CONSTRAINT ck_feedback_label CHECK (jsonb_typeof(label) IN ('string', 'number', 'boolean'))
+  CONSTRAINT ck_feedback_label CHECK (jsonb_typeof(label) IN ('string', 'number', 'boolean')),
+  CONSTRAINT ck_feedback_sizes CHECK (octet_length(label::text) <= 1048576)
 );
 CREATE INDEX ix_feedback_tenant_id_at ON mlcore.feedback (tenant_id, at);
+GRANT SELECT, INSERT, UPDATE (label, at, updated_at) ON mlcore.feedback TO mlcore_app;
+GRANT SELECT, INSERT, UPDATE (label, at, updated_at) ON mlcore.feedback TO mlcore_ingest;
+
 CREATE TABLE mlcore.prediction_losses (
   tenant_id text NOT NULL,
   day date NOT NULL,
@@ -72,12 +49,12 @@ CREATE TABLE mlcore.prediction_losses (
   CONSTRAINT pk_prediction_losses PRIMARY KEY (tenant_id, day, model_id, reason, loss_id),
   CONSTRAINT ck_prediction_losses_row_count CHECK (row_count > 0)
 );
-"""
+GRANT SELECT ON mlcore.prediction_losses TO mlcore_app;
+GRANT INSERT ON mlcore.prediction_losses TO mlcore_ingest;
 
-# A partition is made whole and then attached, which does not keep anybody from writing to the others; to create it as
-# one would take the whole table for oneself. Without a policy it shows nothing to anybody who names it directly, were
-# it granted to them; only the removal of a tenant goes through the partitions.
-CREATE_PARTITION = """
+-- A partition is created whole and then attached, which blocks no writer of the others; to create it as a partition
+-- would lock the whole table. A partition has no policy for the runtime, so even a grant on it would show nothing; only
+-- the removal of a tenant addresses partitions.
 CREATE FUNCTION mlcore.create_prediction_partition(p_day date) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 DECLARE
@@ -101,11 +78,9 @@ BEGIN
     'ALTER TABLE mlcore.predictions ATTACH PARTITION mlcore_history.%I FOR VALUES FROM (%L) TO (%L)',
     v_name, p_day::timestamptz, (p_day + 1)::timestamptz);
 END
-$$
-"""
+$$;
 
-# The database's clock decides, so that a replica whose clock is wrong makes no partitions of far days.
-ENSURE_PARTITIONS = """
+-- The database's clock decides, so that a replica whose clock is wrong creates no partitions of distant days.
 CREATE FUNCTION mlcore.ensure_prediction_partitions(p_days date[]) RETURNS SETOF date
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET lock_timeout = '4s' AS $$
@@ -118,30 +93,4 @@ BEGIN
     RETURN NEXT v_day;
   END LOOP;
 END
-$$
-"""
-
-FUNCTIONS = ("ensure_prediction_partitions(date[])", "create_prediction_partition(date)")
-
-
-def upgrade() -> None:
-    for statement in (POLICY, TABLES, CREATE_PARTITION, ENSURE_PARTITIONS):
-        op.execute(statement)
-    for function in FUNCTIONS:
-        op.execute(f"REVOKE ALL ON FUNCTION mlcore.{function} FROM PUBLIC")
-    op.execute("GRANT EXECUTE ON FUNCTION mlcore.ensure_prediction_partitions(date[]) TO mlcore_ingest")
-    for table, privileges in APP_GRANTS.items():
-        for statement in security.force_row_security(table):
-            op.execute(statement)
-        op.execute(security.grant("mlcore_app", table, privileges))
-        op.execute(security.grant("mlcore_ingest", table, INGEST_GRANTS[table]))
-    for table in ("predictions", "prediction_losses"):
-        op.execute(security.let_serving_insert(table))
-    op.execute(security.let_serving_write("feedback"))
-
-
-def downgrade() -> None:
-    op.execute("DROP TABLE mlcore.prediction_losses, mlcore.feedback, mlcore.predictions")
-    for function in FUNCTIONS:
-        op.execute(f"DROP FUNCTION mlcore.{function}")
-    op.execute("ALTER TABLE mlcore.tenants DROP COLUMN history_policy")
+$$;

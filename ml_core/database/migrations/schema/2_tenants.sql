@@ -1,0 +1,160 @@
+-- Tenants, their keys, the feed's clock, and what is recorded of every change.
+
+-- Moves a cell's clock forward by one, with the owner's rights, so that the runtime can move it in no other way.
+-- Returns null for an unknown cell. The clock's row is locked until the caller commits: a later generation is a later
+-- commit. A time limit does not bind a session that may set another. So whoever waits ends the session of a transaction
+-- that has held the lock for a minute; those of the platform take milliseconds. The owner may do that as a member of
+-- the runtime's role.
+CREATE FUNCTION mlcore.advance_feed(p_cell text) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  v_generation bigint;
+BEGIN
+  IF NOT pg_try_advisory_xact_lock(1835167600, hashtext(p_cell)) THEN
+    PERFORM pg_terminate_backend(a.pid) FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid
+      WHERE a.datname = current_database() AND l.locktype = 'advisory' AND l.granted
+        AND l.classid = 1835167600 AND l.objid = (hashtext(p_cell)::bigint & 4294967295)::oid
+        AND COALESCE(a.xact_start, a.state_change) < clock_timestamp() - interval '1 minute';
+    PERFORM pg_advisory_xact_lock(1835167600, hashtext(p_cell));
+  END IF;
+  UPDATE mlcore.feed_clock SET generation = generation + 1 WHERE cell = p_cell RETURNING generation INTO v_generation;
+  PERFORM pg_notify('mlcore_feed', p_cell);
+  RETURN v_generation;
+END
+$$;
+
+-- A feed generation in the future would be read by every replica at every poll; one that decreases would hide a change.
+-- A revoked key stays revoked.
+CREATE FUNCTION mlcore.follow_the_clock() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  v_cell text;
+BEGIN
+  IF NOT mlcore.is_bound(NEW.tenant_id) THEN
+    RETURN NEW;
+  END IF;
+  IF TG_TABLE_NAME = 'tenants' THEN
+    v_cell := NEW.cell;
+  ELSE
+    SELECT cell INTO v_cell FROM mlcore.tenants WHERE tenant_id = NEW.tenant_id;
+  END IF;
+  IF NEW.feed_generation > (SELECT generation FROM mlcore.feed_clock WHERE cell = v_cell) THEN
+    RAISE EXCEPTION 'The clock of % is not at generation %.', v_cell, NEW.feed_generation
+      USING ERRCODE = 'check_violation';
+  END IF;
+  IF TG_OP = 'UPDATE' THEN
+    IF NEW.feed_generation < OLD.feed_generation THEN
+      RAISE EXCEPTION 'A stamp of the feed can not go back.' USING ERRCODE = 'check_violation';
+    END IF;
+  END IF;
+  IF TG_TABLE_NAME = 'environments' THEN
+    IF NEW.cell <> v_cell THEN
+      RAISE EXCEPTION 'The tenant is served by the cell %.', v_cell USING ERRCODE = 'check_violation';
+    END IF;
+  ELSIF TG_TABLE_NAME = 'api_keys' AND TG_OP = 'UPDATE' THEN
+    IF NEW.revoked_at IS DISTINCT FROM OLD.revoked_at AND OLD.revoked_at IS NOT NULL THEN
+      RAISE EXCEPTION 'A key that was revoked stays so.' USING ERRCODE = 'check_violation';
+    END IF;
+  END IF;
+  RETURN NEW;
+END
+$$;
+
+CREATE TABLE mlcore.feed_clock (
+  cell text NOT NULL,
+  generation bigint NOT NULL DEFAULT 0,
+  epoch uuid NOT NULL DEFAULT gen_random_uuid(),
+  CONSTRAINT pk_feed_clock PRIMARY KEY (cell)
+);
+GRANT SELECT ON mlcore.feed_clock TO mlcore_app;
+GRANT SELECT ON mlcore.feed_clock TO mlcore_ingest;
+
+CREATE TABLE mlcore.tenants (
+  tenant_id text NOT NULL,
+  cell text NOT NULL DEFAULT 'shared',
+  created_at timestamptz NOT NULL DEFAULT now(),
+  deleted_at timestamptz,
+  feed_generation bigint NOT NULL,
+  deleted_by text,
+  history_policy text NOT NULL DEFAULT 'digest',
+  self_test_rows text NOT NULL DEFAULT 'training',
+  CONSTRAINT pk_tenants PRIMARY KEY (tenant_id),
+  CONSTRAINT ck_tenants_tenant_id CHECK (tenant_id ~ '^[a-z][a-z0-9_-]{0,39}$'),
+  CONSTRAINT ck_tenants_history_policy CHECK (history_policy IN ('nothing', 'digest', 'inputs')),
+  CONSTRAINT ck_tenants_self_test_rows CHECK (self_test_rows IN ('training', 'synthetic')),
+  CONSTRAINT fk_tenants_feed_clock FOREIGN KEY (cell) REFERENCES mlcore.feed_clock (cell),
+  CONSTRAINT ck_tenants_sizes CHECK (octet_length(cell::text) <= 65536 AND
+    octet_length(deleted_by::text) <= 65536 AND octet_length(history_policy::text) <= 65536 AND
+    octet_length(self_test_rows::text) <= 65536)
+);
+CREATE INDEX ix_tenants_cell_feed_generation ON mlcore.tenants (cell, feed_generation);
+GRANT SELECT, INSERT, UPDATE (feed_generation, history_policy, self_test_rows) ON mlcore.tenants TO mlcore_app;
+GRANT SELECT ON mlcore.tenants TO mlcore_ingest;
+CREATE TRIGGER follow_the_clock BEFORE INSERT OR UPDATE ON mlcore.tenants
+  FOR EACH ROW EXECUTE FUNCTION mlcore.follow_the_clock();
+CREATE TRIGGER stamp BEFORE INSERT ON mlcore.tenants FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('created_at', '', '');
+
+CREATE TABLE mlcore.api_keys (
+  tenant_id text NOT NULL,
+  key_id text NOT NULL,
+  salt bytea NOT NULL,
+  hash bytea NOT NULL,
+  scopes text[] NOT NULL,
+  name text NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  revoked_at timestamptz,
+  feed_generation bigint NOT NULL,
+  CONSTRAINT pk_api_keys PRIMARY KEY (tenant_id, key_id),
+  CONSTRAINT ck_api_keys_key_id CHECK (key_id ~ '^[0-9a-f]{16}$'),
+  CONSTRAINT ck_api_keys_hash CHECK (octet_length(hash) = 32),
+  CONSTRAINT ck_api_keys_scopes CHECK (cardinality(scopes) > 0 AND array_position(scopes, NULL) IS NULL),
+  CONSTRAINT ck_api_keys_name CHECK (char_length(name) BETWEEN 1 AND 100),
+  CONSTRAINT fk_api_keys_tenants FOREIGN KEY (tenant_id) REFERENCES mlcore.tenants (tenant_id),
+  CONSTRAINT ck_api_keys_sizes CHECK (octet_length(scopes::text) <= 1048576 AND octet_length(name::text) <= 65536)
+);
+CREATE INDEX ix_api_keys_feed_generation ON mlcore.api_keys (feed_generation);
+GRANT SELECT, INSERT, UPDATE (revoked_at, feed_generation) ON mlcore.api_keys TO mlcore_app;
+GRANT SELECT ON mlcore.api_keys TO mlcore_ingest;
+CREATE TRIGGER follow_the_clock BEFORE INSERT OR UPDATE ON mlcore.api_keys
+  FOR EACH ROW EXECUTE FUNCTION mlcore.follow_the_clock();
+CREATE TRIGGER stamp BEFORE INSERT ON mlcore.api_keys FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('created_at', '', '');
+
+CREATE TABLE mlcore.audit (
+  tenant_id text NOT NULL,
+  audit_id bigint GENERATED ALWAYS AS IDENTITY,
+  at timestamptz NOT NULL DEFAULT now(),
+  principal text NOT NULL DEFAULT session_user,
+  request_id text NOT NULL DEFAULT '',
+  action text NOT NULL,
+  subject jsonb NOT NULL DEFAULT '{}'::jsonb,
+  details jsonb NOT NULL DEFAULT '{}'::jsonb,
+  CONSTRAINT pk_audit PRIMARY KEY (tenant_id, audit_id),
+  CONSTRAINT fk_audit_tenants FOREIGN KEY (tenant_id) REFERENCES mlcore.tenants (tenant_id),
+  CONSTRAINT ck_audit_sizes CHECK (octet_length(principal::text) <= 65536 AND
+    octet_length(request_id::text) <= 65536 AND octet_length(action::text) <= 65536 AND
+    octet_length(subject::text) <= 1048576 AND octet_length(details::text) <= 1048576)
+);
+CREATE INDEX ix_audit_request ON mlcore.audit (tenant_id, request_id, audit_id) WHERE request_id <> '';
+CREATE INDEX ix_audit_tenant_id_action_audit_id ON mlcore.audit (tenant_id, action, audit_id);
+CREATE INDEX ix_audit_tenant_id_at ON mlcore.audit (tenant_id, at);
+GRANT SELECT, INSERT ON mlcore.audit TO mlcore_app;
+CREATE TRIGGER stamp BEFORE INSERT ON mlcore.audit
+  FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('at', 'principal', 'request_id');
+
+CREATE TABLE mlcore.outbox (
+  tenant_id text NOT NULL,
+  outbox_id bigint GENERATED ALWAYS AS IDENTITY,
+  topic text NOT NULL,
+  payload jsonb NOT NULL DEFAULT '{}'::jsonb,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  delivered_at timestamptz,
+  CONSTRAINT pk_outbox PRIMARY KEY (tenant_id, outbox_id),
+  CONSTRAINT fk_outbox_tenants FOREIGN KEY (tenant_id) REFERENCES mlcore.tenants (tenant_id),
+  CONSTRAINT ck_outbox_sizes CHECK (octet_length(topic::text) <= 65536 AND octet_length(payload::text) <= 1048576)
+);
+CREATE INDEX ix_outbox_delivered ON mlcore.outbox (tenant_id, delivered_at) WHERE delivered_at IS NOT NULL;
+CREATE INDEX ix_outbox_undelivered ON mlcore.outbox (tenant_id, outbox_id) WHERE delivered_at IS NULL;
+GRANT SELECT, INSERT, UPDATE (delivered_at) ON mlcore.outbox TO mlcore_app;
+CREATE TRIGGER stamp BEFORE INSERT ON mlcore.outbox FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('created_at', '', '');
+
+INSERT INTO mlcore.feed_clock (cell) VALUES ('shared');

@@ -1,0 +1,68 @@
+-- What replicas report: what each serves, and what it could not load.
+
+CREATE TABLE mlcore.replica_reports (
+  cell text NOT NULL,
+  replica_id text NOT NULL,
+  started_at timestamptz NOT NULL DEFAULT now(),
+  reported_at timestamptz NOT NULL DEFAULT now(),
+  expires_at timestamptz NOT NULL,
+  epoch uuid NOT NULL,
+  generation bigint NOT NULL,
+  is_current boolean NOT NULL,
+  pointers bigint NOT NULL,
+  resident bigint NOT NULL,
+  deferred bigint NOT NULL,
+  loading bigint NOT NULL,
+  failed bigint NOT NULL,
+  unlisted bigint NOT NULL,
+  CONSTRAINT pk_replica_reports PRIMARY KEY (cell, replica_id),
+  CONSTRAINT ck_replica_reports_replica_id CHECK (replica_id ~ '^[A-Za-z0-9_-]{1,64}$'),
+  CONSTRAINT ck_replica_reports_expires_at CHECK (expires_at <= reported_at + interval '10 minutes'),
+  CONSTRAINT ck_replica_reports_counts CHECK (LEAST(pointers, resident, deferred, loading, failed, unlisted) >= 0),
+  CONSTRAINT fk_replica_reports_feed_clock FOREIGN KEY (cell) REFERENCES mlcore.feed_clock (cell)
+);
+GRANT SELECT (cell, replica_id, started_at, reported_at, expires_at, epoch, generation, unlisted)
+  ON mlcore.replica_reports TO mlcore_app;
+GRANT SELECT, INSERT, UPDATE (reported_at, expires_at) ON mlcore.replica_reports TO mlcore_ingest;
+
+CREATE TABLE mlcore.replica_pending (
+  tenant_id text NOT NULL,
+  model_id text NOT NULL,
+  environment text NOT NULL,
+  version text NOT NULL,
+  cell text NOT NULL,
+  replica_id text NOT NULL,
+  position smallint NOT NULL,
+  state text NOT NULL,
+  serves text,
+  code text,
+  reason text,
+  CONSTRAINT pk_replica_pending PRIMARY KEY (tenant_id, model_id, environment, version, cell, replica_id),
+  CONSTRAINT ck_replica_pending_environment CHECK (environment ~ '^[a-z][a-z0-9_-]{0,39}$'),
+  CONSTRAINT ck_replica_pending_version CHECK (version ~ '^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$'),
+  CONSTRAINT ck_replica_pending_serves CHECK (serves ~ '^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$'),
+  CONSTRAINT ck_replica_pending_position CHECK (position BETWEEN 0 AND 199),
+  CONSTRAINT ck_replica_pending_state CHECK (state IN ('deferred', 'loading', 'failed')),
+  CONSTRAINT ck_replica_pending_reason CHECK (char_length(code) <= 64 AND char_length(reason) <= 500),
+  CONSTRAINT fk_replica_pending_environments FOREIGN KEY (tenant_id, model_id, environment)
+    REFERENCES mlcore.environments (tenant_id, model_id, environment) ON DELETE CASCADE,
+  CONSTRAINT fk_replica_pending_replica_reports FOREIGN KEY (cell, replica_id)
+    REFERENCES mlcore.replica_reports (cell, replica_id) ON DELETE CASCADE,
+  CONSTRAINT uq_replica_pending_cell_replica_id_position UNIQUE (cell, replica_id, position),
+  CONSTRAINT ck_replica_pending_sizes CHECK (octet_length(state::text) <= 65536 AND
+    octet_length(serves::text) <= 65536 AND octet_length(code::text) <= 65536 AND
+    octet_length(reason::text) <= 65536)
+);
+GRANT SELECT ON mlcore.replica_pending TO mlcore_app;
+GRANT SELECT, INSERT ON mlcore.replica_pending TO mlcore_ingest;
+
+-- Deletes the report of one replica, and those of replicas that died a while ago. Rows that another session is deleting
+-- are skipped, so that two never wait for each other.
+CREATE FUNCTION mlcore.drop_reports(p_cell text, p_replica_id text) RETURNS void
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+  DELETE FROM mlcore.replica_reports WHERE cell = p_cell AND replica_id = p_replica_id;
+  DELETE FROM mlcore.replica_reports WHERE cell = p_cell AND replica_id IN (
+    SELECT replica_id FROM mlcore.replica_reports
+    WHERE cell = p_cell AND expires_at < now() - interval '1 minute' FOR UPDATE SKIP LOCKED);
+END;

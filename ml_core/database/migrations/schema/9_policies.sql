@@ -1,0 +1,42 @@
+-- Row-level security of every table with a tenant, asked of the catalogue, so that none can be forgotten. It is forced
+-- on the owner too: what the functions of the schema may touch are the rows of the tenant that the caller's transaction
+-- entered, and of no other. The sub-select is evaluated once a statement, not once a row.
+DO $$
+DECLARE
+  v_table regclass;
+  v_rule text := '(tenant_id = (SELECT mlcore.current_tenant()))';
+BEGIN
+  FOR v_table IN
+    SELECT c.oid FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+    WHERE c.relnamespace = 'mlcore'::regnamespace AND c.relkind IN ('r', 'p') AND a.attname = 'tenant_id'
+  LOOP
+    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', v_table);
+    EXECUTE format('CREATE POLICY tenant_isolation ON %s TO mlcore_app USING %s WITH CHECK %2$s', v_table, v_rule);
+    EXECUTE format('CREATE POLICY tenant_removal ON %s TO mlcore_owner USING %s WITH CHECK %2$s', v_table, v_rule);
+  END LOOP;
+END
+$$;
+
+-- The serving plane reads what it serves of all tenants.
+CREATE POLICY serving_reads ON mlcore.tenants FOR SELECT TO mlcore_ingest USING (true);
+CREATE POLICY serving_reads ON mlcore.models FOR SELECT TO mlcore_ingest USING (true);
+CREATE POLICY serving_reads ON mlcore.versions FOR SELECT TO mlcore_ingest USING (true);
+CREATE POLICY serving_reads ON mlcore.environments FOR SELECT TO mlcore_ingest USING (true);
+CREATE POLICY serving_reads ON mlcore.api_keys FOR SELECT TO mlcore_ingest USING (true);
+CREATE POLICY serving_reads ON mlcore.replica_pending FOR SELECT TO mlcore_ingest USING (true);
+-- It adds rows of all tenants. A report is replaced whole: its rows go with it by the foreign key, which no policy
+-- stops.
+CREATE POLICY serving_inserts ON mlcore.predictions FOR INSERT TO mlcore_ingest WITH CHECK (true);
+CREATE POLICY serving_inserts ON mlcore.prediction_losses FOR INSERT TO mlcore_ingest WITH CHECK (true);
+CREATE POLICY serving_inserts ON mlcore.replica_pending FOR INSERT TO mlcore_ingest WITH CHECK (true);
+-- It reads and writes the labels of the transaction's tenant.
+CREATE POLICY serving_writes ON mlcore.feedback TO mlcore_ingest
+  USING (tenant_id = (SELECT mlcore.current_tenant())) WITH CHECK (tenant_id = (SELECT mlcore.current_tenant()));
+
+-- Everybody may call a new function until that is revoked.
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA mlcore FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION mlcore.enter, mlcore.current_tenant TO mlcore_app, mlcore_ingest;
+GRANT EXECUTE ON FUNCTION mlcore.advance_feed, mlcore.erase, mlcore.close_tenant, mlcore.remove_tenant_rows,
+  mlcore.prune_outbox TO mlcore_app;
+GRANT EXECUTE ON FUNCTION mlcore.ensure_prediction_partitions, mlcore.drop_reports TO mlcore_ingest;
+GRANT SELECT ON mlcore.alembic_version TO mlcore_app, mlcore_ingest;

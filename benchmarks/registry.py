@@ -10,7 +10,7 @@ over; each figure is the median of the three. Neither is tuned.
 
 What a call does is not the same on both sides. Ours sets role, tenant and time limits for each transaction, under
 row-level security; a version comes with its signature, self-test, metrics and hyperparameters, where MLflow's comes
-with five tags; a promotion checks that the version can be served, and writes history, outbox and feed with the pointer,
+with five tags; a promotion checks that the version can be served, and writes history, audit and feed with the pointer,
 where MLflow's sets an alias. What changed since a generation is one read of ours; MLflow has no such call, so a replica
 must read all models with their aliases again.
 """
@@ -46,7 +46,7 @@ _WIDE_TENANTS = 4
 _SLOW_CALLS = 20
 NOTE = (
     "MLflow has no change feed: a replica there reads all models with their aliases again (assignment delta). "
-    "Ours includes role, tenant, row-level security, history, outbox and feed."
+    "Ours includes role, tenant, row-level security, history, audit and feed."
 )
 
 

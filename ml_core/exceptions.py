@@ -32,6 +32,7 @@
     │   └── UnsupportedEncodingError
     ├── RequestTooLargeError            limit, actual
     ├── RequestTimeoutError             deadline_ms
+    ├── IdempotencyConflictError        key
     ├── AuthenticationError
     ├── PermissionDeniedError           scope
     ├── StorageFullError                path
@@ -367,6 +368,13 @@ class RequestTimeoutError(MLFrameworkError):
     fields: ClassVar[tuple[str, ...]] = ("deadline_ms",)
 
 
+class IdempotencyConflictError(MLFrameworkError):
+    """The idempotency key is in use: for another request, or for the same one while it is running."""
+
+    code = "idempotency_conflict"
+    fields: ClassVar[tuple[str, ...]] = ("key",)
+
+
 class AuthenticationError(MLFrameworkError):
     """The key is missing, malformed, unknown or revoked."""
 
@@ -432,6 +440,7 @@ STATUS: dict[type[MLFrameworkError], int] = {
     ModelVersionConflictError: 409,
     VersionInUseError: 409,
     DatasetInUseError: 409,
+    IdempotencyConflictError: 409,
     RequestTimeoutError: 408,
     RequestTooLargeError: 413,
     UnsupportedEncodingError: 415,

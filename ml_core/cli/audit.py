@@ -50,12 +50,20 @@ def audit(
     as_json: JsonOption = False,
 ) -> None:
     """Show who changed what of a tenant, newest first."""
-    from ml_core.registry.audit import AuditQuery, AuditRepository
+    from ml_core.registry.audit import AuditRepository
 
     _check_period(since, until)
-    query = AuditQuery(action, principal, request_id, since=_utc(since), until=_utc(until))
     with existing_tenant(tenant) as (database, tenant_id):
-        page = AuditRepository(database, tenant_id).query(query, limit=limit, cursor=cursor)
+        page = AuditRepository(database, tenant_id).list(
+            after=cursor,
+            limit=limit,
+            descending=True,
+            action=action,
+            principal=principal,
+            request_id=request_id,
+            since=_utc(since),
+            until=_utc(until),
+        )
     if action is not None and not page.items:
         _check_action(action)
     if as_json:

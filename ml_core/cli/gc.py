@@ -39,7 +39,7 @@ def gc(
     """Collect garbage: what was archived for MLCORE_RETENTION_DAYS and nothing needs, and bytes without a row.
 
     A version goes with its bytes unless an environment, a rollback, a hold or a version made from it needs it. Also old
-    delivered events, half-written files, days of the prediction history over their retention, and what is left of
+    old idempotency keys, half-written files, days of the prediction history over their retention, and what is left of
     deleted tenants. The audit is kept. The prediction history is pruned for all tenants together, so not with --tenant.
     Exit code 1: something could not be removed; run it again.
     """

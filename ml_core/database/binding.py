@@ -4,6 +4,10 @@ The database keeps a random key in a table that only the owner reads. The applic
 the tenant, the principal and the request of each transaction; ``mlcore.enter`` checks the seal and makes another one of
 it, valid in this transaction of this session only, which ``mlcore.current_tenant`` checks once a statement. SQL that is
 injected into a transaction can read and change its settings, but can't make a seal for other values.
+
+Rows that belong to no tenant, such as the platform's keys, are protected in the same way: a transaction enters ``*``,
+which can't be a tenant's name (``DatabaseConnection.platform``). So under the runtime role only a process that has the
+key can create or list a platform key, and no SQL that is injected into a tenant's transaction can.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from ml_core.database.errors import translated
 from ml_core.database.listener import Listener
 from ml_core.database.security import APP_ROLE, INGEST_ROLE, OWNER_ROLE
 from ml_core.database.strict_json import dumps
-from ml_core.database.tables import SCHEMA_REVISION
+from ml_core.database.tables import PLATFORM, SCHEMA_REVISION
 from ml_core.database.urls import DatabaseUrls, parse, safe
 from ml_core.domain.principal import Principal
 from ml_core.exceptions import SchemaOutOfDateError
@@ -155,6 +155,17 @@ class DatabaseConnection:
         """
         return self._transaction(self._engine(self._urls.app), APP_ROLE, tenant_id)
 
+    def platform(self) -> AbstractContextManager[Connection]:
+        """One transaction of the runtime role for the rows that belong to no tenant, such as the platform's keys.
+
+        Raises:
+            PermissionDeniedError: The principal belongs to a tenant.
+            RegistryUnavailableError: Postgres can't be reached, or a lock or statement took too long.
+            SchemaOutOfDateError: The database was not migrated.
+            InvalidRequestError: A value can't be stored.
+        """
+        return self._transaction(self._engine(self._urls.app), APP_ROLE, PLATFORM)
+
     def acting_as(self, principal: Principal, request_id: str | None = None) -> Self:
         """The same connections for somebody else: the audit names the principal, and rules ask what it may do.
 
@@ -209,7 +220,7 @@ class DatabaseConnection:
 
     @contextmanager
     def _transaction(self, engine: Engine, role: str, tenant: str) -> Iterator[Connection]:
-        self.principal.enter(tenant or None)
+        self.principal.enter(None if tenant in {"", PLATFORM} else tenant)
         with translated(self.safe_url):
             entry = self._entry(tenant) if tenant else {}
             with engine.begin() as connection:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-from ml_core.database.tables import PARTITION_SCHEMA, SCHEMA, metadata
+from ml_core.database.tables import PARTITION_SCHEMA, PLATFORM, SCHEMA, metadata, platform_keys
 
 OWNER_ROLE: Final = "mlcore_owner"
 APP_ROLE: Final = "mlcore_app"
@@ -25,10 +25,12 @@ SERVING_POLICY: Final = "serving_reads"
 SERVING_INSERT_POLICY: Final = "serving_inserts"
 SERVING_WRITE_POLICY: Final = "serving_writes"
 REMOVAL_POLICY: Final = "tenant_removal"
+PLATFORM_POLICY: Final = "platform_only"
 
 # As pg_get_expr prints it. ``current_tenant`` is the tenant that the transaction entered with a seal
 # (``ml_core.database.binding``), whatever the settings were changed to.
 _TENANT_RULE = "(tenant_id = ( SELECT mlcore.current_tenant() AS current_tenant))"
+_PLATFORM_RULE = f"('{PLATFORM}'::text = ( SELECT mlcore.current_tenant() AS current_tenant))"
 
 # What the runtime may do, by table; a privilege with columns is written "UPDATE (a, b)". Nobody gets DELETE or UPDATE
 # of a whole table: that would allow to lock it against everybody else (``mlcore.erase`` deletes).
@@ -50,8 +52,9 @@ APP_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
     "environment_policies": ("SELECT", "INSERT", "UPDATE (is_protected, updated_at, updated_by)"),
     "gates": ("SELECT", "INSERT", "UPDATE (kind, settings, created_at, created_by)"),
     "approvals": ("SELECT", "INSERT"),
-    "outbox": ("SELECT", "INSERT", "UPDATE (delivered_at)"),
-    "audit": ("SELECT", "INSERT"),
+    "audit": ("SELECT", "INSERT (tenant_id, at, principal, request_id, action, subject, details)"),
+    "platform_keys": ("SELECT", "INSERT", "UPDATE (revoked_at, revoked_by)"),
+    "idempotency_keys": ("SELECT", "INSERT", "UPDATE (status, response, headers)"),
     "api_keys": ("SELECT", "INSERT", "UPDATE (revoked_at, feed_generation)"),
     "datasets": ("SELECT", "INSERT", "UPDATE (next_number)"),
     "dataset_versions": ("SELECT", "INSERT", "UPDATE (archived_at)"),
@@ -102,6 +105,7 @@ class OwnFunction(NamedTuple):
 PINNED_PATH: Final = "search_path=pg_catalog, pg_temp"
 FUNCTIONS: Final[Mapping[str, OwnFunction]] = {
     "advance_feed(text)": OwnFunction((APP_ROLE,)),
+    "audit_position(xid8)": OwnFunction((APP_ROLE,)),
     "bury()": OwnFunction(),
     "close_tenant()": OwnFunction((APP_ROLE,)),
     "count_on()": OwnFunction(),
@@ -116,7 +120,6 @@ FUNCTIONS: Final[Mapping[str, OwnFunction]] = {
     "keep_history()": OwnFunction(),
     "move_by_one()": OwnFunction(),
     "note_move(mlcore.environments)": OwnFunction(is_definer=False),
-    "prune_outbox(interval, bigint)": OwnFunction((APP_ROLE,)),
     "remove_tenant_rows(bigint)": OwnFunction((APP_ROLE,)),
     "stamp()": OwnFunction(),
     "take_number()": OwnFunction(),
@@ -179,9 +182,9 @@ STAMPS: Final[Mapping[str, tuple[str, str, str]]] = {
     "environment_policies": ("updated_at", "updated_by", ""),
     "gates": ("created_at", "created_by", ""),
     "approvals": ("at", "approver", ""),
-    "outbox": ("created_at", "", ""),
     "audit": ("at", "principal", "request_id"),
     "api_keys": ("created_at", "", ""),
+    "idempotency_keys": ("created_at", "principal", ""),
     "datasets": ("created_at", "created_by", ""),
     "dataset_versions": ("created_at", "created_by", ""),
     "runs": ("started_at", "created_by", ""),
@@ -253,6 +256,7 @@ def declared_policies(partitions: Iterable[str] = ()) -> frozenset[Policy]:
                 Policy(f"{SCHEMA}.{each}", SERVING_WRITE_POLICY, INGEST_ROLE, "*", rule, rule)
                 for each in SERVING_WRITES
             ),
+            Policy(f"{SCHEMA}.{platform_keys.name}", PLATFORM_POLICY, APP_ROLE, "*", _PLATFORM_RULE, _PLATFORM_RULE),
             *(Policy(f"{PARTITION_SCHEMA}.{p}", REMOVAL_POLICY, OWNER_ROLE, "*", rule, rule) for p in partitions),
         ]
     )

@@ -23,6 +23,7 @@ from ml_core.database.dump import admin_session, dump, holding, restore
 from ml_core.database.tables import SCHEMA_REVISION
 from ml_core.exceptions import ArtifactIntegrityError, PlatformError
 from ml_core.models.store import ArtifactStore, LocalStore
+from ml_core.registry.audit import renew_positions
 from ml_core.registry.blobs import BYTES_LOCK
 from ml_core.registry.feed import renew_epoch
 from ml_core.registry.tenants import tenant_ids
@@ -143,6 +144,7 @@ def bring_back(admin_url: str, store: ArtifactStore, folder: Path) -> Backup:
     restore(admin_url, folder / _DUMP)
     with admin_session(admin_url) as connection:
         renew_epoch(connection)
+        renew_positions(connection)
     return replace(backup, artifacts=backup.artifacts - len(damaged), damaged=(*backup.damaged, *damaged))
 
 

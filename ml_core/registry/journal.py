@@ -1,13 +1,12 @@
-"""The journal: each change leaves an audit row, for people, and an event in the outbox, for programs.
+"""The journal: each change is recorded in the audit by the transaction that makes it.
 
-Both are written by the transaction that makes the change, in one statement, so there is neither without the change nor
-a change without them. Who did it, when and for which request is filled in by the database, from what the transaction
-entered with (``DatabaseConnection.acting_as``), whatever the statement says.
+So there is no record without the change and no change without a record. The database fills in who did it, when and for
+which request, from what the transaction entered with (``DatabaseConnection.acting_as``), whatever the statement says.
 
-A change that its principal may not make is refused here (``ml_core.domain.permissions``), so that no way to it leads
-round the rule.
+A change that its principal may not make is refused here (``ml_core.domain.permissions``), so that no caller can bypass
+the rule.
 
-Whoever writes for a tenant, journaled or not, does it in a transaction of ``writing``. It holds the tenant's row before
+Whoever writes for a tenant, journaled or not, does it in a transaction of ``writing``. It locks the tenant's row before
 any other, so that a deletion waits for it while it holds nothing that the deletion needs, or is refused by it.
 """
 
@@ -21,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection, acting
-from ml_core.database.tables import audit, outbox, tenants
+from ml_core.database.tables import audit, tenants
 from ml_core.domain.permissions import require
 from ml_core.ids import TenantId
 from ml_core.registry.missing import tenant_deleted, tenant_not_found
@@ -66,12 +65,12 @@ def record(
     subject: Mapping[str, Any],
     details: Mapping[str, Any] | None = None,
 ) -> None:
-    """Note a change in the transaction that makes it.
+    """Record a change in the transaction that makes it.
 
     Args:
         connection: In the tenant's transaction.
         tenant_id: The tenant.
-        action: What happened: a noun and a verb in the past, such as ``version.registered``; the outbox row's topic.
+        action: What happened: a noun and a verb in the past, such as ``version.registered``.
         subject: What it happened to: the names that select it, JSON-compatible.
         details: What else a reader needs; JSON-compatible.
 
@@ -80,16 +79,12 @@ def record(
         TenantNotFoundError: The tenant was deleted.
     """
     require(acting(connection), action)
-    noted: dict[str, Any] = {"action": action, "subject": dict(subject), "details": dict(details or {})}
-    living = sa.select(tenants.c.tenant_id).where(tenants.c.tenant_id == tenant_id, tenants.c.deleted_at.is_(None))
-    tenant = living.with_for_update(read=True, key_share=True).cte("tenant")
-    written = _insert(audit, tenant, noted).returning(audit.c.audit_id).cte("audited")
-    event = _insert(outbox, tenant, {"topic": action, "payload": {**subject, **(details or {})}})
-    if connection.scalar(event.add_cte(written).returning(outbox.c.outbox_id)) is None:
+    recorded: dict[str, Any] = {"action": action, "subject": dict(subject), "details": dict(details or {})}
+    values = [sa.literal(value, audit.c[name].type) for name, value in recorded.items()]
+    living = sa.select(tenants.c.tenant_id, *values).where(
+        tenants.c.tenant_id == tenant_id, tenants.c.deleted_at.is_(None)
+    )
+    row = living.with_for_update(read=True, key_share=True)
+    statement = sa.insert(audit).from_select(["tenant_id", *recorded], row, include_defaults=False)
+    if connection.scalar(statement.returning(audit.c.audit_id)) is None:
         raise tenant_deleted(tenant_id)
-
-
-def _insert(table: sa.Table, tenant: sa.CTE, values: Mapping[str, Any]) -> sa.Insert:
-    """One row of the tenant, if it is there."""
-    row = sa.select(tenant.c.tenant_id, *(sa.literal(value, table.c[name].type) for name, value in values.items()))
-    return sa.insert(table).from_select(["tenant_id", *values], row)

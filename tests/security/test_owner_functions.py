@@ -20,13 +20,13 @@ def test_they_look_for_nothing_where_others_may_write(db: DatabaseConnection) ->
     """
     with superuser(db) as session:
         found = {name: (config, owner, is_open) for name, config, owner, is_open in session.execute(query)}
-    assert {"advance_feed", "close_tenant", "remove_tenant_rows", "prune_outbox"} <= set(found)
+    assert {"advance_feed", "close_tenant", "remove_tenant_rows", "erase"} <= set(found)
     for name, (config, owner, is_open) in found.items():
         assert "search_path=pg_catalog, pg_temp" in config, name
         assert (owner, is_open) == ("mlcore_owner", False), name
 
 
-@pytest.mark.parametrize("function", ["close_tenant()", "remove_tenant_rows(1)", "prune_outbox('0 days', 1)"])
+@pytest.mark.parametrize("function", ["close_tenant()", "remove_tenant_rows(1)", "erase('holds', '{}')"])
 def test_the_serving_plane_may_delete_nothing(db: DatabaseConnection, function: str) -> None:
     """A replica's role can't call what deletes."""
     with pytest.raises(DBAPIError, match="permission denied"), db.serving() as connection:
@@ -36,7 +36,7 @@ def test_the_serving_plane_may_delete_nothing(db: DatabaseConnection, function: 
 @pytest.mark.parametrize(
     "statements",
     [
-        ["SELECT mlcore.prune_outbox('-1 day', 1000)"],
+        ["SELECT mlcore.erase('idempotency_keys', '{}')"],
         [
             "SELECT mlcore.erase('holds', '{}')",
             "SELECT mlcore.close_tenant()",
@@ -50,9 +50,7 @@ def test_they_reach_the_own_tenant_only(
     """Called for one tenant they change no row of another."""
     for tenant in (tenant_id, other_tenant_id):
         fill(db, tenant)
-        with db.tenant(tenant) as connection:
-            connection.execute(sa.text("UPDATE mlcore.outbox SET delivered_at = now()"))
-    count = sa.text("SELECT (SELECT count(*) FROM mlcore.outbox), (SELECT count(*) FROM mlcore.versions)")
+    count = sa.text("SELECT (SELECT count(*) FROM mlcore.idempotency_keys), (SELECT count(*) FROM mlcore.versions)")
     with db.tenant(other_tenant_id) as connection:
         before = connection.execute(count).one()
     with db.tenant(tenant_id) as connection:

@@ -172,7 +172,8 @@ def test_the_key_is_not_told(db: DatabaseConnection) -> None:
 
 FORGED = {
     "audit": "(tenant_id, at, principal, request_id, action) VALUES (:t, '2000-01-01', 'root', 'other', 'forged')",
-    "outbox": "(tenant_id, topic, created_at) VALUES (:t, 'forged', '2000-01-01')",
+    "idempotency_keys": "(tenant_id, principal, key, request_digest, created_at)"
+    " VALUES (:t, 'root', 'forged', '', '2000-01-01')",
     "models": "(tenant_id, model_id, model_type, created_at) VALUES (:t, 'forged', 'x', '2000-01-01')",
     "runs": "(tenant_id, run_id, model_id, kind, status, started_at, created_by)"
     " VALUES (:t, 'forged', 'm', 'train', 'finished', '2000-01-01', 'root')",

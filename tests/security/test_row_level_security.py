@@ -54,6 +54,7 @@ def test_only_the_declared_policies_exist(db: DatabaseConnection) -> None:
         (security.SERVING_WRITE_POLICY, security.SERVING_WRITES),
     ):
         wanted |= {(table, policy, (security.INGEST_ROLE,)) for table in tables}
+    wanted.add(("platform_keys", security.PLATFORM_POLICY, (security.APP_ROLE,)))
     assert found == wanted
 
 
@@ -206,7 +207,9 @@ def test_a_transaction_that_failed_leaves_no_tenant_behind(
         "DELETE FROM mlcore.deleted_versions",
         "UPDATE mlcore.deleted_versions SET digest = 'x'",
         "UPDATE mlcore.versions SET outside_types = '{}'",
-        "DELETE FROM mlcore.outbox",
+        "DELETE FROM mlcore.audit",
+        "UPDATE mlcore.audit SET position = 1",
+        "DELETE FROM mlcore.idempotency_keys",
         "DELETE FROM mlcore.environments",
         "UPDATE mlcore.api_keys SET scopes = ARRAY['admin']",
         "UPDATE mlcore.api_keys SET hash = 'x'",

@@ -11,6 +11,7 @@ from ml_core.ids import EnvironmentName, HoldName, TenantId
 from ml_core.registry.collection.holds import HoldRepository
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.history.repository import HistoryRepository
+from ml_core.registry.idempotency import IdempotencyRepository
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.promotion.gates.approvals import ApprovalRepository
@@ -34,6 +35,7 @@ def fill(db: DatabaseConnection, tenant_id: TenantId) -> None:
     GateRepository(db, tenant_id).set(TICKETS, STAGING, "approved", "approval")
     ApprovalRepository(db, tenant_id).approve(TICKETS, version.version, STAGING)
     KeyRepository(db, tenant_id).create("key", [Scope.PREDICT])
+    IdempotencyRepository(db, tenant_id).begin("key", "digest")
     HoldRepository(db, tenant_id).place(TICKETS, version.version, HoldName("legal"), "case 4711")
     runs = RunRepository(db, tenant_id)
     run_id = runs.start(TICKETS, tags={"team": "support"})

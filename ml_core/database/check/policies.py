@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 
 from ml_core.database.check.finding import Finding
 from ml_core.database.security import Policy, declared_policies, tenant_tables
-from ml_core.database.tables import PARTITION_SCHEMA, SCHEMA
+from ml_core.database.tables import PARTITION_SCHEMA, SCHEMA, platform_keys
 
 _BY_HAND = "Restore the schema from a backup; it was changed by hand."
 _PARTITIONS = """
@@ -33,9 +33,9 @@ _SCHEMAS = {"schemas": [SCHEMA, PARTITION_SCHEMA]}
 
 
 def check_row_security(connection: Connection) -> Iterator[Finding]:
-    """Policies hold on every table with a tenant and every partition, for their owner as well."""
+    """Policies hold on every table with a tenant, on the platform's keys and on every partition, for the owner too."""
     forced = set(connection.scalars(sa.text(_FORCED), _SCHEMAS))
-    wanted = [f"{SCHEMA}.{table}" for table in tenant_tables()]
+    wanted = [f"{SCHEMA}.{table}" for table in (*tenant_tables(), platform_keys.name)]
     wanted += [f"{PARTITION_SCHEMA}.{name}" for name in _partitions(connection)]
     for table in wanted:
         if table not in forced:

@@ -7,7 +7,7 @@ tenants; so do those of replicas' reports, which only the serving plane writes.
 
 from __future__ import annotations
 
-from ml_core.database.tables.base import FEED_CHANNEL, SCHEMA, SCHEMA_REVISION, SHARED_CELL, metadata
+from ml_core.database.tables.base import FEED_CHANNEL, PLATFORM, SCHEMA, SCHEMA_REVISION, SHARED_CELL, metadata
 from ml_core.database.tables.datasets import dataset_versions, datasets
 from ml_core.database.tables.environments import (
     approvals,
@@ -28,7 +28,16 @@ from ml_core.database.tables.predictions import PARTITION_SCHEMA, feedback, pred
 from ml_core.database.tables.replicas import replica_pending, replica_reports
 from ml_core.database.tables.runs import run_artifacts, run_metric_summaries, run_metrics, run_tags, runs
 from ml_core.database.tables.sizes import bound
-from ml_core.database.tables.tenants import api_keys, audit, feed_clock, outbox, tenant_key, tenants
+from ml_core.database.tables.tenants import (
+    api_keys,
+    audit,
+    audit_clock,
+    feed_clock,
+    idempotency_keys,
+    platform_keys,
+    tenant_key,
+    tenants,
+)
 
 for _table in metadata.sorted_tables:
     bound(_table)
@@ -36,12 +45,14 @@ for _table in metadata.sorted_tables:
 __all__ = [
     "FEED_CHANNEL",
     "PARTITION_SCHEMA",
+    "PLATFORM",
     "SCHEMA",
     "SCHEMA_REVISION",
     "SHARED_CELL",
     "api_keys",
     "approvals",
     "audit",
+    "audit_clock",
     "dataset_versions",
     "datasets",
     "deleted_versions",
@@ -52,9 +63,10 @@ __all__ = [
     "feedback",
     "gates",
     "holds",
+    "idempotency_keys",
     "metadata",
     "models",
-    "outbox",
+    "platform_keys",
     "prediction_losses",
     "predictions",
     "replica_pending",

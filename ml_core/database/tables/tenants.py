@@ -1,10 +1,13 @@
-"""Tenants, their keys, and what is noted of every change: the feed's clock, the outbox and the audit."""
+"""Tenants, the feed's clock, keys, the audit, and answers to requests that may be repeated."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import sqlalchemy as sa
 
-from ml_core.database.tables.base import SHARED_CELL, document, grammar, metadata, moment, text
+from ml_core.database.tables.base import SHARED_CELL, document, grammar, metadata, moment, number, text
 from ml_core.ids import TenantId
 
 # One row, which only the owner reads: see ``ml_core.database.binding``.
@@ -40,64 +43,92 @@ tenants = sa.Table(
     sa.Index(None, "cell", "feed_generation"),
 )
 
-# Which scopes there are is not checked: a later release has more, and replicas of this one pass over those.
+
+def _key_columns() -> Iterator[sa.Column[Any]]:
+    """What is stored of any key, except when it was revoked."""
+    yield text("key_id", key=True)
+    yield from (sa.Column(name, sa.LargeBinary, nullable=False) for name in ("salt", "hash"))
+    yield sa.Column("scopes", sa.ARRAY(sa.Text), nullable=False)
+    yield text("name")
+    yield moment("created_at")
+
+
+def _key_rules() -> Iterator[sa.CheckConstraint]:
+    yield sa.CheckConstraint("key_id ~ '^[0-9a-f]{16}$'", name="key_id")
+    yield sa.CheckConstraint("octet_length(hash) = 32", name="hash")
+    yield sa.CheckConstraint("char_length(name) BETWEEN 1 AND 100", name="name")
+
+
+# Which scopes there are is not checked: a later release has more, and replicas of this one ignore those.
 api_keys = sa.Table(
     "api_keys",
     metadata,
     sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
-    sa.Column("key_id", sa.Text, primary_key=True),
-    sa.Column("salt", sa.LargeBinary, nullable=False),
-    sa.Column("hash", sa.LargeBinary, nullable=False),
-    sa.Column("scopes", sa.ARRAY(sa.Text), nullable=False),
-    sa.Column("name", sa.Text, nullable=False),
-    moment("created_at"),
+    *_key_columns(),
     moment("revoked_at", nullable=True),
     sa.Column("feed_generation", sa.BigInteger, nullable=False),
-    sa.CheckConstraint("key_id ~ '^[0-9a-f]{16}$'", name="key_id"),
-    sa.CheckConstraint("octet_length(hash) = 32", name="hash"),
+    *_key_rules(),
     sa.CheckConstraint("cardinality(scopes) > 0 AND array_position(scopes, NULL) IS NULL", name="scopes"),
-    sa.CheckConstraint("char_length(name) BETWEEN 1 AND 100", name="name"),
     sa.Index(None, "feed_generation"),
 )
 
-# Events for other programs, in the order in which they are delivered. ``delivered_at``: null until one took it.
-outbox = sa.Table(
-    "outbox",
-    metadata,
-    sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
-    sa.Column("outbox_id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
-    sa.Column("topic", sa.Text, nullable=False),
-    document("payload"),
-    moment("created_at"),
-    moment("delivered_at", nullable=True),
-    sa.Index("ix_outbox_undelivered", "tenant_id", "outbox_id", postgresql_where=sa.text("delivered_at IS NULL")),
-    sa.Index("ix_outbox_delivered", "tenant_id", "delivered_at", postgresql_where=sa.text("delivered_at IS NOT NULL")),
-)
+# One row, which only the owner reads: what ``mlcore.audit_position`` adds to the id of a transaction.
+audit_clock = sa.Table("audit_clock", metadata, number("base", key=True))
 
-# Who changed what, for people. The principal, the request and the time are the transaction's own, also for raw SQL: the
-# trigger ``stamp`` fills them in, here and wherever a row says who wrote it or when.
+# Who changed what, in an order in which no change comes before one that was read (``ml_core.registry.audit``). The
+# principal, the request and the time are the transaction's own, also for raw SQL: the trigger ``stamp`` fills them in,
+# here and wherever a row says who wrote it or when.
 audit = sa.Table(
     "audit",
     metadata,
     sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
+    sa.Column(
+        "position",
+        sa.BigInteger,
+        primary_key=True,
+        autoincrement=False,
+        server_default=sa.text("mlcore.audit_position(pg_current_xact_id())"),
+    ),
     sa.Column("audit_id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
     moment("at"),
-    sa.Column(
-        "principal",
-        sa.Text,
-        nullable=False,
-        server_default=sa.text("SESSION_USER"),
-    ),
-    sa.Column(
-        "request_id",
-        sa.Text,
-        nullable=False,
-        server_default=sa.text("''"),
-    ),
+    sa.Column("principal", sa.Text, nullable=False, server_default=sa.text("SESSION_USER")),
+    sa.Column("request_id", sa.Text, nullable=False, server_default=sa.text("''")),
     text("action"),
     document("subject"),
     document("details"),
-    sa.Index(None, "tenant_id", "action", "audit_id"),
+    sa.Index(None, "tenant_id", "action", "position", "audit_id"),
     sa.Index(None, "tenant_id", "at"),
-    sa.Index("ix_audit_request", "tenant_id", "request_id", "audit_id", postgresql_where=sa.text("request_id <> ''")),
+    sa.Index(
+        "ix_audit_request",
+        *("tenant_id", "request_id", "position", "audit_id"),
+        postgresql_where=sa.text("request_id <> ''"),
+    ),
+)
+
+# Keys that belong to no tenant.
+platform_keys = sa.Table(
+    "platform_keys",
+    metadata,
+    *_key_columns(),
+    text("created_by"),
+    moment("revoked_at", nullable=True),
+    text("revoked_by", nullable=True),
+    *_key_rules(),
+    sa.CheckConstraint("cardinality(scopes) > 0 AND scopes <@ ARRAY['admin', 'read']", name="scopes"),
+)
+
+# Answers to requests that a client may repeat; ``status`` is null while the first request runs. The ``tenant_id`` of
+# requests of the platform's own is ``PLATFORM``.
+idempotency_keys = sa.Table(
+    "idempotency_keys",
+    metadata,
+    *(text(name, key=True) for name in ("tenant_id", "principal", "key")),
+    text("request_digest"),
+    sa.Column("status", sa.Integer),
+    sa.Column("response", sa.LargeBinary),
+    document("headers"),
+    moment("created_at"),
+    sa.CheckConstraint("char_length(key) BETWEEN 1 AND 200", name="key"),
+    sa.CheckConstraint("octet_length(response) <= 1048576", name="response"),
+    sa.Index(None, "tenant_id", "created_at"),
 )

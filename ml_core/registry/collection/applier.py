@@ -19,7 +19,7 @@ from ml_core.registry.collection.needs import refuse_if_needed, trained_on
 from ml_core.registry.collection.planner import HIDDEN_SINCE
 from ml_core.registry.collection.values import Item, Kind, Outcome, Policy, Status
 from ml_core.registry.erasure import erase
-from ml_core.registry.outbox import OutboxReader
+from ml_core.registry.idempotency import IdempotencyRepository
 from ml_core.registry.versions.models import lock_model
 from ml_core.registry.versions.rows import VERSIONS_WITH_MODEL
 from ml_core.registry.versions.tombstones import remove
@@ -48,7 +48,7 @@ class Applier:
             Kind.DATASET_VERSION: self._dataset_version,
             Kind.ARTIFACT: self._artifact,
             Kind.TEMPORARY: self._temporary,
-            Kind.EVENTS: self._events,
+            Kind.IDEMPOTENCY_KEYS: self._idempotency_keys,
         }
 
     def apply(self, item: Item) -> Outcome:
@@ -130,8 +130,8 @@ class Applier:
         self._store.delete_stray(item.tenant_id, item.key[0])
         return item.size_bytes
 
-    def _events(self, item: Item) -> int:
-        OutboxReader(self._db, item.tenant_id).prune(self._policy.retention)
+    def _idempotency_keys(self, item: Item) -> int:
+        IdempotencyRepository(self._db, item.tenant_id).prune()
         return 0
 
 

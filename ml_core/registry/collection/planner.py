@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.database.tables import dataset_versions, models, outbox, versions
+from ml_core.database.tables import dataset_versions, models, versions
 from ml_core.domain.lifecycle import without_needed_parents
 from ml_core.ids import Digest, TenantId
 from ml_core.models.store import ArtifactStore
@@ -21,6 +21,7 @@ from ml_core.models.store.base import TEMPORARY_PREFIX
 from ml_core.registry.blobs import count_holders
 from ml_core.registry.collection.needs import children_of_models, needs_of_models, trained_on
 from ml_core.registry.collection.values import Item, Kept, Kind, Plan, Policy
+from ml_core.registry.idempotency import count_old
 from ml_core.registry.versions.rows import VERSIONS_WITH_MODEL
 
 if TYPE_CHECKING:
@@ -70,10 +71,10 @@ class Planner:
         with self._db.tenant(tenant_id) as connection:
             self._plan_versions(connection, tenant_id, rows)
             self._plan_datasets(connection, tenant_id, rows)
-            events = self._delivered(connection, tenant_id)
+            old_keys = count_old(connection, tenant_id)
         items = [*rows.items, *self._artifacts(tenant_id, rows.digests), *self._temporary(tenant_id)]
-        if events:
-            items.append(Item(tenant_id, Kind.EVENTS, f"{events} events", "delivered longer ago than the retention"))
+        if old_keys:
+            items.append(Item(tenant_id, Kind.IDEMPOTENCY_KEYS, f"{old_keys} keys", "older than a day"))
         return Plan(tenant_id, items, rows.kept)
 
     def _plan_versions(self, connection: Connection, tenant_id: TenantId, rows: _Rows) -> None:
@@ -170,14 +171,6 @@ class Planner:
             if stray.name.rpartition("/")[2].startswith(TEMPORARY_PREFIX) and stray.modified_at <= oldest:
                 why = f"half-written {_day(stray.modified_at)}"
                 yield Item(tenant_id, Kind.TEMPORARY, stray.name, why, stray.size_bytes, (stray,))
-
-    def _delivered(self, connection: Connection, tenant_id: TenantId) -> int:
-        statement = (
-            sa.select(sa.func.count())
-            .select_from(outbox)
-            .where(outbox.c.tenant_id == tenant_id, outbox.c.delivered_at < sa.func.now() - self._policy.retention)
-        )
-        return connection.scalar(statement) or 0
 
 
 def _version_item(tenant_id: TenantId, row: AnyRow) -> Item:

@@ -42,7 +42,7 @@ NOT_REACHED = (
     "backups of the database and of the artifact store",
     "folders that somebody named as storage_path",
     "copies in the caches of other machines, until those need the room, and checkpoints there",
-    "what other programs took from the outbox",
+    "what other programs read of the audit",
 )
 """What a deletion can't remove."""
 

@@ -20,7 +20,7 @@ class Kind(StrEnum):
     DATASET_VERSION = "dataset_version"
     ARTIFACT = "artifact"
     TEMPORARY = "temporary"
-    EVENTS = "events"
+    IDEMPOTENCY_KEYS = "idempotency_keys"
     TENANT = "tenant"
 
 
@@ -29,7 +29,7 @@ class Policy:
     """How long what nobody needs is kept.
 
     Attributes:
-        retention: How long a version or dataset stays archived, and an event delivered, before it is collected.
+        retention: How long a version or dataset stays archived before it is collected.
         grace: How long bytes that nothing refers to are left alone: their row may be about to be written.
     """
 

@@ -1,7 +1,7 @@
 """Environments: pointers from (model, environment) to a version, moved by compare-and-swap and never without a record.
 
 A move is one transaction: the pointer, if it has the expected generation; one more history row, numbered by
-the new generation, so the history has no gaps; an outbox row; and last the feed's clock, so that replicas follow.
+the new generation, so the history has no gaps; an audit row; and last the feed's clock, so that replicas follow.
 
 Where an environment has gates, a promotion is judged before that transaction, against the pointer's generation of that
 moment, and moves it from exactly that. Who moved it meanwhile wins: the promotion is a conflict rather than judged

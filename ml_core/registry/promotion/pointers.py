@@ -52,7 +52,7 @@ __all__ = [
 def move_pointer(
     connection: Connection, tenant_id: TenantId, move: Move, expected: int | None, pointer: Pointer | None = None
 ) -> Pointer:
-    """Move a pointer from one generation to the next, with its history row, outbox row and feed generation.
+    """Move a pointer from one generation to the next, with its history row, audit row and feed generation.
 
     Args:
         connection: In the tenant's transaction.

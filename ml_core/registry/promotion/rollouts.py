@@ -1,7 +1,7 @@
 """Rollouts: a canary or a shadow beside what an environment serves.
 
 Each step is a move of the environment's pointer like a promotion: by compare-and-swap on its generation, with a history
-row, an audit row, an outbox row and the feed's clock. What may follow what is in ``ml_core.domain.rollout``.
+row, an audit row and the feed's clock. What may follow what is in ``ml_core.domain.rollout``.
 """
 
 from __future__ import annotations

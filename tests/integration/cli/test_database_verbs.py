@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from ml_core.database.connection import DatabaseConnection
 from ml_core.database.dump import dump
 from ml_core.database.embedded import EmbeddedServer
 from ml_core.exceptions import PlatformError
-from support.registry import temporary_home
+from ml_core.registry.audit import AuditEntry, AuditRepository
+from support.registry import settings_for, temporary_home
 
 TABLE = "text,label\n" + "".join(f"printer {n} is broken,hardware\nlogin {n} fails,account\n" for n in range(40))
 
@@ -99,6 +101,10 @@ def test_a_backup_is_brought_back_whole(
         ("audit", "-t", "acme", "--json"),
     ]
     before = [mlcore(*listing).out for listing in listings]
+    with psycopg.connect(admin_url(filled), autocommit=True) as session:
+        for _ in range(2_000):  # so that the other server's transactions have lower numbers
+            session.execute("SELECT pg_current_xact_id()")
+    read = changes(filled)
     assert "1 artifacts" in mlcore("db", "backup", tmp_path / "backup").out
     with temporary_home() as other:
         monkeypatch.setenv("MLCORE_HOME", str(other))
@@ -115,6 +121,14 @@ def test_a_backup_is_brought_back_whole(
         # Work goes on where it stopped: the next version, the next generation.
         assert mlcore("rollback", "-t", "acme", "-m", "tickets").code == 1
         assert mlcore("promote", "-t", "acme", "-m", "tickets", "-v", "1", "--json").json["generation"] == 2
+        # Whoever follows the changes goes on with the cursor of before, and misses none.
+        assert [entry.action for entry in changes(other, after=read[-1].cursor)] == ["environment.moved"]
+        assert changes(other)[:-1] == read
+
+
+def changes(home: Path, after: str | None = None) -> Sequence[AuditEntry]:
+    with DatabaseConnection(settings=settings_for(home)) as database:
+        return AuditRepository(database, "acme").list(after=after).items
 
 
 def test_what_is_no_backup_is_refused(

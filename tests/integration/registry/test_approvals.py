@@ -8,7 +8,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
 from ml_core.exceptions import InvalidRequestError, ModelNotFoundError, PermissionDeniedError, PromotionRefusedError
 from ml_core.ids import EnvironmentName, TenantId, VersionId
-from ml_core.registry.audit import AuditQuery, AuditRepository
+from ml_core.registry.audit import AuditRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.promotion.gates.approvals import ApprovalRepository
 from ml_core.registry.promotion.gates.repository import GateRepository
@@ -76,7 +76,7 @@ def test_an_approval_counts_once(db: DatabaseConnection, tenant_id: TenantId, ap
         approve(db, tenant_id, "ben")
     (record,) = ApprovalRepository(db, tenant_id).list(TICKETS, ONE, PRODUCTION)
     assert (record.approver, record.reason) == ("ben", "ben looked at it")
-    (noted,) = AuditRepository(db, tenant_id).query(AuditQuery(action="version.approved")).items
+    (noted,) = AuditRepository(db, tenant_id).list(action="version.approved", descending=True).items
     assert (noted.principal, noted.subject) == (
         "ben",
         {"model_id": TICKETS, "version": ONE, "environment": PRODUCTION},

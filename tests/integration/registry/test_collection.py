@@ -19,12 +19,12 @@ from ml_core.models.store import LocalStore
 from ml_core.registry.collection.collector import Collector
 from ml_core.registry.collection.holds import HoldRepository
 from ml_core.registry.collection.values import Kind, Plan, Policy, Report, Status
-from ml_core.registry.outbox import OutboxReader
+from ml_core.registry.idempotency import IdempotencyRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.versions import registration
 from ml_core.registry.versions.models import ModelRepository, lock_model
 from ml_core.registry.versions.repository import VersionRepository
-from support.registry import TICKETS, artifact_of, draft
+from support.registry import TICKETS, artifact_of, draft, superuser
 from support.stored import AT_ONCE, DEADLINE_S, publish, stored, wait_for_a_waiting_session
 
 
@@ -308,18 +308,22 @@ def insert_dataset(db: DatabaseConnection, tenant_id: TenantId, digest: str) -> 
         )
 
 
-def test_delivered_events_go_and_others_stay(db: DatabaseConnection, tenant_id: TenantId, store: LocalStore) -> None:
-    """Only what was delivered longer ago than the retention is pruned; the audit keeps everything."""
-    publish(db, tenant_id, store)
-    outbox = OutboxReader(db, tenant_id)
-    delivered = outbox.deliver(lambda event: None)
-    publish(db, tenant_id, store)
-    assert collect(db, tenant_id, store, Policy(timedelta(days=1), timedelta(0))).outcomes == []
-    assert named(collect(db, tenant_id, store)) == [("events", f"{delivered} events")]
-    seen: list[str] = []
-    outbox.deliver(lambda event: seen.append(event.topic))
-    assert seen == ["version.registered"]
-    assert len(audit_of(db, tenant_id, "version.registered")) == 2
+def test_old_idempotency_keys_go_and_others_stay(
+    db: DatabaseConnection, tenant_id: TenantId, store: LocalStore
+) -> None:
+    """Only those older than a day; each request claims one."""
+    for key in ("old", "older", "new"):
+        IdempotencyRepository(db, tenant_id).begin(key, "digest")
+    with superuser(db) as session:
+        session.execute(
+            "UPDATE mlcore.idempotency_keys SET created_at = now() - interval '25 hours'"
+            " WHERE tenant_id = %s AND key LIKE 'old%%'",
+            (tenant_id,),
+        )
+    assert named(collect(db, tenant_id, store)) == [("idempotency_keys", "2 keys")]
+    assert collect(db, tenant_id, store).outcomes == []
+    with db.tenant(tenant_id) as connection:
+        assert connection.scalars(sa.text("SELECT key FROM mlcore.idempotency_keys")).all() == ["new"]
 
 
 def test_a_disk_that_refuses_is_told_and_the_rest_goes_on(

@@ -55,14 +55,14 @@ def test_every_move_is_in_the_history(db: DatabaseConnection, tenant_id: TenantI
     assert environments.history(TICKETS, PRODUCTION, limit=2, before=3) == history[2:]
 
 
-def test_every_move_has_an_outbox_row(db: DatabaseConnection, tenant_id: TenantId) -> None:
+def test_every_move_has_an_audit_row(db: DatabaseConnection, tenant_id: TenantId) -> None:
     """Written in the same transaction, in order."""
     promote(db, tenant_id, "1", "2").rollback(TICKETS, PRODUCTION, actor="you")
     with db.tenant(tenant_id) as connection:
         rows = connection.execute(
-            sa.text("SELECT topic, payload FROM mlcore.outbox WHERE topic LIKE 'environment.%' ORDER BY outbox_id")
+            sa.text("SELECT action, details FROM mlcore.audit WHERE action LIKE 'environment.%' ORDER BY audit_id")
         ).all()
-    assert [(topic, p["generation"], p["action"], p["version"]) for topic, p in rows] == [
+    assert [(action, d["generation"], d["action"], d["version"]) for action, d in rows] == [
         ("environment.moved", 1, "promote", "1"),
         ("environment.moved", 2, "promote", "2"),
         ("environment.moved", 3, "rollback", "1"),
@@ -82,7 +82,7 @@ def test_another_generation_than_expected_is_a_conflict(
     assert environments.get(TICKETS, PRODUCTION).version == "2"
     assert len(environments.history(TICKETS, PRODUCTION)) == 2
     with db.tenant(tenant_id) as connection:
-        assert connection.scalar(sa.text("SELECT count(*) FROM mlcore.outbox WHERE topic LIKE 'environment.%'")) == 2
+        assert connection.scalar(sa.text("SELECT count(*) FROM mlcore.audit WHERE action LIKE 'environment.%'")) == 2
 
 
 def test_the_expected_generation_moves(db: DatabaseConnection, tenant_id: TenantId) -> None:

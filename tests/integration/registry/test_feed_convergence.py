@@ -248,22 +248,22 @@ def test_a_registry_that_was_restored_from_a_backup(
     assert reader.is_up_to_date()
 
 
-def test_the_outbox_and_the_feed_tell_the_same(
+def test_the_audit_and_the_feed_agree(
     db: DatabaseConnection, tenant_id: TenantId, environments: EnvironmentRepository
 ) -> None:
-    """Each move has one event, with the generation to which it brought the pointer; a refused one has none."""
+    """Each move has one audit row, with the generation to which it brought the pointer; a refused one has none."""
     rollouts = RolloutRepository(db, tenant_id)
     rollouts.start_canary(TICKETS, TWO, PRODUCTION, 5)
     with pytest.raises(InvalidTransitionError):
         environments.promote(TICKETS, THREE, PRODUCTION, actor="me")
     rollouts.finish(TICKETS, PRODUCTION)
     with db.tenant(tenant_id) as connection:
-        events = connection.execute(
+        moves = connection.execute(
             sa.text(
-                "SELECT topic, payload FROM mlcore.outbox WHERE topic ~ '^(environment|rollout)' ORDER BY outbox_id"
+                "SELECT action, details FROM mlcore.audit WHERE action ~ '^(environment|rollout)' ORDER BY audit_id"
             )
         ).all()
-    assert [(topic, p["generation"], p["version"]) for topic, p in events] == [
+    assert [(action, d["generation"], d["version"]) for action, d in moves] == [
         ("environment.moved", 1, ONE),
         ("rollout.started", 2, ONE),
         ("rollout.finished", 3, TWO),

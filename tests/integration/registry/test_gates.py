@@ -23,7 +23,7 @@ from ml_core.exceptions import (
 )
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.models.store import platform_store
-from ml_core.registry.audit import AuditQuery, AuditRepository
+from ml_core.registry.audit import AuditRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.promotion.gates.gatekeeper import Gatekeeper
 from ml_core.registry.promotion.gates.repository import GateRepository
@@ -133,7 +133,7 @@ def test_an_admin_overrides_with_a_reason(db: DatabaseConnection, tenant_id: Ten
     entry = EnvironmentRepository(db, tenant_id).history(TICKETS, PRODUCTION)[0]
     assert entry.override_reason == "incident 7"
     assert [gate["passed"] for gate in entry.gates] == [False]
-    (noted, *_) = AuditRepository(db, tenant_id).query(AuditQuery(action="environment.moved")).items
+    (noted, *_) = AuditRepository(db, tenant_id).list(action="environment.moved", descending=True).items
     assert noted.details["override_reason"] == "incident 7"
     assert noted.details["gates"] == list(entry.gates)
 
@@ -365,7 +365,7 @@ def test_gates_are_set_listed_and_removed(db: DatabaseConnection, tenant_id: Ten
     assert gates.list(TICKETS, PRODUCTION) == []
     with pytest.raises(InvalidRequestError, match="no gate"):
         gates.remove(TICKETS, PRODUCTION, "quality")
-    noted = AuditRepository(db, tenant_id).query(AuditQuery(action="gate.")).items
+    noted = AuditRepository(db, tenant_id).list(action="gate.", descending=True).items
     assert [(entry.action, entry.principal) for entry in noted[:3]] == [
         ("gate.removed", "boss"),
         ("gate.set", "boss"),

@@ -10,7 +10,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
 from ml_core.exceptions import ConfigurationError, InvalidRequestError, PermissionDeniedError
 from ml_core.ids import EnvironmentName, TenantId, VersionId
-from ml_core.registry.audit import AuditQuery, AuditRepository
+from ml_core.registry.audit import AuditRepository
 from ml_core.registry.promotion.environment_names import environments_of
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.promotion.protection import PolicyRepository
@@ -108,7 +108,7 @@ def test_policies_are_listed_and_audited(
     assert listed == [("development", False, None), ("staging", False, "boss"), ("production", True, me)]
     with pytest.raises(InvalidRequestError, match="production"):
         protected.protect(EnvironmentName("prodction"))
-    noted = AuditRepository(db, tenant_id).query(AuditQuery(action="environment.")).items
+    noted = AuditRepository(db, tenant_id).list(action="environment.", descending=True).items
     assert [(e.action, e.principal, e.subject) for e in noted[:2]] == [
         ("environment.unprotected", "boss", {"environment": "staging"}),
         ("environment.protected", me, {"environment": "production"}),

@@ -14,7 +14,7 @@ import pytest
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
 from ml_core.ids import TenantId, VersionId, VersionRef
-from ml_core.registry.audit import AuditQuery, AuditRepository
+from ml_core.registry.audit import AuditRepository
 from ml_core.registry.feed import FeedReader
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
@@ -35,7 +35,6 @@ BIG = frozenset(
         "environment_history",
         "environments",
         "models",
-        "outbox",
         "run_metrics",
         "runs",
         "tenants",
@@ -129,9 +128,12 @@ HOT: dict[str, Callable[[DatabaseConnection], object]] = {
     "runs.start, log_metrics and finish": lambda db: _run_once(_runs(db)),
     "runs.get": lambda db: _runs(db).get(_some_run(db)),
     "runs.list": lambda db: _runs(db).list(MODEL, limit=50),
-    "audit.query": lambda db: AuditRepository(db, TENANT).query(limit=10),
-    "audit.query by request": lambda db: AuditRepository(db, TENANT).query(AuditQuery(request_id="none"), limit=10),
-    "audit.query by action": lambda db: AuditRepository(db, TENANT).query(AuditQuery(action="version."), limit=10),
+    "audit.list": lambda db: AuditRepository(db, TENANT).list(limit=10, descending=True),
+    "audit.list as a feed": lambda db: AuditRepository(db, TENANT).list(
+        after=AuditRepository(db, TENANT).list(limit=10).items[0].cursor, limit=10
+    ),
+    "audit.list by request": lambda db: AuditRepository(db, TENANT).list(request_id="none", limit=10, descending=True),
+    "audit.list by action": lambda db: AuditRepository(db, TENANT).list(action="version.", limit=10, descending=True),
     "tenants.exists": lambda db: TenantRepository(db).exists(TENANT),
     "tenants.list": lambda db: TenantRepository(db).list(limit=50, after=TENANT),
 }
@@ -173,7 +175,9 @@ def test_a_deep_page_begins_where_the_last_one_ended(populated: DatabaseConnecti
 
 def test_the_audit_of_a_request_reads_its_rows_only(populated: DatabaseConnection) -> None:
     """However much was changed for others, the index leads to the changes of the request, in order."""
-    plan = _plans(populated, lambda db: AuditRepository(db, TENANT).query(AuditQuery(request_id="r7"), limit=10))[-1]
+    plan = _plans(populated, lambda db: AuditRepository(db, TENANT).list(request_id="r7", limit=10, descending=True))[
+        -1
+    ]
     assert [node.get("Index Name") for node in plan.nodes if "Scan" in node["Node Type"]] == ["ix_audit_request"]
 
 

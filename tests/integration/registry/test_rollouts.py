@@ -87,7 +87,7 @@ def test_an_aborted_canary_leaves_the_stable_version(rollouts: RolloutRepository
 def test_every_step_is_in_the_history(
     db: DatabaseConnection, tenant_id: TenantId, environments: EnvironmentRepository, rollouts: RolloutRepository
 ) -> None:
-    """With what was served after it, by whom and why; and in the outbox under its own topic."""
+    """With what was served after it, by whom and why; and in the audit as an action of its own."""
     rollouts.start_canary(TICKETS, TWO, PRODUCTION, 5, sticky="customer", reason="try it")
     rollouts.start_shadow(TICKETS, THREE, PRODUCTION)
     rollouts.step(TICKETS, PRODUCTION, 20)
@@ -105,8 +105,14 @@ def test_every_step_is_in_the_history(
     digests = {v.version: v.servable.digest for v in VersionRepository(db, tenant_id).list(TICKETS)}
     assert all(entry.version and entry.digest == digests[entry.version] for entry in history)
     with db.tenant(tenant_id) as connection:
-        topics = connection.scalars(sa.text("SELECT topic FROM mlcore.outbox ORDER BY outbox_id")).all()
-    assert topics[-5:] == ["rollout.started", "shadow.started", "rollout.stepped", "rollout.finished", "shadow.stopped"]
+        actions = connection.scalars(sa.text("SELECT action FROM mlcore.audit ORDER BY audit_id")).all()
+    assert actions[-5:] == [
+        "rollout.started",
+        "shadow.started",
+        "rollout.stepped",
+        "rollout.finished",
+        "shadow.stopped",
+    ]
 
 
 def test_a_running_canary_refuses_a_promotion_and_a_rollback(

@@ -23,7 +23,7 @@ from ml_core.exceptions import (
     VersionInUseError,
 )
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
-from ml_core.registry.audit import AuditQuery, AuditRepository
+from ml_core.registry.audit import AuditRepository
 from ml_core.registry.blobs import claim_bytes
 from ml_core.registry.feed import FeedReader
 from ml_core.registry.model_registry import ModelRegistry
@@ -229,7 +229,7 @@ def test_notes_of_a_model_are_seen_with_each_of_its_versions(db: DatabaseConnect
         "4": {**model, "team": "c"},
     }
     assert dict(versions.get(ModelId("other")).metadata) == {}
-    entries = AuditRepository(db, tenant_id).query(AuditQuery(action="model.annotated")).items
+    entries = AuditRepository(db, tenant_id).list(action="model.annotated", descending=True).items
     assert [entry.details for entry in entries] == [{"keys": ["owner", "team"]}]
 
 
@@ -259,7 +259,7 @@ def test_the_journal_names_the_keys_of_metadata_that_changed(db: DatabaseConnect
     register(db, tenant_id, metadata={"a": 1, "b": 1})
     versions.update_metadata(TICKETS, {"a": 1, "b": 2, "c": 3}, VersionId("1"))
     versions.update_metadata(TICKETS, {"a": 1}, VersionId("1"))
-    entries = AuditRepository(db, tenant_id).query(AuditQuery(action="version.annotated")).items
+    entries = AuditRepository(db, tenant_id).list(action="version.annotated", descending=True).items
     assert [entry.details for entry in entries] == [{"keys": ["b", "c"]}]
 
 
@@ -279,7 +279,9 @@ def test_metadata_of_a_version_that_is_deleted_meanwhile(
     monkeypatch.setattr(versions, "get", get_then_delete)
     with pytest.raises(ModelNotFoundError):
         versions.update_metadata(TICKETS, {"a": 1}, VersionId("1"))
-    assert "version.annotated" not in [entry.action for entry in AuditRepository(db, tenant_id).query().items]
+    assert "version.annotated" not in [
+        entry.action for entry in AuditRepository(db, tenant_id).list(descending=True).items
+    ]
 
 
 def test_an_unknown_version(db: DatabaseConnection, tenant_id: TenantId) -> None:

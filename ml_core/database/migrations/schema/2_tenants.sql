@@ -1,4 +1,4 @@
--- Tenants, their keys, the feed's clock, and what is recorded of every change.
+-- Tenants, the feed's clock, keys, the audit, and answers to requests that may be repeated.
 
 -- Moves a cell's clock forward by one, with the owner's rights, so that the runtime can move it in no other way.
 -- Returns null for an unknown cell. The clock's row is locked until the caller commits: a later generation is a later
@@ -119,8 +119,24 @@ CREATE TRIGGER follow_the_clock BEFORE INSERT OR UPDATE ON mlcore.api_keys
   FOR EACH ROW EXECUTE FUNCTION mlcore.follow_the_clock();
 CREATE TRIGGER stamp BEFORE INSERT ON mlcore.api_keys FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('created_at', '', '');
 
+-- One row: what is added to a transaction's id, so that positions of the audit go on rising after a restore, when
+-- another server counts its transactions from another number. It makes them microseconds of the epoch at the time it is
+-- set. They fall behind the clock from then on, as no server begins a million transactions a second.
+CREATE TABLE mlcore.audit_clock (base bigint NOT NULL, CONSTRAINT pk_audit_clock PRIMARY KEY (base));
+INSERT INTO mlcore.audit_clock
+  VALUES (extract(epoch FROM clock_timestamp())::bigint * 1000000 - pg_current_xact_id()::text::bigint);
+
+-- The position of a transaction in the audit.
+CREATE FUNCTION mlcore.audit_position(p_transaction xid8) RETURNS bigint
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN (SELECT base FROM mlcore.audit_clock) + p_transaction::text::bigint;
+END
+$$;
+
 CREATE TABLE mlcore.audit (
   tenant_id text NOT NULL,
+  position bigint NOT NULL DEFAULT mlcore.audit_position(pg_current_xact_id()),
   audit_id bigint GENERATED ALWAYS AS IDENTITY,
   at timestamptz NOT NULL DEFAULT now(),
   principal text NOT NULL DEFAULT session_user,
@@ -128,33 +144,60 @@ CREATE TABLE mlcore.audit (
   action text NOT NULL,
   subject jsonb NOT NULL DEFAULT '{}'::jsonb,
   details jsonb NOT NULL DEFAULT '{}'::jsonb,
-  CONSTRAINT pk_audit PRIMARY KEY (tenant_id, audit_id),
+  CONSTRAINT pk_audit PRIMARY KEY (tenant_id, position, audit_id),
   CONSTRAINT fk_audit_tenants FOREIGN KEY (tenant_id) REFERENCES mlcore.tenants (tenant_id),
   CONSTRAINT ck_audit_sizes CHECK (octet_length(principal::text) <= 65536 AND
     octet_length(request_id::text) <= 65536 AND octet_length(action::text) <= 65536 AND
     octet_length(subject::text) <= 1048576 AND octet_length(details::text) <= 1048576)
 );
-CREATE INDEX ix_audit_request ON mlcore.audit (tenant_id, request_id, audit_id) WHERE request_id <> '';
-CREATE INDEX ix_audit_tenant_id_action_audit_id ON mlcore.audit (tenant_id, action, audit_id);
+CREATE INDEX ix_audit_request ON mlcore.audit (tenant_id, request_id, position, audit_id) WHERE request_id <> '';
+CREATE INDEX ix_audit_tenant_id_action_position_audit_id ON mlcore.audit (tenant_id, action, position, audit_id);
 CREATE INDEX ix_audit_tenant_id_at ON mlcore.audit (tenant_id, at);
-GRANT SELECT, INSERT ON mlcore.audit TO mlcore_app;
+-- Not the position: it is the transaction's own, whatever a statement would say.
+GRANT SELECT, INSERT (tenant_id, at, principal, request_id, action, subject, details) ON mlcore.audit TO mlcore_app;
 CREATE TRIGGER stamp BEFORE INSERT ON mlcore.audit
   FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('at', 'principal', 'request_id');
 
-CREATE TABLE mlcore.outbox (
-  tenant_id text NOT NULL,
-  outbox_id bigint GENERATED ALWAYS AS IDENTITY,
-  topic text NOT NULL,
-  payload jsonb NOT NULL DEFAULT '{}'::jsonb,
+-- Keys that belong to no tenant. Only a transaction that entered the platform's own '*' sees or writes them, and SQL
+-- that is injected into a tenant's transaction can't enter it: see the policy, and ml_core.database.binding.
+CREATE TABLE mlcore.platform_keys (
+  key_id text NOT NULL,
+  salt bytea NOT NULL,
+  hash bytea NOT NULL,
+  scopes text[] NOT NULL,
+  name text NOT NULL,
   created_at timestamptz NOT NULL DEFAULT now(),
-  delivered_at timestamptz,
-  CONSTRAINT pk_outbox PRIMARY KEY (tenant_id, outbox_id),
-  CONSTRAINT fk_outbox_tenants FOREIGN KEY (tenant_id) REFERENCES mlcore.tenants (tenant_id),
-  CONSTRAINT ck_outbox_sizes CHECK (octet_length(topic::text) <= 65536 AND octet_length(payload::text) <= 1048576)
+  created_by text NOT NULL,
+  revoked_at timestamptz,
+  revoked_by text,
+  CONSTRAINT pk_platform_keys PRIMARY KEY (key_id),
+  CONSTRAINT ck_platform_keys_key_id CHECK (key_id ~ '^[0-9a-f]{16}$'),
+  CONSTRAINT ck_platform_keys_hash CHECK (octet_length(hash) = 32),
+  CONSTRAINT ck_platform_keys_scopes CHECK (cardinality(scopes) > 0 AND scopes <@ ARRAY['admin', 'read']),
+  CONSTRAINT ck_platform_keys_name CHECK (char_length(name) BETWEEN 1 AND 100)
 );
-CREATE INDEX ix_outbox_delivered ON mlcore.outbox (tenant_id, delivered_at) WHERE delivered_at IS NOT NULL;
-CREATE INDEX ix_outbox_undelivered ON mlcore.outbox (tenant_id, outbox_id) WHERE delivered_at IS NULL;
-GRANT SELECT, INSERT, UPDATE (delivered_at) ON mlcore.outbox TO mlcore_app;
-CREATE TRIGGER stamp BEFORE INSERT ON mlcore.outbox FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('created_at', '', '');
+GRANT SELECT, INSERT, UPDATE (revoked_at, revoked_by) ON mlcore.platform_keys TO mlcore_app;
+
+-- Answers to requests that a client may repeat. The status is null while the first request runs. No foreign key:
+-- requests of the platform's own have '*' as their tenant.
+CREATE TABLE mlcore.idempotency_keys (
+  tenant_id text NOT NULL,
+  principal text NOT NULL,
+  key text NOT NULL,
+  request_digest text NOT NULL,
+  status integer,
+  response bytea,
+  headers jsonb NOT NULL DEFAULT '{}'::jsonb,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  CONSTRAINT pk_idempotency_keys PRIMARY KEY (tenant_id, principal, key),
+  CONSTRAINT ck_idempotency_keys_key CHECK (char_length(key) BETWEEN 1 AND 200),
+  CONSTRAINT ck_idempotency_keys_response CHECK (octet_length(response) <= 1048576),
+  CONSTRAINT ck_idempotency_keys_sizes CHECK (octet_length(request_digest::text) <= 65536 AND
+    octet_length(headers::text) <= 1048576)
+);
+CREATE INDEX ix_idempotency_keys_tenant_id_created_at ON mlcore.idempotency_keys (tenant_id, created_at);
+GRANT SELECT, INSERT, UPDATE (status, response, headers) ON mlcore.idempotency_keys TO mlcore_app;
+CREATE TRIGGER stamp BEFORE INSERT ON mlcore.idempotency_keys
+  FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('created_at', 'principal', '');
 
 INSERT INTO mlcore.feed_clock (cell) VALUES ('shared');

@@ -9,7 +9,7 @@ DECLARE
   v_count bigint;
 BEGIN
   IF p_table <> ALL (ARRAY['versions', 'version_tags', 'holds', 'gates', 'dataset_versions', 'runs', 'run_tags',
-      'run_metrics', 'run_metric_summaries', 'run_artifacts']) THEN
+      'run_metrics', 'run_metric_summaries', 'run_artifacts', 'idempotency_keys']) THEN
     RAISE EXCEPTION 'Rows of % are not deleted one by one.', p_table USING ERRCODE = 'insufficient_privilege';
   END IF;
   SELECT string_agg(format(' AND %1$I = ANY (ARRAY(SELECT value::%2$s FROM jsonb_array_elements_text($1 -> %1$L)))',
@@ -120,18 +120,5 @@ BEGIN
     END IF;
     EXIT WHEN v_rest IS NOT NULL;  -- some came while these went: the next call takes them
   END LOOP;
-END
-$$;
-
-CREATE FUNCTION mlcore.prune_outbox(p_age interval, p_limit bigint) RETURNS bigint
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-  v_tenant text := mlcore.current_tenant();
-  v_count bigint;
-BEGIN
-  DELETE FROM mlcore.outbox WHERE tenant_id = v_tenant AND delivered_at IS NOT NULL AND ctid = ANY(ARRAY(
-    SELECT ctid FROM mlcore.outbox WHERE tenant_id = v_tenant AND delivered_at < now() - p_age LIMIT p_limit));
-  GET DIAGNOSTICS v_count = ROW_COUNT;
-  RETURN v_count;
 END
 $$;

@@ -17,6 +17,11 @@ BEGIN
 END
 $$;
 
+-- What belongs to no tenant belongs to '*', which is no tenant's name.
+ALTER TABLE mlcore.platform_keys ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY platform_only ON mlcore.platform_keys TO mlcore_app
+  USING ('*' = (SELECT mlcore.current_tenant())) WITH CHECK ('*' = (SELECT mlcore.current_tenant()));
+
 -- The serving plane reads what it serves of all tenants.
 CREATE POLICY serving_reads ON mlcore.tenants FOR SELECT TO mlcore_ingest USING (true);
 CREATE POLICY serving_reads ON mlcore.models FOR SELECT TO mlcore_ingest USING (true);
@@ -36,7 +41,7 @@ CREATE POLICY serving_writes ON mlcore.feedback TO mlcore_ingest
 -- Everybody may call a new function until that is revoked.
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA mlcore FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION mlcore.enter, mlcore.current_tenant TO mlcore_app, mlcore_ingest;
-GRANT EXECUTE ON FUNCTION mlcore.advance_feed, mlcore.erase, mlcore.close_tenant, mlcore.remove_tenant_rows,
-  mlcore.prune_outbox TO mlcore_app;
+GRANT EXECUTE ON FUNCTION mlcore.advance_feed, mlcore.audit_position, mlcore.erase, mlcore.close_tenant,
+  mlcore.remove_tenant_rows TO mlcore_app;
 GRANT EXECUTE ON FUNCTION mlcore.ensure_prediction_partitions, mlcore.drop_reports TO mlcore_ingest;
 GRANT SELECT ON mlcore.alembic_version TO mlcore_app, mlcore_ingest;

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ml_core.registry.versions.rows import AnyRow
 
 _MAX_NAME_LENGTH = 100
-_KEY_ID = re.compile(r"(?:mlk_)?([0-9a-f]{16})(?:_.*)?", re.DOTALL)
+KEY_ID = re.compile(r"(?:mlk_)?([0-9a-f]{16})(?:_.*)?", re.DOTALL)
 """A key's id, also in front of its secret."""
 
 
@@ -102,7 +102,7 @@ class KeyRepository:
         Raises:
             InvalidRequestError: The tenant has no such key. The message repeats only an id.
         """
-        named = _KEY_ID.fullmatch(key_id.strip())
+        named = KEY_ID.fullmatch(key_id.strip())
         if named is None:
             raise InvalidRequestError(
                 "That is not a key id.",

@@ -1,0 +1,125 @@
+"""API keys of the platform: for operators, who act over all tenants, without the login of the database.
+
+They have the form of tenants' keys and are stored like them, but in rows that belong to no tenant. Only a process that
+has the registry's tenant key reads or writes those (``ml_core.database.binding``).
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from ml_core.database.connection import DatabaseConnection
+from ml_core.database.tables import platform_keys
+from ml_core.domain.api_key import ApiKey, Grant, Scope, hash_secret
+from ml_core.domain.principal import Principal
+from ml_core.exceptions import Action, AuthenticationError, InvalidRequestError
+from ml_core.registry.keys import KEY_ID, KeyInfo
+
+if TYPE_CHECKING:
+    from ml_core.registry.versions.rows import AnyRow
+
+_SCOPES = frozenset({Scope.ADMIN, Scope.READ})
+_MAX_NAME_LENGTH = 100
+_OF = platform_keys.c
+_INFO = (_OF.key_id, _OF.name, _OF.scopes, _OF.created_at, _OF.revoked_at)
+
+
+class PlatformKeyRepository:
+    """The keys of the platform."""
+
+    def __init__(self, db: DatabaseConnection) -> None:
+        self._db = db
+
+    def create(self, name: str, scopes: Iterable[Scope | str]) -> ApiKey:
+        """Create a key. The returned value is the only time that its secret is seen.
+
+        Args:
+            name: For people: who or what holds the key; 1 to 100 characters.
+            scopes: ``admin``, which may change everything, or ``read``, which may change nothing.
+
+        Raises:
+            InvalidRequestError: There is no scope, or another one, or the name is empty or too long.
+            PermissionDeniedError: The principal belongs to a tenant, or lacks the scope ``admin``.
+        """
+        self._db.principal.require(Scope.ADMIN)
+        granted = Grant.parse(scopes)
+        if granted.promotes or not granted.scopes <= _SCOPES:
+            raise InvalidRequestError(
+                "A key of the platform has the scope admin or read.",
+                remedy="Create a key of a tenant for any other scope.",
+                action=Action.of("keys.create"),
+                field="scopes",
+            )
+        if not name.strip() or len(name) > _MAX_NAME_LENGTH:
+            raise InvalidRequestError(
+                f"A key's name has 1 to {_MAX_NAME_LENGTH} characters.",
+                remedy="Name who will hold the key.",
+                field="name",
+            )
+        key = ApiKey.generate()
+        salt = secrets.token_bytes(16)
+        row = {"key_id": key.key_id, "salt": salt, "hash": hash_secret(salt, key.secret), "scopes": granted.names}
+        with self._db.platform() as connection:
+            connection.execute(platform_keys.insert().values(**row, name=name, created_by=self._db.principal.name))
+        return key
+
+    def list(self) -> Sequence[KeyInfo]:
+        """All keys, oldest first, revoked ones too.
+
+        Raises:
+            PermissionDeniedError: The principal belongs to a tenant.
+        """
+        with self._db.platform() as connection:
+            return [_info(row) for row in connection.execute(sa.select(*_INFO).order_by(_OF.created_at, _OF.key_id))]
+
+    def revoke(self, key_id: str) -> KeyInfo:
+        """Revoke a key; its next request is refused. Revoking it again changes nothing.
+
+        Args:
+            key_id: The key's id. A whole key revokes too; its secret is neither read nor repeated.
+
+        Raises:
+            InvalidRequestError: There is no such key. The message repeats nothing of it.
+            PermissionDeniedError: The principal belongs to a tenant, or lacks the scope ``admin``.
+        """
+        self._db.principal.require(Scope.ADMIN)
+        named = KEY_ID.fullmatch(key_id.strip())
+        mine = _OF.key_id == (named and named.group(1))
+        revoke = platform_keys.update().where(mine, _OF.revoked_at.is_(None))
+        with self._db.platform() as connection:
+            connection.execute(revoke.values(revoked_at=sa.func.now(), revoked_by=self._db.principal.name))
+            row = connection.execute(sa.select(*_INFO).where(mine)).one_or_none()
+        if row is None:
+            raise InvalidRequestError(
+                "The platform has no such key.",
+                remedy="A key's id is the 16 digits after mlk_: list the keys.",
+                action=Action.of("keys.list"),
+                field="key_id",
+            )
+        return _info(row)
+
+    def authenticate(self, text: str) -> Principal:
+        """Who holds a key of the platform, and what it may do.
+
+        Args:
+            text: The whole key, ``mlk_<key id>_<secret>``.
+
+        Raises:
+            AuthenticationError: It is malformed, unknown, wrong or revoked; the error does not say which.
+        """
+        key = ApiKey.parse(text)
+        valid = sa.select(platform_keys).where(_OF.key_id == key.key_id, _OF.revoked_at.is_(None))
+        with self._db.platform() as connection:
+            row = connection.execute(valid).one_or_none()
+        if row is None or not hmac.compare_digest(row.hash, hash_secret(row.salt, key.secret)):
+            raise AuthenticationError("The API key is not valid.", remedy="Use a key that is not revoked.")
+        return Principal(f"platform-key:{row.key_id}", Grant.read(row.scopes).scopes)
+
+
+def _info(row: AnyRow) -> KeyInfo:
+    return KeyInfo(row.key_id, row.name, frozenset(row.scopes), row.created_at, row.revoked_at)

@@ -190,7 +190,7 @@ class DatabaseConnection:
         return self._transaction(engine, INGEST_ROLE, "")
 
     def ingesting(self, tenant_id: TenantId | None = None) -> AbstractContextManager[Connection]:
-        """One transaction of the serving plane that writes: all tenants' history, or what one tenant's clients tell.
+        """One transaction of the serving plane that writes: the prediction log of all tenants, or one tenant's labels.
 
         Each statement sees what was committed before it.
 

@@ -25,7 +25,7 @@ from ml_core.database.urls import parse, safe
 from ml_core.exceptions import ConfigurationError, PlatformError
 
 _SERVICE = "mlcore"
-_SCHEMAS = f"{SCHEMA}*"  # also that of the history's partitions
+_SCHEMAS = f"{SCHEMA}*"  # also that of the prediction log's partitions
 
 
 def dump(url: str, file: Path) -> None:

@@ -20,7 +20,7 @@ _GAVE_UP = (psycopg.errors.LockNotAvailable, psycopg.errors.QueryCanceled, psyco
 _PREPARATION = (
     "CREATE ROLE mlcore_owner; CREATE ROLE mlcore_app; CREATE ROLE mlcore_ingest; GRANT mlcore_app TO mlcore_owner; "
     "GRANT mlcore_owner, mlcore_app, mlcore_ingest TO <login>; CREATE SCHEMA mlcore AUTHORIZATION mlcore_owner; "
-    "CREATE SCHEMA mlcore_history AUTHORIZATION mlcore_owner;"
+    "CREATE SCHEMA mlcore_predictions AUTHORIZATION mlcore_owner;"
 )
 
 

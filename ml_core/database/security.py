@@ -35,7 +35,7 @@ _PLATFORM_RULE = f"('{PLATFORM}'::text = ( SELECT mlcore.current_tenant() AS cur
 # What the runtime may do, by table; a privilege with columns is written "UPDATE (a, b)". Nobody gets DELETE or UPDATE
 # of a whole table: that would allow to lock it against everybody else (``mlcore.erase`` deletes).
 APP_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "tenants": ("SELECT", "INSERT", "UPDATE (feed_generation, history_policy, self_test_rows)"),
+    "tenants": ("SELECT", "INSERT", "UPDATE (feed_generation, prediction_policy, self_test_rows)"),
     "models": ("SELECT", "INSERT", "UPDATE (model_type, next_number, archived_at, deleted_at, metadata)"),
     "versions": ("SELECT", "INSERT", "UPDATE (metadata, archived_at)"),
     "deleted_versions": ("SELECT",),
@@ -105,25 +105,25 @@ class OwnFunction(NamedTuple):
 PINNED_PATH: Final = "search_path=pg_catalog, pg_temp"
 FUNCTIONS: Final[Mapping[str, OwnFunction]] = {
     "advance_feed(text)": OwnFunction((APP_ROLE,)),
+    "append_move(mlcore.environments)": OwnFunction(is_definer=False),
     "audit_position(xid8)": OwnFunction((APP_ROLE,)),
-    "bury()": OwnFunction(),
+    "check_feed_generation()": OwnFunction(),
+    "check_generation()": OwnFunction(),
+    "check_next_number()": OwnFunction(),
     "close_tenant()": OwnFunction((APP_ROLE,)),
-    "count_on()": OwnFunction(),
+    "complete_moves()": OwnFunction(),
     "create_prediction_partition(date)": OwnFunction(is_definer=False),
     "current_tenant()": OwnFunction((APP_ROLE, INGEST_ROLE)),
     "drop_reports(text, text)": OwnFunction((INGEST_ROLE,)),
     "ensure_prediction_partitions(date[])": OwnFunction((INGEST_ROLE,)),
     "enter(text, text, text)": OwnFunction((APP_ROLE, INGEST_ROLE)),
     "erase(text, jsonb)": OwnFunction((APP_ROLE,)),
-    "follow_the_clock()": OwnFunction(),
+    "fill_move()": OwnFunction(),
     "is_bound(text)": OwnFunction(is_definer=False),
-    "keep_history()": OwnFunction(),
-    "move_by_one()": OwnFunction(),
-    "note_move(mlcore.environments)": OwnFunction(is_definer=False),
+    "keep_deleted_name()": OwnFunction(),
     "remove_tenant_rows(bigint)": OwnFunction((APP_ROLE,)),
     "stamp()": OwnFunction(),
     "take_number()": OwnFunction(),
-    "tell_the_move()": OwnFunction(),
 }
 
 # Of a session that does not set its own: the platform's transactions do. They bound mistakes, not attacks.
@@ -164,11 +164,11 @@ def close_functions() -> Iterator[str]:
 # When a trigger fires, and on which tables. It calls the function of its name.
 TRIGGERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "take_number": ("BEFORE INSERT", ("versions", "dataset_versions")),
-    "count_on": ("BEFORE UPDATE", ("models", "datasets")),
-    "bury": ("AFTER DELETE", ("versions",)),
-    "move_by_one": ("BEFORE INSERT OR UPDATE", ("environments",)),
-    "tell_the_move": ("BEFORE INSERT", ("environment_history",)),
-    "follow_the_clock": ("BEFORE INSERT OR UPDATE", ("tenants", "environments", "api_keys")),
+    "check_next_number": ("BEFORE UPDATE", ("models", "datasets")),
+    "keep_deleted_name": ("AFTER DELETE", ("versions",)),
+    "check_generation": ("BEFORE INSERT OR UPDATE", ("environments",)),
+    "fill_move": ("BEFORE INSERT", ("environment_history",)),
+    "check_feed_generation": ("BEFORE INSERT OR UPDATE", ("tenants", "environments", "api_keys")),
 }
 # The columns that the trigger ``stamp`` fills in: when, who, and for which request; '' where a table has none.
 STAMPS: Final[Mapping[str, tuple[str, str, str]]] = {
@@ -205,9 +205,9 @@ def declared_triggers() -> dict[tuple[str, str], str]:
         event = "BEFORE INSERT OR UPDATE" if table in _STAMPED_ON_UPDATE else "BEFORE INSERT"
         arguments = ", ".join(f"'{column}'" for column in columns)
         made[table, "stamp"] = f"CREATE TRIGGER stamp {event} ON {SCHEMA}.{table} {_CALLS}.stamp({arguments})"
-    made["environments", "keep_history"] = (
-        f"CREATE CONSTRAINT TRIGGER keep_history AFTER INSERT OR UPDATE ON {SCHEMA}.environments"
-        f" DEFERRABLE INITIALLY DEFERRED {_CALLS}.keep_history()"
+    made["environments", "complete_moves"] = (
+        f"CREATE CONSTRAINT TRIGGER complete_moves AFTER INSERT OR UPDATE ON {SCHEMA}.environments"
+        f" DEFERRABLE INITIALLY DEFERRED {_CALLS}.complete_moves()"
     )
     return made
 
@@ -240,7 +240,7 @@ def declared_policies(partitions: Iterable[str] = ()) -> frozenset[Policy]:
     """Every policy that there is to be, and no other.
 
     Args:
-        partitions: The names of the history's partitions.
+        partitions: The names of the prediction log's partitions.
     """
     rule = _TENANT_RULE
     return frozenset(

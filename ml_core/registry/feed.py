@@ -119,7 +119,7 @@ class FeedReader:
 
     def _tenants(self, connection: Connection, since: int | None) -> dict[TenantId, HistoryPolicy | None]:
         """What each tenant lets be kept of its predictions; None once it is deleted."""
-        columns = (tenants.c.tenant_id, tenants.c.deleted_at, tenants.c.history_policy)
+        columns = (tenants.c.tenant_id, tenants.c.deleted_at, tenants.c.prediction_policy)
         statement = sa.select(*columns).where(tenants.c.cell == self._cell)
         statement = _restrict(statement, tenants.c.feed_generation, tenants.c.deleted_at.is_(None), since)
         found = (_readable(_tenant, row, "tenant", row.tenant_id) for row in connection.execute(statement))
@@ -257,7 +257,7 @@ def _readable(read: Callable[[_Row], _Value], row: _Row, kind: str, name: str) -
 
 
 def _tenant(row: AnyRow) -> tuple[TenantId, HistoryPolicy | None]:
-    return TenantId(row.tenant_id), HistoryPolicy(row.history_policy) if row.deleted_at is None else None
+    return TenantId(row.tenant_id), HistoryPolicy(row.prediction_policy) if row.deleted_at is None else None
 
 
 class _Part(NamedTuple):

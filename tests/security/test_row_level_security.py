@@ -29,7 +29,7 @@ def test_every_table_with_a_tenant_is_forced_behind_a_policy(db: DatabaseConnect
                   AND p.qual LIKE '%mlcore.current_tenant()%' AND p.with_check LIKE '%mlcore.current_tenant()%')
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid
         WHERE c.relkind IN ('r', 'p') AND a.attname = 'tenant_id'
-          AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'mlcore_history') AND n.nspname !~ '^pg_temp'
+          AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'mlcore_predictions') AND n.nspname !~ '^pg_temp'
     """
     with superuser(db) as session:
         found = {row[0]: row[1:] for row in session.execute(query)}

@@ -1,4 +1,4 @@
-"""Prediction history: what was answered, the labels that came later, and what is missing."""
+"""The prediction log: what was answered, the labels that came later, and how many answers are missing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from ml_core.database.tables.base import metadata, moment, number, text
 
-PARTITION_SCHEMA = "mlcore_history"
+PARTITION_SCHEMA = "mlcore_predictions"
 
 # One partition a day, in a schema of their own into which no runtime role may look: the policies of the parent do not
 # hold for a partition that is named directly. No foreign keys: checking them would halve the rate of ingest.
@@ -33,7 +33,7 @@ predictions = sa.Table(
     postgresql_partition_by="RANGE (at)",
 )
 
-# Labels that arrived later. One may come before its prediction, which waits in a replica for half a second, or without.
+# Labels. One may arrive before its prediction, which waits in a replica for half a second, or without one.
 feedback = sa.Table(
     "feedback",
     metadata,
@@ -50,7 +50,7 @@ feedback = sa.Table(
     sa.Index(None, "tenant_id", "at"),
 )
 
-# Predictions that were answered and are not in the history. ``loss_id`` is that of the batch which carried the count,
+# Predictions that were answered and are not in the log. ``loss_id`` is that of the batch which carried the count,
 # so that one which is sent again counts once.
 prediction_losses = sa.Table(
     "prediction_losses",

@@ -35,10 +35,10 @@ tenants = sa.Table(
     moment("deleted_at", nullable=True),
     sa.Column("feed_generation", sa.BigInteger, nullable=False),
     text("deleted_by", nullable=True),
-    sa.Column("history_policy", sa.Text, nullable=False, server_default=sa.text("'digest'")),
+    sa.Column("prediction_policy", sa.Text, nullable=False, server_default=sa.text("'digest'")),
     sa.Column("self_test_rows", sa.Text, nullable=False, server_default=sa.text("'training'")),
     grammar("tenant_id", TenantId),
-    sa.CheckConstraint("history_policy IN ('nothing', 'digest', 'inputs')", name="history_policy"),
+    sa.CheckConstraint("prediction_policy IN ('nothing', 'digest', 'inputs')", name="prediction_policy"),
     sa.CheckConstraint("self_test_rows IN ('training', 'synthetic')", name="self_test_rows"),
     sa.Index(None, "cell", "feed_generation"),
 )

@@ -145,7 +145,7 @@ def wait_for_writers(connection: Connection) -> None:
 
 
 def _policies(connection: Connection, names: set[str]) -> dict[str, HistoryPolicy]:
-    statement = sa.select(tenants.c.tenant_id, tenants.c.history_policy).where(
+    statement = sa.select(tenants.c.tenant_id, tenants.c.prediction_policy).where(
         tenants.c.tenant_id == sa.any_(sa.literal(sorted(names), sa.ARRAY(sa.Text))), tenants.c.deleted_at.is_(None)
     )
     return {tenant: HistoryPolicy(policy) for tenant, policy in connection.execute(statement)}

@@ -175,7 +175,7 @@ class HistoryRepository:
         Raises:
             TenantNotFoundError: There is no such tenant.
         """
-        statement = sa.select(tenants.c.history_policy).where(tenants.c.tenant_id == self._tenant_id)
+        statement = sa.select(tenants.c.prediction_policy).where(tenants.c.tenant_id == self._tenant_id)
         with self._db.tenant(self._tenant_id) as connection:
             found = connection.scalar(statement)
         if found is None:
@@ -193,11 +193,11 @@ class HistoryRepository:
         """
         with journal.writing(self._db, self._tenant_id) as connection:
             subject = {"tenant_id": self._tenant_id}
-            journal.record(connection, self._tenant_id, "history.policy_set", subject, {"policy": policy.value})
+            journal.record(connection, self._tenant_id, "predictions.policy_set", subject, {"policy": policy.value})
             connection.execute(
                 sa.update(tenants)
                 .where(tenants.c.tenant_id == self._tenant_id)
-                .values(history_policy=policy.value, feed_generation=advance_feed(tenants.c.cell))
+                .values(prediction_policy=policy.value, feed_generation=advance_feed(tenants.c.cell))
             )
 
 

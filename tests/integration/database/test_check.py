@@ -88,24 +88,24 @@ DAMAGES = {
         "view mlcore.oops belongs to postgres",
     ),
     "a grant on a partition": (
-        "GRANT SELECT ON mlcore_history.predictions_20200101 TO mlcore_app",
-        "REVOKE SELECT ON mlcore_history.predictions_20200101 FROM mlcore_app",
-        "mlcore_app may SELECT mlcore_history.predictions_20200101",
+        "GRANT SELECT ON mlcore_predictions.predictions_20200101 TO mlcore_app",
+        "REVOKE SELECT ON mlcore_predictions.predictions_20200101 FROM mlcore_app",
+        "mlcore_app may SELECT mlcore_predictions.predictions_20200101",
     ),
     "a policy on a partition": (
-        "CREATE POLICY oops ON mlcore_history.predictions_20200101 USING (true)",
-        "DROP POLICY oops ON mlcore_history.predictions_20200101",
-        "mlcore_history.predictions_20200101 has a policy oops",
+        "CREATE POLICY oops ON mlcore_predictions.predictions_20200101 USING (true)",
+        "DROP POLICY oops ON mlcore_predictions.predictions_20200101",
+        "mlcore_predictions.predictions_20200101 has a policy oops",
     ),
     "a partition without policies": (
-        "ALTER TABLE mlcore_history.predictions_20200101 DISABLE ROW LEVEL SECURITY",
-        "ALTER TABLE mlcore_history.predictions_20200101 ENABLE ROW LEVEL SECURITY",
-        "mlcore_history.predictions_20200101 lacks forced row-level security",
+        "ALTER TABLE mlcore_predictions.predictions_20200101 DISABLE ROW LEVEL SECURITY",
+        "ALTER TABLE mlcore_predictions.predictions_20200101 ENABLE ROW LEVEL SECURITY",
+        "mlcore_predictions.predictions_20200101 lacks forced row-level security",
     ),
     "a schema that is open": (
-        "GRANT USAGE ON SCHEMA mlcore_history TO mlcore_app",
-        "REVOKE USAGE ON SCHEMA mlcore_history FROM mlcore_app",
-        "mlcore_app may USAGE SCHEMA mlcore_history",
+        "GRANT USAGE ON SCHEMA mlcore_predictions TO mlcore_app",
+        "REVOKE USAGE ON SCHEMA mlcore_predictions FROM mlcore_app",
+        "mlcore_app may USAGE SCHEMA mlcore_predictions",
     ),
     "a grant of one column": (
         "GRANT UPDATE (digest) ON mlcore.versions TO mlcore_app",
@@ -135,7 +135,7 @@ DAMAGES = {
         "trigger stamp of mlcore.holds was changed",
     ),
     "another trigger": (
-        "CREATE TRIGGER oops BEFORE DELETE ON mlcore.versions FOR EACH ROW EXECUTE FUNCTION mlcore.bury()",
+        "CREATE TRIGGER oops BEFORE DELETE ON mlcore.versions FOR EACH ROW EXECUTE FUNCTION mlcore.keep_deleted_name()",
         "DROP TRIGGER oops ON mlcore.versions",
         "mlcore.versions has a trigger oops",
     ),
@@ -169,12 +169,12 @@ DAMAGES = {
 
 @pytest.fixture(scope="module")
 def partitioned(db: DatabaseConnection) -> Iterator[DatabaseConnection]:
-    """The registry, with a partition of the history."""
+    """The registry, with a partition of the prediction log."""
     with db.maintaining() as connection:
         connection.execute(sa.text("SELECT mlcore.create_prediction_partition('2020-01-01')"))
     yield db
     with superuser(db) as session:
-        session.execute("DROP TABLE mlcore_history.predictions_20200101")
+        session.execute("DROP TABLE mlcore_predictions.predictions_20200101")
 
 
 def test_a_database_that_is_as_declared_passes(partitioned: DatabaseConnection) -> None:
@@ -200,7 +200,7 @@ def test_what_was_changed_by_hand_is_found(partitioned: DatabaseConnection, name
 def test_a_remedy_that_is_sql_is_one(partitioned: DatabaseConnection) -> None:
     """What the check tells an administrator to run makes it pass again."""
     with superuser(partitioned) as session:
-        session.execute("GRANT SELECT ON mlcore_history.predictions_20200101 TO PUBLIC")
+        session.execute("GRANT SELECT ON mlcore_predictions.predictions_20200101 TO PUBLIC")
         session.execute("GRANT CREATE ON SCHEMA mlcore TO mlcore_app")
         session.execute("CREATE POLICY oops ON mlcore.versions USING (true)")
         session.execute("ALTER FUNCTION mlcore.close_tenant() RESET search_path")

@@ -129,7 +129,9 @@ def test_a_policy_is_journaled_and_reaches_the_feed(db, tenant_id, history):
     assert before.history[tenant_id] is HistoryPolicy.INPUTS
     assert FeedReader(db).read(before.generation).history == {tenant_id: HistoryPolicy.NOTHING}
     with db.tenant(tenant_id) as connection:
-        actions = connection.scalars(sa.text("SELECT details FROM mlcore.audit WHERE action = 'history.policy_set'"))
+        actions = connection.scalars(
+            sa.text("SELECT details FROM mlcore.audit WHERE action = 'predictions.policy_set'")
+        )
         assert {"policy": "nothing"} in list(actions)
 
 

@@ -24,7 +24,7 @@ OLD = 100
 
 def name_of(day: date) -> str:
     """A day's partition."""
-    return f"mlcore_history.predictions_{day:%Y%m%d}"
+    return f"mlcore_predictions.predictions_{day:%Y%m%d}"
 
 
 @pytest.fixture
@@ -101,13 +101,13 @@ def test_a_partition_that_was_granted_by_mistake_shows_nothing(db, tenant_id):
     write(db, answered(tenant_id))
     table = name_of(today())
     with superuser(db) as session:
-        session.execute(f"GRANT USAGE ON SCHEMA mlcore_history TO mlcore_app; GRANT ALL ON {table} TO mlcore_app")
+        session.execute(f"GRANT USAGE ON SCHEMA mlcore_predictions TO mlcore_app; GRANT ALL ON {table} TO mlcore_app")
         try:
             with db.tenant(tenant_id) as connection:
                 assert connection.scalar(sa.text(f"SELECT count(*) FROM {table}")) == 0
         finally:
             session.execute(
-                f"REVOKE ALL ON {table} FROM mlcore_app; REVOKE USAGE ON SCHEMA mlcore_history FROM mlcore_app"
+                f"REVOKE ALL ON {table} FROM mlcore_app; REVOKE USAGE ON SCHEMA mlcore_predictions FROM mlcore_app"
             )
 
 
@@ -117,7 +117,7 @@ def test_every_partition_is_forced_behind_row_level_security(db, tenant_id, old_
     with superuser(db) as session:
         rows = session.execute(
             "SELECT relrowsecurity AND relforcerowsecurity FROM pg_class"
-            " WHERE relnamespace = 'mlcore_history'::regnamespace AND relkind = 'r'"
+            " WHERE relnamespace = 'mlcore_predictions'::regnamespace AND relkind = 'r'"
         ).fetchall()
     assert len(rows) >= 3
     assert set(rows) == {(True,)}

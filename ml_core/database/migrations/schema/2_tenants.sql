@@ -25,7 +25,7 @@ $$;
 
 -- A feed generation in the future would be read by every replica at every poll; one that decreases would hide a change.
 -- A revoked key stays revoked.
-CREATE FUNCTION mlcore.follow_the_clock() RETURNS trigger
+CREATE FUNCTION mlcore.check_feed_generation() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   v_cell text;
@@ -76,22 +76,22 @@ CREATE TABLE mlcore.tenants (
   deleted_at timestamptz,
   feed_generation bigint NOT NULL,
   deleted_by text,
-  history_policy text NOT NULL DEFAULT 'digest',
+  prediction_policy text NOT NULL DEFAULT 'digest',
   self_test_rows text NOT NULL DEFAULT 'training',
   CONSTRAINT pk_tenants PRIMARY KEY (tenant_id),
   CONSTRAINT ck_tenants_tenant_id CHECK (tenant_id ~ '^[a-z][a-z0-9_-]{0,39}$'),
-  CONSTRAINT ck_tenants_history_policy CHECK (history_policy IN ('nothing', 'digest', 'inputs')),
+  CONSTRAINT ck_tenants_prediction_policy CHECK (prediction_policy IN ('nothing', 'digest', 'inputs')),
   CONSTRAINT ck_tenants_self_test_rows CHECK (self_test_rows IN ('training', 'synthetic')),
   CONSTRAINT fk_tenants_feed_clock FOREIGN KEY (cell) REFERENCES mlcore.feed_clock (cell),
   CONSTRAINT ck_tenants_sizes CHECK (octet_length(cell::text) <= 65536 AND
-    octet_length(deleted_by::text) <= 65536 AND octet_length(history_policy::text) <= 65536 AND
+    octet_length(deleted_by::text) <= 65536 AND octet_length(prediction_policy::text) <= 65536 AND
     octet_length(self_test_rows::text) <= 65536)
 );
 CREATE INDEX ix_tenants_cell_feed_generation ON mlcore.tenants (cell, feed_generation);
-GRANT SELECT, INSERT, UPDATE (feed_generation, history_policy, self_test_rows) ON mlcore.tenants TO mlcore_app;
+GRANT SELECT, INSERT, UPDATE (feed_generation, prediction_policy, self_test_rows) ON mlcore.tenants TO mlcore_app;
 GRANT SELECT ON mlcore.tenants TO mlcore_ingest;
-CREATE TRIGGER follow_the_clock BEFORE INSERT OR UPDATE ON mlcore.tenants
-  FOR EACH ROW EXECUTE FUNCTION mlcore.follow_the_clock();
+CREATE TRIGGER check_feed_generation BEFORE INSERT OR UPDATE ON mlcore.tenants
+  FOR EACH ROW EXECUTE FUNCTION mlcore.check_feed_generation();
 CREATE TRIGGER stamp BEFORE INSERT ON mlcore.tenants FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('created_at', '', '');
 
 CREATE TABLE mlcore.api_keys (
@@ -115,8 +115,8 @@ CREATE TABLE mlcore.api_keys (
 CREATE INDEX ix_api_keys_feed_generation ON mlcore.api_keys (feed_generation);
 GRANT SELECT, INSERT, UPDATE (revoked_at, feed_generation) ON mlcore.api_keys TO mlcore_app;
 GRANT SELECT ON mlcore.api_keys TO mlcore_ingest;
-CREATE TRIGGER follow_the_clock BEFORE INSERT OR UPDATE ON mlcore.api_keys
-  FOR EACH ROW EXECUTE FUNCTION mlcore.follow_the_clock();
+CREATE TRIGGER check_feed_generation BEFORE INSERT OR UPDATE ON mlcore.api_keys
+  FOR EACH ROW EXECUTE FUNCTION mlcore.check_feed_generation();
 CREATE TRIGGER stamp BEFORE INSERT ON mlcore.api_keys FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('created_at', '', '');
 
 -- One row: what is added to a transaction's id, so that positions of the audit go on rising after a restore, when

@@ -27,7 +27,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION mlcore.count_on() RETURNS trigger
+CREATE FUNCTION mlcore.check_next_number() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF mlcore.is_bound(NEW.tenant_id) AND NEW.next_number < OLD.next_number THEN
@@ -38,7 +38,7 @@ END
 $$;
 
 -- Records the name of a deleted version, unless its tenant is being removed.
-CREATE FUNCTION mlcore.bury() RETURNS trigger
+CREATE FUNCTION mlcore.keep_deleted_name() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF mlcore.is_bound(OLD.tenant_id) THEN
@@ -68,7 +68,7 @@ CREATE TABLE mlcore.models (
 GRANT SELECT, INSERT, UPDATE (model_type, next_number, archived_at, deleted_at, metadata)
   ON mlcore.models TO mlcore_app;
 GRANT SELECT ON mlcore.models TO mlcore_ingest;
-CREATE TRIGGER count_on BEFORE UPDATE ON mlcore.models FOR EACH ROW EXECUTE FUNCTION mlcore.count_on();
+CREATE TRIGGER check_next_number BEFORE UPDATE ON mlcore.models FOR EACH ROW EXECUTE FUNCTION mlcore.check_next_number();
 CREATE TRIGGER stamp BEFORE INSERT ON mlcore.models FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('created_at', '', '');
 
 CREATE TABLE mlcore.versions (
@@ -117,7 +117,7 @@ CREATE INDEX ix_versions_tenant_id_model_id_parent_version ON mlcore.versions (t
 CREATE INDEX ix_versions_tenant_id_run_id ON mlcore.versions (tenant_id, run_id);
 GRANT SELECT, INSERT, UPDATE (metadata, archived_at) ON mlcore.versions TO mlcore_app;
 GRANT SELECT ON mlcore.versions TO mlcore_ingest;
-CREATE TRIGGER bury AFTER DELETE ON mlcore.versions FOR EACH ROW EXECUTE FUNCTION mlcore.bury();
+CREATE TRIGGER keep_deleted_name AFTER DELETE ON mlcore.versions FOR EACH ROW EXECUTE FUNCTION mlcore.keep_deleted_name();
 CREATE TRIGGER stamp BEFORE INSERT ON mlcore.versions
   FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('created_at', 'created_by', '');
 CREATE TRIGGER take_number BEFORE INSERT ON mlcore.versions FOR EACH ROW EXECUTE FUNCTION mlcore.take_number();

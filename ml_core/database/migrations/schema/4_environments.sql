@@ -1,6 +1,6 @@
 -- Environments: pointers with their rollouts and moves, and the rules by which a pointer may be moved.
 
-CREATE FUNCTION mlcore.move_by_one() RETURNS trigger
+CREATE FUNCTION mlcore.check_generation() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF NOT mlcore.is_bound(NEW.tenant_id) THEN
@@ -17,18 +17,18 @@ BEGIN
       RETURN NEW;
     END IF;
   ELSIF NEW.generation = OLD.generation + 1 THEN
-    PERFORM mlcore.note_move(OLD);
+    PERFORM mlcore.append_move(OLD);
     RETURN NEW;
   END IF;
   RAISE EXCEPTION 'A pointer moves from one generation to the next.' USING ERRCODE = 'check_violation';
 END
 $$;
 
-CREATE FUNCTION mlcore.keep_history() RETURNS trigger
+CREATE FUNCTION mlcore.complete_moves() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF mlcore.is_bound(NEW.tenant_id) THEN
-    PERFORM mlcore.note_move(e) FROM mlcore.environments e WHERE e.tenant_id = NEW.tenant_id
+    PERFORM mlcore.append_move(e) FROM mlcore.environments e WHERE e.tenant_id = NEW.tenant_id
       AND e.model_id = NEW.model_id AND e.environment = NEW.environment AND e.generation = NEW.generation;
   END IF;
   RETURN NULL;
@@ -36,7 +36,7 @@ END
 $$;
 
 -- A move records what the pointer holds, whatever the statement says.
-CREATE FUNCTION mlcore.tell_the_move() RETURNS trigger
+CREATE FUNCTION mlcore.fill_move() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF NOT mlcore.is_bound(NEW.tenant_id) THEN
@@ -95,18 +95,18 @@ GRANT SELECT, INSERT, UPDATE (version, generation, feed_generation, cell, update
     canary_version, canary_percent, canary_sticky, shadow_version)
   ON mlcore.environments TO mlcore_app;
 GRANT SELECT ON mlcore.environments TO mlcore_ingest;
-CREATE TRIGGER follow_the_clock BEFORE INSERT OR UPDATE ON mlcore.environments
-  FOR EACH ROW EXECUTE FUNCTION mlcore.follow_the_clock();
-CREATE CONSTRAINT TRIGGER keep_history AFTER INSERT OR UPDATE ON mlcore.environments
+CREATE TRIGGER check_feed_generation BEFORE INSERT OR UPDATE ON mlcore.environments
+  FOR EACH ROW EXECUTE FUNCTION mlcore.check_feed_generation();
+CREATE CONSTRAINT TRIGGER complete_moves AFTER INSERT OR UPDATE ON mlcore.environments
   DEFERRABLE INITIALLY DEFERRED
-  FOR EACH ROW EXECUTE FUNCTION mlcore.keep_history();
-CREATE TRIGGER move_by_one BEFORE INSERT OR UPDATE ON mlcore.environments
-  FOR EACH ROW EXECUTE FUNCTION mlcore.move_by_one();
+  FOR EACH ROW EXECUTE FUNCTION mlcore.complete_moves();
+CREATE TRIGGER check_generation BEFORE INSERT OR UPDATE ON mlcore.environments
+  FOR EACH ROW EXECUTE FUNCTION mlcore.check_generation();
 CREATE TRIGGER stamp BEFORE INSERT OR UPDATE ON mlcore.environments
   FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('updated_at', 'updated_by', '');
 
 -- Appends the move that a transaction did not append itself: before the next move, or at the commit.
-CREATE FUNCTION mlcore.note_move(p_pointer mlcore.environments) RETURNS void
+CREATE FUNCTION mlcore.append_move(p_pointer mlcore.environments) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF NOT EXISTS (SELECT 1 FROM mlcore.environment_history h WHERE h.tenant_id = p_pointer.tenant_id
@@ -153,8 +153,8 @@ CREATE TABLE mlcore.environment_history (
 GRANT SELECT, INSERT ON mlcore.environment_history TO mlcore_app;
 CREATE TRIGGER stamp BEFORE INSERT ON mlcore.environment_history
   FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('at', 'actor', '');
-CREATE TRIGGER tell_the_move BEFORE INSERT ON mlcore.environment_history
-  FOR EACH ROW EXECUTE FUNCTION mlcore.tell_the_move();
+CREATE TRIGGER fill_move BEFORE INSERT ON mlcore.environment_history
+  FOR EACH ROW EXECUTE FUNCTION mlcore.fill_move();
 
 CREATE TABLE mlcore.environment_policies (
   tenant_id text NOT NULL,

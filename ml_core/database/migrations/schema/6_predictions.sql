@@ -60,22 +60,22 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET timezone = '
 DECLARE
   v_name text := 'predictions_' || to_char(p_day, 'YYYYMMDD');
 BEGIN
-  IF EXISTS (SELECT 1 FROM pg_class WHERE relnamespace = 'mlcore_history'::regnamespace AND relname = v_name) THEN
+  IF EXISTS (SELECT 1 FROM pg_class WHERE relnamespace = 'mlcore_predictions'::regnamespace AND relname = v_name) THEN
     RETURN;
   END IF;
   PERFORM pg_advisory_xact_lock(1835167599, 1);
   -- Not to_regclass, which may answer from before the wait.
-  IF EXISTS (SELECT 1 FROM pg_class WHERE relnamespace = 'mlcore_history'::regnamespace AND relname = v_name) THEN
+  IF EXISTS (SELECT 1 FROM pg_class WHERE relnamespace = 'mlcore_predictions'::regnamespace AND relname = v_name) THEN
     RETURN;
   END IF;
-  EXECUTE format('CREATE TABLE mlcore_history.%I (LIKE mlcore.predictions INCLUDING ALL)', v_name);
-  EXECUTE format('ALTER TABLE mlcore_history.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', v_name);
+  EXECUTE format('CREATE TABLE mlcore_predictions.%I (LIKE mlcore.predictions INCLUDING ALL)', v_name);
+  EXECUTE format('ALTER TABLE mlcore_predictions.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', v_name);
   EXECUTE format(
-    'CREATE POLICY tenant_removal ON mlcore_history.%I TO mlcore_owner'
+    'CREATE POLICY tenant_removal ON mlcore_predictions.%I TO mlcore_owner'
     ' USING (tenant_id = (SELECT mlcore.current_tenant()))'
     ' WITH CHECK (tenant_id = (SELECT mlcore.current_tenant()))', v_name);
   EXECUTE format(
-    'ALTER TABLE mlcore.predictions ATTACH PARTITION mlcore_history.%I FOR VALUES FROM (%L) TO (%L)',
+    'ALTER TABLE mlcore.predictions ATTACH PARTITION mlcore_predictions.%I FOR VALUES FROM (%L) TO (%L)',
     v_name, p_day::timestamptz, (p_day + 1)::timestamptz);
 END
 $$;

@@ -29,7 +29,8 @@
     ├── RunInUseError                   run_id, used_by
     ├── InvalidNameError                kind, value
     ├── InvalidRequestError             field
-    │   └── UnsupportedEncodingError
+    │   ├── UnsupportedEncodingError
+    │   └── KeyNotFoundError
     ├── RequestTooLargeError            limit, actual
     ├── RequestTimeoutError             deadline_ms
     ├── IdempotencyConflictError        key
@@ -37,6 +38,7 @@
     ├── PermissionDeniedError           scope
     ├── StorageFullError                path
     ├── RegistryUnavailableError
+    ├── IssuerUnavailableError           retry_after_s
     ├── SchemaOutOfDateError            current, wanted
     ├── ConfigurationError              setting
     └── PlatformError                   component
@@ -354,6 +356,12 @@ class UnsupportedEncodingError(InvalidRequestError):
     code = "unsupported_encoding"
 
 
+class KeyNotFoundError(InvalidRequestError):
+    """The tenant has no such API key."""
+
+    code = "not_found"
+
+
 class RequestTooLargeError(MLFrameworkError):
     """A request is over the row or byte limit."""
 
@@ -376,13 +384,13 @@ class IdempotencyConflictError(MLFrameworkError):
 
 
 class AuthenticationError(MLFrameworkError):
-    """The key is missing, malformed, unknown or revoked."""
+    """The key or token is missing, malformed, unknown, expired or revoked."""
 
     code = "unauthenticated"
 
 
 class PermissionDeniedError(MLFrameworkError):
-    """The key is known but lacks ``scope``."""
+    """The key or token is valid but lacks ``scope``."""
 
     code = "permission_denied"
     fields: ClassVar[tuple[str, ...]] = ("scope",)
@@ -399,6 +407,13 @@ class RegistryUnavailableError(MLFrameworkError):
     """Postgres can't be reached or refused the connection."""
 
     code = "registry_unavailable"
+
+
+class IssuerUnavailableError(MLFrameworkError):
+    """The OpenID issuer's keys can't be read, so the token can't be verified; try again after ``retry_after_s``."""
+
+    code = "issuer_unavailable"
+    fields: ClassVar[tuple[str, ...]] = ("retry_after_s",)
 
 
 class SchemaOutOfDateError(MLFrameworkError):
@@ -431,6 +446,7 @@ STATUS: dict[type[MLFrameworkError], int] = {
     ModelNotFoundError: 404,
     DatasetNotFoundError: 404,
     RunNotFoundError: 404,
+    KeyNotFoundError: 404,
     TenantExistsError: 409,
     RunStateError: 409,
     RunInUseError: 409,
@@ -452,6 +468,7 @@ STATUS: dict[type[MLFrameworkError], int] = {
     ModelLoadError: 503,
     ModelNotReadyError: 503,
     RegistryUnavailableError: 503,
+    IssuerUnavailableError: 503,
     SchemaOutOfDateError: 503,
     DeadlineExceededError: 504,
     StorageFullError: 507,

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ml_core.exceptions import ConfigurationError
 
@@ -240,6 +241,44 @@ class HistorySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class OidcSettings:
+    """Tokens of an OpenID Connect issuer, accepted beside API keys. Without an issuer none is."""
+
+    issuer: str | None = _setting(
+        "MLCORE_OIDC_ISSUER",
+        None,
+        "OpenID Connect issuer whose tokens are accepted, exactly as their claim `iss` has it; unset accepts none.",
+    )
+    audience: str | None = _setting(
+        "MLCORE_OIDC_AUDIENCE",
+        None,
+        "Value that a token's claim `aud` must contain; required with MLCORE_OIDC_ISSUER.",
+    )
+    tenant_claim: str = _setting(
+        "MLCORE_OIDC_TENANT_CLAIM",
+        "tenant",
+        "Claim with the tenant or list of tenants that a token may act in; `*` in it is the whole platform.",
+    )
+    scope_claim: str = _setting(
+        "MLCORE_OIDC_SCOPE_CLAIM",
+        "scope",
+        "Claim with a token's scopes, such as `mlcore:predict`: a string with blanks between them, or a list.",
+    )
+
+    def __post_init__(self) -> None:
+        _require(
+            self.issuer is None or (is_protected_url(self.issuer) and not set("?#") & set(self.issuer)),
+            "MLCORE_OIDC_ISSUER",
+            "is no address such as https://login.example.com; plain http is for loopback addresses only",
+        )
+        _require(
+            self.issuer is None or self.audience is not None,
+            "MLCORE_OIDC_AUDIENCE",
+            "is required with MLCORE_OIDC_ISSUER: without it, tokens for any program of the issuer would be accepted",
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class ClientSettings:
     """How the command line reaches a platform."""
 
@@ -273,6 +312,7 @@ class Settings:
     artifacts: ArtifactSettings = field(default_factory=ArtifactSettings)
     collection: CollectionSettings = field(default_factory=CollectionSettings)
     history: HistorySettings = field(default_factory=HistorySettings)
+    oidc: OidcSettings = field(default_factory=OidcSettings)
     client: ClientSettings = field(default_factory=ClientSettings)
 
     @classmethod
@@ -288,6 +328,17 @@ class Settings:
         source = os.environ if environ is None else environ
         groups = {f.name: _read_group(typing.get_type_hints(cls)[f.name], source) for f in dataclasses.fields(cls)}
         return cls(**groups)
+
+
+def is_protected_url(url: str) -> bool:
+    """Whether a URL is https, or http on a loopback address, without credentials."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port  # ValueError: the port is no number
+    except ValueError:
+        return False
+    is_protected = parts.scheme == "https" or (parts.scheme == "http" and host in ("127.0.0.1", "::1", "localhost"))
+    return is_protected and bool(host) and not (parts.username or parts.password)
 
 
 def _require(holds: bool, variable: str, fault: str) -> None:

@@ -18,6 +18,7 @@ from typing import NamedTuple, Self
 from ml_core.exceptions import AuthenticationError, InvalidRequestError
 from ml_core.ids import EnvironmentName, TenantId
 
+_SCHEME = "bearer "
 _KEY = re.compile(r"mlk_([0-9a-f]{16})_([A-Za-z0-9_-]{32})")
 
 
@@ -38,7 +39,7 @@ _PROMOTES = f"{Scope.PROMOTE.value}:"
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a key was given: scopes, and environments that it may move although they are protected."""
+    """What a key or token may do: scopes, and environments that it may move although they are protected."""
 
     scopes: frozenset[Scope]
     promotes: frozenset[EnvironmentName] = frozenset()
@@ -62,7 +63,7 @@ class Grant:
 
     @classmethod
     def read(cls, names: Iterable[str]) -> Self:
-        """The grant of a stored key. What a later release gave it and this one does not know allows nothing here."""
+        """The grant of a stored key or a token. Names that this release does not know allow nothing."""
         texts = set(names)
         environments = (text.removeprefix(_PROMOTES) for text in texts if text.startswith(_PROMOTES))
         promotes = frozenset(EnvironmentName(e) for e in environments if EnvironmentName.pattern.fullmatch(e))
@@ -100,10 +101,6 @@ class KeyRecord:
         """Whether the secret is this key's, compared in constant time."""
         return hmac.compare_digest(self.hash, hash_secret(self.salt, secret))
 
-    def allows(self, scope: Scope) -> bool:
-        """Whether the key has the scope; ``admin`` has every scope."""
-        return scope in self.scopes or Scope.ADMIN in self.scopes
-
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
@@ -139,6 +136,20 @@ class ApiKey:
         """What to store of this key."""
         salt = secrets.token_bytes(16)
         return KeyRecord(self.key_id, tenant_id, salt, hash_secret(salt, self.secret), scopes)
+
+
+def bearer_token(authorization: bytes | str | None) -> str:
+    """The key or token of an ``Authorization`` header.
+
+    Raises:
+        AuthenticationError: There is no header, or it is of another scheme.
+    """
+    if not authorization:
+        raise AuthenticationError("The request has no API key.", remedy="Send it as 'Authorization: Bearer mlk_…'.")
+    text = authorization if isinstance(authorization, str) else authorization.decode("latin-1")
+    if text[: len(_SCHEME)].lower() != _SCHEME:
+        raise AuthenticationError("The Authorization header is no bearer token.", remedy="Send 'Bearer mlk_…'.")
+    return text[len(_SCHEME) :].strip()
 
 
 def hash_secret(salt: bytes, secret: str) -> bytes:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import NoReturn, Self
 
 from ml_core.domain.api_key import Scope
-from ml_core.exceptions import PermissionDeniedError, TenantNotFoundError
+from ml_core.exceptions import Action, PermissionDeniedError, TenantNotFoundError
 from ml_core.ids import EnvironmentName, TenantId
 
 
@@ -15,7 +15,7 @@ class Principal:
     """Somebody or something that changes the registry.
 
     Attributes:
-        name: As histories show it, such as ``key:0123456789abcdef`` or the name of an operating system's user.
+        name: As the audit shows it: ``key:<key id>``, ``oidc:<subject>`` or the name of an operating system's user.
         scopes: What it may do; ``admin`` has every scope.
         promotes: Environments that it may move although they are protected.
         tenant_id: The only tenant that it may act in; None: it is the platform's own.
@@ -50,8 +50,8 @@ class Principal:
         if not self.allows(scope):
             raise PermissionDeniedError(
                 f"{self.name} lacks the scope {scope.value!r}.",
-                remedy="Use a key that has it: "
-                f"mlcore keys create --tenant {self.tenant_id or 'TENANT'} --scope {scope.value}",
+                remedy="Use a key or token that has the scope.",
+                action=Action.of("keys.create", tenant=self.tenant_id, scope=scope.value),
                 scope=scope.value,
             )
 
@@ -65,17 +65,8 @@ class Principal:
             TenantNotFoundError: It belongs to another tenant.
             PermissionDeniedError: It belongs to a tenant, and asked for what is over all of them.
         """
-        if self.tenant_id is None or self.tenant_id == tenant_id:
-            return
-        if tenant_id is None:
-            raise PermissionDeniedError(
-                f"{self.name} belongs to one tenant and may not look over all of them.",
-                remedy="Use the platform's own login.",
-                tenant_id=self.tenant_id,
-            )
-        raise TenantNotFoundError(
-            f"There is no tenant {tenant_id!s}.", remedy="Use a key of that tenant.", tenant_id=tenant_id
-        )
+        if self.tenant_id is not None and self.tenant_id != tenant_id:
+            refuse_tenant(self.name, tenant_id)
 
     def may_move(self, environment: EnvironmentName, *, is_protected: bool) -> bool:
         """Whether it may move a pointer of the environment.
@@ -86,3 +77,21 @@ class Principal:
         if Scope.ADMIN in self.scopes or environment in self.promotes:
             return True
         return not is_protected and Scope.PROMOTE in self.scopes
+
+
+def refuse_tenant(name: str, tenant_id: str | None) -> NoReturn:
+    """Refuse a principal a tenant that is not its own, as ``Principal.enter`` says.
+
+    Args:
+        name: The principal's.
+        tenant_id: The tenant; None: what is over all tenants.
+    """
+    if tenant_id is None:
+        raise PermissionDeniedError(
+            f"{name} may act in its own tenants only.", remedy="Use a platform key, or a token for the whole platform."
+        )
+    raise TenantNotFoundError(
+        f"There is no tenant {tenant_id[:40]}.",  # an id has 40 characters at most; a URL may have any number
+        remedy="Check its name, or use a key or token of it.",
+        tenant_id=tenant_id,
+    )

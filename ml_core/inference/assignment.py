@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ml_core.domain.api_key import ApiKey, KeyRecord
+from ml_core.domain.api_key import ApiKey, KeyRecord, bearer_token
 from ml_core.domain.assignment import AssignmentDelta
+from ml_core.domain.principal import Principal
 from ml_core.domain.tenant_policies import HistoryPolicy
-from ml_core.exceptions import AuthenticationError, ModelNotReadyError
+from ml_core.exceptions import Action, AuthenticationError, ModelNotReadyError
 from ml_core.ids import TenantId
 
-_SCHEME = b"bearer "
 # Principals remembered by their header; a flood of valid keys beyond it only costs the hash again.
 _REMEMBERED_HEADERS = 10_000
 
@@ -26,7 +26,7 @@ class Assignment:
         self._tenants: set[TenantId] = set()
         self._keys: dict[str, tuple[KeyRecord, ...]] = {}  # of one id as many as tenants have it: nearly always one
         self._history: dict[str, HistoryPolicy] = {}
-        self._principals: dict[bytes, KeyRecord] = {}
+        self._principals: dict[bytes, Principal] = {}
 
     @property
     def is_known(self) -> bool:
@@ -59,12 +59,21 @@ class Assignment:
                 self._history.pop(tenant, None)
         _with_changes(self._keys, delta)
 
-    def principal(self, authorization: bytes | None) -> KeyRecord:
-        """Who sends an ``Authorization`` header.
+    def has_tenant(self, tenant: str) -> bool:
+        """Whether the tenant exists.
+
+        Raises:
+            ModelNotReadyError: No tenant is known yet: the replica has not read the assignment.
+        """
+        self._require_known()
+        return tenant in self._tenants
+
+    def principal(self, authorization: bytes | None) -> Principal:
+        """Whose API key an ``Authorization`` header has.
 
         Raises:
             AuthenticationError: There is no header, it is malformed, or the key is unknown, revoked or of a tenant that
-                is gone.
+                was deleted.
             ModelNotReadyError: No key is known yet: the replica has not read the assignment.
         """
         principals = self._principals
@@ -72,28 +81,29 @@ class Assignment:
             principal = principals.get(authorization)
             if principal is not None:
                 return principal
-        if self.generation is None:
-            raise ModelNotReadyError(
-                "This replica has not read the registry yet.", remedy="Try again.", retry_after_s=1
-            )
+        self._require_known()
         principal = self._authenticate(authorization)
         if len(principals) < _REMEMBERED_HEADERS:
             principals[authorization or b""] = principal
         return principal
 
-    def _authenticate(self, authorization: bytes | None) -> KeyRecord:
-        if not authorization:
-            raise AuthenticationError("The request has no API key.", remedy="Send it as 'Authorization: Bearer mlk_…'.")
-        if authorization[: len(_SCHEME)].lower() != _SCHEME:
-            raise AuthenticationError("The Authorization header is no bearer token.", remedy="Send 'Bearer mlk_…'.")
-        key = ApiKey.parse(authorization[len(_SCHEME) :].decode("latin-1").strip())
+    def _authenticate(self, authorization: bytes | None) -> Principal:
+        key = ApiKey.parse(bearer_token(authorization))
         for record in self._keys.get(key.key_id, ()):
             if record.matches(key.secret) and record.tenant_id in self._tenants:
-                return record
+                return Principal(f"key:{record.key_id}", record.scopes, tenant_id=record.tenant_id)
         # Unknown, wrong, revoked and orphaned look the same from outside.
         raise AuthenticationError(
-            "The API key is not valid.", remedy="It may have been revoked; ask for a new one (mlcore keys create)."
+            "The API key is not valid.",
+            remedy="It may have been revoked; create a new one.",
+            action=Action.of("keys.create"),
         )
+
+    def _require_known(self) -> None:
+        if self.generation is None:
+            raise ModelNotReadyError(
+                "This replica has not read the registry yet.", remedy="Try again.", retry_after_s=1
+            )
 
     def history_policy(self, tenant: str) -> HistoryPolicy:
         """What may be kept of a tenant's predictions; nobody's inputs unless the registry said so."""

@@ -23,6 +23,7 @@ from ml_core.models.store import platform_store
 from ml_core.registry.feed import FeedReader
 from ml_core.registry.history.ingest import HistoryIngest
 from ml_core.registry.history.labels import LabelWriter
+from ml_core.registry.oidc import TokenVerifier
 from ml_core.registry.replicas import ReplicaReports
 from ml_core.settings import Settings
 
@@ -82,6 +83,7 @@ class Replica:
             follower=self.follower,
             thread_initializer=tune_thread,
             history=self.history,
+            tokens=TokenVerifier.of(settings.oidc),
         )
 
     def start(self, wait_s: float) -> bool:

@@ -14,14 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar, TypeVarTuple
 from weakref import WeakKeyDictionary
 
-from ml_core.domain.api_key import KeyRecord, Scope
+from ml_core.domain.api_key import Scope, bearer_token
 from ml_core.domain.columns import Columns
+from ml_core.domain.principal import Principal
 from ml_core.domain.rollout import Side
 from ml_core.domain.version import ServableVersion
-from ml_core.exceptions import (
-    PermissionDeniedError,
-    TenantNotFoundError,
-)
+from ml_core.exceptions import Action, PermissionDeniedError, TenantNotFoundError
 from ml_core.ids import VersionRef
 from ml_core.inference.assignment import Assignment
 from ml_core.inference.batcher import Answer, Batcher
@@ -33,6 +31,7 @@ from ml_core.inference.routing import Router
 from ml_core.inference.shadow import Shadows
 from ml_core.inference.target import Table, Target
 from ml_core.inference.version_lookup import VersionLookup
+from ml_core.registry.oidc import FETCH_WITHIN_S, TokenVerifier
 from ml_core.settings import ServingSettings
 
 logger = logging.getLogger(__name__)
@@ -67,6 +66,7 @@ class PredictionService:
         follower: For health; None where nothing follows.
         thread_initializer: Runs first on each thread that predicts.
         history: Notes what was answered; None: it is not noted.
+        tokens: Verifies tokens of the OpenID issuer; None: none is accepted.
     """
 
     def __init__(
@@ -79,10 +79,12 @@ class PredictionService:
         follower: AssignmentFollower | None = None,
         thread_initializer: Callable[[], None] | None = None,
         history: ServingHistory | None = None,
+        tokens: TokenVerifier | None = None,
     ) -> None:
         self.limits = limits
         self.history = history
         self._assignment = assignment
+        self._tokens = tokens
         self._table = table
         self._follower = follower
         # Two pools, so that a registry that hangs does not take the threads of the models.
@@ -95,28 +97,47 @@ class PredictionService:
 
     # Who asks.
 
-    def authorize(self, authorization: bytes | None, tenant: str, *scopes: Scope) -> KeyRecord:
+    async def authorize(
+        self, authorization: bytes | None, tenant: str, *scopes: Scope, within_s: float = FETCH_WITHIN_S
+    ) -> Principal:
         """Who sends a request to a tenant's URL, with one of the scopes.
 
+        Args:
+            authorization: The header ``Authorization``.
+            tenant: Of the URL.
+            *scopes: One of them is needed.
+            within_s: Seconds to wait for the issuer's keys at most, where a token is signed with an unknown one.
+
         Raises:
-            AuthenticationError: No key, or none that is valid.
-            TenantNotFoundError: The key is another tenant's, whether or not the tenant in the URL exists.
-            PermissionDeniedError: The key has none of the scopes.
+            AuthenticationError: No key or token, or none that is valid.
+            TenantNotFoundError: The key or token is for another tenant, whether or not the tenant in the URL exists.
+            PermissionDeniedError: The key or token has none of the scopes.
             ModelNotReadyError: No key is known yet.
+            IssuerUnavailableError: The keys of the token's issuer can't be read.
         """
-        principal = self._assignment.principal(authorization)
-        if principal.tenant_id != tenant:
-            raise TenantNotFoundError(
-                "There is no such tenant, or the key is not one of its keys.", remedy="Check the URL and the key."
-            )
+        # No key has a dot, and every JWT has.
+        if self._tokens is not None and authorization is not None and b"." in authorization:
+            principal = await self._token_holder(self._tokens, bearer_token(authorization), tenant, within_s)
+        else:
+            principal = self._assignment.principal(authorization)
+            if principal.tenant_id != tenant:
+                raise _no_such_tenant()
         if not any(principal.allows(scope) for scope in scopes):
             raise PermissionDeniedError(
-                f"The key lacks the scope {' or '.join(scopes)}.",
-                remedy=f"Use a key that has it: mlcore keys create --tenant {principal.tenant_id} --scope {scopes[0]}",
-                tenant_id=principal.tenant_id,
+                f"The key or token lacks the scope {' or '.join(scopes)}.",
+                remedy="Use a key or token that has the scope.",
+                action=Action.of("keys.create", tenant=tenant, scope=scopes[0].value),
+                tenant_id=tenant,
                 scope=str(scopes[0]),
             )
         return principal
+
+    async def _token_holder(self, tokens: TokenVerifier, token: str, tenant: str, within_s: float) -> Principal:
+        identity = tokens.remembered(token) or await tokens.verify_async(token, within_s)
+        # The assignment is asked as well: the issuer does not know which tenants exist.
+        if not (identity.is_platform_wide or tenant in identity.tenants) or not self._assignment.has_tenant(tenant):
+            raise _no_such_tenant()
+        return identity.principal(tenant)
 
     # Answers.
 
@@ -203,6 +224,7 @@ class PredictionService:
             "models": self._table.describe(),
             "shadows": self._shadows.describe(),
             "history": self.history.describe() if self.history else None,
+            "issuer": self._tokens.describe() if self._tokens else None,
             "failed_loads": len(failures),
             "failures": failures,
         }
@@ -212,3 +234,10 @@ class PredictionService:
         self._predicting.shutdown(wait=False, cancel_futures=True)
         self._looking_up.shutdown(wait=False, cancel_futures=True)
         self._shadows.close()
+
+
+def _no_such_tenant() -> TenantNotFoundError:
+    """The same for a tenant that does not exist and for one that the caller has no key of."""
+    return TenantNotFoundError(
+        "There is no such tenant, or the key is not one of its keys.", remedy="Check the URL and the key."
+    )

@@ -27,6 +27,7 @@ from ml_core.inference.service import PredictionService
 from ml_core.models.formats import skops_format
 from ml_core.models.loading import LoadedModel, load_version
 from ml_core.models.store import ArtifactStore
+from ml_core.registry.oidc import TokenVerifier
 from ml_core.settings import ServingSettings
 from ml_core.training.fit import FittedModel, fit_model
 from ml_core.training.request import TrainingRequest
@@ -117,7 +118,9 @@ class Cell:
         return self.ask("POST", f"/t/acme/models/{model}/predict", key=key, json={"rows": rows, **body})
 
 
-def make_cell(store: ArtifactStore, limits: ServingSettings, loader: Any = None) -> Cell:
+def make_cell(
+    store: ArtifactStore, limits: ServingSettings, loader: Any = None, tokens: TokenVerifier | None = None
+) -> Cell:
     """A cell without tenants; ``registered`` is what its registry knows beside the pointers."""
     registered: dict[VersionRef, ServableVersion] = {}
 
@@ -128,7 +131,7 @@ def make_cell(store: ArtifactStore, limits: ServingSettings, loader: Any = None)
 
     table = ModelTable(loader or functools.partial(load_version, store), max_memory_bytes=2**30)
     assignment = Assignment()
-    service = PredictionService(assignment, table, find, limits=limits)
+    service = PredictionService(assignment, table, find, limits=limits, tokens=tokens)
     return Cell(store, assignment, table, service, build_app(service), registered)
 
 

@@ -58,6 +58,39 @@ def test_a_bucket_and_its_root_are_read_off_the_url(url):
     assert artifacts.root in ("bucket", "bucket/a/b")
 
 
+@pytest.mark.parametrize(
+    "issuer",
+    [
+        "login.example.com",
+        "http://login.example.com",
+        "http://127.0.0.1.example.com",
+        "https://user:secret@login.example.com",
+        "https://login.example.com?realm=x",
+        "https://login.example.com#x",
+        "https://",
+        "https://login.example.com:port",
+        "ftp://127.0.0.1",
+    ],
+)
+def test_an_issuer_is_a_protected_address(issuer):
+    """Over plain http anybody on the way could send keys of their own."""
+    with pytest.raises(ConfigurationError, match="MLCORE_OIDC_ISSUER") as caught:
+        Settings.from_environment({"MLCORE_OIDC_ISSUER": issuer, "MLCORE_OIDC_AUDIENCE": "mlcore"})
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "issuer",
+    ["https://login.example.com/realms/a", "https://login.example.com/", "http://localhost:8080", "http://[::1]"],
+)
+def test_an_issuer_needs_an_audience(issuer):
+    """Else a token for any other program of the issuer would be accepted."""
+    with pytest.raises(ConfigurationError, match="MLCORE_OIDC_AUDIENCE"):
+        Settings.from_environment({"MLCORE_OIDC_ISSUER": issuer})
+    oidc = Settings.from_environment({"MLCORE_OIDC_ISSUER": issuer, "MLCORE_OIDC_AUDIENCE": "mlcore"}).oidc
+    assert (oidc.issuer, oidc.tenant_claim, oidc.scope_claim) == (issuer, "tenant", "scope")
+
+
 def test_an_api_key_is_not_shown():
     """Settings may be logged."""
     settings = Settings.from_environment({"MLCORE_API_KEY": "mlk_secret"})

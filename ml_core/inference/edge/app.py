@@ -40,7 +40,7 @@ _EITHER = (KeyScope.READ, KeyScope.PREDICT)
 
 
 class Route(NamedTuple):
-    """A method and a path; with scopes, the caller needs a key of the path's tenant that has one of them.
+    """A method and a path; with scopes, the caller needs a key or token for the path's tenant that has one of them.
 
     The body of a POST is read before its handler is called; others have none.
     """
@@ -147,11 +147,12 @@ class EdgeApp:
             return plain_error(405, "method_not_allowed", message, request.path, request.request_id, headers=allow)
         if not route.scopes:
             return await route.handler(request)
-        self._service.authorize(request.authorization, request.tenant, *route.scopes)
-        return await self._within_deadline(request, route)
-
-    async def _within_deadline(self, request: HttpRequest, route: Route) -> HttpResponse:
         timeout_ms = request.timeout_ms(self._service.limits)
+        within_s = timeout_ms / 1000
+        await self._service.authorize(request.authorization, request.tenant, *route.scopes, within_s=within_s)
+        return await self._within_deadline(request, route, timeout_ms)
+
+    async def _within_deadline(self, request: HttpRequest, route: Route, timeout_ms: int) -> HttpResponse:
         has_body = route.method == "POST"
         now = request.arrived = asyncio.get_running_loop().time()
         request.deadline = request.body_deadline = now + timeout_ms / 1000

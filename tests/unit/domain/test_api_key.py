@@ -2,8 +2,9 @@
 
 import pytest
 
-from ml_core.domain.api_key import ApiKey, Scope
-from ml_core.exceptions import AuthenticationError
+from ml_core.domain.api_key import ApiKey, Scope, bearer_token
+from ml_core.domain.principal import Principal
+from ml_core.exceptions import Action, AuthenticationError, PermissionDeniedError, TenantNotFoundError
 from ml_core.ids import TenantId
 
 
@@ -57,6 +58,37 @@ def test_anything_else_is_malformed(text):
 
 def test_admin_has_every_scope():
     """Other scopes are just themselves."""
-    key = ApiKey.generate()
-    assert key.record(TenantId("a"), frozenset({Scope.ADMIN})).allows(Scope.PROMOTE)
-    assert not key.record(TenantId("a"), frozenset({Scope.PREDICT})).allows(Scope.READ)
+    assert Principal("key:1", frozenset({Scope.ADMIN})).allows(Scope.PROMOTE)
+    assert not Principal("key:1", frozenset({Scope.PREDICT})).allows(Scope.READ)
+
+
+def test_a_principal_enters_its_own_tenant_only():
+    """Another is one that does not exist, and what is over all tenants is denied; the platform's own enters all."""
+    principal = Principal("key:1", frozenset({Scope.ADMIN}), tenant_id=TenantId("acme"))
+    principal.enter("acme")
+    with pytest.raises(TenantNotFoundError, match="There is no tenant globex"):
+        principal.enter("globex")
+    with pytest.raises(PermissionDeniedError):
+        principal.enter(None)
+    for tenant_id in ("acme", None):
+        Principal("oidc:robot", frozenset()).enter(tenant_id)
+
+
+def test_a_missing_scope_names_the_operation_that_grants_it():
+    """As data: the command line makes a command of it, a console a link."""
+    with pytest.raises(PermissionDeniedError) as caught:
+        Principal("key:1", frozenset(), tenant_id=TenantId("acme")).require(Scope.TRAIN)
+    assert caught.value.action == Action.of("keys.create", tenant="acme", scope="train")
+
+
+@pytest.mark.parametrize("header", ["Bearer abc", b"bearer  abc ", "BEARER abc"])
+def test_a_bearer_is_read_from_its_header(header):
+    """The scheme in any case, as HTTP says."""
+    assert bearer_token(header) == "abc"
+
+
+@pytest.mark.parametrize("header", [None, "", b"", "abc", "Basic YTpi", "Bearer"])
+def test_another_header_is_refused(header):
+    """Without repeating it."""
+    with pytest.raises(AuthenticationError, match=r"no API key|no bearer token"):
+        bearer_token(header)

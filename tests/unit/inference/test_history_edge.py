@@ -68,7 +68,8 @@ def test_a_label_takes_its_own_scope(cell, scope):
     """No other lets a key write one, and the refusal says which does."""
     answer = cell.ask("POST", PATH, key=cell.key(ACME, scope), json=LABEL)
     assert (answer.status_code, answer.json()["error"]["details"]) == (403, {"scope": "label"})
-    assert answer.json()["error"]["message"].endswith("mlcore keys create --tenant acme --scope label")
+    action = {"operation": "keys.create", "arguments": {"tenant": "acme", "scope": "label"}}
+    assert answer.json()["error"]["action"] == action
 
 
 def test_a_key_that_labels_does_not_predict(cell):

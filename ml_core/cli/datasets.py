@@ -172,7 +172,7 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a version to a file: Parquet, or CSV with the cells as they were given."""
-    from ml_core.data.export import export_table
+    from ml_core.data.table_file import export_table
     from ml_core.registry.datasets import DatasetRepository
 
     with existing_tenant(tenant) as (database, tenant_id):

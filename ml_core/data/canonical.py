@@ -1,8 +1,7 @@
 """From a data frame to canonical columns, and back.
 
-A frame's element means what ``ml_core.domain.values`` says of the same value in a JSON row. The common dtypes take a
-vectorised way there; whatever that way can't vouch for is read value by value with the row reader itself, so that both
-ways give the same numbers and the same errors.
+An element of a frame is read as ``ml_core.domain.values`` reads the same value in a JSON row. Common dtypes are
+converted at once; all other values go through the row reader one by one, so that numbers and errors are the same.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from ml_core.domain.signature import InputColumn
 from ml_core.domain.values import composed
 from ml_core.exceptions import DataProcessingError, SignatureMismatchError, listed
 
-# What pandas and ml_core.domain.values read alike: the forms of date and time, and how pandas calls them.
+# The forms of date and time that pandas and ml_core.domain.values read alike, with the format string of pandas.
 _PLAIN_DATE = r"[0-9]{{1,2}}{0}[0-9]{{1,2}}{0}[0-9]{{4}}"
 _TIMES = {"": "", " [0-9]{1,2}:[0-9]{2}": " %H:%M", " [0-9]{1,2}:[0-9]{2}:[0-9]{2}": " %H:%M:%S"}
 
@@ -60,7 +59,7 @@ def require_columns(frame: pd.DataFrame, names: Iterable[str], what: str) -> Non
         what: What it is, for the message.
 
     Raises:
-        DataProcessingError: Names the columns that it lacks, and those of its own that are called much alike.
+        DataProcessingError: Names the missing columns, and columns of the table with a similar name.
     """
     there = [composed(str(name)) for name in frame.columns]
     lacking = [name for name in names if name not in there]
@@ -104,13 +103,13 @@ def _vectorised(series: pd.Series[Any], column: InputColumn) -> NDArray[np.float
 
 
 def _read_cells(series: pd.Series[Any], column: InputColumn) -> NDArray[np.float64] | None:
-    """Strings as numbers or booleans; None where one is neither, or the kind is another."""
+    """Strings as numbers or booleans; None where a value or the kind of the column is neither."""
     cells = cells_of(series) if column.kind in (ColumnKind.NUMBER, ColumnKind.BOOLEAN) else None
     if cells is None:
         return None
-    said = present(cells)
+    valid = present(cells)
     is_number = column.kind is ColumnKind.NUMBER
-    found = numbers(said, decimal_comma=column.decimal_comma) if is_number else truths(said)
+    found = numbers(valid, decimal_comma=column.decimal_comma) if is_number else truths(valid)
     if found is None:
         return None
     return np.asarray(found.cast(pa.float64()).to_numpy(zero_copy_only=False))
@@ -165,7 +164,7 @@ def _read_distinct(codes: NDArray[Any], distinct: pd.Index[Any], column: InputCo
     """The array of ``(n_rows,)`` positions in the distinct values, below 0 where missing; None where one is refused."""
     used = np.unique(codes[codes >= 0])
     if not column.nullable and (codes < 0).any():
-        return None  # the plain way names the row
+        return None  # the row reader names the row
     try:
         values = replace(column, nullable=True).read(distinct[used].tolist())
     except SignatureMismatchError:

@@ -1,37 +1,35 @@
-"""Columns of strings, all values at once: what the cells of a text file, or a frame's strings, say.
+"""Columns of strings as values: the cells of a text file, or the strings of a frame.
 
-The rules are those of ``ml_core.domain.values`` for single values. Here they are applied to Arrow arrays, ``(n_rows,)``
-of strings, null where nothing is there.
+The rules are those of ``ml_core.domain.values`` for single values, applied here to Arrow arrays: ``(n_rows,)`` strings,
+null where a cell is missing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_core.data.table_file import holds_cells, read_frame, series_of
+from ml_core.data.tables import series_of
 from ml_core.domain.values import BOOLEAN_STRINGS, COMMA_NUMBER, MISSING_STRINGS, NUMBER
 
-# A number that is a code: zero-padded, or written as phone numbers are. Read by Python and by RE2.
+# A number that is a code: zero-padded, or written like a phone number. For Python's re and for RE2.
 CODE = r"^\s*(?:0[0-9]|\+[0-9]{7,}\s*$)"
 
 _WHOLE = r"\s*[+-]?[0-9]+\s*"
 _GROUPED_BY_COMMAS = r"\s*[+-]?[1-9][0-9]{0,2}(?:,[0-9]{3})+\s*"
 _INFINITE = r"\s*[+-]?(?i:inf(?:inity)?)\s*"
 _TRUE = [text for text, number in BOOLEAN_STRINGS.items() if number]
-# Cells that are looked at before all of them are.
+# Cells that are checked first: most columns that do not match fail within these.
 _GLANCE = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """A target from a text file: its labels are what its cells say, such as ``1``, ``true`` or ``x``.
+    """A target from a text file: its labels are the values of its cells, such as ``1``, ``true`` or ``x``.
 
     Attributes:
         series: ``(n_rows,)`` strings.
@@ -55,7 +53,7 @@ class Cells:
 
 
 def cells_of(series: pd.Series[Any]) -> Any | None:
-    """The strings of a series as an Arrow array; None where it holds other values, or strings that are no Unicode."""
+    """The strings of a series as an Arrow array; None where it holds other values or invalid Unicode."""
     try:
         if series.dtype == object:
             return pa.array(series.tolist(), pa.string())
@@ -68,8 +66,8 @@ def cells_of(series: pd.Series[Any]) -> Any | None:
 
 def present(cells: Any, *, words_are_missing: bool = True) -> Any:
     """The cells, null where they are blank or, by default, a word for missing such as ``NA``."""
-    nothing = sorted(MISSING_STRINGS) if words_are_missing else [""]
-    return pc.if_else(pc.or_(_is_any_of(cells, nothing), pc.utf8_is_space(cells)), None, cells)
+    missing = sorted(MISSING_STRINGS) if words_are_missing else [""]
+    return pc.if_else(pc.or_(_is_any_of(cells, missing), pc.utf8_is_space(cells)), None, cells)
 
 
 def truths(cells: Any) -> Any | None:
@@ -87,7 +85,7 @@ def numbers(cells: Any, *, decimal_comma: bool = False) -> Any | None:
 
 
 def floats(cells: Any, *, decimal_comma: bool = False) -> Any:
-    """The cells, which are known to be numbers, as float64."""
+    """The cells, which must be numbers, as float64."""
     if decimal_comma:
         cells = pc.replace_substring(pc.replace_substring(cells, ".", ""), ",", ".")
     return _digits(cells).cast(pa.float64())
@@ -100,16 +98,11 @@ def count_infinite(cells: Any) -> int:
     return int(pc.sum(pc.match_substring_regex(cells, f"^{_INFINITE}$")).as_py() or 0)
 
 
-def has_codes(cells: Any) -> bool:
-    """Whether some cell is a number that is written as codes are, such as ``007``."""
-    return _any_matches(cells, CODE)
-
-
 def decimal_of(cells: Any, *, has_commas: bool = False) -> str | None:
-    """What the fractions of a column of numbers begin with: a point or a comma; None where the cells are no numbers.
+    """The decimal separator of a column of numbers, a point or a comma; None where the cells are not numbers.
 
-    ``1,234`` alone may be 1234 or 1.234, and ``1.234`` beside decimal commas 1234. Such cells are read with a comma
-    only if another cell of the column, or another column of the table, has a comma that can be no other.
+    ``1,234`` alone may be 1234 or 1.234, and ``1.234`` beside decimal commas 1234. Such cells are read with a decimal
+    comma only if another cell of the column, or another column of the table, has one beyond doubt.
 
     Args:
         cells: Without missing ones.
@@ -134,48 +127,49 @@ def has_decimal_comma(frame: pd.DataFrame) -> bool:
     return False
 
 
-def typed(cells: Any, *, has_commas: bool = False) -> Any:
-    """The values of a column of cells: booleans, whole numbers, numbers, or else the cells themselves.
+@dataclass(frozen=True, slots=True)
+class Literals:
+    """A column of cells as values: booleans or float64, and whether its numbers have a decimal comma."""
+
+    values: Any
+    decimal_comma: bool = False
+
+
+def literals(cells: Any, *, has_commas: bool = False) -> Literals | None:
+    """The cells as booleans or numbers; None where they are other strings, codes such as ``007`` included.
+
+    Args:
+        cells: Without missing ones.
+        has_commas: Whether another column has decimal commas.
+    """
+    if (values := truths(cells)) is not None:
+        return Literals(values)
+    decimal = decimal_of(cells, has_commas=has_commas)
+    if decimal is None or _any_matches(cells, CODE):
+        return None
+    return Literals(floats(cells, decimal_comma=decimal == ","), decimal == ",")
+
+
+def typed_series(series: pd.Series[Any], *, has_commas: bool = False) -> pd.Series[Any]:
+    """A series of cells as booleans, whole numbers (``Int64`` beside missing ones), numbers, or the cells themselves.
 
     Words for missing are null among booleans and numbers. Codes, and whole numbers beyond 64 bits, stay strings. A
     missing cell changes the type of no other.
     """
-    said = present(cells)
-    if said.null_count == len(said):
-        return cells
-    if (values := truths(said)) is not None:
-        return values
-    decimal = decimal_of(said, has_commas=has_commas)
-    if decimal is None or has_codes(said):
-        return cells
-    if _all_match(said, _WHOLE):
-        try:
-            return _digits(said).cast(pa.int64())
-        except pa.ArrowInvalid:
-            return cells
-    return floats(said, decimal_comma=decimal == ",")
-
-
-def typed_series(series: pd.Series[Any], *, has_commas: bool = False) -> pd.Series[Any]:
-    """As ``typed``, of a series of cells; integers with missing ones are pandas' ``Int64``."""
     cells = cells_of(series)
-    if cells is None:
+    valid = None if cells is None else present(cells)
+    if valid is None or valid.null_count == len(valid):
         return series
-    values = typed(cells, has_commas=has_commas)
-    return series if values is cells else pd.Series(series_of(values).array, index=series.index, name=series.name)
-
-
-def read_typed(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """The table of a dataset's file as ``read_frame`` gives it, with cells of a text file as the values that they say.
-
-    Raises:
-        DataProcessingError: There is no such column.
-    """
-    frame = read_frame(path, columns)
-    if not holds_cells(path):
-        return frame
-    has_commas = has_decimal_comma(frame if columns is None else read_frame(path))
-    return pd.DataFrame({name: typed_series(frame[name], has_commas=has_commas) for name in frame.columns})
+    found = literals(valid, has_commas=has_commas)
+    if found is None:
+        return series
+    values = found.values
+    if pa.types.is_floating(values.type) and _all_match(valid, _WHOLE):
+        try:
+            values = _digits(valid).cast(pa.int64())
+        except pa.ArrowInvalid:
+            return series
+    return pd.Series(series_of(values).array, index=series.index, name=series.name)
 
 
 def _digits(cells: Any) -> Any:

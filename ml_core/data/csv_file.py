@@ -1,7 +1,7 @@
-"""A CSV file as a table of texts: its dialect is recognised, its cells are read once and mean nothing yet.
+"""A CSV file as a table of strings: the dialect is detected, and each cell is read once, without interpretation.
 
-What a cell means is decided where the kind of its column is known, see ``ml_core.domain.values``. So the only thing
-that is done to a cell here is that an empty one becomes null.
+The kind of a column decides what its cells mean, see ``ml_core.domain.values``. Here an empty cell becomes null, and
+nothing else is changed.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 # What separates the cells of files that are called .csv; a comma wins where several would do.
 _DELIMITERS = (",", ";", "\t", "|")
 _LINES_LOOKED_AT = 20
-_LONGEST_LINE = 2**24  # characters of a line that is looked at to find the delimiter
+_LONGEST_LINE = 2**24  # characters of a line that are examined to find the delimiter
 _QUOTED = re.compile(r'(?<![^,;\t|\n]) *"(?:[^"]|"")*"')
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)  # what Excel reads and writes
 _GZIP = b"\x1f\x8b"
 _PARQUET = b"PAR1"
-# How files begin that are no text, whatever they are called.
+# The first bytes of files that are not text, whatever their names.
 _OTHERS = {
     _PARQUET: ("a Parquet file", "Read it as one: call it .parquet."),
     b"PK\x03\x04": ("an Excel workbook or a zip archive", "Save the sheet as CSV UTF-8, or unpack the archive."),
@@ -58,14 +58,14 @@ _HEAD_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class CsvFile:
-    """What it takes to read the file.
+    """A file and its dialect.
 
     Attributes:
         path: The file.
         encoding: Of its text.
         delimiter: What separates its cells.
         first_line: Lines above the names of the columns.
-        is_padded: Whether there are blanks around the delimiters, which are no part of the cells.
+        is_padded: Whether there are blanks around the delimiters; they are not part of the cells.
     """
 
     path: Path
@@ -76,10 +76,10 @@ class CsvFile:
 
     @classmethod
     def recognise(cls, path: Path, encoding: str) -> CsvFile:
-        """The file with what its first lines tell.
+        """Detect the dialect from the first lines.
 
         Raises:
-            DataProcessingError: It is of another kind than text.
+            DataProcessingError: The file is not text.
         """
         encoding = _encoding_of(path, encoding)
         with _open(path, encoding) as text:
@@ -95,7 +95,7 @@ class CsvFile:
     def pieces(self, rows: int | None = None) -> Iterator[pa.Table]:
         """The table in pieces of strings, null where a cell is empty; at least one.
 
-        Empty cells behind the last name are no cells, and nameless columns without any value are left out.
+        Empty cells behind the last named column are ignored, and nameless columns without values are left out.
 
         Args:
             rows: Rows of a piece; None: as many as a row group of a dataset's file has.
@@ -126,7 +126,7 @@ class CsvFile:
     def _reader(self, text: TextIO) -> Any:
         for _ in range(self.first_line):
             text.readline()
-        # The limit is one for the process: a longer cell is a long text, not a mistake.
+        # The limit is global to the process. A longer cell is a long text, not an error.
         csv.field_size_limit(sys.maxsize)
         return csv.reader(text, delimiter=self.delimiter, skipinitialspace=self.is_padded, strict=True)
 
@@ -143,7 +143,7 @@ class CsvFile:
 
     @contextmanager
     def _located(self, reader: Any) -> Iterator[None]:
-        """Names the line at which the reader fails."""
+        """Report an error of the reader with its line."""
         try:
             yield
         except csv.Error as error:
@@ -154,7 +154,7 @@ class CsvFile:
             ) from error
 
     def _rows(self, reader: Any, names: list[str]) -> Iterator[list[str]]:
-        """The rows, each with one cell a column; blank lines are passed over."""
+        """The rows, each with one cell a column; blank lines are skipped."""
         width = len(names)
         with self._located(reader):
             for row in reader:
@@ -189,7 +189,7 @@ class CsvFile:
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether a file is Parquet, whatever it is called."""
+    """Whether the content of a file is Parquet."""
     with path.open("rb") as file:
         return file.read(len(_PARQUET)) == _PARQUET
 
@@ -213,7 +213,7 @@ def _encoding_of(path: Path, encoding: str) -> str:
     """The encoding of the file's byte order mark, or else the one that is given.
 
     Raises:
-        DataProcessingError: It is no text, or one whose encoding must be given.
+        DataProcessingError: The file is not text, or its encoding must be given.
     """
     with _open_bytes(path) as file:
         head = file.read(_HEAD_BYTES)
@@ -233,9 +233,9 @@ def _encoding_of(path: Path, encoding: str) -> str:
 
 
 def guess_delimiter(head: list[str]) -> str:
-    """What separates the cells: of ``, ; tab |`` the one that splits the lines into the most cells, all alike.
+    """The delimiter: of ``, ; tab |`` the one that splits all lines into the same number of cells, and into the most.
 
-    Where none splits all lines alike, it is the one that splits most of them as the first.
+    Where none splits all lines alike, it is the one that splits most of them like the first.
 
     Args:
         head: The first lines, the column names among them.
@@ -253,7 +253,7 @@ def guess_delimiter(head: list[str]) -> str:
 
 
 def check_names(names: list[str], what: Path | str) -> None:
-    """Refuse two columns of one name: a request could fill only one of them."""
+    """Refuse two columns of one name, since a request could fill only one of them."""
     twice = next((name for name, count in Counter(filter(None, names)).items() if count > 1), None)
     if twice is not None:
         is_value = twice.lstrip("-").replace(".", "", 1).isdigit()
@@ -264,7 +264,7 @@ def check_names(names: list[str], what: Path | str) -> None:
 
 
 def is_nameless(name: str) -> bool:
-    """Whether a column of a CSV has no name of its own."""
+    """Whether the name was generated for a column without one."""
     return name.startswith("Unnamed: ")
 
 

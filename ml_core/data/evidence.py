@@ -1,4 +1,4 @@
-"""The evidence on which a column's kind is judged, and what a judgement is."""
+"""The values from which the kind of a column is inferred, and the result of an inference."""
 
 from __future__ import annotations
 
@@ -18,18 +18,21 @@ from ml_core.domain.columns import ColumnKind, DateOrder
 from ml_core.domain.values import DoesNotFitError, is_blank, is_missing, says_missing
 from ml_core.exceptions import DataProcessingError, shown
 
-# Values looked at for words and date forms; evenly spaced, so sorted files are no trap.
+# Values examined for words and date forms; evenly spaced, so that the order of the rows has no influence.
 SAMPLE = 5_000
 
 _ID_NAME = re.compile(r"(?:^|[_\s.-])(?:id|uuid|guid|rowid|rownames|index)$|[a-z](?:Id|ID)$|^Unnamed: \d+$", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """A kind and why; None is a column that can't be used.
+class Inference:
+    """The inferred kind of a column.
 
-    ``date_order`` is that of a datetime column whose dates need one, such as ``25/12/2026``; ``decimal_comma`` says
-    that the strings of a number column have one.
+    Attributes:
+        kind: What the column holds; None: it can't be used.
+        reason: Why, in a phrase.
+        date_order: For a datetime column whose dates need one, such as ``25/12/2026``.
+        decimal_comma: Whether the strings of a number column have a decimal comma.
     """
 
     kind: ColumnKind | None
@@ -63,20 +66,21 @@ class Evidence:
         Args:
             name: The column's name.
             series: ``(n_rows,)`` of any dtype.
-            words_are_missing: Whether ``NA``, ``None`` and the like are: in a category or text they are values.
+            words_are_missing: Whether ``NA``, ``None`` and the like are missing values; in a category or text they are
+                values.
             has_commas: Whether a column of the table has decimal commas.
         """
         series = series.reset_index(drop=True)
-        says_nothing = says_missing if words_are_missing else is_blank
+        is_nothing = says_missing if words_are_missing else is_blank
         if isinstance(series.dtype, pd.CategoricalDtype):
-            missing = [v for v in series.cat.categories if isinstance(v, str) and says_nothing(v)]
+            missing = [v for v in series.cat.categories if isinstance(v, str) and is_nothing(v)]
             present = series.notna() & ~series.isin(missing)
         elif (cells := cells_of(series)) is not None:
-            said = present_cells(cells, words_are_missing=words_are_missing)
-            present = pd.Series(said.is_valid().to_numpy(zero_copy_only=False))
+            valid = present_cells(cells, words_are_missing=words_are_missing)
+            present = pd.Series(valid.is_valid().to_numpy(zero_copy_only=False))
         elif holds_objects(series):
-            nothing = (says_nothing(v) if isinstance(v, str) else is_missing(v) for v in series.tolist())
-            present = ~pd.Series(nothing, dtype=bool)
+            empty = (is_nothing(v) if isinstance(v, str) else is_missing(v) for v in series.tolist())
+            present = ~pd.Series(empty, dtype=bool)
         else:
             present = series.notna()
         return cls(name, series[present.to_numpy(dtype=bool)], len(series), has_commas)
@@ -110,21 +114,21 @@ class Evidence:
 
 
 def holds_objects(series: pd.Series[Any]) -> bool:
-    """Whether the dtype does not say what the values are: strings or Python objects."""
+    """Whether the values are strings or Python objects, whose dtype does not determine the kind."""
     dtype = series.dtype
     is_string = isinstance(dtype, pd.StringDtype) or (isinstance(dtype, pd.ArrowDtype) and dtype.type is str)
     return is_string or pd.api.types.is_object_dtype(dtype)
 
 
-def unless_constant(evidence: Evidence, kind: ColumnKind, detail: str | None = None) -> Verdict:
-    """A kind, unless the column has one value only and that in every row."""
+def unless_constant(evidence: Evidence, kind: ColumnKind, detail: str | None = None) -> Inference:
+    """A kind, unless every row has the same value."""
     distinct = evidence.n_distinct
     if distinct == 1 and not evidence.n_missing:
-        return Verdict(None, f"every value is {shown(evidence.values.head(1).tolist()[0])}")
-    return Verdict(kind, detail or f"{distinct:,} distinct value{'s' if distinct > 1 else ''}")
+        return Inference(None, f"every value is {shown(evidence.values.head(1).tolist()[0])}")
+    return Inference(kind, detail or f"{distinct:,} distinct value{'s' if distinct > 1 else ''}")
 
 
-def judge_numbers(evidence: Evidence, numbers: NDArray[np.float64] | None = None) -> Verdict:
+def infer_numbers(evidence: Evidence, numbers: NDArray[np.float64] | None = None) -> Inference:
     """A number, unless the column is constant or an identifier.
 
     Args:
@@ -143,7 +147,7 @@ def judge_numbers(evidence: Evidence, numbers: NDArray[np.float64] | None = None
             "Replace them by a number or by a missing value.",
         )
     if _ID_NAME.search(evidence.name) and evidence.n_distinct == evidence.n_rows > 2 and (numbers % 1 == 0).all():
-        return Verdict(None, "an identifier by its name, with a different number in every row")
+        return Inference(None, "an identifier by its name, with a different number in every row")
     return unless_constant(evidence, ColumnKind.NUMBER, f"{numbers.min():g} to {numbers.max():g}")
 
 

@@ -1,4 +1,4 @@
-"""Frames as ``DataProcessor`` and its steps take them: features of texts and datetimes, fillings."""
+"""Data frames of any library as pandas frames; features of texts and datetimes, and values for missing ones."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ml_core.data.encoding.datetime import PARTS, calendar_parts
 from ml_core.data.encoding.text import tokenize
 from ml_core.data.kinds import InferredColumn
+from ml_core.data.tables import NULLABLE
 from ml_core.domain.columns import ColumnKind, DateOrder
 from ml_core.domain.signature import InputColumn
 from ml_core.domain.values import composed
@@ -20,24 +21,16 @@ from ml_core.exceptions import DataProcessingError
 
 DECIMAL_COMMA = "decimal_comma"
 _MISSING_CATEGORY = "missing"
-# The types of pandas that hold a missing value beside whole numbers and booleans; without them such a column becomes
-# floats or objects, and numbers above 2**53 others.
-_WIDTHS = (8, 16, 32, 64)
-_NULLABLE = {
-    **{getattr(pa, f"int{width}")(): getattr(pd, f"Int{width}Dtype")() for width in _WIDTHS},
-    **{getattr(pa, f"uint{width}")(): getattr(pd, f"UInt{width}Dtype")() for width in _WIDTHS},
-    pa.bool_(): pd.BooleanDtype(),
-}
 
 
 def as_pandas(data: Any) -> Any:
-    """A data frame or series of what other libraries have for one; anything else as it is.
+    """A table or column of any library as a pandas frame or series; other values are returned unchanged.
 
     Tables and columns of polars, pyarrow, DuckDB and others are read through the Arrow PyCapsule interface
     (https://arrow.apache.org/docs/format/CDataInterface/PyCapsuleInterface.html), which needs none of these libraries.
 
     Raises:
-        DataProcessingError: It is of a type that pandas has no form for.
+        DataProcessingError: pandas has no form for its type.
     """
     if isinstance(data, pd.DataFrame | pd.Series):
         return data
@@ -54,7 +47,7 @@ def as_pandas(data: Any) -> Any:
         values = pa.chunked_array(data) if is_stream else pa.chunked_array([pa.array(data)])
         is_table = pa.types.is_struct(values.type)
         table = pa.Table.from_struct_array(values) if is_table else pa.table({"": values})
-        frame = table.to_pandas(types_mapper=_NULLABLE.get, ignore_metadata=True)
+        frame = table.to_pandas(types_mapper=NULLABLE.get, ignore_metadata=True)
     except (pa.ArrowException, ValueError, TypeError) as error:
         raise DataProcessingError.wrap(
             error, "The data is not a table", remedy="Give a pandas DataFrame.", stage="preprocess"
@@ -66,7 +59,7 @@ def as_frame(data: Any) -> pd.DataFrame:
     """A data frame, its column names composed strings, of any table: a frame, an array, rows, a mapping of columns.
 
     Raises:
-        DataProcessingError: Nothing of the kind.
+        DataProcessingError: The data is not a table.
     """
     data = as_pandas(data)
     try:
@@ -107,7 +100,7 @@ def readings_of(columns: Iterable[InferredColumn | InputColumn]) -> dict[str, st
 
 
 def filling_of(array: NDArray[Any], kind: str) -> float | str:
-    """What replaces a missing value of a canonical column that has at least one value of its own."""
+    """The value that replaces missing ones in a canonical column with at least one value."""
     if kind == ColumnKind.TEXT:
         return ""
     if kind == ColumnKind.CATEGORY:

@@ -1,37 +1,42 @@
-"""What each column of a data frame holds, with the reason in words that a user can check.
+"""The kind of each column of a data frame, with the reason in words that a user can check.
 
-The kinds are inferred from dtypes and values, never from a model's needs. A kind that is inferred can be read: every
-value of the column passes the row reader of ``ml_core.domain.values``, so rows like those of the training data are
-accepted at serving too.
+Kinds are inferred from dtypes and values, never from a model's needs. Every value of a column passes the row reader of
+its inferred kind (``ml_core.domain.values``), so rows like those of the training data are accepted in serving too.
 """
 
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from datetime import date
+from decimal import Decimal
+from typing import Any, Literal
+from uuid import UUID
 
+import numpy as np
 import pandas as pd
 
 from ml_core.data.cells import cells_of, decimal_of, has_decimal_comma
-from ml_core.data.dates import order_of_datetimes
-from ml_core.data.evidence import Evidence, Verdict
-from ml_core.data.judgement import judge
+from ml_core.data.evidence import Evidence, Inference, fits, holds_objects, infer_numbers, unless_constant
+from ml_core.data.strings import FEW_MIXED, infer_strings, is_code, order_of_datetimes
 from ml_core.domain.columns import ColumnKind, DateOrder
 from ml_core.domain.signature import InputColumn
-from ml_core.domain.values import category_text, composed, read_category
-from ml_core.exceptions import DataProcessingError
+from ml_core.domain.values import category_text, composed, read_category, read_datetime, read_number
+from ml_core.exceptions import DataProcessingError, shown
 
 # Categories that have a column of their own in the encoding, and that a signature lists; the others share one.
 MAX_CATEGORIES = 50
+_TypeName = Literal["string", "number", "boolean", "datetime", "code"]
+
 # The kinds in which NA and None are values; see ml_core.domain.values.
 _WORDS_ARE_VALUES = (ColumnKind.CATEGORY, ColumnKind.TEXT)
 
 
 @dataclass(frozen=True, slots=True)
 class InferredColumn:
-    """What was found of one column.
+    """The result for one column.
 
     Attributes:
         name: The column's name, as a string.
@@ -67,7 +72,7 @@ class InferredColumn:
 def infer_columns(
     frame: pd.DataFrame, *, kinds: Mapping[str, ColumnKind] | None = None, has_commas: bool = False
 ) -> tuple[InferredColumn, ...]:
-    """Say of each column what it holds and whether it is used.
+    """Infer the kind of each column and whether the column is used.
 
     Not used are constant columns, identifiers (a different code in every row) and dates that can be read in two ways.
 
@@ -94,7 +99,7 @@ def infer_columns(
         reasons = "; ".join(f"{column.name!r}: {column.reason}" for column in inferred[:5])
         raise DataProcessingError(
             f"No column can be used ({reasons}).",
-            remedy="Add columns that tell the rows apart, or name a column's kind.",
+            remedy="Add columns that differ between rows, or name a column's kind.",
             stage="infer",
         )
     return inferred
@@ -127,25 +132,108 @@ def _infer(name: str, series: pd.Series[Any], kind: ColumnKind | None, has_comma
     evidence = _evidence(name, series, kind, has_commas)
     if kind is not None:
         order = order_of_datetimes(evidence) if kind is ColumnKind.DATETIME else None
-        verdict = Verdict(kind, "as given", order, kind is ColumnKind.NUMBER and _has_comma(evidence))
+        found = Inference(kind, "as given", order, kind is ColumnKind.NUMBER and _has_comma(evidence))
     else:
-        verdict = judge(evidence)
-        if verdict.kind in _WORDS_ARE_VALUES:
-            evidence, verdict = _with_words(series, evidence, verdict)
-    reason = f"{verdict.kind}: {verdict.reason}" if verdict.kind else f"not used: {verdict.reason}"
-    if evidence.n_missing and verdict.kind:
+        found = infer_kind(evidence)
+        if found.kind in _WORDS_ARE_VALUES:
+            evidence, found = _with_words(series, evidence, found)
+    reason = f"{found.kind}: {found.reason}" if found.kind else f"not used: {found.reason}"
+    if evidence.n_missing and found.kind:
         reason += f", {evidence.n_missing} missing"
-    if verdict.decimal_comma:
+    if found.decimal_comma:
         reason += ", decimal comma read; send 180.5, or the string '180,5', in requests"
     return InferredColumn(
         name=name,
-        kind=verdict.kind,
+        kind=found.kind,
         nullable=evidence.n_missing > 0,
-        categories=_categories(evidence) if verdict.kind is ColumnKind.CATEGORY else (),
+        categories=_categories(evidence) if found.kind is ColumnKind.CATEGORY else (),
         reason=reason,
-        used=verdict.kind is not None,
-        date_order=verdict.date_order,
-        decimal_comma=verdict.decimal_comma,
+        used=found.kind is not None,
+        date_order=found.date_order,
+        decimal_comma=found.decimal_comma,
+    )
+
+
+def infer_kind(evidence: Evidence) -> Inference:
+    """The kind of a column that has values.
+
+    Numbers, booleans and datetimes are recognised by their dtype or, in columns of Python objects, by their type;
+    strings by their content, see ``ml_core.data.strings``.
+
+    Raises:
+        DataProcessingError: Values of mixed types, of a type that no kind holds, or infinite.
+    """
+    dtype = evidence.values.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        return unless_constant(evidence, ColumnKind.CATEGORY)
+    if holds_objects(evidence.values):
+        return _infer_objects(evidence)
+    if pd.api.types.is_bool_dtype(dtype):
+        return unless_constant(evidence, ColumnKind.BOOLEAN)
+    if pd.api.types.is_complex_dtype(dtype):
+        raise evidence.error("holds complex numbers.", "Split it into real and imaginary part.")
+    if pd.api.types.is_numeric_dtype(dtype):
+        return infer_numbers(evidence)
+    if pd.api.types.is_datetime64_any_dtype(dtype):
+        return unless_constant(evidence, ColumnKind.DATETIME)
+    if pd.api.types.is_timedelta64_dtype(dtype):
+        raise evidence.error("holds durations.", "Give them as numbers: frame[column].dt.total_seconds().")
+    return _infer_objects(evidence)
+
+
+def _infer_objects(evidence: Evidence) -> Inference:
+    values = evidence.values.tolist()
+    if isinstance(evidence.values.dtype, pd.StringDtype):
+        return infer_strings(evidence, values)
+    types = Counter(_type_name(evidence, value) for value in values)
+    if types.keys() == {"string"}:
+        return infer_strings(evidence, values)
+    if types.keys() == {"boolean"}:
+        return unless_constant(evidence, ColumnKind.BOOLEAN)
+    if types.keys() <= {"number", "boolean"}:
+        return infer_numbers(Evidence(evidence.name, evidence.values.map(float), evidence.n_rows))
+    if types.keys() == {"datetime"}:
+        return unless_constant(evidence, ColumnKind.DATETIME)
+    if types.keys() == {"code"}:
+        return Inference(None, "an identifier: UUIDs")
+    return _infer_mixed(evidence, values, types)
+
+
+def _type_name(evidence: Evidence, value: Any) -> _TypeName:
+    if isinstance(value, str):
+        return "string"
+    if isinstance(value, bool | np.bool_):
+        return "boolean"
+    if isinstance(value, int | float | np.number | Decimal) and not isinstance(value, np.complexfloating):
+        return "number"
+    if isinstance(value, date | np.datetime64):
+        return "datetime"
+    if isinstance(value, UUID):
+        return "code"
+    raise evidence.error(
+        f"holds values of type {type(value).__name__}, such as {shown(value)}.",
+        "Turn them into numbers, strings or datetimes, or drop the column.",
+    )
+
+
+def _infer_mixed(evidence: Evidence, values: list[Any], types: Counter[_TypeName]) -> Inference:
+    has_codes = types.keys() == {"string", "number"} and any(isinstance(v, str) and is_code(v) for v in values)
+    if has_codes and all(fits(read_number, value) for value in values):
+        # As a spreadsheet gives them: 94110 is a number there, 01234 can only be a string.
+        texts = evidence.values.map(category_text)
+        return infer_strings(replace(evidence, values=texts), texts.tolist())
+    for kind, read in ((ColumnKind.NUMBER, read_number), (ColumnKind.DATETIME, read_datetime)):
+        if all(fits(read, value) for value in values):
+            return unless_constant(evidence, kind)
+    distinct = len({category_text(value) for value in values})
+    if distinct <= FEW_MIXED and distinct <= len(values) / 2:
+        return Inference(ColumnKind.CATEGORY, f"{distinct} distinct values of several types")
+    common, rare = types.most_common()[0][0], types.most_common()[-1][0]
+    row = next(i for i, value in enumerate(values) if _type_name(evidence, value) == rare)
+    counts = " and ".join(f"{count:,} {name}s" for name, count in types.most_common())
+    raise evidence.error(
+        f"mixes {counts}; row {evidence.values.index[row]} is {shown(values[row])}.",
+        f"Make all of them {common}s, name the column's kind (a category takes all types), or drop the column.",
     )
 
 
@@ -172,16 +260,16 @@ def has_missing(series: pd.Series[Any], kind: ColumnKind) -> bool:
     return Evidence.of("", series, words_are_missing=kind not in _WORDS_ARE_VALUES).n_missing > 0
 
 
-def _with_words(series: pd.Series[Any], evidence: Evidence, verdict: Verdict) -> tuple[Evidence, Verdict]:
-    """The same column, now that words such as ``NA`` turn out to be values of it."""
+def _with_words(series: pd.Series[Any], evidence: Evidence, found: Inference) -> tuple[Evidence, Inference]:
+    """The same column with words such as ``NA`` as values of it."""
     whole = Evidence.of(evidence.name, series, words_are_missing=False, has_commas=evidence.has_commas)
     if whole.n_missing == evidence.n_missing:
-        return evidence, verdict
+        return evidence, found
     try:
-        again = judge(whole)
-    except DataProcessingError:  # with the words it is a mixture, without them it is not
-        return whole, verdict
-    return whole, again if again.kind is verdict.kind else verdict
+        again = infer_kind(whole)
+    except DataProcessingError:  # with the words the column is a mixture, without them it is not
+        return whole, found
+    return whole, again if again.kind is found.kind else found
 
 
 def _categories(evidence: Evidence) -> tuple[str, ...]:
@@ -193,5 +281,5 @@ def _categories(evidence: Evidence) -> tuple[str, ...]:
 
 
 def most_frequent(counts: Mapping[str, int]) -> list[str]:
-    """The texts by falling count, equal counts in the order of the text."""
+    """The texts by descending count; equal counts in the order of the text."""
     return sorted(counts, key=lambda text: (-counts[text], text))

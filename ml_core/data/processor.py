@@ -1,18 +1,18 @@
-"""``DataProcessor``: the public face of cleaning, feature extraction, encoding and splitting of data frames.
+"""``DataProcessor``: the public API of cleaning, feature extraction, encoding and splitting.
 
 Training and serving use the encoder of ``ml_core.data.encoding``, which reads raw rows without a frame. A subclass of
-``DataProcessor`` that overrides ``preprocess`` becomes a step before it, in training and inference alike
-(``ProcessorStep``).
+``DataProcessor`` that overrides ``preprocess`` becomes a step before it (``ProcessorStep``), in training and inference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
 
 from ml_core.data.canonical import columns_from_frame, frame_from_columns
 from ml_core.data.encoding.number import SCALINGS, Scaling, center_and_scale
@@ -29,8 +29,7 @@ from ml_core.data.frames import (
 )
 from ml_core.data.kinds import infer_columns
 from ml_core.data.splits import split_rows
-from ml_core.data.steps import ProcessorStep
-from ml_core.domain.columns import ColumnKind
+from ml_core.domain.columns import ColumnKind, Columns
 from ml_core.exceptions import DataProcessingError
 from ml_core.ids import TenantId
 
@@ -43,8 +42,8 @@ class DataProcessor:
 
     A subclass may override ``preprocess`` and call ``super().preprocess(…)``; give it to a ``Trainer`` and the same
     code runs on the rows of training and of every prediction. Such a subclass is your own code, so it is not on the
-    platform's list of types that a server loads: its models predict in your own process (``MLSystem``, ``Predictor``),
-    and a server refuses them.
+    platform's list of types that a server loads: its models predict in your own process (``MLSystem``, ``Predictor``)
+    only.
 
     Args:
         tenant_id: The tenant whose data it is.
@@ -78,11 +77,11 @@ class DataProcessor:
 
         Numbers and booleans become float64, datetimes UTC ``datetime64``, categories and texts strings. Missing numbers
         and datetimes get the training data's median, missing booleans its most frequent value, missing categories
-        ``"missing"``, missing texts ``""``. Rows keep their order and index; columns that training
-        had not are left out.
+        ``"missing"``, missing texts ``""``. Rows keep their order and index; columns unknown to
+        training are left out.
 
         Args:
-            data: ``(n_rows, n_columns)`` data frame, or what ``pandas.DataFrame`` makes one of.
+            data: ``(n_rows, n_columns)`` data frame, or data that ``pandas.DataFrame`` accepts.
             model_type: For subclasses; the cleaning does not depend on it.
             is_training: Learn kinds and fillings first.
 
@@ -106,14 +105,14 @@ class DataProcessor:
     def _fit(self, frame: pd.DataFrame) -> None:
         known = {name: ColumnKind(kind) for name, kind in self.kinds.items()}
         inferred = infer_columns(frame, kinds={name: kind for name, kind in known.items() if name in frame.columns})
-        # A constant or an identifier is cleaned too: whether a model uses it is not this method's question.
+        # Constants and identifiers are cleaned too; whether a model uses them is decided in training.
         self.columns_ = [(c.name, (c.kind or kind_by_dtype(frame[c.name])).value) for c in inferred]
         self.readings_ = readings_of(inferred)
         columns = columns_from_frame(frame, nullable_inputs(self.columns_, self.readings_))
         self.fill_ = {name: filling_of(columns[name], kind) for name, kind in self.columns_}
 
     def extract_features(self, data: pd.DataFrame, feature_config: Mapping[str, bool] | None = None) -> pd.DataFrame:
-        """Add columns that say something of texts and datetimes.
+        """Add columns derived from texts and datetimes.
 
         Of each text ``<column>_characters``, ``_words`` and ``_mean_word_length``; of each datetime ``<column>_year``,
         ``_month`` (0 to 11), ``_day`` (0 to 30), ``_weekday`` (0 is Monday) and ``_hour``. All are float64, NaN
@@ -139,7 +138,7 @@ class DataProcessor:
             )
         frame = as_frame(data)
         kinds, readings = dict(self.columns_), self.readings_
-        if not kinds and self.transform_ is not None:  # a few rows of inference would tell too little
+        if not kinds and self.transform_ is not None:  # a few rows of inference are too few to infer kinds from
             kinds, readings = dict(self.encoder_.columns_), self.encoder_.readings_
         if not kinds:
             inferred = infer_columns(frame)
@@ -160,10 +159,10 @@ class DataProcessor:
     ) -> pd.DataFrame:
         """Encode every column of a frame as numbers, and scale them.
 
-        A number or boolean is one column of its own name; a category one column a frequent value, one for all others
-        and one for missing; a datetime its time and its place in year, month, week and day; a text one column a word,
-        by TF-IDF. Missing numbers and datetimes get the median of training, and a column that says so where training
-        had some. Columns that training had not are left out, those that are lacking are missing.
+        A number or boolean becomes one column of the same name; a category one column for each frequent value, one for
+        all others and one for missing; a datetime its time and its position in year, month, week and day; a text one
+        column a word, by TF-IDF. Missing numbers and datetimes get the median of training and, where training had some,
+        a column that flags them. Columns unknown to training are left out; absent ones count as missing.
 
         Args:
             features: ``(n_rows, n_columns)``, such as ``extract_features`` returns.
@@ -202,7 +201,7 @@ class DataProcessor:
 
     def _fit_transform(self, frame: pd.DataFrame, transform_type: Scaling) -> None:
         if not len(frame):
-            raise DataProcessingError("There is no row to learn from.", remedy="Give training rows.", stage="scale")
+            raise DataProcessingError("The training data has no rows.", remedy="Give training rows.", stage="scale")
         columns, readings = self._kinds_of(frame)
         encoder = TableEncoder(
             columns, scaling="none", dense_text=True, max_text_features=_MAX_DENSE_WORDS, readings=readings
@@ -224,7 +223,7 @@ class DataProcessor:
             except DataProcessingError as error:
                 if error.attributes().get("column") is not None:
                     raise
-                inferred = ()  # each is constant or an identifier: a category as good as any
+                inferred = ()  # each is constant or an identifier, and is encoded as a category
             known |= {column.name: column.kind.value for column in inferred if column.kind is not None}
             readings |= readings_of(inferred)
         return [(name, known.get(name, kind_by_dtype(frame[name]).value)) for name in frame.columns], readings
@@ -258,7 +257,7 @@ class DataProcessor:
             ``X_train, X_val, X_test, y_train, y_val, y_test``, of the types given.
 
         Raises:
-            DataProcessingError: ``X`` and ``y`` differ in length, a column is unknown, or the sizes can't be had.
+            DataProcessingError: ``X`` and ``y`` differ in length, a column is unknown, or too few rows for the sizes.
         """
         if len(X) != len(y):
             raise DataProcessingError(
@@ -319,6 +318,55 @@ class DataProcessor:
             return [("encode", TableEncoder(list(columns), **options))]
         step = ProcessorStep(self, list(columns), model_type, options.pop("readings", None))
         return [("process", step), ("encode", TableEncoder(**options))]
+
+
+class ProcessorStep(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[misc,call-arg]
+    """The first step of a pipeline with a processor of the caller's own: ``preprocess`` in training and inference.
+
+    Args:
+        processor: Whose ``preprocess`` is called, with ``is_training`` True in ``fit`` only.
+        columns: ``(name, kind)`` of the raw input columns.
+        model_type: Passed on to ``preprocess``.
+        readings: As for ``TableEncoder``.
+    """
+
+    def __init__(
+        self,
+        processor: DataProcessor,
+        columns: Sequence[tuple[str, str]],
+        model_type: str | None = None,
+        readings: Mapping[str, str] | None = None,
+    ) -> None:
+        self.processor = processor
+        self.columns = columns
+        self.model_type = model_type
+        self.readings = readings
+
+    def fit(self, X: Columns | pd.DataFrame, y: Any = None) -> Self:
+        """Let the processor learn from the training rows."""
+        self.fit_transform(X, y)
+        return self
+
+    def fit_transform(self, X: Columns | pd.DataFrame, y: Any = None) -> pd.DataFrame:  # noqa: ARG002 - sklearn passes it
+        """The processed training rows."""
+        return self._process(X, is_training=True)
+
+    def transform(self, X: Columns | pd.DataFrame) -> pd.DataFrame:
+        """The processed rows, ``(n_rows, any)``."""
+        return self._process(X, is_training=False)
+
+    def _process(self, X: Columns | pd.DataFrame, *, is_training: bool) -> pd.DataFrame:
+        inputs = nullable_inputs(self.columns, self.readings)
+        columns = columns_from_frame(X, inputs) if isinstance(X, pd.DataFrame) else X
+        frame = frame_from_columns(columns, self.columns)
+        processed = as_frame(self.processor.preprocess(frame, self.model_type, is_training=is_training))
+        if len(processed) != len(frame):
+            raise DataProcessingError(
+                f"{type(self.processor).__name__}.preprocess made {len(processed)} rows of {len(frame)}.",
+                remedy="It must return one row for each row it gets.",
+                stage="preprocess",
+            )
+        return processed
 
 
 def _column(X: Any, name: str | None) -> Any:

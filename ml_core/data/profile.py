@@ -1,7 +1,7 @@
-"""The profile of a table: what later data is compared with.
+"""The profile of a table, with which later data is compared.
 
-A column is profiled in the very form in which a model sees it, see ``ml_core.domain.columns``: what is missing there is
-missing here, and dates that a CSV gave as strings have quantiles like any others.
+A column is profiled in the canonical form that models see (``ml_core.domain.columns``): the same values are missing,
+and dates that a CSV holds as strings have quantiles like others.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from ml_core.data.canonical import read_series
 from ml_core.data.cells import has_decimal_comma
 from ml_core.data.evidence import Evidence
-from ml_core.data.judgement import judge
-from ml_core.data.table_file import frame_of, read_rows
+from ml_core.data.kinds import infer_kind
+from ml_core.data.table_file import read_rows
+from ml_core.data.tables import frame_of
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.dataset import ColumnProfile, TableProfile
 from ml_core.domain.signature import InputColumn
@@ -42,7 +43,7 @@ MAX_TEXT_LENGTH = 200
 """Characters of a category that the profile keeps; longer ones are cut off."""
 
 _SEED = 0  # any: the same sample each time
-# Strings that are judged to be no input of a model, such as identifiers, are profiled as text when they differ a lot.
+# Strings that are not inputs of a model, such as identifiers, are profiled as text when most of them differ.
 _MAX_CATEGORY_SHARE = 0.5
 _MAX_CATEGORIES = 1_000
 
@@ -143,11 +144,11 @@ def _candidates(name: str, series: pd.Series[Any], kind: pa.DataType, has_commas
         whole = Evidence.of(name, series, words_are_missing=False)
         return (category,) if len(whole.values) else ()
     try:
-        verdict = judge(evidence)
+        found = infer_kind(evidence)
     except DataProcessingError:
-        verdict = None
-    if verdict is not None and verdict.kind is not None:
-        likely = InputColumn(name, verdict.kind, True, (), verdict.date_order, verdict.decimal_comma)
+        found = None
+    if found is not None and found.kind is not None:
+        likely = InputColumn(name, found.kind, True, (), found.date_order, found.decimal_comma)
         return (likely, category)
     distinct = evidence.n_distinct
     is_text = distinct > _MAX_CATEGORIES or (distinct > MAX_VALUES and distinct > _MAX_CATEGORY_SHARE * len(series))
@@ -159,7 +160,7 @@ def _texts(values: NDArray[Any], kind: ColumnKind) -> pd.Series[Any]:
         return pd.Series(np.where(values == 1.0, "true", "false"))
     if kind is ColumnKind.NUMBER:
         return pd.Series([str(int(v)) if float(v).is_integer() else repr(float(v)) for v in values])
-    # A NUL has no place in the database's JSON.
+    # PostgreSQL's jsonb can't hold a NUL.
     return pd.Series([text[:MAX_TEXT_LENGTH].replace("\0", "\ufffd") for text in values])
 
 
@@ -180,7 +181,7 @@ def _quantiles(numbers: NDArray[np.float64]) -> dict[str, Any]:
     numbers = np.asarray(numbers, dtype=np.float64)
     edges = np.unique(np.quantile(numbers, np.arange(QUANTILES + 1) / QUANTILES, method="linear"))
     counts = np.histogram(numbers, bins=edges)[0] if len(edges) > 1 else np.array([], dtype=np.int64)
-    # Scaled, so that the squares of numbers near the end of the range are no infinities; by a power of two, exactly.
+    # Scaled, so that the squares of numbers near the end of the range don't overflow; by a power of two, exactly.
     scale = float(np.ldexp(1.0, int(np.frexp(np.abs(numbers).max())[1]) - 1))
     scaled = numbers / scale
     return {

@@ -1,4 +1,4 @@
-"""Reading a user's table: CSV or Parquet, with an error that says what to do for each way in which that fails."""
+"""Reading a table from a CSV or Parquet file, and data frames as JSON rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ml_core.data.csv_file import SUFFIXES, CsvFile, check_names, is_parquet, unreadable
-from ml_core.data.table_file import frame_of
+from ml_core.data.tables import frame_of
 from ml_core.domain.values import is_missing
 
 # What pandas calls an index without a name in a Parquet file.
@@ -32,10 +32,10 @@ _SHOWN_CHARACTERS = 80
 def read_table(path: Path, *, encoding: str = "utf-8") -> pd.DataFrame:
     """The table in a file.
 
-    The cells of a CSV are strings, missing where they are empty: what they mean is decided where the kinds of the
-    columns are known. It may be separated by commas, semicolons, tabs or bars: by whichever splits its first lines
-    alike, or by what a first line such as ``sep=;`` says. Nameless columns without any value, which a comma at the end
-    of each line makes, are left out. A file that is Parquet or gzip is read as such, whatever it is called.
+    The cells of a CSV are strings, and empty ones are missing: their meaning is decided where the kinds of the columns
+    are known. The delimiter is the comma, semicolon, tab or bar that splits the first lines alike, or the one that a
+    first line such as ``sep=;`` names. Nameless columns without values, as a comma at the end of each line produces,
+    are left out. Parquet and gzip are recognised by content, whatever the file's name.
 
     Args:
         path: A file that ends in one of ``SUFFIXES``.
@@ -77,15 +77,15 @@ def is_csv(path: Path) -> bool:
 
 @contextmanager
 def reading(path: Path, encoding: str) -> Iterator[None]:
-    """Turn what a file can do wrong into an error of ours, see ``read_table``."""
+    """Report any failure to read a file as a ``DataProcessingError``, see ``read_table``."""
     try:
         yield
     except FileNotFoundError as error:
-        raise unreadable(f"There is no file {path}.", "Check the path.") from error
+        raise unreadable(f"The file {path} does not exist.", "Check the path.") from error
     except IsADirectoryError as error:
         raise unreadable(f"{path} is a folder.", "Name a file in it.") from error
     except UnicodeError as error:
-        # Windows has quotes, dashes and the euro where latin-1 has control characters; the rest is the same.
+        # cp1252 is latin-1 with quotes, dashes and the euro sign in the place of control characters.
         other = "cp1252 (Western Europe)" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else "utf-8"
         raise unreadable(
             f"{path} is not {encoding}: {error}.",

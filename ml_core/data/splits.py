@@ -1,4 +1,4 @@
-"""Splits: which rows a model is fitted on, tuned on and judged on."""
+"""Splits: the rows that a model is fitted, tuned and tested on."""
 
 from __future__ import annotations
 

@@ -1,15 +1,16 @@
 """The file of a dataset: Parquet, written so that equal tables become equal bytes in any process.
 
-A table from a text file is stored as its cells: columns of strings, with a mark in the file's metadata that says so.
-What a cell means is decided where it is read, see ``ml_core.data.cells``.
+A table from a text file is stored as its cells: columns of strings, and a mark in the file's metadata. The meaning of a
+cell is decided when it is read, see ``ml_core.data.cells``.
 
-The bytes depend on the content and on nothing else: row groups end at fixed rows however the rows arrive, each is one
-piece in memory before it is written, every option of the writer is fixed, and no metadata of pandas or Arrow is kept.
-Another release of pyarrow may encode differently, and names itself in the file: then equal content gets another digest.
+The bytes depend on the content alone: row groups end at fixed rows however the rows arrive, each is one piece in memory
+before it is written, every option of the writer is fixed, and no metadata of pandas or Arrow is kept. Another release
+of pyarrow may encode differently and writes its name into the file; equal content then has another digest.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -20,8 +21,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ml_core.data.cells import has_decimal_comma, typed_series
+from ml_core.data.tables import frame_of, table_from_frame
 from ml_core.exceptions import DataProcessingError
 
+EXPORT_SUFFIXES = (".parquet", ".csv")
 FORMAT = "parquet/1"
 """What the registry calls the format; another number when the rules of this module change."""
 
@@ -114,7 +118,7 @@ def read_frame(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame
         ``datetime.date``; whole numbers with missing values are pandas' ``Int64`` or its like, so that none is rounded.
 
     Raises:
-        DataProcessingError: There is no such column.
+        DataProcessingError: The column does not exist.
     """
     with pq.ParquetFile(path) as file:
         names = file.schema_arrow.names
@@ -137,19 +141,18 @@ def holds_cells(path: Path) -> bool:
     return all(found.get(key.encode()) == value.encode() for key, value in _CELLS.items())
 
 
-def frame_of(table: pa.Table) -> pd.DataFrame:
-    """A stored table as a data frame, see ``read_frame``."""
-    series = {name: series_of(table.column(name)) for name in table.column_names}
-    return pd.DataFrame(series, index=pd.RangeIndex(table.num_rows))
+def read_typed(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """The table of a dataset's file as ``read_frame`` returns it, with the cells of a text file as values.
 
-
-def series_of(column: Any) -> Any:
-    """A stored column, an array or chunked array, as a series of the dtypes of ``read_frame``."""
-    if pa.types.is_integer(column.type) and column.null_count:
-        name = str(column.type)
-        nullable = name.replace("uint", "UInt") if name.startswith("u") else name.replace("int", "Int")
-        return column.to_pandas(types_mapper={column.type: pd.api.types.pandas_dtype(nullable)}.get)
-    return column.to_pandas()
+    Raises:
+        DataProcessingError: The column does not exist.
+    """
+    frame = read_frame(path, columns)
+    if not holds_cells(path):
+        return frame
+    # A decimal comma in any column of the table decides how the numbers of all columns are read.
+    has_commas = has_decimal_comma(frame if columns is None else read_frame(path))
+    return pd.DataFrame({name: typed_series(frame[name], has_commas=has_commas) for name in frame.columns})
 
 
 def read_rows(path: Path, rows: np.ndarray[Any, Any]) -> pa.Table:
@@ -177,3 +180,49 @@ def _pieces(path: Path, rows: np.ndarray[Any, Any]) -> Iterator[pa.Table]:
 def columns_of(path: Path) -> tuple[tuple[str, str], ...]:
     """The name and the Arrow type of each column of a dataset's file, in order."""
     return tuple((field.name, str(field.type)) for field in pq.read_schema(path))
+
+
+def export_table(source: Path, target: Path) -> None:
+    """Copy a dataset's Parquet file, or write its table as CSV with one row group in memory at a time.
+
+    In Parquet the cells of a text file become values, see ``read_typed``.
+
+    Args:
+        source: The dataset's file.
+        target: A file that does not exist, ending in one of ``EXPORT_SUFFIXES``. Nothing is left there when it fails.
+
+    Raises:
+        DataProcessingError: It exists, ends otherwise, or can't be written; ``stage`` is ``write``.
+    """
+    if target.suffix.lower() not in EXPORT_SUFFIXES:
+        raise _refused(f"{target} is not a file of a known kind.", f"Use one of {', '.join(EXPORT_SUFFIXES)}.")
+    try:
+        with target.open("xb") as file:
+            try:
+                if target.suffix.lower() == ".parquet" and holds_cells(source):
+                    pq.write_table(table_from_frame(read_typed(source)), file)
+                elif target.suffix.lower() == ".parquet":
+                    with source.open("rb") as stored:
+                        shutil.copyfileobj(stored, file)
+                else:
+                    _write_csv(source, file)
+            except BaseException:  # also on Ctrl-C: no half-written file stays
+                target.unlink(missing_ok=True)
+                raise
+    except FileExistsError as error:
+        raise _refused(f"{target} exists already.", "Name another file, or remove it.") from error
+    except OSError as error:
+        raise _refused(
+            f"{target} can't be written: {error.strerror or error}.", "Check the folder and its disk."
+        ) from error
+
+
+def _write_csv(source: Path, file: object) -> None:
+    with pq.ParquetFile(source) as stored:
+        for group in range(stored.num_row_groups):
+            frame = frame_of(stored.read_row_group(group))
+            frame.to_csv(file, index=False, header=group == 0)  # type: ignore[call-overload]
+
+
+def _refused(message: str, remedy: str) -> DataProcessingError:
+    return DataProcessingError(message, remedy=remedy, stage="write")

@@ -1,8 +1,8 @@
 """Tables in the one form in which datasets are stored: few Arrow types, one for each meaning.
 
-Equal content must become equal bytes, whichever of pandas, CSV, Parquet and a database it came from. So a missing value
-is null (never NaN), strings are ``string`` (categories too), moments count microseconds and are in UTC if they have a
-zone, and an index is no column. Whole numbers, floats and decimals keep their width: it belongs to the content.
+Equal content must become equal bytes, whether it came from pandas, CSV, Parquet or a database. So a missing value is
+null (never NaN), strings and categories are ``string``, timestamps count microseconds and are in UTC if they have a
+zone, and an index is not stored. Whole numbers, floats and decimals keep their width, which is part of the content.
 """
 
 from __future__ import annotations
@@ -25,6 +25,15 @@ from ml_core.exceptions import DataProcessingError
 
 MAX_COLUMNS = 10_000
 """A wider table is a matrix; its schema and profile alone would be tens of megabytes in the registry."""
+
+_WIDTHS = (8, 16, 32, 64)
+NULLABLE = {
+    **{getattr(pa, f"int{width}")(): getattr(pd, f"Int{width}Dtype")() for width in _WIDTHS},
+    **{getattr(pa, f"uint{width}")(): getattr(pd, f"UInt{width}Dtype")() for width in _WIDTHS},
+    pa.bool_(): pd.BooleanDtype(),
+}
+"""The dtypes of pandas that hold a missing value beside whole numbers and booleans. Without them such a column becomes
+floats or objects, and numbers above 2**53 are rounded."""
 
 _SLICE_ROWS = 65_536
 _DAY_US = 86_400 * 10**6
@@ -159,7 +168,7 @@ def table_from_frame(frame: pd.DataFrame) -> pa.Table:
     """The stored form of a data frame; its index is left out.
 
     Columns of Python objects keep their meaning: numbers and booleans together are numbers; strings among numbers make
-    all of them strings, as in a CSV; UUIDs are strings.
+    all of them strings, as in a CSV; UUIDs become strings.
 
     Args:
         frame: ``(n_rows, n_columns)`` of any dtypes; names that are not strings are read as such.
@@ -184,7 +193,7 @@ def column_from_series(name: str, series: pd.Series[Any]) -> Any:
     try:
         values = pa.Array.from_pandas(series)
         if pa.types.is_date(values.type) and series.dtype == object and series.map(_is_moment).any():
-            values = _moments(series)  # as dates they would lose their time of day
+            values = _moments(series)  # as dates they would lose the time of day
     except UnicodeError as error:
         raise _refused(f"The column {name!r} holds text that is not valid Unicode.", "Correct it.", name) from error
     except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
@@ -197,7 +206,7 @@ def column_from_series(name: str, series: pd.Series[Any]) -> Any:
 
 
 def _uniform(series: pd.Series[Any]) -> Any:
-    """Values of several types as numbers, or else as strings; None where there is no such form."""
+    """Values of several types as numbers, or else as strings; None where neither is possible."""
     if series.dtype != object:
         return None
     values = [None if is_missing(value) else value for value in series.tolist()]
@@ -228,6 +237,18 @@ def _types(series: pd.Series[Any]) -> str:
     if series.dtype != object:
         return str(series.dtype)
     return ", ".join(sorted({type(value).__name__ for value in series.tolist() if not is_missing(value)})[:3])
+
+
+def frame_of(table: pa.Table) -> pd.DataFrame:
+    """A stored table as a data frame, see ``ml_core.data.table_file.read_frame``."""
+    series = {name: series_of(table.column(name)) for name in table.column_names}
+    return pd.DataFrame(series, index=pd.RangeIndex(table.num_rows))
+
+
+def series_of(column: Any) -> Any:
+    """A stored column, an array or chunked array, as a series of the dtypes of ``read_frame``."""
+    is_nullable = pa.types.is_integer(column.type) and column.null_count
+    return column.to_pandas(types_mapper=NULLABLE.get) if is_nullable else column.to_pandas()
 
 
 def _refused(message: str, remedy: str, column: str | None = None) -> DataProcessingError:

@@ -40,7 +40,7 @@ class CategoryEncoder:
         return self
 
     def _build(self) -> None:
-        """The lookups, which are derived from the state and so are no part of it."""
+        """The lookups, which are derived from the state and not stored."""
         self._lookups: list[dict[Any, int]] = []
         self._others: list[int] = []
         start = 0

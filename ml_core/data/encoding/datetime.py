@@ -1,4 +1,4 @@
-"""Datetimes: how long ago, and where in the year, the month, the week and the day."""
+"""Datetimes: the time, and the position in the year, month, week and day."""
 
 from __future__ import annotations
 

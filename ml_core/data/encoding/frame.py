@@ -140,7 +140,7 @@ def table_of(sample: Any) -> pd.DataFrame:
         frame = pd.DataFrame()
     if not len(frame) or not len(frame.columns):
         raise DataProcessingError(
-            "The sample is no table with rows.",
+            "The sample is not a table with rows.",
             remedy="Give a few rows that the model was fitted on: a DataFrame, a Series of texts, or a 2-d array.",
             stage="sample",
         )

@@ -35,13 +35,13 @@ def center_and_scale(matrix: NDArray[np.float64], scaling: Scaling) -> tuple[NDA
         scale = high - low
     else:
         center, scale = np.zeros(matrix.shape[1]), np.ones(matrix.shape[1])
-    # A spread that is rounding noise of the values themselves is no spread.
+    # A spread within the rounding error of the values counts as zero.
     flat = ~(scale > 10 * np.finfo(np.float64).eps * np.abs(center)) | ~np.isfinite(scale)
     return center, np.where(flat, 1.0, scale)
 
 
 # Trees compare in float32. A feature beyond it they refuse or take for infinite, as scikit-learn's settings have it.
-# Arrays of no dimension, since NumPy would make one of a number on each call.
+# Zero-dimensional arrays: NumPy would convert a plain number on each call.
 _LARGEST = np.array(np.finfo(np.float32).max, dtype=np.float64)
 _SMALLEST = -_LARGEST
 

@@ -86,7 +86,7 @@ class TableEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
         self.texts_ = [encoder for encoder in texts if encoder.width]
         if not self.n_features_out:
             raise DataProcessingError(
-                "The columns hold nothing to learn from: no number, date or category, and no word in any text.",
+                "No column can be encoded: there is no number, date or category, and the texts have no words.",
                 remedy="Add a column, or name the kind of one.",
                 stage="encode",
             )

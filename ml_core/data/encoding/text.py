@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-# A script written without spaces has no words to find: each character is a token, and pairs of tokens do the rest.
+# In a script without spaces each character is a token; pairs of tokens stand for words.
 _TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
 # Longer tokens are hashes, keys and encoded bytes: each occurs once and would only fill the vocabulary.
 _MAX_TOKEN_CHARACTERS = 40
@@ -79,7 +79,7 @@ class TextEncoder:
         return self
 
     def _build(self) -> None:
-        """The lookup, which is derived from the state and so is no part of it."""
+        """The lookup, which is derived from the state and not stored."""
         self._index = {term: index for index, term in enumerate(self.terms)}
         self._idf: list[float] = self.idf_.tolist()
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from ml_core.data.cells import read_typed
 from ml_core.data.frames import as_frame
+from ml_core.data.table_file import read_typed
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.dataset import DatasetEntry, DatasetSummary, DatasetVersion, parse_reference
 from ml_core.exceptions import InvalidRequestError, ModelSaveError

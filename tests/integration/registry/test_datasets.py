@@ -126,7 +126,7 @@ def test_a_named_index_of_a_parquet_file_is_a_column(datasets, tmp_path):
         (lambda d, f: d.create("x", pd.DataFrame(index=[1])), "no column"),
         (lambda d, f: d.create("x", pd.DataFrame([[1, 2]], columns=["a", "a"])), "called 'a'"),
         (lambda d, f: d.create("x", pd.DataFrame({"a": [[1]]})), "column 'a' is of type list"),
-        (lambda d, f: d.from_csv("x", f / "none.csv"), "no file"),
+        (lambda d, f: d.from_csv("x", f / "none.csv"), "none.csv does not exist"),
         (lambda d, f: d.from_parquet("x", f / "text.parquet"), "not a Parquet file"),
         (lambda d, f: d.from_parquet("x", f / "empty.parquet"), "no row"),
     ],

@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from ml_core.data.canonical import columns_from_frame
-from ml_core.data.cells import read_typed, typed_series
+from ml_core.data.cells import typed_series
 from ml_core.data.encoding.table import TableEncoder
 from ml_core.data.kinds import infer_columns
 from ml_core.data.processor import DataProcessor
 from ml_core.data.profile import profile_file
 from ml_core.data.reading import read_table, rows_from_frame
-from ml_core.data.table_file import read_frame
+from ml_core.data.table_file import read_frame, read_typed
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
 from ml_core.domain.values import read_category

@@ -192,7 +192,7 @@ def test_transform_errors(frame):
     processor.transform_features(frame, "minmax")
     with pytest.raises(DataProcessingError, match="'standard' is not fitted"):
         processor.transform_features(frame, is_training=False)
-    with pytest.raises(DataProcessingError, match="no row to learn from"):
+    with pytest.raises(DataProcessingError, match="training data has no rows"):
         processor.transform_features(frame.head(0))
 
 

@@ -132,7 +132,7 @@ def test_files_that_are_no_tables(write, name, content, message):
     assert caught.value.stage == "read"
 
 
-@pytest.mark.parametrize(("name", "message"), [("none.csv", "There is no file"), ("folder.csv", "is a folder")])
+@pytest.mark.parametrize(("name", "message"), [("none.csv", "none.csv does not exist"), ("folder.csv", "is a folder")])
 def test_paths_that_are_no_files(tmp_path, name, message):
     """Missing, or a folder."""
     (tmp_path / "folder.csv").mkdir()

@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ml_core.data.export import export_table
-from ml_core.data.table_file import TableWriter, group_rows, read_frame, read_rows
+from ml_core.data.table_file import TableWriter, export_table, group_rows, read_frame, read_rows
 from ml_core.data.tables import table_from_frame
 from ml_core.exceptions import DataProcessingError
 

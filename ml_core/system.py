@@ -134,7 +134,7 @@ class MLSystem:
                 that it is made from. ``metadata``: notes of your own.
 
         Returns:
-            As ``Trainer.train`` does, without ``model`` and ``fitted``.
+            As ``Trainer.train`` does, without ``model``, ``fitted`` and ``report``.
 
         Raises:
             TrainingError: The data can't train, or a hyperparameter is unknown.
@@ -146,7 +146,7 @@ class MLSystem:
         result = self.trainer.train(
             model_id, model_type, training_data, validation_data, dict(hyperparameters or {}), **options
         )
-        return {name: value for name, value in result.items() if name not in ("model", "fitted")}
+        return {name: value for name, value in result.items() if name not in ("model", "fitted", "report")}
 
     def predict(
         self,

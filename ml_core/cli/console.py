@@ -175,6 +175,7 @@ _SHORTCUTS = {
     "environments.rollback": "rollback",
     "environments.withdraw": "withdraw",
     "environments.approve": "approve",
+    "models.train": "train",
 }
 """Operations whose verb is not at the place that their name says."""
 

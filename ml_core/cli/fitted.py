@@ -1,9 +1,9 @@
-"""A fitted model as a person reads it: what was inferred of its columns, and how good it is."""
+"""The report of a training as a person reads it: the inferred columns and the metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
@@ -11,12 +11,11 @@ from rich.text import Text
 from ml_core.cli.console import out, show
 
 if TYPE_CHECKING:
-    from ml_core.data.kinds import InferredColumn
-    from ml_core.training.fit import FittedModel
+    from ml_core.domain.training_report import ReportedColumn, TrainingReport
 
 
-def print_columns(columns: Sequence[InferredColumn]) -> None:
-    """What was inferred for each column."""
+def print_columns(columns: Sequence[ReportedColumn]) -> None:
+    """The inferred kind of each column."""
     table = Table("column", "kind", "why", box=None, pad_edge=False, header_style="bold")
     for column in columns:
         kind = column.kind.value if column.used and column.kind else "left out"
@@ -24,14 +23,9 @@ def print_columns(columns: Sequence[InferredColumn]) -> None:
     out.print(table)
 
 
-def print_metrics(fitted: FittedModel) -> None:
+def print_metrics(report: TrainingReport) -> None:
     """Held-out quality beside the baseline."""
     table = Table("metric", "held out", "baseline", "train", box=None, pad_edge=False, header_style="bold")
-    for name, value in fitted.metrics["validation"].items():
-        table.add_row(name, show(value), show(fitted.baseline.get(name)), show(fitted.metrics["train"].get(name)))
+    for name, value in report.metrics["validation"].items():
+        table.add_row(name, show(value), show(report.baseline.get(name)), show(report.metrics["train"].get(name)))
     out.print(table)
-
-
-def column_row(column: InferredColumn) -> dict[str, Any]:
-    """What was inferred of a column, for JSON."""
-    return {"name": column.name, "kind": column.kind, "used": column.used, "reason": column.reason}

@@ -26,9 +26,10 @@ from ml_core.cli.console import (
     step,
 )
 from ml_core.cli.context import existing_tenant
-from ml_core.cli.fitted import column_row, print_columns, print_metrics
+from ml_core.cli.fitted import print_columns, print_metrics
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.dataset import parse_reference
+from ml_core.domain.train_spec import needs_target
 from ml_core.domain.values import composed
 from ml_core.exceptions import (
     ConfigurationError,
@@ -40,7 +41,7 @@ from ml_core.ids import ModelId, TenantId, VersionId
 if TYPE_CHECKING:
     from ml_core.database.connection import DatabaseConnection
     from ml_core.domain.dataset import DatasetVersion
-    from ml_core.training.fit import FittedModel
+    from ml_core.domain.training_report import TrainingReport
 
 
 def add_to(app: typer.Typer) -> None:
@@ -108,7 +109,7 @@ def train(
         trainer.refuse_in_vain(model_id, model_type, version_id)
         with show_step(f"Reading {table.name}"):
             frame, is_cells, reference = table.read(database, tenant_id)
-            if target is None and model_type not in _WITHOUT_TARGET:
+            if target is None and needs_target(model_type):
                 raise _no_target(frame.columns)
             X, y = _split_target(frame, target, ignore or [], is_cells=is_cells)
             held_out = None if validation is None else _read_validation(validation, encoding, target)
@@ -162,7 +163,7 @@ class _Table:
         if self.file is not None:
             return *_read_file(self.file, self.encoding), None
         from ml_core.registry.datasets import DatasetRepository
-        from ml_core.training.datasets import read_table_of
+        from ml_core.training.plan import read_table_of
 
         version = DatasetRepository(database, tenant_id).get(*parse_reference(self.name))
         return *read_table_of(database, tenant_id, version), version.reference
@@ -178,22 +179,22 @@ class _Table:
 
 
 def _print_json(tenant: TenantId, dataset: str | None, result: dict[str, Any]) -> None:
-    fitted: FittedModel = result["fitted"]
-    known = {name: value for name, value in result.items() if name not in ("fitted", "model")}
-    columns = [column_row(column) for column in fitted.columns]
+    report: TrainingReport = result["report"]
+    known = {name: value for name, value in result.items() if name not in ("fitted", "model", "report")}
+    columns = [column.to_json() for column in report.columns]
     print_json({"tenant_id": tenant, **known, "dataset": dataset, "columns": columns})
 
 
 def _print_result(tenant: TenantId, registered: DatasetVersion | None, result: dict[str, Any]) -> None:
-    fitted: FittedModel = result["fitted"]
-    print_columns(fitted.columns)
-    print_metrics(fitted)
-    out.print(f"Algorithm: {fitted.algorithm}", markup=False)
-    for note in result["notes"]:
+    report: TrainingReport = result["report"]
+    print_columns(report.columns)
+    print_metrics(report)
+    out.print(f"Algorithm: {report.algorithm}", markup=False)
+    for note in report.notes:
         out.print(f"Note: {note}", markup=False, soft_wrap=True)
-    model, version = result["model_id"], result["version"]
+    model, version = report.model_id, report.version
     names = f"--tenant {tenant} --model {model} --version {version}"
-    row = orjson.dumps(fitted.self_test.rows[0]).decode() if fitted.self_test.rows else "{}"
+    row = orjson.dumps(report.example).decode()
     if registered is not None:
         done = "Registered the table as" if registered.is_new else "The table is registered already as"
         out.print(f"{done} {registered.reference}, {registered.row_count:,} rows.", markup=False, soft_wrap=True)
@@ -208,7 +209,7 @@ def _print_result(tenant: TenantId, registered: DatasetVersion | None, result: d
 
 @contextmanager
 def _column_hints(columns: Collection[str]) -> Iterator[None]:
-    """Adds to an error about an input column how to say its remedy on the command line."""
+    """Adds the options of the command line to the remedy of an error about an input column."""
     try:
         yield
     except (TrainingError, DataProcessingError) as error:
@@ -217,9 +218,6 @@ def _column_hints(columns: Collection[str]) -> Iterator[None]:
             kind = f" or --kind {shlex.quote(f'{column}=category')}" if "kind" in (error.remedy or "") else ""
             error.remedy = f"{error.remedy or ''} Here: --ignore {shlex.quote(str(column))}{kind}.".strip()
         raise
-
-
-_WITHOUT_TARGET = ("clustering", "anomaly_detection")
 
 
 def _no_target(columns: Collection[str]) -> ConfigurationError:

@@ -1,4 +1,4 @@
-"""What a model must beat: an answer that looks at no column, measured on the same held-out rows."""
+"""The baseline: an answer that ignores all columns, measured on the same held-out rows as the model."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from ml_core.domain.signature import OutputKind
 from ml_core.training import metrics
 from ml_core.training.metrics import Metrics
 
-_NOISE = 1e-9  # of two metrics that are equal but for rounding
+_NOISE = 1e-9  # between two metrics that are equal but for rounding
 _FORESTS = ("random_forest", "extra_trees")
 
 
 def baseline(y_train: NDArray[Any] | None, y_held_out: NDArray[Any] | None, output: OutputKind) -> Metrics:
     """Metrics of the majority class (its probabilities are the class shares), or of the mean.
 
-    Empty for clustering and anomaly detection, which have no such answer.
+    Empty for clustering and anomaly detection, which have no baseline.
 
     Args:
-        y_train: ``(n_train,)`` what the answer is taken from.
-        y_held_out: ``(n_held_out,)`` what it is measured on.
-        output: What the model answers.
+        y_train: ``(n_train,)`` from which the answer is taken.
+        y_held_out: ``(n_held_out,)`` on which it is measured.
+        output: The output of the model.
     """
     if y_train is None or y_held_out is None:
         return {}
@@ -40,13 +40,13 @@ def baseline(y_train: NDArray[Any] | None, y_held_out: NDArray[Any] | None, outp
 
 
 def worse_than_baseline(held_out: Metrics, answer: Metrics, algorithm: str, output: OutputKind) -> list[str]:
-    """A sentence with the metrics in which a model is worse than the baseline, and what to try; else none.
+    """One sentence with the metrics in which a model is worse than the baseline and what to try, or none.
 
     Args:
         held_out: The model's metrics.
         answer: The baseline's, on the same rows.
         algorithm: The model's.
-        output: What it answers.
+        output: Its output.
     """
     worse = [
         f"{name} {held_out[name]:.4g} (baseline {value:.4g})"
@@ -56,14 +56,14 @@ def worse_than_baseline(held_out: Metrics, answer: Metrics, algorithm: str, outp
     if not worse:
         return []
     linear = "logistic_regression" if output is OutputKind.CLASSES else "ridge"
-    tries = [f"--param algorithm={'gradient_boosting' if algorithm == linear else linear}"]
+    tries = [f"algorithm={'gradient_boosting' if algorithm == linear else linear}"]
     if algorithm in _FORESTS:
-        tries.append("--param min_samples_leaf=20")
+        tries.append("min_samples_leaf=20")
     if output is OutputKind.CLASSES and all(name.startswith(("f1", "balanced")) for name in worse):
-        tries.append("--param class_weight=balanced")
+        tries.append("class_weight=balanced")
     return [
-        f"Worse than the baseline, which looks at no column, on the held-out rows: {', '.join(worse)}. Try "
-        f"{' or '.join(tries)}, more rows, or columns that say more of the target."
+        f"Worse than the baseline, which ignores all columns, on the held-out rows: {', '.join(worse)}. Try the "
+        f"hyperparameter {' or '.join(tries)}, more rows, or columns that are closer to the target."
     ]
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: a model in the middle of a training, kept for the process that trains it.
+"""Checkpoints: a model of an unfinished training, stored for the process that trains it.
 
 A checkpoint may hold any object, so it is a joblib file, which is pickle: it is only written to and read from the
 tenant's own folder, and no server reads that folder.
@@ -23,7 +23,7 @@ class CheckpointFolder:
 
     Args:
         root: The folder of all tenants' checkpoints.
-        tenant_id: Whose they are.
+        tenant_id: The tenant.
     """
 
     def __init__(self, root: Path, tenant_id: TenantId) -> None:
@@ -33,10 +33,10 @@ class CheckpointFolder:
         """Write a checkpoint whole or not at all; one of the same epoch is replaced.
 
         Raises:
-            ModelSaveError: The epoch is negative or no whole number, the object can't be written, the disk refuses.
+            ModelSaveError: The epoch is not a whole number from 0, or the object can't be written.
         """
         if isinstance(epoch, bool) or not isinstance(epoch, int) or not 0 <= epoch <= _MAX_EPOCH:
-            raise ModelSaveError(f"{epoch!r} is no epoch.", remedy="Count epochs from 0.", model_id=str(model_id))
+            raise ModelSaveError(f"{epoch!r} is not an epoch.", remedy="Count epochs from 0.", model_id=str(model_id))
         path = self._folder / model_id / f"epoch-{epoch:09d}.joblib"
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         try:
@@ -58,7 +58,7 @@ class CheckpointFolder:
         """The model of a checkpoint that ``save`` wrote for this tenant.
 
         Raises:
-            ModelLoadError: It lies outside of the tenant's folder, is missing or can't be read.
+            ModelLoadError: The path is outside of the tenant's folder, is missing or can't be read.
         """
         # Resolved first: neither ".." nor a link may lead out.
         resolved = path.expanduser().resolve()
@@ -68,10 +68,12 @@ class CheckpointFolder:
                 remedy="Give a path that save_checkpoint returned; register other files through ModelManager.",
             )
         if not resolved.is_file():
-            raise ModelLoadError(f"There is no checkpoint {path}.", remedy="Give a path that save_checkpoint returned.")
+            raise ModelLoadError(
+                f"The checkpoint {path} does not exist.", remedy="Give a path that save_checkpoint returned."
+            )
         try:
             return joblib.load(resolved)
         except Exception as error:
             raise ModelLoadError.wrap(
-                error, f"The checkpoint {path} can't be read", remedy="Go on from an earlier epoch."
+                error, f"The checkpoint {path} can't be read", remedy="Continue from an earlier epoch."
             ) from error

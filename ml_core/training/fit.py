@@ -1,4 +1,4 @@
-"""``fit_model``: the whole of a training that happens in this process and touches nothing outside of it."""
+"""``fit_model``: from a request to a fitted, measured model. Nothing is read or written outside of this process."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from sklearn import base
 from sklearn.pipeline import Pipeline
 
+from ml_core.data.evidence import fits
 from ml_core.data.frames import readings_of
 from ml_core.data.kinds import InferredColumn
 from ml_core.data.processor import DataProcessor
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
+from ml_core.domain.values import category_text, read_number
 from ml_core.domain.version import SelfTest
-from ml_core.exceptions import TrainingError
+from ml_core.exceptions import TrainingError, listed
 from ml_core.ids import ModelId
 from ml_core.models.loading import labels_to_json
 from ml_core.models.model_factory import ModelFactory, takes_sparse
 from ml_core.training.baseline import baseline, worse_than_baseline
-from ml_core.training.class_weight import say_in_classes
-from ml_core.training.effective import algorithm_of, effective_hyperparameters
 from ml_core.training.metrics import Metrics, evaluate
 from ml_core.training.provenance import code_commit, library_versions
-from ml_core.training.request import TrainingRequest
+from ml_core.training.request import TrainingRequest, algorithm_of, effective_hyperparameters
 from ml_core.training.self_test import common_categories, record_self_test, rows_of_training, synthetic_rows
 from ml_core.training.table import Part, TrainingTable, read_training_table
 from ml_core.training.targets import OUTPUTS, invalid
@@ -41,7 +43,7 @@ _MAX_DENSE_BYTES = 2**30
 
 @dataclass(frozen=True, slots=True)
 class FittedModel:
-    """A fitted pipeline with everything that a version records of it.
+    """A fitted pipeline and all facts that a version records of it.
 
     Attributes:
         model_id: The model.
@@ -50,17 +52,17 @@ class FittedModel:
         signature: What it accepts and answers.
         self_test: Rows and its answers to them.
         metrics: ``train`` and ``validation`` → metric → value; the pipeline was fitted on the training part only.
-        baseline: Metric → value of an answer that looks at no column, on the validation rows.
-        hyperparameters: As given, in a form that JSON can carry.
+        baseline: Metric → value of an answer that ignores all columns, on the validation rows.
+        hyperparameters: As given, as JSON.
         algorithm: Such as ``random_forest``; the class of an estimator that is not the platform's.
         effective_hyperparameters: The estimator's, those by default included.
-        columns: What was inferred of each column of the data.
+        columns: The inferred columns of the data.
         n_rows: ``train`` and ``validation`` → rows.
         data_digest: sha256 of the training data as the pipeline saw it, see ``provenance.data_digest``.
         libraries: Distribution → version.
         code_commit: Git commit of the working folder, or None.
-        duration_s: Seconds that reading, fitting and measuring took.
         notes: Sentences for the user: rows left out, a fit that did not converge.
+        duration_s: Seconds of reading, fitting and measuring.
     """
 
     model_id: ModelId
@@ -78,8 +80,8 @@ class FittedModel:
     data_digest: str
     libraries: Mapping[str, str]
     code_commit: str | None
-    duration_s: float
     notes: tuple[str, ...]
+    duration_s: float = 0.0
 
 
 def fit_model(request: TrainingRequest) -> FittedModel:
@@ -90,34 +92,34 @@ def fit_model(request: TrainingRequest) -> FittedModel:
 
     Raises:
         TrainingError: ``stage`` is ``validate`` for data, kinds or hyperparameters that can't train, ``fit`` for an
-            estimator that failed, ``evaluate`` for one that can't answer.
+            estimator that failed, ``evaluate`` for one that can't predict.
     """
     started = time.perf_counter()
     try:
-        model_type = request.known_model_type()
-        estimator = ModelFactory.create_model(model_type, dict(request.hyperparameters))
-        output = _output_of(model_type, estimator, request)
+        estimator = ModelFactory.create_model(request.model_type_in_use, dict(request.hyperparameters))
+        output = _output_of(estimator, request)
         table = read_training_table(request, output)
         if output is OutputKind.CLASSES and table.train.target is not None:
-            say_in_classes(estimator, table.train.target)
+            set_class_weights(estimator, table.train.target)
         pipeline, warned = _fit(request, estimator, table)
-        return _measured(request, model_type, output, (pipeline, table), (started, warned))
+        fitted = _evaluate(request, output, table, pipeline)
+        return replace(fitted, notes=(*fitted.notes, *warned), duration_s=time.perf_counter() - started)
     except TrainingError as error:
         error.__dict__["model_id"] = str(request.model_id)
         raise
 
 
-def _output_of(model_type: str, estimator: Any, request: TrainingRequest) -> OutputKind:
-    """What a model of this type answers; for a type of the caller's own, what the estimator says it is."""
-    if model_type in OUTPUTS:
-        return OUTPUTS[model_type]
-    for tells, kind in (
+def _output_of(estimator: Any, request: TrainingRequest) -> OutputKind:
+    """The output of the model type; for a type of the caller's own, that of the estimator."""
+    if (output := OUTPUTS.get(request.model_type_in_use)) is not None:
+        return output
+    for is_kind, kind in (
         (base.is_classifier, OutputKind.CLASSES),
         (base.is_regressor, OutputKind.NUMBER),
         (base.is_clusterer, OutputKind.CLUSTER),
         (base.is_outlier_detector, OutputKind.ANOMALY),
     ):
-        if isinstance(estimator, base.BaseEstimator) and tells(estimator):
+        if isinstance(estimator, base.BaseEstimator) and is_kind(estimator):
             return kind
     return OUTPUTS[request.inferred_model_type()]
 
@@ -157,32 +159,26 @@ def _dense_encoding(inputs: tuple[InputColumn, ...], n_rows: int) -> dict[str, A
     return {"dense_text": True, "max_text_features": words}
 
 
-def _measured(
-    request: TrainingRequest,
-    model_type: str,
-    output: OutputKind,
-    fitted: tuple[Pipeline, TrainingTable],
-    timing: tuple[float, list[str]],
-) -> FittedModel:
-    (pipeline, table), (started, warned) = fitted, timing
+def _evaluate(request: TrainingRequest, output: OutputKind, table: TrainingTable, pipeline: Pipeline) -> FittedModel:
     try:
-        inputs = table.inputs if request.tells_cells else common_categories(table.train, table.inputs)
+        inputs = table.inputs if request.shows_cells else common_categories(table.train, table.inputs)
         signature = Signature(inputs, Output(output, _classes(pipeline, output)))
         metrics = {
             "train": evaluate(pipeline, table.train.columns, table.train.target, output),
             "validation": evaluate(pipeline, table.validation.columns, table.validation.target, output),
         }
-        make_rows, part = (rows_of_training, table.validation) if request.tells_cells else (synthetic_rows, table.train)
-        self_test = record_self_test(pipeline, signature, make_rows(part, inputs))
+        shows = request.shows_cells
+        rows = rows_of_training(table.validation, inputs) if shows else synthetic_rows(table.train, inputs)
+        self_test = record_self_test(pipeline, signature, rows)
     except Exception as error:
         raise TrainingError.wrap(
-            error, "The fitted model can't answer its own rows", remedy="See the cause above.", stage="evaluate"
+            error, "The fitted model can't predict its own rows", remedy="See the cause above.", stage="evaluate"
         ) from error
     estimator = pipeline.steps[-1][1]
     algorithm, answer = algorithm_of(estimator), baseline(table.train.target, table.validation.target, output)
     return FittedModel(
         model_id=request.model_id,
-        model_type=model_type,
+        model_type=request.model_type_in_use,
         pipeline=pipeline,
         signature=signature,
         self_test=self_test,
@@ -191,17 +187,15 @@ def _measured(
         hyperparameters=request.recorded_hyperparameters(),
         algorithm=algorithm,
         effective_hyperparameters=effective_hyperparameters(estimator),
-        columns=table.columns if request.tells_cells else tuple(map(_without_cells, table.columns)),
+        columns=table.columns if request.shows_cells else tuple(map(_without_cells, table.columns)),
         n_rows={"train": table.train.n_rows, "validation": table.validation.n_rows},
         data_digest=table.digest,
         libraries=library_versions(),
         code_commit=code_commit(),
-        duration_s=time.perf_counter() - started,
         notes=(
             *worse_than_baseline(metrics["validation"], answer, algorithm, output),
             *table.notes,
-            *_unseen_labels(table.train, table.validation, output, shown=request.tells_cells),
-            *warned,
+            *_unseen_labels(table.train, table.validation, output, shown=request.shows_cells),
         ),
     )
 
@@ -211,7 +205,7 @@ def _classes(pipeline: Pipeline, output: OutputKind) -> tuple[Any, ...]:
 
 
 def _without_cells(column: InferredColumn) -> InferredColumn:
-    reason = "not shown, since it may quote cells and the tenant keeps synthetic rows"
+    reason = "not shown, since it may quote cells and the tenant's policy is synthetic rows"
     return replace(column, reason=f"{column.kind.value}: {reason}" if column.kind else reason, categories=())
 
 
@@ -224,6 +218,75 @@ def _unseen_labels(train: Part, validation: Part, output: OutputKind, *, shown: 
         return []
     such = f", such as {unseen[0]!r}" if shown else ""
     return [
-        f"{len(unseen)} of {validation.n_rows} validation rows have a label that training had not{such}; they count "
+        f"{len(unseen)} of {validation.n_rows} validation rows have a label that no training row has{such}; they count "
         "as wrong."
     ]
+
+
+def set_class_weights(estimator: Any, target: NDArray[Any]) -> None:
+    """Convert the keys of an estimator's class weights to the type of the classes.
+
+    The keys of a JSON object are strings, so weights of the classes 0 and 1 can only be written ``{"0": 1, "1": 5}``
+    there. A key names the class of the same text, see ``category_text``.
+
+    Args:
+        estimator: Unfitted; changed in place. Parameters of estimators inside of it count too.
+        target: ``(n_rows,)`` the classes that it will be fitted on.
+
+    Raises:
+        TrainingError: A key names no class, two name one, or a weight is not a number from 0 up; ``stage`` is
+            ``validate``.
+    """
+    given = estimator.get_params() if hasattr(estimator, "get_params") else {}
+    weights = {
+        name: value
+        for name, value in given.items()
+        if name.rpartition("__")[2] == "class_weight" and isinstance(value, Mapping)
+    }
+    if weights:
+        classes = {category_text(label): label for label in np.unique(target).tolist()}
+        estimator.set_params(**{name: _by_class(name, value, classes) for name, value in weights.items()})
+
+
+def _by_class(name: str, weights: Mapping[Any, Any], classes: Mapping[str, Any]) -> dict[Any, float]:
+    by_class: dict[Any, float] = {}
+    for key, weight in weights.items():
+        text = _text_of_class(key, classes)
+        if text is None:
+            raise invalid(
+                f"{name} has a weight for {key!r}, which is not a class of the target.",
+                f"Its classes are: {listed(map(repr, classes.values()))}.",
+            )
+        if text in by_class:
+            raise invalid(f"{name} has two weights for the class {classes[text]!r}.", "Give one.")
+        if isinstance(weight, bool) or not isinstance(weight, int | float | np.number) or not 0 <= weight < np.inf:
+            raise invalid(f"{name} gives the class {key!r} the weight {weight!r}.", "Give a number from 0 up.")
+        by_class[text] = float(weight)
+    # All classes, with 1 for those that were left out, by the keys that scikit-learn looks for.
+    full: dict[Any, float] = {}
+    for text, label in classes.items():
+        if full.setdefault(_key(label), by_class.get(text, 1.0)) != by_class.get(text, 1.0):
+            raise invalid(
+                f"{name} has different weights for {label!r} and another class that scikit-learn reads as the same "
+                "number.",
+                "Give both the same weight, or rename one.",
+            )
+    return full
+
+
+def _text_of_class(key: Any, classes: Mapping[str, Any]) -> str | None:
+    """The class that a key names: by its text, or for numbers and booleans by an equal value in another form."""
+    text = category_text(key)
+    if text in classes:
+        return text
+    if not any(isinstance(label, str) for label in classes.values()):
+        text = category_text(float(text)) if fits(read_number, text) else text.lower()
+    return text if text in classes else None
+
+
+def _key(label: Any) -> Any:
+    """The key by which ``sklearn.utils.class_weight.compute_class_weight`` looks a class up."""
+    try:
+        return int(label)
+    except ValueError:
+        return str(label)

@@ -1,4 +1,4 @@
-"""Where a version came from: its data, its code and its libraries, for the lineage."""
+"""The origin of a version for its lineage: its data, code and libraries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COMMIT_LENGTH = 40
 
 
 def library_versions() -> dict[str, str]:
-    """Distribution → version of what a fitted pipeline's numbers depend on, and of Python."""
+    """Distribution → version of the libraries that influence a fitted pipeline's numbers, and of Python."""
     versions = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:
@@ -34,8 +34,8 @@ def library_versions() -> dict[str, str]:
 def data_digest(columns: Columns, inputs: Sequence[InputColumn], target: NDArray[Any] | None) -> str:
     """sha256 over a canonical table and its target.
 
-    Equal for equal data whichever way it came, as a file, a data frame or a dataset, and in any process: what the
-    values are called by their container's types is gone by then. Other columns, kinds, rows or another order differ.
+    Equal data has an equal digest in any process, whether it came as a file, a data frame or a dataset, since canonical
+    columns don't depend on the container's types. Other columns, kinds, rows or another order have another digest.
 
     Args:
         columns: Each ``(n_rows,)``, see ``ml_core.domain.columns``.
@@ -60,7 +60,7 @@ def row_digests(columns: Columns, inputs: Sequence[InputColumn]) -> NDArray[Any]
 
 
 def _one_zero(values: NDArray[Any]) -> NDArray[Any]:
-    """The values with one zero and one NaN, where float64 has several."""
+    """The values with a single zero and NaN, of which float64 has several."""
     return np.where(np.isnan(values), np.nan, values + 0.0) if values.dtype.kind == "f" else values
 
 

@@ -1,15 +1,16 @@
-"""From a fitted model to a registered version: save, prove that the saved bytes answer the same, publish.
+"""From a fitted model to a registered version: save, prove that the saved bytes predict the same, publish.
 
-Nothing is stored before the proof, and publishing leaves either both bytes and version or neither.
+Nothing is stored before the proof, and publishing stores bytes and version, or neither.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass
 
 from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.train_spec import TRAINING_RECORD
+from ml_core.domain.training_report import ReportedColumn, recorded_columns
 from ml_core.domain.version import Lineage, ModelVersion, ServableVersion, VersionDraft
 from ml_core.exceptions import ModelLoadError, ModelSaveError, UnsafeArtifactError
 from ml_core.ids import Digest, TenantId, VersionId, VersionRef
@@ -19,29 +20,11 @@ from ml_core.models.loading import open_version
 from ml_core.models.store import ArtifactStore
 from ml_core.registry.versions.publishing import Publisher
 from ml_core.training.fit import FittedModel
+from ml_core.training.plan import TrainingPlan
 
-# Stands in a servable version for what the registry will decide; the proof does not look at it.
+# Placeholders of a servable version for what the registry will decide; the proof does not read them.
 _UNREGISTERED = VersionId("unregistered")
 _NO_DIGEST = Digest("0" * 64)
-
-
-@dataclass(frozen=True, slots=True)
-class Naming:
-    """What a caller says of the version to be.
-
-    Attributes:
-        version: Its name; None: the next number.
-        run_id: The run that made it.
-        parent_version: The version that it was made from.
-        metadata: Notes.
-        dataset_digest: Of the registered dataset that it was trained on; None: of none.
-    """
-
-    version: VersionId | None = None
-    run_id: str | None = None
-    parent_version: VersionId | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
-    dataset_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +35,7 @@ class Registrar:
         db: The registry.
         tenant_id: The tenant; it must exist.
         store: Where the bytes go.
-        actor: Who is recorded; None: the operating system's user.
+        actor: Who is recorded; None: the connection's principal.
     """
 
     db: DatabaseConnection
@@ -60,19 +43,23 @@ class Registrar:
     store: ArtifactStore
     actor: str | None
 
-    def register(self, fitted: FittedModel, naming: Naming) -> ModelVersion:
+    def register(self, fitted: FittedModel, plan: TrainingPlan, run_id: str) -> ModelVersion:
         """Save, prove and publish a fitted model.
 
+        Args:
+            fitted: The model.
+            plan: Of its training.
+            run_id: The run that recorded it.
+
         Raises:
-            ModelSaveError: It can't be saved, its saved form answers otherwise, or the disk refuses; nothing is left.
+            ModelSaveError: It can't be saved, its saved form predicts otherwise, or the store fails; nothing is left.
             ModelVersionConflictError: The version exists with other bytes.
         """
         data = skops_format.dump(fitted.pipeline)
         outside = tuple(sorted(self._prove(fitted, data)))
-        draft = replace(_draft(fitted, naming, [*fitted.notes, *own_code(outside)]), outside_types=outside)
-        return Publisher(self.db, self.tenant_id, self.store).publish(
-            draft, data, skops_format.FORMAT, actor=self.actor
-        )
+        draft = _draft(fitted, plan, run_id, outside)
+        publisher = Publisher(self.db, self.tenant_id, self.store)
+        return publisher.publish(draft, data, skops_format.FORMAT, actor=self.actor)
 
     def _prove(self, fitted: FittedModel, data: bytes) -> Collection[str]:
         """Load the saved bytes as a server would and run the self-test; returns types outside the platform's list."""
@@ -89,7 +76,7 @@ class Registrar:
             try:
                 open_version(data, servable)
             except UnsafeArtifactError as error:
-                # The caller's own classes, objects of which this process holds already: it may load them again.
+                # The caller's own classes: this process already runs their code, so it may load them.
                 outside = frozenset(error.attributes().get("types", ()))
                 open_version(data, servable, own_types=outside)
                 own_types.remember(outside)
@@ -116,30 +103,40 @@ def own_code(outside_types: Sequence[str]) -> list[str]:
     ]
 
 
-def _draft(fitted: FittedModel, naming: Naming, notes: list[str]) -> VersionDraft:
+def _draft(fitted: FittedModel, plan: TrainingPlan, run_id: str, outside_types: tuple[str, ...]) -> VersionDraft:
+    spec, source = plan.spec, plan.source
     lineage = Lineage(
-        run_id=naming.run_id,
-        dataset_digest=naming.dataset_digest,
-        parent_version=naming.parent_version,
+        run_id=run_id,
+        dataset_digest=None if source is None else source.digest,
+        parent_version=spec.parent_version,
         code_commit=fitted.code_commit,
         libraries=fitted.libraries,
         data_digest=fitted.data_digest,
     )
-    training = {
+    record = {
         "algorithm": fitted.algorithm,
         "effective_hyperparameters": fitted.effective_hyperparameters,
         "baseline": fitted.baseline,
         "n_rows": dict(fitted.n_rows),
-        "notes": notes,
+        "dataset": None if source is None else source.reference,
+        "duration_s": fitted.duration_s,
+        **recorded_columns(reported_columns(fitted)),
+        "notes": [*fitted.notes, *own_code(outside_types)],
     }
     return VersionDraft(
         model_id=fitted.model_id,
         model_type=fitted.model_type,
         signature=fitted.signature,
         self_test=fitted.self_test,
-        version=naming.version,
+        version=spec.version,
         metrics=fitted.metrics,
         hyperparameters=fitted.hyperparameters,
-        metadata={"training": training, **naming.metadata},
+        metadata={TRAINING_RECORD: record, **plan.metadata},
         lineage=lineage,
+        outside_types=outside_types,
     )
+
+
+def reported_columns(fitted: FittedModel) -> tuple[ReportedColumn, ...]:
+    """The columns of a fitted model's data for its report."""
+    return tuple(ReportedColumn(column.name, column.kind, column.used, column.reason) for column in fitted.columns)

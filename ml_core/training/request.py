@@ -1,27 +1,34 @@
-"""What a caller asks of training."""
+"""``TrainingRequest``: one training with its data, and the form in which its parameters are recorded."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import orjson
 
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.tenant_policies import SelfTestRows
 from ml_core.exceptions import TrainingError
 from ml_core.ids import ModelId
-from ml_core.training.targets import infer_model_type, invalid
+from ml_core.models.algorithms import ALGORITHMS
+from ml_core.training.targets import Target, invalid, model_type_of, read_target
+
+_MAX_EFFECTIVE_BYTES = 4 * 2**10
+"""Of the effective hyperparameters as JSON: they are stored in the version's metadata, beside those of the caller."""
+_MAX_VALUE_BYTES = 200
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TrainingRequest:
-    """One training.
+    """One training: a ``TrainSpec`` with its data.
 
     Attributes:
-        model_id: The model of which a version is to be made.
+        model_id: The model.
         model_type: A type that ``ModelFactory`` builds; None: classification or regression, by the target.
         training_data: ``(X, y)``: raw columns as a data frame (or rows as dicts, or a matrix, whose columns are then
             called x0, x1, …), and one target value a row; ``y`` may be None for clustering and anomaly detection.
@@ -29,9 +36,9 @@ class TrainingRequest:
         hyperparameters: See ``ModelFactory.create_model``.
         kinds: Column name → kind, where the inferred one is wrong.
         processor: The caller's own ``DataProcessor``, if any.
-        rare_classes: What is done with classes of few rows, see ``RareClasses.parse``; None: a class of one row that
-            can't be held out is refused.
-        self_test_rows: Which rows the version keeps; with synthetic ones no cell is in what was found either.
+        rare_classes: The rule for classes of few rows, see ``RareClasses.parse``; None: a class of one row that can't
+            be held out is refused.
+        self_test_rows: Which rows the version keeps. With synthetic ones, notes and reasons don't show cells either.
 
     Raises:
         TrainingError: A value is not a pair.
@@ -48,12 +55,23 @@ class TrainingRequest:
     self_test_rows: SelfTestRows = SelfTestRows.TRAINING
 
     @property
-    def tells_cells(self) -> bool:
+    def shows_cells(self) -> bool:
         """Whether notes and reasons may show values of the training data."""
         return self.self_test_rows is SelfTestRows.TRAINING
 
-    def known_model_type(self) -> str:
-        """The model type; where the caller gave none, what the target says.
+    @cached_property
+    def target(self) -> Target | None:
+        """The training data's target, read once; None without one.
+
+        Raises:
+            TrainingError: It can't be read.
+        """
+        y = self.training_data[1]
+        return None if y is None else read_target(y)
+
+    @property
+    def model_type_in_use(self) -> str:
+        """The model type; where the caller gave none, that of the target.
 
         Raises:
             TrainingError: There is no target, or it can't be read.
@@ -61,20 +79,20 @@ class TrainingRequest:
         return self.model_type or self.inferred_model_type()
 
     def inferred_model_type(self) -> str:
-        """The model type that the target says, whatever the caller gave.
+        """The model type of the target, whatever the caller gave.
 
         Raises:
             TrainingError: There is no target, or it can't be read.
         """
         y = self.training_data[1]
-        if y is None:
-            raise invalid("There is no target to infer the model type from.", "Name a model_type, such as clustering.")
-        if not len(y):
+        if y is not None and not len(y):
             raise invalid("The training data has no rows.", "Give at least ten.")
-        return infer_model_type(y)
+        if self.target is None:
+            raise invalid("There is no target to infer the model type from.", "Name a model_type, such as clustering.")
+        return model_type_of(self.target)
 
     def recorded_hyperparameters(self) -> dict[str, Any]:
-        """The hyperparameters in a form that JSON can carry; what has none is described by its ``repr``."""
+        """The hyperparameters as JSON; values without a JSON form are described by their ``repr``."""
         return {str(name): recorded(value) for name, value in self.hyperparameters.items()}
 
     def __post_init__(self) -> None:
@@ -92,11 +110,11 @@ class TrainingRequest:
 
 
 def recorded(value: Any, unless_json: Callable[[Any], Any] = repr) -> Any:
-    """A value in a form that JSON can carry.
+    """A value as JSON.
 
     Args:
         value: Any.
-        unless_json: What is made of a value, in it too, that has no JSON form.
+        unless_json: Converts a value without a JSON form, also inside of containers.
     """
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
@@ -107,3 +125,32 @@ def recorded(value: Any, unless_json: Callable[[Any], Any] = repr) -> Any:
     if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
         return value
     return unless_json(value)
+
+
+def algorithm_of(estimator: Any) -> str:
+    """An estimator's name in ``hyperparameters["algorithm"]``; the class of one that is not the platform's."""
+    name = type(estimator).__name__
+    known = (item for algorithms in ALGORITHMS.values() for item in algorithms.items())
+    return next((algorithm for algorithm, made in known if made.class_name == name), name)
+
+
+def effective_hyperparameters(estimator: Any) -> dict[str, Any]:
+    """An estimator's parameters, defaults included.
+
+    Values without a JSON form and long ones are left out: the caller gave them, so the hyperparameters have them.
+    """
+    effective: dict[str, Any] = {}
+    left = _MAX_EFFECTIVE_BYTES
+    for name, value in (estimator.get_params(deep=False) if hasattr(estimator, "get_params") else {}).items():
+        try:
+            size = len(orjson.dumps({name: recorded(value, unless_json=_refuse)}))
+        except TypeError:
+            continue
+        if size <= min(left, _MAX_VALUE_BYTES):
+            effective[name] = recorded(value)
+            left -= size
+    return effective
+
+
+def _refuse(value: Any) -> Any:
+    raise TypeError(f"{value!r} has no JSON form")

@@ -1,7 +1,7 @@
-"""Recording what a fitted pipeline answers to a few rows, so that every loaded copy can be asked the same.
+"""The self-test: a few rows and a fitted pipeline's predictions, with which every loaded copy is compared.
 
-The rows are some of training, or synthetic ones where the tenant's policy says so: then no cell is kept of a row, only
-what many rows have in common.
+The rows are rows of training or, by the tenant's policy, synthetic: then no cell of a single row is stored, only values
+that many rows share.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from ml_core.domain.version import SELF_TEST_CHARACTERS, SELF_TEST_ROWS, SelfTes
 from ml_core.models.loading import labels_to_json
 from ml_core.training.table import Part
 
-# Rows that must share a value before it counts as nobody's: the usual smallest cell of published tables.
+# Rows that must share a value before it is stored: the usual smallest cell of published tables.
 FEWEST_ROWS = 10
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TEXTS = ("one synthetic text", "a text that nobody wrote", "words for a test", "hello", "the last of five texts")
 
 
 def record_self_test(pipeline: Any, signature: Signature, rows: Sequence[Row]) -> SelfTest:
-    """Ask a fitted pipeline some rows, as a client would send them, and record its answers.
+    """Record a fitted pipeline's predictions for rows, as a client would send them.
 
     Args:
         pipeline: Fitted.
         signature: Its signature.
-        rows: What it is asked.
+        rows: The rows.
     """
     columns = signature.columns_from_rows(rows)
     if signature.output.kind is OutputKind.CLASSES and hasattr(pipeline, "predict_proba"):
@@ -45,13 +45,13 @@ def record_self_test(pipeline: Any, signature: Signature, rows: Sequence[Row]) -
 
 
 def rows_of_training(part: Part, inputs: Sequence[InputColumn]) -> list[dict[str, Any]]:
-    """A few rows, evenly from a table."""
+    """A few evenly spaced rows of a table."""
     numbers = np.unique(np.linspace(0, part.n_rows - 1, SELF_TEST_ROWS).astype(np.intp))
     return raw_rows(part.columns, inputs, numbers.tolist())
 
 
 def synthetic_rows(part: Part, inputs: Sequence[InputColumn]) -> list[dict[str, Any]]:
-    """Rows that are like those of a table and of none of them.
+    """Rows that resemble those of a table and equal none of them.
 
     Numbers are quantiles to two digits, datetimes quantiles to the month, categories those of the inputs, texts always
     the same. The last row has null wherever it may.
@@ -65,7 +65,7 @@ def synthetic_rows(part: Part, inputs: Sequence[InputColumn]) -> list[dict[str, 
 
 
 def common_categories(part: Part, inputs: Sequence[InputColumn]) -> tuple[InputColumn, ...]:
-    """The columns, of whose categories those are left out that fewer than ``FEWEST_ROWS`` rows have."""
+    """The columns without the categories that fewer than ``FEWEST_ROWS`` rows have."""
     return tuple(replace(column, categories=_common(column, part.columns[column.name])) for column in inputs)
 
 

@@ -1,7 +1,8 @@
-"""From a request to two checked tables: rows to train on, rows to measure on."""
+"""From a request to two checked tables: rows to train on, and rows to measure on that were not trained on."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,25 +18,33 @@ from ml_core.data.kinds import InferredColumn, has_missing, infer_columns
 from ml_core.database.strict_json import is_storable
 from ml_core.domain.columns import Columns, take
 from ml_core.domain.signature import InputColumn, OutputKind
+from ml_core.domain.train_spec import RareClasses
 from ml_core.exceptions import DataProcessingError, SignatureMismatchError, TrainingError
 from ml_core.training.provenance import data_digest, row_digests
-from ml_core.training.rare import RareClasses
 from ml_core.training.request import TrainingRequest
-from ml_core.training.split import can_be_kept_together, hold_out
 from ml_core.training.targets import (
     GIVE_VALIDATION,
     UNSTORABLE_REMEDY,
     Target,
+    as_labels,
     as_numbers,
     check_class_sizes,
     check_classes,
     invalid,
+    rare_classes_of,
     read_target,
     unstorable,
+    without_rare_classes,
 )
 
-# With fewer, two are held out at most, and a score of two rows says nothing.
+# Of fewer, at most two are held out, too few for a score.
 MIN_ROWS = 10
+HELD_OUT_SHARE = 0.2
+# Equal rows are kept on one side of the split unless a table has few different rows, each many times: future rows are
+# among those too, and holding a fifth of them out would make the model worse.
+MIN_DIFFERENT_ROWS = 50
+MAX_MEAN_COPIES = 10
+_SEED = 42
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +92,14 @@ def read_training_table(request: TrainingRequest, output: OutputKind) -> Trainin
     notes: list[str] = []
     rare = _Rare(request, output)
     y = request.training_data[1]
-    raw = _read(request.training_data, output, notes, "training", rare)
+    raw = _read(request.training_data[0], lambda: request.target, output, notes, "training", rare)
     if raw.target is not None and output is OutputKind.CLASSES:
         check_classes(raw.target)
     given = None
     if request.validation_data is not None:
         X, labels = request.validation_data
-        given = _read((X, _as_in_training(labels, y, raw.target)), output, notes, "validation", rare)
+        labels = _as_in_training(labels, y, raw.target)
+        given = _read(X, lambda: None if labels is None else read_target(labels), output, notes, "validation", rare)
         _check_same_type(raw.target, given.target)
     elif raw.target is not None and output is OutputKind.CLASSES:
         check_class_sizes(raw.target)
@@ -117,37 +127,40 @@ def read_training_table(request: TrainingRequest, output: OutputKind) -> Trainin
 
 
 class _Rare:
-    """The caller's word on rare classes, and which those are: the training data, which is read first, decides."""
+    """The rule for rare classes, and the classes to which it applies: those of the training data, read first."""
 
     def __init__(self, request: TrainingRequest, output: OutputKind) -> None:
         given = request.rare_classes
         self.rule = None if given is None else RareClasses.parse(given)
-        self.shown = request.tells_cells
+        self.shown = request.shows_cells
         self.classes: NDArray[Any] | None = None
         if self.rule is not None and output is not OutputKind.CLASSES:
-            raise invalid("There are rare classes in a classification only.", "Leave rare_classes out.")
+            raise invalid("rare_classes applies to a classification only.", "Leave rare_classes out.")
 
     def apply(self, target: Target, what: str, notes: list[str]) -> Target:
         """The target without them."""
         if self.rule is None:
             return target
         if self.classes is None:
-            self.classes = self.rule.find(target)
-        return self.rule.apply(target, self.classes, what, notes, shown=self.shown)
+            self.classes = rare_classes_of(target, self.rule)
+        return without_rare_classes(target, self.rule, self.classes, what, notes, shown=self.shown)
 
 
-def _read(data: tuple[Any, Any], output: OutputKind, notes: list[str], what: str, rare: _Rare) -> _Raw:
-    X, y = data
+def _read(
+    X: Any, read: Callable[[], Target | None], output: OutputKind, notes: list[str], what: str, rare: _Rare
+) -> _Raw:
     frame = _frame(X)
     if not len(frame):
         raise invalid(f"The {what} data has no rows.", "Give at least ten." if what == "training" else "Give some.")
     if not frame.shape[1]:
         raise invalid(f"The {what} data has no column besides the target.", "Add the columns to predict it from.")
     _check_texts(frame, what)
-    target = None
-    if y is not None:
-        target = read_target(y, len(frame), as_quantity=output is OutputKind.NUMBER)
-        target = as_numbers(target) if output is OutputKind.NUMBER else target
+    if (target := read()) is not None:
+        n_targets = len(target.kept)
+        if n_targets != len(frame):
+            message = f"There are {len(frame)} rows but {n_targets} target values."
+            raise invalid(message, "Give one value a row.", target.column)
+        target = as_numbers(target) if output is OutputKind.NUMBER else as_labels(target)
         if dropped := int((~target.kept).sum()):
             notes.append(f"{dropped} of {len(frame)} {what} rows have no target and were left out.")
         target = rare.apply(target, what, notes)
@@ -155,9 +168,7 @@ def _read(data: tuple[Any, Any], output: OutputKind, notes: list[str], what: str
     elif output in (OutputKind.CLASSES, OutputKind.NUMBER):
         raise invalid(f"The {what} data has no target.", "Give one value a row as the second of the pair (X, y).")
     if what == "training" and len(frame) < MIN_ROWS:
-        raise invalid(
-            f"There are {len(frame)} rows to train on, fewer than {MIN_ROWS}.", "Add rows: so few prove nothing."
-        )
+        raise invalid(f"There are {len(frame)} rows to train on, fewer than {MIN_ROWS}.", "Add rows.")
     return _Raw(frame, target)
 
 
@@ -171,7 +182,7 @@ def _frame(X: Any) -> pd.DataFrame:
 
 
 def _check_texts(frame: pd.DataFrame, what: str) -> None:
-    """Refuse texts that can't be recorded of a version, before hours of training rather than after."""
+    """Refuse texts that the registry can't store, before the training rather than after it."""
     for position, name in enumerate(map(str, frame.columns)):
         if not is_storable(name):
             message = f"A column of the {what} data is called {unstorable(name)}"
@@ -228,7 +239,7 @@ def _part(raw: _Raw, inputs: tuple[InputColumn, ...]) -> Part:
 
 
 def _divide(part: Part, inputs: tuple[InputColumn, ...], output: OutputKind, notes: list[str]) -> tuple[Part, Part]:
-    """Training and held-out rows; equal rows are on one side, for a model may know a row by heart."""
+    """Training and held-out rows; equal rows are on one side, since a model may have memorised a row."""
     labels = part.target if output is OutputKind.CLASSES else None
     digests = row_digests(part.columns, inputs)
     n_equal, n_different = int(pd.Series(digests).duplicated(keep=False).sum()), len(np.unique(digests))
@@ -242,15 +253,15 @@ def _divide(part: Part, inputs: tuple[InputColumn, ...], output: OutputKind, not
         )
         if labels is not None and (unmeasured := len(np.setdiff1d(labels, labels[held_out]))):
             notes.append(
-                f"{unmeasured} class(es) have equal rows only, or nearly so: they are trained on, and the held-out "
-                "metrics say nothing about them."
+                f"{unmeasured} class(es) have equal rows only, or nearly so: they are trained on, but the held-out "
+                "metrics don't cover them."
             )
     else:
         train, held_out = hold_out(np.arange(part.n_rows), labels)
         notes.append(
             f"{n_equal:,} of {part.n_rows:,} rows equal another one in every column used, and there are "
             f"{n_different:,} different rows only, so equal rows are on both sides of the split: the held-out metrics "
-            f"say nothing about rows unlike these. To measure those {GIVE_VALIDATION}."
+            f"don't apply to rows unlike these. To measure those, {GIVE_VALIDATION}."
         )
     return _rows(part, train), _rows(part, held_out)
 
@@ -259,11 +270,57 @@ def _note_known_rows(train: Part, validation: Part, inputs: tuple[InputColumn, .
     known = np.isin(row_digests(validation.columns, inputs), row_digests(train.columns, inputs))
     if count := int(known.sum()):
         notes.append(
-            f"{count:,} of {validation.n_rows:,} validation rows equal a training row in every column used: a model "
-            "may know these by heart."
+            f"{count:,} of {validation.n_rows:,} validation rows equal a training row in every column used: the "
+            "model may have memorised these."
         )
 
 
 def _rows(part: Part, rows: NDArray[np.intp]) -> Part:
     target = None if part.target is None else part.target[rows]
     return Part(take(part.columns, rows), target, len(rows))
+
+
+def can_be_kept_together(rows: NDArray[Any]) -> bool:
+    """Whether a table has enough different rows to hold a fifth of those out.
+
+    Args:
+        rows: ``(n_rows,)``, one value for equal rows.
+    """
+    n_different = len(pd.unique(rows))
+    return n_different >= max(MIN_DIFFERENT_ROWS, len(rows) / MAX_MEAN_COPIES)
+
+
+def hold_out(rows: NDArray[Any], labels: NDArray[Any] | None) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows to train on and rows to hold out, both ascending; the same every time.
+
+    Args:
+        rows: ``(n_rows,)`` at least 2, one value for rows that stay on one side.
+        labels: ``(n_rows,)`` classes. Of each one about a fifth is held out, if it has two different rows, and every
+            one is trained on; None: about a fifth of all.
+
+    Returns:
+        Row numbers: training, held out. Nothing is held out where each class has one value of ``rows`` only.
+    """
+    random = np.random.default_rng(_SEED)
+    codes = pd.factorize(rows)[0]
+    _, first, sizes = np.unique(codes, return_index=True, return_counts=True)
+    strata = np.zeros(len(first)) if labels is None else labels[first]
+    is_held_out = np.zeros(len(first), dtype=bool)
+    for stratum in np.unique(strata):
+        units = random.permutation(np.flatnonzero(strata == stratum))
+        if len(units) > 1:
+            is_held_out[_about_a_fifth(units, sizes[units])] = True
+    if labels is not None:  # equal rows may have several labels
+        for label in np.setdiff1d(labels, labels[~is_held_out[codes]]):
+            is_held_out[codes[labels == label][0]] = False
+    return np.flatnonzero(~is_held_out[codes]), np.flatnonzero(is_held_out[codes])
+
+
+def _about_a_fifth(units: NDArray[np.intp], sizes: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The first units that together have at most a fifth of the rows; the smallest one if each has more."""
+    wanted = max(1, round(HELD_OUT_SHARE * sizes.sum()))
+    small = sizes <= wanted
+    if not small.any():
+        return units[[sizes.argmin()]]
+    chosen: NDArray[np.intp] = units[small][np.cumsum(sizes[small]) <= wanted]
+    return chosen

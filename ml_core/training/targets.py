@@ -1,9 +1,9 @@
-"""The target: from whatever a caller has to one array of one type, or an error that says what is wrong with it."""
+"""The target: one array of one type, checked, with rare classes left out or merged."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -16,19 +16,21 @@ from ml_core.data.evidence import fits
 from ml_core.data.frames import as_pandas
 from ml_core.database.strict_json import is_storable
 from ml_core.domain.signature import OutputKind
+from ml_core.domain.train_spec import RareClasses
 from ml_core.domain.values import DoesNotFitError, is_blank, read_number
-from ml_core.exceptions import TrainingError
+from ml_core.exceptions import Action, TrainingError
 from ml_core.models.algorithms import ANOMALY_DETECTION, CLASSIFICATION, CLUSTERING, REGRESSION
 
 # A numeric target with more distinct values than this is a quantity, not a set of classes.
 MAX_NUMERIC_CLASSES = 20
-# numpy gives each label the room of the longest one.
+# An array of strings takes the room of the longest one for each.
 _MAX_LABEL_CHARACTERS = 500
+_SHOWN = 5
 
-# Files that were read as if of another encoding have such texts.
+# Files that were read with the wrong encoding have such texts.
 UNSTORABLE_REMEDY = "Remove these characters, or read the file with the encoding that it was written in."
 
-GIVE_VALIDATION = "give validation data: --validation FILE (validation_data in Python)"
+GIVE_VALIDATION = "give validation data"
 
 OUTPUTS = {
     CLASSIFICATION: OutputKind.CLASSES,
@@ -45,59 +47,66 @@ class Target:
     Attributes:
         values: ``(n_kept,)`` of str (``<U``), int64, bool or float64.
         kept: ``(n_rows,) bool``: the rows that have a target.
-        column: What the caller calls it, if anything.
+        column: Its name, if it has one.
+        is_rounded: Whether it had integers beyond 64 bits, which are floats now.
     """
 
     values: NDArray[Any]
     kept: NDArray[np.bool_]
     column: str | None
+    is_rounded: bool = False
 
     def __str__(self) -> str:
         return _called(self.column)
 
 
-def read_target(y: Any, n_rows: int, *, as_quantity: bool = False) -> Target:
+def read_target(y: Any) -> Target:
     """Read a target: Series, list or array of str, int, float, Decimal or bool, missing values and blanks allowed.
 
-    Labels stay what they are: ``NA`` and ``None`` are labels as any other, and ``"1"`` is a string unless it is a cell
-    of a text file (``Cells``). A Decimal is the number that it holds, whatever its exponent: whole numbers are
-    integers, and where one has a fraction all are floats.
+    Labels are not converted: ``NA`` and ``None`` are labels like others, and ``"1"`` is a string unless it is a cell
+    of a text file (``Cells``). A Decimal is read by its value, whatever its exponent: whole numbers are integers, and
+    if one has a fraction all are floats.
 
     Args:
         y: ``(n_rows,)``.
-        n_rows: Rows of the table.
-        as_quantity: Integers beyond 64 bits are floats; as labels they are refused, since rounding would merge them.
 
     Raises:
-        TrainingError: Its length is not ``n_rows``, it has no value, two types, or values that are no label and no
-            number. ``stage`` is ``validate``.
+        TrainingError: It has no value, two types, or values that are neither labels nor numbers. ``stage`` is
+            ``validate``.
     """
     series = _as_series(y)
     column = None if series.name is None else str(series.name)
-    if len(series) != n_rows:
-        raise invalid(f"There are {n_rows} rows but {len(series)} target values.", "Give one value a row.", column)
     blank = [isinstance(value, str) and is_blank(value) for value in series.tolist()]
     kept = series.notna().to_numpy(dtype=bool) & ~np.array(blank, dtype=bool)
-    values = series[kept].tolist()
-    if not values:
+    given = series[kept].tolist()
+    if not given:
         raise invalid(f"{_called(column)} is missing in every row.", "Name the column that holds the answers.", column)
-    return Target(_one_type(values, column, as_quantity), kept, column)
+    values, is_rounded = _one_type(given, column)
+    return Target(values, kept, column, is_rounded)
 
 
-def infer_model_type(y: Any) -> str:
+def model_type_of(target: Target) -> str:
     """``regression`` for numbers of many distinct values or with fractions, else ``classification``.
 
     Many are more than ``MAX_NUMERIC_CLASSES``, or in a small table more than half as many as rows.
-
-    Raises:
-        TrainingError: The target can't be read.
     """
-    values = read_target(y, len(y), as_quantity=True).values
+    values = target.values
     if values.dtype.kind not in "if":
         return CLASSIFICATION
     distinct = len(np.unique(values))
     is_many = distinct > min(MAX_NUMERIC_CLASSES, max(2, len(values) // 2))
     return REGRESSION if is_many or _has_fractions(values) else CLASSIFICATION
+
+
+def as_labels(target: Target) -> Target:
+    """The target as labels; integers beyond 64 bits are refused, since rounding could merge two of them.
+
+    Raises:
+        TrainingError: It has such an integer. ``stage`` is ``validate``.
+    """
+    if target.is_rounded:
+        raise invalid(f"{target} holds integers beyond 64 bits.", "Give them as strings.", target.column)
+    return target
 
 
 def check_classes(target: Target) -> None:
@@ -116,7 +125,7 @@ def check_classes(target: Target) -> None:
         )
     if values.dtype.kind == "f" and _has_fractions(values):
         raise invalid(
-            f"{target} holds fractions such as {_fraction(values)!r}, which are no classes.",
+            f"{target} holds fractions such as {_fraction(values)!r}, which can't be classes.",
             "Use model_type='regression', or turn the numbers into classes.",
             column,
         )
@@ -141,10 +150,68 @@ def check_class_sizes(target: Target) -> None:
     shown = ", ".join(repr(label) for label in single[:5]) + (" and others" if len(single) > 5 else "")
     raise invalid(
         f"{target} has {len(single)} class(es) with one row: {shown}.",
-        "Add rows of it; leave such classes out or merge them: --rare-classes drop or merge:LABEL (rare_classes in "
-        f"Python); or {GIVE_VALIDATION}.",
+        "Add rows of it; leave such classes out or merge them with rare_classes, which is drop or merge:LABEL; or "
+        f"{GIVE_VALIDATION}.",
         target.column,
+        Action.of("models.train", rare_classes="drop"),
     )
+
+
+def rare_classes_of(target: Target, rule: RareClasses) -> NDArray[Any]:
+    """The classes of a training target that are rare."""
+    classes, counts = np.unique(target.values, return_counts=True)
+    return classes[counts < rule.minimum]
+
+
+def without_rare_classes(
+    target: Target, rule: RareClasses, rare: NDArray[Any], what: str, notes: list[str], *, shown: bool = True
+) -> Target:
+    """A target without the rare classes.
+
+    Args:
+        target: Of the training or the validation data.
+        rule: Whether their rows are left out or merged.
+        rare: The rare classes of the training data.
+        what: Which data it is, for the note.
+        notes: Gets a sentence if a row is affected.
+        shown: Whether the sentence names the classes.
+
+    Raises:
+        TrainingError: The label can't be a class among the others, or no row is left.
+    """
+    is_rare = np.isin(target.values, rare)
+    if not is_rare.any():
+        return target
+    found, counts = np.unique(target.values[is_rare], return_counts=True)
+    named = zip(found[:_SHOWN].tolist(), counts[:_SHOWN], strict=True)
+    names = ": " + ", ".join(f"{label!r} ({count})" for label, count in named)
+    names += ", …" if len(found) > _SHOWN else ""
+    rows = f"{int(is_rare.sum()):,} of {len(is_rare):,} {what} rows, of {len(found)} class(es) with fewer than "
+    rows += f"{rule.minimum} training rows{names if shown else ''}"
+    if rule.label is not None:
+        notes.append(f"Merged into {rule.label!r}: {rows}.")
+        return replace(target, values=np.where(is_rare, _as_class(rule.label, target), target.values))
+    if is_rare.all():
+        raise invalid(f"{target} has no class with {rule.minimum} rows.", "Give a lower number.", target.column)
+    notes.append(f"Left out {rows}.")
+    kept = target.kept.copy()
+    kept[kept] = ~is_rare
+    return replace(target, values=target.values[~is_rare], kept=kept)
+
+
+def _as_class(label: str, target: Target) -> Any:
+    """The label in the type of the target's classes."""
+    kind = target.values.dtype.kind
+    try:
+        return {"U": str, "i": int, "f": float}[kind](label)
+    except (KeyError, ValueError):
+        raise invalid(
+            f"{target} has classes of the type {target.values.dtype.name}, so {label!r} can't be one of them.",
+            "Merge into a label of that type, such as merge:-1, or use drop."
+            if kind in "if"
+            else "Use drop, or add rows.",
+            target.column,
+        ) from None
 
 
 def as_numbers(target: Target) -> Target:
@@ -165,11 +232,11 @@ def as_numbers(target: Target) -> Target:
         raise invalid(f"{target} holds infinity.", "Drop those rows.", target.column)
     if np.ptp(numbers) == 0:
         raise invalid(f"{target} is {numbers[0]:g} in every row.", "Name another column.", target.column)
-    return Target(numbers, target.kept, target.column)
+    return replace(target, values=numbers)
 
 
 def _numbers_in(texts: NDArray[Any]) -> NDArray[Any]:
-    """The numbers that strings say, such as zero-padded ones; the strings themselves if one is no number."""
+    """Strings as numbers, zero-padded ones included; the strings themselves if one is not a number."""
     try:
         return np.array([read_number(text) for text in texts.tolist()], dtype=np.float64)
     except DoesNotFitError:
@@ -182,13 +249,13 @@ def _no_number(values: NDArray[Any]) -> Any:
     return next(text for text in values.tolist() if not fits(read_number, text))
 
 
-def invalid(message: str, remedy: str, column: str | None = None) -> TrainingError:
+def invalid(message: str, remedy: str, column: str | None = None, action: Action | None = None) -> TrainingError:
     """The error for data that can't train."""
-    return TrainingError(message, remedy=remedy, stage="validate", column=column)
+    return TrainingError(message, remedy=remedy, stage="validate", column=column, action=action)
 
 
 def unstorable(text: str) -> str:
-    """The end of a sentence on a text that neither the registry nor JSON can carry."""
+    """The end of a sentence on a text that neither the registry nor JSON can hold."""
     return f"{text[:40]!a}, with a NUL character or half of a surrogate pair: that is not valid text."
 
 
@@ -206,7 +273,8 @@ def _as_series(y: Any) -> pd.Series[Any]:
     return pd.Series(list(y), dtype=object)
 
 
-def _one_type(values: list[Any], column: str | None, as_quantity: bool) -> NDArray[Any]:
+def _one_type(values: list[Any], column: str | None) -> tuple[NDArray[Any], bool]:
+    """The values as an array, and whether integers were rounded."""
     values = _plain_numbers([value.item() if isinstance(value, np.generic) else value for value in values])
     types = Counter(type(value) for value in values)
     if set(types) == {str}:
@@ -220,13 +288,13 @@ def _one_type(values: list[Any], column: str | None, as_quantity: bool) -> NDArr
                 "It looks like free text: name the column that holds the classes.",
                 column,
             )
-        return np.array(values, dtype=np.str_)
+        return np.array(values, dtype=np.str_), False
     if set(types) == {bool}:
-        return np.array(values, dtype=np.bool_)
+        return np.array(values, dtype=np.bool_), False
     if set(types) == {int}:
-        return _integers(values, column, as_quantity)
+        return _integers(values)
     if set(types) <= {int, float}:
-        return np.array(values, dtype=np.float64)
+        return np.array(values, dtype=np.float64), False
     if len(types) > 1:
         examples = {cls.__name__: next(v for v in values if type(v) is cls) for cls in types}
         shown = " and ".join(f"{count} of {cls.__name__} ({examples[cls.__name__]!r})" for cls, count in types.items())
@@ -248,13 +316,11 @@ def _plain_numbers(values: list[Any]) -> list[Any]:
     return [as_number(value) if isinstance(value, Decimal | np.longdouble) else value for value in values]
 
 
-def _integers(values: list[int], column: str | None, as_quantity: bool) -> NDArray[Any]:
+def _integers(values: list[int]) -> tuple[NDArray[Any], bool]:
     try:
-        return np.array(values, dtype=np.int64)
+        return np.array(values, dtype=np.int64), False
     except OverflowError:
-        if as_quantity:
-            return np.array([read_number(value) for value in values], dtype=np.float64)
-        raise invalid(f"{_called(column)} holds integers beyond 64 bits.", "Give them as strings.", column) from None
+        return np.array([read_number(value) for value in values], dtype=np.float64), True
 
 
 def _has_fractions(values: NDArray[Any]) -> bool:

@@ -23,7 +23,7 @@ from ml_core.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from ml_core.database.connection import DatabaseConnection
-    from ml_core.training.fit import FittedModel
+    from ml_core.domain.training_report import TrainingReport
 
 PRODUCTION = EnvironmentName("production")
 _ACTOR = "demo"
@@ -48,13 +48,13 @@ class DemoTenant:
         scopes = frozenset({Scope.PREDICT, Scope.READ})
         return str(KeyRepository(self.database, self.tenant_id).create("demo", scopes))
 
-    def train(self, **hyperparameters: Any) -> tuple[VersionId, FittedModel]:
+    def train(self, **hyperparameters: Any) -> tuple[VersionId, TrainingReport]:
         """Train on the CSV file and register a version."""
         frame = read_table(self.table)
         data = (frame.drop(columns=[self.target]), frame[self.target])
         trainer = Trainer(self.database, self.tenant_id)
         result = trainer.train(self.model_id, None, data, hyperparameters=hyperparameters)
-        return VersionId(result["version"]), result["fitted"]
+        return VersionId(result["version"]), result["report"]
 
     def promote(self, version: VersionId) -> None:
         """Point production to a version."""

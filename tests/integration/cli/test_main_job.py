@@ -81,7 +81,7 @@ def test_worse_than_the_baseline_is_told(mlcore, tenant, tmp_path):
     common = ("-t", tenant, "-m", "noise")
     told = mlcore("train", tmp_path / "noise.csv", *common, "--target", "outcome", "-p", "algorithm=decision_tree").out
     assert "Note: Worse than the baseline" in told
-    assert "--param algorithm=logistic_regression" in told
+    assert "hyperparameter algorithm=logistic_regression" in told
     assert "Worse than the baseline" in mlcore("versions", "show", *common, "-v", "1").out
 
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+from ml_core.domain.train_spec import TrainSpec
+from ml_core.domain.training_report import TrainingReport
 from ml_core.exceptions import DatasetInUseError, InvalidRequestError, TrainingError
 from ml_core.system import MLSystem
 from support.tables import split_target, tickets
@@ -86,3 +88,56 @@ def test_neither_data_nor_dataset_is_refused(system):
     """As data that is no pair."""
     with pytest.raises(TrainingError, match="training_data"):
         system.train_model("tickets", None)
+
+
+def test_a_spec_trains_and_its_report_can_be_had_again(system, tmp_path):
+    """From a CSV of cells, as a remote client sends it: what is shown after a training is stored with the version."""
+    frame = tickets().assign(number=[f"T-{i:05}" for i in range(len(tickets()))])
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    system.datasets.from_csv("t", tmp_path / "t.csv")
+    system.datasets.create("held", tickets(seed=7).head(40))
+    spec = TrainSpec.from_json(
+        {"dataset": "t", "target": "category", "validation_dataset": "held@1", "ignore": ["number"]}
+        | {"hyperparameters": FAST, "version": "a", "metadata": {"ticket": "ML-7"}}
+    )
+    report = system.trainer.train_spec("tickets", spec)
+    version = system.registry.get_model_version("tickets", "a")
+    assert (report.dataset, report.run_id, report.version) == ("t@1", version.lineage.run_id, "a")
+    assert (report.algorithm, report.n_rows["validation"]) == ("logistic_regression", 40)
+    assert report.baseline["accuracy"] < report.metrics["validation"]["accuracy"]
+    assert "number" not in {column.name for column in report.columns}
+    assert all(column.reason for column in report.columns)
+    assert system.predict("tickets", dict(report.example), version="a") in version.servable.signature.output.classes
+    assert version.metadata["ticket"] == "ML-7"
+
+    def by_name(found):
+        return {**found.to_json(), "columns": sorted(found.to_json()["columns"], key=lambda column: column["name"])}
+
+    assert by_name(TrainingReport.of_version(version)) == by_name(report)
+    assert TrainingReport.from_json(report.to_json()) == report
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"dataset": "t"}, "to predict is not named.* one of: subject"),
+        ({"dataset": "t", "target": "category", "ignore": ["nmae"]}, "no column 'nmae'"),
+        ({"dataset": "t", "target": "category", "ignore": ["category"]}, "both the target and ignored"),
+        ({"dataset": "t", "target": "category", "validation_dataset": "t2"}, "t2@1 has no column 'category'"),
+    ],
+)
+def test_columns_of_a_spec_are_checked_before_a_run_begins(system, fields, message):
+    """Of the dataset to train on and of the one to measure on."""
+    system.datasets.create("t", tickets())
+    system.datasets.create("t2", tickets().drop(columns=["category"]))
+    with pytest.raises(TrainingError, match=message) as caught:
+        system.trainer.train_spec("tickets", TrainSpec(**fields))
+    assert (caught.value.stage, caught.value.tenant_id) == ("validate", system.tenant_id)
+    assert system.runs.search().items == []
+
+
+def test_fields_about_a_dataset_need_one(system):
+    """They would be ignored otherwise."""
+    for fields in ({"ignore": ["id"]}, {"validation_dataset": "t"}):
+        with pytest.raises(InvalidRequestError, match=next(iter(fields))):
+            system.train_model("tickets", None, split_target(tickets(), "category"), **fields)

@@ -8,7 +8,7 @@ from ml_core.exceptions import TrainingError
 from ml_core.ids import ModelId
 from ml_core.training.fit import fit_model
 from ml_core.training.request import TrainingRequest
-from ml_core.training.targets import infer_model_type
+from ml_core.training.targets import model_type_of, read_target
 from support.tables import measures, split_target
 
 X, Y = split_target(measures(), "outcome")
@@ -117,4 +117,4 @@ def test_a_class_of_one_row_trains_when_nothing_is_held_out():
 )
 def test_the_model_type_follows_from_the_target(y, expected):
     """Numbers of more than twenty distinct values, or with fractions, are quantities."""
-    assert infer_model_type(y) == expected
+    assert model_type_of(read_target(y)) == expected

@@ -38,7 +38,7 @@ def test_epochs_sort_by_name(folder):
 @pytest.mark.parametrize("epoch", [-1, 1.5, "1", True, 10**9])
 def test_an_epoch_counts_from_zero(folder, epoch):
     """Nothing else reaches a file name."""
-    with pytest.raises(ModelSaveError, match="no epoch"):
+    with pytest.raises(ModelSaveError, match="not an epoch"):
         folder.save({}, MODEL, epoch)
 
 
@@ -65,7 +65,7 @@ def test_another_tenants_checkpoint_is_refused(folder, tmp_path):
 def test_a_missing_or_damaged_checkpoint_is_one_clear_error(folder):
     """With a remedy."""
     path = folder.save(np.arange(1000), MODEL, 0)
-    with pytest.raises(ModelLoadError, match="no checkpoint"):
+    with pytest.raises(ModelLoadError, match="does not exist"):
         folder.load(path.with_name("epoch-000000001.joblib"))
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(ModelLoadError, match="earlier epoch"):

@@ -8,8 +8,7 @@ from sklearn.svm import LinearSVC
 
 from ml_core.exceptions import TrainingError
 from ml_core.ids import ModelId
-from ml_core.training.class_weight import say_in_classes
-from ml_core.training.fit import fit_model
+from ml_core.training.fit import fit_model, set_class_weights
 from ml_core.training.request import TrainingRequest
 from support.tables import measures, split_target
 
@@ -62,7 +61,7 @@ def test_every_algorithm_with_class_weights_takes_them(algorithm):
 @pytest.mark.parametrize(
     ("class_weight", "message"),
     [
-        ({"2": 1}, r"weight for '2', which is no class of the target\. Its classes are: 0, 1\."),
+        ({"2": 1}, r"weight for '2', which is not a class of the target\. Its classes are: 0, 1\."),
         ({"0": 1, 0: 2}, "two weights for the class 0"),
         ({"0": "much"}, "gives the class '0' the weight 'much'"),
         ({"0": -1}, "gives the class '0' the weight -1"),
@@ -79,12 +78,12 @@ def test_weights_that_mean_nothing_are_refused(class_weight, message):
 def test_estimators_inside_of_others_are_reached():
     """A type of the caller's own may wrap one."""
     pipeline = make_pipeline(LinearSVC(class_weight={"7": 2.0}))
-    say_in_classes(pipeline, np.array([3, 7]))
+    set_class_weights(pipeline, np.array([3, 7]))
     assert pipeline[0].class_weight == {3: 1.0, 7: 2.0}
 
 
 def test_words_and_none_are_left_alone():
     """``balanced`` is scikit-learn's own."""
     forest = RandomForestClassifier(class_weight="balanced")
-    say_in_classes(forest, np.array([3, 7]))
+    set_class_weights(forest, np.array([3, 7]))
     assert forest.class_weight == "balanced"

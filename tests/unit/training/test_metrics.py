@@ -80,8 +80,8 @@ def test_worse_than_the_baseline_is_said(held_out, answer, output, told, algorit
     [note] = worse_than_baseline(held_out, answer, algorithm, output)
     assert note.startswith("Worse than the baseline")
     assert told in note
-    assert "--param algorithm=" in note
-    assert f"--param algorithm={algorithm}" not in note
+    assert "hyperparameter algorithm=" in note
+    assert f"algorithm={algorithm}" not in note
 
 
 @pytest.mark.parametrize("held_out", [{"accuracy": 0.94}, {"accuracy": 0.95}, {"accuracy": 0.94 - 1e-12}, {}])

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ml_core.exceptions import TrainingError
+from ml_core.domain.train_spec import RareClasses
+from ml_core.exceptions import Action, TrainingError
 from ml_core.ids import ModelId
 from ml_core.training.fit import fit_model
-from ml_core.training.rare import RareClasses
 from ml_core.training.request import TrainingRequest
-from ml_core.training.targets import read_target
+from ml_core.training.targets import rare_classes_of, read_target, without_rare_classes
 from support.tables import measures, split_target
 
 X, OUTCOME = split_target(measures(), "outcome")
@@ -55,10 +55,11 @@ def test_other_words_are_refused(text):
 
 
 def test_without_a_rule_a_class_of_one_row_is_refused_and_the_rule_is_named():
-    """The remedy names what exists at both doors."""
-    with pytest.raises(TrainingError, match=r"--rare-classes drop or merge:LABEL .*--validation FILE") as caught:
+    """In the remedy, and as an action for every door."""
+    with pytest.raises(TrainingError, match=r"rare_classes, which is drop or merge:LABEL; .*validation data") as caught:
         fit(labels("a"), None)
     assert caught.value.stage == "validate"
+    assert caught.value.action == Action.of("models.train", rare_classes="drop")
 
 
 def test_rare_classes_are_left_out():
@@ -102,7 +103,7 @@ def test_validation_rows_follow_the_training_data():
     held = (X.tail(6), ["a", "yes", "no", "no", "no", "no"])
     merged = fit(labels("a", "a"), "merge:other:3", held)
     assert any("1 of 6 validation rows" in note for note in merged.notes)
-    assert not any("label that training had not" in note for note in merged.notes)
+    assert not any("label that no training row has" in note for note in merged.notes)
     assert fit(labels("a", "a"), "drop:3", held).n_rows == {"train": 198, "validation": 5}
 
 
@@ -115,14 +116,14 @@ def test_only_a_classification_has_rare_classes():
 @given(y=st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=60), minimum=st.integers(2, 9))
 def test_what_stays_has_enough_rows(y, minimum):
     """No other row goes, and none moves."""
-    target, notes = read_target(y, len(y)), []
+    target, notes = read_target(y), []
     stays = [label for label in y if Counter(y)[label] >= minimum]
     rule = RareClasses(None, minimum)
     if not stays:
         with pytest.raises(TrainingError, match="no class with"):
-            rule.apply(target, rule.find(target), "training", notes)
+            without_rare_classes(target, rule, rare_classes_of(target, rule), "training", notes)
         return
-    left = rule.apply(target, rule.find(target), "training", notes)
+    left = without_rare_classes(target, rule, rare_classes_of(target, rule), "training", notes)
     assert left.values.tolist() == stays
     assert np.array(y)[left.kept].tolist() == stays
     assert bool(notes) == (len(stays) < len(y))

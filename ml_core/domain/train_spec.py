@@ -1,0 +1,201 @@
+"""What a training needs, as data: the CLI, the control API and a job hand the same value to ``Trainer.train_spec``."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+from ml_core.domain.columns import ColumnKind
+from ml_core.domain.dataset import parse_reference
+from ml_core.exceptions import DataProcessingError, InvalidRequestError, TrainingError, shown
+from ml_core.ids import VersionId
+
+TRAINING_RECORD = "training"
+"""The key of a version's metadata under which the training's record is stored; a caller's notes may not use it."""
+
+_LEARN_A_TARGET = ("classification", "regression")
+_MIN_ROWS_OF_A_CLASS = 2  # so that it can be both trained on and held out
+_RARE_FORMS = "Give drop, drop:5, merge:other or merge:other:5; the number is the fewest rows of a class that stays."
+
+
+def needs_target(model_type: str | None) -> bool:
+    """Whether a model of a type learns a target. None means classification or regression, by the target.
+
+    Types that were registered with ``ModelFactory`` may be trained without one.
+    """
+    return model_type is None or model_type in _LEARN_A_TARGET
+
+
+@dataclass(frozen=True, slots=True)
+class RareClasses:
+    """The rule for classes of few rows.
+
+    Attributes:
+        label: The class into which they are merged; None: their rows are left out.
+        minimum: The fewest rows, in the training data, of a class that is not rare.
+    """
+
+    label: str | None
+    minimum: int = _MIN_ROWS_OF_A_CLASS
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``drop``, ``drop:5``, ``merge:other`` or ``merge:other:5``; the number is 2 by default.
+
+        Raises:
+            TrainingError: The text has another form; ``stage`` is ``validate``.
+        """
+        action, _, rest = str(text).partition(":")
+        label, separator, number = rest.rpartition(":") if action == "merge" else (None, ":", rest)
+        if action == "merge" and not separator:
+            label, number = rest, ""
+        is_number = number.isascii() and number.isdigit() and int(number) >= _MIN_ROWS_OF_A_CLASS
+        if action not in ("drop", "merge") or label == "" or (number and not is_number) or text.endswith(":"):
+            raise TrainingError(f"rare_classes is {text!r}.", remedy=_RARE_FORMS, stage="validate")
+        return cls(label, int(number) if number else _MIN_ROWS_OF_A_CLASS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSpec:
+    """One training of a model.
+
+    Construction checks the form of every field. Whether the dataset, the columns, the hyperparameters and the parent
+    version exist is checked when the training is planned, before it starts.
+
+    Attributes:
+        model_type: ``classification``, ``regression``, ``clustering``, ``anomaly_detection`` or a type registered with
+            ``ModelFactory``; None: classification or regression, by the target.
+        dataset: The registered dataset to train on, such as ``tickets_2026@3``; without a number its newest version.
+        target: The column of the dataset to predict.
+        validation_dataset: A registered dataset with the same columns to measure on; None: a fifth of the rows is held
+            out.
+        ignore: Columns of the dataset that are not used.
+        hyperparameters: ``algorithm`` and the estimator's own.
+        kinds: Column name → kind, where the inferred kind is wrong.
+        rare_classes: The rule for classes of few rows, see ``RareClasses.parse``; None: a class of one row that can't
+            be held out is refused.
+        version: The name of the version to register; None: the model's next number.
+        parent_version: The version of the same model from which it is derived, for the lineage.
+        metadata: The caller's notes on the version.
+
+    Raises:
+        InvalidRequestError, InvalidNameError: A reference, a version or the metadata is invalid.
+        DataProcessingError: A kind is invalid.
+        TrainingError: The rule for rare classes is invalid.
+    """
+
+    model_type: str | None = None
+    dataset: str | None = None
+    target: str | None = None
+    validation_dataset: str | None = None
+    ignore: tuple[str, ...] = ()
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    kinds: Mapping[str, ColumnKind] = field(default_factory=dict)
+    rare_classes: str | None = None
+    version: VersionId | None = None
+    parent_version: VersionId | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for reference in (self.dataset, self.validation_dataset):
+            if reference is not None:
+                parse_reference(reference)
+        if self.rare_classes is not None:
+            RareClasses.parse(self.rare_classes)
+        if TRAINING_RECORD in self.metadata:
+            raise InvalidRequestError(
+                f"The key {TRAINING_RECORD!r} of the metadata holds the platform's record of a training.",
+                remedy="Use another key.",
+                field="metadata",
+            )
+        parsed = {
+            "target": None if self.target is None else str(self.target),  # as dataset columns are named
+            "ignore": tuple(map(str, self.ignore)),
+            "kinds": {str(name): _kind(kind) for name, kind in self.kinds.items()},
+            "version": None if self.version is None else VersionId(self.version),
+            "parent_version": None if self.parent_version is None else VersionId(self.parent_version),
+        }
+        for name, value in parsed.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """The spec of a JSON object with the attributes as its members; those left out or null have their defaults.
+
+        Raises:
+            InvalidRequestError: A member is unknown, with the nearest valid name, or has the wrong JSON type.
+            InvalidNameError, DataProcessingError, TrainingError: As the constructor.
+        """
+        if not isinstance(document, Mapping):
+            raise InvalidRequestError("A training is not a JSON object.", remedy="Give an object.", field="training")
+        known = [item.name for item in fields(cls)]
+        for name in document:
+            if name not in known:
+                raise InvalidRequestError(
+                    f"A training has no field {shown(name)}.", remedy=_nearest(str(name), known), field=str(name)
+                )
+        given = {name: value for name, value in document.items() if value is not None}
+        for name, value in given.items():
+            is_valid, wanted = _JSON_TYPES.get(name, (_is_text, "a string"))
+            if not is_valid(value):
+                raise InvalidRequestError(
+                    f"The field {name!r} is {shown(value)}.", remedy=f"Give {wanted}.", field=name
+                )
+        return cls(**given)
+
+    def to_json(self) -> dict[str, Any]:
+        """The spec as a JSON object, if its hyperparameters and metadata are JSON; ``from_json`` reads it back."""
+        return {
+            "model_type": self.model_type,
+            "dataset": self.dataset,
+            "target": self.target,
+            "validation_dataset": self.validation_dataset,
+            "ignore": list(self.ignore),
+            "hyperparameters": dict(self.hyperparameters),
+            "kinds": {name: kind.value for name, kind in self.kinds.items()},
+            "rare_classes": self.rare_classes,
+            "version": None if self.version is None else str(self.version),
+            "parent_version": None if self.parent_version is None else str(self.parent_version),
+            "metadata": dict(self.metadata),
+        }
+
+
+def _kind(value: Any) -> ColumnKind:
+    try:
+        return ColumnKind(value)
+    except ValueError:
+        raise DataProcessingError(
+            f"{value!r} is not a kind of column.", remedy=_nearest(str(value), ColumnKind), stage="validate"
+        ) from None
+
+
+def _nearest(given: str, valid: Iterable[str]) -> str:
+    names = list(map(str, valid))
+    close = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
+    return f"Did you mean {' or '.join(close)}?" if close else f"Valid are: {', '.join(names)}."
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(map(_is_text, value))
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(map(_is_text, value))
+
+
+def _is_object_of_texts(value: Any) -> bool:
+    return _is_object(value) and all(map(_is_text, value.values()))
+
+
+_JSON_TYPES = {
+    "ignore": (_is_texts, "a list of column names"),
+    "hyperparameters": (_is_object, "an object of name and value"),
+    "kinds": (_is_object_of_texts, "an object of column name and kind"),
+    "metadata": (_is_object, "an object"),
+}

@@ -1,0 +1,177 @@
+"""What a training produced, as data: all that a client shows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from ml_core.domain.columns import ColumnKind
+from ml_core.domain.train_spec import TRAINING_RECORD
+from ml_core.domain.version import ModelVersion
+from ml_core.ids import ModelId, TenantId, VersionId
+
+_COLUMNS_BYTES = 4 * 2**10
+"""Room for columns in the record of a training, which is part of the version's metadata: about 40 columns."""
+_MAX_REASON = 300
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedColumn:
+    """A column of the training data.
+
+    Attributes:
+        name: Its name.
+        kind: Its kind; None: it can't be used.
+        used: Whether it is an input of the model.
+        reason: Why, in a phrase such as ``text: 8.2 words on average, 412 distinct values``; empty: not recorded.
+    """
+
+    name: str
+    kind: ColumnKind | None
+    used: bool
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object with the attributes."""
+        return {"name": self.name, "kind": self.kind, "used": self.used, "reason": self.reason}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The column that ``to_json`` described."""
+        kind = data["kind"]
+        return cls(data["name"], None if kind is None else ColumnKind(kind), data["used"], data["reason"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingReport:
+    """The result of a training.
+
+    ``Trainer.train_spec`` returns it whole. ``of_version`` makes it from what the registry stores of the version: the
+    reasons of some columns may then be missing where a table has many.
+
+    Attributes:
+        tenant_id: The tenant.
+        model_id: The model.
+        version: The version that was registered.
+        run_id: The run that recorded the training.
+        model_type: Such as ``classification``.
+        dataset: The dataset's version that was trained on, such as ``tickets_2026@3``; None: data of the caller.
+        algorithm: Such as ``random_forest``; the class of an estimator that is not the platform's.
+        hyperparameters: As given.
+        effective_hyperparameters: The estimator's, defaults included.
+        metrics: ``train`` and ``validation`` → metric → value.
+        baseline: Metric → value of an answer that ignores all columns, on the validation rows.
+        n_rows: ``train`` and ``validation`` → rows.
+        columns: The columns of the training data, in its order where the report is whole.
+        columns_omitted: Columns that are not used and not listed, since the record has no room for them.
+        notes: Sentences for the user: rows left out, worse than the baseline, a fit that did not converge.
+        example: A row that the version accepts.
+        duration_s: Seconds of reading, fitting and measuring; None: not recorded.
+    """
+
+    tenant_id: TenantId
+    model_id: ModelId
+    version: VersionId
+    run_id: str | None
+    model_type: str
+    dataset: str | None
+    algorithm: str | None
+    hyperparameters: Mapping[str, Any]
+    effective_hyperparameters: Mapping[str, Any]
+    metrics: Mapping[str, Mapping[str, float]]
+    baseline: Mapping[str, float]
+    n_rows: Mapping[str, int]
+    columns: tuple[ReportedColumn, ...]
+    columns_omitted: int = 0
+    notes: tuple[str, ...] = ()
+    example: Mapping[str, Any] = field(default_factory=dict)
+    duration_s: float | None = None
+
+    @classmethod
+    def of_version(cls, version: ModelVersion, columns: Iterable[ReportedColumn] | None = None) -> Self:
+        """The report of a registered version; without a training's record its own facts only.
+
+        Args:
+            version: The version.
+            columns: All columns of the training data; None: those that the registry stores.
+        """
+        found = version.metadata.get(TRAINING_RECORD)
+        record: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
+        omitted = 0
+        if columns is None:
+            stored = {column["name"]: ReportedColumn.from_json(column) for column in record.get("columns", ())}
+            inputs = (ReportedColumn(c.name, c.kind, True, "") for c in version.servable.signature.inputs)
+            columns = {**{column.name: column for column in inputs}, **stored}.values()
+            omitted = record.get("columns_omitted", 0)
+        rows = version.servable.self_test.rows
+        return cls(
+            tenant_id=version.tenant_id,
+            model_id=version.model_id,
+            version=version.version,
+            run_id=version.lineage.run_id,
+            model_type=version.servable.model_type,
+            dataset=record.get("dataset"),
+            algorithm=record.get("algorithm"),
+            hyperparameters=version.hyperparameters,
+            effective_hyperparameters=record.get("effective_hyperparameters", {}),
+            metrics=version.metrics,
+            baseline=record.get("baseline", {}),
+            n_rows=record.get("n_rows", {}),
+            columns=tuple(columns),
+            columns_omitted=omitted,
+            notes=tuple(record.get("notes", ())),
+            example=rows[0] if rows else {},
+            duration_s=record.get("duration_s"),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object with the attributes; ``from_json`` reads it back."""
+        return {
+            "tenant_id": str(self.tenant_id),
+            "model_id": str(self.model_id),
+            "version": str(self.version),
+            "run_id": self.run_id,
+            "model_type": self.model_type,
+            "dataset": self.dataset,
+            "algorithm": self.algorithm,
+            "hyperparameters": dict(self.hyperparameters),
+            "effective_hyperparameters": dict(self.effective_hyperparameters),
+            "metrics": {part: dict(values) for part, values in self.metrics.items()},
+            "baseline": dict(self.baseline),
+            "n_rows": dict(self.n_rows),
+            "columns": [column.to_json() for column in self.columns],
+            "columns_omitted": self.columns_omitted,
+            "notes": list(self.notes),
+            "example": dict(self.example),
+            "duration_s": self.duration_s,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The report that ``to_json`` described."""
+        parsed = {
+            "tenant_id": TenantId(data["tenant_id"]),
+            "model_id": ModelId(data["model_id"]),
+            "version": VersionId(data["version"]),
+            "columns": tuple(map(ReportedColumn.from_json, data["columns"])),
+            "notes": tuple(data["notes"]),
+        }
+        return cls(**{**data, **parsed})
+
+
+def recorded_columns(columns: Iterable[ReportedColumn]) -> dict[str, Any]:
+    """The columns for the record of a training: ``columns`` and ``columns_omitted``, within a bound of bytes.
+
+    Columns that are not used come first, since nothing else stores them; the signature lists the others.
+    """
+    kept: list[dict[str, Any]] = []
+    omitted, left = 0, _COLUMNS_BYTES
+    for column in sorted(columns, key=lambda column: column.used):
+        document = column.to_json() | {"reason": column.reason[:_MAX_REASON]}
+        left -= len(str(document).encode())
+        if left >= 0:
+            kept.append(document)
+        elif not column.used:
+            omitted += 1
+    return {"columns": kept, "columns_omitted": omitted}

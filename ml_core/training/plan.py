@@ -1,0 +1,197 @@
+"""The plan of a training: its data and everything that can be refused before a core is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from ml_core.data.cells import Cells
+from ml_core.data.table_file import holds_cells, read_frame
+from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.dataset import DatasetVersion, parse_reference
+from ml_core.domain.train_spec import TrainSpec, needs_target
+from ml_core.exceptions import DatasetNotFoundError, InvalidRequestError, TrainingError, listed
+from ml_core.ids import ModelId, TenantId
+from ml_core.models.model_factory import ModelFactory
+from ml_core.registry.datasets import DatasetRepository
+from ml_core.registry.tenants import TenantRepository
+from ml_core.registry.versions.limits import check_document
+from ml_core.registry.versions.repository import VersionRepository
+from ml_core.training.request import TrainingRequest, algorithm_of, effective_hyperparameters
+from ml_core.training.targets import invalid
+
+_RECORD_BYTES = 16 * 2**10
+"""Room in a version's metadata for the training's record: effective values 4 KiB, columns 4 KiB, baseline and notes."""
+
+
+@dataclass(frozen=True, slots=True)
+class GivenData:
+    """Training data that the caller has in memory, instead of a dataset's; see ``TrainingRequest``."""
+
+    training: Any = None
+    validation: Any = None
+    processor: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPlan:
+    """A checked training with its data.
+
+    Attributes:
+        spec: What was asked for.
+        request: The same with its data.
+        source: The dataset's version that the data is from, or None.
+        metadata: The caller's notes as they will be stored.
+    """
+
+    spec: TrainSpec
+    request: TrainingRequest
+    source: DatasetVersion | None
+    metadata: dict[str, Any]
+
+    def run_parameters(self) -> dict[str, Any]:
+        """The parameters of the run that records the training."""
+        parameters: dict[str, Any] = {
+            "model_type": self.request.model_type,
+            "hyperparameters": self.request.recorded_hyperparameters(),
+        }
+        if self.source is not None:
+            parameters["dataset"] = self.source.reference
+        if self.spec.rare_classes is not None:
+            parameters["rare_classes"] = self.spec.rare_classes
+        try:
+            estimator = ModelFactory.create_model(self.request.model_type_in_use, dict(self.request.hyperparameters))
+        except Exception:  # noqa: BLE001 - a registered builder can raise anything; the fit reports it
+            return parameters
+        effective = effective_hyperparameters(estimator)
+        return {**parameters, "algorithm": algorithm_of(estimator), "effective_hyperparameters": effective}
+
+
+def plan_training(
+    db: DatabaseConnection, tenant_id: TenantId, model_id: ModelId, spec: TrainSpec, given: GivenData
+) -> TrainingPlan:
+    """Check a training and read its data.
+
+    Args:
+        db: The registry.
+        tenant_id: The tenant; on the embedded server its first training creates it.
+        model_id: The model.
+        spec: What is asked for.
+        given: The caller's own data.
+
+    Raises:
+        InvalidRequestError, RequestTooLargeError: The dataset does not exist, the metadata or hyperparameters can't be
+            stored, or the arguments contradict each other.
+        TrainingError: The dataset lacks a column, or no target is named.
+        MLFrameworkError: The version could not be registered, see ``Trainer.refuse_in_vain``.
+    """
+    versions = VersionRepository(db, tenant_id)
+    versions.refuse_in_vain(model_id, spec.model_type, spec.version)
+    if spec.parent_version is not None:
+        versions.get(model_id, spec.parent_version)
+    metadata = check_document(spec.metadata, "metadata", reserved_bytes=_RECORD_BYTES)
+    _check_sources(tenant_id, spec, given)
+    source = None if spec.dataset is None else _find_dataset(db, tenant_id, spec.dataset, "dataset")
+    data, validation = given.training, given.validation
+    if data is None and source is not None:
+        data = _read_dataset(db, tenant_id, source, spec)
+    if spec.validation_dataset is not None:
+        held_out = _find_dataset(db, tenant_id, spec.validation_dataset, "validation_dataset")
+        validation = _read_dataset(db, tenant_id, held_out, spec, may_lack=spec.ignore)
+    request = TrainingRequest(
+        model_id=model_id,
+        model_type=spec.model_type,
+        training_data=data,
+        validation_data=validation,
+        hyperparameters=dict(spec.hyperparameters),
+        kinds=spec.kinds,
+        processor=given.processor,
+        rare_classes=spec.rare_classes,
+    )
+    check_document(request.recorded_hyperparameters(), "hyperparameters")
+    tenants = TenantRepository(db)
+    tenants.ensure(tenant_id)
+    return TrainingPlan(spec, replace(request, self_test_rows=tenants.self_test_rows(tenant_id)), source, metadata)
+
+
+def read_table_of(db: DatabaseConnection, tenant_id: TenantId, version: DatasetVersion) -> tuple[pd.DataFrame, bool]:
+    """The table of a dataset's version as it is stored, and whether its strings are the cells of a text file.
+
+    Raises:
+        ArtifactIntegrityError: Its file is missing or was changed.
+    """
+    path = DatasetRepository(db, tenant_id).open(version.dataset_id, version.number)
+    return read_frame(path), holds_cells(path)
+
+
+def _check_sources(tenant_id: TenantId, spec: TrainSpec, given: GivenData) -> None:
+    """Refuse fields about columns of a dataset where no dataset is read."""
+    reads_dataset = given.training is None and spec.dataset is not None
+    for name in ("target", "ignore"):
+        if getattr(spec, name) and not reads_dataset:
+            raise InvalidRequestError(
+                f"The field {name!r} names columns of a dataset that is trained on.",
+                remedy="Give the dataset and no training_data, or leave the field out.",
+                tenant_id=tenant_id,
+                field=name,
+            )
+    if spec.validation_dataset is not None and (given.validation is not None or not reads_dataset):
+        raise InvalidRequestError(
+            "A validation_dataset is for a training on a dataset.",
+            remedy="Give a dataset to train on, or validation_data.",
+            tenant_id=tenant_id,
+            field="validation_dataset",
+        )
+
+
+def _find_dataset(db: DatabaseConnection, tenant_id: TenantId, reference: str, field: str) -> DatasetVersion:
+    dataset_id, number = parse_reference(reference)
+    try:
+        return DatasetRepository(db, tenant_id).get(dataset_id, number)
+    except DatasetNotFoundError as error:
+        raise InvalidRequestError(
+            error.message, remedy=error.remedy, action=error.action, tenant_id=tenant_id, field=field
+        ) from error
+
+
+def _read_dataset(
+    db: DatabaseConnection, tenant_id: TenantId, version: DatasetVersion, spec: TrainSpec, may_lack: Sequence[str] = ()
+) -> tuple[Any, Any]:
+    """The pair ``(X, y)`` of a dataset's version; ``y`` is None without a target."""
+    names = [name for name, _ in version.columns]
+    if spec.target is None and needs_target(spec.model_type):
+        raise _on_dataset(
+            tenant_id,
+            f"The column of the dataset {version.reference} to predict is not named.",
+            f"Give the target, one of: {listed(names, 20)}. Without a target, name a model_type such as 'clustering'.",
+        )
+    for name in (spec.target, *spec.ignore):
+        if name is not None and name not in names and name not in may_lack:
+            raise _on_dataset(
+                tenant_id,
+                f"The dataset {version.reference} has no column {name!r}.",
+                f"Its columns are: {listed(names, 20)}.",
+                name,
+            )
+    if spec.target is not None and spec.target in spec.ignore:
+        raise _on_dataset(
+            tenant_id,
+            f"The column {spec.target!r} is both the target and ignored.",
+            "Leave out one of the two.",
+            spec.target,
+        )
+    frame, is_cells = read_table_of(db, tenant_id, version)
+    left_out = {spec.target, *spec.ignore}
+    used = frame[[name for name in frame.columns if name not in left_out]]
+    if spec.target is None:
+        return used, None
+    return used, Cells.of(frame, frame[spec.target]) if is_cells else frame[spec.target]
+
+
+def _on_dataset(tenant_id: TenantId, message: str, remedy: str, column: str | None = None) -> TrainingError:
+    error = invalid(message, remedy, column)
+    error.tenant_id = tenant_id
+    return error

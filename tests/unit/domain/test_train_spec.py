@@ -1,0 +1,74 @@
+"""``TrainSpec``: a training as JSON, checked field by field; ``RareClasses`` is tested with the training."""
+
+import json
+
+import pytest
+
+from ml_core.domain.columns import ColumnKind
+from ml_core.domain.train_spec import TrainSpec, needs_target
+from ml_core.exceptions import (
+    DataProcessingError,
+    InvalidNameError,
+    InvalidRequestError,
+    MLFrameworkError,
+    TrainingError,
+)
+
+WHOLE = {
+    "model_type": "classification",
+    "dataset": "tickets_2026@3",
+    "target": "category",
+    "validation_dataset": "held_out",
+    "ignore": ["id"],
+    "hyperparameters": {"algorithm": "random_forest", "class_weight": {"bug": 2.0}},
+    "kinds": {"zip": "category"},
+    "rare_classes": "merge:other:5",
+    "version": "1.0.0",
+    "parent_version": "0.9.0",
+    "metadata": {"ticket": "ML-7"},
+}
+
+
+def test_a_spec_is_read_from_json_and_written_back():
+    """Through text, to the last field."""
+    spec = TrainSpec.from_json(json.loads(json.dumps(WHOLE)))
+    assert spec.to_json() == WHOLE
+    assert spec.kinds == {"zip": ColumnKind.CATEGORY}
+
+
+def test_fields_that_are_left_out_or_null_have_their_defaults():
+    """So that a form may send all of them."""
+    assert TrainSpec.from_json({}) == TrainSpec.from_json(dict.fromkeys(WHOLE)) == TrainSpec()
+
+
+@pytest.mark.parametrize(
+    ("document", "error", "message"),
+    [
+        ({"hyperparameter": {}}, InvalidRequestError, "no field 'hyperparameter'.* Did you mean hyperparameters"),
+        ({"colour": 1}, InvalidRequestError, "no field 'colour'.* Valid are: model_type, dataset"),
+        ({"kinds": {"zip": "categroy"}}, DataProcessingError, "Did you mean category"),
+        ({"kinds": {"zip": "prose"}}, DataProcessingError, "Valid are: number, boolean"),
+        ({"kinds": ["zip"]}, InvalidRequestError, "an object of column name and kind"),
+        ({"ignore": "id"}, InvalidRequestError, "a list of column names"),
+        ({"hyperparameters": [1]}, InvalidRequestError, "an object of name and value"),
+        ({"target": 3}, InvalidRequestError, "Give a string"),
+        ({"version": "../x"}, InvalidNameError, "version"),
+        ({"dataset": "t@0"}, InvalidRequestError, "does not name a version of a dataset"),
+        ({"validation_dataset": "a@b@c"}, InvalidRequestError, "does not name a version of a dataset"),
+        ({"rare_classes": "keep"}, TrainingError, "merge:other:5"),
+        ({"metadata": {"training": {}}}, InvalidRequestError, "the platform's record"),
+        ([], InvalidRequestError, "not a JSON object"),
+    ],
+)
+def test_an_invalid_field_is_refused(document, error, message):
+    """With its name, and the nearest valid ones where there are few."""
+    with pytest.raises(error, match=message) as caught:
+        TrainSpec.from_json(document)
+    assert isinstance(caught.value, MLFrameworkError)
+    assert caught.value.remedy
+
+
+def test_only_classification_and_regression_need_a_target():
+    """Also where the type is to be found from the target; a registered type decides for itself."""
+    assert [needs_target(kind) for kind in (None, "classification", "regression")] == [True] * 3
+    assert [needs_target(kind) for kind in ("clustering", "anomaly_detection", "custom")] == [False] * 3

@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 
 from ml_core.data.table_file import group_rows
 from ml_core.domain.values import composed
-from ml_core.exceptions import DataProcessingError
+from ml_core.exceptions import Action, DataProcessingError
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 
@@ -39,7 +39,7 @@ _GZIP = b"\x1f\x8b"
 _PARQUET = b"PAR1"
 # The first bytes of files that are not text, whatever their names.
 _OTHERS = {
-    _PARQUET: ("a Parquet file", "Read it as one: call it .parquet."),
+    _PARQUET: ("a Parquet file", "Rename it to .parquet."),
     b"PK\x03\x04": ("an Excel workbook or a zip archive", "Save the sheet as CSV UTF-8, or unpack the archive."),
     b"\xd0\xcf\x11\xe0": ("an Excel workbook of the old format", "Save the sheet as CSV UTF-8."),
     b"BZh": ("compressed with bzip2", "Unpack it, or compress it with gzip."),
@@ -134,7 +134,7 @@ class CsvFile:
         with self._located(reader):
             names = next((row for row in reader if any(row)), None)
         if names is None:
-            raise unreadable(f"{self.path} has no columns.", "It needs a line of column names and rows below it.")
+            raise unreadable(f"{self.path} has no columns.", "Add a line of column names and rows below it.")
         names = [composed(name.strip() if self.is_padded else name) for name in names]
         while not names[-1]:
             names.pop()  # delimiters at the end of the line
@@ -226,8 +226,9 @@ def _encoding_of(path: Path, encoding: str) -> str:
     wide = max(("utf-16-le", head[1::2]), ("utf-16-be", head[::2]), key=lambda half: half[1].count(0))
     if wide[1].count(0) > len(head) / 8 and not encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32")):
         raise unreadable(
-            f"{path} has NUL bytes, as text in UTF-16 has.",
-            f"Give its encoding, such as --encoding {wide[0]}, or save it as UTF-8.",
+            f"{path} has NUL bytes, like text in UTF-16.",
+            f"Give its encoding, such as {wide[0]}, or save it as UTF-8.",
+            action=Action.of("datasets.create", encoding=wide[0]),
         )
     return encoding
 

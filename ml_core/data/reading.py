@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from ml_core.data.csv_file import SUFFIXES, CsvFile, check_names, is_parquet, unreadable
 from ml_core.data.tables import frame_of
 from ml_core.domain.values import is_missing
+from ml_core.exceptions import Action
 
 # What pandas calls an index without a name in a Parquet file.
 _NAMELESS_INDEX = "__index_level_"
@@ -71,7 +72,7 @@ def is_csv(path: Path) -> bool:
         raise unreadable(f"{path} is not a file of a known kind.", f"Use one of {', '.join(SUFFIXES)}.")
     with reading(path, "utf-8"):
         if not path.stat().st_size:
-            raise unreadable(f"{path} is empty.", "It needs a line of column names and rows below it.")
+            raise unreadable(f"{path} is empty.", "Add a line of column names and rows below it.")
         return not (path.name.lower().endswith(".parquet") or is_parquet(path))
 
 
@@ -86,10 +87,12 @@ def reading(path: Path, encoding: str) -> Iterator[None]:
         raise unreadable(f"{path} is a folder.", "Name a file in it.") from error
     except UnicodeError as error:
         # cp1252 is latin-1 with quotes, dashes and the euro sign in the place of control characters.
-        other = "cp1252 (Western Europe)" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else "utf-8"
+        is_utf8 = encoding.lower().replace("_", "-") in ("utf-8", "utf8")
+        other = "cp1252 (Western Europe)" if is_utf8 else "utf-8"
         raise unreadable(
             f"{path} is not {encoding}: {error}.",
-            f"Give its encoding, such as --encoding {other}, or save it as UTF-8.",
+            f"Give its encoding, such as {other}, or save it as UTF-8.",
+            action=Action.of("datasets.create", encoding=other.split()[0]),
         ) from error
     except LookupError as error:
         raise unreadable(f"{encoding!r} is not an encoding.", "Use one such as utf-8, latin-1 or cp1252.") from error

@@ -13,7 +13,7 @@ from ml_core.domain.columns import ColumnKind
 from ml_core.domain.keywords import check_keywords
 from ml_core.domain.train_spec import TrainSpec
 from ml_core.domain.training_report import TrainingReport
-from ml_core.exceptions import MLFrameworkError
+from ml_core.exceptions import Action, InvalidRequestError, MLFrameworkError
 from ml_core.ids import ModelId, TenantId, VersionId
 from ml_core.models.mirrored_store import open_store
 from ml_core.registry.runs import RunRepository
@@ -144,8 +144,17 @@ class Trainer:
             spec: What to train. It names a dataset.
 
         Raises:
+            InvalidRequestError: The spec names no dataset.
             MLFrameworkError: As ``train``.
         """
+        if spec.dataset is None:
+            raise InvalidRequestError(
+                "The training names no dataset.",
+                remedy="Give the field dataset, such as tickets_2026@3.",
+                action=Action.of("datasets.list", tenant=str(self.tenant_id)),
+                tenant_id=self.tenant_id,
+                field="dataset",
+            )
         return self._train(model_id, spec, GivenData()).report
 
     def _train(self, model_id: str, spec: TrainSpec, given: GivenData) -> _Trained:

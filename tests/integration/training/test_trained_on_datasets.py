@@ -137,7 +137,9 @@ def test_columns_of_a_spec_are_checked_before_a_run_begins(system, fields, messa
 
 
 def test_fields_about_a_dataset_need_one(system):
-    """They would be ignored otherwise."""
+    """They would be ignored otherwise; and a spec brings no data of its own."""
+    with pytest.raises(InvalidRequestError, match="names no dataset"):
+        system.trainer.train_spec("tickets", TrainSpec(model_type="clustering"))
     for fields in ({"ignore": ["id"]}, {"validation_dataset": "t"}):
         with pytest.raises(InvalidRequestError, match=next(iter(fields))):
             system.train_model("tickets", None, split_target(tickets(), "category"), **fields)

@@ -70,7 +70,12 @@ def list_(tenant: TenantOption, as_json: JsonOption = False) -> None:
     from ml_core.registry.keys import KeyRepository
 
     with existing_tenant(tenant) as (database, tenant_id):
-        keys = KeyRepository(database, tenant_id).list()
+        repository = KeyRepository(database, tenant_id)
+        page = repository.list(limit=1000)
+        keys = [*page.items]
+        while page.next_cursor:
+            page = repository.list(limit=1000, cursor=page.next_cursor)
+            keys += page.items
     rows = [
         {
             "tenant_id": tenant_id,

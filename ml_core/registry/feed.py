@@ -20,13 +20,12 @@ from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import SHARED_CELL, api_keys, environments, feed_clock, models, tenants, versions
-from ml_core.domain.api_key import KeyRecord, KeyRef
+from ml_core.domain.api_key import Grant, KeyRecord, KeyRef
 from ml_core.domain.assignment import AssignmentDelta, CanaryRollout, PointerRef, Rollout
 from ml_core.domain.tenant_policies import HistoryPolicy
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import ConfigurationError, MLFrameworkError, ModelLoadError, ModelNotFoundError
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionRef
-from ml_core.registry.keys import known_scopes
 from ml_core.registry.missing import model_archived
 from ml_core.registry.versions.rows import IS_ARCHIVED, SERVABLE_COLUMNS, VERSIONS_WITH_MODEL, servable_from
 
@@ -300,4 +299,4 @@ def _pointer_ref(key: tuple[str, str, str]) -> PointerRef:
 def _key(row: AnyRow) -> KeyRecord | None:
     if row.revoked_at is not None or row.deleted_at is not None:
         return None
-    return KeyRecord(row.key_id, TenantId(row.tenant_id), row.salt, row.hash, known_scopes(row.scopes))
+    return KeyRecord(row.key_id, TenantId(row.tenant_id), row.salt, row.hash, Grant.read(row.scopes).scopes)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hmac
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -13,15 +12,18 @@ import sqlalchemy as sa
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import api_keys, tenants
-from ml_core.domain.api_key import ApiKey, Grant, Scope, hash_secret
+from ml_core.domain.api_key import ApiKey, Grant, KeyRecord, Scope
 from ml_core.domain.principal import Principal
-from ml_core.exceptions import AuthenticationError, InvalidRequestError
+from ml_core.exceptions import Action, AuthenticationError, InvalidRequestError, KeyNotFoundError
 from ml_core.ids import TenantId
 from ml_core.registry import journal
 from ml_core.registry.clock import advance_feed
+from ml_core.registry.pages import Page, after, check_limit, decode_cursor, encode_cursor
 from ml_core.registry.promotion.environment_names import check_environment
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
     from ml_core.registry.versions.rows import AnyRow
 
 _MAX_NAME_LENGTH = 100
@@ -43,9 +45,9 @@ class KeyInfo:
 class KeyRepository:
     """The keys of one tenant."""
 
-    def __init__(self, db: DatabaseConnection, tenant_id: TenantId) -> None:
+    def __init__(self, db: DatabaseConnection, tenant_id: str) -> None:
         self._db = db
-        self._tenant_id = tenant_id
+        self._tenant_id = TenantId(tenant_id)
 
     def create(self, name: str, scopes: Iterable[Scope | str]) -> ApiKey:
         """Make a key. The returned value is the only time that its secret is seen.
@@ -66,7 +68,7 @@ class KeyRepository:
         if not name.strip() or len(name) > _MAX_NAME_LENGTH:
             raise InvalidRequestError(
                 f"A key's name has 1 to {_MAX_NAME_LENGTH} characters.",
-                remedy="Say who will hold the key.",
+                remedy="Name the person or program that will hold the key.",
                 field="name",
             )
         key = ApiKey.generate()
@@ -87,31 +89,50 @@ class KeyRepository:
             connection.execute(api_keys.insert().from_select(columns, row))  # last: it locks the feed's clock
         return key
 
-    def list(self) -> Sequence[KeyInfo]:
-        """All keys, oldest first, revoked ones too."""
-        statement = sa.select(*_INFO).where(self._mine).order_by(api_keys.c.created_at, api_keys.c.key_id)
+    def list(self, *, limit: int = 100, cursor: str | None = None) -> Page[KeyInfo]:
+        """A page of the keys, oldest first, including revoked ones.
+
+        Args:
+            limit: Keys at most, 1 to 1,000.
+            cursor: ``next_cursor`` of the page before.
+
+        Raises:
+            InvalidRequestError: The limit is out of range, or the cursor is not one of this list.
+        """
+        order = (api_keys.c.created_at, api_keys.c.key_id)
+        statement = sa.select(*_INFO).where(self._mine).order_by(*order).limit(check_limit(limit) + 1)
+        if cursor is not None:
+            statement = statement.where(after(order, _read_cursor(cursor), descending=False))
         with self._db.tenant(self._tenant_id) as connection:
-            return [_info(row) for row in connection.execute(statement)]
+            found = [_info(row) for row in connection.execute(statement)]
+        if len(found) <= limit:
+            return Page(found)
+        last = found[limit - 1]
+        return Page(found[:limit], encode_cursor([last.created_at.isoformat(), last.key_id]))
+
+    def get(self, key_id: str) -> KeyInfo:
+        """A key by its id; a revoked one, too.
+
+        Raises:
+            InvalidRequestError: The text is no key id.
+            KeyNotFoundError: The tenant has no such key.
+        """
+        key_id = self._parse(key_id)
+        with self._db.tenant(self._tenant_id) as connection:
+            row = connection.execute(sa.select(*_INFO).where(self._mine, api_keys.c.key_id == key_id)).one_or_none()
+        return self._found(row, key_id)
 
     def revoke(self, key_id: str) -> KeyInfo:
         """End a key: replicas refuse it about a second later. Revoking it again changes nothing.
 
         Args:
-            key_id: The key's id. A whole key revokes too; its secret is neither read nor repeated.
+            key_id: The key's id. A whole key is accepted as well; its secret is neither read nor repeated.
 
         Raises:
-            InvalidRequestError: The tenant has no such key. The message repeats only an id.
+            InvalidRequestError: The text is no key id.
+            KeyNotFoundError: The tenant has no such key. The message repeats only an id.
         """
-        named = KEY_ID.fullmatch(key_id.strip())
-        if named is None:
-            raise InvalidRequestError(
-                "That is not a key id.",
-                remedy="A key id is the 16 digits after mlk_: mlcore keys list "
-                f"--tenant {self._tenant_id!s} shows those that there are.",
-                tenant_id=self._tenant_id,
-                field="key_id",
-            )
-        key_id = named.group(1)
+        key_id = self._parse(key_id)
         mine = sa.and_(self._mine, api_keys.c.key_id == key_id)
         cell = sa.select(tenants.c.cell).where(tenants.c.tenant_id == self._tenant_id).scalar_subquery()
         revoke = (
@@ -125,14 +146,7 @@ class KeyRepository:
             if row is not None and row.revoked_at is None:
                 journal.record(connection, self._tenant_id, "key.revoked", {"key_id": key_id})
                 row = connection.execute(revoke).one()  # last: it locks the feed's clock
-        if row is None:
-            raise InvalidRequestError(
-                f"The tenant {self._tenant_id!s} has no key {key_id}.",
-                remedy=f"List its keys for their ids: mlcore keys list --tenant {self._tenant_id!s}",
-                tenant_id=self._tenant_id,
-                field="key_id",
-            )
-        return _info(row)
+        return self._found(row, key_id)
 
     def authenticate(self, text: str) -> Principal:
         """Who holds a key of the tenant, and what it may do.
@@ -145,21 +159,59 @@ class KeyRepository:
                 the error does not say which.
         """
         key = ApiKey.parse(text)
-        living = sa.exists().where(tenants.c.tenant_id == api_keys.c.tenant_id, tenants.c.deleted_at.is_(None))
-        is_valid = sa.and_(api_keys.c.revoked_at.is_(None), living)
-        stored = sa.select(api_keys).where(self._mine, api_keys.c.key_id == key.key_id, is_valid)
         with self._db.tenant(self._tenant_id) as connection:
-            row = connection.execute(stored).one_or_none()
-        granted = None if row is None else Grant.read(row.scopes)
-        if row is None or granted is None or not hmac.compare_digest(row.hash, hash_secret(row.salt, key.secret)):
-            raise AuthenticationError(
-                "The API key is not valid.", remedy="Use a key of this tenant that is not revoked."
-            )
-        return Principal(f"key:{row.key_id}", granted.scopes, granted.promotes, self._tenant_id)
+            return holder(connection, key, self._mine)
 
     @property
     def _mine(self) -> sa.ColumnElement[bool]:
         return api_keys.c.tenant_id == self._tenant_id
+
+    def _parse(self, key_id: str) -> str:
+        named = KEY_ID.fullmatch(key_id.strip())
+        if named is None:
+            raise InvalidRequestError(
+                "The text is no key id.",  # which may be a secret, so it is not repeated
+                remedy="A key id is the 16 digits after mlk_. List the tenant's keys for their ids.",
+                action=Action.of("keys.list", tenant=self._tenant_id),
+                tenant_id=self._tenant_id,
+                field="key_id",
+            )
+        return named.group(1)
+
+    def _found(self, row: AnyRow | None, key_id: str) -> KeyInfo:
+        if row is None:
+            raise KeyNotFoundError(
+                f"The tenant {self._tenant_id!s} has no key {key_id}.",
+                remedy="List its keys for their ids.",
+                action=Action.of("keys.list", tenant=self._tenant_id),
+                tenant_id=self._tenant_id,
+                field="key_id",
+            )
+        return _info(row)
+
+
+def holder(connection: Connection, key: ApiKey, *conditions: sa.ColumnElement[bool]) -> Principal:
+    """Who holds a key that is stored, not revoked, and of a tenant that was not deleted.
+
+    Args:
+        connection: In a transaction that may read the keys.
+        key: As it was sent.
+        conditions: What else its row must fulfil.
+
+    Raises:
+        AuthenticationError: There is no such key; the error does not say why.
+    """
+    statement = (
+        sa.select(*(api_keys.c[name] for name in ("tenant_id", "key_id", "salt", "hash", "scopes")))
+        .join(tenants, tenants.c.tenant_id == api_keys.c.tenant_id)
+        .where(api_keys.c.key_id == key.key_id, api_keys.c.revoked_at.is_(None), tenants.c.deleted_at.is_(None))
+    )
+    for row in connection.execute(statement.where(*conditions)):  # an id is unique in its tenant only
+        grant = Grant.read(row.scopes)
+        record = KeyRecord(row.key_id, TenantId(row.tenant_id), row.salt, row.hash, grant.scopes)
+        if record.matches(key.secret):
+            return Principal(f"key:{record.key_id}", grant.scopes, grant.promotes, record.tenant_id)
+    raise AuthenticationError("The API key is not valid.", remedy="Use a key that is not revoked.")
 
 
 _INFO = (api_keys.c.key_id, api_keys.c.name, api_keys.c.scopes, api_keys.c.created_at, api_keys.c.revoked_at)
@@ -169,6 +221,11 @@ def _info(row: AnyRow) -> KeyInfo:
     return KeyInfo(row.key_id, row.name, frozenset(Grant.read(row.scopes).names), row.created_at, row.revoked_at)
 
 
-def known_scopes(names: Iterable[str]) -> frozenset[Scope]:
-    """The scopes of a key that this release knows; one that a later release gave it allows nothing here."""
-    return Grant.read(names).scopes
+def _read_cursor(cursor: str) -> tuple[datetime, str]:
+    moment, key_id = decode_cursor(cursor, str, str)
+    try:
+        return datetime.fromisoformat(moment), key_id
+    except ValueError:
+        raise InvalidRequestError(
+            "The cursor is not one that this list returned.", remedy="Begin without one.", field="cursor"
+        ) from None

@@ -70,6 +70,7 @@ api_keys = sa.Table(
     *_key_rules(),
     sa.CheckConstraint("cardinality(scopes) > 0 AND array_position(scopes, NULL) IS NULL", name="scopes"),
     sa.Index(None, "feed_generation"),
+    sa.Index(None, "key_id"),  # a request is authenticated before its tenant is known to be the key's
 )
 
 # One row, which only the owner reads: what ``mlcore.audit_position`` adds to the id of a transaction.

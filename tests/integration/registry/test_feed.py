@@ -181,7 +181,7 @@ def test_a_scope_that_this_release_does_not_know(db: DatabaseConnection) -> None
     record = feed.read(generation).keys[KeyRef(tenant, key_id)]
     assert record is not None
     assert record.scopes == {Scope.READ}
-    assert [key.scopes for key in KeyRepository(db, tenant).list()] == [{Scope.READ}]
+    assert [key.scopes for key in KeyRepository(db, tenant).list().items] == [{Scope.READ}]
 
 
 @pytest.mark.parametrize("signature", SIGNATURES_OF_NOBODY)

@@ -9,7 +9,14 @@ import pytest
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import KeyRef, Scope
-from ml_core.exceptions import AuthenticationError, InvalidNameError, InvalidRequestError, TenantNotFoundError
+from ml_core.exceptions import (
+    Action,
+    AuthenticationError,
+    InvalidNameError,
+    InvalidRequestError,
+    KeyNotFoundError,
+    TenantNotFoundError,
+)
 from ml_core.ids import EnvironmentName, TenantId
 from ml_core.registry.feed import FeedReader
 from ml_core.registry.keys import KeyRepository
@@ -22,7 +29,8 @@ def test_a_key_is_listed_without_its_secret(db: DatabaseConnection, tenant_id: T
     """Name, scopes and time are kept; neither the list nor the table holds the secret."""
     keys = KeyRepository(db, tenant_id)
     key = keys.create("laptop", [Scope.PREDICT, Scope.READ])
-    (info,) = keys.list()
+    (info,) = keys.list().items
+    assert keys.get(key.key_id) == info
     assert (info.key_id, info.name, info.scopes) == (key.key_id, "laptop", {Scope.PREDICT, Scope.READ})
     assert info.revoked_at is None
     with superuser(db) as session:
@@ -48,7 +56,8 @@ def test_a_revoked_key_stays_listed_and_stays_revoked(db: DatabaseConnection, te
     generation = feed.read(None).generation
     assert first.revoked_at is not None
     assert keys.revoke(key.key_id) == first
-    assert keys.list() == [first]
+    assert keys.list().items == [first]
+    assert keys.get(key.key_id) == first
     assert feed.read(generation).keys == {}
 
 
@@ -57,8 +66,12 @@ def test_another_tenants_key_can_not_be_revoked(
 ) -> None:
     """It is not known there, and goes on working."""
     key = KeyRepository(db, other_tenant_id).create("k", [Scope.PREDICT])
-    with pytest.raises(InvalidRequestError, match="no key"):
-        KeyRepository(db, tenant_id).revoke(key.key_id)
+    keys = KeyRepository(db, tenant_id)
+    for call in (keys.revoke, keys.get):
+        with pytest.raises(KeyNotFoundError, match="no key") as caught:
+            call(key.key_id)
+        assert isinstance(caught.value, InvalidRequestError)
+        assert caught.value.action == Action.of("keys.list", tenant=tenant_id)
     assert FeedReader(db).read(None).keys[KeyRef(other_tenant_id, key.key_id)] is not None
 
 
@@ -78,7 +91,28 @@ def test_keys_that_make_no_sense(db: DatabaseConnection, tenant_id: TenantId, na
     keys = KeyRepository(db, tenant_id)
     with pytest.raises((InvalidRequestError, InvalidNameError)):
         keys.create(name, scopes)
-    assert keys.list() == []
+    assert keys.list().items == []
+
+
+def test_keys_are_listed_in_pages(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """Oldest first, each once, however small a page is."""
+    keys = KeyRepository(db, str(tenant_id))
+    made = [keys.create(f"k{number}", [Scope.READ]).key_id for number in range(5)]
+    seen: list[str] = []
+    page = keys.list(limit=2)
+    seen += [info.key_id for info in page.items]
+    while page.next_cursor is not None:
+        page = keys.list(limit=2, cursor=page.next_cursor)
+        seen += [info.key_id for info in page.items]
+    assert seen == made
+    assert keys.list(limit=5).next_cursor is None
+
+
+@pytest.mark.parametrize("options", [{"limit": 0}, {"limit": 1001}, {"cursor": "x"}, {"cursor": "WyJhIiwiYiJd"}])
+def test_a_page_that_can_not_be_asked_for(db: DatabaseConnection, tenant_id: TenantId, options: Any) -> None:
+    """A limit out of range, or a cursor of something else."""
+    with pytest.raises(InvalidRequestError):
+        KeyRepository(db, tenant_id).list(**options)
 
 
 def test_a_key_says_who_holds_it(db: DatabaseConnection, tenant_id: TenantId) -> None:
@@ -89,7 +123,7 @@ def test_a_key_says_who_holds_it(db: DatabaseConnection, tenant_id: TenantId) ->
     assert (principal.name, principal.scopes) == (f"key:{key.key_id}", {Scope.READ})
     assert principal.may_move(PRODUCTION, is_protected=True)
     assert not principal.may_move(EnvironmentName("staging"), is_protected=False)
-    assert keys.list()[0].scopes == {"read", "promote:production"}
+    assert keys.list().items[0].scopes == {"read", "promote:production"}
 
 
 def test_no_other_key_is_believed(db: DatabaseConnection, tenant_id: TenantId, other_tenant_id: TenantId) -> None:

@@ -38,7 +38,7 @@ def test_a_key_is_a_principal_over_all_tenants(
     assert principal == expected
     assert KeyRepository(db.acting_as(principal), tenant_id).create("a", [Scope.READ])
     reader = db.acting_as(keys.authenticate(str(keys.create("reader", ["read"]))))
-    assert len(KeyRepository(reader, tenant_id).list()) == 1
+    assert len(KeyRepository(reader, tenant_id).list().items) == 1
     with pytest.raises(PermissionDeniedError):
         KeyRepository(reader, tenant_id).create("b", [Scope.READ])
     with pytest.raises(PermissionDeniedError):

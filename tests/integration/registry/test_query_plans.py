@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.domain.api_key import Scope
+from ml_core.domain.api_key import ApiKey, Scope
+from ml_core.exceptions import AuthenticationError
 from ml_core.ids import TenantId, VersionId, VersionRef
 from ml_core.registry.audit import AuditRepository
+from ml_core.registry.authentication import Authentication
 from ml_core.registry.feed import FeedReader
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
@@ -67,6 +69,17 @@ def _environments(db: DatabaseConnection) -> EnvironmentRepository:
 
 def _keys(db: DatabaseConnection) -> KeyRepository:
     return KeyRepository(db, TENANT)
+
+
+def _some_key(db: DatabaseConnection) -> str:
+    return _keys(db).list(limit=1).items[0].key_id
+
+
+def _authenticate(db: DatabaseConnection) -> object:
+    """An unknown key is looked for as well, among those of all tenants."""
+    with pytest.raises(AuthenticationError):
+        Authentication(db).authenticate(TENANT, f"Bearer {ApiKey.generate()}")
+    return Authentication(db).authenticate(TENANT, f"Bearer {_keys(db).create('plans', [Scope.READ])}")
 
 
 def _runs(db: DatabaseConnection) -> RunRepository:
@@ -124,6 +137,8 @@ HOT: dict[str, Callable[[DatabaseConnection], object]] = {
     "feed.read": _read_delta,
     "feed.servable": lambda db: FeedReader(db).servable(VersionRef(TENANT, MODEL, MIDDLE)),
     "keys.list": lambda db: _keys(db).list(),
+    "keys.get": lambda db: _keys(db).get(_some_key(db)),
+    "authentication by a key": lambda db: _authenticate(db),
     "keys.create and revoke": lambda db: _keys(db).revoke(_keys(db).create("plans", [Scope.PREDICT]).key_id),
     "runs.start, log_metrics and finish": lambda db: _run_once(_runs(db)),
     "runs.get": lambda db: _runs(db).get(_some_run(db)),

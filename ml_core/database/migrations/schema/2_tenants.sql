@@ -113,6 +113,7 @@ CREATE TABLE mlcore.api_keys (
   CONSTRAINT ck_api_keys_sizes CHECK (octet_length(scopes::text) <= 1048576 AND octet_length(name::text) <= 65536)
 );
 CREATE INDEX ix_api_keys_feed_generation ON mlcore.api_keys (feed_generation);
+CREATE INDEX ix_api_keys_key_id ON mlcore.api_keys (key_id);
 GRANT SELECT, INSERT, UPDATE (revoked_at, feed_generation) ON mlcore.api_keys TO mlcore_app;
 GRANT SELECT ON mlcore.api_keys TO mlcore_ingest;
 CREATE TRIGGER check_feed_generation BEFORE INSERT OR UPDATE ON mlcore.api_keys

@@ -1,0 +1,86 @@
+"""Who sends a request to the control API: the holder of a key of a tenant or of the platform, or of an OIDC token.
+
+The prediction plane decides in the same way from its assignment (``ml_core.inference.service``).
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from ml_core.database.connection import DatabaseConnection
+from ml_core.database.tables import tenants
+from ml_core.domain.api_key import ApiKey, bearer_token
+from ml_core.domain.principal import Principal, refuse_tenant
+from ml_core.exceptions import AuthenticationError
+from ml_core.registry.keys import holder
+from ml_core.registry.oidc import TokenVerifier
+from ml_core.registry.platform_keys import PlatformKeyRepository
+
+
+class Authentication:
+    """Reads who sends a request from its ``Authorization`` header.
+
+    It needs the login of the serving plane, since whose a key is shows only when it is found.
+
+    Args:
+        db: The platform's own connection; ``acting_as`` the principal that was found, it does the request's work.
+        tokens: Verifies tokens of the OpenID issuer; None: none is accepted.
+    """
+
+    def __init__(self, db: DatabaseConnection, tokens: TokenVerifier | None = None) -> None:
+        self._db = db
+        self._tokens = tokens
+
+    def authenticate(self, tenant_id: str | None, authorization: str | bytes | None) -> Principal:
+        """Who sends a request, entered into the tenant of its URL.
+
+        A key of a tenant on a tenant's URL costs one statement, and so does a token of some tenants; an unknown key, or
+        a key of the platform there, costs two. It may wait ``FETCH_WITHIN_S`` for the issuer's keys, so an event loop
+        calls it on a thread.
+
+        Args:
+            tenant_id: The tenant in the URL; None: the request is about what is over all tenants.
+            authorization: The header.
+
+        Raises:
+            AuthenticationError: There is no header, or its key or token is malformed, unknown, wrong, revoked or
+                expired, or of a tenant that was deleted.
+            TenantNotFoundError: The key or token is valid, and for another tenant. Whether there is a tenant of this
+                name is not said.
+            PermissionDeniedError: The key or token is for one tenant, and ``tenant_id`` is None.
+            IssuerUnavailableError: The issuer's keys can't be read.
+            RegistryUnavailableError: Postgres can't be reached.
+        """
+        text = bearer_token(authorization)
+        if self._tokens is not None and is_token(text):
+            principal = self._tokens.verify(text).principal(tenant_id)
+            if principal.tenant_id is not None:
+                self._require_tenant(principal.name, principal.tenant_id)
+            return principal
+        # Keys of tenants and of the platform have one form: those that the URL suggests are looked up first.
+        first, second = self._of_tenant, PlatformKeyRepository(self._db).authenticate
+        if tenant_id is None:
+            first, second = second, first
+        try:
+            principal = first(text)
+        except AuthenticationError:
+            principal = second(text)
+        principal.enter(tenant_id)
+        return principal
+
+    def _of_tenant(self, text: str) -> Principal:
+        key = ApiKey.parse(text)
+        with self._db.serving() as connection:
+            return holder(connection, key)
+
+    def _require_tenant(self, name: str, tenant_id: str) -> None:
+        """Refuse a token's tenant that does not exist: the issuer does not know which do."""
+        exists = sa.exists().where(tenants.c.tenant_id == tenant_id, tenants.c.deleted_at.is_(None))
+        with self._db.serving() as connection:
+            if not connection.scalar(sa.select(exists)):
+                refuse_tenant(name, tenant_id)
+
+
+def is_token(text: str) -> bool:
+    """Whether a bearer's text is meant as a JWT: three parts with dots between them, and no key has a dot."""
+    return text.count(".") == 2

@@ -10,10 +10,11 @@ from fastapi import Depends, Path, Request
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
 from ml_core.domain.principal import Principal
-from ml_core.exceptions import AuthenticationError, TenantNotFoundError
+from ml_core.exceptions import TenantNotFoundError
 from ml_core.ids import TenantId
-from ml_core.registry.keys import KeyRepository
+from ml_core.registry.authentication import Authentication
 from ml_core.registry.missing import did_you_mean
+from ml_core.registry.oidc import TokenVerifier
 from ml_core.registry.tenants import TenantRepository
 
 _COMPARED_TENANTS = 10_000
@@ -28,10 +29,12 @@ class Services:
         db: The registry.
         operator: Who acts where a request has no key. Only for an application that is called in process: over HTTP it
             is None, and a request without a key is refused.
+        tokens: Verifies tokens of the OpenID issuer; None: none is accepted.
     """
 
     db: DatabaseConnection
     operator: Principal | None = None
+    tokens: TokenVerifier | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +90,10 @@ def acting_for(services: Services, tenant: str, authorization: str | None, reque
         request_id: The request's id, for the audit.
 
     Raises:
-        AuthenticationError: There is no key, or it is malformed, unknown or revoked.
-        TenantNotFoundError: There is no such tenant, or the key belongs to another.
-        PermissionDeniedError: The key belongs to a tenant, and the operation is over all tenants.
+        AuthenticationError: There is no key or token, or it is malformed, unknown, expired or revoked.
+        TenantNotFoundError: There is no such tenant, or the key or token is for another.
+        PermissionDeniedError: The key or token is for a tenant, and the operation is over all tenants.
+        IssuerUnavailableError: The keys of the token's issuer can't be read.
     """
     tenant_id = TenantId(tenant) if tenant else None
     principal = _authenticated(services, tenant_id, authorization)
@@ -102,14 +106,7 @@ def _authenticated(services: Services, tenant_id: TenantId | None, authorization
         if tenant_id is not None:
             _require_tenant(services.db, tenant_id)
         return services.operator
-    scheme, _, key = (authorization or "").partition(" ")
-    if scheme.lower() != "bearer" or not key:
-        raise AuthenticationError(
-            "The request has no API key.", remedy="Send the header Authorization: Bearer mlk_<key id>_<secret>."
-        )
-    if tenant_id is None:
-        raise AuthenticationError("The API key is not valid.", remedy="Use a key of the platform.")
-    return KeyRepository(services.db, tenant_id).authenticate(key.strip())
+    return Authentication(services.db, services.tokens).authenticate(tenant_id, authorization)
 
 
 def _require_tenant(db: DatabaseConnection, tenant_id: TenantId) -> None:

@@ -2,5 +2,5 @@
 
 Each step of loading is a module: ``archive`` reads within bounds, ``audit`` compares the schema with ``allowed_types``,
 ``building`` constructs, ``native`` checks what compiled code follows. Nothing is constructed before the audit passed.
-Where the bytes are kept is the business of ``ml_core.models.store``.
+The bytes are stored by ``ml_core.models.store``.
 """

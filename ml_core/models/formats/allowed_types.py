@@ -1,12 +1,12 @@
 """The types that an artifact may hold: the platform's own list, in code, by exact name.
 
-A list stored with the artifact would be the attacker's (mlflow GHSA-w582-9x45-8mpx), and what a library trusts by
-default changes with the library: skops trusts every scikit-learn estimator, also those that call a function they are
-given. So this list is complete in itself: what is not named here is refused, whoever else trusts it.
+A list stored with the artifact would be the attacker's (mlflow GHSA-w582-9x45-8mpx), and a library's default list
+changes with the library: skops trusts every scikit-learn estimator, also those that call a function they are given. So
+this list is complete: a type that is not named here is refused.
 
 To add a type, show that building it from hostile attributes and calling its ``predict`` runs no code of the
-attacker's, and if it is compiled code, that ``native.check_native`` bounds every index that it follows. Code written in
-Python may be given anything: it raises, and numpy and scipy check what they index.
+attacker's, and for compiled code that ``native.check_native`` bounds every index that it follows. Python code may get
+any attributes: it raises, and numpy and scipy check their indices.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def _names(table: dict[str, str]) -> frozenset[str]:
     return frozenset(f"sklearn.{module}.{name}" for module, names in table.items() for name in names.split())
 
 
-# All estimators and transformers of scikit-learn 1.9 but those that tests/unit/models/test_every_estimator.py names
-# with the reason. It fits, writes, reads and compares each of these.
+# All estimators and transformers of scikit-learn 1.9 except those that tests/unit/models/test_every_estimator.py
+# lists with the reason. That test fits, writes, reads and compares each of these.
 _ESTIMATORS = _names(
     {
         "calibration": "CalibratedClassifierCV",
@@ -142,7 +142,7 @@ _ESTIMATORS = _names(
     }
 )
 
-# What fitted estimators carry inside.
+# Parts of fitted estimators.
 _PARTS = _names(
     {
         "_loss.link": "HalfLogitLink IdentityLink Interval LogLink LogitLink MultinomialLogit",
@@ -176,8 +176,7 @@ _COMPILED_LOSSES = _names(
     }
 )
 
-# Functions that only compute numbers from the arrays that they are given. Never one that reads a file, imports, or
-# calls what it is given.
+# Functions that only compute numbers from arrays. Never one that reads a file, imports, or calls an argument.
 _NUMPY_FUNCTIONS = (
     "absolute arccos arccosh arcsin arcsinh arctan arctanh cbrt ceil clip conjugate cos cosh deg2rad degrees exp exp2 "
     "expm1 fabs floor isfinite isinf isnan log log10 log1p log2 logical_not max mean median min nan_to_num negative "
@@ -244,8 +243,8 @@ def is_left_out(name: str) -> bool:
     return name in _LEFT_OUT or name.rpartition(".")[0] in _LEFT_OUT_MODULES
 
 
-# Kind of node → the types that may appear in it. A kind that is not here (methods, operators, bytes, reduce
-# calls) is refused whatever type it names.
+# Kind of node → the types that may appear in it. Other kinds (methods, operators, bytes, reduce calls) are
+# refused for every type.
 ALLOWED: dict[str, frozenset[str]] = {
     "CachedNode": frozenset({"builtins.object"}),
     "DTypeNode": frozenset({"numpy.dtype"}),

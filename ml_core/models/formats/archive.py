@@ -1,4 +1,4 @@
-"""Reading a zip that may be hostile: bounded, nothing extracted, every array's claim checked before memory is given."""
+"""Reading a zip that may be hostile: within bounds, in memory, each array's declared size checked before allocation."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ml_core.exceptions import UnsafeArtifactError
 from ml_core.models.formats.audit import ARRAY_MEMBER, MAX_SCHEMA_BYTES, malformed
 from ml_core.models.formats.schema import SCHEMA_MEMBER
 
-# Unpacked bytes of one artifact: what a replica gives to all of its models by default.
+# Unpacked bytes of one artifact: by default a replica's memory for all of its models.
 MAX_UNPACKED_BYTES = 2 * 2**30
 # A pure-Python reader spends about 30 µs a member: this is 1.5 seconds. A one-vs-one of 100 classes has 15,000.
 MAX_MEMBERS = 50_000
-# Every kind of member that skops writes; which of them the platform takes, the audit says by type.
+# Every kind of member that skops writes; the audit decides by type which of them the platform loads.
 _MEMBER = re.compile(r"[0-9A-Za-z-]{1,64}\.(npy|npz|bin)")
 _READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -39,35 +39,35 @@ def read_members(data: bytes, max_bytes: int = MAX_UNPACKED_BYTES) -> dict[str, 
         Member name → bytes.
 
     Raises:
-        UnsafeArtifactError: It is no zip, unpacks to too much, is damaged, encrypted, or has a member that no skops
+        UnsafeArtifactError: It is not a zip, exceeds the bound, is damaged or encrypted, or has a member that no skops
             archive has (a path, a second copy, another kind of file).
     """
     if not data.startswith(b"PK\x03\x04"):
         raise UnsafeArtifactError(
-            "The artifact is no skops archive (a pickle or joblib file, perhaps); such files are never loaded.",
+            "The artifact is not a skops archive. Other files, such as pickle and joblib files, are never loaded.",
             remedy="Save the model with skops.io.dump, or register the .joblib through ModelManager.register_model.",
         )
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             _check_members(archive.infolist(), max_bytes)
-            # A member is never longer than its entry claims: zipfile stops there, and checks its CRC.
+            # zipfile reads no more than the entry's declared size, and checks the CRC.
             return {info.filename: archive.read(info) for info in archive.infolist()}
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as error:
         raise malformed(f"its zip can't be read ({error})") from error
 
 
 def check_array(name: str, member: bytes) -> None:
-    """Check that a member is an array, ``.npy``, of exactly the bytes that its header claims and no Python objects.
+    """Check that a member is an ``.npy`` array of exactly the size that its header declares, without Python objects.
 
     Raises:
-        UnsafeArtifactError: It does not.
+        UnsafeArtifactError: It is not.
     """
     if not ARRAY_MEMBER.fullmatch(name):
         raise malformed(f"it has the unexpected member {name!r}")
     try:
         shape, _, dtype = _parse_header(member[: _data_start(member)])
     except (ValueError, KeyError, IndexError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
-        raise malformed(f"{name} is no array ({error})") from error
+        raise malformed(f"{name} is not an array ({error})") from error
     if dtype.hasobject:
         raise malformed(f"{name} holds pickled Python objects")
     if any(length < 0 for length in shape) or math.prod(shape) * dtype.itemsize != len(member) - _data_start(member):
@@ -83,7 +83,7 @@ def load_array(member: bytes) -> np.ndarray[Any, Any]:
 
 
 def _data_start(member: bytes) -> int:
-    # Of format 1.0 and 2.0, the only ones that numpy writes for types that are allowed here.
+    # Format 1.0 and 2.0 are the only ones that numpy writes for the allowed types.
     width = {1: 2, 2: 4}[member[6]]
     return 8 + width + int.from_bytes(member[8 : 8 + width], "little")
 

@@ -1,6 +1,6 @@
 """The audit of an artifact's schema: every node's kind, type, keys and file against the platform's list.
 
-It reads the schema as plain JSON, before anything is built from it, and refuses what it does not know.
+It reads the schema as plain JSON, before any object is built from it, and refuses everything unknown.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ ARRAY_MEMBER = re.compile(r"[0-9]{1,20}\.npy")
 # A TF-IDF of 500,000 terms has 13 MB and as many values.
 MAX_SCHEMA_BYTES = 32 * 2**20
 MAX_VALUES = 2_000_000
-# Lists and objects of a schema: at most 500 bytes of memory and 15 µs each. A one-vs-one of 100 classes, of the models
-# that were measured the one with most parts, has 40,000.
+# Lists and objects of a schema: at most 500 bytes of memory and 15 µs each. The largest model measured, a one-vs-one of
+# 100 classes, has 40,000.
 MAX_NODES = 250_000
-# Values when each reference counts as what it refers to: 60 pairs of references to the pair before are 10**18.
+# Values, with each reference counted as its target: 60 nested pairs of references expand to 10**18.
 MAX_EXPANDED = 5_000_000
 MAX_DIGITS = 19
 MAX_DEPTH = 100  # a stack of pipelines of column transformers has 25
@@ -33,13 +33,13 @@ def parse_schema(text: bytes) -> Node:
     """The schema as JSON, its size bounded before it is parsed.
 
     Raises:
-        UnsafeArtifactError: It exceeds a bound, or is no JSON object.
+        UnsafeArtifactError: It exceeds a bound, or is not a JSON object.
     """
     check_size(text)
     try:
         schema = json.loads(text, parse_int=read_int)
     except (ValueError, RecursionError) as error:
-        raise malformed(f"its schema is no JSON ({error})") from error
+        raise malformed(f"its schema is not JSON ({error})") from error
     if not isinstance(schema, dict) or "__loader__" not in schema:
         raise malformed("it holds no estimator; its root does not predict")
     return {key: value for key, value in schema.items() if key not in TOP_LEVEL_KEYS}
@@ -51,7 +51,7 @@ def check_size(text: bytes) -> None:
     Raises:
         UnsafeArtifactError: It exceeds a bound.
     """
-    # Brackets and commas inside of strings count as well: too many rather than too few.
+    # Brackets and commas inside of strings count as well, which can only overestimate.
     n_nodes, n_values = text.count(b"{") + text.count(b"["), text.count(b",")
     if len(text) > MAX_SCHEMA_BYTES or n_nodes > MAX_NODES or n_values > MAX_VALUES:
         raise UnsafeArtifactError(
@@ -63,7 +63,7 @@ def check_size(text: bytes) -> None:
 
 
 def read_int(text: str) -> int:
-    """A JSON integer of at most 19 digits: longer ones can be chosen so that all have one hash.
+    """A JSON integer of at most 19 digits. Longer ones could be chosen to have equal hashes.
 
     Raises:
         ValueError: It is longer.
@@ -79,7 +79,7 @@ def audit_schema(schema: Node, members: Collection[str], own_types: Collection[s
     Args:
         schema: What ``parse_schema`` returned.
         members: The names of the archive's members.
-        own_types: Types of objects that the calling process vouches for besides; a server vouches for none.
+        own_types: Types of objects that the calling process trusts besides; none in a server.
 
     Raises:
         UnsafeArtifactError: Names every type that is not on the list, or the malformed node.
@@ -98,7 +98,7 @@ def audit_schema(schema: Node, members: Collection[str], own_types: Collection[s
         raise malformed(f"its schema nests deeper than {MAX_DEPTH} levels")
     if offending:
         raise UnsafeArtifactError(
-            f"The artifact holds what the platform does not load: {', '.join(sorted(offending))}.",
+            f"The artifact holds types that the platform does not load: {', '.join(sorted(offending))}.",
             remedy=_REMEDY,
             types=sorted(offending),
         )
@@ -112,7 +112,7 @@ def malformed(what: str) -> UnsafeArtifactError:
 def _check_node(
     node: dict[str, Any], members: Collection[str], own_types: Collection[str], offending: set[str]
 ) -> bool:
-    """Check one typed node; False if what it holds can't be walked, since its form is unknown."""
+    """Check one typed node; False if its children can't be visited, since its form is unknown."""
     if not all(isinstance(node.get(key), str) for key in ("__loader__", "__module__", "__class__")):
         raise malformed("a node of its schema has no type")
     name, loader = type_name(node), node["__loader__"]
@@ -123,7 +123,7 @@ def _check_node(
         if loader not in ALLOWED:
             return False
     if name in ALLOWED["SparseMatrixNode"] and "file" in node:
-        offending.add(name)  # skops's own form of it, an archive inside of the archive
+        offending.add(name)  # skops writes an archive inside of the archive
         return False
     if not node.keys() <= keys_of(loader):
         raise malformed(f"a {loader} has the unknown keys {sorted(node.keys() - keys_of(loader))}")
@@ -134,7 +134,7 @@ def _check_node(
 
 
 def _check_references(node: dict[str, Any], members: Collection[str]) -> None:
-    # A repeated id is answered with the first node of that id, so only a number is one.
+    # A repeated id refers to the first node of that id, so it must be a number.
     if not isinstance(node.get("__id__", 0), int) or isinstance(node.get("__id__"), bool):
         raise malformed("an id is not a number")
     if node["__loader__"] == "NdArrayNode" and node.get("type") == "numpy":

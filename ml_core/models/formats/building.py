@@ -1,8 +1,8 @@
 """Building a pipeline from an audited schema.
 
-Every constructor of compiled code gets values that were checked for it, so that what a node claims of another does not
-matter. Objects are made without their ``__init__`` and get their attributes, as unpickling does; types are looked up by
-names that passed the audit only.
+Every constructor of compiled code gets values that were checked for it, so no node is trusted about another. Objects
+are created without ``__init__`` and get their attributes, as in unpickling; types are looked up only by names that
+passed the audit.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 from scipy.interpolate import BSpline
+from sklearn.neighbors import BallTree, KDTree
 
 from ml_core.models.formats import trees
 from ml_core.models.formats.allowed_types import is_left_out
@@ -23,6 +24,7 @@ from ml_core.models.formats.archive import load_array
 from ml_core.models.formats.audit import MAX_EXPANDED, malformed, read_int
 from ml_core.models.formats.schema import CONTAINERS, Node, is_plain, type_name
 
+_SEARCH_TREES = {"ball_tree": BallTree, "kd_tree": KDTree}
 _ARGUMENTS = (bool, int, float, str, type, np.dtype, np.generic)  # of a partial
 _DTYPE = re.compile(r"[<>|=]?[biufSUO][0-9]{0,4}")
 _KEYS: dict[str, dict[str, Any]] = {
@@ -40,15 +42,15 @@ class Builder:
 
     def __init__(self, members: Mapping[str, bytes]) -> None:
         self._members = members
-        self._built: dict[int, tuple[Any, int]] = {}  # what has an id, and how many values it holds
-        self._n_values = 0  # those of a repeated object each time: whoever walks through them meets them as often
+        self._built: dict[int, tuple[Any, int]] = {}  # objects with an id, and how many values they hold
+        self._n_values = 0  # a repeated object counts each time, since code that visits the pipeline meets it each time
 
     def build(self, node: Node) -> Any:
         """The object of a node.
 
         Raises:
-            UnsafeArtifactError: A value does not fit what is built from it.
-            Exception: Whatever constructors raise for values that do not fit them.
+            UnsafeArtifactError: A value does not fit the object that is built from it.
+            Exception: Any error of a constructor for values that do not fit.
         """
         self._n_values += len(node) if isinstance(node, list | dict) else 1
         if isinstance(node, list):
@@ -150,7 +152,7 @@ class Builder:
         if content["func"]["__loader__"] != "FunctionNode" or self.build(content.get("namespace")):
             raise malformed("a partial is not of a function")
         arguments, keywords = self.build(content["args"]), self.build(content["kwds"])
-        # An estimator in there would be found by no check.
+        # No check would find an estimator in there.
         if not all(map(_is_argument, (*arguments, *keywords.values()))):
             raise malformed("a partial holds more than numbers, strings and types")
         return partial(self.build(content["func"]), *arguments, **keywords)
@@ -162,7 +164,7 @@ class Builder:
         kind, shape = _import(node), tuple(node["shape"])
         data, indices, ends = self.build(node["content"])
         rows, columns = shape if node["__class__"].startswith("csr") else shape[::-1]
-        # Compiled code follows these. scipy's own check takes differences, which overflow (scipy 1.17).
+        # Compiled code follows these unchecked. scipy's own check takes differences, which overflow (scipy 1.17).
         holds = (
             all(array.ndim == 1 for array in (data, indices, ends))
             and indices.dtype.kind == ends.dtype.kind == "i"
@@ -177,11 +179,25 @@ class Builder:
 
     def _spline(self, node: Node) -> Any:
         state = self.build(node["content"])
-        # Its constructor checks that knots and coefficients belong together; compiled code relies on that.
+        # The constructor checks that knots and coefficients fit together; compiled code relies on it.
         return BSpline(state["t"], state["c"], state["k"], extrapolate=state["extrapolate"], axis=state["axis"])
 
     def _dangling(self, node: Node) -> Any:
         raise malformed(f"it refers to the object {node.get('__id__')}, which comes later or not at all")
+
+
+def rebuild_search_trees(estimators: Iterable[Any]) -> None:
+    """Give each estimator over neighbours the search tree that its ``fit`` made, in place.
+
+    Search trees are not stored, since their state can't be checked; they are made again from their points.
+    """
+    for estimator in estimators:
+        tree = _SEARCH_TREES.get(getattr(estimator, "_fit_method", ""))
+        if tree is not None:
+            parameters = estimator.effective_metric_params_
+            estimator._tree = tree(
+                estimator._fit_X, estimator.leaf_size, metric=estimator.effective_metric_, **parameters
+            )
 
 
 def _key(kind: str, text: str) -> Any:
@@ -196,7 +212,7 @@ def _import(node: Node) -> Any:
 
 
 def _check_names(kind: type, state: Mapping[str, Any]) -> None:
-    """Refuse an attribute in the place of a method: its methods check rows before compiled code reads them."""
+    """Refuse an attribute that would replace a method: methods check rows before compiled code reads them."""
     for name in state:
         if hasattr(getattr(kind, name, None), "__get__"):
             raise malformed(f"a {kind.__name__} has an attribute in the place of its method {name[:80]}")

@@ -1,7 +1,7 @@
-"""Opening a model that somebody saved with joblib or pickle, in the caller's own process.
+"""Opening a model that was saved with joblib or pickle, in the caller's own process.
 
-A pickle runs whatever its author put into it, so no server imports this module: it is for ``ModelManager``, where the
-caller could run the file anyway. What comes out is written in the platform's format and audited before it is stored.
+A pickle runs code of its author, so no server imports this module: it is for ``ModelManager``, in a process that could
+run the file itself. The object is written in the platform's format and audited before it is stored.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SUFFIXES = (".joblib", ".pkl", ".pickle")
 
 
 def read_joblib(path: Path) -> Any:
-    """The object of a joblib or pickle file. Runs the file's code: for files of the caller's own only.
+    """The object of a joblib or pickle file. This runs the file's code: only for the caller's own files.
 
     Raises:
         ModelLoadError: The file is missing, or does not fit the libraries of this process.
@@ -25,7 +25,7 @@ def read_joblib(path: Path) -> Any:
     try:
         return joblib.load(path)
     except FileNotFoundError as error:
-        raise ModelLoadError(f"There is no file {path}.", remedy="Check the path.") from error
+        raise ModelLoadError(f"The file {path} does not exist.", remedy="Check the path.") from error
     except Exception as error:
         raise ModelLoadError.wrap(
             error,

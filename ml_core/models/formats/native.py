@@ -1,9 +1,9 @@
-"""Bounds of the numbers that compiled code follows without looking.
+"""Bounds of the numbers that compiled code follows unchecked.
 
-scikit-learn's C code trusts the state of an estimator: a crafted artifact of allowed types only would read outside of
-arrays, or never return. Every such number is checked once, when the artifact is loaded: here for whole estimators, in
-``trees`` for a tree's nodes. Sparse matrices are checked when they are built; those that a transformer makes while it
-predicts have the column numbers of its vocabulary or categories, which are checked here.
+scikit-learn's C code trusts the state of an estimator: a crafted artifact, even of allowed types only, could read
+outside of arrays or never return. Every such number is checked once, when the artifact is loaded: here for whole
+estimators, in ``trees`` for a tree's nodes. Sparse matrices are checked when they are built; those that a transformer
+makes while it predicts have the column numbers of its vocabulary or categories, which are checked here.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _MAX_DEGREE = 100
 _MAX_ROUNDS = 10_000
 _ROUNDS = ("max_iter", "transform_max_iter", "_transform_max_iter", "max_doc_update_iter")
 _MAX_WIDTH = 1_000_000  # 8 MB a row
-_NORMS = frozenset({"X_norm_squared", "Y_norm_squared"})  # of the points, as many as there are points: nothing counts
+_NORMS = frozenset({"X_norm_squared", "Y_norm_squared"})  # one for each point, which nothing checks
 _LIBSVM_KERNELS = frozenset({"linear", "poly", "rbf", "sigmoid"})
-# One character or class of characters of a token pattern, and how often it comes.
+# One character or class of characters of a token pattern, and its repetition.
 _CHARACTER = re.compile(
     r"""(?:\\[A-Za-z.$?!'"-]|\[(?:[^\]\\]|\\.)+\]|[\w@#!&'%/."-])(\{\d{1,2}(?:,\d{0,2})?\}|[+*?])?"""
 )
@@ -41,9 +41,9 @@ _MAX_PATTERN = 500
 
 
 def check_native(estimators: Iterable[Any]) -> None:
-    """Check every estimator of the platform's list that answers through compiled code.
+    """Check every estimator of the platform's list that predicts with compiled code.
 
-    A type that the caller's own process vouches for besides is the caller's affair.
+    Types that only the caller's own process trusts are not checked.
 
     Args:
         estimators: All estimators of a pipeline, nested ones included.
@@ -56,7 +56,7 @@ def check_native(estimators: Iterable[Any]) -> None:
         jobs: Any = getattr(estimator, "n_jobs", None)
         require(jobs is None or (isinstance(jobs, int | np.integer) and abs(int(jobs)) <= _MAX_THREADS), kind)
         n_classes, classes = getattr(estimator, "n_classes_", None), getattr(estimator, "classes_", ())
-        if isinstance(n_classes, int | np.integer):  # it makes as many columns
+        if isinstance(n_classes, int | np.integer):  # it allocates as many columns
             require(n_classes == len(classes), kind)
         for base in type(estimator).__mro__:
             found = _CHECKS.get(base.__name__)
@@ -66,7 +66,7 @@ def check_native(estimators: Iterable[Any]) -> None:
 
 def _check_forest(forest: Any, kind: str) -> None:
     _check_widths(forest.estimators_, forest.n_features_in_, kind)
-    n_classes = getattr(forest, "n_classes_", 1)  # it adds what each tree says to as many columns
+    n_classes = getattr(forest, "n_classes_", 1)  # it adds each tree's output to as many columns
     require(all(int(member.tree_.n_classes[0]) == n_classes for member in forest.estimators_), kind)
 
 
@@ -77,7 +77,7 @@ def _check_isolation_forest(forest: Any, kind: str) -> None:
 
 
 def _check_widths(members: Iterable[Any], n_features: int, kind: str) -> None:
-    """Every member of an ensemble is a tree for exactly as many features as the ensemble hands on, unchecked."""
+    """Every member of an ensemble is a tree for exactly as many features as the ensemble passes on unchecked."""
     for member in members:
         require(type(getattr(member, "tree_", None)) is Tree and member.tree_.n_features == n_features, kind)
 
@@ -101,7 +101,7 @@ def _check_gradient_boosting(estimator: Any, kind: str) -> None:
 
 def _check_histogram_trees(estimator: Any, kind: str) -> None:
     n_features = int(estimator.n_features_in_)
-    require(not getattr(estimator, "_in_fit", False), kind)  # or it would not look at a row's width
+    require(not getattr(estimator, "_in_fit", False), kind)  # else it would not check a row's width
     if estimator._preprocessor is not None:
         _check_preprocessor(estimator._preprocessor, n_features, kind)
     categorical = np.asarray(estimator._bin_mapper.is_categorical_, dtype=bool)
@@ -127,13 +127,13 @@ def _check_histogram_trees(estimator: Any, kind: str) -> None:
 
 
 def _check_preprocessor(preprocessor: Any, n_features: int, kind: str) -> None:
-    """It gives as many columns as it takes, as the one that ``fit`` makes; nothing counts them after it."""
+    """It returns as many columns as it takes, like the one that ``fit`` makes; nothing checks them afterwards."""
     require(type(preprocessor) is ColumnTransformer and preprocessor.n_features_in_ == n_features, kind)
     (first, encoder, encoded), (second, checker, checked), (_, rest, _) = preprocessor.transformers_
     require(all(isinstance(mask, np.ndarray) and mask.dtype == bool for mask in (encoded, checked)), kind)
     require(encoded.shape == checked.shape == (n_features,) and bool((encoded ^ checked).all()), kind)
     require(rest == "drop" and first != second, kind)
-    for name, mask in ((first, encoded), (second, checked)):  # by which it takes the columns of a frame
+    for name, mask in ((first, encoded), (second, checked)):  # by which it selects the columns of a frame
         require(list(preprocessor._transformer_to_input_indices[name]) == np.flatnonzero(mask).tolist(), kind)
     require(type(encoder) is OrdinalEncoder and type(checker) is FunctionTransformer, kind)
     require(type(checker.func) is partial and checker.func.func is check_array and not checker.func.args, kind)
@@ -153,7 +153,7 @@ def _check_splines(splines: Any, kind: str) -> None:
 
 
 def _check_rounds(transformer: Any, kind: str) -> None:
-    """It answers by iterating, and a tolerance that is never reached would not end it."""
+    """It predicts by iterating, and an unreachable tolerance would never end it."""
     limits = [getattr(transformer, name, None) for name in _ROUNDS]
     require(all(limit is None or limit <= _MAX_ROUNDS for limit in limits), f"{kind} with its iterations")
 
@@ -187,7 +187,7 @@ def _check_libsvm(machine: Any, kind: str) -> None:
     require(sparse.issparse(vectors) == sparse.issparse(coefficients) == bool(machine._sparse), kind)
     require(vectors.shape == (n_vectors, machine.n_features_in_), kind)
     require(coefficients.shape == (n_classes - 1, n_vectors), kind)
-    if machine._sparse:  # compiled code reads the stored numbers as if none of them were left out
+    if machine._sparse:  # compiled code reads the stored numbers as if the matrix were dense
         require(vectors.format == coefficients.format == "csr", kind)
         require(len(coefficients.data) == (n_classes - 1) * n_vectors, kind)
     require(machine._intercept_.shape == (n_pairs,), kind)
@@ -222,14 +222,14 @@ def _check_one_hot(encoder: Any, kind: str) -> None:
         require(drop is None or (isinstance(drop, int | np.integer) and 0 <= drop < n_before), kind)
         if encoder._infrequent_enabled and (mapping := encoder._default_to_infrequent_mappings[index]) is not None:
             require(mapping.shape == categories.shape and _within(mapping, n_before), kind)
-        if categories.dtype.kind not in "OUS":  # found by bisection, which answers with any position if not in order
+        if categories.dtype.kind not in "OUS":  # found by bisection, which returns any position in an unsorted array
             known = categories[~np.isnan(categories)] if categories.dtype.kind == "f" else categories
             require(bool((known[1:] > known[:-1]).all()), kind)
             require(len(known) >= len(categories) - 1 and bool((known == categories[: len(known)]).all()), kind)
 
 
 def _check_polynomial(features: Any, kind: str) -> None:
-    """The columns that it makes are those that it fills: others would hold what the memory held before."""
+    """It fills all columns that it allocates: others would hold previous contents of the memory."""
     low, high = features._min_degree, features._max_degree
     require(all(type(number) is int for number in (low, high, features.n_features_in_)), kind)
     require(0 <= low <= high <= _MAX_DEGREE, kind)
@@ -253,7 +253,7 @@ def _check_vocabulary(vectorizer: Any, kind: str) -> None:
 
 
 def _check_words(vectorizer: Any, kind: str) -> None:
-    """What a vectorizer does with a text: it opens no file that a row names, and it comes to an end."""
+    """A vectorizer opens no file that a row names, and processes a text in bounded time."""
     low, high = vectorizer.ngram_range
     require(vectorizer.input == "content" and 1 <= low <= high <= _MAX_NGRAM, f"{kind} with input or ngram_range")
     pattern = vectorizer.token_pattern
@@ -267,7 +267,7 @@ def _check_words(vectorizer: Any, kind: str) -> None:
 
 
 def _is_quick(pattern: str) -> bool:
-    """Whether matching it takes bounded time: alternatives with one open repeat each, and no groups to repeat."""
+    """Whether matching takes bounded time: alternatives with one open repeat each, and no repeated groups."""
     inside = re.fullmatch(r"(?:\(\?u\))?(?:\((.*)\)|(.*))", pattern[:_MAX_PATTERN], re.DOTALL)
     text, at, open_repeats, optional = (inside[1] or inside[2] or "") if inside else "", 0, 0, 0
     while at < len(text):
@@ -297,8 +297,8 @@ def _within(numbers: NDArray[Any], bound: int) -> bool:
     return not len(numbers) or (int(numbers.min()) >= 0 and int(numbers.max()) < bound)
 
 
-# Class of scikit-learn, or base class → the attribute through which its compiled code is reached, and its check. What
-# is not fitted, such as an ensemble's pattern for its members, has no such attribute.
+# Class of scikit-learn, or base class → the attribute through which its compiled code is reached, and its check. An
+# unfitted estimator, such as the template of an ensemble's members, has no such attribute.
 _CHECKS: dict[str, tuple[str, Callable[[Any, str], None]]] = {
     "BaseDecisionTree": ("tree_", _check_tree),
     "BaseForest": ("estimators_", _check_forest),

@@ -1,9 +1,9 @@
 """The grammar of an artifact's schema: how its nodes nest.
 
 It is the grammar of skops 0.16 with two shorter forms. Plain data is plain JSON: a number, a string, null, a list, and
-an object without ``__loader__``, which is a dict with string keys. Alike trees are one node (``trees``). Every other
-node is a JSON object with ``__loader__`` (its kind), ``__module__`` and ``__class__`` (its type), and what ``PARTS``
-names. A node with ``__id__`` is referred to by later nodes of that id.
+an object without ``__loader__``, which is a dict with string keys. Similar trees are one node (``trees``). Every other
+node is a JSON object with ``__loader__`` (its kind), ``__module__`` and ``__class__`` (its type), and the keys in
+``PARTS``. Later nodes refer to a node by its ``__id__``.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def type_name(node: dict[str, Any]) -> str:
 
 
 def is_plain(node: Node) -> bool:
-    """Whether a JSON value is a dict's own form, not a typed node."""
+    """Whether a JSON value is a plain dict, not a typed node."""
     return isinstance(node, dict) and "__loader__" not in node
 
 
@@ -61,7 +61,7 @@ def keys_of(loader: str) -> frozenset[str]:
 
 
 def children(node: Node) -> Iterator[Node]:
-    """The nodes directly inside of a node that are not scalars themselves."""
+    """The direct children of a node that are not scalars."""
     if type(node) is list:
         inside = node
     elif is_plain(node):

@@ -1,8 +1,9 @@
 """``skops/2``: a fitted pipeline as a canonical archive, in the grammar of skops with compact forms (``schema``).
 
 Loading goes in visible steps: ``read_members`` unpacks the archive within bounds, ``parse_schema`` bounds the nodes
-before there are any, ``audit_schema`` checks every node against the platform's own list, ``check_array`` every array's
-claim, and only then is something built. Pickle is in none of them. Archives that skops itself wrote are read as well.
+before they are parsed, ``audit_schema`` checks every node against the platform's own list, ``check_array`` checks the
+declared size of every array, and only then are objects built. No step uses pickle. Archives that skops itself wrote are
+read as well.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ from typing import Any
 from ml_core.exceptions import ModelLoadError, ModelSaveError, UnsafeArtifactError
 from ml_core.models.formats.archive import MAX_UNPACKED_BYTES, check_array, check_unpacked, read_members
 from ml_core.models.formats.audit import audit_schema, check_size, parse_schema
-from ml_core.models.formats.building import Builder
+from ml_core.models.formats.building import Builder, rebuild_search_trees
 from ml_core.models.formats.native import check_native
-from ml_core.models.formats.neighbors import rebuild_search_trees
 from ml_core.models.formats.schema import SCHEMA_MEMBER, Node
 from ml_core.models.formats.writing import Writer
 from ml_core.models.graph import estimators
@@ -35,8 +35,8 @@ def dump(pipeline: Any) -> bytes:
     Types are not restricted here: an archive with a caller's own types can be written, but not loaded by a server.
 
     Raises:
-        ModelSaveError: The pipeline holds something that has no safe form, such as a lambda or an open file, or is
-            larger than what a server loads.
+        ModelSaveError: The pipeline holds an object without a safe form, such as a lambda or an open file, or is
+            larger than a server loads.
     """
     writer = Writer()
     try:
@@ -54,14 +54,14 @@ def dump(pipeline: Any) -> bytes:
         for name, data in members.items():
             info = zipfile.ZipInfo(name, _EPOCH)
             info.compress_type = zipfile.ZIP_DEFLATED
-            info.create_system = 3  # else it says on which operating system it was written
+            info.create_system = 3  # the default depends on the operating system
             info.external_attr = 0o600 << 16
             archive.writestr(info, data, compresslevel=_COMPRESSION_LEVEL)
     return buffer.getvalue()
 
 
 def _check_bounds(members: Mapping[str, bytes]) -> None:
-    """Refuse to write what no server would load."""
+    """Refuse to write an archive that no server would load."""
     try:
         check_size(members[SCHEMA_MEMBER])
         check_unpacked(len(members), sum(map(len, members.values())))
@@ -73,13 +73,13 @@ def load(data: bytes, *, own_types: Collection[str] = (), max_bytes: int = MAX_U
     """The pipeline of an archive, after it passed the audit.
 
     Args:
-        data: The archive; from whoever, its digest is somebody else's business.
-        own_types: Types that the calling process vouches for besides the platform's list. A server gives none.
+        data: The archive, from any source; the caller checks its digest.
+        own_types: Types that the calling process trusts besides the platform's list; none in a server.
         max_bytes: Bound of the unpacked bytes.
 
     Raises:
-        UnsafeArtifactError: It is no skops archive, exceeds a bound, holds a type outside the platform's list, or
-            numbers that would lead compiled code astray.
+        UnsafeArtifactError: It is not a skops archive, exceeds a bound, holds a type outside the platform's list, or
+            numbers with which compiled code would read outside of its arrays.
         ModelLoadError: It passed the audit but does not fit the library versions of this process.
     """
     members = read_members(data, max_bytes)
@@ -108,12 +108,12 @@ def _construct(schema: Node, members: Mapping[str, bytes]) -> Any:
 
 
 def _check_steps(pipeline: Any) -> None:
-    """Check that it predicts, and if it has steps, that they are pairs whose all but last transform."""
+    """Check that the object predicts and that every step of a pipeline but the last transforms."""
     for _, step in getattr(pipeline, "steps", ())[:-1]:
         if step not in (None, "passthrough") and not callable(getattr(step, "transform", None)):
             raise TypeError(f"the step {type(step).__name__} does not transform")
     if not callable(getattr(pipeline, "predict", None)):
         raise ModelLoadError(
             f"The artifact's {type(pipeline).__name__} does not predict.",
-            remedy="Register an estimator that does, or a pipeline that ends with one.",
+            remedy="Register an estimator with a predict method, or a pipeline that ends with one.",
         )

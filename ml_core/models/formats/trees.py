@@ -1,12 +1,12 @@
-"""Trees as a few arrays: the compact form of ensembles, and the bounds of what compiled code follows in a tree.
+"""Trees as a few arrays: the compact form of ensembles, and the bounds of the numbers that compiled code follows.
 
 A forest's trees differ in their nodes and seeds only, so they are stored as one record of what they share and as the
 nodes of all of them one after another. Checking and rebuilding 100 trees then takes 3 ms instead of 80.
 
 scikit-learn's C code trusts a tree: ``Tree``'s constructor copies as many class counts as its argument says,
-``Tree.__setstate__`` believes a node count that nothing compares with the nodes (scikit-learn 1.9, ``tree/_tree.pyx``),
+``Tree.__setstate__`` does not compare the node count with the nodes (scikit-learn 1.9, ``tree/_tree.pyx``),
 and predicting follows the children's and features' numbers unchecked (scikit-learn pull request 34558). So a tree is
-checked before its constructor sees it, here and nowhere else.
+checked here, before its constructor gets it.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from sklearn.tree._tree import NODE_DTYPE, Tree
 from ml_core.exceptions import UnsafeArtifactError
 
 _TREES = (DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor)
-PACKED_NODE = repack_fields(NODE_DTYPE)  # without the bytes between fields, which hold anything
+PACKED_NODE = repack_fields(NODE_DTYPE)  # without the padding between fields, whose bytes are arbitrary
 _STATE = frozenset({"max_depth", "node_count", "nodes", "values"})
 _LEAF = -1
-# More classes than any table has; bounds the memory that a lying tree could ask for.
+# More classes than any table has; bounds the memory that a crafted tree could allocate.
 _MAX_CLASSES = 1_000_000
 
 
 def pack_trees(items: Sequence[Any]) -> tuple[dict[str, Any], list[Any], dict[str, Any]] | None:
-    """What fitted trees share, their seeds, and their arrays one after another; None if they are not alike."""
+    """The common state of fitted trees, their seeds, and their arrays one after another; None if they differ more."""
     if len(items) < 2 or type(items[0]) not in _TREES or not all(type(item) is type(items[0]) for item in items):
         return None
     states = [item.__getstate__() for item in items]
@@ -64,7 +64,7 @@ def unpack_trees(kind: Any, shared: dict[str, Any], seeds: Sequence[Any], arrays
     counts, depths, nodes, values = (arrays[key] for key in ("node_counts", "max_depths", "nodes", "values"))
     n_features, n_classes = arrays["n_features"], arrays["n_classes"]
     require(kind in _TREES and counts.ndim == 1 and counts.dtype.kind == "i" and len(counts) == len(seeds) > 0, "Tree")
-    # The largest is looked at first: a sum of large numbers wraps around.
+    # The largest is checked first, since a sum of large numbers wraps around.
     require(depths.shape == counts.shape and 0 < int(counts.min()) <= int(counts.max()) <= len(nodes), "Tree")
     require(int(counts.sum()) == len(nodes), "Tree")
     _check_arguments(n_features, n_classes, 1)
@@ -198,10 +198,10 @@ def _alike(a: Any, b: Any) -> bool:
 
 
 def require(holds: bool, kind: str) -> None:
-    """Refuse an artifact that does not hold what compiled code relies on.
+    """Refuse an artifact that violates what compiled code relies on.
 
     Raises:
-        UnsafeArtifactError: It does not.
+        UnsafeArtifactError: The condition is false.
     """
     if not holds:
         raise UnsafeArtifactError(
@@ -212,10 +212,10 @@ def require(holds: bool, kind: str) -> None:
 
 
 def require_one_target(holds: bool, kind: str) -> None:
-    """Refuse an artifact that predicts several targets: each answer of the platform is one label or number.
+    """Refuse an artifact that predicts several targets: a prediction is one label or number.
 
     Raises:
-        UnsafeArtifactError: It does.
+        UnsafeArtifactError: The condition is false.
     """
     if not holds:
         raise UnsafeArtifactError(

@@ -1,8 +1,8 @@
 """Writing a fitted pipeline: a schema of typed nodes and its arrays, canonical.
 
-The same fitted pipeline gives the same bytes, whichever process wrote it and when: nodes come in the order of
-attributes, ids are numbered in the order in which they are first needed, sets are sorted. State that serves fitting
-only is left out (``allowed_types.is_left_out``).
+Equal fitted pipelines have equal bytes in any process and at any time: nodes are in the order of attributes, ids are
+numbered in the order of first use, and sets are sorted. State that only fitting needs is left out
+(``allowed_types.is_left_out``).
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _SCALARS = (bool, int, float, str)
 _DICTS = (dict, Bunch, OrderedDict)
 _COMPILED_LOSSES = ("sklearn._loss._loss", "sklearn.linear_model._sgd_fast")
 _FUNCTIONS = (np.ufunc, FunctionType, BuiltinFunctionType, MethodType, type(np.nan_to_num))
-# What histogram gradient boosting keeps of early stopping, for a further fit only: itself and its own methods.
+# State of histogram gradient boosting's early stopping, which only a further fit needs: itself and its own methods.
 _FIT_ONLY = frozenset({"_raw_predict", "_scorer"})
-_OPEN: dict[str, Any] = {}  # the node of an object that is being written
+_OPEN: dict[str, Any] = {}  # marks an object that is being written
 
 
 class UnsupportedError(TypeError):
@@ -44,7 +44,7 @@ class Writer:
 
     def __init__(self) -> None:
         self.members: dict[str, bytes] = {}
-        # Keeps what it names alive, so that no address is used twice.
+        # Keeps the objects alive, so that no address is used twice.
         self._written: dict[int, tuple[Any, dict[str, Any]]] = {}
         self._n_ids = 0
 
@@ -74,7 +74,7 @@ class Writer:
         return self._shared(item)
 
     def _shared(self, item: Any) -> Node:
-        """The node of an object that may be met again; then a reference to the first."""
+        """The node of an object; a reference where it was written before."""
         if is_left_out(_name(type(item))):
             return None
         _, known = self._written.get(id(item), (None, None))
@@ -105,7 +105,7 @@ class Writer:
         return self._compiled(item) or self._object(item)
 
     def _compiled(self, item: Any) -> dict[str, Any] | None:
-        """The node of an object whose state compiled code reads; None of any other."""
+        """The node of an object whose state compiled code reads; None for other objects."""
         kind = type(item)
         if isinstance(item, np.ndarray):
             return self._array(np.asarray(item))
@@ -128,7 +128,7 @@ class Writer:
         if constructor.__name__ != "__newobj__" or len(arguments) != 1 or any(part is not None for part in rest[1:]):
             raise UnsupportedError(f"a {_name(type(item))} has no safe form")
         if not isinstance(state, dict | None) or not all(type(key) is str for key in state or {}):
-            raise UnsupportedError(f"a {_name(type(item))} keeps its state in no plain attributes")
+            raise UnsupportedError(f"a {_name(type(item))} does not keep its state in plain attributes")
         if isinstance(item, BaseHistGradientBoosting) and state is not None:
             state = {name: value for name, value in state.items() if name not in _FIT_ONLY}
         return _node("ObjectNode", _name(type(item)), content=None if state is None else self.write(state))
@@ -201,7 +201,7 @@ def _function_name(item: Any) -> str:
     if isinstance(item, np.ufunc):
         return f"numpy.{name}" if getattr(np, name, None) is item else f"scipy.special.{name}"
     if not name.isidentifier():
-        raise UnsupportedError(f"the function {name or item!r} is not one of a module")
+        raise UnsupportedError(f"the function {name or item!r} is not an attribute of a module")
     return f"{item.__module__}.{name}"
 
 
@@ -212,7 +212,7 @@ def _dtype_text(dtype: np.dtype[Any]) -> str:
 
 
 def _loss_arguments(loss: Any) -> tuple[Any, ...]:
-    """What its constructor takes; Cython gives ``(type, arguments)`` or ``(unpickle, (type, sum, arguments))``."""
+    """Its constructor's arguments; Cython gives ``(type, arguments)`` or ``(unpickle, (type, sum, arguments))``."""
     reduced = loss.__reduce__()
     if reduced[0] is type(loss):
         return tuple(reduced[1])

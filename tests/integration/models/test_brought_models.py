@@ -215,8 +215,8 @@ def test_what_may_be_missing_is_asked_of_the_model(manager: ModelManager, tmp_pa
     ("sample", "message"),
     [
         (FRAME.drop(columns=["note"]), "'note'"),
-        (FRAME.iloc[:0], "no table with rows"),
-        ("text", "no table with rows"),
+        (FRAME.iloc[:0], "not a table with rows"),
+        ("text", "not a table with rows"),
         (FRAME.assign(city=[object()] * len(FRAME)), "'city'"),
         (FRAME.assign(city=None), "'city'"),
         (FRAME.assign(note=1), "does not answer the sample"),

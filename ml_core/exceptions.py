@@ -302,7 +302,7 @@ class PromotionConflictError(MLFrameworkError):
 
 
 class PromotionRefusedError(MLFrameworkError):
-    """A gate refused the version; ``gates`` is what each gate found, as ``ml_core.domain.gates.Outcome.to_json``."""
+    """A gate failed for the version; ``gates`` has the result of each, see ``ml_core.domain.gates.GateResult``."""
 
     code = "promotion_refused"
     fields: ClassVar[tuple[str, ...]] = ("model_id", "version", "environment", "gates")

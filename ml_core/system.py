@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from ml_core.domain.keywords import check_keywords
-from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
+from ml_core.ids import ModelId, TenantId, VersionId
 from ml_core.inference.model_table import ModelTable
 from ml_core.inference.predictor import Predictor
 from ml_core.models import own_types
@@ -17,7 +17,6 @@ from ml_core.models.manager import ModelManager
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.history.plain_history import Predictions
 from ml_core.registry.model_registry import ModelRegistry
-from ml_core.registry.promotion.environments import EnvironmentRepository
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.runs.criteria import RunCriteria, run_query
 from ml_core.registry.versions.repository import VersionRepository
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from ml_core.domain.run import Run
     from ml_core.domain.version import ModelVersion, ServableVersion
     from ml_core.registry.pages import Page
-    from ml_core.registry.promotion.environments import HistoryEntry, Pointer
+    from ml_core.registry.promotion.environments import Move, Pointer
     from ml_core.registry.versions.criteria import VersionCriteria
 
 _MIB = 2**20
@@ -49,8 +48,9 @@ class MLSystem:
         registry: Versions, environments and lineage in full.
         datasets: Immutable versions of tables.
         runs: What was trained, with parameters, metrics, tags and files.
-        rollouts: Canaries and shadows, and what each replica has made of a promotion.
-        gates: What a promotion has to pass: gates, approvals, protected environments.
+        environments: What each environment serves, its history, its replicas, and protected environments.
+        rollouts: Canaries and shadows.
+        gates: What a promotion has to pass: gates and approvals.
         holds: Versions that must be kept.
         predictions: What served replicas answered, and the labels that came later.
         trainer: Checkpoints, and training that also returns the fitted pipeline.
@@ -84,12 +84,12 @@ class MLSystem:
         self.registry = ModelRegistry(db, self.tenant_id, storage_path=root)
         self.trainer = Trainer(db, self.tenant_id, storage_path=root)
         self.predictor = Predictor(self.models, cache, self.tenant_id)
-        self.rollouts, self.gates, self.holds = self.registry.rollouts, self.registry.gates, self.registry.holds
+        self.environments, self.rollouts = self.registry.environments, self.registry.rollouts
+        self.gates, self.holds = self.registry.gates, self.registry.holds
         self.runs = RunRepository(db, self.tenant_id)
         self.datasets = DatasetRepository(db, self.tenant_id)
         self.predictions = Predictions(db, self.tenant_id)
         self._versions = VersionRepository(db, self.tenant_id)
-        self._environments = EnvironmentRepository(db, self.tenant_id, store=self.models.store)
         self._max_memory_bytes = max_memory_mb * _MIB
         self._table = self._empty_table()
 
@@ -220,30 +220,10 @@ class MLSystem:
     ) -> Pointer:
         """Point an environment to a version, so that it is served from now on.
 
-        It returns when the pointer has moved; ``rollouts.replicas`` waits for replicas, and says what each answered.
-
-        Args:
-            model_id: The model.
-            version: The version to serve.
-            environment: The pointer to move.
-            expected_generation: Refuse unless the pointer has this generation; None: move it from any.
-            actor: For whom an operator moves it, for the history; None: the connection's principal.
-            reason: Why, for the history.
-            override: Why it is done although a gate refuses; only an admin may.
-
-        Returns:
-            The pointer after the move.
-
-        Raises:
-            PromotionRefusedError: A gate refuses the version; names each such gate and by how much.
-            PromotionConflictError: Somebody else moved the pointer first.
-            PermissionDeniedError: The principal may not move the environment, or not override a gate.
-            ModelNotFoundError: There is no such version, or it is archived.
-            InvalidTransitionError: A canary runs.
-            InvalidRequestError: There is no such environment, or the version uses types of your own, which servers
-                refuse.
+        It returns when the pointer has moved; ``environments.replicas`` waits for replicas, and says what each has
+        loaded. Arguments, result and errors are those of ``environments.promote``.
         """
-        return self.registry.promote_version(
+        return self.environments.promote(
             model_id,
             version,
             environment,
@@ -254,22 +234,40 @@ class MLSystem:
         )
 
     def rollback(
-        self, model_id: str, environment: str = "production", *, actor: str | None = None, reason: str = ""
+        self,
+        model_id: str,
+        environment: str = "production",
+        *,
+        expected_generation: int | None = None,
+        actor: str | None = None,
+        reason: str = "",
     ) -> Pointer:
-        """Point an environment back to the version that it served before; again, to the one before that. No gate asks.
+        """Point an environment back to the version that it served before; again, to the one before that.
 
-        Raises:
-            PromotionConflictError: Somebody else moved the pointer meanwhile.
-            PermissionDeniedError: The principal may not move the environment. Or it is not an admin, and the version
-                to go back to was promoted by an admin's override of its gates.
-            ModelNotFoundError: There was no other version before, or it was deleted or archived since.
+        No gate is evaluated. Errors are those of ``environments.rollback``.
         """
-        return self.registry.rollback(model_id, environment, actor=actor, reason=reason)
+        return self.environments.rollback(
+            model_id, environment, expected_generation=expected_generation, actor=actor, reason=reason
+        )
 
-    def history(self, model_id: str, environment: str = "production", *, limit: int = 100) -> Sequence[HistoryEntry]:
-        """The moves of an environment's pointer, newest first: who moved it where, when, why and past which gates.
+    def withdraw(
+        self,
+        model_id: str,
+        environment: str = "production",
+        *,
+        expected_generation: int | None = None,
+        actor: str | None = None,
+        reason: str = "",
+    ) -> Pointer:
+        """Let an environment serve nothing. Errors are those of ``environments.withdraw``."""
+        return self.environments.withdraw(
+            model_id, environment, expected_generation=expected_generation, actor=actor, reason=reason
+        )
 
-        What replicas answered is in ``predictions``.
+    def history(self, model_id: str, environment: str = "production", *, limit: int = 100) -> Sequence[Move]:
+        """The last moves of an environment's pointer, newest first: what, who, when, why and the results of the gates.
+
+        The prediction log is in ``predictions``.
 
         Raises:
             InvalidRequestError: There is no such environment.
@@ -442,9 +440,9 @@ class MLSystem:
         if version is not None:
             chosen = VersionId(version)
         elif environment is not None:
-            chosen = self._environments.pointed(model, EnvironmentName(environment))
+            chosen = self.environments.pointed(model, environment)
         else:
-            chosen = self._environments.resolve(model)
+            chosen = self.environments.resolve(model)
         return self._versions.servable(model, chosen)
 
     def _empty_table(self) -> ModelTable:

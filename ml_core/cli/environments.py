@@ -23,7 +23,7 @@ from ml_core.cli.context import existing_tenant
 from ml_core.ids import EnvironmentName, ModelId
 
 if TYPE_CHECKING:
-    from ml_core.registry.promotion.pointers import HistoryEntry
+    from ml_core.registry.promotion.pointers import Move
 
 app = typer.Typer(help="The environments that versions are promoted to.", no_args_is_help=True)
 
@@ -34,10 +34,10 @@ EnvironmentOption = Annotated[str, typer.Option("--environment", "-e", help="The
 @app.command("list")
 def list_(tenant: TenantOption, as_json: JsonOption = False) -> None:
     """List the environments, and which of them are protected."""
-    from ml_core.registry.promotion.protection import PolicyRepository
+    from ml_core.registry.promotion.environments import EnvironmentRepository
 
     with existing_tenant(tenant) as (database, tenant_id):
-        policies = PolicyRepository(database, tenant_id).list()
+        policies = EnvironmentRepository(database, tenant_id).policies()
     columns = ["environment", "is_protected", "updated_at", "updated_by"]
     rows = [{"tenant_id": tenant_id, **dataclasses.asdict(policy)} for policy in policies]
     print_rows(rows, columns, as_json=as_json, empty="There is no environment. Set MLCORE_ENVIRONMENTS.")
@@ -56,11 +56,13 @@ def history(
 ) -> None:
     """Show each move of what an environment serves, newest first: who, when and why."""
     from ml_core.registry.missing import require_model
-    from ml_core.registry.promotion.pointer_reader import PointerReader
+    from ml_core.registry.pages import encode_cursor
+    from ml_core.registry.promotion.environments import EnvironmentRepository
 
     model_id, name = ModelId(model), EnvironmentName(environment)
     with existing_tenant(tenant) as (database, tenant_id):
-        entries = PointerReader(database, tenant_id).history(model_id, name, limit=limit, before=before)
+        cursor = None if before is None else encode_cursor([before])
+        entries = EnvironmentRepository(database, tenant_id).history(model_id, name, limit=limit, cursor=cursor).items
         if not entries:
             require_model(database, tenant_id, model_id)
     of = {"tenant_id": tenant_id, "model_id": model_id, "environment": name}
@@ -92,12 +94,12 @@ def unprotect(
 
 
 def _set(environment: str, tenant: str, as_key: str | None, *, protected: bool, as_json: bool) -> None:
-    from ml_core.registry.promotion.protection import PolicyRepository
+    from ml_core.registry.promotion.environments import EnvironmentRepository
 
     name = EnvironmentName(environment)
     with existing_tenant(tenant, as_key) as (database, tenant_id):
-        policies = PolicyRepository(database, tenant_id)
-        policy = policies.protect(name) if protected else policies.unprotect(name)
+        environments = EnvironmentRepository(database, tenant_id)
+        policy = environments.protect(name) if protected else environments.unprotect(name)
     if as_json:
         print_json({"tenant_id": tenant_id, **dataclasses.asdict(policy)})
     elif protected:
@@ -112,7 +114,7 @@ def _set(environment: str, tenant: str, as_key: str | None, *, protected: bool, 
         out.print(f"{name} of {tenant_id} is not protected: moving it takes the scope promote.")
 
 
-def _shown(entry: HistoryEntry) -> Mapping[str, Any]:
+def _shown(entry: Move) -> Mapping[str, Any]:
     """A move as a person reads it: an override is shown beside the reason."""
     canary = entry.canary and f"{entry.canary.version} for {entry.canary.percent} %"
     overridden = f"overridden: {entry.override_reason}" if entry.override_reason is not None else ""

@@ -16,7 +16,7 @@ from ml_core.exceptions import InvalidRequestError
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 
 if TYPE_CHECKING:
-    from ml_core.registry.promotion.gates.repository import GateRecord
+    from ml_core.registry.promotion.gates import GateRecord
 
 app = typer.Typer(help="The gates that a version must pass to be promoted.", no_args_is_help=True)
 
@@ -50,7 +50,7 @@ def set_(
     margin, number (the newest now), confidence (0.95), resamples (2000), seed and max_rows. approval takes count (1).
     signature_compatible and digest_verified take nothing.
     """
-    from ml_core.registry.promotion.gates.repository import GateRepository
+    from ml_core.registry.promotion.gates import GateRepository
 
     settings = dict(_setting(text) for text in setting or [])
     model_id, at = ModelId(model), EnvironmentName(environment)
@@ -71,8 +71,8 @@ def list_(
 ) -> None:
     """List a model's gates."""
     from ml_core.registry.missing import require_model
-    from ml_core.registry.promotion.environment_names import check_environment
-    from ml_core.registry.promotion.gates.repository import GateRepository
+    from ml_core.registry.promotion.gates import GateRepository
+    from ml_core.registry.promotion.rules import check_environment
 
     model_id, at = ModelId(model), None if environment is None else EnvironmentName(environment)
     with existing_tenant(tenant) as (database, tenant_id):
@@ -106,7 +106,7 @@ def remove(
     as_json: JsonOption = False,
 ) -> None:
     """Remove a gate."""
-    from ml_core.registry.promotion.gates.repository import GateRepository
+    from ml_core.registry.promotion.gates import GateRepository
 
     model_id, at = ModelId(model), EnvironmentName(environment)
     with existing_tenant(tenant, as_key) as (database, tenant_id):
@@ -130,11 +130,11 @@ def approve(
 
     On one machine that is the holder of a key: mlcore keys create --tenant acme --scope approve, then --as-key.
     """
-    from ml_core.registry.promotion.gates.approvals import ApprovalRepository
+    from ml_core.registry.promotion.gates import GateRepository
 
     model_id, version_id, at = ModelId(model), VersionId(version), EnvironmentName(environment)
     with existing_tenant(tenant, as_key) as (database, tenant_id):
-        record = ApprovalRepository(database, tenant_id).approve(model_id, version_id, at, reason)
+        record = GateRepository(database, tenant_id).approve(model_id, version_id, at, reason)
     if as_json:
         print_json({"tenant_id": tenant_id, **dataclasses.asdict(record)})
     else:

@@ -213,7 +213,7 @@ def _refuse_typos(database: DatabaseConnection, tenant_id: TenantId, wanted: His
         InvalidRequestError: There is no such environment.
     """
     from ml_core.registry.missing import require_model
-    from ml_core.registry.promotion.environment_names import check_environment
+    from ml_core.registry.promotion.rules import check_environment
 
     if wanted.environment is not None:
         check_environment(database, tenant_id, wanted.environment)

@@ -106,7 +106,7 @@ def _in_process(
     with existing_tenant(tenant) as (database, tenant_id), MLSystem(database, tenant_id=tenant_id) as system:
         servable = system.resolve(model, **asked)
         version = str(servable.ref.version)
-        pointers = EnvironmentRepository(database, tenant_id).list(model)
+        pointers = EnvironmentRepository(database, tenant_id).list(model).items
         if not any(asked.values()) and not any(p.environment == PRODUCTION and p.version for p in pointers):
             err.print(f"Nothing is promoted to production; the newest version, {version}, answers.", style="dim")
         probabilities = None

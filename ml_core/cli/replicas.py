@@ -50,7 +50,7 @@ def print_move(
         ModelLoadError: A replica can't load the version.
         DeadlineExceededError: A replica has not loaded it in time.
     """
-    from ml_core.registry.promotion.replica_answers import ask_replicas
+    from ml_core.registry.replicas import ask_replicas
 
     if not as_json:
         out.print(said, markup=False, soft_wrap=True)

@@ -28,8 +28,8 @@ from ml_core.exceptions import PromotionRefusedError
 if TYPE_CHECKING:
     from ml_core.database.connection import DatabaseConnection
     from ml_core.ids import VersionId
-    from ml_core.registry.promotion.plain_rollouts import Rollouts
     from ml_core.registry.promotion.pointers import Pointer
+    from ml_core.registry.promotion.rollouts import RolloutRepository
 
 app = typer.Typer(help="Canaries and shadows: try a version beside the one that is served.", no_args_is_help=True)
 
@@ -179,7 +179,7 @@ def unshadow(
 def list_(tenant: TenantOption, model: OneModelOption = None, as_json: JsonOption = False) -> None:
     """List the canaries and shadows that run."""
     with _rollouts(tenant) as (rollouts, _):
-        pointers = rollouts.list(model)
+        pointers = rollouts.list(model, limit=1000).items
     if as_json:
         print_json(pointers)
         return
@@ -209,8 +209,11 @@ def show(
     tenant: TenantOption, model: ModelOption, environment: EnvironmentOption = "production", as_json: JsonOption = False
 ) -> None:
     """Say what an environment serves, and what each replica has made of it."""
-    with _rollouts(tenant) as (rollouts, _):
-        pointer, answers = rollouts.get(model, environment), rollouts.replicas(model, environment)
+    from ml_core.registry.promotion.environments import EnvironmentRepository
+
+    with existing_tenant(tenant) as (database, tenant_id):
+        environments = EnvironmentRepository(database, tenant_id)
+        pointer, answers = environments.get(model, environment), environments.replicas(model, environment)
     if as_json:
         print_json({**dataclasses.asdict(pointer), "replicas": answers})
     else:
@@ -222,14 +225,13 @@ def show(
 @contextmanager
 def _rollouts(
     tenant: str, as_key: str | None = None, *, as_json: bool = True
-) -> Iterator[tuple[Rollouts, DatabaseConnection]]:
+) -> Iterator[tuple[RolloutRepository, DatabaseConnection]]:
     """The tenant's rollouts; if a gate refuses, what each gate found is printed, unless the JSON error carries it."""
-    from ml_core.registry.promotion.plain_rollouts import Rollouts
     from ml_core.registry.promotion.rollouts import RolloutRepository
 
     with existing_tenant(tenant, as_key) as (database, tenant_id):
         try:
-            yield Rollouts(RolloutRepository(database, tenant_id)), database
+            yield RolloutRepository(database, tenant_id), database
         except PromotionRefusedError as refusal:
             if not as_json:
                 print_gates(refusal)

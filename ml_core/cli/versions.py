@@ -49,7 +49,7 @@ def list_versions(
 ) -> None:
     """List a model's versions, newest first, with what environments use them for."""
     from ml_core.registry.missing import require_model
-    from ml_core.registry.promotion.pointer_reader import PointerReader
+    from ml_core.registry.promotion.environments import EnvironmentRepository
     from ml_core.registry.versions.repository import VersionRepository
 
     model_id, last = ModelId(model), None if before is None else VersionId(before)
@@ -59,7 +59,7 @@ def list_versions(
         if last is not None:
             repository.get(model_id, last)
         versions = repository.list(model_id, include_archived=archived, limit=limit, before=last)
-        roles = serving_roles(PointerReader(database, tenant_id).list(model_id))
+        roles = serving_roles(EnvironmentRepository(database, tenant_id).list(model_id).items)
     rows = [{**version_row(version), **roles.get(version.version, no_roles())} for version in versions]
     names = f"--tenant {tenant_id} --model {model_id}"
     print_rows(
@@ -77,13 +77,15 @@ def list_versions(
 @app.command("show")
 def show_version(tenant: TenantOption, model: ModelOption, version: VersionOption, as_json: JsonOption = False) -> None:
     """Show what is known of a version: metrics, hyperparameters, columns, tags, and what environments use it for."""
-    from ml_core.registry.promotion.pointer_reader import PointerReader
+    from ml_core.registry.promotion.environments import EnvironmentRepository
     from ml_core.registry.versions.repository import VersionRepository
 
     model_id, version_id = ModelId(model), VersionId(version)
     with existing_tenant(tenant) as (database, tenant_id):
         found = VersionRepository(database, tenant_id).get(model_id, version_id)
-        roles = serving_roles(PointerReader(database, tenant_id).list(model_id)).get(version_id, no_roles())
+        roles = serving_roles(EnvironmentRepository(database, tenant_id).list(model_id).items).get(
+            version_id, no_roles()
+        )
     if as_json:
         signature = found.servable.signature.to_json()
         lineage = dataclasses.asdict(found.lineage)

@@ -1,21 +1,21 @@
 """Gates: rules, kept as data, that a version must pass before an environment may point to it.
 
-What a gate is and when its settings can be used is decided here; what it finds, in ``ml_core.domain.gate_outcomes``.
-What has to be read or predicted for a gate is fetched in ``ml_core.registry.promotion.gates``.
+This module decides what a gate is, which settings it accepts, and which result follows from values alone. Whatever has
+to be read or predicted for a gate is fetched in ``ml_core.registry.promotion.gate_evaluation``.
 
-What the gates that compare (``not_worse``, ``signature_compatible``) compare with is the version that the environment
-serves, or served last if it was withdrawn; only where nothing was ever served is there nothing, and they pass. If the
-last one was deleted they can't be judged, which refuses: an admin's override begins anew.
+The gates that compare (``not_worse``, ``signature_compatible``) compare with the version that the environment serves,
+or served last if it was withdrawn. Where nothing was ever served they pass. If the last version was deleted they cannot
+be evaluated, which counts as failed: an admin's override begins anew.
 
-What gates do not do, and what does:
+Limits of gates, and what covers them:
 
 * **A floor.** Each ``not_worse`` may give away its margin, so ten in a row may give away ten; after a rollback the
   version to compare with is the older one. Set a ``min_metric`` gate beside it: it holds one floor for all of them.
 * **Measuring.** A ``min_metric`` gate believes what was recorded with the version, by whoever registered it. A
   ``not_worse`` gate measures by itself, on rows that only an admin names.
-* **Every step of a canary.** It is judged when it starts and when it finishes, by the gates of that moment. Gates that
-  are set while it runs do not stop a change of its percent, up to 99; they judge ``finish``. Abort a canary that they
-  should keep out.
+* **Every step of a canary.** A canary is evaluated when it starts and when it finishes, by the gates of that moment.
+  Gates that are set while it runs do not stop a change of its percent, up to 99; they apply to ``finish``. Abort a
+  canary that they should keep out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -36,7 +36,7 @@ from ml_core.ids import DatasetId, GateName
 
 
 class GateKind(StrEnum):
-    """What a gate asks."""
+    """The five kinds of rules."""
 
     MIN_METRIC = "min_metric"
     NOT_WORSE = "not_worse"
@@ -53,7 +53,7 @@ TRAINING_SPLITS = ("train", "validation")
 PAIRED_METRICS = tuple(sorted((*LABEL_METRICS, *PROBABILITY_METRICS, *NUMBER_METRICS)))
 """The metrics that a ``not_worse`` gate can compare."""
 MAX_RESAMPLED_ROWS = 200_000_000
-"""Rows that a gate may draw in all: a tenth of it, the default, takes up to two seconds of one core."""
+"""Limit of resamples times rows of a gate: a tenth of it, the default, takes up to two seconds of one core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +79,14 @@ class MinMetric:
         if close := difflib.get_close_matches(self.metric, HIGHER_IS_BETTER, n=1):
             raise _unusable(
                 "metric",
-                f"can't be {self.metric!r}, which is no metric of the platform",
+                f"can't be {self.metric!r}, which is not a metric of the platform",
                 f"Did you mean {close[0]}? For a metric of your own, set higher_is_better to true or false.",
             )
         raise _unusable("higher_is_better", f"must say which way {self.metric!r} is better", "Set it to true or false.")
 
     @property
     def is_minimum(self) -> bool:
-        """Whether the value is a least one; else it is a greatest one."""
+        """Whether the value is a lower bound; otherwise it is an upper bound."""
         return HIGHER_IS_BETTER[self.metric] if self.higher_is_better is None else self.higher_is_better
 
 
@@ -94,8 +94,8 @@ class MinMetric:
 class NotWorse:
     """On the same held-out rows the version is not worse than the present one by more than a margin.
 
-    A version that was trained on the dataset itself, by its lineage, is refused: it would only show what it remembers.
-    Rows of it that came to the training data by another way are not noticed.
+    A version that was trained on the dataset itself, by its lineage, fails: it would only show what it remembers. Rows
+    of the dataset that reached the training data in another way are not detected.
 
     Attributes:
         dataset: A registered dataset.
@@ -103,12 +103,12 @@ class NotWorse:
         metric: One of ``PAIRED_METRICS``.
         margin: How much worse is still good enough, in the metric's unit. A Brier score is halved where both versions
             know two classes, as usual; where one knows more, neither is.
-        number: The dataset's version; None means the newest when the gate is set, which then writes its number down.
-            Else whoever may register a dataset would decide what the gate measures.
+        number: The dataset's version; None means the newest when the gate is set, whose number is then stored.
+            Otherwise whoever may register a dataset would decide what the gate measures.
         confidence: Of the two-sided interval of the difference.
-        resamples: How many times the rows are drawn anew.
-        seed: Of the draws, so that the same question has the same answer.
-        max_rows: Of a larger dataset so many rows are drawn, once, with the seed.
+        resamples: Number of resamples.
+        seed: Of the random draws, so that an evaluation can be repeated.
+        max_rows: Rows that are drawn, once, from a larger dataset.
     """
 
     kind: ClassVar[GateKind] = GateKind.NOT_WORSE
@@ -158,7 +158,7 @@ class DigestVerified:
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """So many people other than whoever registered the version approved it for this environment."""
+    """``count`` people other than whoever registered the version approved it for this environment."""
 
     kind: ClassVar[GateKind] = GateKind.APPROVAL
     count: int = 1
@@ -180,7 +180,7 @@ class Gate:
 
     @property
     def kind(self) -> GateKind:
-        """What it asks."""
+        """The kind of its rule."""
         return self.rule.kind
 
     @property
@@ -188,12 +188,18 @@ class Gate:
         """The rule's settings, JSON-compatible; ``parse_gate`` reads them back."""
         return dataclasses.asdict(self.rule)
 
+    def result(
+        self, passed: bool, message: str, measured: float | None = None, required: float | None = None
+    ) -> GateResult:
+        """A result of this gate's evaluation."""
+        return GateResult(self.name, self.kind, passed, message, measured, required)
+
 
 def parse_gate(name: str, kind: str, settings: Mapping[str, Any]) -> Gate:
-    """A gate of a caller's words.
+    """A gate from what a caller wrote.
 
     Raises:
-        InvalidRequestError: There is no such kind, or a setting is unknown, missing or can't be used; names it.
+        InvalidRequestError: There is no such kind, or a setting is unknown, missing or not valid; names it.
         InvalidNameError: The gate's or the dataset's name is not valid.
     """
     if kind not in RULES:
@@ -250,3 +256,128 @@ def _listed(names: Sequence[str]) -> str:
 
 def _unusable(name: str, what: str, remedy: str) -> InvalidRequestError:
     return InvalidRequestError(f"The gate's setting {name!r} {what}.", remedy=remedy, field=f"settings.{name}")
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """The result of one gate's evaluation.
+
+    Attributes:
+        name: The gate.
+        kind: The kind of its rule.
+        passed: Whether the version passed.
+        message: A sentence without a full stop; for a failed gate it says by how much.
+        measured: The number that decided, where there is one.
+        required: The number that it was compared with.
+    """
+
+    name: GateName
+    kind: GateKind
+    passed: bool
+    message: str
+    measured: float | None = None
+    required: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON-compatible form, as moves and errors carry it."""
+        return {**dataclasses.asdict(self), "name": str(self.name), "kind": self.kind.value}
+
+
+def evaluate_metric(gate: Gate, rule: MinMetric, metrics: Mapping[str, Mapping[str, float]]) -> GateResult:
+    """The result of a ``min_metric`` gate.
+
+    Args:
+        gate: The gate.
+        rule: Its rule.
+        metrics: The version's recorded metrics: split → metric → value.
+    """
+    measured = metrics.get(rule.split, {}).get(rule.metric)
+    if measured is None:
+        known = sorted(f"{split}/{name}" for split, values in metrics.items() for name in values)
+        message = (
+            f"the version has no metric {rule.metric!r} of the split {rule.split!r}, which gate {gate.name!r} asks "
+            f"for; it has {', '.join(known) or 'none at all'}"
+        )
+        return gate.result(False, message, required=rule.value)
+    short = rule.value - measured if rule.is_minimum else measured - rule.value
+    passed = short <= 0
+    if passed:
+        bound = "at least" if rule.is_minimum else "at most"
+        message = f"{rule.metric} {_number(measured)} is {bound} {_number(rule.value)}"
+    else:
+        side = "below" if rule.is_minimum else "above"
+        message = (
+            f"{rule.metric} {_number(measured)} is {short:.4g} {side} the {_number(rule.value)} that gate "
+            f"{gate.name!r} asks for"
+        )
+    return gate.result(passed, message, measured, rule.value)
+
+
+def evaluate_approvals(gate: Gate, rule: Approval, approvers: Collection[str], author: str) -> GateResult:
+    """The result of an ``approval`` gate: the approvers other than the author are counted.
+
+    Args:
+        gate: The gate.
+        rule: Its rule.
+        approvers: Who approved the version for this environment.
+        author: Who registered the version.
+    """
+    others = sorted(set(approvers) - {author})
+    by = f" (by {', '.join(others)})" if others else ""
+    message = f"it has {len(others)} of {rule.count} approvals{by}"
+    if len(others) < rule.count:
+        message += f"; somebody other than {author}, who registered it, has to approve it"
+    return gate.result(len(others) >= rule.count, message, float(len(others)), float(rule.count))
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """How much better the new version is on the same rows. A positive difference is better for every metric.
+
+    Attributes:
+        difference: On all the rows.
+        low: The interval's lower end.
+        high: Its upper end.
+        candidate: The metric of the new version.
+        present: The metric of the present version.
+    """
+
+    difference: float
+    low: float
+    high: float
+    candidate: float
+    present: float
+
+
+def evaluate_difference(
+    gate: Gate, rule: NotWorse, interval: Interval, on: str, *, against: str = "the present version"
+) -> GateResult:
+    """The result of a ``not_worse`` gate: the interval's lower end against minus the margin.
+
+    Args:
+        gate: The gate.
+        rule: Its rule.
+        interval: Of the difference.
+        on: Which rows it was measured on, such as ``500 rows of the dataset held_out@2``.
+        against: What the new version was compared with.
+    """
+    required = -rule.margin
+    facts = (
+        f"{rule.metric} is {_number(interval.candidate)} against {_number(interval.present)} of {against} on "
+        f"{on}, and the {rule.confidence:.3g} interval of the difference (positive is better) is "
+        f"{interval.low:.4g} to {interval.high:.4g}"
+    )
+    passed = interval.low >= required
+    if passed:
+        message = f"{facts}: not worse by more than {rule.margin:.4g}"
+    else:
+        message = (
+            f"{facts}: its lower end is {required - interval.low:.4g} below the {required:.4g} that gate "
+            f"{gate.name!r} allows"
+        )
+    return gate.result(passed, message, interval.low, required)
+
+
+def _number(value: float) -> str:
+    """A number as messages show it."""
+    return f"{value:.6g}"

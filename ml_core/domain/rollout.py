@@ -1,14 +1,14 @@
 """Rollouts: what an environment serves, the moves that change it, and which side of a canary answers a request.
 
-The stable version answers; a canary answers a share of the requests instead of it; a shadow is asked what the stable
-version is asked, and nobody gets its answers. ``TRANSITIONS`` says what may follow what. Nothing here does I/O.
+The stable version answers; a canary answers a share of the requests instead of it; a shadow predicts the same rows as
+the stable version, and its answers are only counted. ``TRANSITIONS`` is the state machine. Nothing here does I/O.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -16,14 +16,14 @@ from ml_core.exceptions import InvalidRequestError, InvalidTransitionError, show
 from ml_core.ids import VersionId
 
 MIN_PERCENT, MAX_PERCENT = 1, 99
-"""Of a canary: 0 is no canary, and 100 is ``finish``."""
+"""The share of a canary: 0 percent would be no canary, and 100 percent is ``finish``."""
 MAX_STICKY_CHARACTERS = 200
 BUCKETS = 10_000
-"""Keys are spread over so many buckets: a percent is 100 of them."""
+"""Number of buckets over which keys are spread: one percent is 100 buckets."""
 
 
 class Phase(StrEnum):
-    """Which of the three versions there are."""
+    """Which of the stable version, the canary and the shadow an environment has."""
 
     NOTHING = "nothing"
     STABLE = "stable"
@@ -46,8 +46,12 @@ class Trigger(StrEnum):
     STOP_SHADOW = "stop_shadow"
 
 
+EVALUATED = frozenset({Trigger.PROMOTE, Trigger.START_CANARY, Trigger.FINISH})
+"""The triggers that let a version answer (more) requests, so the environment's gates are evaluated first."""
+
+
 class Side(StrEnum):
-    """Who answers a request."""
+    """Which version answers a request."""
 
     STABLE = "stable"
     CANARY = "canary"
@@ -78,7 +82,7 @@ class RolloutState:
 
     @property
     def phase(self) -> Phase:
-        """Which of the three there are."""
+        """Which of the three it has."""
         if self.stable is None:
             return Phase.NOTHING
         if self.canary is None:
@@ -120,92 +124,57 @@ TRANSITIONS: Mapping[tuple[Phase, Trigger], Phase] = {
     (Phase.CANARY_AND_SHADOW, Trigger.ABORT): Phase.SHADOW,
     (Phase.CANARY_AND_SHADOW, Trigger.STOP_SHADOW): Phase.CANARY,
 }
-"""What a trigger makes of a phase. A pair that is not here is refused."""
+"""The phase after each move. A pair that is not listed is refused."""
 
 
 def advance(state: RolloutState, change: Change) -> RolloutState:
     """What an environment serves after a move.
 
     Raises:
-        InvalidTransitionError: The move can't be made in this phase; names both and says what to do first.
-        InvalidRequestError: The percent is not one of 1 to 99, or a version would have two parts at once.
+        InvalidTransitionError: The move is not possible in this phase; names both and the remedy.
+        InvalidRequestError: The percent is not 1 to 99, the sticky column is not valid, or one version would be two of
+            stable version, canary and shadow.
     """
     if (state.phase, change.trigger) not in TRANSITIONS:
         raise _refused(state, change.trigger)
-    return _MOVES[change.trigger](state, change)
+    match change.trigger:
+        case Trigger.PROMOTE | Trigger.ROLLBACK:
+            return RolloutState(_named(change))
+        case Trigger.WITHDRAW:
+            return RolloutState()
+        case Trigger.START_CANARY:
+            version = _named(change)
+            _refuse_second_part(version, stable=state.stable, shadow=state.shadow)
+            canary = Canary(version, _checked_percent(change.percent), _checked_sticky(change.sticky))
+            return dataclasses.replace(state, canary=canary)
+        case Trigger.STEP:
+            return dataclasses.replace(state, canary=_stepped(_canary(state), change.percent))
+        case Trigger.FINISH:
+            return RolloutState(_canary(state).version, None, state.shadow)
+        case Trigger.ABORT:
+            return dataclasses.replace(state, canary=None)
+        case Trigger.START_SHADOW:
+            version = _named(change)
+            _refuse_second_part(version, stable=state.stable, canary=state.canary.version if state.canary else None)
+            return dataclasses.replace(state, shadow=version)
+        case Trigger.STOP_SHADOW:
+            return dataclasses.replace(state, shadow=None)
 
 
 def bucket(pointer: tuple[str, str, str], key: str) -> int:
-    """Where a key falls, 0 to 9,999: always the same for a pointer, and independent between pointers.
+    """The bucket of a key, 0 to 9,999: always the same for a pointer, and independent between pointers.
 
     Args:
-        pointer: Tenant, model and environment; none of them can hold the byte that separates them here.
-        key: Whatever a rollout keeps together, such as a customer's number.
+        pointer: Tenant, model and environment; their grammars exclude the byte that separates them here.
+        key: What requests have in common that must get the same version, such as a customer's number.
     """
     text = "\0".join((*pointer, key)).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) % BUCKETS
 
 
 def choose(pointer: tuple[str, str, str], percent: int, key: str) -> Side:
-    """Who answers a key. A key that the canary answers stays with it for as long as the percent only grows."""
+    """Which side answers a key. A key that the canary answers stays with it while the percent grows."""
     return Side.CANARY if bucket(pointer, key) * 100 < percent * BUCKETS else Side.STABLE
-
-
-def _serve_alone(_: RolloutState, change: Change) -> RolloutState:
-    return RolloutState(_named(change))
-
-
-def _withdraw(_: RolloutState, __: Change) -> RolloutState:
-    return RolloutState()
-
-
-def _start_canary(state: RolloutState, change: Change) -> RolloutState:
-    version = _named(change)
-    _refuse_second_part(version, stable=state.stable, shadow=state.shadow)
-    canary = Canary(version, _checked_percent(change.percent), _checked_sticky(change.sticky))
-    return dataclasses.replace(state, canary=canary)
-
-
-def _step(state: RolloutState, change: Change) -> RolloutState:
-    present, percent = _canary(state), _checked_percent(change.percent)
-    if percent == present.percent:
-        raise InvalidRequestError(
-            f"The canary, version {present.version!s}, answers {percent} percent already.",
-            remedy="Give another percent; to serve it to everybody, finish the canary.",
-            field="percent",
-        )
-    return dataclasses.replace(state, canary=dataclasses.replace(present, percent=percent))
-
-
-def _finish(state: RolloutState, _: Change) -> RolloutState:
-    return RolloutState(_canary(state).version, None, state.shadow)
-
-
-def _abort(state: RolloutState, _: Change) -> RolloutState:
-    return dataclasses.replace(state, canary=None)
-
-
-def _start_shadow(state: RolloutState, change: Change) -> RolloutState:
-    version = _named(change)
-    _refuse_second_part(version, stable=state.stable, canary=state.canary.version if state.canary else None)
-    return dataclasses.replace(state, shadow=version)
-
-
-def _stop_shadow(state: RolloutState, _: Change) -> RolloutState:
-    return dataclasses.replace(state, shadow=None)
-
-
-_MOVES: Mapping[Trigger, Callable[[RolloutState, Change], RolloutState]] = {
-    Trigger.PROMOTE: _serve_alone,
-    Trigger.ROLLBACK: _serve_alone,
-    Trigger.WITHDRAW: _withdraw,
-    Trigger.START_CANARY: _start_canary,
-    Trigger.STEP: _step,
-    Trigger.FINISH: _finish,
-    Trigger.ABORT: _abort,
-    Trigger.START_SHADOW: _start_shadow,
-    Trigger.STOP_SHADOW: _stop_shadow,
-}
 
 
 def _named(change: Change) -> VersionId:
@@ -215,9 +184,20 @@ def _named(change: Change) -> VersionId:
 
 
 def _canary(state: RolloutState) -> Canary:
-    if state.canary is None:  # the table lets nobody come here
-        raise _refused(state, Trigger.STEP)
+    if state.canary is None:
+        raise AssertionError("the table allows these triggers only while a canary runs")
     return state.canary
+
+
+def _stepped(canary: Canary, percent: int | None) -> Canary:
+    wanted = _checked_percent(percent)
+    if wanted == canary.percent:
+        raise InvalidRequestError(
+            f"The canary, version {canary.version!s}, answers {wanted} percent already.",
+            remedy="Give another percent; to serve it to everybody, finish the canary.",
+            field="percent",
+        )
+    return dataclasses.replace(canary, percent=wanted)
 
 
 def _checked_percent(percent: int | None) -> int:
@@ -233,7 +213,7 @@ def _checked_percent(percent: int | None) -> int:
 def _checked_sticky(sticky: str | None) -> str | None:
     if sticky is not None and not (0 < len(sticky) <= MAX_STICKY_CHARACTERS and sticky.isprintable()):
         raise InvalidRequestError(
-            "The sticky column's name can't be one.",
+            "The name of the sticky column is not valid.",
             remedy=f"Give 1 to {MAX_STICKY_CHARACTERS} printable characters, or leave it out.",
             field="sticky",
         )
@@ -253,16 +233,16 @@ def _refuse_second_part(version: VersionId, **parts: VersionId | None) -> None:
             )
 
 
-# Where something is served, what a trigger lacks follows from the trigger alone.
+# While something is served, the remedy depends on the trigger alone.
 _REMEDIES: Mapping[Trigger, str] = {
     **dict.fromkeys((Trigger.PROMOTE, Trigger.ROLLBACK, Trigger.START_CANARY), "Finish or abort the canary first."),
     **dict.fromkeys((Trigger.STEP, Trigger.FINISH, Trigger.ABORT), "Start a canary first."),
     Trigger.START_SHADOW: "Stop the shadow first.",
     Trigger.STOP_SHADOW: "Start a shadow first.",
 }
-# Who asks a shadow for what only a canary does.
+# For triggers of a canary while only a shadow runs.
 _REMEDIES_OF_A_SHADOW: Mapping[Trigger, str] = {
-    Trigger.STEP: "A shadow answers nobody, so it has no share: stop it and start a canary of its version.",
+    Trigger.STEP: "A shadow answers no requests, so it has no share: stop it and start a canary of its version.",
     Trigger.FINISH: "Promote the shadow's version: that ends the shadow.",
     Trigger.ABORT: "Stop the shadow.",
 }

@@ -19,7 +19,7 @@ from ml_core.ids import TenantId
 from ml_core.registry import journal
 from ml_core.registry.clock import advance_feed
 from ml_core.registry.pages import Page, after, check_limit, decode_cursor, encode_cursor
-from ml_core.registry.promotion.environment_names import check_environment
+from ml_core.registry.promotion.rules import check_environment
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection

@@ -10,13 +10,12 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.keywords import check_keywords
 from ml_core.domain.signature import Signature
 from ml_core.domain.version import Lineage, ModelVersion, SelfTest
-from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
+from ml_core.ids import ModelId, TenantId, VersionId
 from ml_core.models.mirrored_store import open_store
 from ml_core.registry.collection.plain_holds import Holds
-from ml_core.registry.pages import Page
-from ml_core.registry.promotion.environments import EnvironmentRepository, HistoryEntry, Pointer
-from ml_core.registry.promotion.plain_gates import Gates
-from ml_core.registry.promotion.plain_rollouts import Rollouts
+from ml_core.registry.pages import MAX_PAGE_SIZE, Page
+from ml_core.registry.promotion.environments import EnvironmentRepository, Move, Pointer
+from ml_core.registry.promotion.gates import GateRepository
 from ml_core.registry.promotion.rollouts import RolloutRepository
 from ml_core.registry.versions.comparison import compare
 from ml_core.registry.versions.criteria import VersionCriteria, version_query
@@ -31,8 +30,9 @@ class ModelRegistry:
     On the embedded server the first version creates the tenant.
 
     Attributes:
+        environments: What each environment serves, its history, its replicas, and protected environments.
         rollouts: Canaries and shadows.
-        gates: What a promotion has to pass: gates, approvals, protected environments.
+        gates: What a promotion has to pass: gates and approvals.
         holds: Versions that must be kept.
 
     Args:
@@ -52,10 +52,10 @@ class ModelRegistry:
         self._db = db
         self._intake = Intake(db, self.tenant_id, store)
         self._versions = VersionRepository(db, self.tenant_id)
-        self._environments = EnvironmentRepository(db, self.tenant_id, store=store)
+        self.environments = EnvironmentRepository(db, self.tenant_id, store)
         self._lineage = LineageRepository(db, self.tenant_id)
-        self.rollouts = Rollouts(RolloutRepository(db, self.tenant_id, store))
-        self.gates = Gates(db, self.tenant_id)
+        self.rollouts = RolloutRepository(db, self.tenant_id, store)
+        self.gates = GateRepository(db, self.tenant_id)
         self.holds = Holds(db, self.tenant_id)
 
     def __repr__(self) -> str:
@@ -201,67 +201,58 @@ class ModelRegistry:
         reason: str = "",
         override: str | None = None,
     ) -> Pointer:
-        """Point an environment to a version, so that it is served from now on.
-
-        Args:
-            model_id: The model.
-            version: The version to serve.
-            environment: Such as ``production``.
-            expected_generation: Refuse unless the pointer has this generation, 0 if it never moved; None: move it
-                from any.
-            actor: For whom an operator moves it, for the history; None: the connection's principal.
-            reason: Why, for the history.
-            override: Why it is done although a gate refuses; only an admin may. Without effect where none refuses.
-
-        Returns:
-            The pointer after the move: ``version``, ``generation``, ``updated_at`` and ``updated_by`` among others.
-
-        Raises:
-            PromotionRefusedError: A gate refuses the version; names each such gate and by how much.
-            PermissionDeniedError: The principal may not move the environment, or not override a gate.
-            PromotionConflictError: Somebody else moved the pointer meanwhile.
-            ModelNotFoundError: There is no such version, or it is archived.
-            InvalidTransitionError: A canary runs.
-            InvalidRequestError: There is no such environment, or no server can load the version: it has no signature,
-                or uses types of your own.
-        """
-        return self._environments.promote(
-            ModelId(model_id),
-            VersionId(version),
-            EnvironmentName(environment),
+        """Point an environment to a version, so that it is served from now on; as ``environments.promote``."""
+        return self.environments.promote(
+            model_id,
+            version,
+            environment,
             expected_generation=expected_generation,
             actor=actor,
             reason=reason,
             override=override,
         )
 
-    def rollback(self, model_id: str, environment: str, *, actor: str | None = None, reason: str = "") -> Pointer:
-        """Point an environment back to the version that it served before; again, to the one before that. No gate asks.
+    def rollback(
+        self,
+        model_id: str,
+        environment: str,
+        *,
+        expected_generation: int | None = None,
+        actor: str | None = None,
+        reason: str = "",
+    ) -> Pointer:
+        """Point an environment back to the version that it served before; as ``environments.rollback``."""
+        return self.environments.rollback(
+            model_id, environment, expected_generation=expected_generation, actor=actor, reason=reason
+        )
 
-        Args:
-            model_id: The model.
-            environment: Such as ``production``.
-            actor: For whom an operator moves it, for the history; None: the connection's principal.
-            reason: Why, for the history.
+    def withdraw(
+        self,
+        model_id: str,
+        environment: str,
+        *,
+        expected_generation: int | None = None,
+        actor: str | None = None,
+        reason: str = "",
+    ) -> Pointer:
+        """Let an environment serve nothing; as ``environments.withdraw``."""
+        return self.environments.withdraw(
+            model_id, environment, expected_generation=expected_generation, actor=actor, reason=reason
+        )
 
-        Returns:
-            The pointer after the move.
-
-        Raises:
-            PromotionConflictError: Somebody else moved the pointer meanwhile.
-            PermissionDeniedError: The principal may not move the environment. Or it is not an admin, and the version
-                to go back to was promoted by an admin's override of its gates.
-            ModelNotFoundError: There was no other version before, or it was deleted or archived since.
-        """
-        return self._environments.rollback(ModelId(model_id), EnvironmentName(environment), actor=actor, reason=reason)
-
-    def history(self, model_id: str, environment: str, *, limit: int = 100) -> Sequence[HistoryEntry]:
-        """The moves of an environment's pointer, newest first: who moved it where, when, why and past which gates.
+    def history(self, model_id: str, environment: str, *, limit: int = 100) -> Sequence[Move]:
+        """The last moves of an environment's pointer, newest first; ``environments.history`` returns them in pages.
 
         Raises:
             InvalidRequestError: There is no such environment.
         """
-        return self._environments.history(ModelId(model_id), EnvironmentName(environment), limit=limit)
+        page = self.environments.history(model_id, environment, limit=min(limit, MAX_PAGE_SIZE))
+        moves = list(page.items)
+        while page.next_cursor is not None and len(moves) < limit:
+            size = min(limit - len(moves), MAX_PAGE_SIZE)
+            page = self.environments.history(model_id, environment, limit=size, cursor=page.next_cursor)
+            moves += page.items
+        return moves
 
     def compare_versions(self, model_id: str, version1: str, version2: str) -> dict[str, Any]:
         """Two versions side by side.

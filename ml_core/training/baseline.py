@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from ml_core.domain.metric import HIGHER_IS_BETTER
 from ml_core.domain.signature import OutputKind
-from ml_core.training import metrics
-from ml_core.training.metrics import Metrics
+from ml_core.evaluation import metrics
+from ml_core.evaluation.metrics import Metrics
 
 _NOISE = 1e-9  # between two metrics that are equal but for rounding
 _FORESTS = ("random_forest", "extra_trees")

@@ -21,12 +21,12 @@ from ml_core.domain.columns import ColumnKind
 from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
 from ml_core.domain.values import category_text, read_number
 from ml_core.domain.version import SelfTest
+from ml_core.evaluation.metrics import Metrics, evaluate
 from ml_core.exceptions import TrainingError, listed
 from ml_core.ids import ModelId
 from ml_core.models.loading import labels_to_json
 from ml_core.models.model_factory import ModelFactory, takes_sparse
 from ml_core.training.baseline import baseline, worse_than_baseline
-from ml_core.training.metrics import Metrics, evaluate
 from ml_core.training.provenance import code_commit, library_versions
 from ml_core.training.request import TrainingRequest, algorithm_of, effective_hyperparameters
 from ml_core.training.self_test import common_categories, record_self_test, rows_of_training, synthetic_rows

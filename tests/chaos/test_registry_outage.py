@@ -13,6 +13,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.database.embedded import EmbeddedServer
 from ml_core.exceptions import MLFrameworkError, RegistryUnavailableError
 from ml_core.ids import ModelId, TenantId, VersionId
+from ml_core.registry.model_registry import ModelRegistry
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.versions.repository import VersionRepository
@@ -91,7 +92,7 @@ def test_writers_survive_an_outage() -> None:
             assert all(isinstance(error, RegistryUnavailableError) for error in writer.errors), writer.errors
             assert all("Check that Postgres runs" in str(error) for error in writer.errors)
             assert writer.slowest_s < LONGEST_ANSWER_S
-            history = EnvironmentRepository(db, ACME).history(writer.model_id, PRODUCTION, limit=100_000)
+            history = ModelRegistry(db, ACME).history(writer.model_id, PRODUCTION, limit=100_000)
             generations = [entry.generation for entry in history]
             assert generations == list(range(len(generations), 0, -1))
             # Only of the one promotion that was under way can nobody say whether it was committed.

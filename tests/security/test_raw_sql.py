@@ -346,7 +346,7 @@ def test_each_move_is_in_the_history(db: DatabaseConnection, session: DatabaseCo
                 attempt(connection, f"UPDATE mlcore.environments SET version = {version}, generation = generation + 1")
                 == []
             )
-    entries = list(environments.history(TICKETS, PRODUCTION))
+    entries = list(environments.history(TICKETS, PRODUCTION).items)
     assert [entry.generation for entry in entries] == [4, 3, 2, 1]
     assert [entry.digest for entry in entries] == [
         first.servable.digest,

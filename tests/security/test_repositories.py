@@ -61,7 +61,7 @@ def repositories() -> dict[str, type[Any]]:
 
 REPOSITORIES = repositories()
 # Parts of a repository, called through it; what they need is made by it.
-PARTS = {"Gatekeeper", "Intake", "PointerReader", "Publisher", "RunArtifacts"}
+PARTS = {"Intake", "Publisher", "RunArtifacts"}
 
 
 @dataclass

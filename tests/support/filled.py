@@ -14,9 +14,7 @@ from ml_core.registry.history.repository import HistoryRepository
 from ml_core.registry.idempotency import IdempotencyRepository
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
-from ml_core.registry.promotion.gates.approvals import ApprovalRepository
-from ml_core.registry.promotion.gates.repository import GateRepository
-from ml_core.registry.promotion.protection import PolicyRepository
+from ml_core.registry.promotion.gates import GateRepository
 from ml_core.registry.replicas import ReplicaReports
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.versions.repository import VersionRepository
@@ -31,9 +29,9 @@ def fill(db: DatabaseConnection, tenant_id: TenantId) -> None:
     VersionRepository(db, tenant_id).delete(TICKETS, register(db, tenant_id).version)
     version = register(db, tenant_id, metrics={"validation": {"accuracy": 0.9}}, tags={"team": "support"})
     EnvironmentRepository(db, tenant_id).promote(TICKETS, version.version, PRODUCTION, actor="tester")
-    PolicyRepository(db, tenant_id).protect(STAGING)
+    EnvironmentRepository(db, tenant_id).protect(STAGING)
     GateRepository(db, tenant_id).set(TICKETS, STAGING, "approved", "approval")
-    ApprovalRepository(db, tenant_id).approve(TICKETS, version.version, STAGING)
+    GateRepository(db, tenant_id).approve(TICKETS, version.version, STAGING)
     KeyRepository(db, tenant_id).create("key", [Scope.PREDICT])
     IdempotencyRepository(db, tenant_id).begin("key", "digest")
     HoldRepository(db, tenant_id).place(TICKETS, version.version, HoldName("legal"), "case 4711")

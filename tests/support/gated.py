@@ -1,4 +1,4 @@
-"""Versions with real bytes, and somebody who acts while gates are judged: for tests of gates."""
+"""Versions with real bytes, and somebody who acts while gates are evaluated: for tests of gates."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PEOPLE = ModelId("people")
 
 
 class WatchedStore(LocalStore):
-    """A store that calls back while an artifact is verified: in the middle of a judgement."""
+    """A store that calls back while an artifact is verified: in the middle of an evaluation."""
 
     def __init__(self, db: DatabaseConnection, meanwhile: Callable[[], Any]) -> None:
         super().__init__(db.settings.platform.artifact_root)

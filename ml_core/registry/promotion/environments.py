@@ -1,212 +1,326 @@
-"""Environments: pointers from (model, environment) to a version, moved by compare-and-swap and never without a record.
-
-A move is one transaction: the pointer, if it has the expected generation; one more history row, numbered by
-the new generation, so the history has no gaps; an audit row; and last the feed's clock, so that replicas follow.
-
-Where an environment has gates, a promotion is judged before that transaction, against the pointer's generation of that
-moment, and moves it from exactly that. Who moved it meanwhile wins: the promotion is a conflict rather than judged
-again, since the caller may no longer want it. Going back and withdrawing pass no gate: they must stay possible in an
-incident. Only what an admin's override let pass takes an admin again to come back.
-"""
+"""``EnvironmentRepository``: what each environment serves, its history, and the protection of environments."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.domain.rollout import Trigger
-from ml_core.exceptions import ModelNotFoundError
+from ml_core.database.tables import environment_history, environment_policies, environments, models, versions
+from ml_core.domain.api_key import Scope
+from ml_core.domain.replica_report import ReplicaAnswer
+from ml_core.domain.rollout import Change, Trigger
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.models.store import ArtifactStore
 from ml_core.registry import journal
-from ml_core.registry.missing import require_model_in
-from ml_core.registry.promotion.environment_names import PRODUCTION
-from ml_core.registry.promotion.gates.gatekeeper import Gatekeeper
-from ml_core.registry.promotion.gates.overrides import check_restorable
-from ml_core.registry.promotion.gates.rules import Rules, read_rules
-from ml_core.registry.promotion.gates.verdict import check_override
-from ml_core.registry.promotion.pointer_reader import PointerReader
-from ml_core.registry.promotion.pointers import (
-    HistoryEntry,
-    Move,
-    Pointer,
-    conflict,
-    move_pointer,
-    next_state,
-    promotable_digest,
-    state_before,
-)
+from ml_core.registry.missing import model_not_found, require_model_in
+from ml_core.registry.pages import Page, check_limit, decode_cursor, encode_cursor
+from ml_core.registry.promotion.moving import MoveRequest, move, not_promoted
+from ml_core.registry.promotion.pointers import Move, Pointer, find_pointer, list_pointers, move_from, pointer_key
+from ml_core.registry.promotion.rules import PRODUCTION, check_environment, environments_of
+from ml_core.registry.replicas import ask_replicas
 
-__all__ = ["PRODUCTION", "EnvironmentRepository", "HistoryEntry", "Pointer"]
+__all__ = ["PRODUCTION", "EnvironmentPolicy", "EnvironmentRepository", "Move", "Pointer"]
 
 
-class EnvironmentRepository(PointerReader):
-    """The pointers of one tenant.
+@dataclass(frozen=True, slots=True)
+class EnvironmentPolicy:
+    """Whether an environment of the tenant is protected; when that was decided (UTC) and by whom, if it was."""
+
+    environment: EnvironmentName
+    is_protected: bool
+    updated_at: datetime | None = None
+    updated_by: str | None = None
+
+
+class EnvironmentRepository:
+    """The environments of one tenant: a pointer for each model, with its history.
+
+    A pointer moves by compare-and-swap on its generation, and every move is in its history, see
+    ``ml_core.registry.promotion.moving``.
 
     Args:
-        db: The registry; what its principal may do decides what may be moved.
+        db: The registry; its principal is who acts.
         tenant_id: The tenant.
-        allowed: The environments that exist; None: those of the settings. A typo must not make another.
         store: Where gates find the artifacts; None: the platform's store.
+
+    Raises:
+        InvalidNameError: The tenant's name is not valid. Each method raises it for the names that it takes.
     """
 
-    def __init__(
-        self,
-        db: DatabaseConnection,
-        tenant_id: TenantId,
-        *,
-        allowed: Sequence[EnvironmentName] | None = None,
-        store: ArtifactStore | None = None,
-    ) -> None:
-        super().__init__(db, tenant_id, allowed=allowed)
-        self._gatekeeper = Gatekeeper(db, tenant_id, store)
+    def __init__(self, db: DatabaseConnection, tenant_id: str, store: ArtifactStore | None = None) -> None:
+        self._db = db
+        self._tenant_id = TenantId(tenant_id)
+        self._store = store
+
+    def get(self, model_id: str, environment: str = PRODUCTION) -> Pointer:
+        """What an environment serves: ``version`` (the stable one), ``canary``, ``shadow`` and ``generation``.
+
+        Raises:
+            ModelNotFoundError: Nothing was ever promoted to it, or there is no such model.
+            InvalidRequestError: There is no such environment.
+        """
+        model, at = ModelId(model_id), EnvironmentName(environment)
+        with self._db.tenant(self._tenant_id) as connection:
+            pointer = find_pointer(connection, self._tenant_id, model, at)
+            if pointer is None:
+                # Checked only here: what an environment served stays readable when the settings no longer name it.
+                check_environment(self._db, self._tenant_id, at)
+                require_model_in(connection, self._tenant_id, model)
+                raise not_promoted(self._tenant_id, model, at)
+        return pointer
+
+    def pointed(self, model_id: str, environment: str = PRODUCTION) -> VersionId:
+        """The stable version of an environment.
+
+        Raises:
+            ModelNotFoundError: It serves nothing, or there is no such model.
+            InvalidRequestError: There is no such environment.
+        """
+        pointer = self.get(model_id, environment)
+        if pointer.version is None:
+            raise not_promoted(self._tenant_id, pointer.model_id, pointer.environment)
+        return pointer.version
+
+    def resolve(self, model_id: str, environment: str = PRODUCTION) -> VersionId:
+        """The stable version of an environment; where it serves nothing, the newest that is not archived.
+
+        Raises:
+            ModelNotFoundError: The model has no version.
+            InvalidRequestError: There is no such environment.
+        """
+        model, at = ModelId(model_id), EnvironmentName(environment)
+        pointed = sa.select(environments.c.version).where(*pointer_key(self._tenant_id, model, at)).scalar_subquery()
+        newest = (
+            sa.select(versions.c.version)
+            .join(models, sa.and_(models.c.tenant_id == versions.c.tenant_id, models.c.model_id == versions.c.model_id))
+            .where(
+                versions.c.tenant_id == self._tenant_id,
+                versions.c.model_id == model,
+                versions.c.archived_at.is_(None),
+                models.c.archived_at.is_(None),
+            )
+            .order_by(versions.c.number.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+        with self._db.tenant(self._tenant_id) as connection:
+            found = connection.execute(sa.select(pointed.label("pointed"), newest.label("newest"))).one()
+            if found.pointed is None:
+                check_environment(self._db, self._tenant_id, at)
+            version = found.pointed or found.newest
+            if version is None:
+                raise model_not_found(self._tenant_id, model, connection=connection)
+        return VersionId(version)
+
+    def list(self, model_id: str | None = None, *, limit: int = 100, cursor: str | None = None) -> Page[Pointer]:
+        """The pointers of a model, or of all models, by model and environment.
+
+        Raises:
+            InvalidRequestError: The limit or the cursor is not valid.
+        """
+        model = None if model_id is None else ModelId(model_id)
+        with self._db.tenant(self._tenant_id) as connection:
+            return list_pointers(connection, self._tenant_id, model, limit, cursor)
+
+    def history(
+        self, model_id: str, environment: str = PRODUCTION, *, limit: int = 100, cursor: str | None = None
+    ) -> Page[Move]:
+        """The moves of an environment's pointer, newest first: what, who, when, why and the results of the gates.
+
+        Args:
+            model_id: The model.
+            environment: The environment.
+            limit: Size of the page.
+            cursor: ``next_cursor`` of the page before.
+
+        Raises:
+            InvalidRequestError: There is no such environment, or the limit or the cursor is not valid.
+        """
+        model, at, of = ModelId(model_id), EnvironmentName(environment), environment_history.c
+        key = (of.tenant_id == self._tenant_id, of.model_id == model, of.environment == at)
+        statement = sa.select(environment_history).where(*key)
+        if cursor is not None:
+            statement = statement.where(of.generation < decode_cursor(cursor, int)[0])
+        statement = statement.order_by(of.generation.desc()).limit(check_limit(limit))
+        with self._db.tenant(self._tenant_id) as connection:
+            moves = [move_from(row) for row in connection.execute(statement)]
+        if not moves:
+            check_environment(self._db, self._tenant_id, at)
+        # Generations have no gap, so the last one of a page says whether another page follows.
+        is_last = not moves or moves[-1].generation == 1
+        return Page(moves, None if is_last else encode_cursor([moves[-1].generation]))
 
     def promote(
         self,
-        model_id: ModelId,
-        version: VersionId,
-        environment: EnvironmentName,
+        model_id: str,
+        version: str,
+        environment: str = PRODUCTION,
         *,
         expected_generation: int | None = None,
         actor: str | None = None,
         reason: str = "",
         override: str | None = None,
     ) -> Pointer:
-        """Point an environment to a version.
+        """Point an environment to a version, so that it is served from now on.
+
+        It returns when the pointer has moved; ``replicas`` waits for replicas, and says what each has loaded.
 
         Args:
             model_id: The model.
             version: The version to serve.
-            environment: Such as ``production``.
-            expected_generation: The generation that the caller saw, 0 before the first move; None: the present one.
-            actor: Who does it; None: the connection's principal.
-            reason: Why.
-            override: Why it is done although a gate refuses; only an admin may. Without effect where none refuses.
+            environment: The environment.
+            expected_generation: Refuse unless the pointer has this generation, 0 before its first move; None: any.
+            actor: For whom an operator moves it, for the history; None: the connection's principal.
+            reason: Why, for the history.
+            override: Why it is done although a gate fails; only an admin may. No effect where every gate passes.
+
+        Returns:
+            The pointer after the move; ``gates`` has the result of each gate.
 
         Raises:
-            PromotionRefusedError: A gate refuses the version. Names each such gate and by how much.
+            PromotionRefusedError: A gate failed; names each failed gate and by how much.
             PromotionConflictError: Somebody else moved the pointer, or changed its gates, meanwhile.
             PermissionDeniedError: The principal may not move the environment, or not override a gate.
             ModelNotFoundError: There is no such version, or it is archived.
             InvalidTransitionError: A canary runs.
-            InvalidRequestError: There is no such environment, the override gives no reason, or no server can load the
+            InvalidRequestError: There is no such environment, the override has no reason, or no server can load the
                 version: it has no signature, or its artifact holds types of the caller's own.
         """
-        self._check_environment(environment)
-        check_override(override)
-        with self._db.tenant(self._tenant_id) as connection:
-            rules = read_rules(connection, self._tenant_id, model_id, environment)
-            rules.check_permission(self._db.principal)
-            digest = promotable_digest(connection, self._tenant_id, model_id, version)
-            move = Move(model_id, environment, Trigger.PROMOTE, version, digest, self._actor(actor), reason)
-            if not rules.documents:
-                return move_pointer(connection, self._tenant_id, move, expected_generation, rules.pointer)
-            if expected_generation not in (None, rules.generation):
-                raise conflict(connection, self._tenant_id, move, expected_generation)
-            next_state(self._tenant_id, move, rules.pointer)  # what is not possible need not be judged
-        return self._promote_judged(move, version, rules, override)
-
-    def _promote_judged(self, move: Move, version: VersionId, rules: Rules, override: str | None) -> Pointer:
-        """Ask the gates, with no transaction open, then move the pointer from where it stood when they were asked."""
-        verdict = self._gatekeeper.judge_by(rules, version)
-        move = dataclasses.replace(move, override_reason=verdict.enforce(override), gates=verdict.to_json())
-        with self._db.tenant(self._tenant_id) as connection:
-            promotable_digest(connection, self._tenant_id, move.model_id, version)
-            self._gatekeeper.confirm(connection, verdict)
-            return move_pointer(connection, self._tenant_id, move, verdict.generation)
+        change = Change(Trigger.PROMOTE, VersionId(version))
+        return self._move(model_id, environment, change, expected_generation, actor, reason, override)
 
     def rollback(
         self,
-        model_id: ModelId,
-        environment: EnvironmentName,
+        model_id: str,
+        environment: str = PRODUCTION,
         *,
         expected_generation: int | None = None,
         actor: str | None = None,
         reason: str = "",
     ) -> Pointer:
-        """Point an environment back to the version that it served before; again, to the one before that. No gate asks.
+        """Point an environment back to the version that it served before; again, to the one before that.
 
-        But what is there by an admin's override comes back by an admin only, as long as the environment has gates:
-        others promote it anew, through the gates.
+        No gate is evaluated, because the way back must stay open in an incident. But as long as the environment has
+        gates, a version that was promoted by an override is restored by an admin only.
 
         Raises:
             PromotionConflictError: Somebody else moved the pointer meanwhile.
-            PermissionDeniedError: The principal may not move the environment, or is no admin and the version to go
-                back to was let pass by an override.
+            PermissionDeniedError: The principal may not move the environment, or is not an admin and the version to
+                go back to was promoted by an override.
             InvalidTransitionError: A canary runs.
             ModelNotFoundError: There was no other version before, or it was deleted or archived since. It is not
-                skipped: what is served next is for people to decide.
+                skipped: people decide what is served next.
         """
-        self._check_environment(environment)
-        with journal.writing(self._db, self._tenant_id) as connection:
-            rules = read_rules(connection, self._tenant_id, model_id, environment)
-            rules.check_permission(self._db.principal)
-            pointer = rules.pointer
-            if pointer is None:
-                require_model_in(connection, self._tenant_id, model_id)
-            elif pointer.canary is not None:
-                self._refuse_during_canary(pointer, actor)
-            target = None if pointer is None else state_before(connection, pointer)
-            if pointer is None or target is None or target.version is None:
-                raise ModelNotFoundError(
-                    f"{environment!s} of {model_id!s} has no version to go back to: "
-                    + ("nothing was promoted to it." if pointer is None else "it is at the first one that it served."),
-                    remedy="Promote the version that it should serve.",
-                    tenant_id=self._tenant_id,
-                    model_id=model_id,
-                )
-            check_restorable(connection, self._db.principal, rules, target)
-            promotable_digest(connection, self._tenant_id, model_id, target.version, served=target.digest)
-            move = Move(
-                model_id,
-                environment,
-                Trigger.ROLLBACK,
-                target.version,
-                target.digest,
-                self._actor(actor),
-                reason,
-                target.restored_generation,
-            )
-            return move_pointer(connection, self._tenant_id, move, expected_generation, pointer)
+        return self._move(model_id, environment, Change(Trigger.ROLLBACK), expected_generation, actor, reason)
 
     def withdraw(
         self,
-        model_id: ModelId,
-        environment: EnvironmentName,
+        model_id: str,
+        environment: str = PRODUCTION,
         *,
         expected_generation: int | None = None,
         actor: str | None = None,
         reason: str = "",
     ) -> Pointer:
-        """Let an environment serve nothing. No gate asks.
+        """Let an environment serve nothing: no stable version, no canary, no shadow. No gate is evaluated.
 
         Raises:
             PromotionConflictError: Somebody else moved the pointer meanwhile.
             PermissionDeniedError: The principal may not move the environment.
             ModelNotFoundError: It serves nothing already.
         """
-        self._check_environment(environment)
-        with journal.writing(self._db, self._tenant_id) as connection:
-            rules = read_rules(connection, self._tenant_id, model_id, environment)
-            rules.check_permission(self._db.principal)
-            pointer = rules.pointer
-            if pointer is None or pointer.version is None:
-                require_model_in(connection, self._tenant_id, model_id)
-                raise self._not_promoted(model_id, environment, remedy="It serves nothing already.")
-            move = Move(model_id, environment, Trigger.WITHDRAW, None, None, self._actor(actor), reason)
-            return move_pointer(connection, self._tenant_id, move, expected_generation, pointer)
+        return self._move(model_id, environment, Change(Trigger.WITHDRAW), expected_generation, actor, reason)
 
-    def _refuse_during_canary(self, pointer: Pointer, actor: str | None) -> None:
-        """Say that a canary runs, also where there is no version to go back to: to abort it is what is meant then.
+    def replicas(
+        self, model_id: str, environment: str = PRODUCTION, *, version: str | None = None, wait_s: float = 0.0
+    ) -> Sequence[ReplicaAnswer]:
+        """How far each running replica is with what an environment serves.
+
+        A promotion returns when the pointer has moved. Replicas follow within a moment; this waits for them::
+
+            system.promote("tickets", "2")
+            for answer in system.environments.replicas("tickets", wait_s=10):
+                print(answer.replica_id, answer.state, answer.reason)
+
+        Args:
+            model_id: The model.
+            environment: The environment.
+            version: One of the versions that the pointer names; None: all of them.
+            wait_s: Seconds to wait at most until each replica has loaded what the pointer names, or failed to.
+
+        Returns:
+            One answer for each replica; none where no replica runs. ``replica_id``; ``state``: ``loaded``, ``deferred``
+            (its memory is full: the first request loads it), ``loading``, ``behind`` (it has not read the move yet) or
+            ``failed``; ``version``: the one that is not loaded; ``serves``: the one that answers now; ``code`` and
+            ``reason`` of a failure.
 
         Raises:
-            InvalidTransitionError: Always.
+            ModelNotFoundError: Nothing was ever promoted to it.
+            RegistryUnavailableError: Postgres can't be reached, to the end of the wait.
         """
-        back = Move(
-            pointer.model_id, pointer.environment, Trigger.ROLLBACK, pointer.version, None, self._actor(actor), ""
-        )
-        next_state(self._tenant_id, back, pointer)
+        pointer = self.get(model_id, environment)
+        named = None if version is None else VersionId(version)
+        return ask_replicas(self._db, self._tenant_id, pointer.model_id, pointer.environment, named, wait_s=wait_s)
 
-    def _actor(self, actor: str | None) -> str:
-        return self._db.principal.name if actor is None else actor
+    def protect(self, environment: str) -> EnvironmentPolicy:
+        """Let only ``admin`` and the scope ``promote:<environment>`` change what the environment serves, of any model.
+
+        Raises:
+            PermissionDeniedError: The principal is not an admin.
+            InvalidRequestError: There is no such environment.
+        """
+        return self._protect(EnvironmentName(environment), is_protected=True)
+
+    def unprotect(self, environment: str) -> EnvironmentPolicy:
+        """Let the scope ``promote`` change what the environment serves again. Errors as for ``protect``."""
+        return self._protect(EnvironmentName(environment), is_protected=False)
+
+    def policies(self) -> Sequence[EnvironmentPolicy]:
+        """The environments that exist, in the order of the setting, then others that still have a policy."""
+        statement = sa.select(environment_policies).where(environment_policies.c.tenant_id == self._tenant_id)
+        with self._db.tenant(self._tenant_id) as connection:
+            rows = connection.execute(statement.order_by(environment_policies.c.environment)).all()
+        found = {
+            row.environment: EnvironmentPolicy(
+                EnvironmentName(row.environment), row.is_protected, row.updated_at, row.updated_by
+            )
+            for row in rows
+        }
+        existing = environments_of(self._db.settings)
+        others = [policy for name, policy in found.items() if name not in existing]
+        return [*(found.get(name, EnvironmentPolicy(name, is_protected=False)) for name in existing), *others]
+
+    def _move(
+        self,
+        model_id: str,
+        environment: str,
+        change: Change,
+        expected: int | None,
+        actor: str | None,
+        reason: str,
+        override: str | None = None,
+    ) -> Pointer:
+        wanted = MoveRequest(ModelId(model_id), EnvironmentName(environment), change, expected, actor, reason, override)
+        return move(self._db, self._tenant_id, wanted, self._store)
+
+    def _protect(self, environment: EnvironmentName, *, is_protected: bool) -> EnvironmentPolicy:
+        principal = self._db.principal
+        principal.require(Scope.ADMIN)
+        check_environment(self._db, self._tenant_id, environment)
+        values = {"is_protected": is_protected, "updated_at": sa.func.now(), "updated_by": principal.name}
+        statement = (
+            insert(environment_policies)
+            .values(tenant_id=self._tenant_id, environment=environment, **values)
+            .on_conflict_do_update(constraint=environment_policies.primary_key, set_=values)
+            .returning(environment_policies.c.updated_at)
+        )
+        action = "environment.protected" if is_protected else "environment.unprotected"
+        with journal.writing(self._db, self._tenant_id) as connection:
+            updated_at = connection.execute(statement).scalar_one()
+            journal.record(connection, self._tenant_id, action, {"environment": environment})
+        return EnvironmentPolicy(environment, is_protected, updated_at, principal.name)

@@ -1,196 +1,204 @@
-"""Pointers, and the one transaction step that moves them: by compare-and-swap, and never without a record.
-
-What may follow what is decided by ``ml_core.domain.rollout``, on the state that the swap then replaces.
-"""
+"""Pointers and their moves: the values, and the rows that they are read from."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
-from ml_core.database.connection import sign
-from ml_core.database.tables import environment_history, environments, tenants, versions
-from ml_core.domain.rollout import Change, RolloutState, Trigger, advance
-from ml_core.exceptions import InvalidRequestError, InvalidTransitionError, PromotionConflictError
-from ml_core.ids import ModelId, TenantId, VersionId
-from ml_core.registry import journal
-from ml_core.registry.clock import advance_feed
-from ml_core.registry.missing import model_not_found
-from ml_core.registry.promotion.pointer_rows import (
-    HistoryEntry,
-    Move,
-    Pointer,
-    entry_from,
-    find_pointer,
-    pointer_from,
-    pointer_key,
-    state_before,
-)
-from ml_core.registry.promotion.promotable import promotable_digest
-from ml_core.registry.versions.rows import refusal
+from ml_core.database.tables import environment_history, environments
+from ml_core.domain.rollout import Canary, RolloutState
+from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
+from ml_core.registry.pages import Page, after, check_limit, decode_cursor, encode_cursor
 
-__all__ = [
-    "HistoryEntry",
-    "Move",
-    "Pointer",
-    "conflict",
-    "entry_from",
-    "find_pointer",
-    "move_pointer",
-    "next_state",
-    "pointer_from",
-    "pointer_key",
-    "promotable_digest",
-    "state_before",
-]
+if TYPE_CHECKING:
+    from ml_core.registry.versions.rows import AnyRow
 
 
-def move_pointer(
-    connection: Connection, tenant_id: TenantId, move: Move, expected: int | None, pointer: Pointer | None = None
-) -> Pointer:
-    """Move a pointer from one generation to the next, with its history row, audit row and feed generation.
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """What an environment of a model serves.
 
-    Args:
-        connection: In the tenant's transaction.
+    Attributes:
         tenant_id: The tenant.
-        move: The move.
-        expected: The generation that the caller saw, 0 before the first move; None: the present one.
-        pointer: As it was found in this transaction; None: it is looked up.
-
-    Raises:
-        PromotionConflictError: The pointer has another generation.
-        InvalidTransitionError: What it serves does not allow the move.
-        InvalidRequestError: The move's percent, sticky column or version is not valid.
-        ModelNotFoundError: The version was deleted meanwhile.
+        model_id: The model.
+        environment: The environment.
+        version: The stable version; None once it was withdrawn.
+        generation: Number of moves, from 1.
+        updated_at: Time of the last move, UTC.
+        updated_by: Who made the last move.
+        canary: The canary, if one runs.
+        shadow: The shadow, if one runs.
+        gates: Returned by a move: the result of each gate (``ml_core.domain.gates.GateResult.to_json``) that was
+            evaluated for it. Empty when the pointer is read; ``history`` has the results of each move.
     """
-    move = dataclasses.replace(move, actor=sign(connection, move.actor))
-    seen = pointer or find_pointer(connection, tenant_id, move.model_id, move.environment)
-    present = 0 if seen is None else seen.generation
-    if expected not in (None, present):
-        raise conflict(connection, tenant_id, move, expected)
-    state = next_state(tenant_id, move, seen)
-    try:
-        row = connection.execute(_swap(tenant_id, move, state, present)).one_or_none()
-    except sa.exc.IntegrityError as error:
-        if (refusal(error) or "").startswith("fk_"):
-            raise model_not_found(tenant_id, move.model_id, move.version) from error
-        raise
-    if row is None:
-        raise conflict(connection, tenant_id, move, present)
-    _record(connection, tenant_id, move, state, present + 1)
-    connection.execute(  # last: from here to the commit no other change of the cell can commit
-        environments.update()
-        .where(*pointer_key(tenant_id, move.model_id, move.environment))
-        .values(feed_generation=advance_feed(environments.c.cell))
-    )
-    return pointer_from(row)
+
+    tenant_id: TenantId
+    model_id: ModelId
+    environment: EnvironmentName
+    version: VersionId | None
+    generation: int
+    updated_at: datetime
+    updated_by: str
+    canary: Canary | None = None
+    shadow: VersionId | None = None
+    gates: Sequence[Mapping[str, Any]] = field(default=(), compare=False)
+
+    @property
+    def state(self) -> RolloutState:
+        """What it serves, as the state machine of rollouts sees it."""
+        return RolloutState(self.version, self.canary, self.shadow)
 
 
-def next_state(tenant_id: TenantId, move: Move, pointer: Pointer | None) -> RolloutState:
-    """What an environment serves after a move.
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One change of a pointer, as its history has it.
 
-    Raises:
-        InvalidTransitionError, InvalidRequestError: What the environment serves does not allow the move.
+    Attributes:
+        generation: The pointer's generation after the move.
+        action: A ``ml_core.domain.rollout.Trigger``.
+        version: The stable version after the move.
+        digest: The digest of that version.
+        actor: Who made the move.
+        reason: Why.
+        at: When, UTC.
+        restored_generation: For a rollback the generation whose state it restored; otherwise its own generation.
+        gates: The result of each gate that was evaluated, as ``ml_core.domain.gates.GateResult.to_json``.
+        override_reason: Why failed gates were overridden; None if none was.
+        canary: The canary after the move.
+        shadow: The shadow after the move.
     """
-    state = RolloutState() if pointer is None else pointer.state
-    try:
-        return advance(state, Change(Trigger(move.action), move.version, move.percent, move.sticky))
-    except (InvalidTransitionError, InvalidRequestError) as error:
-        error.tenant_id = tenant_id
-        error.details |= {"model_id": move.model_id, "environment": move.environment}
-        raise
+
+    generation: int
+    action: str
+    version: VersionId | None
+    digest: str | None
+    actor: str
+    reason: str
+    at: datetime
+    restored_generation: int
+    gates: Sequence[Mapping[str, Any]] = ()
+    override_reason: str | None = None
+    canary: Canary | None = None
+    shadow: VersionId | None = None
 
 
-def _swap(tenant_id: TenantId, move: Move, state: RolloutState, present: int) -> sa.Executable:
-    values = {**_columns(state), "generation": present + 1, "updated_by": move.actor}
-    if present == 0:
-        cell = sa.select(tenants.c.cell).where(tenants.c.tenant_id == tenant_id).scalar_subquery()
-        keys = {"tenant_id": tenant_id, "model_id": move.model_id, "environment": move.environment}
-        return (
-            insert(environments)
-            .values(**keys, **values, cell=cell, feed_generation=0)
-            .on_conflict_do_nothing()
-            .returning(environments)
-        )
+def pointer_key(
+    tenant_id: TenantId, model_id: ModelId, environment: EnvironmentName
+) -> tuple[sa.ColumnElement[bool], ...]:
+    """The conditions that select one pointer."""
     return (
-        environments.update()
-        .where(*pointer_key(tenant_id, move.model_id, move.environment), environments.c.generation == present)
-        .values(**values, updated_at=sa.func.now())
-        .returning(environments)
+        environments.c.tenant_id == tenant_id,
+        environments.c.model_id == model_id,
+        environments.c.environment == environment,
     )
 
 
-def _columns(state: RolloutState) -> dict[str, Any]:
-    """A state as the columns that the pointer and its history share."""
-    canary = state.canary
-    return {
-        "version": state.stable,
-        "canary_version": canary and canary.version,
-        "canary_percent": canary and canary.percent,
-        "canary_sticky": canary and canary.sticky,
-        "shadow_version": state.shadow,
-    }
+def find_pointer(
+    connection: Connection, tenant_id: TenantId, model_id: ModelId, environment: EnvironmentName
+) -> Pointer | None:
+    """The pointer, or None if nothing was ever promoted to the environment."""
+    statement = sa.select(environments).where(*pointer_key(tenant_id, model_id, environment))
+    row = connection.execute(statement).one_or_none()
+    return None if row is None else pointer_from(row)
 
 
-# The topics of moves that are no ``environment.moved``.
-_TOPICS = {
-    Trigger.START_CANARY: "rollout.started",
-    Trigger.STEP: "rollout.stepped",
-    Trigger.FINISH: "rollout.finished",
-    Trigger.ABORT: "rollout.aborted",
-    Trigger.START_SHADOW: "shadow.started",
-    Trigger.STOP_SHADOW: "shadow.stopped",
-}
+def list_pointers(
+    connection: Connection,
+    tenant_id: TenantId,
+    model_id: ModelId | None,
+    limit: int,
+    cursor: str | None,
+    *conditions: sa.ColumnElement[bool],
+) -> Page[Pointer]:
+    """A page of the pointers of a model, or of all models, by model and environment.
+
+    Raises:
+        InvalidRequestError: The limit or the cursor is not valid.
+    """
+    of = environments.c
+    statement = sa.select(environments).where(of.tenant_id == tenant_id, *conditions)
+    if model_id is not None:
+        statement = statement.where(of.model_id == model_id)
+    if cursor is not None:
+        last = decode_cursor(cursor, str, str)
+        statement = statement.where(after([of.model_id, of.environment], last, descending=False))
+    statement = statement.order_by(of.model_id, of.environment).limit(check_limit(limit) + 1)
+    found = [pointer_from(row) for row in connection.execute(statement)]
+    items = found[:limit]
+    is_last = len(found) <= limit
+    return Page(items, None if is_last else encode_cursor([items[-1].model_id, items[-1].environment]))
 
 
-def _record(connection: Connection, tenant_id: TenantId, move: Move, state: RolloutState, generation: int) -> None:
-    subject = {"model_id": move.model_id, "environment": move.environment}
-    what = {"generation": generation, "action": move.action, "actor": move.actor, "reason": move.reason}
-    served, gates = _columns(state), [dict(outcome) for outcome in move.gates]
-    connection.execute(
-        environment_history.insert().values(
-            tenant_id=tenant_id,
-            **subject,
-            **what,
-            **served,
-            digest=move.digest or _digest_of(tenant_id, move.model_id, state.stable),
-            restored_generation=move.restored_generation or generation,
-            gates=gates,
-            override_reason=move.override_reason,
+def state_before(connection: Connection, pointer: Pointer) -> Move | None:
+    """The move whose state a rollback restores: the last one to another version before the present state's own.
+
+    One query for each rollback that led to the present state; moves that kept the version are skipped.
+    """
+    of, upto = environment_history.c, pointer.generation
+    is_other = of.version.is_not(None) if pointer.version is None else of.version != pointer.version
+    statement = (
+        sa.select(environment_history)
+        .where(
+            of.tenant_id == pointer.tenant_id,
+            of.model_id == pointer.model_id,
+            of.environment == pointer.environment,
+            of.generation <= sa.bindparam("upto"),
+            sa.or_(is_other, of.restored_generation < of.generation),
         )
+        .order_by(of.generation.desc())
+        .limit(1)
     )
-    details = {**what, "version": state.stable}
-    details |= {name: value for name, value in served.items() if value is not None}
-    if move.override_reason is not None:  # whoever watches must see what was overridden
-        details |= {"override_reason": move.override_reason, "gates": gates}
-    topic = _TOPICS.get(Trigger(move.action), "environment.moved")
-    journal.record(connection, tenant_id, topic, subject, details)
+    while True:
+        row = connection.execute(statement, {"upto": upto}).one_or_none()
+        if row is None or (row.version is not None and row.version != pointer.version):
+            return None if row is None else move_from(row)
+        upto = row.restored_generation - 1  # a rollback: go on before the state that it restored
 
 
-def _digest_of(tenant_id: TenantId, model_id: ModelId, version: VersionId | None) -> sa.ScalarSelect[str] | None:
-    if version is None:
+def pointer_from(row: AnyRow, gates: Sequence[Mapping[str, Any]] = ()) -> Pointer:
+    """A pointer from its row, with the results of the gates that were evaluated for its last move."""
+    return Pointer(
+        TenantId(row.tenant_id),
+        ModelId(row.model_id),
+        EnvironmentName(row.environment),
+        _version(row.version),
+        row.generation,
+        row.updated_at,
+        row.updated_by,
+        _canary(row),
+        _version(row.shadow_version),
+        gates,
+    )
+
+
+def move_from(row: AnyRow) -> Move:
+    """A move from its row of the history."""
+    return Move(
+        row.generation,
+        row.action,
+        _version(row.version),
+        row.digest,
+        row.actor,
+        row.reason,
+        row.at,
+        row.restored_generation,
+        row.gates,
+        row.override_reason,
+        _canary(row),
+        _version(row.shadow_version),
+    )
+
+
+def _version(name: str | None) -> VersionId | None:
+    return None if name is None else VersionId(name)
+
+
+def _canary(row: AnyRow) -> Canary | None:
+    if row.canary_version is None:
         return None
-    of = versions.c
-    named = (of.tenant_id == tenant_id, of.model_id == model_id, of.version == version)
-    return sa.select(of.digest).where(*named).scalar_subquery()
-
-
-def conflict(connection: Connection, tenant_id: TenantId, move: Move, expected: int | None) -> PromotionConflictError:
-    """The error for a pointer of another generation than a move expects; names who moved it."""
-    actual = find_pointer(connection, tenant_id, move.model_id, move.environment)
-    found = "never moved" if actual is None else f"has generation {actual.generation}, moved by {actual.updated_by}"
-    return PromotionConflictError(
-        f"{move.environment!s} of {move.model_id!s} was expected to have generation {expected}, but {found}.",
-        remedy="Look at its history, then promote again if that is still right: mlcore environments history "
-        f"--tenant {tenant_id!s} --model {move.model_id!s} --environment {move.environment!s}",
-        tenant_id=tenant_id,
-        model_id=move.model_id,
-        environment=move.environment,
-        expected_generation=expected,
-        actual_generation=0 if actual is None else actual.generation,
-        moved_by=None if actual is None else actual.updated_by,
-    )
+    return Canary(VersionId(row.canary_version), row.canary_percent, row.canary_sticky)

@@ -1,8 +1,6 @@
-"""Which versions may be served."""
+"""Which versions an environment may serve."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -14,14 +12,13 @@ from ml_core.registry.missing import model_archived, model_not_found
 from ml_core.registry.versions.models import lock_model
 from ml_core.registry.versions.rows import IS_ARCHIVED, VERSIONS_WITH_MODEL
 
-if TYPE_CHECKING:
-    from ml_core.registry.versions.rows import AnyRow
 
-
-def promotable_digest(
+def lock_promotable(
     connection: Connection, tenant_id: TenantId, model_id: ModelId, version: VersionId, *, served: str | None = None
-) -> str:
-    """The digest of a version that may be served; it is neither hidden nor deleted until the transaction ends.
+) -> None:
+    """Refuse a version that cannot be served; keep one that can from being archived or deleted meanwhile.
+
+    The lock is shared: promotions of a model do not wait for each other.
 
     Args:
         connection: In the tenant's transaction.
@@ -31,7 +28,7 @@ def promotable_digest(
         served: The digest that it had when it was served before, if it was.
 
     Raises:
-        ModelNotFoundError: There is no such version, it is archived, or its digest is not that which was served.
+        ModelNotFoundError: There is no such version, it is archived, or its digest is not the one that was served.
         InvalidRequestError: No server can load it: it has no signature, or its artifact holds types of the caller's.
     """
     lock_model(connection, tenant_id, model_id, shared=True)
@@ -47,32 +44,30 @@ def promotable_digest(
     )
     row = connection.execute(statement).one_or_none()
     if served is not None and (row is None or row.digest != served):
-        deleted, remedy = "was deleted since it was served", "Promote another version."
-        raise model_not_found(tenant_id, model_id, version, why=deleted, remedy=remedy)
+        why, remedy = "was deleted since it was served", "Promote another version."
+        raise model_not_found(tenant_id, model_id, version, why=why, remedy=remedy)
     if row is None:
         raise model_not_found(tenant_id, model_id, version, connection=connection)
     if row.is_archived:
         raise model_archived(tenant_id, model_id, version)
-    if why_not := _unservable(row):
-        what, remedy = why_not
-        raise InvalidRequestError(
-            f"Version {version!s} of {model_id!s} {what}.", remedy=remedy, tenant_id=tenant_id, field="version"
-        )
-    return str(row.digest)
-
-
-def _unservable(row: AnyRow) -> tuple[str, str] | None:
-    """Why no server can load a version, and what to do; None if one can."""
     if not row.inputs:
-        return (
-            "has no signature, so it can't be served",
+        remedy = (
             "Register it as a new version with sample=, some rows of the table that it was fitted on, or train it with "
-            "MLSystem or Trainer.",
+            "MLSystem or Trainer."
         )
+        raise _unservable(tenant_id, model_id, version, "has no signature, so it can't be served", remedy)
     if row.outside_types:
-        return (
-            f"holds {', '.join(row.outside_types)}, which no server loads",
+        remedy = (
             "Train it again with estimators and processors of the platform's list. This version still predicts in the "
-            "process that trained it, when it is asked for by its name.",
+            "process that trained it, when it is asked for by its name."
         )
-    return None
+        what = f"holds {', '.join(row.outside_types)}, which no server loads"
+        raise _unservable(tenant_id, model_id, version, what, remedy)
+
+
+def _unservable(
+    tenant_id: TenantId, model_id: ModelId, version: VersionId, what: str, remedy: str
+) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"Version {version!s} of {model_id!s} {what}.", remedy=remedy, tenant_id=tenant_id, field="version"
+    )

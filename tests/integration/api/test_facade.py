@@ -21,7 +21,7 @@ from ml_core.exceptions import (
     TrainingError,
 )
 from ml_core.ids import TenantId
-from ml_core.registry.promotion.plain_gates import Gates
+from ml_core.registry.promotion.gates import GateRepository
 from support.registry import register
 from support.tables import split_target, tickets
 
@@ -60,7 +60,7 @@ def test_the_main_job_needs_no_other_object(system: MLSystem) -> None:
 def test_the_rest_is_in_attributes_that_say_what_they_are(system: MLSystem) -> None:
     """Each attribute that the docstring names is there, and each method of it explains itself."""
     assert MLSystem.__doc__ is not None
-    for name in ("models", "registry", "datasets", "runs", "rollouts", "gates", "holds", "predictions"):
+    for name in ("models", "registry", "datasets", "runs", "environments", "rollouts", "gates", "holds", "predictions"):
         assert f"        {name}: " in inspect.cleandoc(MLSystem.__doc__).replace("\n    ", "\n        ")
         part = getattr(system, name)
         public = [each for each in dir(part) if not each.startswith("_") and callable(getattr(part, each))]
@@ -140,14 +140,14 @@ def test_holds_and_gates_are_reached_by_plain_names(system: MLSystem) -> None:
     assert len(system.gates.approvals("tickets", "2")) == 1
     system.gates.remove("tickets", "production", "quality")
     assert system.promote("tickets", "2").version == "2"
-    system.gates.protect("production")
-    assert [each.environment for each in system.gates.environments() if each.is_protected] == ["production"]
-    assert not system.gates.unprotect("production").is_protected
+    system.environments.protect("production")
+    assert [each.environment for each in system.environments.policies() if each.is_protected] == ["production"]
+    assert not system.environments.unprotect("production").is_protected
 
 
 def test_setting_a_gate_explains_the_kinds_and_their_settings() -> None:
     """Whoever asks for help need look nowhere else."""
-    told = inspect.getdoc(Gates.set) or ""
+    told = inspect.getdoc(GateRepository.set) or ""
     for kind, rule in RULES.items():
         assert f"``{kind.value}``" in told
         assert all(f"``{name}``" in told for name in rule.__dataclass_fields__ if name != "kind")
@@ -233,7 +233,7 @@ def test_a_typo_in_an_environment_is_told(system: MLSystem, read: str) -> None:
     calls = {
         "predict": lambda: system.predict("tickets", {"text": "hello"}, environment="stging"),
         "history": lambda: system.history("tickets", "stging"),
-        "get": lambda: system.rollouts.get("tickets", "stging"),
+        "get": lambda: system.environments.get("tickets", "stging"),
     }
     with pytest.raises(InvalidRequestError, match=r"no environment stging.* Did you mean staging"):
         calls[read]()

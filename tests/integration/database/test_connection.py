@@ -113,7 +113,7 @@ def test_text_that_can_not_be_stored_is_the_callers_error(
     ):
         with pytest.raises(InvalidRequestError, match="can't"):
             call()
-    assert environments.list() == []
+    assert environments.list().items == []
 
 
 def test_a_row_over_its_size_is_too_large(db: DatabaseConnection, tenant_id: TenantId) -> None:

@@ -10,8 +10,7 @@ from ml_core.exceptions import InvalidRequestError, ModelNotFoundError, Permissi
 from ml_core.ids import EnvironmentName, TenantId, VersionId
 from ml_core.registry.audit import AuditRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
-from ml_core.registry.promotion.gates.approvals import ApprovalRepository
-from ml_core.registry.promotion.gates.repository import GateRepository
+from ml_core.registry.promotion.gates import GateRepository
 from ml_core.registry.versions.models import ModelRepository
 from support.gated import somebody
 from support.registry import TICKETS, register
@@ -38,7 +37,7 @@ def approve(
     environment: EnvironmentName = PRODUCTION,
     scope: Scope = Scope.APPROVE,
 ) -> None:
-    repository = ApprovalRepository(somebody(db, name, scope), tenant_id)
+    repository = GateRepository(somebody(db, name, scope), tenant_id)
     repository.approve(TICKETS, version, environment, reason=f"{name} looked at it")
 
 
@@ -53,7 +52,7 @@ def test_two_others_have_to_approve(db: DatabaseConnection, tenant_id: TenantId,
         promote(db, tenant_id)
     approve(db, tenant_id, "cleo")
     assert promote(db, tenant_id) == 1
-    (entry,) = EnvironmentRepository(db, tenant_id).history(TICKETS, PRODUCTION)
+    (entry,) = EnvironmentRepository(db, tenant_id).history(TICKETS, PRODUCTION).items
     assert "by ben, cleo" in entry.gates[0]["message"]
 
 
@@ -61,7 +60,7 @@ def test_the_author_is_refused(db: DatabaseConnection, tenant_id: TenantId, appr
     """With any scope."""
     with pytest.raises(PermissionDeniedError, match=r"tester registered version 1.*does not count"):
         approve(db, tenant_id, "tester", scope=Scope.ADMIN)
-    assert ApprovalRepository(db, tenant_id).list(TICKETS, ONE, PRODUCTION) == []
+    assert GateRepository(db, tenant_id).approvals(TICKETS, ONE, PRODUCTION) == []
 
 
 def test_approving_takes_its_scope(db: DatabaseConnection, tenant_id: TenantId, approved: GateRepository) -> None:
@@ -74,7 +73,7 @@ def test_an_approval_counts_once(db: DatabaseConnection, tenant_id: TenantId, ap
     """Again changes nothing, in the table and in the audit; the first reason stays."""
     for _ in range(2):
         approve(db, tenant_id, "ben")
-    (record,) = ApprovalRepository(db, tenant_id).list(TICKETS, ONE, PRODUCTION)
+    (record,) = GateRepository(db, tenant_id).approvals(TICKETS, ONE, PRODUCTION)
     assert (record.approver, record.reason) == ("ben", "ben looked at it")
     (noted,) = AuditRepository(db, tenant_id).list(action="version.approved", descending=True).items
     assert (noted.principal, noted.subject) == (

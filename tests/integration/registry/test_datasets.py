@@ -27,7 +27,7 @@ from ml_core.models.store import LocalStore
 from ml_core.registry.blobs import claim_bytes
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.promotion.environments import PRODUCTION
-from ml_core.registry.promotion.gates.repository import GateRepository
+from ml_core.registry.promotion.gates import GateRepository
 from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.versions.repository import VersionRepository
 from support.registry import TICKETS, register, superuser

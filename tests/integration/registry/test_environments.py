@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
 
+from ml_core import MLSystem
 from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.rollout import Change, Trigger
 from ml_core.domain.signature import Output, OutputKind, Signature
-from ml_core.exceptions import InvalidRequestError, ModelNotFoundError, PromotionConflictError, VersionInUseError
+from ml_core.exceptions import (
+    Action,
+    InvalidRequestError,
+    ModelNotFoundError,
+    PromotionConflictError,
+    VersionInUseError,
+)
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
+from ml_core.registry import model_registry
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
-from ml_core.registry.promotion.pointers import Move, move_pointer, promotable_digest
+from ml_core.registry.promotion.moving import MoveRequest, prepare, swap
+from ml_core.registry.promotion.promotable import lock_promotable
+from ml_core.registry.promotion.rollouts import RolloutRepository
 from ml_core.registry.versions.models import ModelRepository, lock_model
 from ml_core.registry.versions.repository import VersionRepository
+from ml_core.settings import RegistrySettings
 from support.registry import TICKETS, register, superuser
 
 STAGING = EnvironmentName("staging")
@@ -29,12 +43,19 @@ def promote(db: DatabaseConnection, tenant_id: TenantId, *versions: str) -> Envi
     return environments
 
 
+def with_environments(db: DatabaseConnection, names: str) -> DatabaseConnection:
+    """The same connections under settings that name these environments."""
+    other = copy.copy(db)
+    other.settings = dataclasses.replace(db.settings, registry=RegistrySettings(environments=names))
+    return other
+
+
 def test_a_first_promotion(db: DatabaseConnection, tenant_id: TenantId) -> None:
     """The pointer stands at generation 1, with who moved it; other environments are not touched."""
     environments = promote(db, tenant_id, "1")
     pointer = environments.get(TICKETS, PRODUCTION)
     assert (pointer.version, pointer.generation, pointer.updated_by) == ("1", 1, "me")
-    assert environments.list() == environments.list(TICKETS) == [pointer]
+    assert environments.list().items == environments.list(TICKETS).items == [pointer]
     with pytest.raises(ModelNotFoundError, match="staging"):
         environments.get(TICKETS, STAGING)
 
@@ -44,7 +65,7 @@ def test_every_move_is_in_the_history(db: DatabaseConnection, tenant_id: TenantI
     environments = promote(db, tenant_id, "1", "2")
     environments.rollback(TICKETS, PRODUCTION, actor="you", reason="2 is worse")
     environments.withdraw(TICKETS, PRODUCTION, actor="boss", reason="closed")
-    history = environments.history(TICKETS, PRODUCTION)
+    history = environments.history(TICKETS, PRODUCTION).items
     assert [(e.generation, e.action, e.version, e.actor, e.reason) for e in history] == [
         (4, "withdraw", None, "boss", "closed"),
         (3, "rollback", "1", "you", "2 is worse"),
@@ -52,7 +73,10 @@ def test_every_move_is_in_the_history(db: DatabaseConnection, tenant_id: TenantI
         (1, "promote", "1", "me", ""),
     ]
     assert [e.at for e in history] == sorted((e.at for e in history), reverse=True)
-    assert environments.history(TICKETS, PRODUCTION, limit=2, before=3) == history[2:]
+    first = environments.history(TICKETS, PRODUCTION, limit=2)
+    second = environments.history(TICKETS, PRODUCTION, limit=2, cursor=first.next_cursor)
+    assert [*first.items, *second.items] == history
+    assert second.next_cursor is None
 
 
 def test_every_move_has_an_audit_row(db: DatabaseConnection, tenant_id: TenantId) -> None:
@@ -80,7 +104,7 @@ def test_another_generation_than_expected_is_a_conflict(
     error = caught.value.attributes()
     assert (error["expected_generation"], error["actual_generation"], error["moved_by"]) == (expected, 2, "me")
     assert environments.get(TICKETS, PRODUCTION).version == "2"
-    assert len(environments.history(TICKETS, PRODUCTION)) == 2
+    assert len(environments.history(TICKETS, PRODUCTION).items) == 2
     with db.tenant(tenant_id) as connection:
         assert connection.scalar(sa.text("SELECT count(*) FROM mlcore.audit WHERE action LIKE 'environment.%'")) == 2
 
@@ -172,20 +196,20 @@ def test_a_promotion_waits_for_an_archive(db: DatabaseConnection, tenant_id: Ten
                 promotion.result(0.3)
         with pytest.raises(ModelNotFoundError, match="archived"):
             promotion.result(10)
-    assert environments.list() == []
+    assert environments.list().items == []
 
 
 def test_an_archive_waits_for_a_promotion(db: DatabaseConnection, tenant_id: TenantId) -> None:
     """What is being promoted at that moment is in use to the archive."""
     register(db, tenant_id, "1")
-    move = Move(TICKETS, PRODUCTION, "promote", VersionId("1"), None, "me", "")
+    wanted = MoveRequest(TICKETS, PRODUCTION, Change(Trigger.PROMOTE, VersionId("1")), actor="me")
     with ThreadPoolExecutor(1) as pool:
         with db.tenant(tenant_id) as connection:
-            promotable_digest(connection, tenant_id, TICKETS, VersionId("1"))
+            prepared = prepare(connection, tenant_id, wanted)
             archive = pool.submit(VersionRepository(db, tenant_id).archive, TICKETS, VersionId("1"))
             with pytest.raises(TimeoutError):
                 archive.result(0.3)
-            move_pointer(connection, tenant_id, move, 0)
+            swap(connection, prepared)
         with pytest.raises(VersionInUseError, match="production"):
             archive.result(10)
 
@@ -194,7 +218,7 @@ def test_promotions_of_a_model_do_not_wait_for_each_other(db: DatabaseConnection
     """While one checks its version, another environment of the model moves."""
     register(db, tenant_id, "1")
     with db.tenant(tenant_id) as connection:
-        promotable_digest(connection, tenant_id, TICKETS, VersionId("1"))
+        lock_promotable(connection, tenant_id, TICKETS, VersionId("1"))
         pointer = EnvironmentRepository(db, tenant_id).promote(TICKETS, VersionId("1"), STAGING, actor="me")
     assert pointer.version == "1"
 
@@ -208,7 +232,7 @@ def test_a_version_that_no_server_loads_can_not_be_promoted(db: DatabaseConnecti
     ) as caught:
         environments.promote(TICKETS, VersionId("1"), PRODUCTION, actor="me")
     assert caught.value.attributes()["field"] == "version"
-    assert environments.list() == []
+    assert environments.list().items == []
 
 
 def test_nothing_to_withdraw_or_roll_back(db: DatabaseConnection, tenant_id: TenantId) -> None:
@@ -247,12 +271,12 @@ def test_a_version_without_a_signature_can_not_be_promoted(db: DatabaseConnectio
 
 
 def test_a_mistyped_environment(db: DatabaseConnection, tenant_id: TenantId) -> None:
-    """It makes no new environment; the error offers the nearest name. Other names may be allowed."""
+    """It makes no new environment; the error offers the nearest name. The settings may name others."""
     register(db, tenant_id, "1")
     wrong = EnvironmentName("prodution")
     with pytest.raises(InvalidRequestError, match="Did you mean production"):
         EnvironmentRepository(db, tenant_id).promote(TICKETS, VersionId("1"), wrong, actor="me")
-    environments = EnvironmentRepository(db, tenant_id, allowed=[wrong])
+    environments = EnvironmentRepository(with_environments(db, wrong), tenant_id)
     assert environments.promote(TICKETS, VersionId("1"), wrong, actor="me").environment == wrong
 
 
@@ -289,15 +313,15 @@ def test_reading_a_misspelt_environment_is_refused(db: DatabaseConnection, tenan
         with pytest.raises(InvalidRequestError, match=r"Did you mean staging\?"):
             read(TICKETS, typo)
     assert environments.resolve(TICKETS, STAGING) == "1"
-    assert environments.history(TICKETS, STAGING) == []
+    assert environments.history(TICKETS, STAGING).items == []
 
 
 def test_what_a_removed_environment_served_can_be_read(db: DatabaseConnection, tenant_id: TenantId) -> None:
     """Settings that no longer name it hide neither its pointer nor its history."""
     promote(db, tenant_id, "1")
-    left = EnvironmentRepository(db, tenant_id, allowed=[EnvironmentName("elsewhere")])
+    left = EnvironmentRepository(with_environments(db, "elsewhere"), tenant_id)
     assert left.get(TICKETS, PRODUCTION).version == left.resolve(TICKETS, PRODUCTION) == "1"
-    assert len(left.history(TICKETS, PRODUCTION)) == 1
+    assert len(left.history(TICKETS, PRODUCTION).items) == 1
 
 
 def test_a_move_without_an_actor_names_the_principal(db: DatabaseConnection, tenant_id: TenantId) -> None:
@@ -305,3 +329,73 @@ def test_a_move_without_an_actor_names_the_principal(db: DatabaseConnection, ten
     register(db, tenant_id, "1")
     pointer = EnvironmentRepository(db, tenant_id).promote(TICKETS, VersionId("1"), PRODUCTION)
     assert pointer.updated_by == db.principal.name
+
+
+def test_pointers_are_listed_in_pages(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """By model and environment, each once; a limit or a cursor that is not valid is refused."""
+    environments = EnvironmentRepository(db, tenant_id)
+    for model in ("churn", "tickets"):
+        register(db, tenant_id, "1", model_id=ModelId(model))
+        for environment in ("staging", "production"):
+            environments.promote(model, "1", environment)
+    seen, cursor = [], None
+    while not seen or cursor is not None:
+        page = environments.list(limit=3, cursor=cursor)
+        seen, cursor = [*seen, *((each.model_id, each.environment) for each in page.items)], page.next_cursor
+    assert seen == [(m, e) for m in ("churn", "tickets") for e in ("production", "staging")]
+    with pytest.raises(InvalidRequestError, match="1 to 1000"):
+        environments.list(limit=0)
+    with pytest.raises(InvalidRequestError, match="cursor"):
+        environments.history("churn", cursor="x")
+
+
+def test_the_registrys_history_is_a_sequence_of_any_length(
+    db: DatabaseConnection, tenant_id: TenantId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads as many pages as the limit needs."""
+    environments = promote(db, tenant_id, "1", "2", "1", "2", "1")
+    monkeypatch.setattr(model_registry, "MAX_PAGE_SIZE", 2)
+    registry = model_registry.ModelRegistry(db, tenant_id)
+    whole = environments.history(TICKETS).items
+    assert len(whole) == 5
+    assert registry.history(TICKETS, PRODUCTION) == whole
+    assert registry.history(TICKETS, PRODUCTION, limit=3) == whole[:3]
+
+
+@pytest.mark.parametrize("door", ["system", "registry"])
+def test_every_door_rolls_back_and_withdraws_by_the_expected_generation(
+    db: DatabaseConnection, tenant_id: TenantId, door: str
+) -> None:
+    """Another generation is a conflict, and nothing moves."""
+    promote(db, tenant_id, "1", "2")
+    system = MLSystem(db, tenant_id=tenant_id)
+    at = system if door == "system" else system.registry
+    for move in (at.rollback, at.withdraw):
+        with pytest.raises(PromotionConflictError):
+            move("tickets", "production", expected_generation=1)
+    assert at.rollback("tickets", "production", expected_generation=2).version == "1"
+    assert at.withdraw("tickets", "production", expected_generation=3).version is None
+
+
+def test_what_is_not_promoted_says_how_to_promote(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """As an operation with the names that are known."""
+    register(db, tenant_id, "1")
+    with pytest.raises(ModelNotFoundError) as caught:
+        EnvironmentRepository(db, tenant_id).get("tickets")
+    names = {"tenant": tenant_id, "model": "tickets", "environment": "production"}
+    assert caught.value.action == Action.of("environments.promote", **names)
+
+
+@pytest.mark.parametrize("trigger", ["rollback", "withdraw", "step", "finish"])
+def test_a_move_of_a_model_that_does_not_exist(db: DatabaseConnection, tenant_id: TenantId, trigger: str) -> None:
+    """It names the nearest, rather than saying that nothing is served."""
+    register(db, tenant_id, "1")
+    environments, rollouts = EnvironmentRepository(db, tenant_id), RolloutRepository(db, tenant_id)
+    moves = {
+        "rollback": lambda: environments.rollback("tikets"),
+        "withdraw": lambda: environments.withdraw("tikets"),
+        "step": lambda: rollouts.step("tikets", 5),
+        "finish": lambda: rollouts.finish("tikets"),
+    }
+    with pytest.raises(ModelNotFoundError, match=r"Did you mean tickets\?"):
+        moves[trigger]()

@@ -294,8 +294,8 @@ def test_no_change_is_missed_under_concurrent_writers(db: DatabaseConnection) ->
     assert follower.is_up_to_date()
     for tenant in tenants:
         environments = EnvironmentRepository(db, tenant)
-        for pointer in environments.list():
-            history = environments.history(TICKETS, pointer.environment, limit=1000)
+        for pointer in environments.list().items:
+            history = environments.history(TICKETS, pointer.environment, limit=1000).items
             assert [entry.generation for entry in history] == list(range(pointer.generation, 0, -1))
 
 
@@ -322,13 +322,13 @@ def roll_out(rollouts: RolloutRepository, version: VersionId, environment: Envir
     """One random step of a rollout."""
     match rng.randrange(5):
         case 0:
-            rollouts.start_shadow(TICKETS, version, environment)
+            rollouts.shadow(TICKETS, version, environment)
         case 1:
-            rollouts.step(TICKETS, environment, rng.randint(1, 99))
+            rollouts.step(TICKETS, rng.randint(1, 99), environment)
         case 2:
-            rng.choice([rollouts.finish, rollouts.abort, rollouts.stop_shadow])(TICKETS, environment)
+            rng.choice([rollouts.finish, rollouts.abort, rollouts.unshadow])(TICKETS, environment)
         case _:
-            rollouts.start_canary(TICKETS, version, environment, rng.randint(1, 99))
+            rollouts.start(TICKETS, version, rng.randint(1, 99), environment)
 
 
 def test_an_uncommitted_change_holds_later_ones_back(db: DatabaseConnection) -> None:

@@ -15,6 +15,7 @@ from ml_core.database.listener import Listener
 from ml_core.database.tables import FEED_CHANNEL
 from ml_core.domain.api_key import Scope
 from ml_core.domain.assignment import CanaryRollout, PointerRef
+from ml_core.domain.rollout import Change, Trigger
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import InvalidTransitionError, ModelLoadError
 from ml_core.ids import TenantId, VersionId, VersionRef
@@ -25,7 +26,7 @@ from ml_core.models.loading import LoadedModel
 from ml_core.registry.feed import FeedReader
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
-from ml_core.registry.promotion.pointers import Move, move_pointer
+from ml_core.registry.promotion.moving import MoveRequest, prepare, swap
 from ml_core.registry.promotion.rollouts import RolloutRepository
 from support.feeds import FeedState
 from support.registry import TICKETS, new_tenant, register, superuser
@@ -112,8 +113,8 @@ def test_a_canary_and_a_shadow_arrive_whole(
     """With all that it takes to load them, in a delta and in a snapshot alike."""
     feed, rollouts = FeedReader(db), RolloutRepository(db, tenant_id)
     generation = feed.read(None).generation
-    rollouts.start_canary(TICKETS, TWO, PRODUCTION, 7, sticky="customer")
-    rollouts.start_shadow(TICKETS, THREE, PRODUCTION)
+    rollouts.start(TICKETS, TWO, 7, sticky="customer")
+    rollouts.shadow(TICKETS, THREE, PRODUCTION)
     one, two, three = (feed.servable(VersionRef(tenant_id, TICKETS, name)) for name in (ONE, TWO, THREE))
     for delta in (feed.read(generation), feed.read(None)):
         rollout = delta.rollouts[PointerRef(tenant_id, TICKETS, PRODUCTION)]
@@ -133,8 +134,8 @@ def test_a_part_that_can_not_be_read_leaves_the_stable_version(
 ) -> None:
     """It is followed without that part, which is marked and logged."""
     rollouts = RolloutRepository(db, tenant_id)
-    rollouts.start_canary(TICKETS, TWO, PRODUCTION, 7)
-    rollouts.start_shadow(TICKETS, THREE, PRODUCTION)
+    rollouts.start(TICKETS, TWO, 7)
+    rollouts.shadow(TICKETS, THREE, PRODUCTION)
     with superuser(db) as session:
         statement = "UPDATE mlcore.versions SET signature = '[]' WHERE tenant_id = %s AND version = %s"
         session.execute(statement, (tenant_id, TWO if part == "canary" else THREE))
@@ -160,8 +161,8 @@ def test_one_look_after_an_hour_of_changes(
         if number % 2:
             KeyRepository(db, other).revoke(key.key_id)
         environments.promote(TICKETS, (ONE, THREE)[number % 2], PRODUCTION, actor="me")
-        rollouts.start_canary(TICKETS, TWO, PRODUCTION, 1 + number)
-        rollouts.step(TICKETS, PRODUCTION, 50)
+        rollouts.start(TICKETS, TWO, 1 + number)
+        rollouts.step(TICKETS, 50)
         if number % 3:
             rollouts.abort(TICKETS, PRODUCTION)
         else:
@@ -191,7 +192,8 @@ def test_what_was_rolled_back_is_never_told(
 def move_and_fail(db: DatabaseConnection, tenant_id: TenantId) -> None:
     """Promote in a transaction that does not come to its end."""
     with db.tenant(tenant_id) as connection:
-        move_pointer(connection, tenant_id, Move(TICKETS, PRODUCTION, "promote", TWO, None, "me", ""), 1)
+        wanted = MoveRequest(TICKETS, PRODUCTION, Change(Trigger.PROMOTE, TWO))
+        swap(connection, prepare(connection, tenant_id, wanted))
         raise ZeroDivisionError
 
 
@@ -253,7 +255,7 @@ def test_the_audit_and_the_feed_agree(
 ) -> None:
     """Each move has one audit row, with the generation to which it brought the pointer; a refused one has none."""
     rollouts = RolloutRepository(db, tenant_id)
-    rollouts.start_canary(TICKETS, TWO, PRODUCTION, 5)
+    rollouts.start(TICKETS, TWO, 5)
     with pytest.raises(InvalidTransitionError):
         environments.promote(TICKETS, THREE, PRODUCTION, actor="me")
     rollouts.finish(TICKETS, PRODUCTION)

@@ -1,4 +1,4 @@
-"""Gates: set, listed and removed by admins; judged before a promotion; a refusal says which and by how much."""
+"""Gates: set, listed and removed by admins; evaluated before a promotion; a refusal says which and by how much."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.models.store import platform_store
 from ml_core.registry.audit import AuditRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
-from ml_core.registry.promotion.gates.gatekeeper import Gatekeeper
-from ml_core.registry.promotion.gates.repository import GateRepository
+from ml_core.registry.promotion.gate_evaluation import GateEvaluation, evaluate_gates
+from ml_core.registry.promotion.gates import GateRepository
 from ml_core.registry.promotion.rollouts import RolloutRepository
+from ml_core.registry.promotion.rules import read_rules
 from support.gated import WatchedStore, somebody
 from support.registry import SIGNATURE, TICKETS, artifact_of, register, superuser
 
@@ -87,7 +88,7 @@ def test_a_refusal_says_which_gate_and_by_how_much(
             }
         ],
     }
-    assert [e.generation for e in EnvironmentRepository(db, tenant_id).history(TICKETS, PRODUCTION)] == [1]
+    assert [e.generation for e in EnvironmentRepository(db, tenant_id).history(TICKETS, PRODUCTION).items] == [1]
 
 
 def test_a_version_that_passes_is_promoted_with_the_findings_in_the_history(
@@ -96,13 +97,13 @@ def test_a_version_that_passes_is_promoted_with_the_findings_in_the_history(
     """What each gate found stays known."""
     register(db, tenant_id, "3", metrics=accuracy(0.9))
     assert promote(db, tenant_id, THREE) == 2
-    entry = EnvironmentRepository(db, tenant_id).history(TICKETS, PRODUCTION)[0]
+    entry = EnvironmentRepository(db, tenant_id).history(TICKETS, PRODUCTION).items[0]
     (found,) = entry.gates
     assert (found["name"], found["passed"], found["measured"]) == ("quality", True, 0.9)
     assert entry.override_reason is None
 
 
-def test_all_gates_are_judged(db: DatabaseConnection, tenant_id: TenantId, gates: GateRepository) -> None:
+def test_all_gates_are_evaluated(db: DatabaseConnection, tenant_id: TenantId, gates: GateRepository) -> None:
     """Whatever the first says: one look tells everything that is to be mended."""
     gates.set(TICKETS, PRODUCTION, "approved", "approval")
     gates.set(TICKETS, PRODUCTION, "same_rows", "signature_compatible")
@@ -130,7 +131,7 @@ def test_a_gate_binds_its_own_model_and_environment_only(
 def test_an_admin_overrides_with_a_reason(db: DatabaseConnection, tenant_id: TenantId, gates: GateRepository) -> None:
     """The history and the audit keep the reason and what was overridden."""
     assert promote(somebody(db, "boss", Scope.ADMIN), tenant_id, override=" incident 7 ") == 2
-    entry = EnvironmentRepository(db, tenant_id).history(TICKETS, PRODUCTION)[0]
+    entry = EnvironmentRepository(db, tenant_id).history(TICKETS, PRODUCTION).items[0]
     assert entry.override_reason == "incident 7"
     assert [gate["passed"] for gate in entry.gates] == [False]
     (noted, *_) = AuditRepository(db, tenant_id).list(action="environment.moved", descending=True).items
@@ -161,7 +162,7 @@ def test_an_override_that_was_not_needed_is_not_recorded(
 ) -> None:
     """Nothing was overridden, so no admin is needed either."""
     promote(somebody(db, "dev", Scope.PROMOTE), tenant_id, ONE, override="to be safe")
-    assert EnvironmentRepository(db, tenant_id).history(TICKETS, PRODUCTION)[0].override_reason is None
+    assert EnvironmentRepository(db, tenant_id).history(TICKETS, PRODUCTION).items[0].override_reason is None
 
 
 def test_going_back_and_withdrawing_pass_no_gate(db: DatabaseConnection, tenant_id: TenantId) -> None:
@@ -197,9 +198,9 @@ def test_the_registrys_face_has_it_all(db: DatabaseConnection, tenant_id: Tenant
     assert [record.gate.name for record in registry.gates.list("tickets")] == ["quality", "signed"]
     registry.gates.remove("tickets", "production", "quality")
     assert registry.gates.approve("tickets", "2", "production", "looks right").approver == db.principal.name
-    assert registry.gates.protect("production").is_protected
+    assert registry.environments.protect("production").is_protected
     assert registry.promote_version("tickets", "2", "production").generation == 2
-    assert not registry.gates.unprotect("production").is_protected
+    assert not registry.environments.unprotect("production").is_protected
 
 
 def test_the_systems_face_promotes_with_an_override(
@@ -223,8 +224,8 @@ def test_a_canary_passes_the_gates_when_it_starts_and_when_it_finishes(
     """The first request that a version answers is one too many if a gate refuses it."""
     rollouts = RolloutRepository(db, tenant_id)
     with pytest.raises(PromotionRefusedError, match="quality"):
-        rollouts.start_canary(TICKETS, TWO, PRODUCTION, 5)
-    rollouts.start_canary(TICKETS, TWO, PRODUCTION, 5, override="a try")
+        rollouts.start(TICKETS, TWO, 5)
+    rollouts.start(TICKETS, TWO, 5, override="a try")
     with pytest.raises(PromotionRefusedError, match="quality"):
         rollouts.finish(TICKETS, PRODUCTION)
 
@@ -264,14 +265,14 @@ def test_a_signature_that_clients_do_not_fit_is_refused(
     assert "'age' is new and required" in caught.value.message
     pointer = EnvironmentRepository(db, tenant_id).promote(TICKETS, THREE, STAGING, actor="me")
     assert pointer.version == THREE
-    (entry,) = EnvironmentRepository(db, tenant_id).history(TICKETS, STAGING)
+    (entry,) = EnvironmentRepository(db, tenant_id).history(TICKETS, STAGING).items
     assert "serves no version yet" in entry.gates[0]["message"]
 
 
-def test_who_moves_the_pointer_while_gates_are_judged_wins(
+def test_who_moves_the_pointer_while_gates_are_evaluated_wins(
     db: DatabaseConnection, tenant_id: TenantId, gates: GateRepository
 ) -> None:
-    """The judged promotion gets the conflict: it was compared with what is served no longer."""
+    """The evaluated promotion gets the conflict: it was compared with what is served no longer."""
     register(db, tenant_id, "3", content="three", metrics=accuracy(0.9))
     store_bytes(db, tenant_id, "three")
     gates.set(TICKETS, PRODUCTION, "bytes", "digest_verified")
@@ -284,13 +285,13 @@ def test_who_moves_the_pointer_while_gates_are_judged_wins(
     with pytest.raises(PromotionConflictError, match="somebody else") as caught:
         environments.promote(TICKETS, THREE, PRODUCTION, actor="me")
     assert (caught.value.attributes()["expected_generation"], caught.value.attributes()["actual_generation"]) == (1, 2)
-    assert [e.action for e in environments.history(TICKETS, PRODUCTION)] == ["withdraw", "promote"]
+    assert [e.action for e in environments.history(TICKETS, PRODUCTION).items] == ["withdraw", "promote"]
 
 
-def test_gates_that_change_while_they_are_judged_are_a_conflict(
+def test_gates_that_change_while_they_are_evaluated_are_a_conflict(
     db: DatabaseConnection, tenant_id: TenantId, gates: GateRepository
 ) -> None:
-    """A version is never served on a judgement by gates that hold no longer."""
+    """A version is never served by the evaluation of gates that hold no longer."""
     register(db, tenant_id, "3", content="three", metrics=accuracy(0.9))
     store_bytes(db, tenant_id, "three")
     gates.set(TICKETS, PRODUCTION, "bytes", "digest_verified")
@@ -304,10 +305,10 @@ def test_gates_that_change_while_they_are_judged_are_a_conflict(
     assert environments.get(TICKETS, PRODUCTION).version == ONE
 
 
-def test_no_transaction_is_open_while_gates_are_judged(
+def test_no_transaction_is_open_while_gates_are_evaluated(
     db: DatabaseConnection, tenant_id: TenantId, gates: GateRepository
 ) -> None:
-    """Judging takes seconds; a lock or a snapshot held so long would make others wait."""
+    """An evaluation takes seconds; a lock or a snapshot held so long would make others wait."""
     register(db, tenant_id, "3", content="three", metrics=accuracy(0.9))
     store_bytes(db, tenant_id, "three")
     gates.set(TICKETS, PRODUCTION, "bytes", "digest_verified")
@@ -323,7 +324,7 @@ def test_no_transaction_is_open_while_gates_are_judged(
     assert seen == [(0,)]
 
 
-def test_an_expectation_that_is_wrong_already_costs_no_judgement(
+def test_an_expectation_that_is_wrong_already_costs_no_evaluation(
     db: DatabaseConnection, tenant_id: TenantId, gates: GateRepository
 ) -> None:
     """The conflict comes first, not the refusal that would follow from it."""
@@ -331,11 +332,9 @@ def test_an_expectation_that_is_wrong_already_costs_no_judgement(
         promote(db, tenant_id, expected_generation=0)
 
 
-def test_a_promotion_without_gates_asks_one_question_more(
-    db: DatabaseConnection, tenant_id: TenantId, gates: GateRepository
-) -> None:
-    """All rules are read in one statement, in the one transaction of the move."""
-    register(db, tenant_id, "3")
+def test_a_promotion_takes_few_statements(db: DatabaseConnection, tenant_id: TenantId, gates: GateRepository) -> None:
+    """Without gates all rules are read in one statement, in the one transaction of the move; with gates in two."""
+    register(db, tenant_id, "3", metrics=accuracy(0.9))
     statements: list[str] = []
     engine = db._engine(db.urls.app)
 
@@ -344,11 +343,14 @@ def test_a_promotion_without_gates_asks_one_question_more(
 
     sa.event.listen(engine, "before_cursor_execute", note)
     try:
-        EnvironmentRepository(db, tenant_id).promote(TICKETS, THREE, STAGING, actor="me")
+        for environment, transactions, most in ((STAGING, 1, 8), (PRODUCTION, 3, 14)):
+            statements.clear()
+            EnvironmentRepository(db, tenant_id).promote(TICKETS, THREE, environment)
+            assert len([text for text in statements if "set_config" in text]) == transactions
+            assert len([text for text in statements if "environment_policies" in text]) == min(transactions, 2)
+            assert len(statements) <= most, statements
     finally:
         sa.event.remove(engine, "before_cursor_execute", note)
-    assert len([text for text in statements if "environment_policies" in text]) == 1
-    assert len([text for text in statements if "set_config" in text]) == 1
 
 
 def test_gates_are_set_listed_and_removed(db: DatabaseConnection, tenant_id: TenantId, gates: GateRepository) -> None:
@@ -417,12 +419,30 @@ def test_a_misspelt_metric_is_named(db: DatabaseConnection, tenant_id: TenantId,
     gates.set(TICKETS, PRODUCTION, "own", "min_metric", {"metric": "acuracy", **settings})
 
 
-def test_a_verdict_is_there_without_moving_anything(
+def test_gates_are_evaluated_without_moving_anything(
     db: DatabaseConnection, tenant_id: TenantId, gates: GateRepository
 ) -> None:
     """A dry run: what would happen."""
-    verdict = Gatekeeper(db, tenant_id).judge(TICKETS, TWO, PRODUCTION)
-    assert (verdict.passed, verdict.generation, verdict.version) == (False, 1, TWO)
-    assert Gatekeeper(db, tenant_id).judge(TICKETS, ONE, PRODUCTION).enforce() is None
+
+    def evaluate(version: VersionId) -> GateEvaluation:
+        with db.tenant(tenant_id) as connection:
+            rules = read_rules(connection, tenant_id, TICKETS, PRODUCTION)
+        return evaluate_gates(db, rules, version)
+
+    found = evaluate(TWO)
+    assert (found.passed, found.rules.generation, found.version) == (False, 1, TWO)
+    assert evaluate(ONE).enforce(db.principal) is None
     with pytest.raises(ModelNotFoundError):
-        Gatekeeper(db, tenant_id).judge(TICKETS, VersionId("9"), PRODUCTION)
+        evaluate(VersionId("9"))
+
+
+def test_a_move_returns_the_results_of_its_gates(
+    db: DatabaseConnection, tenant_id: TenantId, gates: GateRepository
+) -> None:
+    """What each measured, as the history keeps it, also when it passes; a read has none."""
+    register(db, tenant_id, "3", metrics=accuracy(0.9))
+    environments = EnvironmentRepository(db, tenant_id)
+    moved = environments.promote(TICKETS, THREE)
+    assert [(gate["name"], gate["passed"], gate["measured"]) for gate in moved.gates] == [("quality", True, 0.9)]
+    assert moved.gates == environments.history(TICKETS).items[0].gates
+    assert environments.get(TICKETS).gates == ()

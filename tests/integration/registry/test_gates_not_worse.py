@@ -14,14 +14,20 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
 from ml_core.domain.gates import parse_gate
 from ml_core.domain.version import Lineage
-from ml_core.exceptions import DatasetInUseError, InvalidRequestError, PromotionRefusedError
+from ml_core.evaluation import held_out
+from ml_core.exceptions import (
+    Action,
+    DatasetInUseError,
+    InvalidRequestError,
+    PromotionRefusedError,
+    RequestTooLargeError,
+)
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.models.store import platform_store
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
-from ml_core.registry.promotion.gates import held_out
-from ml_core.registry.promotion.gates.checks import checked
-from ml_core.registry.promotion.gates.repository import GateRepository
+from ml_core.registry.promotion.gate_settings import checked
+from ml_core.registry.promotion.gates import GateRepository
 from ml_core.registry.versions.repository import VersionRepository
 from ml_core.training.fit import fit_model
 from ml_core.training.request import TrainingRequest
@@ -57,7 +63,7 @@ def promote(db: DatabaseConnection, tenant_id: TenantId, version: str, override:
     """What the gate found, of a promotion that succeeds."""
     environments = EnvironmentRepository(db, tenant_id)
     environments.promote(PEOPLE, VersionId(version), PRODUCTION, actor="me", override=override)
-    return dict(environments.history(PEOPLE, PRODUCTION)[0].gates[0])
+    return dict(environments.history(PEOPLE, PRODUCTION).items[0].gates[0])
 
 
 def refusal(db: DatabaseConnection, tenant_id: TenantId, version: str) -> dict[str, Any]:
@@ -142,7 +148,7 @@ def test_nothing_to_compare_with_passes_and_says_so(
     platform_store(db.settings).delete(tenant_id, datasets.get("held_out").digest)  # it is not even read
     environments = EnvironmentRepository(db, tenant_id)
     environments.promote(PEOPLE, VersionId("bad"), staging, actor="me")
-    assert "serves no version yet" in environments.history(PEOPLE, staging)[0].gates[0]["message"]
+    assert "serves no version yet" in environments.history(PEOPLE, staging).items[0].gates[0]["message"]
     assert "serves this version already" in promote(db, tenant_id, "good")["message"]
     environments.withdraw(PEOPLE, PRODUCTION, actor="me")
     assert "served this version last" in promote(db, tenant_id, "good")["message"]
@@ -209,7 +215,8 @@ def test_an_archived_dataset_is_refused_when_the_gate_is_set(
     datasets.archive("held_out", 1)
     with pytest.raises(InvalidRequestError, match="archived") as caught:
         gate(db, tenant_id, number=1)
-    assert "mlcore datasets restore held_out@1" in str(caught.value)
+    action = Action.of("datasets.restore", tenant=tenant_id, dataset="held_out", number=1)
+    assert caught.value.action == action
     with pytest.raises(InvalidRequestError, match="archived"):
         gate(db, tenant_id)
 
@@ -260,7 +267,7 @@ def test_rows_without_a_truth_are_left_out(
         ({"metric": "mae"}, "it answers classes"),
     ],
 )
-def test_what_keeps_the_gate_from_judging_refuses(
+def test_what_keeps_the_gate_from_being_evaluated_refuses(
     db: DatabaseConnection, tenant_id: TenantId, datasets: DatasetRepository, settings: dict[str, Any], reason: str
 ) -> None:
     """A version is not let pass because nobody could look; the reason is told."""
@@ -268,7 +275,7 @@ def test_what_keeps_the_gate_from_judging_refuses(
     datasets.create("unfit", held_out_table().assign(height="tall"))
     gate(db, tenant_id, **settings)
     found = refusal(db, tenant_id, "as-good")
-    assert "could not be judged" in found["message"]
+    assert "could not be evaluated" in found["message"]
     assert reason in found["message"]
 
 
@@ -285,8 +292,11 @@ def test_a_version_that_can_not_be_loaded_is_refused(
 def test_a_dataset_that_is_too_large_is_refused_unread(
     db: DatabaseConnection, tenant_id: TenantId, datasets: DatasetRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By its row count in the registry: its file need not even be there."""
+    """By its row count in the registry: its file need not even be there. A gate that is set later is not set."""
+    gate(db, tenant_id)
     monkeypatch.setattr(held_out, "MAX_DATASET_ROWS", 399)
     platform_store(db.settings).delete(tenant_id, datasets.get("held_out").digest)
-    gate(db, tenant_id)
     assert "has 400 rows, more than 399" in refusal(db, tenant_id, "as-good")["message"]
+    with pytest.raises(RequestTooLargeError, match="has 400 rows, more than 399") as caught:
+        gate(db, tenant_id)
+    assert caught.value.attributes() == {"limit": 399, "actual": 400}

@@ -11,8 +11,7 @@ from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
 from ml_core.exceptions import PermissionDeniedError, PromotionRefusedError
 from ml_core.ids import EnvironmentName, TenantId, VersionId
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
-from ml_core.registry.promotion.gates.approvals import ApprovalRepository
-from ml_core.registry.promotion.gates.repository import GateRepository
+from ml_core.registry.promotion.gates import GateRepository
 from ml_core.registry.promotion.rollouts import RolloutRepository
 from support.gated import somebody
 from support.registry import TICKETS, register, superuser
@@ -45,7 +44,7 @@ def test_a_withdrawal_leaves_the_last_version_to_compare_with(promoter: Environm
     with pytest.raises(PromotionRefusedError, match="version 1 may not fit"):
         promoter.promote(TICKETS, TWO, PRODUCTION, actor="bob")
     assert promoter.promote(TICKETS, ONE, PRODUCTION, actor="bob").generation == 3
-    assert "served this version last" in promoter.history(TICKETS, PRODUCTION)[0].gates[0]["message"]
+    assert "served this version last" in promoter.history(TICKETS, PRODUCTION).items[0].gates[0]["message"]
 
 
 def test_rollbacks_before_a_withdrawal_are_followed(
@@ -66,7 +65,7 @@ def test_a_last_version_that_was_deleted_can_not_be_compared_with(
     promoter.withdraw(TICKETS, PRODUCTION, actor="bob")
     with superuser(db) as session:
         session.execute("DELETE FROM mlcore.versions WHERE tenant_id = %s AND version = '1'", (str(tenant_id),))
-    with pytest.raises(PromotionRefusedError, match=r"could not be judged: Version 1 .* was deleted"):
+    with pytest.raises(PromotionRefusedError, match=r"could not be evaluated: Version 1 .* was deleted"):
         promoter.promote(TICKETS, TWO, PRODUCTION, actor="bob")
     assert admin.promote(TICKETS, TWO, PRODUCTION, actor="admin", override="a new start").generation == 3
     staging = EnvironmentName("staging")
@@ -88,7 +87,7 @@ def test_what_an_admin_let_pass_comes_back_by_an_admin(
     with pytest.raises(PermissionDeniedError, match=r"Version 2 .*incident 7.*bob") as caught:
         promoter.rollback(TICKETS, PRODUCTION, actor="bob")
     assert caught.value.attributes() == {"scope": "admin"}
-    assert "Promote it anew" in str(caught.value)
+    assert "Promote it again" in str(caught.value)
     assert promoter.get(TICKETS, PRODUCTION).version == ONE
     assert admin.rollback(TICKETS, PRODUCTION, actor="admin").version == TWO
 
@@ -106,7 +105,7 @@ def test_an_override_of_a_canary_is_none_of_the_stable_version(
 ) -> None:
     """The last row of version 1's stay has the reason of a canary that was aborted."""
     rollouts = RolloutRepository(db, tenant_id)
-    rollouts.start_canary(TICKETS, TWO, PRODUCTION, 5, override="a try")
+    rollouts.start(TICKETS, TWO, 5, override="a try")
     rollouts.abort(TICKETS, PRODUCTION)
     promoter.promote(TICKETS, THREE, PRODUCTION, actor="bob")
     assert promoter.rollback(TICKETS, PRODUCTION, actor="bob").version == ONE
@@ -117,7 +116,7 @@ def test_a_canary_that_finished_by_an_override_comes_back_by_an_admin(
 ) -> None:
     """As a promotion by an override does."""
     rollouts = RolloutRepository(db, tenant_id)
-    rollouts.start_canary(TICKETS, TWO, PRODUCTION, 5, override="a try")
+    rollouts.start(TICKETS, TWO, 5, override="a try")
     rollouts.finish(TICKETS, PRODUCTION, override="it does well")
     admin.promote(TICKETS, ONE, PRODUCTION, actor="admin", override="it does not")
     with pytest.raises(PermissionDeniedError, match="it does well"):
@@ -128,7 +127,7 @@ def test_a_canary_that_finished_by_an_override_comes_back_by_an_admin(
 def test_later_moves_do_not_wash_an_override_away(
     db: DatabaseConnection, tenant_id: TenantId, promoter: EnvironmentRepository, admin: EnvironmentRepository, way: str
 ) -> None:
-    """While the version is served, gates that compare find nothing to compare it with: that is no judgement of it."""
+    """While the version is served, gates that compare find nothing to compare it with: that is no evaluation of it."""
     admin.promote(TICKETS, TWO, PRODUCTION, actor="admin", override="incident 7")
     if way == "withdrawn":
         promoter.withdraw(TICKETS, PRODUCTION, actor="bob")
@@ -136,8 +135,8 @@ def test_later_moves_do_not_wash_an_override_away(
         promoter.promote(TICKETS, TWO, PRODUCTION, actor="bob")
     if way == "shadow":
         shadows = RolloutRepository(somebody(db, "bob", Scope.PROMOTE), tenant_id)
-        shadows.start_shadow(TICKETS, THREE, PRODUCTION)
-        shadows.stop_shadow(TICKETS, PRODUCTION)
+        shadows.shadow(TICKETS, THREE, PRODUCTION)
+        shadows.unshadow(TICKETS, PRODUCTION)
     admin.promote(TICKETS, ONE, PRODUCTION, actor="admin", override="it is over")
     if way == "rolled back":
         admin.rollback(TICKETS, PRODUCTION, actor="admin")
@@ -155,7 +154,7 @@ def test_a_version_that_passed_since_comes_back_by_anybody(
     gates.set(TICKETS, PRODUCTION, "signed", "approval")
     admin.promote(TICKETS, TWO, PRODUCTION, actor="admin", override="incident 7")
     admin.promote(TICKETS, ONE, PRODUCTION, actor="admin", override="it is over")
-    ApprovalRepository(somebody(db, "ann", Scope.APPROVE), tenant_id).approve(TICKETS, TWO, PRODUCTION)
+    GateRepository(somebody(db, "ann", Scope.APPROVE), tenant_id).approve(TICKETS, TWO, PRODUCTION)
     promoter.promote(TICKETS, TWO, PRODUCTION, actor="bob")
     admin.promote(TICKETS, ONE, PRODUCTION, actor="admin", override="again")
     assert promoter.rollback(TICKETS, PRODUCTION, actor="bob").version == TWO
@@ -170,13 +169,13 @@ def test_without_gates_a_rollback_takes_no_admin(
     assert promoter.rollback(TICKETS, PRODUCTION, actor="bob").version == TWO
 
 
-def test_a_canary_is_judged_by_the_gates_that_were_set_while_it_ran(
+def test_a_canary_is_evaluated_by_the_gates_that_were_set_while_it_ran(
     db: DatabaseConnection, tenant_id: TenantId, admin: EnvironmentRepository
 ) -> None:
     """A change of its percent asks no gate; its end does."""
     rollouts, bound = (RolloutRepository(who, tenant_id) for who in (db, somebody(db, "bob", Scope.PROMOTE)))
-    rollouts.start_canary(TICKETS, THREE, PRODUCTION, 5)
+    rollouts.start(TICKETS, THREE, 5)
     GateRepository(db, tenant_id).set(TICKETS, PRODUCTION, "signed", "approval")
-    assert bound.step(TICKETS, PRODUCTION, 99).generation == 3
+    assert bound.step(TICKETS, 99).generation == 3
     with pytest.raises(PromotionRefusedError, match="0 of 1 approvals"):
         bound.finish(TICKETS, PRODUCTION)

@@ -64,7 +64,7 @@ def test_one_of_two_processes_wins_each_round(db: DatabaseConnection, tenant_id:
         outcomes.append([process.stdout.readline().split() for process in processes if process.stdout])
     for process in processes:
         process.communicate("", timeout=30)
-    history = EnvironmentRepository(db, tenant_id).history(TICKETS, PRODUCTION, limit=ROUNDS + 1)
+    history = EnvironmentRepository(db, tenant_id).history(TICKETS, PRODUCTION, limit=ROUNDS + 1).items
     assert all(sorted(o[0] for o in outcome) == ["lost", "won"] for outcome in outcomes), json.dumps(outcomes)
     assert all({o[1] for o in outcome} == {str(index + 1)} for index, outcome in enumerate(outcomes))
     assert [entry.generation for entry in history] == list(range(ROUNDS, 0, -1))

@@ -11,10 +11,9 @@ from ml_core.domain.api_key import Scope
 from ml_core.exceptions import ConfigurationError, InvalidRequestError, PermissionDeniedError
 from ml_core.ids import EnvironmentName, TenantId, VersionId
 from ml_core.registry.audit import AuditRepository
-from ml_core.registry.promotion.environment_names import environments_of
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
-from ml_core.registry.promotion.protection import PolicyRepository
 from ml_core.registry.promotion.rollouts import RolloutRepository
+from ml_core.registry.promotion.rules import environments_of
 from ml_core.settings import RegistrySettings, Settings
 from support.gated import somebody
 from support.registry import TICKETS, register
@@ -26,25 +25,25 @@ MOVES: dict[str, Callable[[DatabaseConnection, TenantId], object]] = {
     "promote": lambda db, t: EnvironmentRepository(db, t).promote(TICKETS, ONE, PRODUCTION, actor="me"),
     "rollback": lambda db, t: EnvironmentRepository(db, t).rollback(TICKETS, PRODUCTION, actor="me"),
     "withdraw": lambda db, t: EnvironmentRepository(db, t).withdraw(TICKETS, PRODUCTION, actor="me"),
-    "canary": lambda db, t: RolloutRepository(db, t).start_canary(TICKETS, ONE, PRODUCTION, 5),
-    "shadow": lambda db, t: RolloutRepository(db, t).start_shadow(TICKETS, ONE, PRODUCTION),
+    "canary": lambda db, t: RolloutRepository(db, t).start(TICKETS, ONE, 5),
+    "shadow": lambda db, t: RolloutRepository(db, t).shadow(TICKETS, ONE, PRODUCTION),
 }
 
 
 @pytest.fixture
-def protected(db: DatabaseConnection, tenant_id: TenantId) -> PolicyRepository:
+def protected(db: DatabaseConnection, tenant_id: TenantId) -> EnvironmentRepository:
     """Two versions were promoted to production, which then became protected."""
     for version in (ONE, TWO):
         register(db, tenant_id, version)
         EnvironmentRepository(db, tenant_id).promote(TICKETS, version, PRODUCTION, actor="me")
-    policies = PolicyRepository(db, tenant_id)
+    policies = EnvironmentRepository(db, tenant_id)
     policies.protect(PRODUCTION)
     return policies
 
 
 @pytest.mark.parametrize("move", MOVES)
 def test_promote_alone_does_not_move_a_protected_pointer(
-    db: DatabaseConnection, tenant_id: TenantId, protected: PolicyRepository, move: str
+    db: DatabaseConnection, tenant_id: TenantId, protected: EnvironmentRepository, move: str
 ) -> None:
     """Whichever move; the error names the scope that does."""
     dev = somebody(db, "dev", Scope.PROMOTE, promotes=(STAGING,))
@@ -56,21 +55,21 @@ def test_promote_alone_does_not_move_a_protected_pointer(
 
 @pytest.mark.parametrize("move", MOVES)
 def test_the_environments_own_scope_moves_it(
-    db: DatabaseConnection, tenant_id: TenantId, protected: PolicyRepository, move: str
+    db: DatabaseConnection, tenant_id: TenantId, protected: EnvironmentRepository, move: str
 ) -> None:
     """``promote:production`` is enough, and so is ``admin``."""
     MOVES[move](somebody(db, "release", promotes=(PRODUCTION,)), tenant_id)
     assert EnvironmentRepository(db, tenant_id).get(TICKETS, PRODUCTION).generation == 3
 
 
-def test_an_admin_moves_it(db: DatabaseConnection, tenant_id: TenantId, protected: PolicyRepository) -> None:
+def test_an_admin_moves_it(db: DatabaseConnection, tenant_id: TenantId, protected: EnvironmentRepository) -> None:
     """As everything."""
     MOVES["promote"](somebody(db, "boss", Scope.ADMIN), tenant_id)
 
 
 @pytest.mark.parametrize("move", MOVES)
 def test_without_protection_the_scope_promote_is_needed_and_enough(
-    db: DatabaseConnection, tenant_id: TenantId, protected: PolicyRepository, move: str
+    db: DatabaseConnection, tenant_id: TenantId, protected: EnvironmentRepository, move: str
 ) -> None:
     """A reader moves nothing anywhere."""
     protected.unprotect(PRODUCTION)
@@ -81,7 +80,7 @@ def test_without_protection_the_scope_promote_is_needed_and_enough(
 
 
 def test_protection_is_of_one_environment_of_one_tenant(
-    db: DatabaseConnection, tenant_id: TenantId, other_tenant_id: TenantId, protected: PolicyRepository
+    db: DatabaseConnection, tenant_id: TenantId, other_tenant_id: TenantId, protected: EnvironmentRepository
 ) -> None:
     """Staging moves on, and so does production of somebody else."""
     dev = somebody(db, "dev", Scope.PROMOTE)
@@ -90,20 +89,20 @@ def test_protection_is_of_one_environment_of_one_tenant(
     MOVES["promote"](dev, other_tenant_id)
 
 
-def test_only_an_admin_protects(db: DatabaseConnection, tenant_id: TenantId, protected: PolicyRepository) -> None:
+def test_only_an_admin_protects(db: DatabaseConnection, tenant_id: TenantId, protected: EnvironmentRepository) -> None:
     """Otherwise who is kept out could let himself in."""
-    dev = PolicyRepository(somebody(db, "dev", Scope.PROMOTE, promotes=(PRODUCTION,)), tenant_id)
+    dev = EnvironmentRepository(somebody(db, "dev", Scope.PROMOTE, promotes=(PRODUCTION,)), tenant_id)
     for change in (dev.unprotect, dev.protect):
         with pytest.raises(PermissionDeniedError, match="admin"):
             change(PRODUCTION)
 
 
 def test_policies_are_listed_and_audited(
-    db: DatabaseConnection, tenant_id: TenantId, protected: PolicyRepository
+    db: DatabaseConnection, tenant_id: TenantId, protected: EnvironmentRepository
 ) -> None:
     """Every environment of the setting, in its order, with who decided; a typo is refused."""
-    PolicyRepository(somebody(db, "boss", Scope.ADMIN), tenant_id).unprotect(STAGING)
-    listed = [(p.environment, p.is_protected, p.updated_by) for p in protected.list()]
+    EnvironmentRepository(somebody(db, "boss", Scope.ADMIN), tenant_id).unprotect(STAGING)
+    listed = [(p.environment, p.is_protected, p.updated_by) for p in protected.policies()]
     me = db.principal.name
     assert listed == [("development", False, None), ("staging", False, "boss"), ("production", True, me)]
     with pytest.raises(InvalidRequestError, match="production"):

@@ -7,6 +7,7 @@ tenants that the platform's own tools make. To add one, add a line to ``HOT``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,7 +20,9 @@ from ml_core.registry.audit import AuditRepository
 from ml_core.registry.authentication import Authentication
 from ml_core.registry.feed import FeedReader
 from ml_core.registry.keys import KeyRepository
+from ml_core.registry.pages import Page
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
+from ml_core.registry.promotion.rollouts import RolloutRepository
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.versions.models import ModelRepository
@@ -93,6 +96,12 @@ def _search(db: DatabaseConnection, **query: Any) -> object:
     return _versions(db).search(VersionQuery(**query), limit=2, cursor=first.next_cursor)
 
 
+def _two_pages(read: Callable[..., Page[Any]]) -> object:
+    first = read(limit=1)
+    assert first.next_cursor is not None
+    return read(limit=1, cursor=first.next_cursor)
+
+
 def _some_run(db: DatabaseConnection) -> str:
     return _runs(db).list(MODEL, limit=1)[0].run_id
 
@@ -130,8 +139,11 @@ HOT: dict[str, Callable[[DatabaseConnection], object]] = {
     "models.model_type": lambda db: ModelRepository(db, TENANT).model_type(MODEL),
     "environments.get": lambda db: _environments(db).get(MODEL, PRODUCTION),
     "environments.list": lambda db: _environments(db).list(),
+    "environments.list next page": lambda db: _two_pages(_environments(db).list),
+    "rollouts.list": lambda db: RolloutRepository(db, TENANT).list(),
     "environments.resolve": lambda db: _environments(db).resolve(MODEL),
     "environments.history": lambda db: _environments(db).history(MODEL, PRODUCTION, limit=50),
+    "environments.history next page": lambda db: _two_pages(partial(_environments(db).history, MODEL, PRODUCTION)),
     "environments.promote": lambda db: _environments(db).promote(MODEL, LAST, PRODUCTION, actor="tester"),
     "environments.rollback": lambda db: _environments(db).rollback(MODEL, PRODUCTION, actor="tester"),
     "feed.read": _read_delta,

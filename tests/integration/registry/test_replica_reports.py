@@ -16,8 +16,7 @@ from ml_core.domain.replica_report import MAX_PENDING, MAX_REASON, LoadState, Pe
 from ml_core.ids import ModelId, TenantId, VersionId
 from ml_core.registry.feed import FeedReader, renew_epoch
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
-from ml_core.registry.promotion.replica_answers import ask_replicas
-from ml_core.registry.replicas import ReplicaReports, SeenReplica, seen_replicas
+from ml_core.registry.replicas import ReplicaReports, SeenReplica, ask_replicas, seen_replicas
 from ml_core.registry.tenants import TenantRepository
 from ml_core.training.trainer import Trainer
 from support.registry import TICKETS, new_tenant, register, settings_for, superuser, temporary_home

@@ -104,17 +104,17 @@ class Moves(RuleBasedStateMachine):
             case Trigger.WITHDRAW:
                 return self.environments.withdraw(TICKETS, PRODUCTION, **acting)
             case Trigger.START_CANARY:
-                return self.rollouts.start_canary(TICKETS, version, PRODUCTION, percent, sticky=change.sticky, **common)
+                return self.rollouts.start(TICKETS, version, percent, sticky=change.sticky, **common)
             case Trigger.STEP:
-                return self.rollouts.step(TICKETS, PRODUCTION, percent, **common)
+                return self.rollouts.step(TICKETS, percent, **common)
             case Trigger.FINISH:
                 return self.rollouts.finish(TICKETS, PRODUCTION, **common)
             case Trigger.ABORT:
                 return self.rollouts.abort(TICKETS, PRODUCTION, **common)
             case Trigger.START_SHADOW:
-                return self.rollouts.start_shadow(TICKETS, version, PRODUCTION, **common)
+                return self.rollouts.shadow(TICKETS, version, PRODUCTION, **common)
             case Trigger.STOP_SHADOW:
-                return self.rollouts.stop_shadow(TICKETS, PRODUCTION, **common)
+                return self.rollouts.unshadow(TICKETS, PRODUCTION, **common)
 
     def back(self) -> int:
         """The generation to whose state a rollback goes, 0 if there is none."""
@@ -130,10 +130,10 @@ class Moves(RuleBasedStateMachine):
     def the_registry_holds_what_the_rules_say(self) -> None:
         """State, generation, and a history without a gap whose last row is the pointer."""
         if not self.moves:
-            assert list(self.environments.list(TICKETS)) == []
+            assert list(self.environments.list(TICKETS).items) == []
             return
         pointer = self.environments.get(TICKETS, PRODUCTION)
-        history = self.environments.history(TICKETS, PRODUCTION)
+        history = self.environments.history(TICKETS, PRODUCTION).items
         assert (pointer.state, pointer.generation) == (self.state, len(self.moves))
         assert [entry.generation for entry in history] == list(range(len(self.moves), 0, -1))
         told = [(e.action, RolloutState(e.version, e.canary, e.shadow)) for e in reversed(history)]

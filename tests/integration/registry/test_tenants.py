@@ -77,7 +77,7 @@ WRITES = {
     "register_version": lambda system, file: system.registry.register_version("m", "1", str(file)),
     "dataset": lambda system, _: system.datasets.create("d", measures(10)),
     "run": lambda system, _: system.runs.start("m"),
-    "gate": lambda system, _: system.gates.protect("staging"),
+    "gate": lambda system, _: system.environments.protect("staging"),
     "key": lambda system, _: KeyRepository(system._db, system.tenant_id).create("k", ["predict"]),
 }
 

@@ -67,7 +67,7 @@ def trial(platform: RunningPlatform, request: pytest.FixtureRequest) -> Trial:
 
 def start(trial: Trial, percent: int, sticky: str | None = None) -> None:
     """Start a canary and wait until each replica serves it."""
-    trial.rollouts.start_canary(MODEL, VersionId(trial.new), PRODUCTION, percent, sticky=sticky)
+    trial.rollouts.start(MODEL, VersionId(trial.new), percent, sticky=sticky)
     mine = next(key for key in KEYS if trial.expected(key, percent)[1] == "canary")
     trial.wait_until_all(lambda: trial.ask(key=mine)["rollout"] == "canary")
 
@@ -94,7 +94,7 @@ def test_an_aborted_canary_is_gone(trial: Trial) -> None:
     """The old version answers every key, as it did before; a step to more kept those who had it."""
     start(trial, 20)
     had = [key for key in KEYS if trial.expected(key, 20)[1] == "canary"]
-    trial.rollouts.step(MODEL, PRODUCTION, 80)
+    trial.rollouts.step(MODEL, 80)
     more = next(key for key in KEYS if trial.expected(key, 80) != trial.expected(key, 20))
     trial.wait_until_all(lambda: trial.ask(key=more)["rollout"] == "canary")
     assert {trial.ask(key=key)["rollout"] for key in had} == {"canary"}
@@ -118,7 +118,7 @@ def test_a_sticky_column_that_the_model_does_not_know(trial: Trial) -> None:
 
 def test_a_shadow_is_never_heard(trial: Trial) -> None:
     """Every answer is the stable version's; health counts what the shadow made of the same rows."""
-    trial.rollouts.start_shadow(MODEL, VersionId(trial.new), PRODUCTION)
+    trial.rollouts.shadow(MODEL, VersionId(trial.new), PRODUCTION)
     alone = trial.tenant.predict("measures", trial.rows, version=trial.old).json()["predictions"]
 
     def is_counted() -> bool:
@@ -132,6 +132,6 @@ def test_a_shadow_is_never_heard(trial: Trial) -> None:
         return any(shadow["agreements"] + shadow["differences"] == shadow["rows"] > 0 for shadow in health["shadows"])
 
     wait_until(is_counted)
-    trial.rollouts.stop_shadow(MODEL, PRODUCTION)
+    trial.rollouts.unshadow(MODEL, PRODUCTION)
     assert trial.ask()["version"] == trial.old
     trial.check_no_failure()

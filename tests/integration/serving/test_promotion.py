@@ -52,7 +52,7 @@ def test_a_damaged_artifact_is_not_served(platform):
     tenant.promote("m", good, wait_for=row)
     damage(platform.db, tenant.tenant_id, ModelId("m"), bad)
     tenant.promote("m", bad)
-    answers = MLSystem(platform.db, tenant_id=tenant.tenant_id).rollouts.replicas("m", wait_s=20)
+    answers = MLSystem(platform.db, tenant_id=tenant.tenant_id).environments.replicas("m", wait_s=20)
     assert {(answer.state, answer.version, answer.serves) for answer in answers} == {("failed", bad, good)}
     assert len(answers) == 2
     for _ in range(20):

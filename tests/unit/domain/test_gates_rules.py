@@ -2,8 +2,14 @@
 
 import pytest
 
-from ml_core.domain.gate_outcomes import Interval, judge_approvals, judge_difference, judge_metric
-from ml_core.domain.gates import NotWorse, parse_gate
+from ml_core.domain.gates import (
+    Interval,
+    NotWorse,
+    evaluate_approvals,
+    evaluate_difference,
+    evaluate_metric,
+    parse_gate,
+)
 from ml_core.exceptions import InvalidNameError, InvalidRequestError
 
 NOT_WORSE = {"dataset": "held_out", "target": "label", "metric": "accuracy", "margin": 0.02}
@@ -71,9 +77,9 @@ def test_names_are_parsed():
         parse_gate("quality", "not_worse", {**NOT_WORSE, "dataset": "../x"})
 
 
-def metric_outcome(value, measured, **settings):
+def metric_result(value, measured, **settings):
     gate = parse_gate("quality", "min_metric", {"metric": "accuracy", "value": value, **settings})
-    return judge_metric(gate, gate.rule, {"validation": {gate.rule.metric: measured}, "train": {"accuracy": 1.0}})
+    return evaluate_metric(gate, gate.rule, {"validation": {gate.rule.metric: measured}, "train": {"accuracy": 1.0}})
 
 
 @pytest.mark.parametrize(
@@ -89,44 +95,44 @@ def metric_outcome(value, measured, **settings):
 )
 def test_a_metric_is_held_against_its_value_the_right_way(settings, measured, passed, message):
     """Lower is better where the table of metrics or the gate says so; the message says by how much it fails."""
-    outcome = metric_outcome(0.75, measured, **settings)
-    assert (outcome.passed, outcome.measured, outcome.required) == (passed, measured, 0.75)
-    assert message in outcome.message
+    result = metric_result(0.75, measured, **settings)
+    assert (result.passed, result.measured, result.required) == (passed, measured, 0.75)
+    assert message in result.message
 
 
 def test_a_missing_metric_fails_and_says_which_there_are():
     """It is not taken for good, nor is another split's."""
     gate = parse_gate("quality", "min_metric", {"metric": "accuracy", "value": 0.5})
-    outcome = judge_metric(gate, gate.rule, {"train": {"accuracy": 1.0}, "validation": {"f1": 0.9}})
-    assert not outcome.passed
-    assert "train/accuracy, validation/f1" in outcome.message
-    assert "none at all" in judge_metric(gate, gate.rule, {}).message
+    result = evaluate_metric(gate, gate.rule, {"train": {"accuracy": 1.0}, "validation": {"f1": 0.9}})
+    assert not result.passed
+    assert "train/accuracy, validation/f1" in result.message
+    assert "none at all" in evaluate_metric(gate, gate.rule, {}).message
 
 
 def test_approvals_of_others_count_once_and_the_author_never():
     """Two people are two; the author and a double are none."""
     gate = parse_gate("signed", "approval", {"count": 2})
-    assert judge_approvals(gate, gate.rule, ["ben", "cleo"], "anna").passed
-    outcome = judge_approvals(gate, gate.rule, ["anna", "ben", "ben"], "anna")
-    assert (outcome.passed, outcome.measured, outcome.required) == (False, 1.0, 2.0)
-    assert "1 of 2 approvals (by ben)" in outcome.message
-    assert "anna" in outcome.message
+    assert evaluate_approvals(gate, gate.rule, ["ben", "cleo"], "anna").passed
+    result = evaluate_approvals(gate, gate.rule, ["anna", "ben", "ben"], "anna")
+    assert (result.passed, result.measured, result.required) == (False, 1.0, 2.0)
+    assert "1 of 2 approvals (by ben)" in result.message
+    assert "anna" in result.message
 
 
 @pytest.mark.parametrize(("low", "passed"), [(-0.02, True), (-0.0201, False), (0.01, True)])
 def test_the_lower_end_of_the_interval_decides(low, passed):
     """Not the difference itself: it may be zero and the rows too few to tell."""
     gate = parse_gate("no_worse", "not_worse", NOT_WORSE)
-    outcome = judge_difference(gate, gate.rule, Interval(0.0, low, 0.03, 0.8, 0.8), "50 rows")
-    assert outcome.passed is passed
-    assert (outcome.measured, outcome.required) == (low, -0.02)
+    result = evaluate_difference(gate, gate.rule, Interval(0.0, low, 0.03, 0.8, 0.8), "50 rows")
+    assert result.passed is passed
+    assert (result.measured, result.required) == (low, -0.02)
     if not passed:
-        assert "0.0001 below the -0.02 that gate 'no_worse' allows" in outcome.message
+        assert "0.0001 below the -0.02 that gate 'no_worse' allows" in result.message
 
 
-def test_an_outcome_is_json_compatible():
+def test_a_result_is_json_compatible():
     """Histories and errors carry it."""
-    assert metric_outcome(0.75, 0.8).to_json() == {
+    assert metric_result(0.75, 0.8).to_json() == {
         "name": "quality",
         "kind": "min_metric",
         "passed": True,

@@ -1,11 +1,11 @@
-"""Held-out rows for a gate: read, drawn from if there are too many, and answered by both versions."""
+"""Held-out rows: read from a dataset, sampled if there are too many, and answered by the versions to compare."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,9 @@ from ml_core.domain.gates import LABEL_METRICS, NUMBER_METRICS, PROBABILITY_METR
 from ml_core.domain.signature import InputColumn, OutputKind
 from ml_core.domain.values import is_blank, says_missing
 from ml_core.domain.version import ServableVersion
-from ml_core.exceptions import DataProcessingError, PredictionError
+from ml_core.evaluation.paired import Answers
+from ml_core.exceptions import DataProcessingError, PredictionError, RequestTooLargeError
 from ml_core.models.store import ArtifactStore
-from ml_core.registry.promotion.gates.paired import Answers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,17 +25,10 @@ if TYPE_CHECKING:
     from ml_core.domain.dataset import DatasetVersion
 
 
-class Datasets(Protocol):
-    """What a gate needs of ``ml_core.registry.datasets.DatasetRepository``."""
-
-    def open(self, dataset_id: str, number: int | None = None) -> Path:
-        """Its file."""
-
-
 MIN_ROWS = 30
-"""Below it a percentile interval is much too narrow: it can't see what a few rows do not hold."""
+"""With fewer rows a percentile interval is much too narrow: it does not cover values that a small sample lacks."""
 MAX_DATASET_ROWS = 1_000_000
-"""A larger dataset is refused: it would have to be read, only for most of it to be left aside."""
+"""A larger dataset is refused: it would be read whole for a sample of at most 100,000 rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,65 +46,65 @@ class HeldOut:
     about: str
 
 
-def held_out_rows(
-    datasets: Datasets, dataset: DatasetVersion, rule: NotWorse, versions: Sequence[ServableVersion]
-) -> HeldOut:
-    """The rows that a gate compares on.
-
-    Args:
-        datasets: The tenant's.
-        dataset: Which version of which of them.
-        rule: The gate's.
-        versions: What it compares.
+def check_size(dataset: DatasetVersion) -> None:
+    """Refuse a dataset that is too large to compare on. Its file is not read.
 
     Raises:
-        DataProcessingError: It is too large, it lacks the target or a column that a version reads, or too few rows have
-            a target.
-        SignatureMismatchError: A target is no number where the metric needs numbers.
+        RequestTooLargeError: It has more than ``MAX_DATASET_ROWS`` rows.
     """
-    called = f"the dataset {dataset.reference}"
-    there = [name for name, _ in dataset.columns]
-    if rule.target not in there:
-        raise DataProcessingError(
-            f"The target {rule.target!r} is no column of {called}.",
-            remedy=f"Its columns are {', '.join(there)}.",
-            column=rule.target,
-        )
     if dataset.row_count > MAX_DATASET_ROWS:
-        raise DataProcessingError(
-            f"{_sentence(called)} has {dataset.row_count} rows, more than {MAX_DATASET_ROWS}.",
+        raise RequestTooLargeError(
+            f"The dataset {dataset.reference} has {dataset.row_count} rows, more than {MAX_DATASET_ROWS}.",
             remedy="Register a sample of it as a dataset of its own.",
+            tenant_id=dataset.tenant_id,
+            limit=MAX_DATASET_ROWS,
+            actual=dataset.row_count,
         )
+
+
+def held_out_rows(path: Path, dataset: DatasetVersion, rule: NotWorse, versions: Sequence[ServableVersion]) -> HeldOut:
+    """The rows to compare versions on.
+
+    Args:
+        path: The dataset's file.
+        dataset: What the registry knows of it; ``check_size`` accepted it.
+        rule: Names the target and the metric, and says how many rows to draw.
+        versions: The versions to compare.
+
+    Raises:
+        DataProcessingError: The target or a column that a version reads is missing, or too few rows have a target.
+        SignatureMismatchError: A target is not a number, and the metric needs numbers.
+    """
     from ml_core.data.canonical import require_columns
     from ml_core.data.table_file import read_frame
 
-    frame = read_frame(datasets.open(dataset.dataset_id, dataset.number))
-    for version in versions:
-        require_columns(frame, (column.name for column in version.signature.inputs), _sentence(called))
+    frame, called = read_frame(path), f"The dataset {dataset.reference}"
+    inputs = (column.name for version in versions for column in version.signature.inputs)
+    require_columns(frame, (rule.target, *inputs), called)
     truth, known = _truth(frame, rule, versions)
     rows = np.flatnonzero(known)
     if len(rows) < MIN_ROWS:
         raise DataProcessingError(
-            f"{_sentence(called)} has {len(rows)} rows with a {rule.target!r}, fewer than {MIN_ROWS}.",
+            f"{called} has {len(rows)} rows with a {rule.target!r}, fewer than {MIN_ROWS}.",
             remedy="Register a larger dataset.",
             column=rule.target,
         )
-    about = f"{len(rows)} rows of {called}"
+    number = f"{len(rows)} rows"
     if len(rows) > rule.max_rows:
-        about = f"{rule.max_rows} of {len(rows)} rows (drawn with the seed {rule.seed}) of {called}"
+        number = f"{rule.max_rows} of {number} (drawn with the seed {rule.seed})"
         rows = np.sort(np.random.default_rng(rule.seed).choice(rows, rule.max_rows, replace=False))
-    return HeldOut(frame.iloc[rows], truth[rows], about)
+    return HeldOut(frame.iloc[rows], truth[rows], f"{number} of the dataset {dataset.reference}")
 
 
 def check_output(version: ServableVersion, metric: str) -> None:
-    """Refuse a version that does not answer what a metric is of.
+    """Refuse a version whose output the metric does not measure.
 
     Raises:
-        PredictionError: Says what it answers.
+        PredictionError: Names what the version answers.
     """
     kind = version.signature.output.kind
     if kind is not (OutputKind.NUMBER if metric in NUMBER_METRICS else OutputKind.CLASSES):
-        raise _can_not(version, metric, f"it answers {kind.value}")
+        raise _not_measurable(version, metric, f"it answers {kind.value}")
 
 
 def answer(store: ArtifactStore, version: ServableVersion, rows: HeldOut, metric: str) -> Answers:
@@ -127,7 +120,7 @@ def answer(store: ArtifactStore, version: ServableVersion, rows: HeldOut, metric
 
     model = load_version(store, version)
     if metric in PROBABILITY_METRICS and not model.has_probabilities:
-        raise _can_not(version, metric, "it has no probabilities")
+        raise _not_measurable(version, metric, "it has no probabilities")
     columns = columns_from_frame(rows.frame, version.signature.inputs)
     classes = version.signature.output.classes
     if metric in PROBABILITY_METRICS:
@@ -158,14 +151,10 @@ def _truth(
     return numbers, ~np.isnan(numbers)
 
 
-def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:]
-
-
-def _can_not(version: ServableVersion, metric: str, why: str) -> PredictionError:
+def _not_measurable(version: ServableVersion, metric: str, why: str) -> PredictionError:
     return PredictionError(
         f"{metric} can't be measured of version {version.ref.version!s}: {why}.",
-        remedy="Give the gate a metric of what the model answers.",
+        remedy="Choose a metric of what the model answers.",
         model_id=version.ref.model_id,
         version=version.ref.version,
     )

@@ -6,7 +6,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from ml_core.domain.gates import LABEL_METRICS, NUMBER_METRICS, PAIRED_METRICS, PROBABILITY_METRICS
-from ml_core.registry.promotion.gates.paired import STATISTICS, Answers, compare, measure
+from ml_core.evaluation.paired import STATISTICS, Answers, compare, measure
 
 CLASSES = ("a", "b", "c")
 

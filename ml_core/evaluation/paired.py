@@ -1,12 +1,12 @@
 """The paired bootstrap: how much better one model is than another on the same rows, with an interval.
 
-Both models answer the same rows, so what is drawn anew, with replacement, are rows: each resample holds, for every
-drawn row, its truth and both answers, and gives one difference of the two metrics. The percentile interval of these
+Both models answer the same rows, so rows are resampled, with replacement: each resample holds, for every drawn row, its
+truth and both answers, and gives one difference of the two metrics. The percentile interval of these
 differences is that of Efron & Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. Errors that both models
 make drop out of the difference, which makes it narrow enough to decide on.
 
 A version is "not worse" in the sense of a non-inferiority test: the interval's lower end, oriented so that higher is
-better, is no lower than minus the margin. Of a two-sided 95 % interval that is a one-sided test at 2.5 %.
+better, is no lower than minus the margin. With a two-sided 95 % interval that is a one-sided test at the 2.5 % level.
 
 Metrics are scikit-learn's (a test compares them), computed here for all resamples at once.
 """
@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ml_core.domain.gate_outcomes import Interval
-from ml_core.domain.gates import LABEL_METRICS, PROBABILITY_METRICS
+from ml_core.domain.gates import LABEL_METRICS, PROBABILITY_METRICS, Interval
 from ml_core.domain.metric import HIGHER_IS_BETTER
 from ml_core.domain.values import category_text, label_of
 
@@ -29,7 +28,7 @@ Floats = NDArray[np.float64]
 Statistic = Callable[..., Floats]
 
 _BATCH_VALUES = 2_000_000
-"""Resampled values of one array at once: 16 MB of float64."""
+"""Resampled values that one array holds at a time: 16 MB of float64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class Answers:
     Attributes:
         predictions: ``(n_rows,)`` labels or numbers.
         probabilities: ``(n_rows, n_classes)``, or None.
-        classes: The labels that it knows, in the order of the probabilities.
+        classes: The labels of the model, in the order of the probabilities.
     """
 
     predictions: NDArray[Any]
@@ -66,7 +65,7 @@ def compare(
         candidate: The new model's answers.
         present: The present model's.
         confidence: Of the two-sided interval.
-        resamples: How often the rows are drawn anew.
+        resamples: Number of resamples.
         seed: Of the draws.
 
     Returns:
@@ -109,7 +108,7 @@ def measure(metric: str, truth: NDArray[Any], answers: Answers) -> float:
 
 
 def _is_binary(*models: Answers) -> bool:
-    """Whether all of the models know two classes. One scale for all: else one Brier score is half of its equal."""
+    """Whether each model has two classes. Both are measured on one scale: otherwise one Brier score would be halved."""
     return all(len(answers.classes) == 2 for answers in models)
 
 
@@ -132,7 +131,7 @@ def _row_values(metric: str, truth: NDArray[Any], answers: Answers, is_binary: b
 def _probability_values(
     metric: str, truth: NDArray[Any], answers: Answers, is_binary: bool
 ) -> tuple[NDArray[Any], ...]:
-    """The loss of each row. A label that a model does not know has the probability 0 in it."""
+    """The loss of each row. A label that is not one of the model's classes has the probability 0."""
     if answers.probabilities is None:
         raise ValueError(f"{metric} needs probabilities")
     position = {category_text(label): index for index, label in enumerate(answers.classes)}

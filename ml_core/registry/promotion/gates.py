@@ -1,0 +1,258 @@
+"""``GateRepository``: what a promotion has to pass. Gates are set by admins only, since they bind everybody else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.engine import Connection
+
+from ml_core.database.connection import DatabaseConnection
+from ml_core.database.tables import approvals, gates, versions
+from ml_core.domain.api_key import Scope
+from ml_core.domain.gates import Gate, parse_gate
+from ml_core.exceptions import Action, InvalidRequestError, PermissionDeniedError
+from ml_core.ids import EnvironmentName, GateName, ModelId, TenantId, VersionId
+from ml_core.registry import journal
+from ml_core.registry.erasure import erase
+from ml_core.registry.missing import model_archived, model_not_found, require_model
+from ml_core.registry.promotion.gate_settings import checked
+from ml_core.registry.promotion.rules import PRODUCTION, check_environment
+from ml_core.registry.versions.rows import IS_ARCHIVED, VERSIONS_WITH_MODEL
+
+if TYPE_CHECKING:
+    from ml_core.registry.versions.rows import AnyRow
+
+
+@dataclass(frozen=True, slots=True)
+class GateRecord:
+    """A gate of a model's environment, and who set it when (UTC)."""
+
+    model_id: ModelId
+    environment: EnvironmentName
+    gate: Gate
+    created_at: datetime
+    created_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRecord:
+    """Who approved a version for an environment, why and when (UTC)."""
+
+    model_id: ModelId
+    version: VersionId
+    environment: EnvironmentName
+    approver: str
+    reason: str
+    at: datetime
+
+
+class GateRepository:
+    """Gates and approvals of one tenant.
+
+    A gate is a rule of a model's environment. A promotion, and the start and the finish of a canary, pass when every
+    gate of the environment passes the version; ``override=`` with a reason lets an admin go on although one failed.
+
+    Args:
+        db: The registry; its principal is who acts.
+        tenant_id: The tenant.
+
+    Raises:
+        InvalidNameError: The tenant's name is not valid. Each method raises it for the names that it takes.
+    """
+
+    def __init__(self, db: DatabaseConnection, tenant_id: str) -> None:
+        self._db = db
+        self._tenant_id = TenantId(tenant_id)
+
+    def set(
+        self, model_id: str, environment: str, name: str, kind: str, settings: Mapping[str, Any] | None = None
+    ) -> GateRecord:
+        """Create a gate, or replace the one of this name. It applies to promotions that begin from now on.
+
+        There are five kinds.
+
+        ``min_metric``: a recorded metric reaches a value (at least; at most where lower is better). Settings:
+        ``metric``, ``value``, ``split`` (default ``validation``), and ``higher_is_better`` for a metric that the
+        platform does not know::
+
+            gates.set("tickets", "production", "quality", "min_metric", {"metric": "accuracy", "value": 0.8})
+
+        ``not_worse``: on the same held-out rows the version is not worse than the present one by more than a margin,
+        by a paired bootstrap interval. Settings: ``dataset``, ``target`` (its column with the truth), ``metric``
+        (accuracy, balanced_accuracy, brier_score, f1_macro, log_loss, mae, mse, r2 or rmse), ``margin`` (in the
+        metric's unit), ``number`` (the dataset's version; default its newest that is not archived, whose number is
+        then stored: set the gate again to compare on newer rows), ``confidence`` (0.95), ``resamples`` (2000),
+        ``seed`` (0), ``max_rows`` (10000)::
+
+            settings = {"dataset": "held_out", "target": "category", "metric": "accuracy", "margin": 0.01}
+            gates.set("tickets", "production", "no-regression", "not_worse", settings)
+
+        ``signature_compatible``: rows that clients can send to the present version fit the new one. No settings::
+
+            gates.set("tickets", "production", "same-input", "signature_compatible")
+
+        ``digest_verified``: the artifact store has the bytes that were registered. No settings::
+
+            gates.set("tickets", "production", "intact", "digest_verified")
+
+        ``approval``: people other than whoever registered the version approved it. Setting: ``count`` (1)::
+
+            gates.set("tickets", "production", "second-look", "approval", {"count": 2})
+
+        Args:
+            model_id: A model that has a version.
+            environment: Such as ``production``.
+            name: The gate's name: 1 to 40 of a-z, 0-9, ``-`` and ``_``.
+            kind: One of the five.
+            settings: The settings of the kind.
+
+        Raises:
+            InvalidRequestError: The kind, a setting or the environment is not valid, there is no such dataset or
+                target, or no version of the model has such a split; names it and the nearest.
+            RequestTooLargeError: The dataset has too many rows to compare on.
+            PermissionDeniedError: The principal is not an admin.
+            ModelNotFoundError: There is no such model.
+        """
+        model, at = ModelId(model_id), EnvironmentName(environment)
+        self._db.principal.require(Scope.ADMIN)
+        check_environment(self._db, self._tenant_id, at)
+        wanted = parse_gate(name, kind, settings or {})
+        require_model(self._db, self._tenant_id, model)
+        with journal.writing(self._db, self._tenant_id) as connection:
+            gate = checked(connection, self._tenant_id, model, wanted)
+            row = self._write(connection, model, at, gate)
+            subject = {"model_id": model, "environment": at, "gate": gate.name}
+            details = {"kind": gate.kind.value, "settings": gate.settings}
+            journal.record(connection, self._tenant_id, "gate.set", subject, details)
+            return _gate_from(row)
+
+    def _write(self, connection: Connection, model_id: ModelId, environment: EnvironmentName, gate: Gate) -> AnyRow:
+        values = {
+            "kind": gate.kind.value,
+            "settings": gate.settings,
+            "created_at": sa.func.now(),
+            "created_by": self._db.principal.name,
+        }
+        keys = {"tenant_id": self._tenant_id, "model_id": model_id, "environment": environment, "name": gate.name}
+        upsert = insert(gates).values(**keys, **values)
+        upsert = upsert.on_conflict_do_update(constraint=gates.primary_key, set_=values)
+        try:
+            return connection.execute(upsert.returning(gates)).one()
+        except sa.exc.IntegrityError as error:  # the model was deleted meanwhile
+            raise model_not_found(self._tenant_id, model_id, remedy="Register a version of it first.") from error
+
+    def list(self, model_id: str, environment: str | None = None) -> Sequence[GateRecord]:
+        """The gates of a model, of one environment or of all, by environment and name."""
+        statement = sa.select(gates).where(gates.c.tenant_id == self._tenant_id, gates.c.model_id == ModelId(model_id))
+        if environment is not None:
+            statement = statement.where(gates.c.environment == EnvironmentName(environment))
+        with self._db.tenant(self._tenant_id) as connection:
+            rows = connection.execute(statement.order_by(gates.c.environment, gates.c.name))
+            return [_gate_from(row) for row in rows]
+
+    def remove(self, model_id: str, environment: str, name: str) -> None:
+        """Remove a gate.
+
+        Raises:
+            PermissionDeniedError: The principal is not an admin.
+            InvalidRequestError: There is no such gate.
+        """
+        model, at, wanted = ModelId(model_id), EnvironmentName(environment), GateName(name)
+        self._db.principal.require(Scope.ADMIN)
+        with journal.writing(self._db, self._tenant_id) as connection:
+            if not erase(connection, gates, model_id=model, environment=at, name=wanted):
+                raise InvalidRequestError(
+                    f"{at!s} of {model!s} has no gate {wanted!r}.",
+                    remedy="List the model's gates.",
+                    action=Action.of("gates.list", tenant=self._tenant_id, model=model, environment=at),
+                    tenant_id=self._tenant_id,
+                    field="name",
+                )
+            subject = {"model_id": model, "environment": at, "gate": wanted}
+            journal.record(connection, self._tenant_id, "gate.removed", subject)
+
+    def approve(self, model_id: str, version: str, environment: str = PRODUCTION, reason: str = "") -> ApprovalRecord:
+        """Approve a version for an environment, as the connection's principal; doing so again changes nothing.
+
+        An approval is never withdrawn: promote another version instead.
+
+        Raises:
+            PermissionDeniedError: The principal lacks the scope ``approve``, or registered the version itself.
+            ModelNotFoundError: There is no such version, or it is archived.
+            InvalidRequestError: There is no such environment.
+        """
+        model, name, at = ModelId(model_id), VersionId(version), EnvironmentName(environment)
+        principal = self._db.principal
+        principal.require(Scope.APPROVE)
+        check_environment(self._db, self._tenant_id, at)
+        subject = {"model_id": model, "version": name, "environment": at}
+        own = insert(approvals).values(tenant_id=self._tenant_id, **subject, approver=principal.name, reason=reason)
+        with journal.writing(self._db, self._tenant_id) as connection:
+            if self._author(connection, model, name) == principal.name:
+                raise PermissionDeniedError(
+                    f"{principal.name} registered version {name!s} of {model!s}, so its approval does not count.",
+                    remedy="Let somebody else approve it, with a key of their own that has the scope.",
+                    action=Action.of("keys.create", tenant=self._tenant_id, scope=Scope.APPROVE.value),
+                    tenant_id=self._tenant_id,
+                    scope=Scope.APPROVE.value,
+                )
+            if connection.execute(own.on_conflict_do_nothing().returning(approvals.c.at)).one_or_none() is not None:
+                journal.record(connection, self._tenant_id, "version.approved", subject, {"reason": reason})
+            found = self._approvals_of(model, name, at).where(approvals.c.approver == principal.name)
+            return _approval_from(connection.execute(found).one())
+
+    def approvals(self, model_id: str, version: str, environment: str = PRODUCTION) -> Sequence[ApprovalRecord]:
+        """Who approved a version for an environment, first to last."""
+        of = self._approvals_of(ModelId(model_id), VersionId(version), EnvironmentName(environment))
+        with self._db.tenant(self._tenant_id) as connection:
+            rows = connection.execute(of.order_by(approvals.c.at, approvals.c.approver))
+            return [_approval_from(row) for row in rows]
+
+    def _author(self, connection: Connection, model_id: ModelId, version: VersionId) -> str:
+        statement = sa.select(versions.c.created_by, IS_ARCHIVED.label("is_archived")).select_from(VERSIONS_WITH_MODEL)
+        key = (
+            versions.c.tenant_id == self._tenant_id,
+            versions.c.model_id == model_id,
+            versions.c.version == version,
+        )
+        # The lock is shared with other approvals, and keeps the version from being deleted before the approval's row.
+        row = connection.execute(statement.where(*key).with_for_update(read=True, of=versions)).one_or_none()
+        if row is None:
+            raise model_not_found(self._tenant_id, model_id, version, connection=connection)
+        if row.is_archived:
+            raise model_archived(self._tenant_id, model_id, version)
+        return str(row.created_by)
+
+    def _approvals_of(self, model_id: ModelId, version: VersionId, environment: EnvironmentName) -> sa.Select[Any]:
+        return sa.select(approvals).where(
+            approvals.c.tenant_id == self._tenant_id,
+            approvals.c.model_id == model_id,
+            approvals.c.version == version,
+            approvals.c.environment == environment,
+        )
+
+
+def _gate_from(row: AnyRow) -> GateRecord:
+    return GateRecord(
+        ModelId(row.model_id),
+        EnvironmentName(row.environment),
+        parse_gate(row.name, row.kind, row.settings),
+        row.created_at,
+        row.created_by,
+    )
+
+
+def _approval_from(row: AnyRow) -> ApprovalRecord:
+    return ApprovalRecord(
+        ModelId(row.model_id),
+        VersionId(row.version),
+        EnvironmentName(row.environment),
+        row.approver,
+        row.reason,
+        row.at,
+    )

@@ -1,0 +1,334 @@
+"""Moves of a pointer: one order of steps for every trigger, by compare-and-swap, and never without a record.
+
+1. Possible: the principal may move the environment, the pointer has the expected generation, the state machine
+   (``ml_core.domain.rollout``) allows the trigger, and a server can load the version.
+2. Evaluated: where the trigger lets a version answer requests, every gate of the environment passes, or an admin
+   overrides the failed ones.
+3. Swapped: the pointer, if it still has the generation that was seen; one more history row, numbered by the new
+   generation, so the history has no gap; the journal; and last the feed's clock, so that replicas follow.
+
+Without gates all of it is one transaction. Gates load models and predict, which takes seconds, so they are evaluated
+with no transaction open. The swap then requires the generation and the gates that the evaluation saw: whoever changed
+either meanwhile wins, and the move is a conflict, since its caller may no longer want it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.engine import Connection
+
+from ml_core.database.connection import DatabaseConnection, acting, sign
+from ml_core.database.tables import environment_history, environments, tenants, versions
+from ml_core.domain.rollout import EVALUATED, TRANSITIONS, Change, RolloutState, Trigger, advance
+from ml_core.exceptions import (
+    Action,
+    InvalidRequestError,
+    InvalidTransitionError,
+    ModelNotFoundError,
+    PromotionConflictError,
+)
+from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
+from ml_core.models.store import ArtifactStore
+from ml_core.registry import journal
+from ml_core.registry.clock import advance_feed
+from ml_core.registry.missing import model_not_found, require_model_in
+from ml_core.registry.promotion.gate_evaluation import evaluate_gates
+from ml_core.registry.promotion.pointers import Pointer, find_pointer, pointer_from, pointer_key
+from ml_core.registry.promotion.promotable import lock_promotable
+from ml_core.registry.promotion.rollback import rollback_target
+from ml_core.registry.promotion.rules import Rules, check_environment, read_rules
+from ml_core.registry.versions.rows import refusal
+
+
+@dataclass(frozen=True, slots=True)
+class MoveRequest:
+    """A move that somebody asks for.
+
+    Attributes:
+        model_id: The model.
+        environment: The environment.
+        change: The trigger, with the version, percent and sticky column that it needs.
+        expected_generation: The generation that the caller saw, 0 before the first move; None: any.
+        actor: For whom an operator moves it; None: the connection's principal.
+        reason: Why, for the history.
+        override: Why it is made although a gate fails; None: it is not.
+    """
+
+    model_id: ModelId
+    environment: EnvironmentName
+    change: Change
+    expected_generation: int | None = None
+    actor: str | None = None
+    reason: str = ""
+    override: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedMove:
+    """A move that was found possible.
+
+    Attributes:
+        wanted: The request.
+        rules: What was seen: the pointer and its rules.
+        state: What the environment serves after the move.
+        version: The version that the move exposes to requests; None: none that is not exposed already.
+        restored_generation: For a rollback, the generation whose state it restores.
+        gates: The results of the gates.
+        override_reason: Why failed gates were overridden.
+    """
+
+    wanted: MoveRequest
+    rules: Rules
+    state: RolloutState
+    version: VersionId | None
+    restored_generation: int | None = None
+    gates: Sequence[Mapping[str, Any]] = ()
+    override_reason: str | None = None
+
+
+def move(
+    db: DatabaseConnection, tenant_id: TenantId, wanted: MoveRequest, store: ArtifactStore | None = None
+) -> Pointer:
+    """Move a pointer.
+
+    Args:
+        db: The registry; its principal is who acts.
+        tenant_id: The tenant.
+        wanted: The move.
+        store: Where gates find the artifacts; None: the platform's store.
+
+    Returns:
+        The pointer after the move, with the results of the gates. The errors are those that the methods of
+        ``EnvironmentRepository`` and ``RolloutRepository`` list.
+    """
+    check_environment(db, tenant_id, wanted.environment)
+    _check_override(wanted.override)
+    with db.tenant(tenant_id) as connection:
+        prepared = prepare(connection, tenant_id, wanted)
+        if prepared.version is None or wanted.change.trigger not in EVALUATED or not prepared.rules.documents:
+            return swap(connection, prepared)
+    evaluation = evaluate_gates(db, prepared.rules, prepared.version, store)
+    override_reason = evaluation.enforce(db.principal, wanted.override)
+    prepared = dataclasses.replace(prepared, gates=evaluation.to_json(), override_reason=override_reason)
+    with db.tenant(tenant_id) as connection:
+        lock_promotable(connection, tenant_id, wanted.model_id, evaluation.version)
+        _confirm(connection, prepared)
+        return swap(connection, prepared)
+
+
+def prepare(connection: Connection, tenant_id: TenantId, wanted: MoveRequest) -> PreparedMove:
+    """Check that a move is possible. Its version is neither archived nor deleted until the transaction ends."""
+    rules = read_rules(connection, tenant_id, wanted.model_id, wanted.environment)
+    rules.check_permission(acting(connection))
+    if wanted.expected_generation not in (None, rules.generation):
+        raise _conflict(rules, wanted.expected_generation, rules.pointer)
+    change, served, restored = wanted.change, None, None
+    if rules.version is None and change.trigger is not Trigger.PROMOTE:
+        _check_anything_served(connection, rules, change.trigger)
+    # The state machine refuses a rollback during a canary, whether or not there is a version to go back to.
+    if change.trigger is Trigger.ROLLBACK and (rules.state.phase, change.trigger) in TRANSITIONS:
+        target = rollback_target(connection, rules)
+        change, served = dataclasses.replace(change, version=target.version), target.digest
+        restored = target.restored_generation
+    state = _advance(rules, change)
+    version = state.stable if change.trigger is Trigger.FINISH else change.version
+    # Either lock keeps the tenant, and comes before any lock on the tenant's rows, see ``journal``.
+    if version is None:
+        journal.lock_tenant(connection, tenant_id)
+    else:
+        lock_promotable(connection, tenant_id, wanted.model_id, version, served=served)
+    return PreparedMove(wanted, rules, state, version, restored)
+
+
+def swap(connection: Connection, prepared: PreparedMove) -> Pointer:
+    """Move a pointer from the generation that was seen to the next, in the transaction of ``prepare`` or a later one.
+
+    Raises:
+        PromotionConflictError: The pointer has another generation by now.
+        ModelNotFoundError: The version was deleted meanwhile.
+    """
+    wanted, rules, tenant_id = prepared.wanted, prepared.rules, prepared.rules.tenant_id
+    actor = sign(connection, wanted.actor)
+    try:
+        row = connection.execute(_swap_statement(prepared, actor)).one_or_none()
+    except sa.exc.IntegrityError as error:
+        if (refusal(error) or "").startswith("fk_"):
+            raise model_not_found(tenant_id, wanted.model_id, prepared.version) from error
+        raise
+    if row is None:
+        actual = find_pointer(connection, tenant_id, wanted.model_id, wanted.environment)
+        raise _conflict(rules, rules.generation, actual)
+    _record(connection, prepared, actor)
+    connection.execute(  # last: until the commit no other change of the cell can commit
+        environments.update()
+        .where(*pointer_key(tenant_id, wanted.model_id, wanted.environment))
+        .values(feed_generation=advance_feed(environments.c.cell))
+    )
+    return pointer_from(row, prepared.gates)
+
+
+def not_promoted(tenant_id: TenantId, model_id: ModelId, environment: EnvironmentName) -> ModelNotFoundError:
+    """The error for an environment that serves nothing."""
+    return ModelNotFoundError(
+        f"Nothing is promoted to {environment!s} of {model_id!s}.",
+        remedy="Promote a version to it.",
+        action=Action.of("environments.promote", tenant=tenant_id, model=model_id, environment=environment),
+        tenant_id=tenant_id,
+        model_id=model_id,
+    )
+
+
+def _check_override(override: str | None) -> None:
+    if override is not None and not override.strip():
+        raise InvalidRequestError(
+            "An override needs a reason.", remedy="Say why the gates do not count this time.", field="override"
+        )
+
+
+def _check_anything_served(connection: Connection, rules: Rules, trigger: Trigger) -> None:
+    """Refuse a move of what never served anything, or was withdrawn, in terms of what does not exist.
+
+    Raises:
+        TenantNotFoundError, ModelNotFoundError: There is no such tenant or model, or there is nothing to withdraw.
+    """
+    if rules.pointer is None or trigger is Trigger.WITHDRAW:
+        journal.lock_tenant(connection, rules.tenant_id)
+        require_model_in(connection, rules.tenant_id, rules.model_id)
+    if trigger is Trigger.WITHDRAW:
+        error = not_promoted(rules.tenant_id, rules.model_id, rules.environment)
+        error.remedy, error.action = "It serves nothing already.", None
+        raise error
+
+
+def _advance(rules: Rules, change: Change) -> RolloutState:
+    """``advance``, with an error that names the pointer."""
+    try:
+        return advance(rules.state, change)
+    except (InvalidTransitionError, InvalidRequestError) as error:
+        error.tenant_id = rules.tenant_id
+        error.details |= {"model_id": rules.model_id, "environment": rules.environment}
+        raise
+
+
+def _confirm(connection: Connection, prepared: PreparedMove) -> None:
+    """Refuse a move whose pointer, gates or permission changed while the gates were evaluated.
+
+    Raises:
+        PermissionDeniedError: The environment was protected meanwhile.
+        PromotionConflictError: The pointer moved, or the gates were changed.
+    """
+    seen = prepared.rules
+    now = read_rules(connection, seen.tenant_id, seen.model_id, seen.environment)
+    now.check_permission(acting(connection))
+    if now.generation != seen.generation:
+        raise _conflict(seen, seen.generation, now.pointer)
+    if now.documents != seen.documents:
+        raise PromotionConflictError(
+            f"The gates of {seen.environment!s} of {seen.model_id!s} were changed while they were evaluated.",
+            remedy="Promote again: the present gates are then evaluated.",
+            tenant_id=seen.tenant_id,
+            model_id=seen.model_id,
+            environment=seen.environment,
+            expected_generation=seen.generation,
+            actual_generation=now.generation,
+        )
+
+
+def _swap_statement(prepared: PreparedMove, actor: str) -> sa.Executable:
+    rules, present = prepared.rules, prepared.rules.generation
+    values = {**_columns(prepared.state), "generation": present + 1, "updated_by": actor}
+    if present == 0:
+        cell = sa.select(tenants.c.cell).where(tenants.c.tenant_id == rules.tenant_id).scalar_subquery()
+        keys = {"tenant_id": rules.tenant_id, "model_id": rules.model_id, "environment": rules.environment}
+        return (
+            insert(environments)
+            .values(**keys, **values, cell=cell, feed_generation=0)
+            .on_conflict_do_nothing()
+            .returning(environments)
+        )
+    key = pointer_key(rules.tenant_id, rules.model_id, rules.environment)
+    return (
+        environments.update()
+        .where(*key, environments.c.generation == present)
+        .values(**values, updated_at=sa.func.now())
+        .returning(environments)
+    )
+
+
+def _columns(state: RolloutState) -> dict[str, Any]:
+    """A state as the columns that the pointer and its history share."""
+    canary = state.canary
+    return {
+        "version": state.stable,
+        "canary_version": canary and canary.version,
+        "canary_percent": canary and canary.percent,
+        "canary_sticky": canary and canary.sticky,
+        "shadow_version": state.shadow,
+    }
+
+
+_TOPICS = {
+    Trigger.START_CANARY: "rollout.started",
+    Trigger.STEP: "rollout.stepped",
+    Trigger.FINISH: "rollout.finished",
+    Trigger.ABORT: "rollout.aborted",
+    Trigger.START_SHADOW: "shadow.started",
+    Trigger.STOP_SHADOW: "shadow.stopped",
+}
+"""The journal's action for each trigger; of the others it is ``environment.moved``."""
+
+
+def _record(connection: Connection, prepared: PreparedMove, actor: str) -> None:
+    wanted, rules = prepared.wanted, prepared.rules
+    trigger, generation = wanted.change.trigger, rules.generation + 1
+    subject = {"model_id": wanted.model_id, "environment": wanted.environment}
+    what = {"generation": generation, "action": trigger.value, "actor": actor, "reason": wanted.reason}
+    served, gates = _columns(prepared.state), [dict(result) for result in prepared.gates]
+    connection.execute(
+        environment_history.insert().values(
+            tenant_id=rules.tenant_id,
+            **subject,
+            **what,
+            **served,
+            digest=_digest_of(rules, prepared.state.stable),
+            restored_generation=prepared.restored_generation or generation,
+            gates=gates,
+            override_reason=prepared.override_reason,
+        )
+    )
+    details: dict[str, Any] = {**what, "version": prepared.state.stable}
+    details |= {name: value for name, value in served.items() if value is not None}
+    if prepared.override_reason is not None:  # whoever reads the audit must see what was overridden
+        details |= {"override_reason": prepared.override_reason, "gates": gates}
+    journal.record(connection, rules.tenant_id, _TOPICS.get(trigger, "environment.moved"), subject, details)
+
+
+def _digest_of(rules: Rules, version: VersionId | None) -> sa.ScalarSelect[str] | None:
+    if version is None:
+        return None
+    of = versions.c
+    named = (of.tenant_id == rules.tenant_id, of.model_id == rules.model_id, of.version == version)
+    return sa.select(of.digest).where(*named).scalar_subquery()
+
+
+def _conflict(rules: Rules, expected: int | None, actual: Pointer | None) -> PromotionConflictError:
+    """The error for a pointer of another generation than a move expects; names who moved it."""
+    found = "never moved" if actual is None else f"has generation {actual.generation}, moved by {actual.updated_by}"
+    names = {"tenant": rules.tenant_id, "model": rules.model_id, "environment": rules.environment}
+    return PromotionConflictError(
+        f"{rules.environment!s} of {rules.model_id!s} was expected to have generation {expected}, but {found}.",
+        remedy="Look at its history, then promote again if that is still right.",
+        action=Action.of("environments.history", **names),
+        tenant_id=rules.tenant_id,
+        model_id=rules.model_id,
+        environment=rules.environment,
+        expected_generation=expected,
+        actual_generation=0 if actual is None else actual.generation,
+        moved_by=None if actual is None else actual.updated_by,
+    )

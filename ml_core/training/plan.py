@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +21,7 @@ from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.versions.limits import check_document
 from ml_core.registry.versions.repository import VersionRepository
-from ml_core.training.request import TrainingRequest, algorithm_of, effective_hyperparameters
+from ml_core.training.request import TrainingRequest, algorithm_of, effective_hyperparameters, recorded
 from ml_core.training.targets import invalid
 
 _RECORD_BYTES = 16 * 2**10
@@ -70,51 +71,147 @@ class TrainingPlan:
         return {**parameters, "algorithm": algorithm_of(estimator), "effective_hyperparameters": effective}
 
 
-def plan_training(
-    db: DatabaseConnection, tenant_id: TenantId, model_id: ModelId, spec: TrainSpec, given: GivenData
-) -> TrainingPlan:
-    """Check a training and read its data.
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """The parts of a plan that are found without reading data."""
+
+    source: DatasetVersion | None
+    held_out: DatasetVersion | None
+    metadata: dict[str, Any]
+
+
+class Planner:
+    """Plans the trainings of one tenant.
 
     Args:
         db: The registry.
         tenant_id: The tenant; on the embedded server its first training creates it.
-        model_id: The model.
-        spec: What is asked for.
-        given: The caller's own data.
-
-    Raises:
-        InvalidRequestError, RequestTooLargeError: The dataset does not exist, the metadata or hyperparameters can't be
-            stored, or the arguments contradict each other.
-        TrainingError: The dataset lacks a column, or no target is named.
-        MLFrameworkError: The version could not be registered, see ``Trainer.refuse_in_vain``.
     """
-    versions = VersionRepository(db, tenant_id)
-    versions.refuse_in_vain(model_id, spec.model_type, spec.version)
-    if spec.parent_version is not None:
-        versions.get(model_id, spec.parent_version)
-    metadata = check_document(spec.metadata, "metadata", reserved_bytes=_RECORD_BYTES)
-    _check_sources(tenant_id, spec, given)
-    source = None if spec.dataset is None else _find_dataset(db, tenant_id, spec.dataset, "dataset")
-    data, validation = given.training, given.validation
-    if data is None and source is not None:
-        data = _read_dataset(db, tenant_id, source, spec)
-    if spec.validation_dataset is not None:
-        held_out = _find_dataset(db, tenant_id, spec.validation_dataset, "validation_dataset")
-        validation = _read_dataset(db, tenant_id, held_out, spec, may_lack=spec.ignore)
-    request = TrainingRequest(
-        model_id=model_id,
-        model_type=spec.model_type,
-        training_data=data,
-        validation_data=validation,
-        hyperparameters=dict(spec.hyperparameters),
-        kinds=spec.kinds,
-        processor=given.processor,
-        rare_classes=spec.rare_classes,
-    )
-    check_document(request.recorded_hyperparameters(), "hyperparameters")
-    tenants = TenantRepository(db)
-    tenants.ensure(tenant_id)
-    return TrainingPlan(spec, replace(request, self_test_rows=tenants.self_test_rows(tenant_id)), source, metadata)
+
+    def __init__(self, db: DatabaseConnection, tenant_id: TenantId) -> None:
+        self._db = db
+        self._tenant_id = tenant_id
+        self._versions = VersionRepository(db, tenant_id)
+
+    def check(self, model_id: ModelId, spec: TrainSpec, given: GivenData) -> _Checked:
+        """Refuse a training that can't be registered or whose fields don't fit each other; no data is read.
+
+        Raises:
+            InvalidRequestError, RequestTooLargeError: The dataset does not exist, the metadata or hyperparameters
+                can't be stored, or the arguments contradict each other.
+            TrainingError: A dataset lacks a column, or no target is named.
+            MLFrameworkError: The version could not be registered, see ``VersionRepository.refuse_in_vain``.
+        """
+        self._versions.refuse_in_vain(model_id, spec.model_type, spec.version)
+        if spec.parent_version is not None:
+            self._versions.get(model_id, spec.parent_version)
+        metadata = check_document(spec.metadata, "metadata", reserved_bytes=_RECORD_BYTES)
+        check_document(recorded(spec.hyperparameters), "hyperparameters")
+        self._check_sources(spec, given)
+        source = None if spec.dataset is None else self._dataset(spec.dataset, "dataset")
+        if source is not None and given.training is None:
+            self._check_columns(source, spec, spec.ignore)
+        held_out = None
+        if spec.validation_dataset is not None:
+            held_out = self._dataset(spec.validation_dataset, "validation_dataset")
+            self._check_columns(held_out, spec)
+        return _Checked(source, held_out, metadata)
+
+    def plan(self, model_id: ModelId, spec: TrainSpec, given: GivenData) -> TrainingPlan:
+        """Check a training and read its data.
+
+        Args:
+            model_id: The model.
+            spec: What is asked for.
+            given: The caller's own data.
+
+        Raises:
+            MLFrameworkError: As ``check``; or the data is not a pair.
+        """
+        checked = self.check(model_id, spec, given)
+        data, validation = given.training, given.validation
+        if data is None and checked.source is not None:
+            data = self._read(checked.source, spec)
+        if checked.held_out is not None:
+            validation = self._read(checked.held_out, spec)
+        request = TrainingRequest(
+            model_id=model_id,
+            model_type=spec.model_type,
+            training_data=data,
+            validation_data=validation,
+            hyperparameters=dict(spec.hyperparameters),
+            kinds=spec.kinds,
+            processor=given.processor,
+            rare_classes=spec.rare_classes,
+        )
+        tenants = TenantRepository(self._db)
+        tenants.ensure(self._tenant_id)
+        request = replace(request, self_test_rows=tenants.self_test_rows(self._tenant_id))
+        return TrainingPlan(spec, request, checked.source, checked.metadata)
+
+    def _check_sources(self, spec: TrainSpec, given: GivenData) -> None:
+        """Refuse fields about columns of a dataset where no dataset is read."""
+        reads_dataset = given.training is None and spec.dataset is not None
+        for name in ("target", "ignore"):
+            if getattr(spec, name) and not reads_dataset:
+                raise InvalidRequestError(
+                    f"The field {name!r} names columns of a dataset that is trained on.",
+                    remedy="Give the dataset and no training_data, or leave the field out.",
+                    tenant_id=self._tenant_id,
+                    field=name,
+                )
+        if spec.validation_dataset is not None and (given.validation is not None or not reads_dataset):
+            raise InvalidRequestError(
+                "A validation_dataset is for a training on a dataset.",
+                remedy="Give a dataset to train on, or validation_data.",
+                tenant_id=self._tenant_id,
+                field="validation_dataset",
+            )
+
+    def _dataset(self, reference: str, field: str) -> DatasetVersion:
+        dataset_id, number = parse_reference(reference)
+        try:
+            return DatasetRepository(self._db, self._tenant_id).get(dataset_id, number)
+        except DatasetNotFoundError as error:
+            raise InvalidRequestError(
+                error.message, remedy=error.remedy, action=error.action, tenant_id=self._tenant_id, field=field
+            ) from error
+
+    def _check_columns(self, version: DatasetVersion, spec: TrainSpec, ignore: Sequence[str] = ()) -> None:
+        """Refuse a dataset's version that lacks the target or a column of ``ignore``."""
+        names = [name for name, _ in version.columns]
+        if spec.target is None and needs_target(spec.model_type):
+            raise self._refused(
+                f"The column of the dataset {version.reference} to predict is not named.",
+                f"Give the target, one of: {listed(names)}. Without a target, name a model_type such as 'clustering'.",
+            )
+        wanted = [*([] if spec.target is None else [spec.target]), *ignore]
+        for name in wanted:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
+                raise self._refused(
+                    f"The dataset {version.reference} has no column {name!r}.",
+                    f"{f'Did you mean {near[0]!r}? ' if near else ''}Its columns are: {listed(names)}.",
+                    name,
+                )
+        if spec.target is not None and spec.target in spec.ignore:
+            raise self._refused(
+                f"The column {spec.target!r} is both the target and ignored.", "Leave out one of the two.", spec.target
+            )
+
+    def _read(self, version: DatasetVersion, spec: TrainSpec) -> tuple[Any, Any]:
+        """The pair ``(X, y)`` of a dataset's version; ``y`` is None without a target."""
+        frame, is_cells = read_table_of(self._db, self._tenant_id, version)
+        left_out = {spec.target, *spec.ignore}
+        used = frame[[name for name in frame.columns if name not in left_out]]
+        if spec.target is None:
+            return used, None
+        return used, Cells.of(frame, frame[spec.target]) if is_cells else frame[spec.target]
+
+    def _refused(self, message: str, remedy: str, column: str | None = None) -> TrainingError:
+        error = invalid(message, remedy, column)
+        error.tenant_id = self._tenant_id
+        return error
 
 
 def read_table_of(db: DatabaseConnection, tenant_id: TenantId, version: DatasetVersion) -> tuple[pd.DataFrame, bool]:
@@ -125,73 +222,3 @@ def read_table_of(db: DatabaseConnection, tenant_id: TenantId, version: DatasetV
     """
     path = DatasetRepository(db, tenant_id).open(version.dataset_id, version.number)
     return read_frame(path), holds_cells(path)
-
-
-def _check_sources(tenant_id: TenantId, spec: TrainSpec, given: GivenData) -> None:
-    """Refuse fields about columns of a dataset where no dataset is read."""
-    reads_dataset = given.training is None and spec.dataset is not None
-    for name in ("target", "ignore"):
-        if getattr(spec, name) and not reads_dataset:
-            raise InvalidRequestError(
-                f"The field {name!r} names columns of a dataset that is trained on.",
-                remedy="Give the dataset and no training_data, or leave the field out.",
-                tenant_id=tenant_id,
-                field=name,
-            )
-    if spec.validation_dataset is not None and (given.validation is not None or not reads_dataset):
-        raise InvalidRequestError(
-            "A validation_dataset is for a training on a dataset.",
-            remedy="Give a dataset to train on, or validation_data.",
-            tenant_id=tenant_id,
-            field="validation_dataset",
-        )
-
-
-def _find_dataset(db: DatabaseConnection, tenant_id: TenantId, reference: str, field: str) -> DatasetVersion:
-    dataset_id, number = parse_reference(reference)
-    try:
-        return DatasetRepository(db, tenant_id).get(dataset_id, number)
-    except DatasetNotFoundError as error:
-        raise InvalidRequestError(
-            error.message, remedy=error.remedy, action=error.action, tenant_id=tenant_id, field=field
-        ) from error
-
-
-def _read_dataset(
-    db: DatabaseConnection, tenant_id: TenantId, version: DatasetVersion, spec: TrainSpec, may_lack: Sequence[str] = ()
-) -> tuple[Any, Any]:
-    """The pair ``(X, y)`` of a dataset's version; ``y`` is None without a target."""
-    names = [name for name, _ in version.columns]
-    if spec.target is None and needs_target(spec.model_type):
-        raise _on_dataset(
-            tenant_id,
-            f"The column of the dataset {version.reference} to predict is not named.",
-            f"Give the target, one of: {listed(names, 20)}. Without a target, name a model_type such as 'clustering'.",
-        )
-    for name in (spec.target, *spec.ignore):
-        if name is not None and name not in names and name not in may_lack:
-            raise _on_dataset(
-                tenant_id,
-                f"The dataset {version.reference} has no column {name!r}.",
-                f"Its columns are: {listed(names, 20)}.",
-                name,
-            )
-    if spec.target is not None and spec.target in spec.ignore:
-        raise _on_dataset(
-            tenant_id,
-            f"The column {spec.target!r} is both the target and ignored.",
-            "Leave out one of the two.",
-            spec.target,
-        )
-    frame, is_cells = read_table_of(db, tenant_id, version)
-    left_out = {spec.target, *spec.ignore}
-    used = frame[[name for name in frame.columns if name not in left_out]]
-    if spec.target is None:
-        return used, None
-    return used, Cells.of(frame, frame[spec.target]) if is_cells else frame[spec.target]
-
-
-def _on_dataset(tenant_id: TenantId, message: str, remedy: str, column: str | None = None) -> TrainingError:
-    error = invalid(message, remedy, column)
-    error.tenant_id = tenant_id
-    return error

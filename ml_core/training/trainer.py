@@ -16,11 +16,12 @@ from ml_core.domain.training_report import TrainingReport
 from ml_core.exceptions import Action, InvalidRequestError, MLFrameworkError
 from ml_core.ids import ModelId, TenantId, VersionId
 from ml_core.models.mirrored_store import open_store
+from ml_core.models.model_factory import ModelFactory
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.versions.repository import VersionRepository
 from ml_core.training.checkpoints import CheckpointFolder
 from ml_core.training.fit import FittedModel, fit_model
-from ml_core.training.plan import GivenData, TrainingPlan, plan_training
+from ml_core.training.plan import GivenData, Planner, TrainingPlan
 from ml_core.training.registration import Registrar, own_code, reported_columns
 
 _log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class Trainer:
         platform = db.settings.platform
         store = open_store(storage_path, db.settings)
         self._registrar = Registrar(db, self.tenant_id, store, actor)
+        self._planner = Planner(db, self.tenant_id)
         self._checkpoints = CheckpointFolder(platform.home / "checkpoints", self.tenant_id)
 
     def __repr__(self) -> str:
@@ -147,6 +149,24 @@ class Trainer:
             InvalidRequestError: The spec names no dataset.
             MLFrameworkError: As ``train``.
         """
+        self._require_dataset(spec)
+        return self._train(model_id, spec, GivenData()).report
+
+    def check_spec(self, model_id: str, spec: TrainSpec) -> None:
+        """Refuse a spec that ``train_spec`` would refuse; no data is read, and nothing is written.
+
+        For a door that queues trainings: names, rights, columns and hyperparameters are checked when a training is
+        submitted. The model type of a spec without one is found in the data, so it and its hyperparameters are not.
+
+        Raises:
+            MLFrameworkError: As ``train_spec``.
+        """
+        self._require_dataset(spec)
+        self._planner.check(ModelId(model_id), spec, GivenData())
+        if spec.model_type is not None:
+            ModelFactory.create_model(spec.model_type, dict(spec.hyperparameters))
+
+    def _require_dataset(self, spec: TrainSpec) -> None:
         if spec.dataset is None:
             raise InvalidRequestError(
                 "The training names no dataset.",
@@ -155,10 +175,9 @@ class Trainer:
                 tenant_id=self.tenant_id,
                 field="dataset",
             )
-        return self._train(model_id, spec, GivenData()).report
 
     def _train(self, model_id: str, spec: TrainSpec, given: GivenData) -> _Trained:
-        plan = plan_training(self._db, self.tenant_id, ModelId(model_id), spec, given)
+        plan = self._planner.plan(ModelId(model_id), spec, given)
         runs = RunRepository(self._db, self.tenant_id)
         with runs.record(plan.request.model_id, kind="train", parameters=plan.run_parameters()) as run_id:
             fitted = self._fit(plan)

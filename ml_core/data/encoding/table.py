@@ -164,12 +164,3 @@ def _csr(values: array[float], indices: array[int], ends: list[int], shape: tupl
     matrix = sparse.csr_matrix(data, shape=shape)
     matrix.has_sorted_indices = True
     return matrix
-
-
-def state_types() -> tuple[str, ...]:
-    """The full names of the types that a fitted ``TableEncoder`` consists of, for the platform's allow-list."""
-    kinds: Mapping[str, type] = {
-        f"{cls.__module__}.{cls.__qualname__}": cls
-        for cls in (TableEncoder, NumberEncoder, DatetimeEncoder, CategoryEncoder, TextEncoder)
-    }
-    return tuple(sorted(kinds))

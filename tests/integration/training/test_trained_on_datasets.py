@@ -4,7 +4,7 @@ import pytest
 
 from ml_core.domain.train_spec import TrainSpec
 from ml_core.domain.training_report import TrainingReport
-from ml_core.exceptions import DatasetInUseError, InvalidRequestError, TrainingError
+from ml_core.exceptions import DatasetInUseError, InvalidRequestError, ModelNotFoundError, TrainingError
 from ml_core.system import MLSystem
 from support.tables import split_target, tickets
 
@@ -130,9 +130,22 @@ def test_columns_of_a_spec_are_checked_before_a_run_begins(system, fields, messa
     """Of the dataset to train on and of the one to measure on."""
     system.datasets.create("t", tickets())
     system.datasets.create("t2", tickets().drop(columns=["category"]))
-    with pytest.raises(TrainingError, match=message) as caught:
-        system.trainer.train_spec("tickets", TrainSpec(**fields))
-    assert (caught.value.stage, caught.value.tenant_id) == ("validate", system.tenant_id)
+    for door in (system.trainer.check_spec, system.trainer.train_spec):
+        with pytest.raises(TrainingError, match=message) as caught:
+            door("tickets", TrainSpec(**fields))
+        assert (caught.value.stage, caught.value.tenant_id) == ("validate", system.tenant_id)
+    assert system.runs.search().items == []
+
+
+def test_a_spec_is_checked_before_it_is_queued(system):
+    """Hyperparameters and names too; a spec that can train passes, and nothing is written."""
+    system.datasets.create("t", tickets())
+    spec = {"dataset": "t", "target": "category", "model_type": "classification"}
+    system.trainer.check_spec("tickets", TrainSpec(**spec, hyperparameters=FAST))
+    with pytest.raises(TrainingError, match="Did you mean n_estimators"):
+        system.trainer.check_spec("tickets", TrainSpec(**spec, hyperparameters={"n_estimator": 3}))
+    with pytest.raises(ModelNotFoundError):
+        system.trainer.check_spec("tickets", TrainSpec(**spec, parent_version="9"))
     assert system.runs.search().items == []
 
 

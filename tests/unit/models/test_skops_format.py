@@ -1,8 +1,10 @@
 """``skops/2``: what is dumped loads and answers the same, and equal pipelines give equal bytes."""
 
 import contextlib
+import importlib
 import io
 import json
+import pkgutil
 import subprocess
 import sys
 import zipfile
@@ -22,7 +24,7 @@ from sklearn.neighbors import KernelDensity, KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 
-from ml_core.data.encoding.table import state_types
+from ml_core.data import encoding
 from ml_core.exceptions import ModelSaveError, UnsafeArtifactError
 from ml_core.models.formats import skops_format
 from ml_core.models.formats.allowed_types import ALLOWED
@@ -125,7 +127,16 @@ def test_random_generators_are_not_kept():
 
 def test_every_state_type_of_the_encoder_is_on_the_list():
     """A new encoder must be added on purpose."""
-    assert set(state_types()) <= ALLOWED["ObjectNode"]
+    modules = [
+        importlib.import_module(found.name)
+        for found in pkgutil.iter_modules(encoding.__path__, "ml_core.data.encoding.")
+    ]
+    kinds = {
+        f"{kind.__module__}.{name}" for module in modules for name, kind in vars(module).items() if hasattr(kind, "fit")
+    }
+    ours = {kind for kind in kinds if kind.startswith("ml_core.")}
+    assert len(ours) == 6
+    assert ours <= ALLOWED["ObjectNode"]
 
 
 def test_what_has_no_safe_form_is_a_save_error():

@@ -35,12 +35,14 @@ from types import FrameType
 
 import psutil
 
+from ml_core.api.bounds import DEADLINES
 from ml_core.settings import ServingSettings, Settings
 
 _MAX_CONNECTIONS = 32_768
 """Of clients, at the same time. One that sends nothing costs HAProxy 1 kB, one in the middle of its head 17 kB."""
 _SERVER_FILES = 2_048
 """Open files that are kept for connections to replicas; these are bounded by the replicas' own queues."""
+_CONTROL_PREFIX = "/api"
 _GRACE_MS = 500
 """By how much a replica's own answer to a missed deadline may be late before HAProxy answers instead."""
 _ASK_TIMEOUT_S = 2.0
@@ -64,7 +66,6 @@ _DEFAULTS = """\
     # Also the pause before the next attempt.
     timeout connect 300ms
     timeout queue 1s
-    timeout server {default_timeout_ms}ms
     # A prediction has no side effect, so one that a dying replica left unanswered is safe to ask again.
     retry-on conn-failure empty-response
     # Nobody reads a line a request; replicas count requests.
@@ -84,10 +85,16 @@ _FRONTEND = """\
 """
 
 _BACKEND = """\
+    timeout server {default_ms}ms
     acl has_deadline req.hdr(x-request-timeout-ms) -m int 1:{max_timeout_ms}
     acl has_long_deadline req.hdr(x-request-timeout-ms) -m int gt {max_timeout_ms}
     http-request set-timeout server req.hdr(x-request-timeout-ms),add({grace_ms}) if has_deadline
     http-request set-timeout server {longest_ms} if has_long_deadline
+"""
+
+# A change is not made twice, unless its client says that it may be: by the Idempotency-Key with which it repeats it.
+_CONTROL = """\
+    http-request disable-l7-retry if !METH_GET
 """
 
 _ERRORS = {
@@ -119,19 +126,13 @@ def complete(text: str, socket_path: Path, limits: ServingSettings, max_connecti
     Args:
         text: Ray's.
         socket_path: Where HAProxy's administration socket will be.
-        limits: For the deadlines.
+        limits: For the deadlines of predictions; those of the control API are its own.
         max_connections: Of clients, at the same time.
 
     Raises:
         ValueError: Ray's configuration has not the expected form; names what is missing.
     """
-    defaults = _DEFAULTS.format(
-        default_timeout_ms=limits.default_timeout_ms + _GRACE_MS,
-        errors="".join(_error(status, "http-error") for status in _ERRORS),
-    )
-    backend = _BACKEND.format(
-        grace_ms=_GRACE_MS, max_timeout_ms=limits.max_timeout_ms, longest_ms=limits.max_timeout_ms + _GRACE_MS
-    )
+    defaults = _DEFAULTS.format(errors="".join(_error(status, "http-error") for status in _ERRORS))
     changes: dict[str, Callable[[re.Match[str]], str]] = {
         r"^ *maxconn \d+\n": lambda _: _GLOBAL.format(max_connections=max_connections),
         r"^( *stats socket) \S+ mode 666": lambda found: f"{found[1]} {socket_path} mode 600",
@@ -146,7 +147,21 @@ def complete(text: str, socket_path: Path, limits: ServingSettings, max_connecti
         text, count = re.subn(pattern, change, text, flags=re.MULTILINE)
         if not count:
             raise ValueError(f"Ray's HAProxy configuration has no line like {pattern!r}")
-    return re.sub(r"^ *http-reuse always\n", lambda found: found[0] + backend, text, flags=re.MULTILINE)
+
+    def completed(found: re.Match[str]) -> str:
+        is_control = f"acl is_{found[1]} path_beg {_CONTROL_PREFIX}/\n" in text
+        return found[0] + (_CONTROL + _deadlines(DEADLINES) if is_control else _deadlines(limits))
+
+    return re.sub(r"^backend (\S+)\n *log global\n.*\n *http-reuse always\n", completed, text, flags=re.MULTILINE)
+
+
+def _deadlines(limits: ServingSettings) -> str:
+    return _BACKEND.format(
+        default_ms=limits.default_timeout_ms + _GRACE_MS,
+        max_timeout_ms=limits.max_timeout_ms,
+        grace_ms=_GRACE_MS,
+        longest_ms=limits.max_timeout_ms + _GRACE_MS,
+    )
 
 
 class Supervisor:

@@ -7,8 +7,9 @@ in front of Serve's own handling (Ray 2.60, ``serve/_private/replica.py``, ``_di
 * decodes some headers as UTF-8 and answers 500 when they are not;
 * has a deadline of its own, answered in its own shape, beside the platform's ``x-request-timeout-ms``;
 * sends any ``x-request-id`` back, whatever it holds;
-* starts two tasks a request to notice that the client has left. The prediction plane notices that itself, and only
-  for a request that waits.
+* starts two tasks a request to notice that the client has left, and reads the whole body into memory meanwhile,
+  however slowly the application takes it. The prediction plane notices by itself, and only for a request that waits;
+  an operation of the control API that has begun goes on to its end.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from ml_core.inference.edge.http import is_sane_request_id, new_request_id
 MAX_HEAD_BYTES = 64 * 1024
 """Of one request, its first line included; the ingress refuses less than that already."""
 
-_PREDICTION_PLANE = "/t/"
 _DROPPED: Any = deque(maxlen=0)
 _NO_DISCONNECT_TASKS = (b"x-request-disconnect-disabled", b"?1")
 # Serve's own controls, in the spellings that it accepts; no caller of this platform has a use for them.
@@ -111,9 +111,7 @@ class PreparedHeaders:
         """Serve one ASGI connection."""
         if scope["type"] == "http":
             headers = [header for header in scope["headers"] if header[0] not in _LOOKED_AT or _is_kept(*header)]
-            if scope["path"].startswith(_PREDICTION_PLANE):
-                headers.append(_NO_DISCONNECT_TASKS)
-            scope["headers"] = headers
+            scope["headers"] = [*headers, _NO_DISCONNECT_TASKS]
         await self._app(scope, receive, send)
 
 

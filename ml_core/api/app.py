@@ -13,8 +13,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ml_core.api.access import Services
+from ml_core.api.bounds import Bounds
+from ml_core.api.docs import add_docs
 from ml_core.api.openapi import RESPONSES, describe
-from ml_core.api.routes import models
+from ml_core.api.routes import models, platform
 from ml_core.exceptions import InvalidRequestError, MLFrameworkError
 from ml_core.inference.edge.errors import error_response, plain_error
 from ml_core.inference.edge.http import HttpResponse, is_sane_request_id, new_request_id
@@ -22,7 +24,7 @@ from ml_core.inference.edge.http import HttpResponse, is_sane_request_id, new_re
 PREFIX = "/api"
 """Where the ingress has the application."""
 
-_NOUNS = (models,)
+_NOUNS = (platform, models)
 
 
 def create_app(services: Services, *, host_sends_request_id: bool = False) -> FastAPI:
@@ -33,15 +35,16 @@ def create_app(services: Services, *, host_sends_request_id: bool = False) -> Fa
         host_sends_request_id: Whether the server around it adds the request's own ``x-request-id`` to each response, as
             Ray Serve does; then only an id that is not the client's is added here.
     """
-    app = FastAPI(title="ML Core", version="1", docs_url="/docs", redoc_url=None, responses=RESPONSES)
+    app = FastAPI(title="ML Core", version="1", docs_url=None, redoc_url=None, responses=RESPONSES)
     app.state.services = services
     describe(app)
+    add_docs(app)
     for noun in _NOUNS:
         app.include_router(noun.router)
     app.add_exception_handler(MLFrameworkError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(Exception, _on_error)
+    app.add_middleware(Bounds)  # also answers what no handler above took
     app.add_middleware(RequestIds, host_sends_request_id=host_sends_request_id)
     return app
 

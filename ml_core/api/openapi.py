@@ -45,7 +45,18 @@ def describe(app: FastAPI) -> None:
             made["components"]["securitySchemes"] = {
                 "key": {"type": "http", "scheme": "bearer", "description": "An API key, or a token of the issuer."}
             }
+            _fill_in_examples(made)
             app.openapi_schema = made
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]  # as FastAPI documents it
+
+
+def _fill_in_examples(document: dict[str, Any]) -> None:
+    """Give each parameter the first example of its schema as its own: the value that Swagger UI fills in."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                examples = parameter["schema"].get("examples")
+                if examples:
+                    parameter.setdefault("example", examples[0])

@@ -227,21 +227,15 @@ def in_background() -> Iterator[None]:
 
     Whoever is not root can't take the lower priority back, so this is for a program that ends afterwards.
     """
+    from ml_core.platform.processes import set_priority
+
     before = os.getpriority(os.PRIO_PROCESS, 0)
-    _set_priority(before + _BACKGROUND)
+    set_priority(before + _BACKGROUND)
     try:
         yield
     finally:
         with suppress(PermissionError):
-            _set_priority(before)
-
-
-def _set_priority(niceness: int) -> None:
-    # On Linux each thread has its own, a new one that of its maker; numpy started its threads when it was imported.
-    tasks = Path("/proc/self/task")
-    for thread in [int(task.name) for task in tasks.iterdir()] if tasks.exists() else [0]:
-        with suppress(ProcessLookupError):
-            os.setpriority(os.PRIO_PROCESS, thread, niceness)
+            set_priority(before)
 
 
 def _cell(column: str, value: Any) -> str:

@@ -54,6 +54,7 @@ def up(port: PortOption = None, as_json: JsonOption = False) -> None:
         print_json({"url": state.url, **dataclasses.asdict(state)})
     else:
         out.print(f"The platform {verb} at {state.url}. Stop it with `mlcore down`.")
+        out.print(f"Its control API is described at {state.url}/api/docs.", soft_wrap=True)
 
 
 def down(as_json: JsonOption = False) -> None:

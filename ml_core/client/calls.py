@@ -17,6 +17,7 @@ import orjson
 from pydantic import BaseModel, TypeAdapter
 
 from ml_core.api.schemas.base import Page
+from ml_core.exceptions import ConfigurationError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -122,6 +123,8 @@ class Noun(Generic[Mode]):
 
     @property
     def _root(self) -> str:
+        if not self._tenant:
+            raise ConfigurationError("The client names no tenant.", remedy="Give it tenant_id.", setting="tenant_id")
         return f"/api/v1/tenants/{self._tenant}"
 
 

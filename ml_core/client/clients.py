@@ -14,6 +14,7 @@ from ml_core.client.nouns.audit import Audit
 from ml_core.client.nouns.datasets import Datasets
 from ml_core.client.nouns.environments import Environments, Gates, Rollouts
 from ml_core.client.nouns.models import Models
+from ml_core.client.nouns.platform import Platform
 from ml_core.client.nouns.predictions import Predictions
 from ml_core.client.nouns.runs import Runs
 from ml_core.client.nouns.tenants import Keys, Tenants
@@ -50,6 +51,7 @@ class _Client(Noun[Mode]):
     """What both clients have.
 
     Attributes:
+        platform: How the platform is.
         tenants: The tenants of the platform.
         keys: API keys of the tenant.
         datasets: Immutable versions of tables.
@@ -65,8 +67,9 @@ class _Client(Noun[Mode]):
     """
 
     def __init__(self, connection: Mode, tenant_id: str) -> None:
-        super().__init__(connection, TenantId(tenant_id))
+        super().__init__(connection, TenantId(tenant_id) if tenant_id else "")
         name = self._tenant
+        self.platform: Platform[Mode] = Platform(connection)
         self.tenants: Tenants[Mode] = Tenants(connection)
         self.keys: Keys[Mode] = Keys(connection, name)
         self.datasets: Datasets[Mode] = Datasets(connection, name)
@@ -126,7 +129,7 @@ class MLClient(_Client[Sync]):
     Args:
         url: The ingress, such as ``http://127.0.0.1:8000``.
         api_key: ``mlk_<key id>_<secret>`` or a token of an OpenID issuer.
-        tenant_id: Whose models, datasets and keys these are.
+        tenant_id: Whose models, datasets and keys these are; empty for what is over all tenants.
         timeout_s: Seconds to wait; also sent as the request's deadline.
         transport: Instead of the network, such as ``InProcessTransport``.
 
@@ -140,7 +143,7 @@ class MLClient(_Client[Sync]):
         url: str,
         *,
         api_key: str | None = None,
-        tenant_id: str,
+        tenant_id: str = "",
         timeout_s: float = _TIMEOUT_S,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
@@ -167,7 +170,7 @@ class AsyncMLClient(_Client[Async]):
         url: str,
         *,
         api_key: str | None = None,
-        tenant_id: str,
+        tenant_id: str = "",
         timeout_s: float = _TIMEOUT_S,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:

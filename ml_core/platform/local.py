@@ -22,12 +22,12 @@ import httpx
 from filelock import FileLock, Timeout
 
 from ml_core.database.embedded import EmbeddedServer
-from ml_core.exceptions import ConfigurationError, MLFrameworkError, PlatformError
+from ml_core.exceptions import Action, ConfigurationError, MLFrameworkError, PlatformError
 from ml_core.platform import processes
 from ml_core.platform.ports import HOST, require_free
 from ml_core.platform.ray_cluster import RayPorts, read_token, start_head, temporary_folder
 from ml_core.platform.serve_api import ApplicationStatus, ServeApi
-from ml_core.platform.serve_config import SHARED_CELL, serve_config
+from ml_core.platform.serve_config import CONTROL, SHARED_CELL, serve_config
 from ml_core.platform.state import PlatformState
 from ml_core.settings import Settings
 
@@ -42,6 +42,7 @@ _SERVE_TIMEOUT_S = 180.0
 _RUNNING, _FAILED = "RUNNING", "DEPLOY_FAILED"
 _LOOK_EVERY_S = 0.2
 _HEALTH_TIMEOUT_S = 5.0
+_READY, _CONTROL_ALIVE = "/readyz", "/api/healthz"
 _SETTLE_S = 1.0
 """A report is written within a tenth of a second of a change: what is behind for longer lags."""
 _CATCH_UP_S = 15.0
@@ -65,6 +66,7 @@ class PlatformStatus:
         running_replicas: Replicas that Serve says are running.
         wanted_replicas: Replicas that were declared.
         ingress: Whether the ingress answers ready.
+        control_api: Whether the control API answers, under ``/api`` of the ingress.
         replicas: What each live replica reported to the registry; None if that can't be read.
         failed_loads: Versions that some replica could not load; the last good one serves on where there was one.
         home: The platform's folder.
@@ -79,6 +81,7 @@ class PlatformStatus:
     running_replicas: int
     wanted_replicas: int
     ingress: bool
+    control_api: bool
     replicas: Sequence[SeenReplica] | None
     failed_loads: int
     home: str
@@ -146,7 +149,8 @@ class LocalPlatform:
         state = self.state
         database = self._server.is_running()
         serve = self._serve_status(state) if state else None
-        ingress = state is not None and _is_ready(state.url)
+        ingress = state is not None and _answers(state.url, _READY)
+        control_api = state is not None and _answers(state.url, _CONTROL_ALIVE)
         serves_whole = (
             state is not None
             and serve is not None
@@ -154,7 +158,7 @@ class LocalPlatform:
             and serve.running_replicas >= state.replicas
         )
         replicas = self._reports(state, _SETTLE_S if serves_whole else 0.0) if database and state else None
-        parts = (database, serves_whole, ingress)
+        parts = (database, serves_whole, ingress, control_api)
         is_whole = all(parts) and state is not None and _are_whole(replicas, state.replicas)
         return PlatformStatus(
             state="running" if is_whole else ("degraded" if state or any(parts) else "stopped"),
@@ -165,6 +169,7 @@ class LocalPlatform:
             running_replicas=serve.running_replicas if serve else 0,
             wanted_replicas=state.replicas if state else 0,
             ingress=ingress,
+            control_api=control_api,
             replicas=replicas,
             failed_loads=_failed_loads(replicas or ()),
             home=str(self._home),
@@ -178,6 +183,8 @@ class LocalPlatform:
                 self._end_ray()
         require_free(platform.http_port)
         self._start_database(step)
+        # So that a folder that is not there means that the store is away.
+        platform.artifact_root.mkdir(mode=0o700, parents=True, exist_ok=True)
         ports = RayPorts.choose()
         with step("Starting Ray"):
             session_id = start_head(self._home, ports, self._replica_environment())
@@ -198,22 +205,27 @@ class LocalPlatform:
 
     def _wait_until_running(self, state: PlatformState, step: Step) -> None:
         deadline = time.monotonic() + _SERVE_TIMEOUT_S
-        with step(f"Waiting for {state.replicas} replicas of the shared cell"), self._serve_api(state) as api:
+        wanted = {SHARED_CELL: state.replicas, CONTROL: 1}
+        name = f"Waiting for {state.replicas} replicas of the shared cell and for the control API"
+        with step(name), self._serve_api(state) as api:
             while time.monotonic() < deadline:
-                seen = api.status(SHARED_CELL)
-                if seen and seen.status == _FAILED:
-                    raise PlatformError(
-                        f"The shared cell did not start: {seen.message.strip() or 'no message'}",
-                        remedy="See the replicas' logs in the folder that `mlcore status` names.",
-                        component="serve",
-                    )
-                if seen and seen.running_replicas >= state.replicas and _is_ready(state.url):
+                seen = api.status()
+                for application, status in seen.items():
+                    if status.status == _FAILED:
+                        raise PlatformError(
+                            f"The application {application} did not start: {status.message.strip() or 'no message'}",
+                            remedy=f"See its log under {self._home / 'logs'}.",
+                            component="serve",
+                        )
+                runs = all(each in seen and seen[each].running_replicas >= count for each, count in wanted.items())
+                if runs and _answers(state.url, _READY) and _answers(state.url, _CONTROL_ALIVE):
                     self._reports(state, _CATCH_UP_S)
                     return
                 time.sleep(_LOOK_EVERY_S)
         raise PlatformError(
-            f"The shared cell did not answer within {_SERVE_TIMEOUT_S:.0f} s.",
-            remedy="The machine may be too busy; run `mlcore up` again.",
+            f"The platform did not answer within {_SERVE_TIMEOUT_S:.0f} s.",
+            remedy="The machine may be too busy; try again.",
+            action=Action("up"),
             component="serve",
         )
 
@@ -248,12 +260,12 @@ class LocalPlatform:
     def _serves(self, state: PlatformState) -> bool:
         """Whether some replica answers and Serve is there to mend the others."""
         serve = self._serve_status(state)
-        return serve is not None and serve.status != _FAILED and _is_ready(state.url)
+        return serve is not None and serve.status != _FAILED and _answers(state.url, _READY)
 
     def _serve_status(self, state: PlatformState) -> ApplicationStatus | None:
         try:
             with self._serve_api(state) as api:
-                return api.status(SHARED_CELL)
+                return api.status().get(SHARED_CELL)
         except PlatformError:
             return None
 
@@ -286,8 +298,9 @@ class LocalPlatform:
             lock.acquire(timeout=0)
         except Timeout:
             raise PlatformError(
-                f"Another `mlcore up` or `mlcore down` is at work on {self._home}.",
-                remedy="Wait for it to finish, then look with `mlcore status`.",
+                f"Another program is starting or stopping the platform of {self._home}.",
+                remedy="Wait for it to finish, then look how the platform is.",
+                action=Action("status"),
                 component="platform",
             ) from None
         try:
@@ -321,10 +334,10 @@ def _undisturbed() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _is_ready(url: str) -> bool:
-    """Whether a replica behind the ingress is ready."""
+def _answers(url: str, path: str) -> bool:
+    """Whether what is behind the ingress at a path says that it is well."""
     try:
-        return httpx.get(f"{url}/readyz", timeout=_HEALTH_TIMEOUT_S, trust_env=False).status_code == httpx.codes.OK
+        return httpx.get(f"{url}{path}", timeout=_HEALTH_TIMEOUT_S, trust_env=False).status_code == httpx.codes.OK
     except httpx.HTTPError:
         return False
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -93,6 +94,17 @@ def end_platform(home: Path, session_id: int | None) -> int:
         remedy="End them by hand, then try again.",
         component="ray",
     )
+
+
+def set_priority(niceness: int) -> None:
+    """Give every thread of this process a niceness; only root can take a higher one back.
+
+    On Linux each thread has its own, and a new one that of its maker.
+    """
+    tasks = Path("/proc/self/task")
+    for thread in [int(task.name) for task in tasks.iterdir()] if tasks.exists() else [0]:
+        with suppress(ProcessLookupError):
+            os.setpriority(os.PRIO_PROCESS, thread, niceness)
 
 
 def _signal(process: psutil.Process, *, kill: bool) -> None:

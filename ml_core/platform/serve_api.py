@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from ml_core.exceptions import PlatformError
+from ml_core.exceptions import Action, PlatformError
 
 _PATH = "/api/serve/applications/"
 _DECLARE_TIMEOUT_S = 120.0
@@ -51,12 +51,13 @@ class ServeApi:
         if response.is_error:
             raise PlatformError(
                 f"Ray Serve refused its configuration (status {response.status_code}): {_last_line(response.text)}",
-                remedy="See the logs folder that `mlcore status` names, then `mlcore down` and `mlcore up`.",
+                remedy="See the platform's logs, then stop the platform and start it again.",
+                action=Action("down"),
                 component="serve",
             )
 
-    def status(self, application: str) -> ApplicationStatus | None:
-        """How an application is; None if Serve does not know it.
+    def status(self) -> dict[str, ApplicationStatus]:
+        """How each application that Serve knows is, by its name.
 
         Raises:
             PlatformError: Serve could not be reached.
@@ -64,16 +65,7 @@ class ServeApi:
         response = self._ask("GET", timeout=_ASK_TIMEOUT_S)
         if response.is_error:
             raise _unreachable(f"status {response.status_code}")
-        found = response.json().get("applications", {}).get(application)
-        if found is None:
-            return None
-        replicas = [replica for deployment in found["deployments"].values() for replica in deployment["replicas"]]
-        messages = [found["message"], *(deployment["message"] for deployment in found["deployments"].values())]
-        return ApplicationStatus(
-            status=found["status"],
-            message=" ".join(message for message in messages if message),
-            running_replicas=sum(replica["state"] == "RUNNING" for replica in replicas),
-        )
+        return {name: _status(found) for name, found in response.json().get("applications", {}).items()}
 
     def _ask(self, method: str, *, timeout: float, json: dict[str, Any] | None = None) -> httpx.Response:
         try:
@@ -82,10 +74,21 @@ class ServeApi:
             raise _unreachable(type(error).__name__) from error
 
 
+def _status(found: dict[str, Any]) -> ApplicationStatus:
+    replicas = [replica for deployment in found["deployments"].values() for replica in deployment["replicas"]]
+    messages = [found["message"], *(deployment["message"] for deployment in found["deployments"].values())]
+    return ApplicationStatus(
+        status=found["status"],
+        message=" ".join(message for message in messages if message),
+        running_replicas=sum(replica["state"] == "RUNNING" for replica in replicas),
+    )
+
+
 def _unreachable(why: str) -> PlatformError:
     return PlatformError(
         f"Ray's REST interface does not answer ({why}).",
-        remedy="Run `mlcore up` to repair the platform.",
+        remedy="Repair the platform.",
+        action=Action("up"),
         component="ray",
     )
 

@@ -9,6 +9,8 @@ from typing import Any
 
 SHARED_CELL = "shared"
 """The application that serves every tenant without a cell of its own."""
+CONTROL = "control"
+"""The application of the control API."""
 
 _REPLICA_CPUS = 0.1
 """Processors reserved per replica: a scheduling figure, kept small so that training still finds room on a laptop."""
@@ -26,22 +28,28 @@ def serve_config(*, host: str, port: int, replicas: int) -> dict[str, Any]:
         "proxy_location": "EveryNode",
         "http_options": {"host": host, "port": port},
         "applications": [
+            _application(SHARED_CELL, "/", "deployments.cell:app", "Cell", replicas),
+            # The longer prefix has precedence.
+            _application(CONTROL, "/api", "deployments.control_api:app", "ControlApi", 1),
+        ],
+    }
+
+
+def _application(name: str, route_prefix: str, import_path: str, deployment: str, replicas: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "route_prefix": route_prefix,
+        "import_path": import_path,
+        "deployments": [
             {
-                "name": SHARED_CELL,
-                "route_prefix": "/",
-                "import_path": "deployments.cell:app",
-                "deployments": [
-                    {
-                        "name": "Cell",
-                        "num_replicas": replicas,
-                        # Serve replaces a dead replica only when it next looks; its default is 10 s.
-                        "health_check_period_s": 1.0,
-                        "graceful_shutdown_timeout_s": 5.0,
-                        # Start the new replica before the old one stops; the default stops first.
-                        "max_surge_percent": 100,
-                        "ray_actor_options": {"num_cpus": _REPLICA_CPUS},
-                    }
-                ],
+                "name": deployment,
+                "num_replicas": replicas,
+                # Serve replaces a dead replica only when it next looks; its default is 10 s.
+                "health_check_period_s": 1.0,
+                "graceful_shutdown_timeout_s": 5.0,
+                # Start the new replica before the old one stops; the default stops first.
+                "max_surge_percent": 100,
+                "ray_actor_options": {"num_cpus": _REPLICA_CPUS},
             }
         ],
     }

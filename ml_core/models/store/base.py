@@ -56,8 +56,9 @@ class Removed:
 class ArtifactStore(ABC):
     """Artifacts of all tenants. Creating the object touches nothing; processes may share a store.
 
-    ``read``, ``fetch``, ``verify``, ``exists``, ``list``, ``strays`` and ``tenants`` raise ``ModelLoadError`` when the
-    store can't be reached, is closed to this process, or its bucket is missing; the others raise ``ModelSaveError``.
+    ``check``, ``read``, ``fetch``, ``verify``, ``exists``, ``list``, ``strays`` and ``tenants`` raise
+    ``ModelLoadError`` when the store can't be reached, is closed to this process, or its bucket is missing; the others
+    raise ``ModelSaveError``.
     """
 
     def put(self, tenant_id: TenantId, data: bytes, format: str) -> StoredArtifact:  # noqa: A002 - the field's name
@@ -192,6 +193,14 @@ class ArtifactStore(ABC):
     @abstractmethod
     def tenants(self) -> Iterator[TenantId]:
         """The tenants that have a folder here, with or without artifacts."""
+
+    def check(self) -> None:
+        """Look whether the store can be reached.
+
+        Raises:
+            ModelLoadError: It can't.
+        """
+        next(self.tenants(), None)
 
     @abstractmethod
     def delete_tenant(self, tenant_id: TenantId) -> Removed:

@@ -119,6 +119,13 @@ class LocalStore(ArtifactStore):
             except InvalidNameError:  # somebody else's folder
                 continue
 
+    def check(self) -> None:
+        """Look whether the folder can be listed, see ``ArtifactStore.check``."""
+        try:
+            os.scandir(self.root).close()
+        except OSError as error:
+            raise _unlisted(self.root, error) from error
+
     def delete_tenant(self, tenant_id: TenantId) -> Removed:
         """Remove the tenant's folder with every byte in it, see ``ArtifactStore.delete_tenant``."""
         folder = self.root / TenantId(tenant_id)

@@ -12,10 +12,12 @@ import tempfile
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 import psutil
@@ -88,7 +90,7 @@ class Node:
         self.folder = folder
         self.started: list[subprocess.Popen[bytes]] = []
 
-    def write(self, *replicas: int) -> None:
+    def write(self, *replicas: int, control: int | None = None) -> None:
         """Write the configuration as Ray does, with these replicas or, if none are known, no route."""
         config = HAProxyConfig(
             socket_path=str(self.folder / "admin.sock"),
@@ -101,17 +103,20 @@ class Node:
             is_head=True,
         )
         servers = [ServerConfig(f"replica-{port}", "127.0.0.1", port) for port in replicas]
-        backend = BackendConfig("http-shared", "/", servers=servers, app_name="shared")
-        api = HAProxyApi(config, {"http-shared": backend} if servers else {}, str(self.config))
+        backends = {"http-shared": BackendConfig("http-shared", "/", servers=servers, app_name="shared")}
+        if control is not None:
+            server = ServerConfig("control", "127.0.0.1", control)
+            backends["http-control"] = BackendConfig("http-control", "/api", servers=[server], app_name="control")
+        api = HAProxyApi(config, backends if servers else {}, str(self.config))
         api._generate_config_file_internal()
 
     @property
     def config(self) -> Path:
         return self.folder / "haproxy.cfg"
 
-    def start(self, *replicas: int) -> subprocess.Popen[bytes]:
+    def start(self, *replicas: int, control: int | None = None) -> subprocess.Popen[bytes]:
         """Write and start, and wait as Ray does: until the administration socket reports the process started."""
-        self.write(*replicas)
+        self.write(*replicas, control=control)
         log = (self.folder / "log").open("ab")
         command = [sys.executable, "-Im", "deployments.haproxy", "-db", "-f", str(self.config), "-dR"]
         with log:
@@ -189,7 +194,7 @@ def completed(node: Node) -> str:
 @pytest.mark.parametrize("replicas", [(), (1, 2)])
 def test_haproxy_accepts_what_is_made_of_rays_configuration(node, replicas):
     """Ray's template of this release has all the lines that are changed."""
-    node.write(*replicas)
+    node.write(*replicas, control=3)
     node.config.write_text(completed(node))
     result = subprocess.run([get_haproxy_binary(), "-c", "-f", str(node.config)], capture_output=True, check=False)
     assert result.returncode == 0, result.stderr
@@ -334,3 +339,71 @@ def test_a_dead_replica_is_told_in_the_shape(node):
     assert response.status_code == 503
     assert response.headers["retry-after"] == "1"
     assert error_of(response)["code"] == "not_ready"
+
+
+class Dying(BaseHTTPRequestHandler):
+    """Takes a request and closes the connection, as a replica that dies with it; counts them by method."""
+
+    asked: ClassVar[Counter[str]] = Counter()
+
+    def do_GET(self) -> None:
+        if self.path == "/-/healthz":
+            self.send_response(200)
+            self.end_headers()
+            return
+        self.asked[self.command] += 1
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.close_connection = True
+
+    do_POST = do_DELETE = do_GET  # noqa: N815
+
+
+@pytest.fixture
+def dying() -> Iterator[int]:
+    """The port of a replica that answers nothing."""
+    Dying.asked.clear()
+    with Replicas(("127.0.0.1", 0), Dying) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def test_a_change_is_never_made_twice(node, dying):
+    """A prediction, or a read of the control API, is asked again where a replica leaves it; a write is not."""
+    node.start(dying, control=dying)
+    for method, path in (("POST", "/api/v1/tenants"), ("DELETE", "/api/v1/tenants/acme")):
+        Dying.asked.clear()
+        response = httpx.request(method, f"http://127.0.0.1:{node.port}{path}", trust_env=False)
+        assert (response.status_code, Dying.asked[method]) == (502, 1)
+        assert error_of(response)["code"] == "not_ready"
+    node.get("/api/v1/tenants")
+    httpx.post(f"http://127.0.0.1:{node.port}/t/acme/models/m/predict", trust_env=False)
+    assert Dying.asked["GET"] > 1
+    assert Dying.asked["POST"] > 1
+
+
+def test_the_control_api_has_deadlines_of_its_own(node):
+    """It may think for longer than a prediction; its prefix is a whole part of the path."""
+    node.write(1, control=2)
+    backends = dict(re.findall(r"^backend (http-\w+)\n(.*?)(?=^backend|\Z)", completed(node), re.MULTILINE | re.DOTALL))
+    assert "timeout server 10500ms" in backends["http-shared"]
+    assert "1:60000" in backends["http-shared"]
+    assert "disable-l7-retry" not in backends["http-shared"]
+    assert "timeout server 60500ms" in backends["http-control"]
+    assert "1:3600000" in backends["http-control"]
+
+
+def test_an_upload_may_take_longer_than_its_deadline(node, replica):
+    """The deadline is counted from the request's last byte."""
+    node.start(replica, control=replica)
+
+    def pieces() -> Iterator[bytes]:
+        for _ in range(6):
+            time.sleep(0.2)
+            yield bytes(100_000)
+
+    url, headers = (
+        f"http://127.0.0.1:{node.port}/api/v1/files",
+        {"x-request-timeout-ms": "100", "content-length": "600000"},
+    )
+    assert httpx.post(url, content=pieces(), headers=headers, trust_env=False).status_code == 200

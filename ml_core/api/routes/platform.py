@@ -1,0 +1,52 @@
+"""The platform itself."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from ml_core.api.access import PlatformAccess, needs
+from ml_core.api.operation import operations
+from ml_core.api.schemas.platform import Alive, Cell, PlatformHealth, Replica
+from ml_core.database.tables import SCHEMA_REVISION, SHARED_CELL
+from ml_core.domain.api_key import Scope
+from ml_core.exceptions import ModelLoadError
+from ml_core.models.store import platform_store
+from ml_core.registry.replicas import seen_replicas
+from ml_core.settings import Settings
+
+router = APIRouter(tags=["platform"])
+_guarded = operations("platform", "/platform")
+
+
+@router.get("/healthz", operation_id="platform.alive", openapi_extra={"security": []})
+async def alive() -> Alive:
+    """Whether the control API answers. Takes no key, and asks neither the registry nor the store."""
+    return Alive()
+
+
+@_guarded.get("", operation_id="platform.health", openapi_extra=needs(Scope.READ))
+def health(db: PlatformAccess) -> PlatformHealth:
+    """Show the cells with their replicas and what these serve, and whether registry and store are usable."""
+    revision = db.current_revision()
+    replicas = [Replica.model_validate(each) for each in seen_replicas(db)]
+    problem = _problem_of_store(db.settings)
+    is_serving = bool(replicas) and not any(each.is_behind or each.failed for each in replicas)
+    return PlatformHealth(
+        status="running" if is_serving and problem is None and revision == SCHEMA_REVISION else "degraded",
+        schema_revision=revision,
+        wanted_schema_revision=SCHEMA_REVISION,
+        is_store_reachable=problem is None,
+        store_problem=problem,
+        cells=[Cell(name=SHARED_CELL, replicas=replicas)],
+    )
+
+
+def _problem_of_store(settings: Settings) -> str | None:
+    try:
+        platform_store(settings).check()
+    except ModelLoadError as error:
+        return error.message
+    return None
+
+
+router.include_router(_guarded)

@@ -1,0 +1,66 @@
+"""The platform itself: its cells, their replicas, and what these serve."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import Field
+
+from ml_core.api.schemas.base import Schema
+
+
+class Alive(Schema):
+    """The process of the control API answers; whether the registry does is another question."""
+
+    status: Literal["ok"] = "ok"
+
+
+class PendingVersion(Schema):
+    """A version that a pointer names and a replica has not loaded."""
+
+    tenant_id: str
+    model_id: str
+    environment: str
+    version: str
+    state: str = Field(description="`deferred`, `loading` or `failed`.")
+    serves: str | None = Field(description="The version that answers meanwhile; null: requests are refused.")
+    code: str | None = Field(description="Of the error, for a failed load.")
+    reason: str | None = Field(description="Its message.")
+
+
+class Replica(Schema):
+    """What a live replica last reported."""
+
+    replica_id: str
+    started_at: datetime
+    reported_at: datetime
+    generation: int = Field(description="Of the assignment that it has applied.")
+    is_behind: bool = Field(description="Whether the registry is at a later generation.")
+    pointers: int = Field(description="Pointers that it follows.")
+    resident: int = Field(description="Models in memory.")
+    deferred: int = Field(description="Versions that are loaded with the first request, since its memory is full.")
+    loading: int = Field(description="Versions that are being loaded.")
+    failed: int = Field(description="Versions that it could not load.")
+    pending: list[PendingVersion] = Field(description="The last three, as far as the report lists them.")
+
+
+class Cell(Schema):
+    """Replicas that serve the same tenants."""
+
+    name: str = Field(examples=["shared"])
+    replicas: list[Replica] = Field(description="Those that are alive, the longest running first.")
+
+
+class PlatformHealth(Schema):
+    """How the platform is."""
+
+    status: Literal["running", "degraded"] = Field(
+        description="`degraded`: the store is away, the schema is another, or a cell has no replica, or one that is"
+        " behind or could not load a version."
+    )
+    schema_revision: str | None = Field(description="Of the registry.")
+    wanted_schema_revision: str = Field(description="The one that this release needs.")
+    is_store_reachable: bool = Field(description="Whether the artifact store can be listed.")
+    store_problem: str | None = Field(default=None, description="Why not.")
+    cells: list[Cell]

@@ -25,6 +25,7 @@ EXIT_INTERRUPTED = 130
 
 _PANELS = {
     "This machine": {"up": "platform", "down": "platform", "status": "platform", "demo": "demo.verb"},
+    "A platform elsewhere": {"login": "login", "logout": "login"},
     "Tenants": {"tenants": "tenants", "keys": "keys", "audit": "audit"},
     "From data to versions": {
         "datasets": "datasets",

@@ -10,7 +10,7 @@ import functools
 import inspect
 import json
 import os
-import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -32,21 +32,35 @@ _TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """What ``mlcore login`` keeps: a platform, a key and the names that options then have as defaults."""
+    """What ``mlcore login`` keeps: a platform, a key and the names that options then have as defaults.
+
+    ``tenant`` is None for a key of the platform.
+    """
 
     url: str
     key: str
-    tenant: str
+    tenant: str | None = None
     model: str | None = None
 
     def save(self) -> Path:
-        """Write it to the user's configuration, readable by the user only."""
+        """Write it to the user's configuration, readable by the user only.
+
+        Raises:
+            ConfigurationError: The file can't be written.
+        """
         path = _login_path()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, stat.S_IRUSR | stat.S_IWUSR), "w") as file:
-            json.dump(asdict(self), file)
-        part.rename(path)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor, part = tempfile.mkstemp(dir=path.parent)  # readable by the user only
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(asdict(self), file)
+            Path(part).rename(path)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{path} can't be written: {error.strerror}.",
+                remedy="Correct the folder's permissions, or set XDG_CONFIG_HOME to another.",
+                setting="login",
+            ) from error
         return path
 
     @classmethod
@@ -58,19 +72,25 @@ class Login:
         """
         path = _login_path()
         try:
-            return cls(**json.loads(path.read_text()))
+            kept = cls(**json.loads(path.read_text(encoding="utf-8")))
+            if not all(value is None or isinstance(value, str) for value in asdict(kept).values()):
+                raise ValueError("it holds something else than texts")
+            return kept
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:
             raise ConfigurationError(
-                f"{path} can't be read: {error}.", remedy="Log in again, or remove the file.", setting="login"
+                f"The login in {path} can't be read: {error}.",
+                remedy="Log in again, or remove the file.",
+                action=Action("logout"),
+                setting="login",
             ) from error
 
     @staticmethod
     def forget() -> bool:
         """Remove it; whether there was anything."""
         path = _login_path()
-        existed = path.exists()
+        existed = path.is_file()
         path.unlink(missing_ok=True)
         return existed
 
@@ -86,7 +106,7 @@ def given(name: str, value: str | None, field: str) -> str:
     Raises:
         InvalidRequestError: Neither has it.
     """
-    login = Login.load() if value is None else None
+    login = _login() if value is None else None
     value = value or (getattr(login, name) if login else None)
     if value is None:
         raise InvalidRequestError(
@@ -137,23 +157,36 @@ def asking(verb: Callable[..., None]) -> Callable[..., None]:
     return ask
 
 
+def _named_url() -> str | None:
+    """What ``--url`` or ``MLCORE_URL`` says."""
+    url = _chosen.get()[0] or Settings.from_environment().client.url
+    return url.rstrip("/") if url else None
+
+
+def _login() -> Login | None:
+    """The login, unless the command asks another platform: no key and no default of one is meant for another."""
+    login, url = Login.load(), _named_url()
+    return login if login is not None and url in (None, login.url) else None
+
+
 @contextmanager
-def platform(tenant: str | None = None) -> Iterator[MLClient]:
+def platform(tenant: str | None = None, *, of_tenant: bool = True) -> Iterator[MLClient]:
     """A client of the platform that the command asks.
 
     Args:
         tenant: Whose nouns are asked for; None: that of ``mlcore login``.
+        of_tenant: Whether there has to be a tenant; False for what is over all of them.
 
     Raises:
         ConfigurationError: There is an address but no key.
+        InvalidRequestError: There is no tenant.
     """
     from ml_core.client import MLClient
 
-    (url, key), settings = _chosen.get(), Settings.from_environment()
-    login = Login.load()
-    url = url or settings.client.url or (login.url if login else None)
-    key = key or settings.client.api_key or (login.key if login and url == login.url else None)
-    name = given("tenant", tenant, "--tenant")
+    settings, login = Settings.from_environment(), _login()
+    url = _named_url() or (login.url if login else None)
+    key = _chosen.get()[1] or settings.client.api_key or (login.key if login else None)
+    name = given("tenant", tenant, "--tenant") if of_tenant else ""
     if url is None:
         with _in_process(settings, key, name) as client:
             yield client

@@ -1,0 +1,86 @@
+"""``mlcore login`` and ``logout``: which platform later commands ask, and with which key."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ml_core.cli.console import out, print_json
+from ml_core.cli.options import JsonOption
+from ml_core.cli.target import Login
+from ml_core.exceptions import InvalidRequestError, PermissionDeniedError
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verbs."""
+    app.command("login")(login)
+    app.command("logout")(logout)
+
+
+def login(
+    url: Annotated[
+        str | None,
+        typer.Argument(help="The platform, such as https://ml.example.com; default: the one that is kept already."),
+    ] = None,
+    tenant: Annotated[
+        str | None, typer.Option("--tenant", "-t", help="The tenant of the key, which `--tenant` then has as default.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="A model, which `--model` then has as default.")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", help="The API key; without it, it is asked for, or read from standard input.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep a platform's address, a key and defaults for this user, once the platform has accepted the key.
+
+    What `--url`, `--key`, MLCORE_URL or MLCORE_API_KEY say has precedence over what is kept.
+    """
+    kept = None if url else Login.load()
+    if kept is not None:
+        new = Login(kept.url, key or kept.key, tenant or kept.tenant, model or (kept.model if not tenant else None))
+    elif url:
+        new = Login(url.rstrip("/"), _asked_key() if key is None else key, tenant, model)
+    else:
+        raise InvalidRequestError("There is no login to change.", remedy="Give the address of a platform.", field="URL")
+    _verify(new)
+    path = new.save()
+    if as_json:
+        print_json({"url": new.url, "tenant": new.tenant, "model": new.model, "file": str(path)})
+    else:
+        who = f" for the tenant {new.tenant}" if new.tenant else ""
+        out.print(f"Logged in at {new.url}{who}. It is kept in {path}.", markup=False, soft_wrap=True)
+
+
+def logout(as_json: JsonOption = False) -> None:
+    """Forget the platform and the key. Later commands use the registry of this machine. The key stays valid."""
+    existed = Login.forget()
+    if as_json:
+        print_json({"logged_out": existed})
+    else:
+        out.print("Logged out." if existed else "Nobody was logged in.")
+
+
+def _asked_key() -> str:
+    if sys.stdin.isatty():
+        return str(typer.prompt("API key", hide_input=True, err=True)).strip()
+    return sys.stdin.readline().strip()
+
+
+def _verify(login: Login) -> None:
+    """Make one request with it."""
+    from ml_core.client import MLClient
+
+    with MLClient(login.url, api_key=login.key, tenant_id=login.tenant or "") as client:
+        try:
+            if login.tenant:
+                client.models.list().page(limit=1)
+            else:
+                client.platform.health()
+        except PermissionDeniedError:
+            if not login.tenant:
+                raise
+            # The key is the tenant's; it may do something else.

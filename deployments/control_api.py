@@ -7,6 +7,8 @@ finds one that was away again by itself.
 
 from __future__ import annotations
 
+import dataclasses
+
 import anyio.to_thread
 from ray import serve
 from ray.serve.config import BackpressureConfig
@@ -18,10 +20,14 @@ from ml_core.api.bounds import MAX_IN_FLIGHT
 from ml_core.database.connection import DatabaseConnection
 from ml_core.exceptions import ConfigurationError
 from ml_core.platform.processes import set_priority
+from ml_core.registry.oidc import TokenVerifier
 from ml_core.settings import Settings
 
 _NICENESS = 5
 """On Linux a third of the weight of a replica where both want the same processor; a training runs at 10."""
+
+_THREADS = 20
+"""Operations that run at the same time; others wait until their deadline. The embedded server takes 100 sessions."""
 
 
 class ControlApi:
@@ -40,13 +46,18 @@ class ControlApi:
                 remedy="Set MLCORE_DATABASE_URL (and MLCORE_DATABASE_INGEST_URL) in its environment.",
                 setting="MLCORE_DATABASE_URL",
             )
-        # As many threads as the pool has sessions: who waits, waits for a thread and not until the pool gives up.
-        anyio.to_thread.current_default_thread_limiter().total_tokens = 2 * settings.database.pool_size
-        self._db = DatabaseConnection(settings=settings)
+        anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
+        # A session for each thread: who waits, waits for a thread, and not until the pool gives up.
+        pool_size = max(settings.database.pool_size, _THREADS // 2)  # as many again are opened on demand
+        database = dataclasses.replace(settings.database, pool_size=pool_size)
+        self._services = Services(
+            DatabaseConnection(settings=dataclasses.replace(settings, database=database)),
+            tokens=TokenVerifier.of(settings.oidc),
+        )
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Serve after the constructor, in the replica."""
-        return create_app(Services(self._db), host_sends_request_id=True)
+        return create_app(self._services, host_sends_request_id=True)
 
 
 app = serve.deployment(

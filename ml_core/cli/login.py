@@ -80,7 +80,8 @@ def _verify(login: Login) -> None:
                 client.models.list().page(limit=1)
             else:
                 client.platform.health()
-        except PermissionDeniedError:
+        except PermissionDeniedError as error:
             if not login.tenant:
+                error.remedy = "Name the tenant that the key belongs to with --tenant."
                 raise
             # The key is the tenant's; it may do something else.

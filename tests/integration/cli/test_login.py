@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from ml_core.database.connection import DatabaseConnection
+from ml_core.registry.platform_keys import PlatformKeyRepository
+from support.registry import settings_for
+
 BOTH_DOORS = False
 
 
@@ -79,6 +83,17 @@ def test_a_key_without_read_is_kept(mlcore, tenant, control_api, config):
     """It is the tenant's; what it may do is asked when it does something."""
     key = mlcore("keys", "create", "-t", tenant, "--scope", "train", "--json").json["key"]
     assert mlcore("login", control_api, "-t", tenant, "--key", key).code == 0
+
+
+def test_a_platform_key_has_no_tenant(mlcore, tenant, key, control_api, config, cli_home):
+    """A tenant's key needs one, and the refusal says so."""
+    with DatabaseConnection(settings=settings_for(cli_home)) as db:
+        of_platform = str(PlatformKeyRepository(db).create("operator", ["read"]))
+    assert mlcore("login", control_api, "--key", of_platform).code == 0
+    assert json.loads(config.read_text())["tenant"] is None
+    refused = mlcore("login", control_api, "--key", key)
+    assert refused.code == 1
+    assert "--tenant" in refused.err
 
 
 @pytest.mark.parametrize(

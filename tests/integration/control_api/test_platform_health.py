@@ -16,8 +16,9 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import SCHEMA_REVISION
 from ml_core.domain.api_key import Scope
 from ml_core.domain.replica_report import LoadState, PendingVersion, ReplicaReport
-from ml_core.exceptions import AuthenticationError
+from ml_core.exceptions import PermissionDeniedError
 from ml_core.registry.keys import KeyRepository
+from ml_core.registry.platform_keys import PlatformKeyRepository
 from ml_core.registry.replicas import ReplicaReports
 from ml_core.settings import DatabaseSettings, Settings
 from support.http_server import mounted, served
@@ -72,8 +73,15 @@ def test_reads_are_answered_while_the_store_is_away(db, operator, tenant_id, tmp
 def test_a_tenants_key_does_not_see_the_platform(db, tenant_id):
     """Not even one with every scope: replicas serve other tenants, too."""
     key = str(KeyRepository(db, tenant_id).create("admin", [Scope.ADMIN]))
-    with client_of(db, api_key=key) as client, pytest.raises(AuthenticationError):
+    with client_of(db, api_key=key) as client, pytest.raises(PermissionDeniedError):
         client.platform.health()
+
+
+def test_a_platform_key_sees_it(db):
+    """With the scope ``read`` already."""
+    key = str(PlatformKeyRepository(db).create("monitoring", [Scope.READ]))
+    with client_of(db, api_key=key) as client:
+        assert [cell.name for cell in client.platform.health().cells] == ["shared"]
 
 
 def test_without_the_registry_it_says_so():

@@ -13,6 +13,7 @@ from ray import serve
 from ray.serve.config import BackpressureConfig
 from starlette.types import ASGIApp
 
+from deployments.telemetry import Telemetry
 from ml_core.inference.edge.app import MAX_IN_FLIGHT, MAX_READING, build_app
 from ml_core.inference.process import tune_process
 from ml_core.inference.replica import Replica
@@ -29,12 +30,14 @@ class Cell:
         tune_process()
         # Serve's own name of the replica, by which its log file is called.
         replica_id = serve.get_replica_context().replica_id.unique_id
-        self._replica = Replica(Settings.from_environment(), replica_id)
+        settings = Settings.from_environment()
+        self._telemetry = Telemetry(settings.observability)
+        self._replica = Replica(settings, replica_id, self._telemetry.hooks)
         await asyncio.to_thread(self._replica.start, _START_WAIT_S)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Serve after the constructor, in the replica."""
-        return build_app(self._replica.service, host_sends_request_id=True)
+        return self._telemetry.traced(build_app(self._replica.service, host_sends_request_id=True))
 
     def check_health(self) -> None:
         """Called by Serve; an exception replaces the replica."""
@@ -44,6 +47,7 @@ class Cell:
         """Called by Serve before the process ends."""
         if hasattr(self, "_replica"):
             self._replica.stop()
+            self._telemetry.close()
 
 
 app = serve.deployment(

@@ -279,6 +279,28 @@ class OidcSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ObservabilitySettings:
+    """What a process of the platform says of itself."""
+
+    metrics: bool = _setting(
+        "MLCORE_METRICS", True, "Whether replicas count and time what they do, for Ray's metrics agent: `on` or `off`."
+    )
+    # A bound and no switch: 10,000 tenants would be some 30,000 series a replica.
+    per_tenant: int | None = _setting(
+        "MLCORE_METRICS_PER_TENANT",
+        None,
+        "Tenants that get a metric of their own in each replica, the first that ask; the rest share one. Unset means "
+        "that no metric names a tenant.",
+    )
+    otlp_endpoint: str | None = _setting(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        None,
+        "Address of an OpenTelemetry collector (OTLP over HTTP), such as http://127.0.0.1:4318; unset means no traces. "
+        "Needs the optional extra `otel`.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class ClientSettings:
     """How the command line reaches a platform."""
 
@@ -313,6 +335,7 @@ class Settings:
     collection: CollectionSettings = field(default_factory=CollectionSettings)
     history: HistorySettings = field(default_factory=HistorySettings)
     oidc: OidcSettings = field(default_factory=OidcSettings)
+    observability: ObservabilitySettings = field(default_factory=ObservabilitySettings)
     client: ClientSettings = field(default_factory=ClientSettings)
 
     @classmethod
@@ -356,17 +379,20 @@ def _read_group(group: type[Any], environ: Mapping[str, str]) -> Any:
     return group(**values)
 
 
+_SWITCH = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
+
+
 def _convert(kind: Any, variable: str, text: str) -> Any:
     target = kind
     if isinstance(kind, types.UnionType):
         target = next(arg for arg in typing.get_args(kind) if arg is not type(None))
     try:
-        value = target(text)
-    except ValueError:
+        value = _SWITCH[text.lower()] if target is bool else target(text)
+    except (ValueError, KeyError):
         raise ConfigurationError(
             f"{variable}={text!r} is not a valid {target.__name__}.", remedy="Correct or unset it.", setting=variable
         ) from None
-    if isinstance(value, int | float) and value <= 0:
+    if target is not bool and isinstance(value, int | float) and value <= 0:
         raise ConfigurationError(
             f"{variable}={text} must be positive.", remedy="Correct or unset it.", setting=variable
         )

@@ -14,6 +14,7 @@ from ml_core.inference.predictor import Predictor
 from ml_core.models import own_types
 from ml_core.models.loading import LoadedModel, load_version
 from ml_core.models.manager import ModelManager
+from ml_core.observability import NO_HOOKS, Hooks
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.history.plain_history import Predictions
 from ml_core.registry.model_registry import ModelRegistry
@@ -63,6 +64,7 @@ class MLSystem:
             to go, never one in use.
         tenant_id: Whose data and models these are.
         storage_path: Folder that gets a copy of each artifact beside the platform's store; none if left out.
+        hooks: Are called as models are loaded and trained, such as ``observability.prometheus.PrometheusHooks``.
 
     Raises:
         InvalidNameError: The tenant's name is not valid.
@@ -76,13 +78,15 @@ class MLSystem:
         tenant_id: str = "default",
         *,
         storage_path: str | Path | None = None,
+        hooks: Hooks = NO_HOOKS,
     ) -> None:
         self.tenant_id = TenantId(tenant_id)
         self._db = db
+        self._hooks = hooks
         root = Path(storage_path) if storage_path is not None else db.settings.platform.artifact_root
         self.models = ModelManager(db, root, self.tenant_id)
         self.registry = ModelRegistry(db, self.tenant_id, storage_path=root)
-        self.trainer = Trainer(db, self.tenant_id, storage_path=root)
+        self.trainer = Trainer(db, self.tenant_id, storage_path=root, hooks=hooks)
         self.predictor = Predictor(self.models, cache, self.tenant_id)
         self.environments, self.rollouts = self.registry.environments, self.registry.rollouts
         self.gates, self.holds = self.registry.gates, self.registry.holds
@@ -446,7 +450,7 @@ class MLSystem:
         return self._versions.servable(model, chosen)
 
     def _empty_table(self) -> ModelTable:
-        return ModelTable(self._load, max_memory_bytes=self._max_memory_bytes)
+        return ModelTable(self._load, max_memory_bytes=self._max_memory_bytes, hooks=self._hooks)
 
     def _load(self, version: ServableVersion) -> LoadedModel:
         # Types of the caller's own load here if this very process trained with them; a server refuses them.

@@ -36,6 +36,7 @@ from ml_core.domain.columns import Columns, concatenate
 from ml_core.exceptions import DeadlineExceededError, PredictionError, QueueFullError
 from ml_core.inference.cost import CostModel, DrainRate
 from ml_core.models.loading import LoadedModel
+from ml_core.observability import NO_HOOKS, Hooks
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,8 @@ class _Item:
     proba: bool
     deadline: float
     future: asyncio.Future[Answer]
+    queued_at: float
+    started_at: float = 0.0
 
 
 class Batcher:
@@ -75,10 +78,21 @@ class Batcher:
         executor: Where long calls run.
         max_queued_rows: Rows that may wait; more is refused. One request may always wait.
         max_batch_rows: Rows in one call; a single request with more is one call of its own.
+        hooks: Are called as rows are queued and predicted.
     """
 
-    def __init__(self, model: LoadedModel, executor: Executor, *, max_queued_rows: int, max_batch_rows: int) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        executor: Executor,
+        *,
+        max_queued_rows: int,
+        max_batch_rows: int,
+        hooks: Hooks = NO_HOOKS,
+    ) -> None:
         self._model = model
+        self._ref = model.version.ref
+        self._hooks = hooks
         self._executor = executor
         self._max_queued_rows = max_queued_rows
         self._max_batch_rows = max_batch_rows
@@ -110,17 +124,25 @@ class Batcher:
             PredictionError: The model can't answer these rows.
         """
         if not self._is_busy and size <= self._max_size_on_loop and self._cost.estimate(rows) < AT_ONCE_BELOW_S:
-            return self._call([columns], rows, size, proba=proba)
+            started = time.perf_counter()
+            answer = self._call([columns], rows, size, proba=proba)
+            self._hooks.request_predicted(self._ref, rows, 0.0, time.perf_counter() - started)
+            return answer
         if self._queue and self._queued_rows + rows > self._max_queued_rows:
+            self._hooks.request_refused("queue_full")
             raise self._queue_full(rows)
         loop = asyncio.get_running_loop()
-        item = _Item(columns, rows, size, proba, deadline, loop.create_future())
+        item = _Item(columns, rows, size, proba, deadline, loop.create_future(), loop.time())
         self._queue.append(item)
         self._queued_rows += rows
+        self._hooks.rows_queued(rows)
         if not self._is_busy:
             self._is_busy = True
             loop.call_soon(self._run_next, loop)
-        return await item.future
+        answer = await item.future
+        # Here and not where the batch ends: in the request's own context, which a trace goes by.
+        self._hooks.request_predicted(self._ref, rows, item.started_at - item.queued_at, loop.time() - item.started_at)
+        return answer
 
     def _run_next(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
@@ -166,6 +188,7 @@ class Batcher:
         """The next batch, its rows and its size; drops who has left the queue and refuses who is late."""
         batch: list[_Item] = []
         rows = size = 0
+        queued_rows = self._queued_rows
         while self._queue:
             item = self._queue[0]
             if batch and rows + item.rows > self._max_batch_rows:
@@ -175,11 +198,14 @@ class Batcher:
             if item.future.done():
                 continue
             if item.deadline <= now:
+                self._hooks.request_refused("deadline")
                 item.future.set_exception(self._too_late())
                 continue
+            item.started_at = now
             batch.append(item)
             rows += item.rows
             size += item.size
+        self._hooks.rows_dequeued(queued_rows - self._queued_rows)
         return batch, rows, size
 
     def _answer(self, batch: Sequence[_Item], rows: int, size: int) -> list[Answer | PredictionError]:
@@ -193,7 +219,7 @@ class Batcher:
         return _split(batch, answer)
 
     def _call(self, tables: Sequence[Columns], rows: int, size: int, *, proba: bool) -> Answer:
-        started = time.thread_time()
+        started, cpu_started = time.perf_counter(), time.thread_time()
         try:
             columns = concatenate(tables)
             if proba:
@@ -202,12 +228,12 @@ class Batcher:
         except PredictionError:
             raise
         except Exception as error:
-            ref = self._model.version.ref
-            logger.exception("%s failed unexpectedly.", ref)
-            raise PredictionError.wrap(error, f"{ref} could not predict", **self._names()) from error
+            logger.exception("%s failed unexpectedly.", self._ref)
+            raise PredictionError.wrap(error, f"{self._ref} could not predict", **self._names()) from error
         finally:
             if size <= self._max_size_on_loop:
-                self._cost.observe(rows, time.thread_time() - started)
+                self._cost.observe(rows, time.thread_time() - cpu_started)
+            self._hooks.batch_predicted(len(tables), rows, time.perf_counter() - started)
 
     def _queue_full(self, rows: int) -> QueueFullError:
         # The batch that runs goes first, then as many as have to leave for these to fit, or all of them.
@@ -229,7 +255,7 @@ class Batcher:
         )
 
     def _names(self) -> dict[str, Any]:
-        ref = self._model.version.ref
+        ref = self._ref
         return {"tenant_id": ref.tenant_id, "model_id": ref.model_id, "version": ref.version}
 
 

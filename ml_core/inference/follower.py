@@ -16,6 +16,7 @@ from ml_core.domain.assignment import AssignmentDelta
 from ml_core.exceptions import MLFrameworkError
 from ml_core.inference.assignment import Assignment
 from ml_core.inference.model_table import ModelTable
+from ml_core.observability import NO_HOOKS, Hooks
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +108,7 @@ class AssignmentFollower:
         table: Receives rollouts.
         poll_interval_s: Longest time between two looks.
         clock: Seconds, monotonic.
+        hooks: Are called after each look, and after a change.
     """
 
     def __init__(
@@ -117,12 +119,14 @@ class AssignmentFollower:
         *,
         poll_interval_s: float,
         clock: Callable[[], float] = time.monotonic,
+        hooks: Hooks = NO_HOOKS,
     ) -> None:
         self._source = source
         self._assignment = assignment
         self._table = table
         self._poll_interval_s = poll_interval_s
         self._clock = clock
+        self._hooks = hooks
         self._stopping = threading.Event()
         self._first = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="mlcore-follower", daemon=True)
@@ -195,9 +199,11 @@ class AssignmentFollower:
         if self._failures:
             logger.info("The registry answers again.")
         self._failures, self._error, self._seen_at = 0, None, self._clock()
+        self._hooks.assignment_read(time.time())
         self._first.set()
 
     def _apply(self, delta: AssignmentDelta) -> None:
+        started, epoch_before = time.perf_counter(), self._assignment.epoch
         for tenant, exists in delta.tenants.items():
             if not exists:
                 self._table.drop_tenant(tenant)
@@ -205,11 +211,17 @@ class AssignmentFollower:
         self._assignment.apply(delta)
         self._table.changed.set()  # the generation is reported with what the table made of it
         logger.info("Applied the assignment: %s.", delta.describe())
+        self._hooks.assignment_applied(
+            delta.generation,
+            time.perf_counter() - started,
+            is_new_epoch=epoch_before not in (None, delta.epoch),
+        )
 
     def _note_failure(self, error: Exception) -> None:
         self._failures += 1
         # The class is enough outside: messages of a driver may name hosts and users.
         self._error = error.code if isinstance(error, MLFrameworkError) else type(error).__name__
+        self._hooks.assignment_read_failed(self._error)
         if isinstance(error, MLFrameworkError):
             log = logger.warning if self._failures == 1 else logger.debug
             log("The assignment can't be read (failure %d): %s", self._failures, error)

@@ -32,6 +32,7 @@ from ml_core.inference.pointers import Pointer, PointerKey, Pointers, ReadyCanar
 from ml_core.inference.residents import Resident, Residents, VersionKey
 from ml_core.inference.table_errors import names_of, no_pointer, oversized
 from ml_core.models.loading import LoadedModel
+from ml_core.observability import NO_HOOKS, Hooks
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class ModelTable:
         load_threads: Versions loaded at the same time.
         idle_s: Seconds without a load after which a load thread ends.
         clock: Seconds, monotonic.
+        hooks: Are called when a load ends, and as models come and go.
 
     Attributes:
         changed: Set whenever ``pending`` may answer otherwise; whoever waits for it clears it.
@@ -59,12 +61,14 @@ class ModelTable:
         load_threads: int = 2,
         idle_s: float = IDLE_S,
         clock: Callable[[], float] = time.monotonic,
+        hooks: Hooks = NO_HOOKS,
     ) -> None:
         self._loader = loader
         self._clock = clock
+        self._hooks = hooks
         self._lock = threading.Lock()
         self._pointers = Pointers()
-        self._residents = Residents(max_memory_bytes, self._pointers.names)
+        self._residents = Residents(max_memory_bytes, self._pointers.names, hooks)
         self._failures = Failures(clock)
         self._queue: LoadQueue[Resident | None] = LoadQueue(self._load, threads=load_threads, idle_s=idle_s)
         self.changed = threading.Event()
@@ -235,18 +239,20 @@ class ModelTable:
         if present is not None or is_moot or is_full:
             self.changed.set()  # deferred, no longer loading
             return present
+        started = time.perf_counter()
         try:
             model = self._loader(version)
             if model.memory_bytes > self._residents.max_bytes:
                 raise oversized(model, self._residents.max_bytes)
         except MLFrameworkError as error:
-            self._record_failure(version, error)
+            self._record_failure(version, error, started)
             raise
         except Exception as error:
             logger.exception("Loading %s failed unexpectedly.", version.ref)
             wrapped = ModelLoadError.wrap(error, f"{version.ref} could not be loaded", **names_of(version))
-            self._record_failure(version, wrapped)
+            self._record_failure(version, wrapped, started)
             raise wrapped from error
+        self._hooks.model_loaded(version.ref, time.perf_counter() - started)
         return self._admit(key, model)
 
     def _admit(self, key: VersionKey, model: LoadedModel) -> Resident:
@@ -263,7 +269,8 @@ class ModelTable:
         logger.info("Loaded %s (%.1f MB).", model.version.ref, model.memory_bytes / 2**20)
         return resident
 
-    def _record_failure(self, version: ServableVersion, error: MLFrameworkError) -> None:
+    def _record_failure(self, version: ServableVersion, error: MLFrameworkError, started: float) -> None:
+        self._hooks.model_load_failed(version.ref, error.code, time.perf_counter() - started)
         with self._lock:
             failure = self._failures.record(version, error)
         self.changed.set()

@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 from ml_core.domain.prediction_record import AnsweredRequest, Loss, LossReason
 from ml_core.exceptions import ConfigurationError, MLFrameworkError, RegistryUnavailableError, SchemaOutOfDateError
+from ml_core.observability import NO_HOOKS, Hooks
 from ml_core.registry.history.ingest import Written, lost
 from ml_core.registry.history.rendering import RenderedRequests, RequestRenderer
 from ml_core.settings import HistorySettings
@@ -70,10 +71,12 @@ class PredictionLog:
     Args:
         ingest: Writes a batch.
         settings: Bounds of the queue and the flush interval.
+        hooks: Are called as rows are written or lost.
     """
 
-    def __init__(self, ingest: Ingest, settings: HistorySettings) -> None:
+    def __init__(self, ingest: Ingest, settings: HistorySettings, hooks: Hooks = NO_HOOKS) -> None:
         self._ingest = ingest
+        self._hooks = hooks
         self._flush_s = settings.flush_s
         self._max_rows = settings.queue_rows
         self._max_bytes = settings.queue_mb * 2**20
@@ -129,6 +132,7 @@ class PredictionLog:
             left, self._held_rows, self._held_bytes = self._held_rows, 0, 0
             if left:
                 self._lost[LossReason.SHUTDOWN] += left
+                self._hooks.predictions_lost(LossReason.SHUTDOWN, left)
         if left or self._unwritten_losses:
             logger.error("The prediction log ends with %d rows unwritten. %s", left, self.describe())
 
@@ -167,6 +171,7 @@ class PredictionLog:
         """Move what is pending to the backlog, rendered."""
         with self._lock:
             pending, self._pending = self._pending, []
+            self._hooks.predictions_queued(self._held_rows)  # in the lock: the last value must be the latest
         for requests in _portions(pending):
             rendered, refused = self._renderer.render(requests)
             self._backlog.extend(rendered)
@@ -196,6 +201,7 @@ class PredictionLog:
         """Write a batch, however long the registry is away; what can't be written at all is dropped by itself."""
         pause_s = _FIRST_PAUSE_S
         while not self._gave_up:
+            started = time.perf_counter()
             try:
                 done = self._ingest.write(batch.requests, batch.losses, batch.batch_id, is_repeated=batch.is_repeated)
             except _PASSING as error:
@@ -212,6 +218,7 @@ class PredictionLog:
                 return
             else:
                 self._finish(batch, done)
+                self._hooks.predictions_written(done.kept, done.withheld, time.perf_counter() - started)
                 return
 
     def _divide(self, batch: _Batch) -> None:
@@ -243,6 +250,7 @@ class PredictionLog:
             self._withheld += done.withheld
             for loss in done.lost:
                 self._lost[loss.reason] += loss.rows
+                self._hooks.predictions_lost(loss.reason, loss.rows)
             was_failing, self._error = self._error, None
         if was_failing:
             logger.warning("The prediction log writes again, after %s. %s", was_failing, self.describe())
@@ -250,11 +258,13 @@ class PredictionLog:
     def _release(self, batch: _Batch) -> None:
         self._held_rows -= batch.rows
         self._held_bytes -= sum(request.memory_bytes for request in batch.requests)
+        self._hooks.predictions_queued(self._held_rows)
 
     def _lose(self, loss: Loss) -> None:
         """Count a loss; the next batch carries it. The lock is held."""
         self._lost[loss.reason] += loss.rows
         self._unwritten_losses[loss.tenant_id, loss.model_id, loss.day, loss.reason] += loss.rows
+        self._hooks.predictions_lost(loss.reason, loss.rows)
         self._has_work.set()
 
     def _note_error(self, error: Exception, batch: _Batch) -> None:

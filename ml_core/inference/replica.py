@@ -20,6 +20,7 @@ from ml_core.inference.reporter import Reporter
 from ml_core.inference.service import PredictionService
 from ml_core.models.loading import load_version
 from ml_core.models.store import platform_store
+from ml_core.observability import NO_HOOKS, Hooks
 from ml_core.registry.feed import FeedReader
 from ml_core.registry.history.ingest import HistoryIngest
 from ml_core.registry.history.labels import LabelWriter
@@ -37,12 +38,13 @@ class Replica:
         settings: Must name the registry: a replica never starts a database of its own.
         replica_id: By which reports name it, such as its host's name for it; no other may ever have had it. None: a
             random one.
+        hooks: Are called by all parts.
 
     Raises:
         ConfigurationError: No database is named.
     """
 
-    def __init__(self, settings: Settings, replica_id: str | None = None) -> None:
+    def __init__(self, settings: Settings, replica_id: str | None = None, hooks: Hooks = NO_HOOKS) -> None:
         if settings.database.url is None:
             raise ConfigurationError(
                 "A replica needs to know where the registry is.",
@@ -57,6 +59,7 @@ class Replica:
             functools.partial(load_version, store),
             max_memory_bytes=serving.max_memory_mb * 2**20,
             load_threads=serving.load_threads,
+            hooks=hooks,
         )
         assignment = Assignment()
         self.follower = AssignmentFollower(
@@ -64,6 +67,7 @@ class Replica:
             assignment,
             self.table,
             poll_interval_s=serving.poll_interval_s,
+            hooks=hooks,
         )
         self.reporter = Reporter(
             ReplicaReports(self._db, replica_id or secrets.token_hex(8)),
@@ -73,7 +77,7 @@ class Replica:
             poll_interval_s=serving.poll_interval_s,
         )
         self.history = ServingHistory(
-            assignment, PredictionLog(HistoryIngest(self._db), settings.history), LabelWriter(self._db)
+            assignment, PredictionLog(HistoryIngest(self._db), settings.history, hooks), LabelWriter(self._db)
         )
         self.service = PredictionService(
             assignment,
@@ -84,6 +88,7 @@ class Replica:
             thread_initializer=tune_thread,
             history=self.history,
             tokens=TokenVerifier.of(settings.oidc),
+            hooks=hooks,
         )
 
     def start(self, wait_s: float) -> bool:

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from ml_core.models.loading import LoadedModel
+from ml_core.observability import NO_HOOKS, Hooks
 
 # Tenant, model, version and digest. The digest, because a version that was deleted may be registered anew under its
 # name. Keys are plain tuples: their hash is computed in C, a data class's in Python, and a request looks up two.
@@ -32,12 +33,14 @@ class Residents:
     Args:
         max_bytes: Bound on the sum of ``LoadedModel.memory_bytes``; exceeded only while all that could go is in use.
         is_named: Whether a pointer names the version, so that unnamed ones go first.
+        hooks: Are called as models come and go.
     """
 
-    def __init__(self, max_bytes: int, is_named: Callable[[VersionKey], bool]) -> None:
+    def __init__(self, max_bytes: int, is_named: Callable[[VersionKey], bool], hooks: Hooks = NO_HOOKS) -> None:
         self.max_bytes = max_bytes
         self.bytes = 0
         self._is_named = is_named
+        self._hooks = hooks
         self._by_key: OrderedDict[VersionKey, Resident] = OrderedDict()  # least recently used first
 
     def __len__(self) -> int:
@@ -69,6 +72,7 @@ class Residents:
         resident = self._by_key[key] = Resident(key, model)
         self.bytes += model.memory_bytes
         self._evict(keep=key)
+        self._hooks.models_resident(len(self._by_key), self.bytes)
         return resident
 
     def drop_tenant(self, tenant_id: str) -> None:
@@ -82,6 +86,7 @@ class Residents:
             if victim is None:
                 return  # all in use: the next one given back tries again
             self._remove(victim)
+            self._hooks.model_evicted()
 
     def _victim(self, keep: VersionKey | None) -> VersionKey | None:
         named: VersionKey | None = None
@@ -97,3 +102,4 @@ class Residents:
 
     def _remove(self, key: VersionKey) -> None:
         self.bytes -= self._by_key.pop(key).model.memory_bytes
+        self._hooks.models_resident(len(self._by_key), self.bytes)

@@ -31,6 +31,7 @@ from ml_core.inference.routing import Router
 from ml_core.inference.shadow import Shadows
 from ml_core.inference.target import Table, Target
 from ml_core.inference.version_lookup import VersionLookup
+from ml_core.observability import NO_HOOKS, Hooks
 from ml_core.registry.oidc import FETCH_WITHIN_S, TokenVerifier
 from ml_core.settings import ServingSettings
 
@@ -67,6 +68,7 @@ class PredictionService:
         thread_initializer: Runs first on each thread that predicts.
         history: Notes what was answered; None: it is not noted.
         tokens: Verifies tokens of the OpenID issuer; None: none is accepted.
+        hooks: Are called by the edge and the batchers.
     """
 
     def __init__(
@@ -80,9 +82,11 @@ class PredictionService:
         thread_initializer: Callable[[], None] | None = None,
         history: ServingHistory | None = None,
         tokens: TokenVerifier | None = None,
+        hooks: Hooks = NO_HOOKS,
     ) -> None:
         self.limits = limits
         self.history = history
+        self.hooks = hooks
         self._assignment = assignment
         self._tokens = tokens
         self._table = table
@@ -201,6 +205,7 @@ class PredictionService:
             self._predicting,
             max_queued_rows=self.limits.max_queued_rows,
             max_batch_rows=self.limits.max_batch_rows,
+            hooks=self.hooks,
         )
         return batcher
 

@@ -102,6 +102,9 @@ def start_head(home: Path, ports: RayPorts, extra_environment: Mapping[str, str]
     """
     _own_folder(temporary_folder(home))
     read_token(home)  # Ray does not start unless the file is there
+    targets = metrics_targets(home)
+    targets.unlink(missing_ok=True)
+    targets.symlink_to(temporary_folder(home) / "r" / "prom_metrics_service_discovery.json")  # Ray keeps it current
     haproxy = _haproxy_path(home)
     haproxy.write_text(
         f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -Im deployments.haproxy "$@"\n', encoding="utf-8"
@@ -148,6 +151,11 @@ def _command(home: Path, ports: RayPorts) -> list[str]:
         f"--temp-dir={temporary_folder(home) / 'r'}",
         "--disable-usage-stats",
     ]
+
+
+def metrics_targets(home: Path) -> Path:
+    """Where Prometheus finds the addresses of Ray's metrics agents (``file_sd_configs``), at the same path always."""
+    return home / "run" / "metrics-targets.json"
 
 
 def temporary_folder(home: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -84,11 +84,15 @@ class FittedModel:
     duration_s: float = 0.0
 
 
-def fit_model(request: TrainingRequest) -> FittedModel:
+def fit_model(request: TrainingRequest, enter: Callable[[str], None] = lambda _stage: None) -> FittedModel:
     """Check the data, fit a pipeline, measure it on held-out rows and record a self-test.
 
     The pipeline is fitted on the training part only, so the held-out metrics are those of the very model that is
     returned.
+
+    Args:
+        request: The data and how to train on it.
+        enter: Is called as a stage begins: ``read``, ``fit`` and ``evaluate``.
 
     Raises:
         TrainingError: ``stage`` is ``validate`` for data, kinds or hyperparameters that can't train, ``fit`` for an
@@ -97,11 +101,14 @@ def fit_model(request: TrainingRequest) -> FittedModel:
     started = time.perf_counter()
     try:
         estimator = ModelFactory.create_model(request.model_type_in_use, dict(request.hyperparameters))
+        enter("read")
         output = _output_of(estimator, request)
         table = read_training_table(request, output)
         if output is OutputKind.CLASSES and table.train.target is not None:
             set_class_weights(estimator, table.train.target)
+        enter("fit")
         pipeline, warned = _fit(request, estimator, table)
+        enter("evaluate")
         fitted = _evaluate(request, output, table, pipeline)
         return replace(fitted, notes=(*fitted.notes, *warned), duration_s=time.perf_counter() - started)
     except TrainingError as error:

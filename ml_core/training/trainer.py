@@ -17,12 +17,14 @@ from ml_core.exceptions import Action, InvalidRequestError, MLFrameworkError
 from ml_core.ids import ModelId, TenantId, VersionId
 from ml_core.models.mirrored_store import open_store
 from ml_core.models.model_factory import ModelFactory
+from ml_core.observability import NO_HOOKS, Hooks
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.versions.repository import VersionRepository
 from ml_core.training.checkpoints import CheckpointFolder
 from ml_core.training.fit import FittedModel, fit_model
 from ml_core.training.plan import GivenData, Planner, TrainingPlan
 from ml_core.training.registration import Registrar, own_code, reported_columns
+from ml_core.training.stages import Stages, reported
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +63,7 @@ class Trainer:
         tenant_id: The tenant.
         storage_path: A folder that gets a copy of each artifact besides the artifact store; None: no copy.
         actor: Who is recorded as the one that registers the versions; None: the connection's principal.
+        hooks: Are called when a training ends.
     """
 
     def __init__(
@@ -70,9 +73,11 @@ class Trainer:
         *,
         storage_path: str | Path | None = None,
         actor: str | None = None,
+        hooks: Hooks = NO_HOOKS,
     ) -> None:
         self.tenant_id = TenantId(tenant_id)
         self._db = db
+        self._hooks = hooks
         platform = db.settings.platform
         store = open_store(storage_path, db.settings)
         self._registrar = Registrar(db, self.tenant_id, store, actor)
@@ -179,8 +184,11 @@ class Trainer:
     def _train(self, model_id: str, spec: TrainSpec, given: GivenData) -> _Trained:
         plan = self._planner.plan(ModelId(model_id), spec, given)
         runs = RunRepository(self._db, self.tenant_id)
-        with runs.record(plan.request.model_id, kind="train", parameters=plan.run_parameters()) as run_id:
-            fitted = self._fit(plan)
+        recorded = runs.record(plan.request.model_id, kind="train", parameters=plan.run_parameters())
+        with reported(self._hooks, model_id) as stages, recorded as run_id:
+            fitted = self._fit(plan, stages)
+            stages.rows = sum(fitted.n_rows.values())
+            stages.enter("register")
             runs.log_metrics(run_id, _flat(fitted.metrics))
             made = self._registrar.register(fitted, plan, run_id)
         for note in own_code(made.outside_types):
@@ -188,12 +196,12 @@ class Trainer:
         location = self._registrar.store.location(self.tenant_id, made.servable.digest)
         return _Trained(TrainingReport.of_version(made, reported_columns(fitted)), fitted, location)
 
-    def _fit(self, plan: TrainingPlan) -> FittedModel:
+    def _fit(self, plan: TrainingPlan, stages: Stages) -> FittedModel:
         """Read the data, fit and evaluate: all that writes nothing."""
         request = plan.request
         try:
             self.refuse_in_vain(request.model_id, request.model_type_in_use, plan.spec.version)
-            return fit_model(request)
+            return fit_model(request, stages.enter)
         except MLFrameworkError as error:
             error.tenant_id = self.tenant_id
             error.__dict__["model_id"] = str(request.model_id)

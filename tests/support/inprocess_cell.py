@@ -27,6 +27,7 @@ from ml_core.inference.service import PredictionService
 from ml_core.models.formats import skops_format
 from ml_core.models.loading import LoadedModel, load_version
 from ml_core.models.store import ArtifactStore
+from ml_core.observability import NO_HOOKS, Hooks
 from ml_core.registry.oidc import TokenVerifier
 from ml_core.settings import ServingSettings
 from ml_core.training.fit import FittedModel, fit_model
@@ -119,7 +120,11 @@ class Cell:
 
 
 def make_cell(
-    store: ArtifactStore, limits: ServingSettings, loader: Any = None, tokens: TokenVerifier | None = None
+    store: ArtifactStore,
+    limits: ServingSettings,
+    loader: Any = None,
+    tokens: TokenVerifier | None = None,
+    hooks: Hooks = NO_HOOKS,
 ) -> Cell:
     """A cell without tenants; ``registered`` is what its registry knows beside the pointers."""
     registered: dict[VersionRef, ServableVersion] = {}
@@ -129,9 +134,9 @@ def make_cell(
             raise ModelNotFoundError(f"There is no version {ref}.", remedy="List its versions.")
         return registered[ref]
 
-    table = ModelTable(loader or functools.partial(load_version, store), max_memory_bytes=2**30)
+    table = ModelTable(loader or functools.partial(load_version, store), max_memory_bytes=2**30, hooks=hooks)
     assignment = Assignment()
-    service = PredictionService(assignment, table, find, limits=limits, tokens=tokens)
+    service = PredictionService(assignment, table, find, limits=limits, tokens=tokens, hooks=hooks)
     return Cell(store, assignment, table, service, build_app(service), registered)
 
 

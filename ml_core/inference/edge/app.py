@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
@@ -30,6 +31,9 @@ TENANT_SHARE = 4
 BODY_WITHIN_S = 5.0
 """A body has to be there within this time, or the request's own deadline if that is sooner. The largest that is allowed
 takes 14 Mbit/s then; a slower client sends fewer rows at a time."""
+
+CLIENT_LEFT = 499
+"""The status under which hooks see a request whose client left, as nginx logs it; nobody is sent it."""
 
 Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
@@ -94,6 +98,7 @@ class EdgeApp:
 
     def __init__(self, service: PredictionService, routes: list[Route], *, host_sends_request_id: bool) -> None:
         self._service = service
+        self._hooks = service.hooks
         self._host_sends_request_id = host_sends_request_id
         self._max_bytes = service.limits.max_body_bytes
         self._reading = TenantGate("requests being read", total=MAX_READING, per_tenant=MAX_READING // TENANT_SHARE)
@@ -125,15 +130,18 @@ class EdgeApp:
             await send({"type": "websocket.close", "code": 1003})
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
         request = HttpRequest(scope, receive)
         try:
             response = await self._respond(request, scope["method"])
         except ClientLeftError:
+            self._hooks.request_ended(request.route, CLIENT_LEFT, time.perf_counter() - started, request.caller)
             return
         except Exception as error:  # noqa: BLE001 - logged, and answered as a 500 by the table of errors
             response = error_response(error, request.path, request.request_id)
         is_sent_by_host = self._host_sends_request_id and request.has_client_id
         await response.send(send, None if is_sent_by_host else request.request_id.encode())
+        self._hooks.request_ended(request.route, response.status, time.perf_counter() - started, request.caller)
 
     async def _respond(self, request: HttpRequest, method: str) -> HttpResponse:
         request.check_headers()
@@ -141,6 +149,7 @@ class EdgeApp:
         if methods is None:
             return plain_error(404, "not_found", "There is no such path.", request.path, request.request_id)
         route = methods.get(method)
+        request.route = next(iter(methods.values())).path if route is None else route.path
         if route is None:
             allow = {b"allow": ", ".join(sorted(methods)).encode()}
             message = f"This path takes {' or '.join(sorted(methods))}."
@@ -150,6 +159,7 @@ class EdgeApp:
         timeout_ms = request.timeout_ms(self._service.limits)
         within_s = timeout_ms / 1000
         await self._service.authorize(request.authorization, request.tenant, *route.scopes, within_s=within_s)
+        request.caller = request.tenant
         return await self._within_deadline(request, route, timeout_ms)
 
     async def _within_deadline(self, request: HttpRequest, route: Route, timeout_ms: int) -> HttpResponse:

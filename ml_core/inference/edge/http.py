@@ -46,6 +46,10 @@ class ClientLeftError(Exception):
     """The client closed the connection; there is nobody to answer."""
 
 
+UNMATCHED = "unmatched"
+"""The route of a request whose path is none of the platform's: its text is the caller's and names no metric."""
+
+
 class HttpRequest:
     """One request.
 
@@ -56,6 +60,8 @@ class HttpRequest:
         version: Likewise; None where the path has none.
         request_id: The client's ``x-request-id`` if it is sane, else a new one.
         has_client_id: Whether the id is the one that came with the request.
+        route: The path of the route, once it is known.
+        caller: The tenant that was authenticated, if any.
         body: The whole body once ``read`` has returned, empty before.
         is_read: Whether the body was read to its end.
         arrived: On the event loop's clock, in seconds; set by the application.
@@ -71,12 +77,14 @@ class HttpRequest:
         "authorization",
         "body",
         "body_deadline",
+        "caller",
         "deadline",
         "has_client_id",
         "is_read",
         "model",
         "path",
         "request_id",
+        "route",
         "tenant",
         "version",
     )
@@ -85,6 +93,8 @@ class HttpRequest:
         self._receive = receive
         self.path: str = scope["path"]
         self.tenant = self.model = ""
+        self.route = UNMATCHED
+        self.caller: str | None = None
         self.version: str | None = None
         self.arrived = self.deadline = self.body_deadline = 0.0
         self.body = b""

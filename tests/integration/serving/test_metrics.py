@@ -1,0 +1,54 @@
+"""What Prometheus reads from a running platform: Ray's agent, found by the file that ``mlcore up`` keeps."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from ml_core.observability.metrics import METRICS
+from ml_core.platform.ray_cluster import metrics_targets
+from support.running_platform import wait_until
+from support.tables import tickets
+
+ROW = tickets(1).drop(columns=["category"]).iloc[0].dropna().to_dict()
+PREDICT = "/t/{tenant}/models/{model}/predict"
+EXPORTED_WITHIN_S = 60.0
+"""A replica copies every 5 s, and Ray's workers report every 10 s."""
+
+
+def scrape(platform) -> list:
+    """The samples of our metrics at every address that Prometheus would ask."""
+    found = []
+    for group in json.loads(metrics_targets(platform.settings.platform.home).read_text(encoding="utf-8")):
+        for target in group["targets"]:
+            assert target.startswith("127.0.0.1:")
+            text = httpx.get(f"http://{target}/metrics", timeout=30, trust_env=False).text
+            samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+            found += [sample for sample in samples if sample.name.startswith("ray_mlcore_")]
+    return found
+
+
+def answered(samples: list, name: str) -> float:
+    """The sum of a series over the replicas, of requests to predict."""
+    return sum(sample.value for sample in samples if sample.name == name and sample.labels["route"] == PREDICT)
+
+
+def test_prometheus_sees_what_the_replicas_answered(platform, acme):
+    """Every answer once, with the labels of the cell, and no name that the table does not have."""
+    before = answered(scrape(platform), "ray_mlcore_requests_total")
+    for _ in range(20):
+        assert acme.predict("tickets", [ROW]).status_code == 200
+    wait_until(
+        lambda: answered(scrape(platform), "ray_mlcore_requests_total") >= before + 20, timeout_s=EXPORTED_WITHIN_S
+    )
+    samples = scrape(platform)
+    names = {sample.name for sample in samples}
+    assert names <= {f"ray_{series}" for metric in METRICS for series in metric.series}
+    assert "ray_mlcore_request_seconds_bucket" in names
+    assert {sample.labels["application"] for sample in samples} == {"shared"}
+    generations = {s.labels["replica"]: s.value for s in samples if s.name == "ray_mlcore_assignment_generation"}
+    assert len(generations) == platform.settings.platform.replicas
+    assert len(set(generations.values())) == 1
+    assert not any("acme" in sample.labels.values() for sample in samples)

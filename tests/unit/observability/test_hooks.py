@@ -1,0 +1,81 @@
+"""The hooks themselves: they cost their caller nothing but time, whatever a backend does."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import subprocess
+import sys
+
+import pytest
+
+from ml_core.observability import NO_HOOKS, Hooks
+from ml_core.observability.hooks import EVENTS, combine
+from ml_core.observability.prometheus import PrometheusHooks
+from ml_core.observability.tracing import TracingHooks
+from support.hooks import Noted
+
+
+class Broken(Hooks):
+    """Raises at every request."""
+
+    def request_ended(self, route, status, seconds, tenant):
+        """See ``Hooks``."""
+        raise RuntimeError("broken")
+
+
+def test_a_hook_that_raises_is_logged_once_and_harms_nobody(caplog):
+    """Or else each request of a busy replica would log a traceback."""
+    hooks = Broken()
+    with caplog.at_level(logging.ERROR, "ml_core.observability.hooks"):
+        for _ in range(3):
+            hooks.request_ended("/readyz", 200, 0.001, None)
+    assert len(caplog.records) == 1
+    assert "Broken.request_ended" in caplog.text
+    assert "RuntimeError: broken" in caplog.text
+
+
+def test_combined_hooks_are_each_called():
+    """In their order; one that raises keeps nothing from the next."""
+    noted = Noted()
+    combined = combine(Broken(), noted)
+    combined.request_ended("/readyz", 200, 0.001, None)
+    combined.assignment_applied(3, 0.1, is_new_epoch=True)
+    assert noted.events == [
+        ("request_ended", ("/readyz", 200, 0.001, None), {}),
+        ("assignment_applied", (3, 0.1), {"is_new_epoch": True}),
+    ]
+
+
+def test_one_backend_is_called_directly():
+    """With no function in between."""
+    noted = Noted()
+    assert combine(noted) is noted
+
+
+@pytest.mark.parametrize("backend", [PrometheusHooks, TracingHooks])
+def test_a_backend_takes_what_the_event_gives(backend):
+    """With the same names, in the same order."""
+    for name in EVENTS:
+        expected = inspect.signature(getattr(Hooks, name))
+        assert inspect.signature(inspect.unwrap(getattr(backend, name))) == expected, name
+
+
+def test_prometheus_counts_every_event():
+    """None is forgotten when one is added."""
+    assert {name for name in EVENTS if getattr(PrometheusHooks, name) is getattr(Hooks, name)} == {"close"}
+
+
+def test_nobody_listens_by_default():
+    """And that has no state."""
+    assert vars(NO_HOOKS) == {}
+
+
+@pytest.mark.parametrize(
+    "statement", ["import ml_core", "from ml_core import MLSystem", "import ml_core.inference.replica"]
+)
+def test_no_backend_is_imported_until_it_is_used(statement):
+    """A library user who wants no metrics pays for none."""
+    code = f"{statement}\nimport sys\nprint([n for n in ('prometheus_client', 'opentelemetry') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

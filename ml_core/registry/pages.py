@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import orjson
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from ml_core.exceptions import InvalidRequestError
+from ml_core.registry.limits import MAX_PAGE_SIZE
+from ml_core.registry.limits import check_limit as check_limit
+
+if TYPE_CHECKING:
+    AnyRow = sa.Row[*tuple[Any, ...]]
+    AnySelect = sa.Select[*tuple[Any, ...]]
 
 Item = TypeVar("Item")
-
-MAX_PAGE_SIZE = 1000
+Other = TypeVar("Other")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +31,65 @@ class Page(Generic[Item]):
 
     items: Sequence[Item]
     next_cursor: str | None = None
+
+    def map(self, make: Callable[[Item], Other]) -> Page[Other]:
+        """The same page of what ``make`` makes of each item."""
+        return Page([make(item) for item in self.items], self.next_cursor)
+
+
+def read_page(
+    connection: Connection,
+    statement: AnySelect,
+    order: Sequence[sa.Column[Any]],
+    *,
+    limit: int,
+    cursor: str | None,
+    descending: bool = False,
+) -> Page[AnyRow]:
+    """One page of the rows that a statement finds.
+
+    Args:
+        connection: In the tenant's transaction.
+        statement: Without an order and a limit; it selects the columns of ``order`` under their own names.
+        order: The columns that the list is sorted by, which make a row unique: texts, integers and moments. An index
+            with this order serves every page.
+        limit: At most so many rows, 1 to 1000.
+        cursor: ``next_cursor`` of the page before, of the same list.
+        descending: Whether the order is reversed.
+
+    Raises:
+        InvalidRequestError: The limit or the cursor can't be used.
+    """
+    if cursor is not None:
+        kinds = [column.type.python_type for column in order]
+        values = decode_cursor(cursor, *(str if kind is datetime else kind for kind in kinds))
+        literals = [
+            sa.literal(_moment(value) if kind is datetime else value, column.type)
+            for column, kind, value in zip(order, kinds, values, strict=True)
+        ]
+        statement = statement.where(after(order, literals, descending=descending))
+    directed = [column.desc() if descending else column.asc() for column in order]
+    # One more than asked for shows whether there is a next page.
+    rows = connection.execute(statement.order_by(*directed).limit(check_limit(limit) + 1)).all()
+    if len(rows) <= limit:
+        return Page(rows)
+    last = [getattr(rows[limit - 1], column.name) for column in order]
+    return Page(rows[:limit], encode_cursor([v.isoformat() if isinstance(v, datetime) else v for v in last]))
+
+
+def every(read: Callable[[int, str | None], Page[Item]]) -> Iterator[Item]:
+    """All items of a list, one page at a time in memory.
+
+    Args:
+        read: Reads the page with this limit and cursor.
+    """
+    cursor: str | None = None
+    while True:
+        page = read(MAX_PAGE_SIZE, cursor)
+        yield from page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return
 
 
 def encode_cursor(values: Sequence[Any]) -> str:
@@ -51,25 +117,8 @@ def decode_cursor(cursor: str, *kinds: type | tuple[type, ...]) -> list[Any]:
         or not all(isinstance(value, kind) for value, kind in zip(values, kinds, strict=True))
         or any(isinstance(value, bool) for value in values)  # which is an int, and nothing is sorted by
     ):
-        raise InvalidRequestError(
-            "The cursor is not one that this list returned.",
-            remedy="Take next_cursor of the page before, unchanged, with the same sorting; or begin without one.",
-            field="cursor",
-        )
+        raise _foreign_cursor()
     return values
-
-
-def check_limit(limit: int) -> int:
-    """A page size that may be asked for.
-
-    Raises:
-        InvalidRequestError: It is not between 1 and ``MAX_PAGE_SIZE``.
-    """
-    if not 1 <= limit <= MAX_PAGE_SIZE:
-        raise InvalidRequestError(
-            f"A page has 1 to {MAX_PAGE_SIZE} items, not {limit}.", remedy="Correct the limit.", field="limit"
-        )
-    return limit
 
 
 def after(
@@ -78,3 +127,18 @@ def after(
     """The condition that a row comes later in the order of the columns: a row comparison, which an index serves."""
     left, right = sa.tuple_(*columns), sa.tuple_(*values)
     return left < right if descending else left > right
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise _foreign_cursor() from None
+
+
+def _foreign_cursor() -> InvalidRequestError:
+    return InvalidRequestError(
+        "The cursor is not one that this list returned.",
+        remedy="Use next_cursor of the page before, unchanged, with the same sorting; or begin without a cursor.",
+        field="cursor",
+    )

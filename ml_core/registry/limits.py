@@ -1,0 +1,126 @@
+"""Limits and forms that every noun of the registry has in common, checked before the database is asked.
+
+A value of a wrong form is an ``InvalidRequestError``; one that is too large, or too many, is a
+``RequestTooLargeError``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import orjson
+
+from ml_core.database.strict_json import plain
+from ml_core.exceptions import InvalidRequestError, RequestTooLargeError, shown
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+MAX_PAGE_SIZE = 1000
+MAX_DOCUMENT_BYTES = 64 * 2**10
+"""Of a document, such as a run's parameters, as JSON. Each list reads it; larger values belong in a file of the run."""
+MAX_METRICS = 1_000
+"""Of a run or a version: each is a row, and a statement has at most 65,535 parameters."""
+MAX_WORD = 200
+"""Characters of a metric's name, or of the key or value of a tag. An index holds several of them."""
+
+
+def check_limit(limit: int) -> int:
+    """A page size.
+
+    Raises:
+        InvalidRequestError: It is not between 1 and ``MAX_PAGE_SIZE``.
+    """
+    if not 1 <= limit <= MAX_PAGE_SIZE:
+        raise InvalidRequestError(
+            f"A page has 1 to {MAX_PAGE_SIZE} items, not {limit}.", remedy="Correct the limit.", field="limit"
+        )
+    return limit
+
+
+def check_document(document: Mapping[str, Any], what: str, *, reserved_bytes: int = 0) -> dict[str, Any]:
+    """A document in the form in which it is stored.
+
+    Args:
+        document: The document.
+        what: What it is, for messages: ``parameters``.
+        reserved_bytes: Space that the platform needs for what it adds later.
+
+    Raises:
+        InvalidRequestError: A name or value has no JSON form; names it.
+        RequestTooLargeError: It has more than ``MAX_DOCUMENT_BYTES``.
+    """
+    stored: dict[str, Any] = plain(dict(document), what)
+    size_bytes, allowed_bytes = len(orjson.dumps(stored)), MAX_DOCUMENT_BYTES - reserved_bytes
+    if size_bytes > allowed_bytes:
+        raise RequestTooLargeError(
+            f"The {what} have {size_bytes:,} bytes as JSON; {allowed_bytes:,} are allowed.",
+            remedy="Store large values in a file of the run.",
+            limit=allowed_bytes,
+            actual=size_bytes,
+        )
+    return stored
+
+
+def check_word(text: str, field: str) -> str:
+    """A name of 1 to 200 printable characters, such as a metric's.
+
+    Raises:
+        InvalidRequestError: The text is not such a name.
+    """
+    if not isinstance(text, str) or not 1 <= len(text) <= MAX_WORD or not text.isprintable():
+        raise InvalidRequestError(
+            f"{shown(text, 60)} can't be the name of a {field}.",
+            remedy=f"Use 1 to {MAX_WORD} printable characters.",
+            field=field,
+        )
+    return text
+
+
+def check_tags(tags: Mapping[str, str | None]) -> tuple[dict[str, str], list[str]]:
+    """Tags to set, and keys to remove: those whose value is None.
+
+    Raises:
+        InvalidRequestError: A key or value is not a text of 1 to 200 characters.
+    """
+    for key, value in tags.items():
+        for part in (key, value):
+            if part is not None and (not isinstance(part, str) or not 1 <= len(part) <= MAX_WORD):
+                raise InvalidRequestError(
+                    f"The tag {shown(key)} can't be set to {shown(value)}.",
+                    remedy=f"Keys and values are texts of 1 to {MAX_WORD} characters; null removes a tag.",
+                    field="tags",
+                )
+    kept = {key: value for key, value in tags.items() if value is not None}
+    return kept, [key for key, value in tags.items() if value is None]
+
+
+def check_choice(kind: type[Choice], text: str, field: str) -> Choice:
+    """The member of an enumeration that a text names.
+
+    Raises:
+        InvalidRequestError: There is no such member; lists those that there are.
+    """
+    try:
+        return kind(text)
+    except ValueError:
+        raise InvalidRequestError(
+            f"There is no {field.replace('_', ' ')} {shown(text)}.",
+            remedy=f"Use one of {', '.join(kind)}.",
+            field=field,
+        ) from None
+
+
+def check_moment(field: str, moment: datetime | None) -> datetime | None:
+    """A moment in UTC.
+
+    Raises:
+        InvalidRequestError: It has no time zone.
+    """
+    if moment is not None and moment.tzinfo is None:
+        raise InvalidRequestError(
+            f"Field {field!r} has no time zone.", remedy="Write it as 2026-11-24T12:00:00+00:00.", field=field
+        )
+    return None if moment is None else moment.astimezone(UTC)

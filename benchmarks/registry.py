@@ -36,6 +36,7 @@ from timing import Operation, median_of
 from ml_core.database.connection import DatabaseConnection
 from ml_core.ids import TenantId, VersionId
 from ml_core.registry.feed import FeedReader
+from ml_core.registry.pages import encode_cursor
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.versions.models import ModelRepository
 from ml_core.registry.versions.repository import VersionRepository
@@ -66,11 +67,11 @@ class Registry:
 
     def operations(self) -> dict[str, Operation]:
         """What is measured."""
-        middle = VersionId(str(max(1, self._versions - PAGE + 1)))
+        middle = encode_cursor([max(1, self._versions - PAGE + 1)])
         return {
             "get": Operation(self._key, lambda key: self._of(key).get(MODEL, key[1])),
             "list page": Operation(self._key, lambda key: self._of(key).list(MODEL, limit=PAGE)),
-            "list next page": Operation(self._key, lambda key: self._of(key).list(MODEL, limit=PAGE, before=middle)),
+            "list next page": Operation(self._key, lambda key: self._of(key).list(MODEL, limit=PAGE, cursor=middle)),
             "list models page": Operation(self._wide, lambda wide: ModelRepository(self._db, wide).list(limit=PAGE)),
             "promote": Operation(self._key, self._promote),
             "assignment delta": Operation(self._move_one, lambda _: self._reader.read(self._generation)),

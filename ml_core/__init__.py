@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ml_core.data.processor import DataProcessor
     from ml_core.inference.predictor import Predictor
-    from ml_core.models.manager import ModelManager
+    from ml_core.manager import ModelManager
     from ml_core.registry.model_registry import ModelRegistry
     from ml_core.system import MLSystem
     from ml_core.training.trainer import Trainer
@@ -21,7 +21,7 @@ __all__ = ["DataProcessor", "MLSystem", "ModelManager", "ModelRegistry", "Predic
 _HOMES = {
     "DataProcessor": "ml_core.data.processor",
     "MLSystem": "ml_core.system",
-    "ModelManager": "ml_core.models.manager",
+    "ModelManager": "ml_core.manager",
     "ModelRegistry": "ml_core.registry.model_registry",
     "Predictor": "ml_core.inference.predictor",
     "Trainer": "ml_core.training.trainer",

@@ -13,7 +13,7 @@ from ml_core.data.encoding.number import Scaling
 from ml_core.data.processor import DataProcessor
 from ml_core.domain.columns import ColumnKind
 from ml_core.inference.predictor import Predictor
-from ml_core.models.manager import ModelManager
+from ml_core.manager import ModelManager
 from ml_core.registry.model_registry import ModelRegistry
 from ml_core.system import MLSystem
 from ml_core.training.trainer import Trainer

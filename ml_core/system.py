@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from ml_core.domain.keywords import check_keywords
-from ml_core.ids import ModelId, TenantId, VersionId
+from ml_core.ids import TenantId
 from ml_core.inference.model_table import ModelTable
 from ml_core.inference.predictor import Predictor
+from ml_core.manager import ModelManager
 from ml_core.models import own_types
 from ml_core.models.loading import LoadedModel, load_version
-from ml_core.models.manager import ModelManager
 from ml_core.observability import NO_HOOKS, Hooks
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.history.plain_history import Predictions
 from ml_core.registry.model_registry import ModelRegistry
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.runs.criteria import RunCriteria, run_query
-from ml_core.registry.versions.repository import VersionRepository
 from ml_core.training.trainer import Trainer, TrainingOptions
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from ml_core.domain.version import ModelVersion, ServableVersion
     from ml_core.registry.pages import Page
     from ml_core.registry.promotion.environments import Move, Pointer
-    from ml_core.registry.versions.criteria import VersionCriteria
 
 _MIB = 2**20
 
@@ -38,15 +36,12 @@ _MIB = 2**20
 class MLSystem:
     """The façade over training, registry and inference for one tenant.
 
-    The tenant must exist, see ``mlcore tenants create``; on the embedded server the first write creates it. A context
-    manager: leaving it frees the loaded models.
-
-    The methods are the main job: train, predict, compare, promote, roll back, and look at what happened. The attributes
-    have the rest.
+    The tenant must exist; on the embedded server the first write creates it. A context manager: leaving it frees the
+    loaded models. The methods train, predict, promote and roll back; the attributes have the rest.
 
     Attributes:
-        models: Models as files: register, annotate, archive, delete, load.
-        registry: Versions, environments and lineage in full.
+        models: Model files: register, annotate, archive, restore, delete, load.
+        registry: Versions and environments; ``registry.versions`` searches, tags and compares versions.
         datasets: Immutable versions of tables.
         runs: What was trained, with parameters, metrics, tags and files.
         environments: What each environment serves, its history, its replicas, and protected environments.
@@ -93,7 +88,6 @@ class MLSystem:
         self.runs = RunRepository(db, self.tenant_id)
         self.datasets = DatasetRepository(db, self.tenant_id)
         self.predictions = Predictions(db, self.tenant_id)
-        self._versions = VersionRepository(db, self.tenant_id)
         self._max_memory_bytes = max_memory_mb * _MIB
         self._table = self._empty_table()
 
@@ -282,59 +276,6 @@ class MLSystem:
         """The versions of a model that are not archived, newest first."""
         return self.registry.list_versions(model_id)
 
-    def compare(self, model_id: str, version1: str, version2: str) -> dict[str, Any]:
-        """What differs between two versions, and which is better in each metric.
-
-        Returns:
-            ``metrics`` (split → metric → ``version1``, ``version2``, ``difference``, ``better``),
-            ``hyperparameters``, ``libraries``, ``data`` and ``signature``.
-
-        Raises:
-            ModelNotFoundError: One of them does not exist.
-        """
-        return self.registry.compare_versions(model_id, version1, version2)
-
-    def lineage(self, model_id: str, version: str) -> dict[str, Any]:
-        """Where a version came from and what came of it.
-
-        Returns:
-            ``run``, ``datasets``, ``ancestors``, ``code_commit``, ``libraries`` and more of where it came from;
-            ``children``, ``descendants`` and ``environments`` that came of it.
-
-        Raises:
-            ModelNotFoundError: There is no such version.
-        """
-        return self.registry.get_lineage(model_id, version)
-
-    def search(
-        self,
-        model_id: str | None = None,
-        *,
-        limit: int = 50,
-        cursor: str | None = None,
-        **criteria: Unpack[VersionCriteria],
-    ) -> Page[ModelVersion]:
-        """Find versions of one model or of all, a page (``items``, ``next_cursor``) at a time.
-
-        What is left out does not restrict::
-
-            system.search("tickets", tags={"team": "support"}, metrics=["accuracy>=0.8"], sort="validation/accuracy")
-
-        Args:
-            model_id: Of this model.
-            limit: At most so many, 1 to 1000.
-            cursor: ``next_cursor`` of the page before, with the same search.
-            **criteria: ``model_type``, ``tags`` (key → value), ``metrics`` (``"accuracy>=0.8"``, ``"train/mae<=3"``),
-                ``text`` (in a name, a note or a tag), ``include_archived``, ``sort`` (``created`` or a metric: the
-                newest or best first) and ``descending`` (for another order).
-
-        Raises:
-            InvalidRequestError: One of these can't be used, or no version has such a metric or type.
-            ModelNotFoundError: There is no such model.
-            TypeError: There is no such keyword.
-        """
-        return self.registry.search_versions(model_id, limit=limit, cursor=cursor, **criteria)
-
     def search_runs(
         self,
         model_id: str | None = None,
@@ -363,15 +304,6 @@ class MLSystem:
         """
         check_keywords("search_runs", criteria, RunCriteria.__annotations__)
         return self.runs.search(run_query(model_id, **criteria), limit=limit, cursor=cursor)
-
-    def tag(self, model_id: str, version: str, tags: Mapping[str, str | None]) -> ModelVersion:
-        """Set tags by which ``search`` finds a version; None removes one, others stay.
-
-        Raises:
-            ModelNotFoundError: There is no such version.
-            InvalidRequestError: A key or value is not a text of 1 to 200 characters.
-        """
-        return self.registry.tag_version(model_id, version, tags)
 
     def create_model(
         self,
@@ -417,14 +349,6 @@ class MLSystem:
         """
         self.models.archive_model(model_id, version=version)
 
-    def restore_model(self, model_id: str, version: str | None = None) -> None:
-        """Show an archived version, or the whole model, again.
-
-        Raises:
-            ModelNotFoundError: There is no such version.
-        """
-        self.models.restore_model(model_id, version=version)
-
     def delete_model(self, model_id: str, version: str | None = None) -> None:
         """Delete a version, or the whole model, for good; bytes go when no version of the tenant needs them.
 
@@ -440,14 +364,9 @@ class MLSystem:
         Raises:
             ModelNotFoundError: There is no such model, version or promoted environment.
         """
-        model = ModelId(model_id)
-        if version is not None:
-            chosen = VersionId(version)
-        elif environment is not None:
-            chosen = self.environments.pointed(model, environment)
-        else:
-            chosen = self.environments.resolve(model)
-        return self._versions.servable(model, chosen)
+        if version is None and environment is not None:
+            version = self.environments.pointed(model_id, environment)
+        return self.registry.versions.servable(model_id, version or self.environments.resolve(model_id))
 
     def _empty_table(self) -> ModelTable:
         return ModelTable(self._load, max_memory_bytes=self._max_memory_bytes, hooks=self._hooks)

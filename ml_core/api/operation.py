@@ -13,7 +13,7 @@ from ml_core.api.access import acting_for
 from ml_core.api.bodies import read_body
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
-from ml_core.registry.pages import MAX_PAGE_SIZE
+from ml_core.registry.limits import MAX_PAGE_SIZE
 
 LimitQuery = Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, description="At most so many items.")]
 CursorQuery = Annotated[str | None, Query(description="`next_cursor` of the page before.")]

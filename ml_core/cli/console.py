@@ -185,6 +185,9 @@ def command_of(action: Action) -> str:
     verb = _SHORTCUTS.get(action.operation, action.operation.replace(".", " ").replace("_", "-"))
     words = ["mlcore", *verb.split()]
     for name, value in action.arguments.items():
+        if name == "tenant" and action.operation.startswith("tenants."):  # of these verbs it is the argument
+            words.append(shlex.quote(str(value)))
+            continue
         option = f"--{name.replace('_', '-')}"
         for one in value if isinstance(value, list | tuple) else [value]:
             words += [option] if one is True else [option, shlex.quote(str(one))]

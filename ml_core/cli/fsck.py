@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from ml_core.cli.console import JsonOption, out, print_json
+from ml_core.cli.console import JsonOption, command_of, out, print_json
 from ml_core.cli.context import registry_connection
 from ml_core.ids import TenantId
 
 if TYPE_CHECKING:
     from ml_core.database.connection import DatabaseConnection
-    from ml_core.registry.collection.findings import Finding
-    from ml_core.registry.collection.fsck import Checked, Checker
+    from ml_core.registry.collection.fsck import Checked, Checker, Finding
 
 _EXIT_FINDINGS = 1
 
@@ -45,8 +44,7 @@ def fsck(
     """
     from ml_core.models.store import platform_store
     from ml_core.registry.backup import artifacts_in
-    from ml_core.registry.collection.fsck import Checker
-    from ml_core.registry.collection.repair import Repairer
+    from ml_core.registry.collection.fsck import Checker, Repairer
 
     sources = [artifacts_in(folder) for folder in source or ()]  # before a database is started for it
     with registry_connection() as database:
@@ -86,6 +84,8 @@ def _show(finding: Finding) -> None:
     needed_by = f" Needed by {', '.join(finding.needed_by)}." if finding.needed_by else ""
     out.print(Text(f"  {finding.what}{needed_by}"), soft_wrap=True)
     out.print(Text("  Repaired." if finding.is_repaired else f"  {finding.remedy}"), soft_wrap=True)
+    if finding.action is not None and not finding.is_repaired:
+        out.print(Text(f"    {command_of(finding.action)}", style="bold"), soft_wrap=True)
 
 
 def _show_summary(checked: Checked, found: int, left: int) -> None:

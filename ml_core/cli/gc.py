@@ -85,8 +85,6 @@ class _Report:
 
     def add_tenant(self, collector: Collector, tenant_id: TenantId) -> None:
         """Plan a tenant and, unless it is a dry run, collect it; report one that can't be planned."""
-        from ml_core.registry.collection.applier import describe, describe_item
-
         try:
             plan = collector.plan(tenant_id)
         except MLFrameworkError as error:
@@ -104,10 +102,10 @@ class _Report:
         ]
         if self.dry_run:
             planned = {"status": "planned", "freed_bytes": 0, "reason": None}
-            self.items += [_sized({**describe_item(item), **planned}) for item in plan.items]
+            self.items += [_sized({**item.describe(), **planned}) for item in plan.items]
             return
         report = collector.collect(plan)
-        self.items += [_sized(describe(outcome)) for outcome in report.outcomes]
+        self.items += [_sized(outcome.describe()) for outcome in report.outcomes]
         self.failed += 0 if report.is_complete else 1
 
     def add_history(self, database: DatabaseConnection) -> None:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ml_core.cli.console import AsKeyOption, JsonOption, ModelOption, TenantOption, out, print_json, print_rows
 from ml_core.cli.context import existing_tenant
 from ml_core.ids import HoldName, ModelId, VersionId
-
-if TYPE_CHECKING:
-    from ml_core.registry.collection.holds import Hold, HoldRepository
 
 app = typer.Typer(help="Holds: why a version may not be deleted or collected.", no_args_is_help=True)
 
@@ -38,7 +34,7 @@ def place(
     with existing_tenant(tenant, as_key) as (database, tenant_id):
         hold = HoldRepository(database, tenant_id).place(*key, reason)
     if as_json:
-        print_json({"tenant_id": tenant_id, **dataclasses.asdict(hold)})
+        print_json(dataclasses.asdict(hold))
     else:
         out.print(f"Version {hold.version} of {tenant_id}/{hold.model_id} is held: {hold.name}.")
 
@@ -73,25 +69,17 @@ def list_(
     """List a tenant's holds."""
     from ml_core.registry.collection.holds import HoldRepository
     from ml_core.registry.missing import require_model
+    from ml_core.registry.pages import every
 
     model_id = None if model is None else ModelId(model)
     with existing_tenant(tenant) as (database, tenant_id):
         if model_id is not None:
             require_model(database, tenant_id, model_id)
-        holds = list(_all(HoldRepository(database, tenant_id), model_id))
+        repository = HoldRepository(database, tenant_id)
+        holds = list(every(lambda limit, cursor: repository.list(model_id, limit=limit, cursor=cursor)))
     columns = ["model_id", "version", "name", "reason", "created_at", "created_by"]
-    rows = [{"tenant_id": tenant_id, **dataclasses.asdict(hold)} for hold in holds]
+    rows = [dataclasses.asdict(hold) for hold in holds]
     what = tenant_id if model_id is None else f"{tenant_id}/{model_id}"
     names = f"--tenant {tenant_id} --model {model_id or 'MODEL'} --version VERSION"
     empty = f"{what} has no hold. Place one: mlcore holds place {names} --name legal --reason WHY"
     print_rows(rows, columns, as_json=as_json, empty=empty)
-
-
-def _all(repository: HoldRepository, model_id: ModelId | None) -> Iterator[Hold]:
-    cursor: str | None = None
-    while True:
-        page = repository.list(model_id, limit=1000, cursor=cursor)
-        yield from page.items
-        cursor = page.next_cursor
-        if cursor is None:
-            return

@@ -60,11 +60,11 @@ def delete(
     as_json: JsonOption = False,
 ) -> None:
     """Delete a version that nothing needs, at once and for good. Its name stays that of its bytes."""
-    from ml_core.models.manager import ModelManager
+    from ml_core.registry.versions.repository import VersionRepository
 
     model_id, version_id = ModelId(model), VersionId(version)
     with existing_tenant(tenant, as_key) as (database, tenant_id):
-        ModelManager(database, database.settings.platform.artifact_root, tenant_id).delete_model(model_id, version_id)
+        VersionRepository(database, tenant_id).delete(model_id, version_id)
     _tell("Deleted", tenant_id, model_id, version_id, as_json=as_json)
 
 

@@ -41,21 +41,21 @@ def search(
     as_json: JsonOption = False,
 ) -> None:
     """Find versions over all models of a tenant, newest or best first."""
-    from ml_core.registry.versions.criteria import version_query
     from ml_core.registry.versions.repository import VersionRepository
 
-    query = version_query(
-        model,
-        model_type=model_type,
-        tags=parse_tags(tag or []),
-        metrics=metric,
-        text=text,
-        include_archived=archived,
-        sort=sort,
-        descending=None if ascending is None else not ascending,
-    )
     with existing_tenant(tenant) as (database, tenant_id):
-        page = VersionRepository(database, tenant_id).search(query, limit=limit, cursor=cursor)
+        page = VersionRepository(database, tenant_id).search(
+            model,
+            model_type=model_type,
+            tags=parse_tags(tag or []),
+            metrics=metric or (),
+            text=text,
+            include_archived=archived,
+            sort=sort,
+            descending=None if ascending is None else not ascending,
+            limit=limit,
+            cursor=cursor,
+        )
     rows = [version_row(found) for found in page.items]
     if as_json:
         print_json({"items": rows, "next_cursor": page.next_cursor})

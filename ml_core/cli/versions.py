@@ -12,6 +12,7 @@ from rich.text import Text
 from ml_core.cli import removal, version_search
 from ml_core.cli.console import (
     AsKeyOption,
+    CursorOption,
     JsonOption,
     LimitOption,
     ModelOption,
@@ -41,10 +42,8 @@ def list_versions(
     tenant: TenantOption,
     model: ModelOption,
     archived: Annotated[bool, typer.Option("--archived", help="Hidden ones too.")] = False,
-    before: Annotated[
-        str | None, typer.Option(help="Only versions registered before this one: the last of the page before.")
-    ] = None,
     limit: LimitOption = 1000,
+    cursor: CursorOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List a model's versions, newest first, with what environments use them for."""
@@ -52,26 +51,25 @@ def list_versions(
     from ml_core.registry.promotion.environments import EnvironmentRepository
     from ml_core.registry.versions.repository import VersionRepository
 
-    model_id, last = ModelId(model), None if before is None else VersionId(before)
+    model_id = ModelId(model)
     with existing_tenant(tenant) as (database, tenant_id):
         require_model(database, tenant_id, model_id)
-        repository = VersionRepository(database, tenant_id)
-        if last is not None:
-            repository.get(model_id, last)
-        versions = repository.list(model_id, include_archived=archived, limit=limit, before=last)
+        page = VersionRepository(database, tenant_id).list(
+            model_id, include_archived=archived, limit=limit, cursor=cursor
+        )
         roles = serving_roles(EnvironmentRepository(database, tenant_id).list(model_id).items)
-    rows = [{**version_row(version), **roles.get(version.version, no_roles())} for version in versions]
+    rows = [{**version_row(version), **roles.get(version.version, no_roles())} for version in page.items]
     names = f"--tenant {tenant_id} --model {model_id}"
     print_rows(
         rows if as_json else [{**row, "environments": role_words(row)} for row in rows],
         [*_COLUMNS, *(["archived_at"] if archived else [])],
         as_json=as_json,
         empty=f"{tenant_id}/{model_id} has no such version."
-        if archived or last
+        if archived or cursor
         else f"{tenant_id}/{model_id} has no version, or only archived ones: mlcore versions list {names} --archived",
     )
-    if not as_json and len(versions) == limit:
-        err.print(f"More: --before {versions[-1].version}", style="dim")
+    if page.next_cursor:
+        err.print(f"More: --cursor {page.next_cursor}", style="dim")
 
 
 @app.command("show")
@@ -127,10 +125,10 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Show which of two versions is better in each metric, and what else differs."""
-    from ml_core.registry.model_registry import ModelRegistry
+    from ml_core.registry.versions.repository import VersionRepository
 
     with existing_tenant(tenant) as (database, tenant_id):
-        compared = ModelRegistry(database, tenant_id).compare_versions(model, version1, version2)
+        compared = VersionRepository(database, tenant_id).compare(model, version1, version2)
     if as_json:
         print_json(compared)
         return
@@ -160,10 +158,10 @@ def compare(
 @app.command("lineage")
 def lineage(tenant: TenantOption, model: ModelOption, version: VersionOption, as_json: JsonOption = False) -> None:
     """Show what a version was made from, and what was made from it."""
-    from ml_core.registry.model_registry import ModelRegistry
+    from ml_core.registry.versions.repository import VersionRepository
 
     with existing_tenant(tenant) as (database, tenant_id):
-        found = ModelRegistry(database, tenant_id).get_lineage(model, version)
+        found = VersionRepository(database, tenant_id).lineage(model, version)
     if as_json:
         print_json(found)
         return

@@ -27,7 +27,7 @@ Probabilities = dict[Label, float]
 
 
 class ModelLoader(Protocol):
-    """Loads models by name; ``ml_core.models.manager.ModelManager`` is the real one."""
+    """Loads models by name; ``ml_core.ModelManager`` is the real one."""
 
     def load_model(self, model_id: str, version: str | None = None) -> LoadedModel:
         """A version's model; the newest version where none is named."""

@@ -1,6 +1,6 @@
-"""The one wording of "there is no such model", of "it is hidden", and of "there is no such tenant (any more)".
+"""The errors for models, versions and tenants that do not exist, or are archived or deleted.
 
-The remedy names the nearest name: of the tenant's own models, never of another tenant's.
+A remedy names the nearest name among the tenant's own models, never one of another tenant.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import models, tenants, versions
-from ml_core.exceptions import ModelNotFoundError, TenantNotFoundError
+from ml_core.exceptions import Action, ModelNotFoundError, TenantNotFoundError
 from ml_core.ids import ModelId, TenantId, VersionId
 
 _COMPARED = 1_000
-"""Names that a typo is compared with at most: about 10 ms of one core, and one short range of an index."""
+"""Names that a typo is compared with: about 10 ms of one core, and a short range of an index."""
 _SHOWN = 5
 """Newest versions that a message names."""
 
@@ -36,93 +36,134 @@ def model_not_found(
     *,
     why: str | None = None,
     remedy: str | None = None,
+    action: Action | None = None,
     connection: Connection | None = None,
 ) -> ModelNotFoundError:
-    """The error for a model, or one of its versions, that does not exist (or ``why`` else it can't be used).
+    """The error for a model, or one of its versions, that does not exist or can't be used.
 
     Args:
         tenant_id: The tenant.
         model_id: The model.
-        version: The version; None: it is the model that is not there.
-        why: What holds instead of "does not exist".
-        remedy: What to do; None: the nearest name, as far as it can be looked up, and the command that lists them.
+        version: The version; None: the error is about the model.
+        why: The state that prevents its use; None: it does not exist.
+        remedy: What to do; None: the nearest name, where it can be looked up, and where names are listed.
+        action: The operation that does it.
         connection: In the tenant's transaction, to look names up; None: nothing is looked up.
     """
+    if version is None and why is None and connection is not None:
+        why, remedy, action = _why_no_version(connection, tenant_id, model_id) or (None, remedy, action)
+    if remedy is None:
+        remedy, action = _suggestion(connection, tenant_id, model_id, version)
     if version is None:
-        if why is None and connection is not None:
-            why, remedy = _why_no_version(connection, tenant_id, model_id) or (None, remedy)
         message = f"The model {model_id!s} {why or 'does not exist or has no version'}."
     else:
         message = f"Version {version!s} of the model {model_id!s} {why or 'does not exist'}."
-    if remedy is None:
-        remedy = _remedy(connection, tenant_id, model_id, version)
-    return ModelNotFoundError(message, remedy=remedy, tenant_id=tenant_id, model_id=model_id, version=version)
+    return ModelNotFoundError(
+        message, remedy=remedy, action=action, tenant_id=tenant_id, model_id=model_id, version=version
+    )
 
 
 def require_model(db: DatabaseConnection, tenant_id: TenantId, model_id: ModelId) -> None:
     """Refuse a model that does not exist; an archived one does.
 
     Raises:
-        ModelNotFoundError: Names the nearest model that there is.
+        ModelNotFoundError: There is no such model; names the nearest.
     """
     with db.tenant(tenant_id) as connection:
         require_model_in(connection, tenant_id, model_id)
 
 
 def require_model_in(connection: Connection, tenant_id: TenantId, model_id: ModelId) -> None:
-    """The same in the tenant's transaction.
-
-    Raises:
-        ModelNotFoundError: Names the nearest model that there is.
-    """
+    """``require_model`` in the tenant's transaction."""
     if not _exists(connection, tenant_id, model_id):
         raise model_not_found(tenant_id, model_id, why="does not exist", connection=connection)
 
 
-def _why_no_version(connection: Connection, tenant_id: TenantId, model_id: ModelId) -> tuple[str, str] | None:
+def model_archived(
+    tenant_id: TenantId, model_id: ModelId, version: VersionId, *, connection: Connection | None = None
+) -> ModelNotFoundError:
+    """The error for a version that is archived, by itself or with its model.
+
+    Args:
+        tenant_id: The tenant.
+        model_id: The model.
+        version: The version.
+        connection: In the tenant's transaction, to look up which of the two is archived.
+    """
+    action = Action.of("versions.restore", tenant=tenant_id, model=model_id, version=version)
+    remedy = "Restore it, or its model if that is archived, or use another version."
+    of_model = (models.c.tenant_id == tenant_id, models.c.model_id == model_id, models.c.archived_at.is_not(None))
+    if connection is not None and connection.scalar(sa.select(sa.exists().where(*of_model))):
+        action, remedy = Action.of("models.restore", tenant=tenant_id, model=model_id), "Restore its model."
+    return model_not_found(tenant_id, model_id, version, why="is archived", remedy=remedy, action=action)
+
+
+def tenant_not_found(tenant_id: TenantId) -> TenantNotFoundError:
+    """The error for a tenant that does not exist."""
+    return TenantNotFoundError(
+        f"There is no tenant {tenant_id!s}.",
+        remedy="Create it first.",
+        action=Action.of("tenants.create", tenant=tenant_id),
+        tenant_id=tenant_id,
+    )
+
+
+def tenant_deleted(tenant_id: TenantId) -> TenantNotFoundError:
+    """The error for a tenant that was deleted: neither the tenant nor its name comes back."""
+    return TenantNotFoundError(
+        f"The tenant {tenant_id!s} was deleted.",
+        remedy="Its name is never reused: create a tenant with another name.",
+        tenant_id=tenant_id,
+    )
+
+
+def _why_no_version(
+    connection: Connection, tenant_id: TenantId, model_id: ModelId
+) -> tuple[str, str, Action | None] | None:
     """Why a model that exists has no version to use, and what to do; None: no version was registered."""
     of_model = (models.c.tenant_id == tenant_id, models.c.model_id == model_id, models.c.deleted_at.is_(None))
     is_archived = connection.scalar(sa.select(models.c.archived_at.is_not(None)).where(*of_model))
-    names = f"--tenant {tenant_id!s} --model {model_id!s}"
     if is_archived:
-        return "is archived", f"Restore it: mlcore models restore {names}"
-    of_versions = (versions.c.tenant_id == tenant_id, versions.c.model_id == model_id)
-    newest = sa.select(versions.c.version).where(*of_versions).order_by(versions.c.number.desc()).limit(1)
-    version = None if is_archived is None else connection.scalar(newest)
-    if version is None:
+        return "is archived", "Restore it.", Action.of("models.restore", tenant=tenant_id, model=model_id)
+    newest = [] if is_archived is None else _newest(connection, tenant_id, model_id, 1, with_archived=True)
+    if not newest:
         return None
-    remedy = (
-        f"Restore the newest: mlcore versions restore {names} --version {version!s}. "
-        f"List them: {_list_versions(tenant_id, model_id)} --archived"
-    )
-    return "has only archived versions", remedy
+    restore = Action.of("versions.restore", tenant=tenant_id, model=model_id, version=newest[0])
+    return "has only archived versions", f"Restore one; the newest is {newest[0]}.", restore
 
 
-def _remedy(
+def _suggestion(
     connection: Connection | None, tenant_id: TenantId, model_id: ModelId, version: VersionId | None
-) -> str | None:
-    listed = f"List them: mlcore models list --tenant {tenant_id!s}"
+) -> tuple[str, Action]:
+    """What a person may have meant, as far as it can be looked up, and the operation that lists the names."""
+    list_models = Action.of("models.list", tenant=tenant_id)
+    list_versions = Action.of("versions.list", tenant=tenant_id, model=model_id)
     if connection is None:
-        return listed if version is None else f"List them: {_list_versions(tenant_id, model_id)}"
+        return ("List the models.", list_models) if version is None else ("List its versions.", list_versions)
     is_tenant = sa.exists().where(tenants.c.tenant_id == tenant_id, tenants.c.deleted_at.is_(None))
     if not connection.scalar(sa.select(is_tenant)):
-        return str(tenant_not_found(tenant_id))
+        return str(tenant_not_found(tenant_id)), Action.of("tenants.create", tenant=tenant_id)
     if not _exists(connection, tenant_id, model_id):
         of = (models.c.tenant_id == tenant_id, models.c.deleted_at.is_(None))
         names = sa.select(models.c.model_id).where(*of).order_by(models.c.model_id).limit(_COMPARED)
-        hint = did_you_mean(model_id, connection.scalars(names))
-        return (f"The tenant has no model {model_id!s}. " if version is not None else "") + hint + listed
-    if version is None:  # nothing was registered yet
-        return f"Train a version of it: mlcore train FILE --tenant {tenant_id!s} --model {model_id!s} --target COLUMN"
-    of_model = (versions.c.tenant_id == tenant_id, versions.c.model_id == model_id, versions.c.archived_at.is_(None))
-    newest = sa.select(versions.c.version).where(*of_model).order_by(versions.c.number.desc()).limit(_SHOWN)
-    found = [str(name) for name in connection.scalars(newest)]
+        hint = did_you_mean(model_id, connection.scalars(names)) or "List the models."
+        lead = f"The tenant has no model {model_id!s}. " if version is not None else ""
+        return f"{lead}{hint}".rstrip(), list_models
+    if version is None:
+        return "Train its first version.", Action.of("models.train", tenant=tenant_id, model=model_id)
+    found = _newest(connection, tenant_id, model_id, _SHOWN)
     shown = f"The newest {'are' if len(found) > 1 else 'is'} {', '.join(found)}. " if found else ""
-    return f"{shown}List them: {_list_versions(tenant_id, model_id)}"
+    return f"{shown}List its versions.", list_versions
 
 
-def _list_versions(tenant_id: TenantId, model_id: ModelId) -> str:
-    return f"mlcore versions list --tenant {tenant_id!s} --model {model_id!s}"
+def _newest(
+    connection: Connection, tenant_id: TenantId, model_id: ModelId, limit: int, *, with_archived: bool = False
+) -> list[str]:
+    """The newest versions of a model."""
+    statement = sa.select(versions.c.version).where(versions.c.tenant_id == tenant_id, versions.c.model_id == model_id)
+    if not with_archived:
+        statement = statement.where(versions.c.archived_at.is_(None))
+    return list(connection.scalars(statement.order_by(versions.c.number.desc()).limit(limit)))
 
 
 def _exists(connection: Connection, tenant_id: TenantId, model_id: ModelId) -> bool:
@@ -130,31 +171,3 @@ def _exists(connection: Connection, tenant_id: TenantId, model_id: ModelId) -> b
         models.c.tenant_id == tenant_id, models.c.model_id == model_id, models.c.deleted_at.is_(None)
     )
     return bool(connection.scalar(sa.select(one)))
-
-
-def model_archived(tenant_id: TenantId, model_id: ModelId, version: VersionId) -> ModelNotFoundError:
-    """The error for a version that is hidden, by itself or with its model."""
-    names = f"--tenant {tenant_id!s} --model {model_id!s}"
-    remedy = (
-        f"Restore it: mlcore versions restore {names} --version {version!s}, or its model, if that is archived: "
-        f"mlcore models restore {names}. Or use another version."
-    )
-    return model_not_found(tenant_id, model_id, version, why="is archived", remedy=remedy)
-
-
-def tenant_not_found(tenant_id: TenantId) -> TenantNotFoundError:
-    """The error for a tenant that does not exist."""
-    return TenantNotFoundError(
-        f"There is no tenant {tenant_id!s}.",
-        remedy=f"Create it: mlcore tenants create {tenant_id!s}.",
-        tenant_id=tenant_id,
-    )
-
-
-def tenant_deleted(tenant_id: TenantId) -> TenantNotFoundError:
-    """The error for a tenant that was deleted: neither it nor its name comes back."""
-    return TenantNotFoundError(
-        f"The tenant {tenant_id!s} was deleted.",
-        remedy="Its name is never given out again: create a tenant of another name.",
-        tenant_id=tenant_id,
-    )

@@ -1,26 +1,24 @@
-"""``ModelRegistry``: the public face of the registry for one tenant, in plain names."""
+"""``ModelRegistry``: the versions and environments of one tenant, and the repositories that hold the rest."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.domain.keywords import check_keywords
 from ml_core.domain.signature import Signature
 from ml_core.domain.version import Lineage, ModelVersion, SelfTest
-from ml_core.ids import ModelId, TenantId, VersionId
-from ml_core.models.mirrored_store import open_store
-from ml_core.registry.collection.plain_holds import Holds
-from ml_core.registry.pages import MAX_PAGE_SIZE, Page
+from ml_core.ids import TenantId, VersionId
+from ml_core.models.store import open_store
+from ml_core.registry.collection.holds import HoldRepository
+from ml_core.registry.pages import every
 from ml_core.registry.promotion.environments import EnvironmentRepository, Move, Pointer
 from ml_core.registry.promotion.gates import GateRepository
 from ml_core.registry.promotion.rollouts import RolloutRepository
-from ml_core.registry.versions.comparison import compare
-from ml_core.registry.versions.criteria import VersionCriteria, version_query
-from ml_core.registry.versions.intake import Intake, Submission, read_file, split_metrics
-from ml_core.registry.versions.lineage import LineageRepository
+from ml_core.registry.versions.intake import Submission, read_file
+from ml_core.registry.versions.models import ModelRepository
 from ml_core.registry.versions.repository import VersionRepository
 
 
@@ -30,6 +28,8 @@ class ModelRegistry:
     On the embedded server the first version creates the tenant.
 
     Attributes:
+        versions: Search, tags, metadata, archiving and deletion of versions.
+        models: Models as a whole.
         environments: What each environment serves, its history, its replicas, and protected environments.
         rollouts: Canaries and shadows.
         gates: What a promotion has to pass: gates and approvals.
@@ -50,13 +50,12 @@ class ModelRegistry:
         self.tenant_id = TenantId(tenant_id)
         store = open_store(storage_path, db.settings)
         self._db = db
-        self._intake = Intake(db, self.tenant_id, store)
-        self._versions = VersionRepository(db, self.tenant_id)
+        self.versions = VersionRepository(db, self.tenant_id, store)
+        self.models = ModelRepository(db, self.tenant_id, store)
         self.environments = EnvironmentRepository(db, self.tenant_id, store)
-        self._lineage = LineageRepository(db, self.tenant_id)
         self.rollouts = RolloutRepository(db, self.tenant_id, store)
         self.gates = GateRepository(db, self.tenant_id)
-        self.holds = Holds(db, self.tenant_id)
+        self.holds = HoldRepository(db, self.tenant_id)
 
     def __repr__(self) -> str:
         return f"ModelRegistry({self._db!r}, tenant_id={str(self.tenant_id)!r})"
@@ -110,19 +109,19 @@ class ModelRegistry:
             InvalidNameError: A name is not valid.
         """
         submission = Submission(
-            model_id=ModelId(model_id),
-            version=None if version is None else VersionId(version),
+            model_id=model_id,
+            version=version,
             model_type=model_type,
             signature=signature,
             self_test=self_test,
             lineage=lineage,
-            metrics=split_metrics(metrics or {}),
-            hyperparameters=dict(hyperparameters or {}),
-            metadata=dict(metadata or {}),
+            metrics=metrics or {},
+            hyperparameters=hyperparameters or {},
+            metadata=metadata or {},
             sample=sample,
         )
-        data = read_file(model_path, self.tenant_id, submission.model_id)
-        return self._intake.accept(submission, data, actor=actor).version
+        data = read_file(model_path, self.tenant_id, model_id)
+        return self.versions.submit(submission, data, actor=actor).version
 
     def get_model_version(self, model_id: str, version: str | None = None) -> ModelVersion:
         """A version; without a name the newest that is not archived.
@@ -130,65 +129,12 @@ class ModelRegistry:
         Raises:
             ModelNotFoundError: There is no such version.
         """
-        return self._versions.get(ModelId(model_id), None if version is None else VersionId(version))
+        return self.versions.get(model_id, version)
 
     def list_versions(self, model_id: str, *, limit: int | None = None) -> Sequence[ModelVersion]:
-        """A model's versions that are not archived, newest first; none if there is no such model."""
-        return self._versions.list(ModelId(model_id), limit=limit)
-
-    def search_versions(
-        self,
-        model_id: str | None = None,
-        *,
-        limit: int = 50,
-        cursor: str | None = None,
-        **criteria: Unpack[VersionCriteria],
-    ) -> Page[ModelVersion]:
-        """Find versions of one model or of all.
-
-        What is left out does not restrict::
-
-            registry.search_versions("tickets", tags={"team": "support"}, metrics=["accuracy>=0.8"])
-
-        Args:
-            model_id: Of this model.
-            limit: At most so many, 1 to 1000.
-            cursor: ``next_cursor`` of the page before, with the same search.
-            **criteria: ``model_type``: of models of this type. ``tags``: with all of these (key → value). ``metrics``:
-                with each of these bounds, such as ``"accuracy>=0.8"`` (of the validation rows) or ``"train/mae<=3"``.
-                ``text``: with this text in a name, a note or a tag. ``include_archived``: hidden ones too. ``sort``:
-                ``created`` (the default) or a metric such as ``validation/accuracy``: then only versions that have it.
-                ``descending``: True for the newest or highest first, False for the oldest or lowest; left out: the
-                newest first, or the best of the metric.
-
-        Returns:
-            A page: ``items``, and ``next_cursor``, None on the last page.
-
-        Raises:
-            InvalidRequestError: A bound, the sorting, the limit, the text or the cursor can't be used; or no version
-                has such a metric or type.
-            ModelNotFoundError: There is no such model.
-            TypeError: There is no such keyword.
-        """
-        check_keywords("search_versions", criteria, VersionCriteria.__annotations__)
-        return self._versions.search(version_query(model_id, **criteria), limit=limit, cursor=cursor)
-
-    def tag_version(self, model_id: str, version: str, tags: Mapping[str, str | None]) -> ModelVersion:
-        """Set tags by which ``search_versions`` finds the version; None removes one, others stay.
-
-        Args:
-            model_id: The model.
-            version: The version.
-            tags: Key → value, each a text of 1 to 200 characters, or None.
-
-        Returns:
-            The version with all of its tags.
-
-        Raises:
-            InvalidRequestError: A key or value can't be a tag's.
-            ModelNotFoundError: There is no such version.
-        """
-        return self._versions.set_tags(ModelId(model_id), VersionId(version), tags)
+        """A model's versions that are not archived, newest first; empty if there is no such model."""
+        found = every(lambda most, cursor: self.versions.list(model_id, limit=min(limit or most, most), cursor=cursor))
+        return list(islice(found, limit))
 
     def promote_version(
         self,
@@ -246,13 +192,10 @@ class ModelRegistry:
         Raises:
             InvalidRequestError: There is no such environment.
         """
-        page = self.environments.history(model_id, environment, limit=min(limit, MAX_PAGE_SIZE))
-        moves = list(page.items)
-        while page.next_cursor is not None and len(moves) < limit:
-            size = min(limit - len(moves), MAX_PAGE_SIZE)
-            page = self.environments.history(model_id, environment, limit=size, cursor=page.next_cursor)
-            moves += page.items
-        return moves
+        moves = every(
+            lambda most, cursor: self.environments.history(model_id, environment, limit=min(limit, most), cursor=cursor)
+        )
+        return list(islice(moves, limit))
 
     def compare_versions(self, model_id: str, version1: str, version2: str) -> dict[str, Any]:
         """Two versions side by side.
@@ -267,10 +210,10 @@ class ModelRegistry:
         Raises:
             ModelNotFoundError: One of them does not exist.
         """
-        return compare(self.get_model_version(model_id, version1), self.get_model_version(model_id, version2))
+        return self.versions.compare(model_id, version1, version2)
 
     def get_lineage(self, model_id: str, version: str) -> dict[str, Any]:
-        """Where a version came from and what came of it.
+        """Where a version came from and what was made from it.
 
         Returns:
             ``digest``, ``run_id``, ``dataset_digest``, ``data_digest``, ``parent_version``, ``code_commit``,
@@ -282,4 +225,4 @@ class ModelRegistry:
         Raises:
             ModelNotFoundError: There is no such version.
         """
-        return self._lineage.of(ModelId(model_id), VersionId(version))
+        return self.versions.lineage(model_id, version)

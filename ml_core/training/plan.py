@@ -18,8 +18,8 @@ from ml_core.exceptions import DatasetNotFoundError, InvalidRequestError, Traini
 from ml_core.ids import ModelId, TenantId
 from ml_core.models.model_factory import ModelFactory
 from ml_core.registry.datasets import DatasetRepository
+from ml_core.registry.limits import check_document
 from ml_core.registry.tenants import TenantRepository
-from ml_core.registry.versions.limits import check_document
 from ml_core.registry.versions.repository import VersionRepository
 from ml_core.training.request import TrainingRequest, algorithm_of, effective_hyperparameters, recorded
 from ml_core.training.targets import invalid

@@ -18,7 +18,7 @@ from ml_core.models import own_types
 from ml_core.models.formats import skops_format
 from ml_core.models.loading import open_version
 from ml_core.models.store import ArtifactStore
-from ml_core.registry.versions.publishing import Publisher
+from ml_core.registry.versions.repository import VersionRepository
 from ml_core.training.fit import FittedModel
 from ml_core.training.plan import TrainingPlan
 
@@ -58,8 +58,8 @@ class Registrar:
         data = skops_format.dump(fitted.pipeline)
         outside = tuple(sorted(self._prove(fitted, data)))
         draft = _draft(fitted, plan, run_id, outside)
-        publisher = Publisher(self.db, self.tenant_id, self.store)
-        return publisher.publish(draft, data, skops_format.FORMAT, actor=self.actor)
+        versions = VersionRepository(self.db, self.tenant_id, self.store)
+        return versions.publish(draft, data, skops_format.FORMAT, actor=self.actor)
 
     def _prove(self, fitted: FittedModel, data: bytes) -> Collection[str]:
         """Load the saved bytes as a server would and run the self-test; returns types outside the platform's list."""

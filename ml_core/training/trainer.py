@@ -14,9 +14,9 @@ from ml_core.domain.keywords import check_keywords
 from ml_core.domain.train_spec import TrainSpec
 from ml_core.domain.training_report import TrainingReport
 from ml_core.exceptions import Action, InvalidRequestError, MLFrameworkError
-from ml_core.ids import ModelId, TenantId, VersionId
-from ml_core.models.mirrored_store import open_store
+from ml_core.ids import ModelId, TenantId
 from ml_core.models.model_factory import ModelFactory
+from ml_core.models.store import open_store
 from ml_core.observability import NO_HOOKS, Hooks
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.versions.repository import VersionRepository
@@ -220,8 +220,7 @@ class Trainer:
             ModelVersionConflictError: The version exists or existed.
             ModelSaveError: The model is of another type or archived.
         """
-        name = None if version is None else VersionId(version)
-        VersionRepository(self._db, self.tenant_id).refuse_in_vain(ModelId(model_id), model_type, name)
+        VersionRepository(self._db, self.tenant_id).refuse_in_vain(model_id, model_type, version)
 
     def save_checkpoint(self, model: Any, model_id: str, epoch: int) -> str:
         """Store a model of an unfinished training.

@@ -14,9 +14,7 @@ import pytest
 from ml_core.database.connection import DatabaseConnection
 from ml_core.ids import TenantId
 from ml_core.models.store import LocalStore
-from ml_core.registry.collection.findings import FindingKind
-from ml_core.registry.collection.fsck import Checker
-from ml_core.registry.collection.repair import Repairer
+from ml_core.registry.collection.fsck import Checker, FindingKind, Repairer
 from ml_core.registry.datasets import DatasetRepository
 from support.stored import stored
 

@@ -16,9 +16,7 @@ import pytest
 from ml_core.database.connection import DatabaseConnection
 from ml_core.ids import TenantId
 from ml_core.models.store import LocalStore
-from ml_core.registry.collection.findings import Finding, FindingKind
-from ml_core.registry.collection.fsck import Checker
-from ml_core.registry.collection.repair import Repairer
+from ml_core.registry.collection.fsck import Checker, Finding, FindingKind, Repairer
 from ml_core.registry.feed import FeedReader
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.versions.models import ModelRepository
@@ -112,8 +110,8 @@ def test_a_killed_writer_leaves_an_orphan_and_nothing_else(
         os.kill(pid, signal.SIGKILL)
     wait_until(lambda: uncommitted(db) == 0, 20)
 
-    assert list(VersionRepository(db, tenant_id).list(TICKETS, include_archived=True)) == []
-    assert list(ModelRepository(db, tenant_id).list(include_archived=True)) == []
+    assert VersionRepository(db, tenant_id).list(TICKETS, include_archived=True).items == []
+    assert ModelRepository(db, tenant_id).list(include_archived=True).items == []
     assert FeedReader(db).read(before).is_empty
     assert check(db, tenant_id, store, timedelta(hours=1)) == []
     (finding,) = check(db, tenant_id, store, timedelta(0))

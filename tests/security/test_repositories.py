@@ -38,6 +38,7 @@ from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.runs import RunRepository
+from ml_core.registry.versions.intake import Submission
 from ml_core.registry.versions.repository import VersionRepository
 from ml_core.settings import DatabaseSettings, Settings
 from support.filled import fill
@@ -61,7 +62,7 @@ def repositories() -> dict[str, type[Any]]:
 
 REPOSITORIES = repositories()
 # Parts of a repository, called through it; what they need is made by it.
-PARTS = {"Intake", "Publisher", "RunArtifacts"}
+PARTS = {"RunArtifacts"}
 
 
 @dataclass
@@ -87,7 +88,6 @@ class World:
             ("RunRepository", "delete_artifact", "name"): "plot.png",
             ("HoldRepository", "place", "name"): HoldName("mine"),
             ("HoldRepository", "release", "name"): HoldName("legal"),
-            ("Holds", "release", "name"): "legal",
         }
         return special.get((kind, method, name), self._usual().get(name, self))
 
@@ -97,11 +97,13 @@ class World:
             "artifact": artifact_of("b"),
             "body": b"b",
             "data": b"b",
+            "dataset_digest": self.digest,
             "dataset_id": "d",
             "digest": artifact_of(self.tenant).digest,
             "draft": draft(version="b"),
             "environment": PRODUCTION,
             "error": "b",
+            "format": "skops/2",
             "frame": pd.DataFrame({"x": [2]}),
             "key": "key",
             "key_id": self.key.split("_")[1],
@@ -127,6 +129,7 @@ class World:
             "since": date(2000, 1, 1),
             "status": 200,
             "steps": [1],
+            "submission": Submission(TICKETS),
             "tags": {"b": "b"},
             "text": self.key,
             "until": datetime.now(UTC).date(),

@@ -16,7 +16,7 @@ from ml_core.domain.version import VersionDraft
 from ml_core.ids import Digest, EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.models.formats import skops_format
 from ml_core.models.store import LocalStore, platform_store
-from ml_core.registry.versions.publishing import Publisher
+from ml_core.registry.versions.repository import VersionRepository
 from ml_core.training.fit import FittedModel, fit_model
 from ml_core.training.request import TrainingRequest
 
@@ -62,5 +62,5 @@ def publish(db: DatabaseConnection, tenant_id: TenantId, version: str, model: Fi
     """Register a model with its bytes."""
     given = {"signature": model.signature, "self_test": model.self_test, "metrics": model.metrics, **fields}
     draft = VersionDraft(model_id=model.model_id, model_type=model.model_type, version=VersionId(version), **given)
-    publisher = Publisher(db, tenant_id, platform_store(db.settings))
+    publisher = VersionRepository(db, tenant_id, platform_store(db.settings))
     return publisher.publish(draft, skops_format.dump(model.pipeline), skops_format.FORMAT).version

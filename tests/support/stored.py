@@ -11,8 +11,8 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.version import ModelVersion
 from ml_core.ids import TenantId
 from ml_core.models.store import LocalStore
-from ml_core.registry.collection.values import Policy
-from ml_core.registry.versions.publishing import Publisher
+from ml_core.registry.collection.planner import Policy
+from ml_core.registry.versions.repository import VersionRepository
 from support.registry import draft, superuser
 from support.running_platform import wait_until
 
@@ -27,7 +27,7 @@ def publish(
 ) -> ModelVersion:
     """A version of ``tickets`` whose bytes are in the store."""
     data = (content or uuid.uuid4().hex).encode()
-    return Publisher(db, tenant_id, store).publish(draft(**fields), data, "skops/1", actor="tester")
+    return VersionRepository(db, tenant_id, store).publish(draft(**fields), data, "skops/1", actor="tester")
 
 
 def stored(store: LocalStore) -> set[str]:

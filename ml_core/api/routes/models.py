@@ -11,8 +11,6 @@ from ml_core.api.operation import ArchivedQuery, CursorQuery, LimitQuery, operat
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.models import Model
 from ml_core.domain.api_key import Scope
-from ml_core.ids import ModelId
-from ml_core.models.manager import ModelManager
 from ml_core.registry.versions.models import ModelRepository
 
 router = operations("models", "/tenants/{tenant}/models")
@@ -28,15 +26,9 @@ def list_models(
 ) -> Page[Model]:
     """List a tenant's models by name."""
     found = ModelRepository(access.db, access.tenant_id).list(
-        model_type=model_type,
-        include_archived=include_archived,
-        limit=limit + 1,
-        after=None if cursor is None else ModelId(cursor),
+        model_type=model_type, include_archived=include_archived, limit=limit, cursor=cursor
     )
-    return Page[Model](
-        items=[Model.model_validate(model) for model in found[:limit]],
-        next_cursor=found[limit - 1].model_id if len(found) > limit else None,
-    )
+    return Page[Model].model_validate(found, from_attributes=True)
 
 
 @router.post(
@@ -47,7 +39,7 @@ def list_models(
 )
 def archive_model(access: TenantAccess, model: str) -> None:
     """Hide a model with all its versions, until it is restored or collected."""
-    ModelRepository(access.db, access.tenant_id).archive(ModelId(model))
+    ModelRepository(access.db, access.tenant_id).archive(model)
 
 
 @router.post(
@@ -58,7 +50,7 @@ def archive_model(access: TenantAccess, model: str) -> None:
 )
 def restore_model(access: TenantAccess, model: str) -> None:
     """Show an archived model again."""
-    ModelRepository(access.db, access.tenant_id).restore(ModelId(model))
+    ModelRepository(access.db, access.tenant_id).restore(model)
 
 
 @router.delete(
@@ -66,4 +58,4 @@ def restore_model(access: TenantAccess, model: str) -> None:
 )
 def delete_model(access: TenantAccess, model: str) -> None:
     """Delete a model with all its versions, permanently."""
-    ModelManager(access.db, access.db.settings.platform.artifact_root, tenant_id=access.tenant_id).delete_model(model)
+    ModelRepository(access.db, access.tenant_id).delete(model)

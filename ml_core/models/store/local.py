@@ -1,4 +1,4 @@
-"""Artifacts in a local folder."""
+"""Artifacts in a local folder, alone or beside the platform's store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from typing import BinaryIO
 from ml_core.domain.version import StoredArtifact
 from ml_core.exceptions import InvalidNameError, ModelLoadError, ModelSaveError
 from ml_core.ids import Digest, TenantId
-from ml_core.models.store.base import ArtifactStore, Removed, Stray, integrity_error, place, proved_chunks
+from ml_core.models.store.base import (
+    ArtifactStore,
+    Removed,
+    StoredBlob,
+    Stray,
+    integrity_error,
+    place,
+    proved_chunks,
+)
 from ml_core.models.store.files import (
     CLOSED,
     fault_in,
@@ -134,6 +142,78 @@ class LocalStore(ArtifactStore):
             if self.root.exists():
                 sync_folder(self.root)
         return removed
+
+
+class MirroredStore(LocalStore):
+    """A folder of the caller's own that gets a copy of each artifact of the platform's store.
+
+    Replicas read the platform's store only, so it alone decides what the store holds (``exists``, ``verify``, ``list``,
+    ``strays``, ``tenants``). What the folder lacks is read from there.
+
+    Args:
+        root: The caller's folder.
+        platform: The platform's store.
+    """
+
+    def __init__(self, root: Path, platform: ArtifactStore) -> None:
+        super().__init__(root)
+        self._platform = platform
+
+    def put(self, tenant_id: TenantId, data: bytes, format: str) -> StoredArtifact:  # noqa: A002 - the field's name
+        """Store bytes in both, the platform's first: what only the caller's folder held could not be served."""
+        self._platform.put(tenant_id, data, format)
+        return super().put(tenant_id, data, format)
+
+    def put_file(self, tenant_id: TenantId, path: Path, format: str) -> StoredArtifact:  # noqa: A002
+        """Store a file in both, the platform's first."""
+        self._platform.put_file(tenant_id, path, format)
+        return super().put_file(tenant_id, path, format)
+
+    def read(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> bytes:
+        """Read from the caller's folder what it has, the rest from the platform's store; both are proved."""
+        if super().exists(tenant_id, digest):
+            return super().read(tenant_id, digest, size_bytes)
+        return self._platform.read(tenant_id, digest, size_bytes)
+
+    def fetch(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> Path:
+        """The file in the caller's folder if it has one, else the platform's; both are proved."""
+        if super().exists(tenant_id, digest):
+            return super().fetch(tenant_id, digest, size_bytes)
+        return self._platform.fetch(tenant_id, digest, size_bytes)
+
+    def verify(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> None:
+        """Prove what lies in the platform's store."""
+        self._platform.verify(tenant_id, digest, size_bytes)
+
+    def exists(self, tenant_id: TenantId, digest: Digest) -> bool:
+        """Whether the platform's store has it."""
+        return self._platform.exists(tenant_id, digest)
+
+    def delete(self, tenant_id: TenantId, digest: Digest) -> None:
+        """Remove it from both."""
+        super().delete(tenant_id, digest)
+        self._platform.delete(tenant_id, digest)
+
+    def list(self, tenant_id: TenantId) -> Iterator[StoredBlob]:
+        """The tenant's artifacts in the platform's store."""
+        return self._platform.list(tenant_id)
+
+    def strays(self, tenant_id: TenantId) -> Iterator[Stray]:
+        """What is no artifact in the tenant's folder of the platform's store."""
+        return self._platform.strays(tenant_id)
+
+    def delete_stray(self, tenant_id: TenantId, stray: Stray) -> None:
+        """Remove it from the platform's store."""
+        self._platform.delete_stray(tenant_id, stray)
+
+    def tenants(self) -> Iterator[TenantId]:
+        """The tenants that have a folder in the platform's store."""
+        return self._platform.tenants()
+
+    def delete_tenant(self, tenant_id: TenantId) -> Removed:
+        """Remove the tenant's folder from both; the answer counts both."""
+        own, shared = super().delete_tenant(tenant_id), self._platform.delete_tenant(tenant_id)
+        return Removed(own.count + shared.count, own.bytes + shared.bytes)
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[Stray]:

@@ -1,9 +1,9 @@
-"""Deletion that is true: what goes, what must stay, and the proof that rows and bytes agree.
+"""Deletion and retention: what is removed, what must stay, and the check that rows and bytes agree.
 
-``planner`` says what may go and why, as values; ``applier`` removes one of them at a time and asks again, under locks,
-before it does; ``collector`` does both for a tenant. ``fsck`` looks for rows without bytes and bytes without rows,
-``repair`` mends what can be mended. ``tenant_deletion`` removes a tenant with everything.
+``planner`` says what may be removed and why, as values; ``collector`` removes one item at a time and checks it again,
+under locks. ``fsck`` looks for rows without bytes and bytes without rows, and repairs what can be repaired.
+``tenant_deletion`` removes a tenant with everything. What keeps a version is in ``ml_core.registry.references``.
 
-A row always goes before its bytes, each in a step of its own. What a crash leaves between the two is an orphan: bytes
-that nothing refers to, which the next collection takes.
+A row is always removed before its bytes, in a step of its own. A crash between the two leaves orphans: bytes without a
+row, which the next collection removes.
 """

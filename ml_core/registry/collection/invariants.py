@@ -1,15 +1,8 @@
-"""What must hold between the rows of a tenant. Each rule is one statement, so it judges one moment."""
+"""What must hold between the rows of a tenant. Each rule is one statement, so it sees one moment."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-
-import sqlalchemy as sa
-
-from ml_core.database.connection import DatabaseConnection
-from ml_core.ids import TenantId
-from ml_core.registry.collection.findings import Finding, FindingKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +10,8 @@ class Rule:
     """A statement that returns ``subject`` and ``what`` of each violation, and what to do about them."""
 
     statement: str
-    remedy: str
+    remedy: str = "No operation changes such rows: restore the database from a backup, or ask who changed them by hand."
 
-
-_RESTORE = "No command changes such rows: restore the database from a backup, or ask who changed them by hand."
 
 RULES = (
     Rule(
@@ -33,8 +24,7 @@ RULES = (
           FROM mlcore.environment_history h
           WHERE h.tenant_id = e.tenant_id AND h.model_id = e.model_id AND h.environment = e.environment) h
         WHERE e.tenant_id = :tenant AND NOT (h.last = e.generation AND h.count = e.generation AND h.first = 1)
-        """,
-        _RESTORE,
+        """
     ),
     Rule(
         """
@@ -46,8 +36,7 @@ RULES = (
         WHERE e.tenant_id = :tenant AND (h.version IS DISTINCT FROM e.version
           OR h.canary_version IS DISTINCT FROM e.canary_version OR h.canary_percent IS DISTINCT FROM e.canary_percent
           OR h.shadow_version IS DISTINCT FROM e.shadow_version)
-        """,
-        _RESTORE,
+        """
     ),
     Rule(
         """
@@ -56,8 +45,7 @@ RULES = (
         WHERE h.tenant_id = :tenant AND h.generation = 1 AND NOT EXISTS (
           SELECT 1 FROM mlcore.environments e WHERE e.tenant_id = h.tenant_id AND e.model_id = h.model_id
             AND e.environment = h.environment)
-        """,
-        _RESTORE,
+        """
     ),
     Rule(
         """
@@ -68,7 +56,7 @@ RULES = (
         JOIN mlcore.models m ON m.tenant_id = v.tenant_id AND m.model_id = v.model_id
         WHERE e.tenant_id = :tenant AND (v.archived_at IS NOT NULL OR m.archived_at IS NOT NULL)
         """,
-        "Restore it (mlcore versions restore), or promote another version (mlcore promote).",
+        "Restore the version, or promote another one.",
     ),
     Rule(
         """
@@ -87,8 +75,7 @@ RULES = (
         WHERE v.tenant_id = :tenant AND v.parent_version IS NOT NULL AND NOT EXISTS (
           SELECT 1 FROM mlcore.versions p WHERE p.tenant_id = v.tenant_id AND p.model_id = v.model_id
             AND p.version = v.parent_version)
-        """,
-        _RESTORE,
+        """
     ),
     Rule(
         """
@@ -97,8 +84,7 @@ RULES = (
         WHERE m.tenant_id = :tenant AND EXISTS (
           SELECT 1 FROM mlcore.versions v WHERE v.tenant_id = m.tenant_id AND v.model_id = m.model_id
             AND v.number >= m.next_number)
-        """,
-        _RESTORE,
+        """
     ),
     Rule(
         """
@@ -106,18 +92,7 @@ RULES = (
         FROM mlcore.models m
         WHERE m.tenant_id = :tenant AND m.deleted_at IS NOT NULL AND EXISTS (
           SELECT 1 FROM mlcore.versions v WHERE v.tenant_id = m.tenant_id AND v.model_id = m.model_id)
-        """,
-        _RESTORE,
+        """
     ),
 )
 """Every rule. A pointer's generation is that of its last history row, and the history has no gap; and so on."""
-
-
-def violations(db: DatabaseConnection, tenant_id: TenantId) -> Iterator[Finding]:
-    """The violations of every rule."""
-    for rule in RULES:
-        with db.tenant(tenant_id) as connection:
-            found = connection.execute(sa.text(rule.statement), {"tenant": tenant_id}).all()
-        for row in found:
-            kind, what = FindingKind.INCONSISTENT, f"{row.subject} {row.what}."
-            yield Finding(tenant_id, kind, row.subject, what, rule.remedy)

@@ -1,11 +1,18 @@
-"""The plan of a collection: what of a tenant may go, and why. It reads and changes nothing."""
+"""The plan of a collection as values, and the planner: what of a tenant may be removed, and why. It changes nothing.
+
+A version is needed by an environment that serves it (stable, canary or shadow), by an environment whose rollback would
+serve it, by a hold, and by a version that was made from it and stays. Older moves of a history keep nothing: they name
+versions and digests, and stay true without the bytes. A dataset version is needed by every version that was trained on
+its bytes and stays, and by gates. ``ml_core.registry.references`` lists these roles.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -19,29 +26,115 @@ from ml_core.ids import Digest, TenantId
 from ml_core.models.store import ArtifactStore
 from ml_core.models.store.base import TEMPORARY_PREFIX
 from ml_core.registry.blobs import count_holders
-from ml_core.registry.collection.needs import children_of_models, needs_of_models, trained_on
-from ml_core.registry.collection.values import Item, Kept, Kind, Plan, Policy
 from ml_core.registry.idempotency import count_old
+from ml_core.registry.references import Reference, dataset_references, references
 from ml_core.registry.versions.rows import VERSIONS_WITH_MODEL
+from ml_core.settings import CollectionSettings
 
 if TYPE_CHECKING:
     from ml_core.registry.versions.rows import AnyRow
 
 BATCH = 1_000
-"""Digests asked for in one query."""
+"""Digests in one query."""
 
-# LEAST passes over nulls: hidden since the version was archived, or since its model was, whichever came first.
+# LEAST ignores nulls: hidden since the version was archived, or since its model was, whichever came first.
 HIDDEN_SINCE = sa.func.least(versions.c.archived_at, models.c.archived_at)
+
+
+class Kind(StrEnum):
+    """What an item is."""
+
+    VERSION = "version"
+    MODEL = "model"
+    DATASET_VERSION = "dataset_version"
+    ARTIFACT = "artifact"
+    TEMPORARY = "temporary"
+    IDEMPOTENCY_KEYS = "idempotency_keys"
+    TENANT = "tenant"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How long what nobody needs is kept.
+
+    Attributes:
+        retention: How long a version or dataset stays archived before it is collected.
+        grace: How long bytes that nothing refers to are left alone: their row may be about to be written.
+    """
+
+    retention: timedelta
+    grace: timedelta
+
+    @classmethod
+    def of(cls, settings: CollectionSettings) -> Policy:
+        """The policy of the settings."""
+        return cls(timedelta(days=settings.retention_days), timedelta(seconds=settings.grace_s))
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Something that may go.
+
+    Attributes:
+        tenant_id: Whose it is.
+        kind: What it is.
+        name: Which one, for people.
+        why: Why it may go.
+        size_bytes: What its removal frees in the artifact store; 0 for a row.
+        key: What selects it.
+    """
+
+    tenant_id: TenantId
+    kind: Kind
+    name: str
+    why: str
+    size_bytes: int = 0
+    key: tuple[Any, ...] = ()
+
+    def describe(self) -> dict[str, Any]:
+        """As data for a table or JSON."""
+        return {
+            "tenant_id": self.tenant_id,
+            "kind": self.kind.value,
+            "name": self.name,
+            "why": self.why,
+            "size_bytes": self.size_bytes,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A version or dataset that is old enough to go, and what needs it, such as ``hold:legal``."""
+
+    tenant_id: TenantId
+    kind: Kind
+    name: str
+    needed_by: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a collection of a tenant would remove, in this order, and what it would keep although it is old enough."""
+
+    tenant_id: TenantId
+    items: Sequence[Item] = ()
+    kept: Sequence[Kept] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """What it would free."""
+        return sum(item.size_bytes for item in self.items)
 
 
 @dataclass(slots=True)
 class _Rows:
-    """Rows that go and rows that stay, and how many of those that go need which bytes."""
+    """Rows to remove and rows to keep: which versions go, how many of each model, and how many rows of each digest."""
 
     items: list[Item] = field(default_factory=list)
     kept: list[Kept] = field(default_factory=list)
+    versions: set[str] = field(default_factory=set)
+    models: Counter[str] = field(default_factory=Counter)
     digests: Counter[str] = field(default_factory=Counter)
-    versions: set[tuple[str, str]] = field(default_factory=set)
 
 
 class Planner:
@@ -81,22 +174,30 @@ class Planner:
         due: dict[str, dict[str, AnyRow]] = {}
         for row in self._due_versions(connection, tenant_id):
             due.setdefault(row.model_id, {})[row.version] = row
-        needs = needs_of_models(connection, tenant_id, due) if due else {}
-        children = children_of_models(connection, tenant_id, due) if due else {}
+        needs: dict[tuple[str, str], list[Reference]] = {}
+        for each in references(connection, tenant_id, due) if due else ():
+            needs.setdefault((each.model_id, each.version), []).append(each)
         for model_id, of_model in due.items():
-            edges = children.get(model_id, [])
-            free = {name: row.number for name, row in of_model.items() if (model_id, name) not in needs}
+            needed = {name: needs.get((model_id, name), []) for name in of_model}
+            free = {name: of_model[name].number for name, of in needed.items() if all(each.is_child for each in of)}
+            edges = [(name, each.holder) for name, of in needed.items() for each in of if each.is_child]
             going = dict.fromkeys(without_needed_parents(free, edges))
             for name in going:
                 rows.items.append(_version_item(tenant_id, of_model[name]))
                 rows.digests[of_model[name].digest] += 1
-                rows.versions.add((model_id, name))
-            why = {name: list(needs.get((model_id, name), ())) for name in of_model if name not in going}
-            for parent, child in edges:
-                if parent in why and child not in going:
-                    why[parent].append(f"version:{child}")
-            rows.kept += [Kept(tenant_id, Kind.VERSION, f"{model_id}@{name}", tuple(why[name])) for name in why]
-        rows.items += self._empty_models(connection, tenant_id, rows.versions)
+                rows.versions.add(f"version:{model_id}@{name}")
+            rows.models[model_id] = len(going)
+            rows.kept += [
+                Kept(
+                    tenant_id,
+                    Kind.VERSION,
+                    f"{model_id}@{name}",
+                    tuple(str(each) for each in of if not (each.is_child and each.holder in going)),
+                )
+                for name, of in needed.items()
+                if name not in going
+            ]
+        rows.items += self._empty_models(connection, tenant_id, rows.models)
 
     def _due_versions(self, connection: Connection, tenant_id: TenantId) -> Sequence[AnyRow]:
         wanted = (versions.c.model_id, versions.c.version, versions.c.number, versions.c.digest)
@@ -108,9 +209,7 @@ class Planner:
         )
         return connection.execute(statement).all()
 
-    def _empty_models(
-        self, connection: Connection, tenant_id: TenantId, going: Iterable[tuple[str, str]]
-    ) -> Iterator[Item]:
+    def _empty_models(self, connection: Connection, tenant_id: TenantId, going: Counter[str]) -> Iterator[Item]:
         """Models archived for the whole retention of which no version is left."""
         count = (
             sa.select(sa.func.count())
@@ -123,9 +222,8 @@ class Planner:
             models.c.deleted_at.is_(None),
             models.c.archived_at <= sa.func.now() - self._policy.retention,
         )
-        leaving = Counter(model_id for model_id, _ in going)
         for row in connection.execute(statement.order_by(models.c.model_id)):
-            if row.versions == leaving[row.model_id]:
+            if row.versions == going[row.model_id]:
                 why = f"archived {_day(row.archived_at)}, without a version"
                 yield Item(tenant_id, Kind.MODEL, row.model_id, why, key=(row.model_id,))
 
@@ -137,17 +235,15 @@ class Planner:
             .order_by(of.dataset_id, of.number)
         )
         for due in _batches(connection.execute(statement).all()):
-            users: dict[str, list[str]] = {}
-            for digest, model_id, version in trained_on(connection, tenant_id, {row.digest for row in due}):
-                if (model_id, version) not in rows.versions:
-                    users.setdefault(digest, []).append(f"version:{model_id}@{version}")
+            digests, dataset_ids = {row.digest for row in due}, {row.dataset_id for row in due}
+            users = dataset_references(connection, tenant_id, digests, dataset_ids)
             for row in due:
-                name = f"{row.dataset_id}@{row.number}"
-                if needed_by := users.get(row.digest):
-                    rows.kept.append(Kept(tenant_id, Kind.DATASET_VERSION, name, tuple(needed_by)))
+                name, key = f"{row.dataset_id}@{row.number}", (row.dataset_id, row.number)
+                needed_by = (*users.get(row.digest, ()), *users.get(key, ()))
+                if staying := tuple(user for user in needed_by if user not in rows.versions):
+                    rows.kept.append(Kept(tenant_id, Kind.DATASET_VERSION, name, staying))
                     continue
                 why = f"archived {_day(row.archived_at)}"
-                key = (row.dataset_id, row.number)
                 rows.items.append(Item(tenant_id, Kind.DATASET_VERSION, name, why, key=key))
                 rows.digests[row.digest] += 1
 

@@ -1,12 +1,12 @@
-"""Deleting a tenant: every row and every byte goes, and the report says how many. Only its name stays taken.
+"""Deleting a tenant: every row and every byte is removed and counted in a report. Only its name stays reserved.
 
-First the tenant is closed: its row says that it is deleted. That transaction waits for every write that is under way,
-and every later write is refused. Its keys are revoked, and about a second later replicas serve nothing of
-it. Then its rows go, in batches, and then its bytes. Each step can be repeated: a deletion that was killed is finished
-by running it again, or by ``mlcore gc``.
+First the tenant is closed: its row is marked as deleted. That transaction waits for every write in progress, and later
+writes are refused. Its keys are revoked, and about a second later replicas serve nothing of it. Then its rows are
+removed, in batches, and then its bytes. Each step can be repeated: a deletion that was killed is finished by running it
+again, or by the next collection.
 
-What can't be reached is said in the report: backups, folders that a caller named as ``storage_path``, and copies in the
-caches of other machines, which are dropped as those need room.
+The report names what can't be reached: backups, folders that a caller named as ``storage_path``, and copies in the
+caches of other machines, which are evicted as those need room.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from ml_core.ids import TenantId
 from ml_core.models.store import ArtifactStore, Removed
 from ml_core.models.store.files import remove_tree
 from ml_core.registry.clock import advance_feed
-from ml_core.registry.collection.holds import refuse_if_held
 from ml_core.registry.history.ingest import wait_for_writers
 from ml_core.registry.missing import tenant_not_found
+from ml_core.registry.references import refuse_if_referenced
 
 _ROWS_AT_ONCE = 10_000
 """Rows removed by one transaction: well below a second."""
@@ -82,8 +82,8 @@ class TenantDeletion:
         self._db = db
         self._store = store
 
-    def delete(self, tenant_id: TenantId) -> TenantDeletionReport:
-        """Delete a tenant with everything; one that is deleted already is finished. Takes the scope ``admin``.
+    def delete(self, tenant_id: str) -> TenantDeletionReport:
+        """Delete a tenant with everything, or finish its deletion. Requires the scope ``admin``.
 
         Raises:
             TenantNotFoundError: There never was such a tenant.
@@ -93,18 +93,19 @@ class TenantDeletion:
             RegistryUnavailableError: Postgres can't be reached; likewise.
             PlatformError: Rows can't be removed because others refer to them; likewise.
         """
+        name = TenantId(tenant_id)
         self._db.principal.require(Scope.ADMIN)
-        deleted_at, deleted_by = self._close(tenant_id)
-        self._tell_replicas(tenant_id)
-        with self._db.tenant(tenant_id) as connection:
+        deleted_at, deleted_by = self._close(name)
+        self._stop_serving(name)
+        with self._db.tenant(name) as connection:
             wait_for_writers(connection)  # replicas write predictions without a journal
         return TenantDeletionReport(
-            tenant_id,
+            name,
             deleted_at,
             deleted_by,
-            self._remove_rows(tenant_id),
-            self._store.delete_tenant(tenant_id),
-            _remove_folder(self._checkpoints(tenant_id), tenant_id),
+            self._remove_rows(name),
+            self._store.delete_tenant(name),
+            _remove_folder(self._checkpoints(name), name),
         )
 
     def has_checkpoints(self, tenant_id: TenantId) -> bool:
@@ -122,17 +123,17 @@ class TenantDeletion:
             return bool(connection.scalar(sa.select(sa.or_(*rows))))
 
     def _close(self, tenant_id: TenantId) -> tuple[datetime, str]:
-        """Mark the tenant as deleted. From here on no write of it is committed."""
+        """Mark the tenant as deleted. From here on none of its writes is committed."""
         mine = tenants.c.tenant_id == tenant_id
         with self._db.tenant(tenant_id) as connection:
             if connection.scalar(sa.select(tenants.c.tenant_id).where(mine).with_for_update()) is None:
                 raise tenant_not_found(tenant_id)
-            refuse_if_held(connection, tenant_id)
+            refuse_if_referenced(connection, tenant_id, roles=["hold"])
             connection.execute(sa.select(sa.func.mlcore.close_tenant()))
             row = connection.execute(sa.select(tenants.c.deleted_at, tenants.c.deleted_by).where(mine)).one()
         return row.deleted_at, row.deleted_by
 
-    def _tell_replicas(self, tenant_id: TenantId) -> None:
+    def _stop_serving(self, tenant_id: TenantId) -> None:
         """Revoke its keys and stamp it with the feed. A transaction of its own: the feed's clock is locked late."""
         with self._db.tenant(tenant_id) as connection:
             cell = connection.scalar(sa.select(tenants.c.cell).where(tenants.c.tenant_id == tenant_id))
@@ -153,7 +154,7 @@ class TenantDeletion:
         return dict(sorted(removed.items()))
 
     def _remove_batch(self, tenant_id: TenantId) -> Sequence[tuple[str, int]]:
-        """Table → rows removed; empty once no row is left. Writes that are under way are waited for."""
+        """Table → rows removed; empty once no row is left. Writes in progress are waited for."""
         statement = sa.text("SELECT removed_from, row_count FROM mlcore.remove_tenant_rows(:limit)")
         for attempt in range(1, _TRIES + 1):
             try:
@@ -169,7 +170,7 @@ class TenantDeletion:
 
 
 def _is_contended(error: RegistryUnavailableError) -> bool:
-    """Whether a lock of somebody else's was in the way, and not the registry down."""
+    """Whether the lock of another session was in the way, rather than the registry down."""
     reason = getattr(error.__cause__, "orig", None)
     return isinstance(reason, psycopg.errors.DeadlockDetected | psycopg.errors.LockNotAvailable)
 

@@ -19,12 +19,12 @@ from ml_core.exceptions import InvalidRequestError, ModelSaveError
 from ml_core.ids import DatasetId, Digest, TenantId
 from ml_core.models.store import ArtifactStore, platform_store
 from ml_core.registry import journal
+from ml_core.registry.blobs import remove_unneeded
 from ml_core.registry.datasets import intake, listing, removal, sql
 from ml_core.registry.datasets.registration import Draft, register
 from ml_core.registry.datasets.rows import dataset_not_found, find
 from ml_core.registry.pages import Page
 from ml_core.registry.tenants import TenantRepository
-from ml_core.registry.versions.publishing import Publisher
 
 
 class DatasetRepository:
@@ -236,7 +236,7 @@ class DatasetRepository:
         name = DatasetId(dataset_id)
         with journal.writing(self._db, self._tenant_id) as connection:
             digest = removal.delete(connection, self._tenant_id, name, number)
-        Publisher(self._db, self._tenant_id, self._store).discard(digest)
+        remove_unneeded(self._db, self._tenant_id, self._store, digest)
 
     def _set_archived(self, dataset_id: str, number: int, *, archived: bool) -> None:
         name = DatasetId(dataset_id)

@@ -49,7 +49,7 @@ def lock_promotable(
     if row is None:
         raise model_not_found(tenant_id, model_id, version, connection=connection)
     if row.is_archived:
-        raise model_archived(tenant_id, model_id, version)
+        raise model_archived(tenant_id, model_id, version, connection=connection)
     if not row.inputs:
         remedy = (
             "Register it as a new version with sample=, some rows of the table that it was fitted on, or train it with "

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 from ml_core.database.tables import run_tags
 from ml_core.ids import TenantId
 from ml_core.registry.erasure import erase
-from ml_core.registry.versions.tags import check_tags
+from ml_core.registry.limits import check_tags
 
 
 def write(connection: Connection, tenant_id: TenantId, run_id: str, tags: Mapping[str, str | None]) -> None:

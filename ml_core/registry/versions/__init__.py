@@ -1,4 +1,4 @@
-"""Versions: registered once, searched, compared, annotated, hidden and deleted, never changed.
+"""Versions and models: registered, searched, compared, annotated, archived and deleted; a version never changes.
 
-What they are served by is not here but in ``promotion``; when their bytes go, in ``collection``.
+What serves a version is in ``promotion``; when archived versions and their bytes are removed, in ``collection``.
 """

@@ -1,4 +1,4 @@
-"""Intake: a model file that somebody brings becomes a version, audited and described on the way."""
+"""Intake: what becomes of a model file that a caller brings: audited, described, and drafted as a version."""
 
 from __future__ import annotations
 
@@ -8,126 +8,101 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.signature import Signature
 from ml_core.domain.version import Lineage, ModelVersion, SelfTest, VersionDraft
 from ml_core.exceptions import ModelSaveError, UnsafeArtifactError
 from ml_core.ids import Digest, ModelId, TenantId, VersionId
-from ml_core.models.store import ArtifactStore
-from ml_core.registry.tenants import TenantRepository
-from ml_core.registry.versions.models import ModelRepository
-from ml_core.registry.versions.publishing import Publisher
-from ml_core.registry.versions.repository import VersionRepository
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What a caller says of a model file. None: what is known of the same bytes, or what the model says of itself."""
+    """What a caller says of a model file. None: as known of the same bytes, or as the model describes itself.
 
-    model_id: ModelId
-    version: VersionId | None = None
+    Attributes:
+        model_id: The model; made with its first version.
+        version: Such as ``1.0.0``; None: the model's next number.
+        model_type: None: that of the model, or the kind of the estimator.
+        signature: What the version accepts and answers.
+        self_test: Rows and the answers that a loaded copy must give.
+        lineage: Where it came from.
+        metrics: Metric → value (taken for the validation rows), or split → metric → value.
+        hyperparameters: As given to training.
+        metadata: Notes of the caller's own.
+        tags: Key → value, to find it by.
+        sample: A few rows of what the model was fitted on, without the target: a data frame, a Series of texts, or a
+            2-d array. It shows the columns of a model that was fitted elsewhere.
+
+    Raises:
+        InvalidNameError: A name is not valid.
+    """
+
+    model_id: str
+    version: str | None = None
     model_type: str | None = None
     signature: Signature | None = None
     self_test: SelfTest | None = None
     lineage: Lineage | None = None
-    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
     sample: Any = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model_id", ModelId(self.model_id))
+        object.__setattr__(self, "version", None if self.version is None else VersionId(self.version))
 
-class Intake:
-    """Takes model files of one tenant; on the embedded server the first file creates the tenant.
+
+def draft_of(
+    submission: Submission, data: bytes, digest: Digest, model_type: str | None, twin: ModelVersion | None
+) -> tuple[VersionDraft, bytes]:
+    """The version that a skops archive becomes, and the archive to store: with a sample, of another pipeline.
 
     Args:
-        db: The registry.
-        tenant_id: The tenant.
-        store: Where the bytes go.
+        submission: What the caller says of it.
+        data: The archive.
+        digest: Of the archive.
+        model_type: As the caller or the registry says; None: not known.
+        twin: The tenant's version with the same bytes, if there is one.
+
+    Raises:
+        UnsafeArtifactError: It is not a skops archive, or holds types that are not allowed.
+        DataProcessingError: The sample does not fit, or the model was never fitted or predicts several targets.
     """
+    from ml_core.models.formats import skops_format
+    from ml_core.registry.versions.describe import Description, describe, describe_with_sample, with_sample
 
-    def __init__(self, db: DatabaseConnection, tenant_id: TenantId, store: ArtifactStore) -> None:
-        self._db = db
-        self._tenant_id = tenant_id
-        self._store = store
-
-    def accept(self, submission: Submission, data: bytes, *, actor: str | None = None) -> ModelVersion:
-        """Audit, describe, store and register a skops archive.
-
-        Raises:
-            TenantNotFoundError: There is no such tenant.
-            UnsafeArtifactError: It is no skops archive or holds types that are not allowed.
-            ModelVersionConflictError: The version exists with other bytes.
-            ModelSaveError: It can't be stored, or the model is of another type or archived.
-            DataProcessingError: The sample does not fit, or the model was never fitted or predicts several targets.
-        """
-        from ml_core.models.formats import skops_format
-
-        TenantRepository(self._db).ensure(self._tenant_id)
-        if submission.sample is None:
-            known = self._known_or_described(submission, data)
-        else:
-            data, known = self._described_by_sample(submission, data)
-        draft = VersionDraft(
-            model_id=submission.model_id,
-            model_type=known.model_type,
-            signature=submission.signature or known.signature,
-            # A self-test of other columns than the caller's signature proves nothing.
-            self_test=submission.self_test or (known.self_test if submission.signature is None else SelfTest((), ())),
-            version=submission.version,
-            metrics=submission.metrics,
-            hyperparameters=submission.hyperparameters,
-            metadata=submission.metadata,
-            lineage=submission.lineage or known.lineage,
-            outside_types=known.outside_types,
-        )
-        publisher = Publisher(self._db, self._tenant_id, self._store)
-        return publisher.publish(draft, data, skops_format.FORMAT, actor=actor)
-
-    def _described_by_sample(self, submission: Submission, data: bytes) -> tuple[bytes, VersionDraft]:
-        """The archive of a pipeline that takes raw rows like those of the sample, and its description."""
-        from ml_core.models.formats import skops_format
-        from ml_core.registry.versions.describe import describe_with_sample, with_sample
-
-        pipeline, outside = _load(data)
+    lineage = Lineage()
+    if submission.sample is not None:
+        pipeline, outside_types = _load(data)
         pipeline, table = with_sample(pipeline, submission.sample)
         data = skops_format.dump(pipeline)
-        found = describe_with_sample(pipeline, table, _digest(data), self._model_type(submission))
-        draft = VersionDraft(
-            submission.model_id, found.model_type, found.signature, found.self_test, outside_types=outside
-        )
-        return data, draft
-
-    def _model_type(self, submission: Submission) -> str | None:
-        return submission.model_type or ModelRepository(self._db, self._tenant_id).model_type(submission.model_id)
-
-    def _known_or_described(self, submission: Submission, data: bytes) -> VersionDraft:
-        from ml_core.registry.versions.describe import describe
-
-        kind = self._model_type(submission)
-        digest = _digest(data)
-        twin = VersionRepository(self._db, self._tenant_id).find_by_digest(digest)
-        if twin is not None:
-            is_same_model = twin.model_id == submission.model_id
-            parent = twin.lineage.parent_version if is_same_model else None
-            lineage = replace(twin.lineage, parent_version=parent)
-            proof = twin.servable
-            return VersionDraft(
-                submission.model_id,
-                kind or proof.model_type,
-                proof.signature,
-                proof.self_test,
-                lineage=lineage,
-                outside_types=twin.outside_types,
-            )
-        pipeline, outside = _load(data)
-        found = describe(pipeline, digest, kind)
-        return VersionDraft(
-            submission.model_id, found.model_type, found.signature, found.self_test, outside_types=outside
-        )
-
-
-def _digest(data: bytes) -> Digest:
-    return Digest(hashlib.sha256(data).hexdigest())
+        known = describe_with_sample(pipeline, table, Digest(hashlib.sha256(data).hexdigest()), model_type)
+    elif twin is not None:
+        known = Description(model_type or twin.servable.model_type, twin.servable.signature, twin.servable.self_test)
+        outside_types = twin.outside_types
+        is_same_model = twin.model_id == submission.model_id
+        lineage = twin.lineage if is_same_model else replace(twin.lineage, parent_version=None)
+    else:
+        pipeline, outside_types = _load(data)
+        known = describe(pipeline, digest, model_type)
+    self_test = submission.self_test
+    if self_test is None:  # a self-test of other columns than the caller's signature proves nothing
+        self_test = known.self_test if submission.signature is None else SelfTest((), ())
+    draft = VersionDraft(
+        model_id=ModelId(submission.model_id),
+        model_type=known.model_type,
+        signature=submission.signature or known.signature,
+        self_test=self_test,
+        version=None if submission.version is None else VersionId(submission.version),
+        metrics=split_metrics(submission.metrics),
+        hyperparameters=submission.hyperparameters,
+        metadata=submission.metadata,
+        lineage=submission.lineage or lineage,
+        outside_types=outside_types,
+        tags=submission.tags,
+    )
+    return draft, data
 
 
 def _load(data: bytes) -> tuple[Any, tuple[str, ...]]:
@@ -148,7 +123,7 @@ def _load(data: bytes) -> tuple[Any, tuple[str, ...]]:
     return skops_format.load(data, own_types=known()), outside
 
 
-def read_file(path: str | Path, tenant_id: TenantId, model_id: ModelId) -> bytes:
+def read_file(path: str | Path, tenant_id: TenantId, model_id: str) -> bytes:
     """The bytes of a model file.
 
     Raises:

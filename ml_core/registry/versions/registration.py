@@ -1,40 +1,48 @@
-"""Registering a version: the steps of one transaction, in the order that makes two of them safe.
+"""Registering a version: what it may hold, the steps of one transaction, and the tombstones of deleted versions.
 
-The model's row is locked first. So numbers are given out one after the other, and of two registrations of the same
-name the second sees the first.
+The transaction locks the model's row first. So numbers are assigned one after the other, and of two registrations of
+the same name the second sees the first.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import sign
-from ml_core.database.tables import models, version_metrics, versions
+from ml_core.database.strict_json import dumps, is_storable
+from ml_core.database.tables import deleted_versions, models, version_metrics, version_tags, versions
+from ml_core.database.tables.sizes import MAX_SERVED_BYTES
 from ml_core.domain.version import ModelVersion, StoredArtifact, VersionDraft
-from ml_core.exceptions import InvalidRequestError, ModelSaveError, ModelVersionConflictError
-from ml_core.ids import ModelId, TenantId, VersionId, VersionRef
+from ml_core.exceptions import (
+    Action,
+    InvalidRequestError,
+    ModelSaveError,
+    ModelVersionConflictError,
+    RequestTooLargeError,
+    VersionInUseError,
+    shown,
+)
+from ml_core.ids import Digest, ModelId, TenantId, VersionId
 from ml_core.registry import journal
 from ml_core.registry.blobs import lock_digest
+from ml_core.registry.erasure import erase
+from ml_core.registry.limits import MAX_METRICS, MAX_WORD, check_document
 from ml_core.registry.missing import tenant_deleted, tenant_not_found
-from ml_core.registry.versions.limits import check_draft
-from ml_core.registry.versions.rows import (
-    SELECT_VERSIONS,
-    draft_values,
-    finite_metrics,
-    refusal,
-    version_from,
-)
-from ml_core.registry.versions.tags import check_tags, write_tags
-from ml_core.registry.versions.tombstones import is_buried, refuse_reuse
+from ml_core.registry.search import write_tags
+from ml_core.registry.versions.rows import SELECT_VERSIONS, draft_values, finite_metrics, refusal, version_from
 
 if TYPE_CHECKING:
     from ml_core.registry.versions.rows import AnyRow
 
-_MAX_COUNTED_DIGITS = 9  # a caller's own number of more digits is a name like any other; the counter never gets there
+MAX_DESCRIPTION_BYTES = MAX_SERVED_BYTES // 2
+"""Of a version's signature, and of its self-test, as JSON: Postgres prints it with blanks."""
+_MAX_COUNTED_DIGITS = 9
+"""A number of more digits that a caller chooses is a name like any other; the counter never gets there."""
 
 
 def register(
@@ -101,7 +109,7 @@ def _make_findable(connection: Connection, tenant_id: TenantId, draft: VersionDr
     ]
     if metrics:
         connection.execute(version_metrics.insert().values(metrics))
-    write_tags(connection, VersionRef(tenant_id, draft.model_id, version), *check_tags(draft.tags))
+    write_tags(connection, version_tags, tenant_id, {"model_id": draft.model_id, "version": version}, draft.tags)
 
 
 def find(connection: Connection, tenant_id: TenantId, *conditions: sa.ColumnElement[bool]) -> ModelVersion | None:
@@ -222,3 +230,133 @@ def _own_number(draft: VersionDraft) -> int:
     """A caller's own whole number, which the database then does not give out again; 0 for any other name."""
     wanted = draft.version or ""
     return int(wanted) if wanted.isascii() and wanted.isdigit() and len(wanted) <= _MAX_COUNTED_DIGITS else 0
+
+
+def remove(
+    connection: Connection, tenant_id: TenantId, model_id: ModelId, version: VersionId | None = None
+) -> list[Digest]:
+    """Delete a version, or all of a model. A trigger keeps names and digests. The caller checks the references first.
+
+    Returns:
+        The digests of the deleted versions.
+
+    Raises:
+        VersionInUseError: It was promoted or held since then.
+    """
+    key = {"model_id": model_id} | ({} if version is None else {"version": version})
+    going = [versions.c.tenant_id == tenant_id, *(versions.c[name] == value for name, value in key.items())]
+    gone = connection.scalars(sa.select(versions.c.digest).where(*going)).all()
+    try:
+        erase(connection, versions, **key)
+    except sa.exc.IntegrityError as error:
+        what = f"The model {model_id!s}" if version is None else f"Version {version!s} of {model_id!s}"
+        raise VersionInUseError(
+            f"{what} was promoted or held meanwhile.",
+            remedy="Look at the model's environments and holds.",
+            action=Action.of("environments.list", tenant=tenant_id, model=model_id),
+            tenant_id=tenant_id,
+            model_id=model_id,
+            version=version,
+        ) from error
+    return [Digest(digest) for digest in gone]
+
+
+def is_buried(connection: Connection, tenant_id: TenantId, model_id: ModelId, version: VersionId) -> bool:
+    """Whether there was a version of this name that was deleted or collected."""
+    return _buried(connection, tenant_id, model_id, version) is not None
+
+
+def refuse_reuse(
+    connection: Connection, tenant_id: TenantId, model_id: ModelId, version: VersionId, digest: Digest
+) -> None:
+    """Refuse other bytes under the name of a deleted version; the very same may come back.
+
+    Raises:
+        ModelVersionConflictError: The name belongs to other bytes.
+    """
+    buried = _buried(connection, tenant_id, model_id, version)
+    if buried not in (None, digest):
+        raise ModelVersionConflictError(
+            f"Version {version!s} of {model_id!s} was deleted and had other bytes; a name is never reused for others.",
+            remedy="Register under another version, or leave the version out for the next number.",
+            tenant_id=tenant_id,
+            model_id=model_id,
+            version=version,
+        )
+
+
+def _buried(connection: Connection, tenant_id: TenantId, model_id: ModelId, version: VersionId) -> str | None:
+    of = deleted_versions.c
+    named = (of.tenant_id == tenant_id, of.model_id == model_id, of.version == version)
+    return connection.scalar(sa.select(of.digest).where(*named))
+
+
+def check_draft(draft: VersionDraft) -> None:
+    """Refuse a draft whose documents or metrics can't be stored.
+
+    Raises:
+        InvalidRequestError: A document has no JSON form, a metric's name is too long, or its value is not a number. A
+            number that is not finite is accepted.
+        RequestTooLargeError: A document is over its limit, or there are more than ``MAX_METRICS`` metrics.
+    """
+    check_metrics(draft.metrics)
+    for field, document in (("signature", draft.signature.to_json()), ("self-test", draft.self_test.to_json())):
+        size_bytes = len(dumps(document).encode())
+        if size_bytes > MAX_DESCRIPTION_BYTES:
+            raise RequestTooLargeError(
+                f"The version's {field} would take {size_bytes:,} bytes; {MAX_DESCRIPTION_BYTES:,} are allowed.",
+                remedy="Train on fewer columns or shorter texts: every replica keeps the signature in memory.",
+                limit=MAX_DESCRIPTION_BYTES,
+                actual=size_bytes,
+            )
+    check_document(draft.metadata, "metadata")
+    check_document(draft.hyperparameters, "hyperparameters")
+
+
+def check_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse metrics by split that can't be stored.
+
+    Raises:
+        InvalidRequestError, RequestTooLargeError: As ``check_draft``.
+    """
+    for split, values in metrics.items():
+        _check_name(split)
+        if not isinstance(values, Mapping):
+            raise _no_metric(f"The metrics of the split {split!r} are not a mapping", "Give name → number by split.")
+        for name, value in values.items():
+            _check_name(name)
+            if not _is_number(value):
+                raise _no_metric(
+                    f"The metric {name!r} is a {type(value).__name__}, not a number", "Give a number or leave it out."
+                )
+    count = sum(map(len, metrics.values()))
+    if count > MAX_METRICS:
+        raise RequestTooLargeError(
+            f"The version has {count:,} metrics; {MAX_METRICS:,} are allowed.",
+            remedy="Keep the metrics that versions are compared by, and log the others to the run.",
+            limit=MAX_METRICS,
+            actual=count,
+        )
+
+
+def _check_name(name: object) -> None:
+    if not (isinstance(name, str) and 1 <= len(name) <= MAX_WORD and is_storable(name)):
+        raise _no_metric(
+            f"{shown(name)} can't be the name of a metric or a split",
+            f"Use a text of 1 to {MAX_WORD} characters.",
+        )
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is a number or holds one, as a tensor may; a text does not count, whatever it says."""
+    if isinstance(value, str | bytes):
+        return False
+    try:
+        float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def _no_metric(what: str, remedy: str) -> InvalidRequestError:
+    return InvalidRequestError(f"{what}.", remedy=remedy, field="metrics")

@@ -1,8 +1,9 @@
-"""Versions of a tenant's models: registered once, read, annotated, hidden and deleted, never changed."""
+"""Versions of a tenant's models: registered once, read, annotated, archived and deleted, never changed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,19 +11,24 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.database.tables import models, versions
+from ml_core.database.tables import models, version_tags, versions
 from ml_core.domain.api_key import Scope
-from ml_core.domain.lifecycle import VersionState, VersionTrigger, advance, state_of
+from ml_core.domain.lifecycle import VersionTrigger, advance, state_of
 from ml_core.domain.version import ModelVersion, ServableVersion, StoredArtifact, VersionDraft
-from ml_core.exceptions import VersionInUseError
 from ml_core.ids import Digest, ModelId, TenantId, VersionId
+from ml_core.models.store import ArtifactStore, platform_store
 from ml_core.registry import journal
-from ml_core.registry.collection.holds import refuse_if_held
+from ml_core.registry.blobs import remove_unneeded, store_and_register
+from ml_core.registry.limits import MAX_DOCUMENT_BYTES, check_document
 from ml_core.registry.missing import model_archived, model_not_found
-from ml_core.registry.pages import Page
+from ml_core.registry.pages import Page, read_page
+from ml_core.registry.references import SERVED, refuse_if_referenced
+from ml_core.registry.search import write_tags
+from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.versions import registration
-from ml_core.registry.versions.limits import MAX_DOCUMENT_BYTES, MAX_MODEL_NOTES_BYTES, check_document
-from ml_core.registry.versions.models import ModelRepository, ModelSummary, lock_model, refuse_if_served
+from ml_core.registry.versions.intake import Submission, draft_of
+from ml_core.registry.versions.lineage import compare, lineage_of
+from ml_core.registry.versions.models import ModelRepository, lock_model
 from ml_core.registry.versions.rows import (
     IS_ARCHIVED,
     SELECT_VERSIONS,
@@ -31,24 +37,83 @@ from ml_core.registry.versions.rows import (
     servable_from,
     version_from,
 )
-from ml_core.registry.versions.search import VersionQuery, search
-from ml_core.registry.versions.tags import check_tags, write_tags
-from ml_core.registry.versions.tombstones import is_buried, remove
+from ml_core.registry.versions.search import MetricRange, VersionQuery, as_range, search
+
+MAX_MODEL_NOTES_BYTES = 16 * 2**10
+"""Of a model's own metadata, as JSON: each of its versions has it beside notes of its own."""
 
 _ABSENT = object()
 
 
 class VersionRepository:
-    """The versions of one tenant."""
+    """The versions of one tenant.
 
-    def __init__(self, db: DatabaseConnection, tenant_id: TenantId) -> None:
+    Args:
+        db: The registry.
+        tenant_id: The tenant.
+        store: Where the bytes are; None: in the platform's store.
+    """
+
+    def __init__(self, db: DatabaseConnection, tenant_id: str, store: ArtifactStore | None = None) -> None:
         self._db = db
-        self._tenant_id = tenant_id
+        self._tenant_id = TenantId(tenant_id)
+        self._store = store if store is not None else platform_store(db.settings)
+
+    def submit(self, submission: Submission, data: bytes, *, actor: str | None = None) -> ModelVersion:
+        """Audit and describe a skops archive that a caller brings, store its bytes and register it as a version.
+
+        On the embedded server the first version creates the tenant.
+
+        Args:
+            submission: What the caller says of it.
+            data: The archive.
+            actor: For whom an operator registers it; None: the connection's principal.
+
+        Raises:
+            TenantNotFoundError: There is no such tenant.
+            UnsafeArtifactError: It is not a skops archive, or holds types that are not allowed.
+            ModelVersionConflictError: The version exists with other bytes.
+            ModelSaveError: It can't be stored, or the model is of another type or archived.
+            DataProcessingError: The sample does not fit, or the model was never fitted or predicts several targets.
+        """
+        from ml_core.models.formats import skops_format
+
+        TenantRepository(self._db).ensure(self._tenant_id)
+        model_type = submission.model_type or ModelRepository(self._db, self._tenant_id).model_type(submission.model_id)
+        digest = Digest(hashlib.sha256(data).hexdigest())
+        draft, data = draft_of(submission, data, digest, model_type, self.find_by_digest(digest))
+        return self.publish(draft, data, skops_format.FORMAT, actor=actor)
+
+    def publish(self, draft: VersionDraft, data: bytes, format: str, *, actor: str | None = None) -> ModelVersion:  # noqa: A002
+        """Store the bytes of an artifact and register them as a version: both, or neither.
+
+        Args:
+            draft: What the version is.
+            data: The artifact.
+            format: Of the artifact, such as ``skops/2``.
+            actor: For whom an operator registers it; None: the connection's principal.
+
+        Raises:
+            PermissionDeniedError: The principal lacks the scope ``train``.
+            ModelSaveError: The store or the registry refuses; nothing is left behind.
+            ModelVersionConflictError: The version exists with other bytes.
+            TenantNotFoundError: There is no such tenant.
+        """
+        self._db.principal.require(Scope.TRAIN)  # before anything is stored
+        registration.check_draft(draft)
+        signed = actor or self._db.principal.name
+        return store_and_register(
+            self._db,
+            self._tenant_id,
+            self._store,
+            lambda: self._store.put(self._tenant_id, data, format),
+            lambda connection, artifact: registration.register(connection, self._tenant_id, draft, artifact, signed),
+        )
 
     def register(self, draft: VersionDraft, artifact: StoredArtifact, actor: str) -> ModelVersion:
-        """Register a version of bytes that are in the artifact store.
+        """Register a version of bytes that are in the artifact store already.
 
-        Registering the same version with the same bytes again returns what is there.
+        Registering the same version with the same bytes again returns the existing one.
 
         Args:
             draft: What the caller brings. Without a version it gets the model's next number. Metrics that are not
@@ -65,7 +130,7 @@ class VersionRepository:
         with journal.writing(self._db, self._tenant_id) as connection:
             return registration.register(connection, self._tenant_id, draft, artifact, actor)
 
-    def refuse_in_vain(self, model_id: ModelId, model_type: str | None, version: VersionId | None) -> None:
+    def refuse_in_vain(self, model_id: str, model_type: str | None, version: str | None) -> None:
         """Refuse a training whose version could not be registered, before a core is spent on it.
 
         Args:
@@ -78,110 +143,155 @@ class VersionRepository:
             ModelVersionConflictError: There is, or was, a version of this name.
             ModelSaveError: The model is of another type, or is archived.
         """
+        name, wanted = ModelId(model_id), None if version is None else VersionId(version)
         self._db.principal.require(Scope.TRAIN)
         with self._db.tenant(self._tenant_id) as connection:
-            registration.refuse_in_vain(connection, self._tenant_id, model_id, model_type, version)
+            registration.refuse_in_vain(connection, self._tenant_id, name, model_type, wanted)
 
-    def get(self, model_id: ModelId, version: VersionId | None = None) -> ModelVersion:
+    def get(self, model_id: str, version: str | None = None) -> ModelVersion:
         """A version by name, archived ones too; without a name the newest that is not archived.
 
         Raises:
             ModelNotFoundError: There is no such version.
         """
-        conditions = [versions.c.model_id == model_id]
-        if version is None:
-            conditions += [versions.c.archived_at.is_(None), models.c.archived_at.is_(None)]
-        else:
-            conditions.append(versions.c.version == version)
         with self._db.tenant(self._tenant_id) as connection:
-            found = registration.find(connection, self._tenant_id, *conditions)
-            if found is None:
-                raise model_not_found(self._tenant_id, model_id, version, connection=connection)
-        return found
+            return self._get(connection, ModelId(model_id), None if version is None else VersionId(version))
 
-    def servable(self, model_id: ModelId, version: VersionId) -> ServableVersion:
+    def servable(self, model_id: str, version: str) -> ServableVersion:
         """What serving needs of a version that may be served, by the same rule as ``FeedReader.servable``.
 
         Raises:
             ModelNotFoundError: There is no such version, or it or its model is archived.
         """
+        name, wanted = ModelId(model_id), VersionId(version)
         statement = sa.select(*SERVABLE_COLUMNS, IS_ARCHIVED.label("is_archived")).select_from(VERSIONS_WITH_MODEL)
         with self._db.tenant(self._tenant_id) as connection:
-            row = connection.execute(statement.where(self._is(model_id, version))).one_or_none()
+            row = connection.execute(statement.where(self._is(name, wanted))).one_or_none()
             if row is None:
-                raise model_not_found(self._tenant_id, model_id, version, connection=connection)
-        if row.is_archived:
-            raise model_archived(self._tenant_id, model_id, version)
+                raise model_not_found(self._tenant_id, name, wanted, connection=connection)
+            if row.is_archived:
+                raise model_archived(self._tenant_id, name, wanted, connection=connection)
         return servable_from(row)
 
     def list(
-        self,
-        model_id: ModelId,
-        *,
-        include_archived: bool = False,
-        limit: int | None = None,
-        before: VersionId | None = None,
-    ) -> Sequence[ModelVersion]:
-        """A model's versions, newest first; none if there is no such model.
+        self, model_id: str, *, include_archived: bool = False, limit: int = 100, cursor: str | None = None
+    ) -> Page[ModelVersion]:
+        """A page of a model's versions, newest first; an empty one if there is no such model.
 
         Args:
             model_id: The model.
             include_archived: Archived ones too.
-            limit: At most so many.
-            before: Only versions registered before this one: the last of the page before.
-        """
-        mine = sa.and_(versions.c.tenant_id == self._tenant_id, versions.c.model_id == model_id)
-        statement = SELECT_VERSIONS.where(mine)
-        if not include_archived:
-            statement = statement.where(versions.c.archived_at.is_(None), models.c.archived_at.is_(None))
-        if before is not None:
-            other = versions.alias()
-            bound = sa.select(other.c.number).where(
-                other.c.tenant_id == self._tenant_id, other.c.model_id == model_id, other.c.version == before
-            )
-            statement = statement.where(versions.c.number < bound.scalar_subquery())
-        statement = statement.order_by(versions.c.number.desc()).limit(limit)
-        with self._db.tenant(self._tenant_id) as connection:
-            return [version_from(row) for row in connection.execute(statement)]
-
-    def search(
-        self, query: VersionQuery | None = None, *, limit: int = 50, cursor: str | None = None
-    ) -> Page[ModelVersion]:
-        """The versions that a query finds, over all models of the tenant, a page at a time.
+            limit: At most so many, 1 to 1000.
+            cursor: ``next_cursor`` of the page before.
 
         Raises:
-            InvalidRequestError: The sorting, the limit, the text or the cursor can't be used.
+            InvalidRequestError: The limit or the cursor can't be used.
         """
+        statement = SELECT_VERSIONS.add_columns(versions.c.number).where(
+            versions.c.tenant_id == self._tenant_id, versions.c.model_id == ModelId(model_id)
+        )
+        if not include_archived:
+            statement = statement.where(versions.c.archived_at.is_(None), models.c.archived_at.is_(None))
+        order = [versions.c.number]
         with self._db.tenant(self._tenant_id) as connection:
-            return search(connection, self._tenant_id, query or VersionQuery(), limit, cursor)
+            page = read_page(connection, statement, order, limit=limit, cursor=cursor, descending=True)
+        return page.map(version_from)
 
-    def list_models(self, *, limit: int | None = None, after: ModelId | None = None) -> Sequence[ModelSummary]:
-        """The tenant's models by name, see ``ModelRepository.list``."""
-        return ModelRepository(self._db, self._tenant_id).list(limit=limit, after=after)
+    def search(
+        self,
+        model_id: str | None = None,
+        *,
+        model_type: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        metrics: Iterable[str | MetricRange] | str = (),
+        text: str | None = None,
+        include_archived: bool = False,
+        sort: str = "created",
+        descending: bool | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[ModelVersion]:
+        """Find versions of one model or of all. A criterion that is left out does not restrict.
 
-    def find_by_digest(self, digest: Digest, model_id: ModelId | None = None) -> ModelVersion | None:
+        Example::
+
+            versions.search("tickets", tags={"team": "support"}, metrics=["accuracy>=0.8"])
+
+        Args:
+            model_id: Of this model.
+            model_type: Of models of this type.
+            tags: With all of these tags (key → value).
+            metrics: With each of these bounds, such as ``"accuracy>=0.8"`` (of the validation rows) or
+                ``"train/mae<=3"``.
+            text: With this text in the model's or the version's name, a note or a tag; case does not matter.
+            include_archived: Archived ones too.
+            sort: ``created``, or a metric such as ``validation/accuracy``: then only versions that have it.
+            descending: True for the newest or highest first, False for the oldest or lowest; None: the newest first, or
+                the best of the metric.
+            limit: At most so many, 1 to 1000.
+            cursor: ``next_cursor`` of the page before, with the same search.
+
+        Raises:
+            InvalidRequestError: A bound, the sorting, the limit, the text or the cursor can't be used; or no version
+                has such a metric or type.
+            ModelNotFoundError: There is no such model.
+        """
+        query = VersionQuery(
+            model_id=None if model_id is None else ModelId(model_id),
+            model_type=model_type,
+            tags=tags or {},
+            metrics=[as_range(each) for each in ([metrics] if isinstance(metrics, str) else metrics)],
+            text=text,
+            include_archived=include_archived,
+            sort=sort,
+            descending=descending,
+        )
+        with self._db.tenant(self._tenant_id) as connection:
+            return search(connection, self._tenant_id, query, limit, cursor)
+
+    def find_by_digest(self, digest: str, model_id: str | None = None) -> ModelVersion | None:
         """The newest version with these bytes, of one model or of any of the tenant's."""
-        conditions = [versions.c.digest == digest]
+        conditions = [versions.c.digest == Digest(digest)]
         if model_id is not None:
-            conditions.append(versions.c.model_id == model_id)
+            conditions.append(versions.c.model_id == ModelId(model_id))
         with self._db.tenant(self._tenant_id) as connection:
             return registration.find(connection, self._tenant_id, *conditions)
 
-    def children(self, model_id: ModelId, version: VersionId) -> Sequence[VersionId]:
-        """The versions that name this one as their parent, oldest first."""
+    def trained_on(self, dataset_digest: str) -> Sequence[tuple[ModelId, VersionId]]:
+        """The versions that were trained on a dataset of these bytes, oldest first."""
+        statement = (
+            sa.select(versions.c.model_id, versions.c.version)
+            .where(versions.c.tenant_id == self._tenant_id, versions.c.dataset_digest == Digest(dataset_digest))
+            .order_by(versions.c.created_at, versions.c.model_id, versions.c.version)
+        )
         with self._db.tenant(self._tenant_id) as connection:
-            return self._children(connection, model_id, version)
+            return [(ModelId(row.model_id), VersionId(row.version)) for row in connection.execute(statement)]
 
-    def update_metadata(
-        self, model_id: ModelId, metadata: Mapping[str, Any], version: VersionId | None = None
-    ) -> ModelVersion:
+    def compare(self, model_id: str, version1: str, version2: str) -> dict[str, Any]:
+        """Two versions side by side, see ``ModelRegistry.compare_versions``.
+
+        Raises:
+            ModelNotFoundError: One of them does not exist.
+        """
+        return compare(self.get(model_id, version1), self.get(model_id, version2))
+
+    def lineage(self, model_id: str, version: str) -> dict[str, Any]:
+        """Where a version came from and what was made from it, see ``ModelRegistry.get_lineage``.
+
+        Raises:
+            ModelNotFoundError: There is no such version.
+        """
+        with self._db.tenant(self._tenant_id) as connection:
+            return lineage_of(connection, self._get(connection, ModelId(model_id), VersionId(version)))
+
+    def update_metadata(self, model_id: str, metadata: Mapping[str, Any], version: str | None = None) -> ModelVersion:
         """Merge notes into metadata; a key that is there is replaced. The journal names the changed keys.
 
         Args:
             model_id: The model.
             metadata: The notes.
-            version: Whose notes they are. None: the model's, so that each of its versions has them, archived ones and
-                those to come too.
+            version: The version that they are about. None: the model, so that each of its versions has them, archived
+                ones and later ones too.
 
         Returns:
             The version; without one, the newest that is not archived.
@@ -191,23 +301,23 @@ class VersionRepository:
             InvalidRequestError: A value has no JSON form.
             RequestTooLargeError: All of a version's metadata would be over 64 KiB, or all of the model's over 16 KiB.
         """
-        name = self.get(model_id, version).version
+        found = self.get(model_id, version)
         given = check_document(metadata, "metadata")
         if version is None:
-            self._annotate_all(model_id, given)
-            return self.get(model_id, name)
-        mine = self._is(model_id, name)
+            self._annotate_all(found.model_id, given)
+            return self.get(found.model_id, found.version)
+        mine = self._is(found.model_id, found.version)
         with journal.writing(self._db, self._tenant_id) as connection:
-            lock_model(connection, self._tenant_id, model_id)
+            lock_model(connection, self._tenant_id, found.model_id)
             row = connection.execute(sa.select(versions.c.metadata).where(mine)).one_or_none()
             if row is None:
-                raise model_not_found(self._tenant_id, model_id, name)
+                raise model_not_found(self._tenant_id, found.model_id, found.version)
             changed = sorted(key for key in given if row.metadata.get(key, _ABSENT) != given[key])
             if changed:
                 merged = check_document({**row.metadata, **given}, "metadata")
                 connection.execute(versions.update().where(mine).values(metadata=merged))
-                self._note(connection, "version.annotated", model_id, name, {"keys": changed})
-        return self.get(model_id, name)
+                self._note(connection, "version.annotated", found.model_id, found.version, {"keys": changed})
+        return self.get(found.model_id, found.version)
 
     def _annotate_all(self, model_id: ModelId, given: Mapping[str, Any]) -> None:
         """Merge notes into those of the model and of each of its versions."""
@@ -231,96 +341,90 @@ class VersionRepository:
             connection.execute(versions.update().where(of_versions).values(metadata=with_given))
             journal.record(connection, self._tenant_id, "model.annotated", {"model_id": model_id}, {"keys": changed})
 
-    def set_tags(self, model_id: ModelId, version: VersionId, tags: Mapping[str, str | None]) -> ModelVersion:
+    def set_tags(self, model_id: str, version: str, tags: Mapping[str, str | None]) -> ModelVersion:
         """Set tags by which a search finds the version; None removes one. Others stay.
+
+        Args:
+            model_id: The model.
+            version: The version.
+            tags: Key → value, each a text of 1 to 200 characters, or None.
+
+        Returns:
+            The version with all of its tags.
 
         Raises:
             ModelNotFoundError: There is no such version.
-            InvalidRequestError: A key or value is no text of 1 to 200 characters.
+            InvalidRequestError: A key or value is not a text of 1 to 200 characters.
         """
-        kept, removed = check_tags(tags)
+        name, wanted = ModelId(model_id), VersionId(version)
         with journal.writing(self._db, self._tenant_id) as connection:
-            lock_model(connection, self._tenant_id, model_id)
-            found = registration.find(
-                connection, self._tenant_id, versions.c.model_id == model_id, versions.c.version == version
-            )
-            if found is None:
-                raise model_not_found(self._tenant_id, model_id, version, connection=connection)
-            write_tags(connection, found.servable.ref, kept, removed)
-            self._note(connection, "version.tagged", model_id, version, {"tags": dict(tags)})
-        return self.get(model_id, version)
+            lock_model(connection, self._tenant_id, name)
+            self._get(connection, name, wanted)
+            write_tags(connection, version_tags, self._tenant_id, {"model_id": name, "version": wanted}, tags)
+            self._note(connection, "version.tagged", name, wanted, {"tags": dict(tags)})
+            return self._get(connection, name, wanted)
 
-    def archive(self, model_id: ModelId, version: VersionId) -> None:
+    def archive(self, model_id: str, version: str) -> None:
         """Hide a version; archiving it again changes nothing.
 
         Raises:
             ModelNotFoundError: There is no such version.
-            VersionInUseError: An environment points to it.
+            VersionInUseError: An environment serves it.
         """
-        kept = sa.func.coalesce(versions.c.archived_at, sa.func.now())
+        name, wanted = ModelId(model_id), VersionId(version)
         with journal.writing(self._db, self._tenant_id) as connection:
-            lock_model(connection, self._tenant_id, model_id)
-            refuse_if_served(connection, self._tenant_id, model_id, version)
-            self._advance(connection, model_id, version, VersionTrigger.ARCHIVE)
-            self._set_archived(connection, model_id, version, kept)
-            self._note(connection, "version.archived", model_id, version)
+            lock_model(connection, self._tenant_id, name)
+            refuse_if_referenced(connection, self._tenant_id, name, wanted, roles=SERVED)
+            self._check(connection, name, wanted, VersionTrigger.ARCHIVE)
+            kept = sa.func.coalesce(versions.c.archived_at, sa.func.now())
+            connection.execute(versions.update().where(self._is(name, wanted)).values(archived_at=kept))
+            self._note(connection, "version.archived", name, wanted)
 
-    def restore(self, model_id: ModelId, version: VersionId) -> None:
+    def restore(self, model_id: str, version: str) -> None:
         """Show an archived version again; restoring one that is not archived changes nothing.
 
         Raises:
             ModelNotFoundError: There is no such version.
         """
+        name, wanted = ModelId(model_id), VersionId(version)
         with journal.writing(self._db, self._tenant_id) as connection:
-            lock_model(connection, self._tenant_id, model_id)
-            self._advance(connection, model_id, version, VersionTrigger.RESTORE)
-            self._set_archived(connection, model_id, version, None)
-            self._note(connection, "version.restored", model_id, version)
+            lock_model(connection, self._tenant_id, name)
+            self._check(connection, name, wanted, VersionTrigger.RESTORE)
+            connection.execute(versions.update().where(self._is(name, wanted)).values(archived_at=None))
+            self._note(connection, "version.restored", name, wanted)
 
-    def delete(self, model_id: ModelId, version: VersionId) -> Digest:
-        """Delete a version that nothing needs. Its name may come back with the same bytes only.
+    def delete(self, model_id: str, version: str) -> None:
+        """Delete a version that nothing needs, and its bytes if nothing else needs them.
 
-        Returns:
-            Its digest, for whoever keeps the bytes.
+        Its name can only be registered again with the same bytes.
 
         Raises:
             ModelNotFoundError: There is no such version.
-            VersionInUseError: An environment points to it, another version was made from it, or a hold forbids it.
+            VersionInUseError: An environment serves it, another version was made from it, or a hold forbids it.
+            ModelSaveError: The store refuses to remove the bytes; the row is deleted, and the collection tries again.
         """
+        name, wanted = ModelId(model_id), VersionId(version)
         with journal.writing(self._db, self._tenant_id) as connection:
-            lock_model(connection, self._tenant_id, model_id)
-            self._advance(connection, model_id, version, VersionTrigger.DELETE)
-            refuse_if_served(connection, self._tenant_id, model_id, version)
-            refuse_if_held(connection, self._tenant_id, model_id, version)
-            if children := self._children(connection, model_id, version):
-                raise VersionInUseError(
-                    f"Version {version!s} of {model_id!s} is the parent of {', '.join(children)}.",
-                    remedy="Delete those first, or archive this one.",
-                    tenant_id=self._tenant_id,
-                    model_id=model_id,
-                    version=version,
-                    used_by=[str(child) for child in children],
-                )
-            (digest,) = remove(connection, self._tenant_id, model_id, version)
-            self._note(connection, "version.deleted", model_id, version, {"digest": digest})
-            return digest
+            lock_model(connection, self._tenant_id, name)
+            self._check(connection, name, wanted, VersionTrigger.DELETE)
+            refuse_if_referenced(connection, self._tenant_id, name, wanted, roles=(*SERVED, "hold", "version"))
+            (digest,) = registration.remove(connection, self._tenant_id, name, wanted)
+            self._note(connection, "version.deleted", name, wanted, {"digest": digest})
+        remove_unneeded(self._db, self._tenant_id, self._store, digest)
 
-    def _children(self, connection: Connection, model_id: ModelId, version: VersionId) -> Sequence[VersionId]:
-        statement = (
-            sa.select(versions.c.version)
-            .where(
-                versions.c.tenant_id == self._tenant_id,
-                versions.c.model_id == model_id,
-                versions.c.parent_version == version,
-            )
-            .order_by(versions.c.number)
-        )
-        return [VersionId(name) for name in connection.scalars(statement)]
+    def _get(self, connection: Connection, model_id: ModelId, version: VersionId | None) -> ModelVersion:
+        conditions = [versions.c.model_id == model_id]
+        if version is None:
+            conditions += [versions.c.archived_at.is_(None), models.c.archived_at.is_(None)]
+        else:
+            conditions.append(versions.c.version == version)
+        found = registration.find(connection, self._tenant_id, *conditions)
+        if found is None:
+            raise model_not_found(self._tenant_id, model_id, version, connection=connection)
+        return found
 
-    def _advance(
-        self, connection: Connection, model_id: ModelId, version: VersionId, trigger: VersionTrigger
-    ) -> VersionState:
-        """The state of a version after a trigger, by the table of ``ml_core.domain.lifecycle``.
+    def _check(self, connection: Connection, model_id: ModelId, version: VersionId, trigger: VersionTrigger) -> None:
+        """Check that the state of a version allows a trigger, by the table of ``ml_core.domain.lifecycle``.
 
         Raises:
             ModelNotFoundError: There is no such version any more, or there never was.
@@ -328,14 +432,12 @@ class VersionRepository:
         """
         row = connection.execute(sa.select(versions.c.archived_at).where(self._is(model_id, version))).one_or_none()
         if row is not None:
-            return advance(state_of(row.archived_at), trigger)
-        if is_buried(connection, self._tenant_id, model_id, version):
-            gone, remedy = "was deleted", "Only the very same bytes can be registered under its name again."
-            raise model_not_found(self._tenant_id, model_id, version, why=gone, remedy=remedy)
+            advance(state_of(row.archived_at), trigger)
+            return
+        if registration.is_buried(connection, self._tenant_id, model_id, version):
+            why, remedy = "was deleted", "Only the same bytes can be registered under its name again."
+            raise model_not_found(self._tenant_id, model_id, version, why=why, remedy=remedy)
         raise model_not_found(self._tenant_id, model_id, version, connection=connection)
-
-    def _set_archived(self, connection: Connection, model_id: ModelId, version: VersionId, at: Any) -> None:
-        connection.execute(versions.update().where(self._is(model_id, version)).values(archived_at=at))
 
     def _note(
         self,

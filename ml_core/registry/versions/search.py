@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,15 @@ from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import models, version_metrics, version_tags, versions
 from ml_core.domain.metric import HIGHER_IS_BETTER
+from ml_core.domain.metric_range import parse_bound
 from ml_core.domain.version import ModelVersion
-from ml_core.exceptions import InvalidRequestError
+from ml_core.exceptions import InvalidRequestError, listed
 from ml_core.ids import ModelId, TenantId
-from ml_core.registry.pages import Page, after, check_limit, decode_cursor, encode_cursor
+from ml_core.registry.limits import check_limit
+from ml_core.registry.missing import did_you_mean, require_model_in
+from ml_core.registry.pages import Page, after, decode_cursor, encode_cursor
+from ml_core.registry.search import in_range, of_owner, tagged
 from ml_core.registry.versions.rows import IS_ARCHIVED, VERSION_COLUMNS, VERSIONS_WITH_MODEL, version_from
-from ml_core.registry.versions.unknown import refuse_unknown
 
 if TYPE_CHECKING:
     from ml_core.registry.versions.rows import AnyRow
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 _MAX_TEXT = 200  # characters
 _CREATED = "created"
 _SPLIT = "validation"
+_KEY = ("model_id", "version")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,18 @@ class MetricRange:
     at_least: float | None = None
     at_most: float | None = None
     split: str = _SPLIT
+
+
+def as_range(given: str | MetricRange) -> MetricRange:
+    """The range that a text such as ``accuracy>=0.8`` says.
+
+    Raises:
+        InvalidRequestError: It is not of that form.
+    """
+    if isinstance(given, MetricRange):
+        return given
+    bound = parse_bound(given)
+    return MetricRange(bound.metric, bound.at_least, bound.at_most, bound.split)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +138,7 @@ def search(
     directed = [column.desc() if is_descending else column.asc() for column in order]
     rows = connection.execute(statement.order_by(*directed).limit(check_limit(limit) + 1)).all()
     if not rows and cursor is None:
-        refuse_unknown(connection, tenant_id, query)
+        _refuse_unknown(connection, tenant_id, query)
     found = [version_from(row) for row in rows[:limit]]
     return Page(found, _cursor(rows[limit - 1], query) if len(rows) > limit else None)
 
@@ -143,35 +160,18 @@ def _conditions(tenant_id: TenantId, query: VersionQuery) -> list[sa.ColumnEleme
         conditions.append(models.c.model_type == query.model_type)
     if not query.include_archived:
         conditions.append(sa.not_(IS_ARCHIVED))
-    conditions += [_has_tag(tenant_id, key, value) for key, value in query.tags.items()]
-    conditions += [_in_range(tenant_id, wanted) for wanted in query.metrics]
+    conditions += tagged(version_tags, versions, _KEY, tenant_id, query.tags)
+    conditions += [_has_metric(tenant_id, wanted) for wanted in query.metrics]
     if query.text:
         conditions.append(_mentions(tenant_id, query.text))
     return conditions
 
 
-def _of(table: sa.Table, tenant_id: TenantId) -> sa.ColumnElement[bool]:
-    """The rows of a table that belong to the version at hand."""
-    return sa.and_(
-        table.c.tenant_id == tenant_id,
-        table.c.model_id == versions.c.model_id,
-        table.c.version == versions.c.version,
-    )
-
-
-def _has_tag(tenant_id: TenantId, key: str, value: str) -> sa.ColumnElement[bool]:
-    tag = version_tags.alias()
-    return sa.exists().where(_of(tag, tenant_id), tag.c.key == key, tag.c.value == value)  # type: ignore[arg-type]
-
-
-def _in_range(tenant_id: TenantId, wanted: MetricRange) -> sa.ColumnElement[bool]:
+def _has_metric(tenant_id: TenantId, wanted: MetricRange) -> sa.ColumnElement[bool]:
     metric = version_metrics.alias()
-    bounds = [metric.c.split == wanted.split, metric.c.metric == wanted.metric]
-    if wanted.at_least is not None:
-        bounds.append(metric.c.value >= wanted.at_least)
-    if wanted.at_most is not None:
-        bounds.append(metric.c.value <= wanted.at_most)
-    return sa.exists().where(_of(metric, tenant_id), *bounds)  # type: ignore[arg-type]
+    named = (metric.c.split == wanted.split, metric.c.metric == wanted.metric)
+    within = in_range(metric.c.value, wanted.at_least, wanted.at_most)
+    return sa.exists().where(*of_owner(metric, versions, _KEY, tenant_id), *named, *within)
 
 
 def _mentions(tenant_id: TenantId, text: str) -> sa.ColumnElement[bool]:
@@ -181,7 +181,7 @@ def _mentions(tenant_id: TenantId, text: str) -> sa.ColumnElement[bool]:
         )
     tag = version_tags.alias()
     in_a_tag = sa.exists().where(
-        _of(tag, tenant_id),  # type: ignore[arg-type]
+        *of_owner(tag, versions, _KEY, tenant_id),
         sa.or_(tag.c.key.icontains(text, autoescape=True), tag.c.value.icontains(text, autoescape=True)),
     )
     named = (versions.c.model_id, versions.c.version, sa.cast(versions.c.metadata, sa.Text))
@@ -209,3 +209,57 @@ def _read(cursor: str, query: VersionQuery) -> list[Any]:
         raise InvalidRequestError(
             "The cursor belongs to another sorting.", remedy="Begin without a cursor.", field="cursor"
         ) from None
+
+
+_MODEL_TYPES = ("anomaly_detection", "classification", "clustering", "regression")
+_SPLITS = ("train", "validation")
+
+# The names that an index holds, one step of the index a name: a tenant may have a million values of ten metrics.
+_METRICS = sa.text("""
+WITH RECURSIVE names AS (
+  (SELECT split, metric FROM mlcore.version_metrics WHERE tenant_id = :tenant ORDER BY split, metric LIMIT 1)
+  UNION ALL
+  SELECT next.split, next.metric FROM names CROSS JOIN LATERAL (
+    SELECT v.split, v.metric FROM mlcore.version_metrics v
+    WHERE v.tenant_id = :tenant AND (v.split, v.metric) > (names.split, names.metric)
+    ORDER BY v.split, v.metric LIMIT 1) next)
+SELECT split, metric FROM names LIMIT 1000
+""")
+
+
+def _refuse_unknown(connection: Connection, tenant_id: TenantId, query: VersionQuery) -> None:
+    """Refuse what no version of the tenant could have: a typo would read like a result. Asked if nothing was found.
+
+    Raises:
+        ModelNotFoundError: The tenant has no such model.
+        InvalidRequestError: No model is of such a type, or no version has such a metric; names the nearest.
+    """
+    if query.model_id is not None:
+        require_model_in(connection, tenant_id, query.model_id)
+    if query.model_type is not None and query.model_type not in _MODEL_TYPES:
+        types = sa.select(models.c.model_type).where(models.c.tenant_id == tenant_id).distinct()
+        known = {*_MODEL_TYPES, *connection.scalars(types)}
+        if query.model_type not in known:
+            raise _unknown(f"No model is of the type {query.model_type!r}.", query.model_type, known, "model_type")
+    asked = [("metrics", wanted.split, wanted.metric) for wanted in query.metrics]
+    if query.metric is not None:
+        asked.append(("sort", *query.metric))
+    if asked:
+        _refuse_unknown_metrics(connection, tenant_id, asked)
+
+
+def _refuse_unknown_metrics(connection: Connection, tenant_id: TenantId, asked: list[tuple[str, str, str]]) -> None:
+    there = [(row.split, row.metric) for row in connection.execute(_METRICS, {"tenant": tenant_id})]
+    splits = {*_SPLITS, *(split for split, _ in there)}
+    metrics = {metric for _, metric in there}
+    for argument, split, metric in asked:
+        if split not in splits:
+            raise _unknown(f"No version has a metric of the split {split!r}.", split, splits, argument)
+        if metric not in metrics and metric not in HIGHER_IS_BETTER:
+            near = metrics if difflib.get_close_matches(metric, metrics, n=1) else {*metrics, *HIGHER_IS_BETTER}
+            raise _unknown(f"No version has the metric {metric!r}.", metric, near, argument)
+
+
+def _unknown(message: str, wanted: str, known: Collection[str], field: str) -> InvalidRequestError:
+    names = sorted(known)
+    return InvalidRequestError(message, remedy=f"{did_you_mean(wanted, names)}There are: {listed(names)}.", field=field)

@@ -58,7 +58,7 @@ def test_train_compare_promote_predict(system, tumours):
     )
     assert {"model_id", "version", "metrics", "model_path", "run_id", "duration_s"} <= first.keys()
     assert first["metrics"].keys() == {"train", "validation"}
-    comparison = system.compare("tumours", first["version"], second["version"])
+    comparison = system.registry.compare_versions("tumours", first["version"], second["version"])
     assert "hyperparameters" in comparison
     system.promote("tumours", second["version"])
     assert system.predict("tumours", X.iloc[0]) in ("malignant", "benign")

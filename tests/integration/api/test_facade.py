@@ -47,13 +47,14 @@ def system(db: DatabaseConnection, tenant_id: TenantId) -> Iterator[MLSystem]:
 
 
 def test_the_main_job_needs_no_other_object(system: MLSystem) -> None:
-    """Versions, comparison, history, lineage, search and tags are methods of the system itself."""
+    """Versions and history are methods of the system itself; its registry compares, searches and tags versions."""
     assert [version.version for version in system.versions("tickets")] == ["3", "2", "1"]
-    assert system.compare("tickets", "1", "3")["metrics"]["validation"]["accuracy"]["better"] == "3"
+    versions = system.registry.versions
+    assert versions.compare("tickets", "1", "3")["metrics"]["validation"]["accuracy"]["better"] == "3"
     assert [(move.version, move.reason) for move in system.history("tickets")] == [("3", "better"), ("1", "")]
-    assert system.lineage("tickets", "3")["environments"] == ["production"]
-    assert system.tag("tickets", "2", {"stage": "pilot"}).tags == {"team": "sales", "stage": "pilot"}
-    assert [version.version for version in system.search(tags={"stage": "pilot"}).items] == ["2"]
+    assert versions.lineage("tickets", "3")["environments"] == ["production"]
+    assert versions.set_tags("tickets", "2", {"stage": "pilot"}).tags == {"team": "sales", "stage": "pilot"}
+    assert [version.version for version in versions.search(tags={"stage": "pilot"}).items] == ["2"]
     assert system.rollback("tickets").version == "1"
 
 
@@ -82,26 +83,26 @@ def test_the_rest_is_in_attributes_that_say_what_they_are(system: MLSystem) -> N
 )
 def test_versions_are_searched_by_keywords(system: MLSystem, criteria: dict, found: str) -> None:
     """No query object has to be made, and bounds are written as on the command line."""
-    assert "".join(version.version for version in system.search(**criteria).items) == found
+    assert "".join(version.version for version in system.registry.versions.search(**criteria).items) == found
 
 
 def test_a_search_for_a_model_that_is_not_there(system: MLSystem) -> None:
     """An empty page would read as if it had no such version."""
     with pytest.raises(ModelNotFoundError, match="Did you mean tickets"):
-        system.search("tikets")
+        system.registry.versions.search("tikets")
 
 
 def test_a_search_goes_on_by_its_cursor(system: MLSystem) -> None:
     """As every list of the registry."""
-    first = system.registry.search_versions(limit=2)
-    second = system.registry.search_versions(limit=2, cursor=first.next_cursor)
+    first = system.registry.versions.search(limit=2)
+    second = system.registry.versions.search(limit=2, cursor=first.next_cursor)
     assert [version.version for version in (*first.items, *second.items)] == ["3", "2", "1"]
 
 
 def test_a_search_by_an_unknown_keyword_is_refused(system: MLSystem) -> None:
     """Rather than finding everything."""
-    with pytest.raises(TypeError, match=r"no keyword 'tag'. Did you mean 'tags'"):
-        system.search(tag={"team": "sales"})  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'tag'"):
+        system.registry.versions.search(tag={"team": "sales"})  # type: ignore[call-arg]
     with pytest.raises(TypeError, match=r"no keyword 'x'. There are: kind, status"):
         system.search_runs(x={"team": "sales"})  # type: ignore[call-arg]
 

@@ -101,7 +101,8 @@ def test_fsck_says_and_mends(mlcore, cli_home: Path, tenant: str, version: Model
     broken = mlcore("fsck", "--tenant", tenant)
     assert broken.code == 1
     assert "missing" in broken.out
-    assert "mlcore fsck --repair --from FOLDER" in broken.out
+    assert "mlcore fsck --repair" in broken.out
+    assert "from a folder with copies" in broken.out
     assert mlcore("fsck", "--tenant", tenant, "--repair").code == 1
     mended = mlcore("fsck", "--tenant", tenant, "--repair", "--from", tmp_path, "--json")
     assert (mended.code, [finding["repaired"] for finding in mended.json["findings"]]) == (0, [True])

@@ -56,8 +56,8 @@ def test_a_served_model_names_the_verb_that_frees_it(mlcore: Callable, tenant: s
 def test_versions_are_listed_in_pages_and_archived_ones_marked(mlcore: Callable, model: list[str]) -> None:
     """The option that is told shows what comes next."""
     page = mlcore("versions", "list", *model, "--limit", "1")
-    assert "--before 2" in page.err
-    assert [row["version"] for row in mlcore("versions", "list", *model, "--before", "2", "--json").json] == ["1"]
+    cursor = page.err.split("More: --cursor ")[1].strip()
+    assert [row["version"] for row in mlcore("versions", "list", *model, "--cursor", cursor, "--json").json] == ["1"]
     mlcore("versions", "archive", *model, "-v", "1")
     rows = mlcore("versions", "list", *model, "--archived", "--json").json
     assert [(row["version"], row["archived_at"] is not None) for row in rows] == [("2", False), ("1", True)]

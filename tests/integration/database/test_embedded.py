@@ -475,7 +475,7 @@ def test_a_disk_that_fills_up_while_it_runs() -> None:
             fill()
         (folder / "ballast").unlink()
         EmbeddedServer(folder).start()
-        assert [v.version for v in VersionRepository(db, tenant).list(TICKETS)][::-1] == committed
+        assert [v.version for v in VersionRepository(db, tenant).list(TICKETS).items][::-1] == committed
 
 
 def test_a_configuration_that_the_server_refuses(prepared: Path) -> None:

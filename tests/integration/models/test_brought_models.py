@@ -46,7 +46,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
 from ml_core.exceptions import DataProcessingError, ModelLoadError, UnsafeArtifactError
 from ml_core.ids import TenantId
-from ml_core.models.manager import ModelManager
+from ml_core.manager import ModelManager
 from ml_core.settings import ServingSettings
 from support.inprocess_cell import make_cell, promote
 

@@ -14,7 +14,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.exceptions import ModelLoadError, ModelSaveError
 from ml_core.ids import ModelId, TenantId
 from ml_core.inference.replica import Replica
-from ml_core.models.mirrored_store import MirroredStore
+from ml_core.models.store.local import MirroredStore
 from ml_core.models.store.objects import ObjectStore
 from ml_core.registry.versions.repository import VersionRepository
 from ml_core.settings import DatabaseSettings, PlatformSettings, Settings
@@ -94,7 +94,7 @@ def test_training_while_the_store_is_down_registers_nothing(db, s3, tenant_id: T
     with DatabaseConnection(settings=settings) as connection:
         with pytest.raises(ModelSaveError, match="no bucket 'nowhere'"):
             Trainer(connection, tenant_id).train("m", "classification", (X, y))
-        assert list(VersionRepository(connection, tenant_id).list(ModelId("m"))) == []
+        assert VersionRepository(connection, tenant_id).list(ModelId("m")).items == []
 
 
 def test_loading_while_the_store_is_down_says_so(db, bucket_db, s3, tenant_id):

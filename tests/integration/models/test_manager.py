@@ -21,9 +21,9 @@ from ml_core.exceptions import (
     VersionInUseError,
 )
 from ml_core.ids import TenantId
+from ml_core.manager import ModelManager
 from ml_core.models import own_types
 from ml_core.models.formats import skops_format
-from ml_core.models.manager import ModelManager
 from ml_core.registry.model_registry import ModelRegistry
 from support.model_files import foreign_regressor, platform_pipeline, save
 from support.registry import SIGNATURE

@@ -10,8 +10,8 @@ import pytest
 
 from ml_core.exceptions import ArtifactIntegrityError, InvalidNameError, InvalidRequestError, ModelSaveError
 from ml_core.ids import Digest, TenantId
-from ml_core.models.mirrored_store import MirroredStore
 from ml_core.models.store import ArtifactStore, LocalStore, Removed, StoredBlob, Stray
+from ml_core.models.store.local import MirroredStore
 from support.s3 import S3Server, s3
 
 __all__ = ["s3"]

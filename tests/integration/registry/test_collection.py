@@ -16,9 +16,9 @@ from ml_core.domain.version import Lineage
 from ml_core.exceptions import ModelNotFoundError, ModelSaveError, ModelVersionConflictError
 from ml_core.ids import DatasetId, HoldName, TenantId, VersionId
 from ml_core.models.store import LocalStore
-from ml_core.registry.collection.collector import Collector
+from ml_core.registry.collection.collector import Collector, Report, Status
 from ml_core.registry.collection.holds import HoldRepository
-from ml_core.registry.collection.values import Kind, Plan, Policy, Report, Status
+from ml_core.registry.collection.planner import Kind, Plan, Policy
 from ml_core.registry.idempotency import IdempotencyRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.versions import registration
@@ -91,7 +91,7 @@ def test_a_dry_run_lists_what_the_run_removes(
     before = stored(store)
     plan = collector.plan(tenant_id)
     assert stored(store) == before
-    assert len(versions.list(TICKETS, include_archived=True)) == 3
+    assert len(versions.list(TICKETS, include_archived=True).items) == 3
     report = collector.collect(collector.plan(tenant_id))
     assert [outcome.item for outcome in report.outcomes] == list(plan.items)
     assert report.freed_bytes == plan.size_bytes == sum(len(name) for name in before) // 2
@@ -193,7 +193,7 @@ def test_an_archived_model_goes_whole(db: DatabaseConnection, tenant_id: TenantI
     models.archive(TICKETS)
     report = collect(db, tenant_id, store)
     assert [kind for kind, _ in named(report)] == ["version", "version", "model", "artifact", "artifact"]
-    assert list(models.list(include_archived=True)) == []
+    assert models.list(include_archived=True).items == []
     assert publish(db, tenant_id, store).version == "3"
 
 

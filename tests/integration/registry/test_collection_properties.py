@@ -73,11 +73,11 @@ class World:
         assert list(Checker(self.db, self.store, timedelta(0)).check(self.tenant_id)) == []
 
     def names(self) -> set[str]:
-        return {str(each.version) for each in self.versions.list(TICKETS, include_archived=True)}
+        return {str(each.version) for each in self.versions.list(TICKETS, include_archived=True).items}
 
     def needed(self) -> set[str]:
         """By the rules of the design, told in another way than the planner's: from the versions that nobody hid."""
-        every = self.versions.list(TICKETS, include_archived=True)
+        every = self.versions.list(TICKETS, include_archived=True).items
         needed = {str(each.version) for each in every if each.archived_at is None}
         needed |= {str(hold.version) for hold in self.holds.list().items}
         with self.db.tenant(self.tenant_id) as connection:

@@ -12,9 +12,7 @@ from ml_core.exceptions import ModelLoadError
 from ml_core.ids import TenantId
 from ml_core.models.store.objects import ObjectStore
 from ml_core.registry.collection.collector import Collector
-from ml_core.registry.collection.findings import FindingKind
-from ml_core.registry.collection.fsck import Checker
-from ml_core.registry.collection.repair import Repairer
+from ml_core.registry.collection.fsck import Checker, FindingKind, Repairer
 from ml_core.registry.collection.tenant_deletion import TenantDeletion
 from ml_core.registry.versions.repository import VersionRepository
 from support.registry import TICKETS

@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 
 from ml_core.database.connection import DatabaseConnection
+from ml_core.exceptions import Action
 from ml_core.ids import TenantId, VersionId
 from ml_core.models.store import LocalStore
-from ml_core.registry.collection.findings import Finding, FindingKind
-from ml_core.registry.collection.fsck import Checker
-from ml_core.registry.collection.repair import Repairer
+from ml_core.registry.collection.fsck import Checker, Finding, FindingKind, Repairer
 from ml_core.registry.collection.tenant_deletion import TenantDeletion
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.versions.repository import VersionRepository
@@ -74,7 +73,8 @@ def test_missing_bytes(db: DatabaseConnection, tenant_id: TenantId, store: Local
     (finding,) = check(db, tenant_id, store, is_quick=is_quick)
     assert (finding.kind, finding.digest) == (FindingKind.MISSING, version.servable.digest)
     assert finding.needed_by == ("version:tickets@1",)
-    assert f"mlcore promote --tenant {tenant_id} --model tickets --version VERSION --environment prod" in finding.remedy
+    assert finding.action == Action.of("fsck", repair=True)
+    assert "Or serve another version in tickets:production." in finding.remedy
 
 
 @pytest.mark.parametrize(("damage", "quick_sees_it"), [(b"cut", True), (None, False)])
@@ -150,7 +150,7 @@ def test_registering_the_same_bytes_mends(db: DatabaseConnection, tenant_id: Ten
     """The remedy that the finding names works."""
     version = publish(db, tenant_id, store, content="the model", version="a")
     store.path(tenant_id, version.servable.digest).unlink()
-    assert "register the very same file again" in check(db, tenant_id, store)[0].remedy
+    assert "register the same file again" in check(db, tenant_id, store)[0].remedy
     publish(db, tenant_id, store, content="the model", version="a")
     assert check(db, tenant_id, store) == []
 
@@ -231,12 +231,11 @@ def test_writers_at_work_make_no_finding(db: DatabaseConnection, tenant_id: Tena
     stop, failures = threading.Event(), []
 
     def write() -> None:
-        versions = VersionRepository(db, tenant_id)
+        versions = VersionRepository(db, tenant_id, store)
         try:
             while not stop.is_set():
                 version = publish(db, tenant_id, store)
-                store_digest = versions.delete(TICKETS, version.version)
-                store.delete(tenant_id, store_digest)
+                versions.delete(TICKETS, version.version)
         except Exception as error:  # noqa: BLE001 - looked at below
             failures.append(error)
 

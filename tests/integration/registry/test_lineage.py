@@ -10,59 +10,59 @@ from ml_core.exceptions import ModelNotFoundError
 from ml_core.ids import Digest, TenantId, VersionId
 from ml_core.registry.model_registry import ModelRegistry
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
-from ml_core.registry.versions.lineage import LineageRepository
+from ml_core.registry.versions.repository import VersionRepository
 from support.registry import TICKETS, register
 
 DATA = "d" * 64
 
 
 @pytest.fixture
-def family(db: DatabaseConnection, tenant_id: TenantId) -> LineageRepository:
+def family(db: DatabaseConnection, tenant_id: TenantId) -> VersionRepository:
     """1 ← 2 ← 3 and 1 ← 4, all trained on the same table."""
     for name, parent in (("1", None), ("2", "1"), ("3", "2"), ("4", "1")):
         register(db, tenant_id, name, lineage=Lineage(None, DATA, parent, "c" * 40, {"numpy": name}))
-    return LineageRepository(db, tenant_id)
+    return VersionRepository(db, tenant_id)
 
 
-def test_upstream_is_the_whole_chain(family: LineageRepository) -> None:
+def test_upstream_is_the_whole_chain(family: VersionRepository) -> None:
     """Parent first, then its parent, with what the version itself was made from."""
-    found = family.of(TICKETS, VersionId("3"))
+    found = family.lineage(TICKETS, VersionId("3"))
     assert found["ancestors"] == ["2", "1"]
     assert (found["parent_version"], found["dataset_digest"], found["code_commit"]) == ("2", DATA, "c" * 40)
     assert found["libraries"] == {"numpy": "3"}
 
 
-def test_downstream_is_everything_that_was_made_from_it(family: LineageRepository) -> None:
+def test_downstream_is_everything_that_was_made_from_it(family: VersionRepository) -> None:
     """Children are those that name it; descendants theirs as well."""
-    found = family.of(TICKETS, VersionId("1"))
+    found = family.lineage(TICKETS, VersionId("1"))
     assert found["children"] == ["2", "4"]
     assert found["descendants"] == ["2", "3", "4"]
     assert found["ancestors"] == []
 
 
 def test_downstream_names_what_serves_it(
-    db: DatabaseConnection, tenant_id: TenantId, family: LineageRepository
+    db: DatabaseConnection, tenant_id: TenantId, family: VersionRepository
 ) -> None:
     """An environment counts as long as it points to the version."""
     environments = EnvironmentRepository(db, tenant_id)
     environments.promote(TICKETS, VersionId("2"), PRODUCTION, actor="me")
-    assert family.of(TICKETS, VersionId("2"))["environments"] == ["production"]
+    assert family.lineage(TICKETS, VersionId("2"))["environments"] == ["production"]
     environments.promote(TICKETS, VersionId("3"), PRODUCTION, actor="me")
-    assert family.of(TICKETS, VersionId("2"))["environments"] == []
+    assert family.lineage(TICKETS, VersionId("2"))["environments"] == []
 
 
-def test_a_dataset_knows_what_was_trained_on_it(family: LineageRepository) -> None:
+def test_a_dataset_knows_what_was_trained_on_it(family: VersionRepository) -> None:
     """Versions by the digest of their data, oldest first."""
     assert [version for _, version in family.trained_on(Digest(DATA))] == ["1", "2", "3", "4"]
     assert family.trained_on(Digest("e" * 64)) == []
 
 
 def test_another_tenants_version_has_no_lineage_here(
-    db: DatabaseConnection, family: LineageRepository, other_tenant_id: TenantId
+    db: DatabaseConnection, family: VersionRepository, other_tenant_id: TenantId
 ) -> None:
     """As for what does not exist."""
     with pytest.raises(ModelNotFoundError):
-        LineageRepository(db, other_tenant_id).of(TICKETS, VersionId("1"))
+        VersionRepository(db, other_tenant_id).lineage(TICKETS, VersionId("1"))
 
 
 def test_libraries_that_differ_are_compared(db: DatabaseConnection, tenant_id: TenantId) -> None:

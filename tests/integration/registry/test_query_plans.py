@@ -20,14 +20,14 @@ from ml_core.registry.audit import AuditRepository
 from ml_core.registry.authentication import Authentication
 from ml_core.registry.feed import FeedReader
 from ml_core.registry.keys import KeyRepository
-from ml_core.registry.pages import Page
+from ml_core.registry.pages import Page, encode_cursor
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.promotion.rollouts import RolloutRepository
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.versions.models import ModelRepository
 from ml_core.registry.versions.repository import VersionRepository
-from ml_core.registry.versions.search import MetricRange, VersionQuery
+from ml_core.registry.versions.search import MetricRange
 from support.plans import Plan, recorded_plans
 from support.populated import populate, populated_registry
 from support.registry import artifact_of, draft, superuser
@@ -91,9 +91,9 @@ def _runs(db: DatabaseConnection) -> RunRepository:
 
 def _search(db: DatabaseConnection, **query: Any) -> object:
     """Two pages."""
-    first = _versions(db).search(VersionQuery(**query), limit=2)
+    first = _versions(db).search(**query, limit=2)
     assert first.next_cursor is not None
-    return _versions(db).search(VersionQuery(**query), limit=2, cursor=first.next_cursor)
+    return _versions(db).search(**query, limit=2, cursor=first.next_cursor)
 
 
 def _two_pages(read: Callable[..., Page[Any]]) -> object:
@@ -115,15 +115,21 @@ def _read_delta(db: DatabaseConnection) -> object:
     return FeedReader(db).read(row[0])
 
 
+def _delete_one(db: DatabaseConnection) -> object:
+    made = _versions(db).register(draft(MODEL), artifact_of("to delete"), "tester")
+    return _versions(db).delete(MODEL, made.version)
+
+
 HOT: dict[str, Callable[[DatabaseConnection], object]] = {
     "versions.get": lambda db: _versions(db).get(MODEL, MIDDLE),
     "versions.get newest": lambda db: _versions(db).get(MODEL),
     "versions.servable": lambda db: _versions(db).servable(MODEL, MIDDLE),
     "versions.list": lambda db: _versions(db).list(MODEL, limit=50),
-    "versions.list next page": lambda db: _versions(db).list(MODEL, limit=50, before=MIDDLE),
+    "versions.list next page": lambda db: _versions(db).list(MODEL, limit=50, cursor=encode_cursor([10])),
     "versions.list archived too": lambda db: _versions(db).list(MODEL, limit=50, include_archived=True),
     "versions.find_by_digest": lambda db: _versions(db).find_by_digest(artifact_of(MIDDLE).digest),
-    "versions.children": lambda db: _versions(db).children(MODEL, MIDDLE),
+    "versions.lineage": lambda db: _versions(db).lineage(MODEL, MIDDLE),
+    "versions.delete": _delete_one,
     "versions.register": lambda db: _versions(db).register(draft(MODEL), artifact_of("plans"), "tester"),
     "versions.archive and restore": lambda db: (
         _versions(db).archive(MODEL, FIRST),
@@ -190,10 +196,9 @@ def test_a_hot_query_goes_by_an_index(populated: DatabaseConnection, name: str) 
 @pytest.mark.parametrize("sort", ["created", "validation/accuracy"])
 def test_a_deep_page_begins_where_the_last_one_ended(populated: DatabaseConnection, sort: str) -> None:
     """The row comparison of the cursor bounds the index scan, so a page costs the same however deep it is."""
-    query = VersionQuery(sort=sort)
-    cursor = VersionRepository(populated, WIDE).search(query, limit=900).next_cursor
+    cursor = VersionRepository(populated, WIDE).search(sort=sort, limit=900).next_cursor
     assert cursor is not None
-    plan = _plans(populated, lambda db: VersionRepository(db, WIDE).search(query, limit=2, cursor=cursor))[-1]
+    plan = _plans(populated, lambda db: VersionRepository(db, WIDE).search(sort=sort, limit=2, cursor=cursor))[-1]
     bounds = [node["Index Cond"] for node in plan.nodes if "ROW(" in node.get("Index Cond", "")]
     assert len(bounds) == 1, plan.nodes
     assert not any("ROW(" in str(node.get(part)) for node in plan.nodes for part in ("Filter", "Join Filter"))

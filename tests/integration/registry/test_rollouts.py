@@ -104,7 +104,7 @@ def test_every_step_is_in_the_history(
         (6, "stop_shadow", TWO, None, None, ""),
     ]
     assert {entry.actor for entry in history} == {db.principal.name}
-    digests = {v.version: v.servable.digest for v in VersionRepository(db, tenant_id).list(TICKETS)}
+    digests = {v.version: v.servable.digest for v in VersionRepository(db, tenant_id).list(TICKETS).items}
     assert all(entry.version and entry.digest == digests[entry.version] for entry in history)
     with db.tenant(tenant_id) as connection:
         actions = connection.scalars(sa.text("SELECT action FROM mlcore.audit ORDER BY audit_id")).all()

@@ -12,7 +12,7 @@ from ml_core.exceptions import ArtifactIntegrityError, InvalidRequestError, Mode
 from ml_core.ids import Digest, TenantId
 from ml_core.models.store import LocalStore
 from ml_core.registry.runs import RunRepository
-from ml_core.registry.versions.publishing import Publisher
+from ml_core.registry.versions.repository import VersionRepository
 from support.registry import TICKETS, draft
 
 
@@ -84,7 +84,7 @@ def test_bytes_go_with_the_last_that_needs_them(
 ) -> None:
     """Of another file, another run or a version: each keeps them."""
     first, second = runs.start(TICKETS), runs.start(TICKETS)
-    version = Publisher(db, tenant_id, store).publish(draft(), b"shared", "skops/1")
+    version = VersionRepository(db, tenant_id, store).publish(draft(), b"shared", "skops/1")
     for run_id in (first, second):
         runs.log_artifact(run_id, "a", b"shared")
     runs.delete_artifact(first, "a")

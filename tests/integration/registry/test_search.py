@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.exceptions import InvalidRequestError, ModelNotFoundError
 from ml_core.ids import ModelId, TenantId, VersionId
 from ml_core.registry.versions.repository import VersionRepository
-from ml_core.registry.versions.search import MetricRange, VersionQuery
+from ml_core.registry.versions.search import MetricRange
 from support.registry import TICKETS, artifact_of, draft, register
 
 CHURN = ModelId("churn")
@@ -34,14 +35,14 @@ def versions(db: DatabaseConnection, tenant_id: TenantId) -> VersionRepository:
     return repository
 
 
-def names(versions: VersionRepository, query: VersionQuery | None = None, limit: int = 50) -> list[str]:
-    return [f"{found.model_id}/{found.version}" for found in pages(versions, query, limit)]
+def names(versions: VersionRepository, *, limit: int = 50, **query: Any) -> list[str]:
+    return [f"{found.model_id}/{found.version}" for found in pages(versions, limit, query)]
 
 
-def pages(versions: VersionRepository, query: VersionQuery | None, limit: int) -> Iterator:
+def pages(versions: VersionRepository, limit: int, query: dict[str, Any]) -> Iterator:
     cursor = None
     while True:
-        page = versions.search(query, limit=limit, cursor=cursor)
+        page = versions.search(**query, limit=limit, cursor=cursor)
         assert len(page.items) <= limit
         yield from page.items
         if (cursor := page.next_cursor) is None:
@@ -51,22 +52,22 @@ def pages(versions: VersionRepository, query: VersionQuery | None, limit: int) -
 @pytest.mark.parametrize(
     ("query", "found"),
     [
-        (VersionQuery(model_id=CHURN), ["churn/1"]),
-        (VersionQuery(model_type="regression"), ["churn/1"]),
-        (VersionQuery(tags={"team": "sales"}), ["tickets/4", "tickets/2"]),
-        (VersionQuery(tags={"team": "sales", "x": "y"}), []),
-        (VersionQuery(metrics=[MetricRange("accuracy", at_least=0.3, at_most=0.4)]), ["tickets/4", "tickets/3"]),
-        (VersionQuery(metrics=[MetricRange("accuracy", at_least=0.95, split="train")]), []),
-        (VersionQuery(text="TRIAL 3"), ["tickets/3"]),
-        (VersionQuery(text="supp", model_id=TICKETS), ["tickets/5", "tickets/3", "tickets/1"]),
-        (VersionQuery(text="5 of 100%"), ["tickets/5"]),
-        (VersionQuery(text="%"), [f"tickets/{n}" for n in (5, 4, 3, 2, 1)]),
-        (VersionQuery(text="t_ial"), []),
+        ({"model_id": CHURN}, ["churn/1"]),
+        ({"model_type": "regression"}, ["churn/1"]),
+        ({"tags": {"team": "sales"}}, ["tickets/4", "tickets/2"]),
+        ({"tags": {"team": "sales", "x": "y"}}, []),
+        ({"metrics": [MetricRange("accuracy", at_least=0.3, at_most=0.4)]}, ["tickets/4", "tickets/3"]),
+        ({"metrics": [MetricRange("accuracy", at_least=0.95, split="train")]}, []),
+        ({"text": "TRIAL 3"}, ["tickets/3"]),
+        ({"text": "supp", "model_id": TICKETS}, ["tickets/5", "tickets/3", "tickets/1"]),
+        ({"text": "5 of 100%"}, ["tickets/5"]),
+        ({"text": "%"}, [f"tickets/{n}" for n in (5, 4, 3, 2, 1)]),
+        ({"text": "t_ial"}, []),
     ],
 )
-def test_what_restricts_a_search(versions: VersionRepository, query: VersionQuery, found: list[str]) -> None:
+def test_what_restricts_a_search(versions: VersionRepository, query: dict, found: list[str]) -> None:
     """Each condition keeps the versions that meet it, newest first; a text's signs are no patterns."""
-    assert names(versions, query) == found
+    assert names(versions, **query) == found
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 6, 50])
@@ -76,7 +77,7 @@ def test_pages_hold_each_version_once_and_in_order(
     versions: VersionRepository, sort: str, descending: bool, limit: int
 ) -> None:
     """Pages of any size put together are the whole list, also where many versions have the same metric."""
-    found = names(versions, VersionQuery(sort=sort, descending=descending), limit)
+    found = names(versions, sort=sort, descending=descending, limit=limit)
     whole = [f"tickets/{n}" for n in range(1, 6)] + (["churn/1"] if sort == "created" else [])
     assert found == (whole[::-1] if descending else whole)
 
@@ -98,39 +99,37 @@ def test_the_best_of_a_metric_comes_first(
     """The lowest loss, the highest score; what nobody knows the direction of, the highest; or as it is asked for."""
     for number in (1, 2, 3):
         register(db, tenant_id, metrics={"validation": dict.fromkeys(("log_loss", "roc_auc", "own_score"), number)})
-    listed = names(VersionRepository(db, tenant_id), VersionQuery(sort=sort, descending=descending), limit)
+    listed = names(VersionRepository(db, tenant_id), sort=sort, descending=descending, limit=limit)
     assert listed == [f"tickets/{n}" for n in found]
 
 
 @pytest.mark.parametrize(
     ("query", "nearest"),
     [
-        (VersionQuery(sort="acuracy"), "accuracy"),
-        (VersionQuery(sort="vlidation/accuracy"), "validation"),
-        (VersionQuery(metrics=[MetricRange("acuracy", at_least=0.1)]), "accuracy"),
-        (VersionQuery(metrics=[MetricRange("accuracy", at_least=0.1, split="trian")]), "train"),
-        (VersionQuery(metrics=[MetricRange("rsme", at_most=1)]), "rmse"),
-        (VersionQuery(model_type="clasification"), "classification"),
+        ({"sort": "acuracy"}, "accuracy"),
+        ({"sort": "vlidation/accuracy"}, "validation"),
+        ({"metrics": [MetricRange("acuracy", at_least=0.1)]}, "accuracy"),
+        ({"metrics": [MetricRange("accuracy", at_least=0.1, split="trian")]}, "train"),
+        ({"metrics": [MetricRange("rsme", at_most=1)]}, "rmse"),
+        ({"model_type": "clasification"}, "classification"),
     ],
 )
-def test_a_typo_is_no_empty_result(versions: VersionRepository, query: VersionQuery, nearest: str) -> None:
+def test_a_typo_is_no_empty_result(versions: VersionRepository, query: dict, nearest: str) -> None:
     """The error names the nearest that there is."""
     with pytest.raises(InvalidRequestError, match=f"Did you mean {nearest}"):
-        versions.search(query)
+        versions.search(**query)
 
 
 def test_a_model_that_is_not_there_is_no_empty_result(versions: VersionRepository) -> None:
     """The error names the nearest that there is."""
     with pytest.raises(ModelNotFoundError, match="Did you mean tickets"):
-        versions.search(VersionQuery(model_id=ModelId("tikets")))
+        versions.search(model_id=ModelId("tikets"))
 
 
-@pytest.mark.parametrize(
-    "query", [VersionQuery(sort="rmse"), VersionQuery(model_type="clustering"), VersionQuery(text="nothing like it")]
-)
-def test_what_nothing_has_yet_is_an_empty_result(versions: VersionRepository, query: VersionQuery) -> None:
+@pytest.mark.parametrize("query", [{"sort": "rmse"}, {"model_type": "clustering"}, {"text": "nothing like it"}])
+def test_what_nothing_has_yet_is_an_empty_result(versions: VersionRepository, query: dict) -> None:
     """A metric and a type that versions may have are no typos."""
-    assert names(versions, query) == []
+    assert names(versions, **query) == []
 
 
 def test_a_version_that_is_registered_meanwhile_disturbs_no_page(
@@ -147,7 +146,7 @@ def test_archived_versions_are_found_on_request(versions: VersionRepository) -> 
     """They are hidden unless asked for."""
     versions.archive(TICKETS, VersionId("5"))
     assert "tickets/5" not in names(versions)
-    assert "tickets/5" in names(versions, VersionQuery(include_archived=True))
+    assert "tickets/5" in names(versions, include_archived=True)
 
 
 def test_another_tenants_versions_are_not_found(
@@ -164,7 +163,7 @@ def test_tags_change_and_go(versions: VersionRepository) -> None:
     changed = versions.set_tags(TICKETS, version, {"stage": "pilot", "team": "sales"})
     assert changed.tags == {"team": "sales", "stage": "pilot"}
     assert versions.set_tags(TICKETS, version, {"team": None}).tags == {"stage": "pilot"}
-    assert names(versions, VersionQuery(tags={"stage": "pilot"})) == ["tickets/1"]
+    assert names(versions, tags={"stage": "pilot"}) == ["tickets/1"]
 
 
 @pytest.mark.parametrize("tags", [{"": "x"}, {"x": ""}, {"x": "y" * 201}, {"x": 3}])
@@ -194,11 +193,11 @@ def test_a_cursor_that_no_page_returned(versions: VersionRepository, cursor: str
 def test_a_cursor_of_another_sorting(versions: VersionRepository, other: str) -> None:
     """Taken for what it is not, a page would silently skip versions."""
     sort = "created" if other != "created" else "validation/accuracy"
-    cursor = versions.search(VersionQuery(sort=sort), limit=1).next_cursor
+    cursor = versions.search(sort=sort, limit=1).next_cursor
     with pytest.raises(InvalidRequestError, match="sorting"):
-        versions.search(VersionQuery(sort=other), cursor=cursor)
+        versions.search(sort=other, cursor=cursor)
     with pytest.raises(InvalidRequestError, match="sorting"):
-        versions.search(VersionQuery(sort=sort, descending=False), cursor=cursor)
+        versions.search(sort=sort, descending=False, cursor=cursor)
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1001])
@@ -212,10 +211,10 @@ def test_a_page_has_a_bounded_size(versions: VersionRepository, limit: int) -> N
 def test_what_versions_can_not_be_sorted_by(versions: VersionRepository, sort: str) -> None:
     """The error says how sorting is written."""
     with pytest.raises(InvalidRequestError, match="train/accuracy"):
-        versions.search(VersionQuery(sort=sort))
+        versions.search(sort=sort)
 
 
 def test_a_text_to_search_for_is_bounded(versions: VersionRepository) -> None:
     """A text of megabytes would be compared with every version."""
     with pytest.raises(InvalidRequestError, match="200"):
-        versions.search(VersionQuery(text="x" * 201))
+        versions.search(text="x" * 201)

@@ -20,7 +20,6 @@ from ml_core.registry.collection.fsck import Checker
 from ml_core.registry.collection.tenant_deletion import TenantDeletion
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.runs import RunRepository
-from ml_core.registry.versions.publishing import Publisher
 from ml_core.registry.versions.repository import VersionRepository
 from support.registry import TICKETS, draft
 from support.stored import AT_ONCE, publish, stored
@@ -167,8 +166,8 @@ def test_an_empty_folder_is_no_finding(db: DatabaseConnection, tenant_id: Tenant
 def test_documents_have_a_bound(db: DatabaseConnection, tenant_id: TenantId, tmp_path: Path, field: str) -> None:
     """What is larger than a run's parameters may be is refused before anything is stored."""
     store = LocalStore(tmp_path)
-    with pytest.raises(RequestTooLargeError, match=rf"{field} would take 7\d,\d+ bytes"):
-        Publisher(db, tenant_id, store).publish(draft(**{field: {"notes": "x" * 70_000}}), b"bytes", "skops/1")
+    with pytest.raises(RequestTooLargeError, match=rf"{field} have 7\d,\d+ bytes"):
+        VersionRepository(db, tenant_id, store).publish(draft(**{field: {"notes": "x" * 70_000}}), b"bytes", "skops/1")
     assert stored(store) == set()
     with pytest.raises(RequestTooLargeError, match=field):
         VersionRepository(db, tenant_id).register(

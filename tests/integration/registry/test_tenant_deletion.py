@@ -28,12 +28,11 @@ from ml_core.exceptions import (
 from ml_core.ids import HoldName, TenantId
 from ml_core.models.store import LocalStore
 from ml_core.registry.collection import tenant_deletion
-from ml_core.registry.collection.collector import Collector
-from ml_core.registry.collection.findings import FindingKind
-from ml_core.registry.collection.fsck import Checker
+from ml_core.registry.collection.collector import Collector, Status
+from ml_core.registry.collection.fsck import Checker, FindingKind
 from ml_core.registry.collection.holds import HoldRepository
+from ml_core.registry.collection.planner import Kind
 from ml_core.registry.collection.tenant_deletion import TenantDeletion
-from ml_core.registry.collection.values import Kind, Status
 from ml_core.registry.feed import FeedReader
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
@@ -235,7 +234,7 @@ def test_replicas_hear_of_it(db: DatabaseConnection, tenant_id: TenantId, deleti
     reader = FeedReader(db)
     seen = reader.read(None).generation
     deletion._close(tenant_id)
-    deletion._tell_replicas(tenant_id)
+    deletion._stop_serving(tenant_id)
     delta = reader.read(seen)
     assert delta.tenants == {tenant_id: False}
     assert set(delta.keys.values()) == {None}

@@ -13,7 +13,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.exceptions import ModelNotFoundError, TenantExistsError, TenantNotFoundError
+from ml_core.exceptions import Action, ModelNotFoundError, TenantExistsError, TenantNotFoundError
 from ml_core.ids import TenantId
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.tenants import TenantRepository
@@ -35,8 +35,9 @@ def test_an_unknown_tenant(db: DatabaseConnection) -> None:
     """``exists`` says no, ``require`` says how to create it."""
     tenants, unknown = TenantRepository(db), TenantId("nobody")
     assert not tenants.exists(unknown)
-    with pytest.raises(TenantNotFoundError, match="mlcore tenants create nobody"):
+    with pytest.raises(TenantNotFoundError, match="Create it first") as caught:
         tenants.require(unknown)
+    assert caught.value.action == Action.of("tenants.create", tenant="nobody")
 
 
 def test_the_embedded_server_creates_a_tenant_on_first_use(
@@ -89,9 +90,10 @@ def test_a_shared_database_gets_no_tenant_by_a_typo(shared: DatabaseConnection, 
     path = tmp_path / "model.joblib"
     joblib.dump(LogisticRegression().fit(X, y), path)
     with MLSystem(shared, tenant_id="ghost") as system:
-        with pytest.raises(TenantNotFoundError, match="mlcore tenants create ghost") as caught:
+        with pytest.raises(TenantNotFoundError, match="Create it first") as caught:
             write(system, path)
         assert caught.value.tenant_id == "ghost"
+        assert caught.value.action == Action.of("tenants.create", tenant="ghost")
         with pytest.raises(ModelNotFoundError, match="There is no tenant ghost"):
             system.predict("m", {"m0": 1.0})
     assert not TenantRepository(shared).exists(TenantId("ghost"))

@@ -10,9 +10,9 @@ from ml_core.domain.signature import InputColumn
 from ml_core.exceptions import MLFrameworkError
 from ml_core.ids import ModelId, TenantId, VersionId
 from ml_core.registry.history.labels import check_label
+from ml_core.registry.limits import check_document, check_tags
 from ml_core.registry.runs.limits import check_artifact_name, check_parameters, check_word
-from ml_core.registry.versions.limits import check_document, check_metrics
-from ml_core.registry.versions.tags import check_tags
+from ml_core.registry.versions.registration import check_metrics
 
 DEEP: list = []
 for _ in range(5_000):

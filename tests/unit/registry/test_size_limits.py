@@ -9,8 +9,9 @@ from ml_core.exceptions import RequestTooLargeError
 from ml_core.inference.edge.oip import parse_infer
 from ml_core.inference.edge.requests import parse_predict
 from ml_core.registry.history.labels import check_label
+from ml_core.registry.limits import check_document
 from ml_core.registry.runs.limits import check_parameters
-from ml_core.registry.versions.limits import check_document, check_metrics
+from ml_core.registry.versions.registration import check_metrics
 
 # A JSON text of 65,536 bytes, the quotes and braces included.
 AT_LIMIT = {"a": "x" * (64 * 1024 - len('{"a":""}'))}

@@ -1,4 +1,4 @@
-"""``ModelManager``: a tenant's models as files come in and loaded models go out."""
+"""``ModelManager``: registers model files of a tenant, and loads their versions."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.version import ModelVersion
-from ml_core.ids import ModelId, TenantId, VersionId
+from ml_core.ids import ModelId, TenantId
 from ml_core.models import own_types
 from ml_core.models.formats import joblib_import, skops_format
 from ml_core.models.loading import LoadedModel, load_version
-from ml_core.models.mirrored_store import open_store
+from ml_core.models.store import open_store
+from ml_core.registry.pages import every
 from ml_core.registry.promotion.environments import EnvironmentRepository
-from ml_core.registry.versions.intake import Intake, Submission, read_file
+from ml_core.registry.versions.intake import Submission, read_file
 from ml_core.registry.versions.models import ModelRepository, ModelSummary
-from ml_core.registry.versions.publishing import Publisher
 from ml_core.registry.versions.repository import VersionRepository
 
 
@@ -39,10 +39,8 @@ class ModelManager:
         self.tenant_id = TenantId(tenant_id)
         self._db = db
         self.store = open_store(storage_path, db.settings)
-        self._intake = Intake(db, self.tenant_id, self.store)
-        self._publisher = Publisher(db, self.tenant_id, self.store)
-        self._models = ModelRepository(db, self.tenant_id)
-        self._versions = VersionRepository(db, self.tenant_id)
+        self._models = ModelRepository(db, self.tenant_id, self.store)
+        self._versions = VersionRepository(db, self.tenant_id, self.store)
         self._environments = EnvironmentRepository(db, self.tenant_id)
 
     def __repr__(self) -> str:
@@ -87,23 +85,18 @@ class ModelManager:
             InvalidNameError: A name is not valid.
         """
         submission = Submission(
-            model_id=ModelId(model_id),
-            version=None if version is None else VersionId(version),
-            model_type=model_type,
-            metadata=dict(metadata or {}),
-            sample=sample,
+            model_id=model_id, version=version, model_type=model_type, metadata=metadata or {}, sample=sample
         )
-        data = self._read(Path(model_path), submission.model_id)
-        return self._intake.accept(submission, data, actor=actor).model_id
-
-    def _read(self, path: Path, model_id: ModelId) -> bytes:
-        if path.suffix.lower() not in joblib_import.SUFFIXES:
-            return read_file(path, self.tenant_id, model_id)
-        return skops_format.dump(joblib_import.read_joblib(path))
+        path = Path(model_path)
+        if path.suffix.lower() in joblib_import.SUFFIXES:
+            data = skops_format.dump(joblib_import.read_joblib(path))
+        else:
+            data = read_file(path, self.tenant_id, model_id)
+        return self._versions.submit(submission, data, actor=actor).model_id
 
     def list_models(self, model_type: str | None = None) -> Sequence[ModelSummary]:
         """The models that are not archived, by name."""
-        return self._models.list(model_type=model_type)
+        return list(every(lambda limit, cursor: self._models.list(model_type=model_type, limit=limit, cursor=cursor)))
 
     def get_model(self, model_id: str, version: str | None = None) -> ModelVersion:
         """A version of a model; without a name the newest that is not archived.
@@ -111,7 +104,7 @@ class ModelManager:
         Raises:
             ModelNotFoundError: There is no such version.
         """
-        return self._versions.get(ModelId(model_id), _version(version))
+        return self._versions.get(model_id, version)
 
     def update_model(self, model_id: str, metadata: Mapping[str, Any], version: str | None = None) -> ModelVersion:
         """Merge notes into the metadata of a version; a key that is there is replaced.
@@ -129,7 +122,7 @@ class ModelManager:
             ModelNotFoundError: There is no such version.
             InvalidRequestError: The notes have no JSON form, or are too large.
         """
-        return self._versions.update_metadata(ModelId(model_id), metadata, _version(version))
+        return self._versions.update_metadata(model_id, metadata, version)
 
     def archive_model(self, model_id: str, version: str | None = None) -> None:
         """Hide a version, or the whole model; ``restore_model`` shows it again.
@@ -139,9 +132,9 @@ class ModelManager:
             VersionInUseError: An environment points to it.
         """
         if version is None:
-            self._models.archive(ModelId(model_id))
+            self._models.archive(model_id)
         else:
-            self._versions.archive(ModelId(model_id), VersionId(version))
+            self._versions.archive(model_id, version)
 
     def restore_model(self, model_id: str, version: str | None = None) -> None:
         """Show an archived version, or the whole model, again.
@@ -150,9 +143,9 @@ class ModelManager:
             ModelNotFoundError: There is no such version.
         """
         if version is None:
-            self._models.restore(ModelId(model_id))
+            self._models.restore(model_id)
         else:
-            self._versions.restore(ModelId(model_id), VersionId(version))
+            self._versions.restore(model_id, version)
 
     def delete_model(self, model_id: str, version: str | None = None) -> None:
         """Delete a version, or the whole model; bytes go when no version of the tenant needs them.
@@ -162,11 +155,9 @@ class ModelManager:
             VersionInUseError: An environment points to it, another version was made from it, or a hold forbids it.
         """
         if version is None:
-            digests = self._models.delete(ModelId(model_id))
+            self._models.delete(model_id)
         else:
-            digests = [self._versions.delete(ModelId(model_id), VersionId(version))]
-        for digest in digests:
-            self._publisher.discard(digest)
+            self._versions.delete(model_id, version)
 
     def load_model(self, model_id: str, version: str | None = None) -> LoadedModel:
         """Load a version, verified and self-tested; without a name that of ``production``, else the newest.
@@ -177,10 +168,5 @@ class ModelManager:
             ModelNotFoundError: There is no such version, or it is archived.
             ModelLoadError: Its bytes are missing, damaged or unsafe, or it fails its self-test.
         """
-        name = ModelId(model_id)
-        servable = self._versions.servable(name, _version(version) or self._environments.resolve(name))
+        servable = self._versions.servable(model_id, version or self._environments.resolve(ModelId(model_id)))
         return load_version(self.store, servable, own_types=own_types.known())
-
-
-def _version(version: str | None) -> VersionId | None:
-    return None if version is None else VersionId(version)

@@ -1,0 +1,79 @@
+"""What searches over versions and runs share: tags and metrics as rows, and the conditions that find their owner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.engine import Connection
+
+from ml_core.ids import TenantId
+from ml_core.registry.erasure import erase
+from ml_core.registry.limits import check_tags
+
+
+def write_tags(
+    connection: Connection,
+    table: sa.Table,
+    tenant_id: TenantId,
+    owner: Mapping[str, str],
+    tags: Mapping[str, str | None],
+) -> None:
+    """Set and remove tags in the tenant's transaction.
+
+    Args:
+        connection: In the tenant's transaction.
+        table: ``version_tags`` or ``run_tags``.
+        tenant_id: The tenant.
+        owner: The columns that name what is tagged, with their values.
+        tags: Key → value; None removes a tag.
+
+    Raises:
+        InvalidRequestError: A key or value is not a text of 1 to 200 characters.
+    """
+    kept, removed = check_tags(tags)
+    if removed:
+        erase(connection, table, **owner, key=removed)
+    if kept:
+        rows = [{"tenant_id": tenant_id, **owner, "key": key, "value": value} for key, value in kept.items()]
+        statement = insert(table).values(rows)
+        connection.execute(
+            statement.on_conflict_do_update(constraint=table.primary_key, set_={"value": statement.excluded.value})
+        )
+
+
+def tagged(
+    table: sa.Table, owner: sa.Table, key: Sequence[str], tenant_id: TenantId, tags: Mapping[str, str]
+) -> Iterator[sa.ColumnElement[bool]]:
+    """The conditions that an owner has each of some tags.
+
+    Args:
+        table: ``version_tags`` or ``run_tags``.
+        owner: ``versions`` or ``runs``.
+        key: The columns, beside the tenant's, by which the two are joined.
+        tenant_id: The tenant.
+        tags: Key → value.
+    """
+    for name, value in tags.items():
+        tag = table.alias()
+        yield sa.exists().where(*of_owner(tag, owner, key, tenant_id), tag.c.key == name, tag.c.value == value)
+
+
+def of_owner(
+    table: sa.FromClause, owner: sa.Table, key: Sequence[str], tenant_id: TenantId
+) -> list[sa.ColumnElement[bool]]:
+    """The conditions that a row belongs to the owner that a query looks at."""
+    return [table.c.tenant_id == tenant_id, *(table.c[name] == owner.c[name] for name in key)]
+
+
+def in_range(
+    value: sa.ColumnElement[float], at_least: float | None, at_most: float | None
+) -> Iterator[sa.ColumnElement[bool]]:
+    """The conditions that a metric lies between two bounds, both included; None: no bound."""
+    if at_least is not None:
+        # To Postgres a NaN is greater than every number; it is in no range.
+        yield value >= at_least
+        yield value <= sa.text("'Infinity'::float8")
+    if at_most is not None:
+        yield value <= at_most

@@ -68,14 +68,11 @@ def _print_made(made: Sequence[tuple[TenantId, ApiKey]], scopes: list[str], *, i
 def list_(tenant: TenantOption, as_json: JsonOption = False) -> None:
     """List a tenant's keys, without their secrets."""
     from ml_core.registry.keys import KeyRepository
+    from ml_core.registry.pages import every
 
     with existing_tenant(tenant) as (database, tenant_id):
         repository = KeyRepository(database, tenant_id)
-        page = repository.list(limit=1000)
-        keys = [*page.items]
-        while page.next_cursor:
-            page = repository.list(limit=1000, cursor=page.next_cursor)
-            keys += page.items
+        keys = list(every(lambda limit, cursor: repository.list(limit=limit, cursor=cursor)))
     rows = [
         {
             "tenant_id": tenant_id,

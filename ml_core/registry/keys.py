@@ -18,7 +18,7 @@ from ml_core.exceptions import Action, AuthenticationError, InvalidRequestError,
 from ml_core.ids import TenantId
 from ml_core.registry import journal
 from ml_core.registry.clock import advance_feed
-from ml_core.registry.pages import Page, after, check_limit, decode_cursor, encode_cursor
+from ml_core.registry.pages import Page, read_page
 from ml_core.registry.promotion.rules import check_environment
 
 if TYPE_CHECKING:
@@ -99,16 +99,10 @@ class KeyRepository:
         Raises:
             InvalidRequestError: The limit is out of range, or the cursor is not one of this list.
         """
+        statement = sa.select(*_INFO).where(self._mine)
         order = (api_keys.c.created_at, api_keys.c.key_id)
-        statement = sa.select(*_INFO).where(self._mine).order_by(*order).limit(check_limit(limit) + 1)
-        if cursor is not None:
-            statement = statement.where(after(order, _read_cursor(cursor), descending=False))
         with self._db.tenant(self._tenant_id) as connection:
-            found = [_info(row) for row in connection.execute(statement)]
-        if len(found) <= limit:
-            return Page(found)
-        last = found[limit - 1]
-        return Page(found[:limit], encode_cursor([last.created_at.isoformat(), last.key_id]))
+            return read_page(connection, statement, order, limit=limit, cursor=cursor).map(_info)
 
     def get(self, key_id: str) -> KeyInfo:
         """A key by its id; a revoked one, too.
@@ -219,13 +213,3 @@ _INFO = (api_keys.c.key_id, api_keys.c.name, api_keys.c.scopes, api_keys.c.creat
 
 def _info(row: AnyRow) -> KeyInfo:
     return KeyInfo(row.key_id, row.name, frozenset(Grant.read(row.scopes).names), row.created_at, row.revoked_at)
-
-
-def _read_cursor(cursor: str) -> tuple[datetime, str]:
-    moment, key_id = decode_cursor(cursor, str, str)
-    try:
-        return datetime.fromisoformat(moment), key_id
-    except ValueError:
-        raise InvalidRequestError(
-            "The cursor is not one that this list returned.", remedy="Begin without one.", field="cursor"
-        ) from None

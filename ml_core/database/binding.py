@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from ml_core.database.security import OWNER_ROLE
 from ml_core.database.urls import parse, safe
-from ml_core.exceptions import ConfigurationError
+from ml_core.exceptions import Action, ConfigurationError
 
 VARIABLE = "MLCORE_DATABASE_TENANT_KEY"
 
@@ -65,7 +65,7 @@ class TenantKey:
             return self._key
 
     def forget(self) -> None:
-        """Read it again at the next use: the database says that it is another."""
+        """Read it again at the next use: the database has another one."""
         with self._lock:
             self._key = None
 
@@ -85,8 +85,9 @@ class TenantKey:
                 raise
             raise ConfigurationError(
                 f"The login of {safe(parse(self._owner_url))} may not read the key that binds transactions to tenants.",
-                remedy="Grant it mlcore_app, mlcore_ingest and mlcore_owner; or give it the first two only and set "
-                f"{VARIABLE} to what `mlcore db tenant-key` prints where the owner's URL is known.",
+                remedy="Grant it mlcore_app, mlcore_ingest and mlcore_owner; or grant it the first two only and set "
+                f"{VARIABLE} to the key, as printed where the owner's URL is known.",
+                action=Action.of("db.tenant_key"),
                 setting=VARIABLE,
             ) from error
 
@@ -98,8 +99,9 @@ def _decoded(digits: str) -> bytes:
         key = b""
     if len(key) != hashlib.sha256().digest_size:
         raise ConfigurationError(
-            f"{VARIABLE} is no key of 64 hexadecimal digits.",
-            remedy="Set it to what `mlcore db tenant-key` prints.",
+            f"{VARIABLE} is not a key of 64 hexadecimal digits.",
+            remedy="Set it to the registry's key.",
+            action=Action.of("db.tenant_key"),
             setting=VARIABLE,
         )
     return key

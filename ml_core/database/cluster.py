@@ -54,7 +54,7 @@ _SERVER_OPTIONS = {
     "unix_socket_permissions": "0700",
     "log_min_messages": "warning",
     "log_line_prefix": "%m [%p] ",
-    # The registry is small and the machine is somebody's laptop.
+    # The registry is small, and the machine may be a laptop.
     "shared_buffers": "64MB",
 }
 
@@ -153,7 +153,7 @@ class Cluster:
             if found != str(POSTGRES_MAJOR):
                 raise failure(
                     f"{self.data} belongs to PostgreSQL {found}; this release runs {POSTGRES_MAJOR}.",
-                    f"Use the release that made it, or move {self.data} away to begin anew.",
+                    f"Use the release that made it, or move {self.data} away to start with an empty registry.",
                 )
             return
         if self.data.exists() and any(self.data.iterdir()):
@@ -186,11 +186,10 @@ class Cluster:
             raise self._cannot_start(f"has no data folder: {error.message}") from error
 
     def _clear_leftovers(self, sockets: Path) -> None:
-        """After a kill: end backends that outlived the main process, then drop the lock files that it left behind.
+        """After a kill: end backends that outlived the main process, then remove the lock files that it left behind.
 
-        PostgreSQL takes any living process with the noted pid for its own, also a dead one that nobody waited for, as
-        in a container without an init. But the pid file also guards the shared memory, so it may go only when no
-        process works on the folder any more.
+        PostgreSQL takes any process with the recorded pid for its own, even a zombie, as in a container without an
+        init. But the pid file also guards the shared memory, so it is removed only when no process works on the folder.
         """
         if not _await_gone(self.data, _FAREWELL_S):
             _kill_all(self.data)
@@ -300,7 +299,7 @@ class Cluster:
                 f"End it by hand: kill -9 {left[0].pid}.",
             )
         if postmaster is not None and postmaster.socket_folder != self.data:
-            with contextlib.suppress(OSError):  # not empty: somebody put something there
+            with contextlib.suppress(OSError):  # not empty: it holds files of others
                 postmaster.socket_folder.rmdir()
 
     def _cannot_start(self, reason: str) -> PlatformError:

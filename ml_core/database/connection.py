@@ -1,7 +1,7 @@
 """``DatabaseConnection``: the way to the registry's Postgres, always under a role and, for tenants' rows, a tenant.
 
 A transaction begins by taking its role, its tenant and its time limits in one statement and for itself only
-(``set_config(…, true)``), so nothing is left on a pooled session for whoever uses it next, and a pooler that hands out
+(``set_config(…, true)``), so nothing is left on a pooled session for its next user, and a pooler that hands out
 sessions per transaction works too. The tenant and the principal are sealed (``ml_core.database.binding``).
 """
 
@@ -30,7 +30,7 @@ from ml_core.database.strict_json import dumps
 from ml_core.database.tables import PLATFORM, SCHEMA_REVISION
 from ml_core.database.urls import DatabaseUrls, parse, safe
 from ml_core.domain.principal import Principal
-from ml_core.exceptions import SchemaOutOfDateError
+from ml_core.exceptions import Action, SchemaOutOfDateError
 from ml_core.ids import TenantId
 from ml_core.settings import Settings
 
@@ -167,7 +167,7 @@ class DatabaseConnection:
         return self._transaction(self._engine(self._urls.app), APP_ROLE, PLATFORM)
 
     def acting_as(self, principal: Principal, request_id: str | None = None) -> Self:
-        """The same connections for somebody else: the audit names the principal, and rules ask what it may do.
+        """The same connections for another principal, which the audit names and whose scopes are checked.
 
         Without it the principal is the operating system's user, who may do everything: it holds the database's URL.
 
@@ -273,7 +273,7 @@ class DatabaseConnection:
         Raises:
             ConfigurationError: The owner's login may not create what is needed; the remedy is the SQL to run.
             SchemaOutOfDateError: The database is of a newer release.
-            RegistryUnavailableError: A lock took too long; migrations before it are applied, and the next call goes on.
+            RegistryUnavailableError: A lock took too long; the next call continues with the migration that waited.
         """
         from ml_core.database.migrate import upgrade
 
@@ -297,14 +297,15 @@ class DatabaseConnection:
         if current != wanted:
             raise SchemaOutOfDateError(
                 f"The registry at {self.safe_url} is at schema {current or 'none'}; this release needs {wanted}.",
-                remedy="Run `mlcore db upgrade`, or call DatabaseConnection(url).migrate(), or use the release "
-                "that the schema belongs to.",
+                remedy="Upgrade the schema, or use the release that it belongs to; DatabaseConnection(url).migrate() "
+                "upgrades it too.",
+                action=Action.of("db.upgrade"),
                 current=current,
                 wanted=wanted,
             )
 
     def close(self) -> None:
-        """Close the pooled sessions. The embedded server goes on until the last process that uses it ends."""
+        """Close the pooled sessions. The embedded server runs until the last process that uses it ends."""
         with self._lock:
             engines = list(self._engines.values())
             self._engines.clear()  # in place: ``acting_as`` shares them
@@ -368,7 +369,7 @@ def acting(connection: Connection) -> Principal:
 
 
 def sign(connection: Connection, actor: str | None) -> str:
-    """Let a transaction go on in the name of whom an operator acts for; nobody else may name another.
+    """Let a transaction continue in the name of whom an operator acts for; only an operator may name another.
 
     Args:
         connection: In a tenant's transaction of ``DatabaseConnection``.

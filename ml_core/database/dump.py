@@ -75,7 +75,7 @@ def holding(url: str, lock: int) -> Iterator[None]:
     """Hold an advisory lock alone while a block runs, on a session of its own.
 
     Raises:
-        RegistryUnavailableError: Somebody else holds it for longer than a minute.
+        RegistryUnavailableError: Another session holds it for longer than a minute.
     """
     with admin_session(url) as connection:
         for name, value in (("lock_timeout", "60s"), ("idle_in_transaction_session_timeout", "0")):
@@ -110,8 +110,8 @@ def admin_session(url: str) -> Iterator[Connection]:
 def _run(program: str, url: str, *arguments: str) -> None:
     """Run a program of PostgreSQL's against a database.
 
-    What it needs to connect goes by a service file that only this user can read: arguments are in the list of
-    processes for everybody, and a password would be seen there.
+    The parameters of the connection are passed in a service file that only this user can read: every user can see the
+    arguments of a process, and so a password among them.
     """
     with tempfile.NamedTemporaryFile("w", prefix="mlcore-service-") as service, tempfile.TemporaryFile() as output:
         service.write(_service(url))

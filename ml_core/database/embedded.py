@@ -1,7 +1,7 @@
 """The embedded server: a real PostgreSQL under the platform's home, shared by the processes that use it.
 
-It listens on a socket in a folder that only its own account (and root) may enter, and on no network address. It trusts
-whoever reaches the socket, so the folder stays closed to others.
+It listens on a socket in a folder that only its own account and root may enter, and on no network address. It
+authenticates nobody who reaches the socket, so the folder stays closed to others.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class EmbeddedServer:
             raise self._unusable(error) from error
 
     def stop(self) -> None:
-        """Stop it for everybody, and remove the pin. Does nothing when it does not run; never hangs.
+        """Stop it for all users, and remove the pin. Does nothing when it does not run; never hangs.
 
         Raises:
             PlatformError: It could not even be killed.
@@ -105,7 +105,7 @@ class EmbeddedServer:
             self._cluster.stop()
 
     def pin(self) -> None:
-        """Let it run on when the last process that uses it exits."""
+        """Keep it running when the last process that uses it exits."""
         self._pin_file.touch()
 
     def unpin(self) -> None:

@@ -10,6 +10,7 @@ import sqlalchemy.exc
 
 from ml_core.database.tables import SCHEMA
 from ml_core.exceptions import (
+    Action,
     ConfigurationError,
     InvalidRequestError,
     MLFrameworkError,
@@ -23,10 +24,6 @@ _MISSING_OBJECT = {
     psycopg.errors.InvalidSchemaName: "schema",
     psycopg.errors.UndefinedColumn: "column",
 }
-_MIGRATE = (
-    "Run `mlcore db upgrade`, or call DatabaseConnection(url).migrate(). If there is nothing to upgrade, "
-    "`mlcore db check` names what differs."
-)
 
 
 @contextmanager
@@ -62,14 +59,15 @@ def translated(where: str) -> Iterator[None]:
 
 def _translate(error: BaseException | None, where: str) -> MLFrameworkError | None:
     if (what := _missing_object(error)) is not None:
-        return SchemaOutOfDateError(f"The registry at {where} lacks a {what} that this release needs.", remedy=_MIGRATE)
+        return _outdated(f"The registry at {where} lacks a {what} that this release needs.")
     if isinstance(error, psycopg.errors.InvalidParameterValue) and "role" in str(error):
-        return SchemaOutOfDateError(f"The registry at {where} lacks the platform's roles.", remedy=_MIGRATE)
+        return _outdated(f"The registry at {where} lacks the platform's roles.")
     if isinstance(error, psycopg.errors.InvalidAuthorizationSpecification) and "seal of the tenant" in str(error):
         return ConfigurationError(
             f"The registry at {where} has another tenant key than this process.",
-            remedy="Set MLCORE_DATABASE_TENANT_KEY to what `mlcore db tenant-key` prints, or try again where it is "
-            "not set: the key is read anew.",
+            remedy="Set MLCORE_DATABASE_TENANT_KEY to the registry's key, or try again where it is not set: the key is "
+            "read again.",
+            action=Action.of("db.tenant_key"),
             setting="MLCORE_DATABASE_TENANT_KEY",
         )
     if isinstance(error, psycopg.errors.InsufficientPrivilege) and "set role" in str(error):
@@ -96,6 +94,15 @@ def _translate(error: BaseException | None, where: str) -> MLFrameworkError | No
             f"The registry can't store a value: {reason}.", remedy="Use text without NUL characters and plain numbers."
         )
     return None
+
+
+def _outdated(message: str) -> SchemaOutOfDateError:
+    return SchemaOutOfDateError(
+        message,
+        remedy="Upgrade the schema; DatabaseConnection(url).migrate() does it too. If it is up to date, check it: what "
+        "differs is listed.",
+        action=Action.of("db.upgrade"),
+    )
 
 
 def _missing_object(error: BaseException | None) -> str | None:

@@ -18,7 +18,7 @@ def locked(path: Path, timeout_s: float) -> Iterator[None]:
     """Hold a lock between processes and threads; the kernel releases it when its holder dies.
 
     Raises:
-        PlatformError: Somebody else held it for the whole time.
+        PlatformError: Another process or thread held it for the whole time.
     """
     try:
         with FileLock(path, timeout=timeout_s, mode=0o600):
@@ -57,7 +57,7 @@ class Usage:
             self._descriptor = None
 
     def is_any(self) -> bool:
-        """Whether anybody uses it, this object included."""
+        """Whether there is any user, this object included."""
         descriptor = self._open()
         try:
             with suppress(BlockingIOError):

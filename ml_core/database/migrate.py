@@ -43,8 +43,8 @@ def read_revision(connection: Connection) -> str | None:
 def upgrade(engine: Engine) -> None:
     """Bring the schema to this release's revision: each migration in a transaction of its own, one after the other.
 
-    Safe to repeat, and safe to call from several processes at once. One that is killed leaves the migrations before it
-    applied; the next call goes on from there. It needs a session of its own: no transaction pooler may stand between.
+    Safe to repeat, and safe to call from several processes at once. If it is killed, what was applied stays applied,
+    and the next call continues from there. It needs a direct connection, not a transaction pooler.
 
     Args:
         engine: Of a login that may act as ``mlcore_owner``, or may create it.
@@ -137,12 +137,12 @@ def _run_alembic(connection: Connection) -> None:
         raise RegistryUnavailableError(
             f"A migration gave up, so as not to block the platform: {str(error.orig).strip().splitlines()[0]}.",
             remedy=f"Nothing of it was changed; the schema is at {_applied(connection) or 'no revision'}. "
-            "Look for long transactions (pg_stat_activity), then run the upgrade again: it goes on from there.",
+            "Look for long transactions (pg_stat_activity), then run the upgrade again: it continues from there.",
         ) from error
     except sa.exc.PendingRollbackError as error:  # Alembic tried to go on with a session that was gone
         raise RegistryUnavailableError(
             "The connection to Postgres was lost during the upgrade.",
-            remedy="Check that Postgres runs and can be reached, then run the upgrade again: it goes on from there.",
+            remedy="Check that Postgres runs and can be reached, then run the upgrade again: it continues from there.",
         ) from error
     except CommandError as error:
         raise SchemaOutOfDateError(

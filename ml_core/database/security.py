@@ -32,8 +32,8 @@ PLATFORM_POLICY: Final = "platform_only"
 _TENANT_RULE = "(tenant_id = ( SELECT mlcore.current_tenant() AS current_tenant))"
 _PLATFORM_RULE = f"('{PLATFORM}'::text = ( SELECT mlcore.current_tenant() AS current_tenant))"
 
-# What the runtime may do, by table; a privilege with columns is written "UPDATE (a, b)". Nobody gets DELETE or UPDATE
-# of a whole table: that would allow to lock it against everybody else (``mlcore.erase`` deletes).
+# What the runtime may do, by table; a privilege with columns is written "UPDATE (a, b)". No role gets DELETE, or UPDATE
+# of a whole table, as it could then lock the table against all others (``mlcore.erase`` deletes).
 APP_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
     "tenants": ("SELECT", "INSERT", "UPDATE (feed_generation, prediction_policy, self_test_rows)"),
     "models": ("SELECT", "INSERT", "UPDATE (model_type, next_number, archived_at, deleted_at, metadata)"),
@@ -101,7 +101,7 @@ class OwnFunction(NamedTuple):
     is_definer: bool = True
 
 
-# Each has its search path pinned, so that nobody slips it a table of their own.
+# Each has its search path pinned, so that no caller can substitute a table of its own.
 PINNED_PATH: Final = "search_path=pg_catalog, pg_temp"
 FUNCTIONS: Final[Mapping[str, OwnFunction]] = {
     "advance_feed(text)": OwnFunction((APP_ROLE,)),
@@ -134,7 +134,7 @@ ROLE_SETTINGS: Final[Mapping[str, str]] = {
 }
 
 # What only the owner may call where that can be had: what ends the sessions of others under the same role, what takes a
-# lock that outlives its transaction (``advance_feed`` would wait for it for ever), what stores bytes without bound.
+# lock that outlives its transaction (``advance_feed`` would wait for it without end), what stores bytes without bound.
 CLOSED_FUNCTIONS: Final = (
     *("pg_terminate_backend(integer, bigint)", "pg_cancel_backend(integer)"),
     *(
@@ -195,7 +195,7 @@ _STAMPED_ON_UPDATE: Final = ("environments", "environment_policies", "gates")
 
 
 def declared_triggers() -> dict[tuple[str, str], str]:
-    """Table and name of every trigger that there is to be, with its definition as Postgres prints it."""
+    """Table and name of every declared trigger, with its definition as Postgres prints it."""
     made = {
         (table, name): f"CREATE TRIGGER {name} {event} ON {SCHEMA}.{table} {_CALLS}.{name}()"
         for name, (event, tables) in TRIGGERS.items()
@@ -237,7 +237,7 @@ class Policy(NamedTuple):
 
 
 def declared_policies(partitions: Iterable[str] = ()) -> frozenset[Policy]:
-    """Every policy that there is to be, and no other.
+    """Every declared policy.
 
     Args:
         partitions: The names of the prediction log's partitions.

@@ -99,7 +99,7 @@ def read_manifest(folder: Path) -> Backup:
         backup = Backup(**{**stated, "damaged": tuple(stated["damaged"])})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise _refused(
-            f"{folder} holds no complete backup.", "Name a folder that `mlcore db backup` finished."
+            f"{folder} holds no complete backup.", "Name a folder in which a backup was completed."
         ) from error
     if backup.format != _FORMAT:
         raise _refused(f"The backup is of format {backup.format}.", "Use the release that wrote it.")
@@ -119,7 +119,7 @@ def artifacts_in(folder: Path) -> LocalStore:
     if not any(True for tenant in copies.tenants() for _ in copies.list(tenant)):
         raise _refused(
             f"The folder {folder} holds no artifacts.",
-            "Name a backup that `mlcore db backup` made, or a storage_path: a folder with one folder a tenant.",
+            "Name a backup, or a storage_path: a folder with one folder per tenant.",
         )
     return copies
 

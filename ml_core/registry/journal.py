@@ -46,7 +46,7 @@ def writing(db: DatabaseConnection, tenant_id: TenantId) -> Iterator[Connection]
 
 
 def lock_tenant(connection: Connection, tenant_id: TenantId) -> None:
-    """Keep a tenant from being deleted until the transaction ends: for whoever can't use ``writing``.
+    """Keep a tenant from being deleted until the transaction ends, where ``writing`` can't be used.
 
     Raises:
         TenantNotFoundError: There is no such tenant, or it was deleted.

@@ -14,6 +14,7 @@ from ml_core.database.check.roles import check_owners, check_roles, check_sessio
 from ml_core.database.check.triggers import check_triggers
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import SCHEMA_REVISION
+from ml_core.exceptions import Action
 
 __all__ = ["Finding", "check"]
 
@@ -31,7 +32,7 @@ def check(db: DatabaseConnection) -> list[Finding]:
     current = db.current_revision()
     if current != SCHEMA_REVISION:
         what = f"The schema is at {current or 'no revision'}; this release needs {SCHEMA_REVISION}."
-        return [Finding(what, "mlcore db upgrade")]
+        return [Finding(what, "Upgrade the schema.", Action.of("db.upgrade"))]
     looks = (
         *(check_roles, check_sessions, check_owners, check_row_security, check_policies),
         *(check_functions, check_triggers, check_grants),

@@ -1,4 +1,4 @@
-"""The functions of the schema, some of which act as the owner: which there are, as whom they act, who may call them."""
+"""The functions of the schema: which exist, whether they run as the owner, and who may call them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ml_core.database.check.finding import Finding
 from ml_core.database.security import FUNCTIONS, OWNER_ROLE, PINNED_PATH
 from ml_core.database.tables import PARTITION_SCHEMA, SCHEMA
 
-# Without an access list everybody may call a function: that is what ``acldefault`` says.
+# A function without an access list is open to PUBLIC, as ``acldefault`` says.
 _FUNCTIONS = """
     SELECT n.nspname, p.proname || '(' || oidvectortypes(p.proargtypes) || ')' AS signature, p.prosecdef,
            pg_get_userbyid(p.proowner) AS owner, COALESCE(p.proconfig, '{}') AS settings,
@@ -41,7 +41,7 @@ def check_functions(connection: Connection) -> Iterator[Finding]:
             acts, wants = ("DEFINER", "INVOKER") if row.prosecdef else ("INVOKER", "DEFINER")
             yield Finding(f"The function {name} is SECURITY {acts}.", f"ALTER FUNCTION {name} SECURITY {wants};")
         if PINNED_PATH not in row.settings:
-            what = f"The function {name} has no pinned search path, so its caller may slip it other tables."
+            what = f"The function {name} has no pinned search path, so a caller can substitute other tables."
             yield Finding(what, f"ALTER FUNCTION {name} SET search_path = pg_catalog, pg_temp;")
         yield from _callers(name, set(row.callers), {OWNER_ROLE, *function.callers})
     for name in wanted.keys() - found.keys():

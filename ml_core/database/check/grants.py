@@ -1,4 +1,4 @@
-"""What each role may do in the platform's schemas: what is declared, and nobody anything else, PUBLIC included."""
+"""The privileges in the platform's schemas: those that are declared and no others, PUBLIC included."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Roles that are held back by the policies, and an owner whom everything belongs to."""
+"""Roles to which the policies apply, and one owner of all objects."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def check_roles(connection: Connection) -> Iterator[Finding]:
 
 
 def check_sessions(connection: Connection) -> Iterator[Finding]:
-    """A session of the runtime becomes nobody else by resetting its role, has time limits, and ends no other's."""
+    """A session of the runtime can't change its role by resetting it, has time limits, and can't end other sessions."""
     for row in connection.execute(sa.text(_REACHED), {"roles": [OWNER_ROLE, INGEST_ROLE]}):
         yield Finding(
             f"The login {row.login} may act as {row.rolname}: SQL that resets its role is not held back.",
@@ -81,7 +81,7 @@ def check_sessions(connection: Connection) -> Iterator[Finding]:
 
 
 def check_owners(connection: Connection) -> Iterator[Finding]:
-    """Whoever owns a table may change its policies; whoever owns a view is the one whom it reads as."""
+    """The owner of a table may change its policies, and a view reads with the rights of its owner."""
     schemas = {"schemas": [SCHEMA, PARTITION_SCHEMA], "owner": OWNER_ROLE}
     for row in connection.execute(sa.text(_FOREIGN), schemas):
         yield Finding(

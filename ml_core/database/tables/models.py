@@ -64,7 +64,7 @@ versions = sa.Table(
     sa.Index(None, "tenant_id", "model_id", "parent_version"),
 )
 
-# What stays of a deleted version: its name is its bytes' for ever, as histories, caches and clients go by the name.
+# The names of deleted versions: a name always means the same bytes, as histories, caches and clients rely on it.
 deleted_versions = sa.Table(
     "deleted_versions",
     metadata,

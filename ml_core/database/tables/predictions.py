@@ -28,7 +28,7 @@ predictions = sa.Table(
     sa.Column("probabilities", JSONB),
     sa.Column("latency_ms", sa.REAL, nullable=False),
     sa.Index(None, "tenant_id", "at"),
-    # The version comes last: rows of the others are passed over inside the index.
+    # The version comes last: rows of other versions are skipped inside the index.
     sa.Index(None, "tenant_id", "model_id", "at", "version"),
     postgresql_partition_by="RANGE (at)",
 )

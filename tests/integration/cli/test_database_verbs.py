@@ -12,7 +12,7 @@ import pytest
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.dump import dump
 from ml_core.database.embedded import EmbeddedServer
-from ml_core.exceptions import PlatformError
+from ml_core.exceptions import Action, PlatformError
 from ml_core.registry.audit import AuditEntry, AuditRepository
 from support.registry import settings_for, temporary_home
 
@@ -257,5 +257,6 @@ def test_a_restore_that_fails_changes_nothing(
 
 def test_the_server_must_run_for_its_urls(home: Path) -> None:
     """Asked before a start, the error says how to start it."""
-    with pytest.raises(PlatformError, match="mlcore up"):
+    with pytest.raises(PlatformError, match="does not run") as caught:
         _ = EmbeddedServer(home).admin_url
+    assert caught.value.action == Action.of("up")

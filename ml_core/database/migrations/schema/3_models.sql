@@ -68,7 +68,8 @@ CREATE TABLE mlcore.models (
 GRANT SELECT, INSERT, UPDATE (model_type, next_number, archived_at, deleted_at, metadata)
   ON mlcore.models TO mlcore_app;
 GRANT SELECT ON mlcore.models TO mlcore_ingest;
-CREATE TRIGGER check_next_number BEFORE UPDATE ON mlcore.models FOR EACH ROW EXECUTE FUNCTION mlcore.check_next_number();
+CREATE TRIGGER check_next_number BEFORE UPDATE ON mlcore.models
+  FOR EACH ROW EXECUTE FUNCTION mlcore.check_next_number();
 CREATE TRIGGER stamp BEFORE INSERT ON mlcore.models FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('created_at', '', '');
 
 CREATE TABLE mlcore.versions (
@@ -117,7 +118,8 @@ CREATE INDEX ix_versions_tenant_id_model_id_parent_version ON mlcore.versions (t
 CREATE INDEX ix_versions_tenant_id_run_id ON mlcore.versions (tenant_id, run_id);
 GRANT SELECT, INSERT, UPDATE (metadata, archived_at) ON mlcore.versions TO mlcore_app;
 GRANT SELECT ON mlcore.versions TO mlcore_ingest;
-CREATE TRIGGER keep_deleted_name AFTER DELETE ON mlcore.versions FOR EACH ROW EXECUTE FUNCTION mlcore.keep_deleted_name();
+CREATE TRIGGER keep_deleted_name AFTER DELETE ON mlcore.versions
+  FOR EACH ROW EXECUTE FUNCTION mlcore.keep_deleted_name();
 CREATE TRIGGER stamp BEFORE INSERT ON mlcore.versions
   FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('created_at', 'created_by', '');
 CREATE TRIGGER take_number BEFORE INSERT ON mlcore.versions FOR EACH ROW EXECUTE FUNCTION mlcore.take_number();

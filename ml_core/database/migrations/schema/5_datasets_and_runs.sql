@@ -12,7 +12,8 @@ CREATE TABLE mlcore.datasets (
   CONSTRAINT ck_datasets_sizes CHECK (octet_length(created_by::text) <= 65536)
 );
 GRANT SELECT, INSERT, UPDATE (next_number) ON mlcore.datasets TO mlcore_app;
-CREATE TRIGGER check_next_number BEFORE UPDATE ON mlcore.datasets FOR EACH ROW EXECUTE FUNCTION mlcore.check_next_number();
+CREATE TRIGGER check_next_number BEFORE UPDATE ON mlcore.datasets
+  FOR EACH ROW EXECUTE FUNCTION mlcore.check_next_number();
 CREATE TRIGGER stamp BEFORE INSERT ON mlcore.datasets
   FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('created_at', 'created_by', '');
 

@@ -38,7 +38,7 @@ CREATE POLICY serving_inserts ON mlcore.replica_pending FOR INSERT TO mlcore_ing
 CREATE POLICY serving_writes ON mlcore.feedback TO mlcore_ingest
   USING (tenant_id = (SELECT mlcore.current_tenant())) WITH CHECK (tenant_id = (SELECT mlcore.current_tenant()));
 
--- Everybody may call a new function until that is revoked.
+-- A new function is open to PUBLIC until that is revoked.
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA mlcore FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION mlcore.enter, mlcore.current_tenant TO mlcore_app, mlcore_ingest;
 GRANT EXECUTE ON FUNCTION mlcore.advance_feed, mlcore.audit_position, mlcore.erase, mlcore.close_tenant,

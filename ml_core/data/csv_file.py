@@ -13,15 +13,16 @@ import io
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
 
 from ml_core.data.table_file import group_rows
 from ml_core.domain.values import composed
@@ -92,26 +93,27 @@ class CsvFile:
         is_padded = len(first) > 1 and delimiter != "\t" and all(name[:1] == " " for name in first[1:])
         return cls(path, encoding, delimiter, skipped, is_padded)
 
-    def pieces(self, rows: int | None = None) -> Iterator[pa.Table]:
+    def pieces(self) -> Iterator[pa.Table]:
         """The table in pieces of strings, null where a cell is empty; at least one.
 
-        Empty cells behind the last named column are ignored, and nameless columns without values are left out.
-
-        Args:
-            rows: Rows of a piece; None: as many as a row group of a dataset's file has.
+        A piece has about as many rows as a row group of a dataset's file. Empty cells behind the last named column are
+        ignored, and nameless columns without values are left out.
 
         Raises:
             DataProcessingError: A line has too few or too many cells, two columns have one name, or there is no row.
         """
         with _open(self.path, self.encoding) as text:
-            reader = self._reader(text)
-            names = self._names(reader)
+            for _ in range(self.first_line):
+                text.readline()
+            names, line = self._names(text)
             kept: list[int] | None = None
-            cells = self._rows(reader, names)
-            size = rows or group_rows(len(names))
-            while piece := list(islice(cells, size)):
-                columns = [self._column(column) for column in zip(*piece, strict=True)]
-                empty = [i for i, n in enumerate(names) if is_nameless(n) and columns[i].null_count == len(piece)]
+            while lines := list(islice(text, group_rows(len(names)))):
+                columns, n_lines = self._plain(lines, names) or self._parsed(lines, text, names, line)
+                line += n_lines
+                if not columns:
+                    continue
+                n_rows = len(columns[0])
+                empty = [i for i, n in enumerate(names) if is_nameless(n) and columns[i].null_count == n_rows]
                 if kept is None:
                     kept = [i for i in range(len(names)) if i not in empty]
                 elif lost := set(range(len(names))) - {*kept, *empty}:
@@ -123,15 +125,10 @@ class CsvFile:
             if kept is None:
                 raise unreadable(f"{self.path} has column names but no row.", "Add rows.")
 
-    def _reader(self, text: TextIO) -> Any:
-        for _ in range(self.first_line):
-            text.readline()
-        # The limit is global to the process. A longer cell is a long text, not an error.
-        csv.field_size_limit(sys.maxsize)
-        return csv.reader(text, delimiter=self.delimiter, skipinitialspace=self.is_padded, strict=True)
-
-    def _names(self, reader: Any) -> list[str]:
-        with self._located(reader):
+    def _names(self, text: TextIO) -> tuple[list[str], int]:
+        """The names of the columns, and the number of the line in which they end."""
+        reader = self._reader(text)
+        with self._located(reader, self.first_line):
             names = next((row for row in reader if any(row)), None)
         if names is None:
             raise unreadable(f"{self.path} has no columns.", "Add a line of column names and rows below it.")
@@ -139,31 +136,63 @@ class CsvFile:
         while not names[-1]:
             names.pop()  # delimiters at the end of the line
         check_names(names, self.path)
-        return [name or f"Unnamed: {index}" for index, name in enumerate(names)]
+        return [name or f"Unnamed: {index}" for index, name in enumerate(names)], self.first_line + reader.line_num
+
+    def _plain(self, lines: list[str], names: list[str]) -> tuple[list[Any], int] | None:
+        """The columns of lines without quotes, all as long as the first; None of other lines.
+
+        Arrow splits such lines as ``csv`` does, 20 times as fast. It can't read the others: it accepts text behind a
+        closing quote and a quote that is never closed, and does not name the line of an error.
+        """
+        block = "".join(lines)
+        if self.is_padded or '"' in block or block.startswith("\ufeff"):  # which Arrow would take for a byte order mark
+            return None
+        convert = pa_csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""]
+        )
+        try:
+            table = pa_csv.read_csv(
+                io.BytesIO(block.encode()),
+                read_options=pa_csv.ReadOptions(column_names=names),
+                parse_options=pa_csv.ParseOptions(delimiter=self.delimiter, quote_char=False),
+                convert_options=convert,
+            )
+        except pa.ArrowInvalid:  # a line of another length
+            return None
+        return (table.columns if table.num_rows else []), len(lines)
+
+    def _parsed(self, lines: list[str], text: TextIO, names: list[str], before: int) -> tuple[list[Any], int]:
+        """The columns of lines, and of those into which their last cell reaches; and the number of all these lines."""
+        reader = self._reader(chain(_drained(lines), text))
+        width, n_lines, rows = len(names), len(lines), []
+        with self._located(reader, before):
+            for row in reader:
+                if len(row) == width:
+                    rows.append(row)
+                elif len(row) > width and not any(row[width:]):
+                    rows.append(row[:width])
+                elif len(row) > 1 or (row and row[0].strip()):
+                    raise self._wrong_length(before + reader.line_num, row, names)
+                if reader.line_num >= n_lines:
+                    break
+        return [self._column(column) for column in zip(*rows, strict=True)], reader.line_num
+
+    def _reader(self, lines: Iterable[str]) -> Any:
+        # The limit is global to the process. A longer cell is a long text, not an error.
+        csv.field_size_limit(sys.maxsize)
+        return csv.reader(lines, delimiter=self.delimiter, skipinitialspace=self.is_padded, strict=True)
 
     @contextmanager
-    def _located(self, reader: Any) -> Iterator[None]:
-        """Report an error of the reader with its line."""
+    def _located(self, reader: Any, before: int) -> Iterator[None]:
+        """Report an error of the reader with its line; ``before``: the lines above its first."""
         try:
             yield
         except csv.Error as error:
             raise unreadable(
-                f"{self.path} is not a table: line {self.first_line + reader.line_num}: {error}.",
+                f"{self.path} is not a table: line {before + reader.line_num}: {error}.",
                 "Quote cells with delimiters or quotes in them, and double the quotes within. "
                 "If it is the last line, the file may have been cut off.",
             ) from error
-
-    def _rows(self, reader: Any, names: list[str]) -> Iterator[list[str]]:
-        """The rows, each with one cell a column; blank lines are skipped."""
-        width = len(names)
-        with self._located(reader):
-            for row in reader:
-                if len(row) == width:
-                    yield row
-                elif len(row) > width and not any(row[width:]):
-                    yield row[:width]
-                elif len(row) > 1 or (row and row[0].strip()):
-                    raise self._wrong_length(self.first_line + reader.line_num, row, names)
 
     def _wrong_length(self, line: int, row: list[str], names: list[str]) -> DataProcessingError:
         for number, cells in ((line, row), (self.first_line + 1, names)):
@@ -186,6 +215,13 @@ class CsvFile:
         if self.is_padded:
             array = pc.utf8_trim_whitespace(array)
         return pc.if_else(pc.equal(array, ""), None, array)
+
+
+def _drained(lines: list[str]) -> Iterator[str]:
+    """The lines in order, each freed when it is read."""
+    lines.reverse()
+    while lines:
+        yield lines.pop()
 
 
 def is_parquet(path: Path) -> bool:

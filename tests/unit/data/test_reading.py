@@ -7,11 +7,15 @@ from decimal import Decimal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from ml_core.data.csv_file import guess_delimiter
+from ml_core.data.csv_file import CsvFile, guess_delimiter
 from ml_core.data.kinds import infer_columns
 from ml_core.data.reading import read_table, rows_from_frame
+from ml_core.data.table_file import group_rows
 from ml_core.exceptions import DataProcessingError
 
 FRAME = pd.DataFrame({"a": ["1", "2"], "b": ["x, y", "z"]})
@@ -256,3 +260,43 @@ def test_an_unknown_encoding(write):
     """Names encodings that exist."""
     with pytest.raises(DataProcessingError, match="'klingon' is not an encoding"):
         read_table(write("t.csv", "a\n1\n"), encoding="klingon")
+
+
+CELLS = st.text(st.sampled_from('ab"; ,\t\r\n\ufeff\0\u00e9\u2028'), max_size=4)
+
+
+@settings(deadline=None)
+@given(
+    rows=st.lists(
+        st.lists(CELLS, min_size=1, max_size=3).map(",".join) | st.sampled_from(["", "1,2", "1,2,", '1,"x"'])
+    ),
+    width=st.integers(1, 2),
+    end=st.sampled_from(["\n", "\r\n", "\r"]),
+)
+def test_lines_without_quotes_are_read_as_all_others(tmp_path_factory, rows, width, end):
+    """Arrow and the csv module give the same table or the same error, whatever is between the delimiters."""
+    path = tmp_path_factory.mktemp("csv") / "t.csv"
+    names = ["p", "q"][:width]
+    path.write_bytes((",".join(names) + end + end.join([*rows, ""])).encode())
+    file = CsvFile(path, "utf-8", ",")
+
+    def read():
+        try:
+            return pa.concat_tables(file.pieces()).to_pydict()
+        except DataProcessingError as error:
+            return str(error)
+
+    expected = read()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CsvFile, "_plain", lambda *_: None)
+        assert read() == expected
+
+
+def test_a_quoted_cell_may_reach_over_the_end_of_a_piece(write):
+    """The next piece begins behind it, and errors still name their line."""
+    group = group_rows(2)
+    text = "a,b\n" + "1,2\n" * (group - 1) + '3,"x\n\ny"\n' + "4,5\n" * 3
+    frame = read_table(write("t.csv", text))
+    assert frame.iloc[group - 1 :].to_dict("list") == {"a": ["3", "4", "4", "4"], "b": ["x\n\ny", "5", "5", "5"]}
+    with pytest.raises(DataProcessingError, match=f"line {group + 7} has 1 cell"):
+        read_table(write("t.csv", text + "6\n"))

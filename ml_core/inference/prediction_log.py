@@ -217,8 +217,7 @@ class PredictionLog:
                 self._divide(batch)
                 return
             else:
-                self._finish(batch, done)
-                self._hooks.predictions_written(done.kept, done.withheld, time.perf_counter() - started)
+                self._finish(batch, done, time.perf_counter() - started)
                 return
 
     def _divide(self, batch: _Batch) -> None:
@@ -241,7 +240,7 @@ class PredictionLog:
             for loss in batch.losses:
                 self._unwritten_losses[loss.tenant_id, loss.model_id, loss.day, loss.reason] += loss.rows
 
-    def _finish(self, batch: _Batch, done: Written) -> None:
+    def _finish(self, batch: _Batch, done: Written, seconds: float) -> None:
         with self._lock:
             if self._gave_up:
                 return  # counted as lost already
@@ -251,6 +250,7 @@ class PredictionLog:
             for loss in done.lost:
                 self._lost[loss.reason] += loss.rows
                 self._hooks.predictions_lost(loss.reason, loss.rows)
+            self._hooks.predictions_written(done.kept, done.withheld, seconds)
             was_failing, self._error = self._error, None
         if was_failing:
             logger.warning("The prediction log writes again, after %s. %s", was_failing, self.describe())

@@ -41,7 +41,7 @@ def test_the_five_lines_run():
 def test_each_setting_is_in_the_table():
     """With its meaning, word for word; and nothing that is no setting."""
     settings = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
-    table = dict(re.findall(r"^\| `(MLCORE_\w+)` \| (.*) \|$", settings, re.MULTILINE))
+    table = dict(re.findall(r"^\| `((?:MLCORE|OTEL)_\w+)` \| (.*) \|$", settings, re.MULTILINE))
     assert table == all_variables()
 
 

@@ -34,6 +34,14 @@ def test_an_unusable_value_names_its_variable(value):
         Settings.from_environment({"MLCORE_REPLICAS": value})
 
 
+@pytest.mark.parametrize(("text", "value"), [("on", True), ("TRUE", True), ("1", True), ("off", False), ("0", False)])
+def test_a_switch_is_on_or_off(text, value):
+    """And nothing else, so that a misspelt word does not count as on."""
+    assert Settings.from_environment({"MLCORE_METRICS": text}).observability.metrics is value
+    with pytest.raises(ConfigurationError, match="MLCORE_METRICS='maybe'"):
+        Settings.from_environment({"MLCORE_METRICS": "maybe"})
+
+
 @pytest.mark.parametrize(
     "url", ["bucket/prefix", "s3://", "http://bucket", "s3://key:secret@bucket/prefix", "s3://bucket/../other?x=1"]
 )

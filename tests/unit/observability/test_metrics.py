@@ -57,12 +57,12 @@ def test_the_dashboard_names_only_series_that_exist():
     known = {RAY + series: metric for metric in METRICS for series in metric.series}
     variables = [one["query"] for one in DASHBOARD["templating"]["list"]]
     for query in [*expressions(), *variables]:
-        for name in re.findall(r"\b\w*mlcore_\w+", query):
-            assert name in known, query
-        (*_, by) = re.findall(r"by \(([^)]*)\)", query) or [""]
-        metrics = [known[name] for name in re.findall(r"\b\w*mlcore_\w+", query)]
-        given = {"", "le", "replica", "application"}
-        assert {label.strip() for label in by.split(",")} - given <= {name for one in metrics for name in one.labels}
+        names = re.findall(r"\b\w*mlcore_\w+", query)
+        assert set(names) <= known.keys(), query
+        used = {label.strip() for labels in re.findall(r"by \(([^)]*)\)", query) for label in labels.split(",")}
+        used |= set(re.findall(r"(\w+)=~?\"", query))
+        given = {"le", "replica", "application"}  # of histograms, and by Ray
+        assert used - given <= {label for name in names for label in known[name].labels}, query
 
 
 def test_every_metric_is_on_the_dashboard():

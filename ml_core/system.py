@@ -53,11 +53,11 @@ class MLSystem:
         predictor: Answers of a model that you loaded yourself.
 
     Args:
-        db: The registry; its principal is who acts, in every history.
-        cache: Answers to remember, or None.
-        max_memory_mb: Bound on the measured mebibytes of loaded models: loaded on first use, least recently used first
-            to go, never one in use.
-        tenant_id: Whose data and models these are.
+        db: The registry; its principal is recorded with every change.
+        cache: For answers; None: no cache.
+        max_memory_mb: Bound on the measured mebibytes of loaded models. A model is loaded on first use; the least
+            recently used is evicted first, never one in use.
+        tenant_id: The tenant.
         storage_path: Folder that gets a copy of each artifact beside the platform's store; none if left out.
         hooks: Are called as models are loaded and trained, such as ``observability.prometheus.PrometheusHooks``.
 
@@ -101,7 +101,7 @@ class MLSystem:
         self.close()
 
     def close(self) -> None:
-        """Free the loaded models; one that is asked for again is loaded again. The database connection stays open."""
+        """Free the loaded models; a later call loads its model again. The database connection stays open."""
         self._table.close()
         self._table = self._empty_table()
 
@@ -116,29 +116,8 @@ class MLSystem:
     ) -> dict[str, Any]:
         """Train a model and register it as a new version.
 
-        Args:
-            model_id: The model; made with its first version.
-            model_type: ``classification``, ``regression``, ``clustering`` or ``anomaly_detection``; None finds it
-                from y.
-            training_data: ``(X, y)``: a raw data frame and its labels; None: those of a registered dataset.
-            validation_data: Held-out ``(X, y)``; a fifth of the training data if left out.
-            hyperparameters: ``algorithm`` and the estimator's own.
-            **options: ``dataset``: the registered dataset that the data is from, such as ``tickets_2026@3``, or
-                ``tickets_2026`` for its newest version. ``target``: its column to predict, where there is no
-                ``training_data``. ``kinds``: column → kind, where the inferred one is wrong. ``processor``: a
-                ``DataProcessor`` of your own. ``rare_classes``: what is done with classes of fewer than 2 rows:
-                ``drop`` leaves them out, ``merge:other`` makes one class of them; ``drop:5`` and ``merge:other:5`` set
-                the number. ``version``: the version's name; left out: the next number. ``parent_version``: the version
-                that it is made from. ``metadata``: notes of your own.
-
-        Returns:
-            As ``Trainer.train`` does, without ``model``, ``fitted`` and ``report``.
-
-        Raises:
-            TrainingError: The data can't train, or a hyperparameter is unknown.
-            InvalidRequestError: There is no such dataset, or the notes can't be stored.
-            ModelNotFoundError: There is no such parent version.
-            TypeError: There is no such option. All of these but the first are raised before any work.
+        Arguments, options and errors are those of ``Trainer.train``, and so is the result, but for ``model``,
+        ``fitted`` and ``report``.
         """
         check_keywords("train_model", options, TrainingOptions.__annotations__)
         result = self.trainer.train(
@@ -161,10 +140,10 @@ class MLSystem:
             model_id: The model.
             input_data: One row (dict, Series, 1-row frame, 1-d array) or many (frame, list of rows, 2-d array; for a
                 model of one column also a Series or array of its values). Frames of polars, pyarrow and others too.
-            use_cache: Whether a remembered answer will do.
-            version: A version to ask whatever the pointers say.
-            environment: The pointer to follow; by default ``production``, or the newest version where it points
-                nowhere.
+            use_cache: Whether a cached answer may be returned.
+            version: The version that answers, whatever environments serve.
+            environment: The environment whose version answers; None: ``production``, or the newest version if that
+                serves nothing.
 
         Returns:
             One prediction for one row; an array of the same length for many.
@@ -314,52 +293,23 @@ class MLSystem:
         *,
         sample: Any = None,
     ) -> str:
-        """Register a ``.skops`` or ``.joblib`` file that you made as a model's next version; returns the model's id.
-
-        Args:
-            model_id: The model; made with its first version.
-            model_type: Such as ``classification``.
-            model_path: The file.
-            metadata: Notes of the caller's own.
-            sample: A few rows of what the model was fitted on, without the target: a data frame, a Series of texts, or
-                a 2-d array. It shows the columns of a model that was fitted elsewhere.
-
-        Raises:
-            ModelSaveError: The file can't be read or stored, or the model is of another type or archived.
-            UnsafeArtifactError: It holds types that are not on the platform's list.
-            DataProcessingError: The sample does not fit, or the model was never fitted or predicts several targets.
-        """
+        """Register a ``.skops`` or ``.joblib`` file as a model's next version, see ``ModelManager.register_model``."""
         return self.models.register_model(model_id, model_type, model_path, metadata=metadata or {}, sample=sample)
 
     def update_model(self, model_id: str, metadata: Mapping[str, Any], version: str | None = None) -> ModelVersion:
-        """Merge notes into a version's metadata, or without a version into that of the model and each of its versions.
-
-        Raises:
-            ModelNotFoundError: There is no such version.
-            InvalidRequestError: The notes have no JSON form, or are too large.
-        """
+        """Merge notes into the metadata of a version, or of the model, see ``ModelManager.update_model``."""
         return self.models.update_model(model_id, metadata, version=version)
 
     def archive_model(self, model_id: str, version: str | None = None) -> None:
-        """Hide a version, or the whole model; ``restore_model`` shows it again.
-
-        Raises:
-            ModelNotFoundError: There is no such version.
-            VersionInUseError: An environment points to it.
-        """
+        """Hide a version, or the whole model, see ``ModelManager.archive_model``."""
         self.models.archive_model(model_id, version=version)
 
     def delete_model(self, model_id: str, version: str | None = None) -> None:
-        """Delete a version, or the whole model, for good; bytes go when no version of the tenant needs them.
-
-        Raises:
-            ModelNotFoundError: There is no such version.
-            VersionInUseError: An environment points to it, another version was made from it, or a hold forbids it.
-        """
+        """Delete a version, or the whole model, see ``ModelManager.delete_model``."""
         self.models.delete_model(model_id, version=version)
 
     def resolve(self, model_id: str, *, version: str | None = None, environment: str | None = None) -> ServableVersion:
-        """The version that a prediction with these arguments asks.
+        """The version that answers a prediction with these arguments.
 
         Raises:
             ModelNotFoundError: There is no such model, version or promoted environment.
@@ -372,5 +322,5 @@ class MLSystem:
         return ModelTable(self._load, max_memory_bytes=self._max_memory_bytes, hooks=self._hooks)
 
     def _load(self, version: ServableVersion) -> LoadedModel:
-        # Types of the caller's own load here if this very process trained with them; a server refuses them.
+        # Types of the caller's own are loaded if this process trained with them; a server refuses them.
         return load_version(self.models.store, version, own_types=own_types.known())

@@ -133,6 +133,31 @@ class ModelVersion:
         """Its own name."""
         return self.servable.ref.version
 
+    @property
+    def model_type(self) -> str:
+        """Such as ``classification``."""
+        return self.servable.model_type
+
+    @property
+    def digest(self) -> Digest:
+        """sha256 of its artifact."""
+        return self.servable.digest
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of its artifact."""
+        return self.servable.size_bytes
+
+    @property
+    def format(self) -> str:
+        """Of its artifact, such as ``skops/2``."""
+        return self.servable.format
+
+    @property
+    def signature(self) -> Signature:
+        """What it accepts and answers."""
+        return self.servable.signature
+
 
 def headline_metric(metrics: Mapping[str, float]) -> tuple[str, float] | None:
     """The metric that people ask for first, and its value; None without one."""

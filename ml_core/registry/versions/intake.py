@@ -79,7 +79,7 @@ def draft_of(
         data = skops_format.dump(pipeline)
         known = describe_with_sample(pipeline, table, Digest(hashlib.sha256(data).hexdigest()), model_type)
     elif twin is not None:
-        known = Description(model_type or twin.servable.model_type, twin.servable.signature, twin.servable.self_test)
+        known = Description(model_type or twin.model_type, twin.signature, twin.servable.self_test)
         outside_types = twin.outside_types
         is_same_model = twin.model_id == submission.model_id
         lineage = twin.lineage if is_same_model else replace(twin.lineage, parent_version=None)

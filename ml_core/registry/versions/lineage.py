@@ -23,7 +23,7 @@ def lineage_of(connection: Connection, found: ModelVersion) -> dict[str, Any]:
     return {
         "model_id": str(found.model_id),
         "version": str(version),
-        "digest": str(found.servable.digest),
+        "digest": str(found.digest),
         "run_id": lineage.run_id,
         "dataset_digest": lineage.dataset_digest,
         "data_digest": lineage.data_digest,
@@ -99,7 +99,7 @@ def compare(first: ModelVersion, second: ModelVersion) -> dict[str, Any]:
         },
         "hyperparameters": _differing(first.hyperparameters, second.hyperparameters),
         "data": _data(first.lineage, second.lineage),
-        "signature": _signatures(first.servable.signature, second.servable.signature),
+        "signature": _signatures(first.signature, second.signature),
         "libraries": _differing(first.lineage.libraries, second.lineage.libraries),
     }
 

@@ -202,7 +202,7 @@ def _refuse_other(model: AnyRow, model_type: str | None, version: VersionId | No
 
 
 def _same_or_conflict(existing: ModelVersion, artifact: StoredArtifact) -> ModelVersion:
-    if existing.servable.digest == artifact.digest:
+    if existing.digest == artifact.digest:
         return existing
     raise ModelVersionConflictError(
         f"Version {existing.version!s} of {existing.model_id!s} exists with other bytes; versions never change.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -156,6 +157,17 @@ class VersionRepository:
         """
         with self._db.tenant(self._tenant_id) as connection:
             return self._get(connection, ModelId(model_id), None if version is None else VersionId(version))
+
+    def artifact(self, model_id: str, version: str | None = None) -> Path:
+        """A local file with the verified bytes of a version, see ``ArtifactStore.fetch``.
+
+        Raises:
+            ModelNotFoundError: There is no such version.
+            ArtifactIntegrityError: The bytes are missing or damaged.
+            ModelLoadError: The store can't be reached.
+        """
+        found = self.get(model_id, version)
+        return self._store.fetch(self._tenant_id, found.digest, found.size_bytes)
 
     def servable(self, model_id: str, version: str) -> ServableVersion:
         """What serving needs of a version that may be served, by the same rule as ``FeedReader.servable``.

@@ -21,7 +21,8 @@ from ml_core.exceptions import (
     VersionInUseError,
 )
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
-from ml_core.registry import model_registry
+from ml_core.registry import pages
+from ml_core.registry.model_registry import ModelRegistry
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.promotion.moving import MoveRequest, prepare, swap
 from ml_core.registry.promotion.promotable import lock_promotable
@@ -352,8 +353,8 @@ def test_the_registrys_history_is_a_sequence_of_any_length(
 ) -> None:
     """It reads as many pages as the limit needs."""
     environments = promote(db, tenant_id, "1", "2", "1", "2", "1")
-    monkeypatch.setattr(model_registry, "MAX_PAGE_SIZE", 2)
-    registry = model_registry.ModelRegistry(db, tenant_id)
+    monkeypatch.setattr(pages, "MAX_PAGE_SIZE", 2)
+    registry = ModelRegistry(db, tenant_id)
     whole = environments.history(TICKETS).items
     assert len(whole) == 5
     assert registry.history(TICKETS, PRODUCTION) == whole

@@ -28,7 +28,7 @@ from timing import Operation, median_of
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.ids import ModelId, TenantId
-from ml_core.registry.runs import RunQuery, RunRepository, ValueRange
+from ml_core.registry.runs import RunRepository
 from ml_core.registry.tenants import TenantRepository
 
 MODEL = ModelId("tickets")
@@ -82,14 +82,15 @@ class Tracking:
     def operations(self) -> dict[str, Operation]:
         """What is measured."""
         runs = self._runs
-        good = RunQuery(model_id=MODEL, tags={"team": "team_1"}, metrics={"metric_01": ValueRange(at_least=0.0)})
         return {
             "log_metrics, 10 of a step": Operation(self._next_step, lambda values: runs.log_metrics(*values)),
             "log_series, 1,000 points": Operation(self._next_thousand, lambda points: runs.log_series(*points)),
             "beat": Operation(self._some, runs.beat),
             "get": Operation(self._some, runs.get),
-            f"list of {PAGE} with metrics": Operation(lambda: None, lambda _: runs.list(MODEL, limit=PAGE)),
-            "search by tag and metric": Operation(lambda: None, lambda _: runs.search(good, limit=PAGE)),
+            f"list of {PAGE} with metrics": Operation(lambda: None, lambda _: runs.search(MODEL, limit=PAGE).items),
+            "search by tag and metric": Operation(
+                lambda: None, lambda _: runs.search(MODEL, tags={"team": "team_1"}, metrics="metric_01>=0", limit=PAGE)
+            ),
             f"series, {SELECTED} selected": Operation(
                 self._some, lambda run_id: runs.series(run_id, "validation/accuracy", max_points=SELECTED)
             ),

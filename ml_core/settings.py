@@ -218,25 +218,25 @@ class CollectionSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class HistorySettings:
-    """The history of predictions."""
+class PredictionLogSettings:
+    """The prediction log."""
 
     retention_days: int = _setting(
-        "MLCORE_HISTORY_RETENTION_DAYS", 30, "Whole days that predictions, labels and their losses are kept."
+        "MLCORE_PREDICTION_LOG_RETENTION_DAYS", 30, "Whole days that predictions, labels and counts of losses are kept."
     )
     flush_s: float = _setting(
-        "MLCORE_HISTORY_FLUSH_S",
+        "MLCORE_PREDICTION_LOG_FLUSH_S",
         0.5,
-        "Seconds that a replica gathers predictions before it writes them; a killed replica loses as many.",
+        "Seconds that a replica collects predictions before it writes them; a killed replica loses those of this time.",
     )
     # 20 s at 5,000 rows a second: enough for a failover of Postgres.
     queue_rows: int = _setting(
-        "MLCORE_HISTORY_QUEUE_ROWS",
+        "MLCORE_PREDICTION_LOG_QUEUE_ROWS",
         100_000,
-        "Predicted rows that a replica holds while the registry is away; more are counted as lost.",
+        "Predicted rows that a replica holds while the registry is unavailable; more are counted as lost.",
     )
     queue_mb: int = _setting(
-        "MLCORE_HISTORY_QUEUE_MB", 128, "Megabytes that they may take; what comes on top is counted as lost."
+        "MLCORE_PREDICTION_LOG_QUEUE_MB", 128, "Megabytes that these rows may take; more are counted as lost."
     )
 
 
@@ -333,7 +333,7 @@ class Settings:
     platform: PlatformSettings = field(default_factory=PlatformSettings)
     artifacts: ArtifactSettings = field(default_factory=ArtifactSettings)
     collection: CollectionSettings = field(default_factory=CollectionSettings)
-    history: HistorySettings = field(default_factory=HistorySettings)
+    prediction_log: PredictionLogSettings = field(default_factory=PredictionLogSettings)
     oidc: OidcSettings = field(default_factory=OidcSettings)
     observability: ObservabilitySettings = field(default_factory=ObservabilitySettings)
     client: ClientSettings = field(default_factory=ClientSettings)

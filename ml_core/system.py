@@ -16,18 +16,15 @@ from ml_core.models import own_types
 from ml_core.models.loading import LoadedModel, load_version
 from ml_core.observability import NO_HOOKS, Hooks
 from ml_core.registry.datasets import DatasetRepository
-from ml_core.registry.history.plain_history import Predictions
 from ml_core.registry.model_registry import ModelRegistry
+from ml_core.registry.predictions import PredictionRepository
 from ml_core.registry.runs import RunRepository
-from ml_core.registry.runs.criteria import RunCriteria, run_query
 from ml_core.training.trainer import Trainer, TrainingOptions
 
 if TYPE_CHECKING:
     from ml_core.cache import CacheMechanism
     from ml_core.database.connection import DatabaseConnection
-    from ml_core.domain.run import Run
     from ml_core.domain.version import ModelVersion, ServableVersion
-    from ml_core.registry.pages import Page
     from ml_core.registry.promotion.environments import Move, Pointer
 
 _MIB = 2**20
@@ -43,12 +40,12 @@ class MLSystem:
         models: Model files: register, annotate, archive, restore, delete, load.
         registry: Versions and environments; ``registry.versions`` searches, tags and compares versions.
         datasets: Immutable versions of tables.
-        runs: What was trained, with parameters, metrics, tags and files.
+        runs: Trainings with parameters, metrics, tags and files.
         environments: What each environment serves, its history, its replicas, and protected environments.
         rollouts: Canaries and shadows.
         gates: What a promotion has to pass: gates and approvals.
         holds: Versions that must be kept.
-        predictions: What served replicas answered, and the labels that came later.
+        predictions: The prediction log: answers of replicas, and the labels that arrive later.
         trainer: Checkpoints, and training that also returns the fitted pipeline.
         predictor: Answers of a model that you loaded yourself.
 
@@ -87,7 +84,7 @@ class MLSystem:
         self.gates, self.holds = self.registry.gates, self.registry.holds
         self.runs = RunRepository(db, self.tenant_id)
         self.datasets = DatasetRepository(db, self.tenant_id)
-        self.predictions = Predictions(db, self.tenant_id)
+        self.predictions = PredictionRepository(db, self.tenant_id)
         self._max_memory_bytes = max_memory_mb * _MIB
         self._table = self._empty_table()
 
@@ -254,35 +251,6 @@ class MLSystem:
     def versions(self, model_id: str) -> Sequence[ModelVersion]:
         """The versions of a model that are not archived, newest first."""
         return self.registry.list_versions(model_id)
-
-    def search_runs(
-        self,
-        model_id: str | None = None,
-        *,
-        limit: int = 50,
-        cursor: str | None = None,
-        **criteria: Unpack[RunCriteria],
-    ) -> Page[Run]:
-        """Find runs of one model or of all, newest first, a page (``items``, ``next_cursor``) at a time.
-
-        What is left out does not restrict::
-
-            system.search_runs("tickets", status="finished", metrics=["validation/accuracy>=0.8"])
-
-        Args:
-            model_id: Of this model.
-            limit: At most so many, 1 to 1000.
-            cursor: ``next_cursor`` of the page before, with the same search.
-            **criteria: ``kind``, ``status`` (running, finished, failed, cancelled or dead), ``tags`` (key → value),
-                ``parameters`` (name → value; points lead into objects: ``hyperparameters.C``), ``metrics`` (bounds of
-                last values, each metric as it was logged), ``parent_run_id``, ``started_from``, ``started_before``.
-
-        Raises:
-            InvalidRequestError: One of these can't be used.
-            TypeError: There is no such keyword.
-        """
-        check_keywords("search_runs", criteria, RunCriteria.__annotations__)
-        return self.runs.search(run_query(model_id, **criteria), limit=limit, cursor=cursor)
 
     def create_model(
         self,

@@ -10,15 +10,10 @@ from fastapi import Depends, Path, Request
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
 from ml_core.domain.principal import Principal
-from ml_core.exceptions import TenantNotFoundError
 from ml_core.ids import TenantId
 from ml_core.registry.authentication import Authentication
-from ml_core.registry.missing import did_you_mean
 from ml_core.registry.oidc import TokenVerifier
 from ml_core.registry.tenants import TenantRepository
-
-_COMPARED_TENANTS = 10_000
-"""Names that a typo is compared with at most: about 0.1 s of one core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +99,6 @@ def acting_for(services: Services, tenant: str, authorization: str | None, reque
 def _authenticated(services: Services, tenant_id: TenantId | None, authorization: str | None) -> Principal:
     if authorization is None and services.operator is not None:
         if tenant_id is not None:
-            _require_tenant(services.db, tenant_id)
+            TenantRepository(services.db).get(tenant_id)
         return services.operator
     return Authentication(services.db, services.tokens).authenticate(tenant_id, authorization)
-
-
-def _require_tenant(db: DatabaseConnection, tenant_id: TenantId) -> None:
-    """Refuse a tenant that does not exist; an operator, who may see all names, is shown one that is alike."""
-    tenants = TenantRepository(db)
-    try:
-        tenants.require(tenant_id)
-    except TenantNotFoundError as error:
-        hint = did_you_mean(tenant_id, (known.tenant_id for known in tenants.list(limit=_COMPARED_TENANTS)))
-        error.remedy = f"{hint}{error.remedy}"
-        raise

@@ -176,18 +176,30 @@ _SHORTCUTS = {
     "environments.withdraw": "withdraw",
     "environments.approve": "approve",
     "models.train": "train",
+    "predictions.get": "predictions show",
+    "runs.get": "runs show",
 }
 """Operations whose verb is not at the place that their name says."""
+
+_POSITIONAL = {
+    "datasets.restore": "dataset",
+    "datasets.versions": "dataset",
+    "gates.remove": "name",
+    "runs.get": "run",
+    "tenants.create": "tenant",
+}
+"""Operations whose command takes this argument by its position."""
 
 
 def command_of(action: Action) -> str:
     """The command that performs an action. What is to be supplied by the reader is left out."""
     verb = _SHORTCUTS.get(action.operation, action.operation.replace(".", " ").replace("_", "-"))
+    arguments = dict(action.arguments)
     words = ["mlcore", *verb.split()]
-    for name, value in action.arguments.items():
-        if name == "tenant" and action.operation.startswith("tenants."):  # of these verbs it is the argument
-            words.append(shlex.quote(str(value)))
-            continue
+    if (subject := _POSITIONAL.get(action.operation)) in arguments:
+        number = f"@{arguments.pop('number')}" if "number" in arguments else ""
+        words.append(shlex.quote(f"{arguments.pop(subject)}{number}"))
+    for name, value in arguments.items():
         option = f"--{name.replace('_', '-')}"
         for one in value if isinstance(value, list | tuple) else [value]:
             words += [option] if one is True else [option, shlex.quote(str(one))]

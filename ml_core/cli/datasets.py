@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -25,9 +25,6 @@ from ml_core.domain.columns import ColumnKind
 from ml_core.domain.dataset import ColumnProfile, DatasetEntry, DatasetSummary, DatasetVersion, parse_reference
 from ml_core.exceptions import ConfigurationError, InvalidRequestError
 from ml_core.ids import DatasetId
-
-if TYPE_CHECKING:
-    from ml_core.registry.datasets import DatasetRepository
 
 app = typer.Typer(help="A tenant's datasets: immutable versions of tables.", no_args_is_help=True)
 
@@ -73,7 +70,7 @@ def create(
             if from_ is None:
                 version = datasets.from_sql(dataset_id, sql or "", url or "")
             else:
-                version = register_file(datasets, dataset_id, from_, encoding)
+                version = datasets.from_file(dataset_id, from_, encoding=encoding)
     if as_json:
         print_json({**_row(version), "created": version.is_new})
         return
@@ -86,15 +83,6 @@ def create(
         markup=False,
         soft_wrap=True,
     )
-
-
-def register_file(datasets: DatasetRepository, dataset_id: str, file: Path, encoding: str) -> DatasetVersion:
-    """Register the table of a CSV or Parquet file, whichever it is whatever it is called."""
-    from ml_core.data.reading import is_csv
-
-    if is_csv(file):
-        return datasets.from_csv(dataset_id, file, encoding=encoding)
-    return datasets.from_parquet(dataset_id, file)
 
 
 @app.command("list")

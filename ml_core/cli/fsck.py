@@ -71,7 +71,7 @@ def _findings(database: DatabaseConnection, checker: Checker, tenant: str | None
 
     if tenant is not None:
         tenant_id = TenantId(tenant)
-        TenantRepository(database).require(tenant_id)
+        TenantRepository(database).get(tenant_id)
         yield from checker.check(tenant_id)
         return
     for tenant_id in tenant_ids(database):

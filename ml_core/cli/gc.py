@@ -39,8 +39,8 @@ def gc(
     """Collect garbage: what was archived for MLCORE_RETENTION_DAYS and nothing needs, and bytes without a row.
 
     A version goes with its bytes unless an environment, a rollback, a hold or a version made from it needs it. Also old
-    old idempotency keys, half-written files, days of the prediction history over their retention, and what is left of
-    deleted tenants. The audit is kept. The prediction history is pruned for all tenants together, so not with --tenant.
+    idempotency keys, half-written files, days of the prediction log whose retention ended, and what is left of
+    deleted tenants. The audit is kept. The prediction log is pruned for all tenants together, so not with --tenant.
     Exit code 1: something could not be removed; run it again.
     """
     from ml_core.models.store import platform_store
@@ -52,7 +52,7 @@ def gc(
         for tenant_id in _wanted(database, collector, tenant):
             report.add_tenant(collector, tenant_id)
         if tenant is None:
-            report.add_history(database)
+            report.add_prediction_log(database)
     report.show(as_json=as_json)
     if report.failed:
         raise typer.Exit(_EXIT_INCOMPLETE)
@@ -63,12 +63,13 @@ def _wanted(database: DatabaseConnection, collector: Collector, tenant: str | No
     if tenant is None:
         yield from collector.tenants()
         return
+    from ml_core.registry.missing import tenant_not_found
     from ml_core.registry.tenants import TenantRepository
 
-    tenant_id, tenants = TenantId(tenant), TenantRepository(database)
-    if not tenants.is_deleted(tenant_id):
-        tenants.require(tenant_id)
-    yield tenant_id
+    found = TenantRepository(database).find(tenant)
+    if found is None:
+        raise tenant_not_found(TenantId(tenant))
+    yield found.tenant_id
 
 
 class _Report:
@@ -78,8 +79,8 @@ class _Report:
         self.dry_run = dry_run
         self.items: list[dict[str, Any]] = []
         self.kept: list[dict[str, Any]] = []
-        self.is_history_asked = False
-        self.history: dict[str, Any] | None = None
+        self.is_log_asked = False
+        self.prediction_log: dict[str, Any] | None = None
         self.failed = 0
         self._failed_in_a_row = 0
 
@@ -108,19 +109,19 @@ class _Report:
         self.items += [_sized(outcome.describe()) for outcome in report.outcomes]
         self.failed += 0 if report.is_complete else 1
 
-    def add_history(self, database: DatabaseConnection) -> None:
-        """Prune the prediction history of all tenants, by the day."""
-        from ml_core.registry.history.retention import prune
+    def add_prediction_log(self, database: DatabaseConnection) -> None:
+        """Prune the prediction log of all tenants, by the day."""
+        from ml_core.registry.predictions.retention import prune
 
-        self.is_history_asked = True
+        self.is_log_asked = True
         try:
             pruned = prune(database, dry_run=self.dry_run)
         except MLFrameworkError as error:
             self.failed += 1
-            err.print(Text("The prediction history was not pruned."))
+            err.print(Text("The prediction log was not pruned."))
             print_error(error, as_json=False)
             return
-        self.history = {
+        self.prediction_log = {
             "before": pruned.before.isoformat(),
             "days": [partition.day.isoformat() for partition in pruned.partitions],
             "rows": sum(partition.rows for partition in pruned.partitions),
@@ -141,8 +142,8 @@ class _Report:
                 "kept": self.kept,
                 "failed": self.failed,
             }
-            if self.is_history_asked:
-                document["history"] = self.history
+            if self.is_log_asked:
+                document["prediction_log"] = self.prediction_log
             print_json(document)
             return
         columns = ["tenant_id", "kind", "name", "why", "size_bytes"]
@@ -157,23 +158,23 @@ class _Report:
                 Text(f"Kept: {kept['name']} of {kept['tenant_id']}, needed by {needed_by}.", style="dim"),
                 soft_wrap=True,
             )
-        self._show_history()
+        self._show_prediction_log()
         if self.items:
             counted = Counter(item["kind"] for item in self.items if item["status"] in ("planned", "collected"))
             what = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in sorted(counted.items()))
             done = "Would free" if self.dry_run else "Freed"
             out.print(f"{done} {size_bytes:,} bytes: {what or 'nothing'}.")
 
-    def _show_history(self) -> None:
-        history = self.history
-        if history is None or not (history["days"] or history["busy"] or history["labels"] or history["losses"]):
+    def _show_prediction_log(self) -> None:
+        log = self.prediction_log
+        if log is None or not (log["days"] or log["busy"] or log["labels"] or log["losses"]):
             return
         done = "would go" if self.dry_run else "went"
-        busy = f" In use, so left for the next run: {', '.join(history['busy'])}." if history["busy"] else ""
+        busy = f" In use, so left for the next run: {', '.join(log['busy'])}." if log["busy"] else ""
         out.print(
-            f"Prediction history before {history['before']}: {len(history['days'])} days with about "
-            f"{history['rows']:,} rows and {history['size_bytes']:,} bytes of the database {done}, "
-            f"{history['labels']:,} labels, {history['losses']:,} notes of losses.{busy}"
+            f"Prediction log before {log['before']}: {len(log['days'])} days with about "
+            f"{log['rows']:,} rows and {log['size_bytes']:,} bytes of the database {done}, "
+            f"{log['labels']:,} labels, {log['losses']:,} counts of losses.{busy}"
         )
 
 

@@ -43,7 +43,7 @@ _PANELS = {
         "approve": "gates",
         "rollouts": "rollouts",
         "predict": "predict",
-        "history": "history",
+        "predictions": "predictions",
     },
     "The registry": {"db": "database", "holds": "holds", "gc": "gc", "fsck": "fsck"},
 }

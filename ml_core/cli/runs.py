@@ -21,7 +21,7 @@ from ml_core.cli.console import (
 )
 from ml_core.cli.context import existing_tenant
 from ml_core.cli.version_rows import headline
-from ml_core.domain.run import Run, RunQuery, RunStatus
+from ml_core.domain.run import Run, RunStatus
 from ml_core.exceptions import InvalidRequestError
 from ml_core.ids import ModelId, TenantId
 
@@ -49,11 +49,9 @@ def list_(
     """List runs, newest first."""
     from ml_core.registry.runs import RunRepository
 
-    query = RunQuery(
-        model_id=None if model is None else ModelId(model), status=status, tags=_parse_tags(tag or [], removable=False)
-    )
+    tags = _parse_tags(tag or [], removable=False)
     with existing_tenant(tenant) as (database, tenant_id):
-        page = RunRepository(database, tenant_id).search(query, limit=limit, cursor=cursor)
+        page = RunRepository(database, tenant_id).search(model, status=status, tags=tags, limit=limit, cursor=cursor)
         if model is not None and not page.items and cursor is None:
             _require_model(database, tenant_id, ModelId(model))
     if as_json:
@@ -73,7 +71,7 @@ def show_run(run_id: RunArgument, tenant: TenantOption, as_json: JsonOption = Fa
 
     with existing_tenant(tenant) as (database, tenant_id):
         runs = RunRepository(database, tenant_id)
-        run, files = runs.get(run_id), runs.list_artifacts(run_id)
+        run, files = runs.get(run_id), runs.artifacts.list(run_id)
     shown = [{"name": file.name, "size_bytes": file.size_bytes, "format": file.format} for file in files]
     if as_json:
         print_json({**_row(run), "files": shown})
@@ -194,7 +192,7 @@ def _require_model(database: DatabaseConnection, tenant_id: TenantId, model_id: 
     from ml_core.registry.missing import require_model
     from ml_core.registry.runs import RunRepository
 
-    if not RunRepository(database, tenant_id).search(RunQuery(model_id=model_id), limit=1).items:
+    if not RunRepository(database, tenant_id).search(model_id, limit=1).items:
         require_model(database, tenant_id, model_id)
 
 

@@ -51,10 +51,12 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List the tenants."""
+    from ml_core.registry.pages import every
     from ml_core.registry.tenants import TenantRepository
 
     with registry_connection() as database:
-        tenants = TenantRepository(database).list(deleted=deleted)
+        repository = TenantRepository(database)
+        tenants = list(every(lambda limit, cursor: repository.list(limit=limit, cursor=cursor, deleted=deleted)))
     none_yet = "There is no tenant yet. Create one: mlcore tenants create acme"
     print_rows(
         [dataclasses.asdict(tenant) for tenant in tenants],
@@ -79,8 +81,8 @@ def self_test_rows(
     with existing_tenant(tenant, as_key) as (database, tenant_id):
         tenants = TenantRepository(database)
         if keep is not None:
-            tenants.set_self_test_rows(tenant_id, keep)
-        found = tenants.self_test_rows(tenant_id)
+            tenants.update(tenant_id, self_test_rows=keep)
+        found = tenants.get(tenant_id).self_test_rows
     if as_json:
         print_json({"tenant_id": tenant_id, "self_test_rows": found.value})
         return

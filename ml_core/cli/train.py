@@ -172,10 +172,10 @@ class _Table:
         """Register the file's table, if that was asked for; the version that it is."""
         if self.file is None or self.register_as is None:
             return None
-        from ml_core.cli.datasets import register_file
         from ml_core.registry.datasets import DatasetRepository
 
-        return register_file(DatasetRepository(database, tenant_id), self.register_as, self.file, self.encoding)
+        datasets = DatasetRepository(database, tenant_id)
+        return datasets.from_file(self.register_as, self.file, encoding=self.encoding)
 
 
 def _print_json(tenant: TenantId, dataset: str | None, result: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a person types as the truth about a prediction, held against what the model answers."""
+"""The label that a person types, checked against what the model answers."""
 
 from __future__ import annotations
 
@@ -14,17 +14,14 @@ if TYPE_CHECKING:
     from ml_core.database.connection import DatabaseConnection
     from ml_core.domain.prediction_record import PredictionRecord
 
-"""Classes that a message names at most."""
-
 
 def find_answer(
     database: DatabaseConnection, tenant_id: TenantId, model_id: ModelId, request_id: str
 ) -> PredictionRecord | None:
     """The last row that is kept of a request; None if nothing is."""
-    from ml_core.registry.history.repository import HistoryFilter, HistoryRepository
+    from ml_core.registry.predictions import PredictionRepository
 
-    wanted = HistoryFilter(model_id=model_id, request_id=request_id)
-    found = HistoryRepository(database, tenant_id).query(wanted, limit=1).items
+    found = PredictionRepository(database, tenant_id).list(model_id, request_id=request_id, limit=1).items
     return found[0] if found else None
 
 
@@ -53,7 +50,7 @@ def read_label(text: str, output: Output, *, is_new_class: bool) -> Label:
     Args:
         text: As it was typed.
         output: What the model answers.
-        is_new_class: Whether the truth is known to be a class that the model has not.
+        is_new_class: Whether the label is a class that the model does not know.
 
     Raises:
         InvalidRequestError: The model has no such class, or its answers are numbers and the text is not a number.
@@ -77,14 +74,14 @@ def read_label(text: str, output: Output, *, is_new_class: bool) -> Label:
     classes = [str(known) for known in output.classes]
     raise InvalidRequestError(
         f"The model has no class {text!r}.",
-        remedy=f"{did_you_mean(text, classes)}Its classes are: {listed(classes)}. If the truth is a class that "
-        "it does not know, add --new-class.",
+        remedy=f"{did_you_mean(text, classes)}Its classes are: {listed(classes)}. If the label is a new class, "
+        "add --new-class.",
         field="label",
     )
 
 
 def check_row(row: int, answer: PredictionRecord | None) -> None:
-    """Refuse a row that a kept request has not.
+    """Refuse a row that a request in the log does not have.
 
     Raises:
         InvalidRequestError: Says how many it has.

@@ -79,7 +79,7 @@ def _translate(error: BaseException | None, where: str) -> MLFrameworkError | No
     if isinstance(error, psycopg.errors.CheckViolation) and (error.diag.constraint_name or "").endswith("_sizes"):
         return RequestTooLargeError(
             f"A row of {error.diag.table_name} would be larger than the registry stores.",
-            remedy="Keep large values in a file of a run: log_artifact.",
+            remedy="Store large values in a file of a run.",
         )
     if _is_over_a_limit(error):
         reason = str(error).strip().splitlines()[0]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ml_core.domain.api_key import KeyRecord, KeyRef
-from ml_core.domain.tenant_policies import HistoryPolicy
+from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.domain.version import ServableVersion
 from ml_core.ids import EnvironmentName, ModelId, ModelRef, TenantId
 
@@ -77,7 +77,7 @@ class AssignmentDelta:
         rollouts: Pointer → what it serves now; None once withdrawn.
         keys: Key → record; revoked keys are None.
         unreadable: Pointers that exist but whose rows can't be read: what they served serves on.
-        history: What may be kept of the predictions of each of the tenants that exist.
+        prediction_policies: What may be kept of the predictions of each of the tenants that exist.
         epoch: What the generation belongs to: it changes when the registry is restored from a backup.
     """
 
@@ -87,7 +87,7 @@ class AssignmentDelta:
     rollouts: Mapping[PointerRef, Rollout | None]
     keys: Mapping[KeyRef, KeyRecord | None]
     unreadable: frozenset[PointerRef] = frozenset()
-    history: Mapping[TenantId, HistoryPolicy] = field(default_factory=dict)
+    prediction_policies: Mapping[TenantId, PredictionPolicy] = field(default_factory=dict)
     epoch: object = None
 
     @property

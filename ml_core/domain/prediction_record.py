@@ -1,4 +1,4 @@
-"""What is kept of an answered request, and what a kept prediction looks like when it is read back."""
+"""Answered requests as they are queued, and predictions as they are read back from the log."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from numpy.typing import NDArray
 
 from ml_core.domain.columns import Columns
 from ml_core.domain.signature import Label, Signature
-from ml_core.domain.tenant_policies import HistoryPolicy
+from ml_core.domain.tenant_policies import PredictionPolicy
 
 _REQUEST_BYTES = 700  # of one beside its values, as ``sys.getsizeof`` says
 Texts = tuple[str | None, ...]
 
 
 class LossReason(StrEnum):
-    """Why a prediction that was answered is missing in the history."""
+    """Why a prediction that was answered is missing in the prediction log."""
 
     QUEUE_FULL = "queue_full"
-    """The registry was away, or too slow, until the replica's queue was full."""
+    """The registry was unavailable, or too slow, until the replica's queue was full."""
     SHUTDOWN = "shutdown"
     """The replica ended before the registry took what it held."""
     WRONG_CLOCK = "wrong_clock"
-    """The replica's clock says a day that is too far from the registry's."""
+    """The day of the replica's clock is too far from the registry's."""
     REFUSED = "refused"
     """The registry can't store a value."""
     TENANT_GONE = "tenant_gone"
@@ -52,7 +52,7 @@ class AnsweredRequest:
         signature: Of the version.
         predictions: ``(n_rows,)``.
         probabilities: ``(n_rows, n_classes) float64``, where they were asked for.
-        policy: What may be kept.
+        policy: What is kept.
         size: Bytes in which the rows were sent.
     """
 
@@ -69,7 +69,7 @@ class AnsweredRequest:
     signature: Signature
     predictions: NDArray[Any]
     probabilities: NDArray[np.float64] | None
-    policy: HistoryPolicy
+    policy: PredictionPolicy
     size: int
 
     @property
@@ -84,7 +84,7 @@ class AnsweredRequest:
 
 
 class RowPacker:
-    """Packs canonical columns for the history: rows in little memory, and in the form that their digests are of.
+    """Packs canonical columns for the prediction log: rows in little memory, in the form that is digested.
 
     Args:
         signature: Whose columns they are.
@@ -116,7 +116,7 @@ class RowPacker:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """So many rows of a day that are missing in the history, and why."""
+    """Rows of a day that are missing in the prediction log, and why."""
 
     tenant_id: str
     model_id: str
@@ -127,7 +127,7 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class PredictionRecord:
-    """One predicted row of the history.
+    """One predicted row of the prediction log.
 
     Attributes:
         at: When it was answered, UTC.
@@ -140,7 +140,7 @@ class PredictionRecord:
         prediction: The label, number or cluster.
         probabilities: Class → probability, where they were asked for.
         latency_ms: How long the whole request took, milliseconds.
-        input_digest: sha256 of the row's canonical values, see ``ml_core.registry.history.rendering``.
+        input_digest: sha256 of the row's canonical values, see ``ml_core.registry.predictions.rendering``.
         inputs: The row, where the tenant keeps inputs: what the version read, and nothing that it ignored. It can be
             sent again and gives the same digest.
         label: The true label, once it was recorded.

@@ -1,25 +1,27 @@
-"""Runs as values: the states that one goes through, and what is known of it."""
+"""Runs as values: the states of a run, what is recorded of it, and the comparison of several."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from ml_core.domain.metric import HIGHER_IS_BETTER
 from ml_core.ids import Digest, ModelId
 
 _MAX_SHOWN = 80  # characters of an error in one line
+_COMPARED = 2  # runs that must have a metric before one of them is the best
 
 
 class RunStatus(StrEnum):
     """The status of a run.
 
-    ``dead`` is a running run that has given no sign of life for longer than ``MLCORE_RUN_DEAD_AFTER_S``. The database's
-    clock says so with each read, so nothing has to find dead runs. One that was only slow is running again with its
-    next sign of life. Only ``RunRepository.mark_dead`` makes it final; then ``finished_at`` is set.
+    ``dead`` is a running run without a heartbeat for longer than ``MLCORE_RUN_DEAD_AFTER_S``. It is computed by the
+    database's clock in each read, so nothing has to look for dead runs. One that was only slow is running again with
+    its next heartbeat. Only ``RunRepository.mark_dead`` makes it final; then ``finished_at`` is set.
     """
 
     RUNNING = "running"
@@ -88,14 +90,14 @@ class Run:
         status: As of the read, see ``RunStatus``.
         parameters: As given when it was started.
         started_at: When it was started.
-        heartbeat_at: Its last sign of life.
+        heartbeat_at: Its last heartbeat.
         finished_at: When it ended, or None.
         error: Why it failed or was cancelled, or None.
         metrics: Metric → its series in one line.
-        tags: Key → value, to find it by; may change.
+        tags: Key → value, for searches; may change.
         parent_run_id: The run that this one is a part of, such as the search of a trial.
-        created_by: Who started it; None for runs of releases that did not note it.
-        versions: The versions that came of it, such as ``tickets@3``; most often one, or none.
+        created_by: Who started it.
+        versions: The versions that it made, such as ``tickets@3``; most often one, or none.
     """
 
     run_id: str
@@ -172,36 +174,85 @@ class RunArtifact:
     created_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class ValueRange:
-    """Values between two bounds, both included; None: no bound."""
+def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
+    """Compare runs.
 
-    at_least: float | None = None
-    at_most: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RunQuery:
-    """Which runs to find. What is None or empty does not restrict.
-
-    Attributes:
-        model_id: Of this model.
-        kind: Of this kind.
-        status: In this state as of the read; ``dead`` finds those that fell silent and those marked so.
-        parent_run_id: Parts of this run.
-        tags: With all of these tags.
-        parameters: With all of these values; a name with points leads into objects: ``hyperparameters.C``.
-        metrics: With the last value of each of these metrics in its range.
-        started_from: Started at this moment or later.
-        started_before: Started before this moment.
+    Returns:
+        ``runs``: of each ``run_id``, ``model_id``, ``kind``, ``status`` and ``started_at``, in the order given;
+        ``parameters`` and ``tags``: those that differ, name → run → value (a run without it is left out; objects are
+        taken apart: ``hyperparameters.C``);
+        ``metrics``: name → ``higher_is_better`` (None: unknown), ``runs`` (run → ``last``, ``last_step``, ``best``,
+        ``points``), ``best_run`` (that of the best value ever) and ``best_last_run`` (that of the best last value).
+        A best that can't be said is None: the direction is unknown, fewer than two runs have a finite value, or two
+        share it. The direction of ``validation/accuracy`` is that of ``accuracy``.
     """
+    parameters = {run.run_id: dict(_flat(run.parameters)) for run in runs}
+    names = sorted({metric for run in runs for metric in run.metrics})
+    return {
+        "runs": [
+            {
+                "run_id": run.run_id,
+                "model_id": str(run.model_id),
+                "kind": run.kind,
+                "status": run.status.value,
+                "started_at": run.started_at,
+            }
+            for run in runs
+        ],
+        "parameters": _differing(parameters),
+        "tags": _differing({run.run_id: run.tags for run in runs}),
+        "metrics": {
+            name: _metric(name, {run.run_id: run.metrics[name] for run in runs if name in run.metrics})
+            for name in names
+        },
+    }
 
-    model_id: ModelId | None = None
-    kind: str | None = None
-    status: RunStatus | None = None
-    parent_run_id: str | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    metrics: Mapping[str, ValueRange] = field(default_factory=dict)
-    started_from: datetime | None = None
-    started_before: datetime | None = None
+
+def _metric(name: str, lines: Mapping[str, MetricSummary]) -> dict[str, Any]:
+    higher = HIGHER_IS_BETTER.get(name.rpartition("/")[2])
+    best = {run_id: line.maximum if higher else line.minimum for run_id, line in lines.items() if higher is not None}
+    last = {run_id: line.last_value for run_id, line in lines.items() if math.isfinite(line.last_value)}
+    return {
+        "higher_is_better": higher,
+        "runs": {
+            run_id: {
+                "last": last.get(run_id),
+                "last_step": line.last_step,
+                "best": best.get(run_id),
+                "points": line.points,
+            }
+            for run_id, line in lines.items()
+        },
+        "best_run": _best(best, higher),
+        "best_last_run": _best(last, higher),
+    }
+
+
+def _best(values: Mapping[str, float | None], higher: bool | None) -> str | None:
+    known = {run_id: value for run_id, value in values.items() if value is not None}
+    if higher is None or len(known) < _COMPARED:
+        return None
+    wanted = max(known.values()) if higher else min(known.values())
+    best = [run_id for run_id, value in known.items() if value == wanted]
+    return best[0] if len(best) == 1 else None
+
+
+def _differing(values: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Name → run → value, of the names that do not have the same value in all runs."""
+    names = sorted({name for of in values.values() for name in of})
+    found = {name: {run_id: of[name] for run_id, of in values.items() if name in of} for name in names}
+    return {name: of for name, of in found.items() if len(of) < len(values) or not _same(of.values())}
+
+
+def _same(values: Iterable[Any]) -> bool:
+    first, *others = values
+    # 1, 1.0 and true are equal to Python; a boolean is another value than a number all the same.
+    return all(other == first and isinstance(other, bool) == isinstance(first, bool) for other in others)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 
-class HistoryPolicy(StrEnum):
+class PredictionPolicy(StrEnum):
     """What a tenant lets the platform keep of its predictions."""
 
     NOTHING = "nothing"

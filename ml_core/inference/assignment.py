@@ -5,7 +5,7 @@ from __future__ import annotations
 from ml_core.domain.api_key import ApiKey, KeyRecord, bearer_token
 from ml_core.domain.assignment import AssignmentDelta
 from ml_core.domain.principal import Principal
-from ml_core.domain.tenant_policies import HistoryPolicy
+from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.exceptions import Action, AuthenticationError, ModelNotReadyError
 from ml_core.ids import TenantId
 
@@ -25,7 +25,7 @@ class Assignment:
         self.epoch: object = None
         self._tenants: set[TenantId] = set()
         self._keys: dict[str, tuple[KeyRecord, ...]] = {}  # of one id as many as tenants have it: nearly always one
-        self._history: dict[str, HistoryPolicy] = {}
+        self._policies: dict[str, PredictionPolicy] = {}
         self._principals: dict[bytes, Principal] = {}
 
     @property
@@ -38,7 +38,7 @@ class Assignment:
         if delta.is_snapshot:
             self._tenants = {tenant for tenant, exists in delta.tenants.items() if exists}
             self._keys = _with_changes({}, delta)
-            self._history = {str(tenant): policy for tenant, policy in delta.history.items()}
+            self._policies = {str(tenant): policy for tenant, policy in delta.prediction_policies.items()}
         else:
             self._change(delta)
         # Forget who was who only after the keys changed: a reader that still sees the old dictionary fills that one,
@@ -49,14 +49,14 @@ class Assignment:
         self.generation = delta.generation
 
     def _change(self, delta: AssignmentDelta) -> None:
-        for tenant, policy in delta.history.items():
-            self._history[tenant] = policy
+        for tenant, policy in delta.prediction_policies.items():
+            self._policies[tenant] = policy
         for tenant, exists in delta.tenants.items():
             if exists:
                 self._tenants.add(tenant)
             else:
                 self._tenants.discard(tenant)
-                self._history.pop(tenant, None)
+                self._policies.pop(tenant, None)
         _with_changes(self._keys, delta)
 
     def has_tenant(self, tenant: str) -> bool:
@@ -105,9 +105,9 @@ class Assignment:
                 "This replica has not read the registry yet.", remedy="Try again.", retry_after_s=1
             )
 
-    def history_policy(self, tenant: str) -> HistoryPolicy:
+    def prediction_policy(self, tenant: str) -> PredictionPolicy:
         """What may be kept of a tenant's predictions; nobody's inputs unless the registry said so."""
-        return self._history.get(tenant, HistoryPolicy.DIGEST)
+        return self._policies.get(tenant, PredictionPolicy.DIGEST)
 
     def describe(self) -> dict[str, int | None]:
         """Counts for health and logs."""

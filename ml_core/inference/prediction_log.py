@@ -1,14 +1,14 @@
-"""The prediction log: from an answer to a row of the history, without the answer waiting for it.
+"""The queue of the prediction log: from an answer to a row, without the answer waiting for it.
 
 The event loop puts what it answered into a bounded queue, as it is. One thread renders it, many requests in a row, and
 writes it to the registry in batches: between the other work of the event loop, rendering takes three times as long.
-While the registry is away the thread goes on rendering, since a line of text is a tenth of the memory, and tries again;
-the queue fills, and what no longer fits is dropped and counted, the newest first, so that the history has one gap and
-not many. Each count is by tenant, model, day and reason, and is written to the registry with the next batch, so that
-the history itself says what it lacks.
+While the registry is unavailable the thread goes on rendering, since a line of text is a tenth of the memory, and tries
+again; the queue fills, and what no longer fits is dropped and counted, the newest first, so that the log has one gap
+and not many. Each count is by tenant, model, day and reason, and is written to the registry with the next batch, so
+that the log itself shows what it lacks.
 
-What this can't do: a process that is killed (``kill -9``, out of memory, power) loses its queue, that is what it
-answered within the last flush interval, or since the registry went away; and no count of it is left.
+A process that is killed (``kill -9``, out of memory, power) loses its queue: what it answered within the last flush
+interval, or since the registry became unavailable. Those rows are not counted.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from typing import Any, Protocol
 from ml_core.domain.prediction_record import AnsweredRequest, Loss, LossReason
 from ml_core.exceptions import ConfigurationError, MLFrameworkError, RegistryUnavailableError, SchemaOutOfDateError
 from ml_core.observability import NO_HOOKS, Hooks
-from ml_core.registry.history.ingest import Written, lost
-from ml_core.registry.history.rendering import RenderedRequests, RequestRenderer
-from ml_core.settings import HistorySettings
+from ml_core.registry.predictions.ingest import Written, lost
+from ml_core.registry.predictions.rendering import RenderedRequests, RequestRenderer
+from ml_core.settings import PredictionLogSettings
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +40,12 @@ _LONGEST_PAUSE_S = 5.0
 CLOSE_WITHIN_S = 5.0
 """What a replica that ends has for its last batches."""
 
-# Errors that time heals. Any other is of a value, and is looked for.
+# Errors that pass by themselves. Any other is caused by a value, which is searched for by halving.
 _PASSING = (RegistryUnavailableError, SchemaOutOfDateError, ConfigurationError)
 
 
 class Ingest(Protocol):
-    """Where batches go, see ``HistoryIngest``."""
+    """Where batches go, see ``PredictionIngest``."""
 
     def write(
         self, requests: Sequence[RenderedRequests], losses: Iterable[Loss], batch_id: str, *, is_repeated: bool = False
@@ -74,7 +74,7 @@ class PredictionLog:
         hooks: Are called as rows are written or lost.
     """
 
-    def __init__(self, ingest: Ingest, settings: HistorySettings, hooks: Hooks = NO_HOOKS) -> None:
+    def __init__(self, ingest: Ingest, settings: PredictionLogSettings, hooks: Hooks = NO_HOOKS) -> None:
         self._ingest = ingest
         self._hooks = hooks
         self._flush_s = settings.flush_s
@@ -91,14 +91,14 @@ class PredictionLog:
         self._gave_up = False
         self._renderer = RequestRenderer()
         self._backlog: deque[RenderedRequests] = deque()  # the thread's own
-        self._thread = threading.Thread(target=self._run, name="mlcore-history", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="mlcore-prediction-log", daemon=True)
 
     def start(self) -> None:
         """Begin to write."""
         self._thread.start()
 
     def append(self, request: AnsweredRequest) -> None:
-        """Note an answer. Takes a few microseconds, whatever the registry does."""
+        """Queue an answer. Takes a few microseconds, whatever the state of the registry."""
         rows, size = request.rows, request.memory_bytes
         with self._lock:
             self._accepted += rows
@@ -121,7 +121,7 @@ class PredictionLog:
             self._is_full.set()
 
     def close(self, within_s: float = CLOSE_WITHIN_S) -> None:
-        """Write what is left, within a time; what is not written then is lost, counted and logged."""
+        """Write what is queued, within a time; rows that are not written by then are lost, counted and logged."""
         self._closing.set()
         self._is_full.set()
         self._has_work.set()
@@ -198,7 +198,7 @@ class PredictionLog:
         return _Batch(requests, losses, secrets.token_hex(8)) if requests or losses else None
 
     def _deliver(self, batch: _Batch) -> None:
-        """Write a batch, however long the registry is away; what can't be written at all is dropped by itself."""
+        """Write a batch, however long the registry is unavailable; only a request that it refuses is dropped."""
         pause_s = _FIRST_PAUSE_S
         while not self._gave_up:
             started = time.perf_counter()
@@ -212,7 +212,7 @@ class PredictionLog:
                     # The last tries come close together, until ``close`` gives up.
                     threading.Event().wait(_FIRST_PAUSE_S)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-            except Exception as error:  # noqa: BLE001 - one row must not end the history of all others
+            except Exception as error:  # noqa: BLE001 - one row must not end the log of all others
                 self._note_error(error, batch)
                 self._divide(batch)
                 return
@@ -221,7 +221,7 @@ class PredictionLog:
                 return
 
     def _divide(self, batch: _Batch) -> None:
-        """Write the halves of a batch that the registry refuses, down to the request that is to blame."""
+        """Write the halves of a batch that the registry refuses, down to the request that causes it."""
         halves = _halves(batch.requests)
         if halves is not None:
             self._deliver(_Batch(halves[0], batch.losses, batch.batch_id, batch.is_repeated))

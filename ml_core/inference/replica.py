@@ -12,19 +12,18 @@ from ml_core.database.tables import FEED_CHANNEL
 from ml_core.exceptions import ConfigurationError, PlatformError
 from ml_core.inference.assignment import Assignment
 from ml_core.inference.follower import AssignmentFollower, NotifiedFeed
-from ml_core.inference.history import ServingHistory
 from ml_core.inference.model_table import ModelTable
 from ml_core.inference.prediction_log import PredictionLog
 from ml_core.inference.process import freeze_loaded, tune_thread
+from ml_core.inference.recorder import PredictionRecorder
 from ml_core.inference.reporter import Reporter
 from ml_core.inference.service import PredictionService
 from ml_core.models.loading import load_version
 from ml_core.models.store import platform_store
 from ml_core.observability import NO_HOOKS, Hooks
 from ml_core.registry.feed import FeedReader
-from ml_core.registry.history.ingest import HistoryIngest
-from ml_core.registry.history.labels import LabelWriter
 from ml_core.registry.oidc import TokenVerifier
+from ml_core.registry.predictions.ingest import PredictionIngest
 from ml_core.registry.replicas import ReplicaReports
 from ml_core.settings import Settings
 
@@ -76,9 +75,8 @@ class Replica:
             self.follower,
             poll_interval_s=serving.poll_interval_s,
         )
-        self.history = ServingHistory(
-            assignment, PredictionLog(HistoryIngest(self._db), settings.history, hooks), LabelWriter(self._db)
-        )
+        log = PredictionLog(PredictionIngest(self._db), settings.prediction_log, hooks)
+        self.recorder = PredictionRecorder(assignment, log, self._db)
         self.service = PredictionService(
             assignment,
             self.table,
@@ -86,7 +84,7 @@ class Replica:
             limits=serving,
             follower=self.follower,
             thread_initializer=tune_thread,
-            history=self.history,
+            recorder=self.recorder,
             tokens=TokenVerifier.of(settings.oidc),
             hooks=hooks,
         )
@@ -102,7 +100,7 @@ class Replica:
             Whether everything was loaded, or failed to, in that time.
         """
         deadline = time.monotonic() + wait_s
-        self.history.start()
+        self.recorder.log.start()
         self.follower.start()
         self.reporter.start()
         if not self.follower.wait_first(wait_s):
@@ -123,10 +121,10 @@ class Replica:
             raise PlatformError("The follower has died.", remedy="Replace the replica.", component="replica")
 
     def stop(self) -> None:
-        """Stop following and loading, write what is left of the history, and close the connections."""
+        """Stop following and loading, write what is left of the prediction log, and close the connections."""
         self.reporter.stop()
         self.follower.stop()
         self.table.close()
         self.service.close()
-        self.history.close()
+        self.recorder.close()
         self._db.close()

@@ -24,8 +24,8 @@ from ml_core.ids import VersionRef
 from ml_core.inference.assignment import Assignment
 from ml_core.inference.batcher import Answer, Batcher
 from ml_core.inference.follower import AssignmentFollower
-from ml_core.inference.history import ServingHistory
 from ml_core.inference.model_table import ModelTable
+from ml_core.inference.recorder import PredictionRecorder
 from ml_core.inference.residents import Resident
 from ml_core.inference.routing import Router
 from ml_core.inference.shadow import Shadows
@@ -66,7 +66,7 @@ class PredictionService:
         limits: Bounds of queues and batches.
         follower: For health; None where nothing follows.
         thread_initializer: Runs first on each thread that predicts.
-        history: Notes what was answered; None: it is not noted.
+        recorder: Records answers and labels; None: nothing is recorded.
         tokens: Verifies tokens of the OpenID issuer; None: none is accepted.
         hooks: Are called by the edge and the batchers.
     """
@@ -80,12 +80,12 @@ class PredictionService:
         limits: ServingSettings,
         follower: AssignmentFollower | None = None,
         thread_initializer: Callable[[], None] | None = None,
-        history: ServingHistory | None = None,
+        recorder: PredictionRecorder | None = None,
         tokens: TokenVerifier | None = None,
         hooks: Hooks = NO_HOOKS,
     ) -> None:
         self.limits = limits
-        self.history = history
+        self.recorder = recorder
         self.hooks = hooks
         self._assignment = assignment
         self._tokens = tokens
@@ -228,7 +228,7 @@ class PredictionService:
             "registry": self._follower.describe() if self._follower else None,
             "models": self._table.describe(),
             "shadows": self._shadows.describe(),
-            "history": self.history.describe() if self.history else None,
+            "prediction_log": self.recorder.log.describe() if self.recorder else None,
             "issuer": self._tokens.describe() if self._tokens else None,
             "failed_loads": len(failures),
             "failures": failures,

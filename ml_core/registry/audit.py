@@ -28,8 +28,8 @@ from sqlalchemy.engine import Connection
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import audit, audit_clock
 from ml_core.ids import TenantId
-from ml_core.registry.history.labels import check_moment
-from ml_core.registry.pages import Page, check_limit, decode_cursor, encode_cursor
+from ml_core.registry.limits import check_limit, check_moment
+from ml_core.registry.pages import Page, decode_cursor, encode_cursor
 from ml_core.registry.pages import after as later
 
 _ORDER = (audit.c.position, audit.c.audit_id)

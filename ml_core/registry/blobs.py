@@ -101,7 +101,7 @@ def store_and_register(
         TenantNotFoundError: There is no such tenant; nothing was stored.
         ModelSaveError: The store refuses, or somebody else keeps removing the same bytes; nothing is left behind.
     """
-    TenantRepository(db).require(tenant_id)  # or else the store would make a folder for it
+    TenantRepository(db).get(tenant_id)  # or else the store would make a folder for it
     artifact = put()
     try:
         for _ in range(_TRIES):

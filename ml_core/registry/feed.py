@@ -22,7 +22,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import SHARED_CELL, api_keys, environments, feed_clock, models, tenants, versions
 from ml_core.domain.api_key import Grant, KeyRecord, KeyRef
 from ml_core.domain.assignment import AssignmentDelta, CanaryRollout, PointerRef, Rollout
-from ml_core.domain.tenant_policies import HistoryPolicy
+from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import ConfigurationError, MLFrameworkError, ModelLoadError, ModelNotFoundError
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionRef
@@ -104,7 +104,7 @@ class FeedReader:
                 rollouts=rollouts,
                 keys=keys,
                 unreadable=unreadable,
-                history={tenant: policy for tenant, policy in found.items() if policy is not None},
+                prediction_policies={tenant: policy for tenant, policy in found.items() if policy is not None},
                 epoch=epoch,
             )
 
@@ -116,7 +116,7 @@ class FeedReader:
             raise ConfigurationError(f"The registry knows no cell {self._cell!r}.", remedy="Serve the shared cell.")
         return row.generation, row.epoch
 
-    def _tenants(self, connection: Connection, since: int | None) -> dict[TenantId, HistoryPolicy | None]:
+    def _tenants(self, connection: Connection, since: int | None) -> dict[TenantId, PredictionPolicy | None]:
         """What each tenant lets be kept of its predictions; None once it is deleted."""
         columns = (tenants.c.tenant_id, tenants.c.deleted_at, tenants.c.prediction_policy)
         statement = sa.select(*columns).where(tenants.c.cell == self._cell)
@@ -255,8 +255,8 @@ def _readable(read: Callable[[_Row], _Value], row: _Row, kind: str, name: str) -
         return None
 
 
-def _tenant(row: AnyRow) -> tuple[TenantId, HistoryPolicy | None]:
-    return TenantId(row.tenant_id), HistoryPolicy(row.prediction_policy) if row.deleted_at is None else None
+def _tenant(row: AnyRow) -> tuple[TenantId, PredictionPolicy | None]:
+    return TenantId(row.tenant_id), PredictionPolicy(row.prediction_policy) if row.deleted_at is None else None
 
 
 class _Part(NamedTuple):

@@ -14,8 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ml_core.exceptions import InvalidRequestError
-from ml_core.registry.limits import MAX_PAGE_SIZE
-from ml_core.registry.limits import check_limit as check_limit
+from ml_core.registry.limits import MAX_PAGE_SIZE, check_limit
 
 if TYPE_CHECKING:
     AnyRow = sa.Row[*tuple[Any, ...]]

@@ -1,4 +1,4 @@
-"""Tenants: created once, never renamed; the name of a deleted tenant is not given out again."""
+"""Tenants: created once, never renamed; the name of a deleted tenant is never used again."""
 
 from __future__ import annotations
 
@@ -14,35 +14,41 @@ from sqlalchemy.dialects.postgresql import insert
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import SHARED_CELL, tenants
-from ml_core.domain.tenant_policies import SelfTestRows
-from ml_core.exceptions import MLFrameworkError, TenantExistsError, TenantNotFoundError
+from ml_core.domain.tenant_policies import PredictionPolicy, SelfTestRows
+from ml_core.exceptions import MLFrameworkError, TenantExistsError
 from ml_core.ids import TenantId
 from ml_core.registry import journal
 from ml_core.registry.clock import advance_feed
-from ml_core.registry.missing import tenant_deleted, tenant_not_found
+from ml_core.registry.limits import check_choice
+from ml_core.registry.missing import did_you_mean, tenant_deleted, tenant_not_found
+from ml_core.registry.pages import Page, every, read_page
 
 if TYPE_CHECKING:
-    from ml_core.registry.versions.rows import AnyRow
+    from ml_core.registry.pages import AnyRow
 
-__all__ = ["TenantInfo", "TenantRepository", "tenant_ids", "tenant_not_found"]
-
-_PAGE = 500
-"""Tenants read in one query."""
-_COMPARED = 1_000
-"""Names that a new one is compared with at most: about 10 ms of one core."""
+_COMPARED = 10_000
+"""Names that a typo is compared with at most: about 0.1 s of one core."""
 _NEAR = 0.85
 """How like two names are, of 1, that may be one with a typo: ``acmee`` and ``acme`` are by 0.89."""
 
-_LISTED = tuple(tenants.c[name] for name in ("tenant_id", "cell", "created_at", "deleted_at", "self_test_rows"))
+_LISTED = tuple(
+    tenants.c[name] for name in ("tenant_id", "cell", "created_at", "deleted_at", "self_test_rows", "prediction_policy")
+)
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class TenantInfo:
-    """A tenant as listed: the cell that serves it, when it was created and, if it was, when it was deleted; UTC.
+    """A tenant.
 
-    ``self_test_rows`` is which rows its versions keep as their self-test.
+    Attributes:
+        tenant_id: Its name.
+        cell: The cell that serves it.
+        created_at: When it was created, UTC.
+        deleted_at: When it was deleted, UTC, or None.
+        self_test_rows: Which rows its versions keep as their self-test.
+        prediction_policy: What is kept of its predictions; ``PredictionRepository.set_policy`` changes it.
     """
 
     tenant_id: TenantId
@@ -50,46 +56,57 @@ class TenantInfo:
     created_at: datetime
     deleted_at: datetime | None = None
     self_test_rows: SelfTestRows = SelfTestRows.TRAINING
+    prediction_policy: PredictionPolicy = PredictionPolicy.DIGEST
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether only its name is left."""
+        return self.deleted_at is not None
 
 
 class TenantRepository:
-    """The tenants of the platform."""
+    """The tenants of the platform.
+
+    Args:
+        db: The registry.
+    """
 
     def __init__(self, db: DatabaseConnection) -> None:
         self._db = db
 
-    def create(self, tenant_id: TenantId) -> TenantInfo:
+    def create(self, tenant_id: str) -> TenantInfo:
         """Create a tenant in the shared cell.
 
         Raises:
-            TenantExistsError: It exists already, or did: the name of a deleted tenant is not given out again.
+            TenantExistsError: It exists, or it was deleted: the name of a deleted tenant is never used again.
+            InvalidNameError: The name is not valid.
         """
-        created = self._insert(tenant_id)
+        name = TenantId(tenant_id)
+        created = self._insert(name)
         if created is None:
-            raise self._taken(tenant_id)
+            raise self._taken(name)
         return created
 
-    def require_new(self, tenant_id: TenantId) -> None:
-        """Refuse a name that a tenant has or had, without creating one.
+    def require_new(self, tenant_id: str) -> None:
+        """Refuse the name of a tenant that exists or existed, without creating one.
 
         Raises:
             TenantExistsError: As for ``create``.
         """
-        with self._db.tenant(tenant_id) as connection:
-            if connection.scalar(sa.select(sa.true()).where(tenants.c.tenant_id == tenant_id)):
-                raise self._taken(tenant_id)
+        if self.find(tenant_id) is not None:
+            raise self._taken(TenantId(tenant_id))
 
     def _taken(self, tenant_id: TenantId) -> TenantExistsError:
         is_there = self.exists(tenant_id)
         return TenantExistsError(
             f"The tenant {tenant_id!s} exists already."
             if is_there
-            else f"A tenant {tenant_id!s} was deleted, and its name is never given out again.",
-            remedy="Choose another name, or use it." if is_there else "Choose another name.",
+            else f"A tenant {tenant_id!s} was deleted, and its name is never used again.",
+            remedy="Choose another name, or use this tenant." if is_there else "Choose another name.",
             tenant_id=tenant_id,
         )
 
-    def ensure(self, tenant_id: TenantId) -> None:
+    def ensure(self, tenant_id: str) -> None:
         """Refuse a tenant that does not exist, except on the embedded server: there it is created, and the log says so.
 
         Raises:
@@ -97,41 +114,31 @@ class TenantRepository:
         """
         if self.exists(tenant_id):
             return
-        if not self._db.is_embedded or self._insert(tenant_id) is None:
-            try:
-                self.require(tenant_id)
-            except TenantNotFoundError as error:
-                error.remedy = f"{self._hint(tenant_id)}{error.remedy}"
-                raise
-            return  # it was created meanwhile
-        _log.warning("%s", f"The tenant {tenant_id} did not exist and was created. {self._hint(tenant_id)}".rstrip())
+        name = TenantId(tenant_id)
+        if not self._db.is_embedded or self._insert(name) is None:
+            self.get(name)  # refuses it, unless it was created meanwhile
+            return
+        # ``acme-2`` after ``acme-1`` is the next of a series and no typo.
+        others = [known for known in self._others(name) if _without_digits(known) != _without_digits(name)]
+        near = difflib.get_close_matches(name, others, n=1, cutoff=_NEAR)
+        hint = f"Did you mean {near[0]}?" if near else ""
+        _log.warning("%s", f"The tenant {name} did not exist and was created. {hint}".rstrip())
 
-    def _hint(self, tenant_id: TenantId) -> str:
-        near = self._near(tenant_id)
-        return "" if near is None else f"Did you mean {near}? "
-
-    def _near(self, tenant_id: TenantId) -> str | None:
-        """The tenant whose name may have been meant; None without one, or if the principal may not know others."""
-        if not self._db.principal.is_operator:  # whoever acts for one tenant does not learn the names of others
-            return None
+    def _others(self, name: TenantId) -> Sequence[str]:
+        """Tenants whose name may have been meant; none for a principal of one tenant, which must not learn others."""
+        if not self._db.principal.is_operator:
+            return []
         statement = (
             sa.select(tenants.c.tenant_id)
-            .where(
-                tenants.c.deleted_at.is_(None),
-                tenants.c.tenant_id != tenant_id,
-                tenants.c.tenant_id.startswith(tenant_id[0], autoescape=True),
-            )
+            .where(tenants.c.deleted_at.is_(None), tenants.c.tenant_id != name)
             .order_by(tenants.c.tenant_id)
             .limit(_COMPARED)
         )
         try:
             with self._db.serving() as connection:
-                names = connection.scalars(statement).all()
-        except MLFrameworkError:  # a hint: a login that may not read other tenants gets none
-            return None
-        # ``acme-2`` after ``acme-1`` is the next of a series and no typo.
-        others = [name for name in names if _without_digits(name) != _without_digits(tenant_id)]
-        return next(iter(difflib.get_close_matches(tenant_id, others, n=1, cutoff=_NEAR)), None)
+                return connection.scalars(statement).all()
+        except MLFrameworkError:  # a login that may not read other tenants gets no hint
+            return []
 
     def _insert(self, tenant_id: TenantId) -> TenantInfo | None:
         statement = (
@@ -146,80 +153,84 @@ class TenantRepository:
                 journal.record(connection, tenant_id, "tenant.created", {"tenant_id": tenant_id})
         return None if row is None else _info(row)
 
-    def exists(self, tenant_id: TenantId) -> bool:
-        """Whether there is such a tenant."""
-        found = sa.select(sa.true()).where(tenants.c.tenant_id == tenant_id, tenants.c.deleted_at.is_(None))
-        with self._db.tenant(tenant_id) as connection:
-            return bool(connection.scalar(found))
+    def find(self, tenant_id: str) -> TenantInfo | None:
+        """A tenant, also one that was deleted; None if there never was one of this name."""
+        name = TenantId(tenant_id)
+        with self._db.tenant(name) as connection:
+            row = connection.execute(sa.select(*_LISTED).where(tenants.c.tenant_id == name)).one_or_none()
+        return None if row is None else _info(row)
 
-    def is_deleted(self, tenant_id: TenantId) -> bool:
-        """Whether there was such a tenant, which was deleted."""
-        found = sa.select(sa.true()).where(tenants.c.tenant_id == tenant_id, tenants.c.deleted_at.is_not(None))
-        with self._db.tenant(tenant_id) as connection:
-            return bool(connection.scalar(found))
+    def exists(self, tenant_id: str) -> bool:
+        """Whether there is such a tenant, which was not deleted."""
+        found = self.find(tenant_id)
+        return found is not None and not found.is_deleted
 
-    def require(self, tenant_id: TenantId) -> None:
-        """Refuse a tenant that does not exist.
+    def get(self, tenant_id: str) -> TenantInfo:
+        """A tenant.
 
         Raises:
-            TenantNotFoundError: There is no such tenant, or it was deleted.
+            TenantNotFoundError: There is no such tenant, or it was deleted; names the nearest to an operator.
         """
-        if not self.exists(tenant_id):
-            raise tenant_deleted(tenant_id) if self.is_deleted(tenant_id) else tenant_not_found(tenant_id)
+        found = self.find(tenant_id)
+        if found is None:
+            error = tenant_not_found(TenantId(tenant_id))
+            error.remedy = f"{did_you_mean(tenant_id, self._others(TenantId(tenant_id)))}{error.remedy}"
+            raise error
+        if found.is_deleted:
+            raise tenant_deleted(found.tenant_id)
+        return found
 
-    def self_test_rows(self, tenant_id: TenantId) -> SelfTestRows:
-        """Which rows the self-tests of the tenant's versions consist of.
+    def update(self, tenant_id: str, *, self_test_rows: str) -> TenantInfo:
+        """Change a tenant.
+
+        Args:
+            tenant_id: The tenant.
+            self_test_rows: ``training`` or ``synthetic``: which rows the versions that are trained from now on keep as
+                their self-test. Existing versions keep theirs.
 
         Raises:
-            TenantNotFoundError: There is no such tenant, or it was deleted.
-        """
-        self.require(tenant_id)
-        statement = sa.select(tenants.c.self_test_rows).where(tenants.c.tenant_id == tenant_id)
-        with self._db.tenant(tenant_id) as connection:
-            return SelfTestRows(connection.scalars(statement).one())
-
-    def set_self_test_rows(self, tenant_id: TenantId, rows: SelfTestRows) -> None:
-        """Say it of the versions that are trained from now on; those that there are keep theirs.
-
-        Raises:
+            InvalidRequestError: There is no such kind of rows.
             TenantNotFoundError: There is no such tenant, or it was deleted.
             PermissionDeniedError: The principal lacks the scope ``admin``.
         """
-        with journal.writing(self._db, tenant_id) as connection:
-            subject = {"tenant_id": tenant_id}
-            journal.record(connection, tenant_id, "tenant.self_test_rows_set", subject, {"rows": rows.value})
-            mine = tenants.c.tenant_id == tenant_id
-            connection.execute(sa.update(tenants).where(mine).values(self_test_rows=rows.value))
+        name, rows = TenantId(tenant_id), check_choice(SelfTestRows, self_test_rows, "self_test_rows")
+        changed = sa.update(tenants).where(tenants.c.tenant_id == name).values(self_test_rows=rows.value)
+        with journal.writing(self._db, name) as connection:
+            journal.record(connection, name, "tenant.self_test_rows_set", {"tenant_id": name}, {"rows": rows.value})
+            return _info(connection.execute(changed.returning(*_LISTED)).one())
 
-    def list(
-        self, *, limit: int | None = None, after: TenantId | None = None, deleted: bool = False
-    ) -> Sequence[TenantInfo]:
-        """Tenants by name, over all cells; read by the serving role.
+    def list(self, *, limit: int = 100, cursor: str | None = None, deleted: bool = False) -> Page[TenantInfo]:
+        """A page of the tenants of all cells by name; read by the serving role.
 
         Args:
-            limit: At most so many.
-            after: Only names after this one: the last of the page before.
-            deleted: Those that were deleted, instead of those that there are.
+            limit: 1 to 1,000.
+            cursor: ``next_cursor`` of the page before.
+            deleted: Those that were deleted, instead of those that exist.
+
+        Raises:
+            InvalidRequestError: The limit or the cursor can't be used.
         """
         is_deleted = tenants.c.deleted_at.is_not(None) if deleted else tenants.c.deleted_at.is_(None)
-        statement = sa.select(*_LISTED).where(is_deleted).order_by(tenants.c.tenant_id).limit(limit)
-        if after is not None:
-            statement = statement.where(tenants.c.tenant_id > after)
+        statement = sa.select(*_LISTED).where(is_deleted)
         with self._db.serving() as connection:
-            return [_info(row) for row in connection.execute(statement)]
+            return read_page(connection, statement, [tenants.c.tenant_id], limit=limit, cursor=cursor).map(_info)
 
 
 def tenant_ids(db: DatabaseConnection, *, deleted: bool = False) -> Iterator[TenantId]:
     """All tenants, or all that were deleted, by name; read a page at a time."""
-    tenants_of, last = TenantRepository(db), None
-    while page := tenants_of.list(limit=_PAGE, after=last, deleted=deleted):
-        yield from (tenant.tenant_id for tenant in page)
-        last = page[-1].tenant_id
+    listed = every(lambda limit, cursor: TenantRepository(db).list(limit=limit, cursor=cursor, deleted=deleted))
+    return (tenant.tenant_id for tenant in listed)
 
 
 def _info(row: AnyRow) -> TenantInfo:
-    rows = SelfTestRows(row.self_test_rows)
-    return TenantInfo(TenantId(row.tenant_id), row.cell, row.created_at, row.deleted_at, rows)
+    return TenantInfo(
+        TenantId(row.tenant_id),
+        row.cell,
+        row.created_at,
+        row.deleted_at,
+        SelfTestRows(row.self_test_rows),
+        PredictionPolicy(row.prediction_policy),
+    )
 
 
 def _without_digits(name: str) -> str:

@@ -146,7 +146,7 @@ class Planner:
         )
         tenants = TenantRepository(self._db)
         tenants.ensure(self._tenant_id)
-        request = replace(request, self_test_rows=tenants.self_test_rows(self._tenant_id))
+        request = replace(request, self_test_rows=tenants.get(self._tenant_id).self_test_rows)
         return TrainingPlan(spec, request, checked.source, checked.metadata)
 
     def _check_sources(self, spec: TrainSpec, given: GivenData) -> None:

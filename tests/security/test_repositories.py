@@ -29,7 +29,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
 from ml_core.domain.permissions import MOVES, NEEDED
 from ml_core.domain.principal import Principal
-from ml_core.domain.tenant_policies import HistoryPolicy
+from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.exceptions import MLFrameworkError, PermissionDeniedError
 from ml_core.ids import HoldName, ModelId, TenantId, VersionId
 from ml_core.models.store import platform_store
@@ -62,7 +62,7 @@ def repositories() -> dict[str, type[Any]]:
 
 REPOSITORIES = repositories()
 # Parts of a repository, called through it; what they need is made by it.
-PARTS = {"RunArtifacts"}
+PARTS: set[str] = set()
 
 
 @dataclass
@@ -80,12 +80,13 @@ class World:
         special = {
             ("DatasetRepository", "find_by_digest", "digest"): self.digest,
             ("DatasetRepository", "from_csv", "path"): self.folder / "table.csv",
+            ("DatasetRepository", "from_file", "path"): self.folder / "table.csv",
             ("DatasetRepository", "from_parquet", "path"): self.folder / "table.parquet",
             ("DatasetRepository", "from_sql", "query"): "SELECT 1 AS x",
             ("RunRepository", "log_series", "metrics"): "loss",
-            ("RunRepository", "log_artifact", "name"): "plot.png",
-            ("RunRepository", "open_artifact", "name"): "plot.png",
-            ("RunRepository", "delete_artifact", "name"): "plot.png",
+            ("RunArtifacts", "log", "name"): "plot.png",
+            ("RunArtifacts", "open", "name"): "plot.png",
+            ("RunArtifacts", "delete", "name"): "plot.png",
             ("HoldRepository", "place", "name"): HoldName("mine"),
             ("HoldRepository", "release", "name"): HoldName("legal"),
         }
@@ -118,7 +119,7 @@ class World:
             "name": "approved",
             "number": 1,
             "percent": 10,
-            "policy": HistoryPolicy.NOTHING,
+            "policy": PredictionPolicy.NOTHING,
             "reason": "b",
             "request_digest": "b",
             "request_id": "r",
@@ -157,7 +158,7 @@ def world(db: DatabaseConnection, tenant_id: TenantId, tmp_path: Path) -> World:
     runs = RunRepository(db, tenant_id)
     run_id = runs.start(TICKETS, parameters={"secret": tenant_id}, tags={"secret": tenant_id})
     runs.log_metrics(run_id, {"loss": 0.5})
-    runs.log_artifact(run_id, "plot.png", tenant_id.encode())
+    runs.artifacts.log(run_id, "plot.png", tenant_id.encode())
     dataset = DatasetRepository(db, tenant_id).create("d", pd.DataFrame({"secret": [str(tenant_id)]}))
     pd.DataFrame({"x": [1]}).to_csv(tmp_path / "table.csv", index=False)
     pd.DataFrame({"x": [1]}).to_parquet(tmp_path / "table.parquet")

@@ -10,15 +10,15 @@ from ml_core.domain.replica_report import LoadState, PendingVersion, ReplicaRepo
 from ml_core.ids import EnvironmentName, HoldName, TenantId
 from ml_core.registry.collection.holds import HoldRepository
 from ml_core.registry.datasets import DatasetRepository
-from ml_core.registry.history.repository import HistoryRepository
 from ml_core.registry.idempotency import IdempotencyRepository
 from ml_core.registry.keys import KeyRepository
+from ml_core.registry.predictions import PredictionRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.promotion.gates import GateRepository
 from ml_core.registry.replicas import ReplicaReports
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.versions.repository import VersionRepository
-from support.history import answered, write
+from support.predictions import answered, write
 from support.registry import TICKETS, register
 
 STAGING = EnvironmentName("staging")
@@ -38,9 +38,9 @@ def fill(db: DatabaseConnection, tenant_id: TenantId) -> None:
     runs = RunRepository(db, tenant_id)
     run_id = runs.start(TICKETS, tags={"team": "support"})
     runs.log_metrics(run_id, {"loss": 1.0})
-    runs.log_artifact(run_id, "plot.png", b"png")
+    runs.artifacts.log(run_id, "plot.png", b"png")
     write(db, answered(tenant_id, request_id="r"), answered(tenant_id, at=0))
-    HistoryRepository(db, tenant_id).add_feedback(TICKETS, "r", 0, "b")
+    PredictionRepository(db, tenant_id).add_label(TICKETS, "r", 0, "b")
     DatasetRepository(db, tenant_id).create("d", {"x": [1]})
     pending = PendingVersion(tenant_id, TICKETS, PRODUCTION, version.version, LoadState.FAILED, None, "code", "reason")
     report = ReplicaReport(1, uuid.uuid4(), True, 1, 0, failed=1, pending=(pending,))

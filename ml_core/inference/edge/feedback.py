@@ -12,7 +12,7 @@ from ml_core.inference.edge.render import json_response
 from ml_core.inference.edge.requests import invalid, parse_object
 from ml_core.inference.service import PredictionService
 from ml_core.inference.target import no_such_name
-from ml_core.registry.history.labels import check_label
+from ml_core.registry.predictions.labels import check_label
 
 _FIELDS = ("label", "request_id", "row")
 
@@ -21,22 +21,22 @@ class FeedbackRoutes:
     """Where labels are sent."""
 
     def __init__(self, service: PredictionService) -> None:
-        self._history = service.history
+        self._recorder = service.recorder
 
     async def feedback(self, request: HttpRequest) -> HttpResponse:
         """``POST /t/{tenant}/models/{model}/feedback``: ``{"request_id": …, "row": 0, "label": …}``, scope ``label``.
 
-        200 once the label is stored. A label for the same row takes the place of the one before. Whether there is such
-        a prediction is not asked: it may be on its way to the history.
+        200 once the label is stored. A later label for the same row replaces it. The prediction need not exist: it
+        may not be written to the prediction log yet.
         """
         body = _parse(request.body)
         try:
             tenant_id, model_id = TenantId(request.tenant), ModelId(request.model)
         except InvalidNameError as error:
             raise no_such_name(error) from None
-        if self._history is None:
-            raise RegistryUnavailableError("This cell keeps no history.", remedy="Send it to one that does.")
-        await self._history.add_label(tenant_id, model_id, body["request_id"], body["row"], body["label"])
+        if self._recorder is None:
+            raise RegistryUnavailableError("This cell records no predictions.", remedy="Send it to one that does.")
+        await self._recorder.add_label(tenant_id, model_id, body["request_id"], body["row"], body["label"])
         return json_response({"model": model_id, **body})
 
 

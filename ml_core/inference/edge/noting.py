@@ -1,4 +1,4 @@
-"""Noting an answer in the history, once it is whole and before it is sent."""
+"""Recording an answer in the prediction log, once it is complete and before it is sent."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ml_core.inference.target import Target
 
 
 def note(service: PredictionService, request: HttpRequest, target: Target, prediction: Prediction, size: int) -> None:
-    """Note an answer, if the cell keeps a history.
+    """Record an answer, if the cell records predictions.
 
     Args:
-        service: Whose history.
+        service: Whose recorder.
         request: Was answered.
         target: What it asked.
         prediction: The answer.
         size: Bytes in which its rows were sent.
     """
-    if service.history is not None:
+    if service.recorder is not None:
         latency_ms = (asyncio.get_running_loop().time() - request.arrived) * 1000
-        service.history.note(target, prediction, request_id=request.request_id, size=size, latency_ms=latency_ms)
+        service.recorder.record(target, prediction, request_id=request.request_id, size=size, latency_ms=latency_ms)

@@ -115,7 +115,8 @@ class Collector:
 
     def plan(self, tenant_id: TenantId) -> Plan:
         """What of a tenant may go now, see ``Planner.plan``."""
-        if TenantRepository(self._db).is_deleted(tenant_id):
+        tenant = TenantRepository(self._db).find(tenant_id)
+        if tenant is not None and tenant.is_deleted:
             left = "all that is left of it"
             return Plan(tenant_id, [Item(tenant_id, Kind.TENANT, tenant_id, f"deleted; {left}")])
         return self._planner.plan(tenant_id)

@@ -151,9 +151,10 @@ class Checker:
             if not sizes:  # an upload that was refused leaves an empty folder, which harms nobody
                 continue
             size_bytes = sum(sizes)
-            if tenants.is_deleted(tenant_id):
+            tenant = tenants.find(tenant_id)
+            if tenant is not None and tenant.is_deleted:
                 yield _left_behind(tenant_id, "has files in the artifact store", size_bytes)
-            elif not tenants.exists(tenant_id):  # nor was it created since the line above
+            elif tenant is None:  # nor was it created meanwhile
                 yield Finding(
                     tenant_id,
                     FindingKind.UNKNOWN_TENANT,

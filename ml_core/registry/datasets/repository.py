@@ -10,29 +10,46 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from ml_core.data.frames import as_frame
+from ml_core.data.reading import is_csv
 from ml_core.data.table_file import read_typed
 from ml_core.database.connection import DatabaseConnection
+from ml_core.database.tables import dataset_versions, datasets
 from ml_core.domain.dataset import DatasetEntry, DatasetSummary, DatasetVersion, parse_reference
 from ml_core.exceptions import InvalidRequestError, ModelSaveError
 from ml_core.ids import DatasetId, Digest, TenantId
 from ml_core.models.store import ArtifactStore, platform_store
 from ml_core.registry import journal
-from ml_core.registry.blobs import remove_unneeded
-from ml_core.registry.datasets import intake, listing, removal, sql
+from ml_core.registry.blobs import lock_digest, remove_unneeded
+from ml_core.registry.datasets import intake, sql
 from ml_core.registry.datasets.registration import Draft, register
-from ml_core.registry.datasets.rows import dataset_not_found, find
-from ml_core.registry.pages import Page
+from ml_core.registry.datasets.rows import (
+    ENTRY_COLUMNS,
+    dataset_not_found,
+    entry_from,
+    find,
+    is_version,
+    of,
+    refuse_if_needed,
+    summary_from,
+)
+from ml_core.registry.erasure import erase
+from ml_core.registry.pages import Page, read_page
 from ml_core.registry.tenants import TenantRepository
+
+_MOST_OF_A_DIGEST = 100
 
 
 class DatasetRepository:
-    """Immutable versions of tables. On the embedded server the first table creates the tenant.
+    """The datasets of one tenant: immutable versions of tables.
 
     A table becomes a Parquet file whose bytes depend on its content alone, see ``ml_core.data.table_file``. Files of
     equal bytes are stored once in a tenant, whichever datasets they belong to. The file is made in the temporary folder
-    (``TMPDIR``), which needs room for it; the rows of a query take twice that.
+    (``TMPDIR``), which needs room for it; the rows of a query take twice that. On the embedded server the first table
+    creates the tenant.
 
     Args:
         db: The registry.
@@ -40,15 +57,15 @@ class DatasetRepository:
         store: Where the files go; None: the platform's store.
     """
 
-    def __init__(self, db: DatabaseConnection, tenant_id: TenantId, store: ArtifactStore | None = None) -> None:
+    def __init__(self, db: DatabaseConnection, tenant_id: str, store: ArtifactStore | None = None) -> None:
         self._db = db
         self._tenant_id = TenantId(tenant_id)
         self._store = store if store is not None else platform_store(db.settings)
 
     def create(self, dataset_id: str, frame: Any, *, source: Mapping[str, Any] | None = None) -> DatasetVersion:
-        """Register a data frame as the next version of a dataset; the very table of its newest version is that version.
+        """Register a data frame as the next version of a dataset, unless its newest version is the same table.
 
-        ``is_new`` of what is returned says which it was.
+        ``is_new`` of the result is false where the newest version was returned.
 
         Args:
             dataset_id: The dataset; made with its first version.
@@ -92,7 +109,7 @@ class DatasetRepository:
         Args:
             dataset_id: The dataset, or one of its versions as ``tickets_2026@3``.
             number: Which version; None: that of the name, or the newest that is not archived.
-            columns: Only these, in this order.
+            columns: Only these columns, in this order.
 
         Raises:
             DatasetNotFoundError: There is no such version.
@@ -102,7 +119,7 @@ class DatasetRepository:
         return read_typed(self.open(dataset_id, number), columns)
 
     def open(self, dataset_id: str, number: int | None = None) -> Path:
-        """The proved Parquet file of a version, for readers of your own; open it at once and don't write to it.
+        """A local, read-only Parquet file of a version, whose digest was checked; open it at once.
 
         A dataset from a CSV file is stored as its cells: all columns are strings.
 
@@ -112,6 +129,18 @@ class DatasetRepository:
         """
         version = self.get(dataset_id, number)
         return self._store.fetch(self._tenant_id, version.digest, version.size_bytes)
+
+    def from_file(
+        self, dataset_id: str, path: str | Path, *, encoding: str = "utf-8", source: Mapping[str, Any] | None = None
+    ) -> DatasetVersion:
+        """Register the table of a CSV or Parquet file; its content decides which it is, not its name.
+
+        Arguments and errors as for ``from_csv``. An upload passes the name that its client gave:
+        ``source={"file": "tickets.csv"}``.
+        """
+        if is_csv(Path(path)):
+            return self.from_csv(dataset_id, path, encoding=encoding, source=source)
+        return self.from_parquet(dataset_id, path, source=source)
 
     def from_csv(
         self, dataset_id: str, path: str | Path, *, encoding: str = "utf-8", source: Mapping[str, Any] | None = None
@@ -185,27 +214,55 @@ class DatasetRepository:
         """The tenant's datasets by name, each with its newest version.
 
         Args:
-            limit: Datasets on a page, 1 to 1,000.
+            limit: 1 to 1,000.
             cursor: ``next_cursor`` of the page before.
-            include_archived: Datasets and versions that are archived too.
+            include_archived: Archived versions too, and datasets that have no other.
+
+        Raises:
+            InvalidRequestError: The limit or the cursor can't be used.
         """
+        mine = sa.and_(of.tenant_id == self._tenant_id, of.dataset_id == datasets.c.dataset_id)
+        shown = mine if include_archived else sa.and_(mine, of.archived_at.is_(None))
+        newest = (
+            sa.select(of.number, of.row_count, of.size_bytes, of.created_at, of.created_by, of.archived_at)
+            .where(shown)
+            .order_by(of.number.desc())
+            .limit(1)
+            .lateral("newest")
+        )
+        count = sa.select(sa.func.count()).select_from(dataset_versions).where(shown).scalar_subquery()
+        statement = (
+            sa.select(datasets.c.dataset_id, count.label("versions"), newest)
+            .select_from(datasets.join(newest, sa.true()))
+            .where(datasets.c.tenant_id == self._tenant_id)
+        )
         with self._db.tenant(self._tenant_id) as connection:
-            return listing.datasets_page(connection, self._tenant_id, limit, cursor, include_archived=include_archived)
+            page = read_page(connection, statement, [datasets.c.dataset_id], limit=limit, cursor=cursor)
+        return page.map(summary_from)
 
     def versions(
         self, dataset_id: str, *, limit: int = 100, cursor: str | None = None, include_archived: bool = False
     ) -> Page[DatasetEntry]:
         """The versions of a dataset, newest first, without their profiles; none if there is no such dataset."""
-        name = DatasetId(dataset_id)
+        statement = sa.select(*ENTRY_COLUMNS).where(
+            of.tenant_id == self._tenant_id, of.dataset_id == DatasetId(dataset_id)
+        )
+        if not include_archived:
+            statement = statement.where(of.archived_at.is_(None))
         with self._db.tenant(self._tenant_id) as connection:
-            return listing.versions_page(
-                connection, self._tenant_id, name, limit, cursor, include_archived=include_archived
-            )
+            page = read_page(connection, statement, [of.number], limit=limit, cursor=cursor, descending=True)
+        return page.map(entry_from)
 
     def find_by_digest(self, digest: str) -> Sequence[DatasetEntry]:
         """The versions that have these bytes, of all datasets, archived ones too, newest first; at most 100."""
+        statement = (
+            sa.select(*ENTRY_COLUMNS)
+            .where(of.tenant_id == self._tenant_id, of.digest == Digest(digest))
+            .order_by(of.created_at.desc(), of.dataset_id, of.number.desc())
+            .limit(_MOST_OF_A_DIGEST)
+        )
         with self._db.tenant(self._tenant_id) as connection:
-            return listing.of_digest(connection, self._tenant_id, Digest(digest))
+            return [entry_from(row) for row in connection.execute(statement)]
 
     def archive(self, dataset_id: str, number: int) -> None:
         """Hide a version; archiving it again changes nothing.
@@ -214,7 +271,12 @@ class DatasetRepository:
             DatasetNotFoundError: There is no such version.
             DatasetInUseError: A gate compares versions on it.
         """
-        self._set_archived(dataset_id, number, archived=True)
+        name = DatasetId(dataset_id)
+        with journal.writing(self._db, self._tenant_id) as connection:
+            self._lock(connection, name, number)
+            refuse_if_needed(connection, self._tenant_id, name, number)
+            archived_at = sa.func.coalesce(of.archived_at, sa.func.now())
+            self._set_archived_at(connection, name, number, archived_at, "dataset.version_archived")
 
     def restore(self, dataset_id: str, number: int) -> None:
         """Show an archived version again; restoring one that is not archived changes nothing.
@@ -222,10 +284,11 @@ class DatasetRepository:
         Raises:
             DatasetNotFoundError: There is no such version.
         """
-        self._set_archived(dataset_id, number, archived=False)
+        with journal.writing(self._db, self._tenant_id) as connection:
+            self._set_archived_at(connection, DatasetId(dataset_id), number, None, "dataset.version_restored")
 
     def delete(self, dataset_id: str, number: int) -> None:
-        """Delete a version for good, with its file unless another version has the same bytes. Its number stays used.
+        """Delete a version, with its file unless another version has the same bytes. Its number is never used again.
 
         Raises:
             DatasetNotFoundError: There is no such version.
@@ -234,14 +297,34 @@ class DatasetRepository:
             ModelSaveError: The version is deleted, but the store refuses to delete the file.
         """
         name = DatasetId(dataset_id)
+        which = is_version(self._tenant_id, name, number)
         with journal.writing(self._db, self._tenant_id) as connection:
-            digest = removal.delete(connection, self._tenant_id, name, number)
+            digest = self._lock(connection, name, number)
+            twin = sa.exists().where(of.tenant_id == self._tenant_id, of.digest == digest, sa.not_(which))
+            is_last = not connection.scalar(sa.select(twin))
+            refuse_if_needed(connection, self._tenant_id, name, number, digest if is_last else None)
+            # Another session may have deleted it while this one waited for the lock.
+            if not erase(connection, dataset_versions, dataset_id=name, number=number):
+                raise dataset_not_found(connection, self._tenant_id, name, number)
+            subject = {"dataset_id": name, "number": number}
+            journal.record(connection, self._tenant_id, "dataset.version_deleted", subject, {"digest": digest})
         remove_unneeded(self._db, self._tenant_id, self._store, digest)
 
-    def _set_archived(self, dataset_id: str, number: int, *, archived: bool) -> None:
-        name = DatasetId(dataset_id)
-        with journal.writing(self._db, self._tenant_id) as connection:
-            removal.set_archived(connection, self._tenant_id, name, number, archived=archived)
+    def _lock(self, connection: Connection, dataset_id: DatasetId, number: int) -> Digest:
+        """Lock the digest of a version, see ``ml_core.registry.datasets.rows``."""
+        found = connection.scalar(sa.select(of.digest).where(is_version(self._tenant_id, dataset_id, number)))
+        if found is None:
+            raise dataset_not_found(connection, self._tenant_id, dataset_id, number)
+        lock_digest(connection, self._tenant_id, found, shared=False)
+        return Digest(found)
+
+    def _set_archived_at(
+        self, connection: Connection, dataset_id: DatasetId, number: int, archived_at: Any, action: str
+    ) -> None:
+        which = is_version(self._tenant_id, dataset_id, number)
+        if not connection.execute(dataset_versions.update().where(which).values(archived_at=archived_at)).rowcount:
+            raise dataset_not_found(connection, self._tenant_id, dataset_id, number)
+        journal.record(connection, self._tenant_id, action, {"dataset_id": dataset_id, "number": number})
 
     def _register(
         self, dataset_id: DatasetId, write: Callable[[Path], None], source: Mapping[str, Any]

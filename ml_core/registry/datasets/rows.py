@@ -1,4 +1,9 @@
-"""Rows of the dataset tables as values, the conditions that select them, and the errors for those that do not exist."""
+"""Rows of the dataset tables as values, the conditions that select them, and the errors about them.
+
+A version that a gate compares model versions on can't be archived or deleted: the gate would refuse every promotion.
+Whoever sets a gate holds the lock of the version's digest meanwhile, see ``ml_core.registry.blobs.lock_digest``, and so
+does whoever archives or deletes the version, so neither overlooks the other.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +13,19 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import dataset_versions
-from ml_core.domain.dataset import DatasetEntry, DatasetVersion, TableProfile
-from ml_core.exceptions import DatasetNotFoundError
+from ml_core.domain.dataset import DatasetEntry, DatasetSummary, DatasetVersion, TableProfile
+from ml_core.exceptions import Action, DatasetInUseError, DatasetNotFoundError
 from ml_core.ids import DatasetId, Digest, TenantId
 from ml_core.registry.missing import did_you_mean
+from ml_core.registry.references import dataset_references
 
 if TYPE_CHECKING:
-    from ml_core.registry.versions.rows import AnyRow
+    from ml_core.registry.pages import AnyRow
 
 _COMPARED = 1_000
 """Names that a typo is compared with at most, as in ``ml_core.registry.missing``."""
+_MOST_NAMED = 20
+"""Gates or model versions that an error names."""
 
 of = dataset_versions.c
 
@@ -48,6 +56,20 @@ def entry_from(row: AnyRow) -> DatasetEntry:
         row_count=row.row_count,
         column_count=row.column_count,
         source=row.source,
+        created_at=row.created_at,
+        created_by=row.created_by,
+        archived_at=row.archived_at,
+    )
+
+
+def summary_from(row: AnyRow) -> DatasetSummary:
+    """A dataset as a list shows it."""
+    return DatasetSummary(
+        dataset_id=DatasetId(row.dataset_id),
+        versions=row.versions,
+        newest=row.number,
+        row_count=row.row_count,
+        size_bytes=row.size_bytes,
         created_at=row.created_at,
         created_by=row.created_by,
         archived_at=row.archived_at,
@@ -90,11 +112,58 @@ def dataset_not_found(
         shown = sa.select(of.dataset_id).where(of.tenant_id == tenant_id, of.archived_at.is_(None)).distinct()
         known = connection.scalars(shown.order_by(of.dataset_id).limit(_COMPARED)).all()
         message = f"The dataset {dataset_id!s} does not exist."
-        remedy = f"{did_you_mean(dataset_id, known)}List them: mlcore datasets list --tenant {tenant_id!s}"
+        remedy = f"{did_you_mean(dataset_id, known)}List the tenant's datasets."
+        action = Action.of("datasets.list", tenant=str(tenant_id))
     elif number is None:
         message = f"All versions of the dataset {dataset_id!s} are archived."
-        remedy = f"Restore one: mlcore datasets restore {dataset_id!s}@{newest} --tenant {tenant_id!s}"
+        remedy = "Restore one."
+        action = Action.of("datasets.restore", tenant=str(tenant_id), dataset=str(dataset_id), number=newest)
     else:
         message = f"The dataset {dataset_id!s} has no version {number}."
-        remedy = f"List them: mlcore datasets versions {dataset_id!s} --tenant {tenant_id!s}"
-    return DatasetNotFoundError(message, remedy=remedy, tenant_id=tenant_id, dataset_id=str(dataset_id), number=number)
+        remedy = "List its versions."
+        action = Action.of("datasets.versions", tenant=str(tenant_id), dataset=str(dataset_id))
+    return DatasetNotFoundError(
+        message, remedy=remedy, action=action, tenant_id=tenant_id, dataset_id=str(dataset_id), number=number
+    )
+
+
+def refuse_if_needed(
+    connection: Connection, tenant_id: TenantId, dataset_id: DatasetId, number: int, digest: Digest | None = None
+) -> None:
+    """Refuse to archive or delete a version that something needs; the caller holds its digest's lock.
+
+    Args:
+        connection: In the tenant's transaction.
+        tenant_id: The tenant.
+        dataset_id: The dataset.
+        number: Which version.
+        digest: Of its file, if model versions that were trained on it keep it too.
+
+    Raises:
+        DatasetInUseError: Names the gates, and its action removes the first; or names the model versions.
+    """
+    found = dataset_references(connection, tenant_id, [] if digest is None else [digest], [dataset_id])
+    used_by = found.get((dataset_id, number), []) or found.get(str(digest), [])
+    if not used_by:
+        return
+    used_by, action = used_by[:_MOST_NAMED], None
+    if used_by[0].startswith("gate:"):
+        names = [one.split(":", 3)[1:] for one in used_by]  # model, environment and gate
+        named = ", ".join(f"{gate} of {model} in {environment}" for model, environment, gate in names)
+        message = f"{dataset_id!s}@{number} is needed by the {'gate' if len(names) == 1 else 'gates'} {named}."
+        remedy = "Set the gate on another version, or remove it."
+        model, environment, gate = names[0]
+        action = Action.of("gates.remove", name=gate, tenant=str(tenant_id), model=model, environment=environment)
+    else:
+        used_by = [one.removeprefix("version:") for one in used_by]
+        message = f"The model versions {', '.join(used_by)} were trained on {dataset_id!s}@{number}."
+        remedy = "Archive it, or delete those versions first."
+    raise DatasetInUseError(
+        message,
+        remedy=remedy,
+        action=action,
+        tenant_id=tenant_id,
+        dataset_id=str(dataset_id),
+        number=number,
+        used_by=used_by,
+    )

@@ -17,8 +17,9 @@ from ml_core.domain.rollout import Change, Trigger
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.models.store import ArtifactStore
 from ml_core.registry import journal
+from ml_core.registry.limits import check_limit
 from ml_core.registry.missing import model_not_found, require_model_in
-from ml_core.registry.pages import Page, check_limit, decode_cursor, encode_cursor
+from ml_core.registry.pages import Page, decode_cursor, encode_cursor
 from ml_core.registry.promotion.moving import MoveRequest, move, not_promoted
 from ml_core.registry.promotion.pointers import Move, Pointer, find_pointer, list_pointers, move_from, pointer_key
 from ml_core.registry.promotion.rules import PRODUCTION, check_environment, environments_of

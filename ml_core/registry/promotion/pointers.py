@@ -13,7 +13,8 @@ from sqlalchemy.engine import Connection
 from ml_core.database.tables import environment_history, environments
 from ml_core.domain.rollout import Canary, RolloutState
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
-from ml_core.registry.pages import Page, after, check_limit, decode_cursor, encode_cursor
+from ml_core.registry.limits import check_limit
+from ml_core.registry.pages import Page, after, decode_cursor, encode_cursor
 
 if TYPE_CHECKING:
     from ml_core.registry.versions.rows import AnyRow

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -13,38 +14,43 @@ from ml_core.database.tables import run_artifacts
 from ml_core.domain.api_key import Scope
 from ml_core.domain.run import RunArtifact, RunTrigger
 from ml_core.domain.version import StoredArtifact
-from ml_core.exceptions import MLFrameworkError
+from ml_core.exceptions import InvalidRequestError, shown
 from ml_core.ids import Digest, TenantId
-from ml_core.models.store import ArtifactStore
+from ml_core.models.store import ArtifactStore, platform_store
 from ml_core.registry import journal
 from ml_core.registry.blobs import remove_unneeded, store_and_register
 from ml_core.registry.erasure import erase
-from ml_core.registry.runs.lifecycle import move, require, run_not_found
-from ml_core.registry.runs.limits import check_artifact_name, check_word
+from ml_core.registry.limits import check_word
+from ml_core.registry.runs.lifecycle import move, require_run, run_not_found
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class RunArtifacts:
-    """The files of one tenant's runs.
+    """The files of one tenant's runs: ``RunRepository.artifacts``.
 
     Args:
         db: The registry.
         tenant_id: The tenant.
+        store: Where the bytes go; None: the platform's store.
+
+    Attributes:
         store: Where the bytes go.
     """
 
-    def __init__(self, db: DatabaseConnection, tenant_id: TenantId, store: ArtifactStore) -> None:
+    def __init__(self, db: DatabaseConnection, tenant_id: str, store: ArtifactStore | None = None) -> None:
         self._db = db
-        self._tenant_id = tenant_id
-        self._store = store
+        self._tenant_id = TenantId(tenant_id)
+        self.store = store or platform_store(db.settings)
 
     def log(self, run_id: str, name: str, data: bytes | str | Path, format: str | None = None) -> RunArtifact:  # noqa: A002
-        """Keep a file of a run that is running; one of the same name is replaced.
+        """Store a file of a run that is running; one of the same name is replaced.
 
         Args:
             run_id: The run.
             name: 1 to 128 of letters, digits, ``.``, ``_`` and ``-``.
             data: The bytes, or the path of a file, which is streamed.
-            format: What it is, such as ``png``; None: the name's ending, or ``binary`` without one.
+            format: Its kind, such as ``png``; None: the name's ending, or ``binary`` without one.
 
         Raises:
             RunNotFoundError: There is no such run.
@@ -53,18 +59,18 @@ class RunArtifacts:
             ModelSaveError: The file can't be read or stored; nothing is left behind.
         """
         self._db.principal.require(Scope.TRAIN)
-        check_artifact_name(name)
+        check_name(name)
         kind = check_word(format or Path(name).suffix[1:] or "binary", "format")
         with journal.writing(self._db, self._tenant_id) as connection:  # before any byte is stored for no run
             move(connection, self._tenant_id, run_id, RunTrigger.LOG, heartbeat_at=sa.func.now())
         logged, replaced = store_and_register(
             self._db,
             self._tenant_id,
-            self._store,
+            self.store,
             lambda: self._put(data, kind),
             lambda connection, stored: self._register(connection, run_id, name, stored),
         )
-        self.discard(replaced)
+        self._discard(replaced)
         return logged
 
     def list(self, run_id: str) -> Sequence[RunArtifact]:
@@ -75,12 +81,12 @@ class RunArtifacts:
         """
         statement = sa.select(run_artifacts).where(self._of(run_id)).order_by(run_artifacts.c.name)
         with self._db.tenant(self._tenant_id) as connection:
-            require(connection, self._tenant_id, run_id)
+            require_run(connection, self._tenant_id, run_id)
             rows = connection.execute(statement).all()
         return [RunArtifact(row.name, Digest(row.digest), row.size_bytes, row.format, row.created_at) for row in rows]
 
     def open(self, run_id: str, name: str) -> Path:
-        """A local file with the bytes, which were proved to be those that were logged. It is not to be written to.
+        """A local, read-only file with the bytes, whose digest was checked.
 
         Raises:
             RunNotFoundError: There is no such run, or it has no such file.
@@ -88,42 +94,37 @@ class RunArtifacts:
         """
         found = {artifact.name: artifact for artifact in self.list(run_id)}.get(name)
         if found is None:
-            raise self._no_file(run_id, name)
-        return self._store.fetch(self._tenant_id, found.digest, found.size_bytes)
+            raise run_not_found(self._tenant_id, run_id, _file(name))
+        return self.store.fetch(self._tenant_id, found.digest, found.size_bytes)
 
     def delete(self, run_id: str, name: str) -> None:
-        """Remove a file of a run, ended or not; its bytes go unless something else needs them.
+        """Delete a file of a run, ended or not; its bytes are removed unless something else needs them.
 
         Raises:
             RunNotFoundError: There is no such run, or it has no such file.
         """
         with journal.writing(self._db, self._tenant_id) as connection:
-            require(connection, self._tenant_id, run_id)
+            require_run(connection, self._tenant_id, run_id)
             gone = self._delete_row(connection, run_id, name)
             if not gone:
-                raise self._no_file(run_id, name)
+                raise run_not_found(self._tenant_id, run_id, _file(name))
             subject = {"run_id": run_id, "name": name}
             journal.record(connection, self._tenant_id, "run.artifact_deleted", subject, {"digest": gone[0]})
-        self.discard(gone)
+        self._discard(gone)
 
-    def discard(self, digests: Collection[Digest]) -> None:
-        """Remove bytes that nothing needs any more.
-
-        Raises:
-            ModelSaveError: The store refuses.
-        """
+    def _discard(self, digests: Sequence[Digest]) -> None:
         for digest in digests:
-            remove_unneeded(self._db, self._tenant_id, self._store, digest)
+            remove_unneeded(self._db, self._tenant_id, self.store, digest)
 
     def _put(self, data: bytes | str | Path, kind: str) -> StoredArtifact:
         if isinstance(data, bytes):
-            return self._store.put(self._tenant_id, data, kind)
-        return self._store.put_file(self._tenant_id, Path(data), kind)
+            return self.store.put(self._tenant_id, data, kind)
+        return self.store.put_file(self._tenant_id, Path(data), kind)
 
     def _register(
         self, connection: Connection, run_id: str, name: str, stored: StoredArtifact
     ) -> tuple[RunArtifact, Sequence[Digest]]:
-        """The row, and the digests that it took the place of."""
+        """The file, and the digests that it replaces."""
         move(connection, self._tenant_id, run_id, RunTrigger.LOG, heartbeat_at=sa.func.now())
         replaced = [digest for digest in self._delete_row(connection, run_id, name) if digest != stored.digest]
         values = {"digest": stored.digest, "size_bytes": stored.size_bytes, "format": stored.format}
@@ -144,5 +145,21 @@ class RunArtifacts:
     def _of(self, run_id: str) -> sa.ColumnElement[bool]:
         return sa.and_(run_artifacts.c.tenant_id == self._tenant_id, run_artifacts.c.run_id == run_id)
 
-    def _no_file(self, run_id: str, name: str) -> MLFrameworkError:
-        return run_not_found(self._tenant_id, run_id, f"no file {name[:60]!r}", "List the run's files.")
+
+def check_name(name: str) -> str:
+    """A file's name, which means nothing to a file system.
+
+    Raises:
+        InvalidRequestError: The name is not valid.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidRequestError(
+            f"{shown(name, 60)} can't be the name of a run's file.",
+            remedy="Use 1 to 128 of letters, digits, '.', '_' and '-', beginning with a letter or digit.",
+            field="name",
+        )
+    return name
+
+
+def _file(name: str) -> str:
+    return f"file {name[:60]!r}"

@@ -1,7 +1,11 @@
-"""The states of a run in the database: moves by the table of ``ml_core.domain.run``, silence by its clock."""
+"""The states of a run in the database: moves by the table of ``ml_core.domain.run``, silence by the clock."""
 
 from __future__ import annotations
 
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -9,8 +13,42 @@ from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import runs
 from ml_core.domain.run import MOVES, RunStatus, RunTrigger, sources
-from ml_core.exceptions import RunNotFoundError, RunStateError
+from ml_core.exceptions import Action, MLFrameworkError, RunNotFoundError, RunStateError
 from ml_core.ids import TenantId
+
+logger = logging.getLogger(__name__)
+
+_BEATS_PER_BOUND = 4
+"""Heartbeats within the time after which a run counts as dead: three may get lost."""
+
+
+@contextmanager
+def beating(beat: Callable[[], None], dead_after_s: float) -> Iterator[None]:
+    """Call ``beat`` four times in each ``dead_after_s`` until the block ends.
+
+    A heartbeat shows that the process lives, not that it makes progress: a fit that hangs still beats. One that fails
+    is repeated at the next turn, because the registry may be unavailable for a while; the thread ends with the run.
+    """
+    stopped = threading.Event()
+
+    def work() -> None:
+        while not stopped.wait(dead_after_s / _BEATS_PER_BOUND):
+            try:
+                beat()
+            except (RunNotFoundError, RunStateError) as error:
+                logger.warning("Heartbeats end: %s", error)
+                return
+            except MLFrameworkError as error:
+                logger.warning("A heartbeat failed: %s", error)
+
+    # A daemon: a process that wants to end does not wait for it.
+    thread = threading.Thread(target=work, name="run-heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
 
 
 def is_run(tenant_id: TenantId, run_id: str) -> sa.ColumnElement[bool]:
@@ -19,7 +57,7 @@ def is_run(tenant_id: TenantId, run_id: str) -> sa.ColumnElement[bool]:
 
 
 def is_silent(dead_after_s: float) -> sa.ColumnElement[bool]:
-    """The condition that a run's last sign of life is older than that, by the database's clock."""
+    """The condition that a run's last heartbeat is older than that, by the database's clock."""
     return runs.c.heartbeat_at < sa.func.now() - sa.func.make_interval(0, 0, 0, 0, 0, 0, dead_after_s)
 
 
@@ -75,12 +113,20 @@ def move(
     )
     model_id = connection.scalar(statement)
     if model_id is None:
-        status = require(connection, tenant_id, run_id)
-        raise not_allowed(tenant_id, run_id, status, trigger)
+        status = require_run(connection, tenant_id, run_id)
+        is_alive = status is RunStatus.RUNNING
+        raise RunStateError(
+            f"The run {run_id} is {status} and can't {trigger}.",
+            remedy="Its last heartbeat is recent: cancel it first." if is_alive else "Start another run.",
+            tenant_id=tenant_id,
+            run_id=run_id,
+            status=status.value,
+            trigger=trigger.value,
+        )
     return str(model_id)
 
 
-def require(connection: Connection, tenant_id: TenantId, run_id: str) -> RunStatus:
+def require_run(connection: Connection, tenant_id: TenantId, run_id: str) -> RunStatus:
     """A run's stored status.
 
     Raises:
@@ -92,26 +138,13 @@ def require(connection: Connection, tenant_id: TenantId, run_id: str) -> RunStat
     return RunStatus(status)
 
 
-def not_allowed(
-    tenant_id: TenantId, run_id: str, status: RunStatus, trigger: RunTrigger, remedy: str | None = None
-) -> RunStateError:
-    """The error for a move that a run's state does not allow."""
-    if remedy is None:
-        alive = status is RunStatus.RUNNING
-        remedy = "It gave a sign of life not long ago: cancel it first." if alive else "Start another run."
-    return RunStateError(
-        f"The run {run_id} is {status} and can't {trigger}.",
-        remedy=remedy,
+def run_not_found(tenant_id: TenantId, run_id: str, part: str = "") -> RunNotFoundError:
+    """The error for a run that does not exist, or for a run without ``part``, such as ``metric 'loss'``."""
+    shown, tenant = str(run_id)[:40], str(tenant_id)
+    return RunNotFoundError(
+        f"The run {shown!r} has no {part}." if part else f"There is no run {shown!r}.",
+        remedy="See what the run has." if part else "List the tenant's runs.",
+        action=Action.of("runs.get", tenant=tenant, run=shown) if part else Action.of("runs.list", tenant=tenant),
         tenant_id=tenant_id,
-        run_id=run_id,
-        status=status.value,
-        trigger=trigger.value,
+        run_id=shown,
     )
-
-
-def run_not_found(tenant_id: TenantId, run_id: str, what: str = "", remedy: str | None = None) -> RunNotFoundError:
-    """The error for a run, or ``what`` of it, that does not exist."""
-    remedy = remedy or f"List them: mlcore runs list --tenant {tenant_id!s}"
-    shown = str(run_id)[:40]
-    message = f"The run {shown!r} has {what}." if what else f"There is no run {shown!r}."
-    return RunNotFoundError(message, remedy=remedy, tenant_id=tenant_id, run_id=shown)

@@ -6,27 +6,29 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Unpack
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.database.tables import runs
+from ml_core.database.tables import run_artifacts, run_metric_summaries, run_metrics, run_tags, runs, versions
 from ml_core.domain.api_key import Scope
-from ml_core.domain.run import Point, Run, RunArtifact, RunQuery, RunStatus, RunTrigger, Series
-from ml_core.exceptions import InvalidRequestError, MLFrameworkError
-from ml_core.ids import ModelId, TenantId
+from ml_core.domain.run import Point, Run, RunStatus, RunTrigger, Series, compare_runs
+from ml_core.exceptions import InvalidRequestError, MLFrameworkError, RequestTooLargeError, RunInUseError, RunStateError
+from ml_core.ids import Digest, ModelId, TenantId
 from ml_core.registry import journal
+from ml_core.registry.blobs import remove_unneeded
+from ml_core.registry.erasure import erase
+from ml_core.registry.limits import check_document, check_tags, check_word
+from ml_core.registry.missing import tenant_not_found
 from ml_core.registry.pages import Page
-from ml_core.registry.runs import reading, search, tagging
-from ml_core.registry.runs.comparison import compare
-from ml_core.registry.runs.deletion import delete_rows
-from ml_core.registry.runs.heartbeat import beating
-from ml_core.registry.runs.lifecycle import is_silent, move, require, run_not_found
-from ml_core.registry.runs.limits import check_parameters, check_word
-from ml_core.registry.runs.points import CHUNK_POINTS, Batch, write
-from ml_core.registry.tenants import tenant_not_found
+from ml_core.registry.runs import search, series
+from ml_core.registry.runs.lifecycle import beating, is_run, is_silent, move, require_run, run_not_found, seen_status
+from ml_core.registry.runs.search import RunCriteria
+from ml_core.registry.runs.series import CHUNK_POINTS, Batch
 from ml_core.registry.versions.rows import refusal
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 _MAX_ERROR_LENGTH = 4_000  # characters: enough for a message and the end of a traceback
 _MAX_COMPARED = 100
+_SHOWN = 10  # versions and runs that an error names
 
 
 class RunRepository:
@@ -46,11 +49,18 @@ class RunRepository:
         store: Where files of runs go; None means the platform's store.
     """
 
-    def __init__(self, db: DatabaseConnection, tenant_id: TenantId, store: ArtifactStore | None = None) -> None:
+    def __init__(self, db: DatabaseConnection, tenant_id: str, store: ArtifactStore | None = None) -> None:
         self._db = db
-        self._tenant_id = tenant_id
+        self._tenant_id = TenantId(tenant_id)
         self._store = store
         self._dead_after_s = db.settings.registry.run_dead_after_s
+
+    @cached_property
+    def artifacts(self) -> RunArtifacts:
+        """The files of the runs."""
+        from ml_core.registry.runs.artifacts import RunArtifacts  # pyarrow: only where files are used
+
+        return RunArtifacts(self._db, self._tenant_id, self._store)
 
     def start(
         self,
@@ -61,13 +71,13 @@ class RunRepository:
         tags: Mapping[str, str] | None = None,
         parent_run_id: str | None = None,
     ) -> str:
-        """Begin a run. It counts as dead once it gives no sign of life for a while: use ``heartbeat`` with it.
+        """Start a run. It counts as dead when it sends no heartbeat for a while: use ``heartbeat`` with it.
 
         Args:
             model_id: The model that it is for; it need not exist yet.
             kind: ``train``, ``tune`` or a word of your own.
-            parameters: As given, JSON-compatible, at most 64 KiB.
-            tags: Key → value, to find it by.
+            parameters: JSON-compatible, at most 64 KiB.
+            tags: Key → value, for ``search``.
             parent_run_id: The run that it is a part of.
 
         Returns:
@@ -86,7 +96,7 @@ class RunRepository:
             "model_id": ModelId(model_id),
             "kind": check_word(kind, "kind"),
             "status": RunStatus.RUNNING.value,
-            "parameters": check_parameters(parameters or {}),
+            "parameters": check_document(parameters or {}, "parameters"),
             "parent_run_id": parent_run_id,
             "created_by": self._db.principal.name,
         }
@@ -99,7 +109,7 @@ class RunRepository:
                 if refusal(error) == "fk_runs_runs":
                     raise run_not_found(self._tenant_id, str(parent_run_id)) from error
                 raise
-            tagging.write(connection, self._tenant_id, run_id, tags or {})
+            self._write_tags(connection, run_id, tags or {})
             journal.record(
                 connection, self._tenant_id, "run.started", {"run_id": run_id}, {"model_id": model_id, "kind": kind}
             )
@@ -107,7 +117,7 @@ class RunRepository:
 
     @contextmanager
     def record(self, model_id: str, **options: Any) -> Iterator[str]:
-        """A run around a block: started, kept alive, and ended as the block ends.
+        """A run around a block: started, kept alive with heartbeats, and ended as the block ends.
 
         Finished when the block ends, cancelled by Ctrl-C, failed with the error when it raises.
 
@@ -132,7 +142,7 @@ class RunRepository:
         self.finish(run_id)
 
     def beat(self, run_id: str) -> None:
-        """Give a sign of life; brings back a run that counted as dead because it was slow.
+        """Send a heartbeat; brings back a run that counted as dead because it was slow.
 
         Raises:
             RunNotFoundError: There is no such run.
@@ -143,11 +153,11 @@ class RunRepository:
             move(connection, self._tenant_id, run_id, RunTrigger.BEAT, heartbeat_at=sa.func.now())
 
     def heartbeat(self, run_id: str) -> AbstractContextManager[None]:
-        """Give signs of life from a thread while a block runs: four in each ``MLCORE_RUN_DEAD_AFTER_S``."""
+        """Send heartbeats from a thread while a block runs: four in each ``MLCORE_RUN_DEAD_AFTER_S``."""
         return beating(lambda: self.beat(run_id), self._dead_after_s)
 
     def finish(self, run_id: str) -> None:
-        """End a run that did what it should.
+        """End a run that succeeded.
 
         Raises:
             RunNotFoundError: There is no such run.
@@ -156,19 +166,19 @@ class RunRepository:
         self._end(run_id, RunTrigger.FINISH, "run.finished", None)
 
     def fail(self, run_id: str, error: str) -> None:
-        """End a run that did not; of a long error the end is kept. Errors as for ``finish``."""
+        """End a run that failed; of a long error the end is kept. Errors as for ``finish``."""
         self._end(run_id, RunTrigger.FAIL, "run.failed", error)
 
     def cancel(self, run_id: str, reason: str = "") -> None:
-        """End a run that somebody stopped. Errors as for ``finish``."""
+        """End a run that was stopped. Errors as for ``finish``."""
         self._end(run_id, RunTrigger.CANCEL, "run.cancelled", reason)
 
     def mark_dead(self, run_id: str) -> None:
-        """Make it final that a silent run is dead: it ended with its last sign of life, and can't come back.
+        """Make the death of a silent run final: it ended with its last heartbeat, and can't come back.
 
         Raises:
             RunNotFoundError: There is no such run.
-            RunStateError: It has ended, or it lives.
+            RunStateError: It has ended, or its last heartbeat is recent.
         """
         ended = {"finished_at": runs.c.heartbeat_at}
         with journal.writing(self._db, self._tenant_id) as connection:
@@ -177,9 +187,9 @@ class RunRepository:
             journal.record(connection, self._tenant_id, "run.marked_dead", {"run_id": run_id})
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Note the values of a step; a step's value that is there is replaced. A sign of life too.
+        """Log the values of a step; an existing value of the step is replaced. Counts as a heartbeat.
 
-        NaN and the infinities are kept as they are: a loss that diverged is worth seeing.
+        NaN and the infinities are stored: they show that a loss diverged.
 
         Args:
             run_id: The run.
@@ -189,7 +199,8 @@ class RunRepository:
         Raises:
             RunNotFoundError: There is no such run.
             RunStateError: It has ended.
-            InvalidRequestError: A name or step can't be stored, or there are too many metrics.
+            InvalidRequestError: A name or step can't be stored.
+            RequestTooLargeError: The run would have too many metrics.
         """
         self._write(run_id, Batch.of_step(metrics, step))
 
@@ -201,7 +212,7 @@ class RunRepository:
         values: Sequence[float],
         times: Sequence[datetime] | None = None,
     ) -> None:
-        """Note many points, ten thousand a transaction; what ends half-way can be logged again as a whole.
+        """Log many points, ten thousand in one transaction; after an error the whole can be logged again.
 
         Args:
             run_id: The run.
@@ -211,7 +222,8 @@ class RunRepository:
             times: When each was measured (with a time zone); None means now.
 
         Raises:
-            RunNotFoundError: As ``log_metrics``, and so do ``RunStateError`` and ``InvalidRequestError``.
+            RunNotFoundError: As ``log_metrics``, with ``RunStateError``, ``InvalidRequestError`` and
+                ``RequestTooLargeError``.
         """
         names = [metrics] * len(steps) if isinstance(metrics, str) else metrics
         for batch in Batch.of_columns(names, steps, values, times).chunks(CHUNK_POINTS):
@@ -228,10 +240,10 @@ class RunRepository:
             InvalidRequestError: A key or value is not a text of 1 to 200 characters.
         """
         with journal.writing(self._db, self._tenant_id) as connection:
-            require(connection, self._tenant_id, run_id)
-            tagging.write(connection, self._tenant_id, run_id, tags)
+            require_run(connection, self._tenant_id, run_id)
+            self._write_tags(connection, run_id, tags)
             journal.record(connection, self._tenant_id, "run.tagged", {"run_id": run_id}, {"tags": dict(tags)})
-            return reading.read_tags(connection, self._tenant_id, [run_id])[run_id]
+            return search.read_tags(connection, self._tenant_id, [run_id])[run_id]
 
     def get(self, run_id: str) -> Run:
         """A run with its tags and each metric in one line; the points are in ``series``.
@@ -241,26 +253,39 @@ class RunRepository:
         """
         return self._get_all([run_id])[0]
 
-    def list(self, model_id: str, *, limit: int = 100) -> Sequence[Run]:
-        """A model's newest runs, newest first; ``search`` for more."""
-        return self.search(RunQuery(model_id=ModelId(model_id)), limit=limit).items
+    def search(
+        self,
+        model_id: str | None = None,
+        *,
+        limit: int = 50,
+        cursor: str | None = None,
+        **criteria: Unpack[RunCriteria],
+    ) -> Page[Run]:
+        """A page of runs, newest first, each as ``get`` returns it.
 
-    def search(self, query: RunQuery | None = None, *, limit: int = 50, cursor: str | None = None) -> Page[Run]:
-        """A page of the runs that a query finds, newest first, each as ``get`` returns it.
+        A filter that is left out does not restrict::
+
+            runs.search("tickets", status="finished", metrics=["validation/accuracy>=0.8"])
 
         Args:
-            query: Which; None means all of the tenant.
-            limit: At most so many, 1 to 1000.
-            cursor: ``next_cursor`` of the page before, for the same query.
+            model_id: Of this model.
+            limit: 1 to 1,000.
+            cursor: ``next_cursor`` of the page before, asked with the same filters.
+            **criteria: ``kind``; ``status`` (``running``, ``finished``, ``failed``, ``cancelled`` or ``dead``: silent
+                runs and those marked so); ``tags`` (key → value); ``parameters`` (name → value; points lead into
+                objects: ``hyperparameters.C``); ``metrics`` (bounds of last values, each metric as it was logged);
+                ``parent_run_id``; ``started_from`` (then or later) and ``started_before``, with a time zone.
 
         Raises:
-            InvalidRequestError: The limit, the cursor or a value can't be used.
+            InvalidRequestError: The limit, the cursor or a filter can't be used.
+            TypeError: There is no such filter.
         """
+        conditions = search.conditions_of(self._tenant_id, model_id, criteria, self._dead_after_s)
         with self._db.tenant(self._tenant_id) as connection:
-            return search.find_all(connection, self._tenant_id, query or RunQuery(), self._dead_after_s, limit, cursor)
+            return search.search(connection, self._tenant_id, conditions, self._dead_after_s, limit, cursor)
 
     def series(self, run_id: str, metric: str, *, max_points: int = 1000, after_step: int | None = None) -> Series:
-        """A metric's points for a picture.
+        """A metric's points for a chart.
 
         Of more than ``max_points`` the database selects: the first, the last, and of each of equally large parts the
         lowest, the highest and one that is not finite.
@@ -276,7 +301,7 @@ class RunRepository:
             InvalidRequestError: ``max_points`` can't be used.
         """
         with self._db.tenant(self._tenant_id) as connection:
-            found = reading.read_series(connection, self._tenant_id, run_id, metric, max_points, after_step)
+            found = series.read_series(connection, self._tenant_id, run_id, metric, max_points, after_step)
         if not found.points:
             self._require_metric(run_id, metric)
         return found
@@ -289,47 +314,40 @@ class RunRepository:
             InvalidRequestError: The limit or the cursor can't be used.
         """
         with self._db.tenant(self._tenant_id) as connection:
-            page = reading.read_points(connection, self._tenant_id, run_id, metric, limit, cursor)
+            page = series.read_points(connection, self._tenant_id, run_id, metric, limit, cursor)
         if not page.items:
             self._require_metric(run_id, metric)
         return page
 
     def compare(self, run_ids: Sequence[str]) -> dict[str, Any]:
-        """Runs side by side, see ``ml_core.registry.runs.comparison.compare``.
+        """Runs side by side, see ``ml_core.domain.run.compare_runs``.
 
         Raises:
             RunNotFoundError: One of them does not exist.
-            InvalidRequestError: They are not 2 to 100 different ones.
+            InvalidRequestError: They are fewer than 2 different ones.
+            RequestTooLargeError: They are more than 100.
         """
         wanted = list(dict.fromkeys(run_ids))
-        if not 2 <= len(wanted) <= _MAX_COMPARED:
-            given = "1 run is" if len(wanted) == 1 else f"{len(wanted)} runs are"
+        remedy = f"Name 2 to {_MAX_COMPARED} different runs."
+        if len(wanted) > _MAX_COMPARED:
+            raise RequestTooLargeError(
+                f"{len(wanted)} runs are too many to compare.",
+                remedy=remedy,
+                tenant_id=self._tenant_id,
+                limit=_MAX_COMPARED,
+                actual=len(wanted),
+            )
+        if len(wanted) < 2:
             raise InvalidRequestError(
-                f"{given} not enough to compare." if len(wanted) <= 1 else f"{given} too many to compare.",
-                remedy=f"Name 2 to {_MAX_COMPARED} different ones.",
+                f"{len(wanted)} run{' is' if wanted else 's are'} not enough to compare.",
+                remedy=remedy,
                 tenant_id=self._tenant_id,
                 field="run_ids",
             )
-        return compare(self._get_all(wanted))
-
-    def log_artifact(self, run_id: str, name: str, data: bytes | str | Path, format: str | None = None) -> RunArtifact:  # noqa: A002
-        """Keep a file of a running run, see ``RunArtifacts.log``."""
-        return self._artifacts.log(run_id, name, data, format)
-
-    def list_artifacts(self, run_id: str) -> Sequence[RunArtifact]:
-        """A run's files by name, see ``RunArtifacts.list``."""
-        return self._artifacts.list(run_id)
-
-    def open_artifact(self, run_id: str, name: str) -> Path:
-        """A local, proved copy of a run's file, see ``RunArtifacts.open``."""
-        return self._artifacts.open(run_id, name)
-
-    def delete_artifact(self, run_id: str, name: str) -> None:
-        """Remove a run's file, see ``RunArtifacts.delete``."""
-        self._artifacts.delete(run_id, name)
+        return compare_runs(self._get_all(wanted))
 
     def delete(self, run_id: str) -> None:
-        """Delete a run that does not live, with its points, tags and files.
+        """Delete a run that is not running, with its points, tags and files.
 
         Raises:
             RunNotFoundError: There is no such run.
@@ -338,22 +356,66 @@ class RunRepository:
             ModelSaveError: The run is deleted, but the store refuses to remove bytes of its files.
         """
         with journal.writing(self._db, self._tenant_id) as connection:
-            digests = delete_rows(connection, self._tenant_id, run_id, self._dead_after_s)
-        if digests:
-            self._artifacts.discard(digests)
+            model_id = self._lock_unused(connection, run_id)
+            of = (run_artifacts.c.tenant_id == self._tenant_id, run_artifacts.c.run_id == run_id)
+            digests = connection.scalars(sa.select(run_artifacts.c.digest).distinct().where(*of)).all()
+            for table in (run_artifacts, run_metric_summaries, run_metrics, run_tags, runs):
+                erase(connection, table, run_id=run_id)
+            details = {"model_id": model_id, "files": len(digests)}
+            journal.record(connection, self._tenant_id, "run.deleted", {"run_id": run_id}, details)
+        for digest in digests:
+            remove_unneeded(self._db, self._tenant_id, self.artifacts.store, Digest(digest))
 
-    @property
-    def _artifacts(self) -> RunArtifacts:
-        from ml_core.models.store import platform_store
-        from ml_core.registry.runs.artifacts import RunArtifacts
+    def _lock_unused(self, connection: Connection, run_id: str) -> str:
+        """Lock the row of a run that may be deleted; returns its model.
 
-        return RunArtifacts(self._db, self._tenant_id, self._store or platform_store(self._db.settings))
+        Raises:
+            RunNotFoundError, RunStateError, RunInUseError: As ``delete``.
+        """
+        statement = sa.select(seen_status(self._dead_after_s), runs.c.model_id).where(is_run(self._tenant_id, run_id))
+        row = connection.execute(statement.with_for_update()).one_or_none()
+        if row is None:
+            raise run_not_found(self._tenant_id, run_id)
+        if row[0] == RunStatus.RUNNING:
+            raise RunStateError(
+                f"The run {run_id} is running and can't be deleted.",
+                remedy="Cancel it first, or wait for its end.",
+                tenant_id=self._tenant_id,
+                run_id=run_id,
+                status=row[0],
+                trigger="delete",
+            )
+        of = versions.c.tenant_id == self._tenant_id, versions.c.run_id == run_id
+        made = sa.select(versions.c.model_id, versions.c.version).where(*of)
+        parts = sa.select(runs.c.run_id).where(runs.c.tenant_id == self._tenant_id, runs.c.parent_run_id == run_id)
+        used_by = [f"{row.model_id}@{row.version}" for row in connection.execute(made.limit(_SHOWN))]
+        used_by += list(connection.scalars(parts.limit(_SHOWN)))
+        if used_by:
+            raise RunInUseError(
+                f"The run {run_id} is needed by {', '.join(used_by)}.",
+                remedy="Delete those first: a version's lineage names its run, and a part its whole.",
+                tenant_id=self._tenant_id,
+                run_id=run_id,
+                used_by=used_by,
+            )
+        return str(row.model_id)
 
     def _write(self, run_id: str, batch: Batch) -> None:
         self._db.principal.require(Scope.TRAIN)
         with journal.writing(self._db, self._tenant_id) as connection:
             move(connection, self._tenant_id, run_id, RunTrigger.LOG, heartbeat_at=sa.func.now())
-            write(connection, self._tenant_id, run_id, batch)
+            series.write(connection, self._tenant_id, run_id, batch)
+
+    def _write_tags(self, connection: Connection, run_id: str, tags: Mapping[str, str | None]) -> None:
+        kept, removed = check_tags(tags)
+        if removed:
+            erase(connection, run_tags, run_id=run_id, key=removed)
+        if kept:
+            of = {"tenant_id": self._tenant_id, "run_id": run_id}
+            statement = insert(run_tags).values([{**of, "key": key, "value": value} for key, value in kept.items()])
+            connection.execute(
+                statement.on_conflict_do_update(constraint="pk_run_tags", set_={"value": statement.excluded.value})
+            )
 
     def _end(self, run_id: str, trigger: RunTrigger, action: str, error: str | None) -> None:
         kept = None if error is None else error.replace("\0", "")[-_MAX_ERROR_LENGTH:] or None
@@ -372,4 +434,4 @@ class RunRepository:
 
     def _require_metric(self, run_id: str, metric: str) -> None:
         if metric not in self.get(run_id).metrics:
-            raise run_not_found(self._tenant_id, run_id, f"no metric {metric[:60]!r}", "Take one that get shows.")
+            raise run_not_found(self._tenant_id, run_id, f"metric {metric[:60]!r}")

@@ -1,58 +1,119 @@
-"""Search over a tenant's runs, newest first, in keyset pages."""
+"""Reading runs: by criteria, newest first, in keyset pages; each with its tags, summaries and versions."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
 
-from ml_core.database.tables import run_metric_summaries, run_tags, runs
-from ml_core.domain.run import Run, RunQuery, RunStatus
-from ml_core.exceptions import InvalidRequestError
+from ml_core.database.tables import run_metric_summaries, run_tags, runs, versions
+from ml_core.domain.keywords import check_keywords
+from ml_core.domain.metric_range import parse_bound
+from ml_core.domain.run import Run, RunStatus
 from ml_core.ids import ModelId, TenantId
-from ml_core.registry.pages import Page, after, check_limit, decode_cursor, encode_cursor
+from ml_core.registry.limits import check_choice, check_moment
+from ml_core.registry.pages import Page, read_page
 from ml_core.registry.runs.lifecycle import in_status, seen_status
-from ml_core.registry.runs.reading import read_summaries, read_tags, read_versions
+from ml_core.registry.runs.series import read_summaries
 
 if TYPE_CHECKING:
-    from ml_core.registry.versions.rows import AnyRow, AnySelect
+    from ml_core.registry.pages import AnyRow, AnySelect
+
+_ORDER = (runs.c.started_at, runs.c.run_id)
 
 
-def find_all(
+class RunCriteria(TypedDict, total=False):
+    """The filters of ``RunRepository.search``; None or an empty one does not restrict."""
+
+    kind: str | None
+    status: str | None
+    tags: Mapping[str, str] | None
+    parameters: Mapping[str, Any] | None
+    metrics: Iterable[str] | str | None
+    parent_run_id: str | None
+    started_from: datetime | None
+    started_before: datetime | None
+
+
+def search(
     connection: Connection,
     tenant_id: TenantId,
-    query: RunQuery,
+    conditions: Sequence[sa.ColumnElement[bool]],
     dead_after_s: float,
     limit: int,
     cursor: str | None,
 ) -> Page[Run]:
-    """One page of the runs that a query finds, each with its tags and the summaries of its metrics.
+    """One page of the runs that meet conditions, newest first; four statements, however many runs there are."""
+    statement = _select(tenant_id, dead_after_s).where(*conditions)
+    page = read_page(connection, statement, _ORDER, limit=limit, cursor=cursor, descending=True)
+    return Page(_complete(connection, tenant_id, page.items), page.next_cursor)
 
-    Four statements, or five if a run has no metric, however many runs there are.
+
+def conditions_of(
+    tenant_id: TenantId, model_id: str | None, criteria: RunCriteria, dead_after_s: float
+) -> list[sa.ColumnElement[bool]]:
+    """The conditions on a row of ``runs``.
 
     Raises:
-        InvalidRequestError: The limit, the cursor or a parameter can't be used.
+        InvalidRequestError: The status, a bound of a metric or a moment can't be used.
+        InvalidNameError: The model's name is not valid.
+        TypeError: There is no such criterion.
     """
-    order = (runs.c.started_at, runs.c.run_id)
-    statement = _select(tenant_id, dead_after_s).where(*_conditions(tenant_id, query, dead_after_s))
-    if cursor is not None:
-        statement = statement.where(after(order, _read_cursor(cursor), descending=True))
-    statement = statement.order_by(*(column.desc() for column in order)).limit(check_limit(limit) + 1)
-    rows = connection.execute(statement).all()
-    last = rows[limit - 1] if len(rows) > limit else None
-    next_cursor = None if last is None else encode_cursor([last.started_at.isoformat(), last.run_id])
-    return Page(_complete(connection, tenant_id, rows[:limit]), next_cursor)
+    check_keywords("search", criteria, RunCriteria.__annotations__)
+    found: list[sa.ColumnElement[bool]] = []
+    named = {"model_id": None if model_id is None else ModelId(model_id), "kind": criteria.get("kind")}
+    named["parent_run_id"] = criteria.get("parent_run_id")
+    found += [runs.c[name] == value for name, value in named.items() if value is not None]
+    if (status := criteria.get("status")) is not None:
+        found.append(in_status(check_choice(RunStatus, status, "status"), dead_after_s))
+    if (since := check_moment("started_from", criteria.get("started_from"))) is not None:
+        found.append(runs.c.started_at >= since)
+    if (until := check_moment("started_before", criteria.get("started_before"))) is not None:
+        found.append(runs.c.started_at < until)
+    for name, value in (criteria.get("parameters") or {}).items():
+        found.append(runs.c.parameters[tuple(name.split("."))] == sa.literal(value, JSONB))
+    found += [_has_tag(tenant_id, key, value) for key, value in (criteria.get("tags") or {}).items()]
+    bounds = criteria.get("metrics") or ()
+    return found + [_in_range(tenant_id, bound) for bound in ([bounds] if isinstance(bounds, str) else bounds)]
 
 
 def find(connection: Connection, tenant_id: TenantId, run_ids: Collection[str], dead_after_s: float) -> dict[str, Run]:
-    """The runs of these ids, of those that there are, each with its tags and the summaries of its metrics."""
+    """The runs of these ids that exist."""
     statement = _select(tenant_id, dead_after_s).where(runs.c.run_id.in_(run_ids))
     found = _complete(connection, tenant_id, connection.execute(statement).all())
     return {run.run_id: run for run in found}
+
+
+def read_tags(connection: Connection, tenant_id: TenantId, run_ids: Collection[str]) -> dict[str, dict[str, str]]:
+    """Run → key → value."""
+    table = run_tags.c
+    statement = (
+        sa.select(table.run_id, table.key, table.value)
+        .where(table.tenant_id == tenant_id, table.run_id.in_(run_ids))
+        .order_by(table.run_id, table.key)
+    )
+    found: dict[str, dict[str, str]] = {run_id: {} for run_id in run_ids}
+    for row in connection.execute(statement):
+        found[row.run_id][row.key] = row.value
+    return found
+
+
+def _read_versions(connection: Connection, tenant_id: TenantId, run_ids: Collection[str]) -> dict[str, list[str]]:
+    """Run → the versions that it made, as ``name@version``, oldest first."""
+    table = versions.c
+    statement = (
+        sa.select(table.run_id, table.model_id, table.version)
+        .where(table.tenant_id == tenant_id, table.run_id.in_(run_ids))
+        .order_by(table.run_id, table.model_id, table.number)
+    )
+    found: dict[str, list[str]] = {run_id: [] for run_id in run_ids}
+    for row in connection.execute(statement):
+        found[row.run_id].append(f"{row.model_id}@{row.version}")
+    return found
 
 
 def _select(tenant_id: TenantId, dead_after_s: float) -> AnySelect:
@@ -61,10 +122,12 @@ def _select(tenant_id: TenantId, dead_after_s: float) -> AnySelect:
 
 
 def _complete(connection: Connection, tenant_id: TenantId, rows: Collection[AnyRow]) -> list[Run]:
+    if not rows:
+        return []
     run_ids = [row.run_id for row in rows]
-    metrics = read_summaries(connection, tenant_id, run_ids) if run_ids else {}
-    tags = read_tags(connection, tenant_id, run_ids) if run_ids else {}
-    versions = read_versions(connection, tenant_id, run_ids) if run_ids else {}
+    metrics = read_summaries(connection, tenant_id, run_ids)
+    tags = read_tags(connection, tenant_id, run_ids)
+    made = _read_versions(connection, tenant_id, run_ids)
     return [
         Run(
             run_id=row.run_id,
@@ -80,56 +143,25 @@ def _complete(connection: Connection, tenant_id: TenantId, rows: Collection[AnyR
             tags=tags[row.run_id],
             parent_run_id=row.parent_run_id,
             created_by=row.created_by,
-            versions=tuple(versions[row.run_id]),
+            versions=tuple(made[row.run_id]),
         )
         for row in rows
     ]
 
 
-def _conditions(tenant_id: TenantId, query: RunQuery, dead_after_s: float) -> list[sa.ColumnElement[bool]]:
-    named = {"model_id": query.model_id, "kind": query.kind, "parent_run_id": query.parent_run_id}
-    conditions = [runs.c[name] == value for name, value in named.items() if value is not None]
-    if query.status is not None:
-        conditions.append(in_status(query.status, dead_after_s))
-    if query.started_from is not None:
-        conditions.append(runs.c.started_at >= query.started_from)
-    if query.started_before is not None:
-        conditions.append(runs.c.started_at < query.started_before)
-    conditions += [
-        runs.c.parameters[tuple(name.split("."))] == sa.literal(value, JSONB)
-        for name, value in query.parameters.items()
-    ]
-    return conditions + _through_tags(tenant_id, query) + _through_metrics(tenant_id, query)
+def _has_tag(tenant_id: TenantId, key: str, value: str) -> sa.ColumnElement[bool]:
+    tag = run_tags.alias()
+    of = (tag.c.tenant_id == tenant_id, tag.c.run_id == runs.c.run_id)
+    return sa.exists().where(*of, tag.c.key == key, tag.c.value == value)
 
 
-def _through_tags(tenant_id: TenantId, query: RunQuery) -> list[sa.ColumnElement[bool]]:
-    found = []
-    for key, value in query.tags.items():
-        tag = run_tags.alias()
-        of = (tag.c.tenant_id == tenant_id, tag.c.run_id == runs.c.run_id)
-        found.append(sa.exists().where(*of, tag.c.key == key, tag.c.value == value))
-    return found  # type: ignore[return-value]
-
-
-def _through_metrics(tenant_id: TenantId, query: RunQuery) -> list[sa.ColumnElement[bool]]:
-    found = []
-    for metric, wanted in query.metrics.items():
-        line = run_metric_summaries.alias()
-        conditions = [line.c.tenant_id == tenant_id, line.c.run_id == runs.c.run_id, line.c.metric == metric]
-        if wanted.at_least is not None:
-            # A NaN is greater than every number to Postgres, and in no range.
-            conditions += [line.c.last_value >= wanted.at_least, line.c.last_value <= sa.text("'Infinity'::float8")]
-        if wanted.at_most is not None:
-            conditions.append(line.c.last_value <= wanted.at_most)
-        found.append(sa.exists().where(*conditions))
-    return found  # type: ignore[return-value]
-
-
-def _read_cursor(cursor: str) -> list[object]:
-    moment, run_id = decode_cursor(cursor, str, str)
-    try:
-        return [datetime.fromisoformat(moment), run_id]
-    except ValueError:
-        raise InvalidRequestError(
-            "The cursor is not one that this list returned.", remedy="Begin without one.", field="cursor"
-        ) from None
+def _in_range(tenant_id: TenantId, text: str) -> sa.ColumnElement[bool]:
+    """The condition that the last value of a metric is within a bound such as ``validation/accuracy>=0.8``."""
+    bound, line = parse_bound(text), run_metric_summaries.alias()
+    conditions = [line.c.tenant_id == tenant_id, line.c.run_id == runs.c.run_id, line.c.metric == bound.name]
+    if bound.at_least is not None:
+        # A NaN is greater than every number to Postgres, and in no range.
+        conditions += [line.c.last_value >= bound.at_least, line.c.last_value <= sa.text("'Infinity'::float8")]
+    if bound.at_most is not None:
+        conditions.append(line.c.last_value <= bound.at_most)
+    return sa.exists().where(*conditions)

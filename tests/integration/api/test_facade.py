@@ -104,7 +104,7 @@ def test_a_search_by_an_unknown_keyword_is_refused(system: MLSystem) -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument 'tag'"):
         system.registry.versions.search(tag={"team": "sales"})  # type: ignore[call-arg]
     with pytest.raises(TypeError, match=r"no keyword 'x'. There are: kind, status"):
-        system.search_runs(x={"team": "sales"})  # type: ignore[call-arg]
+        system.runs.search(x={"team": "sales"})  # type: ignore[call-arg]
 
 
 def test_runs_are_searched_by_keywords(system: MLSystem) -> None:
@@ -121,9 +121,9 @@ def test_runs_are_searched_by_keywords(system: MLSystem) -> None:
         ({"metrics": ["validation/accuracy>=0.3", "validation/accuracy<=0.5"]}, [poor]),
         ({"metrics": "validation/accuracy>=0.3"}, [poor, good]),
     ):
-        assert [run.run_id for run in system.search_runs("tickets", **criteria).items] == found
+        assert [run.run_id for run in system.runs.search("tickets", **criteria).items] == found
     with pytest.raises(InvalidRequestError, match="running, finished, failed, cancelled, dead"):
-        system.search_runs(status="done")
+        system.runs.search(status="done")
 
 
 def test_holds_and_gates_are_reached_by_plain_names(system: MLSystem) -> None:
@@ -204,7 +204,7 @@ def test_what_can_not_be_meant_is_refused_before_any_work(system: MLSystem, wron
     """No run is begun, so none fails, and nothing is fitted for nothing."""
     with pytest.raises(error):
         system.train_model("tickets", "classification", split_target(tickets(), "category"), None, FAST, **wrong)
-    assert system.search_runs("tickets").items == []
+    assert system.runs.search("tickets").items == []
 
 
 def test_training_on_a_dataset_asks_for_the_target(system: MLSystem) -> None:

@@ -42,7 +42,7 @@ def test_gc_lists_then_collects(mlcore, cli_home: Path, tenant: str, version: Mo
         "version": None,
         "artifact": version.servable.size_bytes,
     }
-    assert "history" not in dry.json  # it is pruned for all tenants together
+    assert "prediction_log" not in dry.json  # it is pruned for all tenants together
     done = mlcore("gc", "--tenant", tenant, "--json").json
     assert [item["name"] for item in done["items"]] == [item["name"] for item in dry.json["items"]]
     assert done["freed_bytes"] == dry.json["freed_bytes"] == version.servable.size_bytes
@@ -51,12 +51,12 @@ def test_gc_lists_then_collects(mlcore, cli_home: Path, tenant: str, version: Mo
 
 
 def test_gc_of_all_tenants(mlcore, cli_home: Path, version: ModelVersion) -> None:
-    """Without a tenant every one is collected, and the prediction history is looked at."""
+    """Without a tenant every one is collected, and the prediction log is pruned."""
     done = mlcore("gc")
     assert done.code == 0, done.err
     assert "Freed" in done.out
     assert not artifact(cli_home, version).exists()
-    assert mlcore("gc", "--json").json["history"] is not None
+    assert mlcore("gc", "--json").json["prediction_log"] is not None
 
 
 def test_a_hold_keeps_and_releases(mlcore, cli_home: Path, tenant: str, version: ModelVersion) -> None:
@@ -121,7 +121,7 @@ def test_deleting_a_tenant_asks_first(
     assert done["rows"]["versions"] == 1
     assert done["artifacts"] == {"count": 1, "bytes": version.servable.size_bytes}
     assert not artifact(cli_home, version).exists()
-    assert "never given out again" in mlcore("tenants", "create", tenant).err
+    assert "never used again" in mlcore("tenants", "create", tenant).err
     assert (
         "was deleted" in mlcore("gc", "--tenant", tenant, "--dry-run").out + mlcore("models", "list", "-t", tenant).err
     )

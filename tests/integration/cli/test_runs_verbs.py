@@ -22,7 +22,7 @@ def two_runs(cli_home: Any) -> tuple[str, str, str]:
         for c in (1, 2):
             run_id = runs.start("tickets", parameters={"C": c}, tags={"team": "support"})
             runs.log_metrics(run_id, {"accuracy": c / 4}, step=3)
-            runs.log_artifact(run_id, "plot.png", b"plot")
+            runs.artifacts.log(run_id, "plot.png", b"plot")
             found.append(run_id)
         runs.finish(found[1])
     return str(tenant), found[0], found[1]

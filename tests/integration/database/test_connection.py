@@ -188,7 +188,7 @@ def test_a_foreign_database_is_changed_by_migrate_only(db: DatabaseConnection) -
         foreign.migrate()
         foreign.check_schema()
         TenantRepository(foreign).create(TenantId("acme"))
-        assert [tenant.tenant_id for tenant in TenantRepository(foreign).list()] == ["acme"]
+        assert [tenant.tenant_id for tenant in TenantRepository(foreign).list().items] == ["acme"]
 
 
 def test_a_login_of_another_name_works_under_the_runtime_role(db: DatabaseConnection) -> None:

@@ -18,7 +18,7 @@ from ml_core.observability.prometheus import PrometheusHooks
 from ml_core.registry.feed import renew_epoch
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
-from ml_core.settings import HistorySettings, ServingSettings, Settings
+from ml_core.settings import PredictionLogSettings, ServingSettings, Settings
 from ml_core.training.trainer import Trainer
 from support.hooks import Noted, values
 from support.inprocess_cell import Cell
@@ -41,7 +41,7 @@ def replica(db, hooks) -> Iterator[Replica]:
     settings = dataclasses.replace(
         Settings.from_environment({"MLCORE_HOME": str(db.settings.platform.home), **db.environment}),
         serving=ServingSettings(poll_interval_s=0.1),
-        history=HistorySettings(flush_s=0.05),
+        prediction_log=PredictionLogSettings(flush_s=0.05),
     )
     replica = Replica(settings, hooks=hooks)
     assert replica.start(20)

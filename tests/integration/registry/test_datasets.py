@@ -13,6 +13,7 @@ from ml_core.data.table_file import read_frame
 from ml_core.database.tables import audit, models
 from ml_core.domain.version import Lineage
 from ml_core.exceptions import (
+    Action,
     ArtifactIntegrityError,
     DataProcessingError,
     DatasetInUseError,
@@ -111,6 +112,17 @@ def test_a_csv_is_stored_as_its_cells_and_read_as_its_values(datasets, tmp_path)
     assert stored["release"].tolist() == ["1.10", "1.1"]
     assert datasets.create("frame", stored).digest != made.digest
     assert datasets.read("frame")["release"].tolist() == ["1.10", "1.1"]
+
+
+def test_a_file_is_registered_whichever_kind_it_is(datasets, tmp_path):
+    """Its content decides, and the name that a client gave it is recorded."""
+    table(1, 2).to_csv(tmp_path / "t.csv", index=False)
+    table(1, 2).to_parquet(tmp_path / "p.csv")
+    cells = datasets.from_file("cells", tmp_path / "t.csv", source={"file": "tickets.csv"})
+    assert cells.source == {"kind": "csv", "file": "tickets.csv"}
+    columns = datasets.from_file("columns", tmp_path / "p.csv")
+    assert columns.source == {"kind": "parquet", "file": "p.csv"}
+    assert columns.digest == datasets.create("frame", table(1, 2)).digest
 
 
 def test_a_named_index_of_a_parquet_file_is_a_column(datasets, tmp_path):
@@ -284,7 +296,9 @@ def test_what_a_gate_needs_stays(db, tenant_id, datasets):
         with pytest.raises(DatasetInUseError, match=r"x@2 .*gate held_out of tickets in production") as caught:
             change("x", 2)
         assert caught.value.used_by == ["gate:tickets:production:held_out"]
-        assert "mlcore gates remove held_out" in caught.value.remedy
+        assert caught.value.action == Action.of(
+            "gates.remove", name="held_out", tenant=tenant_id, model="tickets", environment="production"
+        )
     assert datasets.get("x").number == 2
     datasets.delete("x", 1)
     gates.remove(TICKETS, PRODUCTION, "held_out")

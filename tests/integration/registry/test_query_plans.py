@@ -103,7 +103,7 @@ def _two_pages(read: Callable[..., Page[Any]]) -> object:
 
 
 def _some_run(db: DatabaseConnection) -> str:
-    return _runs(db).list(MODEL, limit=1)[0].run_id
+    return _runs(db).search(MODEL, limit=1).items[0].run_id
 
 
 def _read_delta(db: DatabaseConnection) -> object:
@@ -160,7 +160,7 @@ HOT: dict[str, Callable[[DatabaseConnection], object]] = {
     "keys.create and revoke": lambda db: _keys(db).revoke(_keys(db).create("plans", [Scope.PREDICT]).key_id),
     "runs.start, log_metrics and finish": lambda db: _run_once(_runs(db)),
     "runs.get": lambda db: _runs(db).get(_some_run(db)),
-    "runs.list": lambda db: _runs(db).list(MODEL, limit=50),
+    "runs.list": lambda db: _runs(db).search(MODEL, limit=50).items,
     "audit.list": lambda db: AuditRepository(db, TENANT).list(limit=10, descending=True),
     "audit.list as a feed": lambda db: AuditRepository(db, TENANT).list(
         after=AuditRepository(db, TENANT).list(limit=10).items[0].cursor, limit=10
@@ -168,7 +168,7 @@ HOT: dict[str, Callable[[DatabaseConnection], object]] = {
     "audit.list by request": lambda db: AuditRepository(db, TENANT).list(request_id="none", limit=10, descending=True),
     "audit.list by action": lambda db: AuditRepository(db, TENANT).list(action="version.", limit=10, descending=True),
     "tenants.exists": lambda db: TenantRepository(db).exists(TENANT),
-    "tenants.list": lambda db: TenantRepository(db).list(limit=50, after=TENANT),
+    "tenants.list": lambda db: TenantRepository(db).list(limit=50, cursor=encode_cursor([TENANT])),
 }
 
 

@@ -60,7 +60,7 @@ def test_an_outcome_is_final(runs: RunRepository, end: Any, state: str) -> None:
         ("die", runs.mark_dead),
         ("beat", runs.beat),
         ("log", lambda run: runs.log_metrics(run, {"a": 1.0})),
-        ("log", lambda run: runs.log_artifact(run, "a", b"")),
+        ("log", lambda run: runs.artifacts.log(run, "a", b"")),
     ):
         with pytest.raises(RunStateError, match=f"is {state} and can't {trigger}") as caught:
             call(run_id)
@@ -107,7 +107,7 @@ def test_the_parameters_of_a_run_must_be_data(runs: RunRepository) -> None:
     with pytest.raises(RequestTooLargeError) as caught:
         runs.start(TICKETS, parameters={"grid": "x" * 70_000})
     assert caught.value.actual > caught.value.limit == 65_536  # type: ignore[attr-defined]
-    assert runs.list(TICKETS) == []
+    assert runs.search(TICKETS).items == []
 
 
 def test_a_run_of_nobody_or_of_no_model_is_not_begun(db: DatabaseConnection, runs: RunRepository) -> None:
@@ -128,7 +128,7 @@ def test_a_run_of_the_release_before_is_read(db: DatabaseConnection, tenant_id: 
         session.execute(f"{row} VALUES (%s, 'run_1', 'tickets', 'train', 'running', {old}, {old})", (tenant_id,))
     run = runs.get("run_1")
     assert (run.status, run.tags, run.parent_run_id, run.created_by) == (RunStatus.DEAD, {}, None, None)
-    assert runs.list(TICKETS) == [run]
+    assert runs.search(TICKETS).items == [run]
 
 
 def test_tags_are_set_and_removed(runs: RunRepository) -> None:
@@ -146,7 +146,7 @@ def test_another_tenants_run_is_unknown(db: DatabaseConnection, runs: RunReposit
     run_id, other = runs.start(TICKETS), RunRepository(db, other_tenant_id)
     own = other.start(TICKETS)
     runs.log_metrics(run_id, {"loss": 1.0})
-    runs.log_artifact(run_id, "plot.png", b"bytes")
+    runs.artifacts.log(run_id, "plot.png", b"bytes")
     for call in (
         lambda: other.get(run_id),
         lambda: other.beat(run_id),
@@ -160,10 +160,10 @@ def test_another_tenants_run_is_unknown(db: DatabaseConnection, runs: RunReposit
         lambda: other.points(run_id, "loss"),
         lambda: other.tag(run_id, {"a": "b"}),
         lambda: other.compare([own, run_id]),
-        lambda: other.log_artifact(run_id, "plot.png", b""),
-        lambda: other.list_artifacts(run_id),
-        lambda: other.open_artifact(run_id, "plot.png"),
-        lambda: other.delete_artifact(run_id, "plot.png"),
+        lambda: other.artifacts.log(run_id, "plot.png", b""),
+        lambda: other.artifacts.list(run_id),
+        lambda: other.artifacts.open(run_id, "plot.png"),
+        lambda: other.artifacts.delete(run_id, "plot.png"),
         lambda: other.delete(run_id),
         lambda: other.start(TICKETS, parent_run_id=run_id),
     ):
@@ -180,9 +180,9 @@ def test_changes_are_journaled_and_points_are_not(
     with runs.record(TICKETS) as run_id:
         runs.log_metrics(run_id, {"loss": 1.0})
         runs.beat(run_id)
-        runs.log_artifact(run_id, "a.txt", b"x")
+        runs.artifacts.log(run_id, "a.txt", b"x")
     runs.tag(run_id, {"a": "b"})
-    runs.delete_artifact(run_id, "a.txt")
+    runs.artifacts.delete(run_id, "a.txt")
     runs.delete(run_id)
     with db.tenant(tenant_id) as connection:
         query = "SELECT action FROM mlcore.audit WHERE subject ->> 'run_id' = :run ORDER BY audit_id"
@@ -195,7 +195,7 @@ def test_a_deleted_run_leaves_no_row(db: DatabaseConnection, tenant_id: TenantId
     """Neither in its table nor in those of its points, summaries, tags and files."""
     run_id = runs.start(TICKETS, tags={"a": "b"})
     runs.log_metrics(run_id, {"loss": 1.0})
-    runs.log_artifact(run_id, "a.txt", b"x")
+    runs.artifacts.log(run_id, "a.txt", b"x")
     runs.finish(run_id)
     runs.delete(run_id)
     with db.tenant(tenant_id) as connection:

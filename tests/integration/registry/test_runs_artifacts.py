@@ -37,28 +37,28 @@ def test_a_file_comes_back_as_it_was(runs: RunRepository, tmp_path: Path) -> Non
     run_id = runs.start(TICKETS)
     report = tmp_path / "report"
     report.write_bytes(b"a report")
-    runs.log_artifact(run_id, "plot.png", b"a plot")
-    runs.log_artifact(run_id, "report", report, "text/html")
-    found = runs.list_artifacts(run_id)
+    runs.artifacts.log(run_id, "plot.png", b"a plot")
+    runs.artifacts.log(run_id, "report", report, "text/html")
+    found = runs.artifacts.list(run_id)
     assert [(file.name, file.size_bytes, file.format) for file in found] == [
         ("plot.png", 6, "png"),
         ("report", 8, "text/html"),
     ]
     assert found[0].digest == hashlib.sha256(b"a plot").hexdigest()
-    assert runs.open_artifact(run_id, "report").read_bytes() == b"a report"
+    assert runs.artifacts.open(run_id, "report").read_bytes() == b"a report"
     with pytest.raises(RunNotFoundError, match="no file 'plot'"):
-        runs.open_artifact(run_id, "plot")
+        runs.artifacts.open(run_id, "plot")
 
 
 def test_a_changed_file_is_not_opened(runs: RunRepository, store: LocalStore) -> None:
     """The bytes are proved each time."""
     run_id = runs.start(TICKETS)
-    runs.log_artifact(run_id, "plot.png", b"a plot")
+    runs.artifacts.log(run_id, "plot.png", b"a plot")
     (path,) = files_in(store)
     path.chmod(0o600)
     path.write_bytes(b"A plot")
     with pytest.raises(ArtifactIntegrityError):
-        runs.open_artifact(run_id, "plot.png")
+        runs.artifacts.open(run_id, "plot.png")
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../up", "a/b", "a\\b", ".hidden", "a\0", "ü", "x" * 129])
@@ -66,7 +66,7 @@ def test_a_name_means_nothing_to_a_file_system(runs: RunRepository, store: Local
     """Else it is refused, and nothing is stored."""
     run_id = runs.start(TICKETS)
     with pytest.raises(InvalidRequestError, match="name of a run's file"):
-        runs.log_artifact(run_id, name, b"x")
+        runs.artifacts.log(run_id, name, b"x")
     assert files_in(store) == []
 
 
@@ -74,8 +74,8 @@ def test_the_same_name_again_replaces_the_file(runs: RunRepository, store: Local
     """The bytes before are gone; logging the same bytes again changes nothing."""
     run_id = runs.start(TICKETS)
     for data in (b"first", b"second", b"second"):
-        runs.log_artifact(run_id, "plot.png", data)
-    assert len(runs.list_artifacts(run_id)) == 1
+        runs.artifacts.log(run_id, "plot.png", data)
+    assert len(runs.artifacts.list(run_id)) == 1
     assert [path.read_bytes() for path in files_in(store)] == [b"second"]
 
 
@@ -86,15 +86,15 @@ def test_bytes_go_with_the_last_that_needs_them(
     first, second = runs.start(TICKETS), runs.start(TICKETS)
     version = VersionRepository(db, tenant_id, store).publish(draft(), b"shared", "skops/1")
     for run_id in (first, second):
-        runs.log_artifact(run_id, "a", b"shared")
-    runs.delete_artifact(first, "a")
+        runs.artifacts.log(run_id, "a", b"shared")
+    runs.artifacts.delete(first, "a")
     runs.finish(second)
     runs.delete(second)
     assert store.exists(tenant_id, version.servable.digest)
     third = runs.start(TICKETS)
-    runs.log_artifact(third, "a", b"alone")
-    runs.log_artifact(third, "b", b"alone")
-    runs.delete_artifact(third, "a")
+    runs.artifacts.log(third, "a", b"alone")
+    runs.artifacts.log(third, "b", b"alone")
+    runs.artifacts.delete(third, "a")
     assert len(files_in(store)) == 2
     runs.cancel(third)
     runs.delete(third)
@@ -104,7 +104,7 @@ def test_bytes_go_with_the_last_that_needs_them(
 def test_a_run_that_is_none_stores_nothing(runs: RunRepository, store: LocalStore) -> None:
     """No bytes are left behind for it."""
     with pytest.raises(RunNotFoundError):
-        runs.log_artifact("run_0", "a", b"x")
+        runs.artifacts.log("run_0", "a", b"x")
     assert files_in(store) == []
 
 
@@ -122,7 +122,7 @@ def test_a_run_that_ends_meanwhile_leaves_no_bytes(
 
     monkeypatch.setattr(store, "put", slow_put)
     with pytest.raises(Exception, match="is finished and can't log"):
-        runs.log_artifact(run_id, "a", b"x")
+        runs.artifacts.log(run_id, "a", b"x")
     assert files_in(store) == []
 
 
@@ -131,18 +131,18 @@ def test_bytes_that_vanish_meanwhile_are_stored_again(
 ) -> None:
     """Another file of the same bytes is deleted between our bytes and our row."""
     run_id = runs.start(TICKETS)
-    runs.log_artifact(run_id, "other", b"same")
+    runs.artifacts.log(run_id, "other", b"same")
     put, calls = store.put, []
 
     def put_then_lose(*arguments: object) -> object:
         stored = put(*arguments)  # type: ignore[arg-type]
         if not calls:
-            runs.delete_artifact(run_id, "other")
+            runs.artifacts.delete(run_id, "other")
         calls.append(stored)
         return stored
 
     monkeypatch.setattr(store, "put", put_then_lose)
-    logged = runs.log_artifact(run_id, "mine", b"same")
+    logged = runs.artifacts.log(run_id, "mine", b"same")
     assert len(calls) == 2
     assert store.exists(tenant_id, Digest(logged.digest))
 
@@ -151,5 +151,5 @@ def test_a_file_that_can_not_be_read_is_refused(runs: RunRepository, tmp_path: P
     """With a reason; the run has no such file."""
     run_id = runs.start(TICKETS)
     with pytest.raises(ModelSaveError, match="can't be read"):
-        runs.log_artifact(run_id, "a", tmp_path / "missing")
-    assert runs.list_artifacts(run_id) == []
+        runs.artifacts.log(run_id, "a", tmp_path / "missing")
+    assert runs.artifacts.list(run_id) == []

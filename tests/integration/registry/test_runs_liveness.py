@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from ml_core.database.connection import DatabaseConnection
 from ml_core.exceptions import RunStateError
 from ml_core.ids import TenantId
-from ml_core.registry.runs import RunQuery, RunRepository, RunStatus
+from ml_core.registry.runs import RunRepository, RunStatus
 from ml_core.settings import RegistrySettings, Settings
 from support.registry import TICKETS
 
@@ -73,13 +73,13 @@ def test_a_silent_run_is_shown_as_dead(runs: RunRepository, silence: Callable[[s
     dead, alive = runs.start(TICKETS), runs.start(TICKETS)
     silence(dead)
     assert runs.get(dead).status is RunStatus.DEAD
-    assert {run.run_id: run.status for run in runs.list(TICKETS)} == {
+    assert {run.run_id: run.status for run in runs.search(TICKETS).items} == {
         dead: RunStatus.DEAD,
         alive: RunStatus.RUNNING,
     }
     assert runs.compare([dead, alive])["runs"][0]["status"] == "dead"
     for status, run_id in ((RunStatus.DEAD, dead), (RunStatus.RUNNING, alive)):
-        assert [run.run_id for run in runs.search(RunQuery(status=status)).items] == [run_id]
+        assert [run.run_id for run in runs.search(status=status).items] == [run_id]
 
 
 @pytest.mark.parametrize("sign", ["beat", "log", "finish"])
@@ -100,7 +100,7 @@ def test_a_run_that_was_marked_dead_stays_dead(runs: RunRepository, silence: Cal
         runs.beat(run_id)
     run = runs.get(run_id)
     assert (run.status, run.finished_at) == (RunStatus.DEAD, run.heartbeat_at)
-    assert [found.run_id for found in runs.search(RunQuery(status=RunStatus.DEAD)).items] == [run_id]
+    assert [found.run_id for found in runs.search(status=RunStatus.DEAD).items] == [run_id]
     runs.delete(run_id)
 
 
@@ -114,7 +114,7 @@ def test_a_run_that_was_marked_dead_is_dead_to_a_patient_reader(
     settings = Settings(registry=RegistrySettings(run_dead_after_s=86_400), platform=db.settings.platform)
     with DatabaseConnection(settings=settings) as connection:
         patient = RunRepository(connection, tenant_id)
-        assert [run.run_id for run in patient.search(RunQuery(status=RunStatus.DEAD)).items] == [run_id]
+        assert [run.run_id for run in patient.search(status=RunStatus.DEAD).items] == [run_id]
         assert patient.get(run_id).status is RunStatus.DEAD
 
 
@@ -130,7 +130,7 @@ def test_a_silent_run_may_be_deleted(runs: RunRepository, silence: Callable[[str
     run_id = runs.start(TICKETS)
     silence(run_id)
     runs.delete(run_id)
-    assert runs.list(TICKETS) == []
+    assert runs.search(TICKETS).items == []
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.run import MetricSummary
 from ml_core.exceptions import InvalidRequestError, RequestTooLargeError, RunNotFoundError
 from ml_core.ids import TenantId
-from ml_core.registry.runs import RunRepository, points
-from support.registry import TICKETS, superuser
+from ml_core.registry.runs import RunRepository, series
+from support.registry import TICKETS
 
 
 @pytest.fixture
@@ -219,35 +219,8 @@ def test_appending_reads_no_series(runs: RunRepository, monkeypatch: pytest.Monk
     """A step after the last one is added to the summary; the whole series is counted only after a replacement."""
     run_id = runs.start(TICKETS)
     with monkeypatch.context() as patch:
-        patch.setattr(points, "_REWRITTEN", None)
-        patch.setattr(points, "_COUNT_AGAIN", None)
+        patch.setattr(series, "_REWRITTEN", None)
+        patch.setattr(series, "_COUNT_AGAIN", None)
         for step in range(3):
             runs.log_metrics(run_id, {"loss": 1.0, f"late_{step}": 1.0}, step=step)
     assert runs.get(run_id).metrics["loss"].points == 3
-
-
-def test_points_without_a_summary_are_seen(db: DatabaseConnection, tenant_id: TenantId, runs: RunRepository) -> None:
-    """A process of the release before logs such while the registry is being upgraded."""
-    summarised, bare = runs.start(TICKETS), runs.start(TICKETS)
-    for run_id in (summarised, bare):
-        runs.log_series(run_id, ["a"] * 3 + ["b"], [0, 1, 2, 0], [2.0, math.inf, 1.0, 4.0])
-    with superuser(db) as session:
-        session.execute("DELETE FROM mlcore.run_metric_summaries WHERE run_id = %s", (bare,))
-    found = runs.list(TICKETS)
-    assert found[0].run_id == bare
-    assert found[0].metrics == found[1].metrics == runs.get(bare).metrics != {}
-
-
-def test_series_of_the_release_before_are_summarised(db: DatabaseConnection, runs: RunRepository) -> None:
-    """The migration's statement gives the same lines as the writes do."""
-    from importlib import import_module
-
-    migration = import_module("ml_core.database.migrations.versions.0004b_summaries_of_runs")
-    run_id = runs.start(TICKETS)
-    runs.log_series(run_id, ["a"] * 3 + ["b"], [0, 1, 2, 0], [2.0, math.nan, 1.0, math.inf])
-    before = runs.get(run_id).metrics
-    batch = migration.BATCH.replace(":tenant_id", "%(tenant_id)s").replace(":run_id", "%(run_id)s")
-    with superuser(db) as session:
-        session.execute("DELETE FROM mlcore.run_metric_summaries WHERE run_id = %s", (run_id,))
-        session.execute(batch, {"tenant_id": runs._tenant_id, "run_id": ""})
-    assert runs.get(run_id).metrics == before

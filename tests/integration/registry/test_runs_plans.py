@@ -8,7 +8,7 @@ import pytest
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.ids import TenantId
-from ml_core.registry.runs import RunQuery, RunRepository, RunStatus, ValueRange
+from ml_core.registry.runs import RunRepository, RunStatus
 from support.plans import recorded_plans
 from support.registry import TICKETS, new_tenant, settings_for, superuser, temporary_home
 
@@ -43,7 +43,7 @@ def many() -> Iterator[RunRepository]:
         for number in range(RUNS):
             run_id = runs.start(TICKETS, parameters={"C": number}, tags={"team": f"team_{number % 8}"})
             runs.log_series(run_id, "loss", range(20), [number / RUNS] * 20)
-            runs.log_artifact(run_id, "plot.png", b"plot")
+            runs.artifacts.log(run_id, "plot.png", b"plot")
         runs.log_series(run_id, "long", range(STEPS), [1.0] * STEPS)
         with superuser(db) as session:
             session.execute(NEIGHBOURS.format(n=TENANTS, t=tenant))  # type: ignore[arg-type]
@@ -52,14 +52,14 @@ def many() -> Iterator[RunRepository]:
 
 
 def newest(runs: RunRepository) -> str:
-    return runs.list(TICKETS, limit=1)[0].run_id
+    return runs.search(TICKETS, limit=1).items[0].run_id
 
 
 def write_once(runs: RunRepository) -> None:
     run_id = runs.start(TICKETS, tags={"team": "other"}, parent_run_id=newest(runs))
     runs.log_metrics(run_id, {"loss": 1.0})
     runs.log_metrics(run_id, {"loss": 2.0})
-    runs.log_artifact(run_id, "plot.png", b"another plot")
+    runs.artifacts.log(run_id, "plot.png", b"another plot")
     runs.tag(run_id, {"team": None, "best": "yes"})
     runs.beat(run_id)
     runs.finish(run_id)
@@ -67,20 +67,20 @@ def write_once(runs: RunRepository) -> None:
 
 
 CALLS: dict[str, Callable[[RunRepository], object]] = {
-    "list": lambda runs: runs.list(TICKETS, limit=50),
+    "list": lambda runs: runs.search(TICKETS, limit=50).items,
     "next page": lambda runs: runs.search(limit=10, cursor=runs.search(limit=10).next_cursor),
-    "by status": lambda runs: runs.search(RunQuery(status=RunStatus.FINISHED)),
-    "by silence": lambda runs: runs.search(RunQuery(status=RunStatus.DEAD)),
-    "by parent": lambda runs: runs.search(RunQuery(parent_run_id=newest(runs))),
-    "by tag": lambda runs: runs.search(RunQuery(tags={"team": "team_1"})),
-    "by parameter": lambda runs: runs.search(RunQuery(model_id=TICKETS, parameters={"C": 1})),
-    "by metric": lambda runs: runs.search(RunQuery(metrics={"loss": ValueRange(at_least=0.9)})),
+    "by status": lambda runs: runs.search(status=RunStatus.FINISHED),
+    "by silence": lambda runs: runs.search(status=RunStatus.DEAD),
+    "by parent": lambda runs: runs.search(parent_run_id=newest(runs)),
+    "by tag": lambda runs: runs.search(tags={"team": "team_1"}),
+    "by parameter": lambda runs: runs.search(TICKETS, parameters={"C": 1}),
+    "by metric": lambda runs: runs.search(metrics="loss>=0.9"),
     "get": lambda runs: runs.get(newest(runs)),
-    "compare": lambda runs: runs.compare([run.run_id for run in runs.list(TICKETS, limit=5)]),
+    "compare": lambda runs: runs.compare([run.run_id for run in runs.search(TICKETS, limit=5).items]),
     "series": lambda runs: runs.series(newest(runs), "loss"),
     "series selected": lambda runs: runs.series(newest(runs), "long", max_points=100),
     "points": lambda runs: runs.points(newest(runs), "long", cursor=runs.points(newest(runs), "long").next_cursor),
-    "files": lambda runs: runs.open_artifact(newest(runs), "plot.png"),
+    "files": lambda runs: runs.artifacts.open(newest(runs), "plot.png"),
     "writes": write_once,
 }
 

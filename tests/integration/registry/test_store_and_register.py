@@ -69,7 +69,7 @@ def make_dataset(db: DatabaseConnection, tenant_id: TenantId, store: LocalStore)
 
 def make_file(db: DatabaseConnection, tenant_id: TenantId, store: LocalStore) -> None:
     runs = RunRepository(db, tenant_id, store)
-    runs.log_artifact(runs.start(TICKETS), "f.txt", b"bytes")
+    runs.artifacts.log(runs.start(TICKETS), "f.txt", b"bytes")
 
 
 MAKERS = [make_version, make_dataset, make_file]

@@ -37,7 +37,7 @@ from ml_core.registry.feed import FeedReader
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.runs import RunRepository
-from ml_core.registry.tenants import TenantRepository
+from ml_core.registry.tenants import TenantRepository, tenant_ids
 from ml_core.registry.versions import registration
 from ml_core.registry.versions.repository import VersionRepository
 from support.filled import fill
@@ -106,18 +106,16 @@ def test_every_byte_goes(
     assert not checkpoints.parent.exists()
 
 
-def test_the_name_is_never_given_out_again(
-    db: DatabaseConnection, tenant_id: TenantId, deletion: TenantDeletion
-) -> None:
+def test_the_name_is_never_used_again(db: DatabaseConnection, tenant_id: TenantId, deletion: TenantDeletion) -> None:
     """Neither creating nor a first registration brings the tenant back, and it is not listed."""
     deletion.delete(tenant_id)
     tenants = TenantRepository(db)
-    with pytest.raises(TenantExistsError, match="never given out again"):
+    with pytest.raises(TenantExistsError, match="never used again"):
         tenants.create(tenant_id)
-    for refused in (tenants.ensure, tenants.require):
+    for refused in (tenants.ensure, tenants.get):
         with pytest.raises(TenantNotFoundError, match="was deleted"):
             refused(tenant_id)
-    assert tenant_id not in [tenant.tenant_id for tenant in tenants.list()]
+    assert tenant_id not in tenant_ids(db)
 
 
 WRITES: dict[str, Callable[[DatabaseConnection, TenantId], object]] = {
@@ -267,7 +265,7 @@ def test_a_hold_forbids_it(db: DatabaseConnection, tenant_id: TenantId, deletion
     with pytest.raises(DBAPIError, match="has holds"), db.tenant(tenant_id) as connection:
         connection.execute(sa.text("SELECT mlcore.close_tenant()"))
     assert counts(db, tenant_id) == before
-    TenantRepository(db).require(tenant_id)
+    TenantRepository(db).get(tenant_id)
 
 
 def test_a_deletion_that_ended_half_way_is_finished(
@@ -395,7 +393,7 @@ def test_the_functions_act_on_nothing_without_a_tenant(db: DatabaseConnection, s
     with psycopg.connect(db.urls.app) as session, contextlib.suppress(psycopg.errors.RestrictViolation):
         session.execute(statement)
     assert counts(db, other) == before
-    TenantRepository(db).require(other)
+    TenantRepository(db).get(other)
 
 
 def test_rows_of_a_tenant_that_is_not_deleted_can_not_be_removed(db: DatabaseConnection, tenant_id: TenantId) -> None:

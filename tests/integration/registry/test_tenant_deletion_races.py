@@ -20,7 +20,7 @@ from ml_core.registry.collection import tenant_deletion
 from ml_core.registry.collection.tenant_deletion import TenantDeletion
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.keys import KeyRepository
-from ml_core.registry.runs import RunRepository, repository
+from ml_core.registry.runs import RunRepository, series
 from support.registry import TICKETS, new_tenant, superuser
 from support.running_platform import wait_until
 from support.stored import DEADLINE_S, publish, stored, wait_for_a_waiting_session
@@ -43,14 +43,14 @@ def test_a_run_that_logs_is_waited_for(
     runs = RunRepository(db, tenant_id)
     run_id = runs.start(TICKETS)
     runs.log_metrics(run_id, {"loss": 1.0})
-    begun, write = threading.Event(), repository.write
+    begun, write = threading.Event(), series.write
 
     def write_late(*arguments: object) -> None:
         begun.set()
         wait_for_a_waiting_session(db)
         write(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(repository, "write", write_late)
+    monkeypatch.setattr(series, "write", write_late)
     monkeypatch.setattr(tenant_deletion, "_TRIES", 1)
     with ThreadPoolExecutor(1) as pool:
         logging = pool.submit(runs.log_metrics, run_id, {"loss": 2.0})
@@ -94,7 +94,7 @@ def test_writers_of_every_kind_at_once(db: DatabaseConnection, deletion: TenantD
             lambda: DatasetRepository(db, tenant_id, store).create("d", pd.DataFrame({"a": [pick.random()]})),
             lambda: runs.start(TICKETS, parent_run_id=run_id),
             lambda: runs.log_metrics(run_id, {"loss": 1.0}, pick.randrange(99)),
-            lambda: runs.log_artifact(run_id, "f", pick.randbytes(9)),
+            lambda: runs.artifacts.log(run_id, "f", pick.randbytes(9)),
             lambda: KeyRepository(db, tenant_id).create("k", ["read"]),
         ]
         ended.wait(DEADLINE_S)

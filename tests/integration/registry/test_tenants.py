@@ -13,10 +13,12 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.exceptions import Action, ModelNotFoundError, TenantExistsError, TenantNotFoundError
+from ml_core.domain.tenant_policies import PredictionPolicy, SelfTestRows
+from ml_core.exceptions import Action, InvalidRequestError, ModelNotFoundError, TenantExistsError, TenantNotFoundError
 from ml_core.ids import TenantId
 from ml_core.registry.keys import KeyRepository
-from ml_core.registry.tenants import TenantRepository
+from ml_core.registry.predictions import PredictionRepository
+from ml_core.registry.tenants import TenantRepository, tenant_ids
 from ml_core.system import MLSystem
 from support.registry import new_tenant
 from support.tables import measures, split_target
@@ -32,12 +34,13 @@ def test_a_tenant_is_created_once(db: DatabaseConnection, tenant_id: TenantId) -
 
 
 def test_an_unknown_tenant(db: DatabaseConnection) -> None:
-    """``exists`` says no, ``require`` says how to create it."""
+    """``exists`` is false, the error of ``get`` has the action that creates it."""
     tenants, unknown = TenantRepository(db), TenantId("nobody")
     assert not tenants.exists(unknown)
     with pytest.raises(TenantNotFoundError, match="Create it first") as caught:
-        tenants.require(unknown)
+        tenants.get(unknown)
     assert caught.value.action == Action.of("tenants.create", tenant="nobody")
+    assert tenants.find(unknown) is None
 
 
 def test_the_embedded_server_creates_a_tenant_on_first_use(
@@ -47,7 +50,7 @@ def test_the_embedded_server_creates_a_tenant_on_first_use(
     tenants, name = TenantRepository(db), TenantId("ensured")
     for given in (name, name, TenantId("ensuredd")):
         tenants.ensure(given)
-        tenants.require(given)
+        tenants.get(given)
     assert [record.getMessage() for record in caplog.records] == [
         "The tenant ensured did not exist and was created.",
         "The tenant ensuredd did not exist and was created. Did you mean ensured?",
@@ -59,7 +62,7 @@ def test_several_that_use_a_tenant_first_create_one(db: DatabaseConnection) -> N
     names = [TenantId(f"race{number}") for number in range(5)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(TenantRepository(db).ensure, [name for name in names for _ in range(8)]))
-    assert [one.tenant_id for one in TenantRepository(db).list() if one.tenant_id.startswith("race")] == names
+    assert [name for name in tenant_ids(db) if name.startswith("race")] == names
 
 
 @pytest.fixture
@@ -85,7 +88,7 @@ WRITES = {
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=list(WRITES))
 def test_a_shared_database_gets_no_tenant_by_a_typo(shared: DatabaseConnection, tmp_path: Path, write: Any) -> None:
-    """Whatever is written first: the error names the command, and neither a tenant nor a file was made."""
+    """Whatever is written first: the error has the action that creates it, and neither a tenant nor a file was made."""
     X, y = split_target(measures(40), "outcome")
     path = tmp_path / "model.joblib"
     joblib.dump(LogisticRegression().fit(X, y), path)
@@ -108,14 +111,31 @@ def test_a_typo_of_a_tenant_is_corrected(shared: DatabaseConnection) -> None:
 
 
 def test_tenants_are_listed_in_pages(db: DatabaseConnection) -> None:
-    """Pages by name, cut at the last name of the page before, give the whole list once."""
+    """Pages by name, each after the last name of the page before, give the whole list once."""
     tenants = TenantRepository(db)
     for _ in range(5):
         new_tenant(db)
-    whole = [tenant.tenant_id for tenant in tenants.list()]
+    whole = list(tenant_ids(db))
     assert whole == sorted(whole)
-    paged: list[TenantId] = []
-    while page := tenants.list(limit=2, after=paged[-1] if paged else None):
-        assert len(page) <= 2
-        paged += [tenant.tenant_id for tenant in page]
+    page = tenants.list(limit=2)
+    paged = [tenant.tenant_id for tenant in page.items]
+    while page.next_cursor is not None:
+        page = tenants.list(limit=2, cursor=page.next_cursor)
+        assert 1 <= len(page.items) <= 2
+        paged += [tenant.tenant_id for tenant in page.items]
     assert paged == whole
+
+
+def test_a_tenant_is_read_and_changed(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """With its policies; what is unknown is refused with what there is."""
+    tenants = TenantRepository(db)
+    before = tenants.get(tenant_id)
+    assert (before.self_test_rows, before.prediction_policy, before.is_deleted) == ("training", "digest", False)
+    after = tenants.update(tenant_id, self_test_rows="synthetic")
+    PredictionRepository(db, tenant_id).set_policy("inputs")
+    assert after == replace(before, self_test_rows=SelfTestRows.SYNTHETIC)
+    assert tenants.get(tenant_id) == replace(after, prediction_policy=PredictionPolicy.INPUTS)
+    with pytest.raises(InvalidRequestError, match="training, synthetic"):
+        tenants.update(tenant_id, self_test_rows="none")
+    with pytest.raises(TenantNotFoundError):
+        tenants.update("nobody", self_test_rows="synthetic")

@@ -9,7 +9,7 @@ from ml_core.domain.api_key import Scope
 from ml_core.exceptions import STATUS
 from ml_core.inference.edge.app import BODY_WITHIN_S, routes_of
 from ml_core.inference.edge.http import _OWN_HEADERS
-from ml_core.registry.history.labels import MAX_LABEL_CHARACTERS
+from ml_core.registry.predictions.labels import MAX_LABEL_CHARACTERS
 
 GUIDE = (Path(__file__).parents[3] / "docs" / "http.md").read_text(encoding="utf-8")
 ROUTE_LINE = re.compile(r"^\| (`(?:GET|POST) .+?) \| (.+?) \|", re.MULTILINE)

@@ -12,10 +12,10 @@ import pytest
 from ml_core.domain.prediction_record import Loss, LossReason
 from ml_core.exceptions import InvalidRequestError, RegistryUnavailableError
 from ml_core.inference.prediction_log import BATCH_ROWS, PredictionLog
-from ml_core.registry.history.ingest import Written
-from ml_core.registry.history.rendering import COLUMNS
-from ml_core.settings import HistorySettings
-from support.history import answered
+from ml_core.registry.predictions.ingest import Written
+from ml_core.registry.predictions.rendering import COLUMNS
+from ml_core.settings import PredictionLogSettings
+from support.predictions import answered
 
 REQUEST_ID = COLUMNS.index("request_id")
 
@@ -66,7 +66,7 @@ def open_log(registry: Registry) -> Iterator[Callable[..., PredictionLog]]:
     logs: list[PredictionLog] = []
 
     def make(**settings: float) -> PredictionLog:
-        logs.append(PredictionLog(registry, HistorySettings(**{"flush_s": 0.01, **settings})))
+        logs.append(PredictionLog(registry, PredictionLogSettings(**{"flush_s": 0.01, **settings})))
         return logs[-1]
 
     yield make

@@ -9,9 +9,9 @@ from ml_core.domain.gates import parse_gate
 from ml_core.domain.signature import InputColumn
 from ml_core.exceptions import MLFrameworkError
 from ml_core.ids import ModelId, TenantId, VersionId
-from ml_core.registry.history.labels import check_label
-from ml_core.registry.limits import check_document, check_tags
-from ml_core.registry.runs.limits import check_artifact_name, check_parameters, check_word
+from ml_core.registry.limits import check_document, check_tags, check_word
+from ml_core.registry.predictions.labels import check_label
+from ml_core.registry.runs.artifacts import check_name
 from ml_core.registry.versions.registration import check_metrics
 
 DEEP: list = []
@@ -27,9 +27,8 @@ for _ in range(5_000):
         lambda v: parse_gate("g", "min_metric", {"metric": "accuracy", "value": v}),
         lambda v: check_tags({"k": v}),
         lambda v: check_word(v, "metric"),
-        lambda v: check_artifact_name(v),
-        lambda v: check_parameters({"p": v}),
-        lambda v: check_document({"p": v}, "metadata"),
+        lambda v: check_name(v),
+        lambda v: check_document({"p": v}, "parameters"),
         lambda v: check_metrics({"test": {"m": v}}),
         lambda v: check_label("r", 0, v),
         lambda v: check_label(v, v, v),

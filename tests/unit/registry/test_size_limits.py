@@ -8,9 +8,8 @@ import pytest
 from ml_core.exceptions import RequestTooLargeError
 from ml_core.inference.edge.oip import parse_infer
 from ml_core.inference.edge.requests import parse_predict
-from ml_core.registry.history.labels import check_label
 from ml_core.registry.limits import check_document
-from ml_core.registry.runs.limits import check_parameters
+from ml_core.registry.predictions.labels import check_label
 from ml_core.registry.versions.registration import check_metrics
 
 # A JSON text of 65,536 bytes, the quotes and braces included.
@@ -21,8 +20,7 @@ BEYOND = {"a": AT_LIMIT["a"] + "x"}
 @pytest.mark.parametrize(
     ("accepted", "refused", "limit"),
     [
-        (lambda: check_document(AT_LIMIT, "metadata"), lambda: check_document(BEYOND, "metadata"), 65_536),
-        (lambda: check_parameters(AT_LIMIT), lambda: check_parameters(BEYOND), 65_536),
+        (lambda: check_document(AT_LIMIT, "parameters"), lambda: check_document(BEYOND, "parameters"), 65_536),
         (lambda: check_metrics(series(1_000)), lambda: check_metrics(series(1_001)), 1_000),
         (lambda: check_label("r", 0, "x" * 1_000), lambda: check_label("r", 0, "x" * 1_001), 1_000),
         (lambda: parse_predict(rows(3), 3), lambda: parse_predict(rows(4), 3), 3),

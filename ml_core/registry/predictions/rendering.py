@@ -25,7 +25,7 @@ from orjson import OPT_SERIALIZE_NUMPY, dumps
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.prediction_record import AnsweredRequest, RowPacker
 from ml_core.domain.signature import Signature
-from ml_core.domain.tenant_policies import HistoryPolicy
+from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.domain.values import category_text
 
 COLUMNS = (
@@ -56,7 +56,7 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 @dataclass(slots=True, eq=False)
 class RenderedRequests:
-    """Answered requests of a model and a day as they are written: their lines, and what decides whether they may be.
+    """Answered requests of a model and a day as they are written: their lines, and the policy of the moment.
 
     Attributes:
         parts: The lines of each request.
@@ -66,7 +66,7 @@ class RenderedRequests:
     tenant_id: str
     model_id: str
     at: float
-    policy: HistoryPolicy
+    policy: PredictionPolicy
     parts: list[str]
     row_counts: list[int]
 
@@ -82,7 +82,7 @@ class RenderedRequests:
 
     def parts_without_inputs(self) -> list[str]:
         """The lines of each request, without the inputs that they hold."""
-        if self.policy is not HistoryPolicy.INPUTS:
+        if self.policy is not PredictionPolicy.INPUTS:
             return self.parts
         return [without_inputs(lines) for lines in self.parts]
 
@@ -113,12 +113,12 @@ class RequestRenderer:
         """Render requests, those of a model and a day together, in their order.
 
         Args:
-            requests: Answered requests; what may be kept of each is not ``NOTHING``.
+            requests: Answered requests whose policy is not ``NOTHING``.
 
         Returns:
             What was rendered, and the requests that have a value without a JSON form.
         """
-        rendered: dict[tuple[str, str, HistoryPolicy, float], RenderedRequests] = {}
+        rendered: dict[tuple[str, str, PredictionPolicy, float], RenderedRequests] = {}
         refused = []
         for request in requests:
             try:
@@ -175,7 +175,7 @@ class Renderer:
             f"{request.tenant_id}\t{request.at!r}\t{request.request_id.translate(_ESCAPES)}\t{request.model_id}\t"
             f"{request.version}\t{request.environment or _NULL}\t{request.rollout}\t{request.latency_ms:.3f}"
         )
-        inputs = [_kept(row) for row in self._rows(request)] if request.policy is HistoryPolicy.INPUTS else ()
+        inputs = [_kept(row) for row in self._rows(request)] if request.policy is PredictionPolicy.INPUTS else ()
         probabilities = self._probabilities(request)
         lines = []
         labels = request.predictions.tolist()

@@ -1,6 +1,6 @@
-"""Prediction history: rows a second into Postgres, and how fast they are found among 30 days.
+"""The prediction log: rows a second into Postgres, and how fast they are found among 30 days.
 
-    .venv/bin/python benchmarks/history.py [--rows 200000] [--repetitions 3] [--json FILE]
+    .venv/bin/python benchmarks/predictions.py [--rows 200000] [--repetitions 3] [--json FILE]
 
 Starts an embedded Postgres of its own. One or two processes, as a cell has replicas, each hand answered requests (20
 numbers, 100 tenants) to a ``PredictionLog`` as the event loop does, and wait until it has written them: bounded queue,
@@ -10,7 +10,7 @@ is turned off. A rate is that of the slowest process times their number; each is
 ``cpu`` is processor time a row, which neighbours on the machine change less than the rate: that of the writing process,
 for most of which it holds the interpreter lock, and that of Postgres.
 
-What the log takes from the serving rate is measured by ``history_serving.py``.
+What the log takes from the serving rate is measured by ``predictions_serving.py``.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from ml_core.database.postmaster import find_postmaster
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.prediction_record import AnsweredRequest
 from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
-from ml_core.domain.tenant_policies import HistoryPolicy
+from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.ids import ModelId, TenantId, VersionId
 from ml_core.inference.edge.http import new_request_id
 from ml_core.inference.prediction_log import PredictionLog
-from ml_core.registry.history.ingest import HistoryIngest
-from ml_core.registry.history.rendering import RequestRenderer
-from ml_core.registry.history.repository import HistoryFilter, HistoryRepository
+from ml_core.registry.predictions import PredictionRepository
+from ml_core.registry.predictions.ingest import PredictionIngest
+from ml_core.registry.predictions.rendering import RequestRenderer
 from ml_core.registry.tenants import TenantRepository
-from ml_core.settings import DatabaseSettings, HistorySettings, Settings
+from ml_core.settings import DatabaseSettings, PredictionLogSettings, Settings
 
 TENANTS, WIDTH, DAYS, WITHIN_S = 100, 20, 30, 600
 SIGNATURE = Signature(
@@ -53,7 +53,7 @@ SIGNATURE = Signature(
 )
 CASES = [
     (writers, rows, policy)
-    for policy in (HistoryPolicy.DIGEST, HistoryPolicy.INPUTS)
+    for policy in (PredictionPolicy.DIGEST, PredictionPolicy.INPUTS)
     for rows in (1, 100)
     for writers in (1, 2)
 ]
@@ -61,10 +61,10 @@ CASES = [
 
 def tenant(number: int) -> TenantId:
     """One of the tenants."""
-    return TenantId(f"history{number:03}")
+    return TenantId(f"tenant{number:03}")
 
 
-def requests(total: int, rows: int, policy: HistoryPolicy) -> list[AnsweredRequest]:
+def requests(total: int, rows: int, policy: PredictionPolicy) -> list[AnsweredRequest]:
     """Answered requests, so many rows together, of all tenants in turn."""
     generator = np.random.default_rng()
     answers = np.array(["yes"] * rows, dtype=object)
@@ -90,14 +90,14 @@ def requests(total: int, rows: int, policy: HistoryPolicy) -> list[AnsweredReque
     ]
 
 
-def write(urls: tuple[str, str], total: int, rows: int, policy: HistoryPolicy, parent: Connection) -> None:
+def write(urls: tuple[str, str], total: int, rows: int, policy: PredictionPolicy, parent: Connection) -> None:
     """One replica's part, in a process of its own: ready, told to go, done."""
     settings = Settings(database=DatabaseSettings(url=urls[0], ingest_url=urls[1]))
     given = requests(total, rows, policy)
     with DatabaseConnection(settings=settings) as db:
-        log = PredictionLog(HistoryIngest(db), HistorySettings(queue_rows=2 * total, queue_mb=100_000))
+        log = PredictionLog(PredictionIngest(db), PredictionLogSettings(queue_rows=2 * total, queue_mb=100_000))
         first, _ = RequestRenderer().render(given[:1])
-        HistoryIngest(db).write(list(first), [], secrets.token_hex(8))  # connects, makes the partitions
+        PredictionIngest(db).write(list(first), [], secrets.token_hex(8))  # connects, makes the partitions
         parent.send("ready")
         parent.recv()
         started, cpu = time.perf_counter(), time.process_time()
@@ -109,7 +109,7 @@ def write(urls: tuple[str, str], total: int, rows: int, policy: HistoryPolicy, p
         parent.recv()
 
 
-def ingest(db: DatabaseConnection, total: int, writers: int, rows: int, policy: HistoryPolicy) -> dict[str, float]:
+def ingest(db: DatabaseConnection, total: int, writers: int, rows: int, policy: PredictionPolicy) -> dict[str, float]:
     """Rows a second, and microseconds of processor time a row."""
     context = multiprocessing.get_context("spawn")
     pipes = [context.Pipe() for _ in range(writers)]
@@ -167,7 +167,7 @@ def fill_days(db: DatabaseConnection, rows_a_day: int) -> None:
             session.execute(
                 "INSERT INTO mlcore.predictions (tenant_id, request_id, row_number, at, model_id, version, environment,"
                 " rollout, input_digest, prediction, latency_ms)"
-                " SELECT 'history' || lpad((n %% 100)::text, 3, '0'), to_char(%(back)s, 'FM00') || md5(n::text), 0,"
+                " SELECT 'tenant' || lpad((n %% 100)::text, 3, '0'), to_char(%(back)s, 'FM00') || md5(n::text), 0,"
                 " %(day)s::timestamptz + n * interval '1 day' / %(rows)s, 'model' || (n / 100 %% 10),"
                 " (1 + %(back)s / 10)::text, 'production', 'stable', sha256(n::text::bytea), '\"yes\"', 1.5"
                 " FROM generate_series(0, %(rows)s - 1) n",
@@ -177,21 +177,20 @@ def fill_days(db: DatabaseConnection, rows_a_day: int) -> None:
 
 
 def reads(db: DatabaseConnection) -> dict[str, Operation]:
-    """What is asked of a history of thirty days."""
-    repository, now = HistoryRepository(db, tenant(7)), datetime.now(UTC)
+    """What is asked of a prediction log of thirty days."""
+    repository, now = PredictionRepository(db, tenant(7)), datetime.now(UTC)
     with db.tenant(tenant(7)) as connection:
         known = [row[0] for row in connection.exec_driver_sql("SELECT request_id FROM mlcore.predictions LIMIT 1000")]
     model, month = ModelId("model3"), now - timedelta(days=DAYS)
 
     def page(**wanted: Any) -> Operation:
-        asked = HistoryFilter(**wanted)
-        return Operation(lambda: None, lambda _: repository.query(asked, with_feedback=True))
+        return Operation(lambda: None, lambda _: repository.list(**wanted, with_labels=True))
 
     middle = now - timedelta(days=DAYS / 2)
     return {
         "by request id": Operation(
             lambda: secrets.choice(known),
-            lambda request_id: repository.query(HistoryFilter(request_id=request_id), with_feedback=True),
+            lambda request_id: repository.list(request_id=request_id, with_labels=True),
         ),
         "newest 100 of the tenant": page(since=month),
         "newest 100 of a model": page(since=month, model_id=model),
@@ -207,13 +206,13 @@ def main() -> None:
     parser.add_argument("--rows-a-day", type=int, default=50_000, help="rows of each of the thirty days that are read")
     parser.add_argument("--calls", type=int, default=200, help="measured calls of each query and repetition")
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/history.json"))
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/predictions.json"))
     options = parser.parse_args()
     result: dict[str, Any] = {"processors": os.cpu_count(), "rows": options.rows, "ingest": [], "reads": {}}
     with temporary_registry() as db:
         for number in range(TENANTS):
             TenantRepository(db).create(tenant(number))
-            HistoryRepository(db, tenant(number)).set_policy(HistoryPolicy.INPUTS)
+            PredictionRepository(db, tenant(number)).set_policy(PredictionPolicy.INPUTS)
         print(f"{'ingest':34} {'rows/s':>10} {'writer cpu':>11} {'postgres cpu':>13}")
         for writers, rows, policy in CASES:
             found = [ingest(db, options.rows, writers, rows, policy) for _ in range(options.repetitions)]

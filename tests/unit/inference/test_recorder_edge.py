@@ -1,4 +1,4 @@
-"""The history's edge without a registry: labels that are refused or can't be stored, and what is noted of answers."""
+"""Recording without a registry: labels that are refused or can't be stored, and what is recorded of answers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import pytest
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
 from ml_core.domain.assignment import AssignmentDelta
-from ml_core.domain.tenant_policies import HistoryPolicy
+from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.inference.edge.app import build_app
-from ml_core.inference.history import ServingHistory
 from ml_core.inference.prediction_log import PredictionLog
-from ml_core.registry.history.ingest import HistoryIngest
-from ml_core.registry.history.labels import LabelWriter
-from ml_core.settings import DatabaseSettings, HistorySettings, PlatformSettings, Settings
+from ml_core.inference.recorder import PredictionRecorder
+from ml_core.registry.predictions.ingest import PredictionIngest
+from ml_core.settings import DatabaseSettings, PlatformSettings, PredictionLogSettings, Settings
 from support.inprocess_cell import ACME, GLOBEX, MEASURE
 
 PATH = "/t/acme/models/measures/feedback"
@@ -33,12 +32,12 @@ def cell_without_registry(cell, tmp_path):
     """A cell whose registry can't be reached."""
     url = "postgresql://mlcore_app@127.0.0.1:1/mlcore"
     db = DatabaseConnection(settings=Settings(DatabaseSettings(url=url), platform=PlatformSettings(home=tmp_path)))
-    log = PredictionLog(HistoryIngest(db), HistorySettings(flush_s=0.01))
-    cell.service.history = ServingHistory(cell.assignment, log, LabelWriter(db))
+    log = PredictionLog(PredictionIngest(db), PredictionLogSettings(flush_s=0.01))
+    cell.service.recorder = PredictionRecorder(cell.assignment, log, db)
     cell.app = build_app(cell.service)
-    cell.service.history.start()
+    log.start()
     yield cell
-    cell.service.history._log.close(0)
+    log.close(0)
     db.close()
 
 
@@ -100,25 +99,27 @@ def test_a_label_that_can_not_be_stored_is_not_accepted(cell_without_registry, k
 def test_predictions_are_answered_and_counted_while_the_registry_is_away(cell_without_registry, key):
     """Health says how many wait and why."""
     assert cell_without_registry.predict("measures", [MEASURE, MEASURE], key=key).status_code == 200
-    history = cell_without_registry.ask("GET", "/healthz").json()["history"]
-    assert (history["accepted"], history["queued"], history["written"]) == (2, 2, 0)
-    assert "measures" not in json.dumps(history)
+    counts = cell_without_registry.ask("GET", "/healthz").json()["prediction_log"]
+    assert (counts["accepted"], counts["queued"], counts["written"]) == (2, 2, 0)
+    assert "measures" not in json.dumps(counts)
 
 
 @pytest.mark.parametrize(
-    ("policy", "accepted"), [(HistoryPolicy.NOTHING, 0), (HistoryPolicy.DIGEST, 1), (HistoryPolicy.INPUTS, 1)]
+    ("policy", "accepted"), [(PredictionPolicy.NOTHING, 0), (PredictionPolicy.DIGEST, 1), (PredictionPolicy.INPUTS, 1)]
 )
 def test_what_a_tenant_forbids_is_not_even_queued(cell_without_registry, key, policy, accepted):
     """A change of policy holds for the next answer; other tenants' policies do not matter."""
     cell = cell_without_registry
-    cell.assignment.apply(AssignmentDelta(9, False, {}, {}, {}, history={ACME: policy, GLOBEX: HistoryPolicy.DIGEST}))
+    cell.assignment.apply(
+        AssignmentDelta(9, False, {}, {}, {}, prediction_policies={ACME: policy, GLOBEX: PredictionPolicy.DIGEST})
+    )
     assert cell.predict("measures", [MEASURE], key=key).status_code == 200
-    assert cell.ask("GET", "/healthz").json()["history"]["accepted"] == accepted
+    assert cell.ask("GET", "/healthz").json()["prediction_log"]["accepted"] == accepted
 
 
 def test_a_deleted_tenants_policy_is_forgotten(cell):
     """Its name means nothing any more."""
-    cell.assignment.apply(AssignmentDelta(9, False, {}, {}, {}, history={ACME: HistoryPolicy.INPUTS}))
-    assert cell.assignment.history_policy(ACME) is HistoryPolicy.INPUTS
+    cell.assignment.apply(AssignmentDelta(9, False, {}, {}, {}, prediction_policies={ACME: PredictionPolicy.INPUTS}))
+    assert cell.assignment.prediction_policy(ACME) is PredictionPolicy.INPUTS
     cell.assignment.apply(AssignmentDelta(10, False, {ACME: False}, {}, {}))
-    assert cell.assignment.history_policy(ACME) is HistoryPolicy.DIGEST
+    assert cell.assignment.prediction_policy(ACME) is PredictionPolicy.DIGEST

@@ -1,4 +1,4 @@
-"""What a replica does for the prediction history: notes each answer as its tenant allows, and takes labels."""
+"""What a replica records: each answer as its tenant's policy allows, and labels."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import asyncio
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.prediction_record import AnsweredRequest, RowPacker
 from ml_core.domain.signature import Label, Signature
-from ml_core.domain.tenant_policies import HistoryPolicy
+from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.exceptions import ConfigurationError, QueueFullError, RegistryUnavailableError, SchemaOutOfDateError
 from ml_core.ids import ModelId, TenantId
 from ml_core.inference.assignment import Assignment
 from ml_core.inference.prediction_log import PredictionLog
 from ml_core.inference.target import Target
-from ml_core.registry.history.labels import LabelWriter
+from ml_core.registry.predictions.labels import write_label
 
 if TYPE_CHECKING:
     from ml_core.inference.service import Prediction
@@ -25,35 +26,34 @@ logger = logging.getLogger(__name__)
 
 LABEL_THREADS = 2
 MAX_WAITING_LABELS = 256
-"""Labels that wait for the registry; more are refused with 429. A label takes it about a millisecond."""
+"""Labels that wait for the registry; more are refused with 429. Storing one takes about a millisecond."""
 _REMEMBERED_SIGNATURES = 10_000
 EXPLICIT = "explicit"
 """The rollout of an answer by a version that was asked by its name."""
 
 
-class ServingHistory:
-    """The history as one replica writes it.
+class PredictionRecorder:
+    """Records the answers of one replica, and the labels that are sent to it.
 
     Args:
-        assignment: Knows what each tenant lets be kept.
-        log: Takes what is kept.
-        labels: Stores labels.
+        assignment: Has each tenant's policy.
+        log: Takes the answers; this closes it.
+        db: The registry, which takes the labels.
+
+    Attributes:
+        log: The prediction log.
     """
 
-    def __init__(self, assignment: Assignment, log: PredictionLog, labels: LabelWriter) -> None:
+    def __init__(self, assignment: Assignment, log: PredictionLog, db: DatabaseConnection) -> None:
+        self.log = log
         self._assignment = assignment
-        self._log = log
-        self._labels = labels
+        self._db = db
         self._threads = ThreadPoolExecutor(LABEL_THREADS, "mlcore-labels")
         self._waiting = 0
         self._packers: dict[int, RowPacker] = {}  # by the id of the signature, which each keeps alive
 
-    def start(self) -> None:
-        """Begin to write."""
-        self._log.start()
-
-    def note(self, target: Target, prediction: Prediction, *, request_id: str, size: int, latency_ms: float) -> None:
-        """Note an answer, unless its tenant wants nothing kept; then it gets no further than this.
+    def record(self, target: Target, prediction: Prediction, *, request_id: str, size: int, latency_ms: float) -> None:
+        """Record an answer, unless its tenant keeps nothing; then it gets no further than this.
 
         Args:
             target: What was asked.
@@ -62,8 +62,8 @@ class ServingHistory:
             size: Bytes in which the rows were sent.
             latency_ms: Since the request came.
         """
-        policy = self._assignment.history_policy(target.tenant)
-        if policy is HistoryPolicy.NOTHING:
+        policy = self._assignment.prediction_policy(target.tenant)
+        if policy is PredictionPolicy.NOTHING:
             return
         version, answer = prediction.version, prediction.answer
         is_explicit = target.version is not None
@@ -83,7 +83,7 @@ class ServingHistory:
             policy,
             size,
         )
-        self._log.append(request)
+        self.log.append(request)
 
     def _packer(self, signature: Signature) -> RowPacker:
         packer = self._packers.get(id(signature))
@@ -97,7 +97,7 @@ class ServingHistory:
         """Store a label, on a thread.
 
         Raises:
-            InvalidRequestError, ModelNotFoundError, TenantNotFoundError: See ``HistoryRepository.add_feedback``.
+            InvalidRequestError, ModelNotFoundError, TenantNotFoundError: As ``PredictionRepository.add_label``.
             RegistryUnavailableError: The registry can't be reached now.
             QueueFullError: Too many labels wait.
         """
@@ -109,7 +109,7 @@ class ServingHistory:
             )
         self._waiting += 1
         storing = asyncio.get_running_loop().run_in_executor(
-            self._threads, self._labels.write, tenant_id, model_id, request_id, row, label
+            self._threads, write_label, self._db, tenant_id, model_id, request_id, row, label
         )
         storing.add_done_callback(self._stored)
         try:
@@ -125,13 +125,9 @@ class ServingHistory:
     def _stored(self, done: asyncio.Future[None]) -> None:
         self._waiting -= 1
         if not done.cancelled():
-            done.exception()  # whoever waited may have left
-
-    def describe(self) -> dict[str, Any]:
-        """Counts for health."""
-        return self._log.describe()
+            done.exception()  # the client that waited may have left
 
     def close(self) -> None:
-        """Write what is left, within a few seconds."""
+        """Write what is queued, within a few seconds."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._log.close()
+        self.log.close()

@@ -1,13 +1,13 @@
 """What the prediction log takes from the serving rate: requests a second with it and without.
 
-    .venv/bin/python benchmarks/history_serving.py [--seconds 10] [--repetitions 3] [--json FILE]
+    .venv/bin/python benchmarks/predictions_serving.py [--seconds 10] [--repetitions 3] [--json FILE]
 
 Starts a platform of its own (Postgres, Ray Serve behind its ingress, two replicas), serves a logistic regression over
 20 numbers, and loads it with ``wrk``, which must be installed: 64 connections, one row a request, authenticated. The
 tenant keeps nothing, then digests, then inputs, in turn and over again, so that what else the machine does falls on all
 alike; replicas follow each change by themselves. Each figure is the median of the repetitions, and a share is that of
 the shares of each repetition. ``cpu`` is processor time of the whole platform a request, which neighbours change less
-than the rate. Afterwards the history is counted: each answer that was to be kept must be there, or in the counts of
+than the rate. Afterwards the log is counted: each answer that was to be kept must be there, or in the counts of
 lost rows.
 """
 
@@ -34,14 +34,14 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.database.embedded import EmbeddedServer
 from ml_core.database.postmaster import find_postmaster
 from ml_core.domain.api_key import Scope
-from ml_core.domain.tenant_policies import HistoryPolicy
+from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.ids import TenantId
 from ml_core.platform.local import LocalPlatform
 from ml_core.platform.ports import free_ports
 from ml_core.platform.processes import find_marked
 from ml_core.platform.state import PlatformState
-from ml_core.registry.history.repository import HistoryRepository
 from ml_core.registry.keys import KeyRepository
+from ml_core.registry.predictions import PredictionRepository
 from ml_core.settings import PlatformSettings, Settings
 from ml_core.system import MLSystem
 
@@ -86,7 +86,7 @@ def load(script: Path, url: str, seconds: int) -> tuple[float, int]:
 
 
 def kept(db: DatabaseConnection) -> int:
-    """Rows of the history, and those that are known to be missing."""
+    """Rows of the prediction log, and those that are known to be missing."""
     with db.tenant(TENANT) as connection:
         rows = connection.exec_driver_sql("SELECT count(*) FROM mlcore.predictions").scalar_one()
         lost = connection.exec_driver_sql("SELECT COALESCE(sum(row_count), 0) FROM mlcore.prediction_losses")
@@ -112,15 +112,15 @@ def measure(
     db: DatabaseConnection, state: PlatformState, script: Path, seconds: int, repetitions: int
 ) -> dict[str, Any]:
     """Requests a second by policy, and what was answered and kept."""
-    history, url, home = HistoryRepository(db, TENANT), state.url, db.settings.platform.home
-    rates: dict[str, list[float]] = {policy.value: [] for policy in HistoryPolicy}
-    costs: dict[str, list[float]] = {policy.value: [] for policy in HistoryPolicy}
+    predictions, url, home = PredictionRepository(db, TENANT), state.url, db.settings.platform.home
+    rates: dict[str, list[float]] = {policy.value: [] for policy in PredictionPolicy}
+    costs: dict[str, list[float]] = {policy.value: [] for policy in PredictionPolicy}
     load(script, url, seconds)  # warms up
     time.sleep(FOLLOWED_WITHIN_S)
     before, to_keep = kept(db), 0
     for _ in range(repetitions):
-        for policy in HistoryPolicy:
-            history.set_policy(policy)
+        for policy in PredictionPolicy:
+            predictions.set_policy(policy)
             time.sleep(FOLLOWED_WITHIN_S)
             before_s = cpu_s(home, state.session_id)
             rate, answered = load(script, url, seconds)
@@ -130,7 +130,7 @@ def measure(
             }
             rates[policy.value].append(rate)
             costs[policy.value].append(sum(taken.values()))
-            to_keep += 0 if policy is HistoryPolicy.NOTHING else answered
+            to_keep += 0 if policy is PredictionPolicy.NOTHING else answered
             print(f"{policy.value:8} {rate:10,.0f} requests/s  µs cpu a request: {taken}")
     return {
         "connections": CONNECTIONS,
@@ -153,11 +153,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/history_serving.json"))
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/predictions_serving.json"))
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         parser.error("wrk is not installed: https://github.com/wg/wrk")
-    home = Path(tempfile.mkdtemp(prefix="mlcore-history-"))
+    home = Path(tempfile.mkdtemp(prefix="mlcore-predictions-"))
     home.chmod(0o711)  # the server's account must pass through
     settings = Settings(platform=PlatformSettings(home=home, http_port=free_ports(1)[0]))
     local = LocalPlatform(settings)

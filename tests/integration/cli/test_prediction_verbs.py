@@ -1,4 +1,4 @@
-"""``mlcore history``: list, show, feedback, policy, losses, prune."""
+"""``mlcore predictions``: list, show, label, policy, losses, prune."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.domain.tenant_policies import HistoryPolicy
-from ml_core.registry.history.repository import HistoryRepository
-from support.history import answered, today, write
+from ml_core.domain.tenant_policies import PredictionPolicy
+from ml_core.registry.predictions import PredictionRepository
+from support.predictions import answered, today, write
 from support.registry import new_tenant, register, settings_for
 
 
@@ -19,7 +19,7 @@ def tenant(cli_home: Any) -> str:
     with DatabaseConnection(settings=settings_for(cli_home)) as db:
         tenant_id = new_tenant(db)
         register(db, tenant_id)
-        HistoryRepository(db, tenant_id).set_policy(HistoryPolicy.INPUTS)
+        PredictionRepository(db, tenant_id).set_policy(PredictionPolicy.INPUTS)
         write(db, answered(tenant_id, [{"text": "one"}, {"text": "two"}], request_id="r1"))
         write(db, answered(tenant_id, at=(today().toordinal() - 719163 - 20) * 86400.0))
     return str(tenant_id)
@@ -27,21 +27,21 @@ def tenant(cli_home: Any) -> str:
 
 def test_predictions_are_listed_and_shown(mlcore: Any, tenant: str) -> None:
     """In pages, filtered, and one request with its inputs."""
-    table = mlcore("history", "list", "-t", tenant, "-m", "tickets").out
+    table = mlcore("predictions", "list", "-t", tenant, "-m", "tickets").out
     assert table.count("r1") == 2
-    page = mlcore("history", "list", "-t", tenant, "--limit", "1", "--json").json
+    page = mlcore("predictions", "list", "-t", tenant, "--limit", "1", "--json").json
     assert [record["row"] for record in page["items"]] == [1]
-    rest = mlcore("history", "list", "-t", tenant, "--limit", "1", "--cursor", page["next_cursor"], "--json").json
+    rest = mlcore("predictions", "list", "-t", tenant, "--limit", "1", "--cursor", page["next_cursor"], "--json").json
     assert ([record["row"] for record in rest["items"]], rest["next_cursor"]) == ([0], None)
-    assert "See --since" in mlcore("history", "list", "-t", tenant, "--version", "9").out.replace("see", "See")
-    shown = mlcore("history", "show", "r1", "-t", tenant).out
+    assert "See --since" in mlcore("predictions", "list", "-t", tenant, "--version", "9").out.replace("see", "See")
+    shown = mlcore("predictions", "show", "r1", "-t", tenant).out
     assert all(text in shown for text in ('"text": "one"', '"text": "two"'))
-    assert "Nothing is kept of the request r2" in mlcore("history", "show", "r2", "-t", tenant).out
+    assert "Nothing is kept of the request r2" in mlcore("predictions", "show", "r2", "-t", tenant).out
 
 
 def test_typos_are_no_empty_list(mlcore: Any, tenant: str) -> None:
     """Neither of an environment nor of a model; what there is may have no predictions."""
-    listing = ("history", "list", "-t", tenant)
+    listing = ("predictions", "list", "-t", tenant)
     assert "Did you mean staging?" in mlcore(*listing, "-e", "stging").err
     assert "Did you mean tickets?" in mlcore(*listing, "-m", "tikets").err
     assert mlcore(*listing, "-e", "staging", "-m", "tickets").code == 0
@@ -50,9 +50,9 @@ def test_typos_are_no_empty_list(mlcore: Any, tenant: str) -> None:
 @pytest.mark.parametrize(("text", "label"), [("b", "b"), ('"b"', "b")])
 def test_a_label_is_told(mlcore: Any, tenant: str, text: str, label: Any) -> None:
     """A class of the model, with or without quotes."""
-    told = mlcore("history", "feedback", "r1", text, "-t", tenant, "-m", "tickets", "--row", 1)
+    told = mlcore("predictions", "label", "r1", text, "-t", tenant, "-m", "tickets", "--row", 1)
     assert (told.code, "is kept yet" in told.out) == (0, False)
-    page = mlcore("history", "list", "-t", tenant, "--json").json
+    page = mlcore("predictions", "list", "-t", tenant, "--json").json
     assert [record["label"] for record in page["items"]] == [label, None]
 
 
@@ -61,53 +61,53 @@ def test_a_label_is_told(mlcore: Any, tenant: str, text: str, label: Any) -> Non
 )
 def test_a_new_class_is_told_on_request(mlcore: Any, tenant: str, text: str, label: Any) -> None:
     """It is refused otherwise, with the classes that there are. Numbers are numbers; a text in quotes is a text."""
-    feedback = ("history", "feedback", "r1", text, "-t", tenant, "-m", "tickets", "--row", 1)
-    refused = mlcore(*feedback)
+    label_of = ("predictions", "label", "r1", text, "-t", tenant, "-m", "tickets", "--row", 1)
+    refused = mlcore(*label_of)
     assert (refused.code, "Its classes are: a, b." in refused.err) == (1, True)
-    assert mlcore(*feedback, "--new-class").code == 0
-    assert mlcore("history", "list", "-t", tenant, "--json").json["items"][0]["label"] == label
+    assert mlcore(*label_of, "--new-class").code == 0
+    assert mlcore("predictions", "list", "-t", tenant, "--json").json["items"][0]["label"] == label
 
 
 def test_a_row_that_the_request_has_not_is_refused(mlcore: Any, tenant: str) -> None:
     """With those that it has."""
-    refused = mlcore("history", "feedback", "r1", "b", "-t", tenant, "-m", "tickets", "--row", 7)
+    refused = mlcore("predictions", "label", "r1", "b", "-t", tenant, "-m", "tickets", "--row", 7)
     assert (refused.code, "2 rows, which are rows 0 to 1" in refused.err) == (1, True)
 
 
 def test_a_label_of_an_unknown_request_is_stored_and_told(mlcore: Any, tenant: str) -> None:
     """The prediction may arrive a second later; that nothing is ever kept is said as well."""
-    feedback = ("history", "feedback", "nowhere", "b", "-t", tenant, "-m", "tickets")
-    told = mlcore(*feedback)
+    label_of = ("predictions", "label", "nowhere", "b", "-t", tenant, "-m", "tickets")
+    told = mlcore(*label_of)
     assert (told.code, "is kept yet; the label is stored" in told.out) == (0, True)
-    assert mlcore(*feedback, "--json").json["prediction_kept"] is False
-    mlcore("history", "policy", "nothing", "-t", tenant)
-    assert "keeps no predictions" in mlcore(*feedback).out
+    assert mlcore(*label_of, "--json").json["prediction_kept"] is False
+    mlcore("predictions", "policy", "nothing", "-t", tenant)
+    assert "keeps no predictions" in mlcore(*label_of).out
 
 
 def test_a_label_of_an_unknown_model_is_refused(mlcore: Any, tenant: str) -> None:
     """With what to do."""
-    result = mlcore("history", "feedback", "r1", "b", "-t", tenant, "-m", "nothing")
+    result = mlcore("predictions", "label", "r1", "b", "-t", tenant, "-m", "nothing")
     assert (result.code, "The model nothing does not exist" in result.err) == (1, True)
 
 
 def test_the_policy_is_shown_and_set(mlcore: Any, tenant: str) -> None:
     """And an empty list says that it is why."""
-    assert "kept with their inputs" in mlcore("history", "policy", "-t", tenant).out
-    assert mlcore("history", "policy", "nothing", "-t", tenant, "--json").json["policy"] == "nothing"
-    empty = mlcore("history", "list", "-t", tenant, "--until", "2020-01-01").out
+    assert "kept with their inputs" in mlcore("predictions", "policy", "-t", tenant).out
+    assert mlcore("predictions", "policy", "nothing", "-t", tenant, "--json").json["policy"] == "nothing"
+    empty = mlcore("predictions", "list", "-t", tenant, "--until", "2020-01-01").out
     assert "keeps no predictions" in empty
 
 
 def test_losses_are_listed(mlcore: Any, tenant: str) -> None:
     """By day, model and reason."""
-    (loss,) = mlcore("history", "losses", "-t", tenant, "--json").json
+    (loss,) = mlcore("predictions", "losses", "-t", tenant, "--json").json
     assert (loss["model_id"], loss["reason"], loss["rows"]) == ("tickets", "wrong_clock", 1)
-    assert "No loss was counted" in mlcore("history", "losses", "-t", tenant, "--days", "1").out
+    assert "No loss was counted" in mlcore("predictions", "losses", "-t", tenant, "--days", "1").out
 
 
 def test_old_days_are_pruned(mlcore: Any, tenant: str) -> None:
     """A dry run counts what the run removes."""
-    planned = mlcore("history", "prune", "--keep-days", "10", "--dry-run", "--json").json
+    planned = mlcore("predictions", "prune", "--keep-days", "10", "--dry-run", "--json").json
     assert (planned["dry_run"], planned["losses"] >= 1) == (True, True)
-    assert "notes of losses went" in mlcore("history", "prune", "--keep-days", "10").out
-    assert mlcore("history", "losses", "-t", tenant, "--json").json == []
+    assert "counts of losses were removed" in mlcore("predictions", "prune", "--keep-days", "10").out
+    assert mlcore("predictions", "losses", "-t", tenant, "--json").json == []

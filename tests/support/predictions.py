@@ -1,4 +1,4 @@
-"""Answered requests for tests of the prediction history."""
+"""Answered requests for tests of the prediction log."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.prediction_record import AnsweredRequest, RowPacker
 from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
-from ml_core.domain.tenant_policies import HistoryPolicy
-from ml_core.registry.history.ingest import HistoryIngest, Written
-from ml_core.registry.history.rendering import RenderedRequests, RequestRenderer
+from ml_core.domain.tenant_policies import PredictionPolicy
+from ml_core.registry.predictions.ingest import PredictionIngest, Written
+from ml_core.registry.predictions.rendering import RenderedRequests, RequestRenderer
 
 SIGNATURE = Signature(
     (
@@ -49,7 +49,7 @@ def answered(tenant_id: str, rows: list[dict[str, Any]] | None = None, **fields:
         "signature": SIGNATURE,
         "predictions": np.array(["a"] * len(given), dtype=object),
         "probabilities": None,
-        "policy": HistoryPolicy.INPUTS,
+        "policy": PredictionPolicy.INPUTS,
         "size": 100,
     }
     return AnsweredRequest(**{**values, **fields})
@@ -64,7 +64,7 @@ def rendered(*requests: AnsweredRequest) -> list[RenderedRequests]:
 
 def write(db: DatabaseConnection, *requests: AnsweredRequest) -> Written:
     """Write requests in a batch of their own."""
-    return HistoryIngest(db).write(rendered(*requests), [], uuid.uuid4().hex)
+    return PredictionIngest(db).write(rendered(*requests), [], uuid.uuid4().hex)
 
 
 def today() -> date:

@@ -11,9 +11,9 @@ import pytest
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.prediction_record import RowPacker
 from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
-from ml_core.domain.tenant_policies import HistoryPolicy
-from ml_core.registry.history.rendering import COLUMNS
-from support.history import answered, rendered
+from ml_core.domain.tenant_policies import PredictionPolicy
+from ml_core.registry.predictions.rendering import COLUMNS
+from support.predictions import answered, rendered
 
 NUMBERS = {"b": ColumnKind.NUMBER, "a": ColumnKind.BOOLEAN, "c": ColumnKind.DATETIME}
 STRINGS = {"t": ColumnKind.TEXT, "k": ColumnKind.CATEGORY}
@@ -24,7 +24,7 @@ ROWS = [
 ]
 
 
-def fields(kinds, rows, policy=HistoryPolicy.INPUTS):
+def fields(kinds, rows, policy=PredictionPolicy.INPUTS):
     """The rendered fields of each row of one request."""
     signature = Signature(
         tuple(InputColumn(name, kind, nullable=True) for name, kind in kinds.items()),
@@ -57,5 +57,5 @@ def test_a_digest_is_of_the_documented_bytes():
 
 def test_without_permission_there_is_only_the_digest():
     """The text of the input is nowhere in the line."""
-    (row,) = fields(STRINGS, ROWS[:1], HistoryPolicy.DIGEST)
+    (row,) = fields(STRINGS, ROWS[:1], PredictionPolicy.DIGEST)
     assert row["inputs"] == "\\N"

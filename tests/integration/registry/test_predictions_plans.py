@@ -1,4 +1,4 @@
-"""No query of the history reads a day from end to end."""
+"""No query of the prediction log reads a day from end to end."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 import sqlalchemy as sa
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.ids import ModelId, TenantId, VersionId
-from ml_core.registry.history.repository import HistoryFilter, HistoryRepository
-from ml_core.registry.history.retention import list_partitions
-from support.history import today
+from ml_core.ids import TenantId
+from ml_core.registry.predictions import PredictionRepository
+from ml_core.registry.predictions.retention import list_partitions
 from support.plans import recorded_plans
+from support.predictions import today
 from support.registry import settings_for, superuser, temporary_home
 
 DAYS, ROWS_A_DAY, TENANT = 5, 20_000, TenantId("t07")
@@ -47,21 +47,21 @@ def filled() -> Iterator[DatabaseConnection]:
 @pytest.mark.parametrize(
     "wanted",
     [
-        HistoryFilter(request_id="0" * 32),
-        HistoryFilter(since=datetime.now(UTC) - timedelta(days=DAYS)),
-        HistoryFilter(since=datetime.now(UTC) - timedelta(days=DAYS), model_id=ModelId("m1")),
-        HistoryFilter(since=datetime.now(UTC) - timedelta(days=DAYS), model_id=ModelId("m1"), version=VersionId("5")),
+        {"request_id": "0" * 32},
+        {"since": datetime.now(UTC) - timedelta(days=DAYS)},
+        {"since": datetime.now(UTC) - timedelta(days=DAYS), "model_id": "m1"},
+        {"since": datetime.now(UTC) - timedelta(days=DAYS), "model_id": "m1", "version": "5"},
     ],
     ids=["request", "tenant", "model", "version"],
 )
 def test_each_query_goes_by_an_index(filled, wanted):
     """With and without a cursor, labels joined."""
     tables = frozenset(f"predictions_{partition.day:%Y%m%d}" for partition in list_partitions(filled))
-    history = HistoryRepository(filled, TENANT)
+    predictions = PredictionRepository(filled, TENANT)
     with recorded_plans() as plans:
-        page = history.query(wanted, with_feedback=True, limit=10)
+        page = predictions.list(**wanted, with_labels=True, limit=10)
         if page.next_cursor:
-            history.query(wanted, with_feedback=True, limit=10, cursor=page.next_cursor)
+            predictions.list(**wanted, with_labels=True, limit=10, cursor=page.next_cursor)
     read = [plan for plan in plans if "predictions" in plan.statement]
     assert read
     assert [plan.whole_reads(tables) for plan in read] == [[]] * len(read)
@@ -71,7 +71,7 @@ def test_a_range_of_time_reads_its_own_days_only(filled):
     """The others are not even opened."""
     middle = (datetime.now(UTC) - timedelta(days=2)).replace(hour=12)
     with recorded_plans() as plans:
-        HistoryRepository(filled, TENANT).query(HistoryFilter(since=middle, until=middle + timedelta(minutes=1)))
+        PredictionRepository(filled, TENANT).list(since=middle, until=middle + timedelta(minutes=1))
     (plan,) = (plan for plan in plans if "predictions" in plan.statement)
     read = {node["Relation Name"] for node in plan.nodes if "Relation Name" in node}
     assert read == {f"predictions_{middle:%Y%m%d}"}

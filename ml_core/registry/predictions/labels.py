@@ -1,14 +1,14 @@
 """Labels: the true values of predicted rows, recorded after the prediction.
 
-A label is accepted whether or not its prediction is in the history yet: a replica holds what it answered for half a
-second before it is written, and of a tenant that keeps nothing it never is. They join whenever both are there.
+A label is accepted whether or not its prediction is in the log: a replica writes what it answered within half a second,
+and predictions of a tenant that keeps nothing are never written. A label and its prediction are joined when both exist.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -20,8 +20,8 @@ from ml_core.database.tables import feedback, tenants
 from ml_core.domain.signature import Label
 from ml_core.exceptions import InvalidRequestError, RequestTooLargeError
 from ml_core.ids import ModelId, TenantId
-from ml_core.registry.history.ingest import hold_off_removal
 from ml_core.registry.missing import model_not_found, tenant_deleted
+from ml_core.registry.predictions.ingest import hold_off_removal
 
 MAX_LABEL_CHARACTERS = 1_000
 MAX_ROW = 2**31 - 1
@@ -29,24 +29,17 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _MODELS_KEY = "fk_feedback_models"
 
 
-class LabelWriter:
-    """Stores labels as the serving role, which may do so for the tenant that its transaction names.
+def write_label(
+    db: DatabaseConnection, tenant_id: TenantId, model_id: ModelId, request_id: str, row: int, label: Label
+) -> None:
+    """Store a label as the serving role, which may do so for the tenant that its transaction names.
 
-    Args:
-        db: The registry.
+    Raises:
+        InvalidRequestError, ModelNotFoundError, TenantNotFoundError: As ``store_label``.
+        RegistryUnavailableError: Postgres can't be reached.
     """
-
-    def __init__(self, db: DatabaseConnection) -> None:
-        self._db = db
-
-    def write(self, tenant_id: TenantId, model_id: ModelId, request_id: str, row: int, label: Label) -> None:
-        """Store a label, see ``HistoryRepository.add_feedback``.
-
-        Raises:
-            InvalidRequestError, ModelNotFoundError, TenantNotFoundError, RegistryUnavailableError: As there.
-        """
-        with self._db.ingesting(tenant_id) as connection:
-            store_label(connection, tenant_id, model_id, request_id, row, label)
+    with db.ingesting(tenant_id) as connection:
+        store_label(connection, tenant_id, model_id, request_id, row, label)
 
 
 def store_label(
@@ -58,7 +51,7 @@ def store_label(
     label: Label,
     at: datetime | None = None,
 ) -> None:
-    """Store a label in the tenant's transaction; a later one for the same row takes its place.
+    """Store a label in the tenant's transaction; a later one for the same row replaces it.
 
     Raises:
         InvalidRequestError: The label, the request id or the row's number is not valid.
@@ -119,17 +112,6 @@ def check_label(request_id: str, row: int, label: Label) -> None:
         raise _invalid("label", "is neither a text, a finite number, true nor false", "Send the true value.")
     elif isinstance(label, int) and not -(2**63) <= label < 2**63:
         raise _invalid("label", "is a number of more than 64 bits", "Send it as a text.")
-
-
-def check_moment(name: str, moment: datetime | None) -> datetime | None:
-    """A moment in UTC.
-
-    Raises:
-        InvalidRequestError: It has no time zone.
-    """
-    if moment is not None and moment.tzinfo is None:
-        raise _invalid(name, "has no time zone", "Write it as 2026-11-24T12:00:00+00:00.")
-    return None if moment is None else moment.astimezone(UTC)
 
 
 def _invalid(field: str, what: str, remedy: str) -> InvalidRequestError:

@@ -1,4 +1,4 @@
-"""Partitions of the prediction history: made when a day comes, closed to everybody, dropped when it is old."""
+"""Partitions of the prediction log: made when a day comes, closed to everybody, dropped when it is old."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sqlalchemy.exc import ProgrammingError
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.exceptions import InvalidRequestError
-from ml_core.registry.history.ingest import HistoryIngest, wait_for_writers
-from ml_core.registry.history.repository import HistoryRepository
-from ml_core.registry.history.retention import list_partitions, prune
-from support.history import answered, rendered, today, write
+from ml_core.registry.predictions import PredictionRepository
+from ml_core.registry.predictions.ingest import PredictionIngest, wait_for_writers
+from ml_core.registry.predictions.retention import list_partitions, prune
+from support.predictions import answered, rendered, today, write
 from support.registry import TICKETS, new_tenant, register, settings_for, superuser, temporary_home
 
 OLD = 100
@@ -153,7 +153,7 @@ def test_the_serving_plane_writes_labels_of_the_transactions_tenant_only(db, ten
         "INSERT INTO mlcore.prediction_losses VALUES ('t', current_date, 'm', 'x', 'x', 1)",
     ],
 )
-def test_the_runtime_changes_no_history(db, tenant_id, statement):
+def test_the_runtime_changes_no_prediction(db, tenant_id, statement):
     """Neither rows nor partitions, of its own tenant either."""
     with pytest.raises(ProgrammingError, match="permission denied"), db.tenant(tenant_id) as connection:
         connection.execute(sa.text(statement))
@@ -169,7 +169,7 @@ def test_old_days_go_with_their_partitions(db, tenant_id, old_day):
     pruned = prune(db, OLD - 1)
     assert (old_day in {partition.day for partition in pruned.partitions}, pruned.busy) == (True, ())
     assert old_day not in {partition.day for partition in list_partitions(db)}
-    assert len(HistoryRepository(db, tenant_id).query().items) == 1
+    assert len(PredictionRepository(db, tenant_id).list().items) == 1
 
 
 def test_a_day_that_somebody_reads_is_left_for_the_next_run(db, tenant_id, old_day):
@@ -185,10 +185,10 @@ def test_old_labels_and_losses_go_too(db, tenant_id, other_tenant_id):
     moment = moment_of(today() - timedelta(days=OLD))
     for tenant in (tenant_id, other_tenant_id):
         register(db, tenant)
-        history = HistoryRepository(db, tenant)
-        history.add_feedback(TICKETS, "new", 0, "b")
+        predictions = PredictionRepository(db, tenant)
+        predictions.add_label(TICKETS, "new", 0, "b")
         with db.tenant(tenant) as connection:
-            history.add_feedback(TICKETS, "old", 0, "b")
+            predictions.add_label(TICKETS, "old", 0, "b")
             connection.execute(
                 sa.text("UPDATE mlcore.feedback SET at = to_timestamp(:at) WHERE request_id = 'old'"), {"at": moment}
             )
@@ -208,7 +208,7 @@ def test_today_can_not_be_pruned(db):
 
 def test_a_partition_that_was_dropped_is_made_again(db, tenant_id):
     """A writer that knew it goes on."""
-    ingest = HistoryIngest(db)
+    ingest = PredictionIngest(db)
     yesterday = today() - timedelta(days=5)
     request = answered(tenant_id, at=moment_of(yesterday))
     ingest.write(rendered(request), [], "one")

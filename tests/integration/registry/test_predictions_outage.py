@@ -10,10 +10,10 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.database.embedded import EmbeddedServer
 from ml_core.domain.prediction_record import LossReason
 from ml_core.inference.prediction_log import PredictionLog
-from ml_core.registry.history.ingest import HistoryIngest
-from ml_core.registry.history.repository import HistoryRepository
-from ml_core.settings import HistorySettings
-from support.history import answered, today
+from ml_core.registry.predictions import PredictionRepository
+from ml_core.registry.predictions.ingest import PredictionIngest
+from ml_core.settings import PredictionLogSettings
+from support.predictions import answered, today
 from support.registry import new_tenant, register, settings_for, temporary_home
 from support.running_platform import wait_until
 
@@ -29,7 +29,7 @@ def test_an_outage_costs_what_does_not_fit_and_no_restart(own_db):
     """Answered before, during and after: all that was held is there once, and the rest is known to be missing."""
     tenant_id = new_tenant(own_db)
     register(own_db, tenant_id)
-    log = PredictionLog(HistoryIngest(own_db), HistorySettings(flush_s=0.05, queue_rows=10))
+    log = PredictionLog(PredictionIngest(own_db), PredictionLogSettings(flush_s=0.05, queue_rows=10))
     log.start()
     try:
         log.append(answered(tenant_id, request_id="before"))
@@ -46,10 +46,10 @@ def test_an_outage_costs_what_does_not_fit_and_no_restart(own_db):
         wait_until(lambda: log.describe()["written"] == 12)
     finally:
         log.close()
-    history = HistoryRepository(own_db, tenant_id)
-    kept = [record.request_id for record in history.query().items]
+    predictions = PredictionRepository(own_db, tenant_id)
+    kept = [record.request_id for record in predictions.list().items]
     assert sorted(kept) == sorted(["before", "after", *(f"during{number}" for number in range(10))])
-    assert [(loss.reason, loss.rows) for loss in history.losses(today(), today())] == [(LossReason.QUEUE_FULL, 5)]
+    assert [(loss.reason, loss.rows) for loss in predictions.losses(today(), today())] == [(LossReason.QUEUE_FULL, 5)]
     assert log.describe() == {
         "accepted": 17,
         "written": 12,

@@ -1,10 +1,9 @@
-"""Writing the history: batches of answered requests, of any tenants, in one transaction each.
+"""Writing the prediction log: batches of answered requests, of any tenants, in one transaction each.
 
 ``COPY`` is refused into a table under row-level security, so rows are copied into the session's own temporary table
 and inserted from there, under the policy. The serving role may insert and not read.
 
-Whether a tenant lets something be kept is asked of the registry in the same transaction, so what was queued before a
-tenant forbade it is not written after.
+The tenant's policy is read in the same transaction, so rows that were queued before it forbade them are not written.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from sqlalchemy.engine import Connection
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import SCHEMA, prediction_losses, tenants
 from ml_core.domain.prediction_record import AnsweredRequest, Loss, LossReason
-from ml_core.domain.tenant_policies import HistoryPolicy
+from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.exceptions import InvalidRequestError
-from ml_core.registry.history.rendering import COLUMNS, RenderedRequests
+from ml_core.registry.predictions.rendering import COLUMNS, RenderedRequests
 
 # Held in common by the transactions that write; see ``wait_for_writers``.
 _WRITING = 0x6D6C6870  # "mlhp"
@@ -49,14 +48,14 @@ _ENSURE = sa.text(f"SELECT * FROM {SCHEMA}.ensure_prediction_partitions(:days)")
 
 @dataclass(slots=True)
 class Written:
-    """What became of a batch, in rows; ``lost`` is in the registry too."""
+    """The outcome of a batch, in rows; ``lost`` is in the registry too."""
 
     kept: int = 0
     withheld: int = 0
     lost: list[Loss] = field(default_factory=list)
 
 
-class HistoryIngest:
+class PredictionIngest:
     """Writes what replicas answered. One thread uses it at a time.
 
     Args:
@@ -70,17 +69,17 @@ class HistoryIngest:
     def write(
         self, requests: Sequence[RenderedRequests], losses: Iterable[Loss], batch_id: str, *, is_repeated: bool = False
     ) -> Written:
-        """Write a batch, and what was lost before it, all or nothing.
+        """Write a batch and the losses before it, all or nothing.
 
         Args:
-            requests: What was answered, rendered.
+            requests: Answered requests, rendered.
             losses: Rows that are missing, since the batch before.
-            batch_id: Of this batch alone; the same when it is tried again.
-            is_repeated: Whether an earlier try may have been committed, so that rows which are there are passed over.
+            batch_id: Unique to this batch; the same when it is written again.
+            is_repeated: Whether an earlier attempt may have been committed, so that rows which exist are skipped.
 
         Raises:
-            RegistryUnavailableError: Postgres can't be reached, so that the batch may or may not have been written:
-                try again.
+            RegistryUnavailableError: Postgres can't be reached; the batch may or may not have been written. Write it
+                again.
             InvalidRequestError: Postgres can't store a value of the batch.
             SchemaOutOfDateError: The database was not migrated.
         """
@@ -132,41 +131,41 @@ class HistoryIngest:
 
 
 def hold_off_removal(connection: Connection) -> None:
-    """Take part in what ``wait_for_writers`` waits for; before anything is read that says whether a tenant is there."""
+    """Make ``wait_for_writers`` wait for this transaction; call it before the tenant's row is read."""
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock_shared(_WRITING)))
 
 
 def wait_for_writers(connection: Connection) -> None:
-    """Wait for the transactions that write history now, and keep others from it until this one ends.
+    """Wait for the transactions that write to the log now, and keep others from it until this one ends.
 
-    For the removal of a tenant: once its row says that it is deleted, and this has returned, nothing of it is added.
+    For the removal of a tenant: once its row is marked as deleted and this has returned, no row of it is added.
     """
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITING)))
 
 
-def _policies(connection: Connection, names: set[str]) -> dict[str, HistoryPolicy]:
+def _policies(connection: Connection, names: set[str]) -> dict[str, PredictionPolicy]:
     statement = sa.select(tenants.c.tenant_id, tenants.c.prediction_policy).where(
         tenants.c.tenant_id == sa.any_(sa.literal(sorted(names), sa.ARRAY(sa.Text))), tenants.c.deleted_at.is_(None)
     )
-    return {tenant: HistoryPolicy(policy) for tenant, policy in connection.execute(statement)}
+    return {tenant: PredictionPolicy(policy) for tenant, policy in connection.execute(statement)}
 
 
 def _lines(
-    requests: Sequence[RenderedRequests], policies: Mapping[str, HistoryPolicy], missing: set[date], done: Written
+    requests: Sequence[RenderedRequests], policies: Mapping[str, PredictionPolicy], missing: set[date], done: Written
 ) -> list[str]:
-    """The rows that may be kept; notes in ``done`` what becomes of each."""
+    """The rows that may be kept; counts in ``done`` the others."""
     lines = []
-    # What lies together in the indexes comes together: Postgres takes a fifth less time.
+    # Rows that are neighbours in the indexes are inserted together: Postgres takes a fifth less time.
     for request in sorted(requests, key=attrgetter("tenant_id", "model_id")):
         policy = policies.get(request.tenant_id)
         if policy is None:
             done.lost.append(lost(request, LossReason.TENANT_GONE))
-        elif HistoryPolicy.NOTHING in (policy, request.policy):
+        elif PredictionPolicy.NOTHING in (policy, request.policy):
             done.withheld += request.rows
         elif missing and _day(request) in missing:
             done.lost.append(lost(request, LossReason.WRONG_CLOCK))
         else:
-            lines += request.parts if policy is HistoryPolicy.INPUTS else request.parts_without_inputs()
+            lines += request.parts if policy is PredictionPolicy.INPUTS else request.parts_without_inputs()
             done.kept += request.rows
     return lines
 

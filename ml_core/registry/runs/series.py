@@ -1,27 +1,39 @@
-"""Writing metric points: arrays in one statement, and the summary of each series in the same transaction.
+"""Metric series of runs.
 
-The caller holds the lock of the run's row, so two loggers of one run write one after the other and the summaries stay
-exact. ``COPY`` is not possible: Postgres refuses it on a table under row-level security.
+Points are written as arrays in one statement, and the summary of each series in the same transaction. The writer holds
+the lock of the run's row, so two loggers of one run write one after the other and the summaries stay exact. ``COPY`` is
+not possible: Postgres refuses it on a table under row-level security.
+
+A series is read in exact pages, or as a selection for a chart, which the database makes.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ml_core.database.tables import run_metric_summaries as summaries
+from ml_core.database.tables import run_metric_summaries, run_metrics
+from ml_core.domain.run import MetricSummary, Point, Series
 from ml_core.exceptions import InvalidRequestError, RequestTooLargeError
 from ml_core.ids import TenantId
-from ml_core.registry.runs.limits import MAX_METRICS, check_steps, check_word
+from ml_core.registry.limits import MAX_METRICS, check_word
+from ml_core.registry.pages import Page, read_page
+
+if TYPE_CHECKING:
+    from ml_core.registry.pages import AnyRow, AnySelect
 
 CHUNK_POINTS = 10_000
 """Points in one transaction. It takes about a quarter of a second, so that a heartbeat or another logger gets in."""
+MAX_STEP = 2**53
+"""Steps are also read as 64-bit floats, which hold whole numbers up to here; below zero likewise."""
+MIN_SELECTION, MAX_SELECTION = 5, 10_000
+"""How many points a selection may have: the ends and one bucket at least, what a browser can draw at most."""
 
 _BATCH = (
     "unnest(CAST(:metrics AS text[]), CAST(:steps AS bigint[]), CAST(:values AS double precision[]),"
@@ -38,16 +50,15 @@ _REWRITTEN = sa.text(
 )
 # A NaN is greater than infinity to Postgres, so these two bounds leave the finite values.
 _FINITE = "value > '-Infinity' AND value < 'Infinity'"
-AGGREGATES = (
+_AGGREGATES = (
     f"count(*) AS points, count(*) FILTER (WHERE NOT ({_FINITE})) AS not_finite, max(step) AS last_step,"
     " (array_agg(value ORDER BY step DESC))[1] AS last_value,"
     f" min(value) FILTER (WHERE {_FINITE}) AS minimum, max(value) FILTER (WHERE {_FINITE}) AS maximum"
 )
-"""The columns of a summary, over the points of one series."""
 _SUMMARISE = (
     "INSERT INTO mlcore.run_metric_summaries AS s"  # noqa: S608 - constants
     " (tenant_id, run_id, metric, points, not_finite, last_step, last_value, minimum, maximum)"
-    f" SELECT :tenant, :run, metric, {AGGREGATES}"
+    f" SELECT :tenant, :run, metric, {_AGGREGATES}"
     " FROM {source} GROUP BY metric"
 )
 # LEAST and GREATEST ignore NULL.
@@ -68,6 +79,29 @@ _COUNT_AGAIN = sa.text(
     " not_finite = excluded.not_finite, last_value = excluded.last_value, last_step = excluded.last_step,"
     " minimum = excluded.minimum, maximum = excluded.maximum"
 )
+
+# Buckets of equally many points. Arrays compare element by element, so the smallest (value, step) of a bucket is
+# its lowest value and where that is; one that is not finite is kept as well as the finite extremes.
+_SELECT = sa.text("""
+WITH numbered AS (
+  SELECT step, value, value > '-Infinity' AND value < 'Infinity' AS is_finite, ntile(:buckets) OVER (ORDER BY step) AS n
+  FROM mlcore.run_metrics WHERE tenant_id = :tenant AND run_id = :run AND metric = :metric AND step > :after
+), buckets AS (
+  SELECT count(*) AS points, min(step) AS first, max(step) AS last,
+    (min(ARRAY[value, step]) FILTER (WHERE is_finite))[2] AS lowest,
+    (max(ARRAY[value, step]) FILTER (WHERE is_finite))[2] AS highest,
+    min(step) FILTER (WHERE NOT is_finite) AS broken
+  FROM numbered GROUP BY n
+), kept AS (
+  SELECT unnest(ARRAY[lowest::bigint, highest::bigint, broken]) AS step FROM buckets
+  UNION SELECT min(first) FROM buckets UNION SELECT max(last) FROM buckets
+)
+SELECT m.step, m.value, m.at, (SELECT sum(points) FROM buckets)::bigint AS total
+FROM mlcore.run_metrics m JOIN kept USING (step)
+WHERE m.tenant_id = :tenant AND m.run_id = :run AND m.metric = :metric
+ORDER BY m.step
+""")
+_PER_BUCKET = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +150,11 @@ class Batch:
             raise InvalidRequestError(
                 "A time of a point has no time zone.", remedy="Give times such as datetime.now(UTC).", field="times"
             )
-        check_steps(step for _, step in points)
+        for _, step in points:
+            if not -MAX_STEP <= step <= MAX_STEP:
+                raise InvalidRequestError(
+                    f"The step {step} can't be stored.", remedy="Steps lie between -2**53 and 2**53.", field="step"
+                )
         ordered = sorted(points)
         return cls(
             [metric for metric, _ in ordered],
@@ -161,8 +199,9 @@ def write(connection: Connection, tenant_id: TenantId, run_id: str, batch: Batch
 
 
 def _last_steps(connection: Connection, tenant_id: TenantId, run_id: str, metrics: set[str]) -> dict[str, int]:
-    mine = sa.and_(summaries.c.tenant_id == tenant_id, summaries.c.run_id == run_id)
-    known = sa.select(summaries.c.metric, summaries.c.last_step).where(mine, summaries.c.metric.in_(metrics))
+    line = run_metric_summaries.c
+    mine = sa.and_(line.tenant_id == tenant_id, line.run_id == run_id)
+    known = sa.select(line.metric, line.last_step).where(mine, line.metric.in_(metrics))
     last_steps = {row.metric: row.last_step for row in connection.execute(known)}
     added = len(metrics) - len(last_steps)
     if added and added + (connection.scalar(sa.select(sa.func.count()).where(mine)) or 0) > MAX_METRICS:
@@ -173,3 +212,77 @@ def _last_steps(connection: Connection, tenant_id: TenantId, run_id: str, metric
             limit=MAX_METRICS,
         )
     return last_steps
+
+
+def read_series(
+    connection: Connection, tenant_id: TenantId, run_id: str, metric: str, max_points: int, after_step: int | None
+) -> Series:
+    """A metric's points, or of more than ``max_points`` a selection with the first, the last and all extremes.
+
+    Raises:
+        InvalidRequestError: ``max_points`` is not between ``MIN_SELECTION`` and ``MAX_SELECTION``.
+    """
+    if not MIN_SELECTION <= max_points <= MAX_SELECTION:
+        raise InvalidRequestError(
+            f"A selection has {MIN_SELECTION} to {MAX_SELECTION:,} points, not {max_points}.",
+            remedy="Correct max_points, or read all points in pages.",
+            field="max_points",
+        )
+    statement = _points(tenant_id, run_id, metric, after_step).order_by(run_metrics.c.step).limit(max_points + 1)
+    rows = connection.execute(statement).all()
+    if len(rows) <= max_points:
+        return Series(metric, len(rows), [_point(row) for row in rows])
+    given = {
+        "buckets": (max_points - 2) // _PER_BUCKET,
+        "tenant": tenant_id,
+        "run": run_id,
+        "metric": metric,
+        "after": -(2**63) if after_step is None else after_step,
+    }
+    rows = connection.execute(_SELECT, given).all()
+    return Series(metric, rows[0].total, [_point(row) for row in rows])
+
+
+def read_points(
+    connection: Connection, tenant_id: TenantId, run_id: str, metric: str, limit: int, cursor: str | None
+) -> Page[Point]:
+    """A page of all points of a metric, in the order of steps.
+
+    Raises:
+        InvalidRequestError: The limit or the cursor can't be used.
+    """
+    statement = _points(tenant_id, run_id, metric, None)
+    page = read_page(connection, statement, [run_metrics.c.step], limit=limit, cursor=cursor)
+    return page.map(_point)
+
+
+def _point(row: AnyRow) -> Point:
+    return Point(row.step, row.value, row.at)
+
+
+def _points(tenant_id: TenantId, run_id: str, metric: str, after_step: int | None) -> AnySelect:
+    table = run_metrics.c
+    statement = sa.select(table.step, table.value, table.at).where(
+        table.tenant_id == tenant_id, table.run_id == run_id, table.metric == metric
+    )
+    if after_step is not None:
+        statement = statement.where(table.step > after_step)
+    return statement
+
+
+def read_summaries(
+    connection: Connection, tenant_id: TenantId, run_ids: Collection[str]
+) -> dict[str, dict[str, MetricSummary]]:
+    """Run → metric → its series in one line."""
+    table = run_metric_summaries.c
+    statement = (
+        sa.select(run_metric_summaries)
+        .where(table.tenant_id == tenant_id, table.run_id.in_(run_ids))
+        .order_by(table.run_id, table.metric)
+    )
+    found: dict[str, dict[str, MetricSummary]] = {run_id: {} for run_id in run_ids}
+    for row in connection.execute(statement):
+        found[row.run_id][row.metric] = MetricSummary(
+            row.points, row.not_finite, row.last_step, row.last_value, row.minimum, row.maximum
+        )
+    return found

@@ -1,0 +1,226 @@
+"""``PredictionRepository``: the prediction log of one tenant, the labels and losses, and what the tenant keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from ml_core.database.connection import DatabaseConnection
+from ml_core.database.tables import feedback, prediction_losses, predictions, tenants
+from ml_core.domain.api_key import Scope
+from ml_core.domain.prediction_record import Loss, LossReason, PredictionRecord
+from ml_core.domain.signature import Label
+from ml_core.domain.tenant_policies import PredictionPolicy
+from ml_core.exceptions import InvalidRequestError
+from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
+from ml_core.registry import journal
+from ml_core.registry.clock import advance_feed
+from ml_core.registry.limits import MAX_PAGE_SIZE, check_choice, check_moment
+from ml_core.registry.missing import tenant_not_found
+from ml_core.registry.pages import Page, read_page
+from ml_core.registry.predictions.labels import store_label
+
+if TYPE_CHECKING:
+    from ml_core.registry.pages import AnyRow, AnySelect
+
+DEFAULT_SPAN = timedelta(days=1)
+"""How far back a list goes that names neither a beginning nor a request."""
+
+# The rows of a request have one time, so they come together, the last row first.
+_ORDER = (predictions.c.at, predictions.c.request_id, predictions.c.row_number)
+_LABELLED = sa.and_(
+    feedback.c.tenant_id == predictions.c.tenant_id,
+    feedback.c.model_id == predictions.c.model_id,
+    feedback.c.request_id == predictions.c.request_id,
+    feedback.c.row_number == predictions.c.row_number,
+)
+
+
+class PredictionRepository:
+    """The prediction log of one tenant: what replicas answered. Answers given in this process are not in it.
+
+    Args:
+        db: The registry.
+        tenant_id: The tenant.
+    """
+
+    def __init__(self, db: DatabaseConnection, tenant_id: str) -> None:
+        self._db = db
+        self._tenant_id = TenantId(tenant_id)
+
+    def list(
+        self,
+        model_id: str | None = None,
+        *,
+        version: str | None = None,
+        environment: str | None = None,
+        request_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        with_labels: bool = False,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page[PredictionRecord]:
+        """A page of predicted rows, newest first. A filter that is left out does not restrict.
+
+        What a replica answered within the last second may be missing. A range of time reads the partitions of its days
+        only; the id of a request is looked up in each day's index.
+
+        Args:
+            model_id: Of this model.
+            version: Answered by this version.
+            environment: Asked of this pointer.
+            request_id: Of this request.
+            since: Answered then or later, with a time zone; None: a day before ``until``, or ever for a request.
+            until: Answered before; None: now.
+            with_labels: Whether each row comes with its label, if there is one.
+            limit: 1 to 1,000.
+            cursor: ``next_cursor`` of the page before, asked with the same filters.
+
+        Raises:
+            InvalidRequestError: The limit, the cursor, or a moment can't be used.
+            InvalidNameError: A name is not valid.
+        """
+        named = {
+            "model_id": None if model_id is None else ModelId(model_id),
+            "version": None if version is None else VersionId(version),
+            "environment": None if environment is None else EnvironmentName(environment),
+            "request_id": request_id,
+        }
+        column = predictions.c
+        statement: AnySelect = sa.select(predictions).where(
+            column.tenant_id == self._tenant_id,
+            *(column[name] == value for name, value in named.items() if value is not None),
+            *_within(since, until, is_request_named=request_id is not None),
+        )
+        if with_labels:
+            joined = predictions.outerjoin(feedback, _LABELLED)
+            statement = statement.add_columns(feedback.c.label, feedback.c.at.label("labelled_at")).select_from(joined)
+        with self._db.tenant(self._tenant_id) as connection:
+            return read_page(connection, statement, _ORDER, limit=limit, cursor=cursor, descending=True).map(_record)
+
+    def get(self, request_id: str, *, model_id: str | None = None) -> Sequence[PredictionRecord]:
+        """The rows of a request in their order, with their labels; at most 1,000, and none if nothing of it is kept.
+
+        Args:
+            request_id: As it was answered.
+            model_id: Only rows that this model answered: clients may use one id for several requests.
+        """
+        found = self.list(model_id, request_id=request_id, with_labels=True, limit=MAX_PAGE_SIZE)
+        return found.items[::-1]
+
+    def losses(self, since: date, until: date) -> Sequence[Loss]:
+        """Rows that were answered and are missing in the log, by model, day (UTC) and reason.
+
+        Args:
+            since: The first day.
+            until: The last day.
+        """
+        loss = prediction_losses.c
+        statement: AnySelect = (
+            sa.select(loss.model_id, loss.day, loss.reason, sa.func.sum(loss.row_count).label("row_count"))
+            .where(loss.tenant_id == self._tenant_id, loss.day.between(since, until))
+            .group_by(loss.model_id, loss.day, loss.reason)
+            .order_by(loss.day.desc(), loss.model_id, loss.reason)
+        )
+        with self._db.tenant(self._tenant_id) as connection:
+            rows = connection.execute(statement).all()
+        return [
+            Loss(self._tenant_id, row.model_id, row.day, LossReason(row.reason), int(row.row_count)) for row in rows
+        ]
+
+    def add_label(self, model_id: str, request_id: str, row: int, label: Label, *, at: datetime | None = None) -> None:
+        """Record the true label of a predicted row. A later label replaces an earlier one.
+
+        The prediction need not be in the log yet, see ``ml_core.registry.predictions.labels``.
+
+        Args:
+            model_id: The model that answered.
+            request_id: As it was answered.
+            row: Which row of the request, from 0.
+            label: A class, or a number.
+            at: When it became known, with a time zone; None: now.
+
+        Raises:
+            InvalidRequestError: A value can't be used; names the field.
+            RequestTooLargeError: The label is too long a text.
+            ModelNotFoundError: There is no such model.
+            PermissionDeniedError: The principal lacks the scope ``label``.
+            TenantNotFoundError: There is no such tenant, or it was deleted.
+        """
+        self._db.principal.require(Scope.LABEL)
+        moment = check_moment("at", at)
+        with self._db.tenant(self._tenant_id) as connection:
+            store_label(connection, self._tenant_id, ModelId(model_id), request_id, row, label, moment)
+
+    def policy(self) -> PredictionPolicy:
+        """What is kept of the tenant's predictions.
+
+        Raises:
+            TenantNotFoundError: There is no such tenant.
+        """
+        statement = sa.select(tenants.c.prediction_policy).where(tenants.c.tenant_id == self._tenant_id)
+        with self._db.tenant(self._tenant_id) as connection:
+            found = connection.scalar(statement)
+        if found is None:
+            raise tenant_not_found(self._tenant_id)
+        return PredictionPolicy(found)
+
+    def set_policy(self, policy: str) -> None:
+        """Set what is kept from now on; earlier rows stay until their retention ends.
+
+        The registry applies the policy of the moment of writing; replicas stop queueing within a second.
+
+        Args:
+            policy: ``nothing``, ``digest`` (answers without inputs) or ``inputs``.
+
+        Raises:
+            InvalidRequestError: There is no such policy.
+            PermissionDeniedError: The principal lacks the scope ``admin``.
+            TenantNotFoundError: There is no such tenant.
+        """
+        wanted = check_choice(PredictionPolicy, policy, "policy")
+        with journal.writing(self._db, self._tenant_id) as connection:
+            subject = {"tenant_id": self._tenant_id}
+            journal.record(connection, self._tenant_id, "predictions.policy_set", subject, {"policy": wanted.value})
+            connection.execute(
+                sa.update(tenants)
+                .where(tenants.c.tenant_id == self._tenant_id)
+                .values(prediction_policy=wanted.value, feed_generation=advance_feed(tenants.c.cell))
+            )
+
+
+def _within(
+    since: datetime | None, until: datetime | None, *, is_request_named: bool
+) -> Sequence[sa.ColumnElement[bool]]:
+    """The conditions of a range of time."""
+    since, until = check_moment("since", since), check_moment("until", until)
+    if since is not None and until is not None and since >= until:
+        raise InvalidRequestError("The range of time ends before it begins.", remedy="Correct it.", field="until")
+    if since is None and not is_request_named:
+        since = (until or datetime.now(UTC)) - DEFAULT_SPAN
+    at = predictions.c.at
+    return [*([] if since is None else [at >= since]), *([] if until is None else [at < until])]
+
+
+def _record(row: AnyRow) -> PredictionRecord:
+    found = row._mapping
+    return PredictionRecord(
+        at=row.at.astimezone(UTC),
+        request_id=row.request_id,
+        row=row.row_number,
+        model_id=row.model_id,
+        version=row.version,
+        environment=row.environment,
+        rollout=row.rollout,
+        prediction=row.prediction,
+        probabilities=row.probabilities,
+        latency_ms=row.latency_ms,
+        input_digest=row.input_digest.hex(),
+        inputs=row.inputs,
+        label=found.get("label"),
+        labelled_at=found.get("labelled_at"),
+    )

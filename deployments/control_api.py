@@ -20,7 +20,6 @@ from ml_core.api.bounds import MAX_IN_FLIGHT
 from ml_core.database.connection import DatabaseConnection
 from ml_core.exceptions import ConfigurationError
 from ml_core.platform.processes import set_priority
-from ml_core.registry.oidc import TokenVerifier
 from ml_core.settings import Settings
 
 _NICENESS = 5
@@ -50,10 +49,7 @@ class ControlApi:
         # A session for each thread: who waits, waits for a thread, and not until the pool gives up.
         pool_size = max(settings.database.pool_size, _THREADS // 2)  # as many again are opened on demand
         database = dataclasses.replace(settings.database, pool_size=pool_size)
-        self._services = Services(
-            DatabaseConnection(settings=dataclasses.replace(settings, database=database)),
-            tokens=TokenVerifier.of(settings.oidc),
-        )
+        self._services = Services(DatabaseConnection(settings=dataclasses.replace(settings, database=database)))
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Serve after the constructor, in the replica."""

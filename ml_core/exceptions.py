@@ -134,6 +134,11 @@ class MLFrameworkError(Exception):
         own = {name: getattr(self, name) for name in self.fields if getattr(self, name) is not None}
         return {**own, **self.details}
 
+    def to_json(self) -> dict[str, Any]:
+        """``code``, ``message`` (with the remedy), ``details`` and ``action``; ``error_from_json`` reads it back."""
+        action = {} if self.action is None else {"action": self.action.to_json()}
+        return {"code": self.code, "message": str(self), "details": self.attributes(), **action}
+
     @classmethod
     def wrap(cls, cause: BaseException, message: str, **attributes: Any) -> Self:
         """This error for a foreign cause: the message names the cause's type and text. Use with ``raise … from``."""
@@ -483,3 +488,23 @@ STATUS: dict[type[MLFrameworkError], int] = {
 def status_of(error: MLFrameworkError) -> int:
     """The status of an error: that of its class or nearest base."""
     return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
+
+
+def error_from_json(document: Mapping[str, Any]) -> MLFrameworkError:
+    """The error that ``MLFrameworkError.to_json`` described; of a code that this release does not know the base class.
+
+    Raises:
+        KeyError, TypeError: It describes no error.
+    """
+    details, action = dict(document.get("details") or {}), document.get("action")
+    kinds = [kind for kind in _subclasses(MLFrameworkError) if kind.code == document["code"]]
+    # Several kinds may share a code: what was not found shows in the attributes, a tenant by having none.
+    kind = next((kind for kind in kinds if set(kind.fields[:1]) & details.keys()), None)
+    kind = kind or next((kind for kind in kinds if not kind.fields), kinds[0] if kinds else MLFrameworkError)
+    own = {name: details.pop(name) for name in kind.fields if name in details}
+    mending = None if action is None else Action(action["operation"], action["arguments"])
+    return kind(document["message"], action=mending, details=details, **own)
+
+
+def _subclasses(cls: type[MLFrameworkError]) -> list[type[MLFrameworkError]]:
+    return [found for child in cls.__subclasses__() for found in (child, *_subclasses(child))]

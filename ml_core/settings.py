@@ -114,6 +114,17 @@ class ServingSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ApiSettings:
+    """The bounds of the control API."""
+
+    # A table of 100 million rows is some 10 GB of CSV.
+    max_upload_bytes: int = _setting("MLCORE_MAX_UPLOAD_BYTES", 64 * 2**30, "Bytes of one uploaded file; more is 413.")
+    trainings_at_once: int = _setting(
+        "MLCORE_TRAININGS_AT_ONCE", 1, "Trainings that the control API does at the same time; others wait."
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class PlatformSettings:
     """The embedded platform on one machine."""
 
@@ -330,6 +341,7 @@ class Settings:
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
     registry: RegistrySettings = field(default_factory=RegistrySettings)
     serving: ServingSettings = field(default_factory=ServingSettings)
+    api: ApiSettings = field(default_factory=ApiSettings)
     platform: PlatformSettings = field(default_factory=PlatformSettings)
     artifacts: ArtifactSettings = field(default_factory=ArtifactSettings)
     collection: CollectionSettings = field(default_factory=CollectionSettings)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Path, Request
 
+from ml_core.api.trainings import Trainings, TrainingsInProcesses
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
 from ml_core.domain.principal import Principal
@@ -16,20 +17,28 @@ from ml_core.registry.oidc import TokenVerifier
 from ml_core.registry.tenants import TenantRepository
 
 
-@dataclass(frozen=True, slots=True)
 class Services:
     """What the operations work with; one value a process.
 
-    Attributes:
+    Args:
         db: The registry.
+        trainings: Does the trainings that are started; None: in processes of their own.
         operator: Who acts where a request has no key. Only for an application that is called in process: over HTTP it
             is None, and a request without a key is refused.
-        tokens: Verifies tokens of the OpenID issuer; None: none is accepted.
+        tokens: Verifies tokens of the OpenID issuer; None: that of the settings, if they name an issuer.
     """
 
-    db: DatabaseConnection
-    operator: Principal | None = None
-    tokens: TokenVerifier | None = None
+    def __init__(
+        self,
+        db: DatabaseConnection,
+        operator: Principal | None = None,
+        trainings: Trainings | None = None,
+        tokens: TokenVerifier | None = None,
+    ) -> None:
+        self.db = db
+        self.trainings = trainings or TrainingsInProcesses(db.settings.api.trainings_at_once)
+        self.operator = operator
+        self.authentication = Authentication(db, tokens or TokenVerifier.of(db.settings.oidc))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +84,14 @@ def needs(scope: Scope, *, is_checked_first: bool = True, receives: tuple[str, .
     return described
 
 
-def acting_for(services: Services, tenant: str, authorization: str | None, request_id: str) -> DatabaseConnection:
+def acting_for(
+    services: Services, tenant: str | None, authorization: str | None, request_id: str
+) -> DatabaseConnection:
     """The registry on behalf of whoever sent a request.
 
     Args:
         services: The process's.
-        tenant: The tenant of the path; empty where the path names none.
+        tenant: The tenant of the path; None where the path names none.
         authorization: The ``Authorization`` header.
         request_id: The request's id, for the audit.
 
@@ -90,15 +101,11 @@ def acting_for(services: Services, tenant: str, authorization: str | None, reque
         PermissionDeniedError: The key or token is for a tenant, and the operation is over all tenants.
         IssuerUnavailableError: The keys of the token's issuer can't be read.
     """
-    tenant_id = TenantId(tenant) if tenant else None
-    principal = _authenticated(services, tenant_id, authorization)
-    principal.enter(tenant_id)
-    return services.db.acting_as(principal, request_id)
-
-
-def _authenticated(services: Services, tenant_id: TenantId | None, authorization: str | None) -> Principal:
+    tenant_id = None if tenant is None else TenantId(tenant)
     if authorization is None and services.operator is not None:
-        if tenant_id is not None:
-            TenantRepository(services.db).get(tenant_id)
-        return services.operator
-    return Authentication(services.db, services.tokens).authenticate(tenant_id, authorization)
+        principal = services.operator
+    else:
+        principal = services.authentication.authenticate(tenant_id, authorization)
+    if tenant_id is not None and principal.tenant_id is None:
+        TenantRepository(services.db).get(tenant_id)  # of what belongs to no tenant nothing is asked
+    return services.db.acting_as(principal, request_id)

@@ -2,24 +2,58 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Query, Request, Response
+import orjson
+from fastapi import APIRouter, Query, Request, Response, status
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from ml_core.api.access import acting_for
 from ml_core.api.bodies import read_body
+from ml_core.api.errors import on_error
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
+from ml_core.exceptions import InvalidRequestError, MLFrameworkError, status_of
+from ml_core.registry.idempotency import IdempotencyRepository
 from ml_core.registry.limits import MAX_PAGE_SIZE
 
 LimitQuery = Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, description="At most so many items.")]
 CursorQuery = Annotated[str | None, Query(description="`next_cursor` of the page before.")]
 ArchivedQuery = Annotated[bool, Query(description="Archived ones too.")]
 _WITH_BODY = ("POST", "PUT", "PATCH")
+_KEPT_HEADERS = ("content-type", "etag")
+T = TypeVar("T")
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+def parsed(kind: TypeAdapter[T], text: str, field: str) -> T:
+    """A value that a request carries as JSON where JSON is not its body.
+
+    Raises:
+        RequestValidationError: The text is no JSON, or does not fit.
+    """
+    try:
+        return kind.validate_json(text)
+    except ValidationError as error:
+        found = [{**each, "loc": ("query", field, *each["loc"])} for each in error.errors()]
+        raise RequestValidationError(found) from error
+
+
+def tags_of(texts: list[str] | None) -> dict[str, str]:
+    """The tags of a query: ``key=value`` texts.
+
+    Raises:
+        InvalidRequestError: One has no equals sign, or no key before it.
+    """
+    for text in texts or ():
+        if not text.partition("=")[0].strip() or "=" not in text:
+            raise InvalidRequestError(f"{text[:100]!r} is not a tag.", remedy="Write key=value.", field="tag")
+    return dict(text.split("=", 1) for text in texts or ())
 
 
 class Operation(APIRoute):
@@ -45,19 +79,53 @@ class Operation(APIRoute):
             request.state.db = db = await run_in_threadpool(self._open, request)
             if self._is_checked_first:
                 db.principal.require(self._scope)
+            body = b""
             if request.method in _WITH_BODY and not self._receives_file:
-                await read_body(request)
-            return await handle(request)
+                body = await read_body(request)
+            key = request.headers.get("idempotency-key")
+            if key is None or request.method == "GET" or db.principal.changes_nothing:
+                return await handle(request)
+            return await self._once(key, request, body, handle)
 
         return serve
+
+    async def _once(self, key: str, request: Request, body: bytes, handle: Handler) -> Response:
+        """Serve a request that may be repeated: the first is executed, the others get its answer.
+
+        What failed on the platform's side may be tried again. What the caller was refused is an answer like any other.
+        """
+        known = IdempotencyRepository(request.state.db, request.path_params.get("tenant"))
+        stored = await run_in_threadpool(known.begin, key, _digest(request, body))
+        if stored is not None:
+            return Response(stored.body, stored.status, {**stored.headers, "idempotency-replayed": "true"})
+        try:
+            response = await handle(request)
+        except MLFrameworkError as error:
+            if status_of(error) >= status.HTTP_500_INTERNAL_SERVER_ERROR:
+                await run_in_threadpool(known.release, key)
+                raise
+            response = on_error(request, error)
+        except BaseException:
+            await run_in_threadpool(known.release, key)
+            raise
+        headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
+        await run_in_threadpool(known.finish, key, response.status_code, bytes(response.body), headers)
+        return response
 
     def _open(self, request: Request) -> DatabaseConnection:
         return acting_for(
             request.app.state.services,
-            request.path_params.get("tenant", ""),
+            request.path_params.get("tenant"),
             request.headers.get("authorization"),
             request.state.request_id,
         )
+
+
+def _digest(request: Request, body: bytes) -> str:
+    """sha256 of what a request asks for. A file that is received is known by its length alone."""
+    length = request.headers.get("content-length", "")
+    parts = (request.method, request.url.path, request.url.query, length)
+    return hashlib.sha256(orjson.dumps(parts) + body).hexdigest()
 
 
 def operations(noun: str, prefix: str = "") -> APIRouter:

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ml_core.exceptions import Action, InvalidRequestError, MLFrameworkError, PromotionRefusedError
+from ml_core.exceptions import Action, InvalidRequestError, MLFrameworkError
 from ml_core.settings import Settings
 
 if TYPE_CHECKING:
@@ -95,12 +95,31 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_
     out.print(table)
 
 
-def print_page(page: Page[Any], columns: Sequence[str], *, as_json: bool, empty: str) -> None:
-    """A page of a list, as ``print_rows`` does; how to get the next page goes to standard error."""
+def print_page(
+    page: Page[Any],
+    columns: Sequence[str],
+    *,
+    as_json: bool,
+    empty: str,
+    shown: Mapping[str, Callable[[Any], Any]] | None = None,
+) -> None:
+    """A page of a list as a table, or as JSON: ``items`` and ``next_cursor``.
+
+    Args:
+        page: The page.
+        columns: Which fields to show in the table, in this order.
+        as_json: JSON instead.
+        empty: What to say when there is no item; says how to make one.
+        shown: Column → how its field is shown; of a column that is no field, how the item is.
+    """
     if as_json:
-        print_json([item.model_dump(mode="json") for item in page.items])
-    else:
-        print_rows([dict(item) for item in page.items], columns, as_json=False, empty=empty)
+        print_json(page)
+        return
+    rows = [dict(item) for item in page.items]
+    for name, words in (shown or {}).items():
+        for row, item in zip(rows, page.items, strict=True):
+            row[name] = words(getattr(item, name, item))
+    print_rows(rows, columns, as_json=False, empty=empty)
     if page.next_cursor is not None:
         err.print(f"More: --cursor {page.next_cursor}", style="dim", soft_wrap=True)
 
@@ -206,9 +225,9 @@ def command_of(action: Action) -> str:
     return " ".join(words)
 
 
-def print_gates(refusal: PromotionRefusedError) -> None:
+def print_gates(gates: Sequence[Mapping[str, Any]]) -> None:
     """What each gate found, one line a gate, on standard error."""
-    for gate in refusal.attributes()["gates"]:
+    for gate in gates:
         mark = Text("✓", style="green") if gate["passed"] else Text("✗", style="red")
         err.print(mark + Text(f" {gate['name']} ({gate['kind']}): {gate['message']}"), soft_wrap=True)
 
@@ -230,6 +249,19 @@ def step(name: str) -> Iterator[None]:
 def no_step(_name: str) -> Iterator[None]:
     """Shows nothing; for JSON output."""
     yield
+
+
+@contextmanager
+def transferring() -> Iterator[Callable[[int, int], object] | None]:
+    """A bar for bytes that are sent or received, as clients take it; none where there is no terminal."""
+    if not err.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+    with Progress(BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=err, transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total or None)
 
 
 _BACKGROUND = 10
@@ -291,6 +323,8 @@ def _plain(value: Any) -> Any:
         return sorted(value)
     if isinstance(value, Mapping):
         return dict(value)
+    if hasattr(value, "model_dump"):  # a schema; pydantic need not be imported to know it
+        return value.model_dump(mode="json")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ml_core.cli.console import (
-    CursorOption,
-    JsonOption,
-    LimitOption,
-    TenantOption,
-    no_step,
-    out,
-    print_json,
-    print_rows,
-    show,
-    step,
-)
-from ml_core.cli.context import existing_tenant
+from ml_core.cli.console import no_step, out, print_json, print_page, print_rows, show, step, transferring
+from ml_core.cli.options import CursorOption, JsonOption, LimitOption, TenantOption
+from ml_core.cli.target import platform
 from ml_core.domain.columns import ColumnKind
-from ml_core.domain.dataset import ColumnProfile, DatasetEntry, DatasetSummary, DatasetVersion, parse_reference
-from ml_core.exceptions import ConfigurationError, InvalidRequestError
-from ml_core.ids import DatasetId
+from ml_core.domain.dataset import parse_reference
+from ml_core.exceptions import Action, ConfigurationError, InvalidRequestError
+
+if TYPE_CHECKING:
+    from ml_core.api.schemas.datasets import ColumnProfile
+
+ASKS_PLATFORM = True
 
 app = typer.Typer(help="A tenant's datasets: immutable versions of tables.", no_args_is_help=True)
 
@@ -34,121 +31,112 @@ ReferenceArgument = Annotated[
 ]
 VersionArgument = Annotated[str, typer.Argument(help="The version: tickets_2026@3.")]
 AllOption = Annotated[bool, typer.Option("--all", help="Archived ones too.")]
-_LISTED = ["version", "row_count", "column_count", "size_bytes", "source", "created_at", "created_by"]
+_LISTED = ["reference", "row_count", "column_count", "size_bytes", "source", "created_at", "created_by"]
 _MOST_VALUES = 3  # of a category, in the table of the profile
 
 
 @app.command("create")
 def create(
     name: NameArgument,
-    tenant: TenantOption,
+    tenant: TenantOption = None,
     from_: Annotated[Path | None, typer.Option("--from", help="A CSV or Parquet file.")] = None,
-    sql: Annotated[str | None, typer.Option(help="A SELECT instead of a file; needs --url.")] = None,
-    url: Annotated[
+    sql: Annotated[str | None, typer.Option(help="A SELECT instead of a file; needs --database.")] = None,
+    database: Annotated[
         str | None,
         typer.Option(
-            help="The database that --sql asks, such as postgresql://user@host/database; for a password set PGPASSWORD."
+            help="The database that --sql asks from here, such as postgresql://user@host/database; for a password set "
+            "PGPASSWORD."
         ),
     ] = None,
     encoding: Annotated[str, typer.Option(help="The CSV file's character encoding.")] = "utf-8",
     as_json: JsonOption = False,
 ) -> None:
     """Register a table as the next version of a dataset; the very table of the newest version is that version."""
-    from ml_core.registry.datasets import DatasetRepository
-
-    if (from_ is None) == (sql is None) or (sql is None) != (url is None):
+    if (from_ is None) == (sql is None) or (sql is None) != (database is None):
         raise ConfigurationError(
             "A dataset is made from one file, or from one query of a database.",
-            remedy="Give --from FILE, or --sql QUERY with --url URL.",
+            remedy="Give --from FILE, or --sql QUERY with --database URL.",
             setting="--from",
         )
-    dataset_id = DatasetId(name)
     show_step = no_step if as_json else step
-    with existing_tenant(tenant) as (database, tenant_id):
-        datasets = DatasetRepository(database, tenant_id)
-        with show_step(f"Storing {from_.name if from_ else 'the rows of the query'}"):
-            if from_ is None:
-                version = datasets.from_sql(dataset_id, sql or "", url or "")
-            else:
-                version = datasets.from_file(dataset_id, from_, encoding=encoding)
+    with platform(tenant) as client, _file(from_, sql, database) as (file, source):
+        with show_step(f"Storing {from_.name if from_ else 'the rows of the query'}"), transferring() as progress:
+            version = client.datasets.create(name, file, encoding=encoding, source=source, on_progress=progress)
+        options = f"--tenant {client.tenant_id}"
     if as_json:
-        print_json({**_row(version), "created": version.is_new})
+        print_json(version)
         return
-    names = f"--tenant {tenant_id} --dataset {version.reference}"
     out.print(
         f"{version.reference}{'' if version.is_new else ' holds this very table already'}: {version.row_count:,} rows, "
         f"{version.column_count:,} columns, {version.size_bytes:,} bytes.\n"
-        f"Look at it:  mlcore datasets show {version.reference} --tenant {tenant_id}\n"
-        f"Train on it: mlcore train {names} --model NAME --target COLUMN",
+        f"Look at it:  mlcore datasets show {version.reference} {options}\n"
+        f"Train on it: mlcore train {options} --dataset {version.reference} --model NAME --target COLUMN",
         markup=False,
         soft_wrap=True,
     )
 
 
+@contextmanager
+def _file(file: Path | None, sql: str | None, database: str | None) -> Iterator[tuple[Path, dict[str, str] | None]]:
+    """The file to send, and where it came from: a query's rows are written to one first."""
+    if file is not None:
+        yield file, None
+        return
+    from ml_core.registry.datasets.sql import shown_url, write_query
+
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / "rows.parquet"
+        write_query(database or "", sql or "", None, written)
+        yield written, {"kind": "sql", "url": shown_url(database or ""), "query": sql or ""}
+
+
 @app.command("list")
 def list_(
-    tenant: TenantOption,
+    tenant: TenantOption = None,
     limit: LimitOption = 50,
     cursor: CursorOption = None,
     all_: AllOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """List a tenant's datasets, each with its newest version."""
-    from ml_core.registry.datasets import DatasetRepository
-
-    with existing_tenant(tenant) as (database, tenant_id):
-        page = DatasetRepository(database, tenant_id).list(limit=limit, cursor=cursor, include_archived=all_)
-    rows = [
-        {"tenant_id": tenant_id, **{name: getattr(dataset, name) for name in DatasetSummary.__slots__}}
-        for dataset in page.items
-    ]
-    empty = f"{tenant_id} has no dataset. Create one: mlcore datasets create NAME -t {tenant_id} --from FILE"
+    with platform(tenant) as client:
+        page = client.datasets.list(include_archived=all_).page(limit=limit, cursor=cursor)
     names = ["dataset_id", "newest", "versions", "row_count", "size_bytes", "created_at", "created_by"]
-    _print_page(rows, _marked(names, all_), page.next_cursor, as_json=as_json, empty=empty)
+    empty = "There is no dataset. Create one with mlcore datasets create."
+    print_page(page, _marked(names, all_), as_json=as_json, empty=empty)
 
 
 @app.command("versions")
 def versions(
     name: NameArgument,
-    tenant: TenantOption,
+    tenant: TenantOption = None,
     limit: LimitOption = 50,
     cursor: CursorOption = None,
     all_: AllOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """List a dataset's versions, newest first."""
-    from ml_core.registry.datasets import DatasetRepository
-
-    with existing_tenant(tenant) as (database, tenant_id):
-        datasets = DatasetRepository(database, tenant_id)
-        page = datasets.versions(name, limit=limit, cursor=cursor, include_archived=all_)
-        if not page.items and cursor is None and not datasets.versions(name, limit=1, include_archived=True).items:
-            datasets.get(name)  # says that there is no such dataset
+    with platform(tenant) as client:
+        page = client.datasets.versions(name, include_archived=all_).page(limit=limit, cursor=cursor)
     empty = f"All versions of {name} are archived: --all shows them."
-    rows = [_row(entry) for entry in page.items]
-    if not as_json:
-        rows = [{**row, "source": _source(row["source"])} for row in rows]
-    _print_page(rows, _marked(_LISTED, all_), page.next_cursor, as_json=as_json, empty=empty)
+    print_page(page, _marked(_LISTED, all_), as_json=as_json, empty=empty, shown={"source": _source})
 
 
 @app.command("show")
-def show_version(reference: ReferenceArgument, tenant: TenantOption, as_json: JsonOption = False) -> None:
+def show_version(reference: ReferenceArgument, tenant: TenantOption = None, as_json: JsonOption = False) -> None:
     """Show a version: where it came from, and what each of its columns holds."""
-    from ml_core.registry.datasets import DatasetRepository
-
-    with existing_tenant(tenant) as (database, tenant_id):
-        version = DatasetRepository(database, tenant_id).get(*parse_reference(reference))
+    with platform(tenant) as client:
+        version = client.datasets.get(*parse_reference(reference))
     if as_json:
-        print_json({**_row(version), "profile": version.profile.to_json()})
+        print_json(version)
         return
-    shown = _row(version)
-    for name in ("version", "row_count", "size_bytes", "digest", "created_at", "created_by", "archived_at"):
-        if shown[name] is not None:
-            out.print(f"{name.replace('_', ' ')}: {show(shown[name])}", markup=False, soft_wrap=True)
+    for name in ("reference", "row_count", "size_bytes", "digest", "created_at", "created_by", "archived_at"):
+        if (value := getattr(version, name)) is not None:
+            out.print(f"{name.replace('_', ' ')}: {show(value)}", markup=False, soft_wrap=True)
     out.print(f"source: {_source(version.source)}", markup=False, soft_wrap=True)
     rows = [_profile_row(column) for column in version.profile.columns]
     print_rows(rows, ["column", "type", "kind", "missing", "distinct", "values"], as_json=False, empty="")
-    if version.profile.is_sample:
+    if version.profile.sampled_rows < version.profile.row_count:
         out.print(f"Profiled on a random sample of {version.profile.sampled_rows:,} rows.", style="dim")
 
 
@@ -156,78 +144,62 @@ def show_version(reference: ReferenceArgument, tenant: TenantOption, as_json: Js
 def export(
     reference: ReferenceArgument,
     file: Annotated[Path, typer.Argument(help="A file that does not exist yet; .parquet or .csv.")],
-    tenant: TenantOption,
+    tenant: TenantOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a version to a file: Parquet, or CSV with the cells as they were given."""
     from ml_core.data.table_file import export_table
-    from ml_core.registry.datasets import DatasetRepository
 
-    with existing_tenant(tenant) as (database, tenant_id):
-        datasets = DatasetRepository(database, tenant_id)
-        version = datasets.get(*parse_reference(reference))
-        export_table(datasets.open(version.dataset_id, version.number), file)
+    with platform(tenant) as client, tempfile.TemporaryDirectory() as folder:
+        version = client.datasets.get(*parse_reference(reference))
+        downloaded = Path(folder) / "table.parquet"
+        with transferring() as progress:
+            client.datasets.download(version.dataset_id, downloaded, version.number, on_progress=progress)
+        export_table(downloaded, file)
     if as_json:
-        print_json({"version": version.reference, "file": file, "row_count": version.row_count})
+        print_json({"reference": version.reference, "file": file, "row_count": version.row_count})
     else:
         out.print(f"Wrote {version.row_count:,} rows of {version.reference} to {file}.", markup=False, soft_wrap=True)
 
 
 @app.command("archive")
-def archive(version: VersionArgument, tenant: TenantOption, as_json: JsonOption = False) -> None:
+def archive(version: VersionArgument, tenant: TenantOption = None, as_json: JsonOption = False) -> None:
     """Hide a version; `mlcore datasets restore` shows it again."""
     _change("archive", version, tenant, "archived", as_json=as_json)
 
 
 @app.command("restore")
-def restore(version: VersionArgument, tenant: TenantOption, as_json: JsonOption = False) -> None:
+def restore(version: VersionArgument, tenant: TenantOption = None, as_json: JsonOption = False) -> None:
     """Show an archived version again."""
     _change("restore", version, tenant, "restored", as_json=as_json)
 
 
 @app.command("delete")
-def delete(version: VersionArgument, tenant: TenantOption, as_json: JsonOption = False) -> None:
-    """Delete a version for good, unless a model version was trained on it."""
+def delete(version: VersionArgument, tenant: TenantOption = None, as_json: JsonOption = False) -> None:
+    """Delete a version permanently, unless a model version was trained on it."""
     _change("delete", version, tenant, "deleted", as_json=as_json)
 
 
-def _change(verb: str, reference: str, tenant: str, done: str, *, as_json: bool) -> None:
-    from ml_core.registry.datasets import DatasetRepository
-
+def _change(verb: str, reference: str, tenant: str | None, done: str, *, as_json: bool) -> None:
     dataset_id, number = parse_reference(reference)
     if number is None:
         raise InvalidRequestError(
             f"{reference} names a dataset, not one of its versions.",
-            remedy=f"Write it like {reference}@1; `mlcore datasets versions {reference}` lists them.",
+            remedy=f"Write it like {reference}@1.",
+            action=Action("datasets.versions", {"dataset": str(dataset_id)}),
             field="version",
         )
-    with existing_tenant(tenant) as (database, tenant_id):
-        getattr(DatasetRepository(database, tenant_id), verb)(dataset_id, number)
+    with platform(tenant) as client:
+        getattr(client.datasets, verb)(dataset_id, number)
     if as_json:
-        print_json({"tenant_id": tenant_id, "version": reference, done: True})
+        print_json({"reference": reference, done: True})
     else:
-        out.print(f"{done.capitalize()} {reference} of {tenant_id}.", markup=False)
-
-
-def _print_page(
-    rows: list[dict[str, Any]], columns: list[str], next_cursor: str | None, *, as_json: bool, empty: str
-) -> None:
-    if as_json:
-        print_json({"items": rows, "next_cursor": next_cursor})
-        return
-    print_rows(rows, columns, as_json=False, empty=empty)
-    if next_cursor:
-        out.print(f"More: --cursor {next_cursor}", style="dim", soft_wrap=True)
+        out.print(f"{done.capitalize()} {reference}.", markup=False)
 
 
 def _marked(columns: list[str], all_: bool) -> list[str]:
     """With when each was archived, where archived ones are shown too."""
     return [*columns, "archived_at"] if all_ else columns
-
-
-def _row(entry: DatasetEntry | DatasetVersion) -> dict[str, Any]:
-    row = {name: getattr(entry, name) for name in DatasetEntry.__slots__}
-    return {"version": entry.reference, **row, "source": dict(entry.source)}
 
 
 def _source(source: Any) -> str:

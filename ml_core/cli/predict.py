@@ -8,11 +8,15 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from ml_core.cli.console import JsonOption, ModelOption, TenantOption, err, out, print_json
+from ml_core.cli.console import err, out, print_json
 from ml_core.cli.context import existing_tenant
+from ml_core.cli.options import JsonOption, ModelOption, TenantOption
+from ml_core.cli.target import address, given
 from ml_core.exceptions import ConfigurationError, InvalidRequestError
 from ml_core.ids import ModelId, TenantId
 from ml_core.settings import Settings
+
+ASKS_PLATFORM = True
 
 _BATCH_ROWS = 1024
 
@@ -23,8 +27,8 @@ def add_to(app: typer.Typer) -> None:
 
 
 def predict(
-    tenant: TenantOption,
-    model: ModelOption,
+    tenant: TenantOption = None,
+    model: ModelOption = None,
     row: Annotated[
         list[str] | None, typer.Option("--row", "-r", help="A row as a JSON object; repeat for several.")
     ] = None,
@@ -35,10 +39,6 @@ def predict(
     ] = None,
     proba: Annotated[bool, typer.Option("--proba", help="Also print the probability of each class.")] = False,
     encoding: Annotated[str, typer.Option(help="The CSV file's character encoding.")] = "utf-8",
-    key: Annotated[str | None, typer.Option(help="Ask over HTTP with this key; default: MLCORE_API_KEY.")] = None,
-    url: Annotated[
-        str | None, typer.Option(help="The ingress to ask; default: MLCORE_URL, else the local platform's.")
-    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Predict rows. With a key over HTTP, as a client would; without one in this process.
@@ -54,24 +54,22 @@ def predict(
         raise ConfigurationError(
             "Give either --environment or --version.", remedy="A version is asked whatever points to it."
         )
-    client = Settings.from_environment().client
-    key = key or client.api_key
+    tenant_id, model_id = TenantId(given("tenant", tenant, "--tenant")), ModelId(given("model", model, "--model"))
+    url, key = address()
     if url is not None and key is None:
         raise ConfigurationError(
             "Asking over HTTP needs a key.",
-            remedy="Give --key, or leave --url out to predict in this process.",
+            remedy="Give --key, or name no platform to predict in this process.",
             setting="--key",
         )
     rows = [_parse_row(text) for text in row] if row is not None else _read_rows(file or Path(), encoding)
     asked = {"environment": environment, "version": version}
     if key is not None:
-        result = _over_http(
-            TenantId(tenant), ModelId(model), rows, key=key, url=url or client.url, proba=proba, asked=asked
-        )
+        result = _over_http(tenant_id, model_id, rows, key=key, url=url, proba=proba, asked=asked)
     else:
-        result = _in_process(tenant, ModelId(model), rows, proba=proba, asked=asked)
+        result = _in_process(tenant_id, model_id, rows, proba=proba, asked=asked)
     if as_json:
-        print_json({"tenant_id": tenant, "model_id": model, **result})
+        print_json({"model_id": model_id, **result})
         return
     for index, prediction in enumerate(result["predictions"]):
         probabilities = (result["probabilities"] or [])[index : index + 1]

@@ -11,7 +11,7 @@ import inspect
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
@@ -145,16 +145,20 @@ def asking(verb: Callable[..., None]) -> Callable[..., None]:
         _chosen.set((url, key))
         verb(**given)
 
-    hints = {**get_type_hints(verb, include_extras=True), "url": _UrlOption, "key": _KeyOption}
-    defaults = {name: parameter.default for name, parameter in inspect.signature(verb).parameters.items()}
-    ask.__annotations__ = hints
-    ask.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # as inspect documents it
-        [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[name])
-            for name, default in {**defaults, "url": None, "key": None}.items()
-        ]
+    hints = get_type_hints(verb, include_extras=True)
+    parameters = inspect.signature(verb).parameters
+    own = {name: (hints[name], parameter.default) for name, parameter in parameters.items()}
+    return with_options(ask, {**own, "url": (_UrlOption, None), "key": (_KeyOption, None)})
+
+
+def with_options(verb: Callable[..., None], options: Mapping[str, tuple[Any, Any]]) -> Callable[..., None]:
+    """Give a function of keywords the signature from which Typer makes a command: name → type and default."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    verb.__annotations__ = {name: kind for name, (kind, _) in options.items()}
+    verb.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # as inspect documents it
+        [inspect.Parameter(name, keyword, default=value, annotation=kind) for name, (kind, value) in options.items()]
     )
-    return ask
+    return verb
 
 
 def _named_url() -> str | None:
@@ -167,6 +171,14 @@ def _login() -> Login | None:
     """The login, unless the command asks another platform: no key and no default of one is meant for another."""
     login, url = Login.load(), _named_url()
     return login if login is not None and url in (None, login.url) else None
+
+
+def address() -> tuple[str | None, str | None]:
+    """The address of the platform that the command asks, and the key; None: there is none."""
+    login = _login()
+    url = _named_url() or (login.url if login else None)
+    key = _chosen.get()[1] or Settings.from_environment().client.api_key or (login.key if login else None)
+    return url, key
 
 
 @contextmanager
@@ -183,12 +195,10 @@ def platform(tenant: str | None = None, *, of_tenant: bool = True) -> Iterator[M
     """
     from ml_core.client import MLClient
 
-    settings, login = Settings.from_environment(), _login()
-    url = _named_url() or (login.url if login else None)
-    key = _chosen.get()[1] or settings.client.api_key or (login.key if login else None)
-    name = given("tenant", tenant, "--tenant") if of_tenant else ""
+    url, key = address()
+    name = given("tenant", tenant, "--tenant") if of_tenant else None
     if url is None:
-        with _in_process(settings, key, name) as client:
+        with _in_process(Settings.from_environment(), key, name) as client:
             yield client
         return
     if key is None:
@@ -203,17 +213,19 @@ def platform(tenant: str | None = None, *, of_tenant: bool = True) -> Iterator[M
 
 
 @contextmanager
-def _in_process(settings: Settings, key: str | None, tenant: str) -> Iterator[MLClient]:
+def _in_process(settings: Settings, key: str | None, tenant: str | None) -> Iterator[MLClient]:
     """A client of the control API in this process; without a key the operating system's user acts, as an operator."""
     # Imported late: a command that asks over HTTP needs neither a server nor a database driver.
     from ml_core.api.access import Services
     from ml_core.api.app import PREFIX, create_app
+    from ml_core.api.trainings import TrainingsInThreads
     from ml_core.cli.context import registry_connection
     from ml_core.client import MLClient
     from ml_core.client.inprocess import InProcessTransport
 
     with registry_connection(settings) as db:
-        transport = InProcessTransport(create_app(Services(db, db.principal)), PREFIX)
+        services = Services(db, db.principal, TrainingsInThreads(db))
+        transport = InProcessTransport(create_app(services), PREFIX)
         address = "http://in-process"
         with MLClient(address, api_key=key, tenant_id=tenant, timeout_s=_TIMEOUT_S, transport=transport) as client:
             yield client

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Annotated
 
 import typer
 
-from ml_core.cli.console import AsKeyOption, JsonOption, out, print_json, print_rows
-from ml_core.cli.context import existing_tenant, registry_connection
+from ml_core.cli.console import confirm, out, print_json, print_page, print_rows
+from ml_core.cli.options import CursorOption, JsonOption, LimitOption, YesOption
+from ml_core.cli.target import platform
 from ml_core.domain.tenant_policies import SelfTestRows
-from ml_core.exceptions import InvalidRequestError
-from ml_core.ids import TenantId
+
+ASKS_PLATFORM = True
 
 app = typer.Typer(help="The customers whose data and models are kept apart.", no_args_is_help=True)
 
@@ -27,20 +27,13 @@ def create(
     as_json: JsonOption = False,
 ) -> None:
     """Create tenants: all of them, or none if a name can't be taken. Give them keys with `mlcore keys create`."""
-    from ml_core.registry.tenants import TenantRepository
-
-    tenant_ids = list(dict.fromkeys(map(TenantId, names)))
-    with registry_connection() as database:
-        tenants = TenantRepository(database)
-        for tenant_id in tenant_ids:
-            tenants.require_new(tenant_id)
-        for tenant_id in tenant_ids:
-            tenants.create(tenant_id)
-            if not as_json:
-                out.print(f"Created tenant {tenant_id}.")
+    with platform(of_tenant=False) as client:
+        made = client.tenants.create(list(dict.fromkeys(names)))
     if as_json:
-        made = [{"tenant_id": tenant_id} for tenant_id in tenant_ids]
         print_json(made if len(made) > 1 else made[0])
+        return
+    for tenant in made:
+        out.print(f"Created tenant {tenant.tenant_id}.")
 
 
 @app.command("list")
@@ -48,21 +41,18 @@ def list_(
     deleted: Annotated[
         bool, typer.Option("--deleted", help="Those that were deleted, whose names stay taken.")
     ] = False,
+    limit: LimitOption = 1000,
+    cursor: CursorOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the tenants."""
-    from ml_core.registry.pages import every
-    from ml_core.registry.tenants import TenantRepository
-
-    with registry_connection() as database:
-        repository = TenantRepository(database)
-        tenants = list(every(lambda limit, cursor: repository.list(limit=limit, cursor=cursor, deleted=deleted)))
-    none_yet = "There is no tenant yet. Create one: mlcore tenants create acme"
-    print_rows(
-        [dataclasses.asdict(tenant) for tenant in tenants],
+    with platform(of_tenant=False) as client:
+        page = client.tenants.list(deleted=deleted).page(limit=limit, cursor=cursor)
+    print_page(
+        page,
         ["tenant_id", "cell", "self_test_rows", "created_at", *(["deleted_at"] if deleted else [])],
         as_json=as_json,
-        empty="No tenant was deleted." if deleted else none_yet,
+        empty="No tenant was deleted." if deleted else "There is no tenant yet. Create one: mlcore tenants create acme",
     )
 
 
@@ -72,59 +62,40 @@ def self_test_rows(
     keep: Annotated[
         SelfTestRows | None, typer.Argument(help="What versions keep that are trained from now on; none shows it.")
     ] = None,
-    as_key: AsKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show or set which rows a tenant's versions keep as their self-test: rows of training, or synthetic ones."""
-    from ml_core.registry.tenants import TenantRepository
-
-    with existing_tenant(tenant, as_key) as (database, tenant_id):
-        tenants = TenantRepository(database)
-        if keep is not None:
-            tenants.update(tenant_id, self_test_rows=keep)
-        found = tenants.get(tenant_id).self_test_rows
+    with platform(tenant) as client:
+        found = client.tenants.get(tenant) if keep is None else client.tenants.update(tenant, self_test_rows=keep)
     if as_json:
-        print_json({"tenant_id": tenant_id, "self_test_rows": found.value})
+        print_json(found)
         return
     meanings = {
         SelfTestRows.TRAINING: "each version keeps a few rows of its training data as its self-test.",
         SelfTestRows.SYNTHETIC: "versions keep synthetic rows as their self-test, no row of training.",
     }
-    out.print(f"{tenant_id}: {meanings[found]}")
+    out.print(f"{tenant}: {meanings[found.self_test_rows]}")
     if keep is SelfTestRows.SYNTHETIC:
-        out.print("Versions that are there keep theirs: mlcore versions delete removes them.", style="dim")
+        out.print("Existing versions keep theirs; mlcore versions delete removes them.", style="dim")
 
 
 @app.command("delete")
 def delete(
     tenant: Annotated[str, typer.Argument(help="The tenant.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Delete a tenant with everything: every row and every byte. It can't be undone, and the name stays taken."""
-    from ml_core.models.store import platform_store
-    from ml_core.registry.collection.tenant_deletion import TenantDeletion
-
-    tenant_id = TenantId(tenant)
-    if as_json and not yes:
-        raise InvalidRequestError(
-            "With --json nothing is asked, so nothing was deleted.", remedy="Say it with --yes.", field="--yes"
-        )
-    if not yes:
-        typed = typer.prompt(f"This deletes every model, dataset, run and key of {tenant_id}. Type its name", err=True)
-        if typed.strip() != tenant_id:
-            raise InvalidRequestError(
-                "That is not the tenant's name; nothing was deleted.", remedy="Type it, or use --yes.", field="tenant"
-            )
-    with registry_connection() as database:
-        report = TenantDeletion(database, platform_store(database.settings)).delete(tenant_id)
+    confirm(f"This deletes every model, dataset, run and key of {tenant}.", tenant, yes=yes, as_json=as_json)
+    with platform(of_tenant=False) as client:
+        report = client.tenants.delete(tenant)
     if as_json:
         print_json(report)
         return
     rows = [{"table": table, "rows": count} for table, count in report.rows.items()]
     print_rows(rows, ["table", "rows"], as_json=False, empty="No row was left.")
     out.print(
-        f"Deleted tenant {tenant_id}: {sum(report.rows.values()):,} rows; {report.artifacts.count:,} files with "
+        f"Deleted tenant {tenant}: {sum(report.rows.values()):,} rows; {report.artifacts.count:,} files with "
         f"{report.artifacts.bytes:,} bytes of the artifact store; {report.checkpoints.count:,} checkpoints with "
         f"{report.checkpoints.bytes:,} bytes.",
         soft_wrap=True,

@@ -1,36 +1,35 @@
-"""``mlcore versions``: list, show, compare, tag, and where a version came from."""
+"""``mlcore versions``: list, show, find, compare, annotate, archive and delete."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
-from ml_core.cli import removal, version_search
-from ml_core.cli.console import (
-    AsKeyOption,
+from ml_core.cli.console import out, print_json, print_page, print_rows, show, transferring
+from ml_core.cli.options import (
+    ArchivedOption,
     CursorOption,
     JsonOption,
     LimitOption,
     ModelOption,
     TenantOption,
-    err,
-    out,
-    print_json,
-    print_rows,
-    show,
+    tags_to_set,
+    wanted_tags,
 )
-from ml_core.cli.context import existing_tenant
-from ml_core.cli.version_rows import no_roles, parse_tags, role_words, serving_roles, training_record, version_row
-from ml_core.ids import ModelId, VersionId
+from ml_core.cli.target import given, platform
+from ml_core.domain.version import headline_metric
 
 if TYPE_CHECKING:
-    from ml_core.domain.version import ModelVersion
+    from ml_core.api.schemas.versions import Use, Version, VersionDetail
 
-_COLUMNS = ["version", "environments", "held_out", "size_bytes", "created_at", "created_by"]
+ASKS_PLATFORM = True
+
+_COLUMNS = ["version", "uses", "held_out", "size_bytes", "created_at", "created_by"]
+_FOUND = ["model_id", "version", "held_out", "tags", "created_at", "created_by"]
 
 app = typer.Typer(help="A model's versions.", no_args_is_help=True)
 
@@ -39,162 +38,258 @@ VersionOption = Annotated[str, typer.Option("--version", "-v", help="The version
 
 @app.command("list")
 def list_versions(
-    tenant: TenantOption,
-    model: ModelOption,
-    archived: Annotated[bool, typer.Option("--archived", help="Hidden ones too.")] = False,
+    tenant: TenantOption = None,
+    model: ModelOption = None,
+    archived: ArchivedOption = False,
     limit: LimitOption = 1000,
     cursor: CursorOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List a model's versions, newest first, with what environments use them for."""
-    from ml_core.registry.missing import require_model
-    from ml_core.registry.promotion.environments import EnvironmentRepository
-    from ml_core.registry.versions.repository import VersionRepository
-
-    model_id = ModelId(model)
-    with existing_tenant(tenant) as (database, tenant_id):
-        require_model(database, tenant_id, model_id)
-        page = VersionRepository(database, tenant_id).list(
-            model_id, include_archived=archived, limit=limit, cursor=cursor
-        )
-        roles = serving_roles(EnvironmentRepository(database, tenant_id).list(model_id).items)
-    rows = [{**version_row(version), **roles.get(version.version, no_roles())} for version in page.items]
-    names = f"--tenant {tenant_id} --model {model_id}"
-    print_rows(
-        rows if as_json else [{**row, "environments": role_words(row)} for row in rows],
+    name = given("model", model, "--model")
+    with platform(tenant) as client:
+        page = client.versions.list(name, include_archived=archived).page(limit=limit, cursor=cursor)
+    print_page(
+        page,
         [*_COLUMNS, *(["archived_at"] if archived else [])],
         as_json=as_json,
-        empty=f"{tenant_id}/{model_id} has no such version."
-        if archived or cursor
-        else f"{tenant_id}/{model_id} has no version, or only archived ones: mlcore versions list {names} --archived",
+        empty=f"{name} has no version{'' if archived else ' that is not archived'}.",
+        shown={"uses": _uses, "held_out": _held_out},
     )
-    if page.next_cursor:
-        err.print(f"More: --cursor {page.next_cursor}", style="dim")
+
+
+@app.command("search")
+def search(
+    tenant: TenantOption = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Only of this model.")] = None,
+    model_type: Annotated[str | None, typer.Option("--type", help="Only of models of this type.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="KEY=VALUE that it must have; repeat for several.")] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="A range of a metric, such as 'accuracy>=0.8' or 'train/mae<=3'; repeat for several."),
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="Text in a name, a note or a tag.")] = None,
+    sort: Annotated[str, typer.Option(help="created, or a metric such as accuracy or train/mae.")] = "created",
+    ascending: Annotated[
+        bool | None,
+        typer.Option(
+            "--ascending/--descending",
+            help="Oldest or lowest first, or the other way. Without it the newest or, of a metric, the best first.",
+            show_default=False,
+        ),
+    ] = None,
+    archived: ArchivedOption = False,
+    limit: LimitOption = 50,
+    cursor: CursorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find versions over all models of a tenant, newest or best first."""
+    with platform(tenant) as client:
+        found = client.versions.list(
+            model,
+            model_type=model_type,
+            tags=wanted_tags(tag),
+            metrics=metric or (),
+            text=text,
+            include_archived=archived,
+            sort=sort,
+            descending=None if ascending is None else not ascending,
+        )
+        page = found.page(limit=limit, cursor=cursor)
+    columns = [*_FOUND, *(["archived_at"] if archived else [])]
+    shown: dict[str, Callable[[Any], Any]] = {"tags": _tags, "held_out": _held_out}
+    print_page(page, columns, as_json=as_json, empty="No version matches.", shown=shown)
 
 
 @app.command("show")
-def show_version(tenant: TenantOption, model: ModelOption, version: VersionOption, as_json: JsonOption = False) -> None:
+def show_version(
+    version: VersionOption, tenant: TenantOption = None, model: ModelOption = None, as_json: JsonOption = False
+) -> None:
     """Show what is known of a version: metrics, hyperparameters, columns, tags, and what environments use it for."""
-    from ml_core.registry.promotion.environments import EnvironmentRepository
-    from ml_core.registry.versions.repository import VersionRepository
-
-    model_id, version_id = ModelId(model), VersionId(version)
-    with existing_tenant(tenant) as (database, tenant_id):
-        found = VersionRepository(database, tenant_id).get(model_id, version_id)
-        roles = serving_roles(EnvironmentRepository(database, tenant_id).list(model_id).items).get(
-            version_id, no_roles()
-        )
+    name = given("model", model, "--model")
+    with platform(tenant) as client:
+        found = client.versions.get(name, version)
     if as_json:
-        signature = found.servable.signature.to_json()
-        lineage = dataclasses.asdict(found.lineage)
-        print_json(
-            {**version_row(found), **roles, "signature": signature, "lineage": lineage} | {"metadata": found.metadata}
-        )
+        print_json(found)
         return
-    for name, value in _told(found, roles):
-        out.print(Text(f"{name:18} {value}"), soft_wrap=True)
+    for label, value in _lines(found):
+        out.print(Text(f"{label:18} {value}"), soft_wrap=True)
+
+
+@app.command("register")
+def register(
+    file: Annotated[Path, typer.Argument(help="A .skops file.")],
+    tenant: TenantOption = None,
+    model: ModelOption = None,
+    version: Annotated[str | None, typer.Option(help="The version's name; the next number if left out.")] = None,
+    model_type: Annotated[str | None, typer.Option("--type", help="The model's type; read from the file.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Upload a .skops file as a version. It is audited, and refused if it holds a type that servers do not load."""
+    name = given("model", model, "--model")
+    recorded = {} if model_type is None else {"model_type": model_type}
+    with platform(tenant) as client:
+        made = client.versions.register(name, file, version, **recorded)
+    if as_json:
+        print_json(made)
+    else:
+        out.print(f"Registered version {made.version} of {name}: {made.size_bytes:,} bytes.")
+
+
+@app.command("download")
+def download(
+    version: VersionOption,
+    file: Annotated[Path, typer.Argument(help="A file that does not exist yet.")],
+    tenant: TenantOption = None,
+    model: ModelOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a version's artifact to a file."""
+    name = given("model", model, "--model")
+    with platform(tenant) as client, transferring() as progress:
+        client.versions.download(name, version, file, on_progress=progress)
+    if as_json:
+        print_json({"model_id": name, "version": version, "file": file})
+    else:
+        out.print(f"Wrote version {version} of {name} to {file}.", markup=False, soft_wrap=True)
 
 
 @app.command("tag")
 def tag_version(
-    tenant: TenantOption,
-    model: ModelOption,
     version: VersionOption,
     tags: Annotated[list[str], typer.Argument(help="KEY=VALUE to set, KEY= to remove.")],
-    as_key: AsKeyOption = None,
+    tenant: TenantOption = None,
+    model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Set or remove tags, by which `mlcore versions search --tag` finds the version."""
-    from ml_core.registry.versions.repository import VersionRepository
-
-    wanted = {key: value or None for key, value in parse_tags(tags).items()}
-    with existing_tenant(tenant, as_key) as (database, tenant_id):
-        changed = VersionRepository(database, tenant_id).set_tags(ModelId(model), VersionId(version), wanted)
+    name = given("model", model, "--model")
+    with platform(tenant) as client:
+        changed = client.versions.update(name, version, tags=tags_to_set(tags))
     if as_json:
-        print_json({"tenant_id": tenant_id, "model_id": model, "version": version, "tags": changed.tags})
+        print_json(changed)
     else:
-        out.print(f"{model} {version}: {', '.join(f'{k}={v}' for k, v in changed.tags.items()) or 'no tags'}")
+        out.print(f"{name} {version}: {', '.join(_tags(changed.tags)) or 'no tags'}")
 
 
 @app.command("compare")
 def compare(
-    tenant: TenantOption,
-    model: ModelOption,
     version1: Annotated[str, typer.Argument(help="The version to compare with.")],
     version2: Annotated[str, typer.Argument(help="The other version.")],
+    tenant: TenantOption = None,
+    model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show which of two versions is better in each metric, and what else differs."""
-    from ml_core.registry.versions.repository import VersionRepository
-
-    with existing_tenant(tenant) as (database, tenant_id):
-        compared = VersionRepository(database, tenant_id).compare(model, version1, version2)
+    name = given("model", model, "--model")
+    with platform(tenant) as client:
+        compared = client.versions.compare(name, version1, version2)
     if as_json:
         print_json(compared)
         return
     rows = [
-        {
-            "metric": f"{split}/{name}",
-            version1: values["version1"],
-            version2: values["version2"],
-            "better": values["better"],
-        }
-        for split, metrics in compared["metrics"].items()
-        for name, values in metrics.items()
+        {"metric": f"{split}/{metric}", version1: of.version1, version2: of.version2, "better": of.better}
+        for split, metrics in compared.metrics.items()
+        for metric, of in metrics.items()
     ]
     print_rows(rows, ["metric", version1, version2, "better"], as_json=False, empty="Neither has a metric.")
     for part in ("hyperparameters", "libraries"):
-        for name, values in compared[part].items():
-            out.print(f"{part}: {name} {show(values['version1'])} → {show(values['version2'])}")
-    data = compared["data"]
+        for parameter, values in getattr(compared, part).items():
+            out.print(f"{part}: {parameter} {show(values.version1)} → {show(values.version2)}")
     answers = {True: "the same", False: "not the same", None: "not known whether it is the same"}
-    out.print(f"data: {answers[data['same']]}")
-    signature = compared["signature"]
+    out.print(f"data: {answers[compared.data.same]}")
     for change in ("added", "removed", "changed"):
-        if signature[change]:
-            out.print(f"signature: {change} {', '.join(signature[change])}")
+        if columns := getattr(compared.signature, change):
+            out.print(f"signature: {change} {', '.join(columns)}")
 
 
 @app.command("lineage")
-def lineage(tenant: TenantOption, model: ModelOption, version: VersionOption, as_json: JsonOption = False) -> None:
+def lineage(
+    version: VersionOption, tenant: TenantOption = None, model: ModelOption = None, as_json: JsonOption = False
+) -> None:
     """Show what a version was made from, and what was made from it."""
-    from ml_core.registry.versions.repository import VersionRepository
-
-    with existing_tenant(tenant) as (database, tenant_id):
-        found = VersionRepository(database, tenant_id).lineage(model, version)
+    name = given("model", model, "--model")
+    with platform(tenant) as client:
+        found = client.versions.lineage(name, version)
     if as_json:
         print_json(found)
         return
-    for name, value in found.items():
+    for label, value in found:
         shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else show(value)
-        out.print(f"{name.replace('_', ' '):16} {shown or '-'}", soft_wrap=True)
+        out.print(f"{label.replace('_', ' '):16} {shown or '-'}", soft_wrap=True)
 
 
-def _told(version: ModelVersion, roles: Mapping[str, list[str]]) -> Iterator[tuple[str, str]]:
-    """What a person reads of a version: name and text, one a line."""
-    yield "model", f"{version.tenant_id}/{version.model_id} ({version.servable.model_type})"
-    yield "version", str(version.version) + (f"  archived {show(version.archived_at)}" if version.archived_at else "")
-    yield "serves", show(role_words(roles))
+@app.command("archive")
+def archive(
+    version: VersionOption, tenant: TenantOption = None, model: ModelOption = None, as_json: JsonOption = False
+) -> None:
+    """Hide a version. `mlcore gc` collects it after MLCORE_RETENTION_DAYS; until then it can be restored."""
+    _change("archive", "archived", version, tenant, model, as_json=as_json)
+
+
+@app.command("restore")
+def restore(
+    version: VersionOption, tenant: TenantOption = None, model: ModelOption = None, as_json: JsonOption = False
+) -> None:
+    """Show an archived version again."""
+    _change("restore", "restored", version, tenant, model, as_json=as_json)
+
+
+@app.command("delete")
+def delete(
+    version: VersionOption, tenant: TenantOption = None, model: ModelOption = None, as_json: JsonOption = False
+) -> None:
+    """Delete a version that nothing needs, permanently. Its name stays that of its bytes."""
+    _change("delete", "deleted", version, tenant, model, as_json=as_json)
+
+
+def _change(verb: str, done: str, version: str, tenant: str | None, model: str | None, *, as_json: bool) -> None:
+    name = given("model", model, "--model")
+    with platform(tenant) as client:
+        getattr(client.versions, verb)(name, version)
+    if as_json:
+        print_json({"model_id": name, "version": version, done: True})
+    else:
+        out.print(f"{done.capitalize()} version {version} of {name}.")
+
+
+def _uses(uses: list[Use]) -> list[str]:
+    """What environments use a version for, as a cell of a table: ``production, staging (canary)``."""
+    return [use.environment if use.role == "stable" else f"{use.environment} ({use.role})" for use in uses]
+
+
+def _held_out(version: Version) -> str | None:
+    """The metric on the held-out rows that people ask for first; JSON output has them all."""
+    known = {name: value for name, value in version.metrics.get("validation", {}).items() if value is not None}
+    found = headline_metric(known)
+    return found and f"{found[0]} {found[1]:.3f}"
+
+
+def _tags(tags: Mapping[str, str]) -> list[str]:
+    return [f"{key}={value}" for key, value in tags.items()]
+
+
+def _lines(version: VersionDetail) -> Iterator[tuple[str, str]]:
+    """What a person reads of a version: label and text, one a line."""
+    yield "model", f"{version.model_id} ({version.model_type})"
+    yield "version", version.version + (f"  archived {show(version.archived_at)}" if version.archived_at else "")
+    yield "serves", show(_uses(version.uses))
     yield "registered", f"{show(version.created_at)} by {version.created_by}"
     for split, metrics in version.metrics.items():
         yield f"{split} metrics", "  ".join(f"{name} {show(value)}" for name, value in metrics.items())
-    training = training_record(version)
+    training: Mapping[str, Any] = version.metadata.get("training") or {}
     yield "baseline", _pairs(training.get("baseline", {}))
-    yield "algorithm", show(training.get("algorithm"))
+    yield "algorithm", show(version.algorithm)
     yield "hyperparameters", _pairs(version.hyperparameters)
-    yield "in force", _pairs(training.get("effective_hyperparameters", {}))
-    yield "columns", show([column.name for column in version.servable.signature.inputs])
+    yield "in force", _pairs(version.effective_hyperparameters)
+    yield "columns", show([column["name"] for column in version.signature["inputs"]])
     yield "tags", _pairs(version.tags)
     yield from (("note", note) for note in training.get("notes", ()))
     yield "notes", _pairs({name: value for name, value in version.metadata.items() if name != "training"})
     yield "run", show(version.lineage.run_id)
-    yield "size", f"{version.servable.size_bytes:,} bytes"
-    yield "digest", str(version.servable.digest)
+    yield "size", f"{version.size_bytes:,} bytes"
+    yield "digest", version.digest
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={show(value)}" for name, value in values.items()) or "-"
-
-
-version_search.add_to(app)
-removal.add_to(app)

@@ -67,6 +67,7 @@ class Call(Generic[T_co]):
         form: Sent instead of JSON.
         download: Where the answer goes instead of being read.
         timeout_s: Seconds to wait for the answer; None: the client's own.
+        cursor: Of a list, the parameter that takes the cursor of a page.
     """
 
     method: str
@@ -78,6 +79,7 @@ class Call(Generic[T_co]):
     form: Form | None = None
     download: Download | None = None
     timeout_s: float | None = None
+    cursor: str = "cursor"
 
     def read(self, content: bytes) -> T_co:
         """The answer's value."""
@@ -217,7 +219,7 @@ def json_text(value: Any) -> str:
 
 
 def _paged(call: Call[T], limit: int | None, cursor: str | None) -> Call[T]:
-    return replace(call, params={**call.params, "limit": limit, "cursor": cursor})
+    return replace(call, params={**call.params, "limit": limit, **({} if cursor is None else {call.cursor: cursor})})
 
 
 class listing(Generic[P, T]):  # noqa: N801 - a decorator

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from types import TracebackType
 from typing import Any, Self
 
@@ -66,8 +67,8 @@ class _Client(Noun[Mode]):
         audit: The ordered feed of what changed.
     """
 
-    def __init__(self, connection: Mode, tenant_id: str) -> None:
-        super().__init__(connection, TenantId(tenant_id) if tenant_id else "")
+    def __init__(self, connection: Mode, tenant_id: str | None) -> None:
+        super().__init__(connection, "" if tenant_id is None else TenantId(tenant_id))
         name = self._tenant
         self.platform: Platform[Mode] = Platform(connection)
         self.tenants: Tenants[Mode] = Tenants(connection)
@@ -82,6 +83,17 @@ class _Client(Noun[Mode]):
         self.runs: Runs[Mode] = Runs(connection, name)
         self.predictions: Predictions[Mode] = Predictions(connection, name)
         self.audit: Audit[Mode] = Audit(connection, name)
+
+    def for_tenant(self, tenant_id: str) -> Self:
+        """The same connection, for another tenant."""
+        other = copy.copy(self)
+        _Client.__init__(other, self._connection, tenant_id)
+        return other
+
+    @property
+    def tenant_id(self) -> str:
+        """The tenant."""
+        return self._tenant
 
     @operation
     def predict(
@@ -129,7 +141,7 @@ class MLClient(_Client[Sync]):
     Args:
         url: The ingress, such as ``http://127.0.0.1:8000``.
         api_key: ``mlk_<key id>_<secret>`` or a token of an OpenID issuer.
-        tenant_id: Whose models, datasets and keys these are; empty for what is over all tenants.
+        tenant_id: Whose models, datasets and keys these are; None: only ``tenants`` can be asked.
         timeout_s: Seconds to wait; also sent as the request's deadline.
         transport: Instead of the network, such as ``InProcessTransport``.
 
@@ -143,7 +155,7 @@ class MLClient(_Client[Sync]):
         url: str,
         *,
         api_key: str | None = None,
-        tenant_id: str = "",
+        tenant_id: str | None = None,
         timeout_s: float = _TIMEOUT_S,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
@@ -170,7 +182,7 @@ class AsyncMLClient(_Client[Async]):
         url: str,
         *,
         api_key: str | None = None,
-        tenant_id: str = "",
+        tenant_id: str | None = None,
         timeout_s: float = _TIMEOUT_S,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:

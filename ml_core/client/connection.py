@@ -77,7 +77,7 @@ class Connection:
         """The arguments of ``httpx``'s ``build_request``, but for an uploaded body."""
         timeout_s = call.timeout_s or self._timeout_s
         headers = {"x-request-timeout-ms": str(max(1, round(timeout_s * 1000)))}
-        if call.method in _WRITES:
+        if call.method in _WRITES and call.path.startswith("/api/"):
             headers["idempotency-key"] = secrets.token_hex(16)  # so that it may be sent twice
         prepared: dict[str, Any] = {
             "method": call.method,

@@ -41,6 +41,11 @@ class Principal:
         """Whether it has the scope."""
         return scope in self.scopes or Scope.ADMIN in self.scopes
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether none of its scopes lets it change anything."""
+        return not self.promotes and self.scopes <= {Scope.READ, Scope.PREDICT}
+
     def require(self, scope: Scope) -> None:
         """Refuse what it may not do.
 

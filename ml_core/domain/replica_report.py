@@ -23,6 +23,11 @@ class LoadState(StrEnum):
     """The replica has not read the pointer's last move yet."""
     FAILED = "failed"
 
+    @property
+    def is_final(self) -> bool:
+        """Whether waiting changes nothing: the version is loaded, deferred or failed."""
+        return self in (LoadState.LOADED, LoadState.DEFERRED, LoadState.FAILED)
+
 
 @dataclass(frozen=True, slots=True)
 class PendingVersion:
@@ -103,5 +108,5 @@ class ReplicaAnswer:
 
     @property
     def is_final(self) -> bool:
-        """Whether waiting changes nothing: it is loaded, deferred or failed."""
-        return self.state in (LoadState.LOADED, LoadState.DEFERRED, LoadState.FAILED)
+        """See ``LoadState.is_final``."""
+        return self.state.is_final

@@ -158,6 +158,12 @@ class ModelVersion:
         """What it accepts and answers."""
         return self.servable.signature
 
+    @property
+    def training(self) -> Mapping[str, Any]:
+        """What training recorded of itself; empty for a model file that was registered."""
+        record = self.metadata.get("training")
+        return record if isinstance(record, Mapping) else {}
+
 
 def headline_metric(metrics: Mapping[str, float]) -> tuple[str, float] | None:
     """The metric that people ask for first, and its value; None without one."""

@@ -43,8 +43,6 @@ _PRUNED_BY_A_CLAIM: Final = 20
 """Old keys that a claim removes: more than the one that it adds, so that they never pile up."""
 _PRUNED_AT_ONCE: Final = 1_000
 
-_CHANGE_NOTHING: Final = frozenset({Scope.READ, Scope.PREDICT})
-
 _OF = idempotency_keys.c
 
 
@@ -89,7 +87,7 @@ class IdempotencyRepository:
             TenantNotFoundError: There is no such tenant, or it was deleted.
         """
         principal = self._db.principal
-        if not principal.promotes and principal.scopes <= _CHANGE_NOTHING:
+        if principal.changes_nothing:
             raise PermissionDeniedError(
                 f"{principal.name} may change nothing, so none of its requests needs an idempotency key.",
                 remedy="Send the request without one.",

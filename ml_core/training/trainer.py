@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -143,19 +143,22 @@ class Trainer:
             "report": trained.report,
         }
 
-    def train_spec(self, model_id: str, spec: TrainSpec) -> TrainingReport:
+    def train_spec(
+        self, model_id: str, spec: TrainSpec, *, on_start: Callable[[str], object] | None = None
+    ) -> TrainingReport:
         """Train on registered datasets and register a version, as ``train`` does.
 
         Args:
             model_id: The model; it is created with its first version.
             spec: What to train. It names a dataset.
+            on_start: Called with the run's id when the training has been checked and begins.
 
         Raises:
             InvalidRequestError: The spec names no dataset.
             MLFrameworkError: As ``train``.
         """
         self._require_dataset(spec)
-        return self._train(model_id, spec, GivenData()).report
+        return self._train(model_id, spec, GivenData(), on_start).report
 
     def check_spec(self, model_id: str, spec: TrainSpec) -> None:
         """Refuse a spec that ``train_spec`` would refuse; no data is read, and nothing is written.
@@ -181,11 +184,15 @@ class Trainer:
                 field="dataset",
             )
 
-    def _train(self, model_id: str, spec: TrainSpec, given: GivenData) -> _Trained:
+    def _train(
+        self, model_id: str, spec: TrainSpec, given: GivenData, on_start: Callable[[str], object] | None = None
+    ) -> _Trained:
         plan = self._planner.plan(ModelId(model_id), spec, given)
         runs = RunRepository(self._db, self.tenant_id)
         recorded = runs.record(plan.request.model_id, kind="train", parameters=plan.run_parameters())
         with reported(self._hooks, model_id) as stages, recorded as run_id:
+            if on_start is not None:
+                on_start(run_id)
             fitted = self._fit(plan, stages)
             stages.rows = sum(fitted.n_rows.values())
             stages.enter("register")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from pydantic import Field
+
 from ml_core.api.schemas.base import Schema
 
 
@@ -18,3 +20,4 @@ class Change(Schema):
     action: str
     subject: dict[str, Any]
     details: dict[str, Any]
+    cursor: str = Field(description="Send it as `after` for what follows this change.")

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from ml_core.api.schemas.base import Input, Schema
+from ml_core.domain.replica_report import LoadState
 
 
 class Canary(Schema):
@@ -40,6 +41,9 @@ class Pointer(Schema):
     generation: int = Field(description="Counts the moves, from 1.")
     updated_at: datetime
     updated_by: str
+    gates: list[GateResult] = Field(
+        default_factory=list, description="Of the answer to a move: what the gates that were evaluated found."
+    )
 
 
 class Move(Schema):
@@ -57,12 +61,6 @@ class Move(Schema):
     restored_generation: int = Field(description="The generation that a rollback brought back; else its own.")
     gates: list[GateResult] = Field(default_factory=list)
     override_reason: str | None = None
-
-
-class Moved(Pointer):
-    """A pointer after a move, with what its gates found."""
-
-    gates: list[GateResult] = Field(default_factory=list)
 
 
 class MoveRequest(Input):
@@ -111,7 +109,7 @@ class ReplicaAnswer(Schema):
     """What one replica has made of a pointer."""
 
     replica_id: str
-    state: str = Field(description="`loaded`, `deferred`, `loading`, `behind` or `failed`.")
+    state: LoadState
     version: str | None = Field(default=None, description="The version that is not loaded.")
     serves: str | None = Field(default=None, description="The version that answers now.")
     code: str | None = None

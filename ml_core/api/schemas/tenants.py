@@ -20,10 +20,10 @@ class Tenant(Schema):
     self_test_rows: SelfTestRows = Field(description="Which rows its versions keep as their self-test.")
 
 
-class NewTenant(Input):
-    """A tenant to create."""
+class NewTenants(Input):
+    """Tenants to create: all of them, or none if a name can't be taken."""
 
-    tenant_id: str = Field(examples=["acme"])
+    tenant_ids: list[str] = Field(min_length=1, max_length=1000, examples=[["acme"]])
 
 
 class TenantChanges(Input):
@@ -32,10 +32,20 @@ class TenantChanges(Input):
     self_test_rows: SelfTestRows | None = None
 
 
+class Removed(Schema):
+    """Files that were removed."""
+
+    count: int
+    bytes: int
+
+
 class DeletedTenant(Schema):
     """What a deletion removed."""
 
     tenant_id: str
-    rows: int = Field(description="Rows of the registry.")
-    artifacts: int = Field(description="Files of the artifact store.")
-    size_bytes: int = Field(description="Bytes of them.")
+    deleted_at: datetime
+    deleted_by: str
+    rows: dict[str, int] = Field(description="Table → rows of the registry.")
+    artifacts: Removed = Field(description="Of the artifact store.")
+    checkpoints: Removed
+    not_reached: list[str] = Field(description="What may still hold something of the tenant.")

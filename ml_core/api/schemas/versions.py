@@ -152,3 +152,17 @@ class VersionComparison(Schema):
     libraries: dict[str, Difference] = Field(description="Those that differ.")
     data: DataComparison
     signature: SignatureComparison
+
+
+class VersionFilter(Input):
+    """Which versions to list; what is left out does not restrict."""
+
+    model_type: str | None = Field(default=None, description="Of models of this type.")
+    tag: list[str] = Field(default_factory=list, description="`key=value`; with all of these.")
+    metric: list[str] = Field(default_factory=list, description="Bounds, such as `accuracy>=0.8` or `train/mae<=3`.")
+    text: str | None = Field(default=None, description="With this text in a name, a note or a tag.")
+    include_archived: bool = Field(default=False, description="Archived ones too.")
+    sort: str = Field(default="created", description="`created`, or a metric such as `validation/accuracy`.")
+    descending: bool | None = Field(default=None, description="Null: the newest, or the best of the metric, first.")
+    limit: int = Field(default=50, ge=1, le=1000, description="At most so many items.")
+    cursor: str | None = Field(default=None, description="`next_cursor` of the page before.")

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from ml_core.api.schemas.audit import Change
 from ml_core.api.schemas.base import Page
-from ml_core.client.calls import Call, Mode, Noun, listing, operation
+from ml_core.client.calls import Call, Mode, Noun, listing
 
 
 class Audit(Noun[Mode]):
@@ -16,6 +16,8 @@ class Audit(Noun[Mode]):
     def list(
         self,
         *,
+        after: str | None = None,
+        descending: bool = False,
         action: str | None = None,
         principal: str | None = None,
         request_id: str | None = None,
@@ -23,9 +25,16 @@ class Audit(Noun[Mode]):
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> Call[Page[Change]]:
-        """Changes, newest first; what is left out does not restrict.
+        """Changes, oldest first and in an order in which nothing is missed; what is left out does not restrict.
+
+        A program that follows the changes keeps the ``cursor`` of the last one that it handled::
+
+            for change in client.audit.list(after=seen):
+                ...
 
         Args:
+            after: The ``cursor`` of a change: only those that follow it.
+            descending: Newest first, for people.
             action: Such as ``version.registered``, or ``version.`` for all changes of versions.
             principal: Who did it.
             request_id: For which request.
@@ -34,6 +43,8 @@ class Audit(Noun[Mode]):
             until: Before this moment.
         """
         params = {
+            "after": after,
+            "descending": descending or None,
             "action": action,
             "principal": principal,
             "request_id": request_id,
@@ -41,14 +52,4 @@ class Audit(Noun[Mode]):
             "since": since and since.isoformat(),
             "until": until and until.isoformat(),
         }
-        return Call("GET", f"{self._root}/audit", Page[Change], params)
-
-    @operation
-    def after(self, cursor: str | None = None, *, limit: int = 100) -> Call[Page[Change]]:
-        """The changes that follow a cursor, oldest first; its ``next_cursor`` is never null: ask again with it later.
-
-        Args:
-            cursor: ``next_cursor`` of the page before; None: from the beginning.
-            limit: At most so many.
-        """
-        return Call("GET", f"{self._root}/changes", Page[Change], {"after": cursor, "limit": limit})
+        return Call("GET", f"{self._root}/audit", Page[Change], params, cursor="after")

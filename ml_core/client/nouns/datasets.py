@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+
+import orjson
 
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.datasets import Dataset, DatasetDetail, DatasetVersion
@@ -10,7 +13,7 @@ from ml_core.client.calls import Call, Download, Mode, Noun, Progress, Upload, l
 from ml_core.exceptions import InvalidRequestError
 from ml_core.ids import DatasetId
 
-_MEDIA_TYPES = {".csv": "text/csv", ".parquet": "application/vnd.apache.parquet"}
+_PARQUET_MAGIC = b"PAR1"
 _TRANSFER_S = 24 * 3600.0
 """An upload or a download takes as long as it takes; the platform ends one that pauses."""
 
@@ -20,33 +23,41 @@ class Datasets(Noun[Mode]):
 
     @operation
     def create(
-        self, dataset_id: str, file: str | Path, *, encoding: str = "utf-8", on_progress: Progress | None = None
+        self,
+        dataset_id: str,
+        file: str | Path,
+        *,
+        encoding: str = "utf-8",
+        source: Mapping[str, str] | None = None,
+        on_progress: Progress | None = None,
     ) -> Call[DatasetDetail]:
         """Register a CSV or Parquet file as a new version; the very table is registered once.
 
         Args:
             dataset_id: The dataset; made with its first version.
-            file: The file, of any size.
+            file: The file, of any size. What begins as a Parquet file is one, anything else is CSV.
             encoding: Of a CSV file.
+            source: Where it came from, for people; the file's name if left out.
             on_progress: Called with the bytes sent so far and all bytes.
 
         Raises:
-            InvalidRequestError: The file is neither ``.csv`` nor ``.parquet``, or is not there.
+            InvalidRequestError: There is no such file.
         """
         path = Path(file)
-        media_type = _MEDIA_TYPES.get(path.suffix.lower())
-        if media_type is None or not path.is_file():
+        try:
+            with path.open("rb") as opened:
+                is_parquet = opened.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC
+        except OSError as error:
             raise InvalidRequestError(
-                f"{path} is not a file." if media_type else f"{path} is neither a .csv nor a .parquet file.",
-                remedy="Name a CSV or Parquet file.",
-                field="file",
-            )
+                f"{path} can't be read: {error.strerror}.", remedy="Name a CSV or Parquet file.", field="file"
+            ) from error
+        recorded = orjson.dumps(dict(source or {"file": path.name})).decode()
         return Call(
             "POST",
             f"{self._dataset(dataset_id)}/versions",
             DatasetDetail,
-            {"filename": path.name, "encoding": encoding if media_type == "text/csv" else None},
-            upload=Upload(path, media_type, on_progress),
+            {"source": recorded, "encoding": None if is_parquet else encoding},
+            upload=Upload(path, "application/vnd.apache.parquet" if is_parquet else "text/csv", on_progress),
             timeout_s=_TRANSFER_S,
         )
 

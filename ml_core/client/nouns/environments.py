@@ -14,7 +14,6 @@ from ml_core.api.schemas.environments import (
     Gate,
     GateSettings,
     Move,
-    Moved,
     MoveRequest,
     NewApproval,
     NewCanary,
@@ -44,10 +43,9 @@ class Environments(_OfEnvironment[Mode]):
         return Call("GET", self._environment(model_id, environment), Pointer)
 
     @listing
-    def list(self, model_id: str | None = None, *, with_rollout: bool = False) -> Call[Page[Pointer]]:
-        """The pointers of one model or of all; ``with_rollout``: those with a canary or a shadow."""
-        params = {"model": model_id and ModelId(model_id), "with_rollout": with_rollout or None}
-        return Call("GET", f"{self._root}/pointers", Page[Pointer], params)
+    def list(self, model_id: str | None = None) -> Call[Page[Pointer]]:
+        """The pointers of one model or of all."""
+        return Call("GET", f"{self._root}/pointers", Page[Pointer], {"model": model_id and ModelId(model_id)})
 
     @operation
     def promote(
@@ -59,7 +57,7 @@ class Environments(_OfEnvironment[Mode]):
         expected_generation: int | None = None,
         reason: str = "",
         override: str | None = None,
-    ) -> Call[Moved]:
+    ) -> Call[Pointer]:
         """Point an environment to a version, so that it is served from now on.
 
         Args:
@@ -72,7 +70,7 @@ class Environments(_OfEnvironment[Mode]):
         """
         body = Promotion(version=version, expected_generation=expected_generation, reason=reason, override=override)
         path = f"{self._environment(model_id, environment)}/promote"
-        return Call("POST", path, Moved, body=body, timeout_s=_GATES_S)
+        return Call("POST", path, Pointer, body=body, timeout_s=_GATES_S)
 
     @operation
     def rollback(
@@ -82,10 +80,10 @@ class Environments(_OfEnvironment[Mode]):
         *,
         expected_generation: int | None = None,
         reason: str = "",
-    ) -> Call[Moved]:
+    ) -> Call[Pointer]:
         """Point an environment back to the version that it served before. No gate is evaluated."""
         body = MoveRequest(expected_generation=expected_generation, reason=reason)
-        return Call("POST", f"{self._environment(model_id, environment)}/rollback", Moved, body=body)
+        return Call("POST", f"{self._environment(model_id, environment)}/rollback", Pointer, body=body)
 
     @operation
     def withdraw(
@@ -95,10 +93,10 @@ class Environments(_OfEnvironment[Mode]):
         *,
         expected_generation: int | None = None,
         reason: str = "",
-    ) -> Call[Moved]:
+    ) -> Call[Pointer]:
         """Let an environment serve nothing; ``rollback`` undoes it."""
         body = MoveRequest(expected_generation=expected_generation, reason=reason)
-        return Call("POST", f"{self._environment(model_id, environment)}/withdraw", Moved, body=body)
+        return Call("POST", f"{self._environment(model_id, environment)}/withdraw", Pointer, body=body)
 
     @listing
     def history(self, model_id: str, environment: str = "production") -> Call[Page[Move]]:
@@ -107,17 +105,18 @@ class Environments(_OfEnvironment[Mode]):
 
     @operation
     def replicas(
-        self, model_id: str, environment: str = "production", *, wait_s: float = 0.0
+        self, model_id: str, environment: str = "production", *, version: str | None = None, wait_s: float = 0.0
     ) -> Call[list_of[ReplicaAnswer]]:
         """What each running replica has made of a pointer.
 
         Args:
             model_id: The model.
             environment: The pointer.
+            version: Of this version of the rollout alone; None: of all that the pointer names.
             wait_s: Seconds to wait at most until each replica has loaded what the pointer names, or failed to.
         """
         path = f"{self._environment(model_id, environment)}/replicas"
-        return Call("GET", path, list_of[ReplicaAnswer], {"wait_s": wait_s}, timeout_s=wait_s + 10)
+        return Call("GET", path, list_of[ReplicaAnswer], {"version": version, "wait_s": wait_s}, timeout_s=wait_s + 10)
 
     @operation
     def approve(
@@ -153,6 +152,11 @@ class Environments(_OfEnvironment[Mode]):
 class Rollouts(_OfEnvironment[Mode]):
     """Canaries and shadows beside what an environment serves."""
 
+    @listing
+    def list(self, model_id: str | None = None) -> Call[Page[Pointer]]:
+        """The pointers with a canary or a shadow, of one model or of all."""
+        return Call("GET", f"{self._root}/rollouts", Page[Pointer], {"model": model_id and ModelId(model_id)})
+
     @operation
     def start(
         self,
@@ -165,7 +169,7 @@ class Rollouts(_OfEnvironment[Mode]):
         expected_generation: int | None = None,
         reason: str = "",
         override: str | None = None,
-    ) -> Call[Moved]:
+    ) -> Call[Pointer]:
         """Start a canary: let a version answer a share of the requests.
 
         Args:
@@ -187,7 +191,7 @@ class Rollouts(_OfEnvironment[Mode]):
             override=override,
         )
         path = f"{self._environment(model_id, environment)}/canary"
-        return Call("POST", path, Moved, body=body, timeout_s=_GATES_S)
+        return Call("POST", path, Pointer, body=body, timeout_s=_GATES_S)
 
     @operation
     def step(
@@ -198,10 +202,10 @@ class Rollouts(_OfEnvironment[Mode]):
         *,
         expected_generation: int | None = None,
         reason: str = "",
-    ) -> Call[Moved]:
+    ) -> Call[Pointer]:
         """Change the canary's percent, up or down."""
         body = CanaryStep(percent=percent, expected_generation=expected_generation, reason=reason)
-        return Call("POST", f"{self._environment(model_id, environment)}/canary/step", Moved, body=body)
+        return Call("POST", f"{self._environment(model_id, environment)}/canary/step", Pointer, body=body)
 
     @operation
     def finish(
@@ -212,11 +216,11 @@ class Rollouts(_OfEnvironment[Mode]):
         expected_generation: int | None = None,
         reason: str = "",
         override: str | None = None,
-    ) -> Call[Moved]:
+    ) -> Call[Pointer]:
         """Make the canary the stable version."""
         body = CanaryFinish(expected_generation=expected_generation, reason=reason, override=override)
         path = f"{self._environment(model_id, environment)}/canary/finish"
-        return Call("POST", path, Moved, body=body, timeout_s=_GATES_S)
+        return Call("POST", path, Pointer, body=body, timeout_s=_GATES_S)
 
     @operation
     def abort(
@@ -226,10 +230,10 @@ class Rollouts(_OfEnvironment[Mode]):
         *,
         expected_generation: int | None = None,
         reason: str = "",
-    ) -> Call[Moved]:
+    ) -> Call[Pointer]:
         """Drop the canary: the stable version answers everything again."""
         body = MoveRequest(expected_generation=expected_generation, reason=reason)
-        return Call("POST", f"{self._environment(model_id, environment)}/canary/abort", Moved, body=body)
+        return Call("POST", f"{self._environment(model_id, environment)}/canary/abort", Pointer, body=body)
 
     @operation
     def shadow(
@@ -240,10 +244,10 @@ class Rollouts(_OfEnvironment[Mode]):
         *,
         expected_generation: int | None = None,
         reason: str = "",
-    ) -> Call[Moved]:
+    ) -> Call[Pointer]:
         """Start a shadow: let a version predict what the stable one is asked; nobody gets its answers."""
         body = NewShadow(version=version, expected_generation=expected_generation, reason=reason)
-        return Call("POST", f"{self._environment(model_id, environment)}/shadow", Moved, body=body)
+        return Call("POST", f"{self._environment(model_id, environment)}/shadow", Pointer, body=body)
 
     @operation
     def unshadow(
@@ -253,10 +257,10 @@ class Rollouts(_OfEnvironment[Mode]):
         *,
         expected_generation: int | None = None,
         reason: str = "",
-    ) -> Call[Moved]:
+    ) -> Call[Pointer]:
         """Drop the shadow."""
         body = MoveRequest(expected_generation=expected_generation, reason=reason)
-        return Call("POST", f"{self._environment(model_id, environment)}/shadow/stop", Moved, body=body)
+        return Call("POST", f"{self._environment(model_id, environment)}/shadow/stop", Pointer, body=body)
 
 
 class Gates(_OfEnvironment[Mode]):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.keys import CreatedKey, Key, NewKey
-from ml_core.api.schemas.tenants import DeletedTenant, NewTenant, Tenant, TenantChanges
-from ml_core.client.calls import Call, Mode, Noun, listing, operation, quoted
+from ml_core.api.schemas.tenants import DeletedTenant, NewTenants, Tenant, TenantChanges
+from ml_core.client.calls import Call, Mode, Noun, list_of, listing, operation, quoted
 from ml_core.domain.tenant_policies import SelfTestRows
 from ml_core.ids import TenantId
 
@@ -16,9 +16,9 @@ class Tenants(Noun[Mode]):
     """The tenants of a platform. All but ``get`` and ``update`` take a key of the platform."""
 
     @operation
-    def create(self, tenant_id: str) -> Call[Tenant]:
-        """Create a tenant in the shared cell."""
-        return Call("POST", "/api/v1/tenants", Tenant, body=NewTenant(tenant_id=tenant_id))
+    def create(self, tenant_ids: Sequence[str]) -> Call[list_of[Tenant]]:
+        """Create tenants in the shared cell: all of them, or none if a name can't be taken."""
+        return Call("POST", "/api/v1/tenants", list_of[Tenant], body=NewTenants(tenant_ids=[*tenant_ids]))
 
     @listing
     def list(self, *, deleted: bool = False) -> Call[Page[Tenant]]:

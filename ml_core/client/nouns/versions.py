@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.environments import Hold, NewHold
+from ml_core.api.schemas.trainings import TrainingReport
 from ml_core.api.schemas.versions import (
     FullLineage,
     NewVersion,
@@ -130,6 +131,11 @@ class Versions(Noun[Mode]):
     def lineage(self, model_id: str, version: str) -> Call[FullLineage]:
         """Where a version came from, and what came of it."""
         return Call("GET", f"{self._version(model_id, version)}/lineage", FullLineage)
+
+    @operation
+    def training(self, model_id: str, version: str) -> Call[TrainingReport]:
+        """What the training of a version found: columns, metrics beside the baseline, notes."""
+        return Call("GET", f"{self._version(model_id, version)}/training", TrainingReport)
 
     def _model(self, model_id: str) -> str:
         return f"{self._root}/models/{ModelId(model_id)}"

@@ -22,14 +22,20 @@ _RETRY_AFTER_S = 1
 """For a 503 whose error names no pause of its own."""
 
 
-def error_response(error: Exception, path: str, request_id: str) -> HttpResponse:
+def error_response(error: Exception, path: str, request_id: str, *, is_operator: bool = False) -> HttpResponse:
     """The answer to a client for an error.
 
     An error of the framework says what it is. Anything else, and whatever is a 500, is logged with the request's id and
     answered without its text, which may hold what the client must not see.
+
+    Args:
+        error: The error.
+        path: Of the request.
+        request_id: Of the request.
+        is_operator: Whether the client is whoever runs this process: then a 500 of the framework says what it is, too.
     """
     status = status_of(error) if isinstance(error, MLFrameworkError) else 500
-    if not isinstance(error, MLFrameworkError) or status == 500:
+    if not isinstance(error, MLFrameworkError) or (status == 500 and not is_operator):
         logger.error("Request %s failed.", request_id, exc_info=error)
         message = "The request failed on the server's side. Report its request id to whoever runs this platform."
         return plain_error(500, "internal", message, path, request_id)

@@ -1,0 +1,67 @@
+"""Failures of operations as answers: one shape, whatever failed."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from ml_core.exceptions import InvalidRequestError, MLFrameworkError
+from ml_core.inference.edge.errors import error_response, plain_error
+from ml_core.inference.edge.http import HttpResponse
+
+
+def handle_errors(app: FastAPI) -> None:
+    """Let an application answer failures in the platform's shape."""
+    app.add_exception_handler(MLFrameworkError, on_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, on_error)
+
+
+def on_error(request: Request, error: Exception) -> Response:
+    """The answer to an error."""
+    is_operator = request.app.state.services.operator is not None
+    return _rendered(error_response(error, request.url.path, request.state.request_id, is_operator=is_operator))
+
+
+def _on_invalid_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - what this handler is registered for
+    return on_error(request, _as_invalid_request(error))
+
+
+def _as_invalid_request(error: RequestValidationError) -> InvalidRequestError:
+    """Pydantic's findings as one error: the first in words, all of them in the details."""
+    found = [{"field": _path(each["loc"]), "message": each["msg"]} for each in error.errors()]
+    first = found[0]
+    return InvalidRequestError(
+        f"Field {first['field']!r}: {first['message']}.",
+        remedy="The operation's description at /api/docs has its fields.",
+        field=first["field"],
+        details={"fields": found} if len(found) > 1 else None,
+    )
+
+
+def _path(location: tuple[Any, ...]) -> str:
+    """``metrics[0].name`` of ``("body", "metrics", 0, "name")``."""
+    place, *parts = location
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    return re.sub(r"^\.", "", text) or str(place)
+
+
+def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - what this handler is registered for
+    codes = {404: ("not_found", "There is no such path."), 405: ("method_not_allowed", "The path has no such method.")}
+    code, message = codes.get(error.status_code, ("invalid_request", str(error.detail)))
+    headers = {name.lower().encode(): value.encode() for name, value in (error.headers or {}).items()}
+    path, request_id = request.url.path, request.state.request_id
+    return _rendered(plain_error(error.status_code, code, message, path, request_id, headers=headers))
+
+
+def _rendered(response: HttpResponse) -> Response:
+    headers = {name.decode(): value.decode() for name, value in (response.headers or {}).items()}
+    return Response(response.body, response.status, headers, media_type="application/json")

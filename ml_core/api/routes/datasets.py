@@ -1,0 +1,134 @@
+"""Datasets."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import Query, Request, status
+from fastapi.responses import FileResponse
+from pydantic import TypeAdapter
+from starlette.concurrency import run_in_threadpool
+
+from ml_core.api.access import TenantAccess, needs
+from ml_core.api.bodies import received
+from ml_core.api.operation import ArchivedQuery, CursorQuery, LimitQuery, operations, parsed
+from ml_core.api.schemas.base import Page
+from ml_core.api.schemas.datasets import Dataset, DatasetDetail, DatasetVersion
+from ml_core.domain.api_key import Scope
+from ml_core.exceptions import InvalidRequestError
+from ml_core.registry.datasets import DatasetRepository
+
+router = operations("datasets", "/tenants/{tenant}/datasets")
+
+_CSV, _PARQUET = "text/csv", "application/vnd.apache.parquet"
+_SUFFIXES = {_CSV: ".csv", _PARQUET: ".parquet"}
+_SOURCE = TypeAdapter(dict[str, str])
+Number = int | Literal["newest"]
+
+
+@router.get("", operation_id="datasets.list", openapi_extra=needs(Scope.READ))
+def list_datasets(
+    access: TenantAccess, include_archived: ArchivedQuery = False, limit: LimitQuery = 100, cursor: CursorQuery = None
+) -> Page[Dataset]:
+    """List the tenant's datasets by name."""
+    found = _datasets(access).list(include_archived=include_archived, limit=limit, cursor=cursor)
+    return Page[Dataset].model_validate(found)
+
+
+@router.post(
+    "/{dataset}/versions",
+    operation_id="datasets.create",
+    openapi_extra=needs(Scope.TRAIN, receives=(_CSV, _PARQUET)),
+    status_code=status.HTTP_201_CREATED,
+)
+async def create_dataset(
+    access: TenantAccess,
+    dataset: str,
+    request: Request,
+    source: Annotated[
+        str | None, Query(max_length=8192, description="Where it came from: a JSON object of texts, recorded.")
+    ] = None,
+    encoding: Annotated[str, Query(max_length=40, description="Of a CSV file.")] = "utf-8",
+) -> DatasetDetail:
+    """Upload a CSV or Parquet file, of any size, as a new version. The very table is registered once."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    suffix = _SUFFIXES.get(media_type)
+    if suffix is None:
+        raise InvalidRequestError(
+            f"The body is of the type {media_type or 'unknown'!r}.",
+            remedy=f"Send a CSV file as {_CSV}, or a Parquet file as {_PARQUET}.",
+            field="content-type",
+        )
+    where = None if source is None else parsed(_SOURCE, source, "source")
+    settings = access.db.settings
+    async with received(
+        request, settings.platform.home / "uploads", settings.api.max_upload_bytes, suffix=suffix
+    ) as path:
+        made = await run_in_threadpool(_datasets(access).from_file, dataset, path, encoding=encoding, source=where)
+    return DatasetDetail.model_validate(made)
+
+
+@router.get("/{dataset}/versions", operation_id="datasets.versions", openapi_extra=needs(Scope.READ))
+def list_dataset_versions(
+    access: TenantAccess,
+    dataset: str,
+    include_archived: ArchivedQuery = False,
+    limit: LimitQuery = 100,
+    cursor: CursorQuery = None,
+) -> Page[DatasetVersion]:
+    """List the versions of a dataset, newest first."""
+    found = _datasets(access).versions(dataset, include_archived=include_archived, limit=limit, cursor=cursor)
+    return Page[DatasetVersion].model_validate(found)
+
+
+@router.get("/{dataset}/versions/{number}", operation_id="datasets.get", openapi_extra=needs(Scope.READ))
+def get_dataset(access: TenantAccess, dataset: str, number: Number) -> DatasetDetail:
+    """A version of a dataset with its columns and their profile."""
+    return DatasetDetail.model_validate(_datasets(access).get(dataset, _number(number)))
+
+
+@router.get("/{dataset}/versions/{number}/content", operation_id="datasets.download", openapi_extra=needs(Scope.READ))
+def download_dataset(access: TenantAccess, dataset: str, number: Number) -> FileResponse:
+    """Download a version as a Parquet file."""
+    return FileResponse(_datasets(access).open(dataset, _number(number)), media_type=_PARQUET)
+
+
+@router.post(
+    "/{dataset}/versions/{number}/archive",
+    operation_id="datasets.archive",
+    openapi_extra=needs(Scope.TRAIN),
+    status_code=status.HTTP_204_NO_CONTENT,
+)
+def archive_dataset(access: TenantAccess, dataset: str, number: int) -> None:
+    """Hide a version, until it is restored or collected."""
+    _datasets(access).archive(dataset, number)
+
+
+@router.post(
+    "/{dataset}/versions/{number}/restore",
+    operation_id="datasets.restore",
+    openapi_extra=needs(Scope.TRAIN),
+    status_code=status.HTTP_204_NO_CONTENT,
+)
+def restore_dataset(access: TenantAccess, dataset: str, number: int) -> None:
+    """Show an archived version again."""
+    _datasets(access).restore(dataset, number)
+
+
+@router.delete(
+    "/{dataset}/versions/{number}",
+    operation_id="datasets.delete",
+    openapi_extra=needs(Scope.ADMIN),
+    status_code=status.HTTP_204_NO_CONTENT,
+)
+def delete_dataset(access: TenantAccess, dataset: str, number: int) -> None:
+    """Delete a version, permanently."""
+    _datasets(access).delete(dataset, number)
+
+
+def _datasets(access: TenantAccess) -> DatasetRepository:
+    return DatasetRepository(access.db, access.tenant_id)
+
+
+def _number(number: Number) -> int | None:
+    return None if number == "newest" else number

@@ -1,0 +1,80 @@
+"""The prediction log."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Annotated
+
+from fastapi import Query, status
+
+from ml_core.api.access import TenantAccess, needs
+from ml_core.api.operation import CursorQuery, LimitQuery, operations
+from ml_core.api.schemas.base import Page
+from ml_core.api.schemas.predictions import LogPolicy, Loss, NewLabel, NewLogPolicy, Prediction
+from ml_core.domain.api_key import Scope
+from ml_core.registry.predictions import PredictionRepository
+
+router = operations("predictions", "/tenants/{tenant}")
+
+
+@router.get("/predictions", operation_id="predictions.list", openapi_extra=needs(Scope.READ))
+def list_predictions(
+    access: TenantAccess,
+    model: Annotated[str | None, Query(description="By this model.")] = None,
+    version: Annotated[str | None, Query(description="By this version.")] = None,
+    environment: Annotated[str | None, Query(description="Asked of this environment.")] = None,
+    request_id: Annotated[str | None, Query(description="Of this request.")] = None,
+    since: Annotated[datetime | None, Query(description="At this moment or later.")] = None,
+    until: Annotated[datetime | None, Query(description="Before this moment.")] = None,
+    with_label: Annotated[bool, Query(description="Only those with a label.")] = False,
+    limit: LimitQuery = 100,
+    cursor: CursorQuery = None,
+) -> Page[Prediction]:
+    """List predicted rows, newest first."""
+    found = _predictions(access).list(
+        model,
+        version=version,
+        environment=environment,
+        request_id=request_id,
+        since=since,
+        until=until,
+        with_labels=with_label,
+        limit=limit,
+        cursor=cursor,
+    )
+    return Page[Prediction].model_validate(found)
+
+
+@router.post(
+    "/predictions/{request}/labels",
+    operation_id="predictions.label",
+    openapi_extra=needs(Scope.LABEL),
+    status_code=status.HTTP_204_NO_CONTENT,
+)
+def label_prediction(access: TenantAccess, request: str, body: NewLabel) -> None:
+    """Record the truth of a prediction. A later label replaces an earlier one."""
+    _predictions(access).add_label(body.model_id, request, body.row, body.label, at=body.at)
+
+
+@router.get("/prediction-losses", operation_id="predictions.losses", openapi_extra=needs(Scope.READ))
+def list_losses(access: TenantAccess, since: date, until: date) -> list[Loss]:
+    """List rows that are missing in the log, by day and reason."""
+    return [Loss.model_validate(found) for found in _predictions(access).losses(since, until)]
+
+
+@router.get("/prediction-policy", operation_id="predictions.policy", openapi_extra=needs(Scope.READ))
+def get_policy(access: TenantAccess) -> LogPolicy:
+    """What the log keeps of the tenant."""
+    return LogPolicy(policy=_predictions(access).policy())
+
+
+@router.put("/prediction-policy", operation_id="predictions.set_policy", openapi_extra=needs(Scope.ADMIN))
+def set_policy(access: TenantAccess, body: NewLogPolicy) -> LogPolicy:
+    """Change what the log keeps from now on."""
+    predictions = _predictions(access)
+    predictions.set_policy(body.policy)
+    return LogPolicy(policy=predictions.policy())
+
+
+def _predictions(access: TenantAccess) -> PredictionRepository:
+    return PredictionRepository(access.db, access.tenant_id)

@@ -1,0 +1,211 @@
+"""Runs: experiment tracking."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import Annotated, Any
+
+import orjson
+from fastapi import Query, Request, status
+from fastapi.responses import FileResponse
+from starlette.concurrency import run_in_threadpool
+
+from ml_core.api.access import TenantAccess, needs
+from ml_core.api.bodies import received
+from ml_core.api.operation import CursorQuery, LimitQuery, operations, tags_of
+from ml_core.api.schemas.base import Page
+from ml_core.api.schemas.runs import NewRun, Points, Run, RunComparison, RunEnd, RunFile, Series, TagChanges
+from ml_core.domain.api_key import Scope
+from ml_core.domain.run import RunStatus
+from ml_core.exceptions import InvalidRequestError
+from ml_core.registry.runs import RunRepository
+
+router = operations("runs", "/tenants/{tenant}")
+
+_RUN = "/runs/{run}"
+_ENDINGS = (RunStatus.FINISHED, RunStatus.FAILED, RunStatus.CANCELLED)
+_FILE = "application/octet-stream"
+
+
+@router.post("/runs", operation_id="runs.start", openapi_extra=needs(Scope.TRAIN), status_code=status.HTTP_201_CREATED)
+def start_run(access: TenantAccess, body: NewRun) -> Run:
+    """Start a run. It counts as dead where it gives no sign of life."""
+    runs = _runs(access)
+    run_id = runs.start(
+        body.model_id, kind=body.kind, parameters=body.parameters, tags=body.tags, parent_run_id=body.parent_run_id
+    )
+    return Run.model_validate(runs.get(run_id))
+
+
+@router.get("/runs", operation_id="runs.list", openapi_extra=needs(Scope.READ))
+def list_runs(
+    access: TenantAccess,
+    model: Annotated[str | None, Query(description="Of this model.")] = None,
+    kind: Annotated[str | None, Query(description="Of this kind.")] = None,
+    status: Annotated[RunStatus | None, Query(description="In this state.")] = None,
+    tag: Annotated[list[str] | None, Query(description="`key=value`; with all of these.")] = None,
+    parameter: Annotated[list[str] | None, Query(description="`name=JSON`, such as `hyperparameters.C=0.5`.")] = None,
+    metric: Annotated[list[str] | None, Query(description="Bounds on last values, such as `loss<=0.1`.")] = None,
+    parent_run_id: Annotated[str | None, Query(description="Parts of this run.")] = None,
+    since: Annotated[datetime | None, Query(description="Started at this moment or later.")] = None,
+    until: Annotated[datetime | None, Query(description="Started before this moment.")] = None,
+    limit: LimitQuery = 50,
+    cursor: CursorQuery = None,
+) -> Page[Run]:
+    """List runs, newest first."""
+    found = _runs(access).search(
+        model,
+        kind=kind,
+        status=status,
+        tags=tags_of(tag),
+        parameters=dict(map(_parameter, parameter or ())),
+        metrics=metric or (),
+        parent_run_id=parent_run_id,
+        started_from=since,
+        started_before=until,
+        limit=limit,
+        cursor=cursor,
+    )
+    return Page[Run].model_validate(found)
+
+
+@router.get("/run-comparison", operation_id="runs.compare", openapi_extra=needs(Scope.READ))
+def compare_runs(
+    access: TenantAccess, run: Annotated[list[str], Query(description="The runs, in this order.", min_length=2)]
+) -> RunComparison:
+    """What differs between runs, and which is best in each metric."""
+    return RunComparison.model_validate(_runs(access).compare(run))
+
+
+@router.get(_RUN, operation_id="runs.get", openapi_extra=needs(Scope.READ))
+def get_run(access: TenantAccess, run: str) -> Run:
+    """A run with the summary of its metrics."""
+    return Run.model_validate(_runs(access).get(run))
+
+
+@router.patch(_RUN, operation_id="runs.tag", openapi_extra=needs(Scope.TRAIN))
+def tag_run(access: TenantAccess, run: str, body: TagChanges) -> Run:
+    """Set tags; null removes one, others stay."""
+    runs = _runs(access)
+    runs.tag(run, body.tags)
+    return Run.model_validate(runs.get(run))
+
+
+@router.delete(
+    _RUN, operation_id="runs.delete", openapi_extra=needs(Scope.ADMIN), status_code=status.HTTP_204_NO_CONTENT
+)
+def delete_run(access: TenantAccess, run: str) -> None:
+    """Delete a run with its files, permanently."""
+    _runs(access).delete(run)
+
+
+@router.post(
+    f"{_RUN}/beat",
+    operation_id="runs.beat",
+    openapi_extra=needs(Scope.TRAIN),
+    status_code=status.HTTP_204_NO_CONTENT,
+)
+def beat(access: TenantAccess, run: str) -> None:
+    """Give a sign of life."""
+    _runs(access).beat(run)
+
+
+@router.post(f"{_RUN}/end", operation_id="runs.end", openapi_extra=needs(Scope.TRAIN))
+def end_run(access: TenantAccess, run: str, body: RunEnd) -> Run:
+    """End a run: it succeeded, failed or is no longer wanted."""
+    runs = _runs(access)
+    if body.status is RunStatus.FINISHED:
+        runs.finish(run)
+    elif body.status is RunStatus.FAILED:
+        runs.fail(run, body.error or "")
+    elif body.status is RunStatus.CANCELLED:
+        runs.cancel(run, body.error or "")
+    else:
+        raise InvalidRequestError(
+            f"A run can't end as {body.status.value}.",
+            remedy=f"Send one of: {', '.join(_ENDINGS)}.",
+            field="status",
+        )
+    return Run.model_validate(runs.get(run))
+
+
+@router.post(
+    f"{_RUN}/metrics",
+    operation_id="runs.log_metrics",
+    openapi_extra=needs(Scope.TRAIN),
+    status_code=status.HTTP_204_NO_CONTENT,
+)
+def log_metrics(access: TenantAccess, run: str, body: Points) -> None:
+    """Log values of metrics: one value a metric at each step."""
+    if len(body.values) != len(body.metrics) * len(body.steps):
+        raise InvalidRequestError(
+            f"{len(body.metrics)} metrics at {len(body.steps)} steps are not {len(body.values)} values.",
+            remedy="Send one value a metric at each step, step after step.",
+            field="values",
+        )
+    metrics = [metric for _ in body.steps for metric in body.metrics]
+    steps = [step for step in body.steps for _ in body.metrics]
+    values = [math.nan if value is None else value for value in body.values]
+    _runs(access).log_series(run, metrics, steps, values)
+
+
+@router.get(f"{_RUN}/series", operation_id="runs.series", openapi_extra=needs(Scope.READ))
+def get_series(
+    access: TenantAccess,
+    run: str,
+    metric: str,
+    max_points: Annotated[int, Query(ge=2, le=10_000)] = 1000,
+    after_step: int | None = None,
+) -> Series:
+    """A metric's points in the order of steps; of more than `max_points` a selection that keeps extremes."""
+    found = _runs(access).series(run, metric, max_points=max_points, after_step=after_step)
+    return Series.model_validate(found.to_json())
+
+
+@router.get(f"{_RUN}/files", operation_id="runs.files", openapi_extra=needs(Scope.READ))
+def list_files(access: TenantAccess, run: str) -> list[RunFile]:
+    """List the files of a run."""
+    return [RunFile.model_validate(found) for found in _runs(access).artifacts.list(run)]
+
+
+@router.put(f"{_RUN}/files/{{name}}", operation_id="runs.log_file", openapi_extra=needs(Scope.TRAIN, receives=(_FILE,)))
+async def log_file(access: TenantAccess, run: str, name: str, request: Request) -> RunFile:
+    """Keep a file with a run."""
+    settings = access.db.settings
+    async with received(request, settings.platform.home / "uploads", settings.api.max_upload_bytes) as path:
+        found = await run_in_threadpool(_runs(access).artifacts.log, run, name, path)
+    return RunFile.model_validate(found)
+
+
+@router.get(f"{_RUN}/files/{{name}}", operation_id="runs.download_file", openapi_extra=needs(Scope.READ))
+def download_file(access: TenantAccess, run: str, name: str) -> FileResponse:
+    """Download a file of a run."""
+    return FileResponse(_runs(access).artifacts.open(run, name), media_type=_FILE)
+
+
+@router.delete(
+    f"{_RUN}/files/{{name}}",
+    operation_id="runs.delete_file",
+    openapi_extra=needs(Scope.TRAIN),
+    status_code=status.HTTP_204_NO_CONTENT,
+)
+def delete_file(access: TenantAccess, run: str, name: str) -> None:
+    """Delete a file of a run."""
+    _runs(access).artifacts.delete(run, name)
+
+
+def _runs(access: TenantAccess) -> RunRepository:
+    return RunRepository(access.db, access.tenant_id)
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    try:
+        return name, orjson.loads(value)
+    except orjson.JSONDecodeError:
+        raise InvalidRequestError(
+            f"{text[:100]!r} is not NAME=JSON." if equals else f"{text[:100]!r} has no value.",
+            remedy='Write it like hyperparameters.C=0.5 or algorithm="ridge".',
+            field="parameter",
+        ) from None

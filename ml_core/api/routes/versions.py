@@ -1,0 +1,260 @@
+"""Versions of models, and holds on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import pandas as pd
+from fastapi import File, Form, Query, UploadFile, status
+from fastapi.responses import FileResponse
+from pydantic import TypeAdapter
+
+from ml_core.api.access import TenantAccess, needs
+from ml_core.api.operation import CursorQuery, LimitQuery, operations, parsed, tags_of
+from ml_core.api.schemas.base import Page
+from ml_core.api.schemas.environments import Hold, NewHold
+from ml_core.api.schemas.trainings import TrainingReport
+from ml_core.api.schemas.versions import (
+    FullLineage,
+    Lineage,
+    NewVersion,
+    Role,
+    Use,
+    Version,
+    VersionChanges,
+    VersionComparison,
+    VersionDetail,
+    VersionFilter,
+)
+from ml_core.domain import training_report as domain_report
+from ml_core.domain import version as domain
+from ml_core.domain.api_key import Scope
+from ml_core.ids import ModelId, VersionId
+from ml_core.registry.collection.holds import HoldRepository
+from ml_core.registry.limits import MAX_PAGE_SIZE
+from ml_core.registry.promotion.environments import EnvironmentRepository
+from ml_core.registry.versions.intake import Submission, split_metrics
+from ml_core.registry.versions.repository import VersionRepository
+
+router = operations("versions", "/tenants/{tenant}")
+
+_MODEL = "/models/{model}"
+_NEW_VERSION = TypeAdapter(NewVersion)
+_VERSION = f"{_MODEL}/versions/{{version}}"
+
+
+@router.post(
+    f"{_MODEL}/versions",
+    operation_id="versions.register",
+    openapi_extra=needs(Scope.TRAIN),
+    status_code=status.HTTP_201_CREATED,
+)
+def register_version(
+    access: TenantAccess,
+    model: str,
+    artifact: Annotated[UploadFile, File(description="A `.skops` file.")],
+    version: Annotated[str | None, Form(description="What is recorded of it: `NewVersion` as JSON.")] = None,
+) -> VersionDetail:
+    """Upload a `.skops` file as an immutable version.
+
+    It is audited, and refused if it holds a type that is not on the platform's list.
+    """
+    given = NewVersion() if version is None else parsed(_NEW_VERSION, version, "version")
+    submission = Submission(
+        model_id=ModelId(model),
+        version=None if given.version is None else VersionId(given.version),
+        model_type=given.model_type,
+        lineage=domain.Lineage(parent_version=given.parent_version),
+        metrics=split_metrics(given.metrics),
+        hyperparameters=given.hyperparameters,
+        metadata=given.metadata,
+        sample=None if given.sample is None else pd.DataFrame(given.sample),
+    )
+    return _detail(access, _versions(access).submit(submission, artifact.file.read()))
+
+
+@router.get(f"{_MODEL}/versions", operation_id="versions.list", openapi_extra=needs(Scope.READ))
+def list_versions(access: TenantAccess, model: str, wanted: Annotated[VersionFilter, Query()]) -> Page[Version]:
+    """List a model's versions, newest first; or find those with tags, metrics or a text."""
+    return _page(access, model, wanted)
+
+
+@router.get("/versions", operation_id="versions.search", openapi_extra=needs(Scope.READ))
+def search_versions(access: TenantAccess, wanted: Annotated[VersionFilter, Query()]) -> Page[Version]:
+    """Find versions over all models, newest first."""
+    return _page(access, None, wanted)
+
+
+@router.get(_VERSION, operation_id="versions.get", openapi_extra=needs(Scope.READ))
+def get_version(access: TenantAccess, model: str, version: str) -> VersionDetail:
+    """A version with everything that is known of it; `newest` is the newest that is not archived."""
+    return _detail(access, _versions(access).get(model, None if version == "newest" else version))
+
+
+@router.patch(_VERSION, operation_id="versions.update", openapi_extra=needs(Scope.TRAIN))
+def update_version(access: TenantAccess, model: str, version: str, body: VersionChanges) -> VersionDetail:
+    """Set tags, and merge notes; the version itself never changes."""
+    versions = _versions(access)
+    if body.tags is not None:
+        versions.set_tags(model, version, body.tags)
+    if body.metadata is not None:
+        versions.update_metadata(model, body.metadata, version)
+    return _detail(access, versions.get(model, version))
+
+
+@router.get(f"{_VERSION}/artifact", operation_id="versions.download", openapi_extra=needs(Scope.READ))
+def download_version(access: TenantAccess, model: str, version: str) -> FileResponse:
+    """Download a version's artifact."""
+    path = _versions(access).artifact(model, version)
+    return FileResponse(path, media_type="application/octet-stream")
+
+
+@router.get(f"{_VERSION}/lineage", operation_id="versions.lineage", openapi_extra=needs(Scope.READ))
+def get_lineage(access: TenantAccess, model: str, version: str) -> FullLineage:
+    """Where a version came from, and what came of it."""
+    return FullLineage.model_validate(_versions(access).lineage(model, version))
+
+
+@router.get(f"{_VERSION}/training", operation_id="versions.training", openapi_extra=needs(Scope.READ))
+def get_training(access: TenantAccess, model: str, version: str) -> TrainingReport:
+    """What the training of a version found: columns, metrics beside the baseline, notes."""
+    found = domain_report.TrainingReport.of_version(_versions(access).get(model, version))
+    return TrainingReport.model_validate(found)
+
+
+@router.get(f"{_VERSION}/compare/{{other}}", operation_id="versions.compare", openapi_extra=needs(Scope.READ))
+def compare_versions(access: TenantAccess, model: str, version: str, other: str) -> VersionComparison:
+    """What differs between two versions, and which is better in each metric."""
+    return VersionComparison.model_validate(_versions(access).compare(model, version, other))
+
+
+@router.post(
+    f"{_VERSION}/archive",
+    operation_id="versions.archive",
+    openapi_extra=needs(Scope.TRAIN),
+    status_code=status.HTTP_204_NO_CONTENT,
+)
+def archive_version(access: TenantAccess, model: str, version: str) -> None:
+    """Hide a version, until it is restored or collected."""
+    _versions(access).archive(model, version)
+
+
+@router.post(
+    f"{_VERSION}/restore",
+    operation_id="versions.restore",
+    openapi_extra=needs(Scope.TRAIN),
+    status_code=status.HTTP_204_NO_CONTENT,
+)
+def restore_version(access: TenantAccess, model: str, version: str) -> None:
+    """Show an archived version again."""
+    _versions(access).restore(model, version)
+
+
+@router.delete(
+    _VERSION, operation_id="versions.delete", openapi_extra=needs(Scope.ADMIN), status_code=status.HTTP_204_NO_CONTENT
+)
+def delete_version(access: TenantAccess, model: str, version: str) -> None:
+    """Delete a version that nothing needs, permanently; its name stays taken."""
+    _versions(access).delete(model, version)
+
+
+@router.get("/holds", operation_id="holds.list", openapi_extra=needs(Scope.READ))
+def list_holds(
+    access: TenantAccess,
+    model: Annotated[str | None, Query(description="Of this model.")] = None,
+    limit: LimitQuery = 100,
+    cursor: CursorQuery = None,
+) -> Page[Hold]:
+    """List the reasons to keep versions."""
+    return Page[Hold].model_validate(_holds(access).list(model, limit=limit, cursor=cursor))
+
+
+@router.put(f"{_VERSION}/holds/{{hold}}", operation_id="holds.place", openapi_extra=needs(Scope.TRAIN))
+def place_hold(access: TenantAccess, model: str, version: str, hold: str, body: NewHold) -> Hold:
+    """Keep a version: while it is held, it can't be deleted or collected."""
+    return Hold.model_validate(_holds(access).place(model, version, hold, body.reason))
+
+
+@router.delete(
+    f"{_VERSION}/holds/{{hold}}",
+    operation_id="holds.release",
+    openapi_extra=needs(Scope.ADMIN),
+    status_code=status.HTTP_204_NO_CONTENT,
+)
+def release_hold(access: TenantAccess, model: str, version: str, hold: str) -> None:
+    """Release a hold."""
+    _holds(access).release(model, version, hold)
+
+
+def _versions(access: TenantAccess) -> VersionRepository:
+    return VersionRepository(access.db, access.tenant_id)
+
+
+def _holds(access: TenantAccess) -> HoldRepository:
+    return HoldRepository(access.db, access.tenant_id)
+
+
+def _page(access: TenantAccess, model: str | None, wanted: VersionFilter) -> Page[Version]:
+    found = _versions(access).search(
+        model,
+        model_type=wanted.model_type,
+        tags=tags_of(wanted.tag),
+        metrics=wanted.metric,
+        text=wanted.text,
+        include_archived=wanted.include_archived,
+        sort=wanted.sort,
+        descending=wanted.descending,
+        limit=wanted.limit,
+        cursor=wanted.cursor,
+    )
+    uses = _uses(access, {version.model_id for version in found.items})
+    items = [Version(**_fields(version, uses)) for version in found.items]
+    return Page[Version](items=items, next_cursor=found.next_cursor)
+
+
+def _detail(access: TenantAccess, version: domain.ModelVersion) -> VersionDetail:
+    return VersionDetail(
+        **_fields(version, _uses(access, {version.model_id})),
+        signature=version.servable.signature.to_json(),
+        lineage=Lineage.model_validate(version.lineage),
+        metadata=dict(version.metadata),
+        effective_hyperparameters=dict(version.training.get("effective_hyperparameters", {})),
+    )
+
+
+def _fields(version: domain.ModelVersion, uses: Mapping[tuple[str, str], Sequence[Use]]) -> dict[str, Any]:
+    """What a list shows of a version."""
+    return {
+        "model_id": version.model_id,
+        "version": version.version,
+        "model_type": version.servable.model_type,
+        "algorithm": version.training.get("algorithm"),
+        "metrics": version.metrics,
+        "hyperparameters": version.hyperparameters,
+        "digest": version.servable.digest,
+        "size_bytes": version.servable.size_bytes,
+        "format": version.servable.format,
+        "tags": version.tags,
+        "uses": uses.get((version.model_id, version.version), ()),
+        "created_at": version.created_at,
+        "created_by": version.created_by,
+        "archived_at": version.archived_at,
+    }
+
+
+def _uses(access: TenantAccess, model_ids: set[ModelId]) -> Mapping[tuple[str, str], Sequence[Use]]:
+    """Model and version → the environments that use it."""
+    found: dict[tuple[str, str], list[Use]] = {}
+    environments = EnvironmentRepository(access.db, access.tenant_id)
+    for model_id in model_ids:
+        for pointer in environments.list(model_id, limit=MAX_PAGE_SIZE).items:
+            canary = None if pointer.canary is None else pointer.canary.version
+            for role, version in {
+                Role.STABLE: pointer.version,
+                Role.CANARY: canary,
+                Role.SHADOW: pointer.shadow,
+            }.items():
+                if version is not None:
+                    found.setdefault((model_id, version), []).append(Use(environment=pointer.environment, role=role))
+    return found

@@ -1,0 +1,65 @@
+"""Trainings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from ml_core.api.schemas.base import Input, Schema
+from ml_core.domain.columns import ColumnKind
+
+
+class NewTraining(Input):
+    """A model to train on registered datasets."""
+
+    dataset: str = Field(description="Such as `tickets_2026@3`; without a number its newest version.")
+    target: str | None = Field(default=None, description="The column to predict.")
+    model_type: str | None = Field(
+        default=None,
+        description="`classification` or `regression`, by the target if left out; `clustering`, `anomaly_detection`.",
+    )
+    validation_dataset: str | None = Field(
+        default=None, description="A dataset to measure on; null: a fifth of the rows is held out."
+    )
+    ignore: list[str] = Field(default_factory=list, description="Columns that are not used.")
+    hyperparameters: dict[str, Any] = Field(
+        default_factory=dict, description="`algorithm` and its own.", examples=[{"algorithm": "logistic_regression"}]
+    )
+    kinds: dict[str, ColumnKind] = Field(
+        default_factory=dict, description="Column → kind, where the inferred kind is wrong."
+    )
+    rare_classes: str | None = Field(default=None, description="`drop`, `drop:5`, `merge:other` or `merge:other:5`.")
+    version: str | None = Field(default=None, description="The version's name; null: the model's next number.")
+    parent_version: str | None = Field(default=None, description="The version that it is derived from.")
+    metadata: dict[str, Any] = Field(default_factory=dict, description="Notes on the version.")
+
+
+class ReportedColumn(Schema):
+    """A column of the training data."""
+
+    name: str
+    kind: ColumnKind | None = Field(description="Null: it can't be used.")
+    used: bool
+    reason: str
+
+
+class TrainingReport(Schema):
+    """What a training found, as it is recorded of its version."""
+
+    model_id: str
+    version: str
+    run_id: str | None
+    model_type: str
+    dataset: str | None
+    algorithm: str | None
+    hyperparameters: dict[str, Any]
+    effective_hyperparameters: dict[str, Any]
+    metrics: dict[str, dict[str, float | None]]
+    baseline: dict[str, float | None] = Field(description="Of an answer that ignores all columns.")
+    n_rows: dict[str, int]
+    columns: list[ReportedColumn]
+    columns_omitted: int = Field(description="Columns that are not used, and not listed.")
+    notes: list[str]
+    example: dict[str, Any] = Field(description="A row that the version accepts.")
+    duration_s: float | None

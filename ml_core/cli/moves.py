@@ -1,0 +1,334 @@
+"""``mlcore promote``, ``rollback``, ``withdraw`` and ``rollouts``: change what an environment serves."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+from rich.text import Text
+
+from ml_core.cli.console import err, out, print_gates, print_json, print_page
+from ml_core.cli.options import CursorOption, EnvironmentOption, JsonOption, LimitOption, ModelOption, TenantOption
+from ml_core.cli.target import given, platform, with_options
+from ml_core.domain.replica_report import LoadState
+from ml_core.exceptions import Action, DeadlineExceededError, ModelLoadError, PromotionRefusedError
+
+if TYPE_CHECKING:
+    from ml_core.api.schemas.environments import Pointer, ReplicaAnswer
+    from ml_core.client import MLClient
+
+ASKS_PLATFORM = True
+
+_WAIT_S = 10.0
+"""Loading takes milliseconds, a large forest a few seconds; a replica that died is known to be dead after 7 s."""
+
+VersionOption = Annotated[str, typer.Option("--version", "-v", help="The version to serve.")]
+PercentOption = Annotated[int, typer.Option("--percent", "-p", help="Of the keys that it answers, 1 to 99.")]
+OverrideOption = Annotated[
+    str | None, typer.Option("--override", help="Why to do it although a gate fails; needs an admin.")
+]
+
+_Options = dict[str, tuple[Any, Any]]
+_EVERY_MOVE: _Options = {
+    "tenant": (TenantOption, None),
+    "model": (ModelOption, None),
+    "environment": (EnvironmentOption, "production"),
+    "expected_generation": (
+        Annotated[int | None, typer.Option(help="Refuse unless the pointer has this generation.")],
+        None,
+    ),
+    "reason": (Annotated[str, typer.Option("--reason", help="Why; kept with the move.")], ""),
+    "wait": (
+        Annotated[float, typer.Option(min=0, help="Seconds to wait until every replica serves it or says why not.")],
+        _WAIT_S,
+    ),
+    "no_wait": (Annotated[bool, typer.Option("--no-wait", help="Do not ask the replicas.")], False),
+    "as_json": (JsonOption, False),
+}
+"""Options that every verb that moves a pointer has: name → type and default."""
+
+app = typer.Typer(help="Canaries and shadows: try a version beside the one that is served.", no_args_is_help=True)
+
+
+def add_to(root: typer.Typer) -> None:
+    """Register the verbs."""
+    for verb in (promote, rollback, withdraw):
+        root.command(verb.__name__)(verb)
+    root.add_typer(app, name="rollouts")
+
+
+def _moving(concerns: Callable[[Pointer], str | None]) -> Callable[[Callable[..., Pointer]], Callable[..., None]]:
+    """Make a verb of a function that moves a pointer: with the options of every move, and what comes after it.
+
+    Args:
+        concerns: The version that the move is about, of the pointer after it; replicas are asked for this one.
+    """
+
+    def decorate(move: Callable[..., Pointer]) -> Callable[..., None]:
+        @functools.wraps(move)
+        def verb(
+            *, tenant: str | None, model: str | None, wait: float, no_wait: bool, as_json: bool, **options: Any
+        ) -> None:
+            name = given("model", model, "--model")
+            with platform(tenant) as client:
+                try:
+                    moved = move(client, name, **options)
+                except PromotionRefusedError as refusal:
+                    if not as_json:  # the JSON error has them
+                        print_gates(refusal.attributes()["gates"])
+                    raise
+                _report(client, moved, concerns(moved), None if no_wait else wait, as_json=as_json)
+
+        signature = inspect.signature(move)
+        own = [name for name in signature.parameters if name not in ("client", "model", "moving")]
+        hints = get_type_hints(move, include_extras=True, localns={"MLClient": Any, "Pointer": Any})
+        options = {name: (hints[name], signature.parameters[name].default) for name in own} | _EVERY_MOVE
+        return with_options(verb, options)
+
+    return decorate
+
+
+def _stable(pointer: Pointer) -> str | None:
+    return pointer.version
+
+
+def _canary(pointer: Pointer) -> str | None:
+    return None if pointer.canary is None else pointer.canary.version
+
+
+def _shadow(pointer: Pointer) -> str | None:
+    return pointer.shadow
+
+
+@_moving(_stable)
+def promote(
+    client: MLClient, model: str, version: VersionOption, override: OverrideOption = None, **moving: Any
+) -> Pointer:
+    """Point an environment to a version, and wait until every replica serves it. Exit code 1 if one can't."""
+    return client.environments.promote(model, version, override=override, **moving)
+
+
+@_moving(_stable)
+def rollback(client: MLClient, model: str, **moving: Any) -> Pointer:
+    """Point an environment back to the version that it served before."""
+    return client.environments.rollback(model, **moving)
+
+
+@_moving(_stable)
+def withdraw(client: MLClient, model: str, **moving: Any) -> Pointer:
+    """Let an environment serve nothing: no stable version, no canary, no shadow. `mlcore rollback` undoes it."""
+    return client.environments.withdraw(model, **moving)
+
+
+@app.command("start")
+@_moving(_canary)
+def start(
+    client: MLClient,
+    model: str,
+    version: VersionOption,
+    percent: PercentOption,
+    sticky: Annotated[
+        str | None,
+        typer.Option("--sticky", help="Column that is a request's key where it names none, such as customer_id."),
+    ] = None,
+    override: OverrideOption = None,
+    **moving: Any,
+) -> Pointer:
+    """Start a canary: a version that answers a share of the keys. A request goes to one version, with all its rows."""
+    moved = client.rollouts.start(model, version, percent, sticky=sticky, override=override, **moving)
+    if sticky is not None:
+        _note_unread_key(client, model, version, sticky)
+    return moved
+
+
+@app.command("step")
+@_moving(_canary)
+def step(client: MLClient, model: str, percent: PercentOption, **moving: Any) -> Pointer:
+    """Change the share that the canary answers. Who had it keeps it while the share grows."""
+    return client.rollouts.step(model, percent, **moving)
+
+
+@app.command("finish")
+@_moving(_stable)
+def finish(client: MLClient, model: str, override: OverrideOption = None, **moving: Any) -> Pointer:
+    """Make the canary the version that answers everything."""
+    return client.rollouts.finish(model, override=override, **moving)
+
+
+@app.command("abort")
+@_moving(_stable)
+def abort(client: MLClient, model: str, **moving: Any) -> Pointer:
+    """Drop the canary: the stable version answers everything again."""
+    return client.rollouts.abort(model, **moving)
+
+
+@app.command("shadow")
+@_moving(_shadow)
+def shadow(client: MLClient, model: str, version: VersionOption, **moving: Any) -> Pointer:
+    """Let a version predict what the stable one is asked. /healthz counts how often they agree."""
+    return client.rollouts.shadow(model, version, **moving)
+
+
+@app.command("unshadow")
+@_moving(_stable)
+def unshadow(client: MLClient, model: str, **moving: Any) -> Pointer:
+    """Drop the shadow."""
+    return client.rollouts.unshadow(model, **moving)
+
+
+@app.command("list")
+def list_(
+    tenant: TenantOption = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Only of this model.")] = None,
+    limit: LimitOption = 100,
+    cursor: CursorOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the canaries and shadows that run."""
+    with platform(tenant) as client:
+        page = client.rollouts.list(model).page(limit=limit, cursor=cursor)
+    columns = ["model_id", "environment", "version", "canary", "shadow", "generation", "updated_by", "updated_at"]
+    empty = "No canary or shadow runs. Start one with mlcore rollouts start."
+    print_page(page, columns, as_json=as_json, empty=empty, shown={"canary": _canary_words})
+
+
+@app.command("show")
+def show(
+    tenant: TenantOption = None,
+    model: ModelOption = None,
+    environment: EnvironmentOption = "production",
+    as_json: JsonOption = False,
+) -> None:
+    """Show what an environment serves, and what each replica has made of it."""
+    name = given("model", model, "--model")
+    with platform(tenant) as client:
+        pointer = client.environments.get(name, environment)
+        answers = client.environments.replicas(name, environment)
+        if as_json:
+            print_json({**pointer.model_dump(mode="json"), "replicas": _dumped(answers)})
+            return
+        _print_pointer(client, pointer)
+    _print_answers(answers)
+
+
+def _report(client: MLClient, moved: Pointer, version: str | None, wait_s: float | None, *, as_json: bool) -> None:
+    """Print a pointer, wait for the replicas, and print what each answered.
+
+    Raises:
+        ModelLoadError: A replica can't load the version.
+        DeadlineExceededError: A replica has not loaded it in time.
+    """
+    if not as_json:
+        print_gates([gate.model_dump() for gate in moved.gates])
+        _print_pointer(client, moved)
+    answers = None
+    if wait_s is not None:
+        answers = client.environments.replicas(moved.model_id, moved.environment, version=version, wait_s=wait_s)
+    if as_json:
+        print_json({**moved.model_dump(mode="json"), "replicas": None if answers is None else _dumped(answers)})
+    elif answers is not None:
+        _print_answers(answers)
+    if answers is not None:
+        _require_served(client.tenant_id, moved, version, answers, wait_s or 0.0)
+
+
+def _dumped(answers: Sequence[ReplicaAnswer]) -> list[dict[str, Any]]:
+    return [answer.model_dump(mode="json") for answer in answers]
+
+
+def _print_pointer(client: MLClient, pointer: Pointer) -> None:
+    parts = [f"version {pointer.version}" if pointer.version else "nothing"]
+    if pointer.canary is not None:
+        by = f"by {pointer.canary.sticky}" if pointer.canary.sticky else "by request"
+        parts.append(f"canary {_canary_words(pointer.canary)} {by}")
+    if pointer.shadow is not None:
+        parts.append(f"shadow {pointer.shadow}")
+    name = f"{pointer.environment} of {client.tenant_id}/{pointer.model_id}"
+    text = f"{name} serves {', '.join(parts)} (generation {pointer.generation})."
+    out.print(text, markup=False, soft_wrap=True)
+    if pointer.shadow is not None:
+        err.print("How often the shadow agrees: /healthz of the replicas, under shadows.", style="dim")
+
+
+def _canary_words(canary: Any) -> str | None:
+    return None if canary is None else f"{canary.version} for {canary.percent} %"
+
+
+def _print_answers(answers: Sequence[ReplicaAnswer]) -> None:
+    """How many replicas have done what the pointer says, and of each other one what it answered."""
+    if not answers:
+        out.print("No replica is running: those that start will serve it.", style="dim")
+        return
+    for answer in answers:
+        if answer.state is not LoadState.LOADED:
+            out.print(f"  replica {answer.replica_id}: {_describe(answer)}", markup=False, soft_wrap=True)
+    done = sum(answer.state is LoadState.LOADED for answer in answers)
+    out.print(Text(f"Replicas that have applied it: {done} of {len(answers)}."), soft_wrap=True)
+
+
+def _describe(answer: ReplicaAnswer) -> str:
+    if answer.state is LoadState.BEHIND:
+        return "has not read the pointer's last move yet"
+    if answer.version is None:
+        return "is loading many versions"
+    meanwhile = "requests are refused" if answer.serves is None else f"version {answer.serves} answers"
+    match answer.state:
+        case LoadState.DEFERRED:
+            return f"loads version {answer.version} with the first request, since its memory is full"
+        case LoadState.LOADING:
+            return f"is loading version {answer.version}; {meanwhile} until then"
+        case _:
+            return f"can't load version {answer.version} ({answer.code}): {answer.reason} Meanwhile {meanwhile}."
+
+
+def _require_served(
+    tenant_id: str, pointer: Pointer, version: str | None, answers: Sequence[ReplicaAnswer], wait_s: float
+) -> None:
+    names = {"tenant": tenant_id, "model": pointer.model_id, "environment": pointer.environment}
+    moved = f"The pointer has moved, to generation {pointer.generation}"
+    failed = [answer for answer in answers if answer.state is LoadState.FAILED]
+    if failed:
+        is_canary = _canary(pointer) == version
+        undo = "rollouts.abort" if is_canary else "rollouts.unshadow" if version == pointer.shadow else "rollback"
+        raise ModelLoadError(
+            f"{len(failed)} of {len(answers)} replicas can't load version {failed[0].version}: {failed[0].reason}",
+            remedy=f"{moved}; replicas try again, with growing pauses. To take it back:",
+            action=Action(undo if "." in undo else f"environments.{undo}", names),
+            tenant_id=tenant_id,
+            model_id=pointer.model_id,
+            version=failed[0].version,
+            details={"replicas": _dumped(failed)},
+        )
+    late = [answer for answer in answers if not answer.state.is_final]
+    if late:
+        what = "applied the move" if version is None else f"loaded version {version}"
+        raise DeadlineExceededError(
+            f"{len(late)} of {len(answers)} replicas have not {what} within {wait_s:g} s.",
+            remedy=f"{moved}, and they continue. To look again:",
+            action=Action("rollouts.show", names),
+            tenant_id=tenant_id,
+            model_id=pointer.model_id,
+            version=version,
+            deadline_ms=int(wait_s * 1000),
+        )
+
+
+def _note_unread_key(client: MLClient, model: str, version: str, sticky: str) -> None:
+    """Note a key that the version does not read: a typo would make each request its own key."""
+    import difflib
+
+    columns = [column["name"] for column in client.versions.get(model, version).signature["inputs"]]
+    if sticky in columns:
+        return
+    near = difflib.get_close_matches(sticky, columns, n=1)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    err.print(
+        Text(
+            f"Note: version {version} reads no column {sticky!r}. {hint}A request keeps to one side only if its first "
+            "row has that column, or if it names its key."
+        ),
+        soft_wrap=True,
+    )

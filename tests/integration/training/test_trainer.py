@@ -72,7 +72,7 @@ def test_training_registers_a_version_that_answers(db, tenant_id, trainer, tmp_p
 
 def test_notes_that_are_too_large_are_refused_before_the_training(db, tenant_id, trainer):
     """What the registry would refuse at the end must not cost a training: there is not even a run."""
-    with pytest.raises(RequestTooLargeError, match="metadata would take"):
+    with pytest.raises(RequestTooLargeError, match="metadata have 60,012 bytes"):
         trainer.train("tickets", "classification", DATA, hyperparameters=FAST, metadata={"notes": "x" * 60_000})
     assert RunRepository(db, tenant_id).search(MODEL).items == []
 
@@ -149,7 +149,7 @@ def test_a_key_that_may_not_train_is_refused_before_the_training(db, tenant_id, 
 
 def test_hyperparameters_that_are_too_large_are_refused_before_the_training(db, tenant_id, trainer, unfitted):
     """What the registry would refuse at the end must not cost a training."""
-    with pytest.raises(RequestTooLargeError, match="hyperparameters would take"):
+    with pytest.raises(RequestTooLargeError, match="hyperparameters have 70,023 bytes"):
         trainer.train("tickets", None, DATA, hyperparameters={"class_weight": {"x" * 70_000: 1}})
     assert RunRepository(db, tenant_id).search(MODEL).items == []
 

@@ -19,6 +19,8 @@ from ml_core.registry.tenants import TenantRepository
 
 _METHODS = ("get", "put", "post", "patch", "delete")
 _SAMPLES = {"string": "x1", "integer": 1, "number": 1.0, "boolean": True, "object": {}, "null": None}
+_OPEN = {"platform.alive"}
+"""Operations without a key."""
 _NEEDS_PLATFORM = {"tenants.create", "tenants.list", "tenants.delete", "platform.health"}
 """Operations over all tenants: a tenant's key, whatever its scopes, may not."""
 
@@ -33,8 +35,19 @@ OPERATIONS = [
     pytest.param(method, path, described, id=described["operationId"])
     for path, methods in DOCUMENT["paths"].items()
     for method, described in methods.items()
-    if method in _METHODS and "security" in described
+    if method in _METHODS and described["operationId"] not in _OPEN
 ]
+
+
+def test_only_these_operations_take_no_key() -> None:
+    """Whoever adds another says so here."""
+    without = {
+        described["operationId"]
+        for methods in DOCUMENT["paths"].values()
+        for described in methods.values()
+        if not described.get("security")
+    }
+    assert without == _OPEN
 
 
 def sample(schema: dict[str, Any]) -> Any:

@@ -46,10 +46,9 @@ def get_tenant(access: TenantAccess) -> Tenant:
 
 @router.patch("/{tenant}", operation_id="tenants.update", openapi_extra=needs(Scope.ADMIN))
 def update_tenant(access: TenantAccess, body: TenantChanges) -> Tenant:
-    """Change what the platform keeps for a tenant; what is left out stays."""
-    return Tenant.model_validate(
-        TenantRepository(access.db).update(access.tenant_id, **body.model_dump(exclude_none=True))
-    )
+    """Change what the platform keeps for a tenant."""
+    changed = TenantRepository(access.db).update(access.tenant_id, self_test_rows=body.self_test_rows)
+    return Tenant.model_validate(changed)
 
 
 @router.delete("/{tenant}", operation_id="tenants.delete", openapi_extra=needs(Scope.ADMIN))

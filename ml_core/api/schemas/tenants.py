@@ -27,9 +27,9 @@ class NewTenants(Input):
 
 
 class TenantChanges(Input):
-    """What to change of a tenant; what is left out stays."""
+    """What to change of a tenant."""
 
-    self_test_rows: SelfTestRows | None = None
+    self_test_rows: SelfTestRows
 
 
 class Removed(Schema):

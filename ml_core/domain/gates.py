@@ -5,7 +5,7 @@ to be read or predicted for a gate is fetched in ``ml_core.registry.promotion.ga
 
 The gates that compare (``not_worse``, ``signature_compatible``) compare with the version that the environment serves,
 or served last if it was withdrawn. Where nothing was ever served they pass. If the last version was deleted they cannot
-be evaluated, which counts as failed: an admin's override begins anew.
+be evaluated, which counts as failed: an admin's override starts again.
 
 Limits of gates, and what covers them:
 

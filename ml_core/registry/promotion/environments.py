@@ -17,9 +17,8 @@ from ml_core.domain.rollout import Change, Trigger
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.models.store import ArtifactStore
 from ml_core.registry import journal
-from ml_core.registry.limits import check_limit
 from ml_core.registry.missing import model_not_found, require_model_in
-from ml_core.registry.pages import Page, decode_cursor, encode_cursor
+from ml_core.registry.pages import Page, read_page
 from ml_core.registry.promotion.moving import MoveRequest, move, not_promoted
 from ml_core.registry.promotion.pointers import Move, Pointer, find_pointer, list_pointers, move_from, pointer_key
 from ml_core.registry.promotion.rules import PRODUCTION, check_environment, environments_of
@@ -145,16 +144,11 @@ class EnvironmentRepository:
         model, at, of = ModelId(model_id), EnvironmentName(environment), environment_history.c
         key = (of.tenant_id == self._tenant_id, of.model_id == model, of.environment == at)
         statement = sa.select(environment_history).where(*key)
-        if cursor is not None:
-            statement = statement.where(of.generation < decode_cursor(cursor, int)[0])
-        statement = statement.order_by(of.generation.desc()).limit(check_limit(limit))
         with self._db.tenant(self._tenant_id) as connection:
-            moves = [move_from(row) for row in connection.execute(statement)]
-        if not moves:
+            page = read_page(connection, statement, [of.generation], limit=limit, cursor=cursor, descending=True)
+        if not page.items:
             check_environment(self._db, self._tenant_id, at)
-        # Generations have no gap, so the last one of a page says whether another page follows.
-        is_last = not moves or moves[-1].generation == 1
-        return Page(moves, None if is_last else encode_cursor([moves[-1].generation]))
+        return page.map(move_from)
 
     def promote(
         self,

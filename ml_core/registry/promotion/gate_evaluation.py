@@ -168,7 +168,7 @@ class _Case:
 
     @cached_property
     def _reference(self) -> ModelVersion | None:
-        """The version to compare with; None: there is none, or it is the candidate itself.
+        """The version to compare with; None if nothing was served yet, or only the candidate itself is.
 
         Raises:
             ModelNotFoundError: It was deleted since it was served.

@@ -225,7 +225,7 @@ class GateRepository:
         if row is None:
             raise model_not_found(self._tenant_id, model_id, version, connection=connection)
         if row.is_archived:
-            raise model_archived(self._tenant_id, model_id, version)
+            raise model_archived(self._tenant_id, model_id, version, connection=connection)
         return str(row.created_by)
 
     def _approvals_of(self, model_id: ModelId, version: VersionId, environment: EnvironmentName) -> sa.Select[Any]:

@@ -13,8 +13,7 @@ from sqlalchemy.engine import Connection
 from ml_core.database.tables import environment_history, environments
 from ml_core.domain.rollout import Canary, RolloutState
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
-from ml_core.registry.limits import check_limit
-from ml_core.registry.pages import Page, after, decode_cursor, encode_cursor
+from ml_core.registry.pages import Page, read_page
 
 if TYPE_CHECKING:
     from ml_core.registry.versions.rows import AnyRow
@@ -125,14 +124,8 @@ def list_pointers(
     statement = sa.select(environments).where(of.tenant_id == tenant_id, *conditions)
     if model_id is not None:
         statement = statement.where(of.model_id == model_id)
-    if cursor is not None:
-        last = decode_cursor(cursor, str, str)
-        statement = statement.where(after([of.model_id, of.environment], last, descending=False))
-    statement = statement.order_by(of.model_id, of.environment).limit(check_limit(limit) + 1)
-    found = [pointer_from(row) for row in connection.execute(statement)]
-    items = found[:limit]
-    is_last = len(found) <= limit
-    return Page(items, None if is_last else encode_cursor([items[-1].model_id, items[-1].environment]))
+    order = [of.model_id, of.environment]
+    return read_page(connection, statement, order, limit=limit, cursor=cursor).map(pointer_from)
 
 
 def state_before(connection: Connection, pointer: Pointer) -> Move | None:

@@ -16,6 +16,7 @@ from ml_core.domain.columns import ColumnKind
 from ml_core.domain.signature import InputColumn
 from ml_core.exceptions import (
     InvalidRequestError,
+    InvalidTransitionError,
     ModelNotFoundError,
     PermissionDeniedError,
     PromotionConflictError,
@@ -29,6 +30,7 @@ from ml_core.registry.promotion.gate_evaluation import GateEvaluation, evaluate_
 from ml_core.registry.promotion.gates import GateRepository
 from ml_core.registry.promotion.rollouts import RolloutRepository
 from ml_core.registry.promotion.rules import read_rules
+from ml_core.registry.versions.repository import VersionRepository
 from support.gated import WatchedStore, somebody
 from support.registry import SIGNATURE, TICKETS, artifact_of, register, superuser
 
@@ -330,6 +332,48 @@ def test_an_expectation_that_is_wrong_already_costs_no_evaluation(
     """The conflict comes first, not the refusal that would follow from it."""
     with pytest.raises(PromotionConflictError):
         promote(db, tenant_id, expected_generation=0)
+
+
+IMPOSSIBLE = {
+    "scope": PermissionDeniedError,
+    "generation": PromotionConflictError,
+    "state": InvalidTransitionError,
+    "archived": ModelNotFoundError,
+    "unknown": ModelNotFoundError,
+}
+
+
+@pytest.mark.parametrize(
+    ("trigger", "why"),
+    [*((t, why) for t in ("promote", "start") for why in IMPOSSIBLE)]
+    + [("finish", why) for why in ("scope", "generation", "state")],
+)
+def test_what_is_not_possible_evaluates_no_gate(
+    db: DatabaseConnection, tenant_id: TenantId, gates: GateRepository, trigger: str, why: str
+) -> None:
+    """Whatever makes a move impossible is found before a gate loads or predicts anything, for each trigger."""
+    store_bytes(db, tenant_id, "one", "two")
+    gates.remove(TICKETS, PRODUCTION, "quality")
+    canary_is_wanted = trigger == "finish"
+    if canary_is_wanted != (why == "state"):
+        RolloutRepository(db, tenant_id).start(TICKETS, TWO, 5)
+    gates.set(TICKETS, PRODUCTION, "bytes", "digest_verified")
+    if why == "archived":
+        VersionRepository(db, tenant_id).archive(TICKETS, TWO)
+    evaluated: list[str] = []
+    store = WatchedStore(db, lambda: evaluated.append(trigger))
+    who = somebody(db, "reader", Scope.READ) if why == "scope" else db
+    environments, rollouts = EnvironmentRepository(who, tenant_id, store), RolloutRepository(who, tenant_id, store)
+    expected = 7 if why == "generation" else None
+    version = "9" if why == "unknown" else "2"
+    moves = {
+        "promote": lambda: environments.promote(TICKETS, version, expected_generation=expected),
+        "start": lambda: rollouts.start(TICKETS, version, 10, expected_generation=expected),
+        "finish": lambda: rollouts.finish(TICKETS, expected_generation=expected),
+    }
+    with pytest.raises(IMPOSSIBLE[why]):
+        moves[trigger]()
+    assert evaluated == []
 
 
 def test_a_promotion_takes_few_statements(db: DatabaseConnection, tenant_id: TenantId, gates: GateRepository) -> None:

@@ -4,8 +4,10 @@
 
 One row is predicted by a logistic regression, again and again, through the whole ASGI application. ``off``: nobody
 listens. ``metrics``: as in a replica by default. ``traces``: a span for each request and for its prediction, thrown
-away when it is made. With ``--other``, that checkout is measured as well, such as the one before a change. The variants
-take turns; a figure is the smallest of the repetitions, in microseconds of processor time a request.
+away when it is made. With ``--other``, that checkout is measured as well, such as the one before a change.
+
+Figures are microseconds of processor time a request. The variants take turns in blocks of 100 requests, and of all
+blocks of a variant the one is shown that a tenth were faster than: the fastest is luck, and what is slow was disturbed.
 """
 
 from __future__ import annotations
@@ -14,17 +16,18 @@ import argparse
 import asyncio
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCKS, REQUESTS = 40, 250
-"""Blocks in one process, and requests in a block: 50 ms, so that some go by undisturbed on a busy machine as well."""
+BLOCKS, REQUESTS = 100, 100
+OWN = ("off", "metrics", "traces")
 
 
 def hooks_of(variant: str) -> dict[str, Any]:
@@ -46,8 +49,8 @@ def hooks_of(variant: str) -> dict[str, Any]:
     return {}
 
 
-def measure(variant: str) -> float:
-    """Microseconds of processor time a request takes, the best of the blocks."""
+def measure(variants: Sequence[str]) -> dict[str, list[float]]:
+    """Variant → microseconds of processor time a request takes, of each block."""
     sys.path[:0] = [str(Path.cwd() / "tests")]
     from ml_core.domain.api_key import Scope
     from ml_core.domain.assignment import AssignmentDelta
@@ -63,21 +66,21 @@ def measure(variant: str) -> float:
         cell.assignment.apply(AssignmentDelta(1, True, {ACME: True}, {}, {}))
         model = fitted("m", split_target(measures(), "outcome"), algorithm="logistic_regression")
         promote(cell.table, servable(cell.store, model))
-        keywords = hooks_of(variant)
-        service = PredictionService(cell.assignment, cell.table, None, limits=ServingSettings(), **keywords)  # type: ignore[arg-type]
-        app: Any = build_app(service)
-        if variant == "traces":
-            app = keywords["hooks"].traced(app)
-        key = cell.key(ACME, Scope.PREDICT)
+        apps: dict[str, Any] = {}
+        for name in variants:
+            given = hooks_of(name)
+            service = PredictionService(cell.assignment, cell.table, None, limits=ServingSettings(), **given)  # type: ignore[arg-type]
+            app: Any = build_app(service)
+            apps[name] = given["hooks"].traced(app) if name == "traces" else app
         row = measures(1).drop(columns=["outcome"]).iloc[0].to_dict()
-        best = asyncio.run(_ask(app, key, json.dumps({"rows": [row]}).encode()))
-        service.close()
+        times = asyncio.run(_ask(apps, cell.key(ACME, Scope.PREDICT), json.dumps({"rows": [row]}).encode()))
         cell.table.close()
-    return best
+    return times
 
 
-async def _ask(app: Any, key: str, body: bytes) -> float:
+async def _ask(apps: Mapping[str, Any], key: str, body: bytes) -> dict[str, list[float]]:
     headers = [(b"authorization", f"Bearer {key}".encode()), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/t/acme/models/m/predict", "headers": headers}
     statuses: set[int] = set()
 
     async def receive() -> dict[str, Any]:
@@ -87,48 +90,42 @@ async def _ask(app: Any, key: str, body: bytes) -> float:
         if "status" in message:
             statuses.add(message["status"])
 
-    scope = {"type": "http", "method": "POST", "path": "/t/acme/models/m/predict", "headers": headers}
-    best = float("inf")
+    times: dict[str, list[float]] = {name: [] for name in apps}
     for _ in range(BLOCKS):
-        started = time.process_time()
-        for _ in range(REQUESTS):
-            await app(dict(scope), receive, send)
-        best = min(best, (time.process_time() - started) / REQUESTS * 1e6)
+        for name, app in apps.items():
+            started = time.process_time()
+            for _ in range(REQUESTS):
+                await app(dict(scope), receive, send)
+            times[name].append((time.process_time() - started) / REQUESTS * 1e6)
     if statuses != {200}:
         raise SystemExit(f"requests were answered with {statuses}")
-    return best
+    return times
 
 
-def run(variant: str, checkout: Path) -> float:
-    """Microseconds a request, of a process of its own."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--measure", variant]
-    environment = {**os.environ, "PYTHONPATH": str(checkout), "PYTHONHASHSEED": "0"}
-    return float(subprocess.run(command, cwd=checkout, env=environment, stdout=subprocess.PIPE, check=True).stdout)
-
-
-def microseconds(variants: Mapping[str, Path], repetitions: int) -> dict[str, float]:
-    """Variant → processor time of a request."""
-    seen: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(repetitions):
-        for name, checkout in variants.items():
-            seen[name].append(run(name, checkout))
-    return {name: min(times) for name, times in seen.items()}
+def run(checkout: Path, variants: Sequence[str]) -> dict[str, list[float]]:
+    """The same in a process of its own."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--measure", *variants]
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    done = subprocess.run(command, cwd=checkout, env=environment, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
 
 
 def main() -> None:
     """Print a table, and the same as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--other", type=Path, help="another checkout")
-    parser.add_argument("--repetitions", type=int, default=7)
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--measure", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        print(measure(arguments.measure))
+        print(json.dumps(measure(arguments.measure)))
         return
-    variants = {"off": ROOT, "metrics": ROOT, "traces": ROOT}
-    if arguments.other is not None:
-        variants = {"other": arguments.other.resolve(), **variants}
-    figures = microseconds(variants, arguments.repetitions)
+    seen: dict[str, list[float]] = {}
+    for _ in range(arguments.repetitions):
+        found = {} if arguments.other is None else run(arguments.other.resolve(), ["other"])
+        for name, times in {**found, **run(ROOT, OWN)}.items():
+            seen.setdefault(name, []).extend(times)
+    figures = {name: statistics.quantiles(times, n=10)[0] for name, times in seen.items()}
     base = next(iter(figures.values()))
     for name, figure in figures.items():
         print(f"{name:8} {figure:12.1f} {figure / base - 1:+8.2%}")

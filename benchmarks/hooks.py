@@ -4,7 +4,8 @@
 
 One row is predicted by a logistic regression, again and again, through the whole ASGI application. ``off``: nobody
 listens. ``metrics``: as in a replica by default. ``traces``: a span for each request and for its prediction, thrown
-away when it is made. With ``--other``, that checkout is measured as well, such as the one before a change.
+away when it is made. With ``--other``, that checkout (``other``), such as the one before a change, is compared with
+this one (``here``), nobody listening in either and each in a process of its own.
 
 Figures are microseconds of processor time a request. The variants take turns in blocks of 100 requests, and of all
 blocks of a variant the one is shown that a tenth were faster than: the fastest is luck, and what is slow was disturbed.
@@ -122,12 +123,15 @@ def main() -> None:
         return
     seen: dict[str, list[float]] = {}
     for _ in range(arguments.repetitions):
-        found = {} if arguments.other is None else run(arguments.other.resolve(), ["other"])
-        for name, times in {**found, **run(ROOT, OWN)}.items():
+        found = run(ROOT, OWN)
+        if arguments.other is not None:
+            found["other"] = run(arguments.other.resolve(), ["off"])["off"]
+            found["here"] = run(ROOT, ["off"])["off"]
+        for name, times in found.items():
             seen.setdefault(name, []).extend(times)
     figures = {name: statistics.quantiles(times, n=10)[0] for name, times in seen.items()}
-    base = next(iter(figures.values()))
     for name, figure in figures.items():
+        base = figures["other" if name in ("other", "here") else "off"]
         print(f"{name:8} {figure:12.1f} {figure / base - 1:+8.2%}")
     print(json.dumps(figures))
 

@@ -1,7 +1,7 @@
 """Metrics for ``prometheus_client``: sums in this process, which a registry reads when it is asked.
 
-The sums are kept here and not in the client's own instruments: those take a lock and several calls each, and a request
-ends in six of them, which together cost twice as much.
+The sums are kept here and not in the client's own instruments: those take a lock or two and several calls each, and a
+request ends in seven of them, which costs half as much again.
 """
 
 from __future__ import annotations

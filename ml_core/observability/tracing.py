@@ -1,7 +1,7 @@
 """Traces with OpenTelemetry: spans of requests, model loads, moves of the assignment and trainings.
 
 Needs the optional extra ``otel``. The SDK reads the standard variables itself: ``OTEL_EXPORTER_OTLP_ENDPOINT``,
-``OTEL_EXPORTER_OTLP_HEADERS``, ``OTEL_SERVICE_NAME``, ``OTEL_TRACES_SAMPLER``. A span takes about 30 µs of the process
+``OTEL_EXPORTER_OTLP_HEADERS``, ``OTEL_SERVICE_NAME``, ``OTEL_TRACES_SAMPLER``. A span takes about 40 µs of the process
 that makes it, so sample on a busy platform.
 """
 

@@ -120,7 +120,7 @@ class DatasetEntry:
     Attributes:
         tenant_id: The tenant that owns it.
         dataset_id: The dataset that it is a version of.
-        number: Which version, from 1; numbers are not given out again.
+        number: Which version, from 1; a number is never used again.
         digest: The sha256 of its Parquet file.
         size_bytes: Of the file.
         row_count: Rows of the table.

@@ -106,23 +106,25 @@ class TenantRepository:
             tenant_id=tenant_id,
         )
 
-    def ensure(self, tenant_id: str) -> None:
-        """Refuse a tenant that does not exist, except on the embedded server: there it is created, and the log says so.
+    def ensure(self, tenant_id: str) -> TenantInfo:
+        """A tenant; on the embedded server one that does not exist is created, and the log says so.
 
         Raises:
             TenantNotFoundError: It was deleted, or it does not exist on a database that others may share.
         """
-        if self.exists(tenant_id):
-            return
+        found = self.find(tenant_id)
+        if found is not None and not found.is_deleted:
+            return found
         name = TenantId(tenant_id)
-        if not self._db.is_embedded or self._insert(name) is None:
-            self.get(name)  # refuses it, unless it was created meanwhile
-            return
+        created = self._insert(name) if self._db.is_embedded else None
+        if created is None:
+            return self.get(name)  # refuses it, unless another session has created it
         # ``acme-2`` after ``acme-1`` is the next of a series and no typo.
         others = [known for known in self._others(name) if _without_digits(known) != _without_digits(name)]
         near = difflib.get_close_matches(name, others, n=1, cutoff=_NEAR)
-        hint = f"Did you mean {near[0]}?" if near else ""
-        _log.warning("%s", f"The tenant {name} did not exist and was created. {hint}".rstrip())
+        hint = f" Did you mean {near[0]}?" if near else ""
+        _log.warning("%s", f"The tenant {name} did not exist and was created.{hint}")
+        return created
 
     def _others(self, name: TenantId) -> Sequence[str]:
         """Tenants whose name may have been meant; none for a principal of one tenant, which must not learn others."""
@@ -148,7 +150,7 @@ class TenantRepository:
             .returning(*_LISTED)
         )
         with self._db.tenant(tenant_id) as connection:
-            row = connection.execute(statement).one_or_none()
+            row = connection.execute(statement).one_or_none()  # None: another session has created it
             if row is not None:
                 journal.record(connection, tenant_id, "tenant.created", {"tenant_id": tenant_id})
         return None if row is None else _info(row)

@@ -144,9 +144,8 @@ class Planner:
             processor=given.processor,
             rare_classes=spec.rare_classes,
         )
-        tenants = TenantRepository(self._db)
-        tenants.ensure(self._tenant_id)
-        request = replace(request, self_test_rows=tenants.get(self._tenant_id).self_test_rows)
+        tenant = TenantRepository(self._db).ensure(self._tenant_id)
+        request = replace(request, self_test_rows=tenant.self_test_rows)
         return TrainingPlan(spec, request, checked.source, checked.metadata)
 
     def _check_sources(self, spec: TrainSpec, given: GivenData) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ml_core.data.profile import profile_file
 from ml_core.data.table_file import FORMAT, columns_of
 from ml_core.database.connection import DatabaseConnection, acting
 from ml_core.database.tables import dataset_versions, datasets
-from ml_core.domain.dataset import DatasetVersion, TableProfile
+from ml_core.domain.dataset import DatasetVersion
 from ml_core.domain.version import StoredArtifact
 from ml_core.ids import DatasetId, TenantId
 from ml_core.models.store import ArtifactStore
@@ -26,41 +26,44 @@ from ml_core.registry.missing import tenant_deleted, tenant_not_found
 from ml_core.registry.versions.rows import refusal
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A complete file of a dataset and what is recorded of it."""
-
-    path: Path
-    columns: tuple[tuple[str, str], ...]
-    profile: TableProfile
-    source: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, path: Path, source: Mapping[str, Any]) -> Draft:
-        """Read the schema of a file that ``TableWriter`` wrote, and profile it."""
-        return cls(path, columns_of(path), profile_file(path), source)
-
-
 def register(
-    db: DatabaseConnection, tenant_id: TenantId, store: ArtifactStore, dataset_id: DatasetId, draft: Draft
+    db: DatabaseConnection,
+    tenant_id: TenantId,
+    store: ArtifactStore,
+    dataset_id: DatasetId,
+    path: Path,
+    source: Mapping[str, Any],
 ) -> DatasetVersion:
-    """Store a file and register it as the dataset's next version; the newest version's own bytes are that version.
+    """Store a file that ``TableWriter`` wrote, with its profile, as the next version of a dataset.
+
+    If the newest version has the same bytes, that version is returned.
 
     Raises:
         ModelSaveError: The store refuses; nothing is left behind.
         TenantNotFoundError: There is no such tenant.
     """
+    profile = profile_file(path)
+    recorded = {
+        "row_count": profile.row_count,
+        "columns": [{"name": name, "type": kind} for name, kind in columns_of(path)],
+        "profile": profile.to_json(),
+        "source": dict(source),
+    }
     return store_and_register(
         db,
         tenant_id,
         store,
-        lambda: store.put_file(tenant_id, draft.path, FORMAT),
-        lambda connection, artifact: _insert(connection, tenant_id, dataset_id, draft, artifact),
+        lambda: store.put_file(tenant_id, path, FORMAT),
+        lambda connection, artifact: _insert(connection, tenant_id, dataset_id, artifact, recorded),
     )
 
 
 def _insert(
-    connection: Connection, tenant_id: TenantId, dataset_id: DatasetId, draft: Draft, artifact: StoredArtifact
+    connection: Connection,
+    tenant_id: TenantId,
+    dataset_id: DatasetId,
+    artifact: StoredArtifact,
+    recorded: Mapping[str, Any],
 ) -> DatasetVersion:
     number = _lock_dataset(connection, tenant_id, dataset_id)
     newest = find(connection, tenant_id, dataset_id, None)
@@ -73,11 +76,8 @@ def _insert(
             number=number,
             digest=artifact.digest,
             size_bytes=artifact.size_bytes,
-            row_count=draft.profile.row_count,
-            columns=[{"name": name, "type": kind} for name, kind in draft.columns],
-            profile=draft.profile.to_json(),
-            source=dict(draft.source),
             created_by=acting(connection).name,
+            **recorded,
         )
     )
     subject = {"dataset_id": dataset_id, "number": number}
@@ -89,7 +89,7 @@ def _insert(
 
 
 def _lock_dataset(connection: Connection, tenant_id: TenantId, dataset_id: DatasetId) -> int:
-    """The next number of the dataset, whose row is made on first use and locked to the end of the transaction."""
+    """The next number of the dataset, whose row is created on first use and locked until the transaction ends."""
     made = insert(datasets).values(tenant_id=tenant_id, dataset_id=dataset_id, created_by=acting(connection).name)
     try:
         created = connection.scalar(made.on_conflict_do_nothing().returning(datasets.c.dataset_id))
@@ -103,6 +103,6 @@ def _lock_dataset(connection: Connection, tenant_id: TenantId, dataset_id: Datas
         datasets.c.tenant_id == tenant_id, datasets.c.dataset_id == dataset_id
     )
     number = connection.scalar(locked.with_for_update())
-    if number is None:  # a deletion of the tenant took it meanwhile
+    if number is None:  # a deletion of the tenant removed it meanwhile
         raise tenant_deleted(tenant_id)
     return int(number)

@@ -25,7 +25,7 @@ from ml_core.models.store import ArtifactStore, platform_store
 from ml_core.registry import journal
 from ml_core.registry.blobs import lock_digest, remove_unneeded
 from ml_core.registry.datasets import intake, sql
-from ml_core.registry.datasets.registration import Draft, register
+from ml_core.registry.datasets.registration import register
 from ml_core.registry.datasets.rows import (
     ENTRY_COLUMNS,
     dataset_not_found,
@@ -133,10 +133,10 @@ class DatasetRepository:
     def from_file(
         self, dataset_id: str, path: str | Path, *, encoding: str = "utf-8", source: Mapping[str, Any] | None = None
     ) -> DatasetVersion:
-        """Register the table of a CSV or Parquet file; its content decides which it is, not its name.
+        """Register the table of a CSV or Parquet file; its content decides which it is.
 
-        Arguments and errors as for ``from_csv``. An upload passes the name that its client gave:
-        ``source={"file": "tickets.csv"}``.
+        Arguments and errors as for ``from_csv``; the name may end in ``.parquet`` too. An upload passes the name that
+        its client gave: ``source={"file": "tickets.csv"}``.
         """
         if is_csv(Path(path)):
             return self.from_csv(dataset_id, path, encoding=encoding, source=source)
@@ -300,6 +300,7 @@ class DatasetRepository:
         which = is_version(self._tenant_id, name, number)
         with journal.writing(self._db, self._tenant_id) as connection:
             digest = self._lock(connection, name, number)
+            # Lineage finds a dataset by its digest, so any version with the same bytes will do.
             twin = sa.exists().where(of.tenant_id == self._tenant_id, of.digest == digest, sa.not_(which))
             is_last = not connection.scalar(sa.select(twin))
             refuse_if_needed(connection, self._tenant_id, name, number, digest if is_last else None)
@@ -333,7 +334,7 @@ class DatasetRepository:
         TenantRepository(self._db).ensure(self._tenant_id)
         with self._temporary_file() as path:
             write(path)
-            return register(self._db, self._tenant_id, self._store, dataset_id, Draft.of(path, source))
+            return register(self._db, self._tenant_id, self._store, dataset_id, path, source)
 
     @contextmanager
     def _temporary_file(self) -> Iterator[Path]:

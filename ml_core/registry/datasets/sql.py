@@ -1,7 +1,7 @@
-"""The rows of a query, written as the file of a dataset: from a caller's own database, read and never changed.
+"""The rows of a query to a caller's own database, written as the file of a dataset. The connection only reads.
 
-The types of a result are known only when its last row was seen, so its rows go to disk as they come, each piece in its
-own types, and from there into the dataset's file in the types that hold all of them.
+The types of a result are known only after its last row, so its rows are spooled to disk in pieces, each piece in its
+own types, and written from there to the dataset's file in the types that hold all of them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def write_query(url: str, query: str, params: Mapping[str, Any] | None, path: Pa
     """Run a query and write its rows.
 
     Args:
-        url: A SQLAlchemy URL of the database that has the table. Not one of a stranger's: this process connects to it.
+        url: A SQLAlchemy URL of the database that has the table. This process connects to it, so it must not come from
+            a client.
         query: One statement that returns rows; ``:name`` is a parameter where ``params`` are given.
         params: Name → value.
         path: The file to write.

@@ -126,6 +126,7 @@ class RunArtifacts:
     ) -> tuple[RunArtifact, Sequence[Digest]]:
         """The file, and the digests that it replaces."""
         move(connection, self._tenant_id, run_id, RunTrigger.LOG, heartbeat_at=sa.func.now())
+        # Its bytes are removed after the commit, unless they are the new ones.
         replaced = [digest for digest in self._delete_row(connection, run_id, name) if digest != stored.digest]
         values = {"digest": stored.digest, "size_bytes": stored.size_bytes, "format": stored.format}
         created_at = connection.scalar(

@@ -359,10 +359,12 @@ class RunRepository:
             model_id = self._lock_unused(connection, run_id)
             of = (run_artifacts.c.tenant_id == self._tenant_id, run_artifacts.c.run_id == run_id)
             digests = connection.scalars(sa.select(run_artifacts.c.digest).distinct().where(*of)).all()
+            # The run's row last: the others refer to it.
             for table in (run_artifacts, run_metric_summaries, run_metrics, run_tags, runs):
                 erase(connection, table, run_id=run_id)
             details = {"model_id": model_id, "files": len(digests)}
             journal.record(connection, self._tenant_id, "run.deleted", {"run_id": run_id}, details)
+        # Bytes after rows: a crash between the two leaves bytes that a collection removes.
         for digest in digests:
             remove_unneeded(self._db, self._tenant_id, self.artifacts.store, Digest(digest))
 

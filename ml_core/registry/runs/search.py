@@ -125,6 +125,7 @@ def _complete(connection: Connection, tenant_id: TenantId, rows: Collection[AnyR
     if not rows:
         return []
     run_ids = [row.run_id for row in rows]
+    # One statement for each kind of part, for all runs of the page together.
     metrics = read_summaries(connection, tenant_id, run_ids)
     tags = read_tags(connection, tenant_id, run_ids)
     made = _read_versions(connection, tenant_id, run_ids)

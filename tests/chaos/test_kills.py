@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from contextlib import nullcontext
 
 import httpx
@@ -15,11 +16,14 @@ from ml_core.cli.demo.traffic import traffic
 from ml_core.cli.platform import status as show_status
 from ml_core.cli.platform import up
 from ml_core.client import MLClient
+from ml_core.database.embedded import EmbeddedServer
+from ml_core.domain.api_key import Scope
 from ml_core.exceptions import PlatformError
 from ml_core.platform.processes import find_marked
 from support.running_platform import running_platform, wait_until
 from support.tables import measures, split_target
 
+CELL, CONTROL = "ray::ServeReplica:shared", "ray::ServeReplica:control"
 ROW = measures().drop(columns=["outcome"]).iloc[0].to_dict()
 
 
@@ -112,13 +116,13 @@ def test_whoever_minds_haproxy_may_be_killed(victim, process):
     assert report.failures == []
 
 
-@pytest.mark.parametrize("time", ["once", "and once more"])
-def test_a_killed_replica_fails_no_request(victim, time):
+@pytest.mark.parametrize("turn", ["once", "and once more"])
+def test_a_killed_replica_fails_no_request(victim, turn):
     """The other one answers, and Serve brings a new one. Then the one that answered is killed."""
     platform, tenant = victim
     with traffic(clients_of(tenant), "m", ROW) as report:
         keeps_answering(report)
-        os.kill(processes_of(platform, "ray::ServeReplica")[0].pid, signal.SIGKILL)
+        os.kill(processes_of(platform, CELL)[0].pid, signal.SIGKILL)
         keeps_answering(report)
     assert report.failures == []
     wait_until(lambda: platform.local.status().running_replicas == 2, 60)
@@ -127,7 +131,7 @@ def test_a_killed_replica_fails_no_request(victim, time):
 def test_without_a_replica_the_deadline_is_kept(victim):
     """Each request gets an answer in the platform's shape, little later than it asked for, until Serve has new ones."""
     platform, tenant = victim
-    assert kill(named="ray::ServeReplica", platform=platform) == 2
+    assert kill(named=CELL, platform=platform) == 2
     headers = {"authorization": f"Bearer {tenant.key}", "x-request-timeout-ms": "1000"}
     url = f"{platform.url}/t/acme/models/m/predict"
     statuses = []
@@ -150,10 +154,7 @@ def test_a_replica_that_restarts_without_the_store_is_named(victim, monkeypatch,
     before = {seen.replica_id for seen in platform.local.status().replicas}
     away = artifacts.rename(artifacts.with_name("away"))
     try:
-        replica = next(
-            p for p in find_marked(platform.settings.platform.home, None) if "ServeReplica" in " ".join(p.cmdline())
-        )
-        os.kill(replica.pid, signal.SIGKILL)
+        os.kill(processes_of(platform, CELL)[0].pid, signal.SIGKILL)
         wait_until(lambda: platform.local.status().failed_loads == 1, 60)
         status = platform.local.status()
         assert status.state == "degraded"
@@ -170,6 +171,67 @@ def test_a_replica_that_restarts_without_the_store_is_named(victim, monkeypatch,
     finally:
         away.rename(artifacts)
     wait_until(lambda: platform.local.status().state == "running", 90)
+
+
+@pytest.fixture
+def listing(victim):
+    """Asks the control API for the tenant's models; what came of it."""
+    platform, tenant = victim
+    headers = {"authorization": f"Bearer {platform.key(tenant.tenant_id, Scope.READ)}"}
+
+    def ask():
+        url = f"{platform.url}/api/v1/tenants/{tenant.tenant_id}/models"
+        return httpx.get(url, headers=headers, timeout=10, trust_env=False)
+
+    wait_until(lambda: ask().status_code == 200, 60)
+    return ask
+
+
+def test_a_killed_control_api_is_back_by_itself(victim, listing):
+    """Meanwhile its clients are told to ask again, and no prediction notices."""
+    platform, tenant = victim
+    wait_until(lambda: platform.local.status().state == "running", 60)
+    (before,) = processes_of(platform, CONTROL)
+    answers_meanwhile = []
+    with traffic(clients_of(tenant), "m", ROW) as report:
+        keeps_answering(report)
+        os.kill(before.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while not answers_meanwhile or answers_meanwhile[-1].status_code != 200:
+            assert time.monotonic() < deadline
+            answers_meanwhile.append(listing())
+        keeps_answering(report)
+    assert report.failures == []
+    *refused, answered = answers_meanwhile
+    assert [model["model_id"] for model in answered.json()["items"]] == ["m"]
+    assert {each.status_code for each in refused} <= {502, 503}
+    assert all(set(each.json()["error"]) == {"code", "message", "details", "request_id"} for each in refused)
+    assert all(each.headers["retry-after"] == "1" for each in refused)
+    assert processes_of(platform, CONTROL) != [before]
+    wait_until(lambda: platform.local.status().control_api, 60)
+
+
+def test_the_control_api_says_that_postgres_is_away(victim, listing):
+    """And works again, the same process, once it is back."""
+    platform, tenant = victim
+    (before,) = processes_of(platform, CONTROL)
+    server = EmbeddedServer(platform.settings.platform.home)
+    server.stop()
+    try:
+        for _ in range(20):
+            started = time.monotonic()
+            refused = listing()
+            assert time.monotonic() - started < 8
+            assert refused.status_code == 503
+            assert refused.json()["error"]["code"] == "registry_unavailable"
+            assert refused.headers["retry-after"] == "1"
+        assert httpx.get(f"{platform.url}/api/healthz", trust_env=False).status_code == 200
+        assert httpx.get(f"{platform.url}/api/docs", trust_env=False).status_code == 200
+        assert answers(tenant)
+    finally:
+        server.start()
+    wait_until(lambda: listing().status_code == 200, 20)
+    assert processes_of(platform, CONTROL) == [before]
 
 
 def test_without_postgres_the_last_good_state_serves_on(victim):

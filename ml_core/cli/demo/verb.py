@@ -168,7 +168,8 @@ def _show_next_steps(url: str, keys: dict[DemoTenant, str]) -> None:
     out.print(
         f"Your own table:  {command()} train FILE.csv --tenant acme --model NAME --target COLUMN\n"
         f"What runs:       {command()} status\n"
-        f"Stop it:         {command()} down",
+        f"Stop it:         {command()} down\n\n"
+        f"The API, where a key of above runs each example:  {url}/api/docs",
         markup=False,
         soft_wrap=True,
     )

@@ -47,7 +47,8 @@ class ControlApi:
             )
         anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
         # A session for each thread: who waits, waits for a thread, and not until the pool gives up.
-        pool_size = max(settings.database.pool_size, _THREADS // 2)  # as many again are opened on demand
+        # They are kept open: one that is opened on demand costs Postgres a process, each time.
+        pool_size = max(settings.database.pool_size, _THREADS)
         database = dataclasses.replace(settings.database, pool_size=pool_size)
         self._services = Services(DatabaseConnection(settings=dataclasses.replace(settings, database=database)))
 

@@ -43,9 +43,8 @@
     ├── ConfigurationError              setting
     └── PlatformError                   component
 
-An error is data: its attributes say what happened, ``remedy`` says what to do, and ``action`` names the operation that
-does it. ``STATUS`` is the one table from errors to HTTP statuses. Every error survives a pickle round-trip, because Ray
-moves them between processes.
+The attributes of an error say what happened, ``remedy`` says what to do, and ``action`` names the operation that does
+it. ``STATUS`` maps errors to HTTP statuses. Errors can be pickled, because Ray passes them between processes.
 """
 
 from __future__ import annotations
@@ -62,12 +61,12 @@ _SHORT.maxlevel = 3
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """An operation that mends what an error reports. The command line prints it as a command, a console as a link.
+    """An operation that corrects an error. The CLI prints it as a command, the console as a link.
 
     Attributes:
-        operation: Its id in the OpenAPI document, such as ``keys.create``, or the verb of one machine, such as
-            ``db.upgrade``.
-        arguments: Its parameters by name: JSON-compatible values. The reader supplies those that are missing.
+        operation: The operation id in the OpenAPI document, such as ``keys.create``, or a local verb of the CLI, such
+            as ``db.upgrade``.
+        arguments: Parameter → JSON-compatible value. The user supplies parameters that are absent.
     """
 
     operation: str
@@ -75,24 +74,24 @@ class Action:
 
     @classmethod
     def of(cls, operation: str, **arguments: Any) -> Self:
-        """An action from keyword arguments; those that are None are left out."""
+        """Create an action from keyword arguments; those that are None are omitted."""
         return cls(operation, {name: value for name, value in arguments.items() if value is not None})
 
     def to_json(self) -> dict[str, Any]:
-        """``operation`` and ``arguments``, as an error response has them."""
+        """The JSON form in an error response."""
         return {"operation": self.operation, "arguments": dict(self.arguments)}
 
 
 class MLFrameworkError(Exception):
-    """Base of all errors that ML Core raises on purpose.
+    """Base class of the errors of ML Core.
 
     Args:
         message: What happened, in one sentence.
-        remedy: What the reader can do about it, as a sentence; appended to the message when printed.
+        remedy: What the user can do, as a sentence; ``str()`` appends it to the message.
         action: The operation that does it, if there is one.
         tenant_id: The tenant concerned, if any.
         details: Further JSON-compatible facts.
-        **attributes: The attributes that the class lists in ``fields``; those not given are None.
+        **attributes: The attributes that the class lists in ``fields``; the others are None.
 
     Raises:
         TypeError: An attribute is not in ``fields``.
@@ -127,10 +126,11 @@ class MLFrameworkError(Exception):
         return f"{self.message} {self.remedy}" if self.remedy else self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # Exception's own would pass the message only and lose the keyword arguments.
         return _rebuild, (type(self), self.message, self.__dict__)
 
     def attributes(self) -> dict[str, Any]:
-        """The class's own attributes that are set, with ``details`` merged in; JSON-compatible."""
+        """The attributes of the class that are set, and ``details``; JSON-compatible."""
         own = {name: getattr(self, name) for name in self.fields if getattr(self, name) is not None}
         return {**own, **self.details}
 
@@ -141,15 +141,12 @@ class MLFrameworkError(Exception):
 
     @classmethod
     def wrap(cls, cause: BaseException, message: str, **attributes: Any) -> Self:
-        """This error for a foreign cause: the message names the cause's type and text. Use with ``raise … from``."""
+        """Create this error for another exception, with its type and text in the message. Use with ``raise … from``."""
         return cls(f"{message}: {type(cause).__name__}: {cause}", **attributes)
 
 
 def shown(value: object, width: int = 40) -> str:
-    """A caller's value for a message: its ``repr``, cut to ``width`` characters.
-
-    The cost is bounded, and a value that is nested too deeply for ``repr`` is shown as well.
-    """
+    """Format a caller's value for a message: its ``repr``, truncated to ``width`` characters, at a bounded cost."""
     try:
         text = repr(value[:width]) if isinstance(value, str | bytes) else _SHORT.repr(value)
     except ValueError:  # an integer with more digits than Python prints
@@ -159,7 +156,7 @@ def shown(value: object, width: int = 40) -> str:
 
 
 def listed(values: Iterable[object], most: int = 20) -> str:
-    """Values for a message, with commas between them; after ``most`` of them an ellipsis."""
+    """Format values for a message, separated by commas; an ellipsis replaces those after the first ``most``."""
     texts = [str(value) for value in islice(values, most + 1)]
     return ", ".join(texts if len(texts) <= most else [*texts[:most], "…"])
 
@@ -179,7 +176,7 @@ class TrainingError(MLFrameworkError):
 
 
 class PredictionError(MLFrameworkError):
-    """A loaded model could not answer."""
+    """A loaded model failed to predict."""
 
     code = "prediction_failed"
     fields: ClassVar[tuple[str, ...]] = ("model_id", "version")
@@ -193,35 +190,35 @@ class SignatureMismatchError(PredictionError):
 
 
 class QueueFullError(PredictionError):
-    """The model's queue is at its bound; try again after ``retry_after_s`` seconds."""
+    """The queue of the model is full; try again after ``retry_after_s`` seconds."""
 
     code = "queue_full"
     fields: ClassVar[tuple[str, ...]] = (*PredictionError.fields, "retry_after_s")
 
 
 class DeadlineExceededError(PredictionError):
-    """The answer did not come within the request's deadline."""
+    """The request was not answered within its deadline."""
 
     code = "deadline_exceeded"
     fields: ClassVar[tuple[str, ...]] = (*PredictionError.fields, "deadline_ms")
 
 
 class ModelNotReadyError(PredictionError):
-    """The model should be served but is not loaded yet; try again after ``retry_after_s`` seconds."""
+    """The model is not loaded yet; try again after ``retry_after_s`` seconds."""
 
     code = "not_ready"
     fields: ClassVar[tuple[str, ...]] = (*PredictionError.fields, "retry_after_s")
 
 
 class ModelLoadError(MLFrameworkError):
-    """A version's artifact could not become a model."""
+    """The artifact of a version could not be loaded as a model."""
 
     code = "model_load_failed"
     fields: ClassVar[tuple[str, ...]] = ("model_id", "version", "digest")
 
 
 class ArtifactIntegrityError(ModelLoadError):
-    """The artifact's bytes are missing or are not those that the registry recorded."""
+    """The artifact is missing or does not have the recorded digest."""
 
     code = "artifact_corrupt"
 
@@ -234,20 +231,20 @@ class UnsafeArtifactError(ModelLoadError):
 
 
 class ModelSaveError(MLFrameworkError):
-    """A version's artifact or row could not be stored; nothing was left half-written."""
+    """The artifact or row of a version could not be stored; nothing was stored in part."""
 
     code = "model_save_failed"
     fields: ClassVar[tuple[str, ...]] = ("model_id", "version")
 
 
 class ModelVersionConflictError(ModelSaveError):
-    """The version exists with other bytes; versions never change."""
+    """The version exists with another artifact; versions are immutable."""
 
     code = "version_conflict"
 
 
 class VersionInUseError(ModelSaveError):
-    """The version can't be deleted or hidden: ``used_by`` lists the environments or versions that need it."""
+    """The version can't be deleted or archived: ``used_by`` lists the environments or versions that need it."""
 
     code = "version_in_use"
     fields: ClassVar[tuple[str, ...]] = (*ModelSaveError.fields, "used_by")
@@ -275,14 +272,14 @@ class DatasetNotFoundError(MLFrameworkError):
 
 
 class DatasetInUseError(MLFrameworkError):
-    """The version of the dataset can't go: ``used_by`` lists the model versions or gates that need it."""
+    """The dataset version can't be deleted: ``used_by`` lists the model versions or gates that need it."""
 
     code = "dataset_in_use"
     fields: ClassVar[tuple[str, ...]] = ("dataset_id", "number", "used_by")
 
 
 class TenantNotFoundError(MLFrameworkError):
-    """There is no such tenant."""
+    """The tenant does not exist, or the caller has no access to it."""
 
     code = "not_found"
 
@@ -294,7 +291,7 @@ class TenantExistsError(MLFrameworkError):
 
 
 class PromotionConflictError(MLFrameworkError):
-    """Somebody else moved the pointer first."""
+    """Another move changed the pointer first."""
 
     code = "promotion_conflict"
     fields: ClassVar[tuple[str, ...]] = (
@@ -307,14 +304,14 @@ class PromotionConflictError(MLFrameworkError):
 
 
 class PromotionRefusedError(MLFrameworkError):
-    """A gate failed for the version; ``gates`` has the result of each, see ``ml_core.domain.gates.GateResult``."""
+    """A gate failed; ``gates`` has the result of each gate, see ``ml_core.domain.gates.GateResult``."""
 
     code = "promotion_refused"
     fields: ClassVar[tuple[str, ...]] = ("model_id", "version", "environment", "gates")
 
 
 class InvalidTransitionError(MLFrameworkError):
-    """The state of an environment or a version (``phase``) does not allow the move (``trigger``)."""
+    """The state of an environment or a version (``phase``) does not permit the change (``trigger``)."""
 
     code = "invalid_transition"
     fields: ClassVar[tuple[str, ...]] = ("model_id", "environment", "phase", "trigger")
@@ -328,35 +325,35 @@ class RunNotFoundError(MLFrameworkError):
 
 
 class RunStateError(MLFrameworkError):
-    """The state of the run (``status``) does not allow this (``trigger``)."""
+    """The state of the run (``status``) does not permit the change (``trigger``)."""
 
     code = "run_state"
     fields: ClassVar[tuple[str, ...]] = ("run_id", "status", "trigger")
 
 
 class RunInUseError(MLFrameworkError):
-    """The run can't be deleted: ``used_by`` lists the versions that came from it, or the runs that are parts of it."""
+    """The run can't be deleted: ``used_by`` lists its versions or its child runs."""
 
     code = "run_in_use"
     fields: ClassVar[tuple[str, ...]] = ("run_id", "used_by")
 
 
 class InvalidNameError(MLFrameworkError):
-    """A name does not follow its grammar; ``kind`` says which (tenant, model, version, …)."""
+    """A name does not match its grammar; ``kind`` is the kind of name (tenant, model, version, …)."""
 
     code = "invalid_name"
     fields: ClassVar[tuple[str, ...]] = ("kind", "value")
 
 
 class InvalidRequestError(MLFrameworkError):
-    """A request is malformed; ``field`` is the path of the offending field."""
+    """A request is malformed; ``field`` is the path of the invalid field."""
 
     code = "invalid_request"
     fields: ClassVar[tuple[str, ...]] = ("field",)
 
 
 class UnsupportedEncodingError(InvalidRequestError):
-    """A body is compressed in a way that the platform does not read."""
+    """The encoding of a body is not supported."""
 
     code = "unsupported_encoding"
 
@@ -368,7 +365,7 @@ class KeyNotFoundError(InvalidRequestError):
 
 
 class RequestTooLargeError(MLFrameworkError):
-    """A request is over the row or byte limit."""
+    """A request exceeds a limit of rows or bytes."""
 
     code = "too_large"
     fields: ClassVar[tuple[str, ...]] = ("limit", "actual")
@@ -382,7 +379,7 @@ class RequestTimeoutError(MLFrameworkError):
 
 
 class IdempotencyConflictError(MLFrameworkError):
-    """The idempotency key is in use: for another request, or for the same one while it is running."""
+    """The idempotency key belongs to another request, or the request with that key is still running."""
 
     code = "idempotency_conflict"
     fields: ClassVar[tuple[str, ...]] = ("key",)
@@ -402,34 +399,34 @@ class PermissionDeniedError(MLFrameworkError):
 
 
 class StorageFullError(MLFrameworkError):
-    """The disk under ``path`` has no room; nothing was kept."""
+    """The disk under ``path`` is full; nothing was stored."""
 
     code = "storage_full"
     fields: ClassVar[tuple[str, ...]] = ("path",)
 
 
 class RegistryUnavailableError(MLFrameworkError):
-    """Postgres can't be reached or refused the connection."""
+    """PostgreSQL can't be reached or refused the connection."""
 
     code = "registry_unavailable"
 
 
 class IssuerUnavailableError(MLFrameworkError):
-    """The OpenID issuer's keys can't be read, so the token can't be verified; try again after ``retry_after_s``."""
+    """The token can't be verified because the keys of the issuer can't be read; try again after ``retry_after_s``."""
 
     code = "issuer_unavailable"
     fields: ClassVar[tuple[str, ...]] = ("retry_after_s",)
 
 
 class SchemaOutOfDateError(MLFrameworkError):
-    """The database's schema is not the one this release needs."""
+    """The schema of the database is not that of this release."""
 
     code = "schema_out_of_date"
     fields: ClassVar[tuple[str, ...]] = ("current", "wanted")
 
 
 class ConfigurationError(MLFrameworkError):
-    """A setting has a value that can't be used."""
+    """A setting has an invalid value."""
 
     code = "bad_configuration"
     fields: ClassVar[tuple[str, ...]] = ("setting",)
@@ -467,7 +464,7 @@ STATUS: dict[type[MLFrameworkError], int] = {
     UnsupportedEncodingError: 415,
     DataProcessingError: 422,
     TrainingError: 422,
-    # The version proved itself when it was loaded, so it is these rows that it can't answer.
+    # The version passed its self-test when it was loaded, so the rows of the request are the cause.
     PredictionError: 422,
     QueueFullError: 429,
     ModelLoadError: 503,
@@ -482,11 +479,11 @@ STATUS: dict[type[MLFrameworkError], int] = {
     PlatformError: 500,
     MLFrameworkError: 500,
 }
-"""Each error's status; a class that is not listed has its nearest base's."""
+"""Error class → HTTP status; a class that is not listed has that of its nearest base class."""
 
 
 def status_of(error: MLFrameworkError) -> int:
-    """The status of an error: that of its class or nearest base."""
+    """The HTTP status of an error."""
     return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
 
 

@@ -1,7 +1,7 @@
-"""Names: parsed once at the edge, trusted afterwards, and the only source of every derived name.
+"""Names of tenants, models, versions and other nouns.
 
-An id is a ``str`` that passed its grammar; code that takes a ``TenantId`` need not check again. Nothing that a caller
-wrote reaches a path, a route or a label without having been one of these.
+Each class is a ``str`` with a grammar; construction parses the text. Paths, routes and labels are derived from parsed
+names only, so code that receives a ``TenantId`` does not check it again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ml_core.exceptions import InvalidNameError, shown
 
 
 class _Name(str):
-    """A string of one grammar. Building one is parsing it."""
+    """A string with a grammar; construction parses it."""
 
     __slots__ = ()
     kind: ClassVar[str]
@@ -24,8 +24,8 @@ class _Name(str):
     def __new__(cls, text: str) -> Self:
         if not isinstance(text, str):
             raise InvalidNameError(
-                f"{shown(text, 60)} is no {cls.kind} name: it is of the type {type(text).__name__}.",
-                remedy=f'Write it as text, in quotes: "{shown(text, 60)}".',
+                f"{shown(text, 60)} is not a valid {cls.kind} name: its type is {type(text).__name__}.",
+                remedy=f'Write it as a string, in quotes: "{shown(text, 60)}".',
                 kind=cls.kind,
                 value=shown(text, 100),
             )
@@ -50,7 +50,7 @@ class TenantId(_Name):
 
 
 class ModelId(_Name):
-    """A model inside a tenant: 1 to 80 of ``a-z 0-9 - _``, beginning with a letter."""
+    """A model of a tenant: 1 to 80 of ``a-z 0-9 - _``, beginning with a letter."""
 
     __slots__ = ()
     kind = "model"
@@ -68,7 +68,7 @@ class VersionId(_Name):
 
 
 class EnvironmentName(_Name):
-    """An environment that a pointer can name: 1 to 40 of ``a-z 0-9 - _``, beginning with a letter."""
+    """An environment: 1 to 40 of ``a-z 0-9 - _``, beginning with a letter."""
 
     __slots__ = ()
     kind = "environment"
@@ -86,7 +86,7 @@ class GateName(_Name):
 
 
 class DatasetId(_Name):
-    """A dataset inside a tenant: 1 to 80 of ``a-z 0-9 - _``, beginning with a letter."""
+    """A dataset of a tenant: 1 to 80 of ``a-z 0-9 - _``, beginning with a letter."""
 
     __slots__ = ()
     kind = "dataset"
@@ -124,7 +124,7 @@ class ModelRef:
 
     @property
     def route(self) -> str:
-        """The path under which the model is served, from the root of the ingress."""
+        """The path of the model at the ingress."""
         return f"/t/{self.tenant_id}/models/{self.model_id}"
 
 
@@ -141,5 +141,5 @@ class VersionRef:
 
     @property
     def model(self) -> ModelRef:
-        """The model that this is a version of."""
+        """The model."""
         return ModelRef(self.tenant_id, self.model_id)

@@ -1,4 +1,4 @@
-"""Pure values and rules: what a signature, a version, a rollout and an assignment are.
+"""Pure values and rules: signatures, versions, rollouts, gates and assignments.
 
-No I/O and no clock belong here, and nothing that needs a database, a model library or a web framework.
+This package does no I/O, reads no clock, and imports no database, model library or web framework.
 """

@@ -1,8 +1,4 @@
-"""API keys: ``mlk_<key id>_<secret>``, shown once, kept as a salted hash.
-
-The secret has 192 random bits, so one round of SHA-256 is enough: a slow password hash protects guessable secrets, and
-would cost every request. The salt keeps equal secrets from having equal hashes.
-"""
+"""API keys: ``mlk_<key id>_<secret>``, shown once and stored as a salted hash."""
 
 from __future__ import annotations
 
@@ -23,7 +19,7 @@ _KEY = re.compile(r"mlk_([0-9a-f]{16})_([A-Za-z0-9_-]{32})")
 
 
 class Scope(StrEnum):
-    """What a key may do. ``promote:<environment>`` beside these lets it move one environment, a protected one too."""
+    """A permission. In addition, ``promote:<environment>`` permits moves of one environment, protected or not."""
 
     PREDICT = "predict"
     READ = "read"
@@ -39,14 +35,14 @@ _PROMOTES = f"{Scope.PROMOTE.value}:"
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a key or token may do: scopes, and environments that it may move although they are protected."""
+    """The scopes of a key or token, and the protected environments that it may move."""
 
     scopes: frozenset[Scope]
     promotes: frozenset[EnvironmentName] = frozenset()
 
     @classmethod
     def parse(cls, names: Iterable[str]) -> Self:
-        """The grant of a list of names, as a caller writes it.
+        """Parse a list of scope names that a caller supplied.
 
         Raises:
             InvalidRequestError: A scope is unknown, or the list is empty.
@@ -55,15 +51,16 @@ class Grant:
         texts = [str(name) for name in names]
         unknown = [text for text in texts if not text.startswith(_PROMOTES) and text not in list(Scope)]
         if unknown:
-            raise InvalidRequestError(f"There is no scope {unknown[0][:40]!r}.", remedy=known, field="scopes")
+            raise InvalidRequestError(f"The scope {unknown[0][:40]!r} is unknown.", remedy=known, field="scopes")
         if not texts:
-            raise InvalidRequestError("A key without a scope can do nothing.", remedy=known, field="scopes")
+            raise InvalidRequestError("A key needs at least one scope.", remedy=known, field="scopes")
         promotes = (EnvironmentName(text.removeprefix(_PROMOTES)) for text in texts if text.startswith(_PROMOTES))
         return cls(frozenset(scope for scope in Scope if scope.value in texts), frozenset(promotes))
 
     @classmethod
     def read(cls, names: Iterable[str]) -> Self:
-        """The grant of a stored key or a token. Names that this release does not know allow nothing."""
+        """The grant of a stored key or a token; unknown names are ignored."""
+        # Stored keys and tokens may come from a newer release or from an issuer that serves other programs.
         texts = set(names)
         environments = (text.removeprefix(_PROMOTES) for text in texts if text.startswith(_PROMOTES))
         promotes = frozenset(EnvironmentName(e) for e in environments if EnvironmentName.pattern.fullmatch(e))
@@ -71,20 +68,21 @@ class Grant:
 
     @property
     def names(self) -> list[str]:
-        """As stored and shown: sorted."""
+        """The names of the scopes, sorted."""
         return sorted([*self.scopes, *(f"{_PROMOTES}{environment}" for environment in self.promotes)])
 
 
 class KeyRef(NamedTuple):
-    """A key's name: ids are the tenant's own, so that making one shows nothing of those of others."""
+    """The identity of a key: key ids are unique within a tenant."""
 
+    # Not unique across tenants: creating a key must not reveal which ids other tenants use.
     tenant_id: str
     key_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """What is stored of a key: never the secret."""
+    """The stored form of a key, without its secret."""
 
     key_id: str
     tenant_id: TenantId
@@ -94,17 +92,17 @@ class KeyRecord:
 
     @property
     def ref(self) -> KeyRef:
-        """Its name."""
+        """The identity of the key."""
         return KeyRef(self.tenant_id, self.key_id)
 
     def matches(self, secret: str) -> bool:
-        """Whether the secret is this key's, compared in constant time."""
+        """Whether a secret belongs to this key; compares in constant time."""
         return hmac.compare_digest(self.hash, hash_secret(self.salt, secret))
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key as its owner holds it."""
+    """A key with its secret, as its holder sends it."""
 
     key_id: str
     secret: str
@@ -117,15 +115,15 @@ class ApiKey:
 
     @classmethod
     def generate(cls) -> ApiKey:
-        """A new random key."""
-        return cls(secrets.token_hex(8), secrets.token_urlsafe(24))
+        """Generate a random key."""
+        return cls(secrets.token_hex(8), secrets.token_urlsafe(24))  # 24 bytes: 192 bits, see hash_secret
 
     @classmethod
     def parse(cls, text: str) -> ApiKey:
-        """The key that a client sent.
+        """Parse a key that a client sent.
 
         Raises:
-            AuthenticationError: The text is not of the form ``mlk_<key id>_<secret>``.
+            AuthenticationError: The text does not have the form ``mlk_<key id>_<secret>``.
         """
         match = _KEY.fullmatch(text)
         if match is None:
@@ -133,7 +131,7 @@ class ApiKey:
         return cls(*match.groups())
 
     def record(self, tenant_id: TenantId, scopes: frozenset[Scope]) -> KeyRecord:
-        """What to store of this key."""
+        """The form of this key to store, with a new salt."""
         salt = secrets.token_bytes(16)
         return KeyRecord(self.key_id, tenant_id, salt, hash_secret(salt, self.secret), scopes)
 
@@ -142,16 +140,18 @@ def bearer_token(authorization: bytes | str | None) -> str:
     """The key or token of an ``Authorization`` header.
 
     Raises:
-        AuthenticationError: There is no header, or it is of another scheme.
+        AuthenticationError: The header is missing or has another scheme.
     """
     if not authorization:
         raise AuthenticationError("The request has no API key.", remedy="Send it as 'Authorization: Bearer mlk_…'.")
     text = authorization if isinstance(authorization, str) else authorization.decode("latin-1")
     if text[: len(_SCHEME)].lower() != _SCHEME:
-        raise AuthenticationError("The Authorization header is no bearer token.", remedy="Send 'Bearer mlk_…'.")
+        raise AuthenticationError("The Authorization header is not a bearer token.", remedy="Send 'Bearer mlk_…'.")
     return text[len(_SCHEME) :].strip()
 
 
 def hash_secret(salt: bytes, secret: str) -> bytes:
-    """SHA-256 of salt and secret: 32 bytes."""
+    """SHA-256 of salt and secret, 32 bytes."""
+    # One round is enough for 192 random bits. A slow password hash protects guessable secrets and would cost every
+    # request.
     return hashlib.sha256(salt + secret.encode()).digest()

@@ -1,4 +1,4 @@
-"""The assignment: what a cell must serve now, and the changes by which a replica follows it."""
+"""The assignment: the rollouts that a cell must serve, and the deltas by which replicas follow it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ml_core.ids import EnvironmentName, ModelId, ModelRef, TenantId
 
 @dataclass(frozen=True, slots=True, order=True)
 class PointerRef:
-    """A pointer's name: the environment of a tenant's model."""
+    """The identity of a pointer: an environment of a tenant's model."""
 
     tenant_id: TenantId
     model_id: ModelId
@@ -46,9 +46,9 @@ class Rollout:
         stable: The version that answers.
         generation: Counts the pointer's moves from 1.
         canary: The version that answers a share of the requests, if there is one.
-        shadow: The version that is asked too and never heard, if there is one.
-        unreadable: ``canary`` and ``shadow``, as far as the pointer has one whose row can't be read: it is served as if
-            it had none.
+        shadow: The version that predicts the same requests without answering them, if there is one.
+        unreadable: ``canary`` or ``shadow`` where the row of that version can't be read; the rollout is served
+            without it.
     """
 
     stable: ServableVersion
@@ -58,7 +58,7 @@ class Rollout:
     unreadable: tuple[str, ...] = ()
 
     def versions(self) -> Iterator[ServableVersion]:
-        """The versions that it takes to serve it, the stable one first."""
+        """The versions that the rollout needs, the stable version first."""
         yield self.stable
         if self.canary is not None:
             yield self.canary.version
@@ -71,14 +71,14 @@ class AssignmentDelta:
     """What changed in a cell's assignment after a generation.
 
     Attributes:
-        generation: Of a reader that has applied the delta.
-        is_snapshot: Whether this is the whole assignment, so that whatever it does not name is gone.
-        tenants: Tenants that exist; True, or False once deleted.
-        rollouts: Pointer → what it serves now; None once withdrawn.
-        keys: Key → record; revoked keys are None.
-        unreadable: Pointers that exist but whose rows can't be read: what they served serves on.
-        prediction_policies: What may be kept of the predictions of each of the tenants that exist.
-        epoch: What the generation belongs to: it changes when the registry is restored from a backup.
+        generation: The generation of the assignment after this delta.
+        is_snapshot: Whether the delta is the complete assignment; what it does not name no longer exists.
+        tenants: Tenant → True if it exists, False if it was deleted.
+        rollouts: Pointer → its rollout; None if it was withdrawn.
+        keys: Key → record; None if it was revoked.
+        unreadable: Pointers whose rows can't be read; replicas continue to serve their last rollout.
+        prediction_policies: Tenant → the policy of its prediction log.
+        epoch: Changes when the registry is restored from a backup; generations of two epochs are not comparable.
     """
 
     generation: int

@@ -1,4 +1,4 @@
-"""Canonical columns: the one form in which data reaches a pipeline, from a data frame and from JSON rows alike.
+"""Canonical columns: the form in which data frames and JSON rows are passed to a pipeline.
 
 A table is a mapping from column name to one array. The dtype follows from the column's kind:
 
@@ -13,7 +13,6 @@ kind          array                           missing value
 ``text``      ``(n_rows,) object`` of str     None
 ============  ==============================  ====================
 
-So one row costs no data frame, and batches are joined by concatenating arrays.
 """
 
 from __future__ import annotations
@@ -25,11 +24,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# Plain arrays instead of a data frame: building a frame costs more than predicting one row.
 Columns = Mapping[str, NDArray[Any]]
 
 
 class ColumnKind(StrEnum):
-    """What a column holds, and so how it is encoded."""
+    """The kind of a column, which decides how it is encoded."""
 
     NUMBER = "number"
     BOOLEAN = "boolean"
@@ -39,29 +39,29 @@ class ColumnKind(StrEnum):
 
     @property
     def is_numeric(self) -> bool:
-        """Whether the canonical array is ``float64``; else it holds strings."""
+        """Whether the canonical array is ``float64``; otherwise it holds strings."""
         return self in (ColumnKind.NUMBER, ColumnKind.BOOLEAN, ColumnKind.DATETIME)
 
 
 class DateOrder(StrEnum):
-    """How a date such as ``01/02/2026`` is read, where a column's training data shows it."""
+    """The order of day and month in dates such as ``01/02/2026``, as the training data of the column shows it."""
 
     DAY_FIRST = "day_first"
     MONTH_FIRST = "month_first"
 
 
 def n_rows(columns: Columns) -> int:
-    """The number of rows of a table; 0 if it has no column."""
+    """The number of rows of a table; 0 if it has no columns."""
     return len(next(iter(columns.values()))) if columns else 0
 
 
 def concatenate(tables: Sequence[Columns]) -> Columns:
-    """One table from several that have the same columns, rows in order."""
+    """Concatenate tables that have the same columns."""
     if len(tables) == 1:
         return tables[0]
     return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
 
 
 def take(columns: Columns, rows: slice | NDArray[np.intp]) -> Columns:
-    """The given rows of a table."""
+    """Select rows of a table."""
     return {name: array[rows] for name, array in columns.items()}

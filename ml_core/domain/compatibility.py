@@ -1,8 +1,7 @@
-"""Whether rows that clients send to one version fit another: a pure comparison of two signatures.
+"""Comparison of two signatures: whether rows that fit the present version also fit the candidate.
 
-It looks at what a client can rely on today. A column that the present version ignores does not count, so a new column
-may be added if it may be missing. A column that the new version no longer has is ignored there; only a client that asks
-to be ``strict`` about unknown columns would notice.
+The candidate may add a nullable column and may drop a column, because unknown columns are ignored. A client that sends
+``strict`` requests is affected by a dropped column.
 """
 
 from __future__ import annotations
@@ -10,21 +9,21 @@ from __future__ import annotations
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.signature import InputColumn, Signature
 
-# Present kind → the kinds that read each of its values, as the same value. A text is any string, and a category takes
-# every string. Other pairs differ: a boolean may be written "true", which is no number; 1 and "1.0" are one number but
-# two categories.
+# (present kind, candidate kind) where the candidate reads every value of the present kind as the same value: a category
+# accepts every string. Other pairs differ: the boolean "true" is not a number; 1 and "1.0" are one number but two
+# categories.
 SAFE_CHANGES = frozenset({(ColumnKind.TEXT, ColumnKind.CATEGORY)})
 
 
 def signature_problems(present: Signature, candidate: Signature) -> tuple[str, ...]:
-    """Why rows that fit one signature may not fit another; empty if all do.
+    """List the reasons why rows that fit one signature may not fit another.
 
     Args:
-        present: What clients send rows for now.
-        candidate: What is to take its place.
+        present: The signature that clients use now.
+        candidate: The signature that replaces it.
 
     Returns:
-        One clause a problem, in the order of the candidate's columns; the output comes last.
+        One clause per problem, in the order of the candidate's columns, then the output; empty if compatible.
     """
     now = {column.name: column for column in present.inputs}
     problems = []
@@ -35,7 +34,7 @@ def signature_problems(present: Signature, candidate: Signature) -> tuple[str, .
             problems.append(f"the column {column.name!r} is new and required")
     if present.output.kind is not candidate.output.kind:
         problems.append(
-            f"it answers {candidate.output.kind.value} where the present version answers {present.output.kind.value}"
+            f"the output is {candidate.output.kind.value} where the present version has {present.output.kind.value}"
         )
     return tuple(problems)
 
@@ -45,7 +44,7 @@ def _column_problems(now: InputColumn, then: InputColumn) -> list[str]:
     if then.kind is not now.kind and (now.kind, then.kind) not in SAFE_CHANGES:
         problems.append(f"the column {now.name!r} is a {then.kind.value} where it was a {now.kind.value}")
     if now.nullable and not then.nullable:
-        problems.append(f"the column {now.name!r} may not be missing any more")
+        problems.append(f"the column {now.name!r} is now required")
     if now.kind is then.kind and now.decimal_comma is not then.decimal_comma:
         problems.append(
             f"the column {now.name!r} reads strings with a decimal {'comma' if then.decimal_comma else 'point'}, not a "

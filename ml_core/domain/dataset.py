@@ -1,4 +1,4 @@
-"""Datasets: what is recorded of an immutable version of a table, and the profile of its columns."""
+"""Datasets: the record of an immutable version of a table, and the profile of its columns."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ _REFERENCE = re.compile(r"([^@]*)(?:@([1-9][0-9]{0,17}))?")
 
 @dataclass(frozen=True, slots=True)
 class ColumnProfile:
-    """What the values of a column look like, for people and for the comparison with later data.
+    """Statistics of the values of a column.
 
     All counts are of the profile's rows, see ``TableProfile.sampled_rows``.
 
     Attributes:
         name: The column.
         type: Its Arrow type in the stored file, such as ``int64``.
-        kind: What it holds; None without a value.
-        count: Rows with a value. A blank string does not count; nor does, in a number, boolean or datetime, a word such
+        kind: Its kind; None if it has no values.
+        count: Rows with a value. A blank string is missing; in a number, boolean or datetime column so is a word such
             as ``NA``.
-        missing: Rows without one.
-        distinct: Different values.
-        infinite: Infinite numbers; counted here and in ``count`` only.
-        minimum: Smallest of the numbers that the next five describe. These are the values of a number, seconds since
-            1970-01-01 UTC of a datetime, characters of a text; a category or boolean has none.
-        maximum: Largest of them.
-        mean: Their mean.
-        std: Their standard deviation, with the number of values as divisor.
-        edges: Their quantiles at 0, 5, …, 100 %, each value once: the bins of a population stability index.
-        bin_counts: Values in each bin: from an edge up to below the next one, the last edge included. One fewer than
-            edges; none where all values are equal.
-        values: Value → rows, most frequent first: of a category or boolean, and of a number with few different values.
-        other: Rows whose value ``values`` does not list; 0 where it is empty.
+        missing: Rows without a value.
+        distinct: Distinct values.
+        infinite: Infinite numbers. They are included in ``count`` and in no other statistic.
+        minimum: The minimum. This and the following five describe the values of a number column, seconds since
+            1970-01-01 UTC of a datetime column, and characters of a text column; they are unset for other kinds.
+        maximum: The maximum.
+        mean: The mean.
+        std: The population standard deviation.
+        edges: Distinct quantiles at 0, 5, …, 100 %: the bins of a population stability index.
+        bin_counts: Values in each bin ``[edge, next edge)``; the last bin includes its upper edge. Empty if all values
+            are equal.
+        values: Value → rows, most frequent first, of a category or boolean, or of a number with few distinct values.
+        other: Rows whose value is not in ``values``; 0 if ``values`` is empty.
     """
 
     name: str
@@ -65,7 +65,7 @@ class ColumnProfile:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ColumnProfile:
-        """The profile that ``to_json`` described; what a newer release adds is passed over."""
+        """The profile that ``to_json`` described; fields that a newer release adds are ignored."""
         known = {name: data[name] for name in cls.__slots__ if name in data}
         known["kind"] = None if data["kind"] is None else ColumnKind(data["kind"])
         for name in ("edges", "bin_counts"):
@@ -80,9 +80,8 @@ class TableProfile:
 
     Attributes:
         row_count: Rows of the table.
-        sampled_rows: Rows that the columns' profiles describe: all of them, or a random sample that is the same
-            whenever the table is profiled.
-        columns: One a column, in their order.
+        sampled_rows: Rows that the column profiles describe: all rows, or a reproducible random sample.
+        columns: One profile per column, in the order of the table.
     """
 
     row_count: int
@@ -91,11 +90,11 @@ class TableProfile:
 
     @property
     def is_sample(self) -> bool:
-        """Whether the columns' profiles describe a part of the rows."""
+        """Whether the column profiles describe a sample of the rows."""
         return self.sampled_rows < self.row_count
 
     def column(self, name: str) -> ColumnProfile | None:
-        """The profile of a column, None if there is no such column."""
+        """The profile of a column; None if the table does not have it."""
         return next((column for column in self.columns if column.name == name), None)
 
     def to_json(self) -> dict[str, Any]:
@@ -115,20 +114,20 @@ class TableProfile:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class DatasetEntry:
-    """A version of a dataset as a list shows it. Printed, it is one short line.
+    """A version of a dataset as an entry of a list.
 
     Attributes:
-        tenant_id: The tenant that owns it.
-        dataset_id: The dataset that it is a version of.
-        number: Which version, from 1; a number is never used again.
-        digest: The sha256 of its Parquet file.
-        size_bytes: Of the file.
+        tenant_id: The tenant.
+        dataset_id: The dataset.
+        number: The number of the version, from 1; numbers are never reused.
+        digest: sha256 of the Parquet file.
+        size_bytes: Size of the Parquet file.
         row_count: Rows of the table.
         column_count: Columns of the table.
-        source: Where it came from: ``kind`` (``frame``, ``csv``, ``parquet`` or ``sql``) and what belongs to it.
+        source: The origin: ``kind`` (``frame``, ``csv``, ``parquet`` or ``sql``) and the details of that kind.
         created_at: When it was registered, UTC.
         created_by: Who registered it.
-        archived_at: When it was hidden, or None.
+        archived_at: When it was archived, or None.
     """
 
     tenant_id: TenantId
@@ -155,19 +154,18 @@ class DatasetEntry:
 
     @property
     def reference(self) -> str:
-        """How it is named where a dataset is asked for: ``tickets_2026@3``."""
+        """The reference to this version, such as ``tickets_2026@3``."""
         return f"{self.dataset_id}@{self.number}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class DatasetVersion(DatasetEntry):
-    """A version of a dataset with everything that the registry knows of it.
+    """A version of a dataset with all its recorded fields.
 
     Attributes:
         columns: ``(name, Arrow type)`` in the order of the table.
-        profile: What the columns hold.
-        is_new: Whether the call that returned it made it: false where the very table was registered already, or where
-            it was only read.
+        profile: The profile of the columns.
+        is_new: Whether the call that returned it created it; false if an identical table was registered before.
     """
 
     columns: tuple[tuple[str, str], ...]
@@ -177,17 +175,17 @@ class DatasetVersion(DatasetEntry):
 
 @dataclass(frozen=True, slots=True)
 class DatasetSummary:
-    """A dataset as a list shows it.
+    """A dataset as an entry of a list.
 
     Attributes:
-        dataset_id: Its name.
-        versions: How many versions it has that are not archived.
-        newest: The newest of them.
-        row_count: Rows of the newest.
-        size_bytes: Bytes of the newest.
-        created_at: When the newest was registered, UTC.
-        created_by: Who registered the newest.
-        archived_at: When the newest was hidden, or None.
+        dataset_id: The name.
+        versions: The number of versions that are not archived.
+        newest: The number of the newest of them.
+        row_count: Rows of the newest version.
+        size_bytes: Size of the newest version.
+        created_at: When the newest version was registered, UTC.
+        created_by: Who registered the newest version.
+        archived_at: When the newest version was archived, or None.
     """
 
     dataset_id: DatasetId
@@ -201,16 +199,16 @@ class DatasetSummary:
 
 
 def parse_reference(text: str) -> tuple[DatasetId, int | None]:
-    """The dataset and the version's number of ``tickets_2026@3``; without a number, None: the newest.
+    """Parse a reference such as ``tickets_2026@3`` into the dataset and the number; None means the newest version.
 
     Raises:
-        InvalidNameError: The name can't be a dataset's.
-        InvalidRequestError: What follows the ``@`` is not a number.
+        InvalidNameError: The name of the dataset is invalid.
+        InvalidRequestError: The text after ``@`` is not a number.
     """
     match = _REFERENCE.fullmatch(text)
     if match is None:
         raise InvalidRequestError(
-            f"{text[:100]!r} does not name a version of a dataset.",
+            f"{text[:100]!r} is not a reference to a version of a dataset.",
             remedy="Write it like tickets_2026 (the newest version) or tickets_2026@3.",
             field="dataset",
         )

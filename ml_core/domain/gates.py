@@ -1,21 +1,20 @@
-"""Gates: rules, kept as data, that a version must pass before an environment may point to it.
+"""Gates: rules, stored as data, that a version must pass before an environment may point to it.
 
-This module decides what a gate is, which settings it accepts, and which result follows from values alone. Whatever has
-to be read or predicted for a gate is fetched in ``ml_core.registry.promotion.gate_evaluation``.
+This module defines the kinds of gates, their settings, and the results that follow from values alone.
+``ml_core.registry.promotion.gate_evaluation`` reads and predicts what an evaluation needs.
 
-The gates that compare (``not_worse``, ``signature_compatible``) compare with the version that the environment serves,
-or served last if it was withdrawn. Where nothing was ever served they pass. If the last version was deleted they cannot
-be evaluated, which counts as failed: an admin's override starts again.
+``not_worse`` and ``signature_compatible`` compare with the version that the environment serves, or served last if it
+was withdrawn. They pass if the environment never served a version. They fail if the last version was deleted; an admin
+can override the failure.
 
-Limits of gates, and what covers them:
+Limits:
 
-* **A floor.** Each ``not_worse`` may give away its margin, so ten in a row may give away ten; after a rollback the
-  version to compare with is the older one. Set a ``min_metric`` gate beside it: it holds one floor for all of them.
-* **Measuring.** A ``min_metric`` gate believes what was recorded with the version, by whoever registered it. A
-  ``not_worse`` gate measures by itself, on rows that only an admin names.
-* **Every step of a canary.** A canary is evaluated when it starts and when it finishes, by the gates of that moment.
-  Gates that are set while it runs do not stop a change of its percent, up to 99; they apply to ``finish``. Abort a
-  canary that they should keep out.
+* **No floor across promotions.** Each ``not_worse`` gate permits a loss of its margin, so ten promotions may lose ten
+  margins. Combine it with a ``min_metric`` gate, which sets a fixed floor.
+* **Recorded metrics.** A ``min_metric`` gate uses the metrics that the author of the version recorded. A ``not_worse``
+  gate measures by itself, on rows that only an admin names.
+* **Canaries.** Gates are evaluated when a canary starts and when it finishes. Gates that are set while a canary runs do
+  not prevent steps up to 99 percent; they apply to ``finish``.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from ml_core.ids import DatasetId, GateName
 
 
 class GateKind(StrEnum):
-    """The five kinds of rules."""
+    """The kind of a rule."""
 
     MIN_METRIC = "min_metric"
     NOT_WORSE = "not_worse"
@@ -49,22 +48,22 @@ LABEL_METRICS = ("accuracy", "balanced_accuracy", "f1_macro")
 PROBABILITY_METRICS = ("brier_score", "log_loss")
 NUMBER_METRICS = ("mae", "mse", "r2", "rmse")
 TRAINING_SPLITS = ("train", "validation")
-"""The splits whose metrics training records."""
+"""The splits for which training records metrics."""
 PAIRED_METRICS = tuple(sorted((*LABEL_METRICS, *PROBABILITY_METRICS, *NUMBER_METRICS)))
 """The metrics that a ``not_worse`` gate can compare."""
 MAX_RESAMPLED_ROWS = 200_000_000
-"""Limit of resamples times rows of a gate: a tenth of it, the default, takes up to two seconds of one core."""
+"""Limit of resamples times rows. The default settings are a tenth of it and take up to two seconds of one core."""
 
 
 @dataclass(frozen=True, slots=True)
 class MinMetric:
-    """A recorded metric of the version reaches a value: at least, or at most where lower is better.
+    """A recorded metric of the version must be at least a value, or at most if lower is better.
 
     Attributes:
-        metric: Such as ``accuracy``, as recorded with the version.
-        value: What it has to reach.
-        split: Whose rows it was measured on.
-        higher_is_better: Needed for a metric whose direction ``ml_core.domain.metric`` does not know.
+        metric: The metric as recorded with the version, such as ``accuracy``.
+        value: The bound.
+        split: The split that the metric was measured on.
+        higher_is_better: The direction; required if the metric is not in ``ml_core.domain.metric``.
     """
 
     kind: ClassVar[GateKind] = GateKind.MIN_METRIC
@@ -82,33 +81,32 @@ class MinMetric:
                 f"can't be {self.metric!r}, which is not a metric of the platform",
                 f"Did you mean {close[0]}? For a metric of your own, set higher_is_better to true or false.",
             )
-        raise _unusable("higher_is_better", f"must say which way {self.metric!r} is better", "Set it to true or false.")
+        raise _unusable("higher_is_better", f"is required for the metric {self.metric!r}", "Set it to true or false.")
 
     @property
     def is_minimum(self) -> bool:
-        """Whether the value is a lower bound; otherwise it is an upper bound."""
+        """Whether the value is a lower bound."""
         return HIGHER_IS_BETTER[self.metric] if self.higher_is_better is None else self.higher_is_better
 
 
 @dataclass(frozen=True, slots=True)
 class NotWorse:
-    """On the same held-out rows the version is not worse than the present one by more than a margin.
+    """On held-out rows the version must not be worse than the present version by more than a margin.
 
-    A version that was trained on the dataset itself, by its lineage, fails: it would only show what it remembers. Rows
-    of the dataset that reached the training data in another way are not detected.
+    A version whose lineage names the dataset as its training data fails, because it has seen the rows. Rows of the
+    dataset that reached the training data in another way are not detected.
 
     Attributes:
         dataset: A registered dataset.
-        target: Its column that holds the truth.
+        target: The column with the true labels or numbers.
         metric: One of ``PAIRED_METRICS``.
-        margin: How much worse is still good enough, in the metric's unit. A Brier score is halved where both versions
-            know two classes, as usual; where one knows more, neither is.
-        number: The dataset's version; None means the newest when the gate is set, whose number is then stored.
-            Otherwise whoever may register a dataset would decide what the gate measures.
-        confidence: Of the two-sided interval of the difference.
-        resamples: Number of resamples.
-        seed: Of the random draws, so that an evaluation can be repeated.
-        max_rows: Rows that are drawn, once, from a larger dataset.
+        margin: The permitted loss, in the unit of the metric. The Brier score is halved if both versions have two
+            classes.
+        number: The number of the dataset's version; None: the newest when the gate is set.
+        confidence: The confidence of the two-sided interval of the difference.
+        resamples: The number of resamples.
+        seed: The seed of the resamples.
+        max_rows: The number of rows that are sampled from a larger dataset.
     """
 
     kind: ClassVar[GateKind] = GateKind.NOT_WORSE
@@ -116,6 +114,7 @@ class NotWorse:
     target: str
     metric: str
     margin: float
+    # The number is stored when the gate is set: otherwise anyone who may register a dataset could change the gate.
     number: int | None = None
     confidence: float = 0.95
     resamples: int = 2_000
@@ -144,21 +143,21 @@ class NotWorse:
 
 @dataclass(frozen=True, slots=True)
 class SignatureCompatible:
-    """Rows that clients can send to the present version fit the new one, see ``ml_core.domain.compatibility``."""
+    """Rows that fit the present version must fit the new one, see ``ml_core.domain.compatibility``."""
 
     kind: ClassVar[GateKind] = GateKind.SIGNATURE_COMPATIBLE
 
 
 @dataclass(frozen=True, slots=True)
 class DigestVerified:
-    """The artifact store has the version's bytes, and they are those that were registered."""
+    """The artifact in the store must have the registered digest."""
 
     kind: ClassVar[GateKind] = GateKind.DIGEST_VERIFIED
 
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """``count`` people other than whoever registered the version approved it for this environment."""
+    """``count`` principals other than the author must have approved the version for this environment."""
 
     kind: ClassVar[GateKind] = GateKind.APPROVAL
     count: int = 1
@@ -173,7 +172,7 @@ RULES: Mapping[GateKind, type[Rule]] = {rule.kind: rule for rule in typing.get_a
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A named rule of a model's environment."""
+    """A named rule of an environment of a model."""
 
     name: GateName
     rule: Rule
@@ -185,28 +184,28 @@ class Gate:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The rule's settings, JSON-compatible; ``parse_gate`` reads them back."""
+        """The settings of the rule, JSON-compatible; ``parse_gate`` reads them back."""
         return dataclasses.asdict(self.rule)
 
     def result(
         self, passed: bool, message: str, measured: float | None = None, required: float | None = None
     ) -> GateResult:
-        """A result of this gate's evaluation."""
+        """A result of the evaluation of this gate."""
         return GateResult(self.name, self.kind, passed, message, measured, required)
 
 
 def parse_gate(name: str, kind: str, settings: Mapping[str, Any]) -> Gate:
-    """A gate from what a caller wrote.
+    """Parse a gate.
 
     Raises:
-        InvalidRequestError: There is no such kind, or a setting is unknown, missing or not valid; names it.
-        InvalidNameError: The gate's or the dataset's name is not valid.
+        InvalidRequestError: The kind is unknown, or a setting is unknown, missing or invalid; names it.
+        InvalidNameError: The name of the gate or of the dataset is invalid.
     """
     if kind not in RULES:
         close = difflib.get_close_matches(kind, RULES, n=1)
         hint = f"Did you mean {close[0]}? " if close else ""
         raise InvalidRequestError(
-            f"There is no gate of the kind {kind!r}.", remedy=f"{hint}Kinds are: {', '.join(RULES)}.", field="kind"
+            f"The kind of gate {kind!r} is unknown.", remedy=f"{hint}Kinds are: {', '.join(RULES)}.", field="kind"
         )
     rule = RULES[GateKind(kind)]
     wanted = {field.name: field for field in dataclasses.fields(rule)}
@@ -221,7 +220,7 @@ def parse_gate(name: str, kind: str, settings: Mapping[str, Any]) -> Gate:
 
 
 def _typed(name: str, value: Any, hint: Any) -> Any:
-    """A setting's value as its field's type."""
+    """Convert the value of a setting to the type of its field."""
     target, optional = hint, False
     if isinstance(hint, types.UnionType):
         target, optional = typing.get_args(hint)[0], True
@@ -260,15 +259,15 @@ def _unusable(name: str, what: str, remedy: str) -> InvalidRequestError:
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """The result of one gate's evaluation.
+    """The result of the evaluation of one gate.
 
     Attributes:
-        name: The gate.
-        kind: The kind of its rule.
+        name: The name of the gate.
+        kind: The kind of the rule.
         passed: Whether the version passed.
-        message: A sentence without a full stop; for a failed gate it says by how much.
-        measured: The number that decided, where there is one.
-        required: The number that it was compared with.
+        message: The reason, a sentence without a full stop.
+        measured: The measured number, if the rule has one.
+        required: The bound that it was compared with.
     """
 
     name: GateName
@@ -279,24 +278,24 @@ class GateResult:
     required: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON-compatible form, as moves and errors carry it."""
+        """The JSON-compatible form, as part of moves and errors."""
         return {**dataclasses.asdict(self), "name": str(self.name), "kind": self.kind.value}
 
 
 def evaluate_metric(gate: Gate, rule: MinMetric, metrics: Mapping[str, Mapping[str, float]]) -> GateResult:
-    """The result of a ``min_metric`` gate.
+    """Evaluate a ``min_metric`` gate.
 
     Args:
         gate: The gate.
         rule: Its rule.
-        metrics: The version's recorded metrics: split → metric → value.
+        metrics: The recorded metrics of the version: split → metric → value.
     """
     measured = metrics.get(rule.split, {}).get(rule.metric)
     if measured is None:
         known = sorted(f"{split}/{name}" for split, values in metrics.items() for name in values)
         message = (
-            f"the version has no metric {rule.metric!r} of the split {rule.split!r}, which gate {gate.name!r} asks "
-            f"for; it has {', '.join(known) or 'none at all'}"
+            f"the version has no metric {rule.metric!r} of the split {rule.split!r}, which gate {gate.name!r} "
+            f"requires; its metrics are: {', '.join(known) or 'none'}"
         )
         return gate.result(False, message, required=rule.value)
     short = rule.value - measured if rule.is_minimum else measured - rule.value
@@ -308,36 +307,36 @@ def evaluate_metric(gate: Gate, rule: MinMetric, metrics: Mapping[str, Mapping[s
         side = "below" if rule.is_minimum else "above"
         message = (
             f"{rule.metric} {_number(measured)} is {short:.4g} {side} the {_number(rule.value)} that gate "
-            f"{gate.name!r} asks for"
+            f"{gate.name!r} requires"
         )
     return gate.result(passed, message, measured, rule.value)
 
 
 def evaluate_approvals(gate: Gate, rule: Approval, approvers: Collection[str], author: str) -> GateResult:
-    """The result of an ``approval`` gate: the approvers other than the author are counted.
+    """Evaluate an ``approval`` gate. An approval by the author does not count.
 
     Args:
         gate: The gate.
         rule: Its rule.
-        approvers: Who approved the version for this environment.
-        author: Who registered the version.
+        approvers: The principals that approved the version for this environment.
+        author: The principal that registered the version.
     """
     others = sorted(set(approvers) - {author})
     by = f" (by {', '.join(others)})" if others else ""
     message = f"it has {len(others)} of {rule.count} approvals{by}"
     if len(others) < rule.count:
-        message += f"; somebody other than {author}, who registered it, has to approve it"
+        message += f"; a principal other than the author, {author}, must approve it"
     return gate.result(len(others) >= rule.count, message, float(len(others)), float(rule.count))
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """How much better the new version is on the same rows. A positive difference is better for every metric.
+    """The difference between two versions on the same rows. Positive is better for every metric.
 
     Attributes:
-        difference: On all the rows.
-        low: The interval's lower end.
-        high: Its upper end.
+        difference: The difference on all rows.
+        low: The lower end of the interval.
+        high: The upper end of the interval.
         candidate: The metric of the new version.
         present: The metric of the present version.
     """
@@ -352,14 +351,14 @@ class Interval:
 def evaluate_difference(
     gate: Gate, rule: NotWorse, interval: Interval, on: str, *, against: str = "the present version"
 ) -> GateResult:
-    """The result of a ``not_worse`` gate: the interval's lower end against minus the margin.
+    """Evaluate a ``not_worse`` gate: the lower end of the interval must be at least minus the margin.
 
     Args:
         gate: The gate.
         rule: Its rule.
-        interval: Of the difference.
-        on: Which rows it was measured on, such as ``500 rows of the dataset held_out@2``.
-        against: What the new version was compared with.
+        interval: The measured difference.
+        on: The rows, such as ``500 rows of the dataset held_out@2``.
+        against: The version that the candidate was compared with.
     """
     required = -rule.margin
     facts = (
@@ -379,5 +378,5 @@ def evaluate_difference(
 
 
 def _number(value: float) -> str:
-    """A number as messages show it."""
+    """Format a number for a message."""
     return f"{value:.6g}"

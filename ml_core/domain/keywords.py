@@ -1,4 +1,4 @@
-"""Keywords that a call takes by name: another one is refused with the nearest that there is."""
+"""Check of keyword arguments, with a suggestion for an unknown one."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Iterable
 
 
 def check_keywords(call: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse a keyword that a call does not have.
+    """Check the keywords of a call.
 
     Args:
-        call: What the caller called, for the message.
-        given: The keywords that it gave.
-        known: Those that there are.
+        call: The name of the function, for the message.
+        given: The keywords of the call.
+        known: The valid keywords.
 
     Raises:
-        TypeError: Names the keyword, and the nearest one or all.
+        TypeError: A keyword is unknown; names it and the nearest valid one, or all.
     """
     names = list(known)
     for name in given:
         if name not in names:
             close = difflib.get_close_matches(name, names, n=1)
-            remedy = f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(names)}."
+            remedy = f"Did you mean {close[0]!r}?" if close else f"Valid are: {', '.join(names)}."
             raise TypeError(f"{call}() has no keyword {name!r}. {remedy}")

@@ -1,7 +1,7 @@
-"""The life of a version: live, archived, collected. One table of what may follow what; everything else is refused.
+"""The state machine of a version: live, archived, collected.
 
-Archiving hides a version and can be undone. Collecting removes it for good: its row and its bytes go, a tombstone with
-its name and digest stays. What was collected comes back in one way only: by registering the very same bytes again.
+Archiving hides a version and can be undone. Collection removes the row and the bytes permanently and keeps a tombstone
+with the name and the digest. A collected version becomes live again only if identical bytes are registered.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class VersionState(StrEnum):
 
 
 class VersionTrigger(StrEnum):
-    """What can happen to a version: ``delete`` is a person's wish, ``collect`` the end of the retention."""
+    """A change of state: ``delete`` is an explicit request, ``collect`` the end of the retention."""
 
     ARCHIVE = "archive"
     RESTORE = "restore"
@@ -43,22 +43,22 @@ TRANSITIONS: Mapping[tuple[VersionState, VersionTrigger], VersionState] = {
     (VersionState.ARCHIVED, VersionTrigger.REGISTER): VersionState.ARCHIVED,
     (VersionState.COLLECTED, VersionTrigger.REGISTER): VersionState.LIVE,
 }
-"""(state, trigger) → state. Archiving, restoring and registering again are harmless where nothing changes; a live
-version is never collected: somebody archives it first."""
+"""(state, trigger) → state; every other pair is refused. Archive, restore and register are idempotent. A live version
+is never collected: it must be archived first."""
 
 
 def advance(state: VersionState, trigger: VersionTrigger) -> VersionState:
     """The state after a trigger.
 
     Raises:
-        InvalidTransitionError: The state does not allow it; names both.
+        InvalidTransitionError: The state does not permit the trigger; names both.
     """
     following = TRANSITIONS.get((state, trigger))
     if following is None:
         allowed = ", ".join(each for of, each in TRANSITIONS if of is state)
         raise InvalidTransitionError(
-            f"A version that is {state} does not allow {trigger!s}.",
-            remedy=f"It allows: {allowed}.",
+            f"A version in the state {state} does not permit {trigger!s}.",
+            remedy=f"It permits: {allowed}.",
             phase=str(state),
             trigger=str(trigger),
         )
@@ -71,25 +71,25 @@ def state_of(archived_at: datetime | None) -> VersionState:
 
 
 def is_due(archived_at: datetime | None, now: datetime, retention: timedelta) -> bool:
-    """Whether a version was archived for the whole retention; a live one never is."""
+    """Whether the retention of an archived version is over; False for a live version."""
     return archived_at is not None and now - archived_at >= retention
 
 
 def without_needed_parents(due: Mapping[str, int], children: Iterable[tuple[str, str]]) -> list[str]:
-    """Which versions of a model may go: those whose children all go too.
+    """Select the versions of a model whose children are all collected too.
 
     Args:
-        due: Version → number of those that nothing but a child could need.
-        children: (parent, child) of the model, for parents that are due.
+        due: Version → number, of the versions that only a child may still need.
+        children: (parent, child) for the parents in ``due``.
 
     Returns:
-        The versions, children before their parents (a child has the higher number).
+        The versions, children before their parents.
     """
     of: dict[str, list[str]] = {}
     for parent, child in children:
         of.setdefault(parent, []).append(child)
     gone: set[str] = set()
-    ordered = sorted(due, key=lambda version: -due[version])
+    ordered = sorted(due, key=lambda version: -due[version])  # a child has a higher number than its parent
     for version in ordered:
         if all(child in gone for child in of.get(version, ())):
             gone.add(version)

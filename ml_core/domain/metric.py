@@ -1,10 +1,10 @@
-"""Which way a metric is better. One table, for training, comparison and, later, promotion gates."""
+"""The direction of each metric, for training, comparison and gates."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-# Metric → whether a higher value is better. What only describes, such as ``clusters``, is not here.
+# Metric → whether a higher value is better. Descriptive metrics without a direction, such as ``clusters``, are absent.
 HIGHER_IS_BETTER: Mapping[str, bool] = {
     "accuracy": True,
     "adjusted_rand": True,

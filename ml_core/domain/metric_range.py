@@ -1,4 +1,4 @@
-"""Bounds of a metric as people write them: ``accuracy>=0.8``."""
+"""Bounds of a metric as text: ``accuracy>=0.8``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _FIELDS = {">=": "at_least", "<=": "at_most"}
 
 @dataclass(frozen=True, slots=True)
 class MetricBound:
-    """A metric is at least, or at most, a value.
+    """A lower or upper bound of a metric.
 
     Attributes:
-        name: As it was written: ``accuracy``, or with its split: ``train/accuracy``.
-        at_least: The least value; None: no bound.
-        at_most: The greatest value; None: no bound.
+        name: ``accuracy``, or with the split: ``train/accuracy``.
+        at_least: The lower bound, or None.
+        at_most: The upper bound, or None.
     """
 
     name: str
@@ -28,7 +28,7 @@ class MetricBound:
 
     @property
     def split(self) -> str:
-        """The rows that it was measured on: what the name says, else ``validation``."""
+        """The split in the name; ``validation`` if the name has none."""
         split, slash, _ = self.name.rpartition("/")
         return split if slash else "validation"
 
@@ -39,18 +39,18 @@ class MetricBound:
 
 
 def parse_bound(text: str, field: str = "metrics") -> MetricBound:
-    """The bound that a text such as ``accuracy>=0.8`` or ``train/mae<=3`` says.
+    """Parse a bound such as ``accuracy>=0.8`` or ``train/mae<=3``.
 
     Args:
         text: A name, ``>=`` or ``<=``, and a number.
-        field: What the error calls the argument.
+        field: The name of the argument in the error.
 
     Raises:
-        InvalidRequestError: It is not of that form; says what can't be used.
+        InvalidRequestError: The text has another form.
     """
     found = _FORM.fullmatch(text)
     if found is None:
-        raise _refused(f"{text!r} is no bound of a metric.", field)
+        raise _refused(f"{text!r} is not a bound of a metric.", field)
     name, sign, number = found.groups()
     if sign not in _FIELDS:
         raise _refused(f"{text!r} has the sign {sign!r}: a bound has >= (at least) or <= (at most).", field)

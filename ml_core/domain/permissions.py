@@ -1,4 +1,4 @@
-"""Which scope each change of the registry needs: one table, asked where the change is recorded."""
+"""The scope that each change of the registry requires; checked where the change is recorded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOVES = frozenset(
         "shadow.stopped",
     }
 )
-"""Changes of what an environment serves: allowed or not by ``Principal.may_move``, before they are made."""
+"""Moves of a pointer; ``Principal.may_move`` decides about them before they are made."""
 
 _BY_SCOPE: Mapping[Scope, tuple[str, ...]] = {
     Scope.TRAIN: (
@@ -71,10 +71,10 @@ NEEDED: Mapping[str, Scope] = {action: scope for scope, actions in _BY_SCOPE.ite
 
 
 def require(principal: Principal, action: str) -> None:
-    """Refuse a change that a principal may not make.
+    """Check that a principal may make a change.
 
     Raises:
-        PermissionDeniedError: It lacks the scope.
+        PermissionDeniedError: The principal lacks the scope.
         LookupError: The action is not in the table.
     """
     if action not in MOVES:

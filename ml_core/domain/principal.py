@@ -1,4 +1,4 @@
-"""Who acts: a name for histories, and what it may do."""
+"""The principal of a request: its name in the audit, and its permissions."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ml_core.ids import EnvironmentName, TenantId
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Somebody or something that changes the registry.
+    """A person or program that acts on the platform.
 
     Attributes:
-        name: As the audit shows it: ``key:<key id>``, ``oidc:<subject>`` or the name of an operating system's user.
-        scopes: What it may do; ``admin`` has every scope.
-        promotes: Environments that it may move although they are protected.
-        tenant_id: The only tenant that it may act in; None: it is the platform's own.
-        is_operator: Whether it holds the database's URL, so that no check of ours binds it.
+        name: The name in the audit: ``key:<key id>``, ``oidc:<subject>`` or a user of the operating system.
+        scopes: The scopes; ``admin`` includes all others.
+        promotes: The protected environments that it may move.
+        tenant_id: The only tenant that it may act in; None: every tenant and the platform.
+        is_operator: Whether it has the database's URL, and therefore unrestricted access.
     """
 
     name: str
@@ -30,15 +30,15 @@ class Principal:
 
     @classmethod
     def operator(cls, name: str) -> Self:
-        """Whoever holds the database's URL: it may do everything, whatever this code says."""
+        """A principal with the database's URL. All scopes: checks can't restrict who can run SQL."""
         return cls(name, frozenset(Scope), is_operator=True)
 
     def signs_as(self, actor: str | None) -> str:
-        """The name that a change of its own carries: an operator may name whom it acts for, nobody else may."""
+        """The name under which a change is recorded. Only an operator may act in the name of another ``actor``."""
         return actor if actor is not None and self.is_operator else self.name
 
     def allows(self, scope: Scope) -> bool:
-        """Whether it has the scope."""
+        """Whether the principal has the scope."""
         return scope in self.scopes or Scope.ADMIN in self.scopes
 
     @property
@@ -47,10 +47,10 @@ class Principal:
         return not self.promotes and self.scopes <= {Scope.READ, Scope.PREDICT}
 
     def require(self, scope: Scope) -> None:
-        """Refuse what it may not do.
+        """Check a scope.
 
         Raises:
-            PermissionDeniedError: It lacks the scope.
+            PermissionDeniedError: The principal lacks the scope.
         """
         if not self.allows(scope):
             raise PermissionDeniedError(
@@ -61,23 +61,22 @@ class Principal:
             )
 
     def enter(self, tenant_id: str | None) -> None:
-        """Refuse a tenant that is not its own, in the words for one that does not exist.
+        """Check that the principal may act in a tenant.
 
         Args:
-            tenant_id: The tenant; None: what is over all tenants.
+            tenant_id: The tenant; None: the platform, above all tenants.
 
         Raises:
-            TenantNotFoundError: It belongs to another tenant.
-            PermissionDeniedError: It belongs to a tenant, and asked for what is over all of them.
+            TenantNotFoundError: The principal belongs to another tenant.
+            PermissionDeniedError: The principal belongs to a tenant and requested an operation on the platform.
         """
         if self.tenant_id is not None and self.tenant_id != tenant_id:
             refuse_tenant(self.name, tenant_id)
 
     def may_move(self, environment: EnvironmentName, *, is_protected: bool) -> bool:
-        """Whether it may move a pointer of the environment.
+        """Whether the principal may move a pointer of the environment.
 
-        A protected environment takes ``admin`` or the scope ``promote:<environment>``. Any other takes ``promote``, or
-        this environment's own scope.
+        A protected environment requires ``admin`` or ``promote:<environment>``; any other also accepts ``promote``.
         """
         if Scope.ADMIN in self.scopes or environment in self.promotes:
             return True
@@ -85,16 +84,17 @@ class Principal:
 
 
 def refuse_tenant(name: str, tenant_id: str | None) -> NoReturn:
-    """Refuse a principal a tenant that is not its own, as ``Principal.enter`` says.
+    """Raise the error of ``Principal.enter``.
 
     Args:
-        name: The principal's.
-        tenant_id: The tenant; None: what is over all tenants.
+        name: The name of the principal.
+        tenant_id: The tenant; None: the platform, above all tenants.
     """
     if tenant_id is None:
         raise PermissionDeniedError(
             f"{name} may act in its own tenants only.", remedy="Use a platform key, or a token for the whole platform."
         )
+    # The message is that of a tenant that does not exist: it must not reveal which tenants exist.
     raise TenantNotFoundError(
         f"There is no tenant {tenant_id[:40]}.",  # an id has 40 characters at most; a URL may have any number
         remedy="Check its name, or use a key or token of it.",

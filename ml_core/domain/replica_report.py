@@ -1,4 +1,4 @@
-"""What a replica reports of itself to the registry, and what it answers when it is asked about one pointer."""
+"""The report of a replica to the registry, and the state of one pointer in a replica."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from enum import StrEnum
 from typing import Final
 
 MAX_PENDING: Final = 200
-"""Pending versions that one report lists; the others are only counted, so that a report is written in milliseconds."""
+"""Pending versions in one report; further ones are only counted, so that writing a report takes milliseconds."""
 MAX_REASON: Final = 500
-"""Characters of a reason that are kept."""
+"""Maximum length of a reason, in characters."""
 
 
 class LoadState(StrEnum):
-    """How far a replica is with what a pointer names. The later members are the worse ones."""
+    """The state of a pointer's version in a replica, from best to worst."""
 
     LOADED = "loaded"
     DEFERRED = "deferred"
-    """Not loaded because the memory is full; the first request that asks for it loads it."""
+    """Not loaded because memory is full; the first request for it loads it."""
     LOADING = "loading"
     BEHIND = "behind"
     """The replica has not read the pointer's last move yet."""
@@ -34,14 +34,14 @@ class PendingVersion:
     """A version that a pointer names and a replica has not loaded.
 
     Attributes:
-        tenant_id: Whose pointer it is.
-        model_id: Likewise.
-        environment: Likewise.
+        tenant_id: The tenant of the pointer.
+        model_id: The model of the pointer.
+        environment: The environment of the pointer.
         version: The version.
         state: ``deferred``, ``loading`` or ``failed``.
-        serves: The version that the pointer's requests are answered with meanwhile; None: they are refused.
-        code: Of the error, for a failed load.
-        reason: Its message.
+        serves: The version that answers until then; None: requests are refused.
+        code: The code of the error of a failed load.
+        reason: The message of that error.
     """
 
     tenant_id: str
@@ -56,18 +56,18 @@ class PendingVersion:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaReport:
-    """One replica's account of itself. All but ``pending`` are numbers over all tenants.
+    """The report of one replica. The counts are over all tenants.
 
     Attributes:
-        generation: The generation of the cell's assignment that it has applied.
-        epoch: What that generation belongs to.
-        is_current: Whether its last look at the registry succeeded.
-        pointers: Pointers that it follows.
-        resident: Models in memory.
-        deferred: Versions that are loaded with the first request, since the memory is full.
+        generation: The generation of the assignment that the replica applied.
+        epoch: The epoch of that generation.
+        is_current: Whether the last read of the registry succeeded.
+        pointers: Pointers in the assignment.
+        resident: Loaded models.
+        deferred: Versions that the first request loads, because memory is full.
         loading: Versions that are being loaded.
-        failed: Versions that could not be loaded.
-        pending: The pending versions, the last moved pointer first, ``MAX_PENDING`` at most.
+        failed: Versions whose load failed.
+        pending: The pending versions, those of the last moved pointer first, at most ``MAX_PENDING``.
     """
 
     generation: int
@@ -82,21 +82,21 @@ class ReplicaReport:
 
     @property
     def unlisted(self) -> int:
-        """Pending versions that ``pending`` has no room for."""
+        """The number of pending versions that are not in ``pending``."""
         return self.deferred + self.loading + self.failed - len(self.pending)
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaAnswer:
-    """What a replica last reported of one pointer.
+    """The last reported state of one pointer in one replica.
 
     Attributes:
         replica_id: The replica.
-        state: How far it is.
-        version: The version that is deferred, loading or failed; None when loaded or behind.
-        serves: The version that answers there now; None: none, or it is not known.
-        code: Of the error, for a failed load.
-        reason: Its message.
+        state: The state.
+        version: The version that is deferred, loading or failed; None if loaded or behind.
+        serves: The version that answers now; None: none, or unknown.
+        code: The code of the error of a failed load.
+        reason: The message of that error.
     """
 
     replica_id: str

@@ -1,7 +1,7 @@
-"""Rollouts: what an environment serves, the moves that change it, and which side of a canary answers a request.
+"""Rollouts: the state machine of what an environment serves, and the split of requests between stable and canary.
 
-The stable version answers; a canary answers a share of the requests instead of it; a shadow predicts the same rows as
-the stable version, and its answers are only counted. ``TRANSITIONS`` is the state machine. Nothing here does I/O.
+The stable version answers requests. A canary answers a share of them in its place. A shadow predicts the same rows as
+the stable version; its predictions are compared and counted, and never returned.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from ml_core.exceptions import InvalidRequestError, InvalidTransitionError, show
 from ml_core.ids import VersionId
 
 MIN_PERCENT, MAX_PERCENT = 1, 99
-"""The share of a canary: 0 percent would be no canary, and 100 percent is ``finish``."""
+"""The bounds of a canary's share: 0 percent is ``abort``, and 100 percent is ``finish``."""
 MAX_STICKY_CHARACTERS = 200
 BUCKETS = 10_000
-"""Number of buckets over which keys are spread: one percent is 100 buckets."""
+"""The number of buckets of keys; one percent is 100 buckets."""
 
 
 class Phase(StrEnum):
-    """Which of the stable version, the canary and the shadow an environment has."""
+    """The parts of a rollout that an environment has."""
 
     NOTHING = "nothing"
     STABLE = "stable"
@@ -33,7 +33,7 @@ class Phase(StrEnum):
 
 
 class Trigger(StrEnum):
-    """What moves a pointer; the action of its history row."""
+    """The trigger of a move, as recorded in the history of the environment."""
 
     PROMOTE = "promote"
     ROLLBACK = "rollback"
@@ -47,11 +47,11 @@ class Trigger(StrEnum):
 
 
 EVALUATED = frozenset({Trigger.PROMOTE, Trigger.START_CANARY, Trigger.FINISH})
-"""The triggers that let a version answer (more) requests, so the environment's gates are evaluated first."""
+"""The triggers before which gates are evaluated: they let a version answer requests, or all of them."""
 
 
 class Side(StrEnum):
-    """Which version answers a request."""
+    """The part of a rollout that answers a request."""
 
     STABLE = "stable"
     CANARY = "canary"
@@ -59,12 +59,12 @@ class Side(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """A version on trial.
+    """A canary.
 
     Attributes:
         version: The version.
-        percent: Of the keys that it answers, 1 to 99.
-        sticky: The column whose value in the first row is a request's key where the request names none.
+        percent: The share of keys that it answers, 1 to 99.
+        sticky: The column whose value in the first row is the key of a request that sends no key.
     """
 
     version: VersionId
@@ -74,7 +74,7 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class RolloutState:
-    """What an environment serves. Without a stable version there is neither a canary nor a shadow."""
+    """The rollout of an environment. A canary or shadow requires a stable version."""
 
     stable: VersionId | None = None
     canary: Canary | None = None
@@ -82,7 +82,7 @@ class RolloutState:
 
     @property
     def phase(self) -> Phase:
-        """Which of the three it has."""
+        """The phase that follows from the three fields."""
         if self.stable is None:
             return Phase.NOTHING
         if self.canary is None:
@@ -92,7 +92,7 @@ class RolloutState:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A wanted move: its trigger, and what that trigger needs of ``version``, ``percent`` and ``sticky``."""
+    """A requested move: the trigger and its arguments."""
 
     trigger: Trigger
     version: VersionId | None = None
@@ -124,16 +124,16 @@ TRANSITIONS: Mapping[tuple[Phase, Trigger], Phase] = {
     (Phase.CANARY_AND_SHADOW, Trigger.ABORT): Phase.SHADOW,
     (Phase.CANARY_AND_SHADOW, Trigger.STOP_SHADOW): Phase.CANARY,
 }
-"""The phase after each move. A pair that is not listed is refused."""
+"""(phase, trigger) → phase; every other pair is refused."""
 
 
 def advance(state: RolloutState, change: Change) -> RolloutState:
-    """What an environment serves after a move.
+    """The state after a move.
 
     Raises:
-        InvalidTransitionError: The move is not possible in this phase; names both and the remedy.
-        InvalidRequestError: The percent is not 1 to 99, the sticky column is not valid, or one version would be two of
-            stable version, canary and shadow.
+        InvalidTransitionError: The trigger is not possible in this phase; names both and the remedy.
+        InvalidRequestError: The percent is not 1 to 99, the sticky column is invalid, or the version already has
+            another part in the rollout.
     """
     if (state.phase, change.trigger) not in TRANSITIONS:
         raise _refused(state, change.trigger)
@@ -162,18 +162,19 @@ def advance(state: RolloutState, change: Change) -> RolloutState:
 
 
 def bucket(pointer: tuple[str, str, str], key: str) -> int:
-    """The bucket of a key, 0 to 9,999: always the same for a pointer, and independent between pointers.
+    """The bucket of a key, 0 to 9,999: constant for a pointer, and independent between pointers.
 
     Args:
-        pointer: Tenant, model and environment; their grammars exclude the byte that separates them here.
-        key: What requests have in common that must get the same version, such as a customer's number.
+        pointer: Tenant, model and environment.
+        key: The key of the requests that must get the same version, such as a customer number.
     """
+    # No name contains NUL, so different pointers and keys never give the same text.
     text = "\0".join((*pointer, key)).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) % BUCKETS
 
 
 def choose(pointer: tuple[str, str, str], percent: int, key: str) -> Side:
-    """Which side answers a key. A key that the canary answers stays with it while the percent grows."""
+    """The side that answers a key. A key that the canary answers stays with it while the percent grows."""
     return Side.CANARY if bucket(pointer, key) * 100 < percent * BUCKETS else Side.STABLE
 
 
@@ -185,7 +186,7 @@ def _named(change: Change) -> VersionId:
 
 def _canary(state: RolloutState) -> Canary:
     if state.canary is None:
-        raise AssertionError("the table allows these triggers only while a canary runs")
+        raise AssertionError("TRANSITIONS permits these triggers only while a canary runs")
     return state.canary
 
 
@@ -193,8 +194,8 @@ def _stepped(canary: Canary, percent: int | None) -> Canary:
     wanted = _checked_percent(percent)
     if wanted == canary.percent:
         raise InvalidRequestError(
-            f"The canary, version {canary.version!s}, answers {wanted} percent already.",
-            remedy="Give another percent; to serve it to everybody, finish the canary.",
+            f"The canary, version {canary.version!s}, already answers {wanted} percent.",
+            remedy="Give another percent; to answer all requests with it, finish the canary.",
             field="percent",
         )
     return dataclasses.replace(canary, percent=wanted)
@@ -227,23 +228,23 @@ def _refuse_second_part(version: VersionId, **parts: VersionId | None) -> None:
     for part, taken in parts.items():
         if version == taken:
             raise InvalidRequestError(
-                f"Version {version!s} is the {_PART_WORDS[part]} already.",
+                f"Version {version!s} is already the {_PART_WORDS[part]}.",
                 remedy="Stop the shadow first." if part == "shadow" else "Name another version.",
                 field="version",
             )
 
 
-# While something is served, the remedy depends on the trigger alone.
+# By trigger, for phases with a stable version.
 _REMEDIES: Mapping[Trigger, str] = {
     **dict.fromkeys((Trigger.PROMOTE, Trigger.ROLLBACK, Trigger.START_CANARY), "Finish or abort the canary first."),
     **dict.fromkeys((Trigger.STEP, Trigger.FINISH, Trigger.ABORT), "Start a canary first."),
     Trigger.START_SHADOW: "Stop the shadow first.",
     Trigger.STOP_SHADOW: "Start a shadow first.",
 }
-# For triggers of a canary while only a shadow runs.
+# For triggers of a canary while a shadow runs without a canary.
 _REMEDIES_OF_A_SHADOW: Mapping[Trigger, str] = {
-    Trigger.STEP: "A shadow answers no requests, so it has no share: stop it and start a canary of its version.",
-    Trigger.FINISH: "Promote the shadow's version: that ends the shadow.",
+    Trigger.STEP: "A shadow answers no requests and has no share. Stop it and start a canary of its version.",
+    Trigger.FINISH: "Promote the version of the shadow, which also ends the shadow.",
     Trigger.ABORT: "Stop the shadow.",
 }
 _WORDS: Mapping[Trigger, str] = {

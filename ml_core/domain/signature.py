@@ -1,8 +1,7 @@
-"""Signatures: what a version accepts and what it answers.
+"""Signatures: the input columns and the output of a version.
 
-``Signature.columns_from_rows`` is the one way from raw rows, as a client sends them, to canonical columns. It either
-returns columns that the pipeline can take or names the row and the column that do not fit. What a single value means is
-decided in ``ml_core.domain.values``, for rows and data frames alike.
+``Signature.columns_from_rows`` converts the rows of a request to canonical columns. ``ml_core.domain.values`` defines
+how a single value is read, for rows and data frames.
 """
 
 from __future__ import annotations
@@ -40,13 +39,13 @@ Label = str | int | float | bool
 _PLAIN_NUMBERS = (float, int)
 _LARGEST = sys.float_info.max
 _NEVER_MISSING = "it had no missing value in training"
-# What a message shows and compares: a row may have thousands of names, each as long as the request.
+# Bounds of suggestions in messages: a row may have thousands of names, each as long as the request.
 _NAMES_COMPARED = 50
 _NAME_CHARACTERS = 80
 
 
 class OutputKind(StrEnum):
-    """What a prediction is."""
+    """The kind of a prediction."""
 
     CLASSES = "classes"
     NUMBER = "number"
@@ -59,11 +58,11 @@ class InputColumn:
     """One input column.
 
     Attributes:
-        name: As in the training data.
-        kind: How it is read and encoded.
-        nullable: Whether a row may leave it out or send null.
-        categories: The values seen in training, most frequent first, for a category; others are still accepted.
-        date_order: How ``01/02/2026`` is read in a datetime column; None: it is refused.
+        name: The name in the training data.
+        kind: The kind.
+        nullable: Whether a row may omit it or send null.
+        categories: The values of a category that training saw, most frequent first; other values are accepted too.
+        date_order: The order in dates such as ``01/02/2026``; None: such dates are refused.
         decimal_comma: Whether strings in a number column have a decimal comma, as in training.
     """
 
@@ -79,17 +78,17 @@ class InputColumn:
         object.__setattr__(self, "_read_value", self._reader())
 
     def read(self, values: Sequence[Any]) -> NDArray[Any]:
-        """The canonical array of raw values, see ``ml_core.domain.columns``.
+        """Convert raw values to a canonical array, see ``ml_core.domain.columns``.
 
-        None, NaN, NaT and ``pandas.NA`` are missing, and refused where the column is not nullable. So are blank strings
-        and, unless the column is a category or text, words for missing (``ml_core.domain.values.says_missing``). In a
-        category or text a blank is never refused: like an unseen category it was sent, and is scored as missing.
+        None, NaN, NaT, ``pandas.NA`` and blank strings are missing; so are, except in a category or text, words such as
+        ``NA`` (``ml_core.domain.values.says_missing``). A missing value is refused if the column is not nullable,
+        except that a blank string in a category or text is always accepted.
 
         Args:
-            values: One a row.
+            values: One value per row.
 
         Raises:
-            SignatureMismatchError: Names the first row that does not fit.
+            SignatureMismatchError: A value does not fit; names the first such row.
         """
         read = self._read_value
         numeric = self.kind.is_numeric
@@ -98,10 +97,10 @@ class InputColumn:
         is_number, seen = self.kind is ColumnKind.NUMBER, self.categories
         for index, value in enumerate(values):
             if is_number and type(value) in _PLAIN_NUMBERS and -_LARGEST <= value <= _LARGEST:
-                result.append(value)  # what nearly all numbers of a request are; NaN fails the comparison
+                result.append(value)  # the usual case, without a call; NaN fails the comparison
                 continue
             if type(value) is str and value in seen:
-                result.append(value)  # what nearly all categories are; the most frequent ones come first
+                result.append(value)  # the usual case; the search is short, since frequent categories come first
                 continue
             is_string = isinstance(value, str)
             if says_nothing(value) if is_string else is_missing(value):
@@ -117,7 +116,7 @@ class InputColumn:
         return _array(result, numeric)
 
     def _reader(self) -> Callable[[Any], Any]:
-        """What reads a value that is not missing."""
+        """The function that reads a value that is not missing."""
         if self.decimal_comma:
             return read_comma_number
         if self.date_order is not None:
@@ -163,7 +162,7 @@ class InputColumn:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a version answers: ``classes`` in the order of the probabilities, for a classifier; else empty."""
+    """The output of a version. ``classes`` are in the order of the probabilities; empty unless it is a classifier."""
 
     kind: OutputKind
     classes: tuple[Label, ...] = ()
@@ -171,7 +170,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """The input columns, in the order of the training data, and the output of a version."""
+    """The input columns, in the order of the training data, and the output."""
 
     inputs: tuple[InputColumn, ...]
     output: Output
@@ -183,21 +182,21 @@ class Signature:
         object.__setattr__(self, "_is_ascii", all(name.isascii() for name in self._names))
 
     def columns_from_rows(self, rows: Sequence[Row], *, strict: bool = False) -> Columns:
-        """Canonical columns of raw rows.
+        """Convert raw rows to canonical columns.
 
-        A column that the signature does not name is ignored, or refused when ``strict``; so is a row that has no other.
-        Names match however their accents are encoded. A missing column is null. Null is accepted where the column is
-        nullable. An unseen category is accepted: the fitted encoder decides.
+        A column that the signature does not name is ignored, or refused if ``strict``. A column that a row omits is
+        null. A row without any column of the signature is refused. Names are compared in Unicode's composed form.
+        An unseen category is accepted.
 
         Args:
-            rows: One mapping a row, from column name to a JSON value; ``datetime`` objects are accepted too.
+            rows: One mapping per row, from column name to a JSON value; ``datetime`` objects are accepted too.
             strict: Refuse unknown columns.
 
         Returns:
             The table, see ``ml_core.domain.columns``.
 
         Raises:
-            SignatureMismatchError: Names the first row (from 0) and column that do not fit.
+            SignatureMismatchError: A row does not fit; names the row (from 0) and the column.
         """
         if not self._is_ascii:
             rows = [{composed(name): value for name, value in row.items()} for row in rows]
@@ -211,20 +210,20 @@ class Signature:
         return {c.name: c.read([row.get(c.name) for row in rows]) for c in self.inputs}
 
     def count_unknown(self, rows: Sequence[Row]) -> int:
-        """How many values of the rows are of columns that the signature does not name."""
+        """Count the values in columns that the signature does not name."""
         names = self._names
         return sum(0 if row.keys() <= names else len(row.keys() - names) for row in rows)
 
     def check_names(self, given: Collection[str], row: int | None = None) -> None:
-        """Refuse names of columns that can only be meant for other names.
+        """Check for misspelled column names.
 
         Args:
-            given: The names of a row's or a table's columns; a row itself, to look into its values.
-            row: The row's number; None: they are those of a table.
+            given: The column names of a row or a table. Pass the row itself to detect rows that are nested in it.
+            row: The number of the row; None for a table.
 
         Raises:
-            SignatureMismatchError: None of them is the model's. Or one of the model's is not there but one like it is:
-                in another case, or with blanks around it; or, where the column can't be null, of a similar spelling.
+            SignatureMismatchError: No name is in the signature; or a column is absent while an unknown name differs
+                from it only in case or surrounding blanks or, for a column that is not nullable, is similar.
         """
         names = {column.name: column for column in self.inputs}
         where = "The table" if row is None else f"Row {row}"
@@ -248,13 +247,13 @@ class Signature:
             )
 
     def _meant(self, given: Collection[str], unknown: Sequence[str]) -> str:
-        """What may be wrong with names of which none is the model's; empty, or a sentence and a blank."""
+        """A suggestion for names of which none is in the signature: empty, or a sentence and a blank."""
         names = [column.name for column in self.inputs]
         for name in unknown[:_NAMES_COMPARED]:
             inner = given[name] if isinstance(given, Mapping) else None
             inner = inner[0] if isinstance(inner, list) and inner else inner
             if isinstance(inner, Mapping) and not inner.keys().isdisjoint(names):
-                return f"They are in the value of {shown(name)}: send what it holds as rows. "
+                return f"The value of {shown(name)} has them: send that value as rows. "
         meant = _same_but_for_case(names, unknown) or _similar(names, unknown)
         return "" if meant is None else f"Did you mean {shown(meant[0])} instead of {shown(meant[1])}? "
 
@@ -293,13 +292,13 @@ def _array(values: list[Any], numeric: bool) -> NDArray[Any]:
 
 
 def _same_but_for_case(wanted: Sequence[str], given: Sequence[str]) -> tuple[str, str] | None:
-    """The first of ``given`` that is one of ``wanted`` in another case or with blanks around it, and that one."""
+    """The first pair of a wanted and a given name that differ only in case or surrounding blanks."""
     folded = {name.strip().casefold(): name for name in wanted}
     return next(((folded[key], name) for name in given if (key := name.strip().casefold()) in folded), None)
 
 
 def _similar(wanted: Sequence[str], given: Sequence[str]) -> tuple[str, str] | None:
-    """The first of ``wanted`` that a name of ``given`` is near, and that name."""
+    """The first pair of a wanted and a given name that are similar."""
     candidates = [name for name in given[:_NAMES_COMPARED] if len(name) <= _NAME_CHARACTERS]
     for name in wanted[:_NAMES_COMPARED]:
         near = difflib.get_close_matches(name[:_NAME_CHARACTERS], candidates, n=1, cutoff=0.75)

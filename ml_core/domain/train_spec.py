@@ -1,4 +1,4 @@
-"""What a training needs, as data: the CLI, the control API and a job hand the same value to ``Trainer.train_spec``."""
+"""The specification of a training, as the CLI, the control API and jobs pass it to ``Trainer.train_spec``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ml_core.exceptions import DataProcessingError, InvalidRequestError, Trainin
 from ml_core.ids import VersionId
 
 TRAINING_RECORD = "training"
-"""The key of a version's metadata under which the training's record is stored; a caller's notes may not use it."""
+"""The metadata key of a version under which the record of its training is stored; callers can't use it."""
 
 _LEARN_A_TARGET = ("classification", "regression")
 _MIN_ROWS_OF_A_CLASS = 2  # so that it can be both trained on and held out
@@ -21,20 +21,17 @@ _RARE_FORMS = "Give drop, drop:5, merge:other or merge:other:5; the number is th
 
 
 def needs_target(model_type: str | None) -> bool:
-    """Whether a model of a type learns a target. None means classification or regression, by the target.
-
-    Types that were registered with ``ModelFactory`` may be trained without one.
-    """
+    """Whether a model type requires a target. None means classification or regression; other types may do without."""
     return model_type is None or model_type in _LEARN_A_TARGET
 
 
 @dataclass(frozen=True, slots=True)
 class RareClasses:
-    """The rule for classes of few rows.
+    """The rule for rare classes.
 
     Attributes:
-        label: The class into which they are merged; None: their rows are left out.
-        minimum: The fewest rows, in the training data, of a class that is not rare.
+        label: The class into which they are merged; None: their rows are dropped.
+        minimum: A class with fewer rows in the training data is rare.
     """
 
     label: str | None
@@ -42,7 +39,7 @@ class RareClasses:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``drop``, ``drop:5``, ``merge:other`` or ``merge:other:5``; the number is 2 by default.
+        """Parse ``drop``, ``drop:5``, ``merge:other`` or ``merge:other:5``; the number is 2 by default.
 
         Raises:
             TrainingError: The text has another form; ``stage`` is ``validate``.
@@ -59,26 +56,25 @@ class RareClasses:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSpec:
-    """One training of a model.
+    """The specification of one training.
 
-    Construction checks the form of every field. Whether the dataset, the columns, the hyperparameters and the parent
-    version exist is checked when the training is planned, before it starts.
+    Construction checks the form of every field. Planning the training checks that the dataset, the columns, the
+    hyperparameters and the parent version exist.
 
     Attributes:
         model_type: ``classification``, ``regression``, ``clustering``, ``anomaly_detection`` or a type registered with
             ``ModelFactory``; None: classification or regression, by the target.
         dataset: The registered dataset to train on, such as ``tickets_2026@3``; without a number its newest version.
         target: The column of the dataset to predict.
-        validation_dataset: A registered dataset with the same columns to measure on; None: a fifth of the rows is held
-            out.
-        ignore: Columns of the dataset that are not used.
-        hyperparameters: ``algorithm`` and the estimator's own.
-        kinds: Column name → kind, where the inferred kind is wrong.
-        rare_classes: The rule for classes of few rows, see ``RareClasses.parse``; None: a class of one row that can't
-            be held out is refused.
-        version: The name of the version to register; None: the model's next number.
+        validation_dataset: A registered dataset with the same columns for validation; None: a fifth of the rows is
+            held out.
+        ignore: Columns of the dataset to ignore.
+        hyperparameters: ``algorithm`` and the parameters of the estimator.
+        kinds: Column name → kind, to override the inferred kind.
+        rare_classes: The rule for rare classes, see ``RareClasses.parse``; None: a class with one row is refused.
+        version: The name of the version to register; None: the next number of the model.
         parent_version: The version of the same model from which it is derived, for the lineage.
-        metadata: The caller's notes on the version.
+        metadata: The metadata of the version.
 
     Raises:
         InvalidRequestError, InvalidNameError: A reference, a version or the metadata is invalid.
@@ -106,7 +102,7 @@ class TrainSpec:
             RareClasses.parse(self.rare_classes)
         if TRAINING_RECORD in self.metadata:
             raise InvalidRequestError(
-                f"The key {TRAINING_RECORD!r} of the metadata holds the platform's record of a training.",
+                f"The metadata key {TRAINING_RECORD!r} is reserved for the record of the training.",
                 remedy="Use another key.",
                 field="metadata",
             )
@@ -122,10 +118,10 @@ class TrainSpec:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """The spec of a JSON object with the attributes as its members; those left out or null have their defaults.
+        """Read a spec from a JSON object. Members that are omitted or null have their defaults.
 
         Raises:
-            InvalidRequestError: A member is unknown, with the nearest valid name, or has the wrong JSON type.
+            InvalidRequestError: A member is unknown or has the wrong JSON type.
             InvalidNameError, DataProcessingError, TrainingError: As the constructor.
         """
         if not isinstance(document, Mapping):
@@ -146,7 +142,7 @@ class TrainSpec:
         return cls(**given)
 
     def to_json(self) -> dict[str, Any]:
-        """The spec as a JSON object, if its hyperparameters and metadata are JSON; ``from_json`` reads it back."""
+        """The spec as a JSON object; ``from_json`` reads it back."""
         return {
             "model_type": self.model_type,
             "dataset": self.dataset,

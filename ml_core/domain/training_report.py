@@ -1,4 +1,4 @@
-"""What a training produced, as data: all that a client shows of it."""
+"""The report of a training, as clients show it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ml_core.domain.version import ModelVersion
 from ml_core.ids import ModelId, TenantId, VersionId
 
 _COLUMNS_BYTES = 4 * 2**10
-"""Room for columns in the record of a training, which is part of the version's metadata: about 40 columns."""
+"""Bound on the columns in the record of a training, which is part of the version's metadata: about 40 columns."""
 _MAX_REASON = 300
 
 
@@ -21,10 +21,10 @@ class ReportedColumn:
     """A column of the training data.
 
     Attributes:
-        name: Its name.
-        kind: Its kind; None: it can't be used.
+        name: The name.
+        kind: The kind; None if the column is unusable.
         used: Whether it is an input of the model.
-        reason: Why, in a phrase such as ``text: 8.2 words on average, 412 distinct values``; empty: not recorded.
+        reason: The reason, such as ``text: 8.2 words on average, 412 distinct values``; empty if not recorded.
     """
 
     name: str
@@ -47,27 +47,27 @@ class ReportedColumn:
 class TrainingReport:
     """The result of a training.
 
-    ``Trainer.train_spec`` returns it whole. ``of_version`` makes it from what the registry stores of the version: the
-    reasons of some columns may then be missing where a table has many.
+    ``Trainer.train_spec`` returns a complete report. ``of_version`` rebuilds it from the stored version; the reasons of
+    some columns of a wide table are then absent.
 
     Attributes:
         tenant_id: The tenant.
         model_id: The model.
         version: The version that was registered.
         run_id: The run that recorded the training.
-        model_type: Such as ``classification``.
-        dataset: The dataset's version that was trained on, such as ``tickets_2026@3``; None: data of the caller.
-        algorithm: Such as ``random_forest``; the class of an estimator that is not the platform's.
-        hyperparameters: As given.
-        effective_hyperparameters: The estimator's, defaults included.
+        model_type: The model type, such as ``classification``.
+        dataset: The version of the dataset, such as ``tickets_2026@3``; None: data that the caller passed.
+        algorithm: The algorithm, such as ``random_forest``; the class name of any other estimator.
+        hyperparameters: The hyperparameters that the caller gave.
+        effective_hyperparameters: All parameters of the estimator, including defaults.
         metrics: ``train`` and ``validation`` → metric → value.
-        baseline: Metric → value of an answer that ignores all columns, on the validation rows.
-        n_rows: ``train`` and ``validation`` → rows.
-        columns: The columns of the training data, in its order where the report is whole.
-        columns_omitted: Columns that are not used and not listed, since the record has no room for them.
-        notes: Sentences for the user: rows left out, worse than the baseline, a fit that did not converge.
+        baseline: Metric → value of a constant prediction on the validation rows.
+        n_rows: ``train`` and ``validation`` → number of rows.
+        columns: The columns of the training data; in the order of the data if the report is complete.
+        columns_omitted: The number of unused columns for which the record had no room.
+        notes: Remarks for the user, such as dropped rows, a metric below the baseline, or a fit that did not converge.
         example: A row that the version accepts.
-        duration_s: Seconds of reading, fitting and measuring; None: not recorded.
+        duration_s: Seconds of reading, fitting and evaluation; None if not recorded.
     """
 
     tenant_id: TenantId
@@ -90,11 +90,11 @@ class TrainingReport:
 
     @classmethod
     def of_version(cls, version: ModelVersion, columns: Iterable[ReportedColumn] | None = None) -> Self:
-        """The report of a registered version; without a training's record its own facts only.
+        """Rebuild the report of a registered version. A version without a training record gives a partial report.
 
         Args:
             version: The version.
-            columns: All columns of the training data; None: those that the registry stores.
+            columns: All columns of the training data; None: the stored ones.
         """
         found = version.metadata.get(TRAINING_RECORD)
         record: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
@@ -161,12 +161,10 @@ class TrainingReport:
 
 
 def recorded_columns(columns: Iterable[ReportedColumn]) -> dict[str, Any]:
-    """The columns for the record of a training: ``columns`` and ``columns_omitted``, within a bound of bytes.
-
-    Columns that are not used come first, since nothing else stores them; the signature lists the others.
-    """
+    """``columns`` and ``columns_omitted`` of the record of a training, within the bound ``_COLUMNS_BYTES``."""
     kept: list[dict[str, Any]] = []
     omitted, left = 0, _COLUMNS_BYTES
+    # Unused columns first: only the record stores them, while the signature lists the used ones.
     for column in sorted(columns, key=lambda column: column.used):
         document = column.to_json() | {"reason": column.reason[:_MAX_REASON]}
         left -= len(str(document).encode())

@@ -1,21 +1,18 @@
-"""What one raw value means in a column of a kind: the same for a JSON row, a CSV cell and a data frame's element.
+"""How a raw value is read in a column of a kind: equal for a JSON row, a CSV cell and an element of a data frame.
 
-The cells of a text file are strings, and nothing else is known of them until the column's kind is. These rules hold
-everywhere, so that a row of the training CSV scores the same when it is sent over HTTP:
+A row of the training CSV therefore gives the same prediction when it is sent over HTTP. The rules:
 
-* A blank string is missing. So is, in a number, boolean or datetime, a word that ``pandas.read_csv`` reads as missing
-  (``NA``, ``null``, …). In a category or text it is a value: ``NA`` is Namibia's code, and ``None`` may be an answer.
-* Numbers and booleans may be written as strings, as they are in a CSV: ``"1.5"``, ``"true"``.
-* A datetime is a ``datetime``, a ``date`` or a string of a form that can be read in only one way; without an offset
-  it is UTC. A column whose training data shows the order of day and month is read by that order too.
-* A column of numbers whose training data had decimal commas reads strings by that rule: ``"1.200,5"`` is 1200.5 and
-  ``"1.200"`` is 1200. A JSON number means itself.
-* The category of a string is its text: ``1.10`` and ``1.1`` are two categories, ``12E4`` is one. Only what writes one
-  value in several ways is brought to one text: ``True``, ``TRUE`` and ``true`` are ``true``, as is JSON ``true``, and
-  letters with accents are composed (Unicode NFC), in texts too.
-* A number in a category column means the category that training saw written as that number: JSON ``3`` means ``3``, and
-  JSON ``1`` or ``1.0`` means ``1.0`` where training saw that text and no other of the same value. A string such as
-  ``1.0`` that training did not see means ``1`` where training saw that.
+* Missing: a blank string is missing in a column of any kind. In a number, boolean or datetime, so is a word that
+  ``pandas.read_csv`` reads as missing (``NA``, ``null``, …). In a category or text such a word is a value.
+* Numbers and booleans may be strings: ``"1.5"``, ``"true"``.
+* Datetimes: a ``datetime``, a ``date`` or a string in an unambiguous form; UTC without an offset. If the training data
+  shows the order of day and month, dates in that order are read too.
+* Decimal commas: if the training data had them, strings are read accordingly: ``"1.200,5"`` is 1200.5 and ``"1.200"``
+  is 1200. JSON numbers are not affected.
+* Categories: a string is its own category: ``1.10`` and ``1.1`` differ. ``True``, ``TRUE``, ``true`` and JSON ``true``
+  are the category ``true``. Letters with accents are composed (Unicode NFC), also in texts.
+* Numbers in a category column: JSON ``3`` is the category ``3``. JSON ``1`` or ``1.0`` is the category ``1.0`` if
+  training saw that text and no other of the same value. The string ``1.0`` is ``1`` if training saw only ``1``.
 """
 
 from __future__ import annotations
@@ -34,7 +31,7 @@ import numpy as np
 
 from ml_core.domain.columns import ColumnKind, DateOrder
 
-# What pandas.read_csv reads as missing by default (pandas 3.1, ``pandas._libs.parsers.STR_NA_VALUES``).
+# The strings that pandas.read_csv reads as missing by default (pandas 3.1, ``pandas._libs.parsers.STR_NA_VALUES``).
 MISSING_STRINGS = frozenset(
     {
         "",
@@ -64,7 +61,7 @@ _NUMBERS = (int, float, np.number, np.bool_, Decimal)
 _CATEGORIES = (str, int, float, np.generic, Decimal, date, UUID)
 
 _LONGEST_MISSING_STRING = max(map(len, MISSING_STRINGS))
-# Read alike by Python and by RE2, in which \s has no vertical tab.
+# Spelled out, so that Python and RE2 match the same strings: \s of RE2 has no vertical tab.
 _BLANKS = r"[ \t\n\r\f\v]*"
 NUMBER = _BLANKS + r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?" + _BLANKS
 # With a decimal comma; points then group thousands.
@@ -89,7 +86,7 @@ _OTHER_ZONE = re.compile(
 )
 _LONGEST_DATETIME = 64  # characters, with any name of a zone
 _TIME_OF_HALF_DAY = re.compile(r"(0?[1-9]|1[0-2])(:\d{2}(?::\d{2})?)?", re.ASCII)
-# What the values that pandas.read_csv turns into booleans look like.
+# The strings that pandas.read_csv reads as booleans.
 BOOLEAN_STRINGS = {"true": 1.0, "True": 1.0, "TRUE": 1.0, "false": 0.0, "False": 0.0, "FALSE": 0.0}
 _TRUTHS = {text: "true" if number else "false" for text, number in BOOLEAN_STRINGS.items()}
 _DATETIME_FORMS = (
@@ -99,16 +96,16 @@ _DATETIME_FORMS = (
 
 
 class DoesNotFitError(ValueError):
-    """A single value is not of its column's kind; carries what was expected."""
+    """A value does not fit the kind of its column; the message names what was expected."""
 
 
 def is_blank(text: str) -> bool:
-    """Whether a string holds nothing but white space: missing in a column of any kind."""
+    """Whether a string is empty or white space, and so missing in a column of any kind."""
     return not text or text.isspace()
 
 
 def says_missing(text: str) -> bool:
-    """Whether a string is missing in a number, boolean or datetime: blank, or one of ``MISSING_STRINGS``."""
+    """Whether a string is missing in a number, boolean or datetime column: blank, or in ``MISSING_STRINGS``."""
     if len(text) > _LONGEST_MISSING_STRING:
         return text.isspace()
     return text in MISSING_STRINGS or text.isspace()
@@ -127,7 +124,7 @@ def is_missing(value: Any) -> bool:
 
 
 def read_number(value: Any) -> float:
-    """A finite float of a number, boolean or numeric string.
+    """Read a finite float from a number, boolean or numeric string.
 
     Raises:
         DoesNotFitError: The value is of another type, or not finite.
@@ -147,7 +144,7 @@ def read_number(value: Any) -> float:
 
 
 def read_comma_number(value: Any) -> float:
-    """As ``read_number``, with strings of a decimal comma: ``"1.200,5"`` is 1200.5.
+    """Read a number, with a decimal comma in strings: ``"1.200,5"`` is 1200.5.
 
     Raises:
         DoesNotFitError: The value is not a number; a string with a decimal point is not one.
@@ -160,7 +157,7 @@ def read_comma_number(value: Any) -> float:
 
 
 def read_boolean(value: Any) -> float:
-    """1.0 or 0.0 of a boolean, 0, 1, or of their texts: ``"true"`` and ``"false"`` as ``pandas.read_csv`` knows them.
+    """Read 1.0 or 0.0 from a boolean, 0, 1, or a string of one, as ``pandas.read_csv`` accepts them.
 
     Raises:
         DoesNotFitError: The value is of another type.
@@ -177,15 +174,14 @@ def read_boolean(value: Any) -> float:
 
 
 def read_datetime(value: Any, order: DateOrder | None = None) -> float:
-    """Seconds since 1970-01-01 UTC, to the microsecond, of a datetime, date or string.
+    """Read seconds since 1970-01-01 UTC, to the microsecond, from a datetime, date or string.
 
     Args:
-        value: What to read.
-        order: How ``01/02/2026`` is read; None: not at all.
+        value: The value.
+        order: The order in dates such as ``01/02/2026``; None: such dates are refused.
 
     Raises:
-        DoesNotFitError: The value is of another type, a string that can be read in several ways, or one against the
-            order.
+        DoesNotFitError: The value has another type, or the string is ambiguous or contradicts the order.
     """
     if isinstance(value, str):
         value = parse_datetime(value, order)
@@ -205,14 +201,14 @@ def read_datetime(value: Any, order: DateOrder | None = None) -> float:
 
 
 def parse_datetime(text: str, order: DateOrder | None = None) -> datetime:
-    """The datetime of a string that can be read in only one way.
+    """Parse a datetime in an unambiguous form.
 
-    That is ISO 8601 (also ``2026-01``), ``2026/01/31``, ``2026.01.31`` or ``31.01.2026``, with or without a time; with
-    an order also ``31/01/2026`` or ``01/31/2026``, with ``/`` or ``-``, whose time may be of ``AM`` and ``PM``. Behind
-    it may stand ``UTC``, ``GMT``, ``Z`` or an offset, which a name may follow: ``+0200 CEST``.
+    The forms are ISO 8601 (also ``2026-01``), ``2026/01/31``, ``2026.01.31`` and ``31.01.2026``, with or without a
+    time. With an order, ``31/01/2026`` or ``01/31/2026`` (``/`` or ``-``) is accepted too, with an optional ``AM`` or
+    ``PM``. ``UTC``, ``GMT``, ``Z`` or an offset may follow, and a zone name may follow an offset: ``+0200 CEST``.
 
     Raises:
-        DoesNotFitError: It is of none of these forms.
+        DoesNotFitError: The text has none of these forms.
     """
     text = text.strip()
     try:
@@ -225,7 +221,7 @@ def parse_datetime(text: str, order: DateOrder | None = None) -> datetime:
         return _with_offset(zone, order)
     if zone_name(text) is not None:
         raise DoesNotFitError(
-            f"an offset such as +01:00 behind the time, since {zone_name(text)} names no single one (UTC and GMT do)"
+            f"an offset such as +01:00 after the time, since {zone_name(text)} is ambiguous (UTC and GMT are not)"
         )
     day, time = _day_and_time(text, order)
     if time and time[1:2] == ":":
@@ -237,7 +233,7 @@ def parse_datetime(text: str, order: DateOrder | None = None) -> datetime:
 
 
 def _day_and_time(text: str, order: DateOrder | None) -> tuple[str, str | None]:
-    """``2026-01-31`` and the time as it is written, if there is one, of a date that is not ISO 8601."""
+    """Split a date that is not ISO 8601 into ``2026-01-31`` and the time, if it has one."""
     time: str | None
     if match := _MONTH.fullmatch(text):
         year, month, day, time = match[1], match[2], "01", None
@@ -265,7 +261,7 @@ def _with_offset(zone: re.Match[str], order: DateOrder | None) -> datetime:
 
 
 def zone_name(text: str) -> str | None:
-    """The name of a time zone behind a time that is not read, since it may mean several offsets: ``CET``, ``IST``."""
+    """The ambiguous time zone name, such as ``CET`` or ``IST``, after a time; None if there is none."""
     text = text.strip()
     is_long = len(text) > _LONGEST_DATETIME
     match = None if is_long or _ZONE.fullmatch(text) else _OTHER_ZONE.fullmatch(text)
@@ -273,7 +269,7 @@ def zone_name(text: str) -> str | None:
 
 
 def ordered_date(text: str) -> re.Match[str] | None:
-    """The parts of a date whose order of day and month only its column shows; None of any other string."""
+    """Match a date whose order of day and month only its column shows; None for any other string."""
     text = text.strip()
     match = ORDERED_DATE.fullmatch(text)
     if match is None and len(text) <= _LONGEST_DATETIME:
@@ -283,7 +279,7 @@ def ordered_date(text: str) -> re.Match[str] | None:
 
 
 def _time_of_day(time: str, half: str, order: DateOrder) -> str:
-    """``15:30`` of ``3:30`` and ``PM``."""
+    """Convert ``3:30`` and ``PM`` to ``15:30``."""
     match = _TIME_OF_HALF_DAY.fullmatch(time)
     if match is None:
         raise DoesNotFitError(_forms(order))
@@ -298,12 +294,12 @@ def _forms(order: DateOrder | None) -> str:
 
 
 def composed(text: str) -> str:
-    """The string in Unicode's composed form (NFC), in which equal letters are equal characters."""
+    """Normalize a string to Unicode's composed form (NFC)."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def read_text(value: Any) -> str:
-    """The string itself, composed.
+    """Read a string, composed.
 
     Raises:
         DoesNotFitError: It is not a string.
@@ -314,11 +310,11 @@ def read_text(value: Any) -> str:
 
 
 def read_category(value: Any, categories: tuple[str, ...] = ()) -> str:
-    """The canonical text of a string, number, boolean, date or UUID in a category column.
+    """Read the canonical text of a string, number, boolean, date or UUID in a category column.
 
     Args:
-        value: What to read.
-        categories: What training saw; a number means the one of them that is written as it.
+        value: The value.
+        categories: The categories that training saw; a number is the category that is written as that number.
 
     Raises:
         DoesNotFitError: The value is of another type.
@@ -335,14 +331,15 @@ def read_category(value: Any, categories: tuple[str, ...] = ()) -> str:
 
 
 def _whole(text: str, categories: tuple[str, ...]) -> str:
-    """``1`` of ``1.0`` where training saw only the former: tools that make floats of integers wrote the latter."""
+    """Convert ``1.0`` to ``1`` if training saw only ``1``."""
+    # Tools that turn integers into floats send 1.0.
     whole = text[:-2]
     return whole if whole in categories and text not in categories and _WHOLE_NUMBER.fullmatch(whole) else text
 
 
 @lru_cache(maxsize=4096)
 def _numerals(categories: tuple[str, ...]) -> dict[float, str | None]:
-    """Number → the category that is written as it; None where several are."""
+    """Number → the category that is written as that number; None if several are."""
     found: dict[float, str | None] = {}
     for text in categories:
         if _NUMBER.fullmatch(text):
@@ -352,7 +349,7 @@ def _numerals(categories: tuple[str, ...]) -> dict[float, str | None]:
 
 
 def label_of(text: str) -> bool | int | float | str:
-    """What a string says as a label: a boolean, a number, or itself."""
+    """Convert a string to a label: a boolean, a number, or the string itself."""
     if text in BOOLEAN_STRINGS:
         return bool(BOOLEAN_STRINGS[text])
     if not _NUMBER.fullmatch(text):
@@ -361,10 +358,8 @@ def label_of(text: str) -> bool | int | float | str:
 
 
 def category_text(value: Any) -> str:
-    """The text of a label or of a category's value: ``true``/``false`` for booleans, whole numbers without a point.
-
-    So ``3``, ``3.0`` and ``"3"`` are one, whichever of Parquet and JSON they came through. A string is itself.
-    """
+    """The text of a label or category: ``true``/``false`` for booleans, no decimal point in whole numbers."""
+    # 3, 3.0 and "3" have one text, whether they came through Parquet or JSON.
     if isinstance(value, str):
         return str(value)
     if isinstance(value, bool | np.bool_):

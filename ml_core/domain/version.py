@@ -1,4 +1,4 @@
-"""Versions: what is recorded of an immutable, registered model."""
+"""Versions: the record of an immutable, registered model."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from ml_core.domain.signature import Row, Signature
 from ml_core.ids import Digest, ModelId, TenantId, VersionId, VersionRef
 
 SELF_TEST_ROWS = 5
-"""Enough to touch every class of a small problem and most branches of an encoder; the rows are kept in the registry."""
+"""Rows in a self-test: enough for the classes of a small problem and for most branches of an encoder."""
 SELF_TEST_CHARACTERS = 300
-"""Of a text in a self-test, which need not carry a whole document: the answer recorded is that to the text as cut."""
+"""Maximum length of a text in a self-test. The recorded prediction is that for the truncated text."""
 _HEADLINES = ("accuracy", "r2")
 
 
 @dataclass(frozen=True, slots=True)
 class SelfTest:
-    """A few raw rows and what the version answered to them when it was trained.
+    """Raw rows and the version's predictions for them in training; a replica repeats them before it serves the version.
 
-    A replica asks a loaded version the same rows before it serves it. ``probabilities`` is empty where the model has
-    none; otherwise one list a row, in the order of the signature's classes.
+    ``probabilities`` has one list per row, in the order of the signature's classes; empty if the model has none.
     """
 
     rows: tuple[Row, ...]
@@ -49,7 +48,7 @@ class SelfTest:
 
 @dataclass(frozen=True, slots=True)
 class ServableVersion:
-    """All that is needed to fetch, verify, load and prove a version: what the assignment carries of it."""
+    """The part of a version that the assignment carries: enough to fetch, verify, load and self-test it."""
 
     ref: VersionRef
     model_type: str
@@ -62,13 +61,13 @@ class ServableVersion:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """Where a version came from. Every field may be unknown (None).
+    """The origin of a version. Every field may be unknown (None).
 
     Attributes:
-        run_id: The run that made it.
-        dataset_digest: sha256 of the registered dataset's file that it was trained on.
-        parent_version: The version of the same model that it was made from.
-        code_commit: Git commit of the code that trained it.
+        run_id: The run that created it.
+        dataset_digest: sha256 of the file of the registered dataset that it was trained on.
+        parent_version: The version of the same model from which it is derived.
+        code_commit: The git commit of the training code.
         libraries: Distribution → version.
         data_digest: sha256 of the rows and targets as the model saw them: equal for a file, a data frame and a
             registered dataset with the same content, if the same columns are used.
@@ -84,19 +83,19 @@ class Lineage:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ModelVersion:
-    """A registered version with everything that the registry knows of it. Printed, it is one short line.
+    """A registered version with all its recorded fields.
 
     Attributes:
         servable: The part that serving needs.
         metrics: Split (``train``, ``validation``) → metric → value.
-        hyperparameters: As given to training, defaults not filled in.
-        metadata: The caller's own notes; may change.
-        lineage: Where it came from.
+        hyperparameters: The hyperparameters that the caller gave, without defaults.
+        metadata: The caller's metadata; may change.
+        lineage: The origin.
         created_at: When it was registered, UTC.
         created_by: Who registered it.
-        archived_at: When it was hidden, or None.
-        outside_types: Types in its artifact that are not on the platform's list: with one, no server loads it.
-        tags: Key → value, to find it by; may change.
+        archived_at: When it was archived, or None.
+        outside_types: Types in its artifact outside the allow-list; a server loads no version that has any.
+        tags: Key → value, for searches; may change.
     """
 
     servable: ServableVersion
@@ -125,37 +124,37 @@ class ModelVersion:
 
     @property
     def model_id(self) -> ModelId:
-        """The model that it is a version of."""
+        """The model."""
         return self.servable.ref.model_id
 
     @property
     def version(self) -> VersionId:
-        """Its own name."""
+        """The name of the version."""
         return self.servable.ref.version
 
     @property
     def model_type(self) -> str:
-        """Such as ``classification``."""
+        """The model type, such as ``classification``."""
         return self.servable.model_type
 
     @property
     def digest(self) -> Digest:
-        """sha256 of its artifact."""
+        """sha256 of the artifact."""
         return self.servable.digest
 
     @property
     def size_bytes(self) -> int:
-        """Size of its artifact."""
+        """Size of the artifact."""
         return self.servable.size_bytes
 
     @property
     def format(self) -> str:
-        """Of its artifact, such as ``skops/2``."""
+        """Format of the artifact, such as ``skops/2``."""
         return self.servable.format
 
     @property
     def signature(self) -> Signature:
-        """What it accepts and answers."""
+        """The input columns and the output."""
         return self.servable.signature
 
     @property
@@ -166,23 +165,23 @@ class ModelVersion:
 
 
 def headline_metric(metrics: Mapping[str, float]) -> tuple[str, float] | None:
-    """The metric that people ask for first, and its value; None without one."""
+    """The metric to show first, and its value; None if there are no metrics."""
     name = next((name for name in (*_HEADLINES, *metrics) if name in metrics), None)
     return None if name is None else (name, metrics[name])
 
 
 @dataclass(frozen=True, slots=True)
 class VersionDraft:
-    """What a caller brings to register a version; the registry adds digest, size, number and time.
+    """A version to register; the registry adds digest, size, number and time.
 
     Attributes:
-        model_id: The model, created on first registration.
-        model_type: Such as ``classification``.
-        signature: What the version accepts and answers.
-        self_test: What proves a loaded copy.
-        version: The caller's own name for it, or None for the next number.
-        outside_types: Types in its artifact that are not on the platform's list.
-        tags: Key → value, to find it by.
+        model_id: The model; the first registration creates it.
+        model_type: The model type, such as ``classification``.
+        signature: The input columns and the output.
+        self_test: The self-test.
+        version: The name of the version; None: the next number.
+        outside_types: Types in its artifact outside the allow-list.
+        tags: Key → value, for searches.
     """
 
     model_id: ModelId
@@ -200,7 +199,7 @@ class VersionDraft:
 
 @dataclass(frozen=True, slots=True)
 class StoredArtifact:
-    """Bytes that are in the artifact store: their sha256, computed by us, their size and format."""
+    """An artifact in the store: its sha256, computed by the platform, its size and its format."""
 
     digest: Digest
     size_bytes: int

@@ -103,7 +103,7 @@ def test_a_search_by_an_unknown_keyword_is_refused(system: MLSystem) -> None:
     """Rather than finding everything."""
     with pytest.raises(TypeError, match="unexpected keyword argument 'tag'"):
         system.registry.versions.search(tag={"team": "sales"})  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match=r"no keyword 'x'. There are: kind, status"):
+    with pytest.raises(TypeError, match=r"no keyword 'x'. Valid are: kind, status"):
         system.runs.search(x={"team": "sales"})  # type: ignore[call-arg]
 
 

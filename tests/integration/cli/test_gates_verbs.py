@@ -29,7 +29,7 @@ def test_a_refused_promotion_prints_a_line_a_gate(mlcore, model):
     lines = refused.err.splitlines()
     assert lines[0].startswith("✓ bytes (digest_verified): ")
     assert lines[1].startswith("✗ dream (min_metric): accuracy ")
-    assert "below the 1.1 that gate 'dream' asks for" in lines[1]
+    assert "below the 1.1 that gate 'dream' requires" in lines[1]
     assert lines[2].startswith("Error: Version 1 of m may not go to production: accuracy ")
     as_json = mlcore("promote", *model, "-v", "1", "--json")
     assert [name in as_json.err for name in ("promotion_refused", '"passed": false', "✗")] == [True, True, False]

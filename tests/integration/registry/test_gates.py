@@ -73,7 +73,7 @@ def test_a_refusal_says_which_gate_and_by_how_much(
     with pytest.raises(PromotionRefusedError) as caught:
         promote(db, tenant_id)
     error = caught.value
-    assert "accuracy 0.71 is 0.04 below the 0.75 that gate 'quality' asks for" in error.message
+    assert "accuracy 0.71 is 0.04 below the 0.75 that gate 'quality' requires" in error.message
     assert error.attributes() == {
         "model_id": TICKETS,
         "version": TWO,
@@ -84,7 +84,7 @@ def test_a_refusal_says_which_gate_and_by_how_much(
                 "name": "quality",
                 "kind": "min_metric",
                 "passed": False,
-                "message": "accuracy 0.71 is 0.04 below the 0.75 that gate 'quality' asks for",
+                "message": "accuracy 0.71 is 0.04 below the 0.75 that gate 'quality' requires",
                 "measured": 0.71,
                 "required": 0.75,
             }
@@ -263,7 +263,7 @@ def test_a_signature_that_clients_do_not_fit_is_refused(
     register(db, tenant_id, "3", signature=stricter)
     with pytest.raises(PromotionRefusedError) as caught:
         promote(db, tenant_id, THREE)
-    assert "'text' may not be missing any more" in caught.value.message
+    assert "'text' is now required" in caught.value.message
     assert "'age' is new and required" in caught.value.message
     pointer = EnvironmentRepository(db, tenant_id).promote(TICKETS, THREE, STAGING, actor="me")
     assert pointer.version == THREE

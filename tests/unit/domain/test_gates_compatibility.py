@@ -41,13 +41,13 @@ def test_what_takes_all_of_todays_rows_is_compatible(candidate):
     ("candidate", "problem"),
     [
         (signature(AGE, TEXT, InputColumn("new", ColumnKind.TEXT, nullable=False)), "'new' is new and required"),
-        (signature(AGE, dataclasses.replace(TEXT, nullable=False)), "'text' may not be missing any more"),
+        (signature(AGE, dataclasses.replace(TEXT, nullable=False)), "'text' is now required"),
         (
             signature(dataclasses.replace(AGE, kind=ColumnKind.BOOLEAN), TEXT),
             "'age' is a boolean where it was a number",
         ),
         (signature(AGE, dataclasses.replace(TEXT, kind=ColumnKind.NUMBER)), "'text' is a number where it was a text"),
-        (signature(AGE, TEXT, output=Output(OutputKind.NUMBER)), "it answers number where the present version answers"),
+        (signature(AGE, TEXT, output=Output(OutputKind.NUMBER)), "the output is number where the present version has"),
     ],
 )
 def test_each_problem_is_said_in_words(candidate, problem):

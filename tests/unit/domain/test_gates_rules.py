@@ -86,9 +86,9 @@ def metric_result(value, measured, **settings):
     ("settings", "measured", "passed", "message"),
     [
         ({}, 0.75, True, "accuracy 0.75 is at least 0.75"),
-        ({}, 0.71, False, "accuracy 0.71 is 0.04 below the 0.75 that gate 'quality' asks for"),
+        ({}, 0.71, False, "accuracy 0.71 is 0.04 below the 0.75 that gate 'quality' requires"),
         ({"metric": "mae"}, 0.75, True, "mae 0.75 is at most 0.75"),
-        ({"metric": "mae"}, 1.0, False, "mae 1 is 0.25 above the 0.75 that gate 'quality' asks for"),
+        ({"metric": "mae"}, 1.0, False, "mae 1 is 0.25 above the 0.75 that gate 'quality' requires"),
         ({"metric": "own", "higher_is_better": True}, 0.5, False, "own 0.5 is 0.25 below the 0.75"),
         ({"metric": "accuracy", "higher_is_better": False}, 0.5, True, "at most"),
     ],
@@ -106,7 +106,7 @@ def test_a_missing_metric_fails_and_says_which_there_are():
     result = evaluate_metric(gate, gate.rule, {"train": {"accuracy": 1.0}, "validation": {"f1": 0.9}})
     assert not result.passed
     assert "train/accuracy, validation/f1" in result.message
-    assert "none at all" in evaluate_metric(gate, gate.rule, {}).message
+    assert "its metrics are: none" in evaluate_metric(gate, gate.rule, {}).message
 
 
 def test_approvals_of_others_count_once_and_the_author_never():

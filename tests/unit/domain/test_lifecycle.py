@@ -28,7 +28,7 @@ def test_every_pair_is_decided(state: VersionState, trigger: VersionTrigger) -> 
     if (state, trigger) in TRANSITIONS:
         assert advance(state, trigger) is TRANSITIONS[state, trigger]
         return
-    with pytest.raises(InvalidTransitionError, match=f"{state} does not allow {trigger}") as caught:
+    with pytest.raises(InvalidTransitionError, match=f"{state} does not permit {trigger}") as caught:
         advance(state, trigger)
     assert (caught.value.phase, caught.value.trigger) == (state, trigger)
 

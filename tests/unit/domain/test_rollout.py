@@ -81,7 +81,11 @@ def test_each_pair_is_allowed_as_the_table_says(state: RolloutState, trigger: Tr
 
 @pytest.mark.parametrize(
     ("trigger", "remedy"),
-    [(Trigger.FINISH, "Promote the shadow's version"), (Trigger.ABORT, "Stop the shadow"), (Trigger.STEP, "no share")],
+    [
+        (Trigger.FINISH, "Promote the version of the shadow"),
+        (Trigger.ABORT, "Stop the shadow"),
+        (Trigger.STEP, "has no share"),
+    ],
 )
 def test_what_is_asked_of_a_shadow_that_only_a_canary_does(trigger: Trigger, remedy: str) -> None:
     """The remedy is about the shadow: to start a canary first is not what is wanted."""
@@ -162,5 +166,5 @@ def test_the_phases_are_those_of_the_states() -> None:
 def test_a_step_to_the_same_percent_is_none() -> None:
     """It would be a move in the history that moved nothing."""
     state = RolloutState(VersionId("1"), Canary(VersionId("2"), 20))
-    with pytest.raises(InvalidRequestError, match="20 percent already"):
+    with pytest.raises(InvalidRequestError, match="already answers 20 percent"):
         advance(state, Change(Trigger.STEP, percent=20))

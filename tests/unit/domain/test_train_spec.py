@@ -53,10 +53,10 @@ def test_fields_that_are_left_out_or_null_have_their_defaults():
         ({"hyperparameters": [1]}, InvalidRequestError, "an object of name and value"),
         ({"target": 3}, InvalidRequestError, "Give a string"),
         ({"version": "../x"}, InvalidNameError, "version"),
-        ({"dataset": "t@0"}, InvalidRequestError, "does not name a version of a dataset"),
-        ({"validation_dataset": "a@b@c"}, InvalidRequestError, "does not name a version of a dataset"),
+        ({"dataset": "t@0"}, InvalidRequestError, "is not a reference to a version of a dataset"),
+        ({"validation_dataset": "a@b@c"}, InvalidRequestError, "is not a reference to a version of a dataset"),
         ({"rare_classes": "keep"}, TrainingError, "merge:other:5"),
-        ({"metadata": {"training": {}}}, InvalidRequestError, "the platform's record"),
+        ({"metadata": {"training": {}}}, InvalidRequestError, "is reserved for the record"),
         ([], InvalidRequestError, "not a JSON object"),
     ],
 )

@@ -488,14 +488,14 @@ def status_of(error: MLFrameworkError) -> int:
 
 
 def error_from_json(document: Mapping[str, Any]) -> MLFrameworkError:
-    """The error that ``MLFrameworkError.to_json`` described; of a code that this release does not know the base class.
+    """The error that ``MLFrameworkError.to_json`` described; the base class for an unknown code.
 
     Raises:
-        KeyError, TypeError: It describes no error.
+        KeyError, TypeError: The document does not describe an error.
     """
     details, action = dict(document.get("details") or {}), document.get("action")
     kinds = [kind for kind in _subclasses(MLFrameworkError) if kind.code == document["code"]]
-    # Several kinds may share a code: what was not found shows in the attributes, a tenant by having none.
+    # Classes may share a code, such as not_found: the attributes tell them apart, and a tenant has none.
     kind = next((kind for kind in kinds if set(kind.fields[:1]) & details.keys()), None)
     kind = kind or next((kind for kind in kinds if not kind.fields), kinds[0] if kinds else MLFrameworkError)
     own = {name: details.pop(name) for name in kind.fields if name in details}

@@ -1,7 +1,6 @@
-"""Settings: frozen groups by theme. This module is the only reader of the environment.
+"""Settings: frozen groups by theme. Only this module reads the environment.
 
-Each field names its variable, its unit and why its default is what it is. ``Settings.from_environment()`` reads them
-all and refuses what it can't use, naming the variable.
+Each field has its variable, its meaning with its unit, and its default.
 """
 
 from __future__ import annotations
@@ -25,17 +24,15 @@ def _setting(variable: str, default: Any, meaning: str) -> Any:
 
 
 def default_home() -> Path:
-    """Where the embedded platform keeps its data.
-
-    Root gets ``/var/lib/mlcore``: the embedded PostgreSQL server runs as another user there and opens every parent
-    folder for reading, which root's own home must not be. Everybody else gets ``~/.local/share/mlcore``.
-    """
+    """The default of ``MLCORE_HOME``: ``/var/lib/mlcore`` for root, ``~/.local/share/mlcore`` for other users."""
+    # For root the embedded PostgreSQL server runs as another user, who must be able to read every parent folder. The
+    # home folder of root must not be readable.
     return Path("/var/lib/mlcore") if os.geteuid() == 0 else Path.home() / ".local" / "share" / "mlcore"
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseSettings:
-    """Where the registry is. Without a URL it is the embedded server under ``MLCORE_HOME``."""
+    """The database of the registry; without a URL the embedded server under ``MLCORE_HOME``."""
 
     url: str | None = _setting(
         "MLCORE_DATABASE_URL", None, "Postgres URL of the runtime role; unset means the embedded server."
@@ -64,29 +61,29 @@ class DatabaseSettings:
     prepare_after: int | None = _setting(
         "MLCORE_DATABASE_PREPARE_AFTER",
         None,
-        "Times that a session sends a statement before it keeps its plan; unset means 2 on the embedded server and "
-        "never on another, since a transaction pooler may be in front of it.",
+        "Executions of a statement in a session before it is prepared; unset means 2 on the embedded server and "
+        "never on another, because a transaction pooler may be in front of it.",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class RegistrySettings:
-    """What the registry knows besides its database."""
+    """The registry."""
 
     environments: str = _setting(
         "MLCORE_ENVIRONMENTS",
         "development,staging,production",
         "Environments that a version can be promoted to, with commas between them.",
     )
-    # Four missed signs of life: the runner gives one every quarter, and a slow network may swallow one or two.
+    # Four missed heartbeats: the runner sends one every quarter, and a slow network may lose one or two.
     run_dead_after_s: float = _setting(
-        "MLCORE_RUN_DEAD_AFTER_S", 120.0, "Seconds without a sign of life after which a running run counts as dead."
+        "MLCORE_RUN_DEAD_AFTER_S", 120.0, "Seconds without a heartbeat after which a running run counts as dead."
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ServingSettings:
-    """The bounds of one replica."""
+    """The limits of one replica."""
 
     default_timeout_ms: int = _setting(
         "MLCORE_REQUEST_TIMEOUT_MS",
@@ -102,25 +99,27 @@ class ServingSettings:
         "MLCORE_MAX_QUEUED_ROWS", 20_000, "Rows that wait for one model in one replica; more is 429."
     )
     max_batch_rows: int = _setting(
-        "MLCORE_MAX_BATCH_ROWS", 1_024, "Rows predicted in one call of a model; longer queues take several."
+        "MLCORE_MAX_BATCH_ROWS", 1_024, "Rows predicted in one call of a model; longer queues need several calls."
     )
     max_memory_mb: int = _setting(
-        "MLCORE_MAX_MEMORY_MB", 2_048, "Measured megabytes of loaded models; above it the least recently used go."
+        "MLCORE_MAX_MEMORY_MB",
+        2_048,
+        "Measured megabytes of loaded models; above it the least recently used are evicted.",
     )
     load_threads: int = _setting("MLCORE_LOAD_THREADS", 2, "Versions loaded at the same time in one replica.")
     poll_interval_s: float = _setting(
-        "MLCORE_POLL_INTERVAL_S", 1.0, "Seconds between looks at the assignment when no notification arrives."
+        "MLCORE_POLL_INTERVAL_S", 1.0, "Seconds between reads of the assignment when no notification arrives."
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ApiSettings:
-    """The bounds of the control API."""
+    """The limits of the control API."""
 
-    # A table of 100 million rows is some 10 GB of CSV.
+    # A table of 100 million rows is about 10 GB of CSV.
     max_upload_bytes: int = _setting("MLCORE_MAX_UPLOAD_BYTES", 64 * 2**30, "Bytes of one uploaded file; more is 413.")
     trainings_at_once: int = _setting(
-        "MLCORE_TRAININGS_AT_ONCE", 1, "Trainings that the control API does at the same time; others wait."
+        "MLCORE_TRAININGS_AT_ONCE", 1, "Trainings that the control API runs at the same time; others wait."
     )
 
 
@@ -139,8 +138,8 @@ class PlatformSettings:
     replicas: int = _setting(
         "MLCORE_REPLICAS",
         2,
-        "Replicas of the shared cell; two, so that one answers while a lost one is replaced. A request that the lost "
-        "one held may fail, so clients should try again.",
+        "Replicas of the shared cell. With two, one answers while a lost one is replaced; requests in the lost one may "
+        "fail, so clients should repeat them.",
     )
 
     def __post_init__(self) -> None:
@@ -148,20 +147,20 @@ class PlatformSettings:
 
     @property
     def artifact_root(self) -> Path:
-        """Where artifacts are kept."""
+        """The folder of the artifacts."""
         return self.home / "artifacts"
 
     @property
     def artifact_cache(self) -> Path:
-        """Where this machine keeps copies of artifacts from an object store."""
+        """The folder of this machine's copies of artifacts from an object store."""
         return self.home / "cache" / "artifacts"
 
 
 @dataclass(frozen=True, slots=True)
 class ArtifactSettings:
-    """Where artifacts are, if not in the folder ``artifacts`` under ``MLCORE_HOME``.
+    """The artifact store; by default the folder ``artifacts`` under ``MLCORE_HOME``.
 
-    Credentials are no settings: they come from the ``AWS_*`` variables, AWS's shared files or the machine's role.
+    Credentials are not settings: they come from the ``AWS_*`` variables, AWS's shared files or the machine's role.
     """
 
     url: str | None = _setting(
@@ -172,38 +171,38 @@ class ArtifactSettings:
     endpoint: str | None = _setting(
         "MLCORE_ARTIFACTS_ENDPOINT",
         None,
-        "Address of an S3-compatible server, such as http://127.0.0.1:9000; unset means Amazon's own.",
+        "Address of an S3-compatible server, such as http://127.0.0.1:9000; unset means Amazon S3.",
     )
     region: str | None = _setting(
-        "MLCORE_ARTIFACTS_REGION", None, "Region of the bucket; unset means what the AWS variables say."
+        "MLCORE_ARTIFACTS_REGION", None, "Region of the bucket; unset means that of the AWS variables."
     )
     timeout_s: float = _setting(
         "MLCORE_ARTIFACTS_TIMEOUT_S",
         5.0,
-        "Seconds without progress after which a request to the object store is given up; each is tried three times.",
+        "Seconds without progress after which a request to the object store fails; each is tried three times.",
     )
     cache_mb: int = _setting(
         "MLCORE_ARTIFACT_CACHE_MB",
         4_096,
-        "Megabytes of this machine's copies of artifacts from an object store; the least recently used go.",
+        "Megabytes of this machine's copies of artifacts from an object store; the least recently used are evicted.",
     )
 
     def __post_init__(self) -> None:
-        # Not echoed: somebody may have written a password into it.
+        # The value is not in the message: it may contain a password.
         _require(
             self.url is None or re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]+(/[\w.=+/-]*)?", self.url) is not None,
             "MLCORE_ARTIFACTS_URL",
-            "is no s3://bucket/prefix. Credentials go into the AWS_* variables",
+            "is not of the form s3://bucket/prefix. Set credentials in the AWS_* variables",
         )
         _require(
             self.endpoint is None or re.fullmatch(r"https?://[\w.:\[\]-]+/?", self.endpoint) is not None,
             "MLCORE_ARTIFACTS_ENDPOINT",
-            "is no address such as https://s3.example.com",
+            "is not an address such as https://s3.example.com",
         )
 
     @property
     def root(self) -> str:
-        """Bucket and prefix, with one slash between each two names and none at the end."""
+        """Bucket and prefix, without repeated and trailing slashes."""
         return "/".join(part for part in (self.url or "").removeprefix("s3://").split("/") if part)
 
     @property
@@ -214,17 +213,17 @@ class ArtifactSettings:
 
 @dataclass(frozen=True, slots=True)
 class CollectionSettings:
-    """When what nobody needs is removed for good."""
+    """Garbage collection."""
 
     retention_days: float = _setting(
         "MLCORE_RETENTION_DAYS",
         30.0,
-        "Days that what was archived or delivered is kept before `mlcore gc` collects it.",
+        "Days for which archived versions, models and datasets are kept before `mlcore gc` collects them.",
     )
     grace_s: float = _setting(
         "MLCORE_ORPHAN_GRACE_S",
         3_600.0,
-        "Seconds for which `mlcore gc` and `mlcore fsck` leave new bytes alone that nothing refers to yet.",
+        "Age in seconds below which `mlcore gc` and `mlcore fsck` do not treat bytes without rows as orphans.",
     )
 
 
@@ -253,7 +252,7 @@ class PredictionLogSettings:
 
 @dataclass(frozen=True, slots=True)
 class OidcSettings:
-    """Tokens of an OpenID Connect issuer, accepted beside API keys. Without an issuer none is."""
+    """Tokens of an OpenID Connect issuer, accepted in addition to API keys. Without an issuer none are accepted."""
 
     issuer: str | None = _setting(
         "MLCORE_OIDC_ISSUER",
@@ -268,19 +267,19 @@ class OidcSettings:
     tenant_claim: str = _setting(
         "MLCORE_OIDC_TENANT_CLAIM",
         "tenant",
-        "Claim with the tenant or list of tenants that a token may act in; `*` in it is the whole platform.",
+        "Claim with the tenant or list of tenants that a token may act in; `*` in it means the whole platform.",
     )
     scope_claim: str = _setting(
         "MLCORE_OIDC_SCOPE_CLAIM",
         "scope",
-        "Claim with a token's scopes, such as `mlcore:predict`: a string with blanks between them, or a list.",
+        "Claim with a token's scopes, such as `mlcore:predict`: a string separated by blanks, or a list.",
     )
 
     def __post_init__(self) -> None:
         _require(
             self.issuer is None or (is_protected_url(self.issuer) and not set("?#") & set(self.issuer)),
             "MLCORE_OIDC_ISSUER",
-            "is no address such as https://login.example.com; plain http is for loopback addresses only",
+            "is not an address such as https://login.example.com; plain http is for loopback addresses only",
         )
         _require(
             self.issuer is None or self.audience is not None,
@@ -291,17 +290,17 @@ class OidcSettings:
 
 @dataclass(frozen=True, slots=True)
 class ObservabilitySettings:
-    """What a process of the platform says of itself."""
+    """Metrics and traces of a process of the platform."""
 
     metrics: bool = _setting(
-        "MLCORE_METRICS", True, "Whether replicas count and time what they do, for Ray's metrics agent: `on` or `off`."
+        "MLCORE_METRICS", True, "Whether replicas export metrics through Ray's metrics agent: `on` or `off`."
     )
-    # A bound and no switch: 10,000 tenants would be some 30,000 series a replica.
+    # A bound and not a switch: 10,000 tenants would be about 30,000 series per replica.
     per_tenant: int | None = _setting(
         "MLCORE_METRICS_PER_TENANT",
         None,
-        "Tenants that get a metric of their own in each replica, the first that ask; the rest share one. Unset means "
-        "that no metric names a tenant.",
+        "Tenants with their own metric in each replica, in the order of their first requests; others share one. Unset "
+        "means that no metric names a tenant.",
     )
     otlp_endpoint: str | None = _setting(
         "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -313,7 +312,7 @@ class ObservabilitySettings:
 
 @dataclass(frozen=True, slots=True)
 class ClientSettings:
-    """How the command line reaches a platform."""
+    """The platform that the CLI uses."""
 
     url: str | None = _setting("MLCORE_URL", None, "Address of the ingress, such as http://127.0.0.1:8000.")
     api_key: str | None = field(
@@ -336,7 +335,7 @@ class ClientSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All groups."""
+    """All settings, by group."""
 
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
     registry: RegistrySettings = field(default_factory=RegistrySettings)
@@ -352,13 +351,13 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read every group.
+        """Read all settings.
 
         Args:
-            environ: Instead of the process's environment.
+            environ: Variables to read instead of the environment of the process.
 
         Raises:
-            ConfigurationError: A variable has a value that can't be used; names it.
+            ConfigurationError: A variable has an invalid value; names it.
         """
         source = os.environ if environ is None else environ
         groups = {f.name: _read_group(typing.get_type_hints(cls)[f.name], source) for f in dataclasses.fields(cls)}
@@ -369,7 +368,7 @@ def is_protected_url(url: str) -> bool:
     """Whether a URL is https, or http on a loopback address, without credentials."""
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port  # ValueError: the port is no number
+        host, _ = parts.hostname, parts.port  # raises ValueError if the port is not a number
     except ValueError:
         return False
     is_protected = parts.scheme == "https" or (parts.scheme == "http" and host in ("127.0.0.1", "::1", "localhost"))

@@ -15,7 +15,7 @@ from ml_core.domain.columns import Columns
 from ml_core.domain.signature import Label, Signature
 from ml_core.domain.tenant_policies import PredictionPolicy
 
-_REQUEST_BYTES = 700  # of one beside its values, as ``sys.getsizeof`` says
+_REQUEST_BYTES = 700  # of an AnsweredRequest without its values, by sys.getsizeof
 Texts = tuple[str | None, ...]
 
 
@@ -25,35 +25,35 @@ class LossReason(StrEnum):
     QUEUE_FULL = "queue_full"
     """The registry was unavailable, or too slow, until the replica's queue was full."""
     SHUTDOWN = "shutdown"
-    """The replica ended before the registry took what it held."""
+    """The replica stopped before it could write the row."""
     WRONG_CLOCK = "wrong_clock"
     """The day of the replica's clock is too far from the registry's."""
     REFUSED = "refused"
-    """The registry can't store a value."""
+    """The registry can't store a value of the row."""
     TENANT_GONE = "tenant_gone"
-    """The tenant was deleted meanwhile."""
+    """The tenant was deleted before the row was written."""
 
 
 @dataclass(slots=True, eq=False)
 class AnsweredRequest:
-    """A request as it was answered.
+    """An answered request.
 
     Attributes:
-        tenant_id: Whose it is.
+        tenant_id: The tenant.
         model_id: The model.
         version: The version that answered.
-        environment: The pointer that was asked; None for a version that was asked by its name.
-        rollout: Which part of the rollout answered: ``stable``, ``canary``, ``shadow`` or ``explicit``.
-        request_id: As in the answer to the client.
+        environment: The environment of the request; None if the request named a version.
+        rollout: The part of the rollout that answered: ``stable``, ``canary``, ``shadow`` or ``explicit``.
+        request_id: The request id in the answer to the client.
         at: When it was answered, seconds since 1970-01-01 UTC.
-        latency_ms: From the request's arrival to its answer, milliseconds.
-        numbers: The canonical inputs that are numbers, as ``RowPacker`` packs them.
-        texts: Those that are strings, likewise.
-        signature: Of the version.
+        latency_ms: Milliseconds from the arrival of the request to its answer.
+        numbers: The numeric columns, as ``RowPacker`` packs them.
+        texts: The string columns, as ``RowPacker`` packs them.
+        signature: The signature of the version.
         predictions: ``(n_rows,)``.
-        probabilities: ``(n_rows, n_classes) float64``, where they were asked for.
-        policy: What is kept.
-        size: Bytes in which the rows were sent.
+        probabilities: ``(n_rows, n_classes) float64`` if the request asked for them.
+        policy: The policy of the tenant.
+        size: Bytes of the request body.
     """
 
     tenant_id: str
@@ -74,25 +74,25 @@ class AnsweredRequest:
 
     @property
     def rows(self) -> int:
-        """The number of rows."""
+        """Number of rows."""
         return len(self.predictions)
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes that holding it takes, roughly."""
+        """Approximate size in memory."""
         return _REQUEST_BYTES + self.size + len(self.numbers)
 
 
 class RowPacker:
-    """Packs canonical columns for the prediction log: rows in little memory, in the form that is digested.
+    """Packs canonical columns for the prediction log, in little memory and in the form that is digested.
 
     Args:
-        signature: Whose columns they are.
+        signature: The signature of the columns.
 
     Attributes:
         signature: The signature.
-        numeric: Names of the columns of numbers, booleans and datetimes, sorted.
-        strings: Names of those of categories and texts, sorted.
+        numeric: Names of number, boolean and datetime columns, sorted.
+        strings: Names of category and text columns, sorted.
     """
 
     def __init__(self, signature: Signature) -> None:
@@ -104,11 +104,11 @@ class RowPacker:
         """Pack the rows of a table.
 
         Returns:
-            The numbers as little-endian float64, row after row; and the strings, one tuple a row, or none if no column
-            holds strings.
+            The numbers as little-endian float64 in row-major order; and one tuple of strings per row, empty without
+            string columns.
         """
         arrays = [columns[name] for name in self.numeric]
-        # The values of one row are joined as bytes in a third of the time that joining the arrays takes.
+        # One row: joining bytes takes a third of the time of joining arrays.
         numbers = b"".join(arrays) if rows == 1 else np.array(arrays, "<f8").T.tobytes()  # type: ignore[arg-type]
         texts = [columns[name].tolist() for name in self.strings]
         return numbers, list(zip(*texts, strict=True)) if texts else ()
@@ -135,16 +135,15 @@ class PredictionRecord:
         row: Which row of the request, from 0.
         model_id: The model.
         version: The version that answered.
-        environment: The pointer that was asked; None for a version that was asked by its name.
+        environment: The environment of the request; None if the request named a version.
         rollout: ``stable``, ``canary``, ``shadow`` or ``explicit``.
         prediction: The label, number or cluster.
-        probabilities: Class → probability, where they were asked for.
-        latency_ms: How long the whole request took, milliseconds.
+        probabilities: Class → probability, if the request asked for them.
+        latency_ms: Milliseconds from the arrival of the request to its answer.
         input_digest: sha256 of the row's canonical values, see ``ml_core.registry.predictions.rendering``.
-        inputs: The row, where the tenant keeps inputs: what the version read, and nothing that it ignored. It can be
-            sent again and gives the same digest.
-        label: The true label, once it was recorded.
-        labelled_at: When that was.
+        inputs: The columns that the version read, if the policy keeps inputs. Sent again, they give the same digest.
+        label: The true label, if it was recorded.
+        labelled_at: When the label was recorded, UTC.
     """
 
     at: datetime

@@ -1,4 +1,4 @@
-"""Runs as values: the states of a run, what is recorded of it, and the comparison of several."""
+"""Runs: their state machine, their recorded fields, and the comparison of several runs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _COMPARED = 2  # runs that must have a metric before one of them is the best
 class RunStatus(StrEnum):
     """The status of a run.
 
-    ``dead`` is a running run without a heartbeat for longer than ``MLCORE_RUN_DEAD_AFTER_S``. It is computed by the
-    database's clock in each read, so nothing has to look for dead runs. One that was only slow is running again with
-    its next heartbeat. Only ``RunRepository.mark_dead`` makes it final; then ``finished_at`` is set.
+    ``dead`` is a running run without a heartbeat for longer than ``MLCORE_RUN_DEAD_AFTER_S``. Each read computes it by
+    the clock of the database; the next heartbeat makes the run ``running`` again. Only ``RunRepository.mark_dead``
+    makes it final and sets ``finished_at``.
     """
 
     RUNNING = "running"
@@ -32,7 +32,7 @@ class RunStatus(StrEnum):
 
 
 class RunTrigger(StrEnum):
-    """What moves a run from one state to the next."""
+    """A change of the state of a run."""
 
     BEAT = "beat"
     LOG = "log"
@@ -50,26 +50,28 @@ MOVES: Mapping[tuple[RunStatus, RunTrigger], RunStatus] = {
     (RunStatus.RUNNING, RunTrigger.CANCEL): RunStatus.CANCELLED,
     (RunStatus.RUNNING, RunTrigger.DIE): RunStatus.DEAD,
 }
-"""(state as it is stored, trigger) → state; everything else is refused. Silence alone changes no stored state."""
+"""(stored state, trigger) → state; every other pair is refused. A missing heartbeat changes no stored state."""
 
 
 def sources(trigger: RunTrigger) -> list[RunStatus]:
-    """The states in which a trigger is allowed."""
+    """The states that permit a trigger."""
     return [state for state, of in MOVES if of is trigger]
 
 
 @dataclass(frozen=True, slots=True)
 class MetricSummary:
-    """A metric's series in one line, kept up to date with each write, so that no list reads the points.
+    """The summary of the series of a metric.
 
     Attributes:
-        points: How many there are.
-        not_finite: How many of them are NaN or infinite, as when a training diverges.
+        points: The number of points.
+        not_finite: The number of points that are NaN or infinite, as when a training diverges.
         last_step: The highest step.
-        last_value: Its value; may be NaN or infinite.
-        minimum: Of the finite values; None without one.
-        maximum: Likewise.
+        last_value: The value at the highest step; may be NaN or infinite.
+        minimum: The minimum of the finite values; None if there are none.
+        maximum: The maximum of the finite values; None if there are none.
     """
+
+    # Updated by each write, so that lists of runs need not read points.
 
     points: int
     not_finite: int
@@ -81,7 +83,7 @@ class MetricSummary:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Run:
-    """One training or tuning execution. Times are UTC. Printed, it is one short line.
+    """A training or tuning execution. Times are UTC.
 
     Attributes:
         run_id: ``run_`` and 16 hexadecimal digits.
@@ -131,7 +133,7 @@ def _first_line(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One value of a metric; NaN and the infinities are values too. ``at``: when it was logged, UTC."""
+    """A value of a metric, possibly NaN or infinite, and when it was logged, UTC."""
 
     step: int
     value: float
@@ -140,7 +142,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A metric's points in the order of steps, all of them or a selection.
+    """The points of a metric in the order of steps, all or a selection.
 
     Attributes:
         metric: Its name.
@@ -153,7 +155,7 @@ class Series:
     points: Sequence[Point]
 
     def to_json(self) -> dict[str, Any]:
-        """By columns. JSON has no NaN and no infinities: such a value is null."""
+        """The JSON form, by columns. NaN and infinities are null."""
         return {
             "metric": self.metric,
             "total": self.total,

@@ -1,4 +1,4 @@
-"""What a tenant lets be kept of its rows."""
+"""The policies of a tenant for its rows."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from enum import StrEnum
 
 
 class PredictionPolicy(StrEnum):
-    """What a tenant lets the platform keep of its predictions."""
+    """The policy of a tenant's prediction log."""
 
     NOTHING = "nothing"
-    """No row at all."""
+    """Predictions are not logged."""
     DIGEST = "digest"
-    """The prediction, and a digest by which equal inputs are recognised, but not the inputs."""
+    """The prediction and a digest of the inputs, which identifies equal inputs."""
     INPUTS = "inputs"
-    """The inputs too."""
+    """The prediction, the digest and the inputs."""
 
 
 class SelfTestRows(StrEnum):
-    """Which rows the self-tests of a tenant's versions consist of."""
+    """The rows of the self-tests of a tenant's versions."""
 
     TRAINING = "training"
-    """Some of those that were held out in training."""
+    """Held-out rows of the training data."""
     SYNTHETIC = "synthetic"
-    """Made up, so that no cell of training is in the version's row or in what a training prints."""
+    """Synthetic rows, so that neither the version's row nor the output of the training has cells of training data."""

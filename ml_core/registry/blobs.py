@@ -99,7 +99,7 @@ def store_and_register(
 
     Raises:
         TenantNotFoundError: There is no such tenant; nothing was stored.
-        ModelSaveError: The store refuses, or somebody else keeps removing the same bytes; nothing is left behind.
+        ModelSaveError: The store refuses, or the same bytes keep being removed; nothing is left behind.
     """
     TenantRepository(db).get(tenant_id)  # or else the store would make a folder for it
     artifact = put()

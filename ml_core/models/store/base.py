@@ -23,7 +23,7 @@ TEMPORARY_PREFIX = ".writing-"
 
 @dataclass(frozen=True, slots=True)
 class StoredBlob:
-    """An artifact that lies in the store; its bytes are not proved. ``modified_at`` is UTC."""
+    """An artifact in the store; its bytes are not verified. ``modified_at`` is UTC."""
 
     digest: Digest
     size_bytes: int
@@ -62,9 +62,9 @@ class ArtifactStore(ABC):
     """
 
     def put(self, tenant_id: TenantId, data: bytes, format: str) -> StoredArtifact:  # noqa: A002 - the field's name
-        """Store bytes, unless the tenant has the very same already: what is there is read and proved first.
+        """Store bytes, unless the tenant has the same already: stored bytes are read and verified first.
 
-        So training or registering a model again mends an artifact that was damaged.
+        So training or registering a model again repairs a damaged artifact.
 
         Args:
             tenant_id: Whose they are.
@@ -109,7 +109,7 @@ class ArtifactStore(ABC):
 
     @abstractmethod
     def read(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> bytes:
-        """The bytes of an artifact, proved to be those that were stored.
+        """The bytes of an artifact, verified to be those that were stored.
 
         Args:
             tenant_id: Whose it is.
@@ -126,10 +126,10 @@ class ArtifactStore(ABC):
 
     @abstractmethod
     def fetch(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> Path:
-        """A local file that holds an artifact, proved now, never whole in memory.
+        """A local file that holds an artifact, verified now, never whole in memory.
 
-        Open it at once and only read it: of an object store it is a copy in the cache, which may go when others need
-        the room. What was opened stays readable.
+        Open it at once and only read it: of an object store it is a copy in the cache, which may be evicted. An open
+        file stays readable.
 
         Raises:
             ArtifactIntegrityError: As ``read``.
@@ -138,7 +138,7 @@ class ArtifactStore(ABC):
 
     @abstractmethod
     def verify(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> None:
-        """Prove the bytes that lie in the store itself, past any cache.
+        """Verify the bytes in the store itself, past any cache.
 
         Raises:
             ArtifactIntegrityError: As ``read``.
@@ -238,7 +238,7 @@ def digest_at(name: str) -> Digest | None:
     return digest if folder == digest[:2] else None
 
 
-def proved_chunks(source: BinaryIO, tenant_id: TenantId, artifact: StoredArtifact) -> Iterator[bytes]:
+def verified_chunks(source: BinaryIO, tenant_id: TenantId, artifact: StoredArtifact) -> Iterator[bytes]:
     """The bytes of a source in pieces.
 
     Raises:

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from ml_core.ids import Digest, TenantId
 from ml_core.models.store.base import MISSING, TEMPORARY_PREFIX
-from ml_core.models.store.files import ABANDONED_AFTER_S, fault_in, make_folder, read_proved, write_whole
+from ml_core.models.store.files import ABANDONED_AFTER_S, fault_in, make_folder, read_verified, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ _FREE_DOWN_TO = 0.9
 class ArtifactCache:
     """Copies of artifacts: ``<folder>/<first two digits>/<tenant>.<digest>``.
 
-    A copy is proved each time that it is used (sha256 reads about 2 GB a second, far more than an object store gives)
+    A copy is verified at each use (sha256 reads about 2 GB a second, far more than an object store gives)
     and removed if it is damaged. Whatever a process does here another may undo at any moment: files appear whole and
     a file that vanishes is a file that is not cached.
 
@@ -50,18 +50,18 @@ class ArtifactCache:
         return self.folder / digest[:2] / f"{tenant_id}.{digest}"
 
     def read(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> bytes | None:
-        """The bytes of an artifact, proved; None: there is no sound copy."""
+        """The verified bytes of an artifact; None: there is no sound copy."""
         path = self.path(tenant_id, digest)
-        data, fault = read_proved(path, digest, size_bytes)
+        data, fault = read_verified(path, digest, size_bytes)
         return data if self._is_sound(path, fault) else None
 
     def find(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> Path | None:
-        """The copy of an artifact, proved; None: there is no sound one."""
+        """The verified copy of an artifact; None: there is no sound one."""
         path = self.path(tenant_id, digest)
         return path if self._is_sound(path, fault_in(path, digest, size_bytes)) else None
 
     def _is_sound(self, path: Path, fault: str | None) -> bool:
-        with suppress(OSError):  # gone meanwhile, or the disk is read-only: what was read is proved all the same
+        with suppress(OSError):  # removed meanwhile, or a read-only disk: what was read is verified nevertheless
             if fault is None:
                 os.utime(path)  # the time of its last use
             elif fault != MISSING:
@@ -88,7 +88,7 @@ class ArtifactCache:
         return path
 
     def keep(self, tenant_id: TenantId, digest: Digest, data: bytes) -> None:
-        """As ``write``, for bytes that are proved already; a disk that refuses is logged, not raised."""
+        """As ``write``, for verified bytes; a disk that refuses is logged, not raised."""
         if len(data) > self._eviction.max_bytes:
             return
         try:
@@ -117,8 +117,8 @@ class _File(NamedTuple):
 class Eviction:
     """Frees room in a folder that several processes fill.
 
-    The bound is kept by whoever writes, before it writes. It can be passed for a moment by many processes that write
-    at once, and by one file that is larger than the bound, which goes when the next is written.
+    A writer frees room before it writes. The bound can be exceeded for a moment by many processes that write at once,
+    and by one file that is larger than the bound, which is evicted by the next write.
 
     Args:
         folder: The folder: files in subfolders; the time of a file's last use is its modification time.
@@ -161,7 +161,7 @@ class Eviction:
             total -= file.size_bytes
 
     def _look(self) -> list[_File]:
-        """The files that may go. One that is being written stays; one that a killed process left goes now."""
+        """The files that may be evicted, but for those being written. What killed processes left is removed."""
         found = []
         for folder in self._folder.iterdir():
             if not folder.is_dir():

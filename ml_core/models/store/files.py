@@ -18,14 +18,14 @@ ABANDONED_AFTER_S = 3600.0
 """An artifact is written in seconds; what is older belongs to a process that was killed."""
 
 CLOSED = "can't be read (Permission denied)"
-"""What is wrong with an artifact that this process may not read: that says nothing of its bytes."""
+"""What is wrong with an artifact that this process may not read; its bytes may be sound."""
 
 _SWEEPS = 100
-"""How often a folder is emptied before it is given up: somebody writes to it without end."""
+"""How often a folder is emptied before an error is raised: another process keeps writing to it."""
 
 
 def fault_in(path: Path, digest: Digest, size_bytes: int) -> str | None:
-    """What is wrong with a file that should be an artifact; None: it was read and proved, in pieces."""
+    """What is wrong with a file that should be an artifact; None: it was read and verified, in pieces."""
     try:
         with path.open("rb") as file:
             found = os.fstat(file.fileno()).st_size
@@ -37,7 +37,7 @@ def fault_in(path: Path, digest: Digest, size_bytes: int) -> str | None:
         return unreadable(error)
 
 
-def read_proved(path: Path, digest: Digest, size_bytes: int) -> tuple[bytes, str | None]:
+def read_verified(path: Path, digest: Digest, size_bytes: int) -> tuple[bytes, str | None]:
     """The bytes of a file that should be an artifact, and what is wrong with it, see ``fault_in``."""
     try:
         with path.open("rb") as file:
@@ -74,7 +74,7 @@ def remove_tree(folder: Path) -> Removed:
     """Remove a folder with everything in it, links and not what they lead to. What vanishes meanwhile is not counted.
 
     Raises:
-        OSError: The disk refuses, somebody goes on writing into the folder, or it is itself a link.
+        OSError: The disk refuses, another process keeps writing into the folder, or it is itself a link.
     """
     if folder.is_symlink():
         raise OSError(errno.ELOOP, "it is a symbolic link", str(folder))
@@ -92,7 +92,7 @@ def remove_tree(folder: Path) -> Removed:
         else:
             break
     else:
-        raise OSError(errno.ENOTEMPTY, "something goes on writing into it", str(folder))
+        raise OSError(errno.ENOTEMPTY, "another process keeps writing into it", str(folder))
     return Removed(count, size_bytes)
 
 
@@ -110,14 +110,14 @@ def _empty(folder: Path) -> Iterator[int]:
                 size_bytes = entry.stat(follow_symlinks=False).st_size
                 path.unlink()
                 yield size_bytes
-        except FileNotFoundError:  # somebody else removed it
+        except FileNotFoundError:  # another process removed it
             continue
 
 
 def remove_abandoned(folder: Path) -> None:
     """Remove what killed processes left half-written in a folder."""
     for file in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        with suppress(OSError):  # gone meanwhile, or another user's: neither concerns the artifact to be stored
+        with suppress(OSError):  # removed meanwhile, or of another user: neither prevents the store
             if time.time() - file.stat().st_mtime > ABANDONED_AFTER_S:
                 file.unlink()
 

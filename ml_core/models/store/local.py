@@ -19,13 +19,13 @@ from ml_core.models.store.base import (
     Stray,
     integrity_error,
     place,
-    proved_chunks,
+    verified_chunks,
 )
 from ml_core.models.store.files import (
     CLOSED,
     fault_in,
     make_folder,
-    read_proved,
+    read_verified,
     remove_abandoned,
     remove_tree,
     sync_folder,
@@ -63,26 +63,26 @@ class LocalStore(ArtifactStore):
             make_folder(path.parent, self.root)
             remove_abandoned(path.parent)
             if fault_in(path, artifact.digest, artifact.size_bytes) is not None:
-                write_whole(path, proved_chunks(source, tenant_id, artifact))
+                write_whole(path, verified_chunks(source, tenant_id, artifact))
 
     def read(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> bytes:
-        """The bytes of an artifact, proved, see ``ArtifactStore.read``."""
+        """The verified bytes of an artifact, see ``ArtifactStore.read``."""
         path = self.path(tenant_id, digest)
-        data, fault = read_proved(path, digest, size_bytes)
+        data, fault = read_verified(path, digest, size_bytes)
         if fault is not None:
-            raise _unproved(path, tenant_id, digest, fault)
+            raise _unverified(path, tenant_id, digest, fault)
         return data
 
     def fetch(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> Path:
-        """The store's own file, proved, see ``ArtifactStore.fetch``."""
+        """The store's own file, verified, see ``ArtifactStore.fetch``."""
         path = self.path(tenant_id, digest)
         fault = fault_in(path, digest, size_bytes)
         if fault is not None:
-            raise _unproved(path, tenant_id, digest, fault)
+            raise _unverified(path, tenant_id, digest, fault)
         return path
 
     def verify(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> None:
-        """Read and prove an artifact, see ``ArtifactStore.verify``."""
+        """Read and verify an artifact, see ``ArtifactStore.verify``."""
         self.fetch(tenant_id, digest, size_bytes)
 
     def exists(self, tenant_id: TenantId, digest: Digest) -> bool:
@@ -124,7 +124,7 @@ class LocalStore(ArtifactStore):
         for name in folders:
             try:
                 yield TenantId(name)
-            except InvalidNameError:  # somebody else's folder
+            except InvalidNameError:  # a folder of another program
                 continue
 
     def check(self) -> None:
@@ -170,19 +170,19 @@ class MirroredStore(LocalStore):
         return super().put_file(tenant_id, path, format)
 
     def read(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> bytes:
-        """Read from the caller's folder what it has, the rest from the platform's store; both are proved."""
+        """Read from the caller's folder what it has, the rest from the platform's store; both are verified."""
         if super().exists(tenant_id, digest):
             return super().read(tenant_id, digest, size_bytes)
         return self._platform.read(tenant_id, digest, size_bytes)
 
     def fetch(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> Path:
-        """The file in the caller's folder if it has one, else the platform's; both are proved."""
+        """The file in the caller's folder if it has one, else the platform's; both are verified."""
         if super().exists(tenant_id, digest):
             return super().fetch(tenant_id, digest, size_bytes)
         return self._platform.fetch(tenant_id, digest, size_bytes)
 
     def verify(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> None:
-        """Prove what lies in the platform's store."""
+        """Verify what the platform's store has."""
         self._platform.verify(tenant_id, digest, size_bytes)
 
     def exists(self, tenant_id: TenantId, digest: Digest) -> bool:
@@ -258,8 +258,8 @@ def _removing(path: Path, tenant_id: TenantId) -> Iterator[None]:
         ) from error
 
 
-def _unproved(path: Path, tenant_id: TenantId, digest: Digest, fault: str) -> ModelLoadError:
-    """What is not proved: damaged, or closed to this process, which says nothing of the bytes."""
+def _unverified(path: Path, tenant_id: TenantId, digest: Digest, fault: str) -> ModelLoadError:
+    """The error for an artifact that can't be verified: it is damaged, or this process may not read it."""
     if fault != CLOSED:
         return integrity_error(str(path), tenant_id, digest, fault)
     return ModelLoadError(

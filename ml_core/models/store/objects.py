@@ -7,7 +7,7 @@ whether the very same bytes are there and then does nothing; two writers that bo
 either copy leaves a whole object.
 
 ``pyarrow`` can't give up an upload either: closing a stream completes it, also when an exception closes it. So no
-upload goes straight to a digest, except one that is too large for the server to copy. What a killed process leaves is
+upload is written straight to a digest, except one that is too large for the server to copy. A killed process leaves
 a stray object, or parts that only the bucket's own rule removes (lifecycle: abort incomplete multipart uploads).
 """
 
@@ -34,7 +34,7 @@ from ml_core.models.store.base import (
     Stray,
     integrity_error,
     place,
-    proved_chunks,
+    verified_chunks,
     wrong_size,
 )
 from ml_core.models.store.cache import ArtifactCache
@@ -95,7 +95,7 @@ class ObjectStore(ArtifactStore):
         key = self._key(tenant_id, artifact.digest)
         with self._errors.writing(tenant_id):
             if not self._holds(key, tenant_id, artifact):
-                self._write(key, artifact.size_bytes, proved_chunks(source, tenant_id, artifact))
+                self._write(key, artifact.size_bytes, verified_chunks(source, tenant_id, artifact))
 
     def _holds(self, key: str, tenant_id: TenantId, artifact: StoredArtifact) -> bool:
         """Whether the very bytes are there. Reading them costs as much as writing, but only a second put pays it."""
@@ -119,14 +119,14 @@ class ObjectStore(ArtifactStore):
                     stream.write(chunk)
             if target != key:
                 self._objects.move(target, key)
-        except BaseException as error:  # also on Ctrl-C: what the closed stream completed goes
-            if not _is_unreachable(error):  # else nothing was completed, and asking once more would only take time
+        except BaseException as error:  # also on Ctrl-C: remove what the closed stream completed
+            if not _is_unreachable(error):  # else nothing was completed, and another request would only take time
                 with suppress(OSError):
                     self._objects.delete_file(target)
             raise
 
     def read(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> bytes:
-        """The bytes of an artifact from the cache or the store, proved, see ``ArtifactStore.read``."""
+        """The bytes of an artifact from the cache or the store, verified, see ``ArtifactStore.read``."""
         data = self._cache.read(tenant_id, digest, size_bytes)
         if data is None:
             with self._errors.reading(tenant_id, digest):
@@ -135,7 +135,7 @@ class ObjectStore(ArtifactStore):
         return data
 
     def fetch(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> Path:
-        """A copy in the cache, proved, see ``ArtifactStore.fetch``."""
+        """A verified copy in the cache, see ``ArtifactStore.fetch``."""
         path = self._cache.find(tenant_id, digest, size_bytes)
         if path is not None:
             return path
@@ -150,7 +150,7 @@ class ObjectStore(ArtifactStore):
             ) from error
 
     def verify(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> None:
-        """Read and prove the object itself, see ``ArtifactStore.verify``."""
+        """Read and verify the object itself, see ``ArtifactStore.verify``."""
         for _ in self._download(tenant_id, digest, size_bytes):
             pass
 
@@ -159,7 +159,7 @@ class ObjectStore(ArtifactStore):
             yield from self._chunks(tenant_id, digest, size_bytes)
 
     def _chunks(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> Iterator[bytes]:
-        """The bytes of an object. By the end they are proved, or an ``ArtifactIntegrityError`` was raised."""
+        """The bytes of an object. At their end they are verified, or an ``ArtifactIntegrityError`` is raised."""
         key, found, size = self._key(tenant_id, digest), hashlib.sha256(), 0
         fault = None
         try:
@@ -235,7 +235,7 @@ class ObjectStore(ArtifactStore):
         with self._errors.reading(None):
             infos = self._list(self._root, recursive=False)
         for info in infos:
-            with suppress(InvalidNameError):  # somebody else's
+            with suppress(InvalidNameError):  # a folder of another program
                 if not info.is_file:
                     yield TenantId(info.base_name)
 
@@ -258,7 +258,7 @@ class _NoBucketError(OSError):
 
 
 def _is_unreachable(error: BaseException) -> bool:
-    """Whether an error of ``pyarrow.fs`` says that nobody answers."""
+    """Whether an error of ``pyarrow.fs`` says that the store can't be reached."""
     return isinstance(error, OSError) and any(word in str(error) for word in _UNREACHABLE)
 
 
@@ -281,7 +281,7 @@ class _Errors:
 
     @contextmanager
     def reading(self, tenant_id: TenantId | None, digest: Digest | None = None) -> Iterator[None]:
-        """Raise a ModelLoadError for what goes wrong inside."""
+        """Raise a ModelLoadError for an error inside."""
         try:
             yield
         except OSError as error:
@@ -291,7 +291,7 @@ class _Errors:
 
     @contextmanager
     def writing(self, tenant_id: TenantId) -> Iterator[None]:
-        """Raise a ModelSaveError for what goes wrong inside."""
+        """Raise a ModelSaveError for an error inside."""
         try:
             yield
         except OSError as error:

@@ -77,7 +77,7 @@ class Report:
 
 
 class _NotNow(Exception):  # noqa: N818 - not an error: it never leaves this module
-    """Why an item does not go after all."""
+    """Why an item is not removed after all."""
 
 
 class Collector:
@@ -86,7 +86,7 @@ class Collector:
     Args:
         db: The registry.
         store: The platform's artifact store.
-        policy: How long what nobody needs is kept; None: what the settings say.
+        policy: How long unneeded data is kept; None: as the settings say.
     """
 
     def __init__(self, db: DatabaseConnection, store: ArtifactStore, policy: Policy | None = None) -> None:
@@ -106,7 +106,7 @@ class Collector:
         }
 
     def tenants(self) -> Iterator[TenantId]:
-        """Every tenant, page by page, and after them the deleted ones of which something is left."""
+        """Every tenant, page by page, then the deleted ones of which something is left."""
         yield from tenant_ids(self._db)
         in_store, deletion = set(self._store.tenants()), self._deletion
         for tenant_id in tenant_ids(self._db, deleted=True):
@@ -114,7 +114,7 @@ class Collector:
                 yield tenant_id
 
     def plan(self, tenant_id: TenantId) -> Plan:
-        """What of a tenant may go now, see ``Planner.plan``."""
+        """What of a tenant may be removed now, see ``Planner.plan``."""
         tenant = TenantRepository(self._db).find(tenant_id)
         if tenant is not None and tenant.is_deleted:
             left = "all that is left of it"
@@ -122,7 +122,7 @@ class Collector:
         return self._planner.plan(tenant_id)
 
     def collect(self, plan: Plan) -> Report:
-        """Remove what a plan names, as far as nothing needs it by now. What fails does not hold up the rest."""
+        """Remove what a plan names, unless something needs it by now. A failure does not stop the rest."""
         return Report(plan.tenant_id, [self._apply(item) for item in plan.items])
 
     def _apply(self, item: Item) -> Outcome:
@@ -163,8 +163,8 @@ class Collector:
         due = models.c.archived_at <= sa.func.now() - self._policy.retention
         with journal.writing(self._db, item.tenant_id) as connection:
             lock_model(connection, item.tenant_id, model_id)
-            gone = models.update().where(mine, due, ~left).values(deleted_at=sa.func.now())
-            if connection.execute(gone).rowcount == 0:
+            deleted = models.update().where(mine, due, ~left).values(deleted_at=sa.func.now())
+            if connection.execute(deleted).rowcount == 0:
                 raise _NotNow("it was restored or has a version")
             journal.record(connection, item.tenant_id, "model.collected", {"model_id": model_id})
         return 0
@@ -195,7 +195,7 @@ class Collector:
             if not is_unused:
                 raise _NotNow("a row or a running backup needs it")
             if not self._store.exists(item.tenant_id, digest):
-                raise _NotNow("it is gone already")
+                raise _NotNow("it was removed already")
             self._store.delete(item.tenant_id, digest)
         return item.size_bytes
 

@@ -148,7 +148,7 @@ class Checker:
                 continue
             sizes = [blob.size_bytes for blob in self._store.list(tenant_id)]
             sizes += [stray.size_bytes for stray in self._store.strays(tenant_id)]
-            if not sizes:  # an upload that was refused leaves an empty folder, which harms nobody
+            if not sizes:  # a refused upload leaves an empty folder
                 continue
             size_bytes = sum(sizes)
             tenant = tenants.find(tenant_id)

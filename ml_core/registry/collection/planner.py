@@ -55,7 +55,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How long what nobody needs is kept.
+    """How long unneeded data is kept.
 
     Attributes:
         retention: How long a version or dataset stays archived before it is collected.
@@ -73,13 +73,13 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Something that may go.
+    """Something that may be removed.
 
     Attributes:
-        tenant_id: Whose it is.
+        tenant_id: The tenant.
         kind: What it is.
-        name: Which one, for people.
-        why: Why it may go.
+        name: Its name, for people.
+        why: Why it may be removed.
         size_bytes: What its removal frees in the artifact store; 0 for a row.
         key: What selects it.
     """
@@ -104,7 +104,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A version or dataset that is old enough to go, and what needs it, such as ``hold:legal``."""
+    """A version or dataset that is old enough to be removed, and what needs it, such as ``hold:legal``."""
 
     tenant_id: TenantId
     kind: Kind
@@ -143,7 +143,7 @@ class Planner:
     Args:
         db: The registry.
         store: The platform's artifact store.
-        policy: How long what nobody needs is kept.
+        policy: How long unneeded data is kept.
     """
 
     def __init__(self, db: DatabaseConnection, store: ArtifactStore, policy: Policy) -> None:
@@ -152,9 +152,9 @@ class Planner:
         self._policy = policy
 
     def plan(self, tenant_id: TenantId) -> Plan:
-        """What of a tenant may go now: rows first, then the bytes that nothing needs without them.
+        """What of a tenant may be removed now: rows first, then the bytes that nothing else needs.
 
-        Memory grows with what may go, not with what the tenant has.
+        Memory grows with what may be removed, not with what the tenant has.
 
         Raises:
             ModelLoadError: The artifact store can't be listed.
@@ -248,7 +248,7 @@ class Planner:
                 rows.digests[row.digest] += 1
 
     def _artifacts(self, tenant_id: TenantId, going: Counter[str]) -> Iterator[Item]:
-        """Bytes that no row will need, by one walk over what the store has; sizes are those found there."""
+        """Bytes that no row will need, by one walk over the store; sizes are those found there."""
         oldest = datetime.now(UTC) - self._policy.grace
         for blobs in _batches(self._store.list(tenant_id)):
             with self._db.tenant(tenant_id) as connection:
@@ -261,7 +261,7 @@ class Planner:
                 yield Item(tenant_id, Kind.ARTIFACT, blob.digest, why, blob.size_bytes, (Digest(blob.digest),))
 
     def _temporary(self, tenant_id: TenantId) -> Iterator[Item]:
-        """What killed processes left half-written. A foreign file is not ours to remove: ``fsck`` reports it."""
+        """Half-written files of killed processes. Foreign files are not removed: ``fsck`` reports them."""
         oldest = datetime.now(UTC) - self._policy.grace
         for stray in self._store.strays(tenant_id):
             if stray.name.rpartition("/")[2].startswith(TEMPORARY_PREFIX) and stray.modified_at <= oldest:

@@ -40,7 +40,7 @@ _TRIES = 5
 
 NOT_REACHED = (
     "backups of the database and of the artifact store",
-    "folders that somebody named as storage_path",
+    "folders that a caller named as storage_path",
     "copies in the caches of other machines, until those need the room, and checkpoints there",
     "what other programs read of the audit",
 )
@@ -89,7 +89,7 @@ class TenantDeletion:
             TenantNotFoundError: There never was such a tenant.
             VersionInUseError: One of its versions is held; nothing was removed.
             PermissionDeniedError: The principal lacks the scope.
-            ModelSaveError: The store refuses; the tenant is closed, and deleting it again goes on from there.
+            ModelSaveError: The store refuses; the tenant is closed, and deleting it again continues from there.
             RegistryUnavailableError: Postgres can't be reached; likewise.
             PlatformError: Rows can't be removed because others refer to them; likewise.
         """
@@ -109,7 +109,7 @@ class TenantDeletion:
         )
 
     def has_checkpoints(self, tenant_id: TenantId) -> bool:
-        """Whether this machine has a folder of checkpoints of the tenant: a training may have gone on for a while."""
+        """Whether this machine has a folder of checkpoints of the tenant: a training may have continued for a while."""
         return self._checkpoints(tenant_id).exists()
 
     def _checkpoints(self, tenant_id: TenantId) -> Path:

@@ -1,9 +1,9 @@
-"""What a model file says of itself: its type, and where possible the signature and a self-test.
+"""The description of a model file: its type and, where possible, its signature and a self-test.
 
-For a version whose caller brings no signature. A pipeline of the platform knows its columns and their kinds. For any
-other a sample of its rows shows them (``with_sample``). Without one it is taken for an estimator over numbers, named
-by its ``feature_names_in_`` or else ``x0``, ``x1``, …, and believed only if it then answers; else the version has no
-signature, and an environment refuses it.
+It is needed where the caller brings no signature. A pipeline of the platform knows its columns and their kinds. For any
+other, a sample of its rows shows them (``with_sample``). Without a sample it is treated as an estimator over numbers,
+named by its ``feature_names_in_`` or else ``x0``, ``x1``, …, if it answers such a row. Otherwise the version has no
+signature, and no environment can serve it.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from ml_core.models.tuning import tune_for_serving
 NO_SIGNATURE = Signature((), Output(OutputKind.NUMBER))
 NO_SELF_TEST = SelfTest((), ())
 
-_STEP = "mlcore-table"  # of a name that no pipeline of a caller's has
-_SAMPLE_ROWS = 200  # so many are compared
+_STEP = "mlcore-table"  # a name that no caller's pipeline has
+_SAMPLE_ROWS = 200  # compared at most
 
 _OUTPUTS = {
     "classification": OutputKind.CLASSES,
@@ -48,7 +48,7 @@ _OUTPUTS = {
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What was found out; ``NO_SIGNATURE`` where nothing was."""
+    """Type, signature and self-test of a model; ``NO_SIGNATURE`` if its columns are not known."""
 
     model_type: str
     signature: Signature
@@ -56,12 +56,12 @@ class Description:
 
 
 def describe(pipeline: Any, digest: Digest, model_type: str | None = None) -> Description:
-    """Look at a fitted pipeline or estimator.
+    """Describe a fitted pipeline or estimator.
 
     Args:
         pipeline: The model, which passed the audit.
         digest: Of the bytes that it was read from.
-        model_type: As the caller or the registry says; None means what kind of estimator it is.
+        model_type: As the caller or the registry says; None: the kind of the estimator.
 
     Raises:
         DataProcessingError: It is of another type, predicts several targets, or was never fitted.
@@ -72,7 +72,7 @@ def describe(pipeline: Any, digest: Digest, model_type: str | None = None) -> De
         _check_fitted(pipeline)
         return Description(kind, NO_SIGNATURE, NO_SELF_TEST)
     signature = Signature(inputs, _output(pipeline, kind))
-    # One row without any value for a pipeline that knows what to do then; of zeros for one that doesn't.
+    # A row without values for a pipeline that handles them; of zeros for one that does not.
     row = {column.name: None if column.nullable else 0.0 for column in inputs}
     try:
         return Description(kind, signature, _ask(_loaded(pipeline, signature, kind, digest), [row]))
@@ -113,7 +113,7 @@ def with_sample(pipeline: Any, sample: Any) -> tuple[Any, pd.DataFrame]:
 def describe_with_sample(
     pipeline: Any, table: pd.DataFrame, digest: Digest, model_type: str | None = None
 ) -> Description:
-    """Signature and self-test of what ``with_sample`` made, proved on the rows of the sample.
+    """Signature and self-test of the pipeline that ``with_sample`` made, checked on the rows of the sample.
 
     A column may be missing if the pipeline answers a row without it.
 
@@ -168,7 +168,7 @@ def _compare(model: LoadedModel, pipeline: Any, head: pd.DataFrame, rows: list[d
 
 
 def _optional(model: LoadedModel, row: dict[str, Any]) -> frozenset[str]:
-    """The columns without which a row is answered, all asked at once, and one by one if that fails."""
+    """The columns that a row may lack: all are tried at once, and one by one if that fails."""
     without = {name: {**row, name: None} for name in row}
 
     def answers(rows: list[dict[str, Any]]) -> bool:
@@ -200,13 +200,13 @@ def _ask(model: LoadedModel, rows: list[dict[str, Any]]) -> SelfTest:
 
 def _output(pipeline: Any, kind: str) -> Output:
     found = getattr(pipeline, "classes_", np.empty(0))
-    _check_targets(len(found) if isinstance(found, list) else 1)  # scikit-learn lists the classes of each target
+    _check_targets(len(found) if isinstance(found, list) else 1)  # scikit-learn has a list of classes for each target
     classes = tuple(labels_to_json(np.asarray(found)))
     return Output(_OUTPUTS.get(kind, OutputKind.CLASSES if classes else OutputKind.NUMBER), classes)
 
 
 def _check_fitted(pipeline: Any) -> None:
-    """Refuse an estimator of scikit-learn's that nobody fitted; what another one keeps of a fit can't be known."""
+    """Refuse an estimator of scikit-learn that is not fitted; of others it can't be known."""
     last = pipeline[-1] if isinstance(pipeline, Pipeline) else pipeline
     try:
         if type(last).__module__.startswith("sklearn."):
@@ -240,14 +240,14 @@ _TELLS: dict[str, Callable[[Any], bool]] = {
     "regression": base.is_regressor,
     "classification": base.is_classifier,
 }
-"""The standard types, and what says of an estimator that it is of one."""
+"""The standard types, with the test whether an estimator is of one."""
 
 
 def _model_type(pipeline: Any, said: str | None) -> str:
-    """The type that was said, unless the estimator says that it is of another; by the estimator where none was said.
+    """The given type, or that of the estimator if none is given.
 
     Raises:
-        DataProcessingError: A standard type was said, and the estimator is of another.
+        DataProcessingError: A standard type is given, and the estimator is of another.
     """
     own = next((kind for kind, tells in _TELLS.items() if tells(pipeline)), None)
     if said in _TELLS and own is not None and own != said:

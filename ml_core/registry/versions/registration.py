@@ -154,7 +154,7 @@ def _lock_model(connection: Connection, tenant_id: TenantId, draft: VersionDraft
 def refuse_in_vain(
     connection: Connection, tenant_id: TenantId, model_id: ModelId, model_type: str | None, version: VersionId | None
 ) -> None:
-    """Refuse what ``register`` would refuse of a version that is still to be trained, whose bytes nobody knows.
+    """Refuse what ``register`` would refuse of a version that is still to be trained.
 
     Args:
         connection: In the tenant's transaction.
@@ -245,7 +245,7 @@ def remove(
     """
     key = {"model_id": model_id} | ({} if version is None else {"version": version})
     going = [versions.c.tenant_id == tenant_id, *(versions.c[name] == value for name, value in key.items())]
-    gone = connection.scalars(sa.select(versions.c.digest).where(*going)).all()
+    digests = connection.scalars(sa.select(versions.c.digest).where(*going)).all()
     try:
         erase(connection, versions, **key)
     except sa.exc.IntegrityError as error:
@@ -258,7 +258,7 @@ def remove(
             model_id=model_id,
             version=version,
         ) from error
-    return [Digest(digest) for digest in gone]
+    return [Digest(digest) for digest in digests]
 
 
 def is_buried(connection: Connection, tenant_id: TenantId, model_id: ModelId, version: VersionId) -> bool:

@@ -215,7 +215,7 @@ def test_orphans_and_half_written_files_go(db: DatabaseConnection, tenant_id: Te
     publish(db, tenant_id, store)
     orphan = store.put(tenant_id, b"orphan", "skops/1")
     folder = store.root / tenant_id / "ab"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / ".writing-0123").write_bytes(b"half")
     (folder / "notes.txt").write_bytes(b"mine")
     report = collect(db, tenant_id, store)

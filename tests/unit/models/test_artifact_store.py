@@ -236,7 +236,7 @@ def test_a_tenant_goes_while_others_write(store):
         writer.join()
     removed += store.delete_tenant(ACME).count
     assert removed > 0
-    assert all("goes on writing" in refusal for refusal in refusals)
+    assert all("keeps writing" in refusal for refusal in refusals)
     assert not (store.root / ACME).exists()
 
 

@@ -313,45 +313,32 @@ class VersionRepository:
             InvalidRequestError: A value has no JSON form.
             RequestTooLargeError: All of a version's metadata would be over 64 KiB, or all of the model's over 16 KiB.
         """
-        found = self.get(model_id, version)
-        given = check_document(metadata, "metadata")
-        if version is None:
-            self._annotate_all(found.model_id, given)
-            return self.get(found.model_id, found.version)
-        mine = self._is(found.model_id, found.version)
+        found, given = self.get(model_id, version), check_document(metadata, "metadata")
+        name = found.model_id
+        subject: dict[str, str] = {"model_id": name}
+        of_model = sa.and_(models.c.tenant_id == self._tenant_id, models.c.model_id == name)
+        of = sa.and_(versions.c.tenant_id == self._tenant_id, versions.c.model_id == name)
+        if version is not None:
+            of, subject["version"] = self._is(name, found.version), found.version
         with journal.writing(self._db, self._tenant_id) as connection:
-            lock_model(connection, self._tenant_id, found.model_id)
-            row = connection.execute(sa.select(versions.c.metadata).where(mine)).one_or_none()
-            if row is None:
-                raise model_not_found(self._tenant_id, found.model_id, found.version)
-            changed = sorted(key for key in given if row.metadata.get(key, _ABSENT) != given[key])
-            if changed:
-                merged = check_document({**row.metadata, **given}, "metadata")
-                connection.execute(versions.update().where(mine).values(metadata=merged))
-                self._note(connection, "version.annotated", found.model_id, found.version, {"keys": changed})
-        return self.get(found.model_id, found.version)
-
-    def _annotate_all(self, model_id: ModelId, given: Mapping[str, Any]) -> None:
-        """Merge notes into those of the model and of each of its versions."""
-        of_model = sa.and_(models.c.tenant_id == self._tenant_id, models.c.model_id == model_id)
-        of_versions = sa.and_(versions.c.tenant_id == self._tenant_id, versions.c.model_id == model_id)
-        with journal.writing(self._db, self._tenant_id) as connection:
-            lock_model(connection, self._tenant_id, model_id)
-            present = connection.execute(sa.select(models.c.metadata).where(of_model)).scalar_one()
-            others = connection.execute(sa.select(versions.c.metadata).where(of_versions)).scalars().all()
-            changed = sorted(
-                key for key in given if any(one.get(key, _ABSENT) != given[key] for one in (present, *others))
-            )
+            lock_model(connection, self._tenant_id, name)
+            present = connection.scalars(sa.select(versions.c.metadata).where(of)).all()
+            notes = connection.execute(sa.select(models.c.metadata).where(of_model)).scalar_one()
+            before = [*present, notes] if version is None else present
+            changed = sorted(key for key in given if any(one.get(key, _ABSENT) != given[key] for one in before))
             if not changed:
-                return
-            for one in others:
+                return self._get(connection, name, found.version)
+            for one in present:
                 check_document({**one, **given}, "metadata")
-            reserved = MAX_DOCUMENT_BYTES - MAX_MODEL_NOTES_BYTES
-            merged = check_document({**present, **given}, "metadata", reserved_bytes=reserved)
-            connection.execute(models.update().where(of_model).values(metadata=merged))
-            with_given = versions.c.metadata.concat(sa.bindparam("given", given, type_=JSONB))
-            connection.execute(versions.update().where(of_versions).values(metadata=with_given))
-            journal.record(connection, self._tenant_id, "model.annotated", {"model_id": model_id}, {"keys": changed})
+            merged = versions.c.metadata.concat(sa.bindparam("given", given, type_=JSONB))
+            connection.execute(versions.update().where(of).values(metadata=merged))
+            if version is None:
+                reserved = MAX_DOCUMENT_BYTES - MAX_MODEL_NOTES_BYTES
+                notes = check_document({**notes, **given}, "metadata", reserved_bytes=reserved)
+                connection.execute(models.update().where(of_model).values(metadata=notes))
+            action = "model.annotated" if version is None else "version.annotated"
+            journal.record(connection, self._tenant_id, action, subject, {"keys": changed})
+            return self._get(connection, name, found.version)
 
     def set_tags(self, model_id: str, version: str, tags: Mapping[str, str | None]) -> ModelVersion:
         """Set tags by which a search finds the version; None removes one. Others stay.

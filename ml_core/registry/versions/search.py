@@ -56,20 +56,7 @@ def as_range(given: str | MetricRange) -> MetricRange:
 
 @dataclass(frozen=True, slots=True)
 class VersionQuery:
-    """Which versions to find. What is None or empty does not restrict.
-
-    Attributes:
-        model_id: Of this model.
-        model_type: Of models of this type.
-        tags: With all of these tags.
-        metrics: With each of these metrics in its range.
-        text: With this text in the model's or the version's name, a note or a tag; case does not matter.
-        include_archived: Hidden ones too.
-        sort: ``created``, or a metric as ``validation/accuracy``: then only versions that have it. Without a split it
-            is that of the validation rows.
-        descending: Newest or highest first; None: newest, or the best of the metric. Of a metric whose direction
-            ``ml_core.domain.metric`` does not know, that is the highest.
-    """
+    """The criteria of a search, see ``VersionRepository.search``. One that is None or empty does not restrict."""
 
     model_id: ModelId | None = None
     model_type: str | None = None

@@ -30,7 +30,7 @@ from ml_core.registry.missing import model_archived
 from ml_core.registry.versions.rows import IS_ARCHIVED, SERVABLE_COLUMNS, VERSIONS_WITH_MODEL, servable_from
 
 if TYPE_CHECKING:
-    from ml_core.registry.versions.rows import AnyRow, AnySelect
+    from ml_core.registry.pages import AnyRow, AnySelect
 
 _log = logging.getLogger(__name__)
 

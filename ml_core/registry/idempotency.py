@@ -33,7 +33,7 @@ from ml_core.registry import journal
 from ml_core.registry.erasure import erase
 
 if TYPE_CHECKING:
-    from ml_core.registry.versions.rows import AnyRow
+    from ml_core.registry.pages import AnyRow
 
 MAX_KEY_LENGTH: Final = 200
 MAX_RESPONSE_BYTES: Final = 2**20

@@ -24,7 +24,7 @@ from ml_core.registry.promotion.rules import check_environment
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
-    from ml_core.registry.versions.rows import AnyRow
+    from ml_core.registry.pages import AnyRow
 
 _MAX_NAME_LENGTH = 100
 KEY_ID = re.compile(r"(?:mlk_)?([0-9a-f]{16})(?:_.*)?", re.DOTALL)

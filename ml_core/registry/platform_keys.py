@@ -21,7 +21,7 @@ from ml_core.exceptions import Action, AuthenticationError, InvalidRequestError
 from ml_core.registry.keys import KEY_ID, KeyInfo
 
 if TYPE_CHECKING:
-    from ml_core.registry.versions.rows import AnyRow
+    from ml_core.registry.pages import AnyRow
 
 _SCOPES = frozenset({Scope.ADMIN, Scope.READ})
 _MAX_NAME_LENGTH = 100

@@ -25,7 +25,7 @@ from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.registry.promotion.pointers import pointer_key
 
 if TYPE_CHECKING:
-    from ml_core.registry.versions.rows import AnyRow
+    from ml_core.registry.pages import AnyRow
 
 # A pointer may have been removed since it was reported: the join leaves it out, where the foreign key would refuse all.
 _INSERT_PENDING = sa.text(

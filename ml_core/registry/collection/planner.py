@@ -32,7 +32,7 @@ from ml_core.registry.versions.rows import VERSIONS_WITH_MODEL
 from ml_core.settings import CollectionSettings
 
 if TYPE_CHECKING:
-    from ml_core.registry.versions.rows import AnyRow
+    from ml_core.registry.pages import AnyRow
 
 BATCH = 1_000
 """Digests in one query."""

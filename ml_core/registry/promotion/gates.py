@@ -25,7 +25,7 @@ from ml_core.registry.promotion.rules import PRODUCTION, check_environment
 from ml_core.registry.versions.rows import IS_ARCHIVED, VERSIONS_WITH_MODEL
 
 if TYPE_CHECKING:
-    from ml_core.registry.versions.rows import AnyRow
+    from ml_core.registry.pages import AnyRow
 
 
 @dataclass(frozen=True, slots=True)

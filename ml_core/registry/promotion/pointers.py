@@ -16,7 +16,7 @@ from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.registry.pages import Page, read_page
 
 if TYPE_CHECKING:
-    from ml_core.registry.versions.rows import AnyRow
+    from ml_core.registry.pages import AnyRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Unpack
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
@@ -22,13 +21,14 @@ from ml_core.ids import Digest, ModelId, TenantId
 from ml_core.registry import journal
 from ml_core.registry.blobs import remove_unneeded
 from ml_core.registry.erasure import erase
-from ml_core.registry.limits import check_document, check_tags, check_word
+from ml_core.registry.limits import check_document, check_word
 from ml_core.registry.missing import tenant_not_found
 from ml_core.registry.pages import Page
 from ml_core.registry.runs import search, series
 from ml_core.registry.runs.lifecycle import beating, is_run, is_silent, move, require_run, run_not_found, seen_status
 from ml_core.registry.runs.search import RunCriteria
 from ml_core.registry.runs.series import CHUNK_POINTS, Batch
+from ml_core.registry.search import write_tags
 from ml_core.registry.versions.rows import refusal
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class RunRepository:
                 if refusal(error) == "fk_runs_runs":
                     raise run_not_found(self._tenant_id, str(parent_run_id)) from error
                 raise
-            self._write_tags(connection, run_id, tags or {})
+            write_tags(connection, run_tags, self._tenant_id, {"run_id": run_id}, tags or {})
             journal.record(
                 connection, self._tenant_id, "run.started", {"run_id": run_id}, {"model_id": model_id, "kind": kind}
             )
@@ -241,7 +241,7 @@ class RunRepository:
         """
         with journal.writing(self._db, self._tenant_id) as connection:
             require_run(connection, self._tenant_id, run_id)
-            self._write_tags(connection, run_id, tags)
+            write_tags(connection, run_tags, self._tenant_id, {"run_id": run_id}, tags)
             journal.record(connection, self._tenant_id, "run.tagged", {"run_id": run_id}, {"tags": dict(tags)})
             return search.read_tags(connection, self._tenant_id, [run_id])[run_id]
 
@@ -407,17 +407,6 @@ class RunRepository:
         with journal.writing(self._db, self._tenant_id) as connection:
             move(connection, self._tenant_id, run_id, RunTrigger.LOG, heartbeat_at=sa.func.now())
             series.write(connection, self._tenant_id, run_id, batch)
-
-    def _write_tags(self, connection: Connection, run_id: str, tags: Mapping[str, str | None]) -> None:
-        kept, removed = check_tags(tags)
-        if removed:
-            erase(connection, run_tags, run_id=run_id, key=removed)
-        if kept:
-            of = {"tenant_id": self._tenant_id, "run_id": run_id}
-            statement = insert(run_tags).values([{**of, "key": key, "value": value} for key, value in kept.items()])
-            connection.execute(
-                statement.on_conflict_do_update(constraint="pk_run_tags", set_={"value": statement.excluded.value})
-            )
 
     def _end(self, run_id: str, trigger: RunTrigger, action: str, error: str | None) -> None:
         kept = None if error is None else error.replace("\0", "")[-_MAX_ERROR_LENGTH:] or None

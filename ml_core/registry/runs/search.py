@@ -19,11 +19,13 @@ from ml_core.registry.limits import check_choice, check_moment
 from ml_core.registry.pages import Page, read_page
 from ml_core.registry.runs.lifecycle import in_status, seen_status
 from ml_core.registry.runs.series import read_summaries
+from ml_core.registry.search import in_range, of_owner, tagged
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow, AnySelect
 
 _ORDER = (runs.c.started_at, runs.c.run_id)
+_KEY = ("run_id",)
 
 
 class RunCriteria(TypedDict, total=False):
@@ -76,7 +78,7 @@ def conditions_of(
         found.append(runs.c.started_at < until)
     for name, value in (criteria.get("parameters") or {}).items():
         found.append(runs.c.parameters[tuple(name.split("."))] == sa.literal(value, JSONB))
-    found += [_has_tag(tenant_id, key, value) for key, value in (criteria.get("tags") or {}).items()]
+    found += tagged(run_tags, runs, _KEY, tenant_id, criteria.get("tags") or {})
     bounds = criteria.get("metrics") or ()
     return found + [_in_range(tenant_id, bound) for bound in ([bounds] if isinstance(bounds, str) else bounds)]
 
@@ -150,19 +152,8 @@ def _complete(connection: Connection, tenant_id: TenantId, rows: Collection[AnyR
     ]
 
 
-def _has_tag(tenant_id: TenantId, key: str, value: str) -> sa.ColumnElement[bool]:
-    tag = run_tags.alias()
-    of = (tag.c.tenant_id == tenant_id, tag.c.run_id == runs.c.run_id)
-    return sa.exists().where(*of, tag.c.key == key, tag.c.value == value)
-
-
 def _in_range(tenant_id: TenantId, text: str) -> sa.ColumnElement[bool]:
     """The condition that the last value of a metric is within a bound such as ``validation/accuracy>=0.8``."""
     bound, line = parse_bound(text), run_metric_summaries.alias()
-    conditions = [line.c.tenant_id == tenant_id, line.c.run_id == runs.c.run_id, line.c.metric == bound.name]
-    if bound.at_least is not None:
-        # A NaN is greater than every number to Postgres, and in no range.
-        conditions += [line.c.last_value >= bound.at_least, line.c.last_value <= sa.text("'Infinity'::float8")]
-    if bound.at_most is not None:
-        conditions.append(line.c.last_value <= bound.at_most)
-    return sa.exists().where(*conditions)
+    within = in_range(line.c.last_value, bound.at_least, bound.at_most)
+    return sa.exists().where(*of_owner(line, runs, _KEY, tenant_id), line.c.metric == bound.name, *within)

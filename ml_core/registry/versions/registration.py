@@ -37,7 +37,7 @@ from ml_core.registry.search import write_tags
 from ml_core.registry.versions.rows import SELECT_VERSIONS, draft_values, finite_metrics, refusal, version_from
 
 if TYPE_CHECKING:
-    from ml_core.registry.versions.rows import AnyRow
+    from ml_core.registry.pages import AnyRow
 
 MAX_DESCRIPTION_BYTES = MAX_SERVED_BYTES // 2
 """Of a version's signature, and of its self-test, as JSON: Postgres prints it with blanks."""

@@ -16,8 +16,7 @@ from ml_core.domain.version import Lineage, ModelVersion, SelfTest, ServableVers
 from ml_core.ids import Digest, ModelId, TenantId, VersionId, VersionRef
 
 if TYPE_CHECKING:
-    AnyRow = sa.Row[*tuple[Any, ...]]
-    AnySelect = sa.Select[*tuple[Any, ...]]
+    from ml_core.registry.pages import AnyRow
 
 # What serving needs of a version; with ``models`` joined for the type. Documents come as text: one that can't be parsed
 # must fail its own row, while the driver would fail the query.

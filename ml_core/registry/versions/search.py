@@ -24,7 +24,7 @@ from ml_core.registry.search import in_range, of_owner, tagged
 from ml_core.registry.versions.rows import IS_ARCHIVED, VERSION_COLUMNS, VERSIONS_WITH_MODEL, version_from
 
 if TYPE_CHECKING:
-    from ml_core.registry.versions.rows import AnyRow
+    from ml_core.registry.pages import AnyRow
 
 _MAX_TEXT = 200  # characters
 _CREATED = "created"

@@ -95,7 +95,7 @@ def test_what_keeps_bytes_and_datasets(
     data = store.read(tenant_id, dataset.digest, dataset.size_bytes)
     version = publish(db, tenant_id, store, lineage=Lineage(dataset_digest=dataset.digest))
     runs = RunRepository(db, tenant_id, store=store)
-    runs.log_artifact(runs.start(TICKETS), "d.parquet", data)
+    runs.artifacts.log(runs.start(TICKETS), "d.parquet", data)
     with db.tenant(tenant_id) as connection:
         assert count_holders(connection, tenant_id, [dataset.digest]) == {dataset.digest: 2}
         assert dataset_references(connection, tenant_id, [dataset.digest], ["d"]) == {

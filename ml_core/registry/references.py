@@ -23,7 +23,7 @@ from ml_core.database.tables import (
 )
 from ml_core.domain.gates import GateKind
 from ml_core.exceptions import Action, VersionInUseError
-from ml_core.ids import ModelId, TenantId, VersionId
+from ml_core.ids import Digest, ModelId, TenantId, VersionId
 from ml_core.registry.promotion.pointers import pointer_from, state_before
 
 SHOWN = 10
@@ -67,10 +67,13 @@ _VERSION = versions.c.model_id + "@" + versions.c.version
 _GATE = gates.c.model_id + ":" + gates.c.environment + ":" + gates.c.name
 _NUMBER = sa.cast(dataset_versions.c.number, sa.Text)
 
-_ROLES = (
+_OF_BYTES = (
     _role("version", versions, _VERSION, **_bytes_of(versions)),
     _role("dataset", dataset_versions, dataset_versions.c.dataset_id + "@" + _NUMBER, **_bytes_of(dataset_versions)),
     _role("run", run_artifacts, run_artifacts.c.run_id + "/" + run_artifacts.c.name, **_bytes_of(run_artifacts)),
+)
+_ROLES = (
+    *_OF_BYTES,
     *(
         _role(role, environments, environments.c.environment, model_id=environments.c.model_id, version=column)
         for role, column in _ROLLOUT.items()
@@ -158,6 +161,23 @@ def _rollbacks(connection: Connection, tenant_id: TenantId, model_ids: Collectio
         before = state_before(connection, pointer_from(row))
         if before is not None and before.version is not None:
             yield Reference("rollback", row.environment, row.model_id, before.version)
+
+
+def digests_after(connection: Connection, tenant_id: TenantId, last: str, limit: int) -> list[tuple[Digest, int]]:
+    """The next digests after one that rows need, with their sizes, in the order of the digests."""
+    # Each role is limited by itself, so that its index gives the order. Distinct, so that none ends before the others.
+    branches = (
+        sa.select(rows.c.digest, rows.c.size_bytes)
+        .distinct()
+        .where(rows.c.tenant_id == tenant_id, rows.c.digest > last)
+        .order_by(rows.c.digest)
+        .limit(limit)
+        .subquery()
+        for rows in (role.subquery() for role in _OF_BYTES)
+    )
+    found = sa.union(*(sa.select(branch) for branch in branches)).subquery()
+    statement = sa.select(found.c.digest, found.c.size_bytes).order_by(found.c.digest).limit(limit)
+    return [(Digest(row.digest), row.size_bytes) for row in connection.execute(statement)]
 
 
 def dataset_references(

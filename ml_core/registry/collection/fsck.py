@@ -15,7 +15,6 @@ from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
@@ -27,7 +26,7 @@ from ml_core.models.store.base import TEMPORARY_PREFIX
 from ml_core.registry.blobs import claim_bytes
 from ml_core.registry.collection.invariants import RULES
 from ml_core.registry.collection.tenant_deletion import TenantDeletion
-from ml_core.registry.references import REFERENCES, SERVED, SHOWN
+from ml_core.registry.references import REFERENCES, SERVED, SHOWN, digests_after
 from ml_core.registry.tenants import TenantRepository, tenant_ids
 
 PAGE = 500
@@ -191,12 +190,8 @@ class Checker:
             last = page[-1][0]
 
     def _needed_after(self, tenant_id: TenantId, last: str) -> Sequence[tuple[Digest, int]]:
-        """The next digests that rows need, with their sizes, in their order."""
-        of = REFERENCES.c
-        wanted = sa.select(of.digest, of.size_bytes).where(of.tenant_id == tenant_id, of.digest > last)
-        statement = wanted.ext(distinct_on(of.digest)).order_by(of.digest).limit(PAGE)
         with self._db.tenant(tenant_id) as connection:
-            return [(Digest(row.digest), row.size_bytes) for row in connection.execute(statement)]
+            return digests_after(connection, tenant_id, last, PAGE)
 
     def _fault(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> tuple[FindingKind, str] | None:
         if not self._store.exists(tenant_id, digest):

@@ -23,6 +23,7 @@ from ml_core.registry.keys import KeyRepository
 from ml_core.registry.pages import Page, encode_cursor
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.promotion.rollouts import RolloutRepository
+from ml_core.registry.references import digests_after
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.versions.models import ModelRepository
@@ -203,6 +204,18 @@ def test_a_deep_page_begins_where_the_last_one_ended(populated: DatabaseConnecti
     assert len(bounds) == 1, plan.nodes
     assert not any("ROW(" in str(node.get(part)) for node in plan.nodes for part in ("Filter", "Join Filter"))
     assert not any(node["Node Type"] in ("Sort", "Incremental Sort") for node in plan.nodes)
+
+
+def test_fsck_reads_digests_in_the_order_of_their_index(populated: DatabaseConnection) -> None:
+    """Each table is read up to the limit of the page, however many rows of the tenant follow."""
+
+    def read(db: DatabaseConnection) -> object:
+        with db.tenant(WIDE) as connection:
+            return digests_after(connection, WIDE, "", 10)
+
+    plan = _plans(populated, read)[-1]
+    assert "ix_versions_tenant_id_digest" in {node.get("Index Name") for node in plan.nodes}
+    assert "Limit" in {node["Node Type"] for node in plan.nodes if node.get("Parent Relationship") == "Member"}
 
 
 def test_the_audit_of_a_request_reads_its_rows_only(populated: DatabaseConnection) -> None:

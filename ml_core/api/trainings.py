@@ -5,19 +5,26 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Awaitable
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any
 
 import orjson
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.training_report import TrainingReport
-from ml_core.exceptions import QueueFullError, TrainingError, error_from_json
-from ml_core.training.worker import Assignment
+from ml_core.exceptions import QueueFullError, RequestTimeoutError, TrainingError, error_from_json
+from ml_core.training.assignment import Assignment
 
 _WAITING = 32
 """Trainings that wait for their turn at most; each is a request that is answered late."""
 _RETRY_AFTER_S = 30
+_LOOK_EVERY_S = 1.0
+"""How often to look whether the caller of a training that has not begun is still there."""
+_KEPT = 32
+"""Trainings that have ended whose report or error is kept for whoever waits; afterwards the registry has the rest."""
 _MAX_EVENT_BYTES = 16 * 2**20  # a report of a table with very many columns
 
 
@@ -26,20 +33,25 @@ class Training:
 
     Attributes:
         started: The run's id, once the training was checked and has begun; raises what was wrong with it.
-        finished: The report, once there is a version; raises why there is none.
+        finished: The report, once there is a version; raises why there is none. Cancelled with the training.
+        is_cancelled: Whether it is no longer wanted.
     """
 
     def __init__(self) -> None:
-        loop = asyncio.get_running_loop()
-        self.started: asyncio.Future[str] = loop.create_future()
-        self.finished: asyncio.Future[TrainingReport] = loop.create_future()
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+        self.started: asyncio.Future[str] = self._loop.create_future()
+        self.finished: asyncio.Future[TrainingReport] = self._loop.create_future()
+        self.is_cancelled = False
 
-    def begin(self, run_id: str) -> None:
-        """The training begins."""
-        self.started.set_result(run_id)
+    def follow(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do the work in a task, which ``cancel`` cancels."""
+        self._task = asyncio.create_task(work)
 
     def end(self, result: TrainingReport | BaseException) -> None:
         """The training ends, with a report or an error."""
+        if self.finished.done():
+            return
         if isinstance(result, TrainingReport):
             self.finished.set_result(result)
             return
@@ -48,20 +60,48 @@ class Training:
         self.finished.set_exception(result)
         self.finished.exception()  # nobody may be waiting for it any more; the run has it
 
+    def cancel(self) -> None:
+        """Stop it, from any thread. Its run is ended by whoever asks for that."""
+        self._loop.call_soon_threadsafe(self._cancel)
 
-class Trainings(Protocol):
-    """Does trainings."""
+    def _cancel(self) -> None:
+        self.is_cancelled = True
+        self.started.cancel()
+        self.finished.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
+
+class Trainings(ABC):
+    """Does trainings, and knows those that run or ended lately."""
+
+    def __init__(self) -> None:
+        self._begun: OrderedDict[str, Training] = OrderedDict()
+
+    @abstractmethod
     def start(self, assignment: Assignment) -> Training:
         """Accept a training.
 
         Raises:
             QueueFullError: Too many wait.
         """
-        ...
+
+    def find(self, run_id: str) -> Training | None:
+        """The training of a run; None: another process does it, or it ended long ago."""
+        return self._begun.get(run_id)
+
+    def _begin(self, training: Training, run_id: str) -> None:
+        """A training begins; on the event loop."""
+        if training.started.done():
+            return  # it was cancelled
+        self._begun[run_id] = training
+        ended = [run for run, known in self._begun.items() if known.finished.done()]
+        for run in ended[:-_KEPT]:
+            del self._begun[run]
+        training.started.set_result(run_id)
 
 
-class TrainingsInProcesses:
+class TrainingsInProcesses(Trainings):
     """Does each training in a process of its own, which gives way to replicas and requests.
 
     Args:
@@ -69,23 +109,23 @@ class TrainingsInProcesses:
     """
 
     def __init__(self, at_once: int) -> None:
+        super().__init__()
         self._turn = asyncio.Semaphore(at_once)
         self._most = at_once + _WAITING
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._accepted: set[Training] = set()
 
     def start(self, assignment: Assignment) -> Training:
         """See ``Trainings``."""
-        if len(self._tasks) >= self._most:
+        if len(self._accepted) >= self._most:
             raise QueueFullError(
-                f"{len(self._tasks)} trainings are being done or wait for their turn.",
+                f"{len(self._accepted)} trainings are being done or wait for their turn.",
                 remedy="Try again later.",
                 model_id=str(assignment.model_id),
                 retry_after_s=_RETRY_AFTER_S,
             )
         training = Training()
-        task = asyncio.create_task(self._do(assignment, training))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._accepted.add(training)
+        training.follow(self._do(assignment, training))
         return training
 
     async def _do(self, assignment: Assignment, training: Training) -> None:
@@ -94,6 +134,8 @@ class TrainingsInProcesses:
                 await self._follow(assignment, training)
         except Exception as error:  # noqa: BLE001 - whoever waits must learn of it, whatever it is
             training.end(error)
+        finally:
+            self._accepted.discard(training)
 
     async def _follow(self, assignment: Assignment, training: Training) -> None:
         """Run the process and pass on what it tells."""
@@ -108,14 +150,14 @@ class TrainingsInProcesses:
             async for line in worker.stdout:
                 event: dict[str, Any] = orjson.loads(line)
                 if "run_id" in event:
-                    training.begin(event["run_id"])
+                    self._begin(training, event["run_id"])
                 elif "report" in event:
                     training.end(TrainingReport.from_json(event["report"]))
                 else:
                     training.end(error_from_json(event["error"]))
             await worker.wait()
         finally:
-            if worker.returncode is None:  # this process ends, or the line could not be read
+            if worker.returncode is None:  # this process ends, or the line could not be read, or it is cancelled
                 worker.kill()
                 await worker.wait()
         if not training.finished.done():
@@ -129,7 +171,7 @@ class TrainingsInProcesses:
             )
 
 
-class TrainingsInThreads:
+class TrainingsInThreads(Trainings):
     """Does each training in a thread of this process: for a command that does one and ends.
 
     Args:
@@ -137,6 +179,7 @@ class TrainingsInThreads:
     """
 
     def __init__(self, db: DatabaseConnection) -> None:
+        super().__init__()
         self._db = db
 
     def start(self, assignment: Assignment) -> Training:
@@ -144,7 +187,9 @@ class TrainingsInThreads:
         training, loop = Training(), asyncio.get_running_loop()
 
         def begin(run_id: str) -> None:
-            loop.call_soon_threadsafe(training.begin, run_id)
+            if training.is_cancelled:
+                raise KeyboardInterrupt  # so that the run that has just begun ends as cancelled
+            loop.call_soon_threadsafe(self._begin, training, run_id)
 
         def do() -> None:
             result: TrainingReport | BaseException
@@ -152,18 +197,31 @@ class TrainingsInThreads:
                 result = assignment.execute(self._db, begin)
             except BaseException as error:  # noqa: BLE001 - it is raised where the training is waited for
                 result = error
-            loop.call_soon_threadsafe(training.end, result)
+            with suppress(RuntimeError):  # the loop is closed: the command was interrupted
+                loop.call_soon_threadsafe(training.end, result)
 
         # A daemon, so that the command ends at once when it is interrupted.
         threading.Thread(target=do, name="training", daemon=True).start()
         return training
 
 
-async def within(wait_s: float, result: Awaitable[Any]) -> bool:
-    """Wait for a result, at most so many seconds; whether it is there. Raises what the result does."""
+async def begun(training: Training, is_gone: Callable[[], Awaitable[bool]]) -> str:
+    """The run of a training once it has begun. Where the caller leaves before, nobody knows the run: it is cancelled.
+
+    Args:
+        training: The training.
+        is_gone: Whether the caller has left.
+
+    Raises:
+        MLFrameworkError: What was wrong with the training.
+        RequestTimeoutError: The caller has left.
+    """
     try:
-        async with asyncio.timeout(wait_s):
-            await asyncio.shield(result)
-    except TimeoutError:
-        return False
-    return True
+        while not (await asyncio.wait([training.started], timeout=_LOOK_EVERY_S))[0]:
+            if await is_gone():
+                training.cancel()
+                raise RequestTimeoutError("The client left before the training began.", remedy="Send it again.")
+        return training.started.result()
+    except asyncio.CancelledError:
+        training.cancel()
+        raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shlex
 import shutil
 import sys
 import time
@@ -21,8 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ml_core.exceptions import Action, InvalidRequestError, MLFrameworkError
-from ml_core.settings import Settings
+from ml_core.exceptions import InvalidRequestError, MLFrameworkError
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.base import Page
@@ -36,20 +34,12 @@ _GAP = 2
 out = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_IN_A_PIPE)
 err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _WIDTH_IN_A_PIPE)
 
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 TenantOption = Annotated[str, typer.Option("--tenant", "-t", help="The tenant, such as acme.")]
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="The model, such as tickets.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, max=1000, help="At most so many.")]
 CursorOption = Annotated[str | None, typer.Option("--cursor", help="Where the page before ended.")]
-AsKeyOption = Annotated[
-    str | None,
-    typer.Option(
-        "--as-key",
-        callback=lambda given: given or Settings.from_environment().client.as_key,
-        help="Act as the holder of this key (mlk_…): what it may do, in its name in histories. "
-        "Default: MLCORE_AS_KEY, which keeps the secret out of the list of processes; else this machine's user.",
-    ),
-]
 
 
 def command() -> str:
@@ -186,43 +176,11 @@ def print_error(error: MLFrameworkError, *, as_json: bool) -> None:
     if error.remedy:
         err.print(Text(error.remedy), soft_wrap=True)
     if error.action is not None:
-        err.print(Text(f"  {command_of(error.action)}", style="bold"), soft_wrap=True)
+        # Imported late: most commands fail seldom.
+        from ml_core.cli.actions import command_of
 
-
-_SHORTCUTS = {
-    "environments.promote": "promote",
-    "environments.rollback": "rollback",
-    "environments.withdraw": "withdraw",
-    "environments.approve": "approve",
-    "models.train": "train",
-    "predictions.get": "predictions show",
-    "runs.get": "runs show",
-}
-"""Operations whose verb is not at the place that their name says."""
-
-_POSITIONAL = {
-    "datasets.restore": "dataset",
-    "datasets.versions": "dataset",
-    "gates.remove": "name",
-    "runs.get": "run",
-    "tenants.create": "tenant",
-}
-"""Operations whose command takes this argument by its position."""
-
-
-def command_of(action: Action) -> str:
-    """The command that performs an action. What is to be supplied by the reader is left out."""
-    verb = _SHORTCUTS.get(action.operation, action.operation.replace(".", " ").replace("_", "-"))
-    arguments = dict(action.arguments)
-    words = ["mlcore", *verb.split()]
-    if (subject := _POSITIONAL.get(action.operation)) in arguments:
-        number = f"@{arguments.pop('number')}" if "number" in arguments else ""
-        words.append(shlex.quote(f"{arguments.pop(subject)}{number}"))
-    for name, value in arguments.items():
-        option = f"--{name.replace('_', '-')}"
-        for one in value if isinstance(value, list | tuple) else [value]:
-            words += [option] if one is True else [option, shlex.quote(str(one))]
-    return " ".join(words)
+        if (mending := command_of(error.action)) is not None:
+            err.print(Text(f"  {mending}", style="bold"), soft_wrap=True)
 
 
 def print_gates(gates: Sequence[Mapping[str, Any]]) -> None:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from ml_core.cli.console import JsonOption, command_of, err, out, print_json, print_rows
+from ml_core.cli.actions import command_of
+from ml_core.cli.console import err, out, print_json, print_rows
 from ml_core.cli.context import tell_new_home
+from ml_core.cli.options import JsonOption
 from ml_core.settings import Settings
 
 if TYPE_CHECKING:

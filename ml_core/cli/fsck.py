@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from ml_core.cli.console import JsonOption, command_of, out, print_json
+from ml_core.cli.actions import command_of
+from ml_core.cli.console import out, print_json
 from ml_core.cli.context import registry_connection
+from ml_core.cli.options import JsonOption
 from ml_core.ids import TenantId
 
 if TYPE_CHECKING:

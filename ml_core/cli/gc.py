@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from ml_core.cli.console import JsonOption, err, out, print_error, print_json, print_rows
+from ml_core.cli.console import err, out, print_error, print_json, print_rows
 from ml_core.cli.context import registry_connection
+from ml_core.cli.options import JsonOption
 from ml_core.exceptions import MLFrameworkError
 from ml_core.ids import TenantId
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ml_core.cli.console import JsonOption, no_step, out, print_json, show, step
+from ml_core.cli.console import no_step, out, print_json, show, step
+from ml_core.cli.options import JsonOption
 from ml_core.exceptions import PlatformError
 from ml_core.settings import Settings
 

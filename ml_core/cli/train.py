@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,24 +14,34 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ml_core.cli.console import command, no_step, out, print_json, show, step, transferring
+from ml_core.cli.actions import options_of
+from ml_core.cli.console import (
+    command,
+    err,
+    in_background,
+    no_step,
+    out,
+    print_json,
+    show,
+    step,
+    transferring,
+)
 from ml_core.cli.options import JsonOption, ModelOption, TenantOption
-from ml_core.cli.target import given, platform
+from ml_core.cli.target import address, given, platform
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.run import RunStatus
-from ml_core.exceptions import ConfigurationError, DataProcessingError, TrainingError
+from ml_core.exceptions import ConfigurationError, MLFrameworkError, RunStateError, TrainingError
 from ml_core.ids import ModelId
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.datasets import DatasetDetail
-    from ml_core.api.schemas.runs import Run
-    from ml_core.api.schemas.trainings import TrainingReport
+    from ml_core.api.schemas.trainings import Training, TrainingReport
     from ml_core.client import MLClient
 
 ASKS_PLATFORM = True
 
 _WAIT_S = 50.0
-"""Of one request; a longer training is asked after again."""
+"""Of one request; a longer training is asked for again."""
 _LOOK_EVERY_S = 1.0
 
 
@@ -93,35 +103,41 @@ def train(
         raise ConfigurationError(
             "There is no table to train on.", remedy="Give a FILE, or --dataset NAME.", setting="--dataset"
         )
-    spec: dict[str, Any] = {
-        "target": target,
-        "model_type": model_type,
-        "rare_classes": rare_classes,
-        "version": version,
-        "ignore": ignore,
-        "hyperparameters": {key: _value(text) for key, text in _pairs(param, "--param", "max_depth=8")},
-        "kinds": {key: _kind(text) for key, text in _pairs(kind, "--kind", "zip=category")},
-    }
+    spec = _given(
+        target=target,
+        model_type=model_type,
+        rare_classes=rare_classes,
+        version=version,
+        ignore=ignore,
+        hyperparameters={key: _value(text) for key, text in _pairs(param, "--param", "max_depth=8")},
+        kinds={key: _kind(text) for key, text in _pairs(kind, "--kind", "zip=category")},
+    )
     show_step = no_step if as_json else step
-    with platform(tenant) as client:
+    with platform(tenant) as client, _hints(target, ignore or ()):
         made = None
         if file is not None:
+            client.models.check_training(name, **spec)  # before an upload that may be for nothing
             with show_step(f"Storing {file.name}"):
                 made = _store(client, dataset or name, file, encoding)
         if validation is not None:
             with show_step(f"Storing {validation.name}"):
-                held_out = _store(client, f"{dataset or name}-validation", validation, encoding)
-            spec["validation_dataset"] = held_out.reference
+                spec["validation_dataset"] = _store(
+                    client, f"{dataset or name}-validation", validation, encoding
+                ).reference
         reference = dataset if made is None else made.reference
         rows = "" if made is None else f" on {made.row_count:,} rows"
-        with show_step(f"Training {client.tenant_id}/{name}{rows}"), _column_hints(spec):
-            wanted = {key: value for key, value in spec.items() if value}
-            run = _finished(client, client.models.train(name, reference or "", wait_s=_WAIT_S, **wanted))
-        report = client.versions.training(name, run.versions[0].rpartition("@")[2])
+        with show_step(f"Training {client.tenant_id}/{name}{rows}"), _giving_way():
+            training = _ended(client, client.models.train(name, reference or "", **spec))
+        run = training.run
+        report = training.report or client.versions.training(name, run.versions[0].rpartition("@")[2])
         if as_json:
             print_json(report)
         else:
             _print(client.tenant_id, made, report)
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value}
 
 
 def _store(client: MLClient, dataset_id: str, file: Path, encoding: str) -> DatasetDetail:
@@ -129,39 +145,58 @@ def _store(client: MLClient, dataset_id: str, file: Path, encoding: str) -> Data
         return client.datasets.create(dataset_id, file, encoding=encoding, on_progress=progress)
 
 
-def _finished(client: MLClient, run: Run) -> Run:
-    """The run once it has ended; interrupted, it is cancelled.
+def _giving_way() -> AbstractContextManager[None]:
+    """Leave the processors to replicas on this machine while this process trains; a platform does so by itself."""
+    return in_background() if address()[0] is None else nullcontext()
+
+
+def _ended(client: MLClient, training: Training) -> Training:
+    """A training once it has ended; interrupted, it is cancelled.
 
     Raises:
-        TrainingError: It failed.
+        MLFrameworkError: It failed.
     """
+    run = training.run
     try:
-        while run.status is RunStatus.RUNNING:
-            time.sleep(_LOOK_EVERY_S)
-            run = client.runs.get(run.run_id)
+        while training.run.status is RunStatus.RUNNING:
+            began = time.monotonic()
+            training = client.models.training(run.model_id, run.run_id, wait_s=_WAIT_S)
+            # A platform that does not do the training itself answers at once.
+            if training.run.status is RunStatus.RUNNING and time.monotonic() - began < _LOOK_EVERY_S:
+                time.sleep(_LOOK_EVERY_S)
     except KeyboardInterrupt:
-        client.runs.cancel(run.run_id, "interrupted")
+        with suppress(RunStateError):  # it ended just now
+            client.runs.cancel(run.run_id, "interrupted")
+            err.print(f"Cancelled the run {run.run_id}.", markup=False)
         raise
+    run = training.run
     if run.status is not RunStatus.FINISHED:
         raise TrainingError(
-            f"The training ended as {run.status.value}: {run.error or 'no reason is recorded'}",
+            f"The run {run.run_id} {'was' if run.status is RunStatus.CANCELLED else 'is'} {run.status.value}"
+            f"{f': {run.error}' if run.error else '.'}",
             model_id=run.model_id,
             stage="fit",
             details={"run_id": run.run_id},
         )
-    return run
+    return training
 
 
 @contextmanager
-def _column_hints(spec: Mapping[str, Any]) -> Iterator[None]:
-    """Adds to an error about an input column how to follow its remedy on the command line."""
+def _hints(target: str | None, ignore: Sequence[str]) -> Iterator[None]:
+    """Adds to an error of the platform the options with which its remedy is followed here."""
     try:
         yield
-    except (TrainingError, DataProcessingError) as error:
-        column = getattr(error, "column", None)
-        if column is not None and column not in (spec["target"], *(spec["ignore"] or ())):
+    except MLFrameworkError as error:
+        column, options = getattr(error, "column", None), []
+        if column is not None and column not in (target, *ignore):
             kind = f" or --kind {shlex.quote(f'{column}=category')}" if "kind" in str(error) else ""
-            error.remedy = f"{error.remedy or ''} Here: --ignore {shlex.quote(str(column))}{kind}.".strip()
+            options.append(f"--ignore {shlex.quote(str(column))}{kind}")
+        if error.action is not None and error.action.operation in ("models.train", "datasets.create"):
+            # The command is being typed: what it lacks is enough.
+            options += [f"{option} {shlex.quote(str(value))}" for option, value in options_of(error.action)]
+            error.action = None
+        if options:
+            error.remedy = f"{error.remedy or ''} Here: {', '.join(options)}.".strip()
         raise
 
 

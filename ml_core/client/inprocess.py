@@ -39,7 +39,11 @@ class InProcessTransport(httpx.BaseTransport):
         """Called by httpx."""
         exchange = _Exchange(request)
         done = self._portal.start_task_soon(exchange.run, self._app, self._root_path)
-        status, headers = exchange.head()
+        try:
+            status, headers = exchange.head()
+        except KeyboardInterrupt:
+            done.cancel()  # else the client would wait for the answer when it is closed
+            raise
         if status is None:
             done.result()
             raise httpx.RemoteProtocolError("The application ended without an answer.", request=request)

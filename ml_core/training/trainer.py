@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -163,13 +163,15 @@ class Trainer:
     def check_spec(self, model_id: str, spec: TrainSpec) -> None:
         """Refuse a spec that ``train_spec`` would refuse; no data is read, and nothing is written.
 
-        For a door that queues trainings: names, rights, columns and hyperparameters are checked when a training is
-        submitted. The model type of a spec without one is found in the data, so it and its hyperparameters are not.
+        For a door that queues trainings, or receives their data afterwards: names, rights, columns and hyperparameters
+        are checked before. The columns of a spec without a dataset are not. The model type of a spec without one is
+        found in the data, so it and its hyperparameters are not either.
 
         Raises:
             MLFrameworkError: As ``train_spec``.
         """
-        self._require_dataset(spec)
+        if spec.dataset is None:
+            spec = replace(spec, target=None, ignore=(), validation_dataset=None)
         self._planner.check(ModelId(model_id), spec, GivenData())
         if spec.model_type is not None:
             ModelFactory.create_model(spec.model_type, dict(spec.hyperparameters))

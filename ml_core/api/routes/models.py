@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import Query, Request, status
@@ -12,18 +13,19 @@ from ml_core.api.operation import ArchivedQuery, CursorQuery, LimitQuery, operat
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.models import Model
 from ml_core.api.schemas.runs import Run
-from ml_core.api.schemas.trainings import NewTraining
-from ml_core.api.trainings import within
+from ml_core.api.schemas.trainings import NewTraining, Training, TrainingFields, TrainingReport
+from ml_core.api.trainings import begun
 from ml_core.domain.api_key import Scope
 from ml_core.domain.train_spec import TrainSpec
 from ml_core.ids import ModelId
 from ml_core.registry.runs import RunRepository
+from ml_core.registry.runs.lifecycle import run_not_found
 from ml_core.registry.versions.models import ModelRepository
-from ml_core.training.worker import Assignment
+from ml_core.training.assignment import Assignment
 
 router = operations("models", "/tenants/{tenant}/models")
 
-_MAX_WAIT_S = 60.0
+WaitQuery = Annotated[float, Query(ge=0, le=60, description="Wait for its end at most so long.")]
 
 
 @router.get("", operation_id="models.list", openapi_extra=needs(Scope.READ))
@@ -75,22 +77,57 @@ def delete_model(access: TenantAccess, model: str) -> None:
     "/{model}/train", operation_id="models.train", openapi_extra=needs(Scope.TRAIN), status_code=status.HTTP_201_CREATED
 )
 async def train_model(
-    access: TenantAccess,
-    model: str,
-    body: NewTraining,
-    request: Request,
-    wait_s: Annotated[float, Query(ge=0, le=_MAX_WAIT_S, description="Wait for its end at most so long.")] = 0.0,
-) -> Run:
+    access: TenantAccess, model: str, body: NewTraining, request: Request, wait_s: WaitQuery = 0.0
+) -> Training:
     """Train a model on a registered dataset, as a run that makes a version.
 
     The answer is there when the training was checked and has begun, or after `wait_s` if it ends by then. What is wrong
-    with it is answered as an error; what fails later is in the run's `error`.
+    with it is answered as an error. `models.training` waits for its end.
     """
-    services: Services = request.app.state.services
     spec = TrainSpec.from_json(body.model_dump(exclude_unset=True))
-    training = services.trainings.start(
-        Assignment(access.db.principal, request.state.request_id, access.tenant_id, ModelId(model), spec)
+    assignment = Assignment(access.db.principal, request.state.request_id, access.tenant_id, ModelId(model), spec)
+    run_id = await begun(_services(request).trainings.start(assignment), request.is_disconnected)
+    return await _ended(access, request, run_id, wait_s)
+
+
+@router.post(
+    "/{model}/train/check",
+    operation_id="models.check_training",
+    openapi_extra=needs(Scope.TRAIN),
+    status_code=status.HTTP_204_NO_CONTENT,
+)
+def check_training(access: TenantAccess, model: str, body: TrainingFields) -> None:
+    """Check a training before its data is uploaded: names, rights and hyperparameters. Nothing is written."""
+    # Imported late: only this operation needs the estimators in this process.
+    from ml_core.training.trainer import Trainer
+
+    Trainer(access.db, access.tenant_id).check_spec(model, TrainSpec.from_json(body.model_dump(exclude_unset=True)))
+
+
+@router.get("/{model}/trainings/{run}", operation_id="models.training", openapi_extra=needs(Scope.READ))
+async def get_training(
+    access: TenantAccess, model: str, run: str, request: Request, wait_s: WaitQuery = 0.0
+) -> Training:
+    """The run of a training, once it has ended or after `wait_s`. Why a training failed is answered as its error."""
+    found = await run_in_threadpool(RunRepository(access.db, access.tenant_id).get, run)
+    if found.model_id != ModelId(model):
+        raise run_not_found(access.tenant_id, run)
+    return await _ended(access, request, run, wait_s)
+
+
+async def _ended(access: TenantAccess, request: Request, run_id: str, wait_s: float) -> Training:
+    """The state of a training once it has ended, or after so many seconds."""
+    training, report = _services(request).trainings.find(run_id), None
+    if training is not None:
+        await asyncio.wait([training.finished], timeout=wait_s)
+        if training.finished.done() and not training.finished.cancelled():
+            report = training.finished.result()
+    run = await run_in_threadpool(RunRepository(access.db, access.tenant_id).get, run_id)
+    return Training(
+        run=Run.model_validate(run), report=None if report is None else TrainingReport.model_validate(report)
     )
-    run_id = await training.started
-    await within(wait_s, training.finished)
-    return Run.model_validate(await run_in_threadpool(RunRepository(access.db, access.tenant_id).get, run_id))
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services

@@ -11,7 +11,7 @@ from fastapi import Query, Request, status
 from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
 
-from ml_core.api.access import TenantAccess, needs
+from ml_core.api.access import Services, TenantAccess, needs
 from ml_core.api.bodies import received
 from ml_core.api.operation import CursorQuery, LimitQuery, operations, tags_of
 from ml_core.api.schemas.base import Page
@@ -112,8 +112,8 @@ def beat(access: TenantAccess, run: str) -> None:
 
 
 @router.post(f"{_RUN}/end", operation_id="runs.end", openapi_extra=needs(Scope.TRAIN))
-def end_run(access: TenantAccess, run: str, body: RunEnd) -> Run:
-    """End a run: it succeeded, failed or is no longer wanted."""
+def end_run(access: TenantAccess, run: str, body: RunEnd, request: Request) -> Run:
+    """End a run: it succeeded, failed or is no longer wanted. The training of a cancelled run is stopped."""
     runs = _runs(access)
     if body.status is RunStatus.FINISHED:
         runs.finish(run)
@@ -121,6 +121,9 @@ def end_run(access: TenantAccess, run: str, body: RunEnd) -> Run:
         runs.fail(run, body.error or "")
     elif body.status is RunStatus.CANCELLED:
         runs.cancel(run, body.error or "")
+        services: Services = request.app.state.services
+        if (training := services.trainings.find(run)) is not None:
+            training.cancel()
     else:
         raise InvalidRequestError(
             f"A run can't end as {body.status.value}.",

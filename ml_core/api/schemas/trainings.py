@@ -7,13 +7,13 @@ from typing import Any
 from pydantic import Field
 
 from ml_core.api.schemas.base import Input, Schema
+from ml_core.api.schemas.runs import Run
 from ml_core.domain.columns import ColumnKind
 
 
-class NewTraining(Input):
-    """A model to train on registered datasets."""
+class TrainingFields(Input):
+    """How to train a model."""
 
-    dataset: str = Field(description="Such as `tickets_2026@3`; without a number its newest version.")
     target: str | None = Field(default=None, description="The column to predict.")
     model_type: str | None = Field(
         default=None,
@@ -33,6 +33,12 @@ class NewTraining(Input):
     version: str | None = Field(default=None, description="The version's name; null: the model's next number.")
     parent_version: str | None = Field(default=None, description="The version that it is derived from.")
     metadata: dict[str, Any] = Field(default_factory=dict, description="Notes on the version.")
+
+
+class NewTraining(TrainingFields):
+    """A model to train on registered datasets."""
+
+    dataset: str = Field(description="Such as `tickets_2026@3`; without a number its newest version.")
 
 
 class ReportedColumn(Schema):
@@ -63,3 +69,12 @@ class TrainingReport(Schema):
     notes: list[str]
     example: dict[str, Any] = Field(description="A row that the version accepts.")
     duration_s: float | None
+
+
+class Training(Schema):
+    """A training: the run that records it and, if it made a version, what it found."""
+
+    run: Run
+    report: TrainingReport | None = Field(
+        description="Null while it runs, and some time after its end: `versions.training` then has what is recorded."
+    )

@@ -6,10 +6,13 @@ from typing import Any
 
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.models import Model
-from ml_core.api.schemas.runs import Run
-from ml_core.api.schemas.trainings import NewTraining
-from ml_core.client.calls import Call, Mode, Noun, listing, operation
+from ml_core.api.schemas.trainings import NewTraining, Training, TrainingFields
+from ml_core.client.calls import Call, Mode, Noun, listing, operation, quoted
 from ml_core.ids import ModelId
+
+_BEGIN_S = 3600.0
+"""A training begins when others have made room for it and its data is read."""
+_ANSWER_S = 30.0
 
 
 class Models(Noun[Mode]):
@@ -29,28 +32,55 @@ class Models(Noun[Mode]):
     @operation
     def archive(self, model_id: str) -> Call[None]:
         """Hide a model with all its versions, until it is restored or collected."""
-        return Call("POST", f"{self._root}/models/{ModelId(model_id)}/archive", type(None))
+        return Call("POST", f"{self._model(model_id)}/archive", type(None))
 
     @operation
     def restore(self, model_id: str) -> Call[None]:
         """Show an archived model again."""
-        return Call("POST", f"{self._root}/models/{ModelId(model_id)}/restore", type(None))
+        return Call("POST", f"{self._model(model_id)}/restore", type(None))
 
     @operation
     def delete(self, model_id: str) -> Call[None]:
         """Delete a model with all its versions, permanently."""
-        return Call("DELETE", f"{self._root}/models/{ModelId(model_id)}", type(None))
+        return Call("DELETE", self._model(model_id), type(None))
 
     @operation
-    def train(self, /, model_id: str, dataset: str, *, wait_s: float = 0.0, **spec: Any) -> Call[Run]:
+    def train(self, /, model_id: str, dataset: str, *, wait_s: float = 0.0, **spec: Any) -> Call[Training]:
         """Train a model on a registered dataset, as a run that makes a version.
 
         Args:
             model_id: The model; made with its first version.
             dataset: Such as ``tickets_2026@3``; without a number its newest version.
-            wait_s: Seconds, up to 60, to wait for its end; the run may still be running then: ask ``runs.get``.
+            wait_s: Seconds, up to 60, to wait for its end; it may still be running then, see ``training``.
             **spec: Further fields of ``NewTraining``, such as ``target`` and ``hyperparameters``.
+
+        Raises:
+            MLFrameworkError: What is wrong with it, or why it failed while this waited.
         """
         body = NewTraining(dataset=dataset, **spec)
-        path = f"{self._root}/models/{ModelId(model_id)}/train"
-        return Call("POST", path, Run, {"wait_s": wait_s}, body=body, timeout_s=wait_s + 60)
+        path, timeout_s = f"{self._model(model_id)}/train", wait_s + _BEGIN_S
+        return Call("POST", path, Training, {"wait_s": wait_s}, body=body, timeout_s=timeout_s)
+
+    @operation
+    def check_training(self, /, model_id: str, **spec: Any) -> Call[None]:
+        """Raise what is wrong with a training whose data is not uploaded yet: names, rights, hyperparameters.
+
+        Args:
+            model_id: The model.
+            **spec: Fields of ``NewTraining`` without the dataset.
+        """
+        path = f"{self._model(model_id)}/train/check"
+        return Call("POST", path, type(None), body=TrainingFields(**spec))
+
+    @operation
+    def training(self, model_id: str, run_id: str, *, wait_s: float = 0.0) -> Call[Training]:
+        """A training that was started, once it has ended or after ``wait_s`` (up to 60) seconds.
+
+        Raises:
+            MLFrameworkError: Why it failed, if it did so lately; the run's ``error`` has the text for good.
+        """
+        path = f"{self._model(model_id)}/trainings/{quoted(run_id)}"
+        return Call("GET", path, Training, {"wait_s": wait_s}, timeout_s=wait_s + _ANSWER_S)
+
+    def _model(self, model_id: str) -> str:
+        return f"{self._root}/models/{ModelId(model_id)}"

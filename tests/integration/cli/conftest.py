@@ -15,6 +15,7 @@ import pytest
 
 from ml_core.api.access import Services
 from ml_core.api.app import create_app
+from ml_core.api.trainings import TrainingsInThreads
 from ml_core.cli.main import run
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.embedded import EmbeddedServer
@@ -46,9 +47,15 @@ def cli_home() -> Iterator[Path]:
         yield home
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the marker of this folder."""
+    config.addinivalue_line("markers", "in_process: a test of a module with BOTH_DOORS that is about one door")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests of a module with ``BOTH_DOORS`` run in process and over HTTP."""
-    if "mlcore" in metafunc.fixturenames and getattr(metafunc.module, "BOTH_DOORS", False):
+    """Tests of a module with ``BOTH_DOORS`` run in process and over HTTP, but for those marked ``in_process``."""
+    both = getattr(metafunc.module, "BOTH_DOORS", False) and "in_process" not in metafunc.definition.keywords
+    if both and "mlcore" in metafunc.fixturenames:
         metafunc.parametrize("door", ["in_process", "over_http"], indirect=True)
 
 
@@ -60,19 +67,23 @@ def door(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def control_api(cli_home: Path) -> Iterator[str]:
-    """The address of a control API over the registry of the session."""
+    """The address of a control API over the registry of the session.
+
+    It trains in threads: a process for each training would spend most of the time with imports.
+    """
     settings = dataclasses.replace(Settings(), platform=PlatformSettings(home=cli_home))
-    with closing(DatabaseConnection(settings=settings)) as db, served(mounted(create_app(Services(db)))) as port:
-        yield f"http://127.0.0.1:{port}"
+    with closing(DatabaseConnection(settings=settings)) as db:
+        app = create_app(Services(db, trainings=TrainingsInThreads(db)))
+        with served(mounted(app)) as port:
+            yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture
-def mlcore(cli_home, monkeypatch, capsys):
-    """Runs ``mlcore`` with arguments."""
+def mlcore(cli_home, monkeypatch, capsys, door):
+    """Runs ``mlcore`` with arguments. Predictions are made in process: the server is the control API alone."""
     monkeypatch.setenv("MLCORE_HOME", str(cli_home))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(cli_home / "config"))
     monkeypatch.delenv("MLCORE_API_KEY", raising=False)
-    monkeypatch.delenv("MLCORE_AS_KEY", raising=False)
     monkeypatch.delenv("MLCORE_URL", raising=False)
     # Wide enough that no message is wrapped.
     monkeypatch.setattr("ml_core.cli.console.out._width", 400)
@@ -82,10 +93,14 @@ def mlcore(cli_home, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["mlcore", *map(str, arguments)])
         capsys.readouterr()
         code = 0
-        try:
-            run()
-        except SystemExit as request:
-            code = request.code or 0
+        with monkeypatch.context() as patch:
+            if door == "over_http" and arguments[0] == "predict":
+                patch.delenv("MLCORE_URL", raising=False)
+                patch.delenv("MLCORE_API_KEY", raising=False)
+            try:
+                run()
+            except SystemExit as request:
+                code = request.code or 0
         captured = capsys.readouterr()
         return Result(code, captured.out, captured.err)
 

@@ -49,6 +49,7 @@ it. ``STATUS`` maps errors to HTTP statuses. Errors can be pickled, because Ray 
 
 from __future__ import annotations
 
+import difflib
 import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -159,6 +160,13 @@ def listed(values: Iterable[object], most: int = 20) -> str:
     """Format values for a message, separated by commas; an ellipsis replaces those after the first ``most``."""
     texts = [str(value) for value in islice(values, most + 1)]
     return ", ".join(texts if len(texts) <= most else [*texts[:most], "…"])
+
+
+def did_you_mean(wanted: str, known: Iterable[str]) -> str:
+    """``Did you mean tickets? `` with a space at its end, or nothing if no known name is near or begins like it."""
+    names = [str(name) for name in known]
+    close = difflib.get_close_matches(wanted, names, n=1) or [name for name in names if name.startswith(wanted)]
+    return f"Did you mean {close[0]}? " if close else ""
 
 
 def _rebuild(cls: type[MLFrameworkError], message: str, state: dict[str, Any]) -> MLFrameworkError:

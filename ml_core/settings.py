@@ -320,15 +320,7 @@ class ClientSettings:
         repr=False,
         metadata={
             "variable": "MLCORE_API_KEY",
-            "meaning": "Key that `mlcore predict` sends; unset predicts in process.",
-        },
-    )
-    as_key: str | None = field(
-        default=None,
-        repr=False,
-        metadata={
-            "variable": "MLCORE_AS_KEY",
-            "meaning": "Key as whose holder the verbs with `--as-key` act; unset means the operating system's user.",
+            "meaning": "API key with which `mlcore` acts; unset means the operating system's user, without an address.",
         },
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import typer
@@ -33,13 +33,6 @@ _GAP = 2
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_IN_A_PIPE)
 err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _WIDTH_IN_A_PIPE)
-
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-TenantOption = Annotated[str, typer.Option("--tenant", "-t", help="The tenant, such as acme.")]
-ModelOption = Annotated[str, typer.Option("--model", "-m", help="The model, such as tickets.")]
-LimitOption = Annotated[int, typer.Option("--limit", min=1, max=1000, help="At most so many.")]
-CursorOption = Annotated[str | None, typer.Option("--cursor", help="Where the page before ended.")]
 
 
 def command() -> str:

@@ -14,7 +14,7 @@ from ml_core.cli.console import err, out, print_gates, print_json, print_page
 from ml_core.cli.options import CursorOption, EnvironmentOption, JsonOption, LimitOption, ModelOption, TenantOption
 from ml_core.cli.target import given, platform, with_options
 from ml_core.domain.replica_report import LoadState
-from ml_core.exceptions import Action, DeadlineExceededError, ModelLoadError, PromotionRefusedError
+from ml_core.exceptions import Action, DeadlineExceededError, ModelLoadError, PromotionRefusedError, did_you_mean
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.environments import Pointer, ReplicaAnswer
@@ -318,13 +318,10 @@ def _require_served(
 
 def _note_unread_key(client: MLClient, model: str, version: str, sticky: str) -> None:
     """Note a key that the version does not read: a typo would make each request its own key."""
-    import difflib
-
     columns = [column["name"] for column in client.versions.get(model, version).signature["inputs"]]
     if sticky in columns:
         return
-    near = difflib.get_close_matches(sticky, columns, n=1)
-    hint = f"Did you mean {near[0]}? " if near else ""
+    hint = did_you_mean(sticky, columns)
     err.print(
         Text(
             f"Note: version {version} reads no column {sticky!r}. {hint}A request keeps to one side only if its first "

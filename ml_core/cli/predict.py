@@ -9,7 +9,7 @@ import orjson
 import typer
 
 from ml_core.cli.console import err, out, print_json
-from ml_core.cli.context import existing_tenant
+from ml_core.cli.context import registry_connection
 from ml_core.cli.options import JsonOption, ModelOption, TenantOption
 from ml_core.cli.target import address, given
 from ml_core.exceptions import ConfigurationError, InvalidRequestError
@@ -99,12 +99,14 @@ def _in_process(
 ) -> dict[str, Any]:
     from ml_core.domain.values import category_text
     from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
+    from ml_core.registry.tenants import TenantRepository
     from ml_core.system import MLSystem
 
-    with existing_tenant(tenant) as (database, tenant_id), MLSystem(database, tenant_id=tenant_id) as system:
+    with registry_connection() as database, MLSystem(database, tenant_id=tenant) as system:
+        TenantRepository(database).get(tenant)  # so that the error is about the tenant, not about its model
         servable = system.resolve(model, **asked)
         version = str(servable.ref.version)
-        pointers = EnvironmentRepository(database, tenant_id).list(model).items
+        pointers = EnvironmentRepository(database, tenant).list(model).items
         if not any(asked.values()) and not any(p.environment == PRODUCTION and p.version for p in pointers):
             err.print(f"Nothing is promoted to production; the newest version, {version}, answers.", style="dim")
         probabilities = None

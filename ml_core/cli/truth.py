@@ -4,44 +4,38 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ml_core.domain.signature import Label, Output, OutputKind
-from ml_core.exceptions import InvalidRequestError, ModelNotFoundError, listed
-from ml_core.ids import ModelId, TenantId, VersionId
+from ml_core.domain.signature import Label, Output, OutputKind, Signature
+from ml_core.exceptions import InvalidRequestError, ModelNotFoundError, did_you_mean, listed
 
 if TYPE_CHECKING:
-    from ml_core.database.connection import DatabaseConnection
-    from ml_core.domain.prediction_record import PredictionRecord
+    from ml_core.api.schemas.predictions import Prediction
+    from ml_core.client import MLClient
 
 
-def find_answer(
-    database: DatabaseConnection, tenant_id: TenantId, model_id: ModelId, request_id: str
-) -> PredictionRecord | None:
-    """The last row that is kept of a request; None if nothing is."""
-    from ml_core.registry.predictions import PredictionRepository
+def output_of(client: MLClient, model_id: str, answers: Sequence[Prediction]) -> Output:
+    """What the version answers that answered a request; if it is not known, what the model's newest answers.
 
-    found = PredictionRepository(database, tenant_id).list(model_id, request_id=request_id, limit=1).items
-    return found[0] if found else None
-
-
-def output_of(
-    database: DatabaseConnection, tenant_id: TenantId, model_id: ModelId, answer: PredictionRecord | None
-) -> Output:
-    """What the version answers that answered the request; if it is not known, what the model's newest answers.
+    Args:
+        client: Of the platform.
+        model_id: The model.
+        answers: What is kept of the request.
 
     Raises:
         ModelNotFoundError: There is no such model.
     """
-    from ml_core.registry.versions.repository import VersionRepository
-
-    versions = VersionRepository(database, tenant_id)
-    if answer is not None:
+    if answers:
         try:
-            return versions.get(model_id, VersionId(answer.version)).servable.signature.output
+            return _output(client, model_id, answers[-1].version)
         except ModelNotFoundError:
-            pass  # deleted since
-    return versions.get(model_id).servable.signature.output
+            pass  # the version was deleted since
+    return _output(client, model_id, None)
+
+
+def _output(client: MLClient, model_id: str, version: str | None) -> Output:
+    return Signature.from_json(client.versions.get(model_id, version).signature).output
 
 
 def read_label(text: str, output: Output, *, is_new_class: bool) -> Label:
@@ -69,8 +63,6 @@ def read_label(text: str, output: Output, *, is_new_class: bool) -> Label:
             known == value and isinstance(known, bool) == isinstance(value, bool)
         ):
             return known
-    from ml_core.registry.missing import did_you_mean
-
     classes = [str(known) for known in output.classes]
     raise InvalidRequestError(
         f"The model has no class {text!r}.",
@@ -80,16 +72,15 @@ def read_label(text: str, output: Output, *, is_new_class: bool) -> Label:
     )
 
 
-def check_row(row: int, answer: PredictionRecord | None) -> None:
+def check_row(row: int, answers: Sequence[Prediction]) -> None:
     """Refuse a row that a request in the log does not have.
 
     Raises:
         InvalidRequestError: Says how many it has.
     """
-    if answer is not None and row > answer.row:
-        rows = (
-            "1 row, which is row 0" if answer.row == 0 else f"{answer.row + 1} rows, which are rows 0 to {answer.row}"
-        )
+    last = max((answer.row for answer in answers), default=row)
+    if row > last:
+        rows = "1 row, which is row 0" if last == 0 else f"{last + 1} rows, which are rows 0 to {last}"
         raise InvalidRequestError(f"The request has {rows}.", remedy="Name one of them with --row.", field="row")
 
 

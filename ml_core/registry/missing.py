@@ -5,28 +5,18 @@ A remedy names the nearest name among the tenant's own models, never one of anot
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
-
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import models, tenants, versions
-from ml_core.exceptions import Action, ModelNotFoundError, TenantNotFoundError
+from ml_core.exceptions import Action, ModelNotFoundError, TenantNotFoundError, did_you_mean
 from ml_core.ids import ModelId, TenantId, VersionId
 
 _COMPARED = 1_000
 """Names that a typo is compared with: about 10 ms of one core, and a short range of an index."""
 _SHOWN = 5
 """Newest versions that a message names."""
-
-
-def did_you_mean(wanted: str, known: Iterable[str]) -> str:
-    """``Did you mean tickets? `` with a space at its end, or nothing if no known name is near or begins like it."""
-    names = [str(name) for name in known]
-    close = difflib.get_close_matches(wanted, names, n=1) or [name for name in names if name.startswith(wanted)]
-    return f"Did you mean {close[0]}? " if close else ""
 
 
 def model_not_found(

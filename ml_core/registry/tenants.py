@@ -15,12 +15,12 @@ from sqlalchemy.dialects.postgresql import insert
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import SHARED_CELL, tenants
 from ml_core.domain.tenant_policies import PredictionPolicy, SelfTestRows
-from ml_core.exceptions import MLFrameworkError, TenantExistsError
+from ml_core.exceptions import MLFrameworkError, TenantExistsError, did_you_mean
 from ml_core.ids import TenantId
 from ml_core.registry import journal
 from ml_core.registry.clock import advance_feed
 from ml_core.registry.limits import check_choice
-from ml_core.registry.missing import did_you_mean, tenant_deleted, tenant_not_found
+from ml_core.registry.missing import tenant_deleted, tenant_not_found
 from ml_core.registry.pages import Page, every, read_page
 
 if TYPE_CHECKING:

@@ -26,11 +26,13 @@ def list_predictions(
     request_id: Annotated[str | None, Query(description="Of this request.")] = None,
     since: Annotated[datetime | None, Query(description="At this moment or later.")] = None,
     until: Annotated[datetime | None, Query(description="Before this moment.")] = None,
-    with_label: Annotated[bool, Query(description="Only those with a label.")] = False,
     limit: LimitQuery = 100,
     cursor: CursorQuery = None,
 ) -> Page[Prediction]:
-    """List predicted rows, newest first."""
+    """List predicted rows, newest first, each with its label if there is one.
+
+    Without `since` and `request_id` only the day before `until` is read.
+    """
     found = _predictions(access).list(
         model,
         version=version,
@@ -38,11 +40,21 @@ def list_predictions(
         request_id=request_id,
         since=since,
         until=until,
-        with_labels=with_label,
+        with_labels=True,
         limit=limit,
         cursor=cursor,
     )
     return Page[Prediction].model_validate(found)
+
+
+@router.get("/predictions/{request}", operation_id="predictions.get", openapi_extra=needs(Scope.READ))
+def get_prediction(
+    access: TenantAccess,
+    request: str,
+    model: Annotated[str | None, Query(description="Answered by this model.")] = None,
+) -> list[Prediction]:
+    """The rows of a request in their order, with their labels. The list is empty if nothing of it is kept."""
+    return [Prediction.model_validate(row) for row in _predictions(access).get(request, model_id=model)]
 
 
 @router.post(

@@ -23,9 +23,8 @@ class Predictions(Noun[Mode]):
         request_id: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
-        with_label: bool = False,
     ) -> Call[Page[Prediction]]:
-        """Predicted rows, newest first; what is left out does not restrict."""
+        """Predicted rows, newest first, each with its label if there is one; what is left out does not restrict."""
         params = {
             "model": model_id and ModelId(model_id),
             "version": version and VersionId(version),
@@ -33,9 +32,19 @@ class Predictions(Noun[Mode]):
             "request_id": request_id,
             "since": since and since.isoformat(),
             "until": until and until.isoformat(),
-            "with_label": with_label or None,
         }
         return Call("GET", f"{self._root}/predictions", Page[Prediction], params)
+
+    @operation
+    def get(self, request_id: str, *, model_id: str | None = None) -> Call[list_of[Prediction]]:
+        """The rows of a request in their order; none if nothing of it is kept.
+
+        Args:
+            request_id: The request.
+            model_id: Only what this model answered: clients may use one id for several requests.
+        """
+        params = {"model": model_id and ModelId(model_id)}
+        return Call("GET", f"{self._root}/predictions/{quoted(request_id)}", list_of[Prediction], params)
 
     @operation
     def label(

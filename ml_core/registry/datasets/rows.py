@@ -14,9 +14,8 @@ from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import dataset_versions
 from ml_core.domain.dataset import DatasetEntry, DatasetSummary, DatasetVersion, TableProfile
-from ml_core.exceptions import Action, DatasetInUseError, DatasetNotFoundError
+from ml_core.exceptions import Action, DatasetInUseError, DatasetNotFoundError, did_you_mean
 from ml_core.ids import DatasetId, Digest, TenantId
-from ml_core.registry.missing import did_you_mean
 from ml_core.registry.references import dataset_references
 
 if TYPE_CHECKING:

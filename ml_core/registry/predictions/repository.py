@@ -19,9 +19,10 @@ from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.registry import journal
 from ml_core.registry.clock import advance_feed
 from ml_core.registry.limits import MAX_PAGE_SIZE, check_choice, check_moment
-from ml_core.registry.missing import tenant_not_found
+from ml_core.registry.missing import require_model_in, tenant_not_found
 from ml_core.registry.pages import Page, read_page
 from ml_core.registry.predictions.labels import store_label
+from ml_core.registry.promotion.rules import check_environment
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow, AnySelect
@@ -81,13 +82,18 @@ class PredictionRepository:
             cursor: ``next_cursor`` of the page before, asked with the same filters.
 
         Raises:
-            InvalidRequestError: The limit, the cursor, or a moment can't be used.
+            InvalidRequestError: The limit, the cursor or a moment can't be used, or nothing was found, no request is
+                named, and there is no such environment.
             InvalidNameError: A name is not valid.
+            ModelNotFoundError: Nothing was found, no request is named, and there is no such model: an empty page would
+                hide the typo.
         """
+        model = None if model_id is None else ModelId(model_id)
+        pointer = None if environment is None else EnvironmentName(environment)
         named = {
-            "model_id": None if model_id is None else ModelId(model_id),
+            "model_id": model,
             "version": None if version is None else VersionId(version),
-            "environment": None if environment is None else EnvironmentName(environment),
+            "environment": pointer,
             "request_id": request_id,
         }
         column = predictions.c
@@ -100,7 +106,13 @@ class PredictionRepository:
             joined = predictions.outerjoin(feedback, _LABELLED)
             statement = statement.add_columns(feedback.c.label, feedback.c.at.label("labelled_at")).select_from(joined)
         with self._db.tenant(self._tenant_id) as connection:
-            return read_page(connection, statement, _ORDER, limit=limit, cursor=cursor, descending=True).map(_record)
+            page = read_page(connection, statement, _ORDER, limit=limit, cursor=cursor, descending=True).map(_record)
+            is_typo_hidden = not page.items and request_id is None
+            if is_typo_hidden and model is not None:
+                require_model_in(connection, self._tenant_id, model)
+        if is_typo_hidden and pointer is not None:
+            check_environment(self._db, self._tenant_id, pointer)
+        return page
 
     def get(self, request_id: str, *, model_id: str | None = None) -> Sequence[PredictionRecord]:
         """The rows of a request in their order, with their labels; at most 1,000, and none if nothing of it is kept.

@@ -12,10 +12,9 @@ from ml_core.database.tables import dataset_versions, version_metrics
 from ml_core.domain.dataset import DatasetVersion
 from ml_core.domain.gates import TRAINING_SPLITS, Gate, MinMetric, NotWorse
 from ml_core.domain.metric import HIGHER_IS_BETTER
-from ml_core.exceptions import Action, InvalidRequestError, listed
+from ml_core.exceptions import Action, InvalidRequestError, did_you_mean, listed
 from ml_core.ids import DatasetId, ModelId, TenantId
 from ml_core.registry.blobs import lock_digest
-from ml_core.registry.missing import did_you_mean
 
 _COMPARED = 1_000
 """Number of names that a typo is compared with."""

@@ -16,9 +16,15 @@ from ml_core.domain.api_key import Scope
 from ml_core.domain.gates import Gate, parse_gate
 from ml_core.domain.principal import Principal
 from ml_core.domain.rollout import RolloutState
-from ml_core.exceptions import Action, ConfigurationError, InvalidNameError, InvalidRequestError, PermissionDeniedError
+from ml_core.exceptions import (
+    Action,
+    ConfigurationError,
+    InvalidNameError,
+    InvalidRequestError,
+    PermissionDeniedError,
+    did_you_mean,
+)
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
-from ml_core.registry.missing import did_you_mean
 from ml_core.registry.promotion.pointers import Pointer, pointer_from
 from ml_core.settings import Settings
 

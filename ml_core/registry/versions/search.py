@@ -15,10 +15,10 @@ from ml_core.database.tables import models, version_metrics, version_tags, versi
 from ml_core.domain.metric import HIGHER_IS_BETTER
 from ml_core.domain.metric_range import parse_bound
 from ml_core.domain.version import ModelVersion
-from ml_core.exceptions import InvalidRequestError, listed
+from ml_core.exceptions import InvalidRequestError, did_you_mean, listed
 from ml_core.ids import ModelId, TenantId
 from ml_core.registry.limits import check_limit
-from ml_core.registry.missing import did_you_mean, require_model_in
+from ml_core.registry.missing import require_model_in
 from ml_core.registry.pages import Page, after, decode_cursor, encode_cursor
 from ml_core.registry.search import in_range, of_owner, tagged
 from ml_core.registry.versions.rows import IS_ARCHIVED, VERSION_COLUMNS, VERSIONS_WITH_MODEL, version_from

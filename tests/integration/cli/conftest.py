@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,12 +108,22 @@ def mlcore(cli_home, monkeypatch, capsys, door):
 
 
 @pytest.fixture
-def tenant(mlcore, request, door, monkeypatch) -> str:
-    """A tenant of the test's own; over HTTP the command then has an empty home and a key of the tenant."""
+def enter(mlcore, request, door, monkeypatch) -> Callable[[str], str]:
+    """Sends the commands that follow through the test's door: over HTTP with an address and a tenant's admin key."""
+
+    def send_through_door(name: str) -> str:
+        if door == "over_http":
+            key = mlcore("keys", "create", "-t", name, "--scope", "admin", "--json").json["key"]
+            monkeypatch.setenv("MLCORE_URL", request.getfixturevalue("control_api"))
+            monkeypatch.setenv("MLCORE_API_KEY", key)
+        return name
+
+    return send_through_door
+
+
+@pytest.fixture
+def tenant(mlcore, request, enter) -> str:
+    """A tenant of the test's own, which the commands reach through the test's door."""
     name = f"t{abs(hash(request.node.nodeid)) % 10**12}"
     assert mlcore("tenants", "create", name).code == 0
-    if door == "over_http":
-        key = mlcore("keys", "create", "-t", name, "--scope", "admin", "--json").json["key"]
-        monkeypatch.setenv("MLCORE_URL", request.getfixturevalue("control_api"))
-        monkeypatch.setenv("MLCORE_API_KEY", key)
-    return name
+    return enter(name)

@@ -12,9 +12,11 @@ from ml_core.registry.predictions import PredictionRepository
 from support.predictions import answered, today, write
 from support.registry import new_tenant, register, settings_for
 
+BOTH_DOORS = True
+
 
 @pytest.fixture
-def tenant(cli_home: Any) -> str:
+def tenant(cli_home: Any, enter: Any) -> str:
     """A tenant with one request of two rows, and one row that was lost."""
     with DatabaseConnection(settings=settings_for(cli_home)) as db:
         tenant_id = new_tenant(db)
@@ -22,7 +24,7 @@ def tenant(cli_home: Any) -> str:
         PredictionRepository(db, tenant_id).set_policy(PredictionPolicy.INPUTS)
         write(db, answered(tenant_id, [{"text": "one"}, {"text": "two"}], request_id="r1"))
         write(db, answered(tenant_id, at=(today().toordinal() - 719163 - 20) * 86400.0))
-    return str(tenant_id)
+    return str(enter(tenant_id))
 
 
 def test_predictions_are_listed_and_shown(mlcore: Any, tenant: str) -> None:

@@ -54,7 +54,9 @@ class ControlApi:
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Serve after the constructor, in the replica."""
-        return create_app(self._services, host_sends_request_id=True)
+        application = create_app(self._services, host_sends_request_id=True)
+        application.openapi()  # takes a second: not on the event loop, for whoever asks first
+        return application
 
 
 app = serve.deployment(

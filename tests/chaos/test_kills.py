@@ -181,14 +181,14 @@ def listing(victim):
 
     def ask():
         url = f"{platform.url}/api/v1/tenants/{tenant.tenant_id}/models"
-        return httpx.get(url, headers=headers, timeout=10, trust_env=False)
+        return httpx.get(url, headers=headers, timeout=70, trust_env=False)
 
     wait_until(lambda: ask().status_code == 200, 60)
     return ask
 
 
 def test_a_killed_control_api_is_back_by_itself(victim, listing):
-    """Meanwhile its clients are told to ask again, and no prediction notices."""
+    """Meanwhile requests to it wait, or are to be sent again; no prediction notices."""
     platform, tenant = victim
     wait_until(lambda: platform.local.status().state == "running", 60)
     (before,) = processes_of(platform, CONTROL)
@@ -204,9 +204,8 @@ def test_a_killed_control_api_is_back_by_itself(victim, listing):
     assert report.failures == []
     *refused, answered = answers_meanwhile
     assert [model["model_id"] for model in answered.json()["items"]] == ["m"]
-    assert {each.status_code for each in refused} <= {502, 503}
+    assert {each.status_code for each in refused} <= {502, 503, 504}
     assert all(set(each.json()["error"]) == {"code", "message", "details", "request_id"} for each in refused)
-    assert all(each.headers["retry-after"] == "1" for each in refused)
     assert processes_of(platform, CONTROL) != [before]
     wait_until(lambda: platform.local.status().control_api, 60)
 

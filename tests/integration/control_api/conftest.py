@@ -16,5 +16,8 @@ from support.http_server import mounted, served
 def control(db) -> Iterator[httpx.Client]:
     """A client of it, at ``/api``; without a key it acts as an operator."""
     app = create_app(Services(db, db.principal))
-    with served(mounted(app)) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+    with (
+        served(mounted(app)) as port,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as client,
+    ):
         yield client

@@ -6,7 +6,7 @@ A value of a wrong form is an ``InvalidRequestError``; one that is too large, or
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from ml_core.database.strict_json import plain
 from ml_core.exceptions import InvalidRequestError, RequestTooLargeError, shown
 
 Choice = TypeVar("Choice", bound=StrEnum)
+Filter = TypeVar("Filter")
 
 MAX_PAGE_SIZE = 1000
 MAX_DOCUMENT_BYTES = 64 * 2**10
@@ -25,6 +26,8 @@ MAX_METRICS = 1_000
 """Of a run or a version: each is a row, and a statement has at most 65,535 parameters."""
 MAX_WORD = 200
 """Characters of a metric's name, or of the key or value of a tag. An index holds several of them."""
+MAX_FILTERS = 30
+"""Of a search. Postgres plans tags and metrics as joins: 30 take 0.3 s, 100 take 3 s, 300 exceed its time limit."""
 
 
 def check_limit(limit: int) -> int:
@@ -38,6 +41,22 @@ def check_limit(limit: int) -> int:
             f"A page has 1 to {MAX_PAGE_SIZE} items, not {limit}.", remedy="Correct the limit.", field="limit"
         )
     return limit
+
+
+def check_filters(conditions: Sequence[Filter]) -> Sequence[Filter]:
+    """The conditions of a search.
+
+    Raises:
+        RequestTooLargeError: They are more than ``MAX_FILTERS``.
+    """
+    if len(conditions) > MAX_FILTERS:
+        raise RequestTooLargeError(
+            f"The search has {len(conditions):,} filters; {MAX_FILTERS} are allowed.",
+            remedy="Leave out tags, metrics or parameters.",
+            limit=MAX_FILTERS,
+            actual=len(conditions),
+        )
+    return conditions
 
 
 def check_document(document: Mapping[str, Any], what: str, *, reserved_bytes: int = 0) -> dict[str, Any]:

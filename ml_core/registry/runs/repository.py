@@ -278,6 +278,7 @@ class RunRepository:
 
         Raises:
             InvalidRequestError: The limit, the cursor or a filter can't be used.
+            RequestTooLargeError: There are more than 30 filters; each tag, parameter and bound of a metric counts.
             TypeError: There is no such filter.
         """
         conditions = search.conditions_of(self._tenant_id, model_id, criteria, self._dead_after_s)

@@ -15,7 +15,7 @@ from ml_core.domain.keywords import check_keywords
 from ml_core.domain.metric_range import parse_bound
 from ml_core.domain.run import Run, RunStatus
 from ml_core.ids import ModelId, TenantId
-from ml_core.registry.limits import check_choice, check_moment
+from ml_core.registry.limits import check_choice, check_filters, check_moment
 from ml_core.registry.pages import Page, read_page
 from ml_core.registry.runs.lifecycle import in_status, seen_status
 from ml_core.registry.runs.series import read_summaries
@@ -57,12 +57,13 @@ def search(
 
 def conditions_of(
     tenant_id: TenantId, model_id: str | None, criteria: RunCriteria, dead_after_s: float
-) -> list[sa.ColumnElement[bool]]:
+) -> Sequence[sa.ColumnElement[bool]]:
     """The conditions on a row of ``runs``.
 
     Raises:
         InvalidRequestError: The status, a bound of a metric or a moment can't be used.
         InvalidNameError: The model's name is not valid.
+        RequestTooLargeError: There are too many.
         TypeError: There is no such criterion.
     """
     check_keywords("search", criteria, RunCriteria.__annotations__)
@@ -80,7 +81,8 @@ def conditions_of(
         found.append(runs.c.parameters[tuple(name.split("."))] == sa.literal(value, JSONB))
     found += tagged(run_tags, runs, _KEY, tenant_id, criteria.get("tags") or {})
     bounds = criteria.get("metrics") or ()
-    return found + [_in_range(tenant_id, bound) for bound in ([bounds] if isinstance(bounds, str) else bounds)]
+    found += [_in_range(tenant_id, bound) for bound in ([bounds] if isinstance(bounds, str) else bounds)]
+    return check_filters(found)
 
 
 def find(connection: Connection, tenant_id: TenantId, run_ids: Collection[str], dead_after_s: float) -> dict[str, Run]:

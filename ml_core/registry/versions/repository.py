@@ -246,6 +246,7 @@ class VersionRepository:
         Raises:
             InvalidRequestError: A bound, the sorting, the limit, the text or the cursor can't be used; or no version
                 has such a metric or type.
+            RequestTooLargeError: There are more than 30 filters; each tag and bound of a metric counts.
             ModelNotFoundError: There is no such model.
         """
         query = VersionQuery(

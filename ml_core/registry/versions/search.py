@@ -17,7 +17,7 @@ from ml_core.domain.metric_range import parse_bound
 from ml_core.domain.version import ModelVersion
 from ml_core.exceptions import InvalidRequestError, did_you_mean, listed
 from ml_core.ids import ModelId, TenantId
-from ml_core.registry.limits import check_limit
+from ml_core.registry.limits import check_filters, check_limit
 from ml_core.registry.missing import require_model_in
 from ml_core.registry.pages import Page, after, decode_cursor, encode_cursor
 from ml_core.registry.search import in_range, of_owner, tagged
@@ -139,7 +139,7 @@ def _sorted_by(metric: tuple[str, str] | None) -> tuple[sa.FromClause, Sequence[
     return VERSIONS_WITH_MODEL.join(version_metrics, sa.and_(*same)), by_metric
 
 
-def _conditions(tenant_id: TenantId, query: VersionQuery) -> list[sa.ColumnElement[bool]]:
+def _conditions(tenant_id: TenantId, query: VersionQuery) -> Sequence[sa.ColumnElement[bool]]:
     conditions: list[sa.ColumnElement[bool]] = []
     if query.model_id is not None:
         conditions.append(versions.c.model_id == query.model_id)
@@ -151,7 +151,7 @@ def _conditions(tenant_id: TenantId, query: VersionQuery) -> list[sa.ColumnEleme
     conditions += [_has_metric(tenant_id, wanted) for wanted in query.metrics]
     if query.text:
         conditions.append(_mentions(tenant_id, query.text))
-    return conditions
+    return check_filters(conditions)
 
 
 def _has_metric(tenant_id: TenantId, wanted: MetricRange) -> sa.ColumnElement[bool]:

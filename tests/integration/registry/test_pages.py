@@ -10,13 +10,14 @@ import pandas as pd
 import pytest
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.exceptions import STATUS, InvalidRequestError, MLFrameworkError, status_of
+from ml_core.exceptions import STATUS, InvalidRequestError, MLFrameworkError, RequestTooLargeError, status_of
 from ml_core.ids import TenantId
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.pages import Page, encode_cursor, every
 from ml_core.registry.predictions import PredictionRepository
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.tenants import TenantRepository
+from ml_core.registry.versions.repository import VersionRepository
 
 NUL, HUGE, SURROGATE = "a\0b", 2**70, "\ud800"
 NOW = datetime.now(UTC).isoformat()
@@ -31,6 +32,7 @@ class Rooms:
         self.runs = RunRepository(db, self.tenant_id)
         self.datasets = DatasetRepository(db, self.tenant_id)
         self.predictions = PredictionRepository(db, self.tenant_id)
+        self.versions = VersionRepository(db, self.tenant_id)
         self.datasets.create("d", pd.DataFrame({"x": [1]}))
         self.run_id = self.runs.start("tickets")
         self.runs.log_metrics(self.run_id, {"loss": 1.0})
@@ -132,6 +134,24 @@ def test_a_filter_finds_nothing_or_is_refused(rooms: Rooms, call: Callable[[Room
         assert status_of(error) == 400  # noqa: PT017
     else:
         assert not (found.items if isinstance(found, Page) else found)
+
+
+@pytest.mark.parametrize("filters", ["tags", "metrics", "parameters"])
+def test_more_filters_than_postgres_plans_in_time_are_refused(rooms: Rooms, filters: str) -> None:
+    """Of runs and versions: planning takes seconds for a hundred."""
+
+    def many(count: int) -> dict[str, Any]:
+        names = [f"k{number}" for number in range(count)]
+        return {filters: [f"{name}>=1" for name in names] if filters == "metrics" else dict.fromkeys(names, "v")}
+
+    assert rooms.runs.search(**many(30)).items == []
+    searches = [rooms.runs.search]
+    if filters != "parameters":
+        searches.append(rooms.versions.search)
+    for search in searches:
+        with pytest.raises(RequestTooLargeError) as caught:
+            search(**many(31))
+        assert (caught.value.limit, status_of(caught.value)) == (30, 413)
 
 
 @pytest.mark.parametrize("number", [0, -1, HUGE])

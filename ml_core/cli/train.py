@@ -35,7 +35,7 @@ from ml_core.ids import ModelId
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.datasets import DatasetDetail
-    from ml_core.api.schemas.trainings import Training, TrainingReport
+    from ml_core.api.schemas.trainings import ReportedColumn, Training, TrainingReport
     from ml_core.client import MLClient
 
 ASKS_PLATFORM = True
@@ -127,9 +127,7 @@ def train(
         reference = dataset if made is None else made.reference
         rows = "" if made is None else f" on {made.row_count:,} rows"
         with show_step(f"Training {client.tenant_id}/{name}{rows}"), _giving_way():
-            training = _ended(client, client.models.train(name, reference or "", **spec))
-        run = training.run
-        report = training.report or client.versions.training(name, run.versions[0].rpartition("@")[2])
+            report = trained(client, client.models.train(name, reference or "", **spec))
         if as_json:
             print_json(report)
         else:
@@ -150,8 +148,8 @@ def _giving_way() -> AbstractContextManager[None]:
     return in_background() if address()[0] is None else nullcontext()
 
 
-def _ended(client: MLClient, training: Training) -> Training:
-    """A training once it has ended; interrupted, it is cancelled.
+def trained(client: MLClient, training: Training) -> TrainingReport:
+    """The report of a training, once it has ended; interrupted, it is cancelled.
 
     Raises:
         MLFrameworkError: It failed.
@@ -178,7 +176,7 @@ def _ended(client: MLClient, training: Training) -> Training:
             stage="fit",
             details={"run_id": run.run_id},
         )
-    return training
+    return training.report or client.versions.training(run.model_id, run.versions[0].rpartition("@")[2])
 
 
 @contextmanager
@@ -201,8 +199,8 @@ def _hints(target: str | None, ignore: Sequence[str]) -> Iterator[None]:
 
 
 def _print(tenant: str, made: DatasetDetail | None, report: TrainingReport) -> None:
-    _print_columns(report)
-    _print_metrics(report)
+    print_columns(report.columns)
+    print_metrics(report)
     out.print(f"Algorithm: {report.algorithm}", markup=False)
     for note in report.notes:
         out.print(f"Note: {note}", markup=False, soft_wrap=True)
@@ -220,16 +218,16 @@ def _print(tenant: str, made: DatasetDetail | None, report: TrainingReport) -> N
     )
 
 
-def _print_columns(report: TrainingReport) -> None:
+def print_columns(columns: Sequence[ReportedColumn]) -> None:
     """What was inferred for each column."""
     table = Table("column", "kind", "why", box=None, pad_edge=False, header_style="bold")
-    for column in report.columns:
+    for column in columns:
         kind = column.kind.value if column.used and column.kind else "left out"
         table.add_row(Text(column.name), kind, Text(column.reason.removeprefix(f"{kind}: ")))
     out.print(table)
 
 
-def _print_metrics(report: TrainingReport) -> None:
+def print_metrics(report: TrainingReport) -> None:
     """Held-out quality beside the baseline."""
     table = Table("metric", "held out", "baseline", "train", box=None, pad_edge=False, header_style="bold")
     trained = report.metrics.get("train", {})

@@ -1,4 +1,4 @@
-"""One tenant of the demo: its table, its model, its key."""
+"""One tenant of the demo: its table, its model, and a client with its key."""
 
 from __future__ import annotations
 
@@ -10,57 +10,49 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from ml_core.cli.train import trained
 from ml_core.client import MLClient
 from ml_core.data.cells import typed_series
 from ml_core.data.reading import read_table, rows_from_frame
-from ml_core.domain.api_key import Scope
 from ml_core.exceptions import MLFrameworkError, PlatformError, TenantExistsError
-from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
-from ml_core.registry.keys import KeyRepository
-from ml_core.registry.promotion.environments import EnvironmentRepository
-from ml_core.registry.tenants import TenantRepository
-from ml_core.training.trainer import Trainer
 
 if TYPE_CHECKING:
-    from ml_core.database.connection import DatabaseConnection
-    from ml_core.domain.training_report import TrainingReport
+    from ml_core.api.schemas.trainings import TrainingReport
 
-PRODUCTION = EnvironmentName("production")
-_ACTOR = "demo"
+_SCOPES = ("predict", "read", "train", "promote")
 _SERVED_TIMEOUT_S = 30.0
 _LOOK_EVERY_S = 0.05
 
 
 @dataclass(frozen=True)
 class DemoTenant:
-    """What the demo does for each of its tenants, through the API that a program would use."""
+    """What the demo does for each of its tenants, with nothing but an address and the tenant's key."""
 
-    database: DatabaseConnection
-    tenant_id: TenantId
-    model_id: ModelId
+    url: str
+    tenant_id: str
+    key: str
+    model_id: str
     table: Path
     target: str
 
-    def create(self) -> str:
-        """Create the tenant, unless an earlier demo did, and a key for it."""
-        with suppress(TenantExistsError):
-            TenantRepository(self.database).create(self.tenant_id)
-        scopes = frozenset({Scope.PREDICT, Scope.READ})
-        return str(KeyRepository(self.database, self.tenant_id).create("demo", scopes))
+    @staticmethod
+    def create(url: str, platform_key: str, tenant_id: str) -> str:
+        """Create a tenant, unless an earlier demo did, and a key for it."""
+        with MLClient(url, api_key=platform_key, tenant_id=tenant_id) as operator:
+            with suppress(TenantExistsError):
+                operator.tenants.create([tenant_id])
+            return operator.keys.create(_SCOPES, name="demo").key
 
-    def train(self, **hyperparameters: Any) -> tuple[VersionId, TrainingReport]:
-        """Train on the CSV file and register a version."""
-        frame = read_table(self.table)
-        data = (frame.drop(columns=[self.target]), frame[self.target])
-        trainer = Trainer(self.database, self.tenant_id)
-        result = trainer.train(self.model_id, None, data, hyperparameters=hyperparameters)
-        return VersionId(result["version"]), result["report"]
+    def client(self) -> MLClient:
+        """A client of its own."""
+        return MLClient(self.url, api_key=self.key, tenant_id=self.tenant_id)
 
-    def promote(self, version: VersionId) -> None:
-        """Point production to a version."""
-        EnvironmentRepository(self.database, self.tenant_id).promote(
-            self.model_id, version, PRODUCTION, actor=_ACTOR, reason="demo"
-        )
+    def train(self, **hyperparameters: Any) -> TrainingReport:
+        """Upload the CSV file as a dataset, and train a version on it."""
+        with self.client() as client:
+            dataset = client.datasets.create(self.model_id, self.table).reference
+            training = client.models.train(self.model_id, dataset, target=self.target, hyperparameters=hyperparameters)
+            return trained(client, training)
 
     def sample_rows(self, count: int) -> list[dict[str, Any]]:
         """Rows of the file, without the target, spread over it."""
@@ -68,8 +60,8 @@ class DemoTenant:
         values = pd.DataFrame({name: typed_series(frame[name]) for name in frame.columns})
         return rows_from_frame(values.iloc[:: max(1, len(values) // count)].head(count))
 
-    def wait_until_served(self, client: MLClient, version: VersionId) -> float:
-        """Ask until the version answers. Returns the seconds that it took.
+    def wait_until_served(self, client: MLClient, version: str) -> None:
+        """Ask until the version answers.
 
         Raises:
             PlatformError: It did not answer in time.
@@ -81,7 +73,7 @@ class DemoTenant:
             try:
                 last = client.predict(self.model_id, rows).version
                 if last == version:
-                    return time.monotonic() - started
+                    return
             except MLFrameworkError as error:
                 last = str(error)
             time.sleep(_LOOK_EVERY_S)

@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.text import Text
 
-from ml_core.cli.console import command, out, shorten, step
+from ml_core.cli.console import command, out, shorten, show, step
 from ml_core.cli.context import registry_connection
-from ml_core.cli.fitted import print_columns, print_metrics
 from ml_core.cli.platform import PortOption, local_platform
-from ml_core.exceptions import ModelNotFoundError, PlatformError
-from ml_core.ids import ModelId, TenantId, VersionId
+from ml_core.cli.train import print_columns, print_metrics
+from ml_core.exceptions import PlatformError, TenantNotFoundError
 from ml_core.settings import Settings
 
 if TYPE_CHECKING:
     from ml_core.cli.demo.tenant import DemoTenant
-    from ml_core.client import MLClient
     from ml_core.platform.local import LocalPlatform
 
 _ANSWERS_TO_SEE = 200
@@ -46,28 +44,41 @@ def _tour(url: str, started: float) -> None:
     """The demo proper, against a running platform."""
     from ml_core.cli.demo.data import write_questions, write_tumours
     from ml_core.cli.demo.tenant import DemoTenant
-    from ml_core.client import MLClient
 
     folder = Settings.from_environment().platform.home / "demo"
     folder.mkdir(parents=True, exist_ok=True)
+    questions, tumours = folder / "questions.csv", folder / "tumours.csv"
+    with step("Writing two real tables as CSV"):
+        write_questions(questions)
+        write_tumours(tumours)
+    with step("Creating the tenants acme and globex, with a key each"), _platform_key() as key:
+        acme, globex = (
+            DemoTenant(url, name, DemoTenant.create(url, key, name), model, table, target)
+            for name, model, table, target in (
+                ("acme", "questions", questions, "category"),
+                ("globex", "tumours", tumours, "diagnosis"),
+            )
+        )
+    _train_and_serve(acme, {"algorithm": "logistic_regression", "C": 10.0})
+    out.print(f"First prediction served {time.monotonic() - started:.0f} s after the start.\n", style="bold")
+    first = _train_and_serve(globex, {})
+    _show_isolation(acme, globex)
+    _promote_under_load(globex, first)
+    _show_next_steps(acme, globex)
+
+
+@contextmanager
+def _platform_key() -> Iterator[str]:
+    """A key of the platform. Only whoever runs the platform can create the first one; it is revoked when left."""
+    from ml_core.registry.platform_keys import PlatformKeyRepository
+
     with registry_connection() as database:
-        acme = DemoTenant(database, TenantId("acme"), ModelId("questions"), folder / "questions.csv", "category")
-        globex = DemoTenant(database, TenantId("globex"), ModelId("tumours"), folder / "tumours.csv", "diagnosis")
-        with step("Writing two real tables as CSV"):
-            write_questions(acme.table)
-            write_tumours(globex.table)
-        with step("Creating the tenants acme and globex, with a key each"):
-            keys = {acme: acme.create(), globex: globex.create()}
-        for tenant, parameters in ((acme, {"algorithm": "logistic_regression", "C": 10.0}), (globex, {})):
-            with MLClient(url, api_key=keys[tenant], tenant_id=tenant.tenant_id) as client:
-                _train_and_serve(tenant, client, parameters)
-                if tenant is acme:
-                    out.print(
-                        f"First prediction served {time.monotonic() - started:.0f} s after the start.\n", style="bold"
-                    )
-        _show_isolation(url, keys[acme], globex)
-        _promote_under_load(url, keys[globex], globex)
-        _show_next_steps(url, keys)
+        keys = PlatformKeyRepository(database)
+        key = str(keys.create("demo", ["admin"]))
+        try:
+            yield key
+        finally:
+            keys.revoke(key)
 
 
 @contextmanager
@@ -85,60 +96,62 @@ def _running(platform: LocalPlatform) -> Iterator[str]:
         raise
 
 
-def _train_and_serve(tenant: DemoTenant, client: MLClient, parameters: dict[str, Any]) -> None:
+def _train_and_serve(tenant: DemoTenant, parameters: dict[str, Any]) -> str:
     out.print(f"\n[bold]{tenant.tenant_id}[/] brings {tenant.table.name} and wants to predict [bold]{tenant.target}[/]")
-    with step(f"Training {tenant.tenant_id}/{tenant.model_id}"):
-        version, fitted = tenant.train(**parameters)
-    print_columns(fitted.columns[:6])
-    if len(fitted.columns) > 6:
-        out.print(f"… and {len(fitted.columns) - 6} more columns", style="dim")
-    print_metrics(fitted)
-    with step(f"Promoting version {version} to production and waiting until it answers over HTTP"):
-        tenant.promote(version)
-        tenant.wait_until_served(client, version)
-    rows = tenant.sample_rows(3)
-    for row, prediction in zip(rows, client.predict(tenant.model_id, rows).predictions, strict=True):
+    with step(f"Uploading it, and training {tenant.tenant_id}/{tenant.model_id}"):
+        report = tenant.train(**parameters)
+    print_columns(report.columns[:6])
+    if len(report.columns) > 6:
+        out.print(f"… and {len(report.columns) - 6} more columns", style="dim")
+    print_metrics(report)
+    with tenant.client() as client:
+        with step(f"Promoting version {report.version} to production and waiting until it answers"):
+            client.environments.promote(tenant.model_id, report.version, reason="demo")
+            tenant.wait_until_served(client, report.version)
+        rows = tenant.sample_rows(3)
+        predictions = client.predict(tenant.model_id, rows).predictions
+    for row, prediction in zip(rows, predictions, strict=True):
         out.print(Text(f"  {prediction:<12} ← {shorten(json.dumps(row, ensure_ascii=False), _SHOWN)}"), soft_wrap=True)
+    return report.version
 
 
-def _show_isolation(url: str, key: str, other: DemoTenant) -> None:
+def _show_isolation(thief: DemoTenant, other: DemoTenant) -> None:
     from ml_core.client import MLClient
 
     with (
-        step(f"Asking for {other.tenant_id}'s model with acme's key"),
-        MLClient(url, api_key=key, tenant_id=other.tenant_id) as thief,
+        step(f"Asking for {other.tenant_id}'s model with {thief.tenant_id}'s key"),
+        MLClient(other.url, api_key=thief.key, tenant_id=other.tenant_id) as client,
     ):
         try:
-            thief.predict(other.model_id, other.sample_rows(1))
-        except ModelNotFoundError as error:
+            client.predict(other.model_id, other.sample_rows(1))
+        except TenantNotFoundError as error:
             refusal = error
         else:
             raise PlatformError(
-                f"acme's key opened a model of {other.tenant_id}.",
+                f"{thief.tenant_id}'s key opened a model of {other.tenant_id}.",
                 remedy="Report this: it must never happen.",
                 component="edge",
             )
     out.print(f"  refused, as for what does not exist: {refusal.message}", markup=False, soft_wrap=True)
 
 
-def _promote_under_load(url: str, key: str, tenant: DemoTenant) -> None:
+def _promote_under_load(tenant: DemoTenant, old: str) -> None:
     from ml_core.cli.demo.traffic import traffic
-    from ml_core.client import MLClient
 
     with step(f"Training a second version of {tenant.tenant_id}/{tenant.model_id}"):
-        version, _ = tenant.train(n_estimators=200)
-
-    def connect() -> MLClient:
-        return MLClient(url, api_key=key, tenant_id=tenant.tenant_id)
-
-    with step("Promoting it while requests run"), traffic(connect, tenant.model_id, tenant.sample_rows(1)[0]) as report:
-        old = _serving_version(connect, tenant)
-        report.wait_for(old, _ANSWERS_TO_SEE, _ANSWERS_TIMEOUT_S)
-        tenant.promote(version)
-        promoted = time.monotonic()
-        report.wait_for(version, 1, _ANSWERS_TIMEOUT_S)
-        delay_ms = (time.monotonic() - promoted) * 1000
-        report.wait_for(version, _ANSWERS_TO_SEE, _ANSWERS_TIMEOUT_S)
+        new = tenant.train(n_estimators=200).version
+    with tenant.client() as client:
+        compared = client.versions.compare(tenant.model_id, old, new).metrics["validation"]
+        for metric, of in sorted(compared.items()):
+            out.print(f"  {metric}: {show(of.version1)} by version {old}, {show(of.version2)} by version {new}")
+        row = tenant.sample_rows(1)[0]
+        with step("Promoting it while requests run"), traffic(tenant.client, tenant.model_id, row) as report:
+            report.wait_for(old, _ANSWERS_TO_SEE, _ANSWERS_TIMEOUT_S)
+            client.environments.promote(tenant.model_id, new, reason="demo")
+            promoted = time.monotonic()
+            report.wait_for(new, 1, _ANSWERS_TIMEOUT_S)
+            delay_ms = (time.monotonic() - promoted) * 1000
+            report.wait_for(new, _ANSWERS_TO_SEE, _ANSWERS_TIMEOUT_S)
     counts = ", ".join(f"{count} by version {name}" for name, count in sorted(report.answers.items()))
     out.print(f"  {report.total} requests: {counts}; {len(report.failures)} failed")
     out.print(f"  the new version answered {delay_ms:.0f} ms after the promotion")
@@ -150,26 +163,23 @@ def _promote_under_load(url: str, key: str, tenant: DemoTenant) -> None:
         )
 
 
-def _serving_version(connect: Any, tenant: DemoTenant) -> VersionId:
-    with connect() as client:
-        return VersionId(client.predict(tenant.model_id, tenant.sample_rows(1)).version)
-
-
-def _show_next_steps(url: str, keys: dict[DemoTenant, str]) -> None:
+def _show_next_steps(*tenants: DemoTenant) -> None:
     out.print("\n[bold]Go on by hand[/]")
-    for tenant, key in keys.items():
+    for tenant in tenants:
         body = json.dumps({"rows": tenant.sample_rows(1), "proba": True})
         out.print(
-            f"curl -s {url}/t/{tenant.tenant_id}/models/{tenant.model_id}/predict \\\n"
-            f"  -H 'Authorization: Bearer {key}' -d {_quoted(body)}\n",
+            f"curl -s {tenant.url}/t/{tenant.tenant_id}/models/{tenant.model_id}/predict \\\n"
+            f"  -H 'Authorization: Bearer {tenant.key}' -d {_quoted(body)}\n",
             soft_wrap=True,
             markup=False,
         )
+    url = tenants[0].url
     out.print(
+        f"From elsewhere:  {command()} login {url} --tenant {tenants[0].tenant_id} --key {tenants[0].key}\n"
         f"Your own table:  {command()} train FILE.csv --tenant acme --model NAME --target COLUMN\n"
         f"What runs:       {command()} status\n"
         f"Stop it:         {command()} down\n\n"
-        f"The API, where a key of above runs each example:  {url}/api/docs",
+        f"The API, to try each operation with a key of above:  {url}/api/docs",
         markup=False,
         soft_wrap=True,
     )

@@ -74,7 +74,7 @@ def _verify(login: Login) -> None:
     """Make one request with it."""
     from ml_core.client import MLClient
 
-    with MLClient(login.url, api_key=login.key, tenant_id=login.tenant or "") as client:
+    with MLClient(login.url, api_key=login.key, tenant_id=login.tenant) as client:
         try:
             if login.tenant:
                 client.models.list().page(limit=1)

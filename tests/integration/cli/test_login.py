@@ -48,7 +48,7 @@ def test_what_is_kept_is_the_users_own(mlcore, tenant, key, control_api, logged_
 
 def test_later_commands_need_no_options(mlcore, logged_in, tmp_path):
     """Neither address nor tenant nor, once it is kept, the model; and no registry is made on this machine."""
-    assert mlcore("models", "list", "--json").json == []
+    assert mlcore("models", "list", "--json").json["items"] == []
     assert "--model" in mlcore("models", "archive").err
     assert mlcore("login", "--model", "tickets").code == 0
     assert "tickets" in mlcore("models", "archive").err
@@ -129,7 +129,7 @@ def test_a_damaged_file_is_named(mlcore, logged_in, control_api, tenant, key, co
     assert str(logged_in) in refused.err
     assert "mlcore logout" in refused.err
     assert mlcore("login", control_api, "-t", tenant, "--key", key).code == 0
-    assert mlcore("models", "list", "--json").json == []
+    assert mlcore("models", "list", "--json").json["items"] == []
 
 
 def test_a_folder_that_can_not_be_written_is_named(mlcore, tenant, key, control_api, monkeypatch, tmp_path):
@@ -146,4 +146,4 @@ def test_logout_forgets(mlcore, logged_in, tenant, cli_home, monkeypatch):
     assert mlcore("logout", "--json").json == {"logged_out": False}
     assert "no login to change" in mlcore("login", "--model", "m").err
     monkeypatch.setenv("MLCORE_HOME", str(cli_home))
-    assert mlcore("models", "list", "-t", tenant, "--json").json == []
+    assert mlcore("models", "list", "-t", tenant, "--json").json["items"] == []

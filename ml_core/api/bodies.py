@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import Any, NoReturn
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from ml_core.exceptions import RequestTimeoutError, RequestTooLargeError, StorageFullError
+from ml_core.database.strict_json import plain
+from ml_core.exceptions import InvalidRequestError, RequestTimeoutError, RequestTooLargeError, StorageFullError
+from ml_core.inference.edge.encoding import decompress
 
 MAX_JSON_BYTES = 4 * 2**20
 """Of a body that is JSON: ten thousand points of a metric are a tenth of it."""
@@ -23,14 +30,18 @@ _BODY_WITHIN_S = 30.0
 """A JSON body has to be there within this time; one of 4 MiB takes 1 Mbit/s then."""
 _PIECE_WITHIN_S = 60.0
 """An upload may take as long as it does, but not pause for longer than this."""
+_ABANDONED_AFTER_S = 60.0
+"""A file that is younger may not be locked yet by the process that made it."""
 
 
-async def read_body(request: Request) -> bytes:
-    """The whole body of a request, which FastAPI then reads too.
+async def read_json(request: Request) -> bytes:
+    """The body of a request whose body is JSON; FastAPI then finds it read.
 
     Raises:
-        RequestTooLargeError: It has more than ``MAX_JSON_BYTES``.
+        RequestTooLargeError: It has more than ``MAX_JSON_BYTES``, as it is sent or once it is unpacked.
         RequestTimeoutError: It was not there in time.
+        UnsupportedEncodingError: It is compressed otherwise than as gzip or deflate.
+        InvalidRequestError: It is not JSON, or has a number that JSON has not; names the field.
     """
     pieces: list[bytes] = []
     size = 0
@@ -43,8 +54,56 @@ async def read_body(request: Request) -> bytes:
                 pieces.append(piece)
     except TimeoutError:
         raise _too_late(_BODY_WITHIN_S) from None
-    request._body = b"".join(pieces)  # where starlette keeps a body that was read, and looks for it first
-    return request._body
+    body = b"".join(pieces)
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if encoding != "identity":
+        body = decompress(body, encoding.encode("latin-1"), MAX_JSON_BYTES)
+    if body:
+        _check_media_type(request, "application/json", "Send JSON")
+        # Where starlette keeps a body that was read, and looks for it first.
+        request._json = _parsed(body)
+    request._body = body
+    return body
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        what = str(error)
+    with suppress(ValueError, RecursionError):
+        plain(json.loads(body))  # names the field of a NaN
+    raise InvalidRequestError(f"The body is not JSON: {what}.", remedy="Correct it.", field="body")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"it has {name}")
+
+
+async def read_form(request: Request, limit: int) -> None:
+    """Read a form of several parts; FastAPI then finds it read. Its file is in ``TMPDIR``, and has no name there.
+
+    Args:
+        request: Not read yet.
+        limit: Bytes that it may have.
+
+    Raises:
+        RequestTooLargeError: It has more.
+        RequestTimeoutError: The client paused for too long.
+        StorageFullError: The disk has no room for it.
+        InvalidRequestError: It is no such form.
+    """
+    _check_media_type(request, "multipart/form-data", "Send a form")
+    _check_declared(request, limit)
+    pieces = _pieces(request, limit)
+    with _room_in(Path(tempfile.gettempdir())):
+        try:
+            parser = MultiPartParser(request.headers, pieces, max_files=1, max_fields=8, max_part_size=MAX_JSON_BYTES)
+            request._form = await parser.parse()
+        except MultiPartException as error:
+            raise InvalidRequestError(
+                f"The form can't be read: {error.message}", remedy="Correct it.", field="body"
+            ) from None
 
 
 @asynccontextmanager
@@ -62,27 +121,48 @@ async def received(request: Request, folder: Path, limit: int, *, suffix: str = 
         StorageFullError: It has more bytes than the disk has room for.
         RequestTimeoutError: The client paused for too long.
     """
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
-        raise _too_large(limit, int(declared))
-    await run_in_threadpool(_check_room, folder, int(declared) if declared.isdigit() else 0)
+    wanted = _check_declared(request, limit)
+    await run_in_threadpool(_make_room, folder, wanted)
     descriptor, name = tempfile.mkstemp(dir=folder, suffix=suffix)
-    path, size = Path(name), 0
+    path = Path(name)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            pieces = aiter(request.stream())
-            while piece := await _next(pieces):
-                size += len(piece)
-                if size > limit:
-                    raise _too_large(limit)
+        with _room_in(folder), os.fdopen(descriptor, "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # until the block ends: see ``_remove_abandoned``
+            async for piece in _pieces(request, limit):
                 await run_in_threadpool(file.write, piece)
-        yield path
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise _disk_full(folder) from error
+            await run_in_threadpool(file.flush)
+            yield path
     finally:
         path.unlink(missing_ok=True)
+
+
+async def _pieces(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+    """The body, piece by piece, within its bounds."""
+    pieces, size = aiter(request.stream()), 0
+    while piece := await _next(pieces):
+        size += len(piece)
+        if size > limit:
+            raise _too_large(limit)
+        yield piece
+
+
+def _check_declared(request: Request, limit: int) -> int:
+    """What a request says of its size; 0 if nothing."""
+    declared = request.headers.get("content-length", "")
+    size = int(declared) if declared.isdigit() else 0
+    if size > limit:
+        raise _too_large(limit, size)
+    return size
+
+
+def _check_media_type(request: Request, wanted: str, remedy: str) -> None:
+    found = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if found != wanted:
+        raise InvalidRequestError(
+            f"The body is of the type {found[:100] or 'unknown'!r}.",
+            remedy=f"{remedy} as {wanted}.",
+            field="content-type",
+        )
 
 
 async def _next(pieces: AsyncIterator[bytes]) -> bytes:
@@ -99,11 +179,31 @@ async def _next(pieces: AsyncIterator[bytes]) -> bytes:
     return b""
 
 
-def _check_room(folder: Path, wanted: int) -> None:
+def _make_room(folder: Path, wanted: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if wanted > free:
+    _remove_abandoned(folder)
+    if wanted > shutil.disk_usage(folder).free:
         raise _disk_full(folder)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the files of processes that were killed: those that nobody has locked."""
+    for path in folder.iterdir():
+        with suppress(OSError), path.open("rb") as file:
+            if time.time() - path.stat().st_mtime > _ABANDONED_AFTER_S:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+
+
+@contextmanager
+def _room_in(folder: Path) -> Iterator[None]:
+    """A disk that is full as the platform's own error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _disk_full(folder) from error
 
 
 def _disk_full(folder: Path) -> StorageFullError:

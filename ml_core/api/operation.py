@@ -7,18 +7,19 @@ from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, TypeVar
 
 import orjson
-from fastapi import APIRouter, Query, Request, Response, status
+from fastapi import APIRouter, Query, Request, Response, params, status
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from ml_core.api.access import acting_for
-from ml_core.api.bodies import read_body
+from ml_core.api.bodies import read_form, read_json
 from ml_core.api.errors import on_error
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
 from ml_core.exceptions import InvalidRequestError, MLFrameworkError, status_of
+from ml_core.models.formats.archive import MAX_UNPACKED_BYTES
 from ml_core.registry.idempotency import IdempotencyRepository
 from ml_core.registry.limits import MAX_PAGE_SIZE
 
@@ -26,6 +27,7 @@ LimitQuery = Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, description="At most s
 CursorQuery = Annotated[str | None, Query(description="`next_cursor` of the page before.")]
 ArchivedQuery = Annotated[bool, Query(description="Archived ones too.")]
 _WITH_BODY = ("POST", "PUT", "PATCH")
+_TRIED_AGAIN = (status.HTTP_408_REQUEST_TIMEOUT, status.HTTP_429_TOO_MANY_REQUESTS)
 _KEPT_HEADERS = ("content-type", "etag")
 T = TypeVar("T")
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -70,6 +72,7 @@ class Operation(APIRoute):
         self._scope = Scope(described["x-scope"])
         self._is_checked_first: bool = described["x-scope-is-checked-first"]
         self._receives_file = "requestBody" in described
+        self._reads_form = self.body_field is not None and isinstance(self.body_field.field_info, params.Form)
 
     def get_route_handler(self) -> Handler:
         """Called by FastAPI once a route."""
@@ -81,7 +84,11 @@ class Operation(APIRoute):
                 db.principal.require(self._scope)
             body = b""
             if request.method in _WITH_BODY and not self._receives_file:
-                body = await read_body(request)
+                if self._reads_form:
+                    largest = request.app.state.services.db.settings.api.max_upload_bytes
+                    await read_form(request, min(largest, MAX_UNPACKED_BYTES))
+                else:
+                    body = await read_json(request)
             key = request.headers.get("idempotency-key")
             if key is None or request.method == "GET" or db.principal.changes_nothing:
                 return await handle(request)
@@ -92,7 +99,9 @@ class Operation(APIRoute):
     async def _once(self, key: str, request: Request, body: bytes, handle: Handler) -> Response:
         """Serve a request that may be repeated: the first is executed, the others get its answer.
 
-        What failed on the platform's side may be tried again. What the caller was refused is an answer like any other.
+        What failed on the platform's side, for want of room or on the way may be tried again. What the caller was
+        refused is an answer like any other. The claim of a request that is cancelled at its deadline stays: what a
+        thread had begun may be done.
         """
         known = IdempotencyRepository(request.state.db, request.path_params.get("tenant"))
         stored = await run_in_threadpool(known.begin, key, _digest(request, body))
@@ -101,11 +110,11 @@ class Operation(APIRoute):
         try:
             response = await handle(request)
         except MLFrameworkError as error:
-            if status_of(error) >= status.HTTP_500_INTERNAL_SERVER_ERROR:
+            if status_of(error) >= status.HTTP_500_INTERNAL_SERVER_ERROR or status_of(error) in _TRIED_AGAIN:
                 await run_in_threadpool(known.release, key)
                 raise
             response = on_error(request, error)
-        except BaseException:
+        except Exception:
             await run_in_threadpool(known.release, key)
             raise
         headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}

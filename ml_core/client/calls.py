@@ -29,11 +29,13 @@ Progress = Callable[[int, int], object]
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file to send as a request's body, read in pieces."""
+    """A file to send as a request's body, read in pieces; with what is sent before and after it."""
 
     path: Path
     content_type: str
     on_progress: Progress | None = None
+    before: bytes = b""
+    after: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

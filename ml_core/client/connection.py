@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import secrets
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import anyio
 import anyio.to_thread
 import httpx
 from pydantic import BaseModel
@@ -25,6 +29,10 @@ _PIECE = 256 * 1024
 # replica that held the request.
 _CONNECTION_LOST = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 _WRITES = ("POST", "PUT", "PATCH", "DELETE")
+# Whatever a call may take: a machine that does not accept a connection or a piece by then is gone.
+_CONNECT_WITHIN_S = 10.0
+_SENT_WITHIN_S = 60.0
+_ASK_AGAIN_S = 0.25
 
 
 def check_address(url: str, api_key: str | None, timeout_s: float) -> None:
@@ -73,9 +81,16 @@ class Connection:
             "trust_env": httpx.URL(url).host not in LOOPBACK,
         }
 
-    def _prepared(self, call: Call[Any]) -> dict[str, Any]:
-        """The arguments of ``httpx``'s ``build_request``, but for an uploaded body."""
-        timeout_s = call.timeout_s or self._timeout_s
+    def _timeout_of(self, call: Call[Any]) -> float:
+        return call.timeout_s or self._timeout_s
+
+    def _prepared(self, call: Call[Any]) -> tuple[dict[str, Any], Upload | None]:
+        """The arguments of ``httpx``'s ``build_request``, and the file that is its body."""
+        if call.download is not None and call.download.path.exists():
+            raise exceptions.InvalidRequestError(
+                f"{call.download.path} exists already.", remedy="Name a file that does not exist yet.", field="path"
+            )
+        timeout_s = self._timeout_of(call)
         headers = {"x-request-timeout-ms": str(max(1, round(timeout_s * 1000)))}
         if call.method in _WRITES and call.path.startswith("/api/"):
             headers["idempotency-key"] = secrets.token_hex(16)  # so that it may be sent twice
@@ -85,7 +100,11 @@ class Connection:
             "params": {name: value for name, value in call.params.items() if value is not None},
             "headers": headers,
             # A little longer than the server's own deadline, so that its explanation arrives first.
-            "timeout": timeout_s + 1.0,
+            "timeout": httpx.Timeout(
+                timeout_s + 1.0,
+                connect=min(timeout_s, _CONNECT_WITHIN_S) + 1.0,
+                write=min(timeout_s, _SENT_WITHIN_S) + 1.0,
+            ),
         }
         if isinstance(call.body, BaseModel):
             prepared["content"] = call.body.model_dump_json(exclude_unset=True)
@@ -93,14 +112,20 @@ class Connection:
             prepared["content"] = call.body
         if "content" in prepared:
             headers["content-type"] = "application/json"
-        if call.form is not None:
-            prepared["files"] = _parts(call.form)
-        if call.upload is not None:
-            headers |= {
-                "content-type": call.upload.content_type,
-                "content-length": str(call.upload.path.stat().st_size),
-            }
-        return prepared
+        upload = call.upload if call.form is None else _as_upload(call.form)
+        if upload is not None:
+            headers |= {"content-type": upload.content_type, "content-length": str(_size_of(upload))}
+        return prepared, upload
+
+    def _pause(self, error: exceptions.IdempotencyConflictError, started: float, call: Call[Any]) -> float:
+        """Seconds until a repeated write may be asked for again: the first of it is still running.
+
+        Raises:
+            IdempotencyConflictError: It is not, or there is no time left.
+        """
+        if "retry_after_s" not in error.details or time.monotonic() - started > self._timeout_of(call):
+            raise error
+        return _ASK_AGAIN_S
 
     @contextmanager
     def _explained(self, call: Call[Any]) -> Iterator[None]:
@@ -109,7 +134,7 @@ class Connection:
             yield
         except httpx.TimeoutException as error:
             raise exceptions.DeadlineExceededError(
-                f"No answer from {self._url} within {call.timeout_s or self._timeout_s:g} s.",
+                f"No answer from {self._url} within {self._timeout_of(call):g} s.",
                 remedy="Send less at once, or allow more time with timeout_s.",
             ) from error
         except httpx.HTTPError as error:
@@ -118,6 +143,13 @@ class Connection:
                 remedy="Check the address, and whether the platform runs there.",
                 action=exceptions.Action("status"),
                 component="ingress",
+            ) from error
+        except OSError as error:  # of a file: httpx has errors of its own for the network
+            verb, field = ("read", "file") if call.download is None else ("written", "path")
+            raise exceptions.InvalidRequestError(
+                f"{error.filename or 'The file'} can't be {verb}: {error.strerror}.",
+                remedy="Check the file, its folder and the space on its disk.",
+                field=field,
             ) from error
 
 
@@ -149,27 +181,33 @@ class SyncConnection(Connection):
             DeadlineExceededError: There was no answer in time.
             PlatformError: The platform can't be reached.
         """
-        prepared = self._prepared(call)
+        started = time.monotonic()
         with self._explained(call):
+            prepared, upload = self._prepared(call)
             try:
-                response = self._once(call, prepared)
+                return self._once(call, prepared, upload)
             except _CONNECTION_LOST:
-                response = self._once(call, prepared)
-            try:
-                if call.download is not None and response.is_success:
-                    _write(response, call.download)
-                    return call.read(b"")
-                response.read()
-            finally:
-                response.close()
-        if response.is_success:
-            return call.read(response.content)
-        raise error_from_response(response)
+                pass
+            while True:
+                try:
+                    return self._once(call, prepared, upload)
+                except exceptions.IdempotencyConflictError as error:
+                    time.sleep(self._pause(error, started, call))
 
-    def _once(self, call: Call[Any], prepared: dict[str, Any]) -> httpx.Response:
-        if call.upload is not None:
-            prepared = {**prepared, "content": _pieces(call.upload)}
-        return self._http.send(self._http.build_request(**prepared), stream=True)
+    def _once(self, call: Call[T], prepared: dict[str, Any], upload: Upload | None) -> T:
+        if upload is not None:
+            prepared = {**prepared, "content": _pieces(upload)}
+        response = self._http.send(self._http.build_request(**prepared), stream=True)
+        try:
+            if call.download is not None and response.is_success:
+                with _File(response, call.download) as file:
+                    for piece in response.iter_bytes(_PIECE):
+                        file.write(piece)
+                return call.read(b"")
+            response.read()
+        finally:
+            response.close()
+        return _answer(call, response)
 
 
 class AsyncConnection(Connection):
@@ -187,40 +225,70 @@ class AsyncConnection(Connection):
 
     async def asend(self, call: Call[T]) -> T:
         """The answer of a call, see ``SyncConnection.send``."""
-        prepared = self._prepared(call)
+        started = time.monotonic()
         with self._explained(call):
+            prepared, upload = self._prepared(call)
             try:
-                response = await self._once(call, prepared)
+                return await self._once(call, prepared, upload)
             except _CONNECTION_LOST:
-                response = await self._once(call, prepared)
-            try:
-                if call.download is not None and response.is_success:
-                    await _write_async(response, call.download)
-                    return call.read(b"")
-                await response.aread()
-            finally:
-                await response.aclose()
-        if response.is_success:
-            return call.read(response.content)
-        raise error_from_response(response)
+                pass
+            while True:
+                try:
+                    return await self._once(call, prepared, upload)
+                except exceptions.IdempotencyConflictError as error:
+                    await anyio.sleep(self._pause(error, started, call))
 
-    async def _once(self, call: Call[Any], prepared: dict[str, Any]) -> httpx.Response:
-        if call.upload is not None:
-            prepared = {**prepared, "content": _async_pieces(call.upload)}
-        return await self._http.send(self._http.build_request(**prepared), stream=True)
+    async def _once(self, call: Call[T], prepared: dict[str, Any], upload: Upload | None) -> T:
+        if upload is not None:
+            prepared = {**prepared, "content": _async_pieces(upload)}
+        response = await self._http.send(self._http.build_request(**prepared), stream=True)
+        try:
+            if call.download is not None and response.is_success:
+                with _File(response, call.download) as file:
+                    async for piece in response.aiter_bytes(_PIECE):
+                        await anyio.to_thread.run_sync(file.write, piece)
+                return call.read(b"")
+            await response.aread()
+        finally:
+            await response.aclose()
+        return _answer(call, response)
 
 
-def _parts(form: Form) -> dict[str, Any]:
-    """A form as ``httpx`` takes it."""
-    documents = {name: (None, body.model_dump_json(), "application/json") for name, body in form.documents.items()}
-    file = (form.upload.path.name, form.upload.path.read_bytes(), form.upload.content_type)
-    return {**documents, form.name: file}
+def _answer(call: Call[T], response: httpx.Response) -> T:
+    if response.is_success:
+        return call.read(response.content)
+    raise error_from_response(response)
+
+
+def _as_upload(form: Form) -> Upload:
+    """A form (RFC 7578) as the file with what comes before and after it, so that it is streamed as any other."""
+    boundary = secrets.token_hex(16)
+    head = "".join(
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\nContent-Type: application/json\r\n\r\n'
+        f"{body.model_dump_json()}\r\n"
+        for name, body in form.documents.items()
+    )
+    head += (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{form.name}"; filename="{form.name}"\r\n'
+        f"Content-Type: {form.upload.content_type}\r\n\r\n"
+    )
+    return replace(
+        form.upload,
+        content_type=f"multipart/form-data; boundary={boundary}",
+        before=head.encode(),
+        after=f"\r\n--{boundary}--\r\n".encode(),
+    )
+
+
+def _size_of(upload: Upload) -> int:
+    return len(upload.before) + upload.path.stat().st_size + len(upload.after)
 
 
 def _pieces(upload: Upload) -> Iterator[bytes]:
-    total, sent = upload.path.stat().st_size, 0
+    total, sent = _size_of(upload), 0
     with upload.path.open("rb") as file:
-        while piece := file.read(_PIECE):
+        pieces = itertools.chain([upload.before], iter(lambda: file.read(_PIECE), b""), [upload.after])
+        for piece in filter(None, pieces):
             sent += len(piece)
             yield piece
             if upload.on_progress is not None:
@@ -243,10 +311,6 @@ class _File:
         self._part = Path(f"{download.path}.part")
 
     def __enter__(self) -> _File:
-        if self._download.path.exists():
-            raise exceptions.InvalidRequestError(
-                f"{self._download.path} exists already.", remedy="Name a file that does not exist yet.", field="path"
-            )
         self._file = self._part.open("wb")
         return self
 
@@ -262,15 +326,3 @@ class _File:
             self._part.rename(self._download.path)
         else:
             self._part.unlink(missing_ok=True)
-
-
-def _write(response: httpx.Response, download: Download) -> None:
-    with _File(response, download) as file:
-        for piece in response.iter_bytes(_PIECE):
-            file.write(piece)
-
-
-async def _write_async(response: httpx.Response, download: Download) -> None:
-    with _File(response, download) as file:
-        async for piece in response.aiter_bytes(_PIECE):
-            await anyio.to_thread.run_sync(file.write, piece)

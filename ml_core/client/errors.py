@@ -13,7 +13,7 @@ def error_from_response(response: httpx.Response) -> MLFrameworkError:
     try:
         document = orjson.loads(response.content)["error"]
         error = error_from_json(document)
-    except (orjson.JSONDecodeError, KeyError, TypeError):
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
         return PlatformError(
             f"The server answered {response.status_code} without an explanation.",
             remedy="Check that the address is that of an ML Core ingress.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -32,7 +33,9 @@ class InProcessTransport(httpx.BaseTransport):
         self._portal = self._loop.__enter__()
 
     def close(self) -> None:
-        """End the event loop."""
+        """End the event loop, and what waits on it; what a thread has begun goes on to its end."""
+        with suppress(RuntimeError):  # it has ended
+            self._portal.call(self._portal.stop, True)
         self._loop.__exit__(None, None, None)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -89,7 +92,11 @@ class _Exchange(httpx.SyncByteStream):
             return {"type": "http.request", "body": piece or b"", "more_body": not is_read}
 
         async def send(message: dict[str, Any] | None) -> None:
-            if not self._is_closed:
+            if self._is_closed:
+                return
+            try:
+                self._messages.put_nowait(message)
+            except queue.Full:
                 await anyio.to_thread.run_sync(self._messages.put, message)
 
         try:

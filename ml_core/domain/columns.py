@@ -19,13 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # Plain arrays instead of a data frame: building a frame costs more than predicting one row.
-Columns = Mapping[str, NDArray[Any]]
+Columns: TypeAlias = "Mapping[str, NDArray[Any]]"
 
 
 class ColumnKind(StrEnum):
@@ -59,6 +60,9 @@ def concatenate(tables: Sequence[Columns]) -> Columns:
     """Concatenate tables that have the same columns."""
     if len(tables) == 1:
         return tables[0]
+    # Imported late: the schemas of the control API, and so its client, know the kinds of columns and need no numpy.
+    import numpy as np
+
     return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
 
 

@@ -203,6 +203,7 @@ def _running(key: str) -> IdempotencyConflictError:
     return IdempotencyConflictError(
         f"The first request with the idempotency key {key!r} is still running.",
         remedy="Wait a moment, then send it again.",
+        details={"retry_after_s": 1},
         key=key,
     )
 

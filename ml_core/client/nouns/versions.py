@@ -28,7 +28,14 @@ class Versions(Noun[Mode]):
 
     @operation
     def register(
-        self, /, model_id: str, file: str | Path, version: str | None = None, **recorded: Any
+        self,
+        /,
+        model_id: str,
+        file: str | Path,
+        version: str | None = None,
+        *,
+        on_progress: Progress | None = None,
+        **recorded: Any,
     ) -> Call[VersionDetail]:
         """Register a ``.skops`` file as an immutable version.
 
@@ -36,9 +43,11 @@ class Versions(Noun[Mode]):
             model_id: The model; made with its first version.
             file: The artifact. It is audited, and refused if it holds a type that is not on the platform's list.
             version: Its name; None means the model's next number.
+            on_progress: Called with the bytes sent so far and all bytes.
             **recorded: Further fields of ``NewVersion``, such as ``metrics``, ``hyperparameters`` and ``sample``.
         """
-        form = Form({"version": NewVersion(version=version, **recorded)}, "artifact", Upload(Path(file), _SKOPS))
+        upload = Upload(Path(file), _SKOPS, on_progress)
+        form = Form({"version": NewVersion(version=version, **recorded)}, "artifact", upload)
         return Call("POST", f"{self._model(model_id)}/versions", VersionDetail, form=form, timeout_s=_ARTIFACT_S)
 
     @listing

@@ -1,8 +1,6 @@
-"""Answering: from what the registry says must be served to an answer within its deadline.
+"""Online prediction: the model table, the follower, the batcher, the prediction service and its HTTP edge.
 
-The model table, the follower that keeps it current, the batcher, the service that ties them together and the HTTP edge
-live here. Async code lives in ``batcher``, ``service`` and ``edge`` only; the table and the follower are threads and
-locks, and are the same in a library call and in a replica.
-
-No training, no migration and no Ray belong here; ``deployments.cell`` puts this into a Ray Serve replica.
+Only ``batcher``, ``service`` and ``edge`` are async. The table and the follower use threads and locks, and serve
+library calls and replicas alike. This package does no training and no migration, and does not import Ray;
+``deployments.cell`` runs it in a Ray Serve replica.
 """

@@ -1,4 +1,4 @@
-"""What a replica knows of its cell's assignment: who may ask. What they are answered with is in the model table."""
+"""The tenants, keys and prediction policies of a cell's assignment. The model table has its rollouts."""
 
 from __future__ import annotations
 
@@ -9,40 +9,41 @@ from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.exceptions import Action, AuthenticationError, ModelNotReadyError
 from ml_core.ids import TenantId
 
-# Principals remembered by their header; a flood of valid keys beyond it only costs the hash again.
+# Cached principals. Requests of further keys are verified again each time.
 _REMEMBERED_HEADERS = 10_000
 
 
 class Assignment:
-    """Tenants and keys of a cell, in memory.
+    """The tenants, keys and prediction policies of a cell, in memory.
 
-    One thread applies deltas; any number of others read, without a lock: each change replaces or sets one dictionary
-    entry, which is atomic.
+    One thread applies deltas; any number of threads read.
     """
+
+    # No lock: each change replaces or sets one dictionary entry, which is atomic.
 
     def __init__(self) -> None:
         self.generation: int | None = None
         self.epoch: object = None
         self._tenants: set[TenantId] = set()
-        self._keys: dict[str, tuple[KeyRecord, ...]] = {}  # of one id as many as tenants have it: nearly always one
+        # By key id. Ids are unique within a tenant only, so an id may have several records.
+        self._keys: dict[str, tuple[KeyRecord, ...]] = {}
         self._policies: dict[str, PredictionPolicy] = {}
         self._principals: dict[bytes, Principal] = {}
 
     @property
     def is_known(self) -> bool:
-        """Whether a first snapshot was applied."""
+        """Whether a snapshot was applied."""
         return self.generation is not None
 
     def apply(self, delta: AssignmentDelta) -> None:
-        """Follow a change."""
+        """Apply a delta."""
         if delta.is_snapshot:
             self._tenants = {tenant for tenant, exists in delta.tenants.items() if exists}
             self._keys = _with_changes({}, delta)
             self._policies = {str(tenant): policy for tenant, policy in delta.prediction_policies.items()}
         else:
             self._change(delta)
-        # Forget who was who only after the keys changed: a reader that still sees the old dictionary fills that one,
-        # and nobody reads it again.
+        # After the keys: a reader that verified a key before the change stores it in the old dictionary.
         if delta.is_snapshot or delta.keys or delta.tenants:
             self._principals = {}
         self.epoch = delta.epoch
@@ -63,18 +64,18 @@ class Assignment:
         """Whether the tenant exists.
 
         Raises:
-            ModelNotReadyError: No tenant is known yet: the replica has not read the assignment.
+            ModelNotReadyError: The replica has not read the assignment yet.
         """
         self._require_known()
         return tenant in self._tenants
 
     def principal(self, authorization: bytes | None) -> Principal:
-        """Whose API key an ``Authorization`` header has.
+        """Authenticate the API key of an ``Authorization`` header.
 
         Raises:
-            AuthenticationError: There is no header, it is malformed, or the key is unknown, revoked or of a tenant that
-                was deleted.
-            ModelNotReadyError: No key is known yet: the replica has not read the assignment.
+            AuthenticationError: The header is missing or malformed, or the key is unknown, revoked or of a deleted
+                tenant.
+            ModelNotReadyError: The replica has not read the assignment yet.
         """
         principals = self._principals
         if authorization is not None:
@@ -92,7 +93,7 @@ class Assignment:
         for record in self._keys.get(key.key_id, ()):
             if record.matches(key.secret) and record.tenant_id in self._tenants:
                 return Principal(f"key:{record.key_id}", record.scopes, tenant_id=record.tenant_id)
-        # Unknown, wrong, revoked and orphaned look the same from outside.
+        # One message for all causes: the caller must not learn which keys exist.
         raise AuthenticationError(
             "The API key is not valid.",
             remedy="It may have been revoked; create a new one.",
@@ -106,7 +107,7 @@ class Assignment:
             )
 
     def prediction_policy(self, tenant: str) -> PredictionPolicy:
-        """What may be kept of a tenant's predictions; nobody's inputs unless the registry said so."""
+        """The prediction policy of a tenant; ``DIGEST`` if it is unknown, which keeps no inputs."""
         return self._policies.get(tenant, PredictionPolicy.DIGEST)
 
     def describe(self) -> dict[str, int | None]:

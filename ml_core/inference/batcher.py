@@ -1,19 +1,18 @@
-"""The batcher of one loaded model: requests that arrive together are predicted together.
+"""The batcher of a loaded model: concurrent requests are predicted in one call.
 
-There is no waiting window. A batch is what has gathered while the model was busy, or, for a short model, what the event
-loop received in the same turn. So an idle model answers at once, and a busy one takes larger batches instead of longer
-queues.
+There is no batching window. A batch consists of the requests that arrived while the model was busy or, for a fast
+model, in the same turn of the event loop. An idle model answers immediately; a busy one gets larger batches.
 
-Where a batch runs follows from what the model's calls have cost so far (``CostModel``):
+The measured cost of the model (``CostModel``) decides where a batch runs:
 
-==================  ===========================================================================
-under 50 µs         in the request itself: gathering would cost more than it saves
+==================  =======================================
+under 50 µs         in the request, without batching
 under 2 ms          on the event loop, at the end of its turn
-longer, or unknown  on a thread; the next batch gathers meanwhile
-==================  ===========================================================================
+longer, or unknown  on a thread
+==================  =======================================
 
-A cost is known by the number of rows, which says nothing of how long their strings are. So rows with strings of a large
-request go to a thread whatever was learned, and nothing is learned from them.
+The cost is measured by number of rows, not by length of strings. Large requests with strings therefore always run on a
+thread and are not measured.
 """
 
 from __future__ import annotations
@@ -43,16 +42,16 @@ logger = logging.getLogger(__name__)
 AT_ONCE_BELOW_S = 50e-6
 """A call shorter than this runs in the request: creating and waking a future takes about 10 µs."""
 ON_LOOP_BELOW_S = 2e-3
-"""A call longer than this would hold up the other requests of the event loop."""
+"""A longer call would block the other requests of the event loop."""
 MAX_RETRY_AFTER_S = 30
-"""The longest pause that is asked for: what is known of the queue is no longer true much later."""
+"""The longest Retry-After: an estimate of the queue is not valid for longer."""
 STRINGS_ON_LOOP_BYTES = 16_384
-"""Requests of one call that are larger together go to a thread if the model reads strings. It bounds the characters:
-splitting and hashing 1,000 of them takes about 60 µs."""
+"""A larger batch runs on a thread if the model reads strings. The bound limits the characters: splitting and hashing
+1,000 of them takes about 60 µs."""
 
 
 class Answer(NamedTuple):
-    """Predictions ``(n_rows,)`` and, where asked for and available, probabilities ``(n_rows, n_classes) float64``."""
+    """Predictions ``(n_rows,)`` and, if requested and available, probabilities ``(n_rows, n_classes) float64``."""
 
     predictions: NDArray[Any]
     probabilities: NDArray[np.float64] | None
@@ -71,14 +70,14 @@ class _Item:
 
 
 class Batcher:
-    """Queues the requests of one model on one event loop.
+    """Queues and batches the requests of one model on one event loop.
 
     Args:
-        model: Answers; its calls may run on another thread, one at a time.
-        executor: Where long calls run.
-        max_queued_rows: Rows that may wait; more is refused. One request may always wait.
-        max_batch_rows: Rows in one call; a single request with more is one call of its own.
-        hooks: Are called as rows are queued and predicted.
+        model: The model. One call at a time runs, possibly on another thread.
+        executor: Runs long calls.
+        max_queued_rows: Limit of queued rows; an empty queue accepts any request.
+        max_batch_rows: Limit of rows in one call; a larger request is a call of its own.
+        hooks: Called when rows are queued and predicted.
     """
 
     def __init__(
@@ -108,20 +107,19 @@ class Batcher:
         self._running_since = 0.0
 
     async def predict(self, columns: Columns, rows: int, *, size: int, proba: bool, deadline: float) -> Answer:
-        """Answer one request.
+        """Predict the rows of one request.
 
         Args:
-            columns: As the model's signature made them.
-            rows: Their number, at least 1.
-            size: Bytes of the request they came in, at least the number of characters of their strings.
-            proba: Whether probabilities are wanted.
-            deadline: On the event loop's clock, seconds. The caller bounds its own wait by it as well; a caller that
-                was cancelled costs no call.
+            columns: Canonical columns.
+            rows: The number of rows, at least 1.
+            size: Bytes of the request body; an upper bound of the characters of its strings.
+            proba: Whether to predict probabilities.
+            deadline: On the event loop's clock, seconds. The caller must bound its wait by it as well.
 
         Raises:
-            QueueFullError: Too many rows wait.
-            DeadlineExceededError: The request waited until its deadline.
-            PredictionError: The model can't answer these rows.
+            QueueFullError: The queue is full.
+            DeadlineExceededError: The deadline passed while the request was queued.
+            PredictionError: The model failed on these rows.
         """
         if not self._is_busy and size <= self._max_size_on_loop and self._cost.estimate(rows) < AT_ONCE_BELOW_S:
             started = time.perf_counter()
@@ -140,7 +138,7 @@ class Batcher:
             self._is_busy = True
             loop.call_soon(self._run_next, loop)
         answer = await item.future
-        # Here and not where the batch ends: in the request's own context, which a trace goes by.
+        # Called here and not in _finish, because a trace needs the context of the request.
         self._hooks.request_predicted(self._ref, rows, item.started_at - item.queued_at, loop.time() - item.started_at)
         return answer
 
@@ -179,13 +177,13 @@ class Batcher:
             self._note_drained(loop.time())
 
     def _note_drained(self, now: float) -> None:
-        # From the start of a batch to the start of the next, or to idleness: what the loop does in between counts.
+        # From the start of a batch to the start of the next, so the other work of the loop is included.
         if self._running_rows:
             self._drain.observe(self._running_rows, now - self._running_since)
             self._running_rows = 0
 
     def _gather(self, now: float) -> tuple[list[_Item], int, int]:
-        """The next batch, its rows and its size; drops who has left the queue and refuses who is late."""
+        """The next batch, its rows and its size. Skips cancelled requests and refuses those past their deadline."""
         batch: list[_Item] = []
         rows = size = 0
         queued_rows = self._queued_rows
@@ -209,12 +207,13 @@ class Batcher:
         return batch, rows, size
 
     def _answer(self, batch: Sequence[_Item], rows: int, size: int) -> list[Answer | PredictionError]:
-        """One answer or error per item; an item that the model can't answer does not harm the others."""
+        """One answer or error per item."""
         try:
             answer = self._call([item.columns for item in batch], rows, size, proba=any(item.proba for item in batch))
         except PredictionError as error:
             if len(batch) == 1:
                 return [error]
+            # Repeated one by one, so that rows of one request can't fail the others.
             return [outcome for item in batch for outcome in self._answer([item], item.rows, item.size)]
         return _split(batch, answer)
 
@@ -236,11 +235,11 @@ class Batcher:
             self._hooks.batch_predicted(len(tables), rows, time.perf_counter() - started)
 
     def _queue_full(self, rows: int) -> QueueFullError:
-        # The batch that runs goes first, then as many as have to leave for these to fit, or all of them.
+        # Rows to predict before this request fits: the running batch, then the excess of the queue, or all of it.
         ahead = self._running_rows + min(self._queued_rows, self._queued_rows + rows - self._max_queued_rows)
         pause_s = math.ceil(self._drain.seconds_for(ahead))
         return QueueFullError(
-            f"{self._queued_rows} rows wait for this model already; {rows} more are over its bound of "
+            f"The queue of this model has {self._queued_rows} rows; {rows} more exceed its limit of "
             f"{self._max_queued_rows}.",
             remedy="Try again after the pause that Retry-After names, or add replicas.",
             retry_after_s=min(max(1, pause_s), MAX_RETRY_AFTER_S),
@@ -249,8 +248,8 @@ class Batcher:
 
     def _too_late(self) -> DeadlineExceededError:
         return DeadlineExceededError(
-            "The request waited for its model until its deadline.",
-            remedy="Send fewer rows at a time, allow more in x-request-timeout-ms, or add replicas.",
+            "The deadline passed while the request was queued.",
+            remedy="Send fewer rows per request, raise x-request-timeout-ms, or add replicas.",
             **self._names(),
         )
 
@@ -277,7 +276,7 @@ def _split(batch: Sequence[_Item], answer: Answer) -> list[Answer | PredictionEr
 def _deliver(batch: Sequence[_Item], outcomes: Sequence[Answer | PredictionError]) -> None:
     for item, outcome in zip(batch, outcomes, strict=True):
         if item.future.done():
-            continue  # its client has left
+            continue  # the client disconnected
         if isinstance(outcome, PredictionError):
             item.future.set_exception(outcome)
         else:

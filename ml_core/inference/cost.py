@@ -1,38 +1,37 @@
-"""How long a model takes and how fast its queue empties, learned from its calls.
+"""Measurements of a model: the cost of a call, and the rate at which its queue drains.
 
-The one decides where a batch runs; the other is sent to a client that was refused.
+The cost decides where a batch runs; the rate gives the Retry-After of a refused request.
 """
 
 from __future__ import annotations
 
 import math
 
-# Weight of the newest call: high enough to forget a cold first call within a dozen.
+# Weight of the newest call in the moving average. A slow first call is forgotten after about twelve others.
 _WEIGHT = 0.25
 
 
 class CostModel:
-    """Seconds of processor time of one call, by the number of rows.
+    """Processor time of a call, in seconds, by number of rows.
 
-    Calls are kept in buckets of doubling size (1, 2-3, 4-7, … rows), each an exponentially weighted mean. It is the
-    processor time of the calling thread that counts, so that waiting for the interpreter lock under load does not make
-    a short model look long.
+    Each bucket of doubling size (1, 2-3, 4-7, … rows) has an exponentially weighted mean. Pass the processor time of
+    the calling thread: wall time would include waiting for the interpreter lock.
     """
 
     def __init__(self) -> None:
         self._seconds: list[float | None] = [None] * 33
 
     def observe(self, rows: int, seconds: float) -> None:
-        """Note a call."""
+        """Record a call."""
         bucket = min(rows.bit_length(), 32)
         before = self._seconds[bucket]
         self._seconds[bucket] = seconds if before is None else before + _WEIGHT * (seconds - before)
 
     def estimate(self, rows: int) -> float:
-        """Seconds that a call of so many rows takes; infinity before the first call.
+        """Estimate the seconds of a call; infinity before the first call.
 
-        Where no call of that size was seen, the bound that the nearest sizes give: a larger call took longer, and a
-        smaller one in proportion to its rows no less.
+        A size without a measurement has the upper bound that its neighbours give: at most that of a larger call, and
+        at most proportional to that of a smaller call.
         """
         bucket = min(rows.bit_length(), 32)
         known = self._seconds[bucket]
@@ -45,16 +44,16 @@ class CostModel:
 
 
 class DrainRate:
-    """Rows that leave a queue a second while it is busy: by the wall clock, with all that the model waits for."""
+    """Rows per second that leave a busy queue, by the wall clock."""
 
     def __init__(self) -> None:
         self._rows = self._seconds = 0.0
 
     def observe(self, rows: int, seconds: float) -> None:
-        """Note that rows were answered, and how long after those before them."""
+        """Record answered rows and the seconds since the rows before them."""
         self._rows += _WEIGHT * (rows - self._rows)
         self._seconds += _WEIGHT * (seconds - self._seconds)
 
     def seconds_for(self, rows: int) -> float:
-        """Seconds until so many rows are answered; 0 before the first were."""
+        """Estimate the seconds until the rows are answered; 0 before the first measurement."""
         return rows * self._seconds / self._rows if self._rows else 0.0

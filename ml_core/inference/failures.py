@@ -1,4 +1,4 @@
-"""Failed loads: remembered, reported and repeated with growing pauses. Not thread-safe: see the model table."""
+"""Failed loads and their exponential backoff. Not thread-safe: the model table holds the lock."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ml_core.inference.pointers import version_key
 from ml_core.inference.residents import VersionKey
 
 RETRY_FIRST_S = 1.0
-"""Pause after a version's first failed load; it doubles with each further failure."""
+"""Pause after the first failed load of a version; doubles with each further failure."""
 RETRY_MAX_S = 60.0
-"""Longest pause between two loads of a version that fails."""
+"""Longest pause between two attempts."""
 _REMEMBERED = 10_000
 
 
 class Failure:
-    """The last failed load of a version. ``retry_at`` is on the table's clock, in seconds."""
+    """The last failed load of a version. ``retry_at`` is on the clock of the table, in seconds."""
 
     __slots__ = ("attempts", "error", "retry_at", "version")
 
@@ -31,15 +31,15 @@ class Failure:
         self.retry_at = now + min(RETRY_MAX_S, RETRY_FIRST_S * 2.0 ** min(attempts - 1, 10))
 
     def fresh_error(self) -> MLFrameworkError:
-        """The error as a new object: raising one again and again would grow its traceback with each request."""
-        return copy.copy(self.error)
+        """A copy of the error, to raise."""
+        return copy.copy(self.error)  # raising one object repeatedly would grow its traceback with each request
 
 
 class Failures:
-    """Version → its last failure, until a load succeeds.
+    """The last failure of each version, until a load succeeds.
 
     Args:
-        clock: Seconds, monotonic.
+        clock: Monotonic, in seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -47,7 +47,7 @@ class Failures:
         self._by_key: LRUCache[VersionKey, Failure] = LRUCache(_REMEMBERED)
 
     def record(self, version: ServableVersion, error: MLFrameworkError) -> Failure:
-        """Note a failed load."""
+        """Record a failed load."""
         key = version_key(version)
         before = self._by_key.get(key)
         failure = Failure(version, error, before.attempts + 1 if before else 1, self._clock())
@@ -55,11 +55,11 @@ class Failures:
         return failure
 
     def clear(self, key: VersionKey) -> None:
-        """Note that the version loads."""
+        """Remove the failure of a version."""
         self._by_key.pop(key, None)
 
     def cooling(self, version: ServableVersion) -> Failure | None:
-        """The failure after which the version is not loaded again yet, or None if it may be tried."""
+        """The failure of a version whose pause is not over; None if the version may be loaded."""
         failure = self._by_key.get(version_key(version))
         return failure if failure is not None and self._clock() < failure.retry_at else None
 
@@ -69,5 +69,5 @@ class Failures:
         return [failure for failure in self._by_key.values() if failure.retry_at <= now]
 
     def all(self) -> list[Failure]:
-        """Every failure that is remembered."""
+        """All failures."""
         return list(self._by_key.values())

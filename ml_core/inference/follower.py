@@ -1,7 +1,8 @@
-"""The follower: a thread that keeps a replica on the registry's assignment.
+"""The follower: a thread that applies the assignment of the registry to a replica.
 
-It is level-triggered: whatever it missed, the next look brings it to the present. Notifications only shorten the wait.
-When the registry can't be reached it keeps what it has, says so, and tries again; after that it reads everything anew.
+It is level-triggered: each read brings the replica up to date, whatever it missed. Notifications shorten the wait
+between reads. While the registry is unavailable the replica keeps its state, reports it, and retries; then it reads a
+snapshot.
 """
 
 from __future__ import annotations
@@ -21,49 +22,49 @@ from ml_core.observability import NO_HOOKS, Hooks
 logger = logging.getLogger(__name__)
 
 BACKOFF_FIRST_S = 0.25
-"""Pause after the first failed look at the registry; it doubles with each further failure."""
+"""Pause after the first failed read of the registry; doubles with each further failure."""
 BACKOFF_MAX_S = 10.0
-"""Longest pause: a registry that is back is noticed within this time."""
+"""Longest pause: bounds the time until the replica uses a registry that is available again."""
 STALE_AFTER_POLLS = 10
-"""Polls without a look that ended, after which the registry counts as out of reach: it hangs rather than fails."""
+"""Poll intervals without a completed read after which the registry counts as unavailable, for a read that hangs."""
 
 
 class AssignmentSource(Protocol):
-    """Where the assignment comes from. All calls are made by the follower's thread, but ``close`` by another."""
+    """Source of the assignment. The thread of the follower calls all methods; other threads may call ``close``."""
 
     def read(self, after: int | None) -> AssignmentDelta:
-        """What changed after a generation, or everything for None."""
+        """The changes after a generation; None: a snapshot."""
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until something may have changed (True) or the time passed (False)."""
+        """Wait until the assignment may have changed (True) or the timeout passed (False)."""
 
     def close(self) -> None:
-        """Give connections back; wakes ``wait``."""
+        """Close connections; wakes ``wait``."""
 
 
 class Listener(Protocol):
-    """A connection on which notifications arrive."""
+    """A connection that receives notifications."""
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for a notification (True) or until the time passed (False)."""
+        """Wait for a notification (True) or until the timeout passed (False)."""
 
     def close(self) -> None:
         """Close the connection; wakes ``wait``."""
 
 
 class Feed(Protocol):
-    """Reads the assignment from the registry; ``ml_core.registry.feed.FeedReader`` is the real one."""
+    """Reads the assignment; implemented by ``ml_core.registry.feed.FeedReader``."""
 
     def read(self, after: int | None) -> AssignmentDelta:
-        """What changed after a generation, or everything for None."""
+        """The changes after a generation; None: a snapshot."""
 
 
 class NotifiedFeed:
-    """An ``AssignmentSource`` of a feed and a listener that is opened before the first read and again after an error.
+    """An ``AssignmentSource`` of a feed and a listener.
 
     Args:
         feed: Reads the assignment.
-        listen: Opens a listener on the feed's channel.
+        listen: Opens a listener on the channel of the feed.
     """
 
     def __init__(self, feed: Feed, listen: Callable[[], Listener]) -> None:
@@ -72,8 +73,9 @@ class NotifiedFeed:
         self._listener: Listener | None = None
 
     def read(self, after: int | None) -> AssignmentDelta:
-        """See ``AssignmentSource``; what is committed after this read wakes ``wait``."""
+        """See ``AssignmentSource``."""
         try:
+            # Opened before the read, so that a commit after the read wakes wait().
             if self._listener is None:
                 self._listener = self._listen()
             return self._feed.read(after)
@@ -93,7 +95,7 @@ class NotifiedFeed:
             raise
 
     def close(self) -> None:
-        """See ``AssignmentSource``; a later ``read`` opens it again."""
+        """See ``AssignmentSource``; ``read`` opens it again."""
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.close()
@@ -103,12 +105,12 @@ class AssignmentFollower:
     """Follows a source until it is stopped.
 
     Args:
-        source: Where the assignment comes from.
-        assignment: Receives tenants and keys.
+        source: The source of the assignment.
+        assignment: Receives tenants, keys and prediction policies.
         table: Receives rollouts.
-        poll_interval_s: Longest time between two looks.
-        clock: Seconds, monotonic.
-        hooks: Are called after each look, and after a change.
+        poll_interval_s: Longest time between two reads.
+        clock: Monotonic, in seconds.
+        hooks: Called after each read and after each change.
     """
 
     def __init__(
@@ -135,18 +137,18 @@ class AssignmentFollower:
         self._seen_at: float | None = None
 
     def start(self) -> None:
-        """Begin to follow."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """Stop following; the assignment and the table keep what they have."""
+        """Stop the thread; the assignment and the table keep their state."""
         self._stopping.set()
         self._source.close()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
 
     def wait_first(self, timeout_s: float) -> bool:
-        """Wait until the first snapshot was applied; False if the time passed first."""
+        """Wait until the first snapshot is applied; False if the timeout passed."""
         return self._first.wait(timeout_s)
 
     @property
@@ -156,11 +158,11 @@ class AssignmentFollower:
 
     @property
     def is_current(self) -> bool:
-        """Whether the last look at the registry succeeded, and not long ago."""
+        """Whether the last read succeeded and is recent."""
         return self._trouble(self._clock()) is None
 
     def _trouble(self, now: float) -> str | None:
-        """Why what is served may be out of date, in one word."""
+        """A code for why the state may be out of date; None if it is current."""
         if self._error is not None:
             return self._error
         if self._seen_at is None:
@@ -168,7 +170,7 @@ class AssignmentFollower:
         return "no_answer" if now - self._seen_at > STALE_AFTER_POLLS * self._poll_interval_s else None
 
     def describe(self) -> dict[str, Any]:
-        """How current the replica is, for health."""
+        """The state of the connection to the registry, for health."""
         seen_at, now = self._seen_at, self._clock()
         trouble = self._trouble(now)
         return {
@@ -182,17 +184,17 @@ class AssignmentFollower:
             try:
                 self._look()
                 self._source.wait(self._poll_interval_s)
-            except Exception as error:  # noqa: BLE001 - a dead follower would serve a stale assignment for ever
+            except Exception as error:  # noqa: BLE001 - without its follower a replica would serve a stale assignment
                 if not self._stopping.is_set():
                     self._note_failure(error)
                     pause = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** min(self._failures - 1, 10))
                     self._stopping.wait(pause)
-        self._source.close()  # again: a read may have opened it after ``stop`` closed it
+        self._source.close()  # a read may have opened it after ``stop`` closed it
 
     def _look(self) -> None:
-        # After a failure everything is read anew: the registry may have been restored from an older copy.
+        # A snapshot after a failure: the registry may have been restored from an older backup.
         delta = self._source.read(None if self._failures else self._assignment.generation)
-        # Also when nothing of it is for this replica, or can be read: or else it would be read again at every look.
+        # An empty delta is applied too if its generation is new, so that the next read starts there.
         if not delta.is_empty or delta.generation != self._assignment.generation:
             self._apply(delta)
         self._table.retry_failed()
@@ -209,7 +211,7 @@ class AssignmentFollower:
                 self._table.drop_tenant(tenant)
         self._table.apply(delta.rollouts, is_snapshot=delta.is_snapshot, keep=delta.unreadable)
         self._assignment.apply(delta)
-        self._table.changed.set()  # the generation is reported with what the table made of it
+        self._table.changed.set()  # wakes the reporter, which reports the generation
         logger.info("Applied the assignment: %s.", delta.describe())
         self._hooks.assignment_applied(
             delta.generation,
@@ -219,7 +221,7 @@ class AssignmentFollower:
 
     def _note_failure(self, error: Exception) -> None:
         self._failures += 1
-        # The class is enough outside: messages of a driver may name hosts and users.
+        # Health shows the code only: the message of a database driver may contain hosts and users.
         self._error = error.code if isinstance(error, MLFrameworkError) else type(error).__name__
         self._hooks.assignment_read_failed(self._error)
         if isinstance(error, MLFrameworkError):

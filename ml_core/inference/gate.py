@@ -1,4 +1,4 @@
-"""A bound on what goes on at the same time, with a smaller one for each tenant so that none takes all of it."""
+"""A limit of concurrent operations, with a smaller limit per tenant."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from ml_core.exceptions import QueueFullError
 
 
 class TenantGate:
-    """Counts what each tenant has going on, and refuses what is over a bound. For one event loop.
+    """Limits concurrent operations in total and per tenant. For one event loop.
 
     Args:
-        what: What is counted, in the plural, for the message.
-        total: Of all tenants together.
-        per_tenant: Of one tenant.
+        what: The name of the operations, in the plural, for the message.
+        total: The limit for all tenants together.
+        per_tenant: The limit for one tenant.
     """
 
     def __init__(self, what: str, *, total: int, per_tenant: int) -> None:
@@ -22,14 +22,14 @@ class TenantGate:
         self._by_tenant: dict[str, int] = {}
 
     def __len__(self) -> int:
-        """What goes on now."""
+        """The number of operations in progress."""
         return self._total
 
     def enter(self, tenant: str) -> None:
-        """Count one more; ``leave`` must follow.
+        """Begin an operation; ``leave`` must follow.
 
         Raises:
-            QueueFullError: There are as many as there may be.
+            QueueFullError: A limit is reached.
         """
         mine = self._by_tenant.get(tenant, 0)
         if mine >= self._max_per_tenant or self._total >= self._max_total:
@@ -38,7 +38,7 @@ class TenantGate:
         self._total += 1
 
     def leave(self, tenant: str) -> None:
-        """One that was counted is over."""
+        """End an operation."""
         self._total -= 1
         mine = self._by_tenant[tenant] - 1
         if mine:
@@ -47,11 +47,11 @@ class TenantGate:
             del self._by_tenant[tenant]
 
     def _full(self, tenant: str, mine: int) -> QueueFullError:
-        # Of the total only that it is reached: a tenant must not learn how much others ask.
+        # The total is not shown: a tenant must not learn the load of others.
         if mine >= self._max_per_tenant:
-            message = f"This replica has {mine} {self._what} of the tenant already."
+            message = f"The tenant has {mine} {self._what} in this replica, which is the limit."
         else:
-            message = f"This replica has as many {self._what} as it can take."
+            message = f"This replica has reached its limit of {self._what}."
         return QueueFullError(
             message,
             remedy="Try again after the pause that Retry-After names, or add replicas.",

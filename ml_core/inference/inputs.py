@@ -1,4 +1,4 @@
-"""What a library caller may hand to ``predict``: one row or many, in any of the usual shapes."""
+"""The inputs that ``predict`` of the Python library accepts: one row or many, in the usual types."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ml_core.domain.columns import Columns, n_rows
 from ml_core.domain.signature import Row, Signature
 from ml_core.exceptions import DataProcessingError, SignatureMismatchError, listed, shown
 
-# What ``DataFrame.itertuples`` calls a column whose own name is no Python identifier.
+# The name that ``DataFrame.itertuples`` gives a column whose name is not a Python identifier.
 RENAMED = re.compile(r"_\d+")
 
 
 class Table(NamedTuple):
-    """Canonical columns, their number of rows, and whether the caller gave a single row."""
+    """Canonical columns, the number of rows, and whether the input was a single row."""
 
     columns: Columns
     rows: int
@@ -30,10 +30,10 @@ class Table(NamedTuple):
 
 
 def read_input(data: Any, signature: Signature, *, is_batch: bool = False) -> Table:
-    """Canonical columns of one row or many.
+    """Convert one row or many to canonical columns.
 
     ============================  ================================================================================
-    one row                       a mapping, a Series with names of columns as labels, a table of one row, a 1-d
+    one row                       a mapping, a Series with column names as labels, a table of one row, a 1-d
                                   array or a list of values
     many rows                     another table (pandas, polars, pyarrow, a structured array, a mapping of
                                   columns), a 2-d array, a list of rows
@@ -41,21 +41,21 @@ def read_input(data: Any, signature: Signature, *, is_batch: bool = False) -> Ta
     column                        one value is one row
     ============================  ================================================================================
 
-    Arrays and lists of values are in the order of the signature's columns. What can be read in two ways is refused.
+    Arrays and lists of values are in the order of the signature's columns. Ambiguous input is refused.
 
     Args:
         data: The input.
-        signature: What the model takes.
-        is_batch: Whether a list of values can't be a row.
+        signature: The signature of the model.
+        is_batch: Whether a list of values is never a single row.
 
     Raises:
         DataProcessingError: The input has another type, or the version has no signature.
-        SignatureMismatchError: A value does not fit, a row has too few or too many, or none of the names is the
-            model's.
+        SignatureMismatchError: A value does not fit, a row has the wrong number of values, or no name is in the
+            signature.
     """
     if not signature.inputs:
         raise DataProcessingError(
-            "The version has no signature: its file does not name the columns that the model takes.",
+            "The version has no signature: its file does not name the input columns of the model.",
             remedy="Register it again with sample=, some rows of the table that it was fitted on.",
             stage="predict",
         )
@@ -86,13 +86,13 @@ def as_row(item: Any, signature: Signature, index: int) -> Row:
 
     Raises:
         DataProcessingError: The item is not a row.
-        SignatureMismatchError: It is a list of too few or too many values, or has two values of one name.
+        SignatureMismatchError: It has the wrong number of values, or two values of one name.
     """
     if isinstance(item, Mapping) and all(type(name) is str for name in item):
         return item
     named = fields_of(item)
     if named is not None:
-        # A frame's columns may be numbers; the signature knows them by their text.
+        # Column names of a frame may be numbers; the signature has their text.
         names = [str(name) for name in named[0]]
         _refuse_doubles(names, signature, index)
         row = dict(zip(names, named[1], strict=True))
@@ -106,9 +106,9 @@ def as_row(item: Any, signature: Signature, index: int) -> Row:
 
 
 def fields_of(item: Any) -> tuple[Sequence[Any], Sequence[Any]] | None:
-    """The names and the values of a row that has names; None where it has none."""
+    """The names and the values of a row with names; None for other input."""
     if isinstance(item, pd.DataFrame):
-        # By element: as one Series whole numbers beside floats would become floats.
+        # By element: as one Series, integers beside floats would become floats.
         values = [item.iat[0, position] for position in range(item.shape[1])] if len(item) == 1 else []
         return (list(item.columns), values) if len(item) == 1 else None
     if isinstance(item, Mapping):
@@ -126,7 +126,7 @@ def fields_of(item: Any) -> tuple[Sequence[Any], Sequence[Any]] | None:
 
 
 def _from_frame(frame: pd.DataFrame, signature: Signature) -> Table:
-    """A table by the names of its columns and of those levels of its index that a column lacks."""
+    """Read a frame by column names; index levels are used for columns that it lacks."""
     known = _names(signature)
     names = [str(name) for name in frame.columns]
     levels = [name for name in frame.index.names if name is not None and str(name) in known and str(name) not in names]
@@ -145,7 +145,7 @@ def _from_rows(rows: Sequence[Row], signature: Signature, *, is_single: bool) ->
 
 
 def _from_sequence(data: Sequence[Any], signature: Signature, *, is_batch: bool) -> Table:
-    """Rows, or values: those of a model's only column, or else one row."""
+    """Read rows, the values of a model's only column, or one row of values."""
     is_values = bool(data) and not any(_is_row(item) for item in data)
     if is_values and len(signature.inputs) == 1:
         rows: list[Row] = [{signature.inputs[0].name: value} for value in data]
@@ -156,10 +156,10 @@ def _from_sequence(data: Sequence[Any], signature: Signature, *, is_batch: bool)
 
 
 def _values_of_one_column(series: pd.Series[Any], signature: Signature) -> Table | None:
-    """The table of a Series that holds the values of a model's only column; None where it is a row.
+    """The table of a Series with the values of a model's only column; None if the Series is a row.
 
     Raises:
-        SignatureMismatchError: It may be either.
+        SignatureMismatchError: The Series is ambiguous.
     """
     names = _names(signature)
     labels = [str(label) for label in series.index]
@@ -175,13 +175,13 @@ def _values_of_one_column(series: pd.Series[Any], signature: Signature) -> Table
     called = "has no name" if series.name is None else f"is called {shown(str(series.name), 80)}"
     raise SignatureMismatchError(
         f"The Series {called}, and its labels begin with {', '.join(map(repr, labels[:3]))}: "
-        f"it is not clear whether it holds values of the model's only column, {names[0]!r}, or one row.",
+        f"it may hold values of the model's only column, {names[0]!r}, or be one row.",
         remedy=f"For values of the column give series.to_frame({names[0]!r}); for a row give a dict.",
     )
 
 
 def _frame_of_columns(row: Row, signature: Signature) -> pd.DataFrame | None:
-    """The frame of a mapping from column to all its values; None where the mapping is a row."""
+    """The frame of a mapping from column to values; None if the mapping is a row."""
     known = {column.name: row[column.name] for column in signature.inputs if column.name in row}
     if not any(_is_column(values) for values in known.values()):
         return None
@@ -189,37 +189,38 @@ def _frame_of_columns(row: Row, signature: Signature) -> pd.DataFrame | None:
     lengths = {len(values) if _is_column(values) else -1 for values in known.values()}
     if len(lengths) == 1:
         frame = pd.DataFrame({name: as_pandas(values) for name, values in known.items()})
-        if len(frame) in lengths:  # else the labels of two columns differ
+        if len(frame) in lengths:  # a longer frame: pandas aligned columns with different labels
             return frame
     raise DataProcessingError(
-        "The columns do not belong together: they are of several lengths or labels, or some are single values.",
-        remedy="Give one list a column, all of one length, or one dict a row.",
+        "The columns differ in length or labels, or some are single values.",
+        remedy="Give one list per column, all of one length, or one dict per row.",
         stage="predict",
     )
 
 
 def _refuse_renamed(row: Row, signature: Signature, index: int) -> None:
-    """Refuse a named tuple that lost the name of a column that is missing: it would be scored as null."""
+    """Refuse a named tuple of ``itertuples`` in which a column of the model was renamed."""
+    # Accepted, the column would be null in each row.
     known = set(_names(signature))
     lost = next((name for name in row if RENAMED.fullmatch(name) and name not in known), None)
     if lost is not None and not known <= row.keys():
         raise SignatureMismatchError(
-            f"Row {index} has a field {lost!r}, since a named tuple can't have the name of that column.",
+            f"Row {index} has a field {lost!r}: a named tuple can't have the name of that column.",
             remedy='Give the frame itself, or its rows by frame.to_dict("records").',
             row=index,
         )
 
 
 def _refuse_doubles(names: Sequence[str], signature: Signature, index: int | None) -> None:
-    """Two values of one of the model's columns: which of them is meant can't be known."""
+    """Refuse two values for one column of the model."""
     if len(set(names)) == len(names):
         return
     counts = Counter(names)
     twice = next((name for name in _names(signature) if counts[name] > 1), None)
     if twice is not None:
         raise SignatureMismatchError(
-            f"{'The table' if index is None else f'Row {index}'} has several columns called {shown(twice, 80)}.",
-            remedy="Rename or leave out all but one of them.",
+            f"{'The table' if index is None else f'Row {index}'} has several columns named {shown(twice, 80)}.",
+            remedy="Rename or omit all but one of them.",
             row=index,
             column=twice,
         )
@@ -249,7 +250,7 @@ def _is_row(item: Any) -> bool:
 
 
 def _is_column(values: Any) -> bool:
-    """Whether it holds many values: no element of a row does."""
+    """Whether a value is a sequence of values, which no element of a row is."""
     if isinstance(values, np.ndarray):
         return values.ndim == 1
     if isinstance(values, pd.Series | pd.Index | pd.api.extensions.ExtensionArray | Mapping):

@@ -1,4 +1,4 @@
-"""Loads in the background: one at a time per version, the most urgent first, on a few threads."""
+"""A queue of background loads: one load per version at a time, by priority, on a few threads."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ T = TypeVar("T")
 Run = Callable[[ServableVersion, "LoadPriority"], T]
 
 IDLE_S = 5.0
-"""A load thread that has had nothing to do for so long ends; starting another costs a thousandth of a load."""
+"""Idle time after which a load thread ends. Starting another costs a thousandth of a load."""
 
 
 class LoadPriority(IntEnum):
-    """Why a version is loaded; lower goes first."""
+    """The priority of a load; lower values first."""
 
     DEMAND = 0
-    """A request waits for it."""
+    """A request waits for the version."""
     FLIP = 1
-    """A pointer that serves requests moved to it."""
+    """A pointer that answers requests moved to the version."""
     PRELOAD = 2
-    """A pointer names it; nobody has asked for it yet."""
+    """A pointer names the version; no request needs it yet."""
 
 
 @dataclass(slots=True, eq=False)
@@ -44,15 +44,14 @@ class _Job(Generic[T]):
 
 
 class LoadQueue(Generic[T]):
-    """Runs loads on daemon threads, which start with a load and end when there has been none for a while.
+    """Runs loads on daemon threads, which start on demand and end when idle.
 
-    The queue does not keep the object alive whose method it calls: one that is dropped without ``close`` is collected,
-    and what it still had queued is cancelled.
+    The queue does not keep the owner of ``run`` alive: if it is garbage-collected without ``close``, its queued loads
+    are cancelled.
 
     Args:
-        run: Loads a version; called with the most urgent priority that was asked for. What it raises reaches everybody
-            who waits for that load.
-        threads: Loads at the same time.
+        run: Loads a version; called with the highest priority that was submitted. Its exception is that of the future.
+        threads: Concurrent loads.
         idle_s: Seconds without a load after which a thread ends.
     """
 
@@ -68,20 +67,20 @@ class LoadQueue(Generic[T]):
         self._closed = False
 
     def __len__(self) -> int:
-        """Loads that wait or run."""
+        """The number of loads that are queued or running."""
         return len(self._jobs)
 
     def __contains__(self, key: object) -> bool:
-        """Whether the version of that key waits or is being loaded."""
+        """Whether a load of the version is queued or running."""
         return key in self._jobs
 
     def submit(self, version: ServableVersion, priority: LoadPriority) -> Future[T]:
-        """Ask for a load, or join the one that was asked for already and make it as urgent as this.
+        """Submit a load, or join the present load of the version and raise its priority.
 
-        The future must not be cancelled: others may wait for it.
+        The future must not be cancelled, because others may wait for it.
 
         Raises:
-            RuntimeError: The queue was closed.
+            RuntimeError: The queue is closed.
         """
         with self._changed:
             if self._closed:
@@ -97,7 +96,7 @@ class LoadQueue(Generic[T]):
             return job.future
 
     def _push(self, job: _Job[T]) -> None:
-        # A job whose urgency rose is in the heap twice; the later, staler entry is skipped because it has started.
+        # A job whose priority rose is in the heap twice; the second entry is skipped, because the job has started.
         heapq.heappush(self._heap, (job.priority, next(self._order), job))
         if len(self._threads) < min(self._max_threads, len(self._jobs)):
             thread = threading.Thread(target=self._work, name=f"mlcore-load-{len(self._threads)}", daemon=True)
@@ -106,12 +105,12 @@ class LoadQueue(Generic[T]):
         self._changed.notify_all()
 
     def wait_idle(self, timeout_s: float) -> bool:
-        """Wait until nothing waits or runs; False if the time passed first."""
+        """Wait until no load is queued or running; False if the timeout passed."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._jobs, timeout_s)
 
     def close(self) -> None:
-        """Drop what has not started and let the threads end after what they are loading."""
+        """Cancel queued loads; the threads end after their present loads."""
         with self._changed:
             self._closed = True
             for _, _, job in self._heap:
@@ -127,10 +126,8 @@ class LoadQueue(Generic[T]):
             pass
 
     def _work_once(self) -> bool:
-        """Wait for a load and do it; False when the thread has to end.
-
-        A function of its own, so that a thread that waits holds neither the last model nor what loaded it.
-        """
+        """Wait for a load and run it; False if the thread must end."""
+        # A separate function: otherwise its locals would keep the last model and the owner alive during the wait.
         job = self._next()
         if job is None:
             return False
@@ -141,7 +138,7 @@ class LoadQueue(Generic[T]):
             return True
         try:
             result = run(job.version, job.priority)
-        except BaseException as error:  # noqa: BLE001 - whoever waits for the load gets it
+        except BaseException as error:  # noqa: BLE001 - the future raises it where the load is awaited
             self._finish(job)
             job.future.set_exception(error)
         else:

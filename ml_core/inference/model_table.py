@@ -1,15 +1,15 @@
-"""The model table: which versions are in memory, and which versions each pointer answers with.
+"""The model table: the loaded models, and the version with which each pointer answers.
 
-A pointer moves in four steps: the new version is loaded beside the old one, verified, proved by its self-test (all of
-that is ``ml_core.models.loading``), and only then does the pointer flip. Until then, and for ever if the load fails,
-the pointer answers with the last version that was good. A failed load is repeated with growing pauses. A canary answers
-its share, and a shadow is asked, once they went through the same; until then the stable version answers everything.
+When a pointer moves, the new version is loaded beside the old one, verified and self-tested
+(``ml_core.models.loading``); only then does the pointer flip. Until then, and if the load fails, the last good version
+answers. A failed load is repeated with exponential backoff. A canary answers its share, and a shadow predicts, after
+the same steps; until then the stable version answers all requests.
 
-Memory is bounded by the measured bytes of the models. Above the bound the least recently used go: first those that no
-pointer names, then those that one names, which are loaded again when they are asked for. One that is in use stays.
+Memory is bounded by the measured size of the models. Above the bound the least recently used models are evicted: first
+those that no pointer names, then named ones, which the next request loads again. Models in use are not evicted.
 
-The table is thread-safe and synchronous. A library call waits in ``using``; a replica's event loop takes ``acquire``
-and ``request_load``, which never wait. A table that is dropped is collected with its models, closed or not.
+The table is thread-safe and synchronous. Library calls wait in ``using``. Event loops call ``acquire`` and
+``request_load``, which do not wait.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ class ModelTable:
     """Loaded models and the pointers that name them.
 
     Args:
-        loader: Loads, verifies and proves one version, or raises an ``MLFrameworkError``.
-        max_memory_bytes: Bound on the sum of ``LoadedModel.memory_bytes``. It is exceeded only while models that are
-            in use leave no choice.
-        load_threads: Versions loaded at the same time.
+        loader: Loads, verifies and self-tests a version, or raises an ``MLFrameworkError``.
+        max_memory_bytes: Bound on the sum of ``LoadedModel.memory_bytes``; exceeded only while all other models are in
+            use.
+        load_threads: Concurrent loads.
         idle_s: Seconds without a load after which a load thread ends.
-        clock: Seconds, monotonic.
-        hooks: Are called when a load ends, and as models come and go.
+        clock: Monotonic, in seconds.
+        hooks: Called when a load ends, and when models are added or evicted.
 
     Attributes:
-        changed: Set whenever ``pending`` may answer otherwise; whoever waits for it clears it.
+        changed: Set when the result of ``pending`` may have changed; the waiting thread clears it.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ModelTable:
         self._queue: LoadQueue[Resident | None] = LoadQueue(self._load, threads=load_threads, idle_s=idle_s)
         self.changed = threading.Event()
 
-    # What must be served.
+    # The assignment.
 
     def apply(
         self,
@@ -82,36 +82,36 @@ class ModelTable:
         is_snapshot: bool = False,
         keep: frozenset[PointerRef] = frozenset(),
     ) -> None:
-        """Follow a change of the assignment; returns at once, what needs loading loads in the background.
+        """Apply a change of the assignment; versions are loaded in the background.
 
-        One thread at a time may call it and ``drop_tenant``.
+        One thread at a time may call this and ``drop_tenant``.
 
         Args:
-            rollouts: Pointer → what it must serve; None withdraws it.
-            is_snapshot: Whether pointers that are not named are withdrawn.
-            keep: Pointers that a snapshot could not read: they keep what they serve.
+            rollouts: Pointer → rollout; None withdraws the pointer.
+            is_snapshot: Whether to withdraw pointers that are not named.
+            keep: Unreadable pointers, which a snapshot does not withdraw.
         """
         if is_snapshot:
             for key in self._pointers.others([pointer_key(ref) for ref in (*rollouts, *keep)]):
                 with self._lock:
                     self._pointers.withdraw(key)
         for ref, rollout in rollouts.items():
-            with self._lock:  # taken for each one: a snapshot of 100,000 pointers must not make a request wait
+            with self._lock:  # per pointer, so that requests do not wait for a snapshot of 100,000 pointers
                 if rollout is None:
                     self._pointers.withdraw(pointer_key(ref))
                     continue
                 before = self.wanted(pointer_key(ref))
                 loads = self._settle(self._pointers.want(pointer_key(ref), rollout))
                 if before is None or before.generation != rollout.generation:
-                    for version, _ in loads:  # a move is a new start: its answer is that of the load that follows
+                    for version, _ in loads:  # a move is tried at once, also if the version failed before
                         self._failures.clear(version_key(version))
             for version, priority in loads:
                 self._queue.submit(version, priority)
         self.changed.set()
 
     def _settle(self, pointer: Pointer) -> list[tuple[ServableVersion, LoadPriority]]:
-        """Let a pointer answer with those of its versions that are in memory; says how urgently to load the others."""
-        # One that was proved and evicted since comes back when it is asked for.
+        """Admit the loaded versions of a pointer; returns those to load, with their priority."""
+        # Versions that were self-tested and then evicted are loaded on demand.
         proved = {pointer.serving_key, pointer.canary and pointer.canary.key}
         priority = LoadPriority.FLIP if pointer.serving_key in self._residents else LoadPriority.PRELOAD
         loads = []
@@ -130,10 +130,10 @@ class ModelTable:
             self._residents.drop_tenant(tenant_id)
         self.changed.set()
 
-    # Taking a model.
+    # Use of models.
 
     def acquire_pointer(self, key: PointerKey) -> Resident | None:
-        """The model that a pointer answers with, if it is in memory; ``release`` it afterwards."""
+        """The model with which a pointer answers, or None if it is not loaded; ``release`` it afterwards."""
         with self._lock:
             pointer = self._pointers.get(key)
             if pointer is None or pointer.serving_key is None:
@@ -141,31 +141,31 @@ class ModelTable:
             return self._residents.take(pointer.serving_key)
 
     def canary(self, key: PointerKey) -> ReadyCanary | None:
-        """The canary that may answer a share of a pointer's requests; ``acquire`` its version."""
+        """The canary of a pointer, if it has passed its self-test; ``acquire`` its version."""
         pointer = self._pointers.get(key)
         return pointer.canary if pointer else None
 
     def shadow(self, key: PointerKey) -> ServableVersion | None:
-        """The version that is to be asked what a pointer's stable version is asked, loaded or not."""
+        """The shadow of a pointer, loaded or not."""
         pointer = self._pointers.get(key)
         return pointer.wanted.shadow if pointer else None
 
     def acquire(self, version: ServableVersion) -> Resident | None:
-        """A version's model, if it is in memory; ``release`` it afterwards."""
+        """The model of a version, or None if it is not loaded; ``release`` it afterwards."""
         with self._lock:
             return self._residents.take(version_key(version))
 
     def release(self, resident: Resident) -> None:
-        """Give back what was acquired."""
+        """End the use of an acquired model."""
         with self._lock:
             self._residents.give_back(resident)
 
     def target(self, key: PointerKey) -> ServableVersion:
-        """What to load so that a pointer can answer: the version it wants, or the last good one if that one fails.
+        """The version to load for a pointer: the wanted stable version, or the last good one if that fails to load.
 
         Raises:
-            ModelNotFoundError: There is no such pointer.
-            ModelLoadError: Neither can be loaded; they are tried again later.
+            ModelNotFoundError: The pointer does not exist.
+            ModelLoadError: Both failed to load; they are retried later.
         """
         with self._lock:
             pointer = self._pointers.get(key)
@@ -179,13 +179,13 @@ class ModelTable:
         raise failure.fresh_error()
 
     def request_load(self, version: ServableVersion) -> Future[Resident | None]:
-        """Start, or join, the load of a version for somebody who waits.
+        """Start or join the load of a version for a request that waits.
 
-        When the future has a result, ``acquire`` again: the model may have been evicted meanwhile. The future must not
-        be cancelled.
+        ``acquire`` the version when the future is done; it may have been evicted again. The future must not be
+        cancelled.
 
         Raises:
-            ModelLoadError: It failed a moment ago and is not tried again yet.
+            ModelLoadError: The last load failed and its pause is not over.
         """
         with self._lock:
             failure = self._failures.cooling(version)
@@ -194,18 +194,18 @@ class ModelTable:
         raise failure.fresh_error()
 
     def preload(self, version: ServableVersion) -> None:
-        """Load a version that a pointer names, unless memory is full or it failed a moment ago; nobody waits for it."""
+        """Load a version in the background, unless memory is full or the pause after a failure is not over."""
         with self._lock:
             if self._failures.cooling(version) is None:
                 self._queue.submit(version, LoadPriority.PRELOAD)
 
     @contextmanager
     def using(self, version: ServableVersion, *, timeout_s: float = 60.0) -> Iterator[LoadedModel]:
-        """A version's model for the length of a ``with`` block, loaded first if need be.
+        """Use the model of a version in a ``with`` block; loads it if needed.
 
         Raises:
-            ModelLoadError: It can't be loaded.
-            DeadlineExceededError: It was not loaded in time.
+            ModelLoadError: The load failed.
+            DeadlineExceededError: The load took longer than the timeout.
         """
         deadline = self._clock() + timeout_s
         resident = self.acquire(version)
@@ -215,7 +215,7 @@ class ModelTable:
             except TimeoutError:
                 raise DeadlineExceededError(
                     f"{version.ref} was not loaded within {timeout_s:g} s.",
-                    remedy="Try again: the load goes on.",
+                    remedy="Try again; the load continues in the background.",
                     tenant_id=version.ref.tenant_id,
                     model_id=version.ref.model_id,
                     version=version.ref.version,
@@ -230,14 +230,14 @@ class ModelTable:
     # Loading.
 
     def _load(self, version: ServableVersion, priority: LoadPriority) -> Resident | None:
-        """Runs on a load thread; see ``LoadQueue``. None: nobody wants it any more, or memory is full."""
+        """Runs on a load thread, see ``LoadQueue``. None: no pointer names the version any more, or memory is full."""
         key = version_key(version)
         with self._lock:
             present = self._residents.get(key)
             is_moot = priority is not LoadPriority.DEMAND and not self._pointers.names(key)
             is_full = priority is LoadPriority.PRELOAD and self._residents.bytes >= self._residents.max_bytes
         if present is not None or is_moot or is_full:
-            self.changed.set()  # deferred, no longer loading
+            self.changed.set()  # the state may change from loading to deferred
             return present
         started = time.perf_counter()
         try:
@@ -260,9 +260,9 @@ class ModelTable:
             self._failures.clear(key)
             self._pointers.admit(key)
             resident = self._residents.add(key, model)
-            # Within the lock, in which a failure is recorded before its job ends: what just failed is not tried again.
-            with suppress(RuntimeError):  # closed meanwhile
-                for canary in self._pointers.canaries_beside(key):  # not loaded with the pointer: memory was full
+            # In the lock: a failure is recorded before its job ends, so a canary that just failed is not resubmitted.
+            with suppress(RuntimeError):  # the queue is closed
+                for canary in self._pointers.canaries_beside(key):  # those that were deferred because memory was full
                     if not self._failures.cooling(canary):
                         self._queue.submit(canary, LoadPriority.FLIP)
         self.changed.set()
@@ -277,7 +277,7 @@ class ModelTable:
         logger.warning("Loading %s failed (attempt %d): %s", version.ref, failure.attempts, error)
 
     def retry_failed(self) -> int:
-        """Load again what a pointer wants and whose pause after a failure is over; returns how many."""
+        """Retry the failed loads of wanted versions whose pause is over; returns their number."""
         with self._lock:
             due = [failure.version for failure in self._failures.due() if self._is_wanted(failure.version)]
         for version in due:
@@ -290,38 +290,38 @@ class ModelTable:
     # Inspection.
 
     def wanted(self, key: PointerKey) -> Rollout | None:
-        """What a pointer should serve, or None if there is no such pointer."""
+        """The rollout that a pointer should serve; None if the pointer does not exist."""
         pointer = self._pointers.get(key)
         return pointer.wanted if pointer else None
 
     def serving(self, key: PointerKey) -> ServableVersion | None:
-        """The last good version of a pointer: what it answers with now."""
+        """The version with which a pointer answers: the last good one."""
         pointer = self._pointers.get(key)
         return pointer.serving if pointer else None
 
     def named(self, ref: VersionRef) -> ServableVersion | None:
-        """The version of that name that a pointer wants, as canary or shadow too, or None."""
+        """The version of that name if it is in the rollout of a pointer, else None."""
         with self._lock:
             return self._pointers.version(ref)
 
     def failures(self) -> list[Failure]:
-        """The failed loads of versions that pointers want."""
+        """The failed loads of wanted versions."""
         with self._lock:
             return [failure for failure in self._failures.all() if self._is_wanted(failure.version)]
 
     def pending(self) -> list[PendingVersion]:
-        """The versions that pointers want and this table has not loaded, those of the last moved pointer first."""
+        """The wanted versions that are not loaded, those of the last moved pointer first."""
         with self._lock:
             failures = {version_key(failure.version): failure for failure in self._failures.all()}
             found = {(p.key, version_key(v)): p for p in self._pointers.unsettled() for v in p.unproved()}
-            # Besides: what was evicted and can't be loaded again, and shadows.
+            # Also evicted versions that fail to load again, and shadows.
             for key in failures:
                 found.update({(p.key, key): p for p in self._pointers.naming(key) if p.wants(key)})
             return [self._pending(pointer, key, failures) for (_, key), pointer in found.items()]
 
     def _pending(self, pointer: Pointer, key: VersionKey, failures: Mapping[VersionKey, Failure]) -> PendingVersion:
         failure, served = failures.get(key), pointer.serving_key
-        # One that was evicted and can be loaded answers still.
+        # An evicted version still answers, unless its last load failed.
         serves = served[2] if served is not None and (served in self._residents or served not in failures) else None
         if failure is None:
             state = LoadState.LOADING if key in self._queue else LoadState.DEFERRED
@@ -330,7 +330,7 @@ class ModelTable:
         return PendingVersion(*pointer.key, key[2], LoadState.FAILED, serves, error.code, error.message)
 
     def wait_idle(self, timeout_s: float) -> bool:
-        """Wait until nothing is being loaded; False if the time passed first."""
+        """Wait until no load is queued or running; False if the timeout passed."""
         return self._queue.wait_idle(timeout_s)
 
     def describe(self) -> dict[str, int]:
@@ -345,5 +345,5 @@ class ModelTable:
         }
 
     def close(self) -> None:
-        """Stop loading."""
+        """Cancel queued loads."""
         self._queue.close()

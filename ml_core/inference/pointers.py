@@ -1,4 +1,4 @@
-"""Pointers of a cell: what each should answer with and what it answers with. Not thread-safe: the model table locks."""
+"""The pointers of a cell: wanted and served versions. Not thread-safe: the model table holds the lock."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ PointerKey = tuple[str, str, str]
 
 
 def pointer_key(ref: PointerRef) -> PointerKey:
-    """Tenant, model and environment."""
+    """The key of a pointer: tenant, model and environment."""
     return (ref.tenant_id, ref.model_id, ref.environment)
 
 
 def version_key(version: ServableVersion) -> VersionKey:
-    """Tenant, model, version and digest."""
+    """The key of a version: tenant, model, version and digest."""
     ref = version.ref
     return (ref.tenant_id, ref.model_id, ref.version, version.digest)
 
 
 class ReadyCanary(NamedTuple):
-    """A canary that was loaded and proved here, so that it may answer its share. Replaced whole, never changed."""
+    """A canary that has passed its self-test in this replica."""
 
+    # Immutable: the event loop reads it without the lock of the table.
     version: ServableVersion
     key: VersionKey
     percent: int
@@ -34,17 +35,17 @@ class ReadyCanary(NamedTuple):
 
 
 class Pointer:
-    """What a pointer should serve, and what it serves.
+    """A pointer: its wanted rollout and the versions that it serves.
 
     Attributes:
-        key: Its name.
-        wanted: What the registry says.
-        wanted_key: Of the stable version.
-        canary_key: Of the canary, if there is one.
-        shadow_key: Likewise.
-        serving: The last stable version that was loaded and proved for it.
-        serving_key: Likewise.
-        canary: The canary once it was loaded and proved; until then the stable version answers everything.
+        key: The key of the pointer.
+        wanted: The rollout in the assignment.
+        wanted_key: The key of its stable version.
+        canary_key: The key of its canary, if there is one.
+        shadow_key: The key of its shadow, if there is one.
+        serving: The last stable version that passed its self-test.
+        serving_key: The key of that version.
+        canary: The canary once it has passed its self-test.
     """
 
     __slots__ = ("canary", "canary_key", "key", "serving", "serving_key", "shadow_key", "wanted", "wanted_key")
@@ -62,7 +63,7 @@ class Pointer:
         self.want(wanted)
 
     def want(self, rollout: Rollout) -> None:
-        """Follow the registry. A canary that was proved goes on at once with another percent."""
+        """Set the wanted rollout. A new percent of the present canary takes effect at once."""
         canary, shadow = rollout.canary, rollout.shadow
         self.wanted, self.wanted_key = rollout, version_key(rollout.stable)
         self.canary_key = None if canary is None else version_key(canary.version)
@@ -70,23 +71,23 @@ class Pointer:
         self.canary = self._ready_canary() if self.canary and self.canary.key == self.canary_key else None
 
     def admit(self, version: VersionKey) -> bool:
-        """Note that a version was loaded and proved; whether the pointer now has another stable version."""
+        """Admit a version that passed its self-test; returns whether it is the wanted stable version."""
         if version == self.canary_key:
             self.canary = self._ready_canary()
         return version == self.wanted_key
 
     def wants(self, version: VersionKey) -> bool:
-        """Whether the registry wants it to serve the version, as canary or shadow too."""
+        """Whether the version is in the wanted rollout."""
         return version in (self.wanted_key, self.canary_key, self.shadow_key)
 
     def unproved(self) -> list[ServableVersion]:
-        """The versions that would answer requests and were not loaded for it yet. A shadow answers none."""
+        """The wanted stable version and canary, as far as they have not passed their self-tests here."""
         stable = [] if self.serving_key == self.wanted_key else [self.wanted.stable]
         canary = self.wanted.canary
         return stable if canary is None or self.canary is not None else [*stable, canary.version]
 
     def names(self) -> set[VersionKey]:
-        """Every version that it wants or serves."""
+        """The keys of all wanted and served versions."""
         keys = (self.wanted_key, self.serving_key, self.canary_key, self.shadow_key)
         return {key for key in keys if key is not None}
 
@@ -98,25 +99,25 @@ class Pointer:
 
 
 class Pointers:
-    """Pointers by name, and by the versions that they want or serve."""
+    """The pointers by key, and by the versions that they want or serve."""
 
     def __init__(self) -> None:
         self._by_key: dict[PointerKey, Pointer] = {}
-        self._by_model: dict[tuple[str, str], set[str]] = {}  # its environments
+        self._by_model: dict[tuple[str, str], set[str]] = {}  # (tenant, model) → environments
         self._by_version: dict[VersionKey, set[PointerKey]] = {}
         self._partly_read: set[PointerKey] = set()
-        self._unsettled: dict[PointerKey, None] = {}  # those with an unproved version, the last moved one last
+        self._unsettled: dict[PointerKey, None] = {}  # pointers with an unproved version, in the order of their moves
 
     def __len__(self) -> int:
         return len(self._by_key)
 
     @property
     def partly_read(self) -> int:
-        """How many are served without their canary or shadow, because its row can't be read."""
+        """The number of pointers that are served without a canary or shadow whose row can't be read."""
         return len(self._partly_read)
 
     def get(self, key: PointerKey) -> Pointer | None:
-        """The pointer of that name."""
+        """The pointer with a key."""
         return self._by_key.get(key)
 
     def names(self, version: VersionKey) -> bool:
@@ -128,20 +129,20 @@ class Pointers:
         return [self._by_key[key] for key in self._by_version.get(version, ())]
 
     def is_wanted(self, version: VersionKey) -> bool:
-        """Whether the registry wants a pointer to serve the version, as canary or shadow too."""
+        """Whether the version is in the wanted rollout of a pointer."""
         return any(pointer.wants(version) for pointer in self.naming(version))
 
     def unsettled(self) -> list[Pointer]:
-        """The pointers with a version that is not proved, the last moved one first."""
+        """The pointers with an unproved version, the last moved one first."""
         return [self._by_key[key] for key in reversed(self._unsettled)]
 
     def canaries_beside(self, version: VersionKey) -> list[ServableVersion]:
-        """The canaries, not proved yet, of the pointers whose stable version this is."""
+        """The unproved canaries of the pointers that serve this stable version."""
         pointers = [p for p in self.naming(version) if p.serving_key == version and p.canary is None]
         return [pointer.wanted.canary.version for pointer in pointers if pointer.wanted.canary is not None]
 
     def version(self, ref: VersionRef) -> ServableVersion | None:
-        """The version of that name, if a pointer wants it."""
+        """The version of that name, if it is in a wanted rollout."""
         for environment in self.environments(ref.tenant_id, ref.model_id):
             for version in self._by_key[ref.tenant_id, ref.model_id, environment].wanted.versions():
                 if version.ref == ref:
@@ -153,7 +154,7 @@ class Pointers:
         return sorted(self._by_model.get((tenant_id, model_id), ()))
 
     def want(self, key: PointerKey, rollout: Rollout) -> Pointer:
-        """Set what a pointer should serve; creates it on first mention."""
+        """Set the wanted rollout of a pointer; creates the pointer if it does not exist."""
         pointer = self._by_key.get(key)
         if pointer is None:
             pointer = self._by_key[key] = Pointer(key, rollout)
@@ -171,7 +172,7 @@ class Pointers:
         return pointer
 
     def admit(self, version: VersionKey) -> None:
-        """A version was loaded and proved: the pointers that want it answer with it from now on."""
+        """Admit a version that passed its self-test to all pointers that want it."""
         for pointer in self.naming(version):
             if pointer.admit(version):
                 self.flip(pointer)
@@ -179,7 +180,7 @@ class Pointers:
                 self._unsettled.pop(pointer.key, None)
 
     def flip(self, pointer: Pointer) -> None:
-        """The pointer's stable version is the one that it wants from now on."""
+        """Let a pointer answer with its wanted stable version."""
         before, pointer.serving, pointer.serving_key = pointer.serving_key, pointer.wanted.stable, pointer.wanted_key
         if before is not None:
             self._unname(before, pointer)
@@ -206,7 +207,7 @@ class Pointers:
             self.withdraw(key)
 
     def _unname(self, version: VersionKey, pointer: Pointer) -> None:
-        """Forget that a pointer names a version, unless it still does."""
+        """Remove a pointer from the index of a version, unless it still names the version."""
         is_current = self._by_key.get(pointer.key) is pointer
         if is_current and version in pointer.names():
             return

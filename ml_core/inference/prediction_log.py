@@ -1,14 +1,11 @@
-"""The queue of the prediction log: from an answer to a row, without the answer waiting for it.
+"""The queue of the prediction log in a replica: answers are written in the background, in batches.
 
-The event loop puts what it answered into a bounded queue, as it is. One thread renders it, many requests in a row, and
-writes it to the registry in batches: between the other work of the event loop, rendering takes three times as long.
-While the registry is unavailable the thread goes on rendering, since a line of text is a tenth of the memory, and tries
-again; the queue fills, and what no longer fits is dropped and counted, the newest first, so that the log has one gap
-and not many. Each count is by tenant, model, day and reason, and is written to the registry with the next batch, so
-that the log itself shows what it lacks.
+The event loop appends answered requests to a bounded queue. A thread renders them to text and writes batches to the
+registry. While the registry is unavailable the thread retries and the queue fills; then further rows are dropped and
+counted by tenant, model, day and reason. The counts are written with the next batch, so the log shows its own gaps.
 
-A process that is killed (``kill -9``, out of memory, power) loses its queue: what it answered within the last flush
-interval, or since the registry became unavailable. Those rows are not counted.
+A process that is killed (``kill -9``, out of memory, power) loses its queue: the rows of the last flush interval, or
+since the registry became unavailable. Those rows are not counted.
 """
 
 from __future__ import annotations
@@ -33,24 +30,24 @@ from ml_core.settings import PredictionLogSettings
 logger = logging.getLogger(__name__)
 
 BATCH_ROWS = 10_000
-"""Rows of a transaction: it takes a tenth of a second, and more rows make it no cheaper a row."""
-_RENDERED_ROWS = 500  # at a time: about 2 ms
+"""Rows in one transaction, which takes 0.1 s. Larger batches do not lower the cost per row."""
+_RENDERED_ROWS = 500  # in one step: about 2 ms
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 5.0
 CLOSE_WITHIN_S = 5.0
-"""What a replica that ends has for its last batches."""
+"""Seconds for the last batches of a replica that stops."""
 
-# Errors that pass by themselves. Any other is caused by a value, which is searched for by halving.
+# Transient errors, which are retried. Any other is caused by a value, which is located by halving the batch.
 _PASSING = (RegistryUnavailableError, SchemaOutOfDateError, ConfigurationError)
 
 
 class Ingest(Protocol):
-    """Where batches go, see ``PredictionIngest``."""
+    """Writes batches; implemented by ``PredictionIngest``."""
 
     def write(
         self, requests: Sequence[RenderedRequests], losses: Iterable[Loss], batch_id: str, *, is_repeated: bool = False
     ) -> Written:
-        """Write a batch, all or nothing."""
+        """Write a batch in one transaction."""
 
 
 @dataclass(slots=True)
@@ -70,8 +67,8 @@ class PredictionLog:
 
     Args:
         ingest: Writes a batch.
-        settings: Bounds of the queue and the flush interval.
-        hooks: Are called as rows are written or lost.
+        settings: The limits of the queue and the flush interval.
+        hooks: Called when rows are queued, written or lost.
     """
 
     def __init__(self, ingest: Ingest, settings: PredictionLogSettings, hooks: Hooks = NO_HOOKS) -> None:
@@ -80,7 +77,7 @@ class PredictionLog:
         self._flush_s = settings.flush_s
         self._max_rows = settings.queue_rows
         self._max_bytes = settings.queue_mb * 2**20
-        self._lock = threading.Lock()  # held for moments only: the event loop takes it
+        self._lock = threading.Lock()  # held briefly, because the event loop takes it too
         self._pending: list[AnsweredRequest] = []
         self._held_rows = self._held_bytes = 0
         self._accepted = self._written = self._withheld = 0
@@ -90,11 +87,11 @@ class PredictionLog:
         self._has_work, self._is_full, self._closing = threading.Event(), threading.Event(), threading.Event()
         self._gave_up = False
         self._renderer = RequestRenderer()
-        self._backlog: deque[RenderedRequests] = deque()  # the thread's own
+        self._backlog: deque[RenderedRequests] = deque()  # used by the thread only
         self._thread = threading.Thread(target=self._run, name="mlcore-prediction-log", daemon=True)
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start the thread."""
         self._thread.start()
 
     def append(self, request: AnsweredRequest) -> None:
@@ -105,7 +102,7 @@ class PredictionLog:
             if self._closing.is_set():
                 self._lose(lost(request, LossReason.SHUTDOWN))
                 return
-            # One request may always wait, however large it is.
+            # An empty queue accepts a request of any size. The newest rows are lost, so that the log has one gap.
             if self._held_rows and (
                 self._held_rows + rows > self._max_rows or self._held_bytes + size > self._max_bytes
             ):
@@ -121,7 +118,7 @@ class PredictionLog:
             self._is_full.set()
 
     def close(self, within_s: float = CLOSE_WITHIN_S) -> None:
-        """Write what is queued, within a time; rows that are not written by then are lost, counted and logged."""
+        """Write the queue within ``within_s`` seconds; the remaining rows are counted as lost and logged."""
         self._closing.set()
         self._is_full.set()
         self._has_work.set()
@@ -139,7 +136,8 @@ class PredictionLog:
     def describe(self) -> dict[str, Any]:
         """Counts of rows for health: ``accepted`` = ``written`` + ``withheld`` + ``queued`` + the sum of ``lost``.
 
-        ``withheld``: their tenant forbade it after they were queued. ``error``: why the last batch was not written.
+        ``withheld``: the tenant's policy changed after the rows were queued. ``error``: the code of the last failed
+        write, or None.
         """
         with self._lock:
             return {
@@ -159,7 +157,7 @@ class PredictionLog:
             self._is_full.wait(self._flush_s)
             self._has_work.clear()
             self._is_full.clear()
-            # What arrives meanwhile gathers for the next interval: a batch of few rows costs as much as one of many.
+            # Rows that arrive during the writes wait for the next interval: small batches cost as much as large ones.
             is_last = self._closing.is_set()
             self._render_pending()
             while (batch := self._next_batch()) is not None:
@@ -168,10 +166,11 @@ class PredictionLog:
                 return
 
     def _render_pending(self) -> None:
-        """Move what is pending to the backlog, rendered."""
+        """Render the pending requests and move them to the backlog."""
+        # Also while the registry is unavailable: rendered text takes a tenth of the memory.
         with self._lock:
             pending, self._pending = self._pending, []
-            self._hooks.predictions_queued(self._held_rows)  # in the lock: the last value must be the latest
+            self._hooks.predictions_queued(self._held_rows)  # in the lock, so that values are reported in order
         for requests in _portions(pending):
             rendered, refused = self._renderer.render(requests)
             self._backlog.extend(rendered)
@@ -183,10 +182,10 @@ class PredictionLog:
                 for request in refused:
                     self._held_rows -= request.rows
                     self._lose(lost(request, LossReason.REFUSED))
-            time.sleep(0)  # the event loop may have the interpreter lock before its turn
+            time.sleep(0)  # offers the interpreter lock to the event loop
 
     def _next_batch(self) -> _Batch | None:
-        """The next batch, and the losses so far; None if there is neither."""
+        """The next batch of rows and losses; None if there are none."""
         with self._lock:
             noted, self._unwritten_losses = self._unwritten_losses, Counter()
         requests: list[RenderedRequests] = []
@@ -198,7 +197,7 @@ class PredictionLog:
         return _Batch(requests, losses, secrets.token_hex(8)) if requests or losses else None
 
     def _deliver(self, batch: _Batch) -> None:
-        """Write a batch, however long the registry is unavailable; only a request that it refuses is dropped."""
+        """Write a batch, and retry while the registry is unavailable. Only a request that it refuses is dropped."""
         pause_s = _FIRST_PAUSE_S
         while not self._gave_up:
             started = time.perf_counter()
@@ -209,7 +208,7 @@ class PredictionLog:
                 batch.is_repeated = True
                 self._render_pending()
                 if self._closing.wait(pause_s):
-                    # The last tries come close together, until ``close`` gives up.
+                    # Retries are frequent while ``close`` waits.
                     threading.Event().wait(_FIRST_PAUSE_S)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             except Exception as error:  # noqa: BLE001 - one row must not end the log of all others
@@ -221,7 +220,7 @@ class PredictionLog:
                 return
 
     def _divide(self, batch: _Batch) -> None:
-        """Write the halves of a batch that the registry refuses, down to the request that causes it."""
+        """Split a refused batch in halves to isolate the request that causes the refusal."""
         halves = _halves(batch.requests)
         if halves is not None:
             self._deliver(_Batch(halves[0], batch.losses, batch.batch_id, batch.is_repeated))
@@ -243,7 +242,7 @@ class PredictionLog:
     def _finish(self, batch: _Batch, done: Written, seconds: float) -> None:
         with self._lock:
             if self._gave_up:
-                return  # counted as lost already
+                return  # close() has counted these rows as lost
             self._release(batch)
             self._written += done.kept
             self._withheld += done.withheld
@@ -261,7 +260,7 @@ class PredictionLog:
         self._hooks.predictions_queued(self._held_rows)
 
     def _lose(self, loss: Loss) -> None:
-        """Count a loss; the next batch carries it. The lock is held."""
+        """Count a loss, to be written with the next batch. The caller holds the lock."""
         self._lost[loss.reason] += loss.rows
         self._unwritten_losses[loss.tenant_id, loss.model_id, loss.day, loss.reason] += loss.rows
         self._hooks.predictions_lost(loss.reason, loss.rows)
@@ -276,7 +275,7 @@ class PredictionLog:
 
 
 def _portions(requests: Sequence[AnsweredRequest]) -> Iterator[list[AnsweredRequest]]:
-    """The requests, in portions of a bounded number of rows; a larger request is one of its own."""
+    """Group requests into portions of at most ``_RENDERED_ROWS`` rows; a larger request is a portion of its own."""
     portion: list[AnsweredRequest] = []
     rows = 0
     for request in requests:
@@ -292,7 +291,7 @@ def _portions(requests: Sequence[AnsweredRequest]) -> Iterator[list[AnsweredRequ
 def _halves(
     requests: Sequence[RenderedRequests],
 ) -> tuple[Sequence[RenderedRequests], Sequence[RenderedRequests]] | None:
-    """Two halves of what is to be written; None if it is one request."""
+    """Split requests into two halves; None if there is one request or none."""
     if len(requests) > 1:
         middle = len(requests) // 2
         return requests[:middle], requests[middle:]

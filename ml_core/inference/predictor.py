@@ -1,4 +1,4 @@
-"""``Predictor``: answers in this process, from what ``ModelManager.load_model`` loads."""
+"""``Predictor``: prediction in this process, with models that ``ModelManager.load_model`` loads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ml_core.ids import TenantId
 from ml_core.inference.inputs import Table, read_input
 from ml_core.models.loading import LoadedModel, labels_to_json
 
-# Larger tables are rarely asked twice, and hashing them costs about what predicting them does.
+# Larger tables are rarely predicted twice, and hashing them costs about as much as predicting them.
 _MAX_CACHED_ROWS = 256
 _to_json = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -27,20 +27,20 @@ Probabilities = dict[Label, float]
 
 
 class ModelLoader(Protocol):
-    """Loads models by name; ``ml_core.ModelManager`` is the real one."""
+    """Loads models by name; implemented by ``ml_core.ModelManager``."""
 
     def load_model(self, model_id: str, version: str | None = None) -> LoadedModel:
-        """A version's model; the newest version where none is named."""
+        """Load a version; None: the newest."""
 
 
 class Predictor:
-    """Answers rows with a model. Thread-safe.
+    """Predicts rows with a model. Thread-safe.
 
     Args:
-        model_manager: Loads a model that is given by its id. That happens on each call: load it once with
-            ``load_model``, or use ``MLSystem``, to ask a model often.
-        cache: Remembers answers by version and values; None: nothing is remembered.
-        tenant_id: Whose models they are.
+        model_manager: Loads models that are given by id, on each call. For repeated predictions pass a model that
+            ``load_model`` returned, or use ``MLSystem``.
+        cache: Caches predictions by version and values; None: no cache.
+        tenant_id: The tenant of the models.
     """
 
     def __init__(
@@ -57,23 +57,23 @@ class Predictor:
         """Predict one row or many.
 
         Args:
-            model: What ``load_model`` returned, or a model's id.
+            model: A model that ``load_model`` returned, or a model id.
             input_data: One row (a mapping, a Series, a frame of one row, a 1-d array or a list of values) or many
-                (another table, a 2-d array, a list of rows); values without names in the signature's order. Tables of
-                polars, pyarrow and others are read as those of pandas are. For a model of one column, a Series or
-                array of values is many rows.
-            use_cache: Whether a remembered answer will do.
+                (another table, a 2-d array, a list of rows). Values without names are in the order of the signature.
+                Tables of polars, pyarrow and others are accepted like those of pandas. For a model with one column, a
+                Series or array of values is many rows.
+            use_cache: Whether a cached prediction may be returned.
 
         Returns:
-            For one row its prediction, a Python value; for many an array ``(n_rows,)`` in their order. A label has the
-            type of the training target; a number is a float; a cluster is an int from 0; an anomaly is -1, a normal row
-            1.
+            For one row a Python value; for many an array ``(n_rows,)`` in the order of the rows. A label has the type
+            of the training target; a number is a float; a cluster is an int from 0; an anomaly is -1 and a normal row
+            is 1.
 
         Raises:
             ModelNotFoundError, ModelLoadError: The model does not exist or can't be loaded.
             DataProcessingError: The input is neither a row nor a table.
             SignatureMismatchError: A value does not fit the signature.
-            PredictionError: The model can't answer.
+            PredictionError: The model failed.
         """
         loaded = self._load(model)
         table = read_input(input_data, loaded.version.signature)
@@ -88,8 +88,8 @@ class Predictor:
         Args:
             model: As for ``predict``.
             input_batch: Rows: mappings, Series or lists of values. Tables are accepted too.
-            batch_size: Rows that are predicted in one call of the model.
-            use_cache: Whether remembered answers will do.
+            batch_size: Rows in one call of the model.
+            use_cache: Whether cached predictions may be returned.
 
         Raises:
             DataProcessingError: ``batch_size`` is less than 1, or as for ``predict``.
@@ -106,10 +106,10 @@ class Predictor:
         return answers
 
     def predict_proba(self, model: LoadedModel | str, input_data: Any) -> Probabilities | list[Probabilities]:
-        """Class → probability: one dict for one row, a list of them for many.
+        """Predict class → probability: a dict for one row, a list of dicts for many.
 
         Raises:
-            PredictionError: The model has no probabilities; or as for ``predict``.
+            PredictionError: The model has no probabilities, or as for ``predict``.
         """
         loaded = self._load(model)
         table = read_input(input_data, loaded.version.signature)
@@ -143,7 +143,8 @@ class Predictor:
 
 
 def _cache_key(model: LoadedModel, columns: Columns) -> bytes:
-    """Tenant, artifact and values; never a name alone, so that a new version is never answered with an old answer."""
+    """The cache key of a model's predictions for a table."""
+    # The digest of the artifact is included: a version that was deleted may be registered again with another artifact.
     digest = hashlib.sha256(f"{model.version.ref}\n{model.version.digest}\n".encode())
     for name, array in columns.items():
         values = array.tobytes() if array.dtype != object else _strings_to_bytes(array.tolist())
@@ -153,7 +154,7 @@ def _cache_key(model: LoadedModel, columns: Columns) -> bytes:
 
 
 def _strings_to_bytes(values: list[Any]) -> bytes:
-    # A Python string may hold half of a surrogate pair, which is no UTF-8 and which orjson refuses.
+    # Python strings may contain lone surrogates, which orjson refuses.
     return _to_json(values).encode("utf-8", "surrogatepass")
 
 
@@ -161,4 +162,4 @@ def _array(values: list[Any], model: LoadedModel) -> NDArray[Any]:
     if model.version.signature.output.kind is OutputKind.NUMBER:
         return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
     array = np.array(values)
-    return array if array.tolist() == values else np.array(values, dtype=object)  # labels of mixed types stay apart
+    return array if array.tolist() == values else np.array(values, dtype=object)  # NumPy would convert mixed types

@@ -1,4 +1,4 @@
-"""Settings of a process that serves: threads, scikit-learn and the garbage collector. Not for a library call."""
+"""Tuning of a serving process: threads, scikit-learn and the garbage collector. Not for library calls."""
 
 from __future__ import annotations
 
@@ -8,32 +8,28 @@ import sys
 import sklearn
 from threadpoolctl import threadpool_limits
 
-# The interpreter lock changes hands at most this late while another thread computes: the default of 5 ms would be the
-# tail of every answer that is given while a model loads.
+# How long a thread that computes may hold the interpreter lock. The default of 5 ms would be added to the latency of
+# answers while a model loads.
 _SWITCH_INTERVAL_S = 0.001
 
 
 def tune_thread() -> None:
-    """Prepare a thread that predicts; scikit-learn and OpenMP keep these settings for each thread.
-
-    The signature's check and the encoder leave only finite numbers and valid parameters, so scikit-learn need not look
-    again. One BLAS and OpenMP thread: a request computes for microseconds, and its neighbours use the other processors.
-    """
+    """Tune the calling thread for predictions. scikit-learn and OpenMP keep these settings per thread."""
+    # The signature and the encoder have checked the values; training has checked the parameters.
     sklearn.set_config(assume_finite=True, skip_parameter_validation=True)
+    # A request computes for microseconds, and other requests use the other processors.
     threadpool_limits(limits=1)
 
 
 def tune_process() -> None:
-    """Prepare the process, and the calling thread for predicting."""
+    """Tune the process and the calling thread for predictions."""
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     tune_thread()
 
 
 def freeze_loaded() -> None:
-    """Exempt what is loaded from garbage collection; to be called after a bulk load.
-
-    A full collection walks every object of every loaded model, for tens of milliseconds. Models hold no cycles, so one
-    that is evicted is freed by its reference count all the same.
-    """
+    """Exempt all present objects from garbage collection. Call it after a bulk load."""
+    # A full collection would walk all objects of all models, for tens of milliseconds. Models have no cycles, so
+    # evicted ones are still freed by their reference counts.
     gc.collect()
     gc.freeze()

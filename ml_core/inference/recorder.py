@@ -1,4 +1,4 @@
-"""What a replica records: each answer as its tenant's policy allows, and labels."""
+"""The recorder of a replica: answers for the prediction log, and labels."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ logger = logging.getLogger(__name__)
 
 LABEL_THREADS = 2
 MAX_WAITING_LABELS = 256
-"""Labels that wait for the registry; more are refused with 429. Storing one takes about a millisecond."""
+"""Labels in progress; more are refused with 429. Storing one takes about a millisecond."""
 _REMEMBERED_SIGNATURES = 10_000
 EXPLICIT = "explicit"
-"""The rollout of an answer by a version that was asked by its name."""
+"""The ``rollout`` of an answer to a request that names a version."""
 
 
 class PredictionRecorder:
     """Records the answers of one replica, and the labels that are sent to it.
 
     Args:
-        assignment: Has each tenant's policy.
-        log: Takes the answers; this closes it.
-        db: The registry, which takes the labels.
+        assignment: The policies of the tenants.
+        log: The prediction log; ``close`` closes it.
+        db: The registry, for labels.
 
     Attributes:
         log: The prediction log.
@@ -50,17 +50,18 @@ class PredictionRecorder:
         self._db = db
         self._threads = ThreadPoolExecutor(LABEL_THREADS, "mlcore-labels")
         self._waiting = 0
-        self._packers: dict[int, RowPacker] = {}  # by the id of the signature, which each keeps alive
+        # By id() of the signature: its hash would walk all columns. The packer keeps the signature alive.
+        self._packers: dict[int, RowPacker] = {}
 
     def record(self, target: Target, prediction: Prediction, *, request_id: str, size: int, latency_ms: float) -> None:
-        """Record an answer, unless its tenant keeps nothing; then it gets no further than this.
+        """Record an answer, unless the policy of its tenant is ``nothing``.
 
         Args:
-            target: What was asked.
-            prediction: What was answered.
-            request_id: As in the answer to the client.
-            size: Bytes in which the rows were sent.
-            latency_ms: Since the request came.
+            target: The target of the request.
+            prediction: The answer.
+            request_id: The request id in the answer to the client.
+            size: Bytes of the request body.
+            latency_ms: Milliseconds since the arrival of the request.
         """
         policy = self._assignment.prediction_policy(target.tenant)
         if policy is PredictionPolicy.NOTHING:
@@ -98,12 +99,12 @@ class PredictionRecorder:
 
         Raises:
             InvalidRequestError, ModelNotFoundError, TenantNotFoundError: As ``PredictionRepository.add_label``.
-            RegistryUnavailableError: The registry can't be reached now.
-            QueueFullError: Too many labels wait.
+            RegistryUnavailableError: The registry can't be reached.
+            QueueFullError: Too many labels are in progress.
         """
         if self._waiting >= MAX_WAITING_LABELS:
             raise QueueFullError(
-                f"{self._waiting} labels wait for the registry already.",
+                f"{self._waiting} labels are being stored, which is the limit.",
                 remedy="Try again after the pause that Retry-After names.",
                 retry_after_s=1,
             )
@@ -117,7 +118,7 @@ class PredictionRecorder:
         except (RegistryUnavailableError, SchemaOutOfDateError, ConfigurationError) as error:
             logger.warning("A label can't be stored: %s", error)
             raise RegistryUnavailableError(
-                "The registry can't be reached now, so the label was not stored.",
+                "The registry can't be reached, so the label was not stored.",
                 remedy="Send it again in a moment.",
                 tenant_id=tenant_id,
             ) from error
@@ -125,7 +126,7 @@ class PredictionRecorder:
     def _stored(self, done: asyncio.Future[None]) -> None:
         self._waiting -= 1
         if not done.cancelled():
-            done.exception()  # the client that waited may have left
+            done.exception()  # retrieved, because the client may have disconnected and nobody awaits it
 
     def close(self) -> None:
         """Write what is queued, within a few seconds."""

@@ -1,4 +1,4 @@
-"""One replica of a cell, put together from its settings: what follows, loads and answers in one serving process."""
+"""A replica of a cell, composed from its settings."""
 
 from __future__ import annotations
 
@@ -31,13 +31,12 @@ logger = logging.getLogger(__name__)
 
 
 class Replica:
-    """Follows the registry and answers. Creating it connects to nothing; ``start`` does.
+    """Follows the registry and answers requests. ``start`` opens the connections.
 
     Args:
-        settings: Must name the registry: a replica never starts a database of its own.
-        replica_id: By which reports name it, such as its host's name for it; no other may ever have had it. None: a
-            random one.
-        hooks: Are called by all parts.
+        settings: Must name the database: a replica does not start the embedded server.
+        replica_id: The unique id of the replica in reports; None: a random one.
+        hooks: Called by all parts.
 
     Raises:
         ConfigurationError: No database is named.
@@ -46,7 +45,7 @@ class Replica:
     def __init__(self, settings: Settings, replica_id: str | None = None, hooks: Hooks = NO_HOOKS) -> None:
         if settings.database.url is None:
             raise ConfigurationError(
-                "A replica needs to know where the registry is.",
+                "A replica needs the address of the registry.",
                 remedy="Set MLCORE_DATABASE_URL (and MLCORE_DATABASE_INGEST_URL) in its environment.",
                 setting="MLCORE_DATABASE_URL",
             )
@@ -90,21 +89,21 @@ class Replica:
         )
 
     def start(self, wait_s: float) -> bool:
-        """Follow the registry, and wait a while for the first assignment and its models.
+        """Start the threads, and wait for the first assignment and its models.
 
         Args:
-            wait_s: Seconds to wait at most. Afterwards the replica goes on by itself: without an assignment it answers
-                that it is not ready, and a model that is not loaded is loaded when it is asked for.
+            wait_s: Longest wait in seconds. Afterwards the replica continues in the background: without an assignment
+                it answers "not ready", and requests load models that are not loaded yet.
 
         Returns:
-            Whether everything was loaded, or failed to, in that time.
+            Whether all loads ended in that time.
         """
         deadline = time.monotonic() + wait_s
         self.recorder.log.start()
         self.follower.start()
         self.reporter.start()
         if not self.follower.wait_first(wait_s):
-            logger.warning("The registry could not be read within %g s; trying on.", wait_s)
+            logger.warning("The registry could not be read within %g s; the replica keeps trying.", wait_s)
             return False
         is_loaded = self.table.wait_idle(max(0.0, deadline - time.monotonic()))
         freeze_loaded()
@@ -112,16 +111,17 @@ class Replica:
         return is_loaded
 
     def check_health(self) -> None:
-        """Whether this process is worth keeping. A registry that can't be reached is no reason to restart it.
+        """Check whether the replica must be replaced.
 
         Raises:
-            PlatformError: The follower has died, so that the replica would serve a stale assignment for ever.
+            PlatformError: The follower thread has ended.
         """
+        # An unavailable registry is no reason for a restart: the replica serves its last assignment.
         if not self.follower.is_alive:
-            raise PlatformError("The follower has died.", remedy="Replace the replica.", component="replica")
+            raise PlatformError("The follower thread has ended.", remedy="Replace the replica.", component="replica")
 
     def stop(self) -> None:
-        """Stop following and loading, write what is left of the prediction log, and close the connections."""
+        """Stop the threads, write the rest of the prediction log, and close the connections."""
         self.reporter.stop()
         self.follower.stop()
         self.table.close()

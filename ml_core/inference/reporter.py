@@ -1,7 +1,7 @@
-"""The reporter: a thread that reports to the registry what the replica serves and what it could not load.
+"""The reporter: a thread that writes the state of the replica to the registry.
 
-It writes when something changed, and a sign of life every few seconds. Nothing waits for it: while the registry is away
-nothing is written, and the first write afterwards says everything.
+It writes a report after a change, and a heartbeat every few seconds. While the registry is unavailable nothing is
+written; the first report afterwards is complete.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from ml_core.registry.replicas import ReplicaReports
 logger = logging.getLogger(__name__)
 
 GATHER_S = 0.02
-"""Pause between a change and its report: most models are loaded by then, so that one report says it all."""
+"""Pause between a change and its report: most loads end within it, so one report is enough."""
 _SHARE = 0.1
-"""Share of its time that the reporter may work, while models are loaded one after another."""
+"""The largest share of time for writing reports, while models are loaded one after another."""
 _HEARTBEATS_ALIVE = 3.5
-"""Signs of life after whose time without one a replica counts as dead."""
+"""Heartbeat intervals without a heartbeat after which a replica counts as dead."""
 
 
 def heartbeat_s(poll_interval_s: float) -> float:
-    """Seconds between two signs of life."""
+    """Seconds between two heartbeats."""
     return min(60.0, max(2.0, 2 * poll_interval_s))
 
 
@@ -38,11 +38,11 @@ class Reporter:
     """Reports until it is stopped.
 
     Args:
-        reports: Where to.
-        assignment: What the replica has read.
-        table: What it has loaded.
-        follower: Whether it is current.
-        poll_interval_s: Of the follower; decides how often a sign of life is given.
+        reports: The reports of this replica in the registry.
+        assignment: The generation that the replica applied.
+        table: The loaded models.
+        follower: Whether the replica is current.
+        poll_interval_s: The poll interval of the follower, from which the heartbeat interval follows.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class Reporter:
         self._written_at = 0.0
 
     def start(self) -> None:
-        """Begin to report."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self, timeout_s: float = 2.0) -> None:
-        """Stop, and take the report back."""
+        """Stop the thread and remove the report."""
         self._stopping.set()
         self._table.changed.set()
         if self._thread.ident is not None:
@@ -102,16 +102,16 @@ class Reporter:
             return
         ttl_s = self._heartbeat_s * _HEARTBEATS_ALIVE
         if report != self._written or not self._reports.touch(ttl_s):
-            self._written = None  # if the write fails, it may have been done all the same
+            self._written = None  # unknown if the write fails: it may have been committed
             self._reports.write(report, ttl_s)
         self._written, self._written_at = report, time.monotonic()
 
     def _collect(self) -> ReplicaReport | None:
-        """What there is to say; None until the assignment was read."""
+        """The present report; None until the assignment is read."""
         generation, epoch = self._assignment.generation, self._assignment.epoch
         if generation is None:
             return None
-        # Read after the generation, so that what that generation asked for is among it.
+        # Read after the generation, so that the versions of that generation are included.
         pending = self._table.pending()
         counts, seen = Counter(each.state for each in pending), self._table.describe()
         return ReplicaReport(

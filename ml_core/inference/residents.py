@@ -1,4 +1,4 @@
-"""Models in memory within a bound, least recently used first to go. Not thread-safe: the model table holds the lock."""
+"""The models in memory, within a bound, with LRU eviction. Not thread-safe: the model table holds the lock."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Callable
 from ml_core.models.loading import LoadedModel
 from ml_core.observability import NO_HOOKS, Hooks
 
-# Tenant, model, version and digest. The digest, because a version that was deleted may be registered anew under its
-# name. Keys are plain tuples: their hash is computed in C, a data class's in Python, and a request looks up two.
+# Tenant, model, version and digest. With the digest, because a deleted version may be registered again under its name.
+# A plain tuple: its hash is computed in C, that of a data class in Python.
 VersionKey = tuple[str, str, str, str]
 
-# With every model named by a pointer, looking for an unnamed one would walk the whole table under its lock.
+# Models that one eviction examines. If pointers name all models, a full search would hold the lock for too long.
 _EVICTION_SCAN = 256
 
 
 class Resident:
-    """A model in memory. ``in_use`` counts those who acquired and have not released it."""
+    """A model in memory. ``in_use`` is the number of its present uses."""
 
     __slots__ = ("__weakref__", "in_use", "key", "model")
 
@@ -28,12 +28,12 @@ class Resident:
 
 
 class Residents:
-    """The models that are in memory.
+    """The models in memory.
 
     Args:
-        max_bytes: Bound on the sum of ``LoadedModel.memory_bytes``; exceeded only while all that could go is in use.
-        is_named: Whether a pointer names the version, so that unnamed ones go first.
-        hooks: Are called as models come and go.
+        max_bytes: Bound on the sum of ``LoadedModel.memory_bytes``; exceeded only while all other models are in use.
+        is_named: Whether a pointer names a version; others are evicted first.
+        hooks: Called when models are added or evicted.
     """
 
     def __init__(self, max_bytes: int, is_named: Callable[[VersionKey], bool], hooks: Hooks = NO_HOOKS) -> None:
@@ -50,11 +50,11 @@ class Residents:
         return key in self._by_key
 
     def get(self, key: VersionKey) -> Resident | None:
-        """The model, without counting as a use."""
+        """The model, without using it."""
         return self._by_key.get(key)
 
     def take(self, key: VersionKey) -> Resident | None:
-        """The model, in use from now on and the most recently used."""
+        """Begin a use of a model, which becomes the most recently used."""
         resident = self._by_key.get(key)
         if resident is not None:
             resident.in_use += 1
@@ -62,13 +62,13 @@ class Residents:
         return resident
 
     def give_back(self, resident: Resident) -> None:
-        """End a use; what could not be evicted while it was in use goes now."""
+        """End a use, and evict models if memory is above the bound."""
         resident.in_use -= 1
         if self.bytes > self.max_bytes:
             self._evict(keep=None)
 
     def add(self, key: VersionKey, model: LoadedModel) -> Resident:
-        """Take a model in and evict others for it."""
+        """Add a model and evict others for it."""
         resident = self._by_key[key] = Resident(key, model)
         self.bytes += model.memory_bytes
         self._evict(keep=key)
@@ -76,7 +76,7 @@ class Residents:
         return resident
 
     def drop_tenant(self, tenant_id: str) -> None:
-        """Free a tenant's models that are not in use; the others go like any that no pointer names."""
+        """Free the models of a tenant that are not in use; the others are evicted later."""
         for key in [key for key, resident in self._by_key.items() if key[0] == tenant_id and not resident.in_use]:
             self._remove(key)
 
@@ -84,7 +84,7 @@ class Residents:
         while self.bytes > self.max_bytes:
             victim = self._victim(keep)
             if victim is None:
-                return  # all in use: the next one given back tries again
+                return  # all are in use; the next give_back() tries again
             self._remove(victim)
             self._hooks.model_evicted()
 

@@ -1,7 +1,7 @@
-"""Routing: which loaded version answers a request. It is chosen once, so that an answer never mixes two.
+"""Routing: selects the loaded version that answers a request, once per request.
 
-A request for a version by its name gets that one. Any other asks a pointer: its canary answers the keys of its share
-once it was loaded and proved here, and the stable version answers everything else.
+A request that names a version gets that version. Any other request is for a pointer: its canary, once it has passed
+its self-test in this replica, answers the keys of its share; the stable version answers the others.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from ml_core.inference.version_lookup import VersionLookup
 
 logger = logging.getLogger(__name__)
 
-# A load that is still running this long before the deadline is answered with "not ready" rather than a bare timeout.
+# How long before the deadline a request that waits for a load gets "not ready" instead of a timeout.
 _EXPLAIN_BEFORE_S = 0.02
 
 
 class Routed(NamedTuple):
-    """The model that answers a request, to be released afterwards, and on whose behalf."""
+    """The model that answers a request, and its side of the rollout. Release the model afterwards."""
 
     resident: Resident
     side: Side
 
 
 class Router:
-    """Finds and loads what answers. For one event loop.
+    """Selects and loads the version that answers a request. For one event loop.
 
     Args:
         table: Pointers and models.
-        versions: Knows the versions that no pointer names.
+        versions: Looks up versions that no pointer names.
     """
 
     def __init__(self, table: ModelTable, versions: VersionLookup) -> None:
@@ -53,17 +53,17 @@ class Router:
         self._versions = versions
 
     async def route(self, target: Target, rows: Table, deadline: float) -> Routed:
-        """The model that answers a request; release its ``resident`` in the model table afterwards.
+        """Select the model that answers a request; release its ``resident`` in the model table afterwards.
 
         Args:
-            target: What the request asks.
-            rows: Its rows, for the sticky column of a canary.
+            target: The target of the request.
+            rows: The rows, for the sticky column of a canary.
             deadline: On the event loop's clock, seconds.
 
         Raises:
-            ModelNotFoundError: There is no such model, pointer or version.
-            ModelNotReadyError: Its version is not loaded before the deadline, or can't be.
-            RegistryUnavailableError: A version that no pointer names can't be looked up now.
+            ModelNotFoundError: The model, pointer or version does not exist.
+            ModelNotReadyError: The version was not loaded before the deadline, or its load failed.
+            RegistryUnavailableError: A version that no pointer names can't be looked up.
         """
         canary = None if target.version is not None else self._table.canary(target.pointer)
         if canary is not None and _side(target, rows, canary) is Side.CANARY:
@@ -73,7 +73,7 @@ class Router:
         return Routed(await self.acquire(target, deadline), Side.STABLE)
 
     async def acquire(self, target: Target, deadline: float) -> Resident:
-        """The model of a version by its name, or of the pointer's stable version.
+        """The model of the named version, or of the pointer's stable version.
 
         Raises:
             ModelNotFoundError, ModelNotReadyError, RegistryUnavailableError: As for ``route``.
@@ -86,12 +86,12 @@ class Router:
             try:
                 await self._load(version, deadline)
             except ModelLoadError:
-                logger.debug("%s failed to load for a request.", version.ref)  # ``_wanted`` knows what is left to try
+                logger.debug("%s failed to load for a request.", version.ref)  # ``_wanted`` selects another or raises
             resident = self._table.acquire_pointer(target.pointer)
         return resident
 
     async def describe(self, target: Target) -> ServableVersion:
-        """The version that ``acquire`` would give, without loading it.
+        """The version that ``acquire`` would load, without loading it.
 
         Raises:
             ModelNotFoundError, RegistryUnavailableError: As for ``route``.
@@ -105,7 +105,7 @@ class Router:
         return wanted.stable if wanted is not None else self._wanted(target)
 
     async def _acquire_canary(self, version: ServableVersion, deadline: float) -> Resident | None:
-        """The canary, loaded again if it was evicted since it was proved; None if it can't be any more."""
+        """The model of a canary, loaded again if it was evicted; None if the load fails."""
         resident = self._table.acquire(version)
         while resident is None:
             try:
@@ -145,14 +145,15 @@ class Router:
         except (RegistryUnavailableError, SchemaOutOfDateError) as error:
             logger.warning("%s can't be looked up: %s", ref, error)
             raise RegistryUnavailableError(
-                "The registry can't be reached now, and no environment points to this version.",
-                remedy="Ask for an environment instead of a version, or try again.",
+                "The registry can't be reached, and no environment points to this version.",
+                remedy="Name an environment instead of a version, or try again.",
                 tenant_id=ref.tenant_id,
             ) from error
 
     async def _load(self, version: ServableVersion, deadline: float) -> None:
         loading = asyncio.wrap_future(self._table.request_load(version))
-        loading.add_done_callback(lambda done: done.cancelled() or done.exception())  # it may end after we left
+        # Retrieves the exception of a load that ends after the deadline, which asyncio would log otherwise.
+        loading.add_done_callback(lambda done: done.cancelled() or done.exception())
         remaining_s = deadline - asyncio.get_running_loop().time() - _EXPLAIN_BEFORE_S
         done, _ = await asyncio.wait([loading], timeout=max(0.0, remaining_s))
         if not done:
@@ -179,7 +180,7 @@ def _not_loadable(error: MLFrameworkError) -> ModelNotReadyError:
     model, version = names.get("model_id"), names.get("version")
     return ModelNotReadyError(
         f"Version {version} of model {model} can't be loaded ({error.code}).",
-        remedy="It is tried again by itself; meanwhile promote another version or roll back.",
+        remedy="The load is retried automatically. To answer now, promote another version or roll back.",
         tenant_id=error.tenant_id,
         details={"cause": error.code},
         model_id=model,

@@ -1,6 +1,6 @@
-"""The prediction service: who asks, which version answers, and the answer within the deadline. Knows no web framework.
+"""The prediction service: authentication, routing and prediction within a deadline, without a web framework.
 
-A request takes one version once and keeps it to its end, so that an answer never mixes two.
+A request uses one version from start to end.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-# Reading a value costs about 0.3 µs: a larger table is read on a thread, so that other requests go on meanwhile.
+# A larger table is read on a thread, so that it does not block the event loop: a value takes about 0.3 µs.
 _READ_ON_LOOP_VALUES = 5_000
-# Likewise where few values are long strings, which are looked through.
+# The bound for tables of few but long strings.
 _READ_ON_LOOP_BYTES = 256 * 1024
 _LOOKUP_THREADS = 2
 
 
 class Prediction(NamedTuple):
-    """An answer, the version that gave it, what it read, and which part of the rollout it is."""
+    """An answer, its version, the columns that the version read, and the side of the rollout."""
 
     version: ServableVersion
     answer: Answer
@@ -60,15 +60,15 @@ class PredictionService:
     """Answers the requests of one cell on one event loop.
 
     Args:
-        assignment: Tenants and keys.
+        assignment: Tenants, keys and prediction policies.
         table: Pointers and models.
-        find_version: Asks the registry for a version that no pointer names.
-        limits: Bounds of queues and batches.
-        follower: For health; None where nothing follows.
-        thread_initializer: Runs first on each thread that predicts.
+        find_version: Looks up a version in the registry.
+        limits: The limits of queues and batches.
+        follower: The follower, for health; None if there is none.
+        thread_initializer: Runs at the start of each prediction thread.
         recorder: Records answers and labels; None: nothing is recorded.
-        tokens: Verifies tokens of the OpenID issuer; None: none is accepted.
-        hooks: Are called by the edge and the batchers.
+        tokens: Verifies tokens of the OpenID issuer; None: tokens are not accepted.
+        hooks: Called by the edge and the batchers.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class PredictionService:
         self._tokens = tokens
         self._table = table
         self._follower = follower
-        # Two pools, so that a registry that hangs does not take the threads of the models.
+        # Two pools, so that a registry that hangs can't block the prediction threads.
         self._predicting = ThreadPoolExecutor(os.cpu_count() or 1, "mlcore-predict", thread_initializer)
         self._looking_up = ThreadPoolExecutor(_LOOKUP_THREADS, "mlcore-lookup")
         self._versions = VersionLookup(find_version, self._looking_up, time.monotonic)
@@ -99,27 +99,27 @@ class PredictionService:
         self._shadows = Shadows(table, thread_initializer)
         self._batchers: WeakKeyDictionary[Resident, Batcher] = WeakKeyDictionary()
 
-    # Who asks.
+    # Authentication.
 
     async def authorize(
         self, authorization: bytes | None, tenant: str, *scopes: Scope, within_s: float = FETCH_WITHIN_S
     ) -> Principal:
-        """Who sends a request to a tenant's URL, with one of the scopes.
+        """Authenticate and authorize a request to the URL of a tenant.
 
         Args:
             authorization: The header ``Authorization``.
-            tenant: Of the URL.
-            *scopes: One of them is needed.
-            within_s: Seconds to wait for the issuer's keys at most, where a token is signed with an unknown one.
+            tenant: The tenant in the URL.
+            *scopes: The scopes, of which the principal needs one.
+            within_s: Longest wait in seconds for the keys of the issuer, if a token is signed with an unknown key.
 
         Raises:
-            AuthenticationError: No key or token, or none that is valid.
+            AuthenticationError: The key or token is missing or invalid.
             TenantNotFoundError: The key or token is for another tenant, whether or not the tenant in the URL exists.
             PermissionDeniedError: The key or token has none of the scopes.
-            ModelNotReadyError: No key is known yet.
+            ModelNotReadyError: The replica has not read the assignment yet.
             IssuerUnavailableError: The keys of the token's issuer can't be read.
         """
-        # No key has a dot, and every JWT has.
+        # A JWT contains dots and an API key does not.
         if self._tokens is not None and authorization is not None and b"." in authorization:
             principal = await self._token_holder(self._tokens, bearer_token(authorization), tenant, within_s)
         else:
@@ -138,28 +138,26 @@ class PredictionService:
 
     async def _token_holder(self, tokens: TokenVerifier, token: str, tenant: str, within_s: float) -> Principal:
         identity = tokens.remembered(token) or await tokens.verify_async(token, within_s)
-        # The assignment is asked as well: the issuer does not know which tenants exist.
+        # A claim does not prove that the tenant exists.
         if not (identity.is_platform_wide or tenant in identity.tenants) or not self._assignment.has_tenant(tenant):
             raise _no_such_tenant()
         return identity.principal(tenant)
 
-    # Answers.
+    # Prediction.
 
     async def predict(self, target: Target, table: Table, *, proba: bool, deadline: float) -> Prediction:
-        """Answer the rows of a request.
+        """Predict the rows of a request.
 
         Args:
-            target: Which model.
+            target: The target of the request.
             table: The rows.
-            proba: Whether probabilities are wanted, where the model has them.
-            deadline: On the event loop's clock, seconds. The caller bounds its wait by it as well.
+            proba: Whether to predict probabilities, if the model has them.
+            deadline: On the event loop's clock, seconds. The caller must bound its wait by it as well.
 
         Raises:
-            ModelNotFoundError: There is no such model, pointer or version.
-            ModelNotReadyError: Its version is not loaded before the deadline, or can't be.
-            SignatureMismatchError: A row does not fit.
-            QueueFullError, DeadlineExceededError, PredictionError: See ``Batcher``.
-            RegistryUnavailableError: A version that no pointer names can't be looked up now.
+            ModelNotFoundError, ModelNotReadyError, RegistryUnavailableError: See ``Router.route``.
+            SignatureMismatchError: A row does not fit the signature.
+            QueueFullError, DeadlineExceededError, PredictionError: See ``Batcher.predict``.
         """
         resident, side = await self._router.route(target, table, deadline)
         try:
@@ -178,11 +176,11 @@ class PredictionService:
         return Prediction(version, answer, columns, side)
 
     async def on_thread(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
-        """What a function returns, called where models predict: for work that would hold up the event loop."""
+        """Run a function that would block the event loop on a prediction thread."""
         return await asyncio.get_running_loop().run_in_executor(self._predicting, function, *arguments)
 
     async def describe_version(self, target: Target) -> ServableVersion:
-        """The version that would answer, or the stable one of a rollout, without loading it.
+        """The version that would answer, for a pointer the stable one, without loading it.
 
         Raises:
             ModelNotFoundError, RegistryUnavailableError: As for ``predict``.
@@ -190,7 +188,7 @@ class PredictionService:
         return await self._router.describe(target)
 
     async def ensure_ready(self, target: Target, deadline: float) -> ServableVersion:
-        """Load the version that answers, or the stable one of a rollout, if it is not loaded.
+        """Load the version that would answer, for a pointer the stable one.
 
         Raises:
             ModelNotFoundError, ModelNotReadyError, RegistryUnavailableError: As for ``predict``.
@@ -213,11 +211,12 @@ class PredictionService:
 
     @property
     def is_ready(self) -> bool:
-        """Whether requests can be answered: the assignment was read once."""
+        """Whether the assignment was read, so that requests can be answered."""
         return self._assignment.is_known
 
     def describe(self) -> dict[str, Any]:
-        """What the cell serves and what failed, without the names of tenants and models: anybody may ask."""
+        """The state of the replica and its failed loads."""
+        # Without names of tenants and models, because health needs no authentication.
         failures = [
             {"digest": failure.version.digest[:12], "code": failure.error.code, "attempts": failure.attempts}
             for failure in self._table.failures()
@@ -235,14 +234,14 @@ class PredictionService:
         }
 
     def close(self) -> None:
-        """Let the threads end; calls that run are finished."""
+        """Stop the threads after the calls in progress."""
         self._predicting.shutdown(wait=False, cancel_futures=True)
         self._looking_up.shutdown(wait=False, cancel_futures=True)
         self._shadows.close()
 
 
 def _no_such_tenant() -> TenantNotFoundError:
-    """The same for a tenant that does not exist and for one that the caller has no key of."""
+    # The same error for a tenant that does not exist and for another tenant: callers must not learn which exist.
     return TenantNotFoundError(
         "There is no such tenant, or the key is not one of its keys.", remedy="Check the URL and the key."
     )

@@ -1,7 +1,7 @@
-"""Shadows: versions that predict what the stable version was asked, after it answered, and are only counted.
+"""Shadows: versions that predict the requests of the stable version after it answered; the results are compared.
 
-All run on one thread of their own, behind a bounded queue: what does not fit is dropped and counted. They share the
-processors with the requests and may slow them as any neighbour does, but no request waits for one or fails with it.
+All shadows of a replica share one thread and a bounded queue; requests that do not fit are dropped and counted. No
+request waits for a shadow or fails because of one.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from ml_core.inference.target import Table
 logger = logging.getLogger(__name__)
 
 MAX_WAITING_REQUESTS = 256
-"""Requests of all tenants that wait to be asked of their shadows; more are dropped."""
+"""Queued requests of all tenants; more are dropped."""
 MAX_WAITING_BYTES = 4 * 2**20
-"""Bytes of their bodies together; likewise, but one may always wait. Parsed rows take several times as much."""
+"""Size of the bodies of queued requests; more are dropped, unless the queue is empty. Parsed rows take several times as
+much memory."""
 AGREES_WITHIN = 0.01
-"""Two numbers agree that differ by at most this fraction of the stable version's: one that is retrained on newer rows
-never gives the same digits."""
+"""Relative difference up to which two numbers agree: versions trained on different rows never give equal numbers."""
 
 
 @dataclass(slots=True)
 class ShadowCounts:
-    """What a shadow did since it started in this replica.
+    """The counts of a shadow in this replica.
 
     Attributes:
-        rows: Rows that both versions answered.
-        agreements: Rows with the same answer; see ``AGREES_WITHIN`` for numbers.
-        differences: Rows with another one.
-        errors: Requests that the shadow could not answer.
-        not_loaded: Requests that came while it was not in memory.
-        dropped: Requests for which the queue had no room.
+        rows: Rows that both versions predicted.
+        agreements: Rows with equal predictions; see ``AGREES_WITHIN`` for numbers.
+        differences: Rows with different predictions.
+        errors: Requests that the shadow failed to predict.
+        not_loaded: Requests that arrived while the shadow was not in memory.
+        dropped: Requests that did not fit into the queue.
     """
 
     rows: int = 0
@@ -58,11 +58,11 @@ class ShadowCounts:
 
 
 class Shadows:
-    """Asks the shadows of one replica.
+    """Runs the shadows of one replica.
 
     Args:
         table: Pointers and models.
-        thread_initializer: Runs first on the thread that predicts.
+        thread_initializer: Runs at the start of the prediction thread.
     """
 
     def __init__(self, table: ModelTable, thread_initializer: Callable[[], None] | None = None) -> None:
@@ -73,12 +73,12 @@ class Shadows:
         self._requests = self._bytes = 0
 
     def offer(self, pointer: PointerKey, rows: Table, predictions: NDArray[Any]) -> None:
-        """Ask the pointer's shadow, if it has one, what its stable version just answered; returns at once.
+        """Queue an answered request for the shadow of its pointer, if it has one. Does not wait.
 
         Args:
             pointer: The pointer.
-            rows: What was asked.
-            predictions: The stable version's, ``(n_rows,)``.
+            rows: The rows of the request.
+            predictions: The predictions of the stable version, ``(n_rows,)``.
         """
         version = self._table.shadow(pointer)
         if version is None:
@@ -91,11 +91,11 @@ class Shadows:
                 return
             self._requests += 1
             self._bytes += rows.size
-        # Its own copy, since reading rows notes things on them; and not before the answer went out.
+        # A copy, because reading rows sets attributes on them. Submitted after the answer is sent.
         asyncio.get_running_loop().call_soon(self._submit, version, counts, copy.copy(rows), predictions)
 
     def describe(self) -> list[dict[str, Any]]:
-        """The counts of the shadows that run, without the names of tenants and models: anybody may ask."""
+        """The counts of the present shadows, without names of tenants and models, for health."""
         with self._lock:
             for key in [key for key in self._counts if not self._is_current(*key)]:
                 del self._counts[key]
@@ -105,14 +105,14 @@ class Shadows:
             ]
 
     def close(self) -> None:
-        """Drop what waits."""
+        """Drop the queue."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _submit(self, version: ServableVersion, counts: ShadowCounts, rows: Table, predictions: NDArray[Any]) -> None:
         try:
             self._thread.submit(self._ask, version, counts, rows, predictions)
-        except RuntimeError:  # closed meanwhile
-            logger.debug("The shadow of %s is not asked any more.", version.ref)
+        except RuntimeError:  # the executor is shut down
+            logger.debug("A request for the shadow %s was dropped on shutdown.", version.ref)
 
     def _ask(self, version: ServableVersion, counts: ShadowCounts, rows: Table, predictions: NDArray[Any]) -> None:
         try:
@@ -128,7 +128,7 @@ class Shadows:
                 self._table.release(resident)
             same = agreements(predictions, answer)
             self._count(counts, rows=rows.rows, agreements=same, differences=rows.rows - same)
-        except Exception as error:  # whatever a shadow does, it is only counted
+        except Exception as error:  # a shadow must not affect requests
             level = logging.DEBUG if isinstance(error, MLFrameworkError) else logging.ERROR
             logger.log(level, "The shadow %s could not answer.", version.ref, exc_info=error)
             self._count(counts, errors=1)
@@ -152,7 +152,7 @@ class Shadows:
 
 
 def agreements(stable: NDArray[Any], shadow: NDArray[Any]) -> int:
-    """How many of two versions' predictions ``(n_rows,)`` are the same."""
+    """Count the equal predictions of two versions, each ``(n_rows,)``."""
     if stable.dtype.kind == "f" and shadow.dtype.kind == "f":
         return int(np.isclose(shadow, stable, rtol=AGREES_WITHIN, atol=0.0, equal_nan=True).sum())
     return sum(mine == theirs for mine, theirs in zip(stable.tolist(), shadow.tolist(), strict=True))

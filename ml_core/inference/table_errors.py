@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ml_core.domain.version import ServableVersion
-from ml_core.exceptions import ModelLoadError, ModelNotFoundError
+from ml_core.exceptions import Action, ModelLoadError, ModelNotFoundError
 from ml_core.inference.pointers import PointerKey
 from ml_core.models.loading import LoadedModel
 
@@ -15,23 +15,24 @@ def no_pointer(key: PointerKey, others: list[str]) -> ModelNotFoundError:
 
     Args:
         key: The pointer.
-        others: The environments in which its model has one.
+        others: The environments in which its model has a pointer.
     """
     tenant, model, environment = key
-    if others:
-        remedy = f"Ask for {' or '.join(others)}, or promote a version to {environment}."
-    else:
-        remedy = f"Promote one: mlcore promote --tenant {tenant} --model {model} --version VERSION."
+    other = f"Use {' or '.join(others)}, or promote" if others else "Promote"
     return ModelNotFoundError(
-        f"Model {model!r} has no version in {environment}.", remedy=remedy, tenant_id=tenant, model_id=model
+        f"Model {model!r} has no version in {environment}.",
+        remedy=f"{other} a version to {environment}.",
+        action=Action.of("environments.promote", tenant=tenant, model=model, environment=environment),
+        tenant_id=tenant,
+        model_id=model,
     )
 
 
 def oversized(model: LoadedModel, max_bytes: int) -> ModelLoadError:
-    """The error for a model that does not fit into memory even alone."""
+    """The error for a model that is larger than the memory for models."""
     return ModelLoadError(
-        f"{model.version.ref} occupies {model.memory_bytes / 2**20:,.1f} MB in memory; all loaded models "
-        f"together may take {max_bytes / 2**20:,.1f} MB.",
+        f"{model.version.ref} needs {model.memory_bytes / 2**20:,.1f} MB of memory; the limit for all loaded models "
+        f"is {max_bytes / 2**20:,.1f} MB.",
         remedy="Raise MLCORE_MAX_MEMORY_MB (or max_memory_mb), or train a smaller model.",
         **names_of(model.version),
     )

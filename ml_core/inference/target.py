@@ -1,4 +1,4 @@
-"""What a request asks: which version, and which rows."""
+"""The target of a request, a version or a pointer, and its rows."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ DEFAULT_ENVIRONMENT = "production"
 
 @dataclass(slots=True)
 class Target:
-    """What a request asks: a version by its name, or else what an environment serves. Names are unparsed.
+    """The target of a request: a named version, or the rollout of an environment. Names are unparsed.
 
     Attributes:
         tenant: The tenant.
         model: The model.
-        environment: Whose rollout answers.
-        version: The version that answers instead.
-        key: What a canary keeps together, as the request says; None: what its sticky column says.
-        request_id: What a canary goes by where there is neither.
+        environment: The environment whose rollout answers.
+        version: The version that answers instead of the environment's.
+        key: The key for the choice of a canary; None: the value of its sticky column.
+        request_id: The key if the request has neither.
     """
 
     tenant: str
@@ -36,14 +36,14 @@ class Target:
 
     @property
     def pointer(self) -> tuple[str, str, str]:
-        """The model table's key of the pointer."""
+        """The key of the pointer in the model table."""
         return (self.tenant, self.model, self.environment)
 
     def version_ref(self) -> VersionRef:
-        """The version's parsed name.
+        """Parse the name of the version.
 
         Raises:
-            ModelNotFoundError: No model or version can have such a name.
+            ModelNotFoundError: A name is invalid.
         """
         try:
             return VersionRef(TenantId(self.tenant), ModelId(self.model), VersionId(self.version or ""))
@@ -52,35 +52,35 @@ class Target:
 
 
 class Table(Protocol):
-    """The rows of a request before it is known which version reads them."""
+    """The rows of a request before a version is selected."""
 
     @property
     def rows(self) -> int:
-        """Their number."""
+        """The number of rows."""
 
     @property
     def size(self) -> int:
-        """Bytes in which they were sent; their strings have no more characters than that."""
+        """Bytes of the request body; an upper bound of the characters of its strings."""
 
     def columns(self, signature: Signature) -> Columns:
         """The canonical columns, or ``SignatureMismatchError``."""
 
     def first_value(self, column: str, signature: Signature) -> str | None:
-        """The text of a column in the first row; None where the row has no such value.
+        """The text of a column in the first row; None if the row has no such value.
 
         Args:
-            column: The column; it need not be one of the signature.
-            signature: Says what is where in rows that do not say so themselves.
+            column: The column; it need not be in the signature.
+            signature: The order of the columns, for rows without names.
         """
 
 
 def key_text(value: Any) -> str | None:
-    """A value as a canary's key: ``7``, ``7.0`` and ``"7"`` are one. None for what is missing, empty or no scalar."""
+    """Convert a value to the key of a request: ``7``, ``7.0`` and ``"7"`` are equal. None if missing or no scalar."""
     if value is None or isinstance(value, list | dict) or value != value:
         return None
     return category_text(value) or None
 
 
 def no_such_name(error: InvalidNameError) -> ModelNotFoundError:
-    """In a URL a name that nothing can have is one that nothing has."""
+    """The error for an invalid name in a URL: 404, as for a valid name that does not exist."""
     return ModelNotFoundError(error.message, remedy=error.remedy)

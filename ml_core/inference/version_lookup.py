@@ -1,4 +1,4 @@
-"""Versions that a request asks for by name: resolved in the registry, remembered for a while."""
+"""Lookup of versions that requests name: read from the registry and cached."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from ml_core.ids import VersionRef
 from ml_core.inference.gate import TenantGate
 
 KNOWN_FOR_S = 60.0
-"""A version never changes, but it may be archived: that takes effect within this time."""
+"""Lifetime of a cached version. Archiving a version takes effect within this time."""
 UNKNOWN_FOR_S = 1.0
-"""Short, so that a version just registered is found; long enough that wrong names don't load the registry."""
+"""Lifetime of a cached absence: short, so that a new version is found; it protects the registry from wrong names."""
 MAX_ASKING = 64
-"""Questions of all tenants that wait for the registry: about a second's worth for the threads that ask it."""
+"""Concurrent lookups of all tenants: about one second of work for the lookup threads."""
 MAX_ASKING_PER_TENANT = 8
-"""Questions of one tenant: who asks for ever new names waits for himself only."""
+"""Concurrent lookups of one tenant, so that one tenant can't delay the others."""
 _REMEMBERED = 10_000
 
 
 class VersionLookup:
-    """Resolves on a thread; equal questions that overlap share one. For one event loop.
+    """Looks versions up on a thread; concurrent lookups of one version share a call. For one event loop.
 
     Args:
-        find: Asks the registry; raises ``ModelNotFoundError`` or ``RegistryUnavailableError``.
-        executor: Where it is asked.
-        clock: Seconds, monotonic.
+        find: Reads the registry; raises ``ModelNotFoundError`` or ``RegistryUnavailableError``.
+        executor: Runs ``find``.
+        clock: Monotonic, in seconds.
     """
 
     def __init__(
@@ -47,9 +47,9 @@ class VersionLookup:
         """The version of that name.
 
         Raises:
-            ModelNotFoundError: There is no such version, or it is archived.
+            ModelNotFoundError: The version does not exist or is archived.
             RegistryUnavailableError: The registry can't be reached.
-            QueueFullError: Too many questions wait for it.
+            QueueFullError: Too many lookups are in progress.
         """
         known = self._known.get(ref)
         if known is not None:
@@ -63,7 +63,7 @@ class VersionLookup:
             asking = asyncio.get_running_loop().run_in_executor(self._executor, self._find, ref)
             self._asking[ref] = asking
             asking.add_done_callback(lambda done: self._remember(ref, done))
-        # Shielded: that one caller leaves must not cancel what others wait for.
+        # Shielded: a caller that is cancelled must not cancel the lookup for the others.
         return await asyncio.shield(asking)
 
     def _remember(self, ref: VersionRef, done: asyncio.Future[ServableVersion]) -> None:

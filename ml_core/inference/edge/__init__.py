@@ -1,6 +1,6 @@
 """The HTTP edge of the prediction plane: an ASGI application over ``PredictionService``.
 
-It is plain ASGI, without a framework's routing, middleware and request objects: at several thousand small answers a
-second those cost more than the answers. Parsing, status codes and rendering live here and nowhere below. No rule about
-models, tenants or keys belongs here.
+This package parses requests, maps errors to status codes, and renders answers. It has no rules about models, tenants
+or keys. It is plain ASGI: at several thousand small requests per second, the routing and request objects of a framework
+cost more than the predictions.
 """

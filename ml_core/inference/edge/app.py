@@ -1,4 +1,4 @@
-"""The ASGI application: a table of routes, one deadline a request, one shape of errors."""
+"""The ASGI application of the prediction plane: routes, authentication, deadlines and error responses."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from ml_core.inference.gate import TenantGate
 from ml_core.inference.service import PredictionService
 
 MAX_IN_FLIGHT = 512
-"""Requests of all tenants that are answered at the same time; more are refused with 429."""
+"""Concurrent requests of all tenants that are being answered; more are refused with 429."""
 MAX_READING = 512
-"""Requests of all tenants whose bodies are being read at the same time; likewise."""
+"""Concurrent requests of all tenants whose bodies are being read; more are refused with 429."""
 TENANT_SHARE = 4
-"""One tenant may have this fraction of either, so that no one tenant keeps the others out."""
+"""One tenant may use this fraction (1/4) of each limit."""
 BODY_WITHIN_S = 5.0
-"""A body has to be there within this time, or the request's own deadline if that is sooner. The largest that is allowed
-takes 14 Mbit/s then; a slower client sends fewer rows at a time."""
+"""Limit for receiving a body, if the deadline of the request is not sooner. The largest permitted body then needs 14
+Mbit/s."""
 
 CLIENT_LEFT = 499
-"""The status under which hooks see a request whose client left, as nginx logs it; nobody is sent it."""
+"""The status that hooks get for a request whose client disconnected, as nginx logs it. It is never sent."""
 
 Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
@@ -44,9 +44,9 @@ _EITHER = (KeyScope.READ, KeyScope.PREDICT)
 
 
 class Route(NamedTuple):
-    """A method and a path; with scopes, the caller needs a key or token for the path's tenant that has one of them.
+    """A route. With scopes, the caller needs a key or token for the tenant in the path that has one of them.
 
-    The body of a POST is read before its handler is called; others have none.
+    The body of a POST is read before the handler is called. Other methods have no body.
     """
 
     method: str
@@ -83,12 +83,12 @@ def routes_of(service: PredictionService) -> list[Route]:
 
 
 def build_app(service: PredictionService, *, host_sends_request_id: bool = False) -> EdgeApp:
-    """The application of a service.
+    """Build the application of a service.
 
     Args:
-        service: Answers.
-        host_sends_request_id: Whether the server around it adds the request's own ``x-request-id`` to each response, as
-            Ray Serve does; then only an id that is not the client's is added here.
+        service: The prediction service.
+        host_sends_request_id: Whether the server adds the client's ``x-request-id`` to each response, as Ray Serve
+            does. The application then adds only ids that it generated.
     """
     return EdgeApp(service, routes_of(service), host_sends_request_id=host_sends_request_id)
 
@@ -103,7 +103,7 @@ class EdgeApp:
         self._max_bytes = service.limits.max_body_bytes
         self._reading = TenantGate("requests being read", total=MAX_READING, per_tenant=MAX_READING // TENANT_SHARE)
         self._answering = TenantGate("requests", total=MAX_IN_FLIGHT, per_tenant=MAX_IN_FLIGHT // TENANT_SHARE)
-        # Paths by their number of parts, so that a request is compared with a handful at most.
+        # By number of path segments, so that a request is compared with a few templates only.
         self._by_length: dict[int, list[tuple[tuple[str, ...], dict[str, Route]]]] = {}
         for route in routes:
             self._add(route)
@@ -137,7 +137,7 @@ class EdgeApp:
         except ClientLeftError:
             self._hooks.request_ended(request.route, CLIENT_LEFT, time.perf_counter() - started, request.caller)
             return
-        except Exception as error:  # noqa: BLE001 - logged, and answered as a 500 by the table of errors
+        except Exception as error:  # noqa: BLE001 - error_response logs it and answers 500
             response = error_response(error, request.path, request.request_id)
         is_sent_by_host = self._host_sends_request_id and request.has_client_id
         await response.send(send, None if is_sent_by_host else request.request_id.encode())
@@ -147,12 +147,12 @@ class EdgeApp:
         request.check_headers()
         methods = self._match(request, request.path.split("/")[1:])
         if methods is None:
-            return plain_error(404, "not_found", "There is no such path.", request.path, request.request_id)
+            return plain_error(404, "not_found", "The path does not exist.", request.path, request.request_id)
         route = methods.get(method)
         request.route = next(iter(methods.values())).path if route is None else route.path
         if route is None:
             allow = {b"allow": ", ".join(sorted(methods)).encode()}
-            message = f"This path takes {' or '.join(sorted(methods))}."
+            message = f"The path supports {' and '.join(sorted(methods))}."
             return plain_error(405, "method_not_allowed", message, request.path, request.request_id, headers=allow)
         if not route.scopes:
             return await route.handler(request)
@@ -193,8 +193,8 @@ class EdgeApp:
             if has_body and not request.is_read:
                 raise _body_too_late(timeout_ms) from None
             raise DeadlineExceededError(
-                f"The answer was not there within {timeout_ms} ms.",
-                remedy="Allow more in x-request-timeout-ms, or send fewer rows at a time.",
+                f"The request was not answered within {timeout_ms} ms.",
+                remedy="Raise x-request-timeout-ms, or send fewer rows per request.",
                 deadline_ms=timeout_ms,
             ) from None
         finally:
@@ -219,8 +219,8 @@ class EdgeApp:
 def _body_too_late(timeout_ms: int) -> RequestTimeoutError:
     within_ms = min(timeout_ms, int(BODY_WITHIN_S * 1000))
     return RequestTimeoutError(
-        f"The body was not there within {within_ms} ms.",
-        remedy="Send fewer rows at a time.",
+        f"The body was not received within {within_ms} ms.",
+        remedy="Send fewer rows per request.",
         deadline_ms=within_ms,
     )
 

@@ -1,4 +1,4 @@
-"""Bodies that are compressed, as ``Content-Encoding`` says."""
+"""Decompression of request bodies by ``Content-Encoding``."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from ml_core.inference.edge.http import too_large
 from ml_core.inference.edge.requests import invalid
 
 _EITHER_HEADER = 32 + zlib.MAX_WBITS
-"""Makes zlib read the header of gzip and its own, which is what ``deflate`` means in HTTP (RFC 9110, 8.4.1.2)."""
+"""Makes zlib accept a gzip header and its own; the latter is ``deflate`` in HTTP (RFC 9110, 8.4.1.2)."""
 _READ = (b"gzip", b"x-gzip", b"deflate")
 
 
 def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
-    """The body as it was before it was compressed.
+    """Decompress a body.
 
     Args:
         body: The compressed bytes.
         encoding: ``gzip`` or ``deflate``.
-        limit: Most bytes that it may become; no more than that is ever made of it.
+        limit: Limit of decompressed bytes, which also bounds the memory.
 
     Raises:
-        UnsupportedEncodingError: It is another encoding, or several.
-        InvalidRequestError: The bytes are damaged, cut off, or followed by others.
-        RequestTooLargeError: It becomes more than ``limit`` bytes.
+        UnsupportedEncodingError: The encoding is another one, or there are several.
+        InvalidRequestError: The bytes are damaged or truncated, or other bytes follow.
+        RequestTooLargeError: The body exceeds ``limit`` bytes.
     """
     if encoding not in _READ:
         raise UnsupportedEncodingError(
@@ -45,4 +45,6 @@ def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
 
 
 def _damaged(encoding: bytes) -> Exception:
-    return invalid("body", f"is not one whole {encoding.decode()} stream", "Compress the body as one, or not at all.")
+    return invalid(
+        "body", f"is not one complete {encoding.decode()} stream", "Compress the body as one stream, or send it plain."
+    )

@@ -1,7 +1,7 @@
-"""The shapes in which an error is sent.
+"""Error responses.
 
-``{"error": {"code": …, "message": …, "details": {…}, "action": {…}, "request_id": …}}``, except under ``/v2``: the Open
-Inference Protocol says ``{"error": "text"}`` there, and its clients fail on anything else.
+``{"error": {"code": …, "message": …, "details": {…}, "action": {…}, "request_id": …}}``, except under ``/v2``, where
+the Open Inference Protocol requires ``{"error": "text"}``.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ logger = logging.getLogger(__name__)
 
 _PROTOCOL = re.compile(r"(/t/[^/]*)?/v2(/.*)?", re.DOTALL)
 _RETRY_AFTER_S = 1
-"""For a 503 whose error names no pause of its own."""
+"""Retry-After of a 503 whose error has no ``retry_after_s``."""
 
 
 def error_response(error: Exception, path: str, request_id: str, *, is_operator: bool = False) -> HttpResponse:
-    """The answer to a client for an error.
+    """The response for an error.
 
     An error of the framework says what it is. Anything else, and whatever is a 500, is logged with the request's id and
     answered without its text, which may hold what the client must not see.
 
     Args:
         error: The error.
-        path: Of the request.
-        request_id: Of the request.
-        is_operator: Whether the client is whoever runs this process: then a 500 of the framework says what it is, too.
+        path: The path of the request.
+        request_id: The id of the request.
+        is_operator: Whether the client runs this process; then it gets the message of framework errors with status 500.
     """
     status = status_of(error) if isinstance(error, MLFrameworkError) else 500
     if not isinstance(error, MLFrameworkError) or (status == 500 and not is_operator):
         logger.error("Request %s failed.", request_id, exc_info=error)
-        message = "The request failed on the server's side. Report its request id to whoever runs this platform."
+        message = "The server failed to process the request. Report the request id to the operator of the platform."
         return plain_error(500, "internal", message, path, request_id)
     headers = {}
     if status in (429, 503):
@@ -45,7 +45,7 @@ def error_response(error: Exception, path: str, request_id: str, *, is_operator:
     elif status == 401:
         headers[b"www-authenticate"] = b"Bearer"
     elif status == 408:
-        headers[b"connection"] = b"close"  # the rest of the body may still be on its way
+        headers[b"connection"] = b"close"  # the rest of the body may still arrive on this connection
     elif status == 415:
         headers[b"accept-encoding"] = b"gzip, deflate"
     return plain_error(status, error.code, str(error), path, request_id, error.attributes(), headers, error.action)
@@ -61,11 +61,11 @@ def plain_error(
     headers: dict[bytes, bytes] | None = None,
     action: Action | None = None,
 ) -> HttpResponse:
-    """An error in the shape of its path."""
+    """An error response in the format of the path."""
     if _PROTOCOL.fullmatch(path):
         return HttpResponse(status, orjson.dumps({"error": message}), headers=headers)
     error = {"code": code, "message": message, "details": details or {}, "request_id": request_id}
     if action is not None:
         error["action"] = action.to_json()
-    # ``default``: an attribute of a type that JSON lacks is sent as its text rather than not at all.
+    # ``default``: attributes of types that JSON does not have are sent as text.
     return HttpResponse(status, orjson.dumps({"error": error}, default=str), headers=headers)

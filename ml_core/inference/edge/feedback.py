@@ -1,4 +1,4 @@
-"""``feedback``: the true label of a predicted row, sent later."""
+"""``feedback``: the true label of a predicted row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FIELDS = ("label", "request_id", "row")
 
 
 class FeedbackRoutes:
-    """Where labels are sent."""
+    """The route for labels."""
 
     def __init__(self, service: PredictionService) -> None:
         self._recorder = service.recorder
@@ -35,16 +35,18 @@ class FeedbackRoutes:
         except InvalidNameError as error:
             raise no_such_name(error) from None
         if self._recorder is None:
-            raise RegistryUnavailableError("This cell records no predictions.", remedy="Send it to one that does.")
+            raise RegistryUnavailableError(
+                "This cell does not record predictions.", remedy="Send the label to a cell that does."
+            )
         await self._recorder.add_label(tenant_id, model_id, body["request_id"], body["row"], body["label"])
         return json_response({"model": model_id, **body})
 
 
 def _parse(content: bytes) -> dict[str, Any]:
-    """The label.
+    """Parse the body.
 
     Raises:
-        InvalidRequestError: It is malformed; names the field.
+        InvalidRequestError: The body is malformed; names the field.
     """
     data = parse_object(content)
     for name in data:

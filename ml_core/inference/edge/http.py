@@ -1,4 +1,4 @@
-"""Requests and responses over ASGI, as far as the prediction plane needs them."""
+"""ASGI requests and responses of the prediction plane."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 from ml_core.exceptions import InvalidRequestError, RequestTooLargeError
 from ml_core.settings import ServingSettings
 
-# What a request says about itself. Of two values of one of these no one can tell which is meant.
+# The headers that the platform reads. A request that repeats one is refused, because its meaning is ambiguous.
 _OWN_HEADERS = frozenset(
     {
         b"authorization",
@@ -25,48 +25,47 @@ _OWN_HEADERS = frozenset(
     }
 )
 _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
-# A body over the limit is read on and dropped up to this multiple, so that its sender gets to read the answer.
+# A body over the limit is read and dropped up to this multiple of it, because many clients read the response only after
+# they have sent the body.
 _DISCARD_FACTOR = 4
 
 
 def is_sane_request_id(value: bytes) -> bool:
-    """Whether a client's ``x-request-id`` may be kept: up to 128 characters that can't disturb a log."""
+    """Whether a client's ``x-request-id`` is accepted: up to 128 characters that are safe in logs."""
     return _SANE_REQUEST_ID.fullmatch(value) is not None
 
 
 def new_request_id() -> str:
-    """A request's id: 12 hexadecimal digits of milliseconds, then 20 random ones.
-
-    In the order of time, so that the history's index grows at one end, which costs less than random places.
-    """
+    """Generate a request id: 12 hexadecimal digits of milliseconds, then 20 random ones."""
+    # Ordered by time, so that the index of the prediction log grows at one end, which is cheaper than random inserts.
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
 
 
 class ClientLeftError(Exception):
-    """The client closed the connection; there is nobody to answer."""
+    """The client closed the connection."""
 
 
 UNMATCHED = "unmatched"
-"""The route of a request whose path is none of the platform's: its text is the caller's and names no metric."""
+"""The route of a request with an unknown path, whose text must not become a label of a metric."""
 
 
 class HttpRequest:
-    """One request.
+    """A request. Times are on the event loop's clock, in seconds, and are set by the application.
 
     Attributes:
-        path: The URL's path, decoded.
-        tenant: From the path; empty where it has none.
-        model: Likewise.
-        version: Likewise; None where the path has none.
-        request_id: The client's ``x-request-id`` if it is sane, else a new one.
-        has_client_id: Whether the id is the one that came with the request.
-        route: The path of the route, once it is known.
-        caller: The tenant that was authenticated, if any.
-        body: The whole body once ``read`` has returned, empty before.
-        is_read: Whether the body was read to its end.
-        arrived: On the event loop's clock, in seconds; set by the application.
-        deadline: Likewise, until when the answer has to be there.
-        body_deadline: Likewise, until when the body has to be read.
+        path: The decoded path of the URL.
+        tenant: The tenant in the path, or empty.
+        model: The model in the path, or empty.
+        version: The version in the path, or None.
+        request_id: The client's ``x-request-id`` if it is accepted, else a generated id.
+        has_client_id: Whether the id is the client's.
+        route: The path template of the route, or ``UNMATCHED``.
+        caller: The authenticated tenant, or None.
+        body: The complete body after ``read``, empty before.
+        is_read: Whether the body was read completely.
+        arrived: When the request was authorized.
+        deadline: The deadline of the answer.
+        body_deadline: The deadline of the body.
     """
 
     __slots__ = (
@@ -114,20 +113,20 @@ class HttpRequest:
         self.request_id = request_id.decode("ascii") if self.has_client_id and request_id else new_request_id()
 
     def check_headers(self) -> None:
-        """Refuse headers that contradict each other.
+        """Check the headers.
 
         Raises:
-            InvalidRequestError: One that may be there once is there twice.
+            InvalidRequestError: A header that the platform reads is repeated.
         """
         if self._repeated is not None:
             name = self._repeated.decode("ascii")
-            raise InvalidRequestError(f"The header {name} is there twice.", remedy="Send it once.", field=name)
+            raise InvalidRequestError(f"The header {name} is repeated.", remedy="Send it once.", field=name)
 
     def timeout_ms(self, limits: ServingSettings) -> int:
-        """How long the client waits, in milliseconds: what it says, up to the longest allowed.
+        """The timeout of the request in milliseconds, at most the longest permitted.
 
         Raises:
-            InvalidRequestError: It says something that is no whole number of at least 1.
+            InvalidRequestError: The header is not a whole number of at least 1.
         """
         timeout_ms = self._headers.get(b"x-request-timeout-ms")
         if timeout_ms is None:
@@ -135,26 +134,26 @@ class HttpRequest:
         return min(_whole_number(timeout_ms, "x-request-timeout-ms", least=1), limits.max_timeout_ms)
 
     def header_length(self) -> int | None:
-        """Bytes of JSON before the binary tensors, or None if the whole body is JSON.
+        """Bytes of JSON before the binary tensors; None if the entire body is JSON.
 
         Raises:
-            InvalidRequestError: The header is no whole number.
+            InvalidRequestError: The header is not a whole number.
         """
         length = self._headers.get(b"inference-header-content-length")
         return None if length is None else _whole_number(length, "inference-header-content-length", least=0)
 
     @property
     def encoding(self) -> bytes | None:
-        """How the body is compressed, in lower case; None if it is not."""
+        """The encoding of the body in lower case; None if it is not compressed."""
         encoding = self._headers.get(b"content-encoding")
         return None if encoding is None or encoding.lower() == b"identity" else encoding.lower()
 
     async def read(self, limit: int) -> None:
-        """Read the whole body.
+        """Read the body.
 
         Raises:
-            RequestTooLargeError: It has more than ``limit`` bytes.
-            ClientLeftError: The client closed the connection before its end.
+            RequestTooLargeError: The body exceeds ``limit`` bytes.
+            ClientLeftError: The client closed the connection before the end of the body.
         """
         message = await self._receive()
         if not message.get("more_body", False) and message["type"] == "http.request":
@@ -186,13 +185,13 @@ class HttpRequest:
             message = await self._receive()
 
     async def client_left(self) -> None:
-        """Return when the client has closed the connection. Only once the body was read."""
+        """Wait until the client closes the connection. Call it only after ``read``."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
 
 class HttpResponse:
-    """One response, whole."""
+    """A complete response."""
 
     __slots__ = ("body", "content_type", "headers", "status")
 
@@ -210,7 +209,7 @@ class HttpResponse:
         self.headers = headers
 
     async def send(self, send: Send, request_id: bytes | None) -> None:
-        """Send it, with an ``x-request-id`` unless that is None."""
+        """Send the response, with ``x-request-id`` unless it is None."""
         headers: list[tuple[bytes, bytes]] = [
             (b"content-type", self.content_type),
             (b"content-length", b"%d" % len(self.body)),
@@ -225,7 +224,7 @@ class HttpResponse:
 
 
 def _whole_number(text: bytes, header: str, *, least: int) -> int:
-    # Twelve digits are 31 years in milliseconds; more is no number that anybody means.
+    # Twelve digits are 31 years in milliseconds. The limit also bounds the cost of int().
     if not (text.isdigit() and len(text) <= 12 and int(text) >= least):
         raise InvalidRequestError(
             f"The header {header} must be a whole number of at least {least}.", remedy="Correct it.", field=header
@@ -234,10 +233,10 @@ def _whole_number(text: bytes, header: str, *, least: int) -> int:
 
 
 def too_large(limit: int, actual: int | None) -> RequestTooLargeError:
-    """The error of a body over the limit of bytes; ``actual`` is None where nobody counted to its end."""
+    """The error for a body over the limit of bytes; ``actual`` is None if its size is unknown."""
     return RequestTooLargeError(
-        f"The body is over the limit of {limit:,} bytes.",
-        remedy="Send fewer rows at a time.",
+        f"The body exceeds the limit of {limit:,} bytes.",
+        remedy="Send fewer rows per request.",
         limit=limit,
         actual=actual,
     )

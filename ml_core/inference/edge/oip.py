@@ -1,7 +1,7 @@
-"""Requests of the Open Inference Protocol v2.
+"""Requests of the Open Inference Protocol v2; ``oip_answers`` has the responses.
 
-A version's inputs are one tensor a column, ``[rows]`` or ``[rows, 1]``; or all columns together as one numeric
-``[rows, columns]`` tensor in the order of the metadata. What is answered is in ``oip_answers``.
+The inputs are one tensor per column, ``[rows]`` or ``[rows, 1]``, or one numeric ``[rows, columns]`` tensor with all
+columns in the order of the metadata.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ml_core.inference.edge.requests import check_rows, invalid, parse_object, s
 from ml_core.inference.edge.tensors import DTYPES, Tensor, parse_shape, values_from_binary, values_from_json
 from ml_core.inference.target import key_text
 
-# The years 1 to 9999 in seconds since 1970-01-01 UTC, the end excluded: what a datetime sent as a string can say.
+# The range of ``datetime``, years 1 to 9999, in seconds since 1970-01-01 UTC; the end is excluded.
 _FIRST_SECOND = -62_135_596_800.0
 _END_SECOND = 253_402_300_800.0
 
@@ -33,15 +33,15 @@ PROBABILITIES = "probabilities"
 
 @dataclass(slots=True)
 class InferBody:
-    """The body of ``infer``; the table that the service reads.
+    """The body of ``infer``; implements ``Table``.
 
     Attributes:
-        id: The client's own id of the request, sent back.
+        id: The request id of the protocol, which the response repeats.
         tensors: The inputs.
-        outputs: Output → whether it is wanted in binary; empty for all, in JSON or as ``all_binary`` says.
-        all_binary: Whether outputs are binary where nothing else is said.
+        outputs: Requested output → whether in binary; empty: all outputs.
+        all_binary: Whether outputs are binary by default.
         size: Bytes of the body.
-        key: What a canary keeps together; the protocol's ``parameters`` carry it.
+        key: The key for the choice of a canary, from the ``parameters``.
     """
 
     id: str | None
@@ -58,11 +58,11 @@ class InferBody:
 
     @property
     def wants_probabilities(self) -> bool:
-        """Whether the probabilities are part of the answer, if there are any."""
+        """Whether the response includes probabilities, if the model has them."""
         return not self.outputs or PROBABILITIES in self.outputs
 
     def wants(self, output: str) -> bool:
-        """Whether an output is part of the answer."""
+        """Whether the response includes an output."""
         return not self.outputs or output in self.outputs
 
     def is_binary(self, output: str) -> bool:
@@ -73,8 +73,8 @@ class InferBody:
         """See ``Table``.
 
         Raises:
-            InvalidRequestError: A tensor is of no input of the model, or of another shape than a column's.
-            SignatureMismatchError: A value does not fit.
+            InvalidRequestError: A tensor is not an input of the model, or has the wrong shape.
+            SignatureMismatchError: A value does not fit the signature.
         """
         by_name = {column.name: column for column in signature.inputs}
         matrix = self._matrix(by_name)
@@ -84,10 +84,10 @@ class InferBody:
         for tensor in self.tensors:
             if tensor.name not in by_name:
                 raise invalid(
-                    f"{tensor.field}.name", f"is no input of the model: {shown(tensor.name, 80)}", _known(by_name)
+                    f"{tensor.field}.name", f"is not an input of the model: {shown(tensor.name, 80)}", _known(by_name)
                 )
             if math.prod(tensor.shape[1:]) != 1:
-                raise invalid(f"{tensor.field}.shape", "must be [rows] or [rows, 1]", "Send one tensor a column.")
+                raise invalid(f"{tensor.field}.shape", "must be [rows] or [rows, 1]", "Send one tensor per column.")
         return {
             column.name: _read(column, given[column.name]) if column.name in given else column.read([None] * self.rows)
             for column in signature.inputs
@@ -104,7 +104,7 @@ class InferBody:
         return key_text(first.value(names.index(column)))
 
     def _matrix(self, by_name: Mapping[str, InputColumn]) -> Tensor | None:
-        """The tensor that holds all columns together, if that is what was sent."""
+        """The tensor with all columns, if the request has the matrix form."""
         tensor = self.tensors[0]
         is_one_column = tensor.name in by_name and math.prod(tensor.shape[1:]) == 1
         if len(self.tensors) > 1 or len(tensor.shape) != 2 or is_one_column:
@@ -119,32 +119,32 @@ class InferBody:
 
 
 def parse_infer(body: bytes, header_length: int | None, max_rows: int) -> InferBody:
-    """The body of ``infer``.
+    """Parse the body of ``infer``.
 
     Args:
-        body: JSON, with binary tensors after it where the client sent ``Inference-Header-Content-Length``.
+        body: JSON, followed by binary tensors if the request has ``Inference-Header-Content-Length``.
         header_length: The value of that header.
-        max_rows: Most rows that are accepted.
+        max_rows: Limit of rows.
 
     Raises:
-        InvalidRequestError: It is malformed; names the field.
-        RequestTooLargeError: It has too many rows.
+        InvalidRequestError: The body is malformed; names the field.
+        RequestTooLargeError: The body has too many rows.
     """
     if header_length is not None and header_length > len(body):
-        raise invalid("inference-header-content-length", "is more than the body has", "Correct the header.")
+        raise invalid("inference-header-content-length", "is larger than the body", "Correct the header.")
     view = memoryview(body)
     data = parse_object(view[:header_length] if header_length is not None else body)
     binary = _Binary(view[header_length:] if header_length is not None else view[:0])
     inputs = data.get("inputs")
     if type(inputs) is not list or not inputs:
-        raise invalid("inputs", "must be a list of at least one tensor", "Send one tensor a column.")
+        raise invalid("inputs", "must be a list of at least one tensor", "Send one tensor per column.")
     tensors = [_parse_tensor(f"inputs[{i}]", item, binary, max_rows) for i, item in enumerate(inputs)]
     if binary.left:
-        raise invalid("body", f"has {binary.left} bytes that no tensor claims", "Correct binary_data_size.")
+        raise invalid("body", f"has {binary.left} bytes that belong to no tensor", "Correct binary_data_size.")
     _check_together(tensors)
     identity = data.get("id")
     if identity is not None and type(identity) is not str:
-        raise invalid("id", "must be a string", "Correct or leave it out.")
+        raise invalid("id", "must be a string", "Correct or omit it.")
     parameters = _parameters("parameters", data)
     all_binary = _flag("parameters", parameters, "binary_data_output") or False
     outputs, key = _parse_outputs(data.get("outputs"), all_binary), sticky_key("parameters.key", parameters.get("key"))
@@ -152,7 +152,7 @@ def parse_infer(body: bytes, header_length: int | None, max_rows: int) -> InferB
 
 
 class _Binary:
-    """The binary part of a body, handed out in order."""
+    """The binary part of a body, read in order."""
 
     def __init__(self, data: memoryview) -> None:
         self._data = data
@@ -164,7 +164,7 @@ class _Binary:
 
     def take(self, field: str, size: Any) -> memoryview:
         if type(size) is not int or not 0 <= size <= self.left:
-            raise invalid(field, "is not a size that the body has", "Correct it, or Inference-Header-Content-Length.")
+            raise invalid(field, "exceeds the body or is not a size", "Correct it, or Inference-Header-Content-Length.")
         self._offset += size
         return self._data[self._offset - size : self._offset]
 
@@ -196,9 +196,9 @@ def _check_together(tensors: list[Tensor]) -> None:
     names: set[str] = set()
     for tensor in tensors:
         if tensor.shape[0] != tensors[0].shape[0]:
-            raise invalid(f"{tensor.field}.shape", "has other rows than the first tensor", "Send equally many rows.")
+            raise invalid(f"{tensor.field}.shape", "differs in rows from the first tensor", "Send equally many rows.")
         if tensor.name in names:
-            raise invalid(f"{tensor.field}.name", "is there twice", "Send each column once.")
+            raise invalid(f"{tensor.field}.name", "is repeated", "Send each column once.")
         names.add(tensor.name)
 
 
@@ -206,12 +206,12 @@ def _parse_outputs(outputs: Any, all_binary: bool) -> dict[str, bool]:
     if outputs is None:
         return {}
     if type(outputs) is not list:
-        raise invalid("outputs", "must be a list", "Leave it out for all outputs.")
+        raise invalid("outputs", "must be a list", "Omit it for all outputs.")
     wanted: dict[str, bool] = {}
     for index, item in enumerate(outputs):
         field = f"outputs[{index}]"
         if type(item) is not dict or item.get("name") not in (PREDICTIONS, PROBABILITIES):
-            raise invalid(f"{field}.name", "is no output", f"Outputs are {PREDICTIONS} and {PROBABILITIES}.")
+            raise invalid(f"{field}.name", "is not an output", f"Outputs are {PREDICTIONS} and {PROBABILITIES}.")
         binary = _flag(f"{field}.parameters", _parameters(f"{field}.parameters", item), "binary_data")
         wanted[item["name"]] = all_binary if binary is None else binary
     return wanted
@@ -220,14 +220,14 @@ def _parse_outputs(outputs: Any, all_binary: bool) -> dict[str, bool]:
 def _parameters(field: str, item: Mapping[str, Any]) -> dict[str, Any]:
     parameters = item.get("parameters")
     if parameters is not None and type(parameters) is not dict:
-        raise invalid(field, "must be an object", "Correct or leave it out.")
+        raise invalid(field, "must be an object", "Correct or omit it.")
     return parameters or {}
 
 
 def _flag(field: str, parameters: Mapping[str, Any], name: str) -> bool | None:
     value = parameters.get(name)
     if value is not None and type(value) is not bool:
-        raise invalid(f"{field}.{name}", "must be true or false", "Correct or leave it out.")
+        raise invalid(f"{field}.{name}", "must be true or false", "Correct or omit it.")
     return value
 
 
@@ -249,7 +249,7 @@ def _columns_of_matrix(tensor: Tensor, signature: Signature) -> Columns:
 
 
 def _read_numbers(column: InputColumn, values: NDArray[np.float64]) -> NDArray[Any]:
-    """A column of numbers; for a datetime they are seconds since 1970-01-01 UTC, in the years that ``datetime`` has.
+    """Check the values of a number or datetime column; for a datetime, seconds since 1970-01-01 UTC.
 
     Raises:
         SignatureMismatchError: A value does not fit.
@@ -270,7 +270,7 @@ def _read_numbers(column: InputColumn, values: NDArray[np.float64]) -> NDArray[A
 
 
 def _refuse_other_years(column: InputColumn, seconds: NDArray[np.float64]) -> None:
-    bad = (seconds < _FIRST_SECOND) | (seconds >= _END_SECOND)  # NaN, a missing value, is neither
+    bad = (seconds < _FIRST_SECOND) | (seconds >= _END_SECOND)  # False for NaN, a missing value
     if bad.any():
         row = int(bad.argmax())
         raise SignatureMismatchError(

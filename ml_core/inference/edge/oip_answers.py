@@ -1,7 +1,7 @@
-"""Answers and metadata of the Open Inference Protocol v2.
+"""Responses and metadata of the Open Inference Protocol v2.
 
-A version's outputs are ``predictions`` ``[rows]`` and, for a classifier that has them, ``probabilities``
-``[rows, classes]``, in the order of the signature's classes.
+The outputs are ``predictions`` ``[rows]`` and, for a classifier that has them, ``probabilities`` ``[rows, classes]`` in
+the order of the signature's classes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _LABEL_TYPES: dict[type, str] = {bool: "BOOL", int: "INT64", float: "FP64"}
 
 
 def infer_response(model: str, prediction: Prediction, body: InferBody) -> HttpResponse:
-    """The answer to ``infer``: JSON, followed by those outputs that the client wants in binary."""
+    """The response to ``infer``: JSON, followed by the binary outputs."""
     outputs: list[dict[str, Any]] = []
     binary: list[bytes] = []
     for name, datatype, values in _outputs(prediction, body):
@@ -89,7 +89,7 @@ def prediction_datatype(output: Output) -> str:
 
 
 def describe_model(name: str, version: str, signature: Signature) -> dict[str, Any]:
-    """The metadata of a version, as the protocol wants it."""
+    """The metadata of a version in the form of the protocol."""
     output = signature.output
     outputs: list[dict[str, Any]] = [{"name": PREDICTIONS, "datatype": prediction_datatype(output), "shape": [-1]}]
     if output.kind is OutputKind.CLASSES:
@@ -119,9 +119,9 @@ def describe_model(name: str, version: str, signature: Signature) -> dict[str, A
 
 
 def describe_config(name: str, version: str, signature: Signature, max_rows: int) -> dict[str, Any]:
-    """The configuration of a version, as the protocol's model configuration extension wants it.
+    """The configuration of a version in the form of the model configuration extension.
 
-    Its ``dims`` are the metadata's shapes without their first dimension, the rows; ``max_batch_size`` bounds that one.
+    ``dims`` are the shapes of the metadata without the first dimension, the rows; ``max_batch_size`` bounds the rows.
     """
     metadata = describe_model(name, version, signature)
     inputs = [_config_of(tensor) for tensor in metadata["inputs"]]

@@ -1,19 +1,18 @@
-"""``predict``: raw rows in, predictions out."""
+"""``predict``: predictions for rows in JSON."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ml_core.inference.edge.http import HttpRequest, HttpResponse
-from ml_core.inference.edge.noting import note
-from ml_core.inference.edge.render import json_labels, json_probabilities, json_response
+from ml_core.inference.edge.render import json_labels, json_probabilities, json_response, record
 from ml_core.inference.edge.requests import PARSE_ON_LOOP_BYTES, parse_predict
 from ml_core.inference.service import PredictionService
 from ml_core.inference.target import Target
 
 
 class PredictRoutes:
-    """The platform's own way to ask a model."""
+    """The route of the platform's own predict format."""
 
     def __init__(self, service: PredictionService) -> None:
         self._service = service
@@ -43,5 +42,5 @@ class PredictRoutes:
         if body.unknown_values:
             data["unknown_values"] = body.unknown_values
         response = json_response(data)
-        note(self._service, request, target, prediction, body.size)
+        record(self._service, request, target, prediction, body.size)
         return response

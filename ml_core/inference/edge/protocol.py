@@ -1,14 +1,13 @@
-"""The Open Inference Protocol v2 under a tenant's prefix."""
+"""The routes of the Open Inference Protocol v2, under the prefix of a tenant."""
 
 from __future__ import annotations
 
 from importlib import metadata
 
 from ml_core.inference.edge.http import HttpRequest, HttpResponse
-from ml_core.inference.edge.noting import note
 from ml_core.inference.edge.oip import parse_infer
 from ml_core.inference.edge.oip_answers import describe_config, describe_model, infer_response
-from ml_core.inference.edge.render import json_response
+from ml_core.inference.edge.render import json_response, record
 from ml_core.inference.edge.requests import PARSE_ON_LOOP_BYTES
 from ml_core.inference.service import PredictionService
 from ml_core.inference.target import Target
@@ -17,7 +16,7 @@ _DISTRIBUTION = "ml-core-platform"
 
 
 class ProtocolRoutes:
-    """The protocol's calls."""
+    """The routes of the protocol."""
 
     def __init__(self, service: PredictionService) -> None:
         self._service = service
@@ -31,10 +30,11 @@ class ProtocolRoutes:
 
     async def live(self, _: HttpRequest) -> HttpResponse:
         """``GET /t/{tenant}/v2/health/live``."""
+        # A replica that authenticates the caller is alive.
         return json_response({"live": True})
 
     async def ready(self, _: HttpRequest) -> HttpResponse:
-        """``GET /t/{tenant}/v2/health/ready``: a caller that could be authenticated proves it."""
+        """``GET /t/{tenant}/v2/health/ready``."""
         return json_response({"ready": self._service.is_ready})
 
     async def model(self, request: HttpRequest) -> HttpResponse:
@@ -43,16 +43,16 @@ class ProtocolRoutes:
         return json_response(describe_model(request.model, version.ref.version, version.signature))
 
     async def config(self, request: HttpRequest) -> HttpResponse:
-        """``GET …/config``: the model configuration extension, which Triton's clients ask for."""
+        """``GET …/config``: the model configuration extension, which Triton's clients use."""
         version = await self._service.describe_version(_target(request))
         ref, signature = version.ref, version.signature
         return json_response(describe_config(request.model, ref.version, signature, self._max_rows))
 
     async def model_ready(self, request: HttpRequest) -> HttpResponse:
-        """``GET …/ready``: whether a request would be answered; loads the version if it is not loaded.
+        """``GET …/ready``: whether the model can answer; loads the version if needed.
 
         Raises:
-            ModelNotReadyError: It is not.
+            ModelNotReadyError: The version is not loaded.
         """
         version = await self._service.ensure_ready(_target(request), request.deadline)
         return json_response({"name": request.model, "version": version.ref.version, "ready": True})
@@ -69,7 +69,7 @@ class ProtocolRoutes:
             target, body, proba=body.wants_probabilities, deadline=request.deadline
         )
         response = infer_response(request.model, prediction, body)
-        note(self._service, request, target, prediction, body.size)
+        record(self._service, request, target, prediction, body.size)
         return response
 
 

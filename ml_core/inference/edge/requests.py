@@ -1,4 +1,4 @@
-"""Bodies of the prediction plane: parsed, checked, and refused with the path of the field that is wrong."""
+"""Parsing of request bodies. Errors name the path of the invalid field."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from ml_core.ids import EnvironmentName, VersionId
 from ml_core.inference.target import DEFAULT_ENVIRONMENT, key_text
 
 PARSE_ON_LOOP_BYTES = 256 * 1024
-"""A larger body is parsed and checked on a thread, where it waits for its turn: several in a row would add up on the
-event loop. While orjson parses, nothing else runs all the same: about 3 ms a megabyte of rows."""
+"""A larger body is parsed on a thread, so that several in a row do not block the event loop. orjson holds the
+interpreter lock while it parses, about 3 ms per megabyte."""
 _MAX_STICKY_KEY = 256
 
 
 @dataclass(slots=True)
 class PredictBody:
-    """The body of ``predict``; the table that the service reads.
+    """The body of ``predict``; implements ``Table``.
 
     Attributes:
-        raw: One JSON object a row.
+        raw: One JSON object per row.
         size: Bytes of the body.
-        proba: Whether probabilities are wanted.
-        environment: Whose version answers.
-        version: The version that answers instead.
-        key: What a canary keeps together.
-        strict: Whether an unknown column is refused.
-        unknown_values: After reading: values of columns that the version does not know.
+        proba: Whether to predict probabilities.
+        environment: The environment whose rollout answers.
+        version: The version that answers instead of the environment's.
+        key: The key for the choice of a canary.
+        strict: Whether unknown columns are refused.
+        unknown_values: The number of values in unknown columns; set by ``columns``.
     """
 
     raw: list[Row]
@@ -56,18 +56,18 @@ class PredictBody:
         self.unknown_values = signature.count_unknown(self.raw)
         return columns
 
-    def first_value(self, column: str, signature: Signature) -> str | None:  # noqa: ARG002 - JSON rows name their columns
+    def first_value(self, column: str, signature: Signature) -> str | None:  # noqa: ARG002 - rows have names
         """See ``Table``."""
         return key_text(self.raw[0].get(column))
 
 
 def parse_predict(body: bytes, max_rows: int) -> PredictBody:
-    """The body of ``predict``.
+    """Parse the body of ``predict``.
 
     Raises:
-        InvalidRequestError: It is malformed; names the field.
-        InvalidNameError: So is a name in it.
-        RequestTooLargeError: It has more than ``max_rows`` rows.
+        InvalidRequestError: The body is malformed; names the field.
+        InvalidNameError: A name in the body is invalid.
+        RequestTooLargeError: The body has more than ``max_rows`` rows.
     """
     data = parse_object(body)
     rows = data.get("rows")
@@ -76,7 +76,7 @@ def parse_predict(body: bytes, max_rows: int) -> PredictBody:
     check_rows(len(rows), max_rows)
     for index, row in enumerate(rows):
         if type(row) is not dict:
-            raise invalid(f"rows[{index}]", "must be an object", "Send one object a row, from column to value.")
+            raise invalid(f"rows[{index}]", "must be an object", "Send one object per row: column → value.")
     parsed = PredictBody(rows, len(body))
     if len(data) > 1:
         for name, value in data.items():
@@ -86,7 +86,7 @@ def parse_predict(body: bytes, max_rows: int) -> PredictBody:
 
 
 def parse_object(body: bytes | memoryview) -> dict[str, Any]:
-    """A JSON object.
+    """Parse a JSON object.
 
     Raises:
         InvalidRequestError: The body is not JSON or not an object.
@@ -95,7 +95,7 @@ def parse_object(body: bytes | memoryview) -> dict[str, Any]:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidRequestError(
-            f"The body is not valid JSON: {error}.", remedy="Send UTF-8 JSON; NaN is null.", field="body"
+            f"The body is not valid JSON: {error}.", remedy="Send JSON in UTF-8; write NaN as null.", field="body"
         ) from None
     if type(data) is not dict:
         raise invalid("body", "must be a JSON object", 'Send an object, such as {"rows": […]}.')
@@ -103,7 +103,7 @@ def parse_object(body: bytes | memoryview) -> dict[str, Any]:
 
 
 def check_rows(rows: int, max_rows: int) -> None:
-    """Refuse too many rows.
+    """Check the number of rows.
 
     Raises:
         RequestTooLargeError: There are more than ``max_rows``.
@@ -111,14 +111,14 @@ def check_rows(rows: int, max_rows: int) -> None:
     if rows > max_rows:
         raise RequestTooLargeError(
             f"The request has {rows:,} rows; the limit is {max_rows:,}.",
-            remedy="Send fewer rows at a time.",
+            remedy="Send fewer rows per request.",
             limit=max_rows,
             actual=rows,
         )
 
 
 def invalid(field: str, what: str, remedy: str) -> InvalidRequestError:
-    """The error of a field that is wrong."""
+    """The error for an invalid field."""
     return InvalidRequestError(f"Field {field!r} {what}.", remedy=remedy, field=field)
 
 
@@ -133,7 +133,7 @@ def _set_option(parsed: PredictBody, name: str, value: Any) -> None:
 
 def _boolean(name: str, value: Any) -> bool:
     if type(value) is not bool:
-        raise invalid(name, "must be true or false", "Correct or leave it out.")
+        raise invalid(name, "must be true or false", "Correct or omit it.")
     return value
 
 
@@ -154,13 +154,13 @@ def _name(name: str, value: Any, parse: Callable[[str], str]) -> str:
 
 
 def sticky_key(name: str, value: Any) -> str | None:
-    """The key of a request.
+    """Check the key of a request.
 
     Raises:
-        InvalidRequestError: It is no text of 1 to 256 characters.
+        InvalidRequestError: The key is not a string of 1 to 256 characters.
     """
     if value is not None and not (isinstance(value, str) and 0 < len(value) <= _MAX_STICKY_KEY):
-        raise invalid(name, f"must be a string of 1 to {_MAX_STICKY_KEY} characters", "Correct or leave it out.")
+        raise invalid(name, f"must be a string of 1 to {_MAX_STICKY_KEY} characters", "Correct or omit it.")
     return value
 
 

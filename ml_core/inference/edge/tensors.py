@@ -1,7 +1,7 @@
-"""Tensors of the Open Inference Protocol v2, in JSON and in the binary-tensor extension.
+"""Tensors of the Open Inference Protocol v2, in JSON and in the binary tensor data extension.
 
-The protocol: https://github.com/open-inference/open-inference-protocol (REST, and "Binary Tensor Data"). A binary
-tensor is its elements in row-major order, little-endian; a ``BYTES`` element is a 4-byte length and that many bytes.
+The protocol: https://github.com/open-inference/open-inference-protocol. A binary tensor has its elements in row-major
+order, little-endian; a ``BYTES`` element is a 4-byte length followed by that many bytes.
 """
 
 from __future__ import annotations
@@ -31,18 +31,16 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
 }
-"""Datatypes with elements of one size. ``BYTES`` is the other; ``BF16`` is not supported."""
+"""Datatypes with elements of fixed size. ``BYTES`` has variable size; ``BF16`` is not supported."""
 
 _MAX_DIMENSIONS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One input. ``values`` are flat: an array for what came in binary, else JSON values, None among them.
+    """An input tensor. ``values`` are flat: an array for binary data, otherwise JSON values, possibly None."""
 
-    They are kept as they were sent until the kind of the column that reads them is known: an integer above 2^53 is a
-    category by its digits, which ``float64`` can't hold.
-    """
+    # Not converted before the kind of the column is known: float64 can't represent an integer category above 2^53.
 
     field: str
     name: str
@@ -56,16 +54,16 @@ class Tensor:
         return self.datatype not in ("BOOL", "BYTES")
 
     def column(self, index: int, of: int) -> Tensor:
-        """One column of a tensor of the shape ``[rows, of]``."""
+        """A column of a tensor with the shape ``[rows, of]``."""
         return Tensor(self.field, self.name, self.datatype, self.shape[:1], self.values[index::of])
 
     def value(self, index: int) -> Any:
-        """One of the flat values, as in ``as_list``."""
+        """One flat value, converted as by ``as_list``."""
         one = self.values[index : index + 1]
         return Tensor(self.field, self.name, self.datatype, self.shape, one).as_list()[0]
 
     def as_list(self) -> list[Any]:
-        """The flat values as the Python objects that a row in JSON would hold."""
+        """The flat values as the Python objects of a JSON row."""
         values = self.values if isinstance(self.values, list) else self.values.tolist()
         if self.datatype not in ("FP16", "FP32"):
             return values
@@ -73,15 +71,15 @@ class Tensor:
         return [_shortest(precision(value)) if type(value) is float else value for value in values]
 
     def as_floats(self) -> NDArray[np.float64]:
-        """The flat values as numbers ``(n,)``; NaN for a missing one. Only of a tensor that is numeric."""
+        """The flat values of a numeric tensor as ``(n,) float64``; NaN if missing."""
         return np.array(self.values, np.float64)
 
 
 def parse_shape(field: str, shape: Any) -> tuple[int, ...]:
-    """A shape of at least one dimension.
+    """Parse a shape with at least one dimension.
 
     Raises:
-        InvalidRequestError: It is no list of whole numbers.
+        InvalidRequestError: The shape is not a list of whole numbers.
     """
     if (
         type(shape) is not list
@@ -93,10 +91,10 @@ def parse_shape(field: str, shape: Any) -> tuple[int, ...]:
 
 
 def values_from_json(field: str, data: Any, datatype: str, count: int) -> list[Any]:
-    """The flat values of a JSON tensor, nested or flat; null is allowed and means missing.
+    """Flatten and check the values of a JSON tensor; null is a missing value.
 
     Raises:
-        InvalidRequestError: They are not ``count`` values of the datatype.
+        InvalidRequestError: The data is not ``count`` values of the datatype.
     """
     if type(data) is not list:
         raise invalid(field, "must be a list", "Send the tensor's values in row-major order.")
@@ -108,7 +106,7 @@ def values_from_json(field: str, data: Any, datatype: str, count: int) -> list[A
 
 
 def values_from_binary(field: str, data: memoryview, datatype: str, count: int) -> NDArray[Any] | list[Any]:
-    """The flat values of a binary tensor.
+    """Decode a binary tensor to flat values.
 
     Raises:
         InvalidRequestError: The bytes are not ``count`` elements of the datatype.
@@ -120,13 +118,13 @@ def values_from_binary(field: str, data: memoryview, datatype: str, count: int) 
     if len(data) != wanted:
         raise invalid(field, f"has {len(data)} bytes instead of the {wanted} of its shape", "Correct shape or data.")
     if datatype == "BOOL":
-        booleans: NDArray[np.bool_] = np.frombuffer(data, np.uint8) != 0  # NumPy's own view takes 0 and 1 only
+        booleans: NDArray[np.bool_] = np.frombuffer(data, np.uint8) != 0  # a bool view is undefined except for 0 and 1
         return booleans
     return np.frombuffer(data, dtype)
 
 
 def to_binary(values: NDArray[Any], datatype: str) -> bytes:
-    """A binary tensor of flat values."""
+    """Encode flat values as a binary tensor."""
     if datatype != "BYTES":
         return np.ascontiguousarray(values, DTYPES[datatype]).tobytes()
     encoded = [str(value).encode() for value in values.tolist()]
@@ -165,12 +163,12 @@ def _flatten(field: str, data: list[Any], count: int) -> list[Any]:
 
 
 def _check_json(field: str, values: Sequence[Any], datatype: str) -> None:
-    """Refuse what is not of the datatype, by type and by range."""
+    """Check the type and the range of each value."""
     allowed = _JSON_TYPES[_family(datatype)]
     found = set(map(type, values))
     if not found <= allowed:
         index = next(i for i, value in enumerate(values) if type(value) not in allowed)
-        raise invalid(f"{field}[{index}]", f"is no {datatype}", "Correct the value or the datatype.")
+        raise invalid(f"{field}[{index}]", f"is not of the type {datatype}", "Correct the value or the datatype.")
     bounds = _BOUNDS.get(datatype)
     if bounds is None:
         return
@@ -185,17 +183,15 @@ def _family(datatype: str) -> str:
 
 
 def _shortest(value: np.floating[Any]) -> float:
-    """The number that is written with the fewest digits among those that the datatype rounds to the same value.
-
-    So 0.1 in single precision is 0.1, and not 0.10000000149011612. A whole number is exact as it is.
-    """
+    """Convert to the float64 with the fewest digits that the datatype rounds to the same value."""
+    # 0.1 in single precision becomes 0.1 and not 0.10000000149011612. Whole numbers are exact.
     return float(value if value.is_integer() else str(value))
 
 
 def _bounds(dtype: np.dtype[Any]) -> tuple[float, float]:
     if dtype.kind == "f":
         limit = np.finfo(dtype).max
-        largest = max(float(limit), float(str(limit)))  # the shortest digits of the largest number may be above it
+        largest = max(float(limit), float(str(limit)))  # str() rounds the largest number, possibly up
         return -largest, largest
     return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
 

@@ -1,4 +1,4 @@
-"""The end of a request that takes too long: a deadline, or its client's leaving, whichever comes first."""
+"""Cancellation of requests at their deadline or when the client disconnects."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import asyncio
 from ml_core.inference.edge.http import HttpRequest
 
 LOOK_AFTER_S = 0.05
-"""A request that is answered sooner costs one timer and no task: whether its client is still there makes no odds."""
+"""Time after which the connection of a request is watched. A request that is answered sooner costs one timer only."""
 
 
 class RequestWatch:
-    """Cancels the current task at the request's deadline or its body's, or when one that waits has lost its client.
+    """Cancels the current task at the deadline of the request or its body, or when the client disconnects."""
 
-    ``asyncio.timeout_at`` does the first part for several times the price, which small answers feel.
-    """
+    # asyncio.timeout_at, for the deadline alone, costs several times as much per request.
 
     __slots__ = ("_loop", "_request", "_task", "_timer", "_waiting_to_leave", "is_client_gone", "is_over")
 
@@ -28,11 +27,11 @@ class RequestWatch:
         self._timer = self._loop.call_at(min(request.deadline, self._loop.time() + LOOK_AFTER_S), self._look)
 
     def ended_it(self) -> bool:
-        """Whether a cancellation that arrived is this one's alone, and not also the server's."""
+        """Whether this watch, and not the server, cancelled the task."""
         return self.is_over and self._task is not None and self._task.uncancel() == 0
 
     def stop(self) -> None:
-        """The request was answered."""
+        """Stop watching; call it when the request was answered."""
         self._timer.cancel()
         if self._waiting_to_leave is not None:
             self._waiting_to_leave.cancel()
@@ -42,7 +41,7 @@ class RequestWatch:
         if now >= self._request.deadline or (now >= self._request.body_deadline and not self._request.is_read):
             self._end()
             return
-        # While the body is being read its reader notices; two readers would take each other's messages.
+        # Only after the body was read: its reader notices a disconnect, and two readers would take each other's data.
         if self._waiting_to_leave is None and self._request.is_read:
             self._waiting_to_leave = self._loop.create_task(self._request.client_left())
             self._waiting_to_leave.add_done_callback(self._client_left)

@@ -151,7 +151,7 @@ def test_a_body_has_less_time_than_the_answer(cell, key, monkeypatch):
     monkeypatch.setattr(application, "BODY_WITHIN_S", 0.1)
     answer = cell.ask("POST", PATH, key=key, content=never(), headers={"x-request-timeout-ms": "10000"})
     assert (answer.status_code, answer.headers["connection"]) == (408, "close")
-    assert answer.json()["error"]["message"].startswith("The body was not there within 100 ms.")
+    assert answer.json()["error"]["message"].startswith("The body was not received within 100 ms.")
 
 
 def test_an_answer_may_take_longer_than_a_body(cell, key, monkeypatch):

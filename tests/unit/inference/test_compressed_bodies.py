@@ -83,5 +83,5 @@ def test_errors_name_what_they_are_of():
     """Each its own kind, so that a client can tell them apart."""
     with pytest.raises(UnsupportedEncodingError, match="gzip, deflate or uncompressed"):
         decompress(b"", b"br", 1)
-    with pytest.raises(InvalidRequestError, match="one whole deflate stream"):
+    with pytest.raises(InvalidRequestError, match="one complete deflate stream"):
         decompress(b"x", b"deflate", 1)

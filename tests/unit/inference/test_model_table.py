@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ml_core.domain.assignment import CanaryRollout, Rollout
-from ml_core.exceptions import ArtifactIntegrityError, DeadlineExceededError, ModelLoadError, ModelNotFoundError
+from ml_core.exceptions import Action, ArtifactIntegrityError, DeadlineExceededError, ModelLoadError, ModelNotFoundError
 from ml_core.ids import VersionRef
 from ml_core.inference.failures import RETRY_FIRST_S
 from ml_core.inference.model_table import ModelTable
@@ -337,15 +337,18 @@ def test_a_withdrawn_pointer_is_not_found(table, store, fitted_measures):
     version = servable(store, fitted_measures)
     promote(table, version)
     table.apply({pointer(version): None})
-    with pytest.raises(ModelNotFoundError, match="mlcore promote"):
+    with pytest.raises(ModelNotFoundError, match="Promote a version") as caught:
         table.target(key_of(version))
+    assert caught.value.action == Action.of(
+        "environments.promote", tenant="acme", model="measures", environment="production"
+    )
 
 
 def test_another_environment_is_suggested(table, store, fitted_measures):
     """Who asks for production of a model that is in staging is told so."""
     version = servable(store, fitted_measures)
     table.apply({pointer(version, "staging"): Rollout(version, 1)})
-    with pytest.raises(ModelNotFoundError, match="Ask for staging"):
+    with pytest.raises(ModelNotFoundError, match="Use staging"):
         table.target(key_of(version))
 
 

@@ -57,7 +57,7 @@ def test_an_unknown_column_is_ignored_and_counted_or_refused(cell, key):
     ("row", "hint"),
     [
         ({}, "Known columns: m0, m1"),
-        ({"row": MEASURE}, "in the value of 'row'"),
+        ({"row": MEASURE}, "The value of 'row' has them"),
         ({name.upper(): value for name, value in MEASURE.items()}, "Did you mean 'm0' instead of 'M0'"),
         ({**{name: MEASURE[name] for name in list(MEASURE)[1:]}, "M0": 1.0}, "no column 'm0'. Did you mean"),
         ({"x" * 9000: None, **{f"y{number}": 1 for number in range(5000)}}, "Known columns"),
@@ -196,7 +196,7 @@ def test_an_environment_without_a_version_says_how_to_get_one(cell, key):
     message = answer.json()["error"]["message"]
     assert answer.status_code == 404
     assert "has no version in staging" in message
-    assert "Ask for production" in message
+    assert "Use production" in message
 
 
 @pytest.mark.parametrize("text", ["soon", "0", "-5", "1.5", "", "9" * 30, "\u0661"])

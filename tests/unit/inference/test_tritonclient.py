@@ -75,8 +75,8 @@ def test_its_requests_are_answered_as_rows_are(cell, key, client, headers, compr
         (lambda c, h: c.infer("measures", columns(binary=True)[:1], headers=h), "422", "column 'm1' is missing"),
         (lambda c, h: c.infer("measures", [triton.InferInput("m0", [101], "FP64")], headers=h), "413", "101 rows"),
         (lambda c, h: c.get_model_metadata("nothing", headers=h), "404", "'nothing'"),
-        (lambda c, h: c.get_inference_statistics("measures", headers=h), "404", "no such path"),
-        (lambda c, h: c.load_model("measures", headers=h), "404", "no such path"),
+        (lambda c, h: c.get_inference_statistics("measures", headers=h), "404", "path does not exist"),
+        (lambda c, h: c.load_model("measures", headers=h), "404", "path does not exist"),
     ],
 )
 def test_an_error_is_what_it_says(client, headers, call, status, text):

@@ -1,6 +1,6 @@
-"""Models as things: build an estimator, keep its bytes, and bring the bytes back as a model that may serve.
+"""Estimators, artifacts and loaded models.
 
-Here belong the artifact store, the artifact formats, the estimators that the platform offers, loading, and the manager
-over them. What a version *is* belongs to ``ml_core.domain``, where it is recorded to ``ml_core.registry``, how it is
-fitted to ``ml_core.training``, and how requests reach it to ``ml_core.inference``.
+This package has the algorithms, the artifact formats, the artifact store, and loading. Versions as values are in
+``ml_core.domain``, their records in ``ml_core.registry``, fitting in ``ml_core.training``, and requests in
+``ml_core.inference``.
 """

@@ -1,7 +1,7 @@
-"""The estimators that the platform offers, by model type and name.
+"""The algorithms of the platform, by model type and name.
 
-The first algorithm of a type is its default. Defaults that differ from scikit-learn's say why. Every estimator here is
-on the artifact allow-list, so what is trained with it can be served.
+The first algorithm of a type is its default. All estimators are on the artifact allow-list, so their versions can be
+served.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ REGRESSION = "regression"
 CLUSTERING = "clustering"
 ANOMALY_DETECTION = "anomaly_detection"
 
-# The same data gives the same model. scikit-learn's own default for n_jobs is one thread, as a replica wants it.
+# A fixed seed makes training reproducible. n_jobs is not set: scikit-learn's default, one thread, suits a replica.
 _COMMON: Mapping[str, Any] = {"random_state": 42}
 
 
 @dataclass(frozen=True, slots=True)
 class Algorithm:
-    """One estimator.
+    """An algorithm.
 
     Attributes:
-        module: Where it is imported from, when it is first used.
-        class_name: Its name there.
-        defaults: Parameters that differ from scikit-learn's.
-        takes_sparse: Whether it can be fitted on a sparse matrix, which texts become.
+        module: The module of the estimator, imported on first use.
+        class_name: The class of the estimator.
+        defaults: Parameters that differ from scikit-learn's defaults.
+        takes_sparse: Whether it accepts a sparse matrix, which encoded texts are.
     """
 
     module: str
@@ -37,20 +37,20 @@ class Algorithm:
     takes_sparse: bool = True
 
     def estimator_class(self) -> Any:
-        """The class, imported."""
+        """Import the class of the estimator."""
         return getattr(importlib.import_module(self.module), self.class_name)
 
     def build(self, parameters: Mapping[str, Any]) -> Any:
-        """An unfitted estimator; ``parameters`` win over the defaults."""
+        """Create an unfitted estimator; ``parameters`` override the defaults."""
         cls = self.estimator_class()
         common = {name: value for name, value in _COMMON.items() if name in cls._get_param_names()}
         return cls(**{**common, **self.defaults, **parameters})
 
 
-# lbfgs needs more than its default of 100 steps on a few thousand words; it stops by itself when it has converged.
+# lbfgs needs more than its default of 100 steps for a few thousand words. It stops when it has converged.
 _LINEAR_STEPS = {"max_iter": 1_000}
-# Nodes of five rows for regression, as in Breiman's and R's randomForest: a tree with one leaf a row is five times as
-# large and rarely better.
+# Leaves of five rows for regression, as in R's randomForest: one leaf per row makes trees five times as large and
+# rarely better.
 _REGRESSION_LEAF = {"min_samples_leaf": 5}
 
 ALGORITHMS: Mapping[str, Mapping[str, Algorithm]] = {
@@ -76,7 +76,7 @@ ALGORITHMS: Mapping[str, Mapping[str, Algorithm]] = {
         "decision_tree": Algorithm("sklearn.tree", "DecisionTreeRegressor", _REGRESSION_LEAF),
     },
     CLUSTERING: {
-        # One start is a coin toss; ten is what scikit-learn used until 1.4.
+        # The result of one start is random; ten was scikit-learn's default until 1.4.
         "kmeans": Algorithm("sklearn.cluster", "KMeans", {"n_init": 10}),
         "gaussian_mixture": Algorithm("sklearn.mixture", "GaussianMixture", {"n_components": 8}, takes_sparse=False),
     },

@@ -1,4 +1,4 @@
-"""Walking the objects of a fitted pipeline."""
+"""Traversal of the objects of a fitted pipeline."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def walk(root: Any) -> Iterator[Any]:
-    """Every object inside a fitted pipeline once, the root first: estimators, parts, containers and arrays."""
+    """Iterate over the objects of a fitted pipeline, each once, the root first."""
     seen: set[int] = set()
     pending = [root]
     while pending:
@@ -30,5 +30,5 @@ def walk(root: Any) -> Iterator[Any]:
 
 
 def estimators(root: Any) -> Iterator[Any]:
-    """Every estimator and transformer inside a fitted pipeline, nested ones included."""
+    """Iterate over the estimators and transformers of a fitted pipeline, including nested ones."""
     return (item for item in walk(root) if hasattr(item, "get_params") and not isinstance(item, type))

@@ -1,7 +1,6 @@
-"""From a version in the registry to a model that may answer: read → audit → construct → tune → self-test.
+"""Loading of versions: read → audit → construct → tune → self-test.
 
-``load_version`` is the only way by which a server obtains a model. A version that fails at any step is not returned,
-so that whoever asked keeps what it served before.
+Servers obtain models from ``load_version`` only.
 """
 
 from __future__ import annotations
@@ -26,18 +25,18 @@ from ml_core.models.tuning import tune_for_serving
 if TYPE_CHECKING:
     import pandas as pd
 
-# Numbers of a reloaded model may differ from those of the training process in the last bits only: the order in which
-# BLAS adds depends on its thread count. Labels must be equal.
+# Numbers of a loaded model may differ from those in training in the last bits, because the order of additions in BLAS
+# depends on its thread count. Labels must be equal.
 SELF_TEST_TOLERANCE = 1e-6
 _MOST_PROBABLE = frozenset(algorithm.class_name for algorithm in ALGORITHMS[CLASSIFICATION].values())
 
 
 class LoadedModel:
-    """A version's pipeline in memory, ready to answer; thread-safe, since answering changes nothing.
+    """A loaded model: the pipeline of a version in memory. Thread-safe.
 
     Attributes:
-        version: What was loaded.
-        pipeline: The fitted scikit-learn pipeline (or a single estimator that a caller brought).
+        version: The version.
+        pipeline: The fitted scikit-learn pipeline, or an estimator that the caller registered.
     """
 
     __slots__ = ("_classes", "_estimator", "_memory_bytes", "_takes_columns", "_transformers", "pipeline", "version")
@@ -46,7 +45,7 @@ class LoadedModel:
         self.version = version
         self.pipeline = pipeline
         steps = [step for _, step in pipeline.steps] if hasattr(pipeline, "steps") else [pipeline]
-        # scikit-learn's Pipeline.predict routes metadata on each call, 50 µs that a short model feels.
+        # The steps are called directly: Pipeline.predict routes metadata on each call, which takes 50 µs.
         self._transformers = tuple(step for step in steps[:-1] if step not in (None, "passthrough"))
         self._estimator = steps[-1]
         self._takes_columns = takes_columns(steps[0])
@@ -55,25 +54,25 @@ class LoadedModel:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes that the pipeline occupies, measured by walking it when first asked."""
+        """Size of the pipeline in memory, measured on first access."""
         if self._memory_bytes is None:
             self._memory_bytes = measure_bytes(self.pipeline)
         return self._memory_bytes
 
     @property
     def has_probabilities(self) -> bool:
-        """Whether ``predict_proba`` answers."""
+        """Whether the model has probabilities."""
         return self._classes is not None and hasattr(self._estimator, "predict_proba")
 
     def predict(self, columns: Columns) -> NDArray[Any]:
-        """One prediction a row.
+        """Predict canonical columns.
 
         Args:
-            columns: Canonical columns as ``version.signature.columns_from_rows`` makes them.
+            columns: Canonical columns, as from ``version.signature.columns_from_rows``.
 
         Returns:
-            ``(n_rows,)``: labels in their own dtype (str, int, float or bool) for a classifier, ``float64`` for a
-            regressor, cluster numbers (``int``, from 0), or -1 for an anomaly and 1 for a normal row.
+            ``(n_rows,)``: labels (str, int, float or bool) of a classifier, ``float64`` of a regressor, cluster numbers
+            from 0, or -1 for an anomaly and 1 for a normal row.
 
         Raises:
             PredictionError: The pipeline failed on rows that fit the signature.
@@ -83,7 +82,7 @@ class LoadedModel:
     def predict_proba(self, columns: Columns) -> NDArray[np.float64] | None:
         """Class probabilities ``(n_rows, n_classes) float64`` in the order of ``version.signature.output.classes``.
 
-        None when the model has no probabilities.
+        None if the model has no probabilities.
 
         Raises:
             PredictionError: The pipeline failed on rows that fit the signature.
@@ -91,7 +90,7 @@ class LoadedModel:
         return self._run(columns, proba=True)[1]
 
     def predict_both(self, columns: Columns) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
-        """``predict`` and ``predict_proba`` of the same rows, encoding them once.
+        """``predict`` and ``predict_proba`` in one call, which encodes the rows once.
 
         Raises:
             PredictionError: The pipeline failed on rows that fit the signature.
@@ -99,7 +98,7 @@ class LoadedModel:
         return self._run(columns, proba=True)
 
     def predict_rows(self, rows: Sequence[Row]) -> list[Any]:
-        """JSON-safe predictions of raw rows.
+        """Predict raw rows; the predictions are JSON-compatible.
 
         Raises:
             SignatureMismatchError: A row does not fit the signature.
@@ -108,13 +107,13 @@ class LoadedModel:
         return labels_to_json(self.predict(self.version.signature.columns_from_rows(rows)))
 
     def predict_frame(self, frame: pd.DataFrame) -> NDArray[Any]:
-        """Predictions of a raw data frame, see ``predict``.
+        """Predict a raw data frame, see ``predict``.
 
         Raises:
             SignatureMismatchError: A column or value does not fit the signature.
             PredictionError: The pipeline failed.
         """
-        from ml_core.data.canonical import columns_from_frame  # pandas: only for callers that have a frame
+        from ml_core.data.canonical import columns_from_frame  # imports pandas, which serving does not need
 
         return self.predict(columns_from_frame(frame, self.version.signature.inputs))
 
@@ -129,20 +128,20 @@ class LoadedModel:
                 return np.asarray(self._estimator.predict(table)), None
             probabilities = np.asarray(self._estimator.predict_proba(table), dtype=np.float64)
             return self._labels(table, probabilities), probabilities
-        except Exception as error:  # an estimator or processor of the caller's own can raise anything
+        except Exception as error:  # estimators and processors of callers may raise anything
             ref = self.version.ref
             raise PredictionError.wrap(
                 error,
                 f"{ref} could not predict",
-                remedy="Compare the rows with those of training; if usual rows fail too, roll back to another version.",
+                remedy="Compare the rows with the training data. If valid rows fail too, roll back to another version.",
                 tenant_id=ref.tenant_id,
                 model_id=ref.model_id,
                 version=ref.version,
             ) from error
 
     def _labels(self, table: Any, probabilities: NDArray[np.float64]) -> NDArray[Any]:
-        # Every algorithm of the platform's predicts the most probable class. Others may not: a support vector machine,
-        # or a classifier with a threshold of its own.
+        # The platform's algorithms predict the most probable class. Other estimators may not, such as a support vector
+        # machine or a classifier with a threshold.
         if self._classes is None or type(self._estimator).__name__ not in _MOST_PROBABLE:
             return np.asarray(self._estimator.predict(table))
         labels: NDArray[Any] = np.asarray(self._classes)[probabilities.argmax(axis=1)]
@@ -153,7 +152,7 @@ class LoadedModel:
         return classes[:0], np.empty((0, len(classes))) if self.has_probabilities else None
 
     def _foreign_input(self, columns: Columns) -> Any:
-        """What an estimator that a caller brought takes: a frame if it was fitted on one, else a matrix."""
+        """The input of an estimator that the caller registered: a frame if it was fitted on one, else a matrix."""
         inputs = self.version.signature.inputs
         first = self._transformers[0] if self._transformers else self._estimator
         if hasattr(first, "feature_names_in_") or not all(column.kind.is_numeric for column in inputs):
@@ -164,12 +163,12 @@ class LoadedModel:
 
 
 def takes_columns(step: Any) -> bool:
-    """Whether a pipeline's first step takes canonical columns, as the platform's own do; else it takes a table."""
+    """Whether the first step of a pipeline accepts canonical columns, as the platform's processors do."""
     return any(base.__module__.startswith("ml_core.data.") for base in type(step).__mro__)
 
 
 def labels_to_json(predictions: NDArray[Any]) -> list[Any]:
-    """Predictions as JSON values: Python ints, strings, booleans and floats; a float that is not finite is None."""
+    """Convert predictions to JSON values; floats that are not finite become None."""
     values = predictions.tolist()
     if predictions.dtype.kind in "fO":
         return [None if isinstance(value, float) and not math.isfinite(value) else value for value in values]
@@ -177,26 +176,26 @@ def labels_to_json(predictions: NDArray[Any]) -> list[Any]:
 
 
 def load_version(store: ArtifactStore, version: ServableVersion, *, own_types: Collection[str] = ()) -> LoadedModel:
-    """Load a version and prove that it answers as it did in training.
+    """Load, verify and self-test a version.
 
     Args:
-        store: Where its bytes are.
-        version: What the registry says of it: digest, size, format, signature and self-test.
-        own_types: Types that the calling process vouches for besides the platform's list, see
-            ``ml_core.models.own_types``. A server gives none.
+        store: The artifact store.
+        version: The version: digest, size, format, signature and self-test.
+        own_types: Types outside the allow-list that the calling process trusts, see ``ml_core.models.own_types``.
+            Servers pass none.
 
     Returns:
         The model, tuned for serving.
 
     Raises:
-        ArtifactIntegrityError: The bytes are missing or are not those that were registered.
-        UnsafeArtifactError: The bytes hold a type outside the platform's list, or are no skops archive.
-        ModelLoadError: The format is unknown, the pipeline can't be built, or the self-test failed.
+        ArtifactIntegrityError: The artifact is missing or does not have the registered digest.
+        UnsafeArtifactError: The artifact has a type outside the allow-list, or is not a skops archive.
+        ModelLoadError: The format is unknown, the pipeline can't be constructed, or the self-test failed.
     """
     try:
         if version.format != skops_format.FORMAT:
             raise ModelLoadError(
-                f"The format {version.format!r} is not one that this release can load.",
+                f"This release can't load the format {version.format!r}.",
                 remedy=f"Register the model again as {skops_format.FORMAT}.",
             )
         data = store.read(version.ref.tenant_id, version.digest, version.size_bytes)
@@ -209,11 +208,10 @@ def load_version(store: ArtifactStore, version: ServableVersion, *, own_types: C
 
 
 def open_version(data: bytes, version: ServableVersion, *, own_types: Collection[str] = ()) -> LoadedModel:
-    """As ``load_version``, from bytes that were verified already.
+    """``load_version`` for bytes whose digest was verified.
 
     Raises:
-        UnsafeArtifactError: The bytes hold a type outside the platform's list, or are no skops archive.
-        ModelLoadError: The pipeline can't be built, or the self-test failed.
+        UnsafeArtifactError, ModelLoadError: As for ``load_version``.
     """
     pipeline = skops_format.load(data, own_types=own_types)
     tune_for_serving(pipeline)
@@ -223,10 +221,10 @@ def open_version(data: bytes, version: ServableVersion, *, own_types: Collection
 
 
 def check_self_test(model: LoadedModel) -> None:
-    """Ask a loaded model the rows that were recorded in training and compare.
+    """Predict the rows of the self-test and compare with the recorded predictions.
 
     Raises:
-        ModelLoadError: It can't answer them or answers otherwise.
+        ModelLoadError: The model failed or its predictions differ.
     """
     test = model.version.self_test
     if not test.rows:
@@ -248,8 +246,8 @@ def check_self_test(model: LoadedModel) -> None:
         same = probabilities is not None and _close(probabilities, test.probabilities)
     if not same:
         raise ModelLoadError(
-            f"{model.version.ref} failed its self-test: it answers {len(test.rows)} recorded rows otherwise than it "
-            "did when it was trained.",
+            f"{model.version.ref} failed its self-test: its predictions for {len(test.rows)} recorded rows differ from "
+            "those in training.",
             remedy="Train and register it again with the library versions of this process.",
         )
 

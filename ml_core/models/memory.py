@@ -1,4 +1,4 @@
-"""How many bytes a loaded model occupies."""
+"""Measurement of the memory of a loaded model."""
 
 from __future__ import annotations
 
@@ -11,22 +11,20 @@ from ml_core.models.graph import walk
 
 
 def measure_bytes(root: Any) -> int:
-    """Bytes of a fitted pipeline, by walking it; an array or object that is shared inside of it counts once.
-
-    Strings and numbers in containers are counted, those that are attributes of an object are not: they are few.
-    """
+    """Measure the bytes of a fitted pipeline; shared objects count once."""
+    # Strings and numbers in containers are included. Those that are attributes are not: they are few.
     return sum(_own_bytes(item) for item in walk(root))
 
 
 def _own_bytes(item: Any) -> int:
     if isinstance(item, np.ndarray):
-        # A view keeps the whole of its base alive.
+        # A view keeps all of its base alive.
         return max(item.nbytes, getattr(item.base, "nbytes", 0) if isinstance(item.base, np.ndarray) else 0) + 112
     if type(item).__name__ == "Tree":
-        # Its arrays belong to C code, so sys.getsizeof does not see them.
+        # sys.getsizeof does not include the arrays, which belong to C code.
         state = item.__getstate__()
         return int(state["nodes"].nbytes + state["values"].nbytes) + 200
-    if hasattr(item, "get_arrays"):  # a search tree of neighbours, which keeps a copy of its points
+    if hasattr(item, "get_arrays"):  # a KDTree or BallTree, which has a copy of its points
         return sum(int(np.asarray(array).nbytes) for array in item.get_arrays()) + 200
     if isinstance(item, dict):
         return sys.getsizeof(item) + sum(sys.getsizeof(k) + _scalar_bytes(v) for k, v in item.items())

@@ -1,6 +1,6 @@
-"""``ModelFactory``: from a model type and hyperparameters to an unfitted estimator.
+"""``ModelFactory`` builds an unfitted estimator from a model type and hyperparameters.
 
-Two ways to extend it, for code that already does::
+It can be extended in two ways::
 
     ModelFactory.register("custom", lambda hyperparameters: MyEstimator(**hyperparameters))
 
@@ -23,7 +23,7 @@ Builder = Callable[[dict[str, Any]], Any]
 
 
 class _OpenToAssignment(type):
-    """Makes a function that is assigned to the class a static method, so that it works on instances as well."""
+    """Turns functions that are assigned to the class into static methods, so that they also work on instances."""
 
     def __setattr__(cls, name: str, value: Any) -> None:
         super().__setattr__(name, staticmethod(value) if inspect.isfunction(value) else value)
@@ -46,25 +46,25 @@ class ModelFactory(metaclass=_OpenToAssignment):
 
     @classmethod
     def unregister(cls, model_type: str) -> None:
-        """Take back what ``register`` added; nothing happens if there is nothing."""
+        """Remove a registered model type, if it exists."""
         cls._builders.pop(model_type, None)
 
     @classmethod
     def model_types(cls) -> tuple[str, ...]:
-        """The types that can be built."""
+        """The standard and registered model types."""
         return (*ALGORITHMS, *(name for name in cls._builders if name not in ALGORITHMS))
 
     @staticmethod
     def create_model(model_type: str, hyperparameters: Mapping[str, Any] | None = None) -> Any:
-        """An unfitted estimator.
+        """Create an unfitted estimator.
 
         Args:
-            model_type: A standard or registered type.
-            hyperparameters: ``algorithm`` picks the estimator (default: random_forest where it fits the type); the rest
-                are its parameters, with scikit-learn's names.
+            model_type: A standard or registered model type.
+            hyperparameters: ``algorithm`` selects the estimator; the others are its parameters, with scikit-learn's
+                names.
 
         Raises:
-            TrainingError: The type, the algorithm, a parameter's name or its value is not valid; names the nearest
+            TrainingError: The type, the algorithm, or the name or value of a parameter is invalid; names the nearest
                 valid ones. ``stage`` is ``validate``.
         """
         if (builder := ModelFactory._builders.get(model_type)) is not None:
@@ -73,7 +73,7 @@ class ModelFactory(metaclass=_OpenToAssignment):
 
     @staticmethod
     def _create_standard_model(model_type: str, hyperparameters: Mapping[str, Any] | None = None) -> Any:
-        """As ``create_model``, for the standard types only."""
+        """``create_model`` for the standard types."""
         parameters = dict(hyperparameters or {})
         algorithm = find_algorithm(model_type, parameters.pop("algorithm", None))
         known = algorithm.estimator_class()._get_param_names()
@@ -85,16 +85,16 @@ class ModelFactory(metaclass=_OpenToAssignment):
             estimator._validate_params()
         except (ValueError, TypeError) as error:
             raise TrainingError(
-                f"A hyperparameter has a value that can't be used: {error}", remedy="Correct it.", stage="validate"
+                f"A hyperparameter has an invalid value: {error}", remedy="Correct it.", stage="validate"
             ) from error
         return estimator
 
 
 def find_algorithm(model_type: str, name: str | None) -> Algorithm:
-    """The algorithm of a standard type by name, or the type's default.
+    """The algorithm of a standard model type by name; None: its default.
 
     Raises:
-        TrainingError: There is no such type or algorithm.
+        TrainingError: The type or the algorithm is unknown.
     """
     if model_type not in ALGORITHMS:
         _refuse(f"There is no model type {model_type!r}.", model_type, list(ModelFactory.model_types()))
@@ -107,7 +107,7 @@ def find_algorithm(model_type: str, name: str | None) -> Algorithm:
 
 
 def takes_sparse(estimator: Any) -> bool:
-    """Whether an estimator can be fitted on a sparse matrix; True for those that the platform does not know."""
+    """Whether an estimator accepts a sparse matrix; True for estimators that are not the platform's."""
     return all(
         algorithm.takes_sparse
         for algorithms in ALGORITHMS.values()

@@ -1,7 +1,7 @@
-"""Types outside the platform's list that this very process trained with: its own, so it may load them again.
+"""Types outside the allow-list that this process trained with, and may therefore load.
 
-A caller's own estimator or ``DataProcessor`` subclass is code that the caller's process runs anyway. A server trained
-nothing, so its list is empty and it refuses them.
+An estimator or ``DataProcessor`` subclass of the caller is code that the caller's process runs anyway. A server does
+not train, so its list is empty and it refuses such types.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ _types: set[str] = set()
 
 
 def remember(names: Iterable[str]) -> None:
-    """Vouch for types, by ``module.qualified_name``, for the rest of this process's life."""
+    """Trust types, by ``module.qualified_name``, for the lifetime of this process."""
     with _lock:
         _types.update(names)
 
 
 def known() -> Collection[str]:
-    """The types that this process vouches for."""
+    """The types that this process trusts."""
     with _lock:
         return frozenset(_types)

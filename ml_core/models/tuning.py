@@ -1,4 +1,4 @@
-"""Making a loaded pipeline quick to ask: one thread, and arrays in the layout that its estimators want."""
+"""Tuning of a loaded pipeline for small requests."""
 
 from __future__ import annotations
 
@@ -10,16 +10,13 @@ from ml_core.models.graph import estimators
 
 
 def tune_for_serving(pipeline: Any) -> None:
-    """Set ``n_jobs=1`` everywhere and make matrices C-contiguous, in place.
-
-    A forest with another ``n_jobs`` starts a thread pool on each call, which costs more than a small request, and the
-    replica answers several requests at a time anyway.
-    """
+    """Set ``n_jobs=1`` in all estimators and make arrays C-contiguous, in place."""
     for estimator in estimators(pipeline):
         attributes = vars(estimator)
+        # With another n_jobs a forest starts a thread pool on each call, which costs more than a small request.
         if isinstance(attributes.get("n_jobs"), int):
             attributes["n_jobs"] = 1
-        if "_n_threads" in attributes:  # KMeans keeps the number of cores of the machine that trained it
+        if "_n_threads" in attributes:  # KMeans stores the number of cores of the machine that trained it
             attributes["_n_threads"] = 1
         for name, value in attributes.items():
             if isinstance(value, np.ndarray) and value.dtype != object and not value.flags.c_contiguous:

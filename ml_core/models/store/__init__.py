@@ -4,9 +4,9 @@
 
     <root>/<tenant>/<first two digits>/<digest>
 
-The root is a local folder (``LocalStore``) or a prefix of a bucket (``ObjectStore``, with a local cache). A location is
-derived from a parsed tenant and a parsed digest, never from a caller's text. What is read is verified by size and
-sha256 before it is returned. The settings decide which store a process uses, see ``platform_store``.
+The root is a local folder (``LocalStore``) or a prefix of a bucket (``ObjectStore``, with a local cache). Locations are
+derived from parsed tenants and digests only. Reads verify the size and the sha256. ``platform_store`` opens the store
+that the settings name.
 """
 
 from ml_core.models.store.base import ArtifactStore, Removed, StoredBlob, Stray

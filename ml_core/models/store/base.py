@@ -1,4 +1,4 @@
-"""What every artifact store can do, and the layout that all of them share."""
+"""The interface of artifact stores and their common layout."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ml_core.exceptions import ArtifactIntegrityError, InvalidNameError, Invalid
 from ml_core.ids import Digest, TenantId
 
 CHUNK_BYTES = 8 * 2**20
-"""Read and written at once: of 1, 8 and 50 MiB the fastest against an S3 server, where each is a request of its own."""
+"""Size of reads and writes. Of 1, 8 and 50 MiB it was the fastest with an S3 server, where each is one request."""
 TEMPORARY_PREFIX = ".writing-"
-"""Begins the name of a file that is being written, beside its place."""
+"""Prefix of the name of a file that is being written."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredBlob:
-    """An artifact in the store; its bytes are not verified. ``modified_at`` is UTC."""
+    """An entry of the store, whose bytes were not verified. ``modified_at`` is UTC."""
 
     digest: Digest
     size_bytes: int
@@ -32,11 +32,11 @@ class StoredBlob:
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """A file in a tenant's folder that is no artifact, such as one that a killed process left half-written.
+    """A file in the folder of a tenant that is not an artifact, such as a partial write of a killed process.
 
     Attributes:
-        name: Where it is inside the tenant's folder, such as ``ab/.writing-0123``.
-        size_bytes: Its size.
+        name: The path in the folder of the tenant, such as ``ab/.writing-0123``.
+        size_bytes: The size.
         modified_at: When it was last written, UTC.
     """
 
@@ -47,51 +47,48 @@ class Stray:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What was removed: how many files, and their bytes."""
+    """The number of removed files, and their bytes."""
 
     count: int
     bytes: int
 
 
 class ArtifactStore(ABC):
-    """Artifacts of all tenants. Creating the object touches nothing; processes may share a store.
+    """The artifacts of all tenants. Processes may share a store. The constructor does no I/O.
 
-    ``check``, ``read``, ``fetch``, ``verify``, ``exists``, ``list``, ``strays`` and ``tenants`` raise
-    ``ModelLoadError`` when the store can't be reached, is closed to this process, or its bucket is missing; the others
-    raise ``ModelSaveError``.
+    If the store is unavailable, denies access or has no bucket, ``check``, ``read``, ``fetch``, ``verify``, ``exists``,
+    ``list``, ``strays`` and ``tenants`` raise ``ModelLoadError``, and the others raise ``ModelSaveError``.
     """
 
     def put(self, tenant_id: TenantId, data: bytes, format: str) -> StoredArtifact:  # noqa: A002 - the field's name
-        """Store bytes, unless the tenant has the same already: stored bytes are read and verified first.
-
-        So training or registering a model again repairs a damaged artifact.
+        """Store an artifact, unless the store has an intact copy. A damaged copy is replaced.
 
         Args:
-            tenant_id: Whose they are.
+            tenant_id: The tenant.
             data: The artifact.
-            format: What it is, such as ``skops/2``; recorded in the registry, not here.
+            format: The format, such as ``skops/2``, for the returned value.
 
         Returns:
-            Its digest, computed here, its size and format.
+            The digest, computed here, the size and the format.
 
         Raises:
-            ModelSaveError: The disk is full, read-only or otherwise refuses, or the object store does or can't be
-                reached; no part of the artifact is left behind under its digest.
+            ModelSaveError: The disk or the object store is unavailable, full or refuses the write. Nothing is stored
+                under the digest.
         """
         artifact = StoredArtifact(Digest(hashlib.sha256(data).hexdigest()), len(data), format)
         self._store(tenant_id, artifact, io.BytesIO(data))
         return artifact
 
     def put_file(self, tenant_id: TenantId, path: Path, format: str) -> StoredArtifact:  # noqa: A002
-        """As ``put``, from a file that is never whole in memory: read once for its digest and once to store it.
+        """``put`` for a file, which is read in chunks: once for its digest and once to store it.
 
         Args:
-            tenant_id: Whose it is.
+            tenant_id: The tenant.
             path: The file.
-            format: What it is.
+            format: The format.
 
         Raises:
-            ModelSaveError: As ``put``, or the file can't be read, or it changed meanwhile.
+            ModelSaveError: As for ``put``; or the file can't be read, or changed between the two reads.
         """
         try:
             with path.open("rb") as source:
@@ -105,131 +102,132 @@ class ArtifactStore(ABC):
 
     @abstractmethod
     def _store(self, tenant_id: TenantId, artifact: StoredArtifact, source: BinaryIO) -> None:
-        """Store the bytes of a source, unless the very same are there. Raises no OSError but the source's own."""
+        """Store the bytes of a source, unless an intact copy exists. Raises no OSError except that of the source."""
 
     @abstractmethod
     def read(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> bytes:
-        """The bytes of an artifact, verified to be those that were stored.
+        """Read and verify an artifact.
 
         Args:
-            tenant_id: Whose it is.
-            digest: As recorded in the registry.
-            size_bytes: As recorded in the registry.
+            tenant_id: The tenant.
+            digest: The digest in the registry.
+            size_bytes: The size in the registry.
 
         Returns:
             The bytes; their sha256 is ``digest``.
 
         Raises:
-            ArtifactIntegrityError: The artifact is missing, unreadable, cut short, or at least one byte differs.
+            ArtifactIntegrityError: The artifact is missing, unreadable, or has another size or digest.
             ModelLoadError: The store can't be reached.
         """
 
     @abstractmethod
     def fetch(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> Path:
-        """A local file that holds an artifact, verified now, never whole in memory.
+        """A local file with the verified artifact.
 
-        Open it at once and only read it: of an object store it is a copy in the cache, which may be evicted. An open
-        file stays readable.
+        Open it immediately, and only for reading: it may be a copy in the cache, which can be evicted. An open file
+        stays readable.
 
         Raises:
-            ArtifactIntegrityError: As ``read``.
-            ModelLoadError: The store can't be reached, or there is no room for a local copy.
+            ArtifactIntegrityError: As for ``read``.
+            ModelLoadError: The store can't be reached, or the disk has no room for a copy.
         """
 
     @abstractmethod
     def verify(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> None:
-        """Verify the bytes in the store itself, past any cache.
+        """Verify the artifact in the store itself, bypassing the cache.
 
         Raises:
-            ArtifactIntegrityError: As ``read``.
+            ArtifactIntegrityError: As for ``read``.
             ModelLoadError: The store can't be reached.
         """
 
     @abstractmethod
     def exists(self, tenant_id: TenantId, digest: Digest) -> bool:
-        """Whether the tenant has such an artifact (its bytes are not checked)."""
+        """Whether the artifact exists; does not verify it."""
 
     @abstractmethod
     def delete(self, tenant_id: TenantId, digest: Digest) -> None:
-        """Remove an artifact; nothing happens if it is not there.
+        """Remove an artifact, if it exists.
 
         Raises:
-            ModelSaveError: The store refuses or can't be reached.
+            ModelSaveError: The store refuses the request or can't be reached.
         """
 
     def list(self, tenant_id: TenantId) -> Iterator[StoredBlob]:
-        """The tenant's artifacts, in no order; what is no artifact is left out, see ``strays``."""
+        """The artifacts of a tenant, in no particular order."""
         for file in self._files(TenantId(tenant_id)):
             digest = digest_at(file.name)
             if digest is not None:
                 yield StoredBlob(digest, file.size_bytes, file.modified_at)
 
     def strays(self, tenant_id: TenantId) -> Iterator[Stray]:
-        """The files in the tenant's folder that are no artifacts. A young one may be in use: look at its age."""
+        """The files in the folder of a tenant that are not artifacts. A recent one may be a write in progress."""
         for file in self._files(TenantId(tenant_id)):
             if digest_at(file.name) is None:
                 yield file
 
     def delete_stray(self, tenant_id: TenantId, stray: Stray) -> None:
-        """Remove a file that ``strays`` gave; nothing happens if it is not there.
+        """Remove a file that ``strays`` returned, if it exists.
 
         Raises:
-            InvalidRequestError: It is an artifact or not inside the tenant's folder.
-            ModelSaveError: The store refuses or can't be reached.
+            InvalidRequestError: The file is an artifact or not in the folder of the tenant.
+            ModelSaveError: The store refuses the request or can't be reached.
         """
         parts = PurePosixPath(stray.name).parts
         if not parts or parts[0] == "/" or ".." in parts or digest_at(stray.name) is not None:
-            raise InvalidRequestError(f"{stray.name!r} is no stray file of tenant {tenant_id}.", field="name")
+            raise InvalidRequestError(f"{stray.name!r} is not a stray file of tenant {tenant_id}.", field="name")
         self._remove(TenantId(tenant_id), stray.name)
 
     @abstractmethod
     def _files(self, tenant_id: TenantId) -> Iterator[Stray]:
-        """Every file in the tenant's folder, artifacts included; none if there is no such folder."""
+        """All files in the folder of a tenant, including artifacts."""
 
     @abstractmethod
     def _remove(self, tenant_id: TenantId, name: str) -> None:
-        """Remove a file of the tenant's folder if it is there."""
+        """Remove a file in the folder of a tenant, if it exists."""
 
     @abstractmethod
     def tenants(self) -> Iterator[TenantId]:
-        """The tenants that have a folder here, with or without artifacts."""
+        """The tenants with a folder in the store, with or without artifacts."""
 
     def check(self) -> None:
-        """Look whether the store can be reached.
+        """Check that the store can be reached.
 
         Raises:
-            ModelLoadError: It can't.
+            ModelLoadError: The store can't be reached.
         """
         next(self.tenants(), None)
 
     @abstractmethod
     def delete_tenant(self, tenant_id: TenantId) -> Removed:
-        """Remove the tenant's folder with every byte in it.
+        """Remove the folder of a tenant with all artifacts and strays.
 
         Returns:
-            The files that were there, artifacts and strays.
+            The removed files.
 
         Raises:
-            ModelSaveError: The store refuses or can't be reached; what was not removed is still there.
+            ModelSaveError: The store refuses the request or can't be reached; some files may remain.
         """
 
     @abstractmethod
     def location(self, tenant_id: TenantId, digest: Digest) -> str:
-        """Where an artifact is, or would be, for people to read: a path or a URL."""
+        """The path or URL of an artifact, for messages."""
 
 
 def place(tenant_id: TenantId, digest: Digest) -> str:
-    """Where an artifact is under the root of every store, with slashes.
+    """The path of an artifact under the root of a store.
 
     Raises:
-        InvalidNameError: One of the two is not what its type says.
+        InvalidNameError: The tenant or the digest is invalid.
     """
+    # Parsed again: the types are not enforced at run time, and a path must never contain an unparsed name.
     tenant, name = TenantId(tenant_id), Digest(digest)
     return f"{tenant}/{name[:2]}/{name}"
 
 
 def digest_at(name: str) -> Digest | None:
-    """The artifact that a file of a tenant's folder is by its name; None for another file."""
+    """The digest of an artifact by the name of its file; None for other files."""
     folder, _, file = name.partition("/")
     try:
         digest = Digest(file)
@@ -239,10 +237,10 @@ def digest_at(name: str) -> Digest | None:
 
 
 def verified_chunks(source: BinaryIO, tenant_id: TenantId, artifact: StoredArtifact) -> Iterator[bytes]:
-    """The bytes of a source in pieces.
+    """Read a source in chunks and verify it.
 
     Raises:
-        ModelSaveError: The source can't be read, or by its end it was not the artifact.
+        ModelSaveError: The source can't be read, or at its end the digest differs.
     """
     found, size = hashlib.sha256(), 0
     try:
@@ -255,13 +253,13 @@ def verified_chunks(source: BinaryIO, tenant_id: TenantId, artifact: StoredArtif
     if size != artifact.size_bytes or found.hexdigest() != artifact.digest:
         raise ModelSaveError(
             "The file changed while it was being stored.",
-            remedy="Nothing was stored. Wait until whatever writes it is done, then try again.",
+            remedy="Nothing was stored. Wait until the file is complete, then try again.",
             tenant_id=tenant_id,
         )
 
 
 def integrity_error(location: str, tenant_id: TenantId, digest: Digest, what: str) -> ArtifactIntegrityError:
-    """An artifact is not what the registry says."""
+    """The error for an artifact that does not match the registry."""
     return ArtifactIntegrityError(
         f"Artifact {digest[:12]}… of tenant {tenant_id} {what} ({location}).",
         remedy="Restore the file from a backup, or train and register the model again.",
@@ -271,20 +269,20 @@ def integrity_error(location: str, tenant_id: TenantId, digest: Digest, what: st
 
 
 def wrong_size(found_bytes: int, size_bytes: int) -> str:
-    """What is wrong with an artifact of another size, for ``integrity_error``."""
+    """The clause of ``integrity_error`` for an artifact of another size."""
     return f"has {found_bytes:,} bytes instead of {size_bytes:,}"
 
 
 MISSING = "is missing"
-"""What is wrong with an artifact that is not there, for ``integrity_error``."""
+"""The clause of ``integrity_error`` for an artifact that does not exist."""
 
 CHANGED = "was changed after it was stored: its sha256 differs"
-"""What is wrong with an artifact of other bytes, for ``integrity_error``."""
+"""The clause of ``integrity_error`` for an artifact with another digest."""
 
 
 def _unreadable(tenant_id: TenantId, error: OSError) -> ModelSaveError:
     return ModelSaveError(
         f"The file to store can't be read: {error.strerror or error}.",
-        remedy="Nothing was stored. Check that it is there and that you may read it.",
+        remedy="Nothing was stored. Check that the file exists and is readable.",
         tenant_id=tenant_id,
     )

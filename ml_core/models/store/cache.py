@@ -1,7 +1,4 @@
-"""The local cache of an object store: one folder for all processes of a machine, bounded in bytes.
-
-The least recently used files are evicted.
-"""
+"""The local cache of an object store: a folder for all processes of a machine, bounded in bytes, with LRU eviction."""
 
 from __future__ import annotations
 
@@ -23,8 +20,8 @@ from ml_core.models.store.files import ABANDONED_AFTER_S, fault_in, make_folder,
 logger = logging.getLogger(__name__)
 
 _LOCK_NAME = ".lock"
-# Each process looks at the folder again after it has added this part of the bound, and then frees as much as keeps
-# ten processes that all add their part at once under the bound. With 20,000 files a look takes about 0.1 s.
+# A process lists the folder after it has added this fraction of the bound, and then evicts down to _FREE_DOWN_TO, which
+# leaves room for ten processes between two listings. Listing 20,000 files takes about 0.1 s.
 _LOOK_AFTER = 0.01
 _FREE_DOWN_TO = 0.9
 
@@ -32,13 +29,12 @@ _FREE_DOWN_TO = 0.9
 class ArtifactCache:
     """Copies of artifacts: ``<folder>/<first two digits>/<tenant>.<digest>``.
 
-    A copy is verified at each use (sha256 reads about 2 GB a second, far more than an object store gives)
-    and removed if it is damaged. Whatever a process does here another may undo at any moment: files appear whole and
-    a file that vanishes is a file that is not cached.
+    Each use verifies the copy and removes it if it is damaged. sha256 reads about 2 GB per second, more than an object
+    store delivers. Other processes may write and evict files at any time; files appear atomically.
 
     Args:
-        folder: The folder; made when it is first written, closed to other users.
-        max_bytes: Bound on its files; the least recently used go. See ``Eviction`` for how strict it is.
+        folder: The folder; created on first write, closed to other users.
+        max_bytes: Bound on the size of the files, see ``Eviction``.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -46,49 +42,49 @@ class ArtifactCache:
         self._eviction = Eviction(folder, max_bytes)
 
     def path(self, tenant_id: TenantId, digest: Digest) -> Path:
-        """Where the copy of an artifact is, or would be."""
+        """The path of the copy of an artifact."""
         return self.folder / digest[:2] / f"{tenant_id}.{digest}"
 
     def read(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> bytes | None:
-        """The verified bytes of an artifact; None: there is no sound copy."""
+        """Read and verify a copy; None if there is no intact copy."""
         path = self.path(tenant_id, digest)
         data, fault = read_verified(path, digest, size_bytes)
         return data if self._is_sound(path, fault) else None
 
     def find(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> Path | None:
-        """The verified copy of an artifact; None: there is no sound one."""
+        """The path of a verified copy; None if there is no intact copy."""
         path = self.path(tenant_id, digest)
         return path if self._is_sound(path, fault_in(path, digest, size_bytes)) else None
 
     def _is_sound(self, path: Path, fault: str | None) -> bool:
-        with suppress(OSError):  # removed meanwhile, or a read-only disk: what was read is verified nevertheless
+        with suppress(OSError):  # evicted since, or a read-only disk: the bytes that were read are verified anyway
             if fault is None:
-                os.utime(path)  # the time of its last use
+                os.utime(path)  # records the last use, for eviction
             elif fault != MISSING:
                 logger.warning("The cached artifact %s %s; it is fetched again.", path, fault)
                 path.unlink()
         return fault is None
 
     def write(self, tenant_id: TenantId, digest: Digest, size_bytes: int, chunks: Iterable[bytes]) -> Path:
-        """Keep a copy of an artifact, making room for it first.
+        """Write a copy of an artifact, after evicting others for it.
 
         Args:
-            tenant_id: Whose it is.
-            digest: Its digest.
-            size_bytes: Its size.
-            chunks: Its bytes; they raise before their end if they are not the artifact's. Nothing is kept then.
+            tenant_id: The tenant.
+            digest: The digest.
+            size_bytes: The size.
+            chunks: The bytes; must raise before the end if they are not those of the artifact.
 
         Raises:
-            OSError: The disk is full or refuses; nothing is kept.
+            OSError: The disk is full or refuses the write; nothing is written.
         """
         path = self.path(tenant_id, digest)
         make_folder(path.parent, self.folder)
         self._eviction.make_room(size_bytes)
-        write_whole(path, chunks, durable=False)  # a copy that a power cut damages is noticed and fetched again
+        write_whole(path, chunks, durable=False)  # a copy that a power failure damages is detected and fetched again
         return path
 
     def keep(self, tenant_id: TenantId, digest: Digest, data: bytes) -> None:
-        """As ``write``, for verified bytes; a disk that refuses is logged, not raised."""
+        """``write`` for verified bytes; an error of the disk is logged and not raised."""
         if len(data) > self._eviction.max_bytes:
             return
         try:
@@ -97,12 +93,12 @@ class ArtifactCache:
             logger.warning("No copy of an artifact can be kept in %s: %s.", self.folder, error.strerror or error)
 
     def forget(self, tenant_id: TenantId, digest: Digest) -> None:
-        """Remove the copy of an artifact, if there is one."""
+        """Remove the copy of an artifact, if it exists."""
         with suppress(OSError):
             self.path(tenant_id, digest).unlink()
 
     def forget_tenant(self, tenant_id: TenantId) -> None:
-        """Remove all copies of a tenant's artifacts on this machine."""
+        """Remove the copies of all artifacts of a tenant."""
         for path in self.folder.glob(f"??/{tenant_id}.*"):
             with suppress(OSError):
                 path.unlink()
@@ -115,23 +111,23 @@ class _File(NamedTuple):
 
 
 class Eviction:
-    """Frees room in a folder that several processes fill.
+    """Bounds the size of a folder that several processes fill.
 
-    A writer frees room before it writes. The bound can be exceeded for a moment by many processes that write at once,
-    and by one file that is larger than the bound, which is evicted by the next write.
+    A process evicts before it writes. Concurrent writers may exceed the bound briefly. A file that is larger than the
+    bound is kept until the next write.
 
     Args:
-        folder: The folder: files in subfolders; the time of a file's last use is its modification time.
+        folder: A folder with files in subfolders; the modification time of a file is the time of its last use.
         max_bytes: The bound.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self._folder = folder
-        self._added_bytes = math.inf  # since this process last looked; at first it has not
+        self._added_bytes = math.inf  # since the last listing; infinite, so that the first write lists the folder
 
     def make_room(self, size_bytes: int) -> None:
-        """Remove files until one of this size fits, if it is time to look. The folder must exist."""
+        """Evict files for one of this size, if enough was added since the last listing. The folder must exist."""
         self._added_bytes += size_bytes
         if self._added_bytes <= self.max_bytes * _LOOK_AFTER:
             return
@@ -139,7 +135,7 @@ class Eviction:
             with FileLock(self._folder / _LOCK_NAME, timeout=0):
                 self._free(size_bytes)
         except Timeout:
-            return  # another process is at it; this one looks the next time
+            return  # another process is evicting
         self._added_bytes = 0
 
     def _free(self, size_bytes: int) -> None:
@@ -149,7 +145,7 @@ class Eviction:
             return
         if size_bytes > self.max_bytes:
             logger.warning(
-                "An artifact of %s bytes is larger than the cache's bound of %s. Raise MLCORE_ARTIFACT_CACHE_MB.",
+                "An artifact of %s bytes exceeds the bound of the cache, %s bytes. Raise MLCORE_ARTIFACT_CACHE_MB.",
                 f"{size_bytes:,}",
                 f"{self.max_bytes:,}",
             )
@@ -161,7 +157,7 @@ class Eviction:
             total -= file.size_bytes
 
     def _look(self) -> list[_File]:
-        """The files that may be evicted, but for those being written. What killed processes left is removed."""
+        """List the files that may be evicted, and remove partial writes of killed processes."""
         found = []
         for folder in self._folder.iterdir():
             if not folder.is_dir():

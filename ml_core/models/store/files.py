@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written beside their place, flushed to the disk and renamed."""
+"""Atomic files: written under a temporary name, flushed to the disk and renamed."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from ml_core.ids import Digest
 from ml_core.models.store.base import CHANGED, MISSING, TEMPORARY_PREFIX, Removed, wrong_size
 
 ABANDONED_AFTER_S = 3600.0
-"""An artifact is written in seconds; what is older belongs to a process that was killed."""
+"""Age above which a temporary file is abandoned: writing an artifact takes seconds."""
 
 CLOSED = "can't be read (Permission denied)"
-"""What is wrong with an artifact that this process may not read; its bytes may be sound."""
+"""The fault of an artifact that this process has no permission to read; it does not mean damage."""
 
 _SWEEPS = 100
-"""How often a folder is emptied before an error is raised: another process keeps writing to it."""
+"""Attempts to empty a folder into which another process writes."""
 
 
 def fault_in(path: Path, digest: Digest, size_bytes: int) -> str | None:
-    """What is wrong with a file that should be an artifact; None: it was read and verified, in pieces."""
+    """Verify a file without loading it into memory. Returns its fault, or None if it is intact."""
     try:
         with path.open("rb") as file:
             found = os.fstat(file.fileno()).st_size
-            # Compared before reading, so that a file that grew to gigabytes costs nothing.
+            # Compared first, so that a file of the wrong size is not read.
             if found != size_bytes:
                 return wrong_size(found, size_bytes)
             return None if hashlib.file_digest(file, "sha256").hexdigest() == digest else CHANGED
@@ -38,7 +38,7 @@ def fault_in(path: Path, digest: Digest, size_bytes: int) -> str | None:
 
 
 def read_verified(path: Path, digest: Digest, size_bytes: int) -> tuple[bytes, str | None]:
-    """The bytes of a file that should be an artifact, and what is wrong with it, see ``fault_in``."""
+    """Read and verify a file. Returns the bytes, and the fault as ``fault_in``."""
     try:
         with path.open("rb") as file:
             found = os.fstat(file.fileno()).st_size
@@ -51,18 +51,18 @@ def read_verified(path: Path, digest: Digest, size_bytes: int) -> tuple[bytes, s
 
 
 def unreadable(error: OSError) -> str:
-    """What is wrong with a file that can't be read."""
+    """The fault of a file that can't be read."""
     if isinstance(error, PermissionError):
         return CLOSED
     return MISSING if isinstance(error, FileNotFoundError) else f"can't be read ({error.strerror})"
 
 
 def make_folder(folder: Path, top: Path) -> None:
-    """Make a folder with its parents, so that after a power cut the new ones are still there.
+    """Create a folder and its parents durably.
 
     Args:
         folder: The folder.
-        top: It, and what is made inside it, is closed to other users; what is made above it is as the system makes it.
+        top: This folder and those in it are closed to other users; its parents get the default permissions.
     """
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     for each in reversed(missing):
@@ -71,10 +71,10 @@ def make_folder(folder: Path, top: Path) -> None:
 
 
 def remove_tree(folder: Path) -> Removed:
-    """Remove a folder with everything in it, links and not what they lead to. What vanishes meanwhile is not counted.
+    """Remove a folder recursively, without following links.
 
     Raises:
-        OSError: The disk refuses, another process keeps writing into the folder, or it is itself a link.
+        OSError: The disk refuses, another process keeps writing into the folder, or the folder is a link.
     """
     if folder.is_symlink():
         raise OSError(errno.ELOOP, "it is a symbolic link", str(folder))
@@ -97,7 +97,7 @@ def remove_tree(folder: Path) -> Removed:
 
 
 def _empty(folder: Path) -> Iterator[int]:
-    """Remove what is in a folder now; the sizes of the files that went."""
+    """Remove the contents of a folder; yields the sizes of the removed files."""
     with os.scandir(folder) as entries:
         found = list(entries)
     for entry in found:
@@ -115,23 +115,23 @@ def _empty(folder: Path) -> Iterator[int]:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove what killed processes left half-written in a folder."""
+    """Remove the partial writes of killed processes from a folder."""
     for file in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        with suppress(OSError):  # removed meanwhile, or of another user: neither prevents the store
+        with suppress(OSError):  # removed since, or of another user: neither prevents storing an artifact
             if time.time() - file.stat().st_mtime > ABANDONED_AFTER_S:
                 file.unlink()
 
 
 def write_whole(path: Path, chunks: Iterable[bytes], *, durable: bool = True) -> None:
-    """Write a file, replacing one that is there in one step.
+    """Write or replace a file atomically.
 
     Args:
         path: The file; its folder must exist.
-        chunks: Its bytes. If they raise, nothing is left behind.
-        durable: Whether it must survive a power cut once this returns.
+        chunks: The bytes. If the iterator raises, nothing is written.
+        durable: Whether the file must survive a power failure after this returns.
 
     Raises:
-        OSError: The disk refuses; nothing is left behind.
+        OSError: The disk refuses the write; nothing is written.
     """
     temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
     try:
@@ -142,7 +142,7 @@ def write_whole(path: Path, chunks: Iterable[bytes], *, durable: bool = True) ->
                 file.flush()
                 os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:  # also on Ctrl-C: no half-written file stays
+    except BaseException:  # including KeyboardInterrupt
         temporary.unlink(missing_ok=True)
         raise
     if durable:
@@ -150,7 +150,7 @@ def write_whole(path: Path, chunks: Iterable[bytes], *, durable: bool = True) ->
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut: the folder's entry is data too."""
+    """Flush the entries of a folder, so that a rename survives a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Artifacts in a local folder, alone or beside the platform's store."""
+"""Artifacts in a local folder."""
 
 from __future__ import annotations
 
@@ -34,13 +34,12 @@ from ml_core.models.store.files import (
 
 
 class LocalStore(ArtifactStore):
-    """A folder of artifacts, one subfolder per tenant, closed to other users of the machine.
+    """A folder of artifacts with one subfolder per tenant, closed to other users of the machine.
 
-    A file is either whole or absent: it is written beside its place, flushed to the disk and renamed. Creating the
-    object touches nothing; the folder appears with the first ``put``.
+    Files are written atomically.
 
     Args:
-        root: The folder.
+        root: The folder; the first ``put`` creates it.
     """
 
     def __init__(self, root: Path) -> None:
@@ -50,11 +49,11 @@ class LocalStore(ArtifactStore):
         return f"{type(self).__name__}({str(self.root)!r})"
 
     def path(self, tenant_id: TenantId, digest: Digest) -> Path:
-        """Where an artifact is, or would be."""
+        """The path of an artifact."""
         return self.root / place(tenant_id, digest)
 
     def location(self, tenant_id: TenantId, digest: Digest) -> str:
-        """The path of an artifact."""
+        """See ``ArtifactStore``."""
         return str(self.path(tenant_id, digest))
 
     def _store(self, tenant_id: TenantId, artifact: StoredArtifact, source: BinaryIO) -> None:
@@ -66,7 +65,7 @@ class LocalStore(ArtifactStore):
                 write_whole(path, verified_chunks(source, tenant_id, artifact))
 
     def read(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> bytes:
-        """The verified bytes of an artifact, see ``ArtifactStore.read``."""
+        """See ``ArtifactStore``."""
         path = self.path(tenant_id, digest)
         data, fault = read_verified(path, digest, size_bytes)
         if fault is not None:
@@ -74,7 +73,7 @@ class LocalStore(ArtifactStore):
         return data
 
     def fetch(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> Path:
-        """The store's own file, verified, see ``ArtifactStore.fetch``."""
+        """See ``ArtifactStore``; the file of the store itself."""
         path = self.path(tenant_id, digest)
         fault = fault_in(path, digest, size_bytes)
         if fault is not None:
@@ -82,11 +81,11 @@ class LocalStore(ArtifactStore):
         return path
 
     def verify(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> None:
-        """Read and verify an artifact, see ``ArtifactStore.verify``."""
+        """See ``ArtifactStore``."""
         self.fetch(tenant_id, digest, size_bytes)
 
     def exists(self, tenant_id: TenantId, digest: Digest) -> bool:
-        """Whether the tenant has such an artifact (its bytes are not checked)."""
+        """See ``ArtifactStore``."""
         path = self.path(tenant_id, digest)
         try:
             return path.is_file()
@@ -94,11 +93,7 @@ class LocalStore(ArtifactStore):
             raise _unlisted(path.parent, error) from error
 
     def delete(self, tenant_id: TenantId, digest: Digest) -> None:
-        """Remove an artifact; nothing happens if it is not there.
-
-        Raises:
-            ModelSaveError: The disk refuses.
-        """
+        """See ``ArtifactStore``."""
         path = self.path(tenant_id, digest)
         with _removing(path, tenant_id):
             path.unlink(missing_ok=True)
@@ -116,7 +111,7 @@ class LocalStore(ArtifactStore):
             path.unlink(missing_ok=True)
 
     def tenants(self) -> Iterator[TenantId]:
-        """The tenants that have a folder here."""
+        """See ``ArtifactStore``."""
         try:
             folders = [each.name for each in self.root.iterdir() if each.is_dir()] if self.root.exists() else []
         except OSError as error:
@@ -124,18 +119,18 @@ class LocalStore(ArtifactStore):
         for name in folders:
             try:
                 yield TenantId(name)
-            except InvalidNameError:  # a folder of another program
+            except InvalidNameError:  # not a folder of the platform
                 continue
 
     def check(self) -> None:
-        """Look whether the folder can be listed, see ``ArtifactStore.check``."""
+        """See ``ArtifactStore``."""
         try:
             os.scandir(self.root).close()
         except OSError as error:
             raise _unlisted(self.root, error) from error
 
     def delete_tenant(self, tenant_id: TenantId) -> Removed:
-        """Remove the tenant's folder with every byte in it, see ``ArtifactStore.delete_tenant``."""
+        """See ``ArtifactStore``."""
         folder = self.root / TenantId(tenant_id)
         with _removing(folder, tenant_id):
             removed = remove_tree(folder)
@@ -145,14 +140,14 @@ class LocalStore(ArtifactStore):
 
 
 class MirroredStore(LocalStore):
-    """A folder of the caller's own that gets a copy of each artifact of the platform's store.
+    """A folder of the caller that gets a copy of each artifact, in addition to the store of the platform.
 
-    Replicas read the platform's store only, so it alone decides what the store holds (``exists``, ``verify``, ``list``,
-    ``strays``, ``tenants``). What the folder lacks is read from there.
+    Replicas read the store of the platform only, so ``exists``, ``verify``, ``list``, ``strays`` and ``tenants`` refer
+    to it. Artifacts that the folder does not have are read from it.
 
     Args:
-        root: The caller's folder.
-        platform: The platform's store.
+        root: The folder of the caller.
+        platform: The store of the platform.
     """
 
     def __init__(self, root: Path, platform: ArtifactStore) -> None:
@@ -160,64 +155,65 @@ class MirroredStore(LocalStore):
         self._platform = platform
 
     def put(self, tenant_id: TenantId, data: bytes, format: str) -> StoredArtifact:  # noqa: A002 - the field's name
-        """Store bytes in both, the platform's first: what only the caller's folder held could not be served."""
+        """Store an artifact in both."""
+        # The platform's first: an artifact in the folder alone can't be served.
         self._platform.put(tenant_id, data, format)
         return super().put(tenant_id, data, format)
 
     def put_file(self, tenant_id: TenantId, path: Path, format: str) -> StoredArtifact:  # noqa: A002
-        """Store a file in both, the platform's first."""
+        """Store a file in both, in the order of ``put``."""
         self._platform.put_file(tenant_id, path, format)
         return super().put_file(tenant_id, path, format)
 
     def read(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> bytes:
-        """Read from the caller's folder what it has, the rest from the platform's store; both are verified."""
+        """Read and verify an artifact from the folder if it has it, else from the store of the platform."""
         if super().exists(tenant_id, digest):
             return super().read(tenant_id, digest, size_bytes)
         return self._platform.read(tenant_id, digest, size_bytes)
 
     def fetch(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> Path:
-        """The file in the caller's folder if it has one, else the platform's; both are verified."""
+        """A verified file of the folder if it has it, else of the store of the platform."""
         if super().exists(tenant_id, digest):
             return super().fetch(tenant_id, digest, size_bytes)
         return self._platform.fetch(tenant_id, digest, size_bytes)
 
     def verify(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> None:
-        """Verify what the platform's store has."""
+        """Verify the artifact in the store of the platform."""
         self._platform.verify(tenant_id, digest, size_bytes)
 
     def exists(self, tenant_id: TenantId, digest: Digest) -> bool:
-        """Whether the platform's store has it."""
+        """Whether the artifact exists in the store of the platform."""
         return self._platform.exists(tenant_id, digest)
 
     def delete(self, tenant_id: TenantId, digest: Digest) -> None:
-        """Remove it from both."""
+        """Remove an artifact from both."""
         super().delete(tenant_id, digest)
         self._platform.delete(tenant_id, digest)
 
     def list(self, tenant_id: TenantId) -> Iterator[StoredBlob]:
-        """The tenant's artifacts in the platform's store."""
+        """The artifacts of a tenant in the store of the platform."""
         return self._platform.list(tenant_id)
 
     def strays(self, tenant_id: TenantId) -> Iterator[Stray]:
-        """What is no artifact in the tenant's folder of the platform's store."""
+        """The strays of a tenant in the store of the platform."""
         return self._platform.strays(tenant_id)
 
     def delete_stray(self, tenant_id: TenantId, stray: Stray) -> None:
-        """Remove it from the platform's store."""
+        """Remove a stray from the store of the platform."""
         self._platform.delete_stray(tenant_id, stray)
 
     def tenants(self) -> Iterator[TenantId]:
-        """The tenants that have a folder in the platform's store."""
+        """The tenants in the store of the platform."""
         return self._platform.tenants()
 
     def delete_tenant(self, tenant_id: TenantId) -> Removed:
-        """Remove the tenant's folder from both; the answer counts both."""
+        """Remove the folder of a tenant from both; the result is the sum."""
         own, shared = super().delete_tenant(tenant_id), self._platform.delete_tenant(tenant_id)
         return Removed(own.count + shared.count, own.bytes + shared.bytes)
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[Stray]:
-    """The files under a folder, without following links; what vanishes meanwhile is left out."""
+    """The files under a folder, without following links. Files that are removed during the walk are skipped."""
     try:
         entries = list(os.scandir(folder))
     except FileNotFoundError:
@@ -259,12 +255,12 @@ def _removing(path: Path, tenant_id: TenantId) -> Iterator[None]:
 
 
 def _unverified(path: Path, tenant_id: TenantId, digest: Digest, fault: str) -> ModelLoadError:
-    """The error for an artifact that can't be verified: it is damaged, or this process may not read it."""
+    """The error for a file that is damaged, or that this process has no permission to read."""
     if fault != CLOSED:
         return integrity_error(str(path), tenant_id, digest, fault)
     return ModelLoadError(
         f"The artifact {digest[:12]}… of tenant {tenant_id} {fault}: {path}.",
-        remedy="Correct its permissions and those of its folders, or run as the user that they belong to.",
+        remedy="Correct its permissions and those of its folders, or run as their owner.",
         tenant_id=tenant_id,
     )
 

@@ -1,14 +1,8 @@
 """Artifacts in an S3-compatible object store, through ``pyarrow.fs``, with a local cache.
 
-An artifact appears under its digest whole or not at all: it is uploaded under a temporary name and then copied to its
-place by the server, in one step. ``pyarrow`` (26) can't send ``If-None-Match``, so a write can't be refused by the
-server because the object is there. It need not be: an object's name is the digest of its bytes. A write first looks
-whether the very same bytes are there and then does nothing; two writers that both find nothing write equal bytes, and
-either copy leaves a whole object.
-
-``pyarrow`` can't give up an upload either: closing a stream completes it, also when an exception closes it. So no
-upload is written straight to a digest, except one that is too large for the server to copy. A killed process leaves
-a stray object, or parts that only the bucket's own rule removes (lifecycle: abort incomplete multipart uploads).
+An artifact appears under its digest atomically: it is uploaded under a temporary name, and the server copies it.
+Concurrent writers of one digest write equal bytes, so either may win. A killed process leaves a stray object, or parts
+of a multipart upload that only a lifecycle rule of the bucket removes (abort incomplete multipart uploads).
 """
 
 from __future__ import annotations
@@ -41,22 +35,22 @@ from ml_core.models.store.cache import ArtifactCache
 from ml_core.settings import ArtifactSettings
 
 LARGEST_COPY_BYTES = 5 * 2**30
-"""The most that S3 copies in one request (Amazon's documentation of CopyObject)."""
+"""The limit of CopyObject, by Amazon's documentation."""
 
-# What Amazon's library calls the error, as pyarrow writes it into the text of an OSError.
+# Names of errors of Amazon's library, which pyarrow includes in the text of an OSError.
 _REFUSED = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "MISSING_AUTHENTICATION", "EXPIRED")
 _UNREACHABLE = ("NETWORK_CONNECTION", "REQUEST_TIMEOUT", "SERVICE_UNAVAILABLE", "SLOW_DOWN", "INTERNAL_FAILURE")
 
 
 class ObjectStore(ArtifactStore):
-    """A prefix of a bucket. Creating the object connects to nothing.
+    """A prefix of a bucket.
 
-    Credentials come from where every AWS client looks: the ``AWS_*`` variables, the shared configuration files, the
-    role of the machine or pod. In a bucket that keeps old versions of objects, deleting leaves those.
+    Credentials come from the ``AWS_*`` variables, the shared configuration files, or the role of the machine or pod.
+    In a bucket with versioning, deletion keeps the old versions of objects.
 
     Args:
-        settings: Where it is; ``url`` must be set.
-        cache: Where copies are kept on this machine.
+        settings: The location; ``url`` must be set.
+        cache: The cache of this machine.
     """
 
     def __init__(self, settings: ArtifactSettings, cache: ArtifactCache) -> None:
@@ -70,7 +64,8 @@ class ObjectStore(ArtifactStore):
 
     @functools.cached_property
     def _objects(self) -> Any:
-        """The client. Made late: importing it and starting Amazon's library takes a moment that few processes need."""
+        """The client."""
+        # Created on first use: the import and the start of Amazon's library are slow, and few processes need them.
         from pyarrow import fs
 
         settings = self._settings
@@ -80,12 +75,12 @@ class ObjectStore(ArtifactStore):
             connect_timeout=settings.timeout_s,
             request_timeout=settings.timeout_s,
             retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=3),
-            allow_delayed_open=True,  # then a small object is one request
-            background_writes=False,  # else a file that is read faster than it is sent would be whole in memory
+            allow_delayed_open=True,  # writes a small object in one request
+            background_writes=False,  # otherwise a file that is read faster than it is sent fills the memory
         )
 
     def location(self, tenant_id: TenantId, digest: Digest) -> str:
-        """The URL of an artifact."""
+        """See ``ArtifactStore``."""
         return f"s3://{self._key(tenant_id, digest)}"
 
     def _key(self, tenant_id: TenantId, digest: Digest) -> str:
@@ -98,7 +93,8 @@ class ObjectStore(ArtifactStore):
                 self._write(key, artifact.size_bytes, verified_chunks(source, tenant_id, artifact))
 
     def _holds(self, key: str, tenant_id: TenantId, artifact: StoredArtifact) -> bool:
-        """Whether the very bytes are there. Reading them costs as much as writing, but only a second put pays it."""
+        """Whether the store has an intact copy."""
+        # pyarrow 26 can't send If-None-Match. Reading costs as much as writing, but only a repeated put reads.
         if self._size(key) != artifact.size_bytes:
             return False
         try:
@@ -111,22 +107,23 @@ class ObjectStore(ArtifactStore):
     def _write(self, key: str, size_bytes: int, chunks: Iterable[bytes]) -> None:
         folder = key.rpartition("/")[0]
         temporary = f"{folder}/{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+        # Not under the digest: pyarrow can't abort an upload. Closing a stream completes it, also after an exception.
         target = temporary if size_bytes <= LARGEST_COPY_BYTES else key
         try:
-            # Closed explicitly: a stream that the garbage collector closes holds up every thread meanwhile.
+            # Closed explicitly: a stream that the garbage collector closes blocks all threads.
             with closing(self._objects.open_output_stream(target)) as stream:
                 for chunk in chunks:
                     stream.write(chunk)
             if target != key:
                 self._objects.move(target, key)
-        except BaseException as error:  # also on Ctrl-C: remove what the closed stream completed
-            if not _is_unreachable(error):  # else nothing was completed, and another request would only take time
+        except BaseException as error:  # including KeyboardInterrupt: removes what the closed stream completed
+            if not _is_unreachable(error):  # otherwise nothing was completed, and a further request would only time out
                 with suppress(OSError):
                     self._objects.delete_file(target)
             raise
 
     def read(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> bytes:
-        """The bytes of an artifact from the cache or the store, verified, see ``ArtifactStore.read``."""
+        """See ``ArtifactStore``; reads the cache first."""
         data = self._cache.read(tenant_id, digest, size_bytes)
         if data is None:
             with self._errors.reading(tenant_id, digest):
@@ -135,7 +132,7 @@ class ObjectStore(ArtifactStore):
         return data
 
     def fetch(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> Path:
-        """A verified copy in the cache, see ``ArtifactStore.fetch``."""
+        """See ``ArtifactStore``; the file is a copy in the cache."""
         path = self._cache.find(tenant_id, digest, size_bytes)
         if path is not None:
             return path
@@ -144,13 +141,13 @@ class ObjectStore(ArtifactStore):
         except OSError as error:
             raise ModelLoadError(
                 f"The artifact can't be kept in {self._cache.folder}: {error.strerror or error}.",
-                remedy="Free disk space, or set MLCORE_HOME to a folder with room that you may write.",
+                remedy="Free disk space, or set MLCORE_HOME to a writable folder with room.",
                 tenant_id=tenant_id,
                 digest=str(digest),
             ) from error
 
     def verify(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> None:
-        """Read and verify the object itself, see ``ArtifactStore.verify``."""
+        """See ``ArtifactStore``."""
         for _ in self._download(tenant_id, digest, size_bytes):
             pass
 
@@ -159,12 +156,12 @@ class ObjectStore(ArtifactStore):
             yield from self._chunks(tenant_id, digest, size_bytes)
 
     def _chunks(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> Iterator[bytes]:
-        """The bytes of an object. At their end they are verified, or an ``ArtifactIntegrityError`` is raised."""
+        """Read an object in chunks; raises ``ArtifactIntegrityError`` at the end if it is not intact."""
         key, found, size = self._key(tenant_id, digest), hashlib.sha256(), 0
         fault = None
         try:
             with self._objects.open_input_stream(key) as stream:
-                # One byte more than there should be is asked for, and no more than that is ever read.
+                # Reads at most one byte more than the recorded size.
                 while chunk := stream.read(min(CHUNK_BYTES, size_bytes - size + 1)):
                     size += len(chunk)
                     if size > size_bytes:
@@ -191,7 +188,7 @@ class ObjectStore(ArtifactStore):
         return bool(self._objects.get_file_info(self._bucket).type != fs.FileType.NotFound)
 
     def exists(self, tenant_id: TenantId, digest: Digest) -> bool:
-        """Whether the tenant has such an artifact (its bytes are not checked)."""
+        """See ``ArtifactStore``."""
         with self._errors.reading(tenant_id, digest):
             if self._size(self._key(tenant_id, digest)) is not None:
                 return True
@@ -199,11 +196,7 @@ class ObjectStore(ArtifactStore):
             return False
 
     def delete(self, tenant_id: TenantId, digest: Digest) -> None:
-        """Remove an artifact here and its copy in this machine's cache; nothing happens if it is not there.
-
-        Raises:
-            ModelSaveError: The store refuses or can't be reached.
-        """
+        """See ``ArtifactStore``; also removes the copy in the cache of this machine."""
         self._remove(tenant_id, place(tenant_id, digest).partition("/")[2])
         self._cache.forget(tenant_id, digest)
 
@@ -231,19 +224,16 @@ class ObjectStore(ArtifactStore):
         return infos
 
     def tenants(self) -> Iterator[TenantId]:
-        """The tenants that have objects here."""
+        """See ``ArtifactStore``."""
         with self._errors.reading(None):
             infos = self._list(self._root, recursive=False)
         for info in infos:
-            with suppress(InvalidNameError):  # a folder of another program
+            with suppress(InvalidNameError):  # not a folder of the platform
                 if not info.is_file:
                     yield TenantId(info.base_name)
 
     def delete_tenant(self, tenant_id: TenantId) -> Removed:
-        """Remove every object of the tenant and its copies in this machine's cache.
-
-        See ``ArtifactStore.delete_tenant``. Copies in caches of other machines go as those caches need room.
-        """
+        """See ``ArtifactStore``; also removes the copies in the cache of this machine. Others evict theirs later."""
         folder = f"{self._root}/{TenantId(tenant_id)}"
         with self._errors.writing(tenant_id):
             sizes = [info.size for info in self._list(folder, recursive=True) if info.is_file]
@@ -254,20 +244,20 @@ class ObjectStore(ArtifactStore):
 
 
 class _NoBucketError(OSError):
-    """What was asked for is not there because its bucket is not."""
+    """The bucket does not exist."""
 
 
 def _is_unreachable(error: BaseException) -> bool:
-    """Whether an error of ``pyarrow.fs`` says that the store can't be reached."""
+    """Whether an error of ``pyarrow.fs`` means that the server can't be reached."""
     return isinstance(error, OSError) and any(word in str(error) for word in _UNREACHABLE)
 
 
 class _Errors:
-    """Turns errors of ``pyarrow.fs`` into the platform's own.
+    """Converts errors of ``pyarrow.fs`` to errors of the platform.
 
     Args:
-        settings: Where the store is.
-        has_bucket: Whether its bucket is there; may raise OSError.
+        settings: The location of the store.
+        has_bucket: Whether the bucket exists; may raise OSError.
     """
 
     def __init__(self, settings: ArtifactSettings, has_bucket: Callable[[], bool]) -> None:
@@ -275,13 +265,13 @@ class _Errors:
         self._has_bucket = has_bucket
 
     def require_bucket(self) -> None:
-        """Where an object is missing: raise an OSError if all of them are, since a missing bucket looks the same."""
+        """Raise an OSError if the bucket does not exist; call it for a missing object, since both look alike."""
         if not self._has_bucket():
             raise _NoBucketError("NO_SUCH_BUCKET")
 
     @contextmanager
     def reading(self, tenant_id: TenantId | None, digest: Digest | None = None) -> Iterator[None]:
-        """Raise a ModelLoadError for an error inside."""
+        """Convert an OSError to a ModelLoadError."""
         try:
             yield
         except OSError as error:
@@ -291,7 +281,7 @@ class _Errors:
 
     @contextmanager
     def writing(self, tenant_id: TenantId) -> Iterator[None]:
-        """Raise a ModelSaveError for an error inside."""
+        """Convert an OSError to a ModelSaveError."""
         try:
             yield
         except OSError as error:
@@ -299,9 +289,9 @@ class _Errors:
             raise ModelSaveError(message, remedy=remedy, tenant_id=tenant_id) from error
 
     def _explain(self, error: OSError) -> tuple[str, str]:
-        """What happened and what to do."""
+        """The message and the remedy."""
         settings = self._settings
-        # pyarrow's own words before that name key and bucket once more.
+        # The text before it repeats the key and the bucket.
         text = str(error).partition("AWS Error ")[2] or str(error)
         store = f"The artifact store {settings.url}"
         if "NO_SUCH_BUCKET" in text:
@@ -309,13 +299,13 @@ class _Errors:
         if any(word in text for word in _REFUSED):
             return (
                 f"{store} refuses the credentials of this process: {text}.",
-                "Give it AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role, that may read, write, list and "
-                "delete there.",
+                "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role, with permission to read, write, list and "
+                "delete.",
             )
         if _is_unreachable(error):
             where = settings.endpoint or f"Amazon S3, region {settings.region or 'as the AWS variables say'}"
             return (
                 f"{store} can't be reached at {where}: {text}.",
-                "Check that it runs, and MLCORE_ARTIFACTS_ENDPOINT and MLCORE_ARTIFACTS_REGION; then try again.",
+                "Check the server, MLCORE_ARTIFACTS_ENDPOINT and MLCORE_ARTIFACTS_REGION, then try again.",
             )
-        return f"{store} failed: {text}.", "Try again; if it fails again, look into the store's own log."
+        return f"{store} failed: {text}.", "Try again. If it fails again, see the log of the store."

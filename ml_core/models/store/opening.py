@@ -1,4 +1,4 @@
-"""The artifact store of a process, as its settings say."""
+"""Opening of artifact stores by the settings."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ml_core.settings import ArtifactSettings, PlatformSettings, Settings
 def platform_store(settings: Settings) -> ArtifactStore:
     """The store of the platform: a bucket if ``MLCORE_ARTIFACTS_URL`` names one, else a folder under ``MLCORE_HOME``.
 
-    A process has one store for equal settings, so connections to a bucket are kept. Creating it connects to nothing.
+    A process has one store for equal settings. Opening it does no I/O.
     """
     return open_store(None, settings)
 
 
 def open_store(folder: str | Path | None, settings: Settings) -> ArtifactStore:
-    """The platform's store, or a caller's folder beside it.
+    """The store of the platform, or a folder of the caller that mirrors it.
 
     Args:
-        folder: The caller's folder; None, or the platform's own folder: the platform's store itself, wherever it is.
-        settings: Those of the platform.
+        folder: The folder of the caller; None or the folder of the platform: the store of the platform.
+        settings: The settings of the platform.
     """
     own = None if folder is None else LocalStore(Path(folder)).root
     if own == LocalStore(settings.platform.artifact_root).root:
@@ -32,7 +32,7 @@ def open_store(folder: str | Path | None, settings: Settings) -> ArtifactStore:
     return _store(settings.platform, settings.artifacts, own, os.getpid())
 
 
-# The process is part of the key: a forked child can't use its parent's connections.
+# The process id is part of the key, because a forked child can't use the connections of its parent.
 @functools.lru_cache(maxsize=64)
 def _store(platform: PlatformSettings, artifacts: ArtifactSettings, folder: Path | None, process: int) -> ArtifactStore:
     if folder is not None:

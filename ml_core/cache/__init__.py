@@ -1,7 +1,6 @@
-"""Answers that need not be computed twice: bounded in entries, bytes and age.
+"""A cache of predictions, bounded in entries, bytes and age.
 
-What is cached and under which key is the caller's affair (``ml_core.inference``); models are not cached here but in the
-model table, which knows which of them are in use.
+Callers choose keys and values (``ml_core.inference``). Loaded models are kept in the model table instead.
 """
 
 from ml_core.cache.config import CacheConfig

@@ -12,13 +12,13 @@ class CacheConfig:
     """The bounds of a cache.
 
     Attributes:
-        max_entries: Entries kept.
-        max_bytes: Bytes kept, keys and values together.
-        ttl_s: Seconds until an entry is forgotten.
-        url: Of a shared cache; this release has none, so anything but None is refused.
+        max_entries: Maximum number of entries.
+        max_bytes: Maximum size of keys and values together.
+        ttl_s: Lifetime of an entry, in seconds.
+        url: The address of a shared cache. This release has no shared cache; only None is accepted.
 
     Raises:
-        ConfigurationError: A bound is not positive, or a shared cache is asked for.
+        ConfigurationError: A bound is not positive, or ``url`` is set.
     """
 
     max_entries: int = 10_000
@@ -29,14 +29,14 @@ class CacheConfig:
     def __post_init__(self) -> None:
         if self.url is not None:
             raise ConfigurationError(
-                "A cache that processes share is not in this release.",
-                remedy="Leave url out: the cache is then in this process.",
+                "This release has no cache that processes share.",
+                remedy="Omit url to use a cache in this process.",
                 setting="url",
             )
         for name in ("max_entries", "max_bytes", "ttl_s"):
             if getattr(self, name) <= 0:
                 raise ConfigurationError(
                     f"CacheConfig({name}={getattr(self, name)}) must be positive.",
-                    remedy="To work without a cache, pass cache=None where a cache is taken.",
+                    remedy="To disable the cache, pass cache=None.",
                     setting=name,
                 )

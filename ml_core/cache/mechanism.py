@@ -14,7 +14,7 @@ from ml_core.cache.config import CacheConfig
 
 @dataclass(frozen=True, slots=True)
 class CacheStatistics:
-    """What a cache holds and how often it helped."""
+    """The size of a cache, and its hits and misses."""
 
     entries: int
     size_bytes: int
@@ -23,20 +23,19 @@ class CacheStatistics:
 
 
 class CacheMechanism:
-    """Bytes by key, least recently used first to go.
-
-    Keys and values are bytes, so that what an entry costs is known exactly and nothing cached can be
-    changed by accident.
+    """A cache of bytes by key, with LRU eviction.
 
     Args:
-        config: The bounds; the defaults where it is left out.
-        timer: Seconds that only grow; for tests.
+        config: The bounds; None: the defaults.
+        timer: Monotonic clock in seconds, for tests.
     """
+
+    # Keys and values are bytes: their size is known exactly, and callers can't change a cached value.
 
     def __init__(self, config: CacheConfig | None = None, *, timer: Callable[[], float] = time.monotonic) -> None:
         self.config = config or CacheConfig()
         self._lock = threading.Lock()
-        # The size of an entry is that of its key too, which cachetools does not show: values carry it along.
+        # The value carries the size of the entry, because getsizeof does not get the key.
         self._entries: cachetools.TTLCache[bytes, tuple[int, bytes]] = cachetools.TTLCache(
             self.config.max_bytes, self.config.ttl_s, timer=timer, getsizeof=lambda entry: entry[0]
         )
@@ -44,7 +43,7 @@ class CacheMechanism:
         self._misses = 0
 
     def get(self, key: bytes) -> bytes | None:
-        """The value under a key, or None."""
+        """The value of a key, or None."""
         with self._lock:
             entry = self._entries.get(key)
             if entry is None:
@@ -54,7 +53,7 @@ class CacheMechanism:
             return entry[1]
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Remember a value. One that is larger than the whole cache is not kept."""
+        """Store a value. An entry that is larger than the cache is not stored."""
         size = len(key) + len(value)
         if size > self.config.max_bytes:
             return
@@ -64,12 +63,12 @@ class CacheMechanism:
                 self._entries.popitem()
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all entries."""
         with self._lock:
             self._entries.clear()
 
     def statistics(self) -> CacheStatistics:
-        """What the cache holds and how often it helped."""
+        """The size of the cache, and its hits and misses."""
         with self._lock:
             self._entries.expire()
             return CacheStatistics(len(self._entries), int(self._entries.currsize), self._hits, self._misses)

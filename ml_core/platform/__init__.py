@@ -1,5 +1,5 @@
-"""The embedded platform: PostgreSQL, Ray and Ray Serve on one machine, started, watched and stopped by one command.
+"""The embedded platform: PostgreSQL, Ray and Ray Serve on one machine: ``mlcore up``, ``down`` and ``status``.
 
-It starts processes and speaks to them over sockets; it imports neither Ray nor a web framework. What the replicas run
-is in ``deployments``; what Kubernetes does instead is in ``k8s``.
+This package starts processes and communicates with them over sockets. It imports neither Ray nor a web framework.
+``deployments`` has the code that the replicas run.
 """

@@ -1,7 +1,7 @@
 """The platform on one machine: ``up``, ``down`` and ``status``.
 
-``up`` is level-triggered: it looks at what runs, ends what is left of a killed run, and starts what is missing. It can
-be interrupted anywhere: then nothing that it started stays behind.
+``up`` is level-triggered: it inspects the running processes, ends those of a killed run, and starts missing parts. An
+interrupted ``up`` stops what it started.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
     from ml_core.registry.replicas import SeenReplica
 
 Step = Callable[[str], AbstractContextManager[None]]
-"""Shows a step while it lasts: called with its name, entered, left when done."""
+"""Shows the progress of a step: called with its name; the context lasts as long as the step."""
 
 _SERVE_TIMEOUT_S = 180.0
-"""Time for the replicas to run; about 6 s on two cores when idle."""
+"""Limit for the start of the replicas, which takes about 6 s on two idle cores."""
 _RUNNING, _FAILED = "RUNNING", "DEPLOY_FAILED"
 _LOOK_EVERY_S = 0.2
 _HEALTH_TIMEOUT_S = 5.0
 _READY, _CONTROL_ALIVE = "/readyz", "/api/healthz"
 _SETTLE_S = 1.0
-"""A report is written within a tenth of a second of a change: what is behind for longer lags."""
+"""Time for reports after a change. A report takes a tenth of a second, so a replica that is still behind lags."""
 _CATCH_UP_S = 15.0
-"""A replica looks again for a registry that was away within 10 s (``follower.BACKOFF_MAX_S``)."""
+"""Time for replicas to reconnect to a registry that is available again, at most ``follower.BACKOFF_MAX_S`` (10 s)."""
 
 
 def _silent(_name: str) -> AbstractContextManager[None]:
@@ -55,22 +55,22 @@ def _silent(_name: str) -> AbstractContextManager[None]:
 
 @dataclass(frozen=True, slots=True)
 class PlatformStatus:
-    """What was seen: each part, and the whole.
+    """The state of the platform and its parts.
 
     Attributes:
-        state: ``running``, ``degraded`` (some part is missing) or ``stopped``.
-        url: Of the ingress, or None when stopped.
-        database: Whether the embedded Postgres answers.
+        state: ``running``, ``degraded`` (a part is missing) or ``stopped``.
+        url: The address of the ingress; None if stopped.
+        database: Whether the embedded PostgreSQL server answers.
         ray: Whether Ray's REST interface answers.
-        serve: Serve's word for the shared cell, or None.
-        running_replicas: Replicas that Serve says are running.
-        wanted_replicas: Replicas that were declared.
-        ingress: Whether the ingress answers ready.
-        control_api: Whether the control API answers, under ``/api`` of the ingress.
-        replicas: What each live replica reported to the registry; None if that can't be read.
-        failed_loads: Versions that some replica could not load; the last good one serves on where there was one.
-        home: The platform's folder.
-        logs: Where the logs are.
+        serve: Serve's status of the shared cell, or None.
+        running_replicas: Running replicas by Serve.
+        wanted_replicas: Declared replicas.
+        ingress: Whether a replica behind the ingress answers ready.
+        control_api: Whether the control API answers at ``/api`` of the ingress.
+        replicas: The reports of the live replicas; None if the registry can't be read.
+        failed_loads: Versions whose load failed in a replica.
+        home: The folder of the platform.
+        logs: The folder of the logs.
     """
 
     state: str
@@ -92,14 +92,14 @@ class LocalPlatform:
     """The embedded platform of one home folder.
 
     Args:
-        settings: ``platform.home`` says where, ``platform.http_port`` and ``platform.replicas`` say what to start.
+        settings: ``platform.home``, ``platform.http_port`` and ``platform.replicas`` apply.
     """
 
     def __init__(self, settings: Settings) -> None:
         if settings.database.url is not None:
             raise ConfigurationError(
-                "The embedded platform brings its own Postgres, but MLCORE_DATABASE_URL is set.",
-                remedy="Unset it to use the embedded platform; on a cluster the Helm chart starts the platform.",
+                "The embedded platform has its own PostgreSQL server, but MLCORE_DATABASE_URL is set.",
+                remedy="Unset it to use the embedded platform. On a cluster the Helm chart starts the platform.",
                 setting="MLCORE_DATABASE_URL",
             )
         self._settings = settings
@@ -108,31 +108,30 @@ class LocalPlatform:
 
     @property
     def state(self) -> PlatformState | None:
-        """What the last ``up`` wrote down, or None."""
+        """The state that the last ``up`` saved, or None."""
         return PlatformState.load(self._home)
 
     def up(self, step: Step = _silent) -> PlatformState:
-        """Start or repair the platform and wait until it answers. One that runs goes on, on the port that it has.
+        """Start or repair the platform and wait until it answers. A running platform keeps its port.
 
         Args:
             step: Shows progress.
 
         Raises:
-            PlatformError: A port is taken, or a part does not start.
+            PlatformError: A port is in use, or a part does not start.
         """
         with self._only_one():
             state = self.state
             if state is not None and self._serves(state):
                 if self.status().state != "running":
-                    # Only the database or a replica is gone. The others serve on, and Serve mends the rest.
+                    # Only the database or a replica is missing. Serve restarts replicas itself.
                     self._start_database(step)
                     self._wait_until_running(state, step)
                 return state
             try:
                 return self._start(step)
             except BaseException:
-                # Interrupted or failed: what has been started by now must not stay behind. The database ends with the
-                # last process that uses it, which may be another than this.
+                # Stop what was started. The database stops with the last process that uses it.
                 with _undisturbed():
                     self._end_ray()
                     self._server.unpin()
@@ -140,12 +139,12 @@ class LocalPlatform:
                 raise
 
     def down(self, step: Step = _silent) -> bool:
-        """Stop everything that belongs to the platform. Returns whether there was anything to stop."""
+        """Stop the platform. Returns whether any part was running."""
         with self._only_one(), step("Stopping Serve, Ray and Postgres"):
             return self._stop()
 
     def status(self) -> PlatformStatus:
-        """Look at every part."""
+        """Inspect all parts of the platform."""
         state = self.state
         database = self._server.is_running()
         serve = self._serve_status(state) if state else None
@@ -179,11 +178,11 @@ class LocalPlatform:
     def _start(self, step: Step) -> PlatformState:
         platform = self._settings.platform
         if self.state is not None or processes.find_marked(self._home, None):
-            with step("Clearing what is left of an earlier run"):
+            with step("Ending processes of an earlier run"):
                 self._end_ray()
         require_free(platform.http_port)
         self._start_database(step)
-        # So that a folder that is not there means that the store is away.
+        # Created now, so that a missing folder means that the store is unavailable.
         platform.artifact_root.mkdir(mode=0o700, parents=True, exist_ok=True)
         ports = RayPorts.choose()
         with step("Starting Ray"):
@@ -224,13 +223,13 @@ class LocalPlatform:
                 time.sleep(_LOOK_EVERY_S)
         raise PlatformError(
             f"The platform did not answer within {_SERVE_TIMEOUT_S:.0f} s.",
-            remedy="The machine may be too busy; try again.",
+            remedy="The machine may be overloaded. Try again.",
             action=Action("up"),
             component="serve",
         )
 
     def _migrate(self) -> None:
-        # Imported late: `mlcore status` need not load SQLAlchemy and Alembic.
+        # Imported on use: `mlcore status` does not need SQLAlchemy and Alembic.
         from ml_core.database.connection import DatabaseConnection
 
         with closing(DatabaseConnection(settings=self._settings)) as database:
@@ -253,12 +252,12 @@ class LocalPlatform:
     def _end_ray(self) -> int:
         state = self.state
         ended = processes.end_platform(self._home, state.session_id if state else None)
-        # Sockets and logs of a dead session: Ray makes a new folder at each start and never removes one.
+        # Ray creates a folder for sockets and logs at each start and never removes one.
         shutil.rmtree(temporary_folder(self._home), ignore_errors=True)
         return ended
 
     def _serves(self, state: PlatformState) -> bool:
-        """Whether some replica answers and Serve is there to mend the others."""
+        """Whether a replica answers, and Serve can restart the others."""
         serve = self._serve_status(state)
         return serve is not None and serve.status != _FAILED and _answers(state.url, _READY)
 
@@ -270,14 +269,14 @@ class LocalPlatform:
             return None
 
     def _reports(self, state: PlatformState, wait_s: float) -> Sequence[SeenReplica] | None:
-        """What the replicas reported, once all have caught up with the registry or the time is over."""
-        # Imported late: SQLAlchemy takes a while.
+        """Wait until all replicas have caught up with the registry, or ``wait_s`` passed; returns their reports."""
+        # Imported on use: SQLAlchemy is slow to import.
         from ml_core.database.connection import DatabaseConnection
         from ml_core.registry.replicas import seen_replicas
 
         deadline = time.monotonic() + wait_s
         try:
-            urls = self._server.urls  # by its address: a platform that is looked at must not start a server
+            urls = self._server.urls  # with a URL the connection does not start the embedded server
             database = dataclasses.replace(self._settings.database, url=urls.app, ingest_url=urls.ingest)
             with closing(DatabaseConnection(settings=dataclasses.replace(self._settings, database=database))) as db:
                 while True:
@@ -298,8 +297,8 @@ class LocalPlatform:
             lock.acquire(timeout=0)
         except Timeout:
             raise PlatformError(
-                f"Another program is starting or stopping the platform of {self._home}.",
-                remedy="Wait for it to finish, then look how the platform is.",
+                f"Another process is starting or stopping the platform of {self._home}.",
+                remedy="Wait until it has finished, then check the status of the platform.",
                 action=Action("status"),
                 component="platform",
             ) from None
@@ -313,8 +312,8 @@ class LocalPlatform:
             self._home.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise PlatformError(
-                f"The platform's folder {self._home} can't be made: {error.strerror}.",
-                remedy="Set MLCORE_HOME to a folder that you may write.",
+                f"The platform's folder {self._home} can't be created: {error.strerror}.",
+                remedy="Set MLCORE_HOME to a writable folder.",
                 component="platform",
             ) from error
         return self._home
@@ -322,7 +321,7 @@ class LocalPlatform:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """A second Ctrl-C must not interrupt the clean-up after the first, or processes would stay behind."""
+    """Ignore SIGINT and SIGTERM, so that a second Ctrl-C does not interrupt the cleanup."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -335,7 +334,7 @@ def _undisturbed() -> Iterator[None]:
 
 
 def _answers(url: str, path: str) -> bool:
-    """Whether what is behind the ingress at a path says that it is well."""
+    """Whether a health path behind the ingress answers 200."""
     try:
         return httpx.get(f"{url}{path}", timeout=_HEALTH_TIMEOUT_S, trust_env=False).status_code == httpx.codes.OK
     except httpx.HTTPError:
@@ -347,7 +346,7 @@ def _have_caught_up(replicas: Sequence[SeenReplica], wanted: int) -> bool:
 
 
 def _are_whole(replicas: Sequence[SeenReplica] | None, wanted: int) -> bool:
-    """Whether every replica reports, has read the last change, and could load what it names."""
+    """Whether all replicas report, are current, and have no failed loads."""
     if replicas is None:
         return False
     return _have_caught_up(replicas, wanted) and not any(replica.failed for replica in replicas)

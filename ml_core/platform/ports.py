@@ -7,16 +7,13 @@ from contextlib import ExitStack
 
 import psutil
 
-from ml_core.exceptions import PlatformError
+from ml_core.exceptions import Action, PlatformError
 
 HOST = "127.0.0.1"
 
 
 def free_ports(count: int) -> list[int]:
-    """Distinct ports that nothing listens on now; the system picks them.
-
-    Another program can take one before it is used; whoever starts a server on it must still handle that.
-    """
+    """Distinct free ports, chosen by the system. Another program may take one before it is used."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -25,20 +22,21 @@ def free_ports(count: int) -> list[int]:
 
 
 def require_free(port: int) -> None:
-    """Make sure that nothing listens on a port.
+    """Check that a port is free.
 
     Raises:
-        PlatformError: Something does; names the process where the system shows it.
+        PlatformError: The port is in use; names the process if the system shows it.
     """
     with socket.socket() as probe:
-        # A server that closed connections a moment ago leaves them waiting; that is no reason to refuse its port.
+        # Permits a port with connections in TIME_WAIT, which a stopped server leaves.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError as error:
             raise PlatformError(
                 f"Port {port} can't be used for the platform: {_holder(port) or error.strerror}.",
-                remedy=f"Stop that program, or pick another port, such as --port {port + 1}.",
+                remedy=f"Stop that program, or choose another port, such as {port + 1}.",
+                action=Action.of("up", port=port + 1),
                 component="ingress",
             ) from error
 

@@ -1,8 +1,7 @@
-"""Processes that the platform started: found by mark, ended by id.
+"""The processes of the platform: found by an environment variable or session, ended by id.
 
-Everything that ``ray start`` leaves behind runs in the session that it was started in, and most of it also carries the
-mark in its environment. Either is enough to be found, so that orphans of a killed Ray (the ingress, the dashboard's
-agents) are found too, and nobody else's Ray is ever touched.
+All processes of ``ray start`` run in its session, and most inherit the environment variable ``MARK``. Either identifies
+a process, so the remaining processes of a killed Ray are found, and those of other Ray clusters are not.
 """
 
 from __future__ import annotations
@@ -17,21 +16,21 @@ import psutil
 from ml_core.exceptions import PlatformError
 
 MARK = "MLCORE_PLATFORM_HOME"
-"""Environment variable that every process of a platform inherits: the platform's home folder."""
+"""The environment variable of the platform's processes; its value is the home folder."""
 
 _GRACE_S = 2.0
-"""Nothing of Ray keeps state that would need longer; some of its processes ignore SIGTERM altogether."""
+"""Time between SIGTERM and SIGKILL. Ray keeps no state that needs longer, and some of its processes ignore SIGTERM."""
 _KILL_TIMEOUT_S = 5.0
 _ROUNDS = 5
-"""Ray starts workers ahead of need, so one may appear between looking and ending; hardly ever two rounds in a row."""
+"""Attempts to end all processes: Ray may start a worker between finding and ending them."""
 
 
 def find_marked(home: Path, session_id: int | None) -> list[psutil.Process]:
-    """The live processes of the platform at ``home``.
+    """Find the live processes of a platform.
 
     Args:
-        home: The platform's home folder, as in the mark.
-        session_id: The operating system's session in which Ray was started, if known.
+        home: The home folder of the platform.
+        session_id: The session (of the operating system) in which Ray was started, if known.
     """
     own_session = os.getsid(0)
     marked = [process for process in psutil.process_iter() if _mark_of(process) == str(home)]
@@ -51,14 +50,14 @@ def _is_alive(process: psutil.Process) -> bool:
 
 
 def end(processes: Iterable[psutil.Process], *, grace_s: float = _GRACE_S) -> int:
-    """End processes, gently first.
+    """End processes with SIGTERM, then SIGKILL.
 
     Args:
-        processes: Which.
-        grace_s: Seconds that they may take after SIGTERM before they get SIGKILL.
+        processes: The processes.
+        grace_s: Seconds between the two signals.
 
     Returns:
-        How many there were.
+        The number of processes.
     """
     targets = list(processes)
     for process in targets:
@@ -71,17 +70,17 @@ def end(processes: Iterable[psutil.Process], *, grace_s: float = _GRACE_S) -> in
 
 
 def end_platform(home: Path, session_id: int | None) -> int:
-    """End the processes of a platform, those too that they start while they are being ended.
+    """End the processes of a platform, including those that start meanwhile.
 
     Args:
-        home: The platform's home folder.
+        home: The home folder of the platform.
         session_id: As for ``find_marked``.
 
     Returns:
-        How many there were.
+        The number of processes.
 
     Raises:
-        PlatformError: Some can't be ended.
+        PlatformError: Some processes can't be ended.
     """
     ended = 0
     for _ in range(_ROUNDS):
@@ -91,16 +90,14 @@ def end_platform(home: Path, session_id: int | None) -> int:
         ended += end(found)
     raise PlatformError(
         f"These processes of the platform can't be ended: {', '.join(str(process.pid) for process in found)}.",
-        remedy="End them by hand, then try again.",
+        remedy="End them manually, then try again.",
         component="ray",
     )
 
 
 def set_priority(niceness: int) -> None:
-    """Give every thread of this process a niceness; only root can take a higher one back.
-
-    On Linux each thread has its own, and a new one that of its maker.
-    """
+    """Set the niceness of all threads of this process. Only root can lower it again."""
+    # On Linux niceness belongs to a thread, and new threads inherit it.
     tasks = Path("/proc/self/task")
     for thread in [int(task.name) for task in tasks.iterdir()] if tasks.exists() else [0]:
         with suppress(ProcessLookupError):

@@ -1,6 +1,6 @@
-"""The local Ray: one head node on the loopback interface, its token on.
+"""The local Ray cluster: one head node on the loopback interface, with token authentication.
 
-Ray reads its flags from the environment when its processes start, so they are set here, once, for all of them.
+Ray reads its flags from the environment of its processes, which this module sets.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from ml_core.platform.ports import HOST, free_ports
 from ml_core.platform.processes import MARK
 
 _START_TIMEOUT_S = 120.0
-"""``ray start`` takes about 12 s on two cores; more when they are busy."""
+"""Limit for ``ray start``, which takes about 12 s on two idle cores."""
 
 
 @dataclass(frozen=True, slots=True)
 class RayPorts:
-    """Free ports for the parts of Ray and its ingress whose default ports two platforms on one machine would share."""
+    """Ports for the parts of Ray and its ingress whose default ports would conflict on a machine with two platforms."""
 
     gcs: int
     client: int
@@ -39,12 +39,12 @@ class RayPorts:
 
     @classmethod
     def choose(cls) -> RayPorts:
-        """Ports that are free now."""
+        """Choose free ports."""
         return cls(*free_ports(8))
 
 
 def read_token(home: Path) -> str:
-    """Ray's authentication token for this home, made on first use and readable by its owner only."""
+    """Ray's authentication token of a home folder; generated on first use and readable by its owner only."""
     path = _token_path(home)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,25 +55,25 @@ def read_token(home: Path) -> str:
 
 
 def ray_environment(home: Path, ports: RayPorts) -> dict[str, str]:
-    """The variables that Ray, Serve and the ingress are started with."""
+    """The environment variables of Ray, Serve and the ingress."""
     haproxy = temporary_folder(home) / "ha"
     return {
         MARK: str(home),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(_token_path(home)),
         "RAY_USAGE_STATS_ENABLED": "0",
-        # Despite its name, on every system: 0 makes Ray keep 127.0.0.1 and bind its servers to it.
+        # Applies to every system, despite its name: with 0 Ray binds its servers to 127.0.0.1.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        # A Python actor would parse one log line a request; the replicas count requests themselves.
+        # A Python actor would parse one log line per request. The replicas count requests themselves.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(_haproxy_path(home)),
-        # How soon Ray replaces the actor that tells HAProxy of new replicas: after three failures in a row.
+        # Ray replaces the actor that configures HAProxy after three failed checks in a row.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-        # Ray's default of 15 would give a training beside the platform the processor before the replicas.
+        # With Ray's default of 15, a training on the same machine would have priority over the replicas.
         "RAY_worker_niceness": "0",
-        # What Serve would answer 500 to, or do twice a request, is taken out before it looks.
+        # Removes headers that Serve answers with 500 or that make it repeat work of the platform.
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.ingress:middlewares",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
@@ -95,16 +95,16 @@ def start_head(home: Path, ports: RayPorts, extra_environment: Mapping[str, str]
         extra_environment: Variables for the replicas.
 
     Returns:
-        The operating system's session in which all of Ray's processes are.
+        The session (of the operating system) of Ray's processes.
 
     Raises:
-        PlatformError: Ray did not start; carries the end of its output.
+        PlatformError: Ray did not start; has the end of its output.
     """
     _own_folder(temporary_folder(home))
-    read_token(home)  # Ray does not start unless the file is there
+    read_token(home)  # creates the file, without which Ray does not start
     targets = metrics_targets(home)
     targets.unlink(missing_ok=True)
-    targets.symlink_to(temporary_folder(home) / "r" / "prom_metrics_service_discovery.json")  # Ray keeps it current
+    targets.symlink_to(temporary_folder(home) / "r" / "prom_metrics_service_discovery.json")  # which Ray updates
     haproxy = _haproxy_path(home)
     haproxy.write_text(
         f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -Im deployments.haproxy "$@"\n', encoding="utf-8"
@@ -130,7 +130,7 @@ def start_head(home: Path, ports: RayPorts, extra_environment: Mapping[str, str]
             code = process.wait()
     if code != 0:
         raise PlatformError(
-            f"Ray did not start (exit {code}): {_tail(log)}", remedy=f"The whole output is in {log}.", component="ray"
+            f"Ray did not start (exit {code}): {_tail(log)}", remedy=f"See the output in {log}.", component="ray"
         )
     return process.pid
 
@@ -145,39 +145,38 @@ def _command(home: Path, ports: RayPorts) -> list[str]:
         f"--dashboard-host={HOST}",
         f"--dashboard-port={ports.dashboard}",
         f"--dashboard-agent-listen-port={ports.agent}",
-        # 0 lets each worker take any free port, so no range can clash with the ports above.
+        # 0: each worker takes any free port, so no port range can overlap with the ports above.
         *("--min-worker-port=0", "--max-worker-port=0"),
-        # A folder within: Ray opens its own to everybody.
+        # A subfolder, because Ray makes its folder accessible to all users.
         f"--temp-dir={temporary_folder(home) / 'r'}",
         "--disable-usage-stats",
     ]
 
 
 def metrics_targets(home: Path) -> Path:
-    """Where Prometheus finds the addresses of Ray's metrics agents (``file_sd_configs``), at the same path always."""
+    """The file with the addresses of Ray's metrics agents, for ``file_sd_configs`` of Prometheus."""
     return home / "run" / "metrics-targets.json"
 
 
 def temporary_folder(home: Path) -> Path:
-    """Where Ray and its ingress keep sessions, sockets and logs.
-
-    Not under the home folder, and not under the system's folder for temporary files, which is a long path on macOS: a
-    socket's path may have 97 characters for HAProxy and 103 or 107 for the kernel, and their own part takes about 70.
-    """
+    """The folder of the sessions, sockets and logs of Ray and its ingress."""
+    # In /tmp, because the paths of sockets are limited: HAProxy permits 97 characters and the kernel 103 or 107, of
+    # which about 70 follow this folder. The system's temporary folder is too long on macOS.
     return Path("/tmp") / f"mlcore-{hashlib.sha256(str(home).encode()).hexdigest()[:8]}"  # noqa: S108 - see _own_folder
 
 
 def _own_folder(folder: Path) -> None:
-    """Make a folder that nobody else may enter; its name can be guessed, so it must not be somebody else's.
+    """Create a folder that is closed to other users.
 
     Raises:
-        PlatformError: Somebody else made it.
+        PlatformError: The folder exists and belongs to another user, or others have access.
     """
+    # Checked, because the name is predictable: another user may have created the folder.
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise PlatformError(
-            f"{folder} was made by somebody else.",
+            f"{folder} belongs to another user, or others have access to it.",
             remedy="Remove it, or set MLCORE_HOME to another folder.",
             component="ray",
         )
@@ -188,7 +187,8 @@ def _token_path(home: Path) -> Path:
 
 
 def _haproxy_path(home: Path) -> Path:
-    """The program that Ray takes for HAProxy; under the home folder, for programs under /tmp may be forbidden."""
+    """The program that Ray starts as HAProxy."""
+    # Not under /tmp, which may be mounted noexec.
     return home / "run" / "haproxy"
 
 

@@ -1,4 +1,4 @@
-"""Ray Serve's REST interface: declare applications, ask how they are."""
+"""Client of Ray Serve's REST interface: declares applications and reads their status."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ml_core.exceptions import Action, PlatformError
 
 _PATH = "/api/serve/applications/"
 _DECLARE_TIMEOUT_S = 120.0
-"""The first declaration starts Serve's controller and the ingress; about 8 s on two cores, more when they are busy."""
+"""The first declaration also starts Serve's controller and the ingress, which takes about 8 s on two idle cores."""
 _ASK_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class ApplicationStatus:
-    """How one Serve application is: ``RUNNING``, ``DEPLOYING``, ``DEPLOY_FAILED``, …, and Serve's own message."""
+    """The status of a Serve application: ``RUNNING``, ``DEPLOYING``, ``DEPLOY_FAILED``, …, and Serve's message."""
 
     status: str
     message: str
@@ -25,10 +25,10 @@ class ApplicationStatus:
 
 
 class ServeApi:
-    """Speaks to the Ray dashboard on this machine.
+    """Client of the Ray dashboard on this machine.
 
     Args:
-        port: The dashboard's port.
+        port: The port of the dashboard.
         token: Ray's authentication token.
     """
 
@@ -42,10 +42,10 @@ class ServeApi:
         self._client.close()
 
     def declare(self, config: dict[str, Any]) -> None:
-        """Replace what Serve runs. Deployments start in the background; see ``status``.
+        """Replace the configuration of Serve. Deployments start in the background; see ``status``.
 
         Raises:
-            PlatformError: Serve could not be reached or refused; carries its message.
+            PlatformError: Serve can't be reached or refused the configuration; has its message.
         """
         response = self._ask("PUT", timeout=_DECLARE_TIMEOUT_S, json=config)
         if response.is_error:
@@ -57,10 +57,10 @@ class ServeApi:
             )
 
     def status(self) -> dict[str, ApplicationStatus]:
-        """How each application that Serve knows is, by its name.
+        """The status of each application, by name.
 
         Raises:
-            PlatformError: Serve could not be reached.
+            PlatformError: Serve can't be reached.
         """
         response = self._ask("GET", timeout=_ASK_TIMEOUT_S)
         if response.is_error:
@@ -87,7 +87,7 @@ def _status(found: dict[str, Any]) -> ApplicationStatus:
 def _unreachable(why: str) -> PlatformError:
     return PlatformError(
         f"Ray's REST interface does not answer ({why}).",
-        remedy="Repair the platform.",
+        remedy="Start the platform, which also repairs it.",
         action=Action("up"),
         component="ray",
     )

@@ -1,6 +1,6 @@
-"""What Ray Serve has to run: one pure function from settings to the declarative configuration.
+"""The declarative configuration of Ray Serve, as a pure function.
 
-The configuration names no tenant: tenants and models are data that the replicas follow by themselves.
+It names no tenant: tenants and models are data that the replicas read from the registry.
 """
 
 from __future__ import annotations
@@ -8,21 +8,21 @@ from __future__ import annotations
 from typing import Any
 
 SHARED_CELL = "shared"
-"""The application that serves every tenant without a cell of its own."""
+"""The application that serves all tenants without a dedicated cell."""
 CONTROL = "control"
 """The application of the control API."""
 
 _REPLICA_CPUS = 0.1
-"""Processors reserved per replica: a scheduling figure, kept small so that training still finds room on a laptop."""
+"""Processors that Ray's scheduler reserves per replica; small, so that a laptop has room for training."""
 
 
 def serve_config(*, host: str, port: int, replicas: int) -> dict[str, Any]:
     """The body of ``PUT /api/serve/applications/``.
 
     Args:
-        host: Interface of the ingress.
-        port: Port of the ingress.
-        replicas: Replicas of the shared cell.
+        host: The interface of the ingress.
+        port: The port of the ingress.
+        replicas: The number of replicas of the shared cell.
     """
     return {
         "proxy_location": "EveryNode",
@@ -44,7 +44,7 @@ def _application(name: str, route_prefix: str, import_path: str, deployment: str
             {
                 "name": deployment,
                 "num_replicas": replicas,
-                # Serve replaces a dead replica only when it next looks; its default is 10 s.
+                # Serve replaces a dead replica at the next check; its default is 10 s.
                 "health_check_period_s": 1.0,
                 "graceful_shutdown_timeout_s": 5.0,
                 # Start the new replica before the old one stops; the default stops first.

@@ -1,4 +1,4 @@
-"""What the running platform wrote down about itself: ``<home>/platform.json``."""
+"""The saved state of the platform: ``<home>/platform.json``."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _FILE = "platform.json"
 
 @dataclass(frozen=True, slots=True)
 class PlatformState:
-    """Where a started platform is.
+    """The state of a started platform.
 
     Attributes:
-        http_port: Of the ingress.
-        dashboard_port: Of Ray's REST interface.
-        session_id: The operating system's session that holds Ray's processes.
-        replicas: How many replicas the shared cell was declared with.
-        started_at: ISO 8601, UTC.
+        http_port: The port of the ingress.
+        dashboard_port: The port of Ray's REST interface.
+        session_id: The session (of the operating system) of Ray's processes.
+        replicas: The declared number of replicas of the shared cell.
+        started_at: The time of the start, ISO 8601, UTC.
     """
 
     http_port: int
@@ -36,7 +36,7 @@ class PlatformState:
         return f"http://127.0.0.1:{self.http_port}"
 
     def save(self, home: Path) -> None:
-        """Write the state, all or nothing."""
+        """Write the state atomically."""
         descriptor, temporary = tempfile.mkstemp(dir=home, prefix=".platform-")
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -48,12 +48,12 @@ class PlatformState:
 
     @classmethod
     def load(cls, home: Path) -> PlatformState | None:
-        """The state that was written last; None if no state can be read."""
+        """Read the state; None if there is no readable file."""
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, json.JSONDecodeError, TypeError):
             return cls(**json.loads((home / _FILE).read_text(encoding="utf-8")))
         return None
 
     @staticmethod
     def forget(home: Path) -> None:
-        """Remove the file."""
+        """Remove the saved state."""
         (home / _FILE).unlink(missing_ok=True)

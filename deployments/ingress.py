@@ -1,15 +1,14 @@
-"""What uvicorn and Ray Serve do with a request before an application sees it, made safe and short.
+"""HTTP parsing in the replicas, before Ray Serve handles a request.
 
-Serve calls ``middlewares`` in each replica, before it starts uvicorn there, when
-``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`` is ``deployments.ingress:middlewares``. They run
-in front of Serve's own handling (Ray 2.60, ``serve/_private/replica.py``, ``_direct_ingress_asgi``), which
+Serve calls ``middlewares`` in each replica before it starts uvicorn, because
+``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`` is ``deployments.ingress:middlewares``. They run before Serve's own
+handling (Ray 2.60, ``serve/_private/replica.py``, ``_direct_ingress_asgi``), which
 
-* decodes some headers as UTF-8 and answers 500 when they are not;
-* has a deadline of its own, answered in its own shape, beside the platform's ``x-request-timeout-ms``;
-* sends any ``x-request-id`` back, whatever it holds;
-* starts two tasks a request to notice that the client has left, and reads the whole body into memory meanwhile,
-  however slowly the application takes it. The prediction plane notices by itself, and only for a request that waits;
-  an operation of the control API that has begun goes on to its end.
+* decodes some headers as UTF-8 and answers 500 if they are not;
+* has its own deadline and error format, in addition to ``x-request-timeout-ms``;
+* returns any ``x-request-id``, whatever its content;
+* starts two tasks per request to detect a disconnect, and buffers the body without limit. The prediction plane detects
+  disconnects itself; an operation of the control API runs to its end.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ from ml_core.inference.edge.errors import error_response
 from ml_core.inference.edge.http import is_sane_request_id, new_request_id
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Of one request, its first line included; the ingress refuses less than that already."""
+"""Maximum size of the head of a request, including its first line. The limit of HAProxy is lower."""
 
 _DROPPED: Any = deque(maxlen=0)
 _NO_DISCONNECT_TASKS = (b"x-request-disconnect-disabled", b"?1")
-# Serve's own controls, in the spellings that it accepts; no caller of this platform has a use for them.
+# Headers that control Serve, in the spellings that it accepts. Clients of the platform must not use them.
 _CONTROLS = frozenset(
     {
         b"x-request-timeout-seconds",
@@ -52,13 +51,13 @@ def middlewares() -> list[Middleware]:
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """HTTP/1.1 as uvicorn 0.54 reads it, with four differences.
+    """HTTP/1.1 of uvicorn 0.54, with four differences.
 
-    * Trailers of a chunked body are dropped. uvicorn appends them to the headers, where a key in a trailer would
-      authorize a request whose headers were checked on the way (RFC 9110, 6.5.1).
-    * Headers are bounded: uvicorn would keep any number of bytes of them.
-    * What can't be parsed as HTTP is answered in the platform's shape.
-    * An offer to upgrade to a WebSocket is passed over: the request is answered as the one that it is.
+    * Trailers of a chunked body are dropped. uvicorn appends them to the headers, so a key in a trailer would authorize
+      a request after a proxy checked its headers (RFC 9110, 6.5.1).
+    * The size of the headers is limited. uvicorn has no limit.
+    * Errors of the HTTP parser have the platform's format.
+    * Upgrades to WebSocket are ignored; the request is answered as HTTP.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -67,24 +66,24 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
 
     def data_received(self, data: bytes) -> None:
-        """Called by the event loop. What begins inside the headers of a request counts, until they are complete."""
+        """Called by the event loop. Counts the bytes of the headers until they are complete."""
         if self.headers is not _DROPPED:
             self._head_bytes += len(data)
         super().data_received(data)
         if self.headers is _DROPPED:
             self._head_bytes = 0
         elif self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            message = f"The headers are over the limit of {MAX_HEAD_BYTES:,} bytes."
-            self._refuse(RequestTooLargeError(message, remedy="Send fewer.", limit=MAX_HEAD_BYTES))
+            message = f"The headers exceed the limit of {MAX_HEAD_BYTES:,} bytes."
+            self._refuse(RequestTooLargeError(message, remedy="Send fewer headers.", limit=MAX_HEAD_BYTES))
 
     def on_headers_complete(self) -> None:
-        """Called by the parser; what it appends to ``self.headers`` afterwards is no part of the request any more."""
+        """Called by the parser."""
         super().on_headers_complete()
-        self.headers = _DROPPED
+        self.headers = _DROPPED  # drops trailers, which the parser would append
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP request, and close the connection."""
-        self._refuse(InvalidRequestError(msg, remedy="Send a request of HTTP/1.1 (RFC 9112)."))
+        """Called by uvicorn for bytes that are not an HTTP request. Answers 400 and closes the connection."""
+        self._refuse(InvalidRequestError(msg, remedy="Send an HTTP/1.1 request (RFC 9112)."))
 
     def _refuse(self, error: MLFrameworkError) -> None:
         request_id = new_request_id()
@@ -102,7 +101,7 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 class PreparedHeaders:
-    """ASGI middleware: hands on only headers that Serve can take."""
+    """ASGI middleware that removes the headers that Serve can't handle."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

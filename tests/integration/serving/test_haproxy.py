@@ -328,7 +328,7 @@ def test_the_protocols_paths_have_its_shape(node, path):
         node.start(*replicas)
         response = node.get(path)
         assert response.status_code == 503
-        assert response.json() == {"error": "No replica can answer at the moment. Ask again."}
+        assert response.json() == {"error": "No replica is available. Try again."}
         assert response.headers["x-request-id"]
 
 

@@ -1,14 +1,14 @@
-"""What hooks cost a request: the prediction plane in one process, with no server, no socket and no database.
+"""The cost of hooks per request, measured on the prediction plane in one process without a server, socket or database.
 
     python benchmarks/hooks.py [--other /path/to/another/checkout]
 
-One row is predicted by a logistic regression, again and again, through the whole ASGI application. ``off``: nobody
-listens. ``metrics``: as in a replica by default. ``traces``: a span for each request and for its prediction, thrown
-away when it is made. With ``--other``, that checkout (``other``), such as the one before a change, is compared with
-this one (``here``), nobody listening in either and each in a process of its own.
+Requests of one row for a logistic regression run through the ASGI application. The variants are ``off`` (no hooks),
+``metrics`` (the default of a replica) and ``traces`` (a span per request and per prediction, discarded). ``--other``
+also compares another checkout (``other``), such as the one before a change, with this one (``here``), both without
+hooks and each in a separate process.
 
-Figures are microseconds of processor time a request. The variants take turns in blocks of 100 requests, and of all
-blocks of a variant the one is shown that a tenth were faster than: the fastest is luck, and what is slow was disturbed.
+Figures are microseconds of processor time per request. The variants alternate in blocks of 100 requests; a figure is
+the first decile of the blocks, because the fastest block is an outlier and slow blocks were disturbed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ OWN = ("off", "metrics", "traces")
 
 
 def hooks_of(variant: str) -> dict[str, Any]:
-    """The keyword for the service: none for ``off`` and for a checkout that has no hooks."""
+    """The keyword argument of the service; empty for ``off`` and for a checkout without hooks."""
     if variant == "metrics":
         from ml_core.observability.prometheus import PrometheusHooks
 
@@ -51,7 +51,7 @@ def hooks_of(variant: str) -> dict[str, Any]:
 
 
 def measure(variants: Sequence[str]) -> dict[str, list[float]]:
-    """Variant → microseconds of processor time a request takes, of each block."""
+    """Variant → microseconds of processor time per request, by block."""
     sys.path[:0] = [str(Path.cwd() / "tests")]
     from ml_core.domain.api_key import Scope
     from ml_core.domain.assignment import AssignmentDelta
@@ -104,7 +104,7 @@ async def _ask(apps: Mapping[str, Any], key: str, body: bytes) -> dict[str, list
 
 
 def run(checkout: Path, variants: Sequence[str]) -> dict[str, list[float]]:
-    """The same in a process of its own."""
+    """``measure`` in a separate process."""
     command = [sys.executable, str(Path(__file__).resolve()), "--measure", *variants]
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
     done = subprocess.run(command, cwd=checkout, env=environment, stdout=subprocess.PIPE, check=True)
@@ -112,7 +112,7 @@ def run(checkout: Path, variants: Sequence[str]) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    """Print a table, and the same as JSON."""
+    """Measure, and print a table and JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--other", type=Path, help="another checkout")
     parser.add_argument("--repetitions", type=int, default=5)

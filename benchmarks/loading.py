@@ -1,9 +1,9 @@
-"""What a version costs a replica: bytes on disk, bytes in memory, milliseconds to load, verify and self-test.
+"""The cost of a version in a replica: bytes on disk, bytes in memory, and milliseconds to load, verify and self-test.
 
     .venv/bin/python benchmarks/loading.py [--repeats 15] [--json FILE]
 
-Trains three models in the registry of MLCORE_HOME, and loads each from disk as a replica does: digest, audit,
-construction, tuning, self-test. Ray is not involved.
+Trains three models in the registry of MLCORE_HOME and loads each from disk as a replica does: digest, audit,
+construction, tuning and self-test. Ray is not involved.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _WORDS = ("invoice", "login", "crash", "refund", "password", "export", "payment"
 
 
 def numbers(rows: int = 1000) -> tuple[pd.DataFrame, pd.Series]:
-    """Twenty numbers, of which two decide the label."""
+    """Twenty numbers; two of them determine the label."""
     values = np.random.default_rng(0).normal(size=(rows, 20))
     labels = np.where(values[:, 0] + values[:, 1] > 0, "yes", "no")
     return pd.DataFrame(values, columns=[f"x{i}" for i in range(20)]), pd.Series(labels)
 
 
 def tickets(rows: int = 1000) -> tuple[pd.DataFrame, pd.Series]:
-    """A text of eight words, a date, a category and a number; the first word decides the label."""
+    """A text of eight words, a date, a category and a number; the first word determines the label."""
     random = np.random.default_rng(0)
     texts = random.choice(_WORDS, (rows, 8))
     frame = pd.DataFrame(
@@ -54,7 +54,7 @@ CASES = {
 
 
 def measure(system: MLSystem, repeats: int) -> dict[str, dict[str, float]]:
-    """Bytes and milliseconds of each case; the median of the loads after one that is not counted."""
+    """Bytes and milliseconds of each case: the median of the loads after a warm-up."""
     results = {}
     for index, (name, (table, hyperparameters)) in enumerate(CASES.items()):
         trained = system.train_model(f"loading_{index}", "classification", table(), None, hyperparameters)

@@ -1,4 +1,4 @@
-"""Environments of the peers that benchmarks measure beside us, each apart from ours."""
+"""Separate environments for the peers that benchmarks compare with."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 
 def peer_python(name: str, requirements: Sequence[str]) -> Path:
-    """The interpreter of an environment with these packages; made when first asked for, or when they changed.
+    """The interpreter of an environment with these packages, which is created on first use or when they changed.
 
     Args:
         name: The peer.
-        requirements: What pip installs, with versions.
+        requirements: The requirements for pip, with versions.
 
     Raises:
         RuntimeError: The packages can't be installed; says what pip said.

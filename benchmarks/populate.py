@@ -1,8 +1,8 @@
-"""A registry of its own with many tenants in it, for benchmarks and for the tests of query plans.
+"""A registry with many tenants, for benchmarks and for the tests of query plans.
 
-One tenant is made with the public repositories, as a user would make it. The others are copies of its rows, made by the
-database: the columns are read from the catalogue, so whatever a release adds to a table is copied too. Rows of
-different tenants alternate on the disk, as they do where tenants registered their versions over months.
+One tenant is created with the public repositories. The others are copies of its rows, made in the database from the
+columns in the catalogue. Rows of different tenants alternate on the disk, as they do if tenants registered their
+versions over months.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from ml_core.settings import PlatformSettings, Settings
 MODEL = ModelId("tickets")
 STAGING = EnvironmentName("staging")
 WIDE_MODELS = 50
-"""Models of a tenant that has many: one page of them."""
+"""Models of a tenant with many models: one page."""
 
 _TEMPLATE = "t0000"
 _COLUMNS = tuple(f"measure_{index:02}" for index in range(16))
@@ -44,7 +44,7 @@ _CATEGORIES = ("low", "normal", "high", "urgent")
 _CLASSES = ("account", "billing", "hardware", "network", "other", "software")
 _RUN_STEPS = 20
 _VERSIONS_OF_A_RUN = 10
-# Of what a model has, in a tenant with many models; runs and keys are the tenant's.
+# The tables with rows per model; runs and keys belong to the tenant.
 _TABLES_OF_A_MODEL = (
     "models",
     "versions",
@@ -56,18 +56,18 @@ _TABLES_OF_A_MODEL = (
 
 
 def tenant_name(index: int) -> TenantId:
-    """The tenants that have one model with all the versions, from 0."""
+    """Tenants with one model that has all the versions, from 0."""
     return TenantId(f"t{index:04}")
 
 
 def wide_tenant_name(index: int) -> TenantId:
-    """The tenants that have ``WIDE_MODELS`` such models each, from 1."""
+    """Tenants with ``WIDE_MODELS`` models each, from 1."""
     return TenantId(f"w{index:04}")
 
 
 @contextmanager
 def temporary_registry() -> Iterator[DatabaseConnection]:
-    """An empty registry on an embedded server of its own, gone afterwards."""
+    """An empty registry on a temporary embedded server."""
     home = Path(tempfile.mkdtemp(prefix="mlcore-registry-"))
     home.chmod(0o711)  # the server's account must pass through
     try:
@@ -85,7 +85,7 @@ def superuser(db: DatabaseConnection, database: str = "mlcore") -> psycopg.Conne
 
 
 def populate(db: DatabaseConnection, *, tenants: int, versions: int, wide_tenants: int = 0) -> None:
-    """Fill an empty registry, and let Postgres take its statistics.
+    """Fill an empty registry, and run ANALYZE.
 
     Args:
         db: An empty registry on an embedded server.
@@ -95,7 +95,7 @@ def populate(db: DatabaseConnection, *, tenants: int, versions: int, wide_tenant
     """
     _make_template(db, versions)
     with superuser(db) as session:
-        # The copies are consistent because the template is: no foreign key needs to be looked up for each row.
+        # Foreign keys need no check per row: the copies are consistent because the template is.
         session.execute("SET session_replication_role = replica")
         row = session.execute(f"SELECT generation FROM {SCHEMA}.feed_clock WHERE cell = %s", (SHARED_CELL,)).fetchone()
         span = 1 if row is None else row[0]
@@ -124,7 +124,7 @@ def populate(db: DatabaseConnection, *, tenants: int, versions: int, wide_tenant
 def _copy(
     session: psycopg.Connection[Any], table: str, replaced: Mapping[str, str], copies: int, *, models: int = 1
 ) -> None:
-    """Copy the template tenant's rows; expressions may use ``n``, 1 to ``copies``, and ``m``, 1 to ``models``."""
+    """Copy the rows of the template tenant; expressions may use ``n``, 1 to ``copies``, and ``m``, 1 to ``models``."""
     found = session.execute(
         "SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0"
         " AND NOT attisdropped AND attgenerated = '' AND attidentity = '' ORDER BY attnum",
@@ -132,7 +132,7 @@ def _copy(
     )
     columns = [row[0] for row in found]
     values = ", ".join(replaced.get(column, f"t.{column}") for column in columns)
-    # The series depend on the row, so that a row is copied for all tenants before the next one is.
+    # The series depend on the row, so that each row is copied for all tenants before the next row.
     session.execute(
         f"INSERT INTO {SCHEMA}.{table} ({', '.join(columns)}) SELECT {values} FROM {SCHEMA}.{table} t"
         f" CROSS JOIN LATERAL generate_series(1, {copies} + 0 * length(t.tenant_id)) n"
@@ -168,7 +168,7 @@ def _train(runs: RunRepository) -> str:
 
 
 def _draft(number: int, run_id: str) -> VersionDraft:
-    """What a training brings: sixteen numbers, a category and a text; documents of about 3 kB in all."""
+    """The draft of a trained version: sixteen numbers, a category and a text; about 3 kB of documents."""
     inputs = (
         *(InputColumn(name, ColumnKind.NUMBER, nullable=True) for name in _COLUMNS),
         InputColumn("priority", ColumnKind.CATEGORY, nullable=True, categories=_CATEGORIES),

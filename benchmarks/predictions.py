@@ -1,16 +1,16 @@
-"""The prediction log: rows a second into Postgres, and how fast they are found among 30 days.
+"""The prediction log: rows per second into PostgreSQL, and the time of reads among 30 days.
 
     .venv/bin/python benchmarks/predictions.py [--rows 200000] [--repetitions 3] [--json FILE]
 
-Starts an embedded Postgres of its own. One or two processes, as a cell has replicas, each hand answered requests (20
-numbers, 100 tenants) to a ``PredictionLog`` as the event loop does, and wait until it has written them: bounded queue,
-digest of each row, COPY, insert under row-level security as the serving role, three indexes, commit to disk. Nothing
-is turned off. A rate is that of the slowest process times their number; each is the median of the repetitions.
+Starts an embedded PostgreSQL server. One or two processes, like the replicas of a cell, append answered requests (20
+numbers, 100 tenants) to a ``PredictionLog`` and wait until they are written: bounded queue, digest of each row, COPY,
+insert under row-level security as the serving role, three indexes, commit to disk. A rate is that of the slowest
+process times their number; each figure is the median of the repetitions.
 
-``cpu`` is processor time a row, which neighbours on the machine change less than the rate: that of the writing process,
-for most of which it holds the interpreter lock, and that of Postgres.
+``cpu`` is processor time per row, which other load on the machine affects less than the rate: that of the writing
+process, which holds the interpreter lock for most of it, and that of PostgreSQL.
 
-What the log takes from the serving rate is measured by ``predictions_serving.py``.
+``predictions_serving.py`` measures the effect of the log on the serving rate.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def tenant(number: int) -> TenantId:
 
 
 def requests(total: int, rows: int, policy: PredictionPolicy) -> list[AnsweredRequest]:
-    """Answered requests, so many rows together, of all tenants in turn."""
+    """Answered requests with this number of rows in total, of all tenants in turn."""
     generator = np.random.default_rng()
     answers = np.array(["yes"] * rows, dtype=object)
     return [
@@ -91,7 +91,7 @@ def requests(total: int, rows: int, policy: PredictionPolicy) -> list[AnsweredRe
 
 
 def write(urls: tuple[str, str], total: int, rows: int, policy: PredictionPolicy, parent: Connection) -> None:
-    """One replica's part, in a process of its own: ready, told to go, done."""
+    """The part of one replica, in a separate process: reports ready, waits for the start, reports the end."""
     settings = Settings(database=DatabaseSettings(url=urls[0], ingest_url=urls[1]))
     given = requests(total, rows, policy)
     with DatabaseConnection(settings=settings) as db:
@@ -110,7 +110,7 @@ def write(urls: tuple[str, str], total: int, rows: int, policy: PredictionPolicy
 
 
 def ingest(db: DatabaseConnection, total: int, writers: int, rows: int, policy: PredictionPolicy) -> dict[str, float]:
-    """Rows a second, and microseconds of processor time a row."""
+    """Rows per second, and microseconds of processor time per row."""
     context = multiprocessing.get_context("spawn")
     pipes = [context.Pipe() for _ in range(writers)]
     urls = (db.urls.app, db.urls.ingest)
@@ -142,7 +142,7 @@ def ingest(db: DatabaseConnection, total: int, writers: int, rows: int, policy: 
 
 
 def postgres_cpu_s(db: DatabaseConnection) -> float:
-    """Seconds of processor time that the server has taken, with those of its processes that ended."""
+    """Seconds of processor time of the server, including processes that ended."""
     postmaster = find_postmaster(db.settings.platform.home / "postgres")
     if postmaster is None:
         raise RuntimeError("Postgres does not run.")
@@ -155,7 +155,7 @@ def postgres_cpu_s(db: DatabaseConnection) -> float:
 
 
 def fill_days(db: DatabaseConnection, rows_a_day: int) -> None:
-    """Thirty days of predictions, a hundredth of them of the tenant that is then asked about, of ten models each."""
+    """Thirty days of predictions of ten models per tenant; a hundredth belongs to the measured tenant."""
     today = datetime.now(UTC).date()
     with db.maintaining() as connection:
         for back in range(DAYS):
@@ -177,7 +177,7 @@ def fill_days(db: DatabaseConnection, rows_a_day: int) -> None:
 
 
 def reads(db: DatabaseConnection) -> dict[str, Operation]:
-    """What is asked of a prediction log of thirty days."""
+    """The measured reads of a prediction log with thirty days."""
     repository, now = PredictionRepository(db, tenant(7)), datetime.now(UTC)
     with db.tenant(tenant(7)) as connection:
         known = [row[0] for row in connection.exec_driver_sql("SELECT request_id FROM mlcore.predictions LIMIT 1000")]

@@ -1,14 +1,13 @@
-"""What the prediction log takes from the serving rate: requests a second with it and without.
+"""The effect of the prediction log on the serving rate: requests per second with each policy.
 
     .venv/bin/python benchmarks/predictions_serving.py [--seconds 10] [--repetitions 3] [--json FILE]
 
-Starts a platform of its own (Postgres, Ray Serve behind its ingress, two replicas), serves a logistic regression over
-20 numbers, and loads it with ``wrk``, which must be installed: 64 connections, one row a request, authenticated. The
-tenant keeps nothing, then digests, then inputs, in turn and over again, so that what else the machine does falls on all
-alike; replicas follow each change by themselves. Each figure is the median of the repetitions, and a share is that of
-the shares of each repetition. ``cpu`` is processor time of the whole platform a request, which neighbours change less
-than the rate. Afterwards the log is counted: each answer that was to be kept must be there, or in the counts of
-lost rows.
+Starts a platform (PostgreSQL, Ray Serve behind its ingress, two replicas), serves a logistic regression over 20
+numbers, and loads it with ``wrk``, which must be installed: 64 connections, one row per request, authenticated. The
+policies ``nothing``, ``digest`` and ``inputs`` alternate, so that other load on the machine affects all alike. Each
+figure is the median of the repetitions; a share is the median of the shares of each repetition. ``cpu`` is processor
+time of the platform per request, which other load affects less than the rate. Finally the rows of the log are counted:
+each answer that the policy logs must be in the log or in its counts of losses.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ from ml_core.system import MLSystem
 
 TENANT, MODEL, CONNECTIONS, THREADS = TenantId("benchmark"), "numbers", 64, 2
 FOLLOWED_WITHIN_S = 2.0
-"""Replicas know a new policy after about a second at most, and have written what they hold half a second later."""
+"""Time for a policy to take effect: replicas apply it within about 1 s and write their queues 0.5 s later."""
 _SCRIPT = """
 wrk.method = "POST"
 wrk.body = [[{body}]]
@@ -56,7 +55,7 @@ wrk.headers["Authorization"] = "Bearer {key}"
 
 
 def serve(db: DatabaseConnection, url: str) -> tuple[str, str]:
-    """Train, promote and wait for the answer; the key and a body."""
+    """Train and promote a model, and wait for an answer; returns a key and a body."""
     values = np.random.default_rng(0).normal(size=(1000, 20))
     frame = pd.DataFrame(values, columns=[f"x{i}" for i in range(20)])
     labels = pd.Series(np.where(values[:, 0] + values[:, 1] > 0, "yes", "no"))
@@ -73,7 +72,7 @@ def serve(db: DatabaseConnection, url: str) -> tuple[str, str]:
 
 
 def load(script: Path, url: str, seconds: int) -> tuple[float, int]:
-    """Requests a second, and how many were answered."""
+    """Requests per second, and the number of answers."""
     target = f"{url}/t/{TENANT}/models/{MODEL}/predict"
     command = ["wrk", "-t", str(THREADS), "-c", str(CONNECTIONS), "-d", f"{seconds}s", "-s", str(script), target]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -86,7 +85,7 @@ def load(script: Path, url: str, seconds: int) -> tuple[float, int]:
 
 
 def kept(db: DatabaseConnection) -> int:
-    """Rows of the prediction log, and those that are known to be missing."""
+    """Rows in the prediction log, and its counts of losses."""
     with db.tenant(TENANT) as connection:
         rows = connection.exec_driver_sql("SELECT count(*) FROM mlcore.predictions").scalar_one()
         lost = connection.exec_driver_sql("SELECT COALESCE(sum(row_count), 0) FROM mlcore.prediction_losses")
@@ -94,7 +93,7 @@ def kept(db: DatabaseConnection) -> int:
 
 
 def cpu_s(home: Path, session_id: int | None) -> dict[str, float]:
-    """Seconds of processor time that the platform's processes have taken, by what they are."""
+    """Seconds of processor time of the platform, by kind of process."""
     postmaster = find_postmaster(home / "postgres")
     processes = {process.pid: ("serving", process) for process in find_marked(home, session_id)}
     if postmaster is not None:
@@ -111,7 +110,7 @@ def cpu_s(home: Path, session_id: int | None) -> dict[str, float]:
 def measure(
     db: DatabaseConnection, state: PlatformState, script: Path, seconds: int, repetitions: int
 ) -> dict[str, Any]:
-    """Requests a second by policy, and what was answered and kept."""
+    """Requests per second by policy, and the numbers of answers and of logged rows."""
     predictions, url, home = PredictionRepository(db, TENANT), state.url, db.settings.platform.home
     rates: dict[str, list[float]] = {policy.value: [] for policy in PredictionPolicy}
     costs: dict[str, list[float]] = {policy.value: [] for policy in PredictionPolicy}
@@ -139,7 +138,7 @@ def measure(
         "share_of_rate_without": {policy: _share(rates[policy], rates["nothing"]) for policy in ("digest", "inputs")},
         "share_of_cpu_without": {policy: _share(costs[policy], costs["nothing"]) for policy in ("digest", "inputs")},
         "answered": to_keep,
-        # wrk leaves while up to 64 answers are under way, which it does not count.
+        # wrk stops while up to 64 answers are outstanding, which it does not count.
         "kept_or_counted": kept(db) - before,
     }
 

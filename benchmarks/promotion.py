@@ -1,13 +1,13 @@
-"""Promote → every replica answers with the new version, while requests run.
+"""The time from a promotion until all replicas answer with the new version, under load.
 
     .venv/bin/python benchmarks/promotion.py [--promotions 50] [--json FILE]
 
-Needs a running platform (`mlcore up`). Makes a tenant with a key, trains two versions of a small model (20 numbers,
-logistic regression), and promotes them in turn while four connections ask. A promotion counts as served everywhere when
-the last answer of the old version has been given: the time is from the promotion's commit to that answer. Everything
-that a user has on is on: authentication, signature check, verification and self-test of each loaded version.
+Needs a running platform (`mlcore up`). Creates a tenant with a key, trains two versions of a small model (20 numbers,
+logistic regression), and promotes them alternately while four connections send requests. The time is measured from the
+commit of the promotion to the last answer of the old version. Authentication, the check of the signature, and the
+verification and self-test of each loaded version are on.
 
-There is no peer to run beside it: MLflow serves nothing by itself, and KServe and Seldon restart a pod.
+There is no comparison with a peer: MLflow does not serve models itself, and KServe and Seldon restart a pod.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from ml_core.system import MLSystem
 
 TENANT, MODEL, CONNECTIONS = TenantId("benchmark"), "promotion", 4
 SETTLE_S = 1.5
-"""Requests that run between two promotions; longer than any promotion took, so that none hides in the next."""
+"""Requests between two promotions; longer than any promotion took, so that promotions do not overlap."""
 
 
 @dataclass
 class Answers:
-    """When each version answered: ``(seconds, version)``, and what failed."""
+    """The time of each answer: ``(seconds, version)``, and the failures."""
 
     seen: list[tuple[float, str]] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
 
     def ask(self, url: str, key: str, row: dict[str, float]) -> None:
-        """Ask until stopped; lists are appended to by several threads, which is safe in CPython."""
+        """Send requests until stopped. Several threads append to the lists, which is safe in CPython."""
         with MLClient(url, api_key=key, tenant_id=TENANT) as client:
             while not self.stop.is_set():
                 try:
@@ -58,14 +58,14 @@ class Answers:
 
 
 def table(rows: int = 1000) -> tuple[pd.DataFrame, pd.Series]:
-    """Twenty numbers, of which two decide the label."""
+    """Twenty numbers; two of them determine the label."""
     values = np.random.default_rng(0).normal(size=(rows, 20))
     labels = np.where(values[:, 0] + values[:, 1] > 0, "yes", "no")
     return pd.DataFrame(values, columns=[f"x{i}" for i in range(20)]), pd.Series(labels)
 
 
 def measure(url: str, database: DatabaseConnection, promotions: int) -> dict[str, object]:
-    """Promote in turn under load; milliseconds to the first new and to the last old answer."""
+    """Promote alternately under load; returns milliseconds to the first new and to the last old answer."""
     system = MLSystem(database, tenant_id=TENANT)
     X, y = table()
     versions = [

@@ -1,18 +1,18 @@
-"""The registry with 1,000 tenants of 100 versions each, beside MLflow's on the same Postgres.
+"""The registry with 1,000 tenants of 100 versions each, compared with MLflow's on the same PostgreSQL server.
 
     .venv/bin/python benchmarks/registry.py [--no-mlflow] [--mlflow-python PYTHON] [--json FILE]
 
-Starts an embedded Postgres of its own, fills it (``populate.py``), and times single calls of the public repositories
-under the runtime role. MLflow's ``SqlAlchemyStore`` gets a database of its own on the same server, with as many
-versions (``registry_mlflow.py``), and an environment of its own, made when first asked for. Both are called in process,
-one call at a time, over the same socket, on the same random tenants, and take turns operation by operation, three times
-over; each figure is the median of the three. Neither is tuned.
+Starts an embedded PostgreSQL server, fills it (``populate.py``), and times single calls of the public repositories
+under the runtime role. MLflow's ``SqlAlchemyStore`` gets a database on the same server with as many versions
+(``registry_mlflow.py``), and a separate environment, which is created on first use. Both are called in process, one
+call at a time, over the same socket, for the same random tenants. Operations alternate between the two, in three
+repetitions; each figure is the median of the three. Neither is tuned.
 
-What a call does is not the same on both sides. Ours sets role, tenant and time limits for each transaction, under
-row-level security; a version comes with its signature, self-test, metrics and hyperparameters, where MLflow's comes
-with five tags; a promotion checks that the version can be served, and writes history, audit and feed with the pointer,
-where MLflow's sets an alias. What changed since a generation is one read of ours; MLflow has no such call, so a replica
-must read all models with their aliases again.
+The calls are not equivalent. The platform sets role, tenant and time limits for each transaction, under row-level
+security; a version has its signature, self-test, metrics and hyperparameters, where MLflow's has five tags; a promotion
+checks that the version can be served, and writes history, audit and feed with the pointer, where MLflow's sets an
+alias. One read of the feed returns the changes since a generation; MLflow has no such call, so a replica must read all
+models with their aliases.
 """
 
 from __future__ import annotations
@@ -92,13 +92,13 @@ class Registry:
         EnvironmentRepository(self._db, key[0]).promote(MODEL, key[1], PRODUCTION, actor="benchmark")
 
     def _move_one(self) -> None:
-        """Catch up, then promote once: the delta that follows has this one change."""
+        """Read the feed, then promote once, so that the next delta has one change."""
         self._generation = self._reader.read(self._generation).generation
         self._promote(self._key())
 
 
 class MlflowRegistry:
-    """MLflow's registry in a database of its own on the same server, driven in another process until closed.
+    """MLflow's registry in a separate database on the same server, driven in another process until closed.
 
     Args:
         db: The registry on whose server it is made.
@@ -124,7 +124,7 @@ class MlflowRegistry:
         return self._read()
 
     def close(self) -> None:
-        """End the process: it reads the end of its input."""
+        """End the process by closing its input."""
         self._process.communicate()
 
     def _read(self) -> dict[str, Any]:
@@ -140,7 +140,7 @@ Figures = dict[str, dict[str, float]]
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
-    """Populate both, and measure them in turn."""
+    """Populate both, and measure them alternately."""
     sizes = {"tenants": options.tenants, "versions": options.versions}
     python = options.mlflow_python or peer_python("mlflow", MLFLOW_REQUIREMENTS) if options.mlflow else None
     with temporary_registry() as db:
@@ -164,7 +164,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
 def take_turns(
     registry: Registry, keys: random.Random, peer: MlflowRegistry | None, calls: int, repetitions: int
 ) -> tuple[Figures, Figures]:
-    """The medians over the repetitions, ours and the peer's; the same operation follows at once."""
+    """The medians over the repetitions, of the platform and of the peer, which alternate by operation."""
     ours: dict[str, list[dict[str, float]]] = {}
     theirs: dict[str, list[dict[str, float]]] = {}
     for repetition in range(repetitions):

@@ -2,9 +2,9 @@
 
     python registry_mlflow.py URL MODELS VERSIONS
 
-It uses MLflow's own ``SqlAlchemyStore`` as its tracking server does, with MLflow's own tables and defaults. MLflow has
-no tenants: each of ours is one registered model there. Once populated, it prints its versions; then, for each line on
-its standard input that names an operation, a seed and a number of calls, it prints what it measured. All is JSON.
+Uses MLflow's ``SqlAlchemyStore`` as its tracking server does, with its tables and defaults. MLflow has no tenants: each
+tenant is one registered model. After populating, it prints its versions; then, for each line on standard input with an
+operation, a seed and a number of calls, it prints the measurement. All output is JSON.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _TAGS = ("algorithm", "C", "accuracy", "f1", "dataset_digest")
 
 
 def populate(store: SqlAlchemyStore, models: int, versions: int) -> None:
-    """Fill MLflow's tables, and let Postgres take its statistics."""
+    """Fill MLflow's tables, and run ANALYZE."""
     of = {"models": models, "versions": versions}
-    # Of each model's versions the first is written before any second, as in ``populate.py``.
+    # The first version of each model is written before any second version, as in ``populate.py``.
     numbered = "generate_series(1, :versions) v CROSS JOIN LATERAL generate_series(0, :models - 1 + 0 * v) n"
     name = "'t' || lpad(n::text, 4, '0')"
     statements = (
@@ -101,7 +101,7 @@ class Registry:
         self._store.set_registered_model_alias(name, ALIAS, version)
 
     def _aliases(self) -> dict[tuple[str, str], str]:
-        """What every alias points to: there is no call that tells what changed. In the largest pages allowed."""
+        """Read all aliases, in the largest permitted pages: MLflow has no call for changes."""
         found, token = {}, None
         while True:
             page = self._store.search_registered_models(max_results=1000, page_token=token)
@@ -112,7 +112,7 @@ class Registry:
 
 
 def main() -> None:
-    """Populate, then measure what is asked for."""
+    """Populate, then measure the requested operations."""
     url, models, versions = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     store, keys = SqlAlchemyStore(url), random.Random()
     populate(store, models, versions)

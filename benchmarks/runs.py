@@ -1,12 +1,11 @@
-"""Experiment tracking with a million metric points of one tenant, beside the same calls with hardly any.
+"""Experiment tracking with a million metric points in one tenant, compared with the same calls on few points.
 
     .venv/bin/python benchmarks/runs.py [--runs 100] [--metrics 10] [--steps 1000] [--json FILE]
 
-Starts an embedded Postgres of its own and logs the points through ``RunRepository.log_series``, under the runtime role
-and row-level security. Then single calls are timed, one at a time: on the tenant with all of them, and on one that has
-as many runs and metrics with ten steps each. Beside both there are 200 other tenants with the runs, tags and summaries
-of the second. Each figure is the median of three repetitions. That no call reads a table from end to end is a test's to
-prove (``test_runs_plans.py``).
+Starts an embedded PostgreSQL server and logs the points through ``RunRepository.log_series``, under the runtime role
+and row-level security. Then single calls are timed on that tenant, and on a tenant with as many runs and metrics with
+ten steps each. 200 other tenants have the runs, tags and summaries of the second. Each figure is the median of three
+repetitions. ``test_runs_plans.py`` tests that no call scans a table.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ NEIGHBOURS = 200
 
 
 class Tracking:
-    """One tenant's runs and the calls that are measured on them.
+    """The runs of one tenant and the measured calls.
 
     Args:
         db: The registry.
@@ -57,7 +56,7 @@ class Tracking:
         self._step = 0
 
     def fill(self, runs: int, metrics: int, steps: int) -> float:
-        """Log the points in bulk. Returns how many a second."""
+        """Log the points in bulk. Returns points per second."""
         self._metrics = ["validation/accuracy", *(f"metric_{number:02}" for number in range(1, metrics))]
         rng = np.random.default_rng(0)
         spent_s = 0.0
@@ -74,7 +73,7 @@ class Tracking:
         return runs * metrics * steps / spent_s
 
     def log_long_series(self, steps: int) -> str:
-        """A run with one series of many steps."""
+        """Create a run with one series of many steps."""
         run_id = self._runs.start(ModelId("long"))
         self._runs.log_series(run_id, "loss", range(steps), np.random.default_rng(1).normal(size=steps))
         return run_id
@@ -151,7 +150,7 @@ def measure_all(options: argparse.Namespace) -> dict[str, Any]:
 def _take_turns(
     sides: dict[str, dict[str, Operation]], repetitions: int, calls: int
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Side → operation → figures. Both sides' calls of one operation follow each other, so that noise meets both."""
+    """Side → operation → figures. The sides alternate by operation, so that noise affects both."""
     found: dict[str, dict[str, list[dict[str, float]]]] = {side: {} for side in sides}
     for _ in range(repetitions):
         for name in sides["many"]:
@@ -163,7 +162,7 @@ def _take_turns(
 
 def add_neighbours(session: psycopg.Connection[Any], tenant_id: TenantId, count: int) -> None:
     """Other tenants with copies of a tenant's runs, tags and summaries, without the points."""
-    # The copies are consistent because the original is: no foreign key needs to be looked up for each row.
+    # Foreign keys need no check per row: the copies are consistent because the original is.
     session.execute("SET session_replication_role = replica")
     for table in ("runs", "run_tags", "run_metric_summaries"):
         found = session.execute(

@@ -1,12 +1,12 @@
-"""Requests a second of one checkout beside another, everything on: authentication, signature check, metrics, log.
+"""Requests per second of one checkout compared with another, with authentication, signature check, metrics and log.
 
     .venv/bin/python benchmarks/serving.py [--other PYTHON] [--seconds 4] [--rounds 5] [--json FILE]
 
-``--other`` is the interpreter of another checkout's environment, such as that of the release before; without it this
-checkout is measured alone. Each starts a platform of its own (Postgres, Ray Serve behind its ingress, two replicas) and
-serves three models; ``wrk``, which must be installed, loads them one after another with 1, 16 and 64 connections, one
-row a request, the two checkouts in turn, so that what else the machine does falls on both alike. Each figure is the
-median of the rounds, and the ratio is that of the ratios of each round.
+``--other`` is the interpreter of another checkout's environment, such as the previous release; without it this checkout
+is measured alone. Each starts a platform (PostgreSQL, Ray Serve behind its ingress, two replicas) and serves three
+models. ``wrk``, which must be installed, loads them one after another with 1, 16 and 64 connections, one row per
+request. The checkouts alternate, so that other load on the machine affects both alike. Each figure is the median of the
+rounds, and the ratio is the median of the ratios of each round.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import pandas as pd
 
 TENANT, CONNECTIONS = "benchmark", (1, 16, 64)
 FOLLOWED_WITHIN_S = 2.0
-"""Replicas know a new key and have loaded a new version after about a second."""
+"""Time until replicas know a new key and have loaded a new version, which takes about 1 s."""
 _SCRIPT = """
 wrk.method = "POST"
 wrk.body = [[{body}]]
@@ -62,7 +62,7 @@ def tables(n_rows: int = 1000) -> dict[str, tuple[pd.DataFrame, pd.Series, str]]
 
 
 def serve() -> None:
-    """Start the platform of the environment's settings, serve the models, print where and how they are asked."""
+    """Start the platform of the settings, serve the models, and print their URLs and requests."""
     from ml_core.database.connection import DatabaseConnection
     from ml_core.domain.api_key import Scope
     from ml_core.ids import TenantId
@@ -88,7 +88,7 @@ def serve() -> None:
 
 
 def started(python: str, home: Path) -> dict[str, Any]:
-    """What ``serve`` printed, run by an interpreter with a home of its own."""
+    """Run ``serve`` with an interpreter in a separate home; returns its output."""
     from ml_core.platform.ports import free_ports
 
     environment = {**os.environ, "MLCORE_HOME": str(home), "MLCORE_HTTP_PORT": str(free_ports(1)[0])}
@@ -98,7 +98,7 @@ def started(python: str, home: Path) -> dict[str, Any]:
 
 
 def rate(platform: dict[str, Any], model: str, connections: int, seconds: int, script: Path) -> float:
-    """Requests a second.
+    """Requests per second.
 
     Raises:
         RuntimeError: A request failed.

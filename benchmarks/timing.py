@@ -1,4 +1,4 @@
-"""Timing of single calls, for benchmarks and for the peers' scripts: the standard library only."""
+"""Timing of single calls, for benchmarks and for the scripts of peers. Uses the standard library only."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 WARM_UP = 20
-"""Calls before the measured ones: connections are opened, statements compiled and caches filled by then."""
+"""Calls before the measured ones, to open connections, compile statements and fill caches."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """What is measured: ``run`` gets what ``prepare`` made, and only ``run`` is timed.
+    """A measured operation: ``run`` gets the result of ``prepare``, and only ``run`` is timed.
 
     ``calls`` bounds how many are measured, for what takes long.
     """
@@ -24,7 +24,7 @@ class Operation:
     calls: int | None = None
 
     def measure(self, calls: int) -> dict[str, float]:
-        """``p50_ms`` and ``p95_ms`` over the ``calls``, after calls that are not counted."""
+        """``p50_ms`` and ``p95_ms`` over the ``calls``, after ``WARM_UP`` calls."""
         count = min(calls, self.calls or calls)
         for _ in range(min(WARM_UP, count // 2)):
             self._time_ms()
@@ -40,5 +40,5 @@ class Operation:
 
 
 def median_of(repetitions: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Each figure's median over the repetitions, rounded to a microsecond."""
+    """The median of each figure over the repetitions, rounded to a microsecond."""
     return {figure: round(statistics.median(one[figure] for one in repetitions), 3) for figure in repetitions[0]}

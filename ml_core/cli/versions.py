@@ -127,9 +127,9 @@ def register(
 ) -> None:
     """Upload a .skops file as a version. It is audited, and refused if it holds a type that servers do not load."""
     name = given("model", model, "--model")
-    recorded = {} if model_type is None else {"model_type": model_type}
-    with platform(tenant) as client:
-        made = client.versions.register(name, file, version, **recorded)
+    recorded: dict[str, Any] = {} if model_type is None else {"model_type": model_type}
+    with platform(tenant) as client, transferring() as progress:
+        made = client.versions.register(name, file, version, on_progress=progress, **recorded)
     if as_json:
         print_json(made)
     else:

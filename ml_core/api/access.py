@@ -64,7 +64,9 @@ TenantAccess = Annotated[Access, Depends(_of_tenant)]
 """What an operation of one tenant works with."""
 
 
-def needs(scope: Scope, *, is_checked_first: bool = True, receives: tuple[str, ...] = ()) -> dict[str, Any]:
+def needs(
+    scope: Scope, *, is_checked_first: bool = True, receives: tuple[str, ...] = (), answers_secret: bool = False
+) -> dict[str, Any]:
     """The part of an operation's OpenAPI description that says which scope it needs; ``Operation`` enforces it.
 
     Args:
@@ -72,12 +74,15 @@ def needs(scope: Scope, *, is_checked_first: bool = True, receives: tuple[str, .
         is_checked_first: Whether a key without it is refused before anything else. False where the registry decides,
             because another scope will do too, such as ``promote:staging``.
         receives: The media types of a body that the operation receives into a file itself; none: JSON, or no body.
+        answers_secret: Whether the answer holds a secret, which is not kept for a request that is repeated.
     """
     described: dict[str, Any] = {
         "security": [{"key": [scope.value]}],
         "x-scope": scope.value,
         "x-scope-is-checked-first": is_checked_first,
     }
+    if answers_secret:
+        described["x-answer-is-secret"] = True
     if receives:
         content = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in receives}
         described["requestBody"] = {"required": True, "content": content}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
+from starlette.types import Message
 
 from ml_core.database.strict_json import plain
 from ml_core.exceptions import InvalidRequestError, RequestTimeoutError, RequestTooLargeError, StorageFullError
@@ -134,6 +136,42 @@ async def received(request: Request, folder: Path, limit: int, *, suffix: str = 
             yield path
     finally:
         path.unlink(missing_ok=True)
+
+
+class HashedBody:
+    """The body of a request that is not read yet, with the sha256 of what was read of it.
+
+    Args:
+        request: Whoever reads it from now on reads it through this.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._receive = request.receive
+        self._sha256 = hashlib.sha256()
+        request._receive = self._receive_and_hash
+
+    @property
+    def digest(self) -> str:
+        """The sha256, in hexadecimal digits."""
+        return self._sha256.hexdigest()
+
+    async def _receive_and_hash(self) -> Message:
+        message = await self._receive()
+        self._sha256.update(message.get("body", b""))
+        return message
+
+
+async def digest_of_body(request: Request) -> str:
+    """The sha256 of a body that is read and dropped.
+
+    Raises:
+        RequestTimeoutError: The client paused for too long.
+    """
+    hashed = HashedBody(request)
+    pieces = aiter(request.stream())
+    while await _next(pieces):
+        pass
+    return hashed.digest
 
 
 async def _pieces(request: Request, limit: int) -> AsyncGenerator[bytes, None]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, TypeVar
 
+import anyio
 import orjson
 from fastapi import APIRouter, Query, Request, Response, params, status
 from fastapi.exceptions import RequestValidationError
@@ -14,13 +16,13 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from ml_core.api.access import acting_for
-from ml_core.api.bodies import read_form, read_json
+from ml_core.api.bodies import HashedBody, digest_of_body, read_form, read_json
 from ml_core.api.errors import on_error
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
 from ml_core.exceptions import InvalidRequestError, MLFrameworkError, status_of
 from ml_core.models.formats.archive import MAX_UNPACKED_BYTES
-from ml_core.registry.idempotency import IdempotencyRepository
+from ml_core.registry.idempotency import IdempotencyRepository, Stored, other_request
 from ml_core.registry.limits import MAX_PAGE_SIZE
 
 LimitQuery = Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, description="At most so many items.")]
@@ -29,6 +31,10 @@ ArchivedQuery = Annotated[bool, Query(description="Archived ones too.")]
 _WITH_BODY = ("POST", "PUT", "PATCH")
 _TRIED_AGAIN = (status.HTTP_408_REQUEST_TIMEOUT, status.HTTP_429_TOO_MANY_REQUESTS)
 _KEPT_HEADERS = ("content-type", "etag")
+_SAYING_HEADERS = ("content-type", "content-length", "if-match")
+"""Headers that are a part of what a request asks for."""
+_BODY_DIGEST = "body-sha256"
+"""Kept with the headers of an answer to an upload, whose body is known only once it was read."""
 T = TypeVar("T")
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -72,6 +78,7 @@ class Operation(APIRoute):
         self._scope = Scope(described["x-scope"])
         self._is_checked_first: bool = described["x-scope-is-checked-first"]
         self._receives_file = "requestBody" in described
+        self._answers_secret = "x-answer-is-secret" in described
         self._reads_form = self.body_field is not None and isinstance(self.body_field.field_info, params.Form)
 
     def get_route_handler(self) -> Handler:
@@ -86,7 +93,9 @@ class Operation(APIRoute):
             if request.method in _WITH_BODY and not self._receives_file:
                 if self._reads_form:
                     largest = request.app.state.services.db.settings.api.max_upload_bytes
+                    hashed = HashedBody(request)
                     await read_form(request, min(largest, MAX_UNPACKED_BYTES))
+                    body = hashed.digest.encode()
                 else:
                     body = await read_json(request)
             key = request.headers.get("idempotency-key")
@@ -99,27 +108,43 @@ class Operation(APIRoute):
     async def _once(self, key: str, request: Request, body: bytes, handle: Handler) -> Response:
         """Serve a request that may be repeated: the first is executed, the others get its answer.
 
-        What failed on the platform's side, for want of room or on the way may be tried again. What the caller was
-        refused is an answer like any other. The claim of a request that is cancelled at its deadline stays: what a
-        thread had begun may be done.
+        What failed on the platform's side, for want of room or on the way may be tried again, and so may an upload that
+        was refused. Any other refusal is an answer like any other. A secret is not kept, so it is not answered twice.
+        Nor is a request that is cancelled at its deadline executed again: what a thread had begun may be done.
         """
         known = IdempotencyRepository(request.state.db, request.path_params.get("tenant"))
         stored = await run_in_threadpool(known.begin, key, _digest(request, body))
         if stored is not None:
-            return Response(stored.body, stored.status, {**stored.headers, "idempotency-replayed": "true"})
+            return await self._repeated(stored, key, request)
+        uploaded = HashedBody(request) if self._receives_file else None
         try:
             response = await handle(request)
         except MLFrameworkError as error:
-            if status_of(error) >= status.HTTP_500_INTERNAL_SERVER_ERROR or status_of(error) in _TRIED_AGAIN:
-                await run_in_threadpool(known.release, key)
+            code = status_of(error)
+            if uploaded or code in _TRIED_AGAIN or code >= status.HTTP_500_INTERNAL_SERVER_ERROR:
+                await _to_its_end(known.release, key)
                 raise
             response = on_error(request, error)
+        except asyncio.CancelledError:
+            await _to_its_end(known.finish, key, status.HTTP_504_GATEWAY_TIMEOUT, None)
+            raise
         except Exception:
-            await run_in_threadpool(known.release, key)
+            await _to_its_end(known.release, key)
             raise
         headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
-        await run_in_threadpool(known.finish, key, response.status_code, bytes(response.body), headers)
+        if uploaded:
+            headers[_BODY_DIGEST] = uploaded.digest
+        is_secret = self._answers_secret and response.status_code < status.HTTP_400_BAD_REQUEST
+        answer = None if is_secret else bytes(response.body)
+        await _to_its_end(known.finish, key, response.status_code, answer, headers)
         return response
+
+    async def _repeated(self, stored: Stored, key: str, request: Request) -> Response:
+        headers = dict(stored.headers)
+        digest = headers.pop(_BODY_DIGEST, None)
+        if digest is not None and digest != await digest_of_body(request):
+            raise other_request(key)
+        return Response(stored.body, stored.status, {**headers, "idempotency-replayed": "true"})
 
     def _open(self, request: Request) -> DatabaseConnection:
         return acting_for(
@@ -130,10 +155,16 @@ class Operation(APIRoute):
         )
 
 
+async def _to_its_end(work: Callable[..., None], *args: Any) -> None:
+    """Do the work in a thread even if the deadline of the request is over: else its key is claimed for minutes."""
+    with anyio.CancelScope(shield=True):
+        await run_in_threadpool(work, *args)
+
+
 def _digest(request: Request, body: bytes) -> str:
-    """sha256 of what a request asks for. A file that is received is known by its length alone."""
-    length = request.headers.get("content-length", "")
-    parts = (request.method, request.url.path, request.url.query, length)
+    """sha256 of what a request asks for, without the bytes of a file, which are not read yet."""
+    said = [request.headers.get(name, "") for name in _SAYING_HEADERS]
+    parts = (request.method, request.url.path, request.url.query, *said)
     return hashlib.sha256(orjson.dumps(parts) + body).hexdigest()
 
 

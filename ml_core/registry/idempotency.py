@@ -81,7 +81,7 @@ class IdempotencyRepository:
 
         Raises:
             IdempotencyConflictError: The key was used for another request, its first request is still running, or its
-                answer was too large to keep.
+                answer was not kept.
             InvalidRequestError: The key has no character or too many.
             PermissionDeniedError: The principal may change nothing, or belongs to another tenant.
             TenantNotFoundError: There is no such tenant, or it was deleted.
@@ -118,13 +118,14 @@ class IdempotencyRepository:
         self._claims[key] = claimed_at
         return None
 
-    def finish(self, key: str, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+    def finish(self, key: str, status: int, body: bytes | None, headers: Mapping[str, str] | None = None) -> None:
         """Store the answer to a request that this instance began, unless its claim was taken over meanwhile.
 
-        An answer over ``MAX_RESPONSE_BYTES`` is not kept: a repeated request is then refused, and not executed again.
+        An answer over ``MAX_RESPONSE_BYTES``, or None, is not kept: a repeated request is then refused, and not
+        executed again.
         """
         claimed_at = self._claims.pop(key, None)
-        kept = body if len(body) <= MAX_RESPONSE_BYTES else None
+        kept = body if body is not None and len(body) <= MAX_RESPONSE_BYTES else None
         values = {"status": status, "response": kept, "headers": dict(headers or {})}
         mine = sa.and_(self._is(key), _OF.created_at == claimed_at)
         with contextlib.suppress(TenantNotFoundError), self._writing() as connection:  # the request may have deleted it
@@ -180,23 +181,27 @@ def _answer(row: AnyRow, key: str, request_digest: str) -> Stored | None:
     if row.age >= KEPT_FOR:
         return None
     if row.request_digest != request_digest:
-        raise IdempotencyConflictError(
-            f"The idempotency key {key!r} was used for another request.",
-            remedy="Send a new key with each new request, and the same key only with the same request.",
-            key=key,
-        )
+        raise other_request(key)
     if row.status is None:
         if row.age < TAKE_OVER_AFTER:
             raise _running(key)
         return None
     if row.response is None:
         raise IdempotencyConflictError(
-            f"The request with the idempotency key {key!r} is done, with status {row.status}; its answer was too large "
-            "to keep.",
+            f"The request with the idempotency key {key!r} is done, with status {row.status}; its answer was not kept.",
             remedy="Read what it changed.",
             key=key,
         )
     return Stored(row.status, bytes(row.response), row.headers)
+
+
+def other_request(key: str) -> IdempotencyConflictError:
+    """The error for a key that came with two requests."""
+    return IdempotencyConflictError(
+        f"The idempotency key {key!r} was used for another request.",
+        remedy="Send a new key with each new request, and the same key only with the same request.",
+        key=key,
+    )
 
 
 def _running(key: str) -> IdempotencyConflictError:

@@ -14,9 +14,14 @@ from ml_core.registry.keys import KeyRepository
 router = operations("keys", "/tenants/{tenant}/keys")
 
 
-@router.post("", operation_id="keys.create", openapi_extra=needs(Scope.ADMIN), status_code=status.HTTP_201_CREATED)
+@router.post(
+    "",
+    operation_id="keys.create",
+    openapi_extra=needs(Scope.ADMIN, answers_secret=True),
+    status_code=status.HTTP_201_CREATED,
+)
 def create_key(access: TenantAccess, body: NewKey) -> CreatedKey:
-    """Create a key. The answer is the only place where the whole key is shown."""
+    """Create a key. The answer is the only place where the whole key is shown; it is not repeated."""
     key = KeyRepository(access.db, access.tenant_id).create(body.name, body.scopes)
     scopes = Grant.parse(body.scopes).names
     return CreatedKey(key_id=key.key_id, key=str(key), name=body.name, scopes=scopes)

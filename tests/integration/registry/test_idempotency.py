@@ -155,7 +155,7 @@ def test_an_answer_that_is_too_large_is_not_executed_again(keys: IdempotencyRepo
     stored = keys.begin("fits", DIGEST)
     assert stored is not None
     assert len(stored.body) == MAX_RESPONSE_BYTES
-    with pytest.raises(IdempotencyConflictError, match="with status 200; its answer was too large"):
+    with pytest.raises(IdempotencyConflictError, match="with status 200; its answer was not kept"):
         keys.begin("large", DIGEST)
 
 

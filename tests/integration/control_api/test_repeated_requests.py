@@ -1,0 +1,149 @@
+"""Requests with an ``Idempotency-Key``, as a client repeats them over HTTP."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from ml_core.api.access import Services
+from ml_core.api.app import create_app
+from ml_core.api.routes import runs as routes
+from ml_core.api.trainings import TrainingsInProcesses
+from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.api_key import Scope
+from ml_core.exceptions import QueueFullError
+from ml_core.ids import TenantId
+from ml_core.registry.keys import KeyRepository
+from support.http_server import mounted, served
+from support.registry import superuser
+
+_CSV = {"content-type": "text/csv"}
+
+
+class FullTrainings(TrainingsInProcesses):
+    """Trainings whose queue is full until it is emptied."""
+
+    is_full = True
+
+    def start(self, assignment):
+        if self.is_full:
+            raise QueueFullError("Full.", retry_after_s=1)
+        raise NotImplementedError  # a failure of the platform: it went beyond the queue
+
+
+@pytest.fixture(scope="module")
+def trainings() -> FullTrainings:
+    return FullTrainings(1)
+
+
+@pytest.fixture(scope="module")
+def port(db: DatabaseConnection, trainings: FullTrainings) -> Iterator[int]:
+    with served(mounted(create_app(Services(db, trainings=trainings)))) as number:
+        yield number
+
+
+@pytest.fixture
+def tenant(db: DatabaseConnection, tenant_id: TenantId, port: int) -> Iterator[httpx.Client]:
+    """A client that acts as an admin of a tenant."""
+    key = str(KeyRepository(db, tenant_id).create("admin", [Scope.ADMIN]))
+    base = f"http://127.0.0.1:{port}/api/v1/tenants/{tenant_id}"
+    with httpx.Client(base_url=base, headers={"authorization": f"Bearer {key}"}, trust_env=False) as client:
+        yield client
+
+
+def send(client: httpx.Client, method: str, path: str, key: str = "k", **request) -> httpx.Response:
+    headers = {"idempotency-key": key, **request.pop("headers", {})}
+    return client.request(method, path, headers=headers, **request)
+
+
+def is_repeated(response: httpx.Response) -> bool:
+    return "idempotency-replayed" in response.headers
+
+
+def test_a_write_is_executed_once(tenant: httpx.Client) -> None:
+    """The repeated request gets the first one's answer; another request with the key is refused."""
+    first, again = (send(tenant, "POST", "/runs", json={"model_id": "m"}) for _ in range(2))
+    assert (first.status_code, again.status_code, again.json()) == (201, 201, first.json())
+    assert (is_repeated(first), is_repeated(again)) == (False, True)
+    assert len(tenant.get("/runs").json()["items"]) == 1
+    for other in ({"json": {"model_id": "n"}}, {"json": {"model_id": "m"}, "params": {"x": 1}}):
+        assert send(tenant, "POST", "/runs", **other).status_code == 409
+
+
+def test_a_key_is_not_stored(db: DatabaseConnection, tenant: httpx.Client, tenant_id: TenantId) -> None:
+    """Nobody who reads the registry finds a key in it, and it is shown once."""
+    created = send(tenant, "POST", "/keys", json={"name": "n", "scopes": ["read"]})
+    assert created.status_code == 201
+    with superuser(db) as session:
+        kept = session.execute(
+            "SELECT response FROM mlcore.idempotency_keys WHERE tenant_id = %s", (str(tenant_id),)
+        ).fetchall()
+    assert kept == [(None,)]
+    again = send(tenant, "POST", "/keys", json={"name": "n", "scopes": ["read"]})
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "idempotency_conflict")
+    assert created.json()["key"] not in again.text
+    assert len(tenant.get("/keys").json()["items"]) == 2, "the admin's own, and one"
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_an_upload_is_known_by_its_bytes(tenant: httpx.Client, is_chunked: bool) -> None:
+    """Another file of the same length is another request, and is not answered as if it were there."""
+
+    def upload(content: bytes) -> httpx.Response:
+        body = iter([content]) if is_chunked else content
+        return send(tenant, "POST", "/datasets/d/versions", content=body, headers=_CSV)
+
+    first, again, other = upload(b"a,b\n1,2\n"), upload(b"a,b\n1,2\n"), upload(b"a,b\n3,4\n")
+    assert (first.status_code, again.status_code, again.json()) == (201, 201, first.json())
+    assert is_repeated(again)
+    assert "body-sha256" not in again.headers
+    assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_conflict")
+    assert len(tenant.get("/datasets/d/versions").json()["items"]) == 1
+
+
+def test_an_upload_that_was_refused_is_read_again(tenant: httpx.Client) -> None:
+    """Nothing was changed, so nothing is kept of it."""
+    refused = send(tenant, "POST", "/datasets/d/versions", content=b"", headers=_CSV)
+    assert refused.status_code == 422
+    assert send(tenant, "POST", "/datasets/d/versions", content=b"a\n1\n", headers=_CSV).status_code == 201
+
+
+def test_a_full_queue_is_no_answer(tenant: httpx.Client, trainings: FullTrainings) -> None:
+    """A 429 asks for the same request once more: the next one is executed."""
+    trainings.is_full = True
+    training = {"dataset": "d", "target": "a"}
+    for _ in range(2):
+        full = send(tenant, "POST", "/models/m/train", json=training)
+        assert (full.status_code, full.headers["retry-after"], is_repeated(full)) == (429, "1", False)
+    trainings.is_full = False
+    assert send(tenant, "POST", "/models/m/train", json=training).status_code == 500
+
+
+def test_another_expected_generation_is_another_request(tenant: httpx.Client) -> None:
+    """Also where a header says it."""
+    path = "/models/m/environments/production/rollback"
+    assert send(tenant, "POST", path, json={}, headers={"if-match": '"1"'}).status_code == 409
+    other = send(tenant, "POST", path, json={}, headers={"if-match": '"2"'})
+    assert other.json()["error"]["code"] == "idempotency_conflict"
+
+
+def test_what_outlived_its_deadline_is_not_executed_again(tenant: httpx.Client, monkeypatch) -> None:
+    """The thread went on to its end; the repeated request learns at once that its answer was not kept."""
+    goes_on = threading.Event()
+    start = routes.RunRepository.start
+
+    def slow(*args, **fields):
+        goes_on.wait(20)
+        return start(*args, **fields)
+
+    monkeypatch.setattr(routes.RunRepository, "start", slow)
+    threading.Timer(0.6, goes_on.set).start()
+    late = send(tenant, "POST", "/runs", json={"model_id": "m"}, headers={"x-request-timeout-ms": "300"})
+    assert late.status_code == 504
+    again = send(tenant, "POST", "/runs", json={"model_id": "m"})
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "idempotency_conflict")
+    assert "with status 504" in again.json()["error"]["message"]
+    assert len(tenant.get("/runs").json()["items"]) == 1

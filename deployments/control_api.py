@@ -21,11 +21,11 @@ from ml_core.exceptions import ConfigurationError
 from ml_core.platform.processes import set_priority
 from ml_core.settings import Settings
 
+# On Linux, a third of the weight of a replica when both need the same processor. A training has 10.
 _NICENESS = 5
-"""On Linux, a third of the weight of a replica when both need the same processor. A training has 10."""
 
+# Concurrent operations; others wait until their deadline. The embedded server permits 100 sessions.
 _THREADS = 20
-"""Concurrent operations; others wait until their deadline. The embedded server permits 100 sessions."""
 
 
 class ControlApi:
@@ -54,7 +54,7 @@ class ControlApi:
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Serve after the constructor, in the replica."""
         application = create_app(self._services, host_sends_request_id=True)
-        application.openapi()  # takes a second: not on the event loop, for whoever asks first
+        application.openapi()  # takes a second, which would block the event loop at the first request for it
         return application
 
 

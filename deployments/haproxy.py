@@ -34,13 +34,13 @@ import psutil
 from ml_core.api.bounds import DEADLINES
 from ml_core.settings import ServingSettings, Settings
 
+# Concurrent client connections. An idle one costs HAProxy 1 kB, one with a partial head 17 kB.
 _MAX_CONNECTIONS = 32_768
-"""Concurrent client connections. An idle one costs HAProxy 1 kB, one with a partial head 17 kB."""
+# Open files that are reserved for connections to replicas, whose number the queues of the replicas bound.
 _SERVER_FILES = 2_048
-"""Open files that are reserved for connections to replicas, whose number the queues of the replicas bound."""
 _CONTROL_PREFIX = "/api"
+# Time after a deadline for the replica's own answer, before HAProxy answers 504.
 _GRACE_MS = 500
-"""Time after a deadline for the replica's own answer, before HAProxy answers 504."""
 _ASK_TIMEOUT_S = 2.0
 _PAUSE_S = 0.1
 _ROUTES = re.compile(r"^ *use_backend ", re.MULTILINE)

@@ -91,7 +91,7 @@ class ServingSettings:
         "Deadline of a request that sends no x-request-timeout-ms, in milliseconds.",
     )
     max_timeout_ms: int = _setting(
-        "MLCORE_REQUEST_TIMEOUT_MAX_MS", 60_000, "Longest deadline that a request may ask for, in milliseconds."
+        "MLCORE_REQUEST_TIMEOUT_MAX_MS", 60_000, "Longest deadline that a request may set, in milliseconds."
     )
     max_rows: int = _setting("MLCORE_MAX_ROWS", 10_000, "Rows in one request; more is 413.")
     max_body_bytes: int = _setting("MLCORE_MAX_BODY_BYTES", 8 * 2**20, "Bytes of one request's body; more is 413.")
@@ -239,7 +239,7 @@ class PredictionLogSettings:
         0.5,
         "Seconds that a replica collects predictions before it writes them; a killed replica loses those of this time.",
     )
-    # 20 s at 5,000 rows a second: enough for a failover of Postgres.
+    # 20 s at 5,000 rows per second: enough for a failover of PostgreSQL.
     queue_rows: int = _setting(
         "MLCORE_PREDICTION_LOG_QUEUE_ROWS",
         100_000,
@@ -403,7 +403,7 @@ def _convert(kind: Any, variable: str, text: str) -> Any:
 
 
 def all_variables() -> dict[str, str]:
-    """Variable → meaning, for the documentation and ``mlcore status``."""
+    """Variable → meaning, for the documentation."""
     return {
         f.metadata["variable"]: f.metadata["meaning"]
         for group in typing.get_type_hints(Settings).values()

@@ -127,7 +127,7 @@ class ApiKey:
         """
         match = _KEY.fullmatch(text)
         if match is None:
-            raise AuthenticationError("The API key is malformed.", remedy="Send the whole key, mlk_<key id>_<secret>.")
+            raise AuthenticationError("The API key is malformed.", remedy="Send it in full: mlk_<key id>_<secret>.")
         return cls(*match.groups())
 
     def record(self, tenant_id: TenantId, scopes: frozenset[Scope]) -> KeyRecord:

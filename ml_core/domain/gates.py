@@ -127,7 +127,7 @@ class NotWorse:
             close = difflib.get_close_matches(self.metric, PAIRED_METRICS, n=1)
             hint = f"Did you mean {close[0]}? " if close else ""
             raise _unusable(
-                "metric", f"can't be {self.metric!r}", f"{hint}Such a gate measures: {', '.join(PAIRED_METRICS)}."
+                "metric", f"can't be {self.metric!r}", f"{hint}The gate supports: {', '.join(PAIRED_METRICS)}."
             )
         _in_range("margin", self.margin, 0.0, math.inf)
         _in_range("number", 1 if self.number is None else self.number, 1, math.inf)

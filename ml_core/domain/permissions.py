@@ -67,7 +67,7 @@ _BY_SCOPE: Mapping[Scope, tuple[str, ...]] = {
 }
 
 NEEDED: Mapping[str, Scope] = {action: scope for scope, actions in _BY_SCOPE.items() for action in actions}
-"""Action → scope: ``train`` to create and archive, ``admin`` to delete for good and to set rules."""
+"""Action → scope: ``train`` to create and archive, ``admin`` to delete permanently and to set rules."""
 
 
 def require(principal: Principal, action: str) -> None:

@@ -147,7 +147,7 @@ class Series:
     Attributes:
         metric: Its name.
         total: How many points there are.
-        points: Those selected: all if there are not more than asked for.
+        points: The selected points; all if there are not more than requested.
     """
 
     metric: str
@@ -180,13 +180,13 @@ def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
     """Compare runs.
 
     Returns:
-        ``runs``: of each ``run_id``, ``model_id``, ``kind``, ``status`` and ``started_at``, in the order given;
-        ``parameters`` and ``tags``: those that differ, name → run → value (a run without it is left out; objects are
-        taken apart: ``hyperparameters.C``);
+        ``runs``: ``run_id``, ``model_id``, ``kind``, ``status`` and ``started_at`` of each run, in the given order;
+        ``parameters`` and ``tags``: those that differ, name → run → value, without runs that do not have them; objects
+        are flattened (``hyperparameters.C``);
         ``metrics``: name → ``higher_is_better`` (None: unknown), ``runs`` (run → ``last``, ``last_step``, ``best``,
-        ``points``), ``best_run`` (that of the best value ever) and ``best_last_run`` (that of the best last value).
-        A best that can't be said is None: the direction is unknown, fewer than two runs have a finite value, or two
-        share it. The direction of ``validation/accuracy`` is that of ``accuracy``.
+        ``points``), ``best_run`` (with the best value) and ``best_last_run`` (with the best last value). A best run is
+        None if the direction is unknown, if fewer than two runs have a finite value, or if two share the best value.
+        The direction of ``validation/accuracy`` is that of ``accuracy``.
     """
     parameters = {run.run_id: dict(_flat(run.parameters)) for run in runs}
     names = sorted({metric for run in runs for metric in run.metrics})
@@ -240,7 +240,7 @@ def _best(values: Mapping[str, float | None], higher: bool | None) -> str | None
 
 
 def _differing(values: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Name → run → value, of the names that do not have the same value in all runs."""
+    """Name → run → value, of the names whose values differ between the runs."""
     names = sorted({name for of in values.values() for name in of})
     found = {name: {run_id: of[name] for run_id, of in values.items() if name in of} for name in names}
     return {name: of for name, of in found.items() if len(of) < len(values) or not _same(of.values())}
@@ -248,7 +248,7 @@ def _differing(values: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, A
 
 def _same(values: Iterable[Any]) -> bool:
     first, *others = values
-    # 1, 1.0 and true are equal to Python; a boolean is another value than a number all the same.
+    # In Python 1, 1.0 and True are equal, but a boolean differs from a number.
     return all(other == first and isinstance(other, bool) == isinstance(first, bool) for other in others)
 
 

@@ -17,7 +17,7 @@ TRAINING_RECORD = "training"
 
 _LEARN_A_TARGET = ("classification", "regression")
 _MIN_ROWS_OF_A_CLASS = 2  # so that it can be both trained on and held out
-_RARE_FORMS = "Give drop, drop:5, merge:other or merge:other:5; the number is the fewest rows of a class that stays."
+_RARE_FORMS = "Give drop, drop:5, merge:other or merge:other:5; a class with fewer rows than the number is rare."
 
 
 def needs_target(model_type: str | None) -> bool:

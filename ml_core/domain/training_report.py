@@ -11,8 +11,8 @@ from ml_core.domain.train_spec import TRAINING_RECORD
 from ml_core.domain.version import ModelVersion
 from ml_core.ids import ModelId, TenantId, VersionId
 
+# Bound on the columns in the record of a training, which is part of the version's metadata: about 40 columns.
 _COLUMNS_BYTES = 4 * 2**10
-"""Bound on the columns in the record of a training, which is part of the version's metadata: about 40 columns."""
 _MAX_REASON = 300
 
 

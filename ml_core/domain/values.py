@@ -74,7 +74,7 @@ _WHOLE_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _YEAR_FIRST = re.compile(r"(\d{4})[/.](\d{1,2})[/.](\d{1,2})(?:[ T](.+))?", re.ASCII)
 _DOTTED_DAY_FIRST = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(?:[ T](.+))?", re.ASCII)
 _MONTH = re.compile(r"(\d{4})-(\d{2})", re.ASCII)
-# Day and month in an order that only the whole column shows: 25/12/2026, 12-25-2026 3:30 PM.
+# Day and month in an order that only the values of the column show: 25/12/2026, 12-25-2026 3:30 PM.
 ORDERED_DATE = re.compile(r"(\d{1,2})([/-])(\d{1,2})\2(\d{4})(?:[ T]([^ ]+)(?: ([AaPp][Mm]))?)?", re.ASCII)
 # An offset, with or without a name for it, or the name of one that has a single meaning.
 _OFFSET = r"([+-](?:0[0-9]|1[0-5]):?[0-5][0-9])"
@@ -188,7 +188,7 @@ def read_datetime(value: Any, order: DateOrder | None = None) -> float:
     elif isinstance(value, np.datetime64):
         value = value.astype("datetime64[us]").item()
     if isinstance(value, datetime):
-        if type(value) is not datetime:  # pandas.Timestamp rounds its nanoseconds; everything else here cuts them off
+        if type(value) is not datetime:  # pandas.Timestamp rounds nanoseconds, while the other types truncate them
             value = datetime.combine(value.date(), value.timetz())
     elif isinstance(value, date):
         value = datetime(value.year, value.month, value.day)  # noqa: DTZ001 - made aware just below

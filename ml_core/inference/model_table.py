@@ -205,7 +205,7 @@ class ModelTable:
 
         Raises:
             ModelLoadError: The load failed.
-            DeadlineExceededError: The load took longer than the timeout.
+            DeadlineExceededError: The load exceeded the timeout.
         """
         deadline = self._clock() + timeout_s
         resident = self.acquire(version)

@@ -129,6 +129,6 @@ class PredictionRecorder:
             done.exception()  # retrieved, because the client may have disconnected and nobody awaits it
 
     def close(self) -> None:
-        """Write what is queued, within a few seconds."""
+        """Write the queue, within a few seconds."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self.log.close()

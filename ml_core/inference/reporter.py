@@ -23,10 +23,10 @@ logger = logging.getLogger(__name__)
 
 GATHER_S = 0.02
 """Pause between a change and its report: most loads end within it, so one report is enough."""
+# The largest share of time for writing reports, while models are loaded one after another.
 _SHARE = 0.1
-"""The largest share of time for writing reports, while models are loaded one after another."""
+# Heartbeat intervals without a heartbeat after which a replica counts as dead.
 _HEARTBEATS_ALIVE = 3.5
-"""Heartbeat intervals without a heartbeat after which a replica counts as dead."""
 
 
 def heartbeat_s(poll_interval_s: float) -> float:

@@ -37,16 +37,16 @@ if TYPE_CHECKING:
 Step = Callable[[str], AbstractContextManager[None]]
 """Shows the progress of a step: called with its name; the context lasts as long as the step."""
 
+# Limit for the start of the replicas, which takes about 6 s on two idle cores.
 _SERVE_TIMEOUT_S = 180.0
-"""Limit for the start of the replicas, which takes about 6 s on two idle cores."""
 _RUNNING, _FAILED = "RUNNING", "DEPLOY_FAILED"
 _LOOK_EVERY_S = 0.2
 _HEALTH_TIMEOUT_S = 5.0
 _READY, _CONTROL_ALIVE = "/readyz", "/api/healthz"
+# Time for reports after a change. A report takes a tenth of a second, so a replica that is still behind lags.
 _SETTLE_S = 1.0
-"""Time for reports after a change. A report takes a tenth of a second, so a replica that is still behind lags."""
+# Time for replicas to reconnect to a registry that is available again, at most ``follower.BACKOFF_MAX_S`` (10 s).
 _CATCH_UP_S = 15.0
-"""Time for replicas to reconnect to a registry that is available again, at most ``follower.BACKOFF_MAX_S`` (10 s)."""
 
 
 def _silent(_name: str) -> AbstractContextManager[None]:

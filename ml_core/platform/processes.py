@@ -18,11 +18,11 @@ from ml_core.exceptions import PlatformError
 MARK = "MLCORE_PLATFORM_HOME"
 """The environment variable of the platform's processes; its value is the home folder."""
 
+# Time between SIGTERM and SIGKILL. Ray keeps no state that needs longer, and some of its processes ignore SIGTERM.
 _GRACE_S = 2.0
-"""Time between SIGTERM and SIGKILL. Ray keeps no state that needs longer, and some of its processes ignore SIGTERM."""
 _KILL_TIMEOUT_S = 5.0
+# Attempts to end all processes: Ray may start a worker between finding and ending them.
 _ROUNDS = 5
-"""Attempts to end all processes: Ray may start a worker between finding and ending them."""
 
 
 def find_marked(home: Path, session_id: int | None) -> list[psutil.Process]:

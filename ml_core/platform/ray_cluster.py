@@ -20,8 +20,8 @@ from ml_core.exceptions import PlatformError
 from ml_core.platform.ports import HOST, free_ports
 from ml_core.platform.processes import MARK
 
+# Limit for ``ray start``, which takes about 12 s on two idle cores.
 _START_TIMEOUT_S = 120.0
-"""Limit for ``ray start``, which takes about 12 s on two idle cores."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ import httpx
 from ml_core.exceptions import Action, PlatformError
 
 _PATH = "/api/serve/applications/"
+# The first declaration also starts Serve's controller and the ingress, which takes about 8 s on two idle cores.
 _DECLARE_TIMEOUT_S = 120.0
-"""The first declaration also starts Serve's controller and the ingress, which takes about 8 s on two idle cores."""
 _ASK_TIMEOUT_S = 5.0
 
 

@@ -12,8 +12,8 @@ SHARED_CELL = "shared"
 CONTROL = "control"
 """The application of the control API."""
 
+# Processors that Ray's scheduler reserves per replica; small, so that a laptop has room for training.
 _REPLICA_CPUS = 0.1
-"""Processors that Ray's scheduler reserves per replica; small, so that a laptop has room for training."""
 
 
 def serve_config(*, host: str, port: int, replicas: int) -> dict[str, Any]:

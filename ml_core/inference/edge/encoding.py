@@ -8,8 +8,8 @@ from ml_core.exceptions import UnsupportedEncodingError, shown
 from ml_core.inference.edge.http import too_large
 from ml_core.inference.edge.requests import invalid
 
+# Makes zlib accept a gzip header and its own; the latter is ``deflate`` in HTTP (RFC 9110, 8.4.1.2).
 _EITHER_HEADER = 32 + zlib.MAX_WBITS
-"""Makes zlib accept a gzip header and its own; the latter is ``deflate`` in HTTP (RFC 9110, 8.4.1.2)."""
 _READ = (b"gzip", b"x-gzip", b"deflate")
 
 

@@ -18,15 +18,15 @@ from ml_core.inference.edge.http import HttpResponse
 logger = logging.getLogger(__name__)
 
 _PROTOCOL = re.compile(r"(/t/[^/]*)?/v2(/.*)?", re.DOTALL)
+# Retry-After of a 503 whose error has no ``retry_after_s``.
 _RETRY_AFTER_S = 1
-"""Retry-After of a 503 whose error has no ``retry_after_s``."""
 
 
 def error_response(error: Exception, path: str, request_id: str, *, is_operator: bool = False) -> HttpResponse:
     """The response for an error.
 
-    An error of the framework says what it is. Anything else, and whatever is a 500, is logged with the request's id and
-    answered without its text, which may hold what the client must not see.
+    The message of a framework error is sent to the client. Other errors, and those with status 500, are logged with the
+    request id, and the client gets no text of them, which may be confidential.
 
     Args:
         error: The error.

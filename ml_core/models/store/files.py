@@ -20,8 +20,8 @@ ABANDONED_AFTER_S = 3600.0
 CLOSED = "can't be read (Permission denied)"
 """The fault of an artifact that this process has no permission to read; it does not mean damage."""
 
+# Attempts to empty a folder into which another process writes.
 _SWEEPS = 100
-"""Attempts to empty a folder into which another process writes."""
 
 
 def fault_in(path: Path, digest: Digest, size_bytes: int) -> str | None:

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from ml_core.exceptions import PlatformError
+from ml_core.exceptions import Action, PlatformError
 from ml_core.platform.ports import free_ports, require_free
 
 
@@ -24,7 +24,8 @@ def test_a_taken_port_names_its_holder_and_the_way_out():
             require_free(port)
     assert f"Port {port}" in caught.value.message
     assert f"process {os.getpid()}" in caught.value.message
-    assert f"--port {port + 1}" in caught.value.remedy
+    assert str(port + 1) in caught.value.remedy
+    assert caught.value.action == Action("up", {"port": port + 1})
 
 
 def test_a_free_port_is_accepted():

@@ -65,18 +65,20 @@ def list_(
     """List a model's gates."""
     model_id = given("model", model, "--model")
     with platform(tenant) as client:
-        gates = client.gates.list(model_id)
-    found = [gate for gate in gates if environment in (None, gate.environment)]
+        found = client.gates.list(model_id, environment)
+        others = client.gates.list(model_id) if environment is not None and not found else []
+        name = client.tenant_id
     if as_json:
         print_json(found)
         return
-    others = sorted({gate.environment for gate in gates})
-    elsewhere = f" There are gates of: {', '.join(others)}." if others else ""
+    where = f"{name}/{model_id}" if environment is None else f"{environment} of {name}/{model_id}"
+    elsewhere = f" There are gates of: {', '.join(sorted({gate.environment for gate in others}))}." if others else ""
     print_rows(
         [{**dict(gate), "settings": _words(gate.settings)} for gate in found],
         ["environment", "name", "kind", "settings", "created_by"],
         as_json=False,
-        empty=f"{environment or model_id} has no gates.{elsewhere} Set one with mlcore gates set.",
+        empty=f"{where} has no gates.{elsewhere} Set one: mlcore gates set quality min_metric --tenant {name} "
+        f"--model {model_id} --environment {environment or 'production'} --set metric=accuracy --set value=0.75",
     )
 
 

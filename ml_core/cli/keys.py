@@ -75,8 +75,8 @@ def list_(
     """List a tenant's keys, without their secrets."""
     with platform(tenant) as client:
         page = client.keys.list().page(limit=limit, cursor=cursor)
-    columns = ["key_id", "name", "scopes", "created_at", "revoked_at"]
-    print_page(page, columns, as_json=as_json, empty="There is no key. Create one with mlcore keys create.")
+        empty = f"{client.tenant_id} has no keys. Create one: mlcore keys create --tenant {client.tenant_id}"
+    print_page(page, ["key_id", "name", "scopes", "created_at", "revoked_at"], as_json=as_json, empty=empty)
 
 
 @app.command("revoke")

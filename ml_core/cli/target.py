@@ -139,6 +139,8 @@ _chosen: ContextVar[tuple[str | None, str | None]] = ContextVar("chosen", defaul
 
 def asking(verb: Callable[..., None]) -> Callable[..., None]:
     """A verb with the options ``--url`` and ``--key``, which ``platform`` reads."""
+    if "asks_platform" in vars(verb):  # a group of verbs is prepared again with each other verb of its module
+        return verb
 
     @functools.wraps(verb)
     def ask(*, url: str | None = None, key: str | None = None, **given: Any) -> None:
@@ -148,6 +150,7 @@ def asking(verb: Callable[..., None]) -> Callable[..., None]:
     hints = get_type_hints(verb, include_extras=True)
     parameters = inspect.signature(verb).parameters
     own = {name: (hints[name], parameter.default) for name, parameter in parameters.items()}
+    vars(ask)["asks_platform"] = True
     return with_options(ask, {**own, "url": (_UrlOption, None), "key": (_KeyOption, None)})
 
 

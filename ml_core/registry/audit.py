@@ -27,8 +27,10 @@ from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import audit, audit_clock
+from ml_core.domain.permissions import MOVES, NEEDED
+from ml_core.exceptions import InvalidRequestError, did_you_mean, shown
 from ml_core.ids import TenantId
-from ml_core.registry.limits import check_limit, check_moment
+from ml_core.registry.limits import check_limit, check_range
 from ml_core.registry.pages import Page, decode_cursor, encode_cursor
 from ml_core.registry.pages import after as later
 
@@ -91,7 +93,8 @@ class AuditRepository:
             until: Only before this moment, with its time zone.
 
         Raises:
-            InvalidRequestError: The limit or the cursor can't be used, or a moment has no time zone.
+            InvalidRequestError: The limit or the cursor can't be used, a moment has no time zone, the range of time
+                holds no moment, or nothing was found and no change has such an action.
         """
         statement = sa.select(audit).where(
             audit.c.tenant_id == self._tenant_id, *_conditions(action, principal, request_id, subject, since, until)
@@ -110,6 +113,8 @@ class AuditRepository:
             )
             for row in rows[:limit]
         ]
+        if not entries and action is not None:
+            _check_action(action)
         return Page(entries, entries[-1].cursor if len(rows) > limit else None)
 
 
@@ -123,6 +128,23 @@ def renew_positions(connection: Connection) -> None:
     last = sa.select(sa.func.max(audit.c.position) + 1).scalar_subquery()
     transaction = sa.cast(sa.cast(sa.func.pg_current_xact_id(), sa.Text), sa.BigInteger)
     connection.execute(audit_clock.update().values(base=sa.func.greatest(now, last) - transaction))
+
+
+def _check_action(action: str) -> None:
+    """Refuse an action that no change of this release has: an empty page would hide the typo.
+
+    Raises:
+        InvalidRequestError: Names the nearest, or all actions.
+    """
+    known = sorted({*NEEDED, *MOVES})
+    nouns = sorted({f"{name.split('.')[0]}." for name in known})
+    if action not in known and action not in nouns:
+        raise InvalidRequestError(
+            f"There is no action {shown(action)}.",
+            remedy=f"{did_you_mean(action, [*known, *nouns])}Actions are: {', '.join(known)}. "
+            "A noun with a dot, such as version., selects all of its actions.",
+            field="action",
+        )
 
 
 def _conditions(
@@ -148,7 +170,7 @@ def _conditions(
         conditions += [of.request_id == request_id, of.request_id != sa.text("''")]
     if subject:
         conditions.append(of.subject.contains(dict(subject)))
-    since, until = check_moment("since", since), check_moment("until", until)
+    since, until = check_range(since, until)
     if since is not None:
         conditions.append(of.at >= since)
     if until is not None:

@@ -143,3 +143,19 @@ def check_moment(field: str, moment: datetime | None) -> datetime | None:
             f"Field {field!r} has no time zone.", remedy="Write it as 2026-11-24T12:00:00+00:00.", field=field
         )
     return None if moment is None else moment.astimezone(UTC)
+
+
+def check_range(since: datetime | None, until: datetime | None) -> tuple[datetime | None, datetime | None]:
+    """A range of time in UTC.
+
+    Raises:
+        InvalidRequestError: A moment has no time zone, or the range ends before it begins.
+    """
+    since, until = check_moment("since", since), check_moment("until", until)
+    if since is not None and until is not None and since >= until:
+        raise InvalidRequestError(
+            f"The range of time from {since:%Y-%m-%d %H:%M:%S} to {until:%Y-%m-%d %H:%M:%S} holds no moment.",
+            remedy="Give 'since' an earlier moment than 'until'.",
+            field="until",
+        )
+    return since, until

@@ -15,7 +15,7 @@ from ml_core.exceptions import Action, InvalidRequestError
 from ml_core.ids import HoldName, ModelId, TenantId, VersionId
 from ml_core.registry import journal
 from ml_core.registry.erasure import erase
-from ml_core.registry.missing import model_not_found, require_model
+from ml_core.registry.missing import model_not_found, require_model, require_model_in
 from ml_core.registry.pages import Page, read_page
 
 _ORDER = (holds.c.model_id, holds.c.version, holds.c.name)
@@ -105,13 +105,18 @@ class HoldRepository:
             cursor: ``next_cursor`` of the page before.
 
         Raises:
+            ModelNotFoundError: There is no such model.
             InvalidRequestError: The limit or the cursor can't be used.
         """
+        model = None if model_id is None else ModelId(model_id)
         statement = _SELECT.where(holds.c.tenant_id == self._tenant_id)
-        if model_id is not None:
-            statement = statement.where(holds.c.model_id == ModelId(model_id))
+        if model is not None:
+            statement = statement.where(holds.c.model_id == model)
         with self._db.tenant(self._tenant_id) as connection:
-            return read_page(connection, statement, _ORDER, limit=limit, cursor=cursor).map(lambda row: Hold(*row))
+            page = read_page(connection, statement, _ORDER, limit=limit, cursor=cursor).map(lambda row: Hold(*row))
+            if not page.items and model is not None:  # an empty page would hide a typo
+                require_model_in(connection, self._tenant_id, model)
+        return page
 
     def _is(self, key: dict[str, str]) -> tuple[sa.ColumnElement[bool], ...]:
         return (holds.c.tenant_id == self._tenant_id, *(holds.c[name] == value for name, value in key.items()))

@@ -14,11 +14,10 @@ from ml_core.domain.api_key import Scope
 from ml_core.domain.prediction_record import Loss, LossReason, PredictionRecord
 from ml_core.domain.signature import Label
 from ml_core.domain.tenant_policies import PredictionPolicy
-from ml_core.exceptions import InvalidRequestError
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.registry import journal
 from ml_core.registry.clock import advance_feed
-from ml_core.registry.limits import MAX_PAGE_SIZE, check_choice, check_moment
+from ml_core.registry.limits import MAX_PAGE_SIZE, check_choice, check_moment, check_range
 from ml_core.registry.missing import require_model_in, tenant_not_found
 from ml_core.registry.pages import Page, read_page
 from ml_core.registry.predictions.labels import store_label
@@ -209,9 +208,7 @@ def _within(
     since: datetime | None, until: datetime | None, *, is_request_named: bool
 ) -> Sequence[sa.ColumnElement[bool]]:
     """The conditions of a range of time."""
-    since, until = check_moment("since", since), check_moment("until", until)
-    if since is not None and until is not None and since >= until:
-        raise InvalidRequestError("The range of time ends before it begins.", remedy="Correct it.", field="until")
+    since, until = check_range(since, until)
     if since is None and not is_request_named:
         since = (until or datetime.now(UTC)) - DEFAULT_SPAN
     at = predictions.c.at

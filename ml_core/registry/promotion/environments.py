@@ -121,11 +121,15 @@ class EnvironmentRepository:
         """The pointers of a model, or of all models, by model and environment.
 
         Raises:
+            ModelNotFoundError: There is no such model.
             InvalidRequestError: The limit or the cursor is not valid.
         """
         model = None if model_id is None else ModelId(model_id)
         with self._db.tenant(self._tenant_id) as connection:
-            return list_pointers(connection, self._tenant_id, model, limit, cursor)
+            page = list_pointers(connection, self._tenant_id, model, limit, cursor)
+            if not page.items and model is not None:  # an empty page would hide a typo
+                require_model_in(connection, self._tenant_id, model)
+        return page
 
     def history(
         self, model_id: str, environment: str = PRODUCTION, *, limit: int = 100, cursor: str | None = None
@@ -139,6 +143,7 @@ class EnvironmentRepository:
             cursor: ``next_cursor`` of the page before.
 
         Raises:
+            ModelNotFoundError: There is no such model.
             InvalidRequestError: There is no such environment, or the limit or the cursor is not valid.
         """
         model, at, of = ModelId(model_id), EnvironmentName(environment), environment_history.c
@@ -146,6 +151,8 @@ class EnvironmentRepository:
         statement = sa.select(environment_history).where(*key)
         with self._db.tenant(self._tenant_id) as connection:
             page = read_page(connection, statement, [of.generation], limit=limit, cursor=cursor, descending=True)
+            if not page.items:  # an empty page would hide a typo
+                require_model_in(connection, self._tenant_id, model)
         if not page.items:
             check_environment(self._db, self._tenant_id, at)
         return page.map(move_from)

@@ -14,12 +14,12 @@ from sqlalchemy.engine import Connection
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import approvals, gates, versions
 from ml_core.domain.api_key import Scope
-from ml_core.domain.gates import Gate, parse_gate
+from ml_core.domain.gates import Gate, GateKind, parse_gate
 from ml_core.exceptions import Action, InvalidRequestError, PermissionDeniedError
 from ml_core.ids import EnvironmentName, GateName, ModelId, TenantId, VersionId
 from ml_core.registry import journal
 from ml_core.registry.erasure import erase
-from ml_core.registry.missing import model_archived, model_not_found, require_model
+from ml_core.registry.missing import model_archived, model_not_found, require_model, require_model_in
 from ml_core.registry.promotion.gate_settings import checked
 from ml_core.registry.promotion.rules import PRODUCTION, check_environment
 from ml_core.registry.versions.rows import IS_ARCHIVED, VERSIONS_WITH_MODEL
@@ -34,7 +34,9 @@ class GateRecord:
 
     model_id: ModelId
     environment: EnvironmentName
-    gate: Gate
+    name: GateName
+    kind: GateKind
+    settings: Mapping[str, Any]
     created_at: datetime
     created_by: str
 
@@ -147,13 +149,23 @@ class GateRepository:
             raise model_not_found(self._tenant_id, model_id, remedy="Register a version of it first.") from error
 
     def list(self, model_id: str, environment: str | None = None) -> Sequence[GateRecord]:
-        """The gates of a model, of one environment or of all, by environment and name."""
-        statement = sa.select(gates).where(gates.c.tenant_id == self._tenant_id, gates.c.model_id == ModelId(model_id))
-        if environment is not None:
-            statement = statement.where(gates.c.environment == EnvironmentName(environment))
+        """The gates of a model, of one environment or of all, by environment and name.
+
+        Raises:
+            ModelNotFoundError: There is no such model.
+            InvalidRequestError: There is no such environment.
+        """
+        model, at = ModelId(model_id), None if environment is None else EnvironmentName(environment)
+        statement = sa.select(gates).where(gates.c.tenant_id == self._tenant_id, gates.c.model_id == model)
+        if at is not None:
+            statement = statement.where(gates.c.environment == at)
         with self._db.tenant(self._tenant_id) as connection:
-            rows = connection.execute(statement.order_by(gates.c.environment, gates.c.name))
-            return [_gate_from(row) for row in rows]
+            rows = connection.execute(statement.order_by(gates.c.environment, gates.c.name)).all()
+            if not rows:  # an empty list would hide a typo
+                require_model_in(connection, self._tenant_id, model)
+        if not rows and at is not None:
+            check_environment(self._db, self._tenant_id, at)
+        return [_gate_from(row) for row in rows]
 
     def remove(self, model_id: str, environment: str, name: str) -> None:
         """Remove a gate.
@@ -238,10 +250,13 @@ class GateRepository:
 
 
 def _gate_from(row: AnyRow) -> GateRecord:
+    gate = parse_gate(row.name, row.kind, row.settings)  # so that settings have the defaults of this release
     return GateRecord(
         ModelId(row.model_id),
         EnvironmentName(row.environment),
-        parse_gate(row.name, row.kind, row.settings),
+        gate.name,
+        gate.kind,
+        gate.settings,
         row.created_at,
         row.created_by,
     )

@@ -22,7 +22,7 @@ from ml_core.registry import journal
 from ml_core.registry.blobs import remove_unneeded
 from ml_core.registry.erasure import erase
 from ml_core.registry.limits import check_document, check_word
-from ml_core.registry.missing import tenant_not_found
+from ml_core.registry.missing import require_model_in, tenant_not_found
 from ml_core.registry.pages import Page
 from ml_core.registry.runs import search, series
 from ml_core.registry.runs.lifecycle import beating, is_run, is_silent, move, require_run, run_not_found, seen_status
@@ -278,12 +278,18 @@ class RunRepository:
 
         Raises:
             InvalidRequestError: The limit, the cursor or a filter can't be used.
+            ModelNotFoundError: The model has neither a run nor a version: an empty page would hide the typo.
             RequestTooLargeError: There are more than 30 filters; each tag, parameter and bound of a metric counts.
             TypeError: There is no such filter.
         """
         conditions = search.conditions_of(self._tenant_id, model_id, criteria, self._dead_after_s)
         with self._db.tenant(self._tenant_id) as connection:
-            return search.search(connection, self._tenant_id, conditions, self._dead_after_s, limit, cursor)
+            page = search.search(connection, self._tenant_id, conditions, self._dead_after_s, limit, cursor)
+            if not page.items and model_id is not None:
+                of = sa.and_(runs.c.tenant_id == self._tenant_id, runs.c.model_id == model_id)
+                if not connection.scalar(sa.select(sa.exists().where(of))):
+                    require_model_in(connection, self._tenant_id, ModelId(model_id))
+        return page
 
     def series(self, run_id: str, metric: str, *, max_points: int = 1000, after_step: int | None = None) -> Series:
         """A metric's points for a chart.

@@ -133,7 +133,7 @@ def test_holds_and_gates_are_reached_by_plain_names(system: MLSystem) -> None:
     system.holds.release("tickets", "2", "legal")
     assert system.holds.list().items == []
     system.gates.set("tickets", "production", "quality", "min_metric", {"metric": "accuracy", "value": 0.25})
-    assert [record.gate.name for record in system.gates.list("tickets")] == ["quality"]
+    assert [record.name for record in system.gates.list("tickets")] == ["quality"]
     with pytest.raises(PromotionRefusedError) as caught:
         system.promote("tickets", "2")
     assert caught.value.details == {"refused_by": ["quality"]}

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,8 @@ from ml_core.api.trainings import TrainingsInThreads
 from ml_core.cli.main import run
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.embedded import EmbeddedServer
-from ml_core.settings import PlatformSettings, Settings
 from support.http_server import mounted, served
-from support.registry import temporary_home
+from support.registry import settings_for, temporary_home
 
 
 @dataclass(frozen=True)
@@ -47,6 +44,13 @@ def cli_home() -> Iterator[Path]:
         yield home
 
 
+@pytest.fixture(scope="session")
+def registry(cli_home: Path) -> Iterator[DatabaseConnection]:
+    """The registry of the session, for what a test needs to find there."""
+    with DatabaseConnection(settings=settings_for(cli_home)) as db:
+        yield db
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Name the marker of this folder."""
     config.addinivalue_line("markers", "in_process: a test of a module with BOTH_DOORS that is about one door")
@@ -55,7 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Tests of a module with ``BOTH_DOORS`` run in process and over HTTP, but for those marked ``in_process``."""
     both = getattr(metafunc.module, "BOTH_DOORS", False) and "in_process" not in metafunc.definition.keywords
-    if both and "mlcore" in metafunc.fixturenames:
+    if both and "door" in metafunc.fixturenames:
         metafunc.parametrize("door", ["in_process", "over_http"], indirect=True)
 
 
@@ -71,8 +75,7 @@ def control_api(cli_home: Path) -> Iterator[str]:
 
     It trains in threads: a process for each training would spend most of the time with imports.
     """
-    settings = dataclasses.replace(Settings(), platform=PlatformSettings(home=cli_home))
-    with closing(DatabaseConnection(settings=settings)) as db:
+    with DatabaseConnection(settings=settings_for(cli_home)) as db:
         app = create_app(Services(db, trainings=TrainingsInThreads(db)))
         with served(mounted(app)) as port:
             yield f"http://127.0.0.1:{port}"

@@ -13,16 +13,16 @@ from ml_core.domain.replica_report import ReplicaReport
 from ml_core.ids import ModelId, TenantId, VersionId
 from ml_core.registry.feed import FeedReader
 from ml_core.registry.replicas import ReplicaReports
-from support.registry import settings_for
 from support.replicas import damage, running_replica
 from support.tables import measures
 
+BOTH_DOORS = True
+
 
 @pytest.fixture
-def db(cli_home: Path) -> Iterator[DatabaseConnection]:
+def db(registry: DatabaseConnection) -> DatabaseConnection:
     """The registry that the command uses."""
-    with DatabaseConnection(settings=settings_for(cli_home)) as connection:
-        yield connection
+    return registry
 
 
 @pytest.fixture
@@ -87,8 +87,8 @@ def test_a_version_that_no_replica_can_load_fails_the_command(
         assert "Meanwhile version 1 answers." in failed.out
         assert "1 of 1 replicas can't load version 2" in failed.err
         assert "The pointer has moved, to generation 2" in failed.err
-        assert f"To take it back: {undo}" in failed.err
-        taken_back = failed.err.split("To take it back: mlcore ")[1].split()
+        assert f"To take it back:\n  {undo}" in failed.err
+        taken_back = failed.err.split("To take it back:\n  mlcore ")[1].split()
         assert mlcore(*taken_back).code == 0
 
 
@@ -126,10 +126,10 @@ def test_a_replica_that_does_not_answer_in_time_fails_the_command(
 def test_the_canaries_and_shadows_that_run_are_listed(mlcore: Callable, model: list[str], tenant: str) -> None:
     """Of all models, or of one; what runs none is not among them."""
     assert "No canary or shadow runs" in mlcore("rollouts", "list", "-t", tenant).out
-    assert mlcore("rollouts", "list", "-t", tenant, "--json").json == []
+    assert mlcore("rollouts", "list", "-t", tenant, "--json").json["items"] == []
     mlcore("rollouts", "start", *model, "-v", "2", "-p", "10")
     listed = mlcore("rollouts", "list", "-t", tenant).out
     assert "2 for 10 %" in listed
-    assert [each["canary"]["version"] for each in mlcore("rollouts", "list", *model, "--json").json] == ["2"]
+    assert [each["canary"]["version"] for each in mlcore("rollouts", "list", *model, "--json").json["items"]] == ["2"]
     unknown = mlcore("rollouts", "list", "-t", tenant, "-m", "mm")
     assert (unknown.code, "mm" in unknown.err) == (1, True)

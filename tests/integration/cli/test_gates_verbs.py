@@ -6,6 +6,8 @@ import pytest
 
 from support.tables import measures
 
+BOTH_DOORS = True
+
 
 @pytest.fixture
 def model(mlcore, tenant, tmp_path) -> list[str]:

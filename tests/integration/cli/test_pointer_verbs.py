@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from support.tables import measures
+from ml_core.database.connection import DatabaseConnection
+from ml_core.ids import TenantId
+from support.registry import register
+
+BOTH_DOORS = True
 
 
 @pytest.fixture
-def model(mlcore: Callable, tenant: str, tmp_path: Path) -> list[str]:
+def model(registry: DatabaseConnection, tenant: str) -> list[str]:
     """The options that name a model with two versions."""
-    file = tmp_path / "data.csv"
-    measures().to_csv(file, index=False)
-    for alpha in ("1", "2"):
-        fit = ("--target", "outcome", "--param", "algorithm=ridge", "--param", f"alpha={alpha}")
-        trained = mlcore("train", file, "-t", tenant, "-m", "tickets", *fit)
-        assert trained.code == 0, trained.err
+    for _ in range(2):
+        register(registry, TenantId(tenant))
     return ["-t", tenant, "-m", "tickets"]
 
 
 def test_a_withdrawn_environment_serves_nothing_until_it_is_rolled_back(mlcore: Callable, model: list[str]) -> None:
     """The history shows each move with its reason."""
     mlcore("promote", *model, "-v", "1", "--reason", "first")
-    assert "serves nothing now (generation 2)" in mlcore("withdraw", *model, "--reason", "incident").out
+    assert "serves nothing (generation 2)" in mlcore("withdraw", *model, "--reason", "incident").out
     again = mlcore("withdraw", *model)
     assert (again.code, "It serves nothing already." in again.err) == (1, True)
-    assert "is now version 1 (generation 3)" in mlcore("rollback", *model).out
+    assert "serves version 1 (generation 3)" in mlcore("rollback", *model).out
     lines = mlcore("environments", "history", *model).out.splitlines()
     assert [line.split()[3] for line in lines[1:]] == ["rollback", "withdraw", "promote"]
     assert "incident" in lines[2]
@@ -36,13 +35,13 @@ def test_a_withdrawn_environment_serves_nothing_until_it_is_rolled_back(mlcore: 
 
 
 def test_the_history_goes_on_where_a_page_ended(mlcore: Callable, model: list[str]) -> None:
-    """What is told after a page is the option that shows the next one."""
+    """The option that shows the next page is printed after a page."""
     for version in ("1", "2", "1"):
         mlcore("promote", *model, "-v", version)
     page = mlcore("environments", "history", *model, "--limit", "2")
-    assert "--before 2" in page.err
-    rest = mlcore("environments", "history", *model, "--limit", "2", "--before", "2", "--json").json
-    assert [move["generation"] for move in rest] == [1]
+    cursor = page.err.split("More: --cursor ")[1].strip()
+    rest = mlcore("environments", "history", *model, "--limit", "2", "--cursor", cursor, "--json").json
+    assert ([move["generation"] for move in rest["items"]], rest["next_cursor"]) == ([1], None)
 
 
 def test_a_pointer_that_moved_is_not_rolled_back(mlcore: Callable, model: list[str]) -> None:
@@ -71,9 +70,9 @@ def test_versions_show_what_environments_use_them_for(mlcore: Callable, model: l
     lines = mlcore("versions", "list", *model).out.splitlines()
     assert "production (canary)" in lines[1]
     assert "(canary)" not in lines[2]
-    newest, oldest = mlcore("versions", "list", *model, "--json").json
-    assert (newest["environments"], newest["canary_in"]) == ([], ["production"])
-    assert (oldest["environments"], oldest["canary_in"]) == (["production"], [])
+    newest, oldest = mlcore("versions", "list", *model, "--json").json["items"]
+    assert newest["uses"] == [{"environment": "production", "role": "canary"}]
+    assert oldest["uses"] == [{"environment": "production", "role": "stable"}]
     mlcore("rollouts", "abort", *model)
     mlcore("rollouts", "shadow", *model, "-v", "2")
     assert "production (shadow)" in mlcore("versions", "show", *model, "-v", "2").out
@@ -85,16 +84,25 @@ def test_versions_show_what_environments_use_them_for(mlcore: Callable, model: l
         ("environments", "history", "-e", "stging"),
         ("rollouts", "show", "-e", "stging"),
         ("gates", "list", "-e", "stging"),
-        ("predict", "-e", "stging", "--row", '{"m0": 1}'),
         ("withdraw", "-e", "stging"),
     ],
     ids=" ".join,
 )
-def test_a_misspelt_environment_is_told_by_verbs_that_only_read(
+def test_a_misspelt_environment_is_refused_by_verbs_that_only_read(
     mlcore: Callable, model: list[str], verb: tuple[str, ...]
 ) -> None:
-    """It is no environment that serves nothing."""
+    """It is not an environment that serves nothing."""
     refused = mlcore(*verb, *model)
     assert refused.code == 1
     assert "There is no environment stging." in refused.err
     assert "Did you mean staging?" in refused.err
+
+
+def test_a_misspelt_environment_is_refused_by_a_prediction_in_process(
+    mlcore: Callable, model: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over HTTP the prediction plane refuses it."""
+    monkeypatch.delenv("MLCORE_URL", raising=False)
+    monkeypatch.delenv("MLCORE_API_KEY", raising=False)
+    refused = mlcore("predict", *model, "-e", "stging", "--row", '{"text": "x"}')
+    assert (refused.code, "Did you mean staging?" in refused.err) == (1, True)

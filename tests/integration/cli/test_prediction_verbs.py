@@ -10,20 +10,19 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.registry.predictions import PredictionRepository
 from support.predictions import answered, today, write
-from support.registry import new_tenant, register, settings_for
+from support.registry import new_tenant, register
 
 BOTH_DOORS = True
 
 
 @pytest.fixture
-def tenant(cli_home: Any, enter: Any) -> str:
+def tenant(registry: DatabaseConnection, enter: Any) -> str:
     """A tenant with one request of two rows, and one row that was lost."""
-    with DatabaseConnection(settings=settings_for(cli_home)) as db:
-        tenant_id = new_tenant(db)
-        register(db, tenant_id)
-        PredictionRepository(db, tenant_id).set_policy(PredictionPolicy.INPUTS)
-        write(db, answered(tenant_id, [{"text": "one"}, {"text": "two"}], request_id="r1"))
-        write(db, answered(tenant_id, at=(today().toordinal() - 719163 - 20) * 86400.0))
+    tenant_id = new_tenant(registry)
+    register(registry, tenant_id)
+    PredictionRepository(registry, tenant_id).set_policy(PredictionPolicy.INPUTS)
+    write(registry, answered(tenant_id, [{"text": "one"}, {"text": "two"}], request_id="r1"))
+    write(registry, answered(tenant_id, at=(today().toordinal() - 719163 - 20) * 86400.0))
     return str(enter(tenant_id))
 
 

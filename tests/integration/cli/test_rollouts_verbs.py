@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from support.tables import measures
+from ml_core.ids import TenantId
+from support.registry import register
+
+BOTH_DOORS = True
 
 
 @pytest.fixture
-def model(mlcore, tenant, tmp_path) -> list[str]:
+def model(mlcore, registry, tenant) -> list[str]:
     """The options that name a model with three versions, the first of them in production."""
-    file = tmp_path / "data.csv"
-    measures(60).to_csv(file, index=False)
     for _ in range(3):
-        trained = mlcore("train", file, "-t", tenant, "-m", "m", "--target", "outcome", "--param", "algorithm=ridge")
-        assert trained.code == 0, trained.err
-    assert mlcore("promote", "-t", tenant, "-m", "m", "-v", "1").code == 0
-    return ["-t", tenant, "-m", "m"]
+        register(registry, TenantId(tenant), metrics={"validation": {"accuracy": 0.9}})
+    assert mlcore("promote", "-t", tenant, "-m", "tickets", "-v", "1").code == 0
+    return ["-t", tenant, "-m", "tickets"]
 
 
 def test_a_canary_from_start_to_finish(mlcore, model):
@@ -33,15 +33,15 @@ def test_a_canary_from_start_to_finish(mlcore, model):
     assert "serves version 2 (generation 6)." in mlcore("rollouts", "show", *model).out
 
 
-def test_a_sticky_column_that_the_model_does_not_read_is_told(mlcore, model):
-    """It may be sent all the same, so it is no error; one that the model reads needs no word."""
-    near = mlcore("rollouts", "start", *model, "-v", "2", "-p", 5, "--sticky", "m_0")
-    assert (near.code, "reads no column 'm_0'. Did you mean m0?" in near.err) == (0, True)
+def test_a_sticky_column_that_the_model_does_not_read_is_noted(mlcore, model):
+    """It may be sent all the same, so it is no error; one that the model reads is not mentioned."""
+    near = mlcore("rollouts", "start", *model, "-v", "2", "-p", 5, "--sticky", "txt")
+    assert (near.code, "reads no column 'txt'. Did you mean text?" in near.err) == (0, True)
     mlcore("rollouts", "abort", *model)
-    assert mlcore("rollouts", "start", *model, "-v", "2", "-p", 5, "--sticky", "m0").err == ""
+    assert mlcore("rollouts", "start", *model, "-v", "2", "-p", 5, "--sticky", "text").err == ""
 
 
-def test_a_refused_canary_tells_what_each_gate_found(mlcore, model):
+def test_a_refused_canary_prints_the_result_of_each_gate(mlcore, model):
     """As a refused promotion does; with --json the error carries it."""
     mlcore("gates", "set", "dream", "min_metric", *model, "--set", "metric=accuracy", "--set", "value=1.1")
     refused = mlcore("rollouts", "start", *model, "-v", "2", "-p", 5)
@@ -49,10 +49,10 @@ def test_a_refused_canary_tells_what_each_gate_found(mlcore, model):
     assert "✗" not in mlcore("rollouts", "start", *model, "-v", "2", "-p", 5, "--json").err
 
 
-def test_a_key_is_acted_as(mlcore, model):
-    """What it may not do is refused."""
+def test_a_key_does_what_it_may(mlcore, model):
+    """Anything else is refused."""
     made = mlcore("keys", "create", *model[:2], "--scope", "read", "--json").json
-    refused = mlcore("rollouts", "start", *model, "-v", "2", "-p", 5, "--as-key", made["key"])
+    refused = mlcore("rollouts", "start", *model, "-v", "2", "-p", 5, "--key", made["key"])
     assert (refused.code, "promote" in refused.err) == (1, True)
 
 

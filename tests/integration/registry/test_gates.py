@@ -197,7 +197,7 @@ def test_the_registrys_face_has_it_all(db: DatabaseConnection, tenant_id: Tenant
     """In plain names: gates, approvals, protection, an override."""
     registry = ModelRegistry(db, tenant_id)
     registry.gates.set("tickets", "production", "signed", "approval")
-    assert [record.gate.name for record in registry.gates.list("tickets")] == ["quality", "signed"]
+    assert [record.name for record in registry.gates.list("tickets")] == ["quality", "signed"]
     registry.gates.remove("tickets", "production", "quality")
     assert registry.gates.approve("tickets", "2", "production", "looks right").approver == db.principal.name
     assert registry.environments.protect("production").is_protected
@@ -402,7 +402,7 @@ def test_gates_are_set_listed_and_removed(db: DatabaseConnection, tenant_id: Ten
     admin = GateRepository(somebody(db, "boss", Scope.ADMIN), tenant_id)
     admin.set(TICKETS, PRODUCTION, "quality", "min_metric", {**QUALITY, "value": 0.5})
     admin.set(TICKETS, STAGING, "approved", "approval", {"count": 2})
-    assert [(r.environment, r.gate.name, r.created_by) for r in gates.list(TICKETS)] == [
+    assert [(r.environment, r.name, r.created_by) for r in gates.list(TICKETS)] == [
         (PRODUCTION, "quality", "boss"),
         (STAGING, "approved", "boss"),
     ]
@@ -427,7 +427,7 @@ def test_only_an_admin_changes_gates(db: DatabaseConnection, tenant_id: TenantId
         bound.remove(TICKETS, PRODUCTION, "quality")
     with pytest.raises(PermissionDeniedError, match="admin"):
         bound.set(TICKETS, PRODUCTION, "quality", "min_metric", {**QUALITY, "value": 0.0})
-    assert gates.list(TICKETS)[0].gate.settings["value"] == 0.75
+    assert gates.list(TICKETS)[0].settings["value"] == 0.75
 
 
 def test_a_gate_belongs_to_a_model_and_an_environment_that_exist(

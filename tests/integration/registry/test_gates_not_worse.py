@@ -160,7 +160,7 @@ def test_the_rows_are_those_that_were_newest_when_the_gate_was_set(
     """Whoever may train registers datasets too: a table of theirs must not become what the gate measures on."""
     gate(db, tenant_id)
     (record,) = GateRepository(db, tenant_id).list(PEOPLE)
-    assert record.gate.settings["number"] == 1
+    assert record.settings["number"] == 1
     trainer = somebody(db, "trainer", Scope.TRAIN, Scope.PROMOTE)
     frame, _ = people(400, 99)
     answers = logistic(3, 0.5).pipeline.predict(frame)

@@ -13,6 +13,7 @@
     │   ├── ArtifactIntegrityError
     │   └── UnsafeArtifactError         types
     ├── ModelSaveError                  model_id, version
+    │   ├── StorageFullError            path
     │   ├── ModelVersionConflictError
     │   └── VersionInUseError           used_by
     ├── DataProcessingError             column, stage
@@ -36,7 +37,6 @@
     ├── IdempotencyConflictError        key
     ├── AuthenticationError
     ├── PermissionDeniedError           scope
-    ├── StorageFullError                path
     ├── RegistryUnavailableError
     ├── IssuerUnavailableError           retry_after_s
     ├── SchemaOutOfDateError            current, wanted
@@ -245,6 +245,13 @@ class ModelSaveError(MLFrameworkError):
     fields: ClassVar[tuple[str, ...]] = ("model_id", "version")
 
 
+class StorageFullError(ModelSaveError):
+    """The disk under ``path`` is full; nothing was stored."""
+
+    code = "storage_full"
+    fields: ClassVar[tuple[str, ...]] = (*ModelSaveError.fields, "path")
+
+
 class ModelVersionConflictError(ModelSaveError):
     """The version exists with another artifact; versions are immutable."""
 
@@ -404,13 +411,6 @@ class PermissionDeniedError(MLFrameworkError):
 
     code = "permission_denied"
     fields: ClassVar[tuple[str, ...]] = ("scope",)
-
-
-class StorageFullError(MLFrameworkError):
-    """The disk under ``path`` is full; nothing was stored."""
-
-    code = "storage_full"
-    fields: ClassVar[tuple[str, ...]] = ("path",)
 
 
 class RegistryUnavailableError(MLFrameworkError):

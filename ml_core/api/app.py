@@ -10,7 +10,7 @@ from ml_core.api.access import Services
 from ml_core.api.bounds import Bounds
 from ml_core.api.docs import add_docs
 from ml_core.api.errors import handle_errors
-from ml_core.api.openapi import RESPONSES, describe
+from ml_core.api.openapi import describe
 from ml_core.api.routes import (
     audit,
     datasets,
@@ -39,12 +39,12 @@ def create_app(services: Services | None, *, host_sends_request_id: bool = False
         host_sends_request_id: Whether the server around it adds the request's own ``x-request-id`` to each response, as
             Ray Serve does; then only an id that is not the client's is added here.
     """
-    app = FastAPI(title="ML Core", version="1", docs_url=None, redoc_url=None, responses=RESPONSES)
+    app = FastAPI(title="ML Core", version="1", docs_url=None, redoc_url=None)
     app.state.services = services
     describe(app)
     add_docs(app)
     for noun in _NOUNS:
-        app.include_router(noun.router)
+        app.router.routes.extend(noun.router.routes)  # include_router would build each of them once more
     handle_errors(app)
     app.add_middleware(Bounds)  # also answers what no handler above took
     app.add_middleware(RequestIds, host_sends_request_id=host_sends_request_id)

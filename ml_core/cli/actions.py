@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from typer.main import get_command
 
-from ml_core.exceptions import Action
+from ml_core.exceptions import Action, MLFrameworkError
 
 _VERBS = {
     "environments.approve": "approve",
+    "environments.list": "versions list",
+    "environments.policies": "environments list",
     "environments.promote": "promote",
     "environments.replicas": "rollouts show",
     "environments.rollback": "rollback",
@@ -35,7 +38,7 @@ def command_of(action: Action) -> str | None:
     for parameter in verb.params:
         if parameter.param_type_name == "argument":
             words += _positional(parameter, _noun(action, verb), left)
-    options = {name: parameter for parameter in verb.params for name in parameter.opts}
+    options = _options(verb)
     for option, value in options_of(Action(action.operation, left)):
         if option in options:
             is_flag = getattr(options.pop(option), "is_flag", False)
@@ -50,6 +53,22 @@ def command_of(action: Action) -> str | None:
 def options_of(action: Action) -> Iterator[tuple[str, Any]]:
     """The options that carry the arguments of an action, with their values."""
     return ((f"--{name.replace('_', '-')}", value) for name, value in action.arguments.items())
+
+
+@contextmanager
+def completing(*operations: str) -> Iterator[None]:
+    """Turns the action of an error into the options that the command lacks, where the action is that very command.
+
+    Args:
+        *operations: What the command performs.
+    """
+    try:
+        yield
+    except MLFrameworkError as error:
+        if error.action is not None and error.action.operation in operations:
+            lacking = " ".join(f"{option} {shlex.quote(str(value))}" for option, value in options_of(error.action))
+            error.remedy, error.action = f"{error.remedy or ''} Here: {lacking}.".strip(), None
+        raise
 
 
 def _words(operation: str) -> list[str]:
@@ -75,8 +94,13 @@ def _find(words: Sequence[str]) -> Any:
 def _noun(action: Action, verb: Any) -> str:
     """The argument that the verbs of a noun take by its position: ``dataset`` of ``datasets.restore``."""
     noun = action.operation.partition(".")[0].removesuffix("s")
-    has_option = any(f"--{noun}" in parameter.opts for parameter in verb.params)
-    return "" if has_option else noun
+    return "" if f"--{noun}" in _options(verb) else noun
+
+
+def _options(verb: Any) -> dict[str, Any]:
+    """The options of a verb by name, but for those that say which platform is asked, and with which key."""
+    options = {name: parameter for parameter in verb.params for name in parameter.opts}
+    return {name: parameter for name, parameter in options.items() if name not in ("--url", "--key")}
 
 
 def _positional(parameter: Any, noun: str, left: dict[str, Any]) -> list[str]:

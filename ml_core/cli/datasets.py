@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ml_core.cli.actions import completing
 from ml_core.cli.console import no_step, out, print_json, print_page, print_rows, show, step, transferring
 from ml_core.cli.options import CursorOption, JsonOption, LimitOption, TenantOption
 from ml_core.cli.target import platform
@@ -60,7 +61,8 @@ def create(
         )
     show_step = no_step if as_json else step
     with platform(tenant) as client, _file(from_, sql, database) as (file, source):
-        with show_step(f"Storing {from_.name if from_ else 'the rows of the query'}"), transferring() as progress:
+        what = from_.name if from_ else "the rows of the query"
+        with show_step(f"Storing {what}"), transferring() as progress, completing("datasets.create"):
             version = client.datasets.create(name, file, encoding=encoding, source=source, on_progress=progress)
         options = f"--tenant {client.tenant_id}"
     if as_json:
@@ -101,8 +103,9 @@ def list_(
     """List a tenant's datasets, each with its newest version."""
     with platform(tenant) as client:
         page = client.datasets.list(include_archived=all_).page(limit=limit, cursor=cursor)
+        tenant = client.tenant_id
     names = ["dataset_id", "newest", "versions", "row_count", "size_bytes", "created_at", "created_by"]
-    empty = "There is no dataset. Create one with mlcore datasets create."
+    empty = f"{tenant} has no dataset. Create one: mlcore datasets create NAME -t {tenant} --from FILE"
     print_page(page, _marked(names, all_), as_json=as_json, empty=empty)
 
 

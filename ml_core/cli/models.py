@@ -35,13 +35,16 @@ def list_models(
     """List a tenant's models by name."""
     with platform(tenant) as client:
         page = client.models.list(model_type=model_type, include_archived=archived).page(limit=limit, cursor=cursor)
+        tenant = client.tenant_id
     columns = ["model_id", "model_type", "versions", "newest_version", "created_at"]
     is_restricted = model_type is not None or cursor is not None
     print_page(
         page,
         [*columns, *(["archived_at"] if archived else [])],
         as_json=as_json,
-        empty="No model matches." if is_restricted else "The tenant has no models. Train one with mlcore train.",
+        empty="No model matches."
+        if is_restricted
+        else f"{tenant} has no model. Train one: mlcore train FILE -t {tenant}",
     )
 
 

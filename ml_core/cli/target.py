@@ -106,8 +106,9 @@ def given(name: str, value: str | None, field: str) -> str:
     Raises:
         InvalidRequestError: Neither has it.
     """
-    login = _login() if value is None else None
-    value = value or (getattr(login, name) if login else None)
+    if value is None:
+        login = _login()
+        value = getattr(login, name) if login else None
     if value is None:
         raise InvalidRequestError(
             f"The command needs {field}.", remedy=f"Give {field}, or keep one with mlcore login.", field=field

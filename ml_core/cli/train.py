@@ -14,7 +14,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ml_core.cli.actions import options_of
+from ml_core.cli.actions import completing
 from ml_core.cli.console import (
     command,
     err,
@@ -43,6 +43,7 @@ ASKS_PLATFORM = True
 _WAIT_S = 50.0
 """Of one request; a longer training is asked for again."""
 _LOOK_EVERY_S = 1.0
+_NAME_LENGTH = 69  # a dataset's name has at most 80 characters, of which 11 are those of "-validation"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -113,7 +114,8 @@ def train(
         kinds={key: _kind(text) for key, text in _pairs(kind, "--kind", "zip=category")},
     )
     show_step = no_step if as_json else step
-    with platform(tenant) as client, _hints(target, ignore or ()):
+    hints = completing("models.train", "datasets.create"), _column_hints(target, ignore or ())
+    with platform(tenant) as client, hints[0], hints[1]:
         made = None
         if file is not None:
             client.models.check_training(name, **spec)  # before an upload that may be for nothing
@@ -121,9 +123,8 @@ def train(
                 made = _store(client, dataset or name, file, encoding)
         if validation is not None:
             with show_step(f"Storing {validation.name}"):
-                spec["validation_dataset"] = _store(
-                    client, f"{dataset or name}-validation", validation, encoding
-                ).reference
+                held_out = _store(client, f"{(dataset or name)[:_NAME_LENGTH]}-validation", validation, encoding)
+            spec["validation_dataset"] = held_out.reference
         reference = dataset if made is None else made.reference
         rows = "" if made is None else f" on {made.row_count:,} rows"
         with show_step(f"Training {client.tenant_id}/{name}{rows}"), _giving_way():
@@ -156,12 +157,13 @@ def trained(client: MLClient, training: Training) -> TrainingReport:
     """
     run = training.run
     try:
-        while training.run.status is RunStatus.RUNNING:
+        while training.report is None:
             began = time.monotonic()
             training = client.models.training(run.model_id, run.run_id, wait_s=_WAIT_S)
-            # A platform that does not do the training itself answers at once.
-            if training.run.status is RunStatus.RUNNING and time.monotonic() - began < _LOOK_EVERY_S:
-                time.sleep(_LOOK_EVERY_S)
+            if training.run.status is not RunStatus.RUNNING:
+                break
+            # A platform that was started again does not know the training any more, and answers at once.
+            time.sleep(max(0.0, _LOOK_EVERY_S - (time.monotonic() - began)))
     except KeyboardInterrupt:
         with suppress(RunStateError):  # it ended just now
             client.runs.cancel(run.run_id, "interrupted")
@@ -180,21 +182,15 @@ def trained(client: MLClient, training: Training) -> TrainingReport:
 
 
 @contextmanager
-def _hints(target: str | None, ignore: Sequence[str]) -> Iterator[None]:
-    """Adds to an error of the platform the options with which its remedy is followed here."""
+def _column_hints(target: str | None, ignore: Sequence[str]) -> Iterator[None]:
+    """Adds to an error about an input column the options with which its remedy is followed here."""
     try:
         yield
     except MLFrameworkError as error:
-        column, options = getattr(error, "column", None), []
+        column = getattr(error, "column", None)
         if column is not None and column not in (target, *ignore):
             kind = f" or --kind {shlex.quote(f'{column}=category')}" if "kind" in str(error) else ""
-            options.append(f"--ignore {shlex.quote(str(column))}{kind}")
-        if error.action is not None and error.action.operation in ("models.train", "datasets.create"):
-            # The command is being typed: what it lacks is enough.
-            options += [f"{option} {shlex.quote(str(value))}" for option, value in options_of(error.action)]
-            error.action = None
-        if options:
-            error.remedy = f"{error.remedy or ''} Here: {', '.join(options)}.".strip()
+            error.remedy = f"{error.remedy or ''} Here: --ignore {shlex.quote(str(column))}{kind}.".strip()
         raise
 
 

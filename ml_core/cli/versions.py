@@ -109,10 +109,11 @@ def show_version(
     name = given("model", model, "--model")
     with platform(tenant) as client:
         found = client.versions.get(name, version)
+        tenant = client.tenant_id
     if as_json:
         print_json(found)
         return
-    for label, value in _lines(found):
+    for label, value in _lines(tenant, found):
         out.print(Text(f"{label:18} {value}"), soft_wrap=True)
 
 
@@ -269,9 +270,9 @@ def _tags(tags: Mapping[str, str]) -> list[str]:
     return [f"{key}={value}" for key, value in tags.items()]
 
 
-def _lines(version: VersionDetail) -> Iterator[tuple[str, str]]:
+def _lines(tenant: str, version: VersionDetail) -> Iterator[tuple[str, str]]:
     """What a person reads of a version: label and text, one a line."""
-    yield "model", f"{version.model_id} ({version.model_type})"
+    yield "model", f"{tenant}/{version.model_id} ({version.model_type})"
     yield "version", version.version + (f"  archived {show(version.archived_at)}" if version.archived_at else "")
     yield "serves", show(_uses(version.uses))
     yield "registered", f"{show(version.created_at)} by {version.created_by}"

@@ -3,27 +3,46 @@
 from __future__ import annotations
 
 import copy
+import importlib
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 from pydantic import BaseModel, ConfigDict
 
 from ml_core.client.calls import Async, Call, Mode, Noun, Sync, operation
 from ml_core.client.connection import AsyncConnection, SyncConnection
-from ml_core.client.nouns.audit import Audit
-from ml_core.client.nouns.datasets import Datasets
-from ml_core.client.nouns.environments import Environments, Gates, Rollouts
-from ml_core.client.nouns.models import Models
-from ml_core.client.nouns.platform import Platform
-from ml_core.client.nouns.predictions import Predictions
-from ml_core.client.nouns.runs import Runs
-from ml_core.client.nouns.tenants import Keys, Tenants
-from ml_core.client.nouns.versions import Holds, Versions
 from ml_core.client.rows import encode, rows_to_send
 from ml_core.ids import EnvironmentName, ModelId, ModelRef, TenantId, VersionId
 
+if TYPE_CHECKING:
+    from ml_core.client.nouns.audit import Audit
+    from ml_core.client.nouns.datasets import Datasets
+    from ml_core.client.nouns.environments import Environments, Gates, Rollouts
+    from ml_core.client.nouns.models import Models
+    from ml_core.client.nouns.platform import Platform
+    from ml_core.client.nouns.predictions import Predictions
+    from ml_core.client.nouns.runs import Runs
+    from ml_core.client.nouns.tenants import Keys, Tenants
+    from ml_core.client.nouns.versions import Holds, Versions
+
 _TIMEOUT_S = 10.0
+_MODULES = {
+    "platform": "platform",
+    "tenants": "tenants",
+    "keys": "tenants",
+    "datasets": "datasets",
+    "models": "models",
+    "versions": "versions",
+    "holds": "versions",
+    "environments": "environments",
+    "rollouts": "environments",
+    "gates": "environments",
+    "runs": "runs",
+    "predictions": "predictions",
+    "audit": "audit",
+}
+"""Noun → the module of its class."""
 
 
 class PredictionResult(BaseModel):
@@ -67,26 +86,37 @@ class _Client(Noun[Mode]):
         audit: The ordered feed of what changed.
     """
 
+    platform: Platform[Mode]
+    tenants: Tenants[Mode]
+    keys: Keys[Mode]
+    datasets: Datasets[Mode]
+    models: Models[Mode]
+    versions: Versions[Mode]
+    holds: Holds[Mode]
+    environments: Environments[Mode]
+    rollouts: Rollouts[Mode]
+    gates: Gates[Mode]
+    runs: Runs[Mode]
+    predictions: Predictions[Mode]
+    audit: Audit[Mode]
+
     def __init__(self, connection: Mode, tenant_id: str | None) -> None:
         super().__init__(connection, "" if tenant_id is None else TenantId(tenant_id))
-        name = self._tenant
-        self.platform: Platform[Mode] = Platform(connection)
-        self.tenants: Tenants[Mode] = Tenants(connection)
-        self.keys: Keys[Mode] = Keys(connection, name)
-        self.datasets: Datasets[Mode] = Datasets(connection, name)
-        self.models: Models[Mode] = Models(connection, name)
-        self.versions: Versions[Mode] = Versions(connection, name)
-        self.holds: Holds[Mode] = Holds(connection, name)
-        self.environments: Environments[Mode] = Environments(connection, name)
-        self.rollouts: Rollouts[Mode] = Rollouts(connection, name)
-        self.gates: Gates[Mode] = Gates(connection, name)
-        self.runs: Runs[Mode] = Runs(connection, name)
-        self.predictions: Predictions[Mode] = Predictions(connection, name)
-        self.audit: Audit[Mode] = Audit(connection, name)
+
+    def __getattr__(self, name: str) -> Any:
+        """Make a noun when it is first asked for: a command needs one, and loading all takes as long as an answer."""
+        if name not in _MODULES:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}", name=name, obj=self)
+        module = importlib.import_module(f"ml_core.client.nouns.{_MODULES[name]}")
+        noun = getattr(module, name.capitalize())(self._connection, self._tenant)
+        setattr(self, name, noun)
+        return noun
 
     def for_tenant(self, tenant_id: str) -> Self:
         """The same connection, for another tenant."""
         other = copy.copy(self)
+        for name in _MODULES:
+            other.__dict__.pop(name, None)  # they are of this tenant
         _Client.__init__(other, self._connection, tenant_id)
         return other
 

@@ -119,6 +119,7 @@ def parquet_pieces(path: Path, rows: int = _BATCH_ROWS) -> Iterator[pa.Table]:
     with pq.ParquetFile(path) as file:
         schema = file.schema_arrow
         names = [name for name in schema.names if not name.startswith(_NAMELESS_INDEX)]
+        check_names(names, path)  # pyarrow selects by name, and fails where there are two
         counters = [
             index
             for index in (schema.pandas_metadata or {}).get("index_columns", [])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import Query, Request, status
 from fastapi.responses import FileResponse
@@ -15,8 +15,10 @@ from ml_core.api.operation import ArchivedQuery, CursorQuery, LimitQuery, operat
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.datasets import Dataset, DatasetDetail, DatasetVersion
 from ml_core.domain.api_key import Scope
-from ml_core.exceptions import InvalidRequestError
-from ml_core.registry.datasets import DatasetRepository
+from ml_core.exceptions import DataProcessingError, InvalidRequestError
+
+if TYPE_CHECKING:
+    from ml_core.registry.datasets import DatasetRepository
 
 router = operations("datasets", "/tenants/{tenant}/datasets")
 
@@ -64,7 +66,12 @@ async def create_dataset(
     async with received(
         request, settings.platform.home / "uploads", settings.api.max_upload_bytes, suffix=suffix
     ) as path:
-        made = await run_in_threadpool(_datasets(access).from_file, dataset, path, encoding=encoding, source=where)
+        try:
+            made = await run_in_threadpool(_datasets(access).from_file, dataset, path, encoding=encoding, source=where)
+        except DataProcessingError as error:
+            # The client knows the file by its own name, not by that of the server's copy.
+            error.message = error.message.replace(str(path), (where or {}).get("file", "The upload"))
+            raise
     return DatasetDetail.model_validate(made)
 
 
@@ -77,7 +84,10 @@ def list_dataset_versions(
     cursor: CursorQuery = None,
 ) -> Page[DatasetVersion]:
     """List the versions of a dataset, newest first."""
-    found = _datasets(access).versions(dataset, include_archived=include_archived, limit=limit, cursor=cursor)
+    datasets = _datasets(access)
+    found = datasets.versions(dataset, include_archived=include_archived, limit=limit, cursor=cursor)
+    if not found.items and cursor is None and not datasets.versions(dataset, limit=1, include_archived=True).items:
+        datasets.get(dataset)  # raises, and names the nearest
     return Page[DatasetVersion].model_validate(found)
 
 
@@ -127,6 +137,9 @@ def delete_dataset(access: TenantAccess, dataset: str, number: int) -> None:
 
 
 def _datasets(access: TenantAccess) -> DatasetRepository:
+    # Imported late: other nouns need neither pandas nor pyarrow.
+    from ml_core.registry.datasets import DatasetRepository
+
     return DatasetRepository(access.db, access.tenant_id)
 
 

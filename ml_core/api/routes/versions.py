@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-import pandas as pd
 from fastapi import File, Form, Query, UploadFile, status
 from fastapi.responses import FileResponse
 from pydantic import TypeAdapter
@@ -60,6 +59,9 @@ def register_version(
 
     It is audited, and refused if it holds a type that is not on the platform's list.
     """
+    # Imported late: pandas takes longer to load than any other operation to run.
+    import pandas as pd
+
     given = NewVersion() if version is None else parsed(_NEW_VERSION, version, "version")
     submission = Submission(
         model_id=ModelId(model),

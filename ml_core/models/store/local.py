@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ml_core.domain.version import StoredArtifact
-from ml_core.exceptions import InvalidNameError, ModelLoadError, ModelSaveError
+from ml_core.exceptions import InvalidNameError, ModelLoadError, ModelSaveError, StorageFullError
 from ml_core.ids import Digest, TenantId
 from ml_core.models.store.base import (
     ArtifactStore,
@@ -235,7 +236,8 @@ def _saving(path: Path, tenant_id: TenantId) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ModelSaveError(
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise (StorageFullError if is_full else ModelSaveError)(
             f"The artifact can't be written to {path.parent}: {error.strerror or error}.",
             remedy="Nothing was stored. Free disk space or correct the folder's permissions, then try again.",
             tenant_id=tenant_id,

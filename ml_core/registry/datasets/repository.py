@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from ml_core.data.table_file import read_typed
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import dataset_versions, datasets
 from ml_core.domain.dataset import DatasetEntry, DatasetSummary, DatasetVersion, parse_reference
-from ml_core.exceptions import InvalidRequestError, ModelSaveError
+from ml_core.exceptions import InvalidRequestError, ModelSaveError, StorageFullError
 from ml_core.ids import DatasetId, Digest, TenantId
 from ml_core.models.store import ArtifactStore, platform_store
 from ml_core.registry import journal
@@ -344,7 +345,7 @@ class DatasetRepository:
                 yield Path(folder) / "table.parquet"
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)  # pyarrow's own text names its sources
-            raise ModelSaveError(
+            raise (StorageFullError if error.errno == errno.ENOSPC else ModelSaveError)(
                 f"The dataset's file can't be made in {tempfile.gettempdir()}: {reason}.",
                 remedy="Nothing was stored. Free disk space there, or set TMPDIR to a folder that has some.",
                 tenant_id=self._tenant_id,

@@ -7,6 +7,8 @@ import pytest
 
 from support.tables import tickets
 
+BOTH_DOORS = True
+
 
 @pytest.fixture
 def csv(tmp_path):
@@ -20,9 +22,9 @@ def test_a_file_becomes_a_dataset(mlcore, tenant, csv):
     assert (made.code, "tickets_2026@1: 240 rows, 6 columns" in made.out) == (0, True), made.err
     assert f"mlcore train --tenant {tenant} --dataset tickets_2026@1" in made.out
     again = mlcore("datasets", "create", "tickets_2026", "-t", tenant, "--from", csv, "--json").json
-    assert (again["version"], again["row_count"], again["created"]) == ("tickets_2026@1", 240, False)
-    told = mlcore("datasets", "create", "tickets_2026", "-t", tenant, "--from", csv)
-    assert "tickets_2026@1 holds this very table already: 240 rows" in told.out
+    assert (again["reference"], again["row_count"], again["is_new"]) == ("tickets_2026@1", 240, False)
+    known = mlcore("datasets", "create", "tickets_2026", "-t", tenant, "--from", csv)
+    assert "tickets_2026@1 holds this very table already: 240 rows" in known.out
     (listed,) = mlcore("datasets", "list", "-t", tenant, "--json").json["items"]
     assert (listed["dataset_id"], listed["newest"], listed["versions"]) == ("tickets_2026", 1, 1)
     assert "csv, tickets.csv" in mlcore("datasets", "versions", "tickets_2026", "-t", tenant).out
@@ -36,7 +38,7 @@ def test_parquet_and_queries_become_datasets_too(mlcore, tenant, tmp_path):
         frame.to_sql("t", connection, index=False)
     connection.close()
     first = mlcore("datasets", "create", "a", "-t", tenant, "--from", tmp_path / "t.parquet", "--json").json
-    query = ("--sql", "SELECT n FROM t ORDER BY n", "--url", f"sqlite:///{tmp_path}/t.db")
+    query = ("--sql", "SELECT n FROM t ORDER BY n", "--database", f"sqlite:///{tmp_path}/t.db")
     second = mlcore("datasets", "create", "b", "-t", tenant, *query, "--json").json
     assert first["digest"] == second["digest"]
     assert (first["source"]["kind"], second["source"]["kind"]) == ("parquet", "sql")
@@ -88,7 +90,7 @@ def test_empty_lists_say_how_to_begin(mlcore, tenant):
 
 def test_a_dataset_that_does_not_exist_is_no_empty_list(mlcore, tenant, csv):
     """The nearest is named; one whose versions are all archived is told so, and marked where they are shown."""
-    assert mlcore("datasets", "create", "tickets", "-t", tenant, "--from", csv, "--json").json["created"] is True
+    assert mlcore("datasets", "create", "tickets", "-t", tenant, "--from", csv, "--json").json["is_new"] is True
     for verb in ("versions", "show"):
         missing = mlcore("datasets", verb, "tikets", "-t", tenant)
         assert (missing.code, "Did you mean tickets?" in missing.err) == (1, True)
@@ -105,13 +107,13 @@ def test_a_dataset_that_does_not_exist_is_no_empty_list(mlcore, tenant, csv):
 def test_a_dataset_is_made_from_one_thing(mlcore, tenant, options):
     """A file, or a query with its database."""
     result = mlcore("datasets", "create", "x", "-t", tenant, *options)
-    assert (result.code, "--sql QUERY with --url URL" in result.err) == (1, True)
+    assert (result.code, "--sql QUERY with --database URL" in result.err) == (1, True)
 
 
 def test_training_keeps_the_file_as_a_dataset(mlcore, tenant, csv):
-    """With --register-dataset; the lineage then names it, and training on it again gives the same model."""
+    """As the next version of --dataset; the lineage names it, and training on it again gives the same model."""
     common = ("-t", tenant, "-m", "tickets", "--target", "category", "-p", "algorithm=logistic_regression")
-    first = mlcore("train", csv, "--register-dataset", "tickets_2026", *common, "--json")
+    first = mlcore("train", csv, "--dataset", "tickets_2026", *common, "--json")
     assert first.code == 0, first.err
     second = mlcore("train", "--dataset", "tickets_2026", *common, "--json")
     assert second.code == 0, second.err
@@ -125,10 +127,9 @@ def test_training_keeps_the_file_as_a_dataset(mlcore, tenant, csv):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ((), "a file or a dataset"),
+        ((), "Give a FILE, or --dataset NAME"),
         (("--dataset", "none@1"), "none does not exist"),
         (("--dataset", "none@one"), "tickets_2026@3"),
-        (("--dataset", "a", "--register-dataset", "b"), "a file or a dataset"),
     ],
 )
 def test_training_needs_one_table(mlcore, tenant, options, words):
@@ -137,16 +138,14 @@ def test_training_needs_one_table(mlcore, tenant, options, words):
     assert (result.code, words in result.err) == (1, True), result.err
 
 
-def test_training_tells_of_the_dataset_that_it_registers(mlcore, tenant, csv):
-    """That it was made, that it was there already, and which it is as JSON; with a dataset that one."""
+def test_training_names_the_dataset_that_it_registers(mlcore, tenant, csv):
+    """That it was made, or was there already, and which it is as JSON; without a name it has that of the model."""
     train = ("train", "-t", tenant, "-m", "m", "--target", "category", "-p", "algorithm=logistic_regression")
-    first = mlcore(*train, csv, "--register-dataset", "tickets")
+    first = mlcore(*train, csv, "--dataset", "tickets")
     assert "Registered the table as tickets@1, 240 rows." in first.out, first.err
-    assert "registered already as tickets@1" in mlcore(*train, csv, "--register-dataset", "tickets").out
-    for given in ((csv, "--register-dataset", "tickets"), ("--dataset", "tickets")):
-        told = mlcore(*train, *given, "--json").json
-        assert (told["tenant_id"], told["dataset"]) == (tenant, "tickets@1")
-    assert mlcore(*train, csv, "--json").json["dataset"] is None
+    assert "registered already as tickets@1" in mlcore(*train, csv, "--dataset", "tickets").out
+    for given, dataset in (((csv,), "m@1"), (("--dataset", "tickets"), "tickets@1"), ((csv,), "m@1")):
+        assert mlcore(*train, *given, "--json").json["dataset"] == dataset
     assert "data: the same" in mlcore("versions", "compare", "-t", tenant, "-m", "m", "1", "5").out
 
 
@@ -154,10 +153,11 @@ def test_a_version_that_is_taken_is_refused_before_training(mlcore, tenant, csv)
     """No run began and nothing was registered; so is the name of one that was deleted."""
     train = ("train", csv, "-t", tenant, "-m", "m", "--target", "category", "-p", "algorithm=logistic_regression")
     assert mlcore(*train, "--version", "1.0").code == 0
-    refused = mlcore(*train, "--version", "1.0", "--register-dataset", "never")
+    refused = mlcore(*train, "--version", "1.0", "--dataset", "never")
     assert (refused.code, "Version 1.0 of m exists" in refused.err) == (1, True)
     assert len(mlcore("runs", "list", "-t", tenant, "--json").json["items"]) == 1
-    assert mlcore("datasets", "list", "-t", tenant, "--json").json["items"] == []
+    listed = mlcore("datasets", "list", "-t", tenant, "--json").json["items"]
+    assert [dataset["dataset_id"] for dataset in listed] == ["m"]
     version = ("-t", tenant, "-m", "m", "--version", "1.0")
     mlcore("versions", "archive", *version)
     mlcore("versions", "delete", *version)

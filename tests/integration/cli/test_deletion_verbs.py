@@ -63,7 +63,7 @@ def test_a_hold_keeps_and_releases(mlcore, cli_home: Path, tenant: str, version:
     """What is held is told as kept; after the release it goes."""
     key = ("--tenant", tenant, "--model", "tickets", "--version", version.version, "--name", "legal")
     assert mlcore("holds", "place", *key, "--reason", "case 4711").code == 0
-    assert [row["name"] for row in mlcore("holds", "list", "--tenant", tenant, "--json").json] == ["legal"]
+    assert [row["name"] for row in mlcore("holds", "list", "--tenant", tenant, "--json").json["items"]] == ["legal"]
     assert "needed by hold:legal" in mlcore("gc", "--tenant", tenant).out
     assert artifact(cli_home, version).exists()
     assert "holds release" in mlcore("tenants", "delete", tenant, "--yes").err
@@ -143,9 +143,9 @@ def test_a_version_is_archived_restored_and_deleted(mlcore, cli_home: Path, tena
     """The verbs of a version's life, and what the table forbids is said."""
     key = ("--tenant", tenant, "--model", "tickets", "--version", version.version)
     assert mlcore("versions", "restore", *key).code == 0
-    assert len(mlcore("versions", "list", *key[:4], "--json").json) == 1
+    assert len(mlcore("versions", "list", *key[:4], "--json").json["items"]) == 1
     assert mlcore("versions", "archive", *key).code == 0
-    assert mlcore("versions", "list", *key[:4], "--json").json == []
+    assert mlcore("versions", "list", *key[:4], "--json").json["items"] == []
     assert mlcore("versions", "delete", *key).code == 0
     assert not artifact(cli_home, version).exists()
     assert "was deleted" in mlcore("versions", "restore", *key).err

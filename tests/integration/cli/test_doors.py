@@ -7,6 +7,7 @@ import json
 import pandas as pd
 import pytest
 
+BOTH_DOORS = True
 FAST = ["--param", "algorithm=decision_tree"]
 
 
@@ -51,17 +52,17 @@ def test_a_part_of_the_rows_gets_the_answers_of_the_whole(mlcore, tenant, tmp_pa
         assert answers(mlcore, tenant, "m", *asked) == labels[:2]
 
 
-def test_a_told_category_is_the_text_of_the_cell(mlcore, tenant, tmp_path):
+def test_a_category_that_is_named_is_the_text_of_the_cell(mlcore, tenant, tmp_path):
     """From the file and from a dataset alike, whose columns are otherwise numbers; and the data is the same data."""
     cells = ["1.10", "1.1", "12E4", "120000", "1234567890123456789", "1234567890123456788", ""]
     labels = list("abcdefg")
     file = write(tmp_path / "t.csv", {"code": cells, "n": ["1", "2", "3", "4", "5"], "y": labels}, 140)
     made = mlcore("datasets", "create", "codes", "-t", tenant, "--from", file, "--json").json
     assert made["column_count"] == 3
-    told = ["--target", "y", "--kind", "code=category"]
-    of_file = trained(mlcore, tenant, "m", file, *told)
-    of_dataset = trained(mlcore, tenant, "m", "--dataset", "codes", *told)
-    registered = trained(mlcore, tenant, "m", file, *told, "--register-dataset", "codes")
+    named = ["--target", "y", "--kind", "code=category"]
+    of_file = trained(mlcore, tenant, "m", file, *named)
+    of_dataset = trained(mlcore, tenant, "m", "--dataset", "codes", *named)
+    registered = trained(mlcore, tenant, "m", file, *named, "--dataset", "codes")
     assert registered["dataset"] == "codes@1"
     assert of_file["metrics"] == of_dataset["metrics"]
     compared = mlcore("versions", "compare", "1", "2", "-t", tenant, "-m", "m", "--json").json
@@ -81,7 +82,7 @@ def test_a_decimal_comma_means_the_same_in_training_and_prediction(mlcore, tenan
 
 
 def test_a_target_with_decimal_commas_is_a_quantity(mlcore, tenant, tmp_path):
-    """And tells how the other columns are written."""
+    """And shows how the other columns are written."""
     prices = [f"{number / 4:.2f}".replace(".", ",") for number in range(60)]
     sizes = [f"{number}.000" for number in range(1, 61)]
     result = trained(
@@ -147,7 +148,7 @@ def test_a_gate_knows_labels_by_what_the_version_answers(mlcore, tenant, tmp_pat
     assert mlcore("gates", "set", "no_worse", "not_worse", "-t", tenant, "-m", "m", *options).code == 0
     promoted = mlcore("promote", "-t", tenant, "-m", "m", "-v", "2")
     assert promoted.code == 0, promoted.err
-    (move, *_) = mlcore("environments", "history", "-t", tenant, "-m", "m", "--json").json
+    (move, *_) = mlcore("environments", "history", "-t", tenant, "-m", "m", "--json").json["items"]
     assert "accuracy is 1 against 1" in move["gates"][0]["message"]
 
 

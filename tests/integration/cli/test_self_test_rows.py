@@ -15,7 +15,7 @@ ROWS = 120
 
 @pytest.fixture
 def table():
-    """Cells of every kind that can be told from all else, and a category that many rows share."""
+    """Cells of every kind that differ from all else, and a category that many rows share."""
     random = np.random.default_rng(11)
     amounts = (random.permutation(ROWS) * 7919 + 100_003) / 1000
     return pd.DataFrame(
@@ -82,7 +82,7 @@ def test_synthetic_rows_keep_no_cell_of_training(mlcore, tenant, tmp_path, table
     assert mlcore("promote", *common, "-v", "1").code == 0
 
 
-def test_rows_of_training_are_kept_unless_told_otherwise(mlcore, tenant, tmp_path, table):
+def test_rows_of_training_are_kept_by_default(mlcore, tenant, tmp_path, table):
     """So this file can see a cell; the policy is shown, and set for what is trained from then on."""
     table.to_csv(tmp_path / "t.csv", index=False)
     common = ("train", tmp_path / "t.csv", "-t", tenant, "-m", "m", "--target", "outcome")
@@ -90,8 +90,8 @@ def test_rows_of_training_are_kept_unless_told_otherwise(mlcore, tenant, tmp_pat
     assert shown_in(cells(table), mlcore(*common).out)
     assert shown_in(cells(table), kept(tenant))
     before = kept(tenant)
-    assert "Versions that are there keep theirs" in mlcore("tenants", "self-test-rows", tenant, "synthetic").out
-    listed = {row["tenant_id"]: row["self_test_rows"] for row in mlcore("tenants", "list", "--json").json}
+    assert "Existing versions keep theirs" in mlcore("tenants", "self-test-rows", tenant, "synthetic").out
+    listed = {row["tenant_id"]: row["self_test_rows"] for row in mlcore("tenants", "list", "--json").json["items"]}
     assert listed[tenant] == "synthetic"
     assert kept(tenant) == before
 
@@ -110,5 +110,5 @@ def test_notes_name_no_rare_class(mlcore, tenant, tmp_path, table):
 def test_only_an_admin_sets_the_policy(mlcore, tenant):
     """It says what is kept of the tenant's people."""
     key = mlcore("keys", "create", "-t", tenant, "--scope", "train", "--json").json["key"]
-    refused = mlcore("tenants", "self-test-rows", tenant, "training", "--as-key", key)
+    refused = mlcore("tenants", "self-test-rows", tenant, "training", "--key", key)
     assert (refused.code, "scope 'admin'" in refused.err) == (1, True)

@@ -37,13 +37,16 @@ def test_several_tenants_with_a_key_each(mlcore: Callable, names: list[str]) -> 
     assert list(keys) == names
     assert "Each may predict, read as its tenant." in made.err
     for name, key in keys.items():
-        assert [each["key_id"] for each in mlcore("keys", "list", "-t", name, "--json").json] == [key.split("_")[1]]
+        assert [each["key_id"] for each in mlcore("keys", "list", "-t", name, "--json").json["items"]] == [
+            key.split("_")[1]
+        ]
 
 
 def test_as_json_several_are_a_list_and_one_is_an_object(mlcore: Callable, names: list[str]) -> None:
     """What is asked for one tenant keeps its form."""
-    assert mlcore("tenants", "create", *names[:2], "--json").json == [{"tenant_id": name} for name in names[:2]]
-    assert mlcore("tenants", "create", names[2], "--json").json == {"tenant_id": names[2]}
+    created = mlcore("tenants", "create", *names[:2], "--json").json
+    assert [tenant["tenant_id"] for tenant in created] == names[:2]
+    assert mlcore("tenants", "create", names[2], "--json").json["tenant_id"] == names[2]
     options = [word for name in names for word in ("-t", name)]
     assert [each["tenant_id"] for each in mlcore("keys", "create", *options, "--json").json] == names
     assert mlcore("keys", "create", "-t", names[0], "--json").json["tenant_id"] == names[0]
@@ -57,7 +60,7 @@ def test_where_one_name_can_not_be_taken_no_tenant_is_created(mlcore: Callable, 
         mlcore("tenants", "create", bad)
     refused = mlcore("tenants", "create", *names, bad)
     assert (refused.code, bad in refused.err) == (1, True)
-    known = {tenant["tenant_id"] for tenant in mlcore("tenants", "list", "--json").json}
+    known = {tenant["tenant_id"] for tenant in mlcore("tenants", "list", "--json").json["items"]}
     assert known.isdisjoint(names)
 
 
@@ -66,7 +69,7 @@ def test_where_one_tenant_does_not_exist_no_key_is_made(mlcore: Callable, names:
     mlcore("tenants", "create", *names[:2])
     refused = mlcore("keys", "create", "-t", names[0], "-t", names[2], "-t", names[1])
     assert (refused.code, refused.out) == (1, "")
-    assert mlcore("keys", "list", "-t", names[0], "--json").json == []
+    assert mlcore("keys", "list", "-t", names[0], "--json").json["items"] == []
 
 
 @pytest.mark.parametrize(

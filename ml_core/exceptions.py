@@ -12,6 +12,7 @@
     ├── ModelLoadError                  model_id, version, digest
     │   ├── ArtifactIntegrityError
     │   └── UnsafeArtifactError         types
+    │       └── RefusedArtifactError
     ├── ModelSaveError                  model_id, version
     │   ├── StorageFullError            path
     │   ├── ModelVersionConflictError
@@ -236,6 +237,10 @@ class UnsafeArtifactError(ModelLoadError):
 
     code = "artifact_unsafe"
     fields: ClassVar[tuple[str, ...]] = (*ModelLoadError.fields, "types")
+
+
+class RefusedArtifactError(UnsafeArtifactError):
+    """An artifact that a caller sent to be registered is unsafe."""
 
 
 class ModelSaveError(MLFrameworkError):
@@ -475,6 +480,7 @@ STATUS: dict[type[MLFrameworkError], int] = {
     # The version passed its self-test when it was loaded, so the rows of the request are the cause.
     PredictionError: 422,
     QueueFullError: 429,
+    RefusedArtifactError: 422,
     ModelLoadError: 503,
     ModelNotReadyError: 503,
     RegistryUnavailableError: 503,

@@ -23,7 +23,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from ml_core.database.strict_json import plain
-from ml_core.exceptions import InvalidRequestError, RequestTimeoutError, RequestTooLargeError, StorageFullError
+from ml_core.exceptions import (
+    InvalidRequestError,
+    MLFrameworkError,
+    RequestTimeoutError,
+    RequestTooLargeError,
+    StorageFullError,
+)
 from ml_core.inference.edge.encoding import decompress
 
 MAX_JSON_BYTES = 4 * 2**20
@@ -134,6 +140,9 @@ async def received(request: Request, folder: Path, limit: int, *, suffix: str = 
                 await run_in_threadpool(file.write, piece)
             await run_in_threadpool(file.flush)
             yield path
+    except MLFrameworkError as error:  # the client knows nothing of this file's name, and need not
+        error.message = error.message.replace(str(path), "The file")
+        raise
     finally:
         path.unlink(missing_ok=True)
 

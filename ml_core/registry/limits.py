@@ -136,13 +136,18 @@ def check_moment(field: str, moment: datetime | None) -> datetime | None:
     """A moment in UTC.
 
     Raises:
-        InvalidRequestError: It has no time zone.
+        InvalidRequestError: It has no time zone, or is before the year 1 or after 9999 in UTC.
     """
     if moment is not None and moment.tzinfo is None:
         raise InvalidRequestError(
             f"Field {field!r} has no time zone.", remedy="Write it as 2026-11-24T12:00:00+00:00.", field=field
         )
-    return None if moment is None else moment.astimezone(UTC)
+    try:
+        return None if moment is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise InvalidRequestError(
+            f"Field {field!r} is out of range.", remedy="Write a moment of the years 1 to 9999 in UTC.", field=field
+        ) from None
 
 
 def check_range(since: datetime | None, until: datetime | None) -> tuple[datetime | None, datetime | None]:

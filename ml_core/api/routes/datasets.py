@@ -50,7 +50,9 @@ async def create_dataset(
     source: Annotated[
         str | None, Query(max_length=8192, description="Where it came from: a JSON object of texts, recorded.")
     ] = None,
-    encoding: Annotated[str, Query(max_length=40, description="Of a CSV file.")] = "utf-8",
+    encoding: Annotated[
+        str, Query(max_length=40, pattern=r"^[A-Za-z0-9 _.:+-]+$", description="Of a CSV file.")
+    ] = "utf-8",
 ) -> DatasetDetail:
     """Upload a CSV or Parquet file, of any size, as a new version. The very table is registered once."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -61,7 +63,8 @@ async def create_dataset(
             remedy=f"Send a CSV file as {_CSV}, or a Parquet file as {_PARQUET}.",
             field="content-type",
         )
-    where = None if source is None else parsed(_SOURCE, source, "source")
+    given = {} if source is None else parsed(_SOURCE, source, "source")
+    where = {"file": f"upload{suffix}", **given}
     settings = access.db.settings
     async with received(
         request, settings.platform.home / "uploads", settings.api.max_upload_bytes, suffix=suffix

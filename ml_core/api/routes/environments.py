@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from typing import Annotated, Any
 
@@ -41,6 +42,7 @@ _MODEL = "/models/{model}"
 _ENVIRONMENT = f"{_MODEL}/environments/{{environment}}"
 _MOVES = needs(Scope.PROMOTE, is_checked_first=False)
 _MAX_WAIT_S = 60.0
+_GENERATION = re.compile(r"[0-9]{1,18}")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.25
 
 EnvironmentPath = Annotated[str, Path(examples=["production"])]
@@ -330,7 +332,7 @@ def _conditions(body: MoveRequest, if_match: str | None) -> dict[str, Any]:
     expected = body.expected_generation
     if if_match is not None:
         text = if_match.strip().removeprefix("W/").strip('"')
-        if not text.isdigit() or expected not in (None, int(text)):
+        if not _GENERATION.fullmatch(text) or expected not in (None, int(text)):
             raise InvalidRequestError(
                 "The header If-Match does not name a generation, or another than the body.",
                 remedy='Send the ETag of the pointer, such as "7".',

@@ -6,6 +6,7 @@ the Open Inference Protocol requires ``{"error": "text"}``.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from typing import Any
@@ -67,5 +68,13 @@ def plain_error(
     error = {"code": code, "message": message, "details": details or {}, "request_id": request_id}
     if action is not None:
         error["action"] = action.to_json()
-    # ``default``: attributes of types that JSON does not have are sent as text.
-    return HttpResponse(status, orjson.dumps({"error": error}, default=str), headers=headers)
+    return HttpResponse(status, _rendered({"error": error}), headers=headers)
+
+
+def _rendered(document: dict[str, Any]) -> bytes:
+    """A document as JSON, whatever a caller's value in it is: the answer to an error must not be another error."""
+    try:
+        # ``default``: attributes of types that JSON does not have are sent as text.
+        return orjson.dumps(document, default=str)
+    except TypeError:  # an integer of more than 64 bits, or half of a surrogate pair
+        return json.dumps(document, default=str, ensure_ascii=False).encode(errors="replace")

@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_core.domain.signature import Signature
 from ml_core.domain.version import Lineage, ModelVersion, SelfTest, VersionDraft
-from ml_core.exceptions import ModelSaveError, UnsafeArtifactError
+from ml_core.exceptions import ModelSaveError, RefusedArtifactError, UnsafeArtifactError
 from ml_core.ids import Digest, ModelId, TenantId, VersionId
 
 
@@ -66,7 +66,7 @@ def draft_of(
         twin: The tenant's version with the same bytes, if there is one.
 
     Raises:
-        UnsafeArtifactError: It is not a skops archive, or holds types that are not allowed.
+        RefusedArtifactError: It is not a skops archive, or holds types that are not allowed.
         DataProcessingError: The sample does not fit, or the model was never fitted or predicts several targets.
     """
     from ml_core.models.formats import skops_format
@@ -109,7 +109,7 @@ def _load(data: bytes) -> tuple[Any, tuple[str, ...]]:
     """The pipeline of an archive, and its types that are not on the platform's list but this process vouches for.
 
     Raises:
-        UnsafeArtifactError: It holds other types, or is no skops archive.
+        RefusedArtifactError: It holds other types, or is no skops archive.
     """
     from ml_core.models.formats import skops_format
     from ml_core.models.own_types import known
@@ -119,8 +119,16 @@ def _load(data: bytes) -> tuple[Any, tuple[str, ...]]:
     except UnsafeArtifactError as error:
         outside = tuple(sorted(error.attributes().get("types", ())))
         if not outside or not known():
-            raise
-    return skops_format.load(data, own_types=known()), outside
+            raise _refused(error) from error
+    try:
+        return skops_format.load(data, own_types=known()), outside
+    except UnsafeArtifactError as error:
+        raise _refused(error) from error
+
+
+def _refused(error: UnsafeArtifactError) -> RefusedArtifactError:
+    types = error.attributes().get("types")
+    return RefusedArtifactError(error.message, remedy=error.remedy, details=error.details, types=types)
 
 
 def read_file(path: str | Path, tenant_id: TenantId, model_id: str) -> bytes:

@@ -72,7 +72,7 @@ class VersionRepository:
 
         Raises:
             TenantNotFoundError: There is no such tenant.
-            UnsafeArtifactError: It is not a skops archive, or holds types that are not allowed.
+            RefusedArtifactError: It is not a skops archive, or holds types that are not allowed.
             ModelVersionConflictError: The version exists with other bytes.
             ModelSaveError: It can't be stored, or the model is of another type or archived.
             DataProcessingError: The sample does not fit, or the model was never fitted or predicts several targets.

@@ -87,6 +87,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, error: MLFrameworkError) -> None:
         request_id = new_request_id()
+        # uvicorn sets the URL when it begins to parse a request.
         path = getattr(self, "url", b"").partition(b"?")[0].decode("latin-1")
         response = error_response(error, path, request_id)
         head = [

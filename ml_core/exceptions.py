@@ -57,6 +57,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, ClassVar, Self
 
+# Bounds the cost of a caller's value in a message, also of a deeply nested one.
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 3
 

@@ -47,7 +47,7 @@ class DatabaseSettings:
     )
     tenant_key: str | None = field(
         default=None,
-        repr=False,
+        repr=False,  # a secret
         metadata={
             "variable": "MLCORE_DATABASE_TENANT_KEY",
             "meaning": "Key that binds transactions to their tenant, as `mlcore db tenant-key` prints it; unset means "
@@ -317,7 +317,7 @@ class ClientSettings:
     url: str | None = _setting("MLCORE_URL", None, "Address of the ingress, such as http://127.0.0.1:8000.")
     api_key: str | None = field(
         default=None,
-        repr=False,
+        repr=False,  # a secret
         metadata={
             "variable": "MLCORE_API_KEY",
             "meaning": "API key with which `mlcore` acts; unset means the operating system's user, without an address.",

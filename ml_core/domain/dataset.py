@@ -12,7 +12,7 @@ from ml_core.domain.columns import ColumnKind
 from ml_core.exceptions import InvalidRequestError
 from ml_core.ids import DatasetId, Digest, TenantId
 
-_REFERENCE = re.compile(r"([^@]*)(?:@([1-9][0-9]{0,17}))?")
+_REFERENCE = re.compile(r"([^@]*)(?:@([1-9][0-9]{0,17}))?")  # 18 digits fit into a bigint
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,6 +175,7 @@ def bucket(pointer: tuple[str, str, str], key: str) -> int:
 
 def choose(pointer: tuple[str, str, str], percent: int, key: str) -> Side:
     """The side that answers a key. A key that the canary answers stays with it while the percent grows."""
+    # In integers, so that there is no rounding at the bounds.
     return Side.CANARY if bucket(pointer, key) * 100 < percent * BUCKETS else Side.STABLE
 
 

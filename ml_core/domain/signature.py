@@ -286,6 +286,7 @@ class Signature:
 def _array(values: list[Any], numeric: bool) -> NDArray[Any]:
     if numeric:
         return np.array(values, dtype=np.float64)
+    # np.array(values, dtype=object) would make a matrix of values that are sequences.
     array = np.empty(len(values), dtype=object)
     array[:] = values
     return array

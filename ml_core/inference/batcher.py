@@ -136,6 +136,7 @@ class Batcher:
         self._hooks.rows_queued(rows)
         if not self._is_busy:
             self._is_busy = True
+            # At the end of this turn, so that other requests of the turn join the batch.
             loop.call_soon(self._run_next, loop)
         answer = await item.future
         # Called here and not in _finish, because a trace needs the context of the request.
@@ -230,7 +231,7 @@ class Batcher:
             logger.exception("%s failed unexpectedly.", self._ref)
             raise PredictionError.wrap(error, f"{self._ref} could not predict", **self._names()) from error
         finally:
-            if size <= self._max_size_on_loop:
+            if size <= self._max_size_on_loop:  # long strings would distort the cost per row
                 self._cost.observe(rows, time.thread_time() - cpu_started)
             self._hooks.batch_predicted(len(tables), rows, time.perf_counter() - started)
 

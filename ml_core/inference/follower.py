@@ -143,7 +143,7 @@ class AssignmentFollower:
     def stop(self, timeout_s: float = 5.0) -> None:
         """Stop the thread; the assignment and the table keep their state."""
         self._stopping.set()
-        self._source.close()
+        self._source.close()  # wakes the thread
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
 

@@ -44,7 +44,7 @@ class TenantGate:
         if mine:
             self._by_tenant[tenant] = mine
         else:
-            del self._by_tenant[tenant]
+            del self._by_tenant[tenant]  # so that the dictionary does not grow with the number of tenants
 
     def _full(self, tenant: str, mine: int) -> QueueFullError:
         # The total is not shown: a tenant must not learn the load of others.

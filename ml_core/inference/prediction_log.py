@@ -114,7 +114,7 @@ class PredictionLog:
             is_first, is_full = len(self._pending) == 1, self._held_rows >= BATCH_ROWS
         if is_first:
             self._has_work.set()
-        if is_full and not self._is_full.is_set():
+        if is_full and not self._is_full.is_set():  # set() takes a lock, also if the event is set
             self._is_full.set()
 
     def close(self, within_s: float = CLOSE_WITHIN_S) -> None:

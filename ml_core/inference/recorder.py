@@ -90,7 +90,7 @@ class PredictionRecorder:
         packer = self._packers.get(id(signature))
         if packer is None:
             if len(self._packers) >= _REMEMBERED_SIGNATURES:
-                self._packers.clear()
+                self._packers.clear()  # bounds the memory; packers are cheap to create again
             packer = self._packers[id(signature)] = RowPacker(signature)
         return packer
 

@@ -19,7 +19,7 @@ _EVICTION_SCAN = 256
 class Resident:
     """A model in memory. ``in_use`` is the number of its present uses."""
 
-    __slots__ = ("__weakref__", "in_use", "key", "model")
+    __slots__ = ("__weakref__", "in_use", "key", "model")  # weak references: batchers live as long as their model
 
     def __init__(self, key: VersionKey, model: LoadedModel) -> None:
         self.key = key

@@ -81,7 +81,7 @@ class Router:
         if target.version is not None:
             return await self._acquire_version(target.version_ref(), deadline)
         resident = self._table.acquire_pointer(target.pointer)
-        while resident is None:
+        while resident is None:  # the pointer may move, or the model be evicted, after each load
             version = self._wanted(target)
             try:
                 await self._load(version, deadline)

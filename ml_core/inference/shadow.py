@@ -117,7 +117,7 @@ class Shadows:
     def _ask(self, version: ServableVersion, counts: ShadowCounts, rows: Table, predictions: NDArray[Any]) -> None:
         try:
             resident = self._table.acquire(version)
-            if resident is None:
+            if resident is None:  # not awaited, because one thread serves all shadows
                 self._table.preload(version)
                 self._count(counts, not_loaded=1)
                 return

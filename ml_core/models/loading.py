@@ -214,7 +214,7 @@ def open_version(data: bytes, version: ServableVersion, *, own_types: Collection
         UnsafeArtifactError, ModelLoadError: As for ``load_version``.
     """
     pipeline = skops_format.load(data, own_types=own_types)
-    tune_for_serving(pipeline)
+    tune_for_serving(pipeline)  # before the self-test, so that the tuned pipeline is tested
     model = LoadedModel(version, pipeline)
     check_self_test(model)
     return model

@@ -336,6 +336,7 @@ def _undisturbed() -> Iterator[None]:
 def _answers(url: str, path: str) -> bool:
     """Whether a health path behind the ingress answers 200."""
     try:
+        # trust_env=False: a proxy must not get requests to the loopback interface.
         return httpx.get(f"{url}{path}", timeout=_HEALTH_TIMEOUT_S, trust_env=False).status_code == httpx.codes.OK
     except httpx.HTTPError:
         return False

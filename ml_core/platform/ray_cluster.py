@@ -121,7 +121,7 @@ def start_head(home: Path, ports: RayPorts, extra_environment: Mapping[str, str]
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=home,
-            start_new_session=True,
+            start_new_session=True,  # identifies the processes of this Ray, see processes.py
         )
         try:
             code = process.wait(_START_TIMEOUT_S)

@@ -33,6 +33,7 @@ class ServeApi:
     """
 
     def __init__(self, port: int, token: str) -> None:
+        # trust_env=False: a proxy must not get requests to the loopback interface.
         self._client = httpx.Client(
             base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {token}"}, trust_env=False
         )

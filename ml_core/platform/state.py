@@ -37,6 +37,7 @@ class PlatformState:
 
     def save(self, home: Path) -> None:
         """Write the state atomically."""
+        # In the same folder, since a rename is atomic within a file system only.
         descriptor, temporary = tempfile.mkstemp(dir=home, prefix=".platform-")
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -117,7 +117,7 @@ class EdgeApp:
             candidates.append((parts, methods))
         methods[route.method] = route
         if route.method == "GET":
-            methods["HEAD"] = route
+            methods["HEAD"] = route  # the server omits the body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -163,6 +163,7 @@ class EdgeApp:
         return await self._within_deadline(request, route, timeout_ms)
 
     async def _within_deadline(self, request: HttpRequest, route: Route, timeout_ms: int) -> HttpResponse:
+        # The deadline starts after authentication, which may wait for the issuer within the same limit.
         has_body = route.method == "POST"
         now = request.arrived = asyncio.get_running_loop().time()
         request.deadline = request.body_deadline = now + timeout_ms / 1000

@@ -261,19 +261,48 @@ class MLSystem:
         *,
         sample: Any = None,
     ) -> str:
-        """Register a ``.skops`` or ``.joblib`` file as a model's next version, see ``ModelManager.register_model``."""
+        """Register a ``.skops`` or ``.joblib`` file that you made as a model's next version; returns the model's id.
+
+        Args:
+            model_id: The model; made with its first version.
+            model_type: Such as ``classification``.
+            model_path: The file.
+            metadata: Notes of the caller's own.
+            sample: A few rows of what the model was fitted on, without the target: a data frame, a Series of texts, or
+                a 2-d array. It shows the columns of a model that was fitted elsewhere.
+
+        Raises:
+            ModelSaveError: The file can't be read or stored, or the model is of another type or archived.
+            UnsafeArtifactError: It holds types that are not on the platform's list.
+            DataProcessingError: The sample does not fit, or the model was never fitted or predicts several targets.
+        """
         return self.models.register_model(model_id, model_type, model_path, metadata=metadata or {}, sample=sample)
 
     def update_model(self, model_id: str, metadata: Mapping[str, Any], version: str | None = None) -> ModelVersion:
-        """Merge notes into the metadata of a version, or of the model, see ``ModelManager.update_model``."""
+        """Merge notes into a version's metadata, or without a version into that of the model and each of its versions.
+
+        Raises:
+            ModelNotFoundError: There is no such version.
+            InvalidRequestError: The notes have no JSON form, or are too large.
+        """
         return self.models.update_model(model_id, metadata, version=version)
 
     def archive_model(self, model_id: str, version: str | None = None) -> None:
-        """Hide a version, or the whole model, see ``ModelManager.archive_model``."""
+        """Hide a version, or the whole model; ``models.restore_model`` shows it again.
+
+        Raises:
+            ModelNotFoundError: There is no such version.
+            VersionInUseError: An environment points to it.
+        """
         self.models.archive_model(model_id, version=version)
 
     def delete_model(self, model_id: str, version: str | None = None) -> None:
-        """Delete a version, or the whole model, see ``ModelManager.delete_model``."""
+        """Delete a version, or the whole model; bytes go when no version of the tenant needs them.
+
+        Raises:
+            ModelNotFoundError: There is no such version.
+            VersionInUseError: An environment points to it, another version was made from it, or a hold forbids it.
+        """
         self.models.delete_model(model_id, version=version)
 
     def resolve(self, model_id: str, *, version: str | None = None, environment: str | None = None) -> ServableVersion:

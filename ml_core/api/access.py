@@ -36,7 +36,7 @@ class Services:
         tokens: TokenVerifier | None = None,
     ) -> None:
         self.db = db
-        self.trainings = trainings or TrainingsInProcesses(db.settings.api.trainings_at_once)
+        self.trainings = trainings or TrainingsInProcesses(db)
         self.operator = operator
         self.authentication = Authentication(db, tokens or TokenVerifier.of(db.settings.oidc))
 

@@ -104,14 +104,24 @@ async def read_form(request: Request, limit: int) -> None:
     _check_media_type(request, "multipart/form-data", "Send a form")
     _check_declared(request, limit)
     pieces = _pieces(request, limit)
-    with _room_in(Path(tempfile.gettempdir())):
-        try:
-            parser = MultiPartParser(request.headers, pieces, max_files=1, max_fields=8, max_part_size=MAX_JSON_BYTES)
+    parser = MultiPartParser(request.headers, pieces, max_files=1, max_fields=8, max_part_size=MAX_JSON_BYTES)
+    try:
+        with _room_in(Path(tempfile.gettempdir())):
             request._form = await parser.parse()
-        except MultiPartException as error:
-            raise InvalidRequestError(
-                f"The form can't be read: {error.message}", remedy="Correct it.", field="body"
-            ) from None
+    except MultiPartException as error:
+        raise InvalidRequestError(
+            f"The form can't be read: {error.message}", remedy="Correct it.", field="body"
+        ) from None
+    finally:
+        # The parser itself forgets the file of a form that is cut off.
+        read = (
+            []
+            if request._form is None
+            else [part.file for _, part in request._form.multi_items() if not isinstance(part, str)]
+        )
+        for file in parser._files_to_close_on_error:
+            if file not in read:
+                file.close()
 
 
 @asynccontextmanager

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import orjson
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from ml_core.api import examples
 from ml_core.api.schemas.errors import ErrorAnswer
 
 _DESCRIPTION = """
@@ -17,6 +20,23 @@ Everything that changes an ML Core platform goes through these operations; predi
 * A write may carry an `Idempotency-Key`: sent again within a day, it is answered as the first time and not done twice.
 * An error has a `code` for programs, a `message` for people, and an `action` where an operation mends it.
 """
+
+_NOUNS = {
+    "platform": "The cells, their replicas, and what these serve.",
+    "tenants": "Each has its own keys, datasets, models and predictions, which no other can see.",
+    "keys": "API keys of a tenant, each with its scopes.",
+    "datasets": "Names with immutable versions of a table.",
+    "models": "Names with versions; trainings make them.",
+    "versions": "Immutable versions of models: artifact, metrics, lineage, notes.",
+    "holds": "Reasons to keep versions, which then can't be deleted.",
+    "environments": "What each environment of a model serves, how it is moved, and who may move it.",
+    "rollouts": "Canaries and shadows.",
+    "gates": "What a version must meet before an environment serves it.",
+    "runs": "Parameters, metrics and files of trainings, also of those that are done elsewhere.",
+    "predictions": "The prediction log, with the labels that were recorded later.",
+    "audit": "The ordered feed of what changed.",
+}
+"""The first part of an operation's id → what it is about."""
 
 _MEANINGS = {
     400: "The request is malformed; `details.field` is the path of the field.",
@@ -43,7 +63,11 @@ def describe(app: FastAPI) -> None:
                 "key": {"type": "http", "scheme": "bearer", "description": "An API key, or a token of the issuer."}
             }
             _add_errors(made)
-            _fill_in_examples(made)
+            made = _with_readable_names(made)
+            made["tags"] = [{"name": noun, "description": text} for noun, text in _NOUNS.items()]
+            for operations in made["paths"].values():
+                for operation in operations.values():
+                    _complete(operation)
             app.openapi_schema = made
         return app.openapi_schema
 
@@ -68,11 +92,27 @@ def _add_errors(document: dict[str, Any]) -> None:
                 operation["responses"][status] = {"description": meaning, "content": content}
 
 
-def _fill_in_examples(document: dict[str, Any]) -> None:
-    """Give each parameter the first example of its schema as its own: the value that Swagger UI fills in."""
-    for operations in document["paths"].values():
-        for operation in operations.values():
-            for parameter in operation.get("parameters", ()):
-                examples = parameter["schema"].get("examples")
-                if examples:
-                    parameter.setdefault("example", examples[0])
+def _with_readable_names(document: dict[str, Any]) -> dict[str, Any]:
+    """``ModelPage`` instead of pydantic's ``Page_Model_``, and ``VersionForm`` instead of FastAPI's ``register``."""
+    schemas = document["components"]["schemas"]
+    names = {name: re.sub(r"^Page_(\w+)_$", r"\1Page", name) for name in schemas} | {"register": "VersionForm"}
+    for name, schema in schemas.items():
+        schema["title"] = names[name]
+    document["components"]["schemas"] = {names[name]: schema for name, schema in schemas.items()}
+    text = orjson.dumps(document).decode()
+    renamed: dict[str, Any] = orjson.loads(
+        re.sub(r'"#/components/schemas/(\w+)"', lambda found: f'"#/components/schemas/{names[found[1]]}"', text)
+    )
+    return renamed
+
+
+def _complete(operation: dict[str, Any]) -> None:
+    """Give an operation its tag, a title in plain writing, and examples where Swagger UI looks for them."""
+    name = operation["operationId"]
+    operation["tags"] = [name.partition(".")[0]]
+    operation["summary"] = operation["summary"].capitalize()
+    for parameter in operation.get("parameters", ()):
+        if parameter["in"] == "path":
+            parameter["example"] = examples.PATH[parameter["name"]]
+    if name in examples.BODIES:
+        operation["requestBody"]["content"]["application/json"]["example"] = examples.BODIES[name]

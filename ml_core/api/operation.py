@@ -86,6 +86,12 @@ class Operation(APIRoute):
         handle = super().get_route_handler()
 
         async def serve(request: Request) -> Response:
+            try:
+                return await serve_open(request)
+            finally:
+                await request.close()  # the file of a form
+
+        async def serve_open(request: Request) -> Response:
             request.state.db = db = await run_in_threadpool(self._open, request)
             if self._is_checked_first:
                 db.principal.require(self._scope)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 from abc import ABC, abstractmethod
@@ -12,10 +13,12 @@ from contextlib import suppress
 from typing import Any
 
 import orjson
+from starlette.concurrency import run_in_threadpool
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.training_report import TrainingReport
-from ml_core.exceptions import QueueFullError, RequestTimeoutError, TrainingError, error_from_json
+from ml_core.exceptions import QueueFullError, RequestTimeoutError, RunStateError, TrainingError, error_from_json
+from ml_core.registry.runs import RunRepository
 from ml_core.training.assignment import Assignment
 
 _WAITING = 32
@@ -104,14 +107,17 @@ class Trainings(ABC):
 class TrainingsInProcesses(Trainings):
     """Does each training in a process of its own, which gives way to replicas and requests.
 
+    A process that is killed fails its run. Each ends with this process, also where that is killed.
+
     Args:
-        at_once: Trainings that are done at the same time; others wait for their turn.
+        db: The registry. ``MLCORE_TRAININGS_AT_ONCE`` of its settings are done at the same time; others wait.
     """
 
-    def __init__(self, at_once: int) -> None:
+    def __init__(self, db: DatabaseConnection) -> None:
         super().__init__()
-        self._turn = asyncio.Semaphore(at_once)
-        self._most = at_once + _WAITING
+        self._db = db
+        self._turn = asyncio.Semaphore(db.settings.api.trainings_at_once)
+        self._most = db.settings.api.trainings_at_once + _WAITING
         self._accepted: set[Training] = set()
 
     def start(self, assignment: Assignment) -> Training:
@@ -139,18 +145,23 @@ class TrainingsInProcesses(Trainings):
 
     async def _follow(self, assignment: Assignment, training: Training) -> None:
         """Run the process and pass on what it tells."""
+        run_id: str | None = None
         pipe = asyncio.subprocess.PIPE
         worker = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "ml_core.training.worker", stdin=pipe, stdout=pipe, limit=_MAX_EVENT_BYTES
+            *(sys.executable, "-m", "ml_core.training.worker"),
+            stdin=pipe,
+            stdout=pipe,
+            limit=_MAX_EVENT_BYTES,
+            env=await run_in_threadpool(self._environment),
         )
         assert worker.stdin is not None and worker.stdout is not None  # noqa: S101, PT018 - both are pipes
         try:
-            worker.stdin.write(orjson.dumps(assignment.to_json()))
-            worker.stdin.close()
+            worker.stdin.write(orjson.dumps(assignment.to_json()) + b"\n")  # not closed: the worker ends with the pipe
             async for line in worker.stdout:
                 event: dict[str, Any] = orjson.loads(line)
                 if "run_id" in event:
-                    self._begin(training, event["run_id"])
+                    run_id = event["run_id"]
+                    self._begin(training, run_id)
                 elif "report" in event:
                     training.end(TrainingReport.from_json(event["report"]))
                 else:
@@ -161,14 +172,25 @@ class TrainingsInProcesses(Trainings):
                 worker.kill()
                 await worker.wait()
         if not training.finished.done():
-            training.end(
-                TrainingError(
-                    f"The training's process ended with status {worker.returncode} before it was done.",
-                    remedy="It may have run out of memory; see the server's log.",
-                    stage="fit",
-                    model_id=str(assignment.model_id),
-                )
+            error = TrainingError(
+                f"The training's process ended with status {worker.returncode} before it was done.",
+                remedy="It may have run out of memory; see the server's log.",
+                stage="fit",
+                model_id=str(assignment.model_id),
             )
+            if run_id is not None:
+                await run_in_threadpool(self._fail, assignment, run_id, error)
+            training.end(error)
+
+    def _fail(self, assignment: Assignment, run_id: str, error: TrainingError) -> None:
+        acting = self._db.acting_as(assignment.principal, assignment.request_id)
+        with suppress(RunStateError):  # it was ended meanwhile
+            RunRepository(acting, assignment.tenant_id).fail(run_id, str(error))
+
+    def _environment(self) -> dict[str, str]:
+        """A worker's: the same registry and home, and no login for migrations."""
+        own = {name: value for name, value in os.environ.items() if name != "MLCORE_DATABASE_OWNER_URL"}
+        return {**own, **self._db.environment, "MLCORE_HOME": str(self._db.settings.platform.home)}
 
 
 class TrainingsInThreads(Trainings):

@@ -1,13 +1,14 @@
 """A training in a process of its own: what it is comes from standard input, what happens goes to standard output.
 
-Standard input is one JSON object, see ``Assignment``. Standard output has one JSON object a line: ``{"run_id": …}``
-when the training begins, then ``{"report": …}`` or ``{"error": …}``.
+Standard input is one JSON object on a line, see ``Assignment``; where it ends, so does this process. Standard output
+has one JSON object a line: ``{"run_id": …}`` when the training begins, then ``{"report": …}`` or ``{"error": …}``.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 from contextlib import closing
 from typing import IO, Any
 
@@ -25,7 +26,8 @@ def main() -> None:
     """Do what standard input says."""
     os.nice(_NICENESS)
     output, sys.stdout = sys.stdout.buffer, sys.stderr  # what a library prints is not for whoever reads the events
-    assignment = Assignment.from_json(orjson.loads(sys.stdin.buffer.read()))
+    assignment = Assignment.from_json(orjson.loads(sys.stdin.buffer.readline()))
+    threading.Thread(target=_end_with_input, daemon=True).start()
     try:
         with closing(DatabaseConnection()) as db:
             report = assignment.execute(db, lambda run_id: _tell(output, {"run_id": run_id}))
@@ -34,6 +36,12 @@ def main() -> None:
         _tell(output, {"error": error.to_json()})
     except Exception as error:  # noqa: BLE001 - whoever waits must learn of it, whatever it is
         _tell(output, {"error": TrainingError.wrap(error, "The training failed", stage="fit").to_json()})
+
+
+def _end_with_input() -> None:
+    """End with the process that reads the events, also where that was killed: then the pipe is closed."""
+    os.read(0, 1)  # not with sys.stdin, whose lock would be held when this process ends
+    os._exit(1)
 
 
 def _tell(output: IO[bytes], event: dict[str, Any]) -> None:

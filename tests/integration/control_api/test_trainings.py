@@ -1,0 +1,214 @@
+"""Trainings that are started over HTTP: each in a process of its own, which may die, wait, or be left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from ml_core.api.access import Services
+from ml_core.api.app import create_app
+from ml_core.client import MLClient
+from ml_core.domain.run import RunStatus
+from ml_core.exceptions import (
+    DeadlineExceededError,
+    InvalidRequestError,
+    MLFrameworkError,
+    QueueFullError,
+)
+from support.http_server import mounted, served
+
+FAST = {"algorithm": "logistic_regression"}
+_WORKER = b"ml_core.training.worker"
+
+
+def workers(parent: int | None = None) -> list[int]:
+    """The processes of trainings that this process (or another) has started."""
+    return [worker for worker, its_parent in all_workers().items() if its_parent == (parent or os.getpid())]
+
+
+def all_workers() -> dict[int, int]:
+    """Process of a training → the process that started it."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and _WORKER in (folder / "cmdline").read_bytes().split(b"\0"):
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                if fields[0] != "Z":
+                    found[int(folder.name)] = int(fields[1])
+        except OSError:
+            continue
+    return found
+
+
+def wait_for(condition, timeout_s=60):
+    """The condition's value once it is true."""
+    ends_at = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < ends_at
+        time.sleep(0.02)
+    return value
+
+
+@pytest.fixture
+def dataset(client, tmp_path):
+    """A dataset that is trained on in a moment."""
+    path = tmp_path / "points.csv"
+    rows = (f"{n},{n % 7},{'odd' if n % 2 else 'even'}\n" for n in range(400))
+    path.write_text("a,b,parity\n" + "".join(rows))
+    client.datasets.create("points", path)
+    return "points"
+
+
+@pytest.fixture
+def slow(monkeypatch, tmp_path):
+    """Workers wait before they train, for as long as the file is there: at the import that a fit begins with."""
+    gate = tmp_path / "gate"
+    gate.touch()
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import os, sys, time\n"
+        "if 'ml_core.training.worker' in ' '.join(sys.orig_argv):\n"
+        "    import ml_core.training.trainer as t\n"
+        "    fit = t.Trainer._fit\n"
+        "    def slow(self, *args):\n"
+        f"        while os.path.exists({str(gate)!r}): time.sleep(0.02)\n"
+        "        return fit(self, *args)\n"
+        "    t.Trainer._fit = slow\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{site}:{os.environ.get('PYTHONPATH', '')}")
+    yield gate
+    gate.unlink(missing_ok=True)
+
+
+def train(client, dataset, **spec):
+    return client.models.train("parity", dataset, target="parity", **{"hyperparameters": FAST, **spec})
+
+
+def test_a_training_makes_a_version(client, dataset):
+    """It is a run with its version, and the worker is gone."""
+    done = train(client, dataset, wait_s=60)
+    assert done.run.status == RunStatus.FINISHED
+    version = client.versions.get("parity")
+    assert version.lineage.run_id == done.run.run_id
+    assert client.versions.training("parity", version.version) == done.report
+    wait_for(lambda: not workers())
+
+
+def test_what_is_wrong_with_it_is_its_own_error(client, dataset):
+    """Over two processes and HTTP: the class, its attributes and what mends it."""
+    with pytest.raises(InvalidRequestError, match="nothing") as missing:
+        train(client, "nothing", wait_s=60)
+    assert missing.value.action.operation == "datasets.list"
+    with pytest.raises(MLFrameworkError, match="no_such") as no_column:
+        client.models.train("parity", dataset, target="no_such", wait_s=60)
+    assert no_column.value.code != "internal"
+
+
+def test_a_worker_that_is_killed_fails_its_run(client, dataset, slow):
+    """At once, with a reason; and the next training is done."""
+    run = train(client, dataset).run
+    (worker,) = workers()
+    os.kill(worker, signal.SIGKILL)
+    ended = wait_for(lambda: (found := client.runs.get(run.run_id)).status != RunStatus.RUNNING and found)
+    assert ended.status == RunStatus.FAILED
+    assert "-9" in ended.error
+    assert "memory" in ended.error
+    slow.unlink()
+    assert train(client, dataset, wait_s=60).run.status == RunStatus.FINISHED
+
+
+def test_one_waits_for_the_other(client, dataset, slow):
+    """With MLCORE_TRAININGS_AT_ONCE=1 there is one process; the run is running until it is done."""
+    first = train(client, dataset).run
+    assert first.status == client.runs.get(first.run_id).status == RunStatus.RUNNING
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(train, client, dataset, wait_s=60)
+        time.sleep(0.5)
+        assert len(workers()) == 1
+        assert not second.done()
+        slow.unlink()
+        assert second.result().run.status == RunStatus.FINISHED
+    assert client.runs.get(first.run_id).status == RunStatus.FINISHED
+
+
+def test_a_training_whose_turn_does_not_come_is_dropped(client, dataset, slow):
+    """Its caller knows of no run, so there is none."""
+    first = train(client, dataset).run
+    call = type(client.models).train(client.models, "parity", dataset, target="parity")
+    with pytest.raises(DeadlineExceededError):
+        client._connection.send(dataclasses.replace(call, timeout_s=0.5))
+    slow.unlink()
+    wait_for(lambda: client.runs.get(first.run_id).status == RunStatus.FINISHED and not workers())
+    time.sleep(0.5)
+    assert not workers()
+    assert [run.run_id for run in client.runs.list()] == [first.run_id]
+
+
+def test_a_full_queue_is_refused(app, client, dataset, slow, monkeypatch):
+    """429 with a pause, at once; later there is room again."""
+    first = train(client, dataset).run
+    monkeypatch.setattr(app.state.services.trainings, "_most", 1)
+    with pytest.raises(QueueFullError) as full:
+        train(client, dataset)
+    assert full.value.retry_after_s == 30
+    slow.unlink()
+    wait_for(lambda: client.runs.get(first.run_id).status == RunStatus.FINISHED)
+    wait_for(lambda: not app.state.services.trainings._accepted)
+
+
+def test_a_worker_ends_with_the_server(db, admin_key, tenant_id, dataset, slow):
+    """It is stopped, or killed: no process is left behind."""
+    del slow
+    with (
+        served(mounted(create_app(Services(db)))) as port,
+        MLClient(f"http://127.0.0.1:{port}", api_key=admin_key, tenant_id=tenant_id) as client,
+    ):
+        train(client, dataset)
+        assert workers()
+    wait_for(lambda: not workers())
+
+
+def test_a_worker_ends_with_a_server_that_is_killed(db, admin_key, tenant_id, dataset, slow, tmp_path):
+    """SIGKILL leaves it no time for anything; the worker notices that nobody reads it."""
+    del slow
+    part, port_file = tmp_path / "part", tmp_path / "port"
+    program = f"""
+import time
+from pathlib import Path
+from ml_core.api.access import Services
+from ml_core.api.app import create_app
+from ml_core.database.connection import DatabaseConnection
+from support.http_server import mounted, served
+with DatabaseConnection() as db, served(mounted(create_app(Services(db)))) as port:
+    Path({str(part)!r}).write_text(str(port))
+    Path({str(part)!r}).rename({str(port_file)!r})
+    time.sleep(600)
+"""
+    tests = str(Path(__file__).parents[2])
+    environment = {**os.environ, **db.environment, "MLCORE_HOME": str(db.settings.platform.home)}
+    environment |= {
+        "PYTHONPATH": f"{os.environ['PYTHONPATH']}:{tests}",
+        "MLCORE_DATABASE_OWNER_URL": "postgresql://owner@127.0.0.1:1/x",
+    }
+    server = subprocess.Popen([sys.executable, "-c", program], env=environment)
+    try:
+        wait_for(port_file.exists)
+        with MLClient(f"http://127.0.0.1:{port_file.read_text()}", api_key=admin_key, tenant_id=tenant_id) as client:
+            train(client, dataset)
+        (worker,) = workers(server.pid)
+        its = Path(f"/proc/{worker}/environ").read_bytes()
+        assert b"MLCORE_DATABASE_URL=" in its
+        assert b"MLCORE_DATABASE_OWNER_URL" not in its
+    finally:
+        server.kill()
+        server.wait()
+    wait_for(lambda: worker not in all_workers())

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
@@ -114,13 +115,10 @@ async def read_form(request: Request, limit: int) -> None:
         ) from None
     finally:
         # The parser itself forgets the file of a form that is cut off.
-        read = (
-            []
-            if request._form is None
-            else [part.file for _, part in request._form.multi_items() if not isinstance(part, str)]
-        )
+        form = request._form or FormData()
+        whole = {id(part.file) for _, part in form.multi_items() if isinstance(part, UploadFile)}
         for file in parser._files_to_close_on_error:
-            if file not in read:
+            if id(file) not in whole:
                 file.close()
 
 

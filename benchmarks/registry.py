@@ -6,7 +6,8 @@ Starts an embedded PostgreSQL server, fills it (``populate.py``), and times sing
 under the runtime role. MLflow's ``SqlAlchemyStore`` gets a database on the same server with as many versions
 (``registry_mlflow.py``), and a separate environment, which is created on first use. Both are called in process, one
 call at a time, over the same socket, for the same random tenants. Operations alternate between the two, in three
-repetitions; each figure is the median of the three. Neither is tuned.
+repetitions; each figure is the median of the three. Neither is tuned. The second table is the same over HTTP: the control
+API beside MLflow's own server on the same databases, one process each (``registry_http.py``).
 
 The calls are not equivalent. The platform sets role, tenant and time limits for each transaction, under row-level
 security; a version has its signature, self-test, metrics and hyperparameters, where MLflow's has five tags; a promotion
@@ -23,14 +24,18 @@ import os
 import platform
 import random
 import subprocess
-from contextlib import closing, nullcontext
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import fastapi
 import psycopg
 import sqlalchemy
+import uvicorn
 from peers import peer_python
 from populate import MODEL, WIDE_MODELS, populate, superuser, temporary_registry, tenant_name, wide_tenant_name
+from registry_http import PAGE, HttpRegistry, control_api, mlflow_server
 from timing import Operation, median_of
 
 from ml_core.database.connection import DatabaseConnection
@@ -41,13 +46,13 @@ from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepos
 from ml_core.registry.versions.models import ModelRepository
 from ml_core.registry.versions.repository import VersionRepository
 
-MLFLOW_REQUIREMENTS = ("mlflow-skinny==3.17.2", "SQLAlchemy==2.1.9", "alembic==1.20.1", "psycopg2-binary==2.9.13")
-PAGE = 50
+MLFLOW_REQUIREMENTS = ("mlflow==3.17.2", "SQLAlchemy==2.1.9", "alembic==1.20.1", "psycopg2-binary==2.9.13")
 _WIDE_TENANTS = 4
 _SLOW_CALLS = 20
 NOTE = (
     "MLflow has no change feed: a replica there reads all models with their aliases again (assignment delta). "
-    "Ours includes role, tenant, row-level security, history, audit and feed."
+    "Ours includes role, tenant, row-level security, history, audit and feed; over HTTP a tenant's key, too, where "
+    "MLflow's server asks for none. Both servers are one process with one worker."
 )
 
 
@@ -58,11 +63,10 @@ class Registry:
         db: A populated registry.
         tenants: How many there are.
         versions: How many each has.
-        keys: Where the keys come from.
     """
 
-    def __init__(self, db: DatabaseConnection, tenants: int, versions: int, keys: random.Random) -> None:
-        self._db, self._tenants, self._versions, self._keys = db, tenants, versions, keys
+    def __init__(self, db: DatabaseConnection, tenants: int, versions: int) -> None:
+        self._db, self._tenants, self._versions, self._keys = db, tenants, versions, random.Random()
         self._reader, self._generation = FeedReader(db), 0
 
     def operations(self) -> dict[str, Operation]:
@@ -77,6 +81,11 @@ class Registry:
             "assignment delta": Operation(self._move_one, lambda _: self._reader.read(self._generation)),
             "assignment snapshot": Operation(lambda: None, lambda _: self._reader.read(None), calls=_SLOW_CALLS),
         }
+
+    def measure(self, operation: str, seed: str, calls: int) -> dict[str, float]:
+        """As ``Operation.measure``."""
+        self._keys.seed(seed)
+        return self.operations()[operation].measure(calls)
 
     def _key(self) -> tuple[TenantId, VersionId]:
         tenant = tenant_name(self._keys.randrange(self._tenants))
@@ -111,9 +120,9 @@ class MlflowRegistry:
         with superuser(db) as session:
             session.execute("CREATE ROLE mlflow LOGIN")
             session.execute("CREATE DATABASE mlflow OWNER mlflow")
-        url = db.urls.owner.replace("postgresql://mlcore_owner@/mlcore?", "postgresql+psycopg2://mlflow@/mlflow?")
+        self.url = db.urls.owner.replace("postgresql://mlcore_owner@/mlcore?", "postgresql+psycopg2://mlflow@/mlflow?")
         script = Path(__file__).with_name("registry_mlflow.py")
-        command = [str(python), str(script), url, str(tenants), str(versions)]
+        command = [str(python), str(script), self.url, str(tenants), str(versions)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.versions = self._read()
 
@@ -139,18 +148,34 @@ class MlflowRegistry:
 Figures = dict[str, dict[str, float]]
 
 
+class Measured(Protocol):
+    """One side of a comparison."""
+
+    def measure(self, operation: str, seed: str, calls: int) -> dict[str, float]:
+        """As ``Operation.measure``, with keys that follow from the seed."""
+
+
 def compare(options: argparse.Namespace) -> dict[str, Any]:
-    """Populate both, and measure them alternately."""
+    """Populate both, and measure them in turn: first in process, then over HTTP."""
     sizes = {"tenants": options.tenants, "versions": options.versions}
     python = options.mlflow_python or peer_python("mlflow", MLFLOW_REQUIREMENTS) if options.mlflow else None
-    with temporary_registry() as db:
+    with ExitStack() as stack:
+        db = stack.enter_context(temporary_registry())
         populate(db, **sizes, wide_tenants=_WIDE_TENANTS)
         versions = {"postgres": _postgres_version(db), "python": platform.python_version()}
-        keys = random.Random()
-        registry = Registry(db, **sizes, keys=keys)
-        with closing(MlflowRegistry(db, python, **sizes)) if python else nullcontext() as peer:
-            ours, theirs = take_turns(registry, keys, peer, options.calls, options.repetitions)
+        peer = stack.enter_context(closing(MlflowRegistry(db, python, **sizes))) if python else None
+        turns = (options.calls, options.repetitions)
+        registry = Registry(db, **sizes)
+        ours, theirs = take_turns(list(registry.operations()), registry, peer, *turns)
+        port, requests = stack.enter_context(control_api(db, options.tenants))
+        served = HttpRegistry(port, requests, **sizes)
+        peer_served = None
+        if python and peer:
+            port, peer_requests = stack.enter_context(mlflow_server(python, peer.url))
+            peer_served = HttpRegistry(port, peer_requests, **sizes)
+        http, their_http = take_turns(list(requests), served, peer_served, *turns)
     versions |= {"sqlalchemy": sqlalchemy.__version__, "psycopg": psycopg.__version__}
+    versions |= {"fastapi": fastapi.__version__, "uvicorn": uvicorn.__version__}
     return {
         "sizes": {**sizes, "wide_tenants": _WIDE_TENANTS, "models_of_a_wide_tenant": WIDE_MODELS, "page": PAGE},
         "repetitions": options.repetitions,
@@ -158,20 +183,20 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         "versions": {"ours": versions, "mlflow": None if peer is None else peer.versions},
         "ours": ours,
         "mlflow": theirs,
+        "http": {"ours": http, "mlflow": their_http},
     }
 
 
 def take_turns(
-    registry: Registry, keys: random.Random, peer: MlflowRegistry | None, calls: int, repetitions: int
+    operations: Sequence[str], registry: Measured, peer: Measured | None, calls: int, repetitions: int
 ) -> tuple[Figures, Figures]:
     """The medians over the repetitions, of the platform and of the peer, which alternate by operation."""
     ours: dict[str, list[dict[str, float]]] = {}
     theirs: dict[str, list[dict[str, float]]] = {}
     for repetition in range(repetitions):
-        for name, operation in registry.operations().items():
+        for name in operations:
             seed = f"{name} {repetition}"
-            keys.seed(seed)
-            ours.setdefault(name, []).append(operation.measure(calls))
+            ours.setdefault(name, []).append(registry.measure(name, seed, calls))
             if peer is not None:
                 theirs.setdefault(name, []).append(peer.measure(name, seed, calls))
     return _medians(ours), _medians(theirs)
@@ -187,13 +212,14 @@ def _postgres_version(db: DatabaseConnection) -> str:
 
 
 def show(result: dict[str, Any]) -> None:
-    """Print the table; times in ms, the ratio is of the medians."""
-    print(f"{'ms':20} {'ours p50':>9} {'p95':>9} {'MLflow p50':>11} {'p95':>9} {'ratio':>7}")
-    for name, ours in result["ours"].items():
-        line = f"{name:20} {ours['p50_ms']:9.2f} {ours['p95_ms']:9.2f}"
-        if theirs := result["mlflow"].get(name):
-            line += f" {theirs['p50_ms']:11.2f} {theirs['p95_ms']:9.2f} {theirs['p50_ms'] / ours['p50_ms']:7.1f}"
-        print(line)
+    """Print the tables; times in ms, the ratio is of the medians."""
+    for title, table in (("in process, ms", result), ("over HTTP, ms", result["http"])):
+        print(f"{title:20} {'ours p50':>9} {'p95':>9} {'MLflow p50':>11} {'p95':>9} {'ratio':>7}")
+        for name, ours in table["ours"].items():
+            line = f"{name:20} {ours['p50_ms']:9.2f} {ours['p95_ms']:9.2f}"
+            if theirs := table["mlflow"].get(name):
+                line += f" {theirs['p50_ms']:11.2f} {theirs['p95_ms']:9.2f} {theirs['p50_ms'] / ours['p50_ms']:7.1f}"
+            print(line)
     print(NOTE)
 
 

@@ -91,7 +91,7 @@ class Registry:
         return self._key()[0], SearchUtils.create_page_token(PAGE)
 
     def _offset(self) -> str:
-        return SearchUtils.create_page_token(self._keys.randrange(max(1, self._models - PAGE)))
+        return SearchUtils.create_page_token(self._keys.randint(1, max(1, self._models - PAGE)))
 
     def _models_page(self, token: str) -> object:
         return self._store.search_registered_models(max_results=PAGE, page_token=token)

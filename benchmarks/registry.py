@@ -6,8 +6,8 @@ Starts an embedded PostgreSQL server, fills it (``populate.py``), and times sing
 under the runtime role. MLflow's ``SqlAlchemyStore`` gets a database on the same server with as many versions
 (``registry_mlflow.py``), and a separate environment, which is created on first use. Both are called in process, one
 call at a time, over the same socket, for the same random tenants. Operations alternate between the two, in three
-repetitions; each figure is the median of the three. Neither is tuned. The second table is the same over HTTP: the control
-API beside MLflow's own server on the same databases, one process each (``registry_http.py``).
+repetitions; each figure is the median of the three. Neither is tuned. The second table is the same over HTTP: the
+control API beside MLflow's own server on the same databases, one process each (``registry_http.py``).
 
 The calls are not equivalent. The platform sets role, tenant and time limits for each transaction, under row-level
 security; a version has its signature, self-test, metrics and hyperparameters, where MLflow's has five tags; a promotion

@@ -14,8 +14,7 @@ from starlette.types import ASGIApp
 
 from deployments.telemetry import Telemetry
 from ml_core.inference.edge.app import MAX_IN_FLIGHT, MAX_READING, build_app
-from ml_core.inference.process import tune_process
-from ml_core.inference.replica import Replica
+from ml_core.inference.replica import Replica, tune_process
 from ml_core.settings import Settings
 
 # Enough to load several hundred small models. Serve routes requests to the replica only afterwards.

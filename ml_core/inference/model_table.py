@@ -26,11 +26,10 @@ from ml_core.domain.replica_report import LoadState, PendingVersion
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import DeadlineExceededError, MLFrameworkError, ModelLoadError
 from ml_core.ids import VersionRef
-from ml_core.inference.failures import Failure, Failures
+from ml_core.inference.failures import Failure, Failures, names_of, no_pointer, oversized
 from ml_core.inference.load_queue import IDLE_S, LoadPriority, LoadQueue
 from ml_core.inference.pointers import Pointer, PointerKey, Pointers, ReadyCanary, pointer_key, version_key
 from ml_core.inference.residents import Resident, Residents, VersionKey
-from ml_core.inference.table_errors import names_of, no_pointer, oversized
 from ml_core.models.loading import LoadedModel
 from ml_core.observability import NO_HOOKS, Hooks
 

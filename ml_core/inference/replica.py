@@ -1,11 +1,16 @@
-"""A replica of a cell, composed from its settings."""
+"""A replica of a cell, composed from its settings, and the tuning of its process."""
 
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 import secrets
+import sys
 import time
+
+import sklearn
+from threadpoolctl import threadpool_limits
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import FEED_CHANNEL
@@ -14,7 +19,6 @@ from ml_core.inference.assignment import Assignment
 from ml_core.inference.follower import AssignmentFollower, NotifiedFeed
 from ml_core.inference.model_table import ModelTable
 from ml_core.inference.prediction_log import PredictionLog
-from ml_core.inference.process import freeze_loaded, tune_thread
 from ml_core.inference.recorder import PredictionRecorder
 from ml_core.inference.reporter import Reporter
 from ml_core.inference.service import PredictionService
@@ -28,6 +32,32 @@ from ml_core.registry.replicas import ReplicaReports
 from ml_core.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+# How long a thread that computes may hold the interpreter lock. The default of 5 ms would be added to the latency of
+# answers while a model loads.
+_SWITCH_INTERVAL_S = 0.001
+
+
+def tune_thread() -> None:
+    """Tune the calling thread for predictions. scikit-learn and OpenMP keep these settings per thread."""
+    # The signature and the encoder have checked the values; training has checked the parameters.
+    sklearn.set_config(assume_finite=True, skip_parameter_validation=True)
+    # A request computes for microseconds, and other requests use the other processors.
+    threadpool_limits(limits=1)
+
+
+def tune_process() -> None:
+    """Tune the process and the calling thread for predictions."""
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    tune_thread()
+
+
+def freeze_loaded() -> None:
+    """Exempt all present objects from garbage collection. Call it after a bulk load."""
+    # A full collection would walk all objects of all models, for tens of milliseconds. Models have no cycles, so
+    # evicted ones are still freed by their reference counts.
+    gc.collect()
+    gc.freeze()
 
 
 class Replica:

@@ -27,10 +27,9 @@ from ml_core.inference.follower import AssignmentFollower
 from ml_core.inference.model_table import ModelTable
 from ml_core.inference.recorder import PredictionRecorder
 from ml_core.inference.residents import Resident
-from ml_core.inference.routing import Router
+from ml_core.inference.routing import Router, VersionLookup
 from ml_core.inference.shadow import Shadows
 from ml_core.inference.target import Table, Target
-from ml_core.inference.version_lookup import VersionLookup
 from ml_core.observability import NO_HOOKS, Hooks
 from ml_core.registry.oidc import FETCH_WITHIN_S, TokenVerifier
 from ml_core.settings import ServingSettings

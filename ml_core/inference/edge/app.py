@@ -11,14 +11,11 @@ from starlette.types import Receive, Scope, Send
 
 from ml_core.domain.api_key import Scope as KeyScope
 from ml_core.exceptions import DeadlineExceededError, RequestTimeoutError
-from ml_core.inference.edge.encoding import decompress
 from ml_core.inference.edge.errors import error_response, plain_error
-from ml_core.inference.edge.feedback import FeedbackRoutes
-from ml_core.inference.edge.health import HealthRoutes
-from ml_core.inference.edge.http import ClientLeftError, HttpRequest, HttpResponse
-from ml_core.inference.edge.predict import PredictRoutes
+from ml_core.inference.edge.http import ClientLeftError, HttpRequest, HttpResponse, RequestWatch
 from ml_core.inference.edge.protocol import ProtocolRoutes
-from ml_core.inference.edge.watch import RequestWatch
+from ml_core.inference.edge.requests import decompress
+from ml_core.inference.edge.routes import PlatformRoutes
 from ml_core.inference.gate import TenantGate
 from ml_core.inference.service import PredictionService
 
@@ -57,13 +54,13 @@ class Route(NamedTuple):
 
 def routes_of(service: PredictionService) -> list[Route]:
     """The routes of the prediction plane."""
-    predict, protocol, health = PredictRoutes(service), ProtocolRoutes(service), HealthRoutes(service)
+    own, protocol = PlatformRoutes(service), ProtocolRoutes(service)
     tenant = "/t/{tenant}"
     model = f"{tenant}/v2/models/{{model}}"
     version = f"{model}/versions/{{version}}"
     return [
-        Route("POST", f"{tenant}/models/{{model}}/predict", predict.predict, _PREDICT),
-        Route("POST", f"{tenant}/models/{{model}}/feedback", FeedbackRoutes(service).feedback, _LABEL),
+        Route("POST", f"{tenant}/models/{{model}}/predict", own.predict, _PREDICT),
+        Route("POST", f"{tenant}/models/{{model}}/feedback", own.feedback, _LABEL),
         Route("GET", f"{tenant}/v2", protocol.server, _READ),
         Route("GET", f"{tenant}/v2/health/live", protocol.live, _EITHER),
         Route("GET", f"{tenant}/v2/health/ready", protocol.ready, _EITHER),
@@ -77,8 +74,8 @@ def routes_of(service: PredictionService) -> list[Route]:
                 Route("POST", f"{path}/infer", protocol.infer, _PREDICT),
             )
         ),
-        Route("GET", "/healthz", health.healthz),
-        Route("GET", "/readyz", health.readyz),
+        Route("GET", "/healthz", own.healthz),
+        Route("GET", "/readyz", own.readyz),
     ]
 
 

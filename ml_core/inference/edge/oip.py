@@ -1,4 +1,4 @@
-"""Requests of the Open Inference Protocol v2; ``oip_answers`` has the responses.
+"""Requests of the Open Inference Protocol v2; ``protocol`` has the routes and the responses.
 
 The inputs are one tensor per column, ``[rows]`` or ``[rows, 1]``, or one numeric ``[rows, columns]`` tensor with all
 columns in the order of the metadata.

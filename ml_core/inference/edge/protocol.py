@@ -1,18 +1,41 @@
-"""The routes of the Open Inference Protocol v2, under the prefix of a tenant."""
+"""The routes of the Open Inference Protocol v2, under the prefix of a tenant; ``oip`` parses the requests.
+
+The outputs are ``predictions`` ``[rows]`` and, for a classifier that has them, ``probabilities`` ``[rows, classes]`` in
+the order of the signature's classes.
+"""
 
 from __future__ import annotations
 
 from importlib import metadata
+from typing import Any
 
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from ml_core.domain.columns import ColumnKind
+from ml_core.domain.signature import Output, OutputKind, Signature
+from ml_core.domain.values import category_text
 from ml_core.inference.edge.http import HttpRequest, HttpResponse
-from ml_core.inference.edge.oip import parse_infer
-from ml_core.inference.edge.oip_answers import describe_config, describe_model, infer_response
-from ml_core.inference.edge.render import json_response, record
+from ml_core.inference.edge.oip import PREDICTIONS, PROBABILITIES, InferBody, parse_infer
+from ml_core.inference.edge.render import json_labels, json_response, record
 from ml_core.inference.edge.requests import PARSE_ON_LOOP_BYTES
-from ml_core.inference.service import PredictionService
+from ml_core.inference.edge.tensors import to_binary
+from ml_core.inference.service import Prediction, PredictionService
 from ml_core.inference.target import Target
 
 _DISTRIBUTION = "ml-core-platform"
+PLATFORM = "mlcore_sklearn"
+BACKEND = "mlcore"
+
+_INPUT_TYPES = {
+    ColumnKind.NUMBER: "FP64",
+    ColumnKind.BOOLEAN: "BOOL",
+    ColumnKind.DATETIME: "BYTES",
+    ColumnKind.CATEGORY: "BYTES",
+    ColumnKind.TEXT: "BYTES",
+}
+_LABEL_TYPES: dict[type, str] = {bool: "BOOL", int: "INT64", float: "FP64"}
 
 
 class ProtocolRoutes:
@@ -75,3 +98,111 @@ class ProtocolRoutes:
 
 def _target(request: HttpRequest, key: str | None = None) -> Target:
     return Target(request.tenant, request.model, version=request.version, key=key, request_id=request.request_id)
+
+
+def infer_response(model: str, prediction: Prediction, body: InferBody) -> HttpResponse:
+    """The response to ``infer``: JSON, followed by the binary outputs."""
+    outputs: list[dict[str, Any]] = []
+    binary: list[bytes] = []
+    for name, datatype, values in _outputs(prediction, body):
+        output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(values.shape)}
+        if body.is_binary(name):
+            binary.append(to_binary(values, datatype))
+            output["parameters"] = {"binary_data_size": len(binary[-1])}
+        else:
+            output["data"] = json_labels(values.ravel())
+        outputs.append(output)
+    answer = {
+        "model_name": model,
+        "model_version": prediction.version.ref.version,
+        "parameters": {"rollout": prediction.rollout},
+        "outputs": outputs,
+    }
+    if body.id is not None:
+        answer["id"] = body.id
+    if not binary:
+        return json_response(answer)
+    header = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+    return HttpResponse(
+        200,
+        b"".join([header, *binary]),
+        content_type=b"application/octet-stream",
+        headers={b"inference-header-content-length": b"%d" % len(header)},
+    )
+
+
+def _outputs(prediction: Prediction, body: InferBody) -> list[tuple[str, str, NDArray[Any]]]:
+    predictions, probabilities = prediction.answer
+    found: list[tuple[str, str, NDArray[Any]]] = []
+    if body.wants(PREDICTIONS):
+        datatype = prediction_datatype(prediction.version.signature.output)
+        if datatype == "BYTES":
+            predictions = np.array([category_text(label) for label in predictions.tolist()], dtype=object)
+        found.append((PREDICTIONS, datatype, predictions))
+    if body.wants(PROBABILITIES) and probabilities is not None:
+        found.append((PROBABILITIES, "FP64", probabilities))
+    return found
+
+
+def prediction_datatype(output: Output) -> str:
+    """The datatype of ``predictions``."""
+    if output.kind is OutputKind.NUMBER:
+        return "FP64"
+    if output.kind is not OutputKind.CLASSES:
+        return "INT64"
+    kinds = {type(label) for label in output.classes}
+    return _LABEL_TYPES.get(kinds.pop(), "BYTES") if len(kinds) == 1 else "BYTES"
+
+
+def describe_model(name: str, version: str, signature: Signature) -> dict[str, Any]:
+    """The metadata of a version in the form of the protocol."""
+    output = signature.output
+    outputs: list[dict[str, Any]] = [{"name": PREDICTIONS, "datatype": prediction_datatype(output), "shape": [-1]}]
+    if output.kind is OutputKind.CLASSES:
+        outputs.append(
+            {
+                "name": PROBABILITIES,
+                "datatype": "FP64",
+                "shape": [-1, len(output.classes)],
+                "parameters": {"classes": list(output.classes)},
+            }
+        )
+    return {
+        "name": name,
+        "versions": [version],
+        "platform": PLATFORM,
+        "inputs": [
+            {
+                "name": column.name,
+                "datatype": _INPUT_TYPES[column.kind],
+                "shape": [-1],
+                "parameters": {"kind": column.kind.value, "nullable": column.nullable},
+            }
+            for column in signature.inputs
+        ],
+        "outputs": outputs,
+    }
+
+
+def describe_config(name: str, version: str, signature: Signature, max_rows: int) -> dict[str, Any]:
+    """The configuration of a version in the form of the model configuration extension.
+
+    ``dims`` are the shapes of the metadata without the first dimension, the rows; ``max_batch_size`` bounds the rows.
+    """
+    metadata = describe_model(name, version, signature)
+    inputs = [_config_of(tensor) for tensor in metadata["inputs"]]
+    for column, tensor in zip(signature.inputs, inputs, strict=True):
+        tensor["optional"] = column.nullable
+    return {
+        "name": name,
+        "platform": PLATFORM,
+        "backend": BACKEND,
+        "max_batch_size": max_rows,
+        "input": inputs,
+        "output": [_config_of(tensor) for tensor in metadata["outputs"]],
+    }
+
+
+def _config_of(tensor: dict[str, Any]) -> dict[str, Any]:
+    datatype = "STRING" if tensor["datatype"] == "BYTES" else tensor["datatype"]
+    return {"name": tensor["name"], "data_type": f"TYPE_{datatype}", "dims": tensor["shape"][1:]}

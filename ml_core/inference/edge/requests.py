@@ -1,8 +1,9 @@
-"""Parsing of request bodies. Errors name the path of the invalid field."""
+"""Decompression and parsing of request bodies. Errors name the path of the invalid field."""
 
 from __future__ import annotations
 
 import difflib
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +12,61 @@ import orjson
 
 from ml_core.domain.columns import Columns
 from ml_core.domain.signature import Row, Signature
-from ml_core.exceptions import InvalidNameError, InvalidRequestError, RequestTooLargeError
+from ml_core.exceptions import (
+    InvalidNameError,
+    InvalidRequestError,
+    RequestTooLargeError,
+    UnsupportedEncodingError,
+    shown,
+)
 from ml_core.ids import EnvironmentName, VersionId
+from ml_core.inference.edge.http import too_large
 from ml_core.inference.target import DEFAULT_ENVIRONMENT, key_text
 
 PARSE_ON_LOOP_BYTES = 256 * 1024
 """A larger body is parsed on a thread, so that several in a row do not block the event loop. orjson holds the
 interpreter lock while it parses, about 3 ms per megabyte."""
 _MAX_STICKY_KEY = 256
+_EITHER_HEADER = 32 + zlib.MAX_WBITS
+"""Makes zlib accept a gzip header and its own; the latter is ``deflate`` in HTTP (RFC 9110, 8.4.1.2)."""
+_ENCODINGS = (b"gzip", b"x-gzip", b"deflate")
+
+
+def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
+    """Decompress a body.
+
+    Args:
+        body: The compressed bytes.
+        encoding: ``gzip`` or ``deflate``.
+        limit: Limit of decompressed bytes, which also bounds the memory.
+
+    Raises:
+        UnsupportedEncodingError: The encoding is another one, or there are several.
+        InvalidRequestError: The bytes are damaged or truncated, or other bytes follow.
+        RequestTooLargeError: The body exceeds ``limit`` bytes.
+    """
+    if encoding not in _ENCODINGS:
+        raise UnsupportedEncodingError(
+            f"The Content-Encoding {shown(encoding.decode('latin-1'))} is not supported.",
+            remedy="Send the body as gzip, deflate or uncompressed.",
+            field="content-encoding",
+        )
+    unpacker = zlib.decompressobj(_EITHER_HEADER)
+    try:
+        plain = unpacker.decompress(body, limit + 1)
+    except zlib.error:
+        raise _damaged(encoding) from None
+    if len(plain) > limit:
+        raise too_large(limit, None)
+    if not unpacker.eof or unpacker.unused_data:
+        raise _damaged(encoding)
+    return plain
+
+
+def _damaged(encoding: bytes) -> Exception:
+    return invalid(
+        "body", f"is not one complete {encoding.decode()} stream", "Compress the body as one stream, or send it plain."
+    )
 
 
 @dataclass(slots=True)

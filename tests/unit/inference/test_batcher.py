@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from ml_core.exceptions import DeadlineExceededError, PredictionError, QueueFullError
-from ml_core.inference.batcher import Batcher
-from ml_core.inference.cost import CostModel, DrainRate
+from ml_core.inference.batcher import Batcher, CostModel, DrainRate
 from ml_core.models.loading import load_version
 from support.inprocess_cell import TICKET, servable
 from support.tables import measures

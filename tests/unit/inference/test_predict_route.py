@@ -10,7 +10,7 @@ import pytest
 from ml_core.domain.api_key import Scope
 from ml_core.domain.assignment import AssignmentDelta, Rollout
 from ml_core.exceptions import RegistryUnavailableError
-from ml_core.inference.edge import predict as predict_routes
+from ml_core.inference.edge import routes as predict_routes
 from ml_core.inference.edge.requests import parse_predict
 from ml_core.models.loading import load_version
 from ml_core.settings import ServingSettings

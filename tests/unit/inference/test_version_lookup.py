@@ -11,7 +11,7 @@ import pytest
 
 from ml_core.exceptions import ModelNotFoundError, QueueFullError
 from ml_core.ids import ModelId, TenantId, VersionId, VersionRef
-from ml_core.inference.version_lookup import MAX_ASKING, MAX_ASKING_PER_TENANT, VersionLookup
+from ml_core.inference.routing import MAX_ASKING, MAX_ASKING_PER_TENANT, VersionLookup
 
 
 def ref(number, tenant="acme"):

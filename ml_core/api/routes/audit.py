@@ -7,8 +7,9 @@ from typing import Annotated
 
 from fastapi import Query
 
-from ml_core.api.access import TenantAccess, needs
+from ml_core.api.access import TenantAccess
 from ml_core.api.operation import LimitQuery, operations
+from ml_core.api.routes.adding import operation
 from ml_core.api.schemas.audit import Change
 from ml_core.api.schemas.base import Page
 from ml_core.domain.api_key import Scope
@@ -17,7 +18,7 @@ from ml_core.registry.audit import AuditRepository
 router = operations("audit", "/tenants/{tenant}")
 
 
-@router.get("/audit", operation_id="audit.list", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", "/audit", "audit.list", Scope.READ)
 def list_changes(
     access: TenantAccess,
     action: Annotated[str | None, Query(description="Such as `version.registered`, or `version.` for all.")] = None,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from fastapi import Query, Request, status
+from fastapi import Query, Request
 from fastapi.responses import FileResponse
 from pydantic import TypeAdapter
 from starlette.concurrency import run_in_threadpool
 
-from ml_core.api.access import TenantAccess, needs
+from ml_core.api.access import TenantAccess
 from ml_core.api.bodies import received
 from ml_core.api.operation import ArchivedQuery, CursorQuery, LimitQuery, operations, parsed
+from ml_core.api.routes.adding import operation
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.datasets import Dataset, DatasetDetail, DatasetVersion
 from ml_core.domain.api_key import Scope
@@ -28,7 +29,7 @@ _SOURCE = TypeAdapter(dict[str, str])
 Number = int | Literal["newest"]
 
 
-@router.get("", operation_id="datasets.list", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", "", "datasets.list", Scope.READ)
 def list_datasets(
     access: TenantAccess, include_archived: ArchivedQuery = False, limit: LimitQuery = 100, cursor: CursorQuery = None
 ) -> Page[Dataset]:
@@ -37,11 +38,8 @@ def list_datasets(
     return Page[Dataset].model_validate(found)
 
 
-@router.post(
-    "/{dataset}/versions",
-    operation_id="datasets.create",
-    openapi_extra=needs(Scope.TRAIN, receives=(_CSV, _PARQUET)),
-    status_code=status.HTTP_201_CREATED,
+@operation(
+    router, "POST", "/{dataset}/versions", "datasets.create", Scope.TRAIN, receives=(_CSV, _PARQUET), creates=True
 )
 async def create_dataset(
     access: TenantAccess,
@@ -78,7 +76,7 @@ async def create_dataset(
     return DatasetDetail.model_validate(made)
 
 
-@router.get("/{dataset}/versions", operation_id="datasets.versions", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", "/{dataset}/versions", "datasets.versions", Scope.READ)
 def list_dataset_versions(
     access: TenantAccess,
     dataset: str,
@@ -94,46 +92,31 @@ def list_dataset_versions(
     return Page[DatasetVersion].model_validate(found)
 
 
-@router.get("/{dataset}/versions/{number}", operation_id="datasets.get", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", "/{dataset}/versions/{number}", "datasets.get", Scope.READ)
 def get_dataset(access: TenantAccess, dataset: str, number: Number) -> DatasetDetail:
     """A version of a dataset with its columns and their profile."""
     return DatasetDetail.model_validate(_datasets(access).get(dataset, _number(number)))
 
 
-@router.get("/{dataset}/versions/{number}/content", operation_id="datasets.download", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", "/{dataset}/versions/{number}/content", "datasets.download", Scope.READ)
 def download_dataset(access: TenantAccess, dataset: str, number: Number) -> FileResponse:
     """Download a version as a Parquet file."""
     return FileResponse(_datasets(access).open(dataset, _number(number)), media_type=_PARQUET)
 
 
-@router.post(
-    "/{dataset}/versions/{number}/archive",
-    operation_id="datasets.archive",
-    openapi_extra=needs(Scope.TRAIN),
-    status_code=status.HTTP_204_NO_CONTENT,
-)
+@operation(router, "POST", "/{dataset}/versions/{number}/archive", "datasets.archive", Scope.TRAIN)
 def archive_dataset(access: TenantAccess, dataset: str, number: int) -> None:
     """Hide a version, until it is restored or collected."""
     _datasets(access).archive(dataset, number)
 
 
-@router.post(
-    "/{dataset}/versions/{number}/restore",
-    operation_id="datasets.restore",
-    openapi_extra=needs(Scope.TRAIN),
-    status_code=status.HTTP_204_NO_CONTENT,
-)
+@operation(router, "POST", "/{dataset}/versions/{number}/restore", "datasets.restore", Scope.TRAIN)
 def restore_dataset(access: TenantAccess, dataset: str, number: int) -> None:
     """Show an archived version again."""
     _datasets(access).restore(dataset, number)
 
 
-@router.delete(
-    "/{dataset}/versions/{number}",
-    operation_id="datasets.delete",
-    openapi_extra=needs(Scope.ADMIN),
-    status_code=status.HTTP_204_NO_CONTENT,
-)
+@operation(router, "DELETE", "/{dataset}/versions/{number}", "datasets.delete", Scope.ADMIN)
 def delete_dataset(access: TenantAccess, dataset: str, number: int) -> None:
     """Delete a version, permanently."""
     _datasets(access).delete(dataset, number)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import Header, Path, Query, Response, status
+from fastapi import Depends, Header, Path, Query, Response
 from starlette.concurrency import run_in_threadpool
 
-from ml_core.api.access import TenantAccess, needs
+from ml_core.api.access import Access, TenantAccess
 from ml_core.api.operation import CursorQuery, LimitQuery, operations
+from ml_core.api.routes.adding import F, operation
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.environments import (
     Approval,
@@ -40,16 +42,62 @@ router = operations("environments", "/tenants/{tenant}")
 
 _MODEL = "/models/{model}"
 _ENVIRONMENT = f"{_MODEL}/environments/{{environment}}"
-_MOVES = needs(Scope.PROMOTE, is_checked_first=False)
 _MAX_WAIT_S = 60.0
 _GENERATION = re.compile(r"[0-9]{1,18}")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.25
 
 EnvironmentPath = Annotated[str, Path(examples=["production"])]
-IfMatch = Annotated[str | None, Header(description="The `ETag` of the pointer, as `expected_generation`.")]
 
 
-@router.get("/pointers", operation_id="environments.list", openapi_extra=needs(Scope.READ))
+class AskedMove:
+    """A move of a pointer that a request asks for; its answer is the pointer, whose generation is the ``ETag``."""
+
+    def __init__(self, access: Access, model: str, environment: str, if_match: str | None, response: Response) -> None:
+        self.model = model
+        self.environment = environment
+        self.environments = _environments(access)
+        self.rollouts = _rollouts(access)
+        self._if_match = if_match
+        self._response = response
+
+    def conditions(self, body: MoveRequest) -> dict[str, Any]:
+        """The arguments that every move has: reason, and the generation of the body or of the ``If-Match`` header."""
+        expected = body.expected_generation
+        if self._if_match is not None:
+            text = self._if_match.strip().removeprefix("W/").strip('"')
+            if not _GENERATION.fullmatch(text) or expected not in (None, int(text)):
+                raise InvalidRequestError(
+                    "The header If-Match does not name a generation, or another than the body.",
+                    remedy='Send the ETag of the pointer, such as "7".',
+                    field="if-match",
+                )
+            expected = int(text)
+        return {"expected_generation": expected, "reason": body.reason}
+
+    def answer(self, moved: registry.Pointer) -> Pointer:
+        """The pointer after the move."""
+        return _tagged(moved, self._response)
+
+
+async def _asked(
+    access: TenantAccess,
+    model: str,
+    environment: EnvironmentPath,
+    response: Response,
+    if_match: Annotated[str | None, Header(description="The `ETag` of the pointer, as `expected_generation`.")] = None,
+) -> AskedMove:
+    return AskedMove(access, model, environment, if_match, response)
+
+
+Asked = Annotated[AskedMove, Depends(_asked)]
+
+
+def _moves(path: str, operation_id: str) -> Callable[[F], F]:
+    # The registry checks the scope: ``promote:<environment>`` will do, too.
+    return operation(router, "POST", f"{_ENVIRONMENT}/{path}", operation_id, Scope.PROMOTE, is_checked_first=False)
+
+
+@operation(router, "GET", "/pointers", "environments.list", Scope.READ)
 def list_pointers(
     access: TenantAccess,
     model: Annotated[str | None, Query(description="Of this model.")] = None,
@@ -60,7 +108,7 @@ def list_pointers(
     return Page[Pointer].model_validate(_environments(access).list(model, limit=limit, cursor=cursor))
 
 
-@router.get("/rollouts", operation_id="rollouts.list", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", "/rollouts", "rollouts.list", Scope.READ)
 def list_rollouts(
     access: TenantAccess,
     model: Annotated[str | None, Query(description="Of this model.")] = None,
@@ -71,55 +119,35 @@ def list_rollouts(
     return Page[Pointer].model_validate(_rollouts(access).list(model, limit=limit, cursor=cursor))
 
 
-@router.get(_ENVIRONMENT, operation_id="environments.get", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", _ENVIRONMENT, "environments.get", Scope.READ)
 def get_pointer(access: TenantAccess, model: str, environment: EnvironmentPath, response: Response) -> Pointer:
     """What an environment of a model serves; the `ETag` is its generation."""
     return _tagged(_environments(access).get(model, environment), response)
 
 
-@router.post(f"{_ENVIRONMENT}/promote", operation_id="environments.promote", openapi_extra=_MOVES)
-def promote(
-    access: TenantAccess,
-    model: str,
-    environment: EnvironmentPath,
-    body: Promotion,
-    response: Response,
-    if_match: IfMatch = None,
-) -> Pointer:
+@_moves("promote", "environments.promote")
+def promote(asked: Asked, body: Promotion) -> Pointer:
     """Point an environment to a version, so that it is served from now on; its gates are evaluated first."""
-    moved = _environments(access).promote(
-        model, body.version, environment, override=body.override, **_conditions(body, if_match)
+    conditions = asked.conditions(body)
+    moved = asked.environments.promote(
+        asked.model, body.version, asked.environment, override=body.override, **conditions
     )
-    return _tagged(moved, response)
+    return asked.answer(moved)
 
 
-@router.post(f"{_ENVIRONMENT}/rollback", operation_id="environments.rollback", openapi_extra=_MOVES)
-def roll_back(
-    access: TenantAccess,
-    model: str,
-    environment: EnvironmentPath,
-    body: MoveRequest,
-    response: Response,
-    if_match: IfMatch = None,
-) -> Pointer:
+@_moves("rollback", "environments.rollback")
+def roll_back(asked: Asked, body: MoveRequest) -> Pointer:
     """Point an environment back to the version that it served before. No gate is evaluated."""
-    return _tagged(_environments(access).rollback(model, environment, **_conditions(body, if_match)), response)
+    return asked.answer(asked.environments.rollback(asked.model, asked.environment, **asked.conditions(body)))
 
 
-@router.post(f"{_ENVIRONMENT}/withdraw", operation_id="environments.withdraw", openapi_extra=_MOVES)
-def withdraw(
-    access: TenantAccess,
-    model: str,
-    environment: EnvironmentPath,
-    body: MoveRequest,
-    response: Response,
-    if_match: IfMatch = None,
-) -> Pointer:
+@_moves("withdraw", "environments.withdraw")
+def withdraw(asked: Asked, body: MoveRequest) -> Pointer:
     """Let an environment serve nothing; a rollback undoes it."""
-    return _tagged(_environments(access).withdraw(model, environment, **_conditions(body, if_match)), response)
+    return asked.answer(asked.environments.withdraw(asked.model, asked.environment, **asked.conditions(body)))
 
 
-@router.get(f"{_ENVIRONMENT}/moves", operation_id="environments.history", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", f"{_ENVIRONMENT}/moves", "environments.history", Scope.READ)
 def list_moves(
     access: TenantAccess,
     model: str,
@@ -132,7 +160,7 @@ def list_moves(
     return Page[Move].model_validate(found)
 
 
-@router.get(f"{_ENVIRONMENT}/replicas", operation_id="environments.replicas", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", f"{_ENVIRONMENT}/replicas", "environments.replicas", Scope.READ)
 async def list_replica_answers(
     access: TenantAccess,
     model: str,
@@ -150,7 +178,7 @@ async def list_replica_answers(
         pause = min(1.5 * pause, _LONGEST_PAUSE_S)
 
 
-@router.get(f"{_ENVIRONMENT}/approvals", operation_id="environments.approvals", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", f"{_ENVIRONMENT}/approvals", "environments.approvals", Scope.READ)
 def list_approvals(
     access: TenantAccess,
     model: str,
@@ -161,108 +189,53 @@ def list_approvals(
     return [Approval.model_validate(found) for found in _gates(access).approvals(model, version, environment)]
 
 
-@router.post(
-    f"{_ENVIRONMENT}/approvals",
-    operation_id="environments.approve",
-    openapi_extra=needs(Scope.APPROVE),
-    status_code=status.HTTP_201_CREATED,
-)
+@operation(router, "POST", f"{_ENVIRONMENT}/approvals", "environments.approve", Scope.APPROVE, creates=True)
 def approve(access: TenantAccess, model: str, environment: EnvironmentPath, body: NewApproval) -> Approval:
     """Approve a version that somebody else registered."""
     return Approval.model_validate(_gates(access).approve(model, body.version, environment, reason=body.reason))
 
 
-@router.post(f"{_ENVIRONMENT}/canary", operation_id="rollouts.start", openapi_extra=_MOVES)
-def start_canary(
-    access: TenantAccess,
-    model: str,
-    environment: EnvironmentPath,
-    body: NewCanary,
-    response: Response,
-    if_match: IfMatch = None,
-) -> Pointer:
+@_moves("canary", "rollouts.start")
+def start_canary(asked: Asked, body: NewCanary) -> Pointer:
     """Start a canary: let a version answer a share of the requests; the gates are evaluated first."""
-    moved = _rollouts(access).start(
-        model,
-        body.version,
-        body.percent,
-        environment,
-        sticky=body.sticky,
-        override=body.override,
-        **_conditions(body, if_match),
-    )
-    return _tagged(moved, response)
+    given = {"sticky": body.sticky, "override": body.override, **asked.conditions(body)}
+    return asked.answer(asked.rollouts.start(asked.model, body.version, body.percent, asked.environment, **given))
 
 
-@router.post(f"{_ENVIRONMENT}/canary/step", operation_id="rollouts.step", openapi_extra=_MOVES)
-def step_canary(
-    access: TenantAccess,
-    model: str,
-    environment: EnvironmentPath,
-    body: CanaryStep,
-    response: Response,
-    if_match: IfMatch = None,
-) -> Pointer:
+@_moves("canary/step", "rollouts.step")
+def step_canary(asked: Asked, body: CanaryStep) -> Pointer:
     """Change the canary's percent, up or down."""
-    moved = _rollouts(access).step(model, body.percent, environment, **_conditions(body, if_match))
-    return _tagged(moved, response)
+    moved = asked.rollouts.step(asked.model, body.percent, asked.environment, **asked.conditions(body))
+    return asked.answer(moved)
 
 
-@router.post(f"{_ENVIRONMENT}/canary/finish", operation_id="rollouts.finish", openapi_extra=_MOVES)
-def finish_canary(
-    access: TenantAccess,
-    model: str,
-    environment: EnvironmentPath,
-    body: CanaryFinish,
-    response: Response,
-    if_match: IfMatch = None,
-) -> Pointer:
+@_moves("canary/finish", "rollouts.finish")
+def finish_canary(asked: Asked, body: CanaryFinish) -> Pointer:
     """Make the canary the stable version; the gates are evaluated first."""
-    moved = _rollouts(access).finish(model, environment, override=body.override, **_conditions(body, if_match))
-    return _tagged(moved, response)
+    conditions = asked.conditions(body)
+    return asked.answer(asked.rollouts.finish(asked.model, asked.environment, override=body.override, **conditions))
 
 
-@router.post(f"{_ENVIRONMENT}/canary/abort", operation_id="rollouts.abort", openapi_extra=_MOVES)
-def abort_canary(
-    access: TenantAccess,
-    model: str,
-    environment: EnvironmentPath,
-    body: MoveRequest,
-    response: Response,
-    if_match: IfMatch = None,
-) -> Pointer:
+@_moves("canary/abort", "rollouts.abort")
+def abort_canary(asked: Asked, body: MoveRequest) -> Pointer:
     """Drop the canary: the stable version answers everything again."""
-    return _tagged(_rollouts(access).abort(model, environment, **_conditions(body, if_match)), response)
+    return asked.answer(asked.rollouts.abort(asked.model, asked.environment, **asked.conditions(body)))
 
 
-@router.post(f"{_ENVIRONMENT}/shadow", operation_id="rollouts.shadow", openapi_extra=_MOVES)
-def start_shadow(
-    access: TenantAccess,
-    model: str,
-    environment: EnvironmentPath,
-    body: NewShadow,
-    response: Response,
-    if_match: IfMatch = None,
-) -> Pointer:
+@_moves("shadow", "rollouts.shadow")
+def start_shadow(asked: Asked, body: NewShadow) -> Pointer:
     """Start a shadow: let a version predict what the stable one is asked; nobody gets its answers."""
-    moved = _rollouts(access).shadow(model, body.version, environment, **_conditions(body, if_match))
-    return _tagged(moved, response)
+    moved = asked.rollouts.shadow(asked.model, body.version, asked.environment, **asked.conditions(body))
+    return asked.answer(moved)
 
 
-@router.post(f"{_ENVIRONMENT}/shadow/stop", operation_id="rollouts.unshadow", openapi_extra=_MOVES)
-def stop_shadow(
-    access: TenantAccess,
-    model: str,
-    environment: EnvironmentPath,
-    body: MoveRequest,
-    response: Response,
-    if_match: IfMatch = None,
-) -> Pointer:
+@_moves("shadow/stop", "rollouts.unshadow")
+def stop_shadow(asked: Asked, body: MoveRequest) -> Pointer:
     """Drop the shadow."""
-    return _tagged(_rollouts(access).unshadow(model, environment, **_conditions(body, if_match)), response)
+    return asked.answer(asked.rollouts.unshadow(asked.model, asked.environment, **asked.conditions(body)))
 
 
-@router.get(f"{_MODEL}/gates", operation_id="gates.list", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", f"{_MODEL}/gates", "gates.list", Scope.READ)
 def list_gates(
     access: TenantAccess,
     model: str,
@@ -272,44 +245,31 @@ def list_gates(
     return [Gate.model_validate(found) for found in _gates(access).list(model, environment)]
 
 
-@router.put(f"{_ENVIRONMENT}/gates/{{gate}}", operation_id="gates.set", openapi_extra=needs(Scope.ADMIN))
+@operation(router, "PUT", f"{_ENVIRONMENT}/gates/{{gate}}", "gates.set", Scope.ADMIN)
 def set_gate(access: TenantAccess, model: str, environment: EnvironmentPath, gate: str, body: GateSettings) -> Gate:
     """Set a gate, in place of one of the same name."""
     return Gate.model_validate(_gates(access).set(model, environment, gate, body.kind, body.settings))
 
 
-@router.delete(
-    f"{_ENVIRONMENT}/gates/{{gate}}",
-    operation_id="gates.remove",
-    openapi_extra=needs(Scope.ADMIN),
-    status_code=status.HTTP_204_NO_CONTENT,
-)
+@operation(router, "DELETE", f"{_ENVIRONMENT}/gates/{{gate}}", "gates.remove", Scope.ADMIN)
 def remove_gate(access: TenantAccess, model: str, environment: EnvironmentPath, gate: str) -> None:
     """Remove a gate."""
     _gates(access).remove(model, environment, gate)
 
 
-@router.get("/environments", operation_id="environments.policies", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", "/environments", "environments.policies", Scope.READ)
 def list_policies(access: TenantAccess) -> list[EnvironmentPolicy]:
     """List the environments that there are, and which are protected."""
     return [EnvironmentPolicy.model_validate(found) for found in _environments(access).policies()]
 
 
-@router.put(
-    "/environments/{environment}/protection",
-    operation_id="environments.protect",
-    openapi_extra=needs(Scope.ADMIN),
-)
+@operation(router, "PUT", "/environments/{environment}/protection", "environments.protect", Scope.ADMIN)
 def protect(access: TenantAccess, environment: EnvironmentPath) -> EnvironmentPolicy:
     """Let only `admin` and `promote:<environment>` move the environment's pointers."""
     return EnvironmentPolicy.model_validate(_environments(access).protect(environment))
 
 
-@router.delete(
-    "/environments/{environment}/protection",
-    operation_id="environments.unprotect",
-    openapi_extra=needs(Scope.ADMIN),
-)
+@operation(router, "DELETE", "/environments/{environment}/protection", "environments.unprotect", Scope.ADMIN)
 def unprotect(access: TenantAccess, environment: EnvironmentPath) -> EnvironmentPolicy:
     """Let whoever may promote move the environment's pointers."""
     return EnvironmentPolicy.model_validate(_environments(access).unprotect(environment))
@@ -325,21 +285,6 @@ def _rollouts(access: TenantAccess) -> RolloutRepository:
 
 def _gates(access: TenantAccess) -> GateRepository:
     return GateRepository(access.db, access.tenant_id)
-
-
-def _conditions(body: MoveRequest, if_match: str | None) -> dict[str, Any]:
-    """The arguments that every move has: reason, and the generation of the body or of the ``If-Match`` header."""
-    expected = body.expected_generation
-    if if_match is not None:
-        text = if_match.strip().removeprefix("W/").strip('"')
-        if not _GENERATION.fullmatch(text) or expected not in (None, int(text)):
-            raise InvalidRequestError(
-                "The header If-Match does not name a generation, or another than the body.",
-                remedy='Send the ETag of the pointer, such as "7".',
-                field="if-match",
-            )
-        expected = int(text)
-    return {"expected_generation": expected, "reason": body.reason}
 
 
 def _tagged(pointer: registry.Pointer, response: Response) -> Pointer:

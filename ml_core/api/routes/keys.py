@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import status
-
-from ml_core.api.access import TenantAccess, needs
+from ml_core.api.access import TenantAccess
 from ml_core.api.operation import CursorQuery, LimitQuery, operations
+from ml_core.api.routes.adding import operation
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.keys import CreatedKey, Key, NewKey
 from ml_core.domain.api_key import Grant, Scope
@@ -14,12 +13,7 @@ from ml_core.registry.keys import KeyRepository
 router = operations("keys", "/tenants/{tenant}/keys")
 
 
-@router.post(
-    "",
-    operation_id="keys.create",
-    openapi_extra=needs(Scope.ADMIN, answers_secret=True),
-    status_code=status.HTTP_201_CREATED,
-)
+@operation(router, "POST", "", "keys.create", Scope.ADMIN, creates=True, answers_secret=True)
 def create_key(access: TenantAccess, body: NewKey) -> CreatedKey:
     """Create a key. The answer is the only place where the whole key is shown; it is not repeated."""
     key = KeyRepository(access.db, access.tenant_id).create(body.name, body.scopes)
@@ -27,13 +21,13 @@ def create_key(access: TenantAccess, body: NewKey) -> CreatedKey:
     return CreatedKey(key_id=key.key_id, key=str(key), name=body.name, scopes=scopes)
 
 
-@router.get("", operation_id="keys.list", openapi_extra=needs(Scope.ADMIN))
+@operation(router, "GET", "", "keys.list", Scope.ADMIN)
 def list_keys(access: TenantAccess, limit: LimitQuery = 100, cursor: CursorQuery = None) -> Page[Key]:
     """List the tenant's keys, oldest first, revoked ones too."""
     return Page[Key].model_validate(KeyRepository(access.db, access.tenant_id).list(limit=limit, cursor=cursor))
 
 
-@router.post("/{key}/revoke", operation_id="keys.revoke", openapi_extra=needs(Scope.ADMIN))
+@operation(router, "POST", "/{key}/revoke", "keys.revoke", Scope.ADMIN)
 def revoke_key(access: TenantAccess, key: str) -> Key:
     """End a key: it stops working about a second later. Revoking it again changes nothing."""
     return Key.model_validate(KeyRepository(access.db, access.tenant_id).revoke(key))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
-from fastapi import Query, Request, status
+from fastapi import Query, Request
 from starlette.concurrency import run_in_threadpool
 
-from ml_core.api.access import Services, TenantAccess, needs
+from ml_core.api.access import Services, TenantAccess
 from ml_core.api.operation import ArchivedQuery, CursorQuery, LimitQuery, operations
+from ml_core.api.routes.adding import operation
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.models import Model
 from ml_core.api.schemas.runs import Run
@@ -28,7 +29,7 @@ router = operations("models", "/tenants/{tenant}/models")
 WaitQuery = Annotated[float, Query(ge=0, le=60, description="Wait for its end at most so long.")]
 
 
-@router.get("", operation_id="models.list", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", "", "models.list", Scope.READ)
 def list_models(
     access: TenantAccess,
     model_type: Annotated[str | None, Query(description="Only of this type.")] = None,
@@ -43,39 +44,25 @@ def list_models(
     return Page[Model].model_validate(found, from_attributes=True)
 
 
-@router.post(
-    "/{model}/archive",
-    operation_id="models.archive",
-    openapi_extra=needs(Scope.TRAIN),
-    status_code=status.HTTP_204_NO_CONTENT,
-)
+@operation(router, "POST", "/{model}/archive", "models.archive", Scope.TRAIN)
 def archive_model(access: TenantAccess, model: str) -> None:
     """Hide a model with all its versions, until it is restored or collected."""
     ModelRepository(access.db, access.tenant_id).archive(model)
 
 
-@router.post(
-    "/{model}/restore",
-    operation_id="models.restore",
-    openapi_extra=needs(Scope.TRAIN),
-    status_code=status.HTTP_204_NO_CONTENT,
-)
+@operation(router, "POST", "/{model}/restore", "models.restore", Scope.TRAIN)
 def restore_model(access: TenantAccess, model: str) -> None:
     """Show an archived model again."""
     ModelRepository(access.db, access.tenant_id).restore(model)
 
 
-@router.delete(
-    "/{model}", operation_id="models.delete", openapi_extra=needs(Scope.ADMIN), status_code=status.HTTP_204_NO_CONTENT
-)
+@operation(router, "DELETE", "/{model}", "models.delete", Scope.ADMIN)
 def delete_model(access: TenantAccess, model: str) -> None:
     """Delete a model with all its versions, permanently."""
     ModelRepository(access.db, access.tenant_id).delete(model)
 
 
-@router.post(
-    "/{model}/train", operation_id="models.train", openapi_extra=needs(Scope.TRAIN), status_code=status.HTTP_201_CREATED
-)
+@operation(router, "POST", "/{model}/train", "models.train", Scope.TRAIN, creates=True)
 async def train_model(
     access: TenantAccess, model: str, body: NewTraining, request: Request, wait_s: WaitQuery = 0.0
 ) -> Training:
@@ -90,12 +77,7 @@ async def train_model(
     return await _ended(access, request, run_id, wait_s)
 
 
-@router.post(
-    "/{model}/train/check",
-    operation_id="models.check_training",
-    openapi_extra=needs(Scope.TRAIN),
-    status_code=status.HTTP_204_NO_CONTENT,
-)
+@operation(router, "POST", "/{model}/train/check", "models.check_training", Scope.TRAIN)
 def check_training(access: TenantAccess, model: str, body: TrainingFields) -> None:
     """Check a training before its data is uploaded: names, rights and hyperparameters. Nothing is written."""
     # Imported late: only this operation needs the estimators in this process.
@@ -104,7 +86,7 @@ def check_training(access: TenantAccess, model: str, body: TrainingFields) -> No
     Trainer(access.db, access.tenant_id).check_spec(model, TrainSpec.from_json(body.model_dump(exclude_unset=True)))
 
 
-@router.get("/{model}/trainings/{run}", operation_id="models.training", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", "/{model}/trainings/{run}", "models.training", Scope.READ)
 async def get_training(
     access: TenantAccess, model: str, run: str, request: Request, wait_s: WaitQuery = 0.0
 ) -> Training:

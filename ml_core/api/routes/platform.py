@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from ml_core.api.access import PlatformAccess, needs
+from ml_core.api.access import PlatformAccess
 from ml_core.api.operation import operations
+from ml_core.api.routes.adding import operation
 from ml_core.api.schemas.platform import Alive, Cell, PlatformHealth, Replica
 from ml_core.database.tables import SCHEMA_REVISION, SHARED_CELL
 from ml_core.domain.api_key import Scope
@@ -24,7 +25,7 @@ async def alive() -> Alive:
     return Alive()
 
 
-@_guarded.get("", operation_id="platform.health", openapi_extra=needs(Scope.READ))
+@operation(_guarded, "GET", "", "platform.health", Scope.READ)
 def health(db: PlatformAccess) -> PlatformHealth:
     """Show the cells with their replicas and what these serve, and whether registry and store are usable."""
     revision = db.current_revision()

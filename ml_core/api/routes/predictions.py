@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Annotated
 
-from fastapi import Query, status
+from fastapi import Query
 
-from ml_core.api.access import TenantAccess, needs
+from ml_core.api.access import TenantAccess
 from ml_core.api.operation import CursorQuery, LimitQuery, operations
+from ml_core.api.routes.adding import operation
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.predictions import LogPolicy, Loss, NewLabel, NewLogPolicy, Prediction
 from ml_core.domain.api_key import Scope
@@ -17,7 +18,7 @@ from ml_core.registry.predictions import PredictionRepository
 router = operations("predictions", "/tenants/{tenant}")
 
 
-@router.get("/predictions", operation_id="predictions.list", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", "/predictions", "predictions.list", Scope.READ)
 def list_predictions(
     access: TenantAccess,
     model: Annotated[str | None, Query(description="By this model.")] = None,
@@ -47,7 +48,7 @@ def list_predictions(
     return Page[Prediction].model_validate(found)
 
 
-@router.get("/predictions/{request}", operation_id="predictions.get", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", "/predictions/{request}", "predictions.get", Scope.READ)
 def get_prediction(
     access: TenantAccess,
     request: str,
@@ -57,30 +58,25 @@ def get_prediction(
     return [Prediction.model_validate(row) for row in _predictions(access).get(request, model_id=model)]
 
 
-@router.post(
-    "/predictions/{request}/labels",
-    operation_id="predictions.label",
-    openapi_extra=needs(Scope.LABEL),
-    status_code=status.HTTP_204_NO_CONTENT,
-)
+@operation(router, "POST", "/predictions/{request}/labels", "predictions.label", Scope.LABEL)
 def label_prediction(access: TenantAccess, request: str, body: NewLabel) -> None:
     """Record the truth of a prediction. A later label replaces an earlier one."""
     _predictions(access).add_label(body.model_id, request, body.row, body.label, at=body.at)
 
 
-@router.get("/prediction-losses", operation_id="predictions.losses", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", "/prediction-losses", "predictions.losses", Scope.READ)
 def list_losses(access: TenantAccess, since: date, until: date) -> list[Loss]:
     """List rows that are missing in the log, by day and reason."""
     return [Loss.model_validate(found) for found in _predictions(access).losses(since, until)]
 
 
-@router.get("/prediction-policy", operation_id="predictions.policy", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", "/prediction-policy", "predictions.policy", Scope.READ)
 def get_policy(access: TenantAccess) -> LogPolicy:
     """What the log keeps of the tenant."""
     return LogPolicy(policy=_predictions(access).policy())
 
 
-@router.put("/prediction-policy", operation_id="predictions.set_policy", openapi_extra=needs(Scope.ADMIN))
+@operation(router, "PUT", "/prediction-policy", "predictions.set_policy", Scope.ADMIN)
 def set_policy(access: TenantAccess, body: NewLogPolicy) -> LogPolicy:
     """Change what the log keeps from now on."""
     predictions = _predictions(access)

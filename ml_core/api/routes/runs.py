@@ -7,13 +7,14 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import orjson
-from fastapi import Query, Request, status
+from fastapi import Query, Request
 from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
 
-from ml_core.api.access import Services, TenantAccess, needs
+from ml_core.api.access import Services, TenantAccess
 from ml_core.api.bodies import received
 from ml_core.api.operation import CursorQuery, LimitQuery, operations, tags_of
+from ml_core.api.routes.adding import operation
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.runs import NewRun, Points, Run, RunComparison, RunEnd, RunFile, Series, TagChanges
 from ml_core.domain.api_key import Scope
@@ -28,7 +29,7 @@ _ENDINGS = (RunStatus.FINISHED, RunStatus.FAILED, RunStatus.CANCELLED)
 _FILE = "application/octet-stream"
 
 
-@router.post("/runs", operation_id="runs.start", openapi_extra=needs(Scope.TRAIN), status_code=status.HTTP_201_CREATED)
+@operation(router, "POST", "/runs", "runs.start", Scope.TRAIN, creates=True)
 def start_run(access: TenantAccess, body: NewRun) -> Run:
     """Start a run. It counts as dead where it gives no sign of life."""
     runs = _runs(access)
@@ -38,7 +39,7 @@ def start_run(access: TenantAccess, body: NewRun) -> Run:
     return Run.model_validate(runs.get(run_id))
 
 
-@router.get("/runs", operation_id="runs.list", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", "/runs", "runs.list", Scope.READ)
 def list_runs(
     access: TenantAccess,
     model: Annotated[str | None, Query(description="Of this model.")] = None,
@@ -70,7 +71,7 @@ def list_runs(
     return Page[Run].model_validate(found)
 
 
-@router.get("/run-comparison", operation_id="runs.compare", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", "/run-comparison", "runs.compare", Scope.READ)
 def compare_runs(
     access: TenantAccess, run: Annotated[list[str], Query(description="The runs, in this order.", min_length=2)]
 ) -> RunComparison:
@@ -78,13 +79,13 @@ def compare_runs(
     return RunComparison.model_validate(_runs(access).compare(run))
 
 
-@router.get(_RUN, operation_id="runs.get", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", _RUN, "runs.get", Scope.READ)
 def get_run(access: TenantAccess, run: str) -> Run:
     """A run with the summary of its metrics."""
     return Run.model_validate(_runs(access).get(run))
 
 
-@router.patch(_RUN, operation_id="runs.tag", openapi_extra=needs(Scope.TRAIN))
+@operation(router, "PATCH", _RUN, "runs.tag", Scope.TRAIN)
 def tag_run(access: TenantAccess, run: str, body: TagChanges) -> Run:
     """Set tags; null removes one, others stay."""
     runs = _runs(access)
@@ -92,26 +93,19 @@ def tag_run(access: TenantAccess, run: str, body: TagChanges) -> Run:
     return Run.model_validate(runs.get(run))
 
 
-@router.delete(
-    _RUN, operation_id="runs.delete", openapi_extra=needs(Scope.ADMIN), status_code=status.HTTP_204_NO_CONTENT
-)
+@operation(router, "DELETE", _RUN, "runs.delete", Scope.ADMIN)
 def delete_run(access: TenantAccess, run: str) -> None:
     """Delete a run with its files, permanently."""
     _runs(access).delete(run)
 
 
-@router.post(
-    f"{_RUN}/beat",
-    operation_id="runs.beat",
-    openapi_extra=needs(Scope.TRAIN),
-    status_code=status.HTTP_204_NO_CONTENT,
-)
+@operation(router, "POST", f"{_RUN}/beat", "runs.beat", Scope.TRAIN)
 def beat(access: TenantAccess, run: str) -> None:
     """Give a sign of life."""
     _runs(access).beat(run)
 
 
-@router.post(f"{_RUN}/end", operation_id="runs.end", openapi_extra=needs(Scope.TRAIN))
+@operation(router, "POST", f"{_RUN}/end", "runs.end", Scope.TRAIN)
 def end_run(access: TenantAccess, run: str, body: RunEnd, request: Request) -> Run:
     """End a run: it succeeded, failed or is no longer wanted. The training of a cancelled run is stopped."""
     runs = _runs(access)
@@ -133,12 +127,7 @@ def end_run(access: TenantAccess, run: str, body: RunEnd, request: Request) -> R
     return Run.model_validate(runs.get(run))
 
 
-@router.post(
-    f"{_RUN}/metrics",
-    operation_id="runs.log_metrics",
-    openapi_extra=needs(Scope.TRAIN),
-    status_code=status.HTTP_204_NO_CONTENT,
-)
+@operation(router, "POST", f"{_RUN}/metrics", "runs.log_metrics", Scope.TRAIN)
 def log_metrics(access: TenantAccess, run: str, body: Points) -> None:
     """Log values of metrics: one value a metric at each step."""
     if len(body.values) != len(body.metrics) * len(body.steps):
@@ -153,7 +142,7 @@ def log_metrics(access: TenantAccess, run: str, body: Points) -> None:
     _runs(access).log_series(run, metrics, steps, values)
 
 
-@router.get(f"{_RUN}/series", operation_id="runs.series", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", f"{_RUN}/series", "runs.series", Scope.READ)
 def get_series(
     access: TenantAccess,
     run: str,
@@ -166,13 +155,13 @@ def get_series(
     return Series.model_validate(found.to_json())
 
 
-@router.get(f"{_RUN}/files", operation_id="runs.files", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", f"{_RUN}/files", "runs.files", Scope.READ)
 def list_files(access: TenantAccess, run: str) -> list[RunFile]:
     """List the files of a run."""
     return [RunFile.model_validate(found) for found in _runs(access).artifacts.list(run)]
 
 
-@router.put(f"{_RUN}/files/{{name}}", operation_id="runs.log_file", openapi_extra=needs(Scope.TRAIN, receives=(_FILE,)))
+@operation(router, "PUT", f"{_RUN}/files/{{name}}", "runs.log_file", Scope.TRAIN, receives=(_FILE,))
 async def log_file(access: TenantAccess, run: str, name: str, request: Request) -> RunFile:
     """Keep a file with a run."""
     settings = access.db.settings
@@ -181,18 +170,13 @@ async def log_file(access: TenantAccess, run: str, name: str, request: Request) 
     return RunFile.model_validate(found)
 
 
-@router.get(f"{_RUN}/files/{{name}}", operation_id="runs.download_file", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", f"{_RUN}/files/{{name}}", "runs.download_file", Scope.READ)
 def download_file(access: TenantAccess, run: str, name: str) -> FileResponse:
     """Download a file of a run."""
     return FileResponse(_runs(access).artifacts.open(run, name), media_type=_FILE)
 
 
-@router.delete(
-    f"{_RUN}/files/{{name}}",
-    operation_id="runs.delete_file",
-    openapi_extra=needs(Scope.TRAIN),
-    status_code=status.HTTP_204_NO_CONTENT,
-)
+@operation(router, "DELETE", f"{_RUN}/files/{{name}}", "runs.delete_file", Scope.TRAIN)
 def delete_file(access: TenantAccess, run: str, name: str) -> None:
     """Delete a file of a run."""
     _runs(access).artifacts.delete(run, name)

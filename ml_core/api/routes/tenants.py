@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Query, status
+from fastapi import Query
 
-from ml_core.api.access import PlatformAccess, TenantAccess, needs
+from ml_core.api.access import PlatformAccess, TenantAccess
 from ml_core.api.operation import CursorQuery, LimitQuery, operations
+from ml_core.api.routes.adding import operation
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.tenants import DeletedTenant, NewTenants, Tenant, TenantChanges
 from ml_core.domain.api_key import Scope
@@ -18,7 +19,7 @@ from ml_core.registry.tenants import TenantRepository
 router = operations("tenants", "/tenants")
 
 
-@router.post("", operation_id="tenants.create", openapi_extra=needs(Scope.ADMIN), status_code=status.HTTP_201_CREATED)
+@operation(router, "POST", "", "tenants.create", Scope.ADMIN, creates=True)
 def create_tenants(db: PlatformAccess, body: NewTenants) -> list[Tenant]:
     """Create tenants in the shared cell: all of them, or none if a name can't be taken."""
     tenants = TenantRepository(db)
@@ -27,7 +28,7 @@ def create_tenants(db: PlatformAccess, body: NewTenants) -> list[Tenant]:
     return [Tenant.model_validate(tenants.create(tenant_id)) for tenant_id in body.tenant_ids]
 
 
-@router.get("", operation_id="tenants.list", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", "", "tenants.list", Scope.READ)
 def list_tenants(
     db: PlatformAccess,
     deleted: Annotated[bool, Query(description="Those that were deleted, whose names stay taken.")] = False,
@@ -38,20 +39,20 @@ def list_tenants(
     return Page[Tenant].model_validate(TenantRepository(db).list(deleted=deleted, limit=limit, cursor=cursor))
 
 
-@router.get("/{tenant}", operation_id="tenants.get", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", "/{tenant}", "tenants.get", Scope.READ)
 def get_tenant(access: TenantAccess) -> Tenant:
     """A tenant."""
     return Tenant.model_validate(TenantRepository(access.db).get(access.tenant_id))
 
 
-@router.patch("/{tenant}", operation_id="tenants.update", openapi_extra=needs(Scope.ADMIN))
+@operation(router, "PATCH", "/{tenant}", "tenants.update", Scope.ADMIN)
 def update_tenant(access: TenantAccess, body: TenantChanges) -> Tenant:
     """Change what the platform keeps for a tenant."""
     changed = TenantRepository(access.db).update(access.tenant_id, self_test_rows=body.self_test_rows)
     return Tenant.model_validate(changed)
 
 
-@router.delete("/{tenant}", operation_id="tenants.delete", openapi_extra=needs(Scope.ADMIN))
+@operation(router, "DELETE", "/{tenant}", "tenants.delete", Scope.ADMIN)
 def delete_tenant(access: TenantAccess) -> DeletedTenant:
     """Delete a tenant with everything that it has, permanently. Takes a key of the platform."""
     access.db.principal.enter(None)

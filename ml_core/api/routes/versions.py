@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from fastapi import File, Form, Query, UploadFile, status
+from fastapi import File, Form, Query, UploadFile
 from fastapi.responses import FileResponse
 from pydantic import TypeAdapter
 
-from ml_core.api.access import TenantAccess, needs
+from ml_core.api.access import TenantAccess
 from ml_core.api.operation import CursorQuery, LimitQuery, operations, parsed, tags_of
+from ml_core.api.routes.adding import operation
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.environments import Hold, NewHold
 from ml_core.api.schemas.trainings import TrainingReport
@@ -43,12 +44,7 @@ _NEW_VERSION = TypeAdapter(NewVersion)
 _VERSION = f"{_MODEL}/versions/{{version}}"
 
 
-@router.post(
-    f"{_MODEL}/versions",
-    operation_id="versions.register",
-    openapi_extra=needs(Scope.TRAIN),
-    status_code=status.HTTP_201_CREATED,
-)
+@operation(router, "POST", f"{_MODEL}/versions", "versions.register", Scope.TRAIN, creates=True)
 def register_version(
     access: TenantAccess,
     model: str,
@@ -76,25 +72,25 @@ def register_version(
     return _detail(access, _versions(access).submit(submission, artifact.file.read()))
 
 
-@router.get(f"{_MODEL}/versions", operation_id="versions.list", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", f"{_MODEL}/versions", "versions.list", Scope.READ)
 def list_versions(access: TenantAccess, model: str, wanted: Annotated[VersionFilter, Query()]) -> Page[Version]:
     """List a model's versions, newest first; or find those with tags, metrics or a text."""
     return _page(access, model, wanted)
 
 
-@router.get("/versions", operation_id="versions.search", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", "/versions", "versions.search", Scope.READ)
 def search_versions(access: TenantAccess, wanted: Annotated[VersionFilter, Query()]) -> Page[Version]:
     """Find versions over all models, newest first."""
     return _page(access, None, wanted)
 
 
-@router.get(_VERSION, operation_id="versions.get", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", _VERSION, "versions.get", Scope.READ)
 def get_version(access: TenantAccess, model: str, version: str) -> VersionDetail:
     """A version with everything that is known of it; `newest` is the newest that is not archived."""
     return _detail(access, _versions(access).get(model, None if version == "newest" else version))
 
 
-@router.patch(_VERSION, operation_id="versions.update", openapi_extra=needs(Scope.TRAIN))
+@operation(router, "PATCH", _VERSION, "versions.update", Scope.TRAIN)
 def update_version(access: TenantAccess, model: str, version: str, body: VersionChanges) -> VersionDetail:
     """Set tags, and merge notes; the version itself never changes."""
     versions = _versions(access)
@@ -105,63 +101,51 @@ def update_version(access: TenantAccess, model: str, version: str, body: Version
     return _detail(access, versions.get(model, version))
 
 
-@router.get(f"{_VERSION}/artifact", operation_id="versions.download", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", f"{_VERSION}/artifact", "versions.download", Scope.READ)
 def download_version(access: TenantAccess, model: str, version: str) -> FileResponse:
     """Download a version's artifact."""
     path = _versions(access).artifact(model, version)
     return FileResponse(path, media_type="application/octet-stream")
 
 
-@router.get(f"{_VERSION}/lineage", operation_id="versions.lineage", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", f"{_VERSION}/lineage", "versions.lineage", Scope.READ)
 def get_lineage(access: TenantAccess, model: str, version: str) -> FullLineage:
     """Where a version came from, and what came of it."""
     return FullLineage.model_validate(_versions(access).lineage(model, version))
 
 
-@router.get(f"{_VERSION}/training", operation_id="versions.training", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", f"{_VERSION}/training", "versions.training", Scope.READ)
 def get_training(access: TenantAccess, model: str, version: str) -> TrainingReport:
     """What the training of a version found: columns, metrics beside the baseline, notes."""
     found = domain_report.TrainingReport.of_version(_versions(access).get(model, version))
     return TrainingReport.model_validate(found)
 
 
-@router.get(f"{_VERSION}/compare/{{other}}", operation_id="versions.compare", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", f"{_VERSION}/compare/{{other}}", "versions.compare", Scope.READ)
 def compare_versions(access: TenantAccess, model: str, version: str, other: str) -> VersionComparison:
     """What differs between two versions, and which is better in each metric."""
     return VersionComparison.model_validate(_versions(access).compare(model, version, other))
 
 
-@router.post(
-    f"{_VERSION}/archive",
-    operation_id="versions.archive",
-    openapi_extra=needs(Scope.TRAIN),
-    status_code=status.HTTP_204_NO_CONTENT,
-)
+@operation(router, "POST", f"{_VERSION}/archive", "versions.archive", Scope.TRAIN)
 def archive_version(access: TenantAccess, model: str, version: str) -> None:
     """Hide a version, until it is restored or collected."""
     _versions(access).archive(model, version)
 
 
-@router.post(
-    f"{_VERSION}/restore",
-    operation_id="versions.restore",
-    openapi_extra=needs(Scope.TRAIN),
-    status_code=status.HTTP_204_NO_CONTENT,
-)
+@operation(router, "POST", f"{_VERSION}/restore", "versions.restore", Scope.TRAIN)
 def restore_version(access: TenantAccess, model: str, version: str) -> None:
     """Show an archived version again."""
     _versions(access).restore(model, version)
 
 
-@router.delete(
-    _VERSION, operation_id="versions.delete", openapi_extra=needs(Scope.ADMIN), status_code=status.HTTP_204_NO_CONTENT
-)
+@operation(router, "DELETE", _VERSION, "versions.delete", Scope.ADMIN)
 def delete_version(access: TenantAccess, model: str, version: str) -> None:
     """Delete a version that nothing needs, permanently; its name stays taken."""
     _versions(access).delete(model, version)
 
 
-@router.get("/holds", operation_id="holds.list", openapi_extra=needs(Scope.READ))
+@operation(router, "GET", "/holds", "holds.list", Scope.READ)
 def list_holds(
     access: TenantAccess,
     model: Annotated[str | None, Query(description="Of this model.")] = None,
@@ -172,18 +156,13 @@ def list_holds(
     return Page[Hold].model_validate(_holds(access).list(model, limit=limit, cursor=cursor))
 
 
-@router.put(f"{_VERSION}/holds/{{hold}}", operation_id="holds.place", openapi_extra=needs(Scope.TRAIN))
+@operation(router, "PUT", f"{_VERSION}/holds/{{hold}}", "holds.place", Scope.TRAIN)
 def place_hold(access: TenantAccess, model: str, version: str, hold: str, body: NewHold) -> Hold:
     """Keep a version: while it is held, it can't be deleted or collected."""
     return Hold.model_validate(_holds(access).place(model, version, hold, body.reason))
 
 
-@router.delete(
-    f"{_VERSION}/holds/{{hold}}",
-    operation_id="holds.release",
-    openapi_extra=needs(Scope.ADMIN),
-    status_code=status.HTTP_204_NO_CONTENT,
-)
+@operation(router, "DELETE", f"{_VERSION}/holds/{{hold}}", "holds.release", Scope.ADMIN)
 def release_hold(access: TenantAccess, model: str, version: str, hold: str) -> None:
     """Release a hold."""
     _holds(access).release(model, version, hold)

@@ -13,8 +13,16 @@ from rich.text import Text
 from ml_core.cli.console import err, out, print_gates, print_json, print_page
 from ml_core.cli.options import CursorOption, EnvironmentOption, JsonOption, LimitOption, ModelOption, TenantOption
 from ml_core.cli.target import given, platform, with_options
+from ml_core.domain.gates import GateKind
 from ml_core.domain.replica_report import LoadState
-from ml_core.exceptions import Action, DeadlineExceededError, ModelLoadError, PromotionRefusedError, did_you_mean
+from ml_core.exceptions import (
+    Action,
+    DeadlineExceededError,
+    ModelLoadError,
+    PermissionDeniedError,
+    PromotionRefusedError,
+    did_you_mean,
+)
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.environments import Pointer, ReplicaAnswer
@@ -79,6 +87,7 @@ def _moving(concerns: Callable[[Pointer], str | None]) -> Callable[[Callable[...
                 except PromotionRefusedError as refusal:
                     if not as_json:  # the JSON error has them
                         print_gates(refusal.attributes()["gates"])
+                        _note_how_to_approve(client, refusal)
                     raise
                 _report(client, moved, concerns(moved), None if no_wait else wait, as_json=as_json)
 
@@ -226,7 +235,10 @@ def _report(client: MLClient, moved: Pointer, version: str | None, wait_s: float
         _print_pointer(client, moved)
     answers = None
     if wait_s is not None:
-        answers = client.environments.replicas(moved.model_id, moved.environment, version=version, wait_s=wait_s)
+        try:
+            answers = client.environments.replicas(moved.model_id, moved.environment, version=version, wait_s=wait_s)
+        except PermissionDeniedError:  # the key was only for the move, which is made
+            err.print("The replicas were not asked: the key lacks the scope read.", style="dim", soft_wrap=True)
     if as_json:
         print_json({**moved.model_dump(mode="json"), "replicas": None if answers is None else _dumped(answers)})
     elif answers is not None:
@@ -316,9 +328,20 @@ def _require_served(
         )
 
 
+def _note_how_to_approve(client: MLClient, refusal: PromotionRefusedError) -> None:
+    """Say how somebody else gets a key: on one machine everybody is the same user."""
+    failed = {gate["kind"] for gate in refusal.attributes()["gates"] if not gate["passed"]}
+    if GateKind.APPROVAL in failed:
+        create = f"mlcore keys create --tenant {client.tenant_id} --scope approve"
+        err.print(Text(f"A key for who approves it, to give with --key: {create}"), style="dim", soft_wrap=True)
+
+
 def _note_unread_key(client: MLClient, model: str, version: str, sticky: str) -> None:
     """Note a key that the version does not read: a typo would make each request its own key."""
-    columns = [column["name"] for column in client.versions.get(model, version).signature["inputs"]]
+    try:
+        columns = [column["name"] for column in client.versions.get(model, version).signature["inputs"]]
+    except PermissionDeniedError:  # the key was only for the move, which is made
+        return
     if sticky in columns:
         return
     hint = did_you_mean(sticky, columns)

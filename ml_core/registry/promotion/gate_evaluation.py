@@ -21,6 +21,7 @@ from ml_core.domain.gates import (
     Approval,
     DigestVerified,
     Gate,
+    GateKind,
     GateResult,
     MinMetric,
     NotWorse,
@@ -32,6 +33,7 @@ from ml_core.domain.gates import (
 from ml_core.domain.principal import Principal
 from ml_core.domain.version import ModelVersion
 from ml_core.exceptions import (
+    Action,
     MLFrameworkError,
     ModelNotFoundError,
     PermissionDeniedError,
@@ -101,9 +103,15 @@ class GateEvaluation:
     def _refusal(self) -> PromotionRefusedError:
         failed = [result for result in self.results if not result.passed]
         rules, why = self.rules, "; ".join(result.message for result in failed)
+        remedy, action = "Promote a version that passes, or let an admin override the gate with a reason.", None
+        if any(result.kind is GateKind.APPROVAL for result in failed):
+            remedy = f"Let somebody approve it with a key of their own that has the scope approve. Or: {remedy}"
+            names = {"model": rules.model_id, "version": self.version, "environment": rules.environment}
+            action = Action("environments.approve", {"tenant": rules.tenant_id, **names})
         return PromotionRefusedError(
             f"Version {self.version!s} of {rules.model_id!s} may not go to {rules.environment!s}: {why}.",
-            remedy="Promote a version that passes, or let an admin override the gate with a reason.",
+            remedy=remedy,
+            action=action,
             tenant_id=rules.tenant_id,
             model_id=rules.model_id,
             version=self.version,

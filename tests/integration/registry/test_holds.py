@@ -62,7 +62,9 @@ def test_holds_are_listed_in_pages(db: DatabaseConnection, tenant_id: TenantId, 
     rest = holds.list(limit=2, cursor=page.next_cursor)
     assert [hold.name for hold in [*page.items, *rest.items]] == names
     assert rest.next_cursor is None
-    assert holds.list(ModelId("other")).items == []
+    assert [hold.name for hold in holds.list(TICKETS).items] == names
+    with pytest.raises(ModelNotFoundError):
+        holds.list(ModelId("other"))
 
 
 def test_what_can_not_be_held(db: DatabaseConnection, tenant_id: TenantId, holds: HoldRepository) -> None:

@@ -31,6 +31,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "tenants.create": {"tenant_ids": ["acme"]},
     "tenants.update": {"self_test_rows": "training"},
     "keys.create": {"name": "web shop", "scopes": ["predict", "read"]},
+    "platform_keys.create": {"name": "monitoring", "scopes": ["read"]},
     "models.train": {"dataset": "tickets_2026@1", **_TRAINING},
     "models.check_training": _TRAINING,
     "versions.update": {"tags": {"ticket": "ML-12"}, "metadata": {"author": "Ada"}},

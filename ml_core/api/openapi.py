@@ -25,6 +25,7 @@ _NOUNS = {
     "platform": "The cells, their replicas, and what these serve.",
     "tenants": "Each has its own keys, datasets, models and predictions, which no other can see.",
     "keys": "API keys of a tenant, each with its scopes.",
+    "platform_keys": "API keys of operators, which act in all tenants.",
     "datasets": "Names with immutable versions of a table.",
     "models": "Names with versions; trainings make them.",
     "versions": "Immutable versions of models: artifact, metrics, lineage, notes.",

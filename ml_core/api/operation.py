@@ -20,7 +20,7 @@ from ml_core.api.bodies import HashedBody, digest_of_body, read_form, read_json
 from ml_core.api.errors import on_error
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
-from ml_core.exceptions import InvalidRequestError, MLFrameworkError, status_of
+from ml_core.exceptions import Action, IdempotencyConflictError, InvalidRequestError, MLFrameworkError, status_of
 from ml_core.models.formats.archive import MAX_UNPACKED_BYTES
 from ml_core.registry.idempotency import IdempotencyRepository, Stored, other_request
 from ml_core.registry.limits import MAX_PAGE_SIZE
@@ -140,9 +140,10 @@ class Operation(APIRoute):
         headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
         if uploaded:
             headers[_BODY_DIGEST] = uploaded.digest
-        is_secret = self._answers_secret and response.status_code < status.HTTP_400_BAD_REQUEST
-        answer = None if is_secret else bytes(response.body)
-        await _to_its_end(known.finish, key, response.status_code, answer, headers)
+        kept = response
+        if self._answers_secret and response.status_code < status.HTTP_400_BAD_REQUEST:
+            kept = on_error(request, _secret_not_kept(key, request, orjson.loads(response.body)["key_id"]))
+        await _to_its_end(known.finish, key, kept.status_code, bytes(kept.body), headers)
         return response
 
     async def _repeated(self, stored: Stored, key: str, request: Request) -> Response:
@@ -165,6 +166,19 @@ async def _to_its_end(work: Callable[..., None], *args: Any) -> None:
     """Do the work in a thread even if the deadline of the request is over: else its key is claimed for minutes."""
     with anyio.CancelScope(shield=True):
         await run_in_threadpool(work, *args)
+
+
+def _secret_not_kept(key: str, request: Request, created: str) -> IdempotencyConflictError:
+    """What a repeated request for a new key is answered."""
+    tenant = request.path_params.get("tenant")
+    names = {"key_id": created} if tenant is None else {"tenant": tenant, "key_id": created}
+    return IdempotencyConflictError(
+        f"The first request with the idempotency key {key!r} created the key {created}; its secret was not kept.",
+        remedy="If its answer was lost, revoke the key and create another.",
+        action=Action("platform_keys.revoke" if tenant is None else "keys.revoke", names),
+        key=key,
+        details={"key_id": created},
+    )
 
 
 def _digest(request: Request, body: bytes) -> str:

@@ -24,6 +24,10 @@ _VERBS = {
 """Operations whose verb is not where their name says."""
 
 
+_OF_PLATFORM = "platform_"
+# The platform's own nouns: ``platform_keys.list`` is ``keys list --platform``.
+
+
 def command_of(action: Action) -> str | None:
     """The command that performs an action; words in capitals are for the reader to replace.
 
@@ -35,6 +39,8 @@ def command_of(action: Action) -> str | None:
     if verb is None:
         return None
     left = dict(action.arguments)
+    if action.operation.startswith(_OF_PLATFORM):
+        left["platform"] = True
     for parameter in verb.params:
         if parameter.param_type_name == "argument":
             words += _positional(parameter, _noun(action, verb), left)
@@ -74,6 +80,7 @@ def completing(*operations: str) -> Iterator[None]:
 def _words(operation: str) -> list[str]:
     """The words of an operation's verb: ``datasets restore`` of ``datasets.restore``."""
     noun, _, name = operation.partition(".")
+    noun = noun.removeprefix(_OF_PLATFORM)
     verb = _VERBS.get(operation) or f"{noun} {'show' if name == 'get' else name}"
     return verb.replace("_", "-").split()
 

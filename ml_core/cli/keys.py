@@ -1,7 +1,8 @@
-"""``mlcore keys``: create, list and revoke API keys."""
+"""``mlcore keys``: create, list and revoke API keys of tenants and of the platform."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,13 +11,18 @@ from ml_core.cli.console import err, out, print_json, print_page
 from ml_core.cli.options import CursorOption, JsonOption, LimitOption, TenantOption
 from ml_core.cli.target import given, platform
 from ml_core.domain.api_key import Scope
+from ml_core.exceptions import InvalidRequestError
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.keys import CreatedKey
 
 ASKS_PLATFORM = True
 
-app = typer.Typer(help="The API keys with which a tenant's programs ask for predictions.", no_args_is_help=True)
+app = typer.Typer(help="API keys of a tenant, or of the platform.", no_args_is_help=True)
+
+PlatformOption = Annotated[
+    bool, typer.Option("--platform", help="A key of the platform, which acts in all tenants, instead of a tenant's.")
+]
 
 
 @app.command("create")
@@ -27,20 +33,26 @@ def create(
             "--tenant", "-t", help="The tenant, such as acme; repeat for several; default: that of `mlcore login`."
         ),
     ] = None,
+    of_platform: PlatformOption = False,
     name: Annotated[str, typer.Option(help="What the key is for; shown in lists.")] = "unnamed",
     scope: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"What it may do: {', '.join(Scope)} or promote:ENVIRONMENT; repeat for several. "
-            "Without it: predict and read, which is what a program needs that asks models."
+            help=f"What it may do: {', '.join(Scope)} or promote:ENVIRONMENT; repeat for several. Without it: predict "
+            "and read, which is what a program needs that asks models. With --platform: admin or read."
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Create a key, or one for each of several tenants, and show it, this once. Only a salted hash is kept."""
+    if of_platform:
+        _require_no_tenant(tenant)
+        with platform(of_tenant=False) as client:
+            _print_made([(None, client.platform_keys.create(scope or [], name=name))], is_one=True, as_json=as_json)
+        return
     scopes = sorted(set(scope or (Scope.PREDICT, Scope.READ)))
     names = list(dict.fromkeys(tenant or [given("tenant", None, "--tenant")]))
-    made: list[tuple[str, CreatedKey]] = []
+    made: list[tuple[str | None, CreatedKey]] = []
     with platform(names[0]) as client:
         of = {each: client.for_tenant(each) for each in names}
         for each in names[1:]:
@@ -53,9 +65,10 @@ def create(
                 _print_made(made, is_one=len(names) == 1, as_json=as_json)
 
 
-def _print_made(made: list[tuple[str, CreatedKey]], *, is_one: bool, as_json: bool) -> None:
+def _print_made(made: Sequence[tuple[str | None, CreatedKey]], *, is_one: bool, as_json: bool) -> None:
+    """Show new keys: tenant and key; None: the platform."""
     if as_json:
-        rows = [{"tenant_id": of, **key.model_dump()} for of, key in made]
+        rows = [{**({"tenant_id": of} if of else {}), **key.model_dump()} for of, key in made]
         print_json(rows[0] if is_one else rows)
         return
     for of, key in made:
@@ -63,33 +76,59 @@ def _print_made(made: list[tuple[str, CreatedKey]], *, is_one: bool, as_json: bo
     # On standard error, so that KEY=$(mlcore keys create …) holds the key alone.
     may = f"may {', '.join(made[0][1].scopes)}"
     if is_one:
-        err.print(f"Keep it: it is shown only now. It {may} as {made[0][0]}.", style="dim")
+        err.print(
+            f"Keep it: it is shown only now. It {may} as {made[0][0] or 'an operator, in all tenants'}.", style="dim"
+        )
     else:
         err.print(f"Keep them: they are shown only now. Each {may} as its tenant.", style="dim")
 
 
 @app.command("list")
 def list_(
-    tenant: TenantOption = None, limit: LimitOption = 100, cursor: CursorOption = None, as_json: JsonOption = False
+    tenant: TenantOption = None,
+    of_platform: PlatformOption = False,
+    limit: LimitOption = 100,
+    cursor: CursorOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """List a tenant's keys, without their secrets."""
-    with platform(tenant) as client:
-        page = client.keys.list().page(limit=limit, cursor=cursor)
-        empty = f"{client.tenant_id} has no keys. Create one: mlcore keys create --tenant {client.tenant_id}"
-    print_page(page, ["key_id", "name", "scopes", "created_at", "revoked_at"], as_json=as_json, empty=empty)
+    """List the keys of a tenant or of the platform, without their secrets."""
+    if of_platform:
+        _require_no_tenant(tenant)
+    with platform(tenant, of_tenant=not of_platform) as client:
+        found = client.platform_keys.list() if of_platform else client.keys.list()
+        page = found.page(limit=limit, cursor=cursor)
+        option = "--platform --scope admin" if of_platform else f"--tenant {client.tenant_id}"
+        owner = "The platform" if of_platform else client.tenant_id
+    columns = ["key_id", "name", "scopes", "created_at", "revoked_at"]
+    print_page(page, columns, as_json=as_json, empty=f"{owner} has no keys. Create one: mlcore keys create {option}")
 
 
 @app.command("revoke")
 def revoke(
     key_id: Annotated[str, typer.Argument(help="The key's id, from `mlcore keys list`.")],
     tenant: TenantOption = None,
+    of_platform: PlatformOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Revoke a key: within about a second it opens nothing any more."""
-    with platform(tenant) as client:
-        revoked = client.keys.revoke(key_id)
-        name = client.tenant_id
+    if of_platform:
+        _require_no_tenant(tenant)
+    with platform(tenant, of_tenant=not of_platform) as client:
+        revoked = client.platform_keys.revoke(key_id) if of_platform else client.keys.revoke(key_id)
+        owner = "the platform" if of_platform else client.tenant_id
     if as_json:
         print_json(revoked)
     else:
-        out.print(f"Revoked {revoked.key_id} of {name}.")
+        out.print(f"Revoked {revoked.key_id} of {owner}.")
+
+
+def _require_no_tenant(tenant: object) -> None:
+    """Refuse a tenant beside ``--platform``.
+
+    Raises:
+        InvalidRequestError: There is one.
+    """
+    if tenant:
+        raise InvalidRequestError(
+            "A key of the platform has no tenant.", remedy="Give either --tenant or --platform.", field="--platform"
+        )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ml_core.client.nouns.platform import Platform
     from ml_core.client.nouns.predictions import Predictions
     from ml_core.client.nouns.runs import Runs
-    from ml_core.client.nouns.tenants import Keys, Tenants
+    from ml_core.client.nouns.tenants import Keys, PlatformKeys, Tenants
     from ml_core.client.nouns.versions import Holds, Versions
 
 _TIMEOUT_S = 10.0
@@ -31,6 +31,7 @@ _MODULES = {
     "platform": "platform",
     "tenants": "tenants",
     "keys": "tenants",
+    "platform_keys": "tenants",
     "datasets": "datasets",
     "models": "models",
     "versions": "versions",
@@ -72,6 +73,7 @@ class _Client(Noun[Mode]):
 
     Attributes:
         platform: How the platform is.
+        platform_keys: API keys of the platform.
         tenants: The tenants of the platform.
         keys: API keys of the tenant.
         datasets: Immutable versions of tables.
@@ -89,6 +91,7 @@ class _Client(Noun[Mode]):
     platform: Platform[Mode]
     tenants: Tenants[Mode]
     keys: Keys[Mode]
+    platform_keys: PlatformKeys[Mode]
     datasets: Datasets[Mode]
     models: Models[Mode]
     versions: Versions[Mode]
@@ -108,7 +111,7 @@ class _Client(Noun[Mode]):
         if name not in _MODULES:
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}", name=name, obj=self)
         module = importlib.import_module(f"ml_core.client.nouns.{_MODULES[name]}")
-        noun = getattr(module, name.capitalize())(self._connection, self._tenant)
+        noun = getattr(module, name.title().replace("_", ""))(self._connection, self._tenant)
         setattr(self, name, noun)
         return noun
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -17,8 +17,9 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import platform_keys
 from ml_core.domain.api_key import ApiKey, Grant, Scope, hash_secret
 from ml_core.domain.principal import Principal
-from ml_core.exceptions import Action, AuthenticationError, InvalidRequestError
+from ml_core.exceptions import Action, AuthenticationError, InvalidRequestError, KeyNotFoundError
 from ml_core.registry.keys import KEY_ID, KeyInfo
+from ml_core.registry.pages import Page, read_page
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow
@@ -68,14 +69,20 @@ class PlatformKeyRepository:
             connection.execute(platform_keys.insert().values(**row, name=name, created_by=self._db.principal.name))
         return key
 
-    def list(self) -> Sequence[KeyInfo]:
-        """All keys, oldest first, revoked ones too.
+    def list(self, *, limit: int = 100, cursor: str | None = None) -> Page[KeyInfo]:
+        """A page of the keys, oldest first, revoked ones too.
+
+        Args:
+            limit: Keys at most, 1 to 1,000.
+            cursor: ``next_cursor`` of the page before.
 
         Raises:
+            InvalidRequestError: The limit is out of range, or the cursor is not one of this list.
             PermissionDeniedError: The principal belongs to a tenant.
         """
+        order = (_OF.created_at, _OF.key_id)
         with self._db.platform() as connection:
-            return [_info(row) for row in connection.execute(sa.select(*_INFO).order_by(_OF.created_at, _OF.key_id))]
+            return read_page(connection, sa.select(*_INFO), order, limit=limit, cursor=cursor).map(_info)
 
     def revoke(self, key_id: str) -> KeyInfo:
         """Revoke a key; its next request is refused. Revoking it again changes nothing.
@@ -84,7 +91,8 @@ class PlatformKeyRepository:
             key_id: The key's id. A whole key revokes too; its secret is neither read nor repeated.
 
         Raises:
-            InvalidRequestError: There is no such key. The message repeats nothing of it.
+            InvalidRequestError: The text is not a key id.
+            KeyNotFoundError: The platform has no such key. Neither message repeats anything of it.
             PermissionDeniedError: The principal belongs to a tenant, or lacks the scope ``admin``.
         """
         self._db.principal.require(Scope.ADMIN)
@@ -95,10 +103,11 @@ class PlatformKeyRepository:
             connection.execute(revoke.values(revoked_at=sa.func.now(), revoked_by=self._db.principal.name))
             row = connection.execute(sa.select(*_INFO).where(mine)).one_or_none()
         if row is None:
-            raise InvalidRequestError(
+            missing = KeyNotFoundError if named else InvalidRequestError
+            raise missing(
                 "The platform has no such key.",
                 remedy="A key's id is the 16 digits after mlk_: list the keys.",
-                action=Action.of("keys.list"),
+                action=Action.of("platform_keys.list"),
                 field="key_id",
             )
         return _info(row)

@@ -21,7 +21,10 @@ _METHODS = ("get", "put", "post", "patch", "delete")
 _SAMPLES = {"string": "x1", "integer": 1, "number": 1.0, "boolean": True, "object": {}, "null": None}
 _OPEN = {"platform.alive"}
 """Operations without a key."""
-_NEEDS_PLATFORM = {"tenants.create", "tenants.list", "tenants.delete", "platform.health"}
+_NEEDS_PLATFORM = {
+    *("tenants.create", "tenants.list", "tenants.delete", "platform.health"),
+    *("platform_keys.create", "platform_keys.list", "platform_keys.revoke"),
+}
 """Operations over all tenants: a tenant's key, whatever its scopes, may not."""
 
 

@@ -31,6 +31,15 @@ class NewKey(Input):
     scopes: list[str] = _SCOPES
 
 
+class NewPlatformKey(Input):
+    """A key of the platform to create."""
+
+    name: str = Field(default="unnamed", description="What it is for; shown in lists.")
+    scopes: list[str] = Field(
+        description="`admin`, which may change everything, or `read`, which may change nothing.", examples=[["read"]]
+    )
+
+
 class CreatedKey(Schema):
     """A new key. The whole key is shown this once."""
 

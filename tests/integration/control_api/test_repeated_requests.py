@@ -81,10 +81,14 @@ def test_a_key_is_not_stored(db: DatabaseConnection, tenant: httpx.Client, tenan
         kept = session.execute(
             "SELECT response FROM mlcore.idempotency_keys WHERE tenant_id = %s", (str(tenant_id),)
         ).fetchall()
-    assert kept == [(None,)]
+    secret = created.json()["key"].rsplit("_", 1)[1]
+    assert secret.encode() not in kept[0][0]
     again = send(tenant, "POST", "/keys", json={"name": "n", "scopes": ["read"]})
     assert (again.status_code, again.json()["error"]["code"]) == (409, "idempotency_conflict")
-    assert created.json()["key"] not in again.text
+    assert secret not in again.text
+    assert created.json()["key_id"] in again.json()["error"]["message"]
+    arguments = {"tenant": str(tenant_id), "key_id": created.json()["key_id"]}
+    assert again.json()["error"]["action"] == {"operation": "keys.revoke", "arguments": arguments}
     assert len(tenant.get("/keys").json()["items"]) == 2, "the admin's own, and one"
 
 

@@ -13,7 +13,13 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import PLATFORM
 from ml_core.domain.api_key import ApiKey, Scope
 from ml_core.domain.principal import Principal
-from ml_core.exceptions import AuthenticationError, InvalidNameError, InvalidRequestError, PermissionDeniedError
+from ml_core.exceptions import (
+    AuthenticationError,
+    InvalidNameError,
+    InvalidRequestError,
+    KeyNotFoundError,
+    PermissionDeniedError,
+)
 from ml_core.ids import TenantId
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.platform_keys import PlatformKeyRepository
@@ -51,7 +57,7 @@ def test_a_revoked_key_is_refused_and_stays_listed(keys: PlatformKeyRepository) 
     first = keys.revoke(str(key))
     assert first.revoked_at is not None
     assert keys.revoke(key.key_id) == first
-    assert keys.list() == [first]
+    assert list(keys.list().items) == [first]
     assert (first.name, first.scopes) == ("console", frozenset({"admin"}))
     with pytest.raises(AuthenticationError):
         keys.authenticate(str(key))
@@ -66,8 +72,9 @@ def test_a_key_that_is_not_one_is_refused(
     for text in ("mlk_", *map(str, others)):
         with pytest.raises(AuthenticationError):
             keys.authenticate(text)
-    with pytest.raises(InvalidRequestError, match="no such key"):
-        keys.revoke("x")
+    for text, error in (("x", InvalidRequestError), ("0" * 16, KeyNotFoundError)):
+        with pytest.raises(error, match="no such key"):
+            keys.revoke(text)
 
 
 @pytest.mark.parametrize("scopes", [[], ["predict"], ["promote:production"], ["admin", "train"], ["none"]])

@@ -19,7 +19,8 @@ _WAITING_PIECES = 8
 class InProcessTransport(httpx.BaseTransport):
     """Runs an ASGI application on an event loop in a thread of its own.
 
-    httpx has such a transport for its asynchronous client only, and that one keeps whole responses in memory.
+    httpx has such a transport for its asynchronous client only, and that one keeps whole responses in memory. Its
+    threads keep the process from ending until it is closed.
 
     Args:
         app: The application.
@@ -115,6 +116,7 @@ class _Exchange(httpx.SyncByteStream):
             yield message.get("body", b"")
             if not message.get("more_body", False):
                 return
+        raise httpx.RemoteProtocolError("The application ended in the middle of its answer.", request=self._request)
 
     def close(self) -> None:
         """Called by httpx when nobody reads any further."""

@@ -35,8 +35,8 @@ class FullTrainings(TrainingsInProcesses):
 
 
 @pytest.fixture(scope="module")
-def trainings() -> FullTrainings:
-    return FullTrainings(1)
+def trainings(db: DatabaseConnection) -> FullTrainings:
+    return FullTrainings(db)
 
 
 @pytest.fixture(scope="module")

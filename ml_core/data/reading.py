@@ -27,6 +27,8 @@ from ml_core.exceptions import Action
 # What pandas calls an index without a name in a Parquet file.
 _NAMELESS_INDEX = "__index_level_"
 _BATCH_ROWS = 65_536
+# Of a counter that is an index: with them its values are within 64 bits, whatever the number of rows.
+_MAX_START, _MAX_STEP = 2**62, 2**31
 _SHOWN_CHARACTERS = 80
 
 
@@ -95,6 +97,8 @@ def reading(path: Path, encoding: str) -> Iterator[None]:
             action=Action.of("datasets.create", encoding=other.split()[0]),
         ) from error
     except LookupError as error:
+        if type(error) is not LookupError:  # such as KeyError, which no encoding is the cause of
+            raise
         raise unreadable(f"{encoding!r} is not an encoding.", "Use one such as utf-8, latin-1 or cp1252.") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise unreadable(f"{path} is not a complete gzip file: {error}.", "Compress it again.") from error
@@ -120,23 +124,31 @@ def parquet_pieces(path: Path, rows: int = _BATCH_ROWS) -> Iterator[pa.Table]:
         schema = file.schema_arrow
         names = [name for name in schema.names if not name.startswith(_NAMELESS_INDEX)]
         check_names(names, path)  # pyarrow selects by name, and fails where there are two
-        counters = [
-            index
-            for index in (schema.pandas_metadata or {}).get("index_columns", [])
-            if isinstance(index, dict) and index["kind"] == "range" and index["name"] is not None
-        ]
+        counters = _counters(schema)
         first = 0
         whole = schema.empty_table()
         for batch in chain([whole], map(_as_table, file.iter_batches(batch_size=rows, columns=names))):
             piece = batch.select(names)
-            for index in counters:
-                values = index["start"] + index["step"] * np.arange(first, first + len(batch))
-                piece = piece.append_column(str(index["name"]), pa.array(values, pa.int64()))
+            for name, start, step in counters:
+                values = start + step * np.arange(first, first + len(batch))
+                piece = piece.append_column(name, pa.array(values, pa.int64()))
             first += len(batch)
             yield piece.replace_schema_metadata(None)
 
 
+def _counters(schema: pa.Schema) -> list[tuple[str, int, int]]:
+    """Name, start and step of each index that is a counter; none where the metadata is not as pandas writes it."""
+    try:
+        described = [each for each in (schema.pandas_metadata or {})["index_columns"] if isinstance(each, dict)]
+        ranges = [each for each in described if each["kind"] == "range" and each["name"] is not None]
+        counters = [(str(each["name"]), int(each["start"]), int(each["step"])) for each in ranges]
+    except (ValueError, LookupError, TypeError, OverflowError):
+        return []
+    return [each for each in counters if abs(each[1]) <= _MAX_START and abs(each[2]) <= _MAX_STEP]
+
+
 def _as_table(batch: pa.RecordBatch) -> pa.Table:
+    batch.validate(full=True)  # a string of a file may be no text: nothing after this looks
     return pa.Table.from_batches([batch])
 
 

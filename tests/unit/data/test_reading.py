@@ -8,6 +8,7 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -300,3 +301,40 @@ def test_a_quoted_cell_may_reach_over_the_end_of_a_piece(write):
     assert frame.iloc[group - 1 :].to_dict("list") == {"a": ["3", "4", "4", "4"], "b": ["x\n\ny", "5", "5", "5"]}
     with pytest.raises(DataProcessingError, match=f"line {group + 7} has 1 cell"):
         read_table(write("t.csv", text + "6\n"))
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        b"no json",
+        b"[]",
+        b"{}",
+        b'{"index_columns": 5}',
+        b'{"index_columns": [{"x": 1}]}',
+        b'{"index_columns": [{"kind": "range", "name": "i", "start": "a", "step": {}}]}',
+        b'{"index_columns": [{"kind": "range", "name": "i", "start": 1e400, "step": 1}]}',
+        b'{"index_columns": [{"kind": "range", "name": "i", "start": 0, "step": 9223372036854775808}]}',
+    ],
+)
+def test_metadata_that_pandas_did_not_write_is_ignored(tmp_path, metadata):
+    """It is part of the file, so it may be anything."""
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"a": [1, 2]}).replace_schema_metadata({b"pandas": metadata}), path)
+    assert list(read_table(path).columns) == ["a"]
+
+
+def test_a_parquet_file_with_two_columns_of_one_name_is_refused(tmp_path):
+    """By this name."""
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]), path)
+    with pytest.raises(DataProcessingError, match="has several columns called 'a'"):
+        read_table(path)
+
+
+def test_a_parquet_file_with_a_string_that_is_no_text_is_refused(tmp_path):
+    """Parquet does not check it, and Arrow only where it is asked to."""
+    path, offsets = tmp_path / "t.parquet", pa.py_buffer(np.array([0, 2], "int32").tobytes())
+    column = pa.Array.from_buffers(pa.string(), 1, [None, offsets, pa.py_buffer(b"\xff\xfe")])
+    pq.write_table(pa.table({"a": column}), path)
+    with pytest.raises(DataProcessingError, match="UTF"):
+        read_table(path)

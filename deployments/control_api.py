@@ -7,6 +7,7 @@ the registry, and reconnects by itself.
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import anyio.to_thread
 from ray import serve
@@ -36,7 +37,8 @@ class ControlApi:
     """
 
     async def __init__(self) -> None:  # type: ignore[misc]  # Serve awaits it
-        set_priority(_NICENESS)
+        # Relative, because the platform and with it the cells may have been started with a lower priority.
+        set_priority(os.getpriority(os.PRIO_PROCESS, 0) + _NICENESS)
         settings = Settings.from_environment()
         if settings.database.url is None:
             raise ConfigurationError(

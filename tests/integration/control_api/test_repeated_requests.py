@@ -81,7 +81,7 @@ def test_a_key_is_not_stored(db: DatabaseConnection, tenant: httpx.Client, tenan
         kept = session.execute(
             "SELECT response FROM mlcore.idempotency_keys WHERE tenant_id = %s", (str(tenant_id),)
         ).fetchall()
-    secret = created.json()["key"].rsplit("_", 1)[1]
+    secret = created.json()["key"].split("_", 2)[2]
     assert secret.encode() not in kept[0][0]
     again = send(tenant, "POST", "/keys", json={"name": "n", "scopes": ["read"]})
     assert (again.status_code, again.json()["error"]["code"]) == (409, "idempotency_conflict")
@@ -151,3 +151,21 @@ def test_what_outlived_its_deadline_is_not_executed_again(tenant: httpx.Client, 
     assert (again.status_code, again.json()["error"]["code"]) == (409, "idempotency_conflict")
     assert "with status 504" in again.json()["error"]["message"]
     assert len(tenant.get("/runs").json()["items"]) == 1
+
+
+def test_a_request_whose_process_died_is_taken_over(
+    db: DatabaseConnection, tenant: httpx.Client, tenant_id: TenantId
+) -> None:
+    """For five minutes it may still run; then the repeated request is executed, and its answer is kept."""
+    died = "UPDATE mlcore.idempotency_keys SET status = NULL, response = NULL, created_at = created_at - %s::interval"
+    send(tenant, "POST", "/runs", json={"model_id": "m"})
+    with superuser(db) as session:
+        session.execute(f"{died} WHERE tenant_id = %s", ("4 minutes", str(tenant_id)))
+    running = send(tenant, "POST", "/runs", json={"model_id": "m"})
+    assert (running.status_code, "still running" in running.json()["error"]["message"]) == (409, True)
+    with superuser(db) as session:
+        session.execute(f"{died} WHERE tenant_id = %s", ("2 minutes", str(tenant_id)))
+    taken_over, again = (send(tenant, "POST", "/runs", json={"model_id": "m"}) for _ in range(2))
+    assert (taken_over.status_code, is_repeated(taken_over)) == (201, False)
+    assert (again.json(), is_repeated(again)) == (taken_over.json(), True)
+    assert len(tenant.get("/runs").json()["items"]) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -281,7 +282,8 @@ def _as_upload(form: Form) -> Upload:
 
 
 def _size_of(upload: Upload) -> int:
-    return len(upload.before) + upload.path.stat().st_size + len(upload.after)
+    with upload.path.open("rb") as file:  # so that what can't be read is found before anything is sent
+        return len(upload.before) + os.fstat(file.fileno()).st_size + len(upload.after)
 
 
 def _pieces(upload: Upload) -> Iterator[bytes]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import pydoc
 import re
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ml_core.client import MLClient
+from ml_core.client import AsyncMLClient, MLClient
 from ml_core.exceptions import (
     AuthenticationError,
     ConfigurationError,
@@ -202,3 +205,77 @@ def test_plain_rows_need_no_pandas():
     send = "import sys, ml_core.client.rows as c; c.rows_to_send([{'x': 1.5, 'y': None}]);"
     code = f"{send} sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_client_needs_neither_server_nor_database_nor_numerics():
+    """Each of them takes longer to load than an answer takes."""
+    heavy = ["fastapi", "starlette", "uvicorn", "sqlalchemy", "psycopg", "pandas", "numpy", "sklearn", "ray"]
+    nouns = "[client.models, client.versions, client.environments, client.runs, client.datasets, client.tenants]"
+    code = (
+        "import sys; from ml_core.client import AsyncMLClient, MLClient;"
+        f"client = MLClient('http://127.0.0.1:9', tenant_id='acme'); {nouns};"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_the_key_is_in_no_text():
+    """Of a client, its connection, and an error."""
+    with MLClient("http://127.0.0.1:9", api_key="mlk_secret", tenant_id="acme") as client:
+        texts = [repr(client), str(client), repr(client._connection), repr(client._connection._http.headers)]
+        with pytest.raises(PlatformError) as raised:
+            list(client.models.list())
+    texts += [repr(raised.value), str(raised.value), repr(raised.value.__cause__)]
+    assert "mlk_secret" not in "".join(texts)
+
+
+def test_help_shows_what_an_operation_does():
+    """Of the class and of a client, with its arguments."""
+    with MLClient("http://127.0.0.1:9", tenant_id="acme") as client:
+        for shown in (MLClient.predict, AsyncMLClient.predict, client.predict):
+            text = pydoc.render_doc(shown, renderer=pydoc.plaintext)
+            assert "Predict raw rows." in text
+            assert "proba: 'bool' = False" in text
+        assert "Args:" in inspect.getdoc(client.versions.register)
+        assert "newest first" in inspect.getdoc(client.versions.list)
+
+
+def test_an_answer_that_does_not_come_is_waited_for_only_so_long():
+    """Then the error says how to wait longer; the request is not sent again."""
+    asked = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            connection, _ = listener.accept()
+            with connection:
+                asked.append(connection.recv(65536))
+                connection.recv(1)  # until the client leaves
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        started = time.monotonic()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with (
+            MLClient(url, api_key="mlk_x", tenant_id="acme", timeout_s=0.2) as client,
+            pytest.raises(DeadlineExceededError, match=r"within 0\.2 s"),
+        ):
+            client.runs.start("m")
+        assert time.monotonic() - started < 5
+        thread.join()
+    assert len(asked) == 1
+    assert b"x-request-timeout-ms: 200" in asked[0].lower()
+
+
+def test_files_that_can_not_be_read_or_written_are_refused(tmp_path):
+    """Before anything is sent."""
+    (tmp_path / "there").write_text("x")
+    with MLClient("http://127.0.0.1:9", tenant_id="acme") as client:
+        for field, ask in (
+            ("file", lambda: client.datasets.create("d", tmp_path / "none.csv")),
+            ("file", lambda: client.versions.register("m", tmp_path / "none.skops")),
+            ("file", lambda: client.runs.log_file("r", "none", tmp_path)),
+            ("path", lambda: client.datasets.download("d", tmp_path / "there")),
+        ):
+            with pytest.raises(InvalidRequestError) as refused:
+                ask()
+            assert refused.value.field == field

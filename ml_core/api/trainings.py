@@ -7,9 +7,9 @@ import os
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import orjson
@@ -18,11 +18,14 @@ from starlette.concurrency import run_in_threadpool
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.training_report import TrainingReport
 from ml_core.exceptions import QueueFullError, RequestTimeoutError, RunStateError, TrainingError, error_from_json
+from ml_core.ids import TenantId
 from ml_core.registry.runs import RunRepository
 from ml_core.training.assignment import Assignment
 
 _WAITING = 32
 """Trainings that wait for their turn at most; each is a request that is answered late."""
+_TENANT_SHARE = 2
+"""One tenant may have this fraction of those that run and wait."""
 _RETRY_AFTER_S = 30
 _LOOK_EVERY_S = 1.0
 """How often to look whether the caller of a training that has not begun is still there."""
@@ -104,6 +107,48 @@ class Trainings(ABC):
         training.started.set_result(run_id)
 
 
+class Turns:
+    """So many at a time; whoever else comes waits, and tenants take turns.
+
+    Args:
+        at_once: How many.
+    """
+
+    def __init__(self, at_once: int) -> None:
+        self._free = at_once
+        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+
+    @asynccontextmanager
+    async def of(self, tenant_id: str) -> AsyncIterator[None]:
+        """A turn of a tenant."""
+        if self._free:
+            self._free -= 1
+        else:
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.setdefault(tenant_id, deque()).append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if not turn.cancelled():  # it came just now
+                    self._pass_on()
+                raise
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        while self._waiting:
+            tenant_id, turns = self._waiting.popitem(last=False)
+            turn = turns.popleft()
+            if turns:
+                self._waiting[tenant_id] = turns  # behind the other tenants
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
+
+
 class TrainingsInProcesses(Trainings):
     """Does each training in a process of its own, which gives way to replicas and requests.
 
@@ -116,32 +161,33 @@ class TrainingsInProcesses(Trainings):
     def __init__(self, db: DatabaseConnection) -> None:
         super().__init__()
         self._db = db
-        self._turn = asyncio.Semaphore(db.settings.api.trainings_at_once)
+        self._turns = Turns(db.settings.api.trainings_at_once)
         self._most = db.settings.api.trainings_at_once + _WAITING
-        self._accepted: set[Training] = set()
+        self._accepted: dict[Training, TenantId] = {}
 
     def start(self, assignment: Assignment) -> Training:
         """See ``Trainings``."""
-        if len(self._accepted) >= self._most:
+        all_tenants, own = len(self._accepted), list(self._accepted.values()).count(assignment.tenant_id)
+        if all_tenants >= self._most or own >= self._most // _TENANT_SHARE:
             raise QueueFullError(
-                f"{len(self._accepted)} trainings are being done or wait for their turn.",
+                f"{all_tenants} trainings are being done or wait for their turn, {own} of them this tenant's.",
                 remedy="Try again later.",
                 model_id=str(assignment.model_id),
                 retry_after_s=_RETRY_AFTER_S,
             )
         training = Training()
-        self._accepted.add(training)
+        self._accepted[training] = assignment.tenant_id
         training.follow(self._do(assignment, training))
         return training
 
     async def _do(self, assignment: Assignment, training: Training) -> None:
         try:
-            async with self._turn:
+            async with self._turns.of(assignment.tenant_id):
                 await self._follow(assignment, training)
         except Exception as error:  # noqa: BLE001 - whoever waits must learn of it, whatever it is
             training.end(error)
         finally:
-            self._accepted.discard(training)
+            self._accepted.pop(training, None)
 
     async def _follow(self, assignment: Assignment, training: Training) -> None:
         """Run the process and pass on what it tells."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
 import signal
@@ -15,6 +16,7 @@ import pytest
 
 from ml_core.api.access import Services
 from ml_core.api.app import create_app
+from ml_core.api.trainings import Turns
 from ml_core.client import MLClient
 from ml_core.domain.run import RunStatus
 from ml_core.exceptions import (
@@ -163,6 +165,42 @@ def test_a_full_queue_is_refused(app, client, dataset, slow, monkeypatch):
     slow.unlink()
     wait_for(lambda: client.runs.get(first.run_id).status == RunStatus.FINISHED)
     wait_for(lambda: not app.state.services.trainings._accepted)
+
+
+def test_a_tenant_has_half_of_the_queue(app, client, dataset, slow, monkeypatch):
+    """The rest is for others."""
+    first = train(client, dataset).run
+    monkeypatch.setattr(app.state.services.trainings, "_most", 2)
+    with pytest.raises(QueueFullError, match="1 of them this tenant's"):
+        train(client, dataset)
+    slow.unlink()
+    wait_for(lambda: client.runs.get(first.run_id).status == RunStatus.FINISHED)
+
+
+def test_tenants_take_turns():
+    """Whoever asks for many at once does not hold up who asks for one; a turn of who left is the next one's."""
+    order = []
+
+    async def take(turns, tenant_id):
+        async with turns.of(tenant_id):
+            order.append(tenant_id)
+            await asyncio.sleep(0)
+
+    async def main():
+        turns = Turns(1)
+        wanted = [asyncio.create_task(take(turns, tenant_id)) for tenant_id in ("a", "a", "a", "gone", "b", "a", "c")]
+        await asyncio.sleep(0)
+        wanted[3].cancel()
+        await asyncio.gather(*wanted, return_exceptions=True)
+        given = asyncio.create_task(take(turns, "d"))
+        async with turns.of("a"):
+            await asyncio.sleep(0)
+        given.cancel()  # just as its turn came
+        await asyncio.gather(given, return_exceptions=True)
+        await asyncio.wait_for(take(turns, "e"), 5)
+
+    asyncio.run(main())
+    assert order == ["a", "a", "b", "c", "a", "a", "e"]
 
 
 def test_a_worker_ends_with_the_server(db, admin_key, tenant_id, dataset, slow):

@@ -89,6 +89,15 @@ def needs(
     return described
 
 
+def caller(request: Request) -> DatabaseConnection:
+    """The registry on behalf of whoever sends a request; errors as ``acting_for``. An event loop calls it on a thread.
+
+    Called again after a body that may take hours: its key may have been revoked meanwhile.
+    """
+    tenant, authorization = request.path_params.get("tenant"), request.headers.get("authorization")
+    return acting_for(request.app.state.services, tenant, authorization, request.state.request_id)
+
+
 def acting_for(
     services: Services, tenant: str | None, authorization: str | None, request_id: str
 ) -> DatabaseConnection:

@@ -16,13 +16,16 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fastapi import Request
+from fastapi import HTTPException, Request, status
+from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
+from starlette.responses import MalformedRangeHeader, RangeNotSatisfiable
 from starlette.types import Message
 
+from ml_core.api.access import caller
 from ml_core.database.strict_json import plain
 from ml_core.exceptions import (
     InvalidRequestError,
@@ -136,6 +139,7 @@ async def received(request: Request, folder: Path, limit: int, *, suffix: str = 
         RequestTooLargeError: It has more bytes than ``limit``.
         StorageFullError: It has more bytes than the disk has room for.
         RequestTimeoutError: The client paused for too long.
+        AuthenticationError: The key was revoked meanwhile.
     """
     wanted = _check_declared(request, limit)
     await run_in_threadpool(_make_room, folder, wanted)
@@ -147,6 +151,7 @@ async def received(request: Request, folder: Path, limit: int, *, suffix: str = 
             async for piece in _pieces(request, limit):
                 await run_in_threadpool(file.write, piece)
             await run_in_threadpool(file.flush)
+            await run_in_threadpool(caller, request)
             yield path
     except MLFrameworkError as error:  # the client knows nothing of this file's name, and need not
         error.message = error.message.replace(str(path), "The file")
@@ -218,6 +223,25 @@ def _check_media_type(request: Request, wanted: str, remedy: str) -> None:
             remedy=f"{remedy} as {wanted}.",
             field="content-type",
         )
+
+
+class Download(FileResponse):
+    """A file, whole or the ranges of it that are asked for; a range that it has not is refused in the one shape."""
+
+    @classmethod
+    def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:
+        try:
+            return super()._parse_range_header(http_range, file_size)
+        except MalformedRangeHeader:
+            raise InvalidRequestError(
+                "The header Range can't be read.", remedy="Send one such as bytes=0-99.", field="range"
+            ) from None
+        except RangeNotSatisfiable:
+            raise HTTPException(
+                status.HTTP_416_RANGE_NOT_SATISFIABLE,
+                f"The file has {file_size:,} bytes, and none in this range.",
+                headers={"content-range": f"bytes */{file_size}"},
+            ) from None
 
 
 async def _next(pieces: AsyncIterator[bytes]) -> bytes:

@@ -15,10 +15,9 @@ from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from ml_core.api.access import acting_for
+from ml_core.api.access import caller
 from ml_core.api.bodies import HashedBody, digest_of_body, read_form, read_json
 from ml_core.api.errors import on_error
-from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
 from ml_core.exceptions import Action, IdempotencyConflictError, InvalidRequestError, MLFrameworkError, status_of
 from ml_core.models.formats.archive import MAX_UNPACKED_BYTES
@@ -92,7 +91,7 @@ class Operation(APIRoute):
                 await request.close()  # the file of a form
 
         async def serve_open(request: Request) -> Response:
-            request.state.db = db = await run_in_threadpool(self._open, request)
+            request.state.db = db = await run_in_threadpool(caller, request)
             if self._is_checked_first:
                 db.principal.require(self._scope)
             body = b""
@@ -102,6 +101,7 @@ class Operation(APIRoute):
                     hashed = HashedBody(request)
                     await read_form(request, min(largest, MAX_UNPACKED_BYTES))
                     body = hashed.digest.encode()
+                    request.state.db = db = await run_in_threadpool(caller, request)
                 else:
                     body = await read_json(request)
             key = request.headers.get("idempotency-key")
@@ -152,14 +152,6 @@ class Operation(APIRoute):
         if digest is not None and digest != await digest_of_body(request):
             raise other_request(key)
         return Response(stored.body, stored.status, {**headers, "idempotency-replayed": "true"})
-
-    def _open(self, request: Request) -> DatabaseConnection:
-        return acting_for(
-            request.app.state.services,
-            request.path_params.get("tenant"),
-            request.headers.get("authorization"),
-            request.state.request_id,
-        )
 
 
 async def _to_its_end(work: Callable[..., None], *args: Any) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import Query, Request
-from fastapi.responses import FileResponse
 from pydantic import TypeAdapter
 from starlette.concurrency import run_in_threadpool
 
 from ml_core.api.access import TenantAccess
-from ml_core.api.bodies import received
+from ml_core.api.bodies import Download, received
 from ml_core.api.operation import ArchivedQuery, CursorQuery, LimitQuery, operations, parsed
 from ml_core.api.routes.adding import operation
 from ml_core.api.schemas.base import Page
@@ -99,9 +98,9 @@ def get_dataset(access: TenantAccess, dataset: str, number: Number) -> DatasetDe
 
 
 @operation(router, "GET", "/{dataset}/versions/{number}/content", "datasets.download", Scope.READ)
-def download_dataset(access: TenantAccess, dataset: str, number: Number) -> FileResponse:
+def download_dataset(access: TenantAccess, dataset: str, number: Number) -> Download:
     """Download a version as a Parquet file."""
-    return FileResponse(_datasets(access).open(dataset, _number(number)), media_type=_PARQUET)
+    return Download(_datasets(access).open(dataset, _number(number)), media_type=_PARQUET)
 
 
 @operation(router, "POST", "/{dataset}/versions/{number}/archive", "datasets.archive", Scope.TRAIN)

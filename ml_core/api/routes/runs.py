@@ -8,11 +8,10 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import Query, Request
-from fastapi.responses import FileResponse
 from starlette.concurrency import run_in_threadpool
 
 from ml_core.api.access import Services, TenantAccess
-from ml_core.api.bodies import received
+from ml_core.api.bodies import Download, received
 from ml_core.api.operation import CursorQuery, LimitQuery, operations, tags_of
 from ml_core.api.routes.adding import operation
 from ml_core.api.schemas.base import Page
@@ -171,9 +170,9 @@ async def log_file(access: TenantAccess, run: str, name: str, request: Request) 
 
 
 @operation(router, "GET", f"{_RUN}/files/{{name}}", "runs.download_file", Scope.READ)
-def download_file(access: TenantAccess, run: str, name: str) -> FileResponse:
+def download_file(access: TenantAccess, run: str, name: str) -> Download:
     """Download a file of a run."""
-    return FileResponse(_runs(access).artifacts.open(run, name), media_type=_FILE)
+    return Download(_runs(access).artifacts.open(run, name), media_type=_FILE)
 
 
 @operation(router, "DELETE", f"{_RUN}/files/{{name}}", "runs.delete_file", Scope.TRAIN)

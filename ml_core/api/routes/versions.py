@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import File, Form, Query, UploadFile
-from fastapi.responses import FileResponse
 from pydantic import TypeAdapter
 
 from ml_core.api.access import TenantAccess
+from ml_core.api.bodies import Download
 from ml_core.api.operation import CursorQuery, LimitQuery, operations, parsed, tags_of
 from ml_core.api.routes.adding import operation
 from ml_core.api.schemas.base import Page
@@ -102,10 +102,10 @@ def update_version(access: TenantAccess, model: str, version: str, body: Version
 
 
 @operation(router, "GET", f"{_VERSION}/artifact", "versions.download", Scope.READ)
-def download_version(access: TenantAccess, model: str, version: str) -> FileResponse:
+def download_version(access: TenantAccess, model: str, version: str) -> Download:
     """Download a version's artifact."""
     path = _versions(access).artifact(model, version)
-    return FileResponse(path, media_type="application/octet-stream")
+    return Download(path, media_type="application/octet-stream")
 
 
 @operation(router, "GET", f"{_VERSION}/lineage", "versions.lineage", Scope.READ)

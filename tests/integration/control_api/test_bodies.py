@@ -18,6 +18,7 @@ import pytest
 
 from ml_core.api import bodies
 from ml_core.exceptions import RequestTooLargeError, StorageFullError, UnsafeArtifactError
+from ml_core.registry.keys import KeyRepository
 
 CSV = {"content-type": "text/csv"}
 JSON = {"content-type": "application/json"}
@@ -288,3 +289,45 @@ def test_an_artifact_over_the_limit_is_refused(client, db, tmp_path):
             client.versions.register("m", path)
     finally:
         object.__setattr__(db.settings.api, "max_upload_bytes", 64 * 2**30)
+
+
+@pytest.mark.parametrize("kind", ["csv", "form"])
+def test_a_key_that_is_revoked_during_an_upload_uploads_nothing(http, db, tenant_id, uploads, kind):
+    """A body may take hours, so its key is looked at again."""
+    keys = KeyRepository(db, tenant_id)
+    key = keys.create("program", ["train"])
+    form = (
+        b'--b\r\ncontent-disposition: form-data; name="artifact"; filename="m.skops"\r\n\r\n',
+        b"x\r\n--b--\r\n",
+    )
+    head, tail = (b"a\n", b"1\n") if kind == "csv" else form
+
+    def pieces():
+        yield head
+        time.sleep(0.5)  # it was authenticated before its body was read
+        keys.revoke(key.key_id)
+        yield tail
+
+    path = "/datasets/late/versions" if kind == "csv" else "/models/late/versions"
+    headers = {"authorization": f"Bearer {key}", **CSV}
+    if kind == "form":
+        headers["content-type"] = "multipart/form-data; boundary=b"
+    error = error_of(http.post(path, content=pieces(), headers=headers), 401)
+    assert error["code"] == "unauthenticated"
+    assert http.get("/datasets").json()["items"] == []
+    assert left_in(uploads) == []
+
+
+def test_ranges_of_a_download(http):
+    """A range that the file has is answered as RFC 9110 says, any other in the one shape of errors."""
+    assert http.post("/datasets/d/versions", content=b"a\n1\n", headers=CSV).status_code == 201
+    path = "/datasets/d/versions/1/content"
+    whole = http.get(path).content
+    part = http.get(path, headers={"range": "bytes=0-3"})
+    assert (part.status_code, part.content) == (206, whole[:4])
+    for unreadable in ("x", "bytes=5-1", "rows=1-2"):
+        error = error_of(http.get(path, headers={"range": unreadable}), 400)
+        assert error["details"]["field"] == "range"
+    beyond = http.get(path, headers={"range": "bytes=99999-"})
+    error_of(beyond, 416)
+    assert beyond.headers["content-range"] == f"bytes */{len(whole)}"

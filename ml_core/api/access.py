@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Path, Request
 
-from ml_core.api.trainings import Trainings, TrainingsInProcesses
+from ml_core.api.trainings import Trainings, TrainingsInProcesses, Turns
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
 from ml_core.domain.principal import Principal
@@ -15,6 +15,10 @@ from ml_core.ids import TenantId
 from ml_core.registry.authentication import Authentication
 from ml_core.registry.oidc import TokenVerifier
 from ml_core.registry.tenants import TenantRepository
+
+FILES_AT_ONCE = 4
+"""Files that were received and are worked on at the same time. A small file may take minutes, such as a Parquet file of
+many equal rows: it must not take every thread from operations that take milliseconds."""
 
 
 class Services:
@@ -38,6 +42,7 @@ class Services:
         self.db = db
         self.trainings = trainings or TrainingsInProcesses(db)
         self.operator = operator
+        self.file_work = Turns(FILES_AT_ONCE)
         self.authentication = Authentication(db, tokens or TokenVerifier.of(db.settings.oidc))
 
 

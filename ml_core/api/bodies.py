@@ -152,7 +152,8 @@ async def received(request: Request, folder: Path, limit: int, *, suffix: str = 
                 await run_in_threadpool(file.write, piece)
             await run_in_threadpool(file.flush)
             await run_in_threadpool(caller, request)
-            yield path
+            async with request.app.state.services.file_work.of(request.path_params["tenant"]):
+                yield path
     except MLFrameworkError as error:  # the client knows nothing of this file's name, and need not
         error.message = error.message.replace(str(path), "The file")
         raise

@@ -18,6 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from ml_core.api.access import caller
 from ml_core.api.bodies import HashedBody, digest_of_body, read_form, read_json
 from ml_core.api.errors import on_error
+from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
 from ml_core.exceptions import Action, IdempotencyConflictError, InvalidRequestError, MLFrameworkError, status_of
 from ml_core.models.formats.archive import MAX_UNPACKED_BYTES
@@ -104,6 +105,12 @@ class Operation(APIRoute):
                     request.state.db = db = await run_in_threadpool(caller, request)
                 else:
                     body = await read_json(request)
+            if self._reads_form:
+                async with request.app.state.services.file_work.of(request.path_params["tenant"]):
+                    return await answer(request, db, body)
+            return await answer(request, db, body)
+
+        async def answer(request: Request, db: DatabaseConnection, body: bytes) -> Response:
             key = request.headers.get("idempotency-key")
             if key is None or request.method == "GET" or db.principal.changes_nothing:
                 return await handle(request)

@@ -10,14 +10,18 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
 from ml_core.api import bodies
+from ml_core.api.access import FILES_AT_ONCE
 from ml_core.exceptions import RequestTooLargeError, StorageFullError, UnsafeArtifactError
+from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.keys import KeyRepository
 
 CSV = {"content-type": "text/csv"}
@@ -331,3 +335,29 @@ def test_ranges_of_a_download(http):
     beyond = http.get(path, headers={"range": "bytes=99999-"})
     error_of(beyond, 416)
     assert beyond.headers["content-range"] == f"bytes */{len(whole)}"
+
+
+def test_files_that_take_long_leave_threads_to_others(http, monkeypatch):
+    """A few hundred kilobytes of Parquet hold a hundred million rows: of such files only some are worked on at once."""
+    goes_on, began = threading.Event(), []
+    from_file = DatasetRepository.from_file
+
+    def slow(*args, **fields):
+        began.append(1)
+        goes_on.wait(30)
+        return from_file(*args, **fields)
+
+    monkeypatch.setattr(DatasetRepository, "from_file", slow)
+    count = FILES_AT_ONCE + 44  # more than there are threads
+    with ThreadPoolExecutor(count) as pool:
+        paths = [f"/datasets/d{n}/versions" for n in range(count)]
+        uploads = [pool.submit(httpx.Client.post, http, path, content=b"a\n1\n", headers=CSV) for path in paths]
+        try:
+            while len(began) < FILES_AT_ONCE:
+                time.sleep(0.01)
+            time.sleep(0.5)
+            assert http.get("/models", timeout=10).status_code == 200
+            assert len(began) == FILES_AT_ONCE
+        finally:
+            goes_on.set()
+        assert {upload.result().status_code for upload in uploads} == {201}

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from ml_core.api import examples
-from ml_core.api.schemas.errors import ErrorAnswer
+from ml_core.api.schemas.base import ErrorAnswer
 
 _DESCRIPTION = """
 Everything that changes an ML Core platform goes through these operations; predictions have a plane of their own.

@@ -20,15 +20,14 @@ if TYPE_CHECKING:
     from ml_core.client.nouns.datasets import Datasets
     from ml_core.client.nouns.environments import Environments, Gates, Rollouts
     from ml_core.client.nouns.models import Models
-    from ml_core.client.nouns.platform import Platform
     from ml_core.client.nouns.predictions import Predictions
     from ml_core.client.nouns.runs import Runs
-    from ml_core.client.nouns.tenants import Keys, PlatformKeys, Tenants
+    from ml_core.client.nouns.tenants import Keys, Platform, PlatformKeys, Tenants
     from ml_core.client.nouns.versions import Holds, Versions
 
 _TIMEOUT_S = 10.0
 _MODULES = {
-    "platform": "platform",
+    "platform": "tenants",
     "tenants": "tenants",
     "keys": "tenants",
     "platform_keys": "tenants",

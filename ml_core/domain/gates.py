@@ -143,7 +143,7 @@ class NotWorse:
 
 @dataclass(frozen=True, slots=True)
 class SignatureCompatible:
-    """Rows that fit the present version must fit the new one, see ``ml_core.domain.compatibility``."""
+    """Rows that fit the present version must fit the new one, see ``ml_core.domain.signature``."""
 
     kind: ClassVar[GateKind] = GateKind.SIGNATURE_COMPATIBLE
 

@@ -1,8 +1,13 @@
-"""The direction of each metric, for training, comparison and gates."""
+"""The direction of each metric, and bounds of a metric as text: ``accuracy>=0.8``."""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ml_core.exceptions import InvalidRequestError
 
 # Metric → whether a higher value is better. Descriptive metrics without a direction, such as ``clusters``, are absent.
 HIGHER_IS_BETTER: Mapping[str, bool] = {
@@ -28,3 +33,60 @@ HIGHER_IS_BETTER: Mapping[str, bool] = {
     "roc_auc": True,
     "silhouette": True,
 }
+_FORM = re.compile(r"\s*([^<>=!~]*[^<>=!~\s])\s*([<>=!~]+)\s*(\S+)\s*")
+_FIELDS = {">=": "at_least", "<=": "at_most"}
+
+
+@dataclass(frozen=True, slots=True)
+class MetricBound:
+    """A lower or upper bound of a metric.
+
+    Attributes:
+        name: ``accuracy``, or with the split: ``train/accuracy``.
+        at_least: The lower bound, or None.
+        at_most: The upper bound, or None.
+    """
+
+    name: str
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def split(self) -> str:
+        """The split in the name; ``validation`` if the name has none."""
+        split, slash, _ = self.name.rpartition("/")
+        return split if slash else "validation"
+
+    @property
+    def metric(self) -> str:
+        """The metric without its split."""
+        return self.name.rpartition("/")[2]
+
+
+def parse_bound(text: str, field: str = "metrics") -> MetricBound:
+    """Parse a bound such as ``accuracy>=0.8`` or ``train/mae<=3``.
+
+    Args:
+        text: A name, ``>=`` or ``<=``, and a number.
+        field: The name of the argument in the error.
+
+    Raises:
+        InvalidRequestError: The text has another form.
+    """
+    found = _FORM.fullmatch(text)
+    if found is None:
+        raise _refused(f"{text!r} is not a bound of a metric.", field)
+    name, sign, number = found.groups()
+    if sign not in _FIELDS:
+        raise _refused(f"{text!r} has the sign {sign!r}: a bound has >= (at least) or <= (at most).", field)
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if math.isnan(value):
+        raise _refused(f"{text!r} has no number after {sign}.", field)
+    return MetricBound(name, **{_FIELDS[sign]: value})
+
+
+def _refused(message: str, field: str) -> InvalidRequestError:
+    return InvalidRequestError(message, remedy="Write it as 'accuracy>=0.8' or 'train/mae<=3'.", field=field)

@@ -84,7 +84,7 @@ class CostModel:
 
 
 class DrainRate:
-    """Rows per second that leave a busy queue, by the wall clock."""
+    """Rows per second that leave a busy queue, by the wall clock; gives the Retry-After of a refused request."""
 
     def __init__(self) -> None:
         self._rows = self._seconds = 0.0

@@ -18,9 +18,8 @@ from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import ModelLoadError, PredictionError
 from ml_core.models.algorithms import ALGORITHMS, CLASSIFICATION
 from ml_core.models.formats import skops_format
-from ml_core.models.memory import measure_bytes
+from ml_core.models.graph import measure_bytes, tune_for_serving
 from ml_core.models.store import ArtifactStore
-from ml_core.models.tuning import tune_for_serving
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -26,8 +26,7 @@ from ml_core.exceptions import Action, ConfigurationError, MLFrameworkError, Pla
 from ml_core.platform import processes
 from ml_core.platform.ports import HOST, require_free
 from ml_core.platform.ray_cluster import RayPorts, read_token, start_head, temporary_folder
-from ml_core.platform.serve_api import ApplicationStatus, ServeApi
-from ml_core.platform.serve_config import CONTROL, SHARED_CELL, serve_config
+from ml_core.platform.serve_api import CONTROL, SHARED_CELL, ApplicationStatus, ServeApi, serve_config
 from ml_core.platform.state import PlatformState
 from ml_core.settings import Settings
 

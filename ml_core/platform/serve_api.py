@@ -1,4 +1,4 @@
-"""Client of Ray Serve's REST interface: declares applications and reads their status."""
+"""Ray Serve: the configuration of the platform, and the client of the REST interface that declares it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ import httpx
 
 from ml_core.exceptions import Action, PlatformError
 
+SHARED_CELL = "shared"
+"""The application that serves all tenants without a dedicated cell."""
+CONTROL = "control"
+"""The application of the control API."""
+
+# Processors that Ray's scheduler reserves per replica; small, so that a laptop has room for training.
+_REPLICA_CPUS = 0.1
 _PATH = "/api/serve/applications/"
 # The first declaration also starts Serve's controller and the ingress, which takes about 8 s on two idle cores.
 _DECLARE_TIMEOUT_S = 120.0
@@ -96,3 +103,44 @@ def _unreachable(why: str) -> PlatformError:
 
 def _last_line(text: str) -> str:
     return next((line for line in reversed(text.splitlines()) if line.strip()), "no message")
+
+
+def serve_config(*, host: str, port: int, replicas: int) -> dict[str, Any]:
+    """The body of ``PUT /api/serve/applications/``.
+
+    It names no tenant: tenants and models are data that the replicas read from the registry.
+
+    Args:
+        host: The interface of the ingress.
+        port: The port of the ingress.
+        replicas: The number of replicas of the shared cell.
+    """
+    return {
+        "proxy_location": "EveryNode",
+        "http_options": {"host": host, "port": port},
+        "applications": [
+            _application(SHARED_CELL, "/", "deployments.cell:app", "Cell", replicas),
+            # The longer prefix has precedence.
+            _application(CONTROL, "/api", "deployments.control_api:app", "ControlApi", 1),
+        ],
+    }
+
+
+def _application(name: str, route_prefix: str, import_path: str, deployment: str, replicas: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "route_prefix": route_prefix,
+        "import_path": import_path,
+        "deployments": [
+            {
+                "name": deployment,
+                "num_replicas": replicas,
+                # Serve replaces a dead replica at the next check; its default is 10 s.
+                "health_check_period_s": 1.0,
+                "graceful_shutdown_timeout_s": 5.0,
+                # Start the new replica before the old one stops; the default stops first.
+                "max_surge_percent": 100,
+                "ray_actor_options": {"num_cpus": _REPLICA_CPUS},
+            }
+        ],
+    }

@@ -30,7 +30,7 @@ from ml_core.exceptions import (
 )
 from ml_core.ids import TenantId
 from ml_core.registry import journal
-from ml_core.registry.erasure import erase
+from ml_core.registry.journal import erase
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow

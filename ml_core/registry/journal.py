@@ -7,7 +7,8 @@ A change that its principal may not make is refused here (``ml_core.domain.permi
 the rule.
 
 Whoever writes for a tenant, journaled or not, does it in a transaction of ``writing``. It locks the tenant's row before
-any other, so that a deletion waits for it while it holds nothing that the deletion needs, or is refused by it.
+any other, so that a deletion waits for it while it holds nothing that the deletion needs, or is refused by it. Rows are
+deleted with ``erase``; ``advance_feed`` is the last step of a transaction that replicas must notice.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection, acting
@@ -88,3 +90,32 @@ def record(
     statement = sa.insert(audit).from_select(["tenant_id", *recorded], row, include_defaults=False)
     if connection.scalar(statement.returning(audit.c.audit_id)) is None:
         raise tenant_deleted(tenant_id)
+
+
+def advance_feed(cell: str | sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
+    """The cell's next generation, and the notification that wakes its replicas.
+
+    The clock's row stays locked until the transaction ends, so use it as late as possible: whatever follows makes
+    every other change of the cell wait.
+    """
+    return sa.func.mlcore.advance_feed(cell, type_=sa.BigInteger)
+
+
+def erase(connection: Connection, table: sa.Table, **key: Any) -> int:
+    """Delete rows of the transaction's tenant.
+
+    A function of the owner does it, because a role that may delete rows may also lock the whole table.
+
+    Args:
+        connection: In the tenant's transaction.
+        table: The table.
+        **key: Column → its value, or a list of values.
+
+    Returns:
+        How many there were.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError: Another row refers to one of them.
+    """
+    listed = {column: value if isinstance(value, list) else [value] for column, value in key.items()}
+    return int(connection.scalar(sa.select(sa.func.mlcore.erase(table.name, sa.cast(listed, JSONB)))) or 0)

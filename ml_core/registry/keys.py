@@ -17,7 +17,7 @@ from ml_core.domain.principal import Principal
 from ml_core.exceptions import Action, AuthenticationError, InvalidRequestError, KeyNotFoundError
 from ml_core.ids import TenantId
 from ml_core.registry import journal
-from ml_core.registry.clock import advance_feed
+from ml_core.registry.journal import advance_feed
 from ml_core.registry.pages import Page, read_page
 from ml_core.registry.promotion.rules import check_environment
 

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
 from ml_core.ids import TenantId
-from ml_core.registry.erasure import erase
+from ml_core.registry.journal import erase
 from ml_core.registry.limits import check_tags
 
 

@@ -18,7 +18,7 @@ from ml_core.domain.tenant_policies import PredictionPolicy, SelfTestRows
 from ml_core.exceptions import MLFrameworkError, TenantExistsError, did_you_mean
 from ml_core.ids import TenantId
 from ml_core.registry import journal
-from ml_core.registry.clock import advance_feed
+from ml_core.registry.journal import advance_feed
 from ml_core.registry.limits import check_choice
 from ml_core.registry.missing import tenant_deleted, tenant_not_found
 from ml_core.registry.pages import Page, every, read_page

@@ -1,9 +1,11 @@
-"""``Trainer``: plan, fit and evaluate, register."""
+"""``Trainer``: plan, fit and evaluate, register; its stages are timed for the hooks."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -24,9 +26,47 @@ from ml_core.training.checkpoints import CheckpointFolder
 from ml_core.training.fit import FittedModel, fit_model
 from ml_core.training.plan import GivenData, Planner, TrainingPlan
 from ml_core.training.registration import Registrar, own_code, reported_columns
-from ml_core.training.stages import Stages, reported
 
 _log = logging.getLogger(__name__)
+
+
+class Stages:
+    """Seconds by stage; a stage lasts until the next is entered.
+
+    Attributes:
+        rows: Rows that were read.
+        seconds: Stage → seconds, in the order in which they ran.
+    """
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.seconds: dict[str, float] = {}
+        self._stage: str | None = None
+        self._since = 0.0
+
+    def enter(self, stage: str | None) -> None:
+        """End the stage that runs, and begin another unless that is None."""
+        now = time.perf_counter()
+        if self._stage is not None:
+            self.seconds[self._stage] += now - self._since
+        if stage is not None:
+            self.seconds.setdefault(stage, 0.0)
+        self._stage, self._since = stage, now
+
+
+@contextmanager
+def reported(hooks: Hooks, model_id: str) -> Iterator[Stages]:
+    """Call ``training_ended`` when the block is left, however it is."""
+    stages, error = Stages(), None
+    stages.enter("read")
+    try:
+        yield stages
+    except BaseException as raised:
+        error = raised.code if isinstance(raised, MLFrameworkError) else type(raised).__name__
+        raise
+    finally:
+        stages.enter(None)
+        hooks.training_ended(model_id, stages.seconds, stages.rows, error)
 
 
 class TrainingOptions(TypedDict, total=False):

@@ -1,4 +1,4 @@
-"""Tenants and keys."""
+"""The platform, its tenants, and their keys."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.keys import CreatedKey, Key, NewKey, NewPlatformKey
+from ml_core.api.schemas.platform import PlatformHealth
 from ml_core.api.schemas.tenants import DeletedTenant, NewTenants, Tenant, TenantChanges
 from ml_core.client.calls import Call, Mode, Noun, list_of, listing, operation, quoted
 from ml_core.domain.tenant_policies import SelfTestRows
@@ -89,3 +90,12 @@ class PlatformKeys(Noun[Mode]):
     def revoke(self, key_id: str) -> Call[Key]:
         """Revoke a key: its next request is refused."""
         return Call("POST", f"/api/v1/platform/keys/{quoted(key_id)}/revoke", Key)
+
+
+class Platform(Noun[Mode]):
+    """The platform itself; takes a key of the platform."""
+
+    @operation
+    def health(self) -> Call[PlatformHealth]:
+        """The cells with their replicas and what these serve, and whether registry and store are usable."""
+        return Call("GET", "/api/v1/platform", PlatformHealth)

@@ -22,8 +22,8 @@ from ml_core.registry import journal
 from ml_core.registry.blobs import claim_bytes, lock_digest
 from ml_core.registry.collection.planner import HIDDEN_SINCE, Item, Kind, Plan, Planner, Policy
 from ml_core.registry.collection.tenant_deletion import TenantDeletion
-from ml_core.registry.erasure import erase
 from ml_core.registry.idempotency import IdempotencyRepository
+from ml_core.registry.journal import erase
 from ml_core.registry.references import SHOWN, dataset_references, references
 from ml_core.registry.tenants import TenantRepository, tenant_ids
 from ml_core.registry.versions.models import lock_model

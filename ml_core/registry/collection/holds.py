@@ -14,7 +14,7 @@ from ml_core.domain.api_key import Scope
 from ml_core.exceptions import Action, InvalidRequestError
 from ml_core.ids import HoldName, ModelId, TenantId, VersionId
 from ml_core.registry import journal
-from ml_core.registry.erasure import erase
+from ml_core.registry.journal import erase
 from ml_core.registry.missing import model_not_found, require_model, require_model_in
 from ml_core.registry.pages import Page, read_page
 

@@ -28,7 +28,7 @@ from ml_core.exceptions import ModelSaveError, PlatformError, RegistryUnavailabl
 from ml_core.ids import TenantId
 from ml_core.models.store import ArtifactStore, Removed
 from ml_core.models.store.files import remove_tree
-from ml_core.registry.clock import advance_feed
+from ml_core.registry.journal import advance_feed
 from ml_core.registry.missing import tenant_not_found
 from ml_core.registry.predictions.ingest import wait_for_writers
 from ml_core.registry.references import refuse_if_referenced

@@ -37,7 +37,7 @@ from ml_core.registry.datasets.rows import (
     refuse_if_needed,
     summary_from,
 )
-from ml_core.registry.erasure import erase
+from ml_core.registry.journal import erase
 from ml_core.registry.pages import Page, read_page
 from ml_core.registry.tenants import TenantRepository
 

@@ -16,7 +16,7 @@ from ml_core.domain.signature import Label
 from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.registry import journal
-from ml_core.registry.clock import advance_feed
+from ml_core.registry.journal import advance_feed
 from ml_core.registry.limits import MAX_PAGE_SIZE, check_choice, check_moment, check_range
 from ml_core.registry.missing import require_model_in, tenant_not_found
 from ml_core.registry.pages import Page, read_page

@@ -16,7 +16,6 @@ import sqlalchemy as sa
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import approvals
 from ml_core.domain.api_key import Scope
-from ml_core.domain.compatibility import signature_problems
 from ml_core.domain.gates import (
     Approval,
     DigestVerified,
@@ -31,6 +30,7 @@ from ml_core.domain.gates import (
     evaluate_metric,
 )
 from ml_core.domain.principal import Principal
+from ml_core.domain.signature import signature_problems
 from ml_core.domain.version import ModelVersion
 from ml_core.exceptions import (
     Action,

@@ -18,7 +18,7 @@ from ml_core.domain.gates import Gate, GateKind, parse_gate
 from ml_core.exceptions import Action, InvalidRequestError, PermissionDeniedError
 from ml_core.ids import EnvironmentName, GateName, ModelId, TenantId, VersionId
 from ml_core.registry import journal
-from ml_core.registry.erasure import erase
+from ml_core.registry.journal import erase
 from ml_core.registry.missing import model_archived, model_not_found, require_model, require_model_in
 from ml_core.registry.promotion.gate_settings import checked
 from ml_core.registry.promotion.rules import PRODUCTION, check_environment

@@ -19,7 +19,7 @@ from ml_core.ids import Digest, TenantId
 from ml_core.models.store import ArtifactStore, platform_store
 from ml_core.registry import journal
 from ml_core.registry.blobs import remove_unneeded, store_and_register
-from ml_core.registry.erasure import erase
+from ml_core.registry.journal import erase
 from ml_core.registry.limits import check_word
 from ml_core.registry.runs.lifecycle import move, require_run, run_not_found
 

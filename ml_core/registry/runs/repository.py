@@ -20,7 +20,7 @@ from ml_core.exceptions import InvalidRequestError, MLFrameworkError, RequestToo
 from ml_core.ids import Digest, ModelId, TenantId
 from ml_core.registry import journal
 from ml_core.registry.blobs import remove_unneeded
-from ml_core.registry.erasure import erase
+from ml_core.registry.journal import erase
 from ml_core.registry.limits import check_document, check_word
 from ml_core.registry.missing import require_model_in, tenant_not_found
 from ml_core.registry.pages import Page

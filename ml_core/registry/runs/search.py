@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import run_metric_summaries, run_tags, runs, versions
 from ml_core.domain.keywords import check_keywords
-from ml_core.domain.metric_range import parse_bound
+from ml_core.domain.metric import parse_bound
 from ml_core.domain.run import Run, RunStatus
 from ml_core.ids import ModelId, TenantId
 from ml_core.registry.limits import check_choice, check_filters, check_moment

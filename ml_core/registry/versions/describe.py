@@ -29,8 +29,8 @@ from ml_core.domain.version import SELF_TEST_CHARACTERS, SELF_TEST_ROWS, SelfTes
 from ml_core.exceptions import DataProcessingError, PredictionError
 from ml_core.ids import Digest, ModelId, TenantId, VersionId, VersionRef
 from ml_core.models.formats import skops_format
+from ml_core.models.graph import tune_for_serving
 from ml_core.models.loading import SELF_TEST_TOLERANCE, LoadedModel, labels_to_json, takes_columns
-from ml_core.models.tuning import tune_for_serving
 
 NO_SIGNATURE = Signature((), Output(OutputKind.NUMBER))
 NO_SELF_TEST = SelfTest((), ())

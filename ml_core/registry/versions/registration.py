@@ -30,7 +30,7 @@ from ml_core.exceptions import (
 from ml_core.ids import Digest, ModelId, TenantId, VersionId
 from ml_core.registry import journal
 from ml_core.registry.blobs import lock_digest
-from ml_core.registry.erasure import erase
+from ml_core.registry.journal import erase
 from ml_core.registry.limits import MAX_METRICS, MAX_WORD, check_document
 from ml_core.registry.missing import tenant_deleted, tenant_not_found
 from ml_core.registry.search import write_tags

@@ -12,8 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import models, version_metrics, version_tags, versions
-from ml_core.domain.metric import HIGHER_IS_BETTER
-from ml_core.domain.metric_range import parse_bound
+from ml_core.domain.metric import HIGHER_IS_BETTER, parse_bound
 from ml_core.domain.version import ModelVersion
 from ml_core.exceptions import InvalidRequestError, did_you_mean, listed
 from ml_core.ids import ModelId, TenantId

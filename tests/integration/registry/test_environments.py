@@ -24,8 +24,7 @@ from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.registry import pages
 from ml_core.registry.model_registry import ModelRegistry
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
-from ml_core.registry.promotion.moving import MoveRequest, prepare, swap
-from ml_core.registry.promotion.promotable import lock_promotable
+from ml_core.registry.promotion.moving import MoveRequest, lock_promotable, prepare, swap
 from ml_core.registry.promotion.rollouts import RolloutRepository
 from ml_core.registry.versions.models import ModelRepository, lock_model
 from ml_core.registry.versions.repository import VersionRepository

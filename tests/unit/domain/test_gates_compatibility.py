@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from ml_core.domain.columns import ColumnKind, DateOrder
-from ml_core.domain.compatibility import signature_problems
-from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
+from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature, signature_problems
 from ml_core.exceptions import SignatureMismatchError
 
 AGE = InputColumn("age", ColumnKind.NUMBER, nullable=False)

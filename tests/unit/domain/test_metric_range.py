@@ -2,7 +2,7 @@
 
 import pytest
 
-from ml_core.domain.metric_range import MetricBound, parse_bound
+from ml_core.domain.metric import MetricBound, parse_bound
 from ml_core.exceptions import InvalidRequestError
 
 

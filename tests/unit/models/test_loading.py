@@ -20,9 +20,8 @@ from ml_core.exceptions import (
     UnsafeArtifactError,
 )
 from ml_core.models.formats import skops_format
-from ml_core.models.graph import estimators
+from ml_core.models.graph import estimators, measure_bytes
 from ml_core.models.loading import LoadedModel, labels_to_json, load_version
-from ml_core.models.memory import measure_bytes
 from ml_core.models.store import LocalStore
 from support import fitted as models
 

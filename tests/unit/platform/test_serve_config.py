@@ -1,7 +1,7 @@
 """The configuration of Serve is a value."""
 
 from ml_core.api.app import PREFIX
-from ml_core.platform.serve_config import serve_config
+from ml_core.platform.serve_api import serve_config
 
 
 def test_the_shared_cell_is_declared_at_the_root():

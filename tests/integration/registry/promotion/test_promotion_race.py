@@ -43,7 +43,7 @@ def contender(db: DatabaseConnection, tenant_id: TenantId, name: str) -> subproc
     command = [sys.executable, "-c", CONTENDER, tenant_id, name]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     environment = {**os.environ, **db.environment}
-    process = subprocess.Popen(command, text=True, cwd=Path(__file__).parents[3], env=environment, **pipes)  # type: ignore[call-overload]
+    process = subprocess.Popen(command, text=True, cwd=Path(__file__).parents[4], env=environment, **pipes)  # type: ignore[call-overload]
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process

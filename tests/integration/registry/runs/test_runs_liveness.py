@@ -146,7 +146,7 @@ def trainer(db: DatabaseConnection, tenant_id: TenantId) -> Iterator[tuple[subpr
     """A real process with a run of its own, and the run's id."""
     command = [sys.executable, "-c", TRAINER, tenant_id, str(BOUND_S)]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3], env={**os.environ, **db.environment}
+        command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[4], env={**os.environ, **db.environment}
     )
     try:
         assert process.stdout is not None

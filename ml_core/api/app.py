@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import re
+from collections.abc import Iterable
+
 from fastapi import FastAPI
+from starlette._utils import get_route_path
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -11,31 +16,36 @@ from ml_core.api.bounds import Bounds
 from ml_core.api.docs import add_docs
 from ml_core.api.errors import handle_errors
 from ml_core.api.openapi import describe
-from ml_core.api.routes import (
-    audit,
-    datasets,
-    environments,
-    keys,
-    models,
-    platform,
-    predictions,
-    runs,
-    tenants,
-    versions,
-)
 from ml_core.inference.edge.http import is_sane_request_id, new_request_id
 
 PREFIX = "/api"
 """Where the ingress has the application."""
 
-_NOUNS = (platform, tenants, keys, datasets, models, versions, environments, runs, predictions, audit)
+_TENANT = "/v1/tenants/[^/]+"
+_MODEL = f"{_TENANT}/models/[^/]+"
+NOUNS = {
+    "platform": "/(healthz|v1/platform(?!/keys).*)",
+    "tenants": f"/v1/tenants|{_TENANT}",
+    "keys": f"({_TENANT}|/v1/platform)/keys.*",
+    "datasets": f"{_TENANT}/datasets.*",
+    "versions": f"({_MODEL}/versions|{_TENANT}/versions|{_TENANT}/holds).*",
+    "environments": f"({_MODEL}/(environments|gates)|{_TENANT}/(environments|pointers|rollouts)).*",
+    "models": f"{_TENANT}/models.*",
+    "runs": f"{_TENANT}/run.*",
+    "predictions": f"{_TENANT}/prediction.*",
+    "audit": f"{_TENANT}/audit.*",
+}
+"""Module of ``routes`` → the paths of its operations; where several match, the first."""
 
 
-def create_app(services: Services | None, *, host_sends_request_id: bool = False) -> FastAPI:
+def create_app(
+    services: Services | None, *, nouns: Iterable[str] = NOUNS, host_sends_request_id: bool = False
+) -> FastAPI:
     """The control API.
 
     Args:
         services: What the operations work with; None: the application is only asked for its OpenAPI document.
+        nouns: Whose operations it has; those of ``NOUNS`` by default.
         host_sends_request_id: Whether the server around it adds the request's own ``x-request-id`` to each response, as
             Ray Serve does; then only an id that is not the client's is added here.
     """
@@ -43,12 +53,39 @@ def create_app(services: Services | None, *, host_sends_request_id: bool = False
     app.state.services = services
     describe(app)
     add_docs(app)
-    for noun in _NOUNS:
-        app.router.routes.extend(noun.router.routes)  # include_router would build each of them once more
+    for noun in nouns:
+        module = importlib.import_module(f"ml_core.api.routes.{noun}")
+        app.router.routes.extend(module.router.routes)  # include_router would build each of them once more
     handle_errors(app)
     app.add_middleware(Bounds)  # also answers what no handler above took
     app.add_middleware(RequestIds, host_sends_request_id=host_sends_request_id)
     return app
+
+
+class LazyApp:
+    """The control API for a command: the operations of a noun are loaded with the first request for one of them.
+
+    All of them take half a second of a processor, which a server spends once, and each command would.
+
+    Args:
+        services: What the operations work with.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._apps: dict[str, FastAPI] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        noun = noun_of(get_route_path(scope))
+        if noun not in self._apps:
+            self._apps[noun] = create_app(self._services, nouns=[noun])
+        await self._apps[noun](scope, receive, send)
+
+
+def noun_of(path: str) -> str:
+    """The noun whose operations have a path; any of them for a path that no operation has."""
+    return next((noun for noun, paths in NOUNS.items() if re.fullmatch(paths, path, re.DOTALL)), "platform")
 
 
 class RequestIds:

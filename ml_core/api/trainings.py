@@ -66,6 +66,12 @@ class Training:
         self.finished.set_exception(result)
         self.finished.exception()  # nobody may be waiting for it any more; the run has it
 
+    @property
+    def run_id(self) -> str | None:
+        """Its run; None: it has not begun."""
+        is_known = self.started.done() and not self.started.cancelled() and self.started.exception() is None
+        return self.started.result() if is_known else None
+
     def cancel(self) -> None:
         """Stop it, from any thread. Its run is ended by whoever asks for that."""
         self._loop.call_soon_threadsafe(self._cancel)
@@ -274,7 +280,7 @@ class TrainingsInThreads(Trainings):
 
 
 async def begun(training: Training, is_gone: Callable[[], Awaitable[bool]]) -> str:
-    """The run of a training once it has begun. Where the caller leaves before, nobody knows the run: it is cancelled.
+    """The run of a training once it has begun.
 
     Args:
         training: The training.
@@ -284,12 +290,7 @@ async def begun(training: Training, is_gone: Callable[[], Awaitable[bool]]) -> s
         MLFrameworkError: What was wrong with the training.
         RequestTimeoutError: The caller has left.
     """
-    try:
-        while not (await asyncio.wait([training.started], timeout=_LOOK_EVERY_S))[0]:
-            if await is_gone():
-                training.cancel()
-                raise RequestTimeoutError("The client left before the training began.", remedy="Send it again.")
-        return training.started.result()
-    except asyncio.CancelledError:
-        training.cancel()
-        raise
+    while not (await asyncio.wait([training.started], timeout=_LOOK_EVERY_S))[0]:
+        if await is_gone():
+            raise RequestTimeoutError("The client left before the training began.", remedy="Send it again.")
+    return training.started.result()

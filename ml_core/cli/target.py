@@ -221,7 +221,7 @@ def _in_process(settings: Settings, key: str | None, tenant: str | None) -> Iter
     """A client of the control API in this process; without a key the operating system's user acts, as an operator."""
     # Imported late: a command that asks over HTTP needs neither a server nor a database driver.
     from ml_core.api.access import Services
-    from ml_core.api.app import PREFIX, create_app
+    from ml_core.api.app import PREFIX, LazyApp
     from ml_core.api.trainings import TrainingsInThreads
     from ml_core.cli.context import registry_connection
     from ml_core.client import MLClient
@@ -229,7 +229,7 @@ def _in_process(settings: Settings, key: str | None, tenant: str | None) -> Iter
 
     with registry_connection(settings) as db:
         services = Services(db, db.principal, TrainingsInThreads(db))
-        transport = InProcessTransport(create_app(services), PREFIX)
+        transport = InProcessTransport(LazyApp(services), PREFIX)
         address = "http://in-process"
         with MLClient(address, api_key=key, tenant_id=tenant, timeout_s=_TIMEOUT_S, transport=transport) as client:
             yield client

@@ -53,7 +53,7 @@ def list_versions(
         page,
         [*_COLUMNS, *(["archived_at"] if archived else [])],
         as_json=as_json,
-        empty=f"{name} has no version{'' if archived else ' that is not archived'}.",
+        empty=f"{name} has no version{'' if archived else ' that is not archived: --archived shows all'}.",
         shown={"uses": _uses, "held_out": _held_out},
     )
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import Query, Request
 from starlette.concurrency import run_in_threadpool
 
+from ml_core.api import trainings
 from ml_core.api.access import Services, TenantAccess
 from ml_core.api.operation import ArchivedQuery, CursorQuery, LimitQuery, operations
 from ml_core.api.routes.adding import operation
@@ -18,6 +20,7 @@ from ml_core.api.schemas.trainings import NewTraining, Training, TrainingFields,
 from ml_core.api.trainings import begun
 from ml_core.domain.api_key import Scope
 from ml_core.domain.train_spec import TrainSpec
+from ml_core.exceptions import MLFrameworkError, RequestTimeoutError
 from ml_core.ids import ModelId
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.runs.lifecycle import run_not_found
@@ -69,12 +72,21 @@ async def train_model(
     """Train a model on a registered dataset, as a run that makes a version.
 
     The answer is there when the training was checked and has begun, or after `wait_s` if it ends by then. What is wrong
-    with it is answered as an error. `models.training` waits for its end.
+    with it is answered as an error. `models.training` waits for its end. Where the client leaves before it is answered,
+    the training is cancelled.
     """
     spec = TrainSpec.from_json(body.model_dump(exclude_unset=True))
     assignment = Assignment(access.db.principal, request.state.request_id, access.tenant_id, ModelId(model), spec)
-    run_id = await begun(_services(request).trainings.start(assignment), request.is_disconnected)
-    return await _ended(access, request, run_id, wait_s)
+    training = _services(request).trainings.start(assignment)
+    try:
+        answer = await _ended(access, request, await begun(training, request.is_disconnected), wait_s)
+        is_gone = await request.is_disconnected()
+    except (asyncio.CancelledError, RequestTimeoutError):
+        _abandon(access, training)
+        raise
+    if is_gone:
+        _abandon(access, training)
+    return answer
 
 
 @operation(router, "POST", "/{model}/train/check", "models.check_training", Scope.TRAIN)
@@ -108,6 +120,14 @@ async def _ended(access: TenantAccess, request: Request, run_id: str, wait_s: fl
     return Training(
         run=Run.model_validate(run), report=None if report is None else TrainingReport.model_validate(report)
     )
+
+
+def _abandon(access: TenantAccess, training: trainings.Training) -> None:
+    """Stop a training whose run nobody learned, since the caller left before the answer."""
+    if training.run_id is not None:
+        with suppress(MLFrameworkError):  # it has ended, or the registry is away: then the run counts as dead soon
+            RunRepository(access.db, access.tenant_id).cancel(training.run_id, "The client left without an answer.")
+    training.cancel()
 
 
 def _services(request: Request) -> Services:

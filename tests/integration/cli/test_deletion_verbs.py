@@ -70,7 +70,7 @@ def test_a_hold_keeps_and_releases(mlcore, cli_home: Path, tenant: str, version:
     assert mlcore("holds", "release", *key).code == 0
     assert mlcore("gc", "--tenant", tenant).code == 0
     assert not artifact(cli_home, version).exists()
-    assert "has no hold" in mlcore("holds", "list", "--tenant", tenant).out
+    assert "There is no hold" in mlcore("holds", "list", "--tenant", tenant).out
 
 
 def test_what_a_rollback_needs_is_kept_until_it_is_restored(

@@ -102,7 +102,9 @@ def test_notes_name_no_rare_class(mlcore, tenant, tmp_path, table):
     table.to_csv(tmp_path / "t.csv", index=False)
     mlcore("tenants", "self-test-rows", tenant, "synthetic")
     common = ("train", tmp_path / "t.csv", "-t", tenant, "-m", "m", "--target", "outcome", "--rare-classes", "drop")
-    told = mlcore(*common).out
+    result = mlcore(*common)
+    assert result.code == 0, result.err
+    told = result.out
     assert "2 of 120 training rows, of 2 class(es) with fewer than 2 training rows." in told
     assert shown_in({"Settled by Jo", "Settled by Al"}, told + kept(tenant)) == []
 

@@ -11,7 +11,7 @@ import pytest
 from typer.main import get_command
 
 import ml_core
-from ml_core.api.app import create_app
+from ml_core.api.app import NOUNS, create_app, noun_of
 from ml_core.cli.actions import command_of
 from ml_core.cli.main import app
 from ml_core.exceptions import Action
@@ -65,6 +65,13 @@ def constructed() -> Iterator[tuple[str, str, tuple[str, ...]]]:
 
 
 CONSTRUCTED = [pytest.param(operation, names, id=f"{operation} {place}") for place, operation, names in constructed()]
+
+
+@pytest.mark.parametrize("noun", NOUNS)
+def test_a_command_loads_the_noun_of_a_path(noun: str) -> None:
+    """Each path of the document is found in the module that has its operations."""
+    paths = create_app(None, nouns=[noun]).openapi()["paths"]
+    assert {noun_of(path) for path in paths} == {noun}
 
 
 def test_there_are_actions() -> None:

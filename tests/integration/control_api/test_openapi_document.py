@@ -21,7 +21,8 @@ OPERATIONS = {
 }
 # An order in which each is accepted: what it needs is there.
 STORY = (
-    *("tenants.create", "tenants.update", "keys.create", "models.check_training", "predictions.set_policy"),
+    *("tenants.create", "tenants.update", "keys.create", "platform_keys.create"),
+    *("models.check_training", "predictions.set_policy"),
     *("runs.start", "runs.tag", "runs.log_metrics", "runs.end"),
     *("datasets.create", "models.train", "versions.update", "holds.place", "gates.set", "environments.promote"),
     *("predictions.label", "models.train", "environments.approve", "rollouts.shadow", "rollouts.unshadow"),

@@ -54,12 +54,13 @@ class Access:
     tenant_id: TenantId
 
 
-def _of_platform(request: Request) -> DatabaseConnection:
+# Asynchronous, because FastAPI takes a thread for a dependency that is not.
+async def _of_platform(request: Request) -> DatabaseConnection:
     db: DatabaseConnection = request.state.db
     return db
 
 
-def _of_tenant(request: Request, tenant: Annotated[str, Path(examples=["acme"])]) -> Access:
+async def _of_tenant(request: Request, tenant: Annotated[str, Path(examples=["acme"])]) -> Access:
     return Access(request.state.db, TenantId(tenant))
 
 

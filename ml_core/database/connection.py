@@ -11,6 +11,7 @@ import copy
 import dataclasses
 import os
 import pwd
+import select
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -329,17 +330,18 @@ class DatabaseConnection:
 
     def _create_engine(self, url: str) -> Engine:
         database = self.settings.database
-        return sqlalchemy.create_engine(
+        engine = sqlalchemy.create_engine(
             parse(url),
             pool_size=database.pool_size,
             max_overflow=database.pool_size,
             pool_timeout=database.connect_timeout_s,
-            pool_pre_ping=True,
             hide_parameters=True,
             json_serializer=dumps,
             json_deserializer=orjson.loads,
             connect_args=self._connect_arguments(),
         )
+        sqlalchemy.event.listen(engine, "checkout", _refuse_ended)
+        return engine
 
     def _connect_arguments(self) -> dict[str, Any]:
         return {
@@ -359,6 +361,15 @@ class DatabaseConnection:
         """A kept plan saves a third of a small query, but a transaction pooler may hand out a session without it."""
         prepare_after = self.settings.database.prepare_after
         return _PREPARE_AFTER if prepare_after is None and self.is_embedded else prepare_after
+
+
+def _refuse_ended(session: psycopg.Connection[Any], *_: object) -> None:
+    """Let the pool replace a session that Postgres has ended."""
+    # An idle session has nothing to read but its end. ``pool_pre_ping`` would cost each transaction a round trip.
+    poll = select.poll()
+    poll.register(session.fileno(), select.POLLIN)
+    if poll.poll(0):
+        raise sqlalchemy.exc.DisconnectionError
 
 
 def acting(connection: Connection) -> Principal:

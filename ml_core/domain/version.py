@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from ml_core.domain.signature import Row, Signature
-from ml_core.ids import Digest, ModelId, TenantId, VersionId, VersionRef
+from ml_core.ids import Digest, EnvironmentName, ModelId, TenantId, VersionId, VersionRef
 
 SELF_TEST_ROWS = 5
 """Rows in a self-test: enough for the classes of a small problem and for most branches of an encoder."""
@@ -81,6 +82,22 @@ class Lineage:
     data_digest: str | None = None
 
 
+class Role(StrEnum):
+    """What an environment uses a version for."""
+
+    STABLE = "stable"
+    CANARY = "canary"
+    SHADOW = "shadow"
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """An environment that uses a version."""
+
+    environment: EnvironmentName
+    role: Role
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class ModelVersion:
     """A registered version with all its recorded fields.
@@ -96,6 +113,7 @@ class ModelVersion:
         archived_at: When it was archived, or None.
         outside_types: Types in its artifact outside the allow-list; a server loads no version that has any.
         tags: Key → value, for searches; may change.
+        uses: The environments that use it, by name; may change.
     """
 
     servable: ServableVersion
@@ -108,6 +126,7 @@ class ModelVersion:
     archived_at: datetime | None = None
     outside_types: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    uses: Sequence[Use] = ()
 
     def __repr__(self) -> str:
         parts = [str(self.servable.ref), self.servable.model_type]

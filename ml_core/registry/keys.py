@@ -195,12 +195,8 @@ def holder(connection: Connection, key: ApiKey, *conditions: sa.ColumnElement[bo
     Raises:
         AuthenticationError: There is no such key; the error does not say why.
     """
-    statement = (
-        sa.select(*(api_keys.c[name] for name in ("tenant_id", "key_id", "salt", "hash", "scopes")))
-        .join(tenants, tenants.c.tenant_id == api_keys.c.tenant_id)
-        .where(api_keys.c.key_id == key.key_id, api_keys.c.revoked_at.is_(None), tenants.c.deleted_at.is_(None))
-    )
-    for row in connection.execute(statement.where(*conditions)):  # an id is unique in its tenant only
+    found = connection.execute(_HOLDER.where(*conditions), {"key": key.key_id})
+    for row in found:  # an id is unique in its tenant only
         grant = Grant.read(row.scopes)
         record = KeyRecord(row.key_id, TenantId(row.tenant_id), row.salt, row.hash, grant.scopes)
         if record.matches(key.secret):
@@ -208,6 +204,12 @@ def holder(connection: Connection, key: ApiKey, *conditions: sa.ColumnElement[bo
     raise AuthenticationError("The API key is not valid.", remedy="Use a key that is not revoked.")
 
 
+# Made once: each request of the control API executes it.
+_HOLDER = (
+    sa.select(*(api_keys.c[name] for name in ("tenant_id", "key_id", "salt", "hash", "scopes")))
+    .join(tenants, tenants.c.tenant_id == api_keys.c.tenant_id)
+    .where(api_keys.c.key_id == sa.bindparam("key"), api_keys.c.revoked_at.is_(None), tenants.c.deleted_at.is_(None))
+)
 _INFO = (api_keys.c.key_id, api_keys.c.name, api_keys.c.scopes, api_keys.c.created_at, api_keys.c.revoked_at)
 
 

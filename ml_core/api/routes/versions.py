@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import File, Form, Query, UploadFile
@@ -19,8 +18,6 @@ from ml_core.api.schemas.versions import (
     FullLineage,
     Lineage,
     NewVersion,
-    Role,
-    Use,
     Version,
     VersionChanges,
     VersionComparison,
@@ -32,8 +29,6 @@ from ml_core.domain import version as domain
 from ml_core.domain.api_key import Scope
 from ml_core.ids import ModelId, VersionId
 from ml_core.registry.collection.holds import HoldRepository
-from ml_core.registry.limits import MAX_PAGE_SIZE
-from ml_core.registry.promotion.environments import EnvironmentRepository
 from ml_core.registry.versions.intake import Submission, split_metrics
 from ml_core.registry.versions.repository import VersionRepository
 
@@ -69,7 +64,7 @@ def register_version(
         metadata=given.metadata,
         sample=None if given.sample is None else pd.DataFrame(given.sample),
     )
-    return _detail(access, _versions(access).submit(submission, artifact.file.read()))
+    return _detail(_versions(access).submit(submission, artifact.file.read()))
 
 
 @operation(router, "GET", f"{_MODEL}/versions", "versions.list", Scope.READ)
@@ -87,7 +82,7 @@ def search_versions(access: TenantAccess, wanted: Annotated[VersionFilter, Query
 @operation(router, "GET", _VERSION, "versions.get", Scope.READ)
 def get_version(access: TenantAccess, model: str, version: str) -> VersionDetail:
     """A version with everything that is known of it; `newest` is the newest that is not archived."""
-    return _detail(access, _versions(access).get(model, None if version == "newest" else version))
+    return _detail(_versions(access).get(model, None if version == "newest" else version))
 
 
 @operation(router, "PATCH", _VERSION, "versions.update", Scope.TRAIN)
@@ -98,7 +93,7 @@ def update_version(access: TenantAccess, model: str, version: str, body: Version
         versions.set_tags(model, version, body.tags)
     if body.metadata is not None:
         versions.update_metadata(model, body.metadata, version)
-    return _detail(access, versions.get(model, version))
+    return _detail(versions.get(model, version))
 
 
 @operation(router, "GET", f"{_VERSION}/artifact", "versions.download", Scope.READ)
@@ -189,14 +184,13 @@ def _page(access: TenantAccess, model: str | None, wanted: VersionFilter) -> Pag
         limit=wanted.limit,
         cursor=wanted.cursor,
     )
-    uses = _uses(access, {version.model_id for version in found.items})
-    items = [Version(**_fields(version, uses)) for version in found.items]
+    items = [Version(**_fields(version)) for version in found.items]
     return Page[Version](items=items, next_cursor=found.next_cursor)
 
 
-def _detail(access: TenantAccess, version: domain.ModelVersion) -> VersionDetail:
+def _detail(version: domain.ModelVersion) -> VersionDetail:
     return VersionDetail(
-        **_fields(version, _uses(access, {version.model_id})),
+        **_fields(version),
         signature=version.servable.signature.to_json(),
         lineage=Lineage.model_validate(version.lineage),
         metadata=dict(version.metadata),
@@ -204,7 +198,7 @@ def _detail(access: TenantAccess, version: domain.ModelVersion) -> VersionDetail
     )
 
 
-def _fields(version: domain.ModelVersion, uses: Mapping[tuple[str, str], Sequence[Use]]) -> dict[str, Any]:
+def _fields(version: domain.ModelVersion) -> dict[str, Any]:
     """What a list shows of a version."""
     return {
         "model_id": version.model_id,
@@ -217,25 +211,8 @@ def _fields(version: domain.ModelVersion, uses: Mapping[tuple[str, str], Sequenc
         "size_bytes": version.servable.size_bytes,
         "format": version.servable.format,
         "tags": version.tags,
-        "uses": uses.get((version.model_id, version.version), ()),
+        "uses": version.uses,
         "created_at": version.created_at,
         "created_by": version.created_by,
         "archived_at": version.archived_at,
     }
-
-
-def _uses(access: TenantAccess, model_ids: set[ModelId]) -> Mapping[tuple[str, str], Sequence[Use]]:
-    """Model and version → the environments that use it."""
-    found: dict[tuple[str, str], list[Use]] = {}
-    environments = EnvironmentRepository(access.db, access.tenant_id)
-    for model_id in model_ids:
-        for pointer in environments.list(model_id, limit=MAX_PAGE_SIZE).items:
-            canary = None if pointer.canary is None else pointer.canary.version
-            for role, version in {
-                Role.STABLE: pointer.version,
-                Role.CANARY: canary,
-                Role.SHADOW: pointer.shadow,
-            }.items():
-                if version is not None:
-                    found.setdefault((model_id, version), []).append(Use(environment=pointer.environment, role=role))
-    return found

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from pydantic import Field
 
 from ml_core.api.schemas.base import Input, Schema
+from ml_core.domain.version import Role
 
 Metrics = dict[str, dict[str, float | None]]
 """Split (``train``, ``validation``) → metric → value."""
-
-
-class Role(StrEnum):
-    """What an environment uses a version for."""
-
-    STABLE = "stable"
-    CANARY = "canary"
-    SHADOW = "shadow"
 
 
 class Use(Schema):

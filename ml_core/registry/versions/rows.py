@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import lru_cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import sqlalchemy as sa
 
-from ml_core.database.tables import models, version_tags, versions
+from ml_core.database.tables import environments, models, version_tags, versions
 from ml_core.domain.signature import Signature
-from ml_core.domain.version import Lineage, ModelVersion, SelfTest, ServableVersion, VersionDraft
-from ml_core.ids import Digest, ModelId, TenantId, VersionId, VersionRef
+from ml_core.domain.version import Lineage, ModelVersion, Role, SelfTest, ServableVersion, Use, VersionDraft
+from ml_core.ids import Digest, EnvironmentName, ModelId, TenantId, VersionId, VersionRef
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow
@@ -32,6 +33,9 @@ SERVABLE_COLUMNS = (
     sa.cast(versions.c.self_test, sa.Text).label("self_test"),
 )
 _TAGS = sa.func.jsonb_object_agg(version_tags.c.key, version_tags.c.value)
+# In the order of ``Role``.
+_USED = (environments.c.version, environments.c.canary_version, environments.c.shadow_version)
+_USES = sa.func.jsonb_agg(sa.func.jsonb_build_array(environments.c.environment, *_USED))
 VERSION_COLUMNS = (
     *SERVABLE_COLUMNS,
     versions.c.metrics,
@@ -52,6 +56,12 @@ VERSION_COLUMNS = (
     .correlate(versions)
     .scalar_subquery()
     .label("tags"),
+    sa.select(_USES)
+    .where(*(environments.c[name] == versions.c[name] for name in ("tenant_id", "model_id")))
+    .where(versions.c.version.in_(_USED))
+    .correlate(versions)
+    .scalar_subquery()
+    .label("uses"),
 )
 
 VERSIONS_WITH_MODEL = versions.join(
@@ -103,6 +113,12 @@ def version_from(row: AnyRow) -> ModelVersion:
         archived_at=row.archived_at,
         outside_types=tuple(row.outside_types),
         tags=row.tags or {},
+        uses=[
+            Use(EnvironmentName(environment), role)
+            for environment, *used in sorted(row.uses or (), key=itemgetter(0))
+            for role, version in zip(Role, used, strict=True)
+            if version == row.version
+        ],
     )
 
 

@@ -334,6 +334,22 @@ def _conflict(rules: Rules, expected: int | None, actual: Pointer | None) -> Pro
     )
 
 
+_PROMOTABLE = (
+    sa.select(
+        versions.c.digest,
+        versions.c.outside_types,
+        IS_ARCHIVED.label("is_archived"),
+        sa.func.jsonb_array_length(versions.c.signature["inputs"]).label("inputs"),
+    )
+    .select_from(VERSIONS_WITH_MODEL)
+    .where(
+        versions.c.tenant_id == sa.bindparam("tenant"),
+        versions.c.model_id == sa.bindparam("model"),
+        versions.c.version == sa.bindparam("version"),
+    )
+)
+
+
 def lock_promotable(
     connection: Connection, tenant_id: TenantId, model_id: ModelId, version: VersionId, *, served: str | None = None
 ) -> None:
@@ -353,17 +369,7 @@ def lock_promotable(
         InvalidRequestError: No server can load it: it has no signature, or its artifact holds types of the caller's.
     """
     lock_model(connection, tenant_id, model_id, shared=True)
-    statement = (
-        sa.select(
-            versions.c.digest,
-            versions.c.outside_types,
-            IS_ARCHIVED.label("is_archived"),
-            sa.func.jsonb_array_length(versions.c.signature["inputs"]).label("inputs"),
-        )
-        .select_from(VERSIONS_WITH_MODEL)
-        .where(versions.c.tenant_id == tenant_id, versions.c.model_id == model_id, versions.c.version == version)
-    )
-    row = connection.execute(statement).one_or_none()
+    row = connection.execute(_PROMOTABLE, {"tenant": tenant_id, "model": model_id, "version": version}).one_or_none()
     if served is not None and (row is None or row.digest != served):
         why, remedy = "was deleted since it was served", "Promote another version."
         raise model_not_found(tenant_id, model_id, version, why=why, remedy=remedy)

@@ -159,6 +159,19 @@ class ModelRepository:
         return sa.and_(models.c.tenant_id == self._tenant_id, models.c.model_id == model_id)
 
 
+_LIVING = sa.select(models.c.model_id).where(
+    models.c.tenant_id == sa.bindparam("tenant"),
+    models.c.model_id == sa.bindparam("model"),
+    models.c.deleted_at.is_(None),
+)
+_LOCK = _LIVING.with_for_update()
+_LOCK_SHARED = (
+    _LIVING.select_from(tenants.join(models, models.c.tenant_id == tenants.c.tenant_id))
+    .where(tenants.c.deleted_at.is_(None))
+    .with_for_update(read=True, key_share=True)
+)
+
+
 def lock_model(connection: Connection, tenant_id: TenantId, model_id: ModelId, *, shared: bool = False) -> None:
     """Keep others from registering, deleting or archiving versions of a model until the transaction ends.
 
@@ -175,13 +188,7 @@ def lock_model(connection: Connection, tenant_id: TenantId, model_id: ModelId, *
         ModelNotFoundError: There is no such model.
         TenantNotFoundError: There is no such tenant, or it was deleted.
     """
-    row = sa.select(models.c.model_id).where(
-        models.c.tenant_id == tenant_id, models.c.model_id == model_id, models.c.deleted_at.is_(None)
-    )
-    if shared:
-        with_tenant = tenants.join(models, models.c.tenant_id == tenants.c.tenant_id)
-        row = row.select_from(with_tenant).where(tenants.c.deleted_at.is_(None))
-    found = connection.scalar(row.with_for_update(read=shared, key_share=shared))
+    found = connection.scalar(_LOCK_SHARED if shared else _LOCK, {"tenant": tenant_id, "model": model_id})
     if found is None:
         journal.lock_tenant(connection, tenant_id)
         raise model_not_found(tenant_id, model_id, connection=connection)

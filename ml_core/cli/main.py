@@ -132,7 +132,7 @@ def root(version: VersionOption = False) -> None:
 def run() -> None:
     """The entry point: exit 0 when done, 1 on an error, 2 on wrong usage, 130 on Ctrl-C."""
     # A polite kill is handled as Ctrl-C is: whatever was started is stopped on the way out.
-    signal.signal(signal.SIGTERM, _interrupt)
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
     except MLFrameworkError as error:
@@ -142,6 +142,8 @@ def run() -> None:
         if request.code == EXIT_INTERRUPTED:
             err.print("Interrupted.")
         raise
+    finally:
+        signal.signal(signal.SIGTERM, before)  # whoever calls this in its own process ends as it did before
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

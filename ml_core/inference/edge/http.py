@@ -20,6 +20,7 @@ _OWN_HEADERS = frozenset(
         b"authorization",
         b"content-encoding",
         b"content-length",
+        b"idempotency-key",
         b"inference-header-content-length",
         b"x-request-id",
         b"x-request-timeout-ms",

@@ -126,6 +126,13 @@ def test_a_full_queue_is_no_answer(tenant: httpx.Client, trainings: FullTraining
     assert send(tenant, "POST", "/models/m/train", json=training).status_code == 500
 
 
+def test_two_keys_are_refused(tenant: httpx.Client) -> None:
+    """Of two idempotency keys nobody can tell which is meant."""
+    headers = [("idempotency-key", "a"), ("idempotency-key", "b")]
+    refused = tenant.post("/runs", json={"model_id": "m"}, headers=headers)
+    assert (refused.status_code, refused.json()["error"]["details"]["field"]) == (400, "idempotency-key")
+
+
 def test_another_expected_generation_is_another_request(tenant: httpx.Client) -> None:
     """Also where a header says it."""
     path = "/models/m/environments/production/rollback"

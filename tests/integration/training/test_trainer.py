@@ -74,7 +74,7 @@ def test_notes_that_are_too_large_are_refused_before_the_training(db, tenant_id,
     """What the registry would refuse at the end must not cost a training: there is not even a run."""
     with pytest.raises(RequestTooLargeError, match="metadata have 60,012 bytes"):
         trainer.train("tickets", "classification", DATA, hyperparameters=FAST, metadata={"notes": "x" * 60_000})
-    assert RunRepository(db, tenant_id).search(MODEL).items == []
+    assert RunRepository(db, tenant_id).search().items == []
 
 
 def test_the_lineage_says_where_it_came_from(db, tenant_id, trainer):
@@ -151,7 +151,7 @@ def test_hyperparameters_that_are_too_large_are_refused_before_the_training(db, 
     """What the registry would refuse at the end must not cost a training."""
     with pytest.raises(RequestTooLargeError, match="hyperparameters have 70,023 bytes"):
         trainer.train("tickets", None, DATA, hyperparameters={"class_weight": {"x" * 70_000: 1}})
-    assert RunRepository(db, tenant_id).search(MODEL).items == []
+    assert RunRepository(db, tenant_id).search().items == []
 
 
 def test_data_that_can_not_train_ends_the_run_as_failed(db, tenant_id, trainer, tmp_path):
@@ -196,7 +196,7 @@ def test_a_bad_model_name_is_refused_before_anything_is_written(db, tenant_id, t
     """No run, no file."""
     with pytest.raises(InvalidNameError):
         trainer.train(name, None, DATA)
-    assert RunRepository(db, tenant_id).search(MODEL).items == []
+    assert RunRepository(db, tenant_id).search().items == []
 
 
 def test_an_unknown_kind_is_refused(trainer):

@@ -242,7 +242,10 @@ class TrainingsInProcesses(Trainings):
     def _environment(self) -> dict[str, str]:
         """A worker's: the same registry and home, and no login for migrations."""
         own = {name: value for name, value in os.environ.items() if name != "MLCORE_DATABASE_OWNER_URL"}
-        return {**own, **self._db.environment, "MLCORE_HOME": str(self._db.settings.platform.home)}
+        # Threads of OpenMP that spin while they wait take the processor from replicas, and from each other.
+        waiting = {"OMP_WAIT_POLICY": "passive"}
+        home = str(self._db.settings.platform.home)
+        return {**waiting, **own, **self._db.environment, "MLCORE_HOME": home}
 
 
 class TrainingsInThreads(Trainings):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ import pytest
 from ml_core.api.access import Services
 from ml_core.api.app import create_app
 from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.run import RunStatus
+from ml_core.registry.runs import RunRepository
 from support.http_server import mounted, served
 from support.tables import measures, tickets
 
@@ -92,3 +97,40 @@ def test_a_training_that_fails_far_away_says_what_helps(
     assert "Here: --rare-classes drop." in refused["message"]
     (run,) = remote("runs", "list", "-t", tenant)["items"]
     assert run["status"] == "failed"
+
+
+def test_an_interrupted_training_is_cancelled(
+    environment: dict[str, str], registry: DatabaseConnection, tenant: str, tmp_path: Path
+) -> None:
+    """Its run ends as cancelled, its process ends, and no version is registered."""
+    measures(2_000).to_csv(tmp_path / "m.csv", index=False)
+    fit = ("--target", "outcome", "-p", "n_estimators=20000")
+    command = [*COMMAND, "train", str(tmp_path / "m.csv"), "-t", tenant, "-m", "m", *fit]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    runs = RunRepository(registry, tenant)
+    until(lambda: [run.status for run in runs.search().items] == [RunStatus.RUNNING])
+    assert len(workers()) == 1
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=WITHIN_S)
+    assert (process.returncode, "Interrupted" in err, "Traceback" in err) == (130, True, False), err
+    until(lambda: [run.status for run in runs.search().items] == [RunStatus.CANCELLED])
+    until(lambda: workers() == [])
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + WITHIN_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def workers() -> list[int]:
+    """The processes of this test that train."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == os.getpid() and b"ml_core.training.worker" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found

@@ -140,7 +140,7 @@ def test_a_gate_knows_labels_by_what_the_version_answers(mlcore, tenant, tmp_pat
     words = {"flag": ["x", "y", "z"], "n": columns["n"], "label": [*labels, "other"]}
     trained(mlcore, tenant, "m", write(tmp_path / "words.csv", words), "--target", "label")
     trained(mlcore, tenant, "m", write(tmp_path / "numbers.csv", columns), "--target", "label")
-    held = write(tmp_path / "held.csv", columns)
+    held = write(tmp_path / "held.csv", {**columns, "n": ["3", "2", "1"]})  # other rows than those of the training
     assert mlcore("datasets", "create", "held", "-t", tenant, "--from", held).code == 0
     assert mlcore("promote", "-t", tenant, "-m", "m", "-v", "1").code == 0
     settings = {"dataset": "held", "target": "label", "metric": "accuracy", "margin": "0.02"}

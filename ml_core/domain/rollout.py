@@ -13,13 +13,29 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ml_core.exceptions import InvalidRequestError, InvalidTransitionError, shown
-from ml_core.ids import VersionId
+from ml_core.ids import EnvironmentName, VersionId
 
 MIN_PERCENT, MAX_PERCENT = 1, 99
 """The bounds of a canary's share: 0 percent is ``abort``, and 100 percent is ``finish``."""
 MAX_STICKY_CHARACTERS = 200
 BUCKETS = 10_000
 """The number of buckets of keys; one percent is 100 buckets."""
+
+
+class Role(StrEnum):
+    """What an environment uses a version for."""
+
+    STABLE = "stable"
+    CANARY = "canary"
+    SHADOW = "shadow"
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """An environment that uses a version."""
+
+    environment: EnvironmentName
+    role: Role
 
 
 class Phase(StrEnum):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
+from ml_core.domain.rollout import Use
 from ml_core.domain.signature import Row, Signature
-from ml_core.ids import Digest, EnvironmentName, ModelId, TenantId, VersionId, VersionRef
+from ml_core.ids import Digest, ModelId, TenantId, VersionId, VersionRef
 
 SELF_TEST_ROWS = 5
 """Rows in a self-test: enough for the classes of a small problem and for most branches of an encoder."""
@@ -80,22 +80,6 @@ class Lineage:
     code_commit: str | None = None
     libraries: Mapping[str, str] = field(default_factory=dict)
     data_digest: str | None = None
-
-
-class Role(StrEnum):
-    """What an environment uses a version for."""
-
-    STABLE = "stable"
-    CANARY = "canary"
-    SHADOW = "shadow"
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """An environment that uses a version."""
-
-    environment: EnvironmentName
-    role: Role
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from ml_core.api.schemas.base import Input, Schema
-from ml_core.domain.version import Role
+from ml_core.domain.rollout import Role
 
 Metrics = dict[str, dict[str, float | None]]
 """Split (``train``, ``validation``) → metric → value."""

@@ -12,8 +12,9 @@ import orjson
 import sqlalchemy as sa
 
 from ml_core.database.tables import environments, models, version_tags, versions
+from ml_core.domain.rollout import Role, Use
 from ml_core.domain.signature import Signature
-from ml_core.domain.version import Lineage, ModelVersion, Role, SelfTest, ServableVersion, Use, VersionDraft
+from ml_core.domain.version import Lineage, ModelVersion, SelfTest, ServableVersion, VersionDraft
 from ml_core.ids import Digest, EnvironmentName, ModelId, TenantId, VersionId, VersionRef
 
 if TYPE_CHECKING:

@@ -20,8 +20,9 @@ from ml_core.database.embedded import EmbeddedServer
 from ml_core.domain.api_key import Scope
 from ml_core.exceptions import PlatformError
 from ml_core.platform.processes import find_marked
-from support.running_platform import running_platform, wait_until
+from support.running_platform import running_platform
 from support.tables import measures, split_target
+from support.waiting import wait_until
 
 CELL, CONTROL = "ray::ServeReplica:shared", "ray::ServeReplica:control"
 ROW = measures().drop(columns=["outcome"]).iloc[0].to_dict()

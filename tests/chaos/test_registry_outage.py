@@ -18,6 +18,7 @@ from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepos
 from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.versions.repository import VersionRepository
 from support.registry import artifact_of, draft, settings_for, temporary_home
+from support.waiting import wait_until
 
 OUTAGE_S = 20.0
 WRITERS = 4
@@ -49,13 +50,6 @@ class Writer:
                 self.stop.wait(0.05)
             self.slowest_s = max(self.slowest_s, time.monotonic() - started)
             turn += 1
-
-
-def wait_until(condition, timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.02)
 
 
 @pytest.mark.timeout(180)

@@ -22,8 +22,8 @@ from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepos
 from ml_core.registry.versions.models import ModelRepository
 from ml_core.registry.versions.repository import VersionRepository
 from support.registry import TICKETS, superuser
-from support.running_platform import wait_until
 from support.stored import publish, stored
+from support.waiting import wait_until
 
 CONTENT = "the bytes of a version"
 

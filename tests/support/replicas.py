@@ -13,7 +13,7 @@ from ml_core.models.store import LocalStore
 from ml_core.registry.replicas import seen_replicas
 from ml_core.registry.versions.repository import VersionRepository
 from ml_core.settings import ServingSettings, Settings
-from support.running_platform import wait_until
+from support.waiting import wait_until
 
 
 def replica_settings(db: DatabaseConnection, **serving: object) -> Settings:

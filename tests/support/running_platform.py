@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +21,9 @@ from ml_core.registry.tenants import TenantRepository
 from ml_core.settings import PlatformSettings, Settings
 from ml_core.training.trainer import Trainer
 from support.registry import temporary_home
+from support.waiting import wait_until
 
 PRODUCTION = EnvironmentName("production")
-SERVED_WITHIN_S = 30.0
 
 
 @dataclass
@@ -105,12 +104,3 @@ def running_platform(replicas: int = 2) -> Iterator[RunningPlatform]:
         left = [(process.pid, process.name()) for process in find_marked(home, state.session_id)]
         if left:
             raise AssertionError(f"processes were left behind: {left}")
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = SERVED_WITHIN_S) -> None:
-    """Ask again until a condition holds; fail at the deadline."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"the condition did not hold within {timeout_s} s")
-        time.sleep(0.02)

@@ -14,7 +14,7 @@ from ml_core.models.store import LocalStore
 from ml_core.registry.collection.planner import Policy
 from ml_core.registry.versions.repository import VersionRepository
 from support.registry import draft, superuser
-from support.running_platform import wait_until
+from support.waiting import wait_until
 
 DEADLINE_S = 20
 

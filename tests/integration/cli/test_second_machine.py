@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +21,7 @@ from ml_core.domain.run import RunStatus
 from ml_core.registry.runs import RunRepository
 from support.http_server import mounted, served
 from support.tables import measures, tickets
+from support.waiting import wait_until
 
 COMMAND = [sys.executable, "-m", "ml_core.cli"]
 WITHIN_S = 120.0
@@ -108,21 +108,13 @@ def test_an_interrupted_training_is_cancelled(
     command = [*COMMAND, "train", str(tmp_path / "m.csv"), "-t", tenant, "-m", "m", *fit]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     runs = RunRepository(registry, tenant)
-    until(lambda: [run.status for run in runs.search().items] == [RunStatus.RUNNING])
+    wait_until(lambda: [run.status for run in runs.search().items] == [RunStatus.RUNNING], WITHIN_S)
     assert len(workers()) == 1
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=WITHIN_S)
     assert (process.returncode, "Interrupted" in err, "Traceback" in err) == (130, True, False), err
-    until(lambda: [run.status for run in runs.search().items] == [RunStatus.CANCELLED])
-    until(lambda: workers() == [])
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + WITHIN_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: [run.status for run in runs.search().items] == [RunStatus.CANCELLED], WITHIN_S)
+    wait_until(lambda: workers() == [], WITHIN_S)
 
 
 def workers() -> list[int]:

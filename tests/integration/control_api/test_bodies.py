@@ -21,8 +21,10 @@ import pytest
 from ml_core.api import bodies
 from ml_core.api.access import FILES_AT_ONCE
 from ml_core.exceptions import RequestTooLargeError, StorageFullError, UnsafeArtifactError
+from ml_core.registry.authentication import Authentication
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.keys import KeyRepository
+from support.waiting import wait_until
 
 CSV = {"content-type": "text/csv"}
 JSON = {"content-type": "application/json"}
@@ -159,16 +161,9 @@ def test_an_upload_that_is_cut_off_leaves_nothing(http, address, admin_key, tena
     """No dataset, and no file."""
     with raw(address, admin_key, f"/api/v1/tenants/{tenant_id}/datasets/d/versions", "text/csv", 1000) as connection:
         connection.sendall(b"a,b\n1,2\n")
-        wait_for(lambda: left_in(uploads))
-    wait_for(lambda: not left_in(uploads))
+        wait_until(lambda: left_in(uploads))
+    wait_until(lambda: not left_in(uploads))
     assert http.get("/datasets").json()["items"] == []
-
-
-def wait_for(condition, timeout_s=10):
-    ends_at = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < ends_at
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("is_declared", [True, False])
@@ -296,10 +291,18 @@ def test_an_artifact_over_the_limit_is_refused(client, db, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["csv", "form"])
-def test_a_key_that_is_revoked_during_an_upload_uploads_nothing(http, db, tenant_id, uploads, kind):
+def test_a_key_that_is_revoked_during_an_upload_uploads_nothing(http, db, tenant_id, uploads, monkeypatch, kind):
     """A body may take hours, so its key is looked at again."""
     keys = KeyRepository(db, tenant_id)
     key = keys.create("program", ["train"])
+    authenticated, authenticate = threading.Event(), Authentication.authenticate
+
+    def spied(*args):
+        found = authenticate(*args)
+        authenticated.set()
+        return found
+
+    monkeypatch.setattr(Authentication, "authenticate", spied)
     form = (
         b'--b\r\ncontent-disposition: form-data; name="artifact"; filename="m.skops"\r\n\r\n',
         b"x\r\n--b--\r\n",
@@ -308,7 +311,7 @@ def test_a_key_that_is_revoked_during_an_upload_uploads_nothing(http, db, tenant
 
     def pieces():
         yield head
-        time.sleep(0.5)  # it was authenticated before its body was read
+        assert authenticated.wait(10)
         keys.revoke(key.key_id)
         yield tail
 
@@ -337,7 +340,7 @@ def test_ranges_of_a_download(http):
     assert beyond.headers["content-range"] == f"bytes */{len(whole)}"
 
 
-def test_files_that_take_long_leave_threads_to_others(http, monkeypatch):
+def test_files_that_take_long_leave_threads_to_others(http, uploads, monkeypatch):
     """A few hundred kilobytes of Parquet hold a hundred million rows: of such files only some are worked on at once."""
     goes_on, began = threading.Event(), []
     from_file = DatasetRepository.from_file
@@ -351,13 +354,11 @@ def test_files_that_take_long_leave_threads_to_others(http, monkeypatch):
     count = FILES_AT_ONCE + 44  # more than there are threads
     with ThreadPoolExecutor(count) as pool:
         paths = [f"/datasets/d{n}/versions" for n in range(count)]
-        uploads = [pool.submit(httpx.Client.post, http, path, content=b"a\n1\n", headers=CSV) for path in paths]
+        answers = [pool.submit(httpx.Client.post, http, path, content=b"a\n1\n", headers=CSV) for path in paths]
         try:
-            while len(began) < FILES_AT_ONCE:
-                time.sleep(0.01)
-            time.sleep(0.5)
+            wait_until(lambda: sum(path.stat().st_size > 0 for path in left_in(uploads)) == count)
             assert http.get("/models", timeout=10).status_code == 200
             assert len(began) == FILES_AT_ONCE
         finally:
             goes_on.set()
-        assert {upload.result().status_code for upload in uploads} == {201}
+        assert {answer.result().status_code for answer in answers} == {201}

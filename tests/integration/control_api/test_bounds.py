@@ -16,6 +16,7 @@ from ml_core.api import bounds
 from ml_core.api.access import Services
 from ml_core.api.app import create_app
 from support.http_server import mounted, served
+from support.waiting import wait_until
 
 
 class Slow:
@@ -152,10 +153,3 @@ def test_a_failure_keeps_its_text(url, caplog):
     assert error_of(failed) == {**error_of(failed), "code": "internal", "request_id": "mine-1"}
     assert "must not see" not in failed.text
     assert "mine-1" in caplog.text
-
-
-def wait_until(condition, timeout_s=10):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

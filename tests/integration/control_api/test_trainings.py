@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from ml_core.exceptions import (
     QueueFullError,
 )
 from support.http_server import mounted, served
+from support.waiting import wait_until
 
 FAST = {"algorithm": "logistic_regression"}
 _WORKER = b"ml_core.training.worker"
@@ -48,15 +48,6 @@ def all_workers() -> dict[int, int]:
         except OSError:
             continue
     return found
-
-
-def wait_for(condition, timeout_s=60):
-    """The condition's value once it is true."""
-    ends_at = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < ends_at
-        time.sleep(0.02)
-    return value
 
 
 @pytest.fixture
@@ -108,7 +99,7 @@ def test_a_training_makes_a_version(client, dataset):
     version = client.versions.get("parity")
     assert version.lineage.run_id == done.run.run_id
     assert client.versions.training("parity", version.version) == done.report
-    wait_for(lambda: not workers())
+    wait_until(lambda: not workers())
 
 
 def test_what_is_wrong_with_it_is_its_own_error(client, dataset):
@@ -126,7 +117,7 @@ def test_a_worker_that_is_killed_fails_its_run(client, dataset, slow):
     run = train(client, dataset).run
     (worker,) = workers()
     os.kill(worker, signal.SIGKILL)
-    ended = wait_for(lambda: (found := client.runs.get(run.run_id)).status != RunStatus.RUNNING and found)
+    ended = wait_until(lambda: (found := client.runs.get(run.run_id)).status != RunStatus.RUNNING and found, 60)
     assert ended.status == RunStatus.FAILED
     assert "-9" in ended.error
     assert "memory" in ended.error
@@ -134,13 +125,13 @@ def test_a_worker_that_is_killed_fails_its_run(client, dataset, slow):
     assert train(client, dataset, wait_s=60).run.status == RunStatus.FINISHED
 
 
-def test_one_waits_for_the_other(client, dataset, slow):
+def test_one_waits_for_the_other(app, client, dataset, slow):
     """With MLCORE_TRAININGS_AT_ONCE=1 there is one process; the run is running until it is done."""
     first = train(client, dataset).run
     assert first.status == client.runs.get(first.run_id).status == RunStatus.RUNNING
     with ThreadPoolExecutor(1) as pool:
         second = pool.submit(train, client, dataset, wait_s=60)
-        time.sleep(0.5)
+        wait_until(lambda: len(app.state.services.trainings._accepted) == 2)
         assert len(workers()) == 1
         assert not second.done()
         slow.unlink()
@@ -148,17 +139,16 @@ def test_one_waits_for_the_other(client, dataset, slow):
     assert client.runs.get(first.run_id).status == RunStatus.FINISHED
 
 
-def test_a_training_whose_turn_does_not_come_is_dropped(client, dataset, slow):
+def test_a_training_whose_turn_does_not_come_is_dropped(app, client, dataset, slow):
     """Its caller knows of no run, so there is none."""
     first = train(client, dataset).run
     call = type(client.models).train(client.models, "parity", dataset, target="parity")
     with pytest.raises(DeadlineExceededError):
         client._connection.send(dataclasses.replace(call, timeout_s=0.5))
+    wait_until(lambda: len(app.state.services.trainings._accepted) == 1)
     slow.unlink()
-    wait_for(lambda: client.runs.get(first.run_id).status == RunStatus.FINISHED and not workers())
-    time.sleep(0.5)
-    assert not workers()
-    assert [run.run_id for run in client.runs.list()] == [first.run_id]
+    later = train(client, dataset, wait_s=60).run  # its turn is after that of the one that was dropped
+    assert {run.run_id for run in client.runs.list()} == {first.run_id, later.run_id}
 
 
 def test_a_full_queue_is_refused(app, client, dataset, slow, monkeypatch):
@@ -169,8 +159,8 @@ def test_a_full_queue_is_refused(app, client, dataset, slow, monkeypatch):
         train(client, dataset)
     assert full.value.retry_after_s == 30
     slow.unlink()
-    wait_for(lambda: client.runs.get(first.run_id).status == RunStatus.FINISHED)
-    wait_for(lambda: not app.state.services.trainings._accepted)
+    wait_until(lambda: client.runs.get(first.run_id).status == RunStatus.FINISHED, 60)
+    wait_until(lambda: not app.state.services.trainings._accepted)
 
 
 def test_a_tenant_has_half_of_the_queue(app, client, dataset, slow, monkeypatch):
@@ -180,7 +170,7 @@ def test_a_tenant_has_half_of_the_queue(app, client, dataset, slow, monkeypatch)
     with pytest.raises(QueueFullError, match="1 of them this tenant's"):
         train(client, dataset)
     slow.unlink()
-    wait_for(lambda: client.runs.get(first.run_id).status == RunStatus.FINISHED)
+    wait_until(lambda: client.runs.get(first.run_id).status == RunStatus.FINISHED, 60)
 
 
 def test_tenants_take_turns():
@@ -218,7 +208,7 @@ def test_a_worker_ends_with_the_server(db, admin_key, tenant_id, dataset, slow):
     ):
         train(client, dataset)
         assert workers()
-    wait_for(lambda: not workers())
+    wait_until(lambda: not workers())
 
 
 def test_a_worker_ends_with_a_server_that_is_killed(db, admin_key, tenant_id, dataset, slow, tmp_path):
@@ -245,7 +235,7 @@ with DatabaseConnection() as db, served(mounted(create_app(Services(db)))) as po
     }
     server = subprocess.Popen([sys.executable, "-c", program], env=environment)
     try:
-        wait_for(port_file.exists)
+        wait_until(port_file.exists, 60)
         with MLClient(f"http://127.0.0.1:{port_file.read_text()}", api_key=admin_key, tenant_id=tenant_id) as client:
             train(client, dataset)
         (worker,) = workers(server.pid)
@@ -255,4 +245,4 @@ with DatabaseConnection() as db, served(mounted(create_app(Services(db)))) as po
     finally:
         server.kill()
         server.wait()
-    wait_for(lambda: worker not in all_workers())
+    wait_until(lambda: worker not in all_workers())

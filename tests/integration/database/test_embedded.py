@@ -9,12 +9,10 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 import psycopg
@@ -29,6 +27,7 @@ from ml_core.exceptions import PlatformError, RegistryUnavailableError
 from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.versions.repository import VersionRepository
 from support.registry import TICKETS, new_tenant, register, settings_for, temporary_home
+from support.waiting import wait_until
 
 AS_ROOT = os.geteuid() == 0
 
@@ -58,15 +57,6 @@ def prepared() -> Iterator[Path]:
         yield folder
 
 
-def until(condition: Callable[[], Any], timeout_s: float = 15) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        threading.Event().wait(0.02)
-    return True
-
-
 def use(home: Path) -> subprocess.Popen[str]:
     """Another process that uses the server of a home."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -90,7 +80,7 @@ def kill_server(home: Path) -> int:
     """``kill -9`` of the main process; returns its pid."""
     pid = main_pid(home)
     os.kill(pid, signal.SIGKILL)
-    assert until(lambda: find_postmaster(home / "postgres") is None)
+    wait_until(lambda: find_postmaster(home / "postgres") is None)
     return pid
 
 

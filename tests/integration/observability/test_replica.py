@@ -22,8 +22,8 @@ from ml_core.settings import PredictionLogSettings, ServingSettings, Settings
 from ml_core.training.trainer import Trainer
 from support.hooks import Noted, values
 from support.inprocess_cell import Cell
-from support.running_platform import wait_until
 from support.tables import measures, split_target
+from support.waiting import wait_until
 
 DATA = split_target(measures(), "outcome")
 ROW = DATA[0].iloc[0].to_dict()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -30,6 +29,7 @@ from ml_core.registry.promotion.moving import MoveRequest, prepare, swap
 from ml_core.registry.promotion.rollouts import RolloutRepository
 from support.feeds import FeedState
 from support.registry import TICKETS, new_tenant, register, superuser
+from support.waiting import wait_until
 
 ONE, TWO, THREE = (VersionId(name) for name in "123")
 
@@ -88,13 +88,12 @@ def start(db: DatabaseConnection) -> Iterator[Callable[..., Replica]]:
 
 def wait_for_version(replica: Replica, tenant: TenantId, version: VersionId | None) -> None:
     """Wait until the replica wants a version for production."""
-    deadline = time.monotonic() + 20
-    while True:
+
+    def is_wanted() -> bool:
         wanted = replica.table.wanted((tenant, TICKETS, PRODUCTION))
-        if (None if wanted is None else wanted.stable.ref.version) == version:
-            return
-        assert time.monotonic() < deadline, wanted
-        time.sleep(0.01)
+        return (None if wanted is None else wanted.stable.ref.version) == version
+
+    wait_until(is_wanted)
 
 
 @pytest.fixture

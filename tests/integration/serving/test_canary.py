@@ -13,8 +13,9 @@ from ml_core.client import MLClient
 from ml_core.domain.rollout import Side, choose
 from ml_core.ids import EnvironmentName, ModelId, VersionId
 from ml_core.registry.promotion.rollouts import RolloutRepository
-from support.running_platform import RunningPlatform, TestTenant, wait_until
+from support.running_platform import RunningPlatform, TestTenant
 from support.tables import measures, split_target
+from support.waiting import wait_until
 
 MODEL, PRODUCTION = ModelId("measures"), EnvironmentName("production")
 KEYS = [f"customer {i}" for i in range(60)]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ml_core.models.store import platform_store
 from ml_core.registry.collection.tenant_deletion import TenantDeletion
-from support.running_platform import wait_until
 from support.tables import measures, split_target
+from support.waiting import wait_until
 
 X, y = split_target(measures(), "outcome")
 ROW = X.iloc[0].to_dict()

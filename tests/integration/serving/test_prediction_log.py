@@ -8,8 +8,8 @@ from ml_core.domain.prediction_record import PredictionRecord
 from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.ids import ModelId
 from ml_core.registry.predictions import PredictionRepository
-from support.running_platform import wait_until
 from support.tables import measures
+from support.waiting import wait_until
 
 MEASURE = measures(1).drop(columns=["outcome"]).iloc[0].to_dict()
 

@@ -6,8 +6,9 @@ from ml_core.ids import ModelId
 from ml_core.registry.promotion.environments import EnvironmentRepository
 from ml_core.system import MLSystem
 from support.replicas import damage
-from support.running_platform import PRODUCTION, wait_until
+from support.running_platform import PRODUCTION
 from support.tables import measures, split_target
+from support.waiting import wait_until
 
 
 def test_no_request_fails_while_a_version_is_promoted(platform):

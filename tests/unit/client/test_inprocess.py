@@ -14,8 +14,10 @@ import httpx
 import pytest
 
 from ml_core.client.inprocess import InProcessTransport
+from support.waiting import wait_until
 
 PIECE = b"x" * 65536
+waiting = threading.Event()
 
 
 async def app(scope, receive, send):
@@ -30,6 +32,7 @@ async def app(scope, receive, send):
             await send({"type": "http.response.body", "body": b"half", "more_body": True})
             raise RuntimeError("broken late")
         case "/waits":
+            waiting.set()
             await anyio.sleep(60)
         case "/large":
             await start(send)
@@ -60,10 +63,7 @@ def client():
     before = set(threading.enumerate())
     with httpx.Client(base_url="http://in-process", transport=InProcessTransport(app, "/api")) as made:
         yield made
-    deadline = time.monotonic() + 15  # anyio's idle threads end with their loop
-    while set(threading.enumerate()) - before:
-        assert time.monotonic() < deadline, "threads are left"
-        time.sleep(0.01)
+    wait_until(lambda: not set(threading.enumerate()) - before)  # anyio's idle threads end with their loop
 
 
 def test_an_answer_is_read(client):
@@ -119,18 +119,18 @@ def test_closing_ends_what_waits():
     """Also a request of another thread."""
     client = httpx.Client(base_url="http://in-process", transport=InProcessTransport(app))
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(client.get, "/waits")
-        time.sleep(0.2)
+        request = pool.submit(client.get, "/waits")
+        assert waiting.wait(10)
         started = time.monotonic()
         client.close()
-        assert waiting.exception(timeout=5) is not None
+        assert request.exception(timeout=5) is not None
     assert time.monotonic() - started < 5
     client.close()
 
 
 def run(program: str) -> subprocess.Popen[str]:
-    head = "import httpx, resource, sys\nfrom ml_core.client.inprocess import InProcessTransport\n"
-    head += "sys.path[:0] = ['tests/unit/client']\nfrom test_inprocess import PIECE, app\n"
+    head = "import httpx, resource, sys, threading\nfrom ml_core.client.inprocess import InProcessTransport\n"
+    head += "sys.path[:0] = ['tests', 'tests/unit/client']\nfrom test_inprocess import PIECE, app, waiting\n"
     head += "client = httpx.Client(base_url='http://x', transport=InProcessTransport(app))\n"
     head += "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
     return subprocess.Popen([sys.executable, "-c", head + program], stdout=subprocess.PIPE, text=True)
@@ -153,10 +153,10 @@ print(peak() - before)
 
 def test_ctrl_c_ends_a_client_that_waits():
     """At once, as any program."""
-    with run("print(1, flush=True)\nwith client: client.get('/waits')") as waiting:
-        waiting.stdout.readline()
-        time.sleep(0.3)
+    says = "threading.Thread(target=lambda: (waiting.wait(), print('waiting', flush=True)), daemon=True).start()"
+    with run(f"{says}\nwith client: client.get('/waits')") as process:
+        assert process.stdout.readline() == "waiting\n"
         started = time.monotonic()
-        waiting.send_signal(signal.SIGINT)
-        assert waiting.wait(timeout=20) in (-signal.SIGINT, 1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) in (-signal.SIGINT, 1)
     assert time.monotonic() - started < 10

@@ -16,6 +16,7 @@ from ml_core.registry.predictions.ingest import Written
 from ml_core.registry.predictions.rendering import COLUMNS
 from ml_core.settings import PredictionLogSettings
 from support.predictions import answered
+from support.waiting import wait_until
 
 REQUEST_ID = COLUMNS.index("request_id")
 
@@ -75,14 +76,6 @@ def open_log(registry: Registry) -> Iterator[Callable[..., PredictionLog]]:
         log.close(0)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not hold in time"
-        time.sleep(0.005)
-
-
 def counts_add_up(log: PredictionLog) -> bool:
     """What came in is accounted for."""
     counts = log.describe()
@@ -97,7 +90,7 @@ def test_answers_are_written_in_order_and_together(registry, open_log):
     log.start()
     for number in range(50):
         log.append(answered("acme", request_id=str(number)))
-    until(lambda: log.describe()["written"] == 50)
+    wait_until(lambda: log.describe()["written"] == 50)
     assert registry.written == [str(number) for number in range(50)]
     assert len(registry.batches) == 1
 
@@ -109,7 +102,7 @@ def test_a_full_batch_does_not_wait(registry, open_log):
     for _ in range(5):
         log.append(answered("acme", rows))
     log.start()
-    until(lambda: log.describe()["queued"] == 0)
+    wait_until(lambda: log.describe()["queued"] == 0)
     assert [len(ids) for ids, _, _, _ in registry.batches] == [4, 1]
 
 
@@ -120,12 +113,12 @@ def test_what_does_not_fit_is_counted_and_told(registry, open_log):
         log.append(answered("acme", request_id=str(number)))
     assert log.describe()["lost"] == {"queue_full": 2}
     log.start()
-    until(lambda: log.describe()["queued"] == 0)
+    wait_until(lambda: log.describe()["queued"] == 0)
     assert registry.written == ["0", "1", "2"]
     (loss,) = registry.batches[0][1]
     assert (loss.tenant_id, loss.model_id, loss.reason, loss.rows) == ("acme", "tickets", LossReason.QUEUE_FULL, 2)
     log.append(answered("acme"))
-    until(lambda: len(registry.batches) == 2)
+    wait_until(lambda: len(registry.batches) == 2)
     assert registry.batches[1][1] == []
     assert counts_add_up(log)
 
@@ -151,7 +144,7 @@ def test_a_registry_that_hangs_holds_up_no_answer(registry, open_log):
     log = open_log()
     log.start()
     log.append(answered("acme"))
-    until(lambda: registry.tries == 1)
+    wait_until(lambda: registry.tries == 1)
     request = answered("acme")
     started = time.perf_counter()
     for _ in range(1000):
@@ -166,11 +159,11 @@ def test_while_the_registry_is_away_nothing_is_lost_that_fits(registry, open_log
     log = open_log()
     log.start()
     log.append(answered("acme", request_id="early"))
-    until(lambda: registry.tries >= 2)
+    wait_until(lambda: registry.tries >= 2)
     log.append(answered("acme", request_id="late"))
     assert log.describe()["error"] == "registry_unavailable"
     registry.is_away = False
-    until(lambda: log.describe()["written"] == 2)
+    wait_until(lambda: log.describe()["written"] == 2)
     assert registry.written == ["early", "late"]
     assert [is_repeated for _, _, _, is_repeated in registry.batches] == [True, False]
     assert (log.describe()["error"], log.describe()["lost"]) == (None, {})
@@ -183,10 +176,10 @@ def test_a_request_that_the_registry_refuses_goes_alone(registry, open_log):
     log.start()
     for number in range(9):
         log.append(answered("acme", [{}, {}], request_id=str(number)))
-    until(lambda: log.describe()["queued"] == 0)
+    wait_until(lambda: log.describe()["queued"] == 0)
     assert registry.written == ["0", "1", "2", "3", "4", "6", "7", "8"]
     log.append(answered("acme"))
-    until(lambda: log.describe()["queued"] == 0)
+    wait_until(lambda: log.describe()["queued"] == 0)
     assert log.describe()["lost"] == {"refused": 2}
     assert registry.losses == {LossReason.REFUSED: 2}
     assert counts_add_up(log)
@@ -201,7 +194,7 @@ def test_small_requests_of_a_model_and_a_day_are_written_together(registry, open
     for tenant, at in (("acme", 0.0), ("globex", 0.0), ("acme", 1.0), ("acme", 86_400.0)):
         log.append(answered(tenant, at=at))
     log.start()
-    until(lambda: log.describe()["written"] == 4)
+    wait_until(lambda: log.describe()["written"] == 4)
     assert [(each.tenant_id, each.at, each.rows) for each in seen] == [
         ("acme", 0.0, 2),
         ("globex", 0.0, 1),
@@ -215,9 +208,9 @@ def test_a_value_without_json_costs_its_own_request_only(registry, open_log):
     log.append(answered("acme", predictions=np.array([object()], dtype=object)))
     log.append(answered("acme", request_id="good"))
     log.start()
-    until(lambda: log.describe()["queued"] == 0)
+    wait_until(lambda: log.describe()["queued"] == 0)
     assert (registry.written, log.describe()["lost"]) == (["good"], {"refused": 1})
-    until(lambda: registry.losses == {LossReason.REFUSED: 1})
+    wait_until(lambda: registry.losses == {LossReason.REFUSED: 1})
     assert (counts_add_up(log), log._held_bytes) == (True, 0)
 
 
@@ -228,9 +221,9 @@ def test_what_waits_for_the_registry_takes_little_memory(registry, open_log):
     log.start()
     log.append(answered("acme", size=10_000))
     log.append(answered("acme", size=10_000))
-    until(lambda: registry.tries >= 2)
+    wait_until(lambda: registry.tries >= 2)
     log.append(answered("acme", size=10_000))
-    until(lambda: log._held_bytes < 10_000)
+    wait_until(lambda: log._held_bytes < 10_000)
     assert log.describe()["queued"] == 3
 
 
@@ -240,8 +233,8 @@ def test_a_stream_of_answers_is_written_in_few_batches(registry, open_log):
     log.start()
     for number in range(20):
         log.append(answered("acme"))
-        until(lambda expected=number: registry.tries > 0 or expected < 10)
-    until(lambda: log.describe()["queued"] == 0)
+        wait_until(lambda expected=number: registry.tries > 0 or expected < 10)
+    wait_until(lambda: log.describe()["queued"] == 0)
     assert len(registry.batches) <= 3
 
 

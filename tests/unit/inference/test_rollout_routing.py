@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from ml_core.inference import shadow as shadows
 from ml_core.inference.shadow import agreements
 from support.inprocess_cell import MEASURE, Cell, fitted, key_of, pointer, renamed, servable
 from support.tables import measures, split_target
+from support.waiting import wait_until
 
 POINTER = ("acme", "measures", "production")
 KEYS = [f"customer {i}" for i in range(40)]
@@ -56,10 +56,7 @@ def counts(cell: Cell) -> dict[str, Any]:
 
 def wait_for(cell: Cell, **wanted: int) -> None:
     """Wait until the shadow's counts are these."""
-    deadline = time.monotonic() + 10
-    while not wanted.items() <= counts(cell).items():
-        assert time.monotonic() < deadline, counts(cell)
-        time.sleep(0.005)
+    wait_until(lambda: wanted.items() <= counts(cell).items())
 
 
 def ask(cell: Cell, api_key: str, row: dict[str, Any] | None = None, **body: Any) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from ml_core.registry import oidc
 from ml_core.registry.oidc import TokenVerifier
 from support.oidc_issuer import Issuer, running_issuer
 from support.stored import DEADLINE_S
+from support.waiting import wait_until
 
 DISCOVERY = "/.well-known/openid-configuration"
 
@@ -59,13 +60,6 @@ def clock() -> Clock:
 @pytest.fixture
 def verifier(issuer: Issuer, clock: Clock) -> TokenVerifier:
     return TokenVerifier(issuer.settings(), clock=clock)
-
-
-def wait_until(condition: Any) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def part(value: object) -> str:

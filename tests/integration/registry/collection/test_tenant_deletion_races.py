@@ -22,8 +22,8 @@ from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.runs import RunRepository, series
 from support.registry import TICKETS, new_tenant, superuser
-from support.running_platform import wait_until
 from support.stored import DEADLINE_S, publish, stored, wait_for_a_waiting_session
+from support.waiting import wait_until
 
 
 @pytest.fixture

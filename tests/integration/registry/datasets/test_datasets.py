@@ -32,8 +32,8 @@ from ml_core.registry.promotion.gates import GateRepository
 from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.versions.repository import VersionRepository
 from support.registry import TICKETS, register, superuser
-from support.running_platform import wait_until
 from support.tables import tickets
+from support.waiting import wait_until
 
 
 @pytest.fixture

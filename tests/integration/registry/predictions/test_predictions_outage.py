@@ -15,7 +15,7 @@ from ml_core.registry.predictions.ingest import PredictionIngest
 from ml_core.settings import PredictionLogSettings
 from support.predictions import answered, today
 from support.registry import new_tenant, register, settings_for, temporary_home
-from support.running_platform import wait_until
+from support.waiting import wait_until
 
 
 @pytest.fixture

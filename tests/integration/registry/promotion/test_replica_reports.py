@@ -21,8 +21,8 @@ from ml_core.registry.tenants import tenant_ids
 from ml_core.training.trainer import Trainer
 from support.registry import TICKETS, new_tenant, register, settings_for, superuser, temporary_home
 from support.replicas import damage, running_replica
-from support.running_platform import wait_until
 from support.tables import measures, split_target
+from support.waiting import wait_until
 
 M = ModelId("m")
 WAIT_S = 20.0

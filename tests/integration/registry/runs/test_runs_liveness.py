@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from ml_core.ids import TenantId
 from ml_core.registry.runs import RunRepository, RunStatus
 from ml_core.settings import RegistrySettings, Settings
 from support.registry import TICKETS
+from support.waiting import wait_until
 
 # Trains for ever: its main thread is busy, as a fit is.
 TRAINER = """
@@ -58,14 +58,6 @@ def silence(db: DatabaseConnection, tenant_id: TenantId) -> Callable[[str], None
             connection.execute(sa.text(statement), {"run": run_id})
 
     return set_back
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
-    """Ask again until a condition holds; fail at the deadline."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"the condition did not hold within {timeout_s} s"
-        time.sleep(0.02)
 
 
 def test_a_silent_run_is_shown_as_dead(runs: RunRepository, silence: Callable[[str], None]) -> None:

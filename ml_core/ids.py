@@ -7,6 +7,7 @@ names only, so code that receives a ``TenantId`` does not check it again.
 from __future__ import annotations
 
 import re
+import secrets
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -101,6 +102,20 @@ class HoldName(_Name):
     kind = "hold"
     pattern = re.compile(r"[a-z][a-z0-9_-]{0,39}")
     rule = "1 to 40 of a-z, 0-9, '-' and '_', beginning with a letter, such as 'legal'"
+
+
+class RunId(_Name):
+    """A run of a tenant: ``run_`` and 16 lower-case hexadecimal digits."""
+
+    __slots__ = ()
+    kind = "run"
+    pattern = re.compile(r"run_[0-9a-f]{16}")
+    rule = "'run_' and 16 lower-case hexadecimal digits, such as 'run_0123456789abcdef'"
+
+    @classmethod
+    def new(cls) -> Self:
+        """An id that no run has."""
+        return cls(f"run_{secrets.token_hex(8)}")
 
 
 class Digest(_Name):

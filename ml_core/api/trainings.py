@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.training_report import TrainingReport
-from ml_core.exceptions import QueueFullError, RequestTimeoutError, RunStateError, TrainingError, error_from_json
+from ml_core.exceptions import MLFrameworkError, QueueFullError, RequestTimeoutError, TrainingError, error_from_json
 from ml_core.ids import TenantId
 from ml_core.registry.runs import RunRepository
 from ml_core.training.assignment import Assignment
@@ -38,7 +38,7 @@ class Training:
     """A training that was accepted.
 
     Attributes:
-        started: The run's id, once the training was checked and has begun; raises what was wrong with it.
+        started: Done once the training was checked and its run has begun; raises what was wrong with it.
         finished: The report, once there is a version; raises why there is none. Cancelled with the training.
         is_cancelled: Whether it is no longer wanted.
     """
@@ -46,7 +46,7 @@ class Training:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
-        self.started: asyncio.Future[str] = self._loop.create_future()
+        self.started: asyncio.Future[None] = self._loop.create_future()
         self.finished: asyncio.Future[TrainingReport] = self._loop.create_future()
         self.is_cancelled = False
 
@@ -66,14 +66,8 @@ class Training:
         self.finished.set_exception(result)
         self.finished.exception()  # nobody may be waiting for it any more; the run has it
 
-    @property
-    def run_id(self) -> str | None:
-        """Its run; None: it has not begun."""
-        is_known = self.started.done() and not self.started.cancelled() and self.started.exception() is None
-        return self.started.result() if is_known else None
-
     def cancel(self) -> None:
-        """Stop it, from any thread. Its run is ended by whoever asks for that."""
+        """Stop it, from any thread, and end its run as cancelled."""
         self._loop.call_soon_threadsafe(self._cancel)
 
     def _cancel(self) -> None:
@@ -85,32 +79,59 @@ class Training:
 
 
 class Trainings(ABC):
-    """Does trainings, and knows those that run or ended lately."""
+    """Does trainings, and knows those that run or ended lately.
 
-    def __init__(self) -> None:
-        self._begun: OrderedDict[str, Training] = OrderedDict()
+    Args:
+        db: The registry.
+    """
 
-    @abstractmethod
+    def __init__(self, db: DatabaseConnection) -> None:
+        self._db = db
+        self._begun: OrderedDict[tuple[TenantId, str], Training] = OrderedDict()
+
     def start(self, assignment: Assignment) -> Training:
         """Accept a training.
 
         Raises:
             QueueFullError: Too many wait.
         """
+        training = Training()
+        training.follow(self._follow(assignment, training))
+        return training
 
-    def find(self, run_id: str) -> Training | None:
+    def find(self, tenant_id: TenantId, run_id: str) -> Training | None:
         """The training of a run; None: another process does it, or it ended long ago."""
-        return self._begun.get(run_id)
+        return self._begun.get((tenant_id, run_id))
 
-    def _begin(self, training: Training, run_id: str) -> None:
+    @abstractmethod
+    async def _do(self, assignment: Assignment, training: Training) -> TrainingReport:
+        """Do it; call ``_begin`` once it has begun. Cancelled, it has stopped when this returns."""
+
+    async def _follow(self, assignment: Assignment, training: Training) -> None:
+        try:
+            training.end(await self._do(assignment, training))
+        except Exception as error:  # noqa: BLE001 - whoever waits must learn of it, whatever it is
+            training.end(error)
+        except asyncio.CancelledError:
+            # Its run may have begun without this process having learned of it, so it is ended by the id.
+            await run_in_threadpool(self._end_run, assignment, RunRepository.cancel, "It is no longer wanted.")
+            raise
+
+    def _begin(self, assignment: Assignment, training: Training) -> None:
         """A training begins; on the event loop."""
         if training.started.done():
             return  # it was cancelled
-        self._begun[run_id] = training
+        self._begun[assignment.tenant_id, assignment.run_id] = training
         ended = [run for run, known in self._begun.items() if known.finished.done()]
         for run in ended[:-_KEPT]:
             del self._begun[run]
-        training.started.set_result(run_id)
+        training.started.set_result(None)
+
+    def _end_run(self, assignment: Assignment, end: Callable[[RunRepository, str, str], None], why: str) -> None:
+        acting = self._db.acting_as(assignment.principal, assignment.request_id)
+        # It has not begun, it was ended meanwhile, or the registry is away: then it counts as dead soon.
+        with suppress(MLFrameworkError):
+            end(RunRepository(acting, assignment.tenant_id), assignment.run_id, why)
 
 
 class Turns:
@@ -165,15 +186,14 @@ class TrainingsInProcesses(Trainings):
     """
 
     def __init__(self, db: DatabaseConnection) -> None:
-        super().__init__()
-        self._db = db
+        super().__init__(db)
         self._turns = Turns(db.settings.api.trainings_at_once)
         self._most = db.settings.api.trainings_at_once + _WAITING
-        self._accepted: dict[Training, TenantId] = {}
+        self._accepted: Counter[TenantId] = Counter()
 
     def start(self, assignment: Assignment) -> Training:
         """See ``Trainings``."""
-        all_tenants, own = len(self._accepted), list(self._accepted.values()).count(assignment.tenant_id)
+        all_tenants, own = self._accepted.total(), self._accepted[assignment.tenant_id]
         if all_tenants >= self._most or own >= self._most // _TENANT_SHARE:
             raise QueueFullError(
                 f"{all_tenants} trainings are being done or wait for their turn, {own} of them this tenant's.",
@@ -181,23 +201,18 @@ class TrainingsInProcesses(Trainings):
                 model_id=str(assignment.model_id),
                 retry_after_s=_RETRY_AFTER_S,
             )
-        training = Training()
-        self._accepted[training] = assignment.tenant_id
-        training.follow(self._do(assignment, training))
-        return training
+        self._accepted[assignment.tenant_id] += 1
+        return super().start(assignment)
 
-    async def _do(self, assignment: Assignment, training: Training) -> None:
+    async def _do(self, assignment: Assignment, training: Training) -> TrainingReport:
         try:
             async with self._turns.of(assignment.tenant_id):
-                await self._follow(assignment, training)
-        except Exception as error:  # noqa: BLE001 - whoever waits must learn of it, whatever it is
-            training.end(error)
+                return await self._work(assignment, training)
         finally:
-            self._accepted.pop(training, None)
+            self._accepted -= Counter([assignment.tenant_id])  # keeps no zeros
 
-    async def _follow(self, assignment: Assignment, training: Training) -> None:
+    async def _work(self, assignment: Assignment, training: Training) -> TrainingReport:
         """Run the process and pass on what it tells."""
-        run_id: str | None = None
         pipe = asyncio.subprocess.PIPE
         worker = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "ml_core.training.worker"),
@@ -211,33 +226,22 @@ class TrainingsInProcesses(Trainings):
             worker.stdin.write(orjson.dumps(assignment.to_json()) + b"\n")  # not closed: the worker ends with the pipe
             async for line in worker.stdout:
                 event: dict[str, Any] = orjson.loads(line)
-                if "run_id" in event:
-                    run_id = event["run_id"]
-                    self._begin(training, run_id)
-                elif "report" in event:
-                    training.end(TrainingReport.from_json(event["report"]))
-                else:
-                    training.end(error_from_json(event["error"]))
+                if "report" in event:
+                    return TrainingReport.from_json(event["report"])
+                if "error" in event:
+                    raise error_from_json(event["error"])
+                self._begin(assignment, training)
             await worker.wait()
         finally:
-            if worker.returncode is None:  # this process ends, or the line could not be read, or it is cancelled
-                worker.kill()
-                await worker.wait()
-        if not training.finished.done():
-            error = TrainingError(
-                f"The training's process ended with status {worker.returncode} before it was done.",
-                remedy="It may have run out of memory; see the server's log.",
-                stage="fit",
-                model_id=str(assignment.model_id),
-            )
-            if run_id is not None:
-                await run_in_threadpool(self._fail, assignment, run_id, error)
-            training.end(error)
-
-    def _fail(self, assignment: Assignment, run_id: str, error: TrainingError) -> None:
-        acting = self._db.acting_as(assignment.principal, assignment.request_id)
-        with suppress(RunStateError):  # it was ended meanwhile
-            RunRepository(acting, assignment.tenant_id).fail(run_id, str(error))
+            await _reap(worker)
+        error = TrainingError(
+            f"The training's process ended with status {worker.returncode} before it was done.",
+            remedy="It may have run out of memory; see the server's log.",
+            stage="fit",
+            model_id=str(assignment.model_id),
+        )
+        await run_in_threadpool(self._end_run, assignment, RunRepository.fail, str(error))
+        raise error
 
     def _environment(self) -> dict[str, str]:
         """A worker's: the same registry and home, and no login for migrations."""
@@ -248,42 +252,52 @@ class TrainingsInProcesses(Trainings):
         return {**waiting, **own, **self._db.environment, "MLCORE_HOME": home}
 
 
+async def _reap(worker: asyncio.subprocess.Process) -> None:
+    """End a process and close its pipes, also where this is cancelled, as a loop that is being closed does."""
+    if worker.returncode is None:
+        worker.kill()
+    while True:
+        with suppress(asyncio.CancelledError):
+            await worker.communicate()
+            return
+
+
 class TrainingsInThreads(Trainings):
-    """Does each training in a thread of this process: for a command that does one and ends.
+    """Does each training in a thread of this process: for a command that does one and ends."""
 
-    Args:
-        db: The registry.
-    """
+    async def _do(self, assignment: Assignment, training: Training) -> TrainingReport:
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[TrainingReport] = loop.create_future()
 
-    def __init__(self, db: DatabaseConnection) -> None:
-        super().__init__()
-        self._db = db
-
-    def start(self, assignment: Assignment) -> Training:
-        """See ``Trainings``."""
-        training, loop = Training(), asyncio.get_running_loop()
-
-        def begin(run_id: str) -> None:
+        def begin() -> None:
             if training.is_cancelled:
                 raise KeyboardInterrupt  # so that the run that has just begun ends as cancelled
-            loop.call_soon_threadsafe(self._begin, training, run_id)
+            loop.call_soon_threadsafe(self._begin, assignment, training)
 
-        def do() -> None:
+        def work() -> None:
             result: TrainingReport | BaseException
             try:
                 result = assignment.execute(self._db, begin)
             except BaseException as error:  # noqa: BLE001 - it is raised where the training is waited for
                 result = error
             with suppress(RuntimeError):  # the loop is closed: the command was interrupted
-                loop.call_soon_threadsafe(training.end, result)
+                loop.call_soon_threadsafe(end, result)
+
+        def end(result: TrainingReport | BaseException) -> None:
+            if ended.done():
+                return
+            if isinstance(result, TrainingReport):
+                ended.set_result(result)
+            else:
+                ended.set_exception(result)
 
         # A daemon, so that the command ends at once when it is interrupted.
-        threading.Thread(target=do, name="training", daemon=True).start()
-        return training
+        threading.Thread(target=work, name="training", daemon=True).start()
+        return await ended
 
 
-async def begun(training: Training, is_gone: Callable[[], Awaitable[bool]]) -> str:
-    """The run of a training once it has begun.
+async def begun(training: Training, is_gone: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until a training has begun.
 
     Args:
         training: The training.
@@ -296,4 +310,4 @@ async def begun(training: Training, is_gone: Callable[[], Awaitable[bool]]) -> s
     while not (await asyncio.wait([training.started], timeout=_LOOK_EVERY_S))[0]:
         if await is_gone():
             raise RequestTimeoutError("The client left before the training began.", remedy="Send it again.")
-    return training.started.result()
+    training.started.result()

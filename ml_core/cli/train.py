@@ -30,12 +30,12 @@ from ml_core.cli.options import JsonOption, ModelOption, TenantOption
 from ml_core.cli.target import address, given, platform
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.run import RunStatus
-from ml_core.exceptions import ConfigurationError, MLFrameworkError, RunStateError, TrainingError
-from ml_core.ids import ModelId
+from ml_core.exceptions import ConfigurationError, MLFrameworkError, RunNotFoundError, RunStateError, TrainingError
+from ml_core.ids import ModelId, RunId
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.datasets import DatasetDetail
-    from ml_core.api.schemas.trainings import ReportedColumn, Training, TrainingReport
+    from ml_core.api.schemas.trainings import ReportedColumn, TrainingReport
     from ml_core.client import MLClient
 
 ASKS_PLATFORM = True
@@ -128,7 +128,7 @@ def train(
         reference = dataset if made is None else made.reference
         rows = "" if made is None else f" on {made.row_count:,} rows"
         with show_step(f"Training {client.tenant_id}/{name}{rows}"), _giving_way():
-            report = trained(client, client.models.train(name, reference or "", **spec))
+            report = trained(client, name, reference or "", **spec)
         if as_json:
             print_json(report)
         else:
@@ -149,25 +149,31 @@ def _giving_way() -> AbstractContextManager[None]:
     return in_background() if address()[0] is None else nullcontext()
 
 
-def trained(client: MLClient, training: Training) -> TrainingReport:
+def trained(client: MLClient, model_id: str, dataset: str, **spec: Any) -> TrainingReport:
     """The report of a training, once it has ended; interrupted, it is cancelled.
+
+    Args:
+        client: Of the tenant.
+        model_id: The model.
+        dataset: What it is trained on.
+        **spec: Further fields of the training.
 
     Raises:
         MLFrameworkError: It failed.
     """
-    run = training.run
+    run_id = RunId.new()
     try:
-        while training.report is None:
-            began = time.monotonic()
-            training = client.models.training(run.model_id, run.run_id, wait_s=_WAIT_S)
-            if training.run.status is not RunStatus.RUNNING:
-                break
+        training, asked_at = client.models.train(model_id, dataset, run_id=run_id, **spec), 0.0
+        while training.report is None and training.run.status is RunStatus.RUNNING:
             # A platform that was started again does not know the training any more, and answers at once.
-            time.sleep(max(0.0, _LOOK_EVERY_S - (time.monotonic() - began)))
+            time.sleep(max(0.0, asked_at + _LOOK_EVERY_S - time.monotonic()))
+            asked_at = time.monotonic()
+            training = client.models.training(model_id, run_id, wait_s=_WAIT_S)
     except KeyboardInterrupt:
-        with suppress(RunStateError):  # it ended just now
-            client.runs.cancel(run.run_id, "interrupted")
-            err.print(f"Cancelled the run {run.run_id}.", markup=False)
+        # Where it has not begun, there is no run: the platform drops it, since its client is gone.
+        with suppress(RunNotFoundError, RunStateError):
+            client.runs.cancel(run_id, "interrupted")
+            err.print(f"Cancelled the run {run_id}.", markup=False)
         raise
     run = training.run
     if run.status is not RunStatus.FINISHED:

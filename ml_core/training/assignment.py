@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ml_core.domain.api_key import Grant
 from ml_core.domain.principal import Principal
 from ml_core.domain.train_spec import TrainSpec
-from ml_core.ids import ModelId, TenantId
+from ml_core.ids import ModelId, RunId, TenantId
 
 if TYPE_CHECKING:
     from ml_core.database.connection import DatabaseConnection
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A training, and on whose behalf it is done."""
+    """A training, the run that will record it, and on whose behalf it is done."""
 
     principal: Principal
     request_id: str
     tenant_id: TenantId
     model_id: ModelId
     spec: TrainSpec
+    run_id: RunId
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; ``from_json`` reads it back."""
@@ -40,6 +41,7 @@ class Assignment:
             "tenant_id": self.tenant_id,
             "model_id": self.model_id,
             "spec": self.spec.to_json(),
+            "run_id": self.run_id,
         }
 
     @classmethod
@@ -52,11 +54,10 @@ class Assignment:
             who["name"], grant.scopes, grant.promotes, None if owner is None else TenantId(owner), who["is_operator"]
         )
         spec = TrainSpec.from_json(document["spec"])
-        return cls(
-            principal, document["request_id"], TenantId(document["tenant_id"]), ModelId(document["model_id"]), spec
-        )
+        tenant_id, model_id = TenantId(document["tenant_id"]), ModelId(document["model_id"])
+        return cls(principal, document["request_id"], tenant_id, model_id, spec, RunId(document["run_id"]))
 
-    def execute(self, db: DatabaseConnection, on_start: Callable[[str], object] | None = None) -> TrainingReport:
+    def execute(self, db: DatabaseConnection, on_start: Callable[[], object]) -> TrainingReport:
         """Do the training.
 
         Args:
@@ -67,4 +68,6 @@ class Assignment:
         from ml_core.training.trainer import Trainer
 
         acting = db.acting_as(self.principal, self.request_id)
-        return Trainer(acting, self.tenant_id).train_spec(self.model_id, self.spec, on_start=on_start)
+        return Trainer(acting, self.tenant_id).train_spec(
+            self.model_id, self.spec, run_id=self.run_id, on_start=on_start
+        )

@@ -184,21 +184,22 @@ class Trainer:
         }
 
     def train_spec(
-        self, model_id: str, spec: TrainSpec, *, on_start: Callable[[str], object] | None = None
+        self, model_id: str, spec: TrainSpec, *, run_id: str | None = None, on_start: Callable[[], object] | None = None
     ) -> TrainingReport:
         """Train on registered datasets and register a version, as ``train`` does.
 
         Args:
             model_id: The model; it is created with its first version.
             spec: What to train. It names a dataset.
-            on_start: Called with the run's id when the training has been checked and begins.
+            run_id: The id of the run that records it, see ``RunRepository.start``.
+            on_start: Called when the training has been checked and its run has begun.
 
         Raises:
             InvalidRequestError: The spec names no dataset.
             MLFrameworkError: As ``train``.
         """
         self._require_dataset(spec)
-        return self._train(model_id, spec, GivenData(), on_start).report
+        return self._train(model_id, spec, GivenData(), run_id, on_start).report
 
     def check_spec(self, model_id: str, spec: TrainSpec) -> None:
         """Refuse a spec that ``train_spec`` would refuse; no data is read, and nothing is written.
@@ -227,14 +228,20 @@ class Trainer:
             )
 
     def _train(
-        self, model_id: str, spec: TrainSpec, given: GivenData, on_start: Callable[[str], object] | None = None
+        self,
+        model_id: str,
+        spec: TrainSpec,
+        given: GivenData,
+        run_id: str | None = None,
+        on_start: Callable[[], object] | None = None,
     ) -> _Trained:
         plan = self._planner.plan(ModelId(model_id), spec, given)
         runs = RunRepository(self._db, self.tenant_id)
-        recorded = runs.record(plan.request.model_id, kind="train", parameters=plan.run_parameters())
+        parameters = plan.run_parameters()
+        recorded = runs.record(plan.request.model_id, kind="train", parameters=parameters, run_id=run_id)
         with reported(self._hooks, model_id) as stages, recorded as run_id:
             if on_start is not None:
-                on_start(run_id)
+                on_start()
             fitted = self._fit(plan, stages)
             stages.rows = sum(fitted.n_rows.values())
             stages.enter("register")

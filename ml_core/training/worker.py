@@ -1,7 +1,8 @@
 """A training in a process of its own: what it is comes from standard input, what happens goes to standard output.
 
 Standard input is one JSON object on a line, see ``Assignment``; where it ends, so does this process. Standard output
-has one JSON object a line: ``{"run_id": …}`` when the training begins, then ``{"report": …}`` or ``{"error": …}``.
+has one JSON object a line: ``{"begun": true}`` when the training was checked and its run has begun, then
+``{"report": …}`` or ``{"error": …}``.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def main() -> None:
     threading.Thread(target=_end_with_input, daemon=True).start()
     try:
         with closing(DatabaseConnection()) as db:
-            report = assignment.execute(db, lambda run_id: _tell(output, {"run_id": run_id}))
+            report = assignment.execute(db, lambda: _tell(output, {"begun": True}))
         _tell(output, {"report": report.to_json()})
     except MLFrameworkError as error:
         _tell(output, {"error": error.to_json()})

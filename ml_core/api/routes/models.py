@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import Annotated
 
 from fastapi import Query, Request
 from starlette.concurrency import run_in_threadpool
 
-from ml_core.api import trainings
 from ml_core.api.access import Services, TenantAccess
 from ml_core.api.operation import ArchivedQuery, CursorQuery, LimitQuery, operations
 from ml_core.api.routes.adding import operation
@@ -20,8 +18,8 @@ from ml_core.api.schemas.trainings import NewTraining, Training, TrainingFields,
 from ml_core.api.trainings import begun
 from ml_core.domain.api_key import Scope
 from ml_core.domain.train_spec import TrainSpec
-from ml_core.exceptions import MLFrameworkError, RequestTimeoutError
-from ml_core.ids import ModelId
+from ml_core.exceptions import RequestTimeoutError
+from ml_core.ids import ModelId, RunId
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.runs.lifecycle import run_not_found
 from ml_core.registry.versions.models import ModelRepository
@@ -75,17 +73,20 @@ async def train_model(
     with it is answered as an error. `models.training` waits for its end. Where the client leaves before it is answered,
     the training is cancelled.
     """
-    spec = TrainSpec.from_json(body.model_dump(exclude_unset=True))
-    assignment = Assignment(access.db.principal, request.state.request_id, access.tenant_id, ModelId(model), spec)
-    training = _services(request).trainings.start(assignment)
+    spec = TrainSpec.from_json(body.model_dump(exclude_unset=True, exclude={"run_id"}))
+    run_id = RunId.new() if body.run_id is None else RunId(body.run_id)
+    training = _services(request).trainings.start(
+        Assignment(access.db.principal, request.state.request_id, access.tenant_id, ModelId(model), spec, run_id)
+    )
     try:
-        answer = await _ended(access, request, await begun(training, request.is_disconnected), wait_s)
+        await begun(training, request.is_disconnected)
+        answer = await _ended(access, request, run_id, wait_s)
         is_gone = await request.is_disconnected()
     except (asyncio.CancelledError, RequestTimeoutError):
-        _abandon(access, training)
+        training.cancel()
         raise
     if is_gone:
-        _abandon(access, training)
+        training.cancel()
     return answer
 
 
@@ -111,7 +112,7 @@ async def get_training(
 
 async def _ended(access: TenantAccess, request: Request, run_id: str, wait_s: float) -> Training:
     """The state of a training once it has ended, or after so many seconds."""
-    training, report = _services(request).trainings.find(run_id), None
+    training, report = _services(request).trainings.find(access.tenant_id, run_id), None
     if training is not None:
         await asyncio.wait([training.finished], timeout=wait_s)
         if training.finished.done() and not training.finished.cancelled():
@@ -120,14 +121,6 @@ async def _ended(access: TenantAccess, request: Request, run_id: str, wait_s: fl
     return Training(
         run=Run.model_validate(run), report=None if report is None else TrainingReport.model_validate(report)
     )
-
-
-def _abandon(access: TenantAccess, training: trainings.Training) -> None:
-    """Stop a training whose run nobody learned, since the caller left before the answer."""
-    if training.run_id is not None:
-        with suppress(MLFrameworkError):  # it has ended, or the registry is away: then the run counts as dead soon
-            RunRepository(access.db, access.tenant_id).cancel(training.run_id, "The client left without an answer.")
-    training.cancel()
 
 
 def _services(request: Request) -> Services:

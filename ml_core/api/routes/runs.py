@@ -115,7 +115,7 @@ def end_run(access: TenantAccess, run: str, body: RunEnd, request: Request) -> R
     elif body.status is RunStatus.CANCELLED:
         runs.cancel(run, body.error or "")
         services: Services = request.app.state.services
-        if (training := services.trainings.find(run)) is not None:
+        if (training := services.trainings.find(access.tenant_id, run)) is not None:
             training.cancel()
     else:
         raise InvalidRequestError(

@@ -39,6 +39,12 @@ class NewTraining(TrainingFields):
     """A model to train on registered datasets."""
 
     dataset: str = Field(description="Such as `tickets_2026@3`; without a number its newest version.")
+    run_id: str | None = Field(
+        default=None,
+        description="The id that its run gets, so that it can be cancelled by a client that read no answer; null: a "
+        "new one.",
+        examples=["run_0123456789abcdef"],
+    )
 
 
 class ReportedColumn(Schema):

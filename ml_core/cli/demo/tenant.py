@@ -51,8 +51,7 @@ class DemoTenant:
         """Upload the CSV file as a dataset, and train a version on it."""
         with self.client() as client:
             dataset = client.datasets.create(self.model_id, self.table).reference
-            training = client.models.train(self.model_id, dataset, target=self.target, hyperparameters=hyperparameters)
-            return trained(client, training)
+            return trained(client, self.model_id, dataset, target=self.target, hyperparameters=hyperparameters)
 
     def sample_rows(self, count: int) -> list[dict[str, Any]]:
         """Rows of the file, without the target, spread over it."""

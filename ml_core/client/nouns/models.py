@@ -45,19 +45,22 @@ class Models(Noun[Mode]):
         return Call("DELETE", self._model(model_id), type(None))
 
     @operation
-    def train(self, /, model_id: str, dataset: str, *, wait_s: float = 0.0, **spec: Any) -> Call[Training]:
+    def train(
+        self, /, model_id: str, dataset: str, *, wait_s: float = 0.0, run_id: str | None = None, **spec: Any
+    ) -> Call[Training]:
         """Train a model on a registered dataset, as a run that makes a version.
 
         Args:
             model_id: The model; made with its first version.
             dataset: Such as ``tickets_2026@3``; without a number its newest version.
             wait_s: Seconds, up to 60, to wait for its end; it may still be running then, see ``training``.
+            run_id: The id that its run gets; with it, ``runs.cancel`` can stop a training whose answer was not read.
             **spec: Further fields of ``NewTraining``, such as ``target`` and ``hyperparameters``.
 
         Raises:
             MLFrameworkError: What is wrong with it, or why it failed while this waited.
         """
-        body = NewTraining(dataset=dataset, **spec)
+        body = NewTraining(dataset=dataset, run_id=run_id, **spec)
         path, timeout_s = f"{self._model(model_id)}/train", wait_s + _BEGIN_S
         return Call("POST", path, Training, {"wait_s": wait_s}, body=body, timeout_s=timeout_s)
 

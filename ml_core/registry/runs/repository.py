@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
@@ -17,7 +16,7 @@ from ml_core.database.tables import run_artifacts, run_metric_summaries, run_met
 from ml_core.domain.api_key import Scope
 from ml_core.domain.run import Point, Run, RunStatus, RunTrigger, Series, compare_runs
 from ml_core.exceptions import InvalidRequestError, MLFrameworkError, RequestTooLargeError, RunInUseError, RunStateError
-from ml_core.ids import Digest, ModelId, TenantId
+from ml_core.ids import Digest, ModelId, RunId, TenantId
 from ml_core.registry import journal
 from ml_core.registry.blobs import remove_unneeded
 from ml_core.registry.journal import erase
@@ -70,6 +69,7 @@ class RunRepository:
         parameters: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
         parent_run_id: str | None = None,
+        run_id: str | None = None,
     ) -> str:
         """Start a run. It counts as dead when it sends no heartbeat for a while: use ``heartbeat`` with it.
 
@@ -79,6 +79,7 @@ class RunRepository:
             parameters: JSON-compatible, at most 64 KiB.
             tags: Key → value, for ``search``.
             parent_run_id: The run that it is a part of.
+            run_id: Its id, for a caller that must know it before the run exists; None: a new one.
 
         Returns:
             Its id: ``run_`` and 16 hexadecimal digits.
@@ -86,10 +87,11 @@ class RunRepository:
         Raises:
             TenantNotFoundError: There is no such tenant.
             RunNotFoundError: There is no such parent.
+            RunStateError: There is a run with this id.
             InvalidRequestError: A parameter or tag can't be stored.
             RequestTooLargeError: The parameters are too large.
         """
-        run_id = f"run_{secrets.token_hex(8)}"
+        run_id = RunId.new() if run_id is None else RunId(run_id)
         row = {
             "tenant_id": self._tenant_id,
             "run_id": run_id,
@@ -108,6 +110,13 @@ class RunRepository:
                     raise tenant_not_found(self._tenant_id) from error
                 if refusal(error) == "fk_runs_runs":
                     raise run_not_found(self._tenant_id, str(parent_run_id)) from error
+                if refusal(error) == "pk_runs":
+                    raise RunStateError(
+                        f"There is a run {run_id} already.",
+                        remedy="Give another id, or none.",
+                        tenant_id=self._tenant_id,
+                        run_id=run_id,
+                    ) from error
                 raise
             write_tags(connection, run_tags, self._tenant_id, {"run_id": run_id}, tags or {})
             journal.record(

@@ -17,13 +17,19 @@ from ml_core.api.access import Services
 from ml_core.api.app import create_app
 from ml_core.api.trainings import Turns
 from ml_core.client import MLClient
+from ml_core.domain.api_key import Scope
 from ml_core.domain.run import RunStatus
 from ml_core.exceptions import (
     DeadlineExceededError,
+    InvalidNameError,
     InvalidRequestError,
     MLFrameworkError,
     QueueFullError,
+    RunNotFoundError,
+    RunStateError,
 )
+from ml_core.ids import RunId
+from ml_core.registry.keys import KeyRepository
 from support.http_server import mounted, served
 from support.waiting import wait_until
 
@@ -61,25 +67,47 @@ def dataset(client, tmp_path):
 
 
 @pytest.fixture
-def slow(monkeypatch, tmp_path):
-    """Workers wait before they train, for as long as the file is there: at the import that a fit begins with."""
-    gate = tmp_path / "gate"
-    gate.touch()
-    site = tmp_path / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(
-        "import os, sys, time\n"
-        "if 'ml_core.training.worker' in ' '.join(sys.orig_argv):\n"
-        "    import ml_core.training.trainer as t\n"
-        "    fit = t.Trainer._fit\n"
-        "    def slow(self, *args):\n"
-        f"        while os.path.exists({str(gate)!r}): time.sleep(0.02)\n"
-        "        return fit(self, *args)\n"
-        "    t.Trainer._fit = slow\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", f"{site}:{os.environ.get('PYTHONPATH', '')}")
-    yield gate
+def paused(monkeypatch, tmp_path):
+    """Makes workers wait around a method of theirs for as long as the file is there that it returns."""
+    gate, site = tmp_path / "gate", tmp_path / "site"
+
+    def pause(module, method, *, after=False):
+        gate.touch()
+        site.mkdir()
+        owner, name = method.split(".")
+        (site / "sitecustomize.py").write_text(
+            "import os, sys, time\n"
+            "if 'ml_core.training.worker' in ' '.join(sys.orig_argv):\n"
+            f"    from {module} import {owner}\n"
+            f"    method = {owner}.{name}\n"
+            "    def wait():\n"
+            f"        while os.path.exists({str(gate)!r}): time.sleep(0.02)\n"
+            "    def paused(*args, **options):\n"
+            f"        {'pass' if after else 'wait()'}\n"
+            "        result = method(*args, **options)\n"
+            f"        {'wait()' if after else 'pass'}\n"
+            "        return result\n"
+            f"    {owner}.{name} = paused\n"
+        )
+        monkeypatch.setenv("PYTHONPATH", f"{site}:{os.environ.get('PYTHONPATH', '')}")
+        return gate
+
+    yield pause
     gate.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def slow(paused):
+    """Workers wait between the start of their run and the fit, for as long as the file is there."""
+    return paused("ml_core.training.trainer", "Trainer._fit")
+
+
+@pytest.fixture
+def other_client(address, db, other_tenant_id):
+    """A client of another tenant."""
+    key = str(KeyRepository(db, other_tenant_id).create("admin", [Scope.ADMIN]))
+    with MLClient(address, api_key=key, tenant_id=other_tenant_id, timeout_s=30) as asks:
+        yield asks
 
 
 def train(client, dataset, *, wait_s=0, **spec):
@@ -131,7 +159,7 @@ def test_one_waits_for_the_other(app, client, dataset, slow):
     assert first.status == client.runs.get(first.run_id).status == RunStatus.RUNNING
     with ThreadPoolExecutor(1) as pool:
         second = pool.submit(train, client, dataset, wait_s=60)
-        wait_until(lambda: len(app.state.services.trainings._accepted) == 2)
+        wait_until(lambda: app.state.services.trainings._accepted.total() == 2)
         assert len(workers()) == 1
         assert not second.done()
         slow.unlink()
@@ -145,10 +173,44 @@ def test_a_training_whose_turn_does_not_come_is_dropped(app, client, dataset, sl
     call = type(client.models).train(client.models, "parity", dataset, target="parity")
     with pytest.raises(DeadlineExceededError):
         client._connection.send(dataclasses.replace(call, timeout_s=0.5))
-    wait_until(lambda: len(app.state.services.trainings._accepted) == 1)
+    wait_until(lambda: app.state.services.trainings._accepted.total() == 1)
     slow.unlink()
     later = train(client, dataset, wait_s=60).run  # its turn is after that of the one that was dropped
     assert {run.run_id for run in client.runs.list()} == {first.run_id, later.run_id}
+
+
+def test_a_run_whose_start_nobody_learned_is_cancelled(client, dataset, paused):
+    """Its client left after the run was recorded and before the server knew of that."""
+    gate = paused("ml_core.registry.runs.repository", "RunRepository.start", after=True)
+    call = type(client.models).train(client.models, "parity", dataset, target="parity")
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client._connection.send, dataclasses.replace(call, timeout_s=10))
+        (run,) = wait_until(lambda: list(client.runs.list()), 10)
+        assert run.status == RunStatus.RUNNING
+        with pytest.raises(DeadlineExceededError):
+            answer.result()
+    wait_until(lambda: client.runs.get(run.run_id).status == RunStatus.CANCELLED)
+    wait_until(lambda: not workers())
+    gate.unlink()
+
+
+def test_a_client_chooses_the_id_of_the_run(client, other_client, dataset, slow, tmp_path):
+    """So it can cancel what it read no answer about; the id is the tenant's own."""
+    chosen = RunId.new()
+    assert train(client, dataset, run_id=chosen).run.run_id == chosen
+    with pytest.raises(InvalidNameError, match="16 lower-case hexadecimal digits"):
+        train(client, dataset, run_id="mine")
+    (tmp_path / "few.csv").write_text("a,parity\n1,odd\n2,even\n" * 20)
+    other_client.datasets.create("points", tmp_path / "few.csv")
+    with pytest.raises(RunNotFoundError):
+        other_client.runs.cancel(chosen)
+    client.runs.cancel(chosen)
+    wait_until(lambda: not workers())
+    slow.unlink()
+    with pytest.raises(RunStateError, match="already"):
+        train(client, dataset, run_id=chosen, wait_s=60)
+    assert train(other_client, "points", run_id=chosen, wait_s=60).run.status == RunStatus.FINISHED
+    assert client.runs.get(chosen).status == RunStatus.CANCELLED
 
 
 def test_a_full_queue_is_refused(app, client, dataset, slow, monkeypatch):

@@ -359,6 +359,27 @@ class RunInUseError(MLFrameworkError):
     fields: ClassVar[tuple[str, ...]] = ("run_id", "used_by")
 
 
+class JobNotFoundError(MLFrameworkError):
+    """The tenant has no such job."""
+
+    code = "not_found"
+    fields: ClassVar[tuple[str, ...]] = ("job_id",)
+
+
+class JobStateError(MLFrameworkError):
+    """The state of the job (``state``) does not permit the change (``trigger``)."""
+
+    code = "job_state"
+    fields: ClassVar[tuple[str, ...]] = ("job_id", "state", "trigger")
+
+
+class QuotaExceededError(MLFrameworkError):
+    """A quota of the tenant (``quota``) does not permit the job: ``limit``, of which ``left`` is left."""
+
+    code = "quota_exceeded"
+    fields: ClassVar[tuple[str, ...]] = ("quota", "limit", "left", "retry_after_s")
+
+
 class InvalidNameError(MLFrameworkError):
     """A name does not match its grammar; ``kind`` is the kind of name (tenant, model, version, …)."""
 
@@ -462,10 +483,12 @@ STATUS: dict[type[MLFrameworkError], int] = {
     ModelNotFoundError: 404,
     DatasetNotFoundError: 404,
     RunNotFoundError: 404,
+    JobNotFoundError: 404,
     KeyNotFoundError: 404,
     TenantExistsError: 409,
     RunStateError: 409,
     RunInUseError: 409,
+    JobStateError: 409,
     PromotionConflictError: 409,
     InvalidTransitionError: 409,
     PromotionRefusedError: 409,
@@ -481,6 +504,7 @@ STATUS: dict[type[MLFrameworkError], int] = {
     # The version passed its self-test when it was loaded, so the rows of the request are the cause.
     PredictionError: 422,
     QueueFullError: 429,
+    QuotaExceededError: 429,
     RefusedArtifactError: 422,
     ModelLoadError: 503,
     ModelNotReadyError: 503,

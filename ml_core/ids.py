@@ -118,6 +118,20 @@ class RunId(_Name):
         return cls(f"run_{secrets.token_hex(8)}")
 
 
+class JobId(_Name):
+    """A job of a tenant: ``job_`` and 16 lower-case hexadecimal digits."""
+
+    __slots__ = ()
+    kind = "job"
+    pattern = re.compile(r"job_[0-9a-f]{16}")
+    rule = "'job_' and 16 lower-case hexadecimal digits, such as 'job_0123456789abcdef'"
+
+    @classmethod
+    def new(cls) -> Self:
+        """An id that no job has."""
+        return cls(f"job_{secrets.token_hex(8)}")
+
+
 class Digest(_Name):
     """The sha256 of an artifact: 64 lower-case hexadecimal digits."""
 

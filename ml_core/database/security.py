@@ -67,6 +67,17 @@ APP_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
         "UPDATE (points, not_finite, last_step, last_value, minimum, maximum)",
     ),
     "run_artifacts": ("SELECT", "INSERT"),
+    "jobs": (
+        "SELECT",
+        "INSERT",
+        "UPDATE (state, not_before, attempt, run_id, dispatcher, lease_until, started_at, finished_at,"
+        " cpu_seconds, progress, result, error)",
+    ),
+    "job_quotas": (
+        "SELECT",
+        "INSERT",
+        "UPDATE (weight, max_queued, max_running, max_cpus, cpu_seconds_per_day, turn_began, turn_ended)",
+    ),
     "predictions": ("SELECT",),
     "feedback": ("SELECT", "INSERT", "UPDATE (label, at, updated_at)"),
     "prediction_losses": ("SELECT",),
@@ -189,6 +200,7 @@ STAMPS: Final[Mapping[str, tuple[str, str, str]]] = {
     "dataset_versions": ("created_at", "created_by", ""),
     "runs": ("started_at", "created_by", ""),
     "run_artifacts": ("created_at", "", ""),
+    "jobs": ("submitted_at", "submitted_by", "request_id"),
 }
 _CALLS: Final = f"FOR EACH ROW EXECUTE FUNCTION {SCHEMA}"
 _STAMPED_ON_UPDATE: Final = ("environments", "environment_policies", "gates")
@@ -257,6 +269,11 @@ def declared_policies(partitions: Iterable[str] = ()) -> frozenset[Policy]:
                 for each in SERVING_WRITES
             ),
             Policy(f"{SCHEMA}.{platform_keys.name}", PLATFORM_POLICY, APP_ROLE, "*", _PLATFORM_RULE, _PLATFORM_RULE),
+            Policy(f"{SCHEMA}.jobs", "platform_reads", APP_ROLE, "r", _PLATFORM_RULE, None),
+            Policy(f"{SCHEMA}.jobs", "platform_moves", APP_ROLE, "w", _PLATFORM_RULE, None),
+            Policy(f"{SCHEMA}.job_quotas", "platform_sets", APP_ROLE, "*", _PLATFORM_RULE, _PLATFORM_RULE),
+            Policy(f"{SCHEMA}.job_quotas", "only_platform_adds", APP_ROLE, "a", None, _PLATFORM_RULE, False),
+            Policy(f"{SCHEMA}.job_quotas", "only_platform_changes", APP_ROLE, "w", _PLATFORM_RULE, None, False),
             *(Policy(f"{PARTITION_SCHEMA}.{p}", REMOVAL_POLICY, OWNER_ROLE, "*", rule, rule) for p in partitions),
         ]
     )

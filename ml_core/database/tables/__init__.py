@@ -16,6 +16,7 @@ from ml_core.database.tables.environments import (
     environments,
     gates,
 )
+from ml_core.database.tables.jobs import job_quotas, jobs
 from ml_core.database.tables.models import (
     deleted_versions,
     holds,
@@ -64,6 +65,8 @@ __all__ = [
     "gates",
     "holds",
     "idempotency_keys",
+    "job_quotas",
+    "jobs",
     "metadata",
     "models",
     "platform_keys",

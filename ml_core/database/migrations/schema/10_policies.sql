@@ -22,6 +22,19 @@ ALTER TABLE mlcore.platform_keys ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECU
 CREATE POLICY platform_only ON mlcore.platform_keys TO mlcore_app
   USING ('*' = (SELECT mlcore.current_tenant())) WITH CHECK ('*' = (SELECT mlcore.current_tenant()));
 
+-- The queue of jobs spans all tenants; so it is read and moved in the platform's name. A tenant reads its quota, and
+-- only the platform sets it: a restrictive policy takes back what the tenant's own policy permits.
+CREATE POLICY platform_reads ON mlcore.jobs FOR SELECT TO mlcore_app
+  USING ('*' = (SELECT mlcore.current_tenant()));
+CREATE POLICY platform_moves ON mlcore.jobs FOR UPDATE TO mlcore_app
+  USING ('*' = (SELECT mlcore.current_tenant()));
+CREATE POLICY platform_sets ON mlcore.job_quotas TO mlcore_app
+  USING ('*' = (SELECT mlcore.current_tenant())) WITH CHECK ('*' = (SELECT mlcore.current_tenant()));
+CREATE POLICY only_platform_adds ON mlcore.job_quotas AS RESTRICTIVE FOR INSERT TO mlcore_app
+  WITH CHECK ('*' = (SELECT mlcore.current_tenant()));
+CREATE POLICY only_platform_changes ON mlcore.job_quotas AS RESTRICTIVE FOR UPDATE TO mlcore_app
+  USING ('*' = (SELECT mlcore.current_tenant()));
+
 -- The serving plane reads what it serves of all tenants.
 CREATE POLICY serving_reads ON mlcore.tenants FOR SELECT TO mlcore_ingest USING (true);
 CREATE POLICY serving_reads ON mlcore.models FOR SELECT TO mlcore_ingest USING (true);

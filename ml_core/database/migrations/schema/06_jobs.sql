@@ -1,0 +1,71 @@
+-- Jobs, and the shares of tenants in their queue.
+
+CREATE TABLE mlcore.jobs (
+  tenant_id text NOT NULL,
+  job_id text NOT NULL,
+  kind text NOT NULL,
+  spec jsonb NOT NULL DEFAULT '{}'::jsonb,
+  state text NOT NULL DEFAULT 'queued',
+  priority bigint NOT NULL DEFAULT 0,
+  cpus double precision NOT NULL,
+  idempotency_key text,
+  scopes text[] NOT NULL,
+  submitted_at timestamptz NOT NULL DEFAULT now(),
+  submitted_by text NOT NULL,
+  request_id text NOT NULL,
+  not_before timestamptz NOT NULL DEFAULT now(),
+  attempt bigint NOT NULL DEFAULT 0,
+  max_attempts bigint NOT NULL,
+  run_id text,
+  dispatcher text,
+  lease_until timestamptz,
+  started_at timestamptz,
+  finished_at timestamptz,
+  cpu_seconds double precision NOT NULL DEFAULT 0,
+  progress jsonb NOT NULL DEFAULT '{}'::jsonb,
+  result jsonb NOT NULL DEFAULT '{}'::jsonb,
+  error jsonb,
+  CONSTRAINT pk_jobs PRIMARY KEY (tenant_id, job_id),
+  CONSTRAINT fk_jobs_tenants FOREIGN KEY (tenant_id) REFERENCES mlcore.tenants (tenant_id),
+  CONSTRAINT uq_jobs_tenant_id_idempotency_key UNIQUE (tenant_id, idempotency_key),
+  CONSTRAINT ck_jobs_job_id CHECK (job_id ~ '^job_[0-9a-f]{16}$'),
+  CONSTRAINT ck_jobs_state
+    CHECK (state IN ('queued', 'starting', 'running', 'cancelling', 'succeeded', 'failed', 'cancelled')),
+  CONSTRAINT ck_jobs_priority CHECK (priority BETWEEN -100 AND 100),
+  CONSTRAINT ck_jobs_cpus CHECK (cpus > 0 AND cpus <= 10000),
+  CONSTRAINT ck_jobs_idempotency_key CHECK (char_length(idempotency_key) BETWEEN 1 AND 200),
+  CONSTRAINT ck_jobs_sizes CHECK (octet_length(kind::text) <= 65536 AND octet_length(spec::text) <= 1048576 AND
+    octet_length(state::text) <= 65536 AND octet_length(idempotency_key::text) <= 65536 AND
+    octet_length(scopes::text) <= 1048576 AND octet_length(submitted_by::text) <= 65536 AND
+    octet_length(request_id::text) <= 65536 AND octet_length(run_id::text) <= 65536 AND
+    octet_length(dispatcher::text) <= 65536 AND octet_length(progress::text) <= 1048576 AND
+    octet_length(result::text) <= 1048576 AND octet_length(error::text) <= 1048576)
+);
+CREATE INDEX ix_jobs_tenant_id_submitted_at_job_id ON mlcore.jobs (tenant_id, submitted_at, job_id);
+CREATE INDEX ix_jobs_tenant_id_state_submitted_at_job_id ON mlcore.jobs (tenant_id, state, submitted_at, job_id);
+CREATE INDEX ix_jobs_tenant_id_finished_at ON mlcore.jobs (tenant_id, finished_at);
+CREATE INDEX ix_jobs_waiting ON mlcore.jobs (tenant_id, priority DESC, submitted_at) WHERE state = 'queued';
+CREATE INDEX ix_jobs_holding ON mlcore.jobs (tenant_id, lease_until)
+  WHERE state IN ('starting', 'running', 'cancelling');
+-- Not the specification, nor on whose behalf it is done.
+GRANT SELECT, INSERT, UPDATE (state, not_before, attempt, run_id, dispatcher, lease_until, started_at, finished_at,
+  cpu_seconds, progress, result, error) ON mlcore.jobs TO mlcore_app;
+CREATE TRIGGER stamp BEFORE INSERT ON mlcore.jobs
+  FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('submitted_at', 'submitted_by', 'request_id');
+
+CREATE TABLE mlcore.job_quotas (
+  tenant_id text NOT NULL,
+  weight double precision NOT NULL DEFAULT 1,
+  max_queued bigint DEFAULT 1000,
+  max_running bigint,
+  max_cpus double precision,
+  cpu_seconds_per_day double precision,
+  turn_began double precision NOT NULL DEFAULT 0,
+  turn_ended double precision NOT NULL DEFAULT 0,
+  CONSTRAINT pk_job_quotas PRIMARY KEY (tenant_id),
+  CONSTRAINT fk_job_quotas_tenants FOREIGN KEY (tenant_id) REFERENCES mlcore.tenants (tenant_id),
+  CONSTRAINT ck_job_quotas_weight CHECK (weight BETWEEN 0.01 AND 100)
+);
+CREATE INDEX ix_job_quotas_turn_began ON mlcore.job_quotas (turn_began);
+GRANT SELECT, INSERT, UPDATE (weight, max_queued, max_running, max_cpus, cpu_seconds_per_day, turn_began, turn_ended)
+  ON mlcore.job_quotas TO mlcore_app;

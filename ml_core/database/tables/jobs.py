@@ -1,0 +1,74 @@
+"""Jobs, and the shares of tenants in their queue."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+from ml_core.database.tables.base import document, grammar, metadata, moment, number, text
+from ml_core.database.tables.tenants import tenants
+from ml_core.domain.job import MAX_PRIORITY, JobState
+from ml_core.ids import JobId
+
+_STATES = ", ".join(f"'{state}'" for state in JobState)
+_WAITING = sa.text("state = 'queued'")
+_HOLDING = sa.text("state IN ('starting', 'running', 'cancelling')")
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
+    text("job_id", key=True),
+    text("kind"),
+    document("spec"),
+    sa.Column("state", sa.Text, nullable=False, server_default=sa.text("'queued'")),
+    sa.Column("priority", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    sa.Column("cpus", sa.Double, nullable=False),
+    text("idempotency_key", nullable=True),
+    # On whose behalf it is done; what it may do is never more than this, and never outside of the row's tenant.
+    sa.Column("scopes", sa.ARRAY(sa.Text), nullable=False),
+    moment("submitted_at"),
+    text("submitted_by"),
+    text("request_id"),
+    moment("not_before"),
+    sa.Column("attempt", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    number("max_attempts"),
+    text("run_id", nullable=True),
+    text("dispatcher", nullable=True),
+    moment("lease_until", nullable=True),
+    moment("started_at", nullable=True),
+    moment("finished_at", nullable=True),
+    sa.Column("cpu_seconds", sa.Double, nullable=False, server_default=sa.text("0")),  # of the attempts that ended
+    document("progress"),
+    document("result"),
+    sa.Column("error", JSONB),
+    grammar("job_id", JobId),
+    sa.CheckConstraint(f"state IN ({_STATES})", name="state"),
+    sa.CheckConstraint(f"priority BETWEEN -{MAX_PRIORITY} AND {MAX_PRIORITY}", name="priority"),
+    sa.CheckConstraint("cpus > 0 AND cpus <= 10000", name="cpus"),
+    sa.CheckConstraint("char_length(idempotency_key) BETWEEN 1 AND 200", name="idempotency_key"),
+    sa.UniqueConstraint("tenant_id", "idempotency_key"),
+    sa.Index(None, "tenant_id", "submitted_at", "job_id"),
+    sa.Index(None, "tenant_id", "state", "submitted_at", "job_id"),
+    sa.Index(None, "tenant_id", "finished_at"),
+    # Those of all tenants: who waits, in the order of their turns, and who holds cores.
+    sa.Index("ix_jobs_waiting", "tenant_id", sa.text("priority DESC"), "submitted_at", postgresql_where=_WAITING),
+    sa.Index("ix_jobs_holding", "tenant_id", "lease_until", postgresql_where=_HOLDING),
+)
+
+# A tenant without a row has the defaults. A turn is an interval of virtual time as long as the job is large; whoever's
+# last turn ended first is next (``ml_core.registry.jobs.queue``).
+job_quotas = sa.Table(
+    "job_quotas",
+    metadata,
+    sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
+    sa.Column("weight", sa.Double, nullable=False, server_default=sa.text("1")),
+    sa.Column("max_queued", sa.BigInteger, server_default=sa.text("1000")),
+    number("max_running", nullable=True),
+    sa.Column("max_cpus", sa.Double),
+    sa.Column("cpu_seconds_per_day", sa.Double),
+    sa.Column("turn_began", sa.Double, nullable=False, server_default=sa.text("0")),
+    sa.Column("turn_ended", sa.Double, nullable=False, server_default=sa.text("0")),
+    sa.CheckConstraint("weight BETWEEN 0.01 AND 100", name="weight"),
+    sa.Index(None, "turn_began"),
+)

@@ -1,0 +1,118 @@
+"""The states of a job in the database: moves by the table of ``ml_core.domain.job``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ml_core.database.tables import jobs
+from ml_core.domain.job import HOLDS_CORES, MOVES, Job, JobKind, JobState, JobTrigger, sources
+from ml_core.exceptions import Action, JobNotFoundError, JobStateError
+from ml_core.ids import JobId, RunId, TenantId
+
+if TYPE_CHECKING:
+    from ml_core.registry.pages import AnyRow
+
+# Core-seconds of the attempt that ends now; an attempt that was only claimed counts, too: its cores were kept free.
+_USED = jobs.c.cpus * sa.func.extract("epoch", sa.func.now() - jobs.c.started_at)
+
+
+def is_job(tenant_id: TenantId, job_id: str) -> sa.ColumnElement[bool]:
+    """The condition that a row is this job's."""
+    return sa.and_(jobs.c.tenant_id == tenant_id, jobs.c.job_id == job_id)
+
+
+def move(
+    connection: Connection,
+    tenant_id: TenantId,
+    job_id: str,
+    trigger: JobTrigger,
+    *,
+    run_id: str | None = None,
+    **changes: Any,
+) -> Job:
+    """Move a job and keep its row locked until the transaction ends.
+
+    Args:
+        connection: In the tenant's transaction.
+        tenant_id: The tenant.
+        job_id: The job.
+        trigger: What happens to it.
+        run_id: The run of the attempt that reports it; None: somebody else does.
+        **changes: Columns to set.
+
+    Returns:
+        The job afterwards.
+
+    Raises:
+        JobNotFoundError: There is no such job.
+        JobStateError: Its state does not permit it, or another attempt goes on.
+    """
+    row = connection.execute(sa.select(jobs).where(is_job(tenant_id, job_id)).with_for_update()).one_or_none()
+    if row is None:
+        raise job_not_found(tenant_id, job_id)
+    state = JobState(row.state)
+    if run_id not in (None, row.run_id):
+        raise _refused(row, trigger, f"goes on without the run {run_id}, which was lost", "Stop its process.")
+    target = MOVES.get((state, trigger))
+    if target is None:
+        permitted = ", ".join(sources(trigger))
+        raise _refused(row, trigger, f"is {state} and can't {trigger}", f"Only a job that is {permitted} can.")
+    if state in HOLDS_CORES and target not in HOLDS_CORES:
+        changes |= {"cpu_seconds": jobs.c.cpu_seconds + _USED, "lease_until": None}
+    changed = jobs.update().where(is_job(tenant_id, job_id)).values(state=target.value, **changes)
+    return job_from(connection.execute(changed.returning(jobs)).one())
+
+
+def in_seconds(seconds: float) -> sa.ColumnElement[Any]:
+    """The moment so many seconds from now, by the database's clock."""
+    return sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+
+
+def job_from(row: AnyRow) -> Job:
+    """The job of a row of the table."""
+    return Job(
+        tenant_id=TenantId(row.tenant_id),
+        job_id=JobId(row.job_id),
+        kind=JobKind(row.kind),
+        spec=row.spec,
+        state=JobState(row.state),
+        priority=row.priority,
+        cpus=row.cpus,
+        attempt=row.attempt,
+        max_attempts=row.max_attempts,
+        submitted_at=row.submitted_at,
+        submitted_by=row.submitted_by,
+        not_before=row.not_before,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        run_id=None if row.run_id is None else RunId(row.run_id),
+        progress=row.progress,
+        result=row.result,
+        error=row.error,
+    )
+
+
+def job_not_found(tenant_id: TenantId, job_id: str) -> JobNotFoundError:
+    """The error for a job that does not exist."""
+    shown = str(job_id)[:40]
+    return JobNotFoundError(
+        f"There is no job {shown!r}.",
+        remedy="List the tenant's jobs.",
+        action=Action.of("jobs.list", tenant=str(tenant_id)),
+        tenant_id=tenant_id,
+        job_id=shown,
+    )
+
+
+def _refused(row: AnyRow, trigger: JobTrigger, why: str, remedy: str) -> JobStateError:
+    return JobStateError(
+        f"The job {row.job_id} {why}.",
+        remedy=remedy,
+        tenant_id=row.tenant_id,
+        job_id=row.job_id,
+        state=row.state,
+        trigger=trigger.value,
+    )

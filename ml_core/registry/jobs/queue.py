@@ -1,0 +1,185 @@
+"""``JobQueue``: the waiting jobs of all tenants, and whose turn it is.
+
+Tenants take turns by start-time fair queueing (Goyal, Vin and Cheng, 1996): a turn is an interval of virtual time, as
+long as the job's cores divided by the tenant's weight, and whoever's last turn ended first is next. A turn begins no
+earlier than the newest turn of anybody, so who was idle has no credit. Within a tenant the higher priority goes first,
+then the older job.
+
+A claim is a lease. Whoever executes the job renews it; a job whose lease has ended is claimed again
+(``JobRepository.lose``). All statements run in the platform's name, see the policies of the two tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.engine import Connection
+
+from ml_core.database.connection import DatabaseConnection
+from ml_core.database.tables import job_quotas, jobs
+from ml_core.domain.api_key import Grant, Scope
+from ml_core.domain.job import HOLDS_CORES, Attempt, JobKind, JobQuota, JobState
+from ml_core.domain.principal import Principal
+from ml_core.ids import JobId, RunId, TenantId
+from ml_core.registry.jobs.lifecycle import in_seconds
+from ml_core.registry.missing import tenant_not_found
+from ml_core.registry.versions.rows import refusal
+
+_CLAIMS_LOCK = 1835167601
+"""Key of the advisory lock that makes claims one at a time: each takes about a millisecond."""
+
+# ``waiting`` steps from tenant to tenant through the index, whatever number of jobs each has.
+_NEXT = sa.text("""
+WITH RECURSIVE waiting (tenant_id) AS (
+  (SELECT tenant_id FROM mlcore.jobs WHERE state = 'queued' ORDER BY tenant_id LIMIT 1)
+  UNION ALL
+  SELECT (SELECT j.tenant_id FROM mlcore.jobs j
+          WHERE j.state = 'queued' AND j.tenant_id > w.tenant_id ORDER BY j.tenant_id LIMIT 1)
+  FROM waiting w WHERE w.tenant_id IS NOT NULL
+), held AS (
+  SELECT tenant_id, count(*) AS jobs, sum(cpus) AS cpus FROM mlcore.jobs
+  WHERE state IN ('starting', 'running', 'cancelling') GROUP BY tenant_id
+)
+SELECT head.tenant_id, head.job_id, head.cpus
+FROM waiting w
+CROSS JOIN LATERAL (
+  SELECT j.tenant_id, j.job_id, j.cpus, j.submitted_at FROM mlcore.jobs j
+  WHERE j.tenant_id = w.tenant_id AND j.state = 'queued' AND j.not_before <= now()
+  ORDER BY j.priority DESC, j.submitted_at LIMIT 1
+) head
+LEFT JOIN mlcore.job_quotas q ON q.tenant_id = w.tenant_id
+LEFT JOIN held h ON h.tenant_id = w.tenant_id
+WHERE coalesce(h.jobs, 0) < coalesce(q.max_running, 1000000000)
+  AND coalesce(h.cpus, 0) + head.cpus <= coalesce(q.max_cpus, 1e9)
+ORDER BY coalesce(q.turn_ended, 0), head.submitted_at LIMIT 1
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A job that has, or may still have, a process, as a dispatcher sees it.
+
+    Attributes:
+        is_lapsed: Whether nobody has renewed its lease.
+    """
+
+    tenant_id: TenantId
+    job_id: JobId
+    run_id: RunId
+    state: JobState
+    is_lapsed: bool
+
+
+class JobQueue:
+    """The queue of all tenants.
+
+    Args:
+        db: The registry; its principal belongs to no tenant.
+    """
+
+    def __init__(self, db: DatabaseConnection) -> None:
+        self._db = db
+
+    def claim(self, dispatcher: str, free_cpus: float, lease_s: float) -> Attempt | None:
+        """Claim the next job for a dispatcher.
+
+        Args:
+            dispatcher: Its name.
+            free_cpus: Cores that it can give; a job that needs more waits until there are, and others behind it.
+            lease_s: Seconds within which its process must begin, or the lease be renewed.
+
+        Returns:
+            The attempt; None: nobody waits, all who wait are at their bounds, or the next needs more cores.
+
+        Raises:
+            PermissionDeniedError: The principal belongs to a tenant, or lacks the scope ``admin``.
+        """
+        self._db.principal.require(Scope.ADMIN)
+        with self._db.platform() as connection:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CLAIMS_LOCK)))
+            head = connection.execute(_NEXT).one_or_none()
+            if head is None or head.cpus > free_cpus:
+                return None
+            is_head = sa.and_(jobs.c.tenant_id == head.tenant_id, jobs.c.job_id == head.job_id)
+            # Skipped if it is being cancelled.
+            locked = sa.select(jobs.c.job_id).where(is_head, jobs.c.state == JobState.QUEUED.value)
+            if connection.execute(locked.with_for_update(skip_locked=True)).one_or_none() is None:
+                return None
+            _take_turn(connection, head.tenant_id, head.cpus)
+            claimed = (
+                jobs.update()
+                .where(is_head)
+                .values(
+                    state=JobState.STARTING.value,
+                    attempt=jobs.c.attempt + 1,
+                    run_id=RunId.new(),
+                    dispatcher=dispatcher,
+                    lease_until=in_seconds(lease_s),
+                    started_at=sa.func.now(),
+                    finished_at=None,
+                    progress={},
+                )
+                .returning(jobs)
+            )
+            row = connection.execute(claimed).one()
+        grant, tenant_id = Grant.read(row.scopes), TenantId(row.tenant_id)
+        return Attempt(
+            tenant_id=tenant_id,
+            job_id=JobId(row.job_id),
+            kind=JobKind(row.kind),
+            spec=row.spec,
+            cpus=row.cpus,
+            # Never an operator, whatever the row says: it was written in the tenant's name.
+            principal=Principal(row.submitted_by, grant.scopes, grant.promotes, tenant_id),
+            request_id=row.request_id,
+            number=row.attempt,
+            run_id=RunId(row.run_id),
+        )
+
+    def held(self, dispatcher: str) -> Sequence[Held]:
+        """The jobs that hold cores: those of a dispatcher, and those of any whose lease has lapsed."""
+        is_lapsed = jobs.c.lease_until < sa.func.now()
+        statement = sa.select(jobs.c.tenant_id, jobs.c.job_id, jobs.c.run_id, jobs.c.state, is_lapsed).where(
+            jobs.c.state.in_([state.value for state in HOLDS_CORES]),
+            sa.or_(jobs.c.dispatcher == dispatcher, is_lapsed),
+        )
+        with self._db.platform() as connection:
+            rows = connection.execute(statement.order_by(jobs.c.tenant_id, jobs.c.job_id)).all()
+        return [Held(TenantId(row[0]), JobId(row[1]), RunId(row[2]), JobState(row[3]), row[4]) for row in rows]
+
+    def renew(self, dispatcher: str, lease_s: float) -> None:
+        """Renew the leases of the dispatcher's jobs whose process has not begun: it is being started."""
+        starting = (jobs.c.dispatcher == dispatcher, jobs.c.state == JobState.STARTING.value)
+        with self._db.platform() as connection:
+            connection.execute(jobs.update().where(*starting).values(lease_until=in_seconds(lease_s)))
+
+    def set_quota(self, tenant_id: str, quota: JobQuota) -> None:
+        """Set a tenant's share and bounds; jobs that run already go on.
+
+        Raises:
+            TenantNotFoundError: There is no such tenant.
+            PermissionDeniedError: The principal belongs to a tenant, or lacks the scope ``admin``.
+        """
+        self._db.principal.require(Scope.ADMIN)
+        values = asdict(quota)
+        statement = insert(job_quotas).values(tenant_id=TenantId(tenant_id), **values)
+        try:
+            with self._db.platform() as connection:
+                connection.execute(statement.on_conflict_do_update(index_elements=["tenant_id"], set_=values))
+        except sa.exc.IntegrityError as error:
+            if refusal(error) == "fk_job_quotas_tenants":
+                raise tenant_not_found(TenantId(tenant_id)) from error
+            raise
+
+
+def _take_turn(connection: Connection, tenant_id: str, cpus: float) -> None:
+    """Record that a tenant has a turn, which begins where virtual time is now."""
+    of = job_quotas.c
+    now = sa.select(sa.func.coalesce(sa.func.max(of.turn_began), 0.0)).scalar_subquery()
+    began = sa.func.greatest(of.turn_ended, now)
+    connection.execute(insert(job_quotas).values(tenant_id=tenant_id).on_conflict_do_nothing())
+    turn = job_quotas.update().where(of.tenant_id == tenant_id)
+    connection.execute(turn.values(turn_began=began, turn_ended=began + cpus / of.weight))

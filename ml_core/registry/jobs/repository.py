@@ -1,0 +1,362 @@
+"""``JobRepository``: the jobs of one tenant, for whoever submits them and for the processes that execute them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.engine import Connection
+
+from ml_core.database.connection import DatabaseConnection
+from ml_core.database.tables import job_quotas, jobs, runs, versions
+from ml_core.domain.api_key import Grant, Scope
+from ml_core.domain.job import HOLDS_CORES, MAX_PRIORITY, Job, JobKind, JobQuota, JobState, JobTrigger
+from ml_core.domain.run import RunStatus
+from ml_core.exceptions import Action, IdempotencyConflictError, InvalidRequestError, QuotaExceededError
+from ml_core.ids import JobId, TenantId
+from ml_core.registry import journal
+from ml_core.registry.jobs.lifecycle import in_seconds, is_job, job_from, job_not_found, move
+from ml_core.registry.limits import check_choice, check_document
+from ml_core.registry.pages import Page, read_page
+
+_MAX_ATTEMPTS = 10
+_PAUSE_S = 10.0
+"""Before a lost job is claimed again; doubled with each attempt."""
+_DAY = sa.text("interval '24 hours'")
+
+
+@dataclass(frozen=True, slots=True)
+class JobUsage:
+    """What a tenant uses of its quota now."""
+
+    queued: int
+    running: int
+    cpus: float
+    cpu_seconds: float
+
+
+class JobRepository:
+    """The jobs of one tenant.
+
+    Args:
+        db: The registry.
+        tenant_id: The tenant.
+    """
+
+    def __init__(self, db: DatabaseConnection, tenant_id: str) -> None:
+        self._db = db
+        self._tenant_id = TenantId(tenant_id)
+
+    def submit(
+        self,
+        kind: JobKind | str,
+        spec: Mapping[str, Any],
+        *,
+        cpus: float = 1.0,
+        priority: int = 0,
+        max_attempts: int = 3,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """Submit a job. The caller has checked the spec.
+
+        Args:
+            kind: What it executes.
+            spec: How; JSON-compatible, at most 64 KiB.
+            cpus: The cores that it gets.
+            priority: -100 to 100; among the tenant's jobs a higher one goes first.
+            max_attempts: How often it is started at most, if its process is lost; 1 to 10.
+            idempotency_key: A text of the caller, 1 to 200 characters: the same again returns the same job.
+
+        Raises:
+            PermissionDeniedError: The principal lacks the scope ``train``.
+            TenantNotFoundError: There is no such tenant.
+            InvalidRequestError: A number is out of range.
+            RequestTooLargeError: The spec is too large.
+            QuotaExceededError: A quota of the tenant does not permit it.
+            IdempotencyConflictError: The key belongs to a job with another spec.
+        """
+        principal = self._db.principal
+        principal.require(Scope.TRAIN)
+        kind = check_choice(JobKind, kind, "kind")
+        document = check_document(spec, "spec")
+        _check_range("cpus", cpus, 0.01, 10_000)
+        _check_range("priority", priority, -MAX_PRIORITY, MAX_PRIORITY)
+        _check_range("max_attempts", max_attempts, 1, _MAX_ATTEMPTS)
+        row = {
+            "tenant_id": self._tenant_id,
+            "job_id": JobId.new(),
+            "kind": kind.value,
+            "spec": document,
+            "cpus": cpus,
+            "priority": priority,
+            "max_attempts": max_attempts,
+            "idempotency_key": idempotency_key,
+            "scopes": Grant(principal.scopes, principal.promotes).names,
+        }
+        with journal.writing(self._db, self._tenant_id) as connection:
+            if (existing := self._repeated(connection, idempotency_key, kind, document)) is not None:
+                return existing
+            self._check_quota(connection, cpus)
+            adding = insert(jobs).values(**row).on_conflict_do_nothing(index_elements=["tenant_id", "idempotency_key"])
+            added = connection.execute(adding.returning(jobs)).one_or_none()
+            if added is None:  # another request with the key was faster
+                existing = self._repeated(connection, idempotency_key, kind, document)
+                assert existing is not None  # noqa: S101 - its row is what the insertion conflicted with
+                return existing
+            details = {"kind": kind.value, "priority": priority}
+            journal.record(connection, self._tenant_id, "job.submitted", {"job_id": added.job_id}, details)
+        return job_from(added)
+
+    def get(self, job_id: str) -> Job:
+        """A job.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+        """
+        with self._db.tenant(self._tenant_id) as connection:
+            row = connection.execute(sa.select(jobs).where(is_job(self._tenant_id, job_id))).one_or_none()
+        if row is None:
+            raise job_not_found(self._tenant_id, job_id)
+        return job_from(row)
+
+    def list(self, *, state: JobState | str | None = None, limit: int = 50, cursor: str | None = None) -> Page[Job]:
+        """A page of jobs, newest first.
+
+        Args:
+            state: Only in this state.
+            limit: 1 to 1,000.
+            cursor: ``next_cursor`` of the page before.
+
+        Raises:
+            InvalidRequestError: The state, the limit or the cursor can't be used.
+        """
+        statement = sa.select(jobs).where(jobs.c.tenant_id == self._tenant_id)
+        if state is not None:
+            statement = statement.where(jobs.c.state == check_choice(JobState, state, "state").value)
+        order = (jobs.c.submitted_at, jobs.c.job_id)
+        with self._db.tenant(self._tenant_id) as connection:
+            page = read_page(connection, statement, order, limit=limit, cursor=cursor, descending=True)
+        return page.map(job_from)
+
+    def cancel(self, job_id: str, reason: str = "") -> Job:
+        """Cancel a job: at once if it waits, else its process is stopped within seconds.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+            JobStateError: It has ended, or is being cancelled.
+        """
+        with journal.writing(self._db, self._tenant_id) as connection:
+            job = move(connection, self._tenant_id, job_id, JobTrigger.CANCEL)
+            if job.state is JobState.CANCELLED:
+                job = self._set(connection, job_id, finished_at=sa.func.now())
+            self._record(connection, job, "job.cancelled", {"reason": reason[:200]})
+        return job
+
+    def retry(self, job_id: str) -> Job:
+        """Queue a job again that failed or was cancelled, with the rights of whoever submitted it.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+            JobStateError: It has not ended, or it succeeded.
+            QuotaExceededError: As ``submit``.
+        """
+        with journal.writing(self._db, self._tenant_id) as connection:
+            cleared = {"attempt": 0, "error": sa.null(), "finished_at": None, "not_before": sa.func.now()}
+            job = move(connection, self._tenant_id, job_id, JobTrigger.RETRY, **cleared)
+            self._check_quota(connection, job.cpus, is_counted=True)
+            self._record(connection, job, "job.retried")
+        return job
+
+    def usage(self) -> JobUsage:
+        """What the tenant uses of its quota."""
+        with self._db.tenant(self._tenant_id) as connection:
+            return self._usage(connection)
+
+    def quota(self) -> JobQuota:
+        """The tenant's quota."""
+        with self._db.tenant(self._tenant_id) as connection:
+            return self._quota(connection)
+
+    def begin(self, job_id: str, run_id: str, lease_s: float) -> None:
+        """Say that the process of an attempt has begun.
+
+        Args:
+            job_id: The job.
+            run_id: The run of the attempt.
+            lease_s: Seconds until the job counts as lost, unless ``beat`` renews them.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+            JobStateError: It is no longer wanted, or another attempt goes on.
+        """
+        with journal.writing(self._db, self._tenant_id) as connection:
+            move(connection, self._tenant_id, job_id, JobTrigger.BEGIN, run_id=run_id, lease_until=in_seconds(lease_s))
+
+    def beat(self, job_id: str, run_id: str, lease_s: float, progress: Mapping[str, Any] | None = None) -> JobState:
+        """Renew the lease of an attempt, and say how far it is.
+
+        Args:
+            job_id: The job.
+            run_id: The run of the attempt.
+            lease_s: Seconds until the job counts as lost.
+            progress: JSON-compatible; None: as before.
+
+        Returns:
+            The job's state: ``cancelling`` asks the process to stop.
+
+        Raises:
+            JobNotFoundError, JobStateError: As ``begin``.
+        """
+        said = {} if progress is None else {"progress": check_document(progress, "progress")}
+        with journal.writing(self._db, self._tenant_id) as connection:
+            lease = {"lease_until": in_seconds(lease_s)}
+            return move(connection, self._tenant_id, job_id, JobTrigger.BEAT, run_id=run_id, **lease, **said).state
+
+    def succeed(self, job_id: str, run_id: str, result: Mapping[str, Any]) -> Job:
+        """End a job that did what was asked for. Errors as ``begin``."""
+        with journal.writing(self._db, self._tenant_id) as connection:
+            return self._succeed(connection, job_id, run_id, result)
+
+    def fail(self, job_id: str, run_id: str, error: Mapping[str, Any]) -> Job:
+        """End a job that can't be done; ``error`` is ``MLFrameworkError.to_json``. Errors as ``begin``."""
+        with journal.writing(self._db, self._tenant_id) as connection:
+            return self._fail(connection, job_id, run_id, error)
+
+    def lose(self, job_id: str, run_id: str, why: str) -> Job:
+        """Settle an attempt whose process is gone: another one follows, unless that was the last.
+
+        A version that the attempt had registered is its result. Its run ends with it.
+
+        Args:
+            job_id: The job.
+            run_id: The run of the attempt.
+            why: What is known of its end, for people.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+            JobStateError: It has ended, or another attempt goes on.
+        """
+        with journal.writing(self._db, self._tenant_id) as connection:
+            job = move(connection, self._tenant_id, job_id, JobTrigger.BEAT, run_id=run_id)
+            is_cancelled = job.state is JobState.CANCELLING
+            if (made := self._made_by(connection, job)) is not None:
+                return self._succeed(connection, job_id, run_id, made)
+            ended = RunStatus.CANCELLED if is_cancelled else RunStatus.FAILED
+            is_its_run = (runs.c.tenant_id == self._tenant_id, runs.c.run_id == job.run_id)
+            connection.execute(
+                runs.update()
+                .where(*is_its_run, runs.c.status == RunStatus.RUNNING.value)
+                .values(status=ended.value, error=why[-4_000:], finished_at=sa.func.now())
+            )
+            if is_cancelled:
+                now = sa.func.now()
+                return move(connection, self._tenant_id, job_id, JobTrigger.STOP, run_id=run_id, finished_at=now)
+            if job.attempt < job.max_attempts:
+                pause = in_seconds(_PAUSE_S * 2 ** (job.attempt - 1))
+                return move(connection, self._tenant_id, job_id, JobTrigger.REQUEUE, run_id=run_id, not_before=pause)
+            message = f"The process was lost {job.attempt} times; the last time: {why}"
+            return self._fail(connection, job_id, run_id, {"code": "job_lost", "message": message})
+
+    def _succeed(self, connection: Connection, job_id: str, run_id: str, result: Mapping[str, Any]) -> Job:
+        values = {"result": check_document(result, "result"), "finished_at": sa.func.now()}
+        job = move(connection, self._tenant_id, job_id, JobTrigger.SUCCEED, run_id=run_id, **values)
+        self._record(connection, job, "job.succeeded", {"result": dict(result)})
+        return job
+
+    def _fail(self, connection: Connection, job_id: str, run_id: str, error: Mapping[str, Any]) -> Job:
+        values = {"error": check_document(error, "error"), "finished_at": sa.func.now()}
+        job = move(connection, self._tenant_id, job_id, JobTrigger.FAIL, run_id=run_id, **values)
+        self._record(connection, job, "job.failed", {"error": str(error.get("message", ""))[:1_000]})
+        return job
+
+    def _made_by(self, connection: Connection, job: Job) -> dict[str, Any] | None:
+        """The version that the last attempt's run registered before its process was lost."""
+        made = sa.select(versions.c.model_id, versions.c.version).where(
+            versions.c.tenant_id == self._tenant_id, versions.c.run_id == job.run_id
+        )
+        row = connection.execute(made.limit(1)).one_or_none()
+        return None if row is None else {"model_id": row.model_id, "version": row.version, "run_id": job.run_id}
+
+    def _repeated(self, connection: Connection, key: str | None, kind: JobKind, spec: Mapping[str, Any]) -> Job | None:
+        """The job that was submitted with this key before."""
+        if key is None:
+            return None
+        if not 1 <= len(key) <= 200:
+            raise InvalidRequestError(
+                "An idempotency key has 1 to 200 characters.", remedy="Give a shorter one.", field="idempotency_key"
+            )
+        of = (jobs.c.tenant_id == self._tenant_id, jobs.c.idempotency_key == key)
+        row = connection.execute(sa.select(jobs).where(*of)).one_or_none()
+        if row is None:
+            return None
+        if (row.kind, row.spec) != (kind, spec):
+            raise IdempotencyConflictError(
+                f"The idempotency key belongs to the job {row.job_id}, which has another specification.",
+                remedy="Use a new key for another job.",
+                action=Action.of("jobs.get", tenant=str(self._tenant_id), job=row.job_id),
+                tenant_id=self._tenant_id,
+                key=key,
+            )
+        return job_from(row)
+
+    def _quota(self, connection: Connection) -> JobQuota:
+        of = job_quotas.c
+        columns = (of.weight, of.max_queued, of.max_running, of.max_cpus, of.cpu_seconds_per_day)
+        row = connection.execute(sa.select(*columns).where(of.tenant_id == self._tenant_id)).one_or_none()
+        return JobQuota() if row is None else JobQuota(*row)
+
+    def _usage(self, connection: Connection) -> JobUsage:
+        mine = jobs.c.tenant_id == self._tenant_id
+        holds = jobs.c.state.in_([state.value for state in HOLDS_CORES])
+        running = sa.func.extract("epoch", sa.func.now() - jobs.c.started_at) * jobs.c.cpus
+        counted = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(jobs.c.cpus), 0.0))
+        queued = connection.scalar(sa.select(sa.func.count()).where(mine, jobs.c.state == JobState.QUEUED.value))
+        held, cpus = connection.execute(counted.where(mine, holds)).one()
+        used = sa.func.sum(jobs.c.cpu_seconds + sa.case((holds, running), else_=0.0))
+        lately = sa.or_(jobs.c.finished_at.is_(None), jobs.c.finished_at > sa.func.now() - _DAY)
+        seconds = connection.scalar(sa.select(sa.func.coalesce(used, 0.0)).where(mine, lately))
+        return JobUsage(int(queued or 0), int(held), float(cpus), float(seconds or 0.0))
+
+    def _check_quota(self, connection: Connection, cpus: float, *, is_counted: bool = False) -> None:
+        """Refuse one job more than the quota permits; ``is_counted``: it is in the queue already."""
+        quota, usage = self._quota(connection), self._usage(connection)
+        queued = usage.queued - is_counted
+        if quota.max_queued is not None and queued >= quota.max_queued:
+            raise self._over("max_queued", quota.max_queued, 0, f"{queued:,} jobs wait", "Wait, or cancel some.")
+        if quota.max_running == 0:
+            raise self._over("max_running", 0, 0, "The tenant may run no jobs", "Ask the platform's operator.")
+        if quota.max_cpus is not None and cpus > quota.max_cpus:
+            what = f"The job needs {cpus:g} cores"
+            raise self._over("max_cpus", quota.max_cpus, quota.max_cpus, what, f"Ask for {quota.max_cpus:g} or fewer.")
+        per_day = quota.cpu_seconds_per_day
+        if per_day is not None and usage.cpu_seconds >= per_day:
+            what = f"{usage.cpu_seconds:,.0f} core-seconds were used within the last 24 hours"
+            raise self._over("cpu_seconds_per_day", per_day, 0, what, "Try again later.")
+
+    def _over(self, name: str, limit: float, left: float, what: str, remedy: str) -> QuotaExceededError:
+        return QuotaExceededError(
+            f"{what}; the tenant's quota {name} is {limit:,g}, of which {left:,g} is left.",
+            remedy=remedy,
+            tenant_id=self._tenant_id,
+            quota=name,
+            limit=limit,
+            left=left,
+            retry_after_s=60,
+        )
+
+    def _set(self, connection: Connection, job_id: str, **values: Any) -> Job:
+        changed = jobs.update().where(is_job(self._tenant_id, job_id)).values(**values).returning(jobs)
+        return job_from(connection.execute(changed).one())
+
+    def _record(self, connection: Connection, job: Job, action: str, details: Mapping[str, Any] | None = None) -> None:
+        journal.record(connection, self._tenant_id, action, {"job_id": job.job_id}, details)
+
+
+def _check_range(name: str, value: float, lowest: float, highest: float) -> None:
+    if not lowest <= value <= highest:
+        raise InvalidRequestError(
+            f"{name} is {value!r}.", remedy=f"Give a number from {lowest:g} to {highest:g}.", field=name
+        )

@@ -38,8 +38,9 @@ class Stages:
         seconds: Stage → seconds, in the order in which they ran.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_enter: Callable[[str], object] | None = None) -> None:
         self.rows = 0
+        self._on_enter = on_enter
         self.seconds: dict[str, float] = {}
         self._stage: str | None = None
         self._since = 0.0
@@ -51,13 +52,15 @@ class Stages:
             self.seconds[self._stage] += now - self._since
         if stage is not None:
             self.seconds.setdefault(stage, 0.0)
+            if self._on_enter is not None:
+                self._on_enter(stage)
         self._stage, self._since = stage, now
 
 
 @contextmanager
-def reported(hooks: Hooks, model_id: str) -> Iterator[Stages]:
+def reported(hooks: Hooks, model_id: str, on_stage: Callable[[str], object] | None = None) -> Iterator[Stages]:
     """Call ``training_ended`` when the block is left, however it is."""
-    stages, error = Stages(), None
+    stages, error = Stages(on_stage), None
     stages.enter("read")
     try:
         yield stages
@@ -184,7 +187,13 @@ class Trainer:
         }
 
     def train_spec(
-        self, model_id: str, spec: TrainSpec, *, run_id: str | None = None, on_start: Callable[[], object] | None = None
+        self,
+        model_id: str,
+        spec: TrainSpec,
+        *,
+        run_id: str | None = None,
+        on_start: Callable[[], object] | None = None,
+        on_stage: Callable[[str], object] | None = None,
     ) -> TrainingReport:
         """Train on registered datasets and register a version, as ``train`` does.
 
@@ -193,13 +202,14 @@ class Trainer:
             spec: What to train. It names a dataset.
             run_id: The id of the run that records it, see ``RunRepository.start``.
             on_start: Called when the training has been checked and its run has begun.
+            on_stage: Called with the name of each stage as it begins, such as ``fit``.
 
         Raises:
             InvalidRequestError: The spec names no dataset.
             MLFrameworkError: As ``train``.
         """
         self._require_dataset(spec)
-        return self._train(model_id, spec, GivenData(), run_id, on_start).report
+        return self._train(model_id, spec, GivenData(), run_id, on_start, on_stage).report
 
     def check_spec(self, model_id: str, spec: TrainSpec) -> None:
         """Refuse a spec that ``train_spec`` would refuse; no data is read, and nothing is written.
@@ -234,12 +244,13 @@ class Trainer:
         given: GivenData,
         run_id: str | None = None,
         on_start: Callable[[], object] | None = None,
+        on_stage: Callable[[str], object] | None = None,
     ) -> _Trained:
         plan = self._planner.plan(ModelId(model_id), spec, given)
         runs = RunRepository(self._db, self.tenant_id)
         parameters = plan.run_parameters()
         recorded = runs.record(plan.request.model_id, kind="train", parameters=parameters, run_id=run_id)
-        with reported(self._hooks, model_id) as stages, recorded as run_id:
+        with reported(self._hooks, model_id, on_stage) as stages, recorded as run_id:
             if on_start is not None:
                 on_start()
             fitted = self._fit(plan, stages)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-from ml_core.ids import DatasetId, Digest, EnvironmentName, HoldName, ModelId, TenantId, VersionId
+from ml_core.ids import DatasetId, Digest, EnvironmentName, HoldName, JobId, ModelId, TenantId, VersionId
 
 SCHEMA = "mlcore"
 SCHEMA_REVISION = "0001"
@@ -26,7 +26,7 @@ metadata = sa.MetaData(
 )
 
 
-_Name = DatasetId | Digest | EnvironmentName | HoldName | ModelId | TenantId | VersionId
+_Name = DatasetId | Digest | EnvironmentName | HoldName | JobId | ModelId | TenantId | VersionId
 
 
 def moment(name: str, *, nullable: bool = False) -> sa.Column[object]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -23,10 +24,14 @@ from ml_core.database.tables import job_quotas, jobs
 from ml_core.domain.api_key import Grant, Scope
 from ml_core.domain.job import HOLDS_CORES, Attempt, JobKind, JobQuota, JobState
 from ml_core.domain.principal import Principal
+from ml_core.exceptions import JobStateError
 from ml_core.ids import JobId, RunId, TenantId
-from ml_core.registry.jobs.lifecycle import in_seconds
+from ml_core.registry.jobs.lifecycle import in_seconds, is_job, job_not_found
 from ml_core.registry.missing import tenant_not_found
 from ml_core.registry.versions.rows import refusal
+
+if TYPE_CHECKING:
+    from ml_core.registry.pages import AnyRow
 
 _CLAIMS_LOCK = 1835167601
 """Key of the advisory lock that makes claims one at a time: each takes about a millisecond."""
@@ -63,13 +68,15 @@ class Held:
     """A job that has, or may still have, a process, as a dispatcher sees it.
 
     Attributes:
+        is_own: Whether the dispatcher itself claimed it.
         is_lapsed: Whether nobody has renewed its lease.
     """
 
     tenant_id: TenantId
     job_id: JobId
     run_id: RunId
-    state: JobState
+    cpus: float
+    is_own: bool
     is_lapsed: bool
 
 
@@ -83,13 +90,16 @@ class JobQueue:
     def __init__(self, db: DatabaseConnection) -> None:
         self._db = db
 
-    def claim(self, dispatcher: str, free_cpus: float, lease_s: float) -> Attempt | None:
+    def claim(
+        self, dispatcher: str, free_cpus: float, lease_s: float, *, all_cpus: float | None = None
+    ) -> Attempt | None:
         """Claim the next job for a dispatcher.
 
         Args:
             dispatcher: Its name.
             free_cpus: Cores that it can give; a job that needs more waits until there are, and others behind it.
             lease_s: Seconds within which its process must begin, or the lease be renewed.
+            all_cpus: Cores that it can give at most: a job that needs more is claimed, so that it can be refused.
 
         Returns:
             The attempt; None: nobody waits, all who wait are at their bounds, or the next needs more cores.
@@ -101,7 +111,7 @@ class JobQueue:
         with self._db.platform() as connection:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CLAIMS_LOCK)))
             head = connection.execute(_NEXT).one_or_none()
-            if head is None or head.cpus > free_cpus:
+            if head is None or free_cpus < head.cpus <= (all_cpus or head.cpus):
                 return None
             is_head = sa.and_(jobs.c.tenant_id == head.tenant_id, jobs.c.job_id == head.job_id)
             # Skipped if it is being cancelled.
@@ -124,31 +134,40 @@ class JobQueue:
                 )
                 .returning(jobs)
             )
-            row = connection.execute(claimed).one()
-        grant, tenant_id = Grant.read(row.scopes), TenantId(row.tenant_id)
-        return Attempt(
-            tenant_id=tenant_id,
-            job_id=JobId(row.job_id),
-            kind=JobKind(row.kind),
-            spec=row.spec,
-            cpus=row.cpus,
-            # Never an operator, whatever the row says: it was written in the tenant's name.
-            principal=Principal(row.submitted_by, grant.scopes, grant.promotes, tenant_id),
-            request_id=row.request_id,
-            number=row.attempt,
-            run_id=RunId(row.run_id),
-        )
+            return _attempt_from(connection.execute(claimed).one())
+
+    def attempt(self, tenant_id: str, job_id: str, run_id: str) -> Attempt:
+        """A claimed attempt, for the process that was started for it.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+            JobStateError: Another attempt goes on.
+        """
+        tenant = TenantId(tenant_id)
+        with self._db.platform() as connection:
+            row = connection.execute(sa.select(jobs).where(is_job(tenant, job_id))).one_or_none()
+        if row is None:
+            raise job_not_found(tenant, job_id)
+        if row.run_id != run_id:
+            raise JobStateError(
+                f"The job {job_id} goes on without the run {run_id}.",
+                remedy="Stop its process.",
+                tenant_id=tenant,
+                job_id=job_id,
+                state=row.state,
+            )
+        return _attempt_from(row)
 
     def held(self, dispatcher: str) -> Sequence[Held]:
         """The jobs that hold cores: those of a dispatcher, and those of any whose lease has lapsed."""
-        is_lapsed = jobs.c.lease_until < sa.func.now()
-        statement = sa.select(jobs.c.tenant_id, jobs.c.job_id, jobs.c.run_id, jobs.c.state, is_lapsed).where(
-            jobs.c.state.in_([state.value for state in HOLDS_CORES]),
-            sa.or_(jobs.c.dispatcher == dispatcher, is_lapsed),
+        of = jobs.c
+        is_own, is_lapsed = of.dispatcher == dispatcher, of.lease_until < sa.func.now()
+        statement = sa.select(of.tenant_id, of.job_id, of.run_id, of.cpus, is_own, is_lapsed).where(
+            of.state.in_([state.value for state in HOLDS_CORES]), sa.or_(is_own, is_lapsed)
         )
         with self._db.platform() as connection:
-            rows = connection.execute(statement.order_by(jobs.c.tenant_id, jobs.c.job_id)).all()
-        return [Held(TenantId(row[0]), JobId(row[1]), RunId(row[2]), JobState(row[3]), row[4]) for row in rows]
+            rows = connection.execute(statement.order_by(of.tenant_id, of.job_id)).all()
+        return [Held(TenantId(row[0]), JobId(row[1]), RunId(row[2]), *row[3:]) for row in rows]
 
     def renew(self, dispatcher: str, lease_s: float) -> None:
         """Renew the leases of the dispatcher's jobs whose process has not begun: it is being started."""
@@ -173,6 +192,22 @@ class JobQueue:
             if refusal(error) == "fk_job_quotas_tenants":
                 raise tenant_not_found(TenantId(tenant_id)) from error
             raise
+
+
+def _attempt_from(row: AnyRow) -> Attempt:
+    grant, tenant_id = Grant.read(row.scopes), TenantId(row.tenant_id)
+    return Attempt(
+        tenant_id=tenant_id,
+        job_id=JobId(row.job_id),
+        kind=JobKind(row.kind),
+        spec=row.spec,
+        cpus=row.cpus,
+        # Never an operator, whatever the row says: it was written in the tenant's name.
+        principal=Principal(row.submitted_by, grant.scopes, grant.promotes, tenant_id),
+        request_id=row.request_id,
+        number=row.attempt,
+        run_id=RunId(row.run_id),
+    )
 
 
 def _take_turn(connection: Connection, tenant_id: str, cpus: float) -> None:

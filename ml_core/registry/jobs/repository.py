@@ -164,7 +164,8 @@ class JobRepository:
             QuotaExceededError: As ``submit``.
         """
         with journal.writing(self._db, self._tenant_id) as connection:
-            cleared = {"attempt": 0, "error": sa.null(), "finished_at": None, "not_before": sa.func.now()}
+            now = sa.func.now()
+            cleared: dict[str, Any] = {"attempt": 0, "error": sa.null(), "finished_at": None, "not_before": now}
             job = move(connection, self._tenant_id, job_id, JobTrigger.RETRY, **cleared)
             self._check_quota(connection, job.cpus, is_counted=True)
             self._record(connection, job, "job.retried")
@@ -228,7 +229,7 @@ class JobRepository:
     def lose(self, job_id: str, run_id: str, why: str) -> Job:
         """Settle an attempt whose process is gone: another one follows, unless that was the last.
 
-        A version that the attempt had registered is its result. Its run ends with it.
+        A version that the attempt had registered is kept as its result. Its run ends with it.
 
         Args:
             job_id: The job.
@@ -242,7 +243,8 @@ class JobRepository:
         with journal.writing(self._db, self._tenant_id) as connection:
             job = move(connection, self._tenant_id, job_id, JobTrigger.BEAT, run_id=run_id)
             is_cancelled = job.state is JobState.CANCELLING
-            if (made := self._made_by(connection, job)) is not None:
+            made = self._made_by(connection, job)
+            if made is not None and job.spec.get("promote_to") is None:
                 return self._succeed(connection, job_id, run_id, made)
             ended = RunStatus.CANCELLED if is_cancelled else RunStatus.FAILED
             is_its_run = (runs.c.tenant_id == self._tenant_id, runs.c.run_id == job.run_id)
@@ -256,7 +258,8 @@ class JobRepository:
                 return move(connection, self._tenant_id, job_id, JobTrigger.STOP, run_id=run_id, finished_at=now)
             if job.attempt < job.max_attempts:
                 pause = in_seconds(_PAUSE_S * 2 ** (job.attempt - 1))
-                return move(connection, self._tenant_id, job_id, JobTrigger.REQUEUE, run_id=run_id, not_before=pause)
+                kept = {"not_before": pause, "result": made or dict(job.result)}
+                return move(connection, self._tenant_id, job_id, JobTrigger.REQUEUE, run_id=run_id, **kept)
             message = f"The process was lost {job.attempt} times; the last time: {why}"
             return self._fail(connection, job_id, run_id, {"code": "job_lost", "message": message})
 

@@ -1,0 +1,1 @@
+"""Jobs: their submission, the dispatcher with its runners, and the process that executes one."""

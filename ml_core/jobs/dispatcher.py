@@ -1,0 +1,117 @@
+"""``Dispatcher``: takes jobs from the queue to a runner, and settles those whose process is gone.
+
+It is level-triggered: each turn compares the jobs that hold cores with the processes that the runner has. Any number of
+dispatchers may share a queue; each can be killed at any time, and its jobs go on or are taken over by another.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Final, Protocol
+
+from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.job import Attempt
+from ml_core.exceptions import JobNotFoundError, JobStateError, MLFrameworkError
+from ml_core.ids import RunId
+from ml_core.jobs.execution import LEASE_S
+from ml_core.registry.jobs import JobQueue, JobRepository
+from ml_core.registry.jobs.queue import Held
+
+_log = logging.getLogger(__name__)
+
+_TURN_S: Final = 0.5
+_LARGEST_PAUSE_S: Final = 10.0
+
+
+class Runner(Protocol):
+    """Where attempts have their processes. A process is named by the attempt's run."""
+
+    def start(self, attempt: Attempt) -> None:
+        """Start a process; one that was started for this run already stays the only one.
+
+        Raises:
+            MLFrameworkError: It can't be started.
+        """
+
+    def seen(self) -> Mapping[RunId, str | None]:
+        """The processes that this runner started: run → why it ended, for people; None: it lives.
+
+        One that has ended is listed until ``stop`` forgets it.
+        """
+
+    def stop(self, run_id: RunId) -> None:
+        """End the process of a run, if it lives, and forget it."""
+
+
+class Dispatcher:
+    """Dispatches jobs of all tenants.
+
+    Args:
+        db: The registry; its principal belongs to no tenant.
+        runner: Where the processes are.
+        cpus: Cores that the jobs of this dispatcher may have at once.
+        name: Tells dispatchers apart; one that is restarted under its name finds its jobs again.
+    """
+
+    def __init__(self, db: DatabaseConnection, runner: Runner, *, cpus: float, name: str) -> None:
+        self._db = db
+        self._queue = JobQueue(db)
+        self._runner = runner
+        self._cpus = cpus
+        self._name = name
+
+    def run(self, stopped: threading.Event) -> None:
+        """Take turns until the event is set. An error ends a turn, and the next one is later."""
+        pause = _TURN_S
+        while not stopped.wait(pause):
+            try:
+                self.turn()
+                pause = _TURN_S
+            except MLFrameworkError as error:
+                pause = min(2 * pause, _LARGEST_PAUSE_S)
+                _log.warning("The dispatcher waits %.1f s: %s", pause, error)
+
+    def turn(self) -> None:
+        """Settle what has ended, then start what may start.
+
+        Raises:
+            RegistryUnavailableError: The registry is away; the processes go on.
+        """
+        held = self._queue.held(self._name)
+        seen = self._runner.seen()
+        free = self._cpus
+        for each in held:
+            if each.is_lapsed or (each.is_own and seen.get(each.run_id) is not None):
+                self._settle(each, seen.get(each.run_id))
+            else:
+                free -= each.cpus
+        for run_id in seen.keys() - {each.run_id for each in held}:
+            self._runner.stop(run_id)  # its job has ended, or goes on elsewhere
+        self._queue.renew(self._name, LEASE_S)
+        while free > 0 and (attempt := self._queue.claim(self._name, free, LEASE_S, all_cpus=self._cpus)) is not None:
+            if self._started(attempt):
+                free -= attempt.cpus
+
+    def _settle(self, held: Held, why: str | None) -> None:
+        """Settle an attempt whose process has ended or does not report; nothing may follow before it is gone."""
+        self._runner.stop(held.run_id)
+        why = why or "Its process did not report any more."
+        with suppress(JobNotFoundError, JobStateError):  # it reported its end meanwhile
+            job = JobRepository(self._db, held.tenant_id).lose(held.job_id, held.run_id, why)
+            _log.warning("The job %s of %s is %s: %s", job.job_id, job.tenant_id, job.state, why)
+
+    def _started(self, attempt: Attempt) -> bool:
+        jobs = JobRepository(self._db, attempt.tenant_id)
+        if attempt.cpus > self._cpus:
+            message = f"The job needs {attempt.cpus:g} cores; the platform gives jobs {self._cpus:g}."
+            jobs.fail(attempt.job_id, attempt.run_id, {"code": "job_too_large", "message": message})
+            return False
+        try:
+            self._runner.start(attempt)
+        except MLFrameworkError as error:
+            jobs.lose(attempt.job_id, attempt.run_id, str(error))
+            return False
+        return True

@@ -1,0 +1,149 @@
+"""The execution of a job's attempt, in whatever process a runner starts for it.
+
+The process reports for itself: it renews its lease, says how far it is and writes the result, so it goes on while
+dispatchers are restarted. An error that would come again ends the job. What may pass, such as a registry that is away,
+and a process that dies, lose the attempt: a dispatcher queues the job again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.job import Attempt, JobState
+from ml_core.domain.job_spec import TrainJobSpec
+from ml_core.exceptions import (
+    JobNotFoundError,
+    JobStateError,
+    MLFrameworkError,
+    StorageFullError,
+    TrainingError,
+    status_of,
+)
+from ml_core.registry.jobs import JobRepository
+from ml_core.registry.promotion.environments import EnvironmentRepository
+
+_log = logging.getLogger(__name__)
+
+LEASE_S: Final = 30.0
+"""Seconds without a sign of life after which another attempt is made."""
+_BEAT_EVERY_S: Final = 2.0
+"""Also how long it takes at most until a process learns that its job is cancelled."""
+_UNAVAILABLE: Final = 503
+_LATEST_MOVES: Final = 100
+
+
+class _Progress:
+    """What the process did last, for ``mlcore jobs show``."""
+
+    def __init__(self) -> None:
+        self.stage = "start"
+        self._since = time.monotonic()
+
+    def enter(self, stage: str) -> None:
+        self.stage = stage
+
+    def to_json(self) -> dict[str, Any]:
+        return {"stage": self.stage, "elapsed_s": round(time.monotonic() - self._since, 1)}
+
+
+def execute(db: DatabaseConnection, attempt: Attempt, *, stop: Callable[[], object] | None = None) -> JobState:
+    """Do what an attempt is for, and write what came of it.
+
+    Args:
+        db: The registry.
+        attempt: A claimed job.
+        stop: Called from another thread when the job is cancelled or goes on elsewhere; None: this process ends.
+
+    Returns:
+        The job's state afterwards; ``queued`` if another attempt follows.
+
+    Raises:
+        JobNotFoundError: The job is gone.
+        JobStateError: It is no longer wanted, or another attempt goes on.
+        RegistryUnavailableError: The registry is away, so the result could not be written; the lease will lapse.
+    """
+    acting = db.acting_as(attempt.principal, attempt.request_id)
+    jobs = JobRepository(acting, attempt.tenant_id)
+    key = attempt.job_id, attempt.run_id
+    jobs.begin(*key, LEASE_S)
+    progress = _Progress()
+    try:
+        with _beating(jobs, attempt, progress, stop or _end_process):
+            result = _train(acting, jobs, attempt, progress)
+        return jobs.succeed(*key, result).state
+    except (JobNotFoundError, JobStateError):
+        raise
+    except MLFrameworkError as error:
+        if isinstance(error, StorageFullError) or status_of(error) == _UNAVAILABLE:
+            return jobs.lose(*key, str(error)).state
+        return jobs.fail(*key, error.to_json()).state
+    except MemoryError:
+        no_memory = TrainingError(
+            "The training ran out of memory.", remedy="Train on fewer rows or columns, or a smaller model.", stage="fit"
+        )
+        return jobs.fail(*key, no_memory.to_json()).state
+    except Exception as error:  # noqa: BLE001 - whoever waits for the job must learn of it
+        _log.exception("The job %s failed", attempt.job_id)
+        return jobs.fail(*key, TrainingError.wrap(error, "The job failed", stage="fit").to_json()).state
+
+
+def _train(db: DatabaseConnection, jobs: JobRepository, attempt: Attempt, progress: _Progress) -> Mapping[str, Any]:
+    """Train, register and promote; an earlier attempt may have come as far as the version."""
+    # Imported late: a process learns first whether it is still wanted.
+    from ml_core.training.trainer import Trainer
+
+    spec = TrainJobSpec.from_json(attempt.spec)
+    made = dict(jobs.get(attempt.job_id).result)
+    if "version" not in made:
+        trainer = Trainer(db, attempt.tenant_id)
+        report = trainer.train_spec(spec.model_id, spec.training, run_id=attempt.run_id, on_stage=progress.enter)
+        made = {"model_id": str(spec.model_id), "version": str(report.version), "run_id": attempt.run_id}
+    if spec.promote_to is not None:
+        progress.enter("promote")
+        environments, reason = EnvironmentRepository(db, attempt.tenant_id), f"job {attempt.job_id}"
+        history = environments.history(spec.model_id, spec.promote_to, limit=_LATEST_MOVES).items
+        if reason not in [move.reason for move in history]:  # an earlier attempt may have made the move
+            environments.promote(spec.model_id, made["version"], spec.promote_to, reason=reason)
+        made["promoted_to"] = str(spec.promote_to)
+    return made
+
+
+@contextmanager
+def _beating(jobs: JobRepository, attempt: Attempt, progress: _Progress, stop: Callable[[], object]) -> Iterator[None]:
+    """Renew the lease from a thread until the block ends."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(_BEAT_EVERY_S):
+            try:
+                state = jobs.beat(attempt.job_id, attempt.run_id, LEASE_S, progress.to_json())
+                if state is JobState.CANCELLING:
+                    jobs.lose(attempt.job_id, attempt.run_id, "cancelled")
+                    stop()
+                    return
+            except (JobNotFoundError, JobStateError) as error:
+                _log.warning("This attempt ends: %s", error)
+                stop()
+                return
+            except MLFrameworkError as error:
+                _log.warning("The lease could not be renewed: %s", error)
+
+    thread = threading.Thread(target=beat, name="job-lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _end_process() -> None:
+    # At once: a fit can't be interrupted. Nothing is half done, since every write is one transaction.
+    os._exit(3)

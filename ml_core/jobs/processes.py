@@ -1,0 +1,92 @@
+"""``ProcessRunner``: attempts as processes of this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.job import Attempt
+from ml_core.exceptions import PlatformError
+from ml_core.ids import RunId
+
+_STOP_S = 10.0
+
+
+class ProcessRunner:
+    """Starts a process for each attempt, with its output in a file named after the run.
+
+    The processes go on when this one ends: they report to the registry themselves.
+
+    Args:
+        db: The registry, whose address they get.
+    """
+
+    def __init__(self, db: DatabaseConnection) -> None:
+        self._db = db
+        self._logs = db.settings.platform.home / "logs" / "jobs"
+        self._processes: dict[RunId, subprocess.Popen[bytes]] = {}
+
+    def start(self, attempt: Attempt) -> None:
+        """See ``Runner``."""
+        if attempt.run_id in self._processes:
+            return
+        command = [sys.executable, "-m", "ml_core.jobs.worker", attempt.tenant_id, attempt.job_id, attempt.run_id]
+        try:
+            self._logs.mkdir(parents=True, exist_ok=True)
+            with self._log_of(attempt.run_id).open("wb") as log:
+                self._processes[attempt.run_id] = subprocess.Popen(  # noqa: S603 - the names in it were parsed
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=self._environment(attempt.cpus),
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise PlatformError(
+                f"A process could not be started: {error.strerror}.",
+                remedy="See whether the machine has memory, processes and disk space left.",
+                component="jobs",
+            ) from error
+
+    def seen(self) -> dict[RunId, str | None]:
+        """See ``Runner``."""
+        return {run_id: self._end_of(run_id, process.poll()) for run_id, process in self._processes.items()}
+
+    def stop(self, run_id: RunId) -> None:
+        """See ``Runner``."""
+        process = self._processes.pop(run_id, None)
+        if process is not None:
+            process.kill()
+            process.wait(_STOP_S)
+
+    def close(self) -> None:
+        """End all processes."""
+        for run_id in list(self._processes):
+            self.stop(run_id)
+
+    def _end_of(self, run_id: RunId, code: int | None) -> str | None:
+        if code is None:
+            return None
+        if code < 0:
+            return f"Its process was killed by signal {-code}; it may have run out of memory."
+        return f"Its process ended with status {code}; the last line of its log: {self._last_line(run_id)}"
+
+    def _log_of(self, run_id: RunId) -> Path:
+        return self._logs / f"{run_id}.log"
+
+    def _last_line(self, run_id: RunId) -> str:
+        lines = self._log_of(run_id).read_text(errors="replace").strip().splitlines()
+        return lines[-1][-500:] if lines else "none"
+
+    def _environment(self, cpus: float) -> dict[str, str]:
+        """A worker's: the same registry and home, no login for migrations, and as many threads as it has cores."""
+        own = {name: value for name, value in os.environ.items() if name != "MLCORE_DATABASE_OWNER_URL"}
+        threads = {"OMP_NUM_THREADS": str(max(1, int(cpus)))}
+        # Threads of OpenMP that spin while they wait take the processor from replicas, and from each other.
+        waiting = {"OMP_WAIT_POLICY": "passive"}
+        home = {"MLCORE_HOME": str(self._db.settings.platform.home)}
+        return {**waiting, **threads, **own, **self._db.environment, **home}

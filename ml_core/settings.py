@@ -124,6 +124,21 @@ class ApiSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class JobSettings:
+    """Jobs."""
+
+    cpus: float = _setting("MLCORE_JOB_CPUS", 1.0, "Cores that jobs may use at the same time; others wait.")
+    ray_url: str | None = _setting(
+        "MLCORE_RAY_URL",
+        None,
+        "Address of Ray's REST interface, where jobs are started, such as http://127.0.0.1:8265.",
+    )
+    ray_token_path: str | None = _setting(
+        "RAY_AUTH_TOKEN_PATH", None, "File with Ray's authentication token; unset means that Ray asks for none."
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class PlatformSettings:
     """The embedded platform on one machine."""
 
@@ -332,6 +347,7 @@ class Settings:
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
     registry: RegistrySettings = field(default_factory=RegistrySettings)
     serving: ServingSettings = field(default_factory=ServingSettings)
+    jobs: JobSettings = field(default_factory=JobSettings)
     api: ApiSettings = field(default_factory=ApiSettings)
     platform: PlatformSettings = field(default_factory=PlatformSettings)
     artifacts: ArtifactSettings = field(default_factory=ArtifactSettings)

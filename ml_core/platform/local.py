@@ -26,7 +26,7 @@ from ml_core.exceptions import Action, ConfigurationError, MLFrameworkError, Pla
 from ml_core.platform import processes
 from ml_core.platform.ports import HOST, require_free
 from ml_core.platform.ray_cluster import RayPorts, read_token, start_head, temporary_folder
-from ml_core.platform.serve_api import CONTROL, SHARED_CELL, ApplicationStatus, ServeApi, serve_config
+from ml_core.platform.serve_api import CONTROL, CONTROL_LOOP, SHARED_CELL, ApplicationStatus, ServeApi, serve_config
 from ml_core.platform.state import PlatformState
 from ml_core.settings import Settings
 
@@ -185,7 +185,7 @@ class LocalPlatform:
         platform.artifact_root.mkdir(mode=0o700, parents=True, exist_ok=True)
         ports = RayPorts.choose()
         with step("Starting Ray"):
-            session_id = start_head(self._home, ports, self._replica_environment())
+            session_id = start_head(self._home, ports, self._replica_environment(ports))
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
         state = PlatformState(platform.http_port, ports.dashboard, session_id, platform.replicas, started_at)
         state.save(self._home)
@@ -203,8 +203,8 @@ class LocalPlatform:
 
     def _wait_until_running(self, state: PlatformState, step: Step) -> None:
         deadline = time.monotonic() + _SERVE_TIMEOUT_S
-        wanted = {SHARED_CELL: state.replicas, CONTROL: 1}
-        name = f"Waiting for {state.replicas} replicas of the shared cell and for the control API"
+        wanted = {SHARED_CELL: state.replicas, CONTROL: 1, CONTROL_LOOP: 1}
+        name = f"Waiting for {state.replicas} replicas of the shared cell, the control API and the control loop"
         with step(name), self._serve_api(state) as api:
             while time.monotonic() < deadline:
                 seen = api.status()
@@ -234,11 +234,12 @@ class LocalPlatform:
         with closing(DatabaseConnection(settings=self._settings)) as database:
             database.migrate()
 
-    def _replica_environment(self) -> dict[str, str]:
+    def _replica_environment(self, ports: RayPorts) -> dict[str, str]:
         from ml_core.database.connection import DatabaseConnection
 
         with closing(DatabaseConnection(settings=self._settings)) as database:
-            return {"MLCORE_HOME": str(self._home), **database.environment}
+            own = {"MLCORE_HOME": str(self._home), "MLCORE_RAY_URL": f"http://{HOST}:{ports.dashboard}"}
+            return {**own, **database.environment}
 
     def _stop(self) -> bool:
         with _undisturbed():

@@ -13,6 +13,8 @@ SHARED_CELL = "shared"
 """The application that serves all tenants without a dedicated cell."""
 CONTROL = "control"
 """The application of the control API."""
+CONTROL_LOOP = "control-loop"
+"""The application of the control loop, which has no route."""
 
 # Processors that Ray's scheduler reserves per replica; small, so that a laptop has room for training.
 _REPLICA_CPUS = 0.1
@@ -122,11 +124,14 @@ def serve_config(*, host: str, port: int, replicas: int) -> dict[str, Any]:
             _application(SHARED_CELL, "/", "deployments.cell:app", "Cell", replicas),
             # The longer prefix has precedence.
             _application(CONTROL, "/api", "deployments.control_api:app", "ControlApi", 1),
+            _application(CONTROL_LOOP, None, "deployments.control_loop:app", "ControlLoop", 1),
         ],
     }
 
 
-def _application(name: str, route_prefix: str, import_path: str, deployment: str, replicas: int) -> dict[str, Any]:
+def _application(
+    name: str, route_prefix: str | None, import_path: str, deployment: str, replicas: int
+) -> dict[str, Any]:
     return {
         "name": name,
         "route_prefix": route_prefix,

@@ -1,0 +1,67 @@
+"""The control loop: the Ray Serve application ``control-loop`` (``deployments.control_loop:app``). It has no route.
+
+Serve starts it again when its process dies. It dispatches jobs to the Ray cluster that it runs in.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+
+from ray import serve
+
+from ml_core.database.connection import DatabaseConnection
+from ml_core.exceptions import ConfigurationError
+from ml_core.jobs.dispatcher import Dispatcher
+from ml_core.jobs.ray_jobs import RayJobRunner
+from ml_core.platform.processes import set_priority
+from ml_core.settings import Settings
+
+_NICENESS = 5
+_NAME = "control-loop"
+_STOP_S = 10.0
+
+
+class ControlLoop:
+    """The replica of the control loop.
+
+    Raises:
+        ConfigurationError: The settings name no database, or no Ray cluster.
+    """
+
+    def __init__(self) -> None:
+        set_priority(os.getpriority(os.PRIO_PROCESS, 0) + _NICENESS)
+        settings = Settings.from_environment()
+        for value, variable in (
+            (settings.database.url, "MLCORE_DATABASE_URL"),
+            (settings.jobs.ray_url, "MLCORE_RAY_URL"),
+        ):
+            if value is None:
+                raise ConfigurationError(
+                    f"The control loop needs {variable}.", remedy="Set it in its environment.", setting=variable
+                )
+        self._stack = ExitStack()
+        db = self._stack.enter_context(DatabaseConnection(settings=settings))
+        token = None if settings.jobs.ray_token_path is None else Path(settings.jobs.ray_token_path).read_text().strip()
+        runner = RayJobRunner(str(settings.jobs.ray_url), token, _NAME)
+        self._stack.callback(runner.close)
+        dispatcher = Dispatcher(db, runner, cpus=settings.jobs.cpus, name=_NAME)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=dispatcher.run, args=(self._stopped,), name="dispatcher", daemon=True)
+        self._thread.start()
+
+    def check_health(self) -> None:
+        """Called by Serve, which replaces a replica that raises."""
+        if not self._thread.is_alive():
+            raise RuntimeError("The dispatcher's thread has ended.")
+
+    def __del__(self) -> None:
+        """Called by Serve when the replica is stopped; the jobs go on."""
+        self._stopped.set()
+        self._thread.join(_STOP_S)
+        self._stack.close()
+
+
+app = serve.deployment(name="ControlLoop")(ControlLoop).bind()

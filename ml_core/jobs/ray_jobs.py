@@ -1,0 +1,107 @@
+"""``RayJobRunner``: attempts as jobs of a Ray cluster, by its REST interface."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import Any, Final
+
+import httpx
+
+from ml_core.domain.job import Attempt
+from ml_core.exceptions import Action, PlatformError
+from ml_core.ids import RunId
+
+_TIMEOUT_S: Final = 30.0
+_DISPATCHER: Final = "mlcore_dispatcher"
+_ALIVE: Final = frozenset({"PENDING", "RUNNING"})
+
+
+class RayJobRunner:
+    """Submits a Ray job for each attempt; its submission id is the run's.
+
+    Ray gives a job its cores when they are free, wherever in the cluster. The job reaches the registry as every process
+    of the cluster does, by the environment of its node: nothing secret is in its description.
+
+    Args:
+        url: Ray's REST interface, such as ``http://127.0.0.1:8265``.
+        token: Ray's authentication token; None: the cluster asks for none.
+        dispatcher: The name by which this runner knows its jobs again.
+        environment: Variables for the processes.
+    """
+
+    def __init__(self, url: str, token: str | None, dispatcher: str, environment: dict[str, str] | None = None) -> None:
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        # trust_env=False: a proxy must not get requests to the loopback interface.
+        self._client = httpx.Client(base_url=f"{url}/api/jobs/", headers=headers, trust_env=False, timeout=_TIMEOUT_S)
+        self._dispatcher = dispatcher
+        self._environment = environment or {}
+
+    def start(self, attempt: Attempt) -> None:
+        """See ``Runner``."""
+        command = [sys.executable, "-m", "ml_core.jobs.worker", attempt.tenant_id, attempt.job_id, attempt.run_id]
+        threads = str(max(1, int(attempt.cpus)))
+        answer = self._ask(
+            "POST",
+            "",
+            json={
+                "entrypoint": shlex.join(command),
+                "submission_id": attempt.run_id,
+                "entrypoint_num_cpus": attempt.cpus,
+                "metadata": {_DISPATCHER: self._dispatcher, "tenant": attempt.tenant_id, "job": attempt.job_id},
+                "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads, **self._environment}},
+            },
+        )
+        if answer.is_error and attempt.run_id not in self.seen():  # an answer that was lost may have been a yes
+            raise PlatformError(
+                f"Ray refused the job (status {answer.status_code}): {answer.text.strip()[-500:]}",
+                remedy="See Ray's dashboard and its logs.",
+                component="ray",
+            )
+
+    def seen(self) -> dict[RunId, str | None]:
+        """See ``Runner``."""
+        answer = self._ask("GET", "")
+        answer.raise_for_status()
+        return {
+            RunId(job["submission_id"]): None if job["status"] in _ALIVE else _end_of(job)
+            for job in answer.json()
+            if (job.get("metadata") or {}).get(_DISPATCHER) == self._dispatcher
+        }
+
+    def stop(self, run_id: RunId) -> None:
+        """See ``Runner``. Ray kills a job that does not end within 3 s; it is forgotten at a later call."""
+        if self._ask("DELETE", run_id).is_error:  # it lives
+            self._ask("POST", f"{run_id}/stop")
+
+    def logs(self, run_id: RunId) -> str:
+        """What the process wrote; empty if Ray does not know it."""
+        answer = self._ask("GET", f"{run_id}/logs")
+        return "" if answer.is_error else str(answer.json().get("logs") or "")
+
+    def close(self) -> None:
+        """Close the connection; the jobs go on."""
+        self._client.close()
+
+    def _ask(self, method: str, path: str, *, json: dict[str, Any] | None = None) -> httpx.Response:
+        try:
+            answer = self._client.request(method, path, json=json)
+        except httpx.HTTPError as error:
+            raise PlatformError(
+                f"Ray's REST interface does not answer ({type(error).__name__}).",
+                remedy="Start the platform, which also repairs it.",
+                action=Action("up"),
+                component="ray",
+            ) from error
+        if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            raise PlatformError(
+                f"Ray refused the token (status {answer.status_code}).",
+                remedy="Give the dispatcher the token of this cluster in the file that RAY_AUTH_TOKEN_PATH names.",
+                component="ray",
+            )
+        return answer
+
+
+def _end_of(job: dict[str, Any]) -> str:
+    message = str(job.get("message") or "no message").strip()
+    return f"Its Ray job is {job['status'].lower()}: {message[-1_000:]}"

@@ -11,6 +11,7 @@ from ml_core.domain.keywords import check_keywords
 from ml_core.ids import TenantId
 from ml_core.inference.model_table import ModelTable
 from ml_core.inference.predictor import Predictor
+from ml_core.jobs.submission import Jobs
 from ml_core.manager import ModelManager
 from ml_core.models import own_types
 from ml_core.models.loading import LoadedModel, load_version
@@ -41,6 +42,7 @@ class MLSystem:
         registry: Versions and environments; ``registry.versions`` searches, tags and compares versions.
         datasets: Immutable versions of tables.
         runs: Trainings with parameters, metrics, tags and files.
+        jobs: Trainings that the platform does in turn, in processes of its own.
         environments: What each environment serves, its history, its replicas, and protected environments.
         rollouts: Canaries and shadows.
         gates: What a promotion has to pass: gates and approvals.
@@ -83,6 +85,7 @@ class MLSystem:
         self.environments, self.rollouts = self.registry.environments, self.registry.rollouts
         self.gates, self.holds = self.registry.gates, self.registry.holds
         self.runs = RunRepository(db, self.tenant_id)
+        self.jobs = Jobs(db, self.tenant_id)
         self.datasets = DatasetRepository(db, self.tenant_id)
         self.predictions = PredictionRepository(db, self.tenant_id)
         self._max_memory_bytes = max_memory_mb * _MIB

@@ -32,6 +32,7 @@ NOUNS = {
     "environments": f"({_MODEL}/(environments|gates)|{_TENANT}/(environments|pointers|rollouts)).*",
     "models": f"{_TENANT}/models.*",
     "runs": f"{_TENANT}/run.*",
+    "jobs": f"{_TENANT}/job.*",
     "predictions": f"{_TENANT}/prediction.*",
     "audit": f"{_TENANT}/audit.*",
 }

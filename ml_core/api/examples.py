@@ -18,7 +18,8 @@ PATH: dict[str, Any] = {
     "gate": "accurate",
     "hold": "audit",
     "key": "0123456789abcdef",
-    "run": "019ac0de-0000-7000-8000-000000000000",
+    "run": "run_0123456789abcdef",
+    "job": "job_0123456789abcdef",
     "request": "019ac0de00000123456789abcdef0123",
     "name": "notes.txt",
 }
@@ -32,6 +33,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "tenants.update": {"self_test_rows": "training"},
     "keys.create": {"name": "web shop", "scopes": ["predict", "read"]},
     "platform_keys.create": {"name": "monitoring", "scopes": ["read"]},
+    "jobs.submit": {"model_id": "tickets", "training": {"dataset": "tickets_2026@1", **_TRAINING}},
+    "jobs.set_quota": {"weight": 2, "max_running": 4},
     "models.train": {"dataset": "tickets_2026@1", **_TRAINING},
     "models.check_training": _TRAINING,
     "versions.update": {"tags": {"ticket": "ML-12"}, "metadata": {"author": "Ada"}},

@@ -30,6 +30,7 @@ _PANELS = {
     "From data to versions": {
         "datasets": "datasets",
         "train": "train",
+        "jobs": "jobs",
         "runs": "runs",
         "models": "models",
         "versions": "versions",

@@ -110,7 +110,7 @@ def train(
         rare_classes=rare_classes,
         version=version,
         ignore=ignore,
-        hyperparameters={key: _value(text) for key, text in _pairs(param, "--param", "max_depth=8")},
+        hyperparameters=hyperparameters(param),
         kinds={key: _kind(text) for key, text in _pairs(kind, "--kind", "zip=category")},
     )
     show_step = no_step if as_json else step
@@ -250,6 +250,15 @@ def _pairs(texts: list[str] | None, option: str, example: str) -> list[tuple[str
             )
         pairs.append((name, value))
     return pairs
+
+
+def hyperparameters(texts: list[str] | None) -> dict[str, Any]:
+    """The hyperparameters that ``--param NAME=VALUE`` gives.
+
+    Raises:
+        ConfigurationError: One has another form.
+    """
+    return {key: _value(text) for key, text in _pairs(texts, "--param", "max_depth=8")}
 
 
 def _value(text: str) -> Any:

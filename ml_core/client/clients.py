@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ml_core.client.nouns.audit import Audit
     from ml_core.client.nouns.datasets import Datasets
     from ml_core.client.nouns.environments import Environments, Gates, Rollouts
+    from ml_core.client.nouns.jobs import Jobs
     from ml_core.client.nouns.models import Models
     from ml_core.client.nouns.predictions import Predictions
     from ml_core.client.nouns.runs import Runs
@@ -39,6 +40,7 @@ _MODULES = {
     "rollouts": "environments",
     "gates": "environments",
     "runs": "runs",
+    "jobs": "jobs",
     "predictions": "predictions",
     "audit": "audit",
 }
@@ -83,6 +85,7 @@ class _Client(Noun[Mode]):
         rollouts: Canaries and shadows.
         gates: What a version must meet before it is served.
         runs: Experiment tracking.
+        jobs: Work that the platform does in turn.
         predictions: The prediction log.
         audit: The ordered feed of what changed.
     """
@@ -99,6 +102,7 @@ class _Client(Noun[Mode]):
     rollouts: Rollouts[Mode]
     gates: Gates[Mode]
     runs: Runs[Mode]
+    jobs: Jobs[Mode]
     predictions: Predictions[Mode]
     audit: Audit[Mode]
 

@@ -68,6 +68,8 @@ MOVES: Mapping[tuple[JobState, JobTrigger], JobState] = {
 }
 """(state, trigger) → state; every other pair is refused."""
 
+ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+"""The states in which nothing more happens, unless somebody retries the job."""
 HOLDS_CORES = frozenset({JobState.STARTING, JobState.RUNNING, JobState.CANCELLING})
 """The states in which a job has, or may still have, a process."""
 
@@ -111,6 +113,11 @@ class Job:
     progress: Mapping[str, Any] = field(default_factory=dict)
     result: Mapping[str, Any] = field(default_factory=dict)
     error: Mapping[str, Any] | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it has ended."""
+        return self.state in ENDED
 
 
 @dataclass(frozen=True, slots=True)

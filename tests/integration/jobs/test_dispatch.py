@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import jobs
 from ml_core.domain.api_key import Scope
-from ml_core.domain.job import Job, JobState
+from ml_core.domain.job import ENDED, Job, JobState
 from ml_core.domain.principal import Principal
 from ml_core.domain.run import RunStatus
 from ml_core.exceptions import JobStateError, ModelNotFoundError
@@ -33,7 +33,6 @@ from support.tables import measures
 from support.waiting import wait_until
 
 WITHIN_S = 60.0
-ENDS = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 FAST = {"algorithm": "logistic_regression"}
 SLOW = {"algorithm": "random_forest", "n_estimators": 20_000}
 
@@ -42,7 +41,7 @@ SLOW = {"algorithm": "random_forest", "n_estimators": 20_000}
 def runner(db: DatabaseConnection) -> Iterator[ProcessRunner]:
     """Processes that end with the test."""
     with db.platform() as connection:  # nothing is left of another test
-        connection.execute(jobs.update().where(jobs.c.state.not_in([*ENDS])).values(state="failed", lease_until=None))
+        connection.execute(jobs.update().where(jobs.c.state.not_in([*ENDED])).values(state="failed", lease_until=None))
     found = ProcessRunner(db)
     yield found
     found.close()
@@ -81,7 +80,7 @@ def ended(dispatcher: Dispatcher, own: JobRepository, job: Job) -> Job:
     def look() -> Job | None:
         dispatcher.turn()
         found = own.get(job.job_id)
-        return found if found.state in ENDS else None
+        return found if found.state in ENDED else None
 
     return wait_until(look, WITHIN_S)
 
@@ -101,7 +100,7 @@ def running(dispatcher: Dispatcher, own: JobRepository, job: Job) -> Job:
     def look() -> Job | None:
         dispatcher.turn()
         found = own.get(job.job_id)
-        assert found.state not in ENDS, found.error
+        assert found.state not in ENDED, found.error
         return found if found.progress.get("stage") == "fit" else None
 
     return wait_until(look, WITHIN_S)

@@ -4,61 +4,96 @@ from __future__ import annotations
 
 import os
 import signal
-import time
+from collections.abc import Iterator
 
-from ml_core.domain.job import JobState
-from ml_core.domain.run import RunStatus
-from ml_core.jobs.processes import ProcessRunner
+import psutil
+import pytest
+
+from ml_core.client import MLClient
+from ml_core.domain.api_key import Scope
+from ml_core.domain.job import ENDED, JobState
+from ml_core.domain.train_spec import TrainSpec
 from ml_core.platform.processes import find_marked
 from ml_core.registry.datasets import DatasetRepository
-from ml_core.registry.jobs import JobRepository
-from ml_core.registry.runs import RunRepository
 from ml_core.registry.versions.repository import VersionRepository
+from ml_core.training.trainer import Trainer
+from support.running_platform import RunningPlatform
 from support.tables import measures
 from support.waiting import wait_until
 
-ENDS = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+WITHIN_S = 180.0
+TRAINING = {"target": "outcome", "hyperparameters": {"algorithm": "logistic_regression"}}
+SLOW = {"target": "outcome", "hyperparameters": {"algorithm": "random_forest", "n_estimators": 20_000}}
 
 
-def spec(model_id: str, **hyperparameters: object) -> dict[str, object]:
-    training = {"dataset": "m@1", "target": "outcome", "hyperparameters": hyperparameters}
-    return {"model_id": model_id, "training": training}
-
-
-def ended(own: JobRepository, job_id: str):
-    return wait_until(lambda: (found := own.get(job_id)).state in ENDS and found, 120)
-
-
-def workers(platform, run_id: str) -> list[int]:
-    """The processes of a run in the platform."""
-    return [
-        process.pid
-        for process in find_marked(platform.settings.platform.home, platform.local.state.session_id)
-        if run_id in " ".join(process.cmdline()) and "python" in process.cmdline()[0]
-    ]
-
-
-def test_a_job_of_the_queue_is_done_by_ray(platform) -> None:
-    """Submitted, found by the control loop, executed as a Ray job; its version is what another way makes of the spec."""
-    tenant = platform.tenant("jobs-1")
+@pytest.fixture(scope="module")
+def client(platform: RunningPlatform) -> Iterator[MLClient]:
+    """A client of a tenant with a dataset."""
+    tenant = platform.tenant("jobs")
     DatasetRepository(platform.db, tenant.tenant_id).create("m", measures(400))
-    own = JobRepository(platform.db, tenant.tenant_id)
-    began = time.monotonic()
-    job = own.submit("train", spec("m", algorithm="logistic_regression"))
-    wait_until(lambda: own.get(job.job_id).state is not JobState.QUEUED, 60)
-    print("claimed after", time.monotonic() - began)
-    wait_until(lambda: own.get(job.job_id).state not in (JobState.QUEUED, JobState.STARTING), 60)
-    print("running after", time.monotonic() - began)
-    done = ended(own, job.job_id)
-    print("done after", time.monotonic() - began)
-    assert done.state is JobState.SUCCEEDED, done.error
-    versions = VersionRepository(platform.db, tenant.tenant_id)
-    made = versions.get("m", done.result["version"])
-    here = tenant.platform.db
-    from ml_core.domain.train_spec import TrainSpec
-    from ml_core.training.trainer import Trainer
+    key = platform.key(tenant.tenant_id, Scope.ADMIN)
+    with MLClient(platform.url, api_key=key, tenant_id=tenant.tenant_id) as asks:
+        yield asks
 
-    again = Trainer(here, tenant.tenant_id).train_spec(
-        "m2", TrainSpec.from_json(spec("m", algorithm="logistic_regression")["training"])
-    )
-    assert versions.get("m2", again.version).digest == made.digest
+
+def process_of(platform: RunningPlatform, run_id: str) -> psutil.Process:
+    """The process of a run."""
+    home, state = platform.settings.platform.home, platform.local.state
+    assert state is not None
+
+    def look() -> psutil.Process | None:
+        for process in find_marked(home, state.session_id):
+            command = process.cmdline()
+            if "ml_core.jobs.worker" in command and run_id in command and "sh" not in command[0]:
+                return process
+        return None
+
+    return wait_until(look, WITHIN_S)
+
+
+def running(client: MLClient, job_id: str) -> str:
+    """The run of a job that has reached the fit."""
+    job = wait_until(lambda: (found := client.jobs.get(job_id)).progress.get("stage") == "fit" and found, WITHIN_S)
+    return str(job.run_id)
+
+
+def test_ray_makes_the_version_that_this_process_makes(platform: RunningPlatform, client: MLClient) -> None:
+    """Submitted over HTTP, found by the control loop, executed as a Ray job: equal bytes."""
+    job = client.jobs.train("m", "m", training=TRAINING, promote_to="production")
+    done = wait_until(lambda: (found := client.jobs.get(job.job_id, wait_s=20)).state in ENDED and found, WITHIN_S)
+    assert done.state is JobState.SUCCEEDED, done.error
+    assert done.spec["training"]["dataset"] == "m@1"
+    tenant_id = platform.tenant("jobs").tenant_id
+    spec = TrainSpec.from_json({**TRAINING, "dataset": "m@1"})
+    here = Trainer(platform.db, tenant_id).train_spec("here", spec)
+    versions = VersionRepository(platform.db, tenant_id)
+    assert versions.get("m", done.result["version"]).digest == versions.get("here", here.version).digest
+    row = measures(1).drop(columns="outcome").iloc[0].to_dict()
+    wait_until(lambda: platform.tenant("jobs").predict("m", [row]).status_code == 200)
+
+
+def test_a_killed_worker_and_a_killed_control_loop_lose_no_job(platform: RunningPlatform, client: MLClient) -> None:
+    """Serve starts the control loop again, and the next attempt ends as cancelled because we ask for it."""
+    job_id = client.jobs.train("m", "m", training=SLOW).job_id
+    first = running(client, job_id)
+    _kill_control_loop(platform)
+    process = process_of(platform, first)
+    os.kill(process.pid, signal.SIGKILL)
+    second = wait_until(lambda: (found := client.jobs.get(job_id)).attempt == 2 and found, WITHIN_S)
+    assert second.run_id != first
+    assert "ended" in str(client.runs.get(first).error) or "failed" in str(client.runs.get(first).error)
+    again = process_of(platform, running(client, job_id))
+    client.jobs.cancel(job_id, "enough")
+    wait_until(lambda: client.jobs.get(job_id).state is JobState.CANCELLED, WITHIN_S)
+    wait_until(lambda: not again.is_running() or again.status() == psutil.STATUS_ZOMBIE, WITHIN_S)
+
+
+def _kill_control_loop(platform: RunningPlatform) -> None:
+    home, state = platform.settings.platform.home, platform.local.state
+    assert state is not None
+    (actor,) = [
+        process
+        for process in find_marked(home, state.session_id)
+        if any("ServeReplica:control-loop" in word for word in process.cmdline())
+    ]
+    actor.kill()

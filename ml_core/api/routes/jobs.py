@@ -1,0 +1,91 @@
+"""Jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Annotated
+
+from fastapi import Query
+from starlette.concurrency import run_in_threadpool
+
+from ml_core.api.access import TenantAccess
+from ml_core.api.operation import CursorQuery, LimitQuery, operations
+from ml_core.api.routes.adding import operation
+from ml_core.api.schemas import jobs as schemas
+from ml_core.api.schemas.base import Page
+from ml_core.api.schemas.jobs import Job, JobShare, NewJob
+from ml_core.domain.api_key import Scope
+from ml_core.domain.job import JobQuota, JobState
+from ml_core.registry.jobs import JobQueue, JobRepository
+
+router = operations("jobs", "/tenants/{tenant}")
+
+_JOB = "/jobs/{job}"
+_LOOK_EVERY_S = 0.25
+
+WaitQuery = Annotated[float, Query(ge=0, le=60, description="Wait for its end at most so long.")]
+
+
+@operation(router, "POST", "/jobs", "jobs.submit", Scope.TRAIN, creates=True)
+def submit_job(access: TenantAccess, body: NewJob) -> Job:
+    """Submit a job. What can be known beforehand is checked at once: names, rights, columns and quotas."""
+    # Imported late: only this operation needs the estimators in this process.
+    from ml_core.jobs.submission import Jobs
+
+    jobs = Jobs(access.db, access.tenant_id)
+    options = body.model_dump(include={"promote_to", "cpus", "priority", "max_attempts"})
+    return Job.model_validate(jobs.train(body.model_id, body.training.model_dump(exclude_unset=True), **options))
+
+
+@operation(router, "GET", "/jobs", "jobs.list", Scope.READ)
+def list_jobs(
+    access: TenantAccess,
+    state: Annotated[JobState | None, Query(description="In this state.")] = None,
+    limit: LimitQuery = 50,
+    cursor: CursorQuery = None,
+) -> Page[Job]:
+    """List jobs, newest first."""
+    return Page[Job].model_validate(_jobs(access).list(state=state, limit=limit, cursor=cursor))
+
+
+@operation(router, "GET", _JOB, "jobs.get", Scope.READ)
+async def get_job(access: TenantAccess, job: str, wait_s: WaitQuery = 0.0) -> Job:
+    """A job, once it has ended or after `wait_s`."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        found = await run_in_threadpool(_jobs(access).get, job)
+        if found.is_final or time.monotonic() >= deadline:
+            return Job.model_validate(found)
+        await asyncio.sleep(_LOOK_EVERY_S)
+
+
+@operation(router, "POST", f"{_JOB}/cancel", "jobs.cancel", Scope.TRAIN)
+def cancel_job(access: TenantAccess, job: str, reason: Annotated[str, Query(description="For the audit.")] = "") -> Job:
+    """Cancel a job: at once where it waits, else its process is stopped within seconds."""
+    return Job.model_validate(_jobs(access).cancel(job, reason))
+
+
+@operation(router, "POST", f"{_JOB}/retry", "jobs.retry", Scope.TRAIN)
+def retry_job(access: TenantAccess, job: str) -> Job:
+    """Queue a job again that failed or was cancelled."""
+    return Job.model_validate(_jobs(access).retry(job))
+
+
+@operation(router, "GET", "/job-quota", "jobs.quota", Scope.READ)
+def get_quota(access: TenantAccess) -> JobShare:
+    """The tenant's share in the queue, and what it uses of it."""
+    jobs = _jobs(access)
+    found = {"quota": jobs.quota(), "usage": jobs.usage()}
+    return JobShare.model_validate(found)
+
+
+@operation(router, "PUT", "/job-quota", "jobs.set_quota", Scope.ADMIN)
+def set_quota(access: TenantAccess, body: schemas.JobQuota) -> JobShare:
+    """Set the tenant's share in the queue, as the platform."""
+    JobQueue(access.db).set_quota(access.tenant_id, JobQuota(**body.model_dump()))
+    return get_quota(access)
+
+
+def _jobs(access: TenantAccess) -> JobRepository:
+    return JobRepository(access.db, access.tenant_id)

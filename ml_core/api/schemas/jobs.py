@@ -1,0 +1,88 @@
+"""Jobs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from ml_core.api.schemas.base import Input, Schema
+from ml_core.api.schemas.trainings import TrainingFields
+from ml_core.domain.job import JobKind, JobState
+
+
+class JobTraining(TrainingFields):
+    """How to train."""
+
+    dataset: str = Field(description="Such as `tickets_2026@3`; without a number its newest version now.")
+
+
+class NewJob(Input):
+    """A job to submit."""
+
+    kind: Literal["train"] = "train"
+    model_id: str = Field(description="The model; created with its first version.", examples=["tickets"])
+    training: JobTraining
+    promote_to: str | None = Field(
+        default=None, description="The environment whose pointer moves to the new version.", examples=["staging"]
+    )
+    cpus: float = Field(default=1.0, gt=0, le=10_000, description="The cores that it gets.")
+    priority: int = Field(default=0, ge=-100, le=100, description="Of the tenant's jobs a higher one goes first.")
+    max_attempts: int = Field(
+        default=3, ge=1, le=10, description="How often it is started at most, if its process is lost."
+    )
+
+
+class Job(Schema):
+    """A job."""
+
+    job_id: str = Field(examples=["job_0123456789abcdef"])
+    kind: JobKind
+    spec: dict[str, Any]
+    state: JobState
+    priority: int
+    cpus: float
+    attempt: int = Field(description="How often it was started since it was submitted or retried.")
+    max_attempts: int
+    run_id: str | None = Field(description="The run of the last attempt.")
+    progress: dict[str, Any] = Field(description="What its process said last.", examples=[{"stage": "fit"}])
+    result: dict[str, Any] = Field(description="What it made.", examples=[{"model_id": "tickets", "version": "4"}])
+    error: dict[str, Any] | None = Field(description="Why it failed, in the form of an error.")
+    submitted_at: datetime
+    submitted_by: str
+    not_before: datetime = Field(description="When it may start: a pause follows a lost process.")
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class JobQuota(Schema):
+    """The share of a tenant in the queue, and its bounds; null: unbounded."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    weight: float = Field(
+        default=1.0, ge=0.01, le=100, description="Turns, compared with other tenants that wait at the same time."
+    )
+    max_queued: int | None = Field(default=1_000, ge=0, description="Jobs that may wait.")
+    max_running: int | None = Field(default=None, ge=0, description="Jobs at the same time; more wait.")
+    max_cpus: float | None = Field(default=None, ge=0, description="Cores at the same time; more wait.")
+    cpu_seconds_per_day: float | None = Field(
+        default=None, ge=0, description="Core-seconds within 24 hours; then submissions are refused."
+    )
+
+
+class JobUsage(Schema):
+    """What a tenant uses of its quota now."""
+
+    queued: int
+    running: int
+    cpus: float
+    cpu_seconds: float = Field(description="Within the last 24 hours.")
+
+
+class JobShare(Schema):
+    """The quota of a tenant, and what it uses of it."""
+
+    quota: JobQuota
+    usage: JobUsage

@@ -1,0 +1,84 @@
+"""Jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_core.api.schemas.base import Page
+from ml_core.api.schemas.jobs import Job, JobQuota, JobShare, JobTraining, NewJob
+from ml_core.client.calls import Call, Mode, Noun, listing, operation, quoted
+from ml_core.domain.job import JobState
+from ml_core.ids import ModelId
+
+_ANSWER_S = 10.0
+
+
+class Jobs(Noun[Mode]):
+    """The jobs of a tenant."""
+
+    @operation
+    def train(
+        self,
+        model_id: str,
+        dataset: str,
+        *,
+        training: Mapping[str, Any] | None = None,
+        promote_to: str | None = None,
+        cpus: float = 1.0,
+        priority: int = 0,
+        max_attempts: int = 3,
+    ) -> Call[Job]:
+        """Submit a training on a registered dataset.
+
+        Args:
+            model_id: The model; created with its first version.
+            dataset: Such as ``tickets_2026@3``; without a number its newest version now.
+            training: Further fields of ``JobTraining``, such as ``target`` and ``hyperparameters``.
+            promote_to: The environment whose pointer moves to the new version.
+            cpus: The cores that it gets.
+            priority: -100 to 100; of the tenant's jobs a higher one goes first.
+            max_attempts: How often it is started at most, if its process is lost; 1 to 10.
+        """
+        body = NewJob(
+            model_id=ModelId(model_id),
+            training=JobTraining(dataset=dataset, **(training or {})),
+            promote_to=promote_to,
+            cpus=cpus,
+            priority=priority,
+            max_attempts=max_attempts,
+        )
+        return Call("POST", f"{self._root}/jobs", Job, body=body)
+
+    @listing
+    def list(self, *, state: JobState | str | None = None) -> Call[Page[Job]]:
+        """The jobs, newest first, perhaps in one state only."""
+        return Call("GET", f"{self._root}/jobs", Page[Job], {"state": state})
+
+    @operation
+    def get(self, job_id: str, *, wait_s: float = 0.0) -> Call[Job]:
+        """A job, once it has ended or after ``wait_s`` (up to 60) seconds."""
+        return Call("GET", self._job(job_id), Job, {"wait_s": wait_s}, timeout_s=wait_s + _ANSWER_S)
+
+    @operation
+    def cancel(self, job_id: str, reason: str = "") -> Call[Job]:
+        """Cancel a job: at once where it waits, else its process is stopped within seconds."""
+        return Call("POST", f"{self._job(job_id)}/cancel", Job, {"reason": reason})
+
+    @operation
+    def retry(self, job_id: str) -> Call[Job]:
+        """Queue a job again that failed or was cancelled."""
+        return Call("POST", f"{self._job(job_id)}/retry", Job)
+
+    @operation
+    def quota(self) -> Call[JobShare]:
+        """The tenant's share in the queue, and what it uses of it."""
+        return Call("GET", f"{self._root}/job-quota", JobShare)
+
+    @operation
+    def set_quota(self, quota: JobQuota) -> Call[JobShare]:
+        """Set the tenant's share in the queue, as the platform."""
+        return Call("PUT", f"{self._root}/job-quota", JobShare, body=quota)
+
+    def _job(self, job_id: str) -> str:
+        return f"{self._root}/jobs/{quoted(job_id)}"

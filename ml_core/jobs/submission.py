@@ -1,0 +1,113 @@
+"""``Jobs``: the jobs of one tenant, with the checks that need more than the registry."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.dataset import parse_reference
+from ml_core.domain.job import Job, JobKind, JobState
+from ml_core.domain.job_spec import TrainJobSpec
+from ml_core.domain.train_spec import TrainSpec
+from ml_core.exceptions import DeadlineExceededError, InvalidRequestError, TrainingError, error_from_json
+from ml_core.ids import EnvironmentName, ModelId
+from ml_core.registry.datasets import DatasetRepository
+from ml_core.registry.jobs import JobRepository
+from ml_core.registry.promotion.rules import check_environment
+from ml_core.training.trainer import Trainer
+
+_LOOK_EVERY_S = 0.25
+
+
+class Jobs(JobRepository):
+    """Submits jobs that a dispatcher of the platform executes.
+
+    Args:
+        db: The registry.
+        tenant_id: The tenant.
+    """
+
+    def __init__(self, db: DatabaseConnection, tenant_id: str) -> None:
+        super().__init__(db, tenant_id)
+        self._trainer = Trainer(db, tenant_id)
+
+    def train(
+        self, model_id: str, training: TrainSpec | Mapping[str, Any], *, promote_to: str | None = None, **options: Any
+    ) -> Job:
+        """Submit a training on a registered dataset.
+
+        What can be known beforehand is checked now: names, rights, columns, hyperparameters and quotas. A dataset
+        without a number means its newest version at this moment.
+
+        Args:
+            model_id: The model; it is created with its first version.
+            training: How it is trained, see ``TrainSpec``.
+            promote_to: The environment whose pointer moves to the new version.
+            **options: ``cpus``, ``priority``, ``max_attempts`` and ``idempotency_key``, see ``JobRepository.submit``.
+
+        Raises:
+            MLFrameworkError: As ``Trainer.check_spec`` and ``JobRepository.submit``.
+        """
+        spec = training if isinstance(training, TrainSpec) else TrainSpec.from_json(training)
+        if spec.dataset is None:
+            raise InvalidRequestError(
+                "The job names no dataset.", remedy="Give the field dataset, such as tickets_2026@3.", field="dataset"
+            )
+        environment = None if promote_to is None else EnvironmentName(promote_to)
+        if environment is not None:
+            check_environment(self._db, self._tenant_id, environment)
+        self._trainer.check_spec(model_id, spec)
+        held_out = None if spec.validation_dataset is None else self._pinned(spec.validation_dataset)
+        pinned = replace(spec, dataset=self._pinned(spec.dataset), validation_dataset=held_out)
+        job = TrainJobSpec(ModelId(model_id), pinned, environment)
+        return self.submit(JobKind.TRAIN, job.to_json(), **options)
+
+    def wait(
+        self, job_id: str, *, timeout_s: float | None = None, on_progress: Callable[[Job], object] | None = None
+    ) -> Job:
+        """Wait until a job has succeeded.
+
+        Args:
+            job_id: The job.
+            timeout_s: Seconds to wait at most; None: as long as it takes.
+            on_progress: Called with the job a few times a second.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+            DeadlineExceededError: It goes on.
+            TrainingError: It was cancelled.
+            MLFrameworkError: Why it failed.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            job = self.get(job_id)
+            if on_progress is not None:
+                on_progress(job)
+            if job.is_final:
+                return succeeded(job)
+            if deadline is not None and time.monotonic() >= deadline:
+                raise DeadlineExceededError(
+                    f"The job {job_id} is {job.state} after {timeout_s:g} s.",
+                    remedy="It goes on; wait for it again, or cancel it.",
+                )
+            time.sleep(_LOOK_EVERY_S)
+
+    def _pinned(self, reference: str) -> str:
+        return DatasetRepository(self._db, self._tenant_id).get(*parse_reference(reference)).reference
+
+
+def succeeded(job: Job) -> Job:
+    """The job, unless it failed or was cancelled.
+
+    Raises:
+        TrainingError: It was cancelled.
+        MLFrameworkError: Why it failed.
+    """
+    if job.error is not None:
+        raise error_from_json(dict(job.error))
+    if job.state is not JobState.SUCCEEDED:
+        raise TrainingError(f"The job {job.job_id} was {job.state}.", remedy="Retry it.", stage="fit")
+    return job

@@ -29,6 +29,9 @@
     ├── RunNotFoundError                run_id
     ├── RunStateError                   run_id, status, trigger
     ├── RunInUseError                   run_id, used_by
+    ├── JobNotFoundError                job_id
+    ├── JobStateError                   job_id, state, trigger
+    ├── QuotaExceededError              quota, limit, left, retry_after_s
     ├── InvalidNameError                kind, value
     ├── InvalidRequestError             field
     │   ├── UnsupportedEncodingError

@@ -134,7 +134,7 @@ class JobSettings:
         "Address of Ray's REST interface, where jobs are started, such as http://127.0.0.1:8265.",
     )
     ray_token_path: str | None = _setting(
-        "RAY_AUTH_TOKEN_PATH", None, "File with Ray's authentication token; unset means that Ray asks for none."
+        "MLCORE_RAY_TOKEN_PATH", None, "File with Ray's authentication token; unset means that Ray asks for none."
     )
 
 

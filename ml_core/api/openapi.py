@@ -33,6 +33,7 @@ _NOUNS = {
     "environments": "What each environment of a model serves, how it is moved, and who may move it.",
     "rollouts": "Canaries and shadows.",
     "gates": "What a version must meet before an environment serves it.",
+    "jobs": "Work that the platform does in turn, and that survives its processes.",
     "runs": "Parameters, metrics and files of trainings, also of those that are done elsewhere.",
     "predictions": "The prediction log, with the labels that were recorded later.",
     "audit": "The ordered feed of what changed.",

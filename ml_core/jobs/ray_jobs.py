@@ -96,7 +96,7 @@ class RayJobRunner:
         if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             raise PlatformError(
                 f"Ray refused the token (status {answer.status_code}).",
-                remedy="Give the dispatcher the token of this cluster in the file that RAY_AUTH_TOKEN_PATH names.",
+                remedy="Give the dispatcher the token of this cluster in the file that MLCORE_RAY_TOKEN_PATH names.",
                 component="ray",
             )
         return answer

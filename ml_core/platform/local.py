@@ -25,7 +25,7 @@ from ml_core.database.embedded import EmbeddedServer
 from ml_core.exceptions import Action, ConfigurationError, MLFrameworkError, PlatformError
 from ml_core.platform import processes
 from ml_core.platform.ports import HOST, require_free
-from ml_core.platform.ray_cluster import RayPorts, read_token, start_head, temporary_folder
+from ml_core.platform.ray_cluster import RayPorts, read_token, start_head, temporary_folder, token_path
 from ml_core.platform.serve_api import CONTROL, CONTROL_LOOP, SHARED_CELL, ApplicationStatus, ServeApi, serve_config
 from ml_core.platform.state import PlatformState
 from ml_core.settings import Settings
@@ -238,8 +238,11 @@ class LocalPlatform:
         from ml_core.database.connection import DatabaseConnection
 
         with closing(DatabaseConnection(settings=self._settings)) as database:
-            own = {"MLCORE_HOME": str(self._home), "MLCORE_RAY_URL": f"http://{HOST}:{ports.dashboard}"}
-            return {**own, **database.environment}
+            ray = {
+                "MLCORE_RAY_URL": f"http://{HOST}:{ports.dashboard}",
+                "MLCORE_RAY_TOKEN_PATH": str(token_path(self._home)),
+            }
+            return {"MLCORE_HOME": str(self._home), **ray, **database.environment}
 
     def _stop(self) -> bool:
         with _undisturbed():

@@ -45,7 +45,7 @@ class RayPorts:
 
 def read_token(home: Path) -> str:
     """Ray's authentication token of a home folder; generated on first use and readable by its owner only."""
-    path = _token_path(home)
+    path = token_path(home)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -60,7 +60,7 @@ def ray_environment(home: Path, ports: RayPorts) -> dict[str, str]:
     return {
         MARK: str(home),
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(_token_path(home)),
+        "RAY_AUTH_TOKEN_PATH": str(token_path(home)),
         "RAY_USAGE_STATS_ENABLED": "0",
         # Applies to every system, despite its name: with 0 Ray binds its servers to 127.0.0.1.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -182,7 +182,8 @@ def _own_folder(folder: Path) -> None:
         )
 
 
-def _token_path(home: Path) -> Path:
+def token_path(home: Path) -> Path:
+    """The file with Ray's authentication token."""
     return home / "run" / "ray-token"
 
 

@@ -27,11 +27,9 @@ class NewJob(Input):
     promote_to: str | None = Field(
         default=None, description="The environment whose pointer moves to the new version.", examples=["staging"]
     )
-    cpus: float = Field(default=1.0, gt=0, le=10_000, description="The cores that it gets.")
-    priority: int = Field(default=0, ge=-100, le=100, description="Of the tenant's jobs a higher one goes first.")
-    max_attempts: int = Field(
-        default=3, ge=1, le=10, description="How often it is started at most, if its process is lost."
-    )
+    cpus: float = Field(default=1.0, description="The cores that it gets.")
+    priority: int = Field(default=0, description="-100 to 100; of the tenant's jobs a higher one goes first.")
+    max_attempts: int = Field(default=3, description="How often it is started at most, if its process is lost.")
 
 
 class Job(Schema):
@@ -62,13 +60,13 @@ class JobQuota(Schema):
     model_config = ConfigDict(extra="forbid")
 
     weight: float = Field(
-        default=1.0, ge=0.01, le=100, description="Turns, compared with other tenants that wait at the same time."
+        default=1.0, description="Turns, 0.01 to 100, compared with other tenants that wait at the same time."
     )
-    max_queued: int | None = Field(default=1_000, ge=0, description="Jobs that may wait.")
-    max_running: int | None = Field(default=None, ge=0, description="Jobs at the same time; more wait.")
-    max_cpus: float | None = Field(default=None, ge=0, description="Cores at the same time; more wait.")
+    max_queued: int | None = Field(default=1_000, description="Jobs that may wait.")
+    max_running: int | None = Field(default=None, description="Jobs at the same time; more wait.")
+    max_cpus: float | None = Field(default=None, description="Cores at the same time; more wait.")
     cpu_seconds_per_day: float | None = Field(
-        default=None, ge=0, description="Core-seconds within 24 hours; then submissions are refused."
+        default=None, description="Core-seconds within 24 hours; then submissions are refused."
     )
 
 

@@ -1,0 +1,81 @@
+"""``mlcore jobs`` against a platform without replicas, whose dispatcher runs beside it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ml_core.database.connection import DatabaseConnection
+from ml_core.jobs.dispatcher import Dispatcher
+from ml_core.jobs.processes import ProcessRunner
+from support.tables import measures
+
+BOTH_DOORS = True
+
+
+@pytest.fixture
+def dispatched(registry: DatabaseConnection) -> Iterator[None]:
+    """A dispatcher runs."""
+    runner, stopped = ProcessRunner(registry), threading.Event()
+    dispatcher = Dispatcher(registry, runner, cpus=1, name="cli")
+    thread = threading.Thread(target=dispatcher.run, args=(stopped,))
+    thread.start()
+    yield
+    stopped.set()
+    thread.join()
+    runner.close()
+
+
+@pytest.fixture
+def submit(mlcore: Callable, tenant: str, tmp_path) -> Callable:
+    """Submits a training on a small dataset."""
+    measures(200).to_csv(tmp_path / "m.csv", index=False)
+    assert mlcore("datasets", "create", "m", "--from", tmp_path / "m.csv", "-t", tenant).code == 0
+
+    def call(*options: object):
+        training = ("--dataset", "m", "--target", "outcome", "-p", "algorithm=logistic_regression")
+        return mlcore("jobs", "submit", "train", "-t", tenant, "-m", "m", *training, *options)
+
+    return call
+
+
+def test_a_job_is_submitted_and_waited_for(mlcore: Callable, tenant: str, submit: Callable, dispatched: None) -> None:
+    """The id is printed; the result is the version."""
+    submitted = submit("--json")
+    assert submitted.code == 0, submitted.err
+    job = submitted.json
+    said = mlcore("jobs", "wait", job["job_id"], "-t", tenant)
+    assert (said.code, "m@1" in said.out) == (0, True), said.err
+    (row,) = mlcore("jobs", "list", "-t", tenant, "--json").json["items"]
+    assert (row["state"], row["result"]["version"]) == ("succeeded", "1")
+    assert "m@1" in mlcore("jobs", "list", "-t", tenant).out
+    assert "succeeded" in mlcore("jobs", "show", job["job_id"], "-t", tenant).out
+
+
+def test_a_job_that_waits_is_cancelled_and_retried(mlcore: Callable, tenant: str, submit: Callable) -> None:
+    """Waiting for a cancelled job is an error that says what to do."""
+    said = submit()
+    job_id = said.out.split()[1].rstrip(".")
+    assert said.out.strip().endswith(f"mlcore jobs show {job_id}")
+    assert mlcore("jobs", "cancel", job_id, "-t", tenant).out.strip() == f"{job_id} is cancelled."
+    waited = mlcore("jobs", "wait", job_id, "-t", tenant)
+    assert waited.code == 1
+    assert f"The job {job_id} was cancelled." in waited.err, waited.err
+    assert mlcore("jobs", "retry", job_id, "-t", tenant).out.strip() == f"{job_id} is queued."
+    again = mlcore("jobs", "retry", job_id, "-t", tenant)
+    assert (again.code, "is queued and can't retry" in again.err) == (1, True)
+    mlcore("jobs", "cancel", job_id, "-t", tenant)
+
+
+def test_bad_input_is_refused_at_once(mlcore: Callable, tenant: str, submit: Callable) -> None:
+    """With the command that helps, and nothing is queued."""
+    gone = mlcore("jobs", "submit", "train", "-t", tenant, "-m", "m", "--dataset", "gone", "--target", "x")
+    assert gone.code == 1
+    assert "mlcore datasets list" in gone.err
+    missing = mlcore("jobs", "show", "job_1", "-t", tenant)
+    assert f"mlcore jobs list --tenant {tenant}" in missing.err
+    assert mlcore("jobs", "list", "-t", tenant).out.startswith("No job matches.")
+    many = submit("--cpus", "0")
+    assert many.code != 0

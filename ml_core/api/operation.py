@@ -94,7 +94,9 @@ class Operation(APIRoute):
                 await request.close()  # the file of a form
 
         async def serve_open(request: Request) -> Response:
-            db = remembered_caller(request) or await run_in_threadpool(caller, request)
+            db = remembered_caller(request)
+            if db is None:
+                db = await run_in_threadpool(caller, request)
             request.state.db = db
             if self._is_checked_first:
                 db.principal.require(self._scope)

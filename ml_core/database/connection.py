@@ -236,7 +236,7 @@ class DatabaseConnection:
 
     def _take_role(self, connection: Connection, entry: dict[str, str]) -> None:
         # By the driver alone: SQLAlchemy would add half of the time, and each transaction begins with it.
-        session: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
+        session: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]  # is open
         try:
             session.execute(_TAKE_ROLE_AND_ENTER if "tenant" in entry else _TAKE_ROLE, entry)
         except psycopg.Error as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -85,7 +85,7 @@ class VersionQuery:
         return split or _SPLIT, metric
 
     @property
-    def order(self) -> Sequence[sa.ColumnElement[Any]]:
+    def order(self) -> Sequence[sa.Column[Any]]:
         """The columns that the versions are sorted by: all of one table, so that its index has that order."""
         if self.metric is not None:
             return [version_metrics.c[name] for name in ("value", "model_id", "version")]
@@ -176,8 +176,12 @@ def _mentions(tenant_id: TenantId, text: str) -> sa.ColumnElement[bool]:
 
 def _order(query: VersionQuery) -> str:
     """What a page is sorted by and which way: a cursor of another order would pass versions over."""
-    name = query.order[0].key if query.metric is None else "/".join(query.metric)
+    name = query.order[0].name if query.metric is None else "/".join(query.metric)
     return f"{'-' if query.is_descending else '+'}{name}"
+
+
+# The first value of a cursor, by the column that it is of.
+_KEYS: Mapping[str, Callable[[Any], Any]] = {"created_at": datetime.fromisoformat, "number": int, "value": float}
 
 
 def _cursor(row: AnyRow, query: VersionQuery) -> str:
@@ -190,7 +194,7 @@ def _read(cursor: str, query: VersionQuery) -> list[Any]:
     try:
         if of != _order(query):
             raise ValueError(of)
-        key = datetime.fromisoformat(key) if query.order[0] is versions.c.created_at else float(key)
+        key = _KEYS[query.order[0].name](key)
     except (TypeError, ValueError):
         raise InvalidRequestError(
             "The cursor belongs to another sorting.", remedy="Begin without a cursor.", field="cursor"

@@ -213,6 +213,8 @@ def test_a_models_page_is_read_in_the_order_of_its_index(populated: DatabaseConn
     for cursor in (None, search().next_cursor):
         (plan,) = _plans(populated, lambda _, cursor=cursor: search(cursor=cursor))
         assert "Sort" not in {node["Node Type"] for node in plan.nodes}
+        bounds = [node for node in plan.nodes if "number <" in node.get("Index Cond", "")]
+        assert len(bounds) == (cursor is not None), plan.nodes
 
 
 @pytest.mark.parametrize("sort", ["created", "validation/accuracy"])

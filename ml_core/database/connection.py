@@ -243,7 +243,7 @@ class DatabaseConnection:
             if isinstance(error, psycopg.errors.InvalidAuthorizationSpecification):
                 self._tenant_key.forget()
             if session.closed:
-                connection.invalidate(error)  # as SQLAlchemy does, so that the pool replaces the session
+                connection.invalidate(error)  # else the rollback fails, and its error hides this one
             raise
 
     def _entry(self, tenant: str) -> dict[str, str]:

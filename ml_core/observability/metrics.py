@@ -18,9 +18,9 @@ class Kind(StrEnum):
     HISTOGRAM = "histogram"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Metric:
-    """One metric.
+    """One metric. A key of dictionaries by identity, which costs no comparison of its fields.
 
     Attributes:
         name: As in Prometheus, without what a transport puts before it.

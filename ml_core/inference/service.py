@@ -24,12 +24,10 @@ from ml_core.ids import VersionRef
 from ml_core.inference.assignment import Assignment
 from ml_core.inference.batcher import Answer, Batcher
 from ml_core.inference.follower import AssignmentFollower
-from ml_core.inference.model_table import ModelTable
-from ml_core.inference.recorder import PredictionRecorder
-from ml_core.inference.residents import Resident
-from ml_core.inference.routing import Router, VersionLookup
+from ml_core.inference.model_table import ModelTable, Resident
+from ml_core.inference.prediction_log import PredictionRecorder
+from ml_core.inference.routing import Router, Table, Target, VersionLookup
 from ml_core.inference.shadow import Shadows
-from ml_core.inference.target import Table, Target
 from ml_core.observability import NO_HOOKS, Hooks
 from ml_core.registry.oidc import FETCH_WITHIN_S, TokenVerifier
 from ml_core.settings import ServingSettings
@@ -158,7 +156,7 @@ class PredictionService:
             SignatureMismatchError: A row does not fit the signature.
             QueueFullError, DeadlineExceededError, PredictionError: See ``Batcher.predict``.
         """
-        resident, side = await self._router.route(target, table, deadline)
+        resident, side, shadow = await self._router.route(target, table, deadline)
         try:
             version = resident.model.version
             signature = version.signature
@@ -170,8 +168,8 @@ class PredictionService:
             answer = await batcher.predict(columns, table.rows, size=table.size, proba=proba, deadline=deadline)
         finally:
             self._table.release(resident)
-        if target.version is None and side is Side.STABLE:
-            self._shadows.offer(target.pointer, table, answer.predictions)
+        if shadow is not None:
+            self._shadows.offer(target.pointer, shadow, table, answer.predictions)
         return Prediction(version, answer, columns, side)
 
     async def on_thread(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:

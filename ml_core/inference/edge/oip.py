@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from ml_core.domain.columns import ColumnKind, Columns
 from ml_core.domain.signature import InputColumn, Signature
 from ml_core.exceptions import SignatureMismatchError, shown
-from ml_core.inference.edge.requests import check_rows, invalid, parse_object, sticky_key
+from ml_core.inference.edge.http import invalid
+from ml_core.inference.edge.routes import check_rows, parse_object, sticky_key
 from ml_core.inference.edge.tensors import DTYPES, Tensor, parse_shape, values_from_binary, values_from_json
-from ml_core.inference.target import key_text
+from ml_core.inference.routing import key_text
 
 # The range of ``datetime``, years 1 to 9999, in seconds since 1970-01-01 UTC; the end is excluded.
 _FIRST_SECOND = -62_135_596_800.0

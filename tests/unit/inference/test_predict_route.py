@@ -11,7 +11,7 @@ from ml_core.domain.api_key import Scope
 from ml_core.domain.assignment import AssignmentDelta, Rollout
 from ml_core.exceptions import RegistryUnavailableError
 from ml_core.inference.edge import routes as predict_routes
-from ml_core.inference.edge.requests import parse_predict
+from ml_core.inference.edge.routes import parse_predict
 from ml_core.models.loading import load_version
 from ml_core.settings import ServingSettings
 from support.inprocess_cell import ACME, GLOBEX, MEASURE, TICKET, make_cell, pointer, promote, renamed, servable

@@ -11,8 +11,7 @@ from ml_core.domain.api_key import Scope
 from ml_core.domain.assignment import AssignmentDelta
 from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.inference.edge.app import build_app
-from ml_core.inference.prediction_log import PredictionLog
-from ml_core.inference.recorder import PredictionRecorder
+from ml_core.inference.prediction_log import PredictionLog, PredictionRecorder
 from ml_core.registry.predictions.ingest import PredictionIngest
 from ml_core.settings import DatabaseSettings, PlatformSettings, PredictionLogSettings, Settings
 from support.inprocess_cell import ACME, GLOBEX, MEASURE

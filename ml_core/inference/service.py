@@ -91,8 +91,7 @@ class PredictionService:
         # Two pools, so that a registry that hangs can't block the prediction threads.
         self._predicting = ThreadPoolExecutor(os.cpu_count() or 1, "mlcore-predict", thread_initializer)
         self._looking_up = ThreadPoolExecutor(_LOOKUP_THREADS, "mlcore-lookup")
-        self._versions = VersionLookup(find_version, self._looking_up, time.monotonic)
-        self._router = Router(table, self._versions)
+        self.router = Router(table, VersionLookup(find_version, self._looking_up, time.monotonic))
         self._shadows = Shadows(table, thread_initializer)
         self._batchers: WeakKeyDictionary[Resident, Batcher] = WeakKeyDictionary()
 
@@ -156,7 +155,7 @@ class PredictionService:
             SignatureMismatchError: A row does not fit the signature.
             QueueFullError, DeadlineExceededError, PredictionError: See ``Batcher.predict``.
         """
-        resident, side, shadow = await self._router.route(target, table, deadline)
+        resident, side, shadow = await self.router.route(target, table, deadline)
         try:
             version = resident.model.version
             signature = version.signature
@@ -176,21 +175,13 @@ class PredictionService:
         """Run a function that would block the event loop on a prediction thread."""
         return await asyncio.get_running_loop().run_in_executor(self._predicting, function, *arguments)
 
-    async def describe_version(self, target: Target) -> ServableVersion:
-        """The version that would answer, for a pointer the stable one, without loading it.
-
-        Raises:
-            ModelNotFoundError, RegistryUnavailableError: As for ``predict``.
-        """
-        return await self._router.describe(target)
-
     async def ensure_ready(self, target: Target, deadline: float) -> ServableVersion:
         """Load the version that would answer, for a pointer the stable one.
 
         Raises:
             ModelNotFoundError, ModelNotReadyError, RegistryUnavailableError: As for ``predict``.
         """
-        resident = await self._router.acquire(target, deadline)
+        resident = await self.router.acquire(target, deadline)
         self._table.release(resident)
         return resident.model.version
 

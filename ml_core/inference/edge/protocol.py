@@ -61,12 +61,12 @@ class ProtocolRoutes:
 
     async def model(self, request: HttpRequest) -> HttpResponse:
         """``GET /t/{tenant}/v2/models/{model}[/versions/{version}]``."""
-        version = await self._service.describe_version(_target(request))
+        version = await self._service.router.describe(_target(request))
         return json_response(describe_model(request.model, version.ref.version, version.signature))
 
     async def config(self, request: HttpRequest) -> HttpResponse:
         """``GET …/config``: the model configuration extension, which Triton's clients use."""
-        version = await self._service.describe_version(_target(request))
+        version = await self._service.router.describe(_target(request))
         ref, signature = version.ref, version.signature
         return json_response(describe_config(request.model, ref.version, signature, self._max_rows))
 

@@ -357,7 +357,7 @@ class PredictionRecorder:
         storing.add_done_callback(lambda done: self._stored(tenant_id, done))
         try:
             await storing
-        except (RegistryUnavailableError, SchemaOutOfDateError, ConfigurationError) as error:
+        except _PASSING as error:
             logger.warning("A label can't be stored: %s", error)
             raise RegistryUnavailableError(
                 "The registry can't be reached, so the label was not stored.",

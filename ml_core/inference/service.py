@@ -122,7 +122,7 @@ class PredictionService:
             principal = self._assignment.principal(authorization)
             if principal.tenant_id != tenant:
                 raise _no_such_tenant()
-        if not any(principal.allows(scope) for scope in scopes):
+        if not any(map(principal.allows, scopes)):
             raise PermissionDeniedError(
                 f"The key or token lacks the scope {' or '.join(scopes)}.",
                 remedy="Use a key or token that has the scope.",

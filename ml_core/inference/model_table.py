@@ -58,8 +58,7 @@ class Residents:
     """
 
     def __init__(self, max_bytes: int, is_named: Callable[[VersionKey], bool], hooks: Hooks) -> None:
-        self.max_bytes = max_bytes
-        self.bytes = 0
+        self.max_bytes, self.bytes = max_bytes, 0
         self.by_key: OrderedDict[VersionKey, Resident] = OrderedDict()  # least recently used first
         self._is_named = is_named
         self._hooks = hooks

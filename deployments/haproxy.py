@@ -105,7 +105,7 @@ request, and 408 for an incomplete head."""
 
 
 def _error(status: int, directive: str) -> str:
-    """A directive for an error in the format of the request's path, as in ``ml_core.inference.edge.errors``."""
+    """A directive for an error in the format of the request's path, as in ``ml_core.inference.edge.http``."""
     code, message = _ERRORS[status]
     begin = rf'%[var(txn.is_protocol,0),iif("","{{\"code\": \"{code}\", \"message\": ")]'
     body = f'{{"error": {begin}"{message}"%[var(txn.rest,}})]}}'

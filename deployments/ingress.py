@@ -22,8 +22,7 @@ from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from ml_core.exceptions import InvalidRequestError, MLFrameworkError, RequestTooLargeError
-from ml_core.inference.edge.errors import error_response
-from ml_core.inference.edge.http import is_sane_request_id, new_request_id
+from ml_core.inference.edge.http import error_response, is_sane_request_id, new_request_id
 
 MAX_HEAD_BYTES = 64 * 1024
 """Maximum size of the head of a request, including its first line. The limit of HAProxy is lower."""

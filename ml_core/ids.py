@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from ml_core.exceptions import InvalidNameError, shown
 
@@ -172,3 +172,8 @@ class VersionRef:
     def model(self) -> ModelRef:
         """The model."""
         return ModelRef(self.tenant_id, self.model_id)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The attributes of an error about the version."""
+        return {"tenant_id": self.tenant_id, "model_id": self.model_id, "version": self.version}

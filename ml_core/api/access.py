@@ -95,6 +95,16 @@ def needs(
     return described
 
 
+def remembered_caller(request: Request) -> DatabaseConnection | None:
+    """As ``caller``, if that takes no call of the database (``Authentication.remembered``); else None."""
+    services: Services = request.app.state.services
+    tenant, authorization = request.path_params.get("tenant"), request.headers.get("authorization")
+    if authorization is None:
+        return None
+    principal = services.authentication.remembered(None if tenant is None else TenantId(tenant), authorization)
+    return None if principal is None else services.db.acting_as(principal, request.state.request_id)
+
+
 def caller(request: Request) -> DatabaseConnection:
     """The registry on behalf of whoever sends a request; errors as ``acting_for``. An event loop calls it on a thread.
 

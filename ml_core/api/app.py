@@ -24,19 +24,22 @@ PREFIX = "/api"
 _TENANT = "/v1/tenants/[^/]+"
 _MODEL = f"{_TENANT}/models/[^/]+"
 NOUNS = {
-    "platform": "/(healthz|v1/platform(?!/keys).*)",
-    "tenants": f"/v1/tenants|{_TENANT}",
-    "keys": f"({_TENANT}|/v1/platform)/keys.*",
-    "datasets": f"{_TENANT}/datasets.*",
     "versions": f"({_MODEL}/versions|{_TENANT}/versions|{_TENANT}/holds).*",
     "environments": f"({_MODEL}/(environments|gates)|{_TENANT}/(environments|pointers|rollouts)).*",
     "models": f"{_TENANT}/models.*",
     "runs": f"{_TENANT}/run.*",
     "jobs": f"{_TENANT}/job.*",
+    "datasets": f"{_TENANT}/datasets.*",
     "predictions": f"{_TENANT}/prediction.*",
     "audit": f"{_TENANT}/audit.*",
+    "keys": f"({_TENANT}|/v1/platform)/keys.*",
+    "tenants": f"/v1/tenants|{_TENANT}",
+    "platform": "/(healthz|v1/platform(?!/keys).*)",
 }
-"""Module of ``routes`` → the paths of its operations; where several match, the first."""
+"""Module of ``routes`` → the paths of its operations; where several match, the first.
+
+Routes are tried in this order, so what is requested most comes first.
+"""
 
 
 def create_app(

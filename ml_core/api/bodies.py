@@ -34,7 +34,7 @@ from ml_core.exceptions import (
     RequestTooLargeError,
     StorageFullError,
 )
-from ml_core.inference.edge.requests import decompress
+from ml_core.inference.edge.http import decompress
 
 MAX_JSON_BYTES = 4 * 2**20
 """Of a body that is JSON: ten thousand points of a metric are a tenth of it."""

@@ -13,8 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ml_core.exceptions import DeadlineExceededError
-from ml_core.inference.edge.errors import error_response
-from ml_core.inference.edge.http import HttpRequest
+from ml_core.inference.edge.http import HttpRequest, error_response
 from ml_core.inference.gate import TenantGate
 from ml_core.settings import ServingSettings
 

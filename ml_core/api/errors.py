@@ -11,8 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from ml_core.exceptions import InvalidRequestError, MLFrameworkError
-from ml_core.inference.edge.errors import error_response, plain_error
-from ml_core.inference.edge.http import HttpResponse
+from ml_core.inference.edge.http import HttpResponse, error_response, plain_error
 
 
 def handle_errors(app: FastAPI) -> None:

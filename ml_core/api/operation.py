@@ -17,7 +17,7 @@ from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from ml_core.api.access import caller
+from ml_core.api.access import caller, remembered_caller
 from ml_core.api.bodies import HashedBody, digest_of_body, read_form, read_json
 from ml_core.api.errors import on_error
 from ml_core.database.connection import DatabaseConnection
@@ -94,7 +94,10 @@ class Operation(APIRoute):
                 await request.close()  # the file of a form
 
         async def serve_open(request: Request) -> Response:
-            request.state.db = db = await run_in_threadpool(caller, request)
+            db = remembered_caller(request)
+            if db is None:
+                db = await run_in_threadpool(caller, request)
+            request.state.db = db
             if self._is_checked_first:
                 db.principal.require(self._scope)
             body = b""

@@ -47,17 +47,16 @@ _IDLE_TIMEOUT = "60s"
 _PREPARE_AFTER = 2
 
 # The search path and row security are set too: an earlier transaction may have left others on the session. All in one
-# column: the driver and SQLAlchemy look at each.
+# column: the driver looks at each.
 _TAKE_ROLE = (
-    "SELECT concat(set_config('role', :role, true), set_config('search_path', 'pg_catalog, pg_temp', true),"
+    "SELECT concat(set_config('role', %(role)s, true), set_config('search_path', 'pg_catalog, pg_temp', true),"
     " set_config('row_security', 'on', true),"
     f" set_config('statement_timeout', '{_STATEMENT_TIMEOUT}', true),"
     f" set_config('lock_timeout', '{_LOCK_TIMEOUT}', true),"
     f" set_config('idle_in_transaction_session_timeout', '{_IDLE_TIMEOUT}', true))"
 )
-_ENTER = sqlalchemy.text("SELECT mlcore.enter(:tenant, :by, :seal)")
-_TAKE_ROLE_AND_ENTER = sqlalchemy.text(f"{_TAKE_ROLE}, mlcore.enter(:tenant, :by, :seal)")
-_TAKE_ROLE_ONLY = sqlalchemy.text(_TAKE_ROLE)
+_ENTER = "mlcore.enter(%(tenant)s, %(by)s, %(seal)s)"
+_TAKE_ROLE_AND_ENTER = f"{_TAKE_ROLE}, {_ENTER}"
 
 
 class DatabaseConnection:
@@ -122,16 +121,22 @@ class DatabaseConnection:
     def environment(self) -> dict[str, str]:
         """The variables by which another process reaches the same database without the owner's login: secrets.
 
+        They also say after how many executions it prepares a statement, as this process does: it can't know that the
+        server is the embedded one.
+
         Raises:
             ConfigurationError: The login for migrations may not act as the owner.
             SchemaOutOfDateError: The database was not migrated.
             RegistryUnavailableError: Postgres can't be reached.
         """
-        return {
+        variables = {
             "MLCORE_DATABASE_URL": self._urls.app,
             "MLCORE_DATABASE_INGEST_URL": self._urls.ingest,
             "MLCORE_DATABASE_TENANT_KEY": self.tenant_key,
         }
+        if (prepare_after := self._prepare_after()) is not None:
+            variables["MLCORE_DATABASE_PREPARE_AFTER"] = str(prepare_after)
+        return variables
 
     @property
     def admin_url(self) -> str:
@@ -226,13 +231,20 @@ class DatabaseConnection:
             entry = self._entry(tenant) if tenant else {}
             with engine.begin() as connection:
                 connection.execution_options(mlcore_entered=(self, tenant))
-                try:
-                    connection.execute(_TAKE_ROLE_AND_ENTER if tenant else _TAKE_ROLE_ONLY, {"role": role, **entry})
-                except sqlalchemy.exc.OperationalError as error:
-                    if isinstance(error.orig, psycopg.errors.InvalidAuthorizationSpecification):
-                        self._tenant_key.forget()
-                    raise
+                self._take_role(connection, {"role": role, **entry})
                 yield connection
+
+    def _take_role(self, connection: Connection, entry: dict[str, str]) -> None:
+        # By the driver alone: SQLAlchemy would add half of the time, and each transaction begins with it.
+        session: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]  # is open
+        try:
+            session.execute(_TAKE_ROLE_AND_ENTER if "tenant" in entry else _TAKE_ROLE, entry)
+        except psycopg.Error as error:
+            if isinstance(error, psycopg.errors.InvalidAuthorizationSpecification):
+                self._tenant_key.forget()
+            if session.closed:
+                connection.invalidate(error)  # else the rollback fails, and its error hides this one
+            raise
 
     def _entry(self, tenant: str) -> dict[str, str]:
         by = f"{self._request_id}\n{self.principal.name}"
@@ -393,7 +405,7 @@ def sign(connection: Connection, actor: str | None) -> str:
     name: str = db.principal.signs_as(actor)
     if name != db.principal.name:
         other = db.acting_as(dataclasses.replace(db.principal, name=name), db._request_id)
-        connection.execute(_ENTER, other._entry(tenant))
+        connection.exec_driver_sql(f"SELECT {_ENTER}", other._entry(tenant))
         connection.execution_options(mlcore_entered=(other, tenant))
     return name
 

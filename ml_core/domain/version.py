@@ -166,6 +166,31 @@ class ModelVersion:
         record = self.metadata.get("training")
         return record if isinstance(record, Mapping) else {}
 
+    @property
+    def algorithm(self) -> str | None:
+        """What was fitted; None for a model file that was registered."""
+        return self.training.get("algorithm")
+
+
+@dataclass(frozen=True, slots=True)
+class VersionSummary:
+    """What a search returns of a version: the attributes of ``ModelVersion`` without its larger documents."""
+
+    model_id: ModelId
+    version: VersionId
+    model_type: str
+    algorithm: str | None
+    digest: Digest
+    size_bytes: int
+    format: str
+    metrics: Mapping[str, Mapping[str, float]]
+    hyperparameters: Mapping[str, Any]
+    tags: Mapping[str, str]
+    uses: Sequence[Use]
+    created_at: datetime
+    created_by: str
+    archived_at: datetime | None
+
 
 def headline_metric(metrics: Mapping[str, float]) -> tuple[str, float] | None:
     """The metric to show first, and its value; None if there are no metrics."""

@@ -37,28 +37,28 @@ class Assignment:
 
     def apply(self, delta: AssignmentDelta) -> None:
         """Apply a delta."""
-        if delta.is_snapshot:
-            self._tenants = {tenant for tenant, exists in delta.tenants.items() if exists}
-            self._keys = _with_changes({}, delta)
-            self._policies = {str(tenant): policy for tenant, policy in delta.prediction_policies.items()}
-        else:
-            self._change(delta)
+        # A snapshot is completed before it replaces the present state.
+        present = (self._tenants, self._keys, self._policies)
+        tenants, keys, policies = (set(), {}, {}) if delta.is_snapshot else present
+        policies.update({str(tenant): policy for tenant, policy in delta.prediction_policies.items()})
+        for tenant, exists in delta.tenants.items():
+            if exists:
+                tenants.add(tenant)
+            else:
+                tenants.discard(tenant)
+                policies.pop(tenant, None)
+        for ref, record in delta.keys.items():
+            others = tuple(each for each in keys.get(ref.key_id, ()) if each.tenant_id != ref.tenant_id)
+            if records := others if record is None else (*others, record):
+                keys[ref.key_id] = records
+            else:
+                keys.pop(ref.key_id, None)
+        self._tenants, self._keys, self._policies = tenants, keys, policies
         # After the keys: a reader that verified a key before the change stores it in the old dictionary.
         if delta.is_snapshot or delta.keys or delta.tenants:
             self._principals = {}
         self.epoch = delta.epoch
         self.generation = delta.generation
-
-    def _change(self, delta: AssignmentDelta) -> None:
-        for tenant, policy in delta.prediction_policies.items():
-            self._policies[tenant] = policy
-        for tenant, exists in delta.tenants.items():
-            if exists:
-                self._tenants.add(tenant)
-            else:
-                self._tenants.discard(tenant)
-                self._policies.pop(tenant, None)
-        _with_changes(self._keys, delta)
 
     def has_tenant(self, tenant: str) -> bool:
         """Whether the tenant exists.
@@ -113,13 +113,3 @@ class Assignment:
     def describe(self) -> dict[str, int | None]:
         """Counts for health and logs."""
         return {"generation": self.generation, "tenants": len(self._tenants), "keys": len(self._keys)}
-
-
-def _with_changes(keys: dict[str, tuple[KeyRecord, ...]], delta: AssignmentDelta) -> dict[str, tuple[KeyRecord, ...]]:
-    for ref, record in delta.keys.items():
-        others = tuple(each for each in keys.get(ref.key_id, ()) if each.tenant_id != ref.tenant_id)
-        if records := others if record is None else (*others, record):
-            keys[ref.key_id] = records
-        else:
-            keys.pop(ref.key_id, None)
-    return keys

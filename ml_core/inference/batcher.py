@@ -278,7 +278,7 @@ class Batcher:
             raise
         except Exception as error:
             logger.exception("%s failed unexpectedly.", self._ref)
-            raise PredictionError.wrap(error, f"{self._ref} could not predict", **self._names()) from error
+            raise PredictionError.wrap(error, f"{self._ref} could not predict", **self._ref.attributes) from error
         finally:
             if size <= self._max_size_on_loop:  # long strings would distort the cost per row
                 self._cost.observe(rows, time.thread_time() - cpu_started)
@@ -293,19 +293,15 @@ class Batcher:
             f"{self._max_queued_rows}.",
             remedy="Try again after the pause that Retry-After names, or add replicas.",
             retry_after_s=min(max(1, pause_s), MAX_RETRY_AFTER_S),
-            **self._names(),
+            **self._ref.attributes,
         )
 
     def _too_late(self) -> DeadlineExceededError:
         return DeadlineExceededError(
             "The deadline passed while the request was queued.",
             remedy="Send fewer rows per request, raise x-request-timeout-ms, or add replicas.",
-            **self._names(),
+            **self._ref.attributes,
         )
-
-    def _names(self) -> dict[str, Any]:
-        ref = self._ref
-        return {"tenant_id": ref.tenant_id, "model_id": ref.model_id, "version": ref.version}
 
 
 def _split(batch: Sequence[_Item], answer: Answer) -> list[Answer | PredictionError]:
@@ -315,10 +311,8 @@ def _split(batch: Sequence[_Item], answer: Answer) -> list[Answer | PredictionEr
     start = 0
     for item in batch:
         rows = slice(start, start + item.rows)
-        wants_probabilities = item.proba and answer.probabilities is not None
-        parts.append(
-            Answer(answer.predictions[rows], answer.probabilities[rows] if wants_probabilities else None)  # type: ignore[index]
-        )
+        probabilities = answer.probabilities[rows] if item.proba and answer.probabilities is not None else None
+        parts.append(Answer(answer.predictions[rows], probabilities))
         start += item.rows
     return parts
 

@@ -11,13 +11,17 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ml_core.domain.assignment import AssignmentDelta
 from ml_core.exceptions import MLFrameworkError
 from ml_core.inference.assignment import Assignment
 from ml_core.inference.model_table import ModelTable
 from ml_core.observability import NO_HOOKS, Hooks
+
+if TYPE_CHECKING:
+    from ml_core.database.listener import Listener
+    from ml_core.registry.feed import FeedReader
 
 logger = logging.getLogger(__name__)
 
@@ -29,83 +33,12 @@ STALE_AFTER_POLLS = 10
 """Poll intervals without a completed read after which the registry counts as unavailable, for a read that hangs."""
 
 
-class AssignmentSource(Protocol):
-    """Source of the assignment. The thread of the follower calls all methods; other threads may call ``close``."""
-
-    def read(self, after: int | None) -> AssignmentDelta:
-        """The changes after a generation; None: a snapshot."""
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait until the assignment may have changed (True) or the timeout passed (False)."""
-
-    def close(self) -> None:
-        """Close connections; wakes ``wait``."""
-
-
-class Listener(Protocol):
-    """A connection that receives notifications."""
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait for a notification (True) or until the timeout passed (False)."""
-
-    def close(self) -> None:
-        """Close the connection; wakes ``wait``."""
-
-
-class Feed(Protocol):
-    """Reads the assignment; implemented by ``ml_core.registry.feed.FeedReader``."""
-
-    def read(self, after: int | None) -> AssignmentDelta:
-        """The changes after a generation; None: a snapshot."""
-
-
-class NotifiedFeed:
-    """An ``AssignmentSource`` of a feed and a listener.
+class AssignmentFollower:
+    """Follows a feed until it is stopped.
 
     Args:
         feed: Reads the assignment.
-        listen: Opens a listener on the channel of the feed.
-    """
-
-    def __init__(self, feed: Feed, listen: Callable[[], Listener]) -> None:
-        self._feed = feed
-        self._listen = listen
-        self._listener: Listener | None = None
-
-    def read(self, after: int | None) -> AssignmentDelta:
-        """See ``AssignmentSource``."""
-        try:
-            # Opened before the read, so that a commit after the read wakes wait().
-            if self._listener is None:
-                self._listener = self._listen()
-            return self._feed.read(after)
-        except BaseException:
-            self.close()
-            raise
-
-    def wait(self, timeout_s: float) -> bool:
-        """See ``AssignmentSource``."""
-        listener = self._listener
-        if listener is None:
-            return True
-        try:
-            return listener.wait(timeout_s)
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """See ``AssignmentSource``; ``read`` opens it again."""
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            listener.close()
-
-
-class AssignmentFollower:
-    """Follows a source until it is stopped.
-
-    Args:
-        source: The source of the assignment.
+        listen: Opens a listener on the channel of the feed; closing it wakes the thread.
         assignment: Receives tenants, keys and prediction policies.
         table: Receives rollouts.
         poll_interval_s: Longest time between two reads.
@@ -115,7 +48,8 @@ class AssignmentFollower:
 
     def __init__(
         self,
-        source: AssignmentSource,
+        feed: FeedReader,
+        listen: Callable[[], Listener],
         assignment: Assignment,
         table: ModelTable,
         *,
@@ -123,7 +57,9 @@ class AssignmentFollower:
         clock: Callable[[], float] = time.monotonic,
         hooks: Hooks = NO_HOOKS,
     ) -> None:
-        self._source = source
+        self._feed = feed
+        self._listen = listen
+        self._listener: Listener | None = None
         self._assignment = assignment
         self._table = table
         self._poll_interval_s = poll_interval_s
@@ -143,7 +79,7 @@ class AssignmentFollower:
     def stop(self, timeout_s: float = 5.0) -> None:
         """Stop the thread; the assignment and the table keep their state."""
         self._stopping.set()
-        self._source.close()  # wakes the thread
+        self._close_listener()  # wakes the thread
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
 
@@ -182,18 +118,26 @@ class AssignmentFollower:
     def _follow(self) -> None:
         while not self._stopping.is_set():
             try:
+                # Opened before the read, so that a commit after the read wakes it.
+                listener = self._listener = self._listener or self._listen()
                 self._look()
-                self._source.wait(self._poll_interval_s)
+                listener.wait(self._poll_interval_s)
             except Exception as error:  # noqa: BLE001 - without its follower a replica would serve a stale assignment
+                self._close_listener()
                 if not self._stopping.is_set():
                     self._note_failure(error)
                     pause = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** min(self._failures - 1, 10))
                     self._stopping.wait(pause)
-        self._source.close()  # a read may have opened it after ``stop`` closed it
+        self._close_listener()  # it may have been opened after ``stop`` closed it
+
+    def _close_listener(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close()
 
     def _look(self) -> None:
         # A snapshot after a failure: the registry may have been restored from an older backup.
-        delta = self._source.read(None if self._failures else self._assignment.generation)
+        delta = self._feed.read(None if self._failures else self._assignment.generation)
         # An empty delta is applied too if its generation is new, so that the next read starts there.
         if not delta.is_empty or delta.generation != self._assignment.generation:
             self._apply(delta)

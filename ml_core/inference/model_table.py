@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -26,14 +27,84 @@ from ml_core.domain.replica_report import LoadState, PendingVersion
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import DeadlineExceededError, MLFrameworkError, ModelLoadError
 from ml_core.ids import VersionRef
-from ml_core.inference.failures import Failure, Failures, names_of, no_pointer, oversized
-from ml_core.inference.load_queue import IDLE_S, LoadPriority, LoadQueue
-from ml_core.inference.pointers import Pointer, PointerKey, Pointers, ReadyCanary, pointer_key, version_key
-from ml_core.inference.residents import Resident, Residents, VersionKey
+from ml_core.inference.loads import Failure, Failures, LoadPriority, LoadQueue
+from ml_core.inference.pointers import Pointer, PointerKey, Pointers, VersionKey, pointer_key, version_key
 from ml_core.models.loading import LoadedModel
 from ml_core.observability import NO_HOOKS, Hooks
 
 logger = logging.getLogger(__name__)
+
+# Models that one eviction examines. If pointers name all models, a full search would hold the lock for too long.
+_EVICTION_SCAN = 256
+
+
+class Resident:
+    """A model in memory. ``in_use`` is the number of its present uses."""
+
+    __slots__ = ("__weakref__", "in_use", "key", "model")  # weak references: batchers live as long as their model
+
+    def __init__(self, key: VersionKey, model: LoadedModel) -> None:
+        self.key = key
+        self.model = model
+        self.in_use = 0
+
+
+class Residents:
+    """The models in memory, within a bound, with LRU eviction. Not thread-safe.
+
+    Args:
+        max_bytes: Bound on the sum of ``LoadedModel.memory_bytes``; exceeded only while all other models are in use.
+        is_named: Whether a pointer names a version; others are evicted first.
+    """
+
+    def __init__(self, max_bytes: int, is_named: Callable[[VersionKey], bool], hooks: Hooks) -> None:
+        self.max_bytes, self.bytes = max_bytes, 0
+        self.by_key: OrderedDict[VersionKey, Resident] = OrderedDict()  # least recently used first
+        self._is_named = is_named
+        self._hooks = hooks
+
+    def take(self, key: VersionKey) -> Resident | None:
+        """Begin a use of a model, which becomes the most recently used."""
+        resident = self.by_key.get(key)
+        if resident is not None:
+            resident.in_use += 1
+            self.by_key.move_to_end(key)
+        return resident
+
+    def add(self, key: VersionKey, model: LoadedModel) -> Resident:
+        """Add a model and evict others for it."""
+        resident = self.by_key[key] = Resident(key, model)
+        self.bytes += model.memory_bytes
+        self.evict(keep=key)
+        self._hooks.models_resident(len(self.by_key), self.bytes)
+        return resident
+
+    def drop_tenant(self, tenant_id: str) -> None:
+        """Free the models of a tenant that are not in use; the others are evicted later."""
+        for key in [key for key, resident in self.by_key.items() if key[0] == tenant_id and not resident.in_use]:
+            self._remove(key)
+
+    def evict(self, *, keep: VersionKey | None = None) -> None:
+        """Free models until memory is within the bound or all of them are in use."""
+        while self.bytes > self.max_bytes and (victim := self._victim(keep)) is not None:
+            self._remove(victim)
+            self._hooks.model_evicted()
+
+    def _victim(self, keep: VersionKey | None) -> VersionKey | None:
+        named: VersionKey | None = None
+        for looked_at, (key, resident) in enumerate(self.by_key.items()):
+            if named is not None and looked_at >= _EVICTION_SCAN:
+                break
+            if resident.in_use or key == keep:
+                continue
+            if not self._is_named(key):
+                return key
+            named = named or key
+        return named
+
+    def _remove(self, key: VersionKey) -> None:
+        self.bytes -= self.by_key.pop(key).model.memory_bytes
+        self._hooks.models_resident(len(self.by_key), self.bytes)
 
 
 class ModelTable:
@@ -44,7 +115,6 @@ class ModelTable:
         max_memory_bytes: Bound on the sum of ``LoadedModel.memory_bytes``; exceeded only while all other models are in
             use.
         load_threads: Concurrent loads.
-        idle_s: Seconds without a load after which a load thread ends.
         clock: Monotonic, in seconds.
         hooks: Called when a load ends, and when models are added or evicted.
 
@@ -58,7 +128,6 @@ class ModelTable:
         *,
         max_memory_bytes: int,
         load_threads: int = 2,
-        idle_s: float = IDLE_S,
         clock: Callable[[], float] = time.monotonic,
         hooks: Hooks = NO_HOOKS,
     ) -> None:
@@ -69,7 +138,7 @@ class ModelTable:
         self._pointers = Pointers()
         self._residents = Residents(max_memory_bytes, self._pointers.names, hooks)
         self._failures = Failures(clock)
-        self._queue: LoadQueue[Resident | None] = LoadQueue(self._load, threads=load_threads, idle_s=idle_s)
+        self._queue: LoadQueue[Resident | None] = LoadQueue(threads=load_threads)
         self.changed = threading.Event()
 
     # The assignment.
@@ -91,41 +160,39 @@ class ModelTable:
             keep: Unreadable pointers, which a snapshot does not withdraw.
         """
         if is_snapshot:
-            for key in self._pointers.others([pointer_key(ref) for ref in (*rollouts, *keep)]):
+            for key in self._pointers.by_key.keys() - {pointer_key(ref) for ref in (*rollouts, *keep)}:
                 with self._lock:
                     self._pointers.withdraw(key)
         for ref, rollout in rollouts.items():
+            key = pointer_key(ref)
             with self._lock:  # per pointer, so that requests do not wait for a snapshot of 100,000 pointers
                 if rollout is None:
-                    self._pointers.withdraw(pointer_key(ref))
+                    self._pointers.withdraw(key)
                     continue
-                before = self.wanted(pointer_key(ref))
-                loads = self._settle(self._pointers.want(pointer_key(ref), rollout))
-                if before is None or before.generation != rollout.generation:
-                    for version, _ in loads:  # a move is tried at once, also if the version failed before
-                        self._failures.clear(version_key(version))
-            for version, priority in loads:
-                self._queue.submit(version, priority)
+                before = self.pointer(key)
+                is_moved = before is None or before.wanted.generation != rollout.generation
+                self._settle(self._pointers.want(key, rollout), is_moved=is_moved)
         self.changed.set()
 
-    def _settle(self, pointer: Pointer) -> list[tuple[ServableVersion, LoadPriority]]:
-        """Admit the loaded versions of a pointer; returns those to load, with their priority."""
+    def _settle(self, pointer: Pointer, *, is_moved: bool) -> None:
+        """Admit the loaded versions of a pointer, and load the others."""
         # Versions that were self-tested and then evicted are loaded on demand.
-        proved = {pointer.serving_key, pointer.canary and pointer.canary.key}
-        priority = LoadPriority.FLIP if pointer.serving_key in self._residents else LoadPriority.PRELOAD
-        loads = []
+        proved = {pointer.serving_key, pointer.canary and pointer.canary_key}
+        priority = LoadPriority.FLIP if pointer.serving_key in self._residents.by_key else LoadPriority.PRELOAD
         for version in pointer.wanted.versions():
             key = version_key(version)
-            if key in self._residents:
+            if key in self._residents.by_key:
                 self._pointers.admit(key)
             elif key not in proved:
-                loads.append((version, priority))
-        return loads
+                if is_moved:  # a move is tried at once, also if the version failed before
+                    self._failures.by_key.pop(key, None)
+                self._queue.submit(version, priority, self._load)
 
     def drop_tenant(self, tenant_id: str) -> None:
         """Withdraw every pointer of a tenant and free its models."""
         with self._lock:
-            self._pointers.withdraw_tenant(tenant_id)
+            for key in [key for key in self._pointers.by_key if key[0] == tenant_id]:
+                self._pointers.withdraw(key)
             self._residents.drop_tenant(tenant_id)
         self.changed.set()
 
@@ -134,20 +201,13 @@ class ModelTable:
     def acquire_pointer(self, key: PointerKey) -> Resident | None:
         """The model with which a pointer answers, or None if it is not loaded; ``release`` it afterwards."""
         with self._lock:
-            pointer = self._pointers.get(key)
-            if pointer is None or pointer.serving_key is None:
-                return None
-            return self._residents.take(pointer.serving_key)
+            pointer = self._pointers.by_key.get(key)
+            served = pointer.serving_key if pointer is not None else None
+            return self._residents.take(served) if served is not None else None
 
-    def canary(self, key: PointerKey) -> ReadyCanary | None:
-        """The canary of a pointer, if it has passed its self-test; ``acquire`` its version."""
-        pointer = self._pointers.get(key)
-        return pointer.canary if pointer else None
-
-    def shadow(self, key: PointerKey) -> ServableVersion | None:
-        """The shadow of a pointer, loaded or not."""
-        pointer = self._pointers.get(key)
-        return pointer.wanted.shadow if pointer else None
+    def pointer(self, key: PointerKey) -> Pointer | None:
+        """The pointer with a key, to read single attributes of it: other threads change it."""
+        return self._pointers.by_key.get(key)
 
     def acquire(self, version: ServableVersion) -> Resident | None:
         """The model of a version, or None if it is not loaded; ``release`` it afterwards."""
@@ -157,7 +217,8 @@ class ModelTable:
     def release(self, resident: Resident) -> None:
         """End the use of an acquired model."""
         with self._lock:
-            self._residents.give_back(resident)
+            resident.in_use -= 1
+            self._residents.evict()
 
     def target(self, key: PointerKey) -> ServableVersion:
         """The version to load for a pointer: the wanted stable version, or the last good one if that fails to load.
@@ -167,9 +228,7 @@ class ModelTable:
             ModelLoadError: Both failed to load; they are retried later.
         """
         with self._lock:
-            pointer = self._pointers.get(key)
-            if pointer is None:
-                raise no_pointer(key, self._pointers.environments(key[0], key[1]))
+            pointer = self._pointers.existing(key)
             failure = self._failures.cooling(pointer.wanted.stable)
             if failure is None:
                 return pointer.wanted.stable
@@ -189,14 +248,14 @@ class ModelTable:
         with self._lock:
             failure = self._failures.cooling(version)
             if failure is None:
-                return self._queue.submit(version, LoadPriority.DEMAND)
+                return self._queue.submit(version, LoadPriority.DEMAND, self._load)
         raise failure.fresh_error()
 
     def preload(self, version: ServableVersion) -> None:
         """Load a version in the background, unless memory is full or the pause after a failure is not over."""
         with self._lock:
             if self._failures.cooling(version) is None:
-                self._queue.submit(version, LoadPriority.PRELOAD)
+                self._queue.submit(version, LoadPriority.PRELOAD, self._load)
 
     @contextmanager
     def using(self, version: ServableVersion, *, timeout_s: float = 60.0) -> Iterator[LoadedModel]:
@@ -215,10 +274,8 @@ class ModelTable:
                 raise DeadlineExceededError(
                     f"{version.ref} was not loaded within {timeout_s:g} s.",
                     remedy="Try again; the load continues in the background.",
-                    tenant_id=version.ref.tenant_id,
-                    model_id=version.ref.model_id,
-                    version=version.ref.version,
                     deadline_ms=int(timeout_s * 1000),
+                    **version.ref.attributes,
                 ) from None
             resident = self.acquire(version)
         try:
@@ -229,10 +286,10 @@ class ModelTable:
     # Loading.
 
     def _load(self, version: ServableVersion, priority: LoadPriority) -> Resident | None:
-        """Runs on a load thread, see ``LoadQueue``. None: no pointer names the version any more, or memory is full."""
+        """Runs on a load thread. None: no pointer names the version any more, or memory is full."""
         key = version_key(version)
         with self._lock:
-            present = self._residents.get(key)
+            present = self._residents.by_key.get(key)
             is_moot = priority is not LoadPriority.DEMAND and not self._pointers.names(key)
             is_full = priority is LoadPriority.PRELOAD and self._residents.bytes >= self._residents.max_bytes
         if present is not None or is_moot or is_full:
@@ -240,63 +297,57 @@ class ModelTable:
             return present
         started = time.perf_counter()
         try:
-            model = self._loader(version)
-            if model.memory_bytes > self._residents.max_bytes:
-                raise oversized(model, self._residents.max_bytes)
+            model = self._open(version)
         except MLFrameworkError as error:
-            self._record_failure(version, error, started)
+            self._hooks.model_load_failed(version.ref, error.code, time.perf_counter() - started)
+            with self._lock:
+                failure = self._failures.record(version, error)
+            self.changed.set()
+            logger.warning("Loading %s failed (attempt %d): %s", version.ref, failure.attempts, error)
             raise
-        except Exception as error:
-            logger.exception("Loading %s failed unexpectedly.", version.ref)
-            wrapped = ModelLoadError.wrap(error, f"{version.ref} could not be loaded", **names_of(version))
-            self._record_failure(version, wrapped, started)
-            raise wrapped from error
         self._hooks.model_loaded(version.ref, time.perf_counter() - started)
         return self._admit(key, model)
 
+    def _open(self, version: ServableVersion) -> LoadedModel:
+        names, limit = {**version.ref.attributes, "digest": str(version.digest)}, self._residents.max_bytes
+        try:
+            model = self._loader(version)
+            size = model.memory_bytes
+        except MLFrameworkError:
+            raise
+        except Exception as error:
+            logger.exception("Loading %s failed unexpectedly.", version.ref)
+            raise ModelLoadError.wrap(error, f"{version.ref} could not be loaded", **names) from error
+        if size > limit:
+            raise ModelLoadError(
+                f"{version.ref} needs {size / 2**20:,.1f} MB of memory; the limit for all loaded models is "
+                f"{limit / 2**20:,.1f} MB.",
+                remedy="Raise MLCORE_MAX_MEMORY_MB (or max_memory_mb), or train a smaller model.",
+                **names,
+            )
+        return model
+
     def _admit(self, key: VersionKey, model: LoadedModel) -> Resident:
         with self._lock:
-            self._failures.clear(key)
+            self._failures.by_key.pop(key, None)
             self._pointers.admit(key)
             resident = self._residents.add(key, model)
             # In the lock: a failure is recorded before its job ends, so a canary that just failed is not resubmitted.
             with suppress(RuntimeError):  # the queue is closed
                 for canary in self._pointers.canaries_beside(key):  # those that were deferred because memory was full
                     if not self._failures.cooling(canary):
-                        self._queue.submit(canary, LoadPriority.FLIP)
+                        self._queue.submit(canary, LoadPriority.FLIP, self._load)
         self.changed.set()
         logger.info("Loaded %s (%.1f MB).", model.version.ref, model.memory_bytes / 2**20)
         return resident
 
-    def _record_failure(self, version: ServableVersion, error: MLFrameworkError, started: float) -> None:
-        self._hooks.model_load_failed(version.ref, error.code, time.perf_counter() - started)
-        with self._lock:
-            failure = self._failures.record(version, error)
-        self.changed.set()
-        logger.warning("Loading %s failed (attempt %d): %s", version.ref, failure.attempts, error)
-
     def retry_failed(self) -> int:
         """Retry the failed loads of wanted versions whose pause is over; returns their number."""
         with self._lock:
-            due = [failure.version for failure in self._failures.due() if self._is_wanted(failure.version)]
+            due = [version for version in self._failures.due() if self._pointers.is_wanted(version)]
         for version in due:
-            self._queue.submit(version, LoadPriority.FLIP)
+            self._queue.submit(version, LoadPriority.FLIP, self._load)
         return len(due)
-
-    def _is_wanted(self, version: ServableVersion) -> bool:
-        return self._pointers.is_wanted(version_key(version))
-
-    # Inspection.
-
-    def wanted(self, key: PointerKey) -> Rollout | None:
-        """The rollout that a pointer should serve; None if the pointer does not exist."""
-        pointer = self._pointers.get(key)
-        return pointer.wanted if pointer else None
-
-    def serving(self, key: PointerKey) -> ServableVersion | None:
-        """The version with which a pointer answers: the last good one."""
-        pointer = self._pointers.get(key)
-        return pointer.serving if pointer else None
 
     def named(self, ref: VersionRef) -> ServableVersion | None:
         """The version of that name if it is in the rollout of a pointer, else None."""
@@ -306,12 +357,12 @@ class ModelTable:
     def failures(self) -> list[Failure]:
         """The failed loads of wanted versions."""
         with self._lock:
-            return [failure for failure in self._failures.all() if self._is_wanted(failure.version)]
+            return [each for each in self._failures.by_key.values() if self._pointers.is_wanted(each.version)]
 
     def pending(self) -> list[PendingVersion]:
         """The wanted versions that are not loaded, those of the last moved pointer first."""
         with self._lock:
-            failures = {version_key(failure.version): failure for failure in self._failures.all()}
+            failures = dict(self._failures.by_key)
             found = {(p.key, version_key(v)): p for p in self._pointers.unsettled() for v in p.unproved()}
             # Also evicted versions that fail to load again, and shadows.
             for key in failures:
@@ -321,12 +372,12 @@ class ModelTable:
     def _pending(self, pointer: Pointer, key: VersionKey, failures: Mapping[VersionKey, Failure]) -> PendingVersion:
         failure, served = failures.get(key), pointer.serving_key
         # An evicted version still answers, unless its last load failed.
-        serves = served[2] if served is not None and (served in self._residents or served not in failures) else None
+        is_lost = served not in self._residents.by_key and served in failures
+        serves = None if served is None or is_lost else served[2]
         if failure is None:
             state = LoadState.LOADING if key in self._queue else LoadState.DEFERRED
             return PendingVersion(*pointer.key, key[2], state, serves)
-        error = failure.error
-        return PendingVersion(*pointer.key, key[2], LoadState.FAILED, serves, error.code, error.message)
+        return PendingVersion(*pointer.key, key[2], LoadState.FAILED, serves, failure.error.code, failure.error.message)
 
     def wait_idle(self, timeout_s: float) -> bool:
         """Wait until no load is queued or running; False if the timeout passed."""
@@ -335,9 +386,9 @@ class ModelTable:
     def describe(self) -> dict[str, int]:
         """Counts for health and logs."""
         return {
-            "pointers": len(self._pointers),
+            "pointers": len(self._pointers.by_key),
             "partly_read": self._pointers.partly_read,
-            "loaded": len(self._residents),
+            "loaded": len(self._residents.by_key),
             "loading": len(self._queue),
             "memory_bytes": self._residents.bytes,
             "max_memory_bytes": self._residents.max_bytes,

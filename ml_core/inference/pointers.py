@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import NamedTuple
 
-from ml_core.domain.assignment import PointerRef, Rollout
+from ml_core.domain.assignment import CanaryRollout, PointerRef, Rollout
 from ml_core.domain.version import ServableVersion
+from ml_core.exceptions import Action, ModelNotFoundError
 from ml_core.ids import VersionRef
-from ml_core.inference.residents import VersionKey
 
 PointerKey = tuple[str, str, str]
+# Tenant, model, version and digest. With the digest, because a deleted version may be registered again under its name.
+# A plain tuple: its hash is computed in C, that of a data class in Python.
+VersionKey = tuple[str, str, str, str]
 
 
 def pointer_key(ref: PointerRef) -> PointerKey:
@@ -24,16 +26,6 @@ def version_key(version: ServableVersion) -> VersionKey:
     return (ref.tenant_id, ref.model_id, ref.version, version.digest)
 
 
-class ReadyCanary(NamedTuple):
-    """A canary that has passed its self-test in this replica."""
-
-    # Immutable: the event loop reads it without the lock of the table.
-    version: ServableVersion
-    key: VersionKey
-    percent: int
-    sticky: str | None
-
-
 class Pointer:
     """A pointer: its wanted rollout and the versions that it serves.
 
@@ -45,36 +37,37 @@ class Pointer:
         shadow_key: The key of its shadow, if there is one.
         serving: The last stable version that passed its self-test.
         serving_key: The key of that version.
-        canary: The canary once it has passed its self-test.
+        canary: The canary once it has passed its self-test. The event loop reads it without the lock of the table.
     """
 
     __slots__ = ("canary", "canary_key", "key", "serving", "serving_key", "shadow_key", "wanted", "wanted_key")
 
     wanted: Rollout
     wanted_key: VersionKey
-    canary_key: VersionKey | None
     shadow_key: VersionKey | None
 
     def __init__(self, key: PointerKey, wanted: Rollout) -> None:
         self.key = key
         self.serving: ServableVersion | None = None
         self.serving_key: VersionKey | None = None
-        self.canary: ReadyCanary | None = None
+        self.canary: CanaryRollout | None = None
+        self.canary_key: VersionKey | None = None
         self.want(wanted)
 
     def want(self, rollout: Rollout) -> None:
         """Set the wanted rollout. A new percent of the present canary takes effect at once."""
-        canary, shadow = rollout.canary, rollout.shadow
+        canary, shadow, canary_before = rollout.canary, rollout.shadow, self.canary_key
         self.wanted, self.wanted_key = rollout, version_key(rollout.stable)
         self.canary_key = None if canary is None else version_key(canary.version)
         self.shadow_key = None if shadow is None else version_key(shadow)
-        self.canary = self._ready_canary() if self.canary and self.canary.key == self.canary_key else None
+        self.canary = canary if self.canary is not None and self.canary_key == canary_before else None
 
-    def admit(self, version: VersionKey) -> bool:
-        """Admit a version that passed its self-test; returns whether it is the wanted stable version."""
+    def admit(self, version: VersionKey) -> None:
+        """Answer with a version that passed its self-test, where it is wanted."""
         if version == self.canary_key:
-            self.canary = self._ready_canary()
-        return version == self.wanted_key
+            self.canary = self.wanted.canary
+        if version == self.wanted_key:
+            self.serving, self.serving_key = self.wanted.stable, self.wanted_key
 
     def wants(self, version: VersionKey) -> bool:
         """Whether the version is in the wanted rollout."""
@@ -91,34 +84,45 @@ class Pointer:
         keys = (self.wanted_key, self.serving_key, self.canary_key, self.shadow_key)
         return {key for key in keys if key is not None}
 
-    def _ready_canary(self) -> ReadyCanary | None:
-        canary = self.wanted.canary
-        if canary is None or self.canary_key is None:
-            return None
-        return ReadyCanary(canary.version, self.canary_key, canary.percent, canary.sticky)
-
 
 class Pointers:
-    """The pointers by key, and by the versions that they want or serve."""
+    """The pointers by key, and by the versions that they want or serve.
+
+    Attributes:
+        by_key: The pointers. Only this class changes it.
+    """
 
     def __init__(self) -> None:
-        self._by_key: dict[PointerKey, Pointer] = {}
+        self.by_key: dict[PointerKey, Pointer] = {}
         self._by_model: dict[tuple[str, str], set[str]] = {}  # (tenant, model) → environments
         self._by_version: dict[VersionKey, set[PointerKey]] = {}
         self._partly_read: set[PointerKey] = set()
         self._unsettled: dict[PointerKey, None] = {}  # pointers with an unproved version, in the order of their moves
-
-    def __len__(self) -> int:
-        return len(self._by_key)
 
     @property
     def partly_read(self) -> int:
         """The number of pointers that are served without a canary or shadow whose row can't be read."""
         return len(self._partly_read)
 
-    def get(self, key: PointerKey) -> Pointer | None:
-        """The pointer with a key."""
-        return self._by_key.get(key)
+    def existing(self, key: PointerKey) -> Pointer:
+        """The pointer with a key.
+
+        Raises:
+            ModelNotFoundError: The pointer does not exist.
+        """
+        pointer = self.by_key.get(key)
+        if pointer is not None:
+            return pointer
+        tenant, model, environment = key
+        others = self._environments(tenant, model)
+        other = f"Use {' or '.join(others)}, or promote" if others else "Promote"
+        raise ModelNotFoundError(
+            f"Model {model!r} has no version in {environment}.",
+            remedy=f"{other} a version to {environment}.",
+            action=Action.of("environments.promote", tenant=tenant, model=model, environment=environment),
+            tenant_id=tenant,
+            model_id=model,
+        )
 
     def names(self, version: VersionKey) -> bool:
         """Whether a pointer wants or serves the version."""
@@ -126,15 +130,16 @@ class Pointers:
 
     def naming(self, version: VersionKey) -> list[Pointer]:
         """The pointers that want or serve the version."""
-        return [self._by_key[key] for key in self._by_version.get(version, ())]
+        return [self.by_key[key] for key in self._by_version.get(version, ())]
 
-    def is_wanted(self, version: VersionKey) -> bool:
+    def is_wanted(self, version: ServableVersion) -> bool:
         """Whether the version is in the wanted rollout of a pointer."""
-        return any(pointer.wants(version) for pointer in self.naming(version))
+        key = version_key(version)
+        return any(pointer.wants(key) for pointer in self.naming(key))
 
     def unsettled(self) -> list[Pointer]:
         """The pointers with an unproved version, the last moved one first."""
-        return [self._by_key[key] for key in reversed(self._unsettled)]
+        return [self.by_key[key] for key in reversed(self._unsettled)]
 
     def canaries_beside(self, version: VersionKey) -> list[ServableVersion]:
         """The unproved canaries of the pointers that serve this stable version."""
@@ -143,29 +148,27 @@ class Pointers:
 
     def version(self, ref: VersionRef) -> ServableVersion | None:
         """The version of that name, if it is in a wanted rollout."""
-        for environment in self.environments(ref.tenant_id, ref.model_id):
-            for version in self._by_key[ref.tenant_id, ref.model_id, environment].wanted.versions():
+        for environment in self._environments(ref.tenant_id, ref.model_id):
+            for version in self.by_key[ref.tenant_id, ref.model_id, environment].wanted.versions():
                 if version.ref == ref:
                     return version
         return None
 
-    def environments(self, tenant_id: str, model_id: str) -> list[str]:
-        """The environments in which a model has a pointer, sorted."""
+    def _environments(self, tenant_id: str, model_id: str) -> list[str]:
         return sorted(self._by_model.get((tenant_id, model_id), ()))
 
     def want(self, key: PointerKey, rollout: Rollout) -> Pointer:
         """Set the wanted rollout of a pointer; creates the pointer if it does not exist."""
-        pointer = self._by_key.get(key)
+        pointer = self.by_key.get(key)
         if pointer is None:
-            pointer = self._by_key[key] = Pointer(key, rollout)
+            pointer = self.by_key[key] = Pointer(key, rollout)
             self._by_model.setdefault(key[:2], set()).add(key[2])
         (self._partly_read.add if rollout.unreadable else self._partly_read.discard)(key)
         before = pointer.names()
         pointer.want(rollout)
         for version in pointer.names():
             self._by_version.setdefault(version, set()).add(key)
-        for version in before:
-            self._unname(version, pointer)
+        self._unname(before - pointer.names(), key)
         self._unsettled.pop(key, None)
         if pointer.unproved():
             self._unsettled[key] = None
@@ -174,44 +177,26 @@ class Pointers:
     def admit(self, version: VersionKey) -> None:
         """Admit a version that passed its self-test to all pointers that want it."""
         for pointer in self.naming(version):
-            if pointer.admit(version):
-                self.flip(pointer)
+            before = pointer.names()
+            pointer.admit(version)
+            self._unname(before - pointer.names(), pointer.key)
             if not pointer.unproved():
                 self._unsettled.pop(pointer.key, None)
 
-    def flip(self, pointer: Pointer) -> None:
-        """Let a pointer answer with its wanted stable version."""
-        before, pointer.serving, pointer.serving_key = pointer.serving_key, pointer.wanted.stable, pointer.wanted_key
-        if before is not None:
-            self._unname(before, pointer)
-
     def withdraw(self, key: PointerKey) -> None:
         """Remove a pointer; nothing happens if it does not exist."""
-        pointer = self._by_key.pop(key, None)
+        pointer = self.by_key.pop(key, None)
         self._partly_read.discard(key)
         self._unsettled.pop(key, None)
         if pointer is not None:
             self._by_model[key[:2]].discard(key[2])
             if not self._by_model[key[:2]]:
                 del self._by_model[key[:2]]
-            for version in pointer.names():
-                self._unname(version, pointer)
+            self._unname(pointer.names(), key)
 
-    def others(self, keep: Collection[PointerKey]) -> set[PointerKey]:
-        """The pointers that are not among those to keep."""
-        return self._by_key.keys() - set(keep)
-
-    def withdraw_tenant(self, tenant_id: str) -> None:
-        """Remove every pointer of a tenant."""
-        for key in [key for key in self._by_key if key[0] == tenant_id]:
-            self.withdraw(key)
-
-    def _unname(self, version: VersionKey, pointer: Pointer) -> None:
-        """Remove a pointer from the index of a version, unless it still names the version."""
-        is_current = self._by_key.get(pointer.key) is pointer
-        if is_current and version in pointer.names():
-            return
-        keys = self._by_version.get(version, set())
-        keys.discard(pointer.key)
-        if not keys:
-            self._by_version.pop(version, None)
+    def _unname(self, versions: Collection[VersionKey], key: PointerKey) -> None:
+        """Remove a pointer from the index of the versions that it no longer names."""
+        for version in versions:
+            self._by_version[version].discard(key)
+            if not self._by_version[version]:
+                del self._by_version[version]

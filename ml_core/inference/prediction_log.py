@@ -1,4 +1,4 @@
-"""The queue of the prediction log in a replica: answers are written in the background, in batches.
+"""The prediction log in a replica: answers are written in the background, in batches; labels are stored at once.
 
 The event loop appends answered requests to a bounded queue. A thread renders them to text and writes batches to the
 registry. While the registry is unavailable the thread retries and the queue fills; then further rows are dropped and
@@ -10,22 +10,35 @@ since the registry became unavailable. Those rows are not counted.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from ml_core.domain.prediction_record import AnsweredRequest, Loss, LossReason
+from ml_core.domain.prediction_record import AnsweredRequest, Loss, LossReason, RowPacker
+from ml_core.domain.signature import Label, Signature
+from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.exceptions import ConfigurationError, MLFrameworkError, RegistryUnavailableError, SchemaOutOfDateError
+from ml_core.inference.assignment import Assignment
+from ml_core.inference.gate import TenantGate
 from ml_core.observability import NO_HOOKS, Hooks
-from ml_core.registry.predictions.ingest import Written, lost
+from ml_core.registry.predictions.ingest import PredictionIngest, Written, lost
+from ml_core.registry.predictions.labels import write_label
 from ml_core.registry.predictions.rendering import RenderedRequests, RequestRenderer
 from ml_core.settings import PredictionLogSettings
+
+if TYPE_CHECKING:
+    from ml_core.database.connection import DatabaseConnection
+    from ml_core.ids import ModelId, TenantId
+    from ml_core.inference.routing import Target
+    from ml_core.inference.service import Prediction
 
 logger = logging.getLogger(__name__)
 
@@ -36,18 +49,15 @@ _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 5.0
 CLOSE_WITHIN_S = 5.0
 """Seconds for the last batches of a replica that stops."""
+LABEL_THREADS = 2
+MAX_STORING_LABELS, MAX_STORING_PER_TENANT = 256, 64
+"""Labels in progress; more are refused with 429. Storing one takes about a millisecond."""
+_REMEMBERED_SIGNATURES = 10_000
+EXPLICIT = "explicit"
+"""The ``rollout`` of an answer to a request that names a version."""
 
 # Transient errors, which are retried. Any other is caused by a value, which is located by halving the batch.
 _PASSING = (RegistryUnavailableError, SchemaOutOfDateError, ConfigurationError)
-
-
-class Ingest(Protocol):
-    """Writes batches; implemented by ``PredictionIngest``."""
-
-    def write(
-        self, requests: Sequence[RenderedRequests], losses: Iterable[Loss], batch_id: str, *, is_repeated: bool = False
-    ) -> Written:
-        """Write a batch in one transaction."""
 
 
 @dataclass(slots=True)
@@ -71,7 +81,7 @@ class PredictionLog:
         hooks: Called when rows are queued, written or lost.
     """
 
-    def __init__(self, ingest: Ingest, settings: PredictionLogSettings, hooks: Hooks = NO_HOOKS) -> None:
+    def __init__(self, ingest: PredictionIngest, settings: PredictionLogSettings, hooks: Hooks = NO_HOOKS) -> None:
         self._ingest = ingest
         self._hooks = hooks
         self._flush_s = settings.flush_s
@@ -274,6 +284,98 @@ class PredictionLog:
             logger.warning("%d predictions are not written now: %s", batch.rows, error)
 
 
+class PredictionRecorder:
+    """Records the answers of one replica, and the labels that are sent to it.
+
+    Args:
+        assignment: The policies of the tenants.
+        log: The prediction log, also an attribute; ``close`` closes it.
+        db: The registry, for labels.
+    """
+
+    def __init__(self, assignment: Assignment, log: PredictionLog, db: DatabaseConnection) -> None:
+        self.log = log
+        self._assignment = assignment
+        self._db = db
+        self._threads = ThreadPoolExecutor(LABEL_THREADS, "mlcore-labels")
+        self._storing = TenantGate("labels being stored", total=MAX_STORING_LABELS, per_tenant=MAX_STORING_PER_TENANT)
+        # By id() of the signature: its hash would walk all columns. The packer keeps the signature alive.
+        self._packers: dict[int, RowPacker] = {}
+
+    def record(self, target: Target, prediction: Prediction, *, size: int, arrived: float) -> None:
+        """Record an answer, unless the policy of its tenant is ``nothing``. Call it after the answer was rendered.
+
+        Args:
+            target: The target of the request.
+            prediction: The answer.
+            size: Bytes of the request body.
+            arrived: When the request arrived, on the event loop's clock, seconds.
+        """
+        policy = self._assignment.prediction_policy(target.tenant)
+        if policy is PredictionPolicy.NOTHING:
+            return
+        version, answer = prediction.version, prediction.answer
+        is_explicit = target.version is not None
+        request = AnsweredRequest(
+            target.tenant,
+            version.ref.model_id,
+            version.ref.version,
+            None if is_explicit else target.environment,
+            EXPLICIT if is_explicit else prediction.rollout,
+            target.request_id,
+            time.time(),
+            (asyncio.get_running_loop().time() - arrived) * 1000,
+            *self._packer(version.signature).pack(prediction.columns, len(answer.predictions)),
+            version.signature,
+            answer.predictions,
+            answer.probabilities,
+            policy,
+            size,
+        )
+        self.log.append(request)
+
+    def _packer(self, signature: Signature) -> RowPacker:
+        packer = self._packers.get(id(signature))
+        if packer is None:
+            if len(self._packers) >= _REMEMBERED_SIGNATURES:
+                self._packers.clear()  # bounds the memory; packers are cheap to create again
+            packer = self._packers[id(signature)] = RowPacker(signature)
+        return packer
+
+    async def add_label(self, tenant_id: TenantId, model_id: ModelId, request_id: str, row: int, label: Label) -> None:
+        """Store a label, on a thread.
+
+        Raises:
+            InvalidRequestError, ModelNotFoundError, TenantNotFoundError: As ``PredictionRepository.add_label``.
+            RegistryUnavailableError: The registry can't be reached.
+            QueueFullError: Too many labels are in progress.
+        """
+        self._storing.enter(tenant_id)
+        storing = asyncio.get_running_loop().run_in_executor(
+            self._threads, write_label, self._db, tenant_id, model_id, request_id, row, label
+        )
+        storing.add_done_callback(lambda done: self._stored(tenant_id, done))
+        try:
+            await storing
+        except _PASSING as error:
+            logger.warning("A label can't be stored: %s", error)
+            raise RegistryUnavailableError(
+                "The registry can't be reached, so the label was not stored.",
+                remedy="Send it again in a moment.",
+                tenant_id=tenant_id,
+            ) from error
+
+    def _stored(self, tenant_id: TenantId, done: asyncio.Future[None]) -> None:
+        self._storing.leave(tenant_id)
+        if not done.cancelled():
+            done.exception()  # retrieved, because the client may have disconnected and nobody awaits it
+
+    def close(self) -> None:
+        """Write the queue, within a few seconds."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.log.close()
+
+
 def _portions(requests: Sequence[AnsweredRequest]) -> Iterator[list[AnsweredRequest]]:
     """Group requests into portions of at most ``_RENDERED_ROWS`` rows; a larger request is a portion of its own."""
     portion: list[AnsweredRequest] = []
@@ -292,11 +394,7 @@ def _halves(
     requests: Sequence[RenderedRequests],
 ) -> tuple[Sequence[RenderedRequests], Sequence[RenderedRequests]] | None:
     """Split requests into two halves; None if there is one request or none."""
-    if len(requests) > 1:
-        middle = len(requests) // 2
-        return requests[:middle], requests[middle:]
-    only = requests[0] if requests else None
-    if only is not None and len(only.parts) > 1:
-        first, second = only.split()
-        return [first], [second]
-    return None
+    if len(requests) == 1 and len(requests[0].parts) > 1:
+        requests = requests[0].split()
+    middle = len(requests) // 2
+    return (requests[:middle], requests[middle:]) if middle else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -19,18 +19,14 @@ from ml_core.ids import TenantId
 from ml_core.inference.inputs import Table, read_input
 from ml_core.models.loading import LoadedModel, labels_to_json
 
+if TYPE_CHECKING:
+    from ml_core.manager import ModelManager
+
 # Larger tables are rarely predicted twice, and hashing them costs about as much as predicting them.
 _MAX_CACHED_ROWS = 256
 _to_json = json.JSONEncoder(ensure_ascii=False).encode
 
 Probabilities = dict[Label, float]
-
-
-class ModelLoader(Protocol):
-    """Loads models by name; implemented by ``ml_core.ModelManager``."""
-
-    def load_model(self, model_id: str, version: str | None = None) -> LoadedModel:
-        """Load a version; None: the newest."""
 
 
 class Predictor:
@@ -44,7 +40,7 @@ class Predictor:
     """
 
     def __init__(
-        self, model_manager: ModelLoader, cache: CacheMechanism | None = None, tenant_id: str = "default"
+        self, model_manager: ModelManager, cache: CacheMechanism | None = None, tenant_id: str = "default"
     ) -> None:
         self._manager = model_manager
         self._cache = cache
@@ -119,9 +115,7 @@ class Predictor:
             raise PredictionError(
                 f"{ref} has no probabilities.",
                 remedy="Use a classifier that has them, such as a random forest.",
-                tenant_id=ref.tenant_id,
-                model_id=ref.model_id,
-                version=ref.version,
+                **ref.attributes,
             )
         classes = loaded.version.signature.output.classes
         rows = [dict(zip(classes, row, strict=True)) for row in probabilities.tolist()]

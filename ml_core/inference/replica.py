@@ -16,10 +16,9 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import FEED_CHANNEL
 from ml_core.exceptions import ConfigurationError, PlatformError
 from ml_core.inference.assignment import Assignment
-from ml_core.inference.follower import AssignmentFollower, NotifiedFeed
+from ml_core.inference.follower import AssignmentFollower
 from ml_core.inference.model_table import ModelTable
-from ml_core.inference.prediction_log import PredictionLog
-from ml_core.inference.recorder import PredictionRecorder
+from ml_core.inference.prediction_log import PredictionLog, PredictionRecorder
 from ml_core.inference.reporter import Reporter
 from ml_core.inference.service import PredictionService
 from ml_core.models.loading import load_version
@@ -91,7 +90,8 @@ class Replica:
         )
         assignment = Assignment()
         self.follower = AssignmentFollower(
-            NotifiedFeed(feed, lambda: self._db.listen(FEED_CHANNEL)),
+            feed,
+            lambda: self._db.listen(FEED_CHANNEL),
             assignment,
             self.table,
             poll_interval_s=serving.poll_interval_s,

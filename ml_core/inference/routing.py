@@ -1,4 +1,4 @@
-"""Routing: selects the loaded version that answers a request, once per request.
+"""Routing: the target and the rows of a request, and the loaded version that answers it, selected once per request.
 
 A request that names a version gets that version. Any other request is for a pointer: its canary, once it has passed
 its self-test in this replica, answers the keys of its share; the stable version answers the others.
@@ -10,11 +10,17 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import NamedTuple
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 from cachetools import TTLCache
 
+from ml_core.domain.assignment import CanaryRollout
+from ml_core.domain.columns import Columns
 from ml_core.domain.rollout import Side, choose
+from ml_core.domain.signature import Signature
+from ml_core.domain.values import category_text
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import (
     InvalidNameError,
@@ -25,15 +31,13 @@ from ml_core.exceptions import (
     RegistryUnavailableError,
     SchemaOutOfDateError,
 )
-from ml_core.ids import EnvironmentName, ModelId, VersionRef
+from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId, VersionRef
 from ml_core.inference.gate import TenantGate
-from ml_core.inference.model_table import ModelTable
-from ml_core.inference.pointers import ReadyCanary
-from ml_core.inference.residents import Resident
-from ml_core.inference.target import Table, Target, no_such_name
+from ml_core.inference.model_table import ModelTable, Resident
 
 logger = logging.getLogger(__name__)
 
+DEFAULT_ENVIRONMENT = "production"
 KNOWN_FOR_S = 60.0
 """Lifetime of a cached version. Archiving a version takes effect within this time."""
 UNKNOWN_FOR_S = 1.0
@@ -43,6 +47,80 @@ MAX_ASKING = 64
 MAX_ASKING_PER_TENANT = 8
 """Concurrent lookups of one tenant, so that one tenant can't delay the others."""
 _REMEMBERED = 10_000
+# How long before the deadline a request that waits for a load gets "not ready" instead of a timeout.
+_EXPLAIN_BEFORE_S = 0.02
+
+
+@dataclass(slots=True)
+class Target:
+    """The target of a request: a named version, or the rollout of an environment. Names are unparsed.
+
+    Attributes:
+        tenant: The tenant.
+        model: The model.
+        environment: The environment whose rollout answers.
+        version: The version that answers instead of the environment's.
+        key: The key for the choice of a canary; None: the value of its sticky column.
+        request_id: The key if the request has neither.
+    """
+
+    tenant: str
+    model: str
+    environment: str = DEFAULT_ENVIRONMENT
+    version: str | None = None
+    key: str | None = None
+    request_id: str = ""
+
+    @property
+    def pointer(self) -> tuple[str, str, str]:
+        """The key of the pointer in the model table."""
+        return (self.tenant, self.model, self.environment)
+
+    def version_ref(self) -> VersionRef:
+        """Parse the name of the version.
+
+        Raises:
+            ModelNotFoundError: A name is invalid.
+        """
+        try:
+            return VersionRef(TenantId(self.tenant), ModelId(self.model), VersionId(self.version or ""))
+        except InvalidNameError as error:
+            raise no_such_name(error) from None
+
+
+class Table(Protocol):
+    """The rows of a request before a version is selected."""
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the request body; an upper bound of the characters of its strings."""
+
+    def columns(self, signature: Signature) -> Columns:
+        """The canonical columns, or ``SignatureMismatchError``."""
+
+    def first_value(self, column: str, signature: Signature) -> str | None:
+        """The text of a column in the first row; None if the row has no such value.
+
+        Args:
+            column: The column; it need not be in the signature.
+            signature: The order of the columns, for rows without names.
+        """
+
+
+def key_text(value: Any) -> str | None:
+    """Convert a value to the key of a request: ``7``, ``7.0`` and ``"7"`` are equal. None if missing or no scalar."""
+    if value is None or isinstance(value, list | dict) or value != value:
+        return None
+    return category_text(value) or None
+
+
+def no_such_name(error: InvalidNameError) -> ModelNotFoundError:
+    """The error for an invalid name in a URL: 404, as for a valid name that does not exist."""
+    return ModelNotFoundError(error.message, remedy=error.remedy)
 
 
 class VersionLookup:
@@ -99,15 +177,12 @@ class VersionLookup:
             self._unknown[ref] = error
 
 
-# How long before the deadline a request that waits for a load gets "not ready" instead of a timeout.
-_EXPLAIN_BEFORE_S = 0.02
-
-
 class Routed(NamedTuple):
-    """The model that answers a request, and its side of the rollout. Release the model afterwards."""
+    """The model that answers a request, its side of the rollout, and the shadow that is asked after a stable answer."""
 
     resident: Resident
     side: Side
+    shadow: ServableVersion | None = None
 
 
 class Router:
@@ -135,12 +210,14 @@ class Router:
             ModelNotReadyError: The version was not loaded before the deadline, or its load failed.
             RegistryUnavailableError: A version that no pointer names can't be looked up.
         """
-        canary = None if target.version is not None else self._table.canary(target.pointer)
+        pointer = self._table.pointer(target.pointer) if target.version is None else None
+        if pointer is None:
+            return Routed(await self.acquire(target, deadline), Side.STABLE)
+        canary = pointer.canary
         if canary is not None and _side(target, rows, canary) is Side.CANARY:
-            resident = await self._acquire_canary(canary.version, deadline)
-            if resident is not None:
-                return Routed(resident, Side.CANARY)
-        return Routed(await self.acquire(target, deadline), Side.STABLE)
+            with suppress(ModelLoadError):
+                return Routed(await self._loaded(canary.version, deadline), Side.CANARY)
+        return Routed(await self.acquire(target, deadline), Side.STABLE, pointer.wanted.shadow)
 
     async def acquire(self, target: Target, deadline: float) -> Resident:
         """The model of the named version, or of the pointer's stable version.
@@ -149,7 +226,11 @@ class Router:
             ModelNotFoundError, ModelNotReadyError, RegistryUnavailableError: As for ``route``.
         """
         if target.version is not None:
-            return await self._acquire_version(target.version_ref(), deadline)
+            version = await self._find(target.version_ref())
+            try:
+                return await self._loaded(version, deadline)
+            except ModelLoadError as error:
+                raise _not_loadable(error) from error
         resident = self._table.acquire_pointer(target.pointer)
         while resident is None:  # the pointer may move, or the model be evicted, after each load
             version = self._wanted(target)
@@ -168,20 +249,14 @@ class Router:
         """
         if target.version is not None:
             return await self._find(target.version_ref())
-        serving = self._table.serving(target.pointer)
-        wanted = self._table.wanted(target.pointer)
-        if serving is not None:
-            return serving
-        return wanted.stable if wanted is not None else self._wanted(target)
+        pointer = self._table.pointer(target.pointer)
+        return self._wanted(target) if pointer is None else pointer.serving or pointer.wanted.stable
 
-    async def _acquire_canary(self, version: ServableVersion, deadline: float) -> Resident | None:
-        """The model of a canary, loaded again if it was evicted; None if the load fails."""
+    async def _loaded(self, version: ServableVersion, deadline: float) -> Resident:
+        """The model of a version, loaded again if it was evicted, or ``ModelLoadError``."""
         resident = self._table.acquire(version)
         while resident is None:
-            try:
-                await self._load(version, deadline)
-            except ModelLoadError:
-                return None
+            await self._load(version, deadline)
             resident = self._table.acquire(version)
         return resident
 
@@ -194,17 +269,6 @@ class Router:
             raise no_such_name(error) from None
         except ModelLoadError as error:
             raise _not_loadable(error) from error
-
-    async def _acquire_version(self, ref: VersionRef, deadline: float) -> Resident:
-        version = await self._find(ref)
-        resident = self._table.acquire(version)
-        while resident is None:
-            try:
-                await self._load(version, deadline)
-            except ModelLoadError as error:
-                raise _not_loadable(error) from error
-            resident = self._table.acquire(version)
-        return resident
 
     async def _find(self, ref: VersionRef) -> ServableVersion:
         named = self._table.named(ref)
@@ -230,15 +294,13 @@ class Router:
             raise ModelNotReadyError(
                 f"Version {version.ref.version} of model {version.ref.model_id} is being loaded.",
                 remedy="Try again in a moment.",
-                tenant_id=version.ref.tenant_id,
-                model_id=version.ref.model_id,
-                version=version.ref.version,
                 retry_after_s=1,
+                **version.ref.attributes,
             )
         loading.result()
 
 
-def _side(target: Target, rows: Table, canary: ReadyCanary) -> Side:
+def _side(target: Target, rows: Table, canary: CanaryRollout) -> Side:
     key = target.key
     if key is None and canary.sticky is not None:
         key = rows.first_value(canary.sticky, canary.version.signature)

@@ -24,12 +24,10 @@ from ml_core.ids import VersionRef
 from ml_core.inference.assignment import Assignment
 from ml_core.inference.batcher import Answer, Batcher
 from ml_core.inference.follower import AssignmentFollower
-from ml_core.inference.model_table import ModelTable
-from ml_core.inference.recorder import PredictionRecorder
-from ml_core.inference.residents import Resident
-from ml_core.inference.routing import Router, VersionLookup
+from ml_core.inference.model_table import ModelTable, Resident
+from ml_core.inference.prediction_log import PredictionRecorder
+from ml_core.inference.routing import Router, Table, Target, VersionLookup
 from ml_core.inference.shadow import Shadows
-from ml_core.inference.target import Table, Target
 from ml_core.observability import NO_HOOKS, Hooks
 from ml_core.registry.oidc import FETCH_WITHIN_S, TokenVerifier
 from ml_core.settings import ServingSettings
@@ -93,8 +91,7 @@ class PredictionService:
         # Two pools, so that a registry that hangs can't block the prediction threads.
         self._predicting = ThreadPoolExecutor(os.cpu_count() or 1, "mlcore-predict", thread_initializer)
         self._looking_up = ThreadPoolExecutor(_LOOKUP_THREADS, "mlcore-lookup")
-        self._versions = VersionLookup(find_version, self._looking_up, time.monotonic)
-        self._router = Router(table, self._versions)
+        self.router = Router(table, VersionLookup(find_version, self._looking_up, time.monotonic))
         self._shadows = Shadows(table, thread_initializer)
         self._batchers: WeakKeyDictionary[Resident, Batcher] = WeakKeyDictionary()
 
@@ -125,7 +122,7 @@ class PredictionService:
             principal = self._assignment.principal(authorization)
             if principal.tenant_id != tenant:
                 raise _no_such_tenant()
-        if not any(principal.allows(scope) for scope in scopes):
+        if not any(map(principal.allows, scopes)):
             raise PermissionDeniedError(
                 f"The key or token lacks the scope {' or '.join(scopes)}.",
                 remedy="Use a key or token that has the scope.",
@@ -158,7 +155,7 @@ class PredictionService:
             SignatureMismatchError: A row does not fit the signature.
             QueueFullError, DeadlineExceededError, PredictionError: See ``Batcher.predict``.
         """
-        resident, side = await self._router.route(target, table, deadline)
+        resident, side, shadow = await self.router.route(target, table, deadline)
         try:
             version = resident.model.version
             signature = version.signature
@@ -170,21 +167,13 @@ class PredictionService:
             answer = await batcher.predict(columns, table.rows, size=table.size, proba=proba, deadline=deadline)
         finally:
             self._table.release(resident)
-        if target.version is None and side is Side.STABLE:
-            self._shadows.offer(target.pointer, table, answer.predictions)
+        if shadow is not None:
+            self._shadows.offer(target.pointer, shadow, table, answer.predictions)
         return Prediction(version, answer, columns, side)
 
     async def on_thread(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
         """Run a function that would block the event loop on a prediction thread."""
         return await asyncio.get_running_loop().run_in_executor(self._predicting, function, *arguments)
-
-    async def describe_version(self, target: Target) -> ServableVersion:
-        """The version that would answer, for a pointer the stable one, without loading it.
-
-        Raises:
-            ModelNotFoundError, RegistryUnavailableError: As for ``predict``.
-        """
-        return await self._router.describe(target)
 
     async def ensure_ready(self, target: Target, deadline: float) -> ServableVersion:
         """Load the version that would answer, for a pointer the stable one.
@@ -192,7 +181,7 @@ class PredictionService:
         Raises:
             ModelNotFoundError, ModelNotReadyError, RegistryUnavailableError: As for ``predict``.
         """
-        resident = await self._router.acquire(target, deadline)
+        resident = await self.router.acquire(target, deadline)
         self._table.release(resident)
         return resident.model.version
 

@@ -12,7 +12,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import MLFrameworkError
 from ml_core.inference.model_table import ModelTable
-from ml_core.inference.pointers import PointerKey, version_key
-from ml_core.inference.residents import VersionKey
-from ml_core.inference.target import Table
+from ml_core.inference.pointers import PointerKey, VersionKey, version_key
+from ml_core.inference.routing import Table
 
 logger = logging.getLogger(__name__)
 
@@ -72,19 +71,17 @@ class Shadows:
         self._counts: dict[tuple[PointerKey, VersionKey], ShadowCounts] = {}
         self._requests = self._bytes = 0
 
-    def offer(self, pointer: PointerKey, rows: Table, predictions: NDArray[Any]) -> None:
-        """Queue an answered request for the shadow of its pointer, if it has one. Does not wait.
+    def offer(self, pointer: PointerKey, version: ServableVersion, rows: Table, predictions: NDArray[Any]) -> None:
+        """Queue an answered request for a shadow. Does not wait.
 
         Args:
             pointer: The pointer.
+            version: Its shadow.
             rows: The rows of the request.
             predictions: The predictions of the stable version, ``(n_rows,)``.
         """
-        version = self._table.shadow(pointer)
-        if version is None:
-            return
-        counts = self._counts_of(pointer, version)
         with self._lock:
+            counts = self._counts.setdefault((pointer, version_key(version)), ShadowCounts())
             is_over = self._requests > 0 and self._bytes + rows.size > MAX_WAITING_BYTES
             if is_over or self._requests >= MAX_WAITING_REQUESTS:
                 counts.dropped += 1
@@ -99,10 +96,7 @@ class Shadows:
         with self._lock:
             for key in [key for key in self._counts if not self._is_current(*key)]:
                 del self._counts[key]
-            return [
-                {"digest": version[3][:12], **{f.name: getattr(counts, f.name) for f in fields(counts)}}
-                for (_, version), counts in self._counts.items()
-            ]
+            return [{"digest": version[3][:12], **asdict(counts)} for (_, version), counts in self._counts.items()]
 
     def close(self) -> None:
         """Drop the queue."""
@@ -137,18 +131,14 @@ class Shadows:
                 self._requests -= 1
                 self._bytes -= rows.size
 
-    def _counts_of(self, pointer: PointerKey, version: ServableVersion) -> ShadowCounts:
-        with self._lock:
-            return self._counts.setdefault((pointer, version_key(version)), ShadowCounts())
-
     def _count(self, counts: ShadowCounts, **more: int) -> None:
         with self._lock:
             for name, number in more.items():
                 setattr(counts, name, getattr(counts, name) + number)
 
     def _is_current(self, pointer: PointerKey, version: VersionKey) -> bool:
-        shadow = self._table.shadow(pointer)
-        return shadow is not None and version_key(shadow) == version
+        present = self._table.pointer(pointer)
+        return present is not None and present.shadow_key == version
 
 
 def agreements(stable: NDArray[Any], shadow: NDArray[Any]) -> int:

@@ -18,9 +18,9 @@ class Kind(StrEnum):
     HISTOGRAM = "histogram"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Metric:
-    """One metric.
+    """One metric. A key of dictionaries by identity, which costs no comparison of its fields.
 
     Attributes:
         name: As in Prometheus, without what a transport puts before it.
@@ -46,6 +46,18 @@ class Metric:
         return (self.name,)
 
 
+def _counter(name: str, unit: str, meaning: str, *labels: str) -> Metric:
+    return Metric(name, Kind.COUNTER, unit, meaning, labels)
+
+
+def _gauge(name: str, unit: str, meaning: str) -> Metric:
+    return Metric(name, Kind.GAUGE, unit, meaning)
+
+
+def _histogram(name: str, unit: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Metric:
+    return Metric(name, Kind.HISTOGRAM, unit, meaning, labels, buckets)
+
+
 # A request of the fastest models takes half a millisecond; the default deadline is 10 s.
 _REQUEST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 # A compiled model answers within 10 µs, a forest of hundreds of trees within 50 ms.
@@ -54,133 +66,94 @@ _LOAD = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0
 _ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 10_000.0)
 _TRAINING = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0)
 
-REQUESTS = Metric(
+REQUESTS = _counter(
     "mlcore_requests_total",
-    Kind.COUNTER,
     "requests",
     "Requests that the prediction plane ended, by route and status of HTTP; 499: the client left.",
-    ("route", "status"),
+    "route",
+    "status",
 )
-REQUEST_SECONDS = Metric(
-    "mlcore_request_seconds",
-    Kind.HISTOGRAM,
-    "seconds",
-    "From the head of a request to its answer, in the replica.",
-    ("route",),
-    _REQUEST,
+REQUEST_SECONDS = _histogram(
+    "mlcore_request_seconds", "seconds", "From the head of a request to its answer, in the replica.", _REQUEST, "route"
 )
-TENANT_REQUESTS = Metric(
+TENANT_REQUESTS = _counter(
     "mlcore_tenant_requests_total",
-    Kind.COUNTER,
     "requests",
     "Authenticated requests by tenant and status of HTTP; only with MLCORE_METRICS_PER_TENANT.",
-    ("tenant", "status"),
+    "tenant",
+    "status",
 )
-QUEUE_ROWS = Metric("mlcore_queue_rows", Kind.GAUGE, "rows", "Rows that wait for their model, of all models.")
-QUEUE_WAIT_SECONDS = Metric(
+QUEUE_ROWS = _gauge("mlcore_queue_rows", "rows", "Rows that wait for their model, of all models.")
+QUEUE_WAIT_SECONDS = _histogram(
     "mlcore_queue_wait_seconds",
-    Kind.HISTOGRAM,
     "seconds",
     "Wait of a request for its batch to begin; 0 if its model was idle.",
-    (),
     _PREDICT,
 )
-REFUSED = Metric(
+REFUSED = _counter(
     "mlcore_queue_refused_total",
-    Kind.COUNTER,
     "requests",
     "Requests without a prediction: queue_full on arrival, or deadline while they waited.",
-    ("reason",),
+    "reason",
 )
-BATCH_ROWS = Metric(
-    "mlcore_batch_rows", Kind.HISTOGRAM, "rows", "Rows in one call of a model; the sum is all rows.", (), _ROWS
-)
-PREDICT_SECONDS = Metric(
-    "mlcore_predict_seconds", Kind.HISTOGRAM, "seconds", "One call of a model, successful or not.", (), _PREDICT
-)
-LOAD_SECONDS = Metric(
+BATCH_ROWS = _histogram("mlcore_batch_rows", "rows", "Rows in one call of a model; the sum is all rows.", _ROWS)
+PREDICT_SECONDS = _histogram("mlcore_predict_seconds", "seconds", "One call of a model, successful or not.", _PREDICT)
+LOAD_SECONDS = _histogram(
     "mlcore_model_load_seconds",
-    Kind.HISTOGRAM,
     "seconds",
     "Load of a version with its self-test; the count is the loads that succeeded.",
-    (),
     _LOAD,
 )
-LOAD_FAILURES = Metric(
-    "mlcore_model_load_failures_total", Kind.COUNTER, "loads", "Loads that failed, by code of the error.", ("code",)
+LOAD_FAILURES = _counter(
+    "mlcore_model_load_failures_total", "loads", "Loads that failed, by code of the error.", "code"
 )
-EVICTIONS = Metric(
-    "mlcore_model_evictions_total", Kind.COUNTER, "models", "Models that were freed to make room for others."
+EVICTIONS = _counter("mlcore_model_evictions_total", "models", "Models that were freed to make room for others.")
+RESIDENT_MODELS = _gauge("mlcore_resident_models", "models", "Models in memory.")
+RESIDENT_BYTES = _gauge("mlcore_resident_bytes", "bytes", "Measured size of the models in memory.")
+GENERATION = _gauge(
+    "mlcore_assignment_generation", "generation", "Generation of the assignment that the replica applied."
 )
-RESIDENT_MODELS = Metric("mlcore_resident_models", Kind.GAUGE, "models", "Models in memory.")
-RESIDENT_BYTES = Metric("mlcore_resident_bytes", Kind.GAUGE, "bytes", "Measured size of the models in memory.")
-GENERATION = Metric(
-    "mlcore_assignment_generation", Kind.GAUGE, "generation", "Generation of the assignment that the replica applied."
-)
-READ_TIMESTAMP = Metric(
+READ_TIMESTAMP = _gauge(
     "mlcore_assignment_read_timestamp_seconds",
-    Kind.GAUGE,
     "seconds since 1970",
     "When the replica last read the registry successfully; time() minus this is its lag.",
 )
-READ_FAILURES = Metric(
-    "mlcore_assignment_read_failures_total",
-    Kind.COUNTER,
-    "looks",
-    "Looks at the registry that failed, by code of the error.",
-    ("code",),
+READ_FAILURES = _counter(
+    "mlcore_assignment_read_failures_total", "looks", "Looks at the registry that failed, by code of the error.", "code"
 )
-EPOCHS = Metric(
+EPOCHS = _counter(
     "mlcore_assignment_epochs_total",
-    Kind.COUNTER,
     "epochs",
     "New epochs of the registry that the replica saw: it was restored from a backup.",
 )
-LOG_QUEUED = Metric(
-    "mlcore_prediction_log_queued_rows", Kind.GAUGE, "rows", "Answered rows that wait to be written to the registry."
+LOG_QUEUED = _gauge(
+    "mlcore_prediction_log_queued_rows", "rows", "Answered rows that wait to be written to the registry."
 )
-LOG_WRITTEN = Metric(
-    "mlcore_prediction_log_written_rows_total", Kind.COUNTER, "rows", "Rows that were committed to the prediction log."
+LOG_WRITTEN = _counter(
+    "mlcore_prediction_log_written_rows_total", "rows", "Rows that were committed to the prediction log."
 )
-LOG_WITHHELD = Metric(
-    "mlcore_prediction_log_withheld_rows_total",
-    Kind.COUNTER,
-    "rows",
-    "Rows whose tenant forbade the log after they were queued.",
+LOG_WITHHELD = _counter(
+    "mlcore_prediction_log_withheld_rows_total", "rows", "Rows whose tenant forbade the log after they were queued."
 )
-LOG_LOST = Metric(
+LOG_LOST = _counter(
     "mlcore_prediction_log_lost_rows_total",
-    Kind.COUNTER,
     "rows",
     "Answered rows that are missing in the prediction log, by reason.",
-    ("reason",),
+    "reason",
 )
-LOG_WRITE_SECONDS = Metric(
-    "mlcore_prediction_log_write_seconds",
-    Kind.HISTOGRAM,
-    "seconds",
-    "Write of one batch that was committed.",
-    (),
-    _LOAD,
+LOG_WRITE_SECONDS = _histogram(
+    "mlcore_prediction_log_write_seconds", "seconds", "Write of one batch that was committed.", _LOAD
 )
-TRAININGS = Metric("mlcore_trainings_total", Kind.COUNTER, "trainings", "Trainings that registered a version.")
-TRAINING_FAILURES = Metric(
+TRAININGS = _counter("mlcore_trainings_total", "trainings", "Trainings that registered a version.")
+TRAINING_FAILURES = _counter(
     "mlcore_training_failures_total",
-    Kind.COUNTER,
     "trainings",
     "Trainings that failed, by the stage that failed: read, fit, evaluate or register.",
-    ("stage",),
+    "stage",
 )
-TRAINING_ROWS = Metric(
-    "mlcore_training_rows_total", Kind.COUNTER, "rows", "Rows of trainings, training and validation together."
-)
-TRAINING_SECONDS = Metric(
-    "mlcore_training_stage_seconds",
-    Kind.HISTOGRAM,
-    "seconds",
-    "One stage of a training.",
-    ("stage",),
-    _TRAINING,
+TRAINING_ROWS = _counter("mlcore_training_rows_total", "rows", "Rows of trainings, training and validation together.")
+TRAINING_SECONDS = _histogram(
+    "mlcore_training_stage_seconds", "seconds", "One stage of a training.", _TRAINING, "stage"
 )
 
 METRICS = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

@@ -97,50 +97,35 @@ class PrometheusHooks(Hooks, Collector):
         self._max_tenants = max_tenants
         self._tenants: set[str] = set()
         self._lock = threading.Lock()  # held for moments only: the event loop takes it
-        sums = {each: _Sums(each) for each in METRICS if each.kind is not Kind.HISTOGRAM}
-        histograms = {each: _Histograms(each) for each in METRICS if each.kind is Kind.HISTOGRAM}
-        self._made: dict[Metric, _Sums | _Histograms] = {**sums, **histograms}
-        self._requests = sums[metrics.REQUESTS]
-        self._request_seconds = histograms[metrics.REQUEST_SECONDS]
-        self._tenant_requests = sums[metrics.TENANT_REQUESTS]
-        self._queue_rows = sums[metrics.QUEUE_ROWS]
-        self._wait_seconds = histograms[metrics.QUEUE_WAIT_SECONDS]
-        self._refused = sums[metrics.REFUSED]
-        self._batch_rows = histograms[metrics.BATCH_ROWS]
-        self._predict_seconds = histograms[metrics.PREDICT_SECONDS]
-        self._load_seconds = histograms[metrics.LOAD_SECONDS]
-        self._load_failures = sums[metrics.LOAD_FAILURES]
-        self._evictions = sums[metrics.EVICTIONS]
-        self._resident_models = sums[metrics.RESIDENT_MODELS]
-        self._resident_bytes = sums[metrics.RESIDENT_BYTES]
-        self._generation = sums[metrics.GENERATION]
-        self._read_timestamp = sums[metrics.READ_TIMESTAMP]
-        self._read_failures = sums[metrics.READ_FAILURES]
-        self._epochs = sums[metrics.EPOCHS]
-        self._log_queued = sums[metrics.LOG_QUEUED]
-        self._log_written = sums[metrics.LOG_WRITTEN]
-        self._log_withheld = sums[metrics.LOG_WITHHELD]
-        self._log_lost = sums[metrics.LOG_LOST]
-        self._log_write_seconds = histograms[metrics.LOG_WRITE_SECONDS]
-        self._trainings = sums[metrics.TRAININGS]
-        self._training_failures = sums[metrics.TRAINING_FAILURES]
-        self._training_rows = sums[metrics.TRAINING_ROWS]
-        self._training_seconds = histograms[metrics.TRAINING_SECONDS]
+        self._sums = {each: _Sums(each) for each in METRICS if each.kind is not Kind.HISTOGRAM}
+        self._histograms = {each: _Histograms(each) for each in METRICS if each.kind is Kind.HISTOGRAM}
         self.registry.register(self)
 
     def collect(self) -> Iterator[Family]:
         """Every metric as it is now; called by the registry."""
         with self._lock:
-            values = {metric: made.copied() for metric, made in self._made.items()}
+            made: dict[Metric, _Sums | _Histograms] = {**self._sums, **self._histograms}
+            values = {metric: made[metric].copied() for metric in METRICS}
         return map(_family, values.keys(), values.values())
 
-    def request_ended(self, route: str, status: int, seconds: float, tenant: str | None) -> None:
-        """See ``Hooks``."""
+    def _add(self, metric: Metric, amount: float, *labels: Any) -> None:
         with self._lock:
-            self._requests[route, status] += 1
-            self._request_seconds.observe((route,), seconds)
+            self._sums[metric][labels] += amount
+
+    def _set(self, metric: Metric, value: float) -> None:
+        with self._lock:
+            self._sums[metric][()] = value
+
+    def _observe(self, metric: Metric, value: float, *labels: Any) -> None:
+        with self._lock:
+            self._histograms[metric].observe(labels, value)
+
+    def request_ended(self, route: str, status: int, seconds: float, tenant: str | None) -> None:
+        with self._lock:  # once: this is called for each request
+            self._sums[metrics.REQUESTS][route, status] += 1
+            self._histograms[metrics.REQUEST_SECONDS].observe((route,), seconds)
             if tenant is not None and self._max_tenants:
-                self._tenant_requests[self._listed(tenant), status] += 1
+                self._sums[metrics.TENANT_REQUESTS][self._listed(tenant), status] += 1
 
     def _listed(self, tenant: str) -> str:
         if tenant not in self._tenants:
@@ -150,92 +135,63 @@ class PrometheusHooks(Hooks, Collector):
         return tenant
 
     def rows_queued(self, rows: int) -> None:
-        """See ``Hooks``."""
-        with self._lock:
-            self._queue_rows[()] += rows
+        self._add(metrics.QUEUE_ROWS, rows)
 
     def rows_dequeued(self, rows: int) -> None:
-        """See ``Hooks``."""
-        with self._lock:
-            self._queue_rows[()] -= rows
+        self._add(metrics.QUEUE_ROWS, -rows)
 
     def request_refused(self, reason: str) -> None:
-        """See ``Hooks``."""
-        with self._lock:
-            self._refused[reason,] += 1
+        self._add(metrics.REFUSED, 1, reason)
 
     def batch_predicted(self, requests: int, rows: int, seconds: float) -> None:  # noqa: ARG002 - the rows are counted
-        """See ``Hooks``."""
         with self._lock:
-            self._batch_rows.observe((), rows)
-            self._predict_seconds.observe((), seconds)
+            self._histograms[metrics.BATCH_ROWS].observe((), rows)
+            self._histograms[metrics.PREDICT_SECONDS].observe((), seconds)
+
+    # There is no series for a version, of which there may be 20,000.
 
     def request_predicted(self, version: VersionRef, rows: int, waited_s: float, seconds: float) -> None:  # noqa: ARG002
-        """See ``Hooks``; no series for a version, of which there may be 20,000."""
-        with self._lock:
-            self._wait_seconds.observe((), waited_s)
+        self._observe(metrics.QUEUE_WAIT_SECONDS, waited_s)
 
     def model_loaded(self, version: VersionRef, seconds: float) -> None:  # noqa: ARG002 - as above
-        """See ``Hooks``."""
-        with self._lock:
-            self._load_seconds.observe((), seconds)
+        self._observe(metrics.LOAD_SECONDS, seconds)
 
     def model_load_failed(self, version: VersionRef, code: str, seconds: float) -> None:  # noqa: ARG002 - as above
-        """See ``Hooks``."""
-        with self._lock:
-            self._load_failures[code,] += 1
+        self._add(metrics.LOAD_FAILURES, 1, code)
 
     def model_evicted(self) -> None:
-        """See ``Hooks``."""
-        with self._lock:
-            self._evictions[()] += 1
+        self._add(metrics.EVICTIONS, 1)
 
     def models_resident(self, models: int, size_bytes: int) -> None:
-        """See ``Hooks``."""
-        with self._lock:
-            self._resident_models[()] = models
-            self._resident_bytes[()] = size_bytes
+        self._set(metrics.RESIDENT_MODELS, models)
+        self._set(metrics.RESIDENT_BYTES, size_bytes)
 
     def assignment_read(self, at: float) -> None:
-        """See ``Hooks``."""
-        with self._lock:
-            self._read_timestamp[()] = at
+        self._set(metrics.READ_TIMESTAMP, at)
 
     def assignment_applied(self, generation: int, seconds: float, *, is_new_epoch: bool) -> None:  # noqa: ARG002
-        """See ``Hooks``."""
-        with self._lock:
-            self._generation[()] = generation
-            self._epochs[()] += is_new_epoch
+        self._set(metrics.GENERATION, generation)
+        self._add(metrics.EPOCHS, is_new_epoch)
 
     def assignment_read_failed(self, code: str) -> None:
-        """See ``Hooks``."""
-        with self._lock:
-            self._read_failures[code,] += 1
+        self._add(metrics.READ_FAILURES, 1, code)
 
     def predictions_queued(self, rows: int) -> None:
-        """See ``Hooks``."""
-        with self._lock:
-            self._log_queued[()] = rows
+        self._set(metrics.LOG_QUEUED, rows)
 
     def predictions_written(self, rows: int, withheld: int, seconds: float) -> None:
-        """See ``Hooks``."""
-        with self._lock:
-            self._log_written[()] += rows
-            self._log_withheld[()] += withheld
-            self._log_write_seconds.observe((), seconds)
+        self._add(metrics.LOG_WRITTEN, rows)
+        self._add(metrics.LOG_WITHHELD, withheld)
+        self._observe(metrics.LOG_WRITE_SECONDS, seconds)
 
     def predictions_lost(self, reason: str, rows: int) -> None:
-        """See ``Hooks``."""
-        with self._lock:
-            self._log_lost[reason,] += rows
+        self._add(metrics.LOG_LOST, rows, reason)
 
     def training_ended(self, model_id: str, stages: Mapping[str, float], rows: int, error: str | None) -> None:  # noqa: ARG002
-        """See ``Hooks``."""
-        with self._lock:
-            for stage, seconds in stages.items():
-                self._training_seconds.observe((stage,), seconds)
-            self._training_rows[()] += rows
-            if error is None:
-                self._trainings[()] += 1
-            else:
-                self._training_failures[list(stages)[-1],] += 1
+        for stage, seconds in stages.items():
+            self._observe(metrics.TRAINING_SECONDS, seconds, stage)
+        self._add(metrics.TRAINING_ROWS, rows)
+        if error is None:
+            self._add(metrics.TRAININGS, 1)
+        else:
+            self._add(metrics.TRAINING_FAILURES, 1, list(stages)[-1])

@@ -60,7 +60,7 @@ class TracingHooks(Hooks):
         return serve
 
     def request_ended(self, route: str, status: int, seconds: float, tenant: str | None) -> None:  # noqa: ARG002
-        """See ``Hooks``; names the span of the request."""
+        # Names the span of the request.
         span = trace.get_current_span()
         if isinstance(span, ReadableSpan) and span.is_recording():
             span.update_name(f"{span.name} {route}")
@@ -71,7 +71,6 @@ class TracingHooks(Hooks):
                 span.set_status(StatusCode.ERROR)
 
     def request_predicted(self, version: VersionRef, rows: int, waited_s: float, seconds: float) -> None:
-        """See ``Hooks``; two spans beneath the request's."""
         if trace.get_current_span().is_recording():
             now = time.time_ns()
             begun = now - _ns(seconds)
@@ -80,24 +79,19 @@ class TracingHooks(Hooks):
             self._span("predict", begun, now, {**_names(version), "mlcore.rows": rows})
 
     def model_loaded(self, version: VersionRef, seconds: float) -> None:
-        """See ``Hooks``."""
         self._ended("load model", seconds, _names(version))
 
     def model_load_failed(self, version: VersionRef, code: str, seconds: float) -> None:
-        """See ``Hooks``."""
         self._ended("load model", seconds, _names(version), error=code)
 
     def assignment_applied(self, generation: int, seconds: float, *, is_new_epoch: bool) -> None:
-        """See ``Hooks``."""
         names = {"mlcore.generation": generation, "mlcore.is_new_epoch": is_new_epoch}
         self._ended("apply assignment", seconds, names)
 
     def predictions_written(self, rows: int, withheld: int, seconds: float) -> None:
-        """See ``Hooks``."""
         self._ended("write predictions", seconds, {"mlcore.rows": rows, "mlcore.rows_withheld": withheld})
 
     def training_ended(self, model_id: str, stages: Mapping[str, float], rows: int, error: str | None) -> None:
-        """See ``Hooks``; a span for the training, with one for each stage beneath it."""
         now = time.time_ns()
         begun = now - _ns(sum(stages.values()))
         training = self._tracer.start_span(
@@ -111,7 +105,7 @@ class TracingHooks(Hooks):
         training.end(now)
 
     def close(self) -> None:
-        """See ``Hooks``; takes as long as the exporter's timeout at most."""
+        # Takes as long as the exporter's timeout at most.
         self._provider.shutdown()
 
     def _ended(self, name: str, seconds: float, attributes: dict[str, Any], error: str | None = None) -> None:

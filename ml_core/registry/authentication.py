@@ -5,6 +5,10 @@ The prediction plane decides in the same way from its assignment (``ml_core.infe
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
+
 import sqlalchemy as sa
 
 from ml_core.database.connection import DatabaseConnection
@@ -12,9 +16,15 @@ from ml_core.database.tables import tenants
 from ml_core.domain.api_key import ApiKey, bearer_token
 from ml_core.domain.principal import Principal, refuse_tenant
 from ml_core.exceptions import AuthenticationError
+from ml_core.registry.feed import KeyWatch
 from ml_core.registry.keys import holder
 from ml_core.registry.oidc import TokenVerifier
 from ml_core.registry.platform_keys import PlatformKeyRepository
+
+REMEMBERED_S = 1.0
+"""Longest time in seconds for which a key is accepted after its revocation; about that of the prediction plane."""
+_REMEMBERED_KEYS = 10_000
+"""As many as the prediction plane remembers. Further keys are looked up at each request."""
 
 
 class Authentication:
@@ -25,14 +35,46 @@ class Authentication:
     Args:
         db: The platform's own connection; ``acting_as`` the principal that was found, it does the request's work.
         tokens: Verifies tokens of the OpenID issuer; None: none is accepted.
+        clock: Monotonic, in seconds.
     """
 
-    def __init__(self, db: DatabaseConnection, tokens: TokenVerifier | None = None) -> None:
+    def __init__(
+        self,
+        db: DatabaseConnection,
+        tokens: TokenVerifier | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._db = db
         self._tokens = tokens
+        self._clock = clock
+        self._keys = KeyWatch()
+        self._checking = threading.Lock()
+        self._valid_until = clock()
+        self._holders: dict[str, Principal] = {}
+
+    def remembered(self, tenant_id: str | None, authorization: str | bytes | None) -> Principal | None:
+        """The holder of a tenant's key that was authenticated before, entered into the tenant of the URL. Never waits.
+
+        Args:
+            tenant_id: As for ``authenticate``.
+            authorization: As for ``authenticate``.
+
+        Returns:
+            None: ask ``authenticate``.
+
+        Raises:
+            AuthenticationError, TenantNotFoundError, PermissionDeniedError: As ``authenticate``.
+        """
+        if self._clock() >= self._valid_until:
+            return None
+        principal = self._holders.get(bearer_token(authorization))
+        if principal is not None:
+            principal.enter(tenant_id)
+        return principal
 
     def authenticate(self, tenant_id: str | None, authorization: str | bytes | None) -> Principal:
-        """Who sends a request, entered into the tenant of its URL.
+        """Who sends a request, entered into the tenant of its URL. The registry is asked, whatever is remembered.
 
         A key of a tenant on a tenant's URL costs one statement, and so does a token of some tenants; an unknown key, or
         a key of the platform there, costs two. It may wait ``FETCH_WITHIN_S`` for the issuer's keys, so an event loop
@@ -70,8 +112,27 @@ class Authentication:
 
     def _of_tenant(self, text: str) -> Principal:
         key = ApiKey.parse(text)
+        self._forget_if_changed()
+        holders = self._holders  # before the key is read: a change that the read misses replaces this dictionary
         with self._db.serving() as connection:
-            return holder(connection, key)
+            principal = holder(connection, key)
+        if len(holders) < _REMEMBERED_KEYS:
+            holders[text] = principal
+        return principal
+
+    def _forget_if_changed(self) -> None:
+        """Forget all holders if any key or tenant has changed, and extend the time for which they are remembered."""
+        now = self._clock()
+        # Where another thread checks, nobody waits for it: the registry may hang.
+        if now < self._valid_until or not self._checking.acquire(blocking=False):
+            return
+        try:
+            with self._db.serving() as connection:
+                if self._keys.has_changed(connection):
+                    self._holders = {}
+            self._valid_until = now + REMEMBERED_S
+        finally:
+            self._checking.release()
 
     def _require_tenant(self, name: str, tenant_id: str) -> None:
         """Refuse a token's tenant that does not exist: the issuer does not know which do."""

@@ -229,6 +229,45 @@ class FeedReader:
         return found
 
 
+class KeyWatch:
+    """Notices that a key or a tenant of any cell has changed, for one reader."""
+
+    def __init__(self) -> None:
+        self._clocks: dict[str, tuple[object, int]] = {}
+
+    def has_changed(self, connection: Connection) -> bool:
+        """Whether a key or a tenant was created, changed or deleted since the last call; true at the first call.
+
+        One query if no clock has moved, and one more for each that has.
+
+        Args:
+            connection: In a transaction of the serving plane (``DatabaseConnection.serving``).
+        """
+        now = {row.cell: (row.epoch, row.generation) for row in connection.execute(_CLOCKS)}
+        has_changed = any(
+            cell not in self._clocks or self._has_changed_in(connection, cell, *clock) for cell, clock in now.items()
+        )
+        self._clocks = now
+        return has_changed
+
+    def _has_changed_in(self, connection: Connection, cell: str, epoch: object, generation: int) -> bool:
+        known_epoch, since = self._clocks[cell]
+        if epoch != known_epoch:
+            return True
+        return generation != since and bool(connection.scalar(_IS_ANY_STAMPED, {"cell": cell, "since": since}))
+
+
+_CLOCKS = sa.select(feed_clock.c.cell, feed_clock.c.epoch, feed_clock.c.generation)
+_IN_CELL = tenants.c.cell == sa.bindparam("cell", type_=sa.Text)
+_SINCE = sa.bindparam("since", type_=sa.BigInteger)
+_IS_ANY_STAMPED = sa.select(
+    sa.or_(
+        sa.exists().where(_IN_CELL, tenants.c.feed_generation > _SINCE),
+        sa.exists().where(_IN_CELL, api_keys.c.tenant_id == tenants.c.tenant_id, api_keys.c.feed_generation > _SINCE),
+    )
+)
+
+
 def renew_epoch(connection: Connection) -> None:
     """Tell the readers of every cell that generations begin anew: after a restore they count other changes.
 

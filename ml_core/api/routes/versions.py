@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import File, Form, Query, UploadFile
 from pydantic import TypeAdapter
@@ -184,35 +184,14 @@ def _page(access: TenantAccess, model: str | None, wanted: VersionFilter) -> Pag
         limit=wanted.limit,
         cursor=wanted.cursor,
     )
-    items = [Version(**_fields(version)) for version in found.items]
-    return Page[Version](items=items, next_cursor=found.next_cursor)
+    return Page[Version].model_validate(found)
 
 
 def _detail(version: domain.ModelVersion) -> VersionDetail:
     return VersionDetail(
-        **_fields(version),
-        signature=version.servable.signature.to_json(),
+        **{name: getattr(version, name) for name in Version.model_fields},
+        signature=version.signature.to_json(),
         lineage=Lineage.model_validate(version.lineage),
         metadata=dict(version.metadata),
         effective_hyperparameters=dict(version.training.get("effective_hyperparameters", {})),
     )
-
-
-def _fields(version: domain.ModelVersion) -> dict[str, Any]:
-    """What a list shows of a version."""
-    return {
-        "model_id": version.model_id,
-        "version": version.version,
-        "model_type": version.servable.model_type,
-        "algorithm": version.training.get("algorithm"),
-        "metrics": version.metrics,
-        "hyperparameters": version.hyperparameters,
-        "digest": version.servable.digest,
-        "size_bytes": version.servable.size_bytes,
-        "format": version.servable.format,
-        "tags": version.tags,
-        "uses": version.uses,
-        "created_at": version.created_at,
-        "created_by": version.created_by,
-        "archived_at": version.archived_at,
-    }

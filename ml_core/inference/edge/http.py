@@ -1,18 +1,35 @@
-"""ASGI requests of the prediction plane, their cancellation, and responses."""
+"""HTTP: requests as ASGI delivers them, responses, and error responses.
+
+``{"error": {"code": …, "message": …, "details": {…}, "action": {…}, "request_id": …}}`` is the form of an error, except
+under ``/v2``, where the Open Inference Protocol requires ``{"error": "text"}``.
+"""
 
 from __future__ import annotations
 
-import asyncio
+import json
+import logging
 import re
 import secrets
 import time
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
 from starlette.types import Message, Receive, Scope, Send
 
-from ml_core.exceptions import InvalidRequestError, RequestTooLargeError
+from ml_core.exceptions import (
+    Action,
+    InvalidRequestError,
+    MLFrameworkError,
+    RequestTooLargeError,
+    UnsupportedEncodingError,
+    shown,
+    status_of,
+)
 from ml_core.settings import ServingSettings
+
+logger = logging.getLogger(__name__)
 
 # The headers that the platform reads. A request that repeats one is refused, because its meaning is ambiguous.
 _OWN_HEADERS = frozenset(
@@ -30,8 +47,12 @@ _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 # A body over the limit is read and dropped up to this multiple of it, because many clients read the response only after
 # they have sent the body.
 _DISCARD_FACTOR = 4
-LOOK_AFTER_S = 0.05
-"""Time after which the connection of a request is watched. A request that is answered sooner costs one timer only."""
+_PROTOCOL = re.compile(r"(/t/[^/]*)?/v2(/.*)?", re.DOTALL)
+# Retry-After of a 503 whose error has no ``retry_after_s``.
+_RETRY_AFTER_S = 1
+_EITHER_HEADER = 32 + zlib.MAX_WBITS
+"""Makes zlib accept a gzip header and its own; the latter is ``deflate`` in HTTP (RFC 9110, 8.4.1.2)."""
+_ENCODINGS = (b"gzip", b"x-gzip", b"deflate")
 
 
 def is_sane_request_id(value: bytes) -> bool:
@@ -246,52 +267,105 @@ def too_large(limit: int, actual: int | None) -> RequestTooLargeError:
     )
 
 
-class RequestWatch:
-    """Cancels the current task at the deadline of the request or its body, or when the client disconnects."""
+def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
+    """Decompress a body.
 
-    # asyncio.timeout_at, for the deadline alone, costs several times as much per request.
+    Args:
+        body: The compressed bytes.
+        encoding: ``gzip`` or ``deflate``.
+        limit: Limit of decompressed bytes, which also bounds the memory.
 
-    __slots__ = ("_loop", "_request", "_task", "_timer", "_waiting_to_leave", "is_client_gone", "is_over")
-
-    def __init__(self, request: HttpRequest) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._request = request
-        self._task = asyncio.current_task()
-        self._waiting_to_leave: asyncio.Task[None] | None = None
-        self.is_client_gone = False
-        self.is_over = False
-        self._timer = self._loop.call_at(min(request.deadline, self._loop.time() + LOOK_AFTER_S), self._look)
-
-    def ended_it(self) -> bool:
-        """Whether this watch, and not the server, cancelled the task."""
-        return self.is_over and self._task is not None and self._task.uncancel() == 0
-
-    def stop(self) -> None:
-        """Stop watching; call it when the request was answered."""
-        self._timer.cancel()
-        if self._waiting_to_leave is not None:
-            self._waiting_to_leave.cancel()
-
-    def _look(self) -> None:
-        now = self._loop.time()
-        if now >= self._request.deadline or (now >= self._request.body_deadline and not self._request.is_read):
-            self._end()
-            return
-        # Only after the body was read: its reader notices a disconnect, and two readers would take each other's data.
-        if self._waiting_to_leave is None and self._request.is_read:
-            self._waiting_to_leave = self._loop.create_task(self._request.client_left())
-            self._waiting_to_leave.add_done_callback(self._client_left)
-        is_watched = self._waiting_to_leave is not None
-        self._timer = self._loop.call_at(
-            self._request.deadline if is_watched else min(self._request.deadline, now + LOOK_AFTER_S), self._look
+    Raises:
+        UnsupportedEncodingError: The encoding is another one, or there are several.
+        InvalidRequestError: The bytes are damaged or truncated, or other bytes follow.
+        RequestTooLargeError: The body exceeds ``limit`` bytes.
+    """
+    if encoding not in _ENCODINGS:
+        raise UnsupportedEncodingError(
+            f"The Content-Encoding {shown(encoding.decode('latin-1'))} is not supported.",
+            remedy="Send the body as gzip, deflate or uncompressed.",
+            field="content-encoding",
         )
+    unpacker = zlib.decompressobj(_EITHER_HEADER)
+    try:
+        plain = unpacker.decompress(body, limit + 1)
+    except zlib.error:
+        raise _damaged(encoding) from None
+    if len(plain) > limit:
+        raise too_large(limit, None)
+    if not unpacker.eof or unpacker.unused_data:
+        raise _damaged(encoding)
+    return plain
 
-    def _client_left(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and task.exception() is None and not self.is_over:
-            self.is_client_gone = True
-            self._end()
 
-    def _end(self) -> None:
-        self.is_over = True
-        if self._task is not None:
-            self._task.cancel()
+def _damaged(encoding: bytes) -> Exception:
+    return invalid(
+        "body", f"is not one complete {encoding.decode()} stream", "Compress the body as one stream, or send it plain."
+    )
+
+
+def invalid(field: str, what: str, remedy: str) -> InvalidRequestError:
+    """The error for an invalid field."""
+    return InvalidRequestError(f"Field {field!r} {what}.", remedy=remedy, field=field)
+
+
+def json_response(data: Any, status: int = 200) -> HttpResponse:
+    """A JSON response. The data may contain NumPy arrays; orjson writes values that are not finite as null."""
+    return HttpResponse(status, orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY))
+
+
+def error_response(error: Exception, path: str, request_id: str, *, is_operator: bool = False) -> HttpResponse:
+    """The response for an error.
+
+    The message of a framework error is sent to the client. Other errors, and those with status 500, are logged with the
+    request id, and the client gets no text of them, which may be confidential.
+
+    Args:
+        error: The error.
+        path: The path of the request.
+        request_id: The id of the request.
+        is_operator: Whether the client runs this process; then it gets the message of framework errors with status 500.
+    """
+    status = status_of(error) if isinstance(error, MLFrameworkError) else 500
+    if not isinstance(error, MLFrameworkError) or (status == 500 and not is_operator):
+        logger.error("Request %s failed.", request_id, exc_info=error)
+        message = "The server failed to process the request. Report the request id to the operator of the platform."
+        return plain_error(500, "internal", message, path, request_id)
+    headers = {}
+    if status in (429, 503):
+        headers[b"retry-after"] = b"%d" % (getattr(error, "retry_after_s", None) or _RETRY_AFTER_S)
+    elif status == 401:
+        headers[b"www-authenticate"] = b"Bearer"
+    elif status == 408:
+        headers[b"connection"] = b"close"  # the rest of the body may still arrive on this connection
+    elif status == 415:
+        headers[b"accept-encoding"] = b"gzip, deflate"
+    return plain_error(status, error.code, str(error), path, request_id, error.attributes(), headers, error.action)
+
+
+def plain_error(
+    status: int,
+    code: str,
+    message: str,
+    path: str,
+    request_id: str,
+    details: dict[str, Any] | None = None,
+    headers: dict[bytes, bytes] | None = None,
+    action: Action | None = None,
+) -> HttpResponse:
+    """An error response in the format of the path."""
+    if _PROTOCOL.fullmatch(path):
+        return HttpResponse(status, orjson.dumps({"error": message}), headers=headers)
+    error = {"code": code, "message": message, "details": details or {}, "request_id": request_id}
+    if action is not None:
+        error["action"] = action.to_json()
+    return HttpResponse(status, _rendered({"error": error}), headers=headers)
+
+
+def _rendered(document: dict[str, Any]) -> bytes:
+    """A document as JSON, whatever a caller's value in it is: the answer to an error must not be another error."""
+    try:
+        # ``default``: attributes of types that JSON does not have are sent as text.
+        return orjson.dumps(document, default=str)
+    except TypeError:  # an integer of more than 64 bits, or half of a surrogate pair
+        return json.dumps(document, default=str, ensure_ascii=False).encode(errors="replace")

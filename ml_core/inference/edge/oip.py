@@ -17,15 +17,14 @@ from numpy.typing import NDArray
 from ml_core.domain.columns import ColumnKind, Columns
 from ml_core.domain.signature import InputColumn, Signature
 from ml_core.exceptions import SignatureMismatchError, shown
-from ml_core.inference.edge.requests import check_rows, invalid, parse_object, sticky_key
+from ml_core.inference.edge.http import invalid
+from ml_core.inference.edge.routes import check_rows, parse_object, sticky_key
 from ml_core.inference.edge.tensors import DTYPES, Tensor, parse_shape, values_from_binary, values_from_json
-from ml_core.inference.target import key_text
+from ml_core.inference.routing import key_text
 
 # The range of ``datetime``, years 1 to 9999, in seconds since 1970-01-01 UTC; the end is excluded.
 _FIRST_SECOND = -62_135_596_800.0
 _END_SECOND = 253_402_300_800.0
-
-_READ_AS_NUMBERS = (ColumnKind.NUMBER, ColumnKind.DATETIME)
 
 PREDICTIONS = "predictions"
 PROBABILITIES = "probabilities"
@@ -79,7 +78,8 @@ class InferBody:
         by_name = {column.name: column for column in signature.inputs}
         matrix = self._matrix(by_name)
         if matrix is not None:
-            return _columns_of_matrix(matrix, signature)
+            width = len(signature.inputs)
+            return {column.name: _read(column, matrix.column(i, width)) for i, column in enumerate(signature.inputs)}
         given = {tensor.name: tensor for tensor in self.tensors}
         for tensor in self.tensors:
             if tensor.name not in by_name:
@@ -232,20 +232,9 @@ def _flag(field: str, parameters: Mapping[str, Any], name: str) -> bool | None:
 
 
 def _read(column: InputColumn, tensor: Tensor) -> NDArray[Any]:
-    if tensor.is_numeric and column.kind in _READ_AS_NUMBERS:
+    if tensor.is_numeric and column.kind in (ColumnKind.NUMBER, ColumnKind.DATETIME):
         return _read_numbers(column, tensor.as_floats())
     return column.read(tensor.as_list())
-
-
-def _columns_of_matrix(tensor: Tensor, signature: Signature) -> Columns:
-    inputs = signature.inputs
-    numbers = np.ascontiguousarray(tensor.as_floats().reshape(tensor.shape).T)
-    return {
-        column.name: _read_numbers(column, numbers[i])
-        if column.kind in _READ_AS_NUMBERS
-        else column.read(tensor.column(i, len(inputs)).as_list())
-        for i, column in enumerate(inputs)
-    }
 
 
 def _read_numbers(column: InputColumn, values: NDArray[np.float64]) -> NDArray[Any]:
@@ -254,31 +243,26 @@ def _read_numbers(column: InputColumn, values: NDArray[np.float64]) -> NDArray[A
     Raises:
         SignatureMismatchError: A value does not fit.
     """
+    is_date = column.kind is ColumnKind.DATETIME
     bad = np.isinf(values) if column.nullable else ~np.isfinite(values)
+    if is_date:
+        bad |= (values < _FIRST_SECOND) | (values >= _END_SECOND)  # False for NaN, a missing value
     if bad.any():
         row = int(bad.argmax())
-        what = "is missing; it had no missing value in training" if np.isnan(values[row]) else "is not a finite number"
+        if np.isnan(values[row]):
+            what = "is missing; it had no missing value in training"
+        elif np.isinf(values[row]):
+            what = "is not a finite number"
+        else:
+            what = f"is {values[row]:g}, which is outside the years 1 to 9999"
+        expected = "seconds since 1970-01-01 UTC" if is_date else "a number"
         raise SignatureMismatchError(
             f"Row {row}: column {column.name!r} {what}.",
-            remedy=f"Send a number{' or NaN' if column.nullable else ''} for it.",
+            remedy=f"Send {expected}{' or NaN' if column.nullable else ''} for it.",
             row=row,
             column=column.name,
         )
-    if column.kind is ColumnKind.DATETIME:
-        _refuse_other_years(column, values)
     return values
-
-
-def _refuse_other_years(column: InputColumn, seconds: NDArray[np.float64]) -> None:
-    bad = (seconds < _FIRST_SECOND) | (seconds >= _END_SECOND)  # False for NaN, a missing value
-    if bad.any():
-        row = int(bad.argmax())
-        raise SignatureMismatchError(
-            f"Row {row}: column {column.name!r} is {seconds[row]:g}, which is outside the years 1 to 9999.",
-            remedy="Send seconds since 1970-01-01 UTC for it.",
-            row=row,
-            column=column.name,
-        )
 
 
 def _known(by_name: Mapping[str, InputColumn]) -> str:

@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.signature import Output, OutputKind, Signature
 from ml_core.domain.values import category_text
-from ml_core.inference.edge.http import HttpRequest, HttpResponse
+from ml_core.inference.edge.http import HttpRequest, HttpResponse, json_response
 from ml_core.inference.edge.oip import PREDICTIONS, PROBABILITIES, InferBody, parse_infer
-from ml_core.inference.edge.render import json_labels, json_response, record
-from ml_core.inference.edge.requests import PARSE_ON_LOOP_BYTES
+from ml_core.inference.edge.routes import PARSE_ON_LOOP_BYTES, json_labels
 from ml_core.inference.edge.tensors import to_binary
+from ml_core.inference.routing import Target
 from ml_core.inference.service import Prediction, PredictionService
-from ml_core.inference.target import Target
 
 _DISTRIBUTION = "ml-core-platform"
 PLATFORM = "mlcore_sklearn"
@@ -62,12 +61,12 @@ class ProtocolRoutes:
 
     async def model(self, request: HttpRequest) -> HttpResponse:
         """``GET /t/{tenant}/v2/models/{model}[/versions/{version}]``."""
-        version = await self._service.describe_version(_target(request))
+        version = await self._service.router.describe(_target(request))
         return json_response(describe_model(request.model, version.ref.version, version.signature))
 
     async def config(self, request: HttpRequest) -> HttpResponse:
         """``GET …/config``: the model configuration extension, which Triton's clients use."""
-        version = await self._service.describe_version(_target(request))
+        version = await self._service.router.describe(_target(request))
         ref, signature = version.ref, version.signature
         return json_response(describe_config(request.model, ref.version, signature, self._max_rows))
 
@@ -92,7 +91,8 @@ class ProtocolRoutes:
             target, body, proba=body.wants_probabilities, deadline=request.deadline
         )
         response = infer_response(request.model, prediction, body)
-        record(self._service, request, target, prediction, body.size)
+        if self._service.recorder is not None:
+            self._service.recorder.record(target, prediction, size=body.size, arrived=request.arrived)
         return response
 
 

@@ -1,19 +1,34 @@
-"""The platform's own routes: ``predict``, ``feedback`` and the health of a replica."""
+"""The platform's own routes, ``predict``, ``feedback`` and the health of a replica, and their JSON.
+
+Errors name the path of the invalid field. Labels keep their type; numbers that are not finite are null.
+"""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from ml_core.exceptions import InvalidNameError, RegistryUnavailableError
-from ml_core.ids import ModelId, TenantId
-from ml_core.inference.edge.http import HttpRequest, HttpResponse
-from ml_core.inference.edge.render import json_labels, json_probabilities, json_response, record
-from ml_core.inference.edge.requests import PARSE_ON_LOOP_BYTES, invalid, parse_object, parse_predict
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from ml_core.domain.columns import Columns
+from ml_core.domain.signature import Output, Row, Signature
+from ml_core.domain.values import category_text
+from ml_core.exceptions import InvalidNameError, InvalidRequestError, RegistryUnavailableError, RequestTooLargeError
+from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
+from ml_core.inference.edge.http import HttpRequest, HttpResponse, invalid, json_response
+from ml_core.inference.routing import DEFAULT_ENVIRONMENT, Target, key_text, no_such_name
 from ml_core.inference.service import PredictionService
-from ml_core.inference.target import Target, no_such_name
+from ml_core.models.loading import labels_to_json
 from ml_core.registry.predictions.labels import check_label
 
+PARSE_ON_LOOP_BYTES = 256 * 1024
+"""A larger body is parsed on a thread, so that several in a row do not block the event loop. orjson holds the
+interpreter lock while it parses, about 3 ms per megabyte."""
+_MAX_STICKY_KEY = 256
 _LABEL_FIELDS = ("label", "request_id", "row")
 
 
@@ -48,7 +63,8 @@ class PlatformRoutes:
         if body.unknown_values:
             data["unknown_values"] = body.unknown_values
         response = json_response(data)
-        record(self._service, request, target, prediction, body.size)
+        if self._service.recorder is not None:
+            self._service.recorder.record(target, prediction, size=body.size, arrived=request.arrived)
         return response
 
     async def feedback(self, request: HttpRequest) -> HttpResponse:
@@ -83,6 +99,115 @@ class PlatformRoutes:
         return response
 
 
+@dataclass(slots=True)
+class PredictBody:
+    """The body of ``predict``; implements ``Table``.
+
+    Attributes:
+        raw: One JSON object per row.
+        size: Bytes of the body.
+        proba: Whether to predict probabilities.
+        environment: The environment whose rollout answers.
+        version: The version that answers instead of the environment's.
+        key: The key for the choice of a canary.
+        strict: Whether unknown columns are refused.
+        unknown_values: The number of values in unknown columns; set by ``columns``.
+    """
+
+    raw: list[Row]
+    size: int
+    proba: bool = False
+    environment: str = DEFAULT_ENVIRONMENT
+    version: str | None = None
+    key: str | None = None
+    strict: bool = False
+    unknown_values: int = 0
+
+    @property
+    def rows(self) -> int:
+        """See ``Table``."""
+        return len(self.raw)
+
+    def columns(self, signature: Signature) -> Columns:
+        """See ``Table``."""
+        columns = signature.columns_from_rows(self.raw, strict=self.strict)
+        self.unknown_values = signature.count_unknown(self.raw)
+        return columns
+
+    def first_value(self, column: str, signature: Signature) -> str | None:  # noqa: ARG002 - rows have names
+        """See ``Table``."""
+        return key_text(self.raw[0].get(column))
+
+
+def parse_predict(body: bytes, max_rows: int) -> PredictBody:
+    """Parse the body of ``predict``.
+
+    Raises:
+        InvalidRequestError: The body is malformed; names the field.
+        InvalidNameError: A name in the body is invalid.
+        RequestTooLargeError: The body has more than ``max_rows`` rows.
+    """
+    data = parse_object(body)
+    rows = data.get("rows")
+    if type(rows) is not list or not rows:
+        raise invalid("rows", "must be a list of at least one object", 'Send {"rows": [{column: value}]}.')
+    check_rows(len(rows), max_rows)
+    for index, row in enumerate(rows):
+        if type(row) is not dict:
+            raise invalid(f"rows[{index}]", "must be an object", "Send one object per row: column → value.")
+    parsed = PredictBody(rows, len(body))
+    if len(data) > 1:
+        for name, value in data.items():
+            if name != "rows":
+                _set_option(parsed, name, value)
+    return parsed
+
+
+def parse_object(body: bytes | memoryview) -> dict[str, Any]:
+    """Parse a JSON object.
+
+    Raises:
+        InvalidRequestError: The body is not JSON or not an object.
+    """
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequestError(
+            f"The body is not valid JSON: {error}.", remedy="Send JSON in UTF-8; write NaN as null.", field="body"
+        ) from None
+    if type(data) is not dict:
+        raise invalid("body", "must be a JSON object", 'Send an object, such as {"rows": […]}.')
+    return data
+
+
+def check_rows(rows: int, max_rows: int) -> None:
+    """Check the number of rows.
+
+    Raises:
+        RequestTooLargeError: There are more than ``max_rows``.
+    """
+    if rows > max_rows:
+        raise RequestTooLargeError(
+            f"The request has {rows:,} rows; the limit is {max_rows:,}.",
+            remedy="Send fewer rows per request.",
+            limit=max_rows,
+            actual=rows,
+        )
+
+
+def json_labels(predictions: NDArray[Any]) -> Any:
+    """Convert predictions ``(n_rows,)`` for ``json_response``."""
+    if predictions.dtype == np.float64 and predictions.flags.c_contiguous:
+        return predictions  # orjson writes the array itself, several times faster than a list
+    return labels_to_json(predictions)
+
+
+def json_probabilities(probabilities: NDArray[np.float64], output: Output) -> list[dict[str, float]]:
+    """Convert probabilities ``(n_rows, n_classes)`` to one object per row: text of the class → probability."""
+    names = [category_text(label) for label in output.classes]
+    return [dict(zip(names, row, strict=True)) for row in probabilities.tolist()]
+
+
 def _parse_label(content: bytes) -> dict[str, Any]:
     """Parse the body of ``feedback``.
 
@@ -92,12 +217,65 @@ def _parse_label(content: bytes) -> dict[str, Any]:
     data = parse_object(content)
     for name in data:
         if name not in _LABEL_FIELDS:
-            near = difflib.get_close_matches(name[:40], _LABEL_FIELDS, n=1)
-            known = f"Did you mean {near[0]!r}?" if near else f"Known fields: {', '.join(_LABEL_FIELDS)}."
-            raise invalid(name[:100], "is not known", known)
+            raise _unknown(name, _LABEL_FIELDS)
     for name in ("request_id", "label"):
         if name not in data:
             raise invalid(name, "is missing", 'Send {"request_id": …, "row": 0, "label": …}.')
     label = {"request_id": data["request_id"], "row": data.get("row", 0), "label": data["label"]}
     check_label(label["request_id"], label["row"], label["label"])
     return label
+
+
+def _set_option(parsed: PredictBody, name: str, value: Any) -> None:
+    check = _OPTIONS.get(name)
+    if check is None:
+        raise _unknown(name, ("rows", *sorted(_OPTIONS)))
+    setattr(parsed, name, check(name, value))
+
+
+def _unknown(name: str, fields: Sequence[str]) -> InvalidRequestError:
+    near = difflib.get_close_matches(name[:40], fields, n=1)
+    remedy = f"Did you mean {near[0]!r}?" if near else f"Known fields: {', '.join(fields)}."
+    return invalid(name[:100], "is not known", remedy)
+
+
+def _boolean(name: str, value: Any) -> bool:
+    if type(value) is not bool:
+        raise invalid(name, "must be true or false", "Correct or omit it.")
+    return value
+
+
+def _environment(name: str, value: Any) -> str:
+    return DEFAULT_ENVIRONMENT if value is None else _name(name, value, EnvironmentName)
+
+
+def _version(name: str, value: Any) -> str | None:
+    return None if value is None else _name(name, value, VersionId)
+
+
+def _name(name: str, value: Any, parse: Callable[[str], str]) -> str:
+    try:
+        return parse(value)
+    except InvalidNameError as error:
+        error.details["field"] = name
+        raise
+
+
+def sticky_key(name: str, value: Any) -> str | None:
+    """Check the key of a request.
+
+    Raises:
+        InvalidRequestError: The key is not a string of 1 to 256 characters.
+    """
+    if value is not None and not (isinstance(value, str) and 0 < len(value) <= _MAX_STICKY_KEY):
+        raise invalid(name, f"must be a string of 1 to {_MAX_STICKY_KEY} characters", "Correct or omit it.")
+    return value
+
+
+_OPTIONS: Mapping[str, Callable[[str, Any], Any]] = {
+    "proba": _boolean,
+    "environment": _environment,
+    "version": _version,
+    "key": sticky_key,
+    "strict": _boolean,
+}

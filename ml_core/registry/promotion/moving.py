@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -39,11 +39,14 @@ from ml_core.registry import journal
 from ml_core.registry.journal import advance_feed
 from ml_core.registry.missing import model_archived, model_not_found, require_model_in
 from ml_core.registry.promotion.gate_evaluation import evaluate_gates
-from ml_core.registry.promotion.pointers import Pointer, find_pointer, pointer_from, pointer_key
+from ml_core.registry.promotion.pointers import BOUND_KEY, Pointer, bound_key, find_pointer, pointer_from
 from ml_core.registry.promotion.rollback import rollback_target
 from ml_core.registry.promotion.rules import Rules, check_environment, read_rules
 from ml_core.registry.versions.models import lock_model
 from ml_core.registry.versions.rows import IS_ARCHIVED, VERSIONS_WITH_MODEL, refusal
+
+if TYPE_CHECKING:
+    from ml_core.registry.pages import AnyRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +159,7 @@ def swap(connection: Connection, prepared: PreparedMove) -> Pointer:
     wanted, rules, tenant_id = prepared.wanted, prepared.rules, prepared.rules.tenant_id
     actor = sign(connection, wanted.actor)
     try:
-        row = connection.execute(_swap_statement(prepared, actor)).one_or_none()
+        row = _swap_row(connection, prepared, actor)
     except sa.exc.IntegrityError as error:
         if (refusal(error) or "").startswith("fk_"):
             raise model_not_found(tenant_id, wanted.model_id, prepared.version) from error
@@ -165,11 +168,8 @@ def swap(connection: Connection, prepared: PreparedMove) -> Pointer:
         actual = find_pointer(connection, tenant_id, wanted.model_id, wanted.environment)
         raise _conflict(rules, rules.generation, actual)
     _record(connection, prepared, actor)
-    connection.execute(  # last: until the commit no other change of the cell can commit
-        environments.update()
-        .where(*pointer_key(tenant_id, wanted.model_id, wanted.environment))
-        .values(feed_generation=advance_feed(environments.c.cell))
-    )
+    # Last: until the commit no other change of the cell can commit.
+    connection.execute(_ADVANCE, bound_key(tenant_id, wanted.model_id, wanted.environment))
     return pointer_from(row, prepared.gates)
 
 
@@ -240,29 +240,39 @@ def _confirm(connection: Connection, prepared: PreparedMove) -> None:
         )
 
 
-def _swap_statement(prepared: PreparedMove, actor: str) -> sa.Executable:
-    rules, present = prepared.rules, prepared.rules.generation
-    values = {**_columns(prepared.state), "generation": present + 1, "updated_by": actor}
-    if present == 0:
-        cell = sa.select(tenants.c.cell).where(tenants.c.tenant_id == rules.tenant_id).scalar_subquery()
-        keys = {"tenant_id": rules.tenant_id, "model_id": rules.model_id, "environment": rules.environment}
-        return (
-            insert(environments)
-            .values(**keys, **values, cell=cell, feed_generation=0)
-            .on_conflict_do_nothing()
-            .returning(environments)
-        )
-    key = pointer_key(rules.tenant_id, rules.model_id, rules.environment)
-    return (
-        environments.update()
-        .where(*key, environments.c.generation == present)
-        .values(**values, updated_at=sa.func.now())
-        .returning(environments)
+# Made once: making them takes longer than executing them.
+_FIRST = (
+    insert(environments)
+    .values(
+        cell=sa.select(tenants.c.cell).where(tenants.c.tenant_id == sa.bindparam("of_tenant_id")).scalar_subquery(),
+        feed_generation=0,
     )
+    .on_conflict_do_nothing()
+    .returning(environments)
+)
+_NEXT = (
+    environments.update()
+    .where(*BOUND_KEY, environments.c.generation == sa.bindparam("present"))
+    .values(updated_at=sa.func.now())
+    .returning(environments)
+)
+_ADVANCE = environments.update().where(*BOUND_KEY).values(feed_generation=advance_feed(environments.c.cell))
+_APPEND = environment_history.insert()
+
+
+def _swap_row(connection: Connection, prepared: PreparedMove, actor: str) -> AnyRow | None:
+    """The pointer's row after the swap; None if it has another generation by now."""
+    rules, present = prepared.rules, prepared.rules.generation
+    key = bound_key(rules.tenant_id, rules.model_id, rules.environment)
+    values = {**_columns(prepared.state), "generation": present + 1, "updated_by": actor}
+    if present:
+        return connection.execute(_NEXT, {**key, "present": present, **values}).one_or_none()
+    named = {"tenant_id": rules.tenant_id, "model_id": rules.model_id, "environment": rules.environment}
+    return connection.execute(_FIRST, {**key, **named, **values}).one_or_none()
 
 
 def _columns(state: RolloutState) -> dict[str, Any]:
-    """A state as the columns that the pointer and its history share."""
+    """A state as the columns of the pointer."""
     canary = state.canary
     return {
         "version": state.stable,
@@ -290,31 +300,20 @@ def _record(connection: Connection, prepared: PreparedMove, actor: str) -> None:
     subject = {"model_id": wanted.model_id, "environment": wanted.environment}
     what = {"generation": generation, "action": trigger.value, "actor": actor, "reason": wanted.reason}
     served, gates = _columns(prepared.state), [dict(result) for result in prepared.gates]
-    connection.execute(
-        environment_history.insert().values(
-            tenant_id=rules.tenant_id,
-            **subject,
-            **what,
-            **served,
-            digest=_digest_of(rules, prepared.state.stable),
-            restored_generation=prepared.restored_generation or generation,
-            gates=gates,
-            override_reason=prepared.override_reason,
-        )
-    )
+    entry = {
+        "tenant_id": rules.tenant_id,
+        **subject,
+        **what,
+        "restored_generation": prepared.restored_generation or generation,
+        "gates": gates,
+        "override_reason": prepared.override_reason,
+    }
+    connection.execute(_APPEND, entry)  # the trigger ``fill_move`` adds what is served
     details: dict[str, Any] = {**what, "version": prepared.state.stable}
     details |= {name: value for name, value in served.items() if value is not None}
     if prepared.override_reason is not None:  # whoever reads the audit must see what was overridden
         details |= {"override_reason": prepared.override_reason, "gates": gates}
     journal.record(connection, rules.tenant_id, _TOPICS.get(trigger, "environment.moved"), subject, details)
-
-
-def _digest_of(rules: Rules, version: VersionId | None) -> sa.ScalarSelect[str] | None:
-    if version is None:
-        return None
-    of = versions.c
-    named = (of.tenant_id == rules.tenant_id, of.model_id == rules.model_id, of.version == version)
-    return sa.select(of.digest).where(*named).scalar_subquery()
 
 
 def _conflict(rules: Rules, expected: int | None, actual: Pointer | None) -> PromotionConflictError:

@@ -98,12 +98,23 @@ def pointer_key(
     )
 
 
+# For statements that are made once: making one takes longer than executing it.
+BOUND_KEY = tuple(
+    environments.c[name] == sa.bindparam(f"of_{name}") for name in ("tenant_id", "model_id", "environment")
+)
+_POINTER = sa.select(environments).where(*BOUND_KEY)
+
+
+def bound_key(tenant_id: TenantId, model_id: ModelId, environment: EnvironmentName) -> dict[str, str]:
+    """The parameters of ``BOUND_KEY`` that select one pointer."""
+    return {"of_tenant_id": tenant_id, "of_model_id": model_id, "of_environment": environment}
+
+
 def find_pointer(
     connection: Connection, tenant_id: TenantId, model_id: ModelId, environment: EnvironmentName
 ) -> Pointer | None:
     """The pointer, or None if nothing was ever promoted to the environment."""
-    statement = sa.select(environments).where(*pointer_key(tenant_id, model_id, environment))
-    row = connection.execute(statement).one_or_none()
+    row = connection.execute(_POINTER, bound_key(tenant_id, model_id, environment)).one_or_none()
     return None if row is None else pointer_from(row)
 
 

@@ -15,7 +15,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import models, version_tags, versions
 from ml_core.domain.api_key import Scope
 from ml_core.domain.lifecycle import VersionTrigger, advance, state_of
-from ml_core.domain.version import ModelVersion, ServableVersion, StoredArtifact, VersionDraft
+from ml_core.domain.version import ModelVersion, ServableVersion, StoredArtifact, VersionDraft, VersionSummary
 from ml_core.ids import Digest, ModelId, TenantId, VersionId
 from ml_core.models.store import ArtifactStore, platform_store
 from ml_core.registry import journal
@@ -44,6 +44,13 @@ MAX_MODEL_NOTES_BYTES = 16 * 2**10
 """Of a model's own metadata, as JSON: each of its versions has it beside notes of its own."""
 
 _ABSENT = object()
+
+# Made once: making them takes longer than executing them.
+_OF_MODEL = SELECT_VERSIONS.where(
+    versions.c.tenant_id == sa.bindparam("tenant"), versions.c.model_id == sa.bindparam("model")
+)
+_NAMED = _OF_MODEL.where(versions.c.version == sa.bindparam("version"))
+_NEWEST = _OF_MODEL.where(sa.not_(IS_ARCHIVED)).order_by(versions.c.number.desc()).limit(1)
 
 
 class VersionRepository:
@@ -222,7 +229,7 @@ class VersionRepository:
         descending: bool | None = None,
         limit: int = 50,
         cursor: str | None = None,
-    ) -> Page[ModelVersion]:
+    ) -> Page[VersionSummary]:
         """Find versions of one model or of all. A criterion that is left out does not restrict.
 
         Example::
@@ -413,15 +420,14 @@ class VersionRepository:
         remove_unneeded(self._db, self._tenant_id, self._store, digest)
 
     def _get(self, connection: Connection, model_id: ModelId, version: VersionId | None) -> ModelVersion:
-        conditions = [versions.c.model_id == model_id]
+        names = {"tenant": self._tenant_id, "model": model_id}
         if version is None:
-            conditions += [versions.c.archived_at.is_(None), models.c.archived_at.is_(None)]
+            row = connection.execute(_NEWEST, names).one_or_none()
         else:
-            conditions.append(versions.c.version == version)
-        found = registration.find(connection, self._tenant_id, *conditions)
-        if found is None:
+            row = connection.execute(_NAMED, {**names, "version": version}).one_or_none()
+        if row is None:
             raise model_not_found(self._tenant_id, model_id, version, connection=connection)
-        return found
+        return version_from(row)
 
     def _check(self, connection: Connection, model_id: ModelId, version: VersionId, trigger: VersionTrigger) -> None:
         """Check that the state of a version allows a trigger, by the table of ``ml_core.domain.lifecycle``.

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from ml_core.database.tables import environments, models, version_tags, versions
 from ml_core.domain.rollout import Role, Use
 from ml_core.domain.signature import Signature
-from ml_core.domain.version import Lineage, ModelVersion, SelfTest, ServableVersion, VersionDraft
+from ml_core.domain.version import Lineage, ModelVersion, SelfTest, ServableVersion, VersionDraft, VersionSummary
 from ml_core.ids import Digest, EnvironmentName, ModelId, TenantId, VersionId, VersionRef
 
 if TYPE_CHECKING:
@@ -37,21 +37,13 @@ _TAGS = sa.func.jsonb_object_agg(version_tags.c.key, version_tags.c.value)
 # In the order of ``Role``.
 _USED = (environments.c.version, environments.c.canary_version, environments.c.shadow_version)
 _USES = sa.func.jsonb_agg(sa.func.jsonb_build_array(environments.c.environment, *_USED))
-VERSION_COLUMNS = (
-    *SERVABLE_COLUMNS,
+# What is shown of a version in a list.
+_SHOWN_COLUMNS = (
     versions.c.metrics,
     versions.c.hyperparameters,
-    versions.c.metadata,
-    versions.c.run_id,
-    versions.c.dataset_digest,
-    versions.c.parent_version,
-    versions.c.code_commit,
-    versions.c.libraries,
-    versions.c.data_digest,
     versions.c.created_at,
     versions.c.created_by,
     versions.c.archived_at,
-    versions.c.outside_types,
     sa.select(_TAGS)
     .where(*(version_tags.c[name] == versions.c[name] for name in ("tenant_id", "model_id", "version")))
     .correlate(versions)
@@ -64,12 +56,35 @@ VERSION_COLUMNS = (
     .scalar_subquery()
     .label("uses"),
 )
+_VERSION_COLUMNS = (
+    *SERVABLE_COLUMNS,
+    *_SHOWN_COLUMNS,
+    versions.c.metadata,
+    versions.c.run_id,
+    versions.c.dataset_digest,
+    versions.c.parent_version,
+    versions.c.code_commit,
+    versions.c.libraries,
+    versions.c.data_digest,
+    versions.c.outside_types,
+)
+_SUMMARY_COLUMNS = (
+    versions.c.model_id,
+    versions.c.version,
+    models.c.model_type,
+    versions.c.metadata["training"]["algorithm"].label("algorithm"),
+    versions.c.digest,
+    versions.c.size_bytes,
+    versions.c.format,
+    *_SHOWN_COLUMNS,
+)
 
 VERSIONS_WITH_MODEL = versions.join(
     models, sa.and_(models.c.tenant_id == versions.c.tenant_id, models.c.model_id == versions.c.model_id)
 )
 # Made once: naming so many columns takes longer than adding a caller's conditions.
-SELECT_VERSIONS = sa.select(*VERSION_COLUMNS).select_from(VERSIONS_WITH_MODEL)
+SELECT_VERSIONS = sa.select(*_VERSION_COLUMNS).select_from(VERSIONS_WITH_MODEL)
+SELECT_SUMMARIES = sa.select(*_SUMMARY_COLUMNS).select_from(VERSIONS_WITH_MODEL)
 # A version is also hidden with its model.
 IS_ARCHIVED = sa.or_(versions.c.archived_at.is_not(None), models.c.archived_at.is_not(None))
 
@@ -100,7 +115,7 @@ def _signature(document: str) -> Signature:
 
 
 def version_from(row: AnyRow) -> ModelVersion:
-    """A version, from a row of ``VERSION_COLUMNS``."""
+    """A version, from a row of ``SELECT_VERSIONS``."""
     return ModelVersion(
         servable=servable_from(row),
         metrics=row.metrics,
@@ -114,13 +129,37 @@ def version_from(row: AnyRow) -> ModelVersion:
         archived_at=row.archived_at,
         outside_types=tuple(row.outside_types),
         tags=row.tags or {},
-        uses=[
-            Use(EnvironmentName(environment), role)
-            for environment, *used in sorted(row.uses or (), key=itemgetter(0))
-            for role, version in zip(Role, used, strict=True)
-            if version == row.version
-        ],
+        uses=_uses(row),
     )
+
+
+def summary_from(row: AnyRow) -> VersionSummary:
+    """What a search returns of a version, from a row of ``SELECT_SUMMARIES``."""
+    return VersionSummary(
+        model_id=ModelId(row.model_id),
+        version=VersionId(row.version),
+        model_type=row.model_type,
+        algorithm=row.algorithm,
+        digest=Digest(row.digest),
+        size_bytes=row.size_bytes,
+        format=row.format,
+        metrics=row.metrics,
+        hyperparameters=row.hyperparameters,
+        tags=row.tags or {},
+        uses=_uses(row),
+        created_at=row.created_at,
+        created_by=row.created_by,
+        archived_at=row.archived_at,
+    )
+
+
+def _uses(row: AnyRow) -> list[Use]:
+    return [
+        Use(EnvironmentName(environment), role)
+        for environment, *used in sorted(row.uses or (), key=itemgetter(0))
+        for role, version in zip(Role, used, strict=True)
+        if version == row.version
+    ]
 
 
 def draft_values(draft: VersionDraft) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -13,14 +13,14 @@ from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import models, version_metrics, version_tags, versions
 from ml_core.domain.metric import HIGHER_IS_BETTER, parse_bound
-from ml_core.domain.version import ModelVersion
+from ml_core.domain.version import VersionSummary
 from ml_core.exceptions import InvalidRequestError, did_you_mean, listed
 from ml_core.ids import ModelId, TenantId
 from ml_core.registry.limits import check_filters, check_limit
 from ml_core.registry.missing import require_model_in
 from ml_core.registry.pages import Page, after, decode_cursor, encode_cursor
 from ml_core.registry.search import in_range, of_owner, tagged
-from ml_core.registry.versions.rows import IS_ARCHIVED, VERSION_COLUMNS, VERSIONS_WITH_MODEL, version_from
+from ml_core.registry.versions.rows import IS_ARCHIVED, SELECT_SUMMARIES, summary_from
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow
@@ -85,6 +85,15 @@ class VersionQuery:
         return split or _SPLIT, metric
 
     @property
+    def order(self) -> Sequence[sa.Column[Any]]:
+        """The columns that the versions are sorted by: all of one table, so that its index has that order."""
+        if self.metric is not None:
+            return [version_metrics.c[name] for name in ("value", "model_id", "version")]
+        if self.model_id is not None:  # numbers are in the order of creation
+            return [versions.c.number]
+        return [versions.c[name] for name in ("created_at", "model_id", "version")]
+
+    @property
     def is_descending(self) -> bool:
         """Which way they are sorted."""
         if self.descending is not None:
@@ -94,7 +103,7 @@ class VersionQuery:
 
 def search(
     connection: Connection, tenant_id: TenantId, query: VersionQuery, limit: int, cursor: str | None
-) -> Page[ModelVersion]:
+) -> Page[VersionSummary]:
     """One page of the versions that a query finds.
 
     Args:
@@ -109,33 +118,24 @@ def search(
             version could have such a metric or type.
         ModelNotFoundError: There is no such model.
     """
-    source, order = _sorted_by(query.metric)
-    statement = (
-        sa.select(*VERSION_COLUMNS, order[0].label("sorted_by"))
-        .select_from(source)
-        .where(versions.c.tenant_id == tenant_id, *_conditions(tenant_id, query))
+    order, is_descending = query.order, query.is_descending
+    statement = SELECT_SUMMARIES.add_columns(order[0].label("sorted_by")).where(
+        versions.c.tenant_id == tenant_id, *_conditions(tenant_id, query)
     )
     if query.metric is not None:
         split, metric = query.metric
-        statement = statement.where(version_metrics.c.split == split, version_metrics.c.metric == metric)
-    is_descending = query.is_descending
+        same = [version_metrics.c[name] == versions.c[name] for name in ("tenant_id", "model_id", "version")]
+        statement = statement.join(version_metrics, sa.and_(*same)).where(
+            version_metrics.c.split == split, version_metrics.c.metric == metric
+        )
     if cursor is not None:
         statement = statement.where(after(order, _read(cursor, query), descending=is_descending))
     directed = [column.desc() if is_descending else column.asc() for column in order]
     rows = connection.execute(statement.order_by(*directed).limit(check_limit(limit) + 1)).all()
     if not rows and cursor is None:
         _refuse_unknown(connection, tenant_id, query)
-    found = [version_from(row) for row in rows[:limit]]
+    found = [summary_from(row) for row in rows[:limit]]
     return Page(found, _cursor(rows[limit - 1], query) if len(rows) > limit else None)
-
-
-def _sorted_by(metric: tuple[str, str] | None) -> tuple[sa.FromClause, Sequence[sa.ColumnElement[Any]]]:
-    """What to select from, and the columns that give the order: all of one table, so that its index has that order."""
-    if metric is None:
-        return VERSIONS_WITH_MODEL, [versions.c[name] for name in ("created_at", "model_id", "version")]
-    same = [version_metrics.c[name] == versions.c[name] for name in ("tenant_id", "model_id", "version")]
-    by_metric = [version_metrics.c[name] for name in ("value", "model_id", "version")]
-    return VERSIONS_WITH_MODEL.join(version_metrics, sa.and_(*same)), by_metric
 
 
 def _conditions(tenant_id: TenantId, query: VersionQuery) -> Sequence[sa.ColumnElement[bool]]:
@@ -176,25 +176,30 @@ def _mentions(tenant_id: TenantId, text: str) -> sa.ColumnElement[bool]:
 
 def _order(query: VersionQuery) -> str:
     """What a page is sorted by and which way: a cursor of another order would pass versions over."""
-    name = _CREATED if query.metric is None else "/".join(query.metric)
+    name = query.order[0].name if query.metric is None else "/".join(query.metric)
     return f"{'-' if query.is_descending else '+'}{name}"
 
 
+# The first value of a cursor, by the column that it is of.
+_KEYS: Mapping[str, Callable[[Any], Any]] = {"created_at": datetime.fromisoformat, "number": int, "value": float}
+
+
 def _cursor(row: AnyRow, query: VersionQuery) -> str:
-    key = row.sorted_by.isoformat() if query.metric is None else row.sorted_by
+    key = row.sorted_by.isoformat() if isinstance(row.sorted_by, datetime) else row.sorted_by
     return encode_cursor([_order(query), key, row.model_id, row.version])
 
 
 def _read(cursor: str, query: VersionQuery) -> list[Any]:
-    of, key, model_id, version = decode_cursor(cursor, str, (str, float), str, str)
+    of, key, model_id, version = decode_cursor(cursor, str, (str, int, float), str, str)
     try:
         if of != _order(query):
             raise ValueError(of)
-        return [datetime.fromisoformat(key) if query.metric is None else float(key), model_id, version]
+        key = _KEYS[query.order[0].name](key)
     except (TypeError, ValueError):
         raise InvalidRequestError(
             "The cursor belongs to another sorting.", remedy="Begin without a cursor.", field="cursor"
         ) from None
+    return [key, model_id, version][: len(query.order)]
 
 
 _MODEL_TYPES = ("anomaly_detection", "classification", "clustering", "regression")

@@ -97,6 +97,35 @@ def test_a_full_pool_is_an_error_with_a_deadline(db: DatabaseConnection, tenant_
         pass
 
 
+def test_a_session_that_ends_before_its_transaction_begins_is_replaced(
+    db: DatabaseConnection, tenant_id: TenantId
+) -> None:
+    """The transaction fails with the reason that Postgres gave, and the next one gets another session."""
+    with DatabaseConnection(settings=Settings(DatabaseSettings(url=db.urls.app, tenant_key=db.tenant_key))) as own:
+        ended: list[int] = []
+
+        def end(connection: sa.Connection) -> None:
+            if not ended:
+                session = connection.connection.driver_connection
+                assert session is not None
+                ended.append(session.info.backend_pid)
+                with superuser(db) as admin:
+                    admin.execute("SELECT pg_terminate_backend(%s, 5000)", (ended[0],))
+
+        sa.event.listen(own._engine(own.urls.app), "begin", end)
+        with pytest.raises(RegistryUnavailableError, match="terminating connection"), own.tenant(tenant_id):
+            pass
+        with own.tenant(tenant_id) as connection:
+            assert connection.scalar(sa.text("SELECT pg_backend_pid()")) != ended[0]
+
+
+def test_another_process_prepares_statements_as_this_one_does(db: DatabaseConnection) -> None:
+    """It has the embedded server's URL, and can't know that there is no pooler, as there may be of another server."""
+    assert db.environment["MLCORE_DATABASE_PREPARE_AFTER"] == str(db._connect_arguments()["prepare_threshold"])
+    foreign = DatabaseConnection(settings=Settings(DatabaseSettings(url=db.urls.app, tenant_key=db.tenant_key)))
+    assert "MLCORE_DATABASE_PREPARE_AFTER" not in foreign.environment
+
+
 @pytest.mark.parametrize("text", ["a\0b", "\ud800"])
 def test_text_that_can_not_be_stored_is_the_callers_error(
     db: DatabaseConnection, tenant_id: TenantId, text: str

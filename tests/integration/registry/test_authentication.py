@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -12,12 +13,16 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import ApiKey, Scope
 from ml_core.exceptions import AuthenticationError, IssuerUnavailableError, PermissionDeniedError, TenantNotFoundError
 from ml_core.ids import EnvironmentName, TenantId
-from ml_core.registry.authentication import Authentication
+from ml_core.models.store import LocalStore
+from ml_core.registry.authentication import REMEMBERED_S, Authentication
+from ml_core.registry.collection.tenant_deletion import TenantDeletion
+from ml_core.registry.feed import KeyWatch
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.oidc import TokenVerifier
 from ml_core.registry.platform_keys import PlatformKeyRepository
+from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from support.oidc_issuer import Issuer, running_issuer
-from support.registry import new_tenant, superuser
+from support.registry import TICKETS, new_tenant, register, superuser
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +148,129 @@ def test_a_key_costs_one_statement(
             assert key.secret not in str(sent)
     finally:
         sa.event.remove(sa.Engine, "before_cursor_execute", note)
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def remembering(db: DatabaseConnection, clock: Clock) -> Authentication:
+    return Authentication(db, clock=clock)
+
+
+def test_a_key_is_remembered_until_it_has_to_be_looked_up_again(
+    remembering: Authentication, clock: Clock, db: DatabaseConnection, tenant_id: TenantId, other_tenant_id: TenantId
+) -> None:
+    """For its own tenant only, and for no longer than the bound: whether it was revoked is not known later."""
+    header = bearer(KeyRepository(db, tenant_id).create("k", [Scope.READ]))
+    assert remembering.remembered(tenant_id, header) is None
+    principal = remembering.authenticate(tenant_id, header)
+    assert remembering.remembered(tenant_id, header) is principal
+    assert remembering.remembered(tenant_id, header.encode()) is principal
+    assert remembering.remembered(tenant_id, f"{header[:-1]}{'b' if header.endswith('a') else 'a'}") is None
+    with pytest.raises(TenantNotFoundError):
+        remembering.remembered(other_tenant_id, header)
+    with pytest.raises(PermissionDeniedError):
+        remembering.remembered(None, header)
+    with pytest.raises(AuthenticationError):
+        remembering.remembered(tenant_id, None)
+    clock.now += REMEMBERED_S
+    assert remembering.remembered(tenant_id, header) is None
+
+
+def test_a_key_that_was_revoked_is_forgotten_at_the_next_check(
+    remembering: Authentication, clock: Clock, db: DatabaseConnection, tenant_id: TenantId, other_tenant_id: TenantId
+) -> None:
+    """Whoever asks next: the request of another tenant's key finds that a key has changed."""
+    keys = KeyRepository(db, tenant_id)
+    key, other = keys.create("k", [Scope.READ]), KeyRepository(db, other_tenant_id).create("o", [Scope.READ])
+    remembering.authenticate(tenant_id, bearer(key))
+    keys.revoke(key.key_id)
+    with pytest.raises(AuthenticationError):
+        remembering.authenticate(tenant_id, bearer(key))  # which asks the registry, whatever is remembered
+    clock.now += REMEMBERED_S
+    remembering.authenticate(other_tenant_id, bearer(other))
+    assert remembering.remembered(tenant_id, bearer(key)) is None
+
+
+def test_a_key_stays_remembered_while_only_pointers_move(
+    remembering: Authentication, clock: Clock, db: DatabaseConnection, tenant_id: TenantId, other_tenant_id: TenantId
+) -> None:
+    """Promotions move the same clock as keys, and there may be many a second."""
+    header = bearer(KeyRepository(db, tenant_id).create("k", [Scope.READ]))
+    other = bearer(KeyRepository(db, other_tenant_id).create("o", [Scope.READ]))
+    principal = remembering.authenticate(tenant_id, header)
+    EnvironmentRepository(db, tenant_id).promote(TICKETS, register(db, tenant_id).version, PRODUCTION)
+    clock.now += REMEMBERED_S
+    remembering.authenticate(other_tenant_id, other)
+    assert remembering.remembered(tenant_id, header) is principal
+
+
+def test_a_key_that_was_revoked_while_it_was_looked_up_is_not_remembered(
+    remembering: Authentication, clock: Clock, db: DatabaseConnection, tenant_id: TenantId, other_tenant_id: TenantId
+) -> None:
+    """The lookup saw it valid, and another request has noticed the revocation before the lookup was done."""
+    keys = KeyRepository(db, tenant_id)
+    key, other = keys.create("k", [Scope.READ]), KeyRepository(db, other_tenant_id).create("o", [Scope.READ])
+    is_revoked = False
+
+    def revoke(_: object, __: object, statement: str, *___: object) -> None:
+        nonlocal is_revoked
+        if "api_keys.salt" in statement and not is_revoked:
+            is_revoked = True
+            keys.revoke(key.key_id)
+            clock.now += REMEMBERED_S
+            remembering.authenticate(other_tenant_id, bearer(other))
+
+    sa.event.listen(sa.Engine, "after_cursor_execute", revoke)
+    try:
+        remembering.authenticate(tenant_id, bearer(key))
+    finally:
+        sa.event.remove(sa.Engine, "after_cursor_execute", revoke)
+    assert is_revoked
+    assert remembering.remembered(tenant_id, bearer(key)) is None
+    assert remembering.remembered(other_tenant_id, bearer(other)) is not None
+
+
+def test_every_change_of_keys_and_tenants_is_noticed(
+    db: DatabaseConnection, tenant_id: TenantId, tmp_path: Path
+) -> None:
+    """And nothing else is; a restore counts as a change of all."""
+    watch, keys = KeyWatch(), KeyRepository(db, tenant_id)
+
+    def has_changed() -> bool:
+        with db.serving() as connection:
+            return watch.has_changed(connection)
+
+    assert has_changed()
+    assert not has_changed()
+    key = keys.create("k", [Scope.READ])
+    assert has_changed()
+    version = register(db, tenant_id).version
+    EnvironmentRepository(db, tenant_id).promote(TICKETS, version, PRODUCTION)
+    assert not has_changed()
+    keys.revoke(key.key_id)
+    assert has_changed()
+    gone = new_tenant(db)
+    assert has_changed()
+    TenantDeletion(db, LocalStore(tmp_path)).delete(gone)
+    assert has_changed()
+    with superuser(db) as session:
+        session.execute("UPDATE mlcore.feed_clock SET epoch = gen_random_uuid()")
+    assert has_changed()
+    assert not has_changed()
 
 
 @pytest.mark.parametrize("scope", [Scope.ADMIN, Scope.READ])

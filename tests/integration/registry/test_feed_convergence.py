@@ -19,7 +19,7 @@ from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import InvalidTransitionError, ModelLoadError
 from ml_core.ids import TenantId, VersionId, VersionRef
 from ml_core.inference.assignment import Assignment
-from ml_core.inference.follower import AssignmentFollower, NotifiedFeed
+from ml_core.inference.follower import AssignmentFollower
 from ml_core.inference.model_table import ModelTable
 from ml_core.models.loading import LoadedModel
 from ml_core.registry.feed import FeedReader
@@ -73,8 +73,7 @@ def start(db: DatabaseConnection) -> Iterator[Callable[..., Replica]]:
             return listeners[-1]
 
         table = ModelTable(load, max_memory_bytes=1)
-        source = NotifiedFeed(FeedReader(db), listen)
-        follower = AssignmentFollower(source, Assignment(), table, poll_interval_s=poll_interval_s)
+        follower = AssignmentFollower(FeedReader(db), listen, Assignment(), table, poll_interval_s=poll_interval_s)
         started.append(Replica(follower, table, listeners))
         follower.start()
         assert follower.wait_first(20)
@@ -90,8 +89,8 @@ def wait_for_version(replica: Replica, tenant: TenantId, version: VersionId | No
     """Wait until the replica wants a version for production."""
 
     def is_wanted() -> bool:
-        wanted = replica.table.wanted((tenant, TICKETS, PRODUCTION))
-        return (None if wanted is None else wanted.stable.ref.version) == version
+        pointer = replica.table.pointer((tenant, TICKETS, PRODUCTION))
+        return (None if pointer is None else pointer.wanted.stable.ref.version) == version
 
     wait_until(is_wanted)
 

@@ -18,7 +18,7 @@ from ml_core.exceptions import AuthenticationError
 from ml_core.ids import TenantId, VersionId, VersionRef
 from ml_core.registry.audit import AuditRepository
 from ml_core.registry.authentication import Authentication
-from ml_core.registry.feed import FeedReader
+from ml_core.registry.feed import FeedReader, KeyWatch
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.pages import Page, encode_cursor
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
@@ -86,6 +86,16 @@ def _authenticate(db: DatabaseConnection) -> object:
     return Authentication(db).authenticate(TENANT, f"Bearer {_keys(db).create('plans', [Scope.READ])}")
 
 
+def _watch_keys(db: DatabaseConnection) -> object:
+    """Between two looks a pointer has moved, so that keys and tenants are looked at."""
+    watch = KeyWatch()
+    for _ in range(2):
+        with db.serving() as connection:
+            watch.has_changed(connection)
+        _environments(db).promote(MODEL, LAST, PRODUCTION)
+    return watch
+
+
 def _runs(db: DatabaseConnection) -> RunRepository:
     return RunRepository(db, TENANT)
 
@@ -138,6 +148,7 @@ HOT: dict[str, Callable[[DatabaseConnection], object]] = {
     ),
     "versions.update_metadata": lambda db: _versions(db).update_metadata(MODEL, {"note": "x"}, FIRST),
     "versions.search": lambda db: _search(db),
+    "versions.search in a model": lambda db: _search(db, model_id=MODEL),
     "versions.search by tag": lambda db: _search(db, tags={"quarter": "2026-1"}),
     "versions.search by metric": lambda db: _search(db, metrics=[MetricRange("accuracy", at_least=0.61)]),
     "versions.search by text": lambda db: _search(db, text="2026"),
@@ -158,6 +169,7 @@ HOT: dict[str, Callable[[DatabaseConnection], object]] = {
     "keys.list": lambda db: _keys(db).list(),
     "keys.get": lambda db: _keys(db).get(_some_key(db)),
     "authentication by a key": lambda db: _authenticate(db),
+    "changes of keys and tenants": lambda db: _watch_keys(db),
     "keys.create and revoke": lambda db: _keys(db).revoke(_keys(db).create("plans", [Scope.PREDICT]).key_id),
     "runs.start, log_metrics and finish": lambda db: _run_once(_runs(db)),
     "runs.get": lambda db: _runs(db).get(_some_run(db)),
@@ -192,6 +204,17 @@ def test_a_hot_query_goes_by_an_index(populated: DatabaseConnection, name: str) 
     reads = {read: plan.statement for plan in plans for read in plan.whole_reads(BIG)}
     assert not reads, "\n\n".join(f"{read}:\n{statement}" for read, statement in reads.items())
     assert any(node.get("Relation Name") in BIG for plan in plans for node in plan.nodes)
+
+
+@pytest.mark.parametrize("include_archived", [False, True])
+def test_a_models_page_is_read_in_the_order_of_its_index(populated: DatabaseConnection, include_archived: bool) -> None:
+    """A model may have 100,000 versions, and a page has some of them: none is sorted, and no other is read."""
+    search = partial(VersionRepository(populated, TENANT).search, MODEL, limit=2, include_archived=include_archived)
+    for cursor in (None, search().next_cursor):
+        (plan,) = _plans(populated, lambda _, cursor=cursor: search(cursor=cursor))
+        assert "Sort" not in {node["Node Type"] for node in plan.nodes}
+        bounds = [node for node in plan.nodes if "number <" in node.get("Index Cond", "")]
+        assert len(bounds) == (cursor is not None), plan.nodes
 
 
 @pytest.mark.parametrize("sort", ["created", "validation/accuracy"])

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from ml_core.exceptions import InvalidRequestError, RequestTooLargeError, UnsupportedEncodingError
-from ml_core.inference.edge.requests import decompress
+from ml_core.inference.edge.http import decompress
 from support.inprocess_cell import MEASURE
 
 PATH = "/t/acme/models/measures/predict"

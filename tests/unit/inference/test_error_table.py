@@ -7,7 +7,7 @@ import pytest
 
 from ml_core import exceptions
 from ml_core.exceptions import STATUS, status_of
-from ml_core.inference.edge.errors import error_response
+from ml_core.inference.edge.http import error_response
 
 
 def subclasses(cls):

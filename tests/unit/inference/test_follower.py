@@ -10,7 +10,7 @@ import pytest
 from ml_core.domain.assignment import AssignmentDelta, Rollout
 from ml_core.exceptions import RegistryUnavailableError
 from ml_core.inference.assignment import Assignment
-from ml_core.inference.follower import AssignmentFollower, NotifiedFeed
+from ml_core.inference.follower import AssignmentFollower
 from ml_core.inference.model_table import ModelTable
 from support.inprocess_cell import ACME, CountingLoader, key_of, pointer, servable
 
@@ -18,14 +18,14 @@ EMPTY = AssignmentDelta(1, False, {}, {}, {})
 
 
 class Source:
-    """A source that plays what it is given: a delta or an error for each read."""
+    """A feed, and the listener beside it, that plays what it is given: a delta or an error for each read."""
 
     def __init__(self, *answers):
         self.answers = queue.Queue()
         for answer in answers:
             self.answers.put(answer)
         self.asked = queue.Queue()
-        self.closed = threading.Event()
+        self.is_last_close = False
 
     def read(self, after):
         self.asked.put(after)
@@ -38,8 +38,14 @@ class Source:
         return True
 
     def close(self):
-        self.closed.set()
-        self.answers.put(EMPTY)
+        if self.is_last_close:
+            self.answers.put(EMPTY)  # ends the read that waits
+
+
+def stop(follower, source):
+    source.is_last_close = True
+    follower.stop()
+    assert not follower.is_alive
 
 
 def snapshot(*versions, generation=1):
@@ -64,15 +70,14 @@ def follow(table):
     followers = []
 
     def start(source):
-        follower = AssignmentFollower(source, Assignment(), table, poll_interval_s=0.01)
-        followers.append(follower)
+        follower = AssignmentFollower(source, lambda: source, Assignment(), table, poll_interval_s=0.01)
+        followers.append((follower, source))
         follower.start()
         return follower
 
     yield start
-    for follower in followers:
-        follower.stop()
-        assert not follower.is_alive
+    for follower, source in followers:
+        stop(follower, source)
 
 
 def test_it_applies_the_snapshot_then_what_changes(follow, table, store, fitted_measures, fitted_tickets):
@@ -94,7 +99,7 @@ def test_it_keeps_what_it_has_when_the_registry_is_gone(follow, table, store, fi
     assert [source.asked.get(timeout=10) for _ in range(2)] == [None, 1]
     assert source.asked.get(timeout=10) is None  # the read after the failure
     assert follower.describe()["error"] == "registry_unavailable"
-    assert table.serving(key_of(servable(store, fitted_measures))) is not None
+    assert table.pointer(key_of(servable(store, fitted_measures))).serving is not None
     source.answers.put(snapshot(servable(store, fitted_measures), generation=5))
     assert source.asked.get(timeout=10) == 5
     assert follower.describe()["error"] is None
@@ -107,7 +112,7 @@ def test_a_row_that_can_not_be_read_withdraws_nothing(follow, table, store, fitt
     source = Source(snapshot(served), spoilt, EMPTY)
     follow(source)
     assert [source.asked.get(timeout=10) for _ in range(3)] == [None, 1, 2]
-    assert table.wanted(key_of(served)) is not None
+    assert table.pointer(key_of(served)) is not None
 
 
 @pytest.mark.parametrize("unreadable", [True, False])
@@ -118,7 +123,7 @@ def test_a_delta_of_which_nothing_can_be_read_is_read_once(follow, table, store,
     source = Source(snapshot(served), AssignmentDelta(2, False, {}, {}, {}, unreadable=spoilt), EMPTY)
     follow(source)
     assert [source.asked.get(timeout=10) for _ in range(3)] == [None, 1, 2]
-    assert table.wanted(key_of(served)) is not None
+    assert table.pointer(key_of(served)) is not None
 
 
 def test_it_outlives_a_bug(follow):
@@ -139,51 +144,46 @@ def test_a_deleted_tenant_leaves_the_table(follow, table, store, fitted_measures
     assert table.describe()["pointers"] == 0
 
 
-class FakeListener:
+class Listener:
+    """Breaks at once, or waits until it is closed."""
+
     def __init__(self, error=None):
         self.error = error
-        self.closed = False
+        self.waits, self.closed = threading.Event(), threading.Event()
 
     def wait(self, timeout_s):
         if self.error:
             raise self.error
-        return False
+        self.waits.set()
+        return self.closed.wait(timeout_s)
 
     def close(self):
-        self.closed = True
+        self.closed.set()
 
 
-class FakeFeed:
-    def read(self, after):
-        return EMPTY
-
-
-def test_a_broken_listener_is_opened_again(store):
-    """The error is told once, the next read opens another, and the broken one is closed."""
-    listeners = [FakeListener(RegistryUnavailableError("gone")), FakeListener()]
-    opened = []
-
-    def listen():
-        opened.append(listeners[len(opened)])
-        return opened[-1]
-
-    feed = NotifiedFeed(FakeFeed(), listen)
-    feed.read(None)
-    with pytest.raises(RegistryUnavailableError):
-        feed.wait(0.01)
-    assert feed.wait(0.01) is True  # nothing listens: look at once
-    feed.read(None)
-    assert feed.wait(0.01) is False
-    assert (listeners[0].closed, listeners[1].closed) == (True, False)
-    feed.close()
-    assert listeners[1].closed
+def test_a_broken_listener_is_opened_again(table):
+    """It is closed, the next look opens another and reads everything anew, and that one is closed at the end."""
+    broken, sound = Listener(RegistryUnavailableError("gone")), Listener()
+    to_open = iter([broken, sound])
+    source = Source(snapshot(), snapshot())
+    follower = AssignmentFollower(source, lambda: next(to_open), Assignment(), table, poll_interval_s=60.0)
+    follower.start()
+    assert sound.waits.wait(10)
+    assert broken.closed.is_set()
+    assert [source.asked.get(timeout=10) for _ in range(2)] == [None, None]
+    assert not sound.closed.is_set()
+    follower.stop()
+    assert sound.closed.is_set()
+    assert not follower.is_alive
 
 
 def test_a_registry_that_hangs_is_out_of_reach(table):
     """No error comes, but no look has ended for many polls; the next that ends makes it current again."""
     now = [0.0]
     source = Source(snapshot())
-    follower = AssignmentFollower(source, Assignment(), table, poll_interval_s=1.0, clock=lambda: now[0])
+    follower = AssignmentFollower(
+        source, lambda: source, Assignment(), table, poll_interval_s=1.0, clock=lambda: now[0]
+    )
     follower.start()
     assert [source.asked.get(timeout=10) for _ in range(2)] == [None, 1]  # the second look hangs
     now[0] = 10.0
@@ -193,10 +193,11 @@ def test_a_registry_that_hangs_is_out_of_reach(table):
     source.answers.put(EMPTY)
     assert source.asked.get(timeout=10) == 1
     assert follower.is_current
-    follower.stop()
+    stop(follower, source)
 
 
 def test_a_follower_that_has_read_nothing_is_not_current(table):
     """And says why."""
-    follower = AssignmentFollower(Source(), Assignment(), table, poll_interval_s=1.0)
+    source = Source()
+    follower = AssignmentFollower(source, lambda: source, Assignment(), table, poll_interval_s=1.0)
     assert follower.describe() == {"reachable": False, "last_seen_s": None, "error": "not_read_yet"}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import CancelledError
 
 import pytest
 
-from ml_core.inference.load_queue import LoadPriority, LoadQueue
+from ml_core.inference.loads import LoadPriority, LoadQueue
 from support.inprocess_cell import renamed, servable
 
 
@@ -38,7 +37,7 @@ def recorder():
 
 @pytest.fixture
 def queue(recorder):
-    queue = LoadQueue(recorder, threads=1)
+    queue = LoadQueue(threads=1)
     yield queue
     recorder.go_on.set()
     queue.close()
@@ -46,10 +45,10 @@ def queue(recorder):
 
 def test_a_waiting_request_goes_before_loading_ahead(queue, recorder, versions):
     """What is loading is finished first, then the urgent one."""
-    queue.submit(versions[0], LoadPriority.PRELOAD)
+    queue.submit(versions[0], LoadPriority.PRELOAD, recorder)
     assert recorder.started.wait(10)
-    queue.submit(versions[1], LoadPriority.PRELOAD)
-    urgent = queue.submit(versions[2], LoadPriority.DEMAND)
+    queue.submit(versions[1], LoadPriority.PRELOAD, recorder)
+    urgent = queue.submit(versions[2], LoadPriority.DEMAND, recorder)
     recorder.go_on.set()
     assert urgent.result(10) == "c"
     assert queue.wait_idle(10)
@@ -58,71 +57,65 @@ def test_a_waiting_request_goes_before_loading_ahead(queue, recorder, versions):
 
 def test_a_request_makes_a_queued_load_urgent(queue, recorder, versions):
     """It joins the load that is queued, moves it to the front, and it runs once."""
-    queue.submit(versions[0], LoadPriority.PRELOAD)
+    queue.submit(versions[0], LoadPriority.PRELOAD, recorder)
     assert recorder.started.wait(10)
-    queue.submit(versions[1], LoadPriority.PRELOAD)
-    ahead = queue.submit(versions[2], LoadPriority.PRELOAD)
-    assert queue.submit(versions[2], LoadPriority.DEMAND) is ahead
+    queue.submit(versions[1], LoadPriority.PRELOAD, recorder)
+    ahead = queue.submit(versions[2], LoadPriority.PRELOAD, recorder)
+    assert queue.submit(versions[2], LoadPriority.DEMAND, recorder) is ahead
     recorder.go_on.set()
     assert queue.wait_idle(10)
     assert recorder.order == ["a", "c", "b"]
 
 
-def test_an_error_reaches_who_waits_and_the_thread_lives(versions):
+def test_an_error_reaches_who_waits_and_the_thread_lives(queue, recorder, versions):
     """The next load runs on the same thread."""
+    threads = []
 
     def run(version, priority):
-        if version.ref.version == "a":
+        threads.append(threading.current_thread())
+        if version.ref.version == "b":
             raise ValueError("no")
         return "loaded"
 
-    queue = LoadQueue(run, threads=1)
+    queue.submit(versions[0], LoadPriority.DEMAND, recorder)
+    failing = queue.submit(versions[1], LoadPriority.DEMAND, run)
+    sound = queue.submit(versions[2], LoadPriority.DEMAND, run)
+    recorder.go_on.set()
     with pytest.raises(ValueError, match="no"):
-        queue.submit(versions[0], LoadPriority.DEMAND).result(10)
-    assert queue.submit(versions[1], LoadPriority.DEMAND).result(10) == "loaded"
-    queue.close()
+        failing.result(10)
+    assert sound.result(10) == "loaded"
+    assert len(set(threads)) == 1
 
 
-def test_an_idle_thread_ends_and_the_next_load_starts_another(versions):
+def test_a_thread_ends_with_the_queue_and_the_next_load_starts_another(queue, versions):
     """A queue that is kept costs no thread."""
-    queue = LoadQueue(lambda version, priority: threading.current_thread(), threads=1, idle_s=0.05)
-    first = queue.submit(versions[0], LoadPriority.DEMAND).result(10)
+
+    def run(version, priority):
+        return threading.current_thread()
+
+    first = queue.submit(versions[0], LoadPriority.DEMAND, run).result(10)
     first.join(10)
     assert not first.is_alive()
-    assert queue.submit(versions[1], LoadPriority.DEMAND).result(10) is not first
-    queue.close()
+    assert queue.submit(versions[1], LoadPriority.DEMAND, run).result(10) is not first
 
 
-def test_what_is_queued_for_a_dropped_owner_is_cancelled(versions):
-    """Its load has nobody to run it; who waits learns that."""
-
-    class Owner:
-        def __init__(self):
-            self.queue = LoadQueue(self.load, threads=1, idle_s=0.05)
-
-        def load(self, version, priority):
-            started.set()
-            assert go_on.wait(10)
-            return version
-
-    started, go_on = threading.Event(), threading.Event()
-    owner = Owner()
-    running = owner.queue.submit(versions[0], LoadPriority.DEMAND)
-    queued = owner.queue.submit(versions[1], LoadPriority.DEMAND)
-    assert started.wait(10)
-    del owner
-    go_on.set()
-    assert running.result(10) is versions[0]
-    with pytest.raises(CancelledError):
-        queued.result(10)
+def test_what_is_queued_of_a_dropped_queue_is_loaded(recorder, versions):
+    """Whoever waits for it gets it."""
+    queue = LoadQueue(threads=1)
+    queue.submit(versions[0], LoadPriority.DEMAND, recorder)
+    queued = queue.submit(versions[1], LoadPriority.DEMAND, recorder)
+    assert recorder.started.wait(10)
+    del queue
+    recorder.go_on.set()
+    assert queued.result(10) == "b"
 
 
 def test_closing_drops_what_has_not_started(queue, recorder, versions):
     """Who waits for it learns at once; later loads are refused."""
-    queue.submit(versions[0], LoadPriority.DEMAND)
+    queue.submit(versions[0], LoadPriority.DEMAND, recorder)
     assert recorder.started.wait(10)
-    queued = queue.submit(versions[1], LoadPriority.DEMAND)
+    queued = queue.submit(versions[1], LoadPriority.DEMAND, recorder)
     queue.close()
     assert queued.cancelled()
     with pytest.raises(RuntimeError, match="closed"):
-        queue.submit(versions[2], LoadPriority.DEMAND)
+        queue.submit(versions[2], LoadPriority.DEMAND, recorder)

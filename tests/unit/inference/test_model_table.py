@@ -14,9 +14,9 @@ import pytest
 from ml_core.domain.assignment import CanaryRollout, Rollout
 from ml_core.exceptions import Action, ArtifactIntegrityError, DeadlineExceededError, ModelLoadError, ModelNotFoundError
 from ml_core.ids import VersionRef
-from ml_core.inference.failures import RETRY_FIRST_S
+from ml_core.inference.loads import RETRY_FIRST_S
 from ml_core.inference.model_table import ModelTable
-from ml_core.inference.pointers import ReadyCanary, version_key
+from ml_core.inference.pointers import version_key
 from ml_core.models.loading import load_version
 from support.inprocess_cell import CountingLoader, key_of, pointer, promote, renamed, servable
 
@@ -213,7 +213,7 @@ def bounded_table(store, model, models):
 
 def loaded(table, *versions):
     """Which of the versions are in memory, without using them."""
-    return [v.ref.version for v in versions if table._residents.get(version_key(v)) is not None]
+    return [v.ref.version for v in versions if version_key(v) in table._residents.by_key]
 
 
 def test_the_least_recently_used_goes(store, fitted_measures):
@@ -292,11 +292,11 @@ def test_a_canary_for_which_there_was_no_room_comes_with_its_stable_version(stor
     table.apply({pointer(stable): Rollout(stable, 1, CanaryRollout(trial, 50))})
     assert table.wait_idle(10)
     assert loaded(table, stable, trial) == []
-    assert table.canary(key_of(stable)) is None
+    assert table.pointer(key_of(stable)).canary is None
     with table.using(stable):
         assert table.wait_idle(10)
     assert loaded(table, stable, trial) == ["1", "2"]
-    assert table.canary(key_of(stable)) == ReadyCanary(trial, version_key(trial), 50, None)
+    assert table.pointer(key_of(stable)).canary == CanaryRollout(trial, 50)
     table.close()
 
 
@@ -314,12 +314,12 @@ def test_a_version_that_only_a_canary_wants_is_tried_again(store, fitted_measure
     trial = renamed(stable, "2")
     table.apply({pointer(stable): Rollout(stable, 1, CanaryRollout(trial, 50))})
     assert table.wait_idle(10)
-    assert table.canary(key_of(stable)) is None
+    assert table.pointer(key_of(stable)).canary is None
     broken = False
     clock.now += RETRY_FIRST_S
     assert table.retry_failed() == 1
     assert table.wait_idle(10)
-    assert table.canary(key_of(stable)) is not None
+    assert table.pointer(key_of(stable)).canary is not None
     assert table.failures() == []
     table.close()
 
@@ -407,12 +407,12 @@ def test_a_version_registered_anew_under_its_name_is_another(table, loader, stor
 
 
 def test_tables_that_are_dropped_leave_no_thread_and_no_model(store, fitted_measures):
-    """Used and not closed: threads end when they are idle, and nothing keeps what was loaded."""
+    """Used and not closed: threads end with their loads, and nothing keeps what was loaded."""
     version = servable(store, fitted_measures)
     before = set(threading.enumerate())
     models = []
     for _ in range(20):
-        table = ModelTable(lambda version: load_version(store, version), max_memory_bytes=2**30, idle_s=0.05)
+        table = ModelTable(lambda version: load_version(store, version), max_memory_bytes=2**30)
         with table.using(version, timeout_s=10) as model:
             models.append(weakref.ref(model.pipeline))
         del model, table

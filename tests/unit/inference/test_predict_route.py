@@ -11,7 +11,7 @@ from ml_core.domain.api_key import Scope
 from ml_core.domain.assignment import AssignmentDelta, Rollout
 from ml_core.exceptions import RegistryUnavailableError
 from ml_core.inference.edge import routes as predict_routes
-from ml_core.inference.edge.requests import parse_predict
+from ml_core.inference.edge.routes import parse_predict
 from ml_core.models.loading import load_version
 from ml_core.settings import ServingSettings
 from support.inprocess_cell import ACME, GLOBEX, MEASURE, TICKET, make_cell, pointer, promote, renamed, servable
@@ -241,7 +241,7 @@ def test_without_the_registry_pointed_versions_answer_and_others_say_why_not(cel
     def unreachable(ref):
         raise RegistryUnavailableError("postgresql://db.internal:5432 is gone")
 
-    monkeypatch.setattr(cell.service._versions, "_find", unreachable)
+    monkeypatch.setattr(cell.service.router._versions, "_find", unreachable)
     assert cell.predict("measures", [MEASURE], key=key, version="1").status_code == 200
     answer = cell.predict("measures", [MEASURE], key=key, version="7")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "registry_unavailable")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 
 import pytest
 
@@ -11,8 +13,7 @@ from ml_core.domain.api_key import Scope
 from ml_core.domain.assignment import AssignmentDelta
 from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.inference.edge.app import build_app
-from ml_core.inference.prediction_log import PredictionLog
-from ml_core.inference.recorder import PredictionRecorder
+from ml_core.inference.prediction_log import MAX_STORING_PER_TENANT, PredictionLog, PredictionRecorder
 from ml_core.registry.predictions.ingest import PredictionIngest
 from ml_core.settings import DatabaseSettings, PlatformSettings, PredictionLogSettings, Settings
 from support.inprocess_cell import ACME, GLOBEX, MEASURE
@@ -94,6 +95,31 @@ def test_a_label_that_can_not_be_stored_is_not_accepted(cell_without_registry, k
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "registry_unavailable")
     assert int(answer.headers["retry-after"]) >= 1
     assert "127.0.0.1" not in answer.text
+
+
+def test_one_tenant_does_not_take_every_place_of_labels(cell, key, tmp_path):
+    """While the registry hangs, its labels beyond its share are refused at once, and another tenant's are not."""
+    theirs = cell.key(GLOBEX, Scope.LABEL)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://mlcore_app@127.0.0.1:{silent.getsockname()[1]}/mlcore"
+        db = DatabaseConnection(settings=Settings(DatabaseSettings(url=url), platform=PlatformSettings(home=tmp_path)))
+        log = PredictionLog(PredictionIngest(db), PredictionLogSettings())
+        cell.service.recorder = PredictionRecorder(cell.assignment, log, db)
+
+        async def label(client, tenant, holder):
+            headers = {"authorization": f"Bearer {holder}", "x-request-timeout-ms": "1000"}
+            path = f"/t/{tenant}/models/measures/feedback"
+            return (await client.post(path, headers=headers, json=LABEL)).status_code
+
+        async def ask():
+            async with cell.client() as client:
+                mine = [label(client, "acme", key) for _ in range(MAX_STORING_PER_TENANT + 1)]
+                return await asyncio.gather(*mine, label(client, "globex", theirs))
+
+        *accepted, refused, other = asyncio.run(ask())
+    assert (set(accepted), refused, other) == ({504}, 429, 504)
+    cell.service.recorder.close()
+    db.close()
 
 
 def test_predictions_are_answered_and_counted_while_the_registry_is_away(cell_without_registry, key):

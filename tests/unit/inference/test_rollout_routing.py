@@ -31,9 +31,10 @@ def other_measures() -> Any:
 @pytest.fixture
 def stable(cell: Cell) -> ServableVersion:
     """What production of ``measures`` serves."""
-    version = cell.table.serving(POINTER)
-    assert version is not None
-    return version
+    present = cell.table.pointer(POINTER)
+    assert present is not None
+    assert present.serving is not None
+    return present.serving
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from ml_core.exceptions import InvalidRequestError, SignatureMismatchError
 from ml_core.ids import ModelId
 from ml_core.inference.edge.oip import parse_infer
 from ml_core.inference.edge.tensors import DTYPES
-from ml_core.inference.target import key_text
+from ml_core.inference.routing import key_text
 from ml_core.training.fit import fit_model
 from ml_core.training.request import TrainingRequest
 from support.inprocess_cell import promote, servable

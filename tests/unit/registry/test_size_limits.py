@@ -7,7 +7,7 @@ import pytest
 
 from ml_core.exceptions import RequestTooLargeError
 from ml_core.inference.edge.oip import parse_infer
-from ml_core.inference.edge.requests import parse_predict
+from ml_core.inference.edge.routes import parse_predict
 from ml_core.registry.limits import check_document
 from ml_core.registry.predictions.labels import check_label
 from ml_core.registry.versions.registration import check_metrics

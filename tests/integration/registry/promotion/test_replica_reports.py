@@ -111,7 +111,9 @@ def test_what_was_evicted_and_can_not_be_loaded_again_is_reported(own: DatabaseC
     with running_replica(own, "a") as replica:
         assert ask(own, acme) == {"a": (LoadState.LOADED, "1")}
         damage(own, acme, M, VersionId("1"))
-        version = replica.table.serving((acme, M, PRODUCTION))
+        pointer = replica.table.pointer((acme, M, PRODUCTION))
+        assert pointer is not None
+        version = pointer.serving
         assert version is not None
         replica.table._residents.drop_tenant(acme)
         with pytest.raises(Exception, match="artifact"):

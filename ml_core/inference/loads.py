@@ -1,0 +1,206 @@
+"""Background loads of versions: a queue by priority, and the failures with their exponential backoff."""
+
+from __future__ import annotations
+
+import copy
+import heapq
+import itertools
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Generic, TypeVar
+
+from cachetools import LRUCache
+
+from ml_core.domain.version import ServableVersion
+from ml_core.exceptions import MLFrameworkError
+from ml_core.inference.pointers import VersionKey, version_key
+
+T = TypeVar("T")
+
+RETRY_FIRST_S = 1.0
+"""Pause after the first failed load of a version; doubles with each further failure."""
+RETRY_MAX_S = 60.0
+"""Longest pause between two attempts."""
+_REMEMBERED_FAILURES = 10_000
+
+
+class LoadPriority(IntEnum):
+    """The priority of a load; lower values first."""
+
+    DEMAND = 0
+    """A request waits for the version."""
+    FLIP = 1
+    """A pointer that answers requests moved to the version."""
+    PRELOAD = 2
+    """A pointer names the version; no request needs it yet."""
+
+
+Run = Callable[[ServableVersion, LoadPriority], T]
+
+
+@dataclass(slots=True, eq=False)
+class _Job(Generic[T]):
+    version: ServableVersion
+    priority: LoadPriority
+    run: Run[T]
+    future: Future[T] = field(default_factory=Future)
+    started: bool = False
+
+
+class LoadQueue(Generic[T]):
+    """Runs loads, one per version at a time, on daemon threads. A thread starts on demand and ends with the queue.
+
+    Args:
+        threads: Concurrent loads.
+    """
+
+    # Not an executor of the standard library: it has no priorities, and at the exit of the process it waits for its
+    # queue. Starting a thread takes a twentieth of the shortest load.
+
+    def __init__(self, *, threads: int) -> None:
+        self._max_threads = threads
+        self._threads = 0
+        self._changed = threading.Condition()
+        self._heap: list[tuple[int, int, _Job[T]]] = []
+        self._order = itertools.count()
+        self._jobs: dict[VersionKey, _Job[T]] = {}
+        self._closed = False
+
+    def __len__(self) -> int:
+        """The number of loads that are queued or running."""
+        return len(self._jobs)
+
+    def __contains__(self, key: object) -> bool:
+        """Whether a load of the version is queued or running."""
+        return key in self._jobs
+
+    def submit(self, version: ServableVersion, priority: LoadPriority, run: Run[T]) -> Future[T]:
+        """Submit a load, or join the present load of the version and raise its priority.
+
+        Args:
+            version: The version.
+            priority: The priority.
+            run: Loads the version; called with the highest priority that was submitted. Its exception is that of the
+                future.
+
+        Returns:
+            The result. It must not be cancelled, because others may wait for it.
+
+        Raises:
+            RuntimeError: The queue is closed.
+        """
+        with self._changed:
+            if self._closed:
+                raise RuntimeError("the load queue is closed")
+            key = version_key(version)
+            job = self._jobs.get(key)
+            if job is None:
+                job = self._jobs[key] = _Job(version, priority, run)
+                self._push(job)
+            elif priority < job.priority and not job.started:
+                job.priority = priority
+                self._push(job)
+            return job.future
+
+    def _push(self, job: _Job[T]) -> None:
+        # A job whose priority rose is in the heap twice; the second entry is skipped, because the job has started.
+        heapq.heappush(self._heap, (job.priority, next(self._order), job))
+        if self._threads < self._max_threads:
+            self._threads += 1
+            threading.Thread(target=self._work, name="mlcore-load", daemon=True).start()
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until no load is queued or running; False if the timeout passed."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._jobs, timeout_s)
+
+    def close(self) -> None:
+        """Cancel queued loads; the threads end after their present loads."""
+        with self._changed:
+            self._closed = True
+            for _, _, job in self._heap:
+                if not job.started:
+                    job.started = True
+                    del self._jobs[version_key(job.version)]
+                    job.future.cancel()
+            self._heap.clear()
+            self._changed.notify_all()
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            self._perform(job)
+
+    def _perform(self, job: _Job[T]) -> None:
+        # A separate function: otherwise its locals would keep the last model alive during the next load.
+        try:
+            result = job.run(job.version, job.priority)
+        except BaseException as error:  # noqa: BLE001 - the future raises it where the load is awaited
+            self._finish(job)
+            job.future.set_exception(error)
+        else:
+            self._finish(job)
+            job.future.set_result(result)
+
+    def _next(self) -> _Job[T] | None:
+        with self._changed:
+            while self._heap:
+                job = heapq.heappop(self._heap)[2]
+                if not job.started:
+                    job.started = True
+                    job.future.set_running_or_notify_cancel()
+                    return job
+            self._threads -= 1
+            return None
+
+    def _finish(self, job: _Job[T]) -> None:
+        with self._changed:
+            del self._jobs[version_key(job.version)]
+            self._changed.notify_all()
+
+
+class Failure:
+    """The last failed load of a version. ``retry_at`` is on the clock of the table, in seconds."""
+
+    __slots__ = ("attempts", "error", "retry_at", "version")
+
+    def __init__(self, version: ServableVersion, error: MLFrameworkError, attempts: int, now: float) -> None:
+        self.version = version
+        self.error = error
+        self.attempts = attempts
+        self.retry_at = now + min(RETRY_MAX_S, RETRY_FIRST_S * 2.0 ** min(attempts - 1, 10))
+
+    def fresh_error(self) -> MLFrameworkError:
+        """A copy of the error, to raise."""
+        return copy.copy(self.error)  # raising one object repeatedly would grow its traceback with each request
+
+
+class Failures:
+    """The last failure of each version, until a load succeeds. Not thread-safe: the model table holds the lock.
+
+    Args:
+        clock: Monotonic, in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.by_key: LRUCache[VersionKey, Failure] = LRUCache(_REMEMBERED_FAILURES)
+
+    def record(self, version: ServableVersion, error: MLFrameworkError) -> Failure:
+        """Record a failed load."""
+        before = self.by_key.get(version_key(version))
+        failure = Failure(version, error, before.attempts + 1 if before else 1, self._clock())
+        self.by_key[version_key(version)] = failure
+        return failure
+
+    def cooling(self, version: ServableVersion) -> Failure | None:
+        """The failure of a version whose pause is not over; None if the version may be loaded."""
+        failure = self.by_key.get(version_key(version))
+        return failure if failure is not None and self._clock() < failure.retry_at else None
+
+    def due(self) -> list[ServableVersion]:
+        """The versions whose pause is over."""
+        now = self._clock()
+        return [failure.version for failure in self.by_key.values() if failure.retry_at <= now]

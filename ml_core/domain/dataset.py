@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from ml_core.domain.columns import ColumnKind
+from ml_core.domain.document import Document
 from ml_core.exceptions import InvalidRequestError
 from ml_core.ids import DatasetId, Digest, TenantId
 
@@ -16,7 +17,7 @@ _REFERENCE = re.compile(r"([^@]*)(?:@([1-9][0-9]{0,17}))?")  # 18 digits fit int
 
 
 @dataclass(frozen=True, slots=True)
-class ColumnProfile:
+class ColumnProfile(Document):
     """Statistics of the values of a column.
 
     All counts are of the profile's rows, see ``TableProfile.sampled_rows``.
@@ -58,24 +59,9 @@ class ColumnProfile:
     values: tuple[tuple[str, int], ...] = ()
     other: int = 0
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-compatible description; ``from_json`` reads it back."""
-        document = {name: getattr(self, name) for name in self.__slots__}
-        return {**document, "kind": None if self.kind is None else self.kind.value, "values": list(self.values)}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> ColumnProfile:
-        """The profile that ``to_json`` described; fields that a newer release adds are ignored."""
-        known = {name: data[name] for name in cls.__slots__ if name in data}
-        known["kind"] = None if data["kind"] is None else ColumnKind(data["kind"])
-        for name in ("edges", "bin_counts"):
-            known[name] = tuple(data[name])
-        known["values"] = tuple((value, count) for value, count in data["values"])
-        return cls(**known)
-
 
 @dataclass(frozen=True, slots=True)
-class TableProfile:
+class TableProfile(Document):
     """The profile of a table.
 
     Attributes:
@@ -96,20 +82,6 @@ class TableProfile:
     def column(self, name: str) -> ColumnProfile | None:
         """The profile of a column; None if the table does not have it."""
         return next((column for column in self.columns if column.name == name), None)
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-compatible description; ``from_json`` reads it back."""
-        return {
-            "row_count": self.row_count,
-            "sampled_rows": self.sampled_rows,
-            "columns": [column.to_json() for column in self.columns],
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> TableProfile:
-        """The profile that ``to_json`` described."""
-        columns = tuple(ColumnProfile.from_json(column) for column in data["columns"])
-        return cls(data["row_count"], data["sampled_rows"], columns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

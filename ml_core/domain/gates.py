@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from ml_core.domain.document import Document
 from ml_core.domain.metric import HIGHER_IS_BETTER
 from ml_core.exceptions import InvalidRequestError, shown
 from ml_core.ids import DatasetId, GateName
@@ -258,7 +259,7 @@ def _unusable(name: str, what: str, remedy: str) -> InvalidRequestError:
 
 
 @dataclass(frozen=True, slots=True)
-class GateResult:
+class GateResult(Document):
     """The result of the evaluation of one gate.
 
     Attributes:
@@ -276,10 +277,6 @@ class GateResult:
     message: str
     measured: float | None = None
     required: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The JSON-compatible form, as part of moves and errors."""
-        return {**dataclasses.asdict(self), "name": str(self.name), "kind": self.kind.value}
 
 
 def evaluate_metric(gate: Gate, rule: MinMetric, metrics: Mapping[str, Mapping[str, float]]) -> GateResult:

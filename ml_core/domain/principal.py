@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import NoReturn, Self
 
 from ml_core.domain.api_key import Scope
+from ml_core.domain.document import Document
 from ml_core.exceptions import Action, PermissionDeniedError, TenantNotFoundError
 from ml_core.ids import EnvironmentName, TenantId
 
 
 @dataclass(frozen=True, slots=True)
-class Principal:
+class Principal(Document):
     """A person or program that acts on the platform.
 
     Attributes:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml_core.domain.columns import ColumnKind, Columns, DateOrder
+from ml_core.domain.document import Document
 from ml_core.domain.values import (
     READERS,
     DoesNotFitError,
@@ -58,7 +59,7 @@ class OutputKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class InputColumn:
+class InputColumn(Document):
     """One input column.
 
     Attributes:
@@ -130,30 +131,9 @@ class InputColumn:
         return READERS[self.kind]
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-compatible description; ``from_json`` reads it back."""
-        order = {} if self.date_order is None else {"date_order": self.date_order.value}
-        comma = {"decimal_comma": True} if self.decimal_comma else {}
-        return {
-            "name": self.name,
-            "kind": self.kind.value,
-            "nullable": self.nullable,
-            "categories": list(self.categories),
-            **order,
-            **comma,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> InputColumn:
-        """The column that ``to_json`` described."""
-        order = data.get("date_order")
-        return cls(
-            data["name"],
-            ColumnKind(data["kind"]),
-            data["nullable"],
-            tuple(data["categories"]),
-            None if order is None else DateOrder(order),
-            data.get("decimal_comma", False),
-        )
+        """The JSON-compatible form; how strings are read is in it only where there is a rule."""
+        absent = {name for name in ("date_order", "decimal_comma") if not getattr(self, name)}
+        return {name: value for name, value in Document.to_json(self).items() if name not in absent}
 
     def _mismatch(self, row: int, what: str, why: str) -> SignatureMismatchError:
         return SignatureMismatchError(
@@ -165,7 +145,7 @@ class InputColumn:
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
+class Output(Document):
     """The output of a version. ``classes`` are in the order of the probabilities; empty unless it is a classifier."""
 
     kind: OutputKind
@@ -173,7 +153,7 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(Document):
     """The input columns, in the order of the training data, and the output."""
 
     inputs: tuple[InputColumn, ...]
@@ -271,20 +251,6 @@ class Signature:
                         row=index,
                         column=name,
                     )
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-compatible description; ``from_json`` reads it back."""
-        return {
-            "inputs": [column.to_json() for column in self.inputs],
-            "output": {"kind": self.output.kind.value, "classes": list(self.output.classes)},
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Signature:
-        """The signature that ``to_json`` described."""
-        inputs = tuple(InputColumn.from_json(column) for column in data["inputs"])
-        output = Output(OutputKind(data["output"]["kind"]), tuple(data["output"]["classes"]))
-        return cls(inputs, output)
 
 
 def _array(values: list[Any], numeric: bool) -> NDArray[Any]:

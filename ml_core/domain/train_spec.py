@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.dataset import parse_reference
+from ml_core.domain.document import Document
 from ml_core.exceptions import DataProcessingError, InvalidRequestError, TrainingError, shown
 from ml_core.ids import VersionId
 
@@ -55,7 +56,7 @@ class RareClasses:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainSpec:
+class TrainSpec(Document):
     """The specification of one training.
 
     Construction checks the form of every field. Planning the training checks that the dataset, the columns, the
@@ -117,22 +118,22 @@ class TrainSpec:
             object.__setattr__(self, name, value)
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read a spec from a JSON object. Members that are omitted or null have their defaults.
 
         Raises:
             InvalidRequestError: A member is unknown or has the wrong JSON type.
             InvalidNameError, DataProcessingError, TrainingError: As the constructor.
         """
-        if not isinstance(document, Mapping):
+        if not isinstance(data, Mapping):
             raise InvalidRequestError("A training is not a JSON object.", remedy="Give an object.", field="training")
         known = [item.name for item in fields(cls)]
-        for name in document:
+        for name in data:
             if name not in known:
                 raise InvalidRequestError(
                     f"A training has no field {shown(name)}.", remedy=_nearest(str(name), known), field=str(name)
                 )
-        given = {name: value for name, value in document.items() if value is not None}
+        given = {name: value for name, value in data.items() if value is not None}
         for name, value in given.items():
             is_valid, wanted = _JSON_TYPES.get(name, (_is_text, "a string"))
             if not is_valid(value):
@@ -140,22 +141,6 @@ class TrainSpec:
                     f"The field {name!r} is {shown(value)}.", remedy=f"Give {wanted}.", field=name
                 )
         return cls(**given)
-
-    def to_json(self) -> dict[str, Any]:
-        """The spec as a JSON object; ``from_json`` reads it back."""
-        return {
-            "model_type": self.model_type,
-            "dataset": self.dataset,
-            "target": self.target,
-            "validation_dataset": self.validation_dataset,
-            "ignore": list(self.ignore),
-            "hyperparameters": dict(self.hyperparameters),
-            "kinds": {name: kind.value for name, kind in self.kinds.items()},
-            "rare_classes": self.rare_classes,
-            "version": None if self.version is None else str(self.version),
-            "parent_version": None if self.parent_version is None else str(self.parent_version),
-            "metadata": dict(self.metadata),
-        }
 
 
 def _kind(value: Any) -> ColumnKind:

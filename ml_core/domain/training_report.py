@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from ml_core.domain.columns import ColumnKind
+from ml_core.domain.document import Document
 from ml_core.domain.train_spec import TRAINING_RECORD
 from ml_core.domain.version import ModelVersion
 from ml_core.ids import ModelId, TenantId, VersionId
@@ -17,7 +18,7 @@ _MAX_REASON = 300
 
 
 @dataclass(frozen=True, slots=True)
-class ReportedColumn:
+class ReportedColumn(Document):
     """A column of the training data.
 
     Attributes:
@@ -32,19 +33,9 @@ class ReportedColumn:
     used: bool
     reason: str
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object with the attributes."""
-        return {"name": self.name, "kind": self.kind, "used": self.used, "reason": self.reason}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """The column that ``to_json`` described."""
-        kind = data["kind"]
-        return cls(data["name"], None if kind is None else ColumnKind(kind), data["used"], data["reason"])
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingReport:
+class TrainingReport(Document):
     """The result of a training.
 
     ``Trainer.train_spec`` returns a complete report. ``of_version`` rebuilds it from the stored version; the reasons of
@@ -124,40 +115,6 @@ class TrainingReport:
             example=rows[0] if rows else {},
             duration_s=record.get("duration_s"),
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object with the attributes; ``from_json`` reads it back."""
-        return {
-            "tenant_id": str(self.tenant_id),
-            "model_id": str(self.model_id),
-            "version": str(self.version),
-            "run_id": self.run_id,
-            "model_type": self.model_type,
-            "dataset": self.dataset,
-            "algorithm": self.algorithm,
-            "hyperparameters": dict(self.hyperparameters),
-            "effective_hyperparameters": dict(self.effective_hyperparameters),
-            "metrics": {part: dict(values) for part, values in self.metrics.items()},
-            "baseline": dict(self.baseline),
-            "n_rows": dict(self.n_rows),
-            "columns": [column.to_json() for column in self.columns],
-            "columns_omitted": self.columns_omitted,
-            "notes": list(self.notes),
-            "example": dict(self.example),
-            "duration_s": self.duration_s,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """The report that ``to_json`` described."""
-        parsed = {
-            "tenant_id": TenantId(data["tenant_id"]),
-            "model_id": ModelId(data["model_id"]),
-            "version": VersionId(data["version"]),
-            "columns": tuple(map(ReportedColumn.from_json, data["columns"])),
-            "notes": tuple(data["notes"]),
-        }
-        return cls(**{**data, **parsed})
 
 
 def recorded_columns(columns: Iterable[ReportedColumn]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from ml_core.domain.document import Document
 from ml_core.domain.rollout import Use
 from ml_core.domain.signature import Row, Signature
 from ml_core.ids import Digest, ModelId, TenantId, VersionId, VersionRef
@@ -19,7 +20,7 @@ _HEADLINES = ("accuracy", "r2")
 
 
 @dataclass(frozen=True, slots=True)
-class SelfTest:
+class SelfTest(Document):
     """Raw rows and the version's predictions for them in training; a replica repeats them before it serves the version.
 
     ``probabilities`` has one list per row, in the order of the signature's classes; empty if the model has none.
@@ -28,23 +29,6 @@ class SelfTest:
     rows: tuple[Row, ...]
     predictions: tuple[Any, ...]
     probabilities: tuple[tuple[float, ...], ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-compatible description; ``from_json`` reads it back."""
-        return {
-            "rows": [dict(row) for row in self.rows],
-            "predictions": list(self.predictions),
-            "probabilities": [list(row) for row in self.probabilities],
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> SelfTest:
-        """The self-test that ``to_json`` described."""
-        return cls(
-            rows=tuple(data["rows"]),
-            predictions=tuple(data["predictions"]),
-            probabilities=tuple(tuple(row) for row in data["probabilities"]),
-        )
 
 
 @dataclass(frozen=True, slots=True)

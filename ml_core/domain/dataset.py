@@ -23,18 +23,13 @@ class ColumnProfile(Document):
     All counts are of the profile's rows, see ``TableProfile.sampled_rows``.
 
     Attributes:
-        name: The column.
         type: Its Arrow type in the stored file, such as ``int64``.
         kind: Its kind; None if it has no values.
         count: Rows with a value. A blank string is missing; in a number, boolean or datetime column so is a word such
             as ``NA``.
-        missing: Rows without a value.
-        distinct: Distinct values.
         infinite: Infinite numbers. They are included in ``count`` and in no other statistic.
-        minimum: The minimum. This and the following five describe the values of a number column, seconds since
-            1970-01-01 UTC of a datetime column, and characters of a text column; they are unset for other kinds.
-        maximum: The maximum.
-        mean: The mean.
+        minimum: This and the following five describe the values of a number column, seconds since 1970-01-01 UTC of a
+            datetime column, and characters of a text column; they are unset for other kinds.
         std: The population standard deviation.
         edges: Distinct quantiles at 0, 5, …, 100 %: the bins of a population stability index.
         bin_counts: Values in each bin ``[edge, next edge)``; the last bin includes its upper edge. Empty if all values
@@ -89,13 +84,9 @@ class DatasetEntry:
     """A version of a dataset as an entry of a list.
 
     Attributes:
-        tenant_id: The tenant.
-        dataset_id: The dataset.
         number: The number of the version, from 1; numbers are never reused.
         digest: sha256 of the Parquet file.
         size_bytes: Size of the Parquet file.
-        row_count: Rows of the table.
-        column_count: Columns of the table.
         source: The origin: ``kind`` (``frame``, ``csv``, ``parquet`` or ``sql``) and the details of that kind.
         created_at: When it was registered, UTC.
         created_by: Who registered it.
@@ -150,14 +141,8 @@ class DatasetSummary:
     """A dataset as an entry of a list.
 
     Attributes:
-        dataset_id: The name.
         versions: The number of versions that are not archived.
-        newest: The number of the newest of them.
-        row_count: Rows of the newest version.
-        size_bytes: Size of the newest version.
-        created_at: When the newest version was registered, UTC.
-        created_by: Who registered the newest version.
-        archived_at: When the newest version was archived, or None.
+        newest: The number of the newest of them. The fields below are those of this version.
     """
 
     dataset_id: DatasetId

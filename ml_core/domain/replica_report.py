@@ -34,10 +34,6 @@ class PendingVersion:
     """A version that a pointer names and a replica has not loaded.
 
     Attributes:
-        tenant_id: The tenant of the pointer.
-        model_id: The model of the pointer.
-        environment: The environment of the pointer.
-        version: The version.
         state: ``deferred``, ``loading`` or ``failed``.
         serves: The version that answers until then; None: requests are refused.
         code: The code of the error of a failed load.
@@ -91,8 +87,6 @@ class ReplicaAnswer:
     """The last reported state of one pointer in one replica.
 
     Attributes:
-        replica_id: The replica.
-        state: The state.
         version: The version that is deferred, loading or failed; None if loaded or behind.
         serves: The version that answers now; None: none, or unknown.
         code: The code of the error of a failed load.
@@ -105,8 +99,3 @@ class ReplicaAnswer:
     serves: str | None = None
     code: str | None = None
     reason: str | None = None
-
-    @property
-    def is_final(self) -> bool:
-        """See ``LoadState.is_final``."""
-        return self.state.is_final

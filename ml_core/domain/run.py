@@ -63,7 +63,6 @@ class MetricSummary:
     """The summary of the series of a metric.
 
     Attributes:
-        points: The number of points.
         not_finite: The number of points that are NaN or infinite, as when a training diverges.
         last_step: The highest step.
         last_value: The value at the highest step; may be NaN or infinite.
@@ -145,7 +144,6 @@ class Series:
     """The points of a metric in the order of steps, all or a selection.
 
     Attributes:
-        metric: Its name.
         total: How many points there are.
         points: The selected points; all if there are not more than requested.
     """

@@ -64,7 +64,6 @@ class InputColumn(Document):
 
     Attributes:
         name: The name in the training data.
-        kind: The kind.
         nullable: Whether a row may omit it or send null.
         categories: The values of a category that training saw, most frequent first; other values are accepted too.
         date_order: The order in dates such as ``01/02/2026``; None: such dates are refused.
@@ -182,13 +181,14 @@ class Signature(Document):
         Raises:
             SignatureMismatchError: A row does not fit; names the row (from 0) and the column.
         """
-        if not self._is_ascii:
+        if not self._is_ascii:  # all names of one are composed already, so the usual row is not copied
             rows = [{composed(name): value for name, value in row.items()} for row in rows]
         if strict:
             self._refuse_unknown(rows)
         names = self._names
         for index, row in enumerate(rows):
             keys = row.keys()
+            # Only a row that lacks a column and has another in its place can be misspelled.
             if not row or not (keys <= names or keys >= names):
                 self.check_names(row, index)
         return {c.name: c.read([row.get(c.name) for row in rows]) for c in self.inputs}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.dataset import parse_reference
 from ml_core.domain.document import Document
+from ml_core.domain.keywords import nearest
 from ml_core.exceptions import DataProcessingError, InvalidRequestError, TrainingError, shown
 from ml_core.ids import VersionId
 
@@ -131,11 +131,11 @@ class TrainSpec(Document):
         for name in data:
             if name not in known:
                 raise InvalidRequestError(
-                    f"A training has no field {shown(name)}.", remedy=_nearest(str(name), known), field=str(name)
+                    f"A training has no field {shown(name)}.", remedy=nearest(name, known), field=str(name)
                 )
         given = {name: value for name, value in data.items() if value is not None}
         for name, value in given.items():
-            is_valid, wanted = _JSON_TYPES.get(name, (_is_text, "a string"))
+            is_valid, wanted = _JSON_TYPES.get(name, (lambda each: isinstance(each, str), "a string"))
             if not is_valid(value):
                 raise InvalidRequestError(
                     f"The field {name!r} is {shown(value)}.", remedy=f"Give {wanted}.", field=name
@@ -148,35 +148,22 @@ def _kind(value: Any) -> ColumnKind:
         return ColumnKind(value)
     except ValueError:
         raise DataProcessingError(
-            f"{value!r} is not a kind of column.", remedy=_nearest(str(value), ColumnKind), stage="validate"
+            f"{value!r} is not a kind of column.", remedy=nearest(value, ColumnKind), stage="validate"
         ) from None
 
 
-def _nearest(given: str, valid: Iterable[str]) -> str:
-    names = list(map(str, valid))
-    close = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
-    return f"Did you mean {' or '.join(close)}?" if close else f"Valid are: {', '.join(names)}."
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(map(_is_text, value))
+def _are_texts(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def _is_object(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(map(_is_text, value))
+    return isinstance(value, Mapping) and _are_texts(value)
 
 
-def _is_object_of_texts(value: Any) -> bool:
-    return _is_object(value) and all(map(_is_text, value.values()))
-
-
-_JSON_TYPES = {
-    "ignore": (_is_texts, "a list of column names"),
+_JSON_TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "ignore": (lambda value: isinstance(value, list | tuple) and _are_texts(value), "a list of column names"),
     "hyperparameters": (_is_object, "an object of name and value"),
-    "kinds": (_is_object_of_texts, "an object of column name and kind"),
+    "kinds": (lambda value: _is_object(value) and _are_texts(value.values()), "an object of column name and kind"),
     "metadata": (_is_object, "an object"),
 }
+"""Member → its form, and what it is; the others are strings."""

@@ -8,7 +8,6 @@ from typing import Any, Self
 
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.document import Document
-from ml_core.domain.train_spec import TRAINING_RECORD
 from ml_core.domain.version import ModelVersion
 from ml_core.ids import ModelId, TenantId, VersionId
 
@@ -22,8 +21,7 @@ class ReportedColumn(Document):
     """A column of the training data.
 
     Attributes:
-        name: The name.
-        kind: The kind; None if the column is unusable.
+        kind: None if the column is unusable.
         used: Whether it is an input of the model.
         reason: The reason, such as ``text: 8.2 words on average, 412 distinct values``; empty if not recorded.
     """
@@ -42,8 +40,6 @@ class TrainingReport(Document):
     some columns of a wide table are then absent.
 
     Attributes:
-        tenant_id: The tenant.
-        model_id: The model.
         version: The version that was registered.
         run_id: The run that recorded the training.
         model_type: The model type, such as ``classification``.
@@ -87,9 +83,7 @@ class TrainingReport(Document):
             version: The version.
             columns: All columns of the training data; None: the stored ones.
         """
-        found = version.metadata.get(TRAINING_RECORD)
-        record: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
-        omitted = 0
+        record, omitted = version.training, 0
         if columns is None:
             stored = {column["name"]: ReportedColumn.from_json(column) for column in record.get("columns", ())}
             inputs = (ReportedColumn(c.name, c.kind, True, "") for c in version.servable.signature.inputs)

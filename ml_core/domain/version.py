@@ -10,6 +10,7 @@ from typing import Any
 from ml_core.domain.document import Document
 from ml_core.domain.rollout import Use
 from ml_core.domain.signature import Row, Signature
+from ml_core.domain.train_spec import TRAINING_RECORD
 from ml_core.ids import Digest, ModelId, TenantId, VersionId, VersionRef
 
 SELF_TEST_ROWS = 5
@@ -147,8 +148,8 @@ class ModelVersion:
     @property
     def training(self) -> Mapping[str, Any]:
         """What training recorded of itself; empty for a model file that was registered."""
-        record = self.metadata.get("training")
-        return record if isinstance(record, Mapping) else {}
+        record = self.metadata.get(TRAINING_RECORD)
+        return record if isinstance(record, Mapping) else {}  # a caller of the database may have stored anything
 
 
 def headline_metric(metrics: Mapping[str, float]) -> tuple[str, float] | None:
@@ -163,9 +164,7 @@ class VersionDraft:
 
     Attributes:
         model_id: The model; the first registration creates it.
-        model_type: The model type, such as ``classification``.
-        signature: The input columns and the output.
-        self_test: The self-test.
+        model_type: Such as ``classification``.
         version: The name of the version; None: the next number.
         outside_types: Types in its artifact outside the allow-list.
         tags: Key → value, for searches.

@@ -11,11 +11,11 @@ It can be extended in two ways::
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+from ml_core.domain.keywords import nearest
 from ml_core.exceptions import TrainingError
 from ml_core.models.algorithms import ALGORITHMS, Algorithm
 
@@ -117,6 +117,4 @@ def takes_sparse(estimator: Any) -> bool:
 
 
 def _refuse(message: str, given: Any, valid: list[str]) -> None:
-    close = difflib.get_close_matches(str(given), valid, n=3, cutoff=0.5)
-    shown = f"Did you mean {' or '.join(close)}?" if close else f"Valid are: {', '.join(valid)}."
-    raise TrainingError(message, remedy=shown, stage="validate", details={"valid": valid})
+    raise TrainingError(message, remedy=nearest(given, valid), stage="validate", details={"valid": valid})

@@ -46,11 +46,8 @@ class FittedModel:
     """A fitted pipeline and all facts that a version records of it.
 
     Attributes:
-        model_id: The model.
         model_type: Such as ``classification``.
         pipeline: Encoder and estimator as one; takes canonical columns or a data frame.
-        signature: What it accepts and answers.
-        self_test: Rows and its answers to them.
         metrics: ``train`` and ``validation`` → metric → value; the pipeline was fitted on the training part only.
         baseline: Metric → value of an answer that ignores all columns, on the validation rows.
         hyperparameters: As given, as JSON.

@@ -25,19 +25,13 @@ _MAX_VALUE_BYTES = 200
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """One training: a ``TrainSpec`` with its data.
+    """One training: the fields of a ``TrainSpec`` that concern the fit, with the data.
 
     Attributes:
-        model_id: The model.
-        model_type: A type that ``ModelFactory`` builds; None: classification or regression, by the target.
         training_data: ``(X, y)``: raw columns as a data frame (or rows as dicts, or a matrix, whose columns are then
             called x0, x1, …), and one target value a row; ``y`` may be None for clustering and anomaly detection.
         validation_data: The same, to measure on; None: a fifth of the training data is held out.
-        hyperparameters: See ``ModelFactory.create_model``.
-        kinds: Column name → kind, where the inferred one is wrong.
         processor: The caller's own ``DataProcessor``, if any.
-        rare_classes: The rule for classes of few rows, see ``RareClasses.parse``; None: a class of one row that can't
-            be held out is refused.
         self_test_rows: Which rows the version keeps. With synthetic ones, notes and reasons don't show cells either.
 
     Raises:
@@ -110,12 +104,7 @@ class TrainingRequest:
 
 
 def recorded(value: Any, unless_json: Callable[[Any], Any] = repr) -> Any:
-    """A value as JSON.
-
-    Args:
-        value: Any.
-        unless_json: Converts a value without a JSON form, also inside of containers.
-    """
+    """A value as JSON; ``unless_json`` converts one without a JSON form, also inside of containers."""
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, list | tuple):

@@ -84,3 +84,10 @@ ALGORITHMS: Mapping[str, Mapping[str, Algorithm]] = {
         "isolation_forest": Algorithm("sklearn.ensemble", "IsolationForest"),
     },
 }
+
+
+def algorithm_of(estimator: Any) -> tuple[str, Algorithm | None]:
+    """The name and the algorithm of an estimator; of one that is not the platform's the name of its class, and None."""
+    name = type(estimator).__name__
+    known = (item for algorithms in ALGORITHMS.values() for item in algorithms.items())
+    return next((item for item in known if item[1].class_name == name), (name, None))

@@ -44,7 +44,7 @@ class LoadedModel:
         self.version = version
         self.pipeline = pipeline
         steps = [step for _, step in pipeline.steps] if hasattr(pipeline, "steps") else [pipeline]
-        # The steps are called directly: Pipeline.predict routes metadata on each call, which takes 50 µs.
+        # The steps are called one by one: Pipeline.predict routes metadata on each call, which takes 50 µs.
         self._transformers = tuple(step for step in steps[:-1] if step not in (None, "passthrough"))
         self._estimator = steps[-1]
         self._takes_columns = takes_columns(steps[0])
@@ -64,10 +64,7 @@ class LoadedModel:
         return self._classes is not None and hasattr(self._estimator, "predict_proba")
 
     def predict(self, columns: Columns) -> NDArray[Any]:
-        """Predict canonical columns.
-
-        Args:
-            columns: Canonical columns, as from ``version.signature.columns_from_rows``.
+        """Predict canonical columns, as from ``version.signature.columns_from_rows``.
 
         Returns:
             ``(n_rows,)``: labels (str, int, float or bool) of a classifier, ``float64`` of a regressor, cluster numbers
@@ -175,16 +172,10 @@ def labels_to_json(predictions: NDArray[Any]) -> list[Any]:
 
 
 def load_version(store: ArtifactStore, version: ServableVersion, *, own_types: Collection[str] = ()) -> LoadedModel:
-    """Load, verify and self-test a version.
+    """Load, verify and self-test a version, and tune it for serving.
 
-    Args:
-        store: The artifact store.
-        version: The version: digest, size, format, signature and self-test.
-        own_types: Types outside the allow-list that the calling process trusts, see ``ml_core.models.own_types``.
-            Servers pass none.
-
-    Returns:
-        The model, tuned for serving.
+    ``own_types`` are types outside the allow-list that the calling process trusts, see ``ml_core.models.own_types``.
+    Servers pass none.
 
     Raises:
         ArtifactIntegrityError: The artifact is missing or does not have the registered digest.
@@ -236,8 +227,7 @@ def check_self_test(model: LoadedModel) -> None:
             f"{model.version.ref} failed its self-test: {error.message}",
             remedy="Train and register it again with the library versions of this process.",
         ) from error
-    expects_numbers = model.version.signature.output.kind is OutputKind.NUMBER
-    if expects_numbers:
+    if model.version.signature.output.kind is OutputKind.NUMBER:
         same = _close(predictions, test.predictions)
     else:
         same = labels_to_json(predictions) == list(test.predictions)

@@ -106,15 +106,5 @@ def find_algorithm(model_type: str, name: str | None) -> Algorithm:
     return algorithms[name]
 
 
-def takes_sparse(estimator: Any) -> bool:
-    """Whether an estimator accepts a sparse matrix; True for estimators that are not the platform's."""
-    return all(
-        algorithm.takes_sparse
-        for algorithms in ALGORITHMS.values()
-        for algorithm in algorithms.values()
-        if algorithm.class_name == type(estimator).__name__
-    )
-
-
 def _refuse(message: str, given: Any, valid: list[str]) -> None:
     raise TrainingError(message, remedy=nearest(given, valid), stage="validate", details={"valid": valid})

@@ -24,11 +24,12 @@ from ml_core.domain.version import SelfTest
 from ml_core.evaluation.metrics import Metrics, evaluate
 from ml_core.exceptions import TrainingError, listed
 from ml_core.ids import ModelId
+from ml_core.models.algorithms import algorithm_of
 from ml_core.models.loading import labels_to_json
-from ml_core.models.model_factory import ModelFactory, takes_sparse
+from ml_core.models.model_factory import ModelFactory
 from ml_core.training.baseline import baseline, worse_than_baseline
 from ml_core.training.provenance import code_commit, library_versions
-from ml_core.training.request import TrainingRequest, algorithm_of, effective_hyperparameters
+from ml_core.training.request import TrainingRequest, effective_hyperparameters
 from ml_core.training.self_test import common_categories, record_self_test, rows_of_training, synthetic_rows
 from ml_core.training.table import Part, TrainingTable, read_training_table
 from ml_core.training.targets import OUTPUTS, invalid
@@ -130,7 +131,9 @@ def _output_of(estimator: Any, request: TrainingRequest) -> OutputKind:
 
 def _fit(request: TrainingRequest, estimator: Any, table: TrainingTable) -> tuple[Pipeline, list[str]]:
     processor = request.processor or DataProcessor()
-    encoding = {} if takes_sparse(estimator) else _dense_encoding(table.inputs, table.train.n_rows)
+    _, algorithm = algorithm_of(estimator)
+    takes_sparse = algorithm is None or algorithm.takes_sparse
+    encoding = {} if takes_sparse else _dense_encoding(table.inputs, table.train.n_rows)
     columns = [(column.name, column.kind.value) for column in table.inputs]
     if readings := readings_of(table.inputs):
         encoding["readings"] = readings
@@ -179,7 +182,7 @@ def _evaluate(request: TrainingRequest, output: OutputKind, table: TrainingTable
             error, "The fitted model can't predict its own rows", remedy="See the cause above.", stage="evaluate"
         ) from error
     estimator = pipeline.steps[-1][1]
-    algorithm, answer = algorithm_of(estimator), baseline(table.train.target, table.validation.target, output)
+    (algorithm, _), answer = algorithm_of(estimator), baseline(table.train.target, table.validation.target, output)
     return FittedModel(
         model_id=request.model_id,
         model_type=request.model_type_in_use,

@@ -14,12 +14,13 @@ from ml_core.domain.dataset import DatasetVersion, parse_reference
 from ml_core.domain.train_spec import TrainSpec, needs_target
 from ml_core.exceptions import DatasetNotFoundError, InvalidRequestError, TrainingError, listed
 from ml_core.ids import ModelId, TenantId
+from ml_core.models.algorithms import algorithm_of
 from ml_core.models.model_factory import ModelFactory
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.limits import check_document
 from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.versions.repository import VersionRepository
-from ml_core.training.request import TrainingRequest, algorithm_of, effective_hyperparameters, recorded
+from ml_core.training.request import TrainingRequest, effective_hyperparameters, recorded
 from ml_core.training.targets import invalid
 
 _RECORD_BYTES = 16 * 2**10
@@ -66,7 +67,7 @@ class TrainingPlan:
         except Exception:  # noqa: BLE001 - a registered builder can raise anything; the fit reports it
             return parameters
         effective = effective_hyperparameters(estimator)
-        return {**parameters, "algorithm": algorithm_of(estimator), "effective_hyperparameters": effective}
+        return {**parameters, "algorithm": algorithm_of(estimator)[0], "effective_hyperparameters": effective}
 
 
 class Planner:

@@ -15,7 +15,6 @@ from ml_core.domain.columns import ColumnKind
 from ml_core.domain.tenant_policies import SelfTestRows
 from ml_core.exceptions import TrainingError
 from ml_core.ids import ModelId
-from ml_core.models.algorithms import ALGORITHMS
 from ml_core.training.targets import Target, invalid, model_type_of, read_target
 
 _MAX_EFFECTIVE_BYTES = 4 * 2**10
@@ -114,13 +113,6 @@ def recorded(value: Any, unless_json: Callable[[Any], Any] = repr) -> Any:
     if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
         return value
     return unless_json(value)
-
-
-def algorithm_of(estimator: Any) -> str:
-    """An estimator's name in ``hyperparameters["algorithm"]``; the class of one that is not the platform's."""
-    name = type(estimator).__name__
-    known = (item for algorithms in ALGORITHMS.values() for item in algorithms.items())
-    return next((algorithm for algorithm, made in known if made.class_name == name), name)
 
 
 def effective_hyperparameters(estimator: Any) -> dict[str, Any]:

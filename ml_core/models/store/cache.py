@@ -68,11 +68,7 @@ class ArtifactCache:
     def write(self, tenant_id: TenantId, digest: Digest, size_bytes: int, chunks: Iterable[bytes]) -> Path:
         """Write a copy of an artifact, after evicting others for it.
 
-        Args:
-            tenant_id: The tenant.
-            digest: The digest.
-            size_bytes: The size.
-            chunks: The bytes; must raise before the end if they are not those of the artifact.
+        The chunks must raise before their end if they are not those of the artifact.
 
         Raises:
             OSError: The disk is full or refuses the write; nothing is written.

@@ -74,23 +74,14 @@ def as_frame(data: Any) -> pd.DataFrame:
 
 
 def nullable_inputs(columns: Sequence[tuple[str, str]], readings: Mapping[str, str] | None = None) -> list[InputColumn]:
-    """Input columns of ``(name, kind)`` pairs that may all be missing.
-
-    Args:
-        columns: The pairs.
-        readings: Name → how strings of the column are read, where there is a rule: a ``DateOrder`` or
-            ``DECIMAL_COMMA``.
-    """
-    return [
-        InputColumn(name, ColumnKind(kind), nullable=True, **_reading(readings.get(name) if readings else None))
-        for name, kind in columns
-    ]
-
-
-def _reading(name: str | None) -> dict[str, Any]:
-    if name is None:
-        return {}
-    return {"decimal_comma": True} if name == DECIMAL_COMMA else {"date_order": DateOrder(name)}
+    """Input columns of ``(name, kind)`` pairs that may all be missing, with the rules that ``readings_of`` returned."""
+    made = []
+    for name, kind in columns:
+        rule = (readings or {}).get(name)
+        has_comma = rule == DECIMAL_COMMA
+        order = None if rule is None or has_comma else DateOrder(rule)
+        made.append(InputColumn(name, ColumnKind(kind), True, date_order=order, decimal_comma=has_comma))
+    return made
 
 
 def readings_of(columns: Iterable[InferredColumn | InputColumn]) -> dict[str, str]:

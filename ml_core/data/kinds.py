@@ -39,8 +39,7 @@ class InferredColumn:
     """The result for one column.
 
     Attributes:
-        name: The column's name, as a string.
-        kind: What it holds; None where it is not used.
+        kind: None where the column is not used.
         nullable: Whether it has missing values.
         categories: For a category, the values, most frequent first, at most ``MAX_CATEGORIES``.
         reason: Why, in a phrase such as ``text: 8.2 words on average, 412 distinct values``.
@@ -75,14 +74,8 @@ def infer_columns(
     """Infer the kind of each column and whether the column is used.
 
     Not used are constant columns, identifiers (a different code in every row) and dates that can be read in two ways.
-
-    Args:
-        frame: ``(n_rows, n_columns)``, without the target.
-        kinds: Column name → kind, for columns whose kind the caller knows; these are always used.
-        has_commas: Whether there are decimal commas in a column that is left out, such as the target.
-
-    Returns:
-        One a column, in the order of the frame.
+    Columns whose kind the caller knows, ``kinds``, are always used. ``has_commas`` says whether there are decimal
+    commas in a column that is not in the frame, such as the target.
 
     Raises:
         DataProcessingError: No row, no column, no usable column, a name used twice, an all-missing or mixed column,

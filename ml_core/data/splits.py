@@ -33,20 +33,9 @@ def split_rows(
     groups: Any = None,
     times: Any = None,
 ) -> Split:
-    """Divide the rows of a table into three parts.
+    """Divide the rows of a table into three parts, see ``DataProcessor.split_data``.
 
-    Rows are drawn so that each class has the same share in every part, where ``y`` holds classes (strings, booleans,
-    categories or few different whole numbers) of which every one has enough rows; else at random. With ``groups``, rows
-    of one group stay in one part. With ``times``, the latest rows are the test part, those before them the validation
-    part.
-
-    Args:
-        y: ``(n_rows,)`` target; only its values decide whether rows are stratified.
-        test_size: Share of all rows, 0 ≤ share < 1.
-        val_size: Share of all rows, 0 ≤ share < 1; the sum of both is below 1.
-        random_state: Seed.
-        groups: ``(n_rows,)`` values, such as a customer for each row.
-        times: ``(n_rows,)`` values that can be ordered, without missing ones.
+    Of ``(n_rows,)`` groups each stays in one part; ``(n_rows,)`` times can be ordered and have no missing value.
 
     Returns:
         Positions; in rising order of time with ``times``, else shuffled.
@@ -99,14 +88,10 @@ def _at_random(rows: Positions, target: NDArray[Any], share: float, seed: int) -
 
 
 def can_stratify(target: NDArray[Any], n_held_out: int) -> bool:
-    """Whether rows can be drawn so that each class keeps its share.
+    """Whether rows can be drawn so that each class of ``(n_rows,)`` targets keeps its share.
 
     That needs classes (strings, booleans, or whole numbers of which there are few for the number of rows), two rows of
     each, and as many rows as classes on either side.
-
-    Args:
-        target: ``(n_rows,)``.
-        n_held_out: Rows to be drawn.
     """
     if pd.isna(target).any():
         return False

@@ -139,6 +139,7 @@ def stored_values(name: str, values: Any, kind: pa.DataType) -> Any:
         if values.type != kind:
             values = values.cast(kind)
         _check_years(name, values)
+        # NaN has many bit patterns and null none, so that equal tables have equal bytes.
         return pc.if_else(pc.is_nan(values), None, values) if pa.types.is_floating(kind) else values
     except pa.ArrowException as error:
         reason = str(error).splitlines()[0]
@@ -168,10 +169,7 @@ def table_from_frame(frame: pd.DataFrame) -> pa.Table:
     """The stored form of a data frame; its index is left out.
 
     Columns of Python objects keep their meaning: numbers and booleans together are numbers; strings among numbers make
-    all of them strings, as in a CSV; UUIDs become strings.
-
-    Args:
-        frame: ``(n_rows, n_columns)`` of any dtypes; names that are not strings are read as such.
+    all of them strings, as in a CSV; UUIDs become strings. Names that are not strings are read as such.
 
     Raises:
         DataProcessingError: It has no row or column, or one that can't be a dataset's; names the column.

@@ -42,11 +42,7 @@ class FrameStep(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  #
         self.shape = shape
 
     def fit(self, X: pd.DataFrame, y: Any = None) -> Self:  # noqa: ARG002 - sklearn passes it
-        """Note names, kinds and dtypes.
-
-        Args:
-            X: Rows as the pipeline was fitted on, one at least, ``(n_rows, n_columns)``.
-            y: Ignored.
+        """Note names, kinds and dtypes of rows as the pipeline was fitted on, ``(n_rows, n_columns)``, one at least.
 
         Raises:
             DataProcessingError: A column holds what has no kind. ``column`` names it.

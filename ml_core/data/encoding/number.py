@@ -15,15 +15,10 @@ SCALINGS: tuple[Scaling, ...] = ("standard", "minmax", "robust", "none")
 
 
 def center_and_scale(matrix: NDArray[np.float64], scaling: Scaling) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What to subtract and what to divide by, per column.
+    """What to subtract and what to divide by, two arrays ``(n_columns,)``, of ``(n_rows, n_columns)`` without NaN.
 
-    Args:
-        matrix: ``(n_rows, n_columns)`` without NaN.
-        scaling: ``standard``: mean and standard deviation; ``minmax``: minimum and range; ``robust``: median and
-            interquartile range; ``none``: 0 and 1.
-
-    Returns:
-        Two arrays ``(n_columns,)``. A column that does not vary is divided by 1.
+    ``standard``: mean and standard deviation; ``minmax``: minimum and range; ``robust``: median and interquartile
+    range; ``none``: 0 and 1. A column that does not vary is divided by 1.
     """
     if scaling == "standard":
         center, scale = matrix.mean(axis=0), matrix.std(axis=0)

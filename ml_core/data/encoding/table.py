@@ -150,6 +150,7 @@ class TableEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
         indices, values, ends = array("i"), array("d"), [0]
         for row in range(rows):
             if dense.shape[1]:
+                # One matrix from the start: scipy's hstack of the parts costs more than a request of one row.
                 present = np.flatnonzero(dense[row])
                 indices.extend(present.tolist())
                 values.extend(dense[row, present].tolist())
@@ -162,5 +163,5 @@ class TableEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
 def _csr(values: array[float], indices: array[int], ends: list[int], shape: tuple[int, int]) -> sparse.csr_matrix:
     data = (np.array(values), np.array(indices), np.array(ends, dtype=np.int32))
     matrix = sparse.csr_matrix(data, shape=shape)
-    matrix.has_sorted_indices = True
+    matrix.has_sorted_indices = True  # they are, and scipy would look
     return matrix

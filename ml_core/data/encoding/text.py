@@ -122,6 +122,7 @@ class TextEncoder:
         idf = self._idf
         present = sorted(counts)
         weights = [idf[i] if counts[i] == 1 else idf[i] * (1.0 + math.log(counts[i])) for i in present]
+        # fsum rounds once, so the norm is the same in any order of the terms.
         norm = math.sqrt(math.fsum([weight * weight for weight in weights]))
         indices.extend([offset + i for i in present])
         values.extend([weight / norm for weight in weights])

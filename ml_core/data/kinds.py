@@ -44,8 +44,7 @@ class InferredColumn:
         categories: For a category, the values, most frequent first, at most ``MAX_CATEGORIES``.
         reason: Why, in a phrase such as ``text: 8.2 words on average, 412 distinct values``.
         used: Whether it is an input of the model.
-        date_order: How ``01/02/2026`` is read, for a datetime column whose values need an order.
-        decimal_comma: Whether the strings of a number column have a decimal comma.
+        date_order: See ``InputColumn``; so for ``decimal_comma``.
     """
 
     name: str

@@ -311,7 +311,7 @@ class DataProcessor:
         Args:
             columns: ``(name, kind)`` of the raw input columns.
             model_type: Passed to an overridden ``preprocess``.
-            **encoding: Options of ``TableEncoder``; ``readings`` is of the raw columns.
+            **encoding: Options of ``TableEncoder``; its ``readings`` are of the raw columns.
         """
         options = {"scaling": self.scaling, **encoding}
         if type(self).preprocess is DataProcessor.preprocess:
@@ -323,11 +323,8 @@ class DataProcessor:
 class ProcessorStep(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[misc,call-arg]
     """The first step of a pipeline with a processor of the caller's own: ``preprocess`` in training and inference.
 
-    Args:
-        processor: Whose ``preprocess`` is called, with ``is_training`` True in ``fit`` only.
-        columns: ``(name, kind)`` of the raw input columns.
-        model_type: Passed on to ``preprocess``.
-        readings: As for ``TableEncoder``.
+    ``is_training`` is True in ``fit`` only. The columns are ``(name, kind)`` of the raw ones, read by the ``readings``
+    as in ``TableEncoder``.
     """
 
     def __init__(

@@ -14,12 +14,7 @@ def nearest(given: object, valid: Iterable[object]) -> str:
 
 
 def check_keywords(call: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Check the keywords of a call.
-
-    Args:
-        call: The name of the function, for the message.
-        given: The keywords of the call.
-        known: The valid keywords.
+    """Check the keywords of a call of a function.
 
     Raises:
         TypeError: A keyword is unknown; names it and the nearest valid one, or all.

@@ -85,12 +85,7 @@ class Principal(Document):
 
 
 def refuse_tenant(name: str, tenant_id: str | None) -> NoReturn:
-    """Raise the error of ``Principal.enter``.
-
-    Args:
-        name: The name of the principal.
-        tenant_id: The tenant; None: the platform, above all tenants.
-    """
+    """Raise the error of ``Principal.enter`` for the principal of this name."""
     if tenant_id is None:
         raise PermissionDeniedError(
             f"{name} may act in its own tenants only.", remedy="Use a platform key, or a token for the whole platform."

@@ -36,8 +36,7 @@ class PendingVersion:
     Attributes:
         state: ``deferred``, ``loading`` or ``failed``.
         serves: The version that answers until then; None: requests are refused.
-        code: The code of the error of a failed load.
-        reason: The message of that error.
+        code: The code of the error of a failed load; ``reason`` is its message.
     """
 
     tenant_id: str
@@ -59,10 +58,7 @@ class ReplicaReport:
         epoch: The epoch of that generation.
         is_current: Whether the last read of the registry succeeded.
         pointers: Pointers in the assignment.
-        resident: Loaded models.
-        deferred: Versions that the first request loads, because memory is full.
-        loading: Versions that are being loaded.
-        failed: Versions whose load failed.
+        resident: Loaded models. ``deferred``, ``loading`` and ``failed`` count versions, see ``LoadState``.
         pending: The pending versions, those of the last moved pointer first, at most ``MAX_PENDING``.
     """
 
@@ -89,8 +85,7 @@ class ReplicaAnswer:
     Attributes:
         version: The version that is deferred, loading or failed; None if loaded or behind.
         serves: The version that answers now; None: none, or unknown.
-        code: The code of the error of a failed load.
-        reason: The message of that error.
+        code: The code of the error of a failed load; ``reason`` is its message.
     """
 
     replica_id: str

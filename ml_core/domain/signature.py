@@ -82,14 +82,11 @@ class InputColumn(Document):
         object.__setattr__(self, "_read_value", self._reader())
 
     def read(self, values: Sequence[Any]) -> NDArray[Any]:
-        """Convert raw values to a canonical array, see ``ml_core.domain.columns``.
+        """Convert raw values, one a row, to a canonical array, see ``ml_core.domain.columns``.
 
         None, NaN, NaT, ``pandas.NA`` and blank strings are missing; so are, except in a category or text, words such as
         ``NA`` (``ml_core.domain.values.says_missing``). A missing value is refused if the column is not nullable,
         except that a blank string in a category or text is always accepted.
-
-        Args:
-            values: One value per row.
 
         Raises:
             SignatureMismatchError: A value does not fit; names the first such row.
@@ -279,14 +276,10 @@ def _similar(wanted: Sequence[str], given: Sequence[str]) -> tuple[str, str] | N
 
 
 def signature_problems(present: Signature, candidate: Signature) -> tuple[str, ...]:
-    """List the reasons why rows that fit one signature may not fit another.
+    """List the reasons why rows that fit the present signature may not fit the candidate that replaces it.
 
     The candidate may add a nullable column and may drop a column, because unknown columns are ignored. A client that
     sends ``strict`` requests is affected by a dropped column.
-
-    Args:
-        present: The signature that clients use now.
-        candidate: The signature that replaces it.
 
     Returns:
         One clause per problem, in the order of the candidate's columns, then the output; empty if compatible.

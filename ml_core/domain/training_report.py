@@ -40,9 +40,6 @@ class TrainingReport(Document):
     some columns of a wide table are then absent.
 
     Attributes:
-        version: The version that was registered.
-        run_id: The run that recorded the training.
-        model_type: The model type, such as ``classification``.
         dataset: The version of the dataset, such as ``tickets_2026@3``; None: data that the caller passed.
         algorithm: The algorithm, such as ``random_forest``; the class name of any other estimator.
         hyperparameters: The hyperparameters that the caller gave.
@@ -77,11 +74,9 @@ class TrainingReport(Document):
 
     @classmethod
     def of_version(cls, version: ModelVersion, columns: Iterable[ReportedColumn] | None = None) -> Self:
-        """Rebuild the report of a registered version. A version without a training record gives a partial report.
+        """Rebuild the report of a registered version, with the stored columns unless all are given.
 
-        Args:
-            version: The version.
-            columns: All columns of the training data; None: the stored ones.
+        A version without a training record gives a partial report.
         """
         record, omitted = version.training, 0
         if columns is None:

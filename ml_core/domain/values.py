@@ -155,9 +155,7 @@ def read_boolean(value: Any) -> float:
 def read_datetime(value: Any, order: DateOrder | None = None) -> float:
     """Read seconds since 1970-01-01 UTC, to the microsecond, from a datetime, date or string.
 
-    Args:
-        value: The value.
-        order: The order in dates such as ``01/02/2026``; None: such dates are refused.
+    Without an order, dates such as ``01/02/2026`` are refused.
 
     Raises:
         DoesNotFitError: The value has another type, or the string is ambiguous or contradicts the order.
@@ -291,9 +289,7 @@ def read_text(value: Any) -> str:
 def read_category(value: Any, categories: tuple[str, ...] = ()) -> str:
     """Read the canonical text of a string, number, boolean, date or UUID in a category column.
 
-    Args:
-        value: The value.
-        categories: The categories that training saw; a number is the category that is written as that number.
+    Of the categories that training saw, a number is the one that is written as that number.
 
     Raises:
         DoesNotFitError: The value is of another type.

@@ -50,7 +50,6 @@ class Lineage:
     """The origin of a version. Every field may be unknown (None).
 
     Attributes:
-        run_id: The run that created it.
         dataset_digest: sha256 of the file of the registered dataset that it was trained on.
         parent_version: The version of the same model from which it is derived.
         code_commit: The git commit of the training code.
@@ -76,7 +75,6 @@ class ModelVersion:
         metrics: Split (``train``, ``validation``) → metric → value.
         hyperparameters: The hyperparameters that the caller gave, without defaults.
         metadata: The caller's metadata; may change.
-        lineage: The origin.
         created_at: When it was registered, UTC.
         created_by: Who registered it.
         archived_at: When it was archived, or None.
@@ -164,7 +162,6 @@ class VersionDraft:
 
     Attributes:
         model_id: The model; the first registration creates it.
-        model_type: Such as ``classification``.
         version: The name of the version; None: the next number.
         outside_types: Types in its artifact outside the allow-list.
         tags: Key → value, for searches.

@@ -22,11 +22,9 @@ _COMMON: Mapping[str, Any] = {"random_state": 42}
 
 @dataclass(frozen=True, slots=True)
 class Algorithm:
-    """An algorithm.
+    """An algorithm: an estimator, whose module is imported on first use.
 
     Attributes:
-        module: The module of the estimator, imported on first use.
-        class_name: The class of the estimator.
         defaults: Parameters that differ from scikit-learn's defaults.
         takes_sparse: Whether it accepts a sparse matrix, which encoded texts are.
     """

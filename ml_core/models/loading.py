@@ -73,25 +73,14 @@ class LoadedModel:
         Raises:
             PredictionError: The pipeline failed on rows that fit the signature.
         """
-        return self._run(columns, proba=False)[0]
+        return self.predict_both(columns, proba=False)[0]
 
     def predict_proba(self, columns: Columns) -> NDArray[np.float64] | None:
         """Class probabilities ``(n_rows, n_classes) float64`` in the order of ``version.signature.output.classes``.
 
-        None if the model has no probabilities.
-
-        Raises:
-            PredictionError: The pipeline failed on rows that fit the signature.
+        None if the model has no probabilities. Raises as ``predict``.
         """
-        return self._run(columns, proba=True)[1]
-
-    def predict_both(self, columns: Columns) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
-        """``predict`` and ``predict_proba`` in one call, which encodes the rows once.
-
-        Raises:
-            PredictionError: The pipeline failed on rows that fit the signature.
-        """
-        return self._run(columns, proba=True)
+        return self.predict_both(columns)[1]
 
     def predict_rows(self, rows: Sequence[Row]) -> list[Any]:
         """Predict raw rows; the predictions are JSON-compatible.
@@ -113,7 +102,11 @@ class LoadedModel:
 
         return self.predict(columns_from_frame(frame, self.version.signature.inputs))
 
-    def _run(self, columns: Columns, *, proba: bool) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
+    def predict_both(self, columns: Columns, *, proba: bool = True) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
+        """``predict`` and ``predict_proba`` in one call, which encodes the rows once; without ``proba`` only the first.
+
+        Raises as ``predict``.
+        """
         if n_rows(columns) == 0:
             return self._empty()
         try:

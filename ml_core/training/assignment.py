@@ -28,12 +28,7 @@ class Assignment(Document):
     run_id: RunId
 
     def execute(self, db: DatabaseConnection, on_start: Callable[[], object]) -> TrainingReport:
-        """Do the training.
-
-        Args:
-            db: The registry.
-            on_start: See ``Trainer.train_spec``.
-        """
+        """Do the training; ``on_start`` is that of ``Trainer.train_spec``."""
         # Imported late: whoever hands an assignment to another process needs no numerical library.
         from ml_core.training.trainer import Trainer
 

@@ -19,12 +19,7 @@ _MAX_EPOCH = 999_999_999
 
 
 class CheckpointFolder:
-    """``<root>/<tenant>/<model>/epoch-<nine digits>.joblib``.
-
-    Args:
-        root: The folder of all tenants' checkpoints.
-        tenant_id: The tenant.
-    """
+    """The checkpoints of one tenant: ``<root>/<tenant>/<model>/epoch-<nine digits>.joblib``."""
 
     def __init__(self, root: Path, tenant_id: TenantId) -> None:
         self._folder = root / tenant_id

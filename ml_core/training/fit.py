@@ -86,11 +86,7 @@ def fit_model(request: TrainingRequest, enter: Callable[[str], None] = lambda _s
     """Check the data, fit a pipeline, measure it on held-out rows and record a self-test.
 
     The pipeline is fitted on the training part only, so the held-out metrics are those of the very model that is
-    returned.
-
-    Args:
-        request: The data and how to train on it.
-        enter: Is called as a stage begins: ``read``, ``fit`` and ``evaluate``.
+    returned. ``enter`` is called as a stage begins: ``read``, ``fit`` and ``evaluate``.
 
     Raises:
         TrainingError: ``stage`` is ``validate`` for data, kinds or hyperparameters that can't train, ``fit`` for an
@@ -234,11 +230,8 @@ def set_class_weights(estimator: Any, target: NDArray[Any]) -> None:
     """Convert the keys of an estimator's class weights to the type of the classes.
 
     The keys of a JSON object are strings, so weights of the classes 0 and 1 can only be written ``{"0": 1, "1": 5}``
-    there. A key names the class of the same text, see ``category_text``.
-
-    Args:
-        estimator: Unfitted; changed in place. Parameters of estimators inside of it count too.
-        target: ``(n_rows,)`` the classes that it will be fitted on.
+    there. A key names the class of the same text, see ``category_text``. The estimator is unfitted and changed in
+    place, estimators inside of it too; the target is the ``(n_rows,)`` classes that it will be fitted on.
 
     Raises:
         TrainingError: A key names no class, two name one, or a weight is not a number from 0 up; ``stage`` is

@@ -41,8 +41,6 @@ class TrainingPlan:
     """A checked training with its data.
 
     Attributes:
-        spec: What was asked for.
-        request: The same with its data.
         source: The dataset's version that the data is from, or None.
         metadata: The caller's notes as they will be stored.
     """
@@ -71,12 +69,7 @@ class TrainingPlan:
 
 
 class Planner:
-    """Plans the trainings of one tenant.
-
-    Args:
-        db: The registry.
-        tenant_id: The tenant; on the embedded server its first training creates it.
-    """
+    """Plans the trainings of one tenant; on the embedded server its first training creates it."""
 
     def __init__(self, db: DatabaseConnection, tenant_id: TenantId) -> None:
         self._db = db

@@ -29,11 +29,9 @@ _NO_DIGEST = Digest("0" * 64)
 
 @dataclass(frozen=True, slots=True)
 class Registrar:
-    """Registers fitted models of one tenant.
+    """Registers fitted models of one tenant, which must exist.
 
     Attributes:
-        db: The registry.
-        tenant_id: The tenant; it must exist.
         store: Where the bytes go.
         actor: Who is recorded; None: the connection's principal.
     """
@@ -44,12 +42,7 @@ class Registrar:
     actor: str | None
 
     def register(self, fitted: FittedModel, plan: TrainingPlan, run_id: str) -> ModelVersion:
-        """Save, prove and publish a fitted model.
-
-        Args:
-            fitted: The model.
-            plan: Of its training.
-            run_id: The run that recorded it.
+        """Save, prove and publish a fitted model of a planned training, which a run recorded.
 
         Raises:
             ModelSaveError: It can't be saved, its saved form predicts otherwise, or the store fails; nothing is left.

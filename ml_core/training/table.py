@@ -62,8 +62,6 @@ class TrainingTable:
 
     Attributes:
         columns: What was inferred of every column of the training data.
-        inputs: The columns that are used.
-        train: Rows to fit on.
         validation: Rows to measure on; none of them is in ``train`` unless the caller gave them so.
         digest: Of the training data.
         notes: Sentences for the user on what was done to the data.
@@ -281,11 +279,7 @@ def _rows(part: Part, rows: NDArray[np.intp]) -> Part:
 
 
 def can_be_kept_together(rows: NDArray[Any]) -> bool:
-    """Whether a table has enough different rows to hold a fifth of those out.
-
-    Args:
-        rows: ``(n_rows,)``, one value for equal rows.
-    """
+    """Whether a table, ``(n_rows,)`` with one value for equal rows, has enough different ones to hold a fifth out."""
     n_different = len(pd.unique(rows))
     return n_different >= max(MIN_DIFFERENT_ROWS, len(rows) / MAX_MEAN_COPIES)
 
@@ -310,7 +304,7 @@ def hold_out(rows: NDArray[Any], labels: NDArray[Any] | None) -> tuple[NDArray[n
         units = random.permutation(np.flatnonzero(strata == stratum))
         if len(units) > 1:
             is_held_out[_about_a_fifth(units, sizes[units])] = True
-    if labels is not None:  # equal rows may have several labels
+    if labels is not None:  # equal rows may have several labels, so a class can be left without a row to train on
         for label in np.setdiff1d(labels, labels[~is_held_out[codes]]):
             is_held_out[codes[labels == label][0]] = False
     return np.flatnonzero(~is_held_out[codes]), np.flatnonzero(is_held_out[codes])

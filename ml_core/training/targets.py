@@ -47,7 +47,6 @@ class Target:
     Attributes:
         values: ``(n_kept,)`` of str (``<U``), int64, bool or float64.
         kept: ``(n_rows,) bool``: the rows that have a target.
-        column: Its name, if it has one.
         is_rounded: Whether it had integers beyond 64 bits, which are floats now.
     """
 

@@ -17,12 +17,7 @@ RARE_FROM_ROWS = 100
 
 
 class CategoryEncoder:
-    """All category columns, one-hot: at most ``max_categories`` values each, then "other", then "missing".
-
-    Args:
-        names: The columns, in order.
-        max_categories: Values with a feature of their own, most frequent first.
-    """
+    """All category columns, one-hot: the ``max_categories`` most frequent values each, then "other", then "missing"."""
 
     def __init__(self, names: Sequence[str], max_categories: int = MAX_CATEGORIES) -> None:
         self.names = list(names)

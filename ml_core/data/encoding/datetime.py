@@ -36,11 +36,7 @@ def calendar_parts(seconds: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 class DatetimeEncoder:
-    """All datetime columns: ``FEATURES`` for each, then a flag for each where training had missing values.
-
-    Args:
-        names: The columns, in order.
-    """
+    """All datetime columns: ``FEATURES`` for each, then a flag for each where training had missing values."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = list(names)

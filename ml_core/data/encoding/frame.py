@@ -24,10 +24,8 @@ FRAME, MATRIX, VALUES = "frame", "matrix", "values"
 class FrameStep(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[misc,call-arg]
     """Rebuild the frame that a pipeline was fitted on, dtypes included, from canonical columns.
 
-    A column of integers that has a missing value becomes one of floats, as in pandas.
-
-    Args:
-        shape: ``frame``, ``matrix`` or ``values``.
+    A column of integers that has a missing value becomes one of floats, as in pandas. The shape is ``frame``,
+    ``matrix`` or ``values``.
 
     Attributes:
         columns_: ``(name, kind)`` of each column.

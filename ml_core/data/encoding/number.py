@@ -44,11 +44,8 @@ _SMALLEST = -_LARGEST
 class NumberEncoder:
     """All number and boolean columns: one scaled feature each, and a flag where training had missing values.
 
-    A feature beyond the range of float32 becomes the end of that range: every estimator can take it.
-
-    Args:
-        names: The columns, in order.
-        scaling: See ``center_and_scale``.
+    A feature beyond the range of float32 becomes the end of that range: every estimator can take it. See
+    ``center_and_scale`` for the scaling.
     """
 
     def __init__(self, names: Sequence[str], scaling: Scaling) -> None:

@@ -57,11 +57,18 @@ class LocalStore(ArtifactStore):
 
     def _store(self, tenant_id: TenantId, artifact: StoredArtifact, source: BinaryIO) -> None:
         path = self.path(tenant_id, artifact.digest)
-        with _saving(path, tenant_id):
+        try:
             make_folder(path.parent, self.root)
             remove_abandoned(path.parent)
             if fault_in(path, artifact.digest, artifact.size_bytes) is not None:
                 write_whole(path, verified_chunks(source, tenant_id, artifact))
+        except OSError as error:
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise (StorageFullError if is_full else ModelSaveError)(
+                f"The artifact can't be written to {path.parent}: {error.strerror or error}.",
+                remedy="Nothing was stored. Free disk space or correct the folder's permissions, then try again.",
+                tenant_id=tenant_id,
+            ) from error
 
     def read(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> bytes:
         """See ``ArtifactStore``."""
@@ -149,10 +156,6 @@ class MirroredStore(ArtifactStore):
     Replicas read the store of the platform only, so that one decides which artifacts, strays and tenants exist. Reads
     take the folder's copy if there is one.
 
-    Args:
-        root: The folder of the caller.
-        platform: The store of the platform.
-
     Attributes:
         folder: The folder as a store.
     """
@@ -233,19 +236,6 @@ def _walk(folder: Path, prefix: str) -> Iterator[Stray]:
             continue
         modified_at = datetime.fromtimestamp(found.st_mtime, UTC)
         yield Stray(f"{prefix}{entry.name}", found.st_size, modified_at)
-
-
-@contextmanager
-def _saving(path: Path, tenant_id: TenantId) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise (StorageFullError if is_full else ModelSaveError)(
-            f"The artifact can't be written to {path.parent}: {error.strerror or error}.",
-            remedy="Nothing was stored. Free disk space or correct the folder's permissions, then try again.",
-            tenant_id=tenant_id,
-        ) from error
 
 
 @contextmanager

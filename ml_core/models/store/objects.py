@@ -45,11 +45,7 @@ class ObjectStore(ArtifactStore):
     """A prefix of a bucket.
 
     Credentials come from the ``AWS_*`` variables, the shared configuration files, or the role of the machine or pod.
-    In a bucket with versioning, deletion keeps the old versions of objects.
-
-    Args:
-        settings: The location; ``url`` must be set.
-        cache: The cache of this machine.
+    In a bucket with versioning, deletion keeps the old versions of objects. The settings must have a ``url``.
     """
 
     def __init__(self, settings: ArtifactSettings, cache: ArtifactCache) -> None:

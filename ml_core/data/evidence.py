@@ -65,7 +65,7 @@ class Evidence:
         ``words_are_missing`` says whether ``NA``, ``None`` and the like are missing values; in a category or text they
         are values.
         """
-        series = series.reset_index(drop=True)
+        series = series.reset_index(drop=True)  # by position, as errors count rows
         is_nothing = says_missing if words_are_missing else is_blank
         if isinstance(series.dtype, pd.CategoricalDtype):
             missing = [v for v in series.cat.categories if isinstance(v, str) and is_nothing(v)]

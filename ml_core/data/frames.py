@@ -98,7 +98,7 @@ def filling_of(array: NDArray[Any], kind: str) -> float | str:
         return _MISSING_CATEGORY
     present = array[~np.isnan(array)]
     if kind == ColumnKind.BOOLEAN:
-        return float(present.mean() >= 0.5)
+        return float(present.mean() >= 0.5)  # the median of as many true as false would be neither
     return float(np.median(present))
 
 
@@ -120,14 +120,14 @@ def text_features(name: str, texts: NDArray[Any]) -> dict[str, NDArray[np.float6
     return {
         f"{name}_characters": np.array([np.nan if text is None else len(text) for text in texts]),
         f"{name}_words": count,
-        f"{name}_mean_word_length": letters / np.maximum(count, 1),
+        f"{name}_mean_word_length": letters / np.maximum(count, 1),  # 0 for a text without words
     }
 
 
 def datetime_features(name: str, seconds: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     """Year, month, day, weekday and hour of ``(n_rows,)`` float64 seconds since 1970-01-01 UTC; NaN where missing."""
     missing = np.isnan(seconds)
-    present = np.where(missing, 0.0, seconds)
+    present = np.where(missing, 0.0, seconds)  # NaN has no date
     parts = calendar_parts(present)
     years = np.floor(present).astype("datetime64[s]").astype("datetime64[Y]").astype(np.int64) + 1970.0
     features = {f"{name}_year": years, **{f"{name}_{part}": parts[:, i] for i, (part, _) in enumerate(PARTS)}}

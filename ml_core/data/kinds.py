@@ -156,11 +156,11 @@ def infer_kind(evidence: Evidence) -> Inference:
         DataProcessingError: Values of mixed types, of a type that no kind holds, or infinite.
     """
     dtype = evidence.values.dtype
-    if isinstance(dtype, pd.CategoricalDtype):
+    if isinstance(dtype, pd.CategoricalDtype):  # first: pandas takes a categorical of booleans for booleans
         return unless_constant(evidence, ColumnKind.CATEGORY)
     if holds_objects(evidence.values):
         return _infer_objects(evidence)
-    if pd.api.types.is_bool_dtype(dtype):
+    if pd.api.types.is_bool_dtype(dtype):  # before numbers, which booleans are to pandas
         return unless_constant(evidence, ColumnKind.BOOLEAN)
     if pd.api.types.is_complex_dtype(dtype):
         raise evidence.error("holds complex numbers.", "Split it into real and imaginary part.")
@@ -194,7 +194,7 @@ def _infer_objects(evidence: Evidence) -> Inference:
 def _type_name(evidence: Evidence, value: Any) -> _TypeName:
     if isinstance(value, str):
         return "string"
-    if isinstance(value, bool | np.bool_):
+    if isinstance(value, bool | np.bool_):  # before numbers: a bool is an int
         return "boolean"
     if isinstance(value, int | float | np.number | Decimal) and not isinstance(value, np.complexfloating):
         return "number"

@@ -195,7 +195,7 @@ class DataProcessor:
                 stage="scale",
             )
         matrix = (self.encoder_.transform(frame) - self.center_) / self.scale_
-        if transform_type == "minmax":
+        if transform_type == "minmax":  # values beyond those of training, and the rounding of those at the ends
             matrix = matrix.clip(0.0, 1.0)
         return pd.DataFrame(matrix, columns=self.encoder_.get_feature_names_out(), index=frame.index)
 
@@ -287,7 +287,7 @@ class DataProcessor:
             DataProcessingError: Several values a row, or a number that is not finite in a regression.
         """
         array = np.atleast_1d(np.asarray(predictions))
-        if array.ndim == 2 and array.shape[1] == 1:
+        if array.ndim == 2 and array.shape[1] == 1:  # of a regressor that was fitted on a frame of one column
             array = array[:, 0]
         if array.ndim != 1:
             raise DataProcessingError(

@@ -53,6 +53,7 @@ def split_rows(
     if groups is not None:
         names = _aligned(groups, rows, "groups")
         rest, test = _by_group(rows, names, test_size, random_state)
+        # val_size is a share of all rows, and this divides those that the test part left.
         train, validation = _by_group(rest, names[rest], val_size / (1 - test_size), random_state)
     else:
         rest, test = _at_random(rows, target, test_size, random_state)
@@ -81,7 +82,7 @@ def _aligned(values: Any, rows: Positions, what: str) -> NDArray[Any]:
 def _at_random(rows: Positions, target: NDArray[Any], share: float, seed: int) -> tuple[Positions, Positions]:
     if share <= 0:
         return rows, rows[:0]
-    n_second = min(max(1, round(share * len(rows))), len(rows) - 1)
+    n_second = min(max(1, round(share * len(rows))), len(rows) - 1)  # no part that was asked for is empty
     stratify = _sortable(target) if can_stratify(target, n_second) else None
     first, second = train_test_split(rows, test_size=n_second, random_state=seed, shuffle=True, stratify=stratify)
     return first, second
@@ -111,7 +112,7 @@ def _sortable(target: NDArray[Any]) -> NDArray[Any]:
 def _by_group(rows: Positions, groups: NDArray[Any], share: float, seed: int) -> tuple[Positions, Positions]:
     if share <= 0:
         return rows, rows[:0]
-    codes = pd.factorize(groups, use_na_sentinel=False)[0]
+    codes = pd.factorize(groups, use_na_sentinel=False)[0]  # rows without a group are a group of their own
     n_groups = codes.max() + 1
     if n_groups < 2:
         raise _error("The rows are of too few groups to be divided by group.", "Use a column with more groups.")
@@ -125,7 +126,7 @@ def _by_time(times: NDArray[Any], test_size: float, val_size: float) -> Split:
     series = pd.Series(times)
     if series.isna().any():
         raise _error("Some rows have no time.", "Drop them, or split without time.")
-    order = np.asarray(series.argsort(kind="stable"), dtype=np.intp)
+    order = np.asarray(series.argsort(kind="stable"), dtype=np.intp)  # rows of one time keep their order
     n_test = max(1, round(test_size * len(order))) if test_size else 0
     n_validation = max(1, round(val_size * len(order))) if val_size else 0
     n_train = len(order) - n_validation - n_test

@@ -176,7 +176,7 @@ def export_table(source: Path, target: Path) -> None:
     if target.suffix.lower() not in EXPORT_SUFFIXES:
         raise _refused(f"{target} is not a file of a known kind.", f"Use one of {', '.join(EXPORT_SUFFIXES)}.")
     try:
-        with target.open("xb") as file:
+        with target.open("xb") as file:  # x: not even a file that appears meanwhile is overwritten
             try:
                 if target.suffix.lower() == ".parquet" and holds_cells(source):
                     pq.write_table(table_from_frame(read_typed(source)), file)

@@ -157,7 +157,7 @@ def _check_years(name: str, values: Any) -> None:
     if not (pa.types.is_date(values.type) or pa.types.is_timestamp(values.type)):
         return
     whole, per_day = (pa.int32(), 1) if pa.types.is_date(values.type) else (pa.int64(), _DAY_US)
-    ends = pc.min_max(values.cast(whole))
+    ends = pc.min_max(values.cast(whole))  # as integers: Python has no date for what is looked for
     low, high = ends["min"].as_py(), ends["max"].as_py()
     if low is not None and (low < _FIRST_DAY * per_day or high >= (_LAST_DAY + 1) * per_day):
         raise _refused(
@@ -211,6 +211,7 @@ def _uniform(series: pd.Series[Any]) -> Any:
     present = [value for value in values if value is not None]
     try:
         if all(isinstance(value, _NUMBERS) for value in present) and any(isinstance(v, _BOOLEANS) for v in present):
+            # Arrow itself refuses booleans beside numbers.
             return pa.array([None if value is None else float(value) for value in values], pa.float64())
         if all(isinstance(value, _SCALARS) for value in present):
             return pa.array([None if value is None else category_text(value) for value in values], pa.string())

@@ -221,6 +221,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         target, optional = typing.get_args(hint)[0], True
     if value is None and optional:
         return None
+    # A bool is an int in Python, and no version would pass a bound of NaN.
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if target is float and is_number:
         return float(value)
@@ -292,7 +293,7 @@ def evaluate_approvals(gate: Gate, rule: Approval, approvers: Collection[str], a
 
     An approval by the author, who registered the version, does not count.
     """
-    others = sorted(set(approvers) - {author})
+    others = sorted(set(approvers) - {author})  # a set: one principal counts once
     by = f" (by {', '.join(others)})" if others else ""
     message = f"it has {len(others)} of {rule.count} approvals{by}"
     if len(others) < rule.count:

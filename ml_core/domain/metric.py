@@ -73,7 +73,7 @@ def parse_bound(text: str, field: str = "metrics") -> MetricBound:
         value = float(number)
     except ValueError:
         value = math.nan
-    if math.isnan(value):
+    if math.isnan(value):  # also of the text "nan", which float() takes: no metric would compare with it
         raise _refused(f"{text!r} has no number after {sign}.", field)
     return MetricBound(name, **{_FIELDS[sign]: value})
 

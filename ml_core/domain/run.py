@@ -224,7 +224,7 @@ def _metric(name: str, lines: Mapping[str, MetricSummary]) -> dict[str, Any]:
 
 
 def _best(values: Mapping[str, float | None], higher: bool | None) -> str | None:
-    known = {run_id: value for run_id, value in values.items() if value is not None}
+    known = {run_id: value for run_id, value in values.items() if value is not None}  # no finite point, no best
     if higher is None or len(known) < _COMPARED:
         return None
     wanted = max(known.values()) if higher else min(known.values())

@@ -178,7 +178,7 @@ class Signature(Document):
         Raises:
             SignatureMismatchError: A row does not fit; names the row (from 0) and the column.
         """
-        if not self._is_ascii:  # all names of one are composed already, so the usual row is not copied
+        if not self._is_ascii:  # spares the usual signature a copy of each row
             rows = [{composed(name): value for name, value in row.items()} for row in rows]
         if strict:
             self._refuse_unknown(rows)

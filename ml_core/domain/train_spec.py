@@ -115,7 +115,7 @@ class TrainSpec(Document):
             "parent_version": None if self.parent_version is None else VersionId(self.parent_version),
         }
         for name, value in parsed.items():
-            object.__setattr__(self, name, value)
+            object.__setattr__(self, name, value)  # the class is frozen
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:

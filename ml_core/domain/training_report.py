@@ -82,6 +82,7 @@ class TrainingReport(Document):
         if columns is None:
             stored = {column["name"]: ReportedColumn.from_json(column) for column in record.get("columns", ())}
             inputs = (ReportedColumn(c.name, c.kind, True, "") for c in version.servable.signature.inputs)
+            # Every input is in the signature, with a reason only where the record had room for the column.
             columns = {**{column.name: column for column in inputs}, **stored}.values()
             omitted = record.get("columns_omitted", 0)
         rows = version.servable.self_test.rows

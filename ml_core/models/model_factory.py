@@ -82,7 +82,7 @@ class ModelFactory(metaclass=_OpenToAssignment):
                 _refuse(f"{algorithm.class_name} has no hyperparameter {name!r}.", name, ["algorithm", *known])
         estimator = algorithm.build(parameters)
         try:
-            estimator._validate_params()
+            estimator._validate_params()  # scikit-learn does it in fit, after the data was read
         except (ValueError, TypeError) as error:
             raise TrainingError(
                 f"A hyperparameter has an invalid value: {error}", remedy="Correct it.", stage="validate"

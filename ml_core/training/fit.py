@@ -28,7 +28,6 @@ from ml_core.models.algorithms import algorithm_of
 from ml_core.models.loading import labels_to_json
 from ml_core.models.model_factory import ModelFactory
 from ml_core.training.baseline import baseline, worse_than_baseline
-from ml_core.training.provenance import code_commit, library_versions
 from ml_core.training.request import TrainingRequest, effective_hyperparameters
 from ml_core.training.self_test import common_categories, record_self_test, rows_of_training, synthetic_rows
 from ml_core.training.table import Part, TrainingTable, read_training_table
@@ -57,8 +56,6 @@ class FittedModel:
         columns: The inferred columns of the data.
         n_rows: ``train`` and ``validation`` → rows.
         data_digest: sha256 of the training data as the pipeline saw it, see ``provenance.data_digest``.
-        libraries: Distribution → version.
-        code_commit: Git commit of the working folder, or None.
         notes: Sentences for the user: rows left out, a fit that did not converge.
         duration_s: Seconds of reading, fitting and measuring.
     """
@@ -76,8 +73,6 @@ class FittedModel:
     columns: tuple[InferredColumn, ...]
     n_rows: Mapping[str, int]
     data_digest: str
-    libraries: Mapping[str, str]
-    code_commit: str | None
     notes: tuple[str, ...]
     duration_s: float = 0.0
 
@@ -94,6 +89,7 @@ def fit_model(request: TrainingRequest, enter: Callable[[str], None] = lambda _s
     """
     started = time.perf_counter()
     try:
+        # First: a hyperparameter that does not exist is refused before the table is read.
         estimator = ModelFactory.create_model(request.model_type_in_use, dict(request.hyperparameters))
         enter("read")
         output = _output_of(estimator, request)
@@ -106,7 +102,7 @@ def fit_model(request: TrainingRequest, enter: Callable[[str], None] = lambda _s
         fitted = _evaluate(request, output, table, pipeline)
         return replace(fitted, notes=(*fitted.notes, *warned), duration_s=time.perf_counter() - started)
     except TrainingError as error:
-        error.__dict__["model_id"] = str(request.model_id)
+        error.__dict__["model_id"] = str(request.model_id)  # the readers of data don't know the model
         raise
 
 
@@ -135,7 +131,7 @@ def _fit(request: TrainingRequest, estimator: Any, table: TrainingTable) -> tupl
         encoding["readings"] = readings
     pipeline = Pipeline([*processor.build_steps(columns, **encoding), ("estimate", estimator)])
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+        warnings.simplefilter("always")  # by default Python shows a warning once a process, and the next fit none
         try:
             pipeline.fit(table.train.columns, table.train.target)
         except TrainingError:
@@ -144,6 +140,7 @@ def _fit(request: TrainingRequest, estimator: Any, table: TrainingTable) -> tupl
             raise TrainingError.wrap(
                 error, f"Fitting {type(estimator).__name__} failed", remedy="See the cause above.", stage="fit"
             ) from error
+    # A set: each tree or round of an ensemble may give the same warning.
     warned = sorted({f"{warning.category.__name__}: {warning.message}"[:_MAX_WARNING_CHARACTERS] for warning in caught})
     return pipeline, warned[:_MAX_WARNINGS]
 
@@ -152,7 +149,7 @@ def _dense_encoding(inputs: tuple[InputColumn, ...], n_rows: int) -> dict[str, A
     texts = sum(column.kind is ColumnKind.TEXT for column in inputs)
     if not texts:
         return {}
-    words = min(_MAX_DENSE_WORDS, _MAX_DENSE_BYTES // (8 * n_rows * texts))
+    words = min(_MAX_DENSE_WORDS, _MAX_DENSE_BYTES // (8 * n_rows * texts))  # float64
     if words < _MIN_DENSE_WORDS:
         raise invalid(
             f"This algorithm takes no sparse matrix, and {n_rows} rows with {texts} text column(s) are too many for a "
@@ -164,6 +161,7 @@ def _dense_encoding(inputs: tuple[InputColumn, ...], n_rows: int) -> dict[str, A
 
 def _evaluate(request: TrainingRequest, output: OutputKind, table: TrainingTable, pipeline: Pipeline) -> FittedModel:
     try:
+        # The signature lists categories, and one of few rows is a cell of those rows.
         inputs = table.inputs if request.shows_cells else common_categories(table.train, table.inputs)
         signature = Signature(inputs, Output(output, _classes(pipeline, output)))
         metrics = {
@@ -193,8 +191,6 @@ def _evaluate(request: TrainingRequest, output: OutputKind, table: TrainingTable
         columns=table.columns if request.shows_cells else tuple(map(_without_cells, table.columns)),
         n_rows={"train": table.train.n_rows, "validation": table.validation.n_rows},
         data_digest=table.digest,
-        libraries=library_versions(),
-        code_commit=code_commit(),
         notes=(
             *worse_than_baseline(metrics["validation"], answer, algorithm, output),
             *table.notes,

@@ -98,7 +98,7 @@ class Planner:
         check_document(recorded(spec.hyperparameters), "hyperparameters")
         self._check_sources(spec, given)
         source = None if spec.dataset is None else self._dataset(spec.dataset, "dataset")
-        if source is not None and given.training is None:
+        if source is not None and given.training is None:  # otherwise the dataset is for the lineage only
             self._check_columns(source, spec, spec.ignore)
         held_out = None
         if spec.validation_dataset is not None:
@@ -190,7 +190,7 @@ class Planner:
         path = DatasetRepository(self._db, self._tenant_id).open(version.dataset_id, version.number)
         frame = read_frame(path)
         left_out = {spec.target, *spec.ignore}
-        used = frame[[name for name in frame.columns if name not in left_out]]
+        used = frame[[name for name in frame.columns if name not in left_out]]  # keeps the order of the dataset
         if spec.target is None:
             return used, None
         target = frame[spec.target]

@@ -21,6 +21,7 @@ from ml_core.models.store import ArtifactStore
 from ml_core.registry.versions.repository import VersionRepository
 from ml_core.training.fit import FittedModel
 from ml_core.training.plan import TrainingPlan
+from ml_core.training.provenance import code_commit, library_versions
 
 # Placeholders of a servable version for what the registry will decide; the proof does not read them.
 _UNREGISTERED = VersionId("unregistered")
@@ -49,6 +50,7 @@ class Registrar:
             ModelVersionConflictError: The version exists with other bytes.
         """
         data = skops_format.dump(fitted.pipeline)
+        # The bytes are proved, not the pipeline in memory: only they will serve.
         outside = tuple(sorted(self._prove(fitted, data)))
         draft = _draft(fitted, plan, run_id, outside)
         versions = VersionRepository(self.db, self.tenant_id, self.store)
@@ -72,7 +74,7 @@ class Registrar:
                 # The caller's own classes: this process already runs their code, so it may load them.
                 outside = frozenset(error.attributes().get("types", ()))
                 open_version(data, servable, own_types=outside)
-                own_types.remember(outside)
+                own_types.remember(outside)  # after the proof: what can't be loaded is not trusted
                 return outside
         except ModelLoadError as error:
             raise ModelSaveError(
@@ -102,8 +104,8 @@ def _draft(fitted: FittedModel, plan: TrainingPlan, run_id: str, outside_types: 
         run_id=run_id,
         dataset_digest=None if source is None else source.digest,
         parent_version=spec.parent_version,
-        code_commit=fitted.code_commit,
-        libraries=fitted.libraries,
+        code_commit=code_commit(),
+        libraries=library_versions(),
         data_digest=fitted.data_digest,
     )
     record = {

@@ -22,7 +22,7 @@ _MAX_EFFECTIVE_BYTES = 4 * 2**10
 _MAX_VALUE_BYTES = 200
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True)  # without slots, which leave no room for a cached property
 class TrainingRequest:
     """One training: the fields of a ``TrainSpec`` that concern the fit, with the data.
 
@@ -105,7 +105,7 @@ class TrainingRequest:
 def recorded(value: Any, unless_json: Callable[[Any], Any] = repr) -> Any:
     """A value as JSON; ``unless_json`` converts one without a JSON form, also inside of containers."""
     if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
+        value = value.tolist()  # of a scalar, too, the value of Python
     if isinstance(value, list | tuple):
         return [recorded(item, unless_json) for item in value]
     if isinstance(value, Mapping):

@@ -116,7 +116,7 @@ def read_training_table(request: TrainingRequest, output: OutputKind) -> Trainin
             column=error.attributes().get("column"),
             details=error.details,
         ) from error
-    digest = data_digest(train.columns, inputs, train.target)
+    digest = data_digest(train.columns, inputs, train.target)  # before the split, of all the rows that were given
     if validation is None:
         train, validation = _divide(train, inputs, output, notes)
     else:
@@ -158,6 +158,7 @@ def _read(
         if n_targets != len(frame):
             message = f"There are {len(frame)} rows but {n_targets} target values."
             raise invalid(message, "Give one value a row.", target.column)
+        # Before rare classes are looked for: their counts are of the values in one type.
         target = as_numbers(target) if output is OutputKind.NUMBER else as_labels(target)
         if dropped := int((~target.kept).sum()):
             notes.append(f"{dropped} of {len(frame)} {what} rows have no target and were left out.")
@@ -171,7 +172,7 @@ def _read(
 
 
 def _frame(X: Any) -> pd.DataFrame:
-    if isinstance(X, np.ndarray) and X.ndim == 2:
+    if isinstance(X, np.ndarray) and X.ndim == 2:  # pandas would name its columns by numbers
         X = pd.DataFrame(X, columns=[f"x{index}" for index in range(X.shape[1])])
     try:
         return as_frame(X.to_frame() if isinstance(X, pd.Series) else X).reset_index(drop=True)
@@ -188,7 +189,7 @@ def _check_texts(frame: pd.DataFrame, what: str) -> None:
         series = frame.iloc[:, position]
         cells = cells_of(series)
         if cells is not None and not pc.any(pc.match_substring(cells, "\0")).as_py():
-            continue
+            continue  # Arrow has refused a half of a surrogate pair, so only a NUL can be wrong
         if isinstance(series.dtype, pd.CategoricalDtype):
             values = series.cat.remove_unused_categories().cat.categories.tolist()
         elif pd.api.types.is_object_dtype(series.dtype) or pd.api.types.is_string_dtype(series.dtype):
@@ -214,7 +215,7 @@ def _check_same_type(train: Target | None, validation: Target | None) -> None:
     if train is None or validation is None:
         return
     kinds = (train.values.dtype.kind, validation.values.dtype.kind)
-    if kinds[0] != kinds[1] and not set(kinds) <= {"i", "f"}:
+    if kinds[0] != kinds[1] and not set(kinds) <= {"i", "f"}:  # whole numbers may be floats in one of the two
         raise invalid(
             f"The target is {train.values.dtype.name} in the training data and {validation.values.dtype.name} in the "
             "validation data.",
@@ -296,9 +297,9 @@ def hold_out(rows: NDArray[Any], labels: NDArray[Any] | None) -> tuple[NDArray[n
         Row numbers: training, held out. Nothing is held out where each class has one value of ``rows`` only.
     """
     random = np.random.default_rng(_SEED)
-    codes = pd.factorize(rows)[0]
+    codes = pd.factorize(rows)[0]  # in the order of the rows, not of their values, which may be any digests
     _, first, sizes = np.unique(codes, return_index=True, return_counts=True)
-    strata = np.zeros(len(first)) if labels is None else labels[first]
+    strata = np.zeros(len(first)) if labels is None else labels[first]  # the first of equal rows decides
     is_held_out = np.zeros(len(first), dtype=bool)
     for stratum in np.unique(strata):
         units = random.permutation(np.flatnonzero(strata == stratum))

@@ -168,6 +168,7 @@ class Trainer:
             TenantNotFoundError: The tenant does not exist; nothing was done.
         """
         check_keywords("train", options, TrainingOptions.__annotations__)
+        # A processor is code and a frame is no JSON, so neither is part of a spec.
         given = GivenData(training_data, validation_data, options.pop("processor", None))
         fields: dict[str, Any] = {"model_type": model_type, "hyperparameters": hyperparameters, **options}
         spec = TrainSpec(**{name: value for name, value in fields.items() if value is not None})
@@ -216,7 +217,7 @@ class Trainer:
         Raises:
             MLFrameworkError: As ``train_spec``.
         """
-        if spec.dataset is None:
+        if spec.dataset is None:  # its data is not known yet, so neither are the columns
             spec = replace(spec, target=None, ignore=(), validation_dataset=None)
         self._planner.check(ModelId(model_id), spec, GivenData())
         if spec.model_type is not None:
@@ -236,11 +237,11 @@ class Trainer:
         recorded = runs.record(plan.request.model_id, kind="train", parameters=parameters, run_id=run_id)
         with reported(self._hooks, model_id) as stages, recorded as run_id:
             if on_start is not None:
-                on_start()
+                on_start()  # from here on a failure is recorded with the run
             fitted = self._fit(plan, stages)
             stages.rows = sum(fitted.n_rows.values())
             stages.enter("register")
-            runs.log_metrics(run_id, _flat(fitted.metrics))
+            runs.log_metrics(run_id, _flat(fitted.metrics))  # before the version, whose registration may fail
             made = self._registrar.register(fitted, plan, run_id)
         for note in own_code(made.outside_types):
             _log.warning("%s version %s: %s", made.model_id, made.version, note)

@@ -83,7 +83,7 @@ class TableEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
         if categories := self._names(ColumnKind.CATEGORY):
             self.dense_.append(CategoryEncoder(categories).fit(columns))
         texts = [TextEncoder(name, self.max_text_features).fit(columns[name]) for name in self._names(ColumnKind.TEXT)]
-        self.texts_ = [encoder for encoder in texts if encoder.width]
+        self.texts_ = [encoder for encoder in texts if encoder.width]  # texts of nothing but signs have no word
         if not self.n_features_out:
             raise DataProcessingError(
                 "No column can be encoded: there is no number, date or category, and the texts have no words.",
@@ -147,7 +147,7 @@ class TableEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
         for encoder in self.texts_:
             arrays.append((encoder, offset, columns[encoder.name].tolist()))
             offset += encoder.width
-        indices, values, ends = array("i"), array("d"), [0]
+        indices, values, ends = array("i"), array("d"), [0]  # as wide as scipy's, which then need not be converted
         for row in range(rows):
             if dense.shape[1]:
                 # One matrix from the start: scipy's hstack of the parts costs more than a request of one row.

@@ -227,6 +227,7 @@ def verified_chunks(source: BinaryIO, tenant_id: TenantId, artifact: StoredArtif
     Raises:
         ModelSaveError: The source can't be read, or at its end the digest differs.
     """
+    # Although the digest was computed from the same source: a file may have changed since.
     found, size = hashlib.sha256(), 0
     try:
         while chunk := source.read(CHUNK_BYTES):

@@ -227,7 +227,7 @@ def _walk(folder: Path, prefix: str) -> Iterator[Stray]:
     except FileNotFoundError:
         return
     for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
+        if entry.is_dir(follow_symlinks=False):  # a link could lead into the folder of another tenant
             yield from _walk(folder / entry.name, f"{prefix}{entry.name}/")
             continue
         try:

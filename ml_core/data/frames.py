@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from ml_core.data.encoding.datetime import PARTS, calendar_parts
 from ml_core.data.encoding.text import tokenize
-from ml_core.data.kinds import InferredColumn
 from ml_core.data.tables import NULLABLE
 from ml_core.domain.columns import ColumnKind, DateOrder
 from ml_core.domain.signature import InputColumn
@@ -84,7 +83,7 @@ def nullable_inputs(columns: Sequence[tuple[str, str]], readings: Mapping[str, s
     return made
 
 
-def readings_of(columns: Iterable[InferredColumn | InputColumn]) -> dict[str, str]:
+def readings_of(columns: Iterable[InputColumn]) -> dict[str, str]:
     """Name → how its strings are read, of the columns that have a rule for it, as a fitted step keeps it."""
     rules = {column.name: DECIMAL_COMMA if column.decimal_comma else column.date_order for column in columns}
     return {name: str(rule) for name, rule in rules.items() if rule is not None}

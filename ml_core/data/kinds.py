@@ -21,7 +21,7 @@ import pandas as pd
 from ml_core.data.cells import cells_of, decimal_of, has_decimal_comma
 from ml_core.data.evidence import Evidence, Inference, fits, holds_objects, infer_numbers, unless_constant
 from ml_core.data.strings import FEW_MIXED, infer_strings, is_code, order_of_datetimes
-from ml_core.domain.columns import ColumnKind, DateOrder
+from ml_core.domain.columns import ColumnKind
 from ml_core.domain.signature import InputColumn
 from ml_core.domain.values import category_text, composed, read_category, read_datetime, read_number
 from ml_core.exceptions import DataProcessingError, shown
@@ -39,32 +39,19 @@ class InferredColumn:
     """The result for one column.
 
     Attributes:
-        kind: None where the column is not used.
-        nullable: Whether it has missing values.
-        categories: For a category, the values, most frequent first, at most ``MAX_CATEGORIES``.
+        input: How a model reads it; the categories are the most frequent, at most ``MAX_CATEGORIES``. None: it is not
+            used.
         reason: Why, in a phrase such as ``text: 8.2 words on average, 412 distinct values``.
-        used: Whether it is an input of the model.
-        date_order: See ``InputColumn``; so for ``decimal_comma``.
     """
 
     name: str
-    kind: ColumnKind | None
-    nullable: bool
-    categories: tuple[str, ...]
+    input: InputColumn | None
     reason: str
-    used: bool
-    date_order: DateOrder | None = None
-    decimal_comma: bool = False
 
-    def to_input(self) -> InputColumn:
-        """The signature's input column.
-
-        Raises:
-            ValueError: The column is not used.
-        """
-        if self.kind is None or not self.used:
-            raise ValueError(f"column {self.name!r} is not used: {self.reason}")
-        return InputColumn(self.name, self.kind, self.nullable, self.categories, self.date_order, self.decimal_comma)
+    @property
+    def kind(self) -> ColumnKind | None:
+        """The kind; None if it is not used."""
+        return None if self.input is None else self.input.kind
 
 
 def infer_columns(
@@ -87,7 +74,7 @@ def infer_columns(
     inferred = tuple(
         _infer(name, frame.iloc[:, position], kinds.get(name), has_commas) for position, name in enumerate(names)
     )
-    if not any(column.used for column in inferred):
+    if not any(column.input for column in inferred):
         reasons = "; ".join(f"{column.name!r}: {column.reason}" for column in inferred[:5])
         raise DataProcessingError(
             f"No column can be used ({reasons}).",
@@ -129,21 +116,17 @@ def _infer(name: str, series: pd.Series[Any], kind: ColumnKind | None, has_comma
         found = infer_kind(evidence)
         if found.kind in _WORDS_ARE_VALUES:
             evidence, found = _with_words(series, evidence, found)
-    reason = f"{found.kind}: {found.reason}" if found.kind else f"not used: {found.reason}"
-    if evidence.n_missing and found.kind:
+    if found.kind is None:
+        return InferredColumn(name, None, f"not used: {found.reason}")
+    reason = f"{found.kind}: {found.reason}"
+    if evidence.n_missing:
         reason += f", {evidence.n_missing} missing"
     if found.decimal_comma:
         reason += ", decimal comma read; send 180.5, or the string '180,5', in requests"
-    return InferredColumn(
-        name=name,
-        kind=found.kind,
-        nullable=evidence.n_missing > 0,
-        categories=_categories(evidence) if found.kind is ColumnKind.CATEGORY else (),
-        reason=reason,
-        used=found.kind is not None,
-        date_order=found.date_order,
-        decimal_comma=found.decimal_comma,
-    )
+    categories = _categories(evidence) if found.kind is ColumnKind.CATEGORY else ()
+    nullable = evidence.n_missing > 0
+    made = InputColumn(name, found.kind, nullable, categories, found.date_order, found.decimal_comma)
+    return InferredColumn(name, made, reason)
 
 
 def infer_kind(evidence: Evidence) -> Inference:

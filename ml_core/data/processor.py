@@ -107,7 +107,7 @@ class DataProcessor:
         inferred = infer_columns(frame, kinds={name: kind for name, kind in known.items() if name in frame.columns})
         # Constants and identifiers are cleaned too; whether a model uses them is decided in training.
         self.columns_ = [(c.name, (c.kind or kind_by_dtype(frame[c.name])).value) for c in inferred]
-        self.readings_ = readings_of(inferred)
+        self.readings_ = readings_of(column.input for column in inferred if column.input is not None)
         columns = columns_from_frame(frame, nullable_inputs(self.columns_, self.readings_))
         self.fill_ = {name: filling_of(columns[name], kind) for name, kind in self.columns_}
 
@@ -141,9 +141,8 @@ class DataProcessor:
         if not kinds and self.transform_ is not None:  # a few rows of inference are too few to infer kinds from
             kinds, readings = dict(self.encoder_.columns_), self.encoder_.readings_
         if not kinds:
-            inferred = infer_columns(frame)
-            kinds = {column.name: column.kind.value for column in inferred if column.kind is not None}
-            readings = readings_of(inferred)
+            inputs = [column.input for column in infer_columns(frame) if column.input is not None]
+            kinds, readings = {column.name: column.kind.value for column in inputs}, readings_of(inputs)
         known = [(name, kind) for name, kind in kinds.items() if name in frame.columns]
         columns = columns_from_frame(frame, nullable_inputs(known, readings))
         added: dict[str, Any] = {}
@@ -219,13 +218,13 @@ class DataProcessor:
         readings = dict(self.readings_)
         if unknown := [name for name in frame.columns if name not in known]:
             try:
-                inferred = infer_columns(frame[unknown])
+                inputs = [column.input for column in infer_columns(frame[unknown]) if column.input is not None]
             except DataProcessingError as error:
                 if error.attributes().get("column") is not None:
                     raise
-                inferred = ()  # each is constant or an identifier, and is encoded as a category
-            known |= {column.name: column.kind.value for column in inferred if column.kind is not None}
-            readings |= readings_of(inferred)
+                inputs = []  # each is constant or an identifier, and is encoded as a category
+            known |= {column.name: column.kind.value for column in inputs}
+            readings |= readings_of(inputs)
         return [(name, known.get(name, kind_by_dtype(frame[name]).value)) for name in frame.columns], readings
 
     def split_data(

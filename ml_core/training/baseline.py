@@ -27,7 +27,7 @@ def baseline(y_train: NDArray[Any] | None, y_held_out: NDArray[Any] | None, outp
     n_rows = len(y_held_out)
     if output is OutputKind.CLASSES:
         classes, counts = np.unique(y_train, return_counts=True)
-        shares = np.tile(counts / counts.sum(), (n_rows, 1))  # of all constants the one of the least log loss in training
+        shares = np.tile(counts / counts.sum(), (n_rows, 1))  # of all constants the least log loss
         majority = np.repeat(classes[counts.argmax()], n_rows)
         return metrics.classification(y_held_out, majority, shares, classes)
     if output is OutputKind.NUMBER:

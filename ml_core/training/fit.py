@@ -205,7 +205,9 @@ def _classes(pipeline: Pipeline, output: OutputKind) -> tuple[Any, ...]:
 
 def _without_cells(column: InferredColumn) -> InferredColumn:
     reason = "not shown, since it may quote cells and the tenant's policy is synthetic rows"
-    return replace(column, reason=f"{column.kind.value}: {reason}" if column.kind else reason, categories=())
+    if column.input is None:
+        return replace(column, reason=reason)
+    return InferredColumn(column.name, replace(column.input, categories=()), f"{column.input.kind}: {reason}")
 
 
 def _unseen_labels(train: Part, validation: Part, output: OutputKind, *, shown: bool) -> list[str]:

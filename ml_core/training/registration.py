@@ -134,4 +134,4 @@ def _draft(fitted: FittedModel, plan: TrainingPlan, run_id: str, outside_types: 
 
 def reported_columns(fitted: FittedModel) -> tuple[ReportedColumn, ...]:
     """The columns of a fitted model's data for its report."""
-    return tuple(ReportedColumn(column.name, column.kind, column.used, column.reason) for column in fitted.columns)
+    return tuple(ReportedColumn(each.name, each.kind, each.input is not None, each.reason) for each in fitted.columns)

@@ -103,9 +103,10 @@ def read_training_table(request: TrainingRequest, output: OutputKind) -> Trainin
         check_class_sizes(raw.target)
     try:
         columns = infer_columns(raw.frame, kinds=request.kinds, has_commas=isinstance(y, Cells) and y.has_commas)
+        inputs = tuple(column.input for column in columns if column.input is not None)
         if given is not None:
-            require_columns(given.frame, (column.name for column in columns if column.used), "The validation data")
-        inputs = tuple(_widened(column, given) for column in columns if column.used)
+            require_columns(given.frame, (column.name for column in inputs), "The validation data")
+            inputs = tuple(_widened(column, given.frame[column.name]) for column in inputs)
         train = _part(raw, inputs)
         validation = None if given is None else _part(given, inputs)
     except (DataProcessingError, SignatureMismatchError) as error:
@@ -224,12 +225,9 @@ def _check_same_type(train: Target | None, validation: Target | None) -> None:
         )
 
 
-def _widened(column: InferredColumn, given: _Raw | None) -> InputColumn:
+def _widened(column: InputColumn, given: pd.Series[Any]) -> InputColumn:
     """The input column; it may also be null if the caller's validation rows have it missing."""
-    found = column.to_input()
-    if given is None or found.nullable:
-        return found
-    return replace(found, nullable=has_missing(given.frame[found.name], found.kind))
+    return column if column.nullable else replace(column, nullable=has_missing(given, column.kind))
 
 
 def _part(raw: _Raw, inputs: tuple[InputColumn, ...]) -> Part:

@@ -96,7 +96,7 @@ class TableEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
         if self.columns is not None:
             return nullable_inputs([(str(name), kind) for name, kind in self.columns], self.readings)
         if isinstance(X, pd.DataFrame):
-            return [column.to_input() for column in infer_columns(X) if column.used]
+            return [column.input for column in infer_columns(X) if column.input is not None]
         raise DataProcessingError(
             "The kinds of the columns are not known.", remedy="Give columns=, or fit on a data frame.", stage="encode"
         )

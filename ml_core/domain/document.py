@@ -33,15 +33,17 @@ class Document:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Document):
-        return value.to_json()
-    if isinstance(value, Mapping):
-        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, str):  # the usual ones first; Mapping is an abstract class, which is slow to ask
+        return str(value)
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, Document):
+        return value.to_json()
     if isinstance(value, frozenset):
         return sorted(map(_plain, value))  # equal sets have one form
-    return str(value) if isinstance(value, str) else value
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    return value
 
 
 @lru_cache(maxsize=64)  # resolving the hints of a class takes longer than reading a document

@@ -212,14 +212,15 @@ def as_numbers(target: Target) -> Target:
     Raises:
         TrainingError: It is not numeric, infinite, or constant. ``stage`` is ``validate``.
     """
-    values = target.values.tolist()
-    if target.values.dtype.kind in "Ub":  # texts may be numbers, zero-padded ones included; booleans are none
+    values: Any = target.values
+    if values.dtype.kind in "Ub":  # texts may be numbers, zero-padded ones included; booleans are none
+        values = values.tolist()
         wrong = next((value for value in values if isinstance(value, bool) or not fits(read_number, value)), None)
         if wrong is not None:
             remedy = "Use model_type='classification', or give numbers."
             raise invalid(f"{target} holds {wrong!r}, which is not a number.", remedy, target.column)
         values = list(map(read_number, values))
-    numbers = np.array(values, dtype=np.float64)
+    numbers = np.asarray(values, dtype=np.float64)
     if not np.isfinite(numbers).all():
         raise invalid(f"{target} holds infinity.", "Drop those rows.", target.column)
     if np.ptp(numbers) == 0:

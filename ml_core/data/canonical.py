@@ -29,13 +29,10 @@ _TIMES = {"": "", " [0-9]{1,2}:[0-9]{2}": " %H:%M", " [0-9]{1,2}:[0-9]{2}:[0-9]{
 
 
 def columns_from_frame(frame: pd.DataFrame, inputs: Sequence[InputColumn]) -> Columns:
-    """Canonical columns of a data frame, see ``ml_core.domain.columns``.
+    """Canonical columns of a data frame of any dtypes, see ``ml_core.domain.columns``.
 
     Columns of the frame that ``inputs`` does not name are ignored; a column that the frame lacks is null in every row.
-
-    Args:
-        frame: ``(n_rows, any)``, any pandas dtypes. Column names are compared as strings.
-        inputs: What to read.
+    Names are compared as strings.
 
     Raises:
         SignatureMismatchError: Names the first row (by position, from 0) and column that do not fit.
@@ -51,12 +48,7 @@ def columns_from_frame(frame: pd.DataFrame, inputs: Sequence[InputColumn]) -> Co
 
 
 def require_columns(frame: pd.DataFrame, names: Iterable[str], what: str) -> None:
-    """Refuse a table that lacks a column.
-
-    Args:
-        frame: The table.
-        names: The columns that it must have.
-        what: What it is, for the message.
+    """Refuse a table that lacks one of the named columns; the message calls it ``what``.
 
     Raises:
         DataProcessingError: Names the missing columns, and columns of the table with a similar name.
@@ -179,11 +171,7 @@ def _read_distinct(codes: NDArray[Any], distinct: pd.Index[Any], column: InputCo
 
 
 def frame_from_columns(columns: Columns, kinds: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """A data frame of canonical columns, for code that wants one.
-
-    Args:
-        columns: The table.
-        kinds: ``(name, kind)`` of the columns to take, in order.
+    """A data frame of the canonical columns that ``kinds`` names, ``(name, kind)`` each, in this order.
 
     Returns:
         Numbers and booleans as float64, datetimes as UTC ``datetime64``, categories and texts as object str or None.

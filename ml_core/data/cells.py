@@ -102,11 +102,7 @@ def decimal_of(cells: Any, *, has_commas: bool = False) -> str | None:
     """The decimal separator of a column of numbers, a point or a comma; None where the cells are not numbers.
 
     ``1,234`` alone may be 1234 or 1.234, and ``1.234`` beside decimal commas 1234. Such cells are read with a decimal
-    comma only if another cell of the column, or another column of the table, has one beyond doubt.
-
-    Args:
-        cells: Without missing ones.
-        has_commas: Whether another column has decimal commas.
+    comma only if another cell of the column, or another column of the table (``has_commas``), has one beyond doubt.
     """
     if _all_match(cells, NUMBER):
         return "," if has_commas and _any_matches(cells, "[.]") and _all_match(cells, COMMA_NUMBER) else "."
@@ -136,12 +132,7 @@ class Literals:
 
 
 def literals(cells: Any, *, has_commas: bool = False) -> Literals | None:
-    """The cells as booleans or numbers; None where they are other strings, codes such as ``007`` included.
-
-    Args:
-        cells: Without missing ones.
-        has_commas: Whether another column has decimal commas.
-    """
+    """The cells as booleans or numbers; None where they are other strings, codes such as ``007`` included."""
     if (values := truths(cells)) is not None:
         return Literals(values)
     decimal = decimal_of(cells, has_commas=has_commas)
@@ -167,7 +158,7 @@ def typed_series(series: pd.Series[Any], *, has_commas: bool = False) -> pd.Seri
     if pa.types.is_floating(values.type) and _all_match(valid, _WHOLE):
         try:
             values = _digits(valid).cast(pa.int64())
-        except pa.ArrowInvalid:
+        except pa.ArrowInvalid:  # beyond 64 bits: as a float two of them could become equal
             return series
     return pd.Series(series_of(values).array, index=series.index, name=series.name)
 

@@ -62,9 +62,6 @@ class CsvFile:
     """A file and its dialect.
 
     Attributes:
-        path: The file.
-        encoding: Of its text.
-        delimiter: What separates its cells.
         first_line: Lines above the names of the columns.
         is_padded: Whether there are blanks around the delimiters; they are not part of the cells.
     """
@@ -274,10 +271,8 @@ def _encoding_of(path: Path, encoding: str) -> str:
 def guess_delimiter(head: list[str]) -> str:
     """The delimiter: of ``, ; tab |`` the one that splits all lines into the same number of cells, and into the most.
 
-    Where none splits all lines alike, it is the one that splits most of them like the first.
-
-    Args:
-        head: The first lines, the column names among them.
+    Where none splits all lines alike, it is the one that splits most of them like the first. ``head`` is the first
+    lines, the column names among them.
     """
     text = _QUOTED.sub("", "\n".join(line.rstrip("\r\n") for line in head))
     lines = [line for line in text.split("\n") if line.strip() and not line.startswith("#")]

@@ -29,7 +29,7 @@ class Inference:
     """The inferred kind of a column.
 
     Attributes:
-        kind: What the column holds; None: it can't be used.
+        kind: None: the column can't be used.
         reason: Why, in a phrase.
         date_order: For a datetime column whose dates need one, such as ``25/12/2026``.
         decimal_comma: Whether the strings of a number column have a decimal comma.
@@ -46,7 +46,6 @@ class Evidence:
     """A column without its missing values.
 
     Attributes:
-        name: The column's name.
         values: The values that are not missing; the index holds their row positions.
         n_rows: Rows of the table.
         has_commas: Whether a column of the table has decimal commas, see ``ml_core.data.cells.decimal_of``.
@@ -61,16 +60,12 @@ class Evidence:
     def of(
         cls, name: str, series: pd.Series[Any], *, words_are_missing: bool = True, has_commas: bool = False
     ) -> Evidence:
-        """The evidence of a series.
+        """The evidence of a series of any dtype.
 
-        Args:
-            name: The column's name.
-            series: ``(n_rows,)`` of any dtype.
-            words_are_missing: Whether ``NA``, ``None`` and the like are missing values; in a category or text they are
-                values.
-            has_commas: Whether a column of the table has decimal commas.
+        ``words_are_missing`` says whether ``NA``, ``None`` and the like are missing values; in a category or text they
+        are values.
         """
-        series = series.reset_index(drop=True)
+        series = series.reset_index(drop=True)  # by position, as errors count rows
         is_nothing = says_missing if words_are_missing else is_blank
         if isinstance(series.dtype, pd.CategoricalDtype):
             missing = [v for v in series.cat.categories if isinstance(v, str) and is_nothing(v)]
@@ -98,7 +93,7 @@ class Evidence:
     def counts(self) -> Iterator[tuple[Any, int]]:
         """Each different value and how often it occurs. Equal values of several types (1 and True) stay apart."""
         if pd.api.types.is_object_dtype(self.values.dtype):
-            typed = Counter((type(value), value) for value in self.values.tolist())
+            typed = Counter((type(value), value) for value in self.values.tolist())  # 1 == True
             yield from ((value, count) for (_, value), count in typed.items())
         else:
             tally = self.values.value_counts()
@@ -131,9 +126,7 @@ def unless_constant(evidence: Evidence, kind: ColumnKind, detail: str | None = N
 def infer_numbers(evidence: Evidence, numbers: NDArray[np.float64] | None = None) -> Inference:
     """A number, unless the column is constant or an identifier.
 
-    Args:
-        evidence: The column.
-        numbers: Its values, ``(n_present,)``; None: they are numbers themselves.
+    ``numbers`` are its values, ``(n_present,)``; None: they are numbers themselves.
 
     Raises:
         DataProcessingError: Some are infinite.

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from ml_core.data.encoding.datetime import PARTS, calendar_parts
 from ml_core.data.encoding.text import tokenize
-from ml_core.data.kinds import InferredColumn
 from ml_core.data.tables import NULLABLE
 from ml_core.domain.columns import ColumnKind, DateOrder
 from ml_core.domain.signature import InputColumn
@@ -74,26 +73,17 @@ def as_frame(data: Any) -> pd.DataFrame:
 
 
 def nullable_inputs(columns: Sequence[tuple[str, str]], readings: Mapping[str, str] | None = None) -> list[InputColumn]:
-    """Input columns of ``(name, kind)`` pairs that may all be missing.
-
-    Args:
-        columns: The pairs.
-        readings: Name → how strings of the column are read, where there is a rule: a ``DateOrder`` or
-            ``DECIMAL_COMMA``.
-    """
-    return [
-        InputColumn(name, ColumnKind(kind), nullable=True, **_reading(readings.get(name) if readings else None))
-        for name, kind in columns
-    ]
+    """Input columns of ``(name, kind)`` pairs that may all be missing, with the rules that ``readings_of`` returned."""
+    made = []
+    for name, kind in columns:
+        rule = (readings or {}).get(name)
+        has_comma = rule == DECIMAL_COMMA
+        order = None if rule is None or has_comma else DateOrder(rule)
+        made.append(InputColumn(name, ColumnKind(kind), True, date_order=order, decimal_comma=has_comma))
+    return made
 
 
-def _reading(name: str | None) -> dict[str, Any]:
-    if name is None:
-        return {}
-    return {"decimal_comma": True} if name == DECIMAL_COMMA else {"date_order": DateOrder(name)}
-
-
-def readings_of(columns: Iterable[InferredColumn | InputColumn]) -> dict[str, str]:
+def readings_of(columns: Iterable[InputColumn]) -> dict[str, str]:
     """Name → how its strings are read, of the columns that have a rule for it, as a fitted step keeps it."""
     rules = {column.name: DECIMAL_COMMA if column.decimal_comma else column.date_order for column in columns}
     return {name: str(rule) for name, rule in rules.items() if rule is not None}
@@ -107,7 +97,7 @@ def filling_of(array: NDArray[Any], kind: str) -> float | str:
         return _MISSING_CATEGORY
     present = array[~np.isnan(array)]
     if kind == ColumnKind.BOOLEAN:
-        return float(present.mean() >= 0.5)
+        return float(present.mean() >= 0.5)  # the median of as many true as false would be neither
     return float(np.median(present))
 
 
@@ -129,14 +119,14 @@ def text_features(name: str, texts: NDArray[Any]) -> dict[str, NDArray[np.float6
     return {
         f"{name}_characters": np.array([np.nan if text is None else len(text) for text in texts]),
         f"{name}_words": count,
-        f"{name}_mean_word_length": letters / np.maximum(count, 1),
+        f"{name}_mean_word_length": letters / np.maximum(count, 1),  # 0 for a text without words
     }
 
 
 def datetime_features(name: str, seconds: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     """Year, month, day, weekday and hour of ``(n_rows,)`` float64 seconds since 1970-01-01 UTC; NaN where missing."""
     missing = np.isnan(seconds)
-    present = np.where(missing, 0.0, seconds)
+    present = np.where(missing, 0.0, seconds)  # NaN has no date
     parts = calendar_parts(present)
     years = np.floor(present).astype("datetime64[s]").astype("datetime64[Y]").astype(np.int64) + 1970.0
     features = {f"{name}_year": years, **{f"{name}_{part}": parts[:, i] for i, (part, _) in enumerate(PARTS)}}

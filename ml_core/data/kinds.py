@@ -21,7 +21,7 @@ import pandas as pd
 from ml_core.data.cells import cells_of, decimal_of, has_decimal_comma
 from ml_core.data.evidence import Evidence, Inference, fits, holds_objects, infer_numbers, unless_constant
 from ml_core.data.strings import FEW_MIXED, infer_strings, is_code, order_of_datetimes
-from ml_core.domain.columns import ColumnKind, DateOrder
+from ml_core.domain.columns import ColumnKind
 from ml_core.domain.signature import InputColumn
 from ml_core.domain.values import category_text, composed, read_category, read_datetime, read_number
 from ml_core.exceptions import DataProcessingError, shown
@@ -39,34 +39,19 @@ class InferredColumn:
     """The result for one column.
 
     Attributes:
-        name: The column's name, as a string.
-        kind: What it holds; None where it is not used.
-        nullable: Whether it has missing values.
-        categories: For a category, the values, most frequent first, at most ``MAX_CATEGORIES``.
+        input: How a model reads it; the categories are the most frequent, at most ``MAX_CATEGORIES``. None: it is not
+            used.
         reason: Why, in a phrase such as ``text: 8.2 words on average, 412 distinct values``.
-        used: Whether it is an input of the model.
-        date_order: How ``01/02/2026`` is read, for a datetime column whose values need an order.
-        decimal_comma: Whether the strings of a number column have a decimal comma.
     """
 
     name: str
-    kind: ColumnKind | None
-    nullable: bool
-    categories: tuple[str, ...]
+    input: InputColumn | None
     reason: str
-    used: bool
-    date_order: DateOrder | None = None
-    decimal_comma: bool = False
 
-    def to_input(self) -> InputColumn:
-        """The signature's input column.
-
-        Raises:
-            ValueError: The column is not used.
-        """
-        if self.kind is None or not self.used:
-            raise ValueError(f"column {self.name!r} is not used: {self.reason}")
-        return InputColumn(self.name, self.kind, self.nullable, self.categories, self.date_order, self.decimal_comma)
+    @property
+    def kind(self) -> ColumnKind | None:
+        """The kind; None if it is not used."""
+        return None if self.input is None else self.input.kind
 
 
 def infer_columns(
@@ -75,14 +60,8 @@ def infer_columns(
     """Infer the kind of each column and whether the column is used.
 
     Not used are constant columns, identifiers (a different code in every row) and dates that can be read in two ways.
-
-    Args:
-        frame: ``(n_rows, n_columns)``, without the target.
-        kinds: Column name → kind, for columns whose kind the caller knows; these are always used.
-        has_commas: Whether there are decimal commas in a column that is left out, such as the target.
-
-    Returns:
-        One a column, in the order of the frame.
+    Columns whose kind the caller knows, ``kinds``, are always used. ``has_commas`` says whether there are decimal
+    commas in a column that is not in the frame, such as the target.
 
     Raises:
         DataProcessingError: No row, no column, no usable column, a name used twice, an all-missing or mixed column,
@@ -95,7 +74,7 @@ def infer_columns(
     inferred = tuple(
         _infer(name, frame.iloc[:, position], kinds.get(name), has_commas) for position, name in enumerate(names)
     )
-    if not any(column.used for column in inferred):
+    if not any(column.input for column in inferred):
         reasons = "; ".join(f"{column.name!r}: {column.reason}" for column in inferred[:5])
         raise DataProcessingError(
             f"No column can be used ({reasons}).",
@@ -137,21 +116,17 @@ def _infer(name: str, series: pd.Series[Any], kind: ColumnKind | None, has_comma
         found = infer_kind(evidence)
         if found.kind in _WORDS_ARE_VALUES:
             evidence, found = _with_words(series, evidence, found)
-    reason = f"{found.kind}: {found.reason}" if found.kind else f"not used: {found.reason}"
-    if evidence.n_missing and found.kind:
+    if found.kind is None:
+        return InferredColumn(name, None, f"not used: {found.reason}")
+    reason = f"{found.kind}: {found.reason}"
+    if evidence.n_missing:
         reason += f", {evidence.n_missing} missing"
     if found.decimal_comma:
         reason += ", decimal comma read; send 180.5, or the string '180,5', in requests"
-    return InferredColumn(
-        name=name,
-        kind=found.kind,
-        nullable=evidence.n_missing > 0,
-        categories=_categories(evidence) if found.kind is ColumnKind.CATEGORY else (),
-        reason=reason,
-        used=found.kind is not None,
-        date_order=found.date_order,
-        decimal_comma=found.decimal_comma,
-    )
+    categories = _categories(evidence) if found.kind is ColumnKind.CATEGORY else ()
+    nullable = evidence.n_missing > 0
+    made = InputColumn(name, found.kind, nullable, categories, found.date_order, found.decimal_comma)
+    return InferredColumn(name, made, reason)
 
 
 def infer_kind(evidence: Evidence) -> Inference:
@@ -164,11 +139,11 @@ def infer_kind(evidence: Evidence) -> Inference:
         DataProcessingError: Values of mixed types, of a type that no kind holds, or infinite.
     """
     dtype = evidence.values.dtype
-    if isinstance(dtype, pd.CategoricalDtype):
+    if isinstance(dtype, pd.CategoricalDtype):  # first: pandas takes a categorical of booleans for booleans
         return unless_constant(evidence, ColumnKind.CATEGORY)
     if holds_objects(evidence.values):
         return _infer_objects(evidence)
-    if pd.api.types.is_bool_dtype(dtype):
+    if pd.api.types.is_bool_dtype(dtype):  # before numbers, which booleans are to pandas
         return unless_constant(evidence, ColumnKind.BOOLEAN)
     if pd.api.types.is_complex_dtype(dtype):
         raise evidence.error("holds complex numbers.", "Split it into real and imaginary part.")
@@ -202,7 +177,7 @@ def _infer_objects(evidence: Evidence) -> Inference:
 def _type_name(evidence: Evidence, value: Any) -> _TypeName:
     if isinstance(value, str):
         return "string"
-    if isinstance(value, bool | np.bool_):
+    if isinstance(value, bool | np.bool_):  # before numbers: a bool is an int
         return "boolean"
     if isinstance(value, int | float | np.number | Decimal) and not isinstance(value, np.complexfloating):
         return "number"

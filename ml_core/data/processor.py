@@ -107,7 +107,7 @@ class DataProcessor:
         inferred = infer_columns(frame, kinds={name: kind for name, kind in known.items() if name in frame.columns})
         # Constants and identifiers are cleaned too; whether a model uses them is decided in training.
         self.columns_ = [(c.name, (c.kind or kind_by_dtype(frame[c.name])).value) for c in inferred]
-        self.readings_ = readings_of(inferred)
+        self.readings_ = readings_of(column.input for column in inferred if column.input is not None)
         columns = columns_from_frame(frame, nullable_inputs(self.columns_, self.readings_))
         self.fill_ = {name: filling_of(columns[name], kind) for name, kind in self.columns_}
 
@@ -141,9 +141,8 @@ class DataProcessor:
         if not kinds and self.transform_ is not None:  # a few rows of inference are too few to infer kinds from
             kinds, readings = dict(self.encoder_.columns_), self.encoder_.readings_
         if not kinds:
-            inferred = infer_columns(frame)
-            kinds = {column.name: column.kind.value for column in inferred if column.kind is not None}
-            readings = readings_of(inferred)
+            inputs = [column.input for column in infer_columns(frame) if column.input is not None]
+            kinds, readings = {column.name: column.kind.value for column in inputs}, readings_of(inputs)
         known = [(name, kind) for name, kind in kinds.items() if name in frame.columns]
         columns = columns_from_frame(frame, nullable_inputs(known, readings))
         added: dict[str, Any] = {}
@@ -195,7 +194,7 @@ class DataProcessor:
                 stage="scale",
             )
         matrix = (self.encoder_.transform(frame) - self.center_) / self.scale_
-        if transform_type == "minmax":
+        if transform_type == "minmax":  # values beyond those of training, and the rounding of those at the ends
             matrix = matrix.clip(0.0, 1.0)
         return pd.DataFrame(matrix, columns=self.encoder_.get_feature_names_out(), index=frame.index)
 
@@ -219,13 +218,13 @@ class DataProcessor:
         readings = dict(self.readings_)
         if unknown := [name for name in frame.columns if name not in known]:
             try:
-                inferred = infer_columns(frame[unknown])
+                inputs = [column.input for column in infer_columns(frame[unknown]) if column.input is not None]
             except DataProcessingError as error:
                 if error.attributes().get("column") is not None:
                     raise
-                inferred = ()  # each is constant or an identifier, and is encoded as a category
-            known |= {column.name: column.kind.value for column in inferred if column.kind is not None}
-            readings |= readings_of(inferred)
+                inputs = []  # each is constant or an identifier, and is encoded as a category
+            known |= {column.name: column.kind.value for column in inputs}
+            readings |= readings_of(inputs)
         return [(name, known.get(name, kind_by_dtype(frame[name]).value)) for name in frame.columns], readings
 
     def split_data(
@@ -287,7 +286,7 @@ class DataProcessor:
             DataProcessingError: Several values a row, or a number that is not finite in a regression.
         """
         array = np.atleast_1d(np.asarray(predictions))
-        if array.ndim == 2 and array.shape[1] == 1:
+        if array.ndim == 2 and array.shape[1] == 1:  # of a regressor that was fitted on a frame of one column
             array = array[:, 0]
         if array.ndim != 1:
             raise DataProcessingError(
@@ -311,7 +310,7 @@ class DataProcessor:
         Args:
             columns: ``(name, kind)`` of the raw input columns.
             model_type: Passed to an overridden ``preprocess``.
-            **encoding: Options of ``TableEncoder``; ``readings`` is of the raw columns.
+            **encoding: Options of ``TableEncoder``; its ``readings`` are of the raw columns.
         """
         options = {"scaling": self.scaling, **encoding}
         if type(self).preprocess is DataProcessor.preprocess:
@@ -323,11 +322,8 @@ class DataProcessor:
 class ProcessorStep(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[misc,call-arg]
     """The first step of a pipeline with a processor of the caller's own: ``preprocess`` in training and inference.
 
-    Args:
-        processor: Whose ``preprocess`` is called, with ``is_training`` True in ``fit`` only.
-        columns: ``(name, kind)`` of the raw input columns.
-        model_type: Passed on to ``preprocess``.
-        readings: As for ``TableEncoder``.
+    ``is_training`` is True in ``fit`` only. The columns are ``(name, kind)`` of the raw ones, read by the ``readings``
+    as in ``TableEncoder``.
     """
 
     def __init__(

@@ -69,29 +69,19 @@ def sampled_rows(n_rows: int, n_columns: int) -> NDArray[np.int64]:
 
 
 def profile_table(table: pa.Table, row_count: int | None = None) -> TableProfile:
-    """The profile of the rows of a stored table.
-
-    Args:
-        table: ``(n_rows, n_columns)`` of stored types, see ``ml_core.data.tables``.
-        row_count: Rows of the table that these were drawn from; None: these are all.
-    """
+    """The profile of the rows of a stored table, drawn from one of ``row_count`` rows; None: these are all."""
     has_commas = has_decimal_comma(frame_of(table))
     columns = tuple(profile_column(name, table.select([name]), has_commas=has_commas) for name in table.column_names)
     return TableProfile(table.num_rows if row_count is None else row_count, table.num_rows, columns)
 
 
 def profile_column(name: str, table: pa.Table, *, has_commas: bool = False) -> ColumnProfile:
-    """The profile of a column.
-
-    Args:
-        name: The column.
-        table: A stored table that has it.
-        has_commas: Whether another column of strings has decimal commas.
-    """
+    """The profile of a column of a stored table; ``has_commas``: another column of strings has decimal commas."""
     column = table.column(name)
     series = frame_of(table.select([name])).iloc[:, 0]
     infinite = 0
     if pa.types.is_floating(column.type):
+        # Counted apart: the reader refuses infinities, and a mean with one says nothing.
         is_infinite = np.isinf(series.to_numpy(dtype=np.float64))
         infinite = int(is_infinite.sum())
         series = series.mask(is_infinite)

@@ -114,11 +114,7 @@ def parquet_pieces(path: Path, rows: int = _BATCH_ROWS) -> Iterator[pa.Table]:
     """The table of a Parquet file in pieces; the first has no row, only the schema.
 
     An index that has a name is a column, also a counter, of which pandas writes no values. An index without a name is
-    left out.
-
-    Args:
-        path: The file.
-        rows: Of a piece, at most.
+    left out. A piece has at most ``rows``.
     """
     with pq.ParquetFile(path) as file:
         schema = file.schema_arrow

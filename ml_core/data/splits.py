@@ -33,20 +33,9 @@ def split_rows(
     groups: Any = None,
     times: Any = None,
 ) -> Split:
-    """Divide the rows of a table into three parts.
+    """Divide the rows of a table into three parts, see ``DataProcessor.split_data``.
 
-    Rows are drawn so that each class has the same share in every part, where ``y`` holds classes (strings, booleans,
-    categories or few different whole numbers) of which every one has enough rows; else at random. With ``groups``, rows
-    of one group stay in one part. With ``times``, the latest rows are the test part, those before them the validation
-    part.
-
-    Args:
-        y: ``(n_rows,)`` target; only its values decide whether rows are stratified.
-        test_size: Share of all rows, 0 ≤ share < 1.
-        val_size: Share of all rows, 0 ≤ share < 1; the sum of both is below 1.
-        random_state: Seed.
-        groups: ``(n_rows,)`` values, such as a customer for each row.
-        times: ``(n_rows,)`` values that can be ordered, without missing ones.
+    Of ``(n_rows,)`` groups each stays in one part; ``(n_rows,)`` times can be ordered and have no missing value.
 
     Returns:
         Positions; in rising order of time with ``times``, else shuffled.
@@ -64,6 +53,7 @@ def split_rows(
     if groups is not None:
         names = _aligned(groups, rows, "groups")
         rest, test = _by_group(rows, names, test_size, random_state)
+        # val_size is a share of all rows, and this divides those that the test part left.
         train, validation = _by_group(rest, names[rest], val_size / (1 - test_size), random_state)
     else:
         rest, test = _at_random(rows, target, test_size, random_state)
@@ -92,21 +82,17 @@ def _aligned(values: Any, rows: Positions, what: str) -> NDArray[Any]:
 def _at_random(rows: Positions, target: NDArray[Any], share: float, seed: int) -> tuple[Positions, Positions]:
     if share <= 0:
         return rows, rows[:0]
-    n_second = min(max(1, round(share * len(rows))), len(rows) - 1)
+    n_second = min(max(1, round(share * len(rows))), len(rows) - 1)  # no part that was asked for is empty
     stratify = _sortable(target) if can_stratify(target, n_second) else None
     first, second = train_test_split(rows, test_size=n_second, random_state=seed, shuffle=True, stratify=stratify)
     return first, second
 
 
 def can_stratify(target: NDArray[Any], n_held_out: int) -> bool:
-    """Whether rows can be drawn so that each class keeps its share.
+    """Whether rows can be drawn so that each class of ``(n_rows,)`` targets keeps its share.
 
     That needs classes (strings, booleans, or whole numbers of which there are few for the number of rows), two rows of
     each, and as many rows as classes on either side.
-
-    Args:
-        target: ``(n_rows,)``.
-        n_held_out: Rows to be drawn.
     """
     if pd.isna(target).any():
         return False
@@ -126,7 +112,7 @@ def _sortable(target: NDArray[Any]) -> NDArray[Any]:
 def _by_group(rows: Positions, groups: NDArray[Any], share: float, seed: int) -> tuple[Positions, Positions]:
     if share <= 0:
         return rows, rows[:0]
-    codes = pd.factorize(groups, use_na_sentinel=False)[0]
+    codes = pd.factorize(groups, use_na_sentinel=False)[0]  # rows without a group are a group of their own
     n_groups = codes.max() + 1
     if n_groups < 2:
         raise _error("The rows are of too few groups to be divided by group.", "Use a column with more groups.")
@@ -140,7 +126,7 @@ def _by_time(times: NDArray[Any], test_size: float, val_size: float) -> Split:
     series = pd.Series(times)
     if series.isna().any():
         raise _error("Some rows have no time.", "Drop them, or split without time.")
-    order = np.asarray(series.argsort(kind="stable"), dtype=np.intp)
+    order = np.asarray(series.argsort(kind="stable"), dtype=np.intp)  # rows of one time keep their order
     n_test = max(1, round(test_size * len(order))) if test_size else 0
     n_validation = max(1, round(val_size * len(order))) if val_size else 0
     n_train = len(order) - n_validation - n_test

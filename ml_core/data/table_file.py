@@ -11,7 +11,7 @@ of pyarrow may encode differently and writes its name into the file; equal conte
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -47,15 +47,14 @@ _OPTIONS = {
 
 
 class TableWriter:
-    """Writes a table in pieces of any length; a context manager that completes the file.
+    """Writes a table in pieces of any length; a context manager that completes the file, which must not exist.
 
     Args:
-        path: The file; it must not exist.
+        path: The file.
         schema: Of stored types, see ``ml_core.data.tables``.
         cells: Whether its strings are the cells of a text file.
 
     Attributes:
-        schema: The same, without metadata.
         rows: How many were written.
     """
 
@@ -70,11 +69,7 @@ class TableWriter:
             self._writer.add_key_value_metadata(_CELLS)
 
     def write(self, table: pa.Table) -> None:
-        """Add rows.
-
-        Args:
-            table: ``(any, n_columns)`` of exactly the writer's schema.
-        """
+        """Add any number of rows of exactly the writer's schema."""
         self.rows += table.num_rows
         while table.num_rows:
             taken = table.slice(0, self._group_rows - self._waiting_rows)
@@ -107,11 +102,7 @@ def group_rows(n_columns: int) -> int:
 
 
 def read_frame(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """The table of a dataset's file as a data frame.
-
-    Args:
-        path: The file.
-        columns: Only these, in this order; None: all.
+    """The table of a dataset's file as a data frame: the named columns in this order, or all.
 
     Returns:
         ``(n_rows, n_columns)``, the index counts from 0. Strings are ``str``, moments ``datetime64[us]``, dates
@@ -156,25 +147,16 @@ def read_typed(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame
 
 
 def read_rows(path: Path, rows: np.ndarray[Any, Any]) -> pa.Table:
-    """Some rows of a dataset's file, with one row group in memory at a time.
-
-    Args:
-        path: The file.
-        rows: ``(n,)`` int64, rising.
-    """
-    return pa.concat_tables(_pieces(path, rows))
-
-
-def _pieces(path: Path, rows: np.ndarray[Any, Any]) -> Iterator[pa.Table]:
+    """The rows of a dataset's file with ``(n,)`` rising int64 numbers; one row group is in memory at a time."""
     with pq.ParquetFile(path) as file:
-        yield file.schema_arrow.empty_table()
-        first = 0
+        pieces, first = [file.schema_arrow.empty_table()], 0
         for group in range(file.num_row_groups):
             behind = first + file.metadata.row_group(group).num_rows
             mine = rows[np.searchsorted(rows, first) : np.searchsorted(rows, behind)]
             if len(mine):
-                yield file.read_row_group(group).take(pa.array(mine - first))
+                pieces.append(file.read_row_group(group).take(pa.array(mine - first)))
             first = behind
+    return pa.concat_tables(pieces)
 
 
 def columns_of(path: Path) -> tuple[tuple[str, str], ...]:
@@ -185,11 +167,8 @@ def columns_of(path: Path) -> tuple[tuple[str, str], ...]:
 def export_table(source: Path, target: Path) -> None:
     """Copy a dataset's Parquet file, or write its table as CSV with one row group in memory at a time.
 
-    In Parquet the cells of a text file become values, see ``read_typed``.
-
-    Args:
-        source: The dataset's file.
-        target: A file that does not exist, ending in one of ``EXPORT_SUFFIXES``. Nothing is left there when it fails.
+    In Parquet the cells of a text file become values, see ``read_typed``. The target must not exist and end in one of
+    ``EXPORT_SUFFIXES``; nothing is left there when it fails.
 
     Raises:
         DataProcessingError: It exists, ends otherwise, or can't be written; ``stage`` is ``write``.
@@ -197,7 +176,7 @@ def export_table(source: Path, target: Path) -> None:
     if target.suffix.lower() not in EXPORT_SUFFIXES:
         raise _refused(f"{target} is not a file of a known kind.", f"Use one of {', '.join(EXPORT_SUFFIXES)}.")
     try:
-        with target.open("xb") as file:
+        with target.open("xb") as file:  # x: not even a file that appears meanwhile is overwritten
             try:
                 if target.suffix.lower() == ".parquet" and holds_cells(source):
                     pq.write_table(table_from_frame(read_typed(source)), file)

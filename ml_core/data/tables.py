@@ -139,6 +139,7 @@ def stored_values(name: str, values: Any, kind: pa.DataType) -> Any:
         if values.type != kind:
             values = values.cast(kind)
         _check_years(name, values)
+        # NaN has many bit patterns and null none, so that equal tables have equal bytes.
         return pc.if_else(pc.is_nan(values), None, values) if pa.types.is_floating(kind) else values
     except pa.ArrowException as error:
         reason = str(error).splitlines()[0]
@@ -156,7 +157,7 @@ def _check_years(name: str, values: Any) -> None:
     if not (pa.types.is_date(values.type) or pa.types.is_timestamp(values.type)):
         return
     whole, per_day = (pa.int32(), 1) if pa.types.is_date(values.type) else (pa.int64(), _DAY_US)
-    ends = pc.min_max(values.cast(whole))
+    ends = pc.min_max(values.cast(whole))  # as integers: Python has no date for what is looked for
     low, high = ends["min"].as_py(), ends["max"].as_py()
     if low is not None and (low < _FIRST_DAY * per_day or high >= (_LAST_DAY + 1) * per_day):
         raise _refused(
@@ -168,10 +169,7 @@ def table_from_frame(frame: pd.DataFrame) -> pa.Table:
     """The stored form of a data frame; its index is left out.
 
     Columns of Python objects keep their meaning: numbers and booleans together are numbers; strings among numbers make
-    all of them strings, as in a CSV; UUIDs become strings.
-
-    Args:
-        frame: ``(n_rows, n_columns)`` of any dtypes; names that are not strings are read as such.
+    all of them strings, as in a CSV; UUIDs become strings. Names that are not strings are read as such.
 
     Raises:
         DataProcessingError: It has no row or column, or one that can't be a dataset's; names the column.
@@ -213,6 +211,7 @@ def _uniform(series: pd.Series[Any]) -> Any:
     present = [value for value in values if value is not None]
     try:
         if all(isinstance(value, _NUMBERS) for value in present) and any(isinstance(v, _BOOLEANS) for v in present):
+            # Arrow itself refuses booleans beside numbers.
             return pa.array([None if value is None else float(value) for value in values], pa.float64())
         if all(isinstance(value, _SCALARS) for value in present):
             return pa.array([None if value is None else category_text(value) for value in values], pa.string())

@@ -43,7 +43,6 @@ class Rollout:
     """What an environment serves.
 
     Attributes:
-        stable: The version that answers.
         generation: Counts the pointer's moves from 1.
         canary: The version that answers a share of the requests, if there is one.
         shadow: The version that predicts the same requests without answering them, if there is one.

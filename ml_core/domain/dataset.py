@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from ml_core.domain.columns import ColumnKind
+from ml_core.domain.document import Document
 from ml_core.exceptions import InvalidRequestError
 from ml_core.ids import DatasetId, Digest, TenantId
 
@@ -16,24 +17,19 @@ _REFERENCE = re.compile(r"([^@]*)(?:@([1-9][0-9]{0,17}))?")  # 18 digits fit int
 
 
 @dataclass(frozen=True, slots=True)
-class ColumnProfile:
+class ColumnProfile(Document):
     """Statistics of the values of a column.
 
     All counts are of the profile's rows, see ``TableProfile.sampled_rows``.
 
     Attributes:
-        name: The column.
         type: Its Arrow type in the stored file, such as ``int64``.
         kind: Its kind; None if it has no values.
         count: Rows with a value. A blank string is missing; in a number, boolean or datetime column so is a word such
             as ``NA``.
-        missing: Rows without a value.
-        distinct: Distinct values.
         infinite: Infinite numbers. They are included in ``count`` and in no other statistic.
-        minimum: The minimum. This and the following five describe the values of a number column, seconds since
-            1970-01-01 UTC of a datetime column, and characters of a text column; they are unset for other kinds.
-        maximum: The maximum.
-        mean: The mean.
+        minimum: This and the following five describe the values of a number column, seconds since 1970-01-01 UTC of a
+            datetime column, and characters of a text column; they are unset for other kinds.
         std: The population standard deviation.
         edges: Distinct quantiles at 0, 5, …, 100 %: the bins of a population stability index.
         bin_counts: Values in each bin ``[edge, next edge)``; the last bin includes its upper edge. Empty if all values
@@ -58,24 +54,9 @@ class ColumnProfile:
     values: tuple[tuple[str, int], ...] = ()
     other: int = 0
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-compatible description; ``from_json`` reads it back."""
-        document = {name: getattr(self, name) for name in self.__slots__}
-        return {**document, "kind": None if self.kind is None else self.kind.value, "values": list(self.values)}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> ColumnProfile:
-        """The profile that ``to_json`` described; fields that a newer release adds are ignored."""
-        known = {name: data[name] for name in cls.__slots__ if name in data}
-        known["kind"] = None if data["kind"] is None else ColumnKind(data["kind"])
-        for name in ("edges", "bin_counts"):
-            known[name] = tuple(data[name])
-        known["values"] = tuple((value, count) for value, count in data["values"])
-        return cls(**known)
-
 
 @dataclass(frozen=True, slots=True)
-class TableProfile:
+class TableProfile(Document):
     """The profile of a table.
 
     Attributes:
@@ -97,33 +78,15 @@ class TableProfile:
         """The profile of a column; None if the table does not have it."""
         return next((column for column in self.columns if column.name == name), None)
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-compatible description; ``from_json`` reads it back."""
-        return {
-            "row_count": self.row_count,
-            "sampled_rows": self.sampled_rows,
-            "columns": [column.to_json() for column in self.columns],
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> TableProfile:
-        """The profile that ``to_json`` described."""
-        columns = tuple(ColumnProfile.from_json(column) for column in data["columns"])
-        return cls(data["row_count"], data["sampled_rows"], columns)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class DatasetEntry:
     """A version of a dataset as an entry of a list.
 
     Attributes:
-        tenant_id: The tenant.
-        dataset_id: The dataset.
         number: The number of the version, from 1; numbers are never reused.
         digest: sha256 of the Parquet file.
         size_bytes: Size of the Parquet file.
-        row_count: Rows of the table.
-        column_count: Columns of the table.
         source: The origin: ``kind`` (``frame``, ``csv``, ``parquet`` or ``sql``) and the details of that kind.
         created_at: When it was registered, UTC.
         created_by: Who registered it.
@@ -178,14 +141,8 @@ class DatasetSummary:
     """A dataset as an entry of a list.
 
     Attributes:
-        dataset_id: The name.
         versions: The number of versions that are not archived.
-        newest: The number of the newest of them.
-        row_count: Rows of the newest version.
-        size_bytes: Size of the newest version.
-        created_at: When the newest version was registered, UTC.
-        created_by: Who registered the newest version.
-        archived_at: When the newest version was archived, or None.
+        newest: The number of the newest of them. The fields below are those of this version.
     """
 
     dataset_id: DatasetId

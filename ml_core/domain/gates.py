@@ -20,7 +20,6 @@ Limits:
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import types
 import typing
@@ -29,8 +28,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from ml_core.domain.document import Document
 from ml_core.domain.metric import HIGHER_IS_BETTER
-from ml_core.exceptions import InvalidRequestError, shown
+from ml_core.exceptions import InvalidRequestError, did_you_mean, shown
 from ml_core.ids import DatasetId, GateName
 
 
@@ -75,11 +75,11 @@ class MinMetric:
     def __post_init__(self) -> None:
         if self.higher_is_better is not None or self.metric in HIGHER_IS_BETTER:
             return
-        if close := difflib.get_close_matches(self.metric, HIGHER_IS_BETTER, n=1):
+        if hint := did_you_mean(self.metric, HIGHER_IS_BETTER):
             raise _unusable(
                 "metric",
                 f"can't be {self.metric!r}, which is not a metric of the platform",
-                f"Did you mean {close[0]}? For a metric of your own, set higher_is_better to true or false.",
+                f"{hint}For a metric of your own, set higher_is_better to true or false.",
             )
         raise _unusable("higher_is_better", f"is required for the metric {self.metric!r}", "Set it to true or false.")
 
@@ -124,11 +124,9 @@ class NotWorse:
     def __post_init__(self) -> None:
         DatasetId(self.dataset)
         if self.metric not in PAIRED_METRICS:
-            close = difflib.get_close_matches(self.metric, PAIRED_METRICS, n=1)
-            hint = f"Did you mean {close[0]}? " if close else ""
-            raise _unusable(
-                "metric", f"can't be {self.metric!r}", f"{hint}The gate supports: {', '.join(PAIRED_METRICS)}."
-            )
+            hint = did_you_mean(self.metric, PAIRED_METRICS)
+            remedy = f"{hint}The gate supports: {', '.join(PAIRED_METRICS)}."
+            raise _unusable("metric", f"can't be {self.metric!r}", remedy)
         _in_range("margin", self.margin, 0.0, math.inf)
         _in_range("number", 1 if self.number is None else self.number, 1, math.inf)
         _in_range("confidence", self.confidence, 0.5, 0.999)
@@ -202,11 +200,8 @@ def parse_gate(name: str, kind: str, settings: Mapping[str, Any]) -> Gate:
         InvalidNameError: The name of the gate or of the dataset is invalid.
     """
     if kind not in RULES:
-        close = difflib.get_close_matches(kind, RULES, n=1)
-        hint = f"Did you mean {close[0]}? " if close else ""
-        raise InvalidRequestError(
-            f"The kind of gate {kind!r} is unknown.", remedy=f"{hint}Kinds are: {', '.join(RULES)}.", field="kind"
-        )
+        remedy = f"{did_you_mean(kind, RULES)}Kinds are: {', '.join(RULES)}."
+        raise InvalidRequestError(f"The kind of gate {kind!r} is unknown.", remedy=remedy, field="kind")
     rule = RULES[GateKind(kind)]
     wanted = {field.name: field for field in dataclasses.fields(rule)}
     for given in settings:
@@ -226,6 +221,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         target, optional = typing.get_args(hint)[0], True
     if value is None and optional:
         return None
+    # A bool is an int in Python, and no version would pass a bound of NaN.
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if target is float and is_number:
         return float(value)
@@ -242,10 +238,8 @@ def _in_range(name: str, value: float, low: float, high: float) -> None:
 
 
 def _unknown(kind: str, given: str, known: tuple[str, ...]) -> InvalidRequestError:
-    close = difflib.get_close_matches(given, known, n=1)
-    hint = f"Did you mean {close[0]!r}? " if close else ""
     has = f"the settings {_listed(known)}" if len(known) > 1 else f"the setting {known[0]}" if known else "no setting"
-    return _unusable(given, "is unknown", f"{hint}A gate of the kind {kind} has {has}.")
+    return _unusable(given, "is unknown", f"{did_you_mean(given, known)}A gate of the kind {kind} has {has}.")
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -258,13 +252,10 @@ def _unusable(name: str, what: str, remedy: str) -> InvalidRequestError:
 
 
 @dataclass(frozen=True, slots=True)
-class GateResult:
+class GateResult(Document):
     """The result of the evaluation of one gate.
 
     Attributes:
-        name: The name of the gate.
-        kind: The kind of the rule.
-        passed: Whether the version passed.
         message: The reason, a sentence without a full stop.
         measured: The measured number, if the rule has one.
         required: The bound that it was compared with.
@@ -277,19 +268,9 @@ class GateResult:
     measured: float | None = None
     required: float | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """The JSON-compatible form, as part of moves and errors."""
-        return {**dataclasses.asdict(self), "name": str(self.name), "kind": self.kind.value}
-
 
 def evaluate_metric(gate: Gate, rule: MinMetric, metrics: Mapping[str, Mapping[str, float]]) -> GateResult:
-    """Evaluate a ``min_metric`` gate.
-
-    Args:
-        gate: The gate.
-        rule: Its rule.
-        metrics: The recorded metrics of the version: split → metric → value.
-    """
+    """Evaluate a ``min_metric`` gate by the recorded metrics of the version, split → metric → value."""
     measured = metrics.get(rule.split, {}).get(rule.metric)
     if measured is None:
         known = sorted(f"{split}/{name}" for split, values in metrics.items() for name in values)
@@ -299,29 +280,20 @@ def evaluate_metric(gate: Gate, rule: MinMetric, metrics: Mapping[str, Mapping[s
         )
         return gate.result(False, message, required=rule.value)
     short = rule.value - measured if rule.is_minimum else measured - rule.value
-    passed = short <= 0
-    if passed:
-        bound = "at least" if rule.is_minimum else "at most"
-        message = f"{rule.metric} {_number(measured)} is {bound} {_number(rule.value)}"
+    if short <= 0:
+        message = f"is {'at least' if rule.is_minimum else 'at most'} {rule.value:.6g}"
     else:
         side = "below" if rule.is_minimum else "above"
-        message = (
-            f"{rule.metric} {_number(measured)} is {short:.4g} {side} the {_number(rule.value)} that gate "
-            f"{gate.name!r} requires"
-        )
-    return gate.result(passed, message, measured, rule.value)
+        message = f"is {short:.4g} {side} the {rule.value:.6g} that gate {gate.name!r} requires"
+    return gate.result(short <= 0, f"{rule.metric} {measured:.6g} {message}", measured, rule.value)
 
 
 def evaluate_approvals(gate: Gate, rule: Approval, approvers: Collection[str], author: str) -> GateResult:
-    """Evaluate an ``approval`` gate. An approval by the author does not count.
+    """Evaluate an ``approval`` gate by the principals that approved the version for this environment.
 
-    Args:
-        gate: The gate.
-        rule: Its rule.
-        approvers: The principals that approved the version for this environment.
-        author: The principal that registered the version.
+    An approval by the author, who registered the version, does not count.
     """
-    others = sorted(set(approvers) - {author})
+    others = sorted(set(approvers) - {author})  # a set: one principal counts once
     by = f" (by {', '.join(others)})" if others else ""
     message = f"it has {len(others)} of {rule.count} approvals{by}"
     if len(others) < rule.count:
@@ -334,11 +306,9 @@ class Interval:
     """The difference between two versions on the same rows. Positive is better for every metric.
 
     Attributes:
-        difference: The difference on all rows.
-        low: The lower end of the interval.
-        high: The upper end of the interval.
-        candidate: The metric of the new version.
-        present: The metric of the present version.
+        difference: On all rows.
+        low: The lower end of its confidence interval; ``high`` is the upper end.
+        candidate: The metric of the new version; ``present`` is that of the present one.
     """
 
     difference: float
@@ -353,30 +323,18 @@ def evaluate_difference(
 ) -> GateResult:
     """Evaluate a ``not_worse`` gate: the lower end of the interval must be at least minus the margin.
 
-    Args:
-        gate: The gate.
-        rule: Its rule.
-        interval: The measured difference.
-        on: The rows, such as ``500 rows of the dataset held_out@2``.
-        against: The version that the candidate was compared with.
+    The message names the rows by ``on``, such as ``500 rows of the dataset held_out@2``, and the version that the
+    candidate was compared with by ``against``.
     """
     required = -rule.margin
     facts = (
-        f"{rule.metric} is {_number(interval.candidate)} against {_number(interval.present)} of {against} on "
-        f"{on}, and the {rule.confidence:.3g} interval of the difference (positive is better) is "
-        f"{interval.low:.4g} to {interval.high:.4g}"
+        f"{rule.metric} is {interval.candidate:.6g} against {interval.present:.6g} of {against} on {on}, and the "
+        f"{rule.confidence:.3g} interval of the difference (positive is better) is {interval.low:.4g} to "
+        f"{interval.high:.4g}"
     )
-    passed = interval.low >= required
-    if passed:
-        message = f"{facts}: not worse by more than {rule.margin:.4g}"
+    short = required - interval.low
+    if short <= 0:
+        verdict = f"not worse by more than {rule.margin:.4g}"
     else:
-        message = (
-            f"{facts}: its lower end is {required - interval.low:.4g} below the {required:.4g} that gate "
-            f"{gate.name!r} allows"
-        )
-    return gate.result(passed, message, interval.low, required)
-
-
-def _number(value: float) -> str:
-    """Format a number for a message."""
-    return f"{value:.6g}"
+        verdict = f"its lower end is {short:.4g} below the {required:.4g} that gate {gate.name!r} allows"
+    return gate.result(short <= 0, f"{facts}: {verdict}", interval.low, required)

@@ -1,4 +1,4 @@
-"""Check of keyword arguments, with a suggestion for an unknown one."""
+"""Suggestions for names that do not exist, and the check of keyword arguments."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import difflib
 from collections.abc import Iterable
 
 
-def check_keywords(call: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Check the keywords of a call.
+def nearest(given: object, valid: Iterable[object]) -> str:
+    """A sentence with the valid names that are near a given one; with all of them if none is near."""
+    names = list(map(str, valid))
+    close = difflib.get_close_matches(str(given), names, n=3, cutoff=0.5)
+    return f"Did you mean {' or '.join(close)}?" if close else f"Valid are: {', '.join(names)}."
 
-    Args:
-        call: The name of the function, for the message.
-        given: The keywords of the call.
-        known: The valid keywords.
+
+def check_keywords(call: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Check the keywords of a call of a function.
 
     Raises:
         TypeError: A keyword is unknown; names it and the nearest valid one, or all.
@@ -20,6 +22,4 @@ def check_keywords(call: str, given: Iterable[str], known: Iterable[str]) -> Non
     names = list(known)
     for name in given:
         if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            remedy = f"Did you mean {close[0]!r}?" if close else f"Valid are: {', '.join(names)}."
-            raise TypeError(f"{call}() has no keyword {name!r}. {remedy}")
+            raise TypeError(f"{call}() has no keyword {name!r}. {nearest(name, names)}")

@@ -72,6 +72,7 @@ def state_of(archived_at: datetime | None) -> VersionState:
 
 def is_due(archived_at: datetime | None, now: datetime, retention: timedelta) -> bool:
     """Whether the retention of an archived version is over; False for a live version."""
+    # By the caller's clock, which is the database's: the clocks of processes differ.
     return archived_at is not None and now - archived_at >= retention
 
 

@@ -39,13 +39,7 @@ _FIELDS = {">=": "at_least", "<=": "at_most"}
 
 @dataclass(frozen=True, slots=True)
 class MetricBound:
-    """A lower or upper bound of a metric.
-
-    Attributes:
-        name: ``accuracy``, or with the split: ``train/accuracy``.
-        at_least: The lower bound, or None.
-        at_most: The upper bound, or None.
-    """
+    """A lower or upper bound of a metric, such as ``accuracy``, or with the split ``train/accuracy``."""
 
     name: str
     at_least: float | None = None
@@ -64,11 +58,7 @@ class MetricBound:
 
 
 def parse_bound(text: str, field: str = "metrics") -> MetricBound:
-    """Parse a bound such as ``accuracy>=0.8`` or ``train/mae<=3``.
-
-    Args:
-        text: A name, ``>=`` or ``<=``, and a number.
-        field: The name of the argument in the error.
+    """Parse a bound such as ``accuracy>=0.8`` or ``train/mae<=3``; an error names the argument by ``field``.
 
     Raises:
         InvalidRequestError: The text has another form.
@@ -83,7 +73,7 @@ def parse_bound(text: str, field: str = "metrics") -> MetricBound:
         value = float(number)
     except ValueError:
         value = math.nan
-    if math.isnan(value):
+    if math.isnan(value):  # also of the text "nan", which float() takes: no metric would compare with it
         raise _refused(f"{text!r} has no number after {sign}.", field)
     return MetricBound(name, **{_FIELDS[sign]: value})
 

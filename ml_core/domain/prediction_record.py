@@ -39,8 +39,6 @@ class AnsweredRequest:
     """An answered request.
 
     Attributes:
-        tenant_id: The tenant.
-        model_id: The model.
         version: The version that answered.
         environment: The environment of the request; None if the request named a version.
         rollout: The part of the rollout that answered: ``stable``, ``canary``, ``shadow`` or ``explicit``.
@@ -49,10 +47,8 @@ class AnsweredRequest:
         latency_ms: Milliseconds from the arrival of the request to its answer.
         numbers: The numeric columns, as ``RowPacker`` packs them.
         texts: The string columns, as ``RowPacker`` packs them.
-        signature: The signature of the version.
         predictions: ``(n_rows,)``.
         probabilities: ``(n_rows, n_classes) float64`` if the request asked for them.
-        policy: The policy of the tenant.
         size: Bytes of the request body.
     """
 
@@ -86,11 +82,7 @@ class AnsweredRequest:
 class RowPacker:
     """Packs canonical columns for the prediction log, in little memory and in the form that is digested.
 
-    Args:
-        signature: The signature of the columns.
-
     Attributes:
-        signature: The signature.
         numeric: Names of number, boolean and datetime columns, sorted.
         strings: Names of category and text columns, sorted.
     """
@@ -131,9 +123,7 @@ class PredictionRecord:
 
     Attributes:
         at: When it was answered, UTC.
-        request_id: The request's id.
         row: Which row of the request, from 0.
-        model_id: The model.
         version: The version that answered.
         environment: The environment of the request; None if the request named a version.
         rollout: ``stable``, ``canary``, ``shadow`` or ``explicit``.

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import NoReturn, Self
 
 from ml_core.domain.api_key import Scope
+from ml_core.domain.document import Document
 from ml_core.exceptions import Action, PermissionDeniedError, TenantNotFoundError
 from ml_core.ids import EnvironmentName, TenantId
 
 
 @dataclass(frozen=True, slots=True)
-class Principal:
+class Principal(Document):
     """A person or program that acts on the platform.
 
     Attributes:
@@ -84,12 +85,7 @@ class Principal:
 
 
 def refuse_tenant(name: str, tenant_id: str | None) -> NoReturn:
-    """Raise the error of ``Principal.enter``.
-
-    Args:
-        name: The name of the principal.
-        tenant_id: The tenant; None: the platform, above all tenants.
-    """
+    """Raise the error of ``Principal.enter`` for the principal of this name."""
     if tenant_id is None:
         raise PermissionDeniedError(
             f"{name} may act in its own tenants only.", remedy="Use a platform key, or a token for the whole platform."

@@ -34,14 +34,9 @@ class PendingVersion:
     """A version that a pointer names and a replica has not loaded.
 
     Attributes:
-        tenant_id: The tenant of the pointer.
-        model_id: The model of the pointer.
-        environment: The environment of the pointer.
-        version: The version.
         state: ``deferred``, ``loading`` or ``failed``.
         serves: The version that answers until then; None: requests are refused.
-        code: The code of the error of a failed load.
-        reason: The message of that error.
+        code: The code of the error of a failed load; ``reason`` is its message.
     """
 
     tenant_id: str
@@ -63,10 +58,7 @@ class ReplicaReport:
         epoch: The epoch of that generation.
         is_current: Whether the last read of the registry succeeded.
         pointers: Pointers in the assignment.
-        resident: Loaded models.
-        deferred: Versions that the first request loads, because memory is full.
-        loading: Versions that are being loaded.
-        failed: Versions whose load failed.
+        resident: Loaded models. ``deferred``, ``loading`` and ``failed`` count versions, see ``LoadState``.
         pending: The pending versions, those of the last moved pointer first, at most ``MAX_PENDING``.
     """
 
@@ -91,12 +83,9 @@ class ReplicaAnswer:
     """The last reported state of one pointer in one replica.
 
     Attributes:
-        replica_id: The replica.
-        state: The state.
         version: The version that is deferred, loading or failed; None if loaded or behind.
         serves: The version that answers now; None: none, or unknown.
-        code: The code of the error of a failed load.
-        reason: The message of that error.
+        code: The code of the error of a failed load; ``reason`` is its message.
     """
 
     replica_id: str
@@ -105,8 +94,3 @@ class ReplicaAnswer:
     serves: str | None = None
     code: str | None = None
     reason: str | None = None
-
-    @property
-    def is_final(self) -> bool:
-        """See ``LoadState.is_final``."""
-        return self.state.is_final

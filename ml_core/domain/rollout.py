@@ -180,9 +180,7 @@ def advance(state: RolloutState, change: Change) -> RolloutState:
 def bucket(pointer: tuple[str, str, str], key: str) -> int:
     """The bucket of a key, 0 to 9,999: constant for a pointer, and independent between pointers.
 
-    Args:
-        pointer: Tenant, model and environment.
-        key: The key of the requests that must get the same version, such as a customer number.
+    A pointer is tenant, model and environment. Requests of one key, such as a customer number, get the same version.
     """
     # No name contains NUL, so different pointers and keys never give the same text.
     text = "\0".join((*pointer, key)).encode("utf-8", "surrogatepass")

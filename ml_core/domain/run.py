@@ -63,12 +63,10 @@ class MetricSummary:
     """The summary of the series of a metric.
 
     Attributes:
-        points: The number of points.
         not_finite: The number of points that are NaN or infinite, as when a training diverges.
         last_step: The highest step.
         last_value: The value at the highest step; may be NaN or infinite.
-        minimum: The minimum of the finite values; None if there are none.
-        maximum: The maximum of the finite values; None if there are none.
+        minimum: Of the finite values; None if there are none. So is ``maximum``.
     """
 
     # Updated by each write, so that lists of runs need not read points.
@@ -87,18 +85,14 @@ class Run:
 
     Attributes:
         run_id: ``run_`` and 16 hexadecimal digits.
-        model_id: The model that it is for.
         kind: ``train``, ``tune`` or a word of the caller's.
         status: As of the read, see ``RunStatus``.
         parameters: As given when it was started.
-        started_at: When it was started.
-        heartbeat_at: Its last heartbeat.
         finished_at: When it ended, or None.
         error: Why it failed or was cancelled, or None.
         metrics: Metric → its series in one line.
         tags: Key → value, for searches; may change.
         parent_run_id: The run that this one is a part of, such as the search of a trial.
-        created_by: Who started it.
         versions: The versions that it made, such as ``tickets@3``; most often one, or none.
     """
 
@@ -145,7 +139,6 @@ class Series:
     """The points of a metric in the order of steps, all or a selection.
 
     Attributes:
-        metric: Its name.
         total: How many points there are.
         points: The selected points; all if there are not more than requested.
     """
@@ -231,7 +224,7 @@ def _metric(name: str, lines: Mapping[str, MetricSummary]) -> dict[str, Any]:
 
 
 def _best(values: Mapping[str, float | None], higher: bool | None) -> str | None:
-    known = {run_id: value for run_id, value in values.items() if value is not None}
+    known = {run_id: value for run_id, value in values.items() if value is not None}  # no finite point, no best
     if higher is None or len(known) < _COMPARED:
         return None
     wanted = max(known.values()) if higher else min(known.values())

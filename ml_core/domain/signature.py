@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml_core.domain.columns import ColumnKind, Columns, DateOrder
+from ml_core.domain.document import Document
 from ml_core.domain.values import (
     READERS,
     DoesNotFitError,
@@ -58,12 +59,11 @@ class OutputKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class InputColumn:
+class InputColumn(Document):
     """One input column.
 
     Attributes:
         name: The name in the training data.
-        kind: The kind.
         nullable: Whether a row may omit it or send null.
         categories: The values of a category that training saw, most frequent first; other values are accepted too.
         date_order: The order in dates such as ``01/02/2026``; None: such dates are refused.
@@ -82,14 +82,11 @@ class InputColumn:
         object.__setattr__(self, "_read_value", self._reader())
 
     def read(self, values: Sequence[Any]) -> NDArray[Any]:
-        """Convert raw values to a canonical array, see ``ml_core.domain.columns``.
+        """Convert raw values, one a row, to a canonical array, see ``ml_core.domain.columns``.
 
         None, NaN, NaT, ``pandas.NA`` and blank strings are missing; so are, except in a category or text, words such as
         ``NA`` (``ml_core.domain.values.says_missing``). A missing value is refused if the column is not nullable,
         except that a blank string in a category or text is always accepted.
-
-        Args:
-            values: One value per row.
 
         Raises:
             SignatureMismatchError: A value does not fit; names the first such row.
@@ -130,30 +127,9 @@ class InputColumn:
         return READERS[self.kind]
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-compatible description; ``from_json`` reads it back."""
-        order = {} if self.date_order is None else {"date_order": self.date_order.value}
-        comma = {"decimal_comma": True} if self.decimal_comma else {}
-        return {
-            "name": self.name,
-            "kind": self.kind.value,
-            "nullable": self.nullable,
-            "categories": list(self.categories),
-            **order,
-            **comma,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> InputColumn:
-        """The column that ``to_json`` described."""
-        order = data.get("date_order")
-        return cls(
-            data["name"],
-            ColumnKind(data["kind"]),
-            data["nullable"],
-            tuple(data["categories"]),
-            None if order is None else DateOrder(order),
-            data.get("decimal_comma", False),
-        )
+        """The JSON-compatible form; how strings are read is in it only where there is a rule."""
+        absent = {name for name in ("date_order", "decimal_comma") if not getattr(self, name)}
+        return {name: value for name, value in Document.to_json(self).items() if name not in absent}
 
     def _mismatch(self, row: int, what: str, why: str) -> SignatureMismatchError:
         return SignatureMismatchError(
@@ -165,7 +141,7 @@ class InputColumn:
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
+class Output(Document):
     """The output of a version. ``classes`` are in the order of the probabilities; empty unless it is a classifier."""
 
     kind: OutputKind
@@ -173,7 +149,7 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(Document):
     """The input columns, in the order of the training data, and the output."""
 
     inputs: tuple[InputColumn, ...]
@@ -202,13 +178,14 @@ class Signature:
         Raises:
             SignatureMismatchError: A row does not fit; names the row (from 0) and the column.
         """
-        if not self._is_ascii:
+        if not self._is_ascii:  # spares the usual signature a copy of each row
             rows = [{composed(name): value for name, value in row.items()} for row in rows]
         if strict:
             self._refuse_unknown(rows)
         names = self._names
         for index, row in enumerate(rows):
             keys = row.keys()
+            # Only a row that lacks a column and has another in its place can be misspelled.
             if not row or not (keys <= names or keys >= names):
                 self.check_names(row, index)
         return {c.name: c.read([row.get(c.name) for row in rows]) for c in self.inputs}
@@ -272,20 +249,6 @@ class Signature:
                         column=name,
                     )
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-compatible description; ``from_json`` reads it back."""
-        return {
-            "inputs": [column.to_json() for column in self.inputs],
-            "output": {"kind": self.output.kind.value, "classes": list(self.output.classes)},
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Signature:
-        """The signature that ``to_json`` described."""
-        inputs = tuple(InputColumn.from_json(column) for column in data["inputs"])
-        output = Output(OutputKind(data["output"]["kind"]), tuple(data["output"]["classes"]))
-        return cls(inputs, output)
-
 
 def _array(values: list[Any], numeric: bool) -> NDArray[Any]:
     if numeric:
@@ -313,14 +276,10 @@ def _similar(wanted: Sequence[str], given: Sequence[str]) -> tuple[str, str] | N
 
 
 def signature_problems(present: Signature, candidate: Signature) -> tuple[str, ...]:
-    """List the reasons why rows that fit one signature may not fit another.
+    """List the reasons why rows that fit the present signature may not fit the candidate that replaces it.
 
     The candidate may add a nullable column and may drop a column, because unknown columns are ignored. A client that
     sends ``strict`` requests is affected by a dropped column.
-
-    Args:
-        present: The signature that clients use now.
-        candidate: The signature that replaces it.
 
     Returns:
         One clause per problem, in the order of the candidate's columns, then the output; empty if compatible.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.dataset import parse_reference
+from ml_core.domain.document import Document
+from ml_core.domain.keywords import nearest
 from ml_core.exceptions import DataProcessingError, InvalidRequestError, TrainingError, shown
 from ml_core.ids import VersionId
 
@@ -55,7 +56,7 @@ class RareClasses:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainSpec:
+class TrainSpec(Document):
     """The specification of one training.
 
     Construction checks the form of every field. Planning the training checks that the dataset, the columns, the
@@ -114,48 +115,32 @@ class TrainSpec:
             "parent_version": None if self.parent_version is None else VersionId(self.parent_version),
         }
         for name, value in parsed.items():
-            object.__setattr__(self, name, value)
+            object.__setattr__(self, name, value)  # the class is frozen
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read a spec from a JSON object. Members that are omitted or null have their defaults.
 
         Raises:
             InvalidRequestError: A member is unknown or has the wrong JSON type.
             InvalidNameError, DataProcessingError, TrainingError: As the constructor.
         """
-        if not isinstance(document, Mapping):
+        if not isinstance(data, Mapping):
             raise InvalidRequestError("A training is not a JSON object.", remedy="Give an object.", field="training")
         known = [item.name for item in fields(cls)]
-        for name in document:
+        for name in data:
             if name not in known:
                 raise InvalidRequestError(
-                    f"A training has no field {shown(name)}.", remedy=_nearest(str(name), known), field=str(name)
+                    f"A training has no field {shown(name)}.", remedy=nearest(name, known), field=str(name)
                 )
-        given = {name: value for name, value in document.items() if value is not None}
+        given = {name: value for name, value in data.items() if value is not None}
         for name, value in given.items():
-            is_valid, wanted = _JSON_TYPES.get(name, (_is_text, "a string"))
+            is_valid, wanted = _JSON_TYPES.get(name, (lambda each: isinstance(each, str), "a string"))
             if not is_valid(value):
                 raise InvalidRequestError(
                     f"The field {name!r} is {shown(value)}.", remedy=f"Give {wanted}.", field=name
                 )
         return cls(**given)
-
-    def to_json(self) -> dict[str, Any]:
-        """The spec as a JSON object; ``from_json`` reads it back."""
-        return {
-            "model_type": self.model_type,
-            "dataset": self.dataset,
-            "target": self.target,
-            "validation_dataset": self.validation_dataset,
-            "ignore": list(self.ignore),
-            "hyperparameters": dict(self.hyperparameters),
-            "kinds": {name: kind.value for name, kind in self.kinds.items()},
-            "rare_classes": self.rare_classes,
-            "version": None if self.version is None else str(self.version),
-            "parent_version": None if self.parent_version is None else str(self.parent_version),
-            "metadata": dict(self.metadata),
-        }
 
 
 def _kind(value: Any) -> ColumnKind:
@@ -163,35 +148,22 @@ def _kind(value: Any) -> ColumnKind:
         return ColumnKind(value)
     except ValueError:
         raise DataProcessingError(
-            f"{value!r} is not a kind of column.", remedy=_nearest(str(value), ColumnKind), stage="validate"
+            f"{value!r} is not a kind of column.", remedy=nearest(value, ColumnKind), stage="validate"
         ) from None
 
 
-def _nearest(given: str, valid: Iterable[str]) -> str:
-    names = list(map(str, valid))
-    close = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
-    return f"Did you mean {' or '.join(close)}?" if close else f"Valid are: {', '.join(names)}."
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(map(_is_text, value))
+def _are_texts(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def _is_object(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(map(_is_text, value))
+    return isinstance(value, Mapping) and _are_texts(value)
 
 
-def _is_object_of_texts(value: Any) -> bool:
-    return _is_object(value) and all(map(_is_text, value.values()))
-
-
-_JSON_TYPES = {
-    "ignore": (_is_texts, "a list of column names"),
+_JSON_TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "ignore": (lambda value: isinstance(value, list | tuple) and _are_texts(value), "a list of column names"),
     "hyperparameters": (_is_object, "an object of name and value"),
-    "kinds": (_is_object_of_texts, "an object of column name and kind"),
+    "kinds": (lambda value: _is_object(value) and _are_texts(value.values()), "an object of column name and kind"),
     "metadata": (_is_object, "an object"),
 }
+"""Member → its form, and what it is; the others are strings."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from ml_core.domain.columns import ColumnKind
-from ml_core.domain.train_spec import TRAINING_RECORD
+from ml_core.domain.document import Document
 from ml_core.domain.version import ModelVersion
 from ml_core.ids import ModelId, TenantId, VersionId
 
@@ -17,12 +17,11 @@ _MAX_REASON = 300
 
 
 @dataclass(frozen=True, slots=True)
-class ReportedColumn:
+class ReportedColumn(Document):
     """A column of the training data.
 
     Attributes:
-        name: The name.
-        kind: The kind; None if the column is unusable.
+        kind: None if the column is unusable.
         used: Whether it is an input of the model.
         reason: The reason, such as ``text: 8.2 words on average, 412 distinct values``; empty if not recorded.
     """
@@ -32,30 +31,15 @@ class ReportedColumn:
     used: bool
     reason: str
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object with the attributes."""
-        return {"name": self.name, "kind": self.kind, "used": self.used, "reason": self.reason}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """The column that ``to_json`` described."""
-        kind = data["kind"]
-        return cls(data["name"], None if kind is None else ColumnKind(kind), data["used"], data["reason"])
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingReport:
+class TrainingReport(Document):
     """The result of a training.
 
     ``Trainer.train_spec`` returns a complete report. ``of_version`` rebuilds it from the stored version; the reasons of
     some columns of a wide table are then absent.
 
     Attributes:
-        tenant_id: The tenant.
-        model_id: The model.
-        version: The version that was registered.
-        run_id: The run that recorded the training.
-        model_type: The model type, such as ``classification``.
         dataset: The version of the dataset, such as ``tickets_2026@3``; None: data that the caller passed.
         algorithm: The algorithm, such as ``random_forest``; the class name of any other estimator.
         hyperparameters: The hyperparameters that the caller gave.
@@ -90,18 +74,15 @@ class TrainingReport:
 
     @classmethod
     def of_version(cls, version: ModelVersion, columns: Iterable[ReportedColumn] | None = None) -> Self:
-        """Rebuild the report of a registered version. A version without a training record gives a partial report.
+        """Rebuild the report of a registered version, with the stored columns unless all are given.
 
-        Args:
-            version: The version.
-            columns: All columns of the training data; None: the stored ones.
+        A version without a training record gives a partial report.
         """
-        found = version.metadata.get(TRAINING_RECORD)
-        record: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
-        omitted = 0
+        record, omitted = version.training, 0
         if columns is None:
             stored = {column["name"]: ReportedColumn.from_json(column) for column in record.get("columns", ())}
             inputs = (ReportedColumn(c.name, c.kind, True, "") for c in version.servable.signature.inputs)
+            # Every input is in the signature, with a reason only where the record had room for the column.
             columns = {**{column.name: column for column in inputs}, **stored}.values()
             omitted = record.get("columns_omitted", 0)
         rows = version.servable.self_test.rows
@@ -124,40 +105,6 @@ class TrainingReport:
             example=rows[0] if rows else {},
             duration_s=record.get("duration_s"),
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object with the attributes; ``from_json`` reads it back."""
-        return {
-            "tenant_id": str(self.tenant_id),
-            "model_id": str(self.model_id),
-            "version": str(self.version),
-            "run_id": self.run_id,
-            "model_type": self.model_type,
-            "dataset": self.dataset,
-            "algorithm": self.algorithm,
-            "hyperparameters": dict(self.hyperparameters),
-            "effective_hyperparameters": dict(self.effective_hyperparameters),
-            "metrics": {part: dict(values) for part, values in self.metrics.items()},
-            "baseline": dict(self.baseline),
-            "n_rows": dict(self.n_rows),
-            "columns": [column.to_json() for column in self.columns],
-            "columns_omitted": self.columns_omitted,
-            "notes": list(self.notes),
-            "example": dict(self.example),
-            "duration_s": self.duration_s,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """The report that ``to_json`` described."""
-        parsed = {
-            "tenant_id": TenantId(data["tenant_id"]),
-            "model_id": ModelId(data["model_id"]),
-            "version": VersionId(data["version"]),
-            "columns": tuple(map(ReportedColumn.from_json, data["columns"])),
-            "notes": tuple(data["notes"]),
-        }
-        return cls(**{**data, **parsed})
 
 
 def recorded_columns(columns: Iterable[ReportedColumn]) -> dict[str, Any]:

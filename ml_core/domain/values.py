@@ -32,29 +32,8 @@ import numpy as np
 from ml_core.domain.columns import ColumnKind, DateOrder
 
 # The strings that pandas.read_csv reads as missing by default (pandas 3.1, ``pandas._libs.parsers.STR_NA_VALUES``).
-MISSING_STRINGS = frozenset(
-    {
-        "",
-        "#N/A",
-        "#N/A N/A",
-        "#NA",
-        "-1.#IND",
-        "-1.#QNAN",
-        "-NaN",
-        "-nan",
-        "1.#IND",
-        "1.#QNAN",
-        "<NA>",
-        "N/A",
-        "NA",
-        "NULL",
-        "NaN",
-        "None",
-        "n/a",
-        "nan",
-        "null",
-    }
-)
+_MISSING = ",#N/A,#N/A N/A,#NA,-1.#IND,-1.#QNAN,-NaN,-nan,1.#IND,1.#QNAN,<NA>,N/A,NA,NULL,NaN,None,n/a,nan,null"
+MISSING_STRINGS = frozenset(_MISSING.split(","))  # the first is the empty string
 
 # Named once: building a union of types on each call costs more than the check.
 _NUMBERS = (int, float, np.number, np.bool_, Decimal)
@@ -116,7 +95,7 @@ def is_missing(value: Any) -> bool:
     if value is None:
         return True
     try:
-        return bool(value != value)  # NaN and NaT differ from themselves
+        return bool(value != value)  # NaN and NaT differ from themselves; math.isnan would refuse NaT
     except TypeError:  # pandas.NA, which this layer does not import, refuses to be a truth value
         return True
     except ValueError:  # an array
@@ -136,7 +115,7 @@ def read_number(value: Any) -> float:
         raise DoesNotFitError("a number")
     try:
         number = float(value)
-    except OverflowError:
+    except OverflowError:  # of an integer; a string such as "1e999" becomes infinite instead
         raise DoesNotFitError("a number that fits a 64-bit float") from None
     if not math.isfinite(number):
         raise DoesNotFitError("a finite number")
@@ -167,7 +146,7 @@ def read_boolean(value: Any) -> float:
     if isinstance(value, str) and value in BOOLEAN_STRINGS:
         return BOOLEAN_STRINGS[value]
     if isinstance(value, str) and _NUMBER.fullmatch(value):
-        value = float(value)
+        value = float(value)  # "0" and "1.0", as a column of booleans beside missing values is written
     if isinstance(value, int | float | np.number) and value in (0, 1):
         return 1.0 if value == 1 else 0.0
     raise DoesNotFitError("true or false")
@@ -176,9 +155,7 @@ def read_boolean(value: Any) -> float:
 def read_datetime(value: Any, order: DateOrder | None = None) -> float:
     """Read seconds since 1970-01-01 UTC, to the microsecond, from a datetime, date or string.
 
-    Args:
-        value: The value.
-        order: The order in dates such as ``01/02/2026``; None: such dates are refused.
+    Without an order, dates such as ``01/02/2026`` are refused.
 
     Raises:
         DoesNotFitError: The value has another type, or the string is ambiguous or contradicts the order.
@@ -212,7 +189,7 @@ def parse_datetime(text: str, order: DateOrder | None = None) -> datetime:
     """
     text = text.strip()
     try:
-        return datetime.fromisoformat(text)
+        return datetime.fromisoformat(text)  # first: it is the usual form, and much faster than the expressions below
     except ValueError:
         pass
     if len(text) > _LONGEST_DATETIME:
@@ -225,7 +202,7 @@ def parse_datetime(text: str, order: DateOrder | None = None) -> datetime:
         )
     day, time = _day_and_time(text, order)
     if time and time[1:2] == ":":
-        time = f"0{time}"
+        time = f"0{time}"  # fromisoformat takes no hour of one digit
     try:
         return datetime.fromisoformat(day + (f"T{time}" if time else ""))
     except ValueError:
@@ -283,7 +260,7 @@ def _time_of_day(time: str, half: str, order: DateOrder) -> str:
     match = _TIME_OF_HALF_DAY.fullmatch(time)
     if match is None:
         raise DoesNotFitError(_forms(order))
-    return f"{int(match[1]) % 12 + 12 * (half.lower() == 'pm'):02}{match[2] or ':00'}"
+    return f"{int(match[1]) % 12 + 12 * (half.lower() == 'pm'):02}{match[2] or ':00'}"  # 12 AM is midnight
 
 
 def _forms(order: DateOrder | None) -> str:
@@ -312,9 +289,7 @@ def read_text(value: Any) -> str:
 def read_category(value: Any, categories: tuple[str, ...] = ()) -> str:
     """Read the canonical text of a string, number, boolean, date or UUID in a category column.
 
-    Args:
-        value: The value.
-        categories: The categories that training saw; a number is the category that is written as that number.
+    Of the categories that training saw, a number is the one that is written as that number.
 
     Raises:
         DoesNotFitError: The value is of another type.

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from ml_core.domain.document import Document
 from ml_core.domain.rollout import Use
 from ml_core.domain.signature import Row, Signature
+from ml_core.domain.train_spec import TRAINING_RECORD
 from ml_core.ids import Digest, ModelId, TenantId, VersionId, VersionRef
 
 SELF_TEST_ROWS = 5
@@ -19,7 +21,7 @@ _HEADLINES = ("accuracy", "r2")
 
 
 @dataclass(frozen=True, slots=True)
-class SelfTest:
+class SelfTest(Document):
     """Raw rows and the version's predictions for them in training; a replica repeats them before it serves the version.
 
     ``probabilities`` has one list per row, in the order of the signature's classes; empty if the model has none.
@@ -28,23 +30,6 @@ class SelfTest:
     rows: tuple[Row, ...]
     predictions: tuple[Any, ...]
     probabilities: tuple[tuple[float, ...], ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-compatible description; ``from_json`` reads it back."""
-        return {
-            "rows": [dict(row) for row in self.rows],
-            "predictions": list(self.predictions),
-            "probabilities": [list(row) for row in self.probabilities],
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> SelfTest:
-        """The self-test that ``to_json`` described."""
-        return cls(
-            rows=tuple(data["rows"]),
-            predictions=tuple(data["predictions"]),
-            probabilities=tuple(tuple(row) for row in data["probabilities"]),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +50,6 @@ class Lineage:
     """The origin of a version. Every field may be unknown (None).
 
     Attributes:
-        run_id: The run that created it.
         dataset_digest: sha256 of the file of the registered dataset that it was trained on.
         parent_version: The version of the same model from which it is derived.
         code_commit: The git commit of the training code.
@@ -91,7 +75,6 @@ class ModelVersion:
         metrics: Split (``train``, ``validation``) → metric → value.
         hyperparameters: The hyperparameters that the caller gave, without defaults.
         metadata: The caller's metadata; may change.
-        lineage: The origin.
         created_at: When it was registered, UTC.
         created_by: Who registered it.
         archived_at: When it was archived, or None.
@@ -163,8 +146,8 @@ class ModelVersion:
     @property
     def training(self) -> Mapping[str, Any]:
         """What training recorded of itself; empty for a model file that was registered."""
-        record = self.metadata.get("training")
-        return record if isinstance(record, Mapping) else {}
+        record = self.metadata.get(TRAINING_RECORD)
+        return record if isinstance(record, Mapping) else {}  # a caller of the database may have stored anything
 
     @property
     def algorithm(self) -> str | None:
@@ -204,9 +187,6 @@ class VersionDraft:
 
     Attributes:
         model_id: The model; the first registration creates it.
-        model_type: The model type, such as ``classification``.
-        signature: The input columns and the output.
-        self_test: The self-test.
         version: The name of the version; None: the next number.
         outside_types: Types in its artifact outside the allow-list.
         tags: Key → value, for searches.

@@ -22,11 +22,9 @@ _COMMON: Mapping[str, Any] = {"random_state": 42}
 
 @dataclass(frozen=True, slots=True)
 class Algorithm:
-    """An algorithm.
+    """An algorithm: an estimator, whose module is imported on first use.
 
     Attributes:
-        module: The module of the estimator, imported on first use.
-        class_name: The class of the estimator.
         defaults: Parameters that differ from scikit-learn's defaults.
         takes_sparse: Whether it accepts a sparse matrix, which encoded texts are.
     """
@@ -84,3 +82,10 @@ ALGORITHMS: Mapping[str, Mapping[str, Algorithm]] = {
         "isolation_forest": Algorithm("sklearn.ensemble", "IsolationForest"),
     },
 }
+
+
+def algorithm_of(estimator: Any) -> tuple[str, Algorithm | None]:
+    """The name and the algorithm of an estimator; of one that is not the platform's the name of its class, and None."""
+    name = type(estimator).__name__
+    known = (item for algorithms in ALGORITHMS.values() for item in algorithms.items())
+    return next((item for item in known if item[1].class_name == name), (name, None))

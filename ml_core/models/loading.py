@@ -44,7 +44,7 @@ class LoadedModel:
         self.version = version
         self.pipeline = pipeline
         steps = [step for _, step in pipeline.steps] if hasattr(pipeline, "steps") else [pipeline]
-        # The steps are called directly: Pipeline.predict routes metadata on each call, which takes 50 µs.
+        # The steps are called one by one: Pipeline.predict routes metadata on each call, which takes 50 µs.
         self._transformers = tuple(step for step in steps[:-1] if step not in (None, "passthrough"))
         self._estimator = steps[-1]
         self._takes_columns = takes_columns(steps[0])
@@ -64,10 +64,7 @@ class LoadedModel:
         return self._classes is not None and hasattr(self._estimator, "predict_proba")
 
     def predict(self, columns: Columns) -> NDArray[Any]:
-        """Predict canonical columns.
-
-        Args:
-            columns: Canonical columns, as from ``version.signature.columns_from_rows``.
+        """Predict canonical columns, as from ``version.signature.columns_from_rows``.
 
         Returns:
             ``(n_rows,)``: labels (str, int, float or bool) of a classifier, ``float64`` of a regressor, cluster numbers
@@ -76,25 +73,14 @@ class LoadedModel:
         Raises:
             PredictionError: The pipeline failed on rows that fit the signature.
         """
-        return self._run(columns, proba=False)[0]
+        return self.predict_both(columns, proba=False)[0]
 
     def predict_proba(self, columns: Columns) -> NDArray[np.float64] | None:
         """Class probabilities ``(n_rows, n_classes) float64`` in the order of ``version.signature.output.classes``.
 
-        None if the model has no probabilities.
-
-        Raises:
-            PredictionError: The pipeline failed on rows that fit the signature.
+        None if the model has no probabilities. Raises as ``predict``.
         """
-        return self._run(columns, proba=True)[1]
-
-    def predict_both(self, columns: Columns) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
-        """``predict`` and ``predict_proba`` in one call, which encodes the rows once.
-
-        Raises:
-            PredictionError: The pipeline failed on rows that fit the signature.
-        """
-        return self._run(columns, proba=True)
+        return self.predict_both(columns)[1]
 
     def predict_rows(self, rows: Sequence[Row]) -> list[Any]:
         """Predict raw rows; the predictions are JSON-compatible.
@@ -116,7 +102,11 @@ class LoadedModel:
 
         return self.predict(columns_from_frame(frame, self.version.signature.inputs))
 
-    def _run(self, columns: Columns, *, proba: bool) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
+    def predict_both(self, columns: Columns, *, proba: bool = True) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
+        """``predict`` and ``predict_proba`` in one call, which encodes the rows once; without ``proba`` only the first.
+
+        Raises as ``predict``.
+        """
         if n_rows(columns) == 0:
             return self._empty()
         try:
@@ -175,16 +165,10 @@ def labels_to_json(predictions: NDArray[Any]) -> list[Any]:
 
 
 def load_version(store: ArtifactStore, version: ServableVersion, *, own_types: Collection[str] = ()) -> LoadedModel:
-    """Load, verify and self-test a version.
+    """Load, verify and self-test a version, and tune it for serving.
 
-    Args:
-        store: The artifact store.
-        version: The version: digest, size, format, signature and self-test.
-        own_types: Types outside the allow-list that the calling process trusts, see ``ml_core.models.own_types``.
-            Servers pass none.
-
-    Returns:
-        The model, tuned for serving.
+    ``own_types`` are types outside the allow-list that the calling process trusts, see ``ml_core.models.own_types``.
+    Servers pass none.
 
     Raises:
         ArtifactIntegrityError: The artifact is missing or does not have the registered digest.
@@ -236,8 +220,7 @@ def check_self_test(model: LoadedModel) -> None:
             f"{model.version.ref} failed its self-test: {error.message}",
             remedy="Train and register it again with the library versions of this process.",
         ) from error
-    expects_numbers = model.version.signature.output.kind is OutputKind.NUMBER
-    if expects_numbers:
+    if model.version.signature.output.kind is OutputKind.NUMBER:
         same = _close(predictions, test.predictions)
     else:
         same = labels_to_json(predictions) == list(test.predictions)

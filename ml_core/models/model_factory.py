@@ -11,11 +11,11 @@ It can be extended in two ways::
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+from ml_core.domain.keywords import nearest
 from ml_core.exceptions import TrainingError
 from ml_core.models.algorithms import ALGORITHMS, Algorithm
 
@@ -82,7 +82,7 @@ class ModelFactory(metaclass=_OpenToAssignment):
                 _refuse(f"{algorithm.class_name} has no hyperparameter {name!r}.", name, ["algorithm", *known])
         estimator = algorithm.build(parameters)
         try:
-            estimator._validate_params()
+            estimator._validate_params()  # scikit-learn does it in fit, after the data was read
         except (ValueError, TypeError) as error:
             raise TrainingError(
                 f"A hyperparameter has an invalid value: {error}", remedy="Correct it.", stage="validate"
@@ -106,17 +106,5 @@ def find_algorithm(model_type: str, name: str | None) -> Algorithm:
     return algorithms[name]
 
 
-def takes_sparse(estimator: Any) -> bool:
-    """Whether an estimator accepts a sparse matrix; True for estimators that are not the platform's."""
-    return all(
-        algorithm.takes_sparse
-        for algorithms in ALGORITHMS.values()
-        for algorithm in algorithms.values()
-        if algorithm.class_name == type(estimator).__name__
-    )
-
-
 def _refuse(message: str, given: Any, valid: list[str]) -> None:
-    close = difflib.get_close_matches(str(given), valid, n=3, cutoff=0.5)
-    shown = f"Did you mean {' or '.join(close)}?" if close else f"Valid are: {', '.join(valid)}."
-    raise TrainingError(message, remedy=shown, stage="validate", details={"valid": valid})
+    raise TrainingError(message, remedy=nearest(given, valid), stage="validate", details={"valid": valid})

@@ -22,4 +22,4 @@ def remember(names: Iterable[str]) -> None:
 def known() -> Collection[str]:
     """The types that this process trusts."""
     with _lock:
-        return frozenset(_types)
+        return frozenset(_types)  # a copy: another thread may add one while this one loads

@@ -243,7 +243,7 @@ def ask_replicas(
         left = deadline - time.monotonic()
         try:
             answers = _ask(db, tenant_id, statement)
-            if left <= 0 or all(answer.is_final for answer in answers):
+            if left <= 0 or all(answer.state.is_final for answer in answers):
                 return answers
         except RegistryUnavailableError:
             if left <= 0:

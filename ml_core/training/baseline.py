@@ -17,21 +17,17 @@ _FORESTS = ("random_forest", "extra_trees")
 
 
 def baseline(y_train: NDArray[Any] | None, y_held_out: NDArray[Any] | None, output: OutputKind) -> Metrics:
-    """Metrics of the majority class (its probabilities are the class shares), or of the mean.
+    """Metrics on ``(n_held_out,)`` targets of the majority class of ``(n_train,)``, or of their mean.
 
-    Empty for clustering and anomaly detection, which have no baseline.
-
-    Args:
-        y_train: ``(n_train,)`` from which the answer is taken.
-        y_held_out: ``(n_held_out,)`` on which it is measured.
-        output: The output of the model.
+    The probabilities of the majority class are the class shares. Empty for clustering and anomaly detection, which have
+    no baseline.
     """
     if y_train is None or y_held_out is None:
         return {}
     n_rows = len(y_held_out)
     if output is OutputKind.CLASSES:
         classes, counts = np.unique(y_train, return_counts=True)
-        shares = np.tile(counts / counts.sum(), (n_rows, 1))
+        shares = np.tile(counts / counts.sum(), (n_rows, 1))  # of all constants the least log loss
         majority = np.repeat(classes[counts.argmax()], n_rows)
         return metrics.classification(y_held_out, majority, shares, classes)
     if output is OutputKind.NUMBER:
@@ -40,13 +36,9 @@ def baseline(y_train: NDArray[Any] | None, y_held_out: NDArray[Any] | None, outp
 
 
 def worse_than_baseline(held_out: Metrics, answer: Metrics, algorithm: str, output: OutputKind) -> list[str]:
-    """One sentence with the metrics in which a model is worse than the baseline and what to try, or none.
+    """One sentence with the metrics in which a model is worse than the baseline's answer on the same rows, or none.
 
-    Args:
-        held_out: The model's metrics.
-        answer: The baseline's, on the same rows.
-        algorithm: The model's.
-        output: Its output.
+    It names what to try instead of the algorithm.
     """
     worse = [
         f"{name} {held_out[name]:.4g} (baseline {value:.4g})"

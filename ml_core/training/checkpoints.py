@@ -19,12 +19,7 @@ _MAX_EPOCH = 999_999_999
 
 
 class CheckpointFolder:
-    """``<root>/<tenant>/<model>/epoch-<nine digits>.joblib``.
-
-    Args:
-        root: The folder of all tenants' checkpoints.
-        tenant_id: The tenant.
-    """
+    """The checkpoints of one tenant: ``<root>/<tenant>/<model>/epoch-<nine digits>.joblib``."""
 
     def __init__(self, root: Path, tenant_id: TenantId) -> None:
         self._folder = root / tenant_id
@@ -38,10 +33,10 @@ class CheckpointFolder:
         if isinstance(epoch, bool) or not isinstance(epoch, int) or not 0 <= epoch <= _MAX_EPOCH:
             raise ModelSaveError(f"{epoch!r} is not an epoch.", remedy="Count epochs from 0.", model_id=str(model_id))
         path = self._folder / model_id / f"epoch-{epoch:09d}.joblib"
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")  # two processes may train the model
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            joblib.dump(model, temporary, compress=1)
+            joblib.dump(model, temporary, compress=1)  # the fastest level: a checkpoint is read once or never
             temporary.replace(path)
         except Exception as error:
             raise ModelSaveError.wrap(

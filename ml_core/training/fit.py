@@ -24,11 +24,11 @@ from ml_core.domain.version import SelfTest
 from ml_core.evaluation.metrics import Metrics, evaluate
 from ml_core.exceptions import TrainingError, listed
 from ml_core.ids import ModelId
+from ml_core.models.algorithms import algorithm_of
 from ml_core.models.loading import labels_to_json
-from ml_core.models.model_factory import ModelFactory, takes_sparse
+from ml_core.models.model_factory import ModelFactory
 from ml_core.training.baseline import baseline, worse_than_baseline
-from ml_core.training.provenance import code_commit, library_versions
-from ml_core.training.request import TrainingRequest, algorithm_of, effective_hyperparameters
+from ml_core.training.request import TrainingRequest, effective_hyperparameters
 from ml_core.training.self_test import common_categories, record_self_test, rows_of_training, synthetic_rows
 from ml_core.training.table import Part, TrainingTable, read_training_table
 from ml_core.training.targets import OUTPUTS, invalid
@@ -46,11 +46,8 @@ class FittedModel:
     """A fitted pipeline and all facts that a version records of it.
 
     Attributes:
-        model_id: The model.
         model_type: Such as ``classification``.
         pipeline: Encoder and estimator as one; takes canonical columns or a data frame.
-        signature: What it accepts and answers.
-        self_test: Rows and its answers to them.
         metrics: ``train`` and ``validation`` → metric → value; the pipeline was fitted on the training part only.
         baseline: Metric → value of an answer that ignores all columns, on the validation rows.
         hyperparameters: As given, as JSON.
@@ -59,8 +56,6 @@ class FittedModel:
         columns: The inferred columns of the data.
         n_rows: ``train`` and ``validation`` → rows.
         data_digest: sha256 of the training data as the pipeline saw it, see ``provenance.data_digest``.
-        libraries: Distribution → version.
-        code_commit: Git commit of the working folder, or None.
         notes: Sentences for the user: rows left out, a fit that did not converge.
         duration_s: Seconds of reading, fitting and measuring.
     """
@@ -78,8 +73,6 @@ class FittedModel:
     columns: tuple[InferredColumn, ...]
     n_rows: Mapping[str, int]
     data_digest: str
-    libraries: Mapping[str, str]
-    code_commit: str | None
     notes: tuple[str, ...]
     duration_s: float = 0.0
 
@@ -88,11 +81,7 @@ def fit_model(request: TrainingRequest, enter: Callable[[str], None] = lambda _s
     """Check the data, fit a pipeline, measure it on held-out rows and record a self-test.
 
     The pipeline is fitted on the training part only, so the held-out metrics are those of the very model that is
-    returned.
-
-    Args:
-        request: The data and how to train on it.
-        enter: Is called as a stage begins: ``read``, ``fit`` and ``evaluate``.
+    returned. ``enter`` is called as a stage begins: ``read``, ``fit`` and ``evaluate``.
 
     Raises:
         TrainingError: ``stage`` is ``validate`` for data, kinds or hyperparameters that can't train, ``fit`` for an
@@ -100,6 +89,7 @@ def fit_model(request: TrainingRequest, enter: Callable[[str], None] = lambda _s
     """
     started = time.perf_counter()
     try:
+        # First: a hyperparameter that does not exist is refused before the table is read.
         estimator = ModelFactory.create_model(request.model_type_in_use, dict(request.hyperparameters))
         enter("read")
         output = _output_of(estimator, request)
@@ -112,7 +102,7 @@ def fit_model(request: TrainingRequest, enter: Callable[[str], None] = lambda _s
         fitted = _evaluate(request, output, table, pipeline)
         return replace(fitted, notes=(*fitted.notes, *warned), duration_s=time.perf_counter() - started)
     except TrainingError as error:
-        error.__dict__["model_id"] = str(request.model_id)
+        error.__dict__["model_id"] = str(request.model_id)  # the readers of data don't know the model
         raise
 
 
@@ -133,13 +123,15 @@ def _output_of(estimator: Any, request: TrainingRequest) -> OutputKind:
 
 def _fit(request: TrainingRequest, estimator: Any, table: TrainingTable) -> tuple[Pipeline, list[str]]:
     processor = request.processor or DataProcessor()
-    encoding = {} if takes_sparse(estimator) else _dense_encoding(table.inputs, table.train.n_rows)
+    _, algorithm = algorithm_of(estimator)
+    takes_sparse = algorithm is None or algorithm.takes_sparse
+    encoding = {} if takes_sparse else _dense_encoding(table.inputs, table.train.n_rows)
     columns = [(column.name, column.kind.value) for column in table.inputs]
     if readings := readings_of(table.inputs):
         encoding["readings"] = readings
     pipeline = Pipeline([*processor.build_steps(columns, **encoding), ("estimate", estimator)])
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+        warnings.simplefilter("always")  # by default Python shows a warning once a process, and the next fit none
         try:
             pipeline.fit(table.train.columns, table.train.target)
         except TrainingError:
@@ -148,6 +140,7 @@ def _fit(request: TrainingRequest, estimator: Any, table: TrainingTable) -> tupl
             raise TrainingError.wrap(
                 error, f"Fitting {type(estimator).__name__} failed", remedy="See the cause above.", stage="fit"
             ) from error
+    # A set: each tree or round of an ensemble may give the same warning.
     warned = sorted({f"{warning.category.__name__}: {warning.message}"[:_MAX_WARNING_CHARACTERS] for warning in caught})
     return pipeline, warned[:_MAX_WARNINGS]
 
@@ -156,7 +149,7 @@ def _dense_encoding(inputs: tuple[InputColumn, ...], n_rows: int) -> dict[str, A
     texts = sum(column.kind is ColumnKind.TEXT for column in inputs)
     if not texts:
         return {}
-    words = min(_MAX_DENSE_WORDS, _MAX_DENSE_BYTES // (8 * n_rows * texts))
+    words = min(_MAX_DENSE_WORDS, _MAX_DENSE_BYTES // (8 * n_rows * texts))  # float64
     if words < _MIN_DENSE_WORDS:
         raise invalid(
             f"This algorithm takes no sparse matrix, and {n_rows} rows with {texts} text column(s) are too many for a "
@@ -168,6 +161,7 @@ def _dense_encoding(inputs: tuple[InputColumn, ...], n_rows: int) -> dict[str, A
 
 def _evaluate(request: TrainingRequest, output: OutputKind, table: TrainingTable, pipeline: Pipeline) -> FittedModel:
     try:
+        # The signature lists categories, and one of few rows is a cell of those rows.
         inputs = table.inputs if request.shows_cells else common_categories(table.train, table.inputs)
         signature = Signature(inputs, Output(output, _classes(pipeline, output)))
         metrics = {
@@ -182,7 +176,7 @@ def _evaluate(request: TrainingRequest, output: OutputKind, table: TrainingTable
             error, "The fitted model can't predict its own rows", remedy="See the cause above.", stage="evaluate"
         ) from error
     estimator = pipeline.steps[-1][1]
-    algorithm, answer = algorithm_of(estimator), baseline(table.train.target, table.validation.target, output)
+    (algorithm, _), answer = algorithm_of(estimator), baseline(table.train.target, table.validation.target, output)
     return FittedModel(
         model_id=request.model_id,
         model_type=request.model_type_in_use,
@@ -197,8 +191,6 @@ def _evaluate(request: TrainingRequest, output: OutputKind, table: TrainingTable
         columns=table.columns if request.shows_cells else tuple(map(_without_cells, table.columns)),
         n_rows={"train": table.train.n_rows, "validation": table.validation.n_rows},
         data_digest=table.digest,
-        libraries=library_versions(),
-        code_commit=code_commit(),
         notes=(
             *worse_than_baseline(metrics["validation"], answer, algorithm, output),
             *table.notes,
@@ -213,7 +205,9 @@ def _classes(pipeline: Pipeline, output: OutputKind) -> tuple[Any, ...]:
 
 def _without_cells(column: InferredColumn) -> InferredColumn:
     reason = "not shown, since it may quote cells and the tenant's policy is synthetic rows"
-    return replace(column, reason=f"{column.kind.value}: {reason}" if column.kind else reason, categories=())
+    if column.input is None:
+        return replace(column, reason=reason)
+    return InferredColumn(column.name, replace(column.input, categories=()), f"{column.input.kind}: {reason}")
 
 
 def _unseen_labels(train: Part, validation: Part, output: OutputKind, *, shown: bool) -> list[str]:
@@ -234,11 +228,8 @@ def set_class_weights(estimator: Any, target: NDArray[Any]) -> None:
     """Convert the keys of an estimator's class weights to the type of the classes.
 
     The keys of a JSON object are strings, so weights of the classes 0 and 1 can only be written ``{"0": 1, "1": 5}``
-    there. A key names the class of the same text, see ``category_text``.
-
-    Args:
-        estimator: Unfitted; changed in place. Parameters of estimators inside of it count too.
-        target: ``(n_rows,)`` the classes that it will be fitted on.
+    there. A key names the class of the same text, see ``category_text``. The estimator is unfitted and changed in
+    place, estimators inside of it too; the target is the ``(n_rows,)`` classes that it will be fitted on.
 
     Raises:
         TrainingError: A key names no class, two name one, or a weight is not a number from 0 up; ``stage`` is

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
-
-import pandas as pd
 
 from ml_core.data.cells import Cells
 from ml_core.data.table_file import holds_cells, read_frame
@@ -16,12 +14,13 @@ from ml_core.domain.dataset import DatasetVersion, parse_reference
 from ml_core.domain.train_spec import TrainSpec, needs_target
 from ml_core.exceptions import DatasetNotFoundError, InvalidRequestError, TrainingError, listed
 from ml_core.ids import ModelId, TenantId
+from ml_core.models.algorithms import algorithm_of
 from ml_core.models.model_factory import ModelFactory
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.limits import check_document
 from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.versions.repository import VersionRepository
-from ml_core.training.request import TrainingRequest, algorithm_of, effective_hyperparameters, recorded
+from ml_core.training.request import TrainingRequest, effective_hyperparameters, recorded
 from ml_core.training.targets import invalid
 
 _RECORD_BYTES = 16 * 2**10
@@ -42,8 +41,6 @@ class TrainingPlan:
     """A checked training with its data.
 
     Attributes:
-        spec: What was asked for.
-        request: The same with its data.
         source: The dataset's version that the data is from, or None.
         metadata: The caller's notes as they will be stored.
     """
@@ -68,33 +65,25 @@ class TrainingPlan:
         except Exception:  # noqa: BLE001 - a registered builder can raise anything; the fit reports it
             return parameters
         effective = effective_hyperparameters(estimator)
-        return {**parameters, "algorithm": algorithm_of(estimator), "effective_hyperparameters": effective}
-
-
-@dataclass(frozen=True, slots=True)
-class _Checked:
-    """The parts of a plan that are found without reading data."""
-
-    source: DatasetVersion | None
-    held_out: DatasetVersion | None
-    metadata: dict[str, Any]
+        return {**parameters, "algorithm": algorithm_of(estimator)[0], "effective_hyperparameters": effective}
 
 
 class Planner:
-    """Plans the trainings of one tenant.
-
-    Args:
-        db: The registry.
-        tenant_id: The tenant; on the embedded server its first training creates it.
-    """
+    """Plans the trainings of one tenant; on the embedded server its first training creates it."""
 
     def __init__(self, db: DatabaseConnection, tenant_id: TenantId) -> None:
         self._db = db
         self._tenant_id = tenant_id
         self._versions = VersionRepository(db, tenant_id)
 
-    def check(self, model_id: ModelId, spec: TrainSpec, given: GivenData) -> _Checked:
+    def check(
+        self, model_id: ModelId, spec: TrainSpec, given: GivenData
+    ) -> tuple[DatasetVersion | None, DatasetVersion | None, dict[str, Any]]:
         """Refuse a training that can't be registered or whose fields don't fit each other; no data is read.
+
+        Returns:
+            The versions of the dataset and of the validation dataset, None where the spec names none; and the metadata
+            in the form in which it is stored.
 
         Raises:
             InvalidRequestError, RequestTooLargeError: The dataset does not exist, the metadata or hyperparameters
@@ -109,31 +98,26 @@ class Planner:
         check_document(recorded(spec.hyperparameters), "hyperparameters")
         self._check_sources(spec, given)
         source = None if spec.dataset is None else self._dataset(spec.dataset, "dataset")
-        if source is not None and given.training is None:
+        if source is not None and given.training is None:  # otherwise the dataset is for the lineage only
             self._check_columns(source, spec, spec.ignore)
         held_out = None
         if spec.validation_dataset is not None:
             held_out = self._dataset(spec.validation_dataset, "validation_dataset")
             self._check_columns(held_out, spec)
-        return _Checked(source, held_out, metadata)
+        return source, held_out, metadata
 
     def plan(self, model_id: ModelId, spec: TrainSpec, given: GivenData) -> TrainingPlan:
         """Check a training and read its data.
 
-        Args:
-            model_id: The model.
-            spec: What is asked for.
-            given: The caller's own data.
-
         Raises:
             MLFrameworkError: As ``check``; or the data is not a pair.
         """
-        checked = self.check(model_id, spec, given)
+        source, held_out, metadata = self.check(model_id, spec, given)
         data, validation = given.training, given.validation
-        if data is None and checked.source is not None:
-            data = self._read(checked.source, spec)
-        if checked.held_out is not None:
-            validation = self._read(checked.held_out, spec)
+        if data is None and source is not None:
+            data = self._read(source, spec)
+        if held_out is not None:
+            validation = self._read(held_out, spec)
         request = TrainingRequest(
             model_id=model_id,
             model_type=spec.model_type,
@@ -143,10 +127,9 @@ class Planner:
             kinds=spec.kinds,
             processor=given.processor,
             rare_classes=spec.rare_classes,
+            self_test_rows=TenantRepository(self._db).ensure(self._tenant_id).self_test_rows,
         )
-        tenant = TenantRepository(self._db).ensure(self._tenant_id)
-        request = replace(request, self_test_rows=tenant.self_test_rows)
-        return TrainingPlan(spec, request, checked.source, checked.metadata)
+        return TrainingPlan(spec, request, source, metadata)
 
     def _check_sources(self, spec: TrainSpec, given: GivenData) -> None:
         """Refuse fields about columns of a dataset where no dataset is read."""
@@ -199,25 +182,22 @@ class Planner:
             )
 
     def _read(self, version: DatasetVersion, spec: TrainSpec) -> tuple[Any, Any]:
-        """The pair ``(X, y)`` of a dataset's version; ``y`` is None without a target."""
-        frame, is_cells = read_table_of(self._db, self._tenant_id, version)
+        """The pair ``(X, y)`` of a dataset's version; ``y`` is None without a target.
+
+        Raises:
+            ArtifactIntegrityError: Its file is missing or was changed.
+        """
+        path = DatasetRepository(self._db, self._tenant_id).open(version.dataset_id, version.number)
+        frame = read_frame(path)
         left_out = {spec.target, *spec.ignore}
-        used = frame[[name for name in frame.columns if name not in left_out]]
+        used = frame[[name for name in frame.columns if name not in left_out]]  # keeps the order of the dataset
         if spec.target is None:
             return used, None
-        return used, Cells.of(frame, frame[spec.target]) if is_cells else frame[spec.target]
+        target = frame[spec.target]
+        # What a cell means depends on the kind of its column, and the target's is not known yet.
+        return used, Cells.of(frame, target) if holds_cells(path) else target
 
     def _refused(self, message: str, remedy: str, column: str | None = None) -> TrainingError:
         error = invalid(message, remedy, column)
         error.tenant_id = self._tenant_id
         return error
-
-
-def read_table_of(db: DatabaseConnection, tenant_id: TenantId, version: DatasetVersion) -> tuple[pd.DataFrame, bool]:
-    """The table of a dataset's version as it is stored, and whether its strings are the cells of a text file.
-
-    Raises:
-        ArtifactIntegrityError: Its file is missing or was changed.
-    """
-    path = DatasetRepository(db, tenant_id).open(version.dataset_id, version.number)
-    return read_frame(path), holds_cells(path)

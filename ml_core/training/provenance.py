@@ -37,10 +37,7 @@ def data_digest(columns: Columns, inputs: Sequence[InputColumn], target: NDArray
     Equal data has an equal digest in any process, whether it came as a file, a data frame or a dataset, since canonical
     columns don't depend on the container's types. Other columns, kinds, rows or another order have another digest.
 
-    Args:
-        columns: Each ``(n_rows,)``, see ``ml_core.domain.columns``.
-        inputs: Which of them are used, in order.
-        target: ``(n_rows,)``: float64, int64, bool or texts; None without.
+    ``inputs`` names the columns that are used, in order; the target is ``(n_rows,)`` of float64, int64, bool or texts.
     """
     digest = hashlib.sha256()
     for column in inputs:
@@ -61,14 +58,16 @@ def row_digests(columns: Columns, inputs: Sequence[InputColumn]) -> NDArray[Any]
 
 def _one_zero(values: NDArray[Any]) -> NDArray[Any]:
     """The values with a single zero and NaN, of which float64 has several."""
-    return np.where(np.isnan(values), np.nan, values + 0.0) if values.dtype.kind == "f" else values
+    if values.dtype.kind != "f":
+        return values
+    return np.where(np.isnan(values), np.nan, values + 0.0)  # adding 0.0 turns -0.0 into 0.0
 
 
 def _bytes(values: NDArray[Any]) -> bytes:
     if values.dtype.kind == "f":
         return _one_zero(values).astype("<f8").tobytes()
     if values.dtype.kind in "OU":
-        return pd.util.hash_array(values.astype(object)).astype("<u8").tobytes()
+        return pd.util.hash_array(values.astype(object)).astype("<u8").tobytes()  # texts have no fixed width
     return values.tobytes()
 
 

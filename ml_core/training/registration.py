@@ -21,6 +21,7 @@ from ml_core.models.store import ArtifactStore
 from ml_core.registry.versions.repository import VersionRepository
 from ml_core.training.fit import FittedModel
 from ml_core.training.plan import TrainingPlan
+from ml_core.training.provenance import code_commit, library_versions
 
 # Placeholders of a servable version for what the registry will decide; the proof does not read them.
 _UNREGISTERED = VersionId("unregistered")
@@ -29,11 +30,9 @@ _NO_DIGEST = Digest("0" * 64)
 
 @dataclass(frozen=True, slots=True)
 class Registrar:
-    """Registers fitted models of one tenant.
+    """Registers fitted models of one tenant, which must exist.
 
     Attributes:
-        db: The registry.
-        tenant_id: The tenant; it must exist.
         store: Where the bytes go.
         actor: Who is recorded; None: the connection's principal.
     """
@@ -44,18 +43,14 @@ class Registrar:
     actor: str | None
 
     def register(self, fitted: FittedModel, plan: TrainingPlan, run_id: str) -> ModelVersion:
-        """Save, prove and publish a fitted model.
-
-        Args:
-            fitted: The model.
-            plan: Of its training.
-            run_id: The run that recorded it.
+        """Save, prove and publish a fitted model of a planned training, which a run recorded.
 
         Raises:
             ModelSaveError: It can't be saved, its saved form predicts otherwise, or the store fails; nothing is left.
             ModelVersionConflictError: The version exists with other bytes.
         """
         data = skops_format.dump(fitted.pipeline)
+        # The bytes are proved, not the pipeline in memory: only they will serve.
         outside = tuple(sorted(self._prove(fitted, data)))
         draft = _draft(fitted, plan, run_id, outside)
         versions = VersionRepository(self.db, self.tenant_id, self.store)
@@ -79,7 +74,7 @@ class Registrar:
                 # The caller's own classes: this process already runs their code, so it may load them.
                 outside = frozenset(error.attributes().get("types", ()))
                 open_version(data, servable, own_types=outside)
-                own_types.remember(outside)
+                own_types.remember(outside)  # after the proof: what can't be loaded is not trusted
                 return outside
         except ModelLoadError as error:
             raise ModelSaveError(
@@ -109,8 +104,8 @@ def _draft(fitted: FittedModel, plan: TrainingPlan, run_id: str, outside_types: 
         run_id=run_id,
         dataset_digest=None if source is None else source.digest,
         parent_version=spec.parent_version,
-        code_commit=fitted.code_commit,
-        libraries=fitted.libraries,
+        code_commit=code_commit(),
+        libraries=library_versions(),
         data_digest=fitted.data_digest,
     )
     record = {
@@ -139,4 +134,4 @@ def _draft(fitted: FittedModel, plan: TrainingPlan, run_id: str, outside_types: 
 
 def reported_columns(fitted: FittedModel) -> tuple[ReportedColumn, ...]:
     """The columns of a fitted model's data for its report."""
-    return tuple(ReportedColumn(column.name, column.kind, column.used, column.reason) for column in fitted.columns)
+    return tuple(ReportedColumn(each.name, each.kind, each.input is not None, each.reason) for each in fitted.columns)

@@ -15,7 +15,6 @@ from ml_core.domain.columns import ColumnKind
 from ml_core.domain.tenant_policies import SelfTestRows
 from ml_core.exceptions import TrainingError
 from ml_core.ids import ModelId
-from ml_core.models.algorithms import ALGORITHMS
 from ml_core.training.targets import Target, invalid, model_type_of, read_target
 
 _MAX_EFFECTIVE_BYTES = 4 * 2**10
@@ -23,21 +22,15 @@ _MAX_EFFECTIVE_BYTES = 4 * 2**10
 _MAX_VALUE_BYTES = 200
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True)  # without slots, which leave no room for a cached property
 class TrainingRequest:
-    """One training: a ``TrainSpec`` with its data.
+    """One training: the fields of a ``TrainSpec`` that concern the fit, with the data.
 
     Attributes:
-        model_id: The model.
-        model_type: A type that ``ModelFactory`` builds; None: classification or regression, by the target.
         training_data: ``(X, y)``: raw columns as a data frame (or rows as dicts, or a matrix, whose columns are then
             called x0, x1, …), and one target value a row; ``y`` may be None for clustering and anomaly detection.
         validation_data: The same, to measure on; None: a fifth of the training data is held out.
-        hyperparameters: See ``ModelFactory.create_model``.
-        kinds: Column name → kind, where the inferred one is wrong.
         processor: The caller's own ``DataProcessor``, if any.
-        rare_classes: The rule for classes of few rows, see ``RareClasses.parse``; None: a class of one row that can't
-            be held out is refused.
         self_test_rows: Which rows the version keeps. With synthetic ones, notes and reasons don't show cells either.
 
     Raises:
@@ -110,14 +103,9 @@ class TrainingRequest:
 
 
 def recorded(value: Any, unless_json: Callable[[Any], Any] = repr) -> Any:
-    """A value as JSON.
-
-    Args:
-        value: Any.
-        unless_json: Converts a value without a JSON form, also inside of containers.
-    """
+    """A value as JSON; ``unless_json`` converts one without a JSON form, also inside of containers."""
     if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
+        value = value.tolist()  # of a scalar, too, the value of Python
     if isinstance(value, list | tuple):
         return [recorded(item, unless_json) for item in value]
     if isinstance(value, Mapping):
@@ -125,13 +113,6 @@ def recorded(value: Any, unless_json: Callable[[Any], Any] = repr) -> Any:
     if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
         return value
     return unless_json(value)
-
-
-def algorithm_of(estimator: Any) -> str:
-    """An estimator's name in ``hyperparameters["algorithm"]``; the class of one that is not the platform's."""
-    name = type(estimator).__name__
-    known = (item for algorithms in ALGORITHMS.values() for item in algorithms.items())
-    return next((algorithm for algorithm, made in known if made.class_name == name), name)
 
 
 def effective_hyperparameters(estimator: Any) -> dict[str, Any]:

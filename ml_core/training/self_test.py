@@ -29,13 +29,7 @@ _TEXTS = ("one synthetic text", "a text that nobody wrote", "words for a test", 
 
 
 def record_self_test(pipeline: Any, signature: Signature, rows: Sequence[Row]) -> SelfTest:
-    """Record a fitted pipeline's predictions for rows, as a client would send them.
-
-    Args:
-        pipeline: Fitted.
-        signature: Its signature.
-        rows: The rows.
-    """
+    """Record a fitted pipeline's predictions for rows, as a client would send them."""
     columns = signature.columns_from_rows(rows)
     if signature.output.kind is OutputKind.CLASSES and hasattr(pipeline, "predict_proba"):
         probabilities = tuple(tuple(map(float, row)) for row in pipeline.predict_proba(columns))
@@ -54,11 +48,8 @@ def synthetic_rows(part: Part, inputs: Sequence[InputColumn]) -> list[dict[str, 
     """Rows that resemble those of a table and equal none of them.
 
     Numbers are quantiles to two digits, datetimes quantiles to the month, categories those of the inputs, texts always
-    the same. The last row has null wherever it may.
-
-    Args:
-        part: The table.
-        inputs: Its columns, with the categories that may be shown, see ``common_categories``.
+    the same. The last row has null wherever it may. The inputs have the categories that may be shown, see
+    ``common_categories``.
     """
     made = {column.name: _synthetic(column, part.columns[column.name]) for column in inputs}
     return [{name: values[index] for name, values in made.items()} for index in range(SELF_TEST_ROWS)]
@@ -95,6 +86,7 @@ def _synthetic(column: InputColumn, values: NDArray[Any]) -> list[Any]:
 
 def _two_digits(number: float) -> float:
     rounded = float(f"{number:.1e}")
+    # Near the largest float, rounding up gives infinity, which no request may send.
     return rounded if math.isfinite(rounded) else math.copysign(1e308, number)
 
 

@@ -62,8 +62,6 @@ class TrainingTable:
 
     Attributes:
         columns: What was inferred of every column of the training data.
-        inputs: The columns that are used.
-        train: Rows to fit on.
         validation: Rows to measure on; none of them is in ``train`` unless the caller gave them so.
         digest: Of the training data.
         notes: Sentences for the user on what was done to the data.
@@ -105,9 +103,10 @@ def read_training_table(request: TrainingRequest, output: OutputKind) -> Trainin
         check_class_sizes(raw.target)
     try:
         columns = infer_columns(raw.frame, kinds=request.kinds, has_commas=isinstance(y, Cells) and y.has_commas)
+        inputs = tuple(column.input for column in columns if column.input is not None)
         if given is not None:
-            require_columns(given.frame, (column.name for column in columns if column.used), "The validation data")
-        inputs = tuple(_widened(column, given) for column in columns if column.used)
+            require_columns(given.frame, (column.name for column in inputs), "The validation data")
+            inputs = tuple(_widened(column, given.frame[column.name]) for column in inputs)
         train = _part(raw, inputs)
         validation = None if given is None else _part(given, inputs)
     except (DataProcessingError, SignatureMismatchError) as error:
@@ -118,7 +117,7 @@ def read_training_table(request: TrainingRequest, output: OutputKind) -> Trainin
             column=error.attributes().get("column"),
             details=error.details,
         ) from error
-    digest = data_digest(train.columns, inputs, train.target)
+    digest = data_digest(train.columns, inputs, train.target)  # before the split, of all the rows that were given
     if validation is None:
         train, validation = _divide(train, inputs, output, notes)
     else:
@@ -160,6 +159,7 @@ def _read(
         if n_targets != len(frame):
             message = f"There are {len(frame)} rows but {n_targets} target values."
             raise invalid(message, "Give one value a row.", target.column)
+        # Before rare classes are looked for: their counts are of the values in one type.
         target = as_numbers(target) if output is OutputKind.NUMBER else as_labels(target)
         if dropped := int((~target.kept).sum()):
             notes.append(f"{dropped} of {len(frame)} {what} rows have no target and were left out.")
@@ -173,7 +173,7 @@ def _read(
 
 
 def _frame(X: Any) -> pd.DataFrame:
-    if isinstance(X, np.ndarray) and X.ndim == 2:
+    if isinstance(X, np.ndarray) and X.ndim == 2:  # pandas would name its columns by numbers
         X = pd.DataFrame(X, columns=[f"x{index}" for index in range(X.shape[1])])
     try:
         return as_frame(X.to_frame() if isinstance(X, pd.Series) else X).reset_index(drop=True)
@@ -190,7 +190,7 @@ def _check_texts(frame: pd.DataFrame, what: str) -> None:
         series = frame.iloc[:, position]
         cells = cells_of(series)
         if cells is not None and not pc.any(pc.match_substring(cells, "\0")).as_py():
-            continue
+            continue  # Arrow has refused a half of a surrogate pair, so only a NUL can be wrong
         if isinstance(series.dtype, pd.CategoricalDtype):
             values = series.cat.remove_unused_categories().cat.categories.tolist()
         elif pd.api.types.is_object_dtype(series.dtype) or pd.api.types.is_string_dtype(series.dtype):
@@ -216,7 +216,7 @@ def _check_same_type(train: Target | None, validation: Target | None) -> None:
     if train is None or validation is None:
         return
     kinds = (train.values.dtype.kind, validation.values.dtype.kind)
-    if kinds[0] != kinds[1] and not set(kinds) <= {"i", "f"}:
+    if kinds[0] != kinds[1] and not set(kinds) <= {"i", "f"}:  # whole numbers may be floats in one of the two
         raise invalid(
             f"The target is {train.values.dtype.name} in the training data and {validation.values.dtype.name} in the "
             "validation data.",
@@ -225,12 +225,9 @@ def _check_same_type(train: Target | None, validation: Target | None) -> None:
         )
 
 
-def _widened(column: InferredColumn, given: _Raw | None) -> InputColumn:
+def _widened(column: InputColumn, given: pd.Series[Any]) -> InputColumn:
     """The input column; it may also be null if the caller's validation rows have it missing."""
-    found = column.to_input()
-    if given is None or found.nullable:
-        return found
-    return replace(found, nullable=has_missing(given.frame[found.name], found.kind))
+    return column if column.nullable else replace(column, nullable=has_missing(given, column.kind))
 
 
 def _part(raw: _Raw, inputs: tuple[InputColumn, ...]) -> Part:
@@ -281,11 +278,7 @@ def _rows(part: Part, rows: NDArray[np.intp]) -> Part:
 
 
 def can_be_kept_together(rows: NDArray[Any]) -> bool:
-    """Whether a table has enough different rows to hold a fifth of those out.
-
-    Args:
-        rows: ``(n_rows,)``, one value for equal rows.
-    """
+    """Whether a table, ``(n_rows,)`` with one value for equal rows, has enough different ones to hold a fifth out."""
     n_different = len(pd.unique(rows))
     return n_different >= max(MIN_DIFFERENT_ROWS, len(rows) / MAX_MEAN_COPIES)
 
@@ -302,15 +295,15 @@ def hold_out(rows: NDArray[Any], labels: NDArray[Any] | None) -> tuple[NDArray[n
         Row numbers: training, held out. Nothing is held out where each class has one value of ``rows`` only.
     """
     random = np.random.default_rng(_SEED)
-    codes = pd.factorize(rows)[0]
+    codes = pd.factorize(rows)[0]  # in the order of the rows, not of their values, which may be any digests
     _, first, sizes = np.unique(codes, return_index=True, return_counts=True)
-    strata = np.zeros(len(first)) if labels is None else labels[first]
+    strata = np.zeros(len(first)) if labels is None else labels[first]  # the first of equal rows decides
     is_held_out = np.zeros(len(first), dtype=bool)
     for stratum in np.unique(strata):
         units = random.permutation(np.flatnonzero(strata == stratum))
         if len(units) > 1:
             is_held_out[_about_a_fifth(units, sizes[units])] = True
-    if labels is not None:  # equal rows may have several labels
+    if labels is not None:  # equal rows may have several labels, so a class can be left without a row to train on
         for label in np.setdiff1d(labels, labels[~is_held_out[codes]]):
             is_held_out[codes[labels == label][0]] = False
     return np.flatnonzero(~is_held_out[codes]), np.flatnonzero(is_held_out[codes])

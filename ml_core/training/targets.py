@@ -17,7 +17,7 @@ from ml_core.data.frames import as_pandas
 from ml_core.database.strict_json import is_storable
 from ml_core.domain.signature import OutputKind
 from ml_core.domain.train_spec import RareClasses
-from ml_core.domain.values import DoesNotFitError, is_blank, read_number
+from ml_core.domain.values import is_blank, read_number
 from ml_core.exceptions import Action, TrainingError
 from ml_core.models.algorithms import ANOMALY_DETECTION, CLASSIFICATION, CLUSTERING, REGRESSION
 
@@ -47,7 +47,6 @@ class Target:
     Attributes:
         values: ``(n_kept,)`` of str (``<U``), int64, bool or float64.
         kept: ``(n_rows,) bool``: the rows that have a target.
-        column: Its name, if it has one.
         is_rounded: Whether it had integers beyond 64 bits, which are floats now.
     """
 
@@ -61,14 +60,11 @@ class Target:
 
 
 def read_target(y: Any) -> Target:
-    """Read a target: Series, list or array of str, int, float, Decimal or bool, missing values and blanks allowed.
+    """Read ``(n_rows,)`` targets: Series, list or array of str, int, float, Decimal or bool; missing or blank ones too.
 
     Labels are not converted: ``NA`` and ``None`` are labels like others, and ``"1"`` is a string unless it is a cell
     of a text file (``Cells``). A Decimal is read by its value, whatever its exponent: whole numbers are integers, and
     if one has a fraction all are floats.
-
-    Args:
-        y: ``(n_rows,)``.
 
     Raises:
         TrainingError: It has no value, two types, or values that are neither labels nor numbers. ``stage`` is
@@ -124,8 +120,9 @@ def check_classes(target: Target) -> None:
             column,
         )
     if values.dtype.kind == "f" and _has_fractions(values):
+        example = float(values[values != np.round(values)][0])
         raise invalid(
-            f"{target} holds fractions such as {_fraction(values)!r}, which can't be classes.",
+            f"{target} holds fractions such as {example!r}, which can't be classes.",
             "Use model_type='regression', or turn the numbers into classes.",
             column,
         )
@@ -166,15 +163,10 @@ def rare_classes_of(target: Target, rule: RareClasses) -> NDArray[Any]:
 def without_rare_classes(
     target: Target, rule: RareClasses, rare: NDArray[Any], what: str, notes: list[str], *, shown: bool = True
 ) -> Target:
-    """A target without the rare classes.
+    """The target of the training or validation data without the rare classes of the training data.
 
-    Args:
-        target: Of the training or the validation data.
-        rule: Whether their rows are left out or merged.
-        rare: The rare classes of the training data.
-        what: Which data it is, for the note.
-        notes: Gets a sentence if a row is affected.
-        shown: Whether the sentence names the classes.
+    ``notes`` gets a sentence if a row is affected; it says which data that was, ``what``, and names the classes if they
+    may be ``shown``.
 
     Raises:
         TrainingError: The label can't be a class among the others, or no row is left.
@@ -220,33 +212,20 @@ def as_numbers(target: Target) -> Target:
     Raises:
         TrainingError: It is not numeric, infinite, or constant. ``stage`` is ``validate``.
     """
-    values = _numbers_in(target.values) if target.values.dtype.kind == "U" else target.values
-    if values.dtype.kind not in "if":
-        raise invalid(
-            f"{target} holds {_no_number(values)!r}, which is not a number.",
-            "Use model_type='classification', or give numbers.",
-            target.column,
-        )
-    numbers = values.astype(np.float64)
+    values: Any = target.values
+    if values.dtype.kind in "Ub":  # texts may be numbers, zero-padded ones included; booleans are none
+        values = values.tolist()
+        wrong = next((value for value in values if isinstance(value, bool) or not fits(read_number, value)), None)
+        if wrong is not None:
+            remedy = "Use model_type='classification', or give numbers."
+            raise invalid(f"{target} holds {wrong!r}, which is not a number.", remedy, target.column)
+        values = list(map(read_number, values))
+    numbers = np.asarray(values, dtype=np.float64)
     if not np.isfinite(numbers).all():
         raise invalid(f"{target} holds infinity.", "Drop those rows.", target.column)
     if np.ptp(numbers) == 0:
         raise invalid(f"{target} is {numbers[0]:g} in every row.", "Name another column.", target.column)
     return replace(target, values=numbers)
-
-
-def _numbers_in(texts: NDArray[Any]) -> NDArray[Any]:
-    """Strings as numbers, zero-padded ones included; the strings themselves if one is not a number."""
-    try:
-        return np.array([read_number(text) for text in texts.tolist()], dtype=np.float64)
-    except DoesNotFitError:
-        return texts
-
-
-def _no_number(values: NDArray[Any]) -> Any:
-    if values.dtype.kind != "U":
-        return values[0].item()
-    return next(text for text in values.tolist() if not fits(read_number, text))
 
 
 def invalid(message: str, remedy: str, column: str | None = None, action: Action | None = None) -> TrainingError:
@@ -292,7 +271,10 @@ def _one_type(values: list[Any], column: str | None) -> tuple[NDArray[Any], bool
     if set(types) == {bool}:
         return np.array(values, dtype=np.bool_), False
     if set(types) == {int}:
-        return _integers(values)
+        try:
+            return np.array(values, dtype=np.int64), False
+        except OverflowError:  # beyond 64 bits
+            return np.array([read_number(value) for value in values], dtype=np.float64), True
     if set(types) <= {int, float}:
         return np.array(values, dtype=np.float64), False
     if len(types) > 1:
@@ -316,19 +298,8 @@ def _plain_numbers(values: list[Any]) -> list[Any]:
     return [as_number(value) if isinstance(value, Decimal | np.longdouble) else value for value in values]
 
 
-def _integers(values: list[int]) -> tuple[NDArray[Any], bool]:
-    try:
-        return np.array(values, dtype=np.int64), False
-    except OverflowError:
-        return np.array([read_number(value) for value in values], dtype=np.float64), True
-
-
 def _has_fractions(values: NDArray[Any]) -> bool:
     return not bool(np.all(np.isfinite(values) & (values == np.round(values))))
-
-
-def _fraction(values: NDArray[Any]) -> float:
-    return float(values[values != np.round(values)][0])
 
 
 def _called(column: str | None) -> str:

@@ -121,11 +121,9 @@ class Trainer:
         self.tenant_id = TenantId(tenant_id)
         self._db = db
         self._hooks = hooks
-        platform = db.settings.platform
-        store = open_store(storage_path, db.settings)
-        self._registrar = Registrar(db, self.tenant_id, store, actor)
+        self._registrar = Registrar(db, self.tenant_id, open_store(storage_path, db.settings), actor)
         self._planner = Planner(db, self.tenant_id)
-        self._checkpoints = CheckpointFolder(platform.home / "checkpoints", self.tenant_id)
+        self._checkpoints = CheckpointFolder(db.settings.platform.home / "checkpoints", self.tenant_id)
 
     def __repr__(self) -> str:
         return f"Trainer({self._db!r}, tenant_id={str(self.tenant_id)!r})"
@@ -173,6 +171,7 @@ class Trainer:
             TenantNotFoundError: The tenant does not exist; nothing was done.
         """
         check_keywords("train", options, TrainingOptions.__annotations__)
+        # A processor is code and a frame is no JSON, so neither is part of a spec.
         given = GivenData(training_data, validation_data, options.pop("processor", None))
         fields: dict[str, Any] = {"model_type": model_type, "hyperparameters": hyperparameters, **options}
         spec = TrainSpec(**{name: value for name, value in fields.items() if value is not None})
@@ -200,7 +199,7 @@ class Trainer:
         Args:
             model_id: The model; it is created with its first version.
             spec: What to train. It names a dataset.
-            run_id: The id of the run that records it; no run has it yet. None: a new one.
+            run_id: The id of the run that records it: ``run_`` and 16 hexadecimal digits; None: a new one.
             on_start: Called when the training has been checked and its run has begun.
             on_stage: Called with the name of each stage as it begins, such as ``fit``.
 
@@ -208,7 +207,14 @@ class Trainer:
             InvalidRequestError: The spec names no dataset.
             MLFrameworkError: As ``train``.
         """
-        self._require_dataset(spec)
+        if spec.dataset is None:
+            raise InvalidRequestError(
+                "The training names no dataset.",
+                remedy="Give the field dataset, such as tickets_2026@3.",
+                action=Action.of("datasets.list", tenant=str(self.tenant_id)),
+                tenant_id=self.tenant_id,
+                field="dataset",
+            )
         return self._train(model_id, spec, GivenData(), run_id, on_start, on_stage).report
 
     def check_spec(self, model_id: str, spec: TrainSpec) -> None:
@@ -221,21 +227,11 @@ class Trainer:
         Raises:
             MLFrameworkError: As ``train_spec``.
         """
-        if spec.dataset is None:
+        if spec.dataset is None:  # its data is not known yet, so neither are the columns
             spec = replace(spec, target=None, ignore=(), validation_dataset=None)
         self._planner.check(ModelId(model_id), spec, GivenData())
         if spec.model_type is not None:
             ModelFactory.create_model(spec.model_type, dict(spec.hyperparameters))
-
-    def _require_dataset(self, spec: TrainSpec) -> None:
-        if spec.dataset is None:
-            raise InvalidRequestError(
-                "The training names no dataset.",
-                remedy="Give the field dataset, such as tickets_2026@3.",
-                action=Action.of("datasets.list", tenant=str(self.tenant_id)),
-                tenant_id=self.tenant_id,
-                field="dataset",
-            )
 
     def _train(
         self,
@@ -252,11 +248,11 @@ class Trainer:
         recorded = runs.record(plan.request.model_id, kind="train", parameters=parameters, run_id=run_id)
         with reported(self._hooks, model_id, on_stage) as stages, recorded as run_id:
             if on_start is not None:
-                on_start()
+                on_start()  # from here on a failure is recorded with the run
             fitted = self._fit(plan, stages)
             stages.rows = sum(fitted.n_rows.values())
             stages.enter("register")
-            runs.log_metrics(run_id, _flat(fitted.metrics))
+            runs.log_metrics(run_id, _flat(fitted.metrics))  # before the version, whose registration may fail
             made = self._registrar.register(fitted, plan, run_id)
         for note in own_code(made.outside_types):
             _log.warning("%s version %s: %s", made.model_id, made.version, note)
@@ -265,29 +261,15 @@ class Trainer:
 
     def _fit(self, plan: TrainingPlan, stages: Stages) -> FittedModel:
         """Read the data, fit and evaluate: all that writes nothing."""
-        request = plan.request
+        request, versions = plan.request, VersionRepository(self._db, self.tenant_id)
         try:
-            self.refuse_in_vain(request.model_id, request.model_type_in_use, plan.spec.version)
+            # The plan did so too, but only the data shows the model type of a spec without one.
+            versions.refuse_in_vain(request.model_id, request.model_type_in_use, plan.spec.version)
             return fit_model(request, stages.enter)
         except MLFrameworkError as error:
             error.tenant_id = self.tenant_id
             error.__dict__["model_id"] = str(request.model_id)
             raise
-
-    def refuse_in_vain(self, model_id: str, model_type: str | None = None, version: str | None = None) -> None:
-        """Refuse a training whose version could not be registered; ``train`` does so before it spends a core.
-
-        Args:
-            model_id: The model.
-            model_type: The type of the version; None: not known yet.
-            version: The name of the version; None: the next number.
-
-        Raises:
-            PermissionDeniedError: The principal lacks the scope ``train``.
-            ModelVersionConflictError: The version exists or existed.
-            ModelSaveError: The model is of another type or archived.
-        """
-        VersionRepository(self._db, self.tenant_id).refuse_in_vain(model_id, model_type, version)
 
     def save_checkpoint(self, model: Any, model_id: str, epoch: int) -> str:
         """Store a model of an unfinished training.

@@ -172,7 +172,7 @@ async def list_replica_answers(
     environments, deadline, pause = _environments(access), time.monotonic() + wait_s, _FIRST_PAUSE_S
     while True:
         answers = await run_in_threadpool(environments.replicas, model, environment, version=version)
-        if all(answer.is_final for answer in answers) or time.monotonic() >= deadline:
+        if all(answer.state.is_final for answer in answers) or time.monotonic() >= deadline:
             return [ReplicaAnswer.model_validate(answer) for answer in answers]
         await asyncio.sleep(pause)  # no thread waits meanwhile
         pause = min(1.5 * pause, _LONGEST_PAUSE_S)

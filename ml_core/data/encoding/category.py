@@ -17,12 +17,7 @@ RARE_FROM_ROWS = 100
 
 
 class CategoryEncoder:
-    """All category columns, one-hot: at most ``max_categories`` values each, then "other", then "missing".
-
-    Args:
-        names: The columns, in order.
-        max_categories: Values with a feature of their own, most frequent first.
-    """
+    """All category columns, one-hot: the ``max_categories`` most frequent values each, then "other", then "missing"."""
 
     def __init__(self, names: Sequence[str], max_categories: int = MAX_CATEGORIES) -> None:
         self.names = list(names)
@@ -76,7 +71,7 @@ class CategoryEncoder:
     def encode(self, columns: Columns, out: NDArray[np.float64]) -> None:
         """Write the features of ``(n_rows,)`` columns to ``out``, ``(n_rows, width)`` float64 of zeros."""
         n_rows = len(out)
-        if n_rows == 1:
+        if n_rows == 1:  # the usual request; arrays of one element would cost more than the look-ups
             for name, lookup, other in zip(self.names, self._lookups, self._others, strict=True):
                 out[0, lookup.get(columns[name][0], other)] = 1.0
             return

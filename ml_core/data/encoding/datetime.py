@@ -22,13 +22,9 @@ _DAY_S = 86_400.0
 def calendar_parts(seconds: NDArray[np.float64]) -> NDArray[np.float64]:
     """Month (0 to 11), day of the month (0 to 30), weekday (0 is Monday) and hour (0 to 23), in UTC.
 
-    Args:
-        seconds: ``(n_rows,)`` float64 since 1970-01-01 UTC, no NaN.
-
-    Returns:
-        ``(n_rows, 4)`` float64.
+    Of ``(n_rows,)`` seconds since 1970-01-01 UTC without NaN; ``(n_rows, 4)`` float64.
     """
-    days = np.floor(seconds / _DAY_S)
+    days = np.floor(seconds / _DAY_S)  # not towards zero: before 1970 that would be the next day
     dates = days.astype(np.int64).astype("datetime64[D]")
     months = dates.astype("datetime64[M]")
     parts = np.empty((len(seconds), len(PARTS)), dtype=np.float64)
@@ -40,11 +36,7 @@ def calendar_parts(seconds: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 class DatetimeEncoder:
-    """All datetime columns: ``FEATURES`` for each, then a flag for each where training had missing values.
-
-    Args:
-        names: The columns, in order.
-    """
+    """All datetime columns: ``FEATURES`` for each, then a flag for each where training had missing values."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = list(names)

@@ -24,10 +24,8 @@ FRAME, MATRIX, VALUES = "frame", "matrix", "values"
 class FrameStep(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  # type: ignore[misc,call-arg]
     """Rebuild the frame that a pipeline was fitted on, dtypes included, from canonical columns.
 
-    A column of integers that has a missing value becomes one of floats, as in pandas.
-
-    Args:
-        shape: ``frame``, ``matrix`` or ``values``.
+    A column of integers that has a missing value becomes one of floats, as in pandas. The shape is ``frame``,
+    ``matrix`` or ``values``.
 
     Attributes:
         columns_: ``(name, kind)`` of each column.
@@ -42,11 +40,7 @@ class FrameStep(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):  #
         self.shape = shape
 
     def fit(self, X: pd.DataFrame, y: Any = None) -> Self:  # noqa: ARG002 - sklearn passes it
-        """Note names, kinds and dtypes.
-
-        Args:
-            X: Rows as the pipeline was fitted on, one at least, ``(n_rows, n_columns)``.
-            y: Ignored.
+        """Note names, kinds and dtypes of rows as the pipeline was fitted on, ``(n_rows, n_columns)``, one at least.
 
         Raises:
             DataProcessingError: A column holds what has no kind. ``column`` names it.

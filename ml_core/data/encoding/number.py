@@ -15,15 +15,10 @@ SCALINGS: tuple[Scaling, ...] = ("standard", "minmax", "robust", "none")
 
 
 def center_and_scale(matrix: NDArray[np.float64], scaling: Scaling) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What to subtract and what to divide by, per column.
+    """What to subtract and what to divide by, two arrays ``(n_columns,)``, of ``(n_rows, n_columns)`` without NaN.
 
-    Args:
-        matrix: ``(n_rows, n_columns)`` without NaN.
-        scaling: ``standard``: mean and standard deviation; ``minmax``: minimum and range; ``robust``: median and
-            interquartile range; ``none``: 0 and 1.
-
-    Returns:
-        Two arrays ``(n_columns,)``. A column that does not vary is divided by 1.
+    ``standard``: mean and standard deviation; ``minmax``: minimum and range; ``robust``: median and interquartile
+    range; ``none``: 0 and 1. A column that does not vary is divided by 1.
     """
     if scaling == "standard":
         center, scale = matrix.mean(axis=0), matrix.std(axis=0)
@@ -49,11 +44,8 @@ _SMALLEST = -_LARGEST
 class NumberEncoder:
     """All number and boolean columns: one scaled feature each, and a flag where training had missing values.
 
-    A feature beyond the range of float32 becomes the end of that range: every estimator can take it.
-
-    Args:
-        names: The columns, in order.
-        scaling: See ``center_and_scale``.
+    A feature beyond the range of float32 becomes the end of that range: every estimator can take it. See
+    ``center_and_scale`` for the scaling.
     """
 
     def __init__(self, names: Sequence[str], scaling: Scaling) -> None:

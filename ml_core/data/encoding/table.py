@@ -83,7 +83,7 @@ class TableEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
         if categories := self._names(ColumnKind.CATEGORY):
             self.dense_.append(CategoryEncoder(categories).fit(columns))
         texts = [TextEncoder(name, self.max_text_features).fit(columns[name]) for name in self._names(ColumnKind.TEXT)]
-        self.texts_ = [encoder for encoder in texts if encoder.width]
+        self.texts_ = [encoder for encoder in texts if encoder.width]  # texts of nothing but signs have no word
         if not self.n_features_out:
             raise DataProcessingError(
                 "No column can be encoded: there is no number, date or category, and the texts have no words.",
@@ -96,7 +96,7 @@ class TableEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
         if self.columns is not None:
             return nullable_inputs([(str(name), kind) for name, kind in self.columns], self.readings)
         if isinstance(X, pd.DataFrame):
-            return [column.to_input() for column in infer_columns(X) if column.used]
+            return [column.input for column in infer_columns(X) if column.input is not None]
         raise DataProcessingError(
             "The kinds of the columns are not known.", remedy="Give columns=, or fit on a data frame.", stage="encode"
         )
@@ -147,9 +147,10 @@ class TableEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
         for encoder in self.texts_:
             arrays.append((encoder, offset, columns[encoder.name].tolist()))
             offset += encoder.width
-        indices, values, ends = array("i"), array("d"), [0]
+        indices, values, ends = array("i"), array("d"), [0]  # as wide as scipy's, which then need not be converted
         for row in range(rows):
             if dense.shape[1]:
+                # One matrix from the start: scipy's hstack of the parts costs more than a request of one row.
                 present = np.flatnonzero(dense[row])
                 indices.extend(present.tolist())
                 values.extend(dense[row, present].tolist())
@@ -162,5 +163,5 @@ class TableEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
 def _csr(values: array[float], indices: array[int], ends: list[int], shape: tuple[int, int]) -> sparse.csr_matrix:
     data = (np.array(values), np.array(indices), np.array(ends, dtype=np.int32))
     matrix = sparse.csr_matrix(data, shape=shape)
-    matrix.has_sorted_indices = True
+    matrix.has_sorted_indices = True  # they are, and scipy would look
     return matrix

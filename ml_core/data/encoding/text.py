@@ -49,11 +49,7 @@ class TextEncoder:
     """One text column as tf-idf: ``(1 + ln tf) · (1 + ln((1 + n) / (1 + df)))``, each row of length 1.
 
     The formula is that of ``sklearn.feature_extraction.text.TfidfVectorizer(sublinear_tf=True)``. A missing text has no
-    term; so has a text of unknown words.
-
-    Args:
-        name: The column.
-        max_features: Terms kept, those of most texts first.
+    term; so has a text of unknown words. The ``max_features`` terms of most texts are kept.
     """
 
     def __init__(self, name: str, max_features: int = 20_000) -> None:
@@ -122,6 +118,7 @@ class TextEncoder:
         idf = self._idf
         present = sorted(counts)
         weights = [idf[i] if counts[i] == 1 else idf[i] * (1.0 + math.log(counts[i])) for i in present]
+        # fsum rounds once, so the norm is the same in any order of the terms.
         norm = math.sqrt(math.fsum([weight * weight for weight in weights]))
         indices.extend([offset + i for i in present])
         values.extend([weight / norm for weight in weights])

@@ -29,14 +29,7 @@ _READERS = {
 
 
 def read_members(data: bytes, max_bytes: int = MAX_UNPACKED_BYTES) -> dict[str, bytes]:
-    """Unpack an archive into memory.
-
-    Args:
-        data: The archive.
-        max_bytes: Bound of the unpacked bytes, of all members together.
-
-    Returns:
-        Member name → bytes.
+    """Unpack an archive into memory: member name → bytes, all together at most ``max_bytes``.
 
     Raises:
         UnsafeArtifactError: It is not a zip, exceeds the bound, is damaged or encrypted, or has a member that no skops
@@ -78,7 +71,7 @@ def load_array(member: bytes) -> np.ndarray[Any, Any]:
     """The array of a member that passed ``check_array``."""
     start = _data_start(member)
     shape, is_fortran, dtype = _parse_header(member[:start])
-    values = np.frombuffer(member, dtype, offset=start).copy()
+    values = np.frombuffer(member, dtype, offset=start).copy()  # writable, and frees the member
     return values.reshape(shape, order="F" if is_fortran else "C")
 
 

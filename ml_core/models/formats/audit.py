@@ -74,18 +74,14 @@ def read_int(text: str) -> int:
 
 
 def audit_schema(schema: Node, members: Collection[str], own_types: Collection[str] = ()) -> None:
-    """Check a whole schema.
-
-    Args:
-        schema: What ``parse_schema`` returned.
-        members: The names of the archive's members.
-        own_types: Types of objects that the calling process trusts besides; none in a server.
+    """Check a whole schema; ``own_types`` are those that the calling process trusts besides, none in a server.
 
     Raises:
         UnsafeArtifactError: Names every type that is not on the list, or the malformed node.
     """
     offending: set[str] = set()
     level: list[Node] = [schema]
+    # Level by level instead of by recursion, whose depth an archive could exhaust.
     for _ in range(MAX_DEPTH):
         deeper: list[Node] = []
         for node in level:

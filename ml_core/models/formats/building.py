@@ -34,11 +34,7 @@ _KEYS: dict[str, dict[str, Any]] = {
 
 
 class Builder:
-    """Builds the objects of one archive.
-
-    Args:
-        members: Member name → bytes, each an array that passed ``check_array``.
-    """
+    """Builds the objects of one archive, whose members are arrays that passed ``check_array``."""
 
     def __init__(self, members: Mapping[str, bytes]) -> None:
         self._members = members
@@ -96,9 +92,7 @@ class Builder:
         if "__loader__" in (node["shape"] if isinstance(node["shape"], dict) else {}):
             for _ in range(len(shape) - 1):  # skops nests the lists of an array of more dimensions
                 items = [item for part in items for item in part]
-        array = np.empty(len(items), dtype=object)
-        array[:] = items
-        return array.reshape(tuple(shape))
+        return _object_array(items, shape)
 
     def _dtype(self, node: Node) -> np.dtype[Any]:
         content = node["content"]
@@ -111,7 +105,7 @@ class Builder:
 
     def _object(self, node: Node) -> Any:
         kind = _import(node)
-        made = kind.__new__(kind)
+        made = kind.__new__(kind)  # without __init__, whose arguments an archive does not have
         state = self.build(node["content"]) if node.get("content") is not None else None
         if state is None:
             return made
@@ -134,18 +128,11 @@ class Builder:
             raise malformed(f"a {node['__class__']} has a state that scikit-learn does not write")
         return _import(node)(*arguments)
 
-    def _tree(self, node: Node) -> Any:
-        return trees.build_tree(self.build(node["__reduce__"]["args"]), self.build(node["content"]))
-
     def _trees(self, node: Node) -> Any:
         shared, *parts = [self.build(node[key]) for key in ("content", "random_states", "trees")]
         _check_names(_import(node), shared)
         items = trees.unpack_trees(_import(node), shared, *parts)
-        if "shape" not in node:
-            return items
-        array = np.empty(len(items), dtype=object)
-        array[:] = items
-        return array.reshape(tuple(node["shape"]))
+        return items if "shape" not in node else _object_array(items, node["shape"])
 
     def _partial(self, node: Node) -> Any:
         content = node["content"]
@@ -156,9 +143,6 @@ class Builder:
         if not all(map(_is_argument, (*arguments, *keywords.values()))):
             raise malformed("a partial holds more than numbers, strings and types")
         return partial(self.build(content["func"]), *arguments, **keywords)
-
-    def _predictors(self, node: Node) -> Any:
-        return trees.unpack_predictors(self.build(node["content"]))
 
     def _sparse(self, node: Node) -> Any:
         kind, shape = _import(node), tuple(node["shape"])
@@ -200,6 +184,12 @@ def rebuild_search_trees(estimators: Iterable[Any]) -> None:
             )
 
 
+def _object_array(items: list[Any], shape: Iterable[int]) -> np.ndarray[Any, Any]:
+    array = np.empty(len(items), dtype=object)
+    array[:] = items  # np.array(items) would take items that are sequences apart
+    return array.reshape(tuple(shape))
+
+
 def _key(kind: str, text: str) -> Any:
     if kind in _KEYS:
         return _KEYS[kind][text]
@@ -231,11 +221,6 @@ def _scalar(_: Builder, node: Node) -> Any:
     return _import(node)(content)
 
 
-def _slice(_: Builder, node: Node) -> Any:
-    bounds: dict[str, Any] = node["content"]
-    return slice(bounds["start"], bounds["stop"], bounds["step"])
-
-
 _MAKERS: dict[str, Callable[[Builder, Any], Any]] = {
     "CachedNode": Builder._dangling,
     "DTypeNode": Builder._dtype,
@@ -247,13 +232,15 @@ _MAKERS: dict[str, Callable[[Builder, Any], Any]] = {
     "NdArrayNode": Builder._array,
     "ObjectNode": Builder._object,
     "PartialNode": Builder._partial,
-    "PredictorsNode": Builder._predictors,
+    "PredictorsNode": lambda builder, node: trees.unpack_predictors(builder.build(node["content"])),
     "ScalarNode": _scalar,
     "SetNode": lambda builder, node: _import(node)(builder.build(node["content"])),
-    "SliceNode": _slice,
+    "SliceNode": lambda _, node: slice(*(node["content"][bound] for bound in ("start", "stop", "step"))),
     "SparseMatrixNode": Builder._sparse,
     "SplineNode": Builder._spline,
-    "TreeNode": Builder._tree,
+    "TreeNode": lambda builder, node: trees.build_tree(
+        builder.build(node["__reduce__"]["args"]), builder.build(node["content"])
+    ),
     "TreesNode": Builder._trees,
     "TupleNode": Builder._tuple,
     "TypeNode": lambda _, node: _import(node),

@@ -41,12 +41,9 @@ _MAX_PATTERN = 500
 
 
 def check_native(estimators: Iterable[Any]) -> None:
-    """Check every estimator of the platform's list that predicts with compiled code.
+    """Check all estimators of a pipeline, nested ones included, that are on the platform's list.
 
     Types that only the caller's own process trusts are not checked.
-
-    Args:
-        estimators: All estimators of a pipeline, nested ones included.
 
     Raises:
         UnsafeArtifactError: A number lies outside of the array that it points into.

@@ -19,7 +19,7 @@ from ml_core.models.formats.archive import MAX_UNPACKED_BYTES, check_array, chec
 from ml_core.models.formats.audit import audit_schema, check_size, parse_schema
 from ml_core.models.formats.building import Builder, rebuild_search_trees
 from ml_core.models.formats.native import check_native
-from ml_core.models.formats.schema import SCHEMA_MEMBER, Node
+from ml_core.models.formats.schema import SCHEMA_MEMBER
 from ml_core.models.formats.writing import Writer
 from ml_core.models.graph import estimators
 
@@ -72,10 +72,8 @@ def _check_bounds(members: Mapping[str, bytes]) -> None:
 def load(data: bytes, *, own_types: Collection[str] = (), max_bytes: int = MAX_UNPACKED_BYTES) -> Any:
     """The pipeline of an archive, after it passed the audit.
 
-    Args:
-        data: The archive, from any source; the caller checks its digest.
-        own_types: Types that the calling process trusts besides the platform's list; none in a server.
-        max_bytes: Bound of the unpacked bytes.
+    ``own_types`` are those that the calling process trusts besides the platform's list: none in a server. The caller
+    checks the digest of the data, which may be from any source.
 
     Raises:
         UnsafeArtifactError: It is not a skops archive, exceeds a bound, holds a type outside the platform's list, or
@@ -87,14 +85,11 @@ def load(data: bytes, *, own_types: Collection[str] = (), max_bytes: int = MAX_U
     audit_schema(schema, members.keys(), own_types)
     for name, member in members.items():
         check_array(name, member)
-    return _construct(schema, members)
-
-
-def _construct(schema: Node, members: Mapping[str, bytes]) -> Any:
     try:
         pipeline = Builder(members).build(schema)
         _check_steps(pipeline)
         check_native(estimators(pipeline))
+        # After the check: a search tree's constructor is compiled code that reads the points.
         rebuild_search_trees(estimators(pipeline))
     except ModelLoadError:
         raise

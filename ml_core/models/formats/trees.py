@@ -72,6 +72,7 @@ def unpack_trees(kind: Any, shared: dict[str, Any], seeds: Sequence[Any], arrays
     nodes = nodes.astype(NODE_DTYPE)
     _check_nodes(nodes, counts, n_features)
     items, start = [], 0
+    # Cheap views: Tree.__setstate__ copies the nodes and values.
     for count, depth, seed in zip(counts.tolist(), depths.tolist(), seeds, strict=True):
         tree = _tree(n_features, n_classes, depth, nodes[start : start + count], values[start : start + count])
         item = kind.__new__(kind)
@@ -148,15 +149,11 @@ def check_children(
 ) -> None:
     """Children are nodes of their own tree and come after their parent, as every grower writes them: a walk ends.
 
-    Args:
-        left: ``(n_inner,)``, numbers within the tree; so is ``right``.
-        right: See ``left``.
-        inner: ``(n_nodes,) bool``, which nodes are no leaf, of all trees one after another.
-        counts: ``(n_trees,)``, nodes of each tree.
-        kind: For the error.
+    ``left`` and ``right`` are ``(n_inner,)`` numbers within the tree; ``inner`` is ``(n_nodes,) bool``, which nodes are
+    no leaf, of all trees one after another; ``counts`` is ``(n_trees,)`` nodes of each tree.
 
     Raises:
-        UnsafeArtifactError: They do not.
+        UnsafeArtifactError: They are not.
     """
     starts = np.cumsum(counts) - counts
     parents = np.flatnonzero(inner) - np.repeat(starts, counts)[inner]

@@ -54,6 +54,7 @@ class Writer:
         Raises:
             UnsupportedError: It has no safe form.
         """
+        # By exact type: a subclass of int, such as an enum, would be read back as another type.
         if item is None or type(item) in _SCALARS:
             if type(item) is int and abs(item) >= 10**MAX_DIGITS:
                 raise UnsupportedError(f"an integer of more than {MAX_DIGITS} digits has no safe form")
@@ -123,6 +124,7 @@ class Writer:
         return None
 
     def _object(self, item: Any) -> dict[str, Any]:
+        # Of protocol 2 on, most objects are a class and a state (copyreg.__newobj__), with no call of __init__.
         constructor, arguments, *rest = item.__reduce_ex__(2)
         state = rest[0] if rest else None
         if constructor.__name__ != "__newobj__" or len(arguments) != 1 or any(part is not None for part in rest[1:]):

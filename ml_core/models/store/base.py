@@ -34,10 +34,7 @@ class StoredBlob:
 class Stray:
     """A file in the folder of a tenant that is not an artifact, such as a partial write of a killed process.
 
-    Attributes:
-        name: The path in the folder of the tenant, such as ``ab/.writing-0123``.
-        size_bytes: The size.
-        modified_at: When it was last written, UTC.
+    ``name`` is its path in the folder, such as ``ab/.writing-0123``; ``modified_at`` is UTC.
     """
 
     name: str
@@ -63,13 +60,8 @@ class ArtifactStore(ABC):
     def put(self, tenant_id: TenantId, data: bytes, format: str) -> StoredArtifact:  # noqa: A002 - the field's name
         """Store an artifact, unless the store has an intact copy. A damaged copy is replaced.
 
-        Args:
-            tenant_id: The tenant.
-            data: The artifact.
-            format: The format, such as ``skops/2``, for the returned value.
-
         Returns:
-            The digest, computed here, the size and the format.
+            The digest, computed here, the size and the given format, such as ``skops/2``.
 
         Raises:
             ModelSaveError: The disk or the object store is unavailable, full or refuses the write. Nothing is stored
@@ -81,11 +73,6 @@ class ArtifactStore(ABC):
 
     def put_file(self, tenant_id: TenantId, path: Path, format: str) -> StoredArtifact:  # noqa: A002
         """``put`` for a file, which is read in chunks: once for its digest and once to store it.
-
-        Args:
-            tenant_id: The tenant.
-            path: The file.
-            format: The format.
 
         Raises:
             ModelSaveError: As for ``put``; or the file can't be read, or changed between the two reads.
@@ -106,15 +93,7 @@ class ArtifactStore(ABC):
 
     @abstractmethod
     def read(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> bytes:
-        """Read and verify an artifact.
-
-        Args:
-            tenant_id: The tenant.
-            digest: The digest in the registry.
-            size_bytes: The size in the registry.
-
-        Returns:
-            The bytes; their sha256 is ``digest``.
+        """Read an artifact, and verify that it has the size and sha256 of the registry.
 
         Raises:
             ArtifactIntegrityError: The artifact is missing, unreadable, or has another size or digest.
@@ -203,9 +182,6 @@ class ArtifactStore(ABC):
     def delete_tenant(self, tenant_id: TenantId) -> Removed:
         """Remove the folder of a tenant with all artifacts and strays.
 
-        Returns:
-            The removed files.
-
         Raises:
             ModelSaveError: The store refuses the request or can't be reached; some files may remain.
         """
@@ -213,6 +189,15 @@ class ArtifactStore(ABC):
     @abstractmethod
     def location(self, tenant_id: TenantId, digest: Digest) -> str:
         """The path or URL of an artifact, for messages."""
+
+    def _integrity_error(self, tenant_id: TenantId, digest: Digest, what: str) -> ArtifactIntegrityError:
+        """The error for an artifact that does not match the registry; ``what`` is ``MISSING`` or another clause."""
+        return ArtifactIntegrityError(
+            f"Artifact {digest[:12]}… of tenant {tenant_id} {what} ({self.location(tenant_id, digest)}).",
+            remedy="Restore the file from a backup, or train and register the model again.",
+            tenant_id=tenant_id,
+            digest=str(digest),
+        )
 
 
 def place(tenant_id: TenantId, digest: Digest) -> str:
@@ -242,6 +227,7 @@ def verified_chunks(source: BinaryIO, tenant_id: TenantId, artifact: StoredArtif
     Raises:
         ModelSaveError: The source can't be read, or at its end the digest differs.
     """
+    # Although the digest was computed from the same source: a file may have changed since.
     found, size = hashlib.sha256(), 0
     try:
         while chunk := source.read(CHUNK_BYTES):
@@ -258,26 +244,14 @@ def verified_chunks(source: BinaryIO, tenant_id: TenantId, artifact: StoredArtif
         )
 
 
-def integrity_error(location: str, tenant_id: TenantId, digest: Digest, what: str) -> ArtifactIntegrityError:
-    """The error for an artifact that does not match the registry."""
-    return ArtifactIntegrityError(
-        f"Artifact {digest[:12]}… of tenant {tenant_id} {what} ({location}).",
-        remedy="Restore the file from a backup, or train and register the model again.",
-        tenant_id=tenant_id,
-        digest=str(digest),
-    )
+# What is wrong with an artifact, as the clause of a sentence.
+MISSING = "is missing"
+CHANGED = "was changed after it was stored: its sha256 differs"
 
 
 def wrong_size(found_bytes: int, size_bytes: int) -> str:
-    """The clause of ``integrity_error`` for an artifact of another size."""
+    """The clause for an artifact of another size."""
     return f"has {found_bytes:,} bytes instead of {size_bytes:,}"
-
-
-MISSING = "is missing"
-"""The clause of ``integrity_error`` for an artifact that does not exist."""
-
-CHANGED = "was changed after it was stored: its sha256 differs"
-"""The clause of ``integrity_error`` for an artifact with another digest."""
 
 
 def _unreadable(tenant_id: TenantId, error: OSError) -> ModelSaveError:

@@ -30,11 +30,8 @@ class ArtifactCache:
     """Copies of artifacts: ``<folder>/<first two digits>/<tenant>.<digest>``.
 
     Each use verifies the copy and removes it if it is damaged. sha256 reads about 2 GB per second, more than an object
-    store delivers. Other processes may write and evict files at any time; files appear atomically.
-
-    Args:
-        folder: The folder; created on first write, closed to other users.
-        max_bytes: Bound on the size of the files, see ``Eviction``.
+    store delivers. Other processes may write and evict files at any time; files appear atomically. The first write
+    creates the folder, closed to other users; ``Eviction`` keeps the size of its files within ``max_bytes``.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -68,11 +65,7 @@ class ArtifactCache:
     def write(self, tenant_id: TenantId, digest: Digest, size_bytes: int, chunks: Iterable[bytes]) -> Path:
         """Write a copy of an artifact, after evicting others for it.
 
-        Args:
-            tenant_id: The tenant.
-            digest: The digest.
-            size_bytes: The size.
-            chunks: The bytes; must raise before the end if they are not those of the artifact.
+        The chunks must raise before their end if they are not those of the artifact.
 
         Raises:
             OSError: The disk is full or refuses the write; nothing is written.
@@ -111,14 +104,10 @@ class _File(NamedTuple):
 
 
 class Eviction:
-    """Bounds the size of a folder that several processes fill.
+    """Bounds the size of a folder with files in subfolders that several processes fill.
 
-    A process evicts before it writes. Concurrent writers may exceed the bound briefly. A file that is larger than the
-    bound is kept until the next write.
-
-    Args:
-        folder: A folder with files in subfolders; the modification time of a file is the time of its last use.
-        max_bytes: The bound.
+    The modification time of a file is the time of its last use. A process evicts before it writes. Concurrent writers
+    may exceed the bound briefly. A file that is larger than the bound is kept until the next write.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:

@@ -60,9 +60,7 @@ def unreadable(error: OSError) -> str:
 def make_folder(folder: Path, top: Path) -> None:
     """Create a folder and its parents durably.
 
-    Args:
-        folder: The folder.
-        top: This folder and those in it are closed to other users; its parents get the default permissions.
+    ``top`` and the folders in it are closed to other users; its parents get the default permissions.
     """
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     for each in reversed(missing):
@@ -123,12 +121,9 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def write_whole(path: Path, chunks: Iterable[bytes], *, durable: bool = True) -> None:
-    """Write or replace a file atomically.
+    """Write or replace a file atomically; a ``durable`` one survives a power failure after this returns.
 
-    Args:
-        path: The file; its folder must exist.
-        chunks: The bytes. If the iterator raises, nothing is written.
-        durable: Whether the file must survive a power failure after this returns.
+    Its folder must exist. If the iterator raises, nothing is written.
 
     Raises:
         OSError: The disk refuses the write; nothing is written.
@@ -141,6 +136,7 @@ def write_whole(path: Path, chunks: Iterable[bytes], *, durable: bool = True) ->
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
+        # After fsync: otherwise a power failure could leave the name without the bytes.
         temporary.replace(path)
     except BaseException:  # including KeyboardInterrupt
         temporary.unlink(missing_ok=True)

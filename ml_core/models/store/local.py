@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -16,9 +16,7 @@ from ml_core.ids import Digest, TenantId
 from ml_core.models.store.base import (
     ArtifactStore,
     Removed,
-    StoredBlob,
     Stray,
-    integrity_error,
     place,
     verified_chunks,
 )
@@ -59,18 +57,24 @@ class LocalStore(ArtifactStore):
 
     def _store(self, tenant_id: TenantId, artifact: StoredArtifact, source: BinaryIO) -> None:
         path = self.path(tenant_id, artifact.digest)
-        with _saving(path, tenant_id):
+        try:
             make_folder(path.parent, self.root)
             remove_abandoned(path.parent)
             if fault_in(path, artifact.digest, artifact.size_bytes) is not None:
                 write_whole(path, verified_chunks(source, tenant_id, artifact))
+        except OSError as error:
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise (StorageFullError if is_full else ModelSaveError)(
+                f"The artifact can't be written to {path.parent}: {error.strerror or error}.",
+                remedy="Nothing was stored. Free disk space or correct the folder's permissions, then try again.",
+                tenant_id=tenant_id,
+            ) from error
 
     def read(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> bytes:
         """See ``ArtifactStore``."""
-        path = self.path(tenant_id, digest)
-        data, fault = read_verified(path, digest, size_bytes)
+        data, fault = read_verified(self.path(tenant_id, digest), digest, size_bytes)
         if fault is not None:
-            raise _unverified(path, tenant_id, digest, fault)
+            raise self._unverified(tenant_id, digest, fault)
         return data
 
     def fetch(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> Path:
@@ -78,8 +82,18 @@ class LocalStore(ArtifactStore):
         path = self.path(tenant_id, digest)
         fault = fault_in(path, digest, size_bytes)
         if fault is not None:
-            raise _unverified(path, tenant_id, digest, fault)
+            raise self._unverified(tenant_id, digest, fault)
         return path
+
+    def _unverified(self, tenant_id: TenantId, digest: Digest, fault: str) -> ModelLoadError:
+        """The error for a file that is damaged, or that this process has no permission to read."""
+        if fault != CLOSED:
+            return self._integrity_error(tenant_id, digest, fault)
+        return ModelLoadError(
+            f"The artifact {digest[:12]}… of tenant {tenant_id} {fault}: {self.location(tenant_id, digest)}.",
+            remedy="Correct its permissions and those of its folders, or run as their owner.",
+            tenant_id=tenant_id,
+        )
 
     def verify(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> None:
         """See ``ArtifactStore``."""
@@ -95,9 +109,7 @@ class LocalStore(ArtifactStore):
 
     def delete(self, tenant_id: TenantId, digest: Digest) -> None:
         """See ``ArtifactStore``."""
-        path = self.path(tenant_id, digest)
-        with _removing(path, tenant_id):
-            path.unlink(missing_ok=True)
+        self._remove(tenant_id, place(tenant_id, digest).partition("/")[2])
 
     def _files(self, tenant_id: TenantId) -> Iterator[Stray]:
         folder = self.root / tenant_id
@@ -118,10 +130,8 @@ class LocalStore(ArtifactStore):
         except OSError as error:
             raise _unlisted(self.root, error) from error
         for name in folders:
-            try:
+            with suppress(InvalidNameError):  # not a folder of the platform
                 yield TenantId(name)
-            except InvalidNameError:  # not a folder of the platform
-                continue
 
     def check(self) -> None:
         """See ``ArtifactStore``."""
@@ -140,76 +150,73 @@ class LocalStore(ArtifactStore):
         return removed
 
 
-class MirroredStore(LocalStore):
+class MirroredStore(ArtifactStore):
     """A folder of the caller that gets a copy of each artifact, in addition to the store of the platform.
 
-    Replicas read the store of the platform only, so ``exists``, ``verify``, ``list``, ``strays`` and ``tenants`` refer
-    to it. Artifacts that the folder does not have are read from it.
+    Replicas read the store of the platform only, so that one decides which artifacts, strays and tenants exist. Reads
+    take the folder's copy if there is one.
 
-    Args:
-        root: The folder of the caller.
-        platform: The store of the platform.
+    Attributes:
+        folder: The folder as a store.
     """
 
     def __init__(self, root: Path, platform: ArtifactStore) -> None:
-        super().__init__(root)
-        self._platform = platform
+        self.folder, self._platform = LocalStore(root), platform
 
-    def put(self, tenant_id: TenantId, data: bytes, format: str) -> StoredArtifact:  # noqa: A002 - the field's name
-        """Store an artifact in both."""
+    def __repr__(self) -> str:
+        return f"MirroredStore({str(self.folder.root)!r}, {self._platform!r})"
+
+    def location(self, tenant_id: TenantId, digest: Digest) -> str:
+        """See ``ArtifactStore``; in the folder."""
+        return self.folder.location(tenant_id, digest)
+
+    def check(self) -> None:
+        """See ``ArtifactStore``; of the folder."""
+        self.folder.check()
+
+    def _store(self, tenant_id: TenantId, artifact: StoredArtifact, source: BinaryIO) -> None:
         # The platform's first: an artifact in the folder alone can't be served.
-        self._platform.put(tenant_id, data, format)
-        return super().put(tenant_id, data, format)
+        self._platform._store(tenant_id, artifact, source)
+        source.seek(0)
+        self.folder._store(tenant_id, artifact, source)
 
-    def put_file(self, tenant_id: TenantId, path: Path, format: str) -> StoredArtifact:  # noqa: A002
-        """Store a file in both, in the order of ``put``."""
-        self._platform.put_file(tenant_id, path, format)
-        return super().put_file(tenant_id, path, format)
+    def _holder(self, tenant_id: TenantId, digest: Digest) -> ArtifactStore:
+        return self.folder if self.folder.exists(tenant_id, digest) else self._platform
 
     def read(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> bytes:
-        """Read and verify an artifact from the folder if it has it, else from the store of the platform."""
-        if super().exists(tenant_id, digest):
-            return super().read(tenant_id, digest, size_bytes)
-        return self._platform.read(tenant_id, digest, size_bytes)
+        """See ``ArtifactStore``."""
+        return self._holder(tenant_id, digest).read(tenant_id, digest, size_bytes)
 
     def fetch(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> Path:
-        """A verified file of the folder if it has it, else of the store of the platform."""
-        if super().exists(tenant_id, digest):
-            return super().fetch(tenant_id, digest, size_bytes)
-        return self._platform.fetch(tenant_id, digest, size_bytes)
+        """See ``ArtifactStore``."""
+        return self._holder(tenant_id, digest).fetch(tenant_id, digest, size_bytes)
 
     def verify(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> None:
-        """Verify the artifact in the store of the platform."""
+        """See ``ArtifactStore``."""
         self._platform.verify(tenant_id, digest, size_bytes)
 
     def exists(self, tenant_id: TenantId, digest: Digest) -> bool:
-        """Whether the artifact exists in the store of the platform."""
+        """See ``ArtifactStore``."""
         return self._platform.exists(tenant_id, digest)
 
     def delete(self, tenant_id: TenantId, digest: Digest) -> None:
         """Remove an artifact from both."""
-        super().delete(tenant_id, digest)
+        self.folder.delete(tenant_id, digest)
         self._platform.delete(tenant_id, digest)
 
-    def list(self, tenant_id: TenantId) -> Iterator[StoredBlob]:
-        """The artifacts of a tenant in the store of the platform."""
-        return self._platform.list(tenant_id)
+    def _files(self, tenant_id: TenantId) -> Iterator[Stray]:
+        return self._platform._files(tenant_id)
 
-    def strays(self, tenant_id: TenantId) -> Iterator[Stray]:
-        """The strays of a tenant in the store of the platform."""
-        return self._platform.strays(tenant_id)
-
-    def delete_stray(self, tenant_id: TenantId, stray: Stray) -> None:
-        """Remove a stray from the store of the platform."""
-        self._platform.delete_stray(tenant_id, stray)
+    def _remove(self, tenant_id: TenantId, name: str) -> None:
+        self._platform._remove(tenant_id, name)
 
     def tenants(self) -> Iterator[TenantId]:
-        """The tenants in the store of the platform."""
+        """See ``ArtifactStore``."""
         return self._platform.tenants()
 
     def delete_tenant(self, tenant_id: TenantId) -> Removed:
         """Remove the folder of a tenant from both; the result is the sum."""
-        own, shared = super().delete_tenant(tenant_id), self._platform.delete_tenant(tenant_id)
+        own, shared = self.folder.delete_tenant(tenant_id), self._platform.delete_tenant(tenant_id)
         return Removed(own.count + shared.count, own.bytes + shared.bytes)
 
 
@@ -220,7 +227,7 @@ def _walk(folder: Path, prefix: str) -> Iterator[Stray]:
     except FileNotFoundError:
         return
     for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
+        if entry.is_dir(follow_symlinks=False):  # a link could lead into the folder of another tenant
             yield from _walk(folder / entry.name, f"{prefix}{entry.name}/")
             continue
         try:
@@ -229,19 +236,6 @@ def _walk(folder: Path, prefix: str) -> Iterator[Stray]:
             continue
         modified_at = datetime.fromtimestamp(found.st_mtime, UTC)
         yield Stray(f"{prefix}{entry.name}", found.st_size, modified_at)
-
-
-@contextmanager
-def _saving(path: Path, tenant_id: TenantId) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise (StorageFullError if is_full else ModelSaveError)(
-            f"The artifact can't be written to {path.parent}: {error.strerror or error}.",
-            remedy="Nothing was stored. Free disk space or correct the folder's permissions, then try again.",
-            tenant_id=tenant_id,
-        ) from error
 
 
 @contextmanager
@@ -254,17 +248,6 @@ def _removing(path: Path, tenant_id: TenantId) -> Iterator[None]:
             remedy="Correct the permissions of the folder, then try again.",
             tenant_id=tenant_id,
         ) from error
-
-
-def _unverified(path: Path, tenant_id: TenantId, digest: Digest, fault: str) -> ModelLoadError:
-    """The error for a file that is damaged, or that this process has no permission to read."""
-    if fault != CLOSED:
-        return integrity_error(str(path), tenant_id, digest, fault)
-    return ModelLoadError(
-        f"The artifact {digest[:12]}… of tenant {tenant_id} {fault}: {path}.",
-        remedy="Correct its permissions and those of its folders, or run as their owner.",
-        tenant_id=tenant_id,
-    )
 
 
 def _unlisted(folder: Path, error: OSError) -> ModelLoadError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,7 +26,6 @@ from ml_core.models.store.base import (
     ArtifactStore,
     Removed,
     Stray,
-    integrity_error,
     place,
     verified_chunks,
     wrong_size,
@@ -46,18 +45,13 @@ class ObjectStore(ArtifactStore):
     """A prefix of a bucket.
 
     Credentials come from the ``AWS_*`` variables, the shared configuration files, or the role of the machine or pod.
-    In a bucket with versioning, deletion keeps the old versions of objects.
-
-    Args:
-        settings: The location; ``url`` must be set.
-        cache: The cache of this machine.
+    In a bucket with versioning, deletion keeps the old versions of objects. The settings must have a ``url``.
     """
 
     def __init__(self, settings: ArtifactSettings, cache: ArtifactCache) -> None:
         self._settings = settings
         self._cache = cache
-        self._bucket, self._root = settings.bucket, settings.root
-        self._errors = _Errors(settings, self._has_bucket)
+        self._root = settings.root
 
     def __repr__(self) -> str:
         return f"ObjectStore({self._settings.url!r})"
@@ -79,6 +73,24 @@ class ObjectStore(ArtifactStore):
             background_writes=False,  # otherwise a file that is read faster than it is sent fills the memory
         )
 
+    @contextmanager
+    def _raising(
+        self, kind: type[ModelLoadError | ModelSaveError], tenant_id: TenantId | None, **attributes: Any
+    ) -> Iterator[None]:
+        """Convert an OSError of the client to an error of the platform."""
+        try:
+            yield
+        except OSError as error:
+            message, remedy = _explain(error, self._settings)
+            raise kind(message, remedy=remedy, tenant_id=tenant_id, **attributes) from error
+
+    def _require_bucket(self) -> None:
+        """Raise an OSError if the bucket does not exist; call it for a missing object, since both look alike."""
+        from pyarrow import fs
+
+        if self._objects.get_file_info(self._settings.bucket).type == fs.FileType.NotFound:
+            raise OSError("NO_SUCH_BUCKET")
+
     def location(self, tenant_id: TenantId, digest: Digest) -> str:
         """See ``ArtifactStore``."""
         return f"s3://{self._key(tenant_id, digest)}"
@@ -88,7 +100,7 @@ class ObjectStore(ArtifactStore):
 
     def _store(self, tenant_id: TenantId, artifact: StoredArtifact, source: BinaryIO) -> None:
         key = self._key(tenant_id, artifact.digest)
-        with self._errors.writing(tenant_id):
+        with self._raising(ModelSaveError, tenant_id):
             if not self._holds(key, tenant_id, artifact):
                 self._write(key, artifact.size_bytes, verified_chunks(source, tenant_id, artifact))
 
@@ -126,8 +138,7 @@ class ObjectStore(ArtifactStore):
         """See ``ArtifactStore``; reads the cache first."""
         data = self._cache.read(tenant_id, digest, size_bytes)
         if data is None:
-            with self._errors.reading(tenant_id, digest):
-                data = b"".join(self._chunks(tenant_id, digest, size_bytes))
+            data = b"".join(self._download(tenant_id, digest, size_bytes))
             self._cache.keep(tenant_id, digest, data)
         return data
 
@@ -152,13 +163,12 @@ class ObjectStore(ArtifactStore):
             pass
 
     def _download(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> Iterator[bytes]:
-        with self._errors.reading(tenant_id, digest):
+        with self._raising(ModelLoadError, tenant_id, digest=str(digest)):
             yield from self._chunks(tenant_id, digest, size_bytes)
 
     def _chunks(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> Iterator[bytes]:
         """Read an object in chunks; raises ``ArtifactIntegrityError`` at the end if it is not intact."""
         key, found, size = self._key(tenant_id, digest), hashlib.sha256(), 0
-        fault = None
         try:
             with self._objects.open_input_stream(key) as stream:
                 # Reads at most one byte more than the recorded size.
@@ -169,30 +179,23 @@ class ObjectStore(ArtifactStore):
                     found.update(chunk)
                     yield chunk
         except FileNotFoundError as error:
-            self._errors.require_bucket()
-            raise integrity_error(self.location(tenant_id, digest), tenant_id, digest, MISSING) from error
+            self._require_bucket()
+            raise self._integrity_error(tenant_id, digest, MISSING) from error
         if size != size_bytes:
-            fault = wrong_size(self._size(key) or size, size_bytes)
-        elif found.hexdigest() != digest:
-            fault = CHANGED
-        if fault is not None:
-            raise integrity_error(self.location(tenant_id, digest), tenant_id, digest, fault)
+            raise self._integrity_error(tenant_id, digest, wrong_size(self._size(key) or size, size_bytes))
+        if found.hexdigest() != digest:
+            raise self._integrity_error(tenant_id, digest, CHANGED)
 
     def _size(self, key: str) -> int | None:
         info = self._objects.get_file_info(key)
         return info.size if info.is_file else None
 
-    def _has_bucket(self) -> bool:
-        from pyarrow import fs
-
-        return bool(self._objects.get_file_info(self._bucket).type != fs.FileType.NotFound)
-
     def exists(self, tenant_id: TenantId, digest: Digest) -> bool:
         """See ``ArtifactStore``."""
-        with self._errors.reading(tenant_id, digest):
+        with self._raising(ModelLoadError, tenant_id, digest=str(digest)):
             if self._size(self._key(tenant_id, digest)) is not None:
                 return True
-            self._errors.require_bucket()
+            self._require_bucket()
             return False
 
     def delete(self, tenant_id: TenantId, digest: Digest) -> None:
@@ -201,15 +204,15 @@ class ObjectStore(ArtifactStore):
         self._cache.forget(tenant_id, digest)
 
     def _remove(self, tenant_id: TenantId, name: str) -> None:
-        with self._errors.writing(tenant_id):
+        with self._raising(ModelSaveError, tenant_id):
             try:
                 self._objects.delete_file(f"{self._root}/{tenant_id}/{name}")
             except FileNotFoundError:
-                self._errors.require_bucket()
+                self._require_bucket()
 
     def _files(self, tenant_id: TenantId) -> Iterator[Stray]:
         folder = f"{self._root}/{tenant_id}"
-        with self._errors.reading(tenant_id):
+        with self._raising(ModelLoadError, tenant_id):
             infos = self._list(folder, recursive=True)
         for info in infos:
             if info.is_file:
@@ -220,12 +223,12 @@ class ObjectStore(ArtifactStore):
 
         infos = self._objects.get_file_info(fs.FileSelector(folder, recursive=recursive, allow_not_found=True))
         if not infos:
-            self._errors.require_bucket()
+            self._require_bucket()
         return infos
 
     def tenants(self) -> Iterator[TenantId]:
         """See ``ArtifactStore``."""
-        with self._errors.reading(None):
+        with self._raising(ModelLoadError, None):
             infos = self._list(self._root, recursive=False)
         for info in infos:
             with suppress(InvalidNameError):  # not a folder of the platform
@@ -235,7 +238,7 @@ class ObjectStore(ArtifactStore):
     def delete_tenant(self, tenant_id: TenantId) -> Removed:
         """See ``ArtifactStore``; also removes the copies in the cache of this machine. Others evict theirs later."""
         folder = f"{self._root}/{TenantId(tenant_id)}"
-        with self._errors.writing(tenant_id):
+        with self._raising(ModelSaveError, tenant_id):
             sizes = [info.size for info in self._list(folder, recursive=True) if info.is_file]
             with suppress(FileNotFoundError):
                 self._objects.delete_dir(folder)
@@ -243,69 +246,28 @@ class ObjectStore(ArtifactStore):
         return Removed(len(sizes), sum(sizes))
 
 
-class _NoBucketError(OSError):
-    """The bucket does not exist."""
-
-
 def _is_unreachable(error: BaseException) -> bool:
     """Whether an error of ``pyarrow.fs`` means that the server can't be reached."""
     return isinstance(error, OSError) and any(word in str(error) for word in _UNREACHABLE)
 
 
-class _Errors:
-    """Converts errors of ``pyarrow.fs`` to errors of the platform.
-
-    Args:
-        settings: The location of the store.
-        has_bucket: Whether the bucket exists; may raise OSError.
-    """
-
-    def __init__(self, settings: ArtifactSettings, has_bucket: Callable[[], bool]) -> None:
-        self._settings = settings
-        self._has_bucket = has_bucket
-
-    def require_bucket(self) -> None:
-        """Raise an OSError if the bucket does not exist; call it for a missing object, since both look alike."""
-        if not self._has_bucket():
-            raise _NoBucketError("NO_SUCH_BUCKET")
-
-    @contextmanager
-    def reading(self, tenant_id: TenantId | None, digest: Digest | None = None) -> Iterator[None]:
-        """Convert an OSError to a ModelLoadError."""
-        try:
-            yield
-        except OSError as error:
-            message, remedy = self._explain(error)
-            shown = None if digest is None else str(digest)
-            raise ModelLoadError(message, remedy=remedy, tenant_id=tenant_id, digest=shown) from error
-
-    @contextmanager
-    def writing(self, tenant_id: TenantId) -> Iterator[None]:
-        """Convert an OSError to a ModelSaveError."""
-        try:
-            yield
-        except OSError as error:
-            message, remedy = self._explain(error)
-            raise ModelSaveError(message, remedy=remedy, tenant_id=tenant_id) from error
-
-    def _explain(self, error: OSError) -> tuple[str, str]:
-        """The message and the remedy."""
-        settings = self._settings
-        # The text before it repeats the key and the bucket.
-        text = str(error).partition("AWS Error ")[2] or str(error)
-        store = f"The artifact store {settings.url}"
-        if "NO_SUCH_BUCKET" in text:
-            return f"There is no bucket {settings.bucket!r}.", "Create it, or correct MLCORE_ARTIFACTS_URL."
-        if any(word in text for word in _REFUSED):
-            return (
-                f"{store} refuses the credentials of this process: {text}.",
-                "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role, with permission to read, write, list and "
-                "delete.",
-            )
-        if _is_unreachable(error):
-            where = settings.endpoint or f"Amazon S3, region {settings.region or 'as the AWS variables say'}"
-            return (
-                f"{store} can't be reached at {where}: {text}.",
-                "Check the server, MLCORE_ARTIFACTS_ENDPOINT and MLCORE_ARTIFACTS_REGION, then try again.",
-            )
-        return f"{store} failed: {text}.", "Try again. If it fails again, see the log of the store."
+def _explain(error: OSError, settings: ArtifactSettings) -> tuple[str, str]:
+    """The message and the remedy for an error of ``pyarrow.fs``."""
+    # The text before it repeats the key and the bucket.
+    text = str(error).partition("AWS Error ")[2] or str(error)
+    store = f"The artifact store {settings.url}"
+    if "NO_SUCH_BUCKET" in text:
+        return f"There is no bucket {settings.bucket!r}.", "Create it, or correct MLCORE_ARTIFACTS_URL."
+    if any(word in text for word in _REFUSED):
+        return (
+            f"{store} refuses the credentials of this process: {text}.",
+            "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role, with permission to read, write, list and "
+            "delete.",
+        )
+    if _is_unreachable(error):
+        where = settings.endpoint or f"Amazon S3, region {settings.region or 'as the AWS variables say'}"
+        return (
+            f"{store} can't be reached at {where}: {text}.",
+            "Check the server, MLCORE_ARTIFACTS_ENDPOINT and MLCORE_ARTIFACTS_REGION, then try again.",
+        )
+    return f"{store} failed: {text}.", "Try again. If it fails again, see the log of the store."

@@ -20,12 +20,7 @@ def platform_store(settings: Settings) -> ArtifactStore:
 
 
 def open_store(folder: str | Path | None, settings: Settings) -> ArtifactStore:
-    """The store of the platform, or a folder of the caller that mirrors it.
-
-    Args:
-        folder: The folder of the caller; None or the folder of the platform: the store of the platform.
-        settings: The settings of the platform.
-    """
+    """The store of the platform, or a folder of the caller that mirrors it, unless that is the platform's own."""
     own = None if folder is None else LocalStore(Path(folder)).root
     if own == LocalStore(settings.platform.artifact_root).root:
         own = None

@@ -56,7 +56,7 @@ def other_file(tmp_path: Path, seed: int = 1) -> Path:
 
 
 def stored(manager: ModelManager) -> set[str]:
-    return {path.name for path in manager.store.root.rglob("*") if path.is_file()}
+    return {path.name for path in manager.store.folder.root.rglob("*") if path.is_file()}
 
 
 def test_register_and_load(manager: ModelManager, model_file: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_joblib_file_with_types_of_its_own_is_refused(manager: ModelManager, t
     with pytest.raises(UnsafeArtifactError, match="Private"):
         manager.register_model("odd", "classification", save(Private(), tmp_path / "odd.joblib"))
     assert manager.list_models() == []
-    assert not manager.store.root.exists()
+    assert not manager.store.folder.root.exists()
 
 
 @pytest.mark.parametrize("suffix", [".skops", ".joblib"])
@@ -161,7 +161,7 @@ def test_registering_again_mends_a_damaged_artifact(manager: ModelManager, model
     """The same bytes replace those of the damaged file."""
     manager.register_model("tickets", "classification", model_file, version="1")
     servable = manager.get_model("tickets").servable
-    path = manager.store.path(servable.ref.tenant_id, servable.digest)
+    path = manager.store.folder.path(servable.ref.tenant_id, servable.digest)
     path.write_bytes(bytes(servable.size_bytes))
     manager.register_model("tickets", "classification", model_file, version="1")
     assert manager.load_model("tickets").predict_rows([{"text": "router is down"}]) == ["network"]
@@ -225,7 +225,7 @@ def test_another_tenants_model_is_unknown(
 ) -> None:
     """The same store folder and database, another tenant: nothing there."""
     manager.register_model("tickets", "classification", model_file)
-    other = ModelManager(db, manager.store.root, other_tenant_id)
+    other = ModelManager(db, manager.store.folder.root, other_tenant_id)
     with pytest.raises(ModelNotFoundError):
         other.load_model("tickets")
     with pytest.raises(ModelNotFoundError):
@@ -236,7 +236,7 @@ def test_a_flipped_byte_is_not_loaded(manager: ModelManager, model_file: Path) -
     """The stored bytes are proved before anything reads them."""
     manager.register_model("tickets", "classification", model_file)
     servable = manager.get_model("tickets").servable
-    path = manager.store.path(servable.ref.tenant_id, servable.digest)
+    path = manager.store.folder.path(servable.ref.tenant_id, servable.digest)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))

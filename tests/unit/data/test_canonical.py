@@ -117,7 +117,7 @@ def test_a_line_of_a_csv_sent_as_it_stands_agrees_with_its_frame(tmp_path_factor
         inferred = infer_columns(frame)
     except DataProcessingError:  # all blank, or all the same
         reject()
-    inputs = tuple(column.to_input() for column in inferred if column.used)
+    inputs = tuple(column.input for column in inferred if column.input)
     sent = Signature(inputs, Output(OutputKind.NUMBER)).columns_from_rows(rows)
     for name, array in columns_from_frame(frame, inputs).items():
         assert_equal(array, sent[name])

@@ -69,9 +69,9 @@ def inferred(frame, kinds=None):
         found = infer_columns(frame, kinds=kinds)[0]
     except DataProcessingError:
         reject()
-    if not found.used:
+    if found.input is None:
         reject()
-    column = found.to_input()
+    column = found.input
     return InputColumn("c", column.kind, True, column.categories, column.date_order, column.decimal_comma)
 
 
@@ -138,7 +138,7 @@ def test_pandas_own_reading_of_a_part_means_the_same(tmp_path):
     """A frame whose types pandas guessed from the rows that happen to be there."""
     cells = {"flag": ["True", "False", "Unknown"], "release": ["1.10", "1.2", "beta"], "level": ["1.0", "2.0", "other"]}
     frame = pd.DataFrame({name: values * 10 for name, values in cells.items()})
-    inputs = [column.to_input() for column in infer_columns(frame)]
+    inputs = [column.input for column in infer_columns(frame)]
     frame.head(2).to_csv(tmp_path / "part.csv", index=False)
     guessed = pd.read_csv(tmp_path / "part.csv")
     assert [dtype.kind for dtype in guessed.dtypes] == ["b", "f", "f"]
@@ -151,7 +151,7 @@ def test_names_match_however_their_accents_are_encoded(names):
     """In frames, in rows and where a kind is told."""
     trained, sent = names
     frame = pd.DataFrame({trained: ["a", "b"] * 5, "n": range(10)})
-    column = infer_columns(frame, kinds={sent: ColumnKind.CATEGORY})[0].to_input()
+    column = infer_columns(frame, kinds={sent: ColumnKind.CATEGORY})[0].input
     assert column.name == unicodedata.normalize("NFC", trained)
     signature = Signature((column,), Output(OutputKind.NUMBER))
     assert signature.columns_from_rows([{sent: "a"}], strict=True)[column.name].tolist() == ["a"]
@@ -186,11 +186,11 @@ def test_points_group_thousands_where_another_column_has_decimal_commas(tmp_path
     rows = [["950", "0,5"], ["1.200", "1,25"], ["12.500", "2,75"]] * 5
     file = write(tmp_path / "t.csv", rows, ";")
     price, beside = infer_columns(read_table(file))
-    assert (price.decimal_comma, beside.decimal_comma) == (True, True)
-    assert canonical(read_table(file), price.to_input())[:3] == [950.0, 1200.0, 12500.0]
+    assert (price.input.decimal_comma, beside.input.decimal_comma) == (True, True)
+    assert canonical(read_table(file), price.input)[:3] == [950.0, 1200.0, 12500.0]
     alone = infer_columns(read_table(file)[["c"]])[0]
-    assert not alone.decimal_comma
-    assert infer_columns(read_table(file)[["c"]], has_commas=True)[0].decimal_comma
+    assert not alone.input.decimal_comma
+    assert infer_columns(read_table(file)[["c"]], has_commas=True)[0].input.decimal_comma
     write_csv(file, "utf-8", tmp_path / "t.parquet")
     assert read_typed(tmp_path / "t.parquet", ["c"])["c"].tolist()[:3] == [950.0, 1200.0, 12500.0]
 

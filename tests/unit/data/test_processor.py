@@ -262,7 +262,7 @@ def test_the_plain_processor_is_no_step(frame):
 
 def test_an_overridden_preprocess_runs_in_training_and_inference(frame):
     """Its column is a feature in both, from frames and from canonical columns alike."""
-    inputs = [column.to_input() for column in infer_columns(frame) if column.used]
+    inputs = [column.input for column in infer_columns(frame) if column.input]
     steps = Doubling().build_steps([(c.name, c.kind.value) for c in inputs], "classification")
     pipeline = Pipeline([*steps, ("estimate", LogisticRegression(max_iter=1000))])
     pipeline.fit(frame, ["x", "y"] * 20)

@@ -155,7 +155,7 @@ def test_kinds_are_those_of_training():
     """For every column that training uses."""
     frame = tickets()
     found = {column.name: column.kind for column in profile_table(table_from_frame(frame)).columns}
-    assert found == {column.name: column.kind for column in infer_columns(frame) if column.used}
+    assert found == {column.name: column.kind for column in infer_columns(frame) if column.input}
 
 
 def test_a_large_file_is_profiled_on_a_sample(tmp_path, monkeypatch):

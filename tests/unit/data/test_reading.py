@@ -229,7 +229,11 @@ def test_a_decimal_comma_is_told_of(write):
     """JSON numbers have a point; strings are read as in training."""
     rows = "".join(f"{i},5;{i};{'NA' if i % 5 == 0 else f'{i},25'}\n" for i in range(1, 50))
     columns = infer_columns(read_table(write("t.csv", f"price;count;weight\n{rows}")))
-    assert {column.name: column.decimal_comma for column in columns} == {"price": True, "count": False, "weight": True}
+    assert {column.name: column.input.decimal_comma for column in columns} == {
+        "price": True,
+        "count": False,
+        "weight": True,
+    }
     assert columns[0].reason.endswith("decimal comma read; send 180.5, or the string '180,5', in requests")
 
 

@@ -42,7 +42,7 @@ def test_settings_survive_being_stored(kind, settings):
         ("min_metric", {}, "settings.metric", "A gate of the kind min_metric needs metric and value."),
         ("min_metric", {"value": 1.0}, "settings.metric", "A gate of the kind min_metric needs metric."),
         ("not_worse", {}, "settings.dataset", "needs dataset, target, metric and margin."),
-        ("min_metric", {"metric": "accuracy", "valeu": 1.0}, "settings.valeu", "Did you mean 'value'?"),
+        ("min_metric", {"metric": "accuracy", "valeu": 1.0}, "settings.valeu", "Did you mean value?"),
         ("min_metric", {"metric": "acuracy", "value": 1.0}, "settings.metric", "Did you mean accuracy?"),
         ("min_metric", {"metric": "accuracy", "value": "0.7"}, "settings.value", "a finite number"),
         ("min_metric", {"metric": "accuracy", "value": True}, "settings.value", "a finite number"),

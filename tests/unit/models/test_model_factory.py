@@ -5,9 +5,9 @@ from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import IsolationForest, RandomForestClassifier, RandomForestRegressor
 
 from ml_core.exceptions import TrainingError
-from ml_core.models.algorithms import ALGORITHMS
+from ml_core.models.algorithms import ALGORITHMS, algorithm_of
 from ml_core.models.formats.allowed_types import ALLOWED
-from ml_core.models.model_factory import ModelFactory, takes_sparse
+from ml_core.models.model_factory import ModelFactory
 
 EVERY = [(model_type, name) for model_type, algorithms in ALGORITHMS.items() for name in algorithms]
 
@@ -87,6 +87,10 @@ def test_the_older_way_of_extending_works(monkeypatch, caller):
 
 def test_estimators_that_need_dense_input_are_known():
     """So that texts are made dense for them."""
-    assert not takes_sparse(ModelFactory.create_model("classification", {"algorithm": "gradient_boosting"}))
-    assert takes_sparse(ModelFactory.create_model("classification", {}))
-    assert takes_sparse(DummyClassifier())
+    name, boosting = algorithm_of(ModelFactory.create_model("classification", {"algorithm": "gradient_boosting"}))
+    assert name == "gradient_boosting"
+    assert not boosting.takes_sparse
+    name, forest = algorithm_of(ModelFactory.create_model("classification", {}))
+    assert name == "random_forest"
+    assert forest.takes_sparse
+    assert algorithm_of(DummyClassifier()) == ("DummyClassifier", None)

@@ -42,6 +42,7 @@ class PendingVersion:
         serves: The version that answers until then; None: requests are refused.
         code: The code of the error of a failed load.
         reason: The message of that error.
+        cause: The message with its internal part, for operators; None if it has none.
     """
 
     tenant_id: str
@@ -52,6 +53,7 @@ class PendingVersion:
     serves: str | None = None
     code: str | None = None
     reason: str | None = None
+    cause: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from ml_core.domain.assignment import PointerRef, Rollout
 from ml_core.domain.replica_report import LoadState, PendingVersion
 from ml_core.domain.version import ServableVersion
-from ml_core.exceptions import DeadlineExceededError, MLFrameworkError, ModelLoadError
+from ml_core.exceptions import DeadlineExceededError, MLFrameworkError, ModelLoadError, is_public
 from ml_core.ids import VersionRef
 from ml_core.inference.failures import Failure, Failures, names_of, no_pointer, oversized
 from ml_core.inference.load_queue import IDLE_S, LoadPriority, LoadQueue
@@ -326,7 +326,8 @@ class ModelTable:
             state = LoadState.LOADING if key in self._queue else LoadState.DEFERRED
             return PendingVersion(*pointer.key, key[2], state, serves)
         error = failure.error
-        return PendingVersion(*pointer.key, key[2], LoadState.FAILED, serves, error.code, error.message)
+        cause = None if is_public(error) else error.cause
+        return PendingVersion(*pointer.key, key[2], LoadState.FAILED, serves, error.code, error.message, cause)
 
     def wait_idle(self, timeout_s: float) -> bool:
         """Wait until no load is queued or running; False if the timeout passed."""

@@ -261,7 +261,8 @@ def verified_chunks(source: BinaryIO, tenant_id: TenantId, artifact: StoredArtif
 def integrity_error(location: str, tenant_id: TenantId, digest: Digest, what: str) -> ArtifactIntegrityError:
     """The error for an artifact that does not match the registry."""
     return ArtifactIntegrityError(
-        f"Artifact {digest[:12]}… of tenant {tenant_id} {what} ({location}).",
+        f"Artifact {digest[:12]}… of tenant {tenant_id} {what}.",
+        internal=location,
         remedy="Restore the file from a backup, or train and register the model again.",
         tenant_id=tenant_id,
         digest=str(digest),
@@ -282,7 +283,8 @@ CHANGED = "was changed after it was stored: its sha256 differs"
 
 def _unreadable(tenant_id: TenantId, error: OSError) -> ModelSaveError:
     return ModelSaveError(
-        f"The file to store can't be read: {error.strerror or error}.",
+        "The file to store can't be read.",
+        internal=error.strerror or str(error),
         remedy="Nothing was stored. Check that the file exists and is readable.",
         tenant_id=tenant_id,
     )

@@ -238,8 +238,9 @@ def _saving(path: Path, tenant_id: TenantId) -> Iterator[None]:
     except OSError as error:
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise (StorageFullError if is_full else ModelSaveError)(
-            f"The artifact can't be written to {path.parent}: {error.strerror or error}.",
-            remedy="Nothing was stored. Free disk space or correct the folder's permissions, then try again.",
+            "The artifact can't be written; nothing was stored.",
+            internal=f"{path.parent}: {error.strerror or error}",
+            remedy="Free disk space or correct the folder's permissions, then try again.",
             tenant_id=tenant_id,
         ) from error
 
@@ -250,7 +251,8 @@ def _removing(path: Path, tenant_id: TenantId) -> Iterator[None]:
         yield
     except OSError as error:
         raise ModelSaveError(
-            f"{path} can't be removed: {error.strerror or error}.",
+            "A file of the artifact store can't be removed.",
+            internal=f"{path}: {error.strerror or error}",
             remedy="Correct the permissions of the folder, then try again.",
             tenant_id=tenant_id,
         ) from error
@@ -261,7 +263,8 @@ def _unverified(path: Path, tenant_id: TenantId, digest: Digest, fault: str) -> 
     if fault != CLOSED:
         return integrity_error(str(path), tenant_id, digest, fault)
     return ModelLoadError(
-        f"The artifact {digest[:12]}… of tenant {tenant_id} {fault}: {path}.",
+        f"The artifact {digest[:12]}… of tenant {tenant_id} {fault}.",
+        internal=str(path),
         remedy="Correct its permissions and those of its folders, or run as their owner.",
         tenant_id=tenant_id,
     )
@@ -269,6 +272,7 @@ def _unverified(path: Path, tenant_id: TenantId, digest: Digest, fault: str) -> 
 
 def _unlisted(folder: Path, error: OSError) -> ModelLoadError:
     return ModelLoadError(
-        f"The folder {folder} can't be listed: {error.strerror or error}.",
+        "The artifact store can't be listed.",
+        internal=f"{folder}: {error.strerror or error}",
         remedy="Correct its permissions, then try again.",
     )

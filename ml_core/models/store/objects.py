@@ -140,7 +140,8 @@ class ObjectStore(ArtifactStore):
             return self._cache.write(tenant_id, digest, size_bytes, self._download(tenant_id, digest, size_bytes))
         except OSError as error:
             raise ModelLoadError(
-                f"The artifact can't be kept in {self._cache.folder}: {error.strerror or error}.",
+                "This machine can't keep a copy of the artifact.",
+                internal=f"{self._cache.folder}: {error.strerror or error}",
                 remedy="Free disk space, or set MLCORE_HOME to a writable folder with room.",
                 tenant_id=tenant_id,
                 digest=str(digest),
@@ -275,9 +276,8 @@ class _Errors:
         try:
             yield
         except OSError as error:
-            message, remedy = self._explain(error)
             shown = None if digest is None else str(digest)
-            raise ModelLoadError(message, remedy=remedy, tenant_id=tenant_id, digest=shown) from error
+            raise ModelLoadError(**self._explain(error), tenant_id=tenant_id, digest=shown) from error
 
     @contextmanager
     def writing(self, tenant_id: TenantId) -> Iterator[None]:
@@ -285,27 +285,26 @@ class _Errors:
         try:
             yield
         except OSError as error:
-            message, remedy = self._explain(error)
-            raise ModelSaveError(message, remedy=remedy, tenant_id=tenant_id) from error
+            raise ModelSaveError(**self._explain(error), tenant_id=tenant_id) from error
 
-    def _explain(self, error: OSError) -> tuple[str, str]:
-        """The message and the remedy."""
+    def _explain(self, error: OSError) -> dict[str, Any]:
+        """Message, internal part and remedy."""
         settings = self._settings
         # The text before it repeats the key and the bucket.
         text = str(error).partition("AWS Error ")[2] or str(error)
-        store = f"The artifact store {settings.url}"
+        what, internal = "failed", f"{settings.url}: {text}"
+        remedy = "Try again. If it fails again, see the log of the store."
         if "NO_SUCH_BUCKET" in text:
-            return f"There is no bucket {settings.bucket!r}.", "Create it, or correct MLCORE_ARTIFACTS_URL."
-        if any(word in text for word in _REFUSED):
-            return (
-                f"{store} refuses the credentials of this process: {text}.",
+            what, internal = "can't be used", f"There is no bucket {settings.bucket!r}"
+            remedy = "Create it, or correct MLCORE_ARTIFACTS_URL."
+        elif any(word in text for word in _REFUSED):
+            what = "refuses the credentials of this process"
+            remedy = (
                 "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role, with permission to read, write, list and "
-                "delete.",
+                "delete."
             )
-        if _is_unreachable(error):
+        elif _is_unreachable(error):
             where = settings.endpoint or f"Amazon S3, region {settings.region or 'as the AWS variables say'}"
-            return (
-                f"{store} can't be reached at {where}: {text}.",
-                "Check the server, MLCORE_ARTIFACTS_ENDPOINT and MLCORE_ARTIFACTS_REGION, then try again.",
-            )
-        return f"{store} failed: {text}.", "Try again. If it fails again, see the log of the store."
+            what, internal = "can't be reached", f"{settings.url} at {where}: {text}"
+            remedy = "Check the server, MLCORE_ARTIFACTS_ENDPOINT and MLCORE_ARTIFACTS_REGION, then try again."
+        return {"message": f"The artifact store {what}.", "internal": internal, "remedy": remedy}

@@ -38,8 +38,9 @@ def create(
     scope: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"What it may do: {', '.join(Scope)} or promote:ENVIRONMENT; repeat for several. Without it: predict "
-            "and read, which is what a program needs that asks models. With --platform: admin or read."
+            help=f"What it may do: {', '.join(Scope)} or promote:ENVIRONMENT; repeat for several. Without it: predict, "
+            "which is what a program needs that asks models. The scope read shows all data of the tenant. With "
+            "--platform: admin or read."
         ),
     ] = None,
     as_json: JsonOption = False,
@@ -50,7 +51,7 @@ def create(
         with platform(of_tenant=False) as client:
             _print_made([(None, client.platform_keys.create(scope or [], name=name))], is_one=True, as_json=as_json)
         return
-    scopes = sorted(set(scope or (Scope.PREDICT, Scope.READ)))
+    scopes = sorted(set(scope or [Scope.PREDICT]))
     names = list(dict.fromkeys(tenant or [given("tenant", None, "--tenant")]))
     made: list[tuple[str | None, CreatedKey]] = []
     with platform(names[0]) as client:

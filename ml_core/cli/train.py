@@ -117,8 +117,10 @@ def train(
     hints = completing("models.train", "datasets.create"), _column_hints(target, ignore or ())
     with platform(tenant) as client, hints[0], hints[1]:
         made = None
+        if file is not None or validation is not None:  # checked before an upload that may be for nothing
+            for note in client.models.check_training(name, **spec).notes:
+                err.print(f"Note: {note}", markup=False, soft_wrap=True)
         if file is not None:
-            client.models.check_training(name, **spec)  # before an upload that may be for nothing
             with show_step(f"Storing {file.name}"):
                 made = _store(client, dataset or name, file, encoding)
         if validation is not None:

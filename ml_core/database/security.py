@@ -54,7 +54,7 @@ APP_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
     "approvals": ("SELECT", "INSERT"),
     "audit": ("SELECT", "INSERT (tenant_id, at, principal, request_id, action, subject, details)"),
     "platform_keys": ("SELECT", "INSERT", "UPDATE (revoked_at, revoked_by)"),
-    "idempotency_keys": ("SELECT", "INSERT", "UPDATE (status, response, headers)"),
+    "idempotency_keys": ("SELECT", "INSERT", "UPDATE (status, response, headers, alive_at)"),
     "api_keys": ("SELECT", "INSERT", "UPDATE (revoked_at, feed_generation)"),
     "datasets": ("SELECT", "INSERT", "UPDATE (next_number)"),
     "dataset_versions": ("SELECT", "INSERT", "UPDATE (archived_at)"),

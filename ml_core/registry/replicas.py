@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 # A pointer may have been removed since it was reported: the join leaves it out, where the foreign key would refuse all.
 _INSERT_PENDING = sa.text(
     f"INSERT INTO {SCHEMA}.replica_pending"  # noqa: S608 - constants
-    " (tenant_id, model_id, environment, version, cell, replica_id, position, state, serves, code, reason)"
+    " (tenant_id, model_id, environment, version, cell, replica_id, position, state, serves, code, reason, cause)"
     " SELECT tenant_id, model_id, environment, r.version, :cell, :replica_id, r.position, r.state, r.serves, r.code,"
-    " r.reason FROM jsonb_to_recordset(:rows) AS r (tenant_id text, model_id text, environment text, version text,"
-    " position smallint, state text, serves text, code text, reason text)"
+    " r.reason, r.cause FROM jsonb_to_recordset(:rows) AS r (tenant_id text, model_id text, environment text,"
+    " version text, position smallint, state text, serves text, code text, reason text, cause text)"
     f" JOIN {SCHEMA}.environments e USING (tenant_id, model_id, environment)"
 ).bindparams(sa.bindparam("rows", type_=JSONB))
 
@@ -111,12 +111,14 @@ def _in(seconds: float) -> sa.ColumnElement[datetime]:
 
 
 def _row(position: int, pending: PendingVersion) -> dict[str, object]:
-    row = {**dataclasses.asdict(pending), "position": position, "state": pending.state.value}
-    if pending.reason is not None:
-        # Postgres stores neither NUL nor half a surrogate pair.
-        clean = pending.reason.encode("utf-8", "replace").decode().replace("\0", "?")
-        row["reason"] = clean if len(clean) <= MAX_REASON else f"{clean[: MAX_REASON - 1]}…"
-    return row
+    texts = {"reason": _storable(pending.reason), "cause": _storable(pending.cause)}
+    return {**dataclasses.asdict(pending), **texts, "position": position, "state": pending.state.value}
+
+
+def _storable(text: str | None) -> str | None:
+    # Postgres stores neither NUL nor half a surrogate pair.
+    clean = text and text.encode("utf-8", "replace").decode().replace("\0", "?")
+    return clean if clean is None or len(clean) <= MAX_REASON else f"{clean[: MAX_REASON - 1]}…"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +190,7 @@ def _pending_by_replica(connection: Connection, cell: str) -> dict[str, list[Pen
                 LoadState(row.state),
                 row.serves,
                 row.code,
-                row.reason,
+                row.cause or row.reason,
             )
         )
     return found
@@ -272,7 +274,7 @@ def _statement(
             report.unlisted,
             is_applied.label("is_applied"),
             pointer.version.label("stable"),
-            *(pending[name] for name in ("version", "state", "serves", "code", "reason")),
+            *(pending[name] for name in ("version", "state", "serves", "code", "reason", "cause")),
         )
         .join_from(environments, feed_clock, feed_clock.c.cell == pointer.cell)
         .join(replica_reports, report.cell == pointer.cell)
@@ -286,15 +288,16 @@ def _ask(db: DatabaseConnection, tenant_id: TenantId, statement: sa.Select[Any])
     found: dict[str, list[ReplicaAnswer]] = {}
     with db.tenant(tenant_id) as connection:
         for row in connection.execute(statement):
-            found.setdefault(row.replica_id, []).append(_answer(row))
+            found.setdefault(row.replica_id, []).append(_answer(row, is_operator=db.principal.tenant_id is None))
     return [max(answers, key=lambda answer: _BY_BADNESS.index(answer.state)) for answers in found.values()]
 
 
-def _answer(row: AnyRow) -> ReplicaAnswer:
+def _answer(row: AnyRow, *, is_operator: bool) -> ReplicaAnswer:
     if not row.is_applied:
         return ReplicaAnswer(row.replica_id, LoadState.BEHIND)
     if row.state is not None:
-        return ReplicaAnswer(row.replica_id, LoadState(row.state), row.version, row.serves, row.code, row.reason)
+        reason = (is_operator and row.cause) or row.reason
+        return ReplicaAnswer(row.replica_id, LoadState(row.state), row.version, row.serves, row.code, reason)
     if row.unlisted:  # a version that the report has no room for may be this pointer's
         return ReplicaAnswer(row.replica_id, LoadState.LOADING)
     return ReplicaAnswer(row.replica_id, LoadState.LOADED, serves=row.stable)

@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import Annotated
 
 from fastapi import Query, Request
 from starlette.concurrency import run_in_threadpool
 
-from ml_core.api.access import Services, TenantAccess
+from ml_core.api.access import Services, TenantAccess, caller
 from ml_core.api.operation import ArchivedQuery, CursorQuery, LimitQuery, operations
 from ml_core.api.routes.adding import operation
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.models import Model
 from ml_core.api.schemas.runs import Run
-from ml_core.api.schemas.trainings import NewTraining, Training, TrainingFields, TrainingReport
+from ml_core.api.schemas.trainings import NewTraining, Training, TrainingCheck, TrainingFields, TrainingReport
 from ml_core.api.trainings import begun
-from ml_core.domain.api_key import Scope
+from ml_core.domain.api_key import Scope, bearer_token
+from ml_core.domain.tenant_policies import SelfTestRows
 from ml_core.domain.train_spec import TrainSpec
 from ml_core.exceptions import RequestTimeoutError
 from ml_core.ids import ModelId, RunId
+from ml_core.registry.authentication import is_token
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.runs.lifecycle import run_not_found
+from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.versions.models import ModelRepository
 from ml_core.training.assignment import Assignment
 
 router = operations("models", "/tenants/{tenant}/models")
 
+_TABLE_IS_KEPT = (
+    "The tenant's policy keeps training rows out of versions, but not out of datasets: a table that is uploaded is "
+    "kept, with all its rows, at least as long as the versions that were trained on it."
+)
 WaitQuery = Annotated[float, Query(ge=0, le=60, description="Wait for its end at most so long.")]
 
 
@@ -76,7 +84,8 @@ async def train_model(
     spec = TrainSpec.from_json(body.model_dump(exclude_unset=True, exclude={"run_id"}))
     run_id = RunId.new() if body.run_id is None else RunId(body.run_id)
     training = _services(request).trainings.start(
-        Assignment(access.db.principal, request.state.request_id, access.tenant_id, ModelId(model), spec, run_id)
+        Assignment(access.db.principal, request.state.request_id, access.tenant_id, ModelId(model), spec, run_id),
+        functools.partial(_check_key, request),
     )
     try:
         await begun(training, request.is_disconnected)
@@ -91,12 +100,15 @@ async def train_model(
 
 
 @operation(router, "POST", "/{model}/train/check", "models.check_training", Scope.TRAIN)
-def check_training(access: TenantAccess, model: str, body: TrainingFields) -> None:
+def check_training(access: TenantAccess, model: str, body: TrainingFields) -> TrainingCheck:
     """Check a training before its data is uploaded: names, rights and hyperparameters. Nothing is written."""
     # Imported late: only this operation needs the estimators in this process.
     from ml_core.training.trainer import Trainer
 
     Trainer(access.db, access.tenant_id).check_spec(model, TrainSpec.from_json(body.model_dump(exclude_unset=True)))
+    tenant = TenantRepository(access.db).find(access.tenant_id)
+    is_synthetic = tenant is not None and tenant.self_test_rows is SelfTestRows.SYNTHETIC
+    return TrainingCheck(notes=[_TABLE_IS_KEPT] if is_synthetic else [])
 
 
 @operation(router, "GET", "/{model}/trainings/{run}", "models.training", Scope.READ)
@@ -121,6 +133,16 @@ async def _ended(access: TenantAccess, request: Request, run_id: str, wait_s: fl
     return Training(
         run=Run.model_validate(run), report=None if report is None else TrainingReport.model_validate(report)
     )
+
+
+def _check_key(request: Request) -> None:
+    """Refuse a key that was revoked while its training waited.
+
+    A token can't be revoked, and that it expired meanwhile takes no right away: it was valid when it was sent.
+    """
+    authorization = request.headers.get("authorization")
+    if authorization is not None and not is_token(bearer_token(authorization)):
+        caller(request).principal.require(Scope.TRAIN)
 
 
 def _services(request: Request) -> Services:

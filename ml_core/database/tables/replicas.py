@@ -40,12 +40,16 @@ replica_pending = sa.Table(
     text("serves", nullable=True),
     text("code", nullable=True),
     text("reason", nullable=True),
+    text("cause", nullable=True),
     grammar("environment", EnvironmentName),
     grammar("version", VersionId),
     grammar("serves", VersionId),
     sa.CheckConstraint(f"position BETWEEN 0 AND {MAX_PENDING - 1}", name="position"),
     sa.CheckConstraint("state IN ('deferred', 'loading', 'failed')", name="state"),
-    sa.CheckConstraint(f"char_length(code) <= 64 AND char_length(reason) <= {MAX_REASON}", name="reason"),
+    sa.CheckConstraint(
+        f"char_length(code) <= 64 AND char_length(reason) <= {MAX_REASON} AND char_length(cause) <= {MAX_REASON}",
+        name="reason",
+    ),
     sa.ForeignKeyConstraint(
         ["tenant_id", "model_id", "environment"],
         [environments.c.tenant_id, environments.c.model_id, environments.c.environment],

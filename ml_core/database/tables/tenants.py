@@ -118,8 +118,8 @@ platform_keys = sa.Table(
     sa.CheckConstraint("cardinality(scopes) > 0 AND scopes <@ ARRAY['admin', 'read']", name="scopes"),
 )
 
-# Answers to requests that a client may repeat; ``status`` is null while the first request runs. The ``tenant_id`` of
-# requests of the platform's own is ``PLATFORM``.
+# Answers to requests that a client may repeat; ``status`` is null while the first request runs, which renews
+# ``alive_at``. The ``tenant_id`` of requests of the platform's own is ``PLATFORM``.
 idempotency_keys = sa.Table(
     "idempotency_keys",
     metadata,
@@ -129,6 +129,7 @@ idempotency_keys = sa.Table(
     sa.Column("response", sa.LargeBinary),
     document("headers"),
     moment("created_at"),
+    moment("alive_at"),
     sa.CheckConstraint("char_length(key) BETWEEN 1 AND 200", name="key"),
     sa.CheckConstraint("octet_length(response) <= 1048576", name="response"),
     sa.Index(None, "tenant_id", "created_at"),

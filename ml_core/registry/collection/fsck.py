@@ -201,7 +201,7 @@ class Checker:
         try:
             self._store.verify(tenant_id, digest, size_bytes)
         except ArtifactIntegrityError as error:
-            return FindingKind.CORRUPT, error.message
+            return FindingKind.CORRUPT, error.cause
         return None
 
     def _confirm(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> Iterator[Finding]:
@@ -246,7 +246,7 @@ class Checker:
             if needed_by and self._store.exists(tenant_id, blob.digest):
                 kind, digest = FindingKind.CORRUPT, blob.digest
                 remedy = _remedy(needed_by, served_by)
-                yield Finding(tenant_id, kind, digest, error.message, remedy, _REPAIR, needed_by, size_bytes, digest)
+                yield Finding(tenant_id, kind, digest, error.cause, remedy, _REPAIR, needed_by, size_bytes, digest)
 
     def _strays(self, tenant_id: TenantId) -> Iterator[Finding]:
         oldest = datetime.now(UTC) - self._grace
@@ -286,7 +286,7 @@ class Repairer:
         try:
             is_repaired = self._repair(finding)
         except MLFrameworkError as error:
-            return dataclasses.replace(finding, what=f"{finding.what} It could not be repaired: {error.message}")
+            return dataclasses.replace(finding, what=f"{finding.what} It could not be repaired: {error.cause}")
         return dataclasses.replace(finding, is_repaired=is_repaired)
 
     def _repair(self, finding: Finding) -> bool:

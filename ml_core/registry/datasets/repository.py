@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -158,11 +159,13 @@ class DatasetRepository:
 
         Raises:
             DataProcessingError: The file can't be read, or is no table that a dataset can hold.
+            RequestTooLargeError: The table is over a limit of the settings, such as ``MLCORE_MAX_UPLOAD_ROWS``.
             ModelSaveError: The disk or the store refuses; nothing is left behind.
         """
         file = Path(path)
         given = {"kind": "csv", "file": file.name, **(source or {})}
-        return self._register(DatasetId(dataset_id), lambda target: intake.write_csv(file, encoding, target), given)
+        write = functools.partial(intake.write_csv, file, encoding, limits=self._db.settings.api)
+        return self._register(DatasetId(dataset_id), write, given)
 
     def from_parquet(
         self, dataset_id: str, path: str | Path, *, source: Mapping[str, Any] | None = None
@@ -171,11 +174,13 @@ class DatasetRepository:
 
         Raises:
             DataProcessingError: It is no Parquet file, has no row, or a column that a dataset can't hold.
+            RequestTooLargeError: The table is over a limit of the settings, such as ``MLCORE_MAX_UPLOAD_ROWS``.
             ModelSaveError: The disk or the store refuses; nothing is left behind.
         """
         file = Path(path)
         given = {"kind": "parquet", "file": file.name, **(source or {})}
-        return self._register(DatasetId(dataset_id), lambda target: intake.write_parquet(file, target), given)
+        write = functools.partial(intake.write_parquet, file, limits=self._db.settings.api)
+        return self._register(DatasetId(dataset_id), write, given)
 
     def from_sql(
         self,
@@ -346,8 +351,9 @@ class DatasetRepository:
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)  # pyarrow's own text names its sources
             raise (StorageFullError if error.errno == errno.ENOSPC else ModelSaveError)(
-                f"The dataset's file can't be made in {tempfile.gettempdir()}: {reason}.",
-                remedy="Nothing was stored. Free disk space there, or set TMPDIR to a folder that has some.",
+                "The dataset's file can't be made; nothing was stored.",
+                internal=f"{tempfile.gettempdir()}: {reason}",
+                remedy="Free disk space there, or set TMPDIR to a folder that has some.",
                 tenant_id=self._tenant_id,
             ) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
@@ -15,7 +16,15 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import run_artifacts, run_metric_summaries, run_metrics, run_tags, runs, versions
 from ml_core.domain.api_key import Scope
 from ml_core.domain.run import Point, Run, RunStatus, RunTrigger, Series, compare_runs
-from ml_core.exceptions import InvalidRequestError, MLFrameworkError, RequestTooLargeError, RunInUseError, RunStateError
+from ml_core.exceptions import (
+    InvalidRequestError,
+    MLFrameworkError,
+    RequestTooLargeError,
+    RunInUseError,
+    RunStateError,
+    is_public,
+    public_text,
+)
 from ml_core.ids import Digest, ModelId, RunId, TenantId
 from ml_core.registry import journal
 from ml_core.registry.blobs import remove_unneeded
@@ -33,6 +42,8 @@ from ml_core.registry.versions.rows import refusal
 if TYPE_CHECKING:
     from ml_core.models.store import ArtifactStore
     from ml_core.registry.runs.artifacts import RunArtifacts
+
+logger = logging.getLogger(__name__)
 
 _MAX_ERROR_LENGTH = 4_000  # characters: enough for a message and the end of a traceback
 _MAX_COMPARED = 100
@@ -128,7 +139,8 @@ class RunRepository:
     def record(self, model_id: str, **options: Any) -> Iterator[str]:
         """A run around a block: started, kept alive with heartbeats, and ended as the block ends.
 
-        Finished when the block ends, cancelled by Ctrl-C, failed with the error when it raises.
+        Finished when the block ends, cancelled by Ctrl-C, failed with the error when it raises. What only the operator
+        may see of an error is in the log instead.
 
         Args:
             model_id: The model that it is for.
@@ -142,9 +154,12 @@ class RunRepository:
             with self.heartbeat(run_id):
                 yield run_id
         except BaseException as error:
-            end = self.cancel if isinstance(error, KeyboardInterrupt) else self.fail
+            is_interrupt = isinstance(error, KeyboardInterrupt)
+            end = self.cancel if is_interrupt else self.fail
+            if not is_interrupt and not is_public(error):
+                logger.error("The run %s of tenant %s failed.", run_id, self._tenant_id, exc_info=error)
             try:
-                end(run_id, f"{type(error).__name__}: {error}")
+                end(run_id, "KeyboardInterrupt" if is_interrupt else public_text(error))
             except MLFrameworkError as second:
                 error.add_note(f"The run {run_id} could not be marked as ended: {second}")
             raise

@@ -141,7 +141,8 @@ def read_file(path: str | Path, tenant_id: TenantId, model_id: str) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise ModelSaveError(
-            f"The model file {path} can't be read: {error.strerror or error}.",
+            "The model file can't be read.",
+            internal=f"{path}: {error.strerror or error}",
             remedy="Give the path of a .skops file.",
             tenant_id=tenant_id,
             model_id=model_id,

@@ -20,6 +20,7 @@ from ml_core.client import MLClient
 from ml_core.domain.api_key import Scope
 from ml_core.domain.run import RunStatus
 from ml_core.exceptions import (
+    AuthenticationError,
     DeadlineExceededError,
     InvalidNameError,
     InvalidRequestError,
@@ -27,6 +28,7 @@ from ml_core.exceptions import (
     QueueFullError,
     RunNotFoundError,
     RunStateError,
+    TrainingError,
 )
 from ml_core.ids import RunId
 from ml_core.registry.keys import KeyRepository
@@ -140,6 +142,24 @@ def test_what_is_wrong_with_it_is_its_own_error(client, dataset):
     assert no_column.value.code != "internal"
 
 
+def test_a_fault_of_the_platform_in_a_worker_is_not_shown(client, dataset, monkeypatch, tmp_path, caplog):
+    """Its text names places of the platform: they are in the log, and not in the error or the run."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if 'ml_core.training.worker' in ' '.join(sys.orig_argv):\n"
+        "    from ml_core.training.trainer import Trainer\n"
+        "    def fail(*_): raise OSError(28, 'No space left on device', '/srv/hidden')\n"
+        "    Trainer._fit = fail\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    with pytest.raises(TrainingError, match=r"The training failed\. Report the id of the request") as failed:
+        train(client, dataset, wait_s=60)
+    (run,) = client.runs.list()
+    assert run.error.startswith("OSError. Report the id of the request or run")
+    assert "/srv/hidden" not in f"{failed.value} {failed.value.details}"
+    assert "OSError: [Errno 28] No space left on device: '/srv/hidden'" in caplog.text
+
+
 def test_a_worker_that_is_killed_fails_its_run(client, dataset, slow):
     """At once, with a reason; and the next training is done."""
     run = train(client, dataset).run
@@ -165,6 +185,24 @@ def test_one_waits_for_the_other(app, client, dataset, slow):
         slow.unlink()
         assert second.result().run.status == RunStatus.FINISHED
     assert client.runs.get(first.run_id).status == RunStatus.FINISHED
+
+
+def test_a_key_that_is_revoked_meanwhile_starts_no_training(app, address, db, tenant_id, client, dataset, slow):
+    """The one that has begun goes on; the one that waits is refused when its turn comes, and leaves no run."""
+    keys = KeyRepository(db, tenant_id)
+    key = keys.create("trains", [Scope.TRAIN])
+    first = train(client, dataset).run
+    with (
+        MLClient(address, api_key=str(key), tenant_id=tenant_id, timeout_s=30) as asks,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        second = pool.submit(train, asks, dataset)
+        wait_until(lambda: app.state.services.trainings._accepted.total() == 2)
+        keys.revoke(key.key_id)
+        slow.unlink()
+        with pytest.raises(AuthenticationError, match="not valid"):
+            second.result()
+    assert [run.run_id for run in client.runs.list()] == [first.run_id]
 
 
 def test_a_training_whose_turn_does_not_come_is_dropped(app, client, dataset, slow):

@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
 
-from ml_core.cli.console import err, out, print_error, print_json, print_rows
+from ml_core.cli.console import note, print_error, print_rows, printed_as_json, say
 from ml_core.cli.context import registry_connection
-from ml_core.cli.options import JsonOption
 from ml_core.exceptions import MLFrameworkError
 from ml_core.ids import TenantId
 
@@ -35,7 +33,6 @@ def add_to(app: typer.Typer) -> None:
 def gc(
     tenant: Annotated[str | None, typer.Option("--tenant", "-t", help="Only this tenant; otherwise all.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go; changes nothing.")] = False,
-    as_json: JsonOption = False,
 ) -> None:
     """Collect garbage: what was archived for MLCORE_RETENTION_DAYS and nothing needs, and bytes without a row.
 
@@ -54,7 +51,7 @@ def gc(
             report.add_tenant(collector, tenant_id)
         if tenant is None:
             report.add_prediction_log(database)
-    report.show(as_json=as_json)
+    report.show()
     if report.failed:
         raise typer.Exit(_EXIT_INCOMPLETE)
 
@@ -94,7 +91,7 @@ class _Report:
             self._failed_in_a_row += 1
             if self._failed_in_a_row == _OUTAGE:
                 raise
-            err.print(Text(f"{tenant_id}: nothing was collected."))
+            note(f"{tenant_id}: nothing was collected.", style="")
             print_error(error, as_json=False)
             return
         self._failed_in_a_row = 0
@@ -119,7 +116,7 @@ class _Report:
             pruned = prune(database, dry_run=self.dry_run)
         except MLFrameworkError as error:
             self.failed += 1
-            err.print(Text("The prediction log was not pruned."))
+            note("The prediction log was not pruned.", style="")
             print_error(error, as_json=False)
             return
         self.prediction_log = {
@@ -132,39 +129,26 @@ class _Report:
             "losses": pruned.losses,
         }
 
-    def show(self, *, as_json: bool) -> None:
+    def show(self) -> None:
         """Print it."""
         size_bytes = sum(item["size_bytes" if self.dry_run else "freed_bytes"] or 0 for item in self.items)
-        if as_json:
-            document = {
-                "dry_run": self.dry_run,
-                "freed_bytes": size_bytes,
-                "items": self.items,
-                "kept": self.kept,
-                "failed": self.failed,
-            }
-            if self.is_log_asked:
-                document["prediction_log"] = self.prediction_log
-            print_json(document)
+        log = {"prediction_log": self.prediction_log} if self.is_log_asked else {}
+        found = {"items": self.items, "kept": self.kept, "failed": self.failed}
+        if printed_as_json({"dry_run": self.dry_run, "freed_bytes": size_bytes, **found, **log}):
             return
-        columns = ["tenant_id", "kind", "name", "why", "size_bytes"]
-        if not self.dry_run:
-            columns += ["status", "reason"]
-        print_rows(self.items, columns, as_json=False, empty="There is nothing to collect.")
+        outcome = [] if self.dry_run else ["status", "reason"]
+        columns = ["tenant_id", "kind", "name", "why", "size_bytes", *outcome]
+        print_rows(self.items, columns, empty="There is nothing to collect.")
         for kept in self.kept:
             needed_by = ", ".join(kept["needed_by"])
             if any(need.startswith("rollback:") for need in kept["needed_by"]):
                 needed_by += " (restore it before you roll back to it)"
-            out.print(
-                Text(f"Kept: {kept['name']} of {kept['tenant_id']}, needed by {needed_by}.", style="dim"),
-                soft_wrap=True,
-            )
+            say(f"Kept: {kept['name']} of {kept['tenant_id']}, needed by {needed_by}.", style="dim")
         self._show_prediction_log()
         if self.items:
             counted = Counter(item["kind"] for item in self.items if item["status"] in ("planned", "collected"))
             what = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in sorted(counted.items()))
-            done = "Would free" if self.dry_run else "Freed"
-            out.print(f"{done} {size_bytes:,} bytes: {what or 'nothing'}.")
+            say(f"{'Would free' if self.dry_run else 'Freed'} {size_bytes:,} bytes: {what or 'nothing'}.")
 
     def _show_prediction_log(self) -> None:
         log = self.prediction_log
@@ -172,7 +156,7 @@ class _Report:
             return
         done = "would go" if self.dry_run else "went"
         busy = f" In use, so left for the next run: {', '.join(log['busy'])}." if log["busy"] else ""
-        out.print(
+        say(
             f"Prediction log before {log['before']}: {len(log['days'])} days with about "
             f"{log['rows']:,} rows and {log['size_bytes']:,} bytes of the database {done}, "
             f"{log['labels']:,} labels, {log['losses']:,} counts of losses.{busy}"

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from ml_core.cli.console import err, print_error
-from ml_core.cli.target import asking
+from ml_core.cli.target import complete
 from ml_core.exceptions import MLFrameworkError
 
 EXIT_ERROR = 1
@@ -74,7 +74,7 @@ def _load(verb: str, panel: str, name: str) -> Any:
         module.add_to(group)
     else:
         group.add_typer(module.app, name=verb)
-    _prepare(group, asks=getattr(module, "ASKS_PLATFORM", False))
+    _prepare(group, asks=getattr(module, "ASKS", None), prints_json=getattr(module, "PRINTS_JSON", True))
     command: Any = get_group(group).commands[verb]
     command.rich_help_panel = panel
     return command
@@ -86,19 +86,16 @@ class _Root(TyperGroup):
         self.commands = cast("MutableMapping[str, Any]", _Verbs())  # only read from
 
 
-def _prepare(group: typer.Typer, *, asks: bool) -> None:
-    """Give each verb its docstring with one line a paragraph, since the help wraps it to the terminal's width.
-
-    Verbs that ask a platform get the options that name it as well.
-    """
+def _prepare(group: typer.Typer, **options: Any) -> None:
+    """Complete each verb, see ``target.complete``; its help has one line a paragraph, which the terminal wraps."""
     for verb in group.registered_commands:
         paragraphs = (inspect.getdoc(verb.callback) or "").split("\n\n")
         verb.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-        if asks and verb.callback is not None:
-            verb.callback = asking(verb.callback)
+        if verb.callback is not None:
+            verb.callback = complete(verb.callback, **options)
     for info in group.registered_groups:
         if info.typer_instance is not None:
-            _prepare(info.typer_instance, asks=asks)
+            _prepare(info.typer_instance, **options)
 
 
 app = typer.Typer(

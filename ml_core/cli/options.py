@@ -1,10 +1,12 @@
-"""Options that several verbs have."""
+"""Options that several verbs have. ``target.complete`` adds those that all have."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import Annotated, Any
 
+import orjson
 import typer
 
 from ml_core.exceptions import InvalidRequestError
@@ -13,11 +15,13 @@ TenantOption = Annotated[
     str | None, typer.Option("--tenant", "-t", help="The tenant, such as acme; default: that of `mlcore login`.")
 ]
 ModelOption = Annotated[
-    str | None, typer.Option("--model", "-m", help="The model, such as tickets; default: that of `mlcore login`.")
+    str, typer.Option("--model", "-m", help="The model, such as tickets; default: that of `mlcore login`.")
 ]
+"""Of a verb about one model; ``target.complete`` supplies the default."""
+OnlyModelOption = Annotated[str | None, typer.Option("--model", "-m", help="Only of this model.")]
 EnvironmentOption = Annotated[str, typer.Option("--environment", "-e", help="The environment.")]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, max=1000, help="At most so many.")]
-CursorOption = Annotated[str | None, typer.Option("--cursor", help="Where the page before ended.")]
+CursorOption = Annotated[str | None, typer.Option("--cursor", help="Start where the previous page ended.")]
 ArchivedOption = Annotated[bool, typer.Option("--archived", help="Archived ones too.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Don't ask.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -51,3 +55,16 @@ def _required(key: str, value: str | None) -> str:
     if value is None:
         raise InvalidRequestError(f"The tag {key!r} has no value.", remedy="Write KEY=VALUE.", field="tag")
     return value
+
+
+def json_or_text(text: str) -> Any:
+    """The value of a ``NAME=VALUE`` option: JSON where it is JSON (8, 0.1, true, null, [1, 2]), else the text."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
+
+
+def utc(moment: datetime | None) -> datetime | None:
+    """A moment that an option gave, which is in UTC."""
+    return None if moment is None else moment.replace(tzinfo=UTC)

@@ -8,15 +8,15 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from ml_core.cli.console import err, out, print_json
+from ml_core.cli.console import note, printed_as_json, say
 from ml_core.cli.context import registry_connection
-from ml_core.cli.options import JsonOption, ModelOption, TenantOption
-from ml_core.cli.target import address, given
+from ml_core.cli.options import ModelOption
+from ml_core.cli.target import address, tenant_name
 from ml_core.exceptions import ConfigurationError, InvalidRequestError
 from ml_core.ids import ModelId, TenantId
 from ml_core.settings import Settings
 
-ASKS_PLATFORM = True
+ASKS = "tenant"
 
 _BATCH_ROWS = 1024
 
@@ -27,8 +27,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def predict(
-    tenant: TenantOption = None,
-    model: ModelOption = None,
+    model: ModelOption,
     row: Annotated[
         list[str] | None, typer.Option("--row", "-r", help="A row as a JSON object; repeat for several.")
     ] = None,
@@ -39,7 +38,6 @@ def predict(
     ] = None,
     proba: Annotated[bool, typer.Option("--proba", help="Also print the probability of each class.")] = False,
     encoding: Annotated[str, typer.Option(help="The CSV file's character encoding.")] = "utf-8",
-    as_json: JsonOption = False,
 ) -> None:
     """Predict rows. With a key over HTTP, as a client would; without one in this process.
 
@@ -54,7 +52,7 @@ def predict(
         raise ConfigurationError(
             "Give either --environment or --version.", remedy="A version is asked whatever points to it."
         )
-    tenant_id, model_id = TenantId(given("tenant", tenant, "--tenant")), ModelId(given("model", model, "--model"))
+    tenant_id, model_id = TenantId(tenant_name()), ModelId(model)
     url, key = address()
     if url is not None and key is None:
         raise ConfigurationError(
@@ -68,13 +66,12 @@ def predict(
         result = _over_http(tenant_id, model_id, rows, key=key, url=url, proba=proba, asked=asked)
     else:
         result = _in_process(tenant_id, model_id, rows, proba=proba, asked=asked)
-    if as_json:
-        print_json({"model_id": model_id, **result})
+    if printed_as_json({"model_id": model_id, **result}):
         return
     for index, prediction in enumerate(result["predictions"]):
         probabilities = (result["probabilities"] or [])[index : index + 1]
         shown = "  ".join(f"{name}={p:.3f}" for name, p in (probabilities[0] if probabilities else {}).items())
-        out.print(f"{prediction}  {shown}".rstrip(), markup=False)
+        say(f"{prediction}  {shown}".rstrip())
 
 
 def _over_http(
@@ -108,7 +105,7 @@ def _in_process(
         version = str(servable.ref.version)
         pointers = EnvironmentRepository(database, tenant).list(model).items
         if not any(asked.values()) and not any(p.environment == PRODUCTION and p.version for p in pointers):
-            err.print(f"Nothing is promoted to production; the newest version, {version}, answers.", style="dim")
+            note(f"Nothing is promoted to production; the newest version, {version}, answers.")
         probabilities = None
         # As over HTTP: a model without probabilities answers without them, and a class is called by its text.
         if proba and servable.self_test.probabilities:

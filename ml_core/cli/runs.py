@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from ml_core.cli.console import out, print_json, print_page, print_rows, shorten, show
-from ml_core.cli.options import CursorOption, JsonOption, LimitOption, TenantOption, tags_to_set, wanted_tags
+from ml_core.cli.console import answer, out, print_page, print_rows, printed_as_json, shorten, show
+from ml_core.cli.options import CursorOption, LimitOption, OnlyModelOption, tags_to_set, wanted_tags
 from ml_core.cli.target import platform
 from ml_core.domain.run import RunStatus
 from ml_core.domain.version import headline_metric
@@ -17,7 +17,7 @@ from ml_core.domain.version import headline_metric
 if TYPE_CHECKING:
     from ml_core.api.schemas.runs import Run
 
-ASKS_PLATFORM = True
+ASKS = "tenant"
 
 app = typer.Typer(help="A tenant's runs: parameters, metrics and outcome of each training.", no_args_is_help=True)
 
@@ -29,33 +29,29 @@ _HELD_OUT = "validation/"
 
 @app.command("list")
 def list_(
-    tenant: TenantOption = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Runs of this model only.")] = None,
+    model: OnlyModelOption = None,
     status: Annotated[RunStatus | None, typer.Option(help="Runs in this state only.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="KEY=VALUE; repeat for several.")] = None,
     limit: LimitOption = 50,
     cursor: CursorOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """List runs, newest first."""
-    with platform(tenant) as client:
+    with platform() as client:
         page = client.runs.list(model, status=status, tags=wanted_tags(tag)).page(limit=limit, cursor=cursor)
     print_page(
         page,
         [name for name in _COLUMNS if name != "error" or any(run.error for run in page.items)],
-        as_json=as_json,
         empty="No run matches. Train a model with mlcore train.",
         shown={"held_out": _held_out, "error": _first_line},
     )
 
 
 @app.command("show")
-def show_run(run_id: RunArgument, tenant: TenantOption = None, as_json: JsonOption = False) -> None:
+def show_run(run_id: RunArgument) -> None:
     """Show a run: parameters, tags, metrics and files."""
-    with platform(tenant) as client:
+    with platform() as client:
         run, files = client.runs.get(run_id), client.runs.files(run_id)
-    if as_json:
-        print_json({**run.model_dump(mode="json"), "files": files})
+    if printed_as_json({**run.model_dump(mode="json"), "files": files}):
         return
     lines = {name: value for name, value in run if name not in ("metrics", "parameters")}
     lines |= {f"parameter {name}": value for name, value in run.parameters.items()}
@@ -67,22 +63,19 @@ def show_run(run_id: RunArgument, tenant: TenantOption = None, as_json: JsonOpti
         {"metric": name, "last": of.last_value, "step": of.last_step, "min": of.minimum, "max": of.maximum}
         for name, of in run.metrics.items()
     ]
-    print_rows(metrics, ["metric", "last", "step", "min", "max"], as_json=False, empty="It logged no metric.")
+    print_rows(metrics, ["metric", "last", "step", "min", "max"], empty="It logged no metric.")
     if files:
-        print_rows([dict(file) for file in files], ["name", "size_bytes", "format"], as_json=False, empty="")
+        print_rows([dict(file) for file in files], ["name", "size_bytes", "format"], empty="")
 
 
 @app.command("compare")
 def compare(
     run_ids: Annotated[list[str], typer.Argument(help="Two or more ids, from `mlcore runs list`.")],
-    tenant: TenantOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Compare runs: parameters that differ, and which run is best in each metric."""
-    with platform(tenant) as client:
+    with platform() as client:
         found = client.runs.compare(run_ids)
-    if as_json:
-        print_json(found)
+    if printed_as_json(found):
         return
     names = [run.run_id for run in found.runs]
     rows: list[dict[str, Any]] = [
@@ -97,24 +90,18 @@ def compare(
     columns = {name: name.removeprefix("run_") for name in names}
     shown = [{columns.get(key, key): value for key, value in row.items()} for row in rows]
     empty = "They do not differ, and logged no metric."
-    print_rows(shown, ["what", *columns.values(), "best"], as_json=False, empty=empty)
+    print_rows(shown, ["what", *columns.values(), "best"], empty=empty)
 
 
 @app.command("tag")
 def tag(
     run_id: RunArgument,
     tags: Annotated[list[str], typer.Argument(help="KEY=VALUE sets a tag, KEY= removes it.")],
-    tenant: TenantOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Set or remove tags of a run."""
-    with platform(tenant) as client:
+    with platform() as client:
         run = client.runs.tag(run_id, tags_to_set(tags))
-    if as_json:
-        print_json(run)
-    else:
-        shown = ", ".join(f"{key}={value}" for key, value in run.tags.items())
-        out.print(Text(f"{run_id}: {shown or 'no tags'}"), soft_wrap=True)
+    answer(run, f"{run_id}: {', '.join(f'{key}={value}' for key, value in run.tags.items()) or 'no tags'}")
 
 
 def _held_out(run: Run) -> str | None:

@@ -15,19 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ml_core.cli.actions import completing
-from ml_core.cli.console import (
-    command,
-    err,
-    in_background,
-    no_step,
-    out,
-    print_json,
-    show,
-    step,
-    transferring,
-)
-from ml_core.cli.options import JsonOption, ModelOption, TenantOption
-from ml_core.cli.target import address, given, platform
+from ml_core.cli.console import command, in_background, note, out, printed_as_json, say, show, step, transferring
+from ml_core.cli.options import ModelOption, json_or_text
+from ml_core.cli.target import address, platform
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.run import RunStatus
 from ml_core.exceptions import ConfigurationError, MLFrameworkError, RunNotFoundError, RunStateError, TrainingError
@@ -38,7 +28,7 @@ if TYPE_CHECKING:
     from ml_core.api.schemas.trainings import ReportedColumn, TrainingReport
     from ml_core.client import MLClient
 
-ASKS_PLATFORM = True
+ASKS = "tenant"
 
 _WAIT_S = 50.0
 """Of one request; a longer training is asked for again."""
@@ -52,9 +42,8 @@ def add_to(app: typer.Typer) -> None:
 
 
 def train(
+    model: ModelOption,
     file: Annotated[Path | None, typer.Argument(help="A CSV or Parquet file with one row an example.")] = None,
-    tenant: TenantOption = None,
-    model: ModelOption = None,
     target: Annotated[str | None, typer.Option(help="The column to predict; none with --type clustering.")] = None,
     dataset: Annotated[
         str | None,
@@ -92,14 +81,13 @@ def train(
     ] = None,
     encoding: Annotated[str, typer.Option(help="The CSV file's character encoding.")] = "utf-8",
     version: Annotated[str | None, typer.Option(help="The version's name; the next number if left out.")] = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Train a model on a table and register it as a version. A file is registered as a dataset first.
 
     Text, dates, numbers, categories and missing values need no configuration; what was inferred is shown. A fifth of
     the rows is held out to measure the model on, beside a baseline that ignores the columns; equal rows stay together.
     """
-    name = ModelId(given("model", model, "--model"))
+    name = ModelId(model)
     if file is None and dataset is None:
         raise ConfigurationError(
             "There is no table to train on.", remedy="Give a FILE, or --dataset NAME.", setting="--dataset"
@@ -110,28 +98,25 @@ def train(
         rare_classes=rare_classes,
         version=version,
         ignore=ignore,
-        hyperparameters={key: _value(text) for key, text in _pairs(param, "--param", "max_depth=8")},
+        hyperparameters={key: json_or_text(text) for key, text in _pairs(param, "--param", "max_depth=8")},
         kinds={key: _kind(text) for key, text in _pairs(kind, "--kind", "zip=category")},
     )
-    show_step = no_step if as_json else step
     hints = completing("models.train", "datasets.create"), _column_hints(target, ignore or ())
-    with platform(tenant) as client, hints[0], hints[1]:
+    with platform() as client, hints[0], hints[1]:
         made = None
         if file is not None:
             client.models.check_training(name, **spec)  # before an upload that may be for nothing
-            with show_step(f"Storing {file.name}"):
+            with step(f"Storing {file.name}"):
                 made = _store(client, dataset or name, file, encoding)
         if validation is not None:
-            with show_step(f"Storing {validation.name}"):
+            with step(f"Storing {validation.name}"):
                 held_out = _store(client, f"{(dataset or name)[:_NAME_LENGTH]}-validation", validation, encoding)
             spec["validation_dataset"] = held_out.reference
         reference = dataset if made is None else made.reference
         rows = "" if made is None else f" on {made.row_count:,} rows"
-        with show_step(f"Training {client.tenant_id}/{name}{rows}"), _giving_way():
+        with step(f"Training {client.tenant_id}/{name}{rows}"), _giving_way():
             report = trained(client, name, reference or "", **spec)
-        if as_json:
-            print_json(report)
-        else:
+        if not printed_as_json(report):
             _print(client.tenant_id, made, report)
 
 
@@ -173,7 +158,7 @@ def trained(client: MLClient, model_id: str, dataset: str, **spec: Any) -> Train
         # Where it has not begun, there is no run: the platform drops it, since its client is gone.
         with suppress(RunNotFoundError, RunStateError):
             client.runs.cancel(run_id, "interrupted")
-            err.print(f"Cancelled the run {run_id}.", markup=False)
+            note(f"Cancelled the run {run_id}.", style="")
         raise
     run = training.run
     if run.status is not RunStatus.FINISHED:
@@ -203,21 +188,17 @@ def _column_hints(target: str | None, ignore: Sequence[str]) -> Iterator[None]:
 def _print(tenant: str, made: DatasetDetail | None, report: TrainingReport) -> None:
     print_columns(report.columns)
     print_metrics(report)
-    out.print(f"Algorithm: {report.algorithm}", markup=False)
-    for note in report.notes:
-        out.print(f"Note: {note}", markup=False, soft_wrap=True)
+    say(f"Algorithm: {report.algorithm}")
+    for text in report.notes:
+        say(f"Note: {text}")
     names = f"--tenant {tenant} --model {report.model_id} --version {report.version}"
     row = orjson.dumps(report.example).decode()
     if made is not None:
         done = "Registered the table as" if made.is_new else "The table is registered already as"
-        out.print(f"{done} {made.reference}, {made.row_count:,} rows.", markup=False, soft_wrap=True)
-    out.print(
-        f"Registered {tenant}/{report.model_id} version {report.version}.\n"
-        f"Try it:    {command()} predict {names} --row {shlex.quote(row)}\n"
-        f"Serve it:  {command()} promote {names}",
-        markup=False,
-        soft_wrap=True,
-    )
+        say(f"{done} {made.reference}, {made.row_count:,} rows.")
+    say(f"Registered {tenant}/{report.model_id} version {report.version}.")
+    say(f"Try it:    {command()} predict {names} --row {shlex.quote(row)}")
+    say(f"Serve it:  {command()} promote {names}")
 
 
 def print_columns(columns: Sequence[ReportedColumn]) -> None:
@@ -250,14 +231,6 @@ def _pairs(texts: list[str] | None, option: str, example: str) -> list[tuple[str
             )
         pairs.append((name, value))
     return pairs
-
-
-def _value(text: str) -> Any:
-    """JSON where it is JSON (8, 0.1, true, null, [1, 2]), else the text itself."""
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return text
 
 
 def _kind(text: str) -> ColumnKind:

@@ -39,7 +39,7 @@ def list_models(
     cursor: CursorQuery = None,
 ) -> Page[Model]:
     """List a tenant's models by name."""
-    found = ModelRepository(access.db, access.tenant_id).list(
+    found = access.of(ModelRepository).list(
         model_type=model_type, include_archived=include_archived, limit=limit, cursor=cursor
     )
     return Page[Model].model_validate(found, from_attributes=True)
@@ -48,19 +48,19 @@ def list_models(
 @operation(router, "POST", "/{model}/archive", "models.archive", Scope.TRAIN)
 def archive_model(access: TenantAccess, model: str) -> None:
     """Hide a model with all its versions, until it is restored or collected."""
-    ModelRepository(access.db, access.tenant_id).archive(model)
+    access.of(ModelRepository).archive(model)
 
 
 @operation(router, "POST", "/{model}/restore", "models.restore", Scope.TRAIN)
 def restore_model(access: TenantAccess, model: str) -> None:
     """Show an archived model again."""
-    ModelRepository(access.db, access.tenant_id).restore(model)
+    access.of(ModelRepository).restore(model)
 
 
 @operation(router, "DELETE", "/{model}", "models.delete", Scope.ADMIN)
 def delete_model(access: TenantAccess, model: str) -> None:
     """Delete a model with all its versions, permanently."""
-    ModelRepository(access.db, access.tenant_id).delete(model)
+    access.of(ModelRepository).delete(model)
 
 
 @operation(router, "POST", "/{model}/train", "models.train", Scope.TRAIN, creates=True)
@@ -104,7 +104,7 @@ async def get_training(
     access: TenantAccess, model: str, run: str, request: Request, wait_s: WaitQuery = 0.0
 ) -> Training:
     """The run of a training, once it has ended or after `wait_s`. Why a training failed is answered as its error."""
-    found = await run_in_threadpool(RunRepository(access.db, access.tenant_id).get, run)
+    found = await run_in_threadpool(access.of(RunRepository).get, run)
     if found.model_id != ModelId(model):
         raise run_not_found(access.tenant_id, run)
     return await _ended(access, request, run, wait_s)
@@ -117,7 +117,7 @@ async def _ended(access: TenantAccess, request: Request, run_id: str, wait_s: fl
         await asyncio.wait([training.finished], timeout=wait_s)
         if training.finished.done() and not training.finished.cancelled():
             report = training.finished.result()
-    run = await run_in_threadpool(RunRepository(access.db, access.tenant_id).get, run_id)
+    run = await run_in_threadpool(access.of(RunRepository).get, run_id)
     return Training(
         run=Run.model_validate(run), report=None if report is None else TrainingReport.model_validate(report)
     )

@@ -33,7 +33,7 @@ _GATES_S = 120.0
 
 class _OfEnvironment(Noun[Mode]):
     def _environment(self, model_id: str, environment: str) -> str:
-        return f"{self._root}/models/{ModelId(model_id)}/environments/{EnvironmentName(environment)}"
+        return f"{self._model(model_id)}/environments/{EnvironmentName(environment)}"
 
     def _move(
         self, model_id: str, environment: str, move: str, body: type[MoveRequest], **fields: Any
@@ -217,7 +217,7 @@ class Gates(_OfEnvironment[Mode]):
     def list(self, model_id: str, environment: str | None = None) -> Call[list_of[Gate]]:
         """The gates of a model, of one environment or of all."""
         params = {"environment": environment and EnvironmentName(environment)}
-        return Call("GET", f"{self._root}/models/{ModelId(model_id)}/gates", list_of[Gate], params)
+        return Call("GET", f"{self._model(model_id)}/gates", list_of[Gate], params)
 
     @operation
     def remove(self, model_id: str, environment: str, name: str) -> Call[None]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ml_core.cli.console import print_page, shorten, show
-from ml_core.cli.options import CursorOption, LimitOption, utc
+from ml_core.cli.options import CursorOption, LimitOption, SinceOption, UntilOption, utc
 from ml_core.cli.target import platform
 
 if TYPE_CHECKING:
@@ -22,23 +21,18 @@ _MAX_CHARACTERS = 64  # a digest is whole
 """Of one value in the table; --json has them all."""
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command("audit")(audit)
-
-
 def audit(
     action: Annotated[
         str | None, typer.Option(help="Such as version.registered, or version. for all changes of versions.")
     ] = None,
     principal: Annotated[str | None, typer.Option(help="Who did it, such as key:0123456789abcdef.")] = None,
     request_id: Annotated[str | None, typer.Option(help="For which request.")] = None,
-    since: Annotated[datetime | None, typer.Option(help="Only at or after this moment, UTC.")] = None,
-    until: Annotated[datetime | None, typer.Option(help="Only before this moment, UTC.")] = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     limit: LimitOption = 50,
     cursor: CursorOption = None,
 ) -> None:
-    """Show who changed what of a tenant, newest first."""
+    """Show the changes of a tenant, newest first: who changed what, and when."""
     with platform() as client:
         changes = client.audit.list(
             descending=True,

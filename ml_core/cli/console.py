@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import datetime
@@ -90,8 +90,11 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, emp
     names = [column.replace("_", " ") for column in columns]
     cells = [[_cell(column, row[column]) for column in columns] for row in rows]
     widths = _widths([[name, *column] for name, column in zip(names, zip(*cells, strict=True), strict=True)])
-    if widths is None:
-        _print_records(names, cells)
+    if widths is None:  # the terminal is too narrow for a table
+        for position, row_cells in enumerate(cells):
+            if position:
+                out.print()
+            print_fields(zip(names, row_cells, strict=True))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, width in zip(names, widths, strict=True):
@@ -99,6 +102,19 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, emp
     for row_cells in cells:
         table.add_row(*map(Text, row_cells))
     out.print(table)
+
+
+def print_fields(fields: Iterable[tuple[str, Any]]) -> None:
+    """What is known of one thing: a line for each name and value."""
+    lines = [(name.replace("_", " "), show(value)) for name, value in fields]
+    indent = max(len(name) for name, _ in lines)
+    for name, text in lines:
+        out.print(Text(f"{name:{indent}}  ", style="bold") + Text(text), soft_wrap=True)
+
+
+def pairs(values: Mapping[str, Any]) -> str:
+    """Names and values as a person reads them: ``C=0.5, max_iter=1000``."""
+    return ", ".join(f"{name}={show(value)}" for name, value in values.items()) or "-"
 
 
 def print_page(
@@ -160,16 +176,6 @@ def _widths(columns: Sequence[Sequence[str]]) -> list[int] | None:
 
 def _longest_word(text: str) -> int:
     return max(map(cell_len, text.split()), default=0)
-
-
-def _print_records(names: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    """One line a value and an empty line between two rows, where the terminal is too narrow for a table."""
-    indent = max(map(len, names))
-    for position, row in enumerate(cells):
-        if position:
-            out.print()
-        for name, text in zip(names, row, strict=True):
-            out.print(Text(f"{name:{indent}}  ", style="bold") + Text(text), soft_wrap=True)
 
 
 def print_error(error: MLFrameworkError, *, as_json: bool) -> None:

@@ -29,7 +29,7 @@ UrlOption = Annotated[
 
 @app.command("current")
 def current() -> None:
-    """Show the schema's revision and that which this release needs. Exit code 1 unless they are the same."""
+    """Show the revision of the schema and the one that this release needs. Exit code 1 if they differ."""
     from ml_core.database.tables import SCHEMA_REVISION
 
     with _unmigrated() as database:
@@ -44,7 +44,7 @@ def current() -> None:
 
 @app.command("upgrade")
 def upgrade() -> None:
-    """Bring the schema up to this release's revision. Safe to repeat: one that failed goes on where it stopped."""
+    """Migrate the schema to the revision of this release. After a failure, run it again: it continues."""
     with _unmigrated() as database:
         before = database.current_revision()
         database.migrate()
@@ -55,7 +55,7 @@ def upgrade() -> None:
 
 @app.command("check")
 def check() -> None:
-    """Prove that the database keeps tenants apart: revision, roles, policies, grants. Exit code 1 if not."""
+    """Check that the database isolates tenants: revision, roles, policies and grants. Exit code 1 if it does not."""
     from ml_core.database.check import check as look
 
     with _unmigrated() as database:
@@ -80,7 +80,7 @@ def tenant_key() -> None:
 
 @app.command("backup")
 def backup(folder: Annotated[Path, typer.Argument(help="A new folder for it.")], url: UrlOption = None) -> None:
-    """Write the database and all artifacts into a folder. The platform may go on working meanwhile.
+    """Write the database and all artifacts into a folder. The platform may keep running.
 
     Exit code 1: a damaged artifact was left out; the rest is there.
     """

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ml_core.cli.actions import completing
-from ml_core.cli.console import answer, print_page, print_rows, printed_as_json, say, show, step, transferring
-from ml_core.cli.options import CursorOption, LimitOption
+from ml_core.cli.console import answer, print_fields, print_page, print_rows, printed_as_json, say, step, transferring
+from ml_core.cli.options import CursorOption, EncodingOption, LimitOption
 from ml_core.cli.target import platform
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.dataset import parse_reference
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 ASKS = "tenant"
 
-app = typer.Typer(help="A tenant's datasets: immutable versions of tables.", no_args_is_help=True)
+app = typer.Typer(help="Datasets: immutable versions of a tenant's tables.", no_args_is_help=True)
 
 NameArgument = Annotated[str, typer.Argument(help="The dataset, such as tickets_2026.")]
 ReferenceArgument = Annotated[
-    str, typer.Argument(help="The dataset, or one of its versions: tickets_2026 (the newest), tickets_2026@3.")
+    str, typer.Argument(help="A version of a dataset: tickets_2026@3, or tickets_2026 for the newest.")
 ]
 VersionArgument = Annotated[str, typer.Argument(help="The version: tickets_2026@3.")]
-AllOption = Annotated[bool, typer.Option("--all", help="Archived ones too.")]
+AllOption = Annotated[bool, typer.Option("--all", help="Include archived ones.")]
 _LISTED = ["reference", "row_count", "column_count", "size_bytes", "source", "created_at", "created_by"]
 _MOST_VALUES = 3  # of a category, in the table of the profile
 
@@ -40,17 +40,17 @@ _MOST_VALUES = 3  # of a category, in the table of the profile
 def create(
     name: NameArgument,
     from_: Annotated[Path | None, typer.Option("--from", help="A CSV or Parquet file.")] = None,
-    sql: Annotated[str | None, typer.Option(help="A SELECT instead of a file; needs --database.")] = None,
+    sql: Annotated[str | None, typer.Option(help="A SELECT statement, instead of a file; needs --database.")] = None,
     database: Annotated[
         str | None,
         typer.Option(
-            help="The database that --sql asks from here, such as postgresql://user@host/database; for a password set "
-            "PGPASSWORD."
+            help="The database that --sql queries from this machine: postgresql://user@host/database; set PGPASSWORD "
+            "for a password."
         ),
     ] = None,
-    encoding: Annotated[str, typer.Option(help="The CSV file's character encoding.")] = "utf-8",
+    encoding: EncodingOption = "utf-8",
 ) -> None:
-    """Register a table as the next version of a dataset; the very table of the newest version is that version."""
+    """Register a table as the next version of a dataset. A table equal to the newest version is not stored again."""
     if (from_ is None) == (sql is None) or (sql is None) != (database is None):
         raise ConfigurationError(
             "A dataset is made from one file, or from one query of a database.",
@@ -113,10 +113,9 @@ def show_version(reference: ReferenceArgument) -> None:
         version = client.datasets.get(*parse_reference(reference))
     if printed_as_json(version):
         return
-    for name in ("reference", "row_count", "size_bytes", "digest", "created_at", "created_by", "archived_at"):
-        if (value := getattr(version, name)) is not None:
-            say(f"{name.replace('_', ' ')}: {show(value)}")
-    say(f"source: {_source(version.source)}")
+    names = ["reference", "row_count", "size_bytes", "digest", "created_at", "created_by"]
+    fields = {name: getattr(version, name) for name in _marked(names, version.archived_at is not None)}
+    print_fields([*fields.items(), ("source", _source(version.source))])
     rows = [_profile_row(column) for column in version.profile.columns]
     print_rows(rows, ["column", "type", "kind", "missing", "distinct", "values"], empty="")
     if version.profile.sampled_rows < version.profile.row_count:
@@ -143,7 +142,7 @@ def export(
 
 @app.command("archive")
 def archive(version: VersionArgument) -> None:
-    """Hide a version; `mlcore datasets restore` shows it again."""
+    """Archive a version. `mlcore gc` removes it after MLCORE_RETENTION_DAYS; until then it can be restored."""
     with platform() as client:
         client.datasets.archive(*_version(version))
     answer({"reference": version, "archived": True}, f"Archived {version}.")
@@ -151,7 +150,7 @@ def archive(version: VersionArgument) -> None:
 
 @app.command("restore")
 def restore(version: VersionArgument) -> None:
-    """Show an archived version again."""
+    """Restore an archived version."""
     with platform() as client:
         client.datasets.restore(*_version(version))
     answer({"reference": version, "restored": True}, f"Restored {version}.")

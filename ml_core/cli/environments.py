@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ASKS = "tenant"
 
-app = typer.Typer(help="The environments that versions are promoted to.", no_args_is_help=True)
+app = typer.Typer(help="Environments: their history and their protection.", no_args_is_help=True)
 
 NameArgument = Annotated[str, typer.Argument(help="The environment, such as production.")]
 

@@ -21,25 +21,21 @@ if TYPE_CHECKING:
 _EXIT_FINDINGS = 1
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command("fsck")(fsck)
-
-
 def fsck(
     tenant: Annotated[str | None, typer.Option("--tenant", "-t", help="Only this tenant; otherwise all.")] = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended; no row is changed.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Repair what can be repaired; no row is changed.")] = False,
     source: Annotated[
         list[Path] | None,
         typer.Option(
-            "--from", help="Where copies are: a backup, or a folder such as a storage_path; repeat for several."
+            "--from",
+            help="Where copies of damaged files are: a backup, or a folder such as a storage_path; repeat for several.",
         ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Compare sizes only, instead of reading every byte.")] = False,
 ) -> None:
-    """Check that every row has its bytes, unchanged, that every file has a row, and that rows agree with each other.
+    """Check the registry against the artifact store: each row has its bytes, unchanged, and each file has a row.
 
-    Exit code 0: all is sound. 1: something is wrong, and it is said what to do.
+    Rows are also checked against each other. Exit code 0: no finding is left. 1: findings are listed with a remedy.
     """
     from ml_core.models.store import platform_store
     from ml_core.registry.backup import artifacts_in

@@ -9,28 +9,22 @@ import orjson
 import typer
 
 from ml_core.cli.console import answer, print_rows, printed_as_json
-from ml_core.cli.options import EnvironmentOption, ModelOption, json_or_text
+from ml_core.cli.options import EnvironmentOption, ModelOption, VersionOption, json_or_text
 from ml_core.cli.target import platform
 from ml_core.domain.gates import GateKind
 from ml_core.exceptions import InvalidRequestError
 
 ASKS = "tenant"
 
-app = typer.Typer(help="The gates that a version must pass to be promoted.", no_args_is_help=True)
+app = typer.Typer(help="Gates: conditions that a version must meet to be promoted.", no_args_is_help=True)
 
-NameArgument = Annotated[str, typer.Argument(help="The name of the gate, such as quality.")]
-
-
-def add_to(root: typer.Typer) -> None:
-    """Register the verbs."""
-    root.add_typer(app, name="gates")
-    root.command("approve")(approve)
+NameArgument = Annotated[str, typer.Argument(help="The gate, such as quality.")]
 
 
 @app.command("set")
 def set_(
     name: NameArgument,
-    kind: Annotated[GateKind, typer.Argument(help="What it checks.")],
+    kind: Annotated[GateKind, typer.Argument(help="The condition.")],
     model: ModelOption,
     environment: EnvironmentOption = "production",
     setting: Annotated[
@@ -38,7 +32,7 @@ def set_(
         typer.Option("--set", help="NAME=VALUE, such as metric=accuracy or value=0.75; repeat for several."),
     ] = None,
 ) -> None:
-    """Set a gate, in place of one of this name.
+    """Set a gate; it replaces one of the same name.
 
     min_metric takes metric, value, split (validation) and higher_is_better. not_worse takes dataset, target, metric,
     margin, number (the newest now), confidence (0.95), resamples (2000), seed and max_rows. approval takes count (1).
@@ -53,7 +47,7 @@ def set_(
 @app.command("list")
 def list_(
     model: ModelOption,
-    environment: Annotated[str | None, typer.Option("--environment", "-e", help="Only of this one.")] = None,
+    environment: Annotated[str | None, typer.Option("--environment", "-e", help="Only of this environment.")] = None,
 ) -> None:
     """List a model's gates."""
     with platform() as client:
@@ -82,15 +76,14 @@ def remove(name: NameArgument, model: ModelOption, environment: EnvironmentOptio
 
 
 def approve(
-    version: Annotated[str, typer.Option("--version", "-v", help="The version, which somebody else registered.")],
+    version: VersionOption,
     model: ModelOption,
     environment: EnvironmentOption = "production",
-    reason: Annotated[str, typer.Option("--reason", help="Why; kept with the approval.")] = "",
+    reason: Annotated[str, typer.Option("--reason", help="The reason; kept with the approval.")] = "",
 ) -> None:
-    """Approve a version for an environment. The approval of whoever registered the version does not count.
+    """Approve a version for an environment. An approval by whoever registered the version does not count.
 
-    On one machine, give a key of somebody else with --key; create it with mlcore keys create --tenant acme --scope
-    approve.
+    The approver uses a key of their own: `mlcore keys create --tenant acme --scope approve`, then `--key`.
     """
     with platform() as client:
         approval = client.environments.approve(model, version, environment, reason=reason)

@@ -25,14 +25,9 @@ _WITH_BYTES = ("artifact", "temporary", "tenant")
 """Kinds of which something goes from the store."""
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command("gc")(gc)
-
-
 def gc(
     tenant: Annotated[str | None, typer.Option("--tenant", "-t", help="Only this tenant; otherwise all.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go; changes nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
 ) -> None:
     """Collect garbage: what was archived for MLCORE_RETENTION_DAYS and nothing needs, and bytes without a row.
 
@@ -77,8 +72,7 @@ class _Report:
         self.dry_run = dry_run
         self.items: list[dict[str, Any]] = []
         self.kept: list[dict[str, Any]] = []
-        self.is_log_asked = False
-        self.prediction_log: dict[str, Any] | None = None
+        self.log: dict[str, Any] = {}
         self.failed = 0
         self._failed_in_a_row = 0
 
@@ -111,7 +105,7 @@ class _Report:
         """Prune the prediction log of all tenants, by the day."""
         from ml_core.registry.predictions.retention import prune
 
-        self.is_log_asked = True
+        self.log = {"prediction_log": None}
         try:
             pruned = prune(database, dry_run=self.dry_run)
         except MLFrameworkError as error:
@@ -119,7 +113,7 @@ class _Report:
             note("The prediction log was not pruned.", style="")
             print_error(error, as_json=False)
             return
-        self.prediction_log = {
+        self.log["prediction_log"] = {
             "before": pruned.before.isoformat(),
             "days": [partition.day.isoformat() for partition in pruned.partitions],
             "rows": sum(partition.rows for partition in pruned.partitions),
@@ -132,9 +126,8 @@ class _Report:
     def show(self) -> None:
         """Print it."""
         size_bytes = sum(item["size_bytes" if self.dry_run else "freed_bytes"] or 0 for item in self.items)
-        log = {"prediction_log": self.prediction_log} if self.is_log_asked else {}
         found = {"items": self.items, "kept": self.kept, "failed": self.failed}
-        if printed_as_json({"dry_run": self.dry_run, "freed_bytes": size_bytes, **found, **log}):
+        if printed_as_json({"dry_run": self.dry_run, "freed_bytes": size_bytes, **found, **self.log}):
             return
         outcome = [] if self.dry_run else ["status", "reason"]
         columns = ["tenant_id", "kind", "name", "why", "size_bytes", *outcome]
@@ -151,7 +144,7 @@ class _Report:
             say(f"{'Would free' if self.dry_run else 'Freed'} {size_bytes:,} bytes: {what or 'nothing'}.")
 
     def _show_prediction_log(self) -> None:
-        log = self.prediction_log
+        log = self.log.get("prediction_log")
         if log is None or not (log["days"] or log["busy"] or log["labels"] or log["losses"]):
             return
         done = "would go" if self.dry_run else "went"

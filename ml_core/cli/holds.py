@@ -7,21 +7,20 @@ from typing import Annotated
 import typer
 
 from ml_core.cli.console import answer, print_page
-from ml_core.cli.options import CursorOption, LimitOption, ModelOption, OnlyModelOption
+from ml_core.cli.options import CursorOption, LimitOption, ModelOption, OnlyModelOption, VersionOption
 from ml_core.cli.target import platform
 
 ASKS = "tenant"
 
 app = typer.Typer(help="Holds: reasons why a version may not be deleted or collected.", no_args_is_help=True)
 
-VersionOption = Annotated[str, typer.Option("--version", "-v", help="The version.")]
 NameOption = Annotated[str, typer.Option("--name", help="The hold, such as legal.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why the version is kept.")]
 
 
 @app.command("place")
 def place(version: VersionOption, name: NameOption, reason: ReasonOption, model: ModelOption) -> None:
-    """Keep a version, with its bytes, until the hold is released."""
+    """Place a hold: the version and its bytes are kept until it is released."""
     with platform() as client:
         hold = client.holds.place(model, version, name, reason)
     answer(hold, f"Version {hold.version} of {hold.model_id} is held: {hold.name}.")
@@ -29,7 +28,7 @@ def place(version: VersionOption, name: NameOption, reason: ReasonOption, model:
 
 @app.command("release")
 def release(version: VersionOption, name: NameOption, model: ModelOption) -> None:
-    """End a hold. The version itself stays as it is."""
+    """Release a hold. The version does not change."""
     with platform() as client:
         client.holds.release(model, version, name)
     released = {"model_id": model, "version": version, "name": name, "released": True}

@@ -21,7 +21,8 @@ ASKS = "tenant"
 app = typer.Typer(help="API keys of a tenant, or of the platform.", no_args_is_help=True)
 
 PlatformOption = Annotated[
-    bool, typer.Option("--platform", help="A key of the platform, which acts in all tenants, instead of a tenant's.")
+    bool,
+    typer.Option("--platform", help="A key of the platform, which is valid in all tenants, instead of a tenant's."),
 ]
 
 
@@ -38,12 +39,12 @@ def create(
     scope: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"What it may do: {', '.join(Scope)} or promote:ENVIRONMENT; repeat for several. Without it: predict "
-            "and read, which is what a program needs that asks models. With --platform: admin or read."
+            help=f"Scope: {', '.join(Scope)} or promote:ENVIRONMENT; repeat for several. Default: predict and read, "
+            "for a program that asks models. With --platform: admin or read."
         ),
     ] = None,
 ) -> None:
-    """Create a key, or one for each of several tenants, and show it, this once. Only a salted hash is kept."""
+    """Create a key, or one for each of several tenants. It is shown only once: only a salted hash is stored."""
     _require_one_owner(tenant, of_platform=of_platform)
     if of_platform:
         with platform(of_tenant=False) as client:
@@ -103,7 +104,7 @@ def revoke(
     tenant: TenantOption = None,
     of_platform: PlatformOption = False,
 ) -> None:
-    """Revoke a key: within about a second it opens nothing any more."""
+    """Revoke a key: it stops working within about a second."""
     _require_one_owner(tenant, of_platform=of_platform)
     with platform(tenant, of_tenant=not of_platform) as client:
         revoked = client.platform_keys.revoke(key_id) if of_platform else client.keys.revoke(key_id)

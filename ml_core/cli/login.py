@@ -12,16 +12,10 @@ from ml_core.cli.target import Login
 from ml_core.exceptions import InvalidRequestError, PermissionDeniedError
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register the verbs."""
-    app.command("login")(login)
-    app.command("logout")(logout)
-
-
 def login(
     url: Annotated[
         str | None,
-        typer.Argument(help="The platform, such as https://ml.example.com; default: the one that is kept already."),
+        typer.Argument(help="The platform, such as https://ml.example.com; default: the saved one."),
     ] = None,
     tenant: Annotated[
         str | None, typer.Option("--tenant", "-t", help="The tenant of the key, which `--tenant` then has as default.")
@@ -33,9 +27,9 @@ def login(
         str | None, typer.Option("--key", help="The API key; without it, it is asked for, or read from standard input.")
     ] = None,
 ) -> None:
-    """Keep a platform's address, a key and defaults for this user, once the platform has accepted the key.
+    """Save a platform's address, an API key and default names for later commands. The platform checks the key first.
 
-    What `--url`, `--key`, MLCORE_URL or MLCORE_API_KEY say has precedence over what is kept.
+    `--url`, `--key`, MLCORE_URL and MLCORE_API_KEY take precedence over what is saved.
     """
     kept = None if url else Login.load()
     if kept is not None:
@@ -52,7 +46,7 @@ def login(
 
 
 def logout() -> None:
-    """Forget the platform and the key. Later commands use the registry of this machine. The key stays valid."""
+    """Remove the saved address and key. Later commands use the registry of this machine. The key stays valid."""
     existed = Login.forget()
     answer({"logged_out": existed}, "Logged out." if existed else "Nobody was logged in.")
 

@@ -12,7 +12,7 @@ from ml_core.cli.target import platform
 
 ASKS = "tenant"
 
-app = typer.Typer(help="The models of a tenant.", no_args_is_help=True)
+app = typer.Typer(help="Models: list, archive, restore and delete those of a tenant.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -36,7 +36,7 @@ def list_models(
 
 @app.command("archive")
 def archive(model: ModelOption) -> None:
-    """Hide a model with all its versions. `mlcore gc` collects them after MLCORE_RETENTION_DAYS."""
+    """Archive a model with all its versions. `mlcore gc` removes them after MLCORE_RETENTION_DAYS."""
     with platform() as client:
         client.models.archive(model)
     answer({"model_id": model, "archived": True}, f"Archived {model}.")
@@ -44,7 +44,7 @@ def archive(model: ModelOption) -> None:
 
 @app.command("restore")
 def restore(model: ModelOption) -> None:
-    """Show an archived model again."""
+    """Restore an archived model."""
     with platform() as client:
         client.models.restore(model)
     answer({"model_id": model, "restored": True}, f"Restored {model}.")
@@ -52,7 +52,7 @@ def restore(model: ModelOption) -> None:
 
 @app.command("delete")
 def delete(model: ModelOption, yes: YesOption = False) -> None:
-    """Delete a model with all its versions, permanently. Its moves stay recorded, and its versions' names taken."""
+    """Delete a model with all its versions, permanently. Its history is kept, and its version names are not reused."""
     confirm(f"This deletes every version of {model}.", model, yes=yes)
     with platform() as client:
         client.models.delete(model)

@@ -11,7 +11,14 @@ import typer
 
 from ml_core.cli.console import note, print_gates, print_page, printed_as_json, say, wants_json
 from ml_core.cli.environments import canary_words
-from ml_core.cli.options import CursorOption, EnvironmentOption, LimitOption, ModelOption, OnlyModelOption
+from ml_core.cli.options import (
+    CursorOption,
+    EnvironmentOption,
+    LimitOption,
+    ModelOption,
+    OnlyModelOption,
+    VersionOption,
+)
 from ml_core.cli.target import platform, with_options
 from ml_core.domain.gates import GateKind
 from ml_core.domain.replica_report import LoadState
@@ -33,10 +40,12 @@ ASKS = "tenant"
 _WAIT_S = 10.0
 """Loading takes milliseconds, a large forest a few seconds; a replica that died is known to be dead after 7 s."""
 
-VersionOption = Annotated[str, typer.Option("--version", "-v", help="The version to serve.")]
-PercentOption = Annotated[int, typer.Option("--percent", "-p", help="Of the keys that it answers, 1 to 99.")]
+PercentOption = Annotated[
+    int, typer.Option("--percent", "-p", help="Percentage of the keys that the canary answers, 1 to 99.")
+]
 OverrideOption = Annotated[
-    str | None, typer.Option("--override", help="Why to do it although a gate fails; needs an admin.")
+    str | None,
+    typer.Option("--override", help="Proceed although a gate fails, for this reason; needs the scope admin."),
 ]
 
 _Options = dict[str, tuple[Any, Any]]
@@ -44,26 +53,19 @@ _EVERY_MOVE: _Options = {
     "model": (ModelOption, inspect.Parameter.empty),
     "environment": (EnvironmentOption, "production"),
     "expected_generation": (
-        Annotated[int | None, typer.Option(help="Refuse unless the pointer has this generation.")],
+        Annotated[int | None, typer.Option(help="Refuse unless the pointer is at this generation.")],
         None,
     ),
-    "reason": (Annotated[str, typer.Option("--reason", help="Why; kept with the move.")], ""),
+    "reason": (Annotated[str, typer.Option("--reason", help="The reason; kept in the history.")], ""),
     "wait": (
-        Annotated[float, typer.Option(min=0, help="Seconds to wait until every replica serves it or says why not.")],
+        Annotated[float, typer.Option(min=0, help="Seconds to wait for the replicas to load the version.")],
         _WAIT_S,
     ),
-    "no_wait": (Annotated[bool, typer.Option("--no-wait", help="Do not ask the replicas.")], False),
+    "no_wait": (Annotated[bool, typer.Option("--no-wait", help="Do not wait for the replicas.")], False),
 }
 """Options that every verb that moves a pointer has: name → type and default."""
 
 app = typer.Typer(help="Canaries and shadows: try a version beside the one that is served.", no_args_is_help=True)
-
-
-def add_to(root: typer.Typer) -> None:
-    """Register the verbs."""
-    for verb in (promote, rollback, withdraw):
-        root.command(verb.__name__)(verb)
-    root.add_typer(app, name="rollouts")
 
 
 def _moving(concerns: Callable[[Pointer], str | None]) -> Callable[[Callable[..., Pointer]], Callable[..., None]]:
@@ -123,7 +125,7 @@ def rollback(client: MLClient, model: str, **moving: Any) -> Pointer:
 
 @_moving(_stable)
 def withdraw(client: MLClient, model: str, **moving: Any) -> Pointer:
-    """Let an environment serve nothing: no stable version, no canary, no shadow. `mlcore rollback` undoes it."""
+    """Serve nothing in an environment: no stable version, no canary, no shadow. `mlcore rollback` undoes it."""
     return client.environments.withdraw(model, **moving)
 
 
@@ -136,7 +138,7 @@ def start(
     percent: PercentOption,
     sticky: Annotated[
         str | None,
-        typer.Option("--sticky", help="Column that is a request's key where it names none, such as customer_id."),
+        typer.Option("--sticky", help="Column that is the key of a request that sends none, such as customer_id."),
     ] = None,
     override: OverrideOption = None,
     **moving: Any,

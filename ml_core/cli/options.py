@@ -19,12 +19,16 @@ ModelOption = Annotated[
 ]
 """Of a verb about one model; ``target.complete`` supplies the default."""
 OnlyModelOption = Annotated[str | None, typer.Option("--model", "-m", help="Only of this model.")]
+VersionOption = Annotated[str, typer.Option("--version", "-v", help="The version, such as 3.")]
 EnvironmentOption = Annotated[str, typer.Option("--environment", "-e", help="The environment.")]
-LimitOption = Annotated[int, typer.Option("--limit", min=1, max=1000, help="At most so many.")]
+LimitOption = Annotated[int, typer.Option("--limit", min=1, max=1000, help="Maximum number of items.")]
 CursorOption = Annotated[str | None, typer.Option("--cursor", help="Start where the previous page ended.")]
-ArchivedOption = Annotated[bool, typer.Option("--archived", help="Archived ones too.")]
-YesOption = Annotated[bool, typer.Option("--yes", help="Don't ask.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+SinceOption = Annotated[datetime | None, typer.Option(help="Only at or after this moment, UTC.")]
+UntilOption = Annotated[datetime | None, typer.Option(help="Only before this moment, UTC.")]
+EncodingOption = Annotated[str, typer.Option(help="The character encoding of a CSV file.")]
+ArchivedOption = Annotated[bool, typer.Option("--archived", help="Include archived ones.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def wanted_tags(texts: Iterable[str] | None) -> dict[str, str]:

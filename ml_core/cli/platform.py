@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ml_core.cli.console import answer, printed_as_json, say, show, step
+from ml_core.cli.console import answer, print_fields, printed_as_json, say, step
 from ml_core.exceptions import PlatformError
 from ml_core.settings import Settings
 
@@ -19,13 +19,6 @@ if TYPE_CHECKING:
 PortOption = Annotated[
     int | None, typer.Option("--port", help="Port of the ingress on 127.0.0.1; default: MLCORE_HTTP_PORT, else 8000.")
 ]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the verbs."""
-    app.command("up")(up)
-    app.command("down")(down)
-    app.command("status")(status)
 
 
 def local_platform(port: int | None = None) -> LocalPlatform:
@@ -40,7 +33,7 @@ def local_platform(port: int | None = None) -> LocalPlatform:
 
 
 def up(port: PortOption = None) -> None:
-    """Start, or repair, the platform on this machine: PostgreSQL, Ray and Ray Serve."""
+    """Start or repair the platform on this machine: PostgreSQL, Ray and Ray Serve."""
     platform = local_platform(port)
     verb = "runs already" if platform.status().state == "running" else "runs"
     state = platform.up(step)
@@ -65,9 +58,8 @@ def status() -> None:
     """Show each part of the platform, and what each replica serves. Exit code 1 unless all of it runs."""
     seen = local_platform().status()
     if not printed_as_json(seen):
-        for field in dataclasses.fields(seen):
-            if field.name != "replicas":
-                say(f"{field.name.replace('_', ' '):17} {show(getattr(seen, field.name))}")
+        names = [field.name for field in dataclasses.fields(seen) if field.name != "replicas"]
+        print_fields((name, getattr(seen, name)) for name in names)
         _print_replicas(seen.replicas or ())
         if seen.state == "degraded":
             say(f"Some part is missing. {_advice(seen)}")

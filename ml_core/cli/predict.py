@@ -10,7 +10,7 @@ import typer
 
 from ml_core.cli.console import note, printed_as_json, say
 from ml_core.cli.context import registry_connection
-from ml_core.cli.options import ModelOption
+from ml_core.cli.options import EncodingOption, ModelOption
 from ml_core.cli.target import address, tenant_name
 from ml_core.exceptions import ConfigurationError, InvalidRequestError
 from ml_core.ids import ModelId, TenantId
@@ -21,28 +21,24 @@ ASKS = "tenant"
 _BATCH_ROWS = 1024
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command("predict")(predict)
-
-
 def predict(
     model: ModelOption,
     row: Annotated[
         list[str] | None, typer.Option("--row", "-r", help="A row as a JSON object; repeat for several.")
     ] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="A CSV or Parquet file of rows.")] = None,
-    environment: Annotated[str | None, typer.Option("--environment", "-e", help="The pointer to follow.")] = None,
+    environment: Annotated[
+        str | None, typer.Option("--environment", "-e", help="The environment whose version answers.")
+    ] = None,
     version: Annotated[
-        str | None, typer.Option("--version", "-v", help="A version, whatever the pointers say.")
+        str | None, typer.Option("--version", "-v", help="The version that answers, whatever is promoted.")
     ] = None,
     proba: Annotated[bool, typer.Option("--proba", help="Also print the probability of each class.")] = False,
-    encoding: Annotated[str, typer.Option(help="The CSV file's character encoding.")] = "utf-8",
+    encoding: EncodingOption = "utf-8",
 ) -> None:
-    """Predict rows. With a key over HTTP, as a client would; without one in this process.
+    """Predict rows: with a key over HTTP, without one in this process.
 
-    By default both ask the version in production. Where nothing was promoted, only this process answers, with the
-    newest version.
+    The version in production answers. If nothing is in production, the newest version answers, in this process only.
     """
     if (row is None) == (file is None):
         raise ConfigurationError(
@@ -63,7 +59,11 @@ def predict(
     rows = [_parse_row(text) for text in row] if row is not None else _read_rows(file or Path(), encoding)
     asked = {"environment": environment, "version": version}
     if key is not None:
-        result = _over_http(tenant_id, model_id, rows, key=key, url=url, proba=proba, asked=asked)
+        from ml_core.client import MLClient
+
+        with MLClient(url or _local_url(), api_key=key, tenant_id=tenant_id) as client:
+            answered = client.predict(model_id, rows, proba=proba, **asked)
+        result = answered.model_dump(include={"predictions", "probabilities", "version"})
     else:
         result = _in_process(tenant_id, model_id, rows, proba=proba, asked=asked)
     if printed_as_json({"model_id": model_id, **result}):
@@ -72,23 +72,6 @@ def predict(
         probabilities = (result["probabilities"] or [])[index : index + 1]
         shown = "  ".join(f"{name}={p:.3f}" for name, p in (probabilities[0] if probabilities else {}).items())
         say(f"{prediction}  {shown}".rstrip())
-
-
-def _over_http(
-    tenant: TenantId,
-    model: ModelId,
-    rows: list[dict[str, Any]],
-    *,
-    key: str,
-    url: str | None,
-    proba: bool,
-    asked: dict[str, str | None],
-) -> dict[str, Any]:
-    from ml_core.client import MLClient
-
-    with MLClient(url or _local_url(), api_key=key, tenant_id=tenant) as client:
-        result = client.predict(model, rows, proba=proba, **asked)
-    return {"predictions": result.predictions, "probabilities": result.probabilities, "version": result.version}
 
 
 def _in_process(

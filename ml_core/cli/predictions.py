@@ -11,20 +11,18 @@ import typer
 
 from ml_core.cli.console import answer, note, print_page, print_rows, printed_as_json, say
 from ml_core.cli.context import registry_connection
-from ml_core.cli.options import CursorOption, LimitOption, ModelOption, OnlyModelOption, utc
+from ml_core.cli.options import CursorOption, LimitOption, ModelOption, OnlyModelOption, SinceOption, UntilOption, utc
 from ml_core.cli.target import local, platform
 from ml_core.domain.tenant_policies import PredictionPolicy
 
 ASKS = "tenant"
 
 app = typer.Typer(
-    help="The prediction log: find predictions that were answered over HTTP, label them, and set what is kept.",
+    help="The prediction log: predictions that were served over HTTP, their labels, and what is kept.",
     no_args_is_help=True,
 )
 
-SinceOption = Annotated[datetime | None, typer.Option(help="Only at or after this moment, UTC; else the last day.")]
-UntilOption = Annotated[datetime | None, typer.Option(help="Only before this moment, UTC.")]
-RequestArgument = Annotated[str, typer.Argument(help="The request_id of the answer.")]
+RequestArgument = Annotated[str, typer.Argument(help="The request_id of the prediction.")]
 _COLUMNS = ["at", "request_id", "row", "model_id", "version", "environment", "rollout", "prediction", "label"]
 _MEANINGS = {
     PredictionPolicy.NOTHING: "nothing is kept of its predictions.",
@@ -36,16 +34,14 @@ _MEANINGS = {
 @app.command("list")
 def list_(
     model: OnlyModelOption = None,
-    version: Annotated[str | None, typer.Option("--version", "-v", help="Only by this version.")] = None,
-    environment: Annotated[
-        str | None, typer.Option("--environment", "-e", help="Only asked of this environment.")
-    ] = None,
+    version: Annotated[str | None, typer.Option("--version", "-v", help="Only of this version.")] = None,
+    environment: Annotated[str | None, typer.Option("--environment", "-e", help="Only of this environment.")] = None,
     since: SinceOption = None,
     until: UntilOption = None,
     limit: LimitOption = 50,
     cursor: CursorOption = None,
 ) -> None:
-    """List predicted rows, newest first, each with its label if there is one."""
+    """List predicted rows, newest first, each with its label if there is one; without --since those of one day."""
     with platform() as client:
         found = client.predictions.list(
             model, version=version, environment=environment, since=utc(since), until=utc(until)
@@ -60,7 +56,7 @@ def list_(
 
 @app.command("show")
 def show(request_id: RequestArgument) -> None:
-    """Show what is kept of one request, row by row."""
+    """Show the logged rows of one request."""
     with platform() as client:
         rows = client.predictions.get(request_id)
     if printed_as_json(rows):
@@ -75,19 +71,17 @@ def show(request_id: RequestArgument) -> None:
 @app.command("label")
 def label(
     request_id: RequestArgument,
-    truth: Annotated[
-        str, typer.Argument(metavar="LABEL", help="The true label: a class, or a number as JSON writes it.")
-    ],
+    truth: Annotated[str, typer.Argument(metavar="LABEL", help="The true label: a class, or a number.")],
     model: ModelOption,
     row: Annotated[int, typer.Option(min=0, help="Which row of the request.")] = 0,
     new_class: Annotated[
-        bool, typer.Option("--new-class", help="The label is a class that the model does not know.")
+        bool, typer.Option("--new-class", help="The label is a class that the model does not have.")
     ] = False,
 ) -> None:
     """Record the true label of a predicted row. A later label replaces an earlier one.
 
-    A label is stored also if its prediction is not in the log yet; they are joined when it arrives. A key needs the
-    scope read beside label, since the label is checked against what the model answers.
+    A label is stored even if its prediction is not in the log yet. A key needs the scopes label and read: the label is
+    checked against the classes of the model.
     """
     from ml_core.cli.truth import check_row, output_of, read_label
 
@@ -110,7 +104,7 @@ def label(
 @app.command("policy")
 def policy(
     keep: Annotated[
-        PredictionPolicy | None, typer.Argument(help="What to keep from now on; left out: show it.")
+        PredictionPolicy | None, typer.Argument(help="What to keep from now on; default: show the policy.")
     ] = None,
 ) -> None:
     """Show or set what is kept of a tenant's predictions: nothing, a digest of the inputs, or the inputs."""
@@ -123,7 +117,7 @@ def policy(
 def losses(
     days: Annotated[int, typer.Option(min=1, max=3650, help="How many days back.")] = 30,
 ) -> None:
-    """List predictions that were answered and are missing in the log, and why."""
+    """List predictions that are missing in the log, with the reason."""
     today = datetime.now(UTC).date()
     with platform() as client:
         found = client.predictions.losses(today - timedelta(days=days), today + timedelta(days=1))
@@ -139,11 +133,11 @@ def prune(
     keep_days: Annotated[
         int | None, typer.Option(min=1, help="Instead of MLCORE_PREDICTION_LOG_RETENTION_DAYS.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
 ) -> None:
-    """Remove days whose retention ended, of all tenants, with their bytes. `mlcore gc` does so too.
+    """Remove days of the log whose retention ended, of all tenants. `mlcore gc` does so too.
 
-    It works on the registry of this machine's settings, whatever platform other verbs ask.
+    It opens the registry of this machine's settings and ignores the login.
     """
     from ml_core.registry.predictions.retention import prune as prune_log
 

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
 
-from ml_core.cli.console import answer, out, print_page, print_rows, printed_as_json, shorten, show
+from ml_core.cli.console import answer, pairs, print_fields, print_page, print_rows, printed_as_json, shorten
 from ml_core.cli.options import CursorOption, LimitOption, OnlyModelOption, tags_to_set, wanted_tags
 from ml_core.cli.target import platform
 from ml_core.domain.run import RunStatus
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 ASKS = "tenant"
 
-app = typer.Typer(help="A tenant's runs: parameters, metrics and outcome of each training.", no_args_is_help=True)
+app = typer.Typer(help="Runs: parameters, metrics and outcome of a tenant's trainings.", no_args_is_help=True)
 
 RunArgument = Annotated[str, typer.Argument(help="The run's id, from `mlcore runs list`.")]
 _COLUMNS = ["run_id", "model_id", "kind", "status", "held_out", "versions", "started_at", "finished_at", "error"]
@@ -30,7 +29,7 @@ _HELD_OUT = "validation/"
 @app.command("list")
 def list_(
     model: OnlyModelOption = None,
-    status: Annotated[RunStatus | None, typer.Option(help="Runs in this state only.")] = None,
+    status: Annotated[RunStatus | None, typer.Option(help="Only in this state.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="KEY=VALUE; repeat for several.")] = None,
     limit: LimitOption = 50,
     cursor: CursorOption = None,
@@ -55,10 +54,11 @@ def show_run(run_id: RunArgument) -> None:
         return
     lines = {name: value for name, value in run if name not in ("metrics", "parameters")}
     lines |= {f"parameter {name}": value for name, value in run.parameters.items()}
-    lines = {name: value for name, value in lines.items() if value not in (None, {}, [])}
-    width = max(map(len, lines))
-    for name, value in lines.items():
-        _print_line(name, value, width)
+    print_fields(
+        (name, pairs(value) if isinstance(value, Mapping) else value)
+        for name, value in lines.items()
+        if value not in (None, {}, [])
+    )
     metrics = [
         {"metric": name, "last": of.last_value, "step": of.last_step, "min": of.minimum, "max": of.maximum}
         for name, of in run.metrics.items()
@@ -101,7 +101,7 @@ def tag(
     """Set or remove tags of a run."""
     with platform() as client:
         run = client.runs.tag(run_id, tags_to_set(tags))
-    answer(run, f"{run_id}: {', '.join(f'{key}={value}' for key, value in run.tags.items()) or 'no tags'}")
+    answer(run, f"{run_id}: {pairs(run.tags) if run.tags else 'no tags'}")
 
 
 def _held_out(run: Run) -> str | None:
@@ -117,9 +117,3 @@ def _held_out(run: Run) -> str | None:
 
 def _first_line(error: str | None) -> str | None:
     return error and shorten(error.strip().partition("\n")[0], _MAX_ERROR)
-
-
-def _print_line(name: str, value: Any, width: int = 0) -> None:
-    if isinstance(value, Mapping):
-        value = ", ".join(f"{key}={show(part)}" for key, part in value.items()) or None
-    out.print(Text(f"{name.replace('_', ' '):{width}}  ", style="bold") + Text(show(value)), soft_wrap=True)

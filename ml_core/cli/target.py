@@ -146,8 +146,6 @@ def complete(
         asks: What the verb asks: one tenant of a platform, a platform as a whole, or neither.
         prints_json: Whether the verb has ``--json``.
     """
-    if "is_complete" in vars(verb):  # a group of verbs is prepared again with each other verb of its module
-        return verb
     if "is_local" in vars(verb):
         asks = None
     hints = get_type_hints(verb, include_extras=True)
@@ -170,7 +168,6 @@ def complete(
             values["model"] = given("model", values["model"], "--model")
         verb(**{name: values[name] for name in own})
 
-    vars(run)["is_complete"] = True
     return with_options(run, options)
 
 

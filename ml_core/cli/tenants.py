@@ -13,7 +13,9 @@ from ml_core.domain.tenant_policies import SelfTestRows
 
 ASKS = "platform"
 
-app = typer.Typer(help="The customers whose data and models are kept apart.", no_args_is_help=True)
+app = typer.Typer(
+    help="Tenants: the customers whose data and models are isolated from each other.", no_args_is_help=True
+)
 
 
 @app.command("create")
@@ -25,7 +27,7 @@ def create(
         ),
     ],
 ) -> None:
-    """Create tenants: all of them, or none if a name can't be taken. Give them keys with `mlcore keys create`."""
+    """Create tenants: all of them, or none if a name is invalid or taken. Create keys with `mlcore keys create`."""
     with platform(of_tenant=False) as client:
         made = client.tenants.create(list(dict.fromkeys(names)))
     if printed_as_json(made if len(made) > 1 else made[0]):
@@ -37,7 +39,7 @@ def create(
 @app.command("list")
 def list_(
     deleted: Annotated[
-        bool, typer.Option("--deleted", help="Those that were deleted, whose names stay taken.")
+        bool, typer.Option("--deleted", help="List deleted tenants, whose names can't be used again.")
     ] = False,
     limit: LimitOption = 1000,
     cursor: CursorOption = None,
@@ -56,10 +58,10 @@ def list_(
 def self_test_rows(
     tenant: Annotated[str, typer.Argument(help="The tenant.")],
     keep: Annotated[
-        SelfTestRows | None, typer.Argument(help="What versions keep that are trained from now on; none shows it.")
+        SelfTestRows | None, typer.Argument(help="What versions trained from now on keep; default: show the setting.")
     ] = None,
 ) -> None:
-    """Show or set which rows a tenant's versions keep as their self-test: rows of training, or synthetic ones."""
+    """Show or set the rows that versions keep as their self-test: training rows or synthetic rows."""
     with platform(tenant) as client:
         found = client.tenants.get(tenant) if keep is None else client.tenants.update(tenant, self_test_rows=keep)
     if printed_as_json(found):
@@ -75,7 +77,7 @@ def self_test_rows(
 
 @app.command("delete")
 def delete(tenant: Annotated[str, typer.Argument(help="The tenant.")], yes: YesOption = False) -> None:
-    """Delete a tenant with everything: every row and every byte. It can't be undone, and the name stays taken."""
+    """Delete a tenant with all its data, permanently. Its name can't be used again."""
     confirm(f"This deletes every model, dataset, run and key of {tenant}.", tenant, yes=yes)
     with platform(of_tenant=False) as client:
         report = client.tenants.delete(tenant)

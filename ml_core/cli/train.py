@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from ml_core.cli.actions import completing
-from ml_core.cli.console import command, in_background, note, out, printed_as_json, say, show, step, transferring
-from ml_core.cli.options import ModelOption, json_or_text
+from ml_core.cli.console import command, in_background, note, print_rows, printed_as_json, say, step, transferring
+from ml_core.cli.options import EncodingOption, ModelOption, json_or_text
 from ml_core.cli.target import address, platform
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.run import RunStatus
@@ -36,32 +34,26 @@ _LOOK_EVERY_S = 1.0
 _NAME_LENGTH = 69  # a dataset's name has at most 80 characters, of which 11 are those of "-validation"
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command("train")(train)
-
-
 def train(
     model: ModelOption,
     file: Annotated[Path | None, typer.Argument(help="A CSV or Parquet file with one row an example.")] = None,
-    target: Annotated[str | None, typer.Option(help="The column to predict; none with --type clustering.")] = None,
+    target: Annotated[str | None, typer.Option(help="The column to predict; not with --type clustering.")] = None,
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="With FILE, the dataset that it becomes the next version of; default: the model's name. Without, the "
-            "dataset to train on: tickets_2026, or tickets_2026@3."
+            help="The dataset to train on: tickets_2026, or tickets_2026@3. With FILE, the dataset of which FILE "
+            "becomes the next version; default: the model's name."
         ),
     ] = None,
     model_type: Annotated[
         str | None,
         typer.Option(
-            "--type",
-            help="classification or regression, found from the target if left out; clustering or anomaly_detection.",
+            "--type", help="classification, regression, clustering or anomaly_detection; default: by the target."
         ),
     ] = None,
     validation: Annotated[
         Path | None,
-        typer.Option(help="A file with the same columns to measure on, instead of a fifth of the rows held out."),
+        typer.Option(help="A file with the same columns to measure on, instead of a held-out fifth of the rows."),
     ] = None,
     rare_classes: Annotated[
         str | None,
@@ -71,16 +63,22 @@ def train(
         ),
     ] = None,
     param: Annotated[
-        list[str] | None, typer.Option("--param", "-p", help="A hyperparameter, such as algorithm=logistic_regression.")
+        list[str] | None,
+        typer.Option(
+            "--param", "-p", help="A hyperparameter, such as algorithm=logistic_regression; repeat for several."
+        ),
     ] = None,
     kind: Annotated[
-        list[str] | None, typer.Option("--kind", "-k", help="A column's kind where the guess is wrong: zip=category.")
+        list[str] | None,
+        typer.Option(
+            "--kind", "-k", help="The kind of a column, instead of the inferred one: zip=category; repeat for several."
+        ),
     ] = None,
     ignore: Annotated[
         list[str] | None, typer.Option("--ignore", help="A column to leave out; repeat for several.")
     ] = None,
-    encoding: Annotated[str, typer.Option(help="The CSV file's character encoding.")] = "utf-8",
-    version: Annotated[str | None, typer.Option(help="The version's name; the next number if left out.")] = None,
+    encoding: EncodingOption = "utf-8",
+    version: Annotated[str | None, typer.Option(help="The name of the version; default: the next number.")] = None,
 ) -> None:
     """Train a model on a table and register it as a version. A file is registered as a dataset first.
 
@@ -101,16 +99,13 @@ def train(
         hyperparameters={key: json_or_text(text) for key, text in _pairs(param, "--param", "max_depth=8")},
         kinds={key: _kind(text) for key, text in _pairs(kind, "--kind", "zip=category")},
     )
-    hints = completing("models.train", "datasets.create"), _column_hints(target, ignore or ())
-    with platform() as client, hints[0], hints[1]:
+    with platform() as client, completing("models.train", "datasets.create"), _column_hints(target, ignore or ()):
         made = None
         if file is not None:
             client.models.check_training(name, **spec)  # before an upload that may be for nothing
-            with step(f"Storing {file.name}"):
-                made = _store(client, dataset or name, file, encoding)
+            made = _store(client, dataset or name, file, encoding)
         if validation is not None:
-            with step(f"Storing {validation.name}"):
-                held_out = _store(client, f"{(dataset or name)[:_NAME_LENGTH]}-validation", validation, encoding)
+            held_out = _store(client, f"{(dataset or name)[:_NAME_LENGTH]}-validation", validation, encoding)
             spec["validation_dataset"] = held_out.reference
         reference = dataset if made is None else made.reference
         rows = "" if made is None else f" on {made.row_count:,} rows"
@@ -125,7 +120,7 @@ def _given(**fields: Any) -> dict[str, Any]:
 
 
 def _store(client: MLClient, dataset_id: str, file: Path, encoding: str) -> DatasetDetail:
-    with transferring() as progress:
+    with step(f"Storing {file.name}"), transferring() as progress:
         return client.datasets.create(dataset_id, file, encoding=encoding, on_progress=progress)
 
 
@@ -203,20 +198,21 @@ def _print(tenant: str, made: DatasetDetail | None, report: TrainingReport) -> N
 
 def print_columns(columns: Sequence[ReportedColumn]) -> None:
     """What was inferred for each column."""
-    table = Table("column", "kind", "why", box=None, pad_edge=False, header_style="bold")
+    rows = []
     for column in columns:
         kind = column.kind.value if column.used and column.kind else "left out"
-        table.add_row(Text(column.name), kind, Text(column.reason.removeprefix(f"{kind}: ")))
-    out.print(table)
+        rows.append({"column": column.name, "kind": kind, "why": column.reason.removeprefix(f"{kind}: ")})
+    print_rows(rows, ["column", "kind", "why"], empty="")
 
 
 def print_metrics(report: TrainingReport) -> None:
     """Held-out quality beside the baseline."""
-    table = Table("metric", "held out", "baseline", "train", box=None, pad_edge=False, header_style="bold")
     trained = report.metrics.get("train", {})
-    for name, value in report.metrics.get("validation", {}).items():
-        table.add_row(name, show(value), show(report.baseline.get(name)), show(trained.get(name)))
-    out.print(table)
+    rows = [
+        {"metric": name, "held_out": value, "baseline": report.baseline.get(name), "train": trained.get(name)}
+        for name, value in report.metrics.get("validation", {}).items()
+    ]
+    print_rows(rows, ["metric", "held_out", "baseline", "train"], empty="No row was held out.")
 
 
 def _pairs(texts: list[str] | None, option: str, example: str) -> list[tuple[str, str]]:

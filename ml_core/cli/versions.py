@@ -8,13 +8,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ml_core.cli.console import answer, print_page, print_rows, printed_as_json, say, show, transferring
+from ml_core.cli.console import (
+    answer,
+    pairs,
+    print_fields,
+    print_page,
+    print_rows,
+    printed_as_json,
+    say,
+    show,
+    transferring,
+)
 from ml_core.cli.options import (
     ArchivedOption,
     CursorOption,
     LimitOption,
     ModelOption,
     OnlyModelOption,
+    VersionOption,
     tags_to_set,
     wanted_tags,
 )
@@ -29,9 +40,7 @@ ASKS = "tenant"
 _COLUMNS = ["version", "uses", "held_out", "size_bytes", "created_at", "created_by"]
 _FOUND = ["model_id", "version", "held_out", "tags", "created_at", "created_by"]
 
-app = typer.Typer(help="The versions of a model, each immutable.", no_args_is_help=True)
-
-VersionOption = Annotated[str, typer.Option("--version", "-v", help="The version, such as 1.")]
+app = typer.Typer(help="Versions: the immutable versions of a model.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -41,7 +50,7 @@ def list_versions(
     limit: LimitOption = 1000,
     cursor: CursorOption = None,
 ) -> None:
-    """List a model's versions, newest first, with what environments use them for."""
+    """List a model's versions, newest first, with the environments that use them."""
     with platform() as client:
         page = client.versions.list(model, include_archived=archived).page(limit=limit, cursor=cursor)
     print_page(
@@ -67,7 +76,7 @@ def search(
         bool | None,
         typer.Option(
             "--ascending/--descending",
-            help="Oldest or lowest first, or the other way. Without it the newest or, of a metric, the best first.",
+            help="Sort direction; default: the newest, or for a metric the best, first.",
             show_default=False,
         ),
     ] = None,
@@ -95,22 +104,23 @@ def search(
 
 @app.command("show")
 def show_version(version: VersionOption, model: ModelOption) -> None:
-    """Show what is known of a version: metrics, hyperparameters, columns, tags, and what environments use it for."""
+    """Show a version: metrics, hyperparameters, columns, tags and the environments that use it."""
     with platform() as client:
         found = client.versions.get(model, version)
         tenant = client.tenant_id
     if printed_as_json(found):
         return
-    for label, value in _lines(tenant, found):
-        say(f"{label:18} {value}")
+    print_fields(_fields(tenant, found))
 
 
 @app.command("register")
 def register(
     file: Annotated[Path, typer.Argument(help="A .skops file.")],
     model: ModelOption,
-    version: Annotated[str | None, typer.Option(help="The version's name; the next number if left out.")] = None,
-    model_type: Annotated[str | None, typer.Option("--type", help="The model's type; read from the file.")] = None,
+    version: Annotated[str | None, typer.Option(help="The name of the version; default: the next number.")] = None,
+    model_type: Annotated[
+        str | None, typer.Option("--type", help="The model type; default: read from the file.")
+    ] = None,
 ) -> None:
     """Upload a .skops file as a version. It is audited, and refused if it holds a type that servers do not load."""
     recorded: dict[str, Any] = {} if model_type is None else {"model_type": model_type}
@@ -172,19 +182,17 @@ def compare(
 
 @app.command("lineage")
 def lineage(version: VersionOption, model: ModelOption) -> None:
-    """Show what a version was made from, and what was made from it."""
+    """Show the lineage of a version: what it was made from, and what was made from it."""
     with platform() as client:
         found = client.versions.lineage(model, version)
     if printed_as_json(found):
         return
-    for label, value in found:
-        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else show(value)
-        say(f"{label.replace('_', ' '):16} {shown or '-'}")
+    print_fields((name, pairs(value) if isinstance(value, Mapping) else value) for name, value in found)
 
 
 @app.command("archive")
 def archive(version: VersionOption, model: ModelOption) -> None:
-    """Hide a version. `mlcore gc` collects it after MLCORE_RETENTION_DAYS; until then it can be restored."""
+    """Archive a version. `mlcore gc` removes it after MLCORE_RETENTION_DAYS; until then it can be restored."""
     with platform() as client:
         client.versions.archive(model, version)
     _answer("archived", model, version)
@@ -192,7 +200,7 @@ def archive(version: VersionOption, model: ModelOption) -> None:
 
 @app.command("restore")
 def restore(version: VersionOption, model: ModelOption) -> None:
-    """Show an archived version again."""
+    """Restore an archived version."""
     with platform() as client:
         client.versions.restore(model, version)
     _answer("restored", model, version)
@@ -200,7 +208,7 @@ def restore(version: VersionOption, model: ModelOption) -> None:
 
 @app.command("delete")
 def delete(version: VersionOption, model: ModelOption) -> None:
-    """Delete a version that nothing needs, permanently. Its name stays that of its bytes."""
+    """Delete a version that nothing needs, permanently. Its name is not reused for other bytes."""
     with platform() as client:
         client.versions.delete(model, version)
     _answer("deleted", model, version)
@@ -226,27 +234,23 @@ def _tags(tags: Mapping[str, str]) -> list[str]:
     return [f"{key}={value}" for key, value in tags.items()]
 
 
-def _lines(tenant: str, version: VersionDetail) -> Iterator[tuple[str, str]]:
-    """What a person reads of a version: label and text, one a line."""
+def _fields(tenant: str, version: VersionDetail) -> Iterator[tuple[str, Any]]:
+    """What a person reads of a version."""
     yield "model", f"{tenant}/{version.model_id} ({version.model_type})"
     yield "version", version.version + (f"  archived {show(version.archived_at)}" if version.archived_at else "")
-    yield "serves", show(_uses(version.uses))
+    yield "serves", _uses(version.uses)
     yield "registered", f"{show(version.created_at)} by {version.created_by}"
     for split, metrics in version.metrics.items():
         yield f"{split} metrics", "  ".join(f"{name} {show(value)}" for name, value in metrics.items())
     training: Mapping[str, Any] = version.metadata.get("training") or {}
-    yield "baseline", _pairs(training.get("baseline", {}))
-    yield "algorithm", show(version.algorithm)
-    yield "hyperparameters", _pairs(version.hyperparameters)
-    yield "in force", _pairs(version.effective_hyperparameters)
-    yield "columns", show([column["name"] for column in version.signature["inputs"]])
-    yield "tags", _pairs(version.tags)
+    yield "baseline", pairs(training.get("baseline", {}))
+    yield "algorithm", version.algorithm
+    yield "hyperparameters", pairs(version.hyperparameters)
+    yield "in force", pairs(version.effective_hyperparameters)
+    yield "columns", [column["name"] for column in version.signature["inputs"]]
+    yield "tags", pairs(version.tags)
     yield from (("note", note) for note in training.get("notes", ()))
-    yield "notes", _pairs({name: value for name, value in version.metadata.items() if name != "training"})
-    yield "run", show(version.lineage.run_id)
+    yield "notes", pairs({name: value for name, value in version.metadata.items() if name != "training"})
+    yield "run", version.lineage.run_id
     yield "size", f"{version.size_bytes:,} bytes"
     yield "digest", version.digest
-
-
-def _pairs(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={show(value)}" for name, value in values.items()) or "-"

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from ml_core.cli.console import command, out, say, shorten, show, step
 from ml_core.cli.context import registry_connection
 from ml_core.cli.platform import PortOption, local_platform
@@ -29,13 +27,8 @@ _ANSWERS_TIMEOUT_S = 30.0
 _SHOWN = 100
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command("demo")(demo)
-
-
 def demo(port: PortOption = None) -> None:
-    """Start the platform and run the main job on real data. The platform keeps running afterwards."""
+    """Start the platform and train, promote and serve two models on real data. The platform keeps running."""
     started = time.monotonic()
     platform = local_platform(port)
     with _running(platform) as url:

@@ -15,8 +15,11 @@ from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.models import Model
 from ml_core.api.schemas.runs import Run
 from ml_core.api.schemas.trainings import NewTraining, Training, TrainingFields, TrainingReport
+from ml_core.api.trainings import Training as StartedTraining
 from ml_core.api.trainings import begun
+from ml_core.domain import training_report as domain
 from ml_core.domain.api_key import Scope
+from ml_core.domain.run import RunStatus
 from ml_core.domain.train_spec import TrainSpec
 from ml_core.exceptions import RequestTimeoutError
 from ml_core.ids import ModelId, RunId
@@ -28,6 +31,7 @@ from ml_core.training.assignment import Assignment
 router = operations("models", "/tenants/{tenant}/models")
 
 WaitQuery = Annotated[float, Query(ge=0, le=60, description="Wait for its end at most so long.")]
+_TOLD_WITHIN_S = 2.0
 
 
 @operation(router, "GET", "", "models.list", Scope.READ)
@@ -111,16 +115,23 @@ async def get_training(
 
 
 async def _ended(access: TenantAccess, request: Request, run_id: str, wait_s: float) -> Training:
-    """The state of a training once it has ended, or after so many seconds."""
+    """The state of a training once it has ended, or after so many seconds; raises why it failed."""
     training, report = _services(request).trainings.find(access.tenant_id, run_id), None
     if training is not None:
-        await asyncio.wait([training.finished], timeout=wait_s)
-        if training.finished.done() and not training.finished.cancelled():
-            report = training.finished.result()
+        report = await _report(training, wait_s)
     run = await run_in_threadpool(access.of(RunRepository).get, run_id)
+    if training is not None and report is None and run.status is not RunStatus.RUNNING:
+        # The registry learns of the end a moment before this process does.
+        report = await _report(training, _TOLD_WITHIN_S)
     return Training(
         run=Run.model_validate(run), report=None if report is None else TrainingReport.model_validate(report)
     )
+
+
+async def _report(training: StartedTraining, wait_s: float) -> domain.TrainingReport | None:
+    await asyncio.wait([training.finished], timeout=wait_s)
+    is_known = training.finished.done() and not training.finished.cancelled()
+    return training.finished.result() if is_known else None
 
 
 def _services(request: Request) -> Services:

@@ -118,7 +118,12 @@ def pairs(values: Mapping[str, Any]) -> str:
 
 
 def print_page(
-    page: Page[Any], columns: Sequence[str], *, empty: str, shown: Mapping[str, Callable[[Any], Any]] | None = None
+    page: Page[Any],
+    columns: Sequence[str],
+    *,
+    empty: str,
+    shown: Mapping[str, Callable[[Any], Any]] | None = None,
+    with_archived: bool = False,
 ) -> None:
     """A page of a list as a table, or with ``--json`` as a document: ``items`` and ``next_cursor``.
 
@@ -127,6 +132,7 @@ def print_page(
         columns: Which fields to show in the table, in this order.
         empty: What to say when there is no item; says how to make one.
         shown: Column → how its field is shown; of a column that is no field, how the item is.
+        with_archived: Whether the page has archived items; the table then shows when each was archived.
     """
     if printed_as_json(page):
         return
@@ -134,7 +140,7 @@ def print_page(
     for name, words in (shown or {}).items():
         for row, item in zip(rows, page.items, strict=True):
             row[name] = words(getattr(item, name, item))
-    print_rows(rows, columns, empty=empty)
+    print_rows(rows, [*columns, "archived_at"] if with_archived else columns, empty=empty)
     if page.next_cursor is not None:
         note(f"More: --cursor {page.next_cursor}")
 

@@ -17,7 +17,7 @@ from ml_core.settings import Settings
 if TYPE_CHECKING:
     from ml_core.database.connection import DatabaseConnection
 
-app = typer.Typer(help="The registry's database: schema, check, backup and restore.", no_args_is_help=True)
+app = typer.Typer(help="Migrate, check, back up and restore the registry's database.", no_args_is_help=True)
 
 UrlOption = Annotated[
     str | None,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ASKS = "tenant"
 
-app = typer.Typer(help="Datasets: immutable versions of a tenant's tables.", no_args_is_help=True)
+app = typer.Typer(help="Register, inspect and export datasets: immutable versions of tables.", no_args_is_help=True)
 
 NameArgument = Annotated[str, typer.Argument(help="The dataset, such as tickets_2026.")]
 ReferenceArgument = Annotated[
@@ -94,7 +94,7 @@ def list_(limit: LimitOption = 50, cursor: CursorOption = None, all_: AllOption 
         tenant = client.tenant_id
     names = ["dataset_id", "newest", "versions", "row_count", "size_bytes", "created_at", "created_by"]
     empty = f"{tenant} has no dataset. Create one: mlcore datasets create NAME -t {tenant} --from FILE"
-    print_page(page, _marked(names, all_), empty=empty)
+    print_page(page, names, with_archived=all_, empty=empty)
 
 
 @app.command("versions")
@@ -103,7 +103,7 @@ def versions(name: NameArgument, limit: LimitOption = 50, cursor: CursorOption =
     with platform() as client:
         page = client.datasets.versions(name, include_archived=all_).page(limit=limit, cursor=cursor)
     empty = f"All versions of {name} are archived: --all shows them."
-    print_page(page, _marked(_LISTED, all_), empty=empty, shown={"source": _source})
+    print_page(page, _LISTED, with_archived=all_, empty=empty, shown={"source": _source})
 
 
 @app.command("show")
@@ -113,9 +113,8 @@ def show_version(reference: ReferenceArgument) -> None:
         version = client.datasets.get(*parse_reference(reference))
     if printed_as_json(version):
         return
-    names = ["reference", "row_count", "size_bytes", "digest", "created_at", "created_by"]
-    fields = {name: getattr(version, name) for name in _marked(names, version.archived_at is not None)}
-    print_fields([*fields.items(), ("source", _source(version.source))])
+    names = ["reference", "row_count", "size_bytes", "digest", "created_at", "created_by", "archived_at"]
+    print_fields([*((name, getattr(version, name)) for name in names), ("source", _source(version.source))])
     rows = [_profile_row(column) for column in version.profile.columns]
     print_rows(rows, ["column", "type", "kind", "missing", "distinct", "values"], empty="")
     if version.profile.sampled_rows < version.profile.row_count:
@@ -174,11 +173,6 @@ def _version(reference: str) -> tuple[str, int]:
             field="version",
         )
     return dataset_id, number
-
-
-def _marked(columns: list[str], all_: bool) -> list[str]:
-    """With when each was archived, where archived ones are shown too."""
-    return [*columns, "archived_at"] if all_ else columns
 
 
 def _source(source: Any) -> str:

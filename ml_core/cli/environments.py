@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ASKS = "tenant"
 
-app = typer.Typer(help="Environments: their history and their protection.", no_args_is_help=True)
+app = typer.Typer(help="Show the history of environments, and protect them.", no_args_is_help=True)
 
 NameArgument = Annotated[str, typer.Argument(help="The environment, such as production.")]
 

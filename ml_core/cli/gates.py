@@ -16,7 +16,7 @@ from ml_core.exceptions import InvalidRequestError
 
 ASKS = "tenant"
 
-app = typer.Typer(help="Gates: conditions that a version must meet to be promoted.", no_args_is_help=True)
+app = typer.Typer(help="Set the conditions that a version must meet to be promoted.", no_args_is_help=True)
 
 NameArgument = Annotated[str, typer.Argument(help="The gate, such as quality.")]
 

@@ -29,7 +29,7 @@ def gc(
     tenant: Annotated[str | None, typer.Option("--tenant", "-t", help="Only this tenant; otherwise all.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
 ) -> None:
-    """Collect garbage: what was archived for MLCORE_RETENTION_DAYS and nothing needs, and bytes without a row.
+    """Remove what was archived for MLCORE_RETENTION_DAYS and nothing needs, and bytes without a row.
 
     A version goes with its bytes unless an environment, a rollback, a hold or a version made from it needs it. Also old
     idempotency keys, half-written files, days of the prediction log whose retention ended, and what is left of

@@ -12,7 +12,7 @@ from ml_core.cli.target import platform
 
 ASKS = "tenant"
 
-app = typer.Typer(help="Holds: reasons why a version may not be deleted or collected.", no_args_is_help=True)
+app = typer.Typer(help="Place and release holds, which keep versions from being deleted.", no_args_is_help=True)
 
 NameOption = Annotated[str, typer.Option("--name", help="The hold, such as legal.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why the version is kept.")]

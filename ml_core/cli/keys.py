@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ASKS = "tenant"
 
-app = typer.Typer(help="API keys of a tenant, or of the platform.", no_args_is_help=True)
+app = typer.Typer(help="Create, list and revoke API keys of a tenant or of the platform.", no_args_is_help=True)
 
 PlatformOption = Annotated[
     bool,

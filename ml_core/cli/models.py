@@ -12,7 +12,7 @@ from ml_core.cli.target import platform
 
 ASKS = "tenant"
 
-app = typer.Typer(help="Models: list, archive, restore and delete those of a tenant.", no_args_is_help=True)
+app = typer.Typer(help="List, archive, restore and delete models.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -29,9 +29,7 @@ def list_models(
     columns = ["model_id", "model_type", "versions", "newest_version", "created_at"]
     is_restricted = model_type is not None or cursor is not None
     empty = f"{tenant} has no model. Train one: mlcore train FILE -t {tenant}"
-    print_page(
-        page, [*columns, *(["archived_at"] if archived else [])], empty="No model matches." if is_restricted else empty
-    )
+    print_page(page, columns, with_archived=archived, empty="No model matches." if is_restricted else empty)
 
 
 @app.command("archive")

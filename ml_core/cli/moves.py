@@ -19,7 +19,7 @@ from ml_core.cli.options import (
     OnlyModelOption,
     VersionOption,
 )
-from ml_core.cli.target import platform, with_options
+from ml_core.cli.target import Options, platform, with_options
 from ml_core.domain.gates import GateKind
 from ml_core.domain.replica_report import LoadState
 from ml_core.exceptions import (
@@ -48,8 +48,7 @@ OverrideOption = Annotated[
     typer.Option("--override", help="Proceed although a gate fails, for this reason; needs the scope admin."),
 ]
 
-_Options = dict[str, tuple[Any, Any]]
-_EVERY_MOVE: _Options = {
+_EVERY_MOVE: Options = {
     "model": (ModelOption, inspect.Parameter.empty),
     "environment": (EnvironmentOption, "production"),
     "expected_generation": (
@@ -65,7 +64,7 @@ _EVERY_MOVE: _Options = {
 }
 """Options that every verb that moves a pointer has: name → type and default."""
 
-app = typer.Typer(help="Canaries and shadows: try a version beside the one that is served.", no_args_is_help=True)
+app = typer.Typer(help="Run a canary or a shadow: a second version beside the served one.", no_args_is_help=True)
 
 
 def _moving(concerns: Callable[[Pointer], str | None]) -> Callable[[Callable[..., Pointer]], Callable[..., None]]:

@@ -18,7 +18,7 @@ from ml_core.domain.tenant_policies import PredictionPolicy
 ASKS = "tenant"
 
 app = typer.Typer(
-    help="The prediction log: predictions that were served over HTTP, their labels, and what is kept.",
+    help="Inspect and label the logged predictions, and set what is logged.",
     no_args_is_help=True,
 )
 

@@ -10,15 +10,15 @@ import typer
 from ml_core.cli.console import answer, pairs, print_fields, print_page, print_rows, printed_as_json, shorten
 from ml_core.cli.options import CursorOption, LimitOption, OnlyModelOption, tags_to_set, wanted_tags
 from ml_core.cli.target import platform
+from ml_core.cli.versions import headline
 from ml_core.domain.run import RunStatus
-from ml_core.domain.version import headline_metric
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.runs import Run
 
 ASKS = "tenant"
 
-app = typer.Typer(help="Runs: parameters, metrics and outcome of a tenant's trainings.", no_args_is_help=True)
+app = typer.Typer(help="List, inspect and compare runs, the records of trainings.", no_args_is_help=True)
 
 RunArgument = Annotated[str, typer.Argument(help="The run's id, from `mlcore runs list`.")]
 _COLUMNS = ["run_id", "model_id", "kind", "status", "held_out", "versions", "started_at", "finished_at", "error"]
@@ -107,12 +107,9 @@ def tag(
 def _held_out(run: Run) -> str | None:
     """The metric on the held-out rows that people ask for first."""
     metrics = {
-        name.removeprefix(_HELD_OUT): of.last_value
-        for name, of in run.metrics.items()
-        if name.startswith(_HELD_OUT) and of.last_value is not None
+        name.removeprefix(_HELD_OUT): of.last_value for name, of in run.metrics.items() if name.startswith(_HELD_OUT)
     }
-    found = headline_metric(metrics)
-    return found and f"{found[0]} {found[1]:.3f}"
+    return headline(metrics)
 
 
 def _first_line(error: str | None) -> str | None:

@@ -11,7 +11,7 @@ import inspect
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
@@ -132,6 +132,10 @@ _KeyOption = Annotated[
 ]
 
 
+Options = dict[str, tuple[Any, Any]]
+"""Options of a verb: name → type and default."""
+
+
 def complete(
     verb: Callable[..., None], *, asks: Literal["tenant", "platform"] | None, prints_json: bool
 ) -> Callable[..., None]:
@@ -152,23 +156,27 @@ def complete(
     parameters = inspect.signature(verb).parameters
     own = {name: (hints[name], parameter.default) for name, parameter in parameters.items()}
     needs_model = "model" in own and own["model"][1] is inspect.Parameter.empty
-    options = own | ({"model": (hints["model"], None)} if needs_model else {})
+    if needs_model:
+        own["model"] = (hints["model"], None)
+    before: Options = {}
+    after: Options = {}
     if asks == "tenant" and "tenant" not in own:
-        options = {"tenant": (TenantOption, None), **options}
+        before["tenant"] = (TenantOption, None)
     if prints_json:
-        options["as_json"] = (JsonOption, False)
+        after["as_json"] = (JsonOption, False)
     if asks is not None:
-        options |= {"url": (_UrlOption, None), "key": (_KeyOption, None)}
+        after |= {"url": (_UrlOption, None), "key": (_KeyOption, None)}
+    chosen = [name for name in ("url", "key", "tenant") if name in before | after]
 
     @functools.wraps(verb)
     def run(**values: Any) -> None:
-        _chosen.set(_Chosen(values.get("url"), values.get("key"), None if "tenant" in own else values.get("tenant")))
+        _chosen.set(_Chosen(**{name: values[name] for name in chosen}))
         wants_json.set(values.get("as_json", False))
         if needs_model:
             values["model"] = given("model", values["model"], "--model")
         verb(**{name: values[name] for name in own})
 
-    return with_options(run, options)
+    return with_options(run, before | own | after)
 
 
 def local(verb: Callable[..., None]) -> Callable[..., None]:
@@ -177,7 +185,7 @@ def local(verb: Callable[..., None]) -> Callable[..., None]:
     return verb
 
 
-def with_options(verb: Callable[..., None], options: Mapping[str, tuple[Any, Any]]) -> Callable[..., None]:
+def with_options(verb: Callable[..., None], options: Options) -> Callable[..., None]:
     """Give a function of keywords the signature from which Typer makes a command: name → type and default."""
     keyword = inspect.Parameter.KEYWORD_ONLY
     verb.__annotations__ = {name: kind for name, (kind, _) in options.items()}

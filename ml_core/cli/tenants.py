@@ -13,9 +13,7 @@ from ml_core.domain.tenant_policies import SelfTestRows
 
 ASKS = "platform"
 
-app = typer.Typer(
-    help="Tenants: the customers whose data and models are isolated from each other.", no_args_is_help=True
-)
+app = typer.Typer(help="Create, list and delete tenants, which are isolated from each other.", no_args_is_help=True)
 
 
 @app.command("create")

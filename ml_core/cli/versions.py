@@ -40,7 +40,7 @@ ASKS = "tenant"
 _COLUMNS = ["version", "uses", "held_out", "size_bytes", "created_at", "created_by"]
 _FOUND = ["model_id", "version", "held_out", "tags", "created_at", "created_by"]
 
-app = typer.Typer(help="Versions: the immutable versions of a model.", no_args_is_help=True)
+app = typer.Typer(help="List, inspect, compare, tag and register versions of models.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -55,7 +55,8 @@ def list_versions(
         page = client.versions.list(model, include_archived=archived).page(limit=limit, cursor=cursor)
     print_page(
         page,
-        [*_COLUMNS, *(["archived_at"] if archived else [])],
+        _COLUMNS,
+        with_archived=archived,
         empty=f"{model} has no version{'' if archived else ' that is not archived: --archived shows all'}.",
         shown={"uses": _uses, "held_out": _held_out},
     )
@@ -97,9 +98,8 @@ def search(
             descending=None if ascending is None else not ascending,
         )
         page = found.page(limit=limit, cursor=cursor)
-    columns = [*_FOUND, *(["archived_at"] if archived else [])]
     shown: dict[str, Callable[[Any], Any]] = {"tags": _tags, "held_out": _held_out}
-    print_page(page, columns, empty="No version matches.", shown=shown)
+    print_page(page, _FOUND, with_archived=archived, empty="No version matches.", shown=shown)
 
 
 @app.command("show")
@@ -224,9 +224,12 @@ def _uses(uses: list[Use]) -> list[str]:
 
 
 def _held_out(version: Version) -> str | None:
-    """The metric on the held-out rows that people ask for first; JSON output has them all."""
-    known = {name: value for name, value in version.metrics.get("validation", {}).items() if value is not None}
-    found = headline_metric(known)
+    return headline(version.metrics.get("validation", {}))
+
+
+def headline(metrics: Mapping[str, float | None]) -> str | None:
+    """The metric that people ask for first, as a cell of a table; JSON output has them all."""
+    found = headline_metric({name: value for name, value in metrics.items() if value is not None})
     return found and f"{found[0]} {found[1]:.3f}"
 
 

@@ -16,8 +16,11 @@ from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.models import Model
 from ml_core.api.schemas.runs import Run
 from ml_core.api.schemas.trainings import NewTraining, Training, TrainingCheck, TrainingFields, TrainingReport
+from ml_core.api.trainings import Training as StartedTraining
 from ml_core.api.trainings import begun
+from ml_core.domain import training_report as domain
 from ml_core.domain.api_key import Scope, bearer_token
+from ml_core.domain.run import RunStatus
 from ml_core.domain.tenant_policies import SelfTestRows
 from ml_core.domain.train_spec import TrainSpec
 from ml_core.exceptions import RequestTimeoutError
@@ -36,6 +39,7 @@ _TABLE_IS_KEPT = (
     "kept, with all its rows, at least as long as the versions that were trained on it."
 )
 WaitQuery = Annotated[float, Query(ge=0, le=60, description="Wait for its end at most so long.")]
+_TOLD_WITHIN_S = 2.0
 
 
 @operation(router, "GET", "", "models.list", Scope.READ)
@@ -47,7 +51,7 @@ def list_models(
     cursor: CursorQuery = None,
 ) -> Page[Model]:
     """List a tenant's models by name."""
-    found = ModelRepository(access.db, access.tenant_id).list(
+    found = access.of(ModelRepository).list(
         model_type=model_type, include_archived=include_archived, limit=limit, cursor=cursor
     )
     return Page[Model].model_validate(found, from_attributes=True)
@@ -56,19 +60,19 @@ def list_models(
 @operation(router, "POST", "/{model}/archive", "models.archive", Scope.TRAIN)
 def archive_model(access: TenantAccess, model: str) -> None:
     """Hide a model with all its versions, until it is restored or collected."""
-    ModelRepository(access.db, access.tenant_id).archive(model)
+    access.of(ModelRepository).archive(model)
 
 
 @operation(router, "POST", "/{model}/restore", "models.restore", Scope.TRAIN)
 def restore_model(access: TenantAccess, model: str) -> None:
     """Show an archived model again."""
-    ModelRepository(access.db, access.tenant_id).restore(model)
+    access.of(ModelRepository).restore(model)
 
 
 @operation(router, "DELETE", "/{model}", "models.delete", Scope.ADMIN)
 def delete_model(access: TenantAccess, model: str) -> None:
     """Delete a model with all its versions, permanently."""
-    ModelRepository(access.db, access.tenant_id).delete(model)
+    access.of(ModelRepository).delete(model)
 
 
 @operation(router, "POST", "/{model}/train", "models.train", Scope.TRAIN, creates=True)
@@ -116,23 +120,30 @@ async def get_training(
     access: TenantAccess, model: str, run: str, request: Request, wait_s: WaitQuery = 0.0
 ) -> Training:
     """The run of a training, once it has ended or after `wait_s`. Why a training failed is answered as its error."""
-    found = await run_in_threadpool(RunRepository(access.db, access.tenant_id).get, run)
+    found = await run_in_threadpool(access.of(RunRepository).get, run)
     if found.model_id != ModelId(model):
         raise run_not_found(access.tenant_id, run)
     return await _ended(access, request, run, wait_s)
 
 
 async def _ended(access: TenantAccess, request: Request, run_id: str, wait_s: float) -> Training:
-    """The state of a training once it has ended, or after so many seconds."""
+    """The state of a training once it has ended, or after so many seconds; raises why it failed."""
     training, report = _services(request).trainings.find(access.tenant_id, run_id), None
     if training is not None:
-        await asyncio.wait([training.finished], timeout=wait_s)
-        if training.finished.done() and not training.finished.cancelled():
-            report = training.finished.result()
-    run = await run_in_threadpool(RunRepository(access.db, access.tenant_id).get, run_id)
+        report = await _report(training, wait_s)
+    run = await run_in_threadpool(access.of(RunRepository).get, run_id)
+    if training is not None and report is None and run.status is not RunStatus.RUNNING:
+        # The registry learns of the end a moment before this process does.
+        report = await _report(training, _TOLD_WITHIN_S)
     return Training(
         run=Run.model_validate(run), report=None if report is None else TrainingReport.model_validate(report)
     )
+
+
+async def _report(training: StartedTraining, wait_s: float) -> domain.TrainingReport | None:
+    await asyncio.wait([training.finished], timeout=wait_s)
+    is_known = training.finished.done() and not training.finished.cancelled()
+    return training.finished.result() if is_known else None
 
 
 def _check_key(request: Request) -> None:

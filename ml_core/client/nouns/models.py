@@ -8,7 +8,6 @@ from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.models import Model
 from ml_core.api.schemas.trainings import NewTraining, Training, TrainingCheck, TrainingFields
 from ml_core.client.calls import Call, Mode, Noun, listing, operation, quoted
-from ml_core.ids import ModelId
 
 _BEGIN_S = 3600.0
 """A training begins when others have made room for it and its data is read."""
@@ -86,6 +85,3 @@ class Models(Noun[Mode]):
         """
         path = f"{self._model(model_id)}/trainings/{quoted(run_id)}"
         return Call("GET", path, Training, {"wait_s": wait_s}, timeout_s=wait_s + _ANSWER_S)
-
-    def _model(self, model_id: str) -> str:
-        return f"{self._root}/models/{ModelId(model_id)}"

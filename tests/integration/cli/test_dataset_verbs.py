@@ -54,7 +54,7 @@ def test_the_profile_is_shown(mlcore, tenant, csv):
     assert "characters" in lines["subject"]
     assert "mean" in lines["minutes_open"]
     assert "%" in lines["category"]
-    assert "csv, tickets.csv" in lines["source:"]
+    assert "csv, tickets.csv" in lines["source"]
     data = mlcore("datasets", "show", "t@1", "-t", tenant, "--json").json
     assert {column["name"] for column in data["profile"]["columns"]} == set(tickets().columns)
 

@@ -11,6 +11,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -22,7 +24,7 @@ from ml_core.database.tables import SCHEMA, SHARED_CELL, environments, feed_cloc
 from ml_core.domain.replica_report import MAX_REASON, LoadState, PendingVersion, ReplicaAnswer, ReplicaReport
 from ml_core.exceptions import RegistryUnavailableError
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
-from ml_core.registry.promotion.pointers import pointer_key
+from ml_core.registry.records import value_of
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow
@@ -163,51 +165,25 @@ def seen_replicas(db: DatabaseConnection, cell: str = SHARED_CELL) -> Sequence[S
         SchemaOutOfDateError: The database was not migrated.
     """
     of = replica_reports.c
+    is_applied = sa.and_(of.epoch == feed_clock.c.epoch, of.generation >= feed_clock.c.generation)
     statement = (
-        sa.select(replica_reports, feed_clock.c.generation.label("wanted"), feed_clock.c.epoch.label("wanted_epoch"))
+        sa.select(replica_reports, sa.not_(sa.and_(of.is_current, is_applied)).label("is_behind"))
         .join(feed_clock, feed_clock.c.cell == of.cell)
         .where(of.cell == cell, of.expires_at > sa.func.now())
         .order_by(of.started_at, of.replica_id)
     )
     with db.serving() as connection:
         pending = _pending_by_replica(connection, cell)
-        return [_seen(row, pending.get(row.replica_id, [])) for row in connection.execute(statement)]
+        return [
+            value_of(SeenReplica, row, pending=pending.get(row.replica_id, ())) for row in connection.execute(statement)
+        ]
 
 
-def _pending_by_replica(connection: Connection, cell: str) -> dict[str, list[PendingVersion]]:
-    of = replica_pending.c
-    statement = sa.select(replica_pending).where(of.cell == cell).order_by(of.replica_id, of.position)
-    found: dict[str, list[PendingVersion]] = {}
-    for row in connection.execute(statement):
-        found.setdefault(row.replica_id, []).append(
-            PendingVersion(
-                row.tenant_id,
-                row.model_id,
-                row.environment,
-                row.version,
-                LoadState(row.state),
-                row.serves,
-                row.code,
-                row.reason,
-            )
-        )
-    return found
-
-
-def _seen(row: AnyRow, pending: Sequence[PendingVersion]) -> SeenReplica:
-    return SeenReplica(
-        row.replica_id,
-        row.started_at,
-        row.reported_at,
-        row.generation,
-        not row.is_current or row.epoch != row.wanted_epoch or row.generation < row.wanted,
-        row.pointers,
-        row.resident,
-        row.deferred,
-        row.loading,
-        row.failed,
-        tuple(pending),
-    )
+def _pending_by_replica(connection: Connection, cell: str) -> dict[str, tuple[PendingVersion, ...]]:
+    statement = sa.select(replica_pending).filter_by(cell=cell)
+    rows = connection.execute(statement.order_by(replica_pending.c.replica_id, replica_pending.c.position))
+    by_replica = groupby(rows, key=attrgetter("replica_id"))
+    return {replica_id: tuple(value_of(PendingVersion, row) for row in own) for replica_id, own in by_replica}
 
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.25
@@ -277,7 +253,8 @@ def _statement(
         .join_from(environments, feed_clock, feed_clock.c.cell == pointer.cell)
         .join(replica_reports, report.cell == pointer.cell)
         .join(replica_pending, is_pending, isouter=True)
-        .where(*pointer_key(tenant_id, model_id, environment), report.expires_at > sa.func.now())
+        .where(pointer.tenant_id == tenant_id, pointer.model_id == model_id, pointer.environment == environment)
+        .where(report.expires_at > sa.func.now())
         .order_by(report.started_at, report.replica_id)
     )
 
@@ -294,7 +271,7 @@ def _answer(row: AnyRow) -> ReplicaAnswer:
     if not row.is_applied:
         return ReplicaAnswer(row.replica_id, LoadState.BEHIND)
     if row.state is not None:
-        return ReplicaAnswer(row.replica_id, LoadState(row.state), row.version, row.serves, row.code, row.reason)
+        return value_of(ReplicaAnswer, row)
     if row.unlisted:  # a version that the report has no room for may be this pointer's
         return ReplicaAnswer(row.replica_id, LoadState.LOADING)
     return ReplicaAnswer(row.replica_id, LoadState.LOADED, serves=row.stable)

@@ -21,30 +21,22 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import dataset_versions, datasets
 from ml_core.domain.dataset import DatasetEntry, DatasetSummary, DatasetVersion, parse_reference
 from ml_core.exceptions import InvalidRequestError, ModelSaveError, StorageFullError
-from ml_core.ids import DatasetId, Digest, TenantId
+from ml_core.ids import DatasetId, Digest
 from ml_core.models.store import ArtifactStore, platform_store
 from ml_core.registry import journal
 from ml_core.registry.blobs import lock_digest, remove_unneeded
 from ml_core.registry.datasets import intake, sql
 from ml_core.registry.datasets.registration import register
-from ml_core.registry.datasets.rows import (
-    ENTRY_COLUMNS,
-    dataset_not_found,
-    entry_from,
-    find,
-    is_version,
-    of,
-    refuse_if_needed,
-    summary_from,
-)
+from ml_core.registry.datasets.rows import ENTRY_COLUMNS, dataset_not_found, find, is_version, of, refuse_if_needed
 from ml_core.registry.journal import erase
 from ml_core.registry.pages import Page, read_page
+from ml_core.registry.records import OfTenant, value_of
 from ml_core.registry.tenants import TenantRepository
 
 _MOST_OF_A_DIGEST = 100
 
 
-class DatasetRepository:
+class DatasetRepository(OfTenant):
     """The datasets of one tenant: immutable versions of tables.
 
     A table becomes a Parquet file whose bytes depend on its content alone, see ``ml_core.data.table_file``. Files of
@@ -59,8 +51,7 @@ class DatasetRepository:
     """
 
     def __init__(self, db: DatabaseConnection, tenant_id: str, store: ArtifactStore | None = None) -> None:
-        self._db = db
-        self._tenant_id = TenantId(tenant_id)
+        super().__init__(db, tenant_id)
         self._store = store if store is not None else platform_store(db.settings)
 
     def create(self, dataset_id: str, frame: Any, *, source: Mapping[str, Any] | None = None) -> DatasetVersion:
@@ -225,7 +216,9 @@ class DatasetRepository:
         mine = sa.and_(of.tenant_id == self._tenant_id, of.dataset_id == datasets.c.dataset_id)
         shown = mine if include_archived else sa.and_(mine, of.archived_at.is_(None))
         newest = (
-            sa.select(of.number, of.row_count, of.size_bytes, of.created_at, of.created_by, of.archived_at)
+            sa.select(
+                *(of.number.label("newest"), of.row_count, of.size_bytes, of.created_at, of.created_by, of.archived_at)
+            )
             .where(shown)
             .order_by(of.number.desc())
             .limit(1)
@@ -239,31 +232,29 @@ class DatasetRepository:
         )
         with self._db.tenant(self._tenant_id) as connection:
             page = read_page(connection, statement, [datasets.c.dataset_id], limit=limit, cursor=cursor)
-        return page.map(summary_from)
+        return page.map(lambda row: value_of(DatasetSummary, row))
 
     def versions(
         self, dataset_id: str, *, limit: int = 100, cursor: str | None = None, include_archived: bool = False
     ) -> Page[DatasetEntry]:
         """The versions of a dataset, newest first, without their profiles; none if there is no such dataset."""
-        statement = sa.select(*ENTRY_COLUMNS).where(
-            of.tenant_id == self._tenant_id, of.dataset_id == DatasetId(dataset_id)
-        )
+        statement = sa.select(*ENTRY_COLUMNS).filter_by(tenant_id=self._tenant_id, dataset_id=DatasetId(dataset_id))
         if not include_archived:
             statement = statement.where(of.archived_at.is_(None))
         with self._db.tenant(self._tenant_id) as connection:
             page = read_page(connection, statement, [of.number], limit=limit, cursor=cursor, descending=True)
-        return page.map(entry_from)
+        return page.map(lambda row: value_of(DatasetEntry, row))
 
     def find_by_digest(self, digest: str) -> Sequence[DatasetEntry]:
         """The versions that have these bytes, of all datasets, archived ones too, newest first; at most 100."""
         statement = (
             sa.select(*ENTRY_COLUMNS)
-            .where(of.tenant_id == self._tenant_id, of.digest == Digest(digest))
+            .filter_by(tenant_id=self._tenant_id, digest=Digest(digest))
             .order_by(of.created_at.desc(), of.dataset_id, of.number.desc())
             .limit(_MOST_OF_A_DIGEST)
         )
         with self._db.tenant(self._tenant_id) as connection:
-            return [entry_from(row) for row in connection.execute(statement)]
+            return [value_of(DatasetEntry, row) for row in connection.execute(statement)]
 
     def archive(self, dataset_id: str, number: int) -> None:
         """Hide a version; archiving it again changes nothing.

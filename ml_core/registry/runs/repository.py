@@ -16,13 +16,14 @@ from ml_core.database.tables import run_artifacts, run_metric_summaries, run_met
 from ml_core.domain.api_key import Scope
 from ml_core.domain.run import Point, Run, RunStatus, RunTrigger, Series, compare_runs
 from ml_core.exceptions import InvalidRequestError, MLFrameworkError, RequestTooLargeError, RunInUseError, RunStateError
-from ml_core.ids import Digest, ModelId, RunId, TenantId
+from ml_core.ids import Digest, ModelId, RunId
 from ml_core.registry import journal
 from ml_core.registry.blobs import remove_unneeded
 from ml_core.registry.journal import erase
 from ml_core.registry.limits import check_document, check_word
 from ml_core.registry.missing import require_model_in, tenant_not_found
 from ml_core.registry.pages import Page
+from ml_core.registry.records import OfTenant
 from ml_core.registry.runs import search, series
 from ml_core.registry.runs.lifecycle import beating, is_run, is_silent, move, require_run, run_not_found, seen_status
 from ml_core.registry.runs.search import RunCriteria
@@ -39,7 +40,7 @@ _MAX_COMPARED = 100
 _SHOWN = 10  # versions and runs that an error names
 
 
-class RunRepository:
+class RunRepository(OfTenant):
     """The runs of one tenant.
 
     Args:
@@ -49,8 +50,7 @@ class RunRepository:
     """
 
     def __init__(self, db: DatabaseConnection, tenant_id: str, store: ArtifactStore | None = None) -> None:
-        self._db = db
-        self._tenant_id = TenantId(tenant_id)
+        super().__init__(db, tenant_id)
         self._store = store
         self._dead_after_s = db.settings.registry.run_dead_after_s
 

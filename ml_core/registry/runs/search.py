@@ -17,6 +17,7 @@ from ml_core.domain.run import Run, RunStatus
 from ml_core.ids import ModelId, TenantId
 from ml_core.registry.limits import check_choice, check_filters, check_moment
 from ml_core.registry.pages import Page, read_page
+from ml_core.registry.records import value_of
 from ml_core.registry.runs.lifecycle import in_status, seen_status
 from ml_core.registry.runs.series import read_summaries
 from ml_core.registry.search import in_range, of_owner, tagged
@@ -134,22 +135,7 @@ def _complete(connection: Connection, tenant_id: TenantId, rows: Collection[AnyR
     tags = read_tags(connection, tenant_id, run_ids)
     made = _read_versions(connection, tenant_id, run_ids)
     return [
-        Run(
-            run_id=row.run_id,
-            model_id=ModelId(row.model_id),
-            kind=row.kind,
-            status=RunStatus(row.status),
-            parameters=row.parameters,
-            started_at=row.started_at,
-            heartbeat_at=row.heartbeat_at,
-            finished_at=row.finished_at,
-            error=row.error,
-            metrics=metrics[row.run_id],
-            tags=tags[row.run_id],
-            parent_run_id=row.parent_run_id,
-            created_by=row.created_by,
-            versions=tuple(made[row.run_id]),
-        )
+        value_of(Run, row, metrics=metrics[row.run_id], tags=tags[row.run_id], versions=tuple(made[row.run_id]))
         for row in rows
     ]
 

@@ -18,6 +18,7 @@ from ml_core.registry import journal
 from ml_core.registry.blobs import remove_unneeded
 from ml_core.registry.missing import model_not_found
 from ml_core.registry.pages import Page, read_page
+from ml_core.registry.records import OfTenant, value_of
 from ml_core.registry.references import SERVED, refuse_if_referenced
 from ml_core.registry.versions.registration import remove
 
@@ -35,7 +36,7 @@ class ModelSummary:
     archived_at: datetime | None
 
 
-class ModelRepository:
+class ModelRepository(OfTenant):
     """The models of one tenant.
 
     Args:
@@ -45,8 +46,7 @@ class ModelRepository:
     """
 
     def __init__(self, db: DatabaseConnection, tenant_id: str, store: ArtifactStore | None = None) -> None:
-        self._db = db
-        self._tenant_id = TenantId(tenant_id)
+        super().__init__(db, tenant_id)
         self._store = store if store is not None else platform_store(db.settings)
 
     def list(
@@ -85,17 +85,7 @@ class ModelRepository:
             statement = statement.where(models.c.archived_at.is_(None))
         with self._db.tenant(self._tenant_id) as connection:
             page = read_page(connection, statement, [models.c.model_id], limit=limit, cursor=cursor)
-        return page.map(
-            lambda row: ModelSummary(
-                self._tenant_id,
-                ModelId(row.model_id),
-                row.model_type,
-                row.versions,
-                None if row.newest_version is None else VersionId(row.newest_version),
-                row.created_at,
-                row.archived_at,
-            )
-        )
+        return page.map(lambda row: value_of(ModelSummary, row))
 
     def model_type(self, model_id: str) -> str | None:
         """The type of a model, or None if there is no such model yet."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from ml_core.domain.rollout import Role, Use
 from ml_core.domain.signature import Signature
 from ml_core.domain.version import Lineage, ModelVersion, SelfTest, ServableVersion, VersionDraft
 from ml_core.ids import Digest, EnvironmentName, ModelId, TenantId, VersionId, VersionRef
+from ml_core.registry.records import value_of
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow
@@ -39,19 +41,9 @@ _USED = (environments.c.version, environments.c.canary_version, environments.c.s
 _USES = sa.func.jsonb_agg(sa.func.jsonb_build_array(environments.c.environment, *_USED))
 VERSION_COLUMNS = (
     *SERVABLE_COLUMNS,
-    versions.c.metrics,
-    versions.c.hyperparameters,
-    versions.c.metadata,
-    versions.c.run_id,
-    versions.c.dataset_digest,
-    versions.c.parent_version,
-    versions.c.code_commit,
-    versions.c.libraries,
-    versions.c.data_digest,
-    versions.c.created_at,
-    versions.c.created_by,
-    versions.c.archived_at,
-    versions.c.outside_types,
+    *(versions.c[field.name] for field in fields(Lineage)),
+    *(versions.c[name] for name in ("metrics", "hyperparameters", "metadata", "outside_types")),
+    *(versions.c[name] for name in ("created_at", "created_by", "archived_at")),
     sa.select(_TAGS)
     .where(*(version_tags.c[name] == versions.c[name] for name in ("tenant_id", "model_id", "version")))
     .correlate(versions)
@@ -106,9 +98,7 @@ def version_from(row: AnyRow) -> ModelVersion:
         metrics=row.metrics,
         hyperparameters=row.hyperparameters,
         metadata=row.metadata,
-        lineage=Lineage(
-            row.run_id, row.dataset_digest, row.parent_version, row.code_commit, row.libraries, row.data_digest
-        ),
+        lineage=value_of(Lineage, row),
         created_at=row.created_at,
         created_by=row.created_by,
         archived_at=row.archived_at,
@@ -125,19 +115,13 @@ def version_from(row: AnyRow) -> ModelVersion:
 
 def draft_values(draft: VersionDraft) -> dict[str, Any]:
     """The columns that come from the caller's draft."""
-    lineage = draft.lineage
     return {
         "signature": draft.signature.to_json(),
         "self_test": draft.self_test.to_json(),
         "metrics": finite_metrics(draft.metrics),
         "hyperparameters": dict(draft.hyperparameters),
         "metadata": dict(draft.metadata),
-        "run_id": lineage.run_id,
-        "dataset_digest": lineage.dataset_digest,
-        "parent_version": lineage.parent_version,
-        "code_commit": lineage.code_commit,
-        "libraries": dict(lineage.libraries),
-        "data_digest": lineage.data_digest,
+        **{field.name: getattr(draft.lineage, field.name) for field in fields(Lineage)},
         "outside_types": sorted(draft.outside_types),
     }
 

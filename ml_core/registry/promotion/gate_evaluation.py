@@ -33,7 +33,6 @@ from ml_core.domain.principal import Principal
 from ml_core.domain.signature import signature_problems
 from ml_core.domain.version import ModelVersion
 from ml_core.exceptions import (
-    Action,
     MLFrameworkError,
     ModelNotFoundError,
     PermissionDeniedError,
@@ -106,16 +105,13 @@ class GateEvaluation:
         remedy, action = "Promote a version that passes, or let an admin override the gate with a reason.", None
         if any(result.kind is GateKind.APPROVAL for result in failed):
             remedy = f"Let somebody approve it with a key of their own that has the scope approve. Or: {remedy}"
-            names = {"model": rules.model_id, "version": self.version, "environment": rules.environment}
-            action = Action("environments.approve", {"tenant": rules.tenant_id, **names})
+            action = rules.action("environments.approve", version=self.version)
         return PromotionRefusedError(
             f"Version {self.version!s} of {rules.model_id!s} may not go to {rules.environment!s}: {why}.",
             remedy=remedy,
             action=action,
-            tenant_id=rules.tenant_id,
-            model_id=rules.model_id,
+            **rules.key,
             version=self.version,
-            environment=rules.environment,
             gates=self.to_json(),
             details={"refused_by": [str(result.name) for result in failed]},
         )
@@ -263,11 +259,6 @@ class _Case:
         return gate.result(True, f"{rules.environment!s} {why}")
 
     def _approvers(self) -> list[str]:
-        statement = sa.select(approvals.c.approver).where(
-            approvals.c.tenant_id == self._rules.tenant_id,
-            approvals.c.model_id == self._rules.model_id,
-            approvals.c.version == self._candidate.version,
-            approvals.c.environment == self._rules.environment,
-        )
+        statement = sa.select(approvals.c.approver).filter_by(**self._rules.key, version=self._candidate.version)
         with self._db.tenant(self._rules.tenant_id) as connection:
             return list(connection.scalars(statement))

@@ -87,11 +87,10 @@ def _check_target(tenant_id: TenantId, rule: NotWorse, dataset: DatasetVersion) 
 
 
 def _check_split(connection: Connection, tenant_id: TenantId, model_id: ModelId, rule: MinMetric) -> None:
-    of = version_metrics.c
-    in_split = (of.tenant_id == tenant_id, of.model_id == model_id, of.split == rule.split)
-    if rule.split in TRAINING_SPLITS or connection.scalar(sa.select(sa.exists().where(*in_split))):
+    in_split = sa.select(version_metrics.c.split).filter_by(tenant_id=tenant_id, model_id=model_id, split=rule.split)
+    if rule.split in TRAINING_SPLITS or connection.scalar(in_split.limit(1)):
         return
-    known = sorted({*TRAINING_SPLITS, *_recorded(connection, tenant_id, model_id, of.split)})
+    known = sorted({*TRAINING_SPLITS, *_recorded(connection, tenant_id, model_id, version_metrics.c.split)})
     raise _unusable(
         tenant_id,
         "split",
@@ -114,8 +113,7 @@ def _check_metric(connection: Connection, tenant_id: TenantId, model_id: ModelId
 
 
 def _recorded(connection: Connection, tenant_id: TenantId, model_id: ModelId, column: sa.Column[str]) -> list[str]:
-    of = version_metrics.c
-    names = sa.select(column).where(of.tenant_id == tenant_id, of.model_id == model_id).distinct()
+    names = sa.select(column).filter_by(tenant_id=tenant_id, model_id=model_id).distinct()
     return list(connection.scalars(names.limit(_COMPARED)))
 
 

@@ -11,17 +11,17 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
-from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import approvals, gates, versions
 from ml_core.domain.api_key import Scope
-from ml_core.domain.gates import Gate, GateKind, parse_gate
+from ml_core.domain.gates import GateKind, parse_gate
 from ml_core.exceptions import Action, InvalidRequestError, PermissionDeniedError
-from ml_core.ids import EnvironmentName, GateName, ModelId, TenantId, VersionId
+from ml_core.ids import EnvironmentName, GateName, ModelId, VersionId
 from ml_core.registry import journal
 from ml_core.registry.journal import erase
-from ml_core.registry.missing import model_archived, model_not_found, require_model, require_model_in
+from ml_core.registry.missing import model_archived, model_not_found, require_model_in
 from ml_core.registry.promotion.gate_settings import checked
 from ml_core.registry.promotion.rules import PRODUCTION, check_environment
+from ml_core.registry.records import OfTenant, value_of
 from ml_core.registry.versions.rows import IS_ARCHIVED, VERSIONS_WITH_MODEL
 
 if TYPE_CHECKING:
@@ -53,23 +53,12 @@ class ApprovalRecord:
     at: datetime
 
 
-class GateRepository:
+class GateRepository(OfTenant):
     """Gates and approvals of one tenant.
 
     A gate is a rule of a model's environment. A promotion, and the start and the finish of a canary, pass when every
     gate of the environment passes the version; ``override=`` with a reason lets an admin go on although one failed.
-
-    Args:
-        db: The registry; its principal is who acts.
-        tenant_id: The tenant.
-
-    Raises:
-        InvalidNameError: The tenant's name is not valid. Each method raises it for the names that it takes.
     """
-
-    def __init__(self, db: DatabaseConnection, tenant_id: str) -> None:
-        self._db = db
-        self._tenant_id = TenantId(tenant_id)
 
     def set(
         self, model_id: str, environment: str, name: str, kind: str, settings: Mapping[str, Any] | None = None
@@ -124,29 +113,19 @@ class GateRepository:
         self._db.principal.require(Scope.ADMIN)
         check_environment(self._db, self._tenant_id, at)
         wanted = parse_gate(name, kind, settings or {})
-        require_model(self._db, self._tenant_id, model)
         with journal.writing(self._db, self._tenant_id) as connection:
+            require_model_in(connection, self._tenant_id, model)
             gate = checked(connection, self._tenant_id, model, wanted)
-            row = self._write(connection, model, at, gate)
+            rule = {"kind": gate.kind.value, "settings": gate.settings}
+            values = {**rule, "created_at": sa.func.now(), "created_by": self._db.principal.name}
+            upsert = insert(gates).values(
+                tenant_id=self._tenant_id, model_id=model, environment=at, name=gate.name, **values
+            )
+            upsert = upsert.on_conflict_do_update(constraint=gates.primary_key, set_=values)
+            row = connection.execute(upsert.returning(gates)).one()
             subject = {"model_id": model, "environment": at, "gate": gate.name}
-            details = {"kind": gate.kind.value, "settings": gate.settings}
-            journal.record(connection, self._tenant_id, "gate.set", subject, details)
+            journal.record(connection, self._tenant_id, "gate.set", subject, rule)
             return _gate_from(row)
-
-    def _write(self, connection: Connection, model_id: ModelId, environment: EnvironmentName, gate: Gate) -> AnyRow:
-        values = {
-            "kind": gate.kind.value,
-            "settings": gate.settings,
-            "created_at": sa.func.now(),
-            "created_by": self._db.principal.name,
-        }
-        keys = {"tenant_id": self._tenant_id, "model_id": model_id, "environment": environment, "name": gate.name}
-        upsert = insert(gates).values(**keys, **values)
-        upsert = upsert.on_conflict_do_update(constraint=gates.primary_key, set_=values)
-        try:
-            return connection.execute(upsert.returning(gates)).one()
-        except sa.exc.IntegrityError as error:  # the model was deleted meanwhile
-            raise model_not_found(self._tenant_id, model_id, remedy="Register a version of it first.") from error
 
     def list(self, model_id: str, environment: str | None = None) -> Sequence[GateRecord]:
         """The gates of a model, of one environment or of all, by environment and name.
@@ -156,9 +135,9 @@ class GateRepository:
             InvalidRequestError: There is no such environment.
         """
         model, at = ModelId(model_id), None if environment is None else EnvironmentName(environment)
-        statement = sa.select(gates).where(gates.c.tenant_id == self._tenant_id, gates.c.model_id == model)
+        statement = sa.select(gates).filter_by(tenant_id=self._tenant_id, model_id=model)
         if at is not None:
-            statement = statement.where(gates.c.environment == at)
+            statement = statement.filter_by(environment=at)
         with self._db.tenant(self._tenant_id) as connection:
             rows = connection.execute(statement.order_by(gates.c.environment, gates.c.name)).all()
             if not rows:  # an empty list would hide a typo
@@ -215,15 +194,18 @@ class GateRepository:
                 )
             if connection.execute(own.on_conflict_do_nothing().returning(approvals.c.at)).one_or_none() is not None:
                 journal.record(connection, self._tenant_id, "version.approved", subject, {"reason": reason})
-            found = self._approvals_of(model, name, at).where(approvals.c.approver == principal.name)
-            return _approval_from(connection.execute(found).one())
+            found = sa.select(approvals).filter_by(tenant_id=self._tenant_id, **subject, approver=principal.name)
+            return value_of(ApprovalRecord, connection.execute(found).one())
 
     def approvals(self, model_id: str, version: str, environment: str = PRODUCTION) -> Sequence[ApprovalRecord]:
         """Who approved a version for an environment, first to last."""
-        of = self._approvals_of(ModelId(model_id), VersionId(version), EnvironmentName(environment))
+        subject = {"model_id": ModelId(model_id), "version": VersionId(version)}
+        of = sa.select(approvals).filter_by(
+            tenant_id=self._tenant_id, **subject, environment=EnvironmentName(environment)
+        )
         with self._db.tenant(self._tenant_id) as connection:
             rows = connection.execute(of.order_by(approvals.c.at, approvals.c.approver))
-            return [_approval_from(row) for row in rows]
+            return [value_of(ApprovalRecord, row) for row in rows]
 
     def _author(self, connection: Connection, model_id: ModelId, version: VersionId) -> str:
         statement = sa.select(versions.c.created_by, IS_ARCHIVED.label("is_archived")).select_from(VERSIONS_WITH_MODEL)
@@ -240,34 +222,7 @@ class GateRepository:
             raise model_archived(self._tenant_id, model_id, version, connection=connection)
         return str(row.created_by)
 
-    def _approvals_of(self, model_id: ModelId, version: VersionId, environment: EnvironmentName) -> sa.Select[Any]:
-        return sa.select(approvals).where(
-            approvals.c.tenant_id == self._tenant_id,
-            approvals.c.model_id == model_id,
-            approvals.c.version == version,
-            approvals.c.environment == environment,
-        )
-
 
 def _gate_from(row: AnyRow) -> GateRecord:
     gate = parse_gate(row.name, row.kind, row.settings)  # so that settings have the defaults of this release
-    return GateRecord(
-        ModelId(row.model_id),
-        EnvironmentName(row.environment),
-        gate.name,
-        gate.kind,
-        gate.settings,
-        row.created_at,
-        row.created_by,
-    )
-
-
-def _approval_from(row: AnyRow) -> ApprovalRecord:
-    return ApprovalRecord(
-        ModelId(row.model_id),
-        VersionId(row.version),
-        EnvironmentName(row.environment),
-        row.approver,
-        row.reason,
-        row.at,
-    )
+    return value_of(GateRecord, row, settings=gate.settings)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -25,6 +25,7 @@ from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection, acting, sign
 from ml_core.database.tables import environment_history, environments, tenants, versions
+from ml_core.domain.keywords import check_keywords
 from ml_core.domain.rollout import EVALUATED, TRANSITIONS, Change, RolloutState, Trigger, advance
 from ml_core.exceptions import (
     Action,
@@ -39,26 +40,33 @@ from ml_core.registry import journal
 from ml_core.registry.journal import advance_feed
 from ml_core.registry.missing import model_archived, model_not_found, require_model_in
 from ml_core.registry.promotion.gate_evaluation import evaluate_gates
-from ml_core.registry.promotion.pointers import Pointer, find_pointer, pointer_from, pointer_key
-from ml_core.registry.promotion.rollback import rollback_target
-from ml_core.registry.promotion.rules import Rules, check_environment, read_rules
+from ml_core.registry.promotion.pointers import Pointer, find_pointer, pointer_from
+from ml_core.registry.promotion.rules import Rules, check_environment, read_rules, rollback_target
 from ml_core.registry.versions.models import lock_model
 from ml_core.registry.versions.rows import IS_ARCHIVED, VERSIONS_WITH_MODEL, refusal
 
 
+class MoveOptions(TypedDict, total=False):
+    """The keywords that every move of a pointer takes."""
+
+    expected_generation: int | None
+    """Refuse unless the pointer has this generation, 0 before its first move; None: any."""
+    actor: str | None
+    """For whom an operator moves it, for the history; None: the connection's principal."""
+    reason: str
+    """Why, for the history."""
+
+
+class GatedMoveOptions(MoveOptions, total=False):
+    """The keywords of a move that evaluates gates."""
+
+    override: str | None
+    """Why it is made although a gate fails; only an admin may. No effect where every gate passes."""
+
+
 @dataclass(frozen=True, slots=True)
 class MoveRequest:
-    """A move that somebody asks for.
-
-    Attributes:
-        model_id: The model.
-        environment: The environment.
-        change: The trigger, with the version, percent and sticky column that it needs.
-        expected_generation: The generation that the caller saw, 0 before the first move; None: any.
-        actor: For whom an operator moves it; None: the connection's principal.
-        reason: Why, for the history.
-        override: Why it is made although a gate fails; None: it is not.
-    """
+    """A move that somebody asks for: the trigger with what it needs, and the values of ``GatedMoveOptions``."""
 
     model_id: ModelId
     environment: EnvironmentName
@@ -71,11 +79,11 @@ class MoveRequest:
 
 @dataclass(frozen=True, slots=True)
 class PreparedMove:
-    """A move that was found possible.
+    """A move that was found possible, from what was seen: the pointer and its rules.
 
     Attributes:
         wanted: The request.
-        rules: What was seen: the pointer and its rules.
+        rules: The pointer and its rules.
         state: What the environment serves after the move.
         version: The version that the move exposes to requests; None: none that is not exposed already.
         restored_generation: For a rollback, the generation whose state it restores.
@@ -93,22 +101,38 @@ class PreparedMove:
 
 
 def move(
-    db: DatabaseConnection, tenant_id: TenantId, wanted: MoveRequest, store: ArtifactStore | None = None
+    db: DatabaseConnection,
+    tenant_id: TenantId,
+    model_id: str,
+    environment: str,
+    change: Change,
+    options: MoveOptions,
+    *,
+    store: ArtifactStore | None = None,
 ) -> Pointer:
-    """Move a pointer.
+    """Move a pointer, as the connection's principal.
 
     Args:
-        db: The registry; its principal is who acts.
+        db: The registry.
         tenant_id: The tenant.
-        wanted: The move.
+        model_id: The model.
+        environment: The environment.
+        change: The trigger, with the version, percent and sticky column that it needs.
+        options: ``override`` only with a trigger before which gates are evaluated.
         store: Where gates find the artifacts; None: the platform's store.
 
     Returns:
         The pointer after the move, with the results of the gates. The errors are those that the methods of
         ``EnvironmentRepository`` and ``RolloutRepository`` list.
     """
+    known = GatedMoveOptions if change.trigger in EVALUATED else MoveOptions
+    check_keywords(change.trigger, options, known.__annotations__)
+    wanted = MoveRequest(ModelId(model_id), EnvironmentName(environment), change, **options)
     check_environment(db, tenant_id, wanted.environment)
-    _check_override(wanted.override)
+    if wanted.override is not None and not wanted.override.strip():
+        raise InvalidRequestError(
+            "An override needs a reason.", remedy="Say why the gates do not count this time.", field="override"
+        )
     with db.tenant(tenant_id) as connection:
         prepared = prepare(connection, tenant_id, wanted)
         if prepared.version is None or wanted.change.trigger not in EVALUATED or not prepared.rules.documents:
@@ -153,23 +177,19 @@ def swap(connection: Connection, prepared: PreparedMove) -> Pointer:
         PromotionConflictError: The pointer has another generation by now.
         ModelNotFoundError: The version was deleted meanwhile.
     """
-    wanted, rules, tenant_id = prepared.wanted, prepared.rules, prepared.rules.tenant_id
+    wanted, rules = prepared.wanted, prepared.rules
     actor = sign(connection, wanted.actor)
     try:
         row = connection.execute(_swap_statement(prepared, actor)).one_or_none()
     except sa.exc.IntegrityError as error:
         if (refusal(error) or "").startswith("fk_"):
-            raise model_not_found(tenant_id, wanted.model_id, prepared.version) from error
+            raise model_not_found(rules.tenant_id, rules.model_id, prepared.version) from error
         raise
     if row is None:
-        actual = find_pointer(connection, tenant_id, wanted.model_id, wanted.environment)
-        raise _conflict(rules, rules.generation, actual)
+        raise _conflict(rules, rules.generation, find_pointer(connection, **rules.key))
     _record(connection, prepared, actor)
-    connection.execute(  # last: until the commit no other change of the cell can commit
-        environments.update()
-        .where(*pointer_key(tenant_id, wanted.model_id, wanted.environment))
-        .values(feed_generation=advance_feed(environments.c.cell))
-    )
+    stamped = environments.update().filter_by(**rules.key).values(feed_generation=advance_feed(environments.c.cell))
+    connection.execute(stamped)  # last: until the commit no other change of the cell can commit
     return pointer_from(row, prepared.gates)
 
 
@@ -184,13 +204,6 @@ def not_promoted(tenant_id: TenantId, model_id: ModelId, environment: Environmen
     )
 
 
-def _check_override(override: str | None) -> None:
-    if override is not None and not override.strip():
-        raise InvalidRequestError(
-            "An override needs a reason.", remedy="Say why the gates do not count this time.", field="override"
-        )
-
-
 def _check_anything_served(connection: Connection, rules: Rules, trigger: Trigger) -> None:
     """Refuse a move of what never served anything, or was withdrawn, in terms of what does not exist.
 
@@ -201,7 +214,7 @@ def _check_anything_served(connection: Connection, rules: Rules, trigger: Trigge
         journal.lock_tenant(connection, rules.tenant_id)
         require_model_in(connection, rules.tenant_id, rules.model_id)
     if trigger is Trigger.WITHDRAW:
-        error = not_promoted(rules.tenant_id, rules.model_id, rules.environment)
+        error = not_promoted(**rules.key)
         error.remedy, error.action = "It serves nothing already.", None
         raise error
 
@@ -224,7 +237,7 @@ def _confirm(connection: Connection, prepared: PreparedMove) -> None:
         PromotionConflictError: The pointer moved, or the gates were changed.
     """
     seen = prepared.rules
-    now = read_rules(connection, seen.tenant_id, seen.model_id, seen.environment)
+    now = read_rules(connection, **seen.key)
     now.check_permission(acting(connection))
     if now.generation != seen.generation:
         raise _conflict(seen, seen.generation, now.pointer)
@@ -232,9 +245,7 @@ def _confirm(connection: Connection, prepared: PreparedMove) -> None:
         raise PromotionConflictError(
             f"The gates of {seen.environment!s} of {seen.model_id!s} were changed while they were evaluated.",
             remedy="Promote again: the present gates are then evaluated.",
-            tenant_id=seen.tenant_id,
-            model_id=seen.model_id,
-            environment=seen.environment,
+            **seen.key,
             expected_generation=seen.generation,
             actual_generation=now.generation,
         )
@@ -245,20 +256,10 @@ def _swap_statement(prepared: PreparedMove, actor: str) -> sa.Executable:
     values = {**_columns(prepared.state), "generation": present + 1, "updated_by": actor}
     if present == 0:
         cell = sa.select(tenants.c.cell).where(tenants.c.tenant_id == rules.tenant_id).scalar_subquery()
-        keys = {"tenant_id": rules.tenant_id, "model_id": rules.model_id, "environment": rules.environment}
-        return (
-            insert(environments)
-            .values(**keys, **values, cell=cell, feed_generation=0)
-            .on_conflict_do_nothing()
-            .returning(environments)
-        )
-    key = pointer_key(rules.tenant_id, rules.model_id, rules.environment)
-    return (
-        environments.update()
-        .where(*key, environments.c.generation == present)
-        .values(**values, updated_at=sa.func.now())
-        .returning(environments)
-    )
+        first = insert(environments).values(**rules.key, **values, cell=cell, feed_generation=0)
+        return first.on_conflict_do_nothing().returning(environments)
+    present_one = environments.update().filter_by(**rules.key, generation=present)
+    return present_one.values(**values, updated_at=sa.func.now()).returning(environments)
 
 
 def _columns(state: RolloutState) -> dict[str, Any]:
@@ -287,13 +288,11 @@ _TOPICS = {
 def _record(connection: Connection, prepared: PreparedMove, actor: str) -> None:
     wanted, rules = prepared.wanted, prepared.rules
     trigger, generation = wanted.change.trigger, rules.generation + 1
-    subject = {"model_id": wanted.model_id, "environment": wanted.environment}
     what = {"generation": generation, "action": trigger.value, "actor": actor, "reason": wanted.reason}
     served, gates = _columns(prepared.state), [dict(result) for result in prepared.gates]
     connection.execute(
         environment_history.insert().values(
-            tenant_id=rules.tenant_id,
-            **subject,
+            **rules.key,
             **what,
             **served,
             digest=_digest_of(rules, prepared.state.stable),
@@ -306,28 +305,23 @@ def _record(connection: Connection, prepared: PreparedMove, actor: str) -> None:
     details |= {name: value for name, value in served.items() if value is not None}
     if prepared.override_reason is not None:  # whoever reads the audit must see what was overridden
         details |= {"override_reason": prepared.override_reason, "gates": gates}
+    subject = {"model_id": rules.model_id, "environment": rules.environment}
     journal.record(connection, rules.tenant_id, _TOPICS.get(trigger, "environment.moved"), subject, details)
 
 
-def _digest_of(rules: Rules, version: VersionId | None) -> sa.ScalarSelect[str] | None:
-    if version is None:
-        return None
-    of = versions.c
-    named = (of.tenant_id == rules.tenant_id, of.model_id == rules.model_id, of.version == version)
-    return sa.select(of.digest).where(*named).scalar_subquery()
+def _digest_of(rules: Rules, version: VersionId | None) -> sa.ScalarSelect[str]:
+    named = {"tenant_id": rules.tenant_id, "model_id": rules.model_id, "version": version}
+    return sa.select(versions.c.digest).filter_by(**named).scalar_subquery()
 
 
 def _conflict(rules: Rules, expected: int | None, actual: Pointer | None) -> PromotionConflictError:
     """The error for a pointer of another generation than a move expects; names who moved it."""
     found = "never moved" if actual is None else f"has generation {actual.generation}, moved by {actual.updated_by}"
-    names = {"tenant": rules.tenant_id, "model": rules.model_id, "environment": rules.environment}
     return PromotionConflictError(
         f"{rules.environment!s} of {rules.model_id!s} was expected to have generation {expected}, but {found}.",
         remedy="Look at its history, then promote again if that is still right.",
-        action=Action.of("environments.history", **names),
-        tenant_id=rules.tenant_id,
-        model_id=rules.model_id,
-        environment=rules.environment,
+        action=rules.action("environments.history"),
+        **rules.key,
         expected_generation=expected,
         actual_generation=0 if actual is None else actual.generation,
         moved_by=None if actual is None else actual.updated_by,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -14,6 +14,7 @@ from ml_core.database.tables import environment_history, environments
 from ml_core.domain.rollout import Canary, RolloutState
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.registry.pages import Page, read_page
+from ml_core.registry.records import value_of
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow
@@ -87,22 +88,19 @@ class Move:
     shadow: VersionId | None = None
 
 
-def pointer_key(
-    tenant_id: TenantId, model_id: ModelId, environment: EnvironmentName
-) -> tuple[sa.ColumnElement[bool], ...]:
-    """The conditions that select one pointer."""
-    return (
-        environments.c.tenant_id == tenant_id,
-        environments.c.model_id == model_id,
-        environments.c.environment == environment,
-    )
+class PointerKey(TypedDict):
+    """What selects one pointer."""
+
+    tenant_id: TenantId
+    model_id: ModelId
+    environment: EnvironmentName
 
 
 def find_pointer(
     connection: Connection, tenant_id: TenantId, model_id: ModelId, environment: EnvironmentName
 ) -> Pointer | None:
     """The pointer, or None if nothing was ever promoted to the environment."""
-    statement = sa.select(environments).where(*pointer_key(tenant_id, model_id, environment))
+    statement = sa.select(environments).filter_by(tenant_id=tenant_id, model_id=model_id, environment=environment)
     row = connection.execute(statement).one_or_none()
     return None if row is None else pointer_from(row)
 
@@ -137,10 +135,8 @@ def state_before(connection: Connection, pointer: Pointer) -> Move | None:
     is_other = of.version.is_not(None) if pointer.version is None else of.version != pointer.version
     statement = (
         sa.select(environment_history)
+        .filter_by(tenant_id=pointer.tenant_id, model_id=pointer.model_id, environment=pointer.environment)
         .where(
-            of.tenant_id == pointer.tenant_id,
-            of.model_id == pointer.model_id,
-            of.environment == pointer.environment,
             of.generation <= sa.bindparam("upto"),
             sa.or_(is_other, of.restored_generation < of.generation),
         )
@@ -156,43 +152,16 @@ def state_before(connection: Connection, pointer: Pointer) -> Move | None:
 
 def pointer_from(row: AnyRow, gates: Sequence[Mapping[str, Any]] = ()) -> Pointer:
     """A pointer from its row, with the results of the gates that were evaluated for its last move."""
-    return Pointer(
-        TenantId(row.tenant_id),
-        ModelId(row.model_id),
-        EnvironmentName(row.environment),
-        _version(row.version),
-        row.generation,
-        row.updated_at,
-        row.updated_by,
-        _canary(row),
-        _version(row.shadow_version),
-        gates,
-    )
+    return value_of(Pointer, row, gates=gates, **_rollout(row))
 
 
 def move_from(row: AnyRow) -> Move:
     """A move from its row of the history."""
-    return Move(
-        row.generation,
-        row.action,
-        _version(row.version),
-        row.digest,
-        row.actor,
-        row.reason,
-        row.at,
-        row.restored_generation,
-        row.gates,
-        row.override_reason,
-        _canary(row),
-        _version(row.shadow_version),
-    )
+    return value_of(Move, row, **_rollout(row))
 
 
-def _version(name: str | None) -> VersionId | None:
-    return None if name is None else VersionId(name)
-
-
-def _canary(row: AnyRow) -> Canary | None:
-    if row.canary_version is None:
-        return None
-    return Canary(VersionId(row.canary_version), row.canary_percent, row.canary_sticky)
+def _rollout(row: AnyRow) -> dict[str, Canary | VersionId | None]:
+    shadow, canary = row.shadow_version, None
+    if row.canary_version is not None:
+        canary = Canary(VersionId(row.canary_version), row.canary_percent, row.canary_sticky)
+    return {"canary": canary, "shadow": None if shadow is None else VersionId(shadow)}

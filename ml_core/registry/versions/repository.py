@@ -15,14 +15,16 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import models, version_tags, versions
 from ml_core.domain.api_key import Scope
 from ml_core.domain.lifecycle import VersionTrigger, advance, state_of
+from ml_core.domain.metric import parse_bound
 from ml_core.domain.version import ModelVersion, ServableVersion, StoredArtifact, VersionDraft
-from ml_core.ids import Digest, ModelId, TenantId, VersionId
+from ml_core.ids import Digest, ModelId, VersionId
 from ml_core.models.store import ArtifactStore, platform_store
 from ml_core.registry import journal
 from ml_core.registry.blobs import remove_unneeded, store_and_register
 from ml_core.registry.limits import MAX_DOCUMENT_BYTES, check_document
 from ml_core.registry.missing import model_archived, model_not_found
 from ml_core.registry.pages import Page, read_page
+from ml_core.registry.records import OfTenant
 from ml_core.registry.references import SERVED, refuse_if_referenced
 from ml_core.registry.search import write_tags
 from ml_core.registry.tenants import TenantRepository
@@ -38,7 +40,7 @@ from ml_core.registry.versions.rows import (
     servable_from,
     version_from,
 )
-from ml_core.registry.versions.search import MetricRange, VersionQuery, as_range, search
+from ml_core.registry.versions.search import VersionQuery, search
 
 MAX_MODEL_NOTES_BYTES = 16 * 2**10
 """Of a model's own metadata, as JSON: each of its versions has it beside notes of its own."""
@@ -46,7 +48,7 @@ MAX_MODEL_NOTES_BYTES = 16 * 2**10
 _ABSENT = object()
 
 
-class VersionRepository:
+class VersionRepository(OfTenant):
     """The versions of one tenant.
 
     Args:
@@ -56,8 +58,7 @@ class VersionRepository:
     """
 
     def __init__(self, db: DatabaseConnection, tenant_id: str, store: ArtifactStore | None = None) -> None:
-        self._db = db
-        self._tenant_id = TenantId(tenant_id)
+        super().__init__(db, tenant_id)
         self._store = store if store is not None else platform_store(db.settings)
 
     def submit(self, submission: Submission, data: bytes, *, actor: str | None = None) -> ModelVersion:
@@ -199,14 +200,13 @@ class VersionRepository:
         Raises:
             InvalidRequestError: The limit or the cursor can't be used.
         """
-        statement = SELECT_VERSIONS.add_columns(versions.c.number).where(
-            versions.c.tenant_id == self._tenant_id, versions.c.model_id == ModelId(model_id)
-        )
+        of = versions.c
+        statement = SELECT_VERSIONS.add_columns(of.number)
+        statement = statement.where(of.tenant_id == self._tenant_id, of.model_id == ModelId(model_id))
         if not include_archived:
-            statement = statement.where(versions.c.archived_at.is_(None), models.c.archived_at.is_(None))
-        order = [versions.c.number]
+            statement = statement.where(of.archived_at.is_(None), models.c.archived_at.is_(None))
         with self._db.tenant(self._tenant_id) as connection:
-            page = read_page(connection, statement, order, limit=limit, cursor=cursor, descending=True)
+            page = read_page(connection, statement, [of.number], limit=limit, cursor=cursor, descending=True)
         return page.map(version_from)
 
     def search(
@@ -215,7 +215,7 @@ class VersionRepository:
         *,
         model_type: str | None = None,
         tags: Mapping[str, str] | None = None,
-        metrics: Iterable[str | MetricRange] | str = (),
+        metrics: Iterable[str] | str = (),
         text: str | None = None,
         include_archived: bool = False,
         sort: str = "created",
@@ -253,7 +253,7 @@ class VersionRepository:
             model_id=None if model_id is None else ModelId(model_id),
             model_type=model_type,
             tags=tags or {},
-            metrics=[as_range(each) for each in ([metrics] if isinstance(metrics, str) else metrics)],
+            metrics=[parse_bound(each) for each in ([metrics] if isinstance(metrics, str) else metrics)],
             text=text,
             include_archived=include_archived,
             sort=sort,
@@ -264,19 +264,16 @@ class VersionRepository:
 
     def find_by_digest(self, digest: str, model_id: str | None = None) -> ModelVersion | None:
         """The newest version with these bytes, of one model or of any of the tenant's."""
-        conditions = [versions.c.digest == Digest(digest)]
-        if model_id is not None:
-            conditions.append(versions.c.model_id == ModelId(model_id))
+        name, same = None if model_id is None else ModelId(model_id), versions.c.digest == Digest(digest)
         with self._db.tenant(self._tenant_id) as connection:
-            return registration.find(connection, self._tenant_id, *conditions)
+            return registration.find(connection, self._tenant_id, name, None, same)
 
     def trained_on(self, dataset_digest: str) -> Sequence[tuple[ModelId, VersionId]]:
         """The versions that were trained on a dataset of these bytes, oldest first."""
-        statement = (
-            sa.select(versions.c.model_id, versions.c.version)
-            .where(versions.c.tenant_id == self._tenant_id, versions.c.dataset_digest == Digest(dataset_digest))
-            .order_by(versions.c.created_at, versions.c.model_id, versions.c.version)
-        )
+        of = versions.c
+        trained = sa.select(of.model_id, of.version)
+        trained = trained.filter_by(tenant_id=self._tenant_id, dataset_digest=Digest(dataset_digest))
+        statement = trained.order_by(of.created_at, of.model_id, of.version)
         with self._db.tenant(self._tenant_id) as connection:
             return [(ModelId(row.model_id), VersionId(row.version)) for row in connection.execute(statement)]
 
@@ -413,12 +410,8 @@ class VersionRepository:
         remove_unneeded(self._db, self._tenant_id, self._store, digest)
 
     def _get(self, connection: Connection, model_id: ModelId, version: VersionId | None) -> ModelVersion:
-        conditions = [versions.c.model_id == model_id]
-        if version is None:
-            conditions += [versions.c.archived_at.is_(None), models.c.archived_at.is_(None)]
-        else:
-            conditions.append(versions.c.version == version)
-        found = registration.find(connection, self._tenant_id, *conditions)
+        shown = () if version is not None else (versions.c.archived_at.is_(None), models.c.archived_at.is_(None))
+        found = registration.find(connection, self._tenant_id, model_id, version, *shown)
         if found is None:
             raise model_not_found(self._tenant_id, model_id, version, connection=connection)
         return found

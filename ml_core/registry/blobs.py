@@ -95,7 +95,7 @@ def store_and_register(
         tenant_id: The tenant.
         store: Where the bytes go.
         put: Stores them; called again if they were removed meanwhile.
-        register: Writes the row, in a transaction of the tenant.
+        register: Writes the row, in a transaction of ``journal.writing``.
 
     Raises:
         TenantNotFoundError: There is no such tenant; nothing was stored.

@@ -85,11 +85,7 @@ class TenantRepository:
         return created
 
     def require_new(self, tenant_id: str) -> None:
-        """Refuse the name of a tenant that exists or existed, without creating one.
-
-        Raises:
-            TenantExistsError: As for ``create``.
-        """
+        """Refuse the name of a tenant that exists or existed, as ``create`` does, without creating one."""
         if self.find(tenant_id) is not None:
             raise self._taken(TenantId(tenant_id))
 
@@ -199,12 +195,7 @@ class TenantRepository:
             return value_of(TenantInfo, connection.execute(changed.returning(*_LISTED)).one())
 
     def list(self, *, limit: int = 100, cursor: str | None = None, deleted: bool = False) -> Page[TenantInfo]:
-        """A page of the tenants of all cells by name; read by the serving role.
-
-        Args:
-            limit: 1 to 1,000.
-            cursor: ``next_cursor`` of the page before.
-            deleted: Those that were deleted, instead of those that exist.
+        """A page of the tenants of all cells by name, or of those that were deleted; read by the serving role.
 
         Raises:
             InvalidRequestError: The limit or the cursor can't be used.

@@ -28,7 +28,7 @@ from ml_core.registry.references import SHOWN, dataset_references, references
 from ml_core.registry.tenants import tenant_ids
 from ml_core.registry.versions.models import lock_model
 from ml_core.registry.versions.registration import remove
-from ml_core.registry.versions.rows import VERSIONS_WITH_MODEL
+from ml_core.registry.versions.rows import VERSIONS_WITH_MODEL, is_version
 
 
 class Status(StrEnum):
@@ -118,11 +118,11 @@ class Collector(Planner):
 
     def _version(self, item: Item) -> int:
         model_id, version = ModelId(item.key[0]), VersionId(item.key[1])
-        mine = (versions.c.tenant_id == item.tenant_id, versions.c.model_id == model_id, versions.c.version == version)
-        hidden = sa.select(HIDDEN_SINCE.label("since"), sa.func.now().label("now"))
+        hidden = sa.select(HIDDEN_SINCE.label("since"), sa.func.now().label("now")).select_from(VERSIONS_WITH_MODEL)
+        mine = hidden.where(is_version(item.tenant_id, model_id, version))
         with journal.writing(self._db, item.tenant_id) as connection:
             lock_model(connection, item.tenant_id, model_id)
-            row = connection.execute(hidden.select_from(VERSIONS_WITH_MODEL).where(*mine)).one_or_none()
+            row = connection.execute(mine).one_or_none()
             if row is None:
                 raise _NotNow("it was deleted meanwhile")
             advance(state_of(row.since), VersionTrigger.COLLECT)

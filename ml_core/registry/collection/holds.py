@@ -40,11 +40,7 @@ class HoldRepository(OfTenant):
     def place(self, model_id: str, version: str, name: str, reason: str) -> Hold:
         """Keep a version until the hold is released. An existing hold of this name stays as it is.
 
-        Args:
-            model_id: The model.
-            version: The version, archived or not.
-            name: Such as ``legal``: 1 to 40 of a-z, 0-9, ``-`` and ``_``.
-            reason: Why; not blank.
+        The version may be archived. A name is such as ``legal``: 1 to 40 of a-z, 0-9, ``-`` and ``_``.
 
         Raises:
             ModelNotFoundError: There is no such version.

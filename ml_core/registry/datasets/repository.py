@@ -26,7 +26,6 @@ from ml_core.models.store import ArtifactStore, platform_store
 from ml_core.registry import journal
 from ml_core.registry.blobs import lock_digest, remove_unneeded
 from ml_core.registry.datasets import intake, sql
-from ml_core.registry.datasets.registration import register
 from ml_core.registry.datasets.rows import ENTRY_COLUMNS, dataset_not_found, find, is_version, of, refuse_if_needed
 from ml_core.registry.journal import erase
 from ml_core.registry.pages import Page, read_page
@@ -67,7 +66,6 @@ class DatasetRepository(OfTenant):
         Raises:
             DataProcessingError: It has no row, no column, or one that a dataset can't hold; names the column.
             ModelSaveError: The disk or the store refuses; nothing is left behind.
-            InvalidNameError: The name can't be a dataset's.
         """
         table = as_frame(frame)
         given = {"kind": "frame", **(source or {})}
@@ -104,9 +102,7 @@ class DatasetRepository(OfTenant):
             columns: Only these columns, in this order.
 
         Raises:
-            DatasetNotFoundError: There is no such version.
-            ArtifactIntegrityError: Its file is missing or was changed.
-            DataProcessingError: It has no such column.
+            DataProcessingError: It has no such column. Further errors as for ``open``.
         """
         return read_typed(self.open(dataset_id, number), columns)
 
@@ -127,8 +123,7 @@ class DatasetRepository(OfTenant):
     ) -> DatasetVersion:
         """Register the table of a CSV or Parquet file; its content decides which it is.
 
-        Arguments and errors as for ``from_csv``; the name may end in ``.parquet`` too. An upload passes the name that
-        its client gave: ``source={"file": "tickets.csv"}``.
+        An upload passes the name that its client gave: ``source={"file": "tickets.csv"}``. Errors as for ``from_csv``.
         """
         if is_csv(Path(path)):
             return self.from_csv(dataset_id, path, encoding=encoding, source=source)
@@ -139,13 +134,7 @@ class DatasetRepository(OfTenant):
     ) -> DatasetVersion:
         """Register the table of a CSV file: its cells as they are written, recognised as ``read_table`` does.
 
-        It is read in pieces, so that one larger than memory will do.
-
-        Args:
-            dataset_id: The dataset.
-            path: A file that ends in ``.csv``, ``.csv.gz``, ``.tsv`` or ``.tsv.gz``.
-            encoding: Of the file.
-            source: Further facts on where it came from.
+        It is read in pieces, so that one larger than memory will do. ``source``: further facts on where it came from.
 
         Raises:
             DataProcessingError: The file can't be read, or is no table that a dataset can hold.
@@ -160,9 +149,7 @@ class DatasetRepository(OfTenant):
     ) -> DatasetVersion:
         """Register the table of a Parquet file. It is written anew, so that equal content becomes equal bytes.
 
-        Raises:
-            DataProcessingError: It is no Parquet file, has no row, or a column that a dataset can't hold.
-            ModelSaveError: The disk or the store refuses; nothing is left behind.
+        Errors as for ``from_csv``.
         """
         file = Path(path)
         given = {"kind": "parquet", "file": file.name, **(source or {})}
@@ -203,12 +190,7 @@ class DatasetRepository(OfTenant):
     def list(
         self, *, limit: int = 100, cursor: str | None = None, include_archived: bool = False
     ) -> Page[DatasetSummary]:
-        """The tenant's datasets by name, each with its newest version.
-
-        Args:
-            limit: 1 to 1,000.
-            cursor: ``next_cursor`` of the page before.
-            include_archived: Archived versions too, and datasets that have no other.
+        """The tenant's datasets by name, each with its newest version; if asked, archived ones too.
 
         Raises:
             InvalidRequestError: The limit or the cursor can't be used.
@@ -326,7 +308,7 @@ class DatasetRepository(OfTenant):
         TenantRepository(self._db).ensure(self._tenant_id)
         with self._temporary_file() as path:
             write(path)
-            return register(self._db, self._tenant_id, self._store, dataset_id, path, source)
+            return intake.register(self._db, self._tenant_id, self._store, dataset_id, path, source)
 
     @contextmanager
     def _temporary_file(self) -> Iterator[Path]:

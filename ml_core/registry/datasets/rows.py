@@ -89,12 +89,7 @@ def refuse_if_needed(
 ) -> None:
     """Refuse to archive or delete a version that something needs; the caller holds its digest's lock.
 
-    Args:
-        connection: In the tenant's transaction.
-        tenant_id: The tenant.
-        dataset_id: The dataset.
-        number: Which version.
-        digest: Of its file, if model versions that were trained on it keep it too.
+    With the digest of its file, model versions that were trained on it keep it too.
 
     Raises:
         DatasetInUseError: Names the gates, and its action removes the first; or names the model versions.

@@ -74,7 +74,6 @@ class PredictionRepository(OfTenant):
         Raises:
             InvalidRequestError: The limit, the cursor or a moment can't be used, or nothing was found, no request is
                 named, and there is no such environment.
-            InvalidNameError: A name is not valid.
             ModelNotFoundError: Nothing was found, no request is named, and there is no such model: an empty page would
                 hide the typo.
         """
@@ -100,20 +99,13 @@ class PredictionRepository(OfTenant):
     def get(self, request_id: str, *, model_id: str | None = None) -> Sequence[PredictionRecord]:
         """The rows of a request in their order, with their labels; at most 1,000, and none if nothing of it is kept.
 
-        Args:
-            request_id: As it was answered.
-            model_id: Only rows that this model answered: clients may use one id for several requests.
+        With a model only the rows that it answered: clients may use one id for several requests.
         """
         found = self.list(model_id, request_id=request_id, with_labels=True, limit=MAX_PAGE_SIZE)
         return found.items[::-1]
 
     def losses(self, since: date, until: date) -> Sequence[Loss]:
-        """Rows that were answered and are missing in the log, by model, day (UTC) and reason.
-
-        Args:
-            since: The first day.
-            until: The last day.
-        """
+        """Rows that were answered and are missing in the log, by model, day (UTC) and reason, both days included."""
         loss = prediction_losses.c
         statement: AnySelect = (
             sa.select(loss.model_id, loss.day, loss.reason, sa.func.sum(loss.row_count).label("row_count"))
@@ -138,11 +130,8 @@ class PredictionRepository(OfTenant):
             at: When it became known, with a time zone; None: now.
 
         Raises:
-            InvalidRequestError: A value can't be used; names the field.
-            RequestTooLargeError: The label is too long a text.
-            ModelNotFoundError: There is no such model.
             PermissionDeniedError: The principal lacks the scope ``label``.
-            TenantNotFoundError: There is no such tenant, or it was deleted.
+            MLFrameworkError: As for ``labels.store_label``.
         """
         self._db.principal.require(Scope.LABEL)
         moment = check_moment("at", at)

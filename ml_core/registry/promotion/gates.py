@@ -22,7 +22,7 @@ from ml_core.registry.missing import model_archived, model_not_found, require_mo
 from ml_core.registry.promotion.gate_settings import checked
 from ml_core.registry.promotion.rules import PRODUCTION, check_environment
 from ml_core.registry.records import OfTenant, value_of
-from ml_core.registry.versions.rows import IS_ARCHIVED, VERSIONS_WITH_MODEL
+from ml_core.registry.versions.rows import IS_ARCHIVED, VERSIONS_WITH_MODEL, is_version
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow
@@ -209,13 +209,9 @@ class GateRepository(OfTenant):
 
     def _author(self, connection: Connection, model_id: ModelId, version: VersionId) -> str:
         statement = sa.select(versions.c.created_by, IS_ARCHIVED.label("is_archived")).select_from(VERSIONS_WITH_MODEL)
-        key = (
-            versions.c.tenant_id == self._tenant_id,
-            versions.c.model_id == model_id,
-            versions.c.version == version,
-        )
+        which = is_version(self._tenant_id, model_id, version)
         # The lock is shared with other approvals, and keeps the version from being deleted before the approval's row.
-        row = connection.execute(statement.where(*key).with_for_update(read=True, of=versions)).one_or_none()
+        row = connection.execute(statement.where(which).with_for_update(read=True, of=versions)).one_or_none()
         if row is None:
             raise model_not_found(self._tenant_id, model_id, version, connection=connection)
         if row.is_archived:

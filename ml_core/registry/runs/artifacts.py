@@ -30,13 +30,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 class RunArtifacts(OfTenant):
     """The files of one tenant's runs: ``RunRepository.artifacts``.
 
+    Each method raises ``RunNotFoundError`` if there is no such run, or if it has no such file.
+
     Args:
         db: The registry.
         tenant_id: The tenant.
-        store: Where the bytes go; None: the platform's store.
-
-    Attributes:
-        store: Where the bytes go.
+        store: Where the bytes go, also as the attribute ``store``; None: the platform's store.
     """
 
     def __init__(self, db: DatabaseConnection, tenant_id: str, store: ArtifactStore | None = None) -> None:
@@ -53,8 +52,7 @@ class RunArtifacts(OfTenant):
             format: Its kind, such as ``png``; None: the name's ending, or ``binary`` without one.
 
         Raises:
-            RunNotFoundError: There is no such run.
-            RunStateError: It has ended.
+            RunStateError: The run has ended.
             InvalidRequestError: The name can't be used.
             ModelSaveError: The file can't be read or stored; nothing is left behind.
         """
@@ -74,11 +72,7 @@ class RunArtifacts(OfTenant):
         return logged
 
     def list(self, run_id: str) -> Sequence[RunArtifact]:
-        """A run's files by name.
-
-        Raises:
-            RunNotFoundError: There is no such run.
-        """
+        """A run's files by name."""
         statement = sa.select(run_artifacts).filter_by(tenant_id=self._tenant_id, run_id=run_id)
         with self._db.tenant(self._tenant_id) as connection:
             require_run(connection, self._tenant_id, run_id)
@@ -89,7 +83,6 @@ class RunArtifacts(OfTenant):
         """A local, read-only file with the bytes, whose digest was checked.
 
         Raises:
-            RunNotFoundError: There is no such run, or it has no such file.
             ArtifactIntegrityError: The bytes are missing or differ.
         """
         found = {artifact.name: artifact for artifact in self.list(run_id)}.get(name)
@@ -98,11 +91,7 @@ class RunArtifacts(OfTenant):
         return self.store.fetch(self._tenant_id, found.digest, found.size_bytes)
 
     def delete(self, run_id: str, name: str) -> None:
-        """Delete a file of a run, ended or not; its bytes are removed unless something else needs them.
-
-        Raises:
-            RunNotFoundError: There is no such run, or it has no such file.
-        """
+        """Delete a file of a run, ended or not; its bytes are removed unless something else needs them."""
         with journal.writing(self._db, self._tenant_id) as connection:
             require_run(connection, self._tenant_id, run_id)
             gone = self._delete_row(connection, run_id, name)

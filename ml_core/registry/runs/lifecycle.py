@@ -86,15 +86,7 @@ def move(
     *conditions: sa.ColumnElement[bool],
     **changes: Any,
 ) -> str:
-    """Move a run and keep its row locked until the transaction ends.
-
-    Args:
-        connection: In the tenant's transaction.
-        tenant_id: The tenant.
-        run_id: The run.
-        trigger: What happens to it.
-        *conditions: What must hold of its row besides.
-        **changes: Columns to set.
+    """Move a run, if its row meets the conditions, and keep the row locked until the transaction ends.
 
     Returns:
         The name of its model.

@@ -95,28 +95,19 @@ def find(connection: Connection, tenant_id: TenantId, run_ids: Collection[str], 
 
 def read_tags(connection: Connection, tenant_id: TenantId, run_ids: Collection[str]) -> dict[str, dict[str, str]]:
     """Run → key → value."""
-    table = run_tags.c
-    statement = (
-        sa.select(table.run_id, table.key, table.value)
-        .where(table.tenant_id == tenant_id, table.run_id.in_(run_ids))
-        .order_by(table.run_id, table.key)
-    )
+    statement = sa.select(run_tags).filter_by(tenant_id=tenant_id).where(run_tags.c.run_id.in_(run_ids))
     found: dict[str, dict[str, str]] = {run_id: {} for run_id in run_ids}
-    for row in connection.execute(statement):
+    for row in connection.execute(statement.order_by(run_tags.c.run_id, run_tags.c.key)):
         found[row.run_id][row.key] = row.value
     return found
 
 
 def _read_versions(connection: Connection, tenant_id: TenantId, run_ids: Collection[str]) -> dict[str, list[str]]:
     """Run → the versions that it made, as ``name@version``, oldest first."""
-    table = versions.c
-    statement = (
-        sa.select(table.run_id, table.model_id, table.version)
-        .where(table.tenant_id == tenant_id, table.run_id.in_(run_ids))
-        .order_by(table.run_id, table.model_id, table.number)
-    )
+    of = versions.c
+    statement = sa.select(of.run_id, of.model_id, of.version).filter_by(tenant_id=tenant_id)
     found: dict[str, list[str]] = {run_id: [] for run_id in run_ids}
-    for row in connection.execute(statement):
+    for row in connection.execute(statement.where(of.run_id.in_(run_ids)).order_by(of.run_id, of.model_id, of.number)):
         found[row.run_id].append(f"{row.model_id}@{row.version}")
     return found
 

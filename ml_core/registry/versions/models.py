@@ -57,13 +57,7 @@ class ModelRepository(OfTenant):
         limit: int = 100,
         cursor: str | None = None,
     ) -> Page[ModelSummary]:
-        """A page of the models, by name.
-
-        Args:
-            model_type: Only models of this type.
-            include_archived: Archived ones too.
-            limit: At most so many, 1 to 1000.
-            cursor: ``next_cursor`` of the page before.
+        """A page of the models, of one type or of all, by name.
 
         Raises:
             InvalidRequestError: The limit or the cursor can't be used.
@@ -167,12 +161,8 @@ def lock_model(connection: Connection, tenant_id: TenantId, model_id: ModelId, *
 
     Statements that follow see what others committed before; the one that takes the lock may not.
 
-    Args:
-        connection: In the tenant's transaction.
-        tenant_id: The tenant.
-        model_id: The model.
-        shared: Transactions with a shared lock do not wait for each other. It covers the tenant, as
-            ``journal.writing`` does: a promotion saves that statement.
+    Transactions with a shared lock do not wait for each other. It covers the tenant, as ``journal.writing`` does: a
+    promotion saves that statement.
 
     Raises:
         ModelNotFoundError: There is no such model.

@@ -32,9 +32,8 @@ from ml_core.registry import journal
 from ml_core.registry.blobs import lock_digest
 from ml_core.registry.journal import erase
 from ml_core.registry.limits import MAX_METRICS, MAX_WORD, check_document
-from ml_core.registry.missing import tenant_deleted, tenant_not_found
 from ml_core.registry.search import write_tags
-from ml_core.registry.versions.rows import SELECT_VERSIONS, draft_values, finite_metrics, refusal, version_from
+from ml_core.registry.versions.rows import SELECT_VERSIONS, draft_values, finite_metrics, version_from
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow
@@ -48,12 +47,11 @@ _MAX_COUNTED_DIGITS = 9
 def register(
     connection: Connection, tenant_id: TenantId, draft: VersionDraft, artifact: StoredArtifact, actor: str
 ) -> ModelVersion:
-    """Register a version in the tenant's transaction; the same name and bytes again return what is there.
+    """Register a version in a transaction of ``journal.writing``; the same name and bytes again return what is there.
 
     Raises:
         ModelVersionConflictError: The version exists, or did before it was deleted, with other bytes.
         ModelSaveError: The model is of another type, or is archived.
-        TenantNotFoundError: There is no such tenant.
         InvalidRequestError: The parent version does not exist.
         RequestTooLargeError: The metadata or hyperparameters are too large.
     """
@@ -127,15 +125,8 @@ def find(
 def _lock_model(connection: Connection, tenant_id: TenantId, draft: VersionDraft) -> AnyRow:
     """The model's row, made on first use and locked to the end of the transaction."""
     mine = {"tenant_id": tenant_id, "model_id": draft.model_id}
-    try:
-        connection.execute(insert(models).values(**mine, model_type=draft.model_type).on_conflict_do_nothing())
-    except sa.exc.IntegrityError as error:
-        if refusal(error) == "fk_models_tenants":
-            raise tenant_not_found(tenant_id) from error
-        raise
-    model = connection.execute(sa.select(models).filter_by(**mine).with_for_update()).one_or_none()
-    if model is None:  # a deletion of the tenant took it meanwhile
-        raise tenant_deleted(tenant_id)
+    connection.execute(insert(models).values(**mine, model_type=draft.model_type).on_conflict_do_nothing())
+    model = connection.execute(sa.select(models).filter_by(**mine).with_for_update()).one()
     if model.deleted_at is not None:  # its name begins a new life; its numbers go on
         fresh: dict[str, Any] = {
             "deleted_at": None,
@@ -155,12 +146,7 @@ def refuse_in_vain(
 ) -> None:
     """Refuse what ``register`` would refuse of a version that is still to be trained.
 
-    Args:
-        connection: In the tenant's transaction.
-        tenant_id: The tenant.
-        model_id: The model.
-        model_type: Of the version; None: not known yet.
-        version: Its name; None: the next number.
+    The type is None where it is not known yet, and the version where it gets the next number.
 
     Raises:
         ModelVersionConflictError: There is, or was, a version of this name.
@@ -284,11 +270,7 @@ def check_draft(draft: VersionDraft) -> None:
 
 
 def check_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse metrics by split that can't be stored.
-
-    Raises:
-        InvalidRequestError, RequestTooLargeError: As ``check_draft``.
-    """
+    """Refuse metrics by split that can't be stored. Errors as for ``check_draft``."""
     for split, values in metrics.items():
         _check_name(split)
         if not isinstance(values, Mapping):

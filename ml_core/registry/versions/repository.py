@@ -32,14 +32,7 @@ from ml_core.registry.versions import registration
 from ml_core.registry.versions.intake import Submission, draft_of
 from ml_core.registry.versions.lineage import compare, lineage_of
 from ml_core.registry.versions.models import ModelRepository, lock_model
-from ml_core.registry.versions.rows import (
-    IS_ARCHIVED,
-    SELECT_VERSIONS,
-    SERVABLE_COLUMNS,
-    VERSIONS_WITH_MODEL,
-    servable_from,
-    version_from,
-)
+from ml_core.registry.versions.rows import SELECT_SERVABLE, SELECT_VERSIONS, is_version, servable_from, version_from
 from ml_core.registry.versions.search import VersionQuery, search
 
 MAX_MODEL_NOTES_BYTES = 16 * 2**10
@@ -72,11 +65,7 @@ class VersionRepository(OfTenant):
             actor: For whom an operator registers it; None: the connection's principal.
 
         Raises:
-            TenantNotFoundError: There is no such tenant.
-            RefusedArtifactError: It is not a skops archive, or holds types that are not allowed.
-            ModelVersionConflictError: The version exists with other bytes.
-            ModelSaveError: It can't be stored, or the model is of another type or archived.
-            DataProcessingError: The sample does not fit, or the model was never fitted or predicts several targets.
+            MLFrameworkError: As for ``intake.draft_of`` and ``publish``.
         """
         from ml_core.models.formats import skops_format
 
@@ -98,8 +87,8 @@ class VersionRepository(OfTenant):
         Raises:
             PermissionDeniedError: The principal lacks the scope ``train``.
             ModelSaveError: The store or the registry refuses; nothing is left behind.
-            ModelVersionConflictError: The version exists with other bytes.
             TenantNotFoundError: There is no such tenant.
+            MLFrameworkError: As for ``register``.
         """
         self._db.principal.require(Scope.TRAIN)  # before anything is stored
         registration.check_draft(draft)
@@ -124,10 +113,8 @@ class VersionRepository(OfTenant):
             actor: Who registers it.
 
         Raises:
-            ModelVersionConflictError: The version exists, or did before it was deleted, with other bytes.
-            ModelSaveError: The model is of another type, or is archived.
             TenantNotFoundError: There is no such tenant.
-            InvalidRequestError: A value can't be stored, or the parent version does not exist.
+            MLFrameworkError: As for ``registration.register``.
         """
         with journal.writing(self._db, self._tenant_id) as connection:
             return registration.register(connection, self._tenant_id, draft, artifact, actor)
@@ -135,15 +122,9 @@ class VersionRepository(OfTenant):
     def refuse_in_vain(self, model_id: str, model_type: str | None, version: str | None) -> None:
         """Refuse a training whose version could not be registered, before a core is spent on it.
 
-        Args:
-            model_id: The model.
-            model_type: Of the version; None: not known yet.
-            version: Its name; None: the next number.
-
         Raises:
             PermissionDeniedError: The principal lacks the scope ``train``.
-            ModelVersionConflictError: There is, or was, a version of this name.
-            ModelSaveError: The model is of another type, or is archived.
+            MLFrameworkError: As for ``registration.refuse_in_vain``.
         """
         name, wanted = ModelId(model_id), None if version is None else VersionId(version)
         self._db.principal.require(Scope.TRAIN)
@@ -160,13 +141,7 @@ class VersionRepository(OfTenant):
             return self._get(connection, ModelId(model_id), None if version is None else VersionId(version))
 
     def artifact(self, model_id: str, version: str | None = None) -> Path:
-        """A local file with the verified bytes of a version, see ``ArtifactStore.fetch``.
-
-        Raises:
-            ModelNotFoundError: There is no such version.
-            ArtifactIntegrityError: The bytes are missing or damaged.
-            ModelLoadError: The store can't be reached.
-        """
+        """A local file with the verified bytes of a version. Errors as for ``get`` and ``ArtifactStore.fetch``."""
         found = self.get(model_id, version)
         return self._store.fetch(self._tenant_id, found.digest, found.size_bytes)
 
@@ -177,9 +152,8 @@ class VersionRepository(OfTenant):
             ModelNotFoundError: There is no such version, or it or its model is archived.
         """
         name, wanted = ModelId(model_id), VersionId(version)
-        statement = sa.select(*SERVABLE_COLUMNS, IS_ARCHIVED.label("is_archived")).select_from(VERSIONS_WITH_MODEL)
         with self._db.tenant(self._tenant_id) as connection:
-            row = connection.execute(statement.where(self._is(name, wanted))).one_or_none()
+            row = connection.execute(SELECT_SERVABLE.where(self._is(name, wanted))).one_or_none()
             if row is None:
                 raise model_not_found(self._tenant_id, name, wanted, connection=connection)
             if row.is_archived:
@@ -190,12 +164,6 @@ class VersionRepository(OfTenant):
         self, model_id: str, *, include_archived: bool = False, limit: int = 100, cursor: str | None = None
     ) -> Page[ModelVersion]:
         """A page of a model's versions, newest first; an empty one if there is no such model.
-
-        Args:
-            model_id: The model.
-            include_archived: Archived ones too.
-            limit: At most so many, 1 to 1000.
-            cursor: ``next_cursor`` of the page before.
 
         Raises:
             InvalidRequestError: The limit or the cursor can't be used.
@@ -278,19 +246,11 @@ class VersionRepository(OfTenant):
             return [(ModelId(row.model_id), VersionId(row.version)) for row in connection.execute(statement)]
 
     def compare(self, model_id: str, version1: str, version2: str) -> dict[str, Any]:
-        """Two versions side by side, see ``ModelRegistry.compare_versions``.
-
-        Raises:
-            ModelNotFoundError: One of them does not exist.
-        """
+        """Two versions side by side, as ``ModelRegistry.compare_versions``."""
         return compare(self.get(model_id, version1), self.get(model_id, version2))
 
     def lineage(self, model_id: str, version: str) -> dict[str, Any]:
-        """Where a version came from and what was made from it, see ``ModelRegistry.get_lineage``.
-
-        Raises:
-            ModelNotFoundError: There is no such version.
-        """
+        """Where a version came from and what was made from it, as ``ModelRegistry.get_lineage``."""
         with self._db.tenant(self._tenant_id) as connection:
             return lineage_of(connection, self._get(connection, ModelId(model_id), VersionId(version)))
 
@@ -340,11 +300,6 @@ class VersionRepository(OfTenant):
 
     def set_tags(self, model_id: str, version: str, tags: Mapping[str, str | None]) -> ModelVersion:
         """Set tags by which a search finds the version; None removes one. Others stay.
-
-        Args:
-            model_id: The model.
-            version: The version.
-            tags: Key → value, each a text of 1 to 200 characters, or None.
 
         Returns:
             The version with all of its tags.
@@ -443,6 +398,4 @@ class VersionRepository(OfTenant):
         journal.record(connection, self._tenant_id, action, {"model_id": model_id, "version": version}, details)
 
     def _is(self, model_id: ModelId, version: VersionId) -> sa.ColumnElement[bool]:
-        return sa.and_(
-            versions.c.tenant_id == self._tenant_id, versions.c.model_id == model_id, versions.c.version == version
-        )
+        return is_version(self._tenant_id, model_id, version)

@@ -64,6 +64,13 @@ VERSIONS_WITH_MODEL = versions.join(
 SELECT_VERSIONS = sa.select(*VERSION_COLUMNS).select_from(VERSIONS_WITH_MODEL)
 # A version is also hidden with its model.
 IS_ARCHIVED = sa.or_(versions.c.archived_at.is_not(None), models.c.archived_at.is_not(None))
+SELECT_SERVABLE = sa.select(*SERVABLE_COLUMNS, IS_ARCHIVED.label("is_archived")).select_from(VERSIONS_WITH_MODEL)
+
+
+def is_version(tenant_id: TenantId, model_id: ModelId, version: VersionId) -> sa.ColumnElement[bool]:
+    """The condition that a row is this version's."""
+    of = versions.c
+    return sa.and_(of.tenant_id == tenant_id, of.model_id == model_id, of.version == version)
 
 
 def servable_from(row: AnyRow) -> ServableVersion:

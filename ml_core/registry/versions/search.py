@@ -70,13 +70,6 @@ def search(
 ) -> Page[ModelVersion]:
     """One page of the versions that a query finds.
 
-    Args:
-        connection: In the tenant's transaction.
-        tenant_id: The tenant.
-        query: Which, and in which order.
-        limit: At most so many, 1 to 1000.
-        cursor: ``next_cursor`` of the page before, for the same query.
-
     Raises:
         InvalidRequestError: The sorting, the limit, the text or the cursor can't be used; or nothing was found, and no
             version could have such a metric or type.

@@ -26,7 +26,7 @@ from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import ConfigurationError, MLFrameworkError, ModelLoadError
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionRef
-from ml_core.registry.missing import model_archived, model_not_found
+from ml_core.registry.missing import require_shown
 from ml_core.registry.versions.rows import SELECT_SERVABLE, SERVABLE_COLUMNS, is_version, servable_from
 
 if TYPE_CHECKING:
@@ -82,7 +82,6 @@ class FeedReader:
                 a backup it gives a snapshot too, whether or not the registry has reached that generation again.
 
         Raises:
-            RegistryUnavailableError: Postgres can't be reached.
             ConfigurationError: There is no such cell.
         """
         with self._db.serving() as connection:
@@ -194,16 +193,12 @@ class FeedReader:
         Raises:
             ModelNotFoundError: There is no such version, or it is archived.
             ModelLoadError: Its row can't be read.
-            RegistryUnavailableError: Postgres can't be reached.
         """
         statement = SELECT_SERVABLE.where(is_version(ref.tenant_id, ref.model_id, ref.version))
         with self._db.serving() as connection:
             row = connection.execute(statement).one_or_none()
-        if row is None:
-            raise model_not_found(ref.tenant_id, ref.model_id, ref.version)
-        if row.is_archived:
-            raise model_archived(ref.tenant_id, ref.model_id, ref.version)
-        found = _readable(servable_from, row, "version", str(ref))
+        shown = require_shown(row, ref.tenant_id, ref.model_id, ref.version)
+        found = _readable(servable_from, shown, "version", str(ref))
         if found is None:
             raise ModelLoadError(
                 f"What the registry says of {ref} can't be read.",

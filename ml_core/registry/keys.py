@@ -74,11 +74,7 @@ class KeyRepository(OfTenant):
         return key
 
     def list(self, *, limit: int = 100, cursor: str | None = None) -> Page[KeyInfo]:
-        """A page of the keys, oldest first, including revoked ones.
-
-        Raises:
-            InvalidRequestError: The limit is out of range, or the cursor is not one of this list.
-        """
+        """A page of the keys, oldest first, including revoked ones."""
         statement = sa.select(*_INFO).where(self._mine)
         order = (api_keys.c.created_at, api_keys.c.key_id)
         with self._db.tenant(self._tenant_id) as connection:

@@ -5,12 +5,17 @@ A remedy names the nearest name among the tenant's own models, never one of anot
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import models, tenants, versions
 from ml_core.exceptions import Action, ModelNotFoundError, TenantNotFoundError, did_you_mean
 from ml_core.ids import ModelId, TenantId, VersionId
+
+if TYPE_CHECKING:
+    from ml_core.registry.pages import AnyRow
 
 _COMPARED = 1_000
 """Names that a typo is compared with: about 10 ms of one core, and a short range of an index."""
@@ -62,16 +67,29 @@ def require_model_in(connection: Connection, tenant_id: TenantId, model_id: Mode
         raise model_not_found(tenant_id, model_id, why="does not exist", connection=connection)
 
 
-def model_archived(
-    tenant_id: TenantId, model_id: ModelId, version: VersionId, *, connection: Connection | None = None
-) -> ModelNotFoundError:
-    """The error for a version that is archived, by itself or with its model: a connection can tell which of the two."""
+def require_shown(
+    row: AnyRow | None,
+    tenant_id: TenantId,
+    model_id: ModelId,
+    version: VersionId,
+    *,
+    connection: Connection | None = None,
+) -> AnyRow:
+    """The row of a version, which has ``is_archived``, if it is there and not archived.
+
+    Raises:
+        ModelNotFoundError: There is no such version, or it is archived, by itself or with its model.
+    """
+    if row is None:
+        raise model_not_found(tenant_id, model_id, version, connection=connection)
+    if not row.is_archived:
+        return row
     action = Action.of("versions.restore", tenant=tenant_id, model=model_id, version=version)
     remedy = "Restore it, or its model if that is archived, or use another version."
     of_model = sa.select(models.c.archived_at).filter_by(tenant_id=tenant_id, model_id=model_id)
     if connection is not None and connection.scalar(of_model) is not None:
         action, remedy = Action.of("models.restore", tenant=tenant_id, model=model_id), "Restore its model."
-    return model_not_found(tenant_id, model_id, version, why="is archived", remedy=remedy, action=action)
+    raise model_not_found(tenant_id, model_id, version, why="is archived", remedy=remedy, action=action)
 
 
 def tenant_not_found(tenant_id: TenantId) -> TenantNotFoundError:

@@ -107,7 +107,6 @@ class ModelRegistry:
             ModelSaveError: The file can't be read or stored, or the model is of another type or archived.
             UnsafeArtifactError: The file is not a skops archive or holds types that are not allowed.
             DataProcessingError: The sample does not fit, or the model was never fitted or predicts several targets.
-            InvalidNameError: A name is not valid.
         """
         submission = Submission(
             model_id=model_id,

@@ -63,7 +63,6 @@ class PlatformKeyRepository:
         """A page of the keys, oldest first, revoked ones too.
 
         Raises:
-            InvalidRequestError: The limit is out of range, or the cursor is not one of this list.
             PermissionDeniedError: The principal belongs to a tenant.
         """
         order = (_OF.created_at, _OF.key_id)

@@ -18,14 +18,11 @@ Value = TypeVar("Value")
 
 
 class OfTenant:
-    """What belongs to one tenant. Each method raises ``InvalidNameError`` for the names that it takes.
+    """What belongs to one tenant.
 
     Args:
         db: The registry; its principal is who acts.
         tenant_id: The tenant.
-
-    Raises:
-        InvalidNameError: The tenant's name is not valid.
     """
 
     def __init__(self, db: DatabaseConnection, tenant_id: str) -> None:

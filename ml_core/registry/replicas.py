@@ -61,10 +61,6 @@ class ReplicaReports:
         Args:
             report: What it says.
             ttl_s: Seconds after which the replica counts as dead unless it reports again.
-
-        Raises:
-            RegistryUnavailableError: Postgres can't be reached.
-            SchemaOutOfDateError: The database was not migrated.
         """
         values = {name: getattr(report, name) for name in _COLUMNS}
         if self._started_at is not None:
@@ -79,12 +75,7 @@ class ReplicaReports:
         self._started_at = started_at
 
     def touch(self, ttl_s: float) -> bool:
-        """Renew the report, and remove those of dead replicas; False: it does not exist.
-
-        Raises:
-            RegistryUnavailableError: Postgres can't be reached.
-            SchemaOutOfDateError: The database was not migrated.
-        """
+        """Renew the report, and remove those of dead replicas; False: it does not exist."""
         touched = replica_reports.update().where(self._own).values(reported_at=sa.func.now(), expires_at=_in(ttl_s))
         with self._db.ingesting() as connection:
             is_there = connection.execute(touched).rowcount == 1
@@ -92,11 +83,7 @@ class ReplicaReports:
         return is_there
 
     def remove(self) -> None:
-        """Take the report back: the replica ends.
-
-        Raises:
-            RegistryUnavailableError: Postgres can't be reached.
-        """
+        """Take the report back: the replica ends."""
         with self._db.ingesting() as connection:
             self._drop(connection, self._key["replica_id"])
 
@@ -125,18 +112,14 @@ def _row(position: int, pending: PendingVersion) -> dict[str, object]:
 class SeenReplica:
     """What a live replica last reported, beside what the registry wants.
 
+    The counts and ``pending`` are those of ``ml_core.domain.replica_report.ReplicaReport``.
+
     Attributes:
         replica_id: The replica.
         started_at: Of its first report.
         reported_at: Of its last one.
         generation: Of the assignment that it has applied.
         is_behind: Whether the registry is at a later generation, or the replica can't read it.
-        pointers: Pointers that it follows.
-        resident: Models in memory.
-        deferred: Versions that are loaded with the first request, since its memory is full.
-        loading: Versions that are being loaded.
-        failed: Versions that it could not load.
-        pending: These three, as far as the report lists them.
     """
 
     replica_id: str
@@ -158,12 +141,7 @@ class SeenReplica:
 
 
 def seen_replicas(db: DatabaseConnection, cell: str = SHARED_CELL) -> Sequence[SeenReplica]:
-    """The replicas of a cell that are alive, the longest running first. For operators: it names all tenants.
-
-    Raises:
-        RegistryUnavailableError: Postgres can't be reached.
-        SchemaOutOfDateError: The database was not migrated.
-    """
+    """The replicas of a cell that are alive, the longest running first. For operators: it names all tenants."""
     of = replica_reports.c
     is_applied = sa.and_(of.epoch == feed_clock.c.epoch, of.generation >= feed_clock.c.generation)
     statement = (
@@ -199,19 +177,9 @@ def ask_replicas(
     *,
     wait_s: float = 0.0,
 ) -> Sequence[ReplicaAnswer]:
-    """What each live replica last reported of a pointer; nothing if no replica is alive, or there is no such pointer.
+    """What each live replica last reported of a pointer, as ``EnvironmentRepository.replicas`` describes it.
 
-    Args:
-        db: The registry.
-        tenant_id: The tenant.
-        model_id: The model.
-        environment: The environment.
-        version: One of the versions that the pointer names; None: all of them.
-        wait_s: Seconds to wait at most until each has applied the pointer's last move, and loaded its versions or
-            failed to.
-
-    Raises:
-        RegistryUnavailableError: Postgres can't be reached, to the end of the wait.
+    Nothing if no replica is alive, or there is no such pointer.
     """
     deadline, pause = time.monotonic() + wait_s, _FIRST_PAUSE_S
     statement = _statement(tenant_id, model_id, environment, version)

@@ -195,11 +195,7 @@ class TenantRepository:
             return value_of(TenantInfo, connection.execute(changed.returning(*_LISTED)).one())
 
     def list(self, *, limit: int = 100, cursor: str | None = None, deleted: bool = False) -> Page[TenantInfo]:
-        """A page of the tenants of all cells by name, or of those that were deleted; read by the serving role.
-
-        Raises:
-            InvalidRequestError: The limit or the cursor can't be used.
-        """
+        """A page of the tenants of all cells by name, or of those that were deleted; read by the serving role."""
         is_deleted = tenants.c.deleted_at.is_not(None) if deleted else tenants.c.deleted_at.is_(None)
         statement = sa.select(*_LISTED).where(is_deleted)
         with self._db.serving() as connection:

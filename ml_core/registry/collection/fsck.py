@@ -122,7 +122,6 @@ class Checker:
 
         Raises:
             ModelLoadError: The artifact store can't be reached: that is not a finding.
-            RegistryUnavailableError: Postgres can't be reached.
         """
         self.checked.tenants += 1
         yield from self._violations(tenant_id)

@@ -88,7 +88,6 @@ class HoldRepository(OfTenant):
 
         Raises:
             ModelNotFoundError: There is no such model.
-            InvalidRequestError: The limit or the cursor can't be used.
         """
         model = None if model_id is None else ModelId(model_id)
         statement = sa.select(holds).filter_by(tenant_id=self._tenant_id)

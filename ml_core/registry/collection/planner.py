@@ -153,7 +153,6 @@ class Planner:
 
         Raises:
             ModelLoadError: The artifact store can't be listed.
-            RegistryUnavailableError: Postgres can't be reached.
         """
         tenant = TenantRepository(self._db).find(tenant_id)
         if tenant is not None and tenant.is_deleted:

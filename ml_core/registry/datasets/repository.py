@@ -190,11 +190,7 @@ class DatasetRepository(OfTenant):
     def list(
         self, *, limit: int = 100, cursor: str | None = None, include_archived: bool = False
     ) -> Page[DatasetSummary]:
-        """The tenant's datasets by name, each with its newest version; if asked, archived ones too.
-
-        Raises:
-            InvalidRequestError: The limit or the cursor can't be used.
-        """
+        """The tenant's datasets by name, each with its newest version; if asked, archived ones too."""
         mine = sa.and_(of.tenant_id == self._tenant_id, of.dataset_id == datasets.c.dataset_id)
         shown = mine if include_archived else sa.and_(mine, of.archived_at.is_(None))
         newest = (

@@ -118,7 +118,6 @@ class EnvironmentRepository(OfTenant):
 
         Raises:
             ModelNotFoundError: There is no such model.
-            InvalidRequestError: The limit or the cursor is not valid.
         """
         model = None if model_id is None else ModelId(model_id)
         with self._db.tenant(self._tenant_id) as connection:

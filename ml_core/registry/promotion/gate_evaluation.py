@@ -130,7 +130,6 @@ def evaluate_gates(
 
     Raises:
         ModelNotFoundError: There is no such version.
-        RegistryUnavailableError: Postgres can't be reached.
     """
     case = _Case(db, rules, version, platform_store(db.settings) if store is None else store)
     return GateEvaluation(rules, version, tuple(case.evaluate(gate) for gate in rules.gates))

@@ -38,7 +38,7 @@ from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.models.store import ArtifactStore
 from ml_core.registry import journal
 from ml_core.registry.journal import advance_feed
-from ml_core.registry.missing import model_archived, model_not_found, require_model_in
+from ml_core.registry.missing import model_not_found, require_model_in, require_shown
 from ml_core.registry.promotion.gate_evaluation import evaluate_gates
 from ml_core.registry.promotion.pointers import Pointer, find_pointer, pointer_from
 from ml_core.registry.promotion.rules import Rules, check_environment, read_rules, rollback_target
@@ -112,18 +112,12 @@ def move(
 ) -> Pointer:
     """Move a pointer, as the connection's principal.
 
-    Args:
-        db: The registry.
-        tenant_id: The tenant.
-        model_id: The model.
-        environment: The environment.
-        change: The trigger, with the version, percent and sticky column that it needs.
-        options: ``override`` only with a trigger before which gates are evaluated.
-        store: Where gates find the artifacts; None: the platform's store.
+    The options have an ``override`` only with a trigger before which gates are evaluated; the store, that of the
+    platform if None, is where gates find the artifacts. The errors are those that the methods of
+    ``EnvironmentRepository`` and ``RolloutRepository`` list.
 
     Returns:
-        The pointer after the move, with the results of the gates. The errors are those that the methods of
-        ``EnvironmentRepository`` and ``RolloutRepository`` list.
+        The pointer after the move, with the results of the gates.
     """
     known = GatedMoveOptions if change.trigger in EVALUATED else MoveOptions
     check_keywords(change.trigger, options, known.__annotations__)
@@ -328,13 +322,9 @@ def _conflict(rules: Rules, expected: int | None, actual: Pointer | None) -> Pro
     )
 
 
+_INPUTS = sa.func.jsonb_array_length(versions.c.signature["inputs"]).label("inputs")
 _PROMOTABLE = (
-    sa.select(
-        versions.c.digest,
-        versions.c.outside_types,
-        IS_ARCHIVED.label("is_archived"),
-        sa.func.jsonb_array_length(versions.c.signature["inputs"]).label("inputs"),
-    )
+    sa.select(versions.c.digest, versions.c.outside_types, IS_ARCHIVED.label("is_archived"), _INPUTS)
     .select_from(VERSIONS_WITH_MODEL)
     .where(
         versions.c.tenant_id == sa.bindparam("tenant"),
@@ -349,14 +339,8 @@ def lock_promotable(
 ) -> None:
     """Refuse a version that cannot be served; keep one that can from being archived or deleted meanwhile.
 
-    The lock is shared: promotions of a model do not wait for each other.
-
-    Args:
-        connection: In the tenant's transaction.
-        tenant_id: The tenant.
-        model_id: The model.
-        version: The version.
-        served: The digest that it had when it was served before, if it was.
+    The lock is shared: promotions of a model do not wait for each other. ``served`` is the digest that the version had
+    when it was served before, if it was.
 
     Raises:
         ModelNotFoundError: There is no such version, it is archived, or its digest is not the one that was served.
@@ -367,10 +351,7 @@ def lock_promotable(
     if served is not None and (row is None or row.digest != served):
         why, remedy = "was deleted since it was served", "Promote another version."
         raise model_not_found(tenant_id, model_id, version, why=why, remedy=remedy)
-    if row is None:
-        raise model_not_found(tenant_id, model_id, version, connection=connection)
-    if row.is_archived:
-        raise model_archived(tenant_id, model_id, version, connection=connection)
+    row = require_shown(row, tenant_id, model_id, version, connection=connection)
     if not row.inputs:
         remedy = (
             "Register it as a new version with sample=, some rows of the table that it was fitted on, or train it with "

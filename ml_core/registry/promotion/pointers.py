@@ -113,11 +113,7 @@ def list_pointers(
     cursor: str | None,
     *conditions: sa.ColumnElement[bool],
 ) -> Page[Pointer]:
-    """A page of the pointers of a model, or of all models, by model and environment.
-
-    Raises:
-        InvalidRequestError: The limit or the cursor is not valid.
-    """
+    """A page of the pointers of a model, or of all models, by model and environment."""
     of = environments.c
     statement = sa.select(environments).where(of.tenant_id == tenant_id, *conditions)
     if model_id is not None:

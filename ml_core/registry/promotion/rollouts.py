@@ -44,7 +44,6 @@ class RolloutRepository(OfTenant):
 
         Raises:
             ModelNotFoundError: There is no such model.
-            InvalidRequestError: The limit or the cursor is not valid.
         """
         model, of = None if model_id is None else ModelId(model_id), environments.c
         is_running = sa.or_(of.canary_version.is_not(None), of.shadow_version.is_not(None))

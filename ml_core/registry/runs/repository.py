@@ -308,7 +308,6 @@ class RunRepository(OfTenant):
 
         Raises:
             RunNotFoundError: The run has no such metric.
-            InvalidRequestError: The limit or the cursor can't be used.
         """
         with self._db.tenant(self._tenant_id) as connection:
             page = series.read_points(connection, self._tenant_id, run_id, metric, limit, cursor)

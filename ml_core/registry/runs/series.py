@@ -246,11 +246,7 @@ def read_series(
 def read_points(
     connection: Connection, tenant_id: TenantId, run_id: str, metric: str, limit: int, cursor: str | None
 ) -> Page[Point]:
-    """A page of all points of a metric, in the order of steps.
-
-    Raises:
-        InvalidRequestError: The limit or the cursor can't be used.
-    """
+    """A page of all points of a metric, in the order of steps."""
     statement = _points(tenant_id, run_id, metric, None)
     page = read_page(connection, statement, [run_metrics.c.step], limit=limit, cursor=cursor)
     return page.map(_point)

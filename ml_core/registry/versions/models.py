@@ -57,11 +57,7 @@ class ModelRepository(OfTenant):
         limit: int = 100,
         cursor: str | None = None,
     ) -> Page[ModelSummary]:
-        """A page of the models, of one type or of all, by name.
-
-        Raises:
-            InvalidRequestError: The limit or the cursor can't be used.
-        """
+        """A page of the models, of one type or of all, by name."""
         shown = sa.and_(
             versions.c.tenant_id == models.c.tenant_id,
             versions.c.model_id == models.c.model_id,
@@ -83,7 +79,8 @@ class ModelRepository(OfTenant):
 
     def model_type(self, model_id: str) -> str | None:
         """The type of a model, or None if there is no such model yet."""
-        statement = sa.select(models.c.model_type).where(self._is(ModelId(model_id)), models.c.deleted_at.is_(None))
+        one = {"tenant_id": self._tenant_id, "model_id": ModelId(model_id), "deleted_at": None}
+        statement = sa.select(models.c.model_type).filter_by(**one)
         with self._db.tenant(self._tenant_id) as connection:
             return connection.scalar(statement)
 
@@ -99,8 +96,7 @@ class ModelRepository(OfTenant):
             lock_model(connection, self._tenant_id, name)
             refuse_if_referenced(connection, self._tenant_id, name, roles=SERVED)
             kept = sa.func.coalesce(models.c.archived_at, sa.func.now())
-            connection.execute(models.update().where(self._is(name)).values(archived_at=kept))
-            self._note(connection, "model.archived", name)
+            self._change(connection, name, "model.archived", archived_at=kept)
 
     def restore(self, model_id: str) -> None:
         """Show an archived model again; restoring one that is not archived changes nothing.
@@ -111,8 +107,7 @@ class ModelRepository(OfTenant):
         name = ModelId(model_id)
         with journal.writing(self._db, self._tenant_id) as connection:
             lock_model(connection, self._tenant_id, name)
-            connection.execute(models.update().where(self._is(name)).values(archived_at=None))
-            self._note(connection, "model.restored", name)
+            self._change(connection, name, "model.restored", archived_at=None)
 
     def delete(self, model_id: str) -> None:
         """Delete a model with all its versions, and the bytes that nothing else needs.
@@ -129,18 +124,21 @@ class ModelRepository(OfTenant):
             lock_model(connection, self._tenant_id, name)
             refuse_if_referenced(connection, self._tenant_id, name, roles=(*SERVED, "hold"))
             digests = sorted(set(remove(connection, self._tenant_id, name)))
-            connection.execute(models.update().where(self._is(name)).values(deleted_at=sa.func.now()))
-            self._note(connection, "model.deleted", name, {"digests": digests})
+            self._change(connection, name, "model.deleted", {"digests": digests}, deleted_at=sa.func.now())
         for digest in digests:
             remove_unneeded(self._db, self._tenant_id, self._store, digest)
 
-    def _note(
-        self, connection: Connection, action: str, model_id: ModelId, details: Mapping[str, Any] | None = None
+    def _change(
+        self,
+        connection: Connection,
+        model_id: ModelId,
+        action: str,
+        details: Mapping[str, Any] | None = None,
+        **values: Any,
     ) -> None:
+        """Change a model's row, and record it."""
+        connection.execute(models.update().filter_by(tenant_id=self._tenant_id, model_id=model_id).values(**values))
         journal.record(connection, self._tenant_id, action, {"model_id": model_id}, details)
-
-    def _is(self, model_id: ModelId) -> sa.ColumnElement[bool]:
-        return sa.and_(models.c.tenant_id == self._tenant_id, models.c.model_id == model_id)
 
 
 _LIVING = sa.select(models.c.model_id).where(

@@ -22,7 +22,7 @@ from ml_core.models.store import ArtifactStore, platform_store
 from ml_core.registry import journal
 from ml_core.registry.blobs import remove_unneeded, store_and_register
 from ml_core.registry.limits import MAX_DOCUMENT_BYTES, check_document
-from ml_core.registry.missing import model_archived, model_not_found
+from ml_core.registry.missing import model_not_found, require_shown
 from ml_core.registry.pages import Page, read_page
 from ml_core.registry.records import OfTenant
 from ml_core.registry.references import SERVED, refuse_if_referenced
@@ -154,20 +154,12 @@ class VersionRepository(OfTenant):
         name, wanted = ModelId(model_id), VersionId(version)
         with self._db.tenant(self._tenant_id) as connection:
             row = connection.execute(SELECT_SERVABLE.where(self._is(name, wanted))).one_or_none()
-            if row is None:
-                raise model_not_found(self._tenant_id, name, wanted, connection=connection)
-            if row.is_archived:
-                raise model_archived(self._tenant_id, name, wanted, connection=connection)
-        return servable_from(row)
+            return servable_from(require_shown(row, self._tenant_id, name, wanted, connection=connection))
 
     def list(
         self, model_id: str, *, include_archived: bool = False, limit: int = 100, cursor: str | None = None
     ) -> Page[ModelVersion]:
-        """A page of a model's versions, newest first; an empty one if there is no such model.
-
-        Raises:
-            InvalidRequestError: The limit or the cursor can't be used.
-        """
+        """A page of a model's versions, newest first; an empty one if there is no such model."""
         of = versions.c
         statement = SELECT_VERSIONS.add_columns(of.number)
         statement = statement.where(of.tenant_id == self._tenant_id, of.model_id == ModelId(model_id))
@@ -312,8 +304,9 @@ class VersionRepository(OfTenant):
         with journal.writing(self._db, self._tenant_id) as connection:
             lock_model(connection, self._tenant_id, name)
             self._get(connection, name, wanted)
-            write_tags(connection, version_tags, self._tenant_id, {"model_id": name, "version": wanted}, tags)
-            self._note(connection, "version.tagged", name, wanted, {"tags": dict(tags)})
+            subject = {"model_id": name, "version": wanted}
+            write_tags(connection, version_tags, self._tenant_id, subject, tags)
+            journal.record(connection, self._tenant_id, "version.tagged", subject, {"tags": dict(tags)})
             return self._get(connection, name, wanted)
 
     def archive(self, model_id: str, version: str) -> None:
@@ -323,14 +316,8 @@ class VersionRepository(OfTenant):
             ModelNotFoundError: There is no such version.
             VersionInUseError: An environment serves it.
         """
-        name, wanted = ModelId(model_id), VersionId(version)
-        with journal.writing(self._db, self._tenant_id) as connection:
-            lock_model(connection, self._tenant_id, name)
-            refuse_if_referenced(connection, self._tenant_id, name, wanted, roles=SERVED)
-            self._check(connection, name, wanted, VersionTrigger.ARCHIVE)
-            kept = sa.func.coalesce(versions.c.archived_at, sa.func.now())
-            connection.execute(versions.update().where(self._is(name, wanted)).values(archived_at=kept))
-            self._note(connection, "version.archived", name, wanted)
+        hidden = sa.func.coalesce(versions.c.archived_at, sa.func.now())
+        self._set_archived_at(model_id, version, VersionTrigger.ARCHIVE, hidden, "version.archived")
 
     def restore(self, model_id: str, version: str) -> None:
         """Show an archived version again; restoring one that is not archived changes nothing.
@@ -338,12 +325,17 @@ class VersionRepository(OfTenant):
         Raises:
             ModelNotFoundError: There is no such version.
         """
+        self._set_archived_at(model_id, version, VersionTrigger.RESTORE, None, "version.restored")
+
+    def _set_archived_at(self, model_id: str, version: str, trigger: VersionTrigger, moment: Any, action: str) -> None:
         name, wanted = ModelId(model_id), VersionId(version)
         with journal.writing(self._db, self._tenant_id) as connection:
             lock_model(connection, self._tenant_id, name)
-            self._check(connection, name, wanted, VersionTrigger.RESTORE)
-            connection.execute(versions.update().where(self._is(name, wanted)).values(archived_at=None))
-            self._note(connection, "version.restored", name, wanted)
+            if trigger is VersionTrigger.ARCHIVE:
+                refuse_if_referenced(connection, self._tenant_id, name, wanted, roles=SERVED)
+            self._check(connection, name, wanted, trigger)
+            connection.execute(versions.update().where(self._is(name, wanted)).values(archived_at=moment))
+            journal.record(connection, self._tenant_id, action, {"model_id": name, "version": wanted})
 
     def delete(self, model_id: str, version: str) -> None:
         """Delete a version that nothing needs, and its bytes if nothing else needs them.
@@ -361,7 +353,8 @@ class VersionRepository(OfTenant):
             self._check(connection, name, wanted, VersionTrigger.DELETE)
             refuse_if_referenced(connection, self._tenant_id, name, wanted, roles=(*SERVED, "hold", "version"))
             (digest,) = registration.remove(connection, self._tenant_id, name, wanted)
-            self._note(connection, "version.deleted", name, wanted, {"digest": digest})
+            subject = {"model_id": name, "version": wanted}
+            journal.record(connection, self._tenant_id, "version.deleted", subject, {"digest": digest})
         remove_unneeded(self._db, self._tenant_id, self._store, digest)
 
     def _get(self, connection: Connection, model_id: ModelId, version: VersionId | None) -> ModelVersion:
@@ -386,16 +379,6 @@ class VersionRepository(OfTenant):
             why, remedy = "was deleted", "Only the same bytes can be registered under its name again."
             raise model_not_found(self._tenant_id, model_id, version, why=why, remedy=remedy)
         raise model_not_found(self._tenant_id, model_id, version, connection=connection)
-
-    def _note(
-        self,
-        connection: Connection,
-        action: str,
-        model_id: ModelId,
-        version: VersionId,
-        details: Mapping[str, Any] | None = None,
-    ) -> None:
-        journal.record(connection, self._tenant_id, action, {"model_id": model_id, "version": version}, details)
 
     def _is(self, model_id: ModelId, version: VersionId) -> sa.ColumnElement[bool]:
         return is_version(self._tenant_id, model_id, version)

@@ -79,7 +79,6 @@ def servable_from(row: AnyRow) -> ServableVersion:
     Raises:
         ValueError: A document is no JSON, or holds a kind that this release does not know. So do ``TypeError``,
             ``LookupError`` and ``AttributeError`` where a document is of another form.
-        InvalidNameError: A name is not valid.
     """
     return ServableVersion(
         ref=VersionRef(TenantId(row.tenant_id), ModelId(row.model_id), VersionId(row.version)),

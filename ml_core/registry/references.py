@@ -12,15 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ml_core.database.tables import (
-    dataset_versions,
-    environments,
-    gates,
-    holds,
-    models,
-    run_artifacts,
-    versions,
-)
+from ml_core.database.tables import dataset_versions, environments, gates, holds, models, run_artifacts, versions
 from ml_core.domain.gates import GateKind
 from ml_core.exceptions import Action, VersionInUseError
 from ml_core.ids import Digest, ModelId, TenantId, VersionId

@@ -15,14 +15,7 @@ from ml_core.database.tables.environments import (
     environments,
     gates,
 )
-from ml_core.database.tables.models import (
-    deleted_versions,
-    holds,
-    models,
-    version_metrics,
-    version_tags,
-    versions,
-)
+from ml_core.database.tables.models import deleted_versions, holds, models, version_metrics, version_tags, versions
 from ml_core.database.tables.serving import (
     PARTITION_SCHEMA,
     feedback,

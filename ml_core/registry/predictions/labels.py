@@ -71,8 +71,7 @@ def store_label(
     statement = insert(feedback).from_select(["tenant_id", *values], living)
     given = statement.excluded
     replacing = statement.on_conflict_do_update(
-        constraint="pk_feedback",
-        set_={"label": given.label, "at": given.at, "updated_at": sa.func.now()},
+        constraint="pk_feedback", set_={"label": given.label, "at": given.at, "updated_at": sa.func.now()}
     )
     try:
         stored = connection.execute(replacing.returning(feedback.c.row_number)).first()

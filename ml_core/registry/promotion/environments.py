@@ -10,20 +10,18 @@ from typing import Unpack
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import environment_history, environment_policies, environments, versions
 from ml_core.domain.api_key import Scope
 from ml_core.domain.replica_report import ReplicaAnswer
 from ml_core.domain.rollout import Change, Trigger
 from ml_core.ids import EnvironmentName, ModelId, VersionId
-from ml_core.models.store import ArtifactStore
 from ml_core.registry import journal
 from ml_core.registry.missing import model_not_found, require_model_in
 from ml_core.registry.pages import Page, read_page
-from ml_core.registry.promotion.moving import GatedMoveOptions, MoveOptions, move, not_promoted
+from ml_core.registry.promotion.moving import GatedMoveOptions, MoveOptions, MovesPointers, not_promoted
 from ml_core.registry.promotion.pointers import Move, Pointer, find_pointer, list_pointers, move_from
 from ml_core.registry.promotion.rules import PRODUCTION, check_environment, environments_of
-from ml_core.registry.records import OfTenant, value_of
+from ml_core.registry.records import value_of
 from ml_core.registry.replicas import ask_replicas
 from ml_core.registry.versions.rows import IS_ARCHIVED, VERSIONS_WITH_MODEL
 
@@ -40,7 +38,7 @@ class EnvironmentPolicy:
     updated_by: str | None = None
 
 
-class EnvironmentRepository(OfTenant):
+class EnvironmentRepository(MovesPointers):
     """The environments of one tenant: a pointer for each model, with its history.
 
     A pointer moves by compare-and-swap on its generation, and every move is in its history, see
@@ -52,16 +50,7 @@ class EnvironmentRepository(OfTenant):
     * ``InvalidTransitionError``: what the environment serves does not allow the move;
     * ``InvalidRequestError``: there is no such environment;
     * ``ModelNotFoundError``: there is no such model.
-
-    Args:
-        db: The registry; its principal is who acts.
-        tenant_id: The tenant.
-        store: Where gates find the artifacts; None: the platform's store.
     """
-
-    def __init__(self, db: DatabaseConnection, tenant_id: str, store: ArtifactStore | None = None) -> None:
-        super().__init__(db, tenant_id)
-        self._store = store
 
     def get(self, model_id: str, environment: str = PRODUCTION) -> Pointer:
         """What an environment serves: ``version`` (the stable one), ``canary``, ``shadow`` and ``generation``.
@@ -249,9 +238,6 @@ class EnvironmentRepository(OfTenant):
         existing = environments_of(self._db.settings)
         others = [policy for name, policy in found.items() if name not in existing]
         return [*(found.get(name, EnvironmentPolicy(name, is_protected=False)) for name in existing), *others]
-
-    def _move(self, model_id: str, environment: str, change: Change, options: MoveOptions) -> Pointer:
-        return move(self._db, self._tenant_id, model_id, environment, change, options, store=self._store)
 
     def _protect(self, environment: EnvironmentName, *, is_protected: bool) -> EnvironmentPolicy:
         principal = self._db.principal

@@ -72,11 +72,7 @@ class GateEvaluation:
         return [result.to_json() for result in self.results]
 
     def enforce(self, principal: Principal, override: str | None = None) -> str | None:
-        """Refuse the version if a gate failed, unless an admin overrides it.
-
-        Args:
-            principal: Who moves the pointer.
-            override: Why the version may be served although a gate failed; None: it may not.
+        """Refuse the version if a gate failed, unless an admin who moves the pointer says why it may be served.
 
         Returns:
             The override's reason if it was needed, for the history; else None.
@@ -120,13 +116,7 @@ class GateEvaluation:
 def evaluate_gates(
     db: DatabaseConnection, rules: Rules, version: VersionId, store: ArtifactStore | None = None
 ) -> GateEvaluation:
-    """Evaluate all gates of an environment for a version.
-
-    Args:
-        db: The registry.
-        rules: The environment's rules.
-        version: The version.
-        store: Where the artifacts are; None: the platform's store.
+    """Evaluate all gates of an environment for a version, whose artifact is in the store, or that of the platform.
 
     Raises:
         ModelNotFoundError: There is no such version.
@@ -233,13 +223,7 @@ class _Case:
         rows = held_out_rows(datasets.open(dataset.dataset_id, dataset.number), dataset, rule, both)
         new, old = (answer(self._store, version, rows, rule.metric) for version in both)
         interval = compare(
-            rule.metric,
-            rows.truth,
-            new,
-            old,
-            confidence=rule.confidence,
-            resamples=rule.resamples,
-            seed=rule.seed,
+            rule.metric, rows.truth, new, old, confidence=rule.confidence, resamples=rule.resamples, seed=rule.seed
         )
         if not math.isfinite(interval.low):
             why = f"{rule.metric} is not defined on {rows.about}"

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
-from ml_core.database.tables import approvals, dataset_versions, gates, version_metrics, versions
+from ml_core.database.tables import approvals, gates, version_metrics, versions
 from ml_core.domain.api_key import Scope
 from ml_core.domain.dataset import DatasetVersion
 from ml_core.domain.gates import TRAINING_SPLITS, Gate, GateKind, MinMetric, NotWorse, parse_gate
@@ -251,7 +251,7 @@ def checked_gate(connection: Connection, tenant_id: TenantId, model_id: ModelId,
 
 def _dataset(connection: Connection, tenant_id: TenantId, rule: NotWorse) -> DatasetVersion:
     """The dataset version to compare on, locked by its digest so that it is not deleted before the gate is stored."""
-    from ml_core.registry.datasets.rows import find  # loads pandas and pyarrow: only for this gate
+    from ml_core.registry.datasets.rows import dataset_not_found, find  # loads pandas and pyarrow: only for this gate
 
     name = DatasetId(rule.dataset)
     found = find(connection, tenant_id, name, rule.number)
@@ -259,24 +259,14 @@ def _dataset(connection: Connection, tenant_id: TenantId, rule: NotWorse) -> Dat
         lock_digest(connection, tenant_id, found.digest, shared=True)
         found = find(connection, tenant_id, name, found.number)
     if found is None:
-        raise _no_dataset(connection, tenant_id, rule)
+        missing = dataset_not_found(connection, tenant_id, name, rule.number)
+        is_known = missing.action is not None and missing.action.operation == "datasets.versions"
+        setting = "number" if is_known else "dataset"
+        raise _unusable(tenant_id, setting, missing.message, missing.remedy or "", missing.action)
     if found.archived_at is not None:
         restore = Action.of("datasets.restore", tenant=tenant_id, dataset=rule.dataset, number=found.number)
         raise _unusable(tenant_id, "number", f"The dataset {found.reference} is archived.", "Restore it.", restore)
     return found
-
-
-def _no_dataset(connection: Connection, tenant_id: TenantId, rule: NotWorse) -> InvalidRequestError:
-    of = dataset_versions.c
-    shown = sa.select(of.dataset_id).where(of.tenant_id == tenant_id, of.archived_at.is_(None)).distinct()
-    known = connection.scalars(shown.order_by(of.dataset_id).limit(_COMPARED)).all()
-    if rule.dataset in known:
-        message = f"The dataset {rule.dataset} has no version {rule.number}."
-        versions = Action.of("datasets.versions", tenant=tenant_id, dataset=rule.dataset)
-        return _unusable(tenant_id, "number", message, "List its versions.", versions)
-    message = f"There is no dataset {rule.dataset}, or all of its versions are archived."
-    remedy = f"{did_you_mean(rule.dataset, known)}List the datasets."
-    return _unusable(tenant_id, "dataset", message, remedy, Action.of("datasets.list", tenant=tenant_id))
 
 
 def _check_target(tenant_id: TenantId, rule: NotWorse, dataset: DatasetVersion) -> None:

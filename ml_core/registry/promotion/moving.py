@@ -42,6 +42,7 @@ from ml_core.registry.missing import model_not_found, require_model_in, require_
 from ml_core.registry.promotion.gate_evaluation import evaluate_gates
 from ml_core.registry.promotion.pointers import Pointer, find_pointer, pointer_from
 from ml_core.registry.promotion.rules import Rules, check_environment, read_rules, rollback_target
+from ml_core.registry.records import OfTenant
 from ml_core.registry.versions.models import lock_model
 from ml_core.registry.versions.rows import IS_ARCHIVED, VERSIONS_WITH_MODEL, refusal
 
@@ -100,44 +101,40 @@ class PreparedMove:
     override_reason: str | None = None
 
 
-def move(
-    db: DatabaseConnection,
-    tenant_id: TenantId,
-    model_id: str,
-    environment: str,
-    change: Change,
-    options: MoveOptions,
-    *,
-    store: ArtifactStore | None = None,
-) -> Pointer:
-    """Move a pointer, as the connection's principal.
+class MovesPointers(OfTenant):
+    """What moves the pointers of one tenant.
 
-    The options have an ``override`` only with a trigger before which gates are evaluated; the store, that of the
-    platform if None, is where gates find the artifacts. The errors are those that the methods of
-    ``EnvironmentRepository`` and ``RolloutRepository`` list.
-
-    Returns:
-        The pointer after the move, with the results of the gates.
+    Args:
+        db: The registry; its principal is who acts.
+        tenant_id: The tenant.
+        store: Where gates find the artifacts; None: the platform's store.
     """
-    known = GatedMoveOptions if change.trigger in EVALUATED else MoveOptions
-    check_keywords(change.trigger, options, known.__annotations__)
-    wanted = MoveRequest(ModelId(model_id), EnvironmentName(environment), change, **options)
-    check_environment(db, tenant_id, wanted.environment)
-    if wanted.override is not None and not wanted.override.strip():
-        raise InvalidRequestError(
-            "An override needs a reason.", remedy="Say why the gates do not count this time.", field="override"
-        )
-    with db.tenant(tenant_id) as connection:
-        prepared = prepare(connection, tenant_id, wanted)
-        if prepared.version is None or wanted.change.trigger not in EVALUATED or not prepared.rules.documents:
+
+    def __init__(self, db: DatabaseConnection, tenant_id: str, store: ArtifactStore | None = None) -> None:
+        super().__init__(db, tenant_id)
+        self._store = store
+
+    def _move(self, model_id: str, environment: str, change: Change, options: MoveOptions) -> Pointer:
+        """Move a pointer; the result has those of the gates. Only a move that evaluates gates takes an override."""
+        known = GatedMoveOptions if change.trigger in EVALUATED else MoveOptions
+        check_keywords(change.trigger, options, known.__annotations__)
+        wanted = MoveRequest(ModelId(model_id), EnvironmentName(environment), change, **options)
+        check_environment(self._db, self._tenant_id, wanted.environment)
+        if wanted.override is not None and not wanted.override.strip():
+            raise InvalidRequestError(
+                "An override needs a reason.", remedy="Say why the gates do not count this time.", field="override"
+            )
+        with self._db.tenant(self._tenant_id) as connection:
+            prepared = prepare(connection, self._tenant_id, wanted)
+            if prepared.version is None or change.trigger not in EVALUATED or not prepared.rules.documents:
+                return swap(connection, prepared)
+        evaluation = evaluate_gates(self._db, prepared.rules, prepared.version, self._store)
+        override_reason = evaluation.enforce(self._db.principal, wanted.override)
+        prepared = dataclasses.replace(prepared, gates=evaluation.to_json(), override_reason=override_reason)
+        with self._db.tenant(self._tenant_id) as connection:
+            lock_promotable(connection, self._tenant_id, wanted.model_id, evaluation.version)
+            _confirm(connection, prepared)
             return swap(connection, prepared)
-    evaluation = evaluate_gates(db, prepared.rules, prepared.version, store)
-    override_reason = evaluation.enforce(db.principal, wanted.override)
-    prepared = dataclasses.replace(prepared, gates=evaluation.to_json(), override_reason=override_reason)
-    with db.tenant(tenant_id) as connection:
-        lock_promotable(connection, tenant_id, wanted.model_id, evaluation.version)
-        _confirm(connection, prepared)
-        return swap(connection, prepared)
 
 
 def prepare(connection: Connection, tenant_id: TenantId, wanted: MoveRequest) -> PreparedMove:

@@ -132,10 +132,7 @@ def state_before(connection: Connection, pointer: Pointer) -> Move | None:
     statement = (
         sa.select(environment_history)
         .filter_by(tenant_id=pointer.tenant_id, model_id=pointer.model_id, environment=pointer.environment)
-        .where(
-            of.generation <= sa.bindparam("upto"),
-            sa.or_(is_other, of.restored_generation < of.generation),
-        )
+        .where(of.generation <= sa.bindparam("upto"), sa.or_(is_other, of.restored_generation < of.generation))
         .order_by(of.generation.desc())
         .limit(1)
     )

@@ -6,20 +6,17 @@ from typing import Unpack
 
 import sqlalchemy as sa
 
-from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import environments
 from ml_core.domain.rollout import Change, Trigger
 from ml_core.ids import ModelId, VersionId
-from ml_core.models.store import ArtifactStore
 from ml_core.registry.missing import require_model_in
 from ml_core.registry.pages import Page
-from ml_core.registry.promotion.moving import GatedMoveOptions, MoveOptions, move
+from ml_core.registry.promotion.moving import GatedMoveOptions, MoveOptions, MovesPointers
 from ml_core.registry.promotion.pointers import Pointer, list_pointers
 from ml_core.registry.promotion.rules import PRODUCTION
-from ml_core.registry.records import OfTenant
 
 
-class RolloutRepository(OfTenant):
+class RolloutRepository(MovesPointers):
     """The canaries and shadows of one tenant.
 
     A canary answers a share of the requests; finish it to make it the stable version, or abort it. A shadow predicts
@@ -28,16 +25,7 @@ class RolloutRepository(OfTenant):
 
     Each method but ``list`` is a move of the environment's pointer: its keywords, its result and the errors of any move
     are those of ``EnvironmentRepository``.
-
-    Args:
-        db: The registry; its principal is who acts.
-        tenant_id: The tenant.
-        store: Where gates find the artifacts; None: the platform's store.
     """
-
-    def __init__(self, db: DatabaseConnection, tenant_id: str, store: ArtifactStore | None = None) -> None:
-        super().__init__(db, tenant_id)
-        self._store = store
 
     def list(self, model_id: str | None = None, *, limit: int = 100, cursor: str | None = None) -> Page[Pointer]:
         """The pointers with a canary or a shadow, of one model or of all, by model and environment.
@@ -129,6 +117,3 @@ class RolloutRepository(OfTenant):
             InvalidTransitionError: No shadow runs.
         """
         return self._move(model_id, environment, Change(Trigger.STOP_SHADOW), options)
-
-    def _move(self, model_id: str, environment: str, change: Change, options: MoveOptions) -> Pointer:
-        return move(self._db, self._tenant_id, model_id, environment, change, options, store=self._store)

@@ -79,13 +79,7 @@ def check_environment(db: DatabaseConnection, tenant_id: TenantId, environment: 
 class Rules:
     """The rules of a model's environment, and its pointer, as one statement read them.
 
-    Attributes:
-        tenant_id: The tenant.
-        model_id: The model.
-        environment: The environment.
-        is_protected: Whether only its own scope, or ``admin``, may move its pointers.
-        documents: The gates as they are stored, by name.
-        pointer: The pointer; None if nothing was ever promoted to the environment.
+    ``documents`` are its gates as they are stored, by name. It has no pointer if nothing was ever promoted to it.
     """
 
     tenant_id: TenantId

@@ -294,8 +294,7 @@ def check_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
 def _check_name(name: object) -> None:
     if not (isinstance(name, str) and 1 <= len(name) <= MAX_WORD and is_storable(name)):
         raise _no_metric(
-            f"{shown(name)} can't be the name of a metric or a split",
-            f"Use a text of 1 to {MAX_WORD} characters.",
+            f"{shown(name)} can't be the name of a metric or a split", f"Use a text of 1 to {MAX_WORD} characters."
         )
 
 

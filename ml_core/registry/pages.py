@@ -85,11 +85,7 @@ def read_page(
 
 
 def every(read: Callable[[int, str | None], Page[Item]]) -> Iterator[Item]:
-    """All items of a list, one page at a time in memory.
-
-    Args:
-        read: Reads the page with this limit and cursor.
-    """
+    """All items of a list, one page at a time in memory; ``read`` reads the page with a limit and a cursor."""
     cursor: str | None = None
     while True:
         page = read(MAX_PAGE_SIZE, cursor)

@@ -57,9 +57,9 @@ def text(name: str, *, nullable: bool = False) -> sa.Column[str]:
     return sa.Column(name, sa.Text, nullable=nullable)
 
 
-def number(name: str, *, key: bool = False) -> sa.Column[int]:
+def number(name: str, *, nullable: bool = False, key: bool = False) -> sa.Column[int]:
     """A whole number of 64 bits, part of the primary key if said so."""
-    return sa.Column(name, sa.BigInteger, nullable=False, primary_key=key, autoincrement=False)
+    return sa.Column(name, sa.BigInteger, nullable=nullable, primary_key=key, autoincrement=False)
 
 
 def refers(

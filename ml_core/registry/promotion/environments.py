@@ -146,8 +146,9 @@ class EnvironmentRepository(MovesPointers):
             model_id: The model.
             version: The version to serve.
             environment: The environment.
-            **options: ``expected_generation``, ``actor``, ``reason`` and ``override``: why it is done although a gate
-                fails, which only an admin may; without effect where every gate passes.
+            **options: ``expected_generation``: refuse unless the pointer has this one, 0 before its first move;
+                ``actor``: for whom an operator moves it; ``reason``: why, for the history; ``override``: why it is done
+                although a gate fails, which only an admin may, without effect where every gate passes.
 
         Returns:
             The pointer after the move; ``gates`` has the result of each gate.

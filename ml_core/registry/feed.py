@@ -26,7 +26,7 @@ from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import ConfigurationError, MLFrameworkError, ModelLoadError
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionRef
-from ml_core.registry.missing import require_shown
+from ml_core.registry.missing import not_shown
 from ml_core.registry.versions.rows import SELECT_SERVABLE, SERVABLE_COLUMNS, is_version, servable_from
 
 if TYPE_CHECKING:
@@ -197,8 +197,9 @@ class FeedReader:
         statement = SELECT_SERVABLE.where(is_version(ref.tenant_id, ref.model_id, ref.version))
         with self._db.serving() as connection:
             row = connection.execute(statement).one_or_none()
-        shown = require_shown(row, ref.tenant_id, ref.model_id, ref.version)
-        found = _readable(servable_from, shown, "version", str(ref))
+        if row is None or row.is_archived:
+            raise not_shown(row, ref.tenant_id, ref.model_id, ref.version)
+        found = _readable(servable_from, row, "version", str(ref))
         if found is None:
             raise ModelLoadError(
                 f"What the registry says of {ref} can't be read.",

@@ -67,29 +67,23 @@ def require_model_in(connection: Connection, tenant_id: TenantId, model_id: Mode
         raise model_not_found(tenant_id, model_id, why="does not exist", connection=connection)
 
 
-def require_shown(
+def not_shown(
     row: AnyRow | None,
     tenant_id: TenantId,
     model_id: ModelId,
     version: VersionId,
     *,
     connection: Connection | None = None,
-) -> AnyRow:
-    """The row of a version, which has ``is_archived``, if it is there and not archived.
-
-    Raises:
-        ModelNotFoundError: There is no such version, or it is archived, by itself or with its model.
-    """
+) -> ModelNotFoundError:
+    """The error for a version that does not exist, if it has no row, or is archived, by itself or with its model."""
     if row is None:
-        raise model_not_found(tenant_id, model_id, version, connection=connection)
-    if not row.is_archived:
-        return row
+        return model_not_found(tenant_id, model_id, version, connection=connection)
     action = Action.of("versions.restore", tenant=tenant_id, model=model_id, version=version)
     remedy = "Restore it, or its model if that is archived, or use another version."
     of_model = sa.select(models.c.archived_at).filter_by(tenant_id=tenant_id, model_id=model_id)
     if connection is not None and connection.scalar(of_model) is not None:
         action, remedy = Action.of("models.restore", tenant=tenant_id, model=model_id), "Restore its model."
-    raise model_not_found(tenant_id, model_id, version, why="is archived", remedy=remedy, action=action)
+    return model_not_found(tenant_id, model_id, version, why="is archived", remedy=remedy, action=action)
 
 
 def tenant_not_found(tenant_id: TenantId) -> TenantNotFoundError:

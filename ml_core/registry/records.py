@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from functools import cache
+from functools import lru_cache
 from types import UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
@@ -38,20 +38,20 @@ def value_of(kind: Callable[..., Value], row: AnyRow, /, **given: Any) -> Value:
         row: Has a column for each field that is not given and has no default.
         **given: Fields that are made otherwise.
     """
-    for name, parse in _parsers(kind):
-        if name not in given and name in row._fields:
-            value = getattr(row, name)
+    for name, position, parse in _plan(kind, row._fields):
+        if name not in given:
+            value = row[position]
             given[name] = value if parse is None or value is None else parse(value)
     return kind(**given)
 
 
-@cache
-def _parsers(kind: Any) -> Sequence[tuple[str, Callable[[Any], Any] | None]]:
-    """Each field, and what parses its text; None: the column's value is the field's."""
-    found = []
-    for name, hint in ((field.name, get_type_hints(kind)[field.name]) for field in fields(kind)):
-        options = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-        found.append((name, next((each for each in options if _is_text(each)), None)))
+@lru_cache(maxsize=256)  # there are fewer pairs of a dataclass and a statement
+def _plan(kind: Any, columns: tuple[str, ...]) -> Sequence[tuple[str, int, Callable[[Any], Any] | None]]:
+    """Each field that has a column, the column's position, and what parses its text; None: its value is the field's."""
+    hints, found = get_type_hints(kind), []
+    for name in (field.name for field in fields(kind) if field.name in columns):
+        options = get_args(hints[name]) if isinstance(hints[name], UnionType) else (hints[name],)
+        found.append((name, columns.index(name), next((each for each in options if _is_text(each)), None)))
     return found
 
 

@@ -23,7 +23,7 @@ from ml_core.ids import DatasetId, EnvironmentName, GateName, ModelId, TenantId,
 from ml_core.registry import journal
 from ml_core.registry.blobs import lock_digest
 from ml_core.registry.journal import erase
-from ml_core.registry.missing import require_model_in, require_shown
+from ml_core.registry.missing import not_shown, require_model_in
 from ml_core.registry.promotion.rules import PRODUCTION, check_environment
 from ml_core.registry.records import OfTenant, value_of
 from ml_core.registry.versions.rows import IS_ARCHIVED, VERSIONS_WITH_MODEL, is_version
@@ -219,7 +219,9 @@ class GateRepository(OfTenant):
         which = is_version(self._tenant_id, model_id, version)
         # The lock is shared with other approvals, and keeps the version from being deleted before the approval's row.
         row = connection.execute(statement.where(which).with_for_update(read=True, of=versions)).one_or_none()
-        return str(require_shown(row, self._tenant_id, model_id, version, connection=connection).created_by)
+        if row is None or row.is_archived:
+            raise not_shown(row, self._tenant_id, model_id, version, connection=connection)
+        return str(row.created_by)
 
 
 def _gate_from(row: AnyRow) -> GateRecord:

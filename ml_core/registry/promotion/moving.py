@@ -25,7 +25,6 @@ from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection, acting, sign
 from ml_core.database.tables import environment_history, environments, tenants, versions
-from ml_core.domain.keywords import check_keywords
 from ml_core.domain.rollout import EVALUATED, TRANSITIONS, Change, RolloutState, Trigger, advance
 from ml_core.exceptions import (
     Action,
@@ -38,7 +37,7 @@ from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.models.store import ArtifactStore
 from ml_core.registry import journal
 from ml_core.registry.journal import advance_feed
-from ml_core.registry.missing import model_not_found, require_model_in, require_shown
+from ml_core.registry.missing import model_not_found, not_shown, require_model_in
 from ml_core.registry.promotion.gate_evaluation import evaluate_gates
 from ml_core.registry.promotion.pointers import Pointer, find_pointer, pointer_from
 from ml_core.registry.promotion.rules import Rules, check_environment, read_rules, rollback_target
@@ -116,8 +115,8 @@ class MovesPointers(OfTenant):
 
     def _move(self, model_id: str, environment: str, change: Change, options: MoveOptions) -> Pointer:
         """Move a pointer; the result has those of the gates. Only a move that evaluates gates takes an override."""
-        known = GatedMoveOptions if change.trigger in EVALUATED else MoveOptions
-        check_keywords(change.trigger, options, known.__annotations__)
+        if "override" in options and change.trigger not in EVALUATED:
+            raise TypeError(f"{change.trigger} evaluates no gate that an override could be for.")
         wanted = MoveRequest(ModelId(model_id), EnvironmentName(environment), change, **options)
         check_environment(self._db, self._tenant_id, wanted.environment)
         if wanted.override is not None and not wanted.override.strip():
@@ -348,7 +347,8 @@ def lock_promotable(
     if served is not None and (row is None or row.digest != served):
         why, remedy = "was deleted since it was served", "Promote another version."
         raise model_not_found(tenant_id, model_id, version, why=why, remedy=remedy)
-    row = require_shown(row, tenant_id, model_id, version, connection=connection)
+    if row is None or row.is_archived:
+        raise not_shown(row, tenant_id, model_id, version, connection=connection)
     if not row.inputs:
         remedy = (
             "Register it as a new version with sample=, some rows of the table that it was fitted on, or train it with "

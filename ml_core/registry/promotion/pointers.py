@@ -145,7 +145,15 @@ def state_before(connection: Connection, pointer: Pointer) -> Move | None:
 
 def pointer_from(row: AnyRow, gates: Sequence[Mapping[str, Any]] = ()) -> Pointer:
     """A pointer from its row, with the results of the gates that were evaluated for its last move."""
-    return value_of(Pointer, row, gates=gates, **_rollout(row))
+    return Pointer(
+        TenantId(row.tenant_id),
+        ModelId(row.model_id),
+        EnvironmentName(row.environment),
+        None if row.version is None else VersionId(row.version),
+        *(row.generation, row.updated_at, row.updated_by),
+        **_rollout(row),
+        gates=gates,
+    )
 
 
 def move_from(row: AnyRow) -> Move:
@@ -153,7 +161,7 @@ def move_from(row: AnyRow) -> Move:
     return value_of(Move, row, **_rollout(row))
 
 
-def _rollout(row: AnyRow) -> dict[str, Canary | VersionId | None]:
+def _rollout(row: AnyRow) -> dict[str, Any]:
     shadow, canary = row.shadow_version, None
     if row.canary_version is not None:
         canary = Canary(VersionId(row.canary_version), row.canary_percent, row.canary_sticky)

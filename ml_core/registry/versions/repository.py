@@ -22,7 +22,7 @@ from ml_core.models.store import ArtifactStore, platform_store
 from ml_core.registry import journal
 from ml_core.registry.blobs import remove_unneeded, store_and_register
 from ml_core.registry.limits import MAX_DOCUMENT_BYTES, check_document
-from ml_core.registry.missing import model_not_found, require_shown
+from ml_core.registry.missing import model_not_found, not_shown
 from ml_core.registry.pages import Page, read_page
 from ml_core.registry.records import OfTenant
 from ml_core.registry.references import SERVED, refuse_if_referenced
@@ -154,7 +154,9 @@ class VersionRepository(OfTenant):
         name, wanted = ModelId(model_id), VersionId(version)
         with self._db.tenant(self._tenant_id) as connection:
             row = connection.execute(SELECT_SERVABLE.where(self._is(name, wanted))).one_or_none()
-            return servable_from(require_shown(row, self._tenant_id, name, wanted, connection=connection))
+            if row is None or row.is_archived:
+                raise not_shown(row, self._tenant_id, name, wanted, connection=connection)
+        return servable_from(row)
 
     def list(
         self, model_id: str, *, include_archived: bool = False, limit: int = 100, cursor: str | None = None

@@ -17,7 +17,6 @@ from ml_core.domain.rollout import Role, Use
 from ml_core.domain.signature import Signature
 from ml_core.domain.version import Lineage, ModelVersion, SelfTest, ServableVersion, VersionDraft
 from ml_core.ids import Digest, EnvironmentName, ModelId, TenantId, VersionId, VersionRef
-from ml_core.registry.records import value_of
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow
@@ -39,9 +38,10 @@ _TAGS = sa.func.jsonb_object_agg(version_tags.c.key, version_tags.c.value)
 # In the order of ``Role``.
 _USED = (environments.c.version, environments.c.canary_version, environments.c.shadow_version)
 _USES = sa.func.jsonb_agg(sa.func.jsonb_build_array(environments.c.environment, *_USED))
+_LINEAGE = tuple(field.name for field in fields(Lineage))
 VERSION_COLUMNS = (
     *SERVABLE_COLUMNS,
-    *(versions.c[field.name] for field in fields(Lineage)),
+    *(versions.c[name] for name in _LINEAGE),
     *(versions.c[name] for name in ("metrics", "hyperparameters", "metadata", "outside_types")),
     *(versions.c[name] for name in ("created_at", "created_by", "archived_at")),
     sa.select(_TAGS)
@@ -104,7 +104,7 @@ def version_from(row: AnyRow) -> ModelVersion:
         metrics=row.metrics,
         hyperparameters=row.hyperparameters,
         metadata=row.metadata,
-        lineage=value_of(Lineage, row),
+        lineage=Lineage(*(getattr(row, name) for name in _LINEAGE)),
         created_at=row.created_at,
         created_by=row.created_by,
         archived_at=row.archived_at,
@@ -127,7 +127,7 @@ def draft_values(draft: VersionDraft) -> dict[str, Any]:
         "metrics": finite_metrics(draft.metrics),
         "hyperparameters": dict(draft.hyperparameters),
         "metadata": dict(draft.metadata),
-        **{field.name: getattr(draft.lineage, field.name) for field in fields(Lineage)},
+        **{name: getattr(draft.lineage, name) for name in _LINEAGE},
         "outside_types": sorted(draft.outside_types),
     }
 

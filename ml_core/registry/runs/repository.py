@@ -9,13 +9,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Unpack
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.database.tables import run_artifacts, run_metric_summaries, run_metrics, run_tags, runs, versions
+from ml_core.database.tables import run_artifacts, run_metric_summaries, run_metrics, run_tags, runs
 from ml_core.domain.api_key import Scope
 from ml_core.domain.run import Point, Run, RunStatus, RunTrigger, Series, compare_runs
-from ml_core.exceptions import InvalidRequestError, MLFrameworkError, RequestTooLargeError, RunInUseError, RunStateError
+from ml_core.exceptions import InvalidRequestError, MLFrameworkError, RequestTooLargeError, RunStateError
 from ml_core.ids import Digest, ModelId, RunId
 from ml_core.registry import journal
 from ml_core.registry.blobs import remove_unneeded
@@ -25,7 +24,7 @@ from ml_core.registry.missing import require_model_in
 from ml_core.registry.pages import Page
 from ml_core.registry.records import OfTenant
 from ml_core.registry.runs import search, series
-from ml_core.registry.runs.lifecycle import beating, is_run, is_silent, move, require_run, run_not_found, seen_status
+from ml_core.registry.runs.lifecycle import beating, is_silent, lock_unused, move, require_run, run_not_found
 from ml_core.registry.runs.search import RunCriteria
 from ml_core.registry.runs.series import CHUNK_POINTS, Batch
 from ml_core.registry.search import write_tags
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
 _MAX_ERROR_LENGTH = 4_000  # characters: enough for a message and the end of a traceback
 _MAX_COMPARED = 100
-_SHOWN = 10  # versions and runs that an error names
 
 
 class RunRepository(OfTenant):
@@ -350,7 +348,7 @@ class RunRepository(OfTenant):
             ModelSaveError: The run is deleted, but the store refuses to remove bytes of its files.
         """
         with journal.writing(self._db, self._tenant_id) as connection:
-            model_id = self._lock_unused(connection, run_id)
+            model_id = lock_unused(connection, self._tenant_id, run_id, self._dead_after_s)
             files = sa.select(run_artifacts.c.digest).filter_by(tenant_id=self._tenant_id, run_id=run_id)
             digests = connection.scalars(files.distinct()).all()
             # The run's row last: the others refer to it.
@@ -361,35 +359,6 @@ class RunRepository(OfTenant):
         # Bytes after rows: a crash between the two leaves bytes that a collection removes.
         for digest in digests:
             remove_unneeded(self._db, self._tenant_id, self.artifacts.store, Digest(digest))
-
-    def _lock_unused(self, connection: Connection, run_id: str) -> str:
-        """Lock the row of a run that may be deleted, which errors are as for ``delete``; returns its model."""
-        statement = sa.select(seen_status(self._dead_after_s), runs.c.model_id).where(is_run(self._tenant_id, run_id))
-        row = connection.execute(statement.with_for_update()).one_or_none()
-        if row is None:
-            raise run_not_found(self._tenant_id, run_id)
-        if row[0] == RunStatus.RUNNING:
-            raise RunStateError(
-                f"The run {run_id} is running and can't be deleted.",
-                remedy="Cancel it first, or wait for its end.",
-                tenant_id=self._tenant_id,
-                run_id=run_id,
-                status=row[0],
-                trigger="delete",
-            )
-        made = sa.select(versions.c.model_id, versions.c.version).filter_by(tenant_id=self._tenant_id, run_id=run_id)
-        parts = sa.select(runs.c.run_id).filter_by(tenant_id=self._tenant_id, parent_run_id=run_id)
-        used_by = [f"{row.model_id}@{row.version}" for row in connection.execute(made.limit(_SHOWN))]
-        used_by += list(connection.scalars(parts.limit(_SHOWN)))
-        if used_by:
-            raise RunInUseError(
-                f"The run {run_id} is needed by {', '.join(used_by)}.",
-                remedy="Delete those first: a version's lineage names its run, and a part its whole.",
-                tenant_id=self._tenant_id,
-                run_id=run_id,
-                used_by=used_by,
-            )
-        return str(row.model_id)
 
     def _write(self, run_id: str, batch: Batch) -> None:
         self._db.principal.require(Scope.TRAIN)

@@ -242,21 +242,15 @@ def declared_policies(partitions: Iterable[str] = ()) -> frozenset[Policy]:
     Args:
         partitions: The names of the prediction log's partitions.
     """
-    rule = _TENANT_RULE
-    return frozenset(
-        [
-            *(Policy(f"{SCHEMA}.{each}", TENANT_POLICY, APP_ROLE, "*", rule, rule) for each in tenant_tables()),
-            *(Policy(f"{SCHEMA}.{each}", REMOVAL_POLICY, OWNER_ROLE, "*", rule, rule) for each in tenant_tables()),
-            *(Policy(f"{SCHEMA}.{each}", SERVING_POLICY, INGEST_ROLE, "r", "true", None) for each in SERVING_READS),
-            *(
-                Policy(f"{SCHEMA}.{each}", SERVING_INSERT_POLICY, INGEST_ROLE, "a", None, "true")
-                for each in SERVING_INSERTS
-            ),
-            *(
-                Policy(f"{SCHEMA}.{each}", SERVING_WRITE_POLICY, INGEST_ROLE, "*", rule, rule)
-                for each in SERVING_WRITES
-            ),
-            Policy(f"{SCHEMA}.{platform_keys.name}", PLATFORM_POLICY, APP_ROLE, "*", _PLATFORM_RULE, _PLATFORM_RULE),
-            *(Policy(f"{PARTITION_SCHEMA}.{p}", REMOVAL_POLICY, OWNER_ROLE, "*", rule, rule) for p in partitions),
-        ]
+    of_tenant, of_platform = (_TENANT_RULE, _TENANT_RULE), (_PLATFORM_RULE, _PLATFORM_RULE)
+    declared = (
+        (tenant_tables(), TENANT_POLICY, APP_ROLE, "*", *of_tenant),
+        (tenant_tables(), REMOVAL_POLICY, OWNER_ROLE, "*", *of_tenant),
+        (SERVING_READS, SERVING_POLICY, INGEST_ROLE, "r", "true", None),
+        (SERVING_INSERTS, SERVING_INSERT_POLICY, INGEST_ROLE, "a", None, "true"),
+        (SERVING_WRITES, SERVING_WRITE_POLICY, INGEST_ROLE, "*", *of_tenant),
+        ((platform_keys.name,), PLATFORM_POLICY, APP_ROLE, "*", *of_platform),
     )
+    policies = [Policy(f"{SCHEMA}.{table}", *policy) for tables, *policy in declared for table in tables]
+    removal = (REMOVAL_POLICY, OWNER_ROLE, "*", *of_tenant)
+    return frozenset([*policies, *(Policy(f"{PARTITION_SCHEMA}.{name}", *removal) for name in partitions)])

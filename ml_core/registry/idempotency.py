@@ -23,12 +23,7 @@ from sqlalchemy.engine import Connection
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import PLATFORM, idempotency_keys
 from ml_core.domain.api_key import Scope
-from ml_core.exceptions import (
-    IdempotencyConflictError,
-    InvalidRequestError,
-    PermissionDeniedError,
-    TenantNotFoundError,
-)
+from ml_core.exceptions import IdempotencyConflictError, InvalidRequestError, PermissionDeniedError, TenantNotFoundError
 from ml_core.ids import TenantId
 from ml_core.registry import journal
 from ml_core.registry.journal import erase

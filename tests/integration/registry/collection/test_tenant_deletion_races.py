@@ -67,16 +67,16 @@ def test_a_lock_that_is_in_the_way_is_waited_for(
     """A session that never asked for the tenant holds a row that is to go: the batch is tried again once it is free."""
     run_id = RunRepository(db, tenant_id).start(TICKETS)
     monkeypatch.setattr(connection_module, "_LOCK_TIMEOUT", "100ms")
-    is_contended = tenant_deletion._is_contended
+    waited_for_lock = tenant_deletion.waited_for_lock
     with superuser(db) as session:
         session.autocommit = False
         session.execute("SELECT 1 FROM mlcore.runs WHERE run_id = %s FOR UPDATE", (run_id,))
 
         def release_then_ask(error: RegistryUnavailableError) -> bool:
             session.rollback()
-            return is_contended(error)
+            return waited_for_lock(error)
 
-        monkeypatch.setattr(tenant_deletion, "_is_contended", release_then_ask)
+        monkeypatch.setattr(tenant_deletion, "waited_for_lock", release_then_ask)
         assert deletion.delete(tenant_id).rows["runs"] == 1
     assert not deletion.has_rows(tenant_id)
 

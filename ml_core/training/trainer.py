@@ -191,7 +191,7 @@ class Trainer:
         Args:
             model_id: The model; it is created with its first version.
             spec: What to train. It names a dataset.
-            run_id: The id of the run that records it, see ``RunRepository.start``.
+            run_id: The id of the run that records it, for a caller that must know it before; None: a new one.
             on_start: Called when the training has been checked and its run has begun.
 
         Raises:

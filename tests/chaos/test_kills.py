@@ -27,6 +27,8 @@ from support.waiting import wait_until
 CELL, CONTROL = "ray::ServeReplica:shared", "ray::ServeReplica:control"
 ROW = measures().drop(columns=["outcome"]).iloc[0].to_dict()
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def victim():

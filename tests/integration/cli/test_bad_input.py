@@ -13,7 +13,7 @@ import pytest
 from ml_core.models.store import LocalStore
 from support.tables import measures, tickets
 
-BOTH_DOORS = True
+OVER_HTTP = True
 
 
 def one_class(frame):
@@ -100,6 +100,7 @@ def test_a_wide_table_trains(mlcore, tenant, tmp_path):
     assert len(result.json["columns"]) == 199
 
 
+@pytest.mark.both_doors
 def test_a_file_in_another_encoding_is_explained_and_then_read(mlcore, tenant, tmp_path):
     """The message names the option; with the option the file trains."""
     file = tmp_path / "latin.csv"
@@ -144,6 +145,7 @@ def test_an_unknown_tenant_is_not_made_by_mistake(mlcore, tmp_path):
     assert "mlcore tenants create acmee" in result.err
 
 
+@pytest.mark.both_doors
 def test_an_unknown_hyperparameter_names_the_nearest(mlcore, tenant, tmp_path):
     """A misspelling is corrected, not ignored."""
     file = tmp_path / "data.csv"

@@ -6,7 +6,7 @@ import pytest
 
 from support.tables import measures
 
-BOTH_DOORS = True
+OVER_HTTP = True
 
 
 @pytest.fixture
@@ -19,6 +19,7 @@ def model(mlcore, tenant, tmp_path) -> list[str]:
     return ["-t", tenant, "-m", "m"]
 
 
+@pytest.mark.both_doors
 def test_a_refused_promotion_prints_a_line_a_gate(mlcore, model):
     """What each gate found, then the error, which carries it with --json; an override with a reason goes through."""
     assert (

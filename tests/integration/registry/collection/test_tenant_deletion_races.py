@@ -11,7 +11,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ml_core.database import connection as connection_module
 from ml_core.database.connection import DatabaseConnection
 from ml_core.exceptions import RegistryUnavailableError, TenantNotFoundError
 from ml_core.ids import TenantId
@@ -21,7 +20,7 @@ from ml_core.registry.collection.tenant_deletion import TenantDeletion
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.runs import RunRepository, series
-from support.registry import TICKETS, new_tenant, superuser
+from support.registry import TICKETS, new_tenant, superuser, wait_briefly_for_locks
 from support.stored import DEADLINE_S, publish, stored, wait_for_a_waiting_session
 from support.waiting import wait_until
 
@@ -66,7 +65,7 @@ def test_a_lock_that_is_in_the_way_is_waited_for(
 ) -> None:
     """A session that never asked for the tenant holds a row that is to go: the batch is tried again once it is free."""
     run_id = RunRepository(db, tenant_id).start(TICKETS)
-    monkeypatch.setattr(connection_module, "_LOCK_TIMEOUT", "100ms")
+    wait_briefly_for_locks(monkeypatch)
     waited_for_lock = tenant_deletion.waited_for_lock
     with superuser(db) as session:
         session.autocommit = False

@@ -13,7 +13,6 @@ from typing import Any
 
 import psycopg
 import pytest
-import sqlalchemy as sa
 
 from ml_core.database import connection as connection_module
 from ml_core.database.connection import DatabaseConnection
@@ -83,10 +82,10 @@ def new_tenant(db: DatabaseConnection) -> TenantId:
 
 def wait_briefly_for_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bound the wait of tenants' transactions for a lock to 100 ms, instead of seconds that a test would spend idle."""
-    statement = str(connection_module._TAKE_ROLE_AND_ENTER)
+    statement = connection_module._TAKE_ROLE_AND_ENTER
     brief = statement.replace(f"'{connection_module._LOCK_TIMEOUT}'", "'100ms'")
     assert brief != statement
-    monkeypatch.setattr(connection_module, "_TAKE_ROLE_AND_ENTER", sa.text(brief))
+    monkeypatch.setattr(connection_module, "_TAKE_ROLE_AND_ENTER", brief)
 
 
 def superuser(db: DatabaseConnection) -> psycopg.Connection[Any]:

@@ -93,7 +93,8 @@ def test_a_lost_connection_is_tried_once_more():
 
 def test_a_keyword_that_a_move_has_not_is_refused():
     """Before anything is sent, with the nearest that it has."""
-    with MLClient("http://127.0.0.1:1", tenant_id="acme") as client, pytest.raises(TypeError, match="Did you mean reason"):
+    near = "Did you mean reason"
+    with MLClient("http://127.0.0.1:1", tenant_id="acme") as client, pytest.raises(TypeError, match=near):
         client.environments.rollback("m", reasn="worse")
 
 

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ml_core.exceptions import InvalidRequestError, MLFrameworkError
+from ml_core.exceptions import InvalidRequestError, MLFrameworkError, status_of
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.base import Page
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _WIDTH_IN_A_PIPE = 160
 """Columns of a table where there is no terminal to ask; what reads a pipe does not mind."""
 
+_OF_PLATFORM = 500
+"""The HTTP status from which an error is the platform's, whose log has the request."""
 _GAP = 2
 """Columns of the terminal that a column of a table takes besides its text."""
 
@@ -193,9 +195,11 @@ def print_error(error: MLFrameworkError, *, as_json: bool) -> None:
             document["error"]["action"] = error.action.to_json()
         typer.echo(orjson.dumps(document, default=_plain, option=orjson.OPT_INDENT_2).decode(), err=True)
         return
-    err.print(Text("Error: ", style="bold red") + Text(error.message), soft_wrap=True)
+    err.print(Text("Error: ", style="bold red") + Text(error.cause), soft_wrap=True)
     if error.remedy:
         note(error.remedy, style="")
+    if status_of(error) >= _OF_PLATFORM and "request_id" in error.details:
+        note(f"Request id: {error.details['request_id']}")
     if error.action is not None:
         # Imported late: most commands fail seldom.
         from ml_core.cli.actions import command_of

@@ -64,8 +64,9 @@ class LocalStore(ArtifactStore):
                 write_whole(path, verified_chunks(source, tenant_id, artifact))
         except OSError as error:
             is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            state = "is full" if is_full else "can't be written"
             raise (StorageFullError if is_full else ModelSaveError)(
-                "The artifact can't be written; nothing was stored.",
+                f"The artifact store {state}; nothing was stored.",
                 internal=f"{path.parent}: {error.strerror or error}",
                 remedy="Free disk space or correct the folder's permissions, then try again.",
                 tenant_id=tenant_id,

@@ -155,8 +155,12 @@ def test_an_unknown_hyperparameter_names_the_nearest(mlcore, tenant, tmp_path):
     assert "max_depth" in result.err
 
 
-def test_a_full_disk_leaves_nothing(mlcore, tenant, tmp_path, monkeypatch):
-    """No space left while the artifact is written: a clear error, no version, no temporary file."""
+@pytest.mark.both_doors
+def test_a_full_disk_leaves_nothing(mlcore, tenant, tmp_path, monkeypatch, door):
+    """No space left while the artifact is written: a clear error, no version, no temporary file.
+
+    Only who runs the store is told where it is; a tenant gets the id under which the operator finds it in the log.
+    """
     file = tmp_path / "data.csv"
     measures().to_csv(file, index=False)
 
@@ -167,7 +171,9 @@ def test_a_full_disk_leaves_nothing(mlcore, tenant, tmp_path, monkeypatch):
         patched.setattr(os, "fsync", no_space)
         result = mlcore("train", file, "-t", tenant, "-m", "m", "--target", "outcome")
     assert result.code == 1
-    assert "space" in result.err.lower()
+    assert "The artifact store is full; nothing was stored" in result.err
+    assert ("No space left on device" in result.err) == (door == "in_process")
+    assert "Request id: " in result.err
     assert nothing_written(mlcore, tenant)
 
 

@@ -54,7 +54,7 @@ def test_gates_are_set_listed_and_removed(mlcore, model):
 
 @pytest.mark.parametrize(
     ("setting", "words"),
-    [("count=0", "1 to 20"), ("cuont=1", "'count'"), ("count", "NAME=VALUE"), ("count=two", "whole number")],
+    [("count=0", "1 to 20"), ("cuont=1", "Did you mean count"), ("count", "NAME=VALUE"), ("count=two", "whole number")],
 )
 def test_a_setting_that_can_not_be_used_is_explained(mlcore, model, setting, words):
     """With what to write instead."""

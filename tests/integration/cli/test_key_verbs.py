@@ -91,7 +91,7 @@ def test_an_approval_is_given_with_a_key(mlcore: Callable, tenant: str, model: l
     mlcore("gates", "set", "signed", "approval", *model)
     refused = mlcore("promote", *model, "-v", "1")
     assert f"mlcore keys create --tenant {tenant} --scope approve" in refused.err
-    assert f"mlcore approve --tenant {tenant} --model tickets --version 1 --environment production" in refused.err
+    assert f"mlcore approve --tenant {tenant} --model tickets --environment production --version 1" in refused.err
     assert mlcore("approve", *model, "-v", "1", "--key", key_of(mlcore, tenant, "approve")).code == 0
     assert mlcore("promote", *model, "-v", "1").code == 0
 

@@ -37,7 +37,8 @@ status: $(READY)  ## Show each part of the platform
 	@$(BIN)/mlcore status
 
 test: $(READY)  ## Run the tests: the embedded Postgres, Ray and Ray Serve are started by themselves
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -m alone
 
 lint: $(READY)  ## Check style, types and the direction of imports
 	@$(BIN)/ruff check .

@@ -31,8 +31,8 @@ import numpy as np
 from populate import superuser, temporary_registry
 from timing import Operation, median_of
 
+from ml_core.database.cluster import find_postmaster
 from ml_core.database.connection import DatabaseConnection
-from ml_core.database.postmaster import find_postmaster
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.prediction_record import AnsweredRequest
 from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature

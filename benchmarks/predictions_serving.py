@@ -29,9 +29,9 @@ import pandas as pd
 import psutil
 
 from ml_core.client import MLClient
+from ml_core.database.cluster import find_postmaster
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.embedded import EmbeddedServer
-from ml_core.database.postmaster import find_postmaster
 from ml_core.domain.api_key import Scope
 from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.ids import TenantId

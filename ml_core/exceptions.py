@@ -2,7 +2,7 @@
 
 ::
 
-    MLFrameworkError                    message, remedy, action, tenant_id, details
+    MLFrameworkError                    message, remedy, action, internal, tenant_id, details
     ├── TrainingError                   model_id, stage
     ├── PredictionError                 model_id, version
     │   ├── SignatureMismatchError      row, column
@@ -14,7 +14,7 @@
     │   └── UnsafeArtifactError         types
     │       └── RefusedArtifactError
     ├── ModelSaveError                  model_id, version
-    │   ├── StorageFullError            path
+    │   ├── StorageFullError
     │   ├── ModelVersionConflictError
     │   └── VersionInUseError           used_by
     ├── DataProcessingError             column, stage
@@ -48,12 +48,15 @@
     └── PlatformError                   component
 
 The attributes of an error say what happened, ``remedy`` says what to do, and ``action`` names the operation that does
-it. ``STATUS`` maps errors to HTTP statuses. Errors can be pickled, because Ray passes them between processes.
+it. ``internal`` has what only the operator of the platform may see: paths, hosts, buckets, texts of unknown exceptions.
+``STATUS`` maps errors to HTTP statuses. Errors can be pickled, because Ray passes them between processes.
 """
 
 from __future__ import annotations
 
+import copy
 import difflib
+import re
 import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -63,6 +66,11 @@ from typing import Any, ClassVar, Self
 # Bounds the cost of a caller's value in a message, also of a deeply nested one.
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 3
+
+_REPORT = "Report the id of the request or run to the operator of the platform, whose log has the cause."
+# The text of such an exception is about data or arguments, unless it names a place: a path, a URL.
+_ABOUT_DATA = (ValueError, TypeError, ArithmeticError, RuntimeError, MemoryError)
+_PLACE = re.compile(r"(?<![\w.])(/[\w.+-]+){2,}|\w://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +103,8 @@ class MLFrameworkError(Exception):
         message: What happened, in one sentence.
         remedy: What the user can do, as a sentence; ``str()`` appends it to the message.
         action: The operation that does it, if there is one.
+        internal: The part of the cause that only the operator may see, as a clause that follows the message. The remedy
+            and the action are for the operator then, too.
         tenant_id: The tenant concerned, if any.
         details: Further JSON-compatible facts.
         **attributes: The attributes that the class lists in ``fields``; the others are None.
@@ -112,6 +122,7 @@ class MLFrameworkError(Exception):
         *,
         remedy: str | None = None,
         action: Action | None = None,
+        internal: str | None = None,
         tenant_id: str | None = None,
         details: Mapping[str, Any] | None = None,
         **attributes: Any,
@@ -123,13 +134,27 @@ class MLFrameworkError(Exception):
         self.message = message
         self.remedy = remedy
         self.action = action
+        self.internal = internal
         self.tenant_id = tenant_id
         self.details: dict[str, Any] = dict(details or {})
         for name in self.fields:
             setattr(self, name, attributes.get(name))
 
     def __str__(self) -> str:
-        return f"{self.message} {self.remedy}" if self.remedy else self.message
+        return f"{self.cause} {self.remedy}" if self.remedy else self.cause
+
+    @property
+    def cause(self) -> str:
+        """The message with its internal part, without the remedy. For operators and logs."""
+        return self.message if self.internal is None else f"{self.message.rstrip('.')}: {self.internal.rstrip('.')}."
+
+    def public(self) -> Self:
+        """The error as a tenant may see it: this one, or a copy without the internal part and what goes with it."""
+        if self.internal is None:
+            return self
+        public = copy.copy(self)
+        public.internal, public.action, public.remedy = None, None, _REPORT
+        return public
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exception's own would pass the message only and lose the keyword arguments.
@@ -141,14 +166,40 @@ class MLFrameworkError(Exception):
         return {**own, **self.details}
 
     def to_json(self) -> dict[str, Any]:
-        """``code``, ``message`` (with the remedy), ``details`` and ``action``; ``error_from_json`` reads it back."""
-        action = {} if self.action is None else {"action": self.action.to_json()}
-        return {"code": self.code, "message": str(self), "details": self.attributes(), **action}
+        """The fields of an error response, and the internal part, if any; ``error_from_json`` reads it back."""
+        document = {"code": self.code, "message": str(self), "details": self.attributes()}
+        if self.action is not None:
+            document["action"] = self.action.to_json()
+        if self.internal is not None:  # the remedy goes with it, see ``public``
+            internal = f"{self.internal.rstrip('.')}. {self.remedy or ''}".rstrip()
+            document |= {"message": self.message, "internal": internal}
+        return document
 
     @classmethod
     def wrap(cls, cause: BaseException, message: str, **attributes: Any) -> Self:
-        """Create this error for another exception, with its type and text in the message. Use with ``raise … from``."""
-        return cls(f"{message}: {type(cause).__name__}: {cause}", **attributes)
+        """Create this error for another exception, with its type and text. Use with ``raise … from``.
+
+        They are in the message if the text is about data, such as most of scikit-learn's, and else internal.
+        """
+        text = f"{type(cause).__name__}: {cause}"
+        if is_public(cause):
+            return cls(f"{message}: {text}", **attributes)
+        return cls(f"{message}.", internal=text, **attributes)
+
+
+def public_text(error: BaseException) -> str:
+    """Type and text of an exception as a tenant may see them."""
+    name = type(error).__name__
+    if isinstance(error, MLFrameworkError):
+        return f"{name}: {error.public()}"
+    return f"{name}: {error}" if is_public(error) else f"{name}. {_REPORT}"
+
+
+def is_public(error: BaseException) -> bool:
+    """Whether a tenant may see the text of an exception as it is."""
+    if isinstance(error, MLFrameworkError):
+        return error.internal is None
+    return isinstance(error, _ABOUT_DATA) and not _PLACE.search(str(error))
 
 
 def shown(value: object, width: int = 40) -> str:
@@ -255,10 +306,9 @@ class ModelSaveError(MLFrameworkError):
 
 
 class StorageFullError(ModelSaveError):
-    """The disk under ``path`` is full; nothing was stored."""
+    """The disk is full; nothing was stored."""
 
     code = "storage_full"
-    fields: ClassVar[tuple[str, ...]] = (*ModelSaveError.fields, "path")
 
 
 class ModelVersionConflictError(ModelSaveError):
@@ -542,7 +592,7 @@ def error_from_json(document: Mapping[str, Any]) -> MLFrameworkError:
     kind = kind or next((kind for kind in kinds if not kind.fields), kinds[0] if kinds else MLFrameworkError)
     own = {name: details.pop(name) for name in kind.fields if name in details}
     mending = None if action is None else Action(action["operation"], action["arguments"])
-    return kind(document["message"], action=mending, details=details, **own)
+    return kind(document["message"], action=mending, internal=document.get("internal"), details=details, **own)
 
 
 def _subclasses(cls: type[MLFrameworkError]) -> list[type[MLFrameworkError]]:

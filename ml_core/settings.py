@@ -117,7 +117,18 @@ class ApiSettings:
     """The limits of the control API."""
 
     # A table of 100 million rows is about 10 GB of CSV.
-    max_upload_bytes: int = _setting("MLCORE_MAX_UPLOAD_BYTES", 64 * 2**30, "Bytes of one uploaded file; more is 413.")
+    max_upload_bytes: int = _setting(
+        "MLCORE_MAX_UPLOAD_BYTES",
+        64 * 2**30,
+        "Bytes of one uploaded file, and of the table in it once it is decoded; more is 413.",
+    )
+    # A Parquet file of some kilobytes may hold any number of equal rows.
+    max_upload_rows: int = _setting(
+        "MLCORE_MAX_UPLOAD_ROWS", 100_000_000, "Rows of the table in one file that becomes a dataset; more is 413."
+    )
+    max_upload_cells: int = _setting(
+        "MLCORE_MAX_UPLOAD_CELLS", 2_000_000_000, "Rows times columns of such a table; more is 413."
+    )
     trainings_at_once: int = _setting(
         "MLCORE_TRAININGS_AT_ONCE", 1, "Trainings that the control API runs at the same time; others wait."
     )

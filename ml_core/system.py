@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from ml_core.domain.keywords import check_keywords
+from ml_core.domain.rollout import GatedMoving, Moving
 from ml_core.ids import TenantId
 from ml_core.inference.model_table import ModelTable
 from ml_core.inference.predictor import Predictor
@@ -190,56 +191,31 @@ class MLSystem:
         version: str,
         environment: str = "production",
         *,
-        expected_generation: int | None = None,
         actor: str | None = None,
-        reason: str = "",
-        override: str | None = None,
+        **moving: Unpack[GatedMoving],
     ) -> Pointer:
         """Point an environment to a version, so that it is served from now on.
 
         It returns when the pointer has moved; ``environments.replicas`` waits for replicas, and says what each has
-        loaded. Arguments, result and errors are those of ``environments.promote``.
+        loaded. Arguments (``expected_generation``, ``reason`` and ``override`` among them), result and errors are those
+        of ``environments.promote``.
         """
-        return self.environments.promote(
-            model_id,
-            version,
-            environment,
-            expected_generation=expected_generation,
-            actor=actor,
-            reason=reason,
-            override=override,
-        )
+        return self.environments.promote(model_id, version, environment, actor=actor, **moving)
 
     def rollback(
-        self,
-        model_id: str,
-        environment: str = "production",
-        *,
-        expected_generation: int | None = None,
-        actor: str | None = None,
-        reason: str = "",
+        self, model_id: str, environment: str = "production", *, actor: str | None = None, **moving: Unpack[Moving]
     ) -> Pointer:
         """Point an environment back to the version that it served before; again, to the one before that.
 
-        No gate is evaluated. Errors are those of ``environments.rollback``.
+        No gate is evaluated. Keywords and errors are those of ``environments.rollback``.
         """
-        return self.environments.rollback(
-            model_id, environment, expected_generation=expected_generation, actor=actor, reason=reason
-        )
+        return self.environments.rollback(model_id, environment, actor=actor, **moving)
 
     def withdraw(
-        self,
-        model_id: str,
-        environment: str = "production",
-        *,
-        expected_generation: int | None = None,
-        actor: str | None = None,
-        reason: str = "",
+        self, model_id: str, environment: str = "production", *, actor: str | None = None, **moving: Unpack[Moving]
     ) -> Pointer:
-        """Let an environment serve nothing. Errors are those of ``environments.withdraw``."""
-        return self.environments.withdraw(
-            model_id, environment, expected_generation=expected_generation, actor=actor, reason=reason
-        )
+        """Let an environment serve nothing. Keywords and errors are those of ``environments.withdraw``."""
+        return self.environments.withdraw(model_id, environment, actor=actor, **moving)
 
     def history(self, model_id: str, environment: str = "production", *, limit: int = 100) -> Sequence[Move]:
         """The last moves of an environment's pointer, newest first: what, who, when, why and the results of the gates.
@@ -266,45 +242,28 @@ class MLSystem:
     ) -> str:
         """Register a ``.skops`` or ``.joblib`` file that you made as a model's next version; returns the model's id.
 
-        Args:
-            model_id: The model; made with its first version.
-            model_type: Such as ``classification``.
-            model_path: The file.
-            metadata: Notes of the caller's own.
-            sample: A few rows of what the model was fitted on, without the target: a data frame, a Series of texts, or
-                a 2-d array. It shows the columns of a model that was fitted elsewhere.
-
-        Raises:
-            ModelSaveError: The file can't be read or stored, or the model is of another type or archived.
-            UnsafeArtifactError: It holds types that are not on the platform's list.
-            DataProcessingError: The sample does not fit, or the model was never fitted or predicts several targets.
+        Arguments and errors are those of ``models.register_model``.
         """
         return self.models.register_model(model_id, model_type, model_path, metadata=metadata or {}, sample=sample)
 
     def update_model(self, model_id: str, metadata: Mapping[str, Any], version: str | None = None) -> ModelVersion:
         """Merge notes into a version's metadata, or without a version into that of the model and each of its versions.
 
-        Raises:
-            ModelNotFoundError: There is no such version.
-            InvalidRequestError: The notes have no JSON form, or are too large.
+        Errors are those of ``models.update_model``.
         """
         return self.models.update_model(model_id, metadata, version=version)
 
     def archive_model(self, model_id: str, version: str | None = None) -> None:
         """Hide a version, or the whole model; ``models.restore_model`` shows it again.
 
-        Raises:
-            ModelNotFoundError: There is no such version.
-            VersionInUseError: An environment points to it.
+        Errors are those of ``models.archive_model``.
         """
         self.models.archive_model(model_id, version=version)
 
     def delete_model(self, model_id: str, version: str | None = None) -> None:
         """Delete a version, or the whole model; bytes go when no version of the tenant needs them.
 
-        Raises:
-            ModelNotFoundError: There is no such version.
-            VersionInUseError: An environment points to it, another version was made from it, or a hold forbids it.
+        Errors are those of ``models.delete_model``.
         """
         self.models.delete_model(model_id, version=version)
 

@@ -17,6 +17,18 @@ if TYPE_CHECKING:
 __all__ = ["acme", "db", "embedded_home", "globex", "other_tenant_id", "platform", "tenant_id"]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the marker of this folder."""
+    config.addinivalue_line("markers", "alone: starts Ray or needs its deadlines kept, so nothing else runs beside it")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what uses the platform: two workers would start two of them."""
+    for item in items:
+        if "platform" in getattr(item, "fixturenames", ()):
+            item.add_marker("alone")
+
+
 @pytest.fixture(scope="session")
 def platform() -> Iterator[RunningPlatform]:
     """A real platform: embedded Postgres, a local Ray, two replicas behind the ingress."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Path, Request
 
@@ -15,6 +16,8 @@ from ml_core.ids import TenantId
 from ml_core.registry.authentication import Authentication
 from ml_core.registry.oidc import TokenVerifier
 from ml_core.registry.tenants import TenantRepository
+
+T = TypeVar("T")
 
 FILES_AT_ONCE = 4
 """Files that were received and are worked on at the same time. A small file may take minutes, such as a Parquet file of
@@ -52,6 +55,10 @@ class Access:
 
     db: DatabaseConnection
     tenant_id: TenantId
+
+    def of(self, repository: Callable[[DatabaseConnection, TenantId], T]) -> T:
+        """The tenant's repository of a class, on behalf of the caller."""
+        return repository(self.db, self.tenant_id)
 
 
 # Asynchronous, because FastAPI takes a thread for a dependency that is not.

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -40,8 +41,10 @@ MAX_JSON_BYTES = 4 * 2**20
 """Of a body that is JSON: ten thousand points of a metric are a tenth of it."""
 _BODY_WITHIN_S = 30.0
 """A JSON body has to be there within this time; one of 4 MiB takes 1 Mbit/s then."""
-_PIECE_WITHIN_S = 60.0
-"""An upload may take as long as it does, but not pause for longer than this."""
+_PART_BYTES = 2**20
+_PART_WITHIN_S = 60.0
+"""An upload may take as long as it does, but each of its parts has to arrive within this time: 140 kbit/s. Otherwise
+clients that send a byte now and then would occupy all places for requests."""
 _ABANDONED_AFTER_S = 60.0
 """A file that is younger may not be locked yet by the process that made it."""
 
@@ -65,7 +68,7 @@ async def read_json(request: Request) -> bytes:
                     raise _too_large(MAX_JSON_BYTES)
                 pieces.append(piece)
     except TimeoutError:
-        raise _too_late(_BODY_WITHIN_S) from None
+        raise _too_late(_BODY_WITHIN_S, "The body") from None
     body = b"".join(pieces)
     encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding != "identity":
@@ -101,7 +104,7 @@ async def read_form(request: Request, limit: int) -> None:
 
     Raises:
         RequestTooLargeError: It has more.
-        RequestTimeoutError: The client paused for too long.
+        RequestTimeoutError: The client sent it too slowly.
         StorageFullError: The disk has no room for it.
         InvalidRequestError: It is no such form.
     """
@@ -138,7 +141,7 @@ async def received(request: Request, folder: Path, limit: int, *, suffix: str = 
     Raises:
         RequestTooLargeError: It has more bytes than ``limit``.
         StorageFullError: It has more bytes than the disk has room for.
-        RequestTimeoutError: The client paused for too long.
+        RequestTimeoutError: The client sent it too slowly.
         AuthenticationError: The key was revoked meanwhile.
     """
     wanted = _check_declared(request, limit)
@@ -188,22 +191,36 @@ async def digest_of_body(request: Request) -> str:
     """The sha256 of a body that is read and dropped.
 
     Raises:
-        RequestTimeoutError: The client paused for too long.
+        RequestTimeoutError: The client sent it too slowly.
     """
     hashed = HashedBody(request)
-    pieces = aiter(request.stream())
-    while await _next(pieces):
+    async for _ in _pieces(request):
         pass
     return hashed.digest
 
 
-async def _pieces(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
-    """The body, piece by piece, within its bounds."""
-    pieces, size = aiter(request.stream()), 0
-    while piece := await _next(pieces):
+async def _pieces(request: Request, limit: float = math.inf) -> AsyncGenerator[bytes, None]:
+    """The body, piece by piece, within its bounds. Only time spent on waiting for the client counts."""
+    stream, clock = aiter(request.stream()), asyncio.get_running_loop().time
+    size, part_bytes, left_s = 0, 0, _PART_WITHIN_S
+    while True:
+        asked_at = clock()
+        try:
+            async with asyncio.timeout(left_s):
+                piece = await anext(stream, b"")  # starlette's last piece is empty, too
+        except TimeoutError:
+            raise _too_late(_PART_WITHIN_S, f"The next {_PART_BYTES:,} bytes of the body") from None
+        except ClientDisconnect:
+            raise RequestTimeoutError("The client left before the end of its body.", remedy="Send it again.") from None
+        if not piece:
+            return
+        left_s -= clock() - asked_at
+        part_bytes += len(piece)
         size += len(piece)
         if size > limit:
-            raise _too_large(limit)
+            raise _too_large(int(limit))
+        if part_bytes >= _PART_BYTES:
+            part_bytes, left_s = 0, _PART_WITHIN_S
         yield piece
 
 
@@ -245,20 +262,6 @@ class Download(FileResponse):
             ) from None
 
 
-async def _next(pieces: AsyncIterator[bytes]) -> bytes:
-    """The next piece that is not empty; empty at the end."""
-    try:
-        async with asyncio.timeout(_PIECE_WITHIN_S):
-            async for piece in pieces:
-                if piece:
-                    return piece
-    except TimeoutError:
-        raise _too_late(_PIECE_WITHIN_S) from None
-    except ClientDisconnect:
-        raise RequestTimeoutError("The client left before the end of its body.", remedy="Send it again.") from None
-    return b""
-
-
 def _make_room(folder: Path, wanted: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(folder)
@@ -289,8 +292,8 @@ def _room_in(folder: Path) -> Iterator[None]:
 def _disk_full(folder: Path) -> StorageFullError:
     return StorageFullError(
         "The server's disk has no room for the upload; nothing was kept.",
+        internal=str(folder),
         remedy="Free some space there, then send it again.",
-        path=str(folder),
     )
 
 
@@ -300,9 +303,9 @@ def _too_large(limit: int, actual: int | None = None) -> RequestTooLargeError:
     )
 
 
-def _too_late(within_s: float) -> RequestTimeoutError:
+def _too_late(within_s: float, what: str) -> RequestTimeoutError:
     return RequestTimeoutError(
-        f"The body did not arrive within {within_s:g} s.",
-        remedy="Send it over a faster connection, or less at once.",
+        f"{what} did not arrive within {within_s:g} s.",
+        remedy="Send it over a faster connection, compress it, or send less at once.",
         deadline_ms=int(within_s * 1000),
     )

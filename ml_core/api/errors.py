@@ -23,9 +23,10 @@ def handle_errors(app: FastAPI) -> None:
 
 
 def on_error(request: Request, error: Exception) -> Response:
-    """The answer to an error."""
-    is_operator = request.app.state.services.operator is not None
-    return _rendered(error_response(error, request.url.path, request.state.request_id, is_operator=is_operator))
+    """The answer to an error. A caller that belongs to no tenant operates the platform."""
+    db = getattr(request.state, "db", None)  # absent until the caller is known
+    is_operator = request.app.state.services.operator is not None or (db and db.principal.tenant_id is None)
+    return _rendered(error_response(error, request.url.path, request.state.request_id, is_operator=bool(is_operator)))
 
 
 def _on_invalid_request(request: Request, error: Exception) -> Response:

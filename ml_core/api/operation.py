@@ -6,7 +6,10 @@ import asyncio
 import functools
 import hashlib
 import inspect
-from collections.abc import Callable, Coroutine
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
 
 import anyio
@@ -24,8 +27,10 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
 from ml_core.exceptions import Action, IdempotencyConflictError, InvalidRequestError, MLFrameworkError, status_of
 from ml_core.models.formats.archive import MAX_UNPACKED_BYTES
-from ml_core.registry.idempotency import IdempotencyRepository, Stored, other_request
+from ml_core.registry.idempotency import BEAT_EVERY_S, IdempotencyRepository, Stored, other_request
 from ml_core.registry.limits import MAX_PAGE_SIZE
+
+logger = logging.getLogger(__name__)
 
 LimitQuery = Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, description="At most so many items.")]
 CursorQuery = Annotated[str | None, Query(description="`next_cursor` of the page before.")]
@@ -37,6 +42,7 @@ _SAYING_HEADERS = ("content-type", "content-length", "if-match")
 """Headers that are a part of what a request asks for."""
 _BODY_DIGEST = "body-sha256"
 """Kept with the headers of an answer to an upload, whose body is known only once it was read."""
+_BEATS = ThreadPoolExecutor(2, "idempotency-beat")  # its own, because requests may occupy all other threads
 T = TypeVar("T")
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -136,7 +142,8 @@ class Operation(APIRoute):
             return await self._repeated(stored, key, request)
         uploaded = HashedBody(request) if self._receives_file else None
         try:
-            response = await handle(request)
+            async with _beating(known, key):
+                response = await handle(request)
         except MLFrameworkError as error:
             code = status_of(error)
             if uploaded or code in _TRIED_AGAIN or code >= status.HTTP_500_INTERNAL_SERVER_ERROR:
@@ -164,6 +171,25 @@ class Operation(APIRoute):
         if digest is not None and digest != await digest_of_body(request):
             raise other_request(key)
         return Response(stored.body, stored.status, {**headers, "idempotency-replayed": "true"})
+
+
+@asynccontextmanager
+async def _beating(known: IdempotencyRepository, key: str) -> AsyncIterator[None]:
+    """Keep the claim of a key alive, so that no repeated request takes it over while this one runs."""
+
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(BEAT_EVERY_S)
+            try:
+                await asyncio.get_running_loop().run_in_executor(_BEATS, known.beat, key)
+            except Exception as error:  # noqa: BLE001 - the next one may succeed
+                logger.warning("The idempotency key of a running request can't be renewed: %s", error)
+
+    beats = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        beats.cancel()
 
 
 async def _to_its_end(work: Callable[..., None], *args: Any) -> None:

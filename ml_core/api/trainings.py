@@ -37,13 +37,18 @@ _MAX_EVENT_BYTES = 16 * 2**20  # a report of a table with very many columns
 class Training:
     """A training that was accepted.
 
+    Args:
+        check: Raises an error if its caller may no longer train; called on a thread.
+
     Attributes:
         started: Done once the training was checked and its run has begun; raises what was wrong with it.
         finished: The report, once there is a version; raises why there is none. Cancelled with the training.
+        check: As given.
         is_cancelled: Whether it is no longer wanted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, check: Callable[[], object]) -> None:
+        self.check = check
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self.started: asyncio.Future[None] = self._loop.create_future()
@@ -89,13 +94,17 @@ class Trainings(ABC):
         self._db = db
         self._begun: OrderedDict[tuple[TenantId, str], Training] = OrderedDict()
 
-    def start(self, assignment: Assignment) -> Training:
+    def start(self, assignment: Assignment, check: Callable[[], object]) -> Training:
         """Accept a training.
+
+        Args:
+            assignment: What to do.
+            check: See ``Training``; called when a training that had to wait begins.
 
         Raises:
             QueueFullError: Too many wait.
         """
-        training = Training()
+        training = Training(check)
         training.follow(self._follow(assignment, training))
         return training
 
@@ -191,7 +200,7 @@ class TrainingsInProcesses(Trainings):
         self._most = db.settings.api.trainings_at_once + _WAITING
         self._accepted: Counter[TenantId] = Counter()
 
-    def start(self, assignment: Assignment) -> Training:
+    def start(self, assignment: Assignment, check: Callable[[], object]) -> Training:
         """See ``Trainings``."""
         all_tenants, own = self._accepted.total(), self._accepted[assignment.tenant_id]
         if all_tenants >= self._most or own >= self._most // _TENANT_SHARE:
@@ -202,11 +211,12 @@ class TrainingsInProcesses(Trainings):
                 retry_after_s=_RETRY_AFTER_S,
             )
         self._accepted[assignment.tenant_id] += 1
-        return super().start(assignment)
+        return super().start(assignment, check)
 
     async def _do(self, assignment: Assignment, training: Training) -> TrainingReport:
         try:
             async with self._turns.of(assignment.tenant_id):
+                await run_in_threadpool(training.check)
                 return await self._work(assignment, training)
         finally:
             self._accepted -= Counter([assignment.tenant_id])  # keeps no zeros

@@ -7,8 +7,9 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ml_core.exceptions import InvalidRequestError, MLFrameworkError
+from ml_core.exceptions import InvalidRequestError, MLFrameworkError, status_of
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.base import Page
@@ -28,8 +29,13 @@ if TYPE_CHECKING:
 _WIDTH_IN_A_PIPE = 160
 """Columns of a table where there is no terminal to ask; what reads a pipe does not mind."""
 
+_OF_PLATFORM = 500
+"""The HTTP status from which an error is the platform's, whose log has the request."""
 _GAP = 2
 """Columns of the terminal that a column of a table takes besides its text."""
+
+wants_json: ContextVar[bool] = ContextVar("wants_json", default=False)
+"""Whether the verb that runs was given ``--json``."""
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_IN_A_PIPE)
 err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _WIDTH_IN_A_PIPE)
@@ -49,26 +55,48 @@ def print_json(data: Any) -> None:
     typer.echo(orjson.dumps(data, default=_plain, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY).decode())
 
 
-def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, empty: str) -> None:
-    """A list of things as a table, or as a JSON list.
+def printed_as_json(document: Any) -> bool:
+    """Print the result of a verb as JSON if ``--json`` was given; whether it was."""
+    if wants_json.get():
+        print_json(document)
+    return wants_json.get()
+
+
+def say(text: str, *, style: str = "") -> None:
+    """A sentence on standard output; the terminal wraps it, so that a command in it can be copied."""
+    out.print(Text(text, style=style), soft_wrap=True)
+
+
+def note(text: str, *, style: str = "dim") -> None:
+    """A sentence on standard error, beside the result."""
+    err.print(Text(text, style=style), soft_wrap=True)
+
+
+def answer(document: Any, text: str) -> None:
+    """The result of a verb: a sentence, or the document with ``--json``."""
+    if not printed_as_json(document):
+        say(text)
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, empty: str) -> None:
+    """A list as a table.
 
     Args:
         rows: One mapping a row.
-        columns: Which keys to show in the table, in this order.
-        as_json: JSON instead; carries every key.
+        columns: Which keys to show, in this order.
         empty: What to say when there is no row; says how to make one.
     """
-    if as_json:
-        print_json(list(rows))
-        return
     if not rows:
-        out.print(Text(empty), soft_wrap=True)
+        say(empty)
         return
     names = [column.replace("_", " ") for column in columns]
     cells = [[_cell(column, row[column]) for column in columns] for row in rows]
     widths = _widths([[name, *column] for name, column in zip(names, zip(*cells, strict=True), strict=True)])
-    if widths is None:
-        _print_records(names, cells)
+    if widths is None:  # the terminal is too narrow for a table
+        for position, row_cells in enumerate(cells):
+            if position:
+                out.print()
+            print_fields(zip(names, row_cells, strict=True))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, width in zip(names, widths, strict=True):
@@ -78,36 +106,48 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_
     out.print(table)
 
 
+def print_fields(fields: Iterable[tuple[str, Any]]) -> None:
+    """What is known of one thing: a line for each name and value."""
+    lines = [(name.replace("_", " "), show(value)) for name, value in fields]
+    indent = max(len(name) for name, _ in lines)
+    for name, text in lines:
+        out.print(Text(f"{name:{indent}}  ", style="bold") + Text(text), soft_wrap=True)
+
+
+def pairs(values: Mapping[str, Any]) -> str:
+    """Names and values as a person reads them: ``C=0.5, max_iter=1000``."""
+    return ", ".join(f"{name}={show(value)}" for name, value in values.items()) or "-"
+
+
 def print_page(
     page: Page[Any],
     columns: Sequence[str],
     *,
-    as_json: bool,
     empty: str,
     shown: Mapping[str, Callable[[Any], Any]] | None = None,
+    with_archived: bool = False,
 ) -> None:
-    """A page of a list as a table, or as JSON: ``items`` and ``next_cursor``.
+    """A page of a list as a table, or with ``--json`` as a document: ``items`` and ``next_cursor``.
 
     Args:
         page: The page.
         columns: Which fields to show in the table, in this order.
-        as_json: JSON instead.
         empty: What to say when there is no item; says how to make one.
         shown: Column → how its field is shown; of a column that is no field, how the item is.
+        with_archived: Whether the page has archived items; the table then shows when each was archived.
     """
-    if as_json:
-        print_json(page)
+    if printed_as_json(page):
         return
     rows = [dict(item) for item in page.items]
     for name, words in (shown or {}).items():
         for row, item in zip(rows, page.items, strict=True):
             row[name] = words(getattr(item, name, item))
-    print_rows(rows, columns, as_json=False, empty=empty)
+    print_rows(rows, [*columns, "archived_at"] if with_archived else columns, empty=empty)
     if page.next_cursor is not None:
-        err.print(f"More: --cursor {page.next_cursor}", style="dim", soft_wrap=True)
+        note(f"More: --cursor {page.next_cursor}")
 
 
-def confirm(warning: str, name: str, *, yes: bool, as_json: bool) -> None:
+def confirm(warning: str, name: str, *, yes: bool) -> None:
     """Have the name of what is deleted typed, unless ``--yes`` was given.
 
     Raises:
@@ -115,7 +155,7 @@ def confirm(warning: str, name: str, *, yes: bool, as_json: bool) -> None:
     """
     if yes:
         return
-    if as_json:
+    if wants_json.get():
         raise InvalidRequestError(
             "With --json nothing is asked, so nothing was deleted.", remedy="Confirm with --yes.", field="--yes"
         )
@@ -146,16 +186,6 @@ def _longest_word(text: str) -> int:
     return max(map(cell_len, text.split()), default=0)
 
 
-def _print_records(names: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    """One line a value and an empty line between two rows, where the terminal is too narrow for a table."""
-    indent = max(map(len, names))
-    for position, row in enumerate(cells):
-        if position:
-            out.print()
-        for name, text in zip(names, row, strict=True):
-            out.print(Text(f"{name:{indent}}  ", style="bold") + Text(text), soft_wrap=True)
-
-
 def print_error(error: MLFrameworkError, *, as_json: bool) -> None:
     """An error with its remedy, on standard error."""
     if as_json:
@@ -165,15 +195,17 @@ def print_error(error: MLFrameworkError, *, as_json: bool) -> None:
             document["error"]["action"] = error.action.to_json()
         typer.echo(orjson.dumps(document, default=_plain, option=orjson.OPT_INDENT_2).decode(), err=True)
         return
-    err.print(Text("Error: ", style="bold red") + Text(error.message), soft_wrap=True)
+    err.print(Text("Error: ", style="bold red") + Text(error.cause), soft_wrap=True)
     if error.remedy:
-        err.print(Text(error.remedy), soft_wrap=True)
+        note(error.remedy, style="")
+    if status_of(error) >= _OF_PLATFORM and "request_id" in error.details:
+        note(f"Request id: {error.details['request_id']}")
     if error.action is not None:
         # Imported late: most commands fail seldom.
         from ml_core.cli.actions import command_of
 
         if (mending := command_of(error.action)) is not None:
-            err.print(Text(f"  {mending}", style="bold"), soft_wrap=True)
+            note(f"  {mending}", style="bold")
 
 
 def print_gates(gates: Sequence[Mapping[str, Any]]) -> None:
@@ -185,7 +217,10 @@ def print_gates(gates: Sequence[Mapping[str, Any]]) -> None:
 
 @contextmanager
 def step(name: str) -> Iterator[None]:
-    """Show a step while it lasts, and how long it took. A spinner on a terminal, plain lines elsewhere."""
+    """Show a step while it lasts, and its duration: a spinner on a terminal, else lines. With ``--json``, nothing."""
+    if wants_json.get():
+        yield
+        return
     started = time.monotonic()
     if err.is_terminal:
         with err.status(f"{name} …"):
@@ -194,12 +229,6 @@ def step(name: str) -> Iterator[None]:
         err.print(f"  {name} …")
         yield
     err.print(Text(f"✓ {name}  ", style="green") + Text(f"{time.monotonic() - started:.1f} s", style="dim"))
-
-
-@contextmanager
-def no_step(_name: str) -> Iterator[None]:
-    """Shows nothing; for JSON output."""
-    yield
 
 
 @contextmanager

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.text import Text
-
-from ml_core.cli.console import err
+from ml_core.cli.console import note
 from ml_core.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,6 +31,4 @@ def registry_connection(settings: Settings | None = None) -> Iterator[DatabaseCo
 def tell_new_home(settings: Settings) -> None:
     """Say where a new platform is made, if one is about to be: a typo in MLCORE_HOME makes an empty one."""
     if settings.database.url is None and not settings.platform.home.exists():
-        err.print(
-            Text(f"Making a new platform in {settings.platform.home} (MLCORE_HOME)."), style="dim", soft_wrap=True
-        )
+        note(f"Making a new platform in {settings.platform.home} (MLCORE_HOME).")

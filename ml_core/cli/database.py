@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.text import Text
 
 from ml_core.cli.actions import command_of
-from ml_core.cli.console import err, out, print_json, print_rows
+from ml_core.cli.console import answer, note, print_rows, printed_as_json, say
 from ml_core.cli.context import tell_new_home
-from ml_core.cli.options import JsonOption
 from ml_core.settings import Settings
 
 if TYPE_CHECKING:
     from ml_core.database.connection import DatabaseConnection
 
-app = typer.Typer(help="The registry's database: schema, check, backup and restore.", no_args_is_help=True)
+app = typer.Typer(help="Migrate, check, back up and restore the registry's database.", no_args_is_help=True)
 
 UrlOption = Annotated[
     str | None,
@@ -30,40 +28,34 @@ UrlOption = Annotated[
 
 
 @app.command("current")
-def current(as_json: JsonOption = False) -> None:
-    """Show the schema's revision and that which this release needs. Exit code 1 unless they are the same."""
+def current() -> None:
+    """Show the revision of the schema and the one that this release needs. Exit code 1 if they differ."""
     from ml_core.database.tables import SCHEMA_REVISION
 
     with _unmigrated() as database:
         revision = database.current_revision()
-    if as_json:
-        print_json({"current": revision, "wanted": SCHEMA_REVISION})
-    else:
-        out.print(f"The schema is at {revision or 'no revision'}; this release needs {SCHEMA_REVISION}.")
-        if revision != SCHEMA_REVISION:
-            out.print("Bring it up to date: mlcore db upgrade")
-    if revision != SCHEMA_REVISION:
+    is_current = revision == SCHEMA_REVISION
+    what = f"The schema is at {revision or 'no revision'}; this release needs {SCHEMA_REVISION}."
+    remedy = "" if is_current else "\nBring it up to date: mlcore db upgrade"
+    answer({"current": revision, "wanted": SCHEMA_REVISION}, what + remedy)
+    if not is_current:
         raise typer.Exit(1)
 
 
 @app.command("upgrade")
-def upgrade(as_json: JsonOption = False) -> None:
-    """Bring the schema up to this release's revision. Safe to repeat: one that failed goes on where it stopped."""
+def upgrade() -> None:
+    """Migrate the schema to the revision of this release. After a failure, run it again: it continues."""
     with _unmigrated() as database:
         before = database.current_revision()
         database.migrate()
         after = database.current_revision()
-    if as_json:
-        print_json({"before": before, "after": after})
-    elif before == after:
-        out.print(f"The schema is at {after} already.")
-    else:
-        out.print(f"Brought the schema from {before or 'nothing'} to {after}.")
+    changed = f"Brought the schema from {before or 'nothing'} to {after}."
+    answer({"before": before, "after": after}, f"The schema is at {after} already." if before == after else changed)
 
 
 @app.command("check")
-def check(as_json: JsonOption = False) -> None:
-    """Prove that the database keeps tenants apart: revision, roles, policies, grants. Exit code 1 if not."""
+def check() -> None:
+    """Check that the database isolates tenants: revision, roles, policies and grants. Exit code 1 if it does not."""
     from ml_core.database.check import check as look
 
     with _unmigrated() as database:
@@ -72,34 +64,23 @@ def check(as_json: JsonOption = False) -> None:
         {"what": finding.what, "remedy": command_of(finding.action) if finding.action else finding.remedy}
         for finding in findings
     ]
-    if as_json:
-        print_json({"ok": not findings, "findings": rows})
-    else:
-        print_rows(
-            rows, ["what", "remedy"], as_json=False, empty="Revision, roles, policies and grants are as they must be."
-        )
+    if not printed_as_json({"ok": not findings, "findings": rows}):
+        print_rows(rows, ["what", "remedy"], empty="Revision, roles, policies and grants are as they must be.")
     if findings:
         raise typer.Exit(1)
 
 
 @app.command("tenant-key")
-def tenant_key(as_json: JsonOption = False) -> None:
+def tenant_key() -> None:
     """Print the key that binds transactions to their tenant: a secret, for processes that lack the owner's login."""
     with _unmigrated() as database:
         key = database.tenant_key
-    if as_json:
-        print_json({"tenant_key": key})
-    else:
-        out.print(key, soft_wrap=True)
+    answer({"tenant_key": key}, key)
 
 
 @app.command("backup")
-def backup(
-    folder: Annotated[Path, typer.Argument(help="A new folder for it.")],
-    url: UrlOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write the database and all artifacts into a folder. The platform may go on working meanwhile.
+def backup(folder: Annotated[Path, typer.Argument(help="A new folder for it.")], url: UrlOption = None) -> None:
+    """Write the database and all artifacts into a folder. The platform may keep running.
 
     Exit code 1: a damaged artifact was left out; the rest is there.
     """
@@ -108,23 +89,17 @@ def backup(
 
     with _unmigrated() as database:
         made = back_up(database, url or database.admin_url, platform_store(database.settings), folder)
-    if as_json:
-        print_json({"folder": folder.absolute(), **dataclasses.asdict(made)})
-    else:
+    if not printed_as_json({"folder": folder.absolute(), **dataclasses.asdict(made)}):
         tenants = "1 tenant" if made.tenants == 1 else f"{made.tenants:,} tenants"
         size = f"{made.artifacts:,} artifacts ({made.artifact_bytes:,} bytes)"
-        out.print(f"Backed up {size} of {tenants} and the database into {folder}.", soft_wrap=True)
+        say(f"Backed up {size} of {tenants} and the database into {folder}.")
         _tell_damaged(made.damaged)
     if made.damaged:
         raise typer.Exit(1)
 
 
 @app.command("restore")
-def restore(
-    folder: Annotated[Path, typer.Argument(help="The backup.")],
-    url: UrlOption = None,
-    as_json: JsonOption = False,
-) -> None:
+def restore(folder: Annotated[Path, typer.Argument(help="The backup.")], url: UrlOption = None) -> None:
     """Restore a backup into an empty database and the artifact store of the settings."""
     from ml_core.database.embedded import EmbeddedServer
     from ml_core.models.store import platform_store
@@ -138,19 +113,17 @@ def restore(
         server.start()
         admin_url = server.admin_url
     made = bring_back(admin_url, platform_store(settings), folder)
-    if as_json:
-        print_json({"folder": folder.absolute(), **dataclasses.asdict(made)})
-    else:
-        out.print(f"Restored the database and {made.artifacts:,} artifacts of {made.created_at}.")
+    if not printed_as_json({"folder": folder.absolute(), **dataclasses.asdict(made)}):
+        say(f"Restored the database and {made.artifacts:,} artifacts of {made.created_at}.")
         _tell_damaged(made.damaged)
-        out.print("If this release is newer than the backup: mlcore db upgrade. Then prove it: mlcore fsck.")
+        say("If this release is newer than the backup: mlcore db upgrade. Then prove it: mlcore fsck.")
     if made.damaged:
         raise typer.Exit(1)
 
 
 def _tell_damaged(names: Sequence[str]) -> None:
     for name in names:
-        err.print(Text(f"Left out, because it is damaged: {name}. `mlcore fsck` says what to do."), soft_wrap=True)
+        note(f"Left out, because it is damaged: {name}. `mlcore fsck` says what to do.", style="")
 
 
 def _unmigrated() -> DatabaseConnection:

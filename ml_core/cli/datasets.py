@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ml_core.cli.actions import completing
-from ml_core.cli.console import no_step, out, print_json, print_page, print_rows, show, step, transferring
-from ml_core.cli.options import CursorOption, JsonOption, LimitOption, TenantOption
+from ml_core.cli.console import answer, print_fields, print_page, print_rows, printed_as_json, say, step, transferring
+from ml_core.cli.options import CursorOption, EncodingOption, LimitOption
 from ml_core.cli.target import platform
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.dataset import parse_reference
@@ -22,16 +22,16 @@ from ml_core.exceptions import Action, ConfigurationError, InvalidRequestError
 if TYPE_CHECKING:
     from ml_core.api.schemas.datasets import ColumnProfile
 
-ASKS_PLATFORM = True
+ASKS = "tenant"
 
-app = typer.Typer(help="A tenant's datasets: immutable versions of tables.", no_args_is_help=True)
+app = typer.Typer(help="Register, inspect and export datasets: immutable versions of tables.", no_args_is_help=True)
 
 NameArgument = Annotated[str, typer.Argument(help="The dataset, such as tickets_2026.")]
 ReferenceArgument = Annotated[
-    str, typer.Argument(help="The dataset, or one of its versions: tickets_2026 (the newest), tickets_2026@3.")
+    str, typer.Argument(help="A version of a dataset: tickets_2026@3, or tickets_2026 for the newest.")
 ]
 VersionArgument = Annotated[str, typer.Argument(help="The version: tickets_2026@3.")]
-AllOption = Annotated[bool, typer.Option("--all", help="Archived ones too.")]
+AllOption = Annotated[bool, typer.Option("--all", help="Include archived ones.")]
 _LISTED = ["reference", "row_count", "column_count", "size_bytes", "source", "created_at", "created_by"]
 _MOST_VALUES = 3  # of a category, in the table of the profile
 
@@ -39,42 +39,36 @@ _MOST_VALUES = 3  # of a category, in the table of the profile
 @app.command("create")
 def create(
     name: NameArgument,
-    tenant: TenantOption = None,
     from_: Annotated[Path | None, typer.Option("--from", help="A CSV or Parquet file.")] = None,
-    sql: Annotated[str | None, typer.Option(help="A SELECT instead of a file; needs --database.")] = None,
+    sql: Annotated[str | None, typer.Option(help="A SELECT statement, instead of a file; needs --database.")] = None,
     database: Annotated[
         str | None,
         typer.Option(
-            help="The database that --sql asks from here, such as postgresql://user@host/database; for a password set "
-            "PGPASSWORD."
+            help="The database that --sql queries from this machine: postgresql://user@host/database; set PGPASSWORD "
+            "for a password."
         ),
     ] = None,
-    encoding: Annotated[str, typer.Option(help="The CSV file's character encoding.")] = "utf-8",
-    as_json: JsonOption = False,
+    encoding: EncodingOption = "utf-8",
 ) -> None:
-    """Register a table as the next version of a dataset; the very table of the newest version is that version."""
+    """Register a table as the next version of a dataset. A table equal to the newest version is not stored again."""
     if (from_ is None) == (sql is None) or (sql is None) != (database is None):
         raise ConfigurationError(
             "A dataset is made from one file, or from one query of a database.",
             remedy="Give --from FILE, or --sql QUERY with --database URL.",
             setting="--from",
         )
-    show_step = no_step if as_json else step
-    with platform(tenant) as client, _file(from_, sql, database) as (file, source):
+    with platform() as client, _file(from_, sql, database) as (file, source):
         what = from_.name if from_ else "the rows of the query"
-        with show_step(f"Storing {what}"), transferring() as progress, completing("datasets.create"):
+        with step(f"Storing {what}"), transferring() as progress, completing("datasets.create"):
             version = client.datasets.create(name, file, encoding=encoding, source=source, on_progress=progress)
         options = f"--tenant {client.tenant_id}"
-    if as_json:
-        print_json(version)
+    if printed_as_json(version):
         return
-    out.print(
+    say(
         f"{version.reference}{'' if version.is_new else ' holds this very table already'}: {version.row_count:,} rows, "
         f"{version.column_count:,} columns, {version.size_bytes:,} bytes.\n"
         f"Look at it:  mlcore datasets show {version.reference} {options}\n"
-        f"Train on it: mlcore train {options} --dataset {version.reference} --model NAME --target COLUMN",
-        markup=False,
-        soft_wrap=True,
+        f"Train on it: mlcore train {options} --dataset {version.reference} --model NAME --target COLUMN"
     )
 
 
@@ -93,97 +87,83 @@ def _file(file: Path | None, sql: str | None, database: str | None) -> Iterator[
 
 
 @app.command("list")
-def list_(
-    tenant: TenantOption = None,
-    limit: LimitOption = 50,
-    cursor: CursorOption = None,
-    all_: AllOption = False,
-    as_json: JsonOption = False,
-) -> None:
+def list_(limit: LimitOption = 50, cursor: CursorOption = None, all_: AllOption = False) -> None:
     """List a tenant's datasets, each with its newest version."""
-    with platform(tenant) as client:
+    with platform() as client:
         page = client.datasets.list(include_archived=all_).page(limit=limit, cursor=cursor)
         tenant = client.tenant_id
     names = ["dataset_id", "newest", "versions", "row_count", "size_bytes", "created_at", "created_by"]
     empty = f"{tenant} has no dataset. Create one: mlcore datasets create NAME -t {tenant} --from FILE"
-    print_page(page, _marked(names, all_), as_json=as_json, empty=empty)
+    print_page(page, names, with_archived=all_, empty=empty)
 
 
 @app.command("versions")
-def versions(
-    name: NameArgument,
-    tenant: TenantOption = None,
-    limit: LimitOption = 50,
-    cursor: CursorOption = None,
-    all_: AllOption = False,
-    as_json: JsonOption = False,
-) -> None:
+def versions(name: NameArgument, limit: LimitOption = 50, cursor: CursorOption = None, all_: AllOption = False) -> None:
     """List a dataset's versions, newest first."""
-    with platform(tenant) as client:
+    with platform() as client:
         page = client.datasets.versions(name, include_archived=all_).page(limit=limit, cursor=cursor)
     empty = f"All versions of {name} are archived: --all shows them."
-    print_page(page, _marked(_LISTED, all_), as_json=as_json, empty=empty, shown={"source": _source})
+    print_page(page, _LISTED, with_archived=all_, empty=empty, shown={"source": _source})
 
 
 @app.command("show")
-def show_version(reference: ReferenceArgument, tenant: TenantOption = None, as_json: JsonOption = False) -> None:
+def show_version(reference: ReferenceArgument) -> None:
     """Show a version: where it came from, and what each of its columns holds."""
-    with platform(tenant) as client:
+    with platform() as client:
         version = client.datasets.get(*parse_reference(reference))
-    if as_json:
-        print_json(version)
+    if printed_as_json(version):
         return
-    for name in ("reference", "row_count", "size_bytes", "digest", "created_at", "created_by", "archived_at"):
-        if (value := getattr(version, name)) is not None:
-            out.print(f"{name.replace('_', ' ')}: {show(value)}", markup=False, soft_wrap=True)
-    out.print(f"source: {_source(version.source)}", markup=False, soft_wrap=True)
+    names = ["reference", "row_count", "size_bytes", "digest", "created_at", "created_by", "archived_at"]
+    print_fields([*((name, getattr(version, name)) for name in names), ("source", _source(version.source))])
     rows = [_profile_row(column) for column in version.profile.columns]
-    print_rows(rows, ["column", "type", "kind", "missing", "distinct", "values"], as_json=False, empty="")
+    print_rows(rows, ["column", "type", "kind", "missing", "distinct", "values"], empty="")
     if version.profile.sampled_rows < version.profile.row_count:
-        out.print(f"Profiled on a random sample of {version.profile.sampled_rows:,} rows.", style="dim")
+        say(f"Profiled on a random sample of {version.profile.sampled_rows:,} rows.", style="dim")
 
 
 @app.command("export")
 def export(
     reference: ReferenceArgument,
     file: Annotated[Path, typer.Argument(help="A file that does not exist yet; .parquet or .csv.")],
-    tenant: TenantOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Write a version to a file: Parquet, or CSV with the cells as they were given."""
     from ml_core.data.table_file import export_table
 
-    with platform(tenant) as client, tempfile.TemporaryDirectory() as folder:
+    with platform() as client, tempfile.TemporaryDirectory() as folder:
         version = client.datasets.get(*parse_reference(reference))
         downloaded = Path(folder) / "table.parquet"
         with transferring() as progress:
             client.datasets.download(version.dataset_id, downloaded, version.number, on_progress=progress)
         export_table(downloaded, file)
-    if as_json:
-        print_json({"reference": version.reference, "file": file, "row_count": version.row_count})
-    else:
-        out.print(f"Wrote {version.row_count:,} rows of {version.reference} to {file}.", markup=False, soft_wrap=True)
+    document = {"reference": version.reference, "file": file, "row_count": version.row_count}
+    answer(document, f"Wrote {version.row_count:,} rows of {version.reference} to {file}.")
 
 
 @app.command("archive")
-def archive(version: VersionArgument, tenant: TenantOption = None, as_json: JsonOption = False) -> None:
-    """Hide a version; `mlcore datasets restore` shows it again."""
-    _change("archive", version, tenant, "archived", as_json=as_json)
+def archive(version: VersionArgument) -> None:
+    """Archive a version. `mlcore gc` removes it after MLCORE_RETENTION_DAYS; until then it can be restored."""
+    with platform() as client:
+        client.datasets.archive(*_version(version))
+    answer({"reference": version, "archived": True}, f"Archived {version}.")
 
 
 @app.command("restore")
-def restore(version: VersionArgument, tenant: TenantOption = None, as_json: JsonOption = False) -> None:
-    """Show an archived version again."""
-    _change("restore", version, tenant, "restored", as_json=as_json)
+def restore(version: VersionArgument) -> None:
+    """Restore an archived version."""
+    with platform() as client:
+        client.datasets.restore(*_version(version))
+    answer({"reference": version, "restored": True}, f"Restored {version}.")
 
 
 @app.command("delete")
-def delete(version: VersionArgument, tenant: TenantOption = None, as_json: JsonOption = False) -> None:
+def delete(version: VersionArgument) -> None:
     """Delete a version permanently, unless a model version was trained on it."""
-    _change("delete", version, tenant, "deleted", as_json=as_json)
+    with platform() as client:
+        client.datasets.delete(*_version(version))
+    answer({"reference": version, "deleted": True}, f"Deleted {version}.")
 
 
-def _change(verb: str, reference: str, tenant: str | None, done: str, *, as_json: bool) -> None:
+def _version(reference: str) -> tuple[str, int]:
     dataset_id, number = parse_reference(reference)
     if number is None:
         raise InvalidRequestError(
@@ -192,17 +172,7 @@ def _change(verb: str, reference: str, tenant: str | None, done: str, *, as_json
             action=Action("datasets.versions", {"dataset": str(dataset_id)}),
             field="version",
         )
-    with platform(tenant) as client:
-        getattr(client.datasets, verb)(dataset_id, number)
-    if as_json:
-        print_json({"reference": reference, done: True})
-    else:
-        out.print(f"{done.capitalize()} {reference}.", markup=False)
-
-
-def _marked(columns: list[str], all_: bool) -> list[str]:
-    """With when each was archived, where archived ones are shown too."""
-    return [*columns, "archived_at"] if all_ else columns
+    return dataset_id, number
 
 
 def _source(source: Any) -> str:

@@ -6,83 +6,77 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ml_core.cli.console import out, print_json, print_page, print_rows
-from ml_core.cli.options import CursorOption, EnvironmentOption, JsonOption, LimitOption, ModelOption, TenantOption
-from ml_core.cli.target import given, platform
+from ml_core.cli.console import answer, print_page, print_rows, printed_as_json, say
+from ml_core.cli.options import CursorOption, EnvironmentOption, LimitOption, ModelOption
+from ml_core.cli.target import platform
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.environments import Move
 
-ASKS_PLATFORM = True
+ASKS = "tenant"
 
-app = typer.Typer(help="The environments that versions are promoted to.", no_args_is_help=True)
+app = typer.Typer(help="Show the history of environments, and protect them.", no_args_is_help=True)
 
 NameArgument = Annotated[str, typer.Argument(help="The environment, such as production.")]
 
 
 @app.command("list")
-def list_(tenant: TenantOption = None, as_json: JsonOption = False) -> None:
+def list_() -> None:
     """List the environments, and which of them are protected."""
-    with platform(tenant) as client:
+    with platform() as client:
         policies = client.environments.policies()
-    rows = [policy.model_dump(mode="json" if as_json else "python") for policy in policies]
+    if printed_as_json(policies):
+        return
     columns = ["environment", "is_protected", "updated_at", "updated_by"]
-    print_rows(rows, columns, as_json=as_json, empty="There is no environment. Set MLCORE_ENVIRONMENTS.")
+    print_rows(
+        [dict(policy) for policy in policies], columns, empty="There is no environment. Set MLCORE_ENVIRONMENTS."
+    )
 
 
 @app.command("history")
 def history(
-    tenant: TenantOption = None,
-    model: ModelOption = None,
+    model: ModelOption,
     environment: EnvironmentOption = "production",
     limit: LimitOption = 50,
     cursor: CursorOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Show each move of what an environment serves, newest first: who, when and why."""
-    model_id = given("model", model, "--model")
-    with platform(tenant) as client:
-        page = client.environments.history(model_id, environment).page(limit=limit, cursor=cursor)
+    with platform() as client:
+        page = client.environments.history(model, environment).page(limit=limit, cursor=cursor)
     print_page(
         page,
         ["generation", "at", "action", "version", "canary", "shadow", "actor", "why"],
-        as_json=as_json,
-        empty=f"{environment} of {model_id} {'never served anything' if cursor is None else 'has no such move'}.",
-        shown={"canary": _canary, "why": _reason},
+        empty=f"{environment} of {model} {'never served anything' if cursor is None else 'has no such move'}.",
+        shown={"canary": canary_words, "why": _reason},
     )
 
 
 @app.command("protect")
-def protect(environment: NameArgument, tenant: TenantOption = None, as_json: JsonOption = False) -> None:
+def protect(environment: NameArgument) -> None:
     """Let only admins and keys of the environment's own scope change what it serves."""
-    with platform(tenant) as client:
+    with platform() as client:
         policy = client.environments.protect(environment)
         name = client.tenant_id
-    if as_json:
-        print_json(policy)
+    if printed_as_json(policy):
         return
-    out.print(f"{environment} of {name} is protected: moving it takes the scope promote:{environment}, or admin.")
-    out.print(
+    say(f"{environment} of {name} is protected: moving it takes the scope promote:{environment}, or admin.")
+    say(
         "This machine's own user stays an admin. A key for others: "
         f"mlcore keys create --tenant {name} --scope promote:{environment}; they give it with --key.",
         style="dim",
-        soft_wrap=True,
     )
 
 
 @app.command("unprotect")
-def unprotect(environment: NameArgument, tenant: TenantOption = None, as_json: JsonOption = False) -> None:
+def unprotect(environment: NameArgument) -> None:
     """Let every key that may promote change what it serves."""
-    with platform(tenant) as client:
+    with platform() as client:
         policy = client.environments.unprotect(environment)
-        name = client.tenant_id
-    if as_json:
-        print_json(policy)
-    else:
-        out.print(f"{environment} of {name} is not protected: moving it takes the scope promote.")
+        answer(policy, f"{environment} of {client.tenant_id} is not protected: moving it takes the scope promote.")
 
 
-def _canary(canary: Any) -> str | None:
+def canary_words(canary: Any) -> str | None:
+    """A canary as a cell of a table."""
     return None if canary is None else f"{canary.version} for {canary.percent} %"
 
 

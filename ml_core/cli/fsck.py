@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.text import Text
 
 from ml_core.cli.actions import command_of
-from ml_core.cli.console import out, print_json
+from ml_core.cli.console import answer, say, wants_json
 from ml_core.cli.context import registry_connection
-from ml_core.cli.options import JsonOption
 from ml_core.ids import TenantId
 
 if TYPE_CHECKING:
@@ -23,26 +21,21 @@ if TYPE_CHECKING:
 _EXIT_FINDINGS = 1
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command("fsck")(fsck)
-
-
 def fsck(
     tenant: Annotated[str | None, typer.Option("--tenant", "-t", help="Only this tenant; otherwise all.")] = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended; no row is changed.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Repair what can be repaired; no row is changed.")] = False,
     source: Annotated[
         list[Path] | None,
         typer.Option(
-            "--from", help="Where copies are: a backup, or a folder such as a storage_path; repeat for several."
+            "--from",
+            help="Where copies of damaged files are: a backup, or a folder such as a storage_path; repeat for several.",
         ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Compare sizes only, instead of reading every byte.")] = False,
-    as_json: JsonOption = False,
 ) -> None:
-    """Check that every row has its bytes, unchanged, that every file has a row, and that rows agree with each other.
+    """Check the registry against the artifact store: each row has its bytes, unchanged, and each file has a row.
 
-    Exit code 0: all is sound. 1: something is wrong, and it is said what to do.
+    Rows are also checked against each other. Exit code 0: no finding is left. 1: findings are listed with a remedy.
     """
     from ml_core.models.store import platform_store
     from ml_core.registry.backup import artifacts_in
@@ -57,13 +50,11 @@ def fsck(
         findings = []
         for finding in _findings(database, checker, tenant):
             findings.append(repairer.repair(finding) if repair else finding)
-            if not as_json:
+            if not wants_json.get():
                 _show(findings[-1])
     left = sum(not finding.is_repaired for finding in findings)
-    if as_json:
-        print_json({"checked": checker.checked, "findings": [finding.describe() for finding in findings]})
-    else:
-        _show_summary(checker.checked, len(findings), left)
+    document = {"checked": checker.checked, "findings": [finding.describe() for finding in findings]}
+    answer(document, _summary(checker.checked, len(findings), left))
     if left:
         raise typer.Exit(_EXIT_FINDINGS)
 
@@ -82,21 +73,18 @@ def _findings(database: DatabaseConnection, checker: Checker, tenant: str | None
 
 
 def _show(finding: Finding) -> None:
-    out.print(Text(f"{finding.tenant_id}  {finding.kind.value}  {finding.subject}", style="bold"), soft_wrap=True)
+    say(f"{finding.tenant_id}  {finding.kind.value}  {finding.subject}", style="bold")
     needed_by = f" Needed by {', '.join(finding.needed_by)}." if finding.needed_by else ""
-    out.print(Text(f"  {finding.what}{needed_by}"), soft_wrap=True)
-    out.print(Text("  Repaired." if finding.is_repaired else f"  {finding.remedy}"), soft_wrap=True)
+    say(f"  {finding.what}{needed_by}")
+    say("  Repaired." if finding.is_repaired else f"  {finding.remedy}")
     if finding.action is not None and not finding.is_repaired:
-        out.print(Text(f"    {command_of(finding.action)}", style="bold"), soft_wrap=True)
+        say(f"    {command_of(finding.action)}", style="bold")
 
 
-def _show_summary(checked: Checked, found: int, left: int) -> None:
+def _summary(checked: Checked, found: int, left: int) -> str:
     tenants = "1 tenant" if checked.tenants == 1 else f"{checked.tenants:,} tenants"
     artifacts = "1 artifact" if checked.needed == 1 else f"{checked.needed:,} artifacts"
-    looked_at = (
-        f"{tenants}, {artifacts} that rows need ({checked.needed_bytes:,} bytes), {checked.stored:,} in the store"
-    )
+    what = f"{tenants}, {artifacts} that rows need ({checked.needed_bytes:,} bytes), {checked.stored:,} in the store"
     if not found:
-        out.print(f"All is sound: {looked_at}.")
-    else:
-        out.print(f"Checked {looked_at}. Found {found:,}, repaired {found - left:,}, left {left:,}.")
+        return f"All is sound: {what}."
+    return f"Checked {what}. Found {found:,}, repaired {found - left:,}, left {left:,}."

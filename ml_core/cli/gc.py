@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
 
-from ml_core.cli.console import err, out, print_error, print_json, print_rows
+from ml_core.cli.console import note, print_error, print_rows, printed_as_json, say
 from ml_core.cli.context import registry_connection
-from ml_core.cli.options import JsonOption
 from ml_core.exceptions import MLFrameworkError
 from ml_core.ids import TenantId
 
@@ -27,17 +25,11 @@ _WITH_BYTES = ("artifact", "temporary", "tenant")
 """Kinds of which something goes from the store."""
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command("gc")(gc)
-
-
 def gc(
     tenant: Annotated[str | None, typer.Option("--tenant", "-t", help="Only this tenant; otherwise all.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go; changes nothing.")] = False,
-    as_json: JsonOption = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
 ) -> None:
-    """Collect garbage: what was archived for MLCORE_RETENTION_DAYS and nothing needs, and bytes without a row.
+    """Remove what was archived for MLCORE_RETENTION_DAYS and nothing needs, and bytes without a row.
 
     A version goes with its bytes unless an environment, a rollback, a hold or a version made from it needs it. Also old
     idempotency keys, half-written files, days of the prediction log whose retention ended, and what is left of
@@ -54,7 +46,7 @@ def gc(
             report.add_tenant(collector, tenant_id)
         if tenant is None:
             report.add_prediction_log(database)
-    report.show(as_json=as_json)
+    report.show()
     if report.failed:
         raise typer.Exit(_EXIT_INCOMPLETE)
 
@@ -80,8 +72,7 @@ class _Report:
         self.dry_run = dry_run
         self.items: list[dict[str, Any]] = []
         self.kept: list[dict[str, Any]] = []
-        self.is_log_asked = False
-        self.prediction_log: dict[str, Any] | None = None
+        self.log: dict[str, Any] = {}
         self.failed = 0
         self._failed_in_a_row = 0
 
@@ -94,7 +85,7 @@ class _Report:
             self._failed_in_a_row += 1
             if self._failed_in_a_row == _OUTAGE:
                 raise
-            err.print(Text(f"{tenant_id}: nothing was collected."))
+            note(f"{tenant_id}: nothing was collected.", style="")
             print_error(error, as_json=False)
             return
         self._failed_in_a_row = 0
@@ -114,15 +105,15 @@ class _Report:
         """Prune the prediction log of all tenants, by the day."""
         from ml_core.registry.predictions.retention import prune
 
-        self.is_log_asked = True
+        self.log = {"prediction_log": None}
         try:
             pruned = prune(database, dry_run=self.dry_run)
         except MLFrameworkError as error:
             self.failed += 1
-            err.print(Text("The prediction log was not pruned."))
+            note("The prediction log was not pruned.", style="")
             print_error(error, as_json=False)
             return
-        self.prediction_log = {
+        self.log["prediction_log"] = {
             "before": pruned.before.isoformat(),
             "days": [partition.day.isoformat() for partition in pruned.partitions],
             "rows": sum(partition.rows for partition in pruned.partitions),
@@ -132,47 +123,33 @@ class _Report:
             "losses": pruned.losses,
         }
 
-    def show(self, *, as_json: bool) -> None:
+    def show(self) -> None:
         """Print it."""
         size_bytes = sum(item["size_bytes" if self.dry_run else "freed_bytes"] or 0 for item in self.items)
-        if as_json:
-            document = {
-                "dry_run": self.dry_run,
-                "freed_bytes": size_bytes,
-                "items": self.items,
-                "kept": self.kept,
-                "failed": self.failed,
-            }
-            if self.is_log_asked:
-                document["prediction_log"] = self.prediction_log
-            print_json(document)
+        found = {"items": self.items, "kept": self.kept, "failed": self.failed}
+        if printed_as_json({"dry_run": self.dry_run, "freed_bytes": size_bytes, **found, **self.log}):
             return
-        columns = ["tenant_id", "kind", "name", "why", "size_bytes"]
-        if not self.dry_run:
-            columns += ["status", "reason"]
-        print_rows(self.items, columns, as_json=False, empty="There is nothing to collect.")
+        outcome = [] if self.dry_run else ["status", "reason"]
+        columns = ["tenant_id", "kind", "name", "why", "size_bytes", *outcome]
+        print_rows(self.items, columns, empty="There is nothing to collect.")
         for kept in self.kept:
             needed_by = ", ".join(kept["needed_by"])
             if any(need.startswith("rollback:") for need in kept["needed_by"]):
                 needed_by += " (restore it before you roll back to it)"
-            out.print(
-                Text(f"Kept: {kept['name']} of {kept['tenant_id']}, needed by {needed_by}.", style="dim"),
-                soft_wrap=True,
-            )
+            say(f"Kept: {kept['name']} of {kept['tenant_id']}, needed by {needed_by}.", style="dim")
         self._show_prediction_log()
         if self.items:
             counted = Counter(item["kind"] for item in self.items if item["status"] in ("planned", "collected"))
             what = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in sorted(counted.items()))
-            done = "Would free" if self.dry_run else "Freed"
-            out.print(f"{done} {size_bytes:,} bytes: {what or 'nothing'}.")
+            say(f"{'Would free' if self.dry_run else 'Freed'} {size_bytes:,} bytes: {what or 'nothing'}.")
 
     def _show_prediction_log(self) -> None:
-        log = self.prediction_log
+        log = self.log.get("prediction_log")
         if log is None or not (log["days"] or log["busy"] or log["labels"] or log["losses"]):
             return
         done = "would go" if self.dry_run else "went"
         busy = f" In use, so left for the next run: {', '.join(log['busy'])}." if log["busy"] else ""
-        out.print(
+        say(
             f"Prediction log before {log['before']}: {len(log['days'])} days with about "
             f"{log['rows']:,} rows and {log['size_bytes']:,} bytes of the database {done}, "
             f"{log['labels']:,} labels, {log['losses']:,} counts of losses.{busy}"

@@ -6,65 +6,39 @@ from typing import Annotated
 
 import typer
 
-from ml_core.cli.console import out, print_json, print_page
-from ml_core.cli.options import CursorOption, JsonOption, LimitOption, ModelOption, TenantOption
-from ml_core.cli.target import given, platform
+from ml_core.cli.console import answer, print_page
+from ml_core.cli.options import CursorOption, LimitOption, ModelOption, OnlyModelOption, VersionOption
+from ml_core.cli.target import platform
 
-ASKS_PLATFORM = True
+ASKS = "tenant"
 
-app = typer.Typer(help="Holds: why a version may not be deleted or collected.", no_args_is_help=True)
+app = typer.Typer(help="Place and release holds, which keep versions from being deleted.", no_args_is_help=True)
 
-VersionOption = Annotated[str, typer.Option("--version", "-v", help="The version.")]
 NameOption = Annotated[str, typer.Option("--name", help="The hold, such as legal.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why the version is kept.")]
 
 
 @app.command("place")
-def place(
-    version: VersionOption,
-    name: NameOption,
-    reason: Annotated[str, typer.Option("--reason", help="Why the version is kept.")],
-    tenant: TenantOption = None,
-    model: ModelOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Keep a version, with its bytes, until the hold is released."""
-    model_id = given("model", model, "--model")
-    with platform(tenant) as client:
-        hold = client.holds.place(model_id, version, name, reason)
-    if as_json:
-        print_json(hold)
-    else:
-        out.print(f"Version {hold.version} of {hold.model_id} is held: {hold.name}.")
+def place(version: VersionOption, name: NameOption, reason: ReasonOption, model: ModelOption) -> None:
+    """Place a hold: the version and its bytes are kept until it is released."""
+    with platform() as client:
+        hold = client.holds.place(model, version, name, reason)
+    answer(hold, f"Version {hold.version} of {hold.model_id} is held: {hold.name}.")
 
 
 @app.command("release")
-def release(
-    version: VersionOption,
-    name: NameOption,
-    tenant: TenantOption = None,
-    model: ModelOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """End a hold. The version itself stays as it is."""
-    model_id = given("model", model, "--model")
-    with platform(tenant) as client:
-        client.holds.release(model_id, version, name)
-    if as_json:
-        print_json({"model_id": model_id, "version": version, "name": name, "released": True})
-    else:
-        out.print(f"Released {name} on version {version} of {model_id}.")
+def release(version: VersionOption, name: NameOption, model: ModelOption) -> None:
+    """Release a hold. The version does not change."""
+    with platform() as client:
+        client.holds.release(model, version, name)
+    released = {"model_id": model, "version": version, "name": name, "released": True}
+    answer(released, f"Released {name} on version {version} of {model}.")
 
 
 @app.command("list")
-def list_(
-    tenant: TenantOption = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Only those of this model.")] = None,
-    limit: LimitOption = 100,
-    cursor: CursorOption = None,
-    as_json: JsonOption = False,
-) -> None:
+def list_(model: OnlyModelOption = None, limit: LimitOption = 100, cursor: CursorOption = None) -> None:
     """List a tenant's holds."""
-    with platform(tenant) as client:
+    with platform() as client:
         page = client.holds.list(model).page(limit=limit, cursor=cursor)
     columns = ["model_id", "version", "name", "reason", "created_at", "created_by"]
-    print_page(page, columns, as_json=as_json, empty="There is no hold. Place one with mlcore holds place.")
+    print_page(page, columns, empty="There is no hold. Place one with mlcore holds place.")

@@ -5,35 +5,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
 
-from ml_core.cli.console import out, print_json, print_page, show, step
-from ml_core.cli.options import CursorOption, JsonOption, LimitOption, ModelOption, TenantOption
-from ml_core.cli.target import given, platform
+from ml_core.cli.console import answer, print_fields, print_page, printed_as_json, step
+from ml_core.cli.options import CursorOption, LimitOption, ModelOption
+from ml_core.cli.target import platform
 from ml_core.domain.job import ENDED, JobState
-from ml_core.exceptions import TrainingError, error_from_json
+from ml_core.exceptions import Action, TrainingError, error_from_json
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.jobs import Job
     from ml_core.client import MLClient
 
-ASKS_PLATFORM = True
+ASKS = "tenant"
 
-app = typer.Typer(help="Jobs: work that the platform does in turn, and that survives it.", no_args_is_help=True)
+app = typer.Typer(help="Submit trainings that the platform does in turn, and watch them.", no_args_is_help=True)
 submit = typer.Typer(help="Submit a job.", no_args_is_help=True)
 app.add_typer(submit, name="submit")
 
 JobArgument = Annotated[str, typer.Argument(help="The job's id, from `mlcore jobs list`.")]
-_COLUMNS = ["job_id", "kind", "model", "state", "stage", "attempt", "result", "submitted_at", "finished_at", "error"]
+_COLUMNS = ["job_id", "kind", "model", "state", "stage", "attempt", "made", "submitted_at", "finished_at", "why"]
 _WAIT_S = 20.0
 """Of one request; a longer job is asked for again."""
 
 
 @submit.command("train")
 def submit_train(
+    model: ModelOption,
     dataset: Annotated[str, typer.Option(help="The dataset: tickets_2026, or tickets_2026@3.")],
-    tenant: TenantOption = None,
-    model: ModelOption = None,
     target: Annotated[str | None, typer.Option(help="The column to predict; none for clustering.")] = None,
     model_type: Annotated[
         str | None, typer.Option("--type", help="classification or regression, found from the target if left out.")
@@ -45,82 +43,68 @@ def submit_train(
     cpus: Annotated[float, typer.Option(help="The cores that it gets.")] = 1.0,
     priority: Annotated[int, typer.Option(help="-100 to 100; of the tenant's jobs a higher one goes first.")] = 0,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")] = False,
-    as_json: JsonOption = False,
 ) -> None:
     """Submit a training on a registered dataset.
 
-    What can be known beforehand is checked at once: names, rights, columns, hyperparameters and quotas.
+    Names, rights, columns, hyperparameters and quotas are checked at once.
     """
     from ml_core.cli.train import hyperparameters
 
-    training = {"target": target, "model_type": model_type, "hyperparameters": hyperparameters(param)}
-    with platform(tenant) as client:
-        job = client.jobs.train(
-            given("model", model, "--model"),
-            dataset,
-            training={name: value for name, value in training.items() if value},
-            promote_to=promote_to,
-            cpus=cpus,
-            priority=priority,
-        )
+    given = {"target": target, "model_type": model_type, "hyperparameters": hyperparameters(param)}
+    training = {name: value for name, value in given.items() if value}
+    with platform() as client:
+        job = client.jobs.train(model, dataset, training=training, promote_to=promote_to, cpus=cpus, priority=priority)
         if wait:
-            job = _ended(client, job)
-        if as_json:
-            print_json(job)
-        elif wait:
-            _print(job)
+            _show(_ended(client, job))
         else:
-            out.print(f"Submitted {job.job_id}. See it with: mlcore jobs show {job.job_id}", markup=False)
+            answer(job, f"Submitted {job.job_id}. See it with: mlcore jobs show {job.job_id}")
 
 
 @app.command("list")
 def list_(
-    tenant: TenantOption = None,
-    state: Annotated[JobState | None, typer.Option(help="Jobs in this state only.")] = None,
+    state: Annotated[JobState | None, typer.Option(help="Only in this state.")] = None,
     limit: LimitOption = 50,
     cursor: CursorOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """List jobs, newest first."""
-    with platform(tenant) as client:
+    with platform() as client:
         page = client.jobs.list(state=state).page(limit=limit, cursor=cursor)
     print_page(
         page,
-        [name for name in _COLUMNS if name != "error" or any(job.error for job in page.items)],
-        as_json=as_json,
+        [name for name in _COLUMNS if name != "why" or any(job.error for job in page.items)],
         empty="No job matches. Submit one with mlcore jobs submit.",
-        shown={"model": _model, "stage": _stage, "result": _made, "error": _why},
+        shown={"model": _model, "stage": _stage, "made": _made, "why": _why},
     )
 
 
 @app.command("show")
-def show_job(job_id: JobArgument, tenant: TenantOption = None, as_json: JsonOption = False) -> None:
+def show_job(job_id: JobArgument) -> None:
     """Show a job."""
-    with platform(tenant) as client:
-        job = client.jobs.get(job_id)
-    print_json(job) if as_json else _print(job)
+    with platform() as client:
+        _show(client.jobs.get(job_id))
 
 
 @app.command("wait")
-def wait_for(job_id: JobArgument, tenant: TenantOption = None, as_json: JsonOption = False) -> None:
-    """Wait until a job has ended; its error is this command's."""
-    with platform(tenant) as client:
-        job = _ended(client, client.jobs.get(job_id))
-    print_json(job) if as_json else _print(job)
+def wait_for(job_id: JobArgument) -> None:
+    """Wait until a job has succeeded; fail with its error if it did not."""
+    with platform() as client:
+        _show(_ended(client, client.jobs.get(job_id)))
 
 
 @app.command("cancel")
-def cancel(job_id: JobArgument, tenant: TenantOption = None, as_json: JsonOption = False) -> None:
-    """Cancel a job: at once where it waits, else its process is stopped within seconds."""
-    with platform(tenant) as client:
-        _said(client.jobs.cancel(job_id), as_json=as_json)
+def cancel(job_id: JobArgument) -> None:
+    """Cancel a job: at once if it is queued, else its process is stopped within seconds."""
+    with platform() as client:
+        job = client.jobs.cancel(job_id)
+    answer(job, f"{job.job_id} is {job.state}.")
 
 
 @app.command("retry")
-def retry(job_id: JobArgument, tenant: TenantOption = None, as_json: JsonOption = False) -> None:
+def retry(job_id: JobArgument) -> None:
     """Queue a job again that failed or was cancelled."""
-    with platform(tenant) as client:
-        _said(client.jobs.retry(job_id), as_json=as_json)
+    with platform() as client:
+        job = client.jobs.retry(job_id)
+    answer(job, f"{job.job_id} is {job.state}.")
 
 
 def _ended(client: MLClient, job: Job) -> Job:
@@ -136,25 +120,17 @@ def _ended(client: MLClient, job: Job) -> Job:
     if job.error is not None:
         raise error_from_json(job.error)
     if job.state is not JobState.SUCCEEDED:
-        raise TrainingError(f"The job {job.job_id} was {job.state}.", remedy="Retry it.", stage="fit")
+        action = Action.of("jobs.retry", job=job.job_id)
+        raise TrainingError(f"The job {job.job_id} was {job.state}.", remedy="Retry it.", action=action, stage="fit")
     return job
 
 
-def _print(job: Job) -> None:
+def _show(job: Job) -> None:
+    if printed_as_json(job):
+        return
     lines: dict[str, Any] = {name: value for name, value in job if name not in ("spec", "progress", "result", "error")}
-    lines |= {"model": _model(job), "stage": _stage(job), "result": _made(job), "error": _why(job.error)}
-    lines = {name: value for name, value in lines.items() if value is not None}
-    width = max(map(len, lines))
-    for name, value in lines.items():
-        label = Text(f"{name.replace('_', ' '):{width}}  ", style="bold")
-        out.print(label + Text(show(value)), soft_wrap=True)
-
-
-def _said(job: Job, *, as_json: bool) -> None:
-    if as_json:
-        print_json(job)
-    else:
-        out.print(f"{job.job_id} is {job.state}.", markup=False)
+    lines |= {"model": _model(job), "stage": _stage(job), "made": _made(job), "error": _why(job)}
+    print_fields((name, value) for name, value in lines.items() if value is not None)
 
 
 def _model(job: Job) -> str | None:
@@ -165,10 +141,9 @@ def _stage(job: Job) -> str | None:
     return job.progress.get("stage") if job.state is JobState.RUNNING else None
 
 
-def _made(job: Any) -> str | None:
-    result = job.result if hasattr(job, "result") else job
-    return f"{result['model_id']}@{result['version']}" if "version" in result else None
+def _made(job: Job) -> str | None:
+    return f"{job.result['model_id']}@{job.result['version']}" if "version" in job.result else None
 
 
-def _why(error: Any) -> str | None:
-    return error and str(error.get("message", "")).partition("\n")[0]
+def _why(job: Job) -> str | None:
+    return None if job.error is None else str(job.error.get("message", "")).partition("\n")[0]

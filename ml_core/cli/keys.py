@@ -7,21 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ml_core.cli.console import err, out, print_json, print_page
-from ml_core.cli.options import CursorOption, JsonOption, LimitOption, TenantOption
-from ml_core.cli.target import given, platform
+from ml_core.cli.console import answer, note, print_page, printed_as_json, say
+from ml_core.cli.options import CursorOption, LimitOption, TenantOption
+from ml_core.cli.target import platform, tenant_name
 from ml_core.domain.api_key import Scope
 from ml_core.exceptions import InvalidRequestError
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.keys import CreatedKey
 
-ASKS_PLATFORM = True
+ASKS = "tenant"
 
-app = typer.Typer(help="API keys of a tenant, or of the platform.", no_args_is_help=True)
+app = typer.Typer(help="Create, list and revoke API keys of a tenant or of the platform.", no_args_is_help=True)
 
 PlatformOption = Annotated[
-    bool, typer.Option("--platform", help="A key of the platform, which acts in all tenants, instead of a tenant's.")
+    bool,
+    typer.Option("--platform", help="A key of the platform, which is valid in all tenants, instead of a tenant's."),
 ]
 
 
@@ -38,20 +39,20 @@ def create(
     scope: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"What it may do: {', '.join(Scope)} or promote:ENVIRONMENT; repeat for several. Without it: predict "
-            "and read, which is what a program needs that asks models. With --platform: admin or read."
+            help=f"What it may do: {', '.join(Scope)} or promote:ENVIRONMENT; repeat for several. Without it: predict, "
+            "which is what a program needs that asks models. The scope read shows all data of the tenant. With "
+            "--platform: admin or read."
         ),
     ] = None,
-    as_json: JsonOption = False,
 ) -> None:
-    """Create a key, or one for each of several tenants, and show it, this once. Only a salted hash is kept."""
+    """Create a key, or one for each of several tenants. It is shown only once: only a salted hash is stored."""
+    _require_one_owner(tenant, of_platform=of_platform)
     if of_platform:
-        _require_no_tenant(tenant)
         with platform(of_tenant=False) as client:
-            _print_made([(None, client.platform_keys.create(scope or [], name=name))], is_one=True, as_json=as_json)
+            _print_made([(None, client.platform_keys.create(scope or [], name=name))], is_one=True)
         return
-    scopes = sorted(set(scope or (Scope.PREDICT, Scope.READ)))
-    names = list(dict.fromkeys(tenant or [given("tenant", None, "--tenant")]))
+    scopes = sorted(set(scope or [Scope.PREDICT]))
+    names = list(dict.fromkeys(tenant or [tenant_name()]))
     made: list[tuple[str | None, CreatedKey]] = []
     with platform(names[0]) as client:
         of = {each: client.for_tenant(each) for each in names}
@@ -62,25 +63,22 @@ def create(
                 made.append((each, of[each].keys.create(scopes, name=name)))  # noqa: PERF401 - one may fail
         finally:  # also if a later one failed: nobody can show them again
             if made:
-                _print_made(made, is_one=len(names) == 1, as_json=as_json)
+                _print_made(made, is_one=len(names) == 1)
 
 
-def _print_made(made: Sequence[tuple[str | None, CreatedKey]], *, is_one: bool, as_json: bool) -> None:
+def _print_made(made: Sequence[tuple[str | None, CreatedKey]], *, is_one: bool) -> None:
     """Show new keys: tenant and key; None: the platform."""
-    if as_json:
-        rows = [{**({"tenant_id": of} if of else {}), **key.model_dump()} for of, key in made]
-        print_json(rows[0] if is_one else rows)
+    rows = [{**({"tenant_id": of} if of else {}), **key.model_dump()} for of, key in made]
+    if printed_as_json(rows[0] if is_one else rows):
         return
     for of, key in made:
-        out.print(key.key if is_one else f"{of} {key.key}", soft_wrap=True)
+        say(key.key if is_one else f"{of} {key.key}")
     # On standard error, so that KEY=$(mlcore keys create …) holds the key alone.
     may = f"may {', '.join(made[0][1].scopes)}"
     if is_one:
-        err.print(
-            f"Keep it: it is shown only now. It {may} as {made[0][0] or 'an operator, in all tenants'}.", style="dim"
-        )
+        note(f"Keep it: it is shown only now. It {may} as {made[0][0] or 'an operator, in all tenants'}.")
     else:
-        err.print(f"Keep them: they are shown only now. Each {may} as its tenant.", style="dim")
+        note(f"Keep them: they are shown only now. Each {may} as its tenant.")
 
 
 @app.command("list")
@@ -89,18 +87,16 @@ def list_(
     of_platform: PlatformOption = False,
     limit: LimitOption = 100,
     cursor: CursorOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """List the keys of a tenant or of the platform, without their secrets."""
-    if of_platform:
-        _require_no_tenant(tenant)
+    _require_one_owner(tenant, of_platform=of_platform)
     with platform(tenant, of_tenant=not of_platform) as client:
         found = client.platform_keys.list() if of_platform else client.keys.list()
         page = found.page(limit=limit, cursor=cursor)
         option = "--platform --scope admin" if of_platform else f"--tenant {client.tenant_id}"
         owner = "The platform" if of_platform else client.tenant_id
     columns = ["key_id", "name", "scopes", "created_at", "revoked_at"]
-    print_page(page, columns, as_json=as_json, empty=f"{owner} has no keys. Create one: mlcore keys create {option}")
+    print_page(page, columns, empty=f"{owner} has no keys. Create one: mlcore keys create {option}")
 
 
 @app.command("revoke")
@@ -108,27 +104,22 @@ def revoke(
     key_id: Annotated[str, typer.Argument(help="The key's id, from `mlcore keys list`.")],
     tenant: TenantOption = None,
     of_platform: PlatformOption = False,
-    as_json: JsonOption = False,
 ) -> None:
-    """Revoke a key: within about a second it opens nothing any more."""
-    if of_platform:
-        _require_no_tenant(tenant)
+    """Revoke a key: it stops working within about a second."""
+    _require_one_owner(tenant, of_platform=of_platform)
     with platform(tenant, of_tenant=not of_platform) as client:
         revoked = client.platform_keys.revoke(key_id) if of_platform else client.keys.revoke(key_id)
         owner = "the platform" if of_platform else client.tenant_id
-    if as_json:
-        print_json(revoked)
-    else:
-        out.print(f"Revoked {revoked.key_id} of {owner}.")
+    answer(revoked, f"Revoked {revoked.key_id} of {owner}.")
 
 
-def _require_no_tenant(tenant: object) -> None:
+def _require_one_owner(tenant: object, *, of_platform: bool) -> None:
     """Refuse a tenant beside ``--platform``.
 
     Raises:
         InvalidRequestError: There is one.
     """
-    if tenant:
+    if tenant and of_platform:
         raise InvalidRequestError(
             "A key of the platform has no tenant.", remedy="Give either --tenant or --platform.", field="--platform"
         )

@@ -7,22 +7,15 @@ from typing import Annotated
 
 import typer
 
-from ml_core.cli.console import out, print_json
-from ml_core.cli.options import JsonOption
+from ml_core.cli.console import answer
 from ml_core.cli.target import Login
 from ml_core.exceptions import InvalidRequestError, PermissionDeniedError
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the verbs."""
-    app.command("login")(login)
-    app.command("logout")(logout)
 
 
 def login(
     url: Annotated[
         str | None,
-        typer.Argument(help="The platform, such as https://ml.example.com; default: the one that is kept already."),
+        typer.Argument(help="The platform, such as https://ml.example.com; default: the saved one."),
     ] = None,
     tenant: Annotated[
         str | None, typer.Option("--tenant", "-t", help="The tenant of the key, which `--tenant` then has as default.")
@@ -33,11 +26,10 @@ def login(
     key: Annotated[
         str | None, typer.Option("--key", help="The API key; without it, it is asked for, or read from standard input.")
     ] = None,
-    as_json: JsonOption = False,
 ) -> None:
-    """Keep a platform's address, a key and defaults for this user, once the platform has accepted the key.
+    """Save a platform's address, an API key and default names for later commands. The platform checks the key first.
 
-    What `--url`, `--key`, MLCORE_URL or MLCORE_API_KEY say has precedence over what is kept.
+    `--url`, `--key`, MLCORE_URL and MLCORE_API_KEY take precedence over what is saved.
     """
     kept = None if url else Login.load()
     if kept is not None:
@@ -48,20 +40,15 @@ def login(
         raise InvalidRequestError("There is no login to change.", remedy="Give the address of a platform.", field="URL")
     _verify(new)
     path = new.save()
-    if as_json:
-        print_json({"url": new.url, "tenant": new.tenant, "model": new.model, "file": str(path)})
-    else:
-        who = f" for the tenant {new.tenant}" if new.tenant else ""
-        out.print(f"Logged in at {new.url}{who}. It is kept in {path}.", markup=False, soft_wrap=True)
+    who = f" for the tenant {new.tenant}" if new.tenant else ""
+    document = {"url": new.url, "tenant": new.tenant, "model": new.model, "file": path}
+    answer(document, f"Logged in at {new.url}{who}. It is kept in {path}.")
 
 
-def logout(as_json: JsonOption = False) -> None:
-    """Forget the platform and the key. Later commands use the registry of this machine. The key stays valid."""
+def logout() -> None:
+    """Remove the saved address and key. Later commands use the registry of this machine. The key stays valid."""
     existed = Login.forget()
-    if as_json:
-        print_json({"logged_out": existed})
-    else:
-        out.print("Logged out." if existed else "Nobody was logged in.")
+    answer({"logged_out": existed}, "Logged out." if existed else "Nobody was logged in.")
 
 
 def _asked_key() -> str:

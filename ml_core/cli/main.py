@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from ml_core.cli.console import err, print_error
-from ml_core.cli.target import asking
+from ml_core.cli.target import complete
 from ml_core.exceptions import MLFrameworkError
 
 EXIT_ERROR = 1
@@ -24,10 +24,10 @@ EXIT_INTERRUPTED = 130
 """What Typer, like every shell, reports for a program that Ctrl-C ended."""
 
 _PANELS = {
-    "This machine": {"up": "platform", "down": "platform", "status": "platform", "demo": "demo.verb"},
-    "A platform elsewhere": {"login": "login", "logout": "login"},
-    "Tenants": {"tenants": "tenants", "keys": "keys", "audit": "audit"},
-    "From data to versions": {
+    "Local platform": {"up": "platform", "down": "platform", "status": "platform", "demo": "demo.verb"},
+    "Connection": {"login": "login", "logout": "login"},
+    "Tenants and access": {"tenants": "tenants", "keys": "keys", "audit": "audit"},
+    "Training": {
         "datasets": "datasets",
         "train": "train",
         "jobs": "jobs",
@@ -35,7 +35,7 @@ _PANELS = {
         "models": "models",
         "versions": "versions",
     },
-    "What is served": {
+    "Serving": {
         "promote": "moves",
         "rollback": "moves",
         "withdraw": "moves",
@@ -46,9 +46,11 @@ _PANELS = {
         "predict": "predict",
         "predictions": "predictions",
     },
-    "The registry": {"db": "database", "holds": "holds", "gc": "gc", "fsck": "fsck"},
+    "Maintenance": {"db": "database", "holds": "holds", "gc": "gc", "fsck": "fsck"},
 }
-"""Panel of the help → verb → the module that has it, in the order in which a newcomer meets them."""
+"""Panel of the help → verb → the module that has it, in the order in which a newcomer meets them.
+
+A verb is the function of its name in the module; where there is none, it is the group of verbs ``app``."""
 
 
 class _Verbs(Mapping[str, Any]):
@@ -71,11 +73,11 @@ class _Verbs(Mapping[str, Any]):
 def _load(verb: str, panel: str, name: str) -> Any:
     module = importlib.import_module(f"ml_core.cli.{name}")
     group = typer.Typer(rich_markup_mode="rich")
-    if hasattr(module, "add_to"):
-        module.add_to(group)
+    if hasattr(module, verb):
+        group.command(verb)(getattr(module, verb))
     else:
         group.add_typer(module.app, name=verb)
-    _prepare(group, asks=getattr(module, "ASKS_PLATFORM", False))
+    _prepare(group, asks=getattr(module, "ASKS", None), prints_json=getattr(module, "PRINTS_JSON", True))
     command: Any = get_group(group).commands[verb]
     command.rich_help_panel = panel
     return command
@@ -87,19 +89,16 @@ class _Root(TyperGroup):
         self.commands = cast("MutableMapping[str, Any]", _Verbs())  # only read from
 
 
-def _prepare(group: typer.Typer, *, asks: bool) -> None:
-    """Give each verb its docstring with one line a paragraph, since the help wraps it to the terminal's width.
-
-    Verbs that ask a platform get the options that name it as well.
-    """
+def _prepare(group: typer.Typer, **options: Any) -> None:
+    """Complete each verb, see ``target.complete``; its help has one line a paragraph, which the terminal wraps."""
     for verb in group.registered_commands:
         paragraphs = (inspect.getdoc(verb.callback) or "").split("\n\n")
         verb.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-        if asks and verb.callback is not None:
-            verb.callback = asking(verb.callback)
+        if verb.callback is not None:
+            verb.callback = complete(verb.callback, **options)
     for info in group.registered_groups:
         if info.typer_instance is not None:
-            _prepare(info.typer_instance, asks=asks)
+            _prepare(info.typer_instance, **options)
 
 
 app = typer.Typer(
@@ -127,7 +126,11 @@ VersionOption = Annotated[
 
 @app.callback()
 def root(version: VersionOption = False) -> None:
-    """Machine-learning models for each of your customers: train, compare, promote and predict."""
+    """ML Core: train, register, promote and serve machine-learning models for many tenants.
+
+    Begin with `mlcore demo`: it starts a platform on this machine and shows each step. `mlcore VERB --help` describes a
+    verb.
+    """
 
 
 def run() -> None:

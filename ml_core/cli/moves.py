@@ -8,11 +8,18 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
-from rich.text import Text
 
-from ml_core.cli.console import err, out, print_gates, print_json, print_page
-from ml_core.cli.options import CursorOption, EnvironmentOption, JsonOption, LimitOption, ModelOption, TenantOption
-from ml_core.cli.target import given, platform, with_options
+from ml_core.cli.console import note, print_gates, print_page, printed_as_json, say, wants_json
+from ml_core.cli.environments import canary_words
+from ml_core.cli.options import (
+    CursorOption,
+    EnvironmentOption,
+    LimitOption,
+    ModelOption,
+    OnlyModelOption,
+    VersionOption,
+)
+from ml_core.cli.target import Options, platform, with_options
 from ml_core.domain.gates import GateKind
 from ml_core.domain.replica_report import LoadState
 from ml_core.exceptions import (
@@ -28,44 +35,36 @@ if TYPE_CHECKING:
     from ml_core.api.schemas.environments import Pointer, ReplicaAnswer
     from ml_core.client import MLClient
 
-ASKS_PLATFORM = True
+ASKS = "tenant"
 
 _WAIT_S = 10.0
 """Loading takes milliseconds, a large forest a few seconds; a replica that died is known to be dead after 7 s."""
 
-VersionOption = Annotated[str, typer.Option("--version", "-v", help="The version to serve.")]
-PercentOption = Annotated[int, typer.Option("--percent", "-p", help="Of the keys that it answers, 1 to 99.")]
+PercentOption = Annotated[
+    int, typer.Option("--percent", "-p", help="Percentage of the keys that the canary answers, 1 to 99.")
+]
 OverrideOption = Annotated[
-    str | None, typer.Option("--override", help="Why to do it although a gate fails; needs an admin.")
+    str | None,
+    typer.Option("--override", help="Proceed although a gate fails, for this reason; needs the scope admin."),
 ]
 
-_Options = dict[str, tuple[Any, Any]]
-_EVERY_MOVE: _Options = {
-    "tenant": (TenantOption, None),
-    "model": (ModelOption, None),
+_EVERY_MOVE: Options = {
+    "model": (ModelOption, inspect.Parameter.empty),
     "environment": (EnvironmentOption, "production"),
     "expected_generation": (
-        Annotated[int | None, typer.Option(help="Refuse unless the pointer has this generation.")],
+        Annotated[int | None, typer.Option(help="Refuse unless the pointer is at this generation.")],
         None,
     ),
-    "reason": (Annotated[str, typer.Option("--reason", help="Why; kept with the move.")], ""),
+    "reason": (Annotated[str, typer.Option("--reason", help="The reason; kept in the history.")], ""),
     "wait": (
-        Annotated[float, typer.Option(min=0, help="Seconds to wait until every replica serves it or says why not.")],
+        Annotated[float, typer.Option(min=0, help="Seconds to wait for the replicas to load the version.")],
         _WAIT_S,
     ),
-    "no_wait": (Annotated[bool, typer.Option("--no-wait", help="Do not ask the replicas.")], False),
-    "as_json": (JsonOption, False),
+    "no_wait": (Annotated[bool, typer.Option("--no-wait", help="Do not wait for the replicas.")], False),
 }
 """Options that every verb that moves a pointer has: name → type and default."""
 
-app = typer.Typer(help="Canaries and shadows: try a version beside the one that is served.", no_args_is_help=True)
-
-
-def add_to(root: typer.Typer) -> None:
-    """Register the verbs."""
-    for verb in (promote, rollback, withdraw):
-        root.command(verb.__name__)(verb)
-    root.add_typer(app, name="rollouts")
+app = typer.Typer(help="Run a canary or a shadow: a second version beside the served one.", no_args_is_help=True)
 
 
 def _moving(concerns: Callable[[Pointer], str | None]) -> Callable[[Callable[..., Pointer]], Callable[..., None]]:
@@ -77,19 +76,16 @@ def _moving(concerns: Callable[[Pointer], str | None]) -> Callable[[Callable[...
 
     def decorate(move: Callable[..., Pointer]) -> Callable[..., None]:
         @functools.wraps(move)
-        def verb(
-            *, tenant: str | None, model: str | None, wait: float, no_wait: bool, as_json: bool, **options: Any
-        ) -> None:
-            name = given("model", model, "--model")
-            with platform(tenant) as client:
+        def verb(*, model: str, wait: float, no_wait: bool, **options: Any) -> None:
+            with platform() as client:
                 try:
-                    moved = move(client, name, **options)
+                    moved = move(client, model, **options)
                 except PromotionRefusedError as refusal:
-                    if not as_json:  # the JSON error has them
+                    if not wants_json.get():  # the JSON error has them
                         print_gates(refusal.attributes()["gates"])
                         _note_how_to_approve(client, refusal)
                     raise
-                _report(client, moved, concerns(moved), None if no_wait else wait, as_json=as_json)
+                _report(client, moved, concerns(moved), None if no_wait else wait)
 
         signature = inspect.signature(move)
         own = [name for name in signature.parameters if name not in ("client", "model", "moving")]
@@ -128,7 +124,7 @@ def rollback(client: MLClient, model: str, **moving: Any) -> Pointer:
 
 @_moving(_stable)
 def withdraw(client: MLClient, model: str, **moving: Any) -> Pointer:
-    """Let an environment serve nothing: no stable version, no canary, no shadow. `mlcore rollback` undoes it."""
+    """Serve nothing in an environment: no stable version, no canary, no shadow. `mlcore rollback` undoes it."""
     return client.environments.withdraw(model, **moving)
 
 
@@ -141,7 +137,7 @@ def start(
     percent: PercentOption,
     sticky: Annotated[
         str | None,
-        typer.Option("--sticky", help="Column that is a request's key where it names none, such as customer_id."),
+        typer.Option("--sticky", help="Column that is the key of a request that sends none, such as customer_id."),
     ] = None,
     override: OverrideOption = None,
     **moving: Any,
@@ -189,48 +185,34 @@ def unshadow(client: MLClient, model: str, **moving: Any) -> Pointer:
 
 
 @app.command("list")
-def list_(
-    tenant: TenantOption = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Only of this model.")] = None,
-    limit: LimitOption = 100,
-    cursor: CursorOption = None,
-    as_json: JsonOption = False,
-) -> None:
+def list_(model: OnlyModelOption = None, limit: LimitOption = 100, cursor: CursorOption = None) -> None:
     """List the canaries and shadows that run."""
-    with platform(tenant) as client:
+    with platform() as client:
         page = client.rollouts.list(model).page(limit=limit, cursor=cursor)
     columns = ["model_id", "environment", "version", "canary", "shadow", "generation", "updated_by", "updated_at"]
     empty = "No canary or shadow runs. Start one with mlcore rollouts start."
-    print_page(page, columns, as_json=as_json, empty=empty, shown={"canary": _canary_words})
+    print_page(page, columns, empty=empty, shown={"canary": canary_words})
 
 
 @app.command("show")
-def show(
-    tenant: TenantOption = None,
-    model: ModelOption = None,
-    environment: EnvironmentOption = "production",
-    as_json: JsonOption = False,
-) -> None:
+def show(model: ModelOption, environment: EnvironmentOption = "production") -> None:
     """Show what an environment serves, and what each replica has made of it."""
-    name = given("model", model, "--model")
-    with platform(tenant) as client:
-        pointer = client.environments.get(name, environment)
-        answers = client.environments.replicas(name, environment)
-        if as_json:
-            print_json({**pointer.model_dump(mode="json"), "replicas": _dumped(answers)})
-            return
-        _print_pointer(client, pointer)
-    _print_answers(answers)
+    with platform() as client:
+        pointer = client.environments.get(model, environment)
+        answers = client.environments.replicas(model, environment)
+        if not printed_as_json({**pointer.model_dump(mode="json"), "replicas": answers}):
+            _print_pointer(client, pointer)
+            _print_answers(answers)
 
 
-def _report(client: MLClient, moved: Pointer, version: str | None, wait_s: float | None, *, as_json: bool) -> None:
+def _report(client: MLClient, moved: Pointer, version: str | None, wait_s: float | None) -> None:
     """Print a pointer, wait for the replicas, and print what each answered.
 
     Raises:
         ModelLoadError: A replica can't load the version.
         DeadlineExceededError: A replica has not loaded it in time.
     """
-    if not as_json:
+    if not wants_json.get():
         print_gates([gate.model_dump() for gate in moved.gates])
         _print_pointer(client, moved)
     answers = None
@@ -238,47 +220,37 @@ def _report(client: MLClient, moved: Pointer, version: str | None, wait_s: float
         try:
             answers = client.environments.replicas(moved.model_id, moved.environment, version=version, wait_s=wait_s)
         except PermissionDeniedError:  # the key was only for the move, which is made
-            err.print("The replicas were not asked: the key lacks the scope read.", style="dim", soft_wrap=True)
-    if as_json:
-        print_json({**moved.model_dump(mode="json"), "replicas": None if answers is None else _dumped(answers)})
-    elif answers is not None:
-        _print_answers(answers)
+            note("The replicas were not asked: the key lacks the scope read.")
+    is_printed = printed_as_json({**moved.model_dump(mode="json"), "replicas": answers})
     if answers is not None:
+        if not is_printed:
+            _print_answers(answers)
         _require_served(client.tenant_id, moved, version, answers, wait_s or 0.0)
-
-
-def _dumped(answers: Sequence[ReplicaAnswer]) -> list[dict[str, Any]]:
-    return [answer.model_dump(mode="json") for answer in answers]
 
 
 def _print_pointer(client: MLClient, pointer: Pointer) -> None:
     parts = [f"version {pointer.version}" if pointer.version else "nothing"]
     if pointer.canary is not None:
         by = f"by {pointer.canary.sticky}" if pointer.canary.sticky else "by request"
-        parts.append(f"canary {_canary_words(pointer.canary)} {by}")
+        parts.append(f"canary {canary_words(pointer.canary)} {by}")
     if pointer.shadow is not None:
         parts.append(f"shadow {pointer.shadow}")
     name = f"{pointer.environment} of {client.tenant_id}/{pointer.model_id}"
-    text = f"{name} serves {', '.join(parts)} (generation {pointer.generation})."
-    out.print(text, markup=False, soft_wrap=True)
+    say(f"{name} serves {', '.join(parts)} (generation {pointer.generation}).")
     if pointer.shadow is not None:
-        err.print("How often the shadow agrees: /healthz of the replicas, under shadows.", style="dim")
-
-
-def _canary_words(canary: Any) -> str | None:
-    return None if canary is None else f"{canary.version} for {canary.percent} %"
+        note("How often the shadow agrees: /healthz of the replicas, under shadows.")
 
 
 def _print_answers(answers: Sequence[ReplicaAnswer]) -> None:
     """How many replicas have done what the pointer says, and of each other one what it answered."""
     if not answers:
-        out.print("No replica is running: those that start will serve it.", style="dim")
+        say("No replica is running: those that start will serve it.", style="dim")
         return
     for answer in answers:
         if answer.state is not LoadState.LOADED:
-            out.print(f"  replica {answer.replica_id}: {_describe(answer)}", markup=False, soft_wrap=True)
+            say(f"  replica {answer.replica_id}: {_describe(answer)}")
     done = sum(answer.state is LoadState.LOADED for answer in answers)
-    out.print(Text(f"Replicas that have applied it: {done} of {len(answers)}."), soft_wrap=True)
+    say(f"Replicas that have applied it: {done} of {len(answers)}.")
 
 
 def _describe(answer: ReplicaAnswer) -> str:
@@ -312,7 +284,7 @@ def _require_served(
             tenant_id=tenant_id,
             model_id=pointer.model_id,
             version=failed[0].version,
-            details={"replicas": _dumped(failed)},
+            details={"replicas": [answer.model_dump(mode="json") for answer in failed]},
         )
     late = [answer for answer in answers if not answer.state.is_final]
     if late:
@@ -333,7 +305,7 @@ def _note_how_to_approve(client: MLClient, refusal: PromotionRefusedError) -> No
     failed = {gate["kind"] for gate in refusal.attributes()["gates"] if not gate["passed"]}
     if GateKind.APPROVAL in failed:
         create = f"mlcore keys create --tenant {client.tenant_id} --scope approve"
-        err.print(Text(f"A key for who approves it, to give with --key: {create}"), style="dim", soft_wrap=True)
+        note(f"A key for who approves it, to give with --key: {create}")
 
 
 def _note_unread_key(client: MLClient, model: str, version: str, sticky: str) -> None:
@@ -345,10 +317,8 @@ def _note_unread_key(client: MLClient, model: str, version: str, sticky: str) ->
     if sticky in columns:
         return
     hint = did_you_mean(sticky, columns)
-    err.print(
-        Text(
-            f"Note: version {version} reads no column {sticky!r}. {hint}A request keeps to one side only if its first "
-            "row has that column, or if it names its key."
-        ),
-        soft_wrap=True,
+    note(
+        f"Note: version {version} reads no column {sticky!r}. {hint}A request keeps to one side only if its first row "
+        "has that column, or if it names its key.",
+        style="",
     )

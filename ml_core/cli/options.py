@@ -1,10 +1,12 @@
-"""Options that several verbs have."""
+"""Options that several verbs have. ``target.complete`` adds those that all have."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import Annotated, Any
 
+import orjson
 import typer
 
 from ml_core.exceptions import InvalidRequestError
@@ -13,14 +15,20 @@ TenantOption = Annotated[
     str | None, typer.Option("--tenant", "-t", help="The tenant, such as acme; default: that of `mlcore login`.")
 ]
 ModelOption = Annotated[
-    str | None, typer.Option("--model", "-m", help="The model, such as tickets; default: that of `mlcore login`.")
+    str, typer.Option("--model", "-m", help="The model, such as tickets; default: that of `mlcore login`.")
 ]
+"""Of a verb about one model; ``target.complete`` supplies the default."""
+OnlyModelOption = Annotated[str | None, typer.Option("--model", "-m", help="Only of this model.")]
+VersionOption = Annotated[str, typer.Option("--version", "-v", help="The version, such as 3.")]
 EnvironmentOption = Annotated[str, typer.Option("--environment", "-e", help="The environment.")]
-LimitOption = Annotated[int, typer.Option("--limit", min=1, max=1000, help="At most so many.")]
-CursorOption = Annotated[str | None, typer.Option("--cursor", help="Where the page before ended.")]
-ArchivedOption = Annotated[bool, typer.Option("--archived", help="Archived ones too.")]
-YesOption = Annotated[bool, typer.Option("--yes", help="Don't ask.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+LimitOption = Annotated[int, typer.Option("--limit", min=1, max=1000, help="Maximum number of items.")]
+CursorOption = Annotated[str | None, typer.Option("--cursor", help="Start where the previous page ended.")]
+SinceOption = Annotated[datetime | None, typer.Option(help="Only at or after this moment, UTC.")]
+UntilOption = Annotated[datetime | None, typer.Option(help="Only before this moment, UTC.")]
+EncodingOption = Annotated[str, typer.Option(help="The character encoding of a CSV file.")]
+ArchivedOption = Annotated[bool, typer.Option("--archived", help="Include archived ones.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def wanted_tags(texts: Iterable[str] | None) -> dict[str, str]:
@@ -51,3 +59,16 @@ def _required(key: str, value: str | None) -> str:
     if value is None:
         raise InvalidRequestError(f"The tag {key!r} has no value.", remedy="Write KEY=VALUE.", field="tag")
     return value
+
+
+def json_or_text(text: str) -> Any:
+    """The value of a ``NAME=VALUE`` option: JSON where it is JSON (8, 0.1, true, null, [1, 2]), else the text."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
+
+
+def utc(moment: datetime | None) -> datetime | None:
+    """A moment that an option gave, which is in UTC."""
+    return None if moment is None else moment.replace(tzinfo=UTC)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ml_core.cli.console import no_step, out, print_json, show, step
-from ml_core.cli.options import JsonOption
+from ml_core.cli.console import answer, print_fields, printed_as_json, say, step
 from ml_core.exceptions import PlatformError
 from ml_core.settings import Settings
 
@@ -20,13 +19,6 @@ if TYPE_CHECKING:
 PortOption = Annotated[
     int | None, typer.Option("--port", help="Port of the ingress on 127.0.0.1; default: MLCORE_HTTP_PORT, else 8000.")
 ]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register the verbs."""
-    app.command("up")(up)
-    app.command("down")(down)
-    app.command("status")(status)
 
 
 def local_platform(port: int | None = None) -> LocalPlatform:
@@ -40,47 +32,39 @@ def local_platform(port: int | None = None) -> LocalPlatform:
     return LocalPlatform(settings)
 
 
-def up(port: PortOption = None, as_json: JsonOption = False) -> None:
-    """Start, or repair, the platform on this machine: PostgreSQL, Ray and Ray Serve."""
+def up(port: PortOption = None) -> None:
+    """Start or repair the platform on this machine: PostgreSQL, Ray and Ray Serve."""
     platform = local_platform(port)
     verb = "runs already" if platform.status().state == "running" else "runs"
-    state = platform.up(no_step if as_json else step)
+    state = platform.up(step)
     if port not in (None, state.http_port):
         raise PlatformError(
             f"The platform runs already at {state.url}.",
             remedy=f"Use it there, or run `mlcore down`, then `mlcore up --port {port}`; data, models and keys stay.",
             component="platform",
         )
-    if as_json:
-        print_json({"url": state.url, **dataclasses.asdict(state)})
-    else:
-        out.print(f"The platform {verb} at {state.url}. Stop it with `mlcore down`.")
-        out.print(f"Its control API is described at {state.url}/api/docs.", soft_wrap=True)
+    if not printed_as_json({"url": state.url, **dataclasses.asdict(state)}):
+        say(f"The platform {verb} at {state.url}. Stop it with `mlcore down`.")
+        say(f"Its control API is described at {state.url}/api/docs.")
 
 
-def down(as_json: JsonOption = False) -> None:
+def down() -> None:
     """Stop the platform. Data, models and keys stay."""
-    stopped = local_platform().down(no_step if as_json else step)
-    if as_json:
-        print_json({"stopped": stopped})
-    else:
-        out.print("Stopped." if stopped else "Nothing was running.")
+    stopped = local_platform().down(step)
+    answer({"stopped": stopped}, "Stopped." if stopped else "Nothing was running.")
 
 
-def status(as_json: JsonOption = False) -> None:
+def status() -> None:
     """Show each part of the platform, and what each replica serves. Exit code 1 unless all of it runs."""
     seen = local_platform().status()
-    if as_json:
-        print_json(dataclasses.asdict(seen))
-    else:
-        for field in dataclasses.fields(seen):
-            if field.name != "replicas":
-                out.print(f"{field.name.replace('_', ' '):17} {show(getattr(seen, field.name))}", soft_wrap=True)
+    if not printed_as_json(seen):
+        names = [field.name for field in dataclasses.fields(seen) if field.name != "replicas"]
+        print_fields((name, getattr(seen, name)) for name in names)
         _print_replicas(seen.replicas or ())
         if seen.state == "degraded":
-            out.print("Some part is missing. " + _advice(seen), soft_wrap=True)
+            say(f"Some part is missing. {_advice(seen)}")
         elif seen.state == "stopped":
-            out.print("Start it with `mlcore up`.")
+            say("Start it with `mlcore up`.")
     if seen.state != "running":
         raise typer.Exit(1)
 
@@ -89,13 +73,11 @@ def _print_replicas(replicas: Sequence[SeenReplica]) -> None:
     for replica in replicas:
         lag = ", behind the registry" if replica.is_behind else ""
         counts = f"pointers: {replica.pointers}, failed: {replica.failed}, loading: {replica.loading}"
-        said = f"replica {replica.replica_id}: assignment generation {replica.generation}{lag}; {counts}"
-        out.print(said, markup=False, soft_wrap=True)
+        say(f"replica {replica.replica_id}: assignment generation {replica.generation}{lag}; {counts}")
         for each in replica.failures:
             name = f"{each.environment} of {each.tenant_id}/{each.model_id}"
             meanwhile = "requests are refused" if each.serves is None else f"version {each.serves} answers"
-            said = f"  {name}: can't load version {each.version} ({each.code}); {meanwhile}. {each.reason}"
-            out.print(said, markup=False, soft_wrap=True)
+            say(f"  {name}: can't load version {each.version} ({each.code}); {meanwhile}. {each.reason}")
 
 
 def _advice(seen: PlatformStatus) -> str:

@@ -8,43 +8,37 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from ml_core.cli.console import err, out, print_json
+from ml_core.cli.console import note, printed_as_json, say
 from ml_core.cli.context import registry_connection
-from ml_core.cli.options import JsonOption, ModelOption, TenantOption
-from ml_core.cli.target import address, given
+from ml_core.cli.options import EncodingOption, ModelOption
+from ml_core.cli.target import address, tenant_name
 from ml_core.exceptions import ConfigurationError, InvalidRequestError
 from ml_core.ids import ModelId, TenantId
 from ml_core.settings import Settings
 
-ASKS_PLATFORM = True
+ASKS = "tenant"
 
 _BATCH_ROWS = 1024
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command("predict")(predict)
-
-
 def predict(
-    tenant: TenantOption = None,
-    model: ModelOption = None,
+    model: ModelOption,
     row: Annotated[
         list[str] | None, typer.Option("--row", "-r", help="A row as a JSON object; repeat for several.")
     ] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="A CSV or Parquet file of rows.")] = None,
-    environment: Annotated[str | None, typer.Option("--environment", "-e", help="The pointer to follow.")] = None,
+    environment: Annotated[
+        str | None, typer.Option("--environment", "-e", help="The environment whose version answers.")
+    ] = None,
     version: Annotated[
-        str | None, typer.Option("--version", "-v", help="A version, whatever the pointers say.")
+        str | None, typer.Option("--version", "-v", help="The version that answers, whatever is promoted.")
     ] = None,
     proba: Annotated[bool, typer.Option("--proba", help="Also print the probability of each class.")] = False,
-    encoding: Annotated[str, typer.Option(help="The CSV file's character encoding.")] = "utf-8",
-    as_json: JsonOption = False,
+    encoding: EncodingOption = "utf-8",
 ) -> None:
-    """Predict rows. With a key over HTTP, as a client would; without one in this process.
+    """Predict rows: with a key over HTTP, without one in this process.
 
-    By default both ask the version in production. Where nothing was promoted, only this process answers, with the
-    newest version.
+    The version in production answers. If nothing is in production, the newest version answers, in this process only.
     """
     if (row is None) == (file is None):
         raise ConfigurationError(
@@ -54,7 +48,7 @@ def predict(
         raise ConfigurationError(
             "Give either --environment or --version.", remedy="A version is asked whatever points to it."
         )
-    tenant_id, model_id = TenantId(given("tenant", tenant, "--tenant")), ModelId(given("model", model, "--model"))
+    tenant_id, model_id = TenantId(tenant_name()), ModelId(model)
     url, key = address()
     if url is not None and key is None:
         raise ConfigurationError(
@@ -65,33 +59,19 @@ def predict(
     rows = [_parse_row(text) for text in row] if row is not None else _read_rows(file or Path(), encoding)
     asked = {"environment": environment, "version": version}
     if key is not None:
-        result = _over_http(tenant_id, model_id, rows, key=key, url=url, proba=proba, asked=asked)
+        from ml_core.client import MLClient
+
+        with MLClient(url or _local_url(), api_key=key, tenant_id=tenant_id) as client:
+            answered = client.predict(model_id, rows, proba=proba, **asked)
+        result = answered.model_dump(include={"predictions", "probabilities", "version"})
     else:
         result = _in_process(tenant_id, model_id, rows, proba=proba, asked=asked)
-    if as_json:
-        print_json({"model_id": model_id, **result})
+    if printed_as_json({"model_id": model_id, **result}):
         return
     for index, prediction in enumerate(result["predictions"]):
         probabilities = (result["probabilities"] or [])[index : index + 1]
         shown = "  ".join(f"{name}={p:.3f}" for name, p in (probabilities[0] if probabilities else {}).items())
-        out.print(f"{prediction}  {shown}".rstrip(), markup=False)
-
-
-def _over_http(
-    tenant: TenantId,
-    model: ModelId,
-    rows: list[dict[str, Any]],
-    *,
-    key: str,
-    url: str | None,
-    proba: bool,
-    asked: dict[str, str | None],
-) -> dict[str, Any]:
-    from ml_core.client import MLClient
-
-    with MLClient(url or _local_url(), api_key=key, tenant_id=tenant) as client:
-        result = client.predict(model, rows, proba=proba, **asked)
-    return {"predictions": result.predictions, "probabilities": result.probabilities, "version": result.version}
+        say(f"{prediction}  {shown}".rstrip())
 
 
 def _in_process(
@@ -108,7 +88,7 @@ def _in_process(
         version = str(servable.ref.version)
         pointers = EnvironmentRepository(database, tenant).list(model).items
         if not any(asked.values()) and not any(p.environment == PRODUCTION and p.version for p in pointers):
-            err.print(f"Nothing is promoted to production; the newest version, {version}, answers.", style="dim")
+            note(f"Nothing is promoted to production; the newest version, {version}, answers.")
         probabilities = None
         # As over HTTP: a model without probabilities answers without them, and a class is called by its text.
         if proba and servable.self_test.probabilities:

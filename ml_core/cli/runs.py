@@ -6,20 +6,19 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
 
-from ml_core.cli.console import out, print_json, print_page, print_rows, shorten, show
-from ml_core.cli.options import CursorOption, JsonOption, LimitOption, TenantOption, tags_to_set, wanted_tags
+from ml_core.cli.console import answer, pairs, print_fields, print_page, print_rows, printed_as_json, shorten
+from ml_core.cli.options import CursorOption, LimitOption, OnlyModelOption, tags_to_set, wanted_tags
 from ml_core.cli.target import platform
+from ml_core.cli.versions import headline
 from ml_core.domain.run import RunStatus
-from ml_core.domain.version import headline_metric
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.runs import Run
 
-ASKS_PLATFORM = True
+ASKS = "tenant"
 
-app = typer.Typer(help="A tenant's runs: parameters, metrics and outcome of each training.", no_args_is_help=True)
+app = typer.Typer(help="List, inspect and compare runs, the records of trainings.", no_args_is_help=True)
 
 RunArgument = Annotated[str, typer.Argument(help="The run's id, from `mlcore runs list`.")]
 _COLUMNS = ["run_id", "model_id", "kind", "status", "held_out", "versions", "started_at", "finished_at", "error"]
@@ -29,60 +28,54 @@ _HELD_OUT = "validation/"
 
 @app.command("list")
 def list_(
-    tenant: TenantOption = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Runs of this model only.")] = None,
-    status: Annotated[RunStatus | None, typer.Option(help="Runs in this state only.")] = None,
+    model: OnlyModelOption = None,
+    status: Annotated[RunStatus | None, typer.Option(help="Only in this state.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="KEY=VALUE; repeat for several.")] = None,
     limit: LimitOption = 50,
     cursor: CursorOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """List runs, newest first."""
-    with platform(tenant) as client:
+    with platform() as client:
         page = client.runs.list(model, status=status, tags=wanted_tags(tag)).page(limit=limit, cursor=cursor)
     print_page(
         page,
         [name for name in _COLUMNS if name != "error" or any(run.error for run in page.items)],
-        as_json=as_json,
         empty="No run matches. Train a model with mlcore train.",
         shown={"held_out": _held_out, "error": _first_line},
     )
 
 
 @app.command("show")
-def show_run(run_id: RunArgument, tenant: TenantOption = None, as_json: JsonOption = False) -> None:
+def show_run(run_id: RunArgument) -> None:
     """Show a run: parameters, tags, metrics and files."""
-    with platform(tenant) as client:
+    with platform() as client:
         run, files = client.runs.get(run_id), client.runs.files(run_id)
-    if as_json:
-        print_json({**run.model_dump(mode="json"), "files": files})
+    if printed_as_json({**run.model_dump(mode="json"), "files": files}):
         return
     lines = {name: value for name, value in run if name not in ("metrics", "parameters")}
     lines |= {f"parameter {name}": value for name, value in run.parameters.items()}
-    lines = {name: value for name, value in lines.items() if value not in (None, {}, [])}
-    width = max(map(len, lines))
-    for name, value in lines.items():
-        _print_line(name, value, width)
+    print_fields(
+        (name, pairs(value) if isinstance(value, Mapping) else value)
+        for name, value in lines.items()
+        if value not in (None, {}, [])
+    )
     metrics = [
         {"metric": name, "last": of.last_value, "step": of.last_step, "min": of.minimum, "max": of.maximum}
         for name, of in run.metrics.items()
     ]
-    print_rows(metrics, ["metric", "last", "step", "min", "max"], as_json=False, empty="It logged no metric.")
+    print_rows(metrics, ["metric", "last", "step", "min", "max"], empty="It logged no metric.")
     if files:
-        print_rows([dict(file) for file in files], ["name", "size_bytes", "format"], as_json=False, empty="")
+        print_rows([dict(file) for file in files], ["name", "size_bytes", "format"], empty="")
 
 
 @app.command("compare")
 def compare(
     run_ids: Annotated[list[str], typer.Argument(help="Two or more ids, from `mlcore runs list`.")],
-    tenant: TenantOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Compare runs: parameters that differ, and which run is best in each metric."""
-    with platform(tenant) as client:
+    with platform() as client:
         found = client.runs.compare(run_ids)
-    if as_json:
-        print_json(found)
+    if printed_as_json(found):
         return
     names = [run.run_id for run in found.runs]
     rows: list[dict[str, Any]] = [
@@ -97,42 +90,27 @@ def compare(
     columns = {name: name.removeprefix("run_") for name in names}
     shown = [{columns.get(key, key): value for key, value in row.items()} for row in rows]
     empty = "They do not differ, and logged no metric."
-    print_rows(shown, ["what", *columns.values(), "best"], as_json=False, empty=empty)
+    print_rows(shown, ["what", *columns.values(), "best"], empty=empty)
 
 
 @app.command("tag")
 def tag(
     run_id: RunArgument,
     tags: Annotated[list[str], typer.Argument(help="KEY=VALUE sets a tag, KEY= removes it.")],
-    tenant: TenantOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Set or remove tags of a run."""
-    with platform(tenant) as client:
+    with platform() as client:
         run = client.runs.tag(run_id, tags_to_set(tags))
-    if as_json:
-        print_json(run)
-    else:
-        shown = ", ".join(f"{key}={value}" for key, value in run.tags.items())
-        out.print(Text(f"{run_id}: {shown or 'no tags'}"), soft_wrap=True)
+    answer(run, f"{run_id}: {pairs(run.tags) if run.tags else 'no tags'}")
 
 
 def _held_out(run: Run) -> str | None:
     """The metric on the held-out rows that people ask for first."""
     metrics = {
-        name.removeprefix(_HELD_OUT): of.last_value
-        for name, of in run.metrics.items()
-        if name.startswith(_HELD_OUT) and of.last_value is not None
+        name.removeprefix(_HELD_OUT): of.last_value for name, of in run.metrics.items() if name.startswith(_HELD_OUT)
     }
-    found = headline_metric(metrics)
-    return found and f"{found[0]} {found[1]:.3f}"
+    return headline(metrics)
 
 
 def _first_line(error: str | None) -> str | None:
     return error and shorten(error.strip().partition("\n")[0], _MAX_ERROR)
-
-
-def _print_line(name: str, value: Any, width: int = 0) -> None:
-    if isinstance(value, Mapping):
-        value = ", ".join(f"{key}={show(part)}" for key, part in value.items()) or None
-    out.print(Text(f"{name.replace('_', ' '):{width}}  ", style="bold") + Text(show(value)), soft_wrap=True)

@@ -11,15 +11,17 @@ import inspect
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from ml_core.cli.console import wants_json
+from ml_core.cli.options import JsonOption, TenantOption
 from ml_core.exceptions import Action, ConfigurationError, InvalidRequestError
 from ml_core.settings import Settings
 
@@ -100,21 +102,17 @@ def _login_path() -> Path:
     return Path(home) / "mlcore" / "login.json"
 
 
-def given(name: str, value: str | None, field: str) -> str:
-    """A name that an option gave, or else ``mlcore login`` keeps.
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """What ``--url``, ``--key`` and ``--tenant`` of the verb that runs say."""
 
-    Raises:
-        InvalidRequestError: Neither has it.
-    """
-    if value is None:
-        login = _login()
-        value = getattr(login, name) if login else None
-    if value is None:
-        raise InvalidRequestError(
-            f"The command needs {field}.", remedy=f"Give {field}, or keep one with mlcore login.", field=field
-        )
-    return value
+    url: str | None = None
+    key: str | None = None
+    tenant: str | None = None
 
+
+_NOTHING = _Chosen()
+_chosen: ContextVar[_Chosen] = ContextVar("chosen", default=_NOTHING)
 
 _UrlOption = Annotated[
     str | None,
@@ -134,28 +132,60 @@ _KeyOption = Annotated[
 ]
 
 
-_chosen: ContextVar[tuple[str | None, str | None]] = ContextVar("chosen", default=(None, None))
-"""``--url`` and ``--key`` of the verb that runs."""
+Options = dict[str, tuple[Any, Any]]
+"""Options of a verb: name → type and default."""
 
 
-def asking(verb: Callable[..., None]) -> Callable[..., None]:
-    """A verb with the options ``--url`` and ``--key``, which ``platform`` reads."""
-    if "asks_platform" in vars(verb):  # a group of verbs is prepared again with each other verb of its module
-        return verb
+def complete(
+    verb: Callable[..., None], *, asks: Literal["tenant", "platform"] | None, prints_json: bool
+) -> Callable[..., None]:
+    """A verb with the options that are the same for all and that its signature therefore does not repeat.
 
-    @functools.wraps(verb)
-    def ask(*, url: str | None = None, key: str | None = None, **given: Any) -> None:
-        _chosen.set((url, key))
-        verb(**given)
+    These are ``--json``, which ``console`` reads, and for a verb that asks a platform ``--tenant``, ``--url`` and
+    ``--key``, which ``platform`` reads. A ``tenant`` of the verb's own takes the place of ``--tenant``. A ``model``
+    without a default is that of ``mlcore login`` where the option is left out.
 
+    Args:
+        verb: The function, with the verb's own options.
+        asks: What the verb asks: one tenant of a platform, a platform as a whole, or neither.
+        prints_json: Whether the verb has ``--json``.
+    """
+    if "is_local" in vars(verb):
+        asks = None
     hints = get_type_hints(verb, include_extras=True)
     parameters = inspect.signature(verb).parameters
     own = {name: (hints[name], parameter.default) for name, parameter in parameters.items()}
-    vars(ask)["asks_platform"] = True
-    return with_options(ask, {**own, "url": (_UrlOption, None), "key": (_KeyOption, None)})
+    needs_model = "model" in own and own["model"][1] is inspect.Parameter.empty
+    if needs_model:
+        own["model"] = (hints["model"], None)
+    before: Options = {}
+    after: Options = {}
+    if asks == "tenant" and "tenant" not in own:
+        before["tenant"] = (TenantOption, None)
+    if prints_json:
+        after["as_json"] = (JsonOption, False)
+    if asks is not None:
+        after |= {"url": (_UrlOption, None), "key": (_KeyOption, None)}
+    chosen = [name for name in ("url", "key", "tenant") if name in before | after]
+
+    @functools.wraps(verb)
+    def run(**values: Any) -> None:
+        _chosen.set(_Chosen(**{name: values[name] for name in chosen}))
+        wants_json.set(values.get("as_json", False))
+        if needs_model:
+            values["model"] = given("model", values["model"], "--model")
+        verb(**{name: values[name] for name in own})
+
+    return with_options(run, before | own | after)
 
 
-def with_options(verb: Callable[..., None], options: Mapping[str, tuple[Any, Any]]) -> Callable[..., None]:
+def local(verb: Callable[..., None]) -> Callable[..., None]:
+    """Mark a verb that asks no platform, in a module of verbs that do."""
+    vars(verb)["is_local"] = True
+    return verb
+
+
+def with_options(verb: Callable[..., None], options: Options) -> Callable[..., None]:
     """Give a function of keywords the signature from which Typer makes a command: name → type and default."""
     keyword = inspect.Parameter.KEYWORD_ONLY
     verb.__annotations__ = {name: kind for name, (kind, _) in options.items()}
@@ -165,9 +195,34 @@ def with_options(verb: Callable[..., None], options: Mapping[str, tuple[Any, Any
     return verb
 
 
+def given(name: str, value: str | None, field: str) -> str:
+    """A name that an option gave, or else ``mlcore login`` keeps.
+
+    Raises:
+        InvalidRequestError: Neither has it.
+    """
+    if value is None:
+        login = _login()
+        value = getattr(login, name) if login else None
+    if value is None:
+        raise InvalidRequestError(
+            f"The command needs {field}.", remedy=f"Give {field}, or keep one with mlcore login.", field=field
+        )
+    return value
+
+
+def tenant_name(tenant: str | None = None) -> str:
+    """The tenant: the given one, or else that of ``--tenant`` or of ``mlcore login``.
+
+    Raises:
+        InvalidRequestError: There is none.
+    """
+    return given("tenant", tenant or _chosen.get().tenant, "--tenant")
+
+
 def _named_url() -> str | None:
     """What ``--url`` or ``MLCORE_URL`` says."""
-    url = _chosen.get()[0] or Settings.from_environment().client.url
+    url = _chosen.get().url or Settings.from_environment().client.url
     return url.rstrip("/") if url else None
 
 
@@ -181,7 +236,7 @@ def address() -> tuple[str | None, str | None]:
     """The address of the platform that the command asks, and the key; None: there is none."""
     login = _login()
     url = _named_url() or (login.url if login else None)
-    key = _chosen.get()[1] or Settings.from_environment().client.api_key or (login.key if login else None)
+    key = _chosen.get().key or Settings.from_environment().client.api_key or (login.key if login else None)
     return url, key
 
 
@@ -190,7 +245,7 @@ def platform(tenant: str | None = None, *, of_tenant: bool = True) -> Iterator[M
     """A client of the platform that the command asks.
 
     Args:
-        tenant: Whose nouns are asked for; None: that of ``mlcore login``.
+        tenant: Whose nouns are asked for; None: that of ``--tenant``, or else of ``mlcore login``.
         of_tenant: Whether there has to be a tenant; False for what is over all of them.
 
     Raises:
@@ -200,7 +255,7 @@ def platform(tenant: str | None = None, *, of_tenant: bool = True) -> Iterator[M
     from ml_core.client import MLClient
 
     url, key = address()
-    name = given("tenant", tenant, "--tenant") if of_tenant else None
+    name = tenant_name(tenant) if of_tenant else None
     if url is None:
         with _in_process(Settings.from_environment(), key, name) as client:
             yield client

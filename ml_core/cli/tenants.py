@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from ml_core.cli.console import confirm, out, print_json, print_page, print_rows
-from ml_core.cli.options import CursorOption, JsonOption, LimitOption, YesOption
+from ml_core.cli.console import confirm, print_page, print_rows, printed_as_json, say
+from ml_core.cli.options import CursorOption, LimitOption, YesOption
 from ml_core.cli.target import platform
 from ml_core.domain.tenant_policies import SelfTestRows
 
-ASKS_PLATFORM = True
+ASKS = "platform"
 
-app = typer.Typer(help="The customers whose data and models are kept apart.", no_args_is_help=True)
+app = typer.Typer(help="Create, list and delete tenants, which are isolated from each other.", no_args_is_help=True)
 
 
 @app.command("create")
@@ -24,26 +24,23 @@ def create(
             metavar="TENANT...", help="1 to 40 of a-z, 0-9, '-' and '_', beginning with a letter; one or several."
         ),
     ],
-    as_json: JsonOption = False,
 ) -> None:
-    """Create tenants: all of them, or none if a name can't be taken. Give them keys with `mlcore keys create`."""
+    """Create tenants: all of them, or none if a name is invalid or taken. Create keys with `mlcore keys create`."""
     with platform(of_tenant=False) as client:
         made = client.tenants.create(list(dict.fromkeys(names)))
-    if as_json:
-        print_json(made if len(made) > 1 else made[0])
+    if printed_as_json(made if len(made) > 1 else made[0]):
         return
     for tenant in made:
-        out.print(f"Created tenant {tenant.tenant_id}.")
+        say(f"Created tenant {tenant.tenant_id}.")
 
 
 @app.command("list")
 def list_(
     deleted: Annotated[
-        bool, typer.Option("--deleted", help="Those that were deleted, whose names stay taken.")
+        bool, typer.Option("--deleted", help="List deleted tenants, whose names can't be used again.")
     ] = False,
     limit: LimitOption = 1000,
     cursor: CursorOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """List the tenants."""
     with platform(of_tenant=False) as client:
@@ -51,7 +48,6 @@ def list_(
     print_page(
         page,
         ["tenant_id", "cell", "self_test_rows", "created_at", *(["deleted_at"] if deleted else [])],
-        as_json=as_json,
         empty="No tenant was deleted." if deleted else "There is no tenant yet. Create one: mlcore tenants create acme",
     )
 
@@ -60,49 +56,40 @@ def list_(
 def self_test_rows(
     tenant: Annotated[str, typer.Argument(help="The tenant.")],
     keep: Annotated[
-        SelfTestRows | None, typer.Argument(help="What versions keep that are trained from now on; none shows it.")
+        SelfTestRows | None, typer.Argument(help="What versions trained from now on keep; default: show the setting.")
     ] = None,
-    as_json: JsonOption = False,
 ) -> None:
-    """Show or set which rows a tenant's versions keep as their self-test: rows of training, or synthetic ones."""
+    """Show or set the rows that versions keep as their self-test: training rows or synthetic rows."""
     with platform(tenant) as client:
         found = client.tenants.get(tenant) if keep is None else client.tenants.update(tenant, self_test_rows=keep)
-    if as_json:
-        print_json(found)
+    if printed_as_json(found):
         return
     meanings = {
         SelfTestRows.TRAINING: "each version keeps a few rows of its training data as its self-test.",
         SelfTestRows.SYNTHETIC: "versions keep synthetic rows as their self-test, no row of training.",
     }
-    out.print(f"{tenant}: {meanings[found.self_test_rows]}")
+    say(f"{tenant}: {meanings[found.self_test_rows]}")
     if keep is SelfTestRows.SYNTHETIC:
-        out.print("Existing versions keep theirs; mlcore versions delete removes them.", style="dim")
+        say("Existing versions keep theirs; mlcore versions delete removes them.", style="dim")
 
 
 @app.command("delete")
-def delete(
-    tenant: Annotated[str, typer.Argument(help="The tenant.")],
-    yes: YesOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Delete a tenant with everything: every row and every byte. It can't be undone, and the name stays taken."""
-    confirm(f"This deletes every model, dataset, run and key of {tenant}.", tenant, yes=yes, as_json=as_json)
+def delete(tenant: Annotated[str, typer.Argument(help="The tenant.")], yes: YesOption = False) -> None:
+    """Delete a tenant with all its data, permanently. Its name can't be used again."""
+    confirm(f"This deletes every model, dataset, run and key of {tenant}.", tenant, yes=yes)
     with platform(of_tenant=False) as client:
         report = client.tenants.delete(tenant)
-    if as_json:
-        print_json(report)
+    if printed_as_json(report):
         return
     rows = [{"table": table, "rows": count} for table, count in report.rows.items()]
-    print_rows(rows, ["table", "rows"], as_json=False, empty="No row was left.")
-    out.print(
+    print_rows(rows, ["table", "rows"], empty="No row was left.")
+    say(
         f"Deleted tenant {tenant}: {sum(report.rows.values()):,} rows; {report.artifacts.count:,} files with "
         f"{report.artifacts.bytes:,} bytes of the artifact store; {report.checkpoints.count:,} checkpoints with "
-        f"{report.checkpoints.bytes:,} bytes.",
-        soft_wrap=True,
+        f"{report.checkpoints.bytes:,} bytes."
     )
-    out.print(
+    say(
         f"Its name stays taken, with the note that {report.deleted_by} deleted it on {report.deleted_at:%Y-%m-%d}. "
         f"Out of reach: {'; '.join(report.not_reached)}.",
-        soft_wrap=True,
         style="dim",
     )

@@ -11,23 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from ml_core.cli.actions import completing
-from ml_core.cli.console import (
-    command,
-    err,
-    in_background,
-    no_step,
-    out,
-    print_json,
-    show,
-    step,
-    transferring,
-)
-from ml_core.cli.options import JsonOption, ModelOption, TenantOption
-from ml_core.cli.target import address, given, platform
+from ml_core.cli.console import command, in_background, note, print_rows, printed_as_json, say, step, transferring
+from ml_core.cli.options import EncodingOption, ModelOption, json_or_text
+from ml_core.cli.target import address, platform
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.run import RunStatus
 from ml_core.exceptions import ConfigurationError, MLFrameworkError, RunNotFoundError, RunStateError, TrainingError
@@ -38,7 +26,7 @@ if TYPE_CHECKING:
     from ml_core.api.schemas.trainings import ReportedColumn, TrainingReport
     from ml_core.client import MLClient
 
-ASKS_PLATFORM = True
+ASKS = "tenant"
 
 _WAIT_S = 50.0
 """Of one request; a longer training is asked for again."""
@@ -46,33 +34,26 @@ _LOOK_EVERY_S = 1.0
 _NAME_LENGTH = 69  # a dataset's name has at most 80 characters, of which 11 are those of "-validation"
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command("train")(train)
-
-
 def train(
+    model: ModelOption,
     file: Annotated[Path | None, typer.Argument(help="A CSV or Parquet file with one row an example.")] = None,
-    tenant: TenantOption = None,
-    model: ModelOption = None,
-    target: Annotated[str | None, typer.Option(help="The column to predict; none with --type clustering.")] = None,
+    target: Annotated[str | None, typer.Option(help="The column to predict; not with --type clustering.")] = None,
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="With FILE, the dataset that it becomes the next version of; default: the model's name. Without, the "
-            "dataset to train on: tickets_2026, or tickets_2026@3."
+            help="The dataset to train on: tickets_2026, or tickets_2026@3. With FILE, the dataset of which FILE "
+            "becomes the next version; default: the model's name."
         ),
     ] = None,
     model_type: Annotated[
         str | None,
         typer.Option(
-            "--type",
-            help="classification or regression, found from the target if left out; clustering or anomaly_detection.",
+            "--type", help="classification, regression, clustering or anomaly_detection; default: by the target."
         ),
     ] = None,
     validation: Annotated[
         Path | None,
-        typer.Option(help="A file with the same columns to measure on, instead of a fifth of the rows held out."),
+        typer.Option(help="A file with the same columns to measure on, instead of a held-out fifth of the rows."),
     ] = None,
     rare_classes: Annotated[
         str | None,
@@ -82,24 +63,29 @@ def train(
         ),
     ] = None,
     param: Annotated[
-        list[str] | None, typer.Option("--param", "-p", help="A hyperparameter, such as algorithm=logistic_regression.")
+        list[str] | None,
+        typer.Option(
+            "--param", "-p", help="A hyperparameter, such as algorithm=logistic_regression; repeat for several."
+        ),
     ] = None,
     kind: Annotated[
-        list[str] | None, typer.Option("--kind", "-k", help="A column's kind where the guess is wrong: zip=category.")
+        list[str] | None,
+        typer.Option(
+            "--kind", "-k", help="The kind of a column, instead of the inferred one: zip=category; repeat for several."
+        ),
     ] = None,
     ignore: Annotated[
         list[str] | None, typer.Option("--ignore", help="A column to leave out; repeat for several.")
     ] = None,
-    encoding: Annotated[str, typer.Option(help="The CSV file's character encoding.")] = "utf-8",
-    version: Annotated[str | None, typer.Option(help="The version's name; the next number if left out.")] = None,
-    as_json: JsonOption = False,
+    encoding: EncodingOption = "utf-8",
+    version: Annotated[str | None, typer.Option(help="The name of the version; default: the next number.")] = None,
 ) -> None:
     """Train a model on a table and register it as a version. A file is registered as a dataset first.
 
     Text, dates, numbers, categories and missing values need no configuration; what was inferred is shown. A fifth of
     the rows is held out to measure the model on, beside a baseline that ignores the columns; equal rows stay together.
     """
-    name = ModelId(given("model", model, "--model"))
+    name = ModelId(model)
     if file is None and dataset is None:
         raise ConfigurationError(
             "There is no table to train on.", remedy="Give a FILE, or --dataset NAME.", setting="--dataset"
@@ -113,25 +99,21 @@ def train(
         hyperparameters=hyperparameters(param),
         kinds={key: _kind(text) for key, text in _pairs(kind, "--kind", "zip=category")},
     )
-    show_step = no_step if as_json else step
-    hints = completing("models.train", "datasets.create"), _column_hints(target, ignore or ())
-    with platform(tenant) as client, hints[0], hints[1]:
+    with platform() as client, completing("models.train", "datasets.create"), _column_hints(target, ignore or ()):
         made = None
+        if file is not None or validation is not None:  # checked before an upload that may be for nothing
+            for text in client.models.check_training(name, **spec).notes:
+                note(f"Note: {text}", style="")
         if file is not None:
-            client.models.check_training(name, **spec)  # before an upload that may be for nothing
-            with show_step(f"Storing {file.name}"):
-                made = _store(client, dataset or name, file, encoding)
+            made = _store(client, dataset or name, file, encoding)
         if validation is not None:
-            with show_step(f"Storing {validation.name}"):
-                held_out = _store(client, f"{(dataset or name)[:_NAME_LENGTH]}-validation", validation, encoding)
+            held_out = _store(client, f"{(dataset or name)[:_NAME_LENGTH]}-validation", validation, encoding)
             spec["validation_dataset"] = held_out.reference
         reference = dataset if made is None else made.reference
         rows = "" if made is None else f" on {made.row_count:,} rows"
-        with show_step(f"Training {client.tenant_id}/{name}{rows}"), _giving_way():
+        with step(f"Training {client.tenant_id}/{name}{rows}"), _giving_way():
             report = trained(client, name, reference or "", **spec)
-        if as_json:
-            print_json(report)
-        else:
+        if not printed_as_json(report):
             _print(client.tenant_id, made, report)
 
 
@@ -140,7 +122,7 @@ def _given(**fields: Any) -> dict[str, Any]:
 
 
 def _store(client: MLClient, dataset_id: str, file: Path, encoding: str) -> DatasetDetail:
-    with transferring() as progress:
+    with step(f"Storing {file.name}"), transferring() as progress:
         return client.datasets.create(dataset_id, file, encoding=encoding, on_progress=progress)
 
 
@@ -173,7 +155,7 @@ def trained(client: MLClient, model_id: str, dataset: str, **spec: Any) -> Train
         # Where it has not begun, there is no run: the platform drops it, since its client is gone.
         with suppress(RunNotFoundError, RunStateError):
             client.runs.cancel(run_id, "interrupted")
-            err.print(f"Cancelled the run {run_id}.", markup=False)
+            note(f"Cancelled the run {run_id}.", style="")
         raise
     run = training.run
     if run.status is not RunStatus.FINISHED:
@@ -203,39 +185,36 @@ def _column_hints(target: str | None, ignore: Sequence[str]) -> Iterator[None]:
 def _print(tenant: str, made: DatasetDetail | None, report: TrainingReport) -> None:
     print_columns(report.columns)
     print_metrics(report)
-    out.print(f"Algorithm: {report.algorithm}", markup=False)
-    for note in report.notes:
-        out.print(f"Note: {note}", markup=False, soft_wrap=True)
+    say(f"Algorithm: {report.algorithm}")
+    for text in report.notes:
+        say(f"Note: {text}")
     names = f"--tenant {tenant} --model {report.model_id} --version {report.version}"
     row = orjson.dumps(report.example).decode()
     if made is not None:
         done = "Registered the table as" if made.is_new else "The table is registered already as"
-        out.print(f"{done} {made.reference}, {made.row_count:,} rows.", markup=False, soft_wrap=True)
-    out.print(
-        f"Registered {tenant}/{report.model_id} version {report.version}.\n"
-        f"Try it:    {command()} predict {names} --row {shlex.quote(row)}\n"
-        f"Serve it:  {command()} promote {names}",
-        markup=False,
-        soft_wrap=True,
-    )
+        say(f"{done} {made.reference}, {made.row_count:,} rows.")
+    say(f"Registered {tenant}/{report.model_id} version {report.version}.")
+    say(f"Try it:    {command()} predict {names} --row {shlex.quote(row)}")
+    say(f"Serve it:  {command()} promote {names}")
 
 
 def print_columns(columns: Sequence[ReportedColumn]) -> None:
     """What was inferred for each column."""
-    table = Table("column", "kind", "why", box=None, pad_edge=False, header_style="bold")
+    rows = []
     for column in columns:
         kind = column.kind.value if column.used and column.kind else "left out"
-        table.add_row(Text(column.name), kind, Text(column.reason.removeprefix(f"{kind}: ")))
-    out.print(table)
+        rows.append({"column": column.name, "kind": kind, "why": column.reason.removeprefix(f"{kind}: ")})
+    print_rows(rows, ["column", "kind", "why"], empty="")
 
 
 def print_metrics(report: TrainingReport) -> None:
     """Held-out quality beside the baseline."""
-    table = Table("metric", "held out", "baseline", "train", box=None, pad_edge=False, header_style="bold")
     trained = report.metrics.get("train", {})
-    for name, value in report.metrics.get("validation", {}).items():
-        table.add_row(name, show(value), show(report.baseline.get(name)), show(trained.get(name)))
-    out.print(table)
+    rows = [
+        {"metric": name, "held_out": value, "baseline": report.baseline.get(name), "train": trained.get(name)}
+        for name, value in report.metrics.get("validation", {}).items()
+    ]
+    print_rows(rows, ["metric", "held_out", "baseline", "train"], empty="No row was held out.")
 
 
 def _pairs(texts: list[str] | None, option: str, example: str) -> list[tuple[str, str]]:
@@ -258,15 +237,7 @@ def hyperparameters(texts: list[str] | None) -> dict[str, Any]:
     Raises:
         ConfigurationError: One has another form.
     """
-    return {key: _value(text) for key, text in _pairs(texts, "--param", "max_depth=8")}
-
-
-def _value(text: str) -> Any:
-    """JSON where it is JSON (8, 0.1, true, null, [1, 2]), else the text itself."""
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return text
+    return {key: json_or_text(text) for key, text in _pairs(texts, "--param", "max_depth=8")}
 
 
 def _kind(text: str) -> ColumnKind:

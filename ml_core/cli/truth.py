@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ml_core.cli.options import json_or_text
 from ml_core.domain.signature import Label, Output, OutputKind, Signature
 from ml_core.exceptions import InvalidRequestError, ModelNotFoundError, did_you_mean, listed
 
@@ -49,7 +50,8 @@ def read_label(text: str, output: Output, *, is_new_class: bool) -> Label:
     Raises:
         InvalidRequestError: The model has no such class, or its answers are numbers and the text is not a number.
     """
-    value = _as_json(text)
+    parsed = json_or_text(text)
+    value: Label = parsed if isinstance(parsed, str | int | float) else text
     if output.kind is OutputKind.NUMBER:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise InvalidRequestError(
@@ -82,12 +84,3 @@ def check_row(row: int, answers: Sequence[Prediction]) -> None:
     if row > last:
         rows = "1 row, which is row 0" if last == 0 else f"{last + 1} rows, which are rows 0 to {last}"
         raise InvalidRequestError(f"The request has {rows}.", remedy="Name one of them with --row.", field="row")
-
-
-def _as_json(text: str) -> Label:
-    """A number or truth value as JSON writes it; anything else is a text."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return text
-    return value if isinstance(value, str | int | float) else text

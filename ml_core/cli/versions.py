@@ -1,4 +1,4 @@
-"""``mlcore versions``: list, show, find, compare, annotate, archive and delete."""
+"""``mlcore versions``: list, show, find, register, compare, tag, archive and delete versions."""
 
 from __future__ import annotations
 
@@ -7,61 +7,64 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
 
-from ml_core.cli.console import out, print_json, print_page, print_rows, show, transferring
+from ml_core.cli.console import (
+    answer,
+    pairs,
+    print_fields,
+    print_page,
+    print_rows,
+    printed_as_json,
+    say,
+    show,
+    transferring,
+)
 from ml_core.cli.options import (
     ArchivedOption,
     CursorOption,
-    JsonOption,
     LimitOption,
     ModelOption,
-    TenantOption,
+    OnlyModelOption,
+    VersionOption,
     tags_to_set,
     wanted_tags,
 )
-from ml_core.cli.target import given, platform
+from ml_core.cli.target import platform
 from ml_core.domain.version import headline_metric
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.versions import Use, Version, VersionDetail
 
-ASKS_PLATFORM = True
+ASKS = "tenant"
 
 _COLUMNS = ["version", "uses", "held_out", "size_bytes", "created_at", "created_by"]
 _FOUND = ["model_id", "version", "held_out", "tags", "created_at", "created_by"]
 
-app = typer.Typer(help="A model's versions.", no_args_is_help=True)
-
-VersionOption = Annotated[str, typer.Option("--version", "-v", help="The version, such as 1.")]
+app = typer.Typer(help="List, inspect, compare, tag and register versions of models.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_versions(
-    tenant: TenantOption = None,
-    model: ModelOption = None,
+    model: ModelOption,
     archived: ArchivedOption = False,
     limit: LimitOption = 1000,
     cursor: CursorOption = None,
-    as_json: JsonOption = False,
 ) -> None:
-    """List a model's versions, newest first, with what environments use them for."""
-    name = given("model", model, "--model")
-    with platform(tenant) as client:
-        page = client.versions.list(name, include_archived=archived).page(limit=limit, cursor=cursor)
+    """List a model's versions, newest first, with the environments that use them."""
+    with platform() as client:
+        page = client.versions.list(model, include_archived=archived).page(limit=limit, cursor=cursor)
     print_page(
         page,
-        [*_COLUMNS, *(["archived_at"] if archived else [])],
-        as_json=as_json,
-        empty=f"{name} has no version{'' if archived else ' that is not archived: --archived shows all'}.",
+        _COLUMNS,
+        with_archived=archived,
+        empty=f"{model} has no version{'' if archived else ' that is not archived: --archived shows all'}.",
         shown={"uses": _uses, "held_out": _held_out},
     )
 
 
 @app.command("search")
 def search(
-    tenant: TenantOption = None,
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Only of this model.")] = None,
+    model: OnlyModelOption = None,
     model_type: Annotated[str | None, typer.Option("--type", help="Only of models of this type.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="KEY=VALUE that it must have; repeat for several.")] = None,
     metric: Annotated[
@@ -74,17 +77,16 @@ def search(
         bool | None,
         typer.Option(
             "--ascending/--descending",
-            help="Oldest or lowest first, or the other way. Without it the newest or, of a metric, the best first.",
+            help="Sort direction; default: the newest, or for a metric the best, first.",
             show_default=False,
         ),
     ] = None,
     archived: ArchivedOption = False,
     limit: LimitOption = 50,
     cursor: CursorOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Find versions over all models of a tenant, newest or best first."""
-    with platform(tenant) as client:
+    with platform() as client:
         found = client.versions.list(
             model,
             model_type=model_type,
@@ -96,162 +98,124 @@ def search(
             descending=None if ascending is None else not ascending,
         )
         page = found.page(limit=limit, cursor=cursor)
-    columns = [*_FOUND, *(["archived_at"] if archived else [])]
     shown: dict[str, Callable[[Any], Any]] = {"tags": _tags, "held_out": _held_out}
-    print_page(page, columns, as_json=as_json, empty="No version matches.", shown=shown)
+    print_page(page, _FOUND, with_archived=archived, empty="No version matches.", shown=shown)
 
 
 @app.command("show")
-def show_version(
-    version: VersionOption, tenant: TenantOption = None, model: ModelOption = None, as_json: JsonOption = False
-) -> None:
-    """Show what is known of a version: metrics, hyperparameters, columns, tags, and what environments use it for."""
-    name = given("model", model, "--model")
-    with platform(tenant) as client:
-        found = client.versions.get(name, version)
+def show_version(version: VersionOption, model: ModelOption) -> None:
+    """Show a version: metrics, hyperparameters, columns, tags and the environments that use it."""
+    with platform() as client:
+        found = client.versions.get(model, version)
         tenant = client.tenant_id
-    if as_json:
-        print_json(found)
+    if printed_as_json(found):
         return
-    for label, value in _lines(tenant, found):
-        out.print(Text(f"{label:18} {value}"), soft_wrap=True)
+    print_fields(_fields(tenant, found))
 
 
 @app.command("register")
 def register(
     file: Annotated[Path, typer.Argument(help="A .skops file.")],
-    tenant: TenantOption = None,
-    model: ModelOption = None,
-    version: Annotated[str | None, typer.Option(help="The version's name; the next number if left out.")] = None,
-    model_type: Annotated[str | None, typer.Option("--type", help="The model's type; read from the file.")] = None,
-    as_json: JsonOption = False,
+    model: ModelOption,
+    version: Annotated[str | None, typer.Option(help="The name of the version; default: the next number.")] = None,
+    model_type: Annotated[
+        str | None, typer.Option("--type", help="The model type; default: read from the file.")
+    ] = None,
 ) -> None:
     """Upload a .skops file as a version. It is audited, and refused if it holds a type that servers do not load."""
-    name = given("model", model, "--model")
     recorded: dict[str, Any] = {} if model_type is None else {"model_type": model_type}
-    with platform(tenant) as client, transferring() as progress:
-        made = client.versions.register(name, file, version, on_progress=progress, **recorded)
-    if as_json:
-        print_json(made)
-    else:
-        out.print(f"Registered version {made.version} of {name}: {made.size_bytes:,} bytes.")
+    with platform() as client, transferring() as progress:
+        made = client.versions.register(model, file, version, on_progress=progress, **recorded)
+    answer(made, f"Registered version {made.version} of {model}: {made.size_bytes:,} bytes.")
 
 
 @app.command("download")
 def download(
     version: VersionOption,
     file: Annotated[Path, typer.Argument(help="A file that does not exist yet.")],
-    tenant: TenantOption = None,
-    model: ModelOption = None,
-    as_json: JsonOption = False,
+    model: ModelOption,
 ) -> None:
     """Write a version's artifact to a file."""
-    name = given("model", model, "--model")
-    with platform(tenant) as client, transferring() as progress:
-        client.versions.download(name, version, file, on_progress=progress)
-    if as_json:
-        print_json({"model_id": name, "version": version, "file": file})
-    else:
-        out.print(f"Wrote version {version} of {name} to {file}.", markup=False, soft_wrap=True)
+    with platform() as client, transferring() as progress:
+        client.versions.download(model, version, file, on_progress=progress)
+    answer({"model_id": model, "version": version, "file": file}, f"Wrote version {version} of {model} to {file}.")
 
 
 @app.command("tag")
 def tag_version(
     version: VersionOption,
     tags: Annotated[list[str], typer.Argument(help="KEY=VALUE to set, KEY= to remove.")],
-    tenant: TenantOption = None,
-    model: ModelOption = None,
-    as_json: JsonOption = False,
+    model: ModelOption,
 ) -> None:
     """Set or remove tags, by which `mlcore versions search --tag` finds the version."""
-    name = given("model", model, "--model")
-    with platform(tenant) as client:
-        changed = client.versions.update(name, version, tags=tags_to_set(tags))
-    if as_json:
-        print_json(changed)
-    else:
-        out.print(f"{name} {version}: {', '.join(_tags(changed.tags)) or 'no tags'}")
+    with platform() as client:
+        changed = client.versions.update(model, version, tags=tags_to_set(tags))
+    answer(changed, f"{model} {version}: {', '.join(_tags(changed.tags)) or 'no tags'}")
 
 
 @app.command("compare")
 def compare(
     version1: Annotated[str, typer.Argument(help="The version to compare with.")],
     version2: Annotated[str, typer.Argument(help="The other version.")],
-    tenant: TenantOption = None,
-    model: ModelOption = None,
-    as_json: JsonOption = False,
+    model: ModelOption,
 ) -> None:
     """Show which of two versions is better in each metric, and what else differs."""
-    name = given("model", model, "--model")
-    with platform(tenant) as client:
-        compared = client.versions.compare(name, version1, version2)
-    if as_json:
-        print_json(compared)
+    with platform() as client:
+        compared = client.versions.compare(model, version1, version2)
+    if printed_as_json(compared):
         return
     rows = [
         {"metric": f"{split}/{metric}", version1: of.version1, version2: of.version2, "better": of.better}
         for split, metrics in compared.metrics.items()
         for metric, of in metrics.items()
     ]
-    print_rows(rows, ["metric", version1, version2, "better"], as_json=False, empty="Neither has a metric.")
+    print_rows(rows, ["metric", version1, version2, "better"], empty="Neither has a metric.")
     for part in ("hyperparameters", "libraries"):
         for parameter, values in getattr(compared, part).items():
-            out.print(f"{part}: {parameter} {show(values.version1)} → {show(values.version2)}")
+            say(f"{part}: {parameter} {show(values.version1)} → {show(values.version2)}")
     answers = {True: "the same", False: "not the same", None: "not known whether it is the same"}
-    out.print(f"data: {answers[compared.data.same]}")
+    say(f"data: {answers[compared.data.same]}")
     for change in ("added", "removed", "changed"):
         if columns := getattr(compared.signature, change):
-            out.print(f"signature: {change} {', '.join(columns)}")
+            say(f"signature: {change} {', '.join(columns)}")
 
 
 @app.command("lineage")
-def lineage(
-    version: VersionOption, tenant: TenantOption = None, model: ModelOption = None, as_json: JsonOption = False
-) -> None:
-    """Show what a version was made from, and what was made from it."""
-    name = given("model", model, "--model")
-    with platform(tenant) as client:
-        found = client.versions.lineage(name, version)
-    if as_json:
-        print_json(found)
+def lineage(version: VersionOption, model: ModelOption) -> None:
+    """Show the lineage of a version: what it was made from, and what was made from it."""
+    with platform() as client:
+        found = client.versions.lineage(model, version)
+    if printed_as_json(found):
         return
-    for label, value in found:
-        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else show(value)
-        out.print(f"{label.replace('_', ' '):16} {shown or '-'}", soft_wrap=True)
+    print_fields((name, pairs(value) if isinstance(value, Mapping) else value) for name, value in found)
 
 
 @app.command("archive")
-def archive(
-    version: VersionOption, tenant: TenantOption = None, model: ModelOption = None, as_json: JsonOption = False
-) -> None:
-    """Hide a version. `mlcore gc` collects it after MLCORE_RETENTION_DAYS; until then it can be restored."""
-    _change("archive", "archived", version, tenant, model, as_json=as_json)
+def archive(version: VersionOption, model: ModelOption) -> None:
+    """Archive a version. `mlcore gc` removes it after MLCORE_RETENTION_DAYS; until then it can be restored."""
+    with platform() as client:
+        client.versions.archive(model, version)
+    _answer("archived", model, version)
 
 
 @app.command("restore")
-def restore(
-    version: VersionOption, tenant: TenantOption = None, model: ModelOption = None, as_json: JsonOption = False
-) -> None:
-    """Show an archived version again."""
-    _change("restore", "restored", version, tenant, model, as_json=as_json)
+def restore(version: VersionOption, model: ModelOption) -> None:
+    """Restore an archived version."""
+    with platform() as client:
+        client.versions.restore(model, version)
+    _answer("restored", model, version)
 
 
 @app.command("delete")
-def delete(
-    version: VersionOption, tenant: TenantOption = None, model: ModelOption = None, as_json: JsonOption = False
-) -> None:
-    """Delete a version that nothing needs, permanently. Its name stays that of its bytes."""
-    _change("delete", "deleted", version, tenant, model, as_json=as_json)
+def delete(version: VersionOption, model: ModelOption) -> None:
+    """Delete a version that nothing needs, permanently. Its name is not reused for other bytes."""
+    with platform() as client:
+        client.versions.delete(model, version)
+    _answer("deleted", model, version)
 
 
-def _change(verb: str, done: str, version: str, tenant: str | None, model: str | None, *, as_json: bool) -> None:
-    name = given("model", model, "--model")
-    with platform(tenant) as client:
-        getattr(client.versions, verb)(name, version)
-    if as_json:
-        print_json({"model_id": name, "version": version, done: True})
-    else:
-        out.print(f"{done.capitalize()} version {version} of {name}.")
+def _answer(done: str, model: str, version: str) -> None:
+    answer({"model_id": model, "version": version, done: True}, f"{done.capitalize()} version {version} of {model}.")
 
 
 def _uses(uses: list[Use]) -> list[str]:
@@ -260,9 +224,12 @@ def _uses(uses: list[Use]) -> list[str]:
 
 
 def _held_out(version: Version) -> str | None:
-    """The metric on the held-out rows that people ask for first; JSON output has them all."""
-    known = {name: value for name, value in version.metrics.get("validation", {}).items() if value is not None}
-    found = headline_metric(known)
+    return headline(version.metrics.get("validation", {}))
+
+
+def headline(metrics: Mapping[str, float | None]) -> str | None:
+    """The metric that people ask for first, as a cell of a table; JSON output has them all."""
+    found = headline_metric({name: value for name, value in metrics.items() if value is not None})
     return found and f"{found[0]} {found[1]:.3f}"
 
 
@@ -270,27 +237,23 @@ def _tags(tags: Mapping[str, str]) -> list[str]:
     return [f"{key}={value}" for key, value in tags.items()]
 
 
-def _lines(tenant: str, version: VersionDetail) -> Iterator[tuple[str, str]]:
-    """What a person reads of a version: label and text, one a line."""
+def _fields(tenant: str, version: VersionDetail) -> Iterator[tuple[str, Any]]:
+    """What a person reads of a version."""
     yield "model", f"{tenant}/{version.model_id} ({version.model_type})"
     yield "version", version.version + (f"  archived {show(version.archived_at)}" if version.archived_at else "")
-    yield "serves", show(_uses(version.uses))
+    yield "serves", _uses(version.uses)
     yield "registered", f"{show(version.created_at)} by {version.created_by}"
     for split, metrics in version.metrics.items():
         yield f"{split} metrics", "  ".join(f"{name} {show(value)}" for name, value in metrics.items())
     training: Mapping[str, Any] = version.metadata.get("training") or {}
-    yield "baseline", _pairs(training.get("baseline", {}))
-    yield "algorithm", show(version.algorithm)
-    yield "hyperparameters", _pairs(version.hyperparameters)
-    yield "in force", _pairs(version.effective_hyperparameters)
-    yield "columns", show([column["name"] for column in version.signature["inputs"]])
-    yield "tags", _pairs(version.tags)
+    yield "baseline", pairs(training.get("baseline", {}))
+    yield "algorithm", version.algorithm
+    yield "hyperparameters", pairs(version.hyperparameters)
+    yield "in force", pairs(version.effective_hyperparameters)
+    yield "columns", [column["name"] for column in version.signature["inputs"]]
+    yield "tags", pairs(version.tags)
     yield from (("note", note) for note in training.get("notes", ()))
-    yield "notes", _pairs({name: value for name, value in version.metadata.items() if name != "training"})
-    yield "run", show(version.lineage.run_id)
+    yield "notes", pairs({name: value for name, value in version.metadata.items() if name != "training"})
+    yield "run", version.lineage.run_id
     yield "size", f"{version.size_bytes:,} bytes"
     yield "digest", version.digest
-
-
-def _pairs(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={show(value)}" for name, value in values.items()) or "-"

@@ -18,6 +18,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from ml_core.api.schemas.base import Page
 from ml_core.exceptions import ConfigurationError
+from ml_core.ids import ModelId
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -130,6 +131,9 @@ class Noun(Generic[Mode]):
         if not self._tenant:
             raise ConfigurationError("The client names no tenant.", remedy="Give it tenant_id.", setting="tenant_id")
         return f"/api/v1/tenants/{self._tenant}"
+
+    def _model(self, model_id: str) -> str:
+        return f"{self._root}/models/{ModelId(model_id)}"
 
 
 class operation(Generic[P, T]):  # noqa: N801 - a decorator

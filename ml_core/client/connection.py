@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 import httpx
+import orjson
 from pydantic import BaseModel
 
 from ml_core import exceptions
 from ml_core.client.calls import Call, Download, Form, Upload
-from ml_core.client.errors import error_from_response
 
 T = TypeVar("T")
 
@@ -258,7 +258,22 @@ class AsyncConnection(Connection):
 def _answer(call: Call[T], response: httpx.Response) -> T:
     if response.is_success:
         return call.read(response.content)
-    raise error_from_response(response)
+    raise _error_of(response)
+
+
+def _error_of(response: httpx.Response) -> exceptions.MLFrameworkError:
+    """The exception that an error response describes."""
+    try:
+        document = orjson.loads(response.content)["error"]
+        error = exceptions.error_from_json(document)
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+        return exceptions.PlatformError(
+            f"The server answered {response.status_code} without an explanation.",
+            remedy="Check that the address is that of an ML Core ingress.",
+            component="ingress",
+        )
+    error.details["request_id"] = document.get("request_id")
+    return error
 
 
 def _as_upload(form: Form) -> Upload:

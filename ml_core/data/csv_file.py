@@ -18,15 +18,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any, TextIO, cast
+from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from ml_core.data.table_file import group_rows
+from ml_core.data.table_file import GROUP_BYTES, group_rows, too_long_rows
 from ml_core.domain.values import composed
 from ml_core.exceptions import Action, DataProcessingError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 
@@ -55,6 +58,7 @@ _BYTE_ORDER_MARKS = {
     b"\xfe\xff": "utf-16",
 }
 _HEAD_BYTES = 4096
+_READ_BYTES = 2**18
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +102,15 @@ class CsvFile:
 
         Raises:
             DataProcessingError: A line has too few or too many cells, two columns have one name, or there is no row.
+            RequestTooLargeError: A piece has more than ``GROUP_BYTES``, unpacked.
         """
-        with _open(self.path, self.encoding) as text:
+        metered = _Metered(_open_bytes(self.path))
+        with io.TextIOWrapper(io.BufferedReader(metered, _READ_BYTES), encoding=self.encoding, newline="") as text:
             for _ in range(self.first_line):
                 text.readline()
             names, line = self._names(text)
             kept: list[int] | None = None
-            while lines := list(islice(text, group_rows(len(names)))):
+            while lines := list(islice(text, metered.begin_piece(group_rows(len(names))))):
                 columns, n_lines = self._plain(lines, names) or self._parsed(lines, text, names, line)
                 line += n_lines
                 if not columns:
@@ -227,6 +233,33 @@ def is_parquet(path: Path) -> bool:
     """Whether the content of a file is Parquet."""
     with path.open("rb") as file:
         return file.read(len(_PARQUET)) == _PARQUET
+
+
+class _Metered(io.RawIOBase):
+    """The bytes of a file, as long as those of a piece are not too many: a small file may unpack to any size."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = cast("io.BufferedIOBase", file)
+        self._rows, self._left = 1, GROUP_BYTES
+
+    def begin_piece(self, rows: int) -> int:
+        """Begin to count anew, for a piece of so many rows; returns the number."""
+        self._rows, self._left = rows, GROUP_BYTES
+        return rows
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer) -> int:
+        n = self._file.readinto(buffer)
+        self._left -= n
+        if self._left < 0:
+            raise too_long_rows(self._rows)
+        return n
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _open(path: Path, encoding: str) -> TextIO:

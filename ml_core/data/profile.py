@@ -169,16 +169,20 @@ def _quantiles(numbers: NDArray[np.float64]) -> dict[str, Any]:
     no bin of a population stability index (Siddiqi, Credit Risk Scorecards, 2006) is empty by construction.
     """
     numbers = np.asarray(numbers, dtype=np.float64)
-    edges = np.unique(np.quantile(numbers, np.arange(QUANTILES + 1) / QUANTILES, method="linear"))
+    low, high = float(numbers.min()), float(numbers.max())
+    # Halved where the largest difference, by which the quantiles are interpolated, exceeds the range of float64.
+    half = 2.0 if high / 2 - low / 2 > np.finfo(np.float64).max / 2 else 1.0
+    edges = np.quantile(numbers / half, np.arange(QUANTILES + 1) / QUANTILES, method="linear") * half
+    edges = np.unique(np.clip(edges, low, high))
     counts = np.histogram(numbers, bins=edges)[0] if len(edges) > 1 else np.array([], dtype=np.int64)
     # Scaled, so that the squares of numbers near the end of the range don't overflow; by a power of two, exactly.
     scale = float(np.ldexp(1.0, int(np.frexp(np.abs(numbers).max())[1]) - 1))
     scaled = numbers / scale
     return {
-        "minimum": float(numbers.min()),
-        "maximum": float(numbers.max()),
-        "mean": float(scaled.mean()) * scale,
-        "std": float(scaled.std()) * scale,
+        "minimum": low,
+        "maximum": high,
+        "mean": float(np.clip(scaled.mean(), scaled.min(), scaled.max())) * scale,
+        "std": min(float(scaled.std()), float(scaled.max() / 2 - scaled.min() / 2)) * scale,
         "edges": tuple(map(float, edges)),
         "bin_counts": tuple(map(int, counts)),
     }

@@ -17,6 +17,7 @@ from uuid import UUID
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ml_core.data.csv_file import SUFFIXES, CsvFile, check_names, is_parquet, unreadable
@@ -27,6 +28,7 @@ from ml_core.exceptions import Action
 # What pandas calls an index without a name in a Parquet file.
 _NAMELESS_INDEX = "__index_level_"
 _BATCH_ROWS = 65_536
+_BATCH_BYTES = 2**28
 # Of a counter that is an index: with them its values are within 64 bits, whatever the number of rows.
 _MAX_START, _MAX_STEP = 2**62, 2**31
 _SHOWN_CHARACTERS = 80
@@ -114,7 +116,7 @@ def parquet_pieces(path: Path, rows: int = _BATCH_ROWS) -> Iterator[pa.Table]:
     """The table of a Parquet file in pieces; the first has no row, only the schema.
 
     An index that has a name is a column, also a counter, of which pandas writes no values. An index without a name is
-    left out. A piece has at most ``rows``.
+    left out. A piece has at most ``rows``; fewer where rows are long, so that it takes about 256 MiB at most.
     """
     with pq.ParquetFile(path) as file:
         schema = file.schema_arrow
@@ -123,13 +125,32 @@ def parquet_pieces(path: Path, rows: int = _BATCH_ROWS) -> Iterator[pa.Table]:
         counters = _counters(schema)
         first = 0
         whole = schema.empty_table()
-        for batch in chain([whole], map(_as_table, file.iter_batches(batch_size=rows, columns=names))):
+        for batch in chain([whole], map(_as_table, _batches(path, file, names, rows))):
             piece = batch.select(names)
             for name, start, step in counters:
                 values = start + step * np.arange(first, first + len(batch))
                 piece = piece.append_column(name, pa.array(values, pa.int64()))
             first += len(batch)
             yield piece.replace_schema_metadata(None)
+
+
+def _batches(path: Path, file: pq.ParquetFile, names: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+    """The batches of a file, of few rows where the footer says that rows are long, or a dictionary has a long text."""
+    texts = [field.name for field in file.schema_arrow if field.name in names and _is_text(field.type)]
+    with pq.ParquetFile(path, read_dictionary=texts) as dictionaries:
+        for group in range(file.num_row_groups):
+            described = file.metadata.row_group(group)
+            row_bytes = described.total_byte_size // max(1, described.num_rows)
+            first = next(dictionaries.iter_batches(1, [group], texts), None) if texts else None
+            for column in [] if first is None else first.columns:
+                row_bytes += pc.max(pc.binary_length(column.dictionary)).as_py() or 0
+            few = min(rows, max(1, _BATCH_BYTES // max(1, row_bytes)))
+            yield from file.iter_batches(few, [group], names)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_string_view(value))
 
 
 def _counters(schema: pa.Schema) -> list[tuple[str, int, int]]:

@@ -23,9 +23,11 @@ import pyarrow.parquet as pq
 
 from ml_core.data.cells import has_decimal_comma, typed_series
 from ml_core.data.tables import frame_of, table_from_frame
-from ml_core.exceptions import DataProcessingError
+from ml_core.exceptions import DataProcessingError, RequestTooLargeError
 
 EXPORT_SUFFIXES = (".parquet", ".csv")
+GROUP_BYTES = 2**30
+"""Of the rows of a row group in memory, and of those of a CSV file that are read together: 16 kB a row."""
 FORMAT = "parquet/1"
 """What the registry calls the format; another number when the rules of this module change."""
 
@@ -63,18 +65,25 @@ class TableWriter:
         self.rows = 0
         self._group_rows = group_rows(len(schema))
         self._waiting: list[pa.Table] = []
-        self._waiting_rows = 0
+        self._waiting_rows = self._waiting_bytes = 0
         self._writer = pq.ParquetWriter(path, self.schema, **_OPTIONS)
         if cells:
             self._writer.add_key_value_metadata(_CELLS)
 
     def write(self, table: pa.Table) -> None:
-        """Add any number of rows of exactly the writer's schema."""
+        """Add any number of rows of exactly the writer's schema.
+
+        Raises:
+            RequestTooLargeError: A row group would take over ``GROUP_BYTES``.
+        """
         self.rows += table.num_rows
         while table.num_rows:
             taken = table.slice(0, self._group_rows - self._waiting_rows)
             self._waiting.append(taken)
             self._waiting_rows += taken.num_rows
+            self._waiting_bytes += taken.nbytes
+            if self._waiting_bytes > GROUP_BYTES:
+                raise too_long_rows(self._waiting_rows)
             table = table.slice(taken.num_rows)
             if self._waiting_rows == self._group_rows:
                 self._flush()
@@ -83,7 +92,7 @@ class TableWriter:
         # One piece a column: where pages end depends on where the pieces do.
         group = pa.concat_tables(self._waiting).combine_chunks()
         self._writer.write_table(group, row_group_size=self._group_rows)
-        self._waiting, self._waiting_rows = [], 0
+        self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
 
     def __enter__(self) -> Self:
         return self
@@ -99,6 +108,15 @@ class TableWriter:
 def group_rows(n_columns: int) -> int:
     """Rows of a row group of a table of so many columns."""
     return max(1, min(_GROUP_ROWS, _GROUP_CELLS // max(1, n_columns)))
+
+
+def too_long_rows(rows: int) -> RequestTooLargeError:
+    """The error for so many successive rows that together have more than ``GROUP_BYTES``."""
+    return RequestTooLargeError(
+        f"{rows:,} successive rows of the table have more than {GROUP_BYTES:,} bytes.",
+        remedy="Shorten long texts, or store them elsewhere and keep what the model needs.",
+        limit=GROUP_BYTES,
+    )
 
 
 def read_frame(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:

@@ -167,14 +167,7 @@ class Cluster:
             fresh.mkdir(mode=0o700)
             if programs.account is not None:
                 os.chown(fresh, programs.account.uid, programs.account.gid)
-            options = (
-                "-U",
-                SUPERUSER,
-                "--encoding=utf8",
-                "--auth-local=trust",
-                "--auth-host=reject",
-                "--locale=C",
-            )
+            options = ("-U", SUPERUSER, "--encoding=utf8", "--auth-local=trust", "--auth-host=reject", "--locale=C")
             programs.run("initdb", *options, "-D", str(fresh), cwd=self._home, timeout_s=_START_TIMEOUT_S)
             if self.data.exists():
                 self.data.rmdir()

@@ -309,7 +309,8 @@ class DatabaseConnection:
         current, wanted = self.current_revision(), SCHEMA_REVISION
         if current != wanted:
             raise SchemaOutOfDateError(
-                f"The registry at {self.safe_url} is at schema {current or 'none'}; this release needs {wanted}.",
+                f"The registry is at schema {current or 'none'}; this release needs {wanted}.",
+                internal=self.safe_url,
                 remedy="Upgrade the schema, or use the release that it belongs to; DatabaseConnection(url).migrate() "
                 "upgrades it too.",
                 action=Action.of("db.upgrade"),

@@ -40,7 +40,14 @@ def dump(url: str, file: Path) -> None:
         PlatformError: ``pg_dump`` failed; carries what it printed.
         RegistryUnavailableError: Postgres can't be reached.
     """
-    _require_all_rows(url)
+    query = sa.text("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user")
+    with admin_session(url) as connection:
+        sees_all = connection.scalar(query)
+    if not sees_all:
+        raise ConfigurationError(
+            f"The login of {safe(parse(url))} is under row-level security, so a backup would lack every tenant.",
+            remedy="Give --url a login that is a superuser or has BYPASSRLS.",
+        )
     _run(
         "pg_dump", url, "--format=custom", f"--schema={_SCHEMAS}", "--no-password", "--lock-wait-timeout=60s",
         f"--file={file}",
@@ -82,17 +89,6 @@ def holding(url: str, lock: int) -> Iterator[None]:
             connection.execute(sa.select(sa.func.set_config(name, value, True)))
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock)))
         yield
-
-
-def _require_all_rows(url: str) -> None:
-    query = sa.text("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user")
-    with admin_session(url) as connection:
-        sees_all = connection.scalar(query)
-    if not sees_all:
-        raise ConfigurationError(
-            f"The login of {safe(parse(url))} is under row-level security, so a backup would lack every tenant.",
-            remedy="Give --url a login that is a superuser or has BYPASSRLS.",
-        )
 
 
 @contextmanager

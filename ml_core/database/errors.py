@@ -59,12 +59,13 @@ def translated(where: str) -> Iterator[None]:
 
 def _translate(error: BaseException | None, where: str) -> MLFrameworkError | None:
     if (what := _missing_object(error)) is not None:
-        return _outdated(f"The registry at {where} lacks a {what} that this release needs.")
+        return _outdated(f"The registry lacks a {what} that this release needs.", where)
     if isinstance(error, psycopg.errors.InvalidParameterValue) and "role" in str(error):
-        return _outdated(f"The registry at {where} lacks the platform's roles.")
+        return _outdated("The registry lacks the platform's roles.", where)
     if isinstance(error, psycopg.errors.InvalidAuthorizationSpecification) and "seal of the tenant" in str(error):
         return ConfigurationError(
-            f"The registry at {where} has another tenant key than this process.",
+            "The registry has another tenant key than this process.",
+            internal=where,
             remedy="Set MLCORE_DATABASE_TENANT_KEY to the registry's key, or try again where it is not set: the key is "
             "read again.",
             action=Action.of("db.tenant_key"),
@@ -72,7 +73,8 @@ def _translate(error: BaseException | None, where: str) -> MLFrameworkError | No
         )
     if isinstance(error, psycopg.errors.InsufficientPrivilege) and "set role" in str(error):
         return ConfigurationError(
-            f"The login of {where} may not act as the platform's roles.",
+            "The login of the registry may not act as the platform's roles.",
+            internal=where,
             remedy="Grant it mlcore_app and mlcore_ingest, or set MLCORE_DATABASE_URL to a login that has them.",
             setting="MLCORE_DATABASE_URL",
         )
@@ -96,9 +98,10 @@ def _translate(error: BaseException | None, where: str) -> MLFrameworkError | No
     return None
 
 
-def _outdated(message: str) -> SchemaOutOfDateError:
+def _outdated(message: str, where: str) -> SchemaOutOfDateError:
     return SchemaOutOfDateError(
         message,
+        internal=where,
         remedy="Upgrade the schema; DatabaseConnection(url).migrate() does it too. If it is up to date, check it: what "
         "differs is listed.",
         action=Action.of("db.upgrade"),
@@ -127,6 +130,7 @@ def _unavailable(error: BaseException, where: str) -> RegistryUnavailableError:
     lines = str(cause).strip().splitlines()
     reason = lines[0] if lines else type(cause).__name__
     return RegistryUnavailableError(
-        f"The registry at {where} can't be used now: {reason.rstrip('.')}.",
+        "The registry can't be used now.",
+        internal=f"{where}: {reason}",
         remedy="Check that Postgres runs and can be reached, then try again.",
     )

@@ -54,7 +54,7 @@ APP_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
     "approvals": ("SELECT", "INSERT"),
     "audit": ("SELECT", "INSERT (tenant_id, at, principal, request_id, action, subject, details)"),
     "platform_keys": ("SELECT", "INSERT", "UPDATE (revoked_at, revoked_by)"),
-    "idempotency_keys": ("SELECT", "INSERT", "UPDATE (status, response, headers)"),
+    "idempotency_keys": ("SELECT", "INSERT", "UPDATE (status, response, headers, alive_at)"),
     "api_keys": ("SELECT", "INSERT", "UPDATE (revoked_at, feed_generation)"),
     "datasets": ("SELECT", "INSERT", "UPDATE (next_number)"),
     "dataset_versions": ("SELECT", "INSERT", "UPDATE (archived_at)"),
@@ -254,26 +254,20 @@ def declared_policies(partitions: Iterable[str] = ()) -> frozenset[Policy]:
     Args:
         partitions: The names of the prediction log's partitions.
     """
-    rule = _TENANT_RULE
-    return frozenset(
-        [
-            *(Policy(f"{SCHEMA}.{each}", TENANT_POLICY, APP_ROLE, "*", rule, rule) for each in tenant_tables()),
-            *(Policy(f"{SCHEMA}.{each}", REMOVAL_POLICY, OWNER_ROLE, "*", rule, rule) for each in tenant_tables()),
-            *(Policy(f"{SCHEMA}.{each}", SERVING_POLICY, INGEST_ROLE, "r", "true", None) for each in SERVING_READS),
-            *(
-                Policy(f"{SCHEMA}.{each}", SERVING_INSERT_POLICY, INGEST_ROLE, "a", None, "true")
-                for each in SERVING_INSERTS
-            ),
-            *(
-                Policy(f"{SCHEMA}.{each}", SERVING_WRITE_POLICY, INGEST_ROLE, "*", rule, rule)
-                for each in SERVING_WRITES
-            ),
-            Policy(f"{SCHEMA}.{platform_keys.name}", PLATFORM_POLICY, APP_ROLE, "*", _PLATFORM_RULE, _PLATFORM_RULE),
-            Policy(f"{SCHEMA}.jobs", "platform_reads", APP_ROLE, "r", _PLATFORM_RULE, None),
-            Policy(f"{SCHEMA}.jobs", "platform_moves", APP_ROLE, "w", _PLATFORM_RULE, None),
-            Policy(f"{SCHEMA}.job_quotas", "platform_sets", APP_ROLE, "*", _PLATFORM_RULE, _PLATFORM_RULE),
-            Policy(f"{SCHEMA}.job_quotas", "only_platform_adds", APP_ROLE, "a", None, _PLATFORM_RULE, False),
-            Policy(f"{SCHEMA}.job_quotas", "only_platform_changes", APP_ROLE, "w", _PLATFORM_RULE, None, False),
-            *(Policy(f"{PARTITION_SCHEMA}.{p}", REMOVAL_POLICY, OWNER_ROLE, "*", rule, rule) for p in partitions),
-        ]
+    of_tenant, of_platform = (_TENANT_RULE, _TENANT_RULE), (_PLATFORM_RULE, _PLATFORM_RULE)
+    declared = (
+        (tenant_tables(), TENANT_POLICY, APP_ROLE, "*", *of_tenant),
+        (tenant_tables(), REMOVAL_POLICY, OWNER_ROLE, "*", *of_tenant),
+        (SERVING_READS, SERVING_POLICY, INGEST_ROLE, "r", "true", None),
+        (SERVING_INSERTS, SERVING_INSERT_POLICY, INGEST_ROLE, "a", None, "true"),
+        (SERVING_WRITES, SERVING_WRITE_POLICY, INGEST_ROLE, "*", *of_tenant),
+        ((platform_keys.name,), PLATFORM_POLICY, APP_ROLE, "*", *of_platform),
+        (("jobs",), "platform_reads", APP_ROLE, "r", _PLATFORM_RULE, None),
+        (("jobs",), "platform_moves", APP_ROLE, "w", _PLATFORM_RULE, None),
+        (("job_quotas",), "platform_sets", APP_ROLE, "*", *of_platform),
+        (("job_quotas",), "only_platform_adds", APP_ROLE, "a", None, _PLATFORM_RULE, False),
+        (("job_quotas",), "only_platform_changes", APP_ROLE, "w", _PLATFORM_RULE, None, False),
     )
+    policies = [Policy(f"{SCHEMA}.{table}", *policy) for tables, *policy in declared for table in tables]
+    removal = (REMOVAL_POLICY, OWNER_ROLE, "*", *of_tenant)
+    return frozenset([*policies, *(Policy(f"{PARTITION_SCHEMA}.{name}", *removal) for name in partitions)])

@@ -37,6 +37,7 @@ class PendingVersion:
         state: ``deferred``, ``loading`` or ``failed``.
         serves: The version that answers until then; None: requests are refused.
         code: The code of the error of a failed load; ``reason`` is its message.
+        cause: The message with its internal part, for operators; None if it has none.
     """
 
     tenant_id: str
@@ -47,6 +48,7 @@ class PendingVersion:
     serves: str | None = None
     code: str | None = None
     reason: str | None = None
+    cause: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

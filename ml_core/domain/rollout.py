@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypedDict
 
 from ml_core.exceptions import InvalidRequestError, InvalidTransitionError, shown
 from ml_core.ids import EnvironmentName, VersionId
@@ -287,3 +288,25 @@ def _refused(state: RolloutState, trigger: Trigger) -> InvalidTransitionError:
         phase=phase,
         trigger=trigger,
     )
+
+
+class Moving(TypedDict, total=False):
+    """Keywords of every move of a pointer.
+
+    Attributes:
+        expected_generation: Refuse unless the pointer has this generation, 0 before its first move; None: any.
+        reason: Why; kept with the move.
+    """
+
+    expected_generation: int | None
+    reason: str
+
+
+class GatedMoving(Moving, total=False):
+    """Keywords of a move that gates may refuse.
+
+    Attributes:
+        override: Why it is done although a gate fails; only an admin may.
+    """
+
+    override: str | None

@@ -25,7 +25,7 @@ from contextlib import contextmanager, suppress
 from ml_core.domain.assignment import PointerRef, Rollout
 from ml_core.domain.replica_report import LoadState, PendingVersion
 from ml_core.domain.version import ServableVersion
-from ml_core.exceptions import DeadlineExceededError, MLFrameworkError, ModelLoadError
+from ml_core.exceptions import DeadlineExceededError, MLFrameworkError, ModelLoadError, is_public
 from ml_core.ids import VersionRef
 from ml_core.inference.loads import Failure, Failures, LoadPriority, LoadQueue
 from ml_core.inference.pointers import Pointer, PointerKey, Pointers, VersionKey, pointer_key, version_key
@@ -377,7 +377,9 @@ class ModelTable:
         if failure is None:
             state = LoadState.LOADING if key in self._queue else LoadState.DEFERRED
             return PendingVersion(*pointer.key, key[2], state, serves)
-        return PendingVersion(*pointer.key, key[2], LoadState.FAILED, serves, failure.error.code, failure.error.message)
+        error = failure.error
+        cause = None if is_public(error) else error.cause
+        return PendingVersion(*pointer.key, key[2], LoadState.FAILED, serves, error.code, error.message, cause)
 
     def wait_idle(self, timeout_s: float) -> bool:
         """Wait until no load is queued or running; False if the timeout passed."""

@@ -23,12 +23,7 @@ _LOOK_EVERY_S = 0.25
 
 
 class Jobs(JobRepository):
-    """Submits jobs that a dispatcher of the platform executes.
-
-    Args:
-        db: The registry.
-        tenant_id: The tenant.
-    """
+    """Submits jobs that a dispatcher of the platform executes."""
 
     def __init__(self, db: DatabaseConnection, tenant_id: str) -> None:
         super().__init__(db, tenant_id)

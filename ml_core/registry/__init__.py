@@ -2,4 +2,12 @@
 
 Every repository gets its tenant when it is made, and works under that tenant's row-level security. Models are
 neither loaded nor served here, and nothing here knows HTTP.
+
+These errors are listed only where they mean something else than everywhere:
+
+* ``RegistryUnavailableError``, ``SchemaOutOfDateError``: Postgres can't be reached, or was not migrated, see
+  ``DatabaseConnection.tenant``;
+* ``InvalidNameError``: a name that a caller passes is not valid, see ``ml_core.ids``;
+* ``InvalidRequestError``: the ``limit`` of a list is not 1 to 1,000, or the ``cursor`` not ``next_cursor`` of the page
+  before, see ``ml_core.registry.pages``.
 """

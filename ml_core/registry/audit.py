@@ -20,19 +20,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import audit, audit_clock
 from ml_core.domain.permissions import MOVES, NEEDED
 from ml_core.exceptions import InvalidRequestError, did_you_mean, shown
-from ml_core.ids import TenantId
-from ml_core.registry.limits import check_limit, check_range
-from ml_core.registry.pages import Page, decode_cursor, encode_cursor
-from ml_core.registry.pages import after as later
+from ml_core.registry.limits import check_range
+from ml_core.registry.pages import Page, encode_cursor, read_page
+from ml_core.registry.records import OfTenant, value_of
+
+if TYPE_CHECKING:
+    from ml_core.registry.pages import AnyRow
 
 _ORDER = (audit.c.position, audit.c.audit_id)
 _XMIN = sa.func.pg_snapshot_xmin(sa.func.pg_current_snapshot())
@@ -56,12 +57,8 @@ class AuditEntry:
     cursor: str = ""
 
 
-class AuditRepository:
+class AuditRepository(OfTenant):
     """The audit of one tenant."""
-
-    def __init__(self, db: DatabaseConnection, tenant_id: str) -> None:
-        self._db = db
-        self._tenant_id = TenantId(tenant_id)
 
     def list(
         self,
@@ -101,21 +98,16 @@ class AuditRepository:
         )
         if not descending:
             statement = statement.where(audit.c.position < sa.func.mlcore.audit_position(_XMIN))
-        if after is not None:
-            statement = statement.where(later(_ORDER, decode_cursor(after, int, int), descending=descending))
-        order = [column.desc() if descending else column for column in _ORDER]
         with self._db.tenant(self._tenant_id) as connection:
-            rows = connection.execute(statement.order_by(*order).limit(check_limit(limit) + 1)).all()
-        entries = [
-            AuditEntry(
-                *(row.audit_id, row.at, row.principal, row.request_id or None, row.action, row.subject, row.details),
-                cursor=encode_cursor([row.position, row.audit_id]),
-            )
-            for row in rows[:limit]
-        ]
-        if not entries and action is not None:
+            page = read_page(connection, statement, _ORDER, limit=limit, cursor=after, descending=descending)
+        if not page.items and action is not None:
             _check_action(action)
-        return Page(entries, entries[-1].cursor if len(rows) > limit else None)
+        return page.map(_entry)
+
+
+def _entry(row: AnyRow) -> AuditEntry:
+    cursor = encode_cursor([row.position, row.audit_id])
+    return value_of(AuditEntry, row, request_id=row.request_id or None, cursor=cursor)
 
 
 def renew_positions(connection: Connection) -> None:

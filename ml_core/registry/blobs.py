@@ -95,7 +95,7 @@ def store_and_register(
         tenant_id: The tenant.
         store: Where the bytes go.
         put: Stores them; called again if they were removed meanwhile.
-        register: Writes the row, in a transaction of the tenant.
+        register: Writes the row, in a transaction of ``journal.writing``.
 
     Raises:
         TenantNotFoundError: There is no such tenant; nothing was stored.
@@ -111,7 +111,7 @@ def store_and_register(
                     if store.exists(tenant_id, artifact.digest):
                         return register(connection, artifact)
             except RegistryUnavailableError as error:
-                if not _waited_for_lock(error):
+                if not waited_for_lock(error):
                     raise
             artifact = put()
     except BaseException:
@@ -126,5 +126,7 @@ def store_and_register(
     )
 
 
-def _waited_for_lock(error: RegistryUnavailableError) -> bool:
-    return isinstance(getattr(error.__cause__, "orig", None), psycopg.errors.LockNotAvailable)
+def waited_for_lock(error: RegistryUnavailableError) -> bool:
+    """Whether the lock of another session was in the way, rather than the registry down."""
+    reason = getattr(error.__cause__, "orig", None)
+    return isinstance(reason, psycopg.errors.DeadlockDetected | psycopg.errors.LockNotAvailable)

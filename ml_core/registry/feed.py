@@ -24,10 +24,10 @@ from ml_core.domain.api_key import Grant, KeyRecord, KeyRef
 from ml_core.domain.assignment import AssignmentDelta, CanaryRollout, PointerRef, Rollout
 from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.domain.version import ServableVersion
-from ml_core.exceptions import ConfigurationError, MLFrameworkError, ModelLoadError, ModelNotFoundError
+from ml_core.exceptions import ConfigurationError, MLFrameworkError, ModelLoadError
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionRef
-from ml_core.registry.missing import model_archived
-from ml_core.registry.versions.rows import IS_ARCHIVED, SERVABLE_COLUMNS, VERSIONS_WITH_MODEL, servable_from
+from ml_core.registry.missing import not_shown
+from ml_core.registry.versions.rows import SELECT_SERVABLE, SERVABLE_COLUMNS, is_version, servable_from
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow, AnySelect
@@ -82,7 +82,6 @@ class FeedReader:
                 a backup it gives a snapshot too, whether or not the registry has reached that generation again.
 
         Raises:
-            RegistryUnavailableError: Postgres can't be reached.
             ConfigurationError: There is no such cell.
         """
         with self._db.serving() as connection:
@@ -194,29 +193,12 @@ class FeedReader:
         Raises:
             ModelNotFoundError: There is no such version, or it is archived.
             ModelLoadError: Its row can't be read.
-            RegistryUnavailableError: Postgres can't be reached.
         """
-        statement = (
-            sa.select(*SERVABLE_COLUMNS, IS_ARCHIVED.label("is_archived"))
-            .select_from(VERSIONS_WITH_MODEL)
-            .where(
-                versions.c.tenant_id == ref.tenant_id,
-                versions.c.model_id == ref.model_id,
-                versions.c.version == ref.version,
-            )
-        )
+        statement = SELECT_SERVABLE.where(is_version(ref.tenant_id, ref.model_id, ref.version))
         with self._db.serving() as connection:
             row = connection.execute(statement).one_or_none()
-        if row is None:
-            raise ModelNotFoundError(
-                f"The model {ref.model_id!s} has no version {ref.version!s}.",
-                remedy="List its versions.",
-                tenant_id=ref.tenant_id,
-                model_id=ref.model_id,
-                version=ref.version,
-            )
-        if row.is_archived:
-            raise model_archived(ref.tenant_id, ref.model_id, ref.version)
+        if row is None or row.is_archived:
+            raise not_shown(row, ref.tenant_id, ref.model_id, ref.version)
         found = _readable(servable_from, row, "version", str(ref))
         if found is None:
             raise ModelLoadError(

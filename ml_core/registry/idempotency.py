@@ -1,9 +1,10 @@
 """Requests that a client may repeat: the first is executed, the others get its answer.
 
 A request claims its key before it does anything and stores its answer when it is done. Each is a transaction of its
-own, so that others see the claim while the request runs. A request whose process died leaves a claim without an
-answer; ``TAKE_OVER_AFTER`` later the next one with the key takes it over, so a request must be finished within that
-time. Answers are kept for ``KEPT_FOR``.
+own, so that others see the claim while the request runs. A request that takes long calls ``beat`` every
+``BEAT_EVERY_S``. One whose process died leaves a claim without an answer: ``TAKE_OVER_AFTER`` its last beat, the next
+request with the key takes it over; so it does if the process was suspended for so long. Answers are kept for
+``KEPT_FOR``.
 """
 
 from __future__ import annotations
@@ -22,12 +23,7 @@ from sqlalchemy.engine import Connection
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import PLATFORM, idempotency_keys
 from ml_core.domain.api_key import Scope
-from ml_core.exceptions import (
-    IdempotencyConflictError,
-    InvalidRequestError,
-    PermissionDeniedError,
-    TenantNotFoundError,
-)
+from ml_core.exceptions import IdempotencyConflictError, InvalidRequestError, PermissionDeniedError, TenantNotFoundError
 from ml_core.ids import TenantId
 from ml_core.registry import journal
 from ml_core.registry.journal import erase
@@ -37,7 +33,9 @@ if TYPE_CHECKING:
 
 MAX_KEY_LENGTH: Final = 200
 MAX_RESPONSE_BYTES: Final = 2**20
-TAKE_OVER_AFTER: Final = timedelta(minutes=5)
+BEAT_EVERY_S: Final = 10.0
+TAKE_OVER_AFTER: Final = timedelta(minutes=1)
+"""Six beats: the registry may be unavailable for some of them, and the process may be busy."""
 KEPT_FOR: Final = timedelta(hours=24)
 _PRUNED_BY_A_CLAIM: Final = 20
 """Old keys that a claim removes: more than the one that it adds, so that they never pile up."""
@@ -101,8 +99,9 @@ class IdempotencyRepository:
         row = {"tenant_id": self._owner, "principal": principal.name, "key": key}
         new = insert(idempotency_keys).values(**row, request_digest=request_digest)
         claim = new.on_conflict_do_nothing().returning(_OF.created_at)
-        age = (sa.func.now() - _OF.created_at).label("age")
-        found = sa.select(idempotency_keys, age).where(self._is(key)).with_for_update()
+        age, silence = sa.func.now() - _OF.created_at, sa.func.now() - _OF.alive_at
+        found = sa.select(idempotency_keys, age.label("age"), silence.label("silence")).where(self._is(key))
+        found = found.with_for_update()
         with self._writing() as connection:
             claimed_at = connection.scalar(claim)
             if claimed_at is None:
@@ -117,6 +116,18 @@ class IdempotencyRepository:
             _prune(connection, self._owner, _PRUNED_BY_A_CLAIM)
         self._claims[key] = claimed_at
         return None
+
+    def beat(self, key: str) -> None:
+        """Say that a request that this instance began still runs. Called by another thread than the request's.
+
+        Raises:
+            TenantNotFoundError: The tenant was deleted.
+            RegistryUnavailableError: Postgres can't be reached.
+        """
+        if claimed_at := self._claims.get(key):
+            mine = sa.and_(self._is(key), _OF.created_at == claimed_at)
+            with self._writing() as connection:
+                connection.execute(idempotency_keys.update().where(mine).values(alive_at=sa.func.now()))
 
     def finish(self, key: str, status: int, body: bytes | None, headers: Mapping[str, str] | None = None) -> None:
         """Store the answer to a request that this instance began, unless its claim was taken over meanwhile.
@@ -183,7 +194,7 @@ def _answer(row: AnyRow, key: str, request_digest: str) -> Stored | None:
     if row.request_digest != request_digest:
         raise other_request(key)
     if row.status is None:
-        if row.age < TAKE_OVER_AFTER:
+        if row.silence < TAKE_OVER_AFTER:
             raise _running(key)
         return None
     if row.response is None:

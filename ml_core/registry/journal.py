@@ -107,17 +107,9 @@ def advance_feed(cell: str | sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
 
 
 def erase(connection: Connection, table: sa.Table, **key: Any) -> int:
-    """Delete rows of the transaction's tenant.
+    """Delete rows of the transaction's tenant, and count them; ``key``: column → its value, or a list of values.
 
     A function of the owner does it, because a role that may delete rows may also lock the whole table.
-
-    Args:
-        connection: In the tenant's transaction.
-        table: The table.
-        **key: Column → its value, or a list of values.
-
-    Returns:
-        How many there were.
 
     Raises:
         sqlalchemy.exc.IntegrityError: Another row refers to one of them.

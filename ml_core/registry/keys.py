@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import api_keys, tenants
 from ml_core.domain.api_key import ApiKey, Grant, KeyRecord, Scope
 from ml_core.domain.principal import Principal
@@ -20,6 +19,7 @@ from ml_core.registry import journal
 from ml_core.registry.journal import advance_feed
 from ml_core.registry.pages import Page, read_page
 from ml_core.registry.promotion.rules import check_environment
+from ml_core.registry.records import OfTenant, value_of
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -42,12 +42,8 @@ class KeyInfo:
     revoked_at: datetime | None
 
 
-class KeyRepository:
+class KeyRepository(OfTenant):
     """The keys of one tenant."""
-
-    def __init__(self, db: DatabaseConnection, tenant_id: str) -> None:
-        self._db = db
-        self._tenant_id = TenantId(tenant_id)
 
     def create(self, name: str, scopes: Iterable[Scope | str]) -> ApiKey:
         """Make a key. The returned value is the only time that its secret is seen.
@@ -65,44 +61,24 @@ class KeyRepository:
         granted = Grant.parse(scopes)
         for environment in sorted(granted.promotes):
             check_environment(self._db, self._tenant_id, environment)
-        if not name.strip() or len(name) > _MAX_NAME_LENGTH:
-            raise InvalidRequestError(
-                f"A key's name has 1 to {_MAX_NAME_LENGTH} characters.",
-                remedy="Name the person or program that will hold the key.",
-                field="name",
-            )
+        check_key_name(name)
         key = ApiKey.generate()
         record = key.record(self._tenant_id, granted.scopes)
-        row = sa.select(
-            tenants.c.tenant_id,
-            sa.literal(record.key_id),
-            sa.literal(record.salt),
-            sa.literal(record.hash),
-            sa.literal(granted.names, sa.ARRAY(sa.Text)),
-            sa.literal(name),
-            advance_feed(tenants.c.cell),
-        ).where(tenants.c.tenant_id == self._tenant_id)
-        columns = ("tenant_id", "key_id", "salt", "hash", "scopes", "name", "feed_generation")
         what = {"name": name, "scopes": granted.names}
+        cell = sa.select(tenants.c.cell).filter_by(tenant_id=self._tenant_id).scalar_subquery()
+        row = {"tenant_id": self._tenant_id, "key_id": record.key_id, "salt": record.salt, "hash": record.hash, **what}
         with journal.writing(self._db, self._tenant_id) as connection:
             journal.record(connection, self._tenant_id, "key.created", {"key_id": record.key_id}, what)
-            connection.execute(api_keys.insert().from_select(columns, row))  # last: it locks the feed's clock
+            made = api_keys.insert().values(**row, feed_generation=advance_feed(cell))
+            connection.execute(made)  # last: it locks the feed's clock
         return key
 
     def list(self, *, limit: int = 100, cursor: str | None = None) -> Page[KeyInfo]:
-        """A page of the keys, oldest first, including revoked ones.
-
-        Args:
-            limit: Keys at most, 1 to 1,000.
-            cursor: ``next_cursor`` of the page before.
-
-        Raises:
-            InvalidRequestError: The limit is out of range, or the cursor is not one of this list.
-        """
+        """A page of the keys, oldest first, including revoked ones."""
         statement = sa.select(*_INFO).where(self._mine)
         order = (api_keys.c.created_at, api_keys.c.key_id)
         with self._db.tenant(self._tenant_id) as connection:
-            return read_page(connection, statement, order, limit=limit, cursor=cursor).map(_info)
+            return read_page(connection, statement, order, limit=limit, cursor=cursor).map(key_info)
 
     def get(self, key_id: str) -> KeyInfo:
         """A key by its id; a revoked one, too.
@@ -181,7 +157,7 @@ class KeyRepository:
                 tenant_id=self._tenant_id,
                 field="key_id",
             )
-        return _info(row)
+        return key_info(row)
 
 
 def holder(connection: Connection, key: ApiKey, *conditions: sa.ColumnElement[bool]) -> Principal:
@@ -213,5 +189,20 @@ _HOLDER = (
 _INFO = (api_keys.c.key_id, api_keys.c.name, api_keys.c.scopes, api_keys.c.created_at, api_keys.c.revoked_at)
 
 
-def _info(row: AnyRow) -> KeyInfo:
-    return KeyInfo(row.key_id, row.name, frozenset(Grant.read(row.scopes).names), row.created_at, row.revoked_at)
+def key_info(row: AnyRow) -> KeyInfo:
+    """A key as listed, from its row; scopes of a later release are left out."""
+    return value_of(KeyInfo, row, scopes=frozenset(Grant.read(row.scopes).names))
+
+
+def check_key_name(name: str) -> None:
+    """Refuse a key's name.
+
+    Raises:
+        InvalidRequestError: It is empty or too long.
+    """
+    if not name.strip() or len(name) > _MAX_NAME_LENGTH:
+        raise InvalidRequestError(
+            f"A key's name has 1 to {_MAX_NAME_LENGTH} characters.",
+            remedy="Name the person or program that will hold the key.",
+            field="name",
+        )

@@ -5,13 +5,17 @@ A remedy names the nearest name among the tenant's own models, never one of anot
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import models, tenants, versions
 from ml_core.exceptions import Action, ModelNotFoundError, TenantNotFoundError, did_you_mean
 from ml_core.ids import ModelId, TenantId, VersionId
+
+if TYPE_CHECKING:
+    from ml_core.registry.pages import AnyRow
 
 _COMPARED = 1_000
 """Names that a typo is compared with: about 10 ms of one core, and a short range of an index."""
@@ -53,37 +57,31 @@ def model_not_found(
     )
 
 
-def require_model(db: DatabaseConnection, tenant_id: TenantId, model_id: ModelId) -> None:
+def require_model_in(connection: Connection, tenant_id: TenantId, model_id: ModelId) -> None:
     """Refuse a model that does not exist; an archived one does.
 
     Raises:
         ModelNotFoundError: There is no such model; names the nearest.
     """
-    with db.tenant(tenant_id) as connection:
-        require_model_in(connection, tenant_id, model_id)
-
-
-def require_model_in(connection: Connection, tenant_id: TenantId, model_id: ModelId) -> None:
-    """``require_model`` in the tenant's transaction."""
     if not _exists(connection, tenant_id, model_id):
         raise model_not_found(tenant_id, model_id, why="does not exist", connection=connection)
 
 
-def model_archived(
-    tenant_id: TenantId, model_id: ModelId, version: VersionId, *, connection: Connection | None = None
+def not_shown(
+    row: AnyRow | None,
+    tenant_id: TenantId,
+    model_id: ModelId,
+    version: VersionId,
+    *,
+    connection: Connection | None = None,
 ) -> ModelNotFoundError:
-    """The error for a version that is archived, by itself or with its model.
-
-    Args:
-        tenant_id: The tenant.
-        model_id: The model.
-        version: The version.
-        connection: In the tenant's transaction, to look up which of the two is archived.
-    """
+    """The error for a version that does not exist, if it has no row, or is archived, by itself or with its model."""
+    if row is None:
+        return model_not_found(tenant_id, model_id, version, connection=connection)
     action = Action.of("versions.restore", tenant=tenant_id, model=model_id, version=version)
     remedy = "Restore it, or its model if that is archived, or use another version."
-    of_model = (models.c.tenant_id == tenant_id, models.c.model_id == model_id, models.c.archived_at.is_not(None))
-    if connection is not None and connection.scalar(sa.select(sa.exists().where(*of_model))):
+    of_model = sa.select(models.c.archived_at).filter_by(tenant_id=tenant_id, model_id=model_id)
+    if connection is not None and connection.scalar(of_model) is not None:
         action, remedy = Action.of("models.restore", tenant=tenant_id, model=model_id), "Restore its model."
     return model_not_found(tenant_id, model_id, version, why="is archived", remedy=remedy, action=action)
 
@@ -111,8 +109,8 @@ def _why_no_version(
     connection: Connection, tenant_id: TenantId, model_id: ModelId
 ) -> tuple[str, str, Action | None] | None:
     """Why a model that exists has no version to use, and what to do; None: no version was registered."""
-    of_model = (models.c.tenant_id == tenant_id, models.c.model_id == model_id, models.c.deleted_at.is_(None))
-    is_archived = connection.scalar(sa.select(models.c.archived_at.is_not(None)).where(*of_model))
+    of_model = sa.select(models.c.archived_at.is_not(None))
+    is_archived = connection.scalar(of_model.filter_by(tenant_id=tenant_id, model_id=model_id, deleted_at=None))
     if is_archived:
         return "is archived", "Restore it.", Action.of("models.restore", tenant=tenant_id, model=model_id)
     newest = [] if is_archived is None else _newest(connection, tenant_id, model_id, 1, with_archived=True)
@@ -130,12 +128,11 @@ def _suggestion(
     list_versions = Action.of("versions.list", tenant=tenant_id, model=model_id)
     if connection is None:
         return ("List the models.", list_models) if version is None else ("List its versions.", list_versions)
-    is_tenant = sa.exists().where(tenants.c.tenant_id == tenant_id, tenants.c.deleted_at.is_(None))
-    if not connection.scalar(sa.select(is_tenant)):
+    if not connection.scalar(sa.select(tenants.c.tenant_id).filter_by(tenant_id=tenant_id, deleted_at=None)):
         return str(tenant_not_found(tenant_id)), Action.of("tenants.create", tenant=tenant_id)
     if not _exists(connection, tenant_id, model_id):
-        of = (models.c.tenant_id == tenant_id, models.c.deleted_at.is_(None))
-        names = sa.select(models.c.model_id).where(*of).order_by(models.c.model_id).limit(_COMPARED)
+        names = sa.select(models.c.model_id).filter_by(tenant_id=tenant_id, deleted_at=None)
+        names = names.order_by(models.c.model_id).limit(_COMPARED)
         hint = did_you_mean(model_id, connection.scalars(names)) or "List the models."
         lead = f"The tenant has no model {model_id!s}. " if version is not None else ""
         return f"{lead}{hint}".rstrip(), list_models
@@ -150,14 +147,12 @@ def _newest(
     connection: Connection, tenant_id: TenantId, model_id: ModelId, limit: int, *, with_archived: bool = False
 ) -> list[str]:
     """The newest versions of a model."""
-    statement = sa.select(versions.c.version).where(versions.c.tenant_id == tenant_id, versions.c.model_id == model_id)
+    statement = sa.select(versions.c.version).filter_by(tenant_id=tenant_id, model_id=model_id)
     if not with_archived:
         statement = statement.where(versions.c.archived_at.is_(None))
     return list(connection.scalars(statement.order_by(versions.c.number.desc()).limit(limit)))
 
 
 def _exists(connection: Connection, tenant_id: TenantId, model_id: ModelId) -> bool:
-    one = sa.exists().where(
-        models.c.tenant_id == tenant_id, models.c.model_id == model_id, models.c.deleted_at.is_(None)
-    )
-    return bool(connection.scalar(sa.select(one)))
+    one = sa.select(models.c.model_id).filter_by(tenant_id=tenant_id, model_id=model_id, deleted_at=None)
+    return connection.scalar(one) is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.signature import Signature
@@ -16,6 +16,7 @@ from ml_core.registry.collection.holds import HoldRepository
 from ml_core.registry.pages import every
 from ml_core.registry.promotion.environments import EnvironmentRepository, Move, Pointer
 from ml_core.registry.promotion.gates import GateRepository
+from ml_core.registry.promotion.moving import GatedMoveOptions, MoveOptions
 from ml_core.registry.promotion.rollouts import RolloutRepository
 from ml_core.registry.versions.intake import Submission, read_file
 from ml_core.registry.versions.models import ModelRepository
@@ -106,7 +107,6 @@ class ModelRegistry:
             ModelSaveError: The file can't be read or stored, or the model is of another type or archived.
             UnsafeArtifactError: The file is not a skops archive or holds types that are not allowed.
             DataProcessingError: The sample does not fit, or the model was never fitted or predicts several targets.
-            InvalidNameError: A name is not valid.
         """
         submission = Submission(
             model_id=model_id,
@@ -137,54 +137,18 @@ class ModelRegistry:
         return list(islice(found, limit))
 
     def promote_version(
-        self,
-        model_id: str,
-        version: str,
-        environment: str,
-        *,
-        expected_generation: int | None = None,
-        actor: str | None = None,
-        reason: str = "",
-        override: str | None = None,
+        self, model_id: str, version: str, environment: str, **options: Unpack[GatedMoveOptions]
     ) -> Pointer:
         """Point an environment to a version, so that it is served from now on; as ``environments.promote``."""
-        return self.environments.promote(
-            model_id,
-            version,
-            environment,
-            expected_generation=expected_generation,
-            actor=actor,
-            reason=reason,
-            override=override,
-        )
+        return self.environments.promote(model_id, version, environment, **options)
 
-    def rollback(
-        self,
-        model_id: str,
-        environment: str,
-        *,
-        expected_generation: int | None = None,
-        actor: str | None = None,
-        reason: str = "",
-    ) -> Pointer:
+    def rollback(self, model_id: str, environment: str, **options: Unpack[MoveOptions]) -> Pointer:
         """Point an environment back to the version that it served before; as ``environments.rollback``."""
-        return self.environments.rollback(
-            model_id, environment, expected_generation=expected_generation, actor=actor, reason=reason
-        )
+        return self.environments.rollback(model_id, environment, **options)
 
-    def withdraw(
-        self,
-        model_id: str,
-        environment: str,
-        *,
-        expected_generation: int | None = None,
-        actor: str | None = None,
-        reason: str = "",
-    ) -> Pointer:
+    def withdraw(self, model_id: str, environment: str, **options: Unpack[MoveOptions]) -> Pointer:
         """Let an environment serve nothing; as ``environments.withdraw``."""
-        return self.environments.withdraw(
-            model_id, environment, expected_generation=expected_generation, actor=actor, reason=reason
-        )
+        return self.environments.withdraw(model_id, environment, **options)
 
     def history(self, model_id: str, environment: str, *, limit: int = 100) -> Sequence[Move]:
         """The last moves of an environment's pointer, newest first; ``environments.history`` returns them in pages.

@@ -44,44 +44,48 @@ def read_page(
     limit: int,
     cursor: str | None,
     descending: bool = False,
+    sorting: str | None = None,
 ) -> Page[AnyRow]:
     """One page of the rows that a statement finds.
 
     Args:
         connection: In the tenant's transaction.
         statement: Without an order and a limit; it selects the columns of ``order`` under their own names.
-        order: The columns that the list is sorted by, which make a row unique: texts, integers and moments. An index
+        order: The columns that the list is sorted by, which make a row unique: texts, numbers and moments. An index
             with this order serves every page.
         limit: At most so many rows, 1 to 1000.
         cursor: ``next_cursor`` of the page before, of the same list.
         descending: Whether the order is reversed.
+        sorting: The name of the order, where a list has several: a cursor of another would pass rows over.
 
     Raises:
         InvalidRequestError: The limit or the cursor can't be used.
     """
     if cursor is not None:
         kinds = [column.type.python_type for column in order]
-        values = decode_cursor(cursor, *(str if kind is datetime else kind for kind in kinds))
+        named = [] if sorting is None else [str]
+        found = decode_cursor(cursor, *named, *(str if kind is datetime else kind for kind in kinds))
+        values = found[len(named) :]
+        if sorting is not None and found[0] != sorting:
+            raise _foreign_cursor()
         literals = [
             sa.literal(_moment(value) if kind is datetime else value, column.type)
             for column, kind, value in zip(order, kinds, values, strict=True)
         ]
-        statement = statement.where(after(order, literals, descending=descending))
+        left, right = sa.tuple_(*order), sa.tuple_(*literals)  # a comparison of rows, which an index serves
+        statement = statement.where(left < right if descending else left > right)
     directed = [column.desc() if descending else column.asc() for column in order]
     # One more than asked for shows whether there is a next page.
     rows = connection.execute(statement.order_by(*directed).limit(check_limit(limit) + 1)).all()
     if len(rows) <= limit:
         return Page(rows)
     last = [getattr(rows[limit - 1], column.name) for column in order]
-    return Page(rows[:limit], encode_cursor([v.isoformat() if isinstance(v, datetime) else v for v in last]))
+    seen = [value.isoformat() if isinstance(value, datetime) else value for value in last]
+    return Page(rows[:limit], encode_cursor(seen if sorting is None else [sorting, *seen]))
 
 
 def every(read: Callable[[int, str | None], Page[Item]]) -> Iterator[Item]:
-    """All items of a list, one page at a time in memory.
-
-    Args:
-        read: Reads the page with this limit and cursor.
-    """
+    """All items of a list, one page at a time in memory; ``read`` reads the page with a limit and a cursor."""
     cursor: str | None = None
     while True:
         page = read(MAX_PAGE_SIZE, cursor)
@@ -96,12 +100,8 @@ def encode_cursor(values: Sequence[Any]) -> str:
     return base64.urlsafe_b64encode(orjson.dumps(list(values))).decode().rstrip("=")
 
 
-def decode_cursor(cursor: str, *kinds: type | tuple[type, ...]) -> list[Any]:
-    """The values of a cursor.
-
-    Args:
-        cursor: As ``encode_cursor`` made it.
-        *kinds: The types of the values that the list is sorted by.
+def decode_cursor(cursor: str, *kinds: type) -> list[Any]:
+    """The values of a cursor that ``encode_cursor`` made of values of these types.
 
     Raises:
         InvalidRequestError: The cursor is malformed, or of another list.
@@ -118,14 +118,6 @@ def decode_cursor(cursor: str, *kinds: type | tuple[type, ...]) -> list[Any]:
     ):
         raise _foreign_cursor()
     return values
-
-
-def after(
-    columns: Sequence[sa.ColumnElement[Any]], values: Sequence[Any], *, descending: bool
-) -> sa.ColumnElement[bool]:
-    """The condition that a row comes later in the order of the columns: a row comparison, which an index serves."""
-    left, right = sa.tuple_(*columns), sa.tuple_(*values)
-    return left < right if descending else left > right
 
 
 def _moment(text: str) -> datetime:

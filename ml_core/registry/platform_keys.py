@@ -9,7 +9,6 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
@@ -18,14 +17,10 @@ from ml_core.database.tables import platform_keys
 from ml_core.domain.api_key import ApiKey, Grant, Scope, hash_secret
 from ml_core.domain.principal import Principal
 from ml_core.exceptions import Action, AuthenticationError, InvalidRequestError, KeyNotFoundError
-from ml_core.registry.keys import KEY_ID, KeyInfo
+from ml_core.registry.keys import KEY_ID, KeyInfo, check_key_name, key_info
 from ml_core.registry.pages import Page, read_page
 
-if TYPE_CHECKING:
-    from ml_core.registry.pages import AnyRow
-
 _SCOPES = frozenset({Scope.ADMIN, Scope.READ})
-_MAX_NAME_LENGTH = 100
 _OF = platform_keys.c
 _INFO = (_OF.key_id, _OF.name, _OF.scopes, _OF.created_at, _OF.revoked_at)
 
@@ -56,12 +51,7 @@ class PlatformKeyRepository:
                 action=Action.of("keys.create"),
                 field="scopes",
             )
-        if not name.strip() or len(name) > _MAX_NAME_LENGTH:
-            raise InvalidRequestError(
-                f"A key's name has 1 to {_MAX_NAME_LENGTH} characters.",
-                remedy="Name who will hold the key.",
-                field="name",
-            )
+        check_key_name(name)
         key = ApiKey.generate()
         salt = secrets.token_bytes(16)
         row = {"key_id": key.key_id, "salt": salt, "hash": hash_secret(salt, key.secret), "scopes": granted.names}
@@ -72,17 +62,12 @@ class PlatformKeyRepository:
     def list(self, *, limit: int = 100, cursor: str | None = None) -> Page[KeyInfo]:
         """A page of the keys, oldest first, revoked ones too.
 
-        Args:
-            limit: Keys at most, 1 to 1,000.
-            cursor: ``next_cursor`` of the page before.
-
         Raises:
-            InvalidRequestError: The limit is out of range, or the cursor is not one of this list.
             PermissionDeniedError: The principal belongs to a tenant.
         """
         order = (_OF.created_at, _OF.key_id)
         with self._db.platform() as connection:
-            return read_page(connection, sa.select(*_INFO), order, limit=limit, cursor=cursor).map(_info)
+            return read_page(connection, sa.select(*_INFO), order, limit=limit, cursor=cursor).map(key_info)
 
     def revoke(self, key_id: str) -> KeyInfo:
         """Revoke a key; its next request is refused. Revoking it again changes nothing.
@@ -110,7 +95,7 @@ class PlatformKeyRepository:
                 action=Action.of("platform_keys.list"),
                 field="key_id",
             )
-        return _info(row)
+        return key_info(row)
 
     def authenticate(self, text: str) -> Principal:
         """Who holds a key of the platform, and what it may do.
@@ -128,7 +113,3 @@ class PlatformKeyRepository:
         if row is None or not hmac.compare_digest(row.hash, hash_secret(row.salt, key.secret)):
             raise AuthenticationError("The API key is not valid.", remedy="Use a key that is not revoked.")
         return Principal(f"platform-key:{row.key_id}", Grant.read(row.scopes).scopes)
-
-
-def _info(row: AnyRow) -> KeyInfo:
-    return KeyInfo(row.key_id, row.name, frozenset(row.scopes), row.created_at, row.revoked_at)

@@ -12,15 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ml_core.database.tables import (
-    dataset_versions,
-    environments,
-    gates,
-    holds,
-    models,
-    run_artifacts,
-    versions,
-)
+from ml_core.database.tables import dataset_versions, environments, gates, holds, models, run_artifacts, versions
 from ml_core.domain.gates import GateKind
 from ml_core.exceptions import Action, VersionInUseError
 from ml_core.ids import Digest, ModelId, TenantId, VersionId
@@ -125,15 +117,10 @@ def references(
     *,
     roles: Collection[str] | None = None,
 ) -> list[Reference]:
-    """What keeps versions from being removed.
+    """What keeps versions from being removed: of these models or of all, only this version's, only in these roles.
 
-    Args:
-        connection: In the tenant's transaction.
-        tenant_id: The tenant.
-        model_ids: Of these models; None: of all.
-        version: Only what keeps this version.
-        roles: Only these roles; None: all, and the rollbacks of the models' environments: collection keeps what a
-            rollback would serve, while a person may delete it.
+    Without roles those are all, and the rollbacks of the models' environments: collection keeps what a rollback would
+    serve, while a person may delete it.
     """
     statement = sa.select(_OF.role, _OF.holder, _OF.model_id, _OF.version).where(
         _OF.tenant_id == tenant_id, _OF.version.is_not(None)
@@ -201,14 +188,9 @@ def refuse_if_referenced(
     *,
     roles: Collection[str],
 ) -> None:
-    """Refuse what would remove or hide a version that something keeps.
+    """Refuse what would remove or hide a version, or any of the model's or tenant's, that something keeps.
 
-    Args:
-        connection: In the tenant's transaction, which holds the model's lock.
-        tenant_id: The tenant.
-        model_id: The model; None: any of the tenant's.
-        version: The version; None: any of the model's.
-        roles: The roles that forbid it.
+    The transaction holds the model's lock.
 
     Raises:
         VersionInUseError: Names what keeps it.

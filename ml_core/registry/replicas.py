@@ -11,6 +11,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -22,7 +24,7 @@ from ml_core.database.tables import SCHEMA, SHARED_CELL, environments, feed_cloc
 from ml_core.domain.replica_report import MAX_REASON, LoadState, PendingVersion, ReplicaAnswer, ReplicaReport
 from ml_core.exceptions import RegistryUnavailableError
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
-from ml_core.registry.promotion.pointers import pointer_key
+from ml_core.registry.records import value_of
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow
@@ -30,10 +32,10 @@ if TYPE_CHECKING:
 # A pointer may have been removed since it was reported: the join leaves it out, where the foreign key would refuse all.
 _INSERT_PENDING = sa.text(
     f"INSERT INTO {SCHEMA}.replica_pending"  # noqa: S608 - constants
-    " (tenant_id, model_id, environment, version, cell, replica_id, position, state, serves, code, reason)"
+    " (tenant_id, model_id, environment, version, cell, replica_id, position, state, serves, code, reason, cause)"
     " SELECT tenant_id, model_id, environment, r.version, :cell, :replica_id, r.position, r.state, r.serves, r.code,"
-    " r.reason FROM jsonb_to_recordset(:rows) AS r (tenant_id text, model_id text, environment text, version text,"
-    " position smallint, state text, serves text, code text, reason text)"
+    " r.reason, r.cause FROM jsonb_to_recordset(:rows) AS r (tenant_id text, model_id text, environment text,"
+    " version text, position smallint, state text, serves text, code text, reason text, cause text)"
     f" JOIN {SCHEMA}.environments e USING (tenant_id, model_id, environment)"
 ).bindparams(sa.bindparam("rows", type_=JSONB))
 
@@ -59,10 +61,6 @@ class ReplicaReports:
         Args:
             report: What it says.
             ttl_s: Seconds after which the replica counts as dead unless it reports again.
-
-        Raises:
-            RegistryUnavailableError: Postgres can't be reached.
-            SchemaOutOfDateError: The database was not migrated.
         """
         values = {name: getattr(report, name) for name in _COLUMNS}
         if self._started_at is not None:
@@ -77,12 +75,7 @@ class ReplicaReports:
         self._started_at = started_at
 
     def touch(self, ttl_s: float) -> bool:
-        """Renew the report, and remove those of dead replicas; False: it does not exist.
-
-        Raises:
-            RegistryUnavailableError: Postgres can't be reached.
-            SchemaOutOfDateError: The database was not migrated.
-        """
+        """Renew the report, and remove those of dead replicas; False: it does not exist."""
         touched = replica_reports.update().where(self._own).values(reported_at=sa.func.now(), expires_at=_in(ttl_s))
         with self._db.ingesting() as connection:
             is_there = connection.execute(touched).rowcount == 1
@@ -90,11 +83,7 @@ class ReplicaReports:
         return is_there
 
     def remove(self) -> None:
-        """Take the report back: the replica ends.
-
-        Raises:
-            RegistryUnavailableError: Postgres can't be reached.
-        """
+        """Take the report back: the replica ends."""
         with self._db.ingesting() as connection:
             self._drop(connection, self._key["replica_id"])
 
@@ -111,17 +100,21 @@ def _in(seconds: float) -> sa.ColumnElement[datetime]:
 
 
 def _row(position: int, pending: PendingVersion) -> dict[str, object]:
-    row = {**dataclasses.asdict(pending), "position": position, "state": pending.state.value}
-    if pending.reason is not None:
-        # Postgres stores neither NUL nor half a surrogate pair.
-        clean = pending.reason.encode("utf-8", "replace").decode().replace("\0", "?")
-        row["reason"] = clean if len(clean) <= MAX_REASON else f"{clean[: MAX_REASON - 1]}…"
-    return row
+    texts = {"reason": _storable(pending.reason), "cause": _storable(pending.cause)}
+    return {**dataclasses.asdict(pending), **texts, "position": position, "state": pending.state.value}
+
+
+def _storable(text: str | None) -> str | None:
+    # Postgres stores neither NUL nor half a surrogate pair.
+    clean = text and text.encode("utf-8", "replace").decode().replace("\0", "?")
+    return clean if clean is None or len(clean) <= MAX_REASON else f"{clean[: MAX_REASON - 1]}…"
 
 
 @dataclass(frozen=True, slots=True)
 class SeenReplica:
     """What a live replica last reported, beside what the registry wants.
+
+    The counts and ``pending`` are those of ``ml_core.domain.replica_report.ReplicaReport``.
 
     Attributes:
         replica_id: The replica.
@@ -129,12 +122,6 @@ class SeenReplica:
         reported_at: Of its last one.
         generation: Of the assignment that it has applied.
         is_behind: Whether the registry is at a later generation, or the replica can't read it.
-        pointers: Pointers that it follows.
-        resident: Models in memory.
-        deferred: Versions that are loaded with the first request, since its memory is full.
-        loading: Versions that are being loaded.
-        failed: Versions that it could not load.
-        pending: These three, as far as the report lists them.
     """
 
     replica_id: str
@@ -156,58 +143,30 @@ class SeenReplica:
 
 
 def seen_replicas(db: DatabaseConnection, cell: str = SHARED_CELL) -> Sequence[SeenReplica]:
-    """The replicas of a cell that are alive, the longest running first. For operators: it names all tenants.
-
-    Raises:
-        RegistryUnavailableError: Postgres can't be reached.
-        SchemaOutOfDateError: The database was not migrated.
-    """
+    """The replicas of a cell that are alive, the longest running first. For operators: it names all tenants."""
     of = replica_reports.c
+    is_applied = sa.and_(of.epoch == feed_clock.c.epoch, of.generation >= feed_clock.c.generation)
     statement = (
-        sa.select(replica_reports, feed_clock.c.generation.label("wanted"), feed_clock.c.epoch.label("wanted_epoch"))
+        sa.select(replica_reports, sa.not_(sa.and_(of.is_current, is_applied)).label("is_behind"))
         .join(feed_clock, feed_clock.c.cell == of.cell)
         .where(of.cell == cell, of.expires_at > sa.func.now())
         .order_by(of.started_at, of.replica_id)
     )
     with db.serving() as connection:
         pending = _pending_by_replica(connection, cell)
-        return [_seen(row, pending.get(row.replica_id, [])) for row in connection.execute(statement)]
+        return [
+            value_of(SeenReplica, row, pending=pending.get(row.replica_id, ())) for row in connection.execute(statement)
+        ]
 
 
-def _pending_by_replica(connection: Connection, cell: str) -> dict[str, list[PendingVersion]]:
-    of = replica_pending.c
-    statement = sa.select(replica_pending).where(of.cell == cell).order_by(of.replica_id, of.position)
-    found: dict[str, list[PendingVersion]] = {}
-    for row in connection.execute(statement):
-        found.setdefault(row.replica_id, []).append(
-            PendingVersion(
-                row.tenant_id,
-                row.model_id,
-                row.environment,
-                row.version,
-                LoadState(row.state),
-                row.serves,
-                row.code,
-                row.reason,
-            )
-        )
-    return found
-
-
-def _seen(row: AnyRow, pending: Sequence[PendingVersion]) -> SeenReplica:
-    return SeenReplica(
-        row.replica_id,
-        row.started_at,
-        row.reported_at,
-        row.generation,
-        not row.is_current or row.epoch != row.wanted_epoch or row.generation < row.wanted,
-        row.pointers,
-        row.resident,
-        row.deferred,
-        row.loading,
-        row.failed,
-        tuple(pending),
-    )
+def _pending_by_replica(connection: Connection, cell: str) -> dict[str, tuple[PendingVersion, ...]]:
+    statement = sa.select(replica_pending).filter_by(cell=cell)
+    rows = connection.execute(statement.order_by(replica_pending.c.replica_id, replica_pending.c.position))
+    by_replica = groupby(rows, key=attrgetter("replica_id"))
+    return {
+        replica_id: tuple(value_of(PendingVersion, row, reason=row.cause or row.reason) for row in own)
+        for replica_id, own in by_replica
+    }
 
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.25
@@ -223,19 +182,9 @@ def ask_replicas(
     *,
     wait_s: float = 0.0,
 ) -> Sequence[ReplicaAnswer]:
-    """What each live replica last reported of a pointer; nothing if no replica is alive, or there is no such pointer.
+    """What each live replica last reported of a pointer, as ``EnvironmentRepository.replicas`` describes it.
 
-    Args:
-        db: The registry.
-        tenant_id: The tenant.
-        model_id: The model.
-        environment: The environment.
-        version: One of the versions that the pointer names; None: all of them.
-        wait_s: Seconds to wait at most until each has applied the pointer's last move, and loaded its versions or
-            failed to.
-
-    Raises:
-        RegistryUnavailableError: Postgres can't be reached, to the end of the wait.
+    Nothing if no replica is alive, or there is no such pointer.
     """
     deadline, pause = time.monotonic() + wait_s, _FIRST_PAUSE_S
     statement = _statement(tenant_id, model_id, environment, version)
@@ -272,12 +221,13 @@ def _statement(
             report.unlisted,
             is_applied.label("is_applied"),
             pointer.version.label("stable"),
-            *(pending[name] for name in ("version", "state", "serves", "code", "reason")),
+            *(pending[name] for name in ("version", "state", "serves", "code", "reason", "cause")),
         )
         .join_from(environments, feed_clock, feed_clock.c.cell == pointer.cell)
         .join(replica_reports, report.cell == pointer.cell)
         .join(replica_pending, is_pending, isouter=True)
-        .where(*pointer_key(tenant_id, model_id, environment), report.expires_at > sa.func.now())
+        .where(pointer.tenant_id == tenant_id, pointer.model_id == model_id, pointer.environment == environment)
+        .where(report.expires_at > sa.func.now())
         .order_by(report.started_at, report.replica_id)
     )
 
@@ -286,15 +236,15 @@ def _ask(db: DatabaseConnection, tenant_id: TenantId, statement: sa.Select[Any])
     found: dict[str, list[ReplicaAnswer]] = {}
     with db.tenant(tenant_id) as connection:
         for row in connection.execute(statement):
-            found.setdefault(row.replica_id, []).append(_answer(row))
+            found.setdefault(row.replica_id, []).append(_answer(row, is_operator=db.principal.tenant_id is None))
     return [max(answers, key=lambda answer: _BY_BADNESS.index(answer.state)) for answers in found.values()]
 
 
-def _answer(row: AnyRow) -> ReplicaAnswer:
+def _answer(row: AnyRow, *, is_operator: bool) -> ReplicaAnswer:
     if not row.is_applied:
         return ReplicaAnswer(row.replica_id, LoadState.BEHIND)
     if row.state is not None:
-        return ReplicaAnswer(row.replica_id, LoadState(row.state), row.version, row.serves, row.code, row.reason)
+        return value_of(ReplicaAnswer, row, reason=(is_operator and row.cause) or row.reason)
     if row.unlisted:  # a version that the report has no room for may be this pointer's
         return ReplicaAnswer(row.replica_id, LoadState.LOADING)
     return ReplicaAnswer(row.replica_id, LoadState.LOADED, serves=row.stable)

@@ -20,14 +20,7 @@ def write_tags(
     owner: Mapping[str, str],
     tags: Mapping[str, str | None],
 ) -> None:
-    """Set and remove tags in the tenant's transaction.
-
-    Args:
-        connection: In the tenant's transaction.
-        table: ``version_tags`` or ``run_tags``.
-        tenant_id: The tenant.
-        owner: The columns that name what is tagged, with their values.
-        tags: Key → value; None removes a tag.
+    """Set tags of what the owner's columns name, and remove those whose value is None, in the tenant's transaction.
 
     Raises:
         InvalidRequestError: A key or value is not a text of 1 to 200 characters.
@@ -46,15 +39,7 @@ def write_tags(
 def tagged(
     table: sa.Table, owner: sa.Table, key: Sequence[str], tenant_id: TenantId, tags: Mapping[str, str]
 ) -> Iterator[sa.ColumnElement[bool]]:
-    """The conditions that an owner has each of some tags.
-
-    Args:
-        table: ``version_tags`` or ``run_tags``.
-        owner: ``versions`` or ``runs``.
-        key: The columns, beside the tenant's, by which the two are joined.
-        tenant_id: The tenant.
-        tags: Key → value.
-    """
+    """The conditions that a version or run has each of some tags; by ``key`` its table is joined with that of tags."""
     for name, value in tags.items():
         tag = table.alias()
         yield sa.exists().where(*of_owner(tag, owner, key, tenant_id), tag.c.key == name, tag.c.value == value)

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -22,9 +21,7 @@ from ml_core.registry.journal import advance_feed
 from ml_core.registry.limits import check_choice
 from ml_core.registry.missing import tenant_deleted, tenant_not_found
 from ml_core.registry.pages import Page, every, read_page
-
-if TYPE_CHECKING:
-    from ml_core.registry.pages import AnyRow
+from ml_core.registry.records import value_of
 
 _COMPARED = 10_000
 """Names that a typo is compared with at most: about 0.1 s of one core."""
@@ -88,11 +85,7 @@ class TenantRepository:
         return created
 
     def require_new(self, tenant_id: str) -> None:
-        """Refuse the name of a tenant that exists or existed, without creating one.
-
-        Raises:
-            TenantExistsError: As for ``create``.
-        """
+        """Refuse the name of a tenant that exists or existed, as ``create`` does, without creating one."""
         if self.find(tenant_id) is not None:
             raise self._taken(TenantId(tenant_id))
 
@@ -153,14 +146,14 @@ class TenantRepository:
             row = connection.execute(statement).one_or_none()  # None: another session has created it
             if row is not None:
                 journal.record(connection, tenant_id, "tenant.created", {"tenant_id": tenant_id})
-        return None if row is None else _info(row)
+        return None if row is None else value_of(TenantInfo, row)
 
     def find(self, tenant_id: str) -> TenantInfo | None:
         """A tenant, also one that was deleted; None if there never was one of this name."""
         name = TenantId(tenant_id)
         with self._db.tenant(name) as connection:
             row = connection.execute(sa.select(*_LISTED).where(tenants.c.tenant_id == name)).one_or_none()
-        return None if row is None else _info(row)
+        return None if row is None else value_of(TenantInfo, row)
 
     def exists(self, tenant_id: str) -> bool:
         """Whether there is such a tenant, which was not deleted."""
@@ -199,40 +192,21 @@ class TenantRepository:
         changed = sa.update(tenants).where(tenants.c.tenant_id == name).values(self_test_rows=rows.value)
         with journal.writing(self._db, name) as connection:
             journal.record(connection, name, "tenant.self_test_rows_set", {"tenant_id": name}, {"rows": rows.value})
-            return _info(connection.execute(changed.returning(*_LISTED)).one())
+            return value_of(TenantInfo, connection.execute(changed.returning(*_LISTED)).one())
 
     def list(self, *, limit: int = 100, cursor: str | None = None, deleted: bool = False) -> Page[TenantInfo]:
-        """A page of the tenants of all cells by name; read by the serving role.
-
-        Args:
-            limit: 1 to 1,000.
-            cursor: ``next_cursor`` of the page before.
-            deleted: Those that were deleted, instead of those that exist.
-
-        Raises:
-            InvalidRequestError: The limit or the cursor can't be used.
-        """
+        """A page of the tenants of all cells by name, or of those that were deleted; read by the serving role."""
         is_deleted = tenants.c.deleted_at.is_not(None) if deleted else tenants.c.deleted_at.is_(None)
         statement = sa.select(*_LISTED).where(is_deleted)
         with self._db.serving() as connection:
-            return read_page(connection, statement, [tenants.c.tenant_id], limit=limit, cursor=cursor).map(_info)
+            page = read_page(connection, statement, [tenants.c.tenant_id], limit=limit, cursor=cursor)
+        return page.map(lambda row: value_of(TenantInfo, row))
 
 
 def tenant_ids(db: DatabaseConnection, *, deleted: bool = False) -> Iterator[TenantId]:
     """All tenants, or all that were deleted, by name; read a page at a time."""
     listed = every(lambda limit, cursor: TenantRepository(db).list(limit=limit, cursor=cursor, deleted=deleted))
     return (tenant.tenant_id for tenant in listed)
-
-
-def _info(row: AnyRow) -> TenantInfo:
-    return TenantInfo(
-        TenantId(row.tenant_id),
-        row.cell,
-        row.created_at,
-        row.deleted_at,
-        SelfTestRows(row.self_test_rows),
-        PredictionPolicy(row.prediction_policy),
-    )
 
 
 def _without_digits(name: str) -> str:

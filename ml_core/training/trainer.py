@@ -199,7 +199,7 @@ class Trainer:
         Args:
             model_id: The model; it is created with its first version.
             spec: What to train. It names a dataset.
-            run_id: The id of the run that records it: ``run_`` and 16 hexadecimal digits; None: a new one.
+            run_id: The id of the run that records it, for a caller that must know it before; None: a new one.
             on_start: Called when the training has been checked and its run has begun.
             on_stage: Called with the name of each stage as it begins, such as ``fit``.
 

@@ -27,6 +27,8 @@ from support.waiting import wait_until
 CELL, CONTROL = "ray::ServeReplica:shared", "ray::ServeReplica:control"
 ROW = measures().drop(columns=["outcome"]).iloc[0].to_dict()
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def victim():
@@ -274,7 +276,7 @@ def test_the_verb_says_that_it_runs_already(victim, capsys, monkeypatch):
     """Exit code 0; asked for another port, it says where the platform is."""
     platform, _ = victim
     monkeypatch.setenv("MLCORE_HOME", str(platform.settings.platform.home))
-    up(as_json=False)
+    up()
     assert f"runs already at {platform.url}" in "".join(capsys.readouterr().out.splitlines())
     with pytest.raises(PlatformError, match=platform.url):
-        up(port=platform.settings.platform.http_port + 1, as_json=False)
+        up(port=platform.settings.platform.http_port + 1)

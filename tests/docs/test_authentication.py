@@ -14,6 +14,7 @@ from ml_core.registry import oidc
 from ml_core.registry.oidc import TokenVerifier
 from ml_core.settings import Settings
 from support.oidc_issuer import running_issuer
+from support.operations import operations
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "authentication.md").read_text(encoding="utf-8")
 EXAMPLES = [
@@ -32,6 +33,15 @@ def test_each_change_is_there_with_its_scope() -> None:
     for action, scope in NEEDED.items():
         real[scope.value].add(action)
     assert documented == real
+
+
+def test_which_reads_need_more_than_read() -> None:
+    """The guide names each of them."""
+    reads = [described for method, path, described in operations() if method == "get" and "{tenant}" in path]
+    reads += [described for method, path, described in operations() if method == "get" and "platform/keys" in path]
+    more = {each["operationId"] for each in reads if each["x-scope"] != "read"}
+    (sentence,) = re.findall(r"Only (.*) require `admin`\s+to read", GUIDE)
+    assert set(re.findall(r"`([a-z_.]+)`", sentence)) == more
 
 
 def test_the_algorithms_are_the_real_ones() -> None:

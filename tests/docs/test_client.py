@@ -70,7 +70,8 @@ def test_the_numbers_of_the_http_guide_are_the_real_ones():
         f"up to {bodies.MAX_JSON_BYTES // 2**20} MiB",
         f"`limit` is 1 to {MAX_PAGE_SIZE}",
         f"1 to {MAX_KEY_LENGTH} characters",
-        f"within {bodies._BODY_WITHIN_S:g} s, or an upload paused for {bodies._PIECE_WITHIN_S:g} s",
+        f"within {bodies._BODY_WITHIN_S:g} s, or less than {bodies._PART_BYTES // 2**20} MiB of an upload within "
+        f"{bodies._PART_WITHIN_S:g} s",
         f"{trainings._WAITING} trainings wait",
         f"`x-request-timeout-ms`, {bounds.DEADLINES.default_timeout_ms // 1000} s by default",
     ):

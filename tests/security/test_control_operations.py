@@ -16,9 +16,8 @@ from ml_core.domain.api_key import Scope
 from ml_core.ids import TenantId
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.tenants import TenantRepository
+from support.operations import DOCUMENT, operations, request_of
 
-_METHODS = ("get", "put", "post", "patch", "delete")
-_SAMPLES = {"string": "x1", "integer": 1, "number": 1.0, "boolean": True, "object": {}, "null": None}
 _OPEN = {"platform.alive"}
 """Operations without a key."""
 _NEEDS_PLATFORM = {
@@ -28,17 +27,10 @@ _NEEDS_PLATFORM = {
 """Operations over all tenants: a tenant's key, whatever its scopes, may not."""
 
 
-def document() -> dict[str, Any]:
-    """The OpenAPI document; it needs no registry."""
-    return create_app(None).openapi()
-
-
-DOCUMENT = document()
 OPERATIONS = [
     pytest.param(method, path, described, id=described["operationId"])
-    for path, methods in DOCUMENT["paths"].items()
-    for method, described in methods.items()
-    if method in _METHODS and described["operationId"] not in _OPEN
+    for method, path, described in operations()
+    if described["operationId"] not in _OPEN
 ]
 
 
@@ -51,48 +43,6 @@ def test_only_these_operations_take_no_key() -> None:
         if not described.get("security")
     }
     assert without == _OPEN
-
-
-def sample(schema: dict[str, Any]) -> Any:
-    """A value that a schema accepts: its example, or the least there is."""
-    if "$ref" in schema:
-        return sample(DOCUMENT["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]])
-    for known in ("examples", "enum"):
-        if known in schema:
-            return schema[known][0]
-    if "const" in schema:
-        return schema["const"]
-    if "anyOf" in schema:
-        return sample(schema["anyOf"][0])
-    if schema.get("type") == "object" and "properties" in schema:
-        return {name: sample(schema["properties"][name]) for name in schema.get("required", ())}
-    if schema.get("type") == "array":
-        return [sample(schema["items"])] * schema.get("minItems", 0)
-    if schema.get("format") == "date-time":
-        return "2026-01-01T00:00:00Z"
-    if schema.get("format") == "date":
-        return "2026-01-01"
-    return schema.get("minimum", _SAMPLES[schema.get("type", "string")])
-
-
-def request_of(method: str, path: str, described: dict[str, Any], tenant: str) -> httpx.Request:
-    """A request of an operation that is right in all but who sends it."""
-    query: dict[str, Any] = {}
-    for parameter in described.get("parameters", ()):
-        value = tenant if parameter["name"] == "tenant" else sample(parameter["schema"])
-        if parameter["in"] == "path":
-            path = path.replace(f"{{{parameter['name']}}}", str(value))
-        elif parameter["in"] == "query" and parameter.get("required"):
-            query[parameter["name"]] = value
-    content = described.get("requestBody", {}).get("content", {})
-    body: dict[str, Any] = {}
-    if "application/json" in content:
-        body["json"] = sample(content["application/json"]["schema"])
-    elif "multipart/form-data" in content:
-        body["files"] = {"artifact": b"x", "version": (None, "{}")}
-    elif content:
-        body |= {"content": b"x", "headers": {"content-type": next(iter(content))}}
-    return httpx.Request(method.upper(), f"http://platform{PREFIX}{path}", params=query, **body)
 
 
 @pytest.fixture(scope="module")

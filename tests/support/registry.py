@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from ml_core.database import connection as connection_module
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.embedded import EmbeddedServer
 from ml_core.domain.columns import ColumnKind
@@ -77,6 +78,14 @@ def new_tenant(db: DatabaseConnection) -> TenantId:
     name = TenantId(f"t{uuid.uuid4().hex[:12]}")
     TenantRepository(db).create(name)
     return name
+
+
+def wait_briefly_for_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bound the wait of tenants' transactions for a lock to 100 ms, instead of seconds that a test would spend idle."""
+    statement = connection_module._TAKE_ROLE_AND_ENTER
+    brief = statement.replace(f"'{connection_module._LOCK_TIMEOUT}'", "'100ms'")
+    assert brief != statement
+    monkeypatch.setattr(connection_module, "_TAKE_ROLE_AND_ENTER", brief)
 
 
 def superuser(db: DatabaseConnection) -> psycopg.Connection[Any]:

@@ -24,6 +24,43 @@ def test_an_error_survives_pickling(kind):
     assert str(again) == "It broke. Mend it."
 
 
+def test_what_is_internal_is_for_the_operator():
+    """All of it in the text, which logs and commands show; none of it in the copy for a tenant."""
+    error = exceptions.ModelLoadError(
+        "It broke.", internal="/srv/x", remedy="Repair it.", action=exceptions.Action("db.check"), model_id="m"
+    )
+    assert str(error) == "It broke: /srv/x. Repair it."
+    public = error.public()
+    assert (type(public), public.model_id, public.action) == (exceptions.ModelLoadError, "m", None)
+    assert "It broke. Report the id of the request or run" in str(public)
+    assert "/srv/x" not in repr(public.__dict__)
+    assert str(exceptions.error_from_json(error.to_json())) == str(error)
+    assert "/srv/x" not in str(exceptions.error_from_json(error.to_json()).public())
+
+
+@pytest.mark.parametrize(
+    ("cause", "is_public"),
+    [
+        (ValueError("Input X contains NaN."), True),
+        (TypeError("float() argument must be a string"), True),
+        (ZeroDivisionError("division by zero"), True),
+        (ValueError("dates are written 01/02/2026"), True),
+        (MemoryError("Unable to allocate 5 GiB"), True),
+        (ValueError("can't open /usr/lib/x.so"), False),
+        (RuntimeError("no answer of postgresql://db/x"), False),
+        (OSError(2, "No such file", "x"), False),
+        (KeyError("_internal"), False),
+        (exceptions.ModelLoadError("It broke.", internal="/srv/x"), False),
+    ],
+)
+def test_only_a_text_about_data_is_passed_on(cause, is_public):
+    """Others are internal: whoever runs the process sees them."""
+    error = exceptions.TrainingError.wrap(cause, "It failed", stage="fit")
+    assert f"It failed: {type(cause).__name__}: " in str(error).replace("It failed. ", "It failed: ")
+    assert (str(cause) in error.message) == is_public
+    assert (str(cause) in str(error.public())) == is_public
+
+
 def test_the_documented_tree_is_the_real_one():
     """The drawing in the module's docstring has each class once, and no other."""
     drawn = re.findall(r"(\w+Error)\b", exceptions.__doc__.split("An error is data")[0])

@@ -38,19 +38,11 @@ def test_each_public_method_explains_itself(name):
             assert not re.search(r"\bsee ``[\w.]+\.\w+", told, re.IGNORECASE), method
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "import ml_core",
-        "import ml_core.cli.main",
-        "from ml_core import MLSystem, Trainer",
-        "import ml_core.platform.local",
-    ],
-)
-def test_importing_starts_nothing_heavy(statement):
-    """Neither Ray nor a Kubernetes client nor a compiled runtime is loaded, here or by the façade."""
+def test_importing_starts_nothing_heavy():
+    """Neither Ray nor a Kubernetes client nor a compiled runtime is loaded, here, by the façade or by a command."""
     heavy = ("ray", "kubernetes", "onnxruntime", "lightgbm")
-    code = f"{statement}\nimport sys\nprint([name for name in {heavy} if name in sys.modules])"
+    statement = "import sys, ml_core.cli.main, ml_core.platform.local; from ml_core import MLSystem, Trainer"
+    code = f"{statement}\nprint([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -36,7 +36,7 @@ def list_changes(
     A program that follows the changes keeps the `cursor` of the last one that it handled, and asks for what is after
     it; an empty page means that there is nothing new yet.
     """
-    found = AuditRepository(access.db, access.tenant_id).list(
+    found = access.of(AuditRepository).list(
         action=action,
         principal=principal,
         request_id=request_id,

@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, Header, Path, Query, Response
 from starlette.concurrency import run_in_threadpool
@@ -53,30 +53,29 @@ class AskedMove:
     """A move of a pointer that a request asks for; its answer is the pointer, whose generation is the ``ETag``."""
 
     def __init__(self, access: Access, model: str, environment: str, if_match: str | None, response: Response) -> None:
-        self.model = model
-        self.environment = environment
-        self.environments = _environments(access)
-        self.rollouts = _rollouts(access)
+        self.environments = access.of(EnvironmentRepository)
+        self.rollouts = access.of(RolloutRepository)
+        self._pointer = {"model_id": model, "environment": environment}
         self._if_match = if_match
         self._response = response
 
-    def conditions(self, body: MoveRequest) -> dict[str, Any]:
-        """The arguments that every move has: reason, and the generation of the body or of the ``If-Match`` header."""
-        expected = body.expected_generation
+    def make(self, move: Callable[..., registry.Pointer], body: MoveRequest) -> Pointer:
+        """Make the move: the fields of the body are the keywords of the repository's method.
+
+        Raises:
+            InvalidRequestError: The ``If-Match`` header is no generation, or not that of the body.
+        """
+        asked = body.model_dump()
         if self._if_match is not None:
             text = self._if_match.strip().removeprefix("W/").strip('"')
-            if not _GENERATION.fullmatch(text) or expected not in (None, int(text)):
+            if not _GENERATION.fullmatch(text) or body.expected_generation not in (None, int(text)):
                 raise InvalidRequestError(
                     "The header If-Match does not name a generation, or another than the body.",
                     remedy='Send the ETag of the pointer, such as "7".',
                     field="if-match",
                 )
-            expected = int(text)
-        return {"expected_generation": expected, "reason": body.reason}
-
-    def answer(self, moved: registry.Pointer) -> Pointer:
-        """The pointer after the move."""
-        return _tagged(moved, self._response)
+            asked["expected_generation"] = int(text)
+        return _tagged(move(**self._pointer, **asked), self._response)
 
 
 async def _asked(
@@ -105,7 +104,7 @@ def list_pointers(
     cursor: CursorQuery = None,
 ) -> Page[Pointer]:
     """List what environments serve, by model and environment."""
-    return Page[Pointer].model_validate(_environments(access).list(model, limit=limit, cursor=cursor))
+    return Page[Pointer].model_validate(access.of(EnvironmentRepository).list(model, limit=limit, cursor=cursor))
 
 
 @operation(router, "GET", "/rollouts", "rollouts.list", Scope.READ)
@@ -116,35 +115,31 @@ def list_rollouts(
     cursor: CursorQuery = None,
 ) -> Page[Pointer]:
     """List the pointers with a canary or a shadow."""
-    return Page[Pointer].model_validate(_rollouts(access).list(model, limit=limit, cursor=cursor))
+    return Page[Pointer].model_validate(access.of(RolloutRepository).list(model, limit=limit, cursor=cursor))
 
 
 @operation(router, "GET", _ENVIRONMENT, "environments.get", Scope.READ)
 def get_pointer(access: TenantAccess, model: str, environment: EnvironmentPath, response: Response) -> Pointer:
     """What an environment of a model serves; the `ETag` is its generation."""
-    return _tagged(_environments(access).get(model, environment), response)
+    return _tagged(access.of(EnvironmentRepository).get(model, environment), response)
 
 
 @_moves("promote", "environments.promote")
 def promote(asked: Asked, body: Promotion) -> Pointer:
     """Point an environment to a version, so that it is served from now on; its gates are evaluated first."""
-    conditions = asked.conditions(body)
-    moved = asked.environments.promote(
-        asked.model, body.version, asked.environment, override=body.override, **conditions
-    )
-    return asked.answer(moved)
+    return asked.make(asked.environments.promote, body)
 
 
 @_moves("rollback", "environments.rollback")
 def roll_back(asked: Asked, body: MoveRequest) -> Pointer:
     """Point an environment back to the version that it served before. No gate is evaluated."""
-    return asked.answer(asked.environments.rollback(asked.model, asked.environment, **asked.conditions(body)))
+    return asked.make(asked.environments.rollback, body)
 
 
 @_moves("withdraw", "environments.withdraw")
 def withdraw(asked: Asked, body: MoveRequest) -> Pointer:
     """Let an environment serve nothing; a rollback undoes it."""
-    return asked.answer(asked.environments.withdraw(asked.model, asked.environment, **asked.conditions(body)))
+    return asked.make(asked.environments.withdraw, body)
 
 
 @operation(router, "GET", f"{_ENVIRONMENT}/moves", "environments.history", Scope.READ)
@@ -156,7 +151,7 @@ def list_moves(
     cursor: CursorQuery = None,
 ) -> Page[Move]:
     """List the moves of an environment, newest first."""
-    found = _environments(access).history(model, environment, limit=limit, cursor=cursor)
+    found = access.of(EnvironmentRepository).history(model, environment, limit=limit, cursor=cursor)
     return Page[Move].model_validate(found)
 
 
@@ -169,7 +164,7 @@ async def list_replica_answers(
     wait_s: Annotated[float, Query(ge=0, le=_MAX_WAIT_S, description="Wait until each has loaded it, or can't.")] = 0.0,
 ) -> list[ReplicaAnswer]:
     """What each running replica has made of a pointer."""
-    environments, deadline, pause = _environments(access), time.monotonic() + wait_s, _FIRST_PAUSE_S
+    environments, deadline, pause = access.of(EnvironmentRepository), time.monotonic() + wait_s, _FIRST_PAUSE_S
     while True:
         answers = await run_in_threadpool(environments.replicas, model, environment, version=version)
         if all(answer.state.is_final for answer in answers) or time.monotonic() >= deadline:
@@ -186,53 +181,53 @@ def list_approvals(
     version: Annotated[str, Query(description="Of this version.")],
 ) -> list[Approval]:
     """List the approvals of a version for an environment."""
-    return [Approval.model_validate(found) for found in _gates(access).approvals(model, version, environment)]
+    return [
+        Approval.model_validate(found) for found in access.of(GateRepository).approvals(model, version, environment)
+    ]
 
 
 @operation(router, "POST", f"{_ENVIRONMENT}/approvals", "environments.approve", Scope.APPROVE, creates=True)
 def approve(access: TenantAccess, model: str, environment: EnvironmentPath, body: NewApproval) -> Approval:
     """Approve a version that somebody else registered."""
-    return Approval.model_validate(_gates(access).approve(model, body.version, environment, reason=body.reason))
+    return Approval.model_validate(
+        access.of(GateRepository).approve(model, body.version, environment, reason=body.reason)
+    )
 
 
 @_moves("canary", "rollouts.start")
 def start_canary(asked: Asked, body: NewCanary) -> Pointer:
     """Start a canary: let a version answer a share of the requests; the gates are evaluated first."""
-    given = {"sticky": body.sticky, "override": body.override, **asked.conditions(body)}
-    return asked.answer(asked.rollouts.start(asked.model, body.version, body.percent, asked.environment, **given))
+    return asked.make(asked.rollouts.start, body)
 
 
 @_moves("canary/step", "rollouts.step")
 def step_canary(asked: Asked, body: CanaryStep) -> Pointer:
     """Change the canary's percent, up or down."""
-    moved = asked.rollouts.step(asked.model, body.percent, asked.environment, **asked.conditions(body))
-    return asked.answer(moved)
+    return asked.make(asked.rollouts.step, body)
 
 
 @_moves("canary/finish", "rollouts.finish")
 def finish_canary(asked: Asked, body: CanaryFinish) -> Pointer:
     """Make the canary the stable version; the gates are evaluated first."""
-    conditions = asked.conditions(body)
-    return asked.answer(asked.rollouts.finish(asked.model, asked.environment, override=body.override, **conditions))
+    return asked.make(asked.rollouts.finish, body)
 
 
 @_moves("canary/abort", "rollouts.abort")
 def abort_canary(asked: Asked, body: MoveRequest) -> Pointer:
     """Drop the canary: the stable version answers everything again."""
-    return asked.answer(asked.rollouts.abort(asked.model, asked.environment, **asked.conditions(body)))
+    return asked.make(asked.rollouts.abort, body)
 
 
 @_moves("shadow", "rollouts.shadow")
 def start_shadow(asked: Asked, body: NewShadow) -> Pointer:
     """Start a shadow: let a version predict what the stable one is asked; nobody gets its answers."""
-    moved = asked.rollouts.shadow(asked.model, body.version, asked.environment, **asked.conditions(body))
-    return asked.answer(moved)
+    return asked.make(asked.rollouts.shadow, body)
 
 
 @_moves("shadow/stop", "rollouts.unshadow")
 def stop_shadow(asked: Asked, body: MoveRequest) -> Pointer:
     """Drop the shadow."""
-    return asked.answer(asked.rollouts.unshadow(asked.model, asked.environment, **asked.conditions(body)))
+    return asked.make(asked.rollouts.unshadow, body)
 
 
 @operation(router, "GET", f"{_MODEL}/gates", "gates.list", Scope.READ)
@@ -242,49 +237,37 @@ def list_gates(
     environment: Annotated[str | None, Query(description="Of this environment.")] = None,
 ) -> list[Gate]:
     """List the gates of a model."""
-    return [Gate.model_validate(found) for found in _gates(access).list(model, environment)]
+    return [Gate.model_validate(found) for found in access.of(GateRepository).list(model, environment)]
 
 
 @operation(router, "PUT", f"{_ENVIRONMENT}/gates/{{gate}}", "gates.set", Scope.ADMIN)
 def set_gate(access: TenantAccess, model: str, environment: EnvironmentPath, gate: str, body: GateSettings) -> Gate:
     """Set a gate, in place of one of the same name."""
-    return Gate.model_validate(_gates(access).set(model, environment, gate, body.kind, body.settings))
+    return Gate.model_validate(access.of(GateRepository).set(model, environment, gate, body.kind, body.settings))
 
 
 @operation(router, "DELETE", f"{_ENVIRONMENT}/gates/{{gate}}", "gates.remove", Scope.ADMIN)
 def remove_gate(access: TenantAccess, model: str, environment: EnvironmentPath, gate: str) -> None:
     """Remove a gate."""
-    _gates(access).remove(model, environment, gate)
+    access.of(GateRepository).remove(model, environment, gate)
 
 
 @operation(router, "GET", "/environments", "environments.policies", Scope.READ)
 def list_policies(access: TenantAccess) -> list[EnvironmentPolicy]:
     """List the environments that there are, and which are protected."""
-    return [EnvironmentPolicy.model_validate(found) for found in _environments(access).policies()]
+    return [EnvironmentPolicy.model_validate(found) for found in access.of(EnvironmentRepository).policies()]
 
 
 @operation(router, "PUT", "/environments/{environment}/protection", "environments.protect", Scope.ADMIN)
 def protect(access: TenantAccess, environment: EnvironmentPath) -> EnvironmentPolicy:
     """Let only `admin` and `promote:<environment>` move the environment's pointers."""
-    return EnvironmentPolicy.model_validate(_environments(access).protect(environment))
+    return EnvironmentPolicy.model_validate(access.of(EnvironmentRepository).protect(environment))
 
 
 @operation(router, "DELETE", "/environments/{environment}/protection", "environments.unprotect", Scope.ADMIN)
 def unprotect(access: TenantAccess, environment: EnvironmentPath) -> EnvironmentPolicy:
     """Let whoever may promote move the environment's pointers."""
-    return EnvironmentPolicy.model_validate(_environments(access).unprotect(environment))
-
-
-def _environments(access: TenantAccess) -> EnvironmentRepository:
-    return EnvironmentRepository(access.db, access.tenant_id)
-
-
-def _rollouts(access: TenantAccess) -> RolloutRepository:
-    return RolloutRepository(access.db, access.tenant_id)
-
-
-def _gates(access: TenantAccess) -> GateRepository:
-    return GateRepository(access.db, access.tenant_id)
+    return EnvironmentPolicy.model_validate(access.of(EnvironmentRepository).unprotect(environment))
 
 
 def _tagged(pointer: registry.Pointer, response: Response) -> Pointer:

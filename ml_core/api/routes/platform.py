@@ -46,7 +46,7 @@ def _problem_of_store(settings: Settings) -> str | None:
     try:
         platform_store(settings).check()
     except ModelLoadError as error:
-        return error.message
+        return error.cause
     return None
 
 

@@ -34,7 +34,7 @@ def list_predictions(
 
     Without `since` and `request_id` only the day before `until` is read.
     """
-    found = _predictions(access).list(
+    found = access.of(PredictionRepository).list(
         model,
         version=version,
         environment=environment,
@@ -55,34 +55,30 @@ def get_prediction(
     model: Annotated[str | None, Query(description="Answered by this model.")] = None,
 ) -> list[Prediction]:
     """The rows of a request in their order, with their labels. The list is empty if nothing of it is kept."""
-    return [Prediction.model_validate(row) for row in _predictions(access).get(request, model_id=model)]
+    return [Prediction.model_validate(row) for row in access.of(PredictionRepository).get(request, model_id=model)]
 
 
 @operation(router, "POST", "/predictions/{request}/labels", "predictions.label", Scope.LABEL)
 def label_prediction(access: TenantAccess, request: str, body: NewLabel) -> None:
     """Record the truth of a prediction. A later label replaces an earlier one."""
-    _predictions(access).add_label(body.model_id, request, body.row, body.label, at=body.at)
+    access.of(PredictionRepository).add_label(body.model_id, request, body.row, body.label, at=body.at)
 
 
 @operation(router, "GET", "/prediction-losses", "predictions.losses", Scope.READ)
 def list_losses(access: TenantAccess, since: date, until: date) -> list[Loss]:
     """List rows that are missing in the log, by day and reason."""
-    return [Loss.model_validate(found) for found in _predictions(access).losses(since, until)]
+    return [Loss.model_validate(found) for found in access.of(PredictionRepository).losses(since, until)]
 
 
 @operation(router, "GET", "/prediction-policy", "predictions.policy", Scope.READ)
 def get_policy(access: TenantAccess) -> LogPolicy:
     """What the log keeps of the tenant."""
-    return LogPolicy(policy=_predictions(access).policy())
+    return LogPolicy(policy=access.of(PredictionRepository).policy())
 
 
 @operation(router, "PUT", "/prediction-policy", "predictions.set_policy", Scope.ADMIN)
 def set_policy(access: TenantAccess, body: NewLogPolicy) -> LogPolicy:
     """Change what the log keeps from now on."""
-    predictions = _predictions(access)
+    predictions = access.of(PredictionRepository)
     predictions.set_policy(body.policy)
     return LogPolicy(policy=predictions.policy())
-
-
-def _predictions(access: TenantAccess) -> PredictionRepository:
-    return PredictionRepository(access.db, access.tenant_id)

@@ -31,11 +31,8 @@ _FILE = "application/octet-stream"
 @operation(router, "POST", "/runs", "runs.start", Scope.TRAIN, creates=True)
 def start_run(access: TenantAccess, body: NewRun) -> Run:
     """Start a run. It counts as dead where it gives no sign of life."""
-    runs = _runs(access)
-    run_id = runs.start(
-        body.model_id, kind=body.kind, parameters=body.parameters, tags=body.tags, parent_run_id=body.parent_run_id
-    )
-    return Run.model_validate(runs.get(run_id))
+    runs = access.of(RunRepository)
+    return Run.model_validate(runs.get(runs.start(**body.model_dump())))
 
 
 @operation(router, "GET", "/runs", "runs.list", Scope.READ)
@@ -54,7 +51,7 @@ def list_runs(
     cursor: CursorQuery = None,
 ) -> Page[Run]:
     """List runs, newest first."""
-    found = _runs(access).search(
+    found = access.of(RunRepository).search(
         model,
         kind=kind,
         status=status,
@@ -75,19 +72,19 @@ def compare_runs(
     access: TenantAccess, run: Annotated[list[str], Query(description="The runs, in this order.", min_length=2)]
 ) -> RunComparison:
     """What differs between runs, and which is best in each metric."""
-    return RunComparison.model_validate(_runs(access).compare(run))
+    return RunComparison.model_validate(access.of(RunRepository).compare(run))
 
 
 @operation(router, "GET", _RUN, "runs.get", Scope.READ)
 def get_run(access: TenantAccess, run: str) -> Run:
     """A run with the summary of its metrics."""
-    return Run.model_validate(_runs(access).get(run))
+    return Run.model_validate(access.of(RunRepository).get(run))
 
 
 @operation(router, "PATCH", _RUN, "runs.tag", Scope.TRAIN)
 def tag_run(access: TenantAccess, run: str, body: TagChanges) -> Run:
     """Set tags; null removes one, others stay."""
-    runs = _runs(access)
+    runs = access.of(RunRepository)
     runs.tag(run, body.tags)
     return Run.model_validate(runs.get(run))
 
@@ -95,19 +92,19 @@ def tag_run(access: TenantAccess, run: str, body: TagChanges) -> Run:
 @operation(router, "DELETE", _RUN, "runs.delete", Scope.ADMIN)
 def delete_run(access: TenantAccess, run: str) -> None:
     """Delete a run with its files, permanently."""
-    _runs(access).delete(run)
+    access.of(RunRepository).delete(run)
 
 
 @operation(router, "POST", f"{_RUN}/beat", "runs.beat", Scope.TRAIN)
 def beat(access: TenantAccess, run: str) -> None:
     """Give a sign of life."""
-    _runs(access).beat(run)
+    access.of(RunRepository).beat(run)
 
 
 @operation(router, "POST", f"{_RUN}/end", "runs.end", Scope.TRAIN)
 def end_run(access: TenantAccess, run: str, body: RunEnd, request: Request) -> Run:
     """End a run: it succeeded, failed or is no longer wanted. The training of a cancelled run is stopped."""
-    runs = _runs(access)
+    runs = access.of(RunRepository)
     if body.status is RunStatus.FINISHED:
         runs.finish(run)
     elif body.status is RunStatus.FAILED:
@@ -138,7 +135,7 @@ def log_metrics(access: TenantAccess, run: str, body: Points) -> None:
     metrics = [metric for _ in body.steps for metric in body.metrics]
     steps = [step for step in body.steps for _ in body.metrics]
     values = [math.nan if value is None else value for value in body.values]
-    _runs(access).log_series(run, metrics, steps, values)
+    access.of(RunRepository).log_series(run, metrics, steps, values)
 
 
 @operation(router, "GET", f"{_RUN}/series", "runs.series", Scope.READ)
@@ -150,14 +147,14 @@ def get_series(
     after_step: int | None = None,
 ) -> Series:
     """A metric's points in the order of steps; of more than `max_points` a selection that keeps extremes."""
-    found = _runs(access).series(run, metric, max_points=max_points, after_step=after_step)
+    found = access.of(RunRepository).series(run, metric, max_points=max_points, after_step=after_step)
     return Series.model_validate(found.to_json())
 
 
 @operation(router, "GET", f"{_RUN}/files", "runs.files", Scope.READ)
 def list_files(access: TenantAccess, run: str) -> list[RunFile]:
     """List the files of a run."""
-    return [RunFile.model_validate(found) for found in _runs(access).artifacts.list(run)]
+    return [RunFile.model_validate(found) for found in access.of(RunRepository).artifacts.list(run)]
 
 
 @operation(router, "PUT", f"{_RUN}/files/{{name}}", "runs.log_file", Scope.TRAIN, receives=(_FILE,))
@@ -165,24 +162,20 @@ async def log_file(access: TenantAccess, run: str, name: str, request: Request) 
     """Keep a file with a run."""
     settings = access.db.settings
     async with received(request, settings.platform.home / "uploads", settings.api.max_upload_bytes) as path:
-        found = await run_in_threadpool(_runs(access).artifacts.log, run, name, path)
+        found = await run_in_threadpool(access.of(RunRepository).artifacts.log, run, name, path)
     return RunFile.model_validate(found)
 
 
 @operation(router, "GET", f"{_RUN}/files/{{name}}", "runs.download_file", Scope.READ)
 def download_file(access: TenantAccess, run: str, name: str) -> Download:
     """Download a file of a run."""
-    return Download(_runs(access).artifacts.open(run, name), media_type=_FILE)
+    return Download(access.of(RunRepository).artifacts.open(run, name), media_type=_FILE)
 
 
 @operation(router, "DELETE", f"{_RUN}/files/{{name}}", "runs.delete_file", Scope.TRAIN)
 def delete_file(access: TenantAccess, run: str, name: str) -> None:
     """Delete a file of a run."""
-    _runs(access).artifacts.delete(run, name)
-
-
-def _runs(access: TenantAccess) -> RunRepository:
-    return RunRepository(access.db, access.tenant_id)
+    access.of(RunRepository).artifacts.delete(run, name)
 
 
 def _parameter(text: str) -> tuple[str, Any]:

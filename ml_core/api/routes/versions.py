@@ -64,7 +64,7 @@ def register_version(
         metadata=given.metadata,
         sample=None if given.sample is None else pd.DataFrame(given.sample),
     )
-    return _detail(_versions(access).submit(submission, artifact.file.read()))
+    return _detail(access.of(VersionRepository).submit(submission, artifact.file.read()))
 
 
 @operation(router, "GET", f"{_MODEL}/versions", "versions.list", Scope.READ)
@@ -82,13 +82,13 @@ def search_versions(access: TenantAccess, wanted: Annotated[VersionFilter, Query
 @operation(router, "GET", _VERSION, "versions.get", Scope.READ)
 def get_version(access: TenantAccess, model: str, version: str) -> VersionDetail:
     """A version with everything that is known of it; `newest` is the newest that is not archived."""
-    return _detail(_versions(access).get(model, None if version == "newest" else version))
+    return _detail(access.of(VersionRepository).get(model, None if version == "newest" else version))
 
 
 @operation(router, "PATCH", _VERSION, "versions.update", Scope.TRAIN)
 def update_version(access: TenantAccess, model: str, version: str, body: VersionChanges) -> VersionDetail:
     """Set tags, and merge notes; the version itself never changes."""
-    versions = _versions(access)
+    versions = access.of(VersionRepository)
     if body.tags is not None:
         versions.set_tags(model, version, body.tags)
     if body.metadata is not None:
@@ -99,45 +99,45 @@ def update_version(access: TenantAccess, model: str, version: str, body: Version
 @operation(router, "GET", f"{_VERSION}/artifact", "versions.download", Scope.READ)
 def download_version(access: TenantAccess, model: str, version: str) -> Download:
     """Download a version's artifact."""
-    path = _versions(access).artifact(model, version)
+    path = access.of(VersionRepository).artifact(model, version)
     return Download(path, media_type="application/octet-stream")
 
 
 @operation(router, "GET", f"{_VERSION}/lineage", "versions.lineage", Scope.READ)
 def get_lineage(access: TenantAccess, model: str, version: str) -> FullLineage:
     """Where a version came from, and what came of it."""
-    return FullLineage.model_validate(_versions(access).lineage(model, version))
+    return FullLineage.model_validate(access.of(VersionRepository).lineage(model, version))
 
 
 @operation(router, "GET", f"{_VERSION}/training", "versions.training", Scope.READ)
 def get_training(access: TenantAccess, model: str, version: str) -> TrainingReport:
     """What the training of a version found: columns, metrics beside the baseline, notes."""
-    found = domain_report.TrainingReport.of_version(_versions(access).get(model, version))
+    found = domain_report.TrainingReport.of_version(access.of(VersionRepository).get(model, version))
     return TrainingReport.model_validate(found)
 
 
 @operation(router, "GET", f"{_VERSION}/compare/{{other}}", "versions.compare", Scope.READ)
 def compare_versions(access: TenantAccess, model: str, version: str, other: str) -> VersionComparison:
     """What differs between two versions, and which is better in each metric."""
-    return VersionComparison.model_validate(_versions(access).compare(model, version, other))
+    return VersionComparison.model_validate(access.of(VersionRepository).compare(model, version, other))
 
 
 @operation(router, "POST", f"{_VERSION}/archive", "versions.archive", Scope.TRAIN)
 def archive_version(access: TenantAccess, model: str, version: str) -> None:
     """Hide a version, until it is restored or collected."""
-    _versions(access).archive(model, version)
+    access.of(VersionRepository).archive(model, version)
 
 
 @operation(router, "POST", f"{_VERSION}/restore", "versions.restore", Scope.TRAIN)
 def restore_version(access: TenantAccess, model: str, version: str) -> None:
     """Show an archived version again."""
-    _versions(access).restore(model, version)
+    access.of(VersionRepository).restore(model, version)
 
 
 @operation(router, "DELETE", _VERSION, "versions.delete", Scope.ADMIN)
 def delete_version(access: TenantAccess, model: str, version: str) -> None:
     """Delete a version that nothing needs, permanently; its name stays taken."""
-    _versions(access).delete(model, version)
+    access.of(VersionRepository).delete(model, version)
 
 
 @operation(router, "GET", "/holds", "holds.list", Scope.READ)
@@ -148,42 +148,24 @@ def list_holds(
     cursor: CursorQuery = None,
 ) -> Page[Hold]:
     """List the reasons to keep versions."""
-    return Page[Hold].model_validate(_holds(access).list(model, limit=limit, cursor=cursor))
+    return Page[Hold].model_validate(access.of(HoldRepository).list(model, limit=limit, cursor=cursor))
 
 
 @operation(router, "PUT", f"{_VERSION}/holds/{{hold}}", "holds.place", Scope.TRAIN)
 def place_hold(access: TenantAccess, model: str, version: str, hold: str, body: NewHold) -> Hold:
     """Keep a version: while it is held, it can't be deleted or collected."""
-    return Hold.model_validate(_holds(access).place(model, version, hold, body.reason))
+    return Hold.model_validate(access.of(HoldRepository).place(model, version, hold, body.reason))
 
 
 @operation(router, "DELETE", f"{_VERSION}/holds/{{hold}}", "holds.release", Scope.ADMIN)
 def release_hold(access: TenantAccess, model: str, version: str, hold: str) -> None:
     """Release a hold."""
-    _holds(access).release(model, version, hold)
-
-
-def _versions(access: TenantAccess) -> VersionRepository:
-    return VersionRepository(access.db, access.tenant_id)
-
-
-def _holds(access: TenantAccess) -> HoldRepository:
-    return HoldRepository(access.db, access.tenant_id)
+    access.of(HoldRepository).release(model, version, hold)
 
 
 def _page(access: TenantAccess, model: str | None, wanted: VersionFilter) -> Page[Version]:
-    found = _versions(access).search(
-        model,
-        model_type=wanted.model_type,
-        tags=tags_of(wanted.tag),
-        metrics=wanted.metric,
-        text=wanted.text,
-        include_archived=wanted.include_archived,
-        sort=wanted.sort,
-        descending=wanted.descending,
-        limit=wanted.limit,
-        cursor=wanted.cursor,
-    )
+    others = wanted.model_dump(exclude={"tag", "metric"})
+    found = access.of(VersionRepository).search(model, tags=tags_of(wanted.tag), metrics=wanted.metric, **others)
     return Page[Version].model_validate(found)
 
 

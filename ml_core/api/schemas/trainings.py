@@ -35,6 +35,12 @@ class TrainingFields(Input):
     metadata: dict[str, Any] = Field(default_factory=dict, description="Notes on the version.")
 
 
+class TrainingCheck(Schema):
+    """A training that can be registered."""
+
+    notes: list[str] = Field(description="What to know before its data is uploaded.")
+
+
 class NewTraining(TrainingFields):
     """A model to train on registered datasets."""
 

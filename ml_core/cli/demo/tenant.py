@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,14 @@ from ml_core.cli.train import trained
 from ml_core.client import MLClient
 from ml_core.data.cells import typed_series
 from ml_core.data.reading import read_table, rows_from_frame
-from ml_core.exceptions import MLFrameworkError, PlatformError, TenantExistsError
+from ml_core.domain.replica_report import LoadState
+from ml_core.exceptions import PlatformError, TenantExistsError
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.trainings import TrainingReport
 
 _SCOPES = ("predict", "read", "train", "promote")
 _SERVED_TIMEOUT_S = 30.0
-_LOOK_EVERY_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -59,25 +58,21 @@ class DemoTenant:
         values = pd.DataFrame({name: typed_series(frame[name]) for name in frame.columns})
         return rows_from_frame(values.iloc[:: max(1, len(values) // count)].head(count))
 
-    def wait_until_served(self, client: MLClient, version: str) -> None:
-        """Ask until the version answers.
+    def promote(self, client: MLClient, version: str) -> None:
+        """Promote a version to production and wait until every replica serves it.
 
         Raises:
-            PlatformError: It did not answer in time.
+            PlatformError: A replica did not load it in time.
         """
-        started = time.monotonic()
-        rows = self.sample_rows(1)
-        last = "no answer"
-        while time.monotonic() - started < _SERVED_TIMEOUT_S:
-            try:
-                last = client.predict(self.model_id, rows).version
-                if last == version:
-                    return
-            except MLFrameworkError as error:
-                last = str(error)
-            time.sleep(_LOOK_EVERY_S)
-        raise PlatformError(
-            f"{self.tenant_id}/{self.model_id} version {version} is not served after {_SERVED_TIMEOUT_S:.0f} s: {last}",
-            remedy="See `mlcore status` and the replicas' logs.",
-            component="serve",
-        )
+        client.environments.promote(self.model_id, version, reason="demo")
+        answers = client.environments.replicas(self.model_id, version=version, wait_s=_SERVED_TIMEOUT_S)
+        late = [
+            f"{answer.state.value} {answer.reason or ''}" for answer in answers if answer.state is not LoadState.LOADED
+        ]
+        if late or not answers:
+            raise PlatformError(
+                f"{self.tenant_id}/{self.model_id} version {version} is not served after {_SERVED_TIMEOUT_S:.0f} s: "
+                f"{'; '.join(late) or 'no replica runs'}.",
+                remedy="See `mlcore status` and the replicas' logs.",
+                component="serve",
+            )

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import typer
-from rich.text import Text
-
-from ml_core.cli.console import command, out, shorten, show, step
+from ml_core.cli.console import command, out, say, shorten, show, step
 from ml_core.cli.context import registry_connection
 from ml_core.cli.platform import PortOption, local_platform
 from ml_core.cli.train import print_columns, print_metrics
@@ -22,18 +20,15 @@ if TYPE_CHECKING:
     from ml_core.cli.demo.tenant import DemoTenant
     from ml_core.platform.local import LocalPlatform
 
+PRINTS_JSON = False
+
 _ANSWERS_TO_SEE = 200
 _ANSWERS_TIMEOUT_S = 30.0
 _SHOWN = 100
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register the verb."""
-    app.command("demo")(demo)
-
-
 def demo(port: PortOption = None) -> None:
-    """Start the platform and run the main job on real data. The platform keeps running afterwards."""
+    """Start the platform and train, promote and serve two models on real data. The platform keeps running."""
     started = time.monotonic()
     platform = local_platform(port)
     with _running(platform) as url:
@@ -105,13 +100,12 @@ def _train_and_serve(tenant: DemoTenant, parameters: dict[str, Any]) -> str:
         out.print(f"… and {len(report.columns) - 6} more columns", style="dim")
     print_metrics(report)
     with tenant.client() as client:
-        with step(f"Promoting version {report.version} to production and waiting until it answers"):
-            client.environments.promote(tenant.model_id, report.version, reason="demo")
-            tenant.wait_until_served(client, report.version)
+        with step(f"Promoting version {report.version} to production and waiting until every replica serves it"):
+            tenant.promote(client, report.version)
         rows = tenant.sample_rows(3)
         predictions = client.predict(tenant.model_id, rows).predictions
     for row, prediction in zip(rows, predictions, strict=True):
-        out.print(Text(f"  {prediction:<12} ← {shorten(json.dumps(row, ensure_ascii=False), _SHOWN)}"), soft_wrap=True)
+        say(f"  {prediction:<12} ← {shorten(json.dumps(row, ensure_ascii=False), _SHOWN)}")
     return report.version
 
 
@@ -132,7 +126,7 @@ def _show_isolation(thief: DemoTenant, other: DemoTenant) -> None:
                 remedy="Report this: it must never happen.",
                 component="edge",
             )
-    out.print(f"  refused, as for what does not exist: {refusal.message}", markup=False, soft_wrap=True)
+    say(f"  refused, as for what does not exist: {refusal.message}")
 
 
 def _promote_under_load(tenant: DemoTenant, old: str) -> None:
@@ -167,24 +161,15 @@ def _show_next_steps(*tenants: DemoTenant) -> None:
     out.print("\n[bold]Go on by hand[/]")
     for tenant in tenants:
         body = json.dumps({"rows": tenant.sample_rows(1), "proba": True})
-        out.print(
+        say(
             f"curl -s {tenant.url}/t/{tenant.tenant_id}/models/{tenant.model_id}/predict \\\n"
-            f"  -H 'Authorization: Bearer {tenant.key}' -d {_quoted(body)}\n",
-            soft_wrap=True,
-            markup=False,
+            f"  -H 'Authorization: Bearer {tenant.key}' -d {shlex.quote(body)}\n"
         )
     url = tenants[0].url
-    out.print(
+    say(
         f"From elsewhere:  {command()} login {url} --tenant {tenants[0].tenant_id} --key {tenants[0].key}\n"
         f"Your own table:  {command()} train FILE.csv --tenant acme --model NAME --target COLUMN\n"
         f"What runs:       {command()} status\n"
         f"Stop it:         {command()} down\n\n"
-        f"The API, to try each operation with a key of above:  {url}/api/docs",
-        markup=False,
-        soft_wrap=True,
+        f"The API, to try each operation with a key of above:  {url}/api/docs"
     )
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("'", "'\\''")
-    return f"'{escaped}'"

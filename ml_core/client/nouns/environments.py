@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.environments import (
@@ -23,6 +23,8 @@ from ml_core.api.schemas.environments import (
     ReplicaAnswer,
 )
 from ml_core.client.calls import Call, Mode, Noun, list_of, listing, operation
+from ml_core.domain.keywords import check_keywords
+from ml_core.domain.rollout import GatedMoving, Moving
 from ml_core.ids import EnvironmentName, GateName, ModelId
 
 _GATES_S = 120.0
@@ -31,11 +33,19 @@ _GATES_S = 120.0
 
 class _OfEnvironment(Noun[Mode]):
     def _environment(self, model_id: str, environment: str) -> str:
-        return f"{self._root}/models/{ModelId(model_id)}/environments/{EnvironmentName(environment)}"
+        return f"{self._model(model_id)}/environments/{EnvironmentName(environment)}"
+
+    def _move(
+        self, model_id: str, environment: str, move: str, body: type[MoveRequest], **fields: Any
+    ) -> Call[Pointer]:
+        check_keywords(move, fields, body.model_fields)
+        path = f"{self._environment(model_id, environment)}/{move}"
+        timeout_s = _GATES_S if "override" in body.model_fields else None
+        return Call("POST", path, Pointer, body=body(**fields), timeout_s=timeout_s)
 
 
 class Environments(_OfEnvironment[Mode]):
-    """What each environment of a model serves. Every move takes ``expected_generation`` and ``reason``."""
+    """What each environment of a model serves. Each move takes the keywords of ``Moving`` or ``GatedMoving``."""
 
     @operation
     def get(self, model_id: str, environment: str = "production") -> Call[Pointer]:
@@ -49,14 +59,7 @@ class Environments(_OfEnvironment[Mode]):
 
     @operation
     def promote(
-        self,
-        model_id: str,
-        version: str,
-        environment: str = "production",
-        *,
-        expected_generation: int | None = None,
-        reason: str = "",
-        override: str | None = None,
+        self, model_id: str, version: str, environment: str = "production", **moving: Unpack[GatedMoving]
     ) -> Call[Pointer]:
         """Point an environment to a version, so that it is served from now on.
 
@@ -64,39 +67,19 @@ class Environments(_OfEnvironment[Mode]):
             model_id: The model.
             version: The version to serve.
             environment: The pointer to move.
-            expected_generation: Refuse unless the pointer has this generation, 0 before its first move.
-            reason: Why.
-            override: Why it is done although a gate fails; only an admin may.
+            **moving: ``expected_generation``, ``reason`` and ``override``, see ``GatedMoving``.
         """
-        body = Promotion(version=version, expected_generation=expected_generation, reason=reason, override=override)
-        path = f"{self._environment(model_id, environment)}/promote"
-        return Call("POST", path, Pointer, body=body, timeout_s=_GATES_S)
+        return self._move(model_id, environment, "promote", Promotion, version=version, **moving)
 
     @operation
-    def rollback(
-        self,
-        model_id: str,
-        environment: str = "production",
-        *,
-        expected_generation: int | None = None,
-        reason: str = "",
-    ) -> Call[Pointer]:
+    def rollback(self, model_id: str, environment: str = "production", **moving: Unpack[Moving]) -> Call[Pointer]:
         """Point an environment back to the version that it served before. No gate is evaluated."""
-        body = MoveRequest(expected_generation=expected_generation, reason=reason)
-        return Call("POST", f"{self._environment(model_id, environment)}/rollback", Pointer, body=body)
+        return self._move(model_id, environment, "rollback", MoveRequest, **moving)
 
     @operation
-    def withdraw(
-        self,
-        model_id: str,
-        environment: str = "production",
-        *,
-        expected_generation: int | None = None,
-        reason: str = "",
-    ) -> Call[Pointer]:
+    def withdraw(self, model_id: str, environment: str = "production", **moving: Unpack[Moving]) -> Call[Pointer]:
         """Let an environment serve nothing; ``rollback`` undoes it."""
-        body = MoveRequest(expected_generation=expected_generation, reason=reason)
-        return Call("POST", f"{self._environment(model_id, environment)}/withdraw", Pointer, body=body)
+        return self._move(model_id, environment, "withdraw", MoveRequest, **moving)
 
     @listing
     def history(self, model_id: str, environment: str = "production") -> Call[Page[Move]]:
@@ -166,9 +149,7 @@ class Rollouts(_OfEnvironment[Mode]):
         environment: str = "production",
         *,
         sticky: str | None = None,
-        expected_generation: int | None = None,
-        reason: str = "",
-        override: str | None = None,
+        **moving: Unpack[GatedMoving],
     ) -> Call[Pointer]:
         """Start a canary: let a version answer a share of the requests.
 
@@ -178,89 +159,39 @@ class Rollouts(_OfEnvironment[Mode]):
             percent: Share of the keys, 1 to 99.
             environment: The pointer.
             sticky: The column whose value is a request's key, so that one customer always gets the same version.
-            expected_generation: Refuse unless the pointer has this generation.
-            reason: Why.
-            override: Why it is done although a gate fails; only an admin may.
+            **moving: ``expected_generation``, ``reason`` and ``override``, see ``GatedMoving``.
         """
-        body = NewCanary(
-            version=version,
-            percent=percent,
-            sticky=sticky,
-            expected_generation=expected_generation,
-            reason=reason,
-            override=override,
-        )
-        path = f"{self._environment(model_id, environment)}/canary"
-        return Call("POST", path, Pointer, body=body, timeout_s=_GATES_S)
+        given = {"version": version, "percent": percent, "sticky": sticky}
+        return self._move(model_id, environment, "canary", NewCanary, **given, **moving)
 
     @operation
     def step(
-        self,
-        model_id: str,
-        percent: int,
-        environment: str = "production",
-        *,
-        expected_generation: int | None = None,
-        reason: str = "",
+        self, model_id: str, percent: int, environment: str = "production", **moving: Unpack[Moving]
     ) -> Call[Pointer]:
         """Change the canary's percent, up or down."""
-        body = CanaryStep(percent=percent, expected_generation=expected_generation, reason=reason)
-        return Call("POST", f"{self._environment(model_id, environment)}/canary/step", Pointer, body=body)
+        return self._move(model_id, environment, "canary/step", CanaryStep, percent=percent, **moving)
 
     @operation
-    def finish(
-        self,
-        model_id: str,
-        environment: str = "production",
-        *,
-        expected_generation: int | None = None,
-        reason: str = "",
-        override: str | None = None,
-    ) -> Call[Pointer]:
+    def finish(self, model_id: str, environment: str = "production", **moving: Unpack[GatedMoving]) -> Call[Pointer]:
         """Make the canary the stable version."""
-        body = CanaryFinish(expected_generation=expected_generation, reason=reason, override=override)
-        path = f"{self._environment(model_id, environment)}/canary/finish"
-        return Call("POST", path, Pointer, body=body, timeout_s=_GATES_S)
+        return self._move(model_id, environment, "canary/finish", CanaryFinish, **moving)
 
     @operation
-    def abort(
-        self,
-        model_id: str,
-        environment: str = "production",
-        *,
-        expected_generation: int | None = None,
-        reason: str = "",
-    ) -> Call[Pointer]:
+    def abort(self, model_id: str, environment: str = "production", **moving: Unpack[Moving]) -> Call[Pointer]:
         """Drop the canary: the stable version answers everything again."""
-        body = MoveRequest(expected_generation=expected_generation, reason=reason)
-        return Call("POST", f"{self._environment(model_id, environment)}/canary/abort", Pointer, body=body)
+        return self._move(model_id, environment, "canary/abort", MoveRequest, **moving)
 
     @operation
     def shadow(
-        self,
-        model_id: str,
-        version: str,
-        environment: str = "production",
-        *,
-        expected_generation: int | None = None,
-        reason: str = "",
+        self, model_id: str, version: str, environment: str = "production", **moving: Unpack[Moving]
     ) -> Call[Pointer]:
         """Start a shadow: let a version predict what the stable one is asked; nobody gets its answers."""
-        body = NewShadow(version=version, expected_generation=expected_generation, reason=reason)
-        return Call("POST", f"{self._environment(model_id, environment)}/shadow", Pointer, body=body)
+        return self._move(model_id, environment, "shadow", NewShadow, version=version, **moving)
 
     @operation
-    def unshadow(
-        self,
-        model_id: str,
-        environment: str = "production",
-        *,
-        expected_generation: int | None = None,
-        reason: str = "",
-    ) -> Call[Pointer]:
+    def unshadow(self, model_id: str, environment: str = "production", **moving: Unpack[Moving]) -> Call[Pointer]:
         """Drop the shadow."""
-        body = MoveRequest(expected_generation=expected_generation, reason=reason)
-        return Call("POST", f"{self._environment(model_id, environment)}/shadow/stop", Pointer, body=body)
+        return self._move(model_id, environment, "shadow/stop", MoveRequest, **moving)
 
 
 class Gates(_OfEnvironment[Mode]):
@@ -286,7 +217,7 @@ class Gates(_OfEnvironment[Mode]):
     def list(self, model_id: str, environment: str | None = None) -> Call[list_of[Gate]]:
         """The gates of a model, of one environment or of all."""
         params = {"environment": environment and EnvironmentName(environment)}
-        return Call("GET", f"{self._root}/models/{ModelId(model_id)}/gates", list_of[Gate], params)
+        return Call("GET", f"{self._model(model_id)}/gates", list_of[Gate], params)
 
     @operation
     def remove(self, model_id: str, environment: str, name: str) -> Call[None]:

@@ -6,9 +6,8 @@ from typing import Any
 
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.models import Model
-from ml_core.api.schemas.trainings import NewTraining, Training, TrainingFields
+from ml_core.api.schemas.trainings import NewTraining, Training, TrainingCheck, TrainingFields
 from ml_core.client.calls import Call, Mode, Noun, listing, operation, quoted
-from ml_core.ids import ModelId
 
 _BEGIN_S = 3600.0
 """A training begins when others have made room for it and its data is read."""
@@ -65,15 +64,17 @@ class Models(Noun[Mode]):
         return Call("POST", path, Training, {"wait_s": wait_s}, body=body, timeout_s=timeout_s)
 
     @operation
-    def check_training(self, /, model_id: str, **spec: Any) -> Call[None]:
+    def check_training(self, /, model_id: str, **spec: Any) -> Call[TrainingCheck]:
         """Raise what is wrong with a training whose data is not uploaded yet: names, rights, hyperparameters.
+
+        The result has notes on what becomes of the data.
 
         Args:
             model_id: The model.
             **spec: Fields of ``NewTraining`` without the dataset.
         """
         path = f"{self._model(model_id)}/train/check"
-        return Call("POST", path, type(None), body=TrainingFields(**spec))
+        return Call("POST", path, TrainingCheck, body=TrainingFields(**spec))
 
     @operation
     def training(self, model_id: str, run_id: str, *, wait_s: float = 0.0) -> Call[Training]:
@@ -84,6 +85,3 @@ class Models(Noun[Mode]):
         """
         path = f"{self._model(model_id)}/trainings/{quoted(run_id)}"
         return Call("GET", path, Training, {"wait_s": wait_s}, timeout_s=wait_s + _ANSWER_S)
-
-    def _model(self, model_id: str) -> str:
-        return f"{self._root}/models/{ModelId(model_id)}"

@@ -69,17 +69,17 @@ class Runs(Noun[Mode]):
     @operation
     def finish(self, run_id: str) -> Call[Run]:
         """End a run that succeeded."""
-        return Call("POST", f"{self._run(run_id)}/end", Run, body=RunEnd(status=RunStatus.FINISHED))
+        return self._end(run_id, RunEnd(status=RunStatus.FINISHED))
 
     @operation
     def fail(self, run_id: str, error: str) -> Call[Run]:
         """End a run that failed."""
-        return Call("POST", f"{self._run(run_id)}/end", Run, body=RunEnd(status=RunStatus.FAILED, error=error))
+        return self._end(run_id, RunEnd(status=RunStatus.FAILED, error=error))
 
     @operation
     def cancel(self, run_id: str, reason: str = "") -> Call[Run]:
         """End a run that is no longer wanted."""
-        return Call("POST", f"{self._run(run_id)}/end", Run, body=RunEnd(status=RunStatus.CANCELLED, error=reason))
+        return self._end(run_id, RunEnd(status=RunStatus.CANCELLED, error=reason))
 
     @operation
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> Call[None]:
@@ -186,6 +186,9 @@ class Runs(Noun[Mode]):
     def delete(self, run_id: str) -> Call[None]:
         """Delete a run, permanently."""
         return Call("DELETE", self._run(run_id), type(None))
+
+    def _end(self, run_id: str, body: RunEnd) -> Call[Run]:
+        return Call("POST", f"{self._run(run_id)}/end", Run, body=body)
 
     def _run(self, run_id: str) -> str:
         return f"{self._root}/runs/{quoted(run_id)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ml_core.api.schemas.base import Page
-from ml_core.api.schemas.keys import CreatedKey, Key, NewKey, NewPlatformKey
+from ml_core.api.schemas.keys import CreatedKey, Key, NewKey
 from ml_core.api.schemas.platform import PlatformHealth
 from ml_core.api.schemas.tenants import DeletedTenant, NewTenants, Tenant, TenantChanges
 from ml_core.client.calls import Call, Mode, Noun, list_of, listing, operation, quoted
@@ -51,45 +51,33 @@ class Keys(Noun[Mode]):
         """Create a key; the answer is the only place where the whole key is shown.
 
         Args:
-            scopes: ``predict``, ``read``, ``label``, ``train``, ``promote``, ``approve``, ``admin``, or
-                ``promote:<environment>``.
+            scopes: Of a tenant's key ``predict``, ``read``, ``label``, ``train``, ``promote``, ``approve``, ``admin``,
+                or ``promote:<environment>``; of a key of the platform ``admin`` or ``read``.
             name: What it is for.
         """
-        return Call("POST", f"{self._root}/keys", CreatedKey, body=NewKey(name=name, scopes=[*scopes]))
+        return Call("POST", self._path, CreatedKey, body=NewKey(name=name, scopes=[*scopes]))
 
     @listing
     def list(self) -> Call[Page[Key]]:
         """The keys, revoked ones too."""
-        return Call("GET", f"{self._root}/keys", Page[Key])
+        return Call("GET", self._path, Page[Key])
 
     @operation
     def revoke(self, key_id: str) -> Call[Key]:
-        """End a key: it stops working about a second later."""
-        return Call("POST", f"{self._root}/keys/{quoted(key_id)}/revoke", Key)
+        """Revoke a key: about a second later its requests are refused."""
+        return Call("POST", f"{self._path}/{quoted(key_id)}/revoke", Key)
+
+    @property
+    def _path(self) -> str:
+        return f"{self._root}/keys"
 
 
-class PlatformKeys(Noun[Mode]):
+class PlatformKeys(Keys[Mode]):
     """The API keys of the platform, which act in all tenants; takes a key of the platform with the scope admin."""
 
-    @operation
-    def create(self, scopes: Sequence[str], *, name: str = "unnamed") -> Call[CreatedKey]:
-        """Create a key; the answer is the only place where the whole key is shown.
-
-        Args:
-            scopes: ``admin`` or ``read``.
-            name: What it is for.
-        """
-        return Call("POST", "/api/v1/platform/keys", CreatedKey, body=NewPlatformKey(name=name, scopes=[*scopes]))
-
-    @listing
-    def list(self) -> Call[Page[Key]]:
-        """The keys, revoked ones too."""
-        return Call("GET", "/api/v1/platform/keys", Page[Key])
-
-    @operation
-    def revoke(self, key_id: str) -> Call[Key]:
-        """Revoke a key: its next request is refused."""
-        return Call("POST", f"/api/v1/platform/keys/{quoted(key_id)}/revoke", Key)
+    @property
+    def _path(self) -> str:
+        return "/api/v1/platform/keys"
 
 
 class Platform(Noun[Mode]):

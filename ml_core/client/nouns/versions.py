@@ -146,9 +146,6 @@ class Versions(Noun[Mode]):
         """What the training of a version found: columns, metrics beside the baseline, notes."""
         return Call("GET", f"{self._version(model_id, version)}/training", TrainingReport)
 
-    def _model(self, model_id: str) -> str:
-        return f"{self._root}/models/{ModelId(model_id)}"
-
     def _version(self, model_id: str, version: str) -> str:
         return f"{self._model(model_id)}/versions/{VersionId(version)}"
 
@@ -175,4 +172,4 @@ class Holds(Noun[Mode]):
         return Call("GET", f"{self._root}/holds", Page[Hold], {"model": model_id and ModelId(model_id)})
 
     def _hold(self, model_id: str, version: str, name: str) -> str:
-        return f"{self._root}/models/{ModelId(model_id)}/versions/{VersionId(version)}/holds/{HoldName(name)}"
+        return f"{self._model(model_id)}/versions/{VersionId(version)}/holds/{HoldName(name)}"

@@ -8,7 +8,6 @@ tenants; so do those of replicas' reports, which only the serving plane writes.
 from __future__ import annotations
 
 from ml_core.database.tables.base import FEED_CHANNEL, PLATFORM, SCHEMA, SCHEMA_REVISION, SHARED_CELL, metadata
-from ml_core.database.tables.datasets import dataset_versions, datasets
 from ml_core.database.tables.environments import (
     approvals,
     environment_history,
@@ -17,17 +16,15 @@ from ml_core.database.tables.environments import (
     gates,
 )
 from ml_core.database.tables.jobs import job_quotas, jobs
-from ml_core.database.tables.models import (
-    deleted_versions,
-    holds,
-    models,
-    version_metrics,
-    version_tags,
-    versions,
+from ml_core.database.tables.models import deleted_versions, holds, models, version_metrics, version_tags, versions
+from ml_core.database.tables.serving import (
+    PARTITION_SCHEMA,
+    feedback,
+    prediction_losses,
+    predictions,
+    replica_pending,
+    replica_reports,
 )
-from ml_core.database.tables.predictions import PARTITION_SCHEMA, feedback, prediction_losses, predictions
-from ml_core.database.tables.replicas import replica_pending, replica_reports
-from ml_core.database.tables.runs import run_artifacts, run_metric_summaries, run_metrics, run_tags, runs
 from ml_core.database.tables.sizes import bound
 from ml_core.database.tables.tenants import (
     api_keys,
@@ -38,6 +35,15 @@ from ml_core.database.tables.tenants import (
     platform_keys,
     tenant_key,
     tenants,
+)
+from ml_core.database.tables.training import (
+    dataset_versions,
+    datasets,
+    run_artifacts,
+    run_metric_summaries,
+    run_metrics,
+    run_tags,
+    runs,
 )
 
 for _table in metadata.sorted_tables:

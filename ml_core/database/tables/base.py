@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -45,11 +47,24 @@ def grammar(column: str, name: type[_Name]) -> sa.CheckConstraint:
     return sa.CheckConstraint(f"{column} ~ '^{name.pattern.pattern}$'", name=column)
 
 
-def text(name: str, *, nullable: bool = False, key: bool = False) -> sa.Column[str]:
-    """A text column, part of the primary key if said so."""
-    return sa.Column(name, sa.Text, nullable=nullable, primary_key=key)
+def keys(*names: str) -> Iterator[sa.Column[str]]:
+    """Text columns of the primary key."""
+    yield from (sa.Column(name, sa.Text, primary_key=True) for name in names)
+
+
+def text(name: str, *, nullable: bool = False) -> sa.Column[str]:
+    """A text column."""
+    return sa.Column(name, sa.Text, nullable=nullable)
 
 
 def number(name: str, *, nullable: bool = False, key: bool = False) -> sa.Column[int]:
     """A whole number of 64 bits, part of the primary key if said so."""
     return sa.Column(name, sa.BigInteger, nullable=nullable, primary_key=key, autoincrement=False)
+
+
+def refers(
+    to: sa.Table, *columns: str, ondelete: str | None = None, name: str | None = None
+) -> sa.ForeignKeyConstraint:
+    """The reference of columns to the primary key of a table; without columns, of those of its names."""
+    key = list(to.primary_key.columns)
+    return sa.ForeignKeyConstraint(columns or [column.name for column in key], key, ondelete=ondelete, name=name)

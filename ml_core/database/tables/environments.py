@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-from ml_core.database.tables.base import document, grammar, metadata, moment, text
+from ml_core.database.tables.base import document, grammar, keys, metadata, moment, number, refers, text
 from ml_core.database.tables.models import models, versions
 from ml_core.database.tables.tenants import feed_clock, tenants
 from ml_core.ids import EnvironmentName
@@ -21,27 +21,17 @@ SHADOW_RULE = (
 )
 
 
-def _points_to(column: str) -> sa.ForeignKeyConstraint:
-    return sa.ForeignKeyConstraint(
-        ["tenant_id", "model_id", column],
-        [versions.c.tenant_id, versions.c.model_id, versions.c.version],
-        name=f"fk_environments_{column}",
-    )
-
-
 # A pointer with its rollout. ``version``, the stable one, is null once it was withdrawn.
 environments = sa.Table(
     "environments",
     metadata,
-    sa.Column("tenant_id", sa.Text, primary_key=True),
-    sa.Column("model_id", sa.Text, primary_key=True),
-    sa.Column("environment", sa.Text, primary_key=True),
-    sa.Column("version", sa.Text),
-    sa.Column("generation", sa.BigInteger, nullable=False),
-    sa.Column("feed_generation", sa.BigInteger, nullable=False),
+    *keys("tenant_id", "model_id", "environment"),
+    text("version", nullable=True),
+    number("generation"),
+    number("feed_generation"),
     sa.Column("cell", sa.Text, sa.ForeignKey(feed_clock.c.cell), nullable=False),
     moment("updated_at"),
-    sa.Column("updated_by", sa.Text, nullable=False),
+    text("updated_by"),
     text("canary_version", nullable=True),
     sa.Column("canary_percent", sa.Integer),
     text("canary_sticky", nullable=True),
@@ -49,11 +39,12 @@ environments = sa.Table(
     grammar("environment", EnvironmentName),
     sa.CheckConstraint(CANARY_RULE, name="canary"),
     sa.CheckConstraint(SHADOW_RULE, name="shadow"),
-    sa.ForeignKeyConstraint(["tenant_id", "model_id"], [models.c.tenant_id, models.c.model_id]),
-    sa.ForeignKeyConstraint(
-        ["tenant_id", "model_id", "version"], [versions.c.tenant_id, versions.c.model_id, versions.c.version]
+    refers(models),
+    refers(versions),
+    *(
+        refers(versions, "tenant_id", "model_id", column, name=f"fk_environments_{column}")
+        for column in ("canary_version", "shadow_version")
     ),
-    *(_points_to(column) for column in ("canary_version", "shadow_version")),
     sa.Index(None, "cell", "feed_generation"),
     sa.Index(None, "tenant_id", "model_id", "version"),
 )
@@ -63,16 +54,14 @@ environments = sa.Table(
 environment_history = sa.Table(
     "environment_history",
     metadata,
-    sa.Column("tenant_id", sa.Text, primary_key=True),
-    sa.Column("model_id", sa.Text, primary_key=True),
-    sa.Column("environment", sa.Text, primary_key=True),
+    *keys("tenant_id", "model_id", "environment"),
     sa.Column("generation", sa.BigInteger, primary_key=True),
-    sa.Column("action", sa.Text, nullable=False),
-    sa.Column("version", sa.Text),
-    sa.Column("digest", sa.Text),
-    sa.Column("restored_generation", sa.BigInteger, nullable=False),
-    sa.Column("actor", sa.Text, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
+    text("action"),
+    text("version", nullable=True),
+    text("digest", nullable=True),
+    number("restored_generation"),
+    text("actor"),
+    text("reason"),
     moment("at"),
     text("canary_version", nullable=True),
     sa.Column("canary_percent", sa.Integer),
@@ -81,7 +70,7 @@ environment_history = sa.Table(
     sa.Column("gates", JSONB, nullable=False, server_default=sa.text("'[]'::jsonb")),
     text("override_reason", nullable=True),
     sa.CheckConstraint("restored_generation BETWEEN 1 AND generation", name="restored_generation"),
-    sa.ForeignKeyConstraint(["tenant_id", "model_id"], [models.c.tenant_id, models.c.model_id]),
+    refers(models),
 )
 
 # What holds for an environment of all the tenant's models.
@@ -89,7 +78,7 @@ environment_policies = sa.Table(
     "environment_policies",
     metadata,
     sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
-    text("environment", key=True),
+    *keys("environment"),
     sa.Column("is_protected", sa.Boolean, nullable=False, server_default=sa.text("false")),
     moment("updated_at"),
     text("updated_by"),
@@ -99,25 +88,21 @@ environment_policies = sa.Table(
 gates = sa.Table(
     "gates",
     metadata,
-    *(text(name, key=True) for name in ("tenant_id", "model_id", "environment", "name")),
+    *keys("tenant_id", "model_id", "environment", "name"),
     text("kind"),
     document("settings"),
     moment("created_at"),
     text("created_by"),
     grammar("environment", EnvironmentName),
-    sa.ForeignKeyConstraint(["tenant_id", "model_id"], [models.c.tenant_id, models.c.model_id]),
+    refers(models),
 )
 
 approvals = sa.Table(
     "approvals",
     metadata,
-    *(text(name, key=True) for name in ("tenant_id", "model_id", "version", "environment", "approver")),
+    *keys("tenant_id", "model_id", "version", "environment", "approver"),
     text("reason"),
     moment("at"),
     grammar("environment", EnvironmentName),
-    sa.ForeignKeyConstraint(
-        ["tenant_id", "model_id", "version"],
-        [versions.c.tenant_id, versions.c.model_id, versions.c.version],
-        ondelete="CASCADE",
-    ),
+    refers(versions, ondelete="CASCADE"),
 )

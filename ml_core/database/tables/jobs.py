@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-from ml_core.database.tables.base import document, grammar, metadata, moment, number, text
+from ml_core.database.tables.base import document, grammar, keys, metadata, moment, number, text
 from ml_core.database.tables.tenants import tenants
 from ml_core.domain.job import MAX_PRIORITY, JobState
 from ml_core.ids import JobId
@@ -18,7 +18,7 @@ jobs = sa.Table(
     "jobs",
     metadata,
     sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
-    text("job_id", key=True),
+    *keys("job_id"),
     text("kind"),
     document("spec"),
     sa.Column("state", sa.Text, nullable=False, server_default=sa.text("'queued'")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from ml_core.database.tables.base import document, grammar, metadata, moment, text
+from ml_core.database.tables.base import document, grammar, keys, metadata, moment, number, refers, text
 from ml_core.database.tables.tenants import tenants
 from ml_core.ids import Digest, HoldName, ModelId, VersionId
 
@@ -14,8 +14,8 @@ models = sa.Table(
     "models",
     metadata,
     sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
-    sa.Column("model_id", sa.Text, primary_key=True),
-    sa.Column("model_type", sa.Text, nullable=False),
+    *keys("model_id"),
+    text("model_type"),
     sa.Column("next_number", sa.BigInteger, nullable=False, server_default=sa.text("1")),
     moment("created_at"),
     moment("archived_at", nullable=True),
@@ -30,31 +30,29 @@ models = sa.Table(
 versions = sa.Table(
     "versions",
     metadata,
-    sa.Column("tenant_id", sa.Text, primary_key=True),
-    sa.Column("model_id", sa.Text, primary_key=True),
-    sa.Column("version", sa.Text, primary_key=True),
-    sa.Column("number", sa.BigInteger, nullable=False),
-    sa.Column("digest", sa.Text, nullable=False),
-    sa.Column("size_bytes", sa.BigInteger, nullable=False),
-    sa.Column("format", sa.Text, nullable=False),
+    *keys("tenant_id", "model_id", "version"),
+    number("number"),
+    text("digest"),
+    number("size_bytes"),
+    text("format"),
     document("signature"),
     document("self_test"),
     document("metrics"),
     document("hyperparameters"),
     document("metadata"),
-    sa.Column("run_id", sa.Text),
-    sa.Column("dataset_digest", sa.Text),
-    sa.Column("parent_version", sa.Text),
-    sa.Column("code_commit", sa.Text),
+    text("run_id", nullable=True),
+    text("dataset_digest", nullable=True),
+    text("parent_version", nullable=True),
+    text("code_commit", nullable=True),
     document("libraries"),
     moment("created_at"),
-    sa.Column("created_by", sa.Text, nullable=False),
+    text("created_by"),
     moment("archived_at", nullable=True),
     sa.Column("outside_types", sa.ARRAY(sa.Text), nullable=False, server_default=sa.text("'{}'::text[]")),
-    sa.Column("data_digest", sa.Text),
+    text("data_digest", nullable=True),
     grammar("version", VersionId),
     grammar("digest", Digest),
-    sa.ForeignKeyConstraint(["tenant_id", "model_id"], [models.c.tenant_id, models.c.model_id]),
+    refers(models),
     sa.UniqueConstraint("tenant_id", "model_id", "number"),
     sa.Index(None, "tenant_id", "digest"),
     sa.Index(None, "tenant_id", "created_at", "model_id", "version"),
@@ -68,37 +66,28 @@ versions = sa.Table(
 deleted_versions = sa.Table(
     "deleted_versions",
     metadata,
-    sa.Column("tenant_id", sa.Text, primary_key=True),
-    sa.Column("model_id", sa.Text, primary_key=True),
-    sa.Column("version", sa.Text, primary_key=True),
-    sa.Column("digest", sa.Text, nullable=False),
+    *keys("tenant_id", "model_id", "version"),
+    text("digest"),
     moment("deleted_at"),
-    sa.ForeignKeyConstraint(["tenant_id", "model_id"], [models.c.tenant_id, models.c.model_id]),
+    refers(models),
 )
-
-_VERSION_KEY = ("tenant_id", "model_id", "version")
-
-
-def _of_version() -> sa.ForeignKeyConstraint:
-    return sa.ForeignKeyConstraint(_VERSION_KEY, [versions.c[name] for name in _VERSION_KEY], ondelete="CASCADE")
-
 
 # What versions are searched by, one row each, so that an index that leads with the tenant answers.
 version_tags = sa.Table(
     "version_tags",
     metadata,
-    *(text(name, key=True) for name in (*_VERSION_KEY, "key")),
+    *keys("tenant_id", "model_id", "version", "key"),
     text("value"),
-    _of_version(),
+    refers(versions, ondelete="CASCADE"),
     sa.Index(None, "tenant_id", "key", "value"),
 )
 
 version_metrics = sa.Table(
     "version_metrics",
     metadata,
-    *(text(name, key=True) for name in (*_VERSION_KEY, "split", "metric")),
+    *keys("tenant_id", "model_id", "version", "split", "metric"),
     sa.Column("value", sa.Double, nullable=False),
-    _of_version(),
+    refers(versions, ondelete="CASCADE"),
     sa.Index("ix_version_metrics_sorted", "tenant_id", "split", "metric", "value", "model_id", "version"),
 )
 
@@ -106,10 +95,10 @@ version_metrics = sa.Table(
 holds = sa.Table(
     "holds",
     metadata,
-    *(text(name, key=True) for name in (*_VERSION_KEY, "name")),
+    *keys("tenant_id", "model_id", "version", "name"),
     text("reason"),
     moment("created_at"),
     text("created_by"),
     grammar("name", HoldName),
-    sa.ForeignKeyConstraint(_VERSION_KEY, [versions.c[name] for name in _VERSION_KEY]),
+    refers(versions),
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ml_core.database.tables.base import SHARED_CELL, document, grammar, metadata, moment, number, text
+from ml_core.database.tables.base import SHARED_CELL, document, grammar, keys, metadata, moment, number, text
 from ml_core.ids import TenantId
 
 # One row, which only the owner reads: see ``ml_core.database.binding``.
@@ -18,7 +18,7 @@ tenant_key = sa.Table("tenant_key", metadata, sa.Column("tenant_key", sa.LargeBi
 feed_clock = sa.Table(
     "feed_clock",
     metadata,
-    sa.Column("cell", sa.Text, primary_key=True),
+    *keys("cell"),
     sa.Column("generation", sa.BigInteger, nullable=False, server_default=sa.text("0")),
     sa.Column("epoch", sa.Uuid, nullable=False, server_default=sa.text("gen_random_uuid()")),
 )
@@ -27,13 +27,13 @@ feed_clock = sa.Table(
 tenants = sa.Table(
     "tenants",
     metadata,
-    sa.Column("tenant_id", sa.Text, primary_key=True),
+    *keys("tenant_id"),
     sa.Column(
         "cell", sa.Text, sa.ForeignKey(feed_clock.c.cell), nullable=False, server_default=sa.text(f"'{SHARED_CELL}'")
     ),
     moment("created_at"),
     moment("deleted_at", nullable=True),
-    sa.Column("feed_generation", sa.BigInteger, nullable=False),
+    number("feed_generation"),
     text("deleted_by", nullable=True),
     sa.Column("prediction_policy", sa.Text, nullable=False, server_default=sa.text("'digest'")),
     sa.Column("self_test_rows", sa.Text, nullable=False, server_default=sa.text("'training'")),
@@ -46,7 +46,7 @@ tenants = sa.Table(
 
 def _key_columns() -> Iterator[sa.Column[Any]]:
     """What is stored of any key, except when it was revoked."""
-    yield text("key_id", key=True)
+    yield from keys("key_id")
     yield from (sa.Column(name, sa.LargeBinary, nullable=False) for name in ("salt", "hash"))
     yield sa.Column("scopes", sa.ARRAY(sa.Text), nullable=False)
     yield text("name")
@@ -66,7 +66,7 @@ api_keys = sa.Table(
     sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
     *_key_columns(),
     moment("revoked_at", nullable=True),
-    sa.Column("feed_generation", sa.BigInteger, nullable=False),
+    number("feed_generation"),
     *_key_rules(),
     sa.CheckConstraint("cardinality(scopes) > 0 AND array_position(scopes, NULL) IS NULL", name="scopes"),
     sa.Index(None, "feed_generation"),
@@ -118,17 +118,18 @@ platform_keys = sa.Table(
     sa.CheckConstraint("cardinality(scopes) > 0 AND scopes <@ ARRAY['admin', 'read']", name="scopes"),
 )
 
-# Answers to requests that a client may repeat; ``status`` is null while the first request runs. The ``tenant_id`` of
-# requests of the platform's own is ``PLATFORM``.
+# Answers to requests that a client may repeat; ``status`` is null while the first request runs, which renews
+# ``alive_at``. The ``tenant_id`` of requests of the platform's own is ``PLATFORM``.
 idempotency_keys = sa.Table(
     "idempotency_keys",
     metadata,
-    *(text(name, key=True) for name in ("tenant_id", "principal", "key")),
+    *keys("tenant_id", "principal", "key"),
     text("request_digest"),
     sa.Column("status", sa.Integer),
     sa.Column("response", sa.LargeBinary),
     document("headers"),
     moment("created_at"),
+    moment("alive_at"),
     sa.CheckConstraint("char_length(key) BETWEEN 1 AND 200", name="key"),
     sa.CheckConstraint("octet_length(response) <= 1048576", name="response"),
     sa.Index(None, "tenant_id", "created_at"),

@@ -42,8 +42,8 @@ CLIENT_LEFT = 499
 Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
 _PREDICT = (KeyScope.PREDICT,)
-_READ = (KeyScope.READ,)
 _LABEL = (KeyScope.LABEL,)
+# Whoever may predict may see what a model takes. `read` shows far more: all data of the tenant.
 _EITHER = (KeyScope.READ, KeyScope.PREDICT)
 
 
@@ -68,15 +68,15 @@ def routes_of(service: PredictionService) -> list[Route]:
     return [
         Route("POST", f"{tenant}/models/{{model}}/predict", own.predict, _PREDICT),
         Route("POST", f"{tenant}/models/{{model}}/feedback", own.feedback, _LABEL),
-        Route("GET", f"{tenant}/v2", protocol.server, _READ),
+        Route("GET", f"{tenant}/v2", protocol.server, _EITHER),
         Route("GET", f"{tenant}/v2/health/live", protocol.live, _EITHER),
         Route("GET", f"{tenant}/v2/health/ready", protocol.ready, _EITHER),
         *(
             route
             for path in (model, version)
             for route in (
-                Route("GET", path, protocol.model, _READ),
-                Route("GET", f"{path}/config", protocol.config, _READ),
+                Route("GET", path, protocol.model, _EITHER),
+                Route("GET", f"{path}/config", protocol.config, _EITHER),
                 Route("GET", f"{path}/ready", protocol.model_ready, _EITHER),
                 Route("POST", f"{path}/infer", protocol.infer, _PREDICT),
             )

@@ -318,19 +318,23 @@ def error_response(error: Exception, path: str, request_id: str, *, is_operator:
     """The response for an error.
 
     The message of a framework error is sent to the client. Other errors, and those with status 500, are logged with the
-    request id, and the client gets no text of them, which may be confidential.
+    request id, and the client gets no text of them, which may be confidential. The same holds for the internal part of
+    an error.
 
     Args:
         error: The error.
         path: The path of the request.
         request_id: The id of the request.
-        is_operator: Whether the client runs this process; then it gets the message of framework errors with status 500.
+        is_operator: Whether the client operates the platform; then it gets all of every framework error.
     """
     status = status_of(error) if isinstance(error, MLFrameworkError) else 500
     if not isinstance(error, MLFrameworkError) or (status == 500 and not is_operator):
         logger.error("Request %s failed.", request_id, exc_info=error)
         message = "The server failed to process the request. Report the request id to the operator of the platform."
         return plain_error(500, "internal", message, path, request_id)
+    if not is_operator and error.internal is not None:
+        logger.error("Request %s failed: %s", request_id, error)
+        error = error.public()
     headers = {}
     if status in (429, 503):
         headers[b"retry-after"] = b"%d" % (getattr(error, "retry_after_s", None) or _RETRY_AFTER_S)

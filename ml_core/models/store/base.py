@@ -193,7 +193,8 @@ class ArtifactStore(ABC):
     def _integrity_error(self, tenant_id: TenantId, digest: Digest, what: str) -> ArtifactIntegrityError:
         """The error for an artifact that does not match the registry; ``what`` is ``MISSING`` or another clause."""
         return ArtifactIntegrityError(
-            f"Artifact {digest[:12]}… of tenant {tenant_id} {what} ({self.location(tenant_id, digest)}).",
+            f"Artifact {digest[:12]}… of tenant {tenant_id} {what}.",
+            internal=self.location(tenant_id, digest),
             remedy="Restore the file from a backup, or train and register the model again.",
             tenant_id=tenant_id,
             digest=str(digest),
@@ -256,7 +257,8 @@ def wrong_size(found_bytes: int, size_bytes: int) -> str:
 
 def _unreadable(tenant_id: TenantId, error: OSError) -> ModelSaveError:
     return ModelSaveError(
-        f"The file to store can't be read: {error.strerror or error}.",
+        "The file to store can't be read.",
+        internal=error.strerror or str(error),
         remedy="Nothing was stored. Check that the file exists and is readable.",
         tenant_id=tenant_id,
     )

@@ -64,9 +64,11 @@ class LocalStore(ArtifactStore):
                 write_whole(path, verified_chunks(source, tenant_id, artifact))
         except OSError as error:
             is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            state = "is full" if is_full else "can't be written"
             raise (StorageFullError if is_full else ModelSaveError)(
-                f"The artifact can't be written to {path.parent}: {error.strerror or error}.",
-                remedy="Nothing was stored. Free disk space or correct the folder's permissions, then try again.",
+                f"The artifact store {state}; nothing was stored.",
+                internal=f"{path.parent}: {error.strerror or error}",
+                remedy="Free disk space or correct the folder's permissions, then try again.",
                 tenant_id=tenant_id,
             ) from error
 
@@ -90,7 +92,8 @@ class LocalStore(ArtifactStore):
         if fault != CLOSED:
             return self._integrity_error(tenant_id, digest, fault)
         return ModelLoadError(
-            f"The artifact {digest[:12]}… of tenant {tenant_id} {fault}: {self.location(tenant_id, digest)}.",
+            f"The artifact {digest[:12]}… of tenant {tenant_id} {fault}.",
+            internal=self.location(tenant_id, digest),
             remedy="Correct its permissions and those of its folders, or run as their owner.",
             tenant_id=tenant_id,
         )
@@ -244,7 +247,8 @@ def _removing(path: Path, tenant_id: TenantId) -> Iterator[None]:
         yield
     except OSError as error:
         raise ModelSaveError(
-            f"{path} can't be removed: {error.strerror or error}.",
+            "A file of the artifact store can't be removed.",
+            internal=f"{path}: {error.strerror or error}",
             remedy="Correct the permissions of the folder, then try again.",
             tenant_id=tenant_id,
         ) from error
@@ -252,6 +256,7 @@ def _removing(path: Path, tenant_id: TenantId) -> Iterator[None]:
 
 def _unlisted(folder: Path, error: OSError) -> ModelLoadError:
     return ModelLoadError(
-        f"The folder {folder} can't be listed: {error.strerror or error}.",
+        "The artifact store can't be listed.",
+        internal=f"{folder}: {error.strerror or error}",
         remedy="Correct its permissions, then try again.",
     )

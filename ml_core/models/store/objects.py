@@ -81,8 +81,7 @@ class ObjectStore(ArtifactStore):
         try:
             yield
         except OSError as error:
-            message, remedy = _explain(error, self._settings)
-            raise kind(message, remedy=remedy, tenant_id=tenant_id, **attributes) from error
+            raise kind(**_explain(error, self._settings), tenant_id=tenant_id, **attributes) from error
 
     def _require_bucket(self) -> None:
         """Raise an OSError if the bucket does not exist; call it for a missing object, since both look alike."""
@@ -151,7 +150,8 @@ class ObjectStore(ArtifactStore):
             return self._cache.write(tenant_id, digest, size_bytes, self._download(tenant_id, digest, size_bytes))
         except OSError as error:
             raise ModelLoadError(
-                f"The artifact can't be kept in {self._cache.folder}: {error.strerror or error}.",
+                "This machine can't keep a copy of the artifact.",
+                internal=f"{self._cache.folder}: {error.strerror or error}",
                 remedy="Free disk space, or set MLCORE_HOME to a writable folder with room.",
                 tenant_id=tenant_id,
                 digest=str(digest),
@@ -251,23 +251,23 @@ def _is_unreachable(error: BaseException) -> bool:
     return isinstance(error, OSError) and any(word in str(error) for word in _UNREACHABLE)
 
 
-def _explain(error: OSError, settings: ArtifactSettings) -> tuple[str, str]:
-    """The message and the remedy for an error of ``pyarrow.fs``."""
+def _explain(error: OSError, settings: ArtifactSettings) -> dict[str, Any]:
+    """Message, internal part and remedy for an error of ``pyarrow.fs``."""
     # The text before it repeats the key and the bucket.
     text = str(error).partition("AWS Error ")[2] or str(error)
-    store = f"The artifact store {settings.url}"
+    what, internal = "failed", f"{settings.url}: {text}"
+    remedy = "Try again. If it fails again, see the log of the store."
     if "NO_SUCH_BUCKET" in text:
-        return f"There is no bucket {settings.bucket!r}.", "Create it, or correct MLCORE_ARTIFACTS_URL."
-    if any(word in text for word in _REFUSED):
-        return (
-            f"{store} refuses the credentials of this process: {text}.",
+        what, internal = "can't be used", f"There is no bucket {settings.bucket!r}"
+        remedy = "Create it, or correct MLCORE_ARTIFACTS_URL."
+    elif any(word in text for word in _REFUSED):
+        what = "refuses the credentials of this process"
+        remedy = (
             "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role, with permission to read, write, list and "
-            "delete.",
+            "delete."
         )
-    if _is_unreachable(error):
+    elif _is_unreachable(error):
         where = settings.endpoint or f"Amazon S3, region {settings.region or 'as the AWS variables say'}"
-        return (
-            f"{store} can't be reached at {where}: {text}.",
-            "Check the server, MLCORE_ARTIFACTS_ENDPOINT and MLCORE_ARTIFACTS_REGION, then try again.",
-        )
-    return f"{store} failed: {text}.", "Try again. If it fails again, see the log of the store."
+        what, internal = "can't be reached", f"{settings.url} at {where}: {text}"
+        remedy = "Check the server, MLCORE_ARTIFACTS_ENDPOINT and MLCORE_ARTIFACTS_REGION, then try again."
+    return {"message": f"The artifact store {what}.", "internal": internal, "remedy": remedy}

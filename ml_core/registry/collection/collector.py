@@ -25,10 +25,10 @@ from ml_core.registry.collection.tenant_deletion import TenantDeletion
 from ml_core.registry.idempotency import IdempotencyRepository
 from ml_core.registry.journal import erase
 from ml_core.registry.references import SHOWN, dataset_references, references
-from ml_core.registry.tenants import TenantRepository, tenant_ids
+from ml_core.registry.tenants import tenant_ids
 from ml_core.registry.versions.models import lock_model
 from ml_core.registry.versions.registration import remove
-from ml_core.registry.versions.rows import VERSIONS_WITH_MODEL
+from ml_core.registry.versions.rows import VERSIONS_WITH_MODEL, is_version
 
 
 class Status(StrEnum):
@@ -50,12 +50,8 @@ class Outcome:
 
     def describe(self) -> dict[str, Any]:
         """As data for a table or JSON."""
-        return {
-            **self.item.describe(),
-            "status": self.status.value,
-            "freed_bytes": self.freed_bytes,
-            "reason": self.reason,
-        }
+        done = {"status": self.status, "freed_bytes": self.freed_bytes, "reason": self.reason}
+        return {**self.item.describe(), **done}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,27 +76,18 @@ class _NotNow(Exception):  # noqa: N818 - not an error: it never leaves this mod
     """Why an item is not removed after all."""
 
 
-class Collector:
-    """Plans and collects, tenant by tenant.
-
-    Args:
-        db: The registry.
-        store: The platform's artifact store.
-        policy: How long unneeded data is kept; None: as the settings say.
-    """
+class Collector(Planner):
+    """A planner that collects what it plans, tenant by tenant."""
 
     def __init__(self, db: DatabaseConnection, store: ArtifactStore, policy: Policy | None = None) -> None:
-        self._db = db
-        self._store = store
-        self._policy = policy or Policy.of(db.settings.collection)
-        self._planner = Planner(db, store, self._policy)
+        super().__init__(db, store, policy)
         self._deletion = TenantDeletion(db, store)
         self._collect: dict[Kind, Callable[[Item], int]] = {
             Kind.VERSION: self._version,
             Kind.MODEL: self._model,
             Kind.DATASET_VERSION: self._dataset_version,
             Kind.ARTIFACT: self._artifact,
-            Kind.TEMPORARY: self._temporary,
+            Kind.TEMPORARY: self._stray,
             Kind.IDEMPOTENCY_KEYS: self._idempotency_keys,
             Kind.TENANT: self._tenant,
         }
@@ -112,14 +99,6 @@ class Collector:
         for tenant_id in tenant_ids(self._db, deleted=True):
             if tenant_id in in_store or deletion.has_checkpoints(tenant_id) or deletion.has_rows(tenant_id):
                 yield tenant_id
-
-    def plan(self, tenant_id: TenantId) -> Plan:
-        """What of a tenant may be removed now, see ``Planner.plan``."""
-        tenant = TenantRepository(self._db).find(tenant_id)
-        if tenant is not None and tenant.is_deleted:
-            left = "all that is left of it"
-            return Plan(tenant_id, [Item(tenant_id, Kind.TENANT, tenant_id, f"deleted; {left}")])
-        return self._planner.plan(tenant_id)
 
     def collect(self, plan: Plan) -> Report:
         """Remove what a plan names, unless something needs it by now. A failure does not stop the rest."""
@@ -139,11 +118,11 @@ class Collector:
 
     def _version(self, item: Item) -> int:
         model_id, version = ModelId(item.key[0]), VersionId(item.key[1])
-        mine = (versions.c.tenant_id == item.tenant_id, versions.c.model_id == model_id, versions.c.version == version)
-        hidden = sa.select(HIDDEN_SINCE.label("since"), sa.func.now().label("now"))
+        hidden = sa.select(HIDDEN_SINCE.label("since"), sa.func.now().label("now")).select_from(VERSIONS_WITH_MODEL)
+        mine = hidden.where(is_version(item.tenant_id, model_id, version))
         with journal.writing(self._db, item.tenant_id) as connection:
             lock_model(connection, item.tenant_id, model_id)
-            row = connection.execute(hidden.select_from(VERSIONS_WITH_MODEL).where(*mine)).one_or_none()
+            row = connection.execute(mine).one_or_none()
             if row is None:
                 raise _NotNow("it was deleted meanwhile")
             advance(state_of(row.since), VersionTrigger.COLLECT)
@@ -158,12 +137,12 @@ class Collector:
 
     def _model(self, item: Item) -> int:
         model_id = ModelId(item.key[0])
-        mine = sa.and_(models.c.tenant_id == item.tenant_id, models.c.model_id == model_id)
-        left = sa.exists().where(versions.c.tenant_id == item.tenant_id, versions.c.model_id == model_id)
+        mine = {"tenant_id": item.tenant_id, "model_id": model_id}
+        left = sa.select(versions).filter_by(**mine).exists()
         due = models.c.archived_at <= sa.func.now() - self._policy.retention
+        deleted = models.update().filter_by(**mine).where(due, ~left).values(deleted_at=sa.func.now())
         with journal.writing(self._db, item.tenant_id) as connection:
             lock_model(connection, item.tenant_id, model_id)
-            deleted = models.update().where(mine, due, ~left).values(deleted_at=sa.func.now())
             if connection.execute(deleted).rowcount == 0:
                 raise _NotNow("it was restored or has a version")
             journal.record(connection, item.tenant_id, "model.collected", {"model_id": model_id})
@@ -199,7 +178,7 @@ class Collector:
             self._store.delete(item.tenant_id, digest)
         return item.size_bytes
 
-    def _temporary(self, item: Item) -> int:
+    def _stray(self, item: Item) -> int:
         self._store.delete_stray(item.tenant_id, item.key[0])
         return item.size_bytes
 

@@ -7,11 +7,10 @@ row is committed, so young bytes without a row are ignored, and a suspicion is c
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,9 +21,9 @@ from ml_core.database.tables import versions
 from ml_core.exceptions import Action, ArtifactIntegrityError, MLFrameworkError, ModelLoadError
 from ml_core.ids import Digest, TenantId
 from ml_core.models.store import ArtifactStore, StoredBlob, Stray
-from ml_core.models.store.base import TEMPORARY_PREFIX
-from ml_core.registry.blobs import claim_bytes
+from ml_core.registry.blobs import claim_bytes, remove_unneeded
 from ml_core.registry.collection.invariants import RULES
+from ml_core.registry.collection.planner import batches, is_temporary
 from ml_core.registry.collection.tenant_deletion import TenantDeletion
 from ml_core.registry.references import REFERENCES, SERVED, SHOWN, digests_after
 from ml_core.registry.tenants import TenantRepository, tenant_ids
@@ -84,17 +83,9 @@ class Finding:
 
     def describe(self) -> dict[str, Any]:
         """As data for a table or JSON."""
-        return {
-            "tenant_id": self.tenant_id,
-            "kind": self.kind.value,
-            "subject": self.subject,
-            "what": self.what,
-            "needed_by": list(self.needed_by),
-            "size_bytes": self.size_bytes,
-            "remedy": self.remedy,
-            "action": None if self.action is None else self.action.to_json(),
-            "repaired": self.is_repaired,
-        }
+        names = ("tenant_id", "kind", "subject", "what", "needed_by", "size_bytes", "remedy")
+        action = None if self.action is None else self.action.to_json()
+        return {**{name: getattr(self, name) for name in names}, "action": action, "repaired": self.is_repaired}
 
 
 @dataclass(slots=True)
@@ -131,7 +122,6 @@ class Checker:
 
         Raises:
             ModelLoadError: The artifact store can't be reached: that is not a finding.
-            RegistryUnavailableError: Postgres can't be reached.
         """
         self.checked.tenants += 1
         yield from self._violations(tenant_id)
@@ -185,30 +175,32 @@ class Checker:
             for digest, size_bytes in page:
                 self.checked.needed += 1
                 self.checked.needed_bytes += size_bytes
-                if self._fault(tenant_id, digest, size_bytes) is not None:
-                    yield from self._confirm(tenant_id, digest, size_bytes)
+                if self._fault(tenant_id, digest, size_bytes, is_quick=self._is_quick) is not None:
+                    yield from self._confirm(tenant_id, digest, size_bytes, is_quick=self._is_quick)
             last = page[-1][0]
 
     def _needed_after(self, tenant_id: TenantId, last: str) -> Sequence[tuple[Digest, int]]:
         with self._db.tenant(tenant_id) as connection:
             return digests_after(connection, tenant_id, last, PAGE)
 
-    def _fault(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> tuple[FindingKind, str] | None:
+    def _fault(
+        self, tenant_id: TenantId, digest: Digest, size_bytes: int, *, is_quick: bool
+    ) -> tuple[FindingKind, str] | None:
         if not self._store.exists(tenant_id, digest):
             return FindingKind.MISSING, f"The artifact is missing ({self._store.location(tenant_id, digest)})."
-        if self._is_quick:
+        if is_quick:
             return None
         try:
             self._store.verify(tenant_id, digest, size_bytes)
         except ArtifactIntegrityError as error:
-            return FindingKind.CORRUPT, error.message
+            return FindingKind.CORRUPT, error.cause
         return None
 
-    def _confirm(self, tenant_id: TenantId, digest: Digest, size_bytes: int) -> Iterator[Finding]:
+    def _confirm(self, tenant_id: TenantId, digest: Digest, size_bytes: int, *, is_quick: bool) -> Iterator[Finding]:
         """The finding about bytes that a row needs, if the row is still there and the bytes are still wrong."""
         with self._db.tenant(tenant_id) as connection:
             needed_by, served_by = _holders(connection, tenant_id, digest)
-        fault = self._fault(tenant_id, digest, size_bytes)
+        fault = self._fault(tenant_id, digest, size_bytes, is_quick=is_quick)
         if needed_by and fault is not None:
             kind, what = fault
             remedy = _remedy(needed_by, served_by)
@@ -217,7 +209,7 @@ class Checker:
     def _blobs(self, tenant_id: TenantId) -> Iterator[Finding]:
         """Bytes that no row needs, by one walk over the store; in a quick check, also bytes of another size."""
         oldest = datetime.now(UTC) - self._grace
-        for blobs in _batches(self._store.list(tenant_id)):
+        for blobs in batches(self._store.list(tenant_id), PAGE):
             self.checked.stored += len(blobs)
             with self._db.tenant(tenant_id) as connection:
                 sizes = _sizes(connection, tenant_id, [blob.digest for blob in blobs])
@@ -226,7 +218,8 @@ class Checker:
                 if size_bytes is None and blob.modified_at <= oldest:
                     yield from self._confirm_orphan(tenant_id, blob)
                 elif self._is_quick and size_bytes is not None and size_bytes != blob.size_bytes:
-                    yield from self._confirm_size(tenant_id, blob, size_bytes)
+                    # Bytes of another size are read whole before they are called corrupt.
+                    yield from self._confirm(tenant_id, blob.digest, size_bytes, is_quick=False)
 
     def _confirm_orphan(self, tenant_id: TenantId, blob: StoredBlob) -> Iterator[Finding]:
         with claim_bytes(self._db, tenant_id, blob.digest) as is_unused:
@@ -236,24 +229,12 @@ class Checker:
             kind, remedy = FindingKind.ORPHANED, "Repair removes them, and so does the next collection."
             yield Finding(tenant_id, kind, blob.digest, what, remedy, _REPAIR, (), blob.size_bytes, blob.digest)
 
-    def _confirm_size(self, tenant_id: TenantId, blob: StoredBlob, size_bytes: int) -> Iterator[Finding]:
-        """Bytes of another size are read whole before they are called corrupt."""
-        try:
-            self._store.verify(tenant_id, blob.digest, size_bytes)
-        except ArtifactIntegrityError as error:
-            with self._db.tenant(tenant_id) as connection:
-                needed_by, served_by = _holders(connection, tenant_id, blob.digest)
-            if needed_by and self._store.exists(tenant_id, blob.digest):
-                kind, digest = FindingKind.CORRUPT, blob.digest
-                remedy = _remedy(needed_by, served_by)
-                yield Finding(tenant_id, kind, digest, error.message, remedy, _REPAIR, needed_by, size_bytes, digest)
-
     def _strays(self, tenant_id: TenantId) -> Iterator[Finding]:
         oldest = datetime.now(UTC) - self._grace
         for stray in self._store.strays(tenant_id):
             if stray.modified_at > oldest:
                 continue
-            action = _REPAIR if _is_temporary(stray) else None
+            action = _REPAIR if is_temporary(stray) else None
             if action is not None:
                 what = f"{stray.name} was left half-written by a process that ended."
                 remedy = "Repair removes it, and so does the next collection."
@@ -286,19 +267,17 @@ class Repairer:
         try:
             is_repaired = self._repair(finding)
         except MLFrameworkError as error:
-            return dataclasses.replace(finding, what=f"{finding.what} It could not be repaired: {error.message}")
+            return dataclasses.replace(finding, what=f"{finding.what} It could not be repaired: {error.cause}")
         return dataclasses.replace(finding, is_repaired=is_repaired)
 
     def _repair(self, finding: Finding) -> bool:
         if finding.kind in (FindingKind.MISSING, FindingKind.CORRUPT):
             return self._restore(finding)
         if finding.kind is FindingKind.ORPHANED and finding.digest is not None:
-            with claim_bytes(self._db, finding.tenant_id, finding.digest) as is_unused:
-                if is_unused:
-                    self._store.delete(finding.tenant_id, finding.digest)
+            remove_unneeded(self._db, finding.tenant_id, self._store, finding.digest)
             return True
         if finding.kind is FindingKind.STRAY and finding.stray is not None:
-            if not _is_temporary(finding.stray):
+            if not is_temporary(finding.stray):
                 return False
             self._store.delete_stray(finding.tenant_id, finding.stray)
             return True
@@ -332,10 +311,6 @@ def _left_behind(tenant_id: TenantId, what: str, size_bytes: int) -> Finding:
         _REPAIR,
         size_bytes=size_bytes,
     )
-
-
-def _is_temporary(stray: Stray) -> bool:
-    return stray.name.rpartition("/")[2].startswith(TEMPORARY_PREFIX)
 
 
 def _sizes(connection: Connection, tenant_id: TenantId, digests: Sequence[Digest]) -> dict[str, int]:
@@ -377,9 +352,3 @@ def _remedy(needed_by: Sequence[str], served_by: Sequence[str]) -> str:
         again = "register the same table again"
     remedy = f"Repair it from a folder with copies, such as a backup or a storage_path; or {again}."
     return f"{remedy} Or serve another version in {', '.join(served_by)}." if served_by else remedy
-
-
-def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, PAGE)):
-        yield batch

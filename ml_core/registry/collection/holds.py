@@ -8,15 +8,15 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import holds
 from ml_core.domain.api_key import Scope
 from ml_core.exceptions import Action, InvalidRequestError
 from ml_core.ids import HoldName, ModelId, TenantId, VersionId
 from ml_core.registry import journal
 from ml_core.registry.journal import erase
-from ml_core.registry.missing import model_not_found, require_model, require_model_in
+from ml_core.registry.missing import model_not_found, require_model_in
 from ml_core.registry.pages import Page, read_page
+from ml_core.registry.records import OfTenant, value_of
 
 _ORDER = (holds.c.model_id, holds.c.version, holds.c.name)
 
@@ -34,26 +34,13 @@ class Hold:
     created_by: str
 
 
-class HoldRepository:
-    """The holds of one tenant. A version with a hold is neither deleted nor collected, whatever its age.
-
-    Args:
-        db: The registry; its principal is recorded.
-        tenant_id: The tenant.
-    """
-
-    def __init__(self, db: DatabaseConnection, tenant_id: str) -> None:
-        self._db = db
-        self._tenant_id = TenantId(tenant_id)
+class HoldRepository(OfTenant):
+    """The holds of one tenant. A version with a hold is neither deleted nor collected, whatever its age."""
 
     def place(self, model_id: str, version: str, name: str, reason: str) -> Hold:
         """Keep a version until the hold is released. An existing hold of this name stays as it is.
 
-        Args:
-            model_id: The model.
-            version: The version, archived or not.
-            name: Such as ``legal``: 1 to 40 of a-z, 0-9, ``-`` and ``_``.
-            reason: Why; not blank.
+        The version may be archived. A name is such as ``legal``: 1 to 40 of a-z, 0-9, ``-`` and ``_``.
 
         Raises:
             ModelNotFoundError: There is no such version.
@@ -63,17 +50,17 @@ class HoldRepository:
         key = _key(model_id, version, name)
         if not reason.strip():
             raise InvalidRequestError("A hold needs a reason.", remedy="Say why the version is kept.", field="reason")
-        placed = insert(holds).values(
-            tenant_id=self._tenant_id, **key, reason=reason, created_by=self._db.principal.name
-        )
+        own = {"tenant_id": self._tenant_id, **key}
+        placed = insert(holds).values(**own, reason=reason, created_by=self._db.principal.name)
         try:
             with journal.writing(self._db, self._tenant_id) as connection:
                 if connection.execute(placed.on_conflict_do_nothing()).rowcount:
                     journal.record(connection, self._tenant_id, "hold.placed", _subject(key), {"reason": reason})
-                return Hold(*connection.execute(_SELECT.where(*self._is(key))).one())
+                return value_of(Hold, connection.execute(sa.select(holds).filter_by(**own)).one())
         except sa.exc.IntegrityError as error:
-            require_model(self._db, self._tenant_id, ModelId(model_id))
-            raise model_not_found(self._tenant_id, ModelId(model_id), VersionId(version)) from error
+            with self._db.tenant(self._tenant_id) as connection:  # to suggest the nearest name
+                missing = model_not_found(self._tenant_id, ModelId(model_id), VersionId(version), connection=connection)
+            raise missing from error
 
     def release(self, model_id: str, version: str, name: str) -> None:
         """End a hold; requires the scope ``admin``.
@@ -85,7 +72,7 @@ class HoldRepository:
         key = _key(model_id, version, name)
         self._db.principal.require(Scope.ADMIN)
         with journal.writing(self._db, self._tenant_id) as connection:
-            reason = connection.scalar(sa.select(holds.c.reason).where(*self._is(key)))
+            reason = connection.scalar(sa.select(holds.c.reason).filter_by(tenant_id=self._tenant_id, **key))
             if not erase(connection, holds, **key):
                 raise InvalidRequestError(
                     f"Version {version!s} of {model_id!s} has no hold {name!r}.",
@@ -99,30 +86,18 @@ class HoldRepository:
     def list(self, model_id: str | None = None, *, limit: int = 100, cursor: str | None = None) -> Page[Hold]:
         """A page of the holds of a model, or of all, by model, version and name.
 
-        Args:
-            model_id: Only those of this model.
-            limit: At most so many, 1 to 1000.
-            cursor: ``next_cursor`` of the page before.
-
         Raises:
             ModelNotFoundError: There is no such model.
-            InvalidRequestError: The limit or the cursor can't be used.
         """
         model = None if model_id is None else ModelId(model_id)
-        statement = _SELECT.where(holds.c.tenant_id == self._tenant_id)
+        statement = sa.select(holds).filter_by(tenant_id=self._tenant_id)
         if model is not None:
-            statement = statement.where(holds.c.model_id == model)
+            statement = statement.filter_by(model_id=model)
         with self._db.tenant(self._tenant_id) as connection:
-            page = read_page(connection, statement, _ORDER, limit=limit, cursor=cursor).map(lambda row: Hold(*row))
+            page = read_page(connection, statement, _ORDER, limit=limit, cursor=cursor)
             if not page.items and model is not None:  # an empty page would hide a typo
                 require_model_in(connection, self._tenant_id, model)
-        return page
-
-    def _is(self, key: dict[str, str]) -> tuple[sa.ColumnElement[bool], ...]:
-        return (holds.c.tenant_id == self._tenant_id, *(holds.c[name] == value for name, value in key.items()))
-
-
-_SELECT = sa.select(holds.c.tenant_id, *_ORDER, holds.c.reason, holds.c.created_at, holds.c.created_by)
+        return page.map(lambda row: value_of(Hold, row))
 
 
 def _key(model_id: str, version: str, name: str) -> dict[str, str]:

@@ -23,11 +23,12 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import dataset_versions, models, versions
 from ml_core.domain.lifecycle import without_needed_parents
 from ml_core.ids import Digest, TenantId
-from ml_core.models.store import ArtifactStore
+from ml_core.models.store import ArtifactStore, Stray
 from ml_core.models.store.base import TEMPORARY_PREFIX
 from ml_core.registry.blobs import count_holders
 from ml_core.registry.idempotency import count_old
 from ml_core.registry.references import Reference, dataset_references, references
+from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.versions.rows import VERSIONS_WITH_MODEL
 from ml_core.settings import CollectionSettings
 
@@ -93,13 +94,7 @@ class Item:
 
     def describe(self) -> dict[str, Any]:
         """As data for a table or JSON."""
-        return {
-            "tenant_id": self.tenant_id,
-            "kind": self.kind.value,
-            "name": self.name,
-            "why": self.why,
-            "size_bytes": self.size_bytes,
-        }
+        return {name: getattr(self, name) for name in ("tenant_id", "kind", "name", "why", "size_bytes")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,23 +138,25 @@ class Planner:
     Args:
         db: The registry.
         store: The platform's artifact store.
-        policy: How long unneeded data is kept.
+        policy: How long unneeded data is kept; None: as the settings say.
     """
 
-    def __init__(self, db: DatabaseConnection, store: ArtifactStore, policy: Policy) -> None:
+    def __init__(self, db: DatabaseConnection, store: ArtifactStore, policy: Policy | None = None) -> None:
         self._db = db
         self._store = store
-        self._policy = policy
+        self._policy = policy or Policy.of(db.settings.collection)
 
     def plan(self, tenant_id: TenantId) -> Plan:
-        """What of a tenant may be removed now: rows first, then the bytes that nothing else needs.
+        """What of a tenant may be removed now: rows first, then the bytes that nothing else needs; all if deleted.
 
         Memory grows with what may be removed, not with what the tenant has.
 
         Raises:
             ModelLoadError: The artifact store can't be listed.
-            RegistryUnavailableError: Postgres can't be reached.
         """
+        tenant = TenantRepository(self._db).find(tenant_id)
+        if tenant is not None and tenant.is_deleted:
+            return Plan(tenant_id, [Item(tenant_id, Kind.TENANT, tenant_id, "deleted; all that is left of it")])
         rows = _Rows()
         with self._db.tenant(tenant_id) as connection:
             self._plan_versions(connection, tenant_id, rows)
@@ -183,7 +180,8 @@ class Planner:
             edges = [(name, each.holder) for name, of in needed.items() for each in of if each.is_child]
             going = dict.fromkeys(without_needed_parents(free, edges))
             for name in going:
-                rows.items.append(_version_item(tenant_id, of_model[name]))
+                why = f"archived {_day(of_model[name].hidden_since)}"
+                rows.items.append(Item(tenant_id, Kind.VERSION, f"{model_id}@{name}", why, key=(model_id, name)))
                 rows.digests[of_model[name].digest] += 1
                 rows.versions.add(f"version:{model_id}@{name}")
             rows.models[model_id] = len(going)
@@ -234,7 +232,7 @@ class Planner:
             .where(of.tenant_id == tenant_id, of.archived_at <= sa.func.now() - self._policy.retention)
             .order_by(of.dataset_id, of.number)
         )
-        for due in _batches(connection.execute(statement).all()):
+        for due in batches(connection.execute(statement).all()):
             digests, dataset_ids = {row.digest for row in due}, {row.dataset_id for row in due}
             users = dataset_references(connection, tenant_id, digests, dataset_ids)
             for row in due:
@@ -250,7 +248,7 @@ class Planner:
     def _artifacts(self, tenant_id: TenantId, going: Counter[str]) -> Iterator[Item]:
         """Bytes that no row will need, by one walk over the store; sizes are those found there."""
         oldest = datetime.now(UTC) - self._policy.grace
-        for blobs in _batches(self._store.list(tenant_id)):
+        for blobs in batches(self._store.list(tenant_id)):
             with self._db.tenant(tenant_id) as connection:
                 holders = count_holders(connection, tenant_id, [blob.digest for blob in blobs])
             for blob in blobs:
@@ -264,22 +262,22 @@ class Planner:
         """Half-written files of killed processes. Foreign files are not removed: ``fsck`` reports them."""
         oldest = datetime.now(UTC) - self._policy.grace
         for stray in self._store.strays(tenant_id):
-            if stray.name.rpartition("/")[2].startswith(TEMPORARY_PREFIX) and stray.modified_at <= oldest:
+            if is_temporary(stray) and stray.modified_at <= oldest:
                 why = f"half-written {_day(stray.modified_at)}"
                 yield Item(tenant_id, Kind.TEMPORARY, stray.name, why, stray.size_bytes, (stray,))
-
-
-def _version_item(tenant_id: TenantId, row: AnyRow) -> Item:
-    why = f"archived {_day(row.hidden_since)}"
-    name = f"{row.model_id}@{row.version}"
-    return Item(tenant_id, Kind.VERSION, name, why, key=(row.model_id, row.version))
 
 
 def _day(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%d")
 
 
-def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:
+def is_temporary(stray: Stray) -> bool:
+    """Whether a file was being written by the store when its process was killed."""
+    return stray.name.rpartition("/")[2].startswith(TEMPORARY_PREFIX)
+
+
+def batches(items: Iterable[Any], size: int = BATCH) -> Iterator[list[Any]]:
+    """Items in lists of at most so many."""
     iterator = iter(items)
-    while batch := list(islice(iterator, BATCH)):
+    while batch := list(islice(iterator, size)):
         yield batch

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import psycopg
 import sqlalchemy as sa
 
 from ml_core.database import security
@@ -28,6 +27,7 @@ from ml_core.exceptions import ModelSaveError, PlatformError, RegistryUnavailabl
 from ml_core.ids import TenantId
 from ml_core.models.store import ArtifactStore, Removed
 from ml_core.models.store.files import remove_tree
+from ml_core.registry.blobs import waited_for_lock
 from ml_core.registry.journal import advance_feed
 from ml_core.registry.missing import tenant_not_found
 from ml_core.registry.predictions.ingest import wait_for_writers
@@ -161,18 +161,12 @@ class TenantDeletion:
                 with self._db.tenant(tenant_id) as connection:
                     return [tuple(row) for row in connection.execute(statement, {"limit": _ROWS_AT_ONCE})]
             except RegistryUnavailableError as error:
-                if attempt == _TRIES or not _is_contended(error):
+                if attempt == _TRIES or not waited_for_lock(error):
                     raise
             except sa.exc.IntegrityError as error:
                 if attempt == _TRIES:
                     raise _not_removed(tenant_id, error) from error
         raise AssertionError("unreachable")
-
-
-def _is_contended(error: RegistryUnavailableError) -> bool:
-    """Whether the lock of another session was in the way, rather than the registry down."""
-    reason = getattr(error.__cause__, "orig", None)
-    return isinstance(reason, psycopg.errors.DeadlockDetected | psycopg.errors.LockNotAvailable)
 
 
 def _not_removed(tenant_id: TenantId, error: sa.exc.IntegrityError) -> PlatformError:

@@ -1,31 +1,39 @@
-"""Tables from outside, written as the file of a dataset: data frames, CSV and Parquet files, pieces of any length."""
+"""Tables from outside as versions of a dataset: written as its file, then stored, profiled and registered.
+
+Bytes and row are both there, or neither, see ``blobs.store_and_register``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.engine import Connection
 
 from ml_core.data.csv_file import CsvFile
+from ml_core.data.profile import profile_file
 from ml_core.data.reading import parquet_pieces, reading
-from ml_core.data.table_file import TableWriter, group_rows
+from ml_core.data.table_file import FORMAT, TableWriter, columns_of, group_rows
 from ml_core.data.tables import stored_schema, table_from_frame, to_stored
-from ml_core.exceptions import DataProcessingError
-
-
-def write_table(table: pa.Table, path: Path) -> None:
-    """Write a stored table.
-
-    Raises:
-        DataProcessingError: It has no row.
-    """
-    with TableWriter(path, table.schema) as writer:
-        writer.write(table)
-    check_rows(writer.rows)
+from ml_core.database.connection import DatabaseConnection, acting
+from ml_core.database.tables import dataset_versions, datasets
+from ml_core.domain.dataset import DatasetVersion
+from ml_core.domain.version import StoredArtifact
+from ml_core.exceptions import DataProcessingError, RequestTooLargeError
+from ml_core.ids import DatasetId, TenantId
+from ml_core.models.store import ArtifactStore
+from ml_core.registry import journal
+from ml_core.registry.blobs import store_and_register
+from ml_core.registry.datasets.rows import dataset_not_found, find
+from ml_core.settings import ApiSettings
 
 
 def write_frame(frame: pd.DataFrame, path: Path) -> None:
@@ -34,16 +42,20 @@ def write_frame(frame: pd.DataFrame, path: Path) -> None:
     Raises:
         DataProcessingError: It has no row or column, or one that a dataset can't hold.
     """
-    write_table(table_from_frame(frame), path)
+    table = table_from_frame(frame)
+    with TableWriter(path, table.schema) as writer:
+        writer.write(table)
+    check_rows(writer.rows)
 
 
-def write_csv(file: Path, encoding: str, path: Path) -> None:
+def write_csv(file: Path, encoding: str, path: Path, limits: ApiSettings) -> None:
     """Write the cells of a CSV file, of one larger than memory too.
 
     Raises:
         DataProcessingError: The file can't be read, or holds no table; ``stage`` is ``read``.
+        RequestTooLargeError: The table is over a limit.
     """
-    pieces = _csv_pieces(file, encoding)
+    pieces = _bounded(_csv_pieces(file, encoding), limits)
     first = next(pieces)
     with TableWriter(path, stored_schema(first.schema), cells=True) as writer:
         for piece in chain([first], pieces):
@@ -55,27 +67,58 @@ def _csv_pieces(file: Path, encoding: str) -> Iterator[pa.Table]:
         yield from CsvFile.recognise(file, encoding).pieces()
 
 
-def write_parquet(file: Path, path: Path) -> None:
+def write_parquet(file: Path, path: Path, limits: ApiSettings) -> None:
     """Write the table of a Parquet file anew, a row group at a time, so that equal content becomes equal bytes.
 
     Raises:
         DataProcessingError: It is no Parquet file, has no row, or a column that a dataset can't hold.
+        RequestTooLargeError: The table is over a limit; of its numbers of rows and columns before anything is decoded.
     """
-    pieces = _parquet_pieces(file)
+    pieces = _bounded(_parquet_pieces(file, limits), limits)
     with TableWriter(path, next(pieces).schema) as writer:
         for piece in pieces:
             writer.write(piece)
     check_rows(writer.rows)
 
 
-def _parquet_pieces(file: Path) -> Iterator[pa.Table]:
+def _parquet_pieces(file: Path, limits: ApiSettings) -> Iterator[pa.Table]:
     """The stored form of a Parquet file in pieces; the first has no row, only the schema."""
     with reading(file, "utf-8"):
-        pieces = parquet_pieces(file, group_rows(len(pq.read_schema(file))))
+        footer = pq.read_metadata(file)
+        pieces = parquet_pieces(file, group_rows(footer.num_columns))
         schema = stored_schema(next(pieces).schema)
+        _check_size(footer.num_rows, len(schema), 0, limits)
         yield schema.empty_table()
         for piece in pieces:
             yield to_stored(piece, schema)
+
+
+def _bounded(pieces: Iterator[pa.Table], limits: ApiSettings) -> Iterator[pa.Table]:
+    rows = size_bytes = 0
+    for piece in pieces:
+        rows, size_bytes = rows + piece.num_rows, size_bytes + piece.nbytes
+        _check_size(rows, piece.num_columns, size_bytes, limits)
+        yield piece
+
+
+def _check_size(rows: int, columns: int, size_bytes: int, limits: ApiSettings) -> None:
+    """Refuse a table over a limit; of a CSV file the rows read so far.
+
+    Raises:
+        RequestTooLargeError: The table is over it.
+    """
+    for what, actual, limit in (
+        ("rows", rows, limits.max_upload_rows),
+        ("cells", rows * columns, limits.max_upload_cells),
+        ("bytes, decoded", size_bytes, limits.max_upload_bytes),
+    ):
+        if actual > limit:
+            raise RequestTooLargeError(
+                f"The table has {actual:,} {what}; at most {limit:,} are accepted.",
+                remedy="Store a sample of the rows, or leave columns out.",
+                limit=limit,
+                actual=actual,
+            )
 
 
 def check_rows(rows: int) -> None:
@@ -86,3 +129,66 @@ def check_rows(rows: int) -> None:
     """
     if not rows:
         raise DataProcessingError("The table has no row.", remedy="Add rows.", stage="store")
+
+
+def register(
+    db: DatabaseConnection,
+    tenant_id: TenantId,
+    store: ArtifactStore,
+    dataset_id: DatasetId,
+    path: Path,
+    source: Mapping[str, Any],
+) -> DatasetVersion:
+    """Store a file that ``TableWriter`` wrote, with its profile, as the next version of a dataset.
+
+    If the newest version has the same bytes, that version is returned.
+
+    Raises:
+        ModelSaveError: The store refuses; nothing is left behind.
+        TenantNotFoundError: There is no such tenant.
+    """
+    profile = profile_file(path)
+    recorded = {
+        "row_count": profile.row_count,
+        "columns": [{"name": name, "type": kind} for name, kind in columns_of(path)],
+        "profile": profile.to_json(),
+        "source": dict(source),
+    }
+    return store_and_register(
+        db,
+        tenant_id,
+        store,
+        lambda: store.put_file(tenant_id, path, FORMAT),
+        lambda connection, artifact: _insert(connection, tenant_id, dataset_id, artifact, recorded),
+    )
+
+
+def _insert(
+    connection: Connection,
+    tenant_id: TenantId,
+    dataset_id: DatasetId,
+    artifact: StoredArtifact,
+    recorded: Mapping[str, Any],
+) -> DatasetVersion:
+    number = _lock_dataset(connection, tenant_id, dataset_id)
+    newest = find(connection, tenant_id, dataset_id, None)
+    if newest is not None and newest.digest == artifact.digest:
+        return newest
+    subject = {"dataset_id": dataset_id, "number": number}
+    stored = {"digest": artifact.digest, "size_bytes": artifact.size_bytes, "created_by": acting(connection).name}
+    connection.execute(dataset_versions.insert().values(tenant_id=tenant_id, **subject, **stored, **recorded))
+    journal.record(connection, tenant_id, "dataset.version_created", subject, {"digest": artifact.digest})
+    version = find(connection, tenant_id, dataset_id, number)
+    if version is None:
+        raise dataset_not_found(connection, tenant_id, dataset_id, number)
+    return replace(version, is_new=True)
+
+
+def _lock_dataset(connection: Connection, tenant_id: TenantId, dataset_id: DatasetId) -> int:
+    """The next number of the dataset, whose row is created on first use and locked until the transaction ends."""
+    key = {"tenant_id": tenant_id, "dataset_id": dataset_id}
+    made = insert(datasets).values(**key, created_by=acting(connection).name).on_conflict_do_nothing()
+    if connection.scalar(made.returning(datasets.c.dataset_id)) is not None:
+        journal.record(connection, tenant_id, "dataset.created", {"dataset_id": dataset_id})
+    locked = sa.select(datasets.c.next_number).filter_by(**key).with_for_update()
+    return int(connection.execute(locked).scalar_one())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,30 +22,21 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import dataset_versions, datasets
 from ml_core.domain.dataset import DatasetEntry, DatasetSummary, DatasetVersion, parse_reference
 from ml_core.exceptions import InvalidRequestError, ModelSaveError, StorageFullError
-from ml_core.ids import DatasetId, Digest, TenantId
+from ml_core.ids import DatasetId, Digest
 from ml_core.models.store import ArtifactStore, platform_store
 from ml_core.registry import journal
 from ml_core.registry.blobs import lock_digest, remove_unneeded
 from ml_core.registry.datasets import intake, sql
-from ml_core.registry.datasets.registration import register
-from ml_core.registry.datasets.rows import (
-    ENTRY_COLUMNS,
-    dataset_not_found,
-    entry_from,
-    find,
-    is_version,
-    of,
-    refuse_if_needed,
-    summary_from,
-)
+from ml_core.registry.datasets.rows import ENTRY_COLUMNS, dataset_not_found, find, is_version, of, refuse_if_needed
 from ml_core.registry.journal import erase
 from ml_core.registry.pages import Page, read_page
+from ml_core.registry.records import OfTenant, value_of
 from ml_core.registry.tenants import TenantRepository
 
 _MOST_OF_A_DIGEST = 100
 
 
-class DatasetRepository:
+class DatasetRepository(OfTenant):
     """The datasets of one tenant: immutable versions of tables.
 
     A table becomes a Parquet file whose bytes depend on its content alone, see ``ml_core.data.table_file``. Files of
@@ -59,8 +51,7 @@ class DatasetRepository:
     """
 
     def __init__(self, db: DatabaseConnection, tenant_id: str, store: ArtifactStore | None = None) -> None:
-        self._db = db
-        self._tenant_id = TenantId(tenant_id)
+        super().__init__(db, tenant_id)
         self._store = store if store is not None else platform_store(db.settings)
 
     def create(self, dataset_id: str, frame: Any, *, source: Mapping[str, Any] | None = None) -> DatasetVersion:
@@ -76,7 +67,6 @@ class DatasetRepository:
         Raises:
             DataProcessingError: It has no row, no column, or one that a dataset can't hold; names the column.
             ModelSaveError: The disk or the store refuses; nothing is left behind.
-            InvalidNameError: The name can't be a dataset's.
         """
         table = as_frame(frame)
         given = {"kind": "frame", **(source or {})}
@@ -113,9 +103,7 @@ class DatasetRepository:
             columns: Only these columns, in this order.
 
         Raises:
-            DatasetNotFoundError: There is no such version.
-            ArtifactIntegrityError: Its file is missing or was changed.
-            DataProcessingError: It has no such column.
+            DataProcessingError: It has no such column. Further errors as for ``open``.
         """
         return read_typed(self.open(dataset_id, number), columns)
 
@@ -136,8 +124,7 @@ class DatasetRepository:
     ) -> DatasetVersion:
         """Register the table of a CSV or Parquet file; its content decides which it is.
 
-        Arguments and errors as for ``from_csv``; the name may end in ``.parquet`` too. An upload passes the name that
-        its client gave: ``source={"file": "tickets.csv"}``.
+        An upload passes the name that its client gave: ``source={"file": "tickets.csv"}``. Errors as for ``from_csv``.
         """
         if is_csv(Path(path)):
             return self.from_csv(dataset_id, path, encoding=encoding, source=source)
@@ -148,34 +135,30 @@ class DatasetRepository:
     ) -> DatasetVersion:
         """Register the table of a CSV file: its cells as they are written, recognised as ``read_table`` does.
 
-        It is read in pieces, so that one larger than memory will do.
-
-        Args:
-            dataset_id: The dataset.
-            path: A file that ends in ``.csv``, ``.csv.gz``, ``.tsv`` or ``.tsv.gz``.
-            encoding: Of the file.
-            source: Further facts on where it came from.
+        It is read in pieces, so that one larger than memory will do. ``source``: further facts on where it came from.
 
         Raises:
             DataProcessingError: The file can't be read, or is no table that a dataset can hold.
+            RequestTooLargeError: The table is over a limit of the settings, such as ``MLCORE_MAX_UPLOAD_ROWS``.
             ModelSaveError: The disk or the store refuses; nothing is left behind.
         """
         file = Path(path)
         given = {"kind": "csv", "file": file.name, **(source or {})}
-        return self._register(DatasetId(dataset_id), lambda target: intake.write_csv(file, encoding, target), given)
+        write = functools.partial(intake.write_csv, file, encoding, limits=self._db.settings.api)
+        return self._register(DatasetId(dataset_id), write, given)
 
     def from_parquet(
         self, dataset_id: str, path: str | Path, *, source: Mapping[str, Any] | None = None
     ) -> DatasetVersion:
         """Register the table of a Parquet file. It is written anew, so that equal content becomes equal bytes.
 
-        Raises:
-            DataProcessingError: It is no Parquet file, has no row, or a column that a dataset can't hold.
-            ModelSaveError: The disk or the store refuses; nothing is left behind.
+        Errors as for ``from_csv``; ``RequestTooLargeError`` if the table is over a limit of the settings, such as
+        ``MLCORE_MAX_UPLOAD_ROWS``.
         """
         file = Path(path)
         given = {"kind": "parquet", "file": file.name, **(source or {})}
-        return self._register(DatasetId(dataset_id), lambda target: intake.write_parquet(file, target), given)
+        write = functools.partial(intake.write_parquet, file, limits=self._db.settings.api)
+        return self._register(DatasetId(dataset_id), write, given)
 
     def from_sql(
         self,
@@ -212,20 +195,13 @@ class DatasetRepository:
     def list(
         self, *, limit: int = 100, cursor: str | None = None, include_archived: bool = False
     ) -> Page[DatasetSummary]:
-        """The tenant's datasets by name, each with its newest version.
-
-        Args:
-            limit: 1 to 1,000.
-            cursor: ``next_cursor`` of the page before.
-            include_archived: Archived versions too, and datasets that have no other.
-
-        Raises:
-            InvalidRequestError: The limit or the cursor can't be used.
-        """
+        """The tenant's datasets by name, each with its newest version; if asked, archived ones too."""
         mine = sa.and_(of.tenant_id == self._tenant_id, of.dataset_id == datasets.c.dataset_id)
         shown = mine if include_archived else sa.and_(mine, of.archived_at.is_(None))
         newest = (
-            sa.select(of.number, of.row_count, of.size_bytes, of.created_at, of.created_by, of.archived_at)
+            sa.select(
+                *(of.number.label("newest"), of.row_count, of.size_bytes, of.created_at, of.created_by, of.archived_at)
+            )
             .where(shown)
             .order_by(of.number.desc())
             .limit(1)
@@ -239,31 +215,29 @@ class DatasetRepository:
         )
         with self._db.tenant(self._tenant_id) as connection:
             page = read_page(connection, statement, [datasets.c.dataset_id], limit=limit, cursor=cursor)
-        return page.map(summary_from)
+        return page.map(lambda row: value_of(DatasetSummary, row))
 
     def versions(
         self, dataset_id: str, *, limit: int = 100, cursor: str | None = None, include_archived: bool = False
     ) -> Page[DatasetEntry]:
         """The versions of a dataset, newest first, without their profiles; none if there is no such dataset."""
-        statement = sa.select(*ENTRY_COLUMNS).where(
-            of.tenant_id == self._tenant_id, of.dataset_id == DatasetId(dataset_id)
-        )
+        statement = sa.select(*ENTRY_COLUMNS).filter_by(tenant_id=self._tenant_id, dataset_id=DatasetId(dataset_id))
         if not include_archived:
             statement = statement.where(of.archived_at.is_(None))
         with self._db.tenant(self._tenant_id) as connection:
             page = read_page(connection, statement, [of.number], limit=limit, cursor=cursor, descending=True)
-        return page.map(entry_from)
+        return page.map(lambda row: value_of(DatasetEntry, row))
 
     def find_by_digest(self, digest: str) -> Sequence[DatasetEntry]:
         """The versions that have these bytes, of all datasets, archived ones too, newest first; at most 100."""
         statement = (
             sa.select(*ENTRY_COLUMNS)
-            .where(of.tenant_id == self._tenant_id, of.digest == Digest(digest))
+            .filter_by(tenant_id=self._tenant_id, digest=Digest(digest))
             .order_by(of.created_at.desc(), of.dataset_id, of.number.desc())
             .limit(_MOST_OF_A_DIGEST)
         )
         with self._db.tenant(self._tenant_id) as connection:
-            return [entry_from(row) for row in connection.execute(statement)]
+            return [value_of(DatasetEntry, row) for row in connection.execute(statement)]
 
     def archive(self, dataset_id: str, number: int) -> None:
         """Hide a version; archiving it again changes nothing.
@@ -335,7 +309,7 @@ class DatasetRepository:
         TenantRepository(self._db).ensure(self._tenant_id)
         with self._temporary_file() as path:
             write(path)
-            return register(self._db, self._tenant_id, self._store, dataset_id, path, source)
+            return intake.register(self._db, self._tenant_id, self._store, dataset_id, path, source)
 
     @contextmanager
     def _temporary_file(self) -> Iterator[Path]:
@@ -346,8 +320,9 @@ class DatasetRepository:
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)  # pyarrow's own text names its sources
             raise (StorageFullError if error.errno == errno.ENOSPC else ModelSaveError)(
-                f"The dataset's file can't be made in {tempfile.gettempdir()}: {reason}.",
-                remedy="Nothing was stored. Free disk space there, or set TMPDIR to a folder that has some.",
+                "The dataset's file can't be made; nothing was stored.",
+                internal=f"{tempfile.gettempdir()}: {reason}",
+                remedy="Free disk space there, or set TMPDIR to a folder that has some.",
                 tenant_id=self._tenant_id,
             ) from error
 

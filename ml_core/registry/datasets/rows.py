@@ -13,9 +13,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import dataset_versions
-from ml_core.domain.dataset import DatasetEntry, DatasetSummary, DatasetVersion, TableProfile
+from ml_core.domain.dataset import DatasetVersion, TableProfile
 from ml_core.exceptions import Action, DatasetInUseError, DatasetNotFoundError, did_you_mean
 from ml_core.ids import DatasetId, Digest, TenantId
+from ml_core.registry.records import value_of
 from ml_core.registry.references import dataset_references
 
 if TYPE_CHECKING:
@@ -29,60 +30,17 @@ _MOST_NAMED = 20
 of = dataset_versions.c
 
 ENTRY_COLUMNS = (
-    of.tenant_id,
-    of.dataset_id,
-    of.number,
-    of.digest,
-    of.size_bytes,
-    of.row_count,
+    *(of[name] for name in ("tenant_id", "dataset_id", "number", "digest", "size_bytes", "row_count", "source")),
+    *(of[name] for name in ("created_at", "created_by", "archived_at")),
     sa.func.jsonb_array_length(of.columns).label("column_count"),
-    of.source,
-    of.created_at,
-    of.created_by,
-    of.archived_at,
 )
 VERSION_COLUMNS = (*ENTRY_COLUMNS, of.columns, of.profile)
 
 
-def entry_from(row: AnyRow) -> DatasetEntry:
-    """A version as a list shows it, from a row of ``ENTRY_COLUMNS``."""
-    return DatasetEntry(
-        tenant_id=TenantId(row.tenant_id),
-        dataset_id=DatasetId(row.dataset_id),
-        number=row.number,
-        digest=Digest(row.digest),
-        size_bytes=row.size_bytes,
-        row_count=row.row_count,
-        column_count=row.column_count,
-        source=row.source,
-        created_at=row.created_at,
-        created_by=row.created_by,
-        archived_at=row.archived_at,
-    )
-
-
-def summary_from(row: AnyRow) -> DatasetSummary:
-    """A dataset as a list shows it."""
-    return DatasetSummary(
-        dataset_id=DatasetId(row.dataset_id),
-        versions=row.versions,
-        newest=row.number,
-        row_count=row.row_count,
-        size_bytes=row.size_bytes,
-        created_at=row.created_at,
-        created_by=row.created_by,
-        archived_at=row.archived_at,
-    )
-
-
 def version_from(row: AnyRow) -> DatasetVersion:
     """A version with its schema and profile, from a row of ``VERSION_COLUMNS``."""
-    entry = entry_from(row)
-    return DatasetVersion(
-        **{name: getattr(entry, name) for name in DatasetEntry.__slots__},
-        columns=tuple((column["name"], column["type"]) for column in row.columns),
-        profile=TableProfile.from_json(row.profile),
-    )
+    columns = tuple((column["name"], column["type"]) for column in row.columns)
+    return value_of(DatasetVersion, row, columns=columns, profile=TableProfile.from_json(row.profile))
 
 
 def is_version(tenant_id: TenantId, dataset_id: DatasetId, number: int | None = None) -> sa.ColumnElement[bool]:
@@ -131,12 +89,7 @@ def refuse_if_needed(
 ) -> None:
     """Refuse to archive or delete a version that something needs; the caller holds its digest's lock.
 
-    Args:
-        connection: In the tenant's transaction.
-        tenant_id: The tenant.
-        dataset_id: The dataset.
-        number: Which version.
-        digest: Of its file, if model versions that were trained on it keep it too.
+    With the digest of its file, model versions that were trained on it keep it too.
 
     Raises:
         DatasetInUseError: Names the gates, and its action removes the first; or names the model versions.

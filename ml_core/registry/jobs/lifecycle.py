@@ -8,9 +8,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import jobs
-from ml_core.domain.job import HOLDS_CORES, MOVES, Job, JobKind, JobState, JobTrigger, sources
+from ml_core.domain.job import HOLDS_CORES, MOVES, Job, JobState, JobTrigger, sources
 from ml_core.exceptions import Action, JobNotFoundError, JobStateError
-from ml_core.ids import JobId, RunId, TenantId
+from ml_core.ids import TenantId
+from ml_core.registry.records import value_of
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow
@@ -63,36 +64,12 @@ def move(
     if state in HOLDS_CORES and target not in HOLDS_CORES:
         changes |= {"cpu_seconds": jobs.c.cpu_seconds + _USED, "lease_until": None}
     changed = jobs.update().where(is_job(tenant_id, job_id)).values(state=target.value, **changes)
-    return job_from(connection.execute(changed.returning(jobs)).one())
+    return value_of(Job, connection.execute(changed.returning(jobs)).one())
 
 
 def in_seconds(seconds: float) -> sa.ColumnElement[Any]:
     """The moment so many seconds from now, by the database's clock."""
     return sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds)
-
-
-def job_from(row: AnyRow) -> Job:
-    """The job of a row of the table."""
-    return Job(
-        tenant_id=TenantId(row.tenant_id),
-        job_id=JobId(row.job_id),
-        kind=JobKind(row.kind),
-        spec=row.spec,
-        state=JobState(row.state),
-        priority=row.priority,
-        cpus=row.cpus,
-        attempt=row.attempt,
-        max_attempts=row.max_attempts,
-        submitted_at=row.submitted_at,
-        submitted_by=row.submitted_by,
-        not_before=row.not_before,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-        run_id=None if row.run_id is None else RunId(row.run_id),
-        progress=row.progress,
-        result=row.result,
-        error=row.error,
-    )
 
 
 def job_not_found(tenant_id: TenantId, job_id: str) -> JobNotFoundError:

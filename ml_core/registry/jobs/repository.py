@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
-from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import job_quotas, jobs, runs, versions
 from ml_core.domain.api_key import Grant, Scope
 from ml_core.domain.job import HOLDS_CORES, MAX_PRIORITY, Job, JobKind, JobQuota, JobState, JobTrigger
 from ml_core.domain.run import RunStatus
 from ml_core.exceptions import Action, IdempotencyConflictError, InvalidRequestError, QuotaExceededError
-from ml_core.ids import JobId, TenantId
+from ml_core.ids import JobId
 from ml_core.registry import journal
-from ml_core.registry.jobs.lifecycle import in_seconds, is_job, job_from, job_not_found, move
+from ml_core.registry.jobs.lifecycle import in_seconds, is_job, job_not_found, move
 from ml_core.registry.limits import check_choice, check_document
 from ml_core.registry.pages import Page, read_page
+from ml_core.registry.records import OfTenant, value_of
 
 _MAX_ATTEMPTS = 10
 _PAUSE_S = 10.0
@@ -38,17 +39,8 @@ class JobUsage:
     cpu_seconds: float
 
 
-class JobRepository:
-    """The jobs of one tenant.
-
-    Args:
-        db: The registry.
-        tenant_id: The tenant.
-    """
-
-    def __init__(self, db: DatabaseConnection, tenant_id: str) -> None:
-        self._db = db
-        self._tenant_id = TenantId(tenant_id)
+class JobRepository(OfTenant):
+    """The jobs of one tenant. A method that takes a job raises ``JobNotFoundError`` if there is no such job."""
 
     def submit(
         self,
@@ -108,7 +100,7 @@ class JobRepository:
                 return existing
             details = {"kind": kind.value, "priority": priority}
             journal.record(connection, self._tenant_id, "job.submitted", {"job_id": added.job_id}, details)
-        return job_from(added)
+        return value_of(Job, added)
 
     def get(self, job_id: str) -> Job:
         """A job.
@@ -120,7 +112,7 @@ class JobRepository:
             row = connection.execute(sa.select(jobs).where(is_job(self._tenant_id, job_id))).one_or_none()
         if row is None:
             raise job_not_found(self._tenant_id, job_id)
-        return job_from(row)
+        return value_of(Job, row)
 
     def list(self, *, state: JobState | str | None = None, limit: int = 50, cursor: str | None = None) -> Page[Job]:
         """A page of jobs, newest first.
@@ -139,7 +131,7 @@ class JobRepository:
         order = (jobs.c.submitted_at, jobs.c.job_id)
         with self._db.tenant(self._tenant_id) as connection:
             page = read_page(connection, statement, order, limit=limit, cursor=cursor, descending=True)
-        return page.map(job_from)
+        return page.map(partial(value_of, Job))
 
     def cancel(self, job_id: str, reason: str = "") -> Job:
         """Cancel a job: at once if it waits, else its process is stopped within seconds.
@@ -303,13 +295,12 @@ class JobRepository:
                 tenant_id=self._tenant_id,
                 key=key,
             )
-        return job_from(row)
+        return value_of(Job, row)
 
     def _quota(self, connection: Connection) -> JobQuota:
         of = job_quotas.c
-        columns = (of.weight, of.max_queued, of.max_running, of.max_cpus, of.cpu_seconds_per_day)
-        row = connection.execute(sa.select(*columns).where(of.tenant_id == self._tenant_id)).one_or_none()
-        return JobQuota() if row is None else JobQuota(*row)
+        row = connection.execute(sa.select(job_quotas).where(of.tenant_id == self._tenant_id)).one_or_none()
+        return JobQuota() if row is None else value_of(JobQuota, row)
 
     def _usage(self, connection: Connection) -> JobUsage:
         mine = jobs.c.tenant_id == self._tenant_id
@@ -352,7 +343,7 @@ class JobRepository:
 
     def _set(self, connection: Connection, job_id: str, **values: Any) -> Job:
         changed = jobs.update().where(is_job(self._tenant_id, job_id)).values(**values).returning(jobs)
-        return job_from(connection.execute(changed).one())
+        return value_of(Job, connection.execute(changed).one())
 
     def _record(self, connection: Connection, job: Job, action: str, details: Mapping[str, Any] | None = None) -> None:
         journal.record(connection, self._tenant_id, action, {"job_id": job.job_id}, details)

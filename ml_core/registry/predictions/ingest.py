@@ -81,7 +81,6 @@ class PredictionIngest:
             RegistryUnavailableError: Postgres can't be reached; the batch may or may not have been written. Write it
                 again.
             InvalidRequestError: Postgres can't store a value of the batch.
-            SchemaOutOfDateError: The database was not migrated.
         """
         for attempt in (1, 2, 3):
             missing = self._ensure_partitions(requests)

@@ -34,9 +34,7 @@ def write_label(
 ) -> None:
     """Store a label as the serving role, which may do so for the tenant that its transaction names.
 
-    Raises:
-        InvalidRequestError, ModelNotFoundError, TenantNotFoundError: As ``store_label``.
-        RegistryUnavailableError: Postgres can't be reached.
+    Errors as for ``store_label``.
     """
     with db.ingesting(tenant_id) as connection:
         store_label(connection, tenant_id, model_id, request_id, row, label)
@@ -54,10 +52,9 @@ def store_label(
     """Store a label in the tenant's transaction; a later one for the same row replaces it.
 
     Raises:
-        InvalidRequestError: The label, the request id or the row's number is not valid.
-        RequestTooLargeError: The label is a longer text than ``MAX_LABEL_CHARACTERS``.
         ModelNotFoundError: There is no such model.
-        TenantNotFoundError: The tenant was deleted.
+        TenantNotFoundError: There is no such tenant, or it was deleted.
+        MLFrameworkError: As for ``check_label``.
     """
     check_label(request_id, row, label)
     hold_off_removal(connection)
@@ -74,8 +71,7 @@ def store_label(
     statement = insert(feedback).from_select(["tenant_id", *values], living)
     given = statement.excluded
     replacing = statement.on_conflict_do_update(
-        constraint="pk_feedback",
-        set_={"label": given.label, "at": given.at, "updated_at": sa.func.now()},
+        constraint="pk_feedback", set_={"label": given.label, "at": given.at, "updated_at": sa.func.now()}
     )
     try:
         stored = connection.execute(replacing.returning(feedback.c.row_number)).first()

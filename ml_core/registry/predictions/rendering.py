@@ -84,7 +84,7 @@ class RenderedRequests:
         """The lines of each request, without the inputs that they hold."""
         if self.policy is not PredictionPolicy.INPUTS:
             return self.parts
-        return [without_inputs(lines) for lines in self.parts]
+        return [_without_inputs(lines) for lines in self.parts]
 
     def split(self) -> tuple[RenderedRequests, RenderedRequests]:
         """Its two halves; there is more than one request."""
@@ -96,7 +96,7 @@ class RenderedRequests:
         )
 
 
-def without_inputs(lines: str) -> str:
+def _without_inputs(lines: str) -> str:
     """Rendered lines, without the inputs that they hold."""
     # Not splitlines: JSON may hold other ends of lines than this one.
     found = [line.split("\t") for line in lines.split("\n")[:-1]]

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import feedback, prediction_losses, predictions, tenants
 from ml_core.domain.api_key import Scope
-from ml_core.domain.prediction_record import Loss, LossReason, PredictionRecord
+from ml_core.domain.prediction_record import Loss, PredictionRecord
 from ml_core.domain.signature import Label
 from ml_core.domain.tenant_policies import PredictionPolicy
-from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
+from ml_core.ids import EnvironmentName, ModelId, VersionId
 from ml_core.registry import journal
 from ml_core.registry.journal import advance_feed
 from ml_core.registry.limits import MAX_PAGE_SIZE, check_choice, check_moment, check_range
@@ -22,6 +21,7 @@ from ml_core.registry.missing import require_model_in, tenant_not_found
 from ml_core.registry.pages import Page, read_page
 from ml_core.registry.predictions.labels import store_label
 from ml_core.registry.promotion.rules import check_environment
+from ml_core.registry.records import OfTenant, value_of
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow, AnySelect
@@ -39,17 +39,8 @@ _LABELLED = sa.and_(
 )
 
 
-class PredictionRepository:
-    """The prediction log of one tenant: what replicas answered. Answers given in this process are not in it.
-
-    Args:
-        db: The registry.
-        tenant_id: The tenant.
-    """
-
-    def __init__(self, db: DatabaseConnection, tenant_id: str) -> None:
-        self._db = db
-        self._tenant_id = TenantId(tenant_id)
+class PredictionRepository(OfTenant):
+    """The prediction log of one tenant: what replicas answered. Answers given in this process are not in it."""
 
     def list(
         self,
@@ -83,24 +74,16 @@ class PredictionRepository:
         Raises:
             InvalidRequestError: The limit, the cursor or a moment can't be used, or nothing was found, no request is
                 named, and there is no such environment.
-            InvalidNameError: A name is not valid.
             ModelNotFoundError: Nothing was found, no request is named, and there is no such model: an empty page would
                 hide the typo.
         """
         model = None if model_id is None else ModelId(model_id)
         pointer = None if environment is None else EnvironmentName(environment)
-        named = {
-            "model_id": model,
-            "version": None if version is None else VersionId(version),
-            "environment": pointer,
-            "request_id": request_id,
-        }
-        column = predictions.c
-        statement: AnySelect = sa.select(predictions).where(
-            column.tenant_id == self._tenant_id,
-            *(column[name] == value for name, value in named.items() if value is not None),
-            *_within(since, until, is_request_named=request_id is not None),
-        )
+        named = {"model_id": model, "environment": pointer, "request_id": request_id}
+        named["version"] = None if version is None else VersionId(version)
+        wanted = {name: value for name, value in named.items() if value is not None}
+        within = _within(since, until, is_request_named=request_id is not None)
+        statement: AnySelect = sa.select(predictions).filter_by(tenant_id=self._tenant_id, **wanted).where(*within)
         if with_labels:
             joined = predictions.outerjoin(feedback, _LABELLED)
             statement = statement.add_columns(feedback.c.label, feedback.c.at.label("labelled_at")).select_from(joined)
@@ -116,20 +99,13 @@ class PredictionRepository:
     def get(self, request_id: str, *, model_id: str | None = None) -> Sequence[PredictionRecord]:
         """The rows of a request in their order, with their labels; at most 1,000, and none if nothing of it is kept.
 
-        Args:
-            request_id: As it was answered.
-            model_id: Only rows that this model answered: clients may use one id for several requests.
+        With a model only the rows that it answered: clients may use one id for several requests.
         """
         found = self.list(model_id, request_id=request_id, with_labels=True, limit=MAX_PAGE_SIZE)
         return found.items[::-1]
 
     def losses(self, since: date, until: date) -> Sequence[Loss]:
-        """Rows that were answered and are missing in the log, by model, day (UTC) and reason.
-
-        Args:
-            since: The first day.
-            until: The last day.
-        """
+        """Rows that were answered and are missing in the log, by model, day (UTC) and reason, both days included."""
         loss = prediction_losses.c
         statement: AnySelect = (
             sa.select(loss.model_id, loss.day, loss.reason, sa.func.sum(loss.row_count).label("row_count"))
@@ -139,9 +115,7 @@ class PredictionRepository:
         )
         with self._db.tenant(self._tenant_id) as connection:
             rows = connection.execute(statement).all()
-        return [
-            Loss(self._tenant_id, row.model_id, row.day, LossReason(row.reason), int(row.row_count)) for row in rows
-        ]
+        return [value_of(Loss, row, tenant_id=self._tenant_id, rows=int(row.row_count)) for row in rows]
 
     def add_label(self, model_id: str, request_id: str, row: int, label: Label, *, at: datetime | None = None) -> None:
         """Record the true label of a predicted row. A later label replaces an earlier one.
@@ -156,11 +130,8 @@ class PredictionRepository:
             at: When it became known, with a time zone; None: now.
 
         Raises:
-            InvalidRequestError: A value can't be used; names the field.
-            RequestTooLargeError: The label is too long a text.
-            ModelNotFoundError: There is no such model.
             PermissionDeniedError: The principal lacks the scope ``label``.
-            TenantNotFoundError: There is no such tenant, or it was deleted.
+            MLFrameworkError: As for ``labels.store_label``.
         """
         self._db.principal.require(Scope.LABEL)
         moment = check_moment("at", at)
@@ -216,20 +187,5 @@ def _within(
 
 
 def _record(row: AnyRow) -> PredictionRecord:
-    found = row._mapping
-    return PredictionRecord(
-        at=row.at.astimezone(UTC),
-        request_id=row.request_id,
-        row=row.row_number,
-        model_id=row.model_id,
-        version=row.version,
-        environment=row.environment,
-        rollout=row.rollout,
-        prediction=row.prediction,
-        probabilities=row.probabilities,
-        latency_ms=row.latency_ms,
-        input_digest=row.input_digest.hex(),
-        inputs=row.inputs,
-        label=found.get("label"),
-        labelled_at=found.get("labelled_at"),
-    )
+    at, digest = row.at.astimezone(UTC), row.input_digest.hex()
+    return value_of(PredictionRecord, row, at=at, row=row.row_number, input_digest=digest)

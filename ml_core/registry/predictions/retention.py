@@ -54,11 +54,7 @@ class Pruned:
 
 
 def list_partitions(db: DatabaseConnection) -> list[Partition]:
-    """The days that the prediction log has, oldest first. Needs the owner's login.
-
-    Raises:
-        RegistryUnavailableError: Postgres can't be reached.
-    """
+    """The days that the prediction log has, oldest first. Needs the owner's login."""
     with db.maintaining() as connection:
         rows = connection.execute(_PARTITIONS, {"parent": f"{SCHEMA}.predictions"}).all()
     return [Partition(_day_of(name), estimate, size) for name, estimate, size in rows]
@@ -76,7 +72,6 @@ def prune(db: DatabaseConnection, keep_days: int | None = None, *, dry_run: bool
 
     Raises:
         InvalidRequestError: ``keep_days`` is less than 1.
-        RegistryUnavailableError: Postgres can't be reached.
     """
     days = db.settings.prediction_log.retention_days if keep_days is None else keep_days
     if days < 1:

@@ -5,24 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Unpack
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from ml_core.database.connection import DatabaseConnection
-from ml_core.database.tables import environment_history, environment_policies, environments, models, versions
+from ml_core.database.tables import environment_history, environment_policies, environments, versions
 from ml_core.domain.api_key import Scope
 from ml_core.domain.replica_report import ReplicaAnswer
 from ml_core.domain.rollout import Change, Trigger
-from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
-from ml_core.models.store import ArtifactStore
+from ml_core.ids import EnvironmentName, ModelId, VersionId
 from ml_core.registry import journal
 from ml_core.registry.missing import model_not_found, require_model_in
 from ml_core.registry.pages import Page, read_page
-from ml_core.registry.promotion.moving import MoveRequest, move, not_promoted
-from ml_core.registry.promotion.pointers import Move, Pointer, find_pointer, list_pointers, move_from, pointer_key
+from ml_core.registry.promotion.moving import GatedMoveOptions, MoveOptions, MovesPointers, not_promoted
+from ml_core.registry.promotion.pointers import Move, Pointer, find_pointer, list_pointers, move_from
 from ml_core.registry.promotion.rules import PRODUCTION, check_environment, environments_of
+from ml_core.registry.records import value_of
 from ml_core.registry.replicas import ask_replicas
+from ml_core.registry.versions.rows import IS_ARCHIVED, VERSIONS_WITH_MODEL
 
 __all__ = ["PRODUCTION", "EnvironmentPolicy", "EnvironmentRepository", "Move", "Pointer"]
 
@@ -37,25 +38,19 @@ class EnvironmentPolicy:
     updated_by: str | None = None
 
 
-class EnvironmentRepository:
+class EnvironmentRepository(MovesPointers):
     """The environments of one tenant: a pointer for each model, with its history.
 
     A pointer moves by compare-and-swap on its generation, and every move is in its history, see
-    ``ml_core.registry.promotion.moving``.
+    ``ml_core.registry.promotion.moving``. Each move takes the keywords of ``moving.MoveOptions``, returns the pointer
+    after it, and may raise:
 
-    Args:
-        db: The registry; its principal is who acts.
-        tenant_id: The tenant.
-        store: Where gates find the artifacts; None: the platform's store.
-
-    Raises:
-        InvalidNameError: The tenant's name is not valid. Each method raises it for the names that it takes.
+    * ``PromotionConflictError``: somebody else moved the pointer meanwhile, or changed its gates;
+    * ``PermissionDeniedError``: the principal may not move the environment;
+    * ``InvalidTransitionError``: what the environment serves does not allow the move;
+    * ``InvalidRequestError``: there is no such environment;
+    * ``ModelNotFoundError``: there is no such model.
     """
-
-    def __init__(self, db: DatabaseConnection, tenant_id: str, store: ArtifactStore | None = None) -> None:
-        self._db = db
-        self._tenant_id = TenantId(tenant_id)
-        self._store = store
 
     def get(self, model_id: str, environment: str = PRODUCTION) -> Pointer:
         """What an environment serves: ``version`` (the stable one), ``canary``, ``shadow`` and ``generation``.
@@ -75,12 +70,7 @@ class EnvironmentRepository:
         return pointer
 
     def pointed(self, model_id: str, environment: str = PRODUCTION) -> VersionId:
-        """The stable version of an environment.
-
-        Raises:
-            ModelNotFoundError: It serves nothing, or there is no such model.
-            InvalidRequestError: There is no such environment.
-        """
+        """The stable version of an environment. Errors as for ``get``, also where it was withdrawn."""
         pointer = self.get(model_id, environment)
         if pointer.version is None:
             raise not_promoted(self._tenant_id, pointer.model_id, pointer.environment)
@@ -94,22 +84,17 @@ class EnvironmentRepository:
             InvalidRequestError: There is no such environment.
         """
         model, at = ModelId(model_id), EnvironmentName(environment)
-        pointed = sa.select(environments.c.version).where(*pointer_key(self._tenant_id, model, at)).scalar_subquery()
+        pointed = sa.select(environments.c.version).filter_by(tenant_id=self._tenant_id, model_id=model, environment=at)
         newest = (
             sa.select(versions.c.version)
-            .join(models, sa.and_(models.c.tenant_id == versions.c.tenant_id, models.c.model_id == versions.c.model_id))
-            .where(
-                versions.c.tenant_id == self._tenant_id,
-                versions.c.model_id == model,
-                versions.c.archived_at.is_(None),
-                models.c.archived_at.is_(None),
-            )
+            .select_from(VERSIONS_WITH_MODEL)
+            .where(versions.c.tenant_id == self._tenant_id, versions.c.model_id == model, sa.not_(IS_ARCHIVED))
             .order_by(versions.c.number.desc())
             .limit(1)
-            .scalar_subquery()
         )
+        both = sa.select(pointed.scalar_subquery().label("pointed"), newest.scalar_subquery().label("newest"))
         with self._db.tenant(self._tenant_id) as connection:
-            found = connection.execute(sa.select(pointed.label("pointed"), newest.label("newest"))).one()
+            found = connection.execute(both).one()
             if found.pointed is None:
                 check_environment(self._db, self._tenant_id, at)
             version = found.pointed or found.newest
@@ -122,7 +107,6 @@ class EnvironmentRepository:
 
         Raises:
             ModelNotFoundError: There is no such model.
-            InvalidRequestError: The limit or the cursor is not valid.
         """
         model = None if model_id is None else ModelId(model_id)
         with self._db.tenant(self._tenant_id) as connection:
@@ -136,21 +120,15 @@ class EnvironmentRepository:
     ) -> Page[Move]:
         """The moves of an environment's pointer, newest first: what, who, when, why and the results of the gates.
 
-        Args:
-            model_id: The model.
-            environment: The environment.
-            limit: Size of the page.
-            cursor: ``next_cursor`` of the page before.
-
         Raises:
             ModelNotFoundError: There is no such model.
             InvalidRequestError: There is no such environment, or the limit or the cursor is not valid.
         """
-        model, at, of = ModelId(model_id), EnvironmentName(environment), environment_history.c
-        key = (of.tenant_id == self._tenant_id, of.model_id == model, of.environment == at)
-        statement = sa.select(environment_history).where(*key)
+        model, at, order = ModelId(model_id), EnvironmentName(environment), [environment_history.c.generation]
+        key = {"tenant_id": self._tenant_id, "model_id": model, "environment": at}
+        statement = sa.select(environment_history).filter_by(**key)
         with self._db.tenant(self._tenant_id) as connection:
-            page = read_page(connection, statement, [of.generation], limit=limit, cursor=cursor, descending=True)
+            page = read_page(connection, statement, order, limit=limit, cursor=cursor, descending=True)
             if not page.items:  # an empty page would hide a typo
                 require_model_in(connection, self._tenant_id, model)
         if not page.items:
@@ -158,15 +136,7 @@ class EnvironmentRepository:
         return page.map(move_from)
 
     def promote(
-        self,
-        model_id: str,
-        version: str,
-        environment: str = PRODUCTION,
-        *,
-        expected_generation: int | None = None,
-        actor: str | None = None,
-        reason: str = "",
-        override: str | None = None,
+        self, model_id: str, version: str, environment: str = PRODUCTION, **options: Unpack[GatedMoveOptions]
     ) -> Pointer:
         """Point an environment to a version, so that it is served from now on.
 
@@ -176,67 +146,45 @@ class EnvironmentRepository:
             model_id: The model.
             version: The version to serve.
             environment: The environment.
-            expected_generation: Refuse unless the pointer has this generation, 0 before its first move; None: any.
-            actor: For whom an operator moves it, for the history; None: the connection's principal.
-            reason: Why, for the history.
-            override: Why it is done although a gate fails; only an admin may. No effect where every gate passes.
+            **options: ``expected_generation``: refuse unless the pointer has this one, 0 before its first move;
+                ``actor``: for whom an operator moves it; ``reason``: why, for the history; ``override``: why it is done
+                although a gate fails, which only an admin may, without effect where every gate passes.
 
         Returns:
             The pointer after the move; ``gates`` has the result of each gate.
 
         Raises:
             PromotionRefusedError: A gate failed; names each failed gate and by how much.
-            PromotionConflictError: Somebody else moved the pointer, or changed its gates, meanwhile.
             PermissionDeniedError: The principal may not move the environment, or not override a gate.
             ModelNotFoundError: There is no such version, or it is archived.
             InvalidTransitionError: A canary runs.
             InvalidRequestError: There is no such environment, the override has no reason, or no server can load the
                 version: it has no signature, or its artifact holds types of the caller's own.
         """
-        change = Change(Trigger.PROMOTE, VersionId(version))
-        return self._move(model_id, environment, change, expected_generation, actor, reason, override)
+        return self._move(model_id, environment, Change(Trigger.PROMOTE, VersionId(version)), options)
 
-    def rollback(
-        self,
-        model_id: str,
-        environment: str = PRODUCTION,
-        *,
-        expected_generation: int | None = None,
-        actor: str | None = None,
-        reason: str = "",
-    ) -> Pointer:
+    def rollback(self, model_id: str, environment: str = PRODUCTION, **options: Unpack[MoveOptions]) -> Pointer:
         """Point an environment back to the version that it served before; again, to the one before that.
 
         No gate is evaluated, because the way back must stay open in an incident. But as long as the environment has
         gates, a version that was promoted by an override is restored by an admin only.
 
         Raises:
-            PromotionConflictError: Somebody else moved the pointer meanwhile.
             PermissionDeniedError: The principal may not move the environment, or is not an admin and the version to
                 go back to was promoted by an override.
             InvalidTransitionError: A canary runs.
             ModelNotFoundError: There was no other version before, or it was deleted or archived since. It is not
                 skipped: people decide what is served next.
         """
-        return self._move(model_id, environment, Change(Trigger.ROLLBACK), expected_generation, actor, reason)
+        return self._move(model_id, environment, Change(Trigger.ROLLBACK), options)
 
-    def withdraw(
-        self,
-        model_id: str,
-        environment: str = PRODUCTION,
-        *,
-        expected_generation: int | None = None,
-        actor: str | None = None,
-        reason: str = "",
-    ) -> Pointer:
+    def withdraw(self, model_id: str, environment: str = PRODUCTION, **options: Unpack[MoveOptions]) -> Pointer:
         """Let an environment serve nothing: no stable version, no canary, no shadow. No gate is evaluated.
 
         Raises:
-            PromotionConflictError: Somebody else moved the pointer meanwhile.
-            PermissionDeniedError: The principal may not move the environment.
             ModelNotFoundError: It serves nothing already.
         """
-        return self._move(model_id, environment, Change(Trigger.WITHDRAW), expected_generation, actor, reason)
+        return self._move(model_id, environment, Change(Trigger.WITHDRAW), options)
 
     def replicas(
         self, model_id: str, environment: str = PRODUCTION, *, version: str | None = None, wait_s: float = 0.0
@@ -284,31 +232,13 @@ class EnvironmentRepository:
 
     def policies(self) -> Sequence[EnvironmentPolicy]:
         """The environments that exist, in the order of the setting, then others that still have a policy."""
-        statement = sa.select(environment_policies).where(environment_policies.c.tenant_id == self._tenant_id)
+        statement = sa.select(environment_policies).filter_by(tenant_id=self._tenant_id)
         with self._db.tenant(self._tenant_id) as connection:
             rows = connection.execute(statement.order_by(environment_policies.c.environment)).all()
-        found = {
-            row.environment: EnvironmentPolicy(
-                EnvironmentName(row.environment), row.is_protected, row.updated_at, row.updated_by
-            )
-            for row in rows
-        }
+        found = {row.environment: value_of(EnvironmentPolicy, row) for row in rows}
         existing = environments_of(self._db.settings)
         others = [policy for name, policy in found.items() if name not in existing]
         return [*(found.get(name, EnvironmentPolicy(name, is_protected=False)) for name in existing), *others]
-
-    def _move(
-        self,
-        model_id: str,
-        environment: str,
-        change: Change,
-        expected: int | None,
-        actor: str | None,
-        reason: str,
-        override: str | None = None,
-    ) -> Pointer:
-        wanted = MoveRequest(ModelId(model_id), EnvironmentName(environment), change, expected, actor, reason, override)
-        return move(self._db, self._tenant_id, wanted, self._store)
 
     def _protect(self, environment: EnvironmentName, *, is_protected: bool) -> EnvironmentPolicy:
         principal = self._db.principal

@@ -33,7 +33,6 @@ from ml_core.domain.principal import Principal
 from ml_core.domain.signature import signature_problems
 from ml_core.domain.version import ModelVersion
 from ml_core.exceptions import (
-    Action,
     MLFrameworkError,
     ModelNotFoundError,
     PermissionDeniedError,
@@ -73,11 +72,7 @@ class GateEvaluation:
         return [result.to_json() for result in self.results]
 
     def enforce(self, principal: Principal, override: str | None = None) -> str | None:
-        """Refuse the version if a gate failed, unless an admin overrides it.
-
-        Args:
-            principal: Who moves the pointer.
-            override: Why the version may be served although a gate failed; None: it may not.
+        """Refuse the version if a gate failed, unless an admin who moves the pointer says why it may be served.
 
         Returns:
             The override's reason if it was needed, for the history; else None.
@@ -106,16 +101,13 @@ class GateEvaluation:
         remedy, action = "Promote a version that passes, or let an admin override the gate with a reason.", None
         if any(result.kind is GateKind.APPROVAL for result in failed):
             remedy = f"Let somebody approve it with a key of their own that has the scope approve. Or: {remedy}"
-            names = {"model": rules.model_id, "version": self.version, "environment": rules.environment}
-            action = Action("environments.approve", {"tenant": rules.tenant_id, **names})
+            action = rules.action("environments.approve", version=self.version)
         return PromotionRefusedError(
             f"Version {self.version!s} of {rules.model_id!s} may not go to {rules.environment!s}: {why}.",
             remedy=remedy,
             action=action,
-            tenant_id=rules.tenant_id,
-            model_id=rules.model_id,
+            **rules.key,
             version=self.version,
-            environment=rules.environment,
             gates=self.to_json(),
             details={"refused_by": [str(result.name) for result in failed]},
         )
@@ -124,17 +116,10 @@ class GateEvaluation:
 def evaluate_gates(
     db: DatabaseConnection, rules: Rules, version: VersionId, store: ArtifactStore | None = None
 ) -> GateEvaluation:
-    """Evaluate all gates of an environment for a version.
-
-    Args:
-        db: The registry.
-        rules: The environment's rules.
-        version: The version.
-        store: Where the artifacts are; None: the platform's store.
+    """Evaluate all gates of an environment for a version, whose artifact is in the store, or that of the platform.
 
     Raises:
         ModelNotFoundError: There is no such version.
-        RegistryUnavailableError: Postgres can't be reached.
     """
     case = _Case(db, rules, version, platform_store(db.settings) if store is None else store)
     return GateEvaluation(rules, version, tuple(case.evaluate(gate) for gate in rules.gates))
@@ -238,13 +223,7 @@ class _Case:
         rows = held_out_rows(datasets.open(dataset.dataset_id, dataset.number), dataset, rule, both)
         new, old = (answer(self._store, version, rows, rule.metric) for version in both)
         interval = compare(
-            rule.metric,
-            rows.truth,
-            new,
-            old,
-            confidence=rule.confidence,
-            resamples=rule.resamples,
-            seed=rule.seed,
+            rule.metric, rows.truth, new, old, confidence=rule.confidence, resamples=rule.resamples, seed=rule.seed
         )
         if not math.isfinite(interval.low):
             why = f"{rule.metric} is not defined on {rows.about}"
@@ -263,11 +242,6 @@ class _Case:
         return gate.result(True, f"{rules.environment!s} {why}")
 
     def _approvers(self) -> list[str]:
-        statement = sa.select(approvals.c.approver).where(
-            approvals.c.tenant_id == self._rules.tenant_id,
-            approvals.c.model_id == self._rules.model_id,
-            approvals.c.version == self._candidate.version,
-            approvals.c.environment == self._rules.environment,
-        )
+        statement = sa.select(approvals.c.approver).filter_by(**self._rules.key, version=self._candidate.version)
         with self._db.tenant(self._rules.tenant_id) as connection:
             return list(connection.scalars(statement))

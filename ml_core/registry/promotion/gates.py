@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,21 +13,26 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
-from ml_core.database.connection import DatabaseConnection
-from ml_core.database.tables import approvals, gates, versions
+from ml_core.database.tables import approvals, gates, version_metrics, versions
 from ml_core.domain.api_key import Scope
-from ml_core.domain.gates import Gate, GateKind, parse_gate
-from ml_core.exceptions import Action, InvalidRequestError, PermissionDeniedError
-from ml_core.ids import EnvironmentName, GateName, ModelId, TenantId, VersionId
+from ml_core.domain.dataset import DatasetVersion
+from ml_core.domain.gates import TRAINING_SPLITS, Gate, GateKind, MinMetric, NotWorse, parse_gate
+from ml_core.domain.metric import HIGHER_IS_BETTER
+from ml_core.exceptions import Action, InvalidRequestError, PermissionDeniedError, did_you_mean, listed
+from ml_core.ids import DatasetId, EnvironmentName, GateName, ModelId, TenantId, VersionId
 from ml_core.registry import journal
+from ml_core.registry.blobs import lock_digest
 from ml_core.registry.journal import erase
-from ml_core.registry.missing import model_archived, model_not_found, require_model, require_model_in
-from ml_core.registry.promotion.gate_settings import checked
+from ml_core.registry.missing import not_shown, require_model_in
 from ml_core.registry.promotion.rules import PRODUCTION, check_environment
-from ml_core.registry.versions.rows import IS_ARCHIVED, VERSIONS_WITH_MODEL
+from ml_core.registry.records import OfTenant, value_of
+from ml_core.registry.versions.rows import IS_ARCHIVED, VERSIONS_WITH_MODEL, is_version
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow
+
+_COMPARED = 1_000
+"""Number of names that a typo is compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +60,12 @@ class ApprovalRecord:
     at: datetime
 
 
-class GateRepository:
+class GateRepository(OfTenant):
     """Gates and approvals of one tenant.
 
     A gate is a rule of a model's environment. A promotion, and the start and the finish of a canary, pass when every
     gate of the environment passes the version; ``override=`` with a reason lets an admin go on although one failed.
-
-    Args:
-        db: The registry; its principal is who acts.
-        tenant_id: The tenant.
-
-    Raises:
-        InvalidNameError: The tenant's name is not valid. Each method raises it for the names that it takes.
     """
-
-    def __init__(self, db: DatabaseConnection, tenant_id: str) -> None:
-        self._db = db
-        self._tenant_id = TenantId(tenant_id)
 
     def set(
         self, model_id: str, environment: str, name: str, kind: str, settings: Mapping[str, Any] | None = None
@@ -124,29 +120,19 @@ class GateRepository:
         self._db.principal.require(Scope.ADMIN)
         check_environment(self._db, self._tenant_id, at)
         wanted = parse_gate(name, kind, settings or {})
-        require_model(self._db, self._tenant_id, model)
         with journal.writing(self._db, self._tenant_id) as connection:
-            gate = checked(connection, self._tenant_id, model, wanted)
-            row = self._write(connection, model, at, gate)
+            require_model_in(connection, self._tenant_id, model)
+            gate = checked_gate(connection, self._tenant_id, model, wanted)
+            rule = {"kind": gate.kind.value, "settings": gate.settings}
+            values = {**rule, "created_at": sa.func.now(), "created_by": self._db.principal.name}
+            upsert = insert(gates).values(
+                tenant_id=self._tenant_id, model_id=model, environment=at, name=gate.name, **values
+            )
+            upsert = upsert.on_conflict_do_update(constraint=gates.primary_key, set_=values)
+            row = connection.execute(upsert.returning(gates)).one()
             subject = {"model_id": model, "environment": at, "gate": gate.name}
-            details = {"kind": gate.kind.value, "settings": gate.settings}
-            journal.record(connection, self._tenant_id, "gate.set", subject, details)
+            journal.record(connection, self._tenant_id, "gate.set", subject, rule)
             return _gate_from(row)
-
-    def _write(self, connection: Connection, model_id: ModelId, environment: EnvironmentName, gate: Gate) -> AnyRow:
-        values = {
-            "kind": gate.kind.value,
-            "settings": gate.settings,
-            "created_at": sa.func.now(),
-            "created_by": self._db.principal.name,
-        }
-        keys = {"tenant_id": self._tenant_id, "model_id": model_id, "environment": environment, "name": gate.name}
-        upsert = insert(gates).values(**keys, **values)
-        upsert = upsert.on_conflict_do_update(constraint=gates.primary_key, set_=values)
-        try:
-            return connection.execute(upsert.returning(gates)).one()
-        except sa.exc.IntegrityError as error:  # the model was deleted meanwhile
-            raise model_not_found(self._tenant_id, model_id, remedy="Register a version of it first.") from error
 
     def list(self, model_id: str, environment: str | None = None) -> Sequence[GateRecord]:
         """The gates of a model, of one environment or of all, by environment and name.
@@ -156,9 +142,9 @@ class GateRepository:
             InvalidRequestError: There is no such environment.
         """
         model, at = ModelId(model_id), None if environment is None else EnvironmentName(environment)
-        statement = sa.select(gates).where(gates.c.tenant_id == self._tenant_id, gates.c.model_id == model)
+        statement = sa.select(gates).filter_by(tenant_id=self._tenant_id, model_id=model)
         if at is not None:
-            statement = statement.where(gates.c.environment == at)
+            statement = statement.filter_by(environment=at)
         with self._db.tenant(self._tenant_id) as connection:
             rows = connection.execute(statement.order_by(gates.c.environment, gates.c.name)).all()
             if not rows:  # an empty list would hide a typo
@@ -215,59 +201,116 @@ class GateRepository:
                 )
             if connection.execute(own.on_conflict_do_nothing().returning(approvals.c.at)).one_or_none() is not None:
                 journal.record(connection, self._tenant_id, "version.approved", subject, {"reason": reason})
-            found = self._approvals_of(model, name, at).where(approvals.c.approver == principal.name)
-            return _approval_from(connection.execute(found).one())
+            found = sa.select(approvals).filter_by(tenant_id=self._tenant_id, **subject, approver=principal.name)
+            return value_of(ApprovalRecord, connection.execute(found).one())
 
     def approvals(self, model_id: str, version: str, environment: str = PRODUCTION) -> Sequence[ApprovalRecord]:
         """Who approved a version for an environment, first to last."""
-        of = self._approvals_of(ModelId(model_id), VersionId(version), EnvironmentName(environment))
+        subject = {"model_id": ModelId(model_id), "version": VersionId(version)}
+        of = sa.select(approvals).filter_by(
+            tenant_id=self._tenant_id, **subject, environment=EnvironmentName(environment)
+        )
         with self._db.tenant(self._tenant_id) as connection:
             rows = connection.execute(of.order_by(approvals.c.at, approvals.c.approver))
-            return [_approval_from(row) for row in rows]
+            return [value_of(ApprovalRecord, row) for row in rows]
 
     def _author(self, connection: Connection, model_id: ModelId, version: VersionId) -> str:
         statement = sa.select(versions.c.created_by, IS_ARCHIVED.label("is_archived")).select_from(VERSIONS_WITH_MODEL)
-        key = (
-            versions.c.tenant_id == self._tenant_id,
-            versions.c.model_id == model_id,
-            versions.c.version == version,
-        )
+        which = is_version(self._tenant_id, model_id, version)
         # The lock is shared with other approvals, and keeps the version from being deleted before the approval's row.
-        row = connection.execute(statement.where(*key).with_for_update(read=True, of=versions)).one_or_none()
-        if row is None:
-            raise model_not_found(self._tenant_id, model_id, version, connection=connection)
-        if row.is_archived:
-            raise model_archived(self._tenant_id, model_id, version, connection=connection)
+        row = connection.execute(statement.where(which).with_for_update(read=True, of=versions)).one_or_none()
+        if row is None or row.is_archived:
+            raise not_shown(row, self._tenant_id, model_id, version, connection=connection)
         return str(row.created_by)
-
-    def _approvals_of(self, model_id: ModelId, version: VersionId, environment: EnvironmentName) -> sa.Select[Any]:
-        return sa.select(approvals).where(
-            approvals.c.tenant_id == self._tenant_id,
-            approvals.c.model_id == model_id,
-            approvals.c.version == version,
-            approvals.c.environment == environment,
-        )
 
 
 def _gate_from(row: AnyRow) -> GateRecord:
     gate = parse_gate(row.name, row.kind, row.settings)  # so that settings have the defaults of this release
-    return GateRecord(
-        ModelId(row.model_id),
-        EnvironmentName(row.environment),
-        gate.name,
-        gate.kind,
-        gate.settings,
-        row.created_at,
-        row.created_by,
+    return value_of(GateRecord, row, settings=gate.settings)
+
+
+def checked_gate(connection: Connection, tenant_id: TenantId, model_id: ModelId, gate: Gate) -> Gate:
+    """The gate to store, since a typo would fail every promotion later: ``not_worse`` gets the number of its dataset.
+
+    Raises:
+        InvalidRequestError: There is no such dataset or column of it, or no version of the model has such a metric or
+            split; names the nearest.
+        RequestTooLargeError: The dataset has too many rows to compare on.
+    """
+    match gate.rule:
+        case NotWorse() as rule:
+            from ml_core.evaluation.held_out import check_size  # loads scikit-learn: only for this gate
+
+            dataset = _dataset(connection, tenant_id, rule)
+            _check_target(tenant_id, rule, dataset)
+            check_size(dataset)
+            return dataclasses.replace(gate, rule=dataclasses.replace(rule, number=dataset.number))
+        case MinMetric() as rule:
+            _check_split(connection, tenant_id, model_id, rule)
+            _check_metric(connection, tenant_id, model_id, rule)
+    return gate
+
+
+def _dataset(connection: Connection, tenant_id: TenantId, rule: NotWorse) -> DatasetVersion:
+    """The dataset version to compare on, locked by its digest so that it is not deleted before the gate is stored."""
+    from ml_core.registry.datasets.rows import dataset_not_found, find  # loads pandas and pyarrow: only for this gate
+
+    name = DatasetId(rule.dataset)
+    found = find(connection, tenant_id, name, rule.number)
+    if found is not None:
+        lock_digest(connection, tenant_id, found.digest, shared=True)
+        found = find(connection, tenant_id, name, found.number)
+    if found is None:
+        missing = dataset_not_found(connection, tenant_id, name, rule.number)
+        is_known = missing.action is not None and missing.action.operation == "datasets.versions"
+        setting = "number" if is_known else "dataset"
+        raise _unusable(tenant_id, setting, missing.message, missing.remedy or "", missing.action)
+    if found.archived_at is not None:
+        restore = Action.of("datasets.restore", tenant=tenant_id, dataset=rule.dataset, number=found.number)
+        raise _unusable(tenant_id, "number", f"The dataset {found.reference} is archived.", "Restore it.", restore)
+    return found
+
+
+def _check_target(tenant_id: TenantId, rule: NotWorse, dataset: DatasetVersion) -> None:
+    there = [name for name, _ in dataset.columns]
+    if rule.target not in there:
+        message = f"The target {rule.target!r} is not a column of the dataset {dataset.reference}."
+        remedy = f"{did_you_mean(rule.target, there)}Its columns are: {listed(there)}."
+        raise _unusable(tenant_id, "target", message, remedy)
+
+
+def _check_split(connection: Connection, tenant_id: TenantId, model_id: ModelId, rule: MinMetric) -> None:
+    in_split = sa.select(version_metrics.c.split).filter_by(tenant_id=tenant_id, model_id=model_id, split=rule.split)
+    if rule.split in TRAINING_SPLITS or connection.scalar(in_split.limit(1)):
+        return
+    known = sorted({*TRAINING_SPLITS, *_recorded(connection, tenant_id, model_id, version_metrics.c.split)})
+    raise _unusable(
+        tenant_id,
+        "split",
+        f"No version of {model_id!s} has metrics of the split {rule.split!r}.",
+        f"{did_you_mean(rule.split, known)}Splits are: {', '.join(known)}. For a split of your own, first register a "
+        "version that has metrics of it.",
     )
 
 
-def _approval_from(row: AnyRow) -> ApprovalRecord:
-    return ApprovalRecord(
-        ModelId(row.model_id),
-        VersionId(row.version),
-        EnvironmentName(row.environment),
-        row.approver,
-        row.reason,
-        row.at,
-    )
+def _check_metric(connection: Connection, tenant_id: TenantId, model_id: ModelId, rule: MinMetric) -> None:
+    """Refuse a name that no version has and that is close to a known metric. Other new names may be recorded later."""
+    if rule.metric in HIGHER_IS_BETTER:
+        return
+    recorded = _recorded(connection, tenant_id, model_id, version_metrics.c.metric)
+    near = difflib.get_close_matches(rule.metric, sorted({*HIGHER_IS_BETTER, *recorded}), n=1, cutoff=0.8)
+    if rule.metric not in recorded and near:
+        message = f"No version of {model_id!s} has a metric {rule.metric!r}."
+        remedy = f"Did you mean {near[0]}? If it is another, first register a version that has it."
+        raise _unusable(tenant_id, "metric", message, remedy)
+
+
+def _recorded(connection: Connection, tenant_id: TenantId, model_id: ModelId, column: sa.Column[str]) -> list[str]:
+    names = sa.select(column).filter_by(tenant_id=tenant_id, model_id=model_id).distinct()
+    return list(connection.scalars(names.limit(_COMPARED)))
+
+
+def _unusable(
+    tenant_id: TenantId, setting: str, message: str, remedy: str, action: Action | None = None
+) -> InvalidRequestError:
+    return InvalidRequestError(message, remedy=remedy, action=action, tenant_id=tenant_id, field=f"settings.{setting}")

@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -37,11 +37,11 @@ from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.models.store import ArtifactStore
 from ml_core.registry import journal
 from ml_core.registry.journal import advance_feed
-from ml_core.registry.missing import model_archived, model_not_found, require_model_in
+from ml_core.registry.missing import model_not_found, not_shown, require_model_in
 from ml_core.registry.promotion.gate_evaluation import evaluate_gates
 from ml_core.registry.promotion.pointers import BOUND_KEY, Pointer, bound_key, find_pointer, pointer_from
-from ml_core.registry.promotion.rollback import rollback_target
-from ml_core.registry.promotion.rules import Rules, check_environment, read_rules
+from ml_core.registry.promotion.rules import Rules, check_environment, read_rules, rollback_target
+from ml_core.registry.records import OfTenant
 from ml_core.registry.versions.models import lock_model
 from ml_core.registry.versions.rows import IS_ARCHIVED, VERSIONS_WITH_MODEL, refusal
 
@@ -49,19 +49,27 @@ if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow
 
 
+class MoveOptions(TypedDict, total=False):
+    """The keywords that every move of a pointer takes."""
+
+    expected_generation: int | None
+    """Refuse unless the pointer has this generation, 0 before its first move; None: any."""
+    actor: str | None
+    """For whom an operator moves it, for the history; None: the connection's principal."""
+    reason: str
+    """Why, for the history."""
+
+
+class GatedMoveOptions(MoveOptions, total=False):
+    """The keywords of a move that evaluates gates."""
+
+    override: str | None
+    """Why it is made although a gate fails; only an admin may. No effect where every gate passes."""
+
+
 @dataclass(frozen=True, slots=True)
 class MoveRequest:
-    """A move that somebody asks for.
-
-    Attributes:
-        model_id: The model.
-        environment: The environment.
-        change: The trigger, with the version, percent and sticky column that it needs.
-        expected_generation: The generation that the caller saw, 0 before the first move; None: any.
-        actor: For whom an operator moves it; None: the connection's principal.
-        reason: Why, for the history.
-        override: Why it is made although a gate fails; None: it is not.
-    """
+    """A move that somebody asks for: the trigger with what it needs, and the values of ``GatedMoveOptions``."""
 
     model_id: ModelId
     environment: EnvironmentName
@@ -74,11 +82,11 @@ class MoveRequest:
 
 @dataclass(frozen=True, slots=True)
 class PreparedMove:
-    """A move that was found possible.
+    """A move that was found possible, from what was seen: the pointer and its rules.
 
     Attributes:
         wanted: The request.
-        rules: What was seen: the pointer and its rules.
+        rules: The pointer and its rules.
         state: What the environment serves after the move.
         version: The version that the move exposes to requests; None: none that is not exposed already.
         restored_generation: For a rollback, the generation whose state it restores.
@@ -95,34 +103,40 @@ class PreparedMove:
     override_reason: str | None = None
 
 
-def move(
-    db: DatabaseConnection, tenant_id: TenantId, wanted: MoveRequest, store: ArtifactStore | None = None
-) -> Pointer:
-    """Move a pointer.
+class MovesPointers(OfTenant):
+    """What moves the pointers of one tenant.
 
     Args:
         db: The registry; its principal is who acts.
         tenant_id: The tenant.
-        wanted: The move.
         store: Where gates find the artifacts; None: the platform's store.
-
-    Returns:
-        The pointer after the move, with the results of the gates. The errors are those that the methods of
-        ``EnvironmentRepository`` and ``RolloutRepository`` list.
     """
-    check_environment(db, tenant_id, wanted.environment)
-    _check_override(wanted.override)
-    with db.tenant(tenant_id) as connection:
-        prepared = prepare(connection, tenant_id, wanted)
-        if prepared.version is None or wanted.change.trigger not in EVALUATED or not prepared.rules.documents:
+
+    def __init__(self, db: DatabaseConnection, tenant_id: str, store: ArtifactStore | None = None) -> None:
+        super().__init__(db, tenant_id)
+        self._store = store
+
+    def _move(self, model_id: str, environment: str, change: Change, options: MoveOptions) -> Pointer:
+        """Move a pointer; the result has those of the gates. Only a move that evaluates gates takes an override."""
+        if "override" in options and change.trigger not in EVALUATED:
+            raise TypeError(f"{change.trigger} evaluates no gate that an override could be for.")
+        wanted = MoveRequest(ModelId(model_id), EnvironmentName(environment), change, **options)
+        check_environment(self._db, self._tenant_id, wanted.environment)
+        if wanted.override is not None and not wanted.override.strip():
+            raise InvalidRequestError(
+                "An override needs a reason.", remedy="Say why the gates do not count this time.", field="override"
+            )
+        with self._db.tenant(self._tenant_id) as connection:
+            prepared = prepare(connection, self._tenant_id, wanted)
+            if prepared.version is None or change.trigger not in EVALUATED or not prepared.rules.documents:
+                return swap(connection, prepared)
+        evaluation = evaluate_gates(self._db, prepared.rules, prepared.version, self._store)
+        override_reason = evaluation.enforce(self._db.principal, wanted.override)
+        prepared = dataclasses.replace(prepared, gates=evaluation.to_json(), override_reason=override_reason)
+        with self._db.tenant(self._tenant_id) as connection:
+            lock_promotable(connection, self._tenant_id, wanted.model_id, evaluation.version)
+            _confirm(connection, prepared)
             return swap(connection, prepared)
-    evaluation = evaluate_gates(db, prepared.rules, prepared.version, store)
-    override_reason = evaluation.enforce(db.principal, wanted.override)
-    prepared = dataclasses.replace(prepared, gates=evaluation.to_json(), override_reason=override_reason)
-    with db.tenant(tenant_id) as connection:
-        lock_promotable(connection, tenant_id, wanted.model_id, evaluation.version)
-        _confirm(connection, prepared)
-        return swap(connection, prepared)
 
 
 def prepare(connection: Connection, tenant_id: TenantId, wanted: MoveRequest) -> PreparedMove:
@@ -156,20 +170,19 @@ def swap(connection: Connection, prepared: PreparedMove) -> Pointer:
         PromotionConflictError: The pointer has another generation by now.
         ModelNotFoundError: The version was deleted meanwhile.
     """
-    wanted, rules, tenant_id = prepared.wanted, prepared.rules, prepared.rules.tenant_id
+    wanted, rules = prepared.wanted, prepared.rules
     actor = sign(connection, wanted.actor)
     try:
         row = _swap_row(connection, prepared, actor)
     except sa.exc.IntegrityError as error:
         if (refusal(error) or "").startswith("fk_"):
-            raise model_not_found(tenant_id, wanted.model_id, prepared.version) from error
+            raise model_not_found(rules.tenant_id, rules.model_id, prepared.version) from error
         raise
     if row is None:
-        actual = find_pointer(connection, tenant_id, wanted.model_id, wanted.environment)
-        raise _conflict(rules, rules.generation, actual)
+        raise _conflict(rules, rules.generation, find_pointer(connection, **rules.key))
     _record(connection, prepared, actor)
     # Last: until the commit no other change of the cell can commit.
-    connection.execute(_ADVANCE, bound_key(tenant_id, wanted.model_id, wanted.environment))
+    connection.execute(_ADVANCE, bound_key(**rules.key))
     return pointer_from(row, prepared.gates)
 
 
@@ -184,13 +197,6 @@ def not_promoted(tenant_id: TenantId, model_id: ModelId, environment: Environmen
     )
 
 
-def _check_override(override: str | None) -> None:
-    if override is not None and not override.strip():
-        raise InvalidRequestError(
-            "An override needs a reason.", remedy="Say why the gates do not count this time.", field="override"
-        )
-
-
 def _check_anything_served(connection: Connection, rules: Rules, trigger: Trigger) -> None:
     """Refuse a move of what never served anything, or was withdrawn, in terms of what does not exist.
 
@@ -201,7 +207,7 @@ def _check_anything_served(connection: Connection, rules: Rules, trigger: Trigge
         journal.lock_tenant(connection, rules.tenant_id)
         require_model_in(connection, rules.tenant_id, rules.model_id)
     if trigger is Trigger.WITHDRAW:
-        error = not_promoted(rules.tenant_id, rules.model_id, rules.environment)
+        error = not_promoted(**rules.key)
         error.remedy, error.action = "It serves nothing already.", None
         raise error
 
@@ -224,7 +230,7 @@ def _confirm(connection: Connection, prepared: PreparedMove) -> None:
         PromotionConflictError: The pointer moved, or the gates were changed.
     """
     seen = prepared.rules
-    now = read_rules(connection, seen.tenant_id, seen.model_id, seen.environment)
+    now = read_rules(connection, **seen.key)
     now.check_permission(acting(connection))
     if now.generation != seen.generation:
         raise _conflict(seen, seen.generation, now.pointer)
@@ -232,9 +238,7 @@ def _confirm(connection: Connection, prepared: PreparedMove) -> None:
         raise PromotionConflictError(
             f"The gates of {seen.environment!s} of {seen.model_id!s} were changed while they were evaluated.",
             remedy="Promote again: the present gates are then evaluated.",
-            tenant_id=seen.tenant_id,
-            model_id=seen.model_id,
-            environment=seen.environment,
+            **seen.key,
             expected_generation=seen.generation,
             actual_generation=now.generation,
         )
@@ -263,12 +267,11 @@ _APPEND = environment_history.insert()
 def _swap_row(connection: Connection, prepared: PreparedMove, actor: str) -> AnyRow | None:
     """The pointer's row after the swap; None if it has another generation by now."""
     rules, present = prepared.rules, prepared.rules.generation
-    key = bound_key(rules.tenant_id, rules.model_id, rules.environment)
+    key = bound_key(**rules.key)
     values = {**_columns(prepared.state), "generation": present + 1, "updated_by": actor}
     if present:
         return connection.execute(_NEXT, {**key, "present": present, **values}).one_or_none()
-    named = {"tenant_id": rules.tenant_id, "model_id": rules.model_id, "environment": rules.environment}
-    return connection.execute(_FIRST, {**key, **named, **values}).one_or_none()
+    return connection.execute(_FIRST, {**key, **rules.key, **values}).one_or_none()
 
 
 def _columns(state: RolloutState) -> dict[str, Any]:
@@ -297,12 +300,10 @@ _TOPICS = {
 def _record(connection: Connection, prepared: PreparedMove, actor: str) -> None:
     wanted, rules = prepared.wanted, prepared.rules
     trigger, generation = wanted.change.trigger, rules.generation + 1
-    subject = {"model_id": wanted.model_id, "environment": wanted.environment}
     what = {"generation": generation, "action": trigger.value, "actor": actor, "reason": wanted.reason}
     served, gates = _columns(prepared.state), [dict(result) for result in prepared.gates]
     entry = {
-        "tenant_id": rules.tenant_id,
-        **subject,
+        **rules.key,
         **what,
         "restored_generation": prepared.restored_generation or generation,
         "gates": gates,
@@ -313,33 +314,27 @@ def _record(connection: Connection, prepared: PreparedMove, actor: str) -> None:
     details |= {name: value for name, value in served.items() if value is not None}
     if prepared.override_reason is not None:  # whoever reads the audit must see what was overridden
         details |= {"override_reason": prepared.override_reason, "gates": gates}
+    subject = {"model_id": rules.model_id, "environment": rules.environment}
     journal.record(connection, rules.tenant_id, _TOPICS.get(trigger, "environment.moved"), subject, details)
 
 
 def _conflict(rules: Rules, expected: int | None, actual: Pointer | None) -> PromotionConflictError:
     """The error for a pointer of another generation than a move expects; names who moved it."""
     found = "never moved" if actual is None else f"has generation {actual.generation}, moved by {actual.updated_by}"
-    names = {"tenant": rules.tenant_id, "model": rules.model_id, "environment": rules.environment}
     return PromotionConflictError(
         f"{rules.environment!s} of {rules.model_id!s} was expected to have generation {expected}, but {found}.",
         remedy="Look at its history, then promote again if that is still right.",
-        action=Action.of("environments.history", **names),
-        tenant_id=rules.tenant_id,
-        model_id=rules.model_id,
-        environment=rules.environment,
+        action=rules.action("environments.history"),
+        **rules.key,
         expected_generation=expected,
         actual_generation=0 if actual is None else actual.generation,
         moved_by=None if actual is None else actual.updated_by,
     )
 
 
+_INPUTS = sa.func.jsonb_array_length(versions.c.signature["inputs"]).label("inputs")
 _PROMOTABLE = (
-    sa.select(
-        versions.c.digest,
-        versions.c.outside_types,
-        IS_ARCHIVED.label("is_archived"),
-        sa.func.jsonb_array_length(versions.c.signature["inputs"]).label("inputs"),
-    )
+    sa.select(versions.c.digest, versions.c.outside_types, IS_ARCHIVED.label("is_archived"), _INPUTS)
     .select_from(VERSIONS_WITH_MODEL)
     .where(
         versions.c.tenant_id == sa.bindparam("tenant"),
@@ -354,14 +349,8 @@ def lock_promotable(
 ) -> None:
     """Refuse a version that cannot be served; keep one that can from being archived or deleted meanwhile.
 
-    The lock is shared: promotions of a model do not wait for each other.
-
-    Args:
-        connection: In the tenant's transaction.
-        tenant_id: The tenant.
-        model_id: The model.
-        version: The version.
-        served: The digest that it had when it was served before, if it was.
+    The lock is shared: promotions of a model do not wait for each other. ``served`` is the digest that the version had
+    when it was served before, if it was.
 
     Raises:
         ModelNotFoundError: There is no such version, it is archived, or its digest is not the one that was served.
@@ -372,10 +361,8 @@ def lock_promotable(
     if served is not None and (row is None or row.digest != served):
         why, remedy = "was deleted since it was served", "Promote another version."
         raise model_not_found(tenant_id, model_id, version, why=why, remedy=remedy)
-    if row is None:
-        raise model_not_found(tenant_id, model_id, version, connection=connection)
-    if row.is_archived:
-        raise model_archived(tenant_id, model_id, version, connection=connection)
+    if row is None or row.is_archived:
+        raise not_shown(row, tenant_id, model_id, version, connection=connection)
     if not row.inputs:
         remedy = (
             "Register it as a new version with sample=, some rows of the table that it was fitted on, or train it with "

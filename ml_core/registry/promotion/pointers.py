@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -14,6 +14,7 @@ from ml_core.database.tables import environment_history, environments
 from ml_core.domain.rollout import Canary, RolloutState
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.registry.pages import Page, read_page
+from ml_core.registry.records import value_of
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow
@@ -87,15 +88,12 @@ class Move:
     shadow: VersionId | None = None
 
 
-def pointer_key(
-    tenant_id: TenantId, model_id: ModelId, environment: EnvironmentName
-) -> tuple[sa.ColumnElement[bool], ...]:
-    """The conditions that select one pointer."""
-    return (
-        environments.c.tenant_id == tenant_id,
-        environments.c.model_id == model_id,
-        environments.c.environment == environment,
-    )
+class PointerKey(TypedDict):
+    """What selects one pointer."""
+
+    tenant_id: TenantId
+    model_id: ModelId
+    environment: EnvironmentName
 
 
 # For statements that are made once: making one takes longer than executing it.
@@ -126,11 +124,7 @@ def list_pointers(
     cursor: str | None,
     *conditions: sa.ColumnElement[bool],
 ) -> Page[Pointer]:
-    """A page of the pointers of a model, or of all models, by model and environment.
-
-    Raises:
-        InvalidRequestError: The limit or the cursor is not valid.
-    """
+    """A page of the pointers of a model, or of all models, by model and environment."""
     of = environments.c
     statement = sa.select(environments).where(of.tenant_id == tenant_id, *conditions)
     if model_id is not None:
@@ -148,13 +142,8 @@ def state_before(connection: Connection, pointer: Pointer) -> Move | None:
     is_other = of.version.is_not(None) if pointer.version is None else of.version != pointer.version
     statement = (
         sa.select(environment_history)
-        .where(
-            of.tenant_id == pointer.tenant_id,
-            of.model_id == pointer.model_id,
-            of.environment == pointer.environment,
-            of.generation <= sa.bindparam("upto"),
-            sa.or_(is_other, of.restored_generation < of.generation),
-        )
+        .filter_by(tenant_id=pointer.tenant_id, model_id=pointer.model_id, environment=pointer.environment)
+        .where(of.generation <= sa.bindparam("upto"), sa.or_(is_other, of.restored_generation < of.generation))
         .order_by(of.generation.desc())
         .limit(1)
     )
@@ -171,39 +160,20 @@ def pointer_from(row: AnyRow, gates: Sequence[Mapping[str, Any]] = ()) -> Pointe
         TenantId(row.tenant_id),
         ModelId(row.model_id),
         EnvironmentName(row.environment),
-        _version(row.version),
-        row.generation,
-        row.updated_at,
-        row.updated_by,
-        _canary(row),
-        _version(row.shadow_version),
-        gates,
+        None if row.version is None else VersionId(row.version),
+        *(row.generation, row.updated_at, row.updated_by),
+        **_rollout(row),
+        gates=gates,
     )
 
 
 def move_from(row: AnyRow) -> Move:
     """A move from its row of the history."""
-    return Move(
-        row.generation,
-        row.action,
-        _version(row.version),
-        row.digest,
-        row.actor,
-        row.reason,
-        row.at,
-        row.restored_generation,
-        row.gates,
-        row.override_reason,
-        _canary(row),
-        _version(row.shadow_version),
-    )
+    return value_of(Move, row, **_rollout(row))
 
 
-def _version(name: str | None) -> VersionId | None:
-    return None if name is None else VersionId(name)
-
-
-def _canary(row: AnyRow) -> Canary | None:
-    if row.canary_version is None:
-        return None
-    return Canary(VersionId(row.canary_version), row.canary_percent, row.canary_sticky)
+def _rollout(row: AnyRow) -> dict[str, Any]:
+    shadow, canary = row.shadow_version, None
+    if row.canary_version is not None:
+        canary = Canary(VersionId(row.canary_version), row.canary_percent, row.canary_sticky)
+    return {"canary": canary, "shadow": None if shadow is None else VersionId(shadow)}

@@ -1,4 +1,4 @@
-"""The rules of an environment: that it exists, who may move its pointers, and which gates apply."""
+"""The rules of an environment: that it exists, who may move its pointers, where back to, and which gates apply."""
 
 from __future__ import annotations
 
@@ -10,25 +10,29 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ml_core.database.connection import DatabaseConnection
-from ml_core.database.tables import environment_policies, environments, gates
+from ml_core.database.connection import DatabaseConnection, acting
+from ml_core.database.tables import environment_history, environment_policies, environments, gates
 from ml_core.domain.api_key import Scope
 from ml_core.domain.gates import Gate, parse_gate
 from ml_core.domain.principal import Principal
-from ml_core.domain.rollout import RolloutState
+from ml_core.domain.rollout import RolloutState, Trigger
 from ml_core.exceptions import (
     Action,
     ConfigurationError,
     InvalidNameError,
     InvalidRequestError,
+    ModelNotFoundError,
     PermissionDeniedError,
     did_you_mean,
 )
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
-from ml_core.registry.promotion.pointers import Pointer, pointer_from
+from ml_core.registry.promotion.pointers import Move, Pointer, PointerKey, pointer_from, state_before
 from ml_core.settings import Settings
 
 PRODUCTION = EnvironmentName("production")
+
+_TO_STABLE = (Trigger.PROMOTE, Trigger.FINISH)
+"""The moves that pass the gates and make a version the stable one."""
 
 
 def environments_of(settings: Settings) -> tuple[EnvironmentName, ...]:
@@ -75,13 +79,7 @@ def check_environment(db: DatabaseConnection, tenant_id: TenantId, environment: 
 class Rules:
     """The rules of a model's environment, and its pointer, as one statement read them.
 
-    Attributes:
-        tenant_id: The tenant.
-        model_id: The model.
-        environment: The environment.
-        is_protected: Whether only its own scope, or ``admin``, may move its pointers.
-        documents: The gates as they are stored, by name.
-        pointer: The pointer; None if nothing was ever promoted to the environment.
+    ``documents`` are its gates as they are stored, by name. It has no pointer if nothing was ever promoted to it.
     """
 
     tenant_id: TenantId
@@ -90,6 +88,16 @@ class Rules:
     is_protected: bool
     documents: tuple[Mapping[str, Any], ...]
     pointer: Pointer | None
+
+    @property
+    def key(self) -> PointerKey:
+        """What selects the pointer, as columns of its tables and attributes of errors about it."""
+        return {"tenant_id": self.tenant_id, "model_id": self.model_id, "environment": self.environment}
+
+    def action(self, operation: str, **more: str) -> Action:
+        """The action of an operation on the pointer."""
+        names = {"tenant": self.tenant_id, "model": self.model_id, "environment": self.environment}
+        return Action(operation, {**names, **more})
 
     @property
     def version(self) -> VersionId | None:
@@ -145,6 +153,69 @@ def read_rules(connection: Connection, tenant_id: TenantId, model_id: ModelId, e
         tuple(sorted(row.gates or (), key=itemgetter("name"))),
         None if row.generation is None else pointer_from(row),
     )
+
+
+def rollback_target(connection: Connection, rules: Rules) -> Move:
+    """The move whose state a rollback restores, which the transaction's principal may do.
+
+    A rollback evaluates no gate, because it must stay possible in an incident. But a version that was promoted by an
+    override never passed its gates, and the override was for one occasion: as long as the environment has gates, only
+    an admin restores it. Others promote it again, through the gates.
+
+    Raises:
+        ModelNotFoundError: The environment served no other version before.
+        PermissionDeniedError: The version was promoted by an override, and the principal is not an admin.
+    """
+    target = None if rules.pointer is None else state_before(connection, rules.pointer)
+    if target is None:
+        why = "nothing was promoted to it" if rules.pointer is None else "it serves the first one"
+        raise ModelNotFoundError(
+            f"{rules.environment!s} of {rules.model_id!s} has no version to go back to: {why}.",
+            remedy="Promote the version that it should serve.",
+            action=rules.action("environments.promote"),
+            tenant_id=rules.tenant_id,
+            model_id=rules.model_id,
+        )
+    principal = acting(connection)
+    if not rules.documents or principal.allows(Scope.ADMIN):
+        return target
+    if (reason := _override_of(connection, rules, target)) is not None:
+        raise PermissionDeniedError(
+            f"Version {target.version!s} of {rules.model_id!s} did not pass the gates of {rules.environment!s}: an "
+            f"admin overrode them ({reason}), so {principal.name}, who lacks the scope {Scope.ADMIN.value!r}, may not "
+            "restore it.",
+            remedy="Promote it again through its gates, promote another version, or ask an admin to roll back.",
+            tenant_id=rules.tenant_id,
+            scope=Scope.ADMIN.value,
+        )
+    return target
+
+
+def _override_of(connection: Connection, rules: Rules, target: Move) -> str | None:
+    """Why gates were overridden when the target's version became the stable one; None if they were not.
+
+    The version's whole stay counts: later moves that kept it (a shadow, a promotion of the same version, a withdrawal
+    followed by one) do not end it. One query for each rollback that led to it.
+    """
+    of, upto = environment_history.c, target.generation
+    by_override = sa.and_(of.action.in_(_TO_STABLE), of.override_reason.is_not(None))
+    statement = (
+        sa.select(environment_history)
+        .filter_by(**rules.key)
+        .where(
+            of.generation <= sa.bindparam("upto"),
+            sa.or_(of.version != target.version, by_override, of.restored_generation < of.generation),
+        )
+        .order_by(of.generation.desc())
+        .limit(1)
+    )
+    while True:
+        row = connection.execute(statement, {"upto": upto}).one_or_none()
+        if row is None or VersionId(row.version) != target.version:
+            return None
+        if row.action in _TO_STABLE:
+            return str(row.override_reason)
+        upto = row.restored_generation
 
 
 def _of_model(table: sa.Table) -> tuple[sa.ColumnElement[bool], ...]:

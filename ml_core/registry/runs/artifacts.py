@@ -15,32 +15,31 @@ from ml_core.domain.api_key import Scope
 from ml_core.domain.run import RunArtifact, RunTrigger
 from ml_core.domain.version import StoredArtifact
 from ml_core.exceptions import InvalidRequestError, shown
-from ml_core.ids import Digest, TenantId
+from ml_core.ids import Digest
 from ml_core.models.store import ArtifactStore, platform_store
 from ml_core.registry import journal
 from ml_core.registry.blobs import remove_unneeded, store_and_register
 from ml_core.registry.journal import erase
 from ml_core.registry.limits import check_word
+from ml_core.registry.records import OfTenant, value_of
 from ml_core.registry.runs.lifecycle import move, require_run, run_not_found
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
-class RunArtifacts:
+class RunArtifacts(OfTenant):
     """The files of one tenant's runs: ``RunRepository.artifacts``.
+
+    Each method raises ``RunNotFoundError`` if there is no such run, or if it has no such file.
 
     Args:
         db: The registry.
         tenant_id: The tenant.
-        store: Where the bytes go; None: the platform's store.
-
-    Attributes:
-        store: Where the bytes go.
+        store: Where the bytes go, also as the attribute ``store``; None: the platform's store.
     """
 
     def __init__(self, db: DatabaseConnection, tenant_id: str, store: ArtifactStore | None = None) -> None:
-        self._db = db
-        self._tenant_id = TenantId(tenant_id)
+        super().__init__(db, tenant_id)
         self.store = store or platform_store(db.settings)
 
     def log(self, run_id: str, name: str, data: bytes | str | Path, format: str | None = None) -> RunArtifact:  # noqa: A002
@@ -53,8 +52,7 @@ class RunArtifacts:
             format: Its kind, such as ``png``; None: the name's ending, or ``binary`` without one.
 
         Raises:
-            RunNotFoundError: There is no such run.
-            RunStateError: It has ended.
+            RunStateError: The run has ended.
             InvalidRequestError: The name can't be used.
             ModelSaveError: The file can't be read or stored; nothing is left behind.
         """
@@ -74,22 +72,17 @@ class RunArtifacts:
         return logged
 
     def list(self, run_id: str) -> Sequence[RunArtifact]:
-        """A run's files by name.
-
-        Raises:
-            RunNotFoundError: There is no such run.
-        """
-        statement = sa.select(run_artifacts).where(self._of(run_id)).order_by(run_artifacts.c.name)
+        """A run's files by name."""
+        statement = sa.select(run_artifacts).filter_by(tenant_id=self._tenant_id, run_id=run_id)
         with self._db.tenant(self._tenant_id) as connection:
             require_run(connection, self._tenant_id, run_id)
-            rows = connection.execute(statement).all()
-        return [RunArtifact(row.name, Digest(row.digest), row.size_bytes, row.format, row.created_at) for row in rows]
+            rows = connection.execute(statement.order_by(run_artifacts.c.name)).all()
+        return [value_of(RunArtifact, row) for row in rows]
 
     def open(self, run_id: str, name: str) -> Path:
         """A local, read-only file with the bytes, whose digest was checked.
 
         Raises:
-            RunNotFoundError: There is no such run, or it has no such file.
             ArtifactIntegrityError: The bytes are missing or differ.
         """
         found = {artifact.name: artifact for artifact in self.list(run_id)}.get(name)
@@ -98,11 +91,7 @@ class RunArtifacts:
         return self.store.fetch(self._tenant_id, found.digest, found.size_bytes)
 
     def delete(self, run_id: str, name: str) -> None:
-        """Delete a file of a run, ended or not; its bytes are removed unless something else needs them.
-
-        Raises:
-            RunNotFoundError: There is no such run, or it has no such file.
-        """
+        """Delete a file of a run, ended or not; its bytes are removed unless something else needs them."""
         with journal.writing(self._db, self._tenant_id) as connection:
             require_run(connection, self._tenant_id, run_id)
             gone = self._delete_row(connection, run_id, name)
@@ -138,13 +127,10 @@ class RunArtifacts:
         return RunArtifact(name, stored.digest, stored.size_bytes, stored.format, created_at), replaced
 
     def _delete_row(self, connection: Connection, run_id: str, name: str) -> Sequence[Digest]:
-        statement = sa.select(run_artifacts.c.digest).where(self._of(run_id), run_artifacts.c.name == name)
+        statement = sa.select(run_artifacts.c.digest).filter_by(tenant_id=self._tenant_id, run_id=run_id, name=name)
         found = [Digest(digest) for digest in connection.scalars(statement)]
         erase(connection, run_artifacts, run_id=run_id, name=name)
         return found
-
-    def _of(self, run_id: str) -> sa.ColumnElement[bool]:
-        return sa.and_(run_artifacts.c.tenant_id == self._tenant_id, run_artifacts.c.run_id == run_id)
 
 
 def check_name(name: str) -> str:

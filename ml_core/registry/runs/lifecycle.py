@@ -11,15 +11,17 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ml_core.database.tables import runs
+from ml_core.database.tables import runs, versions
 from ml_core.domain.run import MOVES, RunStatus, RunTrigger, sources
-from ml_core.exceptions import Action, MLFrameworkError, RunNotFoundError, RunStateError
+from ml_core.exceptions import Action, MLFrameworkError, RunInUseError, RunNotFoundError, RunStateError
 from ml_core.ids import TenantId
 
 logger = logging.getLogger(__name__)
 
 _BEATS_PER_BOUND = 4
 """Heartbeats within the time after which a run counts as dead: three may get lost."""
+_SHOWN = 10
+"""Versions and runs that an error names."""
 
 
 @contextmanager
@@ -86,15 +88,7 @@ def move(
     *conditions: sa.ColumnElement[bool],
     **changes: Any,
 ) -> str:
-    """Move a run and keep its row locked until the transaction ends.
-
-    Args:
-        connection: In the tenant's transaction.
-        tenant_id: The tenant.
-        run_id: The run.
-        trigger: What happens to it.
-        *conditions: What must hold of its row besides.
-        **changes: Columns to set.
+    """Move a run, if its row meets the conditions, and keep the row locked until the transaction ends.
 
     Returns:
         The name of its model.
@@ -124,6 +118,36 @@ def move(
             trigger=trigger.value,
         )
     return str(model_id)
+
+
+def lock_unused(connection: Connection, tenant_id: TenantId, run_id: str, dead_after_s: float) -> str:
+    """Lock the row of a run that may be deleted, with the errors of ``RunRepository.delete``; returns its model."""
+    statement = sa.select(seen_status(dead_after_s), runs.c.model_id).where(is_run(tenant_id, run_id))
+    row = connection.execute(statement.with_for_update()).one_or_none()
+    if row is None:
+        raise run_not_found(tenant_id, run_id)
+    if row[0] == RunStatus.RUNNING:
+        raise RunStateError(
+            f"The run {run_id} is running and can't be deleted.",
+            remedy="Cancel it first, or wait for its end.",
+            tenant_id=tenant_id,
+            run_id=run_id,
+            status=row[0],
+            trigger="delete",
+        )
+    made = sa.select(versions.c.model_id, versions.c.version).filter_by(tenant_id=tenant_id, run_id=run_id)
+    parts = sa.select(runs.c.run_id).filter_by(tenant_id=tenant_id, parent_run_id=run_id)
+    used_by = [f"{row.model_id}@{row.version}" for row in connection.execute(made.limit(_SHOWN))]
+    used_by += list(connection.scalars(parts.limit(_SHOWN)))
+    if used_by:
+        raise RunInUseError(
+            f"The run {run_id} is needed by {', '.join(used_by)}.",
+            remedy="Delete those first: a version's lineage names its run, and a part its whole.",
+            tenant_id=tenant_id,
+            run_id=run_id,
+            used_by=used_by,
+        )
+    return str(row.model_id)
 
 
 def require_run(connection: Connection, tenant_id: TenantId, run_id: str) -> RunStatus:

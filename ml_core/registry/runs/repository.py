@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
@@ -9,22 +10,29 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Unpack
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.database.tables import run_artifacts, run_metric_summaries, run_metrics, run_tags, runs, versions
+from ml_core.database.tables import run_artifacts, run_metric_summaries, run_metrics, run_tags, runs
 from ml_core.domain.api_key import Scope
 from ml_core.domain.run import Point, Run, RunStatus, RunTrigger, Series, compare_runs
-from ml_core.exceptions import InvalidRequestError, MLFrameworkError, RequestTooLargeError, RunInUseError, RunStateError
-from ml_core.ids import Digest, ModelId, RunId, TenantId
+from ml_core.exceptions import (
+    InvalidRequestError,
+    MLFrameworkError,
+    RequestTooLargeError,
+    RunStateError,
+    is_public,
+    public_text,
+)
+from ml_core.ids import Digest, ModelId, RunId
 from ml_core.registry import journal
 from ml_core.registry.blobs import remove_unneeded
 from ml_core.registry.journal import erase
 from ml_core.registry.limits import check_document, check_word
-from ml_core.registry.missing import require_model_in, tenant_not_found
+from ml_core.registry.missing import require_model_in
 from ml_core.registry.pages import Page
+from ml_core.registry.records import OfTenant
 from ml_core.registry.runs import search, series
-from ml_core.registry.runs.lifecycle import beating, is_run, is_silent, move, require_run, run_not_found, seen_status
+from ml_core.registry.runs.lifecycle import beating, is_silent, lock_unused, move, require_run, run_not_found
 from ml_core.registry.runs.search import RunCriteria
 from ml_core.registry.runs.series import CHUNK_POINTS, Batch
 from ml_core.registry.search import write_tags
@@ -34,13 +42,14 @@ if TYPE_CHECKING:
     from ml_core.models.store import ArtifactStore
     from ml_core.registry.runs.artifacts import RunArtifacts
 
+logger = logging.getLogger(__name__)
+
 _MAX_ERROR_LENGTH = 4_000  # characters: enough for a message and the end of a traceback
 _MAX_COMPARED = 100
-_SHOWN = 10  # versions and runs that an error names
 
 
-class RunRepository:
-    """The runs of one tenant.
+class RunRepository(OfTenant):
+    """The runs of one tenant. A method that takes a run raises ``RunNotFoundError`` if there is no such run.
 
     Args:
         db: The registry.
@@ -49,8 +58,7 @@ class RunRepository:
     """
 
     def __init__(self, db: DatabaseConnection, tenant_id: str, store: ArtifactStore | None = None) -> None:
-        self._db = db
-        self._tenant_id = TenantId(tenant_id)
+        super().__init__(db, tenant_id)
         self._store = store
         self._dead_after_s = db.settings.registry.run_dead_after_s
 
@@ -106,8 +114,6 @@ class RunRepository:
             try:
                 connection.execute(runs.insert().values(**row))
             except sa.exc.IntegrityError as error:
-                if refusal(error) == "fk_runs_tenants":
-                    raise tenant_not_found(self._tenant_id) from error
                 if refusal(error) == "fk_runs_runs":
                     raise run_not_found(self._tenant_id, str(parent_run_id)) from error
                 if refusal(error) == "pk_runs":
@@ -119,32 +125,29 @@ class RunRepository:
                     ) from error
                 raise
             write_tags(connection, run_tags, self._tenant_id, {"run_id": run_id}, tags or {})
-            journal.record(
-                connection, self._tenant_id, "run.started", {"run_id": run_id}, {"model_id": model_id, "kind": kind}
-            )
+            what = {"model_id": model_id, "kind": kind}
+            journal.record(connection, self._tenant_id, "run.started", {"run_id": run_id}, what)
         return run_id
 
     @contextmanager
     def record(self, model_id: str, **options: Any) -> Iterator[str]:
         """A run around a block: started, kept alive with heartbeats, and ended as the block ends.
 
-        Finished when the block ends, cancelled by Ctrl-C, failed with the error when it raises.
-
-        Args:
-            model_id: The model that it is for.
-            **options: Further keywords of ``start``.
-
-        Raises:
-            TenantNotFoundError: As ``start``, and whatever else that raises.
+        Finished when the block ends, cancelled by Ctrl-C, failed with the error when it raises. What only the operator
+        may see of an error is in the log instead. ``options`` are further keywords of ``start``, and the errors are
+        those of ``start``.
         """
         run_id = self.start(model_id, **options)
         try:
             with self.heartbeat(run_id):
                 yield run_id
         except BaseException as error:
-            end = self.cancel if isinstance(error, KeyboardInterrupt) else self.fail
+            is_interrupt = isinstance(error, KeyboardInterrupt)
+            end = self.cancel if is_interrupt else self.fail
+            if not is_interrupt and not is_public(error):
+                logger.error("The run %s of tenant %s failed.", run_id, self._tenant_id, exc_info=error)
             try:
-                end(run_id, f"{type(error).__name__}: {error}")
+                end(run_id, "KeyboardInterrupt" if is_interrupt else public_text(error))
             except MLFrameworkError as second:
                 error.add_note(f"The run {run_id} could not be marked as ended: {second}")
             raise
@@ -154,7 +157,6 @@ class RunRepository:
         """Send a heartbeat; brings back a run that counted as dead because it was slow.
 
         Raises:
-            RunNotFoundError: There is no such run.
             RunStateError: It has ended.
         """
         self._db.principal.require(Scope.TRAIN)
@@ -169,7 +171,6 @@ class RunRepository:
         """End a run that succeeded.
 
         Raises:
-            RunNotFoundError: There is no such run.
             RunStateError: It has ended.
         """
         self._end(run_id, RunTrigger.FINISH, "run.finished", None)
@@ -186,7 +187,6 @@ class RunRepository:
         """Make the death of a silent run final: it ended with its last heartbeat, and can't come back.
 
         Raises:
-            RunNotFoundError: There is no such run.
             RunStateError: It has ended, or its last heartbeat is recent.
         """
         ended = {"finished_at": runs.c.heartbeat_at}
@@ -206,7 +206,6 @@ class RunRepository:
             step: Such as the epoch.
 
         Raises:
-            RunNotFoundError: There is no such run.
             RunStateError: It has ended.
             InvalidRequestError: A name or step can't be stored.
             RequestTooLargeError: The run would have too many metrics.
@@ -231,8 +230,7 @@ class RunRepository:
             times: When each was measured (with a time zone); None means now.
 
         Raises:
-            RunNotFoundError: As ``log_metrics``, with ``RunStateError``, ``InvalidRequestError`` and
-                ``RequestTooLargeError``.
+            MLFrameworkError: As for ``log_metrics``.
         """
         names = [metrics] * len(steps) if isinstance(metrics, str) else metrics
         for batch in Batch.of_columns(names, steps, values, times).chunks(CHUNK_POINTS):
@@ -245,7 +243,6 @@ class RunRepository:
             All of its tags.
 
         Raises:
-            RunNotFoundError: There is no such run.
             InvalidRequestError: A key or value is not a text of 1 to 200 characters.
         """
         with journal.writing(self._db, self._tenant_id) as connection:
@@ -255,11 +252,7 @@ class RunRepository:
             return search.read_tags(connection, self._tenant_id, [run_id])[run_id]
 
     def get(self, run_id: str) -> Run:
-        """A run with its tags and each metric in one line; the points are in ``series``.
-
-        Raises:
-            RunNotFoundError: There is no such run.
-        """
+        """A run with its tags and each metric in one line; the points are in ``series``."""
         return self._get_all([run_id])[0]
 
     def search(
@@ -295,8 +288,8 @@ class RunRepository:
         with self._db.tenant(self._tenant_id) as connection:
             page = search.search(connection, self._tenant_id, conditions, self._dead_after_s, limit, cursor)
             if not page.items and model_id is not None:
-                of = sa.and_(runs.c.tenant_id == self._tenant_id, runs.c.model_id == model_id)
-                if not connection.scalar(sa.select(sa.exists().where(of))):
+                of = sa.select(runs.c.run_id).filter_by(tenant_id=self._tenant_id, model_id=model_id)
+                if connection.scalar(of.limit(1)) is None:
                     require_model_in(connection, self._tenant_id, ModelId(model_id))
         return page
 
@@ -313,7 +306,7 @@ class RunRepository:
             after_step: Only points after this step.
 
         Raises:
-            RunNotFoundError: There is no such run, or it has no such metric.
+            RunNotFoundError: The run has no such metric.
             InvalidRequestError: ``max_points`` can't be used.
         """
         with self._db.tenant(self._tenant_id) as connection:
@@ -326,8 +319,7 @@ class RunRepository:
         """All points of a metric in the order of steps, a page at a time.
 
         Raises:
-            RunNotFoundError: There is no such run, or it has no such metric.
-            InvalidRequestError: The limit or the cursor can't be used.
+            RunNotFoundError: The run has no such metric.
         """
         with self._db.tenant(self._tenant_id) as connection:
             page = series.read_points(connection, self._tenant_id, run_id, metric, limit, cursor)
@@ -339,7 +331,6 @@ class RunRepository:
         """Runs side by side, see ``ml_core.domain.run.compare_runs``.
 
         Raises:
-            RunNotFoundError: One of them does not exist.
             InvalidRequestError: They are fewer than 2 different ones.
             RequestTooLargeError: They are more than 100.
         """
@@ -366,15 +357,14 @@ class RunRepository:
         """Delete a run that is not running, with its points, tags and files.
 
         Raises:
-            RunNotFoundError: There is no such run.
             RunStateError: It is running.
             RunInUseError: A version came from it, or another run is a part of it.
             ModelSaveError: The run is deleted, but the store refuses to remove bytes of its files.
         """
         with journal.writing(self._db, self._tenant_id) as connection:
-            model_id = self._lock_unused(connection, run_id)
-            of = (run_artifacts.c.tenant_id == self._tenant_id, run_artifacts.c.run_id == run_id)
-            digests = connection.scalars(sa.select(run_artifacts.c.digest).distinct().where(*of)).all()
+            model_id = lock_unused(connection, self._tenant_id, run_id, self._dead_after_s)
+            files = sa.select(run_artifacts.c.digest).filter_by(tenant_id=self._tenant_id, run_id=run_id)
+            digests = connection.scalars(files.distinct()).all()
             # The run's row last: the others refer to it.
             for table in (run_artifacts, run_metric_summaries, run_metrics, run_tags, runs):
                 erase(connection, table, run_id=run_id)
@@ -383,40 +373,6 @@ class RunRepository:
         # Bytes after rows: a crash between the two leaves bytes that a collection removes.
         for digest in digests:
             remove_unneeded(self._db, self._tenant_id, self.artifacts.store, Digest(digest))
-
-    def _lock_unused(self, connection: Connection, run_id: str) -> str:
-        """Lock the row of a run that may be deleted; returns its model.
-
-        Raises:
-            RunNotFoundError, RunStateError, RunInUseError: As ``delete``.
-        """
-        statement = sa.select(seen_status(self._dead_after_s), runs.c.model_id).where(is_run(self._tenant_id, run_id))
-        row = connection.execute(statement.with_for_update()).one_or_none()
-        if row is None:
-            raise run_not_found(self._tenant_id, run_id)
-        if row[0] == RunStatus.RUNNING:
-            raise RunStateError(
-                f"The run {run_id} is running and can't be deleted.",
-                remedy="Cancel it first, or wait for its end.",
-                tenant_id=self._tenant_id,
-                run_id=run_id,
-                status=row[0],
-                trigger="delete",
-            )
-        of = versions.c.tenant_id == self._tenant_id, versions.c.run_id == run_id
-        made = sa.select(versions.c.model_id, versions.c.version).where(*of)
-        parts = sa.select(runs.c.run_id).where(runs.c.tenant_id == self._tenant_id, runs.c.parent_run_id == run_id)
-        used_by = [f"{row.model_id}@{row.version}" for row in connection.execute(made.limit(_SHOWN))]
-        used_by += list(connection.scalars(parts.limit(_SHOWN)))
-        if used_by:
-            raise RunInUseError(
-                f"The run {run_id} is needed by {', '.join(used_by)}.",
-                remedy="Delete those first: a version's lineage names its run, and a part its whole.",
-                tenant_id=self._tenant_id,
-                run_id=run_id,
-                used_by=used_by,
-            )
-        return str(row.model_id)
 
     def _write(self, run_id: str, batch: Batch) -> None:
         self._db.principal.require(Scope.TRAIN)

@@ -17,6 +17,7 @@ from ml_core.domain.run import Run, RunStatus
 from ml_core.ids import ModelId, TenantId
 from ml_core.registry.limits import check_choice, check_filters, check_moment
 from ml_core.registry.pages import Page, read_page
+from ml_core.registry.records import value_of
 from ml_core.registry.runs.lifecycle import in_status, seen_status
 from ml_core.registry.runs.series import read_summaries
 from ml_core.registry.search import in_range, of_owner, tagged
@@ -94,28 +95,19 @@ def find(connection: Connection, tenant_id: TenantId, run_ids: Collection[str], 
 
 def read_tags(connection: Connection, tenant_id: TenantId, run_ids: Collection[str]) -> dict[str, dict[str, str]]:
     """Run → key → value."""
-    table = run_tags.c
-    statement = (
-        sa.select(table.run_id, table.key, table.value)
-        .where(table.tenant_id == tenant_id, table.run_id.in_(run_ids))
-        .order_by(table.run_id, table.key)
-    )
+    statement = sa.select(run_tags).filter_by(tenant_id=tenant_id).where(run_tags.c.run_id.in_(run_ids))
     found: dict[str, dict[str, str]] = {run_id: {} for run_id in run_ids}
-    for row in connection.execute(statement):
+    for row in connection.execute(statement.order_by(run_tags.c.run_id, run_tags.c.key)):
         found[row.run_id][row.key] = row.value
     return found
 
 
 def _read_versions(connection: Connection, tenant_id: TenantId, run_ids: Collection[str]) -> dict[str, list[str]]:
     """Run → the versions that it made, as ``name@version``, oldest first."""
-    table = versions.c
-    statement = (
-        sa.select(table.run_id, table.model_id, table.version)
-        .where(table.tenant_id == tenant_id, table.run_id.in_(run_ids))
-        .order_by(table.run_id, table.model_id, table.number)
-    )
+    of = versions.c
+    statement = sa.select(of.run_id, of.model_id, of.version).filter_by(tenant_id=tenant_id)
     found: dict[str, list[str]] = {run_id: [] for run_id in run_ids}
-    for row in connection.execute(statement):
+    for row in connection.execute(statement.where(of.run_id.in_(run_ids)).order_by(of.run_id, of.model_id, of.number)):
         found[row.run_id].append(f"{row.model_id}@{row.version}")
     return found
 
@@ -134,22 +126,7 @@ def _complete(connection: Connection, tenant_id: TenantId, rows: Collection[AnyR
     tags = read_tags(connection, tenant_id, run_ids)
     made = _read_versions(connection, tenant_id, run_ids)
     return [
-        Run(
-            run_id=row.run_id,
-            model_id=ModelId(row.model_id),
-            kind=row.kind,
-            status=RunStatus(row.status),
-            parameters=row.parameters,
-            started_at=row.started_at,
-            heartbeat_at=row.heartbeat_at,
-            finished_at=row.finished_at,
-            error=row.error,
-            metrics=metrics[row.run_id],
-            tags=tags[row.run_id],
-            parent_run_id=row.parent_run_id,
-            created_by=row.created_by,
-            versions=tuple(made[row.run_id]),
-        )
+        value_of(Run, row, metrics=metrics[row.run_id], tags=tags[row.run_id], versions=tuple(made[row.run_id]))
         for row in rows
     ]
 

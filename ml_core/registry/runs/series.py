@@ -199,12 +199,12 @@ def write(connection: Connection, tenant_id: TenantId, run_id: str, batch: Batch
 
 
 def _last_steps(connection: Connection, tenant_id: TenantId, run_id: str, metrics: set[str]) -> dict[str, int]:
-    line = run_metric_summaries.c
-    mine = sa.and_(line.tenant_id == tenant_id, line.run_id == run_id)
-    known = sa.select(line.metric, line.last_step).where(mine, line.metric.in_(metrics))
+    line, mine = run_metric_summaries.c, {"tenant_id": tenant_id, "run_id": run_id}
+    known = sa.select(line.metric, line.last_step).filter_by(**mine).where(line.metric.in_(metrics))
     last_steps = {row.metric: row.last_step for row in connection.execute(known)}
     added = len(metrics) - len(last_steps)
-    if added and added + (connection.scalar(sa.select(sa.func.count()).where(mine)) or 0) > MAX_METRICS:
+    counted = sa.select(sa.func.count(line.metric)).filter_by(**mine)
+    if added and added + (connection.scalar(counted) or 0) > MAX_METRICS:
         raise RequestTooLargeError(
             f"The run {run_id} would have more than {MAX_METRICS:,} metrics.",
             remedy="Give the same metric at each step; what changes from step to step is the step, not the name.",
@@ -246,11 +246,7 @@ def read_series(
 def read_points(
     connection: Connection, tenant_id: TenantId, run_id: str, metric: str, limit: int, cursor: str | None
 ) -> Page[Point]:
-    """A page of all points of a metric, in the order of steps.
-
-    Raises:
-        InvalidRequestError: The limit or the cursor can't be used.
-    """
+    """A page of all points of a metric, in the order of steps."""
     statement = _points(tenant_id, run_id, metric, None)
     page = read_page(connection, statement, [run_metrics.c.step], limit=limit, cursor=cursor)
     return page.map(_point)
@@ -262,12 +258,9 @@ def _point(row: AnyRow) -> Point:
 
 def _points(tenant_id: TenantId, run_id: str, metric: str, after_step: int | None) -> AnySelect:
     table = run_metrics.c
-    statement = sa.select(table.step, table.value, table.at).where(
-        table.tenant_id == tenant_id, table.run_id == run_id, table.metric == metric
-    )
-    if after_step is not None:
-        statement = statement.where(table.step > after_step)
-    return statement
+    statement = sa.select(table.step, table.value, table.at)
+    statement = statement.filter_by(tenant_id=tenant_id, run_id=run_id, metric=metric)
+    return statement if after_step is None else statement.where(table.step > after_step)
 
 
 def read_summaries(
@@ -275,13 +268,9 @@ def read_summaries(
 ) -> dict[str, dict[str, MetricSummary]]:
     """Run → metric → its series in one line."""
     table = run_metric_summaries.c
-    statement = (
-        sa.select(run_metric_summaries)
-        .where(table.tenant_id == tenant_id, table.run_id.in_(run_ids))
-        .order_by(table.run_id, table.metric)
-    )
+    statement = sa.select(run_metric_summaries).filter_by(tenant_id=tenant_id).where(table.run_id.in_(run_ids))
     found: dict[str, dict[str, MetricSummary]] = {run_id: {} for run_id in run_ids}
-    for row in connection.execute(statement):
+    for row in connection.execute(statement.order_by(table.run_id, table.metric)):
         found[row.run_id][row.metric] = MetricSummary(
             row.points, row.not_finite, row.last_step, row.last_value, row.minimum, row.maximum
         )

@@ -16,24 +16,9 @@ from ml_core.ids import Digest, ModelId, TenantId, VersionId
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What a caller says of a model file. None: as known of the same bytes, or as the model describes itself.
+    """What a caller says of a model file, as the arguments of ``ModelRegistry.register_version``, and its tags.
 
-    Attributes:
-        model_id: The model; made with its first version.
-        version: Such as ``1.0.0``; None: the model's next number.
-        model_type: None: that of the model, or the kind of the estimator.
-        signature: What the version accepts and answers.
-        self_test: Rows and the answers that a loaded copy must give.
-        lineage: Where it came from.
-        metrics: Metric → value (taken for the validation rows), or split → metric → value.
-        hyperparameters: As given to training.
-        metadata: Notes of the caller's own.
-        tags: Key → value, to find it by.
-        sample: A few rows of what the model was fitted on, without the target: a data frame, a Series of texts, or a
-            2-d array. It shows the columns of a model that was fitted elsewhere.
-
-    Raises:
-        InvalidNameError: A name is not valid.
+    None: as known of the same bytes, or as the model describes itself.
     """
 
     model_id: str
@@ -141,7 +126,8 @@ def read_file(path: str | Path, tenant_id: TenantId, model_id: str) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise ModelSaveError(
-            f"The model file {path} can't be read: {error.strerror or error}.",
+            "The model file can't be read.",
+            internal=f"{path}: {error.strerror or error}",
             remedy="Give the path of a .skops file.",
             tenant_id=tenant_id,
             model_id=model_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,19 +18,14 @@ from ml_core.registry.references import SERVED, references
 
 def lineage_of(connection: Connection, found: ModelVersion) -> dict[str, Any]:
     """The lineage of a version in both directions, see ``ModelRegistry.get_lineage``."""
-    lineage, version = found.lineage, found.version
+    version = found.version
     descendants = _descendants(connection, found)
     serving = references(connection, found.tenant_id, [found.model_id], version, roles=SERVED)
     return {
         "model_id": str(found.model_id),
         "version": str(version),
         "digest": str(found.digest),
-        "run_id": lineage.run_id,
-        "dataset_digest": lineage.dataset_digest,
-        "data_digest": lineage.data_digest,
-        "parent_version": lineage.parent_version,
-        "code_commit": lineage.code_commit,
-        "libraries": dict(lineage.libraries),
+        **asdict(found.lineage),
         "created_at": found.created_at,
         "created_by": found.created_by,
         "run": _run(connection, found),
@@ -42,21 +38,17 @@ def lineage_of(connection: Connection, found: ModelVersion) -> dict[str, Any]:
 
 
 def _run(connection: Connection, found: ModelVersion) -> dict[str, Any] | None:
-    statement = sa.select(runs.c.run_id, runs.c.kind, runs.c.status).where(
-        runs.c.tenant_id == found.tenant_id, runs.c.run_id == found.lineage.run_id
-    )
-    row = connection.execute(statement).one_or_none()
+    one = sa.select(runs.c.run_id, runs.c.kind, runs.c.status)
+    one = one.filter_by(tenant_id=found.tenant_id, run_id=found.lineage.run_id)
+    row = connection.execute(one).one_or_none()
     return None if row is None else dict(row._mapping)
 
 
 def _datasets(connection: Connection, found: ModelVersion) -> list[str]:
     of = dataset_versions.c
-    statement = (
-        sa.select(of.dataset_id, of.number)
-        .where(of.tenant_id == found.tenant_id, of.digest == found.lineage.dataset_digest)
-        .order_by(of.dataset_id, of.number)
-    )
-    return [f"{row.dataset_id}@{row.number}" for row in connection.execute(statement)]
+    same = sa.select(of.dataset_id, of.number)
+    same = same.filter_by(tenant_id=found.tenant_id, digest=found.lineage.dataset_digest)
+    return [f"{row.dataset_id}@{row.number}" for row in connection.execute(same.order_by(of.dataset_id, of.number))]
 
 
 def _ancestors(connection: Connection, found: ModelVersion) -> list[str]:

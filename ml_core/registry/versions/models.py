@@ -18,6 +18,7 @@ from ml_core.registry import journal
 from ml_core.registry.blobs import remove_unneeded
 from ml_core.registry.missing import model_not_found
 from ml_core.registry.pages import Page, read_page
+from ml_core.registry.records import OfTenant, value_of
 from ml_core.registry.references import SERVED, refuse_if_referenced
 from ml_core.registry.versions.registration import remove
 
@@ -35,7 +36,7 @@ class ModelSummary:
     archived_at: datetime | None
 
 
-class ModelRepository:
+class ModelRepository(OfTenant):
     """The models of one tenant.
 
     Args:
@@ -45,8 +46,7 @@ class ModelRepository:
     """
 
     def __init__(self, db: DatabaseConnection, tenant_id: str, store: ArtifactStore | None = None) -> None:
-        self._db = db
-        self._tenant_id = TenantId(tenant_id)
+        super().__init__(db, tenant_id)
         self._store = store if store is not None else platform_store(db.settings)
 
     def list(
@@ -57,17 +57,7 @@ class ModelRepository:
         limit: int = 100,
         cursor: str | None = None,
     ) -> Page[ModelSummary]:
-        """A page of the models, by name.
-
-        Args:
-            model_type: Only models of this type.
-            include_archived: Archived ones too.
-            limit: At most so many, 1 to 1000.
-            cursor: ``next_cursor`` of the page before.
-
-        Raises:
-            InvalidRequestError: The limit or the cursor can't be used.
-        """
+        """A page of the models, of one type or of all, by name."""
         shown = sa.and_(
             versions.c.tenant_id == models.c.tenant_id,
             versions.c.model_id == models.c.model_id,
@@ -85,21 +75,12 @@ class ModelRepository:
             statement = statement.where(models.c.archived_at.is_(None))
         with self._db.tenant(self._tenant_id) as connection:
             page = read_page(connection, statement, [models.c.model_id], limit=limit, cursor=cursor)
-        return page.map(
-            lambda row: ModelSummary(
-                self._tenant_id,
-                ModelId(row.model_id),
-                row.model_type,
-                row.versions,
-                None if row.newest_version is None else VersionId(row.newest_version),
-                row.created_at,
-                row.archived_at,
-            )
-        )
+        return page.map(lambda row: value_of(ModelSummary, row))
 
     def model_type(self, model_id: str) -> str | None:
         """The type of a model, or None if there is no such model yet."""
-        statement = sa.select(models.c.model_type).where(self._is(ModelId(model_id)), models.c.deleted_at.is_(None))
+        one = {"tenant_id": self._tenant_id, "model_id": ModelId(model_id), "deleted_at": None}
+        statement = sa.select(models.c.model_type).filter_by(**one)
         with self._db.tenant(self._tenant_id) as connection:
             return connection.scalar(statement)
 
@@ -115,8 +96,7 @@ class ModelRepository:
             lock_model(connection, self._tenant_id, name)
             refuse_if_referenced(connection, self._tenant_id, name, roles=SERVED)
             kept = sa.func.coalesce(models.c.archived_at, sa.func.now())
-            connection.execute(models.update().where(self._is(name)).values(archived_at=kept))
-            self._note(connection, "model.archived", name)
+            self._change(connection, name, "model.archived", archived_at=kept)
 
     def restore(self, model_id: str) -> None:
         """Show an archived model again; restoring one that is not archived changes nothing.
@@ -127,8 +107,7 @@ class ModelRepository:
         name = ModelId(model_id)
         with journal.writing(self._db, self._tenant_id) as connection:
             lock_model(connection, self._tenant_id, name)
-            connection.execute(models.update().where(self._is(name)).values(archived_at=None))
-            self._note(connection, "model.restored", name)
+            self._change(connection, name, "model.restored", archived_at=None)
 
     def delete(self, model_id: str) -> None:
         """Delete a model with all its versions, and the bytes that nothing else needs.
@@ -145,18 +124,21 @@ class ModelRepository:
             lock_model(connection, self._tenant_id, name)
             refuse_if_referenced(connection, self._tenant_id, name, roles=(*SERVED, "hold"))
             digests = sorted(set(remove(connection, self._tenant_id, name)))
-            connection.execute(models.update().where(self._is(name)).values(deleted_at=sa.func.now()))
-            self._note(connection, "model.deleted", name, {"digests": digests})
+            self._change(connection, name, "model.deleted", {"digests": digests}, deleted_at=sa.func.now())
         for digest in digests:
             remove_unneeded(self._db, self._tenant_id, self._store, digest)
 
-    def _note(
-        self, connection: Connection, action: str, model_id: ModelId, details: Mapping[str, Any] | None = None
+    def _change(
+        self,
+        connection: Connection,
+        model_id: ModelId,
+        action: str,
+        details: Mapping[str, Any] | None = None,
+        **values: Any,
     ) -> None:
+        """Change a model's row, and record it."""
+        connection.execute(models.update().filter_by(tenant_id=self._tenant_id, model_id=model_id).values(**values))
         journal.record(connection, self._tenant_id, action, {"model_id": model_id}, details)
-
-    def _is(self, model_id: ModelId) -> sa.ColumnElement[bool]:
-        return sa.and_(models.c.tenant_id == self._tenant_id, models.c.model_id == model_id)
 
 
 _LIVING = sa.select(models.c.model_id).where(
@@ -177,12 +159,8 @@ def lock_model(connection: Connection, tenant_id: TenantId, model_id: ModelId, *
 
     Statements that follow see what others committed before; the one that takes the lock may not.
 
-    Args:
-        connection: In the tenant's transaction.
-        tenant_id: The tenant.
-        model_id: The model.
-        shared: Transactions with a shared lock do not wait for each other. It covers the tenant, as
-            ``journal.writing`` does: a promotion saves that statement.
+    Transactions with a shared lock do not wait for each other. It covers the tenant, as ``journal.writing`` does: a
+    promotion saves that statement.
 
     Raises:
         ModelNotFoundError: There is no such model.

@@ -34,9 +34,8 @@ from ml_core.registry import journal
 from ml_core.registry.blobs import lock_digest
 from ml_core.registry.journal import erase
 from ml_core.registry.limits import MAX_METRICS, MAX_WORD, check_document
-from ml_core.registry.missing import tenant_deleted, tenant_not_found
 from ml_core.registry.search import write_tags
-from ml_core.registry.versions.rows import SELECT_VERSIONS, draft_values, finite_metrics, refusal, version_from
+from ml_core.registry.versions.rows import SELECT_VERSIONS, draft_values, finite_metrics, version_from
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow
@@ -50,12 +49,11 @@ _MAX_COUNTED_DIGITS = 9
 def register(
     connection: Connection, tenant_id: TenantId, draft: VersionDraft, artifact: StoredArtifact, actor: str
 ) -> ModelVersion:
-    """Register a version in the tenant's transaction; the same name and bytes again return what is there.
+    """Register a version in a transaction of ``journal.writing``; the same name and bytes again return what is there.
 
     Raises:
         ModelVersionConflictError: The version exists, or did before it was deleted, with other bytes.
         ModelSaveError: The model is of another type, or is archived.
-        TenantNotFoundError: There is no such tenant.
         InvalidRequestError: The parent version does not exist.
         RequestTooLargeError: The metadata or hyperparameters are too large.
         RunStateError: The run that made it has failed or was cancelled.
@@ -67,12 +65,14 @@ def register(
         lock_digest(connection, tenant_id, draft.lineage.dataset_digest, shared=True)
     model = _lock_model(connection, tenant_id, draft)
     if draft.version is not None:
-        existing = find(
-            connection, tenant_id, versions.c.model_id == draft.model_id, versions.c.version == draft.version
-        )
+        existing = find(connection, tenant_id, draft.model_id, draft.version)
+        if existing is not None and existing.digest == artifact.digest:
+            return existing
         if existing is not None:
-            return _same_or_conflict(existing, artifact)
-        refuse_reuse(connection, tenant_id, draft.model_id, draft.version, artifact.digest)
+            raise _conflict(tenant_id, draft.model_id, draft.version, "exists with other bytes; versions never change")
+        if _buried(connection, tenant_id, draft.model_id, draft.version) not in (None, artifact.digest):
+            what = "was deleted and had other bytes; a name is never reused for others"
+            raise _conflict(tenant_id, draft.model_id, draft.version, what)
     _check_parent(connection, tenant_id, draft)
     number = max(int(model.next_number), _own_number(draft))
     version = draft.version or VersionId(str(number))
@@ -90,14 +90,9 @@ def register(
         )
     )
     _make_findable(connection, tenant_id, draft, version)
-    journal.record(
-        connection,
-        tenant_id,
-        "version.registered",
-        {"model_id": draft.model_id, "version": version},
-        {"digest": artifact.digest},
-    )
-    registered = find(connection, tenant_id, versions.c.model_id == draft.model_id, versions.c.version == version)
+    subject = {"model_id": draft.model_id, "version": version}
+    journal.record(connection, tenant_id, "version.registered", subject, {"digest": artifact.digest})
+    registered = find(connection, tenant_id, draft.model_id, version)
     if registered is None:
         raise ModelSaveError(f"Version {version!s} of {draft.model_id!s} vanished while it was registered.")
     return registered
@@ -116,39 +111,34 @@ def _make_findable(connection: Connection, tenant_id: TenantId, draft: VersionDr
     write_tags(connection, version_tags, tenant_id, {"model_id": draft.model_id, "version": version}, draft.tags)
 
 
-def find(connection: Connection, tenant_id: TenantId, *conditions: sa.ColumnElement[bool]) -> ModelVersion | None:
-    """The newest version that meets the conditions."""
-    statement = (
-        SELECT_VERSIONS.where(versions.c.tenant_id == tenant_id, *conditions)
-        .order_by(versions.c.number.desc())
-        .limit(1)
-    )
+def find(
+    connection: Connection,
+    tenant_id: TenantId,
+    model_id: ModelId | None,
+    version: str | None = None,
+    *conditions: sa.ColumnElement[bool],
+) -> ModelVersion | None:
+    """The newest version that meets the conditions; a name that is None does not restrict."""
+    named = {"tenant_id": tenant_id, "model_id": model_id, "version": version}
+    wanted = (versions.c[name] == value for name, value in named.items() if value is not None)
+    statement = SELECT_VERSIONS.where(*wanted, *conditions).order_by(versions.c.number.desc()).limit(1)
     row = connection.execute(statement).one_or_none()
     return None if row is None else version_from(row)
 
 
 def _lock_model(connection: Connection, tenant_id: TenantId, draft: VersionDraft) -> AnyRow:
     """The model's row, made on first use and locked to the end of the transaction."""
-    mine = sa.and_(models.c.tenant_id == tenant_id, models.c.model_id == draft.model_id)
-    try:
-        connection.execute(
-            insert(models)
-            .values(tenant_id=tenant_id, model_id=draft.model_id, model_type=draft.model_type)
-            .on_conflict_do_nothing()
-        )
-    except sa.exc.IntegrityError as error:
-        if refusal(error) == "fk_models_tenants":
-            raise tenant_not_found(tenant_id) from error
-        raise
-    model = connection.execute(sa.select(models).where(mine).with_for_update()).one_or_none()
-    if model is None:  # a deletion of the tenant took it meanwhile
-        raise tenant_deleted(tenant_id)
+    mine = {"tenant_id": tenant_id, "model_id": draft.model_id}
+    connection.execute(insert(models).values(**mine, model_type=draft.model_type).on_conflict_do_nothing())
+    model = connection.execute(sa.select(models).filter_by(**mine).with_for_update()).one()
     if model.deleted_at is not None:  # its name begins a new life; its numbers go on
-        revived = (
-            models.update()
-            .where(mine)
-            .values(deleted_at=None, archived_at=None, model_type=draft.model_type, metadata={})
-        )
+        fresh: dict[str, Any] = {
+            "deleted_at": None,
+            "archived_at": None,
+            "model_type": draft.model_type,
+            "metadata": {},
+        }
+        revived = models.update().filter_by(**mine).values(**fresh)
         model = connection.execute(revived.returning(models)).one()
     else:
         _refuse_other(model, draft.model_type, draft.version)
@@ -160,32 +150,23 @@ def refuse_in_vain(
 ) -> None:
     """Refuse what ``register`` would refuse of a version that is still to be trained.
 
-    Args:
-        connection: In the tenant's transaction.
-        tenant_id: The tenant.
-        model_id: The model.
-        model_type: Of the version; None: not known yet.
-        version: Its name; None: the next number.
+    The type is None where it is not known yet, and the version where it gets the next number.
 
     Raises:
         ModelVersionConflictError: There is, or was, a version of this name.
         ModelSaveError: The model is of another type, or is archived.
     """
-    mine = sa.and_(models.c.tenant_id == tenant_id, models.c.model_id == model_id)
-    model = connection.execute(sa.select(models).where(mine, models.c.deleted_at.is_(None))).one_or_none()
+    living = sa.select(models).filter_by(tenant_id=tenant_id, model_id=model_id, deleted_at=None)
+    model = connection.execute(living).one_or_none()
     if model is not None:
         _refuse_other(model, model_type, version)
     if version is None:
         return
     was_deleted = is_buried(connection, tenant_id, model_id, version)
-    if was_deleted or find(connection, tenant_id, versions.c.model_id == model_id, versions.c.version == version):
-        raise ModelVersionConflictError(
-            f"Version {version!s} of {model_id!s} {'was deleted' if was_deleted else 'exists'}; versions never change.",
-            remedy="Give --version (version= in Python) another name, or leave it out for the next number.",
-            tenant_id=tenant_id,
-            model_id=model_id,
-            version=version,
-        )
+    if was_deleted or find(connection, tenant_id, model_id, version):
+        what = f"{'was deleted' if was_deleted else 'exists'}; versions never change"
+        remedy = "Give --version (version= in Python) another name, or leave it out for the next number."
+        raise _conflict(tenant_id, model_id, version, what, remedy)
 
 
 def _refuse_other(model: AnyRow, model_type: str | None, version: VersionId | None) -> None:
@@ -205,23 +186,19 @@ def _refuse_other(model: AnyRow, model_type: str | None, version: VersionId | No
     )
 
 
-def _same_or_conflict(existing: ModelVersion, artifact: StoredArtifact) -> ModelVersion:
-    if existing.digest == artifact.digest:
-        return existing
-    raise ModelVersionConflictError(
-        f"Version {existing.version!s} of {existing.model_id!s} exists with other bytes; versions never change.",
-        remedy="Register under another version, or leave the version out for the next number.",
-        tenant_id=existing.tenant_id,
-        model_id=existing.model_id,
-        version=existing.version,
-    )
+def _conflict(
+    tenant_id: TenantId, model_id: ModelId, version: VersionId, what: str, remedy: str | None = None
+) -> ModelVersionConflictError:
+    remedy = remedy or "Register under another version, or leave the version out for the next number."
+    message = f"Version {version!s} of {model_id!s} {what}."
+    return ModelVersionConflictError(message, remedy=remedy, tenant_id=tenant_id, model_id=model_id, version=version)
 
 
 def _check_parent(connection: Connection, tenant_id: TenantId, draft: VersionDraft) -> None:
     parent = draft.lineage.parent_version
     if parent is None:
         return
-    if find(connection, tenant_id, versions.c.model_id == draft.model_id, versions.c.version == parent) is None:
+    if find(connection, tenant_id, draft.model_id, parent) is None:
         raise InvalidRequestError(
             f"The parent version {parent!r} of {draft.model_id!s} does not exist.",
             remedy="Name a version of the same model.",
@@ -263,8 +240,7 @@ def remove(
         VersionInUseError: It was promoted or held since then.
     """
     key = {"model_id": model_id} | ({} if version is None else {"version": version})
-    going = [versions.c.tenant_id == tenant_id, *(versions.c[name] == value for name, value in key.items())]
-    digests = connection.scalars(sa.select(versions.c.digest).where(*going)).all()
+    digests = connection.scalars(sa.select(versions.c.digest).filter_by(tenant_id=tenant_id, **key)).all()
     try:
         erase(connection, versions, **key)
     except sa.exc.IntegrityError as error:
@@ -285,29 +261,9 @@ def is_buried(connection: Connection, tenant_id: TenantId, model_id: ModelId, ve
     return _buried(connection, tenant_id, model_id, version) is not None
 
 
-def refuse_reuse(
-    connection: Connection, tenant_id: TenantId, model_id: ModelId, version: VersionId, digest: Digest
-) -> None:
-    """Refuse other bytes under the name of a deleted version; the very same may come back.
-
-    Raises:
-        ModelVersionConflictError: The name belongs to other bytes.
-    """
-    buried = _buried(connection, tenant_id, model_id, version)
-    if buried not in (None, digest):
-        raise ModelVersionConflictError(
-            f"Version {version!s} of {model_id!s} was deleted and had other bytes; a name is never reused for others.",
-            remedy="Register under another version, or leave the version out for the next number.",
-            tenant_id=tenant_id,
-            model_id=model_id,
-            version=version,
-        )
-
-
 def _buried(connection: Connection, tenant_id: TenantId, model_id: ModelId, version: VersionId) -> str | None:
-    of = deleted_versions.c
-    named = (of.tenant_id == tenant_id, of.model_id == model_id, of.version == version)
-    return connection.scalar(sa.select(of.digest).where(*named))
+    named = {"tenant_id": tenant_id, "model_id": model_id, "version": version}
+    return connection.scalar(sa.select(deleted_versions.c.digest).filter_by(**named))
 
 
 def check_draft(draft: VersionDraft) -> None:
@@ -333,11 +289,7 @@ def check_draft(draft: VersionDraft) -> None:
 
 
 def check_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse metrics by split that can't be stored.
-
-    Raises:
-        InvalidRequestError, RequestTooLargeError: As ``check_draft``.
-    """
+    """Refuse metrics by split that can't be stored. Errors as for ``check_draft``."""
     for split, values in metrics.items():
         _check_name(split)
         if not isinstance(values, Mapping):
@@ -361,8 +313,7 @@ def check_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> None:
 def _check_name(name: object) -> None:
     if not (isinstance(name, str) and 1 <= len(name) <= MAX_WORD and is_storable(name)):
         raise _no_metric(
-            f"{shown(name)} can't be the name of a metric or a split",
-            f"Use a text of 1 to {MAX_WORD} characters.",
+            f"{shown(name)} can't be the name of a metric or a split", f"Use a text of 1 to {MAX_WORD} characters."
         )
 
 

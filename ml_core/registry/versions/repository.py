@@ -15,14 +15,16 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import models, version_tags, versions
 from ml_core.domain.api_key import Scope
 from ml_core.domain.lifecycle import VersionTrigger, advance, state_of
+from ml_core.domain.metric import parse_bound
 from ml_core.domain.version import ModelVersion, ServableVersion, StoredArtifact, VersionDraft, VersionSummary
-from ml_core.ids import Digest, ModelId, TenantId, VersionId
+from ml_core.ids import Digest, ModelId, VersionId
 from ml_core.models.store import ArtifactStore, platform_store
 from ml_core.registry import journal
 from ml_core.registry.blobs import remove_unneeded, store_and_register
 from ml_core.registry.limits import MAX_DOCUMENT_BYTES, check_document
-from ml_core.registry.missing import model_archived, model_not_found
+from ml_core.registry.missing import model_not_found, not_shown
 from ml_core.registry.pages import Page, read_page
+from ml_core.registry.records import OfTenant
 from ml_core.registry.references import SERVED, refuse_if_referenced
 from ml_core.registry.search import write_tags
 from ml_core.registry.tenants import TenantRepository
@@ -32,13 +34,13 @@ from ml_core.registry.versions.lineage import compare, lineage_of
 from ml_core.registry.versions.models import ModelRepository, lock_model
 from ml_core.registry.versions.rows import (
     IS_ARCHIVED,
+    SELECT_SERVABLE,
     SELECT_VERSIONS,
-    SERVABLE_COLUMNS,
-    VERSIONS_WITH_MODEL,
+    is_version,
     servable_from,
     version_from,
 )
-from ml_core.registry.versions.search import MetricRange, VersionQuery, as_range, search
+from ml_core.registry.versions.search import VersionQuery, search
 
 MAX_MODEL_NOTES_BYTES = 16 * 2**10
 """Of a model's own metadata, as JSON: each of its versions has it beside notes of its own."""
@@ -53,7 +55,7 @@ _NAMED = _OF_MODEL.where(versions.c.version == sa.bindparam("version"))
 _NEWEST = _OF_MODEL.where(sa.not_(IS_ARCHIVED)).order_by(versions.c.number.desc()).limit(1)
 
 
-class VersionRepository:
+class VersionRepository(OfTenant):
     """The versions of one tenant.
 
     Args:
@@ -63,8 +65,7 @@ class VersionRepository:
     """
 
     def __init__(self, db: DatabaseConnection, tenant_id: str, store: ArtifactStore | None = None) -> None:
-        self._db = db
-        self._tenant_id = TenantId(tenant_id)
+        super().__init__(db, tenant_id)
         self._store = store if store is not None else platform_store(db.settings)
 
     def submit(self, submission: Submission, data: bytes, *, actor: str | None = None) -> ModelVersion:
@@ -78,11 +79,7 @@ class VersionRepository:
             actor: For whom an operator registers it; None: the connection's principal.
 
         Raises:
-            TenantNotFoundError: There is no such tenant.
-            RefusedArtifactError: It is not a skops archive, or holds types that are not allowed.
-            ModelVersionConflictError: The version exists with other bytes.
-            ModelSaveError: It can't be stored, or the model is of another type or archived.
-            DataProcessingError: The sample does not fit, or the model was never fitted or predicts several targets.
+            MLFrameworkError: As for ``intake.draft_of`` and ``publish``.
         """
         from ml_core.models.formats import skops_format
 
@@ -104,8 +101,8 @@ class VersionRepository:
         Raises:
             PermissionDeniedError: The principal lacks the scope ``train``.
             ModelSaveError: The store or the registry refuses; nothing is left behind.
-            ModelVersionConflictError: The version exists with other bytes.
             TenantNotFoundError: There is no such tenant.
+            MLFrameworkError: As for ``register``.
         """
         self._db.principal.require(Scope.TRAIN)  # before anything is stored
         registration.check_draft(draft)
@@ -130,10 +127,8 @@ class VersionRepository:
             actor: Who registers it.
 
         Raises:
-            ModelVersionConflictError: The version exists, or did before it was deleted, with other bytes.
-            ModelSaveError: The model is of another type, or is archived.
             TenantNotFoundError: There is no such tenant.
-            InvalidRequestError: A value can't be stored, or the parent version does not exist.
+            MLFrameworkError: As for ``registration.register``.
         """
         with journal.writing(self._db, self._tenant_id) as connection:
             return registration.register(connection, self._tenant_id, draft, artifact, actor)
@@ -141,15 +136,9 @@ class VersionRepository:
     def refuse_in_vain(self, model_id: str, model_type: str | None, version: str | None) -> None:
         """Refuse a training whose version could not be registered, before a core is spent on it.
 
-        Args:
-            model_id: The model.
-            model_type: Of the version; None: not known yet.
-            version: Its name; None: the next number.
-
         Raises:
             PermissionDeniedError: The principal lacks the scope ``train``.
-            ModelVersionConflictError: There is, or was, a version of this name.
-            ModelSaveError: The model is of another type, or is archived.
+            MLFrameworkError: As for ``registration.refuse_in_vain``.
         """
         name, wanted = ModelId(model_id), None if version is None else VersionId(version)
         self._db.principal.require(Scope.TRAIN)
@@ -166,13 +155,7 @@ class VersionRepository:
             return self._get(connection, ModelId(model_id), None if version is None else VersionId(version))
 
     def artifact(self, model_id: str, version: str | None = None) -> Path:
-        """A local file with the verified bytes of a version, see ``ArtifactStore.fetch``.
-
-        Raises:
-            ModelNotFoundError: There is no such version.
-            ArtifactIntegrityError: The bytes are missing or damaged.
-            ModelLoadError: The store can't be reached.
-        """
+        """A local file with the verified bytes of a version. Errors as for ``get`` and ``ArtifactStore.fetch``."""
         found = self.get(model_id, version)
         return self._store.fetch(self._tenant_id, found.digest, found.size_bytes)
 
@@ -183,37 +166,23 @@ class VersionRepository:
             ModelNotFoundError: There is no such version, or it or its model is archived.
         """
         name, wanted = ModelId(model_id), VersionId(version)
-        statement = sa.select(*SERVABLE_COLUMNS, IS_ARCHIVED.label("is_archived")).select_from(VERSIONS_WITH_MODEL)
         with self._db.tenant(self._tenant_id) as connection:
-            row = connection.execute(statement.where(self._is(name, wanted))).one_or_none()
-            if row is None:
-                raise model_not_found(self._tenant_id, name, wanted, connection=connection)
-            if row.is_archived:
-                raise model_archived(self._tenant_id, name, wanted, connection=connection)
+            row = connection.execute(SELECT_SERVABLE.where(self._is(name, wanted))).one_or_none()
+            if row is None or row.is_archived:
+                raise not_shown(row, self._tenant_id, name, wanted, connection=connection)
         return servable_from(row)
 
     def list(
         self, model_id: str, *, include_archived: bool = False, limit: int = 100, cursor: str | None = None
     ) -> Page[ModelVersion]:
-        """A page of a model's versions, newest first; an empty one if there is no such model.
-
-        Args:
-            model_id: The model.
-            include_archived: Archived ones too.
-            limit: At most so many, 1 to 1000.
-            cursor: ``next_cursor`` of the page before.
-
-        Raises:
-            InvalidRequestError: The limit or the cursor can't be used.
-        """
-        statement = SELECT_VERSIONS.add_columns(versions.c.number).where(
-            versions.c.tenant_id == self._tenant_id, versions.c.model_id == ModelId(model_id)
-        )
+        """A page of a model's versions, newest first; an empty one if there is no such model."""
+        of = versions.c
+        statement = SELECT_VERSIONS.add_columns(of.number)
+        statement = statement.where(of.tenant_id == self._tenant_id, of.model_id == ModelId(model_id))
         if not include_archived:
-            statement = statement.where(versions.c.archived_at.is_(None), models.c.archived_at.is_(None))
-        order = [versions.c.number]
+            statement = statement.where(of.archived_at.is_(None), models.c.archived_at.is_(None))
         with self._db.tenant(self._tenant_id) as connection:
-            page = read_page(connection, statement, order, limit=limit, cursor=cursor, descending=True)
+            page = read_page(connection, statement, [of.number], limit=limit, cursor=cursor, descending=True)
         return page.map(version_from)
 
     def search(
@@ -222,7 +191,7 @@ class VersionRepository:
         *,
         model_type: str | None = None,
         tags: Mapping[str, str] | None = None,
-        metrics: Iterable[str | MetricRange] | str = (),
+        metrics: Iterable[str] | str = (),
         text: str | None = None,
         include_archived: bool = False,
         sort: str = "created",
@@ -260,7 +229,7 @@ class VersionRepository:
             model_id=None if model_id is None else ModelId(model_id),
             model_type=model_type,
             tags=tags or {},
-            metrics=[as_range(each) for each in ([metrics] if isinstance(metrics, str) else metrics)],
+            metrics=[parse_bound(each) for each in ([metrics] if isinstance(metrics, str) else metrics)],
             text=text,
             include_archived=include_archived,
             sort=sort,
@@ -271,36 +240,25 @@ class VersionRepository:
 
     def find_by_digest(self, digest: str, model_id: str | None = None) -> ModelVersion | None:
         """The newest version with these bytes, of one model or of any of the tenant's."""
-        conditions = [versions.c.digest == Digest(digest)]
-        if model_id is not None:
-            conditions.append(versions.c.model_id == ModelId(model_id))
+        name, same = None if model_id is None else ModelId(model_id), versions.c.digest == Digest(digest)
         with self._db.tenant(self._tenant_id) as connection:
-            return registration.find(connection, self._tenant_id, *conditions)
+            return registration.find(connection, self._tenant_id, name, None, same)
 
     def trained_on(self, dataset_digest: str) -> Sequence[tuple[ModelId, VersionId]]:
         """The versions that were trained on a dataset of these bytes, oldest first."""
-        statement = (
-            sa.select(versions.c.model_id, versions.c.version)
-            .where(versions.c.tenant_id == self._tenant_id, versions.c.dataset_digest == Digest(dataset_digest))
-            .order_by(versions.c.created_at, versions.c.model_id, versions.c.version)
-        )
+        of = versions.c
+        trained = sa.select(of.model_id, of.version)
+        trained = trained.filter_by(tenant_id=self._tenant_id, dataset_digest=Digest(dataset_digest))
+        statement = trained.order_by(of.created_at, of.model_id, of.version)
         with self._db.tenant(self._tenant_id) as connection:
             return [(ModelId(row.model_id), VersionId(row.version)) for row in connection.execute(statement)]
 
     def compare(self, model_id: str, version1: str, version2: str) -> dict[str, Any]:
-        """Two versions side by side, see ``ModelRegistry.compare_versions``.
-
-        Raises:
-            ModelNotFoundError: One of them does not exist.
-        """
+        """Two versions side by side, as ``ModelRegistry.compare_versions``."""
         return compare(self.get(model_id, version1), self.get(model_id, version2))
 
     def lineage(self, model_id: str, version: str) -> dict[str, Any]:
-        """Where a version came from and what was made from it, see ``ModelRegistry.get_lineage``.
-
-        Raises:
-            ModelNotFoundError: There is no such version.
-        """
+        """Where a version came from and what was made from it, as ``ModelRegistry.get_lineage``."""
         with self._db.tenant(self._tenant_id) as connection:
             return lineage_of(connection, self._get(connection, ModelId(model_id), VersionId(version)))
 
@@ -351,11 +309,6 @@ class VersionRepository:
     def set_tags(self, model_id: str, version: str, tags: Mapping[str, str | None]) -> ModelVersion:
         """Set tags by which a search finds the version; None removes one. Others stay.
 
-        Args:
-            model_id: The model.
-            version: The version.
-            tags: Key → value, each a text of 1 to 200 characters, or None.
-
         Returns:
             The version with all of its tags.
 
@@ -367,8 +320,9 @@ class VersionRepository:
         with journal.writing(self._db, self._tenant_id) as connection:
             lock_model(connection, self._tenant_id, name)
             self._get(connection, name, wanted)
-            write_tags(connection, version_tags, self._tenant_id, {"model_id": name, "version": wanted}, tags)
-            self._note(connection, "version.tagged", name, wanted, {"tags": dict(tags)})
+            subject = {"model_id": name, "version": wanted}
+            write_tags(connection, version_tags, self._tenant_id, subject, tags)
+            journal.record(connection, self._tenant_id, "version.tagged", subject, {"tags": dict(tags)})
             return self._get(connection, name, wanted)
 
     def archive(self, model_id: str, version: str) -> None:
@@ -378,14 +332,8 @@ class VersionRepository:
             ModelNotFoundError: There is no such version.
             VersionInUseError: An environment serves it.
         """
-        name, wanted = ModelId(model_id), VersionId(version)
-        with journal.writing(self._db, self._tenant_id) as connection:
-            lock_model(connection, self._tenant_id, name)
-            refuse_if_referenced(connection, self._tenant_id, name, wanted, roles=SERVED)
-            self._check(connection, name, wanted, VersionTrigger.ARCHIVE)
-            kept = sa.func.coalesce(versions.c.archived_at, sa.func.now())
-            connection.execute(versions.update().where(self._is(name, wanted)).values(archived_at=kept))
-            self._note(connection, "version.archived", name, wanted)
+        hidden = sa.func.coalesce(versions.c.archived_at, sa.func.now())
+        self._set_archived_at(model_id, version, VersionTrigger.ARCHIVE, hidden, "version.archived")
 
     def restore(self, model_id: str, version: str) -> None:
         """Show an archived version again; restoring one that is not archived changes nothing.
@@ -393,12 +341,17 @@ class VersionRepository:
         Raises:
             ModelNotFoundError: There is no such version.
         """
+        self._set_archived_at(model_id, version, VersionTrigger.RESTORE, None, "version.restored")
+
+    def _set_archived_at(self, model_id: str, version: str, trigger: VersionTrigger, moment: Any, action: str) -> None:
         name, wanted = ModelId(model_id), VersionId(version)
         with journal.writing(self._db, self._tenant_id) as connection:
             lock_model(connection, self._tenant_id, name)
-            self._check(connection, name, wanted, VersionTrigger.RESTORE)
-            connection.execute(versions.update().where(self._is(name, wanted)).values(archived_at=None))
-            self._note(connection, "version.restored", name, wanted)
+            if trigger is VersionTrigger.ARCHIVE:
+                refuse_if_referenced(connection, self._tenant_id, name, wanted, roles=SERVED)
+            self._check(connection, name, wanted, trigger)
+            connection.execute(versions.update().where(self._is(name, wanted)).values(archived_at=moment))
+            journal.record(connection, self._tenant_id, action, {"model_id": name, "version": wanted})
 
     def delete(self, model_id: str, version: str) -> None:
         """Delete a version that nothing needs, and its bytes if nothing else needs them.
@@ -416,7 +369,8 @@ class VersionRepository:
             self._check(connection, name, wanted, VersionTrigger.DELETE)
             refuse_if_referenced(connection, self._tenant_id, name, wanted, roles=(*SERVED, "hold", "version"))
             (digest,) = registration.remove(connection, self._tenant_id, name, wanted)
-            self._note(connection, "version.deleted", name, wanted, {"digest": digest})
+            subject = {"model_id": name, "version": wanted}
+            journal.record(connection, self._tenant_id, "version.deleted", subject, {"digest": digest})
         remove_unneeded(self._db, self._tenant_id, self._store, digest)
 
     def _get(self, connection: Connection, model_id: ModelId, version: VersionId | None) -> ModelVersion:
@@ -445,17 +399,5 @@ class VersionRepository:
             raise model_not_found(self._tenant_id, model_id, version, why=why, remedy=remedy)
         raise model_not_found(self._tenant_id, model_id, version, connection=connection)
 
-    def _note(
-        self,
-        connection: Connection,
-        action: str,
-        model_id: ModelId,
-        version: VersionId,
-        details: Mapping[str, Any] | None = None,
-    ) -> None:
-        journal.record(connection, self._tenant_id, action, {"model_id": model_id, "version": version}, details)
-
     def _is(self, model_id: ModelId, version: VersionId) -> sa.ColumnElement[bool]:
-        return sa.and_(
-            versions.c.tenant_id == self._tenant_id, versions.c.model_id == model_id, versions.c.version == version
-        )
+        return is_version(self._tenant_id, model_id, version)

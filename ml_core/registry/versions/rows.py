@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from ml_core.domain.rollout import Role, Use
 from ml_core.domain.signature import Signature
 from ml_core.domain.version import Lineage, ModelVersion, SelfTest, ServableVersion, VersionDraft, VersionSummary
 from ml_core.ids import Digest, EnvironmentName, ModelId, TenantId, VersionId, VersionRef
+from ml_core.registry.records import value_of
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow
@@ -39,11 +41,7 @@ _USED = (environments.c.version, environments.c.canary_version, environments.c.s
 _USES = sa.func.jsonb_agg(sa.func.jsonb_build_array(environments.c.environment, *_USED))
 # What is shown of a version in a list.
 _SHOWN_COLUMNS = (
-    versions.c.metrics,
-    versions.c.hyperparameters,
-    versions.c.created_at,
-    versions.c.created_by,
-    versions.c.archived_at,
+    *(versions.c[name] for name in ("metrics", "hyperparameters", "created_at", "created_by", "archived_at")),
     sa.select(_TAGS)
     .where(*(version_tags.c[name] == versions.c[name] for name in ("tenant_id", "model_id", "version")))
     .correlate(versions)
@@ -56,17 +54,11 @@ _SHOWN_COLUMNS = (
     .scalar_subquery()
     .label("uses"),
 )
+_LINEAGE = tuple(field.name for field in fields(Lineage))
 _VERSION_COLUMNS = (
     *SERVABLE_COLUMNS,
     *_SHOWN_COLUMNS,
-    versions.c.metadata,
-    versions.c.run_id,
-    versions.c.dataset_digest,
-    versions.c.parent_version,
-    versions.c.code_commit,
-    versions.c.libraries,
-    versions.c.data_digest,
-    versions.c.outside_types,
+    *(versions.c[name] for name in (*_LINEAGE, "metadata", "outside_types")),
 )
 _SUMMARY_COLUMNS = (
     versions.c.model_id,
@@ -87,6 +79,13 @@ SELECT_VERSIONS = sa.select(*_VERSION_COLUMNS).select_from(VERSIONS_WITH_MODEL)
 SELECT_SUMMARIES = sa.select(*_SUMMARY_COLUMNS).select_from(VERSIONS_WITH_MODEL)
 # A version is also hidden with its model.
 IS_ARCHIVED = sa.or_(versions.c.archived_at.is_not(None), models.c.archived_at.is_not(None))
+SELECT_SERVABLE = sa.select(*SERVABLE_COLUMNS, IS_ARCHIVED.label("is_archived")).select_from(VERSIONS_WITH_MODEL)
+
+
+def is_version(tenant_id: TenantId, model_id: ModelId, version: VersionId) -> sa.ColumnElement[bool]:
+    """The condition that a row is this version's."""
+    of = versions.c
+    return sa.and_(of.tenant_id == tenant_id, of.model_id == model_id, of.version == version)
 
 
 def servable_from(row: AnyRow) -> ServableVersion:
@@ -95,7 +94,6 @@ def servable_from(row: AnyRow) -> ServableVersion:
     Raises:
         ValueError: A document is no JSON, or holds a kind that this release does not know. So do ``TypeError``,
             ``LookupError`` and ``AttributeError`` where a document is of another form.
-        InvalidNameError: A name is not valid.
     """
     return ServableVersion(
         ref=VersionRef(TenantId(row.tenant_id), ModelId(row.model_id), VersionId(row.version)),
@@ -121,9 +119,7 @@ def version_from(row: AnyRow) -> ModelVersion:
         metrics=row.metrics,
         hyperparameters=row.hyperparameters,
         metadata=row.metadata,
-        lineage=Lineage(
-            row.run_id, row.dataset_digest, row.parent_version, row.code_commit, row.libraries, row.data_digest
-        ),
+        lineage=Lineage(*(getattr(row, name) for name in _LINEAGE)),
         created_at=row.created_at,
         created_by=row.created_by,
         archived_at=row.archived_at,
@@ -135,22 +131,7 @@ def version_from(row: AnyRow) -> ModelVersion:
 
 def summary_from(row: AnyRow) -> VersionSummary:
     """What a search returns of a version, from a row of ``SELECT_SUMMARIES``."""
-    return VersionSummary(
-        model_id=ModelId(row.model_id),
-        version=VersionId(row.version),
-        model_type=row.model_type,
-        algorithm=row.algorithm,
-        digest=Digest(row.digest),
-        size_bytes=row.size_bytes,
-        format=row.format,
-        metrics=row.metrics,
-        hyperparameters=row.hyperparameters,
-        tags=row.tags or {},
-        uses=_uses(row),
-        created_at=row.created_at,
-        created_by=row.created_by,
-        archived_at=row.archived_at,
-    )
+    return value_of(VersionSummary, row, tags=row.tags or {}, uses=_uses(row))
 
 
 def _uses(row: AnyRow) -> list[Use]:
@@ -164,19 +145,13 @@ def _uses(row: AnyRow) -> list[Use]:
 
 def draft_values(draft: VersionDraft) -> dict[str, Any]:
     """The columns that come from the caller's draft."""
-    lineage = draft.lineage
     return {
         "signature": draft.signature.to_json(),
         "self_test": draft.self_test.to_json(),
         "metrics": finite_metrics(draft.metrics),
         "hyperparameters": dict(draft.hyperparameters),
         "metadata": dict(draft.metadata),
-        "run_id": lineage.run_id,
-        "dataset_digest": lineage.dataset_digest,
-        "parent_version": lineage.parent_version,
-        "code_commit": lineage.code_commit,
-        "libraries": dict(lineage.libraries),
-        "data_digest": lineage.data_digest,
+        **{name: getattr(draft.lineage, name) for name in _LINEAGE},
         "outside_types": sorted(draft.outside_types),
     }
 

@@ -3,54 +3,27 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import models, version_metrics, version_tags, versions
-from ml_core.domain.metric import HIGHER_IS_BETTER, parse_bound
+from ml_core.domain.metric import HIGHER_IS_BETTER, MetricBound
 from ml_core.domain.version import VersionSummary
 from ml_core.exceptions import InvalidRequestError, did_you_mean, listed
 from ml_core.ids import ModelId, TenantId
-from ml_core.registry.limits import check_filters, check_limit
+from ml_core.registry.limits import check_filters
 from ml_core.registry.missing import require_model_in
-from ml_core.registry.pages import Page, after, decode_cursor, encode_cursor
+from ml_core.registry.pages import Page, read_page
 from ml_core.registry.search import in_range, of_owner, tagged
 from ml_core.registry.versions.rows import IS_ARCHIVED, SELECT_SUMMARIES, summary_from
-
-if TYPE_CHECKING:
-    from ml_core.registry.pages import AnyRow
 
 _MAX_TEXT = 200  # characters
 _CREATED = "created"
 _SPLIT = "validation"
 _KEY = ("model_id", "version")
-
-
-@dataclass(frozen=True, slots=True)
-class MetricRange:
-    """Versions whose metric lies in a range, both ends included; None: no bound."""
-
-    metric: str
-    at_least: float | None = None
-    at_most: float | None = None
-    split: str = _SPLIT
-
-
-def as_range(given: str | MetricRange) -> MetricRange:
-    """The range that a text such as ``accuracy>=0.8`` says.
-
-    Raises:
-        InvalidRequestError: It is not of that form.
-    """
-    if isinstance(given, MetricRange):
-        return given
-    bound = parse_bound(given)
-    return MetricRange(bound.metric, bound.at_least, bound.at_most, bound.split)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +33,7 @@ class VersionQuery:
     model_id: ModelId | None = None
     model_type: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
-    metrics: Sequence[MetricRange] = ()
+    metrics: Sequence[MetricBound] = ()
     text: str | None = None
     include_archived: bool = False
     sort: str = "created"
@@ -85,15 +58,6 @@ class VersionQuery:
         return split or _SPLIT, metric
 
     @property
-    def order(self) -> Sequence[sa.Column[Any]]:
-        """The columns that the versions are sorted by: all of one table, so that its index has that order."""
-        if self.metric is not None:
-            return [version_metrics.c[name] for name in ("value", "model_id", "version")]
-        if self.model_id is not None:  # numbers are in the order of creation
-            return [versions.c.number]
-        return [versions.c[name] for name in ("created_at", "model_id", "version")]
-
-    @property
     def is_descending(self) -> bool:
         """Which way they are sorted."""
         if self.descending is not None:
@@ -106,36 +70,36 @@ def search(
 ) -> Page[VersionSummary]:
     """One page of the versions that a query finds.
 
-    Args:
-        connection: In the tenant's transaction.
-        tenant_id: The tenant.
-        query: Which, and in which order.
-        limit: At most so many, 1 to 1000.
-        cursor: ``next_cursor`` of the page before, for the same query.
-
     Raises:
         InvalidRequestError: The sorting, the limit, the text or the cursor can't be used; or nothing was found, and no
             version could have such a metric or type.
         ModelNotFoundError: There is no such model.
     """
-    order, is_descending = query.order, query.is_descending
-    statement = SELECT_SUMMARIES.add_columns(order[0].label("sorted_by")).where(
-        versions.c.tenant_id == tenant_id, *_conditions(tenant_id, query)
-    )
-    if query.metric is not None:
+    statement = SELECT_SUMMARIES
+    order = [versions.c[name] for name in ("created_at", "model_id", "version")]
+    if query.metric is not None:  # all of one table, so that its index has the order
         split, metric = query.metric
-        same = [version_metrics.c[name] == versions.c[name] for name in ("tenant_id", "model_id", "version")]
-        statement = statement.join(version_metrics, sa.and_(*same)).where(
-            version_metrics.c.split == split, version_metrics.c.metric == metric
-        )
-    if cursor is not None:
-        statement = statement.where(after(order, _read(cursor, query), descending=is_descending))
-    directed = [column.desc() if is_descending else column.asc() for column in order]
-    rows = connection.execute(statement.order_by(*directed).limit(check_limit(limit) + 1)).all()
-    if not rows and cursor is None:
+        order = [version_metrics.c[name] for name in ("value", "model_id", "version")]
+        measured = of_owner(version_metrics, versions, _KEY, tenant_id)
+        measured += [version_metrics.c.split == split, version_metrics.c.metric == metric]
+        statement = statement.add_columns(order[0]).join(version_metrics, sa.and_(*measured))
+    elif query.model_id is not None:  # numbers are in the order of creation
+        order = [versions.c.number]
+        statement = statement.add_columns(order[0])
+    statement = statement.where(versions.c.tenant_id == tenant_id, *_conditions(tenant_id, query))
+    named = "/".join(query.metric or [order[0].name])
+    page = read_page(
+        connection,
+        statement,
+        order,
+        limit=limit,
+        cursor=cursor,
+        descending=query.is_descending,
+        sorting=f"{'-' if query.is_descending else '+'}{named}",
+    )
+    if not page.items and cursor is None:
         _refuse_unknown(connection, tenant_id, query)
-    found = [summary_from(row) for row in rows[:limit]]
-    return Page(found, _cursor(rows[limit - 1], query) if len(rows) > limit else None)
+    return page.map(summary_from)
 
 
 def _conditions(tenant_id: TenantId, query: VersionQuery) -> Sequence[sa.ColumnElement[bool]]:
@@ -153,7 +117,7 @@ def _conditions(tenant_id: TenantId, query: VersionQuery) -> Sequence[sa.ColumnE
     return check_filters(conditions)
 
 
-def _has_metric(tenant_id: TenantId, wanted: MetricRange) -> sa.ColumnElement[bool]:
+def _has_metric(tenant_id: TenantId, wanted: MetricBound) -> sa.ColumnElement[bool]:
     metric = version_metrics.alias()
     named = (metric.c.split == wanted.split, metric.c.metric == wanted.metric)
     within = in_range(metric.c.value, wanted.at_least, wanted.at_most)
@@ -172,34 +136,6 @@ def _mentions(tenant_id: TenantId, text: str) -> sa.ColumnElement[bool]:
     )
     named = (versions.c.model_id, versions.c.version, sa.cast(versions.c.metadata, sa.Text))
     return sa.or_(*(column.icontains(text, autoescape=True) for column in named), in_a_tag)
-
-
-def _order(query: VersionQuery) -> str:
-    """What a page is sorted by and which way: a cursor of another order would pass versions over."""
-    name = query.order[0].name if query.metric is None else "/".join(query.metric)
-    return f"{'-' if query.is_descending else '+'}{name}"
-
-
-# The first value of a cursor, by the column that it is of.
-_KEYS: Mapping[str, Callable[[Any], Any]] = {"created_at": datetime.fromisoformat, "number": int, "value": float}
-
-
-def _cursor(row: AnyRow, query: VersionQuery) -> str:
-    key = row.sorted_by.isoformat() if isinstance(row.sorted_by, datetime) else row.sorted_by
-    return encode_cursor([_order(query), key, row.model_id, row.version])
-
-
-def _read(cursor: str, query: VersionQuery) -> list[Any]:
-    of, key, model_id, version = decode_cursor(cursor, str, (str, int, float), str, str)
-    try:
-        if of != _order(query):
-            raise ValueError(of)
-        key = _KEYS[query.order[0].name](key)
-    except (TypeError, ValueError):
-        raise InvalidRequestError(
-            "The cursor belongs to another sorting.", remedy="Begin without a cursor.", field="cursor"
-        ) from None
-    return [key, model_id, version][: len(query.order)]
 
 
 _MODEL_TYPES = ("anomaly_detection", "classification", "clustering", "regression")

@@ -16,6 +16,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
 from ml_core import DataProcessor, MLSystem, ModelManager, ModelRegistry, Predictor, Trainer, functions
 from ml_core.cache import CacheConfig, CacheMechanism
@@ -155,12 +156,12 @@ def test_the_manager_takes_files_lists_updates_hides_and_deletes(db, tenant_id, 
     """A fitted pipeline as a joblib file, through its whole life."""
     X, y = tumours
     path = tmp_path / "model.joblib"
-    joblib.dump(LogisticRegression(max_iter=5000).fit(X, y), path)
+    joblib.dump(DecisionTreeClassifier(max_depth=3).fit(X, y), path)
     manager = ModelManager(db, tmp_path / "models", tenant_id=tenant_id)
     assert manager.register_model("tumours", "classification", str(path), {"team": "a"}, version="1.0.0") == "tumours"
     manager.register_model("tumours", "classification", str(path), {"team": "a"}, version="1.0.0")  # idempotent
     other = tmp_path / "other.joblib"
-    joblib.dump(LogisticRegression(max_iter=5000, C=0.1).fit(X, y), other)
+    joblib.dump(DecisionTreeClassifier(max_depth=2).fit(X, y), other)
     with pytest.raises(ModelVersionConflictError):
         manager.register_model("tumours", "classification", str(other), version="1.0.0")
     assert [model.model_id for model in manager.list_models("classification")] == ["tumours"]

@@ -17,8 +17,11 @@ from ml_core.api.trainings import TrainingsInThreads
 from ml_core.cli.main import run
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.embedded import EmbeddedServer
+from ml_core.domain.api_key import Scope
+from ml_core.ids import TenantId
+from ml_core.registry.keys import KeyRepository
 from support.http_server import mounted, served
-from support.registry import settings_for, temporary_home
+from support.registry import new_tenant, settings_for, temporary_home
 
 
 @dataclass(frozen=True)
@@ -52,15 +55,20 @@ def registry(cli_home: Path) -> Iterator[DatabaseConnection]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Name the marker of this folder."""
-    config.addinivalue_line("markers", "in_process: a test of a module with BOTH_DOORS that is about one door")
+    """Name the markers of this folder."""
+    config.addinivalue_line("markers", "both_doors: runs in process as well, where a module runs over HTTP")
+    config.addinivalue_line("markers", "in_process: runs in process only, where a module runs over HTTP")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests of a module with ``BOTH_DOORS`` run in process and over HTTP, but for those marked ``in_process``."""
-    both = getattr(metafunc.module, "BOTH_DOORS", False) and "in_process" not in metafunc.definition.keywords
-    if both and "door" in metafunc.fixturenames:
-        metafunc.parametrize("door", ["in_process", "over_http"], indirect=True)
+    """Choose the doors of a test; a module with ``OVER_HTTP`` takes the one with a key, which may do less.
+
+    The other differs in the connection alone: ``both_doors`` marks a test of each kind of request and answer.
+    """
+    marks = metafunc.definition.keywords
+    if "door" in metafunc.fixturenames and getattr(metafunc.module, "OVER_HTTP", False) and "in_process" not in marks:
+        doors = ["in_process", "over_http"] if "both_doors" in marks else ["over_http"]
+        metafunc.parametrize("door", doors, indirect=True)
 
 
 @pytest.fixture
@@ -111,22 +119,20 @@ def mlcore(cli_home, monkeypatch, capsys, door):
 
 
 @pytest.fixture
-def enter(mlcore, request, door, monkeypatch) -> Callable[[str], str]:
+def enter(registry, request, door, monkeypatch) -> Callable[[str], str]:
     """Sends the commands that follow through the test's door: over HTTP with an address and a tenant's admin key."""
 
     def send_through_door(name: str) -> str:
         if door == "over_http":
-            key = mlcore("keys", "create", "-t", name, "--scope", "admin", "--json").json["key"]
+            key = KeyRepository(registry, TenantId(name)).create("admin", [Scope.ADMIN])
             monkeypatch.setenv("MLCORE_URL", request.getfixturevalue("control_api"))
-            monkeypatch.setenv("MLCORE_API_KEY", key)
+            monkeypatch.setenv("MLCORE_API_KEY", str(key))
         return name
 
     return send_through_door
 
 
 @pytest.fixture
-def tenant(mlcore, request, enter) -> str:
+def tenant(mlcore, registry, enter) -> str:
     """A tenant of the test's own, which the commands reach through the test's door."""
-    name = f"t{abs(hash(request.node.nodeid)) % 10**12}"
-    assert mlcore("tenants", "create", name).code == 0
-    return enter(name)
+    return enter(str(new_tenant(registry)))

@@ -16,7 +16,7 @@ from ml_core.registry.replicas import ReplicaReports
 from support.replicas import damage, running_replica
 from support.tables import measures
 
-BOTH_DOORS = True
+OVER_HTTP = True
 
 
 @pytest.fixture
@@ -40,6 +40,7 @@ def model(mlcore: Callable, tenant: str, tmp_path: Path, db: DatabaseConnection)
     mlcore("withdraw", *options, "--no-wait")
 
 
+@pytest.mark.both_doors
 def test_a_promotion_says_that_each_replica_has_applied_it(
     mlcore: Callable, model: list[str], db: DatabaseConnection
 ) -> None:

@@ -13,7 +13,7 @@ import pytest
 from ml_core.models.store import LocalStore
 from support.tables import measures, tickets
 
-BOTH_DOORS = True
+OVER_HTTP = True
 
 
 def one_class(frame):
@@ -100,6 +100,7 @@ def test_a_wide_table_trains(mlcore, tenant, tmp_path):
     assert len(result.json["columns"]) == 199
 
 
+@pytest.mark.both_doors
 def test_a_file_in_another_encoding_is_explained_and_then_read(mlcore, tenant, tmp_path):
     """The message names the option; with the option the file trains."""
     file = tmp_path / "latin.csv"
@@ -144,6 +145,7 @@ def test_an_unknown_tenant_is_not_made_by_mistake(mlcore, tmp_path):
     assert "mlcore tenants create acmee" in result.err
 
 
+@pytest.mark.both_doors
 def test_an_unknown_hyperparameter_names_the_nearest(mlcore, tenant, tmp_path):
     """A misspelling is corrected, not ignored."""
     file = tmp_path / "data.csv"
@@ -153,8 +155,12 @@ def test_an_unknown_hyperparameter_names_the_nearest(mlcore, tenant, tmp_path):
     assert "max_depth" in result.err
 
 
-def test_a_full_disk_leaves_nothing(mlcore, tenant, tmp_path, monkeypatch):
-    """No space left while the artifact is written: a clear error, no version, no temporary file."""
+@pytest.mark.both_doors
+def test_a_full_disk_leaves_nothing(mlcore, tenant, tmp_path, monkeypatch, door):
+    """No space left while the artifact is written: a clear error, no version, no temporary file.
+
+    Only who runs the store is told where it is; a tenant gets the id under which the operator finds it in the log.
+    """
     file = tmp_path / "data.csv"
     measures().to_csv(file, index=False)
 
@@ -165,7 +171,9 @@ def test_a_full_disk_leaves_nothing(mlcore, tenant, tmp_path, monkeypatch):
         patched.setattr(os, "fsync", no_space)
         result = mlcore("train", file, "-t", tenant, "-m", "m", "--target", "outcome")
     assert result.code == 1
-    assert "space" in result.err.lower()
+    assert "The artifact store is full; nothing was stored" in result.err
+    assert ("No space left on device" in result.err) == (door == "in_process")
+    assert "Request id: " in result.err
     assert nothing_written(mlcore, tenant)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from support.tables import tickets
 
-BOTH_DOORS = True
+OVER_HTTP = True
 
 
 @pytest.fixture
@@ -16,6 +16,7 @@ def csv(tmp_path):
     return tmp_path / "tickets.csv"
 
 
+@pytest.mark.both_doors
 def test_a_file_becomes_a_dataset(mlcore, tenant, csv):
     """It says what it stored and how to go on; the same file again is the same version."""
     made = mlcore("datasets", "create", "tickets_2026", "-t", tenant, "--from", csv)
@@ -54,11 +55,12 @@ def test_the_profile_is_shown(mlcore, tenant, csv):
     assert "characters" in lines["subject"]
     assert "mean" in lines["minutes_open"]
     assert "%" in lines["category"]
-    assert "csv, tickets.csv" in lines["source:"]
+    assert "csv, tickets.csv" in lines["source"]
     data = mlcore("datasets", "show", "t@1", "-t", tenant, "--json").json
     assert {column["name"] for column in data["profile"]["columns"]} == set(tickets().columns)
 
 
+@pytest.mark.both_doors
 def test_an_export_gives_the_table_back(mlcore, tenant, csv, tmp_path):
     """As CSV and as Parquet; nothing is written over."""
     mlcore("datasets", "create", "t", "-t", tenant, "--from", csv)

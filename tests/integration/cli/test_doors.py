@@ -7,7 +7,7 @@ import json
 import pandas as pd
 import pytest
 
-BOTH_DOORS = True
+OVER_HTTP = True
 FAST = ["--param", "algorithm=decision_tree"]
 
 
@@ -116,6 +116,7 @@ def test_labels_are_what_their_cells_say(mlcore, tenant, tmp_path, labels, class
     assert [type(label) for label in found] == [type(label) for label in classes]
 
 
+@pytest.mark.both_doors
 def test_a_gate_measures_on_cells_what_the_models_answer(mlcore, tenant, tmp_path):
     """Held-out rows in which a category's values alone look like booleans: 1.0 and 0.5 are measured, and refused."""
     columns = {"flag": ["True", "False", "Unknown"], "n": ["1", "2", "3", "4", "5"], "y": ["yes", "no", "maybe"]}
@@ -167,6 +168,7 @@ def test_a_held_out_table_has_the_columns_that_the_models_read(mlcore, tenant, t
     assert "has no column 'colour'" in refused.err
 
 
+@pytest.mark.both_doors
 def test_a_target_in_a_named_index_is_found(mlcore, tenant, tmp_path):
     """In the Parquet file and in the dataset that is made of it."""
     frame = pd.DataFrame({"x": ["a", "b"] * 30, "n": range(60), "y": ["p", "q"] * 30}).set_index("y")

@@ -6,7 +6,7 @@ import pytest
 
 from support.tables import measures
 
-BOTH_DOORS = True
+OVER_HTTP = True
 
 
 @pytest.fixture
@@ -19,6 +19,7 @@ def model(mlcore, tenant, tmp_path) -> list[str]:
     return ["-t", tenant, "-m", "m"]
 
 
+@pytest.mark.both_doors
 def test_a_refused_promotion_prints_a_line_a_gate(mlcore, model):
     """What each gate found, then the error, which carries it with --json; an override with a reason goes through."""
     assert (
@@ -53,7 +54,7 @@ def test_gates_are_set_listed_and_removed(mlcore, model):
 
 @pytest.mark.parametrize(
     ("setting", "words"),
-    [("count=0", "1 to 20"), ("cuont=1", "'count'"), ("count", "NAME=VALUE"), ("count=two", "whole number")],
+    [("count=0", "1 to 20"), ("cuont=1", "Did you mean count"), ("count", "NAME=VALUE"), ("count=two", "whole number")],
 )
 def test_a_setting_that_can_not_be_used_is_explained(mlcore, model, setting, words):
     """With what to write instead."""

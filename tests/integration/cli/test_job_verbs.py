@@ -12,7 +12,7 @@ from ml_core.jobs.dispatcher import Dispatcher
 from ml_core.jobs.processes import ProcessRunner
 from support.tables import measures
 
-BOTH_DOORS = True
+OVER_HTTP = True
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from ml_core.registry.keys import KeyRepository
 from ml_core.registry.platform_keys import PlatformKeyRepository
 from support.registry import new_tenant, register
 
-BOTH_DOORS = True
+OVER_HTTP = True
 
 
 def key_of(mlcore: Callable, tenant: str, *scopes: str) -> str:
@@ -66,6 +66,7 @@ def test_a_scope_of_no_environment_is_refused(mlcore: Callable, tenant: str) -> 
     assert mlcore("keys", "list", "-t", tenant, "--json").json == before
 
 
+@pytest.mark.both_doors
 def test_a_protected_environment_is_tried_with_keys(mlcore: Callable, tenant: str, model: list[str], me: str) -> None:
     """The environment's own key moves it and is named in the history; a key that only promotes is refused."""
     mlcore("environments", "protect", "production", "-t", tenant)
@@ -90,7 +91,7 @@ def test_an_approval_is_given_with_a_key(mlcore: Callable, tenant: str, model: l
     mlcore("gates", "set", "signed", "approval", *model)
     refused = mlcore("promote", *model, "-v", "1")
     assert f"mlcore keys create --tenant {tenant} --scope approve" in refused.err
-    assert f"mlcore approve --tenant {tenant} --model tickets --version 1 --environment production" in refused.err
+    assert f"mlcore approve --tenant {tenant} --model tickets --environment production --version 1" in refused.err
     assert mlcore("approve", *model, "-v", "1", "--key", key_of(mlcore, tenant, "approve")).code == 0
     assert mlcore("promote", *model, "-v", "1").code == 0
 
@@ -125,6 +126,7 @@ def test_a_key_does_only_what_it_may(mlcore: Callable, tenant: str, verb: tuple[
     assert "lacks the scope" in refused.err
 
 
+@pytest.mark.both_doors
 def test_the_key_may_be_in_the_environment(
     mlcore: Callable, tenant: str, model: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +147,7 @@ def test_a_key_of_another_tenant_finds_nothing(
     assert f"There is no tenant {tenant}." in refused.err
 
 
+@pytest.mark.both_doors
 def test_a_key_of_the_platform_is_created_listed_and_revoked(
     mlcore: Callable, registry: DatabaseConnection, tenant: str, door: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

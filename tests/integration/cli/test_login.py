@@ -13,8 +13,6 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.registry.platform_keys import PlatformKeyRepository
 from support.registry import settings_for
 
-BOTH_DOORS = False
-
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlcore) -> Path:

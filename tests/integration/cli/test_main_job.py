@@ -8,7 +8,7 @@ import pytest
 from ml_core.database.connection import current_user
 from support.tables import measures, tickets
 
-BOTH_DOORS = True
+OVER_HTTP = True
 FAST = {"algorithm": "logistic_regression"}
 
 
@@ -34,6 +34,7 @@ def trained(mlcore, tenant, tmp_path):
     return tenant, result.json, file
 
 
+@pytest.mark.both_doors
 def test_training_says_what_it_inferred(mlcore, tenant, tmp_path):
     """Each column's kind with a reason, and the held-out quality beside the baseline."""
     file = tmp_path / "tickets.csv"
@@ -114,6 +115,7 @@ def test_predictions_of_rows_and_files(mlcore, trained):
     assert all(abs(sum(row.values()) - 1) < 1e-9 for row in result["probabilities"])
 
 
+@pytest.mark.both_doors
 def test_promote_and_rollback(mlcore, trained):
     """The pointer moves, and back; lists show it."""
     tenant, _, file = trained
@@ -128,6 +130,7 @@ def test_promote_and_rollback(mlcore, trained):
     assert (model["model_id"], model["versions"]) == ("tickets", 2)
 
 
+@pytest.mark.both_doors
 def test_a_lost_race_is_explained(mlcore, trained, door):
     """The error says which generation the pointer has and who moved it."""
     tenant, _, _ = trained
@@ -259,6 +262,7 @@ def test_what_has_to_be_predicted_is_asked_for(mlcore, tenant, tmp_path):
         assert (refused.code, "Give the target, one of: m0, m1" in refused.err) == (1, True)
 
 
+@pytest.mark.both_doors
 def test_validation_rows_come_from_a_file(mlcore, tenant, tmp_path):
     """Every row of the table is trained on, the metrics are of the other file; further columns are ignored."""
     measures().to_csv(tmp_path / "m.csv", index=False)

@@ -10,7 +10,7 @@ import pytest
 
 from support.tables import measures
 
-BOTH_DOORS = True
+OVER_HTTP = True
 
 
 @pytest.fixture
@@ -38,6 +38,7 @@ def test_a_model_is_archived_restored_and_deleted(mlcore: Callable, tenant: str,
     assert mlcore("models", "list", "-t", tenant, "--archived", "--json").json["items"] == []
 
 
+@pytest.mark.both_doors
 def test_deleting_a_model_asks_first(mlcore: Callable, model: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Without its name nothing is deleted; with --json nothing is asked."""
     monkeypatch.setattr("sys.stdin", io.StringIO("other\n"))
@@ -53,6 +54,7 @@ def test_a_served_model_names_the_verb_that_frees_it(mlcore: Callable, tenant: s
     assert f"mlcore withdraw --tenant {tenant} --model tickets --environment staging" in refused.err
 
 
+@pytest.mark.both_doors
 def test_versions_are_listed_in_pages_and_archived_ones_marked(mlcore: Callable, model: list[str]) -> None:
     """The option that is named shows what comes next."""
     page = mlcore("versions", "list", *model, "--limit", "1")

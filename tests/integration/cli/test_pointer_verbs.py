@@ -10,7 +10,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.ids import TenantId
 from support.registry import register
 
-BOTH_DOORS = True
+OVER_HTTP = True
 
 
 @pytest.fixture
@@ -21,6 +21,7 @@ def model(registry: DatabaseConnection, tenant: str) -> list[str]:
     return ["-t", tenant, "-m", "tickets"]
 
 
+@pytest.mark.both_doors
 def test_a_withdrawn_environment_serves_nothing_until_it_is_rolled_back(mlcore: Callable, model: list[str]) -> None:
     """The history shows each move with its reason."""
     mlcore("promote", *model, "-v", "1", "--reason", "first")

@@ -12,7 +12,7 @@ from ml_core.registry.predictions import PredictionRepository
 from support.predictions import answered, today, write
 from support.registry import new_tenant, register
 
-BOTH_DOORS = True
+OVER_HTTP = True
 
 
 @pytest.fixture
@@ -26,6 +26,7 @@ def tenant(registry: DatabaseConnection, enter: Any) -> str:
     return str(enter(tenant_id))
 
 
+@pytest.mark.both_doors
 def test_predictions_are_listed_and_shown(mlcore: Any, tenant: str) -> None:
     """In pages, filtered, and one request with its inputs."""
     table = mlcore("predictions", "list", "-t", tenant, "-m", "tickets").out

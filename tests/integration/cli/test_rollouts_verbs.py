@@ -7,7 +7,7 @@ import pytest
 from ml_core.ids import TenantId
 from support.registry import register
 
-BOTH_DOORS = True
+OVER_HTTP = True
 
 
 @pytest.fixture
@@ -19,6 +19,7 @@ def model(mlcore, registry, tenant) -> list[str]:
     return ["-t", tenant, "-m", "tickets"]
 
 
+@pytest.mark.both_doors
 def test_a_canary_from_start_to_finish(mlcore, model):
     """Each verb says what is served then, in words or as JSON."""
     started = mlcore("rollouts", "start", *model, "-v", "2", "-p", 5, "--sticky", "customer_id")

@@ -11,7 +11,7 @@ from ml_core.registry.runs import RunRepository
 from support.registry import new_tenant
 from support.tables import measures
 
-BOTH_DOORS = True
+OVER_HTTP = True
 
 
 @pytest.fixture
@@ -29,6 +29,7 @@ def two_runs(registry: DatabaseConnection, enter: Any) -> tuple[str, str, str]:
     return str(enter(tenant)), found[0], found[1]
 
 
+@pytest.mark.both_doors
 def test_runs_are_listed(mlcore: Any, two_runs: tuple[str, str, str]) -> None:
     """Newest first, by state and tag, in pages."""
     tenant, first, second = two_runs

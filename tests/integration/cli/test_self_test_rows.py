@@ -87,7 +87,9 @@ def test_rows_of_training_are_kept_by_default(mlcore, tenant, tmp_path, table):
     table.to_csv(tmp_path / "t.csv", index=False)
     common = ("train", tmp_path / "t.csv", "-t", tenant, "-m", "m", "--target", "outcome")
     assert mlcore("tenants", "self-test-rows", tenant, "--json").json["self_test_rows"] == "training"
-    assert shown_in(cells(table), mlcore(*common).out)
+    trained = mlcore(*common)
+    assert shown_in(cells(table), trained.out)
+    assert "datasets" not in trained.err
     assert shown_in(cells(table), kept(tenant))
     before = kept(tenant)
     assert "Existing versions keep theirs" in mlcore("tenants", "self-test-rows", tenant, "synthetic").out
@@ -104,9 +106,22 @@ def test_notes_name_no_rare_class(mlcore, tenant, tmp_path, table):
     common = ("train", tmp_path / "t.csv", "-t", tenant, "-m", "m", "--target", "outcome", "--rare-classes", "drop")
     result = mlcore(*common)
     assert result.code == 0, result.err
+    assert "out of versions, but not out of datasets" in result.err
     told = result.out
     assert "2 of 120 training rows, of 2 class(es) with fewer than 2 training rows." in told
     assert shown_in({"Settled by Jo", "Settled by Al"}, told + kept(tenant)) == []
+
+
+def test_whoever_trains_is_told_what_is_kept_before_the_table_is_sent(mlcore, tenant, tmp_path):
+    """The note comes before the upload, which fails here."""
+    mlcore("tenants", "self-test-rows", tenant, "synthetic")
+    (tmp_path / "t.csv").write_text("a,outcome\n1\n")
+    result = mlcore("train", tmp_path / "t.csv", "-t", tenant, "-m", "m", "--target", "outcome", "--json")
+    assert result.code == 1
+    assert result.err.startswith(
+        "Note: The tenant's policy keeps training rows out of versions, but not out of datasets"
+    )
+    assert mlcore("datasets", "list", "-t", tenant, "--json").json["items"] == []
 
 
 def test_only_an_admin_sets_the_policy(mlcore, tenant):

@@ -10,7 +10,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.ids import TenantId
 from support.registry import register, temporary_home
 
-BOTH_DOORS = True
+OVER_HTTP = True
 
 
 @pytest.fixture
@@ -57,6 +57,7 @@ def test_a_version_that_is_not_there(mlcore: Callable, trained: str) -> None:
     assert f"mlcore versions list --tenant {trained} --model tickets" in refused.err
 
 
+@pytest.mark.both_doors
 def test_a_tenant_that_is_not_there(mlcore: Callable, tenant: str, door: str) -> None:
     """To this machine's user, who sees all tenants, the nearest is named; a tenant's key must not show another's."""
     refused = mlcore("models", "list", "-t", f"{tenant}x")
@@ -95,6 +96,7 @@ def test_an_action_that_just_did_not_happen_is_no_typo(mlcore: Callable, tenant:
     assert (shown.code, shown.out) == (0, "No such change is recorded.\n")
 
 
+@pytest.mark.in_process
 def test_a_home_that_is_made_is_named(mlcore: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     """A typo in MLCORE_HOME makes an empty platform: it is named once."""
     with temporary_home() as home:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-BOTH_DOORS = True
+OVER_HTTP = True
 
 
 @pytest.fixture
@@ -36,6 +36,7 @@ def test_versions_are_found_by_tag_metric_and_text(mlcore: Callable, trained: st
     assert "no tags" in mlcore("versions", "tag", "-t", trained, "-m", "tickets", "-v", "1", "stage=").out
 
 
+@pytest.mark.both_doors
 def test_a_search_goes_on_where_a_page_ended(mlcore: Callable, trained: str) -> None:
     """The cursor that is shown leads to the next page, in the order that was asked for."""
     first = mlcore("versions", "search", "-t", trained, "--limit", "1", "--ascending")

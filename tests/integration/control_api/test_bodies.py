@@ -139,13 +139,52 @@ def test_methods_and_paths_that_are_none(http, address):
 def test_a_body_that_does_not_come_is_waited_for_only_so_long(http, address, admin_key, tenant_id, monkeypatch):
     """408, and others are served meanwhile."""
     monkeypatch.setattr(bodies, "_BODY_WITHIN_S", 0.3)
-    monkeypatch.setattr(bodies, "_PIECE_WITHIN_S", 0.3)
+    monkeypatch.setattr(bodies, "_PART_WITHIN_S", 0.3)
     for path, kind in (("runs", "application/json"), ("datasets/d/versions", "text/csv")):
         with raw(address, admin_key, f"/api/v1/tenants/{tenant_id}/{path}", kind, 100) as connection:
             connection.sendall(b"{")
             assert http.get("/models").status_code == 200
             assert b" 408 " in connection.recv(100)
     assert http.get("/datasets").json()["items"] == []
+
+
+def test_an_upload_that_drips_is_ended(http, app, address, admin_key, tenant_id, uploads, monkeypatch):
+    """A byte now and then is not enough: 408 says what is, and the place for a request is free again."""
+    monkeypatch.setattr(bodies, "_PART_WITHIN_S", 1.0)
+    monkeypatch.setattr(bodies, "_PART_BYTES", 100)
+    path, answer = f"/api/v1/tenants/{tenant_id}/datasets/d/versions", b""
+    with raw(address, admin_key, path, "text/csv", 10_000) as connection:
+        connection.sendall(b"a,b\n" * 50)  # two parts at once earn no time for later
+        connection.settimeout(0.1)
+        for _ in range(100):
+            connection.sendall(b"1")
+            try:
+                answer = connection.recv(2000)
+                break
+            except TimeoutError:
+                continue
+    assert b" 408 " in answer
+    assert b"The next 100 bytes of the body did not arrive within 1 s. Send it over a faster connection" in answer
+    assert left_in(uploads) == []
+    assert http.get("/datasets").json()["items"] == []
+
+
+def test_a_slow_server_is_not_the_clients_fault(http, uploads, monkeypatch):
+    """Only time in which the server waits for the client counts."""
+    monkeypatch.setattr(bodies, "_PART_WITHIN_S", 0.5)
+    monkeypatch.setattr(bodies, "_PART_BYTES", 10**6)
+    write, is_written = bodies.run_in_threadpool, threading.Event()
+
+    async def slowly(function, *args):
+        if getattr(function, "__name__", "") == "write":
+            await write(is_written.wait, 0.2)
+        return await write(function, *args)
+
+    monkeypatch.setattr(bodies, "run_in_threadpool", slowly)
+    rows = (b"1,2\n" * 100 for _ in range(5))
+    content = (piece for part in ([b"a,b\n"], rows) for piece in part)
+    assert http.post("/datasets/d/versions", content=content, headers=CSV).status_code == 201
+    assert left_in(uploads) == []
 
 
 def raw(address, key, path, kind, length):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import httpx
 import pytest
 
+from ml_core.api import operation
 from ml_core.api.access import Services
 from ml_core.api.app import create_app
 from ml_core.api.routes import runs as routes
@@ -16,9 +19,11 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
 from ml_core.exceptions import QueueFullError
 from ml_core.ids import TenantId
+from ml_core.registry import idempotency
 from ml_core.registry.keys import KeyRepository
 from support.http_server import mounted, served
 from support.registry import superuser
+from support.waiting import wait_until
 
 _CSV = {"content-type": "text/csv"}
 
@@ -28,7 +33,7 @@ class FullTrainings(TrainingsInProcesses):
 
     is_full = True
 
-    def start(self, assignment):
+    def start(self, assignment, check):
         if self.is_full:
             raise QueueFullError("Full.", retry_after_s=1)
         raise NotImplementedError  # a failure of the platform: it went beyond the queue
@@ -159,18 +164,45 @@ def test_what_outlived_its_deadline_is_not_executed_again(tenant: httpx.Client, 
     assert len(tenant.get("/runs").json()["items"]) == 1
 
 
+def test_a_request_that_takes_long_is_not_taken_over(
+    db: DatabaseConnection, tenant: httpx.Client, tenant_id: TenantId, monkeypatch
+) -> None:
+    """It runs for many times as long as a dead one is waited for, and the repeated request is not executed."""
+    monkeypatch.setattr(operation, "BEAT_EVERY_S", 0.1)
+    monkeypatch.setattr(idempotency, "TAKE_OVER_AFTER", timedelta(seconds=1))
+    goes_on, start, calls = threading.Event(), routes.RunRepository.start, []
+
+    def slow(*args, **fields):
+        calls.append(args)
+        goes_on.wait(30)
+        return start(*args, **fields)
+
+    monkeypatch.setattr(routes.RunRepository, "start", slow)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(send, tenant, "POST", "/runs", json={"model_id": "m"})
+        wait_until(lambda: calls)
+        with superuser(db) as session:
+            age = "SELECT now() - created_at FROM mlcore.idempotency_keys WHERE tenant_id = %s"
+            while session.execute(age, (str(tenant_id),)).fetchone()[0] < timedelta(seconds=3):
+                again = send(tenant, "POST", "/runs", json={"model_id": "m"})
+                assert "still running" in again.json()["error"]["message"]
+        goes_on.set()
+        assert first.result().status_code == 201
+    assert len(calls) == 1
+
+
 def test_a_request_whose_process_died_is_taken_over(
     db: DatabaseConnection, tenant: httpx.Client, tenant_id: TenantId
 ) -> None:
-    """For five minutes it may still run; then the repeated request is executed, and its answer is kept."""
-    died = "UPDATE mlcore.idempotency_keys SET status = NULL, response = NULL, created_at = created_at - %s::interval"
+    """A minute after its last sign of life the repeated request is executed, and its answer is kept."""
+    died = "UPDATE mlcore.idempotency_keys SET status = NULL, response = NULL, alive_at = alive_at - %s::interval"
     send(tenant, "POST", "/runs", json={"model_id": "m"})
     with superuser(db) as session:
-        session.execute(f"{died} WHERE tenant_id = %s", ("4 minutes", str(tenant_id)))
+        session.execute(f"{died} WHERE tenant_id = %s", ("40 seconds", str(tenant_id)))
     running = send(tenant, "POST", "/runs", json={"model_id": "m"})
     assert (running.status_code, "still running" in running.json()["error"]["message"]) == (409, True)
     with superuser(db) as session:
-        session.execute(f"{died} WHERE tenant_id = %s", ("2 minutes", str(tenant_id)))
+        session.execute(f"{died} WHERE tenant_id = %s", ("30 seconds", str(tenant_id)))
     taken_over, again = (send(tenant, "POST", "/runs", json={"model_id": "m"}) for _ in range(2))
     assert (taken_over.status_code, is_repeated(taken_over)) == (201, False)
     assert (again.json(), is_repeated(again)) == (taken_over.json(), True)

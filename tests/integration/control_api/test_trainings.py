@@ -6,11 +6,13 @@ import asyncio
 import dataclasses
 import os
 import signal
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 
 from ml_core.api.access import Services
@@ -20,6 +22,7 @@ from ml_core.client import MLClient
 from ml_core.domain.api_key import Scope
 from ml_core.domain.run import RunStatus
 from ml_core.exceptions import (
+    AuthenticationError,
     DeadlineExceededError,
     InvalidNameError,
     InvalidRequestError,
@@ -27,6 +30,7 @@ from ml_core.exceptions import (
     QueueFullError,
     RunNotFoundError,
     RunStateError,
+    TrainingError,
 )
 from ml_core.ids import RunId
 from ml_core.registry.keys import KeyRepository
@@ -140,6 +144,24 @@ def test_what_is_wrong_with_it_is_its_own_error(client, dataset):
     assert no_column.value.code != "internal"
 
 
+def test_a_fault_of_the_platform_in_a_worker_is_not_shown(client, dataset, monkeypatch, tmp_path, caplog):
+    """Its text names places of the platform: they are in the log, and not in the error or the run."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if 'ml_core.training.worker' in ' '.join(sys.orig_argv):\n"
+        "    from ml_core.training.trainer import Trainer\n"
+        "    def fail(*_): raise OSError(28, 'No space left on device', '/srv/hidden')\n"
+        "    Trainer._fit = fail\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    with pytest.raises(TrainingError, match=r"The training failed\. Report the id of the request") as failed:
+        train(client, dataset, wait_s=60)
+    (run,) = client.runs.list()
+    assert run.error.startswith("OSError. Report the id of the request or run")
+    assert "/srv/hidden" not in f"{failed.value} {failed.value.details}"
+    assert "OSError: [Errno 28] No space left on device: '/srv/hidden'" in caplog.text
+
+
 def test_a_worker_that_is_killed_fails_its_run(client, dataset, slow):
     """At once, with a reason; and the next training is done."""
     run = train(client, dataset).run
@@ -167,6 +189,24 @@ def test_one_waits_for_the_other(app, client, dataset, slow):
     assert client.runs.get(first.run_id).status == RunStatus.FINISHED
 
 
+def test_a_key_that_is_revoked_meanwhile_starts_no_training(app, address, db, tenant_id, client, dataset, slow):
+    """The one that has begun goes on; the one that waits is refused when its turn comes, and leaves no run."""
+    keys = KeyRepository(db, tenant_id)
+    key = keys.create("trains", [Scope.TRAIN])
+    first = train(client, dataset).run
+    with (
+        MLClient(address, api_key=str(key), tenant_id=tenant_id, timeout_s=30) as asks,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        second = pool.submit(train, asks, dataset)
+        wait_until(lambda: app.state.services.trainings._accepted.total() == 2)
+        keys.revoke(key.key_id)
+        slow.unlink()
+        with pytest.raises(AuthenticationError, match="not valid"):
+            second.result()
+    assert [run.run_id for run in client.runs.list()] == [first.run_id]
+
+
 def test_a_training_whose_turn_does_not_come_is_dropped(app, client, dataset, slow):
     """Its caller knows of no run, so there is none."""
     first = train(client, dataset).run
@@ -179,16 +219,19 @@ def test_a_training_whose_turn_does_not_come_is_dropped(app, client, dataset, sl
     assert {run.run_id for run in client.runs.list()} == {first.run_id, later.run_id}
 
 
-def test_a_run_whose_start_nobody_learned_is_cancelled(client, dataset, paused):
+def test_a_run_whose_start_nobody_learned_is_cancelled(client, dataset, paused, address, admin_key):
     """Its client left after the run was recorded and before the server knew of that."""
     gate = paused("ml_core.registry.runs.repository", "RunRepository.start", after=True)
     call = type(client.models).train(client.models, "parity", dataset, target="parity")
-    with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(client._connection.send, dataclasses.replace(call, timeout_s=10))
-        (run,) = wait_until(lambda: list(client.runs.list()), 10)
+    body, url = call.body.model_dump_json(exclude_unset=True).encode(), httpx.URL(address)
+    head = (
+        f"POST {call.path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {admin_key}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    with socket.create_connection((url.host, url.port)) as connection:
+        connection.sendall(head.encode() + body)
+        (run,) = wait_until(lambda: list(client.runs.list()), 60)
         assert run.status == RunStatus.RUNNING
-        with pytest.raises(DeadlineExceededError):
-            answer.result()
     wait_until(lambda: client.runs.get(run.run_id).status == RunStatus.CANCELLED)
     wait_until(lambda: not workers())
     gate.unlink()
@@ -213,9 +256,12 @@ def test_a_client_chooses_the_id_of_the_run(client, other_client, dataset, slow,
     assert client.runs.get(chosen).status == RunStatus.CANCELLED
 
 
-def test_a_full_queue_is_refused(app, client, dataset, slow, monkeypatch):
-    """429 with a pause, at once; later there is room again."""
+def test_a_full_queue_and_more_than_half_of_it_are_refused(app, client, dataset, slow, monkeypatch):
+    """429 with a pause, at once, and so is a tenant that has its half; later there is room again."""
     first = train(client, dataset).run
+    monkeypatch.setattr(app.state.services.trainings, "_most", 2)
+    with pytest.raises(QueueFullError, match="1 of them this tenant's"):
+        train(client, dataset)
     monkeypatch.setattr(app.state.services.trainings, "_most", 1)
     with pytest.raises(QueueFullError) as full:
         train(client, dataset)
@@ -223,16 +269,6 @@ def test_a_full_queue_is_refused(app, client, dataset, slow, monkeypatch):
     slow.unlink()
     wait_until(lambda: client.runs.get(first.run_id).status == RunStatus.FINISHED, 60)
     wait_until(lambda: not app.state.services.trainings._accepted)
-
-
-def test_a_tenant_has_half_of_the_queue(app, client, dataset, slow, monkeypatch):
-    """The rest is for others."""
-    first = train(client, dataset).run
-    monkeypatch.setattr(app.state.services.trainings, "_most", 2)
-    with pytest.raises(QueueFullError, match="1 of them this tenant's"):
-        train(client, dataset)
-    slow.unlink()
-    wait_until(lambda: client.runs.get(first.run_id).status == RunStatus.FINISHED, 60)
 
 
 def test_tenants_take_turns():

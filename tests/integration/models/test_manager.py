@@ -24,6 +24,7 @@ from ml_core.ids import TenantId
 from ml_core.manager import ModelManager
 from ml_core.models import own_types
 from ml_core.models.formats import skops_format
+from ml_core.models.formats.audit import MAX_NODES
 from ml_core.registry.model_registry import ModelRegistry
 from support.model_files import foreign_regressor, platform_pipeline, save
 from support.registry import SIGNATURE
@@ -86,15 +87,15 @@ def test_a_joblib_file_with_types_of_its_own_is_refused(manager: ModelManager, t
 
 @pytest.mark.parametrize("suffix", [".skops", ".joblib"])
 def test_what_no_server_would_load_is_refused_at_once(manager: ModelManager, tmp_path: Path, suffix: str) -> None:
-    """A small file of a million lists: nothing is built from it, registered or stored."""
+    """A small file of so many lists: nothing is built from it, registered or stored."""
     path = tmp_path / f"bomb{suffix}"
     if suffix == ".joblib":
         regressor = foreign_regressor()
-        regressor.extra = [[] for _ in range(1_000_000)]
+        regressor.extra = [[] for _ in range(MAX_NODES + 1)]
         save(regressor, path)
     else:
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
-            file.writestr("schema.json", b'{"__loader__":"ObjectNode","content":[' + b"[]," * 1_000_000 + b"0]}")
+            file.writestr("schema.json", b'{"__loader__":"ObjectNode","content":[' + b"[]," * MAX_NODES + b"0]}")
     with pytest.raises((ModelSaveError, UnsafeArtifactError), match="above the bound"):
         manager.register_model("odd", "regression", path)
     assert manager.list_models() == []

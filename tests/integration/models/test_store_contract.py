@@ -138,7 +138,7 @@ def test_damage_is_mended_by_a_put(place, damaged):
 @pytest.mark.parametrize(
     ("damaged", "message"),
     [
-        (flipped(DATA), r"sha256 differs .*backup"),
+        (flipped(DATA), r"sha256 differs.*backup"),
         (DATA[:-1], r"has 1,999 bytes instead of 2,000"),
         (DATA + b"!", r"has 2,001 bytes instead of 2,000"),
         (None, r"is missing"),

@@ -35,8 +35,8 @@ def keys(db: DatabaseConnection, tenant_id: TenantId) -> IdempotencyRepository:
 
 def make_older(db: DatabaseConnection, tenant_id: TenantId, by: str) -> None:
     with superuser(db) as session:
-        statement = "UPDATE mlcore.idempotency_keys SET created_at = created_at - %s::interval WHERE tenant_id = %s"
-        session.execute(statement, (by, tenant_id))
+        older = "created_at = created_at - %s::interval, alive_at = alive_at - %s::interval"
+        session.execute(f"UPDATE mlcore.idempotency_keys SET {older} WHERE tenant_id = %s", (by, by, tenant_id))
 
 
 def test_a_repeated_request_gets_the_answer_to_the_first(keys: IdempotencyRepository) -> None:
@@ -99,18 +99,31 @@ def test_of_requests_at_once_one_is_executed(db: DatabaseConnection, tenant_id: 
 
 
 def test_who_was_taken_over_neither_stores_nor_releases(db: DatabaseConnection, tenant_id: TenantId) -> None:
-    """A request that hung for longer than five minutes does not overwrite the answer to its successor."""
+    """A request that gave no sign of life for a minute does not overwrite the answer to its successor."""
     hung, successor = IdempotencyRepository(db, tenant_id), IdempotencyRepository(db, tenant_id)
     hung.begin(KEY, DIGEST)
-    make_older(db, tenant_id, "4 minutes")
+    make_older(db, tenant_id, "40 seconds")
     with pytest.raises(IdempotencyConflictError):
         successor.begin(KEY, DIGEST)
-    make_older(db, tenant_id, "2 minutes")
+    make_older(db, tenant_id, "30 seconds")
     assert successor.begin(KEY, DIGEST) is None
+    hung.beat(KEY)
     hung.finish(KEY, 500, b"late")
     successor.finish(KEY, 200, b"right")
     third = IdempotencyRepository(db, tenant_id)
     assert third.begin(KEY, DIGEST) == Stored(200, b"right", {})
+
+
+def test_a_request_that_beats_is_not_taken_over(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """However long it takes."""
+    first, other = IdempotencyRepository(db, tenant_id), IdempotencyRepository(db, tenant_id)
+    first.begin(KEY, DIGEST)
+    for _ in range(5):
+        with superuser(db) as session:
+            session.execute("UPDATE mlcore.idempotency_keys SET alive_at = alive_at - '1 hour'::interval")
+        first.beat(KEY)
+        with pytest.raises(IdempotencyConflictError, match="still running"):
+            other.begin(KEY, DIGEST)
 
 
 def test_an_answer_is_kept_for_a_day(db: DatabaseConnection, tenant_id: TenantId, keys: IdempotencyRepository) -> None:

@@ -28,7 +28,6 @@ from ml_core.registry.runs import RunRepository
 from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.versions.models import ModelRepository
 from ml_core.registry.versions.repository import VersionRepository
-from ml_core.registry.versions.search import MetricRange
 from support.plans import Plan, recorded_plans
 from support.populated import populate, populated_registry
 from support.registry import artifact_of, draft, superuser
@@ -150,7 +149,7 @@ HOT: dict[str, Callable[[DatabaseConnection], object]] = {
     "versions.search": lambda db: _search(db),
     "versions.search in a model": lambda db: _search(db, model_id=MODEL),
     "versions.search by tag": lambda db: _search(db, tags={"quarter": "2026-1"}),
-    "versions.search by metric": lambda db: _search(db, metrics=[MetricRange("accuracy", at_least=0.61)]),
+    "versions.search by metric": lambda db: _search(db, metrics=["accuracy>=0.61"]),
     "versions.search by text": lambda db: _search(db, text="2026"),
     "versions.search sorted by metric": lambda db: _search(db, sort="validation/accuracy"),
     "models.list": lambda db: ModelRepository(db, WIDE).list(limit=20),

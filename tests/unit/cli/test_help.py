@@ -40,10 +40,35 @@ def test_no_help_loses_words_in_brackets(verb: str) -> None:
         assert Text.from_markup(text).plain == text
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_prints_json(verb: str) -> None:
+    """All but the demo, which is for people."""
+    assert ("--json" in options(verb)) == (verb != "mlcore demo")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_offers_a_platform_only_if_it_asks_one(verb: str) -> None:
+    """Where ``--url`` is in the panel of the platform, there is a key; and no verb of this machine has them."""
+    in_panel = {name for name, parameter in options(verb).items() if parameter.rich_help_panel == "Platform"}
+    local = verb.split()[1] in ("up", "down", "status", "demo", "login", "logout", "db", "gc", "fsck")
+    assert in_panel == (set() if local or verb == "mlcore predictions prune" else {"--url", "--key"})
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_about_one_model_takes_that_of_the_login(verb: str) -> None:
+    """So the option is never required of the user, whatever the signature says."""
+    assert not any(parameter.required for name, parameter in options(verb).items() if name == "--model")
+
+
+def options(verb: str) -> dict[str, typer.core.TyperOption]:
+    """The options of a verb by name."""
+    return {name: each for each in VERBS[verb].params for name in each.opts if name.startswith("--")}
+
+
 def test_a_table_speaks_to_people(capsys: pytest.CaptureFixture[str]) -> None:
     """Yes and no, and sizes with separators; JSON keeps the values."""
     rows = [{"is_protected": True, "size_bytes": 1234567, "number": 1234567, "is_new": False}]
-    console.print_rows(rows, list(rows[0]), as_json=False, empty="")
+    console.print_rows(rows, list(rows[0]), empty="")
     assert capsys.readouterr().out.splitlines()[1].split() == ["yes", "1,234,567", "1234567", "no"]
 
 

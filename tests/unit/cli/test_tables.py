@@ -21,7 +21,7 @@ def test_every_word_is_shown_whole(
     """Half an id is of no use: where a table would cut words, each row is shown line by line."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(console.out, "_width", width)
-        console.print_rows([dict(zip(COLUMNS, row, strict=True)) for row in rows], COLUMNS, as_json=False, empty="")
+        console.print_rows([dict(zip(COLUMNS, row, strict=True)) for row in rows], COLUMNS, empty="")
     shown = capsys.readouterr().out.split()
     assert {word for row in rows for cell in row for word in cell.split()} <= set(shown)
     assert not any(word.endswith("…") for word in shown)

@@ -91,6 +91,13 @@ def test_a_lost_connection_is_tried_once_more():
         assert ask(url).version == "1"
 
 
+def test_a_keyword_that_a_move_has_not_is_refused():
+    """Before anything is sent, with the nearest that it has."""
+    near = "Did you mean reason"
+    with MLClient("http://127.0.0.1:1", tenant_id="acme") as client, pytest.raises(TypeError, match=near):
+        client.environments.rollback("m", reasn="worse")
+
+
 def test_a_platform_on_this_machine_is_asked_past_a_proxy(monkeypatch):
     """Whose network has one sets it for every program; it can't reach 127.0.0.1."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from ml_core.data import profile as profiles
@@ -72,6 +73,33 @@ def test_huge_numbers_have_moments():
     found = profile_of([1e308, 1.5e308])
     assert found.mean == pytest.approx(1.25e308)
     assert found.std == pytest.approx(0.25e308)
+
+
+LIMIT = np.finfo(np.float64).max
+ENDS = [0.0, -0.0, 5e-324, -5e-324, 1e-310, 1.0, 1e154, 9e307, -9e307, 1e308, -1e308, LIMIT, -LIMIT]
+ENDS += [np.inf, -np.inf, np.nan]
+
+
+@pytest.mark.parametrize("seed", range(300))
+@pytest.mark.filterwarnings("ignore:invalid value encountered in cast")  # a NaN of float32 that signals
+def test_any_floats_have_finite_statistics(seed):
+    """Every pattern of bits, the ends of the range, and many equal numbers there: nothing overflows."""
+    random = np.random.default_rng(seed)
+    n_rows = int(random.integers(1, 60))
+    values = [
+        random.integers(0, 2**64, n_rows, dtype=np.uint64).view(np.float64),
+        random.choice(ENDS, n_rows),
+        np.repeat(random.choice([LIMIT, -LIMIT, 1.7e308]), n_rows),
+        random.integers(0, 2**32, n_rows, dtype=np.uint32).view(np.float32),
+    ][seed % 4]
+    found = profile_table(pa.table({"x": values})).columns[0]
+    json.dumps(found.to_json(), allow_nan=False)
+    finite = values[np.isfinite(values)].astype(np.float64)
+    if len(finite):
+        assert (found.minimum, found.maximum) == (finite.min(), finite.max())
+        assert found.minimum <= found.mean <= found.maximum
+        assert list(found.edges) == sorted(set(found.edges))
+        assert sum(found.bin_counts) == (len(finite) if len(found.edges) > 1 else 0)
 
 
 def test_categories_are_counted():

@@ -1,5 +1,7 @@
 """``class_weight``: keys as JSON has them name the classes of any type."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
@@ -23,6 +25,12 @@ def fit(labels, class_weight, algorithm="logistic_regression"):
     return fit_model(TrainingRequest(ModelId("m"), "classification", (X, y), hyperparameters=hyperparameters))
 
 
+@cache
+def plain_answers(weight):
+    """The probabilities of a model of ``no`` and ``yes``, of which the second has a weight or none."""
+    return fit(("no", "yes"), weight and {"yes": weight}).pipeline.predict_proba(X)
+
+
 @pytest.mark.parametrize(
     ("labels", "keys"),
     [
@@ -40,10 +48,10 @@ def fit(labels, class_weight, algorithm="logistic_regression"):
 )
 def test_a_key_names_the_class_of_its_text(labels, keys):
     """The weights are those that scikit-learn gets when they are written in the classes' own type."""
-    meant = fit(("no", "yes"), {"yes": 25}).pipeline.predict_proba(X)
+    meant = plain_answers(25)
     np.testing.assert_array_equal(fit(labels, {keys[0]: 1, keys[1]: 25}).pipeline.predict_proba(X), meant)
     np.testing.assert_array_equal(fit(labels, {keys[1]: 25}).pipeline.predict_proba(X), meant)
-    assert not np.allclose(fit(labels, None).pipeline.predict_proba(X), meant)
+    assert not np.allclose(plain_answers(None), meant)
 
 
 def test_classes_that_are_one_number_to_scikit_learn_need_one_weight():

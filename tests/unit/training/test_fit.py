@@ -65,12 +65,18 @@ def test_the_held_out_rows_are_not_trained_on():
 @pytest.mark.parametrize(
     "labels", [("no", "yes"), (3, 7), (False, True), (0.0, 1.0)], ids=["str", "int", "bool", "float"]
 )
-@pytest.mark.parametrize("container", [list, np.array, pd.Series])
-@pytest.mark.parametrize("algorithm", ["random_forest", "logistic_regression", "gradient_boosting"])
-def test_labels_keep_their_type(labels, container, algorithm):
-    """In the signature's classes and in the answers."""
+@pytest.mark.parametrize(
+    ("container", "hyperparameters"),
+    [
+        (list, {"algorithm": "logistic_regression"}),
+        (np.array, {"algorithm": "random_forest", "n_estimators": 5}),
+        (pd.Series, {"algorithm": "gradient_boosting", "max_iter": 5}),
+    ],
+)
+def test_labels_keep_their_type(labels, container, hyperparameters):
+    """In the signature's classes and in the answers, whatever holds them and whatever learns them."""
     X, y = measures_with(labels)
-    fitted = fit((X, container(y)), "classification", hyperparameters={"algorithm": algorithm})
+    fitted = fit((X, container(y)), "classification", hyperparameters=hyperparameters)
     assert fitted.signature.output.classes == labels
     answers = [*fitted.signature.output.classes, *fitted.self_test.predictions]
     assert {type(answer) for answer in answers} == {type(labels[0])}

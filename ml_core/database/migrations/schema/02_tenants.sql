@@ -179,8 +179,8 @@ CREATE TABLE mlcore.platform_keys (
 );
 GRANT SELECT, INSERT, UPDATE (revoked_at, revoked_by) ON mlcore.platform_keys TO mlcore_app;
 
--- Answers to requests that a client may repeat. The status is null while the first request runs. No foreign key:
--- requests of the platform's own have '*' as their tenant.
+-- Answers to requests that a client may repeat. The status is null while the first request runs, which renews alive_at.
+-- No foreign key: requests of the platform's own have '*' as their tenant.
 CREATE TABLE mlcore.idempotency_keys (
   tenant_id text NOT NULL,
   principal text NOT NULL,
@@ -190,6 +190,7 @@ CREATE TABLE mlcore.idempotency_keys (
   response bytea,
   headers jsonb NOT NULL DEFAULT '{}'::jsonb,
   created_at timestamptz NOT NULL DEFAULT now(),
+  alive_at timestamptz NOT NULL DEFAULT now(),
   CONSTRAINT pk_idempotency_keys PRIMARY KEY (tenant_id, principal, key),
   CONSTRAINT ck_idempotency_keys_key CHECK (char_length(key) BETWEEN 1 AND 200),
   CONSTRAINT ck_idempotency_keys_response CHECK (octet_length(response) <= 1048576),
@@ -197,7 +198,7 @@ CREATE TABLE mlcore.idempotency_keys (
     octet_length(headers::text) <= 1048576)
 );
 CREATE INDEX ix_idempotency_keys_tenant_id_created_at ON mlcore.idempotency_keys (tenant_id, created_at);
-GRANT SELECT, INSERT, UPDATE (status, response, headers) ON mlcore.idempotency_keys TO mlcore_app;
+GRANT SELECT, INSERT, UPDATE (status, response, headers, alive_at) ON mlcore.idempotency_keys TO mlcore_app;
 CREATE TRIGGER stamp BEFORE INSERT ON mlcore.idempotency_keys
   FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('created_at', 'principal', '');
 

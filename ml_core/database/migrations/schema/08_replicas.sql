@@ -37,13 +37,15 @@ CREATE TABLE mlcore.replica_pending (
   serves text,
   code text,
   reason text,
+  cause text,
   CONSTRAINT pk_replica_pending PRIMARY KEY (tenant_id, model_id, environment, version, cell, replica_id),
   CONSTRAINT ck_replica_pending_environment CHECK (environment ~ '^[a-z][a-z0-9_-]{0,39}$'),
   CONSTRAINT ck_replica_pending_version CHECK (version ~ '^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$'),
   CONSTRAINT ck_replica_pending_serves CHECK (serves ~ '^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$'),
   CONSTRAINT ck_replica_pending_position CHECK (position BETWEEN 0 AND 199),
   CONSTRAINT ck_replica_pending_state CHECK (state IN ('deferred', 'loading', 'failed')),
-  CONSTRAINT ck_replica_pending_reason CHECK (char_length(code) <= 64 AND char_length(reason) <= 500),
+  CONSTRAINT ck_replica_pending_reason CHECK (char_length(code) <= 64 AND char_length(reason) <= 500
+    AND char_length(cause) <= 500),
   CONSTRAINT fk_replica_pending_environments FOREIGN KEY (tenant_id, model_id, environment)
     REFERENCES mlcore.environments (tenant_id, model_id, environment) ON DELETE CASCADE,
   CONSTRAINT fk_replica_pending_replica_reports FOREIGN KEY (cell, replica_id)
@@ -51,7 +53,7 @@ CREATE TABLE mlcore.replica_pending (
   CONSTRAINT uq_replica_pending_cell_replica_id_position UNIQUE (cell, replica_id, position),
   CONSTRAINT ck_replica_pending_sizes CHECK (octet_length(state::text) <= 65536 AND
     octet_length(serves::text) <= 65536 AND octet_length(code::text) <= 65536 AND
-    octet_length(reason::text) <= 65536)
+    octet_length(reason::text) <= 65536 AND octet_length(cause::text) <= 65536)
 );
 GRANT SELECT ON mlcore.replica_pending TO mlcore_app;
 GRANT SELECT, INSERT ON mlcore.replica_pending TO mlcore_ingest;

@@ -11,7 +11,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ml_core.database import connection as connection_module
 from ml_core.database.connection import DatabaseConnection
 from ml_core.exceptions import RegistryUnavailableError, TenantNotFoundError
 from ml_core.ids import TenantId
@@ -21,7 +20,7 @@ from ml_core.registry.collection.tenant_deletion import TenantDeletion
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.runs import RunRepository, series
-from support.registry import TICKETS, new_tenant, superuser
+from support.registry import TICKETS, new_tenant, superuser, wait_briefly_for_locks
 from support.stored import DEADLINE_S, publish, stored, wait_for_a_waiting_session
 from support.waiting import wait_until
 
@@ -66,17 +65,17 @@ def test_a_lock_that_is_in_the_way_is_waited_for(
 ) -> None:
     """A session that never asked for the tenant holds a row that is to go: the batch is tried again once it is free."""
     run_id = RunRepository(db, tenant_id).start(TICKETS)
-    monkeypatch.setattr(connection_module, "_LOCK_TIMEOUT", "100ms")
-    is_contended = tenant_deletion._is_contended
+    wait_briefly_for_locks(monkeypatch)
+    waited_for_lock = tenant_deletion.waited_for_lock
     with superuser(db) as session:
         session.autocommit = False
         session.execute("SELECT 1 FROM mlcore.runs WHERE run_id = %s FOR UPDATE", (run_id,))
 
         def release_then_ask(error: RegistryUnavailableError) -> bool:
             session.rollback()
-            return is_contended(error)
+            return waited_for_lock(error)
 
-        monkeypatch.setattr(tenant_deletion, "_is_contended", release_then_ask)
+        monkeypatch.setattr(tenant_deletion, "waited_for_lock", release_then_ask)
         assert deletion.delete(tenant_id).rows["runs"] == 1
     assert not deletion.has_rows(tenant_id)
 

@@ -1,14 +1,19 @@
 """Datasets: immutable, stored once, found again, and deleted with their bytes or not at all."""
 
+import dataclasses
+import gzip
 import resource
 import threading
 
 import numpy as np
 import pandas as pd
 import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 
+from ml_core.data import csv_file, reading, table_file
 from ml_core.data.table_file import read_frame
 from ml_core.database.tables import audit, models
 from ml_core.domain.version import Lineage
@@ -21,6 +26,7 @@ from ml_core.exceptions import (
     InvalidNameError,
     InvalidRequestError,
     ModelSaveError,
+    RequestTooLargeError,
     TenantNotFoundError,
 )
 from ml_core.ids import TenantId
@@ -176,13 +182,103 @@ def test_a_full_disk_is_said_and_leaves_nothing(datasets, store, tmp_path, kind)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
-        with pytest.raises(ModelSaveError, match=r"can't be made in .*: File too large") as caught:
+        with pytest.raises(ModelSaveError, match=r"can't be made.*File too large") as caught:
             write()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "TMPDIR" in caught.value.remedy
     assert files_in(store.root) == []
     assert write().number == 1
+
+
+def test_the_rows_of_a_parquet_are_counted_before_it_is_decoded(datasets, db, tmp_path, monkeypatch):
+    """A file of some kilobytes may hold any number of equal rows, and of columns times rows."""
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"a": np.zeros(2_000_000), "b": np.zeros(2_000_000)}), path)
+    assert path.stat().st_size < 20_000
+    for setting, limit, what in (("max_upload_rows", 1_999_999, "rows"), ("max_upload_cells", 3_999_999, "cells")):
+        limits = dataclasses.replace(db.settings.api, **{setting: limit})
+        with monkeypatch.context() as patch:
+            patch.setattr(reading, "_batches", decode)
+            patch.setattr(datasets, "_db", with_limits(db, limits))
+            with pytest.raises(RequestTooLargeError, match=what) as caught:
+                datasets.from_parquet("x", path)
+        assert (caught.value.limit, caught.value.actual) == (limit, limit + 1)
+    assert datasets.from_parquet("x", path).row_count == 2_000_000
+
+
+def decode(*_):
+    yield pytest.fail("the file is decoded")
+
+
+def with_limits(db, limits):
+    other = db.acting_as(db.principal)
+    other.settings = dataclasses.replace(db.settings, api=limits)
+    return other
+
+
+def test_the_rows_of_a_csv_are_counted_as_they_are_read(datasets, db, tmp_path, monkeypatch):
+    """Rows, cells, and bytes once it is unpacked."""
+    with gzip.open(tmp_path / "t.csv.gz", "wt") as file:
+        file.write("a,b\n" + "1,2\n" * 1_000)
+    for setting, limit in (("max_upload_rows", 999), ("max_upload_cells", 1_999), ("max_upload_bytes", 5_000)):
+        with monkeypatch.context() as patch:
+            patch.setattr(datasets, "_db", with_limits(db, dataclasses.replace(db.settings.api, **{setting: limit})))
+            with pytest.raises(RequestTooLargeError) as caught:
+                datasets.from_csv("x", tmp_path / "t.csv.gz")
+        assert caught.value.limit == limit
+    assert datasets.from_csv("x", tmp_path / "t.csv.gz").row_count == 1_000
+
+
+LONG = "x" * 2**20
+
+
+def dictionary(path):
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * 300_000, pa.int32()), pa.array([LONG]))
+    pq.write_table(pa.table({"t": column}), path, dictionary_pagesize_limit=2**30, store_schema=False)
+
+
+def categories(path):
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * 300_000, pa.int32()), pa.array([LONG]))
+    pq.write_table(pa.table({"t": column}), path, dictionary_pagesize_limit=2**30)
+
+
+def plain(path):
+    pq.write_table(pa.table({"t": [LONG] * 100}), path, use_dictionary=False, compression="zstd")
+
+
+def lines(path):
+    with gzip.open(path, "wt", compresslevel=1) as file:
+        file.write("t,n\n" + f"{LONG},1\n" * 100)
+
+
+def quoted(path):
+    with gzip.open(path, "wt", compresslevel=1) as file:
+        file.write('t,n\n"' + f"{LONG}\n" * 100)
+
+
+@pytest.mark.parametrize("write", [dictionary, categories, plain, lines, quoted])
+def test_long_rows_of_a_small_file_do_not_fill_the_memory(datasets, tmp_path, monkeypatch, write):
+    """Texts that a dictionary or a compression holds once: refused before more than some of them are in memory."""
+    path = tmp_path / ("t.csv.gz" if write in (lines, quoted) else "t.parquet")
+    write(path)
+    assert path.stat().st_size < 2**20
+    monkeypatch.setattr(table_file, "GROUP_BYTES", 2**25)
+    monkeypatch.setattr(csv_file, "GROUP_BYTES", 2**25)
+    monkeypatch.setattr(reading, "_BATCH_BYTES", 2**23)
+    before = pa.total_allocated_bytes()
+    pa.default_memory_pool().release_unused()
+    with pytest.raises(RequestTooLargeError, match="successive rows"):
+        datasets.from_file("x", path)
+    assert pa.total_allocated_bytes() - before < 2**26
+
+
+def test_long_texts_within_the_bounds_are_kept(datasets, tmp_path):
+    """Also where a piece can hold few rows of them only."""
+    texts = [f"{n} {LONG}" for n in range(8)] * 4
+    for kind in (pa.string(), pa.large_string(), pa.string_view()):
+        pq.write_table(pa.table({"t": pa.array(texts, kind), "n": list(range(32))}), tmp_path / "t.parquet")
+        assert datasets.read("x", datasets.from_parquet("x", tmp_path / "t.parquet").number)["t"].tolist() == texts
 
 
 def test_a_refused_registration_keeps_bytes_that_another_version_needs(datasets, store):

@@ -26,8 +26,7 @@ from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.models.store import platform_store
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
-from ml_core.registry.promotion.gate_settings import checked
-from ml_core.registry.promotion.gates import GateRepository
+from ml_core.registry.promotion.gates import GateRepository, checked_gate
 from ml_core.registry.versions.repository import VersionRepository
 from ml_core.training.fit import fit_model
 from ml_core.training.request import TrainingRequest
@@ -227,7 +226,7 @@ def test_a_dataset_is_not_deleted_while_a_gate_on_it_is_being_set(
     """The deletion waits for the gate, then is refused: it can't have looked before the gate was there."""
     rule = parse_gate("no_worse", "not_worse", ACCURACY)
     with ThreadPoolExecutor() as threads, db.tenant(tenant_id) as connection:
-        kept = checked(connection, tenant_id, PEOPLE, rule)
+        kept = checked_gate(connection, tenant_id, PEOPLE, rule)
         deletion = threads.submit(datasets.delete, "held_out", 1)
         wait_for_a_waiting_session(db)
         values = {"model_id": PEOPLE, "environment": PRODUCTION, "created_by": "me"}

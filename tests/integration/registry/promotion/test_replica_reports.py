@@ -12,6 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.api_key import Scope
+from ml_core.domain.principal import Principal
 from ml_core.domain.replica_report import MAX_PENDING, MAX_REASON, LoadState, PendingVersion, ReplicaReport
 from ml_core.ids import ModelId, TenantId, VersionId
 from ml_core.registry.feed import FeedReader, renew_epoch
@@ -82,9 +84,15 @@ def test_a_replica_that_can_not_load_says_why_and_what_answers(own: DatabaseConn
         (answer,) = ask_replicas(own, acme, M, PRODUCTION, wait_s=WAIT_S)
         assert (answer.state, answer.version, answer.serves) == (LoadState.FAILED, "2", "1")
         assert answer.code == "artifact_corrupt"
-        assert answer.reason
+        place = str(own.settings.platform.artifact_root)
+        assert place in (answer.reason or "")
+        tenant = own.acting_as(Principal("key:1", frozenset({Scope.READ}), tenant_id=acme))
+        (told,) = ask_replicas(tenant, acme, M, PRODUCTION)
+        assert told.reason
+        assert place not in told.reason, "only the operator sees where"
         (replica,) = seen_replicas(own)
         assert (replica.failed, [each.version for each in replica.failures]) == (1, ["2"])
+        assert place in (replica.failures[0].reason or "")
         damage(own, acme, M, VersionId("2"))  # the same bit again: repaired
         promote(own, acme, "2")
         assert ask(own, acme) == {"a": (LoadState.LOADED, "2")}

@@ -222,6 +222,15 @@ def test_versions_that_can_not_be_tried(
             rollouts.shadow(TICKETS, VersionId(version), PRODUCTION)
 
 
+@pytest.mark.parametrize(("move", "options"), [("rollback", {"override": "x"}), ("promote", {"reasn": "x"})])
+def test_a_keyword_that_a_move_has_not(environments: EnvironmentRepository, move: str, options: dict[str, str]) -> None:
+    """An override of a move that evaluates no gate, and a typo, are no moves."""
+    versions = ["2"] if move == "promote" else []
+    with pytest.raises(TypeError, match=next(iter(options))):
+        getattr(environments, move)(TICKETS, *versions, PRODUCTION, **options)
+    assert environments.get(TICKETS).generation == 1
+
+
 def test_nothing_to_roll_out(rollouts: RolloutRepository) -> None:
     """An environment to which nothing was promoted says what to do."""
     staging = EnvironmentName("staging")

@@ -11,7 +11,6 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.exceptions import InvalidRequestError, ModelNotFoundError
 from ml_core.ids import ModelId, TenantId, VersionId
 from ml_core.registry.versions.repository import VersionRepository
-from ml_core.registry.versions.search import MetricRange
 from support.registry import TICKETS, artifact_of, draft, register
 
 CHURN = ModelId("churn")
@@ -56,8 +55,8 @@ def pages(versions: VersionRepository, limit: int, query: dict[str, Any]) -> Ite
         ({"model_type": "regression"}, ["churn/1"]),
         ({"tags": {"team": "sales"}}, ["tickets/4", "tickets/2"]),
         ({"tags": {"team": "sales", "x": "y"}}, []),
-        ({"metrics": [MetricRange("accuracy", at_least=0.3, at_most=0.4)]}, ["tickets/4", "tickets/3"]),
-        ({"metrics": [MetricRange("accuracy", at_least=0.95, split="train")]}, []),
+        ({"metrics": ["accuracy>=0.3", "accuracy<=0.4"]}, ["tickets/4", "tickets/3"]),
+        ({"metrics": ["train/accuracy>=0.95"]}, []),
         ({"text": "TRIAL 3"}, ["tickets/3"]),
         ({"text": "supp", "model_id": TICKETS}, ["tickets/5", "tickets/3", "tickets/1"]),
         ({"text": "5 of 100%"}, ["tickets/5"]),
@@ -108,9 +107,9 @@ def test_the_best_of_a_metric_comes_first(
     [
         ({"sort": "acuracy"}, "accuracy"),
         ({"sort": "vlidation/accuracy"}, "validation"),
-        ({"metrics": [MetricRange("acuracy", at_least=0.1)]}, "accuracy"),
-        ({"metrics": [MetricRange("accuracy", at_least=0.1, split="trian")]}, "train"),
-        ({"metrics": [MetricRange("rsme", at_most=1)]}, "rmse"),
+        ({"metrics": ["acuracy>=0.1"]}, "accuracy"),
+        ({"metrics": ["trian/accuracy>=0.1"]}, "train"),
+        ({"metrics": ["rsme<=1"]}, "rmse"),
         ({"model_type": "clasification"}, "classification"),
     ],
 )

@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from ml_core.database import connection as connection_module
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.version import StoredArtifact
 from ml_core.exceptions import ModelNotFoundError, ModelSaveError, RequestTooLargeError, TenantNotFoundError
@@ -21,7 +20,7 @@ from ml_core.registry.collection.tenant_deletion import TenantDeletion
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.versions.repository import VersionRepository
-from support.registry import TICKETS, draft
+from support.registry import TICKETS, draft, wait_briefly_for_locks
 from support.stored import AT_ONCE, publish, stored
 
 
@@ -110,7 +109,7 @@ def test_a_slow_removal_is_waited_for_twice(
     db: DatabaseConnection, tenant_id: TenantId, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store takes longer to delete the bytes than the lock timeout: the publication waits once more."""
-    monkeypatch.setattr(connection_module, "_LOCK_TIMEOUT", "100ms")
+    wait_briefly_for_locks(monkeypatch)
     removal = claim_bytes(db, tenant_id, LocalStore(tmp_path).put(tenant_id, b"bytes", "skops/1").digest)
 
     class Slow(LocalStore):
@@ -131,7 +130,7 @@ def test_a_removal_without_end_is_said(
     db: DatabaseConnection, tenant_id: TenantId, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is no outage of the registry: the message says what is in the way."""
-    monkeypatch.setattr(connection_module, "_LOCK_TIMEOUT", "100ms")
+    wait_briefly_for_locks(monkeypatch)
     store = LocalStore(tmp_path)
     with (
         claim_bytes(db, tenant_id, store.put(tenant_id, b"bytes", "skops/1").digest),

@@ -11,7 +11,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -66,6 +66,7 @@ class PlatformStatus:
         wanted_replicas: Declared replicas.
         ingress: Whether a replica behind the ingress answers ready.
         control_api: Whether the control API answers at ``/api`` of the ingress.
+        control_loop: Whether the control loop runs, which starts jobs.
         replicas: The reports of the live replicas; None if the registry can't be read.
         failed_loads: Versions whose load failed in a replica.
         home: The folder of the platform.
@@ -81,6 +82,7 @@ class PlatformStatus:
     wanted_replicas: int
     ingress: bool
     control_api: bool
+    control_loop: bool
     replicas: Sequence[SeenReplica] | None
     failed_loads: int
     home: str
@@ -146,7 +148,9 @@ class LocalPlatform:
         """Inspect all parts of the platform."""
         state = self.state
         database = self._server.is_running()
-        serve = self._serve_status(state) if state else None
+        applications = self._applications(state) if state else None
+        serve, loop = ((applications or {}).get(name) for name in (SHARED_CELL, CONTROL_LOOP))
+        control_loop = loop is not None and loop.running_replicas > 0
         ingress = state is not None and _answers(state.url, _READY)
         control_api = state is not None and _answers(state.url, _CONTROL_ALIVE)
         serves_whole = (
@@ -156,18 +160,19 @@ class LocalPlatform:
             and serve.running_replicas >= state.replicas
         )
         replicas = self._reports(state, _SETTLE_S if serves_whole else 0.0) if database and state else None
-        parts = (database, serves_whole, ingress, control_api)
+        parts = (database, serves_whole, ingress, control_api, control_loop)
         is_whole = all(parts) and state is not None and _are_whole(replicas, state.replicas)
         return PlatformStatus(
             state="running" if is_whole else ("degraded" if state or any(parts) else "stopped"),
             url=state.url if state else None,
             database=database,
-            ray=serve is not None,
+            ray=applications is not None,
             serve=serve.status if serve else None,
             running_replicas=serve.running_replicas if serve else 0,
             wanted_replicas=state.replicas if state else 0,
             ingress=ingress,
             control_api=control_api,
+            control_loop=control_loop,
             replicas=replicas,
             failed_loads=_failed_loads(replicas or ()),
             home=str(self._home),
@@ -261,13 +266,14 @@ class LocalPlatform:
 
     def _serves(self, state: PlatformState) -> bool:
         """Whether a replica answers, and Serve can restart the others."""
-        serve = self._serve_status(state)
+        serve = (self._applications(state) or {}).get(SHARED_CELL)
         return serve is not None and serve.status != _FAILED and _answers(state.url, _READY)
 
-    def _serve_status(self, state: PlatformState) -> ApplicationStatus | None:
+    def _applications(self, state: PlatformState) -> Mapping[str, ApplicationStatus] | None:
+        """The status of each Serve application; None if Ray does not answer."""
         try:
             with self._serve_api(state) as api:
-                return api.status().get(SHARED_CELL)
+                return api.status()
         except PlatformError:
             return None
 

@@ -21,8 +21,6 @@ from support.running_platform import RunningPlatform
 from support.tables import measures
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.alone
-
 WITHIN_S = 180.0
 TRAINING = {"target": "outcome", "hyperparameters": {"algorithm": "logistic_regression"}}
 SLOW = {"target": "outcome", "hyperparameters": {"algorithm": "random_forest", "n_estimators": 20_000}}

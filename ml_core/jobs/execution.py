@@ -19,6 +19,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.job import Attempt, JobState
 from ml_core.domain.job_spec import TrainJobSpec
 from ml_core.exceptions import (
+    AuthenticationError,
     JobNotFoundError,
     JobStateError,
     MLFrameworkError,
@@ -27,6 +28,7 @@ from ml_core.exceptions import (
     status_of,
 )
 from ml_core.registry.jobs import JobRepository
+from ml_core.registry.keys import KeyRepository
 from ml_core.registry.promotion.environments import EnvironmentRepository
 
 _log = logging.getLogger(__name__)
@@ -76,6 +78,7 @@ def execute(db: DatabaseConnection, attempt: Attempt, *, stop: Callable[[], obje
     progress = _Progress()
     try:
         with _beating(jobs, attempt, progress, stop or _end_process):
+            _refuse_revoked(acting, attempt)
             result = _train(acting, jobs, attempt, progress)
         return jobs.succeed(*key, result).state
     except (JobNotFoundError, JobStateError):
@@ -92,6 +95,19 @@ def execute(db: DatabaseConnection, attempt: Attempt, *, stop: Callable[[], obje
     except Exception as error:  # noqa: BLE001 - whoever waits for the job must learn of it
         _log.exception("The job %s failed", attempt.job_id)
         return jobs.fail(*key, TrainingError.wrap(error, "The job failed", stage="fit").to_json()).state
+
+
+def _refuse_revoked(db: DatabaseConnection, attempt: Attempt) -> None:
+    """Refuse to act with the rights of a key that was revoked after it submitted the job.
+
+    Raises:
+        AuthenticationError: It was.
+    """
+    kind, _, key_id = attempt.principal.name.partition(":")
+    if kind == "key" and KeyRepository(db, attempt.tenant_id).get(key_id).revoked_at is not None:
+        raise AuthenticationError(
+            "The key that submitted the job was revoked.", remedy="Submit the job again with another key."
+        )
 
 
 def _train(db: DatabaseConnection, jobs: JobRepository, attempt: Attempt, progress: _Progress) -> Mapping[str, Any]:

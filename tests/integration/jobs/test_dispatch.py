@@ -25,6 +25,7 @@ from ml_core.jobs.dispatcher import Dispatcher
 from ml_core.jobs.processes import ProcessRunner
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.jobs import JobQueue, JobRepository
+from ml_core.registry.keys import KeyRepository
 from ml_core.registry.promotion.environments import EnvironmentRepository
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.versions.repository import VersionRepository
@@ -66,6 +67,12 @@ def own(db: DatabaseConnection, tenant_id: TenantId) -> JobRepository:
     """The jobs of a tenant that has a dataset."""
     DatasetRepository(db, tenant_id).create("m", measures(400))
     return JobRepository(db, tenant_id)
+
+
+def holder(db: DatabaseConnection, tenant_id: TenantId, *scopes: Scope) -> Principal:
+    """Who holds a new key."""
+    keys = KeyRepository(db, tenant_id)
+    return keys.authenticate(str(keys.create("test", scopes)))
 
 
 def spec(hyperparameters: dict[str, object] = FAST, **fields: object) -> dict[str, object]:
@@ -123,13 +130,13 @@ def process_of(job: Job) -> int:
 
 def test_a_job_trains_registers_and_promotes(db, dispatcher, own, tenant_id) -> None:
     """In the submitter's name, with what it may do."""
-    submitter = Principal("key:1", frozenset({Scope.TRAIN, Scope.PROMOTE}), tenant_id=tenant_id)
+    submitter = holder(db, tenant_id, Scope.TRAIN, Scope.PROMOTE)
     submitted = JobRepository(db.acting_as(submitter), tenant_id).submit("train", spec(promote_to="staging"))
     job = ended(dispatcher, own, submitted)
     assert (job.state, job.attempt) == (JobState.SUCCEEDED, 1), job.error
     assert job.result == {"model_id": "m", "version": "1", "run_id": job.run_id, "promoted_to": "staging"}
     version = VersionRepository(db, tenant_id).get("m", "1")
-    assert (version.created_by, version.lineage.run_id) == ("key:1", job.run_id)
+    assert (version.created_by, version.lineage.run_id) == (submitter.name, job.run_id)
     assert RunRepository(db, tenant_id).get(job.run_id).status == RunStatus.FINISHED
     assert EnvironmentRepository(db, tenant_id).get("m", "staging").version == "1"
 
@@ -144,10 +151,19 @@ def test_what_is_wrong_with_it_is_its_error(db, runner, own, tenant_id) -> None:
         job = done_here(db, own, own.submit("train", wrong))
         assert (job.state, job.attempt) == (JobState.FAILED, 1)
         assert message in str(job.error["message"])
-    narrow = Principal("key:2", frozenset({Scope.TRAIN}), tenant_id=tenant_id)
+    narrow = holder(db, tenant_id, Scope.TRAIN)
     submitted = JobRepository(db.acting_as(narrow), tenant_id).submit("train", spec(promote_to="production"))
     job = done_here(db, own, submitted)
     assert (job.state, job.error["code"]) == (JobState.FAILED, "permission_denied")
+
+
+def test_a_key_that_was_revoked_meanwhile_trains_nothing(db, runner, own, tenant_id) -> None:
+    """The job acts with the rights of its submitter, who has none any more."""
+    submitter = holder(db, tenant_id, Scope.TRAIN)
+    job = JobRepository(db.acting_as(submitter), tenant_id).submit("train", spec())
+    KeyRepository(db, tenant_id).revoke(submitter.name.removeprefix("key:"))
+    done = done_here(db, own, job)
+    assert (done.state, done.error["code"]) == (JobState.FAILED, "unauthenticated")
 
 
 def test_another_tenants_dataset_is_not_there(db, runner, own, other_tenant_id) -> None:

@@ -24,7 +24,7 @@ from support.running_platform import running_platform
 from support.tables import measures, split_target
 from support.waiting import wait_until
 
-CELL, CONTROL = "ray::ServeReplica:shared", "ray::ServeReplica:control"
+CELL, CONTROL = "ray::ServeReplica:shared", "ray::ServeReplica:control:"
 ROW = measures().drop(columns=["outcome"]).iloc[0].to_dict()
 
 pytestmark = pytest.mark.alone
@@ -134,6 +134,7 @@ def test_a_killed_replica_fails_no_request(victim, turn):
 def test_without_a_replica_the_deadline_is_kept(victim):
     """Each request gets an answer in the platform's shape, little later than it asked for, until Serve has new ones."""
     platform, tenant = victim
+    wait_until(lambda: len(processes_of(platform, CELL)) == 2, 60)
     assert kill(named=CELL, platform=platform) == 2
     headers = {"authorization": f"Bearer {tenant.key}", "x-request-timeout-ms": "1000"}
     url = f"{platform.url}/t/acme/models/m/predict"

@@ -17,7 +17,7 @@ def test_serving_comes_before_a_training(platform):
         for process, title in titles.items()
         if process.name() == "haproxy" or "ray::ServeReplica:shared" in title
     ]
-    (control,) = [process.nice() for process, title in titles.items() if "ray::ServeReplica:control" in title]
+    (control,) = [process.nice() for process, title in titles.items() if "ray::ServeReplica:control:" in title]
     assert len(serving) == 3
     with in_background():
         training = os.getpriority(os.PRIO_PROCESS, 0)

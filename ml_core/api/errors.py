@@ -34,7 +34,10 @@ def _on_invalid_request(request: Request, error: Exception) -> Response:
 
 def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - what this handler is registered for
-    codes = {404: ("not_found", "There is no such path."), 405: ("method_not_allowed", "The path has no such method.")}
+    codes = {
+        404: ("not_found", "There is no such path. /api/docs lists the operations."),
+        405: ("method_not_allowed", "The path has no such method."),
+    }
     code, message = codes.get(error.status_code, ("invalid_request", str(error.detail)))
     headers = {name.lower().encode(): value.encode() for name, value in (error.headers or {}).items()}
     path, request_id = request.url.path, request.state.request_id

@@ -32,7 +32,7 @@ def invalid_fields(findings: Iterable[Mapping[str, Any]]) -> InvalidRequestError
     """Pydantic's findings as one error: the first in words, all of them in the details.
 
     Args:
-        findings: As ``errors()`` of pydantic lists them; the first part of each ``loc`` is ``body``, ``query`` and so on.
+        findings: As ``errors()`` of pydantic lists them; each ``loc`` begins with ``body``, ``query`` and so on.
     """
     found = [{"field": _path(each["loc"]), "message": each["msg"]} for each in findings]
     first = found[0]

@@ -100,7 +100,8 @@ def test_a_keyword_that_a_move_has_not_is_refused():
 
 def test_a_keyword_that_a_training_has_not_is_refused():
     """As one of a move is."""
-    with MLClient("http://127.0.0.1:1", tenant_id="acme") as client, pytest.raises(TypeError, match="Did you mean target"):
+    near = "Did you mean target"
+    with MLClient("http://127.0.0.1:1", tenant_id="acme") as client, pytest.raises(TypeError, match=near):
         client.models.train("m", "tickets", traget="category")
 
 

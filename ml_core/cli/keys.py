@@ -76,9 +76,9 @@ def _print_made(made: Sequence[tuple[str | None, CreatedKey]], *, is_one: bool) 
     # On standard error, so that KEY=$(mlcore keys create …) holds the key alone.
     scopes = ", ".join(made[0][1].scopes)
     if is_one:
-        note(f"Keep it: it is shown only now. Its scope in {made[0][0] or 'all tenants'}: {scopes}.")
+        note(f"Keep it: it is shown only now. Its scopes in {made[0][0] or 'all tenants'}: {scopes}.")
     else:
-        note(f"Keep them: they are shown only now. Their scope, each in its tenant: {scopes}.")
+        note(f"Keep them: they are shown only now. Their scopes, each in its tenant: {scopes}.")
 
 
 @app.command("list")

@@ -183,7 +183,7 @@ class MLFrameworkError(Exception):
         """
         text = f"{type(cause).__name__}: {cause}"
         if is_public(cause):
-            return cls(f"{message}: {text}", **attributes)
+            return cls(f"{message}: {text.rstrip('.')}.", **attributes)
         return cls(f"{message}.", internal=text, **attributes)
 
 
@@ -219,9 +219,10 @@ def listed(values: Iterable[object], most: int = 20) -> str:
 
 
 def did_you_mean(wanted: str, known: Iterable[str]) -> str:
-    """``Did you mean tickets? `` with a space at its end, or nothing if no known name is near or begins like it."""
+    """``Did you mean tickets? `` with a space at its end; nothing if no known name is near or begins like it."""
     names = [str(name) for name in known]
-    close = difflib.get_close_matches(wanted, names, n=1) or [name for name in names if name.startswith(wanted)]
+    start = wanted.casefold()
+    close = difflib.get_close_matches(wanted, names, n=1) or [n for n in names if n.casefold().startswith(start)]
     return f"Did you mean {close[0]}? " if close else ""
 
 

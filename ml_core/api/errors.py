@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any
-
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from ml_core.exceptions import InvalidRequestError, MLFrameworkError
+from ml_core.api.schemas.base import invalid_fields
+from ml_core.exceptions import MLFrameworkError
 from ml_core.inference.edge.http import HttpResponse, error_response, plain_error
 
 
@@ -31,31 +29,15 @@ def on_error(request: Request, error: Exception) -> Response:
 
 def _on_invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - what this handler is registered for
-    return on_error(request, _as_invalid_request(error))
-
-
-def _as_invalid_request(error: RequestValidationError) -> InvalidRequestError:
-    """Pydantic's findings as one error: the first in words, all of them in the details."""
-    found = [{"field": _path(each["loc"]), "message": each["msg"]} for each in error.errors()]
-    first = found[0]
-    return InvalidRequestError(
-        f"Field {first['field']!r}: {first['message']}.",
-        remedy="The operation's description at /api/docs has its fields.",
-        field=first["field"],
-        details={"fields": found} if len(found) > 1 else None,
-    )
-
-
-def _path(location: tuple[Any, ...]) -> str:
-    """``metrics[0].name`` of ``("body", "metrics", 0, "name")``."""
-    place, *parts = location
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
-    return re.sub(r"^\.", "", text) or str(place)
+    return on_error(request, invalid_fields(error.errors()))
 
 
 def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - what this handler is registered for
-    codes = {404: ("not_found", "There is no such path."), 405: ("method_not_allowed", "The path has no such method.")}
+    codes = {
+        404: ("not_found", "There is no such path. /api/docs lists the operations."),
+        405: ("method_not_allowed", "The path has no such method."),
+    }
     code, message = codes.get(error.status_code, ("invalid_request", str(error.detail)))
     headers = {name.lower().encode(): value.encode() for name, value in (error.headers or {}).items()}
     path, request_id = request.url.path, request.state.request_id

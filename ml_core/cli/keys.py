@@ -74,11 +74,11 @@ def _print_made(made: Sequence[tuple[str | None, CreatedKey]], *, is_one: bool) 
     for of, key in made:
         say(key.key if is_one else f"{of} {key.key}")
     # On standard error, so that KEY=$(mlcore keys create …) holds the key alone.
-    may = f"may {', '.join(made[0][1].scopes)}"
+    scopes = ", ".join(made[0][1].scopes)
     if is_one:
-        note(f"Keep it: it is shown only now. It {may} as {made[0][0] or 'an operator, in all tenants'}.")
+        note(f"Keep it: it is shown only now. Its scopes in {made[0][0] or 'all tenants'}: {scopes}.")
     else:
-        note(f"Keep them: they are shown only now. Each {may} as its tenant.")
+        note(f"Keep them: they are shown only now. Their scopes, each in its tenant: {scopes}.")
 
 
 @app.command("list")

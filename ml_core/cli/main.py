@@ -128,8 +128,9 @@ VersionOption = Annotated[
 def root(version: VersionOption = False) -> None:
     """ML Core: train, register, promote and serve machine-learning models for many tenants.
 
-    Begin with `mlcore demo`: it starts a platform on this machine and shows each step. `mlcore VERB --help` describes a
-    verb.
+    Begin with `mlcore demo`: it starts a platform on this machine and shows each step.
+
+    `mlcore VERB --help` describes a verb.
     """
 
 

@@ -41,7 +41,7 @@ _WAIT_S = 10.0
 """Loading takes milliseconds, a large forest a few seconds; a replica that died is known to be dead after 7 s."""
 
 PercentOption = Annotated[
-    int, typer.Option("--percent", "-p", help="Percentage of the keys that the canary answers, 1 to 99.")
+    int, typer.Option("--percent", "-p", min=1, max=99, help="Percentage of the keys that the canary answers.")
 ]
 OverrideOption = Annotated[
     str | None,

@@ -176,7 +176,7 @@ def _column_hints(target: str | None, ignore: Sequence[str]) -> Iterator[None]:
         yield
     except MLFrameworkError as error:
         column = getattr(error, "column", None)
-        if column is not None and column not in (target, *ignore):
+        if column is not None and column not in (target, *ignore) and "has no column" not in error.message:
             kind = f" or --kind {shlex.quote(f'{column}=category')}" if "kind" in str(error) else ""
             error.remedy = f"{error.remedy or ''} Here: --ignore {shlex.quote(str(column))}{kind}.".strip()
         raise

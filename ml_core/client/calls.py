@@ -14,9 +14,9 @@ from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, over
 from urllib.parse import quote
 
 import orjson
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from ml_core.api.schemas.base import Page
+from ml_core.api.schemas.base import Page, invalid_fields
 from ml_core.exceptions import ConfigurationError
 from ml_core.ids import ModelId
 
@@ -157,7 +157,11 @@ class operation(Generic[P, T]):  # noqa: N801 - a decorator
 
         @functools.wraps(self._plan)
         def perform(*args: P.args, **kwargs: P.kwargs) -> Any:
-            return send(self._plan(noun, *args, **kwargs))
+            try:
+                call = self._plan(noun, *args, **kwargs)
+            except ValidationError as error:  # a body that the platform would refuse with the same words
+                raise invalid_fields({**each, "loc": ("body", *each["loc"])} for each in error.errors()) from error
+            return send(call)
 
         return perform
 

@@ -44,6 +44,9 @@ class GateKind(StrEnum):
     APPROVAL = "approval"
 
 
+_ROUNDING = 1e-12
+"""Of the size of a metric: about a thousand times what the difference of two floats loses."""
+
 LABEL_METRICS = ("accuracy", "balanced_accuracy", "f1_macro")
 PROBABILITY_METRICS = ("brier_score", "log_loss")
 NUMBER_METRICS = ("mae", "mse", "r2", "rmse")
@@ -333,8 +336,11 @@ def evaluate_difference(
         f"{interval.high:.4g}"
     )
     short = required - interval.low
-    if short <= 0:
+    # A loss of just the margin passes, whatever the last bit of the difference of two shares of the rows is.
+    rounding = _ROUNDING * max(abs(interval.candidate), abs(interval.present), rule.margin)
+    passed = short <= rounding
+    if passed:
         verdict = f"not worse by more than {rule.margin:.4g}"
     else:
         verdict = f"its lower end is {short:.4g} below the {required:.4g} that gate {gate.name!r} allows"
-    return gate.result(short <= 0, f"{facts}: {verdict}", interval.low, required)
+    return gate.result(passed, f"{facts}: {verdict}", interval.low, required)

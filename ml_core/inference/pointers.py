@@ -115,9 +115,10 @@ class Pointers:
             return pointer
         tenant, model, environment = key
         others = self._environments(tenant, model)
-        other = f"Use {' or '.join(others)}, or promote" if others else "Promote"
+        absent = "has" if others else "does not exist or has"  # a cell knows promoted models only
+        other = f"Use {' or '.join(others)}, or promote" if others else "Check its name, or promote"
         raise ModelNotFoundError(
-            f"Model {model!r} has no version in {environment}.",
+            f"Model {model!r} {absent} no version in {environment}.",
             remedy=f"{other} a version to {environment}.",
             action=Action.of("environments.promote", tenant=tenant, model=model, environment=environment),
             tenant_id=tenant,

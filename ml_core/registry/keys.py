@@ -140,7 +140,7 @@ class KeyRepository(OfTenant):
         named = KEY_ID.fullmatch(key_id.strip())
         if named is None:
             raise InvalidRequestError(
-                "The text is no key id.",  # which may be a secret, so it is not repeated
+                "The text is not a key id.",  # which may be a secret, so it is not repeated
                 remedy="A key id is the 16 digits after mlk_. List the tenant's keys for their ids.",
                 action=Action.of("keys.list", tenant=self._tenant_id),
                 tenant_id=self._tenant_id,

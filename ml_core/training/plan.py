@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from ml_core.data.table_file import holds_cells, read_frame
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.dataset import DatasetVersion, parse_reference
 from ml_core.domain.train_spec import TrainSpec, needs_target
-from ml_core.exceptions import DatasetNotFoundError, InvalidRequestError, TrainingError, listed
+from ml_core.exceptions import DatasetNotFoundError, InvalidRequestError, TrainingError, did_you_mean, listed
 from ml_core.ids import ModelId, TenantId
 from ml_core.models.algorithms import algorithm_of
 from ml_core.models.model_factory import ModelFactory
@@ -99,7 +98,7 @@ class Planner:
         self._check_sources(spec, given)
         source = None if spec.dataset is None else self._dataset(spec.dataset, "dataset")
         if source is not None and given.training is None:  # otherwise the dataset is for the lineage only
-            self._check_columns(source, spec, spec.ignore)
+            self._check_columns(source, spec, [*spec.kinds, *spec.ignore])
         held_out = None
         if spec.validation_dataset is not None:
             held_out = self._dataset(spec.validation_dataset, "validation_dataset")
@@ -159,21 +158,20 @@ class Planner:
                 error.message, remedy=error.remedy, action=error.action, tenant_id=self._tenant_id, field=field
             ) from error
 
-    def _check_columns(self, version: DatasetVersion, spec: TrainSpec, ignore: Sequence[str] = ()) -> None:
-        """Refuse a dataset's version that lacks the target or a column of ``ignore``."""
+    def _check_columns(self, version: DatasetVersion, spec: TrainSpec, others: Sequence[str] = ()) -> None:
+        """Refuse a dataset's version that lacks the target or one of the ``others``."""
         names = [name for name, _ in version.columns]
         if spec.target is None and needs_target(spec.model_type):
             raise self._refused(
                 f"The column of the dataset {version.reference} to predict is not named.",
                 f"Give the target, one of: {listed(names)}. Without a target, name a model_type such as 'clustering'.",
             )
-        wanted = [*([] if spec.target is None else [spec.target]), *ignore]
+        wanted = [*([] if spec.target is None else [spec.target]), *others]
         for name in wanted:
             if name not in names:
-                near = difflib.get_close_matches(name, names, n=1)
                 raise self._refused(
                     f"The dataset {version.reference} has no column {name!r}.",
-                    f"{f'Did you mean {near[0]!r}? ' if near else ''}Its columns are: {listed(names)}.",
+                    f"{did_you_mean(name, names)}Its columns are: {listed(names)}.",
                     name,
                 )
         if spec.target is not None and spec.target in spec.ignore:

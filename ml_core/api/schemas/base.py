@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from ml_core.exceptions import InvalidRequestError
 
 Item = TypeVar("Item")
 
@@ -22,6 +26,29 @@ class Input(BaseModel):
     """What a caller sends. A field that is not known is refused: a typo must not be ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def invalid_fields(findings: Iterable[Mapping[str, Any]]) -> InvalidRequestError:
+    """Pydantic's findings as one error: the first in words, all of them in the details.
+
+    Args:
+        findings: As ``errors()`` of pydantic lists them; each ``loc`` begins with ``body``, ``query`` and so on.
+    """
+    found = [{"field": _path(each["loc"]), "message": each["msg"]} for each in findings]
+    first = found[0]
+    return InvalidRequestError(
+        f"Field {first['field']!r}: {first['message']}.",
+        remedy="The operation's description at /api/docs has its fields.",
+        field=first["field"],
+        details={"fields": found} if len(found) > 1 else None,
+    )
+
+
+def _path(location: tuple[Any, ...]) -> str:
+    """``metrics[0].name`` of ``("body", "metrics", 0, "name")``."""
+    place, *parts = location
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    return re.sub(r"^\.", "", text) or str(place)
 
 
 class Page(Schema, Generic[Item]):

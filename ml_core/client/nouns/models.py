@@ -8,6 +8,7 @@ from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.models import Model
 from ml_core.api.schemas.trainings import NewTraining, Training, TrainingCheck, TrainingFields
 from ml_core.client.calls import Call, Mode, Noun, listing, operation, quoted
+from ml_core.domain.keywords import check_keywords
 
 _BEGIN_S = 3600.0
 """A training begins when others have made room for it and its data is read."""
@@ -59,6 +60,7 @@ class Models(Noun[Mode]):
         Raises:
             MLFrameworkError: What is wrong with it, or why it failed while this waited.
         """
+        check_keywords("train", spec, TrainingFields.model_fields)
         body = NewTraining(dataset=dataset, run_id=run_id, **spec)
         path, timeout_s = f"{self._model(model_id)}/train", wait_s + _BEGIN_S
         return Call("POST", path, Training, {"wait_s": wait_s}, body=body, timeout_s=timeout_s)
@@ -73,6 +75,7 @@ class Models(Noun[Mode]):
             model_id: The model.
             **spec: Fields of ``NewTraining`` without the dataset.
         """
+        check_keywords("check_training", spec, TrainingFields.model_fields)
         path = f"{self._model(model_id)}/train/check"
         return Call("POST", path, TrainingCheck, body=TrainingFields(**spec))
 

@@ -243,7 +243,11 @@ def test_a_misspelt_target_names_the_nearest(mlcore, tenant, tmp_path):
     file = tmp_path / "data.csv"
     measures().to_csv(file, index=False)
     result = mlcore("train", file, "-t", tenant, "-m", "m", "--target", "outcom")
-    assert "Did you mean 'outcome'?" in result.err
+    assert "Did you mean outcome?" in result.err
+    options = ("--target", "outcome", "--kind", "m00=category")
+    result = mlcore("train", file, "-t", tenant, "-m", "m", *options)
+    assert "has no column 'm00'. Did you mean m0?" in result.err
+    assert "--ignore" not in result.err
 
 
 @pytest.mark.in_process

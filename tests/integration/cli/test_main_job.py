@@ -160,7 +160,7 @@ def test_a_new_key_is_alone_on_standard_output(mlcore, tenant):
     result = mlcore("keys", "create", "-t", tenant)
     assert result.out.strip().startswith("mlk_")
     assert len(result.out.split()) == 1
-    assert "shown only now" in result.err
+    assert f"shown only now. Its scopes in {tenant}: predict." in result.err
 
 
 def test_what_is_not_promoted_answers_here_and_says_so(mlcore, trained):

@@ -34,6 +34,12 @@ def test_a_canary_from_start_to_finish(mlcore, model):
     assert "serves version 2 (generation 6)." in mlcore("rollouts", "show", *model).out
 
 
+def test_a_share_that_is_none_is_wrong_usage(mlcore, model):
+    """Before anything is sent."""
+    refused = mlcore("rollouts", "start", *model, "-v", "2", "-p", 150)
+    assert (refused.code, "Invalid value for" in refused.err) == (2, True), refused.err
+
+
 def test_a_sticky_column_that_the_model_does_not_read_is_noted(mlcore, model):
     """It may be sent all the same, so it is no error; one that the model reads is not mentioned."""
     near = mlcore("rollouts", "start", *model, "-v", "2", "-p", 5, "--sticky", "txt")

@@ -35,7 +35,7 @@ def test_several_tenants_with_a_key_each(mlcore: Callable, names: list[str]) -> 
     made = mlcore("keys", "create", *options)
     keys = dict(line.split() for line in made.out.splitlines())
     assert list(keys) == names
-    assert "Each may predict as its tenant." in made.err
+    assert "Their scopes, each in its tenant: predict." in made.err
     for name, key in keys.items():
         assert [each["key_id"] for each in mlcore("keys", "list", "-t", name, "--json").json["items"]] == [
             key.split("_")[1]

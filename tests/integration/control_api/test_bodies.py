@@ -129,6 +129,7 @@ def test_methods_and_paths_that_are_none(http, address):
     """HEAD and OPTIONS are no operations; an encoded slash and letters of other scripts are no names."""
     for method in ("HEAD", "OPTIONS", "TRACE", "DELETE"):
         assert http.request(method, "/models").status_code == 405
+    assert "/api/docs" in error_of(http.get("/modles"), 404)["message"]
     for name in ("a%2Fb", "..%2f..", "%00", "%ff", "modèle", "模型", "a" * 5000):
         for response in (http.get(f"/models/{name}/versions"), http.post(f"/models/{name}/archive")):
             assert 400 <= response.status_code < 500, (name, response.text)

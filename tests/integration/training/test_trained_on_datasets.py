@@ -122,6 +122,11 @@ def test_a_spec_trains_and_its_report_can_be_had_again(system, tmp_path):
     [
         ({"dataset": "t"}, "to predict is not named.* one of: subject"),
         ({"dataset": "t", "target": "category", "ignore": ["nmae"]}, "no column 'nmae'"),
+        ({"dataset": "t", "target": "category", "ignore": ["SUBJECT"]}, "Did you mean subject"),
+        (
+            {"dataset": "t", "target": "category", "kinds": {"subjct": "text"}},
+            "no column 'subjct'. Did you mean subject",
+        ),
         ({"dataset": "t", "target": "category", "ignore": ["category"]}, "both the target and ignored"),
         ({"dataset": "t", "target": "category", "validation_dataset": "t2"}, "t2@1 has no column 'category'"),
     ],

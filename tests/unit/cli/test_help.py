@@ -23,13 +23,14 @@ def verbs(command: typer.core.TyperCommand, path: str = "mlcore") -> Iterator[tu
         yield path, command
 
 
-VERBS = dict(verbs(get_command(app)))
+ROOT = get_command(app)
+VERBS = dict(verbs(ROOT))
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_no_paragraph_of_the_help_is_broken_by_the_source(verb: str) -> None:
+@pytest.mark.parametrize("command", [ROOT, *VERBS.values()], ids=["mlcore", *VERBS])
+def test_no_paragraph_of_the_help_is_broken_by_the_source(command: typer.core.TyperCommand) -> None:
     """A terminal wraps it where it ends itself."""
-    assert all("\n" not in paragraph for paragraph in (VERBS[verb].help or "").split("\n\n"))
+    assert all("\n" not in paragraph for paragraph in (command.help or "").split("\n\n"))
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -98,6 +98,23 @@ def test_a_keyword_that_a_move_has_not_is_refused():
         client.environments.rollback("m", reasn="worse")
 
 
+def test_a_keyword_that_a_training_has_not_is_refused():
+    """As one of a move is."""
+    near = "Did you mean target"
+    with MLClient("http://127.0.0.1:1", tenant_id="acme") as client, pytest.raises(TypeError, match=near):
+        client.models.train("m", "tickets", traget="category")
+
+
+def test_a_value_that_a_field_does_not_take_is_refused_as_an_error_of_the_platform():
+    """Before anything is sent, as the class and with the attributes that the server's own refusal has."""
+    with MLClient("http://127.0.0.1:1", tenant_id="acme") as client:
+        with pytest.raises(InvalidRequestError, match="Field 'percent': Input should be less than") as raised:
+            client.rollouts.start("m", "2", 150)
+        assert raised.value.field == "percent"
+        with pytest.raises(InvalidRequestError, match=r"Field 'tags\.reviewed'"):
+            client.versions.update("m", "1", tags={"reviewed": 1})
+
+
 def test_a_platform_on_this_machine_is_asked_past_a_proxy(monkeypatch):
     """Whose network has one sets it for every program; it can't reach 127.0.0.1."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")

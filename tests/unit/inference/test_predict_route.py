@@ -188,6 +188,8 @@ def test_an_unknown_model_is_not_found(cell, key, model):
     """Whether or not the name is one that a model could have."""
     answer = cell.ask("POST", f"/t/acme/models/{model}/predict", key=key, json={"rows": [{}]})
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+    if model == "nothing":
+        assert "does not exist or has no version in production. Check its name" in answer.json()["error"]["message"]
 
 
 def test_an_environment_without_a_version_says_how_to_get_one(cell, key):

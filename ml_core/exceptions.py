@@ -153,7 +153,8 @@ class MLFrameworkError(Exception):
         if self.internal is None:
             return self
         public = copy.copy(self)
-        public.internal, public.action, public.remedy = None, None, _REPORT
+        remedy = f"Try again in a moment. {_REPORT}" if isinstance(self, RegistryUnavailableError) else _REPORT
+        public.internal, public.action, public.remedy = None, None, remedy
         return public
 
     def __reduce__(self) -> tuple[Any, ...]:

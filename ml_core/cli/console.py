@@ -43,10 +43,10 @@ err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() el
 
 def command() -> str:
     """How this command can be called again: as ``.venv/bin/mlcore`` from a project's folder, else by its name."""
-    path = Path(sys.argv[0])
+    path = Path(sys.argv[0]).absolute()  # relative as ``make demo`` calls it
     if path.name == "__main__.py":
         return "python -m ml_core.cli"
-    is_here = path.is_absolute() and path.is_relative_to(Path.cwd()) and shutil.which("mlcore") is None
+    is_here = path.is_relative_to(Path.cwd()) and shutil.which("mlcore") is None
     return str(path.relative_to(Path.cwd())) if is_here else "mlcore"
 
 

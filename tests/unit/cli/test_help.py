@@ -78,6 +78,7 @@ def test_a_table_speaks_to_people(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("/elsewhere/bin/mlcore", None, "mlcore"),
         ("{here}/.venv/bin/mlcore", None, ".venv/bin/mlcore"),
+        (".venv/bin/mlcore", None, ".venv/bin/mlcore"),  # as ``make demo`` calls it
         ("{here}/.venv/bin/mlcore", "{here}/.venv/bin/mlcore", "mlcore"),
         ("{here}/ml_core/cli/__main__.py", None, "python -m ml_core.cli"),
     ],

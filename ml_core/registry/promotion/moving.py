@@ -25,6 +25,7 @@ from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection, acting, sign
 from ml_core.database.tables import environment_history, environments, tenants, versions
+from ml_core.domain.keywords import check_keywords
 from ml_core.domain.rollout import (
     EVALUATED,
     TRANSITIONS,
@@ -123,8 +124,8 @@ class MovesPointers(OfTenant):
 
     def _move(self, model_id: str, environment: str, change: Change, options: MoveOptions) -> Pointer:
         """Move a pointer; the result has those of the gates. Only a move that evaluates gates takes an override."""
-        if "override" in options and change.trigger not in EVALUATED:
-            raise TypeError(f"{change.trigger} evaluates no gate that an override could be for.")
+        known = GatedMoveOptions if change.trigger in EVALUATED else MoveOptions
+        check_keywords(change.trigger, options, known.__annotations__)
         wanted = MoveRequest(ModelId(model_id), EnvironmentName(environment), change, **options)
         check_environment(self._db, self._tenant_id, wanted.environment)
         if wanted.override is not None and not wanted.override.strip():

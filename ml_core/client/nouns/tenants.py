@@ -64,7 +64,7 @@ class Keys(Noun[Mode]):
 
     @operation
     def revoke(self, key_id: str) -> Call[Key]:
-        """Revoke a key: about a second later its requests are refused."""
+        """Revoke a key: its requests are refused, those of a tenant's key about a second later at the latest."""
         return Call("POST", f"{self._path}/{quoted(key_id)}/revoke", Key)
 
     @property

@@ -5,6 +5,7 @@ Bytes and row are both there, or neither, see ``blobs.store_and_register``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
@@ -21,7 +22,7 @@ from sqlalchemy.engine import Connection
 from ml_core.data.csv_file import CsvFile
 from ml_core.data.profile import profile_file
 from ml_core.data.reading import parquet_pieces, reading
-from ml_core.data.table_file import FORMAT, TableWriter, columns_of, group_rows
+from ml_core.data.table_file import FORMAT, GROUP_BYTES, TableWriter, columns_of, group_rows, too_long_rows
 from ml_core.data.tables import stored_schema, table_from_frame, to_stored
 from ml_core.database.connection import DatabaseConnection, acting
 from ml_core.database.tables import dataset_versions, datasets
@@ -85,9 +86,14 @@ def _parquet_pieces(file: Path, limits: ApiSettings) -> Iterator[pa.Table]:
     """The stored form of a Parquet file in pieces; the first has no row, only the schema."""
     with reading(file, "utf-8"):
         footer = pq.read_metadata(file)
-        pieces = parquet_pieces(file, group_rows(footer.num_columns))
+        rows = group_rows(footer.num_columns)
+        pieces = parquet_pieces(file, rows)
         schema = stored_schema(next(pieces).schema)
         _check_size(footer.num_rows, len(schema), 0, limits)
+        for group in map(footer.row_group, range(footer.num_row_groups)):
+            # A row may have any number of columns that unpack to a gigabyte each, and is decoded as a whole.
+            if group.total_byte_size > GROUP_BYTES * max(1, math.ceil(group.num_rows / rows)):
+                raise too_long_rows(min(rows, group.num_rows))
         yield schema.empty_table()
         for piece in pieces:
             yield to_stored(piece, schema)

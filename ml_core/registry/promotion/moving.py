@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -25,7 +25,17 @@ from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection, acting, sign
 from ml_core.database.tables import environment_history, environments, tenants, versions
-from ml_core.domain.rollout import EVALUATED, TRANSITIONS, Change, RolloutState, Trigger, advance
+from ml_core.domain.keywords import check_keywords
+from ml_core.domain.rollout import (
+    EVALUATED,
+    TRANSITIONS,
+    Change,
+    GatedMoving,
+    Moving,
+    RolloutState,
+    Trigger,
+    advance,
+)
 from ml_core.exceptions import (
     Action,
     InvalidRequestError,
@@ -49,22 +59,18 @@ if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow
 
 
-class MoveOptions(TypedDict, total=False):
+class MoveOptions(Moving, total=False):
     """The keywords that every move of a pointer takes."""
 
-    expected_generation: int | None
-    """Refuse unless the pointer has this generation, 0 before its first move; None: any."""
     actor: str | None
     """For whom an operator moves it, for the history; None: the connection's principal."""
-    reason: str
-    """Why, for the history."""
 
 
-class GatedMoveOptions(MoveOptions, total=False):
+class GatedMoveOptions(GatedMoving, total=False):
     """The keywords of a move that evaluates gates."""
 
-    override: str | None
-    """Why it is made although a gate fails; only an admin may. No effect where every gate passes."""
+    actor: str | None
+    """As of ``MoveOptions``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +124,8 @@ class MovesPointers(OfTenant):
 
     def _move(self, model_id: str, environment: str, change: Change, options: MoveOptions) -> Pointer:
         """Move a pointer; the result has those of the gates. Only a move that evaluates gates takes an override."""
-        if "override" in options and change.trigger not in EVALUATED:
-            raise TypeError(f"{change.trigger} evaluates no gate that an override could be for.")
+        known = GatedMoveOptions if change.trigger in EVALUATED else MoveOptions
+        check_keywords(change.trigger, options, known.__annotations__)
         wanted = MoveRequest(ModelId(model_id), EnvironmentName(environment), change, **options)
         check_environment(self._db, self._tenant_id, wanted.environment)
         if wanted.override is not None and not wanted.override.strip():

@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ml_core.api import bodies
+from ml_core.api import bodies, operation
 from ml_core.api.access import FILES_AT_ONCE
 from ml_core.exceptions import RequestTooLargeError, StorageFullError, UnsafeArtifactError
 from ml_core.registry.authentication import Authentication
@@ -330,11 +330,28 @@ def test_an_artifact_over_the_limit_is_refused(client, db, tmp_path):
         object.__setattr__(db.settings.api, "max_upload_bytes", 64 * 2**30)
 
 
-@pytest.mark.parametrize("kind", ["csv", "form"])
-def test_a_key_that_is_revoked_during_an_upload_uploads_nothing(http, db, tenant_id, uploads, monkeypatch, kind):
-    """A body may take hours, so its key is looked at again."""
+_FORM = (
+    b'--b\r\ncontent-disposition: form-data; name="artifact"; filename="m.skops"\r\n\r\n',
+    b"x\r\n--b--\r\n",
+)
+_JSON = "application/json"
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type", "body"),
+    [
+        pytest.param("/datasets/late/versions", "text/csv", (b"a\n", b"1\n"), id="file"),
+        pytest.param("/models/late/versions", "multipart/form-data; boundary=b", _FORM, id="form"),
+        pytest.param("/runs", _JSON, (b'{"model_id":', b'"late"}'), id="json"),
+        pytest.param("/keys", _JSON, (b'{"name":"late",', b'"scopes":["admin"]}'), id="key"),
+    ],
+)
+def test_a_key_that_is_revoked_while_a_body_arrives_changes_nothing(
+    http, db, tenant_id, uploads, monkeypatch, path, content_type, body
+):
+    """A file may take hours, and JSON half a minute. A key that is to make another is looked at again in any case."""
     keys = KeyRepository(db, tenant_id)
-    key = keys.create("program", ["train"])
+    key = keys.create("program", ["admin"])
     authenticated, authenticate = threading.Event(), Authentication.authenticate
 
     def spied(*args):
@@ -343,25 +360,21 @@ def test_a_key_that_is_revoked_during_an_upload_uploads_nothing(http, db, tenant
         return found
 
     monkeypatch.setattr(Authentication, "authenticate", spied)
-    form = (
-        b'--b\r\ncontent-disposition: form-data; name="artifact"; filename="m.skops"\r\n\r\n',
-        b"x\r\n--b--\r\n",
-    )
-    head, tail = (b"a\n", b"1\n") if kind == "csv" else form
+    if path != "/keys":
+        monkeypatch.setattr(operation, "REMEMBERED_S", 0.0)
+    before = [each.key_id for each in keys.list().items]
 
     def pieces():
-        yield head
+        yield body[0]
         assert authenticated.wait(10)
         keys.revoke(key.key_id)
-        yield tail
+        yield body[1]
 
-    path = "/datasets/late/versions" if kind == "csv" else "/models/late/versions"
-    headers = {"authorization": f"Bearer {key}", **CSV}
-    if kind == "form":
-        headers["content-type"] = "multipart/form-data; boundary=b"
+    headers = {"authorization": f"Bearer {key}", "content-type": content_type}
     error = error_of(http.post(path, content=pieces(), headers=headers), 401)
     assert error["code"] == "unauthenticated"
-    assert http.get("/datasets").json()["items"] == []
+    assert http.get("/datasets").json()["items"] == http.get("/runs").json()["items"] == []
+    assert [each.key_id for each in keys.list().items] == before
     assert left_in(uploads) == []
 
 

@@ -19,7 +19,7 @@ from ml_core.api.schemas.versions import VersionDetail
 from ml_core.client import AsyncMLClient, MLClient
 from ml_core.client.calls import AsyncItems, Noun
 from ml_core.client.inprocess import InProcessTransport
-from ml_core.domain.api_key import Scope
+from ml_core.domain.api_key import ApiKey, Scope
 from ml_core.exceptions import (
     AuthenticationError,
     DatasetNotFoundError,
@@ -210,6 +210,17 @@ def test_keys_predictions_and_audit(asks, db, tenant_id):
     assert list(asks.predictions.list("people", since=datetime.now(UTC) - timedelta(days=1))) == []
     assert asks.predictions.losses(date(2026, 1, 1), date(2026, 1, 2)) == []
     assert "key.revoked" in [change.action for change in asks.audit.list()]
+
+
+def test_a_revoked_key_that_is_still_remembered_creates_no_key(app, client, admin_key, db, tenant_id, monkeypatch):
+    """For a second it may read; a key that it created would outlive it."""
+    authentication = app.state.services.authentication
+    monkeypatch.setattr(authentication, "_clock", lambda: authentication._valid_until - 0.5)
+    client.runs.start("m")
+    KeyRepository(db, tenant_id).revoke(ApiKey.parse(admin_key).key_id)
+    client.runs.start("m")
+    with pytest.raises(AuthenticationError):
+        client.keys.create(["admin"])
 
 
 def test_lists_are_pages(asks):

@@ -32,7 +32,7 @@ from ml_core.exceptions import (
 from ml_core.ids import TenantId
 from ml_core.models.store import LocalStore
 from ml_core.registry.blobs import claim_bytes
-from ml_core.registry.datasets import DatasetRepository
+from ml_core.registry.datasets import DatasetRepository, intake
 from ml_core.registry.promotion.environments import PRODUCTION
 from ml_core.registry.promotion.gates import GateRepository
 from ml_core.registry.tenants import TenantRepository
@@ -271,6 +271,22 @@ def test_long_rows_of_a_small_file_do_not_fill_the_memory(datasets, tmp_path, mo
     with pytest.raises(RequestTooLargeError, match="successive rows"):
         datasets.from_file("x", path)
     assert pa.total_allocated_bytes() - before < 2**26
+
+
+@pytest.mark.parametrize("use_dictionary", [False, True])
+def test_a_wide_row_of_long_texts_is_refused_before_it_is_decoded(datasets, tmp_path, monkeypatch, use_dictionary):
+    """36 kB with 16 texts of 64 MB took 3 GB, and each further column as much again."""
+    path = tmp_path / "t.parquet"
+    wide = pa.table({f"c{number}": [LONG] for number in range(40)})
+    pq.write_table(wide, path, use_dictionary=use_dictionary, compression="zstd", write_statistics=False)
+    assert path.stat().st_size < 2**17
+    monkeypatch.setattr(intake, "GROUP_BYTES", 2**25)
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "_batches", decode)
+        with pytest.raises(RequestTooLargeError, match="successive rows"):
+            datasets.from_file("x", path)
+    monkeypatch.setattr(intake, "GROUP_BYTES", 2**26)
+    assert datasets.from_file("x", path).column_count == 40
 
 
 def test_long_texts_within_the_bounds_are_kept(datasets, tmp_path):

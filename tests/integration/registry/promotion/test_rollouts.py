@@ -222,12 +222,18 @@ def test_versions_that_can_not_be_tried(
             rollouts.shadow(TICKETS, VersionId(version), PRODUCTION)
 
 
-@pytest.mark.parametrize(("move", "options"), [("rollback", {"override": "x"}), ("promote", {"reasn": "x"})])
-def test_a_keyword_that_a_move_has_not(environments: EnvironmentRepository, move: str, options: dict[str, str]) -> None:
-    """An override of a move that evaluates no gate, and a typo, are no moves."""
+@pytest.mark.parametrize(
+    ("move", "keyword", "told"),
+    [
+        ("rollback", "override", "Valid are: expected_generation, reason, actor"),
+        ("promote", "reasn", "Did you mean reason"),
+    ],
+)
+def test_a_keyword_that_a_move_has_not(environments: EnvironmentRepository, move: str, keyword: str, told: str) -> None:
+    """An override of a move that evaluates no gate, and a typo, are no moves; the error names what there is."""
     versions = ["2"] if move == "promote" else []
-    with pytest.raises(TypeError, match=next(iter(options))):
-        getattr(environments, move)(TICKETS, *versions, PRODUCTION, **options)
+    with pytest.raises(TypeError, match=rf"{move}\(\) has no keyword '{keyword}'. {told}"):
+        getattr(environments, move)(TICKETS, *versions, PRODUCTION, **{keyword: "x"})
     assert environments.get(TICKETS).generation == 1
 
 

@@ -7,7 +7,6 @@ import errno
 import fcntl
 import hashlib
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -187,19 +186,20 @@ class HashedBody:
         return message
 
 
-async def digest_of_body(request: Request) -> str:
-    """The sha256 of a body that is read and dropped.
+async def digest_of_body(request: Request, limit: int) -> str:
+    """The sha256 of a body of so many bytes at most, which is read and dropped.
 
     Raises:
+        RequestTooLargeError: It has more bytes.
         RequestTimeoutError: The client sent it too slowly.
     """
     hashed = HashedBody(request)
-    async for _ in _pieces(request):
+    async for _ in _pieces(request, limit):
         pass
     return hashed.digest
 
 
-async def _pieces(request: Request, limit: float = math.inf) -> AsyncGenerator[bytes, None]:
+async def _pieces(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
     """The body, piece by piece, within its bounds. Only time spent on waiting for the client counts."""
     stream, clock = aiter(request.stream()), asyncio.get_running_loop().time
     size, part_bytes, left_s = 0, 0, _PART_WITHIN_S
@@ -218,7 +218,7 @@ async def _pieces(request: Request, limit: float = math.inf) -> AsyncGenerator[b
         part_bytes += len(piece)
         size += len(piece)
         if size > limit:
-            raise _too_large(int(limit))
+            raise _too_large(limit)
         if part_bytes >= _PART_BYTES:
             part_bytes, left_s = 0, _PART_WITHIN_S
         yield piece

@@ -178,7 +178,8 @@ class Operation(APIRoute):
     async def _repeated(self, stored: Stored, key: str, request: Request) -> Response:
         headers = dict(stored.headers)
         digest = headers.pop(_BODY_DIGEST, None)
-        if digest is not None and digest != await digest_of_body(request):
+        largest = request.app.state.services.db.settings.api.max_upload_bytes
+        if digest is not None and digest != await digest_of_body(request, largest):
             raise other_request(key)
         return Response(stored.body, stored.status, {**headers, "idempotency-replayed": "true"})
 

@@ -71,7 +71,7 @@ class DemoTenant:
         ]
         if late or not answers:
             raise PlatformError(
-                f"{self.tenant_id}/{self.model_id} version {version} is not served after {_SERVED_TIMEOUT_S:.0f} s: "
+                f"{self.tenant_id}/{self.model_id} version {version} is not served: "
                 f"{'; '.join(late) or 'no replica runs'}.",
                 remedy="See `mlcore status` and the replicas' logs.",
                 component="serve",

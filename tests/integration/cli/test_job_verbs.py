@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.jobs.dispatcher import Dispatcher
-from ml_core.jobs.processes import ProcessRunner
+from support.job_queue import dispatching
 from support.tables import measures
 
 OVER_HTTP = True
@@ -18,14 +16,8 @@ OVER_HTTP = True
 @pytest.fixture
 def dispatched(registry: DatabaseConnection) -> Iterator[None]:
     """A dispatcher runs."""
-    runner, stopped = ProcessRunner(registry), threading.Event()
-    dispatcher = Dispatcher(registry, runner, cpus=1, name="cli")
-    thread = threading.Thread(target=dispatcher.run, args=(stopped,))
-    thread.start()
-    yield
-    stopped.set()
-    thread.join()
-    runner.close()
+    with dispatching(registry):
+        yield
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 
 import httpx
@@ -19,9 +18,8 @@ from ml_core.exceptions import (
     QuotaExceededError,
     TrainingError,
 )
-from ml_core.jobs.dispatcher import Dispatcher
-from ml_core.jobs.processes import ProcessRunner
 from ml_core.registry.datasets import DatasetRepository
+from support.job_queue import dispatching
 from support.tables import measures
 
 TRAINING = {"target": "outcome", "hyperparameters": {"algorithm": "logistic_regression"}}
@@ -30,14 +28,8 @@ TRAINING = {"target": "outcome", "hyperparameters": {"algorithm": "logistic_regr
 @pytest.fixture
 def dispatched(db) -> Iterator[None]:
     """A dispatcher runs."""
-    runner, stopped = ProcessRunner(db), threading.Event()
-    dispatcher = Dispatcher(db, runner, cpus=1, name="api")
-    thread = threading.Thread(target=dispatcher.run, args=(stopped,))
-    thread.start()
-    yield
-    stopped.set()
-    thread.join()
-    runner.close()
+    with dispatching(db):
+        yield
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from ml_core.registry.keys import KeyRepository
 from ml_core.registry.promotion.environments import EnvironmentRepository
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.versions.repository import VersionRepository
+from support.job_queue import empty_queue
 from support.registry import superuser
 from support.tables import measures
 from support.waiting import wait_until
@@ -41,8 +42,7 @@ SLOW = {"algorithm": "random_forest", "n_estimators": 20_000}
 @pytest.fixture
 def runner(db: DatabaseConnection) -> Iterator[ProcessRunner]:
     """Processes that end with the test."""
-    with db.platform() as connection:  # nothing is left of another test
-        connection.execute(jobs.update().where(jobs.c.state.not_in([*ENDED])).values(state="failed", lease_until=None))
+    empty_queue(db)
     found = ProcessRunner(db)
     yield found
     found.close()

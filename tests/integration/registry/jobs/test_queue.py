@@ -30,6 +30,7 @@ from ml_core.ids import RunId, TenantId
 from ml_core.registry import journal
 from ml_core.registry.jobs import JobQueue, JobRepository
 from ml_core.registry.runs import RunRepository
+from support.job_queue import empty_queue
 from support.registry import new_tenant
 
 SPEC = {"model_id": "m", "dataset": "d@1"}
@@ -39,9 +40,7 @@ LEASE_S = 60.0
 @pytest.fixture
 def queue(db: DatabaseConnection) -> JobQueue:
     """The queue, in which nothing waits."""
-    with db.platform() as connection:
-        ended = jobs.update().where(jobs.c.state != "succeeded").values(state="succeeded", lease_until=None)
-        connection.execute(ended)
+    empty_queue(db)
     return JobQueue(db)
 
 

@@ -57,7 +57,7 @@ def test_what_can_be_known_beforehand_is_refused_at_once(client: MLClient, datas
     """With the class, the field and the nearest name; nothing is queued."""
     with pytest.raises(InvalidRequestError, match="gone"):
         client.jobs.train("m", "gone", training=TRAINING)
-    with pytest.raises(TrainingError, match="Did you mean 'outcome'"):
+    with pytest.raises(TrainingError, match="Did you mean outcome"):
         client.jobs.train("m", "m", training={**TRAINING, "target": "outcom"})
     wrong = {"target": "outcome", "model_type": "classification", "hyperparameters": {"algorithm": "logistic"}}
     with pytest.raises(TrainingError, match="logistic_regression"):

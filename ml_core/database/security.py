@@ -229,6 +229,8 @@ def declared_triggers() -> dict[tuple[str, str], str]:
 SERVING_READS: Final = ("tenants", "models", "versions", "environments", "api_keys", "replica_pending")
 SERVING_INSERTS: Final = ("predictions", "prediction_losses", "replica_pending")
 SERVING_WRITES: Final = ("feedback",)
+# Tables of the queue of jobs, of which the platform's own transactions read and change rows of all tenants.
+QUEUE_TABLES: Final = ("jobs", "job_quotas")
 
 
 def tenant_tables() -> tuple[str, ...]:
@@ -262,9 +264,9 @@ def declared_policies(partitions: Iterable[str] = ()) -> frozenset[Policy]:
         (SERVING_INSERTS, SERVING_INSERT_POLICY, INGEST_ROLE, "a", None, "true"),
         (SERVING_WRITES, SERVING_WRITE_POLICY, INGEST_ROLE, "*", *of_tenant),
         ((platform_keys.name,), PLATFORM_POLICY, APP_ROLE, "*", *of_platform),
-        (("jobs",), "platform_reads", APP_ROLE, "r", _PLATFORM_RULE, None),
-        (("jobs",), "platform_moves", APP_ROLE, "w", _PLATFORM_RULE, None),
-        (("job_quotas",), "platform_sets", APP_ROLE, "*", *of_platform),
+        (QUEUE_TABLES, "platform_reads", APP_ROLE, "r", _PLATFORM_RULE, None),
+        (QUEUE_TABLES, "platform_changes", APP_ROLE, "w", _PLATFORM_RULE, None),
+        (("job_quotas",), "platform_adds", APP_ROLE, "a", None, _PLATFORM_RULE),
         (("job_quotas",), "only_platform_adds", APP_ROLE, "a", None, _PLATFORM_RULE, False),
         (("job_quotas",), "only_platform_changes", APP_ROLE, "w", _PLATFORM_RULE, None, False),
     )

@@ -27,6 +27,7 @@ import ml_core.registry
 from ml_core.database import security
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
+from ml_core.domain.job import Attempt
 from ml_core.domain.permissions import MOVES, NEEDED
 from ml_core.domain.principal import Principal
 from ml_core.domain.tenant_policies import PredictionPolicy
@@ -35,6 +36,7 @@ from ml_core.ids import HoldName, ModelId, TenantId, VersionId
 from ml_core.models.store import platform_store
 from ml_core.registry.audit import AuditRepository
 from ml_core.registry.datasets import DatasetRepository
+from ml_core.registry.jobs import JobQueue, JobRepository
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.runs import RunRepository
@@ -42,6 +44,7 @@ from ml_core.registry.versions.intake import Submission
 from ml_core.registry.versions.repository import VersionRepository
 from ml_core.settings import DatabaseSettings, Settings
 from support.filled import fill
+from support.job_queue import empty_queue
 from support.registry import TICKETS, artifact_of, draft, new_tenant, register, superuser
 
 
@@ -74,6 +77,7 @@ class World:
     run_id: str
     digest: str
     folder: Path
+    attempt: Attempt
 
     def argument(self, kind: str, method: str, name: str) -> Any:
         """The value of a parameter."""
@@ -83,6 +87,8 @@ class World:
             ("DatasetRepository", "from_file", "path"): self.folder / "table.csv",
             ("DatasetRepository", "from_parquet", "path"): self.folder / "table.parquet",
             ("DatasetRepository", "from_sql", "query"): "SELECT 1 AS x",
+            ("JobRepository", "fail", "error"): {"message": "b"},
+            ("JobRepository", "submit", "kind"): "train",
             ("RunRepository", "log_series", "metrics"): "loss",
             ("RunArtifacts", "log", "name"): "plot.png",
             ("RunArtifacts", "open", "name"): "plot.png",
@@ -90,6 +96,8 @@ class World:
             ("HoldRepository", "place", "name"): HoldName("mine"),
             ("HoldRepository", "release", "name"): HoldName("legal"),
         }
+        if (kind, name) == ("JobRepository", "run_id"):
+            return self.attempt.run_id
         return special.get((kind, method, name), self._usual().get(name, self))
 
     def _usual(self) -> dict[str, Any]:
@@ -106,10 +114,12 @@ class World:
             "error": "b",
             "format": "skops/2",
             "frame": pd.DataFrame({"x": [2]}),
+            "job_id": self.attempt.job_id,
             "key": "key",
             "key_id": self.key.split("_")[1],
             "kind": "approval",
             "label": "b",
+            "lease_s": 60.0,
             "metadata": {"b": "b"},
             "metric": "loss",
             "metrics": {"loss": 2.0},
@@ -122,6 +132,9 @@ class World:
             "policy": PredictionPolicy.NOTHING,
             "reason": "b",
             "request_digest": "b",
+            "result": {},
+            "spec": {},
+            "why": "b",
             "request_id": "r",
             "row": 0,
             "run_id": self.run_id,
@@ -164,7 +177,11 @@ def world(db: DatabaseConnection, tenant_id: TenantId, tmp_path: Path) -> World:
     pd.DataFrame({"x": [1]}).to_parquet(tmp_path / "table.parquet")
     (tmp_path / "model.skops").write_bytes(b"no archive")
     key = KeyRepository(db, tenant_id).create("secret", [Scope.READ])
-    return World(tenant_id, str(key), run_id, str(dataset.digest), tmp_path)
+    empty_queue(db)
+    JobRepository(db, tenant_id).submit("train", {"secret": tenant_id})
+    attempt = JobQueue(db).claim("world", 1, 60)
+    assert attempt is not None
+    return World(tenant_id, str(key), run_id, str(dataset.digest), tmp_path, attempt)
 
 
 def methods(kind: type[Any]) -> list[str]:
@@ -297,7 +314,7 @@ def test_a_key_acts_in_its_own_tenant_only(db: DatabaseConnection, world: World,
 def test_every_change_names_its_scope() -> None:
     """Each action that the registry records is in the table of permissions, and each in the table is recorded."""
     source = "".join(path.read_text() for path in Path(ml_core.registry.__path__[0]).rglob("*.py"))
-    nouns = "dataset|environment|gate|hold|key|model|predictions|rollout|run|shadow|tenant|version"
+    nouns = "dataset|environment|gate|hold|job|key|model|predictions|rollout|run|shadow|tenant|version"
     recorded = set(re.findall(rf'"((?:{nouns})\.[a-z_]+)"', source))
     assert recorded == set(NEEDED) | MOVES
 

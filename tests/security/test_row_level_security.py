@@ -55,6 +55,10 @@ def test_only_the_declared_policies_exist(db: DatabaseConnection) -> None:
     ):
         wanted |= {(table, policy, (security.INGEST_ROLE,)) for table in tables}
     wanted.add(("platform_keys", security.PLATFORM_POLICY, (security.APP_ROLE,)))
+    for policy in ("platform_reads", "platform_changes"):
+        wanted |= {(table, policy, (security.APP_ROLE,)) for table in ("jobs", "job_quotas")}
+    for policy in ("platform_adds", "only_platform_adds", "only_platform_changes"):
+        wanted.add(("job_quotas", policy, (security.APP_ROLE,)))
     assert found == wanted
 
 

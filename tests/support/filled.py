@@ -6,11 +6,13 @@ import uuid
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
+from ml_core.domain.job import JobQuota
 from ml_core.domain.replica_report import LoadState, PendingVersion, ReplicaReport
 from ml_core.ids import EnvironmentName, HoldName, TenantId
 from ml_core.registry.collection.holds import HoldRepository
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.idempotency import IdempotencyRepository
+from ml_core.registry.jobs import JobQueue, JobRepository
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.predictions import PredictionRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
@@ -42,6 +44,9 @@ def fill(db: DatabaseConnection, tenant_id: TenantId) -> None:
     write(db, answered(tenant_id, request_id="r"), answered(tenant_id, at=0))
     PredictionRepository(db, tenant_id).add_label(TICKETS, "r", 0, "b")
     DatasetRepository(db, tenant_id).create("d", {"x": [1]})
+    jobs = JobRepository(db, tenant_id)
+    jobs.cancel(jobs.submit("train", {}).job_id)
+    JobQueue(db).set_quota(tenant_id, JobQuota())
     pending = PendingVersion(tenant_id, TICKETS, PRODUCTION, version.version, LoadState.FAILED, None, "code", "reason")
     report = ReplicaReport(1, uuid.uuid4(), True, 1, 0, failed=1, pending=(pending,))
     ReplicaReports(db, f"replica-{tenant_id}").write(report, ttl_s=1)

@@ -185,6 +185,7 @@ class JobRepository(OfTenant):
             JobNotFoundError: There is no such job.
             JobStateError: It is no longer wanted, or another attempt goes on.
         """
+        self._db.principal.require(Scope.TRAIN)
         with journal.writing(self._db, self._tenant_id) as connection:
             move(connection, self._tenant_id, job_id, JobTrigger.BEGIN, run_id=run_id, lease_until=in_seconds(lease_s))
 
@@ -203,6 +204,7 @@ class JobRepository(OfTenant):
         Raises:
             JobNotFoundError, JobStateError: As ``begin``.
         """
+        self._db.principal.require(Scope.TRAIN)
         said = {} if progress is None else {"progress": check_document(progress, "progress")}
         with journal.writing(self._db, self._tenant_id) as connection:
             lease = {"lease_until": in_seconds(lease_s)}
@@ -232,6 +234,7 @@ class JobRepository(OfTenant):
             JobNotFoundError: There is no such job.
             JobStateError: It has ended, or another attempt goes on.
         """
+        self._db.principal.require(Scope.TRAIN)
         with journal.writing(self._db, self._tenant_id) as connection:
             job = move(connection, self._tenant_id, job_id, JobTrigger.BEAT, run_id=run_id)
             is_cancelled = job.state is JobState.CANCELLING

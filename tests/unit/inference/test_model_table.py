@@ -337,7 +337,7 @@ def test_a_withdrawn_pointer_is_not_found(table, store, fitted_measures):
     version = servable(store, fitted_measures)
     promote(table, version)
     table.apply({pointer(version): None})
-    with pytest.raises(ModelNotFoundError, match="Promote a version") as caught:
+    with pytest.raises(ModelNotFoundError, match="romote a version") as caught:
         table.target(key_of(version))
     assert caught.value.action == Action.of(
         "environments.promote", tenant="acme", model="measures", environment="production"

@@ -26,10 +26,14 @@ CREATE POLICY platform_only ON mlcore.platform_keys TO mlcore_app
 -- only the platform sets it: a restrictive policy takes back what the tenant's own policy permits.
 CREATE POLICY platform_reads ON mlcore.jobs FOR SELECT TO mlcore_app
   USING ('*' = (SELECT mlcore.current_tenant()));
-CREATE POLICY platform_moves ON mlcore.jobs FOR UPDATE TO mlcore_app
+CREATE POLICY platform_changes ON mlcore.jobs FOR UPDATE TO mlcore_app
   USING ('*' = (SELECT mlcore.current_tenant()));
-CREATE POLICY platform_sets ON mlcore.job_quotas TO mlcore_app
-  USING ('*' = (SELECT mlcore.current_tenant())) WITH CHECK ('*' = (SELECT mlcore.current_tenant()));
+CREATE POLICY platform_reads ON mlcore.job_quotas FOR SELECT TO mlcore_app
+  USING ('*' = (SELECT mlcore.current_tenant()));
+CREATE POLICY platform_changes ON mlcore.job_quotas FOR UPDATE TO mlcore_app
+  USING ('*' = (SELECT mlcore.current_tenant()));
+CREATE POLICY platform_adds ON mlcore.job_quotas FOR INSERT TO mlcore_app
+  WITH CHECK ('*' = (SELECT mlcore.current_tenant()));
 CREATE POLICY only_platform_adds ON mlcore.job_quotas AS RESTRICTIVE FOR INSERT TO mlcore_app
   WITH CHECK ('*' = (SELECT mlcore.current_tenant()));
 CREATE POLICY only_platform_changes ON mlcore.job_quotas AS RESTRICTIVE FOR UPDATE TO mlcore_app

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -43,7 +43,7 @@ def test_nothing_is_left_behind(moment):
     with temporary_home() as home:
         with starting(home, moment) as process:
             process.send_signal(signal.SIGINT)
-            assert process.wait(45) == 130
+            assert process.wait(45) == 130, process.stderr.read()
         assert nothing_is_left(home)
 
 
@@ -52,8 +52,8 @@ def test_a_second_signal_does_not_disturb_the_clean_up():
     with temporary_home() as home:
         with starting(home, "Waiting for") as process:
             process.send_signal(signal.SIGINT)
-            with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(0.5)  # the clean-up lasts longer: some of Ray's processes ignore a polite signal
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.5)  # the clean-up mostly lasts longer: some of Ray's processes ignore a polite signal
             process.send_signal(signal.SIGINT)
-            assert process.wait(45) == 130
+            assert process.wait(45) == 130, process.stderr.read()
         assert nothing_is_left(home)

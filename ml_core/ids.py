@@ -41,6 +41,17 @@ class _Name(str):
         return super().__new__(cls, text)
 
 
+class _Made(_Name):
+    """A name that the platform makes: its kind and 16 random hexadecimal digits."""
+
+    __slots__ = ()
+
+    @classmethod
+    def new(cls) -> Self:
+        """A name that nothing has."""
+        return cls(f"{cls.kind}_{secrets.token_hex(8)}")
+
+
 class TenantId(_Name):
     """A tenant: 1 to 40 of ``a-z 0-9 - _``, beginning with a letter."""
 
@@ -104,7 +115,7 @@ class HoldName(_Name):
     rule = "1 to 40 of a-z, 0-9, '-' and '_', beginning with a letter, such as 'legal'"
 
 
-class RunId(_Name):
+class RunId(_Made):
     """A run of a tenant: ``run_`` and 16 lower-case hexadecimal digits."""
 
     __slots__ = ()
@@ -112,24 +123,14 @@ class RunId(_Name):
     pattern = re.compile(r"run_[0-9a-f]{16}")
     rule = "'run_' and 16 lower-case hexadecimal digits, such as 'run_0123456789abcdef'"
 
-    @classmethod
-    def new(cls) -> Self:
-        """An id that no run has."""
-        return cls(f"run_{secrets.token_hex(8)}")
 
-
-class JobId(_Name):
+class JobId(_Made):
     """A job of a tenant: ``job_`` and 16 lower-case hexadecimal digits."""
 
     __slots__ = ()
     kind = "job"
     pattern = re.compile(r"job_[0-9a-f]{16}")
     rule = "'job_' and 16 lower-case hexadecimal digits, such as 'job_0123456789abcdef'"
-
-    @classmethod
-    def new(cls) -> Self:
-        """An id that no job has."""
-        return cls(f"job_{secrets.token_hex(8)}")
 
 
 class Digest(_Name):

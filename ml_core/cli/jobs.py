@@ -9,8 +9,7 @@ import typer
 from ml_core.cli.console import answer, print_fields, print_page, printed_as_json, step
 from ml_core.cli.options import CursorOption, LimitOption, ModelOption
 from ml_core.cli.target import platform
-from ml_core.domain.job import ENDED, JobState
-from ml_core.exceptions import Action, TrainingError, error_from_json
+from ml_core.domain.job import ENDED, JobState, refuse_failure
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.jobs import Job
@@ -117,11 +116,7 @@ def _ended(client: MLClient, job: Job) -> Job:
     with step(f"Waiting for {job.job_id}"):
         while job.state not in ENDED:
             job = client.jobs.get(job.job_id, wait_s=_WAIT_S)
-    if job.error is not None:
-        raise error_from_json(job.error)
-    if job.state is not JobState.SUCCEEDED:
-        action = Action.of("jobs.retry", job=job.job_id)
-        raise TrainingError(f"The job {job.job_id} was {job.state}.", remedy="Retry it.", action=action, stage="fit")
+    refuse_failure(job.job_id, job.state, job.error)
     return job
 
 

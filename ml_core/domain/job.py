@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from ml_core.domain.principal import Principal
-from ml_core.exceptions import InvalidRequestError
+from ml_core.exceptions import Action, InvalidRequestError, TrainingError, error_from_json
 from ml_core.ids import JobId, RunId, TenantId
 
 MAX_PRIORITY = 100
@@ -118,6 +118,20 @@ class Job:
     def is_final(self) -> bool:
         """Whether it has ended."""
         return self.state in ENDED
+
+
+def refuse_failure(job_id: str, state: JobState, error: Mapping[str, Any] | None) -> None:
+    """Raise why a job that has ended did not succeed.
+
+    Raises:
+        TrainingError: It was cancelled.
+        MLFrameworkError: Why it failed.
+    """
+    if error is not None:
+        raise error_from_json(error)
+    if state is not JobState.SUCCEEDED:
+        action = Action.of("jobs.retry", job=job_id)
+        raise TrainingError(f"The job {job_id} was {state}.", remedy="Retry it.", action=action, stage="fit")
 
 
 @dataclass(frozen=True, slots=True)

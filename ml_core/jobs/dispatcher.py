@@ -37,13 +37,10 @@ class Runner(Protocol):
         """
 
     def seen(self) -> Mapping[RunId, str | None]:
-        """The processes that this runner started: run → why it ended, for people; None: it lives.
-
-        One that has ended is listed until ``stop`` forgets it.
-        """
+        """The processes that this runner started: run → why it ended, for people; None: it lives."""
 
     def stop(self, run_id: RunId) -> None:
-        """End the process of a run, if it lives, and forget it."""
+        """End the process of a run if it lives. It need not be seen afterwards."""
 
 
 class Dispatcher:
@@ -80,8 +77,9 @@ class Dispatcher:
         Raises:
             RegistryUnavailableError: The registry is away; the processes go on.
         """
-        held = self._queue.held(self._name)
+        # In this order: a process that is seen has a job that was claimed before, also by another of this name.
         seen = self._runner.seen()
+        held = self._queue.held(self._name)
         free = self._cpus
         for each in held:
             if each.is_lapsed or (each.is_own and seen.get(each.run_id) is not None):
@@ -90,7 +88,8 @@ class Dispatcher:
                 free -= each.cpus
         for run_id in seen.keys() - {each.run_id for each in held}:
             self._runner.stop(run_id)  # its job has ended, or goes on elsewhere
-        self._queue.renew(self._name, LEASE_S)
+        # A job that was claimed and never started, as by a dispatcher that was killed, is not seen: its lease lapses.
+        self._queue.renew([run_id for run_id, why in seen.items() if why is None], LEASE_S)
         while free > 0 and (attempt := self._queue.claim(self._name, free, LEASE_S, all_cpus=self._cpus)) is not None:
             if self._started(attempt):
                 free -= attempt.cpus

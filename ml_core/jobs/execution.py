@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from ml_core.database.connection import DatabaseConnection
@@ -27,6 +25,7 @@ from ml_core.exceptions import (
     TrainingError,
     status_of,
 )
+from ml_core.registry.heartbeat import beating
 from ml_core.registry.jobs import JobRepository
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.promotion.environments import EnvironmentRepository
@@ -77,7 +76,7 @@ def execute(db: DatabaseConnection, attempt: Attempt, *, stop: Callable[[], obje
     jobs.begin(*key, LEASE_S)
     progress = _Progress()
     try:
-        with _beating(jobs, attempt, progress, stop or _end_process):
+        with beating(lambda: _beat(jobs, attempt, progress), _BEAT_EVERY_S, stop or _end_process):
             _refuse_revoked(acting, attempt)
             result = _train(acting, jobs, attempt, progress)
         return jobs.succeed(*key, result).state
@@ -95,6 +94,14 @@ def execute(db: DatabaseConnection, attempt: Attempt, *, stop: Callable[[], obje
     except Exception as error:  # noqa: BLE001 - whoever waits for the job must learn of it
         _log.exception("The job %s failed", attempt.job_id)
         return jobs.fail(*key, TrainingError.wrap(error, "The job failed", stage="fit").to_json()).state
+
+
+def _beat(jobs: JobRepository, attempt: Attempt, progress: _Progress) -> None:
+    """Renew the lease. Once the job is cancelled, its attempt is settled here, and the next heartbeat is refused."""
+    key = attempt.job_id, attempt.run_id
+    if jobs.beat(*key, LEASE_S, progress.to_json()) is JobState.CANCELLING:
+        jobs.lose(*key, "cancelled")
+        jobs.beat(*key, LEASE_S)
 
 
 def _refuse_revoked(db: DatabaseConnection, attempt: Attempt) -> None:
@@ -129,35 +136,6 @@ def _train(db: DatabaseConnection, jobs: JobRepository, attempt: Attempt, progre
             environments.promote(spec.model_id, made["version"], spec.promote_to, reason=reason)
         made["promoted_to"] = str(spec.promote_to)
     return made
-
-
-@contextmanager
-def _beating(jobs: JobRepository, attempt: Attempt, progress: _Progress, stop: Callable[[], object]) -> Iterator[None]:
-    """Renew the lease from a thread until the block ends."""
-    ended = threading.Event()
-
-    def beat() -> None:
-        while not ended.wait(_BEAT_EVERY_S):
-            try:
-                state = jobs.beat(attempt.job_id, attempt.run_id, LEASE_S, progress.to_json())
-                if state is JobState.CANCELLING:
-                    jobs.lose(attempt.job_id, attempt.run_id, "cancelled")
-                    stop()
-                    return
-            except (JobNotFoundError, JobStateError) as error:
-                _log.warning("This attempt ends: %s", error)
-                stop()
-                return
-            except MLFrameworkError as error:
-                _log.warning("The lease could not be renewed: %s", error)
-
-    thread = threading.Thread(target=beat, name="job-lease", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def _end_process() -> None:

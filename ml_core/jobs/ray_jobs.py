@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from typing import Any, Final
 
 import httpx
@@ -15,6 +16,8 @@ from ml_core.ids import RunId
 _TIMEOUT_S: Final = 30.0
 _DISPATCHER: Final = "mlcore_dispatcher"
 _ALIVE: Final = frozenset({"PENDING", "RUNNING"})
+_KEPT_S: Final = 3_600.0
+"""Time after its end for which Ray keeps a job with its log; Ray itself would keep it for ever."""
 
 
 class RayJobRunner:
@@ -27,15 +30,14 @@ class RayJobRunner:
         url: Ray's REST interface, such as ``http://127.0.0.1:8265``.
         token: Ray's authentication token; None: the cluster asks for none.
         dispatcher: The name by which this runner knows its jobs again.
-        environment: Variables for the processes.
     """
 
-    def __init__(self, url: str, token: str | None, dispatcher: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, url: str, token: str | None, dispatcher: str) -> None:
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         # trust_env=False: a proxy must not get requests to the loopback interface.
         self._client = httpx.Client(base_url=f"{url}/api/jobs/", headers=headers, trust_env=False, timeout=_TIMEOUT_S)
         self._dispatcher = dispatcher
-        self._environment = environment or {}
+        self._ended: dict[RunId, dict[str, Any]] = {}
 
     def start(self, attempt: Attempt) -> None:
         """See ``Runner``."""
@@ -49,35 +51,31 @@ class RayJobRunner:
                 "submission_id": attempt.run_id,
                 "entrypoint_num_cpus": attempt.cpus,
                 "metadata": {_DISPATCHER: self._dispatcher, "tenant": attempt.tenant_id, "job": attempt.job_id},
-                "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads, **self._environment}},
+                "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads}},
             },
         )
         if answer.is_error and attempt.run_id not in self.seen():  # an answer that was lost may have been a yes
-            raise PlatformError(
-                f"Ray refused the job (status {answer.status_code}): {answer.text.strip()[-500:]}",
-                remedy="See Ray's dashboard and its logs.",
-                component="ray",
-            )
+            raise _failed(answer, "refused the job")
 
     def seen(self) -> dict[RunId, str | None]:
         """See ``Runner``."""
         answer = self._ask("GET", "")
-        answer.raise_for_status()
+        if answer.is_error:
+            raise _failed(answer, "did not list its jobs")
+        own = [job for job in answer.json() if (job.get("metadata") or {}).get(_DISPATCHER) == self._dispatcher]
+        self._ended = {RunId(job["submission_id"]): job for job in own if job["status"] not in _ALIVE}
         return {
-            RunId(job["submission_id"]): None if job["status"] in _ALIVE else _end_of(job)
-            for job in answer.json()
-            if (job.get("metadata") or {}).get(_DISPATCHER) == self._dispatcher
+            run_id: _end_of(self._ended[run_id]) if run_id in self._ended else None
+            for run_id in (RunId(job["submission_id"]) for job in own)
         }
 
     def stop(self, run_id: RunId) -> None:
-        """See ``Runner``. Ray kills a job that does not end within 3 s; it is forgotten at a later call."""
-        if self._ask("DELETE", run_id).is_error:  # it lives
+        """See ``Runner``. Ray kills a job that does not end within 3 s."""
+        ended = self._ended.get(run_id)
+        if ended is None:
             self._ask("POST", f"{run_id}/stop")
-
-    def logs(self, run_id: RunId) -> str:
-        """What the process wrote; empty if Ray does not know it."""
-        answer = self._ask("GET", f"{run_id}/logs")
-        return "" if answer.is_error else str(answer.json().get("logs") or "")
+        elif time.time() - (ended.get("end_time") or 0) / 1_000 > _KEPT_S:
+            self._ask("DELETE", run_id)
 
     def close(self) -> None:
         """Close the connection; the jobs go on."""
@@ -100,6 +98,15 @@ class RayJobRunner:
                 component="ray",
             )
         return answer
+
+
+def _failed(answer: httpx.Response, what: str) -> PlatformError:
+    return PlatformError(
+        f"Ray {what} (status {answer.status_code}).",
+        internal=answer.text.strip()[-500:],
+        remedy="See Ray's dashboard and its logs.",
+        component="ray",
+    )
 
 
 def _end_of(job: dict[str, Any]) -> str:

@@ -9,10 +9,10 @@ from typing import Any
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.dataset import parse_reference
-from ml_core.domain.job import Job, JobKind, JobState
+from ml_core.domain.job import Job, JobKind, refuse_failure
 from ml_core.domain.job_spec import TrainJobSpec
 from ml_core.domain.train_spec import TrainSpec
-from ml_core.exceptions import DeadlineExceededError, InvalidRequestError, TrainingError, error_from_json
+from ml_core.exceptions import DeadlineExceededError, InvalidRequestError
 from ml_core.ids import EnvironmentName, ModelId
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.jobs import JobRepository
@@ -82,7 +82,8 @@ class Jobs(JobRepository):
             if on_progress is not None:
                 on_progress(job)
             if job.is_final:
-                return succeeded(job)
+                refuse_failure(job_id, job.state, job.error)
+                return job
             if deadline is not None and time.monotonic() >= deadline:
                 raise DeadlineExceededError(
                     f"The job {job_id} is {job.state} after {timeout_s:g} s.",
@@ -92,17 +93,3 @@ class Jobs(JobRepository):
 
     def _pinned(self, reference: str) -> str:
         return DatasetRepository(self._db, self._tenant_id).get(*parse_reference(reference)).reference
-
-
-def succeeded(job: Job) -> Job:
-    """The job, unless it failed or was cancelled.
-
-    Raises:
-        TrainingError: It was cancelled.
-        MLFrameworkError: Why it failed.
-    """
-    if job.error is not None:
-        raise error_from_json(dict(job.error))
-    if job.state is not JobState.SUCCEEDED:
-        raise TrainingError(f"The job {job.job_id} was {job.state}.", remedy="Retry it.", stage="fit")
-    return job

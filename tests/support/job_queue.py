@@ -21,10 +21,9 @@ def empty_queue(db: DatabaseConnection) -> None:
 
 
 @contextmanager
-def dispatching(db: DatabaseConnection) -> Iterator[None]:
-    """A dispatcher with one core runs; its processes end with the block."""
-    empty_queue(db)
-    runner, stopped = ProcessRunner(db), threading.Event()
+def dispatching(db: DatabaseConnection, runner: ProcessRunner) -> Iterator[None]:
+    """A dispatcher with one core runs."""
+    stopped = threading.Event()
     dispatcher = Dispatcher(db, runner, cpus=1, name="test")
     thread = threading.Thread(target=dispatcher.run, args=(stopped,))
     thread.start()
@@ -33,4 +32,15 @@ def dispatching(db: DatabaseConnection) -> Iterator[None]:
     finally:
         stopped.set()
         thread.join()
+
+
+@contextmanager
+def running_queue(db: DatabaseConnection) -> Iterator[None]:
+    """A dispatcher runs on an empty queue; its processes end with the block."""
+    empty_queue(db)
+    runner = ProcessRunner(db)
+    try:
+        with dispatching(db, runner):
+            yield
+    finally:
         runner.close()

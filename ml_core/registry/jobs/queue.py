@@ -169,9 +169,9 @@ class JobQueue:
             rows = connection.execute(statement.order_by(of.tenant_id, of.job_id)).all()
         return [Held(TenantId(row[0]), JobId(row[1]), RunId(row[2]), *row[3:]) for row in rows]
 
-    def renew(self, dispatcher: str, lease_s: float) -> None:
-        """Renew the leases of the dispatcher's jobs whose process has not begun: it is being started."""
-        starting = (jobs.c.dispatcher == dispatcher, jobs.c.state == JobState.STARTING.value)
+    def renew(self, run_ids: Sequence[RunId], lease_s: float) -> None:
+        """Renew the leases of the attempts among these that have not begun: their processes are being started."""
+        starting = (jobs.c.run_id.in_(run_ids), jobs.c.state == JobState.STARTING.value)
         with self._db.platform() as connection:
             connection.execute(jobs.update().where(*starting).values(lease_until=in_seconds(lease_s)))
 

@@ -267,6 +267,8 @@ class JobRepository(OfTenant):
     def _fail(self, connection: Connection, job_id: str, run_id: str, error: Mapping[str, Any]) -> Job:
         values = {"error": check_document(error, "error"), "finished_at": sa.func.now()}
         job = move(connection, self._tenant_id, job_id, JobTrigger.FAIL, run_id=run_id, **values)
+        if (made := self._made_by(connection, job)) is not None:  # the next attempt goes on from there
+            job = self._set(connection, job_id, result=made)
         self._record(connection, job, "job.failed", {"error": str(error.get("message", ""))[:1_000]})
         return job
 

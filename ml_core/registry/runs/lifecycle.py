@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,44 +9,11 @@ from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import runs, versions
 from ml_core.domain.run import MOVES, RunStatus, RunTrigger, sources
-from ml_core.exceptions import Action, MLFrameworkError, RunInUseError, RunNotFoundError, RunStateError
+from ml_core.exceptions import Action, RunInUseError, RunNotFoundError, RunStateError
 from ml_core.ids import TenantId
 
-logger = logging.getLogger(__name__)
-
-_BEATS_PER_BOUND = 4
-"""Heartbeats within the time after which a run counts as dead: three may get lost."""
 _SHOWN = 10
 """Versions and runs that an error names."""
-
-
-@contextmanager
-def beating(beat: Callable[[], None], dead_after_s: float) -> Iterator[None]:
-    """Call ``beat`` four times in each ``dead_after_s`` until the block ends.
-
-    A heartbeat shows that the process lives, not that it makes progress: a fit that hangs still beats. One that fails
-    is repeated at the next turn, because the registry may be unavailable for a while; the thread ends with the run.
-    """
-    stopped = threading.Event()
-
-    def work() -> None:
-        while not stopped.wait(dead_after_s / _BEATS_PER_BOUND):
-            try:
-                beat()
-            except (RunNotFoundError, RunStateError) as error:
-                logger.warning("Heartbeats end: %s", error)
-                return
-            except MLFrameworkError as error:
-                logger.warning("A heartbeat failed: %s", error)
-
-    # A daemon: a process that wants to end does not wait for it.
-    thread = threading.Thread(target=work, name="run-heartbeat", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stopped.set()
-        thread.join()
 
 
 def is_run(tenant_id: TenantId, run_id: str) -> sa.ColumnElement[bool]:

@@ -26,13 +26,14 @@ from ml_core.exceptions import (
 from ml_core.ids import Digest, ModelId, RunId
 from ml_core.registry import journal
 from ml_core.registry.blobs import remove_unneeded
+from ml_core.registry.heartbeat import beating
 from ml_core.registry.journal import erase
 from ml_core.registry.limits import check_document, check_word
 from ml_core.registry.missing import require_model_in
 from ml_core.registry.pages import Page
 from ml_core.registry.records import OfTenant
 from ml_core.registry.runs import search, series
-from ml_core.registry.runs.lifecycle import beating, is_silent, lock_unused, move, require_run, run_not_found
+from ml_core.registry.runs.lifecycle import is_silent, lock_unused, move, require_run, run_not_found
 from ml_core.registry.runs.search import RunCriteria
 from ml_core.registry.runs.series import CHUNK_POINTS, Batch
 from ml_core.registry.search import write_tags
@@ -46,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_ERROR_LENGTH = 4_000  # characters: enough for a message and the end of a traceback
 _MAX_COMPARED = 100
+_BEATS_PER_BOUND = 4  # within the time after which a run counts as dead: three may get lost
 
 
 class RunRepository(OfTenant):
@@ -165,7 +167,7 @@ class RunRepository(OfTenant):
 
     def heartbeat(self, run_id: str) -> AbstractContextManager[None]:
         """Send heartbeats from a thread while a block runs: four in each ``MLCORE_RUN_DEAD_AFTER_S``."""
-        return beating(lambda: self.beat(run_id), self._dead_after_s)
+        return beating(lambda: self.beat(run_id), self._dead_after_s / _BEATS_PER_BOUND)
 
     def finish(self, run_id: str) -> None:
         """End a run that succeeded.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ml_core.database.connection import DatabaseConnection
-from support.job_queue import dispatching
+from support.job_queue import running_queue
 from support.tables import measures
 
 OVER_HTTP = True
@@ -16,7 +16,7 @@ OVER_HTTP = True
 @pytest.fixture
 def dispatched(registry: DatabaseConnection) -> Iterator[None]:
     """A dispatcher runs."""
-    with dispatching(registry):
+    with running_queue(registry):
         yield
 
 

@@ -19,7 +19,7 @@ from ml_core.exceptions import (
     TrainingError,
 )
 from ml_core.registry.datasets import DatasetRepository
-from support.job_queue import dispatching
+from support.job_queue import running_queue
 from support.tables import measures
 
 TRAINING = {"target": "outcome", "hyperparameters": {"algorithm": "logistic_regression"}}
@@ -28,7 +28,7 @@ TRAINING = {"target": "outcome", "hyperparameters": {"algorithm": "logistic_regr
 @pytest.fixture
 def dispatched(db) -> Iterator[None]:
     """A dispatcher runs."""
-    with dispatching(db):
+    with running_queue(db):
         yield
 
 

@@ -18,7 +18,7 @@ from ml_core.domain.api_key import Scope
 from ml_core.domain.job import ENDED, Job, JobState
 from ml_core.domain.principal import Principal
 from ml_core.domain.run import RunStatus
-from ml_core.exceptions import JobStateError, ModelNotFoundError
+from ml_core.exceptions import DeadlineExceededError, JobStateError, ModelNotFoundError, TrainingError
 from ml_core.ids import TenantId
 from ml_core.jobs import execution
 from ml_core.jobs.dispatcher import Dispatcher
@@ -29,7 +29,8 @@ from ml_core.registry.keys import KeyRepository
 from ml_core.registry.promotion.environments import EnvironmentRepository
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.versions.repository import VersionRepository
-from support.job_queue import empty_queue
+from ml_core.system import MLSystem
+from support.job_queue import dispatching, empty_queue
 from support.registry import superuser
 from support.tables import measures
 from support.waiting import wait_until
@@ -155,6 +156,31 @@ def test_what_is_wrong_with_it_is_its_error(db, runner, own, tenant_id) -> None:
     submitted = JobRepository(db.acting_as(narrow), tenant_id).submit("train", spec(promote_to="production"))
     job = done_here(db, own, submitted)
     assert (job.state, job.error["code"]) == (JobState.FAILED, "permission_denied")
+    assert job.result == {"model_id": "m", "version": "1", "run_id": job.run_id}, "the version was registered"
+    own.retry(job.job_id)
+    again = done_here(db, own, job)
+    assert (again.state, again.result["version"]) == (JobState.FAILED, "1"), "it is not trained again"
+
+
+def test_the_library_submits_and_waits(db, runner, own, tenant_id) -> None:
+    """``MLSystem.jobs``: progress while it waits, the result, and the error of a job as an exception."""
+    waits = MLSystem(db, tenant_id=tenant_id).jobs
+    job = waits.train("m", spec()["training"], idempotency_key="once")
+    assert waits.train("m", spec()["training"], idempotency_key="once").job_id == job.job_id
+    with pytest.raises(DeadlineExceededError, match="is queued after 0 s"):
+        waits.wait(job.job_id, timeout_s=0)
+    states = []
+    with dispatching(db, runner):
+        done = waits.wait(job.job_id, timeout_s=WITHIN_S, on_progress=lambda each: states.append(each.state))
+    assert done.result["version"] == "1"
+    assert states[-1] is JobState.SUCCEEDED
+    cancelled = waits.cancel(waits.train("m", spec()["training"]).job_id)
+    with pytest.raises(TrainingError, match=f"The job {cancelled.job_id} was cancelled. Retry it."):
+        waits.wait(cancelled.job_id)
+    failed = waits.submit("train", spec({"algorithm": "no_such"}))
+    done_here(db, own, failed)
+    with pytest.raises(TrainingError, match="no_such"):
+        waits.wait(failed.job_id)
 
 
 def test_a_key_that_was_revoked_meanwhile_trains_nothing(db, runner, own, tenant_id) -> None:
@@ -197,6 +223,40 @@ def test_a_killed_dispatcher_loses_nothing(db, dispatcher, own, another_runner) 
     following.turn()
     assert own.get(second.job_id).state is JobState.QUEUED, "its core is in use"
     assert ended(following, own, job).state is JobState.SUCCEEDED
+
+
+def test_two_dispatchers_of_one_name_stop_no_process_of_each_other(db, dispatcher, own, runner, monkeypatch) -> None:
+    """As while Serve replaces the control loop: what the other starts in the middle of a turn goes on."""
+    seen = runner.seen
+    other = Dispatcher(db, runner, cpus=1, name="d1")
+
+    def other_first() -> dict:
+        monkeypatch.setattr(runner, "seen", seen)
+        other.turn()
+        return seen()
+
+    job = own.submit("train", spec())
+    monkeypatch.setattr(runner, "seen", other_first)
+    dispatcher.turn()
+    done = ended(dispatcher, own, job)
+    assert (done.state, done.attempt) == (JobState.SUCCEEDED, 1)
+
+
+def test_a_job_that_was_claimed_and_never_started_is_not_kept(db, dispatcher, own) -> None:
+    """Its dispatcher was killed in between; the next of the name does not renew a lease that nobody uses."""
+    job = own.submit("train", spec())
+    attempt = JobQueue(db).claim("d1", 1, 60)
+    assert attempt is not None
+    lease = sa.select(jobs.c.lease_until).where(jobs.c.job_id == job.job_id)
+    with db.platform() as connection:
+        before = connection.scalar(lease)
+    dispatcher.turn()
+    with db.platform() as connection:
+        assert connection.scalar(lease) == before
+        lapsed = sa.func.now() - sa.text("interval '1 second'")
+        connection.execute(jobs.update().where(jobs.c.job_id == job.job_id).values(lease_until=lapsed))
+    dispatcher.turn()
+    assert own.get(job.job_id).state is JobState.QUEUED
 
 
 def test_a_silent_process_is_stopped_before_another_begins(db, dispatcher, own, runner) -> None:

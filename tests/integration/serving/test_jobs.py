@@ -13,6 +13,9 @@ from ml_core.client import MLClient
 from ml_core.domain.api_key import Scope
 from ml_core.domain.job import ENDED, JobState
 from ml_core.domain.train_spec import TrainSpec
+from ml_core.exceptions import PlatformError
+from ml_core.jobs.ray_jobs import RayJobRunner
+from ml_core.platform.ports import free_ports
 from ml_core.platform.processes import find_marked
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.versions.repository import VersionRepository
@@ -86,6 +89,20 @@ def test_a_killed_worker_and_a_killed_control_loop_lose_no_job(platform: Running
     client.jobs.cancel(job_id, "enough")
     wait_until(lambda: client.jobs.get(job_id).state is JobState.CANCELLED, WITHIN_S)
     wait_until(lambda: not again.is_running() or again.status() == psutil.STATUS_ZOMBIE, WITHIN_S)
+
+
+def test_what_keeps_ray_from_a_job_is_said(platform: RunningPlatform) -> None:
+    """Ray that is away, and a token that it refuses."""
+    state = platform.local.state
+    assert state is not None
+    refused = RayJobRunner(f"http://127.0.0.1:{state.dashboard_port}", "wrong", "test")
+    with pytest.raises(PlatformError, match=r"Ray refused the token .* MLCORE_RAY_TOKEN_PATH"):
+        refused.seen()
+    refused.close()
+    away = RayJobRunner(f"http://127.0.0.1:{free_ports(1)[0]}", None, "test")
+    with pytest.raises(PlatformError, match=r"does not answer \(ConnectError\)\. Start the platform"):
+        away.seen()
+    away.close()
 
 
 def _kill_control_loop(platform: RunningPlatform) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
-from contextlib import ExitStack
+from contextlib import suppress
 
 import psutil
 
@@ -12,13 +13,31 @@ from ml_core.exceptions import Action, PlatformError
 HOST = "127.0.0.1"
 
 
+# Below the ports that a system gives to whoever asks for any. Ray's processes take many of those between the choice and
+# the start of the ingress ten seconds later, which then failed now and then.
+_CHOSEN_FROM = range(20_000, 32_000)
+
+
 def free_ports(count: int) -> list[int]:
-    """Distinct free ports, chosen by the system. Another program may take one before it is used."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("", 0))
-        return [one.getsockname()[1] for one in sockets]
+    """Distinct free ports that no program gets by chance. One that asks for such a port may take it before it is used.
+
+    Raises:
+        PlatformError: There are not so many.
+    """
+    found: list[int] = []
+    for port in secrets.SystemRandom().sample(_CHOSEN_FROM, len(_CHOSEN_FROM)):
+        if len(found) == count:
+            break
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("", port))
+            found.append(port)
+    if len(found) < count:
+        raise PlatformError(
+            f"{count} ports are needed, and {len(found)} of {_CHOSEN_FROM.start} to {_CHOSEN_FROM.stop - 1} are free.",
+            remedy="Stop programs that listen there.",
+            component="ports",
+        )
+    return found
 
 
 def require_free(port: int) -> None:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,9 +26,13 @@ def starting(home: Path, moment: str) -> Iterator[subprocess.Popen[str]]:
     environment = {**os.environ, "MLCORE_HOME": str(home), "MLCORE_HTTP_PORT": str(free_ports(1)[0])}
     command = [sys.executable, "-m", "ml_core.cli", "up"]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        said = []
         for line in process.stderr:
+            said.append(line)
             if moment in line and "…" in line:
                 break
+        else:
+            raise AssertionError(f"it ended before {moment!r}: {''.join(said)}")
         yield process
 
 
@@ -52,8 +56,8 @@ def test_a_second_signal_does_not_disturb_the_clean_up():
     with temporary_home() as home:
         with starting(home, "Waiting for") as process:
             process.send_signal(signal.SIGINT)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(0.5)  # the clean-up mostly lasts longer: some of Ray's processes ignore a polite signal
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.5)  # the clean-up lasts longer: some of Ray's processes ignore a polite signal
             process.send_signal(signal.SIGINT)
             assert process.wait(45) == 130, process.stderr.read()
         assert nothing_is_left(home)

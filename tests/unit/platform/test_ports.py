@@ -2,6 +2,7 @@
 
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,12 @@ from ml_core.platform.ports import free_ports, require_free
 def test_free_ports_are_distinct():
     """Each can be bound, all at the same time."""
     assert len(set(free_ports(20))) == 20
+
+
+def test_free_ports_are_none_that_a_program_gets_by_chance():
+    """Linux says from which range it takes ports for connections, and for servers that ask for any."""
+    lowest, highest = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    assert not [port for port in free_ports(200) if lowest <= port <= highest]
 
 
 def test_a_taken_port_names_its_holder_and_the_way_out():

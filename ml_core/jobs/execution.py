@@ -28,6 +28,8 @@ from ml_core.exceptions import (
 from ml_core.registry.heartbeat import beating
 from ml_core.registry.jobs import JobRepository
 from ml_core.registry.keys import KeyRepository
+from ml_core.registry.pages import every
+from ml_core.registry.platform_keys import PlatformKeyRepository
 from ml_core.registry.promotion.environments import EnvironmentRepository
 
 _log = logging.getLogger(__name__)
@@ -77,7 +79,7 @@ def execute(db: DatabaseConnection, attempt: Attempt, *, stop: Callable[[], obje
     progress = _Progress()
     try:
         with beating(lambda: _beat(jobs, attempt, progress), _BEAT_EVERY_S, stop or _end_process):
-            _refuse_revoked(acting, attempt)
+            _refuse_revoked(db, attempt)
             result = _train(acting, jobs, attempt, progress)
         return jobs.succeed(*key, result).state
     except (JobNotFoundError, JobStateError):
@@ -111,7 +113,14 @@ def _refuse_revoked(db: DatabaseConnection, attempt: Attempt) -> None:
         AuthenticationError: It was.
     """
     kind, _, key_id = attempt.principal.name.partition(":")
-    if kind == "key" and KeyRepository(db, attempt.tenant_id).get(key_id).revoked_at is not None:
+    if kind == "key":
+        found = [KeyRepository(db, attempt.tenant_id).get(key_id)]
+    elif kind == "platform-key":
+        listed = every(lambda limit, cursor: PlatformKeyRepository(db).list(limit=limit, cursor=cursor))
+        found = [key for key in listed if key.key_id == key_id]
+    else:
+        return  # a token, which can't be revoked, or the user of the operating system
+    if any(key.revoked_at is not None for key in found):
         raise AuthenticationError(
             "The key that submitted the job was revoked.", remedy="Submit the job again with another key."
         )

@@ -26,6 +26,7 @@ from ml_core.jobs.processes import ProcessRunner
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.jobs import JobQueue, JobRepository
 from ml_core.registry.keys import KeyRepository
+from ml_core.registry.platform_keys import PlatformKeyRepository
 from ml_core.registry.promotion.environments import EnvironmentRepository
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.versions.repository import VersionRepository
@@ -183,11 +184,15 @@ def test_the_library_submits_and_waits(db, runner, own, tenant_id) -> None:
         waits.wait(failed.job_id)
 
 
-def test_a_key_that_was_revoked_meanwhile_trains_nothing(db, runner, own, tenant_id) -> None:
+@pytest.mark.parametrize("of_platform", [False, True])
+def test_a_key_that_was_revoked_meanwhile_trains_nothing(db, runner, own, tenant_id, of_platform: bool) -> None:
     """The job acts with the rights of its submitter, who has none any more."""
-    submitter = holder(db, tenant_id, Scope.TRAIN)
-    job = JobRepository(db.acting_as(submitter), tenant_id).submit("train", spec())
-    KeyRepository(db, tenant_id).revoke(submitter.name.removeprefix("key:"))
+    keys = PlatformKeyRepository(db) if of_platform else KeyRepository(db, tenant_id)
+    submitter = keys.authenticate(str(keys.create("test", [Scope.ADMIN])))
+    submitting = JobRepository(db.acting_as(submitter), tenant_id)
+    assert done_here(db, own, submitting.submit("train", spec())).state is JobState.SUCCEEDED
+    job = submitting.submit("train", spec())
+    keys.revoke(submitter.name.partition(":")[2])
     done = done_here(db, own, job)
     assert (done.state, done.error["code"]) == (JobState.FAILED, "unauthenticated")
 

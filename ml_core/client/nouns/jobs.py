@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ml_core.api.schemas.base import Page
-from ml_core.api.schemas.jobs import Job, JobQuota, JobShare, JobTraining, NewJob
+from ml_core.api.schemas.jobs import Job, JobQuota, JobShare, JobTraining, NewTrainJob
 from ml_core.client.calls import Call, Mode, Noun, listing, operation, quoted
 from ml_core.domain.job import JobState
 from ml_core.ids import ModelId
@@ -40,7 +40,7 @@ class Jobs(Noun[Mode]):
             priority: -100 to 100; of the tenant's jobs a higher one goes first.
             max_attempts: How often it is started at most, if its process is lost; 1 to 10.
         """
-        body = NewJob(
+        body = NewTrainJob(
             model_id=ModelId(model_id),
             training=JobTraining(dataset=dataset, **(training or {})),
             promote_to=promote_to,

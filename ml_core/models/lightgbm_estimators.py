@@ -92,8 +92,9 @@ class _LightGBM(BaseEstimator):  # type: ignore[misc]
         Raises:
             ValueError: A parameter, a shape or a target is invalid, or there would be more than 100,000 trees.
         """
-        self._validate_params()
-        X, target = self.check_rows(X, y)
+        X, y = validate_data(self, X, y, **_ROWS, ensure_min_samples=2)
+        self.prepare(X.shape[1], y)
+        target = self.encode(y)
         weight = self.weights(target, sample_weight)
         parameters = self.train_parameters()
         kept, held_out = np.arange(len(target)), None
@@ -122,19 +123,19 @@ class _LightGBM(BaseEstimator):  # type: ignore[misc]
         )
         return self.adopt(booster.model_to_string())
 
-    def check_rows(self, X: Any, y: Any) -> tuple[Any, NDArray[np.float64]]:
-        """Check training rows; returns them with the target as LightGBM takes it, class numbers for a classifier.
+    def prepare(self, n_features: int, labels: NDArray[Any]) -> None:
+        """Set what is known of the rows before a fit; of a classifier's ``labels`` each class is there at least once.
 
         Raises:
             ValueError: As ``fit``.
         """
-        X, y = validate_data(self, X, y, **_ROWS, ensure_min_samples=2)
-        target = self._encode(y)
+        self._validate_params()
+        self.n_features_in_ = n_features
+        self._set_classes(labels)
         if self.n_estimators * self._n_outputs > MAX_TREES:
             raise ValueError(f"n_estimators times the {self._n_outputs} classes exceeds {MAX_TREES:,} trees")
         if self.n_features_in_ > MAX_FEATURES:
             raise ValueError(f"there are more than {MAX_FEATURES:,} features")
-        return X, target
 
     def weights(self, target: NDArray[np.float64], sample_weight: Any = None) -> NDArray[np.float64] | None:
         """The weight of each row, ``(n_rows,)``, or None for equal ones."""
@@ -155,10 +156,14 @@ class _LightGBM(BaseEstimator):  # type: ignore[misc]
         Raises:
             UnsafeArtifactError: It is not such a text, see ``lightgbm_text.canonical``.
         """
-        text = canonical(text, self.n_features_in_, self._n_outputs, self._objective)
+        text = self.canonical(text)
         self._booster = lightgbm.Booster(model_str=text)
         self._text_bytes = len(text)
         return self
+
+    def canonical(self, text: str) -> str:
+        """The canonical form of a text for these features and classes; raises as ``adopt``."""
+        return canonical(text, self.n_features_in_, self._n_outputs, self._objective)
 
     @property
     def feature_importances_(self) -> NDArray[np.float64]:
@@ -192,8 +197,7 @@ class _LightGBM(BaseEstimator):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
         if hasattr(self, "_booster"):
-            text = self._booster.model_to_string()
-            text = canonical(text, self.n_features_in_, self._n_outputs, self._objective)
+            text = self.canonical(self._booster.model_to_string())
             state["text_"] = np.frombuffer(text.encode("ascii"), dtype=np.uint8)
         return state
 
@@ -204,16 +208,18 @@ class _LightGBM(BaseEstimator):  # type: ignore[misc]
         self.__dict__.update({name: value for name, value in state.items() if name in names})
         if not fitted:
             return
-        require(fitted.keys() - {"feature_names_in_", "classes_"} == {"text_", "n_features_in_"}, kind)
-        text, classes = fitted.pop("text_"), fitted.get("classes_")
-        require(isinstance(text, np.ndarray) and text.dtype == np.uint8 and text.ndim == 1, kind)
+        known = {"feature_names_in_", "classes_", "text_", "n_features_in_"}
+        require("n_features_in_" in fitted and fitted.keys() <= known, kind)
+        is_fitted, text, classes = "text_" in fitted, fitted.pop("text_", None), fitted.get("classes_")
         require(type(fitted["n_features_in_"]) is int and fitted["n_features_in_"] > 0, kind)
         if isinstance(self, LightGBMClassifier):
             require(isinstance(classes, np.ndarray) and classes.ndim == 1 and len(classes) > 1, kind)
         else:
             require(classes is None, kind)
         self.__dict__.update(fitted)
-        self.adopt(text.tobytes().decode("latin-1"))
+        if is_fitted:  # else it is prepared
+            require(isinstance(text, np.ndarray) and text.dtype == np.uint8 and text.ndim == 1, kind)
+            self.adopt(text.tobytes().decode("latin-1"))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -250,11 +256,14 @@ class LightGBMClassifier(ClassifierMixin, _LightGBM):  # type: ignore[misc]
         by_class: NDArray[np.float64] = compute_sample_weight(self.class_weight, self.classes_[target.astype(np.intp)])
         return by_class if given is None else by_class * given
 
-    def _encode(self, y: NDArray[Any]) -> NDArray[np.float64]:
-        self.classes_, numbers = np.unique(y, return_inverse=True)
+    def encode(self, y: NDArray[Any]) -> NDArray[np.float64]:
+        """The number of each row's class, ``(n_rows,)``."""
+        return np.searchsorted(self.classes_, y).astype(np.float64)
+
+    def _set_classes(self, labels: NDArray[Any]) -> None:
+        self.classes_ = np.unique(labels)
         if len(self.classes_) < 2:
             raise ValueError("the target has one class only")
-        return numbers.astype(np.float64)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -267,8 +276,16 @@ class LightGBMRegressor(RegressorMixin, _LightGBM):  # type: ignore[misc]
         """The number of each row, ``(n_rows,)``."""
         return self._raw_predict(X)
 
-    def _encode(self, y: NDArray[Any]) -> NDArray[np.float64]:
+    def encode(self, y: NDArray[Any]) -> NDArray[np.float64]:
+        """The target as LightGBM can hold it, ``(n_rows,)``.
+
+        Raises:
+            ValueError: A number is too large.
+        """
         target = np.asarray(y, dtype=np.float64)
         if not bool((np.abs(target) < _LARGEST).all()):
             raise ValueError(f"LightGBM takes targets below {_LARGEST:.1e} only")
         return target
+
+    def _set_classes(self, labels: NDArray[Any]) -> None:
+        """A number has none."""

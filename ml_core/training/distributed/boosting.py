@@ -25,9 +25,10 @@ import ray
 import ray.train
 from numpy.typing import NDArray
 from ray.train.collective import broadcast_from_rank_zero
-from ray.train.lightgbm import LightGBMTrainer, get_network_params
+from ray.train.lightgbm import get_network_params
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.train.v2.lightgbm.lightgbm_trainer import LightGBMTrainer
 from scipy import sparse
 from sklearn.base import clone
 

@@ -28,7 +28,7 @@ def print_curves(record: RunRecord) -> None:
     importances = record.diagnostics.importances[:_MAX_COLUMNS] if record.diagnostics else ()
     largest = max((each.worse_by for each in importances), default=0.0)
     if largest > 0:
-        metric = f"{record.diagnostics.importance_metric} lost" if record.diagnostics else ""
+        metric = f"{record.diagnostics.importance_metric} worse by" if record.diagnostics else ""
         out.print()
         rows = [
             {"column": shorten(each.column, _MAX_NAME), metric: each.worse_by, "": _bar(each.worse_by / largest)}

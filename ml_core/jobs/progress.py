@@ -38,7 +38,7 @@ def summary(job: Shown) -> dict[str, Any]:
     """A job's progress as fields of a task of rich: ``description``, ``completed``, ``total`` and ``detail``."""
     said = job.progress if job.state == _RUNNING else {}
     done, total = (value if isinstance(value := said.get(name), int | float) else None for name in ("done", "total"))
-    details = [f"{done:,g}/{total:,g} {said.get('unit') or ''}".strip()] if done is not None and total else []
+    details = [f"{done:,.0f}/{total:,.0f} {said.get('unit') or ''}".strip()] if done is not None and total else []
     metrics = said.get("metrics")
     for name, value in list(metrics.items() if isinstance(metrics, Mapping) else ())[:_MAX_METRICS]:
         details.append(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}")

@@ -46,6 +46,10 @@ def test_a_job_is_submitted_and_waited_for(mlcore: Callable, tenant: str, submit
     assert "m@1" in mlcore("jobs", "list", "-t", tenant).out
     shown = mlcore("jobs", "show", job["job_id"], "-t", tenant).out
     assert all(text in shown for text in ("succeeded", "worse by", "█"))
+    for options in ((), ("-f",)):
+        log = mlcore("jobs", "logs", job["job_id"], "-t", tenant, *options).out
+        assert "Attempt 1 of 3 begins" in log
+        assert "Stage: register." in log
 
 
 def test_a_job_that_waits_is_cancelled_and_retried(mlcore: Callable, tenant: str, submit: Callable) -> None:

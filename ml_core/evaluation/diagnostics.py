@@ -121,7 +121,7 @@ def _calibration(truth: NDArray[Any], answered: Answered) -> Sequence[Calibratio
 
 def _with_residuals(found: Diagnostics, truth: NDArray[Any], predicted: NDArray[Any]) -> Diagnostics:
     usable = (np.abs(truth) < _LARGEST) & (np.abs(predicted) < _LARGEST)
-    prediction, residual = predicted[usable], (truth - predicted)[usable]
+    prediction, residual = predicted[usable], truth[usable] - predicted[usable]
     if len(residual) < _ROWS_OF_BIN:
         note = f"Residuals are not shown: {_ROWS_OF_BIN} held-out rows are the fewest that a bin shows."
         return replace(found, notes=(*found.notes, note))
@@ -203,5 +203,5 @@ def _score(truth: NDArray[Any], predicted: NDArray[Any], output: OutputKind) -> 
     if output is OutputKind.CLASSES:
         _, label = np.unique(truth, return_inverse=True)
         return float((np.bincount(label, weights=predicted == truth) / np.bincount(label)).mean())
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         return -float(np.sqrt(np.square(truth - predicted).mean()))

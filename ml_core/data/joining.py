@@ -136,14 +136,14 @@ def _check(seen: dict[str, tuple[pa.DataType, str]], schema: pa.Schema, file: st
             "Remove it from the file, or add it to the files before; or leave the file out.",
             column=new[0],
         )
-    for field in schema:
-        known, where = seen[field.name]
-        if field.type != known and not pa.types.is_null(known) and not pa.types.is_null(field.type):
-            before, here = (_OF_CELLS[kind] if is_csv else str(kind) for kind in (known, field.type))
+    for name, (known, where) in seen.items():
+        kind = schema.field(name).type
+        if kind != known and not pa.types.is_null(known) and not pa.types.is_null(kind):
+            before, here = (_OF_CELLS[each] if is_csv else str(each) for each in (known, kind))
             raise unreadable(
-                f"The column {field.name!r} changes its type: {before} in {where}, {here} in {file}.",
+                f"The column {name!r} changes its type: {before} in {where}, {here} in {file}.",
                 "Correct the file that is wrong. If both are right, join the files into one: its column is text."
                 if is_csv
                 else "Write the column in one type in all files, or leave the file out.",
-                column=field.name,
+                column=name,
             )

@@ -189,11 +189,14 @@ def _store_of(source: str) -> tuple[Any, str, str]:
     return fs.FileSystem.from_uri(_STORES[scheme].format(bucket))[0], f"{scheme}://", rest.rstrip("/")
 
 
-def _children(store: Any, folder: str, *, recursive: bool = False) -> list[Any]:
+def _children(store: Any, folder: str, pattern: str = "*") -> list[Any]:
+    """What is in a folder and matches; a wildcard at the beginning matches no hidden name."""
     from pyarrow import fs
 
-    found = store.get_file_info(fs.FileSelector(folder, allow_not_found=True, recursive=recursive))
-    return [info for info in found if not info.base_name.startswith(_HIDDEN)]
+    found = store.get_file_info(fs.FileSelector(folder, allow_not_found=True))
+    if _WILDCARD.match(pattern):
+        found = [info for info in found if not info.base_name.startswith(_HIDDEN)]
+    return [info for info in found if fnmatchcase(info.base_name, pattern)]
 
 
 def _tables_in(source: str, infos: list[Any]) -> list[Any]:
@@ -202,9 +205,11 @@ def _tables_in(source: str, infos: list[Any]) -> list[Any]:
 
     others = [each.base_name for each in infos if not (each.is_file and each.base_name.lower().endswith(SUFFIXES))]
     if others:
+        names = [each.base_name.lower() for each in infos]
+        suffix = next((each for each in SUFFIXES if any(name.endswith(each) for name in names)), ".parquet")
         raise _refused(
             f"{source} has more than the files of a table: {listed(sorted(others), 5)}.",
-            f"Name the files with a pattern, such as {source.rstrip('/')}/*.parquet.",
+            f"Name the files with a pattern, such as {source.rstrip('/')}/*{suffix}.",
         )
     return infos
 
@@ -215,11 +220,10 @@ def _matching(store: Any, segments: list[str]) -> list[Any]:
     folders, found = ["/".join(segments[:fixed]) or ("/" if fixed else ".")], {}
     for n, segment in enumerate(segments[fixed:], fixed + 1):
         if segment == "**":
-            below = [info for folder in folders for info in _children(store, folder, recursive=True)]
-            folders += [info.path for info in below if not info.is_file]
+            for folder in folders:  # those that are added are visited too
+                folders += [info.path for info in _children(store, folder) if not info.is_file]
             continue
-        infos = [info for folder in dict.fromkeys(folders) for info in _children(store, folder)]
-        infos = [info for info in infos if fnmatchcase(info.base_name, segment)]
+        infos = [info for folder in dict.fromkeys(folders) for info in _children(store, folder, segment)]
         folders = [info.path for info in infos if not info.is_file]
         found = {info.path: info for info in infos if info.is_file and n == len(segments)}
     return list(found.values())
@@ -233,11 +237,13 @@ def explained(source: str) -> Iterator[None]:
     except OSError as error:
         text = str(error)
         if not _OF_STORE.search(text):
-            reason = error.strerror or text
-            raise _refused(
-                f"{error.filename or source} can't be read, or its copy written: {reason}.",
-                f"Check its permissions, and the space in {tempfile.gettempdir()} (TMPDIR).",
-            ) from error
+            reason = (error.strerror or text).splitlines()[0].rstrip(" .:")
+            # pyarrow gives no number to what it can't decode.
+            what, remedy = f"{source} is damaged", "Write it again."
+            if error.errno is not None:
+                what = f"{error.filename or source} can't be read or written"
+                remedy = f"Check its permissions, and the space in {tempfile.gettempdir()} (TMPDIR)."
+            raise _refused(f"{what}: {reason}.", remedy) from error
         remedy = "Check the address and the connection to the store, then try again."
         if _REFUSED.search(text):
             remedy = (

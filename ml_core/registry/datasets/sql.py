@@ -7,8 +7,8 @@ own types, and written from there to the dataset's file in the types that hold a
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,8 @@ def write_query(url: str, query: str, params: Mapping[str, Any] | None, path: Pa
         RequestTooLargeError: There are more rows, cells or bytes than the limits allow.
     """
     with tempfile.TemporaryDirectory(prefix="mlcore-query-") as folder, _connected(url) as connection:
-        pieces = _spool(bounded(_fetched(connection, query, params), limits), Path(folder))
+        with closing(_fetched(connection, query, params)) as tables:
+            pieces = _spool(bounded(tables, limits), Path(folder))
         schema = _common_schema(pieces)
         with TableWriter(path, schema) as writer:
             for piece in pieces:
@@ -144,21 +145,21 @@ def _translated(error: sa.exc.SQLAlchemyError, url: URL) -> DataProcessingError:
     )
 
 
-def _fetched(connection: Connection, query: str, params: Mapping[str, Any] | None) -> Iterator[pa.Table]:
-    """The rows in pieces, each in its own types and of some ``_PIECE_BYTES`` at most, by the size of those before."""
-    result = _execute(connection, query, params)
-    if not result.returns_rows or result.cursor is None:
-        raise _refused("The query returns no table.", "It must be one SELECT.")
-    names = [str(column[0]) for column in result.cursor.description or ()]
-    check_columns(names)
-    most = max(1, min(_PIECE_ROWS, _PIECE_CELLS // len(names)))
-    rows = min(_FIRST_ROWS, most)
-    while part := result.fetchmany(rows):
-        columns = zip(*part, strict=True)
-        series = {name: pd.Series(list(values), dtype=object) for name, values in zip(names, columns, strict=True)}
-        table = table_from_frame(pd.DataFrame(series))
-        yield table
-        rows = max(1, min(most, _PIECE_BYTES * len(part) // max(1, table.nbytes)))
+def _fetched(connection: Connection, query: str, params: Mapping[str, Any] | None) -> Generator[pa.Table, None, None]:
+    """The rows in pieces, each in its own types and of about ``_PIECE_BYTES`` at most, by the size of that before."""
+    with _execute(connection, query, params) as result:
+        if not result.returns_rows or result.cursor is None:
+            raise _refused("The query returns no table.", "It must be one SELECT.")
+        names = [str(column[0]) for column in result.cursor.description or ()]
+        check_columns(names)
+        most = max(1, min(_PIECE_ROWS, _PIECE_CELLS // len(names)))
+        rows = min(_FIRST_ROWS, most)
+        while part := result.fetchmany(rows):
+            columns = zip(*part, strict=True)
+            series = {name: pd.Series(list(values), dtype=object) for name, values in zip(names, columns, strict=True)}
+            table = table_from_frame(pd.DataFrame(series))
+            yield table
+            rows = max(1, min(most, _PIECE_BYTES * len(part) // max(1, table.nbytes)))
 
 
 def _spool(tables: Iterator[pa.Table], folder: Path) -> list[Path]:

@@ -1,22 +1,68 @@
-"""What a job executes, as data."""
+"""What a job executes, as data: one class for each kind of job."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, ClassVar, Self
 
+from ml_core.domain.document import Document
+from ml_core.domain.job import JobKind
+from ml_core.domain.keywords import nearest
 from ml_core.domain.train_spec import TrainSpec
 from ml_core.exceptions import InvalidRequestError, shown
 from ml_core.ids import EnvironmentName, ModelId
 
 _FORMAT = 1
-_TRAINING = "training"
-_MEMBERS = ("format", "model_id", _TRAINING, "promote_to")
 
 
 @dataclass(frozen=True, slots=True)
-class TrainJobSpec:
+class JobSpec(Document):
+    """Base class of what a job executes.
+
+    Attributes:
+        kind: The kind of the job.
+    """
+
+    kind: ClassVar[JobKind]
+
+    def to_json(self) -> dict[str, Any]:
+        """The spec as a JSON object with its format; ``from_json`` reads it back."""
+        return {"format": _FORMAT, **Document.to_json(self)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Read a spec from a JSON object.
+
+        Raises:
+            InvalidRequestError: It is of a newer format, or a member is missing, unknown or of another type.
+            MLFrameworkError: As the constructors of the members.
+        """
+        if not isinstance(document, Mapping):
+            raise InvalidRequestError("The specification is not a JSON object.", remedy="Give an object.", field="spec")
+        members = dict(document)
+        if (number := members.pop("format", _FORMAT)) != _FORMAT:
+            raise InvalidRequestError(
+                f"The specification has the format {shown(number)}; this release reads {_FORMAT}.",
+                remedy="Use the release that wrote it.",
+                field="format",
+            )
+        own = {each.name: each for each in fields(cls)}
+        for name in members:
+            if name not in own:
+                raise cls._invalid(f"has an unknown member {shown(name)}", nearest(name, own), str(name))
+        for name, each in own.items():
+            if each.default is MISSING and each.default_factory is MISSING and members.get(name) is None:
+                raise cls._invalid(f"has no member {name!r}", f"Its members are: {', '.join(own)}.", name)
+        return super(JobSpec, cls).from_json({name: value for name, value in members.items() if value is not None})
+
+    @classmethod
+    def _invalid(cls, what: str, remedy: str, field: str) -> InvalidRequestError:
+        return InvalidRequestError(f"The specification of a job {cls.kind.value} {what}.", remedy=remedy, field=field)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainJobSpec(JobSpec):
     """A training on a registered dataset, and what follows it.
 
     Attributes:
@@ -25,44 +71,14 @@ class TrainJobSpec:
         promote_to: The environment whose pointer moves to the new version; None: none does.
     """
 
+    kind = JobKind.TRAIN
+
     model_id: ModelId
     training: TrainSpec
     promote_to: EnvironmentName | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """The spec as a JSON object; ``from_json`` reads it back."""
-        return {
-            "format": _FORMAT,
-            "model_id": str(self.model_id),
-            _TRAINING: self.training.to_json(),
-            "promote_to": None if self.promote_to is None else str(self.promote_to),
-        }
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Read a spec from a JSON object.
-
-        Raises:
-            InvalidRequestError: It is of a newer format, or a member is missing, unknown or of another type.
-            MLFrameworkError: As ``TrainSpec.from_json``.
-        """
-        if not isinstance(document, Mapping):
-            raise InvalidRequestError("The specification is not a JSON object.", remedy="Give an object.", field="spec")
-        if document.get("format", _FORMAT) != _FORMAT:
+    def __post_init__(self) -> None:
+        if self.training.dataset is None:
             raise InvalidRequestError(
-                f"The specification has the format {shown(document['format'])}; this release reads {_FORMAT}.",
-                remedy="Use the release that wrote it.",
-                field="format",
+                "The job names no dataset.", remedy="Give the field dataset, such as tickets_2026@3.", field="dataset"
             )
-        unknown = [name for name in document if name not in _MEMBERS]
-        missing = [name for name in ("model_id", _TRAINING) if name not in document]
-        if unknown or missing:
-            what = f"has no member {missing[0]!r}" if missing else f"has an unknown member {shown(unknown[0])}"
-            raise InvalidRequestError(
-                f"The specification of a training {what}.",
-                remedy=f"Its members are: {', '.join(_MEMBERS)}.",
-                field=str((missing or unknown)[0]),
-            )
-        target = document.get("promote_to")
-        environment = None if target is None else EnvironmentName(target)
-        return cls(ModelId(document["model_id"]), TrainSpec.from_json(document[_TRAINING]), environment)

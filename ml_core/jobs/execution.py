@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
-import time
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.job import Attempt, JobState
-from ml_core.domain.job_spec import TrainJobSpec
 from ml_core.exceptions import (
     AuthenticationError,
     JobNotFoundError,
@@ -25,12 +23,13 @@ from ml_core.exceptions import (
     TrainingError,
     status_of,
 )
+from ml_core.jobs.kinds import SPECS, kind_of
+from ml_core.jobs.work import Progress, Work
 from ml_core.registry.heartbeat import beating
 from ml_core.registry.jobs import JobRepository
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.pages import every
 from ml_core.registry.platform_keys import PlatformKeyRepository
-from ml_core.registry.promotion.environments import EnvironmentRepository
 
 _log = logging.getLogger(__name__)
 
@@ -39,21 +38,6 @@ LEASE_S: Final = 30.0
 _BEAT_EVERY_S: Final = 2.0
 """Also how long it takes at most until a process learns that its job is cancelled."""
 _UNAVAILABLE: Final = 503
-_LATEST_MOVES: Final = 100
-
-
-class _Progress:
-    """What the process did last, for ``mlcore jobs show``."""
-
-    def __init__(self) -> None:
-        self.stage = "start"
-        self._since = time.monotonic()
-
-    def enter(self, stage: str) -> None:
-        self.stage = stage
-
-    def to_json(self) -> dict[str, Any]:
-        return {"stage": self.stage, "elapsed_s": round(time.monotonic() - self._since, 1)}
 
 
 def execute(db: DatabaseConnection, attempt: Attempt, *, stop: Callable[[], object] | None = None) -> JobState:
@@ -76,11 +60,15 @@ def execute(db: DatabaseConnection, attempt: Attempt, *, stop: Callable[[], obje
     jobs = JobRepository(acting, attempt.tenant_id)
     key = attempt.job_id, attempt.run_id
     jobs.begin(*key, LEASE_S)
-    progress = _Progress()
     try:
-        with beating(lambda: _beat(jobs, attempt, progress), _BEAT_EVERY_S, stop or _end_process):
+        spec = SPECS[attempt.kind].from_json(attempt.spec)
+        work = Work(acting, attempt, spec, jobs.get(attempt.job_id).result)
+        with beating(lambda: _beat(jobs, attempt, work.progress), _BEAT_EVERY_S, stop or _end_process):
             _refuse_revoked(db, attempt)
-            result = _train(acting, jobs, attempt, progress)
+            try:
+                result = kind_of(attempt.kind).execute(work)
+            finally:
+                jobs.say(attempt.job_id, work.progress.take_lines())
         return jobs.succeed(*key, result).state
     except (JobNotFoundError, JobStateError):
         raise
@@ -98,10 +86,10 @@ def execute(db: DatabaseConnection, attempt: Attempt, *, stop: Callable[[], obje
         return jobs.fail(*key, TrainingError.wrap(error, "The job failed", stage="fit").to_json()).state
 
 
-def _beat(jobs: JobRepository, attempt: Attempt, progress: _Progress) -> None:
+def _beat(jobs: JobRepository, attempt: Attempt, progress: Progress) -> None:
     """Renew the lease. Once the job is cancelled, its attempt is settled here, and the next heartbeat is refused."""
     key = attempt.job_id, attempt.run_id
-    if jobs.beat(*key, LEASE_S, progress.to_json()) is JobState.CANCELLING:
+    if jobs.beat(*key, LEASE_S, progress.to_json(), progress.take_lines()) is JobState.CANCELLING:
         jobs.lose(*key, "cancelled")
         jobs.beat(*key, LEASE_S)
 
@@ -124,27 +112,6 @@ def _refuse_revoked(db: DatabaseConnection, attempt: Attempt) -> None:
         raise AuthenticationError(
             "The key that submitted the job was revoked.", remedy="Submit the job again with another key."
         )
-
-
-def _train(db: DatabaseConnection, jobs: JobRepository, attempt: Attempt, progress: _Progress) -> Mapping[str, Any]:
-    """Train, register and promote; an earlier attempt may have come as far as the version."""
-    # Imported late: a process learns first whether it is still wanted.
-    from ml_core.training.trainer import Trainer
-
-    spec = TrainJobSpec.from_json(attempt.spec)
-    made = dict(jobs.get(attempt.job_id).result)
-    if "version" not in made:
-        trainer = Trainer(db, attempt.tenant_id)
-        report = trainer.train_spec(spec.model_id, spec.training, run_id=attempt.run_id, on_stage=progress.enter)
-        made = {"model_id": str(spec.model_id), "version": str(report.version), "run_id": attempt.run_id}
-    if spec.promote_to is not None:
-        progress.enter("promote")
-        environments, reason = EnvironmentRepository(db, attempt.tenant_id), f"job {attempt.job_id}"
-        history = environments.history(spec.model_id, spec.promote_to, limit=_LATEST_MOVES).items
-        if reason not in [move.reason for move in history]:  # an earlier attempt may have made the move
-            environments.promote(spec.model_id, made["version"], spec.promote_to, reason=reason)
-        made["promoted_to"] = str(spec.promote_to)
-    return made
 
 
 def _end_process() -> None:

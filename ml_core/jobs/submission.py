@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
-from ml_core.database.connection import DatabaseConnection
-from ml_core.domain.dataset import parse_reference
-from ml_core.domain.job import Job, JobKind, refuse_failure
-from ml_core.domain.job_spec import TrainJobSpec
+from ml_core.domain.job import Job, refuse_failure
+from ml_core.domain.job_spec import JobSpec, TrainJobSpec
 from ml_core.domain.train_spec import TrainSpec
-from ml_core.exceptions import DeadlineExceededError, InvalidRequestError
+from ml_core.exceptions import DeadlineExceededError
 from ml_core.ids import EnvironmentName, ModelId
-from ml_core.registry.datasets import DatasetRepository
+from ml_core.jobs.kinds import kind_of
 from ml_core.registry.jobs import JobRepository
-from ml_core.registry.promotion.rules import check_environment
-from ml_core.training.trainer import Trainer
 
 _LOOK_EVERY_S = 0.25
 
 
 class Jobs(JobRepository):
     """Submits jobs that a dispatcher of the platform executes."""
-
-    def __init__(self, db: DatabaseConnection, tenant_id: str) -> None:
-        super().__init__(db, tenant_id)
-        self._trainer = Trainer(db, tenant_id)
 
     def train(
         self, model_id: str, training: TrainSpec | Mapping[str, Any], *, promote_to: str | None = None, **options: Any
@@ -47,18 +38,21 @@ class Jobs(JobRepository):
             MLFrameworkError: As ``Trainer.check_spec`` and ``JobRepository.submit``.
         """
         spec = training if isinstance(training, TrainSpec) else TrainSpec.from_json(training)
-        if spec.dataset is None:
-            raise InvalidRequestError(
-                "The job names no dataset.", remedy="Give the field dataset, such as tickets_2026@3.", field="dataset"
-            )
         environment = None if promote_to is None else EnvironmentName(promote_to)
-        if environment is not None:
-            check_environment(self._db, self._tenant_id, environment)
-        self._trainer.check_spec(model_id, spec)
-        held_out = None if spec.validation_dataset is None else self._pinned(spec.validation_dataset)
-        pinned = replace(spec, dataset=self._pinned(spec.dataset), validation_dataset=held_out)
-        job = TrainJobSpec(ModelId(model_id), pinned, environment)
-        return self.submit(JobKind.TRAIN, job.to_json(), **options)
+        return self.submit_spec(TrainJobSpec(ModelId(model_id), spec, environment), **options)
+
+    def submit_spec(self, spec: JobSpec, **options: Any) -> Job:
+        """Submit what a spec describes, checked as ``train`` does.
+
+        Args:
+            spec: What to execute.
+            **options: As ``train``.
+
+        Raises:
+            MLFrameworkError: The spec can't be done, or as ``JobRepository.submit``.
+        """
+        checked = kind_of(spec.kind).check(self._db, self._tenant_id, spec)
+        return self.submit(spec.kind, checked.to_json(), **options)
 
     def wait(
         self, job_id: str, *, timeout_s: float | None = None, on_progress: Callable[[Job], object] | None = None
@@ -90,6 +84,3 @@ class Jobs(JobRepository):
                     remedy="It goes on; wait for it again, or cancel it.",
                 )
             time.sleep(_LOOK_EVERY_S)
-
-    def _pinned(self, reference: str) -> str:
-        return DatasetRepository(self._db, self._tenant_id).get(*parse_reference(reference)).reference

@@ -14,9 +14,11 @@ from ml_core.api.operation import CursorQuery, LimitQuery, operations
 from ml_core.api.routes.adding import operation
 from ml_core.api.schemas import jobs as schemas
 from ml_core.api.schemas.base import Page
-from ml_core.api.schemas.jobs import Job, JobShare, NewJob
+from ml_core.api.schemas.jobs import Job, JobLog, JobShare, NewTrainJob
 from ml_core.domain.api_key import Scope
 from ml_core.domain.job import JobQuota, JobState
+from ml_core.jobs.kinds import SPECS
+from ml_core.jobs.submission import Jobs
 from ml_core.registry.jobs import JobQueue, JobRepository
 
 router = operations("jobs", "/tenants/{tenant}")
@@ -28,14 +30,10 @@ WaitQuery = Annotated[float, Query(ge=0, le=60, description="Wait for its end at
 
 
 @operation(router, "POST", "/jobs", "jobs.submit", Scope.TRAIN, creates=True)
-def submit_job(access: TenantAccess, body: NewJob) -> Job:
+def submit_job(access: TenantAccess, body: NewTrainJob) -> Job:
     """Submit a job. What can be known beforehand is checked at once: names, rights, columns and quotas."""
-    # Imported late: only this operation needs the estimators in this process.
-    from ml_core.jobs.submission import Jobs
-
     jobs = Jobs(access.db, access.tenant_id)
-    options = body.model_dump(include={"promote_to", "cpus", "priority", "max_attempts"})
-    return Job.model_validate(jobs.train(body.model_id, body.training.model_dump(exclude_unset=True), **options))
+    return Job.model_validate(jobs.submit_spec(SPECS[body.kind].from_json(body.spec), **body.options))
 
 
 @operation(router, "GET", "/jobs", "jobs.list", Scope.READ)
@@ -57,6 +55,23 @@ async def get_job(access: TenantAccess, job: str, wait_s: WaitQuery = 0.0) -> Jo
         found = await run_in_threadpool(_jobs(access).get, job)
         if found.is_final or time.monotonic() >= deadline:
             return Job.model_validate(found)
+        await asyncio.sleep(_LOOK_EVERY_S)
+
+
+@operation(router, "GET", f"{_JOB}/log", "jobs.log", Scope.READ)
+async def get_log(
+    access: TenantAccess,
+    job: str,
+    after: Annotated[int, Query(ge=0, description="The `position` of the part before.")] = 0,
+    wait_s: WaitQuery = 0.0,
+) -> JobLog:
+    """What the attempts of a job said after a position, once there is something or after `wait_s`."""
+    jobs, deadline = _jobs(access), time.monotonic() + wait_s
+    while True:
+        is_final = (await run_in_threadpool(jobs.get, job)).is_final  # first: the last lines come before the end
+        log = await run_in_threadpool(jobs.log, job, after)
+        if log.text or is_final or time.monotonic() >= deadline:
+            return JobLog(text=log.text, position=log.position, is_final=is_final)
         await asyncio.sleep(_LOOK_EVERY_S)
 
 

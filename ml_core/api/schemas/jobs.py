@@ -19,17 +19,32 @@ class JobTraining(TrainingFields):
 
 
 class NewJob(Input):
-    """A job to submit."""
+    """A job to submit: the members of its specification, and these."""
 
-    kind: Literal["train"] = "train"
+    cpus: float = Field(default=1.0, description="The cores that it gets.")
+    priority: int = Field(default=0, description="-100 to 100; of the tenant's jobs a higher one goes first.")
+    max_attempts: int = Field(default=3, description="How often it is started at most, if its process is lost.")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The fields that do not depend on the kind."""
+        return self.model_dump(include=set(NewJob.model_fields))
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The members of the specification that were given."""
+        return self.model_dump(mode="json", exclude_unset=True, exclude={"kind", *NewJob.model_fields})
+
+
+class NewTrainJob(NewJob):
+    """A training to submit."""
+
+    kind: Literal[JobKind.TRAIN] = JobKind.TRAIN
     model_id: str = Field(description="The model; created with its first version.", examples=["tickets"])
     training: JobTraining
     promote_to: str | None = Field(
         default=None, description="The environment whose pointer moves to the new version.", examples=["staging"]
     )
-    cpus: float = Field(default=1.0, description="The cores that it gets.")
-    priority: int = Field(default=0, description="-100 to 100; of the tenant's jobs a higher one goes first.")
-    max_attempts: int = Field(default=3, description="How often it is started at most, if its process is lost.")
 
 
 class Job(Schema):
@@ -52,6 +67,14 @@ class Job(Schema):
     not_before: datetime = Field(description="When it may start: a pause follows a lost process.")
     started_at: datetime | None
     finished_at: datetime | None
+
+
+class JobLog(Schema):
+    """A part of a job's log."""
+
+    text: str = Field(description="Whole lines, each with its time (UTC).")
+    position: int = Field(description="`after` of the next part.")
+    is_final: bool = Field(description="Whether the job has ended, so that nothing follows.")
 
 
 class JobQuota(Schema):

@@ -1,0 +1,1 @@
+"""What runs on Ray: the only part of the framework that imports it."""

@@ -10,6 +10,7 @@ from ml_core.cli.console import answer, print_fields, print_page, printed_as_jso
 from ml_core.cli.options import CursorOption, LimitOption, ModelOption
 from ml_core.cli.target import platform
 from ml_core.domain.job import ENDED, JobState, refuse_failure
+from ml_core.domain.job_spec import OnError
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.jobs import Job
@@ -73,8 +74,8 @@ def submit_predict(
     proba: Annotated[bool, typer.Option("--proba", help="Add the probability of each class.")] = False,
     keep: Annotated[list[str] | None, typer.Option(help="A column to repeat, such as a key; may be repeated.")] = None,
     on_error: Annotated[
-        str, typer.Option(help="fail: a row that does not fit fails the job; null: it has no prediction.")
-    ] = "fail",
+        OnError, typer.Option(help="fail: a row that does not fit fails the job; null: it has no prediction.")
+    ] = OnError.FAIL,
     cpus: CpusOption = 1.0,
     priority: PriorityOption = 0,
     wait: WaitOption = False,
@@ -83,9 +84,19 @@ def submit_predict(
 
     The version in production predicts; if nothing is in production, the newest version.
     """
-    which = {"version": version, "environment": environment, "proba": proba, "keep": keep or []}
     with platform() as client:
-        job = client.jobs.predict(model, dataset, output, **which, on_error=on_error, cpus=cpus, priority=priority)
+        job = client.jobs.predict(
+            model,
+            dataset,
+            output,
+            version=version,
+            environment=environment,
+            proba=proba,
+            keep=keep or [],
+            on_error=on_error,
+            cpus=cpus,
+            priority=priority,
+        )
         _submitted(client, job, wait=wait)
 
 

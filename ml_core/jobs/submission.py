@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ml_core.domain.job import Job, refuse_failure
-from ml_core.domain.job_spec import JobSpec, PredictJobSpec, TrainJobSpec
+from ml_core.domain.job_spec import JobSpec, OnError, PredictJobSpec, TrainJobSpec
 from ml_core.domain.train_spec import TrainSpec
 from ml_core.exceptions import DeadlineExceededError
 from ml_core.ids import DatasetId, EnvironmentName, ModelId, VersionId
 from ml_core.jobs.kinds import kind_of
 from ml_core.registry.jobs import JobRepository
+from ml_core.registry.limits import check_choice
 
 _LOOK_EVERY_S = 0.25
 
@@ -51,7 +52,7 @@ class Jobs(JobRepository):
         environment: str | None = None,
         proba: bool = False,
         keep: Sequence[str] = (),
-        on_error: str = "fail",
+        on_error: OnError | str = OnError.FAIL,
         **options: Any,
     ) -> Job:
         """Submit the prediction of every row of a registered dataset into the next version of another one.
@@ -68,7 +69,7 @@ class Jobs(JobRepository):
                 serves nothing.
             proba: Whether the probability of each class is a column.
             keep: Columns of the rows to repeat, such as a key.
-            on_error: ``fail``: a row that does not fit fails the job; ``null``: it has no prediction.
+            on_error: ``fail``: a row that does not fit fails the job; ``null``: it has no prediction, and a column says why.
             **options: As ``train``.
 
         Raises:
@@ -80,7 +81,9 @@ class Jobs(JobRepository):
         """
         at = None if environment is None else EnvironmentName(environment)
         by, into = None if version is None else VersionId(version), DatasetId(output)
-        spec = PredictJobSpec(ModelId(model_id), dataset, into, by, at, proba, tuple(keep), on_error)
+        spec = PredictJobSpec(
+            ModelId(model_id), dataset, into, by, at, proba, tuple(keep), check_choice(OnError, on_error, "on_error")
+        )
         return self.submit_spec(spec, **options)
 
     def submit_spec(self, spec: JobSpec, **options: Any) -> Job:

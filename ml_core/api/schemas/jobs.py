@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field
 from ml_core.api.schemas.base import Input, Schema
 from ml_core.api.schemas.trainings import TrainingFields
 from ml_core.domain.job import JobKind, JobState
+from ml_core.domain.job_spec import OnError
 
 
 class JobTraining(TrainingFields):
@@ -64,8 +65,8 @@ class NewPredictJob(NewJob):
     )
     proba: bool = Field(default=False, description="Whether the probability of each class is a column.")
     keep: list[str] = Field(default=[], description="Columns of the rows to repeat, such as a key.")
-    on_error: Literal["fail", "null"] = Field(
-        default="fail",
+    on_error: OnError = Field(
+        default=OnError.FAIL,
         description="Whether a row that does not fit the model fails the job, or has no prediction and says why.",
     )
 

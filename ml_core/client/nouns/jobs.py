@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.jobs import Job, JobQuota, JobShare, JobTraining, NewPredictJob, NewTrainJob
 from ml_core.client.calls import Call, Mode, Noun, listing, operation, quoted
 from ml_core.domain.job import JobKind, JobState
+from ml_core.domain.job_spec import OnError
 from ml_core.ids import ModelId
 
 _ANSWER_S = 10.0
@@ -62,7 +63,7 @@ class Jobs(Noun[Mode]):
         environment: str | None = None,
         proba: bool = False,
         keep: Sequence[str] = (),
-        on_error: Literal["fail", "null"] = "fail",
+        on_error: OnError = OnError.FAIL,
         cpus: float = 1.0,
         priority: int = 0,
         max_attempts: int = 3,
@@ -78,7 +79,7 @@ class Jobs(Noun[Mode]):
                 serves nothing.
             proba: Whether the probability of each class is a column.
             keep: Columns of the rows to repeat, such as a key.
-            on_error: ``fail``: a row that does not fit fails the job; ``null``: it has no prediction.
+            on_error: ``fail``: a row that does not fit fails the job; ``null``: it has no prediction, and a column says why.
             cpus: As ``train``; with 2 or more a large dataset is predicted by Ray actors.
             priority: As ``train``.
             max_attempts: As ``train``.

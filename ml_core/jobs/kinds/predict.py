@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ml_core.data.table_file import TableWriter
 from ml_core.database.connection import DatabaseConnection
-from ml_core.domain.job_spec import PredictJobSpec
+from ml_core.domain.job_spec import OnError, PredictJobSpec
 from ml_core.ids import TenantId, VersionId
 from ml_core.inference.batch import ERROR, BatchPredictor, BatchRequest
 from ml_core.jobs.work import Work
@@ -70,7 +70,7 @@ def _request(db: DatabaseConnection, tenant_id: TenantId, spec: PredictJobSpec) 
         DatasetRepository(db, tenant_id).get(spec.dataset),
         keep=spec.keep,
         proba=spec.proba,
-        null_on_error=spec.on_error == "null",
+        null_on_error=spec.on_error is OnError.NULL,
     )
 
 

@@ -24,7 +24,8 @@ def free_workers(cpus: float) -> int:
         if not os.environ.get("RAY_ADDRESS"):
             return 0
         ray.init(log_to_driver=False)
-    return int(min(cpus, ray.available_resources().get("CPU", 0)))
+    free = ray.available_resources()  # type: ignore[no-untyped-call]
+    return int(min(cpus, free.get("CPU", 0)))
 
 
 def stream(

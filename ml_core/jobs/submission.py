@@ -69,7 +69,8 @@ class Jobs(JobRepository):
                 serves nothing.
             proba: Whether the probability of each class is a column.
             keep: Columns of the rows to repeat, such as a key.
-            on_error: ``fail``: a row that does not fit fails the job; ``null``: it has no prediction, and a column says why.
+            on_error: ``fail``: a row that does not fit fails the job; ``null``: it has no prediction, and a column says
+                why.
             **options: As ``train``.
 
         Raises:
@@ -81,9 +82,8 @@ class Jobs(JobRepository):
         """
         at = None if environment is None else EnvironmentName(environment)
         by, into = None if version is None else VersionId(version), DatasetId(output)
-        spec = PredictJobSpec(
-            ModelId(model_id), dataset, into, by, at, proba, tuple(keep), check_choice(OnError, on_error, "on_error")
-        )
+        misfits = check_choice(OnError, on_error, "on_error")
+        spec = PredictJobSpec(ModelId(model_id), dataset, into, by, at, proba, tuple(keep), misfits)
         return self.submit_spec(spec, **options)
 
     def submit_spec(self, spec: JobSpec, **options: Any) -> Job:

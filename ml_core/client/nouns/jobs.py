@@ -79,7 +79,8 @@ class Jobs(Noun[Mode]):
                 serves nothing.
             proba: Whether the probability of each class is a column.
             keep: Columns of the rows to repeat, such as a key.
-            on_error: ``fail``: a row that does not fit fails the job; ``null``: it has no prediction, and a column says why.
+            on_error: ``fail``: a row that does not fit fails the job; ``null``: it has no prediction, and a column says
+                why.
             cpus: As ``train``; with 2 or more a large dataset is predicted by Ray actors.
             priority: As ``train``.
             max_attempts: As ``train``.

@@ -92,7 +92,7 @@ class BatchRequest:
         signature.check_names(stored)
         types = {composed(name): kind for name, kind in stored.items()}
         for column in signature.inputs:
-            _check_column(request, column, types.get(column.name, "null"))
+            _check_column(request, column, types.get(column.name))
         if proba and not version.self_test.probabilities:
             raise PredictionError(
                 f"{version.ref} has no probabilities.", remedy="Leave proba out.", **version.ref.attributes
@@ -204,12 +204,13 @@ class BatchPredictor:
                 errors[fits] = found
 
 
-def _check_column(request: BatchRequest, column: InputColumn, arrow: str) -> None:
-    """Refuse a dataset whose column of this Arrow type can't be read as the column of the signature."""
+def _check_column(request: BatchRequest, column: InputColumn, arrow: str | None) -> None:
+    """Refuse a dataset whose column of this Arrow type, or without one, can't be read as that of the signature."""
     ref = request.version.ref
-    if arrow == "null" and not column.nullable:
-        what, remedy = "has no values in the column", "Add them: the model had no missing value there in training."
-    elif arrow.startswith(_UNREADABLE[column.kind]):
+    if arrow in (None, "null") and not column.nullable:
+        what = "has no values in the column" if arrow else "has no column"
+        remedy = "Add it: it had no missing value in training."
+    elif arrow is not None and arrow.startswith(_UNREADABLE[column.kind]):
         what, remedy = f"has values of type {arrow} in the column", f"Store it as a {column.kind.value} or as text."
     else:
         return

@@ -331,7 +331,7 @@ def test_what_can_be_known_beforehand_is_refused(tmp_path, cell, fitted_tickets,
         with pytest.raises(kind, match=match):
             BatchRequest.checked(of, dataset_of(cell.store, path), **given)
 
-    refused(frame.drop(columns="opened"), SignatureMismatchError, "no values in the column 'opened', which .* datetime")
+    refused(frame.drop(columns="opened"), SignatureMismatchError, "no column 'opened', which .* datetime")
     refused(frame.rename(columns={"opened": "Opened"}), SignatureMismatchError, "'opened' instead of 'Opened'")
     refused(frame[["category"]], SignatureMismatchError, "none of the model's columns")
     refused(frame, InvalidRequestError, "no column 'subjekt'. Did you mean subject", keep=["subjekt"])

@@ -107,6 +107,8 @@ class _Prediction:
                 if self._request.null_on_error:
                     self._errors += table.num_rows - table.column(ERROR).null_count
                 self._work.progress.advance(self._done, self._rows, "rows", self.metrics)
+        if self._errors:
+            self._work.progress.say(f"{self._errors:,} of {self._rows:,} rows do not fit and have no prediction.")
         self._work.progress.enter("register")
 
     def _tables(self) -> Iterator[pa.Table]:
@@ -116,6 +118,7 @@ class _Prediction:
                 from ml_core.training.distributed.ordered import stream  # imports Ray
 
                 self.predicted_by = f"{workers} Ray actors"
+                self._work.progress.say(f"From row {self._done:,} on, {self.predicted_by} predict.")
                 yield from stream(_Opening(self._request), groups[group:], workers)
                 return
             yield from self._predictor.predict(group)

@@ -15,7 +15,8 @@ from ml_core.exceptions import MLFrameworkError, PlatformError
 
 _ITEM: Final = "item"
 _RESTARTS: Final = 2
-"""Of an actor whose process was lost; Ray's own default is without end."""
+"""Of an actor whose process was lost; Ray's default is without end. Ray 2.60 deprecates these two arguments, which it
+is to drop in 2.64, and has no other bound."""
 
 
 def free_workers(cpus: float) -> int:

@@ -23,7 +23,11 @@ from support.job_queue import empty_queue
 from support.registry import new_tenant
 from support.tables import split_target, tickets
 
-pytestmark = pytest.mark.alone
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data"),  # of its own defaults
+    pytest.mark.filterwarnings("ignore:`ray_remote_args` is deprecated"),  # see ``stream``
+]
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from ml_core.cli.options import CursorOption, LimitOption, ModelOption
 from ml_core.cli.target import platform
 from ml_core.domain.job import ENDED, JobState, refuse_failure
 from ml_core.exceptions import RunNotFoundError
+from ml_core.domain.job_spec import OnError
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.jobs import Job
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
 
 ASKS = "tenant"
 
-app = typer.Typer(help="Submit trainings that the platform does in turn, and watch them.", no_args_is_help=True)
+app = typer.Typer(help="Submit work that the platform does in turn, and watch it.", no_args_is_help=True)
 submit = typer.Typer(help="Submit a job.", no_args_is_help=True)
 app.add_typer(submit, name="submit")
 
+CpusOption = Annotated[float, typer.Option(help="The cores that it gets.")]
+PriorityOption = Annotated[int, typer.Option(help="-100 to 100; of the tenant's jobs a higher one goes first.")]
+WaitOption = Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")]
 JobArgument = Annotated[str, typer.Argument(help="The job's id, from `mlcore jobs list`.")]
 _COLUMNS = ["job_id", "kind", "model", "state", "stage", "attempt", "made", "submitted_at", "finished_at", "why"]
 _WAIT_S = 20.0
@@ -44,9 +48,9 @@ def submit_train(
         list[str] | None, typer.Option("--param", "-p", help="A hyperparameter, such as algorithm=logistic_regression.")
     ] = None,
     promote_to: Annotated[str | None, typer.Option(help="The environment that is moved to the new version.")] = None,
-    cpus: Annotated[float, typer.Option(help="The cores that it gets.")] = 1.0,
-    priority: Annotated[int, typer.Option(help="-100 to 100; of the tenant's jobs a higher one goes first.")] = 0,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")] = False,
+    cpus: CpusOption = 1.0,
+    priority: PriorityOption = 0,
+    wait: WaitOption = False,
 ) -> None:
     """Submit a training on a registered dataset.
 
@@ -58,10 +62,47 @@ def submit_train(
     training = {name: value for name, value in given.items() if value}
     with platform() as client:
         job = client.jobs.train(model, dataset, training=training, promote_to=promote_to, cpus=cpus, priority=priority)
-        if wait:
-            _show(_ended(client, job))
-        else:
-            answer(job, f"Submitted {job.job_id}. See it with: mlcore jobs show {job.job_id}")
+        _submitted(client, job, wait=wait)
+
+
+@submit.command("predict")
+def submit_predict(
+    model: ModelOption,
+    dataset: Annotated[str, typer.Option(help="The rows: inbox, or inbox@7.")],
+    output: Annotated[str, typer.Option(help="The dataset that gets the predictions as its next version.")],
+    version: Annotated[
+        str | None, typer.Option("--version", "-v", help="The version that predicts, whatever is promoted.")
+    ] = None,
+    environment: Annotated[
+        str | None, typer.Option("--environment", "-e", help="The environment whose version predicts.")
+    ] = None,
+    proba: Annotated[bool, typer.Option("--proba", help="Add the probability of each class.")] = False,
+    keep: Annotated[list[str] | None, typer.Option(help="A column to repeat, such as a key; may be repeated.")] = None,
+    on_error: Annotated[
+        OnError, typer.Option(help="fail: a row that does not fit fails the job; null: it has no prediction.")
+    ] = OnError.FAIL,
+    cpus: CpusOption = 1.0,
+    priority: PriorityOption = 0,
+    wait: WaitOption = False,
+) -> None:
+    """Submit the prediction of every row of a registered dataset.
+
+    The version in production predicts; if nothing is in production, the newest version.
+    """
+    with platform() as client:
+        job = client.jobs.predict(
+            model,
+            dataset,
+            output,
+            version=version,
+            environment=environment,
+            proba=proba,
+            keep=keep or [],
+            on_error=on_error,
+            cpus=cpus,
+            priority=priority,
+        )
+        _submitted(client, job, wait=wait)
 
 
 @app.command("list")
@@ -130,6 +171,13 @@ def retry(job_id: JobArgument) -> None:
     answer(job, f"{job.job_id} is {job.state}.")
 
 
+def _submitted(client: MLClient, job: Job, *, wait: bool) -> None:
+    if wait:
+        _show(_ended(client, job))
+    else:
+        answer(job, f"Submitted {job.job_id}. See it with: mlcore jobs show {job.job_id}")
+
+
 def _ended(client: MLClient, job: Job) -> Job:
     """A job once it has succeeded.
 
@@ -168,7 +216,9 @@ def _stage(job: Job) -> str | None:
 
 
 def _made(job: Job) -> str | None:
-    return f"{job.result['model_id']}@{job.result['version']}" if "version" in job.result else None
+    if "version" in job.result:
+        return f"{job.result['model_id']}@{job.result['version']}"
+    return job.result.get("dataset")
 
 
 def _why(job: Job) -> str | None:

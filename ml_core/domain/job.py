@@ -20,6 +20,7 @@ class JobKind(StrEnum):
     """What a job executes."""
 
     TRAIN = "train"
+    PREDICT = "predict"
 
 
 class JobState(StrEnum):
@@ -154,6 +155,11 @@ class Attempt:
     request_id: str
     number: int
     run_id: RunId
+
+    @property
+    def process_cpus(self) -> float:
+        """The cores that its own process holds; a prediction with several leaves them to its Ray actors."""
+        return 0 if self.kind is JobKind.PREDICT and self.cpus >= 2 else self.cpus
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
 from ml_core.api.schemas.base import Input, Schema
 from ml_core.api.schemas.trainings import TrainingFields
 from ml_core.domain.job import JobKind, JobState
+from ml_core.domain.job_spec import OnError
 
 
 class JobTraining(TrainingFields):
@@ -39,12 +40,38 @@ class NewJob(Input):
 class NewTrainJob(NewJob):
     """A training to submit."""
 
-    kind: Literal[JobKind.TRAIN] = JobKind.TRAIN
+    kind: Literal[JobKind.TRAIN]
     model_id: str = Field(description="The model; created with its first version.", examples=["tickets"])
     training: JobTraining
     promote_to: str | None = Field(
         default=None, description="The environment whose pointer moves to the new version.", examples=["staging"]
     )
+
+
+class NewPredictJob(NewJob):
+    """The prediction of every row of a dataset to submit."""
+
+    kind: Literal[JobKind.PREDICT]
+    model_id: str = Field(description="The model.", examples=["tickets"])
+    dataset: str = Field(description="The rows, such as `inbox@7`; without a number the newest version now.")
+    output: str = Field(
+        description="The dataset that gets the predictions as its next version.", examples=["predictions_7"]
+    )
+    version: str | None = Field(default=None, description="The version that predicts, whatever environments serve.")
+    environment: str | None = Field(
+        default=None,
+        description="The environment whose version predicts; without it `production`, or the newest version if that "
+        "serves nothing.",
+    )
+    proba: bool = Field(default=False, description="Whether the probability of each class is a column.")
+    keep: list[str] = Field(default=[], description="Columns of the rows to repeat, such as a key.")
+    on_error: OnError = Field(
+        default=OnError.FAIL,
+        description="Whether a row that does not fit the model fails the job, or has no prediction and says why.",
+    )
+
+
+AnyNewJob = Annotated[NewTrainJob | NewPredictJob, Field(discriminator="kind")]
 
 
 class Job(Schema):

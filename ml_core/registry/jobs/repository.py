@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
-from ml_core.database.tables import job_quotas, jobs, runs, versions
+from ml_core.database.tables import dataset_versions, job_quotas, jobs, runs, versions
 from ml_core.domain.api_key import Grant, Scope
 from ml_core.domain.job import HOLDS_CORES, MAX_PRIORITY, Job, JobKind, JobQuota, JobState, JobTrigger
 from ml_core.domain.run import RunStatus
@@ -254,7 +254,7 @@ class JobRepository(OfTenant):
     def lose(self, job_id: str, run_id: str, why: str) -> Job:
         """Settle an attempt whose process is gone: another one follows, unless that was the last.
 
-        A version that the attempt had registered is kept as its result. Its run ends with it.
+        A version or dataset that the attempt had registered is kept as its result. Its run ends with it.
 
         Args:
             job_id: The job.
@@ -306,7 +306,16 @@ class JobRepository(OfTenant):
         return job
 
     def _made_by(self, connection: Connection, job: Job) -> dict[str, Any] | None:
-        """The version that the last attempt's run registered before its process was lost."""
+        """What the last attempt's run registered before its process was lost: a version, or a dataset."""
+        if job.kind is JobKind.PREDICT:
+            output, of = job.spec.get("output"), dataset_versions.c
+            is_own = (
+                of.tenant_id == self._tenant_id,
+                of.dataset_id == output,
+                of.source["run_id"].astext == job.run_id,
+            )
+            number = connection.scalar(sa.select(of.number).where(*is_own).limit(1))
+            return None if number is None else {"dataset": f"{output}@{number}", "run_id": job.run_id}
         made = sa.select(versions.c.model_id, versions.c.version).where(
             versions.c.tenant_id == self._tenant_id, versions.c.run_id == job.run_id
         )

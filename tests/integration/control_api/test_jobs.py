@@ -9,16 +9,20 @@ import pytest
 
 from ml_core.api.schemas.jobs import JobQuota
 from ml_core.client import MLClient
-from ml_core.domain.job import JobState
+from ml_core.domain.job import JobKind, JobState
+from ml_core.domain.job_spec import OnError
+from ml_core.domain.train_spec import TrainSpec
 from ml_core.exceptions import (
     InvalidRequestError,
     JobNotFoundError,
     JobStateError,
     PermissionDeniedError,
     QuotaExceededError,
+    SignatureMismatchError,
     TrainingError,
 )
 from ml_core.registry.datasets import DatasetRepository
+from ml_core.training.trainer import Trainer
 from support.job_queue import running_queue
 from support.tables import measures
 
@@ -67,6 +71,31 @@ def test_what_can_be_known_beforehand_is_refused_at_once(client: MLClient, datas
     assert list(client.jobs.list()) == []
 
 
+def test_a_dataset_is_predicted(db, client: MLClient, tenant_id, dataset: str, dispatched: None) -> None:
+    """Submitted with the fields of the library; the result is a dataset that names its run."""
+    training = {**TRAINING, "target": "outcome", "dataset": dataset}
+    Trainer(db, tenant_id).train_spec("m", TrainSpec.from_json(training))
+    job = client.jobs.predict("m", "m", "answers", proba=True, keep=["m0"], on_error=OnError.NULL)
+    assert (job.kind, job.spec["version"], job.spec["dataset"]) == (JobKind.PREDICT, "1", dataset)
+    for _ in range(5):
+        job = client.jobs.get(job.job_id, wait_s=20)
+        if job.state is JobState.SUCCEEDED:
+            break
+    assert job.result == {"dataset": "answers@1", "run_id": job.run_id}, job.error
+    made = client.datasets.get("answers", 1)
+    assert [name for name, _ in made.columns] == ["m0", "prediction", "probability_no", "probability_yes", "error"]
+    assert made.source["run_id"] == job.run_id
+    with pytest.raises(SignatureMismatchError, match="none of the model's columns"):
+        client.jobs.predict("m", "answers", "again", version="1", keep=["prediction"])
+
+
+def test_a_kind_that_there_is_not_is_refused(control: httpx.Client, tenant_id) -> None:
+    """With those that there are."""
+    for body, words in (({"kind": "guess"}, "'train', 'predict'"), ({}, "'kind'")):
+        answer = control.post(f"/api/v1/tenants/{tenant_id}/jobs", json=body)
+        assert (answer.status_code, words in answer.text) == (400, True), answer.text
+
+
 def test_cancel_and_retry(client: MLClient, dataset: str) -> None:
     """A job that waits is cancelled at once; what has not ended is not retried."""
     job = client.jobs.train("m", "m", training=TRAINING)
@@ -99,7 +128,7 @@ def test_the_platform_sets_quotas(client: MLClient, control: httpx.Client, tenan
 def test_a_repeated_submission_is_one_job(client: MLClient, address: str, admin_key: str, tenant_id, dataset) -> None:
     """By its Idempotency-Key."""
     headers = {"authorization": f"Bearer {admin_key}", "idempotency-key": "once"}
-    body = {"model_id": "m", "training": {"dataset": "m", **TRAINING}}
+    body = {"kind": "train", "model_id": "m", "training": {"dataset": "m", **TRAINING}}
     url = f"{address}/api/v1/tenants/{tenant_id}/jobs"
     answers = [httpx.post(url, json=body, headers=headers, trust_env=False).json()["job_id"] for _ in range(2)]
     assert answers == [each.job_id for each in client.jobs.list()] * 2

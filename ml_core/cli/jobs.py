@@ -12,8 +12,8 @@ from ml_core.cli.curves import print_curves
 from ml_core.cli.options import CursorOption, LimitOption, ModelOption
 from ml_core.cli.target import platform
 from ml_core.domain.job import ENDED, JobState, refuse_failure
-from ml_core.exceptions import RunNotFoundError
 from ml_core.domain.job_spec import OnError
+from ml_core.exceptions import RunNotFoundError
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.jobs import Job

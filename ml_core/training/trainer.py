@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import orjson
+from threadpoolctl import threadpool_limits
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.columns import ColumnKind
@@ -263,7 +264,9 @@ class Trainer:
         try:
             # The plan did so too, but only the data shows the model type of a spec without one.
             versions.refuse_in_vain(request.model_id, request.model_type_in_use, plan.spec.version)
-            return fit_model(request, stages.enter)
+            # Boosting and k-means add numbers up in another order with other threads, and one spec makes one digest.
+            with threadpool_limits(limits=1):
+                return fit_model(request, stages.enter)
         except MLFrameworkError as error:
             error.tenant_id = self.tenant_id
             error.__dict__["model_id"] = str(request.model_id)

@@ -11,6 +11,7 @@ from ml_core.cli.console import answer, err, note, print_fields, print_page, pri
 from ml_core.cli.curves import print_curves
 from ml_core.cli.options import CursorOption, LimitOption, ModelOption
 from ml_core.cli.target import platform
+from ml_core.cli.training_options import trains
 from ml_core.domain.job import ENDED, JobState, refuse_failure
 from ml_core.domain.job_spec import OnError
 from ml_core.exceptions import RunNotFoundError
@@ -30,23 +31,18 @@ PriorityOption = Annotated[int, typer.Option(help="-100 to 100; of the tenant's 
 WaitOption = Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")]
 JobArgument = Annotated[str, typer.Argument(help="The job's id, from `mlcore jobs list`.")]
 _COLUMNS = ["job_id", "kind", "model", "state", "stage", "attempt", "made", "submitted_at", "finished_at", "why"]
-_WAIT_S = 20.0
-"""Of one request; a longer job is asked for again."""
+_WAIT_S = 5.0
+"""Of one request; then the job is asked for again, and why it waits."""
 _REDRAWN_S = 1.0
 """The same where a progress line is drawn."""
 
 
 @submit.command("train")
+@trains
 def submit_train(
     model: ModelOption,
+    training: dict[str, Any],
     dataset: Annotated[str, typer.Option(help="The dataset: tickets_2026, or tickets_2026@3.")],
-    target: Annotated[str | None, typer.Option(help="The column to predict; none for clustering.")] = None,
-    model_type: Annotated[
-        str | None, typer.Option("--type", help="classification or regression, found from the target if left out.")
-    ] = None,
-    param: Annotated[
-        list[str] | None, typer.Option("--param", "-p", help="A hyperparameter, such as algorithm=logistic_regression.")
-    ] = None,
     promote_to: Annotated[str | None, typer.Option(help="The environment that is moved to the new version.")] = None,
     cpus: CpusOption = 1.0,
     priority: PriorityOption = 0,
@@ -56,10 +52,6 @@ def submit_train(
 
     Names, rights, columns, hyperparameters and quotas are checked at once.
     """
-    from ml_core.cli.train import hyperparameters
-
-    given = {"target": target, "model_type": model_type, "hyperparameters": hyperparameters(param)}
-    training = {name: value for name, value in given.items() if value}
     with platform() as client:
         job = client.jobs.train(model, dataset, training=training, promote_to=promote_to, cpus=cpus, priority=priority)
         _submitted(client, job, wait=wait)
@@ -152,7 +144,7 @@ def logs(
 def wait_for(job_id: JobArgument) -> None:
     """Wait until a job has succeeded; fail with its error if it did not."""
     with platform() as client:
-        _show(_ended(client, client.jobs.get(job_id)))
+        _show(ended(client, client.jobs.get(job_id)))
 
 
 @app.command("cancel")
@@ -173,13 +165,17 @@ def retry(job_id: JobArgument) -> None:
 
 def _submitted(client: MLClient, job: Job, *, wait: bool) -> None:
     if wait:
-        _show(_ended(client, job))
+        _show(ended(client, job))
     else:
         answer(job, f"Submitted {job.job_id}. See it with: mlcore jobs show {job.job_id}")
 
 
-def _ended(client: MLClient, job: Job) -> Job:
-    """A job once it has succeeded.
+def ended(client: MLClient, job: Job) -> Job:
+    """A job once it has succeeded; meanwhile the command says why it waits.
+
+    Args:
+        client: Of the tenant.
+        job: The job.
 
     Raises:
         TrainingError: It was cancelled.
@@ -188,11 +184,15 @@ def _ended(client: MLClient, job: Job) -> Job:
     # Imported late: most verbs draw no progress.
     from ml_core.jobs.progress import is_live, watching
 
+    said = None
     is_shown = is_live(err) and not wants_json.get()
     with watching(err, shown=is_shown) as show:
         while job.state not in ENDED:
             show(job)
             job = client.jobs.get(job.job_id, wait_s=_REDRAWN_S if is_shown else _WAIT_S)
+            if job.waiting not in (None, said):
+                said = job.waiting
+                note(f"The job {job.job_id} is {job.state}. {said}", style="")
     refuse_failure(job.job_id, job.state, job.error)
     if not wants_json.get():
         note(f"{job.job_id} is {job.state}.")

@@ -25,6 +25,9 @@ class NewJob(Input):
     cpus: float = Field(default=1.0, description="The cores that it gets.")
     priority: int = Field(default=0, description="-100 to 100; of the tenant's jobs a higher one goes first.")
     max_attempts: int = Field(default=3, description="How often it is started at most, if its process is lost.")
+    idempotency_key: str | None = Field(
+        default=None, description="A text of the client, 1 to 200 characters; the same again is the same job, for good."
+    )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -94,6 +97,7 @@ class Job(Schema):
     not_before: datetime = Field(description="When it may start: a pause follows a lost process.")
     started_at: datetime | None
     finished_at: datetime | None
+    waiting: str | None = Field(default=None, description="Why it has no process yet, where it is asked for alone.")
 
 
 class JobLog(Schema):

@@ -7,9 +7,11 @@ from typing import Any
 
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.jobs import Job, JobLog, JobQuota, JobShare, JobTraining, NewPredictJob, NewTrainJob
+from ml_core.api.schemas.trainings import TrainingFields
 from ml_core.client.calls import Call, Mode, Noun, listing, operation, quoted
 from ml_core.domain.job import JobKind, JobState
 from ml_core.domain.job_spec import OnError
+from ml_core.domain.keywords import check_keywords
 from ml_core.ids import ModelId
 
 _ANSWER_S = 10.0
@@ -29,6 +31,7 @@ class Jobs(Noun[Mode]):
         cpus: float = 1.0,
         priority: int = 0,
         max_attempts: int = 3,
+        idempotency_key: str | None = None,
     ) -> Call[Job]:
         """Submit a training on a registered dataset.
 
@@ -40,7 +43,9 @@ class Jobs(Noun[Mode]):
             cpus: The cores that it gets.
             priority: -100 to 100; of the tenant's jobs a higher one goes first.
             max_attempts: How often it is started at most, if its process is lost; 1 to 10.
+            idempotency_key: A text of yours: the same again is the same job, such as one whose answer was not read.
         """
+        check_keywords("train", training or (), TrainingFields.model_fields)
         body = NewTrainJob(
             kind=JobKind.TRAIN,
             model_id=ModelId(model_id),
@@ -49,6 +54,7 @@ class Jobs(Noun[Mode]):
             cpus=cpus,
             priority=priority,
             max_attempts=max_attempts,
+            idempotency_key=idempotency_key,
         )
         return Call("POST", f"{self._root}/jobs", Job, body=body)
 

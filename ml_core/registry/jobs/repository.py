@@ -53,6 +53,7 @@ class JobRepository(OfTenant):
         priority: int = 0,
         max_attempts: int = 3,
         idempotency_key: str | None = None,
+        reserved_s: float = 0.0,
     ) -> Job:
         """Submit a job. The caller has checked the spec.
 
@@ -63,6 +64,7 @@ class JobRepository(OfTenant):
             priority: -100 to 100; among the tenant's jobs a higher one goes first.
             max_attempts: How often it is started at most, if its process is lost; 1 to 10.
             idempotency_key: A text of the caller, 1 to 200 characters: the same again returns the same job.
+            reserved_s: Seconds in which no dispatcher claims it: whoever submits it does so (``JobQueue.claim_one``).
 
         Raises:
             PermissionDeniedError: The principal lacks the scope ``train``.
@@ -88,6 +90,7 @@ class JobRepository(OfTenant):
             "priority": priority,
             "max_attempts": max_attempts,
             "idempotency_key": idempotency_key,
+            "not_before": in_seconds(reserved_s),
             "scopes": Grant(principal.scopes, principal.promotes).names,
         }
         with journal.writing(self._db, self._tenant_id) as connection:
@@ -251,7 +254,7 @@ class JobRepository(OfTenant):
         with journal.writing(self._db, self._tenant_id) as connection:
             return self._fail(connection, job_id, run_id, error)
 
-    def lose(self, job_id: str, run_id: str, why: str) -> Job:
+    def lose(self, job_id: str, run_id: str, why: str, error: Mapping[str, Any] | None = None) -> Job:
         """Settle an attempt whose process is gone: another one follows, unless that was the last.
 
         A version or dataset that the attempt had registered is kept as its result. Its run ends with it.
@@ -260,6 +263,7 @@ class JobRepository(OfTenant):
             job_id: The job.
             run_id: The run of the attempt.
             why: What is known of its end, for people.
+            error: What kept it from its end, as ``MLFrameworkError.to_json``: the job's error if no attempt follows.
 
         Raises:
             JobNotFoundError: There is no such job.
@@ -288,7 +292,7 @@ class JobRepository(OfTenant):
                 kept = {"not_before": pause, "result": made or dict(job.result)}
                 return move(connection, self._tenant_id, job_id, JobTrigger.REQUEUE, run_id=run_id, **kept)
             message = f"The process was lost {job.attempt} times; the last time: {why}"
-            return self._fail(connection, job_id, run_id, {"code": "job_lost", "message": message})
+            return self._fail(connection, job_id, run_id, error or {"code": "job_lost", "message": message})
 
     def _succeed(self, connection: Connection, job_id: str, run_id: str, result: Mapping[str, Any]) -> Job:
         values = {"result": check_document(result, "result"), "finished_at": sa.func.now()}

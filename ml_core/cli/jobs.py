@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ml_core.cli import job_batches
 from ml_core.cli.console import answer, print_fields, print_page, printed_as_json, step
 from ml_core.cli.options import CursorOption, LimitOption, ModelOption
 from ml_core.cli.target import platform
 from ml_core.domain.job import ENDED, JobState, refuse_failure
+from ml_core.ids import BatchId
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.jobs import Job
@@ -21,7 +23,7 @@ app = typer.Typer(help="Submit trainings that the platform does in turn, and wat
 submit = typer.Typer(help="Submit a job.", no_args_is_help=True)
 app.add_typer(submit, name="submit")
 
-JobArgument = Annotated[str, typer.Argument(help="The job's id, from `mlcore jobs list`.")]
+JobArgument = Annotated[str, typer.Argument(help="The job's id, from `mlcore jobs list`, or that of a batch.")]
 _COLUMNS = ["job_id", "kind", "model", "state", "stage", "attempt", "made", "submitted_at", "finished_at", "why"]
 _WAIT_S = 20.0
 """Of one request; a longer job is asked for again."""
@@ -42,15 +44,23 @@ def submit_train(
     cpus: Annotated[float, typer.Option(help="The cores that it gets.")] = 1.0,
     priority: Annotated[int, typer.Option(help="-100 to 100; of the tenant's jobs a higher one goes first.")] = 0,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")] = False,
+    each_tenant: Annotated[
+        bool, typer.Option("--each-tenant", help="One for each tenant that has the dataset, as the platform.")
+    ] = False,
 ) -> None:
     """Submit a training on a registered dataset.
 
-    Names, rights, columns, hyperparameters and quotas are checked at once.
+    Names, rights, columns, hyperparameters and quotas are checked at once; with --each-tenant, a column that a tenant's
+    dataset lacks fails the tenant's job.
     """
     from ml_core.cli.train import hyperparameters
 
     given = {"target": target, "model_type": model_type, "hyperparameters": hyperparameters(param)}
     training = {name: value for name, value in given.items() if value}
+    if each_tenant:
+        options = {"promote_to": promote_to, "cpus": cpus, "priority": priority}
+        job_batches.submit({"model_id": model, "training": {"dataset": dataset, **training}, **options}, wait=wait)
+        return
     with platform() as client:
         job = client.jobs.train(model, dataset, training=training, promote_to=promote_to, cpus=cpus, priority=priority)
         if wait:
@@ -76,9 +86,21 @@ def list_(
     )
 
 
+@app.command("batches")
+def batches(limit: LimitOption = 50, cursor: CursorOption = None) -> None:
+    """List what was submitted for each tenant, newest first, as the platform."""
+    with platform(of_tenant=False) as client:
+        page = client.job_batches.list().page(limit=limit, cursor=cursor)
+    columns = ["batch_id", "kind", "jobs", "percent", "states", "submitted_at", "submitted_by"]
+    print_page(page, columns, empty="There is no batch. Submit one with mlcore jobs submit train --each-tenant.")
+
+
 @app.command("show")
 def show_job(job_id: JobArgument) -> None:
-    """Show a job."""
+    """Show a job or a batch."""
+    if _is_batch(job_id):
+        job_batches.act("get", job_id)
+        return
     with platform() as client:
         _show(client.jobs.get(job_id))
 
@@ -86,6 +108,9 @@ def show_job(job_id: JobArgument) -> None:
 @app.command("wait")
 def wait_for(job_id: JobArgument) -> None:
     """Wait until a job has succeeded; fail with its error if it did not."""
+    if _is_batch(job_id):
+        job_batches.wait_for(job_id)
+        return
     with platform() as client:
         _show(_ended(client, client.jobs.get(job_id)))
 
@@ -93,6 +118,9 @@ def wait_for(job_id: JobArgument) -> None:
 @app.command("cancel")
 def cancel(job_id: JobArgument) -> None:
     """Cancel a job: at once if it is queued, else its process is stopped within seconds."""
+    if _is_batch(job_id):
+        job_batches.act("cancel", job_id)
+        return
     with platform() as client:
         job = client.jobs.cancel(job_id)
     answer(job, f"{job.job_id} is {job.state}.")
@@ -100,10 +128,17 @@ def cancel(job_id: JobArgument) -> None:
 
 @app.command("retry")
 def retry(job_id: JobArgument) -> None:
-    """Queue a job again that failed or was cancelled."""
+    """Queue a job again that failed or was cancelled, or all such jobs of a batch."""
+    if _is_batch(job_id):
+        job_batches.act("retry", job_id)
+        return
     with platform() as client:
         job = client.jobs.retry(job_id)
     answer(job, f"{job.job_id} is {job.state}.")
+
+
+def _is_batch(job_id: str) -> bool:
+    return job_id.startswith(f"{BatchId.kind}_")
 
 
 def _ended(client: MLClient, job: Job) -> Job:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ml_core.client.nouns.audit import Audit
     from ml_core.client.nouns.datasets import Datasets
     from ml_core.client.nouns.environments import Environments, Gates, Rollouts
+    from ml_core.client.nouns.job_batches import JobBatches
     from ml_core.client.nouns.jobs import Jobs
     from ml_core.client.nouns.models import Models
     from ml_core.client.nouns.predictions import Predictions
@@ -41,6 +42,7 @@ _MODULES = {
     "gates": "environments",
     "runs": "runs",
     "jobs": "jobs",
+    "job_batches": "job_batches",
     "predictions": "predictions",
     "audit": "audit",
 }
@@ -86,6 +88,7 @@ class _Client(Noun[Mode]):
         gates: What a version must meet before it is served.
         runs: Experiment tracking.
         jobs: Work that the platform does in turn.
+        job_batches: Jobs that are submitted for each tenant.
         predictions: The prediction log.
         audit: The ordered feed of what changed.
     """
@@ -103,6 +106,7 @@ class _Client(Noun[Mode]):
     gates: Gates[Mode]
     runs: Runs[Mode]
     jobs: Jobs[Mode]
+    job_batches: JobBatches[Mode]
     predictions: Predictions[Mode]
     audit: Audit[Mode]
 

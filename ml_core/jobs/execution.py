@@ -40,13 +40,21 @@ _BEAT_EVERY_S: Final = 2.0
 _UNAVAILABLE: Final = 503
 
 
-def execute(db: DatabaseConnection, attempt: Attempt, *, stop: Callable[[], object] | None = None) -> JobState:
+def execute(
+    db: DatabaseConnection,
+    attempt: Attempt,
+    *,
+    stop: Callable[[], object] | None = None,
+    before_report: Callable[[], object] = lambda: None,
+) -> JobState:
     """Do what an attempt is for, and write what came of it.
 
     Args:
         db: The registry.
         attempt: A claimed job.
         stop: Called from another thread when the job is cancelled or goes on elsewhere; None: this process ends.
+        before_report: Called when the job is done or can't be done, before that is written; not where this process may
+            be the cause. It raises nothing.
 
     Returns:
         The job's state afterwards; ``queued`` if another attempt follows.
@@ -66,12 +74,14 @@ def execute(db: DatabaseConnection, attempt: Attempt, *, stop: Callable[[], obje
         with beating(lambda: _beat(jobs, attempt, work.progress), _BEAT_EVERY_S, stop or _end_process):
             _refuse_revoked(db, attempt)
             result = kind_of(attempt.kind).execute(work)
+        before_report()
         return jobs.succeed(*key, result).state
     except (JobNotFoundError, JobStateError):
         raise
     except MLFrameworkError as error:
         if isinstance(error, StorageFullError) or status_of(error) == _UNAVAILABLE:
             return jobs.lose(*key, str(error)).state
+        before_report()
         return jobs.fail(*key, error.to_json()).state
     except MemoryError:
         no_memory = TrainingError(

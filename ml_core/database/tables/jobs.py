@@ -1,18 +1,37 @@
-"""Jobs, and the shares of tenants in their queue."""
+"""Jobs, their batches, and the shares of tenants in their queue."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-from ml_core.database.tables.base import document, grammar, keys, metadata, moment, number, text
+from ml_core.database.tables.base import document, grammar, keys, metadata, moment, number, refers, text
 from ml_core.database.tables.tenants import tenants
 from ml_core.domain.job import MAX_PRIORITY, JobState
-from ml_core.ids import JobId
+from ml_core.ids import BatchId, JobId
 
 _STATES = ", ".join(f"'{state}'" for state in JobState)
 _WAITING = sa.text("state = 'queued'")
 _HOLDING = sa.text("state IN ('starting', 'running', 'cancelling')")
+
+# Jobs of several tenants that were submitted as one; they belong to no tenant. ``refused`` lists the tenants whose
+# quota did not permit one.
+job_batches = sa.Table(
+    "job_batches",
+    metadata,
+    *keys("batch_id"),
+    text("kind"),
+    document("spec"),
+    text("idempotency_key", nullable=True),
+    moment("submitted_at"),
+    text("submitted_by"),
+    number("without_dataset"),
+    sa.Column("refused", JSONB, nullable=False),
+    grammar("batch_id", BatchId),
+    sa.CheckConstraint("char_length(idempotency_key) BETWEEN 1 AND 200", name="idempotency_key"),
+    sa.UniqueConstraint("submitted_by", "idempotency_key"),
+    sa.Index(None, "submitted_at", "batch_id"),
+)
 
 jobs = sa.Table(
     "jobs",
@@ -35,6 +54,9 @@ jobs = sa.Table(
     number("max_attempts"),
     text("run_id", nullable=True),
     text("dispatcher", nullable=True),
+    # That of the last attempt, named after the first run that it had: it may execute several jobs of a batch.
+    text("process", nullable=True),
+    text("batch_id", nullable=True),
     moment("lease_until", nullable=True),
     moment("started_at", nullable=True),
     moment("finished_at", nullable=True),
@@ -43,6 +65,7 @@ jobs = sa.Table(
     document("result"),
     sa.Column("error", JSONB),
     grammar("job_id", JobId),
+    refers(job_batches),
     sa.CheckConstraint(f"state IN ({_STATES})", name="state"),
     sa.CheckConstraint(f"priority BETWEEN -{MAX_PRIORITY} AND {MAX_PRIORITY}", name="priority"),
     sa.CheckConstraint("cpus > 0 AND cpus <= 10000", name="cpus"),
@@ -51,6 +74,7 @@ jobs = sa.Table(
     sa.Index(None, "tenant_id", "submitted_at", "job_id"),
     sa.Index(None, "tenant_id", "state", "submitted_at", "job_id"),
     sa.Index(None, "tenant_id", "finished_at"),
+    sa.Index("ix_jobs_batch_id", "batch_id", "state", postgresql_where=sa.text("batch_id IS NOT NULL")),
     # Those of all tenants: who waits, in the order of their turns, and who holds cores.
     sa.Index("ix_jobs_waiting", "tenant_id", sa.text("priority DESC"), "submitted_at", postgresql_where=_WAITING),
     sa.Index("ix_jobs_holding", "tenant_id", "lease_until", postgresql_where=_HOLDING),

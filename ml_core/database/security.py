@@ -74,6 +74,7 @@ APP_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
         " cpu_seconds, progress, result, error)",
     ),
     "job_batches": ("SELECT", "INSERT"),
+    "job_logs": ("SELECT", "INSERT", "UPDATE (lines)"),
     "job_quotas": (
         "SELECT",
         "INSERT",

@@ -80,6 +80,7 @@ APP_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
         "INSERT",
         "UPDATE (weight, max_queued, max_running, max_cpus, cpu_seconds_per_day, turn_began, turn_ended)",
     ),
+    "schedules": ("SELECT", "INSERT", "UPDATE (state, next_at, last_at, last_job_id, note)"),
     "predictions": ("SELECT",),
     "feedback": ("SELECT", "INSERT", "UPDATE (label, at, updated_at)"),
     "prediction_losses": ("SELECT",),
@@ -203,6 +204,7 @@ STAMPS: Final[Mapping[str, tuple[str, str, str]]] = {
     "runs": ("started_at", "created_by", ""),
     "run_artifacts": ("created_at", "", ""),
     "jobs": ("submitted_at", "submitted_by", "request_id"),
+    "schedules": ("created_at", "created_by", ""),
 }
 _CALLS: Final = f"FOR EACH ROW EXECUTE FUNCTION {SCHEMA}"
 _STAMPED_ON_UPDATE: Final = ("environments", "environment_policies", "gates")
@@ -233,7 +235,7 @@ SERVING_INSERTS: Final = ("predictions", "prediction_losses", "replica_pending")
 SERVING_WRITES: Final = ("feedback",)
 # Tables of which the platform's own transactions read rows of all tenants; which they change, or lock; and to which
 # they add. They serve the queue of jobs.
-PLATFORM_READS: Final = ("tenants", "dataset_versions", "jobs", "job_quotas")
+PLATFORM_READS: Final = ("tenants", "dataset_versions", "jobs", "job_quotas", "schedules")
 PLATFORM_CHANGES: Final = ("tenants", "jobs", "job_quotas")
 PLATFORM_ADDS: Final = ("audit", "jobs", "job_quotas")
 # Tables whose rows belong to no tenant.

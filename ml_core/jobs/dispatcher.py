@@ -17,6 +17,7 @@ from ml_core.domain.job import Attempt
 from ml_core.exceptions import JobNotFoundError, JobStateError, MLFrameworkError
 from ml_core.ids import RunId
 from ml_core.jobs.execution import LEASE_S
+from ml_core.jobs.schedules import submit_due
 from ml_core.registry.jobs import JobQueue, JobRepository
 from ml_core.registry.jobs.queue import Held
 
@@ -64,10 +65,11 @@ class Dispatcher:
         self._name = name
 
     def run(self, stopped: threading.Event) -> None:
-        """Take turns until the event is set. An error ends a turn, and the next one is later."""
+        """Submit what is due and take turns until the event is set. An error ends a turn, and the next one is later."""
         pause = _TURN_S
         while not stopped.wait(pause):
             try:
+                submit_due(self._db)
                 self.turn()
                 pause = _TURN_S
             except MLFrameworkError as error:

@@ -15,7 +15,6 @@ from typing import Final
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.job import Attempt, JobState
 from ml_core.exceptions import (
-    AuthenticationError,
     JobNotFoundError,
     JobStateError,
     MLFrameworkError,
@@ -24,12 +23,10 @@ from ml_core.exceptions import (
     status_of,
 )
 from ml_core.jobs.kinds import SPECS, kind_of
+from ml_core.jobs.revocation import refuse_revoked
 from ml_core.jobs.work import Progress, Work
 from ml_core.registry.heartbeat import beating
 from ml_core.registry.jobs import JobRepository
-from ml_core.registry.keys import KeyRepository
-from ml_core.registry.pages import every
-from ml_core.registry.platform_keys import PlatformKeyRepository
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +69,7 @@ def execute(
         spec = SPECS[attempt.kind].from_json(attempt.spec)
         work = Work(acting, attempt, spec, jobs.get(attempt.job_id).result)
         with beating(lambda: _beat(jobs, attempt, work.progress), _BEAT_EVERY_S, stop or _end_process):
-            _refuse_revoked(db, attempt)
+            refuse_revoked(db, attempt.tenant_id, attempt.principal)
             try:
                 result = kind_of(attempt.kind).execute(work)
             finally:
@@ -102,26 +99,6 @@ def _beat(jobs: JobRepository, attempt: Attempt, progress: Progress) -> None:
     if jobs.beat(*key, LEASE_S, progress.to_json(), progress.take_lines()) is JobState.CANCELLING:
         jobs.lose(*key, "cancelled")
         jobs.beat(*key, LEASE_S)
-
-
-def _refuse_revoked(db: DatabaseConnection, attempt: Attempt) -> None:
-    """Refuse to act with the rights of a key that was revoked after it submitted the job.
-
-    Raises:
-        AuthenticationError: It was.
-    """
-    kind, _, key_id = attempt.principal.name.partition(":")
-    if kind == "key":
-        found = [KeyRepository(db, attempt.tenant_id).get(key_id)]
-    elif kind == "platform-key":
-        listed = every(lambda limit, cursor: PlatformKeyRepository(db).list(limit=limit, cursor=cursor))
-        found = [key for key in listed if key.key_id == key_id]
-    else:
-        return  # a token, which can't be revoked, or the user of the operating system
-    if any(key.revoked_at is not None for key in found):
-        raise AuthenticationError(
-            "The key that submitted the job was revoked.", remedy="Submit the job again with another key."
-        )
 
 
 def _end_process() -> None:

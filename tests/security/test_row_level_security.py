@@ -56,7 +56,7 @@ def test_only_the_declared_policies_exist(db: DatabaseConnection) -> None:
         wanted |= {(table, policy, (security.INGEST_ROLE,)) for table in tables}
     for policy, tables in {
         security.PLATFORM_POLICY: ("platform_keys", "job_batches"),
-        "platform_reads": ("tenants", "dataset_versions", "jobs", "job_quotas"),
+        "platform_reads": ("tenants", "dataset_versions", "jobs", "job_quotas", "schedules"),
         "platform_changes": ("tenants", "jobs", "job_quotas"),
         "platform_adds": ("audit", "jobs", "job_quotas"),
         "only_platform_adds": ("jobs", "job_quotas"),
@@ -227,6 +227,8 @@ def test_a_transaction_that_failed_leaves_no_tenant_behind(
         "UPDATE mlcore.tenants SET cell = 'mine'",
         "TRUNCATE mlcore.versions",
         "ALTER TABLE mlcore.versions DISABLE ROW LEVEL SECURITY",
+        "UPDATE mlcore.schedules SET scopes = ARRAY['admin']",
+        "UPDATE mlcore.schedules SET created_by = 'operator'",
         "CREATE TABLE mlcore.mine (x int)",
     ],
 )

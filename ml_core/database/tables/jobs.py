@@ -1,4 +1,4 @@
-"""Jobs, their batches, and the shares of tenants in their queue."""
+"""Jobs, their batches and schedules, and the shares of tenants in their queue."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from ml_core.database.tables.base import document, grammar, keys, metadata, moment, number, refers, text
 from ml_core.database.tables.tenants import tenants
 from ml_core.domain.job import MAX_PRIORITY, JobState
-from ml_core.ids import BatchId, JobId
+from ml_core.domain.schedule import ScheduleState
+from ml_core.ids import BatchId, JobId, ScheduleName
 
 _STATES = ", ".join(f"'{state}'" for state in JobState)
 _WAITING = sa.text("state = 'queued'")
@@ -104,4 +105,31 @@ job_quotas = sa.Table(
     sa.Column("turn_ended", sa.Double, nullable=False, server_default=sa.text("0")),
     sa.CheckConstraint("weight BETWEEN 0.01 AND 100", name="weight"),
     sa.Index(None, "turn_began"),
+)
+
+_SCHEDULE_STATES = ", ".join(f"'{state}'" for state in ScheduleState)
+# Jobs that are submitted by time. ``next_at`` is null unless the schedule is active.
+schedules = sa.Table(
+    "schedules",
+    metadata,
+    sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
+    *keys("name"),
+    text("cron"),
+    text("timezone"),
+    text("kind"),
+    document("spec"),
+    document("options"),
+    # As of jobs.
+    sa.Column("scopes", sa.ARRAY(sa.Text), nullable=False),
+    moment("created_at"),
+    text("created_by"),
+    sa.Column("state", sa.Text, nullable=False, server_default=sa.text("'active'")),
+    moment("next_at", nullable=True),
+    moment("last_at", nullable=True),
+    text("last_job_id", nullable=True),
+    text("note", nullable=True),
+    grammar("name", ScheduleName),
+    sa.CheckConstraint(f"state IN ({_SCHEDULE_STATES})", name="state"),
+    # Those of all tenants that are due.
+    sa.Index("ix_schedules_due", "next_at", postgresql_where=sa.text("state = 'active'")),
 )

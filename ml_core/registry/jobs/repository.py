@@ -104,6 +104,13 @@ class JobRepository(OfTenant):
             raise job_not_found(self._tenant_id, job_id)
         return value_of(Job, row)
 
+    def find(self, idempotency_key: str) -> Job | None:
+        """The job that was submitted with an idempotency key; None: none was."""
+        of = (jobs.c.tenant_id == self._tenant_id, jobs.c.idempotency_key == idempotency_key)
+        with self._db.tenant(self._tenant_id) as connection:
+            row = connection.execute(sa.select(jobs).where(*of)).one_or_none()
+        return None if row is None else value_of(Job, row)
+
     def list(self, *, state: JobState | str | None = None, limit: int = 50, cursor: str | None = None) -> Page[Job]:
         """A page of jobs, newest first.
 

@@ -28,6 +28,7 @@ STORY = (
     *("predictions.label", "models.train", "environments.approve", "rollouts.shadow", "rollouts.unshadow"),
     *("rollouts.start", "rollouts.step", "rollouts.abort", "rollouts.start", "rollouts.finish"),
     *("environments.rollback", "environments.withdraw", "jobs.submit", "jobs.set_quota"),
+    *("schedules.create", "job_batches.submit"),
 )
 
 

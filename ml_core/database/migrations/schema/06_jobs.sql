@@ -1,4 +1,4 @@
--- Jobs, their batches, and the shares of tenants in their queue.
+-- Jobs, their batches and schedules, and the shares of tenants in their queue.
 
 -- Jobs of several tenants that were submitted as one. They belong to no tenant, as platform_keys do.
 CREATE TABLE mlcore.job_batches (
@@ -102,3 +102,35 @@ CREATE TABLE mlcore.job_quotas (
 CREATE INDEX ix_job_quotas_turn_began ON mlcore.job_quotas (turn_began);
 GRANT SELECT, INSERT, UPDATE (weight, max_queued, max_running, max_cpus, cpu_seconds_per_day, turn_began, turn_ended)
   ON mlcore.job_quotas TO mlcore_app;
+
+CREATE TABLE mlcore.schedules (
+  tenant_id text NOT NULL,
+  name text NOT NULL,
+  cron text NOT NULL,
+  timezone text NOT NULL,
+  kind text NOT NULL,
+  spec jsonb NOT NULL DEFAULT '{}'::jsonb,
+  options jsonb NOT NULL DEFAULT '{}'::jsonb,
+  scopes text[] NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  created_by text NOT NULL,
+  state text NOT NULL DEFAULT 'active',
+  next_at timestamptz,
+  last_at timestamptz,
+  last_job_id text,
+  note text,
+  CONSTRAINT pk_schedules PRIMARY KEY (tenant_id, name),
+  CONSTRAINT fk_schedules_tenants FOREIGN KEY (tenant_id) REFERENCES mlcore.tenants (tenant_id),
+  CONSTRAINT ck_schedules_name CHECK (name ~ '^[a-z][a-z0-9_-]{0,39}$'),
+  CONSTRAINT ck_schedules_state CHECK (state IN ('active', 'paused', 'stopped')),
+  CONSTRAINT ck_schedules_sizes CHECK (octet_length(cron::text) <= 65536 AND octet_length(timezone::text) <= 65536 AND
+    octet_length(kind::text) <= 65536 AND octet_length(spec::text) <= 1048576 AND
+    octet_length(options::text) <= 1048576 AND octet_length(scopes::text) <= 1048576 AND
+    octet_length(created_by::text) <= 65536 AND octet_length(state::text) <= 65536 AND
+    octet_length(last_job_id::text) <= 65536 AND octet_length(note::text) <= 65536)
+);
+CREATE INDEX ix_schedules_due ON mlcore.schedules (next_at) WHERE state = 'active';
+-- Neither what it does nor on whose behalf: that takes another schedule.
+GRANT SELECT, INSERT, UPDATE (state, next_at, last_at, last_job_id, note) ON mlcore.schedules TO mlcore_app;
+CREATE TRIGGER stamp BEFORE INSERT ON mlcore.schedules
+  FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('created_at', 'created_by', '');

@@ -58,6 +58,10 @@ CREATE POLICY platform_adds ON mlcore.audit FOR INSERT TO mlcore_app
 CREATE POLICY only_platform_adds ON mlcore.jobs AS RESTRICTIVE FOR INSERT TO mlcore_app
   WITH CHECK (batch_id IS NULL OR '*' = (SELECT mlcore.current_tenant()));
 
+-- The control loop finds the schedules that are due; what it does about them it does in their tenants.
+CREATE POLICY platform_reads ON mlcore.schedules FOR SELECT TO mlcore_app
+  USING ('*' = (SELECT mlcore.current_tenant()));
+
 -- The serving plane reads what it serves of all tenants.
 CREATE POLICY serving_reads ON mlcore.tenants FOR SELECT TO mlcore_ingest USING (true);
 CREATE POLICY serving_reads ON mlcore.models FOR SELECT TO mlcore_ingest USING (true);

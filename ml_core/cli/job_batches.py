@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ml_core.cli.console import err, print_fields, print_rows, printed_as_json, step
@@ -63,10 +64,14 @@ def show(batch: JobBatch) -> None:
     if printed_as_json(batch):
         return
     lines = {name: getattr(batch, name) for name in _FIELDS}
-    lines |= {state.value: count for state, count in batch.states.items()}
-    lines["without_dataset"] = batch.without_dataset or None
+    lines |= {"states": counted(batch.states) or None, "without_dataset": batch.without_dataset or None}
     print_fields((name, value) for name, value in lines.items() if value is not None)
     if batch.failures:
         print_rows([dict(each) for each in batch.failures], ["count", "reason", "tenants"], empty="")
     if batch.refused:
         print_rows([dict(each) for each in batch.refused], ["tenant_id", "reason"], empty="")
+
+
+def counted(states: Mapping[JobState, int]) -> str:
+    """How many jobs are in which state, for people."""
+    return ", ".join(f"{count} {state}" for state, count in states.items())

@@ -92,7 +92,8 @@ def batches(limit: LimitOption = 50, cursor: CursorOption = None) -> None:
     with platform(of_tenant=False) as client:
         page = client.job_batches.list().page(limit=limit, cursor=cursor)
     columns = ["batch_id", "kind", "jobs", "percent", "states", "submitted_at", "submitted_by"]
-    print_page(page, columns, empty="There is no batch. Submit one with mlcore jobs submit train --each-tenant.")
+    empty = "There is no batch. Submit one with mlcore jobs submit train --each-tenant."
+    print_page(page, columns, empty=empty, shown={"states": job_batches.counted})
 
 
 @app.command("show")

@@ -16,6 +16,7 @@ import cProfile
 import json
 import os
 import pstats
+import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -110,9 +111,9 @@ def spec() -> TrainJobSpec:
 
 
 def by_batch(db: DatabaseConnection, cores: int) -> dict[str, Any]:
-    """Submit a batch and dispatch it until all of its jobs have ended."""
+    """Submit a batch and dispatch it until all of its jobs have ended; ``cpu_s`` is that of its processes."""
     batches, runner = JobBatchRepository(db), ProcessRunner(db)
-    started = time.perf_counter()
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     batch = submit_batch(db, spec())
     submitted_s = time.perf_counter() - started
     dispatcher = Dispatcher(db, runner, cpus=cores, name="benchmark")
@@ -124,8 +125,10 @@ def by_batch(db: DatabaseConnection, cores: int) -> dict[str, Any]:
     finally:
         runner.close()
     elapsed_s = time.perf_counter() - started
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = ended.ru_utime + ended.ru_stime - before.ru_utime - before.ru_stime
     states = {state.value: count for state, count in batch.states.items()}
-    return {"seconds": elapsed_s, "submit_s": submitted_s, "states": states}
+    return {"seconds": elapsed_s, "cpu_s": cpu_s, "submit_s": submitted_s, "states": states}
 
 
 def profiled(db: DatabaseConnection, jobs: int) -> dict[str, float]:
@@ -148,8 +151,6 @@ def profiled(db: DatabaseConnection, jobs: int) -> dict[str, float]:
     finally:
         queue_class.claim_following = kept
         JobBatchRepository(db).cancel(batch.batch_id)
-    if dump := os.environ.get("PROFILE_DUMP"):
-        profiler.dump_stats(dump)
     entries = pstats.Stats(profiler).stats.items()  # type: ignore[attr-defined]
     found = {}
     for part, (file, function) in _PARTS.items():

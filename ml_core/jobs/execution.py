@@ -64,10 +64,10 @@ def execute(
     acting = db.acting_as(attempt.principal, attempt.request_id)
     jobs = JobRepository(acting, attempt.tenant_id)
     key = attempt.job_id, attempt.run_id
-    jobs.begin(*key, LEASE_S)
+    made = jobs.begin(*key, LEASE_S).result
     try:
         spec = SPECS[attempt.kind].from_json(attempt.spec)
-        work = Work(acting, attempt, spec, jobs.get(attempt.job_id).result)
+        work = Work(acting, attempt, spec, made)
         with beating(lambda: _beat(jobs, attempt, work.progress), _BEAT_EVERY_S, stop or _end_process):
             refuse_revoked(db, attempt.tenant_id, attempt.principal)
             try:

@@ -186,8 +186,8 @@ class JobRepository(OfTenant):
         with journal.writing(self._db, self._tenant_id) as connection:
             logs.say(connection, self._tenant_id, job_id, lines)
 
-    def begin(self, job_id: str, run_id: str, lease_s: float) -> None:
-        """Say that the process of an attempt has begun.
+    def begin(self, job_id: str, run_id: str, lease_s: float) -> Job:
+        """Say that the process of an attempt has begun; the job as it is then.
 
         Args:
             job_id: The job.
@@ -204,6 +204,7 @@ class JobRepository(OfTenant):
             job = move(connection, self._tenant_id, job_id, JobTrigger.BEGIN, run_id=run_id, **lease)
             line = f"Attempt {job.attempt} of {job.max_attempts} begins; its run is {run_id}."
             logs.say(connection, self._tenant_id, job_id, [line])
+        return job
 
     def beat(
         self,

@@ -125,6 +125,7 @@ class World:
             "error": "b",
             "format": "skops/2",
             "frame": pd.DataFrame({"x": [2]}),
+            "idempotency_key": "secret",
             "job_id": self.attempt.job_id,
             "key": "key",
             "key_id": self.key.split("_")[1],
@@ -190,7 +191,7 @@ def world(db: DatabaseConnection, tenant_id: TenantId, tmp_path: Path) -> World:
     (tmp_path / "model.skops").write_bytes(b"no archive")
     key = KeyRepository(db, tenant_id).create("secret", [Scope.READ])
     empty_queue(db)
-    JobRepository(db, tenant_id).submit("train", {"secret": tenant_id})
+    JobRepository(db, tenant_id).submit("train", {"secret": tenant_id}, idempotency_key="secret")
     attempt = JobQueue(db).claim("world", 1, 60)
     assert attempt is not None
     schedule = ScheduleRepository(db, tenant_id).add("secret", Cron("0 3 * * *"), JobKind.TRAIN, {"s": tenant_id}, {})

@@ -131,6 +131,7 @@ class World:
             "key_id": self.key.split("_")[1],
             "kind": "approval",
             "label": "b",
+            "lines": ["b"],
             "lease_s": 60.0,
             "metadata": {"b": "b"},
             "metric": "loss",

@@ -181,10 +181,17 @@ class JobRepository(OfTenant):
             return logs.read(connection, self._tenant_id, JobId(job_id), after)
 
     def say(self, job_id: str, lines: Iterable[str]) -> None:
-        """Add lines to the log of a job."""
+        """Add lines to the log of a job.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+        """
         self._db.principal.require(Scope.TRAIN)
-        with journal.writing(self._db, self._tenant_id) as connection:
-            logs.say(connection, self._tenant_id, job_id, lines)
+        try:
+            with journal.writing(self._db, self._tenant_id) as connection:
+                logs.say(connection, self._tenant_id, job_id, lines)
+        except sa.exc.IntegrityError as error:  # a log belongs to a job
+            raise job_not_found(self._tenant_id, job_id) from error
 
     def begin(self, job_id: str, run_id: str, lease_s: float) -> Job:
         """Say that the process of an attempt has begun; the job as it is then.

@@ -32,6 +32,8 @@
     ├── JobNotFoundError                job_id
     ├── JobStateError                   job_id, state, trigger
     ├── QuotaExceededError              quota, limit, left, retry_after_s
+    ├── ScheduleNotFoundError           schedule
+    ├── ScheduleExistsError             schedule
     ├── InvalidNameError                kind, value
     ├── InvalidRequestError             field
     │   ├── UnsupportedEncodingError
@@ -435,6 +437,20 @@ class QuotaExceededError(MLFrameworkError):
     fields: ClassVar[tuple[str, ...]] = ("quota", "limit", "left", "retry_after_s")
 
 
+class ScheduleNotFoundError(MLFrameworkError):
+    """The tenant has no such schedule."""
+
+    code = "not_found"
+    fields: ClassVar[tuple[str, ...]] = ("schedule",)
+
+
+class ScheduleExistsError(MLFrameworkError):
+    """The tenant has a schedule of this name."""
+
+    code = "schedule_exists"
+    fields: ClassVar[tuple[str, ...]] = ("schedule",)
+
+
 class InvalidNameError(MLFrameworkError):
     """A name does not match its grammar; ``kind`` is the kind of name (tenant, model, version, …)."""
 
@@ -540,6 +556,8 @@ STATUS: dict[type[MLFrameworkError], int] = {
     RunNotFoundError: 404,
     JobNotFoundError: 404,
     KeyNotFoundError: 404,
+    ScheduleNotFoundError: 404,
+    ScheduleExistsError: 409,
     TenantExistsError: 409,
     RunStateError: 409,
     RunInUseError: 409,

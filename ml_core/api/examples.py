@@ -20,6 +20,8 @@ PATH: dict[str, Any] = {
     "key": "0123456789abcdef",
     "run": "run_0123456789abcdef",
     "job": "job_0123456789abcdef",
+    "batch": "batch_0123456789abcdef",
+    "schedule": "nightly",
     "request": "019ac0de00000123456789abcdef0123",
     "name": "notes.txt",
 }
@@ -34,6 +36,13 @@ BODIES: dict[str, dict[str, Any]] = {
     "keys.create": {"name": "web shop", "scopes": ["predict", "read"]},
     "platform_keys.create": {"name": "monitoring", "scopes": ["read"]},
     "jobs.submit": {"model_id": "tickets", "training": {"dataset": "tickets_2026@1", **_TRAINING}},
+    "job_batches.submit": {"model_id": "tickets", "training": {"dataset": "tickets_2026", **_TRAINING}},
+    "schedules.create": {
+        "name": "nightly",
+        "cron": "0 3 * * *",
+        "timezone": "Europe/Berlin",
+        "job": {"model_id": "tickets", "training": {"dataset": "tickets_2026", **_TRAINING}},
+    },
     "jobs.set_quota": {"weight": 2, "max_running": 4},
     "models.check_training": _TRAINING,
     "versions.update": {"tags": {"ticket": "ML-12"}, "metadata": {"author": "Ada"}},

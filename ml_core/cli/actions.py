@@ -19,6 +19,7 @@ _VERBS = {
     "environments.replicas": "rollouts show",
     "environments.rollback": "rollback",
     "environments.withdraw": "withdraw",
+    "job_batches.list": "jobs batches",
     "jobs.submit": "train",
 }
 """Operations whose verb is not where their name says."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ml_core.cli import job_batches
 from ml_core.cli.console import answer, err, note, print_fields, print_page, printed_as_json, wants_json
 from ml_core.cli.curves import print_curves
 from ml_core.cli.options import CursorOption, LimitOption, ModelOption
@@ -15,6 +16,7 @@ from ml_core.cli.training_options import trains
 from ml_core.domain.job import ENDED, JobState, refuse_failure
 from ml_core.domain.job_spec import OnError
 from ml_core.exceptions import RunNotFoundError
+from ml_core.ids import BatchId
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.jobs import Job
@@ -29,7 +31,7 @@ app.add_typer(submit, name="submit")
 CpusOption = Annotated[float, typer.Option(help="The cores that it gets.")]
 PriorityOption = Annotated[int, typer.Option(help="-100 to 100; of the tenant's jobs a higher one goes first.")]
 WaitOption = Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")]
-JobArgument = Annotated[str, typer.Argument(help="The job's id, from `mlcore jobs list`.")]
+JobArgument = Annotated[str, typer.Argument(help="The job's id, from `mlcore jobs list`, or that of a batch.")]
 _COLUMNS = ["job_id", "kind", "model", "state", "stage", "attempt", "made", "submitted_at", "finished_at", "why"]
 _WAIT_S = 5.0
 """Of one request; then the job is asked for again, and why it waits."""
@@ -47,11 +49,19 @@ def submit_train(
     cpus: CpusOption = 1.0,
     priority: PriorityOption = 0,
     wait: WaitOption = False,
+    each_tenant: Annotated[
+        bool, typer.Option("--each-tenant", help="One for each tenant that has the dataset, as the platform.")
+    ] = False,
 ) -> None:
     """Submit a training on a registered dataset.
 
-    Names, rights, columns, hyperparameters and quotas are checked at once.
+    Names, rights, columns, hyperparameters and quotas are checked at once; with --each-tenant, a column that a tenant's
+    dataset lacks fails the tenant's job.
     """
+    if each_tenant:
+        options = {"promote_to": promote_to, "cpus": cpus, "priority": priority}
+        job_batches.submit({"model_id": model, "training": {"dataset": dataset, **training}, **options}, wait=wait)
+        return
     with platform() as client:
         job = client.jobs.train(model, dataset, training=training, promote_to=promote_to, cpus=cpus, priority=priority)
         _submitted(client, job, wait=wait)
@@ -114,9 +124,22 @@ def list_(
     )
 
 
+@app.command("batches")
+def batches(limit: LimitOption = 50, cursor: CursorOption = None) -> None:
+    """List what was submitted for each tenant, newest first, as the platform."""
+    with platform(of_tenant=False) as client:
+        page = client.job_batches.list().page(limit=limit, cursor=cursor)
+    columns = ["batch_id", "kind", "jobs", "percent", "states", "submitted_at", "submitted_by"]
+    empty = "There is no batch. Submit one with mlcore jobs submit train --each-tenant."
+    print_page(page, columns, empty=empty, shown={"states": job_batches.counted})
+
+
 @app.command("show")
 def show_job(job_id: JobArgument) -> None:
-    """Show a job."""
+    """Show a job or a batch."""
+    if _is_batch(job_id):
+        job_batches.act("get", job_id)
+        return
     with platform() as client:
         job = client.jobs.get(job_id)
         _show(job)
@@ -143,6 +166,9 @@ def logs(
 @app.command("wait")
 def wait_for(job_id: JobArgument) -> None:
     """Wait until a job has succeeded; fail with its error if it did not."""
+    if _is_batch(job_id):
+        job_batches.wait_for(job_id)
+        return
     with platform() as client:
         _show(ended(client, client.jobs.get(job_id)))
 
@@ -150,6 +176,9 @@ def wait_for(job_id: JobArgument) -> None:
 @app.command("cancel")
 def cancel(job_id: JobArgument) -> None:
     """Cancel a job: at once if it is queued, else its process is stopped within seconds."""
+    if _is_batch(job_id):
+        job_batches.act("cancel", job_id)
+        return
     with platform() as client:
         job = client.jobs.cancel(job_id)
     answer(job, f"{job.job_id} is {job.state}.")
@@ -157,10 +186,17 @@ def cancel(job_id: JobArgument) -> None:
 
 @app.command("retry")
 def retry(job_id: JobArgument) -> None:
-    """Queue a job again that failed or was cancelled."""
+    """Queue a job again that failed or was cancelled, or all such jobs of a batch."""
+    if _is_batch(job_id):
+        job_batches.act("retry", job_id)
+        return
     with platform() as client:
         job = client.jobs.retry(job_id)
     answer(job, f"{job.job_id} is {job.state}.")
+
+
+def _is_batch(job_id: str) -> bool:
+    return job_id.startswith(f"{BatchId.kind}_")
 
 
 def _submitted(client: MLClient, job: Job, *, wait: bool) -> None:

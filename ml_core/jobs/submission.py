@@ -6,14 +6,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.job import Job, refuse_failure
+from ml_core.domain.job_batch import JobBatch
 from ml_core.domain.job_spec import JobSpec, OnError, PredictJobSpec, TrainJobSpec
 from ml_core.domain.train_spec import TrainSpec
 from ml_core.exceptions import DeadlineExceededError
 from ml_core.ids import DatasetId, EnvironmentName, ModelId, VersionId
 from ml_core.jobs.kinds import kind_of
-from ml_core.registry.jobs import JobRepository
+from ml_core.models.model_factory import ModelFactory
+from ml_core.registry.jobs import JobBatchRepository, JobRepository
 from ml_core.registry.limits import check_choice
+from ml_core.registry.promotion.rules import check_environment
 
 _LOOK_EVERY_S = 0.25
 
@@ -142,3 +146,24 @@ class Jobs(JobRepository):
             on_progress(job)
         refuse_failure(job_id, job.state, job.error)
         return job
+
+
+def submit_batch(db: DatabaseConnection, spec: TrainJobSpec, **options: Any) -> JobBatch:
+    """Submit a training for each tenant that has its dataset.
+
+    What depends on no tenant is checked now: names, hyperparameters, the environment. What does, such as a column that
+    a tenant's dataset lacks, fails the tenant's job.
+
+    Args:
+        db: The registry; its principal belongs to no tenant.
+        spec: The training.
+        **options: See ``JobBatchRepository.submit``.
+
+    Raises:
+        MLFrameworkError: The spec can't be done, or as ``JobBatchRepository.submit``.
+    """
+    if spec.promote_to is not None:
+        check_environment(db, None, spec.promote_to)
+    if spec.training.model_type is not None:
+        ModelFactory.create_model(spec.training.model_type, dict(spec.training.hyperparameters))
+    return JobBatchRepository(db).submit(spec, **options)

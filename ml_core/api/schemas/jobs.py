@@ -89,6 +89,8 @@ class Job(Schema):
     attempt: int = Field(description="How often it was started since it was submitted or retried.")
     max_attempts: int
     run_id: str | None = Field(description="The run of the last attempt.")
+    process: str | None = Field(description="Its process, named after the first run that it had.")
+    batch_id: str | None = Field(description="The batch that it is part of.")
     progress: dict[str, Any] = Field(description="What its process said last.", examples=[{"stage": "fit"}])
     result: dict[str, Any] = Field(description="What it made.", examples=[{"model_id": "tickets", "version": "4"}])
     error: dict[str, Any] | None = Field(description="Why it failed, in the form of an error.")

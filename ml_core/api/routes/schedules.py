@@ -21,7 +21,8 @@ _SCHEDULE = "/{schedule}"
 def create_schedule(access: TenantAccess, body: NewSchedule) -> Schedule:
     """Create a schedule, whose jobs are done on behalf of the caller. A job that would be refused now is refused."""
     spec = SPECS[body.job.kind].from_json(body.job.spec)
-    made = access.of(Schedules).create(body.name, body.cron, spec, timezone=body.timezone, options=body.job.options)
+    options = {name: value for name, value in body.job.options.items() if name != "idempotency_key"}
+    made = access.of(Schedules).create(body.name, body.cron, spec, timezone=body.timezone, options=options)
     return Schedule.model_validate(made)
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.keywords import check_keywords
 from ml_core.domain.train_spec import TrainSpec
 from ml_core.domain.training_report import TrainingReport
+from ml_core.domain.tune_spec import TuneSpec
 from ml_core.exceptions import Action, InvalidRequestError, MLFrameworkError
 from ml_core.ids import ModelId, TenantId
 from ml_core.models.model_factory import ModelFactory
@@ -26,6 +29,11 @@ from ml_core.training.checkpoints import CheckpointFolder
 from ml_core.training.fit import FittedModel, fit_model
 from ml_core.training.plan import GivenData, Planner, TrainingPlan
 from ml_core.training.registration import Registrar, own_code, reported_columns
+from ml_core.training.spaces import check_search
+from ml_core.training.trial_log import TrialLog
+from ml_core.training.tuning import tune
+
+Spec = TypeVar("Spec", TrainSpec, TuneSpec)
 
 _log = logging.getLogger(__name__)
 
@@ -94,6 +102,17 @@ class _Trained:
     report: TrainingReport
     fitted: FittedModel
     location: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result of ``Trainer.train``."""
+        report = self.report.to_json()
+        return {
+            **{name: report[name] for name in _OF_REPORT},
+            "model_path": self.location,
+            "model": self.fitted.pipeline,
+            "fitted": self.fitted,
+            "report": self.report,
+        }
 
 
 class Trainer:
@@ -171,19 +190,52 @@ class Trainer:
             TenantNotFoundError: The tenant does not exist; nothing was done.
         """
         check_keywords("train", options, TrainingOptions.__annotations__)
-        # A processor is code and a frame is no JSON, so neither is part of a spec.
         given = GivenData(training_data, validation_data, options.pop("processor", None))
         fields: dict[str, Any] = {"model_type": model_type, "hyperparameters": hyperparameters, **options}
-        spec = TrainSpec(**{name: value for name, value in fields.items() if value is not None})
-        trained = self._train(model_id, spec, given)
-        report = trained.report.to_json()
-        return {
-            **{name: report[name] for name in _OF_REPORT},
-            "model_path": trained.location,
-            "model": trained.fitted.pipeline,
-            "fitted": trained.fitted,
-            "report": trained.report,
-        }
+        return self._train(model_id, _spec(TrainSpec, fields), given).as_dict()
+
+    def tune(
+        self,
+        model_id: str,
+        model_type: str | None,
+        training_data: tuple[Any, Any] | None = None,
+        validation_data: tuple[Any, Any] | None = None,
+        hyperparameters: Mapping[str, Any] | None = None,
+        *,
+        cpus: int | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Search for hyperparameters with Ray Tune, then train with the best ones.
+
+        Trials are cross-validated on the training rows, so no trial sees the held-out rows; each is a run, a part of
+        the search's run. They are done on the Ray that this process is connected to or ``RAY_ADDRESS`` names, else on
+        one that is started here for the time of the search; the log says which.
+
+        Args:
+            model_id: As ``train``.
+            model_type: As ``train``; a standard one.
+            training_data: As ``train``.
+            validation_data: As ``train``.
+            hyperparameters: Those that are the same in all trials; without ``algorithm``, a field of the search.
+            cpus: Trials at the same time, one core each; None: all cores of this machine.
+            **options: The fields of ``TuneSpec``, such as ``algorithm``, ``space``, ``trials``, ``seconds`` and
+                ``metric``, and the options of ``train``.
+
+        Returns:
+            As ``train``, and ``search``: ``metric``, its cross-validated ``score``, ``std``, ``folds`` and ``rows``,
+            ``trials``, ``failed``, ``hyperparameters`` and ``best_run_id``.
+
+        Raises:
+            MLFrameworkError: As ``train`` and ``ml_core.training.tuning.tune``.
+        """
+        of_search = TuneSpec.__dataclass_fields__
+        check_keywords("tune", options, [*of_search, *TrainingOptions.__annotations__])
+        search = _spec(TuneSpec, {name: options.pop(name) for name in list(options) if name in of_search})
+        given = GivenData(training_data, validation_data, options.pop("processor", None))
+        fields: dict[str, Any] = {"model_type": model_type, "hyperparameters": hyperparameters, **options}
+        spec = _spec(TrainSpec, fields)
+        trained, summary = self._tune(model_id, spec, search, given, cpus=cpus or os.cpu_count() or 1)
+        return {**trained.as_dict(), "search": summary}
 
     def train_spec(
         self,
@@ -217,6 +269,72 @@ class Trainer:
             )
         return self._train(model_id, spec, GivenData(), run_id, on_start, on_stage).report
 
+    def tune_spec(
+        self,
+        model_id: str,
+        spec: TrainSpec,
+        search: TuneSpec,
+        *,
+        cpus: int,
+        run_id: str,
+        search_id: str,
+        on_stage: Callable[[str], object] | None = None,
+        on_trial: Callable[[TrialLog], object] | None = None,
+    ) -> tuple[TrainingReport, Mapping[str, Any]]:
+        """Search and train on registered datasets, as ``tune`` does.
+
+        Args:
+            model_id: The model; it is created with its first version.
+            spec: What to train. It names a dataset.
+            search: How to search.
+            cpus: Trials at the same time, one core each.
+            run_id: The id of the run that records it.
+            search_id: What several attempts have in common; the trials that earlier ones ended count, and are not
+                repeated.
+            on_stage: As ``train_spec``; the first stage is ``search``.
+            on_trial: Called when a trial has ended.
+
+        Returns:
+            The report of the version, and ``search`` of the result of ``tune``.
+
+        Raises:
+            MLFrameworkError: As ``tune``.
+        """
+        options: dict[str, Any] = {"cpus": cpus, "run_id": run_id, "search_id": search_id}
+        trained, summary = self._tune(
+            model_id, spec, search, GivenData(), on_stage=on_stage, on_trial=on_trial, **options
+        )
+        return trained.report, summary
+
+    def _tune(
+        self,
+        model_id: str,
+        spec: TrainSpec,
+        search: TuneSpec,
+        given: GivenData,
+        *,
+        cpus: int,
+        run_id: str | None = None,
+        search_id: str | None = None,
+        on_stage: Callable[[str], object] | None = None,
+        on_trial: Callable[[TrialLog], object] | None = None,
+    ) -> tuple[_Trained, Mapping[str, Any]]:
+        check_search(search, spec)
+        plan = self._planner.plan(ModelId(model_id), spec, given)
+        parameters = {**plan.run_parameters(), "search": search.to_json()}
+        for name in ("algorithm", "effective_hyperparameters"):  # the trials have them
+            parameters.pop(name, None)
+        runs = RunRepository(self._db, self.tenant_id)
+        recorded = runs.record(plan.request.model_id, kind="tune", parameters=parameters, run_id=run_id)
+        with reported(self._hooks, model_id, on_stage) as stages, recorded as run_id:
+            stages.enter("search")
+            of = (self._db, self.tenant_id, plan.request.model_id, search_id or run_id, run_id)
+            log = partial(TrialLog, *of, on_trial=on_trial or (lambda _: None))
+            found = tune(plan.request, search, log, self._db.settings.platform.home, cpus)
+            request = replace(plan.request, hyperparameters={**plan.request.hyperparameters, **found.hyperparameters})
+            trained = self._complete(replace(plan, request=request), stages, run_id, (found.note,))
+        return trained, found.summary
+
     def check_spec(self, model_id: str, spec: TrainSpec) -> None:
         """Refuse a spec that ``train_spec`` would refuse; no data is read, and nothing is written.
 
@@ -249,11 +367,17 @@ class Trainer:
         with reported(self._hooks, model_id, on_stage) as stages, recorded as run_id:
             if on_start is not None:
                 on_start()  # from here on a failure is recorded with the run
-            fitted = self._fit(plan, stages)
-            stages.rows = sum(fitted.n_rows.values())
-            stages.enter("register")
-            runs.log_metrics(run_id, _flat(fitted.metrics))  # before the version, whose registration may fail
-            made = self._registrar.register(fitted, plan, run_id)
+            return self._complete(plan, stages, run_id)
+
+    def _complete(self, plan: TrainingPlan, stages: Stages, run_id: str, notes: tuple[str, ...] = ()) -> _Trained:
+        """Fit, evaluate and register what a run records."""
+        fitted = self._fit(plan, stages)
+        fitted = replace(fitted, notes=(*notes, *fitted.notes))
+        stages.rows = sum(fitted.n_rows.values())
+        stages.enter("register")
+        # Before the version, whose registration may fail.
+        RunRepository(self._db, self.tenant_id).log_metrics(run_id, _flat(fitted.metrics))
+        made = self._registrar.register(fitted, plan, run_id)
         for note in own_code(made.outside_types):
             _log.warning("%s version %s: %s", made.model_id, made.version, note)
         location = self._registrar.store.location(self.tenant_id, made.servable.digest)
@@ -309,6 +433,10 @@ _OF_REPORT = (
     "duration_s",
 )
 """The fields of a report that the result of ``train`` repeats, as the public API promises."""
+
+
+def _spec(cls: Callable[..., Spec], fields: Mapping[str, Any]) -> Spec:
+    return cls(**{name: value for name, value in fields.items() if value is not None})
 
 
 def _flat(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -1,0 +1,1 @@
+"""What runs inside of Ray: the only package of the framework that imports it."""

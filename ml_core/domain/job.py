@@ -20,6 +20,12 @@ class JobKind(StrEnum):
     """What a job executes."""
 
     TRAIN = "train"
+    TUNE = "tune"
+
+    @property
+    def works_in_tasks(self) -> bool:
+        """Whether the cores of a job are used by Ray tasks that its process starts, and not by the process."""
+        return self is JobKind.TUNE
 
 
 class JobState(StrEnum):

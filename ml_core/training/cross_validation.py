@@ -164,7 +164,7 @@ def check_folds(rows_of: Mapping[Any, int], count: int) -> None:
     label, fewest = min(rows_of.items(), key=lambda each: each[1])
     if fewest < count:
         raise invalid(
-            f"The class {label!s} has {fewest} different rows to train on, fewer than {count} folds.",
+            f"The class {label!s} has {fewest} rows, equal ones counted once, fewer than {count} folds.",
             f"Give folds={fewest}, or leave such classes out with rare_classes=drop:{2 * count}."
             if fewest > 1
             else f"Leave such classes out with rare_classes=drop:{2 * count}, or add rows.",

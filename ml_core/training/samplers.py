@@ -11,7 +11,6 @@ import orjson
 
 from ml_core.domain.search_space import Dimension
 from ml_core.domain.tune_spec import Sampler, TuneSpec
-from ml_core.exceptions import ConfigurationError
 from ml_core.models.model_factory import ModelFactory
 from ml_core.training.spaces import Space
 
@@ -33,9 +32,6 @@ class Proposals:
         model_type: Of the estimators.
         spaces: The spaces by algorithm.
         n_done: Trials that were done before; they are told by ``learn``.
-
-    Raises:
-        ConfigurationError: Optuna is not installed.
     """
 
     def __init__(self, search: TuneSpec, model_type: str, spaces: Mapping[str, Space], n_done: int) -> None:
@@ -103,14 +99,8 @@ class _Study:
     """Optuna's study; it is asked by iteration."""
 
     def __init__(self, spaces: Mapping[str, Space], starts: list[dict[str, Any]], seed: int) -> None:
-        try:
-            import optuna
-        except ImportError as error:
-            raise ConfigurationError(
-                "The sampler optuna needs Optuna, which is not installed.",
-                remedy='Install it with pip install "ml-core-platform[search]", or use the sampler random.',
-                setting="sampler",
-            ) from error
+        import optuna
+
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna = optuna
         self._spaces = spaces

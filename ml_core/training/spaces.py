@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any, TypeAlias
 
 from ml_core.domain.keywords import nearest
@@ -11,7 +12,7 @@ from ml_core.domain.search_space import Dimension
 from ml_core.domain.signature import OutputKind
 from ml_core.domain.train_spec import TrainSpec
 from ml_core.domain.tune_spec import AUTO, MAX_TRIALS, Sampler, TuneSpec
-from ml_core.exceptions import InvalidRequestError, MLFrameworkError, TrainingError, shown
+from ml_core.exceptions import ConfigurationError, InvalidRequestError, MLFrameworkError, TrainingError, shown
 from ml_core.models.algorithms import ALGORITHMS, CLASSIFICATION, REGRESSION
 from ml_core.models.model_factory import ModelFactory, find_algorithm
 from ml_core.training.targets import OUTPUTS, invalid
@@ -68,8 +69,15 @@ def check_search(search: TuneSpec, training: TrainSpec) -> None:
     A training without a model type is one of classification or regression: what fits neither is refused.
 
     Raises:
+        ConfigurationError: The sampler is not installed.
         MLFrameworkError: As ``spaces_of`` and ``metric_of``.
     """
+    if search.sampler is Sampler.OPTUNA and find_spec("optuna") is None:
+        raise ConfigurationError(
+            "The sampler optuna needs Optuna, which is not installed.",
+            remedy='Install it with pip install "ml-core-platform[search]", or use the sampler random.',
+            setting="sampler",
+        )
     errors: list[MLFrameworkError] = []
     for model_type in (CLASSIFICATION, REGRESSION) if training.model_type is None else (training.model_type,):
         try:

@@ -65,6 +65,7 @@ class TrialLog:
     Attributes:
         ended: The trials that ended, those of earlier attempts included.
         running: Run → the trial that it records, of those that run.
+        total: Trials that there may be; None: not known yet.
         seconds: That earlier attempts took.
     """
 
@@ -82,6 +83,7 @@ class TrialLog:
         self._beat_every_s = db.settings.registry.run_dead_after_s / _BEATS_PER_BOUND
         self._model_id, self._search_id, self._run_id = model_id, search_id, run_id
         self._metric, self._on_trial = metric, on_trial
+        self.total: int | None = None
         self.running: dict[str, Trial] = {}
         self.ended, self.seconds = self._past()
 
@@ -92,6 +94,12 @@ class TrialLog:
         measured = [trial for trial in self.ended if trial.error is None and trial.metrics]
         key = lambda trial: (trial.rows, sign * trial.metrics[trial.rows][self._metric], -trial.number)  # noqa: E731
         return max(measured, key=key, default=None)
+
+    @property
+    def best_metric(self) -> dict[str, float]:
+        """The metric that counts and its best value; empty before there is one."""
+        best = self.best
+        return {} if best is None else {f"{CROSS_VALIDATED}{self._metric}": best.metrics[best.rows][self._metric]}
 
     def start(self, configuration: Configuration) -> Trial:
         """A new trial begins."""
@@ -116,9 +124,8 @@ class TrialLog:
         else:
             self._runs.fail(trial.run_id, error)
         self.ended.append(trial)
-        if (best := self.best) is not None:
-            value = {f"{CROSS_VALIDATED}{self._metric}": best.metrics[best.rows][self._metric]}
-            self._runs.log_metrics(self._run_id, value, len(self.ended))
+        if best := self.best_metric:
+            self._runs.log_metrics(self._run_id, best, len(self.ended))
         self._on_trial(self)
 
     def stop(self) -> None:

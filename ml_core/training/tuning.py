@@ -68,6 +68,7 @@ def tune(
     log = open_log(metric)
     proposals = Proposals(search, model_type, spaces, len(log.ended))
     trials = search.trials or (grid_size(spaces) if search.sampler is Sampler.GRID else DEFAULT_TRIALS)
+    log.total = trials
     seconds = None if search.seconds is None else search.seconds - log.seconds
     if len(log.ended) < trials and (seconds is None or seconds > 0):
         from ml_core.training.distributed.cluster import joined_cluster

@@ -236,6 +236,9 @@ class _Stopper(tune.Stopper):
     def __init__(self, driver: _Driver) -> None:
         self._driver = driver
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return tune.stopper.NoopStopper, ()  # Tune writes it to its state, which nobody reads
+
     def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         return self._driver.hear(trial_id, result)
 

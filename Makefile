@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 PACKAGES := ml_core deployments k8s
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down status test lint format lock clean
+.PHONY: help install demo up down status test soak lint format lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -39,6 +39,9 @@ status: $(READY)  ## Show each part of the platform
 test: $(READY)  ## Run the tests: the embedded Postgres, Ray and Ray Serve are started by themselves
 	@$(BIN)/python -m pytest -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder
 	@$(BIN)/python -m pytest -m alone
+
+soak: $(READY)  ## Kill processes of jobs 50 times at random moments; each job must end in one version (half an hour)
+	@MLCORE_TEST_KILLS=50 $(BIN)/python -m pytest tests/chaos/test_job_kills.py
 
 lint: $(READY)  ## Check style, types and the direction of imports
 	@$(BIN)/ruff check .

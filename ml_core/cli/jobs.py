@@ -83,6 +83,21 @@ def show_job(job_id: JobArgument) -> None:
         _show(client.jobs.get(job_id))
 
 
+@app.command("logs")
+def logs(
+    job_id: JobArgument,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show what comes until the job has ended.")] = False,
+) -> None:
+    """Show what the attempts of a job said."""
+    with platform() as client:
+        part = client.jobs.log(job_id)
+        answer(part, part.text.rstrip("\n"))
+        while follow and not part.is_final:
+            part = client.jobs.log(job_id, after=part.position, wait_s=_WAIT_S)
+            if part.text:
+                answer(part, part.text.rstrip("\n"))
+
+
 @app.command("wait")
 def wait_for(job_id: JobArgument) -> None:
     """Wait until a job has succeeded; fail with its error if it did not."""

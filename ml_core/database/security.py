@@ -73,6 +73,7 @@ APP_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
         "UPDATE (state, not_before, attempt, run_id, dispatcher, lease_until, started_at, finished_at,"
         " cpu_seconds, progress, result, error)",
     ),
+    "job_logs": ("SELECT", "INSERT", "UPDATE (lines)"),
     "job_quotas": (
         "SELECT",
         "INSERT",

@@ -65,7 +65,10 @@ def execute(db: DatabaseConnection, attempt: Attempt, *, stop: Callable[[], obje
         work = Work(acting, attempt, spec, jobs.get(attempt.job_id).result)
         with beating(lambda: _beat(jobs, attempt, work.progress), _BEAT_EVERY_S, stop or _end_process):
             _refuse_revoked(db, attempt)
-            result = kind_of(attempt.kind).execute(work)
+            try:
+                result = kind_of(attempt.kind).execute(work)
+            finally:
+                jobs.say(attempt.job_id, work.progress.take_lines())
         return jobs.succeed(*key, result).state
     except (JobNotFoundError, JobStateError):
         raise
@@ -86,7 +89,7 @@ def execute(db: DatabaseConnection, attempt: Attempt, *, stop: Callable[[], obje
 def _beat(jobs: JobRepository, attempt: Attempt, progress: Progress) -> None:
     """Renew the lease. Once the job is cancelled, its attempt is settled here, and the next heartbeat is refused."""
     key = attempt.job_id, attempt.run_id
-    if jobs.beat(*key, LEASE_S, progress.to_json()) is JobState.CANCELLING:
+    if jobs.beat(*key, LEASE_S, progress.to_json(), progress.take_lines()) is JobState.CANCELLING:
         jobs.lose(*key, "cancelled")
         jobs.beat(*key, LEASE_S)
 

@@ -21,10 +21,21 @@ class Progress:
     def __init__(self) -> None:
         self._since = time.monotonic()
         self._said: dict[str, Any] = {"stage": "start"}
+        self._lines: list[str] = []
 
     def enter(self, stage: str) -> None:
         """A stage begins."""
         self._said = {"stage": stage}
+        self.say(f"Stage: {stage}.")
+
+    def say(self, line: str) -> None:
+        """Add a line to the job's log. Its tenant reads it: nothing of the platform's machines belongs there."""
+        self._lines.append(line)
+
+    def take_lines(self) -> list[str]:
+        """The lines that were said since this was called last."""
+        lines, self._lines = self._lines, []
+        return lines
 
     def advance(self, done: float, total: float | None, unit: str, metrics: Mapping[str, float] | None = None) -> None:
         """So many of so many units of the stage are done; ``metrics`` are the newest."""

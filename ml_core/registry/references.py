@@ -12,8 +12,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ml_core.database.tables import dataset_versions, environments, gates, holds, models, run_artifacts, versions
+from ml_core.database.tables import dataset_versions, environments, gates, holds, jobs, models, run_artifacts, versions
 from ml_core.domain.gates import GateKind
+from ml_core.domain.job import ENDED
 from ml_core.exceptions import Action, VersionInUseError
 from ml_core.ids import Digest, ModelId, TenantId, VersionId
 from ml_core.registry.promotion.pointers import pointer_from, state_before
@@ -55,6 +56,14 @@ def _bytes_of(table: sa.Table) -> dict[str, sa.ColumnElement[Any]]:
     return {"digest": table.c.digest, "size_bytes": table.c.size_bytes}
 
 
+def _role_of_job(*path: str) -> sa.Select[Any]:
+    """The datasets that jobs name at a place of their specifications, until they have ended."""
+    reference = jobs.c.spec[path].as_string()
+    number = sa.cast(sa.func.substring(reference, "@([0-9]{1,18})$"), sa.BigInteger)
+    role = _role("job", jobs, jobs.c.job_id, dataset_id=sa.func.split_part(reference, "@", 1), number=number)
+    return role.where(jobs.c.state.not_in([state.value for state in ENDED]))
+
+
 _VERSION = versions.c.model_id + "@" + versions.c.version
 _GATE = gates.c.model_id + ":" + gates.c.environment + ":" + gates.c.name
 _NUMBER = sa.cast(dataset_versions.c.number, sa.Text)
@@ -83,6 +92,7 @@ _ROLES = (
     )
     .join_from(gates, models, sa.and_(models.c.tenant_id == gates.c.tenant_id, models.c.model_id == gates.c.model_id))
     .where(models.c.deleted_at.is_(None), gates.c.kind == GateKind.NOT_WORSE.value),
+    *(_role_of_job(*path) for path in (("training", "dataset"), ("training", "validation_dataset"), ("dataset",))),
 )
 
 REFERENCES = sa.union_all(*_ROLES).subquery("refs")

@@ -45,7 +45,9 @@ def fill(db: DatabaseConnection, tenant_id: TenantId) -> None:
     PredictionRepository(db, tenant_id).add_label(TICKETS, "r", 0, "b")
     DatasetRepository(db, tenant_id).create("d", {"x": [1]})
     jobs = JobRepository(db, tenant_id)
-    jobs.cancel(jobs.submit("train", {}).job_id)
+    job_id = jobs.submit("train", {}).job_id
+    jobs.say(job_id, ["a line"])
+    jobs.cancel(job_id)
     JobQueue(db).set_quota(tenant_id, JobQuota())
     pending = PendingVersion(tenant_id, TICKETS, PRODUCTION, version.version, LoadState.FAILED, None, "code", "reason")
     report = ReplicaReport(1, uuid.uuid4(), True, 1, 0, failed=1, pending=(pending,))

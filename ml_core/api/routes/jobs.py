@@ -14,7 +14,7 @@ from ml_core.api.operation import CursorQuery, LimitQuery, operations
 from ml_core.api.routes.adding import operation
 from ml_core.api.schemas import jobs as schemas
 from ml_core.api.schemas.base import Page
-from ml_core.api.schemas.jobs import Job, JobShare, NewTrainJob
+from ml_core.api.schemas.jobs import Job, JobLog, JobShare, NewTrainJob
 from ml_core.domain.api_key import Scope
 from ml_core.domain.job import JobQuota, JobState
 from ml_core.jobs.kinds import SPECS
@@ -55,6 +55,23 @@ async def get_job(access: TenantAccess, job: str, wait_s: WaitQuery = 0.0) -> Jo
         found = await run_in_threadpool(_jobs(access).get, job)
         if found.is_final or time.monotonic() >= deadline:
             return Job.model_validate(found)
+        await asyncio.sleep(_LOOK_EVERY_S)
+
+
+@operation(router, "GET", f"{_JOB}/log", "jobs.log", Scope.READ)
+async def get_log(
+    access: TenantAccess,
+    job: str,
+    after: Annotated[int, Query(ge=0, description="The `position` of the part before.")] = 0,
+    wait_s: WaitQuery = 0.0,
+) -> JobLog:
+    """What the attempts of a job said after a position, once there is something or after `wait_s`."""
+    jobs, deadline = _jobs(access), time.monotonic() + wait_s
+    while True:
+        is_final = (await run_in_threadpool(jobs.get, job)).is_final  # first: the last lines come before the end
+        log = await run_in_threadpool(jobs.log, job, after)
+        if log.text or is_final or time.monotonic() >= deadline:
+            return JobLog(text=log.text, position=log.position, is_final=is_final)
         await asyncio.sleep(_LOOK_EVERY_S)
 
 

@@ -69,6 +69,14 @@ class Job(Schema):
     finished_at: datetime | None
 
 
+class JobLog(Schema):
+    """A part of a job's log."""
+
+    text: str = Field(description="Whole lines, each with its time (UTC).")
+    position: int = Field(description="`after` of the next part.")
+    is_final: bool = Field(description="Whether the job has ended, so that nothing follows.")
+
+
 class JobQuota(Schema):
     """The share of a tenant in the queue, and its bounds; null: unbounded."""
 

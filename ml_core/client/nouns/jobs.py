@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ml_core.api.schemas.base import Page
-from ml_core.api.schemas.jobs import Job, JobQuota, JobShare, JobTraining, NewTrainJob
+from ml_core.api.schemas.jobs import Job, JobLog, JobQuota, JobShare, JobTraining, NewTrainJob
 from ml_core.client.calls import Call, Mode, Noun, listing, operation, quoted
 from ml_core.domain.job import JobState
 from ml_core.ids import ModelId
@@ -59,6 +59,12 @@ class Jobs(Noun[Mode]):
     def get(self, job_id: str, *, wait_s: float = 0.0) -> Call[Job]:
         """A job, once it has ended or after ``wait_s`` (up to 60) seconds."""
         return Call("GET", self._job(job_id), Job, {"wait_s": wait_s}, timeout_s=wait_s + _ANSWER_S)
+
+    @operation
+    def log(self, job_id: str, *, after: int = 0, wait_s: float = 0.0) -> Call[JobLog]:
+        """What the attempts said after a position, once there is something or after ``wait_s`` (up to 60) seconds."""
+        asked = {"after": after, "wait_s": wait_s}
+        return Call("GET", f"{self._job(job_id)}/log", JobLog, asked, timeout_s=wait_s + _ANSWER_S)
 
     @operation
     def cancel(self, job_id: str, reason: str = "") -> Call[Job]:

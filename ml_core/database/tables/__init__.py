@@ -15,7 +15,7 @@ from ml_core.database.tables.environments import (
     environments,
     gates,
 )
-from ml_core.database.tables.jobs import job_quotas, jobs
+from ml_core.database.tables.jobs import job_logs, job_quotas, jobs
 from ml_core.database.tables.models import deleted_versions, holds, models, version_metrics, version_tags, versions
 from ml_core.database.tables.serving import (
     PARTITION_SCHEMA,
@@ -71,6 +71,7 @@ __all__ = [
     "gates",
     "holds",
     "idempotency_keys",
+    "job_logs",
     "job_quotas",
     "jobs",
     "metadata",

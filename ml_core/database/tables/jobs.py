@@ -56,6 +56,15 @@ jobs = sa.Table(
     sa.Index("ix_jobs_holding", "tenant_id", "lease_until", postgresql_where=_HOLDING),
 )
 
+# What the attempts of a job said, for its tenant; a line each.
+job_logs = sa.Table(
+    "job_logs",
+    metadata,
+    *keys("tenant_id", "job_id"),
+    text("lines"),
+    sa.ForeignKeyConstraint(["tenant_id", "job_id"], [jobs.c.tenant_id, jobs.c.job_id]),
+)
+
 # A tenant without a row has the defaults. A turn is an interval of virtual time as long as the job is large; whoever's
 # last turn ended first is next (``ml_core.registry.jobs.queue``).
 job_quotas = sa.Table(

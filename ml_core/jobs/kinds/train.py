@@ -34,6 +34,8 @@ def execute(work: Work[TrainJobSpec]) -> Mapping[str, Any]:
     if "version" not in made:
         trainer = Trainer(work.db, work.tenant_id)
         report = trainer.train_spec(spec.model_id, spec.training, run_id=work.run_id, on_stage=work.progress.enter)
+        for note in report.notes:
+            work.progress.say(note)
         made = {"model_id": str(spec.model_id), "version": str(report.version), "run_id": work.run_id}
     return {**made, **promoted(work, spec.model_id, made["version"], spec.promote_to)}
 

@@ -92,7 +92,7 @@ def refuse_if_needed(
     With the digest of its file, model versions that were trained on it keep it too.
 
     Raises:
-        DatasetInUseError: Names the gates, and its action removes the first; or names the model versions.
+        DatasetInUseError: Names the gates or jobs, and its action removes the first; or names the model versions.
     """
     found = dataset_references(connection, tenant_id, [] if digest is None else [digest], [dataset_id])
     used_by = found.get((dataset_id, number), []) or found.get(str(digest), [])
@@ -106,6 +106,12 @@ def refuse_if_needed(
         remedy = "Set the gate on another version, or remove it."
         model, environment, gate = names[0]
         action = Action.of("gates.remove", name=gate, tenant=str(tenant_id), model=model, environment=environment)
+    elif used_by[0].startswith("job:"):
+        waiting = [one.removeprefix("job:") for one in used_by]
+        noun = "job" if len(waiting) == 1 else "jobs"
+        message = f"{dataset_id!s}@{number} is needed by the {noun} {', '.join(waiting)}."
+        remedy = "Wait until it has ended, or cancel it."
+        action = Action.of("jobs.cancel", tenant=str(tenant_id), job=waiting[0])
     else:
         used_by = [one.removeprefix("version:") for one in used_by]
         message = f"The model versions {', '.join(used_by)} were trained on {dataset_id!s}@{number}."

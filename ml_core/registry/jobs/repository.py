@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,7 +18,9 @@ from ml_core.domain.run import RunStatus
 from ml_core.exceptions import Action, IdempotencyConflictError, InvalidRequestError, QuotaExceededError
 from ml_core.ids import JobId
 from ml_core.registry import journal
+from ml_core.registry.jobs import log as logs
 from ml_core.registry.jobs.lifecycle import in_seconds, is_job, job_not_found, move
+from ml_core.registry.jobs.log import JobLog
 from ml_core.registry.limits import check_choice, check_document
 from ml_core.registry.pages import Page, read_page
 from ml_core.registry.records import OfTenant, value_of
@@ -173,6 +175,22 @@ class JobRepository(OfTenant):
         with self._db.tenant(self._tenant_id) as connection:
             return self._quota(connection)
 
+    def log(self, job_id: str, after: int = 0) -> JobLog:
+        """What the attempts of a job said, from a position of the log.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+        """
+        self.get(job_id)
+        with self._db.tenant(self._tenant_id) as connection:
+            return logs.read(connection, self._tenant_id, JobId(job_id), after)
+
+    def say(self, job_id: str, lines: Iterable[str]) -> None:
+        """Add lines to the log of a job."""
+        self._db.principal.require(Scope.TRAIN)
+        with journal.writing(self._db, self._tenant_id) as connection:
+            logs.say(connection, self._tenant_id, job_id, lines)
+
     def begin(self, job_id: str, run_id: str, lease_s: float) -> None:
         """Say that the process of an attempt has begun.
 
@@ -187,9 +205,19 @@ class JobRepository(OfTenant):
         """
         self._db.principal.require(Scope.TRAIN)
         with journal.writing(self._db, self._tenant_id) as connection:
-            move(connection, self._tenant_id, job_id, JobTrigger.BEGIN, run_id=run_id, lease_until=in_seconds(lease_s))
+            lease = {"lease_until": in_seconds(lease_s)}
+            job = move(connection, self._tenant_id, job_id, JobTrigger.BEGIN, run_id=run_id, **lease)
+            line = f"Attempt {job.attempt} of {job.max_attempts} begins; its run is {run_id}."
+            logs.say(connection, self._tenant_id, job_id, [line])
 
-    def beat(self, job_id: str, run_id: str, lease_s: float, progress: Mapping[str, Any] | None = None) -> JobState:
+    def beat(
+        self,
+        job_id: str,
+        run_id: str,
+        lease_s: float,
+        progress: Mapping[str, Any] | None = None,
+        lines: Iterable[str] = (),
+    ) -> JobState:
         """Renew the lease of an attempt, and say how far it is.
 
         Args:
@@ -197,6 +225,7 @@ class JobRepository(OfTenant):
             run_id: The run of the attempt.
             lease_s: Seconds until the job counts as lost.
             progress: JSON-compatible; None: as before.
+            lines: For the log.
 
         Returns:
             The job's state: ``cancelling`` asks the process to stop.
@@ -208,7 +237,9 @@ class JobRepository(OfTenant):
         said = {} if progress is None else {"progress": check_document(progress, "progress")}
         with journal.writing(self._db, self._tenant_id) as connection:
             lease = {"lease_until": in_seconds(lease_s)}
-            return move(connection, self._tenant_id, job_id, JobTrigger.BEAT, run_id=run_id, **lease, **said).state
+            job = move(connection, self._tenant_id, job_id, JobTrigger.BEAT, run_id=run_id, **lease, **said)
+            logs.say(connection, self._tenant_id, job_id, lines)
+        return job.state
 
     def succeed(self, job_id: str, run_id: str, result: Mapping[str, Any]) -> Job:
         """End a job that did what was asked for. Errors as ``begin``."""
@@ -237,6 +268,7 @@ class JobRepository(OfTenant):
         self._db.principal.require(Scope.TRAIN)
         with journal.writing(self._db, self._tenant_id) as connection:
             job = move(connection, self._tenant_id, job_id, JobTrigger.BEAT, run_id=run_id)
+            logs.say(connection, self._tenant_id, job_id, [f"Attempt {job.attempt} is lost: {why}"])
             is_cancelled = job.state is JobState.CANCELLING
             made = self._made_by(connection, job)
             if made is not None and job.spec.get("promote_to") is None:
@@ -267,6 +299,7 @@ class JobRepository(OfTenant):
     def _fail(self, connection: Connection, job_id: str, run_id: str, error: Mapping[str, Any]) -> Job:
         values = {"error": check_document(error, "error"), "finished_at": sa.func.now()}
         job = move(connection, self._tenant_id, job_id, JobTrigger.FAIL, run_id=run_id, **values)
+        logs.say(connection, self._tenant_id, job_id, [f"Failed: {error.get('message', '')}"])
         if (made := self._made_by(connection, job)) is not None:  # the next attempt goes on from there
             job = self._set(connection, job_id, result=made)
         self._record(connection, job, "job.failed", {"error": str(error.get("message", ""))[:1_000]})

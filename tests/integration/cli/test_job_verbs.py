@@ -44,6 +44,10 @@ def test_a_job_is_submitted_and_waited_for(mlcore: Callable, tenant: str, submit
     assert (row["state"], row["result"]["version"]) == ("succeeded", "1")
     assert "m@1" in mlcore("jobs", "list", "-t", tenant).out
     assert "succeeded" in mlcore("jobs", "show", job["job_id"], "-t", tenant).out
+    for options in ((), ("-f",)):
+        log = mlcore("jobs", "logs", job["job_id"], "-t", tenant, *options).out
+        assert "Attempt 1 of 3 begins" in log
+        assert "Stage: register." in log
 
 
 def test_a_job_that_waits_is_cancelled_and_retried(mlcore: Callable, tenant: str, submit: Callable) -> None:

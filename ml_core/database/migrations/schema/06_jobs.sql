@@ -53,6 +53,16 @@ GRANT SELECT, INSERT, UPDATE (state, not_before, attempt, run_id, dispatcher, le
 CREATE TRIGGER stamp BEFORE INSERT ON mlcore.jobs
   FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('submitted_at', 'submitted_by', 'request_id');
 
+CREATE TABLE mlcore.job_logs (
+  tenant_id text NOT NULL,
+  job_id text NOT NULL,
+  lines text NOT NULL,
+  CONSTRAINT pk_job_logs PRIMARY KEY (tenant_id, job_id),
+  CONSTRAINT fk_job_logs_jobs FOREIGN KEY (tenant_id, job_id) REFERENCES mlcore.jobs (tenant_id, job_id),
+  CONSTRAINT ck_job_logs_sizes CHECK (octet_length(lines::text) <= 65536)
+);
+GRANT SELECT, INSERT, UPDATE (lines) ON mlcore.job_logs TO mlcore_app;
+
 CREATE TABLE mlcore.job_quotas (
   tenant_id text NOT NULL,
   weight double precision NOT NULL DEFAULT 1,

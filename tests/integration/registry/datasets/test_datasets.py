@@ -33,6 +33,7 @@ from ml_core.ids import TenantId
 from ml_core.models.store import LocalStore
 from ml_core.registry.blobs import claim_bytes
 from ml_core.registry.datasets import DatasetRepository, intake
+from ml_core.registry.jobs import JobRepository
 from ml_core.registry.promotion.environments import PRODUCTION
 from ml_core.registry.promotion.gates import GateRepository
 from ml_core.registry.tenants import TenantRepository
@@ -393,6 +394,30 @@ def test_what_a_model_was_trained_on_stays(db, tenant_id, datasets):
     datasets.delete("x", 1)
     with pytest.raises(DatasetInUseError):
         datasets.delete("y", 1)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"training": {"dataset": "x@1"}},
+        {"training": {"dataset": "z@1", "validation_dataset": "x@1"}},
+        {"dataset": "x@1"},
+    ],
+    ids=["training", "validation", "prediction"],
+)
+def test_what_a_job_needs_stays_until_its_end(db, tenant_id, datasets, spec):
+    """The error names the job and how to end it; other jobs, and references of another form, keep nothing."""
+    datasets.create("x", table(1))
+    jobs = JobRepository(db, tenant_id)
+    for other in ({}, {"dataset": "x@"}, {"dataset": "x@2"}, {"dataset": "x"}, {"dataset": {"x": 1}}, {"training": []}):
+        jobs.submit("train", other)
+    job_id = jobs.submit("train", spec).job_id
+    for change in (datasets.archive, datasets.delete):
+        with pytest.raises(DatasetInUseError, match=rf"x@1 is needed by the job {job_id}\.") as caught:
+            change("x", 1)
+        assert caught.value.action == Action.of("jobs.cancel", tenant=tenant_id, job=job_id)
+    jobs.cancel(job_id)
+    datasets.delete("x", 1)
 
 
 def test_what_a_gate_needs_stays(db, tenant_id, datasets):

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ml_core.cli.console import answer, print_fields, print_page, printed_as_json, step
-from ml_core.cli.options import CursorOption, LimitOption, ModelOption
+from ml_core.cli.options import CursorOption, LimitOption, ModelOption, seconds_of
 from ml_core.cli.target import platform
 from ml_core.domain.job import ENDED, JobState, refuse_failure
+from ml_core.domain.tune_spec import AUTO, Sampler
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.jobs import Job
@@ -17,11 +18,14 @@ if TYPE_CHECKING:
 
 ASKS = "tenant"
 
-app = typer.Typer(help="Submit trainings that the platform does in turn, and watch them.", no_args_is_help=True)
+app = typer.Typer(help="Submit work that the platform does in turn, and watch it.", no_args_is_help=True)
 submit = typer.Typer(help="Submit a job.", no_args_is_help=True)
 app.add_typer(submit, name="submit")
 
 JobArgument = Annotated[str, typer.Argument(help="The job's id, from `mlcore jobs list`.")]
+CpusOption = Annotated[float, typer.Option(help="The cores that it gets.")]
+PriorityOption = Annotated[int, typer.Option(help="-100 to 100; of the tenant's jobs a higher one goes first.")]
+WaitOption = Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")]
 _COLUMNS = ["job_id", "kind", "model", "state", "stage", "attempt", "made", "submitted_at", "finished_at", "why"]
 _WAIT_S = 20.0
 """Of one request; a longer job is asked for again."""
@@ -39,9 +43,9 @@ def submit_train(
         list[str] | None, typer.Option("--param", "-p", help="A hyperparameter, such as algorithm=logistic_regression.")
     ] = None,
     promote_to: Annotated[str | None, typer.Option(help="The environment that is moved to the new version.")] = None,
-    cpus: Annotated[float, typer.Option(help="The cores that it gets.")] = 1.0,
-    priority: Annotated[int, typer.Option(help="-100 to 100; of the tenant's jobs a higher one goes first.")] = 0,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")] = False,
+    cpus: CpusOption = 1.0,
+    priority: PriorityOption = 0,
+    wait: WaitOption = False,
 ) -> None:
     """Submit a training on a registered dataset.
 
@@ -53,10 +57,57 @@ def submit_train(
     training = {name: value for name, value in given.items() if value}
     with platform() as client:
         job = client.jobs.train(model, dataset, training=training, promote_to=promote_to, cpus=cpus, priority=priority)
-        if wait:
-            _show(_ended(client, job))
-        else:
-            answer(job, f"Submitted {job.job_id}. See it with: mlcore jobs show {job.job_id}")
+        _submitted(client, job, wait=wait)
+
+
+@submit.command("tune")
+def submit_tune(
+    model: ModelOption,
+    dataset: Annotated[str, typer.Option(help="The dataset: tickets_2026, or tickets_2026@3.")],
+    target: Annotated[str | None, typer.Option(help="The column to predict; none for clustering.")] = None,
+    model_type: Annotated[
+        str | None, typer.Option("--type", help="classification or regression, found from the target if left out.")
+    ] = None,
+    param: Annotated[
+        list[str] | None, typer.Option("--param", "-p", help="A hyperparameter that is the same in all trials.")
+    ] = None,
+    algorithm: Annotated[
+        str, typer.Option(help="auto: a linear model, boosted trees and a random forest.", show_default=True)
+    ] = AUTO,
+    space: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--space",
+            "-s",
+            help="Values to search: max_depth=2..12, learning_rate=log:0.001:0.3, l1_ratio=0..1:0.25 or "
+            "criterion=gini,entropy; repeat for several. Default: by the algorithm.",
+        ),
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="Configurations to try at most; default: 60.")] = None,
+    timeout: Annotated[str | None, typer.Option(help="Time to search at most, such as 90s, 10m or 2h.")] = None,
+    folds: Annotated[int, typer.Option(help="Folds of the cross-validation.")] = 5,
+    metric: Annotated[str | None, typer.Option(help="What the best is chosen by, such as f1_macro.")] = None,
+    sampler: Annotated[Sampler, typer.Option(help="How configurations are chosen.")] = Sampler.OPTUNA,
+    seed: Annotated[int, typer.Option(help="Of folds and configurations.")] = 0,
+    promote_to: Annotated[str | None, typer.Option(help="The environment that is moved to the new version.")] = None,
+    cpus: CpusOption = 1.0,
+    priority: PriorityOption = 0,
+    wait: WaitOption = False,
+) -> None:
+    """Submit a search for hyperparameters, whose best configuration is trained and registered.
+
+    Each trial is a run, which mlcore runs shows. Each core does one trial at a time.
+    """
+    from ml_core.cli.train import hyperparameters, pairs_of
+
+    given = {"target": target, "model_type": model_type, "hyperparameters": hyperparameters(param)}
+    training = {name: value for name, value in given.items() if value}
+    search: dict[str, Any] = {"algorithm": algorithm, "folds": folds, "sampler": sampler, "seed": seed}
+    search |= {"space": dict(pairs_of(space, "--space", "max_depth=2..12")), "trials": trials, "metric": metric}
+    search["seconds"] = None if timeout is None else seconds_of(timeout, "--timeout")
+    options: dict[str, Any] = {"promote_to": promote_to, "cpus": cpus, "priority": priority}
+    with platform() as client:
+        _submitted(client, client.jobs.tune(model, dataset, training=training, search=search, **options), wait=wait)
 
 
 @app.command("list")
@@ -119,6 +170,13 @@ def retry(job_id: JobArgument) -> None:
     with platform() as client:
         job = client.jobs.retry(job_id)
     answer(job, f"{job.job_id} is {job.state}.")
+
+
+def _submitted(client: MLClient, job: Job, *, wait: bool) -> None:
+    if wait:
+        _show(_ended(client, job))
+    else:
+        answer(job, f"Submitted {job.job_id}. See it with: mlcore jobs show {job.job_id}")
 
 
 def _ended(client: MLClient, job: Job) -> Job:

@@ -97,7 +97,7 @@ def train(
         version=version,
         ignore=ignore,
         hyperparameters=hyperparameters(param),
-        kinds={key: _kind(text) for key, text in _pairs(kind, "--kind", "zip=category")},
+        kinds={key: _kind(text) for key, text in pairs_of(kind, "--kind", "zip=category")},
     )
     with platform() as client, completing("models.train", "datasets.create"), _column_hints(target, ignore or ()):
         made = None
@@ -217,7 +217,12 @@ def print_metrics(report: TrainingReport) -> None:
     print_rows(rows, ["metric", "held_out", "baseline", "train"], empty="No row was held out.")
 
 
-def _pairs(texts: list[str] | None, option: str, example: str) -> list[tuple[str, str]]:
+def pairs_of(texts: list[str] | None, option: str, example: str) -> list[tuple[str, str]]:
+    """The ``NAME=VALUE`` texts of an option as pairs.
+
+    Raises:
+        ConfigurationError: One has another form.
+    """
     pairs = []
     for text in texts or []:
         name, separator, value = text.partition("=")
@@ -237,7 +242,7 @@ def hyperparameters(texts: list[str] | None) -> dict[str, Any]:
     Raises:
         ConfigurationError: One has another form.
     """
-    return {key: json_or_text(text) for key, text in _pairs(texts, "--param", "max_depth=8")}
+    return {key: json_or_text(text) for key, text in pairs_of(texts, "--param", "max_depth=8")}
 
 
 def _kind(text: str) -> ColumnKind:

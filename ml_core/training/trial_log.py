@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.metric import HIGHER_IS_BETTER
 from ml_core.domain.run import Run, RunStatus
-from ml_core.exceptions import RunStateError
+from ml_core.exceptions import MLFrameworkError, RunStateError
 from ml_core.ids import ModelId, TenantId
 from ml_core.registry.heartbeat import beating
 from ml_core.registry.pages import every
@@ -129,9 +129,10 @@ class TrialLog:
         self._on_trial(self)
 
     def stop(self) -> None:
-        """End the trials that run: the budget is used up."""
-        while self.running:
-            self._runs.cancel(self.running.popitem()[0], "The budget of its search was used up.")
+        """End the runs of the trials that run: the search is over."""
+        with suppress(MLFrameworkError):  # they count as dead soon, and another attempt ends them
+            while self.running:
+                self._runs.cancel(self.running.popitem()[0], "The search was over before it ended.")
 
     def heartbeats(self) -> AbstractContextManager[None]:
         """Send heartbeats of all trials that run while a block runs."""

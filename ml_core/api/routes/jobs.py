@@ -14,7 +14,7 @@ from ml_core.api.operation import CursorQuery, LimitQuery, operations
 from ml_core.api.routes.adding import operation
 from ml_core.api.schemas import jobs as schemas
 from ml_core.api.schemas.base import Page
-from ml_core.api.schemas.jobs import Job, JobLog, JobShare, NewTrainJob
+from ml_core.api.schemas.jobs import AnyNewJob, Job, JobLog, JobShare
 from ml_core.domain.api_key import Scope
 from ml_core.domain.job import JobQuota, JobState
 from ml_core.jobs.kinds import SPECS
@@ -30,7 +30,7 @@ WaitQuery = Annotated[float, Query(ge=0, le=60, description="Wait for its end at
 
 
 @operation(router, "POST", "/jobs", "jobs.submit", Scope.TRAIN, creates=True)
-def submit_job(access: TenantAccess, body: NewTrainJob) -> Job:
+def submit_job(access: TenantAccess, body: AnyNewJob) -> Job:
     """Submit a job. What can be known beforehand is checked at once: names, rights, columns and quotas."""
     jobs = Jobs(access.db, access.tenant_id)
     return Job.model_validate(jobs.submit_spec(SPECS[body.kind].from_json(body.spec), **body.options))

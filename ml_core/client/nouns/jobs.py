@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ml_core.api.schemas.base import Page
-from ml_core.api.schemas.jobs import Job, JobLog, JobQuota, JobShare, JobTraining, NewTrainJob
+from ml_core.api.schemas.jobs import Job, JobLog, JobQuota, JobShare, JobTraining, NewTrainJob, NewTuneJob, Search
 from ml_core.client.calls import Call, Mode, Noun, listing, operation, quoted
-from ml_core.domain.job import JobState
+from ml_core.domain.job import JobKind, JobState
 from ml_core.ids import ModelId
 
 _ANSWER_S = 10.0
@@ -41,8 +41,46 @@ class Jobs(Noun[Mode]):
             max_attempts: How often it is started at most, if its process is lost; 1 to 10.
         """
         body = NewTrainJob(
+            kind=JobKind.TRAIN,
             model_id=ModelId(model_id),
             training=JobTraining(dataset=dataset, **(training or {})),
+            promote_to=promote_to,
+            cpus=cpus,
+            priority=priority,
+            max_attempts=max_attempts,
+        )
+        return Call("POST", f"{self._root}/jobs", Job, body=body)
+
+    @operation
+    def tune(
+        self,
+        model_id: str,
+        dataset: str,
+        *,
+        training: Mapping[str, Any] | None = None,
+        search: Mapping[str, Any] | None = None,
+        promote_to: str | None = None,
+        cpus: float = 1.0,
+        priority: int = 0,
+        max_attempts: int = 3,
+    ) -> Call[Job]:
+        """Submit a search for the hyperparameters of a training on a registered dataset.
+
+        Args:
+            model_id: As ``train``.
+            dataset: As ``train``.
+            training: As ``train``; its hyperparameters are the same in all trials.
+            search: Fields of ``Search``, such as ``algorithm``, ``space`` and ``trials``.
+            promote_to: As ``train``.
+            cpus: The cores that it gets; each does one trial at a time.
+            priority: As ``train``.
+            max_attempts: As ``train``. Another attempt goes on with the trials that are left.
+        """
+        body = NewTuneJob(
+            kind=JobKind.TUNE,
+            model_id=ModelId(model_id),
+            training=JobTraining(dataset=dataset, **(training or {})),
+            search=Search(**(search or {})),
             promote_to=promote_to,
             cpus=cpus,
             priority=priority,

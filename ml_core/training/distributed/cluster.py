@@ -43,6 +43,7 @@ def joined_cluster(cpus: int) -> Iterator[str]:
                 ) from error
         else:
             how = "local"
+            os.environ.setdefault("RAY_worker_niceness", "0")  # that of this process; Ray's default is 15 more
             start(address="local", num_cpus=cpus, include_dashboard=False)
     try:
         if ray.cluster_resources().get("CPU", 0) < 1:  # type: ignore[no-untyped-call]

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from ml_core.training.samplers import Proposals
 from ml_core.training.trial_log import Trial, TrialLog
 
 _SETTINGS = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # which prints, however quiet it is to be
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it would turn Ctrl-C into a regular end
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
@@ -87,7 +88,11 @@ def run_trials(
     put = {takes_sparse: [ray.put(fold) for fold in encode()] for takes_sparse, encode in folds.items()}
     driver = _Driver(objective, False not in folds, list(shares), proposals, log, budget)
     trainable = tune.with_parameters(_Trial, objective=objective, folds=put, shares=list(shares.items()))
-    with _storage(home) as folder, _environment(_SETTINGS), log.heartbeats():
+    with ExitStack() as stack:
+        stack.callback(log.stop)
+        stack.enter_context(_environment(_SETTINGS))
+        stack.enter_context(log.heartbeats())
+        folder = stack.enter_context(_storage(home))
         found = tune.run(
             trainable,
             name="search",
@@ -103,9 +108,8 @@ def run_trials(
         )
         for storage in {trial.storage for trial in found.trials if trial.storage is not None}:
             shutil.rmtree(Path(storage.experiment_driver_staging_path).parent, ignore_errors=True)
-    if driver.error is not None:
-        raise driver.error
-    log.stop()
+        if driver.error is not None:
+            raise driver.error
 
 
 class _Trial(tune.Trainable):

@@ -46,6 +46,8 @@ class Dimension(Document):
     choices: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.choices, list | tuple):
+            raise _invalid("has choices that are no list", "Give a list.")
         object.__setattr__(self, "choices", tuple(self.choices))  # the class is frozen
         numbers = [value for value in (self.low, self.high, self.step) if value is not None]
         if self.choices:
@@ -91,8 +93,6 @@ class Dimension(Document):
             for key in given:
                 if key not in known:
                     raise _invalid(f"has an unknown member {shown(key)}", nearest(key, known))
-            if not isinstance(given.get("choices") or (), list | tuple):
-                raise _invalid("has choices that are no list", "Give a list.")
             return cls(**{key: value for key, value in given.items() if value is not None})
         except InvalidRequestError as error:
             error.message = error.message.replace(_SUBJECT, f"The space of {shown(name)}", 1)

@@ -25,7 +25,7 @@ class Proposals:
     """Proposes each configuration once.
 
     Those of a grid and random ones are a function of the seed and their place. Random ones and Optuna's begin with the
-    estimators' own values, so that the best is no worse than these.
+    estimators' own values, where the space has them.
 
     Args:
         search: The search.
@@ -134,7 +134,7 @@ class _Study:
         algorithm = names[trial.suggest_categorical("algorithm", range(len(names)))] if len(names) > 1 else names[0]
         space = self._spaces[algorithm]
         found = {"algorithm": algorithm} | {
-            name: _suggest(trial, f"{algorithm}.{name}", of) for name, of in space.items()
+            name: suggest(trial, f"{algorithm}.{name}", of) for name, of in space.items()
         }
         self._asked[key or key_of(found)] = trial
         return found
@@ -152,7 +152,8 @@ class _Study:
         self._study.enqueue_trial(values)
 
 
-def _suggest(trial: Any, name: str, of: Dimension) -> Any:
+def suggest(trial: Any, name: str, of: Dimension) -> Any:
+    """The value of a dimension that an ``optuna.Trial`` suggests."""
     if of.choices:
         return of.choices[trial.suggest_categorical(name, range(len(of.choices)))]  # by place: they may be lists
     if of.is_whole:

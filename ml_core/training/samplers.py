@@ -119,6 +119,8 @@ class _Study:
     def learn(self, configuration: Configuration, scores: Mapping[int, float], *, is_complete: bool) -> None:
         key, states = key_of(configuration), self._optuna.trial.TrialState
         if key not in self._asked:
+            if not self._has(configuration):
+                return
             self._enqueue(configuration)
             self._ask(key)
         trial = self._asked.pop(key)
@@ -142,14 +144,17 @@ class _Study:
     def _enqueue(self, known: Mapping[str, Any]) -> None:
         """Have the next trial get these values; the others are drawn."""
         algorithm = known["algorithm"]
-        values = {
-            f"{algorithm}.{name}": _plain(self._spaces[algorithm][name], value)
-            for name, value in known.items()
-            if name != "algorithm"
-        }
-        if len(self._spaces) > 1:
-            values["algorithm"] = list(self._spaces).index(algorithm)
+        values = {"algorithm": list(self._spaces).index(algorithm)} if len(self._spaces) > 1 else {}
+        for name, of in self._spaces[algorithm].items():
+            if name in known:
+                values[f"{algorithm}.{name}"] = of.choices.index(known[name]) if of.choices else known[name]
         self._study.enqueue_trial(values)
+
+    def _has(self, configuration: Configuration) -> bool:
+        """Whether a configuration is of these spaces: an earlier attempt may be of another release."""
+        space = self._spaces.get(configuration.get("algorithm", ""), {})
+        is_whole = space.keys() == configuration.keys() - {"algorithm"}
+        return is_whole and all(of.contains(configuration[name]) for name, of in space.items())
 
 
 def suggest(trial: Any, name: str, of: Dimension) -> Any:
@@ -159,7 +164,3 @@ def suggest(trial: Any, name: str, of: Dimension) -> Any:
     if of.is_whole:
         return trial.suggest_int(name, of.low, of.high, log=of.log, step=of.step or 1)
     return of.short(trial.suggest_float(name, of.low, of.high, log=of.log, step=of.step))
-
-
-def _plain(of: Dimension, value: Any) -> Any:
-    return of.choices.index(value) if of.choices else value

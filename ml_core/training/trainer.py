@@ -233,9 +233,7 @@ class Trainer:
         search = _spec(TuneSpec, {name: options.pop(name) for name in list(options) if name in of_search})
         given = GivenData(training_data, validation_data, options.pop("processor", None))
         fields: dict[str, Any] = {"model_type": model_type, "hyperparameters": hyperparameters, **options}
-        spec = _spec(TrainSpec, fields)
-        trained, summary = self._tune(model_id, spec, search, given, cpus=cpus or os.cpu_count() or 1)
-        return {**trained.as_dict(), "search": summary}
+        return self.tune_spec(model_id, _spec(TrainSpec, fields), search, cpus or os.cpu_count() or 1, given)
 
     def train_spec(
         self,
@@ -274,51 +272,34 @@ class Trainer:
         model_id: str,
         spec: TrainSpec,
         search: TuneSpec,
-        *,
         cpus: int,
-        run_id: str,
-        search_id: str,
+        given: GivenData = GivenData(),  # noqa: B008 - frozen
+        *,
+        run_id: str | None = None,
+        search_id: str | None = None,
         on_stage: Callable[[str], object] | None = None,
-        on_trial: Callable[[TrialLog], object] | None = None,
-    ) -> tuple[TrainingReport, Mapping[str, Any]]:
-        """Search and train on registered datasets, as ``tune`` does.
+        on_trial: Callable[[TrialLog], object] = lambda _log: None,
+    ) -> dict[str, Any]:
+        """Search and train as ``tune`` does.
 
         Args:
             model_id: The model; it is created with its first version.
-            spec: What to train. It names a dataset.
+            spec: What to train.
             search: How to search.
             cpus: Trials at the same time, one core each.
-            run_id: The id of the run that records it.
-            search_id: What several attempts have in common; the trials that earlier ones ended count, and are not
-                repeated.
+            given: Data in memory, instead of the spec's datasets.
+            run_id: The id of the run that records it; None: a new one.
+            search_id: What several attempts have in common: the trials that earlier ones ended count, and are not
+                repeated; None: there is one attempt.
             on_stage: As ``train_spec``; the first stage is ``search``.
             on_trial: Called when a trial has ended.
 
         Returns:
-            The report of the version, and ``search`` of the result of ``tune``.
+            As ``tune``.
 
         Raises:
             MLFrameworkError: As ``tune``.
         """
-        options: dict[str, Any] = {"cpus": cpus, "run_id": run_id, "search_id": search_id}
-        trained, summary = self._tune(
-            model_id, spec, search, GivenData(), on_stage=on_stage, on_trial=on_trial, **options
-        )
-        return trained.report, summary
-
-    def _tune(
-        self,
-        model_id: str,
-        spec: TrainSpec,
-        search: TuneSpec,
-        given: GivenData,
-        *,
-        cpus: int,
-        run_id: str | None = None,
-        search_id: str | None = None,
-        on_stage: Callable[[str], object] | None = None,
-        on_trial: Callable[[TrialLog], object] | None = None,
-    ) -> tuple[_Trained, Mapping[str, Any]]:
         check_search(search, spec)
         plan = self._planner.plan(ModelId(model_id), spec, given)
         parameters = {**plan.run_parameters(), "search": search.to_json()}
@@ -329,11 +310,11 @@ class Trainer:
         with reported(self._hooks, model_id, on_stage) as stages, recorded as run_id:
             stages.enter("search")
             of = (self._db, self.tenant_id, plan.request.model_id, search_id or run_id, run_id)
-            log = partial(TrialLog, *of, on_trial=on_trial or (lambda _: None))
+            log = partial(TrialLog, *of, on_trial=on_trial)
             found = tune(plan.request, search, log, self._db.settings.platform.home, cpus)
             request = replace(plan.request, hyperparameters={**plan.request.hyperparameters, **found.hyperparameters})
             trained = self._complete(replace(plan, request=request), stages, run_id, (found.note,))
-        return trained, found.summary
+        return {**trained.as_dict(), "search": found.summary}
 
     def check_spec(self, model_id: str, spec: TrainSpec) -> None:
         """Refuse a spec that ``train_spec`` would refuse; no data is read, and nothing is written.

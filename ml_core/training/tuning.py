@@ -70,7 +70,9 @@ def tune(
     trials = search.trials or (grid_size(spaces) if search.sampler is Sampler.GRID else DEFAULT_TRIALS)
     log.total = trials
     seconds = None if search.seconds is None else search.seconds - log.seconds
-    if len(log.ended) < trials and (seconds is None or seconds > 0):
+    cpu_s = search.cpu_seconds
+    is_left = (seconds is None or seconds > 0) and (cpu_s is None or sum(each.cpu_s for each in log.ended) < cpu_s)
+    if len(log.ended) < trials and is_left:
         from ml_core.training.distributed.cluster import joined_cluster
         from ml_core.training.distributed.search import Budget, run_trials
 
@@ -78,7 +80,7 @@ def tune(
         encode = {side: partial(encoded_folds, request, table, folds, takes_sparse=side) for side in sides}
         objective = Objective(model_type, output, metric, dict(request.hyperparameters))
         with joined_cluster(cpus):
-            budget = Budget(trials, seconds, search.cpu_seconds, cpus)
+            budget = Budget(trials, seconds, cpu_s, cpus)
             run_trials(objective, encode, shares, proposals, log, budget, home)
     return _found(search, log, metric)
 

@@ -43,17 +43,17 @@ def execute(work: Work[TuneJobSpec]) -> Mapping[str, Any]:
         def tell(log: TrialLog) -> None:
             work.progress.advance(len(log.ended), log.total, "trials", log.best_metric)
 
-        report, search = Trainer(work.db, work.tenant_id).tune_spec(
+        found = Trainer(work.db, work.tenant_id).tune_spec(
             spec.model_id,
             spec.training,
             spec.search,
-            cpus=max(1, int(work.attempt.cpus)),
+            max(1, int(work.attempt.cpus)),
             run_id=work.run_id,
             search_id=work.attempt.job_id,
             on_stage=work.progress.enter,
             on_trial=tell,
         )
-        made = {"model_id": str(spec.model_id), "version": str(report.version), "run_id": work.run_id, "search": search}
+        made = {name: found[name] for name in ("model_id", "version", "run_id", "search")}
     return {**made, **promoted(work, spec.model_id, made["version"], spec.promote_to)}
 
 

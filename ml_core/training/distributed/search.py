@@ -1,24 +1,24 @@
 """``run_trials``: the trials of a search with Ray Tune, on actors that are used again from trial to trial.
 
-Tune only runs trials here. What was tried and found is in the registry (``TrialRuns``), so Tune's own state is never
+Tune only runs trials here. What was tried and found is in the registry (``TrialLog``), so Tune's own state is never
 read: it lies in a folder that only this platform's user can open, and is removed at the end.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
+from filelock import FileLock, Timeout
 from ray import tune
 from ray.tune.search import Searcher
 from threadpoolctl import threadpool_limits
@@ -255,33 +255,15 @@ def _storage(home: Path) -> Iterator[Path]:
     """A folder for Tune, which only this user can open; those that killed processes left are removed as well."""
     parent = home / "searches"
     parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for left in parent.iterdir():
-        with _locked(left) as is_mine:
-            if is_mine:
-                shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(dir=parent))  # of mode 0700
-    with _locked(folder):
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Lock a folder as long as the block lasts, and the process lives; False where another process has."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:  # another process has just removed it
-        yield False
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
-    except BlockingIOError:
-        yield False
-    finally:
-        os.close(descriptor)
+    with ExitStack() as stack:
+        with FileLock(parent / "lock"):
+            for left in filter(Path.is_dir, parent.iterdir()):
+                with suppress(Timeout, OSError), FileLock(left / "lock", timeout=0):  # a process that ends loses its lock
+                    shutil.rmtree(left, ignore_errors=True)
+            folder = Path(tempfile.mkdtemp(dir=parent))  # of mode 0700
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            stack.enter_context(FileLock(folder / "lock"))
+        yield folder
 
 
 @contextmanager

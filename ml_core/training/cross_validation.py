@@ -19,7 +19,7 @@ from sklearn.pipeline import Pipeline
 
 from ml_core.domain.columns import take
 from ml_core.domain.signature import OutputKind
-from ml_core.evaluation.metrics import evaluate
+from ml_core.evaluation.metrics import answer, evaluate
 from ml_core.models.model_factory import ModelFactory
 from ml_core.training.fit import encoding_steps, set_class_weights
 from ml_core.training.provenance import row_digests
@@ -94,7 +94,8 @@ class Objective:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the refit of the best one reports its own
             estimator.fit(fold.train[:rows], target)
-            return evaluate(Pipeline([("estimate", estimator)]), fold.test, fold.test_target, self.output)
+            answered = answer(Pipeline([("estimate", estimator)]), fold.test, self.output)
+            return evaluate(estimator, answered, fold.test_target, self.output)
 
 
 def shares_of(n_rows: int, *, early_stopping: bool) -> tuple[float, ...]:

@@ -12,8 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
+import orjson
+
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.columns import ColumnKind
+from ml_core.domain.diagnostics import DIAGNOSTICS_FILE
 from ml_core.domain.keywords import check_keywords
 from ml_core.domain.train_spec import TrainSpec
 from ml_core.domain.training_report import TrainingReport
@@ -357,7 +360,7 @@ class Trainer:
         stages.rows = sum(fitted.n_rows.values())
         stages.enter("register")
         # Before the version, whose registration may fail.
-        RunRepository(self._db, self.tenant_id).log_metrics(run_id, _flat(fitted.metrics))
+        _record(RunRepository(self._db, self.tenant_id), run_id, fitted)
         made = self._registrar.register(fitted, plan, run_id)
         for note in own_code(made.outside_types):
             _log.warning("%s version %s: %s", made.model_id, made.version, note)
@@ -418,6 +421,15 @@ _OF_REPORT = (
 
 def _spec(cls: Callable[..., Spec], fields: Mapping[str, Any]) -> Spec:
     return cls(**{name: value for name, value in fields.items() if value is not None})
+
+
+def _record(runs: RunRepository, run_id: str, fitted: FittedModel) -> None:
+    """Log what was measured: metrics, learning curves and diagnostics."""
+    runs.log_metrics(run_id, _flat(fitted.metrics))
+    for metric, values in fitted.curves.items():
+        runs.log_series(run_id, metric, range(len(values)), values)
+    if fitted.diagnostics is not None:
+        runs.artifacts.log(run_id, DIAGNOSTICS_FILE, orjson.dumps(fitted.diagnostics))
 
 
 def _flat(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -14,7 +14,7 @@ from ml_core.domain.columns import take
 from ml_core.domain.signature import OutputKind
 from ml_core.domain.train_spec import TrainSpec
 from ml_core.domain.tune_spec import Sampler, TuneSpec
-from ml_core.evaluation.metrics import evaluate
+from ml_core.evaluation.metrics import answer, evaluate
 from ml_core.exceptions import ConfigurationError, InvalidRequestError, MLFrameworkError, TrainingError
 from ml_core.ids import ModelId
 from ml_core.models.algorithms import ALGORITHMS, CLASSIFICATION, REGRESSION
@@ -161,7 +161,14 @@ def test_a_trial_equals_the_pipeline_refitted_on_each_fold() -> None:
             ("estimate", LogisticRegression(C=0.3, max_iter=1000, random_state=42)),
         ]
         pipeline = Pipeline(steps).fit(take(columns, train), target[train])
-        expected.append(evaluate(pipeline, take(columns, test), target[test], OutputKind.CLASSES)["log_loss"])
+        expected.append(
+            evaluate(
+                pipeline.steps[-1][1],
+                answer(pipeline, take(columns, test), OutputKind.CLASSES),
+                target[test],
+                OutputKind.CLASSES,
+            )["log_loss"]
+        )
     objective = Objective(CLASSIFICATION, OutputKind.CLASSES, "log_loss", {})
     encoded = list(encoded_folds(request, table, folds, takes_sparse=True))
     found = objective.measure(encoded, {"algorithm": "logistic_regression", "C": 0.3}, 1.0)

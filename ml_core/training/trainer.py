@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
@@ -32,8 +31,8 @@ from ml_core.training.checkpoints import CheckpointFolder
 from ml_core.training.fit import FittedModel, fit_model
 from ml_core.training.plan import GivenData, Planner, TrainingPlan
 from ml_core.training.registration import Registrar, own_code, reported_columns
-from ml_core.training.spaces import check_search
-from ml_core.training.trial_log import TrialLog
+from ml_core.training.spaces import check_search, metric_of, spaces_of
+from ml_core.training.trial_log import CROSS_VALIDATED, TrialLog
 from ml_core.training.tuning import tune
 
 Spec = TypeVar("Spec", TrainSpec, TuneSpec)
@@ -305,7 +304,10 @@ class Trainer:
         """
         check_search(search, spec)
         plan = self._planner.plan(ModelId(model_id), spec, given)
-        parameters = {**plan.run_parameters(), "search": search.to_json()}
+        model_type = plan.request.model_type_in_use
+        metric = metric_of(search, model_type, spaces_of(search, model_type, spec.hyperparameters))
+        of_search = {"search": search.to_json(), "metric": f"{CROSS_VALIDATED}{metric}"}
+        parameters = {**plan.run_parameters(), **of_search}
         for name in ("algorithm", "effective_hyperparameters"):  # the trials have them
             parameters.pop(name, None)
         runs = RunRepository(self._db, self.tenant_id)
@@ -313,7 +315,7 @@ class Trainer:
         with reported(self._hooks, model_id, on_stage) as stages, recorded as run_id:
             stages.enter("search")
             of = (self._db, self.tenant_id, plan.request.model_id, search_id or run_id, run_id)
-            log = partial(TrialLog, *of, on_trial=on_trial)
+            log = TrialLog(*of, metric, on_trial)
             found = tune(plan.request, search, log, self._db.settings.platform.home, cpus)
             request = replace(plan.request, hyperparameters={**plan.request.hyperparameters, **found.hyperparameters})
             trained = self._complete(replace(plan, request=request), stages, run_id, (found.note,))

@@ -82,7 +82,7 @@ class TrialLog:
         self._runs = RunRepository(db, tenant_id)
         self._beat_every_s = db.settings.registry.run_dead_after_s / _BEATS_PER_BOUND
         self._model_id, self._search_id, self._run_id = model_id, search_id, run_id
-        self._metric, self._on_trial = metric, on_trial
+        self.metric, self._on_trial = metric, on_trial
         self.total: int | None = None
         self.running: dict[str, Trial] = {}
         self.ended, self.seconds = self._past()
@@ -90,16 +90,16 @@ class TrialLog:
     @property
     def best(self) -> Trial | None:
         """The best of the trials that were measured on the most rows."""
-        sign = 1 if HIGHER_IS_BETTER[self._metric] else -1
+        sign = 1 if HIGHER_IS_BETTER[self.metric] else -1
         measured = [trial for trial in self.ended if trial.error is None and trial.metrics]
-        key = lambda trial: (trial.rows, sign * trial.metrics[trial.rows][self._metric], -trial.number)  # noqa: E731
+        key = lambda trial: (trial.rows, sign * trial.metrics[trial.rows][self.metric], -trial.number)  # noqa: E731
         return max(measured, key=key, default=None)
 
     @property
     def best_metric(self) -> dict[str, float]:
         """The metric that counts and its best value; empty before there is one."""
         best = self.best
-        return {} if best is None else {f"{CROSS_VALIDATED}{self._metric}": best.metrics[best.rows][self._metric]}
+        return {} if best is None else {f"{CROSS_VALIDATED}{self.metric}": best.metrics[best.rows][self.metric]}
 
     def start(self, configuration: Configuration) -> Trial:
         """A new trial begins."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from ml_core.training.cross_validation import Objective, divide_into_folds, enco
 from ml_core.training.fit import encoding_steps
 from ml_core.training.request import TrainingRequest
 from ml_core.training.samplers import Proposals
-from ml_core.training.spaces import Space, grid_size, metric_of, spaces_of
+from ml_core.training.spaces import Space, grid_size, spaces_of
 from ml_core.training.table import TrainingTable, read_training_table
 from ml_core.training.targets import OUTPUTS
 from ml_core.training.trial_log import TrialLog
@@ -40,32 +40,29 @@ class Found:
         )
 
 
-def tune(
-    request: TrainingRequest, search: TuneSpec, open_log: Callable[[str], TrialLog], home: Path, cpus: int
-) -> Found:
+def tune(request: TrainingRequest, search: TuneSpec, log: TrialLog, home: Path, cpus: int) -> Found:
     """Search for the hyperparameters of a training; its held-out rows take no part.
 
     Args:
         request: The training with its data; its hyperparameters are the same in all trials.
         search: How to search.
-        open_log: Where trials are recorded, by the metric that counts.
+        log: Where trials are recorded; has the metric that counts.
         home: The platform's folder.
         cpus: Trials at the same time, one core each.
 
     Raises:
         TrainingError: The data or the search can't be used (``stage="validate"``), or no trial succeeded.
-        InvalidRequestError, ConfigurationError: The search can't be done, or needs what is not installed.
+        InvalidRequestError: The search can't be done.
         PlatformError: The Ray cluster can't be joined.
     """
     model_type = request.model_type_in_use
     spaces = spaces_of(search, model_type, request.hyperparameters)
-    metric, output = metric_of(search, model_type, spaces), OUTPUTS[model_type]
+    output = OUTPUTS[model_type]
     table = read_training_table(request, output)
     folds = divide_into_folds(table, output, search.folds, search.seed)
     spaces = _encodable(request, table, spaces, model_type)
     n_rows = min(len(train) for train, _ in folds)
     shares = {round(share * n_rows): share for share in shares_of(n_rows, early_stopping=search.early_stopping)}
-    log = open_log(metric)
     proposals = Proposals(search, model_type, spaces, len(log.ended))
     trials = search.trials or (grid_size(spaces) if search.sampler is Sampler.GRID else DEFAULT_TRIALS)
     log.total = trials
@@ -78,14 +75,14 @@ def tune(
 
         sides = {_takes_sparse(table, model_type, name) for name in spaces}
         encode = {side: partial(encoded_folds, request, table, folds, takes_sparse=side) for side in sides}
-        objective = Objective(model_type, output, metric, dict(request.hyperparameters))
+        objective = Objective(model_type, output, log.metric, dict(request.hyperparameters))
         with joined_cluster(cpus):
             budget = Budget(trials, seconds, cpu_s, cpus)
             run_trials(objective, encode, shares, proposals, log, budget, home)
-    return _found(search, log, metric)
+    return _found(search, log)
 
 
-def _found(search: TuneSpec, log: TrialLog, metric: str) -> Found:
+def _found(search: TuneSpec, log: TrialLog) -> Found:
     best, failed = log.best, [trial for trial in log.ended if trial.error is not None]
     if best is None:
         if failed:
@@ -101,8 +98,8 @@ def _found(search: TuneSpec, log: TrialLog, metric: str) -> Found:
         )
     of = best.metrics[best.rows]
     summary = {
-        "metric": metric,
-        "score": of[metric],
+        "metric": log.metric,
+        "score": of[log.metric],
         "std": of["std"],
         "folds": search.folds,
         "rows": best.rows,

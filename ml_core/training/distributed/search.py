@@ -258,10 +258,8 @@ def _storage(home: Path) -> Iterator[Path]:
     with ExitStack() as stack:
         with FileLock(parent / "lock"):
             for left in filter(Path.is_dir, parent.iterdir()):
-                with (
-                    suppress(Timeout, OSError),
-                    FileLock(left / "lock", timeout=0),
-                ):  # a process that ends loses its lock
+                of_left = FileLock(left / "lock", timeout=0)  # a process that ends loses its lock
+                with suppress(Timeout, OSError), of_left:
                     shutil.rmtree(left, ignore_errors=True)
             folder = Path(tempfile.mkdtemp(dir=parent))  # of mode 0700
             stack.callback(shutil.rmtree, folder, ignore_errors=True)

@@ -161,14 +161,8 @@ def test_a_trial_equals_the_pipeline_refitted_on_each_fold() -> None:
             ("estimate", LogisticRegression(C=0.3, max_iter=1000, random_state=42)),
         ]
         pipeline = Pipeline(steps).fit(take(columns, train), target[train])
-        expected.append(
-            evaluate(
-                pipeline.steps[-1][1],
-                answer(pipeline, take(columns, test), OutputKind.CLASSES),
-                target[test],
-                OutputKind.CLASSES,
-            )["log_loss"]
-        )
+        answered = answer(pipeline, take(columns, test), OutputKind.CLASSES)
+        expected.append(evaluate(pipeline[-1], answered, target[test], OutputKind.CLASSES)["log_loss"])
     objective = Objective(CLASSIFICATION, OutputKind.CLASSES, "log_loss", {})
     encoded = list(encoded_folds(request, table, folds, takes_sparse=True))
     found = objective.measure(encoded, {"algorithm": "logistic_regression", "C": 0.3}, 1.0)

@@ -153,9 +153,10 @@ class TrialLog:
                 self._model_id, kind=KIND, parameters=wanted, limit=limit, cursor=cursor
             )
         ):
-            ended = run.finished_at or run.heartbeat_at
-            spans.setdefault(run.parent_run_id, []).extend([run.started_at.timestamp(), ended.timestamp()])
-            if run.status in (RunStatus.FINISHED, RunStatus.FAILED):
+            has_ended = run.status in (RunStatus.FINISHED, RunStatus.FAILED)
+            last = run.finished_at if has_ended and run.finished_at is not None else run.heartbeat_at
+            spans.setdefault(run.parent_run_id, []).extend([run.started_at.timestamp(), last.timestamp()])
+            if has_ended:
                 trials.append(self._read(run))
             else:
                 with suppress(RunStateError):  # it was cancelled before

@@ -6,6 +6,7 @@ read: it lies in a folder that only this platform's user can open, and is remove
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -40,6 +41,8 @@ _SETTINGS = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 _REDUCTION = 3
+# It misses files of results, which nobody reads.
+logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)
 _DIED = "Its process ended: most often, it ran out of memory. Search over smaller models, or train on fewer rows."
 _NO_MEMORY = "It ran out of memory."
 
@@ -105,6 +108,7 @@ def run_trials(
             reuse_actors=True,
             raise_on_failed_trial=False,
             verbose=0,
+            trial_dirname_creator=lambda trial: str(trial.trial_id),  # by default it has the hyperparameters
         )
         for storage in {trial.storage for trial in found.trials if trial.storage is not None}:
             shutil.rmtree(Path(storage.experiment_driver_staging_path).parent, ignore_errors=True)

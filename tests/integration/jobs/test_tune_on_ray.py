@@ -140,13 +140,22 @@ def test_a_search_of_which_all_trials_fail_says_why(db, tenant, trainer) -> None
     assert RunRepository(db, tenant).search("none", kind="tune").items[0].status is RunStatus.FAILED
 
 
-def test_a_search_ends_with_its_time(db, tenant, trainer) -> None:
-    """What runs then is stopped, and the best so far is trained."""
+def test_a_search_ends_with_its_core_seconds(db, tenant, trainer) -> None:
+    """And the best so far is trained."""
     data = split_target(measures(300), "outcome")
-    found = trainer.tune("time", None, data, algorithm="decision_tree", trials=5_000, seconds=6, sampler="random")
-    trials = trials_of(db, tenant, "time")
+    found = trainer.tune("cores", None, data, algorithm="decision_tree", trials=5_000, cpu_seconds=1, sampler="random")
+    trials = trials_of(db, tenant, "cores")
     assert 0 < found["search"]["trials"] < 5_000
     assert {run.status for run in trials} <= {RunStatus.FINISHED, RunStatus.CANCELLED}
+    assert sum(run.metrics["cpu_s"].last_value for run in trials if run.metrics) >= 1
+
+
+def test_a_search_ends_with_its_time(db, tenant, trainer) -> None:
+    """A fit that would take minutes is stopped, and its run ends."""
+    data, slow = split_target(measures(500), "outcome"), {"n_estimators": 20_000}
+    with pytest.raises(TrainingError, match="ended before a trial did. Give more seconds"):
+        trainer.tune("time", None, data, hyperparameters=slow, algorithm="random_forest", seconds=1, cpus=1)
+    assert {run.status for run in trials_of(db, tenant, "time")} == {RunStatus.CANCELLED}
 
 
 def test_a_trial_whose_process_is_killed_fails_alone(db, tenant, trainer, raylet) -> None:

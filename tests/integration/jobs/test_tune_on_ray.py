@@ -153,7 +153,7 @@ def test_a_search_ends_with_its_core_seconds(db, tenant, trainer) -> None:
 def test_a_search_ends_with_its_time(db, tenant, trainer) -> None:
     """A fit that would take minutes is stopped, and its run ends."""
     data, slow = split_target(measures(500), "outcome"), {"n_estimators": 20_000}
-    with pytest.raises(TrainingError, match="ended before a trial did. Give more seconds"):
+    with pytest.raises(TrainingError, match=r"ended before a trial did\. Give more seconds"):
         trainer.tune("time", None, data, hyperparameters=slow, algorithm="random_forest", seconds=1, cpus=1)
     assert {run.status for run in trials_of(db, tenant, "time")} == {RunStatus.CANCELLED}
 

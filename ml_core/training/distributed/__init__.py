@@ -1,1 +1,1 @@
-"""What runs inside of Ray: the only package of the framework that imports it."""
+"""Trainings on a Ray cluster. Beside ``deployments``, only this package imports Ray."""

@@ -594,7 +594,10 @@ def error_from_json(document: Mapping[str, Any]) -> MLFrameworkError:
     kind = kind or next((kind for kind in kinds if not kind.fields), kinds[0] if kinds else MLFrameworkError)
     own = {name: details.pop(name) for name in kind.fields if name in details}
     mending = None if action is None else Action(action["operation"], action["arguments"])
-    return kind(document["message"], action=mending, internal=document.get("internal"), details=details, **own)
+    error = kind(document["message"], action=mending, internal=document.get("internal"), details=details, **own)
+    if not kinds:
+        error.__dict__["code"] = document["code"]
+    return error
 
 
 def _subclasses(cls: type[MLFrameworkError]) -> list[type[MLFrameworkError]]:

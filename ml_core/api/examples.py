@@ -35,7 +35,6 @@ BODIES: dict[str, dict[str, Any]] = {
     "platform_keys.create": {"name": "monitoring", "scopes": ["read"]},
     "jobs.submit": {"kind": "train", "model_id": "tickets", "training": {"dataset": "tickets_2026@1", **_TRAINING}},
     "jobs.set_quota": {"weight": 2, "max_running": 4},
-    "models.train": {"dataset": "tickets_2026@1", **_TRAINING},
     "models.check_training": _TRAINING,
     "versions.update": {"tags": {"ticket": "ML-12"}, "metadata": {"author": "Ada"}},
     "holds.place": {"reason": "The audit of 2026 refers to it."},

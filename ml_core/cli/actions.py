@@ -19,7 +19,7 @@ _VERBS = {
     "environments.replicas": "rollouts show",
     "environments.rollback": "rollback",
     "environments.withdraw": "withdraw",
-    "models.train": "train",
+    "jobs.submit": "train",
 }
 """Operations whose verb is not where their name says."""
 

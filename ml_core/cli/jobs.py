@@ -11,7 +11,9 @@ from ml_core.cli.console import answer, err, note, print_fields, print_page, pri
 from ml_core.cli.curves import print_curves
 from ml_core.cli.options import CursorOption, LimitOption, ModelOption, seconds_of
 from ml_core.cli.target import platform
+from ml_core.cli.training_options import pairs_of, trains
 from ml_core.domain.job import ENDED, JobState, refuse_failure
+from ml_core.domain.job_spec import OnError
 from ml_core.domain.tune_spec import AUTO, Sampler
 from ml_core.exceptions import RunNotFoundError
 
@@ -25,28 +27,23 @@ app = typer.Typer(help="Submit work that the platform does in turn, and watch it
 submit = typer.Typer(help="Submit a job.", no_args_is_help=True)
 app.add_typer(submit, name="submit")
 
-JobArgument = Annotated[str, typer.Argument(help="The job's id, from `mlcore jobs list`.")]
 CpusOption = Annotated[float, typer.Option(help="The cores that it gets.")]
 PriorityOption = Annotated[int, typer.Option(help="-100 to 100; of the tenant's jobs a higher one goes first.")]
 WaitOption = Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")]
+JobArgument = Annotated[str, typer.Argument(help="The job's id, from `mlcore jobs list`.")]
 _COLUMNS = ["job_id", "kind", "model", "state", "stage", "attempt", "made", "submitted_at", "finished_at", "why"]
-_WAIT_S = 20.0
-"""Of one request; a longer job is asked for again."""
+_WAIT_S = 5.0
+"""Of one request; then the job is asked for again, and why it waits."""
 _REDRAWN_S = 1.0
 """The same where a progress line is drawn."""
 
 
 @submit.command("train")
+@trains
 def submit_train(
     model: ModelOption,
+    training: dict[str, Any],
     dataset: Annotated[str, typer.Option(help="The dataset: tickets_2026, or tickets_2026@3.")],
-    target: Annotated[str | None, typer.Option(help="The column to predict; none for clustering.")] = None,
-    model_type: Annotated[
-        str | None, typer.Option("--type", help="classification or regression, found from the target if left out.")
-    ] = None,
-    param: Annotated[
-        list[str] | None, typer.Option("--param", "-p", help="A hyperparameter, such as algorithm=logistic_regression.")
-    ] = None,
     promote_to: Annotated[str | None, typer.Option(help="The environment that is moved to the new version.")] = None,
     cpus: CpusOption = 1.0,
     priority: PriorityOption = 0,
@@ -56,26 +53,17 @@ def submit_train(
 
     Names, rights, columns, hyperparameters and quotas are checked at once.
     """
-    from ml_core.cli.train import hyperparameters
-
-    given = {"target": target, "model_type": model_type, "hyperparameters": hyperparameters(param)}
-    training = {name: value for name, value in given.items() if value}
     with platform() as client:
         job = client.jobs.train(model, dataset, training=training, promote_to=promote_to, cpus=cpus, priority=priority)
         _submitted(client, job, wait=wait)
 
 
 @submit.command("tune")
+@trains
 def submit_tune(
     model: ModelOption,
+    training: dict[str, Any],
     dataset: Annotated[str, typer.Option(help="The dataset: tickets_2026, or tickets_2026@3.")],
-    target: Annotated[str | None, typer.Option(help="The column to predict; none for clustering.")] = None,
-    model_type: Annotated[
-        str | None, typer.Option("--type", help="classification or regression, found from the target if left out.")
-    ] = None,
-    param: Annotated[
-        list[str] | None, typer.Option("--param", "-p", help="A hyperparameter that is the same in all trials.")
-    ] = None,
     algorithm: Annotated[
         str, typer.Option(help="auto: a linear model, boosted trees and a random forest.", show_default=True)
     ] = AUTO,
@@ -101,18 +89,55 @@ def submit_tune(
 ) -> None:
     """Submit a search for hyperparameters, whose best configuration is trained and registered.
 
-    Each trial is a run, which mlcore runs shows. Each core does one trial at a time.
+    Those of --param are the same in all trials. Each trial is a run, which mlcore runs shows. Each core does one trial
+    at a time.
     """
-    from ml_core.cli.train import hyperparameters, pairs_of
-
-    given = {"target": target, "model_type": model_type, "hyperparameters": hyperparameters(param)}
-    training = {name: value for name, value in given.items() if value}
     search: dict[str, Any] = {"algorithm": algorithm, "folds": folds, "sampler": sampler, "seed": seed}
     search |= {"space": dict(pairs_of(space, "--space", "max_depth=2..12")), "trials": trials, "metric": metric}
     search["seconds"] = None if timeout is None else seconds_of(timeout, "--timeout")
     options: dict[str, Any] = {"promote_to": promote_to, "cpus": cpus, "priority": priority}
     with platform() as client:
         _submitted(client, client.jobs.tune(model, dataset, training=training, search=search, **options), wait=wait)
+
+
+@submit.command("predict")
+def submit_predict(
+    model: ModelOption,
+    dataset: Annotated[str, typer.Option(help="The rows: inbox, or inbox@7.")],
+    output: Annotated[str, typer.Option(help="The dataset that gets the predictions as its next version.")],
+    version: Annotated[
+        str | None, typer.Option("--version", "-v", help="The version that predicts, whatever is promoted.")
+    ] = None,
+    environment: Annotated[
+        str | None, typer.Option("--environment", "-e", help="The environment whose version predicts.")
+    ] = None,
+    proba: Annotated[bool, typer.Option("--proba", help="Add the probability of each class.")] = False,
+    keep: Annotated[list[str] | None, typer.Option(help="A column to repeat, such as a key; may be repeated.")] = None,
+    on_error: Annotated[
+        OnError, typer.Option(help="fail: a row that does not fit fails the job; null: it has no prediction.")
+    ] = OnError.FAIL,
+    cpus: CpusOption = 1.0,
+    priority: PriorityOption = 0,
+    wait: WaitOption = False,
+) -> None:
+    """Submit the prediction of every row of a registered dataset.
+
+    The version in production predicts; if nothing is in production, the newest version.
+    """
+    with platform() as client:
+        job = client.jobs.predict(
+            model,
+            dataset,
+            output,
+            version=version,
+            environment=environment,
+            proba=proba,
+            keep=keep or [],
+            on_error=on_error,
+            cpus=cpus,
+            priority=priority,
+        )
+        _submitted(client, job, wait=wait)
 
 
 @app.command("list")
@@ -162,7 +187,7 @@ def logs(
 def wait_for(job_id: JobArgument) -> None:
     """Wait until a job has succeeded; fail with its error if it did not."""
     with platform() as client:
-        _show(_ended(client, client.jobs.get(job_id)))
+        _show(ended(client, client.jobs.get(job_id)))
 
 
 @app.command("cancel")
@@ -183,13 +208,17 @@ def retry(job_id: JobArgument) -> None:
 
 def _submitted(client: MLClient, job: Job, *, wait: bool) -> None:
     if wait:
-        _show(_ended(client, job))
+        _show(ended(client, job))
     else:
         answer(job, f"Submitted {job.job_id}. See it with: mlcore jobs show {job.job_id}")
 
 
-def _ended(client: MLClient, job: Job) -> Job:
-    """A job once it has succeeded.
+def ended(client: MLClient, job: Job) -> Job:
+    """A job once it has succeeded; meanwhile the command says why it waits.
+
+    Args:
+        client: Of the tenant.
+        job: The job.
 
     Raises:
         TrainingError: It was cancelled.
@@ -198,11 +227,15 @@ def _ended(client: MLClient, job: Job) -> Job:
     # Imported late: most verbs draw no progress.
     from ml_core.jobs.progress import is_live, watching
 
+    said = None
     is_shown = is_live(err) and not wants_json.get()
     with watching(err, shown=is_shown) as show:
         while job.state not in ENDED:
             show(job)
             job = client.jobs.get(job.job_id, wait_s=_REDRAWN_S if is_shown else _WAIT_S)
+            if job.waiting not in (None, said):
+                said = job.waiting
+                note(f"The job {job.job_id} is {job.state}. {said}", style="")
     refuse_failure(job.job_id, job.state, job.error)
     if not wants_json.get():
         note(f"{job.job_id} is {job.state}.")
@@ -226,7 +259,9 @@ def _stage(job: Job) -> str | None:
 
 
 def _made(job: Job) -> str | None:
-    return f"{job.result['model_id']}@{job.result['version']}" if "version" in job.result else None
+    if "version" in job.result:
+        return f"{job.result['model_id']}@{job.result['version']}"
+    return job.result.get("dataset")
 
 
 def _why(job: Job) -> str | None:

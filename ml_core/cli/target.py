@@ -277,14 +277,12 @@ def _in_process(settings: Settings, key: str | None, tenant: str | None) -> Iter
     # Imported late: a command that asks over HTTP needs neither a server nor a database driver.
     from ml_core.api.access import Services
     from ml_core.api.app import PREFIX, LazyApp
-    from ml_core.api.trainings import TrainingsInThreads
     from ml_core.cli.context import registry_connection
     from ml_core.client import MLClient
     from ml_core.client.inprocess import InProcessTransport
 
     with registry_connection(settings) as db:
-        services = Services(db, db.principal, TrainingsInThreads(db))
-        transport = InProcessTransport(LazyApp(services), PREFIX)
+        transport = InProcessTransport(LazyApp(Services(db, db.principal)), PREFIX)
         address = "http://in-process"
         with MLClient(address, api_key=key, tenant_id=tenant, timeout_s=_TIMEOUT_S, transport=transport) as client:
             yield client

@@ -21,11 +21,7 @@ class JobKind(StrEnum):
 
     TRAIN = "train"
     TUNE = "tune"
-
-    @property
-    def works_in_tasks(self) -> bool:
-        """Whether the cores of a job are used by Ray tasks that its process starts, and not by the process."""
-        return self is JobKind.TUNE
+    PREDICT = "predict"
 
 
 class JobState(StrEnum):
@@ -160,6 +156,12 @@ class Attempt:
     request_id: str
     number: int
     run_id: RunId
+
+    @property
+    def process_cpus(self) -> float:
+        """The cores that its own process holds; a search, and a prediction with several, leave them to Ray actors."""
+        works_in_actors = self.kind is JobKind.TUNE or (self.kind is JobKind.PREDICT and self.cpus >= 2)
+        return 0 if works_in_actors else self.cpus
 
 
 @dataclass(frozen=True, slots=True)

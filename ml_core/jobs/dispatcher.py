@@ -97,10 +97,7 @@ class Dispatcher:
     def _settle(self, held: Held, why: str | None) -> None:
         """Settle an attempt whose process has ended or does not report; nothing may follow before it is gone."""
         self._runner.stop(held.run_id)
-        why = why or "Its process did not report any more."
-        with suppress(JobNotFoundError, JobStateError):  # it reported its end meanwhile
-            job = JobRepository(self._db, held.tenant_id).lose(held.job_id, held.run_id, why)
-            _log.warning("The job %s of %s is %s: %s", job.job_id, job.tenant_id, job.state, why)
+        settle(self._db, held, why or "Its process did not report any more.")
 
     def _started(self, attempt: Attempt) -> bool:
         jobs = JobRepository(self._db, attempt.tenant_id)
@@ -111,6 +108,13 @@ class Dispatcher:
         try:
             self._runner.start(attempt)
         except MLFrameworkError as error:
-            jobs.lose(attempt.job_id, attempt.run_id, str(error))
+            jobs.lose(attempt.job_id, attempt.run_id, str(error.public()), error.to_json())
             return False
         return True
+
+
+def settle(db: DatabaseConnection, held: Held, why: str) -> None:
+    """Settle an attempt whose process is gone, unless it reported its end meanwhile."""
+    with suppress(JobNotFoundError, JobStateError):
+        job = JobRepository(db, held.tenant_id).lose(held.job_id, held.run_id, why)
+        _log.warning("The job %s of %s is %s: %s", job.job_id, job.tenant_id, job.state, why)

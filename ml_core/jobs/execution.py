@@ -74,7 +74,7 @@ def execute(db: DatabaseConnection, attempt: Attempt, *, stop: Callable[[], obje
         raise
     except MLFrameworkError as error:
         if isinstance(error, StorageFullError) or status_of(error) == _UNAVAILABLE:
-            return jobs.lose(*key, str(error)).state
+            return jobs.lose(*key, str(error.public()), error.to_json()).state
         return jobs.fail(*key, error.to_json()).state
     except MemoryError:
         no_memory = TrainingError(

@@ -49,7 +49,7 @@ class RayJobRunner:
             json={
                 "entrypoint": shlex.join(command),
                 "submission_id": attempt.run_id,
-                "entrypoint_num_cpus": 0 if attempt.kind.works_in_tasks else attempt.cpus,
+                "entrypoint_num_cpus": attempt.process_cpus,
                 "metadata": {_DISPATCHER: self._dispatcher, "tenant": attempt.tenant_id, "job": attempt.job_id},
                 "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads}},
             },

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ml_core.domain.job import Job, refuse_failure
-from ml_core.domain.job_spec import JobSpec, TrainJobSpec, TuneJobSpec
+from ml_core.domain.job_spec import JobSpec, OnError, PredictJobSpec, TrainJobSpec, TuneJobSpec
 from ml_core.domain.train_spec import TrainSpec
 from ml_core.domain.tune_spec import TuneSpec
 from ml_core.exceptions import DeadlineExceededError
-from ml_core.ids import EnvironmentName, ModelId
+from ml_core.ids import DatasetId, EnvironmentName, ModelId, VersionId
 from ml_core.jobs.kinds import kind_of
 from ml_core.registry.jobs import JobRepository
+from ml_core.registry.limits import check_choice
 
 _LOOK_EVERY_S = 0.25
 
@@ -67,6 +68,50 @@ class Jobs(JobRepository):
         found = search if isinstance(search, TuneSpec) else TuneSpec.from_json(search or {})
         environment = None if promote_to is None else EnvironmentName(promote_to)
         return self.submit_spec(TuneJobSpec(ModelId(model_id), spec, found, environment), **options)
+
+    def predict(
+        self,
+        model_id: str,
+        dataset: str,
+        output: str,
+        *,
+        version: str | None = None,
+        environment: str | None = None,
+        proba: bool = False,
+        keep: Sequence[str] = (),
+        on_error: OnError | str = OnError.FAIL,
+        **options: Any,
+    ) -> Job:
+        """Submit the prediction of every row of a registered dataset into the next version of another one.
+
+        The version that predicts and the number of the dataset are those of this moment. That the dataset has the
+        columns that the version reads, in types that it can read, is checked now.
+
+        Args:
+            model_id: The model.
+            dataset: The rows, such as ``inbox@7``.
+            output: The dataset that gets the predictions; made with its first version.
+            version: The version that predicts.
+            environment: The environment whose version predicts; None: ``production``, or the newest version if that
+                serves nothing.
+            proba: Whether the probability of each class is a column.
+            keep: Columns of the rows to repeat, such as a key.
+            on_error: ``fail``: a row that does not fit fails the job; ``null``: it has no prediction, and a column says
+                why.
+            **options: As ``train``.
+
+        Raises:
+            ModelNotFoundError: There is no such model, version or promoted environment.
+            DatasetNotFoundError: There is no such dataset.
+            SignatureMismatchError: A column is missing, or of a type that the version does not read.
+            PredictionError: The version has no probabilities.
+            MLFrameworkError: As ``JobRepository.submit``.
+        """
+        at = None if environment is None else EnvironmentName(environment)
+        by, into = None if version is None else VersionId(version), DatasetId(output)
+        misfits = check_choice(OnError, on_error, "on_error")
+        spec = PredictJobSpec(ModelId(model_id), dataset, into, by, at, proba, tuple(keep), misfits)
+        return self.submit_spec(spec, **options)
 
     def submit_spec(self, spec: JobSpec, **options: Any) -> Job:
         """Submit what a spec describes, checked as ``train`` does.

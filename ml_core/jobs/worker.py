@@ -15,7 +15,7 @@ from ml_core.exceptions import MLFrameworkError
 from ml_core.jobs.execution import execute
 from ml_core.registry.jobs import JobQueue
 
-_NICENESS = 10
+NICENESS = 10
 """Each step is worth about a tenth of the processor between two programs that both want it: replicas come first."""
 
 
@@ -26,7 +26,7 @@ def main() -> int:
     for name in ("tenant", "job", "run"):
         parser.add_argument(name)
     given = parser.parse_args()
-    os.nice(_NICENESS)
+    os.nice(NICENESS)
     with closing(DatabaseConnection()) as db:
         try:
             state = execute(db, JobQueue(db).attempt(given.tenant, given.job, given.run))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
 import orjson
+from threadpoolctl import threadpool_limits
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.columns import ColumnKind
@@ -243,7 +244,6 @@ class Trainer:
         spec: TrainSpec,
         *,
         run_id: str | None = None,
-        on_start: Callable[[], object] | None = None,
         on_stage: Callable[[str], object] | None = None,
     ) -> TrainingReport:
         """Train on registered datasets and register a version, as ``train`` does.
@@ -252,7 +252,6 @@ class Trainer:
             model_id: The model; it is created with its first version.
             spec: What to train. It names a dataset.
             run_id: The id of the run that records it, for a caller that must know it before; None: a new one.
-            on_start: Called when the training has been checked and its run has begun.
             on_stage: Called with the name of each stage as it begins, such as ``fit``.
 
         Raises:
@@ -267,7 +266,7 @@ class Trainer:
                 tenant_id=self.tenant_id,
                 field="dataset",
             )
-        return self._train(model_id, spec, GivenData(), run_id, on_start, on_stage).report
+        return self._train(model_id, spec, GivenData(), run_id, on_stage).report
 
     def tune_spec(
         self,
@@ -343,7 +342,6 @@ class Trainer:
         spec: TrainSpec,
         given: GivenData,
         run_id: str | None = None,
-        on_start: Callable[[], object] | None = None,
         on_stage: Callable[[str], object] | None = None,
     ) -> _Trained:
         plan = self._planner.plan(ModelId(model_id), spec, given)
@@ -351,8 +349,6 @@ class Trainer:
         parameters = plan.run_parameters()
         recorded = runs.record(plan.request.model_id, kind="train", parameters=parameters, run_id=run_id)
         with reported(self._hooks, model_id, on_stage) as stages, recorded as run_id:
-            if on_start is not None:
-                on_start()  # from here on a failure is recorded with the run
             return self._complete(plan, stages, run_id)
 
     def _complete(self, plan: TrainingPlan, stages: Stages, run_id: str, notes: tuple[str, ...] = ()) -> _Trained:
@@ -375,7 +371,9 @@ class Trainer:
         try:
             # The plan did so too, but only the data shows the model type of a spec without one.
             versions.refuse_in_vain(request.model_id, request.model_type_in_use, plan.spec.version)
-            return fit_model(request, stages.enter)
+            # Boosting and k-means add numbers up in another order with other threads, and one spec makes one digest.
+            with threadpool_limits(limits=1):
+                return fit_model(request, stages.enter)
         except MLFrameworkError as error:
             error.tenant_id = self.tenant_id
             error.__dict__["model_id"] = str(request.model_id)

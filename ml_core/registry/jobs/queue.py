@@ -113,28 +113,27 @@ class JobQueue:
             head = connection.execute(_NEXT).one_or_none()
             if head is None or free_cpus < head.cpus <= (all_cpus or head.cpus):
                 return None
-            is_head = sa.and_(jobs.c.tenant_id == head.tenant_id, jobs.c.job_id == head.job_id)
-            # Skipped if it is being cancelled.
-            locked = sa.select(jobs.c.job_id).where(is_head, jobs.c.state == JobState.QUEUED.value)
-            if connection.execute(locked.with_for_update(skip_locked=True)).one_or_none() is None:
-                return None
-            _take_turn(connection, head.tenant_id, head.cpus)
-            claimed = (
-                jobs.update()
-                .where(is_head)
-                .values(
-                    state=JobState.STARTING.value,
-                    attempt=jobs.c.attempt + 1,
-                    run_id=RunId.new(),
-                    dispatcher=dispatcher,
-                    lease_until=in_seconds(lease_s),
-                    started_at=sa.func.now(),
-                    finished_at=None,
-                    progress={},
-                )
-                .returning(jobs)
-            )
-            return _attempt_from(connection.execute(claimed).one())
+            return _claim(connection, head.tenant_id, head.job_id, dispatcher, lease_s)
+
+    def claim_one(self, tenant_id: str, job_id: str, dispatcher: str, lease_s: float) -> Attempt | None:
+        """Claim a certain job before its turn, for a process that executes it on cores that no dispatcher gives.
+
+        Args:
+            tenant_id: The tenant.
+            job_id: The job.
+            dispatcher: Under which name.
+            lease_s: As for ``claim``.
+
+        Returns:
+            The attempt; None: it does not wait, or somebody else was faster.
+
+        Raises:
+            PermissionDeniedError: As ``claim``.
+        """
+        self._db.principal.require(Scope.ADMIN)
+        with self._db.platform() as connection:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CLAIMS_LOCK)))
+            return _claim(connection, TenantId(tenant_id), job_id, dispatcher, lease_s)
 
     def attempt(self, tenant_id: str, job_id: str, run_id: str) -> Attempt:
         """A claimed attempt, for the process that was started for it.
@@ -192,6 +191,27 @@ class JobQueue:
             if refusal(error) == "fk_job_quotas_tenants":
                 raise tenant_not_found(TenantId(tenant_id)) from error
             raise
+
+
+def _claim(connection: Connection, tenant_id: TenantId, job_id: str, dispatcher: str, lease_s: float) -> Attempt | None:
+    is_it = is_job(tenant_id, job_id)
+    locked = sa.select(jobs.c.cpus).where(is_it, jobs.c.state == JobState.QUEUED.value)
+    cpus = connection.scalar(locked.with_for_update(skip_locked=True))  # skipped if it is being cancelled
+    if cpus is None:
+        return None
+    _take_turn(connection, tenant_id, cpus)
+    claimed = jobs.update().where(is_it).returning(jobs)
+    claimed = claimed.values(
+        state=JobState.STARTING.value,
+        attempt=jobs.c.attempt + 1,
+        run_id=RunId.new(),
+        dispatcher=dispatcher,
+        lease_until=in_seconds(lease_s),
+        started_at=sa.func.now(),
+        finished_at=None,
+        progress={},
+    )
+    return _attempt_from(connection.execute(claimed).one())
 
 
 def _attempt_from(row: AnyRow) -> Attempt:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
-from ml_core.database.tables import job_quotas, jobs, runs, versions
+from ml_core.database.tables import dataset_versions, job_quotas, jobs, runs, versions
 from ml_core.domain.api_key import Grant, Scope
 from ml_core.domain.job import HOLDS_CORES, MAX_PRIORITY, Job, JobKind, JobQuota, JobState, JobTrigger
 from ml_core.domain.run import RunStatus
@@ -53,6 +53,7 @@ class JobRepository(OfTenant):
         priority: int = 0,
         max_attempts: int = 3,
         idempotency_key: str | None = None,
+        reserved_s: float = 0.0,
     ) -> Job:
         """Submit a job. The caller has checked the spec.
 
@@ -63,6 +64,7 @@ class JobRepository(OfTenant):
             priority: -100 to 100; among the tenant's jobs a higher one goes first.
             max_attempts: How often it is started at most, if its process is lost; 1 to 10.
             idempotency_key: A text of the caller, 1 to 200 characters: the same again returns the same job.
+            reserved_s: Seconds in which no dispatcher claims it: whoever submits it does so (``JobQueue.claim_one``).
 
         Raises:
             PermissionDeniedError: The principal lacks the scope ``train``.
@@ -88,6 +90,7 @@ class JobRepository(OfTenant):
             "priority": priority,
             "max_attempts": max_attempts,
             "idempotency_key": idempotency_key,
+            "not_before": in_seconds(reserved_s),
             "scopes": Grant(principal.scopes, principal.promotes).names,
         }
         with journal.writing(self._db, self._tenant_id) as connection:
@@ -251,15 +254,17 @@ class JobRepository(OfTenant):
         with journal.writing(self._db, self._tenant_id) as connection:
             return self._fail(connection, job_id, run_id, error)
 
-    def lose(self, job_id: str, run_id: str, why: str) -> Job:
+    def lose(self, job_id: str, run_id: str, why: str, error: Mapping[str, Any] | None = None) -> Job:
         """Settle an attempt whose process is gone: another one follows, unless that was the last.
 
-        A version that the attempt had registered is kept as its result. Its run ends with it, and the parts of that.
+        A version or dataset that the attempt had registered is kept as its result. Its run ends with it, and the parts
+        of that run.
 
         Args:
             job_id: The job.
             run_id: The run of the attempt.
             why: What is known of its end, for people.
+            error: What kept it from its end, as ``MLFrameworkError.to_json``: the job's error if no attempt follows.
 
         Raises:
             JobNotFoundError: There is no such job.
@@ -290,7 +295,7 @@ class JobRepository(OfTenant):
                 kept = {"not_before": pause, "result": made or dict(job.result)}
                 return move(connection, self._tenant_id, job_id, JobTrigger.REQUEUE, run_id=run_id, **kept)
             message = f"The process was lost {job.attempt} times; the last time: {why}"
-            return self._fail(connection, job_id, run_id, {"code": "job_lost", "message": message})
+            return self._fail(connection, job_id, run_id, error or {"code": "job_lost", "message": message})
 
     def _succeed(self, connection: Connection, job_id: str, run_id: str, result: Mapping[str, Any]) -> Job:
         values = {"result": check_document(result, "result"), "finished_at": sa.func.now()}
@@ -308,7 +313,16 @@ class JobRepository(OfTenant):
         return job
 
     def _made_by(self, connection: Connection, job: Job) -> dict[str, Any] | None:
-        """The version that the last attempt's run registered before its process was lost."""
+        """What the last attempt's run registered before its process was lost: a version, or a dataset."""
+        if job.kind is JobKind.PREDICT:
+            output, of = job.spec.get("output"), dataset_versions.c
+            is_own = (
+                of.tenant_id == self._tenant_id,
+                of.dataset_id == output,
+                of.source["run_id"].astext == job.run_id,
+            )
+            number = connection.scalar(sa.select(of.number).where(*is_own).limit(1))
+            return None if number is None else {"dataset": f"{output}@{number}", "run_id": job.run_id}
         made = sa.select(versions.c.model_id, versions.c.version).where(
             versions.c.tenant_id == self._tenant_id, versions.c.run_id == job.run_id
         )

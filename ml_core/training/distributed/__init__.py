@@ -1,1 +1,1 @@
-"""Trainings on a Ray cluster. Beside ``deployments``, only this package imports Ray."""
+"""What runs on Ray. Beside ``deployments``, only this package imports it."""

@@ -20,6 +20,7 @@ class JobKind(StrEnum):
     """What a job executes."""
 
     TRAIN = "train"
+    TUNE = "tune"
     PREDICT = "predict"
 
 
@@ -168,8 +169,9 @@ class Attempt:
 
     @property
     def process_cpus(self) -> float:
-        """The cores that its own process holds; a prediction with several leaves them to its Ray actors."""
-        return 0 if self.kind is JobKind.PREDICT and self.cpus >= 2 else self.cpus
+        """The cores that its own process holds; a search, and a prediction with several, leave them to Ray actors."""
+        works_in_actors = self.kind is JobKind.TUNE or (self.kind is JobKind.PREDICT and self.cpus >= 2)
+        return 0 if works_in_actors else self.cpus
 
 
 @dataclass(frozen=True, slots=True)

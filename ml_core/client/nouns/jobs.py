@@ -6,7 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_core.api.schemas.base import Page
-from ml_core.api.schemas.jobs import Job, JobLog, JobQuota, JobShare, JobTraining, NewPredictJob, NewTrainJob
+from ml_core.api.schemas.jobs import (
+    Job,
+    JobLog,
+    JobQuota,
+    JobShare,
+    JobTraining,
+    NewPredictJob,
+    NewTrainJob,
+    NewTuneJob,
+    Search,
+)
 from ml_core.api.schemas.trainings import TrainingFields
 from ml_core.client.calls import Call, Mode, Noun, listing, operation, quoted
 from ml_core.domain.job import JobKind, JobState
@@ -101,6 +111,43 @@ class Jobs(Noun[Mode]):
             proba=proba,
             keep=[*keep],
             on_error=on_error,
+            cpus=cpus,
+            priority=priority,
+            max_attempts=max_attempts,
+        )
+        return Call("POST", f"{self._root}/jobs", Job, body=body)
+
+    @operation
+    def tune(
+        self,
+        model_id: str,
+        dataset: str,
+        *,
+        training: Mapping[str, Any] | None = None,
+        search: Mapping[str, Any] | None = None,
+        promote_to: str | None = None,
+        cpus: float = 1.0,
+        priority: int = 0,
+        max_attempts: int = 3,
+    ) -> Call[Job]:
+        """Submit a search for the hyperparameters of a training on a registered dataset.
+
+        Args:
+            model_id: As ``train``.
+            dataset: As ``train``.
+            training: As ``train``; its hyperparameters are the same in all trials.
+            search: Fields of ``Search``, such as ``algorithm``, ``space`` and ``trials``.
+            promote_to: As ``train``.
+            cpus: The cores that it gets; each does one trial at a time.
+            priority: As ``train``.
+            max_attempts: As ``train``. Another attempt goes on with the trials that are left.
+        """
+        body = NewTuneJob(
+            kind=JobKind.TUNE,
+            model_id=ModelId(model_id),
+            training=JobTraining(dataset=dataset, **(training or {})),
+            search=Search(**(search or {})),
+            promote_to=promote_to,
             cpus=cpus,
             priority=priority,
             max_attempts=max_attempts,

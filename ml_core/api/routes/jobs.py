@@ -16,7 +16,7 @@ from ml_core.api.schemas import jobs as schemas
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.jobs import AnyNewJob, Job, JobLog, JobShare
 from ml_core.domain.api_key import Scope
-from ml_core.domain.job import JobQuota, JobState
+from ml_core.domain.job import JobKind, JobQuota, JobState
 from ml_core.jobs.kinds import SPECS
 from ml_core.jobs.submission import Jobs
 from ml_core.registry.jobs import JobQueue, JobRepository
@@ -33,7 +33,7 @@ WaitQuery = Annotated[float, Query(ge=0, le=60, description="Wait for its end at
 def submit_job(access: TenantAccess, body: AnyNewJob) -> Job:
     """Submit a job. What can be known beforehand is checked at once: names, rights, columns and quotas."""
     jobs = Jobs(access.db, access.tenant_id)
-    return Job.model_validate(jobs.submit_spec(SPECS[body.kind].from_json(body.spec), **body.options))
+    return Job.model_validate(jobs.submit_spec(SPECS[JobKind(body.kind)].from_json(body.spec), **body.options))
 
 
 @operation(router, "GET", "/jobs", "jobs.list", Scope.READ)

@@ -40,7 +40,7 @@ class NewJob(Input):
 class NewTrainJob(NewJob):
     """A training to submit."""
 
-    kind: Literal[JobKind.TRAIN]
+    kind: Literal["train"]
     model_id: str = Field(description="The model; created with its first version.", examples=["tickets"])
     training: JobTraining
     promote_to: str | None = Field(
@@ -51,7 +51,7 @@ class NewTrainJob(NewJob):
 class NewPredictJob(NewJob):
     """The prediction of every row of a dataset to submit."""
 
-    kind: Literal[JobKind.PREDICT]
+    kind: Literal["predict"]
     model_id: str = Field(description="The model.", examples=["tickets"])
     dataset: str = Field(description="The rows, such as `inbox@7`; without a number the newest version now.")
     output: str = Field(

@@ -8,7 +8,7 @@ from typing import Any
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.jobs import Job, JobLog, JobQuota, JobShare, JobTraining, NewPredictJob, NewTrainJob
 from ml_core.client.calls import Call, Mode, Noun, listing, operation, quoted
-from ml_core.domain.job import JobKind, JobState
+from ml_core.domain.job import JobState
 from ml_core.domain.job_spec import OnError
 from ml_core.ids import ModelId
 
@@ -42,7 +42,7 @@ class Jobs(Noun[Mode]):
             max_attempts: How often it is started at most, if its process is lost; 1 to 10.
         """
         body = NewTrainJob(
-            kind=JobKind.TRAIN,
+            kind="train",
             model_id=ModelId(model_id),
             training=JobTraining(dataset=dataset, **(training or {})),
             promote_to=promote_to,
@@ -86,7 +86,7 @@ class Jobs(Noun[Mode]):
             max_attempts: As ``train``.
         """
         body = NewPredictJob(
-            kind=JobKind.PREDICT,
+            kind="predict",
             model_id=ModelId(model_id),
             dataset=dataset,
             output=output,

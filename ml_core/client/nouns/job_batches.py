@@ -9,7 +9,6 @@ from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.job_batches import JobBatch
 from ml_core.api.schemas.jobs import NewTrainJob
 from ml_core.client.calls import Call, Mode, Noun, listing, operation, quoted
-from ml_core.domain.job import JobKind
 
 _SUBMITTED_WITHIN_S = 60.0
 """A submission for 10,000 tenants takes seconds."""
@@ -25,7 +24,7 @@ class JobBatches(Noun[Mode]):
         Args:
             job: Fields of ``NewTrainJob``, such as ``{"model_id": "tickets", "training": {"dataset": "tickets"}}``.
         """
-        body = NewTrainJob.model_validate({"kind": JobKind.TRAIN, **job} if isinstance(job, Mapping) else job)
+        body = NewTrainJob.model_validate({"kind": "train", **job} if isinstance(job, Mapping) else job)
         return Call("POST", "/api/v1/job-batches", JobBatch, body=body, timeout_s=_SUBMITTED_WITHIN_S)
 
     @listing

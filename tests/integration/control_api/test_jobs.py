@@ -112,7 +112,7 @@ def test_a_dataset_is_predicted(db, client: MLClient, tenant_id, dataset: str, d
     made = client.datasets.get("answers", 1)
     assert [name for name, _ in made.columns] == ["m0", "prediction", "probability_no", "probability_yes", "error"]
     assert made.source["run_id"] == job.run_id
-    with pytest.raises(SignatureMismatchError, match="none of the model's columns"):
+    with pytest.raises(SignatureMismatchError, match="answers@1 has no column 'm1', which m@1 reads as a number"):
         client.jobs.predict("m", "answers", "again", version="1", keep=["prediction"])
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from ml_core.cli.jobs import ended
 from ml_core.cli.train import trained
 from ml_core.client import MLClient
 from ml_core.data.cells import typed_series
@@ -17,6 +18,7 @@ from ml_core.domain.replica_report import LoadState
 from ml_core.exceptions import PlatformError, TenantExistsError
 
 if TYPE_CHECKING:
+    from ml_core.api.schemas.jobs import Job
     from ml_core.api.schemas.trainings import TrainingReport
 
 _SCOPES = ("predict", "read", "train", "promote")
@@ -51,6 +53,12 @@ class DemoTenant:
         with self.client() as client:
             dataset = client.datasets.create(self.model_id, self.table).reference
             return trained(client, self.model_id, dataset, target=self.target, hyperparameters=hyperparameters)
+
+    def tune(self, **search: Any) -> Job:
+        """Search for hyperparameters, and train a version with the best; the job once it has succeeded."""
+        with self.client() as client:
+            training = {"target": self.target}
+            return ended(client, client.jobs.tune(self.model_id, self.model_id, training=training, search=search))
 
     def sample_rows(self, count: int) -> list[dict[str, Any]]:
         """Rows of the file, without the target, spread over it."""

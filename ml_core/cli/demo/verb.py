@@ -25,6 +25,7 @@ PRINTS_JSON = False
 _ANSWERS_TO_SEE = 200
 _ANSWERS_TIMEOUT_S = 30.0
 _SHOWN = 100
+_SEARCH = {"algorithm": "random_forest", "sampler": "random", "trials": 6, "folds": 3, "seconds": 20}
 
 
 def demo(port: PortOption = None) -> None:
@@ -58,7 +59,7 @@ def _tour(url: str, started: float) -> None:
     out.print(f"First prediction served {time.monotonic() - started:.0f} s after the start.\n", style="bold")
     first = _train_and_serve(globex, {})
     _show_isolation(acme, globex)
-    _promote_under_load(globex, first)
+    _tune_and_promote_under_load(globex, first)
     _show_next_steps(acme, globex)
 
 
@@ -129,11 +130,13 @@ def _show_isolation(thief: DemoTenant, other: DemoTenant) -> None:
     say(f"  refused, as for what does not exist: {refusal.message}")
 
 
-def _promote_under_load(tenant: DemoTenant, old: str) -> None:
+def _tune_and_promote_under_load(tenant: DemoTenant, old: str) -> None:
     from ml_core.cli.demo.traffic import traffic
 
-    with step(f"Training a second version of {tenant.tenant_id}/{tenant.model_id}"):
-        new = tenant.train(n_estimators=200).version
+    with step(f"Searching for better hyperparameters of {tenant.tenant_id}/{tenant.model_id} with Ray Tune"):
+        result = tenant.tune(**_SEARCH).result
+    new, trials = result["version"], result["search"]["trials"]
+    out.print(f"  {trials} configurations were tried; the best one is version {new}")
     with tenant.client() as client:
         compared = client.versions.compare(tenant.model_id, old, new).metrics["validation"]
         for metric, of in sorted(compared.items()):

@@ -44,7 +44,7 @@ class NewJob(Input):
 class NewTrainJob(NewJob):
     """A training to submit."""
 
-    kind: Literal[JobKind.TRAIN]
+    kind: Literal["train"]
     model_id: str = Field(description="The model; created with its first version.", examples=["tickets"])
     training: JobTraining
     promote_to: str | None = Field(
@@ -79,7 +79,7 @@ class Search(Input):
 class NewTuneJob(NewJob):
     """A search for hyperparameters to submit; each of its cores does one trial at a time."""
 
-    kind: Literal[JobKind.TUNE]
+    kind: Literal["tune"]
     model_id: str = Field(description="The model; created with its first version.", examples=["tickets"])
     training: JobTraining = Field(description="What is trained; its hyperparameters are the same in all trials.")
     search: Search = Search()
@@ -91,7 +91,7 @@ class NewTuneJob(NewJob):
 class NewPredictJob(NewJob):
     """The prediction of every row of a dataset to submit."""
 
-    kind: Literal[JobKind.PREDICT]
+    kind: Literal["predict"]
     model_id: str = Field(description="The model.", examples=["tickets"])
     dataset: str = Field(description="The rows, such as `inbox@7`; without a number the newest version now.")
     output: str = Field(

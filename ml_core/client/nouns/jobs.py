@@ -19,7 +19,7 @@ from ml_core.api.schemas.jobs import (
 )
 from ml_core.api.schemas.trainings import TrainingFields
 from ml_core.client.calls import Call, Mode, Noun, listing, operation, quoted
-from ml_core.domain.job import JobKind, JobState
+from ml_core.domain.job import JobState
 from ml_core.domain.job_spec import OnError
 from ml_core.domain.keywords import check_keywords
 from ml_core.ids import ModelId
@@ -57,7 +57,7 @@ class Jobs(Noun[Mode]):
         """
         check_keywords("train", training or (), TrainingFields.model_fields)
         body = NewTrainJob(
-            kind=JobKind.TRAIN,
+            kind="train",
             model_id=ModelId(model_id),
             training=JobTraining(dataset=dataset, **(training or {})),
             promote_to=promote_to,
@@ -102,7 +102,7 @@ class Jobs(Noun[Mode]):
             max_attempts: As ``train``.
         """
         body = NewPredictJob(
-            kind=JobKind.PREDICT,
+            kind="predict",
             model_id=ModelId(model_id),
             dataset=dataset,
             output=output,
@@ -143,7 +143,7 @@ class Jobs(Noun[Mode]):
             max_attempts: As ``train``. Another attempt goes on with the trials that are left.
         """
         body = NewTuneJob(
-            kind=JobKind.TUNE,
+            kind="tune",
             model_id=ModelId(model_id),
             training=JobTraining(dataset=dataset, **(training or {})),
             search=Search(**(search or {})),

@@ -40,12 +40,15 @@ _BEAT_EVERY_S: Final = 2.0
 _UNAVAILABLE: Final = 503
 
 
-def execute(db: DatabaseConnection, attempt: Attempt, *, stop: Callable[[], object] | None = None) -> JobState:
+def execute(
+    db: DatabaseConnection, attempt: Attempt, *, on_ray: bool = False, stop: Callable[[], object] | None = None
+) -> JobState:
     """Do what an attempt is for, and write what came of it.
 
     Args:
         db: The registry.
         attempt: A claimed job.
+        on_ray: Whether this process is a job of a Ray cluster, whose tasks get the cores.
         stop: Called from another thread when the job is cancelled or goes on elsewhere; None: this process ends.
 
     Returns:
@@ -62,7 +65,7 @@ def execute(db: DatabaseConnection, attempt: Attempt, *, stop: Callable[[], obje
     jobs.begin(*key, LEASE_S)
     try:
         spec = SPECS[attempt.kind].from_json(attempt.spec)
-        work = Work(acting, attempt, spec, jobs.get(attempt.job_id).result)
+        work = Work(acting, attempt, spec, jobs.get(attempt.job_id).result, attempt.cpus if on_ray else 1.0)
         with beating(lambda: _beat(jobs, attempt, work.progress), _BEAT_EVERY_S, stop or _end_process):
             _refuse_revoked(db, attempt)
             try:

@@ -1,4 +1,4 @@
-"""The process of one attempt: ``python -m ml_core.jobs.worker TENANT JOB RUN``.
+"""The process of one attempt: ``python -m ml_core.jobs.worker [--on-ray] TENANT JOB RUN``.
 
 It needs the registry's address only.
 """
@@ -25,11 +25,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Execute one attempt of a job.")
     for name in ("tenant", "job", "run"):
         parser.add_argument(name)
+    parser.add_argument("--on-ray", action="store_true", help="It is a Ray job, whose tasks get the cores.")
     given = parser.parse_args()
     os.nice(_NICENESS)
     with closing(DatabaseConnection()) as db:
         try:
-            state = execute(db, JobQueue(db).attempt(given.tenant, given.job, given.run))
+            state = execute(db, JobQueue(db).attempt(given.tenant, given.job, given.run), on_ray=given.on_ray)
         except MLFrameworkError as error:
             logging.error("%s", error)
             return 1

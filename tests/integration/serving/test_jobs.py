@@ -60,14 +60,20 @@ def running(client: MLClient, job_id: str) -> str:
     return str(job.run_id)
 
 
-def test_ray_makes_the_version_that_this_process_makes(platform: RunningPlatform, client: MLClient) -> None:
-    """Submitted over HTTP, found by the control loop, executed as a Ray job: equal bytes."""
-    job = client.jobs.train("m", "m", training=TRAINING, promote_to="production")
+@pytest.mark.parametrize(
+    ("cpus", "hyperparameters"), [(1, {"algorithm": "logistic_regression"}), (2, {"n_estimators": 8})]
+)
+def test_ray_makes_the_version_that_this_process_makes(
+    platform: RunningPlatform, client: MLClient, cpus: int, hyperparameters: dict
+) -> None:
+    """Submitted over HTTP, found by the control loop, executed as a Ray job or by its tasks: equal bytes."""
+    training = {**TRAINING, "hyperparameters": hyperparameters}
+    job = client.jobs.train("m", "m", training=training, promote_to="production", cpus=cpus)
     done = wait_until(lambda: (found := client.jobs.get(job.job_id, wait_s=20)).state in ENDED and found, WITHIN_S)
     assert done.state is JobState.SUCCEEDED, done.error
     assert done.spec["training"]["dataset"] == "m@1"
     tenant_id = platform.tenant("jobs").tenant_id
-    spec = TrainSpec.from_json({**TRAINING, "dataset": "m@1"})
+    spec = TrainSpec.from_json({**training, "dataset": "m@1"})
     here = Trainer(platform.db, tenant_id).train_spec("here", spec)
     versions = VersionRepository(platform.db, tenant_id)
     assert versions.get("m", done.result["version"]).digest == versions.get("here", here.version).digest

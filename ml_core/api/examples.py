@@ -34,6 +34,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "keys.create": {"name": "web shop", "scopes": ["predict", "read"]},
     "platform_keys.create": {"name": "monitoring", "scopes": ["read"]},
     "jobs.submit": {"model_id": "tickets", "training": {"dataset": "tickets_2026@1", **_TRAINING}},
+    "jobs.plan": {"model_id": "tickets", "training": {"dataset": "tickets_2026@1", **_TRAINING}, "cpus": 4},
     "jobs.set_quota": {"weight": 2, "max_running": 4},
     "models.train": {"dataset": "tickets_2026@1", **_TRAINING},
     "models.check_training": _TRAINING,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ml_core.cli.console import answer, print_fields, print_page, printed_as_json, step
+from ml_core.cli.console import answer, print_fields, print_page, print_rows, printed_as_json, say, step
 from ml_core.cli.options import CursorOption, LimitOption, ModelOption
 from ml_core.cli.target import platform
 from ml_core.domain.job import ENDED, JobState, refuse_failure
@@ -20,7 +20,18 @@ ASKS = "tenant"
 app = typer.Typer(help="Submit trainings that the platform does in turn, and watch them.", no_args_is_help=True)
 submit = typer.Typer(help="Submit a job.", no_args_is_help=True)
 app.add_typer(submit, name="submit")
+plan = typer.Typer(help="Show how a job would be done.", no_args_is_help=True)
+app.add_typer(plan, name="plan")
 
+DatasetOption = Annotated[str, typer.Option(help="The dataset: tickets_2026, or tickets_2026@3.")]
+TargetOption = Annotated[str | None, typer.Option(help="The column to predict; none for clustering.")]
+TypeOption = Annotated[
+    str | None, typer.Option("--type", help="classification or regression, found from the target if left out.")
+]
+ParamOption = Annotated[
+    list[str] | None, typer.Option("--param", "-p", help="A hyperparameter, such as algorithm=logistic_regression.")
+]
+CpusOption = Annotated[float, typer.Option(help="The cores that it gets.")]
 JobArgument = Annotated[str, typer.Argument(help="The job's id, from `mlcore jobs list`.")]
 _COLUMNS = ["job_id", "kind", "model", "state", "stage", "attempt", "made", "submitted_at", "finished_at", "why"]
 _WAIT_S = 20.0
@@ -30,16 +41,12 @@ _WAIT_S = 20.0
 @submit.command("train")
 def submit_train(
     model: ModelOption,
-    dataset: Annotated[str, typer.Option(help="The dataset: tickets_2026, or tickets_2026@3.")],
-    target: Annotated[str | None, typer.Option(help="The column to predict; none for clustering.")] = None,
-    model_type: Annotated[
-        str | None, typer.Option("--type", help="classification or regression, found from the target if left out.")
-    ] = None,
-    param: Annotated[
-        list[str] | None, typer.Option("--param", "-p", help="A hyperparameter, such as algorithm=logistic_regression.")
-    ] = None,
+    dataset: DatasetOption,
+    target: TargetOption = None,
+    model_type: TypeOption = None,
+    param: ParamOption = None,
     promote_to: Annotated[str | None, typer.Option(help="The environment that is moved to the new version.")] = None,
-    cpus: Annotated[float, typer.Option(help="The cores that it gets.")] = 1.0,
+    cpus: CpusOption = 1.0,
     priority: Annotated[int, typer.Option(help="-100 to 100; of the tenant's jobs a higher one goes first.")] = 0,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")] = False,
 ) -> None:
@@ -47,16 +54,45 @@ def submit_train(
 
     Names, rights, columns, hyperparameters and quotas are checked at once.
     """
-    from ml_core.cli.train import hyperparameters
-
-    given = {"target": target, "model_type": model_type, "hyperparameters": hyperparameters(param)}
-    training = {name: value for name, value in given.items() if value}
+    training = _training(target, model_type, param)
     with platform() as client:
         job = client.jobs.train(model, dataset, training=training, promote_to=promote_to, cpus=cpus, priority=priority)
         if wait:
             _show(_ended(client, job))
         else:
             answer(job, f"Submitted {job.job_id}. See it with: mlcore jobs show {job.job_id}")
+
+
+@plan.command("train")
+def plan_train(
+    model: ModelOption,
+    dataset: DatasetOption,
+    target: TargetOption = None,
+    model_type: TypeOption = None,
+    param: ParamOption = None,
+    cpus: CpusOption = 1.0,
+) -> None:
+    """Show the strategy of a training, each alternative with its estimate, and why. Nothing is submitted."""
+    with platform() as client:
+        found = client.jobs.plan(model, dataset, training=_training(target, model_type, param), cpus=cpus)
+    if printed_as_json(found):
+        return
+    say(f"The strategy is {found.strategy}.")
+    rows = [{**dict(each), "seconds": _estimated(each.seconds)} for each in found.options]
+    print_rows(rows, ["strategy", "seconds", "reason"], empty="")
+    for sentence in found.missing:
+        say(sentence, style="red")
+
+
+def _training(target: str | None, model_type: str | None, param: list[str] | None) -> dict[str, Any]:
+    from ml_core.cli.train import hyperparameters
+
+    given = {"target": target, "model_type": model_type, "hyperparameters": hyperparameters(param)}
+    return {name: value for name, value in given.items() if value}
+
+
+def _estimated(seconds: float | None) -> str:
+    return "no" if seconds is None else f"{seconds:.2g}" if seconds < 10 else f"{seconds:,.0f}"
 
 
 @app.command("list")

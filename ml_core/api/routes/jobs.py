@@ -14,7 +14,7 @@ from ml_core.api.operation import CursorQuery, LimitQuery, operations
 from ml_core.api.routes.adding import operation
 from ml_core.api.schemas import jobs as schemas
 from ml_core.api.schemas.base import Page
-from ml_core.api.schemas.jobs import Job, JobLog, JobShare, NewTrainJob
+from ml_core.api.schemas.jobs import Job, JobLog, JobPlan, JobShare, JobToPlan, NewTrainJob
 from ml_core.domain.api_key import Scope
 from ml_core.domain.job import JobQuota, JobState
 from ml_core.jobs.kinds import SPECS
@@ -34,6 +34,14 @@ def submit_job(access: TenantAccess, body: NewTrainJob) -> Job:
     """Submit a job. What can be known beforehand is checked at once: names, rights, columns and quotas."""
     jobs = Jobs(access.db, access.tenant_id)
     return Job.model_validate(jobs.submit_spec(SPECS[body.kind].from_json(body.spec), **body.options))
+
+
+@operation(router, "POST", "/jobs/plan", "jobs.plan", Scope.TRAIN)
+def plan_job(access: TenantAccess, body: JobToPlan) -> JobPlan:
+    """How a job would train: the strategy, its alternatives with their estimates, and why. Nothing is queued."""
+    training = body.training.model_dump(mode="json", exclude_unset=True)
+    plan = Jobs(access.db, access.tenant_id).plan(body.model_id, training, cpus=body.cpus)
+    return JobPlan.model_validate(plan)
 
 
 @operation(router, "GET", "/jobs", "jobs.list", Scope.READ)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ml_core.api.schemas.base import Page
-from ml_core.api.schemas.jobs import Job, JobLog, JobQuota, JobShare, JobTraining, NewTrainJob
+from ml_core.api.schemas.jobs import Job, JobLog, JobPlan, JobQuota, JobShare, JobToPlan, JobTraining, NewTrainJob
 from ml_core.client.calls import Call, Mode, Noun, listing, operation, quoted
 from ml_core.domain.job import JobState
 from ml_core.ids import ModelId
@@ -49,6 +49,19 @@ class Jobs(Noun[Mode]):
             max_attempts=max_attempts,
         )
         return Call("POST", f"{self._root}/jobs", Job, body=body)
+
+    @operation
+    def plan(
+        self, model_id: str, dataset: str, *, training: Mapping[str, Any] | None = None, cpus: float = 1.0
+    ) -> Call[JobPlan]:
+        """How a job would train: the strategy, its alternatives with their estimates, and why. Nothing is queued.
+
+        The arguments are those of ``train``.
+        """
+        body = JobToPlan(
+            model_id=ModelId(model_id), training=JobTraining(dataset=dataset, **(training or {})), cpus=cpus
+        )
+        return Call("POST", f"{self._root}/jobs/plan", JobPlan, body=body)
 
     @listing
     def list(self, *, state: JobState | str | None = None) -> Call[Page[Job]]:

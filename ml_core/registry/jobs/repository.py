@@ -76,7 +76,7 @@ class JobRepository(OfTenant):
         principal.require(Scope.TRAIN)
         kind = check_choice(JobKind, kind, "kind")
         document = check_document(spec, "spec")
-        _check_range("cpus", cpus, 0.01, 10_000)
+        check_cpus(cpus)
         _check_range("priority", priority, -MAX_PRIORITY, MAX_PRIORITY)
         _check_range("max_attempts", max_attempts, 1, _MAX_ATTEMPTS)
         row = {
@@ -385,6 +385,15 @@ class JobRepository(OfTenant):
 
     def _record(self, connection: Connection, job: Job, action: str, details: Mapping[str, Any] | None = None) -> None:
         journal.record(connection, self._tenant_id, action, {"job_id": job.job_id}, details)
+
+
+def check_cpus(cpus: float) -> None:
+    """Refuse a number of cores that no job can have.
+
+    Raises:
+        InvalidRequestError: It is out of range.
+    """
+    _check_range("cpus", cpus, 0.01, 10_000)
 
 
 def _check_range(name: str, value: float, lowest: float, highest: float) -> None:

@@ -27,7 +27,7 @@ STORY = (
     *("datasets.create", "models.train", "versions.update", "holds.place", "gates.set", "environments.promote"),
     *("predictions.label", "models.train", "environments.approve", "rollouts.shadow", "rollouts.unshadow"),
     *("rollouts.start", "rollouts.step", "rollouts.abort", "rollouts.start", "rollouts.finish"),
-    *("environments.rollback", "environments.withdraw", "jobs.submit", "jobs.set_quota"),
+    *("environments.rollback", "environments.withdraw", "jobs.plan", "jobs.submit", "jobs.set_quota"),
 )
 
 

@@ -26,6 +26,7 @@ CursorOption = Annotated[str | None, typer.Option("--cursor", help="Start where 
 SinceOption = Annotated[datetime | None, typer.Option(help="Only at or after this moment, UTC.")]
 UntilOption = Annotated[datetime | None, typer.Option(help="Only before this moment, UTC.")]
 EncodingOption = Annotated[str, typer.Option(help="The character encoding of a CSV file.")]
+FILES = "a CSV or Parquet file, a folder or quoted pattern of them ('data/*.csv'), or s3://BUCKET/PATH"
 ArchivedOption = Annotated[bool, typer.Option("--archived", help="Include archived ones.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -6,7 +6,6 @@ import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
@@ -14,7 +13,7 @@ import typer
 
 from ml_core.cli.actions import completing
 from ml_core.cli.console import command, in_background, note, print_rows, printed_as_json, say, step, transferring
-from ml_core.cli.options import EncodingOption, ModelOption, json_or_text
+from ml_core.cli.options import FILES, EncodingOption, ModelOption, json_or_text
 from ml_core.cli.target import address, platform
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.run import RunStatus
@@ -36,7 +35,7 @@ _NAME_LENGTH = 69  # a dataset's name has at most 80 characters, of which 11 are
 
 def train(
     model: ModelOption,
-    file: Annotated[Path | None, typer.Argument(help="A CSV or Parquet file with one row an example.")] = None,
+    file: Annotated[str | None, typer.Argument(help=f"One row an example: {FILES}.")] = None,
     target: Annotated[str | None, typer.Option(help="The column to predict; not with --type clustering.")] = None,
     dataset: Annotated[
         str | None,
@@ -52,8 +51,10 @@ def train(
         ),
     ] = None,
     validation: Annotated[
-        Path | None,
-        typer.Option(help="A file with the same columns to measure on, instead of a held-out fifth of the rows."),
+        str | None,
+        typer.Option(
+            metavar="FILE", help="As FILE, with the same columns: measured on instead of a held-out fifth of the rows."
+        ),
     ] = None,
     rare_classes: Annotated[
         str | None,
@@ -121,8 +122,8 @@ def _given(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value}
 
 
-def _store(client: MLClient, dataset_id: str, file: Path, encoding: str) -> DatasetDetail:
-    with step(f"Storing {file.name}"), transferring() as progress:
+def _store(client: MLClient, dataset_id: str, file: str, encoding: str) -> DatasetDetail:
+    with step(f"Storing {file}"), transferring() as progress:
         return client.datasets.create(dataset_id, file, encoding=encoding, on_progress=progress)
 
 
@@ -176,7 +177,8 @@ def _column_hints(target: str | None, ignore: Sequence[str]) -> Iterator[None]:
         yield
     except MLFrameworkError as error:
         column = getattr(error, "column", None)
-        if column is not None and column not in (target, *ignore) and "has no column" not in error.message:
+        is_stored = getattr(error, "stage", None) not in ("read", "store")  # a table has all its columns, used or not
+        if is_stored and column not in (None, target, *ignore) and "has no column" not in error.message:
             kind = f" or --kind {shlex.quote(f'{column}=category')}" if "kind" in str(error) else ""
             error.remedy = f"{error.remedy or ''} Here: --ignore {shlex.quote(str(column))}{kind}.".strip()
         raise

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ml_core.cli.console import answer, print_fields, print_page, print_rows, printed_as_json, say, step
+from ml_core.cli.console import (
+    answer,
+    err,
+    note,
+    print_fields,
+    print_page,
+    print_rows,
+    printed_as_json,
+    say,
+    wants_json,
+)
+from ml_core.cli.curves import print_curves
 from ml_core.cli.options import CursorOption, LimitOption, ModelOption
 from ml_core.cli.target import platform
 from ml_core.domain.job import ENDED, JobState, refuse_failure
+from ml_core.exceptions import RunNotFoundError
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.jobs import Job
@@ -36,6 +49,8 @@ JobArgument = Annotated[str, typer.Argument(help="The job's id, from `mlcore job
 _COLUMNS = ["job_id", "kind", "model", "state", "stage", "attempt", "made", "submitted_at", "finished_at", "why"]
 _WAIT_S = 20.0
 """Of one request; a longer job is asked for again."""
+_REDRAWN_S = 1.0
+"""The same where a progress line is drawn."""
 
 
 @submit.command("train")
@@ -116,7 +131,11 @@ def list_(
 def show_job(job_id: JobArgument) -> None:
     """Show a job."""
     with platform() as client:
-        _show(client.jobs.get(job_id))
+        job = client.jobs.get(job_id)
+        _show(job)
+        if job.run_id is not None and not wants_json.get():
+            with suppress(RunNotFoundError):  # it has not begun
+                print_curves(client.run_record(job.run_id))
 
 
 @app.command("logs")
@@ -164,10 +183,17 @@ def _ended(client: MLClient, job: Job) -> Job:
         TrainingError: It was cancelled.
         MLFrameworkError: Why it failed.
     """
-    with step(f"Waiting for {job.job_id}"):
+    # Imported late: most verbs draw no progress.
+    from ml_core.jobs.progress import is_live, watching
+
+    is_shown = is_live(err) and not wants_json.get()
+    with watching(err, shown=is_shown) as show:
         while job.state not in ENDED:
-            job = client.jobs.get(job.job_id, wait_s=_WAIT_S)
+            show(job)
+            job = client.jobs.get(job.job_id, wait_s=_REDRAWN_S if is_shown else _WAIT_S)
     refuse_failure(job.job_id, job.state, job.error)
+    if not wants_json.get():
+        note(f"{job.job_id} is {job.state}.")
     return job
 
 

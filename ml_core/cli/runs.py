@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ml_core.cli.console import answer, pairs, print_fields, print_page, print_rows, printed_as_json, shorten
+from ml_core.cli.console import answer, pairs, print_fields, print_page, print_rows, printed_as_json, shorten, step
+from ml_core.cli.curves import print_curves
 from ml_core.cli.options import CursorOption, LimitOption, OnlyModelOption, tags_to_set, wanted_tags
 from ml_core.cli.target import platform
 from ml_core.cli.versions import headline
@@ -49,7 +51,8 @@ def list_(
 def show_run(run_id: RunArgument) -> None:
     """Show a run: parameters, tags, metrics and files."""
     with platform() as client:
-        run, files = client.runs.get(run_id), client.runs.files(run_id)
+        record, files = client.run_record(run_id), client.runs.files(run_id)
+    run = record.run
     if printed_as_json({**run.model_dump(mode="json"), "files": files}):
         return
     lines = {name: value for name, value in run if name not in ("metrics", "parameters")}
@@ -66,6 +69,20 @@ def show_run(run_id: RunArgument) -> None:
     print_rows(metrics, ["metric", "last", "step", "min", "max"], empty="It logged no metric.")
     if files:
         print_rows([dict(file) for file in files], ["name", "size_bytes", "format"], empty="")
+    print_curves(record)
+
+
+@app.command("report")
+def report(
+    run_id: RunArgument,
+    output: Annotated[
+        Path | None, typer.Option(help="An HTML file that does not exist yet; by default named after the run.")
+    ] = None,
+) -> None:
+    """Write an HTML report of a run: curves, importances, confusion matrix or residuals, calibration, trials."""
+    with platform() as client, step(f"Reporting {run_id}"):
+        file = client.report_run(run_id, output or f"{run_id}.html")
+    answer({"run_id": run_id, "file": file}, f"Wrote the report of {run_id} to {file}.")
 
 
 @app.command("compare")

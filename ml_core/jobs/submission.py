@@ -77,7 +77,12 @@ class Jobs(JobRepository):
         return self.submit(spec.kind, checked.to_json(), **options)
 
     def wait(
-        self, job_id: str, *, timeout_s: float | None = None, on_progress: Callable[[Job], object] | None = None
+        self,
+        job_id: str,
+        *,
+        timeout_s: float | None = None,
+        on_progress: Callable[[Job], object] | None = None,
+        progress: bool = True,
     ) -> Job:
         """Wait until a job has succeeded.
 
@@ -85,6 +90,7 @@ class Jobs(JobRepository):
             job_id: The job.
             timeout_s: Seconds to wait at most; None: as long as it takes.
             on_progress: Called with the job a few times a second.
+            progress: Show a progress line on standard error if that is a terminal, or in a notebook.
 
         Raises:
             JobNotFoundError: There is no such job.
@@ -92,17 +98,24 @@ class Jobs(JobRepository):
             TrainingError: It was cancelled.
             MLFrameworkError: Why it failed.
         """
+        # Imported late: most programs wait for no job.
+        from rich.console import Console
+
+        from ml_core.jobs.progress import watching
+
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while True:
-            job = self.get(job_id)
-            if on_progress is not None:
-                on_progress(job)
-            if job.is_final:
-                refuse_failure(job_id, job.state, job.error)
-                return job
-            if deadline is not None and time.monotonic() >= deadline:
-                raise DeadlineExceededError(
-                    f"The job {job_id} is {job.state} after {timeout_s:g} s.",
-                    remedy="It goes on; wait for it again, or cancel it.",
-                )
-            time.sleep(_LOOK_EVERY_S)
+        with watching(Console(stderr=True), shown=progress) as show:
+            while not (job := self.get(job_id)).is_final:
+                show(job)
+                if on_progress is not None:
+                    on_progress(job)
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise DeadlineExceededError(
+                        f"The job {job_id} is {job.state} after {timeout_s:g} s.",
+                        remedy="It goes on; wait for it again, or cancel it.",
+                    )
+                time.sleep(_LOOK_EVERY_S)
+        if on_progress is not None:
+            on_progress(job)
+        refuse_failure(job_id, job.state, job.error)
+        return job

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,12 @@ from ml_core.data.frames import readings_of
 from ml_core.data.kinds import InferredColumn
 from ml_core.data.processor import DataProcessor
 from ml_core.domain.columns import ColumnKind
+from ml_core.domain.diagnostics import Diagnostics
 from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
 from ml_core.domain.values import category_text, read_number
 from ml_core.domain.version import SelfTest
-from ml_core.evaluation.metrics import Metrics, evaluate
+from ml_core.evaluation.diagnostics import diagnose, learning_curves
+from ml_core.evaluation.metrics import Answered, Metrics, answer, evaluate
 from ml_core.exceptions import PlatformError, TrainingError, listed
 from ml_core.ids import ModelId
 from ml_core.models.algorithms import algorithm_of
@@ -33,6 +36,10 @@ from ml_core.training.self_test import common_categories, record_self_test, rows
 from ml_core.training.table import Part, TrainingTable, read_training_table
 from ml_core.training.targets import OUTPUTS, invalid
 
+_log = logging.getLogger(__name__)
+
+_DIAGNOSTICS_SHARE = 0.1
+"""Of a training's time until then, which its diagnostics may take."""
 _MAX_WARNINGS = 5
 _MAX_WARNING_CHARACTERS = 500
 # For an estimator that takes no sparse matrix, words become a dense one: bounded in features and in bytes.
@@ -58,6 +65,8 @@ class FittedModel:
         data_digest: sha256 of the training data as the pipeline saw it, see ``provenance.data_digest``.
         notes: Sentences for the user: rows left out, a fit that did not converge.
         duration_s: Seconds of reading, fitting and measuring.
+        diagnostics: What no metric shows of the held-out rows; None where there is nothing, or it failed.
+        curves: Metric → its value after each round, see ``learning_curves``.
     """
 
     model_id: ModelId
@@ -75,6 +84,8 @@ class FittedModel:
     data_digest: str
     notes: tuple[str, ...]
     duration_s: float = 0.0
+    diagnostics: Diagnostics | None = None
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +95,12 @@ class Execution:
     Attributes:
         read: A request and its output → the checked table.
         fit: Fits a pipeline on the columns that were read and ``(n_rows,)`` targets, in place.
-        evaluate: See ``ml_core.evaluation.metrics.evaluate``.
+        answer: See ``ml_core.evaluation.metrics.answer``.
     """
 
     read: Callable[[TrainingRequest, OutputKind], TrainingTable] = read_training_table
     fit: Callable[[Pipeline, Any, Any], object] = Pipeline.fit
-    evaluate: Callable[[Pipeline, Any, Any, OutputKind], Metrics] = evaluate
+    answer: Callable[[Pipeline, Any, OutputKind], Answered] = answer
 
 
 IN_PROCESS = Execution()
@@ -121,7 +132,7 @@ def fit_model(
         enter("fit")
         pipeline, warned = _fit(request, estimator, table, execution)
         enter("evaluate")
-        fitted = _evaluate(request, output, table, pipeline, execution)
+        fitted = _evaluate(request, output, table, pipeline, execution, started)
         return replace(fitted, notes=(*fitted.notes, *warned), duration_s=time.perf_counter() - started)
     except TrainingError as error:
         error.__dict__["model_id"] = str(request.model_id)  # the readers of data don't know the model
@@ -184,16 +195,25 @@ def _dense_encoding(inputs: tuple[InputColumn, ...], n_rows: int) -> dict[str, A
 
 
 def _evaluate(
-    request: TrainingRequest, output: OutputKind, table: TrainingTable, pipeline: Pipeline, execution: Execution
+    request: TrainingRequest,
+    output: OutputKind,
+    table: TrainingTable,
+    pipeline: Pipeline,
+    execution: Execution,
+    started: float,
 ) -> FittedModel:
+    estimator = pipeline.steps[-1][1]
     try:
         # The signature lists categories, and one of few rows is a cell of those rows.
         inputs = table.inputs if request.shows_cells else common_categories(table.train, table.inputs)
         signature = Signature(inputs, Output(output, _classes(pipeline, output)))
         metrics = {
-            part: execution.evaluate(pipeline, rows.columns, rows.target, output)
-            for part, rows in (("train", table.train), ("validation", table.validation))
+            "train": evaluate(
+                estimator, execution.answer(pipeline, table.train.columns, output), table.train.target, output
+            ),
         }
+        held_out = execution.answer(pipeline, table.validation.columns, output)
+        metrics["validation"] = evaluate(estimator, held_out, table.validation.target, output)
         shows = request.shows_cells
         rows = rows_of_training(table.validation, inputs) if shows else synthetic_rows(table.train, inputs)
         self_test = record_self_test(pipeline, signature, rows)
@@ -203,8 +223,7 @@ def _evaluate(
         raise TrainingError.wrap(
             error, "The fitted model can't predict its own rows", remedy="See the cause above.", stage="evaluate"
         ) from error
-    estimator = pipeline.steps[-1][1]
-    (algorithm, _), answer = algorithm_of(estimator), baseline(table.train.target, table.validation.target, output)
+    algorithm, constant = algorithm_of(estimator)[0], baseline(table.train.target, table.validation.target, output)
     return FittedModel(
         model_id=request.model_id,
         model_type=request.model_type_in_use,
@@ -212,7 +231,7 @@ def _evaluate(
         signature=signature,
         self_test=self_test,
         metrics=metrics,
-        baseline=answer,
+        baseline=constant,
         hyperparameters=request.recorded_hyperparameters(),
         algorithm=algorithm,
         effective_hyperparameters=effective_hyperparameters(estimator),
@@ -220,11 +239,24 @@ def _evaluate(
         n_rows={"train": table.train.n_rows, "validation": table.validation.n_rows},
         data_digest=table.digest,
         notes=(
-            *worse_than_baseline(metrics["validation"], answer, algorithm, output),
+            *worse_than_baseline(metrics["validation"], constant, algorithm, output),
             *table.notes,
             *_unseen_labels(table.train, table.validation, output, shown=request.shows_cells),
         ),
+        diagnostics=_diagnosed(pipeline, held_out, table.validation, output, constant, started),
+        curves=learning_curves(estimator),
     )
+
+
+def _diagnosed(
+    pipeline: Pipeline, held_out: Answered, part: Part, output: OutputKind, constant: Metrics, started: float
+) -> Diagnostics | None:
+    budget_s = _DIAGNOSTICS_SHARE * (time.perf_counter() - started)
+    try:
+        return diagnose(pipeline, held_out, part.target, output, constant, budget_s)
+    except Exception:  # noqa: BLE001 - an estimator of the caller's own can raise anything, and its training must not be lost
+        _log.warning("The diagnostics of %s failed.", type(pipeline.steps[-1][1]).__name__, exc_info=True)
+        return None
 
 
 def _classes(pipeline: Pipeline, output: OutputKind) -> tuple[Any, ...]:

@@ -10,9 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+import orjson
+
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.dataset import DatasetVersion
+from ml_core.domain.diagnostics import DIAGNOSTICS_FILE
 from ml_core.domain.keywords import check_keywords
 from ml_core.domain.train_spec import TrainSpec
 from ml_core.domain.training_report import TrainingReport
@@ -277,7 +280,7 @@ class Trainer:
             fitted = self._fit(plan, stages, cores)
             stages.rows = sum(fitted.n_rows.values())
             stages.enter("register")
-            runs.log_metrics(run_id, _flat(fitted.metrics))  # before the version, whose registration may fail
+            _record(runs, run_id, fitted)  # before the version, whose registration may fail
             made = self._registrar.register(fitted, plan, run_id)
         for note in own_code(made.outside_types):
             _log.warning("%s version %s: %s", made.model_id, made.version, note)
@@ -344,6 +347,15 @@ _OF_REPORT = (
     "duration_s",
 )
 """The fields of a report that the result of ``train`` repeats, as the public API promises."""
+
+
+def _record(runs: RunRepository, run_id: str, fitted: FittedModel) -> None:
+    """Log what was measured: metrics, learning curves and diagnostics."""
+    runs.log_metrics(run_id, _flat(fitted.metrics))
+    for metric, values in fitted.curves.items():
+        runs.log_series(run_id, metric, range(len(values)), values)
+    if fitted.diagnostics is not None:
+        runs.artifacts.log(run_id, DIAGNOSTICS_FILE, orjson.dumps(fitted.diagnostics))
 
 
 def _flat(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

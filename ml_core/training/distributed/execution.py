@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from ml_core.training.distributed.forest import fit_forest, fit_in_one_task
-from ml_core.training.distributed.merging import evaluate_shards, fit_shards
+from ml_core.training.distributed.merging import answer_shards, fit_shards
 from ml_core.training.distributed.shards import read_shards
 from ml_core.training.distributed.tasks import connected
 from ml_core.training.fit import Execution
@@ -34,6 +34,6 @@ def execution_of(strategy: Strategy, tasks: int) -> Execution:
     executions = {
         Strategy.ONE_TASK: Execution(fit=partial(fit_in_one_task, tasks=tasks)),
         Strategy.FOREST_BY_TREES: Execution(fit=partial(fit_forest, tasks=tasks)),
-        Strategy.EXACT_MERGE: Execution(partial(read_shards, tasks=tasks), fit_shards, evaluate_shards),
+        Strategy.EXACT_MERGE: Execution(partial(read_shards, tasks=tasks), fit_shards, answer_shards),
     }
     return executions[strategy]

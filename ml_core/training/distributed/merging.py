@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from sklearn.base import is_classifier
 from sklearn.pipeline import Pipeline
 
 from ml_core.domain.signature import OutputKind
-from ml_core.evaluation.metrics import Metrics, classification, regression
+from ml_core.evaluation.metrics import Answered, answer
 from ml_core.training.distributed.shards import Shards, gather
 from ml_core.training.distributed.tasks import gathered, quietly, warn_again
 from ml_core.training.moments import Statistics, fit_from, summarize
@@ -34,15 +35,23 @@ def fit_shards(pipeline: Pipeline, table: Shards, target: NDArray[Any]) -> None:
     fit_from(estimator, [statistics for statistics, _ in parts], classes)
 
 
-def evaluate_shards(pipeline: Pipeline, table: Shards, truth: NDArray[Any], output: OutputKind) -> Metrics:
-    """The metrics of a fitted pipeline, see ``ml_core.evaluation.metrics.evaluate``."""
-    answers = gathered(table.map(_answer, ray.put(pipeline)))
+def answer_shards(pipeline: Pipeline, table: Shards, output: OutputKind) -> Answered:
+    """The answers of a pipeline, see ``ml_core.evaluation.metrics.answer``; features are encoded when asked for."""
+    answers = gathered(table.map(_answer, ray.put(pipeline), output))
     predicted = np.concatenate([labels for labels, _ in answers])
-    if output is OutputKind.NUMBER:
-        return regression(truth, predicted)
-    has_probabilities = hasattr(pipeline, "predict_proba")
-    probabilities = np.concatenate([each for _, each in answers]) if has_probabilities else None
-    return classification(truth, predicted, probabilities, pipeline.classes_)
+    probabilities = None if answers[0][1] is None else np.concatenate([each for _, each in answers])
+    return Answered(_Features(pipeline.steps[0][1], table), predicted, probabilities)
+
+
+@dataclass(frozen=True, slots=True)
+class _Features:
+    """The features of shards: ``features[rows]`` are those of ``(n,)`` ascending row numbers."""
+
+    encoder: Any
+    table: Shards
+
+    def __getitem__(self, rows: NDArray[np.intp]) -> Any:
+        return self.encoder.transform(dict(self.table.take(rows)))
 
 
 @ray.remote(num_cpus=1)
@@ -66,14 +75,14 @@ def _summarize(
 
 @ray.remote(num_cpus=1)
 def _answer(
-    pipeline: Pipeline, _each: None, names: list[str], rows: NDArray[np.intp], *arrays: NDArray[Any]
+    pipeline: Pipeline,
+    output: OutputKind,
+    _each: None,
+    names: list[str],
+    rows: NDArray[np.intp],
+    *arrays: NDArray[Any],
 ) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
     """The predictions for a shard's rows, and their probabilities."""
     columns = {name: array[rows] for name, array in zip(names, arrays, strict=True)}
-    return quietly(lambda: _predict(pipeline, columns))[0]
-
-
-def _predict(pipeline: Pipeline, columns: Any) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
-    estimator, features = pipeline.steps[-1][1], pipeline.steps[0][1].transform(columns)
-    probabilities = estimator.predict_proba(features) if hasattr(estimator, "predict_proba") else None
-    return estimator.predict(features), probabilities
+    answered, _ = quietly(lambda: answer(pipeline, columns, output))
+    return answered.predicted, answered.probabilities

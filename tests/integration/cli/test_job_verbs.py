@@ -40,10 +40,12 @@ def test_a_job_is_submitted_and_waited_for(mlcore: Callable, tenant: str, submit
     job = submitted.json
     said = mlcore("jobs", "wait", job["job_id"], "-t", tenant)
     assert (said.code, "m@1" in said.out) == (0, True), said.err
+    assert said.err.strip() == f"{job['job_id']} is succeeded."
     (row,) = mlcore("jobs", "list", "-t", tenant, "--json").json["items"]
     assert (row["state"], row["result"]["version"]) == ("succeeded", "1")
     assert "m@1" in mlcore("jobs", "list", "-t", tenant).out
-    assert "succeeded" in mlcore("jobs", "show", job["job_id"], "-t", tenant).out
+    shown = mlcore("jobs", "show", job["job_id"], "-t", tenant).out
+    assert all(text in shown for text in ("succeeded", "worse by", "█"))
     for options in ((), ("-f",)):
         log = mlcore("jobs", "logs", job["job_id"], "-t", tenant, *options).out
         assert "Attempt 1 of 3 begins" in log

@@ -195,4 +195,4 @@ def facts(fitted: FittedModel, *, numbers: bool = True) -> FittedModel:
     if numbers:
         return plain
     rows_only = replace(plain.self_test, predictions=(), probabilities=())
-    return replace(plain, metrics={}, self_test=rows_only, notes=())
+    return replace(plain, metrics={}, self_test=rows_only, notes=(), diagnostics=None)

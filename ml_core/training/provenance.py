@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ml_core.domain.columns import Columns
 from ml_core.domain.signature import InputColumn
 
-_LIBRARIES = ("ml-core-platform", "numpy", "pandas", "scikit-learn", "scipy")
+_LIBRARIES = ("ml-core-platform", "numpy", "pandas", "scikit-learn", "lightgbm", "scipy")
 _COMMIT_LENGTH = 40
 
 

@@ -258,7 +258,7 @@ def _not_merged(facts: Facts) -> str | None:
 def _lightgbm(facts: Facts) -> _Estimate:
     if facts.algorithm != "lightgbm":
         return None, "for the algorithm lightgbm"
-    return None, "not in this release"
+    return None, "jobs don't use it yet"
 
 
 def _many_small_models(facts: Facts) -> _Estimate:

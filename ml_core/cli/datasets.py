@@ -34,6 +34,7 @@ ReferenceArgument = Annotated[
 ]
 VersionArgument = Annotated[str, typer.Argument(help="The version: tickets_2026@3.")]
 AllOption = Annotated[bool, typer.Option("--all", help="Include archived ones.")]
+_SOURCE = ("kind", "file", "url", "query", "dataset", "model_id", "version")
 _LISTED = ["reference", "row_count", "column_count", "size_bytes", "source", "created_at", "created_by"]
 _MOST_VALUES = 3  # of a category, in the table of the profile
 
@@ -203,7 +204,7 @@ def _version(reference: str) -> tuple[str, int]:
 
 
 def _source(source: Any) -> str:
-    return ", ".join(str(source[name]) for name in ("kind", "file", "url", "query") if name in source)
+    return ", ".join(str(source[name]) for name in _SOURCE if name in source)
 
 
 def _profile_row(column: ColumnProfile) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ml_core.cli import job_batches
 from ml_core.cli.console import (
     answer,
     err,
@@ -21,8 +22,11 @@ from ml_core.cli.console import (
 from ml_core.cli.curves import print_curves
 from ml_core.cli.options import CursorOption, LimitOption, ModelOption
 from ml_core.cli.target import platform
+from ml_core.cli.training_options import trains
 from ml_core.domain.job import ENDED, JobState, refuse_failure
+from ml_core.domain.job_spec import OnError
 from ml_core.exceptions import RunNotFoundError
+from ml_core.ids import BatchId
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.jobs import Job
@@ -30,66 +34,102 @@ if TYPE_CHECKING:
 
 ASKS = "tenant"
 
-app = typer.Typer(help="Submit trainings that the platform does in turn, and watch them.", no_args_is_help=True)
+app = typer.Typer(help="Submit work that the platform does in turn, and watch it.", no_args_is_help=True)
 submit = typer.Typer(help="Submit a job.", no_args_is_help=True)
 app.add_typer(submit, name="submit")
 plan = typer.Typer(help="Show how a job would be done.", no_args_is_help=True)
 app.add_typer(plan, name="plan")
 
-DatasetOption = Annotated[str, typer.Option(help="The dataset: tickets_2026, or tickets_2026@3.")]
-TargetOption = Annotated[str | None, typer.Option(help="The column to predict; none for clustering.")]
-TypeOption = Annotated[
-    str | None, typer.Option("--type", help="classification or regression, found from the target if left out.")
-]
-ParamOption = Annotated[
-    list[str] | None, typer.Option("--param", "-p", help="A hyperparameter, such as algorithm=logistic_regression.")
-]
 CpusOption = Annotated[float, typer.Option(help="The cores that it gets.")]
-JobArgument = Annotated[str, typer.Argument(help="The job's id, from `mlcore jobs list`.")]
+PriorityOption = Annotated[int, typer.Option(help="-100 to 100; of the tenant's jobs a higher one goes first.")]
+WaitOption = Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")]
+JobArgument = Annotated[str, typer.Argument(help="The job's id, from `mlcore jobs list`, or that of a batch.")]
 _COLUMNS = ["job_id", "kind", "model", "state", "stage", "attempt", "made", "submitted_at", "finished_at", "why"]
-_WAIT_S = 20.0
-"""Of one request; a longer job is asked for again."""
+_WAIT_S = 5.0
+"""Of one request; then the job is asked for again, and why it waits."""
 _REDRAWN_S = 1.0
 """The same where a progress line is drawn."""
 
 
 @submit.command("train")
+@trains
 def submit_train(
     model: ModelOption,
-    dataset: DatasetOption,
-    target: TargetOption = None,
-    model_type: TypeOption = None,
-    param: ParamOption = None,
+    training: dict[str, Any],
+    dataset: Annotated[str, typer.Option(help="The dataset: tickets_2026, or tickets_2026@3.")],
     promote_to: Annotated[str | None, typer.Option(help="The environment that is moved to the new version.")] = None,
     cpus: CpusOption = 1.0,
-    priority: Annotated[int, typer.Option(help="-100 to 100; of the tenant's jobs a higher one goes first.")] = 0,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")] = False,
+    priority: PriorityOption = 0,
+    wait: WaitOption = False,
+    each_tenant: Annotated[
+        bool, typer.Option("--each-tenant", help="One for each tenant that has the dataset, as the platform.")
+    ] = False,
 ) -> None:
     """Submit a training on a registered dataset.
 
-    Names, rights, columns, hyperparameters and quotas are checked at once.
+    Names, rights, columns, hyperparameters and quotas are checked at once; with --each-tenant, a column that a tenant's
+    dataset lacks fails the tenant's job.
     """
-    training = _training(target, model_type, param)
+    if each_tenant:
+        options = {"promote_to": promote_to, "cpus": cpus, "priority": priority}
+        job_batches.submit({"model_id": model, "training": {"dataset": dataset, **training}, **options}, wait=wait)
+        return
     with platform() as client:
         job = client.jobs.train(model, dataset, training=training, promote_to=promote_to, cpus=cpus, priority=priority)
-        if wait:
-            _show(_ended(client, job))
-        else:
-            answer(job, f"Submitted {job.job_id}. See it with: mlcore jobs show {job.job_id}")
+        _submitted(client, job, wait=wait)
+
+
+@submit.command("predict")
+def submit_predict(
+    model: ModelOption,
+    dataset: Annotated[str, typer.Option(help="The rows: inbox, or inbox@7.")],
+    output: Annotated[str, typer.Option(help="The dataset that gets the predictions as its next version.")],
+    version: Annotated[
+        str | None, typer.Option("--version", "-v", help="The version that predicts, whatever is promoted.")
+    ] = None,
+    environment: Annotated[
+        str | None, typer.Option("--environment", "-e", help="The environment whose version predicts.")
+    ] = None,
+    proba: Annotated[bool, typer.Option("--proba", help="Add the probability of each class.")] = False,
+    keep: Annotated[list[str] | None, typer.Option(help="A column to repeat, such as a key; may be repeated.")] = None,
+    on_error: Annotated[
+        OnError, typer.Option(help="fail: a row that does not fit fails the job; null: it has no prediction.")
+    ] = OnError.FAIL,
+    cpus: CpusOption = 1.0,
+    priority: PriorityOption = 0,
+    wait: WaitOption = False,
+) -> None:
+    """Submit the prediction of every row of a registered dataset.
+
+    The version in production predicts; if nothing is in production, the newest version.
+    """
+    with platform() as client:
+        job = client.jobs.predict(
+            model,
+            dataset,
+            output,
+            version=version,
+            environment=environment,
+            proba=proba,
+            keep=keep or [],
+            on_error=on_error,
+            cpus=cpus,
+            priority=priority,
+        )
+        _submitted(client, job, wait=wait)
 
 
 @plan.command("train")
+@trains
 def plan_train(
     model: ModelOption,
-    dataset: DatasetOption,
-    target: TargetOption = None,
-    model_type: TypeOption = None,
-    param: ParamOption = None,
+    training: dict[str, Any],
+    dataset: Annotated[str, typer.Option(help="The dataset: tickets_2026, or tickets_2026@3.")],
     cpus: CpusOption = 1.0,
 ) -> None:
     """Show the strategy of a training, each alternative with its estimate, and why. Nothing is submitted."""
     with platform() as client:
-        found = client.jobs.plan(model, dataset, training=_training(target, model_type, param), cpus=cpus)
+        found = client.jobs.plan(model, dataset, training=training, cpus=cpus)
     if printed_as_json(found):
         return
     say(f"The strategy is {found.strategy}.")
@@ -97,13 +137,6 @@ def plan_train(
     print_rows(rows, ["strategy", "seconds", "reason"], empty="")
     for sentence in found.missing:
         say(sentence, style="red")
-
-
-def _training(target: str | None, model_type: str | None, param: list[str] | None) -> dict[str, Any]:
-    from ml_core.cli.train import hyperparameters
-
-    given = {"target": target, "model_type": model_type, "hyperparameters": hyperparameters(param)}
-    return {name: value for name, value in given.items() if value}
 
 
 def _estimated(seconds: float | None) -> str:
@@ -127,9 +160,22 @@ def list_(
     )
 
 
+@app.command("batches")
+def batches(limit: LimitOption = 50, cursor: CursorOption = None) -> None:
+    """List what was submitted for each tenant, newest first, as the platform."""
+    with platform(of_tenant=False) as client:
+        page = client.job_batches.list().page(limit=limit, cursor=cursor)
+    columns = ["batch_id", "kind", "jobs", "percent", "states", "submitted_at", "submitted_by"]
+    empty = "There is no batch. Submit one with mlcore jobs submit train --each-tenant."
+    print_page(page, columns, empty=empty, shown={"states": job_batches.counted})
+
+
 @app.command("show")
 def show_job(job_id: JobArgument) -> None:
-    """Show a job."""
+    """Show a job or a batch."""
+    if _is_batch(job_id):
+        job_batches.act("get", job_id)
+        return
     with platform() as client:
         job = client.jobs.get(job_id)
         _show(job)
@@ -156,13 +202,19 @@ def logs(
 @app.command("wait")
 def wait_for(job_id: JobArgument) -> None:
     """Wait until a job has succeeded; fail with its error if it did not."""
+    if _is_batch(job_id):
+        job_batches.wait_for(job_id)
+        return
     with platform() as client:
-        _show(_ended(client, client.jobs.get(job_id)))
+        _show(ended(client, client.jobs.get(job_id)))
 
 
 @app.command("cancel")
 def cancel(job_id: JobArgument) -> None:
     """Cancel a job: at once if it is queued, else its process is stopped within seconds."""
+    if _is_batch(job_id):
+        job_batches.act("cancel", job_id)
+        return
     with platform() as client:
         job = client.jobs.cancel(job_id)
     answer(job, f"{job.job_id} is {job.state}.")
@@ -170,14 +222,32 @@ def cancel(job_id: JobArgument) -> None:
 
 @app.command("retry")
 def retry(job_id: JobArgument) -> None:
-    """Queue a job again that failed or was cancelled."""
+    """Queue a job again that failed or was cancelled, or all such jobs of a batch."""
+    if _is_batch(job_id):
+        job_batches.act("retry", job_id)
+        return
     with platform() as client:
         job = client.jobs.retry(job_id)
     answer(job, f"{job.job_id} is {job.state}.")
 
 
-def _ended(client: MLClient, job: Job) -> Job:
-    """A job once it has succeeded.
+def _is_batch(job_id: str) -> bool:
+    return job_id.startswith(f"{BatchId.kind}_")
+
+
+def _submitted(client: MLClient, job: Job, *, wait: bool) -> None:
+    if wait:
+        _show(ended(client, job))
+    else:
+        answer(job, f"Submitted {job.job_id}. See it with: mlcore jobs show {job.job_id}")
+
+
+def ended(client: MLClient, job: Job) -> Job:
+    """A job once it has succeeded; meanwhile the command says why it waits.
+
+    Args:
+        client: Of the tenant.
+        job: The job.
 
     Raises:
         TrainingError: It was cancelled.
@@ -186,11 +256,15 @@ def _ended(client: MLClient, job: Job) -> Job:
     # Imported late: most verbs draw no progress.
     from ml_core.jobs.progress import is_live, watching
 
+    said = None
     is_shown = is_live(err) and not wants_json.get()
     with watching(err, shown=is_shown) as show:
         while job.state not in ENDED:
             show(job)
             job = client.jobs.get(job.job_id, wait_s=_REDRAWN_S if is_shown else _WAIT_S)
+            if job.waiting not in (None, said):
+                said = job.waiting
+                note(f"The job {job.job_id} is {job.state}. {said}", style="")
     refuse_failure(job.job_id, job.state, job.error)
     if not wants_json.get():
         note(f"{job.job_id} is {job.state}.")
@@ -214,7 +288,9 @@ def _stage(job: Job) -> str | None:
 
 
 def _made(job: Job) -> str | None:
-    return f"{job.result['model_id']}@{job.result['version']}" if "version" in job.result else None
+    if "version" in job.result:
+        return f"{job.result['model_id']}@{job.result['version']}"
+    return job.result.get("dataset")
 
 
 def _why(job: Job) -> str | None:

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from ml_core.client.nouns.audit import Audit
     from ml_core.client.nouns.datasets import Datasets
     from ml_core.client.nouns.environments import Environments, Gates, Rollouts
+    from ml_core.client.nouns.job_batches import JobBatches
     from ml_core.client.nouns.jobs import Jobs
     from ml_core.client.nouns.models import Models
     from ml_core.client.nouns.predictions import Predictions
     from ml_core.client.nouns.runs import Runs
+    from ml_core.client.nouns.schedules import Schedules
     from ml_core.client.nouns.tenants import Keys, Platform, PlatformKeys, Tenants
     from ml_core.client.nouns.versions import Holds, Versions
     from ml_core.evaluation.report import RunRecord
@@ -45,6 +47,8 @@ _MODULES = {
     "gates": "environments",
     "runs": "runs",
     "jobs": "jobs",
+    "schedules": "schedules",
+    "job_batches": "job_batches",
     "predictions": "predictions",
     "audit": "audit",
 }
@@ -90,6 +94,8 @@ class _Client(Noun[Mode]):
         gates: What a version must meet before it is served.
         runs: Experiment tracking.
         jobs: Work that the platform does in turn.
+        schedules: Jobs that the platform submits by time.
+        job_batches: Jobs that are submitted for each tenant.
         predictions: The prediction log.
         audit: The ordered feed of what changed.
     """
@@ -107,6 +113,8 @@ class _Client(Noun[Mode]):
     gates: Gates[Mode]
     runs: Runs[Mode]
     jobs: Jobs[Mode]
+    schedules: Schedules[Mode]
+    job_batches: JobBatches[Mode]
     predictions: Predictions[Mode]
     audit: Audit[Mode]
 

@@ -87,7 +87,8 @@ class DatasetEntry:
         number: The number of the version, from 1; numbers are never reused.
         digest: sha256 of the Parquet file.
         size_bytes: Size of the Parquet file.
-        source: The origin: ``kind`` (``frame``, ``csv``, ``parquet`` or ``sql``) and the details of that kind.
+        source: The origin: ``kind`` (``frame``, ``csv``, ``parquet``, ``sql`` or ``prediction``) and the details of
+            that kind.
         created_at: When it was registered, UTC.
         created_by: Who registered it.
         archived_at: When it was archived, or None.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
+from enum import StrEnum
 from typing import Any, ClassVar, Self
 
 from ml_core.domain.document import Document
@@ -11,9 +12,16 @@ from ml_core.domain.job import JobKind
 from ml_core.domain.keywords import nearest
 from ml_core.domain.train_spec import TrainSpec
 from ml_core.exceptions import InvalidRequestError, shown
-from ml_core.ids import EnvironmentName, ModelId
+from ml_core.ids import DatasetId, EnvironmentName, ModelId, VersionId
 
 _FORMAT = 1
+
+
+class OnError(StrEnum):
+    """What a row does that does not fit the signature: fail the job, or have no prediction."""
+
+    FAIL = "fail"
+    NULL = "null"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +90,35 @@ class TrainJobSpec(JobSpec):
             raise InvalidRequestError(
                 "The job names no dataset.", remedy="Give the field dataset, such as tickets_2026@3.", field="dataset"
             )
+
+
+@dataclass(frozen=True, slots=True)
+class PredictJobSpec(JobSpec):
+    """The prediction of every row of a registered dataset.
+
+    Attributes:
+        model_id: The model.
+        dataset: The rows, such as ``inbox@7``; without a number the newest version of the dataset.
+        output: The dataset that gets the predictions as its next version.
+        version: The version that predicts, whatever environments serve.
+        environment: The environment whose version predicts; None: ``production``, or the newest version if that serves
+            nothing.
+        proba: Whether the probability of each class is a column.
+        keep: Columns of the rows to repeat, such as a key.
+        on_error: For ``null`` a column says why a row has no prediction.
+    """
+
+    kind = JobKind.PREDICT
+
+    model_id: ModelId
+    dataset: str
+    output: DatasetId
+    version: VersionId | None = None
+    environment: EnvironmentName | None = None
+    proba: bool = False
+    keep: tuple[str, ...] = ()
+    on_error: OnError = OnError.FAIL
+
+    def __post_init__(self) -> None:
+        if self.version is not None and self.environment is not None:
+            raise self._invalid("has a version and an environment", "Give one of them.", "environment")

@@ -53,12 +53,7 @@ def read_input(data: Any, signature: Signature, *, is_batch: bool = False) -> Ta
         SignatureMismatchError: A value does not fit, a row has the wrong number of values, or no name is in the
             signature.
     """
-    if not signature.inputs:
-        raise DataProcessingError(
-            "The version has no signature: its file does not name the input columns of the model.",
-            remedy="Register it again with sample=, some rows of the table that it was fitted on.",
-            stage="predict",
-        )
+    require_signature(signature)
     data = as_pandas(data)
     if isinstance(data, pd.DataFrame):
         return _from_frame(data, signature)
@@ -79,6 +74,21 @@ def read_input(data: Any, signature: Signature, *, is_batch: bool = False) -> Ta
     if isinstance(data, Sequence) and not isinstance(data, str | bytes):
         return _from_sequence(data, signature, is_batch=is_batch)
     raise _unreadable(data)
+
+
+def require_signature(signature: Signature) -> Signature:
+    """The signature of a version that has one.
+
+    Raises:
+        DataProcessingError: It names no columns.
+    """
+    if not signature.inputs:
+        raise DataProcessingError(
+            "The version has no signature: its file does not name the input columns of the model.",
+            remedy="Register it again with sample=, some rows of the table that it was fitted on.",
+            stage="predict",
+        )
+    return signature
 
 
 def as_row(item: Any, signature: Signature, index: int) -> Row:

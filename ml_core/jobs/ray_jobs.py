@@ -16,9 +16,6 @@ from ml_core.ids import RunId
 _TIMEOUT_S: Final = 30.0
 _DISPATCHER: Final = "mlcore_dispatcher"
 _ALIVE: Final = frozenset({"PENDING", "RUNNING"})
-_FEWEST_SHARED: Final = 2.0
-_HELD_BESIDE_TASKS: Final = 0.001
-"""Cores that a job with tasks holds itself. Of none Ray would place it on the head node."""
 _KEPT_S: Final = 3_600.0
 """Time after its end for which Ray keeps a job with its log; Ray itself would keep it for ever."""
 
@@ -46,17 +43,15 @@ class RayJobRunner:
         """See ``Runner``."""
         command = [sys.executable, "-m", "ml_core.jobs.worker", attempt.tenant_id, attempt.job_id, attempt.run_id]
         threads = str(max(1, int(attempt.cpus)))
-        held = attempt.cpus
-        if held >= _FEWEST_SHARED:  # its tasks get them, and Ray would wait for cores that it holds itself
+        if attempt.process_cpus < attempt.cpus:
             command.append("--on-ray")
-            held = _HELD_BESIDE_TASKS
         answer = self._ask(
             "POST",
             "",
             json={
                 "entrypoint": shlex.join(command),
                 "submission_id": attempt.run_id,
-                "entrypoint_num_cpus": held,
+                "entrypoint_num_cpus": attempt.process_cpus,
                 "metadata": {_DISPATCHER: self._dispatcher, "tenant": attempt.tenant_id, "job": attempt.job_id},
                 "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads}},
             },

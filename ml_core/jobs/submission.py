@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.job import Job, refuse_failure
-from ml_core.domain.job_spec import JobSpec, TrainJobSpec
+from ml_core.domain.job_batch import JobBatch
+from ml_core.domain.job_spec import JobSpec, OnError, PredictJobSpec, TrainJobSpec
 from ml_core.domain.train_spec import TrainSpec
 from ml_core.exceptions import DeadlineExceededError
-from ml_core.ids import EnvironmentName, ModelId
+from ml_core.ids import DatasetId, EnvironmentName, ModelId, VersionId
 from ml_core.jobs.kinds import kind_of
-from ml_core.registry.jobs import JobRepository
-from ml_core.registry.jobs.repository import check_cpus
+from ml_core.models.model_factory import ModelFactory
+from ml_core.registry.jobs import JobBatchRepository, JobRepository
+from ml_core.registry.jobs.repository import check_options
+from ml_core.registry.limits import check_choice
+from ml_core.registry.promotion.rules import check_environment
 
 if TYPE_CHECKING:
     from ml_core.training.strategies import Choice
@@ -60,8 +65,52 @@ class Jobs(JobRepository):
         from ml_core.training.trainer import Trainer
 
         spec = training if isinstance(training, TrainSpec) else TrainSpec.from_json(training)
-        check_cpus(cpus)
+        check_options(cpus, priority=0, max_attempts=1)
         return Trainer(self._db, self._tenant_id).choose(model_id, spec, cpus, self._db.settings.jobs.cpus)
+
+    def predict(
+        self,
+        model_id: str,
+        dataset: str,
+        output: str,
+        *,
+        version: str | None = None,
+        environment: str | None = None,
+        proba: bool = False,
+        keep: Sequence[str] = (),
+        on_error: OnError | str = OnError.FAIL,
+        **options: Any,
+    ) -> Job:
+        """Submit the prediction of every row of a registered dataset into the next version of another one.
+
+        The version that predicts and the number of the dataset are those of this moment. That the dataset has the
+        columns that the version reads, in types that it can read, is checked now.
+
+        Args:
+            model_id: The model.
+            dataset: The rows, such as ``inbox@7``.
+            output: The dataset that gets the predictions; made with its first version.
+            version: The version that predicts.
+            environment: The environment whose version predicts; None: ``production``, or the newest version if that
+                serves nothing.
+            proba: Whether the probability of each class is a column.
+            keep: Columns of the rows to repeat, such as a key.
+            on_error: ``fail``: a row that does not fit fails the job; ``null``: it has no prediction, and a column says
+                why.
+            **options: As ``train``.
+
+        Raises:
+            ModelNotFoundError: There is no such model, version or promoted environment.
+            DatasetNotFoundError: There is no such dataset.
+            SignatureMismatchError: A column is missing, or of a type that the version does not read.
+            PredictionError: The version has no probabilities.
+            MLFrameworkError: As ``JobRepository.submit``.
+        """
+        at = None if environment is None else EnvironmentName(environment)
+        by, into = None if version is None else VersionId(version), DatasetId(output)
+        misfits = check_choice(OnError, on_error, "on_error")
+        spec = PredictJobSpec(ModelId(model_id), dataset, into, by, at, proba, tuple(keep), misfits)
+        return self.submit_spec(spec, **options)
 
     def submit_spec(self, spec: JobSpec, **options: Any) -> Job:
         """Submit what a spec describes, checked as ``train`` does.
@@ -119,3 +168,24 @@ class Jobs(JobRepository):
             on_progress(job)
         refuse_failure(job_id, job.state, job.error)
         return job
+
+
+def submit_batch(db: DatabaseConnection, spec: TrainJobSpec, **options: Any) -> JobBatch:
+    """Submit a training for each tenant that has its dataset.
+
+    What depends on no tenant is checked now: names, hyperparameters, the environment. What does, such as a column that
+    a tenant's dataset lacks, fails the tenant's job.
+
+    Args:
+        db: The registry; its principal belongs to no tenant.
+        spec: The training.
+        **options: See ``JobBatchRepository.submit``.
+
+    Raises:
+        MLFrameworkError: The spec can't be done, or as ``JobBatchRepository.submit``.
+    """
+    if spec.promote_to is not None:
+        check_environment(db, None, spec.promote_to)
+    if spec.training.model_type is not None:
+        ModelFactory.create_model(spec.training.model_type, dict(spec.training.hyperparameters))
+    return JobBatchRepository(db).submit(spec, **options)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ _LIBRARIES = ("ml-core-platform", "numpy", "pandas", "scikit-learn", "lightgbm",
 _COMMIT_LENGTH = 40
 
 
-def library_versions() -> dict[str, str]:
+@functools.cache  # reading them takes as long as a small fit
+def library_versions() -> Mapping[str, str]:
     """Distribution → version of the libraries that influence a fitted pipeline's numbers, and of Python."""
     versions = {"python": platform.python_version()}
     for name in _LIBRARIES:

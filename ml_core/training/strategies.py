@@ -51,7 +51,8 @@ _MOVED_S = 2e-9
 """Seconds for each byte that is put into Ray's object store or taken from it."""
 _MERGED_IN_TURN = 0.25
 """Share of reading that an exact merge does in one process: the data digest, and the division of rows."""
-_THREADED = ("random_forest", "extra_trees", "isolation_forest", "gradient_boosting", "lightgbm")
+_THREADED = ("random_forest", "extra_trees", "isolation_forest")
+"""Algorithms whose result does not depend on the number of threads; others have one, see ``docs/jobs.md``."""
 _FORESTS = ("random_forest", "extra_trees")
 _RIDGE_MERGED = ("algorithm", "alpha", "copy_X", "max_iter", "tol", "random_state")
 
@@ -204,7 +205,7 @@ def _one_task(facts: Facts) -> _Estimate:
         return None, why
     is_threaded = facts.algorithm in _THREADED
     fit_s = facts.fit_s / (facts.tasks if is_threaded else 1)
-    threads = f"with {facts.tasks} threads" if is_threaded else f"with one thread, since {facts.algorithm} has no more"
+    threads = f"with {facts.tasks} threads" if is_threaded else "with one thread"
     return (
         facts.read_s + 2 * facts.moved_s + fit_s + _TASKS_S,
         f"{_took(facts.read_s)} to read and encode, {_took(fit_s)} to fit {threads}; one node must have all cores",

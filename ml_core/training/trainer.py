@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import orjson
+from threadpoolctl import threadpool_limits
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.columns import ColumnKind
@@ -196,7 +197,6 @@ class Trainer:
         spec: TrainSpec,
         *,
         run_id: str | None = None,
-        on_start: Callable[[], object] | None = None,
         on_stage: Callable[[str], object] | None = None,
         cores: float = 1.0,
     ) -> TrainingReport:
@@ -206,7 +206,6 @@ class Trainer:
             model_id: The model; it is created with its first version.
             spec: What to train. It names a dataset.
             run_id: The id of the run that records it, for a caller that must know it before; None: a new one.
-            on_start: Called when the training has been checked and its run has begun.
             on_stage: Called with the name of each stage as it begins, such as ``fit``.
             cores: Of the Ray cluster that this process is a job of, for tasks; at most 1: fit in this process.
 
@@ -217,7 +216,7 @@ class Trainer:
         """
         if spec.dataset is None:
             raise self._no_dataset()
-        return self._train(model_id, spec, GivenData(), run_id, on_start, on_stage, cores).report
+        return self._train(model_id, spec, GivenData(), run_id, on_stage, cores).report
 
     def choose(self, model_id: str, spec: TrainSpec, cores: float, available_cores: float | None = None) -> Choice:
         """Check a spec, and choose its strategy, see ``ml_core.training.strategies``.
@@ -266,7 +265,6 @@ class Trainer:
         spec: TrainSpec,
         given: GivenData,
         run_id: str | None = None,
-        on_start: Callable[[], object] | None = None,
         on_stage: Callable[[str], object] | None = None,
         cores: float = 1.0,
     ) -> _Trained:
@@ -275,8 +273,6 @@ class Trainer:
         parameters = plan.run_parameters()
         recorded = runs.record(plan.request.model_id, kind="train", parameters=parameters, run_id=run_id)
         with reported(self._hooks, model_id, on_stage) as stages, recorded as run_id:
-            if on_start is not None:
-                on_start()  # from here on a failure is recorded with the run
             fitted = self._fit(plan, stages, cores)
             stages.rows = sum(fitted.n_rows.values())
             stages.enter("register")
@@ -293,7 +289,8 @@ class Trainer:
         try:
             # The plan did so too, but only the data shows the model type of a spec without one.
             versions.refuse_in_vain(request.model_id, request.model_type_in_use, plan.spec.version)
-            with _executing(plan.strategy, cores) as execution:
+            # Boosting and k-means add numbers up in another order with other threads, and one spec makes one digest.
+            with threadpool_limits(limits=1), _executing(plan.strategy, cores) as execution:
                 return fit_model(request, stages.enter, execution)
         except MLFrameworkError as error:
             error.tenant_id = self.tenant_id

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
 from ml_core.api.schemas.base import Input, Schema
 from ml_core.api.schemas.trainings import TrainingFields
 from ml_core.domain.job import JobKind, JobState
+from ml_core.domain.job_spec import OnError
 
 
 class JobTraining(TrainingFields):
@@ -24,6 +25,9 @@ class NewJob(Input):
     cpus: float = Field(default=1.0, description="The cores that it gets.")
     priority: int = Field(default=0, description="-100 to 100; of the tenant's jobs a higher one goes first.")
     max_attempts: int = Field(default=3, description="How often it is started at most, if its process is lost.")
+    idempotency_key: str | None = Field(
+        default=None, description="A text of the client, 1 to 200 characters; the same again is the same job, for good."
+    )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -39,7 +43,7 @@ class NewJob(Input):
 class NewTrainJob(NewJob):
     """A training to submit."""
 
-    kind: Literal[JobKind.TRAIN] = JobKind.TRAIN
+    kind: Literal[JobKind.TRAIN]
     model_id: str = Field(description="The model; created with its first version.", examples=["tickets"])
     training: JobTraining
     promote_to: str | None = Field(
@@ -71,6 +75,32 @@ class JobPlan(Schema):
     missing: list[str] = Field(description="What keeps it from starting.")
 
 
+class NewPredictJob(NewJob):
+    """The prediction of every row of a dataset to submit."""
+
+    kind: Literal[JobKind.PREDICT]
+    model_id: str = Field(description="The model.", examples=["tickets"])
+    dataset: str = Field(description="The rows, such as `inbox@7`; without a number the newest version now.")
+    output: str = Field(
+        description="The dataset that gets the predictions as its next version.", examples=["predictions_7"]
+    )
+    version: str | None = Field(default=None, description="The version that predicts, whatever environments serve.")
+    environment: str | None = Field(
+        default=None,
+        description="The environment whose version predicts; without it `production`, or the newest version if that "
+        "serves nothing.",
+    )
+    proba: bool = Field(default=False, description="Whether the probability of each class is a column.")
+    keep: list[str] = Field(default=[], description="Columns of the rows to repeat, such as a key.")
+    on_error: OnError = Field(
+        default=OnError.FAIL,
+        description="Whether a row that does not fit the model fails the job, or has no prediction and says why.",
+    )
+
+
+AnyNewJob = Annotated[NewTrainJob | NewPredictJob, Field(discriminator="kind")]
+
+
 class Job(Schema):
     """A job."""
 
@@ -83,6 +113,8 @@ class Job(Schema):
     attempt: int = Field(description="How often it was started since it was submitted or retried.")
     max_attempts: int
     run_id: str | None = Field(description="The run of the last attempt.")
+    process: str | None = Field(description="Its process, named after the first run that it had.")
+    batch_id: str | None = Field(description="The batch that it is part of.")
     progress: dict[str, Any] = Field(description="What its process said last.", examples=[{"stage": "fit"}])
     result: dict[str, Any] = Field(description="What it made.", examples=[{"model_id": "tickets", "version": "4"}])
     error: dict[str, Any] | None = Field(description="Why it failed, in the form of an error.")
@@ -91,6 +123,7 @@ class Job(Schema):
     not_before: datetime = Field(description="When it may start: a pause follows a lost process.")
     started_at: datetime | None
     finished_at: datetime | None
+    waiting: str | None = Field(default=None, description="Why it has no process yet, where it is asked for alone.")
 
 
 class JobLog(Schema):

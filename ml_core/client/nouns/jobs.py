@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_core.api.schemas.base import Page
-from ml_core.api.schemas.jobs import Job, JobLog, JobPlan, JobQuota, JobShare, JobToPlan, JobTraining, NewTrainJob
+from ml_core.api.schemas.jobs import (
+    Job,
+    JobLog,
+    JobPlan,
+    JobQuota,
+    JobShare,
+    JobToPlan,
+    JobTraining,
+    NewPredictJob,
+    NewTrainJob,
+)
+from ml_core.api.schemas.trainings import TrainingFields
 from ml_core.client.calls import Call, Mode, Noun, listing, operation, quoted
-from ml_core.domain.job import JobState
+from ml_core.domain.job import JobKind, JobState
+from ml_core.domain.job_spec import OnError
+from ml_core.domain.keywords import check_keywords
 from ml_core.ids import ModelId
 
 _ANSWER_S = 10.0
@@ -28,6 +41,7 @@ class Jobs(Noun[Mode]):
         cpus: float = 1.0,
         priority: int = 0,
         max_attempts: int = 3,
+        idempotency_key: str | None = None,
     ) -> Call[Job]:
         """Submit a training on a registered dataset.
 
@@ -39,11 +53,64 @@ class Jobs(Noun[Mode]):
             cpus: The cores that it gets.
             priority: -100 to 100; of the tenant's jobs a higher one goes first.
             max_attempts: How often it is started at most, if its process is lost; 1 to 10.
+            idempotency_key: A text of yours: the same again is the same job, such as one whose answer was not read.
         """
+        check_keywords("train", training or (), TrainingFields.model_fields)
         body = NewTrainJob(
+            kind=JobKind.TRAIN,
             model_id=ModelId(model_id),
             training=JobTraining(dataset=dataset, **(training or {})),
             promote_to=promote_to,
+            cpus=cpus,
+            priority=priority,
+            max_attempts=max_attempts,
+            idempotency_key=idempotency_key,
+        )
+        return Call("POST", f"{self._root}/jobs", Job, body=body)
+
+    @operation
+    def predict(
+        self,
+        model_id: str,
+        dataset: str,
+        output: str,
+        *,
+        version: str | None = None,
+        environment: str | None = None,
+        proba: bool = False,
+        keep: Sequence[str] = (),
+        on_error: OnError = OnError.FAIL,
+        cpus: float = 1.0,
+        priority: int = 0,
+        max_attempts: int = 3,
+    ) -> Call[Job]:
+        """Submit the prediction of every row of a registered dataset into the next version of another one.
+
+        Args:
+            model_id: The model.
+            dataset: The rows, such as ``inbox@7``; without a number the newest version now.
+            output: The dataset that gets the predictions; made with its first version.
+            version: The version that predicts.
+            environment: The environment whose version predicts; None: ``production``, or the newest version if that
+                serves nothing.
+            proba: Whether the probability of each class is a column.
+            keep: Columns of the rows to repeat, such as a key.
+            on_error: ``fail``: a row that does not fit fails the job; ``null``: it has no prediction, and a column says
+                why.
+            cpus: As ``train``; with 2 or more a large dataset is predicted by Ray actors.
+            priority: As ``train``.
+            max_attempts: As ``train``.
+        """
+        body = NewPredictJob(
+            kind=JobKind.PREDICT,
+            model_id=ModelId(model_id),
+            dataset=dataset,
+            output=output,
+            version=version,
+            environment=environment,
+            proba=proba,
+            keep=[*keep],
+            on_error=on_error,
             cpus=cpus,
             priority=priority,
             max_attempts=max_attempts,

@@ -43,6 +43,7 @@ from ml_core.models.store import ArtifactStore
 from ml_core.registry import journal
 from ml_core.registry.blobs import store_and_register
 from ml_core.registry.datasets.rows import dataset_not_found, find
+from ml_core.registry.runs.lifecycle import refuse_given_up
 from ml_core.settings import ApiSettings
 
 
@@ -168,12 +169,14 @@ def register(
     dataset_id: DatasetId,
     path: Path,
     source: Mapping[str, Any],
+    run_id: str | None = None,
 ) -> DatasetVersion:
     """Store a file that ``TableWriter`` wrote, with its profile, as the next version of a dataset.
 
-    If the newest version has the same bytes, that version is returned.
+    If the newest version has the same bytes, and no run made these, that version is returned.
 
     Raises:
+        RunStateError: The run that made it has failed or was cancelled.
         ModelSaveError: The store refuses; nothing is left behind.
         TenantNotFoundError: There is no such tenant.
     """
@@ -182,14 +185,14 @@ def register(
         "row_count": profile.row_count,
         "columns": [{"name": name, "type": kind} for name, kind in columns_of(path)],
         "profile": profile.to_json(),
-        "source": dict(source),
+        "source": {**source, **({} if run_id is None else {"run_id": run_id})},
     }
     return store_and_register(
         db,
         tenant_id,
         store,
         lambda: store.put_file(tenant_id, path, FORMAT),
-        lambda connection, artifact: _insert(connection, tenant_id, dataset_id, artifact, recorded),
+        lambda connection, artifact: _insert(connection, tenant_id, dataset_id, artifact, recorded, run_id),
     )
 
 
@@ -199,10 +202,13 @@ def _insert(
     dataset_id: DatasetId,
     artifact: StoredArtifact,
     recorded: Mapping[str, Any],
+    run_id: str | None,
 ) -> DatasetVersion:
+    if run_id is not None:
+        refuse_given_up(connection, tenant_id, run_id)
     number = _lock_dataset(connection, tenant_id, dataset_id)
     newest = find(connection, tenant_id, dataset_id, None)
-    if newest is not None and newest.digest == artifact.digest:
+    if run_id is None and newest is not None and newest.digest == artifact.digest:
         return newest
     subject = {"dataset_id": dataset_id, "number": number}
     stored = {"digest": artifact.digest, "size_bytes": artifact.size_bytes, "created_by": acting(connection).name}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -71,7 +72,7 @@ class DatasetRepository(OfTenant):
         """
         table = as_frame(frame)
         given = {"kind": "frame", **(source or {})}
-        return self._register(DatasetId(dataset_id), lambda path: intake.write_frame(table, path), given)
+        return self.write(dataset_id, lambda path: intake.write_frame(table, path), given)
 
     def get(self, dataset_id: str, number: int | None = None) -> DatasetVersion:
         """A version by number, archived ones too; without a number the newest that is not archived.
@@ -150,7 +151,7 @@ class DatasetRepository(OfTenant):
         file = Path(path)
         given = {"kind": "csv", "file": file.name, **(source or {})}
         write = functools.partial(intake.write_csv, file, encoding, limits=self._db.settings.api)
-        return self._register(DatasetId(dataset_id), write, given)
+        return self.write(dataset_id, write, given)
 
     def from_parquet(
         self, dataset_id: str, path: str | Path, *, source: Mapping[str, Any] | None = None
@@ -165,7 +166,7 @@ class DatasetRepository(OfTenant):
         file = Path(path)
         given = {"kind": "parquet", "file": file.name, **(source or {})}
         write = functools.partial(intake.write_parquet, file, limits=self._db.settings.api)
-        return self._register(DatasetId(dataset_id), write, given)
+        return self.write(dataset_id, write, given)
 
     def from_sql(
         self,
@@ -203,7 +204,7 @@ class DatasetRepository(OfTenant):
             given["params"] = {str(name): sql.recorded(value) for name, value in params.items()}
         limits = sql.limited(self._db.settings.api, max_rows)
         write = functools.partial(sql.write_query, url, query, params, limits=limits)
-        return self._register(DatasetId(dataset_id), write, given)
+        return self.write(dataset_id, write, given)
 
     def list(
         self, *, limit: int = 100, cursor: str | None = None, include_archived: bool = False
@@ -315,20 +316,45 @@ class DatasetRepository(OfTenant):
             raise dataset_not_found(connection, self._tenant_id, dataset_id, number)
         journal.record(connection, self._tenant_id, action, {"dataset_id": dataset_id, "number": number})
 
-    def _register(
-        self, dataset_id: DatasetId, write: Callable[[Path], None], source: Mapping[str, Any]
+    def write(
+        self,
+        dataset_id: str,
+        write: Callable[[Path], object],
+        source: Mapping[str, Any],
+        *,
+        run_id: str | None = None,
+        owner: str = "",
     ) -> DatasetVersion:
-        """Write a file, then store, profile and register it."""
+        """Register the file that a function writes as the next version of a dataset, as ``create`` does.
+
+        Args:
+            dataset_id: The dataset; made with its first version.
+            write: Makes the file with ``TableWriter``.
+            source: Where it came from, JSON-compatible.
+            run_id: The run that made it, which ``source`` then names. It is a version of its own, also where its bytes
+                are those of the newest.
+            owner: A name for the temporary folder; what a killed process of this owner left on this machine is removed.
+
+        Raises:
+            RunStateError: The run has failed or was cancelled.
+            ModelSaveError: The disk or the store refuses; nothing is left behind.
+            MLFrameworkError: As ``write``.
+        """
+        name = DatasetId(dataset_id)
         TenantRepository(self._db).ensure(self._tenant_id)
-        with self._temporary_file() as path:
+        with self._temporary_file(owner) as path:
             write(path)
-            return intake.register(self._db, self._tenant_id, self._store, dataset_id, path, source)
+            return intake.register(self._db, self._tenant_id, self._store, name, path, source, run_id)
 
     @contextmanager
-    def _temporary_file(self) -> Iterator[Path]:
+    def _temporary_file(self, owner: str) -> Iterator[Path]:
         """A place for the file while it is made."""
+        prefix = f"mlcore-dataset-{owner}-"
+        if owner:
+            for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+                shutil.rmtree(left, ignore_errors=True)
         try:
-            with tempfile.TemporaryDirectory(prefix="mlcore-dataset-") as folder:
+            with tempfile.TemporaryDirectory(prefix=prefix) as folder:
                 yield Path(folder) / "table.parquet"
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno else str(error)  # pyarrow's own text names its sources

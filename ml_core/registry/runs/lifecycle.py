@@ -125,6 +125,26 @@ def require_run(connection: Connection, tenant_id: TenantId, run_id: str) -> Run
     return RunStatus(status)
 
 
+def refuse_given_up(connection: Connection, tenant_id: TenantId, run_id: str | None) -> None:
+    """Refuse what comes of a run that was given up; its row stays as it is until the transaction ends.
+
+    Raises:
+        RunStateError: The run has failed or was cancelled.
+    """
+    status = connection.scalar(
+        sa.select(runs.c.status).where(is_run(tenant_id, str(run_id))).with_for_update(read=True)
+    )
+    if status in (RunStatus.FAILED, RunStatus.CANCELLED):
+        raise RunStateError(
+            f"The run {run_id} is {status}, so nothing is registered as its result.",
+            remedy="Start another run.",
+            tenant_id=tenant_id,
+            run_id=run_id,
+            status=status,
+            trigger="register",
+        )
+
+
 def run_not_found(tenant_id: TenantId, run_id: str, part: str = "") -> RunNotFoundError:
     """The error for a run that does not exist, or for a run without ``part``, such as ``metric 'loss'``."""
     shown, tenant = str(run_id)[:40], str(tenant_id)

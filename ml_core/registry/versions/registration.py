@@ -15,9 +15,8 @@ from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import sign
 from ml_core.database.strict_json import dumps, is_storable
-from ml_core.database.tables import deleted_versions, models, runs, version_metrics, version_tags, versions
+from ml_core.database.tables import deleted_versions, models, version_metrics, version_tags, versions
 from ml_core.database.tables.sizes import MAX_SERVED_BYTES
-from ml_core.domain.run import RunStatus
 from ml_core.domain.version import ModelVersion, StoredArtifact, VersionDraft
 from ml_core.exceptions import (
     Action,
@@ -25,7 +24,6 @@ from ml_core.exceptions import (
     ModelSaveError,
     ModelVersionConflictError,
     RequestTooLargeError,
-    RunStateError,
     VersionInUseError,
     shown,
 )
@@ -34,6 +32,7 @@ from ml_core.registry import journal
 from ml_core.registry.blobs import lock_digest
 from ml_core.registry.journal import erase
 from ml_core.registry.limits import MAX_METRICS, MAX_WORD, check_document
+from ml_core.registry.runs.lifecycle import refuse_given_up
 from ml_core.registry.search import write_tags
 from ml_core.registry.versions.rows import SELECT_VERSIONS, draft_values, finite_metrics, version_from
 
@@ -59,7 +58,7 @@ def register(
         RunStateError: The run that made it has failed or was cancelled.
     """
     check_draft(draft)
-    _check_run(connection, tenant_id, draft)
+    refuse_given_up(connection, tenant_id, draft.lineage.run_id)
     lock_digest(connection, tenant_id, artifact.digest, shared=True)
     if draft.lineage.dataset_digest is not None:  # it is not collected before this version is seen
         lock_digest(connection, tenant_id, draft.lineage.dataset_digest, shared=True)
@@ -204,21 +203,6 @@ def _check_parent(connection: Connection, tenant_id: TenantId, draft: VersionDra
             remedy="Name a version of the same model.",
             tenant_id=tenant_id,
             field="parent_version",
-        )
-
-
-def _check_run(connection: Connection, tenant_id: TenantId, draft: VersionDraft) -> None:
-    """Refuse what comes of a run that was given up; its row stays as it is until the transaction ends."""
-    of = (runs.c.tenant_id == tenant_id, runs.c.run_id == draft.lineage.run_id)
-    status = connection.scalar(sa.select(runs.c.status).where(*of).with_for_update(read=True))
-    if status in (RunStatus.FAILED, RunStatus.CANCELLED):
-        raise RunStateError(
-            f"The run {draft.lineage.run_id} is {status}, so nothing is registered as its result.",
-            remedy="Start another run.",
-            tenant_id=tenant_id,
-            run_id=draft.lineage.run_id,
-            status=status,
-            trigger="register",
         )
 
 

@@ -61,7 +61,7 @@ def _grow(forest: Any, rows: tuple[Any, NDArray[Any] | None], start: int, stop: 
 
 
 def fit_in_one_task(pipeline: Pipeline, columns: Columns, target: NDArray[Any] | None, *, tasks: int) -> None:
-    """Fit a pipeline in one task that has as many threads as cores."""
+    """Fit a pipeline in one task; an estimator with ``n_jobs`` has as many threads as cores."""
     fit = _fit.options(num_cpus=tasks)
     fitted, given = gathered(fit.remote(pipeline, ray.put((columns, target)), tasks))
     pipeline.steps = fitted.steps
@@ -71,4 +71,4 @@ def fit_in_one_task(pipeline: Pipeline, columns: Columns, target: NDArray[Any] |
 @ray.remote
 def _fit(pipeline: Pipeline, rows: tuple[Columns, Any], threads: int) -> tuple[Pipeline, Any]:
     with parallel_config(backend="threading", n_jobs=threads):
-        return quietly(lambda: pipeline.fit(*rows), threads)
+        return quietly(lambda: pipeline.fit(*rows))

@@ -69,9 +69,9 @@ def gathered(refs: Any) -> Any:
         ) from error
 
 
-def quietly(work: Callable[[], T], threads: int = 1) -> tuple[T, list[tuple[type[Warning], str]]]:
-    """The result of ``work`` and the warnings that it gave; its libraries use so many threads."""
-    with threadpool_limits(threads), warnings.catch_warnings(record=True) as caught:
+def quietly(work: Callable[[], T]) -> tuple[T, list[tuple[type[Warning], str]]]:
+    """The result of ``work`` and the warnings that it gave; OpenMP and BLAS use one thread, as in ``Trainer``."""
+    with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result = work()
     return result, [(warning.category, str(warning.message)) for warning in caught]

@@ -52,6 +52,20 @@ def test_a_job_is_submitted_and_waited_for(mlcore: Callable, tenant: str, submit
         assert "Stage: register." in log
 
 
+def test_a_dataset_is_predicted(mlcore: Callable, tenant: str, submit: Callable, dispatched: None) -> None:
+    """By the version that a job made; the result is a dataset."""
+    assert submit("--wait").code == 0
+    options = ("-t", tenant, "-m", "m", "--dataset", "m@1", "--output", "answers")
+    said = mlcore("jobs", "submit", "predict", *options, "--keep", "m0", "--keep", "m1", "--proba", "--wait")
+    assert (said.code, "answers@1" in said.out) == (0, True), said.err
+    shown = mlcore("datasets", "show", "answers@1", "-t", tenant)
+    assert "prediction, m@1, m, 1" in shown.out, shown.out
+    wrong = mlcore("jobs", "submit", "predict", *options, "--keep", "m99")
+    assert (wrong.code, "has no column 'm99'" in wrong.err) == (1, True), wrong.err
+    both = mlcore("jobs", "submit", "predict", *options, "-v", "1", "-e", "staging")
+    assert (both.code, "Give one of them." in both.err) == (1, True), both.err
+
+
 def test_a_job_that_waits_is_cancelled_and_retried(mlcore: Callable, tenant: str, submit: Callable) -> None:
     """Waiting for a cancelled job is an error that says what to do."""
     said = submit()

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import httpx
 import pytest
 
 from ml_core.api.schemas.jobs import JobQuota
+from ml_core.cli.train import trained
 from ml_core.client import MLClient
-from ml_core.domain.job import JobState
+from ml_core.domain.job import JobKind, JobState
+from ml_core.domain.job_spec import OnError
+from ml_core.domain.train_spec import TrainSpec
 from ml_core.exceptions import (
     InvalidRequestError,
     JobNotFoundError,
     JobStateError,
     PermissionDeniedError,
     QuotaExceededError,
+    SignatureMismatchError,
     TrainingError,
 )
+from ml_core.jobs import execution
+from ml_core.jobs.kinds import train
 from ml_core.registry.datasets import DatasetRepository
-from support.job_queue import running_queue
+from ml_core.registry.jobs import JobQueue, JobRepository
+from ml_core.training.trainer import Trainer
+from support.job_queue import empty_queue
 from support.tables import measures
 
 TRAINING = {"target": "outcome", "hyperparameters": {"algorithm": "logistic_regression"}}
-
-
-@pytest.fixture
-def dispatched(db) -> Iterator[None]:
-    """A dispatcher runs."""
-    with running_queue(db):
-        yield
 
 
 @pytest.fixture
@@ -83,6 +82,31 @@ def test_a_plan_names_the_strategy_and_its_alternatives(client: MLClient, datase
     assert list(client.jobs.list()) == []
 
 
+def test_a_dataset_is_predicted(db, client: MLClient, tenant_id, dataset: str, dispatched: None) -> None:
+    """Submitted with the fields of the library; the result is a dataset that names its run."""
+    training = {**TRAINING, "target": "outcome", "dataset": dataset}
+    Trainer(db, tenant_id).train_spec("m", TrainSpec.from_json(training))
+    job = client.jobs.predict("m", "m", "answers", proba=True, keep=["m0"], on_error=OnError.NULL)
+    assert (job.kind, job.spec["version"], job.spec["dataset"]) == (JobKind.PREDICT, "1", dataset)
+    for _ in range(5):
+        job = client.jobs.get(job.job_id, wait_s=20)
+        if job.state is JobState.SUCCEEDED:
+            break
+    assert job.result == {"dataset": "answers@1", "run_id": job.run_id}, job.error
+    made = client.datasets.get("answers", 1)
+    assert [name for name, _ in made.columns] == ["m0", "prediction", "probability_no", "probability_yes", "error"]
+    assert made.source["run_id"] == job.run_id
+    with pytest.raises(SignatureMismatchError, match="none of the model's columns"):
+        client.jobs.predict("m", "answers", "again", version="1", keep=["prediction"])
+
+
+def test_a_kind_that_there_is_not_is_refused(control: httpx.Client, tenant_id) -> None:
+    """With those that there are."""
+    for body, words in (({"kind": "guess"}, "'train', 'predict'"), ({}, "'kind'")):
+        answer = control.post(f"/api/v1/tenants/{tenant_id}/jobs", json=body)
+        assert (answer.status_code, words in answer.text) == (400, True), answer.text
+
+
 def test_cancel_and_retry(client: MLClient, dataset: str) -> None:
     """A job that waits is cancelled at once; what has not ended is not retried."""
     job = client.jobs.train("m", "m", training=TRAINING)
@@ -115,8 +139,70 @@ def test_the_platform_sets_quotas(client: MLClient, control: httpx.Client, tenan
 def test_a_repeated_submission_is_one_job(client: MLClient, address: str, admin_key: str, tenant_id, dataset) -> None:
     """By its Idempotency-Key."""
     headers = {"authorization": f"Bearer {admin_key}", "idempotency-key": "once"}
-    body = {"model_id": "m", "training": {"dataset": "m", **TRAINING}}
+    body = {"kind": "train", "model_id": "m", "training": {"dataset": "m", **TRAINING}}
     url = f"{address}/api/v1/tenants/{tenant_id}/jobs"
     answers = [httpx.post(url, json=body, headers=headers, trust_env=False).json()["job_id"] for _ in range(2)]
     assert answers == [each.job_id for each in client.jobs.list()] * 2
     client.jobs.cancel(answers[0])
+
+
+def test_the_internal_part_of_an_error_is_the_operators(
+    client: MLClient, control: httpx.Client, db, tenant_id, dataset: str, monkeypatch
+) -> None:
+    """A path of the platform, which an unknown exception named."""
+
+    def fail(_work) -> None:
+        raise OSError(28, "No space left on device", "/srv/hidden")
+
+    empty_queue(db)
+    monkeypatch.setattr(train, "execute", fail)
+    job_id = client.jobs.train("m", "m", training=TRAINING).job_id
+    attempt = JobQueue(db).claim("d", 1, 60)
+    assert attempt is not None
+    execution.execute(db, attempt)
+    of_tenant = [client.jobs.get(job_id), *client.jobs.list()]
+    assert all(job.error["message"].startswith("The job failed. Report the id") for job in of_tenant)
+    assert not any("hidden" in job.model_dump_json() for job in of_tenant)
+    assert "/srv/hidden" in control.get(f"/api/v1/tenants/{tenant_id}/jobs/{job_id}").json()["error"]["internal"]
+
+
+@pytest.mark.parametrize("is_received", [True, False])
+def test_an_interrupted_command_cancels_the_job_whose_submission_was_not_answered(
+    client: MLClient, db, tenant_id, dataset: str, monkeypatch, capsys, is_received: bool
+) -> None:
+    """Whether the platform had received it or not: there is one job, and it is cancelled."""
+    send, calls = client._connection.send, []
+
+    def interrupt(call):
+        calls.append(call)
+        if len(calls) > 1:
+            return send(call)
+        if is_received:
+            send(call)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client._connection, "send", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        trained(client, "m", "m", **TRAINING)
+    (job,) = JobRepository(db, tenant_id).list().items
+    assert job.state is JobState.CANCELLED
+    assert f"The job {job.job_id} is cancelled." in capsys.readouterr().err
+
+
+def test_a_command_that_waits_says_why(client: MLClient, db, tenant_id, dataset: str, monkeypatch) -> None:
+    """Nothing takes jobs from the queue here."""
+    empty_queue(db)
+    said, jobs = [], JobRepository(db, tenant_id)
+
+    def note(text: str, **_options: object) -> None:
+        said.append(text)
+        jobs.cancel(jobs.list().items[0].job_id)
+
+    monkeypatch.setattr("ml_core.registry.jobs.waiting._AT_ONCE_S", 0.0)
+    monkeypatch.setattr("ml_core.cli.jobs._WAIT_S", 0.1)
+    monkeypatch.setattr("ml_core.cli.jobs.note", note)
+    with pytest.raises(TrainingError, match="was cancelled"):
+        trained(client, "m", "m", **TRAINING)
+    (text,) = said
+    assert "is queued. No job is in progress: the platform's control loop does not run" in text
+    assert "`mlcore up`" in text

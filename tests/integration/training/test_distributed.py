@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes
+from threadpoolctl import threadpool_limits
 
 from ml_core.data import table_file
 from ml_core.domain.train_spec import TrainSpec
@@ -104,7 +105,9 @@ def both(db, own) -> Iterator[Callable[..., tuple[FittedModel, FittedModel]]]:
         planner, given, planned = Planner(db, own), GivenData(), TrainSpec.from_json(spec)
         here, there = (planner.plan(ModelId("m"), planned, given, cores) for cores in (1, CORES))
         assert there.strategy is strategy
-        return fit_model(here.request), fit_model(there.request, execution=execution_of(strategy, CORES))
+        with threadpool_limits(1):  # as in Trainer
+            alone = fit_model(here.request)
+        return alone, fit_model(there.request, execution=execution_of(strategy, CORES))
 
     with connected(CORES):
         yield fit

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from ml_core.data.processor import DataProcessor
 from ml_core.domain.api_key import Scope
@@ -329,3 +330,19 @@ class WithFunction(DummyClassifier):
     def fit(self, X, y, sample_weight=None):
         self.hook_ = os.getcwd
         return super().fit(X, y, sample_weight)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "options"),
+    [("classification", {"algorithm": "gradient_boosting", "max_iter": 5}), ("clustering", {"algorithm": "kmeans"})],
+)
+def test_the_number_of_threads_changes_no_byte(db, tenant_id, model_type, options):
+    """These estimators add up floats in an order that depends on it, and each door has another."""
+    X, y = split_target(measures(3_000), "outcome")
+    data = (X, y if model_type == "classification" else None)
+    digests = set()
+    for threads in (1, 2):
+        with threadpool_limits(threads, "openmp"):
+            made = Trainer(db, tenant_id).train("threads", model_type, data, hyperparameters=options)
+        digests.add(VersionRepository(db, tenant_id).get("threads", made["version"]).digest)
+    assert len(digests) == 1

@@ -30,19 +30,24 @@ PATH: dict[str, Any] = {
 _WHY = {"reason": "Better on last week's tickets."}
 _TRAINING = {"target": "category", "hyperparameters": {"algorithm": "logistic_regression"}}
 
+_TRAINING_ON_THE_NEWEST = {
+    "kind": "train",
+    "model_id": "tickets",
+    "training": {"dataset": "tickets_2026", **_TRAINING},
+}
 BODIES: dict[str, dict[str, Any]] = {
     "tenants.create": {"tenant_ids": ["acme"]},
     "tenants.update": {"self_test_rows": "training"},
     "keys.create": {"name": "web shop", "scopes": ["predict", "read"]},
     "platform_keys.create": {"name": "monitoring", "scopes": ["read"]},
-    "jobs.submit": {"model_id": "tickets", "training": {"dataset": "tickets_2026@1", **_TRAINING}},
+    "jobs.submit": {"kind": "train", "model_id": "tickets", "training": {"dataset": "tickets_2026@1", **_TRAINING}},
     "jobs.plan": {"model_id": "tickets", "training": {"dataset": "tickets_2026@1", **_TRAINING}, "cpus": 4},
-    "job_batches.submit": {"model_id": "tickets", "training": {"dataset": "tickets_2026", **_TRAINING}},
+    "job_batches.submit": _TRAINING_ON_THE_NEWEST,
     "schedules.create": {
         "name": "nightly",
         "cron": "0 3 * * *",
         "timezone": "Europe/Berlin",
-        "job": {"model_id": "tickets", "training": {"dataset": "tickets_2026", **_TRAINING}},
+        "job": _TRAINING_ON_THE_NEWEST,
     },
     "jobs.set_quota": {"weight": 2, "max_running": 4},
     "models.check_training": _TRAINING,

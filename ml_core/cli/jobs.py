@@ -20,11 +20,12 @@ from ml_core.cli.console import (
     wants_json,
 )
 from ml_core.cli.curves import print_curves
-from ml_core.cli.options import CursorOption, LimitOption, ModelOption
+from ml_core.cli.options import CursorOption, LimitOption, ModelOption, seconds_of
 from ml_core.cli.target import platform
-from ml_core.cli.training_options import trains
+from ml_core.cli.training_options import pairs_of, trains
 from ml_core.domain.job import ENDED, JobState, refuse_failure
 from ml_core.domain.job_spec import OnError
+from ml_core.domain.tune_spec import AUTO, Sampler
 from ml_core.exceptions import RunNotFoundError
 from ml_core.ids import BatchId
 
@@ -77,6 +78,48 @@ def submit_train(
     with platform() as client:
         job = client.jobs.train(model, dataset, training=training, promote_to=promote_to, cpus=cpus, priority=priority)
         _submitted(client, job, wait=wait)
+
+
+@submit.command("tune")
+@trains
+def submit_tune(
+    model: ModelOption,
+    training: dict[str, Any],
+    dataset: Annotated[str, typer.Option(help="The dataset: tickets_2026, or tickets_2026@3.")],
+    algorithm: Annotated[
+        str, typer.Option(help="auto: a linear model, boosted trees and a random forest.", show_default=True)
+    ] = AUTO,
+    space: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--space",
+            "-s",
+            help="Values to search: max_depth=2..12, learning_rate=log:0.001:0.3, l1_ratio=0..1:0.25 or "
+            "criterion=gini,entropy; repeat for several. Default: by the algorithm.",
+        ),
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="Configurations to try at most; default: 60.")] = None,
+    timeout: Annotated[str | None, typer.Option(help="Time to search at most, such as 90s, 10m or 2h.")] = None,
+    folds: Annotated[int, typer.Option(help="Folds of the cross-validation.")] = 5,
+    metric: Annotated[str | None, typer.Option(help="What the best is chosen by, such as f1_macro.")] = None,
+    sampler: Annotated[Sampler, typer.Option(help="How configurations are chosen.")] = Sampler.OPTUNA,
+    seed: Annotated[int, typer.Option(help="Of folds and configurations.")] = 0,
+    promote_to: Annotated[str | None, typer.Option(help="The environment that is moved to the new version.")] = None,
+    cpus: CpusOption = 1.0,
+    priority: PriorityOption = 0,
+    wait: WaitOption = False,
+) -> None:
+    """Submit a search for hyperparameters, whose best configuration is trained and registered.
+
+    Those of --param are the same in all trials. Each trial is a run, which mlcore runs shows. Each core does one trial
+    at a time.
+    """
+    search: dict[str, Any] = {"algorithm": algorithm, "folds": folds, "sampler": sampler, "seed": seed}
+    search |= {"space": dict(pairs_of(space, "--space", "max_depth=2..12")), "trials": trials, "metric": metric}
+    search["seconds"] = None if timeout is None else seconds_of(timeout, "--timeout")
+    options: dict[str, Any] = {"promote_to": promote_to, "cpus": cpus, "priority": priority}
+    with platform() as client:
+        _submitted(client, client.jobs.tune(model, dataset, training=training, search=search, **options), wait=wait)
 
 
 @submit.command("predict")

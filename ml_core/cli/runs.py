@@ -23,9 +23,20 @@ ASKS = "tenant"
 app = typer.Typer(help="List, inspect and compare runs, the records of trainings.", no_args_is_help=True)
 
 RunArgument = Annotated[str, typer.Argument(help="The run's id, from `mlcore runs list`.")]
-_COLUMNS = ["run_id", "model_id", "kind", "status", "held_out", "versions", "started_at", "finished_at", "error"]
+_COLUMNS = [
+    "run_id",
+    "model_id",
+    "kind",
+    "status",
+    "held_out",
+    "cross_validated",
+    "versions",
+    "started_at",
+    "finished_at",
+    "error",
+]
 _MAX_ERROR = 60  # characters, in the table
-_HELD_OUT = "validation/"
+_HELD_OUT, _CROSS_VALIDATED = "validation/", "cv/"
 
 
 @app.command("list")
@@ -33,17 +44,23 @@ def list_(
     model: OnlyModelOption = None,
     status: Annotated[RunStatus | None, typer.Option(help="Only in this state.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="KEY=VALUE; repeat for several.")] = None,
+    parent: Annotated[
+        str | None, typer.Option(help="Only the parts of this run, such as the trials of a search.")
+    ] = None,
     limit: LimitOption = 50,
     cursor: CursorOption = None,
 ) -> None:
     """List runs, newest first."""
     with platform() as client:
-        page = client.runs.list(model, status=status, tags=wanted_tags(tag)).page(limit=limit, cursor=cursor)
+        page = client.runs.list(model, status=status, tags=wanted_tags(tag), parent_run_id=parent).page(
+            limit=limit, cursor=cursor
+        )
+    is_seen = {"error": any(run.error for run in page.items), "cross_validated": any(map(_cross_validated, page.items))}
     print_page(
         page,
-        [name for name in _COLUMNS if name != "error" or any(run.error for run in page.items)],
+        [name for name in _COLUMNS if is_seen.get(name, True)],
         empty="No run matches. Train a model with mlcore train.",
-        shown={"held_out": _held_out, "error": _first_line},
+        shown={"held_out": _held_out, "cross_validated": _cross_validated, "error": _first_line},
     )
 
 
@@ -123,10 +140,18 @@ def tag(
 
 def _held_out(run: Run) -> str | None:
     """The metric on the held-out rows that people ask for first."""
-    metrics = {
-        name.removeprefix(_HELD_OUT): of.last_value for name, of in run.metrics.items() if name.startswith(_HELD_OUT)
-    }
-    return headline(metrics)
+    return _headline(run, _HELD_OUT)
+
+
+def _cross_validated(run: Run) -> str | None:
+    """The same of a trial of a search, and the best of a search."""
+    return _headline(run, _CROSS_VALIDATED)
+
+
+def _headline(run: Run, part: str) -> str | None:
+    return headline(
+        {name.removeprefix(part): of.last_value for name, of in run.metrics.items() if name.startswith(part)}
+    )
 
 
 def _first_line(error: str | None) -> str | None:

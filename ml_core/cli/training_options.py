@@ -58,7 +58,7 @@ def trains(verb: Callable[..., None]) -> Callable[..., None]:
 
 def _training(*, param: list[str] | None, kind: list[str] | None, **given: Any) -> dict[str, Any]:
     given["hyperparameters"] = hyperparameters(param)
-    given["kinds"] = {name: _kind(text) for name, text in _pairs(kind, "--kind", "zip=category")}
+    given["kinds"] = {name: _kind(text) for name, text in pairs_of(kind, "--kind", "zip=category")}
     return {name: value for name, value in given.items() if value}
 
 
@@ -68,10 +68,15 @@ def hyperparameters(texts: list[str] | None) -> dict[str, Any]:
     Raises:
         ConfigurationError: One has another form.
     """
-    return {key: json_or_text(text) for key, text in _pairs(texts, "--param", "max_depth=8")}
+    return {key: json_or_text(text) for key, text in pairs_of(texts, "--param", "max_depth=8")}
 
 
-def _pairs(texts: list[str] | None, option: str, example: str) -> list[tuple[str, str]]:
+def pairs_of(texts: list[str] | None, option: str, example: str) -> list[tuple[str, str]]:
+    """The ``NAME=VALUE`` texts of an option as pairs.
+
+    Raises:
+        ConfigurationError: One has another form.
+    """
     pairs = []
     for text in texts or []:
         name, separator, value = text.partition("=")

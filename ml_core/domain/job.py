@@ -20,6 +20,7 @@ class JobKind(StrEnum):
     """What a job executes."""
 
     TRAIN = "train"
+    TUNE = "tune"
     PREDICT = "predict"
 
 
@@ -168,8 +169,8 @@ class Attempt:
 
     @property
     def process_cpus(self) -> float:
-        """The cores that its own process holds; with several it leaves them to its Ray tasks or actors."""
-        return 0 if self.cpus >= 2 else self.cpus
+        """The cores that its own process holds; a search, and any job with several, leave them to tasks of Ray."""
+        return 0 if self.kind is JobKind.TUNE or self.cpus >= 2 else self.cpus
 
 
 @dataclass(frozen=True, slots=True)

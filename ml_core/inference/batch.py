@@ -215,7 +215,8 @@ def _check_column(request: BatchRequest, column: InputColumn, arrow: str | None)
     else:
         return
     raise SignatureMismatchError(
-        f"The dataset {request.dataset} {what} {shown(column.name)}, which {ref} reads as a {column.kind.value}.",
+        f"The dataset {request.dataset} {what} {shown(column.name)}, which {ref.model_id!s}@{ref.version!s} reads as a "
+        f"{column.kind.value}.",
         remedy=remedy,
         column=column.name,
     )

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.job import Job, refuse_failure
 from ml_core.domain.job_batch import JobBatch
-from ml_core.domain.job_spec import JobSpec, OnError, PredictJobSpec, TrainJobSpec
+from ml_core.domain.job_spec import JobSpec, OnError, PredictJobSpec, TrainJobSpec, TuneJobSpec
 from ml_core.domain.train_spec import TrainSpec
+from ml_core.domain.tune_spec import TuneSpec
 from ml_core.exceptions import DeadlineExceededError
 from ml_core.ids import DatasetId, EnvironmentName, ModelId, VersionId
 from ml_core.jobs.kinds import kind_of
@@ -67,6 +68,32 @@ class Jobs(JobRepository):
         spec = training if isinstance(training, TrainSpec) else TrainSpec.from_json(training)
         check_options(cpus, priority=0, max_attempts=1)
         return Trainer(self._db, self._tenant_id).choose(model_id, spec, cpus, self._db.settings.jobs.cpus)
+
+    def tune(
+        self,
+        model_id: str,
+        training: TrainSpec | Mapping[str, Any],
+        search: TuneSpec | Mapping[str, Any] | None = None,
+        *,
+        promote_to: str | None = None,
+        **options: Any,
+    ) -> Job:
+        """Submit a search for the hyperparameters of a training on a registered dataset.
+
+        Args:
+            model_id: The model; it is created with its first version.
+            training: What is trained, see ``TrainSpec``; its hyperparameters are the same in all trials.
+            search: How to search for the others, see ``TuneSpec``; ``cpus`` trials run at the same time.
+            promote_to: The environment whose pointer moves to the new version.
+            **options: As ``train``.
+
+        Raises:
+            MLFrameworkError: As ``train`` and ``ml_core.training.spaces.check_search``.
+        """
+        spec = training if isinstance(training, TrainSpec) else TrainSpec.from_json(training)
+        found = search if isinstance(search, TuneSpec) else TuneSpec.from_json(search or {})
+        environment = None if promote_to is None else EnvironmentName(promote_to)
+        return self.submit_spec(TuneJobSpec(ModelId(model_id), spec, found, environment), **options)
 
     def predict(
         self,

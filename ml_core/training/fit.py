@@ -154,17 +154,26 @@ def _output_of(estimator: Any, request: TrainingRequest) -> OutputKind:
     return OUTPUTS[request.inferred_model_type()]
 
 
-def _fit(
-    request: TrainingRequest, estimator: Any, table: TrainingTable, execution: Execution
-) -> tuple[Pipeline, list[str]]:
+def encoding_steps(request: TrainingRequest, table: TrainingTable, *, takes_sparse: bool) -> list[tuple[str, Any]]:
+    """The unfitted steps before an estimator, which takes sparse matrices or does not.
+
+    Raises:
+        TrainingError: The texts are too many for a dense matrix.
+    """
     processor = request.processor or DataProcessor()
-    _, algorithm = algorithm_of(estimator)
-    takes_sparse = algorithm is None or algorithm.takes_sparse
     encoding = {} if takes_sparse else _dense_encoding(table.inputs, table.train.n_rows)
     columns = [(column.name, column.kind.value) for column in table.inputs]
     if readings := readings_of(table.inputs):
         encoding["readings"] = readings
-    pipeline = Pipeline([*processor.build_steps(columns, **encoding), ("estimate", estimator)])
+    return list(processor.build_steps(columns, **encoding))
+
+
+def _fit(
+    request: TrainingRequest, estimator: Any, table: TrainingTable, execution: Execution
+) -> tuple[Pipeline, list[str]]:
+    _, algorithm = algorithm_of(estimator)
+    takes_sparse = algorithm is None or algorithm.takes_sparse
+    pipeline = Pipeline([*encoding_steps(request, table, takes_sparse=takes_sparse), ("estimate", estimator)])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")  # by default Python shows a warning once a process, and the next fit none
         try:

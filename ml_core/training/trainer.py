@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import orjson
 from threadpoolctl import threadpool_limits
@@ -20,6 +21,7 @@ from ml_core.domain.diagnostics import DIAGNOSTICS_FILE
 from ml_core.domain.keywords import check_keywords
 from ml_core.domain.train_spec import TrainSpec
 from ml_core.domain.training_report import TrainingReport
+from ml_core.domain.tune_spec import TuneSpec
 from ml_core.exceptions import Action, InvalidRequestError, MLFrameworkError
 from ml_core.ids import ModelId, TenantId
 from ml_core.models.model_factory import ModelFactory
@@ -31,7 +33,12 @@ from ml_core.training.checkpoints import CheckpointFolder
 from ml_core.training.fit import IN_PROCESS, Execution, FittedModel, fit_model
 from ml_core.training.plan import GivenData, Planner, TrainingPlan
 from ml_core.training.registration import Registrar, own_code, reported_columns
+from ml_core.training.spaces import check_search, metric_of, spaces_of
 from ml_core.training.strategies import Choice, Facts, Strategy, choose
+from ml_core.training.trial_log import CROSS_VALIDATED, TrialLog
+from ml_core.training.tuning import tune
+
+Spec = TypeVar("Spec", TrainSpec, TuneSpec)
 
 _log = logging.getLogger(__name__)
 
@@ -100,6 +107,17 @@ class _Trained:
     report: TrainingReport
     fitted: FittedModel
     location: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result of ``Trainer.train``."""
+        report = self.report.to_json()
+        return {
+            **{name: report[name] for name in _OF_REPORT},
+            "model_path": self.location,
+            "model": self.fitted.pipeline,
+            "fitted": self.fitted,
+            "report": self.report,
+        }
 
 
 class Trainer:
@@ -177,19 +195,50 @@ class Trainer:
             TenantNotFoundError: The tenant does not exist; nothing was done.
         """
         check_keywords("train", options, TrainingOptions.__annotations__)
-        # A processor is code and a frame is no JSON, so neither is part of a spec.
         given = GivenData(training_data, validation_data, options.pop("processor", None))
         fields: dict[str, Any] = {"model_type": model_type, "hyperparameters": hyperparameters, **options}
-        spec = TrainSpec(**{name: value for name, value in fields.items() if value is not None})
-        trained = self._train(model_id, spec, given)
-        report = trained.report.to_json()
-        return {
-            **{name: report[name] for name in _OF_REPORT},
-            "model_path": trained.location,
-            "model": trained.fitted.pipeline,
-            "fitted": trained.fitted,
-            "report": trained.report,
-        }
+        return self._train(model_id, _spec(TrainSpec, fields), given).as_dict()
+
+    def tune(
+        self,
+        model_id: str,
+        model_type: str | None,
+        training_data: tuple[Any, Any] | None = None,
+        validation_data: tuple[Any, Any] | None = None,
+        hyperparameters: Mapping[str, Any] | None = None,
+        *,
+        cpus: int | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Search for hyperparameters with Ray Tune, then train with the best ones.
+
+        Trials are cross-validated on the training rows, so no trial sees the held-out rows; each is a run, a part of
+        the search's run. They are done on the Ray that this process is connected to or ``RAY_ADDRESS`` names, else on
+        one that is started here for the time of the search; the log says which.
+
+        Args:
+            model_id: As ``train``.
+            model_type: As ``train``; a standard one.
+            training_data: As ``train``.
+            validation_data: As ``train``.
+            hyperparameters: Those that are the same in all trials; without ``algorithm``, a field of the search.
+            cpus: Trials at the same time, one core each; None: all cores of this machine.
+            **options: The fields of ``TuneSpec``, such as ``algorithm``, ``space``, ``trials``, ``seconds`` and
+                ``metric``, and the options of ``train``.
+
+        Returns:
+            As ``train``, and ``search``: ``metric``, its cross-validated ``score``, ``std``, ``folds`` and ``rows``,
+            ``trials``, ``failed``, ``hyperparameters`` and ``best_run_id``.
+
+        Raises:
+            MLFrameworkError: As ``train`` and ``ml_core.training.tuning.tune``.
+        """
+        of_search = TuneSpec.__dataclass_fields__
+        check_keywords("tune", options, [*of_search, *TrainingOptions.__annotations__])
+        search = _spec(TuneSpec, {name: options.pop(name) for name in list(options) if name in of_search})
+        given = GivenData(training_data, validation_data, options.pop("processor", None))
+        fields: dict[str, Any] = {"model_type": model_type, "hyperparameters": hyperparameters, **options}
+        return self.tune_spec(model_id, _spec(TrainSpec, fields), search, cpus or os.cpu_count() or 1, given)
 
     def train_spec(
         self,
@@ -217,6 +266,58 @@ class Trainer:
         if spec.dataset is None:
             raise self._no_dataset()
         return self._train(model_id, spec, GivenData(), run_id, on_stage, cores).report
+
+    def tune_spec(
+        self,
+        model_id: str,
+        spec: TrainSpec,
+        search: TuneSpec,
+        cpus: int,
+        given: GivenData = GivenData(),  # noqa: B008 - frozen
+        *,
+        run_id: str | None = None,
+        search_id: str | None = None,
+        on_stage: Callable[[str], object] | None = None,
+        on_trial: Callable[[TrialLog], object] = lambda _log: None,
+    ) -> dict[str, Any]:
+        """Search and train as ``tune`` does.
+
+        Args:
+            model_id: The model; it is created with its first version.
+            spec: What to train.
+            search: How to search.
+            cpus: Trials at the same time, one core each.
+            given: Data in memory, instead of the spec's datasets.
+            run_id: The id of the run that records it; None: a new one.
+            search_id: What several attempts have in common: the trials that earlier ones ended count, and are not
+                repeated; None: there is one attempt.
+            on_stage: As ``train_spec``; the first stage is ``search``.
+            on_trial: Called when a trial has ended.
+
+        Returns:
+            As ``tune``.
+
+        Raises:
+            MLFrameworkError: As ``tune``.
+        """
+        check_search(search, spec)
+        plan = self._planner.plan(ModelId(model_id), spec, given)
+        model_type = plan.request.model_type_in_use
+        metric = metric_of(search, model_type, spaces_of(search, model_type, spec.hyperparameters))
+        of_search = {"search": search.to_json(), "metric": f"{CROSS_VALIDATED}{metric}"}
+        parameters = {**plan.run_parameters(), **of_search}
+        for name in ("algorithm", "effective_hyperparameters"):  # the trials have them
+            parameters.pop(name, None)
+        runs = RunRepository(self._db, self.tenant_id)
+        recorded = runs.record(plan.request.model_id, kind="tune", parameters=parameters, run_id=run_id)
+        with reported(self._hooks, model_id, on_stage) as stages, recorded as run_id:
+            stages.enter("search")
+            of = (self._db, self.tenant_id, plan.request.model_id, search_id or run_id, run_id)
+            log = TrialLog(*of, metric, on_trial)
+            found = tune(plan.request, search, log, self._db.settings.platform.home, cpus)
+            request = replace(plan.request, hyperparameters={**plan.request.hyperparameters, **found.hyperparameters})
+            trained = self._complete(replace(plan, request=request), stages, run_id, (found.note,))
+        return {**trained.as_dict(), "search": found.summary}
 
     def choose(self, model_id: str, spec: TrainSpec, cores: float, available_cores: float | None = None) -> Choice:
         """Check a spec, and choose its strategy, see ``ml_core.training.strategies``.
@@ -273,11 +374,19 @@ class Trainer:
         parameters = plan.run_parameters()
         recorded = runs.record(plan.request.model_id, kind="train", parameters=parameters, run_id=run_id)
         with reported(self._hooks, model_id, on_stage) as stages, recorded as run_id:
-            fitted = self._fit(plan, stages, cores)
-            stages.rows = sum(fitted.n_rows.values())
-            stages.enter("register")
-            _record(runs, run_id, fitted)  # before the version, whose registration may fail
-            made = self._registrar.register(fitted, plan, run_id)
+            return self._complete(plan, stages, run_id, cores=cores)
+
+    def _complete(
+        self, plan: TrainingPlan, stages: Stages, run_id: str, notes: tuple[str, ...] = (), cores: float = 1.0
+    ) -> _Trained:
+        """Fit, evaluate and register what a run records."""
+        fitted = self._fit(plan, stages, cores)
+        fitted = replace(fitted, notes=(*notes, *fitted.notes))
+        stages.rows = sum(fitted.n_rows.values())
+        stages.enter("register")
+        # Before the version, whose registration may fail.
+        _record(RunRepository(self._db, self.tenant_id), run_id, fitted)
+        made = self._registrar.register(fitted, plan, run_id)
         for note in own_code(made.outside_types):
             _log.warning("%s version %s: %s", made.model_id, made.version, note)
         location = self._registrar.store.location(self.tenant_id, made.servable.digest)
@@ -344,6 +453,10 @@ _OF_REPORT = (
     "duration_s",
 )
 """The fields of a report that the result of ``train`` repeats, as the public API promises."""
+
+
+def _spec(cls: Callable[..., Spec], fields: Mapping[str, Any]) -> Spec:
+    return cls(**{name: value for name, value in fields.items() if value is not None})
 
 
 def _record(runs: RunRepository, run_id: str, fitted: FittedModel) -> None:

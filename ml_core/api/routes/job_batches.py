@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Header, Query
+from fastapi import Query
 
 from ml_core.api.access import PlatformAccess
 from ml_core.api.operation import CursorQuery, LimitQuery, operations
@@ -19,14 +19,12 @@ from ml_core.registry.jobs import JobBatchRepository
 
 router = operations("job batches", "/job-batches")
 
-KeyHeader = Annotated[str | None, Header(alias="idempotency-key", include_in_schema=False)]
-
 
 @operation(router, "POST", "", "job_batches.submit", Scope.ADMIN, creates=True)
-def submit_job_batch(db: PlatformAccess, body: NewTrainJob, idempotency_key: KeyHeader = None) -> JobBatch:
+def submit_job_batch(db: PlatformAccess, body: NewTrainJob) -> JobBatch:
     """Submit a job for each tenant that has the dataset, as the platform. A tenant whose quota refuses is left out."""
     spec = TrainJobSpec.from_json(body.spec)
-    return JobBatch.model_validate(submit_batch(db, spec, idempotency_key=idempotency_key, **body.options))
+    return JobBatch.model_validate(submit_batch(db, spec, **body.options))
 
 
 @operation(router, "GET", "", "job_batches.list", Scope.READ)

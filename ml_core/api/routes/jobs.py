@@ -18,7 +18,7 @@ from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.jobs import AnyNewJob, Job, JobLog, JobPlan, JobShare, JobToPlan
 from ml_core.domain import job as domain
 from ml_core.domain.api_key import Scope
-from ml_core.domain.job import JobQuota, JobState
+from ml_core.domain.job import JobKind, JobQuota, JobState
 from ml_core.exceptions import error_from_json
 from ml_core.jobs.kinds import SPECS
 from ml_core.jobs.submission import Jobs
@@ -37,7 +37,7 @@ WaitQuery = Annotated[float, Query(ge=0, le=60, description="Wait for its end at
 def submit_job(access: TenantAccess, body: AnyNewJob) -> Job:
     """Submit a job. What can be known beforehand is checked at once: names, rights, columns and quotas."""
     jobs = Jobs(access.db, access.tenant_id)
-    return _shown(access, jobs.submit_spec(SPECS[body.kind].from_json(body.spec), **body.options))
+    return _shown(access, jobs.submit_spec(SPECS[JobKind(body.kind)].from_json(body.spec), **body.options))
 
 
 @operation(router, "POST", "/jobs/plan", "jobs.plan", Scope.TRAIN)

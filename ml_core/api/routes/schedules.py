@@ -9,6 +9,7 @@ from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.jobs import Job
 from ml_core.api.schemas.schedules import NewSchedule, Schedule
 from ml_core.domain.api_key import Scope
+from ml_core.domain.job import JobKind
 from ml_core.jobs.kinds import SPECS
 from ml_core.jobs.schedules import Schedules
 
@@ -20,8 +21,9 @@ _SCHEDULE = "/{schedule}"
 @operation(router, "POST", "", "schedules.create", Scope.TRAIN, creates=True)
 def create_schedule(access: TenantAccess, body: NewSchedule) -> Schedule:
     """Create a schedule, whose jobs are done on behalf of the caller. A job that would be refused now is refused."""
-    spec = SPECS[body.job.kind].from_json(body.job.spec)
-    made = access.of(Schedules).create(body.name, body.cron, spec, timezone=body.timezone, options=body.job.options)
+    spec = SPECS[JobKind(body.job.kind)].from_json(body.job.spec)
+    options = {name: value for name, value in body.job.options.items() if name != "idempotency_key"}
+    made = access.of(Schedules).create(body.name, body.cron, spec, timezone=body.timezone, options=options)
     return Schedule.model_validate(made)
 
 

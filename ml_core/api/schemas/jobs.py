@@ -11,6 +11,7 @@ from ml_core.api.schemas.base import Input, Schema
 from ml_core.api.schemas.trainings import TrainingFields
 from ml_core.domain.job import JobKind, JobState
 from ml_core.domain.job_spec import OnError
+from ml_core.domain.tune_spec import AUTO, Sampler
 
 
 class JobTraining(TrainingFields):
@@ -43,7 +44,7 @@ class NewJob(Input):
 class NewTrainJob(NewJob):
     """A training to submit."""
 
-    kind: Literal[JobKind.TRAIN]
+    kind: Literal["train"]
     model_id: str = Field(description="The model; created with its first version.", examples=["tickets"])
     training: JobTraining
     promote_to: str | None = Field(
@@ -75,10 +76,46 @@ class JobPlan(Schema):
     missing: list[str] = Field(description="What keeps it from starting.")
 
 
+class Search(Input):
+    """How to search for hyperparameters."""
+
+    algorithm: str = Field(
+        default=AUTO,
+        description="`auto`: a linear model, boosted trees and a random forest.",
+        examples=["gradient_boosting"],
+    )
+    space: dict[str, Any] = Field(
+        default={},
+        description="Hyperparameter → `{low, high, log, step}`, a list of choices, or a text such as `2..12`; empty: "
+        "the default of the algorithm.",
+        examples=[{"learning_rate": "log:0.001:0.3", "max_depth": {"low": 2, "high": 12}}],
+    )
+    sampler: Sampler = Sampler.OPTUNA
+    folds: int = Field(default=5, description="Of the cross-validation.")
+    trials: int | None = Field(default=None, description="At most; null: 60, or all of a grid.")
+    seconds: float | None = Field(default=None, description="At most.")
+    cpu_seconds: float | None = Field(default=None, description="Core-seconds of all trials at most.")
+    early_stopping: bool = Field(default=True, description="Whether bad trials end after a share of the rows.")
+    metric: str | None = Field(default=None, description="What the best is chosen by.", examples=["f1_macro"])
+    seed: int = 0
+
+
+class NewTuneJob(NewJob):
+    """A search for hyperparameters to submit; each of its cores does one trial at a time."""
+
+    kind: Literal["tune"]
+    model_id: str = Field(description="The model; created with its first version.", examples=["tickets"])
+    training: JobTraining = Field(description="What is trained; its hyperparameters are the same in all trials.")
+    search: Search = Search()
+    promote_to: str | None = Field(
+        default=None, description="The environment whose pointer moves to the new version.", examples=["staging"]
+    )
+
+
 class NewPredictJob(NewJob):
     """The prediction of every row of a dataset to submit."""
 
-    kind: Literal[JobKind.PREDICT]
+    kind: Literal["predict"]
     model_id: str = Field(description="The model.", examples=["tickets"])
     dataset: str = Field(description="The rows, such as `inbox@7`; without a number the newest version now.")
     output: str = Field(
@@ -98,7 +135,7 @@ class NewPredictJob(NewJob):
     )
 
 
-AnyNewJob = Annotated[NewTrainJob | NewPredictJob, Field(discriminator="kind")]
+AnyNewJob = Annotated[NewTrainJob | NewTuneJob | NewPredictJob, Field(discriminator="kind")]
 
 
 class Job(Schema):

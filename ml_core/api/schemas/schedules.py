@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from ml_core.api.schemas.base import Input, Schema
-from ml_core.api.schemas.jobs import NewTrainJob
+from ml_core.api.schemas.jobs import AnyNewJob
 from ml_core.domain.job import JobKind
 from ml_core.domain.schedule import ScheduleState
 
@@ -19,7 +19,7 @@ class NewSchedule(Input):
     name: str = Field(examples=["nightly"])
     cron: str = Field(description="Minute, hour, day of the month, month, day of the week.", examples=["0 3 * * *"])
     timezone: str = Field(default="UTC", description="The zone of the cron line.", examples=["Europe/Berlin"])
-    job: NewTrainJob = Field(description="A dataset without a number means its newest version each time.")
+    job: AnyNewJob = Field(description="A dataset without a number means its newest version each time.")
 
 
 class Schedule(Schema):

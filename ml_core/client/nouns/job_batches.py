@@ -24,7 +24,7 @@ class JobBatches(Noun[Mode]):
         Args:
             job: Fields of ``NewTrainJob``, such as ``{"model_id": "tickets", "training": {"dataset": "tickets"}}``.
         """
-        body = NewTrainJob.model_validate(job)
+        body = NewTrainJob.model_validate({"kind": "train", **job} if isinstance(job, Mapping) else job)
         return Call("POST", "/api/v1/job-batches", JobBatch, body=body, timeout_s=_SUBMITTED_WITHIN_S)
 
     @listing

@@ -16,10 +16,12 @@ from ml_core.api.schemas.jobs import (
     JobTraining,
     NewPredictJob,
     NewTrainJob,
+    NewTuneJob,
+    Search,
 )
 from ml_core.api.schemas.trainings import TrainingFields
 from ml_core.client.calls import Call, Mode, Noun, listing, operation, quoted
-from ml_core.domain.job import JobKind, JobState
+from ml_core.domain.job import JobState
 from ml_core.domain.job_spec import OnError
 from ml_core.domain.keywords import check_keywords
 from ml_core.ids import ModelId
@@ -57,7 +59,7 @@ class Jobs(Noun[Mode]):
         """
         check_keywords("train", training or (), TrainingFields.model_fields)
         body = NewTrainJob(
-            kind=JobKind.TRAIN,
+            kind="train",
             model_id=ModelId(model_id),
             training=JobTraining(dataset=dataset, **(training or {})),
             promote_to=promote_to,
@@ -102,7 +104,7 @@ class Jobs(Noun[Mode]):
             max_attempts: As ``train``.
         """
         body = NewPredictJob(
-            kind=JobKind.PREDICT,
+            kind="predict",
             model_id=ModelId(model_id),
             dataset=dataset,
             output=output,
@@ -129,6 +131,43 @@ class Jobs(Noun[Mode]):
             model_id=ModelId(model_id), training=JobTraining(dataset=dataset, **(training or {})), cpus=cpus
         )
         return Call("POST", f"{self._root}/jobs/plan", JobPlan, body=body)
+
+    @operation
+    def tune(
+        self,
+        model_id: str,
+        dataset: str,
+        *,
+        training: Mapping[str, Any] | None = None,
+        search: Mapping[str, Any] | None = None,
+        promote_to: str | None = None,
+        cpus: float = 1.0,
+        priority: int = 0,
+        max_attempts: int = 3,
+    ) -> Call[Job]:
+        """Submit a search for the hyperparameters of a training on a registered dataset.
+
+        Args:
+            model_id: As ``train``.
+            dataset: As ``train``.
+            training: As ``train``; its hyperparameters are the same in all trials.
+            search: Fields of ``Search``, such as ``algorithm``, ``space`` and ``trials``.
+            promote_to: As ``train``.
+            cpus: The cores that it gets; each does one trial at a time.
+            priority: As ``train``.
+            max_attempts: As ``train``. Another attempt goes on with the trials that are left.
+        """
+        body = NewTuneJob(
+            kind="tune",
+            model_id=ModelId(model_id),
+            training=JobTraining(dataset=dataset, **(training or {})),
+            search=Search(**(search or {})),
+            promote_to=promote_to,
+            cpus=cpus,
+            priority=priority,
+            max_attempts=max_attempts,
+        )
+        return Call("POST", f"{self._root}/jobs", Job, body=body)
 
     @listing
     def list(self, *, state: JobState | str | None = None) -> Call[Page[Job]]:

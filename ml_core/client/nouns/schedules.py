@@ -21,8 +21,8 @@ class Schedules(Noun[Mode]):
         Args:
             name: The schedule; none of the tenant has this name.
             cron: Minute, hour, day of the month, month and day of the week, such as ``0 3 * * *``.
-            job: Fields of ``NewTrainJob``, such as ``{"model_id": "tickets", "training": {"dataset": "tickets"}}``; a
-                dataset without a number means its newest version each time.
+            job: Fields of ``NewTrainJob`` or another kind, such as ``{"kind": "train", "model_id": "tickets",
+                "training": {"dataset": "tickets"}}``; a dataset without a number means its newest version each time.
             timezone: The zone of the cron line, such as ``Europe/Berlin``.
         """
         body = NewSchedule.model_validate({"name": name, "cron": cron, "timezone": timezone, "job": job})

@@ -260,7 +260,8 @@ class JobRepository(OfTenant):
     def lose(self, job_id: str, run_id: str, why: str, error: Mapping[str, Any] | None = None) -> Job:
         """Settle an attempt whose process is gone: another one follows, unless that was the last.
 
-        A version or dataset that the attempt had registered is kept as its result. Its run ends with it.
+        A version or dataset that the attempt had registered is kept as its result. Its run ends with it, and the parts
+        of that run.
 
         Args:
             job_id: The job.
@@ -281,11 +282,13 @@ class JobRepository(OfTenant):
             if made is not None and job.spec.get("promote_to") is None:
                 return self._succeed(connection, job_id, run_id, made)
             ended = RunStatus.CANCELLED if is_cancelled else RunStatus.FAILED
-            is_its_run = (runs.c.tenant_id == self._tenant_id, runs.c.run_id == job.run_id)
+            is_part = runs.c.parent_run_id == job.run_id  # such as a trial, which another attempt repeats
+            is_its = (runs.c.tenant_id == self._tenant_id, sa.or_(runs.c.run_id == job.run_id, is_part))
+            status = sa.case((is_part, RunStatus.CANCELLED.value), else_=ended.value)
             connection.execute(
                 runs.update()
-                .where(*is_its_run, runs.c.status == RunStatus.RUNNING.value)
-                .values(status=ended.value, error=why[-4_000:], finished_at=sa.func.now())
+                .where(*is_its, runs.c.status == RunStatus.RUNNING.value)
+                .values(status=status, error=why[-4_000:], finished_at=sa.func.now())
             )
             if is_cancelled:
                 now = sa.func.now()

@@ -93,6 +93,28 @@ def test_a_plan_is_shown(mlcore: Callable, tenant: str, submit: Callable) -> Non
     assert found["strategy"] == "exact_merge"
 
 
+def test_a_search_is_submitted(mlcore: Callable, tenant: str, submit: Callable) -> None:
+    """Ranges, choices and durations as people write them; a mistake in one is refused with its name."""
+    submit()  # the dataset
+    call = ("jobs", "submit", "tune", "-t", tenant, "-m", "m", "--dataset", "m", "--target", "outcome")
+    space = ("--algorithm", "decision_tree", "--space", "max_depth=2..12", "--space", "criterion=gini,entropy")
+    job = mlcore(*call, *space, "--space", "ccp_alpha=log:0.001:0.3", "--timeout", "10m", "--folds", "3", "--json").json
+    assert job["spec"]["search"]["space"] == {
+        "max_depth": {"low": 2, "high": 12},
+        "criterion": {"choices": ["gini", "entropy"]},
+        "ccp_alpha": {"low": 0.001, "high": 0.3, "log": True},
+    }
+    assert (job["spec"]["search"]["seconds"], job["spec"]["search"]["folds"]) == (600, 3)
+    for options, said in (
+        ((*space, "--space", "max_dept=2..3"), "Did you mean max_depth"),
+        ((*space, "--space", "ccp_alpha"), "not of the form name=value"),
+        ((*space, "--space", "ccp_alpha=0.3..0.1"), "empty range"),
+        (("--timeout", "soon"), "Write it like 90s, 10m or 2h"),
+    ):
+        refused = mlcore(*call, *options)
+        assert (refused.code, said in refused.err) == (1, True), refused.err
+
+
 def test_bad_input_is_refused_at_once(mlcore: Callable, tenant: str, submit: Callable) -> None:
     """With the command that helps, and nothing is queued."""
     gone = mlcore("jobs", "submit", "train", "-t", tenant, "-m", "m", "--dataset", "gone", "--target", "x")

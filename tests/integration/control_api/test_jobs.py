@@ -82,6 +82,38 @@ def test_a_plan_names_the_strategy_and_its_alternatives(client: MLClient, datase
     assert list(client.jobs.list()) == []
 
 
+def test_a_search_is_queued_with_what_was_asked_for(client: MLClient, dataset: str) -> None:
+    """Its spec has the dataset's number, and each dimension in the one form."""
+    search = {"algorithm": "random_forest", "space": {"max_depth": "2..9"}, "trials": 5, "sampler": "random"}
+    job = client.jobs.tune("m", "m", training={"target": "outcome"}, search=search, cpus=2)
+    assert (job.kind, job.cpus, job.spec["training"]["dataset"]) == ("tune", 2, dataset)
+    assert job.spec["search"]["space"] == {"max_depth": {"low": 2, "high": 9}}
+    assert job.spec["search"]["folds"] == 5
+    client.jobs.cancel(job.job_id)
+
+
+def test_what_is_wrong_with_a_search_is_refused_at_once(client: MLClient, db, tenant_id, dataset: str) -> None:
+    """Names, spaces and metrics, and tables that are too small for the folds."""
+    few = DatasetRepository(db, tenant_id).create("few", measures(3)).reference
+    rare = measures(100).assign(outcome=["yes"] * 97 + ["no"] * 3)
+    uneven = DatasetRepository(db, tenant_id).create("uneven", rare).reference
+    training = {"target": "outcome", "model_type": "classification"}
+    for table, search, said in (
+        (dataset, {"algorithm": "random_forst"}, "Did you mean random_forest"),
+        (dataset, {"algorithm": "ridge", "space": {"alpha": "-1..1"}}, "The space of 'alpha' holds -1"),
+        (dataset, {"metric": "rmse"}, "does not fit classification"),
+        (dataset, {"folds": 1}, "from 2 to 20"),
+        (few, {}, "There are 3 rows to train on, fewer than 10"),
+        (uneven, {}, "The class no has 3 rows, equal ones counted once, fewer than 5 folds"),
+    ):
+        with pytest.raises((InvalidRequestError, TrainingError)) as refused:
+            client.jobs.tune("m", table, training=training, search=search)
+        assert said in str(refused.value)
+    with pytest.raises(InvalidRequestError, match="Extra inputs"):
+        client.jobs.tune("m", dataset, training=training, search={"trails": 3})
+    assert list(client.jobs.list()) == []
+
+
 def test_a_dataset_is_predicted(db, client: MLClient, tenant_id, dataset: str, dispatched: None) -> None:
     """Submitted with the fields of the library; the result is a dataset that names its run."""
     training = {**TRAINING, "target": "outcome", "dataset": dataset}
@@ -96,13 +128,13 @@ def test_a_dataset_is_predicted(db, client: MLClient, tenant_id, dataset: str, d
     made = client.datasets.get("answers", 1)
     assert [name for name, _ in made.columns] == ["m0", "prediction", "probability_no", "probability_yes", "error"]
     assert made.source["run_id"] == job.run_id
-    with pytest.raises(SignatureMismatchError, match="none of the model's columns"):
+    with pytest.raises(SignatureMismatchError, match="answers@1 has no column 'm1', which m@1 reads as a number"):
         client.jobs.predict("m", "answers", "again", version="1", keep=["prediction"])
 
 
 def test_a_kind_that_there_is_not_is_refused(control: httpx.Client, tenant_id) -> None:
     """With those that there are."""
-    for body, words in (({"kind": "guess"}, "'train', 'predict'"), ({}, "'kind'")):
+    for body, words in (({"kind": "guess"}, "'train', 'tune', 'predict'"), ({}, "'kind'")):
         answer = control.post(f"/api/v1/tenants/{tenant_id}/jobs", json=body)
         assert (answer.status_code, words in answer.text) == (400, True), answer.text
 

@@ -121,6 +121,18 @@ def test_tasks_make_the_version_that_one_process_makes(platform: RunningPlatform
     assert versions.get("forest", done.result["version"]).digest == versions.get("here", here.version).digest
 
 
+def test_the_trials_of_a_search_have_its_cores(client: MLClient) -> None:
+    """The process of the job holds none, on whatever Ray it is."""
+    search = {"algorithm": "decision_tree", "sampler": "random", "trials": 4, "folds": 2}
+    job = client.jobs.tune("searched", "m", training={"target": "outcome"}, search=search)
+    done = wait_until(lambda: (found := client.jobs.get(job.job_id, wait_s=20)).state in ENDED and found, WITHIN_S)
+    assert done.state is JobState.SUCCEEDED, done.error
+    assert (done.result["search"]["trials"], done.result["search"]["failed"]) == (4, 0)
+    trials = list(client.runs.list(parent_run_id=done.run_id))
+    assert {(run.kind, run.status) for run in trials} == {("trial", "finished")}
+    assert client.versions.get("searched", done.result["version"]).lineage.run_id == done.run_id
+
+
 def test_a_killed_worker_and_a_killed_control_loop_lose_no_job(platform: RunningPlatform, client: MLClient) -> None:
     """Serve starts the control loop again, and the next attempt ends as cancelled because we ask for it."""
     job_id = client.jobs.train("m", "m", training=SLOW).job_id

@@ -48,6 +48,7 @@
     ├── SchemaOutOfDateError            current, wanted
     ├── ConfigurationError              setting
     └── PlatformError                   component
+        └── ClusterUnavailableError
 
 The attributes of an error say what happened, ``remedy`` says what to do, and ``action`` names the operation that does
 it. ``internal`` has what only the operator of the platform may see: paths, hosts, buckets, texts of unknown exceptions.
@@ -545,6 +546,12 @@ class PlatformError(MLFrameworkError):
     fields: ClassVar[tuple[str, ...]] = ("component",)
 
 
+class ClusterUnavailableError(PlatformError):
+    """The Ray cluster does not answer, or lost the work; it may go on later."""
+
+    code = "cluster_unavailable"
+
+
 STATUS: dict[type[MLFrameworkError], int] = {
     InvalidRequestError: 400,
     InvalidNameError: 400,
@@ -584,6 +591,7 @@ STATUS: dict[type[MLFrameworkError], int] = {
     RegistryUnavailableError: 503,
     IssuerUnavailableError: 503,
     SchemaOutOfDateError: 503,
+    ClusterUnavailableError: 503,
     DeadlineExceededError: 504,
     StorageFullError: 507,
     ModelSaveError: 500,

@@ -41,6 +41,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "keys.create": {"name": "web shop", "scopes": ["predict", "read"]},
     "platform_keys.create": {"name": "monitoring", "scopes": ["read"]},
     "jobs.submit": {"kind": "train", "model_id": "tickets", "training": {"dataset": "tickets_2026@1", **_TRAINING}},
+    "jobs.plan": {"model_id": "tickets", "training": {"dataset": "tickets_2026@1", **_TRAINING}, "cpus": 4},
     "job_batches.submit": _TRAINING_ON_THE_NEWEST,
     "schedules.create": {
         "name": "nightly",

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ml_core.cli import job_batches
-from ml_core.cli.console import answer, err, note, print_fields, print_page, printed_as_json, wants_json
+from ml_core.cli.console import (
+    answer,
+    err,
+    note,
+    print_fields,
+    print_page,
+    print_rows,
+    printed_as_json,
+    say,
+    wants_json,
+)
 from ml_core.cli.curves import print_curves
 from ml_core.cli.options import CursorOption, LimitOption, ModelOption, seconds_of
 from ml_core.cli.target import platform
@@ -28,6 +38,8 @@ ASKS = "tenant"
 app = typer.Typer(help="Submit work that the platform does in turn, and watch it.", no_args_is_help=True)
 submit = typer.Typer(help="Submit a job.", no_args_is_help=True)
 app.add_typer(submit, name="submit")
+plan = typer.Typer(help="Show how a job would be done.", no_args_is_help=True)
+app.add_typer(plan, name="plan")
 
 CpusOption = Annotated[float, typer.Option(help="The cores that it gets.")]
 PriorityOption = Annotated[int, typer.Option(help="-100 to 100; of the tenant's jobs a higher one goes first.")]
@@ -148,6 +160,30 @@ def submit_predict(
             priority=priority,
         )
         _submitted(client, job, wait=wait)
+
+
+@plan.command("train")
+@trains
+def plan_train(
+    model: ModelOption,
+    training: dict[str, Any],
+    dataset: Annotated[str, typer.Option(help="The dataset: tickets_2026, or tickets_2026@3.")],
+    cpus: CpusOption = 1.0,
+) -> None:
+    """Show the strategy of a training, each alternative with its estimate, and why. Nothing is submitted."""
+    with platform() as client:
+        found = client.jobs.plan(model, dataset, training=training, cpus=cpus)
+    if printed_as_json(found):
+        return
+    say(f"The strategy is {found.strategy}.")
+    rows = [{**dict(each), "seconds": _estimated(each.seconds)} for each in found.options]
+    print_rows(rows, ["strategy", "seconds", "reason"], empty="")
+    for sentence in found.missing:
+        say(sentence, style="red")
+
+
+def _estimated(seconds: float | None) -> str:
+    return "no" if seconds is None else f"{seconds:.2g}" if seconds < 10 else f"{seconds:,.0f}"
 
 
 @app.command("list")

@@ -69,11 +69,20 @@ def infer_columns(
     """
     names = [composed(str(name)) for name in frame.columns]
     kinds = {composed(name): ColumnKind(kind) for name, kind in (kinds or {}).items()}
-    _check_table(frame, names, kinds)
+    check_table(len(frame), names, kinds)
     has_commas = has_commas or has_decimal_comma(frame)
     inferred = tuple(
-        _infer(name, frame.iloc[:, position], kinds.get(name), has_commas) for position, name in enumerate(names)
+        infer_column(name, frame.iloc[:, position], kinds.get(name), has_commas) for position, name in enumerate(names)
     )
+    return require_usable(inferred)
+
+
+def require_usable(inferred: tuple[InferredColumn, ...]) -> tuple[InferredColumn, ...]:
+    """The columns.
+
+    Raises:
+        DataProcessingError: None can be used.
+    """
     if not any(column.input for column in inferred):
         reasons = "; ".join(f"{column.name!r}: {column.reason}" for column in inferred[:5])
         raise DataProcessingError(
@@ -84,10 +93,15 @@ def infer_columns(
     return inferred
 
 
-def _check_table(frame: pd.DataFrame, names: Sequence[str], kinds: Mapping[str, ColumnKind]) -> None:
-    if not names or not len(frame):
+def check_table(n_rows: int, names: Sequence[str], kinds: Mapping[str, ColumnKind]) -> None:
+    """Check what of ``infer_columns`` concerns the whole table.
+
+    Raises:
+        DataProcessingError: No row, no column, a name used twice, or ``kinds`` names no column.
+    """
+    if not names or not n_rows:
         raise DataProcessingError(
-            f"The table has {len(frame)} rows and {len(names)} columns.",
+            f"The table has {n_rows} rows and {len(names)} columns.",
             remedy="It needs at least one of each.",
             stage="infer",
         )
@@ -107,7 +121,8 @@ def _check_table(frame: pd.DataFrame, names: Sequence[str], kinds: Mapping[str, 
             )
 
 
-def _infer(name: str, series: pd.Series[Any], kind: ColumnKind | None, has_commas: bool) -> InferredColumn:
+def infer_column(name: str, series: pd.Series[Any], kind: ColumnKind | None, has_commas: bool) -> InferredColumn:
+    """Infer one column of a table, see ``infer_columns``; ``kind`` is what the caller knows."""
     evidence = _evidence(name, series, kind, has_commas)
     if kind is not None:
         order = order_of_datetimes(evidence) if kind is ColumnKind.DATETIME else None

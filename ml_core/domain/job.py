@@ -169,9 +169,8 @@ class Attempt:
 
     @property
     def process_cpus(self) -> float:
-        """The cores that its own process holds; a search, and a prediction with several, leave them to Ray actors."""
-        works_in_actors = self.kind is JobKind.TUNE or (self.kind is JobKind.PREDICT and self.cpus >= 2)
-        return 0 if works_in_actors else self.cpus
+        """The cores that its own process holds; a search, and any job with several, leave them to tasks of Ray."""
+        return 0 if self.kind is JobKind.TUNE or self.cpus >= 2 else self.cpus
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ def execute(
     db: DatabaseConnection,
     attempt: Attempt,
     *,
+    on_ray: bool = False,
     stop: Callable[[], object] | None = None,
     before_report: Callable[[], object] = lambda: None,
 ) -> JobState:
@@ -49,6 +50,7 @@ def execute(
     Args:
         db: The registry.
         attempt: A claimed job.
+        on_ray: Whether this process is a job of a Ray cluster, whose tasks get the cores.
         stop: Called from another thread when the job is cancelled or goes on elsewhere; None: this process ends.
         before_report: Called when the job is done or can't be done, before that is written; not where this process may
             be the cause. It raises nothing.
@@ -67,7 +69,7 @@ def execute(
     made = jobs.begin(*key, LEASE_S).result
     try:
         spec = SPECS[attempt.kind].from_json(attempt.spec)
-        work = Work(acting, attempt, spec, made)
+        work = Work(acting, attempt, spec, made, attempt.cpus if on_ray else 1.0)
         with beating(lambda: _beat(jobs, attempt, work.progress), _BEAT_EVERY_S, stop or _end_process):
             refuse_revoked(db, attempt.tenant_id, attempt.principal)
             try:

@@ -45,6 +45,8 @@ class RayJobRunner:
         """See ``Runner``."""
         command = [sys.executable, "-m", "ml_core.jobs.worker", attempt.tenant_id, attempt.job_id, attempt.run_id]
         threads = str(max(1, int(attempt.cpus)))
+        if attempt.process_cpus < attempt.cpus:
+            command.append("--on-ray")
         answer = self._ask(
             "POST",
             "",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.job import Job, refuse_failure
@@ -17,8 +17,12 @@ from ml_core.ids import DatasetId, EnvironmentName, ModelId, VersionId
 from ml_core.jobs.kinds import kind_of
 from ml_core.models.model_factory import ModelFactory
 from ml_core.registry.jobs import JobBatchRepository, JobRepository
+from ml_core.registry.jobs.repository import check_options
 from ml_core.registry.limits import check_choice
 from ml_core.registry.promotion.rules import check_environment
+
+if TYPE_CHECKING:
+    from ml_core.training.strategies import Choice
 
 _LOOK_EVERY_S = 0.25
 
@@ -46,6 +50,24 @@ class Jobs(JobRepository):
         spec = training if isinstance(training, TrainSpec) else TrainSpec.from_json(training)
         environment = None if promote_to is None else EnvironmentName(promote_to)
         return self.submit_spec(TrainJobSpec(ModelId(model_id), spec, environment), **options)
+
+    def plan(self, model_id: str, training: TrainSpec | Mapping[str, Any], *, cpus: float = 1.0) -> Choice:
+        """The strategy that a job would train with, with estimates and reasons; nothing is queued.
+
+        Args:
+            model_id: The model.
+            training: How it is trained, see ``TrainSpec``.
+            cpus: The cores that the job would get.
+
+        Raises:
+            MLFrameworkError: As ``train``.
+        """
+        # Imported late: only this operation needs the estimators.
+        from ml_core.training.trainer import Trainer
+
+        spec = training if isinstance(training, TrainSpec) else TrainSpec.from_json(training)
+        check_options(cpus, priority=0, max_attempts=1)
+        return Trainer(self._db, self._tenant_id).choose(model_id, spec, cpus, self._db.settings.jobs.cpus)
 
     def tune(
         self,

@@ -61,6 +61,7 @@ class Work(Generic[Spec]):
         attempt: The attempt; its run records what is done.
         spec: What to do.
         made: The result of earlier attempts, such as the version that one registered before its process was lost.
+        cores: Of the Ray cluster that this process is a job of, for tasks; at most 1: the process has its own.
         progress: Where to say how far it is.
     """
 
@@ -68,6 +69,7 @@ class Work(Generic[Spec]):
     attempt: Attempt
     spec: Spec
     made: Mapping[str, Any]
+    cores: float = 1.0
     progress: Progress = field(default_factory=Progress)
 
     @property

@@ -1,4 +1,4 @@
-"""The process of one attempt: ``python -m ml_core.jobs.worker TENANT JOB RUN``.
+"""The process of one attempt: ``python -m ml_core.jobs.worker [--on-ray] TENANT JOB RUN``.
 
 It needs the registry's address only. Its start takes longer than the training of a small model, so it goes on with the
 jobs of the same batch whose turn is next, each on behalf of its own submitter in its own tenant.
@@ -30,19 +30,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Execute one attempt of a job.")
     for name in ("tenant", "job", "run"):
         parser.add_argument(name)
+    parser.add_argument("--on-ray", action="store_true", help="It is a Ray job, whose tasks get the cores.")
     given = parser.parse_args()
     os.nice(NICENESS)
     with closing(DatabaseConnection()) as db:
         try:
-            work(db, JobQueue(db).attempt(given.tenant, given.job, given.run))
+            work(db, JobQueue(db).attempt(given.tenant, given.job, given.run), on_ray=given.on_ray)
         except MLFrameworkError as error:
             logging.error("%s", error)
             return 1
     return 0
 
 
-def work(db: DatabaseConnection, attempt: Attempt) -> None:
-    """Execute an attempt, and the jobs of its batch that follow.
+def work(db: DatabaseConnection, attempt: Attempt, *, on_ray: bool = False) -> None:
+    """Execute an attempt, and the jobs of its batch that follow; ``on_ray`` as for ``execute``.
 
     Raises:
         MLFrameworkError: As ``execute``; what was claimed is settled when this process has ended.
@@ -59,7 +60,7 @@ def work(db: DatabaseConnection, attempt: Attempt) -> None:
             except MLFrameworkError as error:
                 logging.warning("No further job is claimed: %s", error)
 
-        state = execute(db, attempt, before_report=claim)
+        state = execute(db, attempt, on_ray=on_ray, before_report=claim)
         logging.info("The job %s of %s is %s.", attempt.job_id, attempt.tenant_id, state)
 
 

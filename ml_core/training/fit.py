@@ -25,7 +25,7 @@ from ml_core.domain.values import category_text, read_number
 from ml_core.domain.version import SelfTest
 from ml_core.evaluation.diagnostics import diagnose, learning_curves
 from ml_core.evaluation.metrics import Answered, Metrics, answer, evaluate
-from ml_core.exceptions import TrainingError, listed
+from ml_core.exceptions import PlatformError, TrainingError, listed
 from ml_core.ids import ModelId
 from ml_core.models.algorithms import algorithm_of
 from ml_core.models.loading import labels_to_json
@@ -88,7 +88,29 @@ class FittedModel:
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
-def fit_model(request: TrainingRequest, enter: Callable[[str], None] = lambda _stage: None) -> FittedModel:
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """How the costly parts of a training are done; by default in this process.
+
+    Attributes:
+        read: A request and its output → the checked table.
+        fit: Fits a pipeline on the columns that were read and ``(n_rows,)`` targets, in place.
+        answer: See ``ml_core.evaluation.metrics.answer``.
+    """
+
+    read: Callable[[TrainingRequest, OutputKind], TrainingTable] = read_training_table
+    fit: Callable[[Pipeline, Any, Any], object] = Pipeline.fit
+    answer: Callable[[Pipeline, Any, OutputKind], Answered] = answer
+
+
+IN_PROCESS = Execution()
+
+
+def fit_model(
+    request: TrainingRequest,
+    enter: Callable[[str], None] = lambda _stage: None,
+    execution: Execution = IN_PROCESS,
+) -> FittedModel:
     """Check the data, fit a pipeline, measure it on held-out rows and record a self-test.
 
     The pipeline is fitted on the training part only, so the held-out metrics are those of the very model that is
@@ -104,13 +126,13 @@ def fit_model(request: TrainingRequest, enter: Callable[[str], None] = lambda _s
         estimator = ModelFactory.create_model(request.model_type_in_use, dict(request.hyperparameters))
         enter("read")
         output = _output_of(estimator, request)
-        table = read_training_table(request, output)
+        table = execution.read(request, output)
         if output is OutputKind.CLASSES and table.train.target is not None:
             set_class_weights(estimator, table.train.target)
         enter("fit")
-        pipeline, warned = _fit(request, estimator, table)
+        pipeline, warned = _fit(request, estimator, table, execution)
         enter("evaluate")
-        fitted = _evaluate(request, output, table, pipeline, started)
+        fitted = _evaluate(request, output, table, pipeline, execution, started)
         return replace(fitted, notes=(*fitted.notes, *warned), duration_s=time.perf_counter() - started)
     except TrainingError as error:
         error.__dict__["model_id"] = str(request.model_id)  # the readers of data don't know the model
@@ -146,15 +168,17 @@ def encoding_steps(request: TrainingRequest, table: TrainingTable, *, takes_spar
     return list(processor.build_steps(columns, **encoding))
 
 
-def _fit(request: TrainingRequest, estimator: Any, table: TrainingTable) -> tuple[Pipeline, list[str]]:
+def _fit(
+    request: TrainingRequest, estimator: Any, table: TrainingTable, execution: Execution
+) -> tuple[Pipeline, list[str]]:
     _, algorithm = algorithm_of(estimator)
     takes_sparse = algorithm is None or algorithm.takes_sparse
     pipeline = Pipeline([*encoding_steps(request, table, takes_sparse=takes_sparse), ("estimate", estimator)])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")  # by default Python shows a warning once a process, and the next fit none
         try:
-            pipeline.fit(table.train.columns, table.train.target)
-        except TrainingError:
+            execution.fit(pipeline, table.train.columns, table.train.target)
+        except (TrainingError, PlatformError):
             raise
         except Exception as error:
             raise TrainingError.wrap(
@@ -180,7 +204,12 @@ def _dense_encoding(inputs: tuple[InputColumn, ...], n_rows: int) -> dict[str, A
 
 
 def _evaluate(
-    request: TrainingRequest, output: OutputKind, table: TrainingTable, pipeline: Pipeline, started: float
+    request: TrainingRequest,
+    output: OutputKind,
+    table: TrainingTable,
+    pipeline: Pipeline,
+    execution: Execution,
+    started: float,
 ) -> FittedModel:
     estimator = pipeline.steps[-1][1]
     try:
@@ -188,13 +217,17 @@ def _evaluate(
         inputs = table.inputs if request.shows_cells else common_categories(table.train, table.inputs)
         signature = Signature(inputs, Output(output, _classes(pipeline, output)))
         metrics = {
-            "train": evaluate(estimator, answer(pipeline, table.train.columns, output), table.train.target, output)
+            "train": evaluate(
+                estimator, execution.answer(pipeline, table.train.columns, output), table.train.target, output
+            ),
         }
-        held_out = answer(pipeline, table.validation.columns, output)
+        held_out = execution.answer(pipeline, table.validation.columns, output)
         metrics["validation"] = evaluate(estimator, held_out, table.validation.target, output)
         shows = request.shows_cells
         rows = rows_of_training(table.validation, inputs) if shows else synthetic_rows(table.train, inputs)
         self_test = record_self_test(pipeline, signature, rows)
+    except PlatformError:
+        raise
     except Exception as error:
         raise TrainingError.wrap(
             error, "The fitted model can't predict its own rows", remedy="See the cause above.", stage="evaluate"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ml_core.data.cells import Cells
+from ml_core.data.cells import Cells, has_decimal_comma
 from ml_core.data.table_file import holds_cells, read_frame
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.dataset import DatasetVersion, parse_reference
@@ -19,7 +19,8 @@ from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.limits import check_document
 from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.versions.repository import VersionRepository
-from ml_core.training.request import TrainingRequest, effective_hyperparameters, recorded
+from ml_core.training.request import TableFile, TrainingRequest, effective_hyperparameters, recorded
+from ml_core.training.strategies import Facts, Strategy, choose
 from ml_core.training.targets import invalid
 
 _RECORD_BYTES = 16 * 2**10
@@ -42,12 +43,14 @@ class TrainingPlan:
     Attributes:
         source: The dataset's version that the data is from, or None.
         metadata: The caller's notes as they will be stored.
+        strategy: How it is executed.
     """
 
     spec: TrainSpec
     request: TrainingRequest
     source: DatasetVersion | None
     metadata: dict[str, Any]
+    strategy: Strategy = Strategy.IN_PROCESS
 
     def run_parameters(self) -> dict[str, Any]:
         """The parameters of the run that records the training."""
@@ -57,6 +60,8 @@ class TrainingPlan:
         }
         if self.source is not None:
             parameters["dataset"] = self.source.reference
+        if self.strategy is not Strategy.IN_PROCESS:
+            parameters["strategy"] = self.strategy.value
         if self.spec.rare_classes is not None:
             parameters["rare_classes"] = self.spec.rare_classes
         try:
@@ -105,16 +110,18 @@ class Planner:
             self._check_columns(held_out, spec)
         return source, held_out, metadata
 
-    def plan(self, model_id: ModelId, spec: TrainSpec, given: GivenData) -> TrainingPlan:
-        """Check a training and read its data.
+    def plan(self, model_id: ModelId, spec: TrainSpec, given: GivenData, cores: float = 1.0) -> TrainingPlan:
+        """Check a training, choose its strategy for so many cores of a Ray cluster, and read its data.
 
         Raises:
             MLFrameworkError: As ``check``; or the data is not a pair.
         """
         source, held_out, metadata = self.check(model_id, spec, given)
         data, validation = given.training, given.validation
+        strategy = Strategy.IN_PROCESS
         if data is None and source is not None:
-            data = self._read(source, spec)
+            strategy = choose(Facts.of(source, spec, cores)).strategy
+            data = (self._read_target if strategy is Strategy.EXACT_MERGE else self._read)(source, spec)
         if held_out is not None:
             validation = self._read(held_out, spec)
         request = TrainingRequest(
@@ -128,7 +135,7 @@ class Planner:
             rare_classes=spec.rare_classes,
             self_test_rows=TenantRepository(self._db).ensure(self._tenant_id).self_test_rows,
         )
-        return TrainingPlan(spec, request, source, metadata)
+        return TrainingPlan(spec, request, source, metadata, strategy)
 
     def _check_sources(self, spec: TrainSpec, given: GivenData) -> None:
         """Refuse fields about columns of a dataset where no dataset is read."""
@@ -194,6 +201,18 @@ class Planner:
         target = frame[spec.target]
         # What a cell means depends on the kind of its column, and the target's is not known yet.
         return used, Cells.of(frame, target) if holds_cells(path) else target
+
+    def _read_target(self, version: DatasetVersion, spec: TrainSpec) -> tuple[TableFile, Any]:
+        """The pair of ``_read`` with only the target read."""
+        path = DatasetRepository(self._db, self._tenant_id).open(version.dataset_id, version.number)
+        target = read_frame(path, [str(spec.target)])[spec.target]
+        used = {name: kind for name, kind in version.columns if name not in {spec.target, *spec.ignore}}
+        texts = tuple(name for name, kind in used.items() if kind == "string")
+        file = TableFile(self._tenant_id, version.digest, version.size_bytes, version.row_count, tuple(used), texts)
+        if not holds_cells(path):
+            return file, target
+        has_commas = any(has_decimal_comma(read_frame(path, [name])) for name, _ in version.columns)
+        return file, Cells(target, has_commas)
 
     def _refused(self, message: str, remedy: str, column: str | None = None) -> TrainingError:
         error = invalid(message, remedy, column)

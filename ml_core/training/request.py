@@ -14,12 +14,29 @@ import orjson
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.tenant_policies import SelfTestRows
 from ml_core.exceptions import TrainingError
-from ml_core.ids import ModelId
+from ml_core.ids import Digest, ModelId, TenantId
 from ml_core.training.targets import Target, invalid, model_type_of, read_target
 
 _MAX_EFFECTIVE_BYTES = 4 * 2**10
 """Of the effective hyperparameters as JSON: they are stored in the version's metadata, beside those of the caller."""
 _MAX_VALUE_BYTES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class TableFile:
+    """The columns of a stored dataset that are trained on, unread.
+
+    Attributes:
+        names: The columns, in the order of the dataset.
+        texts: Those of them that hold strings.
+    """
+
+    tenant_id: TenantId
+    digest: Digest
+    size_bytes: int
+    n_rows: int
+    names: tuple[str, ...]
+    texts: tuple[str, ...]
 
 
 @dataclass(frozen=True)  # without slots, which leave no room for a cached property
@@ -28,7 +45,8 @@ class TrainingRequest:
 
     Attributes:
         training_data: ``(X, y)``: raw columns as a data frame (or rows as dicts, or a matrix, whose columns are then
-            called x0, x1, …), and one target value a row; ``y`` may be None for clustering and anomaly detection.
+            called x0, x1, …), and one target value a row; ``y`` may be None for clustering and anomaly detection. A
+            ``TableFile`` in the place of ``X`` is for an execution that reads it itself.
         validation_data: The same, to measure on; None: a fifth of the training data is held out.
         processor: The caller's own ``DataProcessor``, if any.
         self_test_rows: Which rows the version keeps. With synthetic ones, notes and reasons don't show cells either.

@@ -57,13 +57,13 @@ def synthetic_rows(part: Part, inputs: Sequence[InputColumn]) -> list[dict[str, 
 
 def common_categories(part: Part, inputs: Sequence[InputColumn]) -> tuple[InputColumn, ...]:
     """The columns without the categories that fewer than ``FEWEST_ROWS`` rows have."""
-    return tuple(replace(column, categories=_common(column, part.columns[column.name])) for column in inputs)
+    return tuple(replace(column, categories=_common(column, part)) for column in inputs)
 
 
-def _common(column: InputColumn, values: NDArray[Any]) -> tuple[str, ...]:
+def _common(column: InputColumn, part: Part) -> tuple[str, ...]:
     if column.kind is not ColumnKind.CATEGORY:
         return column.categories
-    counts = Counter(values.tolist())
+    counts = Counter(part.columns[column.name].tolist())
     return tuple(category for category in column.categories if counts[category] >= FEWEST_ROWS)
 
 
@@ -97,7 +97,9 @@ def _month(seconds: float) -> str:
 
 def raw_rows(columns: Columns, inputs: Sequence[InputColumn], numbers: Sequence[int]) -> list[dict[str, Any]]:
     """Rows of a canonical table as a client would send them in JSON."""
-    return [{column.name: _raw(columns[column.name][number], column.kind) for column in inputs} for number in numbers]
+    # Column by column: one of shards is gathered when it is asked for.
+    taken = {column.name: [_raw(value, column.kind) for value in columns[column.name][numbers]] for column in inputs}
+    return [{name: values[index] for name, values in taken.items()} for index in range(len(numbers))]
 
 
 def _raw(value: Any, kind: ColumnKind) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -88,7 +89,7 @@ def read_training_table(request: TrainingRequest, output: OutputKind) -> Trainin
         TrainingError: The data can't train; ``stage`` is ``validate`` and ``column`` the offending one.
     """
     notes: list[str] = []
-    rare = _Rare(request, output)
+    rare = RareRows(request, output)
     y = request.training_data[1]
     raw = _read(request.training_data[0], lambda: request.target, output, notes, "training", rare)
     if raw.target is not None and output is OutputKind.CLASSES:
@@ -101,7 +102,7 @@ def read_training_table(request: TrainingRequest, output: OutputKind) -> Trainin
         _check_same_type(raw.target, given.target)
     elif raw.target is not None and output is OutputKind.CLASSES:
         check_class_sizes(raw.target)
-    try:
+    with as_training_errors():
         columns = infer_columns(raw.frame, kinds=request.kinds, has_commas=isinstance(y, Cells) and y.has_commas)
         inputs = tuple(column.input for column in columns if column.input is not None)
         if given is not None:
@@ -109,6 +110,20 @@ def read_training_table(request: TrainingRequest, output: OutputKind) -> Trainin
             inputs = tuple(_widened(column, given.frame[column.name]) for column in inputs)
         train = _part(raw, inputs)
         validation = None if given is None else _part(given, inputs)
+    digest = data_digest(train.columns, inputs, train.target)  # before the split, of all the rows that were given
+    if validation is None:
+        labels = train.target if output is OutputKind.CLASSES else None
+        train, validation = (_rows(train, rows) for rows in divide(row_digests(train.columns, inputs), labels, notes))
+    else:
+        _note_known_rows(train, validation, inputs, notes)
+    return TrainingTable(columns, inputs, train, validation, digest, tuple(notes))
+
+
+@contextmanager
+def as_training_errors() -> Iterator[None]:
+    """Raise errors about columns as ``TrainingError`` of the stage ``validate``."""
+    try:
+        yield
     except (DataProcessingError, SignatureMismatchError) as error:
         raise TrainingError(
             error.message,
@@ -117,15 +132,9 @@ def read_training_table(request: TrainingRequest, output: OutputKind) -> Trainin
             column=error.attributes().get("column"),
             details=error.details,
         ) from error
-    digest = data_digest(train.columns, inputs, train.target)  # before the split, of all the rows that were given
-    if validation is None:
-        train, validation = _divide(train, inputs, output, notes)
-    else:
-        _note_known_rows(train, validation, inputs, notes)
-    return TrainingTable(columns, inputs, train, validation, digest, tuple(notes))
 
 
-class _Rare:
+class RareRows:
     """The rule for rare classes, and the classes to which it applies: those of the training data, read first."""
 
     def __init__(self, request: TrainingRequest, output: OutputKind) -> None:
@@ -146,30 +155,51 @@ class _Rare:
 
 
 def _read(
-    X: Any, read: Callable[[], Target | None], output: OutputKind, notes: list[str], what: str, rare: _Rare
+    X: Any, read: Callable[[], Target | None], output: OutputKind, notes: list[str], what: str, rare: RareRows
 ) -> _Raw:
     frame = _frame(X)
-    if not len(frame):
+    check_shape(*frame.shape, what)
+    check_texts(frame, what)
+    target = checked_target(read(), len(frame), output, notes, what, rare)
+    return _Raw(frame if target is None else frame.loc[target.kept], target)
+
+
+def check_shape(n_rows: int, n_columns: int, what: str) -> None:
+    """Refuse a table without rows or columns.
+
+    Raises:
+        TrainingError: It has none.
+    """
+    if not n_rows:
         raise invalid(f"The {what} data has no rows.", "Give at least ten." if what == "training" else "Give some.")
-    if not frame.shape[1]:
+    if not n_columns:
         raise invalid(f"The {what} data has no column besides the target.", "Add the columns to predict it from.")
-    _check_texts(frame, what)
-    if (target := read()) is not None:
+
+
+def checked_target(
+    target: Target | None, n_rows: int, output: OutputKind, notes: list[str], what: str, rare: RareRows
+) -> Target | None:
+    """The target of a table with so many rows in the type of the output, without rare classes.
+
+    Raises:
+        TrainingError: It can't be trained on, or too few rows have one.
+    """
+    if target is not None:
         n_targets = len(target.kept)
-        if n_targets != len(frame):
-            message = f"There are {len(frame)} rows but {n_targets} target values."
+        if n_targets != n_rows:
+            message = f"There are {n_rows} rows but {n_targets} target values."
             raise invalid(message, "Give one value a row.", target.column)
         # Before rare classes are looked for: their counts are of the values in one type.
         target = as_numbers(target) if output is OutputKind.NUMBER else as_labels(target)
         if dropped := int((~target.kept).sum()):
-            notes.append(f"{dropped} of {len(frame)} {what} rows have no target and were left out.")
+            notes.append(f"{dropped} of {n_rows} {what} rows have no target and were left out.")
         target = rare.apply(target, what, notes)
-        frame = frame.loc[target.kept]
+        n_rows = int(target.kept.sum())
     elif output in (OutputKind.CLASSES, OutputKind.NUMBER):
         raise invalid(f"The {what} data has no target.", "Give one value a row as the second of the pair (X, y).")
-    if what == "training" and len(frame) < MIN_ROWS:
-        raise invalid(f"There are {len(frame)} rows to train on, fewer than {MIN_ROWS}.", "Add rows.")
-    return _Raw(frame, target)
+    if what == "training" and n_rows < MIN_ROWS:
+        raise invalid(f"There are {n_rows} rows to train on, fewer than {MIN_ROWS}.", "Add rows.")
+    return target
 
 
 def _frame(X: Any) -> pd.DataFrame:
@@ -181,7 +211,7 @@ def _frame(X: Any) -> pd.DataFrame:
         raise invalid(error.message, error.remedy or "") from error
 
 
-def _check_texts(frame: pd.DataFrame, what: str) -> None:
+def check_texts(frame: pd.DataFrame, what: str) -> None:
     """Refuse texts that the registry can't store, before the training rather than after it."""
     for position, name in enumerate(map(str, frame.columns)):
         if not is_storable(name):
@@ -235,17 +265,21 @@ def _part(raw: _Raw, inputs: tuple[InputColumn, ...]) -> Part:
     return Part(columns_from_frame(raw.frame, inputs), target, len(raw.frame))
 
 
-def _divide(part: Part, inputs: tuple[InputColumn, ...], output: OutputKind, notes: list[str]) -> tuple[Part, Part]:
-    """Training and held-out rows; equal rows are on one side, since a model may have memorised a row."""
-    labels = part.target if output is OutputKind.CLASSES else None
-    digests = row_digests(part.columns, inputs)
+def divide(
+    digests: NDArray[Any], labels: NDArray[Any] | None, notes: list[str]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The numbers of training and held-out rows of ``(n_rows,)`` row digests and, if the output is classes, labels.
+
+    Equal rows are on one side, since a model may have memorised a row. ``notes`` gets a sentence where there are any.
+    """
+    n_rows = len(digests)
     n_equal, n_different = int(pd.Series(digests).duplicated(keep=False).sum()), len(np.unique(digests))
     train, held_out = hold_out(digests, labels)
     if not n_equal:
-        return _rows(part, train), _rows(part, held_out)
+        return train, held_out
     if can_be_kept_together(digests) and len(held_out):
         notes.append(
-            f"{n_equal:,} of {part.n_rows:,} rows equal another one in every column used; equal rows are on one side "
+            f"{n_equal:,} of {n_rows:,} rows equal another one in every column used; equal rows are on one side "
             f"of the split: {len(train):,} rows to train on, {len(held_out):,} held out."
         )
         if labels is not None and (unmeasured := len(np.setdiff1d(labels, labels[held_out]))):
@@ -254,13 +288,13 @@ def _divide(part: Part, inputs: tuple[InputColumn, ...], output: OutputKind, not
                 "metrics don't cover them."
             )
     else:
-        train, held_out = hold_out(np.arange(part.n_rows), labels)
+        train, held_out = hold_out(np.arange(n_rows), labels)
         notes.append(
-            f"{n_equal:,} of {part.n_rows:,} rows equal another one in every column used, and there are "
+            f"{n_equal:,} of {n_rows:,} rows equal another one in every column used, and there are "
             f"{n_different:,} different rows only, so equal rows are on both sides of the split: the held-out metrics "
             f"don't apply to rows unlike these. To measure those, {GIVE_VALIDATION}."
         )
-    return _rows(part, train), _rows(part, held_out)
+    return train, held_out
 
 
 def _note_known_rows(train: Part, validation: Part, inputs: tuple[InputColumn, ...], notes: list[str]) -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.columns import ColumnKind
+from ml_core.domain.dataset import DatasetVersion
 from ml_core.domain.diagnostics import DIAGNOSTICS_FILE
 from ml_core.domain.keywords import check_keywords
 from ml_core.domain.train_spec import TrainSpec
@@ -29,10 +30,11 @@ from ml_core.observability import NO_HOOKS, Hooks
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.versions.repository import VersionRepository
 from ml_core.training.checkpoints import CheckpointFolder
-from ml_core.training.fit import FittedModel, fit_model
+from ml_core.training.fit import IN_PROCESS, Execution, FittedModel, fit_model
 from ml_core.training.plan import GivenData, Planner, TrainingPlan
 from ml_core.training.registration import Registrar, own_code, reported_columns
 from ml_core.training.spaces import check_search, metric_of, spaces_of
+from ml_core.training.strategies import Choice, Facts, Strategy, choose
 from ml_core.training.trial_log import CROSS_VALIDATED, TrialLog
 from ml_core.training.tuning import tune
 
@@ -119,7 +121,7 @@ class _Trained:
 
 
 class Trainer:
-    """Trains the models of one tenant in this process; Ray is not involved.
+    """Trains the models of one tenant in this process; a job on Ray may give the costly parts to tasks.
 
     The tenant must exist; on the embedded server its first training creates it.
 
@@ -245,6 +247,7 @@ class Trainer:
         *,
         run_id: str | None = None,
         on_stage: Callable[[str], object] | None = None,
+        cores: float = 1.0,
     ) -> TrainingReport:
         """Train on registered datasets and register a version, as ``train`` does.
 
@@ -253,20 +256,16 @@ class Trainer:
             spec: What to train. It names a dataset.
             run_id: The id of the run that records it, for a caller that must know it before; None: a new one.
             on_stage: Called with the name of each stage as it begins, such as ``fit``.
+            cores: Of the Ray cluster that this process is a job of, for tasks; at most 1: fit in this process.
 
         Raises:
             InvalidRequestError: The spec names no dataset.
+            PlatformError: The Ray cluster does not answer or has fewer cores.
             MLFrameworkError: As ``train``.
         """
         if spec.dataset is None:
-            raise InvalidRequestError(
-                "The training names no dataset.",
-                remedy="Give the field dataset, such as tickets_2026@3.",
-                action=Action.of("datasets.list", tenant=str(self.tenant_id)),
-                tenant_id=self.tenant_id,
-                field="dataset",
-            )
-        return self._train(model_id, spec, GivenData(), run_id, on_stage).report
+            raise self._no_dataset()
+        return self._train(model_id, spec, GivenData(), run_id, on_stage, cores).report
 
     def tune_spec(
         self,
@@ -320,21 +319,46 @@ class Trainer:
             trained = self._complete(replace(plan, request=request), stages, run_id, (found.note,))
         return {**trained.as_dict(), "search": found.summary}
 
-    def check_spec(self, model_id: str, spec: TrainSpec) -> None:
+    def choose(self, model_id: str, spec: TrainSpec, cores: float, available_cores: float | None = None) -> Choice:
+        """Check a spec, and choose its strategy, see ``ml_core.training.strategies``.
+
+        Raises:
+            InvalidRequestError: The spec names no dataset.
+            MLFrameworkError: As ``check_spec``.
+        """
+        source = self.check_spec(model_id, spec)
+        if source is None:
+            raise self._no_dataset()
+        return choose(Facts.of(source, spec, cores), available_cores)
+
+    def check_spec(self, model_id: str, spec: TrainSpec) -> DatasetVersion | None:
         """Refuse a spec that ``train_spec`` would refuse; no data is read, and nothing is written.
 
         For a door that queues trainings, or receives their data afterwards: names, rights, columns and hyperparameters
         are checked before. The columns of a spec without a dataset are not. The model type of a spec without one is
         found in the data, so it and its hyperparameters are not either.
 
+        Returns:
+            The version of the dataset, or None without one.
+
         Raises:
             MLFrameworkError: As ``train_spec``.
         """
         if spec.dataset is None:  # its data is not known yet, so neither are the columns
             spec = replace(spec, target=None, ignore=(), validation_dataset=None)
-        self._planner.check(ModelId(model_id), spec, GivenData())
+        source, _, _ = self._planner.check(ModelId(model_id), spec, GivenData())
         if spec.model_type is not None:
             ModelFactory.create_model(spec.model_type, dict(spec.hyperparameters))
+        return source
+
+    def _no_dataset(self) -> InvalidRequestError:
+        return InvalidRequestError(
+            "The training names no dataset.",
+            remedy="Give the field dataset, such as tickets_2026@3.",
+            action=Action.of("datasets.list", tenant=str(self.tenant_id)),
+            tenant_id=self.tenant_id,
+            field="dataset",
+        )
 
     def _train(
         self,
@@ -343,17 +367,20 @@ class Trainer:
         given: GivenData,
         run_id: str | None = None,
         on_stage: Callable[[str], object] | None = None,
+        cores: float = 1.0,
     ) -> _Trained:
-        plan = self._planner.plan(ModelId(model_id), spec, given)
+        plan = self._planner.plan(ModelId(model_id), spec, given, cores)
         runs = RunRepository(self._db, self.tenant_id)
         parameters = plan.run_parameters()
         recorded = runs.record(plan.request.model_id, kind="train", parameters=parameters, run_id=run_id)
         with reported(self._hooks, model_id, on_stage) as stages, recorded as run_id:
-            return self._complete(plan, stages, run_id)
+            return self._complete(plan, stages, run_id, cores=cores)
 
-    def _complete(self, plan: TrainingPlan, stages: Stages, run_id: str, notes: tuple[str, ...] = ()) -> _Trained:
+    def _complete(
+        self, plan: TrainingPlan, stages: Stages, run_id: str, notes: tuple[str, ...] = (), cores: float = 1.0
+    ) -> _Trained:
         """Fit, evaluate and register what a run records."""
-        fitted = self._fit(plan, stages)
+        fitted = self._fit(plan, stages, cores)
         fitted = replace(fitted, notes=(*notes, *fitted.notes))
         stages.rows = sum(fitted.n_rows.values())
         stages.enter("register")
@@ -365,15 +392,15 @@ class Trainer:
         location = self._registrar.store.location(self.tenant_id, made.servable.digest)
         return _Trained(TrainingReport.of_version(made, reported_columns(fitted)), fitted, location)
 
-    def _fit(self, plan: TrainingPlan, stages: Stages) -> FittedModel:
+    def _fit(self, plan: TrainingPlan, stages: Stages, cores: float) -> FittedModel:
         """Read the data, fit and evaluate: all that writes nothing."""
         request, versions = plan.request, VersionRepository(self._db, self.tenant_id)
         try:
             # The plan did so too, but only the data shows the model type of a spec without one.
             versions.refuse_in_vain(request.model_id, request.model_type_in_use, plan.spec.version)
             # Boosting and k-means add numbers up in another order with other threads, and one spec makes one digest.
-            with threadpool_limits(limits=1):
-                return fit_model(request, stages.enter)
+            with threadpool_limits(limits=1), _executing(plan.strategy, cores) as execution:
+                return fit_model(request, stages.enter, execution)
         except MLFrameworkError as error:
             error.tenant_id = self.tenant_id
             error.__dict__["model_id"] = str(request.model_id)
@@ -402,6 +429,15 @@ class Trainer:
             ModelLoadError: The path is not one that ``save_checkpoint`` returned for this tenant, or can't be read.
         """
         return self._checkpoints.load(Path(path))
+
+
+def _executing(strategy: Strategy, cores: float) -> AbstractContextManager[Execution]:
+    if strategy is Strategy.IN_PROCESS:
+        return nullcontext(IN_PROCESS)
+    # Imported late: only a job on Ray needs Ray.
+    from ml_core.training.distributed.execution import executing
+
+    return executing(strategy, cores)
 
 
 _OF_REPORT = (

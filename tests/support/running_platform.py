@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import pytest
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
@@ -92,7 +93,9 @@ def running_platform(replicas: int = 2) -> Iterator[RunningPlatform]:
     with temporary_home() as home:
         settings = Settings(platform=PlatformSettings(home=home, http_port=free_ports(1)[0], replicas=replicas))
         local = LocalPlatform(settings)
-        state = local.up()
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("MLCORE_JOB_CPUS", "2")  # so that a job can have tasks
+            state = local.up()
         try:
             db = DatabaseConnection(settings=settings)
             try:

@@ -15,7 +15,7 @@ from ml_core.api.operation import CursorQuery, LimitQuery, operations
 from ml_core.api.routes.adding import operation
 from ml_core.api.schemas import jobs as schemas
 from ml_core.api.schemas.base import Page
-from ml_core.api.schemas.jobs import AnyNewJob, Job, JobLog, JobShare
+from ml_core.api.schemas.jobs import AnyNewJob, Job, JobLog, JobPlan, JobShare, JobToPlan
 from ml_core.domain import job as domain
 from ml_core.domain.api_key import Scope
 from ml_core.domain.job import JobKind, JobQuota, JobState
@@ -38,6 +38,14 @@ def submit_job(access: TenantAccess, body: AnyNewJob) -> Job:
     """Submit a job. What can be known beforehand is checked at once: names, rights, columns and quotas."""
     jobs = Jobs(access.db, access.tenant_id)
     return _shown(access, jobs.submit_spec(SPECS[JobKind(body.kind)].from_json(body.spec), **body.options))
+
+
+@operation(router, "POST", "/jobs/plan", "jobs.plan", Scope.TRAIN)
+def plan_job(access: TenantAccess, body: JobToPlan) -> JobPlan:
+    """How a job would train: the strategy, its alternatives with their estimates, and why. Nothing is queued."""
+    training = body.training.model_dump(mode="json", exclude_unset=True)
+    plan = Jobs(access.db, access.tenant_id).plan(body.model_id, training, cpus=body.cpus)
+    return JobPlan.model_validate(plan)
 
 
 @operation(router, "GET", "/jobs", "jobs.list", Scope.READ)

@@ -52,6 +52,30 @@ class NewTrainJob(NewJob):
     )
 
 
+class JobToPlan(Input):
+    """A training whose plan is asked for."""
+
+    model_id: str = Field(description="The model.", examples=["tickets"])
+    training: JobTraining
+    cpus: float = Field(default=1.0, description="The cores that it would get.")
+
+
+class PlanOption(Schema):
+    """A strategy with its estimate."""
+
+    strategy: str = Field(examples=["forest_by_trees"])
+    seconds: float | None = Field(description="Estimated; null: it can't be used.")
+    reason: str
+
+
+class JobPlan(Schema):
+    """How a job would train."""
+
+    strategy: str = Field(description="The one that is chosen.", examples=["forest_by_trees"])
+    options: list[PlanOption] = Field(description="All strategies, the chosen one first.")
+    missing: list[str] = Field(description="What keeps it from starting.")
+
+
 class Search(Input):
     """How to search for hyperparameters."""
 

@@ -9,8 +9,10 @@ from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.jobs import (
     Job,
     JobLog,
+    JobPlan,
     JobQuota,
     JobShare,
+    JobToPlan,
     JobTraining,
     NewPredictJob,
     NewTrainJob,
@@ -116,6 +118,19 @@ class Jobs(Noun[Mode]):
             max_attempts=max_attempts,
         )
         return Call("POST", f"{self._root}/jobs", Job, body=body)
+
+    @operation
+    def plan(
+        self, model_id: str, dataset: str, *, training: Mapping[str, Any] | None = None, cpus: float = 1.0
+    ) -> Call[JobPlan]:
+        """How a job would train: the strategy, its alternatives with their estimates, and why. Nothing is queued.
+
+        The arguments are those of ``train``.
+        """
+        body = JobToPlan(
+            model_id=ModelId(model_id), training=JobTraining(dataset=dataset, **(training or {})), cpus=cpus
+        )
+        return Call("POST", f"{self._root}/jobs/plan", JobPlan, body=body)
 
     @operation
     def tune(

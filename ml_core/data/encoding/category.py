@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,16 +23,17 @@ class CategoryEncoder:
         self.names = list(names)
         self.max_categories = max_categories
 
-    def fit(self, columns: Columns) -> Self:
-        """Learn the frequent values."""
-        self.categories_: list[list[str]] = []
-        for name in self.names:
-            counts = Counter(value for value in columns[name].tolist() if value is not None)
-            rare = 1 if len(columns[name]) >= RARE_FROM_ROWS else 0
-            frequent = [value for value in most_frequent(counts) if counts[value] > rare]
-            self.categories_.append(frequent[: self.max_categories])
+    def learn(self, values: NDArray[Any]) -> list[str]:
+        """The frequent values of one column, ``(n_rows,)`` object str or None."""
+        counts = Counter(value for value in values.tolist() if value is not None)
+        rare = 1 if len(values) >= RARE_FROM_ROWS else 0
+        frequent = [value for value in most_frequent(counts) if counts[value] > rare]
+        return frequent[: self.max_categories]
+
+    def set_learned(self, learned: Sequence[list[str]]) -> None:
+        """Set what ``learn`` returned of each column, in the order of the names."""
+        self.categories_ = list(learned)
         self._build()
-        return self
 
     def _build(self) -> None:
         """The lookups, which are derived from the state and not stored."""

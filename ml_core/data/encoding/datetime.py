@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,16 +40,17 @@ class DatetimeEncoder:
     def __init__(self, names: Sequence[str]) -> None:
         self.names = list(names)
 
-    def fit(self, columns: Columns) -> Self:
-        """Learn the middle of the time seen, its spread and which columns have missing values."""
-        arrays = [columns[name] for name in self.names]
-        present = [array[~np.isnan(array)] for array in arrays]
-        self.flagged_ = np.array([len(p) < len(a) for p, a in zip(present, arrays, strict=True)], dtype=bool)
-        self.fill_ = np.array([np.median(p) if len(p) else 0.0 for p in present])
-        fitted = [center_and_scale(p.reshape(-1, 1), "standard") if len(p) else ([0.0], [1.0]) for p in present]
-        self.center_ = np.array([center[0] for center, _ in fitted])
-        self.scale_ = np.array([scale[0] for _, scale in fitted])
-        return self
+    def learn(self, values: NDArray[np.float64]) -> tuple[float, float, float, bool]:
+        """Of the ``(n_rows,)`` values of one column: the median, mean, spread and whether some are missing."""
+        present = values[~np.isnan(values)]
+        if not len(present):
+            return 0.0, 0.0, 1.0, len(values) > 0
+        center, scale = center_and_scale(present.reshape(-1, 1), "standard")
+        return float(np.median(present)), float(center[0]), float(scale[0]), len(present) < len(values)
+
+    def set_learned(self, learned: Sequence[tuple[float, float, float, bool]]) -> None:
+        """Set what ``learn`` returned of each column, in the order of the names."""
+        self.fill_, self.center_, self.scale_, self.flagged_ = map(np.array, zip(*learned, strict=True))
 
     @property
     def feature_names(self) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,15 +52,18 @@ class NumberEncoder:
         self.names = list(names)
         self.scaling = scaling
 
-    def fit(self, columns: Columns) -> Self:
-        """Learn medians, scales and which columns have missing values."""
-        matrix = np.clip(self._stack(columns), _SMALLEST, _LARGEST)  # the square of more is infinite
-        missing = np.isnan(matrix)
-        self.flagged_ = np.flatnonzero(missing.any(axis=0))
-        present = [matrix[~missing[:, i], i] for i in range(len(self.names))]
-        self.fill_ = np.array([np.median(values) if len(values) else 0.0 for values in present])
-        self.center_, self.scale_ = center_and_scale(np.where(missing, self.fill_, matrix), self.scaling)
-        return self
+    def learn(self, values: NDArray[np.float64]) -> tuple[float, float, float, bool]:
+        """Of the ``(n_rows,)`` values of one column: the median, center, scale and whether some are missing."""
+        values = np.clip(values, _SMALLEST, _LARGEST)  # the square of more is infinite
+        missing = np.isnan(values)
+        fill = float(np.median(values[~missing])) if not missing.all() else 0.0
+        center, scale = center_and_scale(np.where(missing, fill, values).reshape(-1, 1), self.scaling)
+        return fill, float(center[0]), float(scale[0]), bool(missing.any())
+
+    def set_learned(self, learned: Sequence[tuple[float, float, float, bool]]) -> None:
+        """Set what ``learn`` returned of each column, in the order of the names."""
+        self.fill_, self.center_, self.scale_, flags = map(np.array, zip(*learned, strict=True))
+        self.flagged_ = np.flatnonzero(flags)
 
     @property
     def feature_names(self) -> list[str]:

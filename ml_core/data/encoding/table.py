@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -66,6 +66,16 @@ class TableEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
         Raises:
             DataProcessingError: No column, no usable feature or an unknown scaling.
         """
+        learners = self.learners(X)
+        columns = self._canonical(X)
+        return self.set_learned({name: learn(columns[name]) for name, learn in learners.items()})
+
+    def learners(self, X: Columns | pd.DataFrame) -> dict[str, Callable[[NDArray[Any]], Any]]:
+        """What ``fit`` does with each column, in any order or process; ``set_learned`` takes the results.
+
+        Raises:
+            DataProcessingError: No column or an unknown scaling.
+        """
         if self.scaling not in SCALINGS:
             raise DataProcessingError(
                 f"{self.scaling!r} is not a scaling.", remedy=f"Use one of {', '.join(SCALINGS)}.", stage="encode"
@@ -73,17 +83,25 @@ class TableEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
         inputs = self._input_columns(X)
         self.columns_ = [(column.name, column.kind.value) for column in inputs]
         self.readings_ = readings_of(inputs)
-        columns = self._canonical(X)
         self.dense_: list[DenseEncoder] = []
-        numbers = self._names(ColumnKind.NUMBER, ColumnKind.BOOLEAN)
-        if numbers:
-            self.dense_.append(NumberEncoder(numbers, self.scaling).fit(columns))
+        if numbers := self._names(ColumnKind.NUMBER, ColumnKind.BOOLEAN):
+            self.dense_.append(NumberEncoder(numbers, self.scaling))
         if datetimes := self._names(ColumnKind.DATETIME):
-            self.dense_.append(DatetimeEncoder(datetimes).fit(columns))
+            self.dense_.append(DatetimeEncoder(datetimes))
         if categories := self._names(ColumnKind.CATEGORY):
-            self.dense_.append(CategoryEncoder(categories).fit(columns))
-        texts = [TextEncoder(name, self.max_text_features).fit(columns[name]) for name in self._names(ColumnKind.TEXT)]
-        self.texts_ = [encoder for encoder in texts if encoder.width]  # texts of nothing but signs have no word
+            self.dense_.append(CategoryEncoder(categories))
+        self.texts_ = [TextEncoder(name, self.max_text_features) for name in self._names(ColumnKind.TEXT)]
+        return {name: encoder.learn for encoder in (*self.dense_, *self.texts_) for name in encoder.names}
+
+    def set_learned(self, learned: Mapping[str, Any]) -> Self:
+        """End the fit with what the ``learners`` returned, by column.
+
+        Raises:
+            DataProcessingError: No usable feature.
+        """
+        for encoder in (*self.dense_, *self.texts_):
+            encoder.set_learned([learned[name] for name in encoder.names])
+        self.texts_ = [encoder for encoder in self.texts_ if encoder.width]  # texts of signs only have no word
         if not self.n_features_out:
             raise DataProcessingError(
                 "No column can be encoded: there is no number, date or category, and the texts have no words.",

@@ -7,8 +7,9 @@ import re
 import unicodedata
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,8 +57,8 @@ class TextEncoder:
         self.name = name
         self.max_features = max_features
 
-    def fit(self, texts: NDArray[Any]) -> Self:
-        """Learn the vocabulary and its weights from ``(n_rows,)`` object str or None."""
+    def learn(self, texts: NDArray[Any]) -> tuple[str, NDArray[np.float64]]:
+        """The vocabulary, one term a line, and its weights, of ``(n_rows,)`` object str or None."""
         present = [text for text in texts.tolist() if text is not None]
         present = present[:: max(1, -(-len(present) // MAX_FIT_TEXTS))]
         frequency: Counter[str] = Counter()
@@ -68,11 +69,14 @@ class TextEncoder:
         kept.sort(key=lambda term: (-frequency[term], term))
         terms = sorted(kept[: self.max_features])
         counts = np.array([frequency[term] for term in terms], dtype=np.float64)
+        return "\n".join(terms), np.log((1 + len(present)) / (1 + counts)) + 1.0
+
+    def set_learned(self, learned: Sequence[tuple[str, NDArray[np.float64]]]) -> None:
+        """Set what ``learn`` returned of the column."""
+        ((terms, self.idf_),) = learned
         # One buffer, because an array of strings takes the longest one's room for each.
-        self.terms_ = np.frombuffer("\n".join(terms).encode(), dtype=np.uint8).copy()
-        self.idf_ = np.log((1 + len(present)) / (1 + counts)) + 1.0
+        self.terms_ = np.frombuffer(terms.encode(), dtype=np.uint8).copy()
         self._build()
-        return self
 
     def _build(self) -> None:
         """The lookup, which is derived from the state and not stored."""
@@ -86,6 +90,11 @@ class TextEncoder:
         self.__dict__.update(state)
         if "terms_" in state:
             self._build()
+
+    @property
+    def names(self) -> list[str]:
+        """The column, as other encoders name theirs."""
+        return [self.name]
 
     @property
     def terms(self) -> list[str]:

@@ -81,6 +81,18 @@ def test_a_job_that_waits_is_cancelled_and_retried(mlcore: Callable, tenant: str
     mlcore("jobs", "cancel", job_id, "-t", tenant)
 
 
+def test_a_plan_is_shown(mlcore: Callable, tenant: str, submit: Callable) -> None:
+    """As a table with reasons, or as JSON; what is missing follows."""
+    options = ("train", "-t", tenant, "-m", "m", "--dataset", "m", "--target", "outcome", "--cpus", "4")
+    said = mlcore("jobs", "plan", *options)
+    assert said.out.startswith("The strategy is forest_by_trees."), said.err
+    assert "for a job on Ray" not in said.out
+    assert "one_task" in said.out
+    assert "3 are missing" in said.out
+    found = mlcore("jobs", "plan", *options, "-p", "algorithm=naive_bayes", "--json").json
+    assert found["strategy"] == "exact_merge"
+
+
 def test_a_search_is_submitted(mlcore: Callable, tenant: str, submit: Callable) -> None:
     """Ranges, choices and durations as people write them; a mistake in one is refused with its name."""
     submit()  # the dataset

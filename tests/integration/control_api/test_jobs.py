@@ -66,6 +66,22 @@ def test_what_can_be_known_beforehand_is_refused_at_once(client: MLClient, datas
     assert list(client.jobs.list()) == []
 
 
+def test_a_plan_names_the_strategy_and_its_alternatives(client: MLClient, dataset: str) -> None:
+    """Nothing is queued; what is missing is said, and what could not be submitted is refused in the same way."""
+    training = {"target": "outcome", "hyperparameters": {"n_estimators": 50}}
+    alone = client.jobs.plan("m", "m", training=training)
+    assert (alone.strategy, alone.missing) == ("in_process", [])
+    plan = client.jobs.plan("m", "m", training=training, cpus=4)
+    assert (plan.strategy, plan.options[0].strategy) == ("forest_by_trees", "forest_by_trees")
+    assert {each.strategy: each.seconds is None for each in plan.options}["exact_merge"]
+    assert ["3 are missing" in sentence for sentence in plan.missing] == [True]
+    with pytest.raises(TrainingError, match="Did you mean outcome"):
+        client.jobs.plan("m", "m", training={"target": "outcom"})
+    with pytest.raises(InvalidRequestError, match="cpus is 0"):
+        client.jobs.plan("m", "m", training=training, cpus=0)
+    assert list(client.jobs.list()) == []
+
+
 def test_a_search_is_queued_with_what_was_asked_for(client: MLClient, dataset: str) -> None:
     """Its spec has the dataset's number, and each dimension in the one form."""
     search = {"algorithm": "random_forest", "space": {"max_depth": "2..9"}, "trials": 5, "sampler": "random"}

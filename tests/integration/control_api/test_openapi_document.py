@@ -28,7 +28,7 @@ STORY = (
     *("datasets.create", "jobs.submit", "versions.update", "holds.place", "gates.set", "environments.promote"),
     *("predictions.label", "jobs.submit", "environments.approve", "rollouts.shadow", "rollouts.unshadow"),
     *("rollouts.start", "rollouts.step", "rollouts.abort", "rollouts.start", "rollouts.finish"),
-    *("environments.rollback", "environments.withdraw", "jobs.submit", "jobs.set_quota"),
+    *("environments.rollback", "environments.withdraw", "jobs.plan", "jobs.submit", "jobs.set_quota"),
     *("schedules.create", "job_batches.submit"),
 )
 

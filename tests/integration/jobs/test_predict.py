@@ -70,9 +70,11 @@ def done(db: DatabaseConnection, system: MLSystem, job: Job) -> Job:
     return system.jobs.get(job.job_id)
 
 
-@pytest.mark.parametrize(("kind", "cpus", "held"), [("train", 4, 4), ("predict", 1, 1), ("predict", 2, 0)])
-def test_the_cores_of_actors_are_not_held_twice(db, tenant_id, kind: str, cpus: float, held: float) -> None:
-    """A prediction with several cores starts actors that hold them; with one it predicts by itself."""
+@pytest.mark.parametrize(
+    ("kind", "cpus", "held"), [("train", 4, 0), ("train", 1.5, 1.5), ("predict", 1, 1), ("predict", 2, 0)]
+)
+def test_the_cores_of_tasks_are_not_held_twice(db, tenant_id, kind: str, cpus: float, held: float) -> None:
+    """A job with several cores starts tasks or actors that hold them; with one it works by itself."""
     empty_queue(db)
     JobRepository(db, tenant_id).submit(kind, {}, cpus=cpus)
     attempt = JobQueue(db).claim("d1", 4, 60)

@@ -107,6 +107,20 @@ def test_one_specification_makes_one_digest_at_each_door(
     wait_until(lambda: platform.tenant("jobs").predict("m", [row]).status_code == 200)
 
 
+def test_tasks_make_the_version_that_one_process_makes(platform: RunningPlatform, client: MLClient) -> None:
+    """A job of two cores leaves them to its tasks."""
+    training = {"target": "outcome", "hyperparameters": {"n_estimators": 8}}
+    job = client.jobs.train("forest", "m", training=training, cpus=2)
+    done = wait_until(lambda: (found := client.jobs.get(job.job_id, wait_s=20)).state in ENDED and found, WITHIN_S)
+    assert done.state is JobState.SUCCEEDED, done.error
+    assert client.runs.get(str(done.run_id)).parameters["strategy"] == "forest_by_trees"
+    tenant_id = platform.tenant("jobs").tenant_id
+    spec = TrainSpec.from_json({**training, "dataset": "m@1"})
+    here = Trainer(platform.db, tenant_id).train_spec("here", spec)
+    versions = VersionRepository(platform.db, tenant_id)
+    assert versions.get("forest", done.result["version"]).digest == versions.get("here", here.version).digest
+
+
 def test_the_trials_of_a_search_have_its_cores(client: MLClient) -> None:
     """The process of the job holds none, on whatever Ray it is."""
     search = {"algorithm": "decision_tree", "sampler": "random", "trials": 4, "folds": 2}

@@ -37,6 +37,13 @@ def columns():
     }
 
 
+def text_encoder(texts, **options):
+    """An encoder of one column that has learned it."""
+    encoder = TextEncoder("t", **options)
+    encoder.set_learned([encoder.learn(texts)])
+    return encoder
+
+
 def dense(matrix):
     return matrix.toarray() if sparse.issparse(matrix) else matrix
 
@@ -164,7 +171,7 @@ def test_december_lies_next_to_january():
 def test_text_is_weighted_as_sklearn_does():
     """Value by value, with the same words and pairs of words."""
     texts = [text for text in TEXTS if text]
-    ours = TextEncoder("t").fit(np.array(texts, dtype=object))
+    ours = text_encoder(np.array(texts, dtype=object))
     theirs = TfidfVectorizer(analyzer=terms_of, sublinear_tf=True)
     expected = theirs.fit_transform(texts).toarray()
     assert ours.terms == theirs.get_feature_names_out().tolist()
@@ -196,12 +203,12 @@ def test_a_long_text_is_cut():
 def test_rare_terms_are_dropped_from_many_texts():
     """Single occurrences among a thousand texts are noise."""
     texts = np.array([f"common unique{i}" for i in range(1000)], dtype=object)
-    assert TextEncoder("t").fit(texts).terms == ["common"]
+    assert text_encoder(texts).terms == ["common"]
 
 
 def test_the_most_frequent_terms_are_kept():
     """No more than asked for, equal counts by the text."""
-    encoder = TextEncoder("t", max_features=2).fit(np.array(["b c", "c", "a"], dtype=object))
+    encoder = text_encoder(np.array(["b c", "c", "a"], dtype=object), max_features=2)
     assert encoder.terms == ["a", "c"]
 
 

@@ -1,0 +1,39 @@
+"""From a strategy to the way in which a training is executed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from ml_core.training.distributed.forest import fit_forest, fit_in_one_task
+from ml_core.training.distributed.merging import answer_shards, fit_shards
+from ml_core.training.distributed.shards import read_shards
+from ml_core.training.distributed.tasks import connected
+from ml_core.training.fit import Execution
+from ml_core.training.strategies import Strategy
+
+
+@contextmanager
+def executing(strategy: Strategy, cores: float) -> Iterator[Execution]:
+    """Connect to the Ray cluster of this process for the length of the block.
+
+    Args:
+        strategy: One that ``choose`` returned for a job on Ray.
+        cores: Of the cluster, at least 2, that the tasks may use.
+
+    Raises:
+        PlatformError: No cluster answers, or it has fewer cores.
+    """
+    with connected(cores):
+        yield execution_of(strategy, int(cores))
+
+
+def execution_of(strategy: Strategy, tasks: int) -> Execution:
+    """How a strategy executes a training with so many tasks at the same time, in a process that is connected."""
+    executions = {
+        Strategy.ONE_TASK: Execution(fit=partial(fit_in_one_task, tasks=tasks)),
+        Strategy.FOREST_BY_TREES: Execution(fit=partial(fit_forest, tasks=tasks)),
+        Strategy.EXACT_MERGE: Execution(partial(read_shards, tasks=tasks), fit_shards, answer_shards),
+    }
+    return executions[strategy]

@@ -1,0 +1,69 @@
+"""The choice of a strategy, as a table of cases."""
+
+from __future__ import annotations
+
+import pytest
+
+from ml_core.domain.columns import ColumnKind
+from ml_core.training.strategies import Facts, Strategy, choose
+
+NUMBERS = {ColumnKind.NUMBER: 20}
+TEXTS = {ColumnKind.TEXT: 1, ColumnKind.CATEGORY: 2}
+
+
+def facts(algorithm="random_forest", rows=1_000_000, columns=NUMBERS, cores=4.0, **others):
+    """Those of a large table on a cluster."""
+    return Facts(rows=rows, columns=columns, algorithm=algorithm, cores=cores, **others)
+
+
+@pytest.mark.parametrize(
+    ("given", "strategy"),
+    [
+        (facts(cores=1), Strategy.IN_PROCESS),
+        (facts("ridge", cores=1.9), Strategy.IN_PROCESS),
+        (facts(), Strategy.FOREST_BY_TREES),
+        (facts("extra_trees", columns=TEXTS), Strategy.FOREST_BY_TREES),
+        (facts(hyperparameters={"oob_score": True}), Strategy.ONE_TASK),
+        (facts(hyperparameters={"warm_start": True}), Strategy.ONE_TASK),
+        (facts("isolation_forest"), Strategy.ONE_TASK),
+        (facts("logistic_regression"), Strategy.ONE_TASK),
+        (facts("gradient_boosting"), Strategy.ONE_TASK),
+        (facts("naive_bayes"), Strategy.EXACT_MERGE),
+        (facts("naive_bayes", columns=TEXTS), Strategy.EXACT_MERGE),
+        (facts("naive_bayes", holds_validation=True), Strategy.ONE_TASK),
+        (facts("ridge", hyperparameters={"alpha": 2}), Strategy.EXACT_MERGE),
+        (facts("ridge", columns=TEXTS), Strategy.ONE_TASK),
+        (facts("ridge", hyperparameters={"solver": "svd"}), Strategy.ONE_TASK),
+        (facts("ridge", hyperparameters={"alpha": 0}), Strategy.ONE_TASK),
+        (facts("ridge", hyperparameters={"alpha": [1, 2]}), Strategy.ONE_TASK),
+        (facts(rows=500, models=1_000), Strategy.MANY_SMALL_MODELS),
+        (facts(rows=500, models=1_000, cores=1), Strategy.MANY_SMALL_MODELS),
+    ],
+)
+def test_the_strategy_follows_from_the_facts(given, strategy):
+    """It has the least estimate, and every strategy has a reason."""
+    choice = choose(given)
+    assert choice.strategy is strategy
+    assert sorted(option.strategy for option in choice.options) == sorted(Strategy)
+    assert all(option.reason for option in choice.options)
+    possible = [option.seconds for option in choice.options if option.seconds is not None]
+    assert possible == sorted(possible)
+    assert choice.options[0].seconds == possible[0] > 0
+
+
+@pytest.mark.parametrize("algorithm", ["random_forest", "naive_bayes", "ridge"])
+def test_more_cores_take_less_time(algorithm):
+    """In the estimate of the chosen strategy; more rows take more."""
+    few, many, more = (
+        choose(facts(algorithm, **options)).options[0].seconds
+        for options in ({"cores": 2}, {"cores": 16}, {"cores": 16, "rows": 10**8})
+    )
+    assert many < few
+    assert many < more
+
+
+def test_what_is_missing_is_said():
+    """Of a job that is larger than what the platform gives jobs."""
+    assert choose(facts(cores=8), available_cores=8).missing == ()
+    (sentence,) = choose(facts(cores=8), available_cores=2).missing
+    assert "asks for 8 cores; the platform gives jobs 2 (MLCORE_JOB_CPUS), so 6 are missing" in sentence

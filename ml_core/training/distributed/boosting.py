@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from ray.exceptions import RayError
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.lightgbm import get_network_params
+from ray.train.v2._internal.exceptions import RayTrainError
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.v2.api.exceptions import RayTrainError, TrainingFailedError, WorkerGroupError
+from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from ray.train.v2.lightgbm.lightgbm_trainer import LightGBMTrainer
 from scipy import sparse
 from sklearn.base import clone

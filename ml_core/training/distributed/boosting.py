@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import stat
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -24,20 +24,25 @@ import numpy as np
 import ray
 import ray.train
 from numpy.typing import NDArray
+from ray.exceptions import RayError
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.lightgbm import get_network_params
+from ray.train.v2._internal.exceptions import RayTrainError
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from ray.train.v2.lightgbm.lightgbm_trainer import LightGBMTrainer
 from scipy import sparse
 from sklearn.base import clone
 
-from ml_core.exceptions import PlatformError, TrainingError
+from ml_core.exceptions import ClusterUnavailableError, PlatformError
+from ml_core.training.distributed.tasks import gathered
 
 _TEXT, _STATE = "model.txt", "state.json"
 _RUN = "boosting"
 _AGREE_ROUNDS = 10  # between two decisions to save or to stop, which take some milliseconds
-_HIDDEN = stat.S_IRWXG | stat.S_IRWXO
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray Train's list of checkpoints
+_NETWORK = re.compile("[Ss]ocket|Binding port|Connecting to rank")  # in an error of LightGBM: a worker is away
 
 
 def put_rows(X: Any, y: NDArray[Any], n_shards: int, sample_weight: NDArray[np.float64] | None = None) -> list[Any]:
@@ -53,7 +58,6 @@ def fit_boosting(
     folder: Path,
     *,
     workers: int | tuple[int, int],
-    threads: int = 1,
     checkpoint_s: float = 10.0,
     max_failures: int = 3,
 ) -> Any:
@@ -67,9 +71,9 @@ def fit_boosting(
         shards: References to ``(X, y, sample_weight)``: encoded rows, dense or CSR, the target and a weight of each row
             or None. At least as many as workers, which take them in turn.
         folder: The folder for checkpoints, reachable from every node: absent, or left by a killed call with the same
-            arguments, which is then resumed. Only this user can open it; it is removed at the end.
-        workers: Their number, or the least and the greatest.
-        threads: Cores of each worker.
+            arguments, which is then resumed. Only this user can open it; it is removed at the end, but not when the
+            cluster was lost.
+        workers: Their number, or the least and the greatest; the cluster has a core for each.
         checkpoint_s: Seconds between two checkpoints.
         max_failures: How often lost workers are replaced.
 
@@ -78,59 +82,70 @@ def fit_boosting(
 
     Raises:
         ValueError: The shards do not fit the estimator or each other.
-        TrainingError: Workers failed more often than permitted; ``stage`` is ``fit``.
-        PlatformError: The cluster has fewer cores than the workers need, or the folder is open to others.
+        ClusterUnavailableError: Workers were lost more often than permitted, or the cluster is away.
+        PlatformError: The folder is open to others.
+        Exception: What the fit raised in a worker; it is not repeated.
     """
-    least = workers if isinstance(workers, int) else workers[0]
     greatest = workers if isinstance(workers, int) else workers[1]
     if len(shards) < greatest:
         raise ValueError(f"{len(shards)} shards are too few for {greatest} workers")
-    _require_cores(least * threads)
     prepared = _prepared(estimator, shards)
     _make_folder(folder)
+    trainer = LightGBMTrainer(
+        _train,
+        train_loop_config={"estimator": prepared, "shards": list(shards), "checkpoint_s": checkpoint_s},
+        scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 1}),
+        run_config=RunConfig(
+            name=_RUN,
+            storage_path=str(folder),
+            # Ray Train would repeat errors of the fit as well, so workers are replaced here.
+            failure_config=FailureConfig(controller_failure_limit=max_failures, max_preemption_failures=max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+        ),
+    )
     try:
-        trainer = LightGBMTrainer(
-            _train,
-            train_loop_config={
-                "estimator": prepared,
-                "shards": list(shards),
-                "threads": threads,
-                "checkpoint_s": checkpoint_s,
-            },
-            scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": threads}),
-            run_config=RunConfig(
-                name=_RUN,
-                storage_path=str(folder),
-                failure_config=FailureConfig(
-                    max_failures=max_failures,
-                    max_preemption_failures=max_failures,
-                    controller_failure_limit=max_failures,
-                ),
-                checkpoint_config=CheckpointConfig(num_to_keep=1),
-            ),
-        )
-        text, _ = _read(trainer.fit().checkpoint)
-    except TrainingFailedError as error:
-        raise TrainingError(
-            "The workers of the boosting failed.",
-            remedy="See the log of the job.",
-            stage="fit",
-            internal=str(error),
-        ) from error
-    finally:
+        text, _ = _read(_result(trainer, max_failures).checkpoint)
+    except ClusterUnavailableError:
+        raise  # another attempt goes on with the folder
+    except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
     estimator.prepare(prepared.n_features_in_, getattr(prepared, "classes_", np.empty(0)))
     return estimator.adopt(text)
 
 
-def _require_cores(needed: int) -> None:
-    found = float(ray.cluster_resources().get("CPU", 0.0))  # type: ignore[no-untyped-call]
-    if found < needed:  # Ray Train would wait for them without end
-        raise PlatformError(
-            f"The workers need {needed} cores; the Ray cluster has {found:g}, so {needed - found:g} are missing.",
-            remedy="Add nodes, or use fewer workers.",
-            component="ray",
-        )
+def _result(trainer: Any, max_failures: int) -> Any:
+    """The result of a trainer that is started again as often as permitted, at its last checkpoint, for lost workers.
+
+    Raises:
+        ClusterUnavailableError: They were lost more often, or the cluster is away.
+        Exception: That of the fit.
+    """
+    losses = 0
+    while True:
+        try:
+            return trainer.fit()
+        except (RayError, TrainingFailedError) as error:
+            if isinstance(error, WorkerGroupError):
+                raised = list(error.worker_failures.values())
+                if not any(map(_is_loss, raised)):
+                    raise raised[0] from None
+                losses += 1
+                if losses <= max_failures:
+                    continue
+            raise ClusterUnavailableError(
+                f"The workers of the training were lost ({type(error).__name__}).",
+                remedy="See Ray's dashboard and its logs.",
+                internal=str(error),
+                component="ray",
+            ) from error
+
+
+def _is_loss(error: Exception) -> bool:
+    """Whether a worker died or lost another, which is no error of the fit."""
+    is_network = isinstance(error, lightgbm.basic.LightGBMError) and _NETWORK.search(str(error)) is not None
+    return is_network or isinstance(error, RayError | RayTrainError)
 
 
 def _make_folder(folder: Path) -> None:
@@ -141,13 +156,17 @@ def _make_folder(folder: Path) -> None:
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & _HIDDEN:
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & _OTHERS:
         raise PlatformError(
             "The folder for checkpoints is open to others.",
             remedy="Remove it, or choose another.",
             internal=str(folder),
             component="storage",
         )
+    try:
+        json.loads((folder / _RUN / _SNAPSHOT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # none, or cut short by a kill, which Ray Train refuses: begin anew
+        shutil.rmtree(folder / _RUN, ignore_errors=True)
 
 
 def _prepared(estimator: Any, shards: Sequence[Any]) -> Any:
@@ -157,26 +176,25 @@ def _prepared(estimator: Any, shards: Sequence[Any]) -> Any:
         ValueError: As ``fit_boosting``.
     """
     by_class = hasattr(estimator, "class_weight")
-    facts = ray.get([_facts.remote(shard, by_class) for shard in shards])
-    widths = {width for width, _ in facts}
-    if len(widths) != 1:
+    widths, labels, counts = zip(*gathered([_facts.remote(shard, by_class) for shard in shards]), strict=True)
+    if len(set(widths)) != 1:
         raise ValueError("the shards have different numbers of features")
-    counts: Counter[Any] = sum((found for _, found in facts), Counter())
+    classes, places = np.unique(np.concatenate(labels), return_inverse=True)
     prepared = clone(estimator)
-    prepared.prepare(widths.pop(), np.array(list(counts)))
+    prepared.prepare(widths[0], classes)
     prepared.set_params(random_state=prepared.train_parameters()["seed"])
     if by_class and prepared.class_weight == "balanced":  # of all rows, not of those of a worker
-        average = counts.total() / len(counts)
-        prepared.set_params(class_weight={label: average / count for label, count in counts.items()})
+        rows = np.bincount(places, weights=np.concatenate(counts))
+        balanced = rows.sum() / (len(classes) * rows)
+        prepared.set_params(class_weight=dict(zip(classes.tolist(), balanced.tolist(), strict=True)))
     return prepared
 
 
 @ray.remote
-def _facts(shard: tuple[Any, ...], by_class: bool) -> tuple[int, Counter[Any]]:
-    """The number of features of a shard and the rows of each class."""
+def _facts(shard: tuple[Any, ...], by_class: bool) -> tuple[int, NDArray[Any], NDArray[np.intp]]:
+    """The number of features of a shard, its classes and the rows of each."""
     X, y, _ = shard
-    labels, counts = np.unique(y, return_counts=True) if by_class else ((), ())
-    return X.shape[1], Counter(dict(zip(labels, map(int, counts), strict=True)))
+    return X.shape[1], *np.unique(y if by_class else y[:0], return_counts=True)
 
 
 def _train(config: dict[str, Any]) -> None:
@@ -189,7 +207,7 @@ def _train(config: dict[str, Any]) -> None:
         return  # lost after its last round
     parameters = estimator.train_parameters()
     parameters |= {
-        "num_threads": config["threads"],
+        "num_threads": 1,
         "tree_learner": "data",
         "pre_partition": True,
         "seed": parameters["seed"] + state["rounds"],  # or the same rows and features would be sampled again
@@ -268,7 +286,8 @@ def _dataset(config: dict[str, Any], numbers: range, parameters: Any, *, held_ou
         X, y, weight = ray.get(config["shards"][number])
         if estimator.early_stopping_rounds is not None:
             random = np.random.default_rng([estimator.random_state, number])
-            rows = (random.random(len(y)) < estimator.validation_fraction) == held_out
+            n_held_out = max(1, round(estimator.validation_fraction * len(y)))
+            rows = (random.permutation(len(y)) < n_held_out) == held_out
             X, y, weight = X[rows], y[rows], None if weight is None else weight[rows]
         target = estimator.encode(y)
         parts.append((X, target, estimator.weights(target, weight)))

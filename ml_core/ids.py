@@ -133,6 +133,24 @@ class JobId(_Made):
     rule = "'job_' and 16 lower-case hexadecimal digits, such as 'job_0123456789abcdef'"
 
 
+class BatchId(_Made):
+    """A batch of jobs of several tenants: ``batch_`` and 16 lower-case hexadecimal digits."""
+
+    __slots__ = ()
+    kind = "batch"
+    pattern = re.compile(r"batch_[0-9a-f]{16}")
+    rule = "'batch_' and 16 lower-case hexadecimal digits, such as 'batch_0123456789abcdef'"
+
+
+class ScheduleName(_Name):
+    """A schedule of a tenant: 1 to 40 of ``a-z 0-9 - _``, beginning with a letter."""
+
+    __slots__ = ()
+    kind = "schedule"
+    pattern = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+    rule = "1 to 40 of a-z, 0-9, '-' and '_', beginning with a letter, such as 'nightly'"
+
+
 class Digest(_Name):
     """The sha256 of an artifact: 64 lower-case hexadecimal digits."""
 

@@ -129,9 +129,6 @@ class ApiSettings:
     max_upload_cells: int = _setting(
         "MLCORE_MAX_UPLOAD_CELLS", 2_000_000_000, "Rows times columns of such a table; more is 413."
     )
-    trainings_at_once: int = _setting(
-        "MLCORE_TRAININGS_AT_ONCE", 1, "Trainings that the control API runs at the same time; others wait."
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from pydantic import TypeAdapter, ValidationError
+
+from ml_core.domain.diagnostics import DIAGNOSTICS_FILE, Diagnostics
 from ml_core.domain.keywords import check_keywords
 from ml_core.domain.rollout import GatedMoving, Moving
+from ml_core.evaluation.report import record_of, write_report
 from ml_core.ids import TenantId
 from ml_core.inference.model_table import ModelTable
 from ml_core.inference.predictor import Predictor
@@ -19,6 +24,7 @@ from ml_core.models.loading import LoadedModel, load_version
 from ml_core.observability import NO_HOOKS, Hooks
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.model_registry import ModelRegistry
+from ml_core.registry.pages import every
 from ml_core.registry.predictions import PredictionRepository
 from ml_core.registry.runs import RunRepository
 from ml_core.training.trainer import Trainer, TrainingOptions
@@ -266,6 +272,23 @@ class MLSystem:
         Errors are those of ``models.delete_model``.
         """
         self.models.delete_model(model_id, version=version)
+
+    def report_run(self, run_id: str, file: str | Path) -> Path:
+        """Write a report of a run as one HTML file, as ``MLClient.report_run`` does.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            ConfigurationError: Plotly is not installed.
+            InvalidRequestError: The file exists or can't be written.
+        """
+        runs, diagnostics = self.runs, None
+        if DIAGNOSTICS_FILE in [kept.name for kept in runs.artifacts.list(run_id)]:
+            with suppress(ValidationError):  # a file of the user's own under that name
+                content = runs.artifacts.open(run_id, DIAGNOSTICS_FILE).read_bytes()
+                diagnostics = TypeAdapter(Diagnostics).validate_json(content)
+        trials = every(lambda limit, cursor: runs.search(parent_run_id=run_id, limit=limit, cursor=cursor))
+        record = record_of(runs.get(run_id), lambda metric: runs.series(run_id, metric).to_json(), diagnostics, trials)
+        return write_report(record, file)
 
     def resolve(self, model_id: str, *, version: str | None = None, environment: str | None = None) -> ServableVersion:
         """The version that answers a prediction with these arguments.

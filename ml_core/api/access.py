@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Path, Request
 
-from ml_core.api.trainings import Trainings, TrainingsInProcesses, Turns
+from ml_core.api.turns import Turns
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
 from ml_core.domain.principal import Principal
@@ -29,7 +29,6 @@ class Services:
 
     Args:
         db: The registry.
-        trainings: Does the trainings that are started; None: in processes of their own.
         operator: Who acts where a request has no key. Only for an application that is called in process: over HTTP it
             is None, and a request without a key is refused.
         tokens: Verifies tokens of the OpenID issuer; None: that of the settings, if they name an issuer.
@@ -39,11 +38,9 @@ class Services:
         self,
         db: DatabaseConnection,
         operator: Principal | None = None,
-        trainings: Trainings | None = None,
         tokens: TokenVerifier | None = None,
     ) -> None:
         self.db = db
-        self.trainings = trainings or TrainingsInProcesses(db)
         self.operator = operator
         self.file_work = Turns(FILES_AT_ONCE)
         self.authentication = Authentication(db, tokens or TokenVerifier.of(db.settings.oidc))

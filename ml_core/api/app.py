@@ -29,6 +29,8 @@ NOUNS = {
     "models": f"{_TENANT}/models.*",
     "runs": f"{_TENANT}/run.*",
     "jobs": f"{_TENANT}/job.*",
+    "schedules": f"{_TENANT}/schedules.*",
+    "job_batches": "/v1/job-batches.*",
     "datasets": f"{_TENANT}/datasets.*",
     "predictions": f"{_TENANT}/prediction.*",
     "audit": f"{_TENANT}/audit.*",

@@ -20,6 +20,8 @@ PATH: dict[str, Any] = {
     "key": "0123456789abcdef",
     "run": "run_0123456789abcdef",
     "job": "job_0123456789abcdef",
+    "batch": "batch_0123456789abcdef",
+    "schedule": "nightly",
     "request": "019ac0de00000123456789abcdef0123",
     "name": "notes.txt",
 }
@@ -28,14 +30,25 @@ PATH: dict[str, Any] = {
 _WHY = {"reason": "Better on last week's tickets."}
 _TRAINING = {"target": "category", "hyperparameters": {"algorithm": "logistic_regression"}}
 
+_TRAINING_ON_THE_NEWEST = {
+    "kind": "train",
+    "model_id": "tickets",
+    "training": {"dataset": "tickets_2026", **_TRAINING},
+}
 BODIES: dict[str, dict[str, Any]] = {
     "tenants.create": {"tenant_ids": ["acme"]},
     "tenants.update": {"self_test_rows": "training"},
     "keys.create": {"name": "web shop", "scopes": ["predict", "read"]},
     "platform_keys.create": {"name": "monitoring", "scopes": ["read"]},
     "jobs.submit": {"kind": "train", "model_id": "tickets", "training": {"dataset": "tickets_2026@1", **_TRAINING}},
+    "job_batches.submit": _TRAINING_ON_THE_NEWEST,
+    "schedules.create": {
+        "name": "nightly",
+        "cron": "0 3 * * *",
+        "timezone": "Europe/Berlin",
+        "job": _TRAINING_ON_THE_NEWEST,
+    },
     "jobs.set_quota": {"weight": 2, "max_running": 4},
-    "models.train": {"dataset": "tickets_2026@1", **_TRAINING},
     "models.check_training": _TRAINING,
     "versions.update": {"tags": {"ticket": "ML-12"}, "metadata": {"author": "Ada"}},
     "holds.place": {"reason": "The audit of 2026 refers to it."},

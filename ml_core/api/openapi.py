@@ -34,6 +34,8 @@ _NOUNS = {
     "rollouts": "Canaries and shadows.",
     "gates": "What a version must meet before an environment serves it.",
     "jobs": "Work that the platform does in turn, and that survives its processes.",
+    "schedules": "Jobs that the platform submits at the times of a cron line.",
+    "job_batches": "Jobs that an operator submits for each tenant that has a dataset.",
     "runs": "Parameters, metrics and files of trainings, also of those that are done elsewhere.",
     "predictions": "The prediction log, with the labels that were recorded later.",
     "audit": "The ordered feed of what changed.",

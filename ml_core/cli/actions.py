@@ -19,7 +19,8 @@ _VERBS = {
     "environments.replicas": "rollouts show",
     "environments.rollback": "rollback",
     "environments.withdraw": "withdraw",
-    "models.train": "train",
+    "job_batches.list": "jobs batches",
+    "jobs.submit": "train",
 }
 """Operations whose verb is not where their name says."""
 

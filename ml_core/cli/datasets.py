@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +14,12 @@ import typer
 
 from ml_core.cli.actions import completing
 from ml_core.cli.console import answer, print_fields, print_page, print_rows, printed_as_json, say, step, transferring
-from ml_core.cli.options import CursorOption, EncodingOption, LimitOption
+from ml_core.cli.options import FILES, CursorOption, EncodingOption, LimitOption
 from ml_core.cli.target import platform
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.dataset import parse_reference
 from ml_core.exceptions import Action, ConfigurationError, InvalidRequestError
+from ml_core.settings import Settings
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.datasets import ColumnProfile
@@ -40,26 +42,30 @@ _MOST_VALUES = 3  # of a category, in the table of the profile
 @app.command("create")
 def create(
     name: NameArgument,
-    from_: Annotated[Path | None, typer.Option("--from", help="A CSV or Parquet file.")] = None,
-    sql: Annotated[str | None, typer.Option(help="A SELECT statement, instead of a file; needs --database.")] = None,
-    database: Annotated[
+    from_: Annotated[str | None, typer.Option("--from", metavar="FILE", help=f"The table: {FILES}.")] = None,
+    sql: Annotated[str | None, typer.Option(help="A SELECT statement, instead of a file; needs --connection.")] = None,
+    connection: Annotated[
         str | None,
         typer.Option(
-            help="The database that --sql queries from this machine: postgresql://user@host/database; set PGPASSWORD "
-            "for a password."
+            metavar="VARIABLE",
+            help="The environment variable with the URL of the database that --sql queries from this machine, such as "
+            "postgresql://user:password@host/database.",
         ),
+    ] = None,
+    max_rows: Annotated[
+        int | None, typer.Option(min=1, help="Refuse a query of more rows; default: MLCORE_MAX_UPLOAD_ROWS.")
     ] = None,
     encoding: EncodingOption = "utf-8",
 ) -> None:
     """Register a table as the next version of a dataset. A table equal to the newest version is not stored again."""
-    if (from_ is None) == (sql is None) or (sql is None) != (database is None):
+    if (from_ is None) == (sql is None) or (sql is None) != (connection is None):
         raise ConfigurationError(
-            "A dataset is made from one file, or from one query of a database.",
-            remedy="Give --from FILE, or --sql QUERY with --database URL.",
+            "A dataset is made from files, or from one query of a database.",
+            remedy="Give --from FILE, or --sql QUERY with --connection VARIABLE.",
             setting="--from",
         )
-    with platform() as client, _file(from_, sql, database) as (file, source):
-        what = from_.name if from_ else "the rows of the query"
+    with platform() as client, _file(from_, sql, connection, max_rows) as (file, source):
+        what = from_ or "the rows of the query"
         with step(f"Storing {what}"), transferring() as progress, completing("datasets.create"):
             version = client.datasets.create(name, file, encoding=encoding, source=source, on_progress=progress)
         options = f"--tenant {client.tenant_id}"
@@ -74,17 +80,38 @@ def create(
 
 
 @contextmanager
-def _file(file: Path | None, sql: str | None, database: str | None) -> Iterator[tuple[Path, dict[str, str] | None]]:
+def _file(
+    file: str | None, sql: str | None, connection: str | None, max_rows: int | None
+) -> Iterator[tuple[str | Path, dict[str, str] | None]]:
     """The file to send, and where it came from: a query's rows are written to one first."""
     if file is not None:
         yield file, None
         return
-    from ml_core.registry.datasets.sql import shown_url, write_query
+    from ml_core.registry.datasets.sql import limited, shown_url, write_query
 
+    url = _url_in(connection or "")
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "rows.parquet"
-        write_query(database or "", sql or "", None, written)
-        yield written, {"kind": "sql", "url": shown_url(database or ""), "query": sql or ""}
+        with step("Reading the rows of the query"):
+            write_query(url, sql or "", None, written, limited(Settings.from_environment().api, max_rows))
+        yield written, {"kind": "sql", "url": shown_url(url), "query": sql or ""}
+
+
+def _url_in(variable: str) -> str:
+    """The URL that an environment variable has: on a command line others could read the password in it."""
+    if not variable.isidentifier():  # not repeated: it may be the URL
+        raise ConfigurationError(
+            "--connection is not the name of an environment variable.",
+            remedy="Set one, such as SHOP_URL, to the URL of the database, and give its name: --connection SHOP_URL.",
+            setting="--connection",
+        )
+    if not (url := os.environ.get(variable)):
+        raise ConfigurationError(
+            f"The environment variable {variable} is not set.",
+            remedy="Set it to the URL of the database: postgresql://user:password@host/database.",
+            setting="--connection",
+        )
+    return url
 
 
 @app.command("list")

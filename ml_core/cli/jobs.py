@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ml_core.cli.console import answer, print_fields, print_page, printed_as_json, step
-from ml_core.cli.options import CursorOption, LimitOption, ModelOption
+from ml_core.cli import job_batches
+from ml_core.cli.console import answer, err, note, print_fields, print_page, printed_as_json, wants_json
+from ml_core.cli.curves import print_curves
+from ml_core.cli.options import CursorOption, LimitOption, ModelOption, seconds_of
 from ml_core.cli.target import platform
+from ml_core.cli.training_options import pairs_of, trains
 from ml_core.domain.job import ENDED, JobState, refuse_failure
 from ml_core.domain.job_spec import OnError
+from ml_core.domain.tune_spec import AUTO, Sampler
+from ml_core.exceptions import RunNotFoundError
+from ml_core.ids import BatchId
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.jobs import Job
@@ -25,39 +32,82 @@ app.add_typer(submit, name="submit")
 CpusOption = Annotated[float, typer.Option(help="The cores that it gets.")]
 PriorityOption = Annotated[int, typer.Option(help="-100 to 100; of the tenant's jobs a higher one goes first.")]
 WaitOption = Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")]
-JobArgument = Annotated[str, typer.Argument(help="The job's id, from `mlcore jobs list`.")]
+JobArgument = Annotated[str, typer.Argument(help="The job's id, from `mlcore jobs list`, or that of a batch.")]
 _COLUMNS = ["job_id", "kind", "model", "state", "stage", "attempt", "made", "submitted_at", "finished_at", "why"]
-_WAIT_S = 20.0
-"""Of one request; a longer job is asked for again."""
+_WAIT_S = 5.0
+"""Of one request; then the job is asked for again, and why it waits."""
+_REDRAWN_S = 1.0
+"""The same where a progress line is drawn."""
 
 
 @submit.command("train")
+@trains
 def submit_train(
     model: ModelOption,
+    training: dict[str, Any],
     dataset: Annotated[str, typer.Option(help="The dataset: tickets_2026, or tickets_2026@3.")],
-    target: Annotated[str | None, typer.Option(help="The column to predict; none for clustering.")] = None,
-    model_type: Annotated[
-        str | None, typer.Option("--type", help="classification or regression, found from the target if left out.")
+    promote_to: Annotated[str | None, typer.Option(help="The environment that is moved to the new version.")] = None,
+    cpus: CpusOption = 1.0,
+    priority: PriorityOption = 0,
+    wait: WaitOption = False,
+    each_tenant: Annotated[
+        bool, typer.Option("--each-tenant", help="One for each tenant that has the dataset, as the platform.")
+    ] = False,
+) -> None:
+    """Submit a training on a registered dataset.
+
+    Names, rights, columns, hyperparameters and quotas are checked at once; with --each-tenant, a column that a tenant's
+    dataset lacks fails the tenant's job.
+    """
+    if each_tenant:
+        options = {"promote_to": promote_to, "cpus": cpus, "priority": priority}
+        job_batches.submit({"model_id": model, "training": {"dataset": dataset, **training}, **options}, wait=wait)
+        return
+    with platform() as client:
+        job = client.jobs.train(model, dataset, training=training, promote_to=promote_to, cpus=cpus, priority=priority)
+        _submitted(client, job, wait=wait)
+
+
+@submit.command("tune")
+@trains
+def submit_tune(
+    model: ModelOption,
+    training: dict[str, Any],
+    dataset: Annotated[str, typer.Option(help="The dataset: tickets_2026, or tickets_2026@3.")],
+    algorithm: Annotated[
+        str, typer.Option(help="auto: a linear model, boosted trees and a random forest.", show_default=True)
+    ] = AUTO,
+    space: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--space",
+            "-s",
+            help="Values to search: max_depth=2..12, learning_rate=log:0.001:0.3, l1_ratio=0..1:0.25 or "
+            "criterion=gini,entropy; repeat for several. Default: by the algorithm.",
+        ),
     ] = None,
-    param: Annotated[
-        list[str] | None, typer.Option("--param", "-p", help="A hyperparameter, such as algorithm=logistic_regression.")
-    ] = None,
+    trials: Annotated[int | None, typer.Option(help="Configurations to try at most; default: 60.")] = None,
+    timeout: Annotated[str | None, typer.Option(help="Time to search at most, such as 90s, 10m or 2h.")] = None,
+    folds: Annotated[int, typer.Option(help="Folds of the cross-validation.")] = 5,
+    metric: Annotated[str | None, typer.Option(help="What the best is chosen by, such as f1_macro.")] = None,
+    sampler: Annotated[Sampler, typer.Option(help="How configurations are chosen.")] = Sampler.OPTUNA,
+    seed: Annotated[int, typer.Option(help="Of folds and configurations.")] = 0,
     promote_to: Annotated[str | None, typer.Option(help="The environment that is moved to the new version.")] = None,
     cpus: CpusOption = 1.0,
     priority: PriorityOption = 0,
     wait: WaitOption = False,
 ) -> None:
-    """Submit a training on a registered dataset.
+    """Submit a search for hyperparameters, whose best configuration is trained and registered.
 
-    Names, rights, columns, hyperparameters and quotas are checked at once.
+    Those of --param are the same in all trials. Each trial is a run, which mlcore runs shows. Each core does one trial
+    at a time.
     """
-    from ml_core.cli.train import hyperparameters
-
-    given = {"target": target, "model_type": model_type, "hyperparameters": hyperparameters(param)}
-    training = {name: value for name, value in given.items() if value}
+    search: dict[str, Any] = {"algorithm": algorithm, "folds": folds, "sampler": sampler, "seed": seed}
+    search |= {"space": dict(pairs_of(space, "--space", "max_depth=2..12")), "trials": trials, "metric": metric}
+    search["seconds"] = None if timeout is None else seconds_of(timeout, "--timeout")
+    options: dict[str, Any] = {"promote_to": promote_to, "cpus": cpus, "priority": priority}
     with platform() as client:
-        job = client.jobs.train(model, dataset, training=training, promote_to=promote_to, cpus=cpus, priority=priority)
-        _submitted(client, job, wait=wait)
+        _submitted(client, client.jobs.tune(model, dataset, training=training, search=search, **options), wait=wait)
 
 
 @submit.command("predict")
@@ -117,11 +167,28 @@ def list_(
     )
 
 
+@app.command("batches")
+def batches(limit: LimitOption = 50, cursor: CursorOption = None) -> None:
+    """List what was submitted for each tenant, newest first, as the platform."""
+    with platform(of_tenant=False) as client:
+        page = client.job_batches.list().page(limit=limit, cursor=cursor)
+    columns = ["batch_id", "kind", "jobs", "percent", "states", "submitted_at", "submitted_by"]
+    empty = "There is no batch. Submit one with mlcore jobs submit train --each-tenant."
+    print_page(page, columns, empty=empty, shown={"states": job_batches.counted})
+
+
 @app.command("show")
 def show_job(job_id: JobArgument) -> None:
-    """Show a job."""
+    """Show a job or a batch."""
+    if _is_batch(job_id):
+        job_batches.act("get", job_id)
+        return
     with platform() as client:
-        _show(client.jobs.get(job_id))
+        job = client.jobs.get(job_id)
+        _show(job)
+        if job.run_id is not None and not wants_json.get():
+            with suppress(RunNotFoundError):  # it has not begun
+                print_curves(client.run_record(job.run_id))
 
 
 @app.command("logs")
@@ -142,13 +209,19 @@ def logs(
 @app.command("wait")
 def wait_for(job_id: JobArgument) -> None:
     """Wait until a job has succeeded; fail with its error if it did not."""
+    if _is_batch(job_id):
+        job_batches.wait_for(job_id)
+        return
     with platform() as client:
-        _show(_ended(client, client.jobs.get(job_id)))
+        _show(ended(client, client.jobs.get(job_id)))
 
 
 @app.command("cancel")
 def cancel(job_id: JobArgument) -> None:
     """Cancel a job: at once if it is queued, else its process is stopped within seconds."""
+    if _is_batch(job_id):
+        job_batches.act("cancel", job_id)
+        return
     with platform() as client:
         job = client.jobs.cancel(job_id)
     answer(job, f"{job.job_id} is {job.state}.")
@@ -156,30 +229,52 @@ def cancel(job_id: JobArgument) -> None:
 
 @app.command("retry")
 def retry(job_id: JobArgument) -> None:
-    """Queue a job again that failed or was cancelled."""
+    """Queue a job again that failed or was cancelled, or all such jobs of a batch."""
+    if _is_batch(job_id):
+        job_batches.act("retry", job_id)
+        return
     with platform() as client:
         job = client.jobs.retry(job_id)
     answer(job, f"{job.job_id} is {job.state}.")
 
 
+def _is_batch(job_id: str) -> bool:
+    return job_id.startswith(f"{BatchId.kind}_")
+
+
 def _submitted(client: MLClient, job: Job, *, wait: bool) -> None:
     if wait:
-        _show(_ended(client, job))
+        _show(ended(client, job))
     else:
         answer(job, f"Submitted {job.job_id}. See it with: mlcore jobs show {job.job_id}")
 
 
-def _ended(client: MLClient, job: Job) -> Job:
-    """A job once it has succeeded.
+def ended(client: MLClient, job: Job) -> Job:
+    """A job once it has succeeded; meanwhile the command says why it waits.
+
+    Args:
+        client: Of the tenant.
+        job: The job.
 
     Raises:
         TrainingError: It was cancelled.
         MLFrameworkError: Why it failed.
     """
-    with step(f"Waiting for {job.job_id}"):
+    # Imported late: most verbs draw no progress.
+    from ml_core.jobs.progress import is_live, watching
+
+    said = None
+    is_shown = is_live(err) and not wants_json.get()
+    with watching(err, shown=is_shown) as show:
         while job.state not in ENDED:
-            job = client.jobs.get(job.job_id, wait_s=_WAIT_S)
+            show(job)
+            job = client.jobs.get(job.job_id, wait_s=_REDRAWN_S if is_shown else _WAIT_S)
+            if job.waiting not in (None, said):
+                said = job.waiting
+                note(f"The job {job.job_id} is {job.state}. {said}", style="")
     refuse_failure(job.job_id, job.state, job.error)
+    if not wants_json.get():
+        note(f"{job.job_id} is {job.state}.")
     return job
 
 

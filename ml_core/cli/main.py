@@ -31,6 +31,7 @@ _PANELS = {
         "datasets": "datasets",
         "train": "train",
         "jobs": "jobs",
+        "schedules": "schedules",
         "runs": "runs",
         "models": "models",
         "versions": "versions",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -26,6 +27,7 @@ CursorOption = Annotated[str | None, typer.Option("--cursor", help="Start where 
 SinceOption = Annotated[datetime | None, typer.Option(help="Only at or after this moment, UTC.")]
 UntilOption = Annotated[datetime | None, typer.Option(help="Only before this moment, UTC.")]
 EncodingOption = Annotated[str, typer.Option(help="The character encoding of a CSV file.")]
+FILES = "a CSV or Parquet file, a folder or quoted pattern of them ('data/*.csv'), or s3://BUCKET/PATH"
 ArchivedOption = Annotated[bool, typer.Option("--archived", help="Include archived ones.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -67,6 +69,18 @@ def json_or_text(text: str) -> Any:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
         return text
+
+
+def seconds_of(text: str, option: str) -> float:
+    """The seconds of a duration such as ``90s``, ``10m``, ``2h`` or ``90``.
+
+    Raises:
+        InvalidRequestError: The text has another form.
+    """
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)([smh]?)", text.strip())
+    if found is None:
+        raise InvalidRequestError(f"{option} is {text!r}.", remedy="Write it like 90s, 10m or 2h.", field=option)
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def utc(moment: datetime | None) -> datetime | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
@@ -10,7 +9,7 @@ import typer
 
 from ml_core.cli.console import note, printed_as_json, say
 from ml_core.cli.context import registry_connection
-from ml_core.cli.options import EncodingOption, ModelOption
+from ml_core.cli.options import FILES, EncodingOption, ModelOption
 from ml_core.cli.target import address, tenant_name
 from ml_core.exceptions import ConfigurationError, InvalidRequestError
 from ml_core.ids import ModelId, TenantId
@@ -26,7 +25,7 @@ def predict(
     row: Annotated[
         list[str] | None, typer.Option("--row", "-r", help="A row as a JSON object; repeat for several.")
     ] = None,
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="A CSV or Parquet file of rows.")] = None,
+    file: Annotated[str | None, typer.Option("--file", "-f", metavar="FILE", help=f"Rows: {FILES}.")] = None,
     environment: Annotated[
         str | None, typer.Option("--environment", "-e", help="The environment whose version answers.")
     ] = None,
@@ -56,7 +55,7 @@ def predict(
             remedy="Give --key, or name no platform to predict in this process.",
             setting="--key",
         )
-    rows = [_parse_row(text) for text in row] if row is not None else _read_rows(file or Path(), encoding)
+    rows = [_parse_row(text) for text in row] if row is not None else _read_rows(file or "", encoding)
     asked = {"environment": environment, "version": version}
     if key is not None:
         from ml_core.client import MLClient
@@ -128,7 +127,9 @@ def _parse_row(text: str) -> dict[str, Any]:
     return row
 
 
-def _read_rows(file: Path, encoding: str) -> list[dict[str, Any]]:
+def _read_rows(file: str, encoding: str) -> list[dict[str, Any]]:
     from ml_core.data.reading import read_table, rows_from_frame
+    from ml_core.data.sources import gathered
 
-    return rows_from_frame(read_table(file, encoding=encoding))
+    with gathered(file, encoding) as table:
+        return rows_from_frame(read_table(table.path, encoding=encoding))

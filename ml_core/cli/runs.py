@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ml_core.cli.console import answer, pairs, print_fields, print_page, print_rows, printed_as_json, shorten
+from ml_core.cli.console import answer, pairs, print_fields, print_page, print_rows, printed_as_json, shorten, step
+from ml_core.cli.curves import print_curves
 from ml_core.cli.options import CursorOption, LimitOption, OnlyModelOption, tags_to_set, wanted_tags
 from ml_core.cli.target import platform
 from ml_core.cli.versions import headline
@@ -21,9 +23,20 @@ ASKS = "tenant"
 app = typer.Typer(help="List, inspect and compare runs, the records of trainings.", no_args_is_help=True)
 
 RunArgument = Annotated[str, typer.Argument(help="The run's id, from `mlcore runs list`.")]
-_COLUMNS = ["run_id", "model_id", "kind", "status", "held_out", "versions", "started_at", "finished_at", "error"]
+_COLUMNS = [
+    "run_id",
+    "model_id",
+    "kind",
+    "status",
+    "held_out",
+    "cross_validated",
+    "versions",
+    "started_at",
+    "finished_at",
+    "error",
+]
 _MAX_ERROR = 60  # characters, in the table
-_HELD_OUT = "validation/"
+_HELD_OUT, _CROSS_VALIDATED = "validation/", "cv/"
 
 
 @app.command("list")
@@ -31,17 +44,23 @@ def list_(
     model: OnlyModelOption = None,
     status: Annotated[RunStatus | None, typer.Option(help="Only in this state.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="KEY=VALUE; repeat for several.")] = None,
+    parent: Annotated[
+        str | None, typer.Option(help="Only the parts of this run, such as the trials of a search.")
+    ] = None,
     limit: LimitOption = 50,
     cursor: CursorOption = None,
 ) -> None:
     """List runs, newest first."""
     with platform() as client:
-        page = client.runs.list(model, status=status, tags=wanted_tags(tag)).page(limit=limit, cursor=cursor)
+        page = client.runs.list(model, status=status, tags=wanted_tags(tag), parent_run_id=parent).page(
+            limit=limit, cursor=cursor
+        )
+    is_seen = {"error": any(run.error for run in page.items), "cross_validated": any(map(_cross_validated, page.items))}
     print_page(
         page,
-        [name for name in _COLUMNS if name != "error" or any(run.error for run in page.items)],
+        [name for name in _COLUMNS if is_seen.get(name, True)],
         empty="No run matches. Train a model with mlcore train.",
-        shown={"held_out": _held_out, "error": _first_line},
+        shown={"held_out": _held_out, "cross_validated": _cross_validated, "error": _first_line},
     )
 
 
@@ -49,7 +68,8 @@ def list_(
 def show_run(run_id: RunArgument) -> None:
     """Show a run: parameters, tags, metrics and files."""
     with platform() as client:
-        run, files = client.runs.get(run_id), client.runs.files(run_id)
+        record, files = client.run_record(run_id), client.runs.files(run_id)
+    run = record.run
     if printed_as_json({**run.model_dump(mode="json"), "files": files}):
         return
     lines = {name: value for name, value in run if name not in ("metrics", "parameters")}
@@ -66,6 +86,20 @@ def show_run(run_id: RunArgument) -> None:
     print_rows(metrics, ["metric", "last", "step", "min", "max"], empty="It logged no metric.")
     if files:
         print_rows([dict(file) for file in files], ["name", "size_bytes", "format"], empty="")
+    print_curves(record)
+
+
+@app.command("report")
+def report(
+    run_id: RunArgument,
+    output: Annotated[
+        Path | None, typer.Option(help="An HTML file that does not exist yet; by default named after the run.")
+    ] = None,
+) -> None:
+    """Write an HTML report of a run: curves, importances, confusion matrix or residuals, calibration, trials."""
+    with platform() as client, step(f"Reporting {run_id}"):
+        file = client.report_run(run_id, output or f"{run_id}.html")
+    answer({"run_id": run_id, "file": file}, f"Wrote the report of {run_id} to {file}.")
 
 
 @app.command("compare")
@@ -106,10 +140,18 @@ def tag(
 
 def _held_out(run: Run) -> str | None:
     """The metric on the held-out rows that people ask for first."""
-    metrics = {
-        name.removeprefix(_HELD_OUT): of.last_value for name, of in run.metrics.items() if name.startswith(_HELD_OUT)
-    }
-    return headline(metrics)
+    return _headline(run, _HELD_OUT)
+
+
+def _cross_validated(run: Run) -> str | None:
+    """The same of a trial of a search, and the best of a search."""
+    return _headline(run, _CROSS_VALIDATED)
+
+
+def _headline(run: Run, part: str) -> str | None:
+    return headline(
+        {name.removeprefix(part): of.last_value for name, of in run.metrics.items() if name.startswith(part)}
+    )
 
 
 def _first_line(error: str | None) -> str | None:

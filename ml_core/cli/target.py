@@ -26,6 +26,8 @@ from ml_core.exceptions import Action, ConfigurationError, InvalidRequestError
 from ml_core.settings import Settings
 
 if TYPE_CHECKING:
+    import httpx
+
     from ml_core.client import MLClient
 
 _TIMEOUT_S = 60.0
@@ -240,6 +242,32 @@ def address() -> tuple[str | None, str | None]:
     return url, key
 
 
+class _Recorded(BaseException):
+    """Ends a verb at its first request, which it holds."""
+
+    def __init__(self, request: httpx.Request) -> None:
+        super().__init__()
+        self.request = request
+
+
+def _record(request: httpx.Request) -> httpx.Response:
+    request.read()
+    raise _Recorded(request)
+
+
+_is_recorded: ContextVar[bool] = ContextVar("is_recorded", default=False)
+
+
+def recorded(verb: Callable[[], object]) -> httpx.Request | None:
+    """The first request that a verb would send, of some tenant; nothing is sent. None: it sends none."""
+    _is_recorded.set(True)
+    try:
+        verb()
+    except _Recorded as recorded:
+        return recorded.request
+    return None
+
+
 @contextmanager
 def platform(tenant: str | None = None, *, of_tenant: bool = True) -> Iterator[MLClient]:
     """A client of the platform that the command asks.
@@ -254,6 +282,12 @@ def platform(tenant: str | None = None, *, of_tenant: bool = True) -> Iterator[M
     """
     from ml_core.client import MLClient
 
+    if _is_recorded.get():
+        from httpx import MockTransport
+
+        with MLClient("http://recorded", tenant_id="recorded", transport=MockTransport(_record)) as client:
+            yield client
+        return
     url, key = address()
     name = tenant_name(tenant) if of_tenant else None
     if url is None:
@@ -277,14 +311,12 @@ def _in_process(settings: Settings, key: str | None, tenant: str | None) -> Iter
     # Imported late: a command that asks over HTTP needs neither a server nor a database driver.
     from ml_core.api.access import Services
     from ml_core.api.app import PREFIX, LazyApp
-    from ml_core.api.trainings import TrainingsInThreads
     from ml_core.cli.context import registry_connection
     from ml_core.client import MLClient
     from ml_core.client.inprocess import InProcessTransport
 
     with registry_connection(settings) as db:
-        services = Services(db, db.principal, TrainingsInThreads(db))
-        transport = InProcessTransport(LazyApp(services), PREFIX)
+        transport = InProcessTransport(LazyApp(Services(db, db.principal)), PREFIX)
         address = "http://in-process"
         with MLClient(address, api_key=key, tenant_id=tenant, timeout_s=_TIMEOUT_S, transport=transport) as client:
             yield client

@@ -2,42 +2,51 @@
 
 from __future__ import annotations
 
+import secrets
 import shlex
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
 
 from ml_core.cli.actions import completing
-from ml_core.cli.console import command, in_background, note, print_rows, printed_as_json, say, step, transferring
-from ml_core.cli.options import EncodingOption, ModelOption, json_or_text
-from ml_core.cli.target import address, platform
-from ml_core.domain.columns import ColumnKind
-from ml_core.domain.run import RunStatus
-from ml_core.exceptions import ConfigurationError, MLFrameworkError, RunNotFoundError, RunStateError, TrainingError
-from ml_core.ids import ModelId, RunId
+from ml_core.cli.console import (
+    command,
+    in_background,
+    note,
+    print_rows,
+    printed_as_json,
+    say,
+    step,
+    transferring,
+    wants_json,
+)
+from ml_core.cli.context import executor
+from ml_core.cli.jobs import ended
+from ml_core.cli.options import FILES, EncodingOption, ModelOption
+from ml_core.cli.target import platform
+from ml_core.cli.training_options import trains
+from ml_core.exceptions import ConfigurationError, JobStateError, MLFrameworkError
+from ml_core.ids import ModelId
 
 if TYPE_CHECKING:
     from ml_core.api.schemas.datasets import DatasetDetail
+    from ml_core.api.schemas.jobs import Job
     from ml_core.api.schemas.trainings import ReportedColumn, TrainingReport
     from ml_core.client import MLClient
 
 ASKS = "tenant"
 
-_WAIT_S = 50.0
-"""Of one request; a longer training is asked for again."""
-_LOOK_EVERY_S = 1.0
 _NAME_LENGTH = 69  # a dataset's name has at most 80 characters, of which 11 are those of "-validation"
 
 
+@trains
 def train(
     model: ModelOption,
-    file: Annotated[Path | None, typer.Argument(help="A CSV or Parquet file with one row an example.")] = None,
-    target: Annotated[str | None, typer.Option(help="The column to predict; not with --type clustering.")] = None,
+    training: dict[str, Any],
+    file: Annotated[str | None, typer.Argument(help=f"One row an example: {FILES}.")] = None,
     dataset: Annotated[
         str | None,
         typer.Option(
@@ -45,40 +54,13 @@ def train(
             "becomes the next version; default: the model's name."
         ),
     ] = None,
-    model_type: Annotated[
-        str | None,
-        typer.Option(
-            "--type", help="classification, regression, clustering or anomaly_detection; default: by the target."
-        ),
-    ] = None,
     validation: Annotated[
-        Path | None,
-        typer.Option(help="A file with the same columns to measure on, instead of a held-out fifth of the rows."),
-    ] = None,
-    rare_classes: Annotated[
         str | None,
         typer.Option(
-            help="Classes of fewer than 2 rows: drop leaves their rows out, merge:other makes them one class; "
-            "drop:5 and merge:other:5: of fewer than 5."
+            metavar="FILE", help="As FILE, with the same columns: measured on instead of a held-out fifth of the rows."
         ),
-    ] = None,
-    param: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--param", "-p", help="A hyperparameter, such as algorithm=logistic_regression; repeat for several."
-        ),
-    ] = None,
-    kind: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--kind", "-k", help="The kind of a column, instead of the inferred one: zip=category; repeat for several."
-        ),
-    ] = None,
-    ignore: Annotated[
-        list[str] | None, typer.Option("--ignore", help="A column to leave out; repeat for several.")
     ] = None,
     encoding: EncodingOption = "utf-8",
-    version: Annotated[str | None, typer.Option(help="The name of the version; default: the next number.")] = None,
 ) -> None:
     """Train a model on a table and register it as a version. A file is registered as a dataset first.
 
@@ -90,83 +72,84 @@ def train(
         raise ConfigurationError(
             "There is no table to train on.", remedy="Give a FILE, or --dataset NAME.", setting="--dataset"
         )
-    spec = _given(
-        target=target,
-        model_type=model_type,
-        rare_classes=rare_classes,
-        version=version,
-        ignore=ignore,
-        hyperparameters=hyperparameters(param),
-        kinds={key: _kind(text) for key, text in _pairs(kind, "--kind", "zip=category")},
-    )
-    with platform() as client, completing("models.train", "datasets.create"), _column_hints(target, ignore or ()):
+    if validation is not None and "validation_dataset" in training:
+        raise ConfigurationError(
+            "--validation and --validation-dataset are the same rows.",
+            remedy="Give one of them.",
+            setting="--validation",
+        )
+    with (
+        platform() as client,
+        completing("jobs.submit", "datasets.create"),
+        _column_hints(training.get("target"), training.get("ignore", ())),
+    ):
         made = None
         if file is not None or validation is not None:  # checked before an upload that may be for nothing
-            for text in client.models.check_training(name, **spec).notes:
+            for text in client.models.check_training(name, **training).notes:
                 note(f"Note: {text}", style="")
         if file is not None:
             made = _store(client, dataset or name, file, encoding)
         if validation is not None:
             held_out = _store(client, f"{(dataset or name)[:_NAME_LENGTH]}-validation", validation, encoding)
-            spec["validation_dataset"] = held_out.reference
+            training["validation_dataset"] = held_out.reference
         reference = dataset if made is None else made.reference
-        rows = "" if made is None else f" on {made.row_count:,} rows"
-        with step(f"Training {client.tenant_id}/{name}{rows}"), _giving_way():
-            report = trained(client, name, reference or "", **spec)
+        report = trained(client, name, reference or "", None if made is None else made.row_count, **training)
         if not printed_as_json(report):
             _print(client.tenant_id, made, report)
 
 
-def _given(**fields: Any) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value}
-
-
-def _store(client: MLClient, dataset_id: str, file: Path, encoding: str) -> DatasetDetail:
-    with step(f"Storing {file.name}"), transferring() as progress:
+def _store(client: MLClient, dataset_id: str, file: str, encoding: str) -> DatasetDetail:
+    with step(f"Storing {file}"), transferring() as progress:
         return client.datasets.create(dataset_id, file, encoding=encoding, on_progress=progress)
 
 
-def _giving_way() -> AbstractContextManager[None]:
-    """Leave the processors to replicas on this machine while this process trains; a platform does so by itself."""
-    return in_background() if address()[0] is None else nullcontext()
+def trained(client: MLClient, model_id: str, dataset: str, rows: int | None = None, **training: Any) -> TrainingReport:
+    """The report of a training, once its job has ended; interrupted, the job is cancelled.
 
-
-def trained(client: MLClient, model_id: str, dataset: str, **spec: Any) -> TrainingReport:
-    """The report of a training, once it has ended; interrupted, it is cancelled.
+    Where the command asks no platform, and none runs here, it executes the job itself.
 
     Args:
         client: Of the tenant.
         model_id: The model.
         dataset: What it is trained on.
-        **spec: Further fields of the training.
+        rows: How many rows that are, if it is known.
+        **training: Further fields of the training.
 
     Raises:
-        MLFrameworkError: It failed.
+        MLFrameworkError: Why the job failed.
     """
-    run_id = RunId.new()
+    key, execute = secrets.token_hex(16), executor()
+    attempts = 3 if execute is None else 1  # nobody would make another one
+    job = None
+
+    def submitted() -> Job:
+        return client.jobs.train(model_id, dataset, training=training, max_attempts=attempts, idempotency_key=key)
+
     try:
-        training, asked_at = client.models.train(model_id, dataset, run_id=run_id, **spec), 0.0
-        while training.report is None and training.run.status is RunStatus.RUNNING:
-            # A platform that was started again does not know the training any more, and answers at once.
-            time.sleep(max(0.0, asked_at + _LOOK_EVERY_S - time.monotonic()))
-            asked_at = time.monotonic()
-            training = client.models.training(model_id, run_id, wait_s=_WAIT_S)
+        job = submitted()
+        if not wants_json.get():
+            size = "" if rows is None else f" on {rows:,} rows"
+            note(f"Training {client.tenant_id}/{model_id}{size}: {job.job_id}", style="")
+        if execute is None:
+            made = ended(client, job).result
+        else:
+            with in_background(), execute(str(client.tenant_id), job.job_id):
+                made = ended(client, job).result
     except KeyboardInterrupt:
-        # Where it has not begun, there is no run: the platform drops it, since its client is gone.
-        with suppress(RunNotFoundError, RunStateError):
-            client.runs.cancel(run_id, "interrupted")
-            note(f"Cancelled the run {run_id}.", style="")
+        _cancel(client, job, submitted)
         raise
-    run = training.run
-    if run.status is not RunStatus.FINISHED:
-        raise TrainingError(
-            f"The run {run.run_id} {'was' if run.status is RunStatus.CANCELLED else 'is'} {run.status.value}"
-            f"{f': {run.error}' if run.error else '.'}",
-            model_id=run.model_id,
-            stage="fit",
-            details={"run_id": run.run_id},
-        )
-    return training.report or client.versions.training(run.model_id, run.versions[0].rpartition("@")[2])
+    return client.versions.training(made["model_id"], made["version"])
+
+
+def _cancel(client: MLClient, job: Job | None, submitted: Callable[[], Job]) -> None:
+    """Cancel a job, also one whose submission was not answered: the key of the submission finds it again."""
+    try:
+        job_id = (job or submitted()).job_id
+        with suppress(JobStateError):  # it has ended, or is being cancelled
+            client.jobs.cancel(job_id, "interrupted")
+        note(f"The job {job_id} is {client.jobs.get(job_id).state}.", style="")
+    except MLFrameworkError as error:
+        note(f"The training could not be cancelled: {error}", style="")
 
 
 @contextmanager
@@ -176,7 +159,8 @@ def _column_hints(target: str | None, ignore: Sequence[str]) -> Iterator[None]:
         yield
     except MLFrameworkError as error:
         column = getattr(error, "column", None)
-        if column is not None and column not in (target, *ignore) and "has no column" not in error.message:
+        is_stored = getattr(error, "stage", None) not in ("read", "store")  # a table has all its columns, used or not
+        if is_stored and column not in (None, target, *ignore) and "has no column" not in error.message:
             kind = f" or --kind {shlex.quote(f'{column}=category')}" if "kind" in str(error) else ""
             error.remedy = f"{error.remedy or ''} Here: --ignore {shlex.quote(str(column))}{kind}.".strip()
         raise
@@ -215,35 +199,3 @@ def print_metrics(report: TrainingReport) -> None:
         for name, value in report.metrics.get("validation", {}).items()
     ]
     print_rows(rows, ["metric", "held_out", "baseline", "train"], empty="No row was held out.")
-
-
-def _pairs(texts: list[str] | None, option: str, example: str) -> list[tuple[str, str]]:
-    pairs = []
-    for text in texts or []:
-        name, separator, value = text.partition("=")
-        if not (separator and name and value):
-            raise ConfigurationError(
-                f"{option} {text} is not of the form name=value.",
-                remedy=f"Write it like {option} {example}.",
-                setting=option,
-            )
-        pairs.append((name, value))
-    return pairs
-
-
-def hyperparameters(texts: list[str] | None) -> dict[str, Any]:
-    """The hyperparameters that ``--param NAME=VALUE`` gives.
-
-    Raises:
-        ConfigurationError: One has another form.
-    """
-    return {key: json_or_text(text) for key, text in _pairs(texts, "--param", "max_depth=8")}
-
-
-def _kind(text: str) -> ColumnKind:
-    try:
-        return ColumnKind(text)
-    except ValueError:
-        raise ConfigurationError(
-            f"{text!r} is not a kind of column.", remedy=f"Use one of {', '.join(ColumnKind)}.", setting="--kind"
-        ) from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
@@ -71,6 +72,7 @@ class Call(Generic[T_co]):
         download: Where the answer goes instead of being read.
         timeout_s: Seconds to wait for the answer; None: the client's own.
         cursor: Of a list, the parameter that takes the cursor of a page.
+        complete: Makes what is sent, where that takes a while; the stack removes it after the answer.
     """
 
     method: str
@@ -83,6 +85,7 @@ class Call(Generic[T_co]):
     download: Download | None = None
     timeout_s: float | None = None
     cursor: str = "cursor"
+    complete: Callable[[ExitStack], Call[T_co]] | None = None
 
     def read(self, content: bytes) -> T_co:
         """The answer's value."""

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import copy
 import importlib
+from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ml_core.client.calls import Async, Call, Mode, Noun, Sync, operation
 from ml_core.client.connection import AsyncConnection, SyncConnection
 from ml_core.client.rows import encode, rows_to_send
+from ml_core.domain.diagnostics import DIAGNOSTICS_FILE
 from ml_core.ids import EnvironmentName, ModelId, ModelRef, TenantId, VersionId
 
 if TYPE_CHECKING:
     from ml_core.client.nouns.audit import Audit
     from ml_core.client.nouns.datasets import Datasets
     from ml_core.client.nouns.environments import Environments, Gates, Rollouts
+    from ml_core.client.nouns.job_batches import JobBatches
     from ml_core.client.nouns.jobs import Jobs
     from ml_core.client.nouns.models import Models
     from ml_core.client.nouns.predictions import Predictions
     from ml_core.client.nouns.runs import Runs
+    from ml_core.client.nouns.schedules import Schedules
     from ml_core.client.nouns.tenants import Keys, Platform, PlatformKeys, Tenants
     from ml_core.client.nouns.versions import Holds, Versions
+    from ml_core.evaluation.report import RunRecord
 
 _TIMEOUT_S = 10.0
 _MODULES = {
@@ -41,6 +47,8 @@ _MODULES = {
     "gates": "environments",
     "runs": "runs",
     "jobs": "jobs",
+    "schedules": "schedules",
+    "job_batches": "job_batches",
     "predictions": "predictions",
     "audit": "audit",
 }
@@ -86,6 +94,8 @@ class _Client(Noun[Mode]):
         gates: What a version must meet before it is served.
         runs: Experiment tracking.
         jobs: Work that the platform does in turn.
+        schedules: Jobs that the platform submits by time.
+        job_batches: Jobs that are submitted for each tenant.
         predictions: The prediction log.
         audit: The ordered feed of what changed.
     """
@@ -103,6 +113,8 @@ class _Client(Noun[Mode]):
     gates: Gates[Mode]
     runs: Runs[Mode]
     jobs: Jobs[Mode]
+    schedules: Schedules[Mode]
+    job_batches: JobBatches[Mode]
     predictions: Predictions[Mode]
     audit: Audit[Mode]
 
@@ -204,6 +216,39 @@ class MLClient(_Client[Sync]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def run_record(self, run_id: str) -> RunRecord:
+        """What the platform knows of a run: parameters, metrics, curves, diagnostics and the runs that are its parts.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+        """
+        from ml_core.evaluation.report import record_of
+
+        run, diagnostics = self.runs.get(run_id), None
+        if DIAGNOSTICS_FILE in [file.name for file in self.runs.files(run_id)]:
+            with suppress(ValidationError):  # a file of the user's own under that name
+                diagnostics = self.runs.diagnostics(run_id)
+        trials = self.runs.list(parent_run_id=run_id)
+        return record_of(run, lambda metric: self.runs.series(run_id, metric).model_dump(), diagnostics, trials)
+
+    def report_run(self, run_id: str, file: str | Path) -> Path:
+        """Write a report of a run: one HTML file, with all that it needs, which does not exist yet.
+
+        It shows parameters, metrics beside the baseline, learning curves, importances, calibration, the confusion
+        matrix or residuals, and of a search its trials. It needs the extra ``report``.
+
+        Returns:
+            The file.
+
+        Raises:
+            RunNotFoundError: There is no such run.
+            ConfigurationError: Plotly is not installed.
+            InvalidRequestError: The file exists or can't be written.
+        """
+        from ml_core.evaluation.report import write_report
+
+        return write_report(self.run_record(run_id), file)
 
     def close(self) -> None:
         """Close the connection."""

@@ -8,7 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -183,7 +183,9 @@ class SyncConnection(Connection):
             PlatformError: The platform can't be reached.
         """
         started = time.monotonic()
-        with self._explained(call):
+        with ExitStack() as made, self._explained(call):
+            if call.complete is not None:
+                call = call.complete(made)
             prepared, upload = self._prepared(call)
             try:
                 return self._once(call, prepared, upload)
@@ -227,7 +229,9 @@ class AsyncConnection(Connection):
     async def asend(self, call: Call[T]) -> T:
         """The answer of a call, see ``SyncConnection.send``."""
         started = time.monotonic()
-        with self._explained(call):
+        with ExitStack() as made, self._explained(call):
+            if call.complete is not None:
+                call = await anyio.to_thread.run_sync(call.complete, made)
             prepared, upload = self._prepared(call)
             try:
                 return await self._once(call, prepared, upload)

@@ -141,6 +141,13 @@ def literals(cells: Any, *, has_commas: bool = False) -> Literals | None:
     return Literals(floats(cells, decimal_comma=decimal == ","), decimal == ",")
 
 
+def any_literal(cells: Any) -> bool:
+    """Whether one of the cells is a number, a code, or a boolean."""
+    present_cells = cells.filter(pc.is_valid(cells))
+    words = _is_any_of(present_cells, list(BOOLEAN_STRINGS))
+    return bool(pc.any(words).as_py()) or _any_matches(present_cells, f"^(?:{NUMBER}|{COMMA_NUMBER})$")
+
+
 def typed_series(series: pd.Series[Any], *, has_commas: bool = False) -> pd.Series[Any]:
     """A series of cells as booleans, whole numbers (``Int64`` beside missing ones), numbers, or the cells themselves.
 

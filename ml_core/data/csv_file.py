@@ -40,10 +40,10 @@ _LONGEST_LINE = 2**24  # characters of a line that are examined to find the deli
 _QUOTED = re.compile(r'(?<![^,;\t|\n]) *"(?:[^"]|"")*"')
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)  # what Excel reads and writes
 _GZIP = b"\x1f\x8b"
-_PARQUET = b"PAR1"
+PARQUET_MAGIC = b"PAR1"
 # The first bytes of files that are not text, whatever their names.
 _OTHERS = {
-    _PARQUET: ("a Parquet file", "Rename it to .parquet."),
+    PARQUET_MAGIC: ("a Parquet file", "Rename it to .parquet."),
     b"PK\x03\x04": ("an Excel workbook or a zip archive", "Save the sheet as CSV UTF-8, or unpack the archive."),
     b"\xd0\xcf\x11\xe0": ("an Excel workbook of the old format", "Save the sheet as CSV UTF-8."),
     b"BZh": ("compressed with bzip2", "Unpack it, or compress it with gzip."),
@@ -232,7 +232,7 @@ def _drained(lines: list[str]) -> Iterator[str]:
 def is_parquet(path: Path) -> bool:
     """Whether the content of a file is Parquet."""
     with path.open("rb") as file:
-        return file.read(len(_PARQUET)) == _PARQUET
+        return file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
 
 
 class _Metered(io.RawIOBase):

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from decimal import Decimal
-from itertools import chain
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -81,7 +80,7 @@ def is_csv(path: Path) -> bool:
 
 
 @contextmanager
-def reading(path: Path, encoding: str) -> Iterator[None]:
+def reading(path: Path | str, encoding: str) -> Iterator[None]:
     """Report any failure to read a file as a ``DataProcessingError``, see ``read_table``."""
     try:
         yield
@@ -119,19 +118,30 @@ def parquet_pieces(path: Path, rows: int = _BATCH_ROWS) -> Iterator[pa.Table]:
     left out. A piece has at most ``rows``; fewer where rows are long, so that it takes about 256 MiB at most.
     """
     with pq.ParquetFile(path) as file:
-        schema = file.schema_arrow
-        names = [name for name in schema.names if not name.startswith(_NAMELESS_INDEX)]
-        check_names(names, path)  # pyarrow selects by name, and fails where there are two
-        counters = _counters(schema)
+        schema = schema_of(file.schema_arrow, path)
+        counters = _counters(file.schema_arrow)
+        names = schema.names[: len(schema) - len(counters)]
         first = 0
-        whole = schema.empty_table()
-        for batch in chain([whole], map(_as_table, _batches(path, file, names, rows))):
+        yield schema.empty_table()
+        for batch in map(_as_table, _batches(path, file, names, rows)):
             piece = batch.select(names)
             for name, start, step in counters:
                 values = start + step * np.arange(first, first + len(batch))
                 piece = piece.append_column(name, pa.array(values, pa.int64()))
             first += len(batch)
             yield piece.replace_schema_metadata(None)
+
+
+def schema_of(schema: pa.Schema, path: Path | str) -> pa.Schema:
+    """The columns of a Parquet file whose footer has ``schema``, as ``parquet_pieces`` yields them.
+
+    Raises:
+        DataProcessingError: Two have one name.
+    """
+    names = [name for name in schema.names if not name.startswith(_NAMELESS_INDEX)]
+    check_names(names, path)  # pyarrow selects by name, and fails where there are two
+    fields = [*(schema.field(name) for name in names), *((name, pa.int64()) for name, _, _ in _counters(schema))]
+    return pa.schema(fields)
 
 
 def _batches(path: Path, file: pq.ParquetFile, names: list[str], rows: int) -> Iterator[pa.RecordBatch]:

@@ -22,6 +22,7 @@ from ml_core.database.security import (
     INGEST_ROLE,
     OWNER_ROLE,
     PINNED_PATH,
+    PLATFORM_TABLES,
     REVISION_GRANTS,
     ROLE_SETTINGS,
     Policy,
@@ -30,7 +31,7 @@ from ml_core.database.security import (
     declared_triggers,
     tenant_tables,
 )
-from ml_core.database.tables import PARTITION_SCHEMA, SCHEMA, SCHEMA_REVISION, platform_keys
+from ml_core.database.tables import PARTITION_SCHEMA, SCHEMA, SCHEMA_REVISION
 from ml_core.exceptions import Action
 
 _SCHEMAS = {"schemas": [SCHEMA, PARTITION_SCHEMA]}
@@ -160,9 +161,9 @@ _POLICIES = """
 
 
 def _check_row_security(connection: Connection) -> Iterator[Finding]:
-    """Policies hold on every table with a tenant, on the platform's keys and on every partition, for the owner too."""
+    """Policies hold on every table with a tenant, those of the platform and every partition, for the owner too."""
     forced = set(connection.scalars(sa.text(_FORCED), _SCHEMAS))
-    wanted = [f"{SCHEMA}.{table}" for table in (*tenant_tables(), platform_keys.name)]
+    wanted = [f"{SCHEMA}.{table}" for table in (*tenant_tables(), *PLATFORM_TABLES)]
     wanted += [f"{PARTITION_SCHEMA}.{name}" for name in _partitions(connection)]
     for table in wanted:
         if table not in forced:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-from ml_core.database.tables import PARTITION_SCHEMA, PLATFORM, SCHEMA, metadata, platform_keys
+from ml_core.database.tables import PARTITION_SCHEMA, PLATFORM, SCHEMA, job_batches, metadata, platform_keys
 
 OWNER_ROLE: Final = "mlcore_owner"
 APP_ROLE: Final = "mlcore_app"
@@ -70,15 +70,17 @@ APP_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
     "jobs": (
         "SELECT",
         "INSERT",
-        "UPDATE (state, not_before, attempt, run_id, dispatcher, lease_until, started_at, finished_at,"
+        "UPDATE (state, not_before, attempt, run_id, dispatcher, process, lease_until, started_at, finished_at,"
         " cpu_seconds, progress, result, error)",
     ),
+    "job_batches": ("SELECT", "INSERT"),
     "job_logs": ("SELECT", "INSERT", "UPDATE (lines)"),
     "job_quotas": (
         "SELECT",
         "INSERT",
         "UPDATE (weight, max_queued, max_running, max_cpus, cpu_seconds_per_day, turn_began, turn_ended)",
     ),
+    "schedules": ("SELECT", "INSERT", "UPDATE (state, next_at, last_at, last_job_id, note)"),
     "predictions": ("SELECT",),
     "feedback": ("SELECT", "INSERT", "UPDATE (label, at, updated_at)"),
     "prediction_losses": ("SELECT",),
@@ -202,6 +204,7 @@ STAMPS: Final[Mapping[str, tuple[str, str, str]]] = {
     "runs": ("started_at", "created_by", ""),
     "run_artifacts": ("created_at", "", ""),
     "jobs": ("submitted_at", "submitted_by", "request_id"),
+    "schedules": ("created_at", "created_by", ""),
 }
 _CALLS: Final = f"FOR EACH ROW EXECUTE FUNCTION {SCHEMA}"
 _STAMPED_ON_UPDATE: Final = ("environments", "environment_policies", "gates")
@@ -230,8 +233,13 @@ def declared_triggers() -> dict[tuple[str, str], str]:
 SERVING_READS: Final = ("tenants", "models", "versions", "environments", "api_keys", "replica_pending")
 SERVING_INSERTS: Final = ("predictions", "prediction_losses", "replica_pending")
 SERVING_WRITES: Final = ("feedback",)
-# Tables of the queue of jobs, of which the platform's own transactions read and change rows of all tenants.
-QUEUE_TABLES: Final = ("jobs", "job_quotas")
+# Tables of which the platform's own transactions read rows of all tenants; which they change, or lock; and to which
+# they add. They serve the queue of jobs.
+PLATFORM_READS: Final = ("tenants", "dataset_versions", "jobs", "job_quotas", "schedules")
+PLATFORM_CHANGES: Final = ("tenants", "jobs", "job_quotas")
+PLATFORM_ADDS: Final = ("audit", "jobs", "job_quotas")
+# Tables whose rows belong to no tenant.
+PLATFORM_TABLES: Final = (platform_keys.name, job_batches.name)
 
 
 def tenant_tables() -> tuple[str, ...]:
@@ -264,10 +272,11 @@ def declared_policies(partitions: Iterable[str] = ()) -> frozenset[Policy]:
         (SERVING_READS, SERVING_POLICY, INGEST_ROLE, "r", "true", None),
         (SERVING_INSERTS, SERVING_INSERT_POLICY, INGEST_ROLE, "a", None, "true"),
         (SERVING_WRITES, SERVING_WRITE_POLICY, INGEST_ROLE, "*", *of_tenant),
-        ((platform_keys.name,), PLATFORM_POLICY, APP_ROLE, "*", *of_platform),
-        (QUEUE_TABLES, "platform_reads", APP_ROLE, "r", _PLATFORM_RULE, None),
-        (QUEUE_TABLES, "platform_changes", APP_ROLE, "w", _PLATFORM_RULE, None),
-        (("job_quotas",), "platform_adds", APP_ROLE, "a", None, _PLATFORM_RULE),
+        (PLATFORM_TABLES, PLATFORM_POLICY, APP_ROLE, "*", *of_platform),
+        (PLATFORM_READS, "platform_reads", APP_ROLE, "r", _PLATFORM_RULE, None),
+        (PLATFORM_CHANGES, "platform_changes", APP_ROLE, "w", _PLATFORM_RULE, None),
+        (PLATFORM_ADDS, "platform_adds", APP_ROLE, "a", None, _PLATFORM_RULE),
+        (("jobs",), "only_platform_adds", APP_ROLE, "a", None, f"((batch_id IS NULL) OR {_PLATFORM_RULE})", False),
         (("job_quotas",), "only_platform_adds", APP_ROLE, "a", None, _PLATFORM_RULE, False),
         (("job_quotas",), "only_platform_changes", APP_ROLE, "w", _PLATFORM_RULE, None, False),
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_core.domain.principal import Principal
 from ml_core.exceptions import Action, InvalidRequestError, TrainingError, error_from_json
-from ml_core.ids import JobId, RunId, TenantId
+from ml_core.ids import BatchId, JobId, RunId, TenantId
 
 MAX_PRIORITY = 100
 """Priorities are -100 to 100; among the jobs of one tenant a higher one goes first."""
@@ -20,6 +20,7 @@ class JobKind(StrEnum):
     """What a job executes."""
 
     TRAIN = "train"
+    TUNE = "tune"
     PREDICT = "predict"
 
 
@@ -91,6 +92,8 @@ class Job:
         max_attempts: How often it is claimed at most. Only a lost process is claimed again; an error is final.
         not_before: When it may be claimed: a pause after a lost process.
         run_id: The run of the last attempt.
+        process: The process of the last attempt, named after the first run that it had.
+        batch_id: The batch that it is part of.
         progress: What the process said last, such as ``{"stage": "fit"}``.
         result: What the job made, such as ``{"version": "3"}``; empty before.
         error: The JSON form of the error that ended it, or None.
@@ -111,6 +114,8 @@ class Job:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     run_id: RunId | None = None
+    process: RunId | None = None
+    batch_id: BatchId | None = None
     progress: Mapping[str, Any] = field(default_factory=dict)
     result: Mapping[str, Any] = field(default_factory=dict)
     error: Mapping[str, Any] | None = None
@@ -144,6 +149,9 @@ class Attempt:
         request_id: The request that submitted the job, for the audit.
         number: Which attempt it is, from 1.
         run_id: The run that records it, and by which its process reports; that of an earlier attempt is refused.
+        process: The process that executes it, named after the first run that it had.
+        dispatcher: Who started the process.
+        batch_id: The batch that the job is part of; its process may go on with another job of it.
     """
 
     tenant_id: TenantId
@@ -155,11 +163,15 @@ class Attempt:
     request_id: str
     number: int
     run_id: RunId
+    process: RunId
+    dispatcher: str
+    batch_id: BatchId | None = None
 
     @property
     def process_cpus(self) -> float:
-        """The cores that its own process holds; a prediction with several leaves them to its Ray actors."""
-        return 0 if self.kind is JobKind.PREDICT and self.cpus >= 2 else self.cpus
+        """The cores that its own process holds; a search, and a prediction with several, leave them to Ray actors."""
+        works_in_actors = self.kind is JobKind.TUNE or (self.kind is JobKind.PREDICT and self.cpus >= 2)
+        return 0 if works_in_actors else self.cpus
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, ClassVar, Self
 
@@ -11,6 +11,7 @@ from ml_core.domain.document import Document
 from ml_core.domain.job import JobKind
 from ml_core.domain.keywords import nearest
 from ml_core.domain.train_spec import TrainSpec
+from ml_core.domain.tune_spec import TuneSpec
 from ml_core.exceptions import InvalidRequestError, shown
 from ml_core.ids import DatasetId, EnvironmentName, ModelId, VersionId
 
@@ -86,10 +87,29 @@ class TrainJobSpec(JobSpec):
     promote_to: EnvironmentName | None = None
 
     def __post_init__(self) -> None:
-        if self.training.dataset is None:
-            raise InvalidRequestError(
-                "The job names no dataset.", remedy="Give the field dataset, such as tickets_2026@3.", field="dataset"
-            )
+        _require_dataset(self.training)
+
+
+@dataclass(frozen=True, slots=True)
+class TuneJobSpec(JobSpec):
+    """A search for the hyperparameters of a training on a registered dataset, and what follows it.
+
+    Attributes:
+        model_id: The model; it is created with its first version.
+        training: What is trained; names a dataset. Its hyperparameters are the same in all trials.
+        search: How to search for the others.
+        promote_to: The environment whose pointer moves to the new version; None: none does.
+    """
+
+    kind = JobKind.TUNE
+
+    model_id: ModelId
+    training: TrainSpec
+    search: TuneSpec = field(default_factory=TuneSpec)
+    promote_to: EnvironmentName | None = None
+
+    def __post_init__(self) -> None:
+        _require_dataset(self.training)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,3 +142,10 @@ class PredictJobSpec(JobSpec):
     def __post_init__(self) -> None:
         if self.version is not None and self.environment is not None:
             raise self._invalid("has a version and an environment", "Give one of them.", "environment")
+
+
+def _require_dataset(training: TrainSpec) -> None:
+    if training.dataset is None:
+        raise InvalidRequestError(
+            "The job names no dataset.", remedy="Give the field dataset, such as tickets_2026@3.", field="dataset"
+        )

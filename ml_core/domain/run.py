@@ -181,7 +181,7 @@ def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
         None if the direction is unknown, if fewer than two runs have a finite value, or if two share the best value.
         The direction of ``validation/accuracy`` is that of ``accuracy``.
     """
-    parameters = {run.run_id: dict(_flat(run.parameters)) for run in runs}
+    parameters = {run.run_id: dict(flat(run.parameters)) for run in runs}
     names = sorted({metric for run in runs for metric in run.metrics})
     return {
         "runs": [
@@ -245,9 +245,10 @@ def _same(values: Iterable[Any]) -> bool:
     return all(other == first and isinstance(other, bool) == isinstance(first, bool) for other in others)
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Names and values of parameters; objects are flattened (``hyperparameters.C``)."""
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

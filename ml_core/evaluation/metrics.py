@@ -7,6 +7,7 @@ way each is better is in ``ml_core.domain.metric``.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -102,29 +103,50 @@ def anomalies(predicted: NDArray[Any], normality: NDArray[np.float64], truth: ND
     return _finite(values)
 
 
-def evaluate(pipeline: Any, columns: Any, truth: NDArray[Any] | None, output: OutputKind) -> Metrics:
-    """The metrics that fit a pipeline's output.
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a fitted pipeline answered to rows.
 
-    Args:
-        pipeline: Fitted; its first step encodes, its last one estimates.
-        columns: Canonical columns of the rows.
-        truth: ``(n_rows,)`` labels or numbers; None for clustering and anomaly detection without them.
-        output: What the pipeline answers.
+    Attributes:
+        features: ``(n_rows, n_features)`` encoded rows, dense or sparse.
+        predicted: ``(n_rows,)`` labels or numbers.
+        probabilities: ``(n_rows, n_classes)``, or None.
     """
+
+    features: Any
+    predicted: NDArray[Any]
+    probabilities: NDArray[np.float64] | None
+
+
+def answer(pipeline: Any, columns: Any, output: OutputKind) -> Answered:
+    """The answers of a pipeline, whose last step estimates, to canonical columns."""
     estimator = pipeline.steps[-1][1]
     features = columns
     for _, step in pipeline.steps[:-1]:
         features = step.transform(features)
-    predicted = np.asarray(estimator.predict(features))
+    has_probabilities = output is OutputKind.CLASSES and hasattr(estimator, "predict_proba")
+    probabilities = estimator.predict_proba(features) if has_probabilities else None
+    return Answered(features, np.asarray(estimator.predict(features)), probabilities)
+
+
+def evaluate(estimator: Any, answered: Answered, truth: NDArray[Any] | None, output: OutputKind) -> Metrics:
+    """The metrics that fit an estimator's output.
+
+    Args:
+        estimator: Fitted.
+        answered: What its pipeline answered.
+        truth: ``(n_rows,)`` labels or numbers; None for clustering and anomaly detection without them.
+        output: What the pipeline answers.
+    """
+    predicted = answered.predicted
     if output is OutputKind.CLASSES and truth is not None:
-        probabilities = estimator.predict_proba(features) if hasattr(estimator, "predict_proba") else None
-        return classification(truth, predicted, probabilities, np.asarray(estimator.classes_))
+        return classification(truth, predicted, answered.probabilities, np.asarray(estimator.classes_))
     if output is OutputKind.NUMBER and truth is not None:
         return regression(truth, predicted)
     if output is OutputKind.CLUSTER:
-        return clustering(features, predicted, truth)
+        return clustering(answered.features, predicted, truth)
     if output is OutputKind.ANOMALY and hasattr(estimator, "decision_function"):
-        return anomalies(predicted, np.asarray(estimator.decision_function(features)), truth)
+        return anomalies(predicted, np.asarray(estimator.decision_function(answered.features)), truth)
     return {}
 
 

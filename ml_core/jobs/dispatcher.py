@@ -17,6 +17,7 @@ from ml_core.domain.job import Attempt
 from ml_core.exceptions import JobNotFoundError, JobStateError, MLFrameworkError
 from ml_core.ids import RunId
 from ml_core.jobs.execution import LEASE_S
+from ml_core.jobs.schedules import submit_due
 from ml_core.registry.jobs import JobQueue, JobRepository
 from ml_core.registry.jobs.queue import Held
 
@@ -27,7 +28,10 @@ _LARGEST_PAUSE_S: Final = 10.0
 
 
 class Runner(Protocol):
-    """Where attempts have their processes. A process is named by the attempt's run."""
+    """Where attempts have their processes. A process is named by the run of its first attempt.
+
+    It may go on with other jobs of the same batch (``ml_core.jobs.worker``), and then has their runs.
+    """
 
     def start(self, attempt: Attempt) -> None:
         """Start a process; one that was started for this run already stays the only one.
@@ -37,10 +41,10 @@ class Runner(Protocol):
         """
 
     def seen(self) -> Mapping[RunId, str | None]:
-        """The processes that this runner started: run → why it ended, for people; None: it lives."""
+        """The processes that this runner started: name → why it ended, for people; None: it lives."""
 
     def stop(self, run_id: RunId) -> None:
-        """End the process of a run if it lives. It need not be seen afterwards."""
+        """End the process of this name if it lives. It need not be seen afterwards."""
 
 
 class Dispatcher:
@@ -61,10 +65,11 @@ class Dispatcher:
         self._name = name
 
     def run(self, stopped: threading.Event) -> None:
-        """Take turns until the event is set. An error ends a turn, and the next one is later."""
+        """Submit what is due and take turns until the event is set. An error ends a turn, and the next one is later."""
         pause = _TURN_S
         while not stopped.wait(pause):
             try:
+                submit_due(self._db)
                 self.turn()
                 pause = _TURN_S
             except MLFrameworkError as error:
@@ -81,26 +86,24 @@ class Dispatcher:
         seen = self._runner.seen()
         held = self._queue.held(self._name)
         free = self._cpus
+        gone = {each.process for each in held if each.is_lapsed or (each.is_own and seen.get(each.process) is not None)}
         for each in held:
-            if each.is_lapsed or (each.is_own and seen.get(each.run_id) is not None):
-                self._settle(each, seen.get(each.run_id))
+            if each.process in gone:
+                self._settle(each, seen.get(each.process))
             else:
                 free -= each.cpus
-        for run_id in seen.keys() - {each.run_id for each in held}:
-            self._runner.stop(run_id)  # its job has ended, or goes on elsewhere
+        for process in seen.keys() - {each.process for each in held}:
+            self._runner.stop(process)  # its job has ended, or goes on elsewhere
         # A job that was claimed and never started, as by a dispatcher that was killed, is not seen: its lease lapses.
-        self._queue.renew([run_id for run_id, why in seen.items() if why is None], LEASE_S)
+        self._queue.renew([process for process, why in seen.items() if why is None], LEASE_S)
         while free > 0 and (attempt := self._queue.claim(self._name, free, LEASE_S, all_cpus=self._cpus)) is not None:
             if self._started(attempt):
                 free -= attempt.cpus
 
     def _settle(self, held: Held, why: str | None) -> None:
         """Settle an attempt whose process has ended or does not report; nothing may follow before it is gone."""
-        self._runner.stop(held.run_id)
-        why = why or "Its process did not report any more."
-        with suppress(JobNotFoundError, JobStateError):  # it reported its end meanwhile
-            job = JobRepository(self._db, held.tenant_id).lose(held.job_id, held.run_id, why)
-            _log.warning("The job %s of %s is %s: %s", job.job_id, job.tenant_id, job.state, why)
+        self._runner.stop(held.process)
+        settle(self._db, held, why or "Its process did not report any more.")
 
     def _started(self, attempt: Attempt) -> bool:
         jobs = JobRepository(self._db, attempt.tenant_id)
@@ -111,6 +114,13 @@ class Dispatcher:
         try:
             self._runner.start(attempt)
         except MLFrameworkError as error:
-            jobs.lose(attempt.job_id, attempt.run_id, str(error))
+            jobs.lose(attempt.job_id, attempt.run_id, str(error.public()), error.to_json())
             return False
         return True
+
+
+def settle(db: DatabaseConnection, held: Held, why: str) -> None:
+    """Settle an attempt whose process is gone, unless it reported its end meanwhile."""
+    with suppress(JobNotFoundError, JobStateError):
+        job = JobRepository(db, held.tenant_id).lose(held.job_id, held.run_id, why)
+        _log.warning("The job %s of %s is %s: %s", job.job_id, job.tenant_id, job.state, why)

@@ -15,7 +15,6 @@ from typing import Final
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.job import Attempt, JobState
 from ml_core.exceptions import (
-    AuthenticationError,
     JobNotFoundError,
     JobStateError,
     MLFrameworkError,
@@ -24,12 +23,10 @@ from ml_core.exceptions import (
     status_of,
 )
 from ml_core.jobs.kinds import SPECS, kind_of
+from ml_core.jobs.revocation import refuse_revoked
 from ml_core.jobs.work import Progress, Work
 from ml_core.registry.heartbeat import beating
 from ml_core.registry.jobs import JobRepository
-from ml_core.registry.keys import KeyRepository
-from ml_core.registry.pages import every
-from ml_core.registry.platform_keys import PlatformKeyRepository
 
 _log = logging.getLogger(__name__)
 
@@ -40,13 +37,21 @@ _BEAT_EVERY_S: Final = 2.0
 _UNAVAILABLE: Final = 503
 
 
-def execute(db: DatabaseConnection, attempt: Attempt, *, stop: Callable[[], object] | None = None) -> JobState:
+def execute(
+    db: DatabaseConnection,
+    attempt: Attempt,
+    *,
+    stop: Callable[[], object] | None = None,
+    before_report: Callable[[], object] = lambda: None,
+) -> JobState:
     """Do what an attempt is for, and write what came of it.
 
     Args:
         db: The registry.
         attempt: A claimed job.
         stop: Called from another thread when the job is cancelled or goes on elsewhere; None: this process ends.
+        before_report: Called when the job is done or can't be done, before that is written; not where this process may
+            be the cause. It raises nothing.
 
     Returns:
         The job's state afterwards; ``queued`` if another attempt follows.
@@ -59,22 +64,24 @@ def execute(db: DatabaseConnection, attempt: Attempt, *, stop: Callable[[], obje
     acting = db.acting_as(attempt.principal, attempt.request_id)
     jobs = JobRepository(acting, attempt.tenant_id)
     key = attempt.job_id, attempt.run_id
-    jobs.begin(*key, LEASE_S)
+    made = jobs.begin(*key, LEASE_S).result
     try:
         spec = SPECS[attempt.kind].from_json(attempt.spec)
-        work = Work(acting, attempt, spec, jobs.get(attempt.job_id).result)
+        work = Work(acting, attempt, spec, made)
         with beating(lambda: _beat(jobs, attempt, work.progress), _BEAT_EVERY_S, stop or _end_process):
-            _refuse_revoked(db, attempt)
+            refuse_revoked(db, attempt.tenant_id, attempt.principal)
             try:
                 result = kind_of(attempt.kind).execute(work)
             finally:
                 jobs.say(attempt.job_id, work.progress.take_lines())
+        before_report()
         return jobs.succeed(*key, result).state
     except (JobNotFoundError, JobStateError):
         raise
     except MLFrameworkError as error:
         if isinstance(error, StorageFullError) or status_of(error) == _UNAVAILABLE:
-            return jobs.lose(*key, str(error)).state
+            return jobs.lose(*key, str(error.public()), error.to_json()).state
+        before_report()
         return jobs.fail(*key, error.to_json()).state
     except MemoryError:
         no_memory = TrainingError(
@@ -92,26 +99,6 @@ def _beat(jobs: JobRepository, attempt: Attempt, progress: Progress) -> None:
     if jobs.beat(*key, LEASE_S, progress.to_json(), progress.take_lines()) is JobState.CANCELLING:
         jobs.lose(*key, "cancelled")
         jobs.beat(*key, LEASE_S)
-
-
-def _refuse_revoked(db: DatabaseConnection, attempt: Attempt) -> None:
-    """Refuse to act with the rights of a key that was revoked after it submitted the job.
-
-    Raises:
-        AuthenticationError: It was.
-    """
-    kind, _, key_id = attempt.principal.name.partition(":")
-    if kind == "key":
-        found = [KeyRepository(db, attempt.tenant_id).get(key_id)]
-    elif kind == "platform-key":
-        listed = every(lambda limit, cursor: PlatformKeyRepository(db).list(limit=limit, cursor=cursor))
-        found = [key for key in listed if key.key_id == key_id]
-    else:
-        return  # a token, which can't be revoked, or the user of the operating system
-    if any(key.revoked_at is not None for key in found):
-        raise AuthenticationError(
-            "The key that submitted the job was revoked.", remedy="Submit the job again with another key."
-        )
 
 
 def _end_process() -> None:

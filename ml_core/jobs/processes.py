@@ -54,7 +54,7 @@ class ProcessRunner:
 
     def seen(self) -> dict[RunId, str | None]:
         """See ``Runner``."""
-        return {run_id: self._end_of(run_id, process.poll()) for run_id, process in self._processes.items()}
+        return {run_id: _end_of(process.poll()) for run_id, process in self._processes.items()}
 
     def stop(self, run_id: RunId) -> None:
         """See ``Runner``."""
@@ -68,19 +68,8 @@ class ProcessRunner:
         for run_id in list(self._processes):
             self.stop(run_id)
 
-    def _end_of(self, run_id: RunId, code: int | None) -> str | None:
-        if code is None:
-            return None
-        if code < 0:
-            return f"Its process was killed by signal {-code}; it may have run out of memory."
-        return f"Its process ended with status {code}; the last line of its log: {self._last_line(run_id)}"
-
     def _log_of(self, run_id: RunId) -> Path:
         return self._logs / f"{run_id}.log"
-
-    def _last_line(self, run_id: RunId) -> str:
-        lines = self._log_of(run_id).read_text(errors="replace").strip().splitlines()
-        return lines[-1][-500:] if lines else "none"
 
     def _environment(self, cpus: float) -> dict[str, str]:
         """A worker's: the same registry and home, no login for migrations, and as many threads as it has cores."""
@@ -90,3 +79,12 @@ class ProcessRunner:
         waiting = {"OMP_WAIT_POLICY": "passive"}
         home = {"MLCORE_HOME": str(self._db.settings.platform.home)}
         return {**waiting, **threads, **own, **self._db.environment, **home}
+
+
+def _end_of(code: int | None) -> str | None:
+    """How a process ended; what it printed last is the operator's."""
+    if code is None:
+        return None
+    if code < 0:
+        return f"Its process was killed by signal {-code}; it may have run out of memory."
+    return f"Its process ended with status {code}."

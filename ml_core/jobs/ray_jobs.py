@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+import signal
 import sys
 import time
 from typing import Any, Final
@@ -110,5 +112,9 @@ def _failed(answer: httpx.Response, what: str) -> PlatformError:
 
 
 def _end_of(job: dict[str, Any]) -> str:
-    message = str(job.get("message") or "no message").strip()
-    return f"Its Ray job is {job['status'].lower()}: {message[-1_000:]}"
+    """How a job ended. Ray's own words have the end of its log, which is the operator's."""
+    code = re.search(r"exit code (-?\d+)", str(job.get("message")))
+    if code is None:
+        return f"Its Ray job is {job['status'].lower()}."
+    hint = "; it may have run out of memory" if int(code[1]) in (-signal.SIGKILL, 128 + signal.SIGKILL) else ""
+    return f"Its process ended with status {code[1]}{hint}."

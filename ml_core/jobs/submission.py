@@ -6,14 +6,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.job import Job, refuse_failure
-from ml_core.domain.job_spec import JobSpec, OnError, PredictJobSpec, TrainJobSpec
+from ml_core.domain.job_batch import JobBatch
+from ml_core.domain.job_spec import JobSpec, OnError, PredictJobSpec, TrainJobSpec, TuneJobSpec
 from ml_core.domain.train_spec import TrainSpec
+from ml_core.domain.tune_spec import TuneSpec
 from ml_core.exceptions import DeadlineExceededError
 from ml_core.ids import DatasetId, EnvironmentName, ModelId, VersionId
 from ml_core.jobs.kinds import kind_of
-from ml_core.registry.jobs import JobRepository
+from ml_core.models.model_factory import ModelFactory
+from ml_core.registry.jobs import JobBatchRepository, JobRepository
 from ml_core.registry.limits import check_choice
+from ml_core.registry.promotion.rules import check_environment
 
 _LOOK_EVERY_S = 0.25
 
@@ -41,6 +46,32 @@ class Jobs(JobRepository):
         spec = training if isinstance(training, TrainSpec) else TrainSpec.from_json(training)
         environment = None if promote_to is None else EnvironmentName(promote_to)
         return self.submit_spec(TrainJobSpec(ModelId(model_id), spec, environment), **options)
+
+    def tune(
+        self,
+        model_id: str,
+        training: TrainSpec | Mapping[str, Any],
+        search: TuneSpec | Mapping[str, Any] | None = None,
+        *,
+        promote_to: str | None = None,
+        **options: Any,
+    ) -> Job:
+        """Submit a search for the hyperparameters of a training on a registered dataset.
+
+        Args:
+            model_id: The model; it is created with its first version.
+            training: What is trained, see ``TrainSpec``; its hyperparameters are the same in all trials.
+            search: How to search for the others, see ``TuneSpec``; ``cpus`` trials run at the same time.
+            promote_to: The environment whose pointer moves to the new version.
+            **options: As ``train``.
+
+        Raises:
+            MLFrameworkError: As ``train`` and ``ml_core.training.spaces.check_search``.
+        """
+        spec = training if isinstance(training, TrainSpec) else TrainSpec.from_json(training)
+        found = search if isinstance(search, TuneSpec) else TuneSpec.from_json(search or {})
+        environment = None if promote_to is None else EnvironmentName(promote_to)
+        return self.submit_spec(TuneJobSpec(ModelId(model_id), spec, found, environment), **options)
 
     def predict(
         self,
@@ -100,7 +131,12 @@ class Jobs(JobRepository):
         return self.submit(spec.kind, checked.to_json(), **options)
 
     def wait(
-        self, job_id: str, *, timeout_s: float | None = None, on_progress: Callable[[Job], object] | None = None
+        self,
+        job_id: str,
+        *,
+        timeout_s: float | None = None,
+        on_progress: Callable[[Job], object] | None = None,
+        progress: bool = True,
     ) -> Job:
         """Wait until a job has succeeded.
 
@@ -108,6 +144,7 @@ class Jobs(JobRepository):
             job_id: The job.
             timeout_s: Seconds to wait at most; None: as long as it takes.
             on_progress: Called with the job a few times a second.
+            progress: Show a progress line on standard error if that is a terminal, or in a notebook.
 
         Raises:
             JobNotFoundError: There is no such job.
@@ -115,17 +152,45 @@ class Jobs(JobRepository):
             TrainingError: It was cancelled.
             MLFrameworkError: Why it failed.
         """
+        # Imported late: most programs wait for no job.
+        from rich.console import Console
+
+        from ml_core.jobs.progress import watching
+
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while True:
-            job = self.get(job_id)
-            if on_progress is not None:
-                on_progress(job)
-            if job.is_final:
-                refuse_failure(job_id, job.state, job.error)
-                return job
-            if deadline is not None and time.monotonic() >= deadline:
-                raise DeadlineExceededError(
-                    f"The job {job_id} is {job.state} after {timeout_s:g} s.",
-                    remedy="It goes on; wait for it again, or cancel it.",
-                )
-            time.sleep(_LOOK_EVERY_S)
+        with watching(Console(stderr=True), shown=progress) as show:
+            while not (job := self.get(job_id)).is_final:
+                show(job)
+                if on_progress is not None:
+                    on_progress(job)
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise DeadlineExceededError(
+                        f"The job {job_id} is {job.state} after {timeout_s:g} s.",
+                        remedy="It goes on; wait for it again, or cancel it.",
+                    )
+                time.sleep(_LOOK_EVERY_S)
+        if on_progress is not None:
+            on_progress(job)
+        refuse_failure(job_id, job.state, job.error)
+        return job
+
+
+def submit_batch(db: DatabaseConnection, spec: TrainJobSpec, **options: Any) -> JobBatch:
+    """Submit a training for each tenant that has its dataset.
+
+    What depends on no tenant is checked now: names, hyperparameters, the environment. What does, such as a column that
+    a tenant's dataset lacks, fails the tenant's job.
+
+    Args:
+        db: The registry; its principal belongs to no tenant.
+        spec: The training.
+        **options: See ``JobBatchRepository.submit``.
+
+    Raises:
+        MLFrameworkError: The spec can't be done, or as ``JobBatchRepository.submit``.
+    """
+    if spec.promote_to is not None:
+        check_environment(db, None, spec.promote_to)
+    if spec.training.model_type is not None:
+        ModelFactory.create_model(spec.training.model_type, dict(spec.training.hyperparameters))
+    return JobBatchRepository(db).submit(spec, **options)

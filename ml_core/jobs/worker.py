@@ -1,6 +1,7 @@
 """The process of one attempt: ``python -m ml_core.jobs.worker TENANT JOB RUN``.
 
-It needs the registry's address only.
+It needs the registry's address only. Its start takes longer than the training of a small model, so it goes on with the
+jobs of the same batch whose turn is next, each on behalf of its own submitter in its own tenant.
 """
 
 from __future__ import annotations
@@ -8,15 +9,19 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import time
 from contextlib import closing
 
 from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.job import Attempt
 from ml_core.exceptions import MLFrameworkError
-from ml_core.jobs.execution import execute
+from ml_core.jobs.execution import LEASE_S, execute
 from ml_core.registry.jobs import JobQueue
 
-_NICENESS = 10
+NICENESS = 10
 """Each step is worth about a tenth of the processor between two programs that both want it: replicas come first."""
+_MOST_S = 600.0
+"""After which a process takes no further job: memory that the libraries keep does not grow for ever."""
 
 
 def main() -> int:
@@ -26,15 +31,36 @@ def main() -> int:
     for name in ("tenant", "job", "run"):
         parser.add_argument(name)
     given = parser.parse_args()
-    os.nice(_NICENESS)
+    os.nice(NICENESS)
     with closing(DatabaseConnection()) as db:
         try:
-            state = execute(db, JobQueue(db).attempt(given.tenant, given.job, given.run))
+            work(db, JobQueue(db).attempt(given.tenant, given.job, given.run))
         except MLFrameworkError as error:
             logging.error("%s", error)
             return 1
-    logging.info("The job %s is %s.", given.job, state)
     return 0
+
+
+def work(db: DatabaseConnection, attempt: Attempt) -> None:
+    """Execute an attempt, and the jobs of its batch that follow.
+
+    Raises:
+        MLFrameworkError: As ``execute``; what was claimed is settled when this process has ended.
+    """
+    queue, until = JobQueue(db), time.monotonic() + _MOST_S
+    following: Attempt | None = attempt
+    while following is not None:
+        attempt, following = following, None
+
+        def claim(last: Attempt = attempt) -> None:
+            nonlocal following
+            try:
+                following = queue.claim_following(last, LEASE_S) if time.monotonic() < until else None
+            except MLFrameworkError as error:
+                logging.warning("No further job is claimed: %s", error)
+
+        state = execute(db, attempt, before_report=claim)
+        logging.info("The job %s of %s is %s.", attempt.job_id, attempt.tenant_id, state)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ml_core.exceptions import TrainingError
+
 CLASSIFICATION = "classification"
 REGRESSION = "regression"
 CLUSTERING = "clustering"
@@ -27,16 +29,31 @@ class Algorithm:
     Attributes:
         defaults: Parameters that differ from scikit-learn's defaults.
         takes_sparse: Whether it accepts a sparse matrix, which encoded texts are.
+        extra: The optional extra of the platform that installs its library, if any.
     """
 
     module: str
     class_name: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
     takes_sparse: bool = True
+    extra: str | None = None
 
     def estimator_class(self) -> Any:
-        """Import the class of the estimator."""
-        return getattr(importlib.import_module(self.module), self.class_name)
+        """Import the class of the estimator.
+
+        Raises:
+            TrainingError: The library of an optional extra is missing or can't be loaded; ``stage`` is ``validate``.
+        """
+        try:
+            return getattr(importlib.import_module(self.module), self.class_name)
+        except (ImportError, OSError) as error:  # OSError: a library of the system is missing, such as libgomp
+            if self.extra is None:
+                raise
+            raise TrainingError(
+                f"The library of {self.class_name} can't be imported.",
+                remedy=f"Install it where models are trained and served: pip install 'ml-core-platform[{self.extra}]'.",
+                stage="validate",
+            ) from error
 
     def build(self, parameters: Mapping[str, Any]) -> Any:
         """Create an unfitted estimator; ``parameters`` override the defaults."""
@@ -50,12 +67,14 @@ _LINEAR_STEPS = {"max_iter": 1_000}
 # Leaves of five rows for regression, as in R's randomForest: one leaf per row makes trees five times as large and
 # rarely better.
 _REGRESSION_LEAF = {"min_samples_leaf": 5}
+_LIGHTGBM = "ml_core.models.lightgbm_estimators"
 
 ALGORITHMS: Mapping[str, Mapping[str, Algorithm]] = {
     CLASSIFICATION: {
         "random_forest": Algorithm("sklearn.ensemble", "RandomForestClassifier"),
         "extra_trees": Algorithm("sklearn.ensemble", "ExtraTreesClassifier"),
         "gradient_boosting": Algorithm("sklearn.ensemble", "HistGradientBoostingClassifier", takes_sparse=False),
+        "lightgbm": Algorithm(_LIGHTGBM, "LightGBMClassifier", extra="lightgbm"),
         "logistic_regression": Algorithm("sklearn.linear_model", "LogisticRegression", _LINEAR_STEPS),
         "linear_svm": Algorithm("sklearn.svm", "LinearSVC", {"max_iter": 10_000}),
         "ridge": Algorithm("sklearn.linear_model", "RidgeClassifier"),
@@ -66,6 +85,7 @@ ALGORITHMS: Mapping[str, Mapping[str, Algorithm]] = {
         "random_forest": Algorithm("sklearn.ensemble", "RandomForestRegressor", _REGRESSION_LEAF),
         "extra_trees": Algorithm("sklearn.ensemble", "ExtraTreesRegressor", _REGRESSION_LEAF),
         "gradient_boosting": Algorithm("sklearn.ensemble", "HistGradientBoostingRegressor", takes_sparse=False),
+        "lightgbm": Algorithm(_LIGHTGBM, "LightGBMRegressor", extra="lightgbm"),
         "linear_regression": Algorithm("sklearn.linear_model", "LinearRegression"),
         "ridge": Algorithm("sklearn.linear_model", "Ridge"),
         "lasso": Algorithm("sklearn.linear_model", "Lasso"),

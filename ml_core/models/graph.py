@@ -67,7 +67,7 @@ def tune_for_serving(pipeline: Any) -> None:
     for estimator in estimators(pipeline):
         attributes = vars(estimator)
         # With another n_jobs a forest starts a thread pool on each call, which costs more than a small request.
-        if isinstance(attributes.get("n_jobs"), int):
+        if "n_jobs" in attributes:  # None would be as many threads as OpenMP starts
             attributes["n_jobs"] = 1
         if "_n_threads" in attributes:  # KMeans stores the number of cores of the machine that trained it
             attributes["_n_threads"] = 1

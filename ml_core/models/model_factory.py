@@ -76,8 +76,16 @@ class ModelFactory(metaclass=_OpenToAssignment):
         """``create_model`` for the standard types."""
         parameters = dict(hyperparameters or {})
         algorithm = find_algorithm(model_type, parameters.pop("algorithm", None))
-        known = algorithm.estimator_class()._get_param_names()
+        cls = algorithm.estimator_class()
+        known = cls._get_param_names()
+        aliases: dict[str, str] = getattr(cls, "parameter_aliases", dict)()
         for name in parameters:
+            if name in aliases:
+                raise TrainingError(
+                    f"{algorithm.class_name} has no hyperparameter {name!r}.",
+                    remedy=f"Use {aliases[name]}, which is its name here.",
+                    stage="validate",
+                )
             if name not in known:
                 _refuse(f"{algorithm.class_name} has no hyperparameter {name!r}.", name, ["algorithm", *known])
         estimator = algorithm.build(parameters)

@@ -137,7 +137,7 @@ def _suggestion(
         lead = f"The tenant has no model {model_id!s}. " if version is not None else ""
         return f"{lead}{hint}".rstrip(), list_models
     if version is None:
-        return "Train its first version.", Action.of("models.train", tenant=tenant_id, model=model_id)
+        return "Train its first version.", Action.of("jobs.submit", tenant=tenant_id, model=model_id)
     found = _newest(connection, tenant_id, model_id, _SHOWN)
     shown = f"The newest {'are' if len(found) > 1 else 'is'} {', '.join(found)}. " if found else ""
     return f"{shown}List its versions.", list_versions

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,12 @@ from ml_core.data.frames import readings_of
 from ml_core.data.kinds import InferredColumn
 from ml_core.data.processor import DataProcessor
 from ml_core.domain.columns import ColumnKind
+from ml_core.domain.diagnostics import Diagnostics
 from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
 from ml_core.domain.values import category_text, read_number
 from ml_core.domain.version import SelfTest
-from ml_core.evaluation.metrics import Metrics, evaluate
+from ml_core.evaluation.diagnostics import diagnose, learning_curves
+from ml_core.evaluation.metrics import Answered, Metrics, answer, evaluate
 from ml_core.exceptions import TrainingError, listed
 from ml_core.ids import ModelId
 from ml_core.models.algorithms import algorithm_of
@@ -33,6 +36,10 @@ from ml_core.training.self_test import common_categories, record_self_test, rows
 from ml_core.training.table import Part, TrainingTable, read_training_table
 from ml_core.training.targets import OUTPUTS, invalid
 
+_log = logging.getLogger(__name__)
+
+_DIAGNOSTICS_SHARE = 0.1
+"""Of a training's time until then, which its diagnostics may take."""
 _MAX_WARNINGS = 5
 _MAX_WARNING_CHARACTERS = 500
 # For an estimator that takes no sparse matrix, words become a dense one: bounded in features and in bytes.
@@ -58,6 +65,8 @@ class FittedModel:
         data_digest: sha256 of the training data as the pipeline saw it, see ``provenance.data_digest``.
         notes: Sentences for the user: rows left out, a fit that did not converge.
         duration_s: Seconds of reading, fitting and measuring.
+        diagnostics: What no metric shows of the held-out rows; None where there is nothing, or it failed.
+        curves: Metric → its value after each round, see ``learning_curves``.
     """
 
     model_id: ModelId
@@ -75,6 +84,8 @@ class FittedModel:
     data_digest: str
     notes: tuple[str, ...]
     duration_s: float = 0.0
+    diagnostics: Diagnostics | None = None
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 def fit_model(request: TrainingRequest, enter: Callable[[str], None] = lambda _stage: None) -> FittedModel:
@@ -99,7 +110,7 @@ def fit_model(request: TrainingRequest, enter: Callable[[str], None] = lambda _s
         enter("fit")
         pipeline, warned = _fit(request, estimator, table)
         enter("evaluate")
-        fitted = _evaluate(request, output, table, pipeline)
+        fitted = _evaluate(request, output, table, pipeline, started)
         return replace(fitted, notes=(*fitted.notes, *warned), duration_s=time.perf_counter() - started)
     except TrainingError as error:
         error.__dict__["model_id"] = str(request.model_id)  # the readers of data don't know the model
@@ -121,15 +132,24 @@ def _output_of(estimator: Any, request: TrainingRequest) -> OutputKind:
     return OUTPUTS[request.inferred_model_type()]
 
 
-def _fit(request: TrainingRequest, estimator: Any, table: TrainingTable) -> tuple[Pipeline, list[str]]:
+def encoding_steps(request: TrainingRequest, table: TrainingTable, *, takes_sparse: bool) -> list[tuple[str, Any]]:
+    """The unfitted steps before an estimator, which takes sparse matrices or does not.
+
+    Raises:
+        TrainingError: The texts are too many for a dense matrix.
+    """
     processor = request.processor or DataProcessor()
-    _, algorithm = algorithm_of(estimator)
-    takes_sparse = algorithm is None or algorithm.takes_sparse
     encoding = {} if takes_sparse else _dense_encoding(table.inputs, table.train.n_rows)
     columns = [(column.name, column.kind.value) for column in table.inputs]
     if readings := readings_of(table.inputs):
         encoding["readings"] = readings
-    pipeline = Pipeline([*processor.build_steps(columns, **encoding), ("estimate", estimator)])
+    return list(processor.build_steps(columns, **encoding))
+
+
+def _fit(request: TrainingRequest, estimator: Any, table: TrainingTable) -> tuple[Pipeline, list[str]]:
+    _, algorithm = algorithm_of(estimator)
+    takes_sparse = algorithm is None or algorithm.takes_sparse
+    pipeline = Pipeline([*encoding_steps(request, table, takes_sparse=takes_sparse), ("estimate", estimator)])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")  # by default Python shows a warning once a process, and the next fit none
         try:
@@ -159,15 +179,19 @@ def _dense_encoding(inputs: tuple[InputColumn, ...], n_rows: int) -> dict[str, A
     return {"dense_text": True, "max_text_features": words}
 
 
-def _evaluate(request: TrainingRequest, output: OutputKind, table: TrainingTable, pipeline: Pipeline) -> FittedModel:
+def _evaluate(
+    request: TrainingRequest, output: OutputKind, table: TrainingTable, pipeline: Pipeline, started: float
+) -> FittedModel:
+    estimator = pipeline.steps[-1][1]
     try:
         # The signature lists categories, and one of few rows is a cell of those rows.
         inputs = table.inputs if request.shows_cells else common_categories(table.train, table.inputs)
         signature = Signature(inputs, Output(output, _classes(pipeline, output)))
         metrics = {
-            "train": evaluate(pipeline, table.train.columns, table.train.target, output),
-            "validation": evaluate(pipeline, table.validation.columns, table.validation.target, output),
+            "train": evaluate(estimator, answer(pipeline, table.train.columns, output), table.train.target, output)
         }
+        held_out = answer(pipeline, table.validation.columns, output)
+        metrics["validation"] = evaluate(estimator, held_out, table.validation.target, output)
         shows = request.shows_cells
         rows = rows_of_training(table.validation, inputs) if shows else synthetic_rows(table.train, inputs)
         self_test = record_self_test(pipeline, signature, rows)
@@ -175,8 +199,7 @@ def _evaluate(request: TrainingRequest, output: OutputKind, table: TrainingTable
         raise TrainingError.wrap(
             error, "The fitted model can't predict its own rows", remedy="See the cause above.", stage="evaluate"
         ) from error
-    estimator = pipeline.steps[-1][1]
-    (algorithm, _), answer = algorithm_of(estimator), baseline(table.train.target, table.validation.target, output)
+    algorithm, constant = algorithm_of(estimator)[0], baseline(table.train.target, table.validation.target, output)
     return FittedModel(
         model_id=request.model_id,
         model_type=request.model_type_in_use,
@@ -184,7 +207,7 @@ def _evaluate(request: TrainingRequest, output: OutputKind, table: TrainingTable
         signature=signature,
         self_test=self_test,
         metrics=metrics,
-        baseline=answer,
+        baseline=constant,
         hyperparameters=request.recorded_hyperparameters(),
         algorithm=algorithm,
         effective_hyperparameters=effective_hyperparameters(estimator),
@@ -192,11 +215,24 @@ def _evaluate(request: TrainingRequest, output: OutputKind, table: TrainingTable
         n_rows={"train": table.train.n_rows, "validation": table.validation.n_rows},
         data_digest=table.digest,
         notes=(
-            *worse_than_baseline(metrics["validation"], answer, algorithm, output),
+            *worse_than_baseline(metrics["validation"], constant, algorithm, output),
             *table.notes,
             *_unseen_labels(table.train, table.validation, output, shown=request.shows_cells),
         ),
+        diagnostics=_diagnosed(pipeline, held_out, table.validation, output, constant, started),
+        curves=learning_curves(estimator),
     )
+
+
+def _diagnosed(
+    pipeline: Pipeline, held_out: Answered, part: Part, output: OutputKind, constant: Metrics, started: float
+) -> Diagnostics | None:
+    budget_s = _DIAGNOSTICS_SHARE * (time.perf_counter() - started)
+    try:
+        return diagnose(pipeline, held_out, part.target, output, constant, budget_s)
+    except Exception:  # noqa: BLE001 - an estimator of the caller's own can raise anything, and its training must not be lost
+        _log.warning("The diagnostics of %s failed.", type(pipeline.steps[-1][1]).__name__, exc_info=True)
+        return None
 
 
 def _classes(pipeline: Pipeline, output: OutputKind) -> tuple[Any, ...]:

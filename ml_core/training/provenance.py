@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from numpy.typing import NDArray
 from ml_core.domain.columns import Columns
 from ml_core.domain.signature import InputColumn
 
-_LIBRARIES = ("ml-core-platform", "numpy", "pandas", "scikit-learn", "scipy")
+_LIBRARIES = ("ml-core-platform", "numpy", "pandas", "scikit-learn", "lightgbm", "scipy")
 _COMMIT_LENGTH = 40
 
 
-def library_versions() -> dict[str, str]:
+@functools.cache  # reading them takes as long as a small fit
+def library_versions() -> Mapping[str, str]:
     """Distribution → version of the libraries that influence a fitted pipeline's numbers, and of Python."""
     versions = {"python": platform.python_version()}
     for name in _LIBRARIES:

@@ -150,7 +150,7 @@ def check_class_sizes(target: Target) -> None:
         "Add rows of it; leave such classes out or merge them with rare_classes, which is drop or merge:LABEL; or "
         f"{GIVE_VALIDATION}.",
         target.column,
-        Action.of("models.train", rare_classes="drop"),
+        Action.of("jobs.submit", rare_classes="drop"),
     )
 
 

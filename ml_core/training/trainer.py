@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack
+
+import orjson
+from threadpoolctl import threadpool_limits
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.columns import ColumnKind
+from ml_core.domain.diagnostics import DIAGNOSTICS_FILE
 from ml_core.domain.keywords import check_keywords
 from ml_core.domain.train_spec import TrainSpec
 from ml_core.domain.training_report import TrainingReport
+from ml_core.domain.tune_spec import TuneSpec
 from ml_core.exceptions import Action, InvalidRequestError, MLFrameworkError
 from ml_core.ids import ModelId, TenantId
 from ml_core.models.model_factory import ModelFactory
@@ -26,6 +32,11 @@ from ml_core.training.checkpoints import CheckpointFolder
 from ml_core.training.fit import FittedModel, fit_model
 from ml_core.training.plan import GivenData, Planner, TrainingPlan
 from ml_core.training.registration import Registrar, own_code, reported_columns
+from ml_core.training.spaces import check_search, metric_of, spaces_of
+from ml_core.training.trial_log import CROSS_VALIDATED, TrialLog
+from ml_core.training.tuning import tune
+
+Spec = TypeVar("Spec", TrainSpec, TuneSpec)
 
 _log = logging.getLogger(__name__)
 
@@ -94,6 +105,17 @@ class _Trained:
     report: TrainingReport
     fitted: FittedModel
     location: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result of ``Trainer.train``."""
+        report = self.report.to_json()
+        return {
+            **{name: report[name] for name in _OF_REPORT},
+            "model_path": self.location,
+            "model": self.fitted.pipeline,
+            "fitted": self.fitted,
+            "report": self.report,
+        }
 
 
 class Trainer:
@@ -171,19 +193,50 @@ class Trainer:
             TenantNotFoundError: The tenant does not exist; nothing was done.
         """
         check_keywords("train", options, TrainingOptions.__annotations__)
-        # A processor is code and a frame is no JSON, so neither is part of a spec.
         given = GivenData(training_data, validation_data, options.pop("processor", None))
         fields: dict[str, Any] = {"model_type": model_type, "hyperparameters": hyperparameters, **options}
-        spec = TrainSpec(**{name: value for name, value in fields.items() if value is not None})
-        trained = self._train(model_id, spec, given)
-        report = trained.report.to_json()
-        return {
-            **{name: report[name] for name in _OF_REPORT},
-            "model_path": trained.location,
-            "model": trained.fitted.pipeline,
-            "fitted": trained.fitted,
-            "report": trained.report,
-        }
+        return self._train(model_id, _spec(TrainSpec, fields), given).as_dict()
+
+    def tune(
+        self,
+        model_id: str,
+        model_type: str | None,
+        training_data: tuple[Any, Any] | None = None,
+        validation_data: tuple[Any, Any] | None = None,
+        hyperparameters: Mapping[str, Any] | None = None,
+        *,
+        cpus: int | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Search for hyperparameters with Ray Tune, then train with the best ones.
+
+        Trials are cross-validated on the training rows, so no trial sees the held-out rows; each is a run, a part of
+        the search's run. They are done on the Ray that this process is connected to or ``RAY_ADDRESS`` names, else on
+        one that is started here for the time of the search; the log says which.
+
+        Args:
+            model_id: As ``train``.
+            model_type: As ``train``; a standard one.
+            training_data: As ``train``.
+            validation_data: As ``train``.
+            hyperparameters: Those that are the same in all trials; without ``algorithm``, a field of the search.
+            cpus: Trials at the same time, one core each; None: all cores of this machine.
+            **options: The fields of ``TuneSpec``, such as ``algorithm``, ``space``, ``trials``, ``seconds`` and
+                ``metric``, and the options of ``train``.
+
+        Returns:
+            As ``train``, and ``search``: ``metric``, its cross-validated ``score``, ``std``, ``folds`` and ``rows``,
+            ``trials``, ``failed``, ``hyperparameters`` and ``best_run_id``.
+
+        Raises:
+            MLFrameworkError: As ``train`` and ``ml_core.training.tuning.tune``.
+        """
+        of_search = TuneSpec.__dataclass_fields__
+        check_keywords("tune", options, [*of_search, *TrainingOptions.__annotations__])
+        search = _spec(TuneSpec, {name: options.pop(name) for name in list(options) if name in of_search})
+        given = GivenData(training_data, validation_data, options.pop("processor", None))
+        fields: dict[str, Any] = {"model_type": model_type, "hyperparameters": hyperparameters, **options}
+        return self.tune_spec(model_id, _spec(TrainSpec, fields), search, cpus or os.cpu_count() or 1, given)
 
     def train_spec(
         self,
@@ -191,7 +244,6 @@ class Trainer:
         spec: TrainSpec,
         *,
         run_id: str | None = None,
-        on_start: Callable[[], object] | None = None,
         on_stage: Callable[[str], object] | None = None,
     ) -> TrainingReport:
         """Train on registered datasets and register a version, as ``train`` does.
@@ -200,7 +252,6 @@ class Trainer:
             model_id: The model; it is created with its first version.
             spec: What to train. It names a dataset.
             run_id: The id of the run that records it, for a caller that must know it before; None: a new one.
-            on_start: Called when the training has been checked and its run has begun.
             on_stage: Called with the name of each stage as it begins, such as ``fit``.
 
         Raises:
@@ -215,7 +266,59 @@ class Trainer:
                 tenant_id=self.tenant_id,
                 field="dataset",
             )
-        return self._train(model_id, spec, GivenData(), run_id, on_start, on_stage).report
+        return self._train(model_id, spec, GivenData(), run_id, on_stage).report
+
+    def tune_spec(
+        self,
+        model_id: str,
+        spec: TrainSpec,
+        search: TuneSpec,
+        cpus: int,
+        given: GivenData = GivenData(),  # noqa: B008 - frozen
+        *,
+        run_id: str | None = None,
+        search_id: str | None = None,
+        on_stage: Callable[[str], object] | None = None,
+        on_trial: Callable[[TrialLog], object] = lambda _log: None,
+    ) -> dict[str, Any]:
+        """Search and train as ``tune`` does.
+
+        Args:
+            model_id: The model; it is created with its first version.
+            spec: What to train.
+            search: How to search.
+            cpus: Trials at the same time, one core each.
+            given: Data in memory, instead of the spec's datasets.
+            run_id: The id of the run that records it; None: a new one.
+            search_id: What several attempts have in common: the trials that earlier ones ended count, and are not
+                repeated; None: there is one attempt.
+            on_stage: As ``train_spec``; the first stage is ``search``.
+            on_trial: Called when a trial has ended.
+
+        Returns:
+            As ``tune``.
+
+        Raises:
+            MLFrameworkError: As ``tune``.
+        """
+        check_search(search, spec)
+        plan = self._planner.plan(ModelId(model_id), spec, given)
+        model_type = plan.request.model_type_in_use
+        metric = metric_of(search, model_type, spaces_of(search, model_type, spec.hyperparameters))
+        of_search = {"search": search.to_json(), "metric": f"{CROSS_VALIDATED}{metric}"}
+        parameters = {**plan.run_parameters(), **of_search}
+        for name in ("algorithm", "effective_hyperparameters"):  # the trials have them
+            parameters.pop(name, None)
+        runs = RunRepository(self._db, self.tenant_id)
+        recorded = runs.record(plan.request.model_id, kind="tune", parameters=parameters, run_id=run_id)
+        with reported(self._hooks, model_id, on_stage) as stages, recorded as run_id:
+            stages.enter("search")
+            of = (self._db, self.tenant_id, plan.request.model_id, search_id or run_id, run_id)
+            log = TrialLog(*of, metric, on_trial)
+            found = tune(plan.request, search, log, self._db.settings.platform.home, cpus)
+            request = replace(plan.request, hyperparameters={**plan.request.hyperparameters, **found.hyperparameters})
+            trained = self._complete(replace(plan, request=request), stages, run_id, (found.note,))
+        return {**trained.as_dict(), "search": found.summary}
 
     def check_spec(self, model_id: str, spec: TrainSpec) -> None:
         """Refuse a spec that ``train_spec`` would refuse; no data is read, and nothing is written.
@@ -239,7 +342,6 @@ class Trainer:
         spec: TrainSpec,
         given: GivenData,
         run_id: str | None = None,
-        on_start: Callable[[], object] | None = None,
         on_stage: Callable[[str], object] | None = None,
     ) -> _Trained:
         plan = self._planner.plan(ModelId(model_id), spec, given)
@@ -247,13 +349,17 @@ class Trainer:
         parameters = plan.run_parameters()
         recorded = runs.record(plan.request.model_id, kind="train", parameters=parameters, run_id=run_id)
         with reported(self._hooks, model_id, on_stage) as stages, recorded as run_id:
-            if on_start is not None:
-                on_start()  # from here on a failure is recorded with the run
-            fitted = self._fit(plan, stages)
-            stages.rows = sum(fitted.n_rows.values())
-            stages.enter("register")
-            runs.log_metrics(run_id, _flat(fitted.metrics))  # before the version, whose registration may fail
-            made = self._registrar.register(fitted, plan, run_id)
+            return self._complete(plan, stages, run_id)
+
+    def _complete(self, plan: TrainingPlan, stages: Stages, run_id: str, notes: tuple[str, ...] = ()) -> _Trained:
+        """Fit, evaluate and register what a run records."""
+        fitted = self._fit(plan, stages)
+        fitted = replace(fitted, notes=(*notes, *fitted.notes))
+        stages.rows = sum(fitted.n_rows.values())
+        stages.enter("register")
+        # Before the version, whose registration may fail.
+        _record(RunRepository(self._db, self.tenant_id), run_id, fitted)
+        made = self._registrar.register(fitted, plan, run_id)
         for note in own_code(made.outside_types):
             _log.warning("%s version %s: %s", made.model_id, made.version, note)
         location = self._registrar.store.location(self.tenant_id, made.servable.digest)
@@ -265,7 +371,9 @@ class Trainer:
         try:
             # The plan did so too, but only the data shows the model type of a spec without one.
             versions.refuse_in_vain(request.model_id, request.model_type_in_use, plan.spec.version)
-            return fit_model(request, stages.enter)
+            # Boosting and k-means add numbers up in another order with other threads, and one spec makes one digest.
+            with threadpool_limits(limits=1):
+                return fit_model(request, stages.enter)
         except MLFrameworkError as error:
             error.tenant_id = self.tenant_id
             error.__dict__["model_id"] = str(request.model_id)
@@ -309,6 +417,19 @@ _OF_REPORT = (
     "duration_s",
 )
 """The fields of a report that the result of ``train`` repeats, as the public API promises."""
+
+
+def _spec(cls: Callable[..., Spec], fields: Mapping[str, Any]) -> Spec:
+    return cls(**{name: value for name, value in fields.items() if value is not None})
+
+
+def _record(runs: RunRepository, run_id: str, fitted: FittedModel) -> None:
+    """Log what was measured: metrics, learning curves and diagnostics."""
+    runs.log_metrics(run_id, _flat(fitted.metrics))
+    for metric, values in fitted.curves.items():
+        runs.log_series(run_id, metric, range(len(values)), values)
+    if fitted.diagnostics is not None:
+        runs.artifacts.log(run_id, DIAGNOSTICS_FILE, orjson.dumps(fitted.diagnostics))
 
 
 def _flat(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

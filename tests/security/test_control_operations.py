@@ -22,6 +22,7 @@ _OPEN = {"platform.alive"}
 """Operations without a key."""
 _NEEDS_PLATFORM = {
     *("tenants.create", "tenants.list", "tenants.delete", "platform.health"),
+    *(f"job_batches.{verb}" for verb in ("submit", "list", "get", "cancel", "retry")),
     *("platform_keys.create", "platform_keys.list", "platform_keys.revoke"),
 }
 """Operations over all tenants: a tenant's key, whatever its scopes, may not."""

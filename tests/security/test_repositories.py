@@ -27,9 +27,10 @@ import ml_core.registry
 from ml_core.database import security
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
-from ml_core.domain.job import Attempt
+from ml_core.domain.job import Attempt, JobKind
 from ml_core.domain.permissions import MOVES, NEEDED
 from ml_core.domain.principal import Principal
+from ml_core.domain.schedule import Cron
 from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.exceptions import MLFrameworkError, PermissionDeniedError
 from ml_core.ids import HoldName, ModelId, TenantId, VersionId
@@ -40,6 +41,7 @@ from ml_core.registry.jobs import JobQueue, JobRepository
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.runs import RunRepository
+from ml_core.registry.schedules import Due, ScheduleRepository
 from ml_core.registry.versions.intake import Submission
 from ml_core.registry.versions.repository import VersionRepository
 from ml_core.settings import DatabaseSettings, Settings
@@ -78,6 +80,7 @@ class World:
     digest: str
     folder: Path
     attempt: Attempt
+    due: Due
 
     def argument(self, kind: str, method: str, name: str) -> Any:
         """The value of a parameter."""
@@ -93,9 +96,15 @@ class World:
             ("RunArtifacts", "log", "name"): "plot.png",
             ("RunArtifacts", "open", "name"): "plot.png",
             ("RunArtifacts", "delete", "name"): "plot.png",
+            ("ScheduleRepository", "add", "kind"): JobKind.TRAIN,
+            ("ScheduleRepository", "add", "name"): "mine",
+            ("ScheduleRepository", "advance", "job_id"): None,
+            ("ScheduleRepository", "advance", "note"): "b",
             ("HoldRepository", "place", "name"): HoldName("mine"),
             ("HoldRepository", "release", "name"): HoldName("legal"),
         }
+        if kind == "ScheduleRepository" and name == "name" and method != "add":
+            return self.due.schedule.name
         if (kind, name) == ("JobRepository", "run_id"):
             return self.attempt.run_id
         return special.get((kind, method, name), self._usual().get(name, self))
@@ -105,20 +114,24 @@ class World:
             "actor": "b",
             "artifact": artifact_of("b"),
             "body": b"b",
+            "cron": Cron("0 3 * * *"),
             "data": b"b",
             "dataset_digest": self.digest,
             "dataset_id": "d",
             "digest": artifact_of(self.tenant).digest,
             "draft": draft(version="b"),
+            "due": self.due,
             "environment": PRODUCTION,
             "error": "b",
             "format": "skops/2",
             "frame": pd.DataFrame({"x": [2]}),
+            "idempotency_key": "secret",
             "job_id": self.attempt.job_id,
             "key": "key",
             "key_id": self.key.split("_")[1],
             "kind": "approval",
             "label": "b",
+            "lines": ["b"],
             "lease_s": 60.0,
             "metadata": {"b": "b"},
             "metric": "loss",
@@ -128,6 +141,7 @@ class World:
             "model_type": "classification",
             "name": "approved",
             "number": 1,
+            "options": {},
             "percent": 10,
             "policy": PredictionPolicy.NOTHING,
             "reason": "b",
@@ -178,10 +192,12 @@ def world(db: DatabaseConnection, tenant_id: TenantId, tmp_path: Path) -> World:
     (tmp_path / "model.skops").write_bytes(b"no archive")
     key = KeyRepository(db, tenant_id).create("secret", [Scope.READ])
     empty_queue(db)
-    JobRepository(db, tenant_id).submit("train", {"secret": tenant_id})
+    JobRepository(db, tenant_id).submit("train", {"secret": tenant_id}, idempotency_key="secret")
     attempt = JobQueue(db).claim("world", 1, 60)
     assert attempt is not None
-    return World(tenant_id, str(key), run_id, str(dataset.digest), tmp_path, attempt)
+    schedule = ScheduleRepository(db, tenant_id).add("secret", Cron("0 3 * * *"), JobKind.TRAIN, {"s": tenant_id}, {})
+    due = Due(schedule, datetime.now(UTC), attempt.principal)
+    return World(tenant_id, str(key), run_id, str(dataset.digest), tmp_path, attempt, due)
 
 
 def methods(kind: type[Any]) -> list[str]:
@@ -314,7 +330,7 @@ def test_a_key_acts_in_its_own_tenant_only(db: DatabaseConnection, world: World,
 def test_every_change_names_its_scope() -> None:
     """Each action that the registry records is in the table of permissions, and each in the table is recorded."""
     source = "".join(path.read_text() for path in Path(ml_core.registry.__path__[0]).rglob("*.py"))
-    nouns = "dataset|environment|gate|hold|job|key|model|predictions|rollout|run|shadow|tenant|version"
+    nouns = "dataset|environment|gate|hold|job|key|model|predictions|rollout|run|schedule|shadow|tenant|version"
     recorded = set(re.findall(rf'"((?:{nouns})\.[a-z_]+)"', source))
     assert recorded == set(NEEDED) | MOVES
 

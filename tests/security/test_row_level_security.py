@@ -54,11 +54,15 @@ def test_only_the_declared_policies_exist(db: DatabaseConnection) -> None:
         (security.SERVING_WRITE_POLICY, security.SERVING_WRITES),
     ):
         wanted |= {(table, policy, (security.INGEST_ROLE,)) for table in tables}
-    wanted.add(("platform_keys", security.PLATFORM_POLICY, (security.APP_ROLE,)))
-    for policy in ("platform_reads", "platform_changes"):
-        wanted |= {(table, policy, (security.APP_ROLE,)) for table in ("jobs", "job_quotas")}
-    for policy in ("platform_adds", "only_platform_adds", "only_platform_changes"):
-        wanted.add(("job_quotas", policy, (security.APP_ROLE,)))
+    for policy, tables in {
+        security.PLATFORM_POLICY: ("platform_keys", "job_batches"),
+        "platform_reads": ("tenants", "dataset_versions", "jobs", "job_quotas", "schedules"),
+        "platform_changes": ("tenants", "jobs", "job_quotas"),
+        "platform_adds": ("audit", "jobs", "job_quotas"),
+        "only_platform_adds": ("jobs", "job_quotas"),
+        "only_platform_changes": ("job_quotas",),
+    }.items():
+        wanted |= {(table, policy, (security.APP_ROLE,)) for table in tables}
     assert found == wanted
 
 
@@ -223,6 +227,8 @@ def test_a_transaction_that_failed_leaves_no_tenant_behind(
         "UPDATE mlcore.tenants SET cell = 'mine'",
         "TRUNCATE mlcore.versions",
         "ALTER TABLE mlcore.versions DISABLE ROW LEVEL SECURITY",
+        "UPDATE mlcore.schedules SET scopes = ARRAY['admin']",
+        "UPDATE mlcore.schedules SET created_by = 'operator'",
         "CREATE TABLE mlcore.mine (x int)",
     ],
 )

@@ -6,8 +6,9 @@ import uuid
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
-from ml_core.domain.job import JobQuota
+from ml_core.domain.job import JobKind, JobQuota
 from ml_core.domain.replica_report import LoadState, PendingVersion, ReplicaReport
+from ml_core.domain.schedule import Cron
 from ml_core.ids import EnvironmentName, HoldName, TenantId
 from ml_core.registry.collection.holds import HoldRepository
 from ml_core.registry.datasets import DatasetRepository
@@ -19,6 +20,7 @@ from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepos
 from ml_core.registry.promotion.gates import GateRepository
 from ml_core.registry.replicas import ReplicaReports
 from ml_core.registry.runs import RunRepository
+from ml_core.registry.schedules import ScheduleRepository
 from ml_core.registry.versions.repository import VersionRepository
 from support.predictions import answered, write
 from support.registry import TICKETS, register
@@ -49,6 +51,9 @@ def fill(db: DatabaseConnection, tenant_id: TenantId) -> None:
     jobs.say(job_id, ["a line"])
     jobs.cancel(job_id)
     JobQueue(db).set_quota(tenant_id, JobQuota())
+    schedules = ScheduleRepository(db, tenant_id)
+    if not schedules.list().items:
+        schedules.add("yearly", Cron("0 0 1 1 *"), JobKind.TRAIN, {}, {})
     pending = PendingVersion(tenant_id, TICKETS, PRODUCTION, version.version, LoadState.FAILED, None, "code", "reason")
     report = ReplicaReport(1, uuid.uuid4(), True, 1, 0, failed=1, pending=(pending,))
     ReplicaReports(db, f"replica-{tenant_id}").write(report, ttl_s=1)

@@ -33,8 +33,8 @@ def sample(schema: dict[str, Any]) -> Any:
             return schema[known][0]
     if "const" in schema:
         return schema["const"]
-    if "anyOf" in schema:
-        return sample(schema["anyOf"][0])
+    if either := schema.get("anyOf") or schema.get("oneOf"):
+        return sample(either[0])
     if schema.get("type") == "object" and "properties" in schema:
         return {name: sample(schema["properties"][name]) for name in schema.get("required", ())}
     if schema.get("type") == "array":

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Annotated
 
-from fastapi import Query
+from fastapi import Query, Request
 from starlette.concurrency import run_in_threadpool
 
-from ml_core.api.access import TenantAccess
+from ml_core.api.access import Services, TenantAccess
 from ml_core.api.operation import CursorQuery, LimitQuery, operations
 from ml_core.api.routes.adding import operation
 from ml_core.api.schemas import jobs as schemas
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.jobs import AnyNewJob, Job, JobLog, JobShare
+from ml_core.domain import job as domain
 from ml_core.domain.api_key import Scope
 from ml_core.domain.job import JobKind, JobQuota, JobState
+from ml_core.exceptions import error_from_json
 from ml_core.jobs.kinds import SPECS
 from ml_core.jobs.submission import Jobs
 from ml_core.registry.jobs import JobQueue, JobRepository
+from ml_core.registry.jobs.waiting import why_waiting
 
 router = operations("jobs", "/tenants/{tenant}")
 
@@ -33,7 +37,7 @@ WaitQuery = Annotated[float, Query(ge=0, le=60, description="Wait for its end at
 def submit_job(access: TenantAccess, body: AnyNewJob) -> Job:
     """Submit a job. What can be known beforehand is checked at once: names, rights, columns and quotas."""
     jobs = Jobs(access.db, access.tenant_id)
-    return Job.model_validate(jobs.submit_spec(SPECS[JobKind(body.kind)].from_json(body.spec), **body.options))
+    return _shown(access, jobs.submit_spec(SPECS[JobKind(body.kind)].from_json(body.spec), **body.options))
 
 
 @operation(router, "GET", "/jobs", "jobs.list", Scope.READ)
@@ -44,17 +48,20 @@ def list_jobs(
     cursor: CursorQuery = None,
 ) -> Page[Job]:
     """List jobs, newest first."""
-    return Page[Job].model_validate(_jobs(access).list(state=state, limit=limit, cursor=cursor))
+    found = _jobs(access).list(state=state, limit=limit, cursor=cursor)
+    return Page[Job].model_validate(found.map(lambda job: _shown(access, job)))
 
 
 @operation(router, "GET", _JOB, "jobs.get", Scope.READ)
-async def get_job(access: TenantAccess, job: str, wait_s: WaitQuery = 0.0) -> Job:
-    """A job, once it has ended or after `wait_s`."""
+async def get_job(access: TenantAccess, job: str, request: Request, wait_s: WaitQuery = 0.0) -> Job:
+    """A job, once it has ended or after `wait_s`; says why it waits."""
+    services: Services = request.app.state.services
     deadline = time.monotonic() + wait_s
     while True:
         found = await run_in_threadpool(_jobs(access).get, job)
         if found.is_final or time.monotonic() >= deadline:
-            return Job.model_validate(found)
+            why = await run_in_threadpool(why_waiting, services.db, access.tenant_id, found)
+            return _shown(access, found).model_copy(update={"waiting": why})
         await asyncio.sleep(_LOOK_EVERY_S)
 
 
@@ -78,13 +85,13 @@ async def get_log(
 @operation(router, "POST", f"{_JOB}/cancel", "jobs.cancel", Scope.TRAIN)
 def cancel_job(access: TenantAccess, job: str, reason: Annotated[str, Query(description="For the audit.")] = "") -> Job:
     """Cancel a job: at once where it waits, else its process is stopped within seconds."""
-    return Job.model_validate(_jobs(access).cancel(job, reason))
+    return _shown(access, _jobs(access).cancel(job, reason))
 
 
 @operation(router, "POST", f"{_JOB}/retry", "jobs.retry", Scope.TRAIN)
 def retry_job(access: TenantAccess, job: str) -> Job:
     """Queue a job again that failed or was cancelled."""
-    return Job.model_validate(_jobs(access).retry(job))
+    return _shown(access, _jobs(access).retry(job))
 
 
 @operation(router, "GET", "/job-quota", "jobs.quota", Scope.READ)
@@ -104,3 +111,10 @@ def set_quota(access: TenantAccess, body: schemas.JobQuota) -> JobShare:
 
 def _jobs(access: TenantAccess) -> JobRepository:
     return JobRepository(access.db, access.tenant_id)
+
+
+def _shown(access: TenantAccess, job: domain.Job) -> Job:
+    """A job as the caller may see it: the internal part of its error is the operator's."""
+    if job.error is not None and "internal" in job.error and access.db.principal.tenant_id is not None:
+        job = replace(job, error=error_from_json(job.error).public().to_json())
+    return Job.model_validate(job)

@@ -10,7 +10,7 @@ import orjson
 from fastapi import Query, Request
 from starlette.concurrency import run_in_threadpool
 
-from ml_core.api.access import Services, TenantAccess
+from ml_core.api.access import TenantAccess
 from ml_core.api.bodies import Download, received
 from ml_core.api.operation import CursorQuery, LimitQuery, operations, tags_of
 from ml_core.api.routes.adding import operation
@@ -102,8 +102,8 @@ def beat(access: TenantAccess, run: str) -> None:
 
 
 @operation(router, "POST", f"{_RUN}/end", "runs.end", Scope.TRAIN)
-def end_run(access: TenantAccess, run: str, body: RunEnd, request: Request) -> Run:
-    """End a run: it succeeded, failed or is no longer wanted. The training of a cancelled run is stopped."""
+def end_run(access: TenantAccess, run: str, body: RunEnd) -> Run:
+    """End a run: it succeeded, failed or is no longer wanted. The job of a cancelled run is cancelled."""
     runs = access.of(RunRepository)
     if body.status is RunStatus.FINISHED:
         runs.finish(run)
@@ -111,9 +111,6 @@ def end_run(access: TenantAccess, run: str, body: RunEnd, request: Request) -> R
         runs.fail(run, body.error or "")
     elif body.status is RunStatus.CANCELLED:
         runs.cancel(run, body.error or "")
-        services: Services = request.app.state.services
-        if (training := services.trainings.find(access.tenant_id, run)) is not None:
-            training.cancel()
     else:
         raise InvalidRequestError(
             f"A run can't end as {body.status.value}.",

@@ -11,6 +11,7 @@ from ml_core.api.schemas.base import Input, Schema
 from ml_core.api.schemas.trainings import TrainingFields
 from ml_core.domain.job import JobKind, JobState
 from ml_core.domain.job_spec import OnError
+from ml_core.domain.tune_spec import AUTO, Sampler
 
 
 class JobTraining(TrainingFields):
@@ -25,6 +26,9 @@ class NewJob(Input):
     cpus: float = Field(default=1.0, description="The cores that it gets.")
     priority: int = Field(default=0, description="-100 to 100; of the tenant's jobs a higher one goes first.")
     max_attempts: int = Field(default=3, description="How often it is started at most, if its process is lost.")
+    idempotency_key: str | None = Field(
+        default=None, description="A text of the client, 1 to 200 characters; the same again is the same job, for good."
+    )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -43,6 +47,42 @@ class NewTrainJob(NewJob):
     kind: Literal["train"]
     model_id: str = Field(description="The model; created with its first version.", examples=["tickets"])
     training: JobTraining
+    promote_to: str | None = Field(
+        default=None, description="The environment whose pointer moves to the new version.", examples=["staging"]
+    )
+
+
+class Search(Input):
+    """How to search for hyperparameters."""
+
+    algorithm: str = Field(
+        default=AUTO,
+        description="`auto`: a linear model, boosted trees and a random forest.",
+        examples=["gradient_boosting"],
+    )
+    space: dict[str, Any] = Field(
+        default={},
+        description="Hyperparameter → `{low, high, log, step}`, a list of choices, or a text such as `2..12`; empty: "
+        "the default of the algorithm.",
+        examples=[{"learning_rate": "log:0.001:0.3", "max_depth": {"low": 2, "high": 12}}],
+    )
+    sampler: Sampler = Sampler.OPTUNA
+    folds: int = Field(default=5, description="Of the cross-validation.")
+    trials: int | None = Field(default=None, description="At most; null: 60, or all of a grid.")
+    seconds: float | None = Field(default=None, description="At most.")
+    cpu_seconds: float | None = Field(default=None, description="Core-seconds of all trials at most.")
+    early_stopping: bool = Field(default=True, description="Whether bad trials end after a share of the rows.")
+    metric: str | None = Field(default=None, description="What the best is chosen by.", examples=["f1_macro"])
+    seed: int = 0
+
+
+class NewTuneJob(NewJob):
+    """A search for hyperparameters to submit; each of its cores does one trial at a time."""
+
+    kind: Literal["tune"]
+    model_id: str = Field(description="The model; created with its first version.", examples=["tickets"])
+    training: JobTraining = Field(description="What is trained; its hyperparameters are the same in all trials.")
+    search: Search = Search()
     promote_to: str | None = Field(
         default=None, description="The environment whose pointer moves to the new version.", examples=["staging"]
     )
@@ -71,7 +111,7 @@ class NewPredictJob(NewJob):
     )
 
 
-AnyNewJob = Annotated[NewTrainJob | NewPredictJob, Field(discriminator="kind")]
+AnyNewJob = Annotated[NewTrainJob | NewTuneJob | NewPredictJob, Field(discriminator="kind")]
 
 
 class Job(Schema):
@@ -86,6 +126,8 @@ class Job(Schema):
     attempt: int = Field(description="How often it was started since it was submitted or retried.")
     max_attempts: int
     run_id: str | None = Field(description="The run of the last attempt.")
+    process: str | None = Field(description="Its process, named after the first run that it had.")
+    batch_id: str | None = Field(description="The batch that it is part of.")
     progress: dict[str, Any] = Field(description="What its process said last.", examples=[{"stage": "fit"}])
     result: dict[str, Any] = Field(description="What it made.", examples=[{"model_id": "tickets", "version": "4"}])
     error: dict[str, Any] | None = Field(description="Why it failed, in the form of an error.")
@@ -94,6 +136,7 @@ class Job(Schema):
     not_before: datetime = Field(description="When it may start: a pause follows a lost process.")
     started_at: datetime | None
     finished_at: datetime | None
+    waiting: str | None = Field(default=None, description="Why it has no process yet, where it is asked for alone.")
 
 
 class JobLog(Schema):

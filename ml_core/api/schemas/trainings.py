@@ -7,7 +7,6 @@ from typing import Any
 from pydantic import Field
 
 from ml_core.api.schemas.base import Input, Schema
-from ml_core.api.schemas.runs import Run
 from ml_core.domain.columns import ColumnKind
 
 
@@ -41,18 +40,6 @@ class TrainingCheck(Schema):
     notes: list[str] = Field(description="What to know before its data is uploaded.")
 
 
-class NewTraining(TrainingFields):
-    """A model to train on registered datasets."""
-
-    dataset: str = Field(description="Such as `tickets_2026@3`; without a number its newest version.")
-    run_id: str | None = Field(
-        default=None,
-        description="The id that its run gets, so that it can be cancelled by a client that read no answer; null: a "
-        "new one.",
-        examples=["run_0123456789abcdef"],
-    )
-
-
 class ReportedColumn(Schema):
     """A column of the training data."""
 
@@ -81,12 +68,3 @@ class TrainingReport(Schema):
     notes: list[str]
     example: dict[str, Any] = Field(description="A row that the version accepts.")
     duration_s: float | None
-
-
-class Training(Schema):
-    """A training: the run that records it and, if it made a version, what it found."""
-
-    run: Run
-    report: TrainingReport | None = Field(
-        description="Null while it runs, and some time after its end: `versions.training` then has what is recorded."
-    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -10,6 +12,7 @@ import orjson
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.datasets import Dataset, DatasetDetail, DatasetVersion
 from ml_core.client.calls import Call, Download, Mode, Noun, Progress, Upload, listing, operation
+from ml_core.data.sources import gathered
 from ml_core.exceptions import InvalidRequestError
 from ml_core.ids import DatasetId
 
@@ -31,35 +34,36 @@ class Datasets(Noun[Mode]):
         source: Mapping[str, str] | None = None,
         on_progress: Progress | None = None,
     ) -> Call[DatasetDetail]:
-        """Register a CSV or Parquet file as a new version; the very table is registered once.
+        """Register a CSV or Parquet file, or several as one table, as a new version; the very table is registered once.
+
+        Several files are joined on this machine before anything is sent, see ``ml_core.data.sources.gathered``.
 
         Args:
             dataset_id: The dataset; made with its first version.
-            file: The file, of any size. What begins as a Parquet file is one, anything else is CSV.
-            encoding: Of a CSV file.
+            file: The file, of any size. What begins as a Parquet file is one, anything else is CSV. Or a folder, a
+                pattern such as ``data/*.parquet``, or an address such as ``s3://bucket/folder/``, which this process
+                opens with its own credentials.
+            encoding: Of CSV files.
             source: Where it came from, for people; the file's name if left out.
             on_progress: Called with the bytes sent so far and all bytes.
 
         Raises:
             InvalidRequestError: There is no such file.
+            DataProcessingError: The files are not one table, or can't be read.
         """
-        path = Path(file)
-        try:
-            with path.open("rb") as opened:
-                is_parquet = opened.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC
-        except OSError as error:
-            raise InvalidRequestError(
-                f"{path} can't be read: {error.strerror}.", remedy="Name a CSV or Parquet file.", field="file"
-            ) from error
-        recorded = orjson.dumps(dict(source or {"file": path.name})).decode()
-        return Call(
-            "POST",
-            f"{self._dataset(dataset_id)}/versions",
-            DatasetDetail,
-            {"source": recorded, "encoding": None if is_parquet else encoding},
-            upload=Upload(path, "application/vnd.apache.parquet" if is_parquet else "text/csv", on_progress),
-            timeout_s=_TRANSFER_S,
-        )
+        call = Call("POST", f"{self._dataset(dataset_id)}/versions", DatasetDetail, timeout_s=_TRANSFER_S)
+
+        def complete(made: ExitStack) -> Call[DatasetDetail]:
+            table = made.enter_context(gathered(file, encoding))
+            is_parquet = _is_parquet(table.path)
+            facts = {"file": table.path.name, **table.facts, **(source or {})}
+            return replace(
+                call,
+                params={"source": orjson.dumps(facts).decode(), "encoding": None if is_parquet else encoding},
+                upload=Upload(table.path, "application/vnd.apache.parquet" if is_parquet else "text/csv", on_progress),
+            )
+
+        return replace(call, complete=complete)
 
     @listing
     def list(self, *, include_archived: bool = False) -> Call[Page[Dataset]]:
@@ -106,3 +110,13 @@ class Datasets(Noun[Mode]):
 
     def _version(self, dataset_id: str, number: int | None) -> str:
         return f"{self._dataset(dataset_id)}/versions/{'newest' if number is None else number}"
+
+
+def _is_parquet(path: Path) -> bool:
+    try:
+        with path.open("rb") as opened:
+            return opened.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC
+    except OSError as error:
+        raise InvalidRequestError(
+            f"{path} can't be read: {error.strerror}.", remedy="Name a CSV or Parquet file.", field="file"
+        ) from error

@@ -6,10 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_core.api.schemas.base import Page
-from ml_core.api.schemas.jobs import Job, JobLog, JobQuota, JobShare, JobTraining, NewPredictJob, NewTrainJob
+from ml_core.api.schemas.jobs import (
+    Job,
+    JobLog,
+    JobQuota,
+    JobShare,
+    JobTraining,
+    NewPredictJob,
+    NewTrainJob,
+    NewTuneJob,
+    Search,
+)
+from ml_core.api.schemas.trainings import TrainingFields
 from ml_core.client.calls import Call, Mode, Noun, listing, operation, quoted
 from ml_core.domain.job import JobState
 from ml_core.domain.job_spec import OnError
+from ml_core.domain.keywords import check_keywords
 from ml_core.ids import ModelId
 
 _ANSWER_S = 10.0
@@ -29,6 +41,7 @@ class Jobs(Noun[Mode]):
         cpus: float = 1.0,
         priority: int = 0,
         max_attempts: int = 3,
+        idempotency_key: str | None = None,
     ) -> Call[Job]:
         """Submit a training on a registered dataset.
 
@@ -40,7 +53,9 @@ class Jobs(Noun[Mode]):
             cpus: The cores that it gets.
             priority: -100 to 100; of the tenant's jobs a higher one goes first.
             max_attempts: How often it is started at most, if its process is lost; 1 to 10.
+            idempotency_key: A text of yours: the same again is the same job, such as one whose answer was not read.
         """
+        check_keywords("train", training or (), TrainingFields.model_fields)
         body = NewTrainJob(
             kind="train",
             model_id=ModelId(model_id),
@@ -49,6 +64,7 @@ class Jobs(Noun[Mode]):
             cpus=cpus,
             priority=priority,
             max_attempts=max_attempts,
+            idempotency_key=idempotency_key,
         )
         return Call("POST", f"{self._root}/jobs", Job, body=body)
 
@@ -95,6 +111,43 @@ class Jobs(Noun[Mode]):
             proba=proba,
             keep=[*keep],
             on_error=on_error,
+            cpus=cpus,
+            priority=priority,
+            max_attempts=max_attempts,
+        )
+        return Call("POST", f"{self._root}/jobs", Job, body=body)
+
+    @operation
+    def tune(
+        self,
+        model_id: str,
+        dataset: str,
+        *,
+        training: Mapping[str, Any] | None = None,
+        search: Mapping[str, Any] | None = None,
+        promote_to: str | None = None,
+        cpus: float = 1.0,
+        priority: int = 0,
+        max_attempts: int = 3,
+    ) -> Call[Job]:
+        """Submit a search for the hyperparameters of a training on a registered dataset.
+
+        Args:
+            model_id: As ``train``.
+            dataset: As ``train``.
+            training: As ``train``; its hyperparameters are the same in all trials.
+            search: Fields of ``Search``, such as ``algorithm``, ``space`` and ``trials``.
+            promote_to: As ``train``.
+            cpus: The cores that it gets; each does one trial at a time.
+            priority: As ``train``.
+            max_attempts: As ``train``. Another attempt goes on with the trials that are left.
+        """
+        body = NewTuneJob(
+            kind="tune",
+            model_id=ModelId(model_id),
+            training=JobTraining(dataset=dataset, **(training or {})),
+            search=Search(**(search or {})),
+            promote_to=promote_to,
             cpus=cpus,
             priority=priority,
             max_attempts=max_attempts,

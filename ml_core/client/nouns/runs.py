@@ -32,6 +32,7 @@ from ml_core.client.calls import (
     operation,
     quoted,
 )
+from ml_core.domain.diagnostics import DIAGNOSTICS_FILE, Diagnostics
 from ml_core.domain.run import RunStatus
 from ml_core.ids import ModelId
 
@@ -176,6 +177,11 @@ class Runs(Noun[Mode]):
         """Write a file of a run as a file that does not exist yet."""
         download = Download(Path(file), on_progress)
         return Call("GET", self._file(run_id, name), type(None), download=download, timeout_s=_FILE_S)
+
+    @operation
+    def diagnostics(self, run_id: str) -> Call[Diagnostics]:
+        """What a training found on its held-out rows: confusion or residuals, calibration and importances."""
+        return Call("GET", self._file(run_id, DIAGNOSTICS_FILE), Diagnostics)
 
     @operation
     def delete_file(self, run_id: str, name: str) -> Call[None]:

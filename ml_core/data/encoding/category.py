@@ -64,6 +64,15 @@ class CategoryEncoder:
         ]
 
     @property
+    def feature_columns(self) -> list[str]:
+        """The column of each feature."""
+        return [
+            name
+            for name, categories in zip(self.names, self.categories_, strict=True)
+            for _ in range(len(categories) + 2)
+        ]
+
+    @property
     def width(self) -> int:
         """The number of features."""
         return sum(len(categories) + 2 for categories in self.categories_)

@@ -59,6 +59,12 @@ class DatetimeEncoder:
         return [f"{name} {feature}" for name in self.names for feature in FEATURES] + flags
 
     @property
+    def feature_columns(self) -> list[str]:
+        """The column of each feature."""
+        flagged = [name for name, flag in zip(self.names, self.flagged_, strict=True) if flag]
+        return [name for name in self.names for _ in FEATURES] + flagged
+
+    @property
     def width(self) -> int:
         """The number of features."""
         return len(self.names) * len(FEATURES) + int(self.flagged_.sum())

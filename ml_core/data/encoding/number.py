@@ -68,6 +68,11 @@ class NumberEncoder:
         return self.names + [f"{self.names[i]} is missing" for i in self.flagged_]
 
     @property
+    def feature_columns(self) -> list[str]:
+        """The column of each feature."""
+        return self.names + [self.names[i] for i in self.flagged_]
+
+    @property
     def width(self) -> int:
         """The number of features."""
         return len(self.names) + len(self.flagged_)

@@ -114,6 +114,12 @@ class TableEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
         """The number of features."""
         return sum(encoder.width for encoder in (*self.dense_, *self.texts_))
 
+    @property
+    def feature_columns(self) -> NDArray[Any]:
+        """The input column of each feature, ``(n_features,)`` object str; a feature depends on no other column."""
+        names = [name for encoder in (*self.dense_, *self.texts_) for name in encoder.feature_columns]
+        return np.array(names, dtype=object)
+
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:  # noqa: ARG002 - sklearn passes it
         """A name for each feature, ``(n_features,)`` object str, in the order of the matrix."""
         names = [name for encoder in (*self.dense_, *self.texts_) for name in encoder.feature_names]

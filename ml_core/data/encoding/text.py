@@ -99,6 +99,11 @@ class TextEncoder:
         return [f"{self.name} has '{term}'" for term in self.terms]
 
     @property
+    def feature_columns(self) -> list[str]:
+        """The column of each feature."""
+        return [self.name] * self.width
+
+    @property
     def width(self) -> int:
         """The number of features."""
         return len(self.idf_)

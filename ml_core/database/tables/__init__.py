@@ -1,8 +1,9 @@
 """The tables, as this release needs them. The migrations make them; a test compares the two.
 
 ``tenant_id`` leads every key and every unique index, so that neither a scan nor a duplicate-key error reaches over
-tenants. Two exceptions, both on purpose: the feed's indexes lead with the cell, because the serving plane reads over
-tenants; so do those of replicas' reports, which only the serving plane writes.
+tenants. Exceptions, all on purpose: the feed's indexes lead with the cell, because the serving plane reads over
+tenants; so do those of replicas' reports, which only the serving plane writes. Some indexes of jobs and schedules
+span tenants, too: they serve the platform's own transactions.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ml_core.database.tables.environments import (
     environments,
     gates,
 )
-from ml_core.database.tables.jobs import job_logs, job_quotas, jobs
+from ml_core.database.tables.jobs import job_batches, job_logs, job_quotas, jobs, schedules
 from ml_core.database.tables.models import deleted_versions, holds, models, version_metrics, version_tags, versions
 from ml_core.database.tables.serving import (
     PARTITION_SCHEMA,
@@ -71,6 +72,7 @@ __all__ = [
     "gates",
     "holds",
     "idempotency_keys",
+    "job_batches",
     "job_logs",
     "job_quotas",
     "jobs",
@@ -86,6 +88,7 @@ __all__ = [
     "run_metrics",
     "run_tags",
     "runs",
+    "schedules",
     "tenant_key",
     "tenants",
     "version_metrics",

@@ -7,7 +7,18 @@ from collections.abc import Iterator
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-from ml_core.ids import DatasetId, Digest, EnvironmentName, HoldName, JobId, ModelId, TenantId, VersionId
+from ml_core.ids import (
+    BatchId,
+    DatasetId,
+    Digest,
+    EnvironmentName,
+    HoldName,
+    JobId,
+    ModelId,
+    ScheduleName,
+    TenantId,
+    VersionId,
+)
 
 SCHEMA = "mlcore"
 SCHEMA_REVISION = "0001"
@@ -28,7 +39,9 @@ metadata = sa.MetaData(
 )
 
 
-_Name = DatasetId | Digest | EnvironmentName | HoldName | JobId | ModelId | TenantId | VersionId
+_Name = (
+    BatchId | DatasetId | Digest | EnvironmentName | HoldName | JobId | ModelId | ScheduleName | TenantId | VersionId
+)
 
 
 def moment(name: str, *, nullable: bool = False) -> sa.Column[object]:

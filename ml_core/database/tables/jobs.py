@@ -1,18 +1,38 @@
-"""Jobs, and the shares of tenants in their queue."""
+"""Jobs, their batches and schedules, and the shares of tenants in their queue."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-from ml_core.database.tables.base import document, grammar, keys, metadata, moment, number, text
+from ml_core.database.tables.base import document, grammar, keys, metadata, moment, number, refers, text
 from ml_core.database.tables.tenants import tenants
 from ml_core.domain.job import MAX_PRIORITY, JobState
-from ml_core.ids import JobId
+from ml_core.domain.schedule import ScheduleState
+from ml_core.ids import BatchId, JobId, ScheduleName
 
 _STATES = ", ".join(f"'{state}'" for state in JobState)
 _WAITING = sa.text("state = 'queued'")
 _HOLDING = sa.text("state IN ('starting', 'running', 'cancelling')")
+
+# Jobs of several tenants that were submitted as one; they belong to no tenant. ``refused`` lists the tenants whose
+# quota did not permit one.
+job_batches = sa.Table(
+    "job_batches",
+    metadata,
+    *keys("batch_id"),
+    text("kind"),
+    document("spec"),
+    text("idempotency_key", nullable=True),
+    moment("submitted_at"),
+    text("submitted_by"),
+    number("without_dataset"),
+    sa.Column("refused", JSONB, nullable=False),
+    grammar("batch_id", BatchId),
+    sa.CheckConstraint("char_length(idempotency_key) BETWEEN 1 AND 200", name="idempotency_key"),
+    sa.UniqueConstraint("submitted_by", "idempotency_key"),
+    sa.Index(None, "submitted_at", "batch_id"),
+)
 
 jobs = sa.Table(
     "jobs",
@@ -35,6 +55,9 @@ jobs = sa.Table(
     number("max_attempts"),
     text("run_id", nullable=True),
     text("dispatcher", nullable=True),
+    # That of the last attempt, named after the first run that it had: it may execute several jobs of a batch.
+    text("process", nullable=True),
+    text("batch_id", nullable=True),
     moment("lease_until", nullable=True),
     moment("started_at", nullable=True),
     moment("finished_at", nullable=True),
@@ -43,6 +66,7 @@ jobs = sa.Table(
     document("result"),
     sa.Column("error", JSONB),
     grammar("job_id", JobId),
+    refers(job_batches),
     sa.CheckConstraint(f"state IN ({_STATES})", name="state"),
     sa.CheckConstraint(f"priority BETWEEN -{MAX_PRIORITY} AND {MAX_PRIORITY}", name="priority"),
     sa.CheckConstraint("cpus > 0 AND cpus <= 10000", name="cpus"),
@@ -51,6 +75,7 @@ jobs = sa.Table(
     sa.Index(None, "tenant_id", "submitted_at", "job_id"),
     sa.Index(None, "tenant_id", "state", "submitted_at", "job_id"),
     sa.Index(None, "tenant_id", "finished_at"),
+    sa.Index("ix_jobs_batch_id", "batch_id", "state", postgresql_where=sa.text("batch_id IS NOT NULL")),
     # Those of all tenants: who waits, in the order of their turns, and who holds cores.
     sa.Index("ix_jobs_waiting", "tenant_id", sa.text("priority DESC"), "submitted_at", postgresql_where=_WAITING),
     sa.Index("ix_jobs_holding", "tenant_id", "lease_until", postgresql_where=_HOLDING),
@@ -80,4 +105,31 @@ job_quotas = sa.Table(
     sa.Column("turn_ended", sa.Double, nullable=False, server_default=sa.text("0")),
     sa.CheckConstraint("weight BETWEEN 0.01 AND 100", name="weight"),
     sa.Index(None, "turn_began"),
+)
+
+_SCHEDULE_STATES = ", ".join(f"'{state}'" for state in ScheduleState)
+# Jobs that are submitted by time. ``next_at`` is null unless the schedule is active.
+schedules = sa.Table(
+    "schedules",
+    metadata,
+    sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
+    *keys("name"),
+    text("cron"),
+    text("timezone"),
+    text("kind"),
+    document("spec"),
+    document("options"),
+    # As of jobs.
+    sa.Column("scopes", sa.ARRAY(sa.Text), nullable=False),
+    moment("created_at"),
+    text("created_by"),
+    sa.Column("state", sa.Text, nullable=False, server_default=sa.text("'active'")),
+    moment("next_at", nullable=True),
+    moment("last_at", nullable=True),
+    text("last_job_id", nullable=True),
+    text("note", nullable=True),
+    grammar("name", ScheduleName),
+    sa.CheckConstraint(f"state IN ({_SCHEDULE_STATES})", name="state"),
+    # Those of all tenants that are due.
+    sa.Index("ix_schedules_due", "next_at", postgresql_where=sa.text("state = 'active'")),
 )

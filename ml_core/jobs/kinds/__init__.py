@@ -8,11 +8,13 @@ from typing import Any, Final, Protocol
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.job import JobKind
-from ml_core.domain.job_spec import JobSpec, PredictJobSpec, TrainJobSpec
+from ml_core.domain.job_spec import JobSpec, PredictJobSpec, TrainJobSpec, TuneJobSpec
 from ml_core.ids import TenantId
 from ml_core.jobs.work import Work
 
-SPECS: Final[Mapping[JobKind, type[JobSpec]]] = {spec.kind: spec for spec in (TrainJobSpec, PredictJobSpec)}
+SPECS: Final[Mapping[JobKind, type[JobSpec]]] = {
+    spec.kind: spec for spec in (TrainJobSpec, TuneJobSpec, PredictJobSpec)
+}
 """What a job of each kind executes."""
 
 

@@ -215,6 +215,8 @@ _SPARSE = frozenset(f"scipy.sparse._{form}.{form}_{kind}" for form in ("csc", "c
 _DICTS = frozenset({"builtins.dict", "collections.OrderedDict", "sklearn.utils._bunch.Bunch"})
 _TREES = frozenset(name for name in _ESTIMATORS if name.startswith("sklearn.tree."))
 
+_BOOSTED = frozenset(f"ml_core.models.lightgbm_estimators.LightGBM{kind}" for kind in ("Classifier", "Regressor"))
+
 # Never built and never imported: what serves fitting only (masked arrays are the table of a search's results, and a
 # check would pass over their masked numbers), and the search trees of neighbours, whose state can't be checked and
 # which loading makes anew. Null is written in their place, and None is read.
@@ -254,7 +256,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "ListNode": frozenset({"builtins.list"}),
     "LossNode": _COMPILED_LOSSES,
     "NdArrayNode": _SCALARS | {"numpy.ndarray"},
-    "ObjectNode": _ENCODERS | _ESTIMATORS | _PARTS,
+    "ObjectNode": _BOOSTED | _ENCODERS | _ESTIMATORS | _PARTS,
     "PartialNode": frozenset({"functools.partial"}),  # of a function that is on the list
     "PredictorsNode": frozenset({"builtins.list"}),
     "ScalarNode": _SCALARS,

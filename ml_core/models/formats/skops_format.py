@@ -94,10 +94,11 @@ def load(data: bytes, *, own_types: Collection[str] = (), max_bytes: int = MAX_U
     except ModelLoadError:
         raise
     except Exception as error:  # attributes that don't fit their type can raise anything
+        remedy = "Train and register the model again with the library versions of this process."
+        if isinstance(error, ModuleNotFoundError) and error.name == "lightgbm":
+            remedy = "Install it where the model is loaded: pip install 'ml-core-platform[lightgbm]'."
         raise ModelLoadError.wrap(
-            error,
-            "The artifact's content can't be built with this process's scikit-learn",
-            remedy="Train and register the model again with the library versions of this process.",
+            error, "The artifact's content can't be built with this process's libraries", remedy=remedy
         ) from error
     return pipeline
 

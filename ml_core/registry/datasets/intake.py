@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -22,7 +23,15 @@ from sqlalchemy.engine import Connection
 from ml_core.data.csv_file import CsvFile
 from ml_core.data.profile import profile_file
 from ml_core.data.reading import parquet_pieces, reading
-from ml_core.data.table_file import FORMAT, GROUP_BYTES, TableWriter, columns_of, group_rows, too_long_rows
+from ml_core.data.table_file import (
+    FORMAT,
+    GROUP_BYTES,
+    TableWriter,
+    columns_of,
+    group_rows,
+    holds_cells,
+    too_long_rows,
+)
 from ml_core.data.tables import stored_schema, table_from_frame, to_stored
 from ml_core.database.connection import DatabaseConnection, acting
 from ml_core.database.tables import dataset_versions, datasets
@@ -57,7 +66,7 @@ def write_csv(file: Path, encoding: str, path: Path, limits: ApiSettings) -> Non
         DataProcessingError: The file can't be read, or holds no table; ``stage`` is ``read``.
         RequestTooLargeError: The table is over a limit.
     """
-    pieces = _bounded(_csv_pieces(file, encoding), limits)
+    pieces = bounded(_csv_pieces(file, encoding), limits)
     first = next(pieces)
     with TableWriter(path, stored_schema(first.schema), cells=True) as writer:
         for piece in chain([first], pieces):
@@ -76,11 +85,21 @@ def write_parquet(file: Path, path: Path, limits: ApiSettings) -> None:
         DataProcessingError: It is no Parquet file, has no row, or a column that a dataset can't hold.
         RequestTooLargeError: The table is over a limit; of its numbers of rows and columns before anything is decoded.
     """
-    pieces = _bounded(_parquet_pieces(file, limits), limits)
-    with TableWriter(path, next(pieces).schema) as writer:
+    pieces = bounded(_parquet_pieces(file, limits), limits)
+    schema = next(pieces).schema
+    with reading(file, "utf-8"):
+        # A tenant may write the mark: it changes only how the strings are read.
+        cells = holds_cells(file) and all(map(pa.types.is_string, schema.types))
+    with TableWriter(path, schema, cells=cells) as writer:
         for piece in pieces:
-            writer.write(piece)
+            writer.write(_without_blanks(piece) if cells else piece)
     check_rows(writer.rows)
+
+
+def _without_blanks(cells: pa.Table) -> pa.Table:
+    """Cells as ``CsvFile`` reads them, null where they are empty."""
+    arrays = [pc.if_else(pc.equal(column, ""), None, column) for column in cells.columns]
+    return pa.table(arrays, schema=cells.schema)
 
 
 def _parquet_pieces(file: Path, limits: ApiSettings) -> Iterator[pa.Table]:
@@ -100,7 +119,12 @@ def _parquet_pieces(file: Path, limits: ApiSettings) -> Iterator[pa.Table]:
             yield to_stored(piece, schema)
 
 
-def _bounded(pieces: Iterator[pa.Table], limits: ApiSettings) -> Iterator[pa.Table]:
+def bounded(pieces: Iterator[pa.Table], limits: ApiSettings) -> Iterator[pa.Table]:
+    """The pieces of a table, as long as it is within the limits.
+
+    Raises:
+        RequestTooLargeError: The table is over one.
+    """
     rows = size_bytes = 0
     for piece in pieces:
         rows, size_bytes = rows + piece.num_rows, size_bytes + piece.nbytes
@@ -122,7 +146,7 @@ def _check_size(rows: int, columns: int, size_bytes: int, limits: ApiSettings) -
         if actual > limit:
             raise RequestTooLargeError(
                 f"The table has {actual:,} {what}; at most {limit:,} are accepted.",
-                remedy="Store a sample of the rows, or leave columns out.",
+                remedy="Store a sample of the rows, such as a query with LIMIT gives, or leave columns out.",
                 limit=limit,
                 actual=actual,
             )

@@ -18,6 +18,7 @@ from sqlalchemy.engine import Connection
 
 from ml_core.data.frames import as_frame
 from ml_core.data.reading import is_csv
+from ml_core.data.sources import gathered
 from ml_core.data.table_file import read_typed
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import dataset_versions, datasets
@@ -123,13 +124,17 @@ class DatasetRepository(OfTenant):
     def from_file(
         self, dataset_id: str, path: str | Path, *, encoding: str = "utf-8", source: Mapping[str, Any] | None = None
     ) -> DatasetVersion:
-        """Register the table of a CSV or Parquet file; its content decides which it is.
+        """Register the table of a CSV or Parquet file, or of several: a folder, a pattern, or an address.
 
-        An upload passes the name that its client gave: ``source={"file": "tickets.csv"}``. Errors as for ``from_csv``.
+        See ``ml_core.data.sources.gathered``: this process opens an address, so it must not come from a client. The
+        content of a file decides what it is. An upload passes the name that its client gave:
+        ``source={"file": "tickets.csv"}``. Errors as for ``from_csv``.
         """
-        if is_csv(Path(path)):
-            return self.from_csv(dataset_id, path, encoding=encoding, source=source)
-        return self.from_parquet(dataset_id, path, source=source)
+        with gathered(path, encoding) as table:
+            facts = {**table.facts, **(source or {})}
+            if is_csv(table.path):
+                return self.from_csv(dataset_id, table.path, encoding=encoding, source=facts)
+            return self.from_parquet(dataset_id, table.path, source=facts)
 
     def from_csv(
         self, dataset_id: str, path: str | Path, *, encoding: str = "utf-8", source: Mapping[str, Any] | None = None
@@ -153,6 +158,8 @@ class DatasetRepository(OfTenant):
     ) -> DatasetVersion:
         """Register the table of a Parquet file. It is written anew, so that equal content becomes equal bytes.
 
+        A file that ``TableWriter`` wrote from CSV, such as the file of a dataset, holds cells as that one does.
+
         Errors as for ``from_csv``; ``RequestTooLargeError`` if the table is over a limit of the settings, such as
         ``MLCORE_MAX_UPLOAD_ROWS``.
         """
@@ -168,30 +175,36 @@ class DatasetRepository(OfTenant):
         url: str,
         params: Mapping[str, Any] | None = None,
         *,
+        max_rows: int | None = None,
         source: Mapping[str, Any] | None = None,
     ) -> DatasetVersion:
         """Register the rows of a query to a database of your own; they are streamed and never all in memory.
 
-        PostgreSQL and SQLite refuse writes; for other databases use a login that can't. Without an ``ORDER
-        BY`` a database may give equal rows in another order, which are other bytes. Query and parameters are recorded,
-        and the URL without its password.
+        PostgreSQL and SQLite refuse writes; for other databases, whose transaction is only rolled back, use a login
+        that can't write. PostgreSQL ends a statement after ten minutes. Without an ``ORDER BY`` a database may give
+        equal rows in another order, which are other bytes. Query and parameters are recorded, and the URL without its
+        password.
 
         Args:
             dataset_id: The dataset.
             query: One ``SELECT``; ``:name`` is a parameter where ``params`` are given.
             url: A SQLAlchemy URL, such as ``postgresql://user:password@host/database`` or ``sqlite:////data/file.db``.
             params: Name → value.
+            max_rows: More rows are refused; at most, and by default, ``MLCORE_MAX_UPLOAD_ROWS``.
             source: Further facts on where it came from.
 
         Raises:
             DataProcessingError: The database can't be reached or refuses the query, with its own words; or the rows are
                 no table that a dataset can hold.
+            RequestTooLargeError: The rows are over ``max_rows`` or a limit of the settings.
             ModelSaveError: The disk or the store refuses; nothing is left behind.
         """
         given = {"kind": "sql", "query": query, "url": sql.shown_url(url), **(source or {})}
         if params:
             given["params"] = {str(name): sql.recorded(value) for name, value in params.items()}
-        return self.write(dataset_id, lambda path: sql.write_query(url, query, params, path), given)
+        limits = sql.limited(self._db.settings.api, max_rows)
+        write = functools.partial(sql.write_query, url, query, params, limits=limits)
+        return self.write(dataset_id, write, given)
 
     def list(
         self, *, limit: int = 100, cursor: str | None = None, include_archived: bool = False

@@ -7,8 +7,9 @@ own types, and written from there to the dataset's file in the types that hold a
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,27 @@ from sqlalchemy.pool import NullPool
 from ml_core.data.table_file import TableWriter
 from ml_core.data.tables import check_columns, stored_schema, table_from_frame, to_stored
 from ml_core.exceptions import DataProcessingError
-from ml_core.registry.datasets.intake import check_rows
+from ml_core.registry.datasets.intake import bounded, check_rows
+from ml_core.settings import ApiSettings
 
 # A piece is held as Python objects of about 60 bytes each: some 60 MB.
 _PIECE_CELLS = 1_000_000
 _PIECE_ROWS = 50_000
+_PIECE_BYTES = 2**26
+_FIRST_ROWS = 1_000
+_STATEMENT_TIMEOUT_S = 600
 _CONNECT_TIMEOUT_S = 10
 _POSTGRES = ("postgres", "postgresql")
 # Options of a URL that say where the database is; any other may be a secret.
 _SHOWN_OPTIONS = ("host", "port")
 
 
-def write_query(url: str, query: str, params: Mapping[str, Any] | None, path: Path) -> None:
+def limited(limits: ApiSettings, max_rows: int | None) -> ApiSettings:
+    """The limits, with at most so many rows."""
+    return limits if max_rows is None else replace(limits, max_upload_rows=min(max_rows, limits.max_upload_rows))
+
+
+def write_query(url: str, query: str, params: Mapping[str, Any] | None, path: Path, limits: ApiSettings) -> None:
     """Run a query and write its rows.
 
     Args:
@@ -42,13 +52,16 @@ def write_query(url: str, query: str, params: Mapping[str, Any] | None, path: Pa
         query: One statement that returns rows; ``:name`` is a parameter where ``params`` are given.
         params: Name → value.
         path: The file to write.
+        limits: Of rows, cells and bytes; beyond one nothing more is fetched.
 
     Raises:
         DataProcessingError: The URL can't be used, the database can't be reached or refuses the query (``stage`` is
             ``read``), or the rows are no table that a dataset can hold (``stage`` is ``store``).
+        RequestTooLargeError: There are more rows, cells or bytes than the limits allow.
     """
     with tempfile.TemporaryDirectory(prefix="mlcore-query-") as folder, _connected(url) as connection:
-        pieces = _spool(connection, query, params, Path(folder))
+        with closing(_fetched(connection, query, params)) as tables:
+            pieces = _spool(bounded(tables, limits), Path(folder))
         schema = _common_schema(pieces)
         with TableWriter(path, schema) as writer:
             for piece in pieces:
@@ -109,6 +122,7 @@ def _connected(text: str) -> Iterator[Connection]:
         with engine.connect() as connection:
             if is_postgres:
                 connection = connection.execution_options(postgresql_readonly=True)
+                connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{_STATEMENT_TIMEOUT_S}s'")
             elif is_sqlite:
                 connection.exec_driver_sql("PRAGMA query_only = ON")
             yield connection
@@ -121,27 +135,39 @@ def _connected(text: str) -> Iterator[Connection]:
 
 def _translated(error: sa.exc.SQLAlchemyError, url: URL) -> DataProcessingError:
     cause = getattr(error, "orig", None) or error
-    lines = str(cause).strip().splitlines() or [type(cause).__name__]
+    text = str(cause)
+    for secret in filter(None, (url.password, *(str(v) for k, v in url.query.items() if k not in _SHOWN_OPTIONS))):
+        text = text.replace(secret, "***")
+    lines = text.strip().splitlines() or [type(cause).__name__]
     return _refused(
         f"The database at {_shown(url)} answered: {lines[0]}",
         "Check the URL and the query. It must be one SELECT; the connection only reads.",
     )
 
 
-def _spool(connection: Connection, query: str, params: Mapping[str, Any] | None, folder: Path) -> list[Path]:
-    """Write the rows in pieces; a result without rows is one piece without."""
-    result = _execute(connection, query, params)
-    if not result.returns_rows or result.cursor is None:
-        raise _refused("The query returns no table.", "It must be one SELECT.")
-    names = [str(column[0]) for column in result.cursor.description or ()]
-    check_columns(names)
-    rows = max(1, min(_PIECE_ROWS, _PIECE_CELLS // len(names)))
+def _fetched(connection: Connection, query: str, params: Mapping[str, Any] | None) -> Generator[pa.Table, None, None]:
+    """The rows in pieces, each in its own types and of about ``_PIECE_BYTES`` at most, by the size of that before."""
+    with _execute(connection, query, params) as result:
+        if not result.returns_rows or result.cursor is None:
+            raise _refused("The query returns no table.", "It must be one SELECT.")
+        names = [str(column[0]) for column in result.cursor.description or ()]
+        check_columns(names)
+        most = max(1, min(_PIECE_ROWS, _PIECE_CELLS // len(names)))
+        rows = min(_FIRST_ROWS, most)
+        while part := result.fetchmany(rows):
+            columns = zip(*part, strict=True)
+            series = {name: pd.Series(list(values), dtype=object) for name, values in zip(names, columns, strict=True)}
+            table = table_from_frame(pd.DataFrame(series))
+            yield table
+            rows = max(1, min(most, _PIECE_BYTES * len(part) // max(1, table.nbytes)))
+
+
+def _spool(tables: Iterator[pa.Table], folder: Path) -> list[Path]:
+    """Write the pieces to a file each; at least one."""
     pieces = []
-    for number, part in enumerate(result.yield_per(rows).partitions()):
-        columns = zip(*part, strict=True)
-        series = {name: pd.Series(list(values), dtype=object) for name, values in zip(names, columns, strict=True)}
+    for number, table in enumerate(tables):
         pieces.append(folder / f"{number:09}.parquet")
-        pq.write_table(table_from_frame(pd.DataFrame(series)), pieces[-1], compression="lz4")
+        pq.write_table(table, pieces[-1], compression="lz4")
     check_rows(len(pieces))
     return pieces
 

@@ -11,6 +11,7 @@ from ml_core.database.tables import jobs
 from ml_core.domain.job import HOLDS_CORES, MOVES, Job, JobState, JobTrigger, sources
 from ml_core.exceptions import Action, JobNotFoundError, JobStateError
 from ml_core.ids import TenantId
+from ml_core.registry import journal
 from ml_core.registry.records import value_of
 
 if TYPE_CHECKING:
@@ -65,6 +66,16 @@ def move(
         changes |= {"cpu_seconds": jobs.c.cpu_seconds + _USED, "lease_until": None}
     changed = jobs.update().where(is_job(tenant_id, job_id)).values(state=target.value, **changes)
     return value_of(Job, connection.execute(changed.returning(jobs)).one())
+
+
+def cancel_job_of(connection: Connection, tenant_id: TenantId, run_id: str) -> None:
+    """Cancel the job whose attempt a run records, if there is one that has not ended."""
+    of = (jobs.c.tenant_id == tenant_id, jobs.c.run_id == run_id)
+    is_active = jobs.c.state.in_([state.value for state in sources(JobTrigger.CANCEL)])
+    job_id = connection.scalar(sa.select(jobs.c.job_id).where(*of, is_active))
+    if job_id is not None:
+        move(connection, tenant_id, job_id, JobTrigger.CANCEL, run_id=run_id)
+        journal.record(connection, tenant_id, "job.cancelled", {"job_id": job_id}, {"reason": f"run {run_id}"})
 
 
 def in_seconds(seconds: float) -> sa.ColumnElement[Any]:

@@ -11,7 +11,7 @@ A claim is a lease. Whoever executes the job renews it; a job whose lease has en
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from ml_core.domain.api_key import Grant, Scope
 from ml_core.domain.job import HOLDS_CORES, Attempt, JobKind, JobQuota, JobState
 from ml_core.domain.principal import Principal
 from ml_core.exceptions import JobStateError
-from ml_core.ids import JobId, RunId, TenantId
+from ml_core.ids import BatchId, JobId, RunId, TenantId
 from ml_core.registry.jobs.lifecycle import in_seconds, is_job, job_not_found
 from ml_core.registry.missing import tenant_not_found
 from ml_core.registry.versions.rows import refusal
@@ -48,10 +48,10 @@ WITH RECURSIVE waiting (tenant_id) AS (
   SELECT tenant_id, count(*) AS jobs, sum(cpus) AS cpus FROM mlcore.jobs
   WHERE state IN ('starting', 'running', 'cancelling') GROUP BY tenant_id
 )
-SELECT head.tenant_id, head.job_id, head.cpus
+SELECT head.tenant_id, head.job_id, head.cpus, head.batch_id
 FROM waiting w
 CROSS JOIN LATERAL (
-  SELECT j.tenant_id, j.job_id, j.cpus, j.submitted_at FROM mlcore.jobs j
+  SELECT j.tenant_id, j.job_id, j.cpus, j.batch_id, j.submitted_at FROM mlcore.jobs j
   WHERE j.tenant_id = w.tenant_id AND j.state = 'queued' AND j.not_before <= now()
   ORDER BY j.priority DESC, j.submitted_at LIMIT 1
 ) head
@@ -68,6 +68,7 @@ class Held:
     """A job that has, or may still have, a process, as a dispatcher sees it.
 
     Attributes:
+        process: Names its process, which may execute other jobs of the same batch before and after it.
         is_own: Whether the dispatcher itself claimed it.
         is_lapsed: Whether nobody has renewed its lease.
     """
@@ -75,6 +76,7 @@ class Held:
     tenant_id: TenantId
     job_id: JobId
     run_id: RunId
+    process: RunId
     cpus: float
     is_own: bool
     is_lapsed: bool
@@ -107,34 +109,58 @@ class JobQueue:
         Raises:
             PermissionDeniedError: The principal belongs to a tenant, or lacks the scope ``admin``.
         """
+        return self._claim(lambda head: not free_cpus < head.cpus <= (all_cpus or head.cpus), dispatcher, lease_s)
+
+    def claim_following(self, attempt: Attempt, lease_s: float) -> Attempt | None:
+        """Claim the next job for the process of an attempt that is about to end.
+
+        The claim comes before the report of the attempt's end, so that the process never is without a job: a dispatcher
+        stops one that is.
+
+        Returns:
+            The attempt; None: the next is not of the same batch or needs more cores, or as ``claim``.
+
+        Raises:
+            PermissionDeniedError: As ``claim``.
+        """
+        if attempt.batch_id is None:
+            return None
+
+        def suits(head: AnyRow) -> bool:
+            return bool(head.batch_id == attempt.batch_id and head.cpus <= attempt.cpus)
+
+        return self._claim(suits, attempt.dispatcher, lease_s, attempt.process)
+
+    def _claim(
+        self, suits: Callable[[AnyRow], bool], dispatcher: str, lease_s: float, process: RunId | None = None
+    ) -> Attempt | None:
         self._db.principal.require(Scope.ADMIN)
         with self._db.platform() as connection:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CLAIMS_LOCK)))
             head = connection.execute(_NEXT).one_or_none()
-            if head is None or free_cpus < head.cpus <= (all_cpus or head.cpus):
+            if head is None or not suits(head):
                 return None
-            is_head = sa.and_(jobs.c.tenant_id == head.tenant_id, jobs.c.job_id == head.job_id)
-            # Skipped if it is being cancelled.
-            locked = sa.select(jobs.c.job_id).where(is_head, jobs.c.state == JobState.QUEUED.value)
-            if connection.execute(locked.with_for_update(skip_locked=True)).one_or_none() is None:
-                return None
-            _take_turn(connection, head.tenant_id, head.cpus)
-            claimed = (
-                jobs.update()
-                .where(is_head)
-                .values(
-                    state=JobState.STARTING.value,
-                    attempt=jobs.c.attempt + 1,
-                    run_id=RunId.new(),
-                    dispatcher=dispatcher,
-                    lease_until=in_seconds(lease_s),
-                    started_at=sa.func.now(),
-                    finished_at=None,
-                    progress={},
-                )
-                .returning(jobs)
-            )
-            return _attempt_from(connection.execute(claimed).one())
+            return _claim(connection, head.tenant_id, head.job_id, dispatcher, lease_s, process)
+
+    def claim_one(self, tenant_id: str, job_id: str, dispatcher: str, lease_s: float) -> Attempt | None:
+        """Claim a certain job before its turn, for a process that executes it on cores that no dispatcher gives.
+
+        Args:
+            tenant_id: The tenant.
+            job_id: The job.
+            dispatcher: Under which name.
+            lease_s: As for ``claim``.
+
+        Returns:
+            The attempt; None: it does not wait, or somebody else was faster.
+
+        Raises:
+            PermissionDeniedError: As ``claim``.
+        """
+        self._db.principal.require(Scope.ADMIN)
+        with self._db.platform() as connection:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CLAIMS_LOCK)))
+            return _claim(connection, TenantId(tenant_id), job_id, dispatcher, lease_s)
 
     def attempt(self, tenant_id: str, job_id: str, run_id: str) -> Attempt:
         """A claimed attempt, for the process that was started for it.
@@ -162,16 +188,17 @@ class JobQueue:
         """The jobs that hold cores: those of a dispatcher, and those of any whose lease has lapsed."""
         of = jobs.c
         is_own, is_lapsed = of.dispatcher == dispatcher, of.lease_until < sa.func.now()
-        statement = sa.select(of.tenant_id, of.job_id, of.run_id, of.cpus, is_own, is_lapsed).where(
+        columns = (of.tenant_id, of.job_id, of.run_id, of.process, of.cpus)
+        statement = sa.select(*columns, is_own, is_lapsed).where(
             of.state.in_([state.value for state in HOLDS_CORES]), sa.or_(is_own, is_lapsed)
         )
         with self._db.platform() as connection:
             rows = connection.execute(statement.order_by(of.tenant_id, of.job_id)).all()
-        return [Held(TenantId(row[0]), JobId(row[1]), RunId(row[2]), *row[3:]) for row in rows]
+        return [Held(TenantId(row[0]), JobId(row[1]), RunId(row[2]), RunId(row[3]), *row[4:]) for row in rows]
 
-    def renew(self, run_ids: Sequence[RunId], lease_s: float) -> None:
-        """Renew the leases of the attempts among these that have not begun: their processes are being started."""
-        starting = (jobs.c.run_id.in_(run_ids), jobs.c.state == JobState.STARTING.value)
+    def renew(self, processes: Sequence[RunId], lease_s: float) -> None:
+        """Renew the leases of the attempts in these processes that have not begun: the processes are being started."""
+        starting = (jobs.c.process.in_(processes), jobs.c.state == JobState.STARTING.value)
         with self._db.platform() as connection:
             connection.execute(jobs.update().where(*starting).values(lease_until=in_seconds(lease_s)))
 
@@ -194,6 +221,36 @@ class JobQueue:
             raise
 
 
+def _claim(
+    connection: Connection,
+    tenant_id: TenantId,
+    job_id: str,
+    dispatcher: str,
+    lease_s: float,
+    process: RunId | None = None,
+) -> Attempt | None:
+    is_it = is_job(tenant_id, job_id)
+    locked = sa.select(jobs.c.cpus).where(is_it, jobs.c.state == JobState.QUEUED.value)
+    cpus = connection.scalar(locked.with_for_update(skip_locked=True))  # skipped if it is being cancelled
+    if cpus is None:
+        return None
+    _take_turn(connection, tenant_id, cpus)
+    run_id = RunId.new()
+    claimed = jobs.update().where(is_it).returning(jobs)
+    claimed = claimed.values(
+        state=JobState.STARTING.value,
+        attempt=jobs.c.attempt + 1,
+        run_id=run_id,
+        process=process or run_id,
+        dispatcher=dispatcher,
+        lease_until=in_seconds(lease_s),
+        started_at=sa.func.now(),
+        finished_at=None,
+        progress={},
+    )
+    return _attempt_from(connection.execute(claimed).one())
+
+
 def _attempt_from(row: AnyRow) -> Attempt:
     grant, tenant_id = Grant.read(row.scopes), TenantId(row.tenant_id)
     return Attempt(
@@ -207,6 +264,9 @@ def _attempt_from(row: AnyRow) -> Attempt:
         request_id=row.request_id,
         number=row.attempt,
         run_id=RunId(row.run_id),
+        process=RunId(row.process),
+        dispatcher=row.dispatcher,
+        batch_id=None if row.batch_id is None else BatchId(row.batch_id),
     )
 
 

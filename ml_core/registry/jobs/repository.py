@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,16 +10,17 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
-from ml_core.database.tables import dataset_versions, job_quotas, jobs, runs, versions
+from ml_core.database.tables import dataset_versions, jobs, runs, versions
 from ml_core.domain.api_key import Grant, Scope
-from ml_core.domain.job import HOLDS_CORES, MAX_PRIORITY, Job, JobKind, JobQuota, JobState, JobTrigger
+from ml_core.domain.job import MAX_PRIORITY, Job, JobKind, JobQuota, JobState, JobTrigger
 from ml_core.domain.run import RunStatus
-from ml_core.exceptions import Action, IdempotencyConflictError, InvalidRequestError, QuotaExceededError
+from ml_core.exceptions import Action, IdempotencyConflictError, InvalidRequestError
 from ml_core.ids import JobId
 from ml_core.registry import journal
 from ml_core.registry.jobs import log as logs
 from ml_core.registry.jobs.lifecycle import in_seconds, is_job, job_not_found, move
 from ml_core.registry.jobs.log import JobLog
+from ml_core.registry.jobs.quotas import JobUsage, check_share, shares
 from ml_core.registry.limits import check_choice, check_document
 from ml_core.registry.pages import Page, read_page
 from ml_core.registry.records import OfTenant, value_of
@@ -28,17 +28,6 @@ from ml_core.registry.records import OfTenant, value_of
 _MAX_ATTEMPTS = 10
 _PAUSE_S = 10.0
 """Before a lost job is claimed again; doubled with each attempt."""
-_DAY = sa.text("interval '24 hours'")
-
-
-@dataclass(frozen=True, slots=True)
-class JobUsage:
-    """What a tenant uses of its quota now."""
-
-    queued: int
-    running: int
-    cpus: float
-    cpu_seconds: float
 
 
 class JobRepository(OfTenant):
@@ -53,6 +42,7 @@ class JobRepository(OfTenant):
         priority: int = 0,
         max_attempts: int = 3,
         idempotency_key: str | None = None,
+        reserved_s: float = 0.0,
     ) -> Job:
         """Submit a job. The caller has checked the spec.
 
@@ -63,6 +53,7 @@ class JobRepository(OfTenant):
             priority: -100 to 100; among the tenant's jobs a higher one goes first.
             max_attempts: How often it is started at most, if its process is lost; 1 to 10.
             idempotency_key: A text of the caller, 1 to 200 characters: the same again returns the same job.
+            reserved_s: Seconds in which no dispatcher claims it: whoever submits it does so (``JobQueue.claim_one``).
 
         Raises:
             PermissionDeniedError: The principal lacks the scope ``train``.
@@ -76,9 +67,8 @@ class JobRepository(OfTenant):
         principal.require(Scope.TRAIN)
         kind = check_choice(JobKind, kind, "kind")
         document = check_document(spec, "spec")
-        _check_range("cpus", cpus, 0.01, 10_000)
-        _check_range("priority", priority, -MAX_PRIORITY, MAX_PRIORITY)
-        _check_range("max_attempts", max_attempts, 1, _MAX_ATTEMPTS)
+        check_options(cpus, priority, max_attempts)
+        check_key(idempotency_key)
         row = {
             "tenant_id": self._tenant_id,
             "job_id": JobId.new(),
@@ -88,12 +78,13 @@ class JobRepository(OfTenant):
             "priority": priority,
             "max_attempts": max_attempts,
             "idempotency_key": idempotency_key,
+            "not_before": in_seconds(reserved_s),
             "scopes": Grant(principal.scopes, principal.promotes).names,
         }
         with journal.writing(self._db, self._tenant_id) as connection:
             if (existing := self._repeated(connection, idempotency_key, kind, document)) is not None:
                 return existing
-            self._check_quota(connection, cpus)
+            check_share(self._tenant_id, self._share(connection), cpus)
             adding = insert(jobs).values(**row).on_conflict_do_nothing(index_elements=["tenant_id", "idempotency_key"])
             added = connection.execute(adding.returning(jobs)).one_or_none()
             if added is None:  # another request with the key was faster
@@ -115,6 +106,13 @@ class JobRepository(OfTenant):
         if row is None:
             raise job_not_found(self._tenant_id, job_id)
         return value_of(Job, row)
+
+    def find(self, idempotency_key: str) -> Job | None:
+        """The job that was submitted with an idempotency key; None: none was."""
+        of = (jobs.c.tenant_id == self._tenant_id, jobs.c.idempotency_key == idempotency_key)
+        with self._db.tenant(self._tenant_id) as connection:
+            row = connection.execute(sa.select(jobs).where(*of)).one_or_none()
+        return None if row is None else value_of(Job, row)
 
     def list(self, *, state: JobState | str | None = None, limit: int = 50, cursor: str | None = None) -> Page[Job]:
         """A page of jobs, newest first.
@@ -161,19 +159,19 @@ class JobRepository(OfTenant):
             now = sa.func.now()
             cleared: dict[str, Any] = {"attempt": 0, "error": sa.null(), "finished_at": None, "not_before": now}
             job = move(connection, self._tenant_id, job_id, JobTrigger.RETRY, **cleared)
-            self._check_quota(connection, job.cpus, is_counted=True)
+            check_share(self._tenant_id, self._share(connection), job.cpus, is_counted=True)
             self._record(connection, job, "job.retried")
         return job
 
     def usage(self) -> JobUsage:
         """What the tenant uses of its quota."""
         with self._db.tenant(self._tenant_id) as connection:
-            return self._usage(connection)
+            return self._share(connection)[1]
 
     def quota(self) -> JobQuota:
         """The tenant's quota."""
         with self._db.tenant(self._tenant_id) as connection:
-            return self._quota(connection)
+            return self._share(connection)[0]
 
     def log(self, job_id: str, after: int = 0) -> JobLog:
         """What the attempts of a job said, from a position of the log.
@@ -186,13 +184,20 @@ class JobRepository(OfTenant):
             return logs.read(connection, self._tenant_id, JobId(job_id), after)
 
     def say(self, job_id: str, lines: Iterable[str]) -> None:
-        """Add lines to the log of a job."""
-        self._db.principal.require(Scope.TRAIN)
-        with journal.writing(self._db, self._tenant_id) as connection:
-            logs.say(connection, self._tenant_id, job_id, lines)
+        """Add lines to the log of a job.
 
-    def begin(self, job_id: str, run_id: str, lease_s: float) -> None:
-        """Say that the process of an attempt has begun.
+        Raises:
+            JobNotFoundError: There is no such job.
+        """
+        self._db.principal.require(Scope.TRAIN)
+        try:
+            with journal.writing(self._db, self._tenant_id) as connection:
+                logs.say(connection, self._tenant_id, job_id, lines)
+        except sa.exc.IntegrityError as error:  # a log belongs to a job
+            raise job_not_found(self._tenant_id, job_id) from error
+
+    def begin(self, job_id: str, run_id: str, lease_s: float) -> Job:
+        """Say that the process of an attempt has begun; the job as it is then.
 
         Args:
             job_id: The job.
@@ -209,6 +214,7 @@ class JobRepository(OfTenant):
             job = move(connection, self._tenant_id, job_id, JobTrigger.BEGIN, run_id=run_id, **lease)
             line = f"Attempt {job.attempt} of {job.max_attempts} begins; its run is {run_id}."
             logs.say(connection, self._tenant_id, job_id, [line])
+        return job
 
     def beat(
         self,
@@ -251,15 +257,17 @@ class JobRepository(OfTenant):
         with journal.writing(self._db, self._tenant_id) as connection:
             return self._fail(connection, job_id, run_id, error)
 
-    def lose(self, job_id: str, run_id: str, why: str) -> Job:
+    def lose(self, job_id: str, run_id: str, why: str, error: Mapping[str, Any] | None = None) -> Job:
         """Settle an attempt whose process is gone: another one follows, unless that was the last.
 
-        A version or dataset that the attempt had registered is kept as its result. Its run ends with it.
+        A version or dataset that the attempt had registered is kept as its result. Its run ends with it, and the parts
+        of that run.
 
         Args:
             job_id: The job.
             run_id: The run of the attempt.
             why: What is known of its end, for people.
+            error: What kept it from its end, as ``MLFrameworkError.to_json``: the job's error if no attempt follows.
 
         Raises:
             JobNotFoundError: There is no such job.
@@ -274,11 +282,13 @@ class JobRepository(OfTenant):
             if made is not None and job.spec.get("promote_to") is None:
                 return self._succeed(connection, job_id, run_id, made)
             ended = RunStatus.CANCELLED if is_cancelled else RunStatus.FAILED
-            is_its_run = (runs.c.tenant_id == self._tenant_id, runs.c.run_id == job.run_id)
+            is_part = runs.c.parent_run_id == job.run_id  # such as a trial, which another attempt repeats
+            is_its = (runs.c.tenant_id == self._tenant_id, sa.or_(runs.c.run_id == job.run_id, is_part))
+            status = sa.case((is_part, RunStatus.CANCELLED.value), else_=ended.value)
             connection.execute(
                 runs.update()
-                .where(*is_its_run, runs.c.status == RunStatus.RUNNING.value)
-                .values(status=ended.value, error=why[-4_000:], finished_at=sa.func.now())
+                .where(*is_its, runs.c.status == RunStatus.RUNNING.value)
+                .values(status=status, error=why[-4_000:], finished_at=sa.func.now())
             )
             if is_cancelled:
                 now = sa.func.now()
@@ -288,7 +298,7 @@ class JobRepository(OfTenant):
                 kept = {"not_before": pause, "result": made or dict(job.result)}
                 return move(connection, self._tenant_id, job_id, JobTrigger.REQUEUE, run_id=run_id, **kept)
             message = f"The process was lost {job.attempt} times; the last time: {why}"
-            return self._fail(connection, job_id, run_id, {"code": "job_lost", "message": message})
+            return self._fail(connection, job_id, run_id, error or {"code": "job_lost", "message": message})
 
     def _succeed(self, connection: Connection, job_id: str, run_id: str, result: Mapping[str, Any]) -> Job:
         values = {"result": check_document(result, "result"), "finished_at": sa.func.now()}
@@ -326,10 +336,6 @@ class JobRepository(OfTenant):
         """The job that was submitted with this key before."""
         if key is None:
             return None
-        if not 1 <= len(key) <= 200:
-            raise InvalidRequestError(
-                "An idempotency key has 1 to 200 characters.", remedy="Give a shorter one.", field="idempotency_key"
-            )
         of = (jobs.c.tenant_id == self._tenant_id, jobs.c.idempotency_key == key)
         row = connection.execute(sa.select(jobs).where(*of)).one_or_none()
         if row is None:
@@ -344,49 +350,8 @@ class JobRepository(OfTenant):
             )
         return value_of(Job, row)
 
-    def _quota(self, connection: Connection) -> JobQuota:
-        of = job_quotas.c
-        row = connection.execute(sa.select(job_quotas).where(of.tenant_id == self._tenant_id)).one_or_none()
-        return JobQuota() if row is None else value_of(JobQuota, row)
-
-    def _usage(self, connection: Connection) -> JobUsage:
-        mine = jobs.c.tenant_id == self._tenant_id
-        holds = jobs.c.state.in_([state.value for state in HOLDS_CORES])
-        running = sa.func.extract("epoch", sa.func.now() - jobs.c.started_at) * jobs.c.cpus
-        counted = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(jobs.c.cpus), 0.0))
-        queued = connection.scalar(sa.select(sa.func.count()).where(mine, jobs.c.state == JobState.QUEUED.value))
-        held, cpus = connection.execute(counted.where(mine, holds)).one()
-        used = sa.func.sum(jobs.c.cpu_seconds + sa.case((holds, running), else_=0.0))
-        lately = sa.or_(jobs.c.finished_at.is_(None), jobs.c.finished_at > sa.func.now() - _DAY)
-        seconds = connection.scalar(sa.select(sa.func.coalesce(used, 0.0)).where(mine, lately))
-        return JobUsage(int(queued or 0), int(held), float(cpus), float(seconds or 0.0))
-
-    def _check_quota(self, connection: Connection, cpus: float, *, is_counted: bool = False) -> None:
-        """Refuse one job more than the quota permits; ``is_counted``: it is in the queue already."""
-        quota, usage = self._quota(connection), self._usage(connection)
-        queued = usage.queued - is_counted
-        if quota.max_queued is not None and queued >= quota.max_queued:
-            raise self._over("max_queued", quota.max_queued, 0, f"{queued:,} jobs wait", "Wait, or cancel some.")
-        if quota.max_running == 0:
-            raise self._over("max_running", 0, 0, "The tenant may run no jobs", "Ask the platform's operator.")
-        if quota.max_cpus is not None and cpus > quota.max_cpus:
-            what = f"The job needs {cpus:g} cores"
-            raise self._over("max_cpus", quota.max_cpus, quota.max_cpus, what, f"Ask for {quota.max_cpus:g} or fewer.")
-        per_day = quota.cpu_seconds_per_day
-        if per_day is not None and usage.cpu_seconds >= per_day:
-            what = f"{usage.cpu_seconds:,.0f} core-seconds were used within the last 24 hours"
-            raise self._over("cpu_seconds_per_day", per_day, 0, what, "Try again later.")
-
-    def _over(self, name: str, limit: float, left: float, what: str, remedy: str) -> QuotaExceededError:
-        return QuotaExceededError(
-            f"{what}; the tenant's quota {name} is {limit:,g}, of which {left:,g} is left.",
-            remedy=remedy,
-            tenant_id=self._tenant_id,
-            quota=name,
-            limit=limit,
-            left=left,
-            retry_after_s=60,
-        )
+    def _share(self, connection: Connection) -> tuple[JobQuota, JobUsage]:
+        return shares(connection, [self._tenant_id])[self._tenant_id]
 
     def _set(self, connection: Connection, job_id: str, **values: Any) -> Job:
         changed = jobs.update().where(is_job(self._tenant_id, job_id)).values(**values).returning(jobs)
@@ -394,6 +359,29 @@ class JobRepository(OfTenant):
 
     def _record(self, connection: Connection, job: Job, action: str, details: Mapping[str, Any] | None = None) -> None:
         journal.record(connection, self._tenant_id, action, {"job_id": job.job_id}, details)
+
+
+def check_options(cpus: float, priority: int, max_attempts: int) -> None:
+    """Refuse options of a job that are out of range.
+
+    Raises:
+        InvalidRequestError: One is.
+    """
+    _check_range("cpus", cpus, 0.01, 10_000)
+    _check_range("priority", priority, -MAX_PRIORITY, MAX_PRIORITY)
+    _check_range("max_attempts", max_attempts, 1, _MAX_ATTEMPTS)
+
+
+def check_key(idempotency_key: str | None) -> None:
+    """Refuse an idempotency key that has no character or too many.
+
+    Raises:
+        InvalidRequestError: It has.
+    """
+    if idempotency_key is not None and not 1 <= len(idempotency_key) <= 200:
+        raise InvalidRequestError(
+            "An idempotency key has 1 to 200 characters.", remedy="Give a shorter one.", field="idempotency_key"
+        )
 
 
 def _check_range(name: str, value: float, lowest: float, highest: float) -> None:

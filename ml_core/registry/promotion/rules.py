@@ -59,7 +59,7 @@ def environments_of(settings: Settings) -> tuple[EnvironmentName, ...]:
     return found
 
 
-def check_environment(db: DatabaseConnection, tenant_id: TenantId, environment: EnvironmentName) -> None:
+def check_environment(db: DatabaseConnection, tenant_id: TenantId | None, environment: EnvironmentName) -> None:
     """Refuse an environment that the settings do not name, so that a typo does not create one.
 
     Raises:

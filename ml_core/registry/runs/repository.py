@@ -27,6 +27,7 @@ from ml_core.ids import Digest, ModelId, RunId
 from ml_core.registry import journal
 from ml_core.registry.blobs import remove_unneeded
 from ml_core.registry.heartbeat import beating
+from ml_core.registry.jobs.lifecycle import cancel_job_of
 from ml_core.registry.journal import erase
 from ml_core.registry.limits import check_document, check_word
 from ml_core.registry.missing import require_model_in
@@ -182,7 +183,7 @@ class RunRepository(OfTenant):
         self._end(run_id, RunTrigger.FAIL, "run.failed", error)
 
     def cancel(self, run_id: str, reason: str = "") -> None:
-        """End a run that was stopped. Errors as for ``finish``."""
+        """End a run that was stopped; the job that it records is cancelled with it. Errors as for ``finish``."""
         self._end(run_id, RunTrigger.CANCEL, "run.cancelled", reason)
 
     def mark_dead(self, run_id: str) -> None:
@@ -385,6 +386,8 @@ class RunRepository(OfTenant):
     def _end(self, run_id: str, trigger: RunTrigger, action: str, error: str | None) -> None:
         kept = None if error is None else error.replace("\0", "")[-_MAX_ERROR_LENGTH:] or None
         with journal.writing(self._db, self._tenant_id) as connection:
+            if trigger is RunTrigger.CANCEL:  # the job's row is locked first, as ``JobRepository.lose`` does
+                cancel_job_of(connection, self._tenant_id, run_id)
             model_id = move(connection, self._tenant_id, run_id, trigger, finished_at=sa.func.now(), error=kept)
             details = {"model_id": model_id, **({} if kept is None else {"error": kept})}
             journal.record(connection, self._tenant_id, action, {"run_id": run_id}, details)

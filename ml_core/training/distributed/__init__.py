@@ -1,1 +1,1 @@
-"""What runs on Ray: the only part of the framework that imports it."""
+"""What runs on Ray. Beside ``deployments``, only this package imports it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -18,6 +19,7 @@ from ml_core.exceptions import (
     MLFrameworkError,
     ModelNotFoundError,
     PromotionRefusedError,
+    RunNotFoundError,
     TrainingError,
 )
 from ml_core.ids import TenantId
@@ -171,6 +173,16 @@ def test_who_moves_a_pointer_is_the_connections_principal(db: DatabaseConnection
     assert other.rollback("tickets").updated_by == "key:1"
     assert other.promote("tickets", "2", actor="somebody else").updated_by == "key:1"
     assert system.promote("tickets", "1", actor="somebody else").updated_by == "somebody else"
+
+
+def test_a_run_is_reported_as_over_http(system: MLSystem, tmp_path: Path) -> None:
+    """With what the training found on its held-out rows, into a new file."""
+    frame, target = split_target(tickets(), "category")
+    result = system.train_model("tickets", None, (frame, target), hyperparameters=FAST)
+    page = system.report_run(result["run_id"], tmp_path / "report.html").read_text(encoding="utf-8")
+    assert all(text in page for text in (result["run_id"], "Confusion matrix", "Importances", "minutes_open"))
+    with pytest.raises(RunNotFoundError):
+        system.report_run("run_0", tmp_path / "other.html")
 
 
 def test_objects_say_whose_they_are_and_no_password(tenant_id: TenantId, db: DatabaseConnection) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ import pytest
 
 from ml_core.api.access import Services
 from ml_core.api.app import create_app
-from ml_core.api.trainings import TrainingsInThreads
 from ml_core.cli.main import run
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.embedded import EmbeddedServer
@@ -21,6 +21,7 @@ from ml_core.domain.api_key import Scope
 from ml_core.ids import TenantId
 from ml_core.registry.keys import KeyRepository
 from support.http_server import mounted, served
+from support.job_queue import ThreadRunner, dispatching
 from support.registry import new_tenant, settings_for, temporary_home
 
 
@@ -79,19 +80,17 @@ def door(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def control_api(cli_home: Path) -> Iterator[str]:
-    """The address of a control API over the registry of the session.
-
-    It trains in threads: a process for each training would spend most of the time with imports.
-    """
-    with DatabaseConnection(settings=settings_for(cli_home)) as db:
-        app = create_app(Services(db, trainings=TrainingsInThreads(db)))
-        with served(mounted(app)) as port:
-            yield f"http://127.0.0.1:{port}"
+    """The address of a control API over the registry of the session."""
+    with DatabaseConnection(settings=settings_for(cli_home)) as db, served(mounted(create_app(Services(db)))) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture
-def mlcore(cli_home, monkeypatch, capsys, door):
-    """Runs ``mlcore`` with arguments. Predictions are made in process: the server is the control API alone."""
+def mlcore(cli_home, registry, monkeypatch, capsys, door):
+    """Runs ``mlcore`` with arguments. Predictions are made in process: the server is the control API alone.
+
+    While it trains over HTTP, a dispatcher runs beside it.
+    """
     monkeypatch.setenv("MLCORE_HOME", str(cli_home))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(cli_home / "config"))
     monkeypatch.delenv("MLCORE_API_KEY", raising=False)
@@ -99,12 +98,18 @@ def mlcore(cli_home, monkeypatch, capsys, door):
     # Wide enough that no message is wrapped.
     monkeypatch.setattr("ml_core.cli.console.out._width", 400)
     monkeypatch.setattr("ml_core.cli.console.err._width", 400)
+    monkeypatch.setattr("ml_core.jobs.dispatcher._TURN_S", 0.02)
+    monkeypatch.setattr("ml_core.api.routes.jobs._LOOK_EVERY_S", 0.02)
 
     def call(*arguments: Any) -> Result:
         monkeypatch.setattr(sys, "argv", ["mlcore", *map(str, arguments)])
         capsys.readouterr()
         code = 0
-        with monkeypatch.context() as patch:
+        trains_there = door == "over_http" and arguments[0] == "train"
+        with (
+            dispatching(registry, ThreadRunner(registry)) if trains_there else nullcontext(),
+            monkeypatch.context() as patch,
+        ):
             if door == "over_http" and arguments[0] == "predict":
                 patch.delenv("MLCORE_URL", raising=False)
                 patch.delenv("MLCORE_API_KEY", raising=False)

@@ -31,7 +31,7 @@ def test_a_file_becomes_a_dataset(mlcore, tenant, csv):
     assert "csv, tickets.csv" in mlcore("datasets", "versions", "tickets_2026", "-t", tenant).out
 
 
-def test_parquet_and_queries_become_datasets_too(mlcore, tenant, tmp_path):
+def test_parquet_and_queries_become_datasets_too(mlcore, tenant, tmp_path, monkeypatch):
     """The file's name tells its kind."""
     frame = pd.DataFrame({"n": [1, 2]})
     frame.to_parquet(tmp_path / "t.parquet")
@@ -39,10 +39,53 @@ def test_parquet_and_queries_become_datasets_too(mlcore, tenant, tmp_path):
         frame.to_sql("t", connection, index=False)
     connection.close()
     first = mlcore("datasets", "create", "a", "-t", tenant, "--from", tmp_path / "t.parquet", "--json").json
-    query = ("--sql", "SELECT n FROM t ORDER BY n", "--database", f"sqlite:///{tmp_path}/t.db")
+    monkeypatch.setenv("SHOP_URL", f"sqlite:///{tmp_path}/t.db")
+    query = ("--sql", "SELECT n FROM t ORDER BY n", "--connection", "SHOP_URL")
     second = mlcore("datasets", "create", "b", "-t", tenant, *query, "--json").json
     assert first["digest"] == second["digest"]
     assert (first["source"]["kind"], second["source"]["kind"]) == ("parquet", "sql")
+    refused = mlcore("datasets", "create", "b", "-t", tenant, *query, "--max-rows", 1)
+    assert (refused.code, "The table has 2 rows; at most 1 are accepted" in refused.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"), [("NOT_SET", "NOT_SET is not set"), ("postgresql://me:secret@h/d", "not the name of an")]
+)
+def test_a_connection_is_the_name_of_a_variable(mlcore, tenant, given, words):
+    """A URL in its place is not repeated."""
+    refused = mlcore("datasets", "create", "b", "-t", tenant, "--sql", "SELECT 1", "--connection", given)
+    assert (refused.code, words in refused.err, "secret" in refused.err) == (1, True, False)
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """A pattern that names the tickets in two parts."""
+    (tmp_path / "data").mkdir()
+    for n in (0, 1):
+        tickets().iloc[n * 120 : n * 120 + 120].to_csv(tmp_path / f"data/{n}.csv", index=False)
+    return f"{tmp_path}/data/*.csv"
+
+
+@pytest.mark.both_doors
+def test_files_that_a_pattern_names_are_one_dataset(mlcore, tenant, csv, parts):
+    """That of the whole file; so they are to train and to predict."""
+    whole = mlcore("datasets", "create", "whole", "-t", tenant, "--from", csv, "--json").json
+    made = mlcore("datasets", "create", "parts", "-t", tenant, "--from", parts, "--json").json
+    assert (made["digest"], made["source"]) == (whole["digest"], {"kind": "csv", "file": parts, "files": "2"})
+    common = ("-t", tenant, "-m", "m")
+    train = mlcore("train", parts, *common, "--target", "category", "-p", "algorithm=logistic_regression", "--json")
+    assert (train.code, train.json["dataset"]) == (0, "m@1"), train.err
+    assert len(mlcore("predict", *common, "--file", parts, "--json").json["predictions"]) == 240
+
+
+def test_training_on_files_that_differ_fails_at_once(mlcore, tenant, parts):
+    """Before anything is stored, with the file and the column, and no hint that would not help."""
+    path = parts.replace("*", "1")
+    tickets().assign(minutes_open="long").to_csv(path, index=False)
+    refused = mlcore("train", parts, "-t", tenant, "-m", "m", "--target", "category")
+    assert (refused.code, f"numbers in {parts.replace('*', '0')}, text in {path}" in refused.err) == (1, True)
+    assert "--ignore" not in refused.err
+    assert mlcore("datasets", "list", "-t", tenant, "--json").json["items"] == []
 
 
 def test_the_profile_is_shown(mlcore, tenant, csv):
@@ -109,7 +152,7 @@ def test_a_dataset_that_does_not_exist_is_no_empty_list(mlcore, tenant, csv):
 def test_a_dataset_is_made_from_one_thing(mlcore, tenant, options):
     """A file, or a query with its database."""
     result = mlcore("datasets", "create", "x", "-t", tenant, *options)
-    assert (result.code, "--sql QUERY with --database URL" in result.err) == (1, True)
+    assert (result.code, "--sql QUERY with --connection VARIABLE" in result.err) == (1, True)
 
 
 def test_training_keeps_the_file_as_a_dataset(mlcore, tenant, csv):

@@ -40,10 +40,12 @@ def test_a_job_is_submitted_and_waited_for(mlcore: Callable, tenant: str, submit
     job = submitted.json
     said = mlcore("jobs", "wait", job["job_id"], "-t", tenant)
     assert (said.code, "m@1" in said.out) == (0, True), said.err
+    assert said.err.strip() == f"{job['job_id']} is succeeded."
     (row,) = mlcore("jobs", "list", "-t", tenant, "--json").json["items"]
     assert (row["state"], row["result"]["version"]) == ("succeeded", "1")
     assert "m@1" in mlcore("jobs", "list", "-t", tenant).out
-    assert "succeeded" in mlcore("jobs", "show", job["job_id"], "-t", tenant).out
+    shown = mlcore("jobs", "show", job["job_id"], "-t", tenant).out
+    assert all(text in shown for text in ("succeeded", "worse by", "█"))
     for options in ((), ("-f",)):
         log = mlcore("jobs", "logs", job["job_id"], "-t", tenant, *options).out
         assert "Attempt 1 of 3 begins" in log
@@ -77,6 +79,28 @@ def test_a_job_that_waits_is_cancelled_and_retried(mlcore: Callable, tenant: str
     again = mlcore("jobs", "retry", job_id, "-t", tenant)
     assert (again.code, "is queued and can't retry" in again.err) == (1, True)
     mlcore("jobs", "cancel", job_id, "-t", tenant)
+
+
+def test_a_search_is_submitted(mlcore: Callable, tenant: str, submit: Callable) -> None:
+    """Ranges, choices and durations as people write them; a mistake in one is refused with its name."""
+    submit()  # the dataset
+    call = ("jobs", "submit", "tune", "-t", tenant, "-m", "m", "--dataset", "m", "--target", "outcome")
+    space = ("--algorithm", "decision_tree", "--space", "max_depth=2..12", "--space", "criterion=gini,entropy")
+    job = mlcore(*call, *space, "--space", "ccp_alpha=log:0.001:0.3", "--timeout", "10m", "--folds", "3", "--json").json
+    assert job["spec"]["search"]["space"] == {
+        "max_depth": {"low": 2, "high": 12},
+        "criterion": {"choices": ["gini", "entropy"]},
+        "ccp_alpha": {"low": 0.001, "high": 0.3, "log": True},
+    }
+    assert (job["spec"]["search"]["seconds"], job["spec"]["search"]["folds"]) == (600, 3)
+    for options, said in (
+        ((*space, "--space", "max_dept=2..3"), "Did you mean max_depth"),
+        ((*space, "--space", "ccp_alpha"), "not of the form name=value"),
+        ((*space, "--space", "ccp_alpha=0.3..0.1"), "empty range"),
+        (("--timeout", "soon"), "Write it like 90s, 10m or 2h"),
+    ):
+        refused = mlcore(*call, *options)
+        assert (refused.code, said in refused.err) == (1, True), refused.err
 
 
 def test_bad_input_is_refused_at_once(mlcore: Callable, tenant: str, submit: Callable) -> None:

@@ -56,6 +56,8 @@ def test_a_run_names_its_version_and_its_error(mlcore: Any, tenant: str, tmp_pat
     assert "error" not in listed.out
     assert mlcore("runs", "list", "-t", tenant, "--json").json["items"][0]["versions"] == ["m@1"]
     assert "m@1" in mlcore("runs", "show", trained.json["run_id"], "-t", tenant).out
+    shown = mlcore("runs", "show", trained.json["run_id"], "-t", tenant).out
+    assert all(text in shown for text in ("diagnostics.json", "worse by", "█"))
     mlcore("train", table, "-t", tenant, "-m", "m", "--target", "outcome", "-p", "algorithm=rigde")
     assert "TrainingError" in mlcore("runs", "list", "-t", tenant, "--status", "failed").out
 
@@ -98,3 +100,29 @@ def test_a_run_is_tagged(mlcore: Any, two_runs: tuple[str, str, str]) -> None:
     assert first in mlcore("runs", "tag", first, "best=no", "-t", tenant).out
     refused = mlcore("runs", "tag", first, "best", "-t", tenant)
     assert (refused.code, "KEY=VALUE" in refused.err) == (1, True)
+
+
+@pytest.mark.both_doors
+def test_a_run_is_reported(
+    mlcore: Any, two_runs: tuple[str, str, str], registry: DatabaseConnection, tmp_path: Any
+) -> None:
+    """Its curves in a file that did not exist, whatever else its files are; a trial is a run that is part of it."""
+    tenant, first, _ = two_runs
+    runs = RunRepository(registry, tenant)
+    runs.log_series(first, "loss", range(3), [0.5, float("nan"), 0.1])
+    runs.artifacts.log(first, "diagnostics.json", b"[not the platform's]")
+    for c in (1, 2):
+        trial = runs.start("tickets", parameters={"C": c}, parent_run_id=first)
+        runs.log_metrics(trial, {"validation/accuracy": c / 4})
+        runs.finish(trial)
+    file = tmp_path / "report.html"
+    said = mlcore("runs", "report", first, "--output", file, "-t", tenant, "--json")
+    assert (said.code, said.json) == (0, {"run_id": first, "file": str(file)}), said.err
+    page = file.read_text(encoding="utf-8")
+    assert all(text in page for text in ("Learning curves", "Best score by time", first))
+    assert "Calibration" not in page
+    assert "█ ▁" in mlcore("runs", "show", first, "-t", tenant).out
+    again = mlcore("runs", "report", first, "--output", file, "-t", tenant)
+    assert (again.code, "Name another file" in again.err) == (1, True)
+    missing = mlcore("runs", "report", "run_0", "-t", tenant)
+    assert (missing.code, "There is no run" in missing.err) == (1, True)

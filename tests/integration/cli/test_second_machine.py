@@ -17,9 +17,12 @@ import pytest
 from ml_core.api.access import Services
 from ml_core.api.app import create_app
 from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.job import JobState
 from ml_core.domain.run import RunStatus
+from ml_core.registry.jobs import JobRepository
 from ml_core.registry.runs import RunRepository
 from support.http_server import mounted, served
+from support.job_queue import running_queue
 from support.tables import measures, tickets
 from support.waiting import wait_until
 
@@ -27,13 +30,11 @@ COMMAND = [sys.executable, "-m", "ml_core.cli"]
 WITHIN_S = 120.0
 
 
-@pytest.fixture(scope="session")
-def training_api(cli_home: Path, registry: DatabaseConnection) -> Iterator[str]:
-    """The address of a control API that trains in processes, as it is served."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLCORE_HOME", str(cli_home))  # of the processes
-        with served(mounted(create_app(Services(registry)))) as port:
-            yield f"http://127.0.0.1:{port}"
+@pytest.fixture
+def training_api(registry: DatabaseConnection) -> Iterator[str]:
+    """The address of a control API, with a dispatcher that trains in processes."""
+    with running_queue(registry), served(mounted(create_app(Services(registry)))) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture
@@ -99,30 +100,40 @@ def test_a_training_that_fails_far_away_says_what_helps(
     assert run["status"] == "failed"
 
 
+@pytest.mark.parametrize("is_remote", [True, False])
 def test_an_interrupted_training_is_cancelled(
-    environment: dict[str, str], registry: DatabaseConnection, tenant: str, tmp_path: Path
+    request: pytest.FixtureRequest,
+    registry: DatabaseConnection,
+    cli_home: Path,
+    tenant: str,
+    tmp_path: Path,
+    is_remote: bool,
 ) -> None:
-    """Its run ends as cancelled, its process ends, and no version is registered."""
+    """Its job and its run, its process ends, and no version is registered; without a platform as well."""
     measures(2_000).to_csv(tmp_path / "m.csv", index=False)
     fit = ("--target", "outcome", "-p", "n_estimators=20000")
     command = [*COMMAND, "train", str(tmp_path / "m.csv"), "-t", tenant, "-m", "m", *fit]
+    alone = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "MLCORE_HOME": str(cli_home), "COLUMNS": "400"}
+    environment = request.getfixturevalue("environment") if is_remote else alone
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    runs = RunRepository(registry, tenant)
+    runs, jobs = RunRepository(registry, tenant), JobRepository(registry, tenant)
     wait_until(lambda: [run.status for run in runs.search().items] == [RunStatus.RUNNING], WITHIN_S)
-    assert len(workers()) == 1
+    (job,) = jobs.list().items
+    assert len(workers(str(job.run_id))) == is_remote
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=WITHIN_S)
     assert (process.returncode, "Interrupted" in err, "Traceback" in err) == (130, True, False), err
-    wait_until(lambda: [run.status for run in runs.search().items] == [RunStatus.CANCELLED], WITHIN_S)
-    wait_until(lambda: workers() == [], WITHIN_S)
+    assert f"The job {job.job_id} is cancel" in err
+    wait_until(lambda: jobs.get(job.job_id).state is JobState.CANCELLED, WITHIN_S)
+    assert [run.status for run in runs.search().items] == [RunStatus.CANCELLED]
+    wait_until(lambda: workers(str(job.run_id)) == [], WITHIN_S)
 
 
-def workers() -> list[int]:
-    """The processes of this test that train."""
+def workers(run_id: str) -> list[int]:
+    """The processes that execute a job's attempt."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == os.getpid() and b"ml_core.training.worker" in (folder / "cmdline").read_bytes():
+            if run_id.encode() in (folder / "cmdline").read_bytes():
                 found.append(int(folder.name))
     return found

@@ -14,6 +14,7 @@ from ml_core.client import MLClient
 from ml_core.domain.api_key import Scope
 from ml_core.registry.keys import KeyRepository
 from support.http_server import mounted, served
+from support.job_queue import running_queue
 
 
 @pytest.fixture
@@ -51,3 +52,10 @@ def client(address, admin_key, tenant_id) -> Iterator[MLClient]:
     """A client of the tenant over HTTP, with the key."""
     with MLClient(address, api_key=admin_key, tenant_id=tenant_id, timeout_s=30) as asks:
         yield asks
+
+
+@pytest.fixture
+def dispatched(db) -> Iterator[None]:
+    """A dispatcher runs."""
+    with running_queue(db):
+        yield

@@ -12,6 +12,7 @@ import pytest
 from ml_core.api.app import create_app
 from ml_core.api.examples import BODIES, PATH
 from support.tables import tickets
+from support.waiting import wait_until
 
 DOCUMENT = create_app(None).openapi()
 OPERATIONS = {
@@ -24,10 +25,11 @@ STORY = (
     *("tenants.create", "tenants.update", "keys.create", "platform_keys.create"),
     *("models.check_training", "predictions.set_policy"),
     *("runs.start", "runs.tag", "runs.log_metrics", "runs.end"),
-    *("datasets.create", "models.train", "versions.update", "holds.place", "gates.set", "environments.promote"),
-    *("predictions.label", "models.train", "environments.approve", "rollouts.shadow", "rollouts.unshadow"),
+    *("datasets.create", "jobs.submit", "versions.update", "holds.place", "gates.set", "environments.promote"),
+    *("predictions.label", "jobs.submit", "environments.approve", "rollouts.shadow", "rollouts.unshadow"),
     *("rollouts.start", "rollouts.step", "rollouts.abort", "rollouts.start", "rollouts.finish"),
     *("environments.rollback", "environments.withdraw", "jobs.submit", "jobs.set_quota"),
+    *("schedules.create", "job_batches.submit"),
 )
 
 
@@ -63,7 +65,7 @@ def test_schemas_have_readable_names():
     assert named <= DOCUMENT["components"]["schemas"].keys()
 
 
-def test_the_examples_are_accepted(control):
+def test_the_examples_are_accepted(control, dispatched):
     """As they are, but for the tenant's name."""
     tenant, ids, asked = f"t{uuid.uuid4().hex[:12]}", {}, set()
 
@@ -84,8 +86,6 @@ def test_the_examples_are_accepted(control):
         options = {}
         if name == "datasets.create":
             options = {"content": tickets().to_csv(index=False), "headers": {"content-type": "text/csv"}}
-        elif name == "models.train":
-            options = {"params": {"wait_s": 60}}
         elif name == "environments.approve":  # not by who registered the version
             body = {"name": "Grace", "scopes": ["approve"]}
             key = control.post(f"/api/v1/tenants/{tenant}/keys", json=body).json()["key"]
@@ -93,4 +93,7 @@ def test_the_examples_are_accepted(control):
         found = ask(name, **options)
         if name == "runs.start":
             ids["run"] = found["run_id"]
+        elif name == "jobs.submit":
+            path = f"/api/v1/tenants/{tenant}/jobs/{found['job_id']}"
+            wait_until(lambda path=path: control.get(path, params={"wait_s": 20}).json()["state"] == "succeeded", 60)
     assert asked - {"datasets.create"} == BODIES.keys()

@@ -14,12 +14,12 @@ from ml_core.api import operation
 from ml_core.api.access import Services
 from ml_core.api.app import create_app
 from ml_core.api.routes import runs as routes
-from ml_core.api.trainings import TrainingsInProcesses
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
-from ml_core.exceptions import QueueFullError
+from ml_core.domain.job import JobQuota
 from ml_core.ids import TenantId
 from ml_core.registry import idempotency
+from ml_core.registry.jobs import JobQueue
 from ml_core.registry.keys import KeyRepository
 from support.http_server import mounted, served
 from support.registry import superuser
@@ -28,25 +28,9 @@ from support.waiting import wait_until
 _CSV = {"content-type": "text/csv"}
 
 
-class FullTrainings(TrainingsInProcesses):
-    """Trainings whose queue is full until it is emptied."""
-
-    is_full = True
-
-    def start(self, assignment, check):
-        if self.is_full:
-            raise QueueFullError("Full.", retry_after_s=1)
-        raise NotImplementedError  # a failure of the platform: it went beyond the queue
-
-
 @pytest.fixture(scope="module")
-def trainings(db: DatabaseConnection) -> FullTrainings:
-    return FullTrainings(db)
-
-
-@pytest.fixture(scope="module")
-def port(db: DatabaseConnection, trainings: FullTrainings) -> Iterator[int]:
-    with served(mounted(create_app(Services(db, trainings=trainings)))) as number:
+def port(db: DatabaseConnection) -> Iterator[int]:
+    with served(mounted(create_app(Services(db)))) as number:
         yield number
 
 
@@ -120,15 +104,18 @@ def test_an_upload_that_was_refused_is_read_again(tenant: httpx.Client) -> None:
     assert send(tenant, "POST", "/datasets/d/versions", content=b"a\n1\n", headers=_CSV).status_code == 201
 
 
-def test_a_full_queue_is_no_answer(tenant: httpx.Client, trainings: FullTrainings) -> None:
+def test_a_full_queue_is_no_answer(db: DatabaseConnection, tenant: httpx.Client, tenant_id: TenantId) -> None:
     """A 429 asks for the same request once more: the next one is executed."""
-    trainings.is_full = True
-    training = {"dataset": "d", "target": "a"}
+    tenant.post("/datasets/d/versions", content=b"a,b\n1,x\n2,y\n", headers=_CSV)
+    job = {"model_id": "m", "training": {"dataset": "d", "target": "b"}}
+    JobQueue(db).set_quota(tenant_id, JobQuota(max_queued=0))
     for _ in range(2):
-        full = send(tenant, "POST", "/models/m/train", json=training)
-        assert (full.status_code, full.headers["retry-after"], is_repeated(full)) == (429, "1", False)
-    trainings.is_full = False
-    assert send(tenant, "POST", "/models/m/train", json=training).status_code == 500
+        full = send(tenant, "POST", "/jobs", json=job)
+        assert (full.status_code, full.headers["retry-after"], is_repeated(full)) == (429, "60", False)
+    JobQueue(db).set_quota(tenant_id, JobQuota())
+    queued = send(tenant, "POST", "/jobs", json=job)
+    assert (queued.status_code, is_repeated(queued)) == (201, False)
+    tenant.post(f"/jobs/{queued.json()['job_id']}/cancel")
 
 
 def test_two_keys_are_refused(tenant: httpx.Client) -> None:

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import psutil
 import pytest
 
 from ml_core.client import MLClient
+from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
 from ml_core.domain.job import ENDED, JobState
 from ml_core.domain.train_spec import TrainSpec
 from ml_core.exceptions import PlatformError
+from ml_core.ids import TenantId
 from ml_core.jobs.ray_jobs import RayJobRunner
+from ml_core.jobs.submission import Jobs
 from ml_core.platform.ports import free_ports
 from ml_core.platform.processes import find_marked
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.versions.repository import VersionRepository
 from ml_core.training.trainer import Trainer
+from support.job_queue import running_queue
 from support.running_platform import RunningPlatform
 from support.tables import measures
 from support.waiting import wait_until
 
 WITHIN_S = 180.0
-TRAINING = {"target": "outcome", "hyperparameters": {"algorithm": "logistic_regression"}}
+ROWS = 3_000
+TRAINING = {"target": "outcome", "hyperparameters": {"algorithm": "gradient_boosting", "max_iter": 5}}
 SLOW = {"target": "outcome", "hyperparameters": {"algorithm": "random_forest", "n_estimators": 20_000}}
 
 
@@ -33,7 +41,7 @@ SLOW = {"target": "outcome", "hyperparameters": {"algorithm": "random_forest", "
 def client(platform: RunningPlatform) -> Iterator[MLClient]:
     """A client of a tenant with a dataset."""
     tenant = platform.tenant("jobs")
-    DatasetRepository(platform.db, tenant.tenant_id).create("m", measures(400))
+    DatasetRepository(platform.db, tenant.tenant_id).create("m", measures(ROWS))
     key = platform.key(tenant.tenant_id, Scope.ADMIN)
     with MLClient(platform.url, api_key=key, tenant_id=tenant.tenant_id) as asks:
         yield asks
@@ -60,19 +68,55 @@ def running(client: MLClient, job_id: str) -> str:
     return str(job.run_id)
 
 
-def test_ray_makes_the_version_that_this_process_makes(platform: RunningPlatform, client: MLClient) -> None:
-    """Submitted over HTTP, found by the control loop, executed as a Ray job: equal bytes."""
+def test_one_specification_makes_one_digest_at_each_door(
+    platform: RunningPlatform, client: MLClient, db: DatabaseConnection, tenant_id: TenantId
+) -> None:
+    """In process, from the queue, by ``deployments.train_job``, and as a Ray job of the platform, which serves it.
+
+    Boosting adds up floats in an order that depends on the number of threads, of which each door has another.
+    """
     job = client.jobs.train("m", "m", training=TRAINING, promote_to="production")
-    done = wait_until(lambda: (found := client.jobs.get(job.job_id, wait_s=20)).state in ENDED and found, WITHIN_S)
-    assert done.state is JobState.SUCCEEDED, done.error
-    assert done.spec["training"]["dataset"] == "m@1"
-    tenant_id = platform.tenant("jobs").tenant_id
-    spec = TrainSpec.from_json({**TRAINING, "dataset": "m@1"})
-    here = Trainer(platform.db, tenant_id).train_spec("here", spec)
-    versions = VersionRepository(platform.db, tenant_id)
-    assert versions.get("m", done.result["version"]).digest == versions.get("here", here.version).digest
+    DatasetRepository(db, tenant_id).create("m", measures(ROWS))
+    training = {**TRAINING, "dataset": "m@1"}
+    here = Trainer(db, tenant_id).train_spec("here", TrainSpec.from_json(training))
+    with running_queue(db):
+        jobs = Jobs(db, tenant_id)
+        queued = jobs.wait(jobs.train("queued", training).job_id, timeout_s=WITHIN_S)
+    command = [sys.executable, "-m", "deployments.train_job", "--spec", "-", "--tenant", tenant_id]
+    spec = json.dumps({"model_id": "spec", "training": training})
+    environment = {
+        **os.environ,
+        **db.environment,
+        "MLCORE_HOME": str(db.settings.platform.home),
+        "OMP_NUM_THREADS": "2",
+    }
+    done = subprocess.run(command, input=spec, env=environment, capture_output=True, text=True, timeout=WITHIN_S)
+    assert done.returncode == 0, done.stderr
+    of_ray = wait_until(lambda: (found := client.jobs.get(job.job_id, wait_s=20)).state in ENDED and found, WITHIN_S)
+    assert of_ray.state is JobState.SUCCEEDED, of_ray.error
+    assert of_ray.spec["training"]["dataset"] == "m@1"
+    own = VersionRepository(db, tenant_id)
+    digests = [
+        own.get("here", here.version).digest,
+        own.get("queued", queued.result["version"]).digest,
+        own.get("spec", json.loads(done.stdout)["version"]).digest,
+        VersionRepository(platform.db, platform.tenant("jobs").tenant_id).get("m", of_ray.result["version"]).digest,
+    ]
+    assert len(set(digests)) == 1, digests
     row = measures(1).drop(columns="outcome").iloc[0].to_dict()
     wait_until(lambda: platform.tenant("jobs").predict("m", [row]).status_code == 200)
+
+
+def test_the_trials_of_a_search_have_its_cores(client: MLClient) -> None:
+    """The process of the job holds none, on whatever Ray it is."""
+    search = {"algorithm": "decision_tree", "sampler": "random", "trials": 4, "folds": 2}
+    job = client.jobs.tune("searched", "m", training={"target": "outcome"}, search=search)
+    done = wait_until(lambda: (found := client.jobs.get(job.job_id, wait_s=20)).state in ENDED and found, WITHIN_S)
+    assert done.state is JobState.SUCCEEDED, done.error
+    assert (done.result["search"]["trials"], done.result["search"]["failed"]) == (4, 0)
+    trials = list(client.runs.list(parent_run_id=done.run_id))
+    assert {(run.kind, run.status) for run in trials} == {("trial", "finished")}
+    assert client.versions.get("searched", done.result["version"]).lineage.run_id == done.run_id
 
 
 def test_a_killed_worker_and_a_killed_control_loop_lose_no_job(platform: RunningPlatform, client: MLClient) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from ml_core.data.processor import DataProcessor
 from ml_core.domain.api_key import Scope
@@ -91,12 +92,26 @@ def test_the_lineage_says_where_it_came_from(db, tenant_id, trainer):
     assert run.metrics["validation/accuracy"].last_value == result["metrics"]["validation"]["accuracy"]
 
 
-def test_training_again_makes_the_next_version_of_the_same_bytes(trainer, tmp_path):
-    """Equal data gives an equal artifact, which is stored once."""
+def test_training_again_makes_the_next_version_of_the_same_bytes(db, tenant_id, trainer, tmp_path):
+    """Equal data gives an equal artifact, which is stored once, and equal diagnostics."""
     first = trainer.train("tickets", None, DATA, hyperparameters=FAST)
     second = trainer.train("tickets", None, DATA, hyperparameters=FAST)
     assert (first["version"], second["version"]) == ("1", "2")
     assert first["model_path"] == second["model_path"]
+    kept = [RunRepository(db, tenant_id).artifacts.list(result["run_id"]) for result in (first, second)]
+    assert [[file.name for file in files] for files in kept] == [["diagnostics.json"]] * 2
+    assert kept[0][0].digest == kept[1][0].digest
+
+
+def test_the_run_has_the_learning_curves(db, tenant_id, trainer):
+    """One point a round, as boosting keeps them where it stops early; the version's metrics are not theirs."""
+    result = trainer.train(
+        "tickets", None, DATA, hyperparameters={"algorithm": "gradient_boosting", "early_stopping": True, "max_iter": 5}
+    )
+    run = last_run(db, tenant_id)
+    points = {name: of.points for name, of in run.metrics.items() if name.startswith("rounds/")}
+    assert points == {"rounds/train/loss": 6, "rounds/early_stopping/loss": 6}
+    assert result["metrics"].keys() == {"train", "validation"}
 
 
 @pytest.fixture
@@ -315,3 +330,19 @@ class WithFunction(DummyClassifier):
     def fit(self, X, y, sample_weight=None):
         self.hook_ = os.getcwd
         return super().fit(X, y, sample_weight)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "options"),
+    [("classification", {"algorithm": "gradient_boosting", "max_iter": 5}), ("clustering", {"algorithm": "kmeans"})],
+)
+def test_the_number_of_threads_changes_no_byte(db, tenant_id, model_type, options):
+    """These estimators add up floats in an order that depends on it, and each door has another."""
+    X, y = split_target(measures(3_000), "outcome")
+    data = (X, y if model_type == "classification" else None)
+    digests = set()
+    for threads in (1, 2):
+        with threadpool_limits(threads, "openmp"):
+            made = Trainer(db, tenant_id).train("threads", model_type, data, hyperparameters=options)
+        digests.add(VersionRepository(db, tenant_id).get("threads", made["version"]).digest)
+    assert len(digests) == 1

@@ -102,7 +102,7 @@ def test_a_keyword_that_a_training_has_not_is_refused():
     """As one of a move is."""
     near = "Did you mean target"
     with MLClient("http://127.0.0.1:1", tenant_id="acme") as client, pytest.raises(TypeError, match=near):
-        client.models.train("m", "tickets", traget="category")
+        client.jobs.train("m", "tickets", training={"traget": "category"})
 
 
 def test_a_value_that_a_field_does_not_take_is_refused_as_an_error_of_the_platform():

@@ -59,7 +59,7 @@ def test_without_a_rule_a_class_of_one_row_is_refused_and_the_rule_is_named():
     with pytest.raises(TrainingError, match=r"rare_classes, which is drop or merge:LABEL; .*validation data") as caught:
         fit(labels("a"), None)
     assert caught.value.stage == "validate"
-    assert caught.value.action == Action.of("models.train", rare_classes="drop")
+    assert caught.value.action == Action.of("jobs.submit", rare_classes="drop")
 
 
 def test_rare_classes_are_left_out():

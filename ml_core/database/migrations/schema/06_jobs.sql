@@ -1,4 +1,22 @@
--- Jobs, and the shares of tenants in their queue.
+-- Jobs, their batches and schedules, and the shares of tenants in their queue.
+
+-- Jobs of several tenants that were submitted as one. They belong to no tenant, as platform_keys do.
+CREATE TABLE mlcore.job_batches (
+  batch_id text NOT NULL,
+  kind text NOT NULL,
+  spec jsonb NOT NULL DEFAULT '{}'::jsonb,
+  idempotency_key text,
+  submitted_at timestamptz NOT NULL DEFAULT now(),
+  submitted_by text NOT NULL,
+  without_dataset bigint NOT NULL,
+  refused jsonb NOT NULL,
+  CONSTRAINT pk_job_batches PRIMARY KEY (batch_id),
+  CONSTRAINT uq_job_batches_submitted_by_idempotency_key UNIQUE (submitted_by, idempotency_key),
+  CONSTRAINT ck_job_batches_batch_id CHECK (batch_id ~ '^batch_[0-9a-f]{16}$'),
+  CONSTRAINT ck_job_batches_idempotency_key CHECK (char_length(idempotency_key) BETWEEN 1 AND 200)
+);
+CREATE INDEX ix_job_batches_submitted_at_batch_id ON mlcore.job_batches (submitted_at, batch_id);
+GRANT SELECT, INSERT ON mlcore.job_batches TO mlcore_app;
 
 CREATE TABLE mlcore.jobs (
   tenant_id text NOT NULL,
@@ -18,6 +36,8 @@ CREATE TABLE mlcore.jobs (
   max_attempts bigint NOT NULL,
   run_id text,
   dispatcher text,
+  process text,
+  batch_id text,
   lease_until timestamptz,
   started_at timestamptz,
   finished_at timestamptz,
@@ -27,6 +47,7 @@ CREATE TABLE mlcore.jobs (
   error jsonb,
   CONSTRAINT pk_jobs PRIMARY KEY (tenant_id, job_id),
   CONSTRAINT fk_jobs_tenants FOREIGN KEY (tenant_id) REFERENCES mlcore.tenants (tenant_id),
+  CONSTRAINT fk_jobs_job_batches FOREIGN KEY (batch_id) REFERENCES mlcore.job_batches (batch_id),
   CONSTRAINT uq_jobs_tenant_id_idempotency_key UNIQUE (tenant_id, idempotency_key),
   CONSTRAINT ck_jobs_job_id CHECK (job_id ~ '^job_[0-9a-f]{16}$'),
   CONSTRAINT ck_jobs_state
@@ -38,18 +59,20 @@ CREATE TABLE mlcore.jobs (
     octet_length(state::text) <= 65536 AND octet_length(idempotency_key::text) <= 65536 AND
     octet_length(scopes::text) <= 1048576 AND octet_length(submitted_by::text) <= 65536 AND
     octet_length(request_id::text) <= 65536 AND octet_length(run_id::text) <= 65536 AND
-    octet_length(dispatcher::text) <= 65536 AND octet_length(progress::text) <= 1048576 AND
+    octet_length(dispatcher::text) <= 65536 AND octet_length(process::text) <= 65536 AND
+    octet_length(batch_id::text) <= 65536 AND octet_length(progress::text) <= 1048576 AND
     octet_length(result::text) <= 1048576 AND octet_length(error::text) <= 1048576)
 );
 CREATE INDEX ix_jobs_tenant_id_submitted_at_job_id ON mlcore.jobs (tenant_id, submitted_at, job_id);
 CREATE INDEX ix_jobs_tenant_id_state_submitted_at_job_id ON mlcore.jobs (tenant_id, state, submitted_at, job_id);
 CREATE INDEX ix_jobs_tenant_id_finished_at ON mlcore.jobs (tenant_id, finished_at);
+CREATE INDEX ix_jobs_batch_id ON mlcore.jobs (batch_id, state) WHERE batch_id IS NOT NULL;
 CREATE INDEX ix_jobs_waiting ON mlcore.jobs (tenant_id, priority DESC, submitted_at) WHERE state = 'queued';
 CREATE INDEX ix_jobs_holding ON mlcore.jobs (tenant_id, lease_until)
   WHERE state IN ('starting', 'running', 'cancelling');
 -- Not the specification, nor on whose behalf it is done.
-GRANT SELECT, INSERT, UPDATE (state, not_before, attempt, run_id, dispatcher, lease_until, started_at, finished_at,
-  cpu_seconds, progress, result, error) ON mlcore.jobs TO mlcore_app;
+GRANT SELECT, INSERT, UPDATE (state, not_before, attempt, run_id, dispatcher, process, lease_until, started_at,
+  finished_at, cpu_seconds, progress, result, error) ON mlcore.jobs TO mlcore_app;
 CREATE TRIGGER stamp BEFORE INSERT ON mlcore.jobs
   FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('submitted_at', 'submitted_by', 'request_id');
 
@@ -79,3 +102,35 @@ CREATE TABLE mlcore.job_quotas (
 CREATE INDEX ix_job_quotas_turn_began ON mlcore.job_quotas (turn_began);
 GRANT SELECT, INSERT, UPDATE (weight, max_queued, max_running, max_cpus, cpu_seconds_per_day, turn_began, turn_ended)
   ON mlcore.job_quotas TO mlcore_app;
+
+CREATE TABLE mlcore.schedules (
+  tenant_id text NOT NULL,
+  name text NOT NULL,
+  cron text NOT NULL,
+  timezone text NOT NULL,
+  kind text NOT NULL,
+  spec jsonb NOT NULL DEFAULT '{}'::jsonb,
+  options jsonb NOT NULL DEFAULT '{}'::jsonb,
+  scopes text[] NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  created_by text NOT NULL,
+  state text NOT NULL DEFAULT 'active',
+  next_at timestamptz,
+  last_at timestamptz,
+  last_job_id text,
+  note text,
+  CONSTRAINT pk_schedules PRIMARY KEY (tenant_id, name),
+  CONSTRAINT fk_schedules_tenants FOREIGN KEY (tenant_id) REFERENCES mlcore.tenants (tenant_id),
+  CONSTRAINT ck_schedules_name CHECK (name ~ '^[a-z][a-z0-9_-]{0,39}$'),
+  CONSTRAINT ck_schedules_state CHECK (state IN ('active', 'paused', 'stopped')),
+  CONSTRAINT ck_schedules_sizes CHECK (octet_length(cron::text) <= 65536 AND octet_length(timezone::text) <= 65536 AND
+    octet_length(kind::text) <= 65536 AND octet_length(spec::text) <= 1048576 AND
+    octet_length(options::text) <= 1048576 AND octet_length(scopes::text) <= 1048576 AND
+    octet_length(created_by::text) <= 65536 AND octet_length(state::text) <= 65536 AND
+    octet_length(last_job_id::text) <= 65536 AND octet_length(note::text) <= 65536)
+);
+CREATE INDEX ix_schedules_due ON mlcore.schedules (next_at) WHERE state = 'active';
+-- Neither what it does nor on whose behalf: that takes another schedule.
+GRANT SELECT, INSERT, UPDATE (state, next_at, last_at, last_job_id, note) ON mlcore.schedules TO mlcore_app;
+CREATE TRIGGER stamp BEFORE INSERT ON mlcore.schedules
+  FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('created_at', 'created_by', '');

@@ -21,6 +21,9 @@ $$;
 ALTER TABLE mlcore.platform_keys ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY platform_only ON mlcore.platform_keys TO mlcore_app
   USING ('*' = (SELECT mlcore.current_tenant())) WITH CHECK ('*' = (SELECT mlcore.current_tenant()));
+ALTER TABLE mlcore.job_batches ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY platform_only ON mlcore.job_batches TO mlcore_app
+  USING ('*' = (SELECT mlcore.current_tenant())) WITH CHECK ('*' = (SELECT mlcore.current_tenant()));
 
 -- The queue of jobs spans all tenants; so it is read and moved in the platform's name. A tenant reads its quota, and
 -- only the platform sets it: a restrictive policy takes back what the tenant's own policy permits.
@@ -37,6 +40,26 @@ CREATE POLICY platform_adds ON mlcore.job_quotas FOR INSERT TO mlcore_app
 CREATE POLICY only_platform_adds ON mlcore.job_quotas AS RESTRICTIVE FOR INSERT TO mlcore_app
   WITH CHECK ('*' = (SELECT mlcore.current_tenant()));
 CREATE POLICY only_platform_changes ON mlcore.job_quotas AS RESTRICTIVE FOR UPDATE TO mlcore_app
+  USING ('*' = (SELECT mlcore.current_tenant()));
+
+-- A batch is submitted in the platform's name: it finds the tenants that have its dataset, keeps them from being deleted
+-- meanwhile, which takes the right to change their rows, and adds their jobs with an audit row each. A tenant adds none
+-- to a batch.
+CREATE POLICY platform_reads ON mlcore.tenants FOR SELECT TO mlcore_app
+  USING ('*' = (SELECT mlcore.current_tenant()));
+CREATE POLICY platform_changes ON mlcore.tenants FOR UPDATE TO mlcore_app
+  USING ('*' = (SELECT mlcore.current_tenant()));
+CREATE POLICY platform_reads ON mlcore.dataset_versions FOR SELECT TO mlcore_app
+  USING ('*' = (SELECT mlcore.current_tenant()));
+CREATE POLICY platform_adds ON mlcore.jobs FOR INSERT TO mlcore_app
+  WITH CHECK ('*' = (SELECT mlcore.current_tenant()));
+CREATE POLICY platform_adds ON mlcore.audit FOR INSERT TO mlcore_app
+  WITH CHECK ('*' = (SELECT mlcore.current_tenant()));
+CREATE POLICY only_platform_adds ON mlcore.jobs AS RESTRICTIVE FOR INSERT TO mlcore_app
+  WITH CHECK (batch_id IS NULL OR '*' = (SELECT mlcore.current_tenant()));
+
+-- The control loop finds the schedules that are due; what it does about them it does in their tenants.
+CREATE POLICY platform_reads ON mlcore.schedules FOR SELECT TO mlcore_app
   USING ('*' = (SELECT mlcore.current_tenant()));
 
 -- The serving plane reads what it serves of all tenants.

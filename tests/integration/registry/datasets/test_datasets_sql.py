@@ -1,12 +1,13 @@
 """Datasets from queries: the caller's database is read, never changed, and its words reach the caller."""
 
 import sqlite3
+from dataclasses import replace
 from decimal import Decimal
 
 import psycopg
 import pytest
 
-from ml_core.exceptions import DataProcessingError
+from ml_core.exceptions import DataProcessingError, RequestTooLargeError
 from ml_core.models.store import LocalStore
 from ml_core.registry.datasets import DatasetRepository, sql
 
@@ -160,3 +161,59 @@ def test_no_password_is_recorded(datasets, postgres):
     url = postgres.replace("postgres@", "postgres:secret@") + "&application_name=secret"
     made = datasets.from_sql("x", "SELECT 1 AS n", url)
     assert "secret" not in str(made.source)
+
+
+def test_rows_beyond_the_limit_are_not_fetched(datasets, postgres):
+    """The query could go on for ever; as many rows as permitted are fine."""
+    query = "SELECT generate_series(1, {}::bigint) AS i"
+    assert datasets.from_sql("x", query.format(2_000), postgres, max_rows=2_000).row_count == 2_000
+    with pytest.raises(RequestTooLargeError, match="at most 2,000 are accepted") as caught:
+        datasets.from_sql("x", query.format(10**15), postgres, max_rows=2_000)
+    assert (caught.value.limit, "LIMIT" in caught.value.remedy) == (2_000, True)
+
+
+def test_bytes_beyond_the_limit_are_not_fetched(postgres, db, tmp_path):
+    """Of the table as it is decoded."""
+    limits = replace(db.settings.api, max_upload_bytes=10**7)
+    query = "SELECT repeat('x', 10000) AS x FROM (SELECT generate_series(1, 1000000000000)) AS n"
+    with pytest.raises(RequestTooLargeError, match="bytes, decoded; at most 10,000,000"):
+        sql.write_query(postgres, query, None, tmp_path / "x.parquet", limits)
+
+
+def test_long_rows_are_fetched_few_at_a_time(sqlite, monkeypatch):
+    """So that a piece takes about as much memory as any other."""
+    monkeypatch.setattr(sql, "_PIECE_BYTES", 10**6)
+    query = (
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000) "
+        "SELECT hex(zeroblob(2000)) AS x FROM n"
+    )
+    with sql._connected(sqlite) as connection:
+        pieces = list(sql._fetched(connection, query, None))
+    assert sum(piece.num_rows for piece in pieces) == 3_000
+    assert all(piece.nbytes < 1.1 * 10**6 for piece in pieces[1:])
+
+
+def test_postgres_ends_a_statement_that_takes_too_long(datasets, postgres, monkeypatch):
+    """In its words."""
+    monkeypatch.setattr(sql, "_STATEMENT_TIMEOUT_S", 1)
+    with pytest.raises(DataProcessingError, match="statement timeout"):
+        datasets.from_sql("x", "SELECT 1 AS x FROM pg_sleep(60)", postgres)
+
+
+@pytest.mark.parametrize("trick", ["SELECT 1 AS x; COMMIT; DELETE FROM shop.orders", "COMMIT; DELETE FROM shop.orders"])
+def test_no_second_statement_leaves_the_transaction(datasets, postgres, trick):
+    """A query is one statement."""
+    with psycopg.connect(postgres, autocommit=True) as session:
+        session.execute("TRUNCATE shop.orders")
+        session.execute("INSERT INTO shop.orders VALUES (42)")
+        with pytest.raises(DataProcessingError):
+            datasets.from_sql("orders", trick, postgres)
+        assert session.execute("SELECT id FROM shop.orders").fetchall() == [(42,)]
+
+
+def test_a_password_in_the_words_of_a_driver_is_not_shown(datasets):
+    """libpq repeats the value of an option that it can't read."""
+    with pytest.raises(DataProcessingError) as caught:
+        datasets.from_sql("x", "SELECT 1", "postgresql://me@127.0.0.1/shop?sslmode=hunter2")
+    assert "hunter2" not in f"{caught.value} {caught.value.attributes()}"
+    assert "***" in caught.value.message

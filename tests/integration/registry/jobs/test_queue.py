@@ -265,6 +265,19 @@ def test_the_run_of_a_lost_attempt_ends_with_it(db, queue: JobQueue, tenant_jobs
     assert (runs.get(attempt.run_id).status, runs.get(attempt.run_id).error) == (RunStatus.FAILED, "gone")
 
 
+def test_the_parts_of_a_lost_attempt_end_with_it(db, queue: JobQueue, tenant_jobs: JobRepository, tenant_id) -> None:
+    """A trial that ran is cancelled, so that another attempt repeats it; one that had ended is kept."""
+    job_id, runs = tenant_jobs.submit(JobKind.TUNE, SPEC).job_id, RunRepository(db, tenant_id)
+    attempt = claimed(queue)
+    tenant_jobs.begin(job_id, attempt.run_id, LEASE_S)
+    runs.start("m", kind="tune", run_id=attempt.run_id)
+    ended, running = (runs.start("m", kind="trial", parent_run_id=attempt.run_id) for _ in range(2))
+    runs.finish(ended)
+    tenant_jobs.lose(job_id, attempt.run_id, "gone")
+    found = [runs.get(run_id).status for run_id in (attempt.run_id, ended, running)]
+    assert found == [RunStatus.FAILED, RunStatus.FINISHED, RunStatus.CANCELLED]
+
+
 def test_a_lost_attempt_that_is_cancelled_ends(queue: JobQueue, tenant_jobs: JobRepository) -> None:
     """It is not done again."""
     job_id = tenant_jobs.submit("train", SPEC).job_id

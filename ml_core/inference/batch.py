@@ -206,7 +206,7 @@ class BatchPredictor:
 
 def _check_column(request: BatchRequest, column: InputColumn, arrow: str | None) -> None:
     """Refuse a dataset whose column of this Arrow type, or without one, can't be read as that of the signature."""
-    ref = request.version.ref
+    model = f"{request.version.ref.model_id!s}@{request.version.ref.version!s}"
     if arrow in (None, "null") and not column.nullable:
         what = "has no values in the column" if arrow else "has no column"
         remedy = "Add it: it had no missing value in training."
@@ -215,8 +215,7 @@ def _check_column(request: BatchRequest, column: InputColumn, arrow: str | None)
     else:
         return
     raise SignatureMismatchError(
-        f"The dataset {request.dataset} {what} {shown(column.name)}, which {ref.model_id!s}@{ref.version!s} reads as a "
-        f"{column.kind.value}.",
+        f"The dataset {request.dataset} {what} {shown(column.name)}, which {model} reads as a {column.kind.value}.",
         remedy=remedy,
         column=column.name,
     )

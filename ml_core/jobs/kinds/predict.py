@@ -106,7 +106,8 @@ class _Prediction:
                 self._done += table.num_rows
                 if self._request.null_on_error:
                     self._errors += table.num_rows - table.column(ERROR).null_count
-                self._work.progress.advance(self._done, self._rows, "rows", self.metrics)
+                speed = {"rows_per_s": self.metrics["rows_per_s"]}
+                self._work.progress.advance(self._done, self._rows, "rows", speed)
         if self._errors:
             self._work.progress.say(f"{self._errors:,} of {self._rows:,} rows do not fit and have no prediction.")
         self._work.progress.enter("register")

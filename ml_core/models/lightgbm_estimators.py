@@ -209,17 +209,16 @@ class _LightGBM(BaseEstimator):  # type: ignore[misc]
         if not fitted:
             return
         known = {"feature_names_in_", "classes_", "text_", "n_features_in_"}
-        require("n_features_in_" in fitted and fitted.keys() <= known, kind)
-        is_fitted, text, classes = "text_" in fitted, fitted.pop("text_", None), fitted.get("classes_")
+        require({"n_features_in_", "text_"} <= fitted.keys() <= known, kind)
+        text, classes = fitted.pop("text_"), fitted.get("classes_")
         require(type(fitted["n_features_in_"]) is int and fitted["n_features_in_"] > 0, kind)
         if isinstance(self, LightGBMClassifier):
             require(isinstance(classes, np.ndarray) and classes.ndim == 1 and len(classes) > 1, kind)
         else:
             require(classes is None, kind)
+        require(isinstance(text, np.ndarray) and text.dtype == np.uint8 and text.ndim == 1, kind)
         self.__dict__.update(fitted)
-        if is_fitted:  # else it is prepared
-            require(isinstance(text, np.ndarray) and text.dtype == np.uint8 and text.ndim == 1, kind)
-            self.adopt(text.tobytes().decode("latin-1"))
+        self.adopt(text.tobytes().decode("latin-1"))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

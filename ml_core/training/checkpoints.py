@@ -49,10 +49,6 @@ class CheckpointFolder:
             temporary.unlink(missing_ok=True)
         return path
 
-    def of_training(self, model_id: ModelId, key: str) -> Path:
-        """The folder in which attempts at one training, and no other, go on where the last one was lost."""
-        return self._folder / model_id / f"training-{key}"
-
     def load(self, path: Path) -> Any:
         """The model of a checkpoint that ``save`` wrote for this tenant.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,11 +51,6 @@ class TrainingPlan:
     source: DatasetVersion | None
     metadata: dict[str, Any]
     strategy: Strategy = Strategy.IN_PROCESS
-
-    def key(self, cores: float) -> str:
-        """Equal for trainings of one tenant that fit the same on as many cores."""
-        source = None if self.source is None else self.source.digest
-        return hashlib.sha256(repr((self.spec.to_json(), source, cores)).encode()).hexdigest()[:32]
 
     def run_parameters(self) -> dict[str, Any]:
         """The parameters of the run that records the training."""

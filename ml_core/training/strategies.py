@@ -64,7 +64,6 @@ class Strategy(StrEnum):
     ONE_TASK = "one_task"
     FOREST_BY_TREES = "forest_by_trees"
     EXACT_MERGE = "exact_merge"
-    LIGHTGBM_ON_RAY_TRAIN = "lightgbm_on_ray_train"
     MANY_SMALL_MODELS = "many_small_models"
 
 
@@ -256,12 +255,6 @@ def _not_merged(facts: Facts) -> str | None:
     return None if isinstance(alpha, int | float) and alpha > 0 else "ridge is fitted from sums with one alpha above 0"
 
 
-def _lightgbm(facts: Facts) -> _Estimate:
-    if facts.algorithm != "lightgbm":
-        return None, "for the algorithm lightgbm"
-    return None, "jobs don't use it yet"
-
-
 def _many_small_models(facts: Facts) -> _Estimate:
     if facts.models == 1:
         return None, "for one model for each of many tenants"
@@ -287,7 +280,6 @@ _ESTIMATES: Mapping[Strategy, Callable[[Facts], _Estimate]] = {
     Strategy.IN_PROCESS: _in_process,
     Strategy.FOREST_BY_TREES: _forest_by_trees,
     Strategy.EXACT_MERGE: _exact_merge,
-    Strategy.LIGHTGBM_ON_RAY_TRAIN: _lightgbm,
     Strategy.ONE_TASK: _one_task,
     Strategy.MANY_SMALL_MODELS: _many_small_models,
 }

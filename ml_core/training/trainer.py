@@ -399,7 +399,7 @@ class Trainer:
             # The plan did so too, but only the data shows the model type of a spec without one.
             versions.refuse_in_vain(request.model_id, request.model_type_in_use, plan.spec.version)
             # Boosting and k-means add numbers up in another order with other threads, and one spec makes one digest.
-            with threadpool_limits(limits=1), _executing(plan, cores, self._checkpoints) as execution:
+            with threadpool_limits(limits=1), _executing(plan.strategy, cores) as execution:
                 return fit_model(request, stages.enter, execution)
         except MLFrameworkError as error:
             error.tenant_id = self.tenant_id
@@ -431,13 +431,13 @@ class Trainer:
         return self._checkpoints.load(Path(path))
 
 
-def _executing(plan: TrainingPlan, cores: float, checkpoints: CheckpointFolder) -> AbstractContextManager[Execution]:
-    if plan.strategy is Strategy.IN_PROCESS:
+def _executing(strategy: Strategy, cores: float) -> AbstractContextManager[Execution]:
+    if strategy is Strategy.IN_PROCESS:
         return nullcontext(IN_PROCESS)
     # Imported late: only a job on Ray needs Ray.
     from ml_core.training.distributed.execution import executing
 
-    return executing(plan.strategy, cores, checkpoints.of_training(plan.request.model_id, plan.key(cores)))
+    return executing(strategy, cores)
 
 
 _OF_REPORT = (

@@ -98,7 +98,7 @@ def test_a_cluster_that_is_too_small_is_an_error(db, own):
 
 
 @pytest.fixture(scope="module")
-def both(db, own, tmp_path_factory) -> Iterator[Callable[..., tuple[FittedModel, FittedModel]]]:
+def both(db, own) -> Iterator[Callable[..., tuple[FittedModel, FittedModel]]]:
     """Fits a spec in this process and by its strategy. What connects itself is tested before."""
 
     def fit(strategy: Strategy, **spec) -> tuple[FittedModel, FittedModel]:
@@ -107,8 +107,7 @@ def both(db, own, tmp_path_factory) -> Iterator[Callable[..., tuple[FittedModel,
         assert there.strategy is strategy
         with threadpool_limits(1):  # as in Trainer
             alone = fit_model(here.request)
-        execution = execution_of(strategy, CORES, tmp_path_factory.mktemp("attempts") / "one")
-        return alone, fit_model(there.request, execution=execution)
+        return alone, fit_model(there.request, execution=execution_of(strategy, CORES))
 
     with connected(CORES):
         yield fit
@@ -179,14 +178,14 @@ def test_merged_shards_fit_what_one_process_fits(both, spec, hyperparameters):
         {"dataset": "tickets@1", "target": "ticket_id", "model_type": "classification"},
     ],
 )
-def test_data_that_can_not_train_is_refused_in_the_same_words(both, db, own, tmp_path, spec):
+def test_data_that_can_not_train_is_refused_in_the_same_words(both, db, own, spec):
     """A bad column, a value of another kind with the number of its row, a class with one row."""
     errors = []
     for cores in (1, CORES):
         hyperparameters = {"algorithm": "naive_bayes"}
         planned = TrainSpec.from_json({**spec, "hyperparameters": hyperparameters})
         plan = Planner(db, own).plan(ModelId("m"), planned, GivenData(), cores)
-        execution = IN_PROCESS if cores == 1 else execution_of(plan.strategy, CORES, tmp_path)
+        execution = IN_PROCESS if cores == 1 else execution_of(plan.strategy, CORES)
         with pytest.raises(TrainingError) as caught:
             fit_model(plan.request, execution=execution)
         errors.append((str(caught.value), caught.value.attributes()))

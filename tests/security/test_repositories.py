@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from ml_core.ids import HoldName, ModelId, TenantId, VersionId
 from ml_core.models.store import platform_store
 from ml_core.registry.audit import AuditRepository
 from ml_core.registry.datasets import DatasetRepository
+from ml_core.registry.datasets.intake import write_frame
 from ml_core.registry.jobs import JobQueue, JobRepository
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
@@ -90,6 +92,7 @@ class World:
             ("DatasetRepository", "from_file", "path"): self.folder / "table.csv",
             ("DatasetRepository", "from_parquet", "path"): self.folder / "table.parquet",
             ("DatasetRepository", "from_sql", "query"): "SELECT 1 AS x",
+            ("DatasetRepository", "write", "write"): partial(write_frame, pd.DataFrame({"x": [3]})),
             ("JobRepository", "fail", "error"): {"message": "b"},
             ("JobRepository", "submit", "kind"): "train",
             ("RunRepository", "log_series", "metrics"): "loss",
@@ -155,6 +158,7 @@ class World:
             "run_ids": [self.run_id, self.run_id],
             "scopes": [Scope.READ],
             "since": date(2000, 1, 1),
+            "source": {},
             "status": 200,
             "steps": [1],
             "submission": Submission(TICKETS),

@@ -1,6 +1,6 @@
 """What runs on Ray. Beside ``deployments``, only this package imports it.
 
 ``execution`` connects and turns a strategy into an ``Execution``; ``forest`` grows slices of a forest, ``shards`` and
-``merging`` fit on row groups that no process holds together: what they fit equals what one process fits. ``search`` has
-the trials of a search, ``ordered`` the actors of a prediction. Strategies are chosen in ``ml_core.training.strategies``.
+``merging`` fit on row groups that no process holds together: what they fit equals what one process fits.
+``search`` has the trials of a search, ``ordered`` the actors of a prediction. ``ml_core.training.strategies`` chooses.
 """

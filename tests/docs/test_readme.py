@@ -51,7 +51,7 @@ def test_each_verb_that_is_shown_exists():
     shown = re.findall(r"^mlcore (.+?)(?:\s+#.*)?$", README, re.MULTILINE)
     assert len(shown) >= 6
     for line in shown:
-        words, command = line.split(), root
+        words, command = line.partition(" -- ")[0].split(), root
         while hasattr(command, "commands"):
             command = command.commands[words.pop(0)]
         options = {option for parameter in command.params for option in parameter.opts}

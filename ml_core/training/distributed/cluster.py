@@ -44,7 +44,7 @@ def joined_cluster(cpus: int) -> Iterator[str]:
         else:
             how = "local"
             os.environ.setdefault("RAY_worker_niceness", "0")  # that of this process; Ray's default is 15 more
-            start(address="local", num_cpus=cpus, include_dashboard=False)
+            start(address="local", num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1")
     try:
         if ray.cluster_resources().get("CPU", 0) < 1:  # type: ignore[no-untyped-call]
             raise PlatformError("The Ray cluster has no core.", remedy="Add a node with a core.", component="ray")

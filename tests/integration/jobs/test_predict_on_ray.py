@@ -35,7 +35,8 @@ pytestmark = [
 def cluster(embedded_home: Path) -> Iterator[None]:
     """A local Ray of two cores, whose workers have the settings of a node."""
     environment = {"env_vars": {"MLCORE_HOME": str(embedded_home)}}
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
+    options = {"include_dashboard": False, "log_to_driver": False, "_node_ip_address": "127.0.0.1"}
+    ray.init(address="local", num_cpus=2, runtime_env=environment, **options)
     yield
     ray.shutdown()
 

@@ -47,7 +47,10 @@ def raylet() -> Iterator[psutil.Process]:
 
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("RAY_worker_niceness", "0")
-        node = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+        node = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 2, "include_dashboard": False, "node_ip_address": "127.0.0.1"},
+        )
         environment.setenv("RAY_ADDRESS", node.address)
         yield psutil.Process(node.head_node.all_processes["raylet"][0].process.pid)
         node.shutdown()

@@ -40,7 +40,10 @@ def cluster(embedded_home) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("MLCORE_HOME", str(embedded_home))
-        node = Cluster(initialize_head=True, head_node_args={"num_cpus": CORES, "include_dashboard": False})
+        node = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": CORES, "include_dashboard": False, "node_ip_address": "127.0.0.1"},
+        )
         environment.setenv("RAY_ADDRESS", node.address)
         yield
         node.shutdown()

@@ -320,7 +320,7 @@ class Trainer:
         return {**trained.as_dict(), "search": found.summary}
 
     def choose(self, model_id: str, spec: TrainSpec, cores: float, available_cores: float | None = None) -> Choice:
-        """Check a spec, and choose its strategy, see ``ml_core.training.strategies``.
+        """Check a spec, and choose its strategy.
 
         Raises:
             InvalidRequestError: The spec names no dataset.

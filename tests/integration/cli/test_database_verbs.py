@@ -116,7 +116,9 @@ def test_a_backup_is_brought_back_whole(
         for _ in range(2_000):  # so that the other server's transactions have lower numbers
             session.execute("SELECT pg_current_xact_id()")
     read = changes(filled)
-    assert "3 artifacts" in mlcore("db", "backup", tmp_path / "backup").out  # a dataset, its version and its diagnostics
+    assert (
+        "3 artifacts" in mlcore("db", "backup", tmp_path / "backup").out
+    )  # a dataset, its version and its diagnostics
     with temporary_home() as other:
         monkeypatch.setenv("MLCORE_HOME", str(other))
         assert "3 artifacts" in mlcore("db", "restore", tmp_path / "backup").out

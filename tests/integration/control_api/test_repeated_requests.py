@@ -107,7 +107,7 @@ def test_an_upload_that_was_refused_is_read_again(tenant: httpx.Client) -> None:
 def test_a_full_queue_is_no_answer(db: DatabaseConnection, tenant: httpx.Client, tenant_id: TenantId) -> None:
     """A 429 asks for the same request once more: the next one is executed."""
     tenant.post("/datasets/d/versions", content=b"a,b\n1,x\n2,y\n", headers=_CSV)
-    job = {"model_id": "m", "training": {"dataset": "d", "target": "b"}}
+    job = {"kind": "train", "model_id": "m", "training": {"dataset": "d", "target": "b"}}
     JobQueue(db).set_quota(tenant_id, JobQuota(max_queued=0))
     for _ in range(2):
         full = send(tenant, "POST", "/jobs", json=job)

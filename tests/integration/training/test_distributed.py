@@ -40,9 +40,12 @@ def cluster(embedded_home) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("MLCORE_HOME", str(embedded_home))
+        # Ray reads the variable when it is imported, which it is here and is not yet in a child.
+        environment.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        environment.setattr("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False)
         node = Cluster(
             initialize_head=True,
-            head_node_args={"num_cpus": CORES, "include_dashboard": False, "node_ip_address": "127.0.0.1"},
+            head_node_args={"num_cpus": CORES, "include_dashboard": False},
         )
         environment.setenv("RAY_ADDRESS", node.address)
         yield

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Self
 
 from ml_core.domain.document import Document
 from ml_core.domain.job import JobKind
-from ml_core.domain.keywords import nearest
+from ml_core.domain.specification import Specification
 from ml_core.domain.train_spec import TrainSpec
 from ml_core.domain.tune_spec import TuneSpec
 from ml_core.exceptions import InvalidRequestError, shown
 from ml_core.ids import DatasetId, EnvironmentName, ModelId, VersionId
 
-_FORMAT = 1
+_FORMAT = "format"
+_NEWEST = 1
 
 
 class OnError(StrEnum):
@@ -26,7 +27,7 @@ class OnError(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class JobSpec(Document):
+class JobSpec(Specification):
     """Base class of what a job executes.
 
     Attributes:
@@ -37,37 +38,24 @@ class JobSpec(Document):
 
     def to_json(self) -> dict[str, Any]:
         """The spec as a JSON object with its format; ``from_json`` reads it back."""
-        return {"format": _FORMAT, **Document.to_json(self)}
+        return {_FORMAT: _NEWEST, **Document.to_json(self)}
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Read a spec from a JSON object.
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read a spec from a JSON object, as ``Specification`` does.
 
         Raises:
-            InvalidRequestError: It is of a newer format, or a member is missing, unknown or of another type.
-            MLFrameworkError: As the constructors of the members.
+            InvalidRequestError: It is of a newer format.
         """
-        if not isinstance(document, Mapping):
-            raise InvalidRequestError("The specification is not a JSON object.", remedy="Give an object.", field="spec")
-        members = dict(document)
-        if (number := members.pop("format", _FORMAT)) != _FORMAT:
+        number = data.get(_FORMAT, _NEWEST) if isinstance(data, Mapping) else _NEWEST
+        if number != _NEWEST or isinstance(number, bool):
             raise InvalidRequestError(
-                f"The specification has the format {shown(number)}; this release reads {_FORMAT}.",
+                f"{cls.noun} has the format {shown(number)}; this release reads {_NEWEST}.",
                 remedy="Use the release that wrote it.",
-                field="format",
+                field=_FORMAT,
             )
-        own = {each.name: each for each in fields(cls)}
-        for name in members:
-            if name not in own:
-                raise cls._invalid(f"has an unknown member {shown(name)}", nearest(name, own), str(name))
-        for name, each in own.items():
-            if each.default is MISSING and each.default_factory is MISSING and members.get(name) is None:
-                raise cls._invalid(f"has no member {name!r}", f"Its members are: {', '.join(own)}.", name)
-        return super(JobSpec, cls).from_json({name: value for name, value in members.items() if value is not None})
-
-    @classmethod
-    def _invalid(cls, what: str, remedy: str, field: str) -> InvalidRequestError:
-        return InvalidRequestError(f"The specification of a job {cls.kind.value} {what}.", remedy=remedy, field=field)
+        members = {name: data[name] for name in data if name != _FORMAT} if isinstance(data, Mapping) else data
+        return super(JobSpec, cls).from_json(members)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +69,7 @@ class TrainJobSpec(JobSpec):
     """
 
     kind = JobKind.TRAIN
+    noun = "A training job"
 
     model_id: ModelId
     training: TrainSpec
@@ -102,6 +91,7 @@ class TuneJobSpec(JobSpec):
     """
 
     kind = JobKind.TUNE
+    noun = "A search job"
 
     model_id: ModelId
     training: TrainSpec
@@ -129,6 +119,7 @@ class PredictJobSpec(JobSpec):
     """
 
     kind = JobKind.PREDICT
+    noun = "A prediction job"
 
     model_id: ModelId
     dataset: str
@@ -141,7 +132,9 @@ class PredictJobSpec(JobSpec):
 
     def __post_init__(self) -> None:
         if self.version is not None and self.environment is not None:
-            raise self._invalid("has a version and an environment", "Give one of them.", "environment")
+            raise InvalidRequestError(
+                f"{self.noun} has a version and an environment.", remedy="Give one of them.", field="environment"
+            )
 
 
 def _require_dataset(training: TrainSpec) -> None:

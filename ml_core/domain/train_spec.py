@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.dataset import parse_reference
-from ml_core.domain.document import Document
 from ml_core.domain.keywords import nearest
-from ml_core.exceptions import DataProcessingError, InvalidRequestError, TrainingError, shown
+from ml_core.domain.specification import FORM, Specification
+from ml_core.exceptions import DataProcessingError, InvalidRequestError, TrainingError
 from ml_core.ids import VersionId
 
 TRAINING_RECORD = "training"
@@ -56,7 +56,7 @@ class RareClasses:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainSpec(Document):
+class TrainSpec(Specification):
     """The specification of one training.
 
     Construction checks the form of every field. Planning the training checks that the dataset, the columns, the
@@ -83,13 +83,15 @@ class TrainSpec(Document):
         TrainingError: The rule for rare classes is invalid.
     """
 
+    noun = "A training"
+
     model_type: str | None = None
     dataset: str | None = None
     target: str | None = None
     validation_dataset: str | None = None
-    ignore: tuple[str, ...] = ()
-    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
-    kinds: Mapping[str, ColumnKind] = field(default_factory=dict)
+    ignore: tuple[str, ...] = field(default=(), metadata={FORM: "a list of column names"})
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict, metadata={FORM: "an object of name and value"})
+    kinds: Mapping[str, ColumnKind] = field(default_factory=dict, metadata={FORM: "an object of column name and kind"})
     rare_classes: str | None = None
     version: VersionId | None = None
     parent_version: VersionId | None = None
@@ -117,31 +119,6 @@ class TrainSpec(Document):
         for name, value in parsed.items():
             object.__setattr__(self, name, value)  # the class is frozen
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read a spec from a JSON object. Members that are omitted or null have their defaults.
-
-        Raises:
-            InvalidRequestError: A member is unknown or has the wrong JSON type.
-            InvalidNameError, DataProcessingError, TrainingError: As the constructor.
-        """
-        if not isinstance(data, Mapping):
-            raise InvalidRequestError("A training is not a JSON object.", remedy="Give an object.", field="training")
-        known = [item.name for item in fields(cls)]
-        for name in data:
-            if name not in known:
-                raise InvalidRequestError(
-                    f"A training has no field {shown(name)}.", remedy=nearest(name, known), field=str(name)
-                )
-        given = {name: value for name, value in data.items() if value is not None}
-        for name, value in given.items():
-            is_valid, wanted = _JSON_TYPES.get(name, (lambda each: isinstance(each, str), "a string"))
-            if not is_valid(value):
-                raise InvalidRequestError(
-                    f"The field {name!r} is {shown(value)}.", remedy=f"Give {wanted}.", field=name
-                )
-        return cls(**given)
-
 
 def _kind(value: Any) -> ColumnKind:
     try:
@@ -150,20 +127,3 @@ def _kind(value: Any) -> ColumnKind:
         raise DataProcessingError(
             f"{value!r} is not a kind of column.", remedy=nearest(value, ColumnKind), stage="validate"
         ) from None
-
-
-def _are_texts(values: Iterable[Any]) -> bool:
-    return all(isinstance(value, str) for value in values)
-
-
-def _is_object(value: Any) -> bool:
-    return isinstance(value, Mapping) and _are_texts(value)
-
-
-_JSON_TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "ignore": (lambda value: isinstance(value, list | tuple) and _are_texts(value), "a list of column names"),
-    "hyperparameters": (_is_object, "an object of name and value"),
-    "kinds": (lambda value: _is_object(value) and _are_texts(value.values()), "an object of column name and kind"),
-    "metadata": (_is_object, "an object"),
-}
-"""Member → its form, and what it is; the others are strings."""

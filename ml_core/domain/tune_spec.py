@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Self
 
-from ml_core.domain.document import Document
 from ml_core.domain.keywords import nearest
 from ml_core.domain.metric import HIGHER_IS_BETTER
 from ml_core.domain.search_space import Dimension
+from ml_core.domain.specification import FORM, Specification
 from ml_core.exceptions import InvalidRequestError, shown
 
 AUTO = "auto"
@@ -31,7 +30,7 @@ class Sampler(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TuneSpec(Document):
+class TuneSpec(Specification):
     """How to search for the hyperparameters of a training.
 
     Attributes:
@@ -51,8 +50,12 @@ class TuneSpec(Document):
         InvalidRequestError: A field is invalid; says which.
     """
 
+    noun = "A search"
+
     algorithm: str = AUTO
-    space: Mapping[str, Dimension] = field(default_factory=dict)
+    space: Mapping[str, Dimension] = field(
+        default_factory=dict, metadata={FORM: "an object of hyperparameter and its values"}
+    )
     sampler: Sampler = Sampler.OPTUNA
     folds: int = 5
     trials: int | None = None
@@ -84,47 +87,6 @@ class TuneSpec(Document):
             raise InvalidRequestError(
                 "A space belongs to one algorithm.", remedy="Name the algorithm, or leave the space out.", field="space"
             )
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read a spec from a JSON object. Members that are omitted or null have their defaults.
-
-        Raises:
-            InvalidRequestError: A member is unknown or of another type, or as the constructor.
-        """
-        if not isinstance(data, Mapping):
-            raise InvalidRequestError("A search is not a JSON object.", remedy="Give an object.", field="search")
-        known = [each.name for each in fields(cls)]
-        for name in data:
-            if name not in known:
-                raise InvalidRequestError(
-                    f"A search has no field {shown(name)}.", remedy=nearest(name, known), field=str(name)
-                )
-        given = {name: value for name, value in data.items() if value is not None}
-        for name, value in given.items():
-            fits, wanted = _JSON_TYPES.get(name, _TEXT)
-            if not fits(value):
-                raise _invalid(name, value, f"Give {wanted}.")
-        return cls(**given)
-
-
-def _is(*types: type) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, types) and (bool in types or not isinstance(value, bool))
-
-
-_TEXT = (_is(str), "a string")
-_WHOLE = (_is(int), "a whole number")
-_NUMBER = (_is(int, float), "a number")
-_JSON_TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "space": (_is(Mapping), "an object of hyperparameter and its values"),
-    "folds": _WHOLE,
-    "trials": _WHOLE,
-    "seed": _WHOLE,
-    "seconds": _NUMBER,
-    "cpu_seconds": _NUMBER,
-    "early_stopping": (_is(bool), "true or false"),
-}
-"""Member → its form, and what it is; the others are strings."""
 
 
 def _invalid(name: str, value: object, remedy: str) -> InvalidRequestError:

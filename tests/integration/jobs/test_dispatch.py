@@ -148,7 +148,7 @@ def test_what_is_wrong_with_it_is_its_error(db, runner, own, tenant_id) -> None:
     for wrong, message in (
         (spec({"algorithm": "no_such"}), "no_such"),
         ({**spec(), "training": {"dataset": "gone@1", "target": "x"}}, "gone"),
-        ({**spec(), "model": "m"}, "unknown member 'model'"),
+        ({**spec(), "model": "m"}, "no field 'model'"),
     ):
         job = done_here(db, own, own.submit("train", wrong))
         assert (job.state, job.attempt) == (JobState.FAILED, 1)

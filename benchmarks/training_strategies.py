@@ -44,8 +44,8 @@ from ml_core.ids import ModelId
 from ml_core.models.model_factory import ModelFactory
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.settings import PlatformSettings, Settings
+from ml_core.training.distributed.cluster import joined
 from ml_core.training.distributed.forest import fit_forest
-from ml_core.training.distributed.tasks import connected
 from ml_core.training.fit import fit_model
 from ml_core.training.request import TrainingRequest
 from ml_core.training.trainer import Trainer
@@ -98,7 +98,7 @@ def forest(rows: int, trees: int, repeats: int) -> dict[str, Any]:
         return Pipeline([("rows", FunctionTransformer()), ("estimate", estimator)])
 
     started = time.perf_counter()
-    with connected(CORES):
+    with joined(CORES):
         fit_forest(pipeline(), X.to_numpy()[:1_000], y.to_numpy()[:1_000], tasks=CORES)  # starts the workers
         start_s = round(time.perf_counter() - started, 1)
         for _ in range(repeats):

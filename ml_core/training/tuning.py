@@ -70,13 +70,13 @@ def tune(request: TrainingRequest, search: TuneSpec, log: TrialLog, home: Path, 
     cpu_s = search.cpu_seconds
     is_left = (seconds is None or seconds > 0) and (cpu_s is None or sum(each.cpu_s for each in log.ended) < cpu_s)
     if len(log.ended) < trials and is_left:
-        from ml_core.training.distributed.cluster import joined_cluster
+        from ml_core.training.distributed.cluster import joined
         from ml_core.training.distributed.search import Budget, run_trials
 
         sides = {_takes_sparse(table, model_type, name) for name in spaces}
         encode = {side: partial(encoded_folds, request, table, folds, takes_sparse=side) for side in sides}
         objective = Objective(model_type, output, log.metric, dict(request.hyperparameters))
-        with joined_cluster(cpus):
+        with joined(1, start=cpus):
             budget = Budget(trials, seconds, cpu_s, cpus)
             run_trials(objective, encode, shares, proposals, log, budget, home)
     return _found(search, log)

@@ -1,4 +1,4 @@
-"""The Ray that work of this process is done on."""
+"""The Ray cluster that the work of this process is done on."""
 
 from __future__ import annotations
 
@@ -9,47 +9,68 @@ from contextlib import contextmanager
 from functools import partial
 
 import ray
+from ray.exceptions import RayError
 
-from ml_core.exceptions import PlatformError
+from ml_core.exceptions import ClusterUnavailableError, PlatformError
 
 _log = logging.getLogger(__name__)
+_init = partial(ray.init, log_to_driver=False, logging_level=logging.WARNING)
 
 
 @contextmanager
-def joined_cluster(cpus: int) -> Iterator[str]:
-    """Join the Ray that this process is connected to or ``RAY_ADDRESS`` names, else start one for the block.
+def joined(cores: float, *, start: int | None = None) -> Iterator[None]:
+    """Be a driver of the cluster that ``RAY_ADDRESS`` names, unless this process is one, as long as the block lasts.
 
     Args:
-        cpus: The cores of one that is started.
-
-    Yields:
-        ``joined`` or ``local``.
+        cores: That the cluster must have.
+        start: The cores of a Ray that is started for the block where ``RAY_ADDRESS`` names none; None: start none.
 
     Raises:
-        PlatformError: The Ray that ``RAY_ADDRESS`` names can't be joined, or has no core.
+        ClusterUnavailableError: There is no cluster, or it does not answer.
+        PlatformError: It has fewer cores.
     """
-    is_own, how = not ray.is_initialized(), "joined"
-    if is_own:
-        start = partial(ray.init, log_to_driver=False, logging_level=logging.WARNING)
-        if os.environ.get("RAY_ADDRESS"):
-            try:
-                start(address="auto")
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                raise PlatformError(
-                    "The Ray cluster can't be joined.",
-                    internal=str(error),
-                    remedy="See whether RAY_ADDRESS is right and its token is set, or unset it to use a local Ray.",
-                    component="ray",
-                ) from error
-        else:
-            how = "local"
-            os.environ.setdefault("RAY_worker_niceness", "0")  # that of this process; Ray's default is 15 more
-            start(address="local", num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1")
+    is_own = not ray.is_initialized()
+    if not join():
+        if start is None:
+            raise ClusterUnavailableError(
+                "This process is no job of a Ray cluster.",
+                remedy="Submit the job to a platform, or give it one core.",
+                component="ray",
+            )
+        _log.info("RAY_ADDRESS names no Ray, so one with %d cores is started here.", start)
+        os.environ.setdefault("RAY_worker_niceness", "0")  # that of this process; Ray's default is 15 more
+        # On the loopback interface: by default Ray listens on that of the network.
+        _init(address="local", num_cpus=start, include_dashboard=False, _node_ip_address="127.0.0.1")
     try:
-        if ray.cluster_resources().get("CPU", 0) < 1:  # type: ignore[no-untyped-call]
-            raise PlatformError("The Ray cluster has no core.", remedy="Add a node with a core.", component="ray")
-        _log.info("Ray: %s.", "joined a running cluster" if how == "joined" else f"started here with {cpus} cores")
-        yield how
+        found = float(ray.cluster_resources().get("CPU", 0.0))  # type: ignore[no-untyped-call]
+        if found < cores:
+            raise PlatformError(
+                f"The job was given {cores:g} cores; the Ray cluster has {found:g}, so {cores - found:g} are missing.",
+                remedy="Add nodes, or submit the job again with fewer cores.",
+                component="ray",
+            )
+        yield
     finally:
         if is_own:
             ray.shutdown()
+
+
+def join() -> bool:
+    """Be a driver of the cluster that ``RAY_ADDRESS`` names; whether this process is a driver now.
+
+    Raises:
+        ClusterUnavailableError: It does not answer.
+    """
+    if not ray.is_initialized():
+        if not os.environ.get("RAY_ADDRESS"):
+            return False
+        try:
+            _init(address="auto")
+        except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+            raise ClusterUnavailableError(
+                "The Ray cluster can't be joined.",
+                remedy="See Ray's dashboard and its logs, and whether RAY_ADDRESS and its token are right.",
+                internal=str(error),
+                component="ray",
+            ) from error
+    return True

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from ml_core.training.distributed.cluster import joined
 from ml_core.training.distributed.forest import fit_forest, fit_in_one_task
 from ml_core.training.distributed.merging import answer_shards, fit_shards
 from ml_core.training.distributed.shards import read_shards
-from ml_core.training.distributed.tasks import connected
 from ml_core.training.fit import Execution
 from ml_core.training.strategies import Strategy
 
@@ -25,7 +25,7 @@ def executing(strategy: Strategy, cores: float) -> Iterator[Execution]:
     Raises:
         PlatformError: No cluster answers, or it has fewer cores.
     """
-    with connected(cores):
+    with joined(cores):
         yield execution_of(strategy, int(cores))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
@@ -12,6 +11,7 @@ import ray.data
 from ray.exceptions import RayError, RayTaskError
 
 from ml_core.exceptions import MLFrameworkError, PlatformError
+from ml_core.training.distributed.cluster import join
 
 _ITEM: Final = "item"
 _RESTARTS: Final = 2
@@ -21,10 +21,8 @@ is to drop in 2.64, and has no other bound."""
 
 def free_workers(cpus: float) -> int:
     """How many actors of one core each may start now on the cluster of this process; 0 if it is in none."""
-    if not ray.is_initialized():
-        if not os.environ.get("RAY_ADDRESS"):
-            return 0
-        ray.init(log_to_driver=False)
+    if not join():
+        return 0
     free = ray.available_resources()  # type: ignore[no-untyped-call]
     return int(min(cpus, free.get("CPU", 0)))
 

@@ -1,49 +1,18 @@
-"""Connection to the Ray cluster that this process is a job of, and the results of tasks."""
+"""The results of tasks, and the warnings that they gave."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 from threadpoolctl import threadpool_limits
 
-from ml_core.exceptions import ClusterUnavailableError, PlatformError
+from ml_core.exceptions import ClusterUnavailableError
 
 T = TypeVar("T")
-
-
-@contextmanager
-def connected(cores: float) -> Iterator[None]:
-    """Be a driver of the cluster for the length of the block.
-
-    Raises:
-        ClusterUnavailableError: No cluster answers.
-        PlatformError: It has fewer cores than the job was given.
-    """
-    try:
-        ray.init(address="auto", configure_logging=False, log_to_driver=False)
-    except (RayError, ConnectionError, RuntimeError) as error:
-        raise ClusterUnavailableError(
-            "The job's process can't connect to the Ray cluster.",
-            remedy="See Ray's dashboard and its logs.",
-            internal=str(error),
-            component="ray",
-        ) from error
-    try:
-        found = float(ray.cluster_resources().get("CPU", 0.0))  # type: ignore[no-untyped-call]
-        if found < cores:
-            raise PlatformError(
-                f"The job was given {cores:g} cores; the Ray cluster has {found:g}, so {cores - found:g} are missing.",
-                remedy="Add nodes, or submit the job again with fewer cores.",
-                component="ray",
-            )
-        yield
-    finally:
-        ray.shutdown()
 
 
 def gathered(refs: Any) -> Any:

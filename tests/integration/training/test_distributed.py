@@ -19,8 +19,8 @@ from ml_core.models.formats import skops_format
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.versions.repository import VersionRepository
+from ml_core.training.distributed.cluster import joined
 from ml_core.training.distributed.execution import execution_of
-from ml_core.training.distributed.tasks import connected
 from ml_core.training.fit import IN_PROCESS, FittedModel, fit_model
 from ml_core.training.plan import GivenData, Planner
 from ml_core.training.strategies import Strategy
@@ -115,7 +115,7 @@ def both(db, own) -> Iterator[Callable[..., tuple[FittedModel, FittedModel]]]:
             alone = fit_model(here.request)
         return alone, fit_model(there.request, execution=execution_of(strategy, CORES))
 
-    with connected(CORES):
+    with joined(CORES):
         yield fit
 
 

@@ -18,6 +18,7 @@ import os
 import pstats
 import resource
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -116,13 +117,15 @@ def by_batch(db: DatabaseConnection, cores: int) -> dict[str, Any]:
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     batch = submit_batch(db, spec())
     submitted_s = time.perf_counter() - started
-    dispatcher = Dispatcher(db, runner, cpus=cores, name="benchmark")
+    dispatcher, stopped = Dispatcher(db, runner, cpus=cores, name="benchmark"), threading.Event()
+    thread = threading.Thread(target=dispatcher.run, args=(stopped,))
+    thread.start()
     try:
-        while not batch.is_final:
-            dispatcher.turn()
-            time.sleep(0.5)
-            batch = batches.get(batch.batch_id)
+        while not (batch := batches.get(batch.batch_id)).is_final:
+            stopped.wait(0.1)
     finally:
+        stopped.set()
+        thread.join()
         runner.close()
     elapsed_s = time.perf_counter() - started
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ml_core.cli.console import err, print_fields, print_rows, printed_as_json, step
+from ml_core.cli.console import err, print_fields, print_rows, printed_as_json, wants_json
 from ml_core.cli.target import platform
-from ml_core.domain.job import JobState
+from ml_core.domain.job import ENDED, JobState
 from ml_core.exceptions import Action, TrainingError
 
 if TYPE_CHECKING:
@@ -16,6 +17,21 @@ if TYPE_CHECKING:
 
 _LOOK_EVERY_S = 1.0
 _FIELDS = ("batch_id", "kind", "submitted_at", "submitted_by", "jobs", "percent", "elapsed_s", "rate_per_s", "eta_s")
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """A batch as ``watching`` shows a job."""
+
+    job_id: str
+    batch: JobBatch
+    state: str = JobState.RUNNING
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        ended = sum(count for state, count in self.batch.states.items() if state in ENDED)
+        metrics = {"jobs/s": self.batch.rate_per_s or 0.0}
+        return {"stage": "jobs", "done": ended, "total": self.batch.jobs, "unit": "jobs", "metrics": metrics}
 
 
 def submit(job: dict[str, Any], *, wait: bool) -> None:
@@ -40,15 +56,13 @@ def wait_for(batch_id: str) -> None:
     Raises:
         TrainingError: Some did not succeed.
     """
-    with platform(of_tenant=False) as client:
-        batch = client.job_batches.get(batch_id)
-        with step(f"Waiting for {batch.jobs} jobs"):
-            while batch.percent < 100:
-                time.sleep(_LOOK_EVERY_S)
-                batch = client.job_batches.get(batch_id)
-                if err.is_terminal:
-                    eta = "" if batch.eta_s is None else f", {batch.eta_s:.0f} s left"
-                    err.print(f"{batch.percent:.1f} %, {batch.rate_per_s or 0:.1f} jobs/s{eta}", style="dim", end="\r")
+    # Imported late: most verbs draw no progress.
+    from ml_core.jobs.progress import watching
+
+    with platform(of_tenant=False) as client, watching(err, shown=not wants_json.get()) as shown:
+        while (batch := client.job_batches.get(batch_id)).percent < 100:
+            shown(_Watched(batch.batch_id, batch))
+            time.sleep(_LOOK_EVERY_S)  # each answer is one look at a count that moves all the time
     show(batch)
     if missed := batch.jobs - batch.states.get(JobState.SUCCEEDED, 0):
         raise TrainingError(

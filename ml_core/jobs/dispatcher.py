@@ -75,6 +75,9 @@ class Dispatcher:
             except MLFrameworkError as error:
                 pause = min(2 * pause, _LARGEST_PAUSE_S)
                 _log.warning("The dispatcher waits %.1f s: %s", pause, error)
+            except Exception:  # noqa: BLE001 - the jobs of all tenants wait for the next turn
+                pause = _LARGEST_PAUSE_S
+                _log.exception("A turn of the dispatcher failed; the next one is in %.0f s", pause)
 
     def turn(self) -> None:
         """Settle what has ended, then start what may start.

@@ -73,13 +73,15 @@ def submit_due(db: DatabaseConnection) -> None:
         own = ScheduleRepository(acting, due.schedule.tenant_id)
         try:
             refuse_revoked(db, due.schedule.tenant_id, due.principal)
-            own.advance(due, *_submitted(acting, due))
-        except AuthenticationError as error:
-            own.stop(due, str(error))
+            following = due.following
+            own.advance(due, following, *_submitted(acting, due))
         except MLFrameworkError as error:
             if status_of(error) == _UNAVAILABLE:
                 raise
-            own.advance(due, None, str(error.public()))
+            own.stop(due, str(error.public()))
+        except Exception:  # noqa: BLE001 - one that was written past the checks; those of other tenants go on
+            _log.exception("The schedule %s of %s stopped", due.schedule.name, due.schedule.tenant_id)
+            own.stop(due, "It can't be submitted. Delete it, and create it again.")
 
 
 def _submitted(acting: DatabaseConnection, due: Due) -> tuple[str | None, str | None]:
@@ -90,9 +92,15 @@ def _submitted(acting: DatabaseConnection, due: Due) -> tuple[str | None, str | 
         return known.job_id, None
     if schedule.last_job_id is not None and not (last := jobs.get(schedule.last_job_id)).is_final:
         return None, f"Skipped, because the job {last.job_id} had not ended; it was {last.state}."
+    spec = SPECS[schedule.kind].from_json(schedule.spec)
     try:
-        spec = SPECS[schedule.kind].from_json(schedule.spec)
         return jobs.submit_spec(spec, idempotency_key=key, **schedule.options).job_id, None
     except IdempotencyConflictError:  # another process was faster, on an older version of the dataset
         found = jobs.find(key)
         return None if found is None else found.job_id, None
+    except AuthenticationError:
+        raise
+    except MLFrameworkError as error:
+        if status_of(error) == _UNAVAILABLE:
+            raise
+        return None, str(error.public())

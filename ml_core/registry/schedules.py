@@ -44,6 +44,15 @@ class Due:
     now: datetime
     principal: Principal
 
+    @property
+    def following(self) -> datetime:
+        """The next time from now.
+
+        Raises:
+            InvalidRequestError: The cron line or the zone can't be used.
+        """
+        return Cron(self.schedule.cron, self.schedule.timezone).after(self.now)
+
 
 def due_schedules(db: DatabaseConnection) -> Sequence[Due]:
     """The schedules of all tenants that are due, the longest due first; up to 100.
@@ -164,15 +173,15 @@ class ScheduleRepository(OfTenant):
         """Stop a schedule that may not act any more, unless that time was settled."""
         self._settle(due, state=ScheduleState.STOPPED.value, next_at=None, note=why[:_MAX_NOTE])
 
-    def advance(self, due: Due, job_id: str | None, note: str | None) -> None:
-        """Go on from the time that a schedule was due to the next from now, unless that was done.
+    def advance(self, due: Due, following: datetime, job_id: str | None, note: str | None) -> None:
+        """Go on from the time that a schedule was due, unless that was done.
 
         Args:
             due: The schedule, and the database's time when it was found.
+            following: When it is due next.
             job_id: The job that was submitted; None: none was.
             note: Why none was.
         """
-        following = Cron(due.schedule.cron, due.schedule.timezone).after(due.now)
         submitted = {} if job_id is None else {"last_job_id": job_id}
         shown = None if note is None else note[:_MAX_NOTE]
         self._settle(due, next_at=following, last_at=due.schedule.next_at, note=shown, **submitted)

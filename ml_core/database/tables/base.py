@@ -15,6 +15,7 @@ from ml_core.ids import (
     HoldName,
     JobId,
     ModelId,
+    RunId,
     ScheduleName,
     TenantId,
     VersionId,
@@ -40,7 +41,17 @@ metadata = sa.MetaData(
 
 
 _Name = (
-    BatchId | DatasetId | Digest | EnvironmentName | HoldName | JobId | ModelId | ScheduleName | TenantId | VersionId
+    BatchId
+    | DatasetId
+    | Digest
+    | EnvironmentName
+    | HoldName
+    | JobId
+    | ModelId
+    | RunId
+    | ScheduleName
+    | TenantId
+    | VersionId
 )
 
 

@@ -7,11 +7,12 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from ml_core.database.tables.base import document, grammar, keys, metadata, moment, number, refers, text
 from ml_core.database.tables.tenants import tenants
-from ml_core.domain.job import MAX_PRIORITY, JobState
+from ml_core.domain.job import MAX_PRIORITY, JobKind, JobState
 from ml_core.domain.schedule import ScheduleState
-from ml_core.ids import BatchId, JobId, ScheduleName
+from ml_core.ids import BatchId, JobId, RunId, ScheduleName
 
 _STATES = ", ".join(f"'{state}'" for state in JobState)
+_KINDS = ", ".join(f"'{kind}'" for kind in JobKind)
 _WAITING = sa.text("state = 'queued'")
 _HOLDING = sa.text("state IN ('starting', 'running', 'cancelling')")
 
@@ -29,6 +30,7 @@ job_batches = sa.Table(
     number("without_dataset"),
     sa.Column("refused", JSONB, nullable=False),
     grammar("batch_id", BatchId),
+    sa.CheckConstraint(f"kind IN ({_KINDS})", name="kind"),
     sa.CheckConstraint("char_length(idempotency_key) BETWEEN 1 AND 200", name="idempotency_key"),
     sa.UniqueConstraint("submitted_by", "idempotency_key"),
     sa.Index(None, "submitted_at", "batch_id"),
@@ -67,6 +69,11 @@ jobs = sa.Table(
     sa.Column("error", JSONB),
     grammar("job_id", JobId),
     refers(job_batches),
+    # The queue reads rows of all tenants: what a tenant writes past the repository must not be what it can't read.
+    sa.CheckConstraint(f"kind IN ({_KINDS})", name="kind"),
+    grammar("run_id", RunId),
+    grammar("process", RunId),
+    sa.CheckConstraint(f"NOT ({_HOLDING}) OR (run_id IS NOT NULL AND process IS NOT NULL)", name="holding"),
     sa.CheckConstraint(f"state IN ({_STATES})", name="state"),
     sa.CheckConstraint(f"priority BETWEEN -{MAX_PRIORITY} AND {MAX_PRIORITY}", name="priority"),
     sa.CheckConstraint("cpus > 0 AND cpus <= 10000", name="cpus"),
@@ -129,6 +136,7 @@ schedules = sa.Table(
     text("last_job_id", nullable=True),
     text("note", nullable=True),
     grammar("name", ScheduleName),
+    sa.CheckConstraint(f"kind IN ({_KINDS})", name="kind"),
     sa.CheckConstraint(f"state IN ({_SCHEDULE_STATES})", name="state"),
     # Those of all tenants that are due.
     sa.Index("ix_schedules_due", "next_at", postgresql_where=sa.text("state = 'active'")),

@@ -18,7 +18,7 @@ from ml_core.domain.api_key import Scope
 from ml_core.domain.job import ENDED, Job, JobState
 from ml_core.domain.principal import Principal
 from ml_core.domain.run import RunStatus
-from ml_core.exceptions import DeadlineExceededError, JobStateError, ModelNotFoundError, TrainingError
+from ml_core.exceptions import DeadlineExceededError, JobStateError, ModelNotFoundError, PlatformError, TrainingError
 from ml_core.ids import TenantId
 from ml_core.jobs import execution
 from ml_core.jobs.dispatcher import Dispatcher
@@ -285,6 +285,22 @@ def test_a_cancelled_job_frees_its_core(dispatcher, own) -> None:
     assert ended(dispatcher, own, job).state is JobState.CANCELLED
     wait_until(lambda: dispatcher.turn() or not Path(f"/proc/{process}").exists())
     assert own.usage().running == 0
+
+
+def test_a_turn_that_fails_is_followed_by_another(db, own, runner, monkeypatch) -> None:
+    """Whatever it is that fails: the jobs of all tenants wait for the next one."""
+    monkeypatch.setattr("ml_core.jobs.dispatcher._LARGEST_PAUSE_S", 0.1)
+    failures, seen = iter([ValueError("unforeseen"), PlatformError("Ray is away.", component="ray")]), runner.seen
+
+    def look() -> object:
+        if (failure := next(failures, None)) is not None:
+            raise failure
+        return seen()
+
+    monkeypatch.setattr(runner, "seen", look)
+    job = own.submit("train", spec({"algorithm": "no_such"}))
+    with dispatching(db, runner):
+        wait_until(lambda: own.get(job.job_id).state is JobState.FAILED, WITHIN_S)
 
 
 def test_a_job_that_is_too_large_says_what_there_is(dispatcher, own) -> None:

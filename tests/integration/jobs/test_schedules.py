@@ -296,3 +296,38 @@ def test_a_tenant_sees_its_own_schedules_and_none_are_due_to_it(db, own, tenant_
     assert jobs_of(db, tenant_id) == []
     submit_due(db)
     assert jobs_of(db, tenant_id)[0].state is JobState.QUEUED
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"cron": "x"},
+        {"timezone": "Nowhere"},
+        {"spec": {"model_id": 5}},
+        {"spec": []},
+        {"options": {"cpus": "many"}},
+        {"options": {"colour": 1}},
+        {"options": []},
+        {"options": {"idempotency_key": "mine"}},
+    ],
+    ids=str,
+)
+def test_a_schedule_that_was_written_by_hand_stops_alone(db, own, tenant_id, other_tenant_id, written) -> None:
+    """By SQL in the tenant's own name, past all checks: those of the others are submitted all the same."""
+    DatasetRepository(db, other_tenant_id).create("d", measures(50))
+    Schedules(db, other_tenant_id).create("theirs", HOURLY, spec())
+    row = {
+        "tenant_id": tenant_id, "name": "bad", "cron": HOURLY, "timezone": "UTC", "kind": "train",
+        "spec": spec().to_json(), "options": {}, "scopes": ["train"], "created_by": "",
+    }
+    with db.tenant(tenant_id) as connection:
+        connection.execute(schedules.insert().values(**{**row, **written}))
+    pass_time(db, tenant_id, hours=1)
+    pass_time(db, other_tenant_id)
+    submit_due(db)
+    assert len(jobs_of(db, other_tenant_id)) == 1
+    assert jobs_of(db, tenant_id) == []
+    bad = own.get("bad")
+    assert bad.note
+    assert bad.state is ScheduleState.STOPPED or bad.next_at > datetime.now(UTC)
+    end(db, other_tenant_id)

@@ -13,6 +13,7 @@ CREATE TABLE mlcore.job_batches (
   CONSTRAINT pk_job_batches PRIMARY KEY (batch_id),
   CONSTRAINT uq_job_batches_submitted_by_idempotency_key UNIQUE (submitted_by, idempotency_key),
   CONSTRAINT ck_job_batches_batch_id CHECK (batch_id ~ '^batch_[0-9a-f]{16}$'),
+  CONSTRAINT ck_job_batches_kind CHECK (kind IN ('train', 'tune', 'predict')),
   CONSTRAINT ck_job_batches_idempotency_key CHECK (char_length(idempotency_key) BETWEEN 1 AND 200)
 );
 CREATE INDEX ix_job_batches_submitted_at_batch_id ON mlcore.job_batches (submitted_at, batch_id);
@@ -50,6 +51,12 @@ CREATE TABLE mlcore.jobs (
   CONSTRAINT fk_jobs_job_batches FOREIGN KEY (batch_id) REFERENCES mlcore.job_batches (batch_id),
   CONSTRAINT uq_jobs_tenant_id_idempotency_key UNIQUE (tenant_id, idempotency_key),
   CONSTRAINT ck_jobs_job_id CHECK (job_id ~ '^job_[0-9a-f]{16}$'),
+  -- The queue reads rows of all tenants: what a tenant writes past the repository must not be what it can't read.
+  CONSTRAINT ck_jobs_kind CHECK (kind IN ('train', 'tune', 'predict')),
+  CONSTRAINT ck_jobs_run_id CHECK (run_id ~ '^run_[0-9a-f]{16}$'),
+  CONSTRAINT ck_jobs_process CHECK (process ~ '^run_[0-9a-f]{16}$'),
+  CONSTRAINT ck_jobs_holding CHECK (NOT (state IN ('starting', 'running', 'cancelling'))
+    OR (run_id IS NOT NULL AND process IS NOT NULL)),
   CONSTRAINT ck_jobs_state
     CHECK (state IN ('queued', 'starting', 'running', 'cancelling', 'succeeded', 'failed', 'cancelled')),
   CONSTRAINT ck_jobs_priority CHECK (priority BETWEEN -100 AND 100),
@@ -121,6 +128,7 @@ CREATE TABLE mlcore.schedules (
   note text,
   CONSTRAINT pk_schedules PRIMARY KEY (tenant_id, name),
   CONSTRAINT fk_schedules_tenants FOREIGN KEY (tenant_id) REFERENCES mlcore.tenants (tenant_id),
+  CONSTRAINT ck_schedules_kind CHECK (kind IN ('train', 'tune', 'predict')),
   CONSTRAINT ck_schedules_name CHECK (name ~ '^[a-z][a-z0-9_-]{0,39}$'),
   CONSTRAINT ck_schedules_state CHECK (state IN ('active', 'paused', 'stopped')),
   CONSTRAINT ck_schedules_sizes CHECK (octet_length(cron::text) <= 65536 AND octet_length(timezone::text) <= 65536 AND

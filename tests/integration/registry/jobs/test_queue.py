@@ -121,7 +121,7 @@ def test_every_pair_of_state_and_trigger_is_as_the_table_says(tenant_jobs: JobRe
         for state in JobState:
             job_id = tenant_jobs.submit("train", SPEC).job_id
             with db.tenant(tenant_id) as connection:
-                changed = {"state": state.value, "started_at": sa.func.now(), "run_id": run_id}
+                changed = {"state": state.value, "started_at": sa.func.now(), "run_id": run_id, "process": run_id}
                 connection.execute(jobs.update().where(jobs.c.job_id == job_id).values(**changed))
             target = MOVES.get((state, trigger))
             if target is None:
@@ -389,3 +389,31 @@ def test_any_order_of_calls_keeps_a_job_whole(db, queue, shared_tenant, calls) -
 def _end_pause(db: DatabaseConnection, tenant_jobs: JobRepository, job_id: str) -> None:
     with db.platform() as connection:
         connection.execute(jobs.update().where(jobs.c.job_id == job_id).values(not_before=sa.func.now()))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "INSERT INTO mlcore.jobs (tenant_id, job_id, kind, cpus, scopes, max_attempts, submitted_by, request_id)"
+        " VALUES ('{tenant}', 'job_0123456789abcdef', 'evil', 1, ARRAY['train'], 1, '', '')",
+        "UPDATE mlcore.jobs SET run_id = 'x'",
+        "UPDATE mlcore.jobs SET process = 'x; rm'",
+        "UPDATE mlcore.jobs SET run_id = NULL",
+        "UPDATE mlcore.jobs SET process = NULL",
+        "UPDATE mlcore.jobs SET state = 'running', run_id = NULL, process = NULL",
+    ],
+)
+def test_no_row_that_a_tenant_can_write_stops_the_queue(
+    db, queue: JobQueue, tenant_jobs: JobRepository, tenant_id, other_tenant_id, written: str
+) -> None:
+    """The queue reads the rows of all tenants, so what it could not read is refused where it is written."""
+    tenant_jobs.submit("train", SPEC)
+    claimed(queue)
+    with (
+        pytest.raises(sa.exc.IntegrityError, match="ck_jobs_"),
+        db.tenant(tenant_id) as connection,
+    ):
+        connection.execute(sa.text(written.format(tenant=tenant_id)))
+    JobRepository(db, other_tenant_id).submit("train", SPEC)
+    assert claimed(queue).tenant_id == other_tenant_id
+    assert len(queue.held("d1")) == 2

@@ -12,6 +12,8 @@ from ml_core.registry.jobs.waiting import why_waiting
 from support.job_queue import empty_queue
 from support.registry import superuser
 
+OF_A_PROCESS = "run_id = 'run_0123456789abcdef', process = 'run_0123456789abcdef'"
+
 
 @pytest.fixture
 def own(db: DatabaseConnection, tenant_id: TenantId) -> JobRepository:
@@ -34,9 +36,14 @@ def own(db: DatabaseConnection, tenant_id: TenantId) -> JobRepository:
             "not_before = now() - interval '1 min'",
             "and its quota max_cpus is 1.5",
         ),
-        (False, {}, "state = 'starting', started_at = now()", None),
-        (False, {}, "state = 'starting', started_at = now() - interval '1 min'", "may lack 1 free cores"),
-        (False, {}, "state = 'running'", None),
+        (False, {}, f"state = 'starting', started_at = now(), {OF_A_PROCESS}", None),
+        (
+            False,
+            {},
+            f"state = 'starting', started_at = now() - interval '1 min', {OF_A_PROCESS}",
+            "may lack 1 free cores",
+        ),
+        (False, {}, f"state = 'running', {OF_A_PROCESS}", None),
         (False, {}, "state = 'cancelled'", None),
     ],
 )

@@ -317,8 +317,15 @@ def test_a_schedule_that_was_written_by_hand_stops_alone(db, own, tenant_id, oth
     DatasetRepository(db, other_tenant_id).create("d", measures(50))
     Schedules(db, other_tenant_id).create("theirs", HOURLY, spec())
     row = {
-        "tenant_id": tenant_id, "name": "bad", "cron": HOURLY, "timezone": "UTC", "kind": "train",
-        "spec": spec().to_json(), "options": {}, "scopes": ["train"], "created_by": "",
+        "tenant_id": tenant_id,
+        "name": "bad",
+        "cron": HOURLY,
+        "timezone": "UTC",
+        "kind": "train",
+        "spec": spec().to_json(),
+        "options": {},
+        "scopes": ["train"],
+        "created_by": "",
     }
     with db.tenant(tenant_id) as connection:
         connection.execute(schedules.insert().values(**{**row, **written}))

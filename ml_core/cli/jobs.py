@@ -10,6 +10,7 @@ import typer
 from ml_core.cli import job_batches
 from ml_core.cli.console import (
     answer,
+    command,
     err,
     note,
     print_fields,
@@ -282,7 +283,13 @@ def _submitted(client: MLClient, job: Job, *, wait: bool) -> None:
     if wait:
         _show(ended(client, job))
     else:
-        answer(job, f"Submitted {job.job_id}. See it with: mlcore jobs show {job.job_id}")
+        announce(client, job)
+
+
+def announce(client: MLClient, job: Job) -> None:
+    """Say that a job was submitted, and how to see it."""
+    see = f"{command()} jobs show {job.job_id} --tenant {client.tenant_id}"
+    answer(job, f"Submitted {job.job_id}. See it with: {see}")
 
 
 def ended(client: MLClient, job: Job) -> Job:

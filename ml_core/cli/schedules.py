@@ -10,6 +10,7 @@ import typer
 from typer.main import get_command
 
 from ml_core.cli.console import answer, print_fields, print_page, printed_as_json, say
+from ml_core.cli.jobs import announce
 from ml_core.cli.options import CursorOption, LimitOption
 from ml_core.cli.target import platform, recorded
 from ml_core.exceptions import InvalidRequestError
@@ -77,8 +78,7 @@ def resume(schedule: NameArgument) -> None:
 def run_now(schedule: NameArgument) -> None:
     """Submit its job now, with your rights; its times stay as they are."""
     with platform() as client:
-        job = client.schedules.run_now(schedule)
-    answer(job, f"Submitted {job.job_id}. See it with: mlcore jobs show {job.job_id}")
+        announce(client, client.schedules.run_now(schedule))
 
 
 @app.command("delete")

@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ MAX_CURVES: Final = 20
 _MAX_LABEL = 40
 _MAX_BARS = 30
 _MAX_DIMENSIONS = 12
+_HEIGHT, _AROUND, _LINE = 420, 180, 18
 _HELD_OUT = "validation/"
 # Parallel coordinates are drawn by WebGL, whose code generator evaluates text of the library itself.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -109,7 +111,7 @@ def report_html(record: RunRecord) -> str:
             full_html=False,
             include_plotlyjs=False,
             config={"displaylogo": False},
-            default_height="420px",
+            default_height=f"{_height(figure)}px",
             div_id=f"figure-{number}",
         )
         for number, figure in enumerate(figure for figure in figures if figure)
@@ -124,8 +126,22 @@ def report_html(record: RunRecord) -> str:
     )
 
 
+def _height(figure: Figure) -> int:
+    """Pixels; an axis of names gets room for each of them."""
+    names = len(figure["layout"]["yaxis"].get("ticktext", ()))
+    return max(_HEIGHT, _AROUND + _LINE * names)
+
+
 def _text(value: Any) -> str:
     return html.escape(f"{value:.5g}" if isinstance(value, float) else str(value))
+
+
+def _moment(at: datetime | None) -> str:
+    return "" if at is None else f"{at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else _text(value)
 
 
 def _label(value: Any) -> str:
@@ -140,8 +156,8 @@ def _tables(record: RunRecord) -> str:
         "status": run.status,
         "kind": run.kind,
         "versions": ", ".join(run.versions),
-        "started": run.started_at,
-        "finished": run.finished_at,
+        "started": _moment(run.started_at),
+        "finished": _moment(run.finished_at),
         "error": run.error,
     }
     baseline = record.diagnostics.baseline if record.diagnostics else {}
@@ -157,7 +173,7 @@ def _tables(record: RunRecord) -> str:
 
 
 def _table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    lines = ["".join(f"<td>{'' if cell is None else _text(cell)}</td>" for cell in row) for row in rows]
+    lines = ["".join(f"<td>{_cell(cell)}</td>" for cell in row) for row in rows]
     if not lines:
         return ""
     head = "".join(f"<th>{_text(name)}</th>" for name in header)

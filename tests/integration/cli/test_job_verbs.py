@@ -70,7 +70,7 @@ def test_a_job_that_waits_is_cancelled_and_retried(mlcore: Callable, tenant: str
     """Waiting for a cancelled job is an error that says what to do."""
     said = submit()
     job_id = said.out.split()[1].rstrip(".")
-    assert said.out.strip().endswith(f"mlcore jobs show {job_id}")
+    assert mlcore(*said.out.partition(" mlcore ")[2].split()).out.split()[:3] == ["job", "id", job_id], said.out
     assert mlcore("jobs", "cancel", job_id, "-t", tenant).out.strip() == f"{job_id} is cancelled."
     waited = mlcore("jobs", "wait", job_id, "-t", tenant)
     assert waited.code == 1

@@ -196,6 +196,19 @@ def test_classes_that_look_like_numbers_or_dates_stay_names() -> None:
     assert layout["xaxis"]["tickvals"] == [0, 1, 2]
 
 
+@pytest.mark.usefixtures("small_bundle")
+def test_each_name_of_an_axis_has_room() -> None:
+    """Thirty columns get a taller chart than three; labels would cover each other."""
+
+    def height(columns: int) -> int:
+        found = Diagnostics(rows=9, importances=[Importance(f"c{i}", 0.1) for i in range(columns)])
+        page = report_html(RunRecord(run_of(1, {}, {}), {}, found, []))
+        (pixels,) = re.findall(r"height:(\d+)px", page)
+        return int(pixels)
+
+    assert height(30) >= 30 * 18 > height(3)
+
+
 def test_without_plotly_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """And no file is left."""
     for module in ("plotly.io", "plotly.offline"):

@@ -101,6 +101,7 @@ class World:
             ("RunArtifacts", "delete", "name"): "plot.png",
             ("ScheduleRepository", "add", "kind"): JobKind.TRAIN,
             ("ScheduleRepository", "add", "name"): "mine",
+            ("ScheduleRepository", "advance", "following"): datetime.now(UTC),
             ("ScheduleRepository", "advance", "job_id"): None,
             ("ScheduleRepository", "advance", "note"): "b",
             ("HoldRepository", "place", "name"): HoldName("mine"),

@@ -28,9 +28,8 @@ class RayJobRunner:
 
     Ray gives a job its cores when they are free, wherever in the cluster. The job reaches the registry by the address
     in the environment of its node. Its description has an empty variable for each other secret of the node, which hides
-    that from its processes and tasks, and its seal. Whoever has Ray's token can read the description; but the seal is of
-    no use without a login of the registry or after the attempt, and a holder of the token can start a process that
-    reads the node's key.
+    that from its processes and tasks, and the seal. Whoever has Ray's token can read the seal there, but not use it
+    without a login of the registry or after the attempt; and can start a process that reads the node's key.
 
     Args:
         url: Ray's REST interface, such as ``http://127.0.0.1:8265``.

@@ -54,6 +54,14 @@ class DatabaseSettings:
             "that it is read with the login for migrations.",
         },
     )
+    job_seal: str | None = field(
+        default=None,
+        repr=False,  # a secret
+        metadata={
+            "variable": "MLCORE_DATABASE_JOB_SEAL",
+            "meaning": "Seal of one job, which its process has in place of the key. The dispatcher sets it.",
+        },
+    )
     connect_timeout_s: int = _setting(
         "MLCORE_DATABASE_CONNECT_TIMEOUT_S", 5, "Seconds after which an attempt to connect fails."
     )

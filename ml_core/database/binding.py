@@ -8,21 +8,28 @@ injected into a transaction can read and change its settings, but can't make a s
 Rows that belong to no tenant, such as the platform's keys, are protected in the same way: a transaction enters ``*``,
 which can't be a tenant's name (``DatabaseConnection.platform``). So under the runtime role only a process that has the
 key can create or list a platform key, and no SQL that is injected into a tenant's transaction can.
+
+The process of a job has no key but the seal of its attempt (``JobSeal``). The database accepts it for the job's tenant,
+in the name of whoever submitted the job, and while the attempt holds cores.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
+from dataclasses import dataclass, field
+from typing import Self
 
 import psycopg
 import sqlalchemy as sa
 
 from ml_core.database.security import OWNER_ROLE
 from ml_core.database.urls import parse, safe
-from ml_core.exceptions import Action, ConfigurationError
+from ml_core.exceptions import Action, ConfigurationError, MLFrameworkError
+from ml_core.ids import JobId, RunId, TenantId
 
 VARIABLE = "MLCORE_DATABASE_TENANT_KEY"
+JOB_VARIABLE = "MLCORE_DATABASE_JOB_SEAL"
 
 
 class TenantKey:
@@ -51,7 +58,16 @@ class TenantKey:
         Raises:
             ConfigurationError: The key can't be read.
         """
-        return hashlib.sha256(self.value() + hashlib.sha256(f"{tenant}\n{by}".encode()).digest()).hexdigest()
+        return hashlib.sha256(self.value() + _digest(tenant, by)).hexdigest()
+
+    def job_seal(self, tenant_id: TenantId, job_id: JobId, run_id: RunId) -> JobSeal:
+        """The seal of an attempt.
+
+        Raises:
+            ConfigurationError: The key can't be read.
+        """
+        digits = hashlib.sha256(_digest(tenant_id, f"{job_id}\n{run_id}") + self.value()).hexdigest()
+        return JobSeal(tenant_id, job_id, run_id, digits)
 
     def value(self) -> bytes:
         """The key: 32 bytes.
@@ -90,6 +106,45 @@ class TenantKey:
                 action=Action.of("db.tenant_key"),
                 setting=VARIABLE,
             ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class JobSeal:
+    """The seal of an attempt: with it a transaction enters the job's tenant while the attempt holds cores."""
+
+    tenant_id: TenantId
+    job_id: JobId
+    run_id: RunId
+    digits: str = field(repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what ``text`` gives.
+
+        Raises:
+            ConfigurationError: It is no seal. The text is not repeated.
+        """
+        try:
+            tenant, job, run, digits = text.split("/")
+            return cls(TenantId(tenant), JobId(job), RunId(run), digits)
+        except (ValueError, MLFrameworkError):
+            raise ConfigurationError(
+                f"{JOB_VARIABLE} is not the seal of a job.", remedy="Unset it.", setting=JOB_VARIABLE
+            ) from None
+
+    @property
+    def text(self) -> str:
+        """``TENANT/JOB/RUN/DIGITS``: a secret until the attempt has ended."""
+        return "/".join((self.tenant_id, self.job_id, self.run_id, self.digits))
+
+    @property
+    def by(self) -> str:
+        """What ``mlcore.enter`` gets in place of request and principal."""
+        return f"{self.job_id}\n{self.run_id}"
+
+
+def _digest(tenant: str, by: str) -> bytes:
+    return hashlib.sha256(f"{tenant}\n{by}".encode()).digest()
 
 
 def _decoded(digits: str) -> bytes:

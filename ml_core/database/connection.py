@@ -23,7 +23,7 @@ import psycopg
 import sqlalchemy
 from sqlalchemy.engine import Connection, Engine
 
-from ml_core.database.binding import TenantKey
+from ml_core.database.binding import JOB_VARIABLE, VARIABLE, JobSeal, TenantKey
 from ml_core.database.errors import translated
 from ml_core.database.listener import Listener
 from ml_core.database.security import APP_ROLE, INGEST_ROLE, OWNER_ROLE
@@ -32,7 +32,7 @@ from ml_core.database.tables import PLATFORM, SCHEMA_REVISION
 from ml_core.database.urls import DatabaseUrls, parse, safe
 from ml_core.domain.principal import Principal
 from ml_core.exceptions import Action, SchemaOutOfDateError
-from ml_core.ids import TenantId
+from ml_core.ids import JobId, RunId, TenantId
 from ml_core.settings import Settings
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ class DatabaseConnection:
 
     Without a URL, from the argument or from ``MLCORE_DATABASE_URL``, it starts or joins the embedded server under
     ``MLCORE_HOME`` and brings its schema up to date. A database that was named is only changed by ``migrate``.
+
+    In the process of a job, which has a job's seal and no key, it acts in the job's tenant only, until the job ends.
 
     Args:
         url: A Postgres URL, or None.
@@ -97,6 +99,9 @@ class DatabaseConnection:
         database = self.settings.database
         configured = None if named is None else database.tenant_key
         self._tenant_key = TenantKey(configured, self._urls.owner, database.connect_timeout_s)
+        self._job_seal = None if database.job_seal is None else JobSeal.parse(database.job_seal)
+        if self._job_seal is not None:
+            self.principal = Principal(self._job_seal.job_id, frozenset(), tenant_id=self._job_seal.tenant_id)
         if named is None and migrate_embedded and self.current_revision() != SCHEMA_REVISION:
             self.migrate()
 
@@ -132,11 +137,24 @@ class DatabaseConnection:
         variables = {
             "MLCORE_DATABASE_URL": self._urls.app,
             "MLCORE_DATABASE_INGEST_URL": self._urls.ingest,
-            "MLCORE_DATABASE_TENANT_KEY": self.tenant_key,
+            VARIABLE: self.tenant_key,
         }
         if (prepare_after := self._prepare_after()) is not None:
             variables["MLCORE_DATABASE_PREPARE_AFTER"] = str(prepare_after)
         return variables
+
+    def job_environment(self, tenant_id: TenantId, job_id: JobId, run_id: RunId) -> dict[str, str]:
+        """The variables by which the process of an attempt acts in the job's tenant only, until the attempt ends.
+
+        They are set over those of the platform's other processes: an empty one counts as unset.
+
+        Raises:
+            ConfigurationError, SchemaOutOfDateError, RegistryUnavailableError: As ``environment``.
+        """
+        with translated(self.safe_url):
+            seal = self._tenant_key.job_seal(tenant_id, job_id, run_id)
+        not_given = (VARIABLE, "MLCORE_DATABASE_OWNER_URL", "MLCORE_DATABASE_INGEST_URL")
+        return {JOB_VARIABLE: seal.text, **dict.fromkeys(not_given, "")}
 
     @property
     def admin_url(self) -> str:
@@ -247,6 +265,8 @@ class DatabaseConnection:
             raise
 
     def _entry(self, tenant: str) -> dict[str, str]:
+        if self._job_seal is not None:
+            return {"tenant": tenant, "by": self._job_seal.by, "seal": self._job_seal.digits}
         by = f"{self._request_id}\n{self.principal.name}"
         return {"tenant": tenant, "by": by, "seal": self._tenant_key.seal(tenant, by)}
 

@@ -13,6 +13,7 @@ from ml_core.exceptions import (
     Action,
     ConfigurationError,
     InvalidRequestError,
+    JobStateError,
     MLFrameworkError,
     RegistryUnavailableError,
     RequestTooLargeError,
@@ -71,6 +72,8 @@ def _translate(error: BaseException | None, where: str) -> MLFrameworkError | No
             action=Action.of("db.tenant_key"),
             setting="MLCORE_DATABASE_TENANT_KEY",
         )
+    if isinstance(error, psycopg.errors.InvalidAuthorizationSpecification) and "goes on without" in str(error):
+        return JobStateError(str(error.diag.message_primary), remedy="Stop its process.")
     if isinstance(error, psycopg.errors.InsufficientPrivilege) and "set role" in str(error):
         return ConfigurationError(
             "The login of the registry may not act as the platform's roles.",

@@ -14,9 +14,10 @@ from typing import Final, Protocol
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.job import Attempt
-from ml_core.exceptions import JobNotFoundError, JobStateError, MLFrameworkError
+from ml_core.exceptions import AuthenticationError, JobNotFoundError, JobStateError, MLFrameworkError
 from ml_core.ids import RunId
 from ml_core.jobs.execution import LEASE_S
+from ml_core.jobs.revocation import refuse_revoked
 from ml_core.jobs.schedules import submit_due
 from ml_core.registry.jobs import JobQueue, JobRepository
 from ml_core.registry.jobs.queue import Held
@@ -33,8 +34,12 @@ class Runner(Protocol):
     It may go on with other jobs of the same batch (``ml_core.jobs.worker``), and then has their runs.
     """
 
-    def start(self, attempt: Attempt) -> None:
+    def start(self, attempt: Attempt, variables: Mapping[str, str]) -> None:
         """Start a process; one that was started for this run already stays the only one.
+
+        Args:
+            attempt: What it executes.
+            variables: Of its environment, over those of the platform's other processes; secrets.
 
         Raises:
             MLFrameworkError: It can't be started.
@@ -115,11 +120,20 @@ class Dispatcher:
             jobs.fail(attempt.job_id, attempt.run_id, {"code": "job_too_large", "message": message})
             return False
         try:
-            self._runner.start(attempt)
+            refuse_revoked(self._db, attempt.tenant_id, attempt.principal)
+            self._runner.start(attempt, self._variables(attempt))
+        except AuthenticationError as error:
+            jobs.fail(attempt.job_id, attempt.run_id, error.to_json())
+            return False
         except MLFrameworkError as error:
             jobs.lose(attempt.job_id, attempt.run_id, str(error.public()), error.to_json())
             return False
         return True
+
+    def _variables(self, attempt: Attempt) -> dict[str, str]:
+        if attempt.batch_id is not None:  # it claims the batch's next jobs, of other tenants: it needs the key
+            return {}
+        return self._db.job_environment(attempt.tenant_id, attempt.job_id, attempt.run_id)
 
 
 def settle(db: DatabaseConnection, held: Held, why: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from ml_core.database.connection import DatabaseConnection
@@ -29,7 +30,7 @@ class ProcessRunner:
         self._logs = db.settings.platform.home / "logs" / "jobs"
         self._processes: dict[RunId, subprocess.Popen[bytes]] = {}
 
-    def start(self, attempt: Attempt) -> None:
+    def start(self, attempt: Attempt, variables: Mapping[str, str]) -> None:
         """See ``Runner``."""
         if attempt.run_id in self._processes:
             return
@@ -42,7 +43,7 @@ class ProcessRunner:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    env=self._environment(attempt.cpus),
+                    env={**self._environment(attempt.cpus), **variables},
                     start_new_session=True,
                 )
         except OSError as error:

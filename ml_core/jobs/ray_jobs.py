@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 import httpx
@@ -25,8 +26,10 @@ _KEPT_S: Final = 3_600.0
 class RayJobRunner:
     """Submits a Ray job for each attempt; its submission id is the run's.
 
-    Ray gives a job its cores when they are free, wherever in the cluster. The job reaches the registry as every process
-    of the cluster does, by the environment of its node: nothing secret is in its description.
+    Ray gives a job its cores when they are free, wherever in the cluster. The job reaches the registry by the address
+    in the environment of its node. Its description has an empty variable for each other secret of the node, which hides
+    that from its processes and tasks, and the seal. Whoever has Ray's token can read the seal there, but not use it
+    without a login of the registry or after the attempt; and can start a process that reads the node's key.
 
     Args:
         url: Ray's REST interface, such as ``http://127.0.0.1:8265``.
@@ -41,7 +44,7 @@ class RayJobRunner:
         self._dispatcher = dispatcher
         self._ended: dict[RunId, dict[str, Any]] = {}
 
-    def start(self, attempt: Attempt) -> None:
+    def start(self, attempt: Attempt, variables: Mapping[str, str]) -> None:
         """See ``Runner``."""
         command = [sys.executable, "-m", "ml_core.jobs.worker", attempt.tenant_id, attempt.job_id, attempt.run_id]
         threads = str(max(1, int(attempt.cpus)))
@@ -55,7 +58,7 @@ class RayJobRunner:
                 "submission_id": attempt.run_id,
                 "entrypoint_num_cpus": attempt.process_cpus,
                 "metadata": {_DISPATCHER: self._dispatcher, "tenant": attempt.tenant_id, "job": attempt.job_id},
-                "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads}},
+                "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads, **variables}},
             },
         )
         if answer.is_error and attempt.run_id not in self.seen():  # an answer that was lost may have been a yes

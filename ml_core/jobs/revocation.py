@@ -15,7 +15,8 @@ def refuse_revoked(db: DatabaseConnection, tenant_id: TenantId, principal: Princ
     """Refuse to act with the rights of a key that was revoked meanwhile.
 
     Args:
-        db: The registry; its principal belongs to no tenant.
+        db: The registry. A principal of a tenant, as in a job's process, sees no key of the platform: that one was
+            looked up by the dispatcher.
         tenant_id: Where it acts.
         principal: Who submitted a job or created a schedule.
 
@@ -25,7 +26,7 @@ def refuse_revoked(db: DatabaseConnection, tenant_id: TenantId, principal: Princ
     kind, _, key_id = principal.name.partition(":")
     if kind == "key":
         found = [KeyRepository(db, tenant_id).get(key_id)]
-    elif kind == "platform-key":
+    elif kind == "platform-key" and db.principal.tenant_id is None:
         listed = every(lambda limit, cursor: PlatformKeyRepository(db).list(limit=limit, cursor=cursor))
         found = [key for key in listed if key.key_id == key_id]
     else:

@@ -1,7 +1,8 @@
 """The process of one attempt: ``python -m ml_core.jobs.worker [--on-ray] TENANT JOB RUN``.
 
-It needs the registry's address only. Its start takes longer than the training of a small model, so it goes on with the
-jobs of the same batch whose turn is next, each on behalf of its own submitter in its own tenant.
+It needs the registry's address, and the seal of its attempt, with which it acts in the job's tenant only until the job
+ends. Its start takes longer than the training of a small model, so one of a batch has the platform's key instead: it
+goes on with the jobs of the batch whose turn is next, each on behalf of its own submitter in its own tenant.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.job import Attempt
 from ml_core.exceptions import MLFrameworkError
 from ml_core.jobs.execution import LEASE_S, execute
-from ml_core.registry.jobs import JobQueue
+from ml_core.registry.jobs import JobQueue, JobRepository
 
 NICENESS = 10
 """Each step is worth about a tenth of the processor between two programs that both want it: replicas come first."""
@@ -35,7 +36,7 @@ def main() -> int:
     os.nice(NICENESS)
     with closing(DatabaseConnection()) as db:
         try:
-            work(db, JobQueue(db).attempt(given.tenant, given.job, given.run), on_ray=given.on_ray)
+            work(db, JobRepository(db, given.tenant).attempt(given.job, given.run), on_ray=given.on_ray)
         except MLFrameworkError as error:
             logging.error("%s", error)
             return 1

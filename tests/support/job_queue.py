@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from ml_core.database.connection import DatabaseConnection
@@ -23,7 +23,7 @@ class ThreadRunner:
         self._db = db
         self._threads: dict[RunId, threading.Thread] = {}
 
-    def start(self, attempt: Attempt) -> None:
+    def start(self, attempt: Attempt, variables: Mapping[str, str]) -> None:
         def work() -> None:
             with suppress(JobStateError):  # it was cancelled
                 execute(self._db, attempt, stop=lambda: None)

@@ -8,9 +8,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import jobs
-from ml_core.domain.job import HOLDS_CORES, MOVES, Job, JobState, JobTrigger, sources
+from ml_core.domain.api_key import Grant
+from ml_core.domain.job import HOLDS_CORES, MOVES, Attempt, Job, JobKind, JobState, JobTrigger, sources
+from ml_core.domain.principal import Principal
 from ml_core.exceptions import Action, JobNotFoundError, JobStateError
-from ml_core.ids import TenantId
+from ml_core.ids import BatchId, JobId, RunId, TenantId
 from ml_core.registry import journal
 from ml_core.registry.records import value_of
 
@@ -66,6 +68,26 @@ def move(
         changes |= {"cpu_seconds": jobs.c.cpu_seconds + _USED, "lease_until": None}
     changed = jobs.update().where(is_job(tenant_id, job_id)).values(state=target.value, **changes)
     return value_of(Job, connection.execute(changed.returning(jobs)).one())
+
+
+def attempt_from(row: AnyRow) -> Attempt:
+    """The attempt that a row of a claimed job is."""
+    grant, tenant_id = Grant.read(row.scopes), TenantId(row.tenant_id)
+    return Attempt(
+        tenant_id=tenant_id,
+        job_id=JobId(row.job_id),
+        kind=JobKind(row.kind),
+        spec=row.spec,
+        cpus=row.cpus,
+        # Never an operator, whatever the row says: it was written in the tenant's name.
+        principal=Principal(row.submitted_by, grant.scopes, grant.promotes, tenant_id),
+        request_id=row.request_id,
+        number=row.attempt,
+        run_id=RunId(row.run_id),
+        process=RunId(row.process),
+        dispatcher=row.dispatcher,
+        batch_id=None if row.batch_id is None else BatchId(row.batch_id),
+    )
 
 
 def cancel_job_of(connection: Connection, tenant_id: TenantId, run_id: str) -> None:

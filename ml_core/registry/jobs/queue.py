@@ -21,12 +21,10 @@ from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import job_quotas, jobs
-from ml_core.domain.api_key import Grant, Scope
-from ml_core.domain.job import HOLDS_CORES, Attempt, JobKind, JobQuota, JobState
-from ml_core.domain.principal import Principal
-from ml_core.exceptions import JobStateError
-from ml_core.ids import BatchId, JobId, RunId, TenantId
-from ml_core.registry.jobs.lifecycle import in_seconds, is_job, job_not_found
+from ml_core.domain.api_key import Scope
+from ml_core.domain.job import HOLDS_CORES, Attempt, JobQuota, JobState
+from ml_core.ids import JobId, RunId, TenantId
+from ml_core.registry.jobs.lifecycle import attempt_from, in_seconds, is_job
 from ml_core.registry.missing import tenant_not_found
 from ml_core.registry.versions.rows import refusal
 
@@ -162,28 +160,6 @@ class JobQueue:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CLAIMS_LOCK)))
             return _claim(connection, TenantId(tenant_id), job_id, dispatcher, lease_s)
 
-    def attempt(self, tenant_id: str, job_id: str, run_id: str) -> Attempt:
-        """A claimed attempt, for the process that was started for it.
-
-        Raises:
-            JobNotFoundError: There is no such job.
-            JobStateError: Another attempt goes on.
-        """
-        tenant = TenantId(tenant_id)
-        with self._db.platform() as connection:
-            row = connection.execute(sa.select(jobs).where(is_job(tenant, job_id))).one_or_none()
-        if row is None:
-            raise job_not_found(tenant, job_id)
-        if row.run_id != run_id:
-            raise JobStateError(
-                f"The job {job_id} goes on without the run {run_id}.",
-                remedy="Stop its process.",
-                tenant_id=tenant,
-                job_id=job_id,
-                state=row.state,
-            )
-        return _attempt_from(row)
-
     def held(self, dispatcher: str) -> Sequence[Held]:
         """The jobs that hold cores: those of a dispatcher, and those of any whose lease has lapsed."""
         of = jobs.c
@@ -248,26 +224,7 @@ def _claim(
         finished_at=None,
         progress={},
     )
-    return _attempt_from(connection.execute(claimed).one())
-
-
-def _attempt_from(row: AnyRow) -> Attempt:
-    grant, tenant_id = Grant.read(row.scopes), TenantId(row.tenant_id)
-    return Attempt(
-        tenant_id=tenant_id,
-        job_id=JobId(row.job_id),
-        kind=JobKind(row.kind),
-        spec=row.spec,
-        cpus=row.cpus,
-        # Never an operator, whatever the row says: it was written in the tenant's name.
-        principal=Principal(row.submitted_by, grant.scopes, grant.promotes, tenant_id),
-        request_id=row.request_id,
-        number=row.attempt,
-        run_id=RunId(row.run_id),
-        process=RunId(row.process),
-        dispatcher=row.dispatcher,
-        batch_id=None if row.batch_id is None else BatchId(row.batch_id),
-    )
+    return attempt_from(connection.execute(claimed).one())
 
 
 def _take_turn(connection: Connection, tenant_id: str, cpus: float) -> None:

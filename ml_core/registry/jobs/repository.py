@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -12,18 +12,21 @@ from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import dataset_versions, jobs, runs, versions
 from ml_core.domain.api_key import Grant, Scope
-from ml_core.domain.job import MAX_PRIORITY, Job, JobKind, JobQuota, JobState, JobTrigger
+from ml_core.domain.job import MAX_PRIORITY, Attempt, Job, JobKind, JobQuota, JobState, JobTrigger
 from ml_core.domain.run import RunStatus
-from ml_core.exceptions import Action, IdempotencyConflictError, InvalidRequestError
+from ml_core.exceptions import Action, IdempotencyConflictError, InvalidRequestError, JobStateError
 from ml_core.ids import JobId
 from ml_core.registry import journal
 from ml_core.registry.jobs import log as logs
-from ml_core.registry.jobs.lifecycle import in_seconds, is_job, job_not_found, move
+from ml_core.registry.jobs.lifecycle import attempt_from, in_seconds, is_job, job_not_found, move
 from ml_core.registry.jobs.log import JobLog
 from ml_core.registry.jobs.quotas import JobUsage, check_share, shares
 from ml_core.registry.limits import check_choice, check_document
 from ml_core.registry.pages import Page, read_page
 from ml_core.registry.records import OfTenant, value_of
+
+if TYPE_CHECKING:
+    from ml_core.registry.pages import AnyRow
 
 _MAX_ATTEMPTS = 10
 _PAUSE_S = 10.0
@@ -101,11 +104,25 @@ class JobRepository(OfTenant):
         Raises:
             JobNotFoundError: There is no such job.
         """
-        with self._db.tenant(self._tenant_id) as connection:
-            row = connection.execute(sa.select(jobs).where(is_job(self._tenant_id, job_id))).one_or_none()
-        if row is None:
-            raise job_not_found(self._tenant_id, job_id)
-        return value_of(Job, row)
+        return value_of(Job, self._row(job_id))
+
+    def attempt(self, job_id: str, run_id: str) -> Attempt:
+        """A claimed attempt, for the process that was started for it.
+
+        Raises:
+            JobNotFoundError: There is no such job.
+            JobStateError: Another attempt goes on.
+        """
+        row = self._row(job_id)
+        if row.run_id != run_id:
+            raise JobStateError(
+                f"The job {job_id} goes on without the run {run_id}.",
+                remedy="Stop its process.",
+                tenant_id=self._tenant_id,
+                job_id=job_id,
+                state=row.state,
+            )
+        return attempt_from(row)
 
     def find(self, idempotency_key: str) -> Job | None:
         """The job that was submitted with an idempotency key; None: none was."""
@@ -349,6 +366,13 @@ class JobRepository(OfTenant):
                 key=key,
             )
         return value_of(Job, row)
+
+    def _row(self, job_id: str) -> AnyRow:
+        with self._db.tenant(self._tenant_id) as connection:
+            row = connection.execute(sa.select(jobs).where(is_job(self._tenant_id, job_id))).one_or_none()
+        if row is None:
+            raise job_not_found(self._tenant_id, job_id)
+        return row
 
     def _share(self, connection: Connection) -> tuple[JobQuota, JobUsage]:
         return shares(connection, [self._tenant_id])[self._tenant_id]

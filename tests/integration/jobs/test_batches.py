@@ -107,7 +107,7 @@ def test_no_dispatcher_stops_a_process_between_two_jobs(db, dataset, tenants) ->
     class Runner:
         """Has one process, which is this one."""
 
-        def start(self, attempt) -> None:
+        def start(self, attempt, variables) -> None:
             raise AssertionError(f"{attempt.job_id} is claimed by the process")
 
         def seen(self) -> dict:

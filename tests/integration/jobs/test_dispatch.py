@@ -197,6 +197,36 @@ def test_a_key_that_was_revoked_meanwhile_trains_nothing(db, runner, own, tenant
     assert (done.state, done.error["code"]) == (JobState.FAILED, "unauthenticated")
 
 
+@pytest.mark.parametrize("of_platform", [False, True])
+def test_a_dispatcher_starts_no_process_for_a_key_that_was_revoked(
+    db, dispatcher, runner, own, tenant_id, of_platform: bool
+) -> None:
+    """Of the platform's keys a job's process sees none."""
+    keys = PlatformKeyRepository(db) if of_platform else KeyRepository(db, tenant_id)
+    submitter = keys.authenticate(str(keys.create("test", [Scope.ADMIN])))
+    job = JobRepository(db.acting_as(submitter), tenant_id).submit("train", spec())
+    keys.revoke(submitter.name.partition(":")[2])
+    dispatcher.turn()
+    done = own.get(job.job_id)
+    assert (done.state, done.error["code"]) == (JobState.FAILED, "unauthenticated")
+    assert runner.seen() == {}
+
+
+def test_processes_train_and_predict_with_the_seal_alone(db, dispatcher, own, tenant_id, other_tenant_id) -> None:
+    """In the name of a key of the platform; what another tenant has does not exist for them."""
+    keys = PlatformKeyRepository(db)
+    submitting = JobRepository(db.acting_as(keys.authenticate(str(keys.create("test", [Scope.ADMIN])))), tenant_id)
+    trained = ended(dispatcher, own, submitting.submit("train", spec(promote_to="staging")))
+    assert trained.result["promoted_to"] == "staging", trained.error
+    request = {"model_id": "m", "version": trained.result["version"], "dataset": "m@1", "output": "predicted"}
+    predicted = ended(dispatcher, own, submitting.submit("predict", request))
+    assert predicted.result["dataset"] == "predicted@1", predicted.error
+    DatasetRepository(db, other_tenant_id).create("theirs", measures(400))
+    training = {**spec()["training"], "dataset": "theirs@1"}
+    refused = ended(dispatcher, own, submitting.submit("train", {"model_id": "m", "training": training}))
+    assert "The dataset theirs does not exist" in refused.error["message"]
+
+
 def test_another_tenants_dataset_is_not_there(db, runner, own, other_tenant_id) -> None:
     """A job sees its tenant's rows only."""
     other = JobRepository(db, other_tenant_id)

@@ -144,6 +144,7 @@ def test_a_killed_worker_and_a_killed_control_loop_lose_no_job(platform: Running
     assert second.run_id != first
     assert "ended" in str(client.runs.get(first).error) or "failed" in str(client.runs.get(first).error)
     again = process_of(platform, running(client, job_id))
+    _check_secrets(platform, again)
     client.jobs.cancel(job_id, "enough")
     wait_until(lambda: client.jobs.get(job_id).state is JobState.CANCELLED, WITHIN_S)
     wait_until(lambda: not again.is_running() or again.status() == psutil.STATUS_ZOMBIE, WITHIN_S)
@@ -161,6 +162,22 @@ def test_what_keeps_ray_from_a_job_is_said(platform: RunningPlatform) -> None:
     with pytest.raises(PlatformError, match=r"does not answer \(ConnectError\)\. Start the platform"):
         away.seen()
     away.close()
+
+
+def _check_secrets(platform: RunningPlatform, process: psutil.Process) -> None:
+    """The node has the tenant key, and a job's process and its supervisor have the job's seal only."""
+    supervisor = process.parent()
+    while supervisor is not None and "JobSupervisor" not in " ".join(supervisor.cmdline()):
+        supervisor = supervisor.parent()
+    assert supervisor is not None
+    node = supervisor.parent()
+    assert node is not None
+    key = platform.db.tenant_key
+    assert key in node.environ().values()
+    for started in (process, supervisor):
+        environment = started.environ()
+        assert not {key, platform.db.urls.ingest, platform.db.urls.owner} & set(environment.values())
+        assert platform.tenant("jobs").tenant_id in environment["MLCORE_DATABASE_JOB_SEAL"]
 
 
 def _kill_control_loop(platform: RunningPlatform) -> None:

@@ -7,14 +7,31 @@ INSERT INTO mlcore.tenant_key VALUES (sha256(uuid_send(gen_random_uuid()) || uui
 -- A transaction names its tenant and, in p_by, the request, a line break and the principal. The application seals both
 -- with the key. The database seals them again together with the transaction's time and process, which no text can
 -- imitate, as their bytes hold zeros. The inner hash has a fixed length, so no seal can be extended.
+--
+-- The process of a job has a seal with the key behind the inner hash, so that neither kind passes for the other. Its
+-- p_by is the job, a line break and the run. It enters while the job holds cores for that run, in the name of the row.
 CREATE FUNCTION mlcore.enter(p_tenant text, p_by text, p_seal text) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   v_key bytea;
+  v_job text[];
 BEGIN
   SELECT tenant_key INTO v_key FROM mlcore.tenant_key;
   IF p_seal IS DISTINCT FROM encode(sha256(v_key || sha256(convert_to(p_tenant || E'\n' || p_by, 'UTF8'))), 'hex') THEN
-    RAISE EXCEPTION 'The seal of the tenant does not fit.' USING ERRCODE = 'invalid_authorization_specification';
+    IF p_seal IS DISTINCT FROM encode(sha256(sha256(convert_to(p_tenant || E'\n' || p_by, 'UTF8')) || v_key), 'hex') THEN
+      RAISE EXCEPTION 'The seal of the tenant does not fit.' USING ERRCODE = 'invalid_authorization_specification';
+    END IF;
+    v_job := string_to_array(p_by, E'\n');
+    -- The owner, too, sees the job only from within the tenant. What raises leaves the tenant again.
+    PERFORM mlcore.enter(
+      p_tenant, '', encode(sha256(v_key || sha256(convert_to(p_tenant || E'\n', 'UTF8'))), 'hex'));
+    SELECT request_id || E'\n' || submitted_by INTO p_by FROM mlcore.jobs
+    WHERE tenant_id = p_tenant AND job_id = v_job[1] AND run_id = v_job[2]
+      AND state IN ('starting', 'running', 'cancelling');
+    IF NOT FOUND THEN
+      RAISE EXCEPTION 'The job % goes on without the run %.', v_job[1], v_job[2]
+        USING ERRCODE = 'invalid_authorization_specification';
+    END IF;
   END IF;
   -- One expression: three statements would take three times as long.
   p_seal := set_config('app.tenant_id', p_tenant, true) || set_config('app.by', p_by, true)

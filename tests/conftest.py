@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from support.registry import db, embedded_home, other_tenant_id, tenant_id
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 
 
 __all__ = ["acme", "db", "embedded_home", "globex", "other_tenant_id", "platform", "tenant_id"]
+
+
+# An example may take as long as the machine needs: a deadline would be an assertion on time.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 
 def pytest_configure(config: pytest.Config) -> None:

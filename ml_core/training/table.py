@@ -273,7 +273,7 @@ def divide(
     Equal rows are on one side, since a model may have memorised a row. ``notes`` gets a sentence where there are any.
     """
     n_rows = len(digests)
-    n_equal, n_different = int(pd.Series(digests).duplicated(keep=False).sum()), len(np.unique(digests))
+    n_equal = int(pd.Series(digests).duplicated(keep=False).sum())
     train, held_out = hold_out(digests, labels)
     if not n_equal:
         return train, held_out
@@ -289,6 +289,7 @@ def divide(
             )
     else:
         train, held_out = hold_out(np.arange(n_rows), labels)
+        n_different = len(pd.unique(digests))
         notes.append(
             f"{n_equal:,} of {n_rows:,} rows equal another one in every column used, and there are "
             f"{n_different:,} different rows only, so equal rows are on both sides of the split: the held-out metrics "

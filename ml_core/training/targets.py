@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandas.api.types import infer_dtype
 
 from ml_core.data.cells import Cells
 from ml_core.data.evidence import fits
@@ -72,13 +73,27 @@ def read_target(y: Any) -> Target:
     """
     series = _as_series(y)
     column = None if series.name is None else str(series.name)
-    blank = [isinstance(value, str) and is_blank(value) for value in series.tolist()]
-    kept = series.notna().to_numpy(dtype=bool) & ~np.array(blank, dtype=bool)
-    given = series[kept].tolist()
+    codes, distinct = _distinct(series)
+    blank = [isinstance(value, str) and is_blank(value) for value in distinct.tolist()]
+    present = distinct.notna().to_numpy(dtype=bool) & ~np.array(blank, dtype=bool)
+    given = distinct[present].tolist()
     if not given:
         raise invalid(f"{_called(column)} is missing in every row.", "Name the column that holds the answers.", column)
     values, is_rounded = _one_type(given, column)
-    return Target(values, kept, column, is_rounded)
+    kept = (codes >= 0) & present[codes]
+    return Target(values[(np.cumsum(present) - 1)[codes[kept]]], kept, column, is_rounded)
+
+
+def _distinct(series: pd.Series[Any]) -> tuple[NDArray[np.intp], pd.Series[Any]]:
+    """For each row the number of its value, -1 where it is missing, and the values.
+
+    Strings are numbered once each, since there are few and reading them takes long. Equal values of other types are
+    not: 1 is equal to True.
+    """
+    if infer_dtype(series, skipna=True) != "string":
+        return np.arange(len(series)), series
+    codes, distinct = series.factorize()
+    return codes, pd.Series(distinct)
 
 
 def model_type_of(target: Target) -> str:

@@ -99,7 +99,7 @@ def sees(connection: Connection, victim: TenantId) -> list[str]:
     return [] if rows is None else [table for table, count in zip(tables, rows[0], strict=True) if count]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(plan=st.lists(st.tuples(st.booleans(), st.lists(st.sampled_from(STEPS), max_size=5)), min_size=1, max_size=4))
 def test_no_order_of_statements_shows_another_tenant(
     session: DatabaseConnection, attacker: TenantId, victim: TenantId, plan: list[tuple[bool, list[str]]]
@@ -268,7 +268,7 @@ RESURRECTION = {
 }
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(names=st.lists(st.sampled_from(sorted(RESURRECTION)), min_size=3, max_size=10))
 def test_no_order_of_statements_gives_a_name_other_bytes(
     db: DatabaseConnection, session: DatabaseConnection, names: list[str]

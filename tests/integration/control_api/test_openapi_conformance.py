@@ -54,7 +54,7 @@ def key(db: DatabaseConnection) -> str:
 
 
 @schema.parametrize()
-@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=True)
+@settings(max_examples=5, suppress_health_check=list(HealthCheck), database=None, derandomize=True)
 def test_answers_are_as_described(case: schemathesis.Case, app: Any, key: str) -> None:
     """With a key that may do everything in its tenant."""
     response = case.call(app=app, base_url=f"http://platform{PREFIX}", headers={"authorization": f"Bearer {key}"})

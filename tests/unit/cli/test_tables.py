@@ -14,7 +14,7 @@ COLUMNS = ["run_id", "error", "started_at"]
 
 
 @given(st.lists(st.tuples(CELL, CELL, CELL), min_size=1, max_size=4), st.integers(10, 160))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_word_is_shown_whole(
     capsys: pytest.CaptureFixture[str], rows: list[tuple[str, str, str]], width: int
 ) -> None:

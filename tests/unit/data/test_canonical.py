@@ -102,7 +102,7 @@ CELLS = {
 }
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_a_line_of_a_csv_sent_as_it_stands_agrees_with_its_frame(tmp_path_factory, data):
     """Whatever read_table and infer_columns made of the file, its raw cells are accepted and mean the same."""
@@ -132,7 +132,7 @@ def assert_equal(first, second):
 
 
 @pytest.mark.parametrize("case", COLUMNS)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_a_frame_and_its_json_rows_agree(case, data):
     """Value by value, for every dtype that pandas may have made of the column."""

@@ -77,7 +77,7 @@ def inferred(frame, kinds=None):
 
 
 @pytest.mark.parametrize("name", COLUMNS)
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(told=st.sampled_from([None, ColumnKind.CATEGORY, ColumnKind.TEXT]), data=st.data())
 def test_a_cell_means_the_same_at_every_door(tmp_path_factory, name, told, data):
     """Trained on a file, scored on a part of its rows, which alone might look like numbers or booleans."""

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ml_core.data.csv_file import CsvFile, guess_delimiter
@@ -270,7 +270,6 @@ def test_an_unknown_encoding(write):
 CELLS = st.text(st.sampled_from('ab"; ,\t\r\n\ufeff\0\u00e9\u2028'), max_size=4)
 
 
-@settings(deadline=None)
 @given(
     rows=st.lists(
         st.lists(CELLS, min_size=1, max_size=3).map(",".join) | st.sampled_from(["", "1,2", "1,2,", '1,"x"'])

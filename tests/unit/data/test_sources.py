@@ -158,7 +158,7 @@ def check(folder, suffix, columns):
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(schemas(st.sampled_from(list(VALUES))), st.randoms(use_true_random=False))
 def test_a_column_of_parquet_that_changes_its_type_is_named(columns, random):
     """Types are those in which a dataset stores them; no values fit any type, and the order of columns is free."""
@@ -176,7 +176,7 @@ def test_a_column_of_parquet_that_changes_its_type_is_named(columns, random):
         check(folder, ".parquet", stored)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(schemas(st.sampled_from([*CELLS, "mixed"])), st.randoms(use_true_random=False))
 def test_a_column_of_csv_that_changes_its_type_is_named(columns, random):
     """Where all cells of a file are of a type, and none of another file is; one cell of another type is none."""
@@ -190,7 +190,7 @@ def test_a_column_of_csv_that_changes_its_type_is_named(columns, random):
 CELL = st.text(st.sampled_from('a0," \n.-é'), max_size=4)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(CELL, CELL, CELL), min_size=2, max_size=12), st.data())
 def test_the_parts_of_a_csv_are_the_same_bytes_as_the_whole(rows, data):
     """However it was cut, in any order of the columns, whatever the quoting and compression of a part."""

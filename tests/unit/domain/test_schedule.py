@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ml_core.domain.schedule import Cron
@@ -41,7 +41,6 @@ def test_times_are_those_of_the_zone(line: str, after: str, wanted: list[str]) -
     assert found == [utc(text) for text in wanted]
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(["30 2 * * *", "*/7 * * * *", "0 */2 * * *", "15 1,2,3 * * *", "59 23 * * SUN", "0 0 1 * *"]),
     st.sampled_from(ZONES),

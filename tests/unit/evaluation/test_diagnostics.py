@@ -78,7 +78,7 @@ def test_permuted_features_are_those_of_the_permuted_column(dense_text: bool) ->
     assert sum(mask.sum() for mask in masks) == encoder.n_features_out
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(2, 60), st.data())
 def test_a_confusion_matrix_has_every_row_once(n_classes: int, data: st.DataObject) -> None:
     """Of the most frequent classes at most 30, then all others, labels that no training row had among them."""
@@ -112,7 +112,7 @@ def test_calibration_bins_have_the_rows_of_their_probability() -> None:
     assert bins == [(0.0, 1.0, 1), (0.6, 1.0, 1), (round((0.95 + 0.92 + 1.0) / 3, 4), round(2 / 3, 4), 3)]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.floats(allow_nan=False), min_size=1, max_size=150), st.floats(allow_nan=False))
 def test_residuals_have_a_json_form_whatever_the_numbers(truth: list[float], constant: float) -> None:
     """No infinity gets into it, each bin has ten rows or more, and the histogram counts what the bins do."""

@@ -119,7 +119,7 @@ def test_names_of_a_tenant_are_text_everywhere() -> None:
     """They add no tag, attribute or script to the page, are whole in its tables, and no markup in Plotly's labels."""
     plain = Reader(report_html(record_with("plain")))
 
-    @settings(max_examples=5, deadline=None)  # each draws eight charts
+    @settings(max_examples=5)  # each draws eight charts
     @example("".join(PIECES))
     @given(hostile)
     def holds(name: str) -> None:

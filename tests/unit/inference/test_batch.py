@@ -176,7 +176,7 @@ def probabilities_of(table: pa.Table) -> list[dict]:
     return [{name.removeprefix(prefix): value for name, value in row.items()} for row in named.to_pylist()]
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(rows=st.lists(st.fixed_dictionaries(VALUES), min_size=1, max_size=12))
 def test_values_get_the_answers_of_http(tmp_path_factory, bare_cell, everything_served, key, rows) -> None:
     """Bit for bit, for values of the types that a file has: texts, dates, categories, numbers, missing ones."""
@@ -188,7 +188,7 @@ def test_values_get_the_answers_of_http(tmp_path_factory, bare_cell, everything_
     assert probabilities_of(found) == probabilities
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(rows=st.lists(st.fixed_dictionaries(CELLS), min_size=1, max_size=12))
 def test_cells_get_the_answers_of_http_and_misfits_none(
     tmp_path_factory, bare_cell, everything_served, key, rows

@@ -171,7 +171,7 @@ def assert_same(both: tuple[LoadedModel, MLClient], table: Any) -> None:
     assert answers[0] == answers[1]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.fixed_dictionaries(COLUMNS), st.sampled_from(["frame", "columns", "rows", "index", "series", "tuples", "array"])
 )
@@ -194,7 +194,7 @@ def test_a_frame_over_http_is_answered_as_in_this_process(both, columns, shape):
         assert_same(both, frame.set_index("c") if shape == "index" else frame)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.fixed_dictionaries({name: COLUMNS[name] for name in ("n", "c", "b", "t", "x")}))
 def test_a_table_of_another_library_over_http(both, columns):
     """By the Arrow interface; what Arrow can't hold is not in such a table."""

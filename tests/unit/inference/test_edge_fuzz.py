@@ -23,7 +23,6 @@ from support.inprocess_cell import ACME, MEASURE, TICKET
 
 SETTINGS = settings(
     max_examples=150,
-    deadline=None,
     derandomize=True,  # the same examples in each run; raise max_examples to look for more
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ml_core.domain.columns import ColumnKind
@@ -289,7 +289,6 @@ MIXED = signature(
 )
 
 
-@settings(deadline=None)
 @given(CELLS)
 def test_a_table_of_another_library_is_read_as_its_rows(cells):
     """Whichever types Arrow holds the values in: none changes, least of all a whole number beside a missing one."""

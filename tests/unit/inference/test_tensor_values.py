@@ -22,7 +22,7 @@ from ml_core.training.fit import fit_model
 from ml_core.training.request import TrainingRequest
 from support.inprocess_cell import promote, servable
 
-SETTINGS = settings(max_examples=200, deadline=None, derandomize=True)
+SETTINGS = settings(max_examples=200, derandomize=True)
 OUTPUT = Output(OutputKind.NUMBER)
 
 

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from ml_core.exceptions import TrainingError
 from ml_core.ids import ModelId
@@ -118,3 +120,29 @@ def test_a_class_of_one_row_trains_when_nothing_is_held_out():
 def test_the_model_type_follows_from_the_target(y, expected):
     """Numbers of more than twenty distinct values, or with fractions, are quantities."""
     assert model_type_of(read_target(y)) == expected
+
+
+CELLS = {
+    "strings": st.sampled_from(["a", "B", "1", "1.0", "True", "NA", "é", " a", "a" * 40, "", " ", "\t"])
+    | st.text(max_size=3),
+    "booleans": st.booleans(),
+    "whole numbers": st.integers(-3, 3),
+    "numbers": st.integers(-3, 3) | st.sampled_from([0.0, -0.0, 1.0, 2.5]),
+}
+
+
+@pytest.mark.parametrize("kind", CELLS)
+@given(data=st.data())
+def test_each_row_keeps_its_own_label(kind, data):
+    """Rows without one are left out; equal values are one label, and no others are."""
+    cells = data.draw(st.lists(CELLS[kind] | st.none(), min_size=1, max_size=30))
+    kept = [cell is not None and not (isinstance(cell, str) and not cell.strip()) for cell in cells]
+    expected = [cell for cell, is_kept in zip(cells, kept, strict=True) if is_kept]
+    assume(expected and not any("\0" in cell for cell in expected if isinstance(cell, str)))
+    forms = [pd.Series(cells, dtype=object), cells]
+    if kind == "strings":
+        forms += [pd.Series(cells, dtype="str"), pd.Series(cells, dtype="string")]
+    for form in forms:
+        read = read_target(form)
+        assert read.kept.tolist() == kept
+        assert read.values.tolist() == expected

@@ -45,7 +45,7 @@ def merged(estimator, X, y, cuts):
 
 
 @pytest.mark.parametrize("case", CASES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(shares=st.lists(st.floats(0, 1), max_size=6))
 def test_any_parts_give_the_estimator_of_all_rows(case, shares):
     """Within the tolerance, with the same attributes; parts may be empty or lack a class."""

@@ -90,7 +90,7 @@ class World:
         return needed
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(STEPS, max_size=14))
 def test_no_history_makes_a_collection_take_what_is_needed(
     db: DatabaseConnection, tmp_path: Path, steps: list[tuple[str, str | None]]

@@ -21,7 +21,7 @@ def shared_jobs(db) -> JobRepository:
     return JobRepository(db, new_tenant(db))
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=st.lists(st.lists(TEXTS, max_size=4), max_size=4))
 def test_each_line_is_one_line_with_its_time(shared_jobs: JobRepository, batches: list[list[str]]) -> None:
     """Whatever is in it; the parts that positions name are the whole."""

@@ -351,7 +351,7 @@ def test_a_tenant_sees_its_own_jobs_and_no_queue(db, queue: JobQueue, tenant_job
         assert isinstance(getattr(cause, "orig", cause), psycopg.errors.InsufficientPrivilege), cause
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.sampled_from(["claim", "begin", "succeed", "fail", "lose", "cancel", "retry", "end_pause"]), max_size=12

@@ -69,7 +69,7 @@ _POINTS = st.tuples(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(_POINTS, max_size=8), max_size=5))
 def test_a_summary_is_that_of_the_points(runs: RunRepository, batches: list[list[tuple[str, int, float]]]) -> None:
     """Whatever is written in whatever order, with steps again and again, in one batch or several."""

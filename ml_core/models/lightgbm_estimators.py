@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 
 import lightgbm
 import numpy as np
+from joblib.parallel import get_active_backend
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.model_selection import train_test_split
@@ -42,7 +43,8 @@ class _LightGBM(BaseEstimator):  # type: ignore[misc]
         early_stopping_rounds: Stop when the loss on held-out rows has not improved for so many rounds, and keep the
             best round. The rows are a part of those given to ``fit``, so a validation by others stays honest.
         validation_fraction: The part of the rows that is held out for it.
-        n_jobs: Threads; None or -1: OpenMP's number, which ``OMP_NUM_THREADS`` sets. It does not change the model.
+        n_jobs: Threads; None: those of ``joblib.parallel_config`` in a fit, else as -1: OpenMP's number, which
+            ``OMP_NUM_THREADS`` sets. It does not change the model.
     """
 
     n_estimators: int = 100
@@ -97,15 +99,9 @@ class _LightGBM(BaseEstimator):  # type: ignore[misc]
         target = self.encode(y)
         weight = self.weights(target, sample_weight)
         parameters = self.train_parameters()
-        kept, held_out = np.arange(len(target)), None
+        kept, held_out = self.divide(target, parameters["seed"])
         callbacks: list[Callable[..., Any]] = []
         if self.early_stopping_rounds is not None:
-            kept, held_out = train_test_split(
-                kept,
-                test_size=self.validation_fraction,
-                random_state=parameters["seed"],
-                stratify=target if hasattr(self, "classes_") else None,
-            )
             callbacks = [lightgbm.early_stopping(self.early_stopping_rounds, verbose=False)]
 
         def dataset(rows: NDArray[Any], reference: Any = None) -> Any:
@@ -137,6 +133,20 @@ class _LightGBM(BaseEstimator):  # type: ignore[misc]
         if self.n_features_in_ > MAX_FEATURES:
             raise ValueError(f"there are more than {MAX_FEATURES:,} features")
 
+    def divide(self, target: NDArray[np.float64], seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp] | None]:
+        """The numbers of the rows to train on, and of those that early stopping holds out, each ascending.
+
+        Raises:
+            ValueError: A class has too few rows.
+        """
+        rows = np.arange(len(target))
+        if self.early_stopping_rounds is None:
+            return rows, None
+        classes = target if hasattr(self, "classes_") else None
+        parts = train_test_split(rows, test_size=self.validation_fraction, random_state=seed, stratify=classes)
+        kept, held_out = map(np.sort, parts)
+        return kept, held_out
+
     def weights(self, target: NDArray[np.float64], sample_weight: Any = None) -> NDArray[np.float64] | None:
         """The weight of each row, ``(n_rows,)``, or None for equal ones."""
         return None if sample_weight is None else _check_sample_weight(sample_weight, target)
@@ -148,7 +158,9 @@ class _LightGBM(BaseEstimator):  # type: ignore[misc]
         seed = int(state) if isinstance(state, Integral) else int(check_random_state(state).randint(2**31 - 1))
         objective, *_ = self._objective.split(" ")
         classes = {"num_class": self._n_outputs} if self._n_outputs > 1 else {}
-        return {**given, **_FIXED, "seed": seed, "objective": objective, **classes, "num_threads": self.n_jobs or 0}
+        _, configured = get_active_backend()
+        threads = self.n_jobs or configured or 0
+        return {**given, **_FIXED, "seed": seed, "objective": objective, **classes, "num_threads": threads}
 
     def adopt(self, text: str) -> Self:
         """Take the model of a text that LightGBM wrote for these features and classes.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ml_core.data.cells import Cells, has_decimal_comma
@@ -20,7 +20,7 @@ from ml_core.registry.limits import check_document
 from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.versions.repository import VersionRepository
 from ml_core.training.request import TableFile, TrainingRequest, effective_hyperparameters, recorded
-from ml_core.training.strategies import Facts, Strategy, choose
+from ml_core.training.strategies import Choice, Facts, Strategy, choose
 from ml_core.training.targets import invalid
 
 _RECORD_BYTES = 16 * 2**10
@@ -72,6 +72,21 @@ class TrainingPlan:
         return {**parameters, "algorithm": algorithm_of(estimator)[0], "effective_hyperparameters": effective}
 
 
+def choose_for(source: DatasetVersion, spec: TrainSpec, cores: float, available_cores: float | None = None) -> Choice:
+    """The strategy of a training on a dataset, see ``choose``; for LightGBM the Ray cluster is asked for its nodes.
+
+    Raises:
+        ClusterUnavailableError: The cluster does not answer.
+    """
+    facts = Facts.of(source, spec, cores)
+    if facts.algorithm == "lightgbm" and facts.tasks > 1:
+        # Imported late: other trainings are planned without Ray.
+        from ml_core.training.distributed.cluster import node_cores
+
+        facts = replace(facts, nodes=node_cores())
+    return choose(facts, available_cores)
+
+
 class Planner:
     """Plans the trainings of one tenant; on the embedded server its first training creates it."""
 
@@ -120,8 +135,8 @@ class Planner:
         data, validation = given.training, given.validation
         strategy = Strategy.IN_PROCESS
         if data is None and source is not None:
-            strategy = choose(Facts.of(source, spec, cores)).strategy
-            data = (self._read_target if strategy is Strategy.EXACT_MERGE else self._read)(source, spec)
+            strategy = choose_for(source, spec, cores).strategy
+            data = (self._read_target if strategy.reads_shards else self._read)(source, spec)
         if held_out is not None:
             validation = self._read(held_out, spec)
         request = TrainingRequest(

@@ -47,11 +47,13 @@ _PASS_S = {
 _OTHER_S = 2e-7  # logistic regression
 _TASKS_S = 3.0
 """Connection of a job's process to Ray and the first tasks, whose workers import scikit-learn."""
+_TRAIN_S = 8.0
+"""Start of Ray Train and its workers, which it asks every 2 s whether they have ended."""
 _MOVED_S = 2e-9
 """Seconds for each byte that is put into Ray's object store or taken from it."""
 _MERGED_IN_TURN = 0.25
 """Share of reading that an exact merge does in one process: the data digest, and the division of rows."""
-_THREADED = ("random_forest", "extra_trees", "isolation_forest")
+_THREADED = ("random_forest", "extra_trees", "isolation_forest", "lightgbm")
 """Algorithms whose result does not depend on the number of threads; others have one, see ``docs/jobs.md``."""
 _FORESTS = ("random_forest", "extra_trees")
 _RIDGE_MERGED = ("algorithm", "alpha", "copy_X", "max_iter", "tol", "random_state")
@@ -64,7 +66,13 @@ class Strategy(StrEnum):
     ONE_TASK = "one_task"
     FOREST_BY_TREES = "forest_by_trees"
     EXACT_MERGE = "exact_merge"
+    LIGHTGBM_ON_RAY_TRAIN = "lightgbm_on_ray_train"
     MANY_SMALL_MODELS = "many_small_models"
+
+    @property
+    def reads_shards(self) -> bool:
+        """Whether no process reads the whole table."""
+        return self in (Strategy.EXACT_MERGE, Strategy.LIGHTGBM_ON_RAY_TRAIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,7 @@ class Facts:
         cores: Of a Ray cluster, that the training may use; at most 1: it has a process to itself.
         holds_validation: Whether a validation dataset is named.
         models: Of as many tenants.
+        nodes: The cores of each node of the Ray cluster; asked for where the choice depends on them.
     """
 
     rows: int
@@ -86,6 +95,7 @@ class Facts:
     is_regression: bool = False
     holds_validation: bool = False
     models: int = 1
+    nodes: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, source: DatasetVersion, spec: TrainSpec, cores: float) -> Facts:
@@ -202,12 +212,12 @@ def _in_process(facts: Facts) -> _Estimate:
 def _one_task(facts: Facts) -> _Estimate:
     if (why := _needs_tasks(facts)) is not None:
         return None, why
-    is_threaded = facts.algorithm in _THREADED
-    fit_s = facts.fit_s / (facts.tasks if is_threaded else 1)
-    threads = f"with {facts.tasks} threads" if is_threaded else "with one thread"
+    n_threads = int(min(facts.tasks, max(facts.nodes, default=math.inf))) if facts.algorithm in _THREADED else 1
+    fit_s = facts.fit_s / n_threads
+    threads = f"{n_threads} threads, on one node" if n_threads > 1 else "one thread"
     return (
         facts.read_s + 2 * facts.moved_s + fit_s + _TASKS_S,
-        f"{_took(facts.read_s)} to read and encode, {_took(fit_s)} to fit {threads}; one node must have all cores",
+        f"{_took(facts.read_s)} to read and encode, {_took(fit_s)} to fit with {threads}",
     )
 
 
@@ -255,6 +265,24 @@ def _not_merged(facts: Facts) -> str | None:
     return None if isinstance(alpha, int | float) and alpha > 0 else "ridge is fitted from sums with one alpha above 0"
 
 
+def _lightgbm_on_ray_train(facts: Facts) -> _Estimate:
+    if facts.algorithm != "lightgbm":
+        return None, "for the algorithm lightgbm"
+    if facts.holds_validation:
+        return None, "a validation dataset is read in one process"
+    if (why := _needs_tasks(facts)) is not None:
+        return None, why
+    if len(facts.nodes) < 2:
+        return None, "for a Ray cluster of 2 nodes or more; on one node LightGBM's threads use all cores"
+    in_turn = facts.read_s * _MERGED_IN_TURN
+    parallel = (facts.read_s - in_turn + facts.fit_s) / facts.tasks
+    nodes = min(len(facts.nodes), facts.tasks)
+    return (
+        in_turn + parallel + facts.moved_s + _TASKS_S + _TRAIN_S,
+        f"{_took(in_turn)} in turn, {_took(parallel)} in workers on {nodes} nodes; no process holds the table",
+    )
+
+
 def _many_small_models(facts: Facts) -> _Estimate:
     if facts.models == 1:
         return None, "for one model for each of many tenants"
@@ -281,5 +309,6 @@ _ESTIMATES: Mapping[Strategy, Callable[[Facts], _Estimate]] = {
     Strategy.FOREST_BY_TREES: _forest_by_trees,
     Strategy.EXACT_MERGE: _exact_merge,
     Strategy.ONE_TASK: _one_task,
+    Strategy.LIGHTGBM_ON_RAY_TRAIN: _lightgbm_on_ray_train,
     Strategy.MANY_SMALL_MODELS: _many_small_models,
 }

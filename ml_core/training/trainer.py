@@ -31,10 +31,10 @@ from ml_core.registry.runs import RunRepository
 from ml_core.registry.versions.repository import VersionRepository
 from ml_core.training.checkpoints import CheckpointFolder
 from ml_core.training.fit import IN_PROCESS, Execution, FittedModel, fit_model
-from ml_core.training.plan import GivenData, Planner, TrainingPlan
+from ml_core.training.plan import GivenData, Planner, TrainingPlan, choose_for
 from ml_core.training.registration import Registrar, own_code, reported_columns
 from ml_core.training.spaces import check_search, metric_of, spaces_of
-from ml_core.training.strategies import Choice, Facts, Strategy, choose
+from ml_core.training.strategies import Choice, Strategy
 from ml_core.training.trial_log import CROSS_VALIDATED, TrialLog
 from ml_core.training.tuning import tune
 
@@ -329,7 +329,7 @@ class Trainer:
         source = self.check_spec(model_id, spec)
         if source is None:
             raise self._no_dataset()
-        return choose(Facts.of(source, spec, cores), available_cores)
+        return choose_for(source, spec, cores, available_cores)
 
     def check_spec(self, model_id: str, spec: TrainSpec) -> DatasetVersion | None:
         """Refuse a spec that ``train_spec`` would refuse; no data is read, and nothing is written.

@@ -55,6 +55,19 @@ def joined(cores: float, *, start: int | None = None) -> Iterator[None]:
             ray.shutdown()
 
 
+def node_cores() -> tuple[float, ...]:
+    """The cores of each node that has any, of the cluster that ``joined`` would join; none: there is no cluster.
+
+    Raises:
+        ClusterUnavailableError: It does not answer.
+    """
+    if not ray.is_initialized() and not os.environ.get("RAY_ADDRESS"):
+        return ()
+    with joined(0):
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        return tuple(resources["CPU"] for resources in alive if resources.get("CPU", 0) >= 1)
+
+
 def join() -> bool:
     """Be a driver of the cluster that ``RAY_ADDRESS`` names; whether this process is a driver now.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from ml_core.training.distributed.cluster import joined
+from ml_core.training.distributed.cluster import joined, node_cores
 from ml_core.training.distributed.forest import fit_forest, fit_in_one_task
 from ml_core.training.distributed.merging import answer_shards, fit_shards
 from ml_core.training.distributed.shards import read_shards
@@ -31,8 +31,15 @@ def executing(strategy: Strategy, cores: float) -> Iterator[Execution]:
 
 def execution_of(strategy: Strategy, tasks: int) -> Execution:
     """How a strategy executes a training with so many tasks at the same time, in a process that is connected."""
+    if strategy is Strategy.LIGHTGBM_ON_RAY_TRAIN:
+        # Imported late: LightGBM is an extra.
+        from ml_core.training.distributed.boosting import fit_boosting
+
+        return Execution(partial(read_shards, tasks=tasks), partial(fit_boosting, cores=tasks), answer_shards)
+    if strategy is Strategy.ONE_TASK:
+        threads = int(min(tasks, max(node_cores(), default=1)))  # more would wait for a larger node
+        return Execution(fit=partial(fit_in_one_task, threads=threads))
     executions = {
-        Strategy.ONE_TASK: Execution(fit=partial(fit_in_one_task, tasks=tasks)),
         Strategy.FOREST_BY_TREES: Execution(fit=partial(fit_forest, tasks=tasks)),
         Strategy.EXACT_MERGE: Execution(partial(read_shards, tasks=tasks), fit_shards, answer_shards),
     }

@@ -60,10 +60,10 @@ def _grow(forest: Any, rows: tuple[Any, NDArray[Any] | None], start: int, stop: 
     return (None if start else forest), forest.estimators_[start:], given
 
 
-def fit_in_one_task(pipeline: Pipeline, columns: Columns, target: NDArray[Any] | None, *, tasks: int) -> None:
-    """Fit a pipeline in one task; an estimator with ``n_jobs`` has as many threads as cores."""
-    fit = _fit.options(num_cpus=tasks)
-    fitted, given = gathered(fit.remote(pipeline, ray.put((columns, target)), tasks))
+def fit_in_one_task(pipeline: Pipeline, columns: Columns, target: NDArray[Any] | None, *, threads: int) -> None:
+    """Fit a pipeline in one task with as many cores as threads, which an estimator with ``n_jobs`` uses."""
+    fit = _fit.options(num_cpus=threads)
+    fitted, given = gathered(fit.remote(pipeline, ray.put((columns, target)), threads))
     pipeline.steps = fitted.steps
     warn_again(given)
 

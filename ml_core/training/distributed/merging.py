@@ -24,15 +24,20 @@ def fit_shards(pipeline: Pipeline, table: Shards, target: NDArray[Any]) -> None:
     The encoding is exactly that of ``Pipeline.fit``; the numbers of the estimator are within a relative 1e-9.
     """
     (_, encoder), (_, estimator) = pipeline.steps
-    rows, learners = ray.put(table.rows), encoder.learners(table)
-    learned = gathered([_learn.remote(learn, rows, *table.pieces[name]) for name, learn in learners.items()])
-    encoder.set_learned(dict(zip(learners, learned, strict=True)))
+    learn_encoding(encoder, table)
     classes = np.unique(target) if is_classifier(estimator) else None
     targets = np.split(target, np.cumsum([len(own) for own in table.rows])[:-1])
     parts = gathered(table.map(_summarize, ray.put(encoder), estimator, classes, each=targets))
     for _, given in parts:
         warn_again(given)
     fit_from(estimator, [statistics for statistics, _ in parts], classes)
+
+
+def learn_encoding(encoder: Any, table: Shards) -> None:
+    """Fit an encoder as its ``fit`` does, in place; a task learns a column."""
+    rows, learners = ray.put(table.rows), encoder.learners(table)
+    learned = gathered([_learn.remote(learn, rows, *table.pieces[name]) for name, learn in learners.items()])
+    encoder.set_learned(dict(zip(learners, learned, strict=True)))
 
 
 def answer_shards(pipeline: Pipeline, table: Shards, output: OutputKind) -> Answered:

@@ -65,22 +65,23 @@ class Shards(Mapping[str, NDArray[Any]]):
         return len(self.pieces)
 
     def take(self, rows: NDArray[np.intp]) -> Shards:
-        """The table with these of its rows, numbered from 0 and ascending."""
+        """The table with these of its rows, numbered from 0 and ascending; shards with none of them are left out."""
         ends = np.cumsum([len(each) for each in self.rows])
         parts = np.split(rows, np.searchsorted(rows, ends[:-1]))
+        used = [number for number, part in enumerate(parts) if len(part)]
         starts = [0, *ends[:-1]]
         return Shards(
-            self.pieces, [own[part - start] for own, part, start in zip(self.rows, parts, starts, strict=True)]
+            {name: [pieces[number] for number in used] for name, pieces in self.pieces.items()},
+            [self.rows[number][parts[number] - starts[number]] for number in used],
         )
 
     def map(self, task: Any, *arguments: Any, each: list[Any] | None = None) -> list[Any]:
-        """Start ``task(*arguments, each[i], names, rows, *arrays)`` for each shard that has rows; the references."""
+        """Start ``task(*arguments, each[i], names, rows, *arrays)`` for each shard; the references."""
         extra = [None] * len(self.rows) if each is None else each
         arrays = zip(*self.pieces.values(), strict=True)
         return [
             task.remote(*arguments, own, list(self.pieces), rows, *shard)
             for own, rows, shard in zip(extra, self.rows, arrays, strict=True)
-            if len(rows)
         ]
 
 

@@ -135,6 +135,7 @@ NUMBERS = {"dataset": "measures@1", "target": "outcome"}
         (ONE_TASK, TICKETS, {"algorithm": "logistic_regression", "max_iter": 2}),
         (ONE_TASK, NUMBERS, {"algorithm": "gradient_boosting", "max_iter": 5}),
         (ONE_TASK, NUMBERS, {"n_estimators": 6, "oob_score": True}),
+        (ONE_TASK, TICKETS, {"algorithm": "lightgbm", "n_estimators": 5}),
     ],
 )
 def test_tasks_fit_equal_bytes(both, strategy, spec, hyperparameters):

@@ -36,6 +36,13 @@ def facts(algorithm="random_forest", rows=1_000_000, columns=NUMBERS, cores=4.0,
         (facts("ridge", hyperparameters={"solver": "svd"}), Strategy.ONE_TASK),
         (facts("ridge", hyperparameters={"alpha": 0}), Strategy.ONE_TASK),
         (facts("ridge", hyperparameters={"alpha": [1, 2]}), Strategy.ONE_TASK),
+        (facts("lightgbm"), Strategy.ONE_TASK),
+        (facts("lightgbm", nodes=(8.0,)), Strategy.ONE_TASK),
+        (facts("lightgbm", nodes=(2.0, 2.0)), Strategy.LIGHTGBM_ON_RAY_TRAIN),
+        (facts("lightgbm", rows=10_000, nodes=(2.0, 2.0)), Strategy.ONE_TASK),
+        (facts("lightgbm", nodes=(2.0, 2.0), holds_validation=True), Strategy.ONE_TASK),
+        (facts("lightgbm", nodes=(2.0, 2.0), cores=1), Strategy.IN_PROCESS),
+        (facts("gradient_boosting", nodes=(2.0, 2.0)), Strategy.ONE_TASK),
         (facts(rows=500, models=1_000), Strategy.MANY_SMALL_MODELS),
         (facts(rows=500, models=1_000, cores=1), Strategy.MANY_SMALL_MODELS),
     ],
@@ -60,6 +67,15 @@ def test_more_cores_take_less_time(algorithm):
     )
     assert many < few
     assert many < more
+
+
+def test_on_one_node_lightgbm_uses_its_threads():
+    """The plan says why Ray Train is left out, and how many threads a node has."""
+    options = {option.strategy: option for option in choose(facts("lightgbm", nodes=(3.0,))).options}
+    left_out = options[Strategy.LIGHTGBM_ON_RAY_TRAIN]
+    assert left_out.seconds is None
+    assert "for a Ray cluster of 2 nodes or more; on one node LightGBM's threads use all cores" in left_out.reason
+    assert "with 3 threads, on one node" in options[Strategy.ONE_TASK].reason
 
 
 def test_what_is_missing_is_said():

@@ -22,6 +22,7 @@ HERE = Path(__file__).resolve().parent
 PARTS: Mapping[str, Sequence[str]] = {
     "many": ("--tenants", "20"),
     "strategies": ("--rows", "100000"),
+    "lightgbm": ("--rows", "20000", "--rounds", "20"),
     "search": ("--rows", "300", "--trials", "4"),
     "predict": ("--rows", "20000", "--repeats", "1"),
     "latency": ("--jobs", "1"),

@@ -11,7 +11,8 @@ from ml_core.ids import TenantId
 SHARED_CELL: Final = "shared"
 """The cell of all tenants without a dedicated cell."""
 MAX_REPLICAS: Final = 1_000
-MAX_TARGET_ONGOING: Final = 1_000
+MAX_TARGET_ONGOING: Final = 256
+"""Half of what a replica answers at the same time, so that the other half is room for a burst."""
 # No other application of the platform has a name that begins so, whatever the tenant is called.
 _DEDICATED: Final = "t-"
 

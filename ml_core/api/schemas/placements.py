@@ -17,7 +17,7 @@ class Bounds(Schema):
     min_replicas: int = Field(default=1, description="Replicas without load, 1 to 1,000.")
     max_replicas: int = Field(default=1, description="Replicas under load at most, up to 1,000.")
     target_ongoing: int = Field(
-        default=32, description="Concurrent requests per replica that autoscaling aims at, 1 to 1,000."
+        default=32, description="Concurrent requests per replica that autoscaling aims at, 1 to 256."
     )
 
 

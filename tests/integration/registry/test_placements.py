@@ -84,7 +84,7 @@ def test_the_bounds_of_the_shared_cell_are_those_of_the_settings_until_they_are_
 @given(st.integers(-2, 2**70) | st.just(1), st.integers(-2, 2**70) | st.just(4), st.integers(-2, 2**70) | st.just(32))
 def test_bounds_are_in_range_or_refused_by_name(least: int, most: int, target: int) -> None:
     """Whatever is sent."""
-    if 1 <= least <= most <= 1000 and 1 <= target <= 1000:
+    if 1 <= least <= most <= 1000 and 1 <= target <= 256:
         assert Placement(True, least, most, target).max_replicas == most
         return
     with pytest.raises(InvalidRequestError, match=r"min_replicas|max_replicas|target_ongoing"):

@@ -90,7 +90,7 @@ CREATE TABLE mlcore.placements (
   updated_by text NOT NULL,
   CONSTRAINT pk_placements PRIMARY KEY (tenant_id),
   CONSTRAINT ck_placements_bounds CHECK (min_replicas BETWEEN 1 AND max_replicas AND max_replicas <= 1000
-    AND target_ongoing BETWEEN 1 AND 1000),
+    AND target_ongoing BETWEEN 1 AND 256),
   CONSTRAINT ck_placements_sizes CHECK (octet_length(updated_by::text) <= 65536)
 );
 GRANT SELECT, INSERT,

@@ -44,6 +44,7 @@ Step = Callable[[str], AbstractContextManager[None]]
 _SERVE_TIMEOUT_S = 180.0
 _RUNNING, _FAILED = "RUNNING", "DEPLOY_FAILED"
 _LOOK_EVERY_S = 0.2
+_OTHERS = {each["name"]: 1 for each in OTHERS}
 _RAYLET = "raylet"
 # Limit for a repair by the supervisor, for which other processes wait.
 _REPAIR_TIMEOUT_S = 300.0
@@ -198,7 +199,7 @@ class LocalPlatform:
             dedicated={
                 name: f"{each.status} at {each.route_prefix}, replicas: {each.running_replicas}"
                 for name, each in (applications or {}).items()
-                if name not in (SHARED_CELL, *(other["name"] for other in OTHERS))
+                if name not in (SHARED_CELL, *_OTHERS)
             },
             ingress=ingress,
             control_api=control_api,
@@ -226,8 +227,7 @@ class LocalPlatform:
         state = PlatformState(platform.http_port, ports.dashboard, session_id, started_at)
         state.save(self._home)
         with step("Starting Ray Serve and its ingress"), self._serve_api(state) as api:
-            applications = self._applications_wanted()
-            api.declare(applications)
+            api.declare(self._applications_wanted())
         self._wait_until_running(state, step)
         return state
 
@@ -249,13 +249,15 @@ class LocalPlatform:
 
     def _wait_until_running(self, state: PlatformState, step: Step) -> None:
         deadline = time.monotonic() + _SERVE_TIMEOUT_S
-        wanted = {each["name"]: least_replicas(each) for each in self._applications_wanted()}
-        name = f"Waiting for {wanted[SHARED_CELL]} replicas of the shared cell, the control API and the control loop"
+        replicas = self._settings.platform.replicas
+        name = f"Waiting for {replicas} replicas of the shared cell, the control API and the control loop"
         with step(name), self._serve_api(state) as api:
             while time.monotonic() < deadline:
                 seen = api.status()
+                # Neither dedicated cells nor bounds that are too large for the machine keep the platform from starting.
+                wanted = {SHARED_CELL: min(replicas, _least(seen.get(SHARED_CELL)) or replicas), **_OTHERS}
                 for application, status in seen.items():
-                    if status.status == _FAILED:
+                    if status.status == _FAILED and application in wanted:
                         raise PlatformError(
                             f"The application {application} did not start: {status.message.strip() or 'no message'}",
                             remedy=f"See its log under {self._home / 'logs'}.",

@@ -126,8 +126,8 @@ def main() -> None:
 
     if os.fork():
         os._exit(0)  # whoever started it does not have it as a child
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    logger.setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, _end)
     settings = Settings.from_environment()
     platform, pause = LocalPlatform(settings), _LOOK_EVERY_S
@@ -141,9 +141,11 @@ def main() -> None:
                 platform.repair()
                 pause = _LOOK_EVERY_S
                 logger.info("The platform is repaired.")
-            except MLFrameworkError as error:
+            except Exception as error:
                 pause = min(2 * pause, _PAUSE_MAX_S)
-                logger.warning("The platform can't be repaired; the next attempt is in %.0f s: %s", pause, error)
+                bug = None if isinstance(error, MLFrameworkError) else error
+                message = "The platform can't be repaired; the next attempt is in %.0f s: %s"
+                logger.warning(message, pause, error, exc_info=bug)
 
 
 def _end(_signal: int, _frame: FrameType | None) -> None:

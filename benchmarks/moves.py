@@ -34,7 +34,7 @@ from ml_core.settings import Settings
 from ml_core.system import MLSystem
 
 TENANT, MODEL, CONNECTIONS = TenantId("benchmark-moves"), "moves", 4
-LOOK_EVERY_S, WITHIN_S, SETTLE_S = 0.1, 180.0, 3.0
+LOOK_EVERY_S, WITHIN_S, SETTLE_S = 0.5, 300.0, 3.0
 SLOW_S = 0.5
 """Longer waits are listed: the move, when they were sent in seconds since it began, and the wait in milliseconds."""
 

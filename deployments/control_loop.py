@@ -6,6 +6,7 @@ as the placements ask.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from contextlib import ExitStack
@@ -54,6 +55,9 @@ class ControlLoop:
         dispatcher = Dispatcher(db, runner, cpus=settings.jobs.cpus, name=_NAME)
         serve_client = serve_api(str(settings.jobs.ray_url), token, settings.platform.http_port)
         self._stack.callback(serve_client.close)
+        # To standard error, which Ray keeps in a file: Serve's own log is written a thousand lines at a time.
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+        logging.getLogger("ml_core.cells").setLevel(logging.INFO)
         named = db.acting_as(Principal.operator(_NAME))  # in the audit of a move
         cells = CellLoop(named, serve_client, options=OPTIONS, others=OTHERS)
         self._stopped = threading.Event()

@@ -56,13 +56,17 @@ class Answers:
         with httpx.Client(base_url=url, headers=headers, timeout=30, trust_env=False) as client:
             while not self.stop.is_set():
                 started = time.monotonic()
+                failure = None
                 try:
                     response = client.post(f"/t/{TENANT}/models/{MODEL}/predict", json={"rows": [row]})
                     if response.status_code != httpx.codes.OK:
-                        self.failures.append(f"{response.status_code}: {response.text[:200]}")
+                        failure = f"{response.status_code} {response.text[:200]}"
                 except httpx.HTTPError as error:
-                    self.failures.append(repr(error))
+                    failure = repr(error)
                 self.waits_s.append((started, time.monotonic() - started))
+                if failure is not None:
+                    print(f"  failed after {self.waits_s[-1][1]:.1f} s: {failure}", flush=True)
+                    self.failures.append(failure)
 
 
 def table(rows: int = 1000) -> tuple[pd.DataFrame, pd.Series]:
@@ -91,6 +95,7 @@ def measure(local: LocalPlatform, url: str, database: DatabaseConnection, moves:
     trained = system.train_model(MODEL, "classification", (X, y), None, {"algorithm": "logistic_regression"})
     system.promote(MODEL, trained["version"])
     key = str(KeyRepository(database, TENANT).create("benchmark", [Scope.PREDICT]))
+    move(local, database, to_dedicated=False)  # where an earlier run was interrupted
     time.sleep(SETTLE_S)
     answers, row = Answers(), X.iloc[0].to_dict()
     threads = [threading.Thread(target=answers.ask, args=(url, key, row)) for _ in range(CONNECTIONS)]

@@ -31,8 +31,9 @@ CONTROL: Final = "control"
 CONTROL_LOOP: Final = "control-loop"
 """The application of the control loop, which has no route."""
 
-SETTLE_S: Final = 10.0
-"""Seconds from a change of routes until no request takes the old one. The ingress has it in less than a second."""
+SETTLE_S: Final = 20.0
+"""Seconds from a change of routes until no request takes the old one. The ingress has it in less than a second, on an
+overloaded machine in nine."""
 
 _RUNNING: Final = "RUNNING"
 _DELETING: Final = "DELETING"

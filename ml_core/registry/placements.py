@@ -26,9 +26,12 @@ from ml_core.registry.records import value_of
 from ml_core.registry.tenants import TenantRepository
 
 # A replica is ready for a tenant if it has applied every change of the tenant and has none of its versions pending. A
-# version that its report has no room for may be the tenant's.
+# version that its report has no room for may be the tenant's. LIMIT makes the tenants be found by their index: the
+# placements are too few to be analyzed.
 _PLACED = sa.text("""
-SELECT p.*, r.* FROM mlcore.placements p JOIN mlcore.tenants t ON t.tenant_id = p.tenant_id AND t.deleted_at IS NULL
+SELECT p.*, r.* FROM mlcore.placements p
+CROSS JOIN LATERAL (SELECT feed_generation FROM mlcore.tenants t WHERE t.tenant_id = p.tenant_id
+  AND t.deleted_at IS NULL LIMIT 1) t
 CROSS JOIN LATERAL (SELECT greatest(t.feed_generation,
   (SELECT max(feed_generation) FROM mlcore.environments e WHERE e.tenant_id = p.tenant_id),
   (SELECT max(feed_generation) FROM mlcore.api_keys k WHERE k.tenant_id = p.tenant_id)) AS generation) wanted

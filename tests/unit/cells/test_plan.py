@@ -88,7 +88,7 @@ class World:
 ACTIONS = ["turn", "killed_turn", "own_loads", "shared_loads", "ingress_follows", "drain_ends", "time_passes", "wish"]
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from(ACTIONS), min_size=40, max_size=80))
 def test_every_request_is_answered_and_the_move_ends(actions: list[str]) -> None:
     """In any order of what can happen; then, left alone, the loop brings about what is wanted."""

@@ -20,7 +20,7 @@ import psycopg
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.embedded import EmbeddedServer
 from ml_core.database.security import tenant_tables
-from ml_core.database.tables import SCHEMA, SHARED_CELL
+from ml_core.database.tables import SCHEMA
 from ml_core.domain.api_key import Scope
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
@@ -97,7 +97,7 @@ def populate(db: DatabaseConnection, *, tenants: int, versions: int, wide_tenant
     with superuser(db) as session:
         # Foreign keys need no check per row: the copies are consistent because the template is.
         session.execute("SET session_replication_role = replica")
-        row = session.execute(f"SELECT generation FROM {SCHEMA}.feed_clock WHERE cell = %s", (SHARED_CELL,)).fetchone()
+        row = session.execute(f"SELECT generation FROM {SCHEMA}.feed_clock").fetchone()
         span = 1 if row is None else row[0]
         tenant, stamp = "lpad(n::text, 4, '0')", f"t.feed_generation + {span} * "
         for table in tenant_tables():
@@ -114,10 +114,7 @@ def populate(db: DatabaseConnection, *, tenants: int, versions: int, wide_tenant
                 "feed_generation": f"{stamp} (n + {tenants - 1})",
             }
             _copy(session, table, replaced, wide_tenants, models=1 if table == "tenants" else WIDE_MODELS)
-        session.execute(
-            f"UPDATE {SCHEMA}.feed_clock SET generation = %s WHERE cell = %s",
-            (span * (tenants + wide_tenants), SHARED_CELL),
-        )
+        session.execute(f"UPDATE {SCHEMA}.feed_clock SET generation = %s", (span * (tenants + wide_tenants),))
         session.execute("VACUUM ANALYZE")
 
 

@@ -1,7 +1,8 @@
 """A cell: the Ray Serve application whose replicas answer prediction requests, as ``deployments.cell:app``.
 
-Tenants and models are not part of its configuration: each replica follows the registry. If the registry is unavailable,
-a replica starts in the state "not ready" and keeps trying.
+Tenants and models are not part of its configuration: each replica follows the registry. Serve routes requests to a
+replica only once it has loaded its models. If the registry is unavailable for too long, it starts in the state "not
+ready" and keeps trying.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from ray.serve.config import BackpressureConfig
 from starlette.types import ASGIApp
 
 from deployments.telemetry import Telemetry
-from ml_core.inference.edge.app import MAX_IN_FLIGHT, MAX_READING, build_app
+from ml_core.domain.placement import SHARED_CELL
+from ml_core.inference.edge.app import MAX_IN_FLIGHT, MAX_READING, TENANT_SHARE, build_app
 from ml_core.inference.replica import Replica, tune_process
 from ml_core.settings import Settings
 
-# Enough to load several hundred small models. Serve routes requests to the replica only afterwards.
-_START_WAIT_S = 20.0
+# Enough to load 20,000 small models on one busy core. A replica that started sooner would answer with errors, or late,
+# while the others are under load. Afterwards requests load what is not loaded yet.
+_START_WAIT_S = 120.0
 
 
 class Cell:
@@ -26,16 +29,19 @@ class Cell:
 
     async def __init__(self) -> None:  # type: ignore[misc]  # Serve awaits it
         tune_process()
-        # Serve's id of the replica, which is also in the name of its log file.
-        replica_id = serve.get_replica_context().replica_id.unique_id
+        # Serve's id of the replica is also in the name of its log file; the application is named as the cell.
+        context = serve.get_replica_context()
         settings = Settings.from_environment()
+        # The tenant of a dedicated cell has all places.
+        self._tenant_share = TENANT_SHARE if context.app_name == SHARED_CELL else 1
         self._telemetry = Telemetry(settings.observability)
-        self._replica = Replica(settings, replica_id, self._telemetry.hooks)
+        self._replica = Replica(settings, context.replica_id.unique_id, self._telemetry.hooks, cell=context.app_name)
         await asyncio.to_thread(self._replica.start, _START_WAIT_S)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Serve after the constructor, in the replica."""
-        return self._telemetry.traced(build_app(self._replica.service, host_sends_request_id=True))
+        service, share = self._replica.service, self._tenant_share
+        return self._telemetry.traced(build_app(service, host_sends_request_id=True, tenant_share=share))
 
     def check_health(self) -> None:
         """Called by Serve; an exception replaces the replica."""

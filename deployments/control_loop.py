@@ -1,10 +1,12 @@
 """The control loop: the Ray Serve application ``control-loop`` (``deployments.control_loop:app``). It has no route.
 
-Serve starts it again when its process dies. It dispatches jobs to the Ray cluster that it runs in.
+Serve starts it again when its process dies. It dispatches jobs to the Ray cluster that it runs in, and keeps the cells
+as the placements ask.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from contextlib import ExitStack
@@ -12,10 +14,13 @@ from pathlib import Path
 
 from ray import serve
 
+from ml_core.cells.loop import CellLoop
 from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.principal import Principal
 from ml_core.exceptions import ConfigurationError
 from ml_core.jobs.dispatcher import Dispatcher
 from ml_core.jobs.ray_jobs import RayJobRunner
+from ml_core.platform.applications import OPTIONS, OTHERS, serve_api
 from ml_core.platform.processes import set_priority
 from ml_core.settings import Settings
 
@@ -48,19 +53,32 @@ class ControlLoop:
         runner = RayJobRunner(str(settings.jobs.ray_url), token, _NAME)
         self._stack.callback(runner.close)
         dispatcher = Dispatcher(db, runner, cpus=settings.jobs.cpus, name=_NAME)
+        serve_client = serve_api(str(settings.jobs.ray_url), token, settings.platform.http_port)
+        self._stack.callback(serve_client.close)
+        # To standard error, which Ray keeps in a file: Serve's own log is written a thousand lines at a time.
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+        logging.getLogger("ml_core.cells").setLevel(logging.INFO)
+        named = db.acting_as(Principal.operator(_NAME))  # in the audit of a move
+        cells = CellLoop(named, serve_client, options=OPTIONS, others=OTHERS)
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=dispatcher.run, args=(self._stopped,), name="dispatcher", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=loop.run, args=(self._stopped,), name=type(loop).__name__, daemon=True)
+            for loop in (dispatcher, cells)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def check_health(self) -> None:
         """Called by Serve, which replaces a replica that raises."""
-        if not self._thread.is_alive():
-            raise RuntimeError("The dispatcher's thread has ended.")
+        for thread in self._threads:
+            if not thread.is_alive():
+                raise RuntimeError(f"The thread {thread.name} has ended.")
 
     def __del__(self) -> None:
         """Called by Serve when the replica is stopped; the jobs go on."""
         self._stopped.set()
-        self._thread.join(_STOP_S)
+        for thread in self._threads:
+            thread.join(_STOP_S)
         self._stack.close()
 
 

@@ -35,8 +35,9 @@ NOUNS = {
     "predictions": f"{_TENANT}/prediction.*",
     "audit": f"{_TENANT}/audit.*",
     "keys": f"({_TENANT}|/v1/platform)/keys.*",
+    "placements": f"(/v1/placements|{_TENANT}/placement|/v1/platform/shared-cell)",
     "tenants": f"/v1/tenants|{_TENANT}",
-    "platform": "/(healthz|v1/platform(?!/keys).*)",
+    "platform": "/(healthz|v1/platform(?!/keys|/shared-cell).*)",
 }
 """Module of ``routes`` → the paths of its operations; where several match, the first.
 

@@ -38,6 +38,8 @@ _TRAINING_ON_THE_NEWEST = {
 BODIES: dict[str, dict[str, Any]] = {
     "tenants.create": {"tenant_ids": ["acme"]},
     "tenants.update": {"self_test_rows": "training"},
+    "placements.set": {"is_dedicated": True, "min_replicas": 1, "max_replicas": 4, "target_ongoing": 32},
+    "placements.set_shared_cell": {"min_replicas": 2, "max_replicas": 6, "target_ongoing": 32},
     "keys.create": {"name": "web shop", "scopes": ["predict", "read"]},
     "platform_keys.create": {"name": "monitoring", "scopes": ["read"]},
     "jobs.submit": {"kind": "train", "model_id": "tickets", "training": {"dataset": "tickets_2026@1", **_TRAINING}},

@@ -24,6 +24,7 @@ Everything that changes an ML Core platform goes through these operations; predi
 _NOUNS = {
     "platform": "The cells, their replicas, and what these serve.",
     "tenants": "Each has its own keys, datasets, models and predictions, which no other can see.",
+    "placements": "Which cell serves a tenant, and the bounds of the cells.",
     "keys": "API keys of a tenant, each with its scopes.",
     "platform_keys": "API keys of operators, which act in all tenants.",
     "datasets": "Names with immutable versions of a table.",

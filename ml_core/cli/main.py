@@ -26,7 +26,7 @@ EXIT_INTERRUPTED = 130
 _PANELS = {
     "Local platform": {"up": "platform", "down": "platform", "status": "platform", "demo": "demo.verb"},
     "Connection": {"login": "login", "logout": "login"},
-    "Tenants and access": {"tenants": "tenants", "keys": "keys", "audit": "audit"},
+    "Tenants and access": {"tenants": "tenants", "placements": "placements", "keys": "keys", "audit": "audit"},
     "Training": {
         "datasets": "datasets",
         "train": "train",

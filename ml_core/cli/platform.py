@@ -73,7 +73,9 @@ def _print_replicas(replicas: Sequence[SeenReplica]) -> None:
     for replica in replicas:
         lag = ", behind the registry" if replica.is_behind else ""
         counts = f"pointers: {replica.pointers}, failed: {replica.failed}, loading: {replica.loading}"
-        say(f"replica {replica.replica_id}: assignment generation {replica.generation}{lag}; {counts}")
+        say(
+            f"replica {replica.replica_id} of {replica.cell}: assignment generation {replica.generation}{lag}; {counts}"
+        )
         for each in replica.failures:
             name = f"{each.environment} of {each.tenant_id}/{each.model_id}"
             meanwhile = "requests are refused" if each.serves is None else f"version {each.serves} answers"

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ml_core.client.nouns.job_batches import JobBatches
     from ml_core.client.nouns.jobs import Jobs
     from ml_core.client.nouns.models import Models
+    from ml_core.client.nouns.placements import Placements
     from ml_core.client.nouns.predictions import Predictions
     from ml_core.client.nouns.runs import Runs
     from ml_core.client.nouns.schedules import Schedules
@@ -36,6 +37,7 @@ _TIMEOUT_S = 10.0
 _MODULES = {
     "platform": "tenants",
     "tenants": "tenants",
+    "placements": "placements",
     "keys": "tenants",
     "platform_keys": "tenants",
     "datasets": "datasets",
@@ -84,6 +86,7 @@ class _Client(Noun[Mode]):
         platform: How the platform is.
         platform_keys: API keys of the platform.
         tenants: The tenants of the platform.
+        placements: Which cell serves a tenant.
         keys: API keys of the tenant.
         datasets: Immutable versions of tables.
         models: Models.
@@ -102,6 +105,7 @@ class _Client(Noun[Mode]):
 
     platform: Platform[Mode]
     tenants: Tenants[Mode]
+    placements: Placements[Mode]
     keys: Keys[Mode]
     platform_keys: PlatformKeys[Mode]
     datasets: Datasets[Mode]

@@ -36,6 +36,11 @@ _PLATFORM_RULE = f"('{PLATFORM}'::text = ( SELECT mlcore.current_tenant() AS cur
 # of a whole table, as it could then lock the table against all others (``mlcore.erase`` deletes).
 APP_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
     "tenants": ("SELECT", "INSERT", "UPDATE (feed_generation, prediction_policy, self_test_rows)"),
+    "placements": (
+        "SELECT",
+        "INSERT",
+        "UPDATE (is_dedicated, has_moved, min_replicas, max_replicas, target_ongoing, updated_at, updated_by)",
+    ),
     "models": ("SELECT", "INSERT", "UPDATE (model_type, next_number, archived_at, deleted_at, metadata)"),
     "versions": ("SELECT", "INSERT", "UPDATE (metadata, archived_at)"),
     "deleted_versions": ("SELECT",),
@@ -45,7 +50,7 @@ APP_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
     "environments": (
         "SELECT",
         "INSERT",
-        "UPDATE (version, generation, feed_generation, cell, updated_at, updated_by,"
+        "UPDATE (version, generation, feed_generation, updated_at, updated_by,"
         " canary_version, canary_percent, canary_sticky, shadow_version)",
     ),
     "environment_history": ("SELECT", "INSERT"),
@@ -92,6 +97,7 @@ APP_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
 # What the serving plane may do.
 INGEST_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
     "tenants": ("SELECT",),
+    "placements": ("SELECT",),
     "models": ("SELECT",),
     "versions": ("SELECT",),
     "environments": ("SELECT",),
@@ -118,7 +124,7 @@ class OwnFunction(NamedTuple):
 # Each has its search path pinned, so that no caller can substitute a table of its own.
 PINNED_PATH: Final = "search_path=pg_catalog, pg_temp"
 FUNCTIONS: Final[Mapping[str, OwnFunction]] = {
-    "advance_feed(text)": OwnFunction((APP_ROLE,)),
+    "advance_feed()": OwnFunction((APP_ROLE,)),
     "append_move(mlcore.environments)": OwnFunction(is_definer=False),
     "audit_position(xid8)": OwnFunction((APP_ROLE,)),
     "check_feed_generation()": OwnFunction(),
@@ -198,6 +204,7 @@ STAMPS: Final[Mapping[str, tuple[str, str, str]]] = {
     "approvals": ("at", "approver", ""),
     "audit": ("at", "principal", "request_id"),
     "api_keys": ("created_at", "", ""),
+    "placements": ("updated_at", "updated_by", ""),
     "idempotency_keys": ("created_at", "principal", ""),
     "datasets": ("created_at", "created_by", ""),
     "dataset_versions": ("created_at", "created_by", ""),
@@ -230,14 +237,14 @@ def declared_triggers() -> dict[tuple[str, str], str]:
 
 # Tables of which the serving plane reads rows of all tenants; to which it adds such; and of which it reads and writes
 # those of the transaction's tenant.
-SERVING_READS: Final = ("tenants", "models", "versions", "environments", "api_keys", "replica_pending")
+SERVING_READS: Final = ("tenants", "placements", "models", "versions", "environments", "api_keys", "replica_pending")
 SERVING_INSERTS: Final = ("predictions", "prediction_losses", "replica_pending")
 SERVING_WRITES: Final = ("feedback",)
 # Tables of which the platform's own transactions read rows of all tenants; which they change, or lock; and to which
-# they add. They serve the queue of jobs.
-PLATFORM_READS: Final = ("tenants", "dataset_versions", "jobs", "job_quotas", "schedules")
-PLATFORM_CHANGES: Final = ("tenants", "jobs", "job_quotas")
-PLATFORM_ADDS: Final = ("audit", "jobs", "job_quotas")
+# they add. They serve the queue of jobs and the placements.
+PLATFORM_READS: Final = ("tenants", "placements", "dataset_versions", "jobs", "job_quotas", "schedules", "audit")
+PLATFORM_CHANGES: Final = ("tenants", "placements", "jobs", "job_quotas")
+PLATFORM_ADDS: Final = ("audit", "jobs", "job_quotas", "placements")
 # Tables whose rows belong to no tenant.
 PLATFORM_TABLES: Final = (platform_keys.name, job_batches.name)
 
@@ -277,8 +284,8 @@ def declared_policies(partitions: Iterable[str] = ()) -> frozenset[Policy]:
         (PLATFORM_CHANGES, "platform_changes", APP_ROLE, "w", _PLATFORM_RULE, None),
         (PLATFORM_ADDS, "platform_adds", APP_ROLE, "a", None, _PLATFORM_RULE),
         (("jobs",), "only_platform_adds", APP_ROLE, "a", None, f"((batch_id IS NULL) OR {_PLATFORM_RULE})", False),
-        (("job_quotas",), "only_platform_adds", APP_ROLE, "a", None, _PLATFORM_RULE, False),
-        (("job_quotas",), "only_platform_changes", APP_ROLE, "w", _PLATFORM_RULE, None, False),
+        (("job_quotas", "placements"), "only_platform_adds", APP_ROLE, "a", None, _PLATFORM_RULE, False),
+        (("job_quotas", "placements"), "only_platform_changes", APP_ROLE, "w", _PLATFORM_RULE, None, False),
     )
     policies = [Policy(f"{SCHEMA}.{table}", *policy) for tables, *policy in declared for table in tables]
     removal = (REMOVAL_POLICY, OWNER_ROLE, "*", *of_tenant)

@@ -66,6 +66,8 @@ _BY_SCOPE: Mapping[Scope, tuple[str, ...]] = {
         "key.revoked",
         "model.collected",
         "model.deleted",
+        "placement.moved",
+        "placement.set",
         "predictions.policy_set",
         "run.deleted",
         "tenant.created",

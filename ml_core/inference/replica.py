@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import FEED_CHANNEL
+from ml_core.domain.placement import SHARED_CELL
 from ml_core.exceptions import ConfigurationError, PlatformError
 from ml_core.inference.assignment import Assignment
 from ml_core.inference.follower import AssignmentFollower
@@ -66,12 +67,15 @@ class Replica:
         settings: Must name the database: a replica does not start the embedded server.
         replica_id: The unique id of the replica in reports; None: a random one.
         hooks: Called by all parts.
+        cell: The cell that it belongs to.
 
     Raises:
-        ConfigurationError: No database is named.
+        ConfigurationError: No database is named, or no cell has such a name.
     """
 
-    def __init__(self, settings: Settings, replica_id: str | None = None, hooks: Hooks = NO_HOOKS) -> None:
+    def __init__(
+        self, settings: Settings, replica_id: str | None = None, hooks: Hooks = NO_HOOKS, cell: str = SHARED_CELL
+    ) -> None:
         if settings.database.url is None:
             raise ConfigurationError(
                 "A replica needs the address of the registry.",
@@ -80,7 +84,7 @@ class Replica:
             )
         serving = settings.serving
         self._db = DatabaseConnection(settings=settings)
-        feed = FeedReader(self._db)
+        feed = FeedReader(self._db, cell)
         store = platform_store(settings)
         self.table = ModelTable(
             functools.partial(load_version, store),
@@ -98,7 +102,7 @@ class Replica:
             hooks=hooks,
         )
         self.reporter = Reporter(
-            ReplicaReports(self._db, replica_id or secrets.token_hex(8)),
+            ReplicaReports(self._db, replica_id or secrets.token_hex(8), cell),
             assignment,
             self.table,
             self.follower,

@@ -21,13 +21,17 @@ from typing import TYPE_CHECKING
 import httpx
 from filelock import FileLock, Timeout
 
+from ml_core.cells.plan import CONTROL_LOOP, Application, SeenApplication, least_replicas, plan
+from ml_core.cells.serve_api import ServeApi
 from ml_core.database.embedded import EmbeddedServer
+from ml_core.domain.placement import SHARED_CELL
 from ml_core.exceptions import Action, ConfigurationError, MLFrameworkError, PlatformError
 from ml_core.platform import processes
+from ml_core.platform.applications import OPTIONS, OTHERS, serve_api
 from ml_core.platform.ports import HOST, require_free
 from ml_core.platform.ray_cluster import RayPorts, read_token, start_head, temporary_folder, token_path
-from ml_core.platform.serve_api import CONTROL, CONTROL_LOOP, SHARED_CELL, ApplicationStatus, ServeApi, serve_config
 from ml_core.platform.state import PlatformState
+from ml_core.platform.supervisor import Supervisor
 from ml_core.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,6 +44,10 @@ Step = Callable[[str], AbstractContextManager[None]]
 _SERVE_TIMEOUT_S = 180.0
 _RUNNING, _FAILED = "RUNNING", "DEPLOY_FAILED"
 _LOOK_EVERY_S = 0.2
+_OTHERS = {each["name"]: 1 for each in OTHERS}
+_RAYLET = "raylet"
+# Limit for a repair by the supervisor, for which other processes wait.
+_REPAIR_TIMEOUT_S = 300.0
 _HEALTH_TIMEOUT_S = 5.0
 _READY, _CONTROL_ALIVE = "/readyz", "/api/healthz"
 # Time for reports after a change. A report takes a tenth of a second, so a replica that is still behind lags.
@@ -63,10 +71,12 @@ class PlatformStatus:
         ray: Whether Ray's REST interface answers.
         serve: Serve's status of the shared cell, or None.
         running_replicas: Running replicas by Serve.
-        wanted_replicas: Declared replicas.
+        wanted_replicas: Declared replicas; with autoscaling the least.
+        dedicated: Dedicated cell → Serve's status, prefix and running replicas.
         ingress: Whether a replica behind the ingress answers ready.
         control_api: Whether the control API answers at ``/api`` of the ingress.
-        control_loop: Whether the control loop runs, which starts jobs.
+        control_loop: Whether the control loop runs, which starts jobs and moves tenants between cells.
+        supervisor: Whether the supervisor runs, which repairs the platform.
         replicas: The reports of the live replicas; None if the registry can't be read.
         failed_loads: Versions whose load failed in a replica.
         home: The folder of the platform.
@@ -80,9 +90,11 @@ class PlatformStatus:
     serve: str | None
     running_replicas: int
     wanted_replicas: int
+    dedicated: Mapping[str, str]
     ingress: bool
     control_api: bool
     control_loop: bool
+    supervisor: bool
     replicas: Sequence[SeenReplica] | None
     failed_loads: int
     home: str
@@ -106,6 +118,7 @@ class LocalPlatform:
         self._settings = settings
         self._home = settings.platform.home
         self._server = EmbeddedServer(self._home)
+        self._supervisor = Supervisor(self._home)
 
     @property
     def state(self) -> PlatformState | None:
@@ -113,7 +126,7 @@ class LocalPlatform:
         return PlatformState.load(self._home)
 
     def up(self, step: Step = _silent) -> PlatformState:
-        """Start or repair the platform and wait until it answers. A running platform keeps its port.
+        """Start or repair the platform, wait until it answers, and start its supervisor. A running one keeps its port.
 
         Args:
             step: Shows progress.
@@ -121,6 +134,13 @@ class LocalPlatform:
         Raises:
             PlatformError: A port is in use, or a part does not start.
         """
+        state, platform = self.repair(step), self._settings.platform
+        port, replicas = str(state.http_port), str(platform.replicas)
+        self._supervisor.start({"MLCORE_HOME": str(self._home), "MLCORE_HTTP_PORT": port, "MLCORE_REPLICAS": replicas})
+        return state
+
+    def repair(self, step: Step = _silent) -> PlatformState:
+        """As ``up``, without the supervisor, which calls it."""
         with self._only_one():
             state = self.state
             if state is not None and self._serves(state):
@@ -141,8 +161,15 @@ class LocalPlatform:
 
     def down(self, step: Step = _silent) -> bool:
         """Stop the platform. Returns whether any part was running."""
-        with self._only_one(), step("Stopping Serve, Ray and Postgres"):
-            return self._stop()
+        with step("Stopping Serve, Ray and Postgres"):
+            was_supervised = self._supervisor.stop()  # first, so that it repairs nothing
+            with self._only_one():
+                return self._stop() or was_supervised
+
+    def is_alive(self) -> bool:
+        """Whether the processes live that nothing else replaces: Ray's own, and PostgreSQL."""
+        state = self.state
+        return state is not None and processes.is_running(state.session_id, _RAYLET) and self._server.is_running()
 
     def status(self) -> PlatformStatus:
         """Inspect all parts of the platform."""
@@ -151,17 +178,16 @@ class LocalPlatform:
         applications = self._applications(state) if state else None
         serve, loop = ((applications or {}).get(name) for name in (SHARED_CELL, CONTROL_LOOP))
         control_loop = loop is not None and loop.running_replicas > 0
+        supervisor = self._supervisor.is_running()
+        wanted = _least(serve)
         ingress = state is not None and _answers(state.url, _READY)
         control_api = state is not None and _answers(state.url, _CONTROL_ALIVE)
         serves_whole = (
-            state is not None
-            and serve is not None
-            and serve.status == _RUNNING
-            and serve.running_replicas >= state.replicas
+            state is not None and serve is not None and serve.status == _RUNNING and serve.running_replicas >= wanted
         )
-        replicas = self._reports(state, _SETTLE_S if serves_whole else 0.0) if database and state else None
-        parts = (database, serves_whole, ingress, control_api, control_loop)
-        is_whole = all(parts) and state is not None and _are_whole(replicas, state.replicas)
+        replicas = self._reports(wanted, _SETTLE_S if serves_whole else 0.0) if database and state else None
+        parts = (database, serves_whole, ingress, control_api, control_loop, supervisor)
+        is_whole = all(parts) and _are_whole(replicas, wanted)
         return PlatformStatus(
             state="running" if is_whole else ("degraded" if state or any(parts) else "stopped"),
             url=state.url if state else None,
@@ -169,10 +195,16 @@ class LocalPlatform:
             ray=applications is not None,
             serve=serve.status if serve else None,
             running_replicas=serve.running_replicas if serve else 0,
-            wanted_replicas=state.replicas if state else 0,
+            wanted_replicas=wanted,
+            dedicated={
+                name: f"{each.status} at {each.route_prefix}, replicas: {each.running_replicas}"
+                for name, each in (applications or {}).items()
+                if name not in (SHARED_CELL, *_OTHERS)
+            },
             ingress=ingress,
             control_api=control_api,
             control_loop=control_loop,
+            supervisor=supervisor,
             replicas=replicas,
             failed_loads=_failed_loads(replicas or ()),
             home=str(self._home),
@@ -192,12 +224,21 @@ class LocalPlatform:
         with step("Starting Ray"):
             session_id = start_head(self._home, ports, self._replica_environment(ports))
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
-        state = PlatformState(platform.http_port, ports.dashboard, session_id, platform.replicas, started_at)
+        state = PlatformState(platform.http_port, ports.dashboard, session_id, started_at)
         state.save(self._home)
         with step("Starting Ray Serve and its ingress"), self._serve_api(state) as api:
-            api.declare(serve_config(host=HOST, port=platform.http_port, replicas=platform.replicas))
+            api.declare(self._applications_wanted())
         self._wait_until_running(state, step)
         return state
+
+    def _applications_wanted(self) -> Sequence[Application]:
+        """What the control loop would declare where nothing is seen. From then on it is the only one to declare."""
+        from ml_core.database.connection import DatabaseConnection
+        from ml_core.registry.placements import PlacementRepository
+
+        with closing(DatabaseConnection(settings=self._settings)) as database:
+            placements = PlacementRepository(database).placed()
+        return plan(placements, {}, now=time.time(), options=OPTIONS, others=OTHERS).applications
 
     def _start_database(self, step: Step) -> None:
         with step("Starting PostgreSQL"):
@@ -208,13 +249,15 @@ class LocalPlatform:
 
     def _wait_until_running(self, state: PlatformState, step: Step) -> None:
         deadline = time.monotonic() + _SERVE_TIMEOUT_S
-        wanted = {SHARED_CELL: state.replicas, CONTROL: 1, CONTROL_LOOP: 1}
-        name = f"Waiting for {state.replicas} replicas of the shared cell, the control API and the control loop"
+        replicas = self._settings.platform.replicas
+        name = f"Waiting for {replicas} replicas of the shared cell, the control API and the control loop"
         with step(name), self._serve_api(state) as api:
             while time.monotonic() < deadline:
                 seen = api.status()
+                # Neither dedicated cells nor bounds that are too large for the machine keep the platform from starting.
+                wanted = {SHARED_CELL: min(replicas, _least(seen.get(SHARED_CELL)) or replicas), **_OTHERS}
                 for application, status in seen.items():
-                    if status.status == _FAILED:
+                    if status.status == _FAILED and application in wanted:
                         raise PlatformError(
                             f"The application {application} did not start: {status.message.strip() or 'no message'}",
                             remedy=f"See its log under {self._home / 'logs'}.",
@@ -222,7 +265,7 @@ class LocalPlatform:
                         )
                 runs = all(each in seen and seen[each].running_replicas >= count for each, count in wanted.items())
                 if runs and _answers(state.url, _READY) and _answers(state.url, _CONTROL_ALIVE):
-                    self._reports(state, _CATCH_UP_S)
+                    self._reports(wanted[SHARED_CELL], _CATCH_UP_S)
                     return
                 time.sleep(_LOOK_EVERY_S)
         raise PlatformError(
@@ -247,7 +290,9 @@ class LocalPlatform:
                 "MLCORE_RAY_URL": f"http://{HOST}:{ports.dashboard}",
                 "MLCORE_RAY_TOKEN_PATH": str(token_path(self._home)),
             }
-            return {"MLCORE_HOME": str(self._home), **ray, **database.environment}
+            platform = self._settings.platform
+            own = {"MLCORE_HTTP_PORT": str(platform.http_port), "MLCORE_REPLICAS": str(platform.replicas)}
+            return {"MLCORE_HOME": str(self._home), **own, **ray, **database.environment}
 
     def _stop(self) -> bool:
         with _undisturbed():
@@ -266,10 +311,12 @@ class LocalPlatform:
 
     def _serves(self, state: PlatformState) -> bool:
         """Whether a replica answers, and Serve can restart the others."""
+        if not processes.is_running(state.session_id, _RAYLET):
+            return False
         serve = (self._applications(state) or {}).get(SHARED_CELL)
         return serve is not None and serve.status != _FAILED and _answers(state.url, _READY)
 
-    def _applications(self, state: PlatformState) -> Mapping[str, ApplicationStatus] | None:
+    def _applications(self, state: PlatformState) -> Mapping[str, SeenApplication] | None:
         """The status of each Serve application; None if Ray does not answer."""
         try:
             with self._serve_api(state) as api:
@@ -277,8 +324,11 @@ class LocalPlatform:
         except PlatformError:
             return None
 
-    def _reports(self, state: PlatformState, wait_s: float) -> Sequence[SeenReplica] | None:
-        """Wait until all replicas have caught up with the registry, or ``wait_s`` passed; returns their reports."""
+    def _reports(self, wanted: int, wait_s: float) -> Sequence[SeenReplica] | None:
+        """Wait until all replicas have caught up with the registry, or ``wait_s`` passed; returns their reports.
+
+        The shared cell has ``wanted`` replicas at least.
+        """
         # Imported on use: SQLAlchemy is slow to import.
         from ml_core.database.connection import DatabaseConnection
         from ml_core.registry.replicas import seen_replicas
@@ -290,20 +340,21 @@ class LocalPlatform:
             with closing(DatabaseConnection(settings=dataclasses.replace(self._settings, database=database))) as db:
                 while True:
                     seen = seen_replicas(db)
-                    if _have_caught_up(seen, state.replicas) or time.monotonic() >= deadline:
+                    if _have_caught_up(seen, wanted) or time.monotonic() >= deadline:
                         return seen
                     time.sleep(_LOOK_EVERY_S / 4)
         except MLFrameworkError:
             return None
 
     def _serve_api(self, state: PlatformState) -> AbstractContextManager[ServeApi]:
-        return closing(ServeApi(state.dashboard_port, read_token(self._home)))
+        url = f"http://{HOST}:{state.dashboard_port}"
+        return closing(serve_api(url, read_token(self._home), state.http_port))
 
     @contextmanager
     def _only_one(self) -> Iterator[None]:
         lock = FileLock(self._make_home() / "platform.lock")
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=_REPAIR_TIMEOUT_S if self._supervisor.is_running() else 0)
         except Timeout:
             raise PlatformError(
                 f"Another process is starting or stopping the platform of {self._home}.",
@@ -352,7 +403,12 @@ def _answers(url: str, path: str) -> bool:
 
 
 def _have_caught_up(replicas: Sequence[SeenReplica], wanted: int) -> bool:
-    return len(replicas) >= wanted and not any(replica.is_behind for replica in replicas)
+    of_shared = sum(replica.cell == SHARED_CELL for replica in replicas)
+    return of_shared >= wanted and not any(replica.is_behind for replica in replicas)
+
+
+def _least(application: SeenApplication | None) -> int:
+    return 0 if application is None or application.config is None else least_replicas(application.config)
 
 
 def _are_whole(replicas: Sequence[SeenReplica] | None, wanted: int) -> bool:

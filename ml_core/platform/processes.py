@@ -42,6 +42,22 @@ def find_marked(home: Path, session_id: int | None) -> list[psutil.Process]:
     return [process for process in unique.values() if _is_alive(process)]
 
 
+def is_running(session_id: int, name: str) -> bool:
+    """Whether a process of this name lives in a session (of the operating system)."""
+    return any(
+        _session_of(process) == session_id and _is_alive(process)
+        for process in psutil.process_iter()
+        if _is_named(process, name)
+    )
+
+
+def _is_named(process: psutil.Process, name: str) -> bool:
+    try:
+        return bool(process.name() == name)
+    except psutil.NoSuchProcess:  # it ended since it was listed
+        return False
+
+
 def _is_alive(process: psutil.Process) -> bool:
     try:
         return bool(process.status() != psutil.STATUS_ZOMBIE)

@@ -20,14 +20,12 @@ class PlatformState:
         http_port: The port of the ingress.
         dashboard_port: The port of Ray's REST interface.
         session_id: The session (of the operating system) of Ray's processes.
-        replicas: The declared number of replicas of the shared cell.
         started_at: The time of the start, ISO 8601, UTC.
     """
 
     http_port: int
     dashboard_port: int
     session_id: int
-    replicas: int
     started_at: str
 
     @property

@@ -1,8 +1,11 @@
 """The assignment feed: what a cell must serve, read as a snapshot or as what changed since a generation.
 
-Each change is stamped with a generation of its cell's clock, whose row is locked until the change commits. So in any
+Each change is stamped with a generation of the feed's clock, whose row is locked until the change commits. So in any
 snapshot of the database every change up to the clock's generation is visible, and none after it: a reader that applied
 a delta can't have missed one.
+
+A dedicated cell follows its tenant. The shared cell follows all tenants but those that have moved to their own cells;
+during a move both follow the tenant.
 
 Unreadable rows are logged and skipped, and so is what a tenant has beyond ``MAX_TENANT_BYTES`` in one read, so that one
 tenant can't stall the cell or fill its replicas.
@@ -12,19 +15,20 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.database.tables import SHARED_CELL, api_keys, environments, feed_clock, models, tenants, versions
+from ml_core.database.tables import api_keys, environments, feed_clock, models, placements, tenants, versions
 from ml_core.domain.api_key import Grant, KeyRecord, KeyRef
 from ml_core.domain.assignment import AssignmentDelta, CanaryRollout, PointerRef, Rollout
+from ml_core.domain.placement import SHARED_CELL, tenant_of
 from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.domain.version import ServableVersion
-from ml_core.exceptions import ConfigurationError, MLFrameworkError, ModelLoadError
+from ml_core.exceptions import MLFrameworkError, ModelLoadError
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionRef
 from ml_core.registry.missing import not_shown
 from ml_core.registry.versions.rows import SELECT_SERVABLE, SERVABLE_COLUMNS, is_version, servable_from
@@ -50,6 +54,8 @@ _OF_DELETED_TENANT = sa.exists().where(
     tenants.c.tenant_id == environments.c.tenant_id, tenants.c.deleted_at.is_not(None)
 )
 
+_NOTHING: sa.ColumnElement[bool] = sa.false()
+
 # The parts of a rollout, each with the column that names its version.
 _PARTS = {
     "stable": environments.c.version,
@@ -64,11 +70,14 @@ class FeedReader:
     Args:
         db: The registry.
         cell: The cell.
+
+    Raises:
+        ConfigurationError: No cell has such a name.
     """
 
     def __init__(self, db: DatabaseConnection, cell: str = SHARED_CELL) -> None:
         self._db = db
-        self._cell = cell
+        self._tenant_id = tenant_of(cell)
         self._epoch: object = None
 
     def read(self, after: int | None) -> AssignmentDelta:
@@ -80,21 +89,20 @@ class FeedReader:
         Args:
             after: The generation up to which the reader knows everything, or None for a snapshot. After a restore from
                 a backup it gives a snapshot too, whether or not the registry has reached that generation again.
-
-        Raises:
-            ConfigurationError: There is no such cell.
         """
         with self._db.serving() as connection:
-            now, epoch = self._clock(connection)
+            epoch, now = connection.execute(_CLOCK).one()
             if self._epoch not in (None, epoch):
                 after = None
             if after == now:
                 self._epoch = epoch
                 return AssignmentDelta(now, False, {}, {}, {})
             since = after if after is not None and after < now else None
-            rollouts, unreadable = self._rollouts(connection, since)
             found = self._tenants(connection, since)
-            keys = self._keys(connection, since)
+            # In a delta, these may have come from another cell: all that they have is new here.
+            changed = [] if since is None else [tenant for tenant, policy in found.items() if policy is not None]
+            rollouts, unreadable = self._rollouts(connection, since, changed)
+            keys = self._keys(connection, since, changed)
             self._epoch = epoch
             return AssignmentDelta(
                 generation=now,
@@ -107,28 +115,27 @@ class FeedReader:
                 epoch=epoch,
             )
 
-    def _clock(self, connection: Connection) -> tuple[int, object]:
-        """The cell's generation, and the epoch that it belongs to."""
-        statement = sa.select(feed_clock.c.generation, feed_clock.c.epoch).where(feed_clock.c.cell == self._cell)
-        row = connection.execute(statement).one_or_none()
-        if row is None:
-            raise ConfigurationError(f"The registry knows no cell {self._cell!r}.", remedy="Serve the shared cell.")
-        return row.generation, row.epoch
+    def _is_followed(self, tenant_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+        if self._tenant_id is not None:
+            return tenant_id == self._tenant_id
+        return ~sa.exists().where(placements.c.tenant_id == tenant_id, placements.c.has_moved)
 
     def _tenants(self, connection: Connection, since: int | None) -> dict[TenantId, PredictionPolicy | None]:
-        """What each tenant lets be kept of its predictions; None once it is deleted."""
-        columns = (tenants.c.tenant_id, tenants.c.deleted_at, tenants.c.prediction_policy)
-        statement = sa.select(*columns).where(tenants.c.cell == self._cell)
-        statement = _restrict(statement, tenants.c.feed_generation, tenants.c.deleted_at.is_(None), since)
+        """What each tenant lets be kept of its predictions; None once it is deleted or has moved to another cell."""
+        is_here = sa.and_(tenants.c.deleted_at.is_(None), self._is_followed(tenants.c.tenant_id))
+        statement = sa.select(tenants.c.tenant_id, tenants.c.prediction_policy, is_here.label("is_here"))
+        if self._tenant_id is not None:
+            statement = statement.where(tenants.c.tenant_id == self._tenant_id)
+        statement = _restrict(statement, tenants.c.feed_generation, is_here, since)
         found = (_readable(_tenant, row, "tenant", row.tenant_id) for row in connection.execute(statement))
         return dict(pair for pair in found if pair is not None)
 
     def _rollouts(
-        self, connection: Connection, since: int | None
+        self, connection: Connection, since: int | None, changed: Sequence[TenantId]
     ) -> tuple[dict[PointerRef, Rollout | None], frozenset[PointerRef]]:
         parts: dict[tuple[str, str, str], dict[str, _Part]] = {}
         taken_bytes: Counter[str] = Counter()
-        for row in connection.execute(self._parts(since), execution_options={"yield_per": _ROWS_AT_ONCE}):
+        for row in connection.execute(self._parts(since, changed), execution_options={"yield_per": _ROWS_AT_ONCE}):
             taken_bytes[row.of] += len(row.signature or "") + len(row.self_test or "")
             is_too_much = taken_bytes[row.of] > MAX_TENANT_BYTES
             parts.setdefault((row.of, row.model, row.environment), {})[row.part] = _part(row, is_too_much=is_too_much)
@@ -147,7 +154,7 @@ class FeedReader:
                 rollouts[ref] = _rollout(found, stable.version)
         return rollouts, frozenset(unreadable)
 
-    def _parts(self, since: int | None) -> sa.CompoundSelect[*tuple[Any, ...]]:
+    def _parts(self, since: int | None, changed: Sequence[TenantId]) -> sa.CompoundSelect[*tuple[Any, ...]]:
         """A row for each pointer's stable version, and one for its canary and its shadow where it has them.
 
         Three selects rather than two more joins: nearly all pointers have neither, and cost nothing that way.
@@ -172,16 +179,21 @@ class FeedReader:
                 pointer.canary_percent,
                 pointer.canary_sticky,
             )
-            statement = sa.select(*named, *SERVABLE_COLUMNS).select_from(joined).where(pointer.cell == self._cell)
+            statement = sa.select(*named, *SERVABLE_COLUMNS).select_from(joined)
+            statement = statement.where(self._is_followed(pointer.tenant_id))
             is_live = sa.and_(column.is_not(None), sa.not_(_OF_DELETED_TENANT))
-            selects.append(_restrict(statement, pointer.feed_generation, is_live, since))
+            stamp = pointer.feed_generation
+            selects.append(_restrict(statement, stamp, is_live, since, pointer.tenant_id.in_(changed)))
         return sa.union_all(*selects)
 
-    def _keys(self, connection: Connection, since: int | None) -> dict[KeyRef, KeyRecord | None]:
-        joined = api_keys.join(tenants, tenants.c.tenant_id == api_keys.c.tenant_id)
-        statement = sa.select(api_keys, tenants.c.deleted_at).select_from(joined).where(tenants.c.cell == self._cell)
+    def _keys(
+        self, connection: Connection, since: int | None, changed: Sequence[TenantId]
+    ) -> dict[KeyRef, KeyRecord | None]:
+        of_tenant = api_keys.c.tenant_id
+        joined = api_keys.join(tenants, tenants.c.tenant_id == of_tenant)
+        statement = sa.select(api_keys, tenants.c.deleted_at).select_from(joined).where(self._is_followed(of_tenant))
         is_live = sa.and_(api_keys.c.revoked_at.is_(None), tenants.c.deleted_at.is_(None))
-        statement = _restrict(statement, api_keys.c.feed_generation, is_live, since)
+        statement = _restrict(statement, api_keys.c.feed_generation, is_live, since, of_tenant.in_(changed))
         return {
             KeyRef(row.tenant_id, row.key_id): _readable(_key, row, "key", row.key_id)
             for row in connection.execute(statement)
@@ -212,46 +224,37 @@ class FeedReader:
 
 
 class KeyWatch:
-    """Notices that a key or a tenant of any cell has changed, for one reader."""
+    """Notices that a key or a tenant has changed, for one reader."""
 
     def __init__(self) -> None:
-        self._clocks: dict[str, tuple[object, int]] = {}
+        self._clock: tuple[object, int] | None = None
 
     def has_changed(self, connection: Connection) -> bool:
         """Whether a key or a tenant was created, changed or deleted since the last call; true at the first call.
 
-        One query if no clock has moved, and one more for each that has.
+        One query if the clock has not moved, else two.
 
         Args:
             connection: In a transaction of the serving plane (``DatabaseConnection.serving``).
         """
-        now = {row.cell: (row.epoch, row.generation) for row in connection.execute(_CLOCKS)}
-        has_changed = any(
-            cell not in self._clocks or self._has_changed_in(connection, cell, *clock) for cell, clock in now.items()
-        )
-        self._clocks = now
-        return has_changed
-
-    def _has_changed_in(self, connection: Connection, cell: str, epoch: object, generation: int) -> bool:
-        known_epoch, since = self._clocks[cell]
-        if epoch != known_epoch:
+        epoch, generation = connection.execute(_CLOCK).one()
+        known, self._clock = self._clock, (epoch, generation)
+        if known is None or known[0] != epoch:
             return True
-        return generation != since and bool(connection.scalar(_IS_ANY_STAMPED, {"cell": cell, "since": since}))
+        return generation != known[1] and bool(connection.scalar(_IS_ANY_STAMPED, {"since": known[1]}))
 
 
-_CLOCKS = sa.select(feed_clock.c.cell, feed_clock.c.epoch, feed_clock.c.generation)
-_IN_CELL = tenants.c.cell == sa.bindparam("cell", type_=sa.Text)
+_CLOCK = sa.select(feed_clock.c.epoch, feed_clock.c.generation)
 _SINCE = sa.bindparam("since", type_=sa.BigInteger)
 _IS_ANY_STAMPED = sa.select(
     sa.or_(
-        sa.exists().where(_IN_CELL, tenants.c.feed_generation > _SINCE),
-        sa.exists().where(_IN_CELL, api_keys.c.tenant_id == tenants.c.tenant_id, api_keys.c.feed_generation > _SINCE),
+        sa.exists().where(tenants.c.feed_generation > _SINCE), sa.exists().where(api_keys.c.feed_generation > _SINCE)
     )
 )
 
 
 def renew_epoch(connection: Connection) -> None:
-    """Tell the readers of every cell that generations begin anew: after a restore they count other changes.
+    """Tell all readers that generations begin anew: after a restore they count other changes.
 
     Args:
         connection: In a transaction of the owner or a superuser.
@@ -260,10 +263,14 @@ def renew_epoch(connection: Connection) -> None:
 
 
 def _restrict(
-    statement: AnySelect, stamp: sa.ColumnElement[int], is_live: sa.ColumnElement[bool], since: int | None
+    statement: AnySelect,
+    stamp: sa.ColumnElement[int],
+    is_live: sa.ColumnElement[bool],
+    since: int | None,
+    is_new: sa.ColumnElement[bool] = _NOTHING,
 ) -> AnySelect:
-    """A snapshot names what there is; a delta also what is gone, as far as it changed."""
-    return statement.where(is_live if since is None else stamp > since)
+    """A snapshot names what there is; a delta also what is gone, as far as it changed or is new to the cell."""
+    return statement.where(is_live if since is None else sa.or_(stamp > since, is_new))
 
 
 def _readable(read: Callable[[_Row], _Value], row: _Row, kind: str, name: str) -> _Value | None:
@@ -277,7 +284,7 @@ def _readable(read: Callable[[_Row], _Value], row: _Row, kind: str, name: str) -
 
 
 def _tenant(row: AnyRow) -> tuple[TenantId, PredictionPolicy | None]:
-    return TenantId(row.tenant_id), PredictionPolicy(row.prediction_policy) if row.deleted_at is None else None
+    return TenantId(row.tenant_id), PredictionPolicy(row.prediction_policy) if row.is_here else None
 
 
 class _Part(NamedTuple):

@@ -97,13 +97,13 @@ def record(
         raise tenant_deleted(tenant_id)
 
 
-def advance_feed(cell: str | sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
-    """The cell's next generation, and the notification that wakes its replicas.
+def advance_feed() -> sa.ColumnElement[int]:
+    """The feed's next generation, and the notification that wakes the replicas.
 
     The clock's row stays locked until the transaction ends, so use it as late as possible: whatever follows makes
-    every other change of the cell wait.
+    every other change wait.
     """
-    return sa.func.mlcore.advance_feed(cell, type_=sa.BigInteger)
+    return sa.func.mlcore.advance_feed(type_=sa.BigInteger)
 
 
 def erase(connection: Connection, table: sa.Table, **key: Any) -> int:

@@ -20,7 +20,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.database.tables import SCHEMA, SHARED_CELL, environments, feed_clock, replica_pending, replica_reports
+from ml_core.database.tables import SCHEMA, environments, feed_clock, placements, replica_pending, replica_reports
+from ml_core.domain.placement import SHARED_CELL, dedicated_cell
 from ml_core.domain.replica_report import MAX_REASON, LoadState, PendingVersion, ReplicaAnswer, ReplicaReport
 from ml_core.exceptions import RegistryUnavailableError
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
@@ -117,6 +118,7 @@ class SeenReplica:
     The counts and ``pending`` are those of ``ml_core.domain.replica_report.ReplicaReport``.
 
     Attributes:
+        cell: The cell that it belongs to.
         replica_id: The replica.
         started_at: Of its first report.
         reported_at: Of its last one.
@@ -124,6 +126,7 @@ class SeenReplica:
         is_behind: Whether the registry is at a later generation, or the replica can't read it.
     """
 
+    cell: str
     replica_id: str
     started_at: datetime
     reported_at: datetime
@@ -142,30 +145,31 @@ class SeenReplica:
         return [each for each in self.pending if each.state is LoadState.FAILED]
 
 
-def seen_replicas(db: DatabaseConnection, cell: str = SHARED_CELL) -> Sequence[SeenReplica]:
-    """The replicas of a cell that are alive, the longest running first. For operators: it names all tenants."""
+def seen_replicas(db: DatabaseConnection) -> Sequence[SeenReplica]:
+    """The live replicas of all cells, the longest running first. For operators: it names all tenants."""
     of = replica_reports.c
     is_applied = sa.and_(of.epoch == feed_clock.c.epoch, of.generation >= feed_clock.c.generation)
     statement = (
         sa.select(replica_reports, sa.not_(sa.and_(of.is_current, is_applied)).label("is_behind"))
-        .join(feed_clock, feed_clock.c.cell == of.cell)
-        .where(of.cell == cell, of.expires_at > sa.func.now())
+        .join(feed_clock, sa.true())
+        .where(of.expires_at > sa.func.now())
         .order_by(of.started_at, of.replica_id)
     )
     with db.serving() as connection:
-        pending = _pending_by_replica(connection, cell)
+        pending = _pending_by_replica(connection)
         return [
-            value_of(SeenReplica, row, pending=pending.get(row.replica_id, ())) for row in connection.execute(statement)
+            value_of(SeenReplica, row, pending=pending.get((row.cell, row.replica_id), ()))
+            for row in connection.execute(statement)
         ]
 
 
-def _pending_by_replica(connection: Connection, cell: str) -> dict[str, tuple[PendingVersion, ...]]:
-    statement = sa.select(replica_pending).filter_by(cell=cell)
-    rows = connection.execute(statement.order_by(replica_pending.c.replica_id, replica_pending.c.position))
-    by_replica = groupby(rows, key=attrgetter("replica_id"))
+def _pending_by_replica(connection: Connection) -> dict[tuple[str, str], tuple[PendingVersion, ...]]:
+    of = replica_pending.c
+    rows = connection.execute(sa.select(replica_pending).order_by(of.cell, of.replica_id, of.position))
+    by_replica = groupby(rows, key=attrgetter("cell", "replica_id"))
     return {
-        replica_id: tuple(value_of(PendingVersion, row, reason=row.cause or row.reason) for row in own)
-        for replica_id, own in by_replica
+        replica: tuple(value_of(PendingVersion, row, reason=row.cause or row.reason) for row in own)
+        for replica, own in by_replica
     }
 
 
@@ -215,6 +219,8 @@ def _statement(
         sa.true() if version is None else pending.version == version,
     )
     is_applied = sa.and_(report.epoch == feed_clock.c.epoch, report.generation >= pointer.feed_generation)
+    has_moved = sa.exists().where(placements.c.tenant_id == tenant_id, placements.c.has_moved)
+    is_in_shared = sa.and_(report.cell == SHARED_CELL, ~has_moved)
     return (
         sa.select(
             report.replica_id,
@@ -223,8 +229,8 @@ def _statement(
             pointer.version.label("stable"),
             *(pending[name] for name in ("version", "state", "serves", "code", "reason", "cause")),
         )
-        .join_from(environments, feed_clock, feed_clock.c.cell == pointer.cell)
-        .join(replica_reports, report.cell == pointer.cell)
+        .join_from(environments, feed_clock, sa.true())
+        .join(replica_reports, sa.or_(report.cell == dedicated_cell(tenant_id), is_in_shared))
         .join(replica_pending, is_pending, isouter=True)
         .where(pointer.tenant_id == tenant_id, pointer.model_id == model_id, pointer.environment == environment)
         .where(report.expires_at > sa.func.now())

@@ -12,7 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.database.tables import SHARED_CELL, tenants
+from ml_core.database.tables import placements, tenants
+from ml_core.domain.placement import SHARED_CELL, dedicated_cell
 from ml_core.domain.tenant_policies import PredictionPolicy, SelfTestRows
 from ml_core.exceptions import MLFrameworkError, TenantExistsError, did_you_mean
 from ml_core.ids import TenantId
@@ -28,8 +29,10 @@ _COMPARED = 10_000
 _NEAR = 0.85
 """How like two names are, of 1, that may be one with a typo: ``acmee`` and ``acme`` are by 0.89."""
 
-_LISTED = tuple(
-    tenants.c[name] for name in ("tenant_id", "cell", "created_at", "deleted_at", "self_test_rows", "prediction_policy")
+_HAS_MOVED = sa.exists().where(placements.c.tenant_id == tenants.c.tenant_id, placements.c.has_moved)
+_LISTED = (
+    *(tenants.c[name] for name in ("tenant_id", "created_at", "deleted_at", "self_test_rows", "prediction_policy")),
+    _HAS_MOVED.correlate(tenants).label("has_moved"),
 )
 
 _log = logging.getLogger(__name__)
@@ -41,19 +44,24 @@ class TenantInfo:
 
     Attributes:
         tenant_id: Its name.
-        cell: The cell that serves it.
         created_at: When it was created, UTC.
         deleted_at: When it was deleted, UTC, or None.
         self_test_rows: Which rows its versions keep as their self-test.
         prediction_policy: What is kept of its predictions; ``PredictionRepository.set_policy`` changes it.
+        has_moved: Whether its dedicated cell serves it, see ``ml_core.registry.placements``.
     """
 
     tenant_id: TenantId
-    cell: str
     created_at: datetime
     deleted_at: datetime | None = None
     self_test_rows: SelfTestRows = SelfTestRows.TRAINING
     prediction_policy: PredictionPolicy = PredictionPolicy.DIGEST
+    has_moved: bool = False
+
+    @property
+    def cell(self) -> str:
+        """The cell that serves it."""
+        return dedicated_cell(self.tenant_id) if self.has_moved else SHARED_CELL
 
     @property
     def is_deleted(self) -> bool:
@@ -138,7 +146,7 @@ class TenantRepository:
     def _insert(self, tenant_id: TenantId) -> TenantInfo | None:
         statement = (
             insert(tenants)
-            .values(tenant_id=tenant_id, cell=SHARED_CELL, feed_generation=advance_feed(SHARED_CELL))
+            .values(tenant_id=tenant_id, feed_generation=advance_feed())
             .on_conflict_do_nothing()
             .returning(*_LISTED)
         )

@@ -20,6 +20,7 @@ from ml_core.database.embedded import EmbeddedServer
 from ml_core.domain.api_key import Scope
 from ml_core.exceptions import PlatformError
 from ml_core.platform.processes import find_marked
+from ml_core.platform.supervisor import Supervisor
 from support.running_platform import running_platform
 from support.tables import measures, split_target
 from support.waiting import wait_until
@@ -219,8 +220,9 @@ def test_the_control_api_says_that_postgres_is_away(victim, listing):
     """And works again, the same process, once it is back."""
     platform, tenant = victim
     (before,) = processes_of(platform, CONTROL)
-    server = EmbeddedServer(platform.settings.platform.home)
-    server.stop()
+    home = platform.settings.platform.home
+    Supervisor(home).stop()  # it would start Postgres again
+    EmbeddedServer(home).stop()
     try:
         for _ in range(20):
             started = time.monotonic()
@@ -233,34 +235,51 @@ def test_the_control_api_says_that_postgres_is_away(victim, listing):
         assert httpx.get(f"{platform.url}/api/docs", trust_env=False).status_code == 200
         assert answers(tenant)
     finally:
-        server.start()
+        platform.local.up()
     wait_until(lambda: listing().status_code == 200, 20)
     assert processes_of(platform, CONTROL) == [before]
 
 
-def test_without_postgres_the_last_good_state_serves_on(victim):
-    """kill -9 of Postgres: predictions go on; ``status`` says degraded; ``up`` repairs; promotions work again."""
+def test_a_killed_postgres_is_back_by_itself(victim):
+    """kill -9 of Postgres: predictions go on; the supervisor starts it again, and promotions work again."""
     platform, tenant = victim
-    os.kill(postmaster_pid(platform), signal.SIGKILL)
-    wait_until(lambda: not platform.local.status().database)
+    wait_until(lambda: platform.local.status().state == "running", 60)
+    before, ray_before = postmaster_pid(platform), platform.local.state
+    os.kill(before, signal.SIGKILL)
     for _ in range(20):
         assert answers(tenant)
-    assert platform.local.status().state == "degraded"
-    ray_before = platform.local.state
-    platform.local.up()
-    assert platform.local.status().state == "running"
+    wait_until(lambda: platform.local.status().database and postmaster_pid(platform) != before, 30)
+    wait_until(lambda: platform.local.status().state == "running", 60)
     assert platform.local.state == ray_before, "Ray serves on; only the database is started"
     version = tenant.train("m", split_target(measures(), "outcome"), n_estimators=12)
     tenant.promote("m", version, wait_for=ROW)
 
 
-def test_a_killed_ray_is_repaired_by_up(victim):
-    """kill -9 of Ray's main processes leaves orphans; ``up`` ends them and starts anew, keys and models intact."""
+def test_a_killed_ray_is_back_by_itself(victim):
+    """kill -9 of Ray leaves orphans; the supervisor ends them and starts anew, with all keys and models."""
     platform, tenant = victim
+    before = platform.local.state
     assert kill(named="raylet", platform=platform) + kill(named="gcs_server", platform=platform) >= 1
-    wait_until(lambda: platform.local.status().state == "degraded")
+    wait_until(lambda: platform.local.state not in (None, before), 60)
+    wait_until(lambda: is_answered(tenant), 120)
+    wait_until(lambda: platform.local.status().state == "running", 60)
+    assert platform.local.state.http_port == before.http_port
+
+
+def test_without_its_supervisor_a_platform_is_repaired_by_up(victim):
+    """``status`` says that a part is missing, and ``up`` starts it again; a killed Ray it repairs as well."""
+    platform, tenant = victim
+    wait_until(lambda: platform.local.status().state == "running", 60)
+    supervisor = int((platform.settings.platform.home / "supervisor.pid").read_text())
+    os.kill(supervisor, signal.SIGKILL)
+    wait_until(lambda: not platform.local.status().supervisor)
+    assert platform.local.status().state == "degraded"
+    assert answers(tenant)
+    assert kill(named="raylet", platform=platform) == 1
     platform.local.up()
     wait_until(lambda: answers(tenant))
+    wait_until(lambda: platform.local.status().state == "running", 60)
+    assert int((platform.settings.platform.home / "supervisor.pid").read_text()) != supervisor
 
 
 def test_a_second_up_changes_nothing(victim):

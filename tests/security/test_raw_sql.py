@@ -323,13 +323,10 @@ def test_a_dataset_s_number_is_used_once(db: DatabaseConnection, session: Databa
         "shadow_version = '2'",
         "feed_generation = 9000000000000000000",
         "feed_generation = 0",
-        "cell = 'own'",
     ],
 )
 def test_a_pointer_moves_forward_by_one(db: DatabaseConnection, attacker: TenantId, change: str) -> None:
     """Nothing else than one generation more changes what it serves, and replicas read each change once."""
-    with superuser(db) as connection:
-        connection.execute("INSERT INTO mlcore.feed_clock (cell) VALUES ('own') ON CONFLICT DO NOTHING")
     with db.tenant(attacker) as connection:
         assert attempt(connection, f"UPDATE mlcore.environments SET {change}") is None
 
@@ -390,7 +387,7 @@ def test_a_key_s_id_tells_nothing_of_other_tenants(
     key = KeyRepository(db, victim).create("k", ["read"])
     statement = """
         INSERT INTO mlcore.api_keys (tenant_id, key_id, salt, hash, scopes, name, feed_generation)
-        VALUES (:t, :k, '', decode(repeat('00', 32), 'hex'), ARRAY['admin'], 'n', mlcore.advance_feed('shared'))
+        VALUES (:t, :k, '', decode(repeat('00', 32), 'hex'), ARRAY['admin'], 'n', mlcore.advance_feed())
     """
     with session.tenant(attacker) as connection:
         assert attempt(connection, statement, t=attacker, k=key.key_id) == []
@@ -451,14 +448,14 @@ def test_nothing_outlives_a_transaction(db: DatabaseConnection, statement: str) 
 def test_who_keeps_the_clock_of_the_feed_is_ended(db: DatabaseConnection) -> None:
     """A session without any time limit holds the clock of all tenants; after a minute the next writer gets it."""
     with superuser(db) as admin, psycopg.connect(db.urls.app) as holder:
-        row = admin.execute("SELECT pg_get_functiondef('mlcore.advance_feed(text)'::regprocedure)").fetchone()
+        row = admin.execute("SELECT pg_get_functiondef('mlcore.advance_feed()'::regprocedure)").fetchone()
         assert row is not None
         assert "interval '1 minute'" in row[0]
         admin.execute(row[0].replace("interval '1 minute'", "interval '0'"))
         try:
             for limit in security.ROLE_SETTINGS:
                 holder.execute(f"SET {limit} = 0")
-            holder.execute("SELECT mlcore.advance_feed('shared')")
+            holder.execute("SELECT mlcore.advance_feed()")
             new_tenant(db)
             with pytest.raises(psycopg.OperationalError):
                 holder.execute("SELECT 1")

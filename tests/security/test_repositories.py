@@ -335,7 +335,9 @@ def test_a_key_acts_in_its_own_tenant_only(db: DatabaseConnection, world: World,
 def test_every_change_names_its_scope() -> None:
     """Each action that the registry records is in the table of permissions, and each in the table is recorded."""
     source = "".join(path.read_text() for path in Path(ml_core.registry.__path__[0]).rglob("*.py"))
-    nouns = "dataset|environment|gate|hold|job|key|model|predictions|rollout|run|schedule|shadow|tenant|version"
+    nouns = (
+        "dataset|environment|gate|hold|job|key|model|placement|predictions|rollout|run|schedule|shadow|tenant|version"
+    )
     recorded = set(re.findall(rf'"((?:{nouns})\.[a-z_]+)"', source))
     assert recorded == set(NEEDED) | MOVES
 

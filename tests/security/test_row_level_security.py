@@ -56,11 +56,11 @@ def test_only_the_declared_policies_exist(db: DatabaseConnection) -> None:
         wanted |= {(table, policy, (security.INGEST_ROLE,)) for table in tables}
     for policy, tables in {
         security.PLATFORM_POLICY: ("platform_keys", "job_batches"),
-        "platform_reads": ("tenants", "dataset_versions", "jobs", "job_quotas", "schedules"),
-        "platform_changes": ("tenants", "jobs", "job_quotas"),
-        "platform_adds": ("audit", "jobs", "job_quotas"),
-        "only_platform_adds": ("jobs", "job_quotas"),
-        "only_platform_changes": ("job_quotas",),
+        "platform_reads": ("tenants", "placements", "dataset_versions", "jobs", "job_quotas", "schedules", "audit"),
+        "platform_changes": ("tenants", "placements", "jobs", "job_quotas"),
+        "platform_adds": ("audit", "jobs", "job_quotas", "placements"),
+        "only_platform_adds": ("jobs", "job_quotas", "placements"),
+        "only_platform_changes": ("job_quotas", "placements"),
     }.items():
         wanted |= {(table, policy, (security.APP_ROLE,)) for table in tables}
     assert found == wanted
@@ -224,7 +224,7 @@ def test_a_transaction_that_failed_leaves_no_tenant_behind(
         "DELETE FROM mlcore.api_keys",
         "UPDATE mlcore.feed_clock SET generation = 0",
         "DELETE FROM mlcore.tenants",
-        "UPDATE mlcore.tenants SET cell = 'mine'",
+        "UPDATE mlcore.tenants SET created_at = now()",
         "TRUNCATE mlcore.versions",
         "ALTER TABLE mlcore.versions DISABLE ROW LEVEL SECURITY",
         "UPDATE mlcore.schedules SET scopes = ARRAY['admin']",

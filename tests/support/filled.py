@@ -7,6 +7,7 @@ import uuid
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
 from ml_core.domain.job import JobKind, JobQuota
+from ml_core.domain.placement import Placement
 from ml_core.domain.replica_report import LoadState, PendingVersion, ReplicaReport
 from ml_core.domain.schedule import Cron
 from ml_core.ids import EnvironmentName, HoldName, TenantId
@@ -15,6 +16,7 @@ from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.idempotency import IdempotencyRepository
 from ml_core.registry.jobs import JobQueue, JobRepository
 from ml_core.registry.keys import KeyRepository
+from ml_core.registry.placements import PlacementRepository
 from ml_core.registry.predictions import PredictionRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.promotion.gates import GateRepository
@@ -51,6 +53,7 @@ def fill(db: DatabaseConnection, tenant_id: TenantId) -> None:
     jobs.say(job_id, ["a line"])
     jobs.cancel(job_id)
     JobQueue(db).set_quota(tenant_id, JobQuota())
+    PlacementRepository(db).set(tenant_id, Placement())
     schedules = ScheduleRepository(db, tenant_id)
     if not schedules.list().items:
         schedules.add("yearly", Cron("0 0 1 1 *"), JobKind.TRAIN, {}, {})

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.placement import SHARED_CELL
 from ml_core.ids import ModelId, TenantId, VersionId
 from ml_core.inference.replica import Replica
 from ml_core.models.store import LocalStore
@@ -24,9 +25,11 @@ def replica_settings(db: DatabaseConnection, **serving: object) -> Settings:
 
 
 @contextmanager
-def running_replica(db: DatabaseConnection, replica_id: str, **serving: object) -> Iterator[Replica]:
+def running_replica(
+    db: DatabaseConnection, replica_id: str, cell: str = SHARED_CELL, **serving: object
+) -> Iterator[Replica]:
     """A replica that has read the assignment, loaded what it could, and said so."""
-    replica = Replica(replica_settings(db, **serving), replica_id)
+    replica = Replica(replica_settings(db, **serving), replica_id, cell=cell)
     try:
         replica.start(wait_s=30)
         wait_until(lambda: replica_id in {seen.replica_id for seen in seen_replicas(db) if not seen.is_behind})

@@ -8,8 +8,9 @@ from ml_core.api.access import PlatformAccess
 from ml_core.api.operation import operations
 from ml_core.api.routes.adding import operation
 from ml_core.api.schemas.platform import Alive, Cell, PlatformHealth, Replica
-from ml_core.database.tables import SCHEMA_REVISION, SHARED_CELL
+from ml_core.database.tables import SCHEMA_REVISION
 from ml_core.domain.api_key import Scope
+from ml_core.domain.placement import SHARED_CELL
 from ml_core.exceptions import ModelLoadError
 from ml_core.models.store import platform_store
 from ml_core.registry.replicas import seen_replicas
@@ -29,16 +30,21 @@ async def alive() -> Alive:
 def health(db: PlatformAccess) -> PlatformHealth:
     """Show the cells with their replicas and what these serve, and whether registry and store are usable."""
     revision = db.current_revision()
-    replicas = [Replica.model_validate(each) for each in seen_replicas(db)]
+    replicas = seen_replicas(db)
+    cells = sorted({SHARED_CELL, *(each.cell for each in replicas)})
     problem = _problem_of_store(db.settings)
-    is_serving = bool(replicas) and not any(each.is_behind or each.failed for each in replicas)
+    is_whole = not any(each.is_behind or each.failed for each in replicas)
+    is_serving = is_whole and any(each.cell == SHARED_CELL for each in replicas)
     return PlatformHealth(
         status="running" if is_serving and problem is None and revision == SCHEMA_REVISION else "degraded",
         schema_revision=revision,
         wanted_schema_revision=SCHEMA_REVISION,
         is_store_reachable=problem is None,
         store_problem=problem,
-        cells=[Cell(name=SHARED_CELL, replicas=replicas)],
+        cells=[
+            Cell(name=cell, replicas=[Replica.model_validate(each) for each in replicas if each.cell == cell])
+            for cell in cells
+        ],
     )
 
 

@@ -1,14 +1,14 @@
 """The tables, as this release needs them. The migrations make them; a test compares the two.
 
 ``tenant_id`` leads every key and every unique index, so that neither a scan nor a duplicate-key error reaches over
-tenants. Exceptions, all on purpose: the feed's indexes lead with the cell, because the serving plane reads over
-tenants; so do those of replicas' reports, which only the serving plane writes. Some indexes of jobs and schedules
+tenants. Exceptions, all on purpose: the feed's indexes lead with the generation, because the serving plane reads
+over tenants; those of replicas' reports, which only the serving plane writes. Some indexes of jobs and schedules
 span tenants, too: they serve the platform's own transactions.
 """
 
 from __future__ import annotations
 
-from ml_core.database.tables.base import FEED_CHANNEL, PLATFORM, SCHEMA, SCHEMA_REVISION, SHARED_CELL, metadata
+from ml_core.database.tables.base import FEED_CHANNEL, PLATFORM, SCHEMA, SCHEMA_REVISION, metadata
 from ml_core.database.tables.environments import (
     approvals,
     environment_history,
@@ -33,6 +33,7 @@ from ml_core.database.tables.tenants import (
     audit_clock,
     feed_clock,
     idempotency_keys,
+    placements,
     platform_keys,
     tenant_key,
     tenants,
@@ -56,7 +57,6 @@ __all__ = [
     "PLATFORM",
     "SCHEMA",
     "SCHEMA_REVISION",
-    "SHARED_CELL",
     "api_keys",
     "approvals",
     "audit",
@@ -78,6 +78,7 @@ __all__ = [
     "jobs",
     "metadata",
     "models",
+    "placements",
     "platform_keys",
     "prediction_losses",
     "predictions",

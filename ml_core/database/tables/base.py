@@ -23,7 +23,6 @@ from ml_core.ids import (
 
 SCHEMA = "mlcore"
 SCHEMA_REVISION = "0001"
-SHARED_CELL = "shared"
 PLATFORM = "*"
 """What a transaction enters instead of a tenant for rows that belong to none; no tenant can have this name."""
 FEED_CHANNEL = "mlcore_feed"

@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from ml_core.database.tables.base import document, grammar, keys, metadata, moment, number, refers, text
 from ml_core.database.tables.models import models, versions
-from ml_core.database.tables.tenants import feed_clock, tenants
+from ml_core.database.tables.tenants import tenants
 from ml_core.ids import EnvironmentName
 
 # What ``ml_core.domain.rollout`` rules out is ruled out for raw SQL as well.
@@ -29,7 +29,6 @@ environments = sa.Table(
     text("version", nullable=True),
     number("generation"),
     number("feed_generation"),
-    sa.Column("cell", sa.Text, sa.ForeignKey(feed_clock.c.cell), nullable=False),
     moment("updated_at"),
     text("updated_by"),
     text("canary_version", nullable=True),
@@ -45,7 +44,7 @@ environments = sa.Table(
         refers(versions, "tenant_id", "model_id", column, name=f"fk_environments_{column}")
         for column in ("canary_version", "shadow_version")
     ),
-    sa.Index(None, "cell", "feed_generation"),
+    sa.Index(None, "feed_generation"),
     sa.Index(None, "tenant_id", "model_id", "version"),
 )
 

@@ -8,7 +8,6 @@ from sqlalchemy.dialects.postgresql import JSONB
 from ml_core.database.tables.base import grammar, keys, metadata, moment, number, refers, text
 from ml_core.database.tables.environments import environments
 from ml_core.database.tables.models import models
-from ml_core.database.tables.tenants import feed_clock
 from ml_core.domain.replica_report import MAX_PENDING, MAX_REASON
 from ml_core.ids import EnvironmentName, VersionId
 
@@ -70,8 +69,7 @@ _COUNTS = ("pointers", "resident", "deferred", "loading", "failed", "unlisted")
 replica_reports = sa.Table(
     "replica_reports",
     metadata,
-    sa.Column("cell", sa.Text, sa.ForeignKey(feed_clock.c.cell), primary_key=True),
-    *keys("replica_id"),
+    *keys("cell", "replica_id"),
     moment("started_at"),
     moment("reported_at"),
     sa.Column("expires_at", sa.TIMESTAMP(timezone=True), nullable=False),
@@ -79,6 +77,7 @@ replica_reports = sa.Table(
     number("generation"),
     sa.Column("is_current", sa.Boolean, nullable=False),
     *(number(name) for name in _COUNTS),
+    sa.CheckConstraint("cell ~ '^[a-z][a-z0-9_-]{0,41}$'", name="cell"),
     sa.CheckConstraint("replica_id ~ '^[A-Za-z0-9_-]{1,64}$'", name="replica_id"),
     sa.CheckConstraint("expires_at <= reported_at + interval '10 minutes'", name="expires_at"),
     sa.CheckConstraint(f"LEAST({', '.join(_COUNTS)}) >= 0", name="counts"),

@@ -7,20 +7,20 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ml_core.database.tables.base import SHARED_CELL, document, grammar, keys, metadata, moment, number, text
+from ml_core.database.tables.base import document, grammar, keys, metadata, moment, number, text
+from ml_core.domain.placement import MAX_REPLICAS, MAX_TARGET_ONGOING
 from ml_core.ids import TenantId
 
 # One row, which only the owner reads: see ``ml_core.database.binding``.
 tenant_key = sa.Table("tenant_key", metadata, sa.Column("tenant_key", sa.LargeBinary, primary_key=True))
 
-# One row a cell. Its row lock, held to the end of a transaction, makes the order of generations that of commits. The
-# epoch changes when the registry is restored: generations of two epochs can not be compared.
+# One row. Its lock, held to the end of a transaction, makes the order of generations that of commits. The epoch changes
+# when the registry is restored: generations of two epochs can not be compared.
 feed_clock = sa.Table(
     "feed_clock",
     metadata,
-    *keys("cell"),
+    sa.Column("epoch", sa.Uuid, primary_key=True, server_default=sa.text("gen_random_uuid()")),
     sa.Column("generation", sa.BigInteger, nullable=False, server_default=sa.text("0")),
-    sa.Column("epoch", sa.Uuid, nullable=False, server_default=sa.text("gen_random_uuid()")),
 )
 
 # The row of a deleted tenant stays, so that its name is never another customer's.
@@ -28,9 +28,6 @@ tenants = sa.Table(
     "tenants",
     metadata,
     *keys("tenant_id"),
-    sa.Column(
-        "cell", sa.Text, sa.ForeignKey(feed_clock.c.cell), nullable=False, server_default=sa.text(f"'{SHARED_CELL}'")
-    ),
     moment("created_at"),
     moment("deleted_at", nullable=True),
     number("feed_generation"),
@@ -40,7 +37,27 @@ tenants = sa.Table(
     grammar("tenant_id", TenantId),
     sa.CheckConstraint("prediction_policy IN ('nothing', 'digest', 'inputs')", name="prediction_policy"),
     sa.CheckConstraint("self_test_rows IN ('training', 'synthetic')", name="self_test_rows"),
-    sa.Index(None, "cell", "feed_generation"),
+    sa.Index(None, "feed_generation"),
+)
+
+# Which cell serves a tenant, with the bounds of its dedicated cell. The row of ``PLATFORM`` has those of the shared
+# cell, so there is no foreign key. Once ``has_moved`` is true the shared cell no longer follows the tenant.
+placements = sa.Table(
+    "placements",
+    metadata,
+    *keys("tenant_id"),
+    sa.Column("is_dedicated", sa.Boolean, nullable=False),
+    sa.Column("has_moved", sa.Boolean, nullable=False, server_default=sa.false()),
+    number("min_replicas"),
+    number("max_replicas"),
+    number("target_ongoing"),
+    moment("updated_at"),
+    text("updated_by"),
+    sa.CheckConstraint(
+        f"min_replicas BETWEEN 1 AND max_replicas AND max_replicas <= {MAX_REPLICAS}"
+        f" AND target_ongoing BETWEEN 1 AND {MAX_TARGET_ONGOING}",
+        name="bounds",
+    ),
 )
 
 

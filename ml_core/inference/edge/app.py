@@ -29,7 +29,7 @@ MAX_IN_FLIGHT = 512
 MAX_READING = 512
 """Concurrent requests of all tenants whose bodies are being read; more are refused with 429."""
 TENANT_SHARE = 4
-"""One tenant may use this fraction (1/4) of each limit."""
+"""One tenant of several may use this fraction (1/4) of each limit."""
 BODY_WITHIN_S = 5.0
 """Limit for receiving a body, if the deadline of the request is not sooner. The largest permitted body then needs 14
 Mbit/s."""
@@ -86,27 +86,38 @@ def routes_of(service: PredictionService) -> list[Route]:
     ]
 
 
-def build_app(service: PredictionService, *, host_sends_request_id: bool = False) -> EdgeApp:
+def build_app(
+    service: PredictionService, *, host_sends_request_id: bool = False, tenant_share: int = TENANT_SHARE
+) -> EdgeApp:
     """Build the application of a service.
 
     Args:
         service: The prediction service.
         host_sends_request_id: Whether the server adds the client's ``x-request-id`` to each response, as Ray Serve
             does. The application then adds only ids that it generated.
+        tenant_share: The divisor of the limits for one tenant.
     """
-    return EdgeApp(service, routes_of(service), host_sends_request_id=host_sends_request_id)
+    routes = routes_of(service)
+    return EdgeApp(service, routes, host_sends_request_id=host_sends_request_id, tenant_share=tenant_share)
 
 
 class EdgeApp:
     """Plain ASGI over a ``PredictionService``; see ``build_app``."""
 
-    def __init__(self, service: PredictionService, routes: list[Route], *, host_sends_request_id: bool) -> None:
+    def __init__(
+        self,
+        service: PredictionService,
+        routes: list[Route],
+        *,
+        host_sends_request_id: bool,
+        tenant_share: int = TENANT_SHARE,
+    ) -> None:
         self._service = service
         self._hooks = service.hooks
         self._host_sends_request_id = host_sends_request_id
         self._max_bytes = service.limits.max_body_bytes
-        self._reading = TenantGate("requests being read", total=MAX_READING, per_tenant=MAX_READING // TENANT_SHARE)
-        self._answering = TenantGate("requests", total=MAX_IN_FLIGHT, per_tenant=MAX_IN_FLIGHT // TENANT_SHARE)
+        self._reading = TenantGate("requests being read", total=MAX_READING, per_tenant=MAX_READING // tenant_share)
+        self._answering = TenantGate("requests", total=MAX_IN_FLIGHT, per_tenant=MAX_IN_FLIGHT // tenant_share)
         # By number of path segments, so that a request is compared with a few templates only.
         self._by_length: dict[int, list[tuple[tuple[str, ...], dict[str, Route]]]] = {}
         for route in routes:

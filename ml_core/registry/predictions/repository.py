@@ -171,7 +171,7 @@ class PredictionRepository(OfTenant):
             connection.execute(
                 sa.update(tenants)
                 .where(tenants.c.tenant_id == self._tenant_id)
-                .values(prediction_policy=wanted.value, feed_generation=advance_feed(tenants.c.cell))
+                .values(prediction_policy=wanted.value, feed_generation=advance_feed())
             )
 
 

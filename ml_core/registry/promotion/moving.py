@@ -24,7 +24,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection, acting, sign
-from ml_core.database.tables import environment_history, environments, tenants, versions
+from ml_core.database.tables import environment_history, environments, versions
 from ml_core.domain.keywords import check_keywords
 from ml_core.domain.rollout import (
     EVALUATED,
@@ -187,7 +187,7 @@ def swap(connection: Connection, prepared: PreparedMove) -> Pointer:
     if row is None:
         raise _conflict(rules, rules.generation, find_pointer(connection, **rules.key))
     _record(connection, prepared, actor)
-    # Last: until the commit no other change of the cell can commit.
+    # Last: until the commit no other change can commit.
     connection.execute(_ADVANCE, bound_key(**rules.key))
     return pointer_from(row, prepared.gates)
 
@@ -251,22 +251,14 @@ def _confirm(connection: Connection, prepared: PreparedMove) -> None:
 
 
 # Made once: making them takes longer than executing them.
-_FIRST = (
-    insert(environments)
-    .values(
-        cell=sa.select(tenants.c.cell).where(tenants.c.tenant_id == sa.bindparam("of_tenant_id")).scalar_subquery(),
-        feed_generation=0,
-    )
-    .on_conflict_do_nothing()
-    .returning(environments)
-)
+_FIRST = insert(environments).values(feed_generation=0).on_conflict_do_nothing().returning(environments)
 _NEXT = (
     environments.update()
     .where(*BOUND_KEY, environments.c.generation == sa.bindparam("present"))
     .values(updated_at=sa.func.now())
     .returning(environments)
 )
-_ADVANCE = environments.update().where(*BOUND_KEY).values(feed_generation=advance_feed(environments.c.cell))
+_ADVANCE = environments.update().where(*BOUND_KEY).values(feed_generation=advance_feed())
 _APPEND = environment_history.insert()
 
 

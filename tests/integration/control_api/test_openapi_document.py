@@ -22,7 +22,14 @@ OPERATIONS = {
 }
 # An order in which each is accepted: what it needs is there.
 STORY = (
-    *("tenants.create", "tenants.update", "keys.create", "platform_keys.create"),
+    *(
+        "tenants.create",
+        "placements.set",
+        "placements.set_shared_cell",
+        "tenants.update",
+        "keys.create",
+        "platform_keys.create",
+    ),
     *("models.check_training", "predictions.set_policy"),
     *("runs.start", "runs.tag", "runs.log_metrics", "runs.end"),
     *("datasets.create", "jobs.submit", "versions.update", "holds.place", "gates.set", "environments.promote"),

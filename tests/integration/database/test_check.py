@@ -62,14 +62,14 @@ DAMAGES = {
         "mlcore_ingest may call mlcore.close_tenant()",
     ),
     "a function whose search path is its caller's": (
-        "ALTER FUNCTION mlcore.advance_feed(text) RESET search_path",
-        "ALTER FUNCTION mlcore.advance_feed(text) SET search_path = pg_catalog, pg_temp",
-        "mlcore.advance_feed(text) has no pinned search path",
+        "ALTER FUNCTION mlcore.advance_feed() RESET search_path",
+        "ALTER FUNCTION mlcore.advance_feed() SET search_path = pg_catalog, pg_temp",
+        "mlcore.advance_feed() has no pinned search path",
     ),
     "a function of a superuser": (
-        "ALTER FUNCTION mlcore.advance_feed(text) OWNER TO postgres",
-        "ALTER FUNCTION mlcore.advance_feed(text) OWNER TO mlcore_owner",
-        "mlcore.advance_feed(text) belongs to postgres",
+        "ALTER FUNCTION mlcore.advance_feed() OWNER TO postgres",
+        "ALTER FUNCTION mlcore.advance_feed() OWNER TO mlcore_owner",
+        "mlcore.advance_feed() belongs to postgres",
     ),
     "a function that acts as the owner": (
         "ALTER FUNCTION mlcore.create_prediction_partition(date) SECURITY DEFINER",

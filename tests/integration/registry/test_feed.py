@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import KeyRef, Scope
 from ml_core.domain.assignment import PointerRef
+from ml_core.domain.placement import SHARED_CELL, Placement, dedicated_cell
 from ml_core.exceptions import (
     ConfigurationError,
     InvalidRequestError,
@@ -27,8 +28,10 @@ from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId, VersionRe
 from ml_core.registry import feed as feed_module
 from ml_core.registry.feed import FeedReader, renew_epoch
 from ml_core.registry.keys import KeyRepository
+from ml_core.registry.placements import PlacementRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.promotion.rollouts import RolloutRepository
+from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.versions.repository import VersionRepository
 from support.feeds import FeedState
 from support.registry import SELF_TEST, SIGNATURE, TICKETS, new_tenant, register, superuser
@@ -87,7 +90,7 @@ def test_a_deleted_tenant(db: DatabaseConnection) -> None:
     generation = feed.read(None).generation
     with superuser(db) as session:
         session.execute(
-            "UPDATE mlcore.tenants SET deleted_at = now(), feed_generation = mlcore.advance_feed(cell)"
+            "UPDATE mlcore.tenants SET deleted_at = now(), feed_generation = mlcore.advance_feed()"
             " WHERE tenant_id = %s",
             (tenant,),
         )
@@ -103,25 +106,47 @@ def test_a_generation_from_the_future_gives_a_snapshot(db: DatabaseConnection) -
 
 
 def test_an_unknown_cell(db: DatabaseConnection) -> None:
-    """A reader of a cell that the registry does not know is told so."""
+    """A name that no cell can have is refused."""
     with pytest.raises(ConfigurationError, match="nowhere"):
-        FeedReader(db, "nowhere").read(None)
+        FeedReader(db, "nowhere")
 
 
-def test_another_cell_is_not_served(db: DatabaseConnection) -> None:
-    """What belongs to another cell is in its feed and not in the shared one's."""
-    with superuser(db) as session:
-        session.execute("INSERT INTO mlcore.feed_clock (cell) VALUES ('own') ON CONFLICT DO NOTHING")
-        tenant = new_tenant(db)
-        session.execute("UPDATE mlcore.tenants SET cell = 'own' WHERE tenant_id = %s", (tenant,))
-    shared = FeedReader(db).read(None).generation
-    key = KeyRepository(db, tenant).create("k", [Scope.PREDICT])
-    EnvironmentRepository(db, tenant).promote(TICKETS, register(db, tenant).version, PRODUCTION, actor="me")
-    own = FeedReader(db, "own").read(None)
-    assert key.key_id in {ref.key_id for ref in own.keys}
-    assert PointerRef(tenant, TICKETS, PRODUCTION) in own.rollouts
-    assert FeedReader(db).read(None).generation == shared
-    assert key.key_id not in {ref.key_id for ref in FeedReader(db).read(None).keys}
+@pytest.mark.parametrize("moves", [1, 2, 3])
+def test_the_shared_cell_follows_who_has_not_moved(db: DatabaseConnection, moves: int) -> None:
+    """Its reader is told of each move: who leaves is gone, and who comes back brings all that it has. The dedicated
+    cell follows its tenant all the time, and nobody else."""
+    placements, shared = PlacementRepository(db), FeedState(FeedReader(db))
+    tenant, other = new_tenant(db), new_tenant(db)
+    own = FeedState(FeedReader(db, dedicated_cell(tenant)))
+    keys, environments = KeyRepository(db, tenant), EnvironmentRepository(db, tenant)
+    revoked, kept = (keys.create("k", [Scope.PREDICT]) for _ in range(2))
+    for version in ("1", "2", "3"):
+        register(db, tenant, version)
+    environments.promote(TICKETS, VersionId("1"), PRODUCTION, actor="me")
+    placements.set(tenant, Placement(is_dedicated=True))
+    for state in (shared, own):
+        state.follow()
+    is_away = False
+    for move in range(moves):
+        is_away = not is_away
+        placements.move(tenant, to_dedicated=is_away)
+        delta = shared.follow()
+        assert not delta.is_snapshot
+        assert delta.tenants == {tenant: not is_away}
+        assert own.follow().tenants == {tenant: True}
+        assert TenantRepository(db).get(tenant).cell == (dedicated_cell(tenant) if is_away else SHARED_CELL)
+        if is_away:
+            keys.revoke(revoked.key_id)
+            environments.promote(TICKETS, VersionId(f"{2 + move // 2}"), PRODUCTION, actor="me")
+            assert shared.follow().is_empty
+            assert own.follow().rollouts.keys() == {PointerRef(tenant, TICKETS, PRODUCTION)}
+    fresh = FeedReader(db).read(None)
+    known = {ref for ref in shared.state["keys"] if ref.tenant_id == tenant}
+    assert is_away or known == {ref for ref in fresh.keys if ref.tenant_id == tenant}
+    assert shared.state["rollouts"].items() >= fresh.rollouts.items()
+    assert own.is_up_to_date()
+    assert set(FeedReader(db, dedicated_cell(tenant)).read(None).keys) == {(tenant, kept.key_id)}
+    assert fresh.tenants.keys() & {tenant, other} == ({other} if is_away else {tenant, other})
 
 
 def test_a_read_takes_a_bounded_number_of_queries(db: DatabaseConnection) -> None:
@@ -151,7 +176,7 @@ def spoil_key(db: DatabaseConnection, tenant: TenantId, key_id: str, scopes: lis
     """Write a key as the runtime role may, with scopes that this release may not know."""
     statement = """
         INSERT INTO mlcore.api_keys (tenant_id, key_id, salt, hash, scopes, name, feed_generation)
-        VALUES (:tenant, :key, '', decode(repeat('00', 32), 'hex'), :scopes, 'k', mlcore.advance_feed('shared'))
+        VALUES (:tenant, :key, '', decode(repeat('00', 32), 'hex'), :scopes, 'k', mlcore.advance_feed())
     """
     with db.tenant(tenant) as connection:
         connection.execute(sa.text(statement), {"tenant": tenant, "key": key_id, "scopes": scopes})
@@ -166,7 +191,7 @@ def spoil_pointer(db: DatabaseConnection, tenant: TenantId, signature: str) -> N
     """
     pointer = """
         UPDATE mlcore.environments
-        SET version = 'odd', generation = generation + 1, feed_generation = mlcore.advance_feed(cell)
+        SET version = 'odd', generation = generation + 1, feed_generation = mlcore.advance_feed()
     """
     with db.tenant(tenant) as connection:
         connection.execute(sa.text(version), {"tenant": tenant, "signature": signature})
@@ -214,9 +239,7 @@ def test_a_key_that_can_not_be_read_is_revoked(db: DatabaseConnection) -> None:
     feed, tenant = FeedReader(db), new_tenant(db)
     key = KeyRepository(db, tenant).create("k", [Scope.PREDICT])
     generation = feed.read(None).generation
-    move = (
-        "UPDATE mlcore.api_keys SET tenant_id = %s, feed_generation = mlcore.advance_feed('shared') WHERE key_id = %s"
-    )
+    move = "UPDATE mlcore.api_keys SET tenant_id = %s, feed_generation = mlcore.advance_feed() WHERE key_id = %s"
     with superuser(db) as session:
         check = "CHECK (tenant_id ~ '^[a-z][a-z0-9_-]{0,39}$')"  # keeps such a tenant out, so it has to go for a moment
         session.execute("ALTER TABLE mlcore.tenants DROP CONSTRAINT ck_tenants_tenant_id")
@@ -343,7 +366,7 @@ def test_an_uncommitted_change_holds_later_ones_back(db: DatabaseConnection) -> 
         second_done.set()
 
     with db.tenant(first) as connection:
-        connection.scalar(sa.text("SELECT mlcore.advance_feed('shared')"))
+        connection.scalar(sa.text("SELECT mlcore.advance_feed()"))
         thread = threading.Thread(target=second)
         thread.start()
         assert not second_done.wait(0.3)
@@ -374,7 +397,7 @@ def test_a_reader_from_before_a_restore_gets_a_snapshot(db: DatabaseConnection, 
             "UPDATE mlcore.environments SET version = '1', generation = 1, feed_generation = %s WHERE tenant_id = %s",
             (backup, str(tenant)),
         )
-        session.execute("UPDATE mlcore.feed_clock SET generation = %s WHERE cell = 'shared'", (backup,))
+        session.execute("UPDATE mlcore.feed_clock SET generation = %s", (backup,))
     with db.maintaining() as connection:
         renew_epoch(connection)
     for _ in range(further):

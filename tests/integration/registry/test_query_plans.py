@@ -14,6 +14,7 @@ import pytest
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import ApiKey, Scope
+from ml_core.domain.placement import SHARED_CELL, Placement, dedicated_cell
 from ml_core.exceptions import AuthenticationError
 from ml_core.ids import TenantId, VersionId, VersionRef
 from ml_core.registry.audit import AuditRepository
@@ -21,6 +22,7 @@ from ml_core.registry.authentication import Authentication
 from ml_core.registry.feed import FeedReader, KeyWatch
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.pages import Page, encode_cursor
+from ml_core.registry.placements import PlacementRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.promotion.rollouts import RolloutRepository
 from ml_core.registry.references import digests_after
@@ -116,13 +118,31 @@ def _some_run(db: DatabaseConnection) -> str:
     return _runs(db).search(MODEL, limit=1).items[0].run_id
 
 
-def _read_delta(db: DatabaseConnection) -> object:
-    """What changed by one promotion."""
+def _generation(db: DatabaseConnection) -> int:
     with superuser(db) as session:
         row = session.execute("SELECT generation FROM mlcore.feed_clock").fetchone()
     assert row is not None
+    return int(row[0])
+
+
+def _read_delta(db: DatabaseConnection, cell: str = SHARED_CELL) -> object:
+    """What changed by one promotion."""
+    before = _generation(db)
     _environments(db).promote(MODEL, MIDDLE, PRODUCTION, actor="tester")
-    return FeedReader(db).read(row[0])
+    return FeedReader(db, cell).read(before)
+
+
+def _read_move(db: DatabaseConnection) -> object:
+    """A tenant that comes back to the shared cell, with all that it has; and what the control loop reads of it."""
+    placements = PlacementRepository(db)
+    placements.set(TENANT, Placement(is_dedicated=True))
+    placements.move(TENANT, to_dedicated=True)
+    before = _generation(db)
+    placements.move(TENANT, to_dedicated=False)
+    assert placements.placed().tenants
+    delta = FeedReader(db).read(before)
+    assert delta.rollouts
+    return delta
 
 
 def _delete_one(db: DatabaseConnection) -> object:
@@ -164,6 +184,8 @@ HOT: dict[str, Callable[[DatabaseConnection], object]] = {
     "environments.promote": lambda db: _environments(db).promote(MODEL, LAST, PRODUCTION, actor="tester"),
     "environments.rollback": lambda db: _environments(db).rollback(MODEL, PRODUCTION, actor="tester"),
     "feed.read": _read_delta,
+    "feed delta of a dedicated cell": lambda db: _read_delta(db, dedicated_cell(TENANT)),
+    "feed delta of a move": _read_move,
     "feed.servable": lambda db: FeedReader(db).servable(VersionRef(TENANT, MODEL, MIDDLE)),
     "keys.list": lambda db: _keys(db).list(),
     "keys.get": lambda db: _keys(db).get(_some_key(db)),

@@ -1,57 +1,44 @@
 -- Tenants, the feed's clock, keys, the audit, and answers to requests that may be repeated.
 
--- Moves a cell's clock forward by one, with the owner's rights, so that the runtime can move it in no other way.
--- Returns null for an unknown cell. The clock's row is locked until the caller commits: a later generation is a later
--- commit. A time limit does not bind a session that may set another. So whoever waits ends the session of a transaction
--- that has held the lock for a minute; those of the platform take milliseconds. The owner may do that as a member of
--- the runtime's role.
-CREATE FUNCTION mlcore.advance_feed(p_cell text) RETURNS bigint
+-- Moves the feed's clock forward by one, with the owner's rights, so that the runtime can move it in no other way. The
+-- clock's row is locked until the caller commits: a later generation is a later commit. A time limit does not bind a
+-- session that may set another. So whoever waits ends the session of a transaction that has held the lock for a minute;
+-- those of the platform take milliseconds. The owner may do that as a member of the runtime's role.
+CREATE FUNCTION mlcore.advance_feed() RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   v_generation bigint;
 BEGIN
-  IF NOT pg_try_advisory_xact_lock(1835167600, hashtext(p_cell)) THEN
+  IF NOT pg_try_advisory_xact_lock(1835167600, 0) THEN
     PERFORM pg_terminate_backend(a.pid) FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid
       WHERE a.datname = current_database() AND l.locktype = 'advisory' AND l.granted
-        AND l.classid = 1835167600 AND l.objid = (hashtext(p_cell)::bigint & 4294967295)::oid
+        AND l.classid = 1835167600 AND l.objid = 0
         AND COALESCE(a.xact_start, a.state_change) < clock_timestamp() - interval '1 minute';
-    PERFORM pg_advisory_xact_lock(1835167600, hashtext(p_cell));
+    PERFORM pg_advisory_xact_lock(1835167600, 0);
   END IF;
-  UPDATE mlcore.feed_clock SET generation = generation + 1 WHERE cell = p_cell RETURNING generation INTO v_generation;
-  PERFORM pg_notify('mlcore_feed', p_cell);
+  UPDATE mlcore.feed_clock SET generation = generation + 1 RETURNING generation INTO v_generation;
+  NOTIFY mlcore_feed;
   RETURN v_generation;
 END
 $$;
 
 -- A feed generation in the future would be read by every replica at every poll; one that decreases would hide a change.
--- A revoked key stays revoked.
+-- A revoked key stays revoked. The platform's own transactions stamp a tenant that moves to another cell.
 CREATE FUNCTION mlcore.check_feed_generation() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-  v_cell text;
 BEGIN
-  IF NOT mlcore.is_bound(NEW.tenant_id) THEN
+  IF mlcore.current_tenant() IS DISTINCT FROM '*' AND NOT mlcore.is_bound(NEW.tenant_id) THEN
     RETURN NEW;
   END IF;
-  IF TG_TABLE_NAME = 'tenants' THEN
-    v_cell := NEW.cell;
-  ELSE
-    SELECT cell INTO v_cell FROM mlcore.tenants WHERE tenant_id = NEW.tenant_id;
-  END IF;
-  IF NEW.feed_generation > (SELECT generation FROM mlcore.feed_clock WHERE cell = v_cell) THEN
-    RAISE EXCEPTION 'The clock of % is not at generation %.', v_cell, NEW.feed_generation
-      USING ERRCODE = 'check_violation';
+  IF NEW.feed_generation > (SELECT generation FROM mlcore.feed_clock) THEN
+    RAISE EXCEPTION 'The clock is not at generation %.', NEW.feed_generation USING ERRCODE = 'check_violation';
   END IF;
   IF TG_OP = 'UPDATE' THEN
     IF NEW.feed_generation < OLD.feed_generation THEN
       RAISE EXCEPTION 'A stamp of the feed can not go back.' USING ERRCODE = 'check_violation';
     END IF;
   END IF;
-  IF TG_TABLE_NAME = 'environments' THEN
-    IF NEW.cell <> v_cell THEN
-      RAISE EXCEPTION 'The tenant is served by the cell %.', v_cell USING ERRCODE = 'check_violation';
-    END IF;
-  ELSIF TG_TABLE_NAME = 'api_keys' AND TG_OP = 'UPDATE' THEN
+  IF TG_TABLE_NAME = 'api_keys' AND TG_OP = 'UPDATE' THEN
     IF NEW.revoked_at IS DISTINCT FROM OLD.revoked_at AND OLD.revoked_at IS NOT NULL THEN
       RAISE EXCEPTION 'A key that was revoked stays so.' USING ERRCODE = 'check_violation';
     END IF;
@@ -61,17 +48,15 @@ END
 $$;
 
 CREATE TABLE mlcore.feed_clock (
-  cell text NOT NULL,
-  generation bigint NOT NULL DEFAULT 0,
   epoch uuid NOT NULL DEFAULT gen_random_uuid(),
-  CONSTRAINT pk_feed_clock PRIMARY KEY (cell)
+  generation bigint NOT NULL DEFAULT 0,
+  CONSTRAINT pk_feed_clock PRIMARY KEY (epoch)
 );
 GRANT SELECT ON mlcore.feed_clock TO mlcore_app;
 GRANT SELECT ON mlcore.feed_clock TO mlcore_ingest;
 
 CREATE TABLE mlcore.tenants (
   tenant_id text NOT NULL,
-  cell text NOT NULL DEFAULT 'shared',
   created_at timestamptz NOT NULL DEFAULT now(),
   deleted_at timestamptz,
   feed_generation bigint NOT NULL,
@@ -82,17 +67,38 @@ CREATE TABLE mlcore.tenants (
   CONSTRAINT ck_tenants_tenant_id CHECK (tenant_id ~ '^[a-z][a-z0-9_-]{0,39}$'),
   CONSTRAINT ck_tenants_prediction_policy CHECK (prediction_policy IN ('nothing', 'digest', 'inputs')),
   CONSTRAINT ck_tenants_self_test_rows CHECK (self_test_rows IN ('training', 'synthetic')),
-  CONSTRAINT fk_tenants_feed_clock FOREIGN KEY (cell) REFERENCES mlcore.feed_clock (cell),
-  CONSTRAINT ck_tenants_sizes CHECK (octet_length(cell::text) <= 65536 AND
-    octet_length(deleted_by::text) <= 65536 AND octet_length(prediction_policy::text) <= 65536 AND
-    octet_length(self_test_rows::text) <= 65536)
+  CONSTRAINT ck_tenants_sizes CHECK (octet_length(deleted_by::text) <= 65536 AND
+    octet_length(prediction_policy::text) <= 65536 AND octet_length(self_test_rows::text) <= 65536)
 );
-CREATE INDEX ix_tenants_cell_feed_generation ON mlcore.tenants (cell, feed_generation);
+CREATE INDEX ix_tenants_feed_generation ON mlcore.tenants (feed_generation);
 GRANT SELECT, INSERT, UPDATE (feed_generation, prediction_policy, self_test_rows) ON mlcore.tenants TO mlcore_app;
 GRANT SELECT ON mlcore.tenants TO mlcore_ingest;
 CREATE TRIGGER check_feed_generation BEFORE INSERT OR UPDATE ON mlcore.tenants
   FOR EACH ROW EXECUTE FUNCTION mlcore.check_feed_generation();
 CREATE TRIGGER stamp BEFORE INSERT ON mlcore.tenants FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('created_at', '', '');
+
+-- Which cell serves a tenant, with the bounds of its dedicated cell; the row of '*' has those of the shared cell. Only
+-- the platform writes: see the policies. Once has_moved is true the shared cell no longer follows the tenant.
+CREATE TABLE mlcore.placements (
+  tenant_id text NOT NULL,
+  is_dedicated boolean NOT NULL,
+  has_moved boolean NOT NULL DEFAULT false,
+  min_replicas bigint NOT NULL,
+  max_replicas bigint NOT NULL,
+  target_ongoing bigint NOT NULL,
+  updated_at timestamptz NOT NULL DEFAULT now(),
+  updated_by text NOT NULL,
+  CONSTRAINT pk_placements PRIMARY KEY (tenant_id),
+  CONSTRAINT ck_placements_bounds CHECK (min_replicas BETWEEN 1 AND max_replicas AND max_replicas <= 1000
+    AND target_ongoing BETWEEN 1 AND 256),
+  CONSTRAINT ck_placements_sizes CHECK (octet_length(updated_by::text) <= 65536)
+);
+GRANT SELECT, INSERT,
+  UPDATE (is_dedicated, has_moved, min_replicas, max_replicas, target_ongoing, updated_at, updated_by)
+  ON mlcore.placements TO mlcore_app;
+GRANT SELECT ON mlcore.placements TO mlcore_ingest;
+CREATE TRIGGER stamp BEFORE INSERT ON mlcore.placements
+  FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('updated_at', 'updated_by', '');
 
 CREATE TABLE mlcore.api_keys (
   tenant_id text NOT NULL,
@@ -202,4 +208,4 @@ GRANT SELECT, INSERT, UPDATE (status, response, headers, alive_at) ON mlcore.ide
 CREATE TRIGGER stamp BEFORE INSERT ON mlcore.idempotency_keys
   FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('created_at', 'principal', '');
 
-INSERT INTO mlcore.feed_clock (cell) VALUES ('shared');
+INSERT INTO mlcore.feed_clock DEFAULT VALUES;

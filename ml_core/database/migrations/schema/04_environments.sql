@@ -62,7 +62,6 @@ CREATE TABLE mlcore.environments (
   version text,
   generation bigint NOT NULL,
   feed_generation bigint NOT NULL,
-  cell text NOT NULL,
   updated_at timestamptz NOT NULL DEFAULT now(),
   updated_by text NOT NULL,
   canary_version text,
@@ -83,15 +82,13 @@ CREATE TABLE mlcore.environments (
     REFERENCES mlcore.versions (tenant_id, model_id, version),
   CONSTRAINT fk_environments_shadow_version FOREIGN KEY (tenant_id, model_id, shadow_version)
     REFERENCES mlcore.versions (tenant_id, model_id, version),
-  CONSTRAINT fk_environments_feed_clock FOREIGN KEY (cell) REFERENCES mlcore.feed_clock (cell),
   CONSTRAINT ck_environments_sizes CHECK (octet_length(version::text) <= 65536 AND
-    octet_length(cell::text) <= 65536 AND octet_length(updated_by::text) <= 65536 AND
-    octet_length(canary_version::text) <= 65536 AND octet_length(canary_sticky::text) <= 65536 AND
-    octet_length(shadow_version::text) <= 65536)
+    octet_length(updated_by::text) <= 65536 AND octet_length(canary_version::text) <= 65536 AND
+    octet_length(canary_sticky::text) <= 65536 AND octet_length(shadow_version::text) <= 65536)
 );
-CREATE INDEX ix_environments_cell_feed_generation ON mlcore.environments (cell, feed_generation);
+CREATE INDEX ix_environments_feed_generation ON mlcore.environments (feed_generation);
 CREATE INDEX ix_environments_tenant_id_model_id_version ON mlcore.environments (tenant_id, model_id, version);
-GRANT SELECT, INSERT, UPDATE (version, generation, feed_generation, cell, updated_at, updated_by,
+GRANT SELECT, INSERT, UPDATE (version, generation, feed_generation, updated_at, updated_by,
     canary_version, canary_percent, canary_sticky, shadow_version)
   ON mlcore.environments TO mlcore_app;
 GRANT SELECT ON mlcore.environments TO mlcore_ingest;

@@ -16,10 +16,10 @@ CREATE TABLE mlcore.replica_reports (
   failed bigint NOT NULL,
   unlisted bigint NOT NULL,
   CONSTRAINT pk_replica_reports PRIMARY KEY (cell, replica_id),
+  CONSTRAINT ck_replica_reports_cell CHECK (cell ~ '^[a-z][a-z0-9_-]{0,41}$'),
   CONSTRAINT ck_replica_reports_replica_id CHECK (replica_id ~ '^[A-Za-z0-9_-]{1,64}$'),
   CONSTRAINT ck_replica_reports_expires_at CHECK (expires_at <= reported_at + interval '10 minutes'),
-  CONSTRAINT ck_replica_reports_counts CHECK (LEAST(pointers, resident, deferred, loading, failed, unlisted) >= 0),
-  CONSTRAINT fk_replica_reports_feed_clock FOREIGN KEY (cell) REFERENCES mlcore.feed_clock (cell)
+  CONSTRAINT ck_replica_reports_counts CHECK (LEAST(pointers, resident, deferred, loading, failed, unlisted) >= 0)
 );
 GRANT SELECT (cell, replica_id, started_at, reported_at, expires_at, epoch, generation, unlisted)
   ON mlcore.replica_reports TO mlcore_app;

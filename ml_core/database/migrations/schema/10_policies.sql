@@ -58,12 +58,27 @@ CREATE POLICY platform_adds ON mlcore.audit FOR INSERT TO mlcore_app
 CREATE POLICY only_platform_adds ON mlcore.jobs AS RESTRICTIVE FOR INSERT TO mlcore_app
   WITH CHECK (batch_id IS NULL OR '*' = (SELECT mlcore.current_tenant()));
 
+-- Where a tenant is served is decided by the platform, with an audit row; the tenant may read it.
+CREATE POLICY platform_reads ON mlcore.audit FOR SELECT TO mlcore_app
+  USING ('*' = (SELECT mlcore.current_tenant()));
+CREATE POLICY platform_reads ON mlcore.placements FOR SELECT TO mlcore_app
+  USING ('*' = (SELECT mlcore.current_tenant()));
+CREATE POLICY platform_changes ON mlcore.placements FOR UPDATE TO mlcore_app
+  USING ('*' = (SELECT mlcore.current_tenant()));
+CREATE POLICY platform_adds ON mlcore.placements FOR INSERT TO mlcore_app
+  WITH CHECK ('*' = (SELECT mlcore.current_tenant()));
+CREATE POLICY only_platform_adds ON mlcore.placements AS RESTRICTIVE FOR INSERT TO mlcore_app
+  WITH CHECK ('*' = (SELECT mlcore.current_tenant()));
+CREATE POLICY only_platform_changes ON mlcore.placements AS RESTRICTIVE FOR UPDATE TO mlcore_app
+  USING ('*' = (SELECT mlcore.current_tenant()));
+
 -- The control loop finds the schedules that are due; what it does about them it does in their tenants.
 CREATE POLICY platform_reads ON mlcore.schedules FOR SELECT TO mlcore_app
   USING ('*' = (SELECT mlcore.current_tenant()));
 
 -- The serving plane reads what it serves of all tenants.
 CREATE POLICY serving_reads ON mlcore.tenants FOR SELECT TO mlcore_ingest USING (true);
+CREATE POLICY serving_reads ON mlcore.placements FOR SELECT TO mlcore_ingest USING (true);
 CREATE POLICY serving_reads ON mlcore.models FOR SELECT TO mlcore_ingest USING (true);
 CREATE POLICY serving_reads ON mlcore.versions FOR SELECT TO mlcore_ingest USING (true);
 CREATE POLICY serving_reads ON mlcore.environments FOR SELECT TO mlcore_ingest USING (true);

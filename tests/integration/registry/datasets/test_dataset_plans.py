@@ -13,8 +13,8 @@ from support.registry import register, settings_for, superuser, temporary_home
 TENANT = TenantId("t0250")
 TABLES = frozenset({"datasets", "dataset_versions", "tenants"})
 _POPULATE = """
-INSERT INTO mlcore.tenants (tenant_id, cell, feed_generation)
-  SELECT 't' || lpad(i::text, 4, '0'), 'shared', 1 FROM generate_series(1, 500) i;
+INSERT INTO mlcore.tenants (tenant_id, feed_generation)
+  SELECT 't' || lpad(i::text, 4, '0'), 1 FROM generate_series(1, 500) i;
 INSERT INTO mlcore.datasets (tenant_id, dataset_id, next_number, created_by)
   SELECT tenant_id, 'd' || j, 21, 'x' FROM mlcore.tenants, generate_series(1, 5) j;
 INSERT INTO mlcore.dataset_versions

@@ -1,0 +1,95 @@
+"""Ray Serve's REST interface: declares applications and reports them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from ml_core.cells.plan import Application, SeenApplication
+from ml_core.exceptions import Action, PlatformError
+
+_PATH = "/api/serve/applications/"
+# The first declaration also starts Serve's controller and the ingress, which takes about 8 s on two idle cores.
+_DECLARE_TIMEOUT_S = 120.0
+_ASK_TIMEOUT_S = 5.0
+
+
+class ServeApi:
+    """Client of Ray's dashboard.
+
+    Args:
+        url: The address of the dashboard.
+        token: Ray's authentication token; None if Ray asks for none.
+        http: ``http_options`` of the configuration: the interface and port of the ingress.
+    """
+
+    def __init__(self, url: str, token: str | None, http: Mapping[str, Any]) -> None:
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        # trust_env=False: a proxy must not get requests to the loopback interface.
+        self._client = httpx.Client(base_url=url, headers=headers, trust_env=False)
+        self._http = dict(http)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def declare(self, applications: Sequence[Application]) -> None:
+        """Replace the configuration of Serve: what it lacks is removed. Applications start in the background.
+
+        Raises:
+            PlatformError: Serve can't be reached or refused the configuration; has its message.
+        """
+        config = {"proxy_location": "EveryNode", "http_options": self._http, "applications": list(applications)}
+        response = self._ask("PUT", timeout=_DECLARE_TIMEOUT_S, json=config)
+        if response.is_error:
+            raise PlatformError(
+                f"Ray Serve refused its configuration (status {response.status_code}): {_last_line(response.text)}",
+                remedy="See the platform's logs, then stop the platform and start it again.",
+                action=Action("down"),
+                component="serve",
+            )
+
+    def status(self) -> dict[str, SeenApplication]:
+        """The status of each application, by name.
+
+        Raises:
+            PlatformError: Serve can't be reached.
+        """
+        response = self._ask("GET", timeout=_ASK_TIMEOUT_S)
+        if response.is_error:
+            raise _unreachable(f"status {response.status_code}")
+        return {name: _seen(found) for name, found in response.json().get("applications", {}).items()}
+
+    def _ask(self, method: str, *, timeout: float, json: dict[str, Any] | None = None) -> httpx.Response:
+        try:
+            return self._client.request(method, _PATH, timeout=timeout, json=json)
+        except httpx.HTTPError as error:
+            raise _unreachable(type(error).__name__) from error
+
+
+def _seen(found: dict[str, Any]) -> SeenApplication:
+    replicas = [replica for deployment in found["deployments"].values() for replica in deployment["replicas"]]
+    messages = [found["message"], *(deployment["message"] for deployment in found["deployments"].values())]
+    return SeenApplication(
+        status=found["status"],
+        message=" ".join(message for message in messages if message),
+        running_replicas=sum(replica["state"] == "RUNNING" for replica in replicas),
+        route_prefix=found["route_prefix"],
+        declared_at=found["last_deployed_time_s"],
+        config=found["deployed_app_config"],
+    )
+
+
+def _unreachable(why: str) -> PlatformError:
+    return PlatformError(
+        f"Ray's REST interface does not answer ({why}).",
+        remedy="Start the platform, which also repairs it.",
+        action=Action("up"),
+        component="ray",
+    )
+
+
+def _last_line(text: str) -> str:
+    return next((line for line in reversed(text.splitlines()) if line.strip()), "no message")

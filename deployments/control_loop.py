@@ -55,8 +55,10 @@ class ControlLoop:
         dispatcher = Dispatcher(db, runner, cpus=settings.jobs.cpus, name=_NAME)
         serve_client = serve_api(str(settings.jobs.ray_url), token, settings.platform.http_port)
         self._stack.callback(serve_client.close)
-        # To standard error, which Ray keeps in a file: Serve's own log is written a thousand lines at a time.
-        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+        # A file of its own: Serve writes a replica's log a thousand lines at a time.
+        plans = logging.FileHandler(settings.platform.home / "logs" / f"{_NAME}.log")
+        plans.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logging.getLogger("ml_core").addHandler(plans)
         logging.getLogger("ml_core.cells").setLevel(logging.INFO)
         named = db.acting_as(Principal.operator(_NAME))  # in the audit of a move
         cells = CellLoop(named, serve_client, options=OPTIONS, others=OTHERS)

@@ -396,8 +396,8 @@ class Trainer:
         """Read the data, fit and evaluate: all that writes nothing."""
         request, versions = plan.request, VersionRepository(self._db, self.tenant_id)
         try:
-            # The plan did so too, but only the data shows the model type of a spec without one.
-            versions.refuse_in_vain(request.model_id, request.model_type_in_use, plan.spec.version)
+            if plan.spec.model_type is None:  # only the data shows it; the plan refused the rest
+                versions.refuse_in_vain(request.model_id, request.model_type_in_use, plan.spec.version)
             # Boosting and k-means add numbers up in another order with other threads, and one spec makes one digest.
             with threadpool_limits(limits=1), _executing(plan.strategy, cores) as execution:
                 return fit_model(request, stages.enter, execution)

@@ -7,8 +7,10 @@ the day first, and vice versa; without such a date the order of the column is un
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import pandas as pd
@@ -121,7 +123,7 @@ def _refuse_mixture(evidence: Evidence, values: list[str], sample: list[str]) ->
     if evidence.n_distinct <= FEW_MIXED or any(map(is_code, sample)):
         return
     for read in (read_number, read_comma_number):
-        if _share(sample, lambda text, read=read: fits(read, text)) < NEARLY_ALL:
+        if not _nearly_all(sample, partial(fits, read)):
             continue
         words = [i for i, text in enumerate(values) if not fits(read, text)]
         if words and not any(map(is_code, values)):
@@ -138,12 +140,12 @@ def _datetimes(evidence: Evidence, values: list[str], sample: list[str]) -> Infe
     Raises:
         DataProcessingError: Nearly all are datetimes, but some can't be read.
     """
-    if _share(sample, _is_date) >= NEARLY_ALL and (found := _dates(evidence, values)) is not None:
+    if _nearly_all(sample, _is_date) and (found := _dates(evidence, values)) is not None:
         return found
-    if _share(sample, _has_unread_zone) >= NEARLY_ALL:
+    if _nearly_all(sample, _has_unread_zone):
         why = f"dates such as {shown(sample[0])} name a time zone that may mean several offsets"
         return Inference(None, f"{why}; write UTC, or an offset such as +01:00")
-    if _share(sample, lambda text: _OTHER_DATE.fullmatch(text.strip()) is not None) >= NEARLY_ALL:
+    if _nearly_all(sample, lambda text: _OTHER_DATE.fullmatch(text.strip()) is not None):
         return Inference(None, f"dates such as {shown(sample[0])} are not in an unambiguous form; {_WRITE_ISO}")
     return None
 
@@ -243,8 +245,11 @@ def _has_unread_zone(text: str) -> bool:
     return name is not None and _is_date(text.strip().removesuffix(name))
 
 
-def _share(values: list[str], test: Any) -> float:
-    return sum(1 for value in values if test(value)) / len(values)
+def _nearly_all(values: list[str], test: Callable[[str], bool]) -> bool:
+    """Whether a test holds for ``NEARLY_ALL`` values; those after the mistake that decides are not tested."""
+    mistakes = (value for value in values if not test(value))
+    allowed = int(len(values) - NEARLY_ALL * len(values))
+    return next(islice(mistakes, allowed, None), None) is None
 
 
 def _count_words(text: str) -> float:
@@ -253,6 +258,6 @@ def _count_words(text: str) -> float:
 
 
 def _hint(sample: list[str]) -> str:
-    if _share(sample, lambda text: _WRITTEN_NUMBER.fullmatch(text.strip()) is not None) < NEARLY_ALL:
+    if not _nearly_all(sample, lambda text: _WRITTEN_NUMBER.fullmatch(text.strip()) is not None):
         return ""
     return f"; {shown(sample[0])} looks like a number, which has to be written plainly, such as 1234.5"

@@ -74,10 +74,11 @@ def execute(
             refuse_revoked(db, attempt.tenant_id, attempt.principal)
             try:
                 result = kind_of(attempt.kind).execute(work)
-            finally:
+            except BaseException:
                 jobs.say(attempt.job_id, work.progress.take_lines())
+                raise
         before_report()
-        return jobs.succeed(*key, result).state
+        return jobs.succeed(*key, result, work.progress.take_lines()).state
     except (JobNotFoundError, JobStateError):
         raise
     except MLFrameworkError as error:

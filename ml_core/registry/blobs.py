@@ -22,7 +22,6 @@ from ml_core.ids import Digest, TenantId
 from ml_core.models.store import ArtifactStore
 from ml_core.registry import journal
 from ml_core.registry.references import REFERENCES
-from ml_core.registry.tenants import TenantRepository
 
 _Row = TypeVar("_Row")
 
@@ -92,16 +91,15 @@ def store_and_register(
 
     Args:
         db: The registry.
-        tenant_id: The tenant.
+        tenant_id: The tenant. The caller has seen that it exists, or else the store would make a folder for it.
         store: Where the bytes go.
         put: Stores them; called again if they were removed meanwhile.
         register: Writes the row, in a transaction of ``journal.writing``.
 
     Raises:
-        TenantNotFoundError: There is no such tenant; nothing was stored.
+        TenantNotFoundError: The tenant was deleted; nothing is left behind.
         ModelSaveError: The store refuses, or the same bytes keep being removed; nothing is left behind.
     """
-    TenantRepository(db).get(tenant_id)  # or else the store would make a folder for it
     artifact = put()
     try:
         for _ in range(_TRIES):

@@ -207,7 +207,7 @@ class Planner:
         Raises:
             ArtifactIntegrityError: Its file is missing or was changed.
         """
-        path = DatasetRepository(self._db, self._tenant_id).open(version.dataset_id, version.number)
+        path = DatasetRepository(self._db, self._tenant_id).open(version)
         frame = read_frame(path)
         left_out = {spec.target, *spec.ignore}
         used = frame[[name for name in frame.columns if name not in left_out]]  # keeps the order of the dataset
@@ -219,7 +219,7 @@ class Planner:
 
     def _read_target(self, version: DatasetVersion, spec: TrainSpec) -> tuple[TableFile, Any]:
         """The pair of ``_read`` with only the target read."""
-        path = DatasetRepository(self._db, self._tenant_id).open(version.dataset_id, version.number)
+        path = DatasetRepository(self._db, self._tenant_id).open(version)
         target = read_frame(path, [str(spec.target)])[spec.target]
         used = {name: kind for name, kind in version.columns if name not in {spec.target, *spec.ignore}}
         texts = tuple(name for name, kind in used.items() if kind == "string")

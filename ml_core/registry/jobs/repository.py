@@ -264,10 +264,12 @@ class JobRepository(OfTenant):
             logs.say(connection, self._tenant_id, job_id, lines)
         return job.state
 
-    def succeed(self, job_id: str, run_id: str, result: Mapping[str, Any]) -> Job:
-        """End a job that did what was asked for. Errors as ``begin``."""
+    def succeed(self, job_id: str, run_id: str, result: Mapping[str, Any], lines: Iterable[str] = ()) -> Job:
+        """End a job that did what was asked for; ``lines`` are for the log. Errors as ``begin``."""
         with journal.writing(self._db, self._tenant_id) as connection:
-            return self._succeed(connection, job_id, run_id, result)
+            job = self._succeed(connection, job_id, run_id, result)
+            logs.say(connection, self._tenant_id, job_id, lines)
+        return job
 
     def fail(self, job_id: str, run_id: str, error: Mapping[str, Any]) -> Job:
         """End a job that can't be done; ``error`` is ``MLFrameworkError.to_json``. Errors as ``begin``."""

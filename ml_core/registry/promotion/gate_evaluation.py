@@ -220,7 +220,7 @@ class _Case:
             )
             return gate.result(False, message)
         check_size(dataset)
-        rows = held_out_rows(datasets.open(dataset.dataset_id, dataset.number), dataset, rule, both)
+        rows = held_out_rows(datasets.open(dataset), dataset, rule, both)
         new, old = (answer(self._store, version, rows, rule.metric) for version in both)
         interval = compare(
             rule.metric, rows.truth, new, old, confidence=rule.confidence, resamples=rule.resamples, seed=rule.seed

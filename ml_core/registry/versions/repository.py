@@ -105,6 +105,7 @@ class VersionRepository(OfTenant):
             MLFrameworkError: As for ``register``.
         """
         self._db.principal.require(Scope.TRAIN)  # before anything is stored
+        TenantRepository(self._db).get(self._tenant_id)
         registration.check_draft(draft)
         signed = actor or self._db.principal.name
         return store_and_register(

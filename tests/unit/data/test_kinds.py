@@ -282,3 +282,12 @@ def test_a_table_of_useless_columns_is_an_error():
     """It says why each is of no use."""
     with pytest.raises(DataProcessingError, match=r"'x': not used: every value is 1"):
         infer_columns(pd.DataFrame({"x": [1, 1]}))
+
+
+@pytest.mark.parametrize("rows", [30, 39, 70, 201])
+def test_a_tenth_of_the_values_may_be_mistakes(rows):
+    """Then the others show the kind, and the mistakes are refused; with one more the column is something else."""
+    numbers, few = [f"{index}.5" for index in range(rows)], rows // 10
+    with pytest.raises(DataProcessingError, match=f"mixes {rows - few} numbers and {few} other texts"):
+        infer(numbers[few:] + ["soon"] * few)
+    assert infer(["soon"] * (few + 1) + numbers[few + 1 :]).kind is not ColumnKind.NUMBER

@@ -2,29 +2,59 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from sklearn import metrics as sk
 
 from ml_core.evaluation import metrics
 
 
-def test_classification_agrees_with_scikit_learn():
-    """The definitions are theirs."""
-    random = np.random.default_rng(0)
-    classes = np.array(["a", "b"])
-    truth = random.choice(classes, 200)
-    share = random.uniform(0.05, 0.95, 200)
-    probabilities = np.column_stack([1 - share, share])
-    predicted = classes[probabilities.argmax(axis=1)]
-    found = metrics.classification(truth, predicted, probabilities, classes)
-    assert found == pytest.approx(
-        {
-            "accuracy": sk.accuracy_score(truth, predicted),
-            "balanced_accuracy": sk.balanced_accuracy_score(truth, predicted),
-            "f1_macro": sk.f1_score(truth, predicted, average="macro"),
-            "log_loss": sk.log_loss(truth, probabilities),
-            "roc_auc": sk.roc_auc_score(truth, share),
-        }
+@st.composite
+def answered(draw):
+    """Labels, answers and probabilities: rows of one class, ties, and labels that were never trained on or answered."""
+    classes = np.array(draw(st.sampled_from([["a", "b"], ["a", "b", "c"], [0, 1], [False, True], [-1, 2, 7]])))
+    rows = draw(st.integers(1, 60))
+    unseen = {"U": ["x"], "i": [99], "b": []}[classes.dtype.kind]
+    labels = np.append(classes, np.array(unseen, dtype=classes.dtype))
+    truth, predicted = (
+        labels[draw(arrays(np.intp, rows, elements=st.integers(0, n - 1)))] for n in map(len, (labels, classes))
     )
+    shares = draw(arrays(np.intp, (rows, len(classes)), elements=st.integers(1, 20)))
+    return truth, predicted, shares / shares.sum(axis=1, keepdims=True), classes
+
+
+@settings(deadline=None)
+@given(answered())
+def test_classification_agrees_with_scikit_learn(drawn):
+    """The definitions are theirs."""
+    truth, predicted, probabilities, classes = drawn
+    expected = {
+        "accuracy": sk.accuracy_score(truth, predicted),
+        "balanced_accuracy": sk.recall_score(truth, predicted, average="macro", labels=np.unique(truth)),
+        "f1_macro": sk.f1_score(truth, predicted, average="macro", zero_division=0.0),
+    }
+    known = np.isin(truth, classes)
+    if known.any():
+        expected["log_loss"] = sk.log_loss(truth[known], probabilities[known], labels=classes)
+    if len(classes) == len(np.unique(truth[known])) == 2:
+        expected["roc_auc"] = sk.roc_auc_score(truth[known], probabilities[known][:, 1])
+    assert metrics.classification(truth, predicted, probabilities, classes) == pytest.approx(expected, rel=1e-14)
+
+
+@pytest.mark.parametrize("predicted", [np.array([0, 1]), np.array(["a", "b", "a"]), np.array([0.5, 1.5])])
+def test_answers_that_are_no_labels_of_the_rows_are_refused(predicted):
+    """Numbers for strings, or more answers than rows."""
+    with pytest.raises((ValueError, IndexError)):
+        metrics.classification(np.array(["a", "b"]), predicted, None, np.array(["a", "b"]))
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_a_score_that_is_not_finite_is_refused(broken):
+    """It can't be ranked."""
+    probabilities = np.array([[0.5, 0.5], [1.0, broken]])
+    with pytest.raises(ValueError, match="NaN"):
+        metrics.classification(np.array(["a", "b"]), np.array(["a", "b"]), probabilities, np.array(["a", "b"]))
 
 
 def test_regression_agrees_with_scikit_learn():

@@ -109,20 +109,20 @@ class DatasetRepository(OfTenant):
         """
         return read_typed(self.open(dataset_id, number), columns)
 
-    def open(self, dataset: str | DatasetVersion, number: int | None = None) -> Path:
+    def open(self, dataset_id: str | DatasetVersion, number: int | None = None) -> Path:
         """A local, read-only Parquet file of a version, whose digest was checked; open it at once.
 
         A dataset from a CSV file is stored as its cells: all columns are strings.
 
         Args:
-            dataset: As for ``get``; or a version that ``get`` returned.
+            dataset_id: As for ``get``; or a version that ``get`` returned.
             number: As for ``get``.
 
         Raises:
             DatasetNotFoundError: There is no such version.
             ArtifactIntegrityError: Its file is missing or was changed.
         """
-        version = dataset if isinstance(dataset, DatasetVersion) else self.get(dataset, number)
+        version = dataset_id if isinstance(dataset_id, DatasetVersion) else self.get(dataset_id, number)
         return self._store.fetch(self._tenant_id, version.digest, version.size_bytes)
 
     def from_file(

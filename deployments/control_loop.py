@@ -10,7 +10,6 @@ import logging
 import os
 import threading
 from contextlib import ExitStack
-from pathlib import Path
 
 from ray import serve
 
@@ -49,8 +48,7 @@ class ControlLoop:
                 )
         self._stack = ExitStack()
         db = self._stack.enter_context(DatabaseConnection(settings=settings))
-        token = None if settings.jobs.ray_token_path is None else Path(settings.jobs.ray_token_path).read_text().strip()
-        runner = RayJobRunner(str(settings.jobs.ray_url), token, _NAME)
+        runner = RayJobRunner(str(settings.jobs.ray_url), settings.jobs.ray_token, _NAME)
         self._stack.callback(runner.close)
         dispatcher = Dispatcher(db, runner, cpus=settings.jobs.cpus, name=_NAME)
         serve_client = serve_api(str(settings.jobs.ray_url), token, settings.platform.http_port)

@@ -144,7 +144,9 @@ http_options: {host: 0.0.0.0, port: 8000}
 applications:
   {{- include "ml-platform.application" (dict "name" "shared" "prefix" "/" "path" "deployments.cell:app" "deployment" "Cell" "replicas" .Values.cell.replicas "spread" (ge (int .Values.workers.replicas) (int .Values.cell.replicas))) | nindent 2 }}
   {{- include "ml-platform.application" (dict "name" "control" "prefix" "/api" "path" "deployments.control_api:app" "deployment" "ControlApi" "replicas" 1) | nindent 2 }}
+  {{- if eq .Values.jobs.runner "ray" }}
   {{- include "ml-platform.application" (dict "name" "control-loop" "path" "deployments.control_loop:app" "deployment" "ControlLoop" "replicas" 1) | nindent 2 }}
+  {{- end }}
 {{- end }}
 
 {{- define "ml-platform.application" -}}

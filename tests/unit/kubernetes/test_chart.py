@@ -13,9 +13,11 @@ import pytest
 import ray
 import yaml
 
+from k8s.objects import ray_job
 from ml_core.platform.ray_cluster import NODE_ENVIRONMENT
 from ml_core.platform.serve_api import serve_config
 from ml_core.settings import ArtifactSettings, DatabaseSettings, Settings, all_variables
+from support.attempts import attempt
 
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "helm" / "ml-platform"
@@ -57,9 +59,16 @@ def pods(objects: dict[tuple[str, str], dict[str, Any]]) -> dict[str, dict[str, 
             found.update({group["groupName"]: group["template"] for group in cluster["workerGroupSpecs"]})
         elif kind == "Pod":
             found[kind] = each
+        elif "rayjob.yaml" in each.get("data", {}):
+            found["job"] = made_job(each)["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]
         elif "template" in spec:
             found[each["metadata"]["name"]] = spec["template"]
     return found
+
+
+def made_job(template: dict[str, Any]) -> dict[str, Any]:
+    """The RayJob of a job by the template of the chart."""
+    return ray_job(attempt(cpus=2.5), yaml.safe_load(template["data"]["rayjob.yaml"]))
 
 
 def environment(pod: dict[str, Any]) -> dict[str, str | None]:
@@ -88,7 +97,7 @@ def test_every_documented_set_of_values_makes_valid_objects(example: Path | None
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_every_pod_is_restricted(example: Path) -> None:
-    """As the Pod Security Standard "restricted" asks, with a read-only root, and without a token of the API server but one."""
+    """As the Pod Security Standard "restricted" asks, with a read-only root; one pod has a token of the API server."""
     found = pods(of(example.stem))
     assert {"head", "workers", "Pod"} <= found.keys()
     for pod in found.values():
@@ -159,6 +168,20 @@ def test_the_database_s_secret_is_what_the_settings_read(tmp_path: Path) -> None
     )
     assert len(bytes.fromhex(secret["tenant-key"])) == 32
     assert len({secret[f"{name}-password"] for name in ("app", "ingest", "owner", "superuser")}) == 4
+
+
+def test_jobs_have_pods_of_their_own_by_value() -> None:
+    """With a token of their own, and nothing of the cluster that serves; Serve has no control loop then."""
+    objects = of("production")
+    job = made_job(objects["ConfigMap", "ml-ml-platform-job"])
+    cluster = job["spec"]["rayClusterSpec"]
+    assert cluster["authOptions"] == {"mode": "token"}
+    (container,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
+    assert container["resources"] == {"requests": {"cpu": "2.5", "memory": "8Gi"}, "limits": {"memory": "8Gi"}}
+    assert not {each["name"] for each in container["env"]} & {"MLCORE_RAY_TOKEN", "MLCORE_RAY_URL"}
+    (rule,) = objects["Role", "ml-ml-platform-control-loop"]["rules"]
+    assert rule["resources"] == ["rayjobs"]
+    assert ("Deployment", "ml-ml-platform-control-loop") not in of("kind")
 
 
 def test_artifacts_are_in_a_bucket_or_on_the_volume() -> None:

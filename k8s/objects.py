@@ -22,14 +22,16 @@ def job_name(run_id: RunId) -> str:
     return run_id.replace("_", "-")
 
 
-def ray_job(attempt: Attempt, template: Mapping[str, Any]) -> dict[str, Any]:
+def ray_job(attempt: Attempt, variables: Mapping[str, str], template: Mapping[str, Any]) -> dict[str, Any]:
     """The RayJob of an attempt: a Ray cluster of one pod that ends with the job.
 
-    The pod reaches the registry by the environment and the volumes of the template, as every pod of the release does.
-    The queue tries a lost job again, so Kubernetes does not.
+    The pod has the login of the runtime from the template's volume ``database`` and the seal of its attempt, but the
+    tenant key only if it is part of a batch, whose jobs are of several tenants. The queue tries a lost job again, so
+    Kubernetes does not.
 
     Args:
         attempt: Its process gets the pod; its cores are requested from Kubernetes and given to Ray.
+        variables: Of its environment, as ``Runner.start`` gets them.
         template: A RayJob with what is common to all: image, volumes, memory, labels. The chart renders it.
     """
     made: dict[str, Any] = copy.deepcopy(dict(template))
@@ -49,7 +51,13 @@ def ray_job(attempt: Attempt, template: Mapping[str, Any]) -> dict[str, Any]:
     head["rayStartParams"]["num-cpus"] = str(math.ceil(attempt.cpus))
     container = head["template"]["spec"]["containers"][0]
     container["resources"]["requests"]["cpu"] = f"{attempt.cpus:g}"
-    container["env"].append({"name": "OMP_NUM_THREADS", "value": str(max(1, int(attempt.cpus)))})
+    given = {"OMP_NUM_THREADS": str(max(1, int(attempt.cpus))), **variables}
+    container["env"] += [{"name": name, "value": value} for name, value in given.items()]
+    if attempt.batch_id is not None:
+        volumes = head["template"]["spec"]["volumes"]
+        secret = next(each["secret"]["secretName"] for each in volumes if each["name"] == "database")
+        key = {"secretKeyRef": {"name": secret, "key": "tenant-key"}}
+        container["env"].append({"name": "MLCORE_DATABASE_TENANT_KEY", "valueFrom": key})
     return made
 
 

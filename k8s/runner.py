@@ -1,4 +1,4 @@
-"""``RayJobRunner``: attempts as RayJobs of Kubernetes, each in a pod of its own."""
+"""``KubernetesRunner``: attempts as RayJobs of Kubernetes, each in a pod of its own."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class KubernetesRunner:
         self._dispatcher = dispatcher
         self._ended_at: dict[RunId, float] = {}
 
-    def start(self, attempt: Attempt) -> None:
+    def start(self, attempt: Attempt, variables: Mapping[str, str]) -> None:
         """See ``Runner``."""
-        self._cluster.apply(ray_job(attempt, self._template))
+        self._cluster.apply(ray_job(attempt, variables, self._template))
 
     def seen(self) -> dict[RunId, str | None]:
         """See ``Runner``."""

@@ -1,7 +1,7 @@
 """Settings: frozen groups by theme. Only this module reads the environment.
 
 Each field has its variable, its meaning with its unit, and its default. A secret may also be in a file, which the
-variable's name with ``_FILE`` after it names.
+variable's name with ``_FILE`` after it names; it is not read if the variable is set, also if it is empty.
 """
 
 from __future__ import annotations
@@ -53,13 +53,9 @@ class DatabaseSettings:
         "Key that binds transactions to their tenant, as `mlcore db tenant-key` prints it; unset means that it is read "
         "with the login for migrations.",
     )
-    job_seal: str | None = field(
-        default=None,
-        repr=False,  # a secret
-        metadata={
-            "variable": "MLCORE_DATABASE_JOB_SEAL",
-            "meaning": "Seal of one job, which its process has in place of the key. The dispatcher sets it.",
-        },
+    job_seal: str | None = _secret(
+        "MLCORE_DATABASE_JOB_SEAL",
+        "Seal of one job, which its process has in place of the key. The dispatcher sets it.",
     )
     connect_timeout_s: int = _setting(
         "MLCORE_DATABASE_CONNECT_TIMEOUT_S", 5, "Seconds after which an attempt to connect fails."
@@ -420,7 +416,7 @@ def _read_group(group: type[Any], environ: Mapping[str, str]) -> Any:
     values = {
         f.name: _convert(hints[f.name], f.metadata["variable"], text)
         for f in dataclasses.fields(group)
-        if (text := environ.get(f.metadata["variable"]) or _read_secret(f.metadata, environ))
+        if (text := environ.get(f.metadata["variable"], _read_secret(f.metadata, environ)))
     }
     return group(**values)
 
@@ -429,7 +425,7 @@ def _read_secret(metadata: Mapping[str, Any], environ: Mapping[str, str]) -> str
     """The content of the file that the environment names for a secret, without white space around it."""
     variable = f"{metadata['variable']}_FILE"
     path = environ.get(variable) if metadata.get("is_secret") else None
-    if path is None:
+    if not path or metadata["variable"] in environ:
         return None
     try:
         return Path(path).read_text(encoding="utf-8").strip()

@@ -67,6 +67,10 @@ securityContext:
 - {name: MLCORE_DATABASE_URL_FILE, value: /etc/mlcore/database/url}
 - {name: MLCORE_DATABASE_INGEST_URL_FILE, value: /etc/mlcore/database/ingest-url}
 - {name: MLCORE_DATABASE_TENANT_KEY_FILE, value: /etc/mlcore/database/tenant-key}
+{{- include "ml-platform.settings" . }}
+{{- end }}
+
+{{- define "ml-platform.settings" -}}
 {{- with .Values.artifacts }}
 {{- if .url }}
 - {name: MLCORE_ARTIFACTS_URL, value: {{ .url | quote }}}

@@ -68,7 +68,7 @@ def pods(objects: dict[tuple[str, str], dict[str, Any]]) -> dict[str, dict[str, 
 
 def made_job(template: dict[str, Any]) -> dict[str, Any]:
     """The RayJob of a job by the template of the chart."""
-    return ray_job(attempt(cpus=2.5), yaml.safe_load(template["data"]["rayjob.yaml"]))
+    return ray_job(attempt(cpus=2.5), {}, yaml.safe_load(template["data"]["rayjob.yaml"]))
 
 
 def environment(pod: dict[str, Any]) -> dict[str, str | None]:
@@ -127,12 +127,13 @@ def test_ray_has_the_environment_of_the_platform() -> None:
 
 
 def test_no_process_but_the_setup_has_the_owner_s_login() -> None:
-    """Which reads the key of all tenants, and migrates."""
+    """Which reads the key of all tenants, and migrates. A job's pod has no key, since it has the seal of its job."""
     for name, pod in pods(of("production")).items():
         secret = next(each["secret"] for each in pod["spec"]["volumes"] if each["name"] == "database")
         keys = {item["key"] for item in secret["items"]}
         assert secret["secretName"] == "ml-database"
         assert ("owner-url" in keys) == (name == "ml-ml-platform-setup-1")
+        assert ("tenant-key" in keys) == (name != "job")
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)

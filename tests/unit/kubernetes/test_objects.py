@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 
 import pytest
@@ -10,10 +11,11 @@ import pytest
 from k8s.objects import job_name, ray_job, serve_applications
 from k8s.runner import end_of
 from ml_core.domain.job import JobKind
-from ml_core.ids import RunId
+from ml_core.ids import BatchId, RunId
 from ml_core.platform.serve_api import serve_config
 from support.attempts import RUN, attempt
 
+VARIABLES = {"MLCORE_DATABASE_JOB_SEAL": "a seal"}
 TEMPLATE = {
     "apiVersion": "ray.io/v1",
     "kind": "RayJob",
@@ -23,7 +25,12 @@ TEMPLATE = {
         "rayClusterSpec": {
             "headGroupSpec": {
                 "rayStartParams": {"object-store-memory": "200000000"},
-                "template": {"spec": {"containers": [{"env": [], "resources": {"requests": {"memory": "4Gi"}}}]}},
+                "template": {
+                    "spec": {
+                        "containers": [{"env": [], "resources": {"requests": {"memory": "4Gi"}}}],
+                        "volumes": [{"name": "database", "secret": {"secretName": "ml-database"}}],
+                    }
+                },
             }
         },
     },
@@ -33,7 +40,7 @@ TEMPLATE = {
 def test_a_job_is_one_pod_with_its_cores() -> None:
     """The whole object, as it is sent; the template is not changed, and the specification of the job is not in it."""
     before = copy.deepcopy(TEMPLATE)
-    made = ray_job(attempt(), TEMPLATE)
+    made = ray_job(attempt(), VARIABLES, TEMPLATE)
     assert before == TEMPLATE
     assert made == {
         "apiVersion": "ray.io/v1",
@@ -58,10 +65,14 @@ def test_a_job_is_one_pod_with_its_cores() -> None:
                         "spec": {
                             "containers": [
                                 {
-                                    "env": [{"name": "OMP_NUM_THREADS", "value": "1"}],
+                                    "env": [
+                                        {"name": "OMP_NUM_THREADS", "value": "1"},
+                                        {"name": "MLCORE_DATABASE_JOB_SEAL", "value": "a seal"},
+                                    ],
                                     "resources": {"requests": {"memory": "4Gi", "cpu": "1"}},
                                 }
-                            ]
+                            ],
+                            "volumes": [{"name": "database", "secret": {"secretName": "ml-database"}}],
                         }
                     },
                 }
@@ -70,10 +81,21 @@ def test_a_job_is_one_pod_with_its_cores() -> None:
     }
 
 
+def test_a_job_of_a_batch_has_the_tenant_key() -> None:
+    """Its process goes on with jobs of other tenants; the key stays in the Secret."""
+    batch = dataclasses.replace(attempt(), batch_id=BatchId("batch_0123456789abcdef"))
+    cluster = ray_job(batch, {}, TEMPLATE)["spec"]["rayClusterSpec"]
+    (container,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
+    assert container["env"][-1] == {
+        "name": "MLCORE_DATABASE_TENANT_KEY",
+        "valueFrom": {"secretKeyRef": {"name": "ml-database", "key": "tenant-key"}},
+    }
+
+
 @pytest.mark.parametrize(("kind", "cpus"), [(JobKind.TUNE, 1.5), (JobKind.TRAIN, 4.0)])
 def test_the_tasks_of_a_job_get_its_cores(kind: JobKind, cpus: float) -> None:
     """The process itself holds none then; Kubernetes reserves what the job asks for, and Ray has whole processors."""
-    made = ray_job(attempt(kind, cpus), TEMPLATE)["spec"]
+    made = ray_job(attempt(kind, cpus), VARIABLES, TEMPLATE)["spec"]
     head = made["rayClusterSpec"]["headGroupSpec"]
     assert made["entrypoint"].endswith(f"{RUN} --on-ray")
     assert made["entrypointNumCpus"] == 0

@@ -68,7 +68,7 @@ def serve_applications(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         name: The RayService.
-        config: The declarative configuration of Serve, as ``serve_config`` makes it.
+        config: The declarative configuration of Serve, such as the applications of ``ml_core.cells.plan``.
     """
     # JSON is YAML, and sorted: an equal configuration is an equal text, which KubeRay does not send again.
     text = json.dumps(config, indent=1, sort_keys=True)

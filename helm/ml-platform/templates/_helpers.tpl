@@ -141,7 +141,7 @@ securityContext:
 - {name: MLCORE_JOB_CPUS, value: {{ .Values.jobs.cpus | quote }}}
 {{- end }}
 
-{{/* The declarative configuration of Serve: serve_config of ml_core/platform/serve_api.py. The one place of it. */}}
+{{/* The declarative configuration of Serve, as ml_core/cells/plan.py makes it without placements. The one place of it. */}}
 {{- define "ml-platform.serveConfig" -}}
 proxy_location: EveryNode
 http_options: {host: 0.0.0.0, port: 8000}
@@ -149,7 +149,7 @@ applications:
   {{- include "ml-platform.application" (dict "name" "shared" "prefix" "/" "path" "deployments.cell:app" "deployment" "Cell" "replicas" .Values.cell.replicas "spread" (ge (int .Values.workers.replicas) (int .Values.cell.replicas))) | nindent 2 }}
   {{- include "ml-platform.application" (dict "name" "control" "prefix" "/api" "path" "deployments.control_api:app" "deployment" "ControlApi" "replicas" 1) | nindent 2 }}
   {{- if eq .Values.jobs.runner "ray" }}
-  {{- include "ml-platform.application" (dict "name" "control-loop" "path" "deployments.control_loop:app" "deployment" "ControlLoop" "replicas" 1) | nindent 2 }}
+  {{- include "ml-platform.application" (dict "name" "control-loop" "path" "deployments.control_loop:dispatcher" "deployment" "ControlLoop" "replicas" 1) | nindent 2 }}
   {{- end }}
 {{- end }}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import subprocess
 from functools import cache
@@ -14,8 +15,10 @@ import ray
 import yaml
 
 from k8s.objects import ray_job
+from ml_core.cells.plan import plan
+from ml_core.domain.placement import Placement, Placements
+from ml_core.platform.applications import OPTIONS, OTHERS
 from ml_core.platform.ray_cluster import NODE_ENVIRONMENT
-from ml_core.platform.serve_api import serve_config
 from ml_core.settings import ArtifactSettings, DatabaseSettings, Settings, all_variables
 from support.attempts import attempt
 
@@ -143,10 +146,14 @@ def test_serve_is_declared_as_on_one_machine(example: Path) -> None:
     declared = yaml.safe_load(spec["serveConfigV2"])
     (cell,) = declared["applications"][0]["deployments"]
     assert cell.pop("max_replicas_per_node") == 1
-    wanted = serve_config(host="0.0.0.0", port=8000, replicas=cell["num_replicas"])
-    if ("Deployment", "ml-ml-platform-control-loop") in of(example.stem):
-        assert wanted["applications"].pop()["name"] == "control-loop"
-    assert declared == wanted
+    assert declared["http_options"] == {"host": "0.0.0.0", "port": 8000}
+    shared = Placement(min_replicas=cell["num_replicas"], max_replicas=cell["num_replicas"])
+    wanted = copy.deepcopy(plan(Placements(shared), {}, now=0, options=OPTIONS, others=OTHERS).applications)
+    # KubeRay is the one writer of Serve's configuration: the loop dispatches jobs only, or is a Deployment.
+    loop = wanted.pop()
+    loop["import_path"] = "deployments.control_loop:dispatcher"
+    has_deployment = ("Deployment", "ml-ml-platform-control-loop") in of(example.stem)
+    assert declared["applications"] == (wanted if has_deployment else [*wanted, loop])
     assert spec["rayClusterConfig"]["rayVersion"] == ray.__version__
 
 

@@ -12,7 +12,6 @@ from k8s.objects import job_name, ray_job, serve_applications
 from k8s.runner import end_of
 from ml_core.domain.job import JobKind
 from ml_core.ids import BatchId, RunId
-from ml_core.platform.serve_api import serve_config
 from support.attempts import RUN, attempt
 
 VARIABLES = {"MLCORE_DATABASE_JOB_SEAL": "a seal"}
@@ -112,7 +111,7 @@ def test_the_name_of_a_job_is_valid_and_its_run_s_alone() -> None:
 
 def test_declaring_applications_touches_nothing_else() -> None:
     """Only spec.serveConfigV2 is applied; an equal configuration is an equal text."""
-    config = serve_config(host="0.0.0.0", port=8000, replicas=2)
+    config = {"proxy_location": "EveryNode", "applications": [{"name": "shared", "route_prefix": "/"}]}
     made = serve_applications("ml", config)
     assert made["spec"].keys() == {"serveConfigV2"}
     assert json.loads(made["spec"]["serveConfigV2"]) == config

@@ -9,10 +9,10 @@ READY := $(VENV)/.ready
 PACKAGES := ml_core deployments k8s
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down status test soak lint format lock clean
+.PHONY: help install demo up down status test soak lint format lock clean image kind kind-test kind-down
 
 help:  ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
 install: $(READY)  ## Make .venv and install the locked packages
 
@@ -53,9 +53,51 @@ format: $(READY)  ## Rewrite the code in the project's style
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-lock: $(READY)  ## Renew requirements.lock from pyproject.toml (needs uv on the PATH)
-	uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra demo --generate-hashes \
-		--no-emit-index-url --no-header --no-annotate pyproject.toml --output-file requirements.lock
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header --no-annotate pyproject.toml
+
+lock: $(READY)  ## Renew both locks from pyproject.toml (needs uv on the PATH)
+	$(COMPILE) --extra dev --extra demo --output-file requirements.lock
+	$(COMPILE) --extra kubernetes --extra lightgbm --extra otel --extra report --extra search \
+		--constraints requirements.lock --output-file requirements-image.lock
+
+# Of the image and the kind cluster. BASE_IMAGE and BUILD_OPTIONS are for `docker build`, NODE_IMAGE for kind.
+IMAGE ?= ml-platform
+BASE_IMAGE ?= python:3.11-slim
+BUILD_OPTIONS ?=
+CLUSTER ?= mlcore
+NODE_IMAGE ?=
+# Installs KubeRay's operator into the current context. The chart repository `kuberay` must be known to Helm.
+OPERATOR ?= helm upgrade --install kuberay-operator kuberay/kuberay-operator --version 1.6.2 --wait
+IN_KIND = kubectl --context kind-$(CLUSTER) --namespace mlcore
+
+image:  ## Build the image
+	docker build --build-arg BASE_IMAGE=$(BASE_IMAGE) $(BUILD_OPTIONS) --tag $(IMAGE):latest .
+
+kind: image  ## Make a kind cluster with the platform on it, or upgrade the platform (needs docker, kind, kubectl and helm)
+	@kind get clusters | grep -qx $(CLUSTER) || kind create cluster --name $(CLUSTER) --config kind-config.yaml --wait 180s \
+		$(if $(NODE_IMAGE),--image $(NODE_IMAGE))
+	@kubectl config use-context kind-$(CLUSTER)
+	KIND_CLUSTER=$(CLUSTER) $(OPERATOR)
+	@$(IN_KIND) create namespace mlcore 2>/dev/null || true
+	@$(IN_KIND) label --overwrite namespace mlcore pod-security.kubernetes.io/enforce=restricted
+	@# The tag names the content, so that an upgrade sees a new image.
+	@set -e; tag=$$(docker image inspect --format '{{.Id}}' $(IMAGE):latest | cut -c8-19); \
+		docker tag $(IMAGE):latest $(IMAGE):$$tag; \
+		echo "Loading $(IMAGE):$$tag into the cluster."; \
+		kind load docker-image --name $(CLUSTER) $(IMAGE):$$tag; \
+		helm upgrade --install ml helm/ml-platform --kube-context kind-$(CLUSTER) --namespace mlcore \
+			--values helm/ml-platform/examples/kind.yaml --set image.repository=$(IMAGE) --set image.tag=$$tag
+	@echo "Waiting for the RayService."
+	@$(IN_KIND) wait --for=condition=Ready --timeout=10m rayservice/ml-ml-platform
+	helm test ml --kube-context kind-$(CLUSTER) --namespace mlcore --logs --timeout 5m
+	@echo "The platform answers at http://127.0.0.1:30080."
+
+kind-test: $(READY)  ## Test the platform on the kind cluster
+	@MLCORE_TEST_CONTEXT=kind-$(CLUSTER) $(BIN)/python -m pytest tests/kind -v
+
+kind-down:  ## Delete the kind cluster
+	kind delete cluster --name $(CLUSTER)
 
 clean:  ## Remove .venv and caches; the platform's data is not touched
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

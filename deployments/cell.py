@@ -2,7 +2,7 @@
 
 Tenants and models are not part of its configuration: each replica follows the registry. Serve routes requests to a
 replica only once it has loaded its models. If the registry is unavailable for too long, it starts in the state "not
-ready" and keeps trying.
+ready" and keeps trying, or fails to start if ``MLCORE_REQUIRE_ASSIGNMENT`` is set.
 """
 
 from __future__ import annotations
@@ -59,6 +59,9 @@ app = serve.deployment(
     # Higher than the limits of the edge, whose errors have the platform's format.
     max_ongoing_requests=2 * (MAX_IN_FLIGHT + MAX_READING),
     max_queued_requests=2 * MAX_IN_FLIGHT,
+    # Serve gives up at the lower of this and RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT (3) for each replica. A cluster sets
+    # that higher, since a replica that requires an assignment fails until the database is available.
+    max_constructor_retry_count=1_000_000,
     backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
     # Serve writes the access log on the event loop in batches of 1,000 records: 17 ms, three times a second under load.
     logging_config={"enable_access_log": False},

@@ -10,7 +10,6 @@ import logging
 import os
 import threading
 from contextlib import ExitStack
-from pathlib import Path
 
 from ray import serve
 
@@ -32,11 +31,14 @@ _STOP_S = 10.0
 class ControlLoop:
     """The replica of the control loop.
 
+    Args:
+        keeps_cells: Whether it declares Serve's applications by the placements, and not only dispatches jobs.
+
     Raises:
         ConfigurationError: The settings name no database, or no Ray cluster.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_cells: bool = True) -> None:
         set_priority(os.getpriority(os.PRIO_PROCESS, 0) + _NICENESS)
         settings = Settings.from_environment()
         for value, variable in (
@@ -49,23 +51,24 @@ class ControlLoop:
                 )
         self._stack = ExitStack()
         db = self._stack.enter_context(DatabaseConnection(settings=settings))
-        token = None if settings.jobs.ray_token_path is None else Path(settings.jobs.ray_token_path).read_text().strip()
-        runner = RayJobRunner(str(settings.jobs.ray_url), token, _NAME)
+        runner = RayJobRunner(str(settings.jobs.ray_url), settings.jobs.ray_token, _NAME)
         self._stack.callback(runner.close)
         dispatcher = Dispatcher(db, runner, cpus=settings.jobs.cpus, name=_NAME)
-        serve_client = serve_api(str(settings.jobs.ray_url), token, settings.platform.http_port)
-        self._stack.callback(serve_client.close)
-        # A file of its own: Serve writes a replica's log a thousand lines at a time.
-        plans = logging.FileHandler(settings.platform.home / "logs" / f"{_NAME}.log")
-        plans.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logging.getLogger("ml_core").addHandler(plans)
-        logging.getLogger("ml_core.cells").setLevel(logging.INFO)
-        named = db.acting_as(Principal.operator(_NAME))  # in the audit of a move
-        cells = CellLoop(named, serve_client, options=OPTIONS, others=OTHERS)
+        loops: list[Dispatcher | CellLoop] = [dispatcher]
+        if keeps_cells:
+            serve_client = serve_api(str(settings.jobs.ray_url), settings.jobs.ray_token, settings.platform.http_port)
+            self._stack.callback(serve_client.close)
+            # A file of its own: Serve writes a replica's log a thousand lines at a time.
+            plans = logging.FileHandler(settings.platform.home / "logs" / f"{_NAME}.log")
+            plans.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            logging.getLogger("ml_core").addHandler(plans)
+            logging.getLogger("ml_core.cells").setLevel(logging.INFO)
+            named = db.acting_as(Principal.operator(_NAME))  # in the audit of a move
+            loops.append(CellLoop(named, serve_client, options=OPTIONS, others=OTHERS))
         self._stopped = threading.Event()
         self._threads = [
             threading.Thread(target=loop.run, args=(self._stopped,), name=type(loop).__name__, daemon=True)
-            for loop in (dispatcher, cells)
+            for loop in loops
         ]
         for thread in self._threads:
             thread.start()
@@ -84,4 +87,7 @@ class ControlLoop:
         self._stack.close()
 
 
-app = serve.deployment(name="ControlLoop")(ControlLoop).bind()
+_deployment = serve.deployment(name="ControlLoop")(ControlLoop)
+app = _deployment.bind()
+dispatcher = _deployment.bind(keeps_cells=False)
+"""The dispatcher alone: on Kubernetes the RayService declares Serve's applications, and KubeRay is their one writer."""

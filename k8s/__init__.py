@@ -1,1 +1,5 @@
-"""Kubernetes objects as pure functions, and one applier. Empty in this release; see the README's "Not there yet"."""
+"""Kubernetes: the objects of KubeRay as pure functions, one applier, and the runner of jobs in pods of their own.
+
+The objects of an installation are those of the chart ``helm/ml-platform``; this package makes those that the platform
+creates while it runs. Only this package imports the Kubernetes client.
+"""

@@ -1,6 +1,7 @@
 """Settings: frozen groups by theme. Only this module reads the environment.
 
-Each field has its variable, its meaning with its unit, and its default.
+Each field has its variable, its meaning with its unit, and its default. A secret may also be in a file, which the
+variable's name with ``_FILE`` after it names; it is not read if the variable is set, also if it is empty.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ def _setting(variable: str, default: Any, meaning: str) -> Any:
     return field(default=default, metadata={"variable": variable, "meaning": meaning})
 
 
+def _secret(variable: str, meaning: str) -> Any:
+    return field(default=None, repr=False, metadata={"variable": variable, "meaning": meaning, "is_secret": True})
+
+
 def default_home() -> Path:
     """The default of ``MLCORE_HOME``: ``/var/lib/mlcore`` for root, ``~/.local/share/mlcore`` for other users."""
     # For root the embedded PostgreSQL server runs as another user, who must be able to read every parent folder. The
@@ -34,33 +39,23 @@ def default_home() -> Path:
 class DatabaseSettings:
     """The database of the registry; without a URL the embedded server under ``MLCORE_HOME``."""
 
-    url: str | None = _setting(
-        "MLCORE_DATABASE_URL", None, "Postgres URL of the runtime role; unset means the embedded server."
+    url: str | None = _secret(
+        "MLCORE_DATABASE_URL", "Postgres URL of the runtime role; unset means the embedded server."
     )
-    owner_url: str | None = _setting(
-        "MLCORE_DATABASE_OWNER_URL", None, "Postgres URL for migrations; unset means the runtime URL's own login."
+    owner_url: str | None = _secret(
+        "MLCORE_DATABASE_OWNER_URL", "Postgres URL for migrations; unset means the runtime URL's own login."
     )
-    ingest_url: str | None = _setting(
-        "MLCORE_DATABASE_INGEST_URL",
-        None,
-        "Postgres URL of the serving plane; unset means the runtime URL's own login.",
+    ingest_url: str | None = _secret(
+        "MLCORE_DATABASE_INGEST_URL", "Postgres URL of the serving plane; unset means the runtime URL's own login."
     )
-    tenant_key: str | None = field(
-        default=None,
-        repr=False,  # a secret
-        metadata={
-            "variable": "MLCORE_DATABASE_TENANT_KEY",
-            "meaning": "Key that binds transactions to their tenant, as `mlcore db tenant-key` prints it; unset means "
-            "that it is read with the login for migrations.",
-        },
+    tenant_key: str | None = _secret(
+        "MLCORE_DATABASE_TENANT_KEY",
+        "Key that binds transactions to their tenant, as `mlcore db tenant-key` prints it; unset means that it is read "
+        "with the login for migrations.",
     )
-    job_seal: str | None = field(
-        default=None,
-        repr=False,  # a secret
-        metadata={
-            "variable": "MLCORE_DATABASE_JOB_SEAL",
-            "meaning": "Seal of one job, which its process has in place of the key. The dispatcher sets it.",
-        },
+    job_seal: str | None = _secret(
+        "MLCORE_DATABASE_JOB_SEAL",
+        "Seal of one job, which its process has in place of the key. The dispatcher sets it.",
     )
     connect_timeout_s: int = _setting(
         "MLCORE_DATABASE_CONNECT_TIMEOUT_S", 5, "Seconds after which an attempt to connect fails."
@@ -72,6 +67,15 @@ class DatabaseSettings:
         "Executions of a statement in a session before it is prepared; unset means 2 on the embedded server and "
         "never on another, because a transaction pooler may be in front of it.",
     )
+
+    def __post_init__(self) -> None:
+        # Without this, a process that lacks one variable would start a server and work with its empty registry.
+        _require(
+            self.url is not None or (self.owner_url is None and self.ingest_url is None),
+            "MLCORE_DATABASE_URL",
+            "is unset, but the URL of another role is set. Set it, or unset MLCORE_DATABASE_OWNER_URL and "
+            "MLCORE_DATABASE_INGEST_URL to use the embedded server",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,13 @@ class ServingSettings:
     poll_interval_s: float = _setting(
         "MLCORE_POLL_INTERVAL_S", 1.0, "Seconds between reads of the assignment when no notification arrives."
     )
+    # On a cluster an upgrade would replace replicas that answer by replicas that can't reach the registry.
+    require_assignment: bool = _setting(
+        "MLCORE_REQUIRE_ASSIGNMENT",
+        False,
+        "Whether a replica fails to start if it can't read its first assignment: `on` or `off`, which starts it in the "
+        'state "not ready".',
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +160,8 @@ class JobSettings:
         None,
         "Address of Ray's REST interface, where jobs are started, such as http://127.0.0.1:8265.",
     )
-    ray_token_path: str | None = _setting(
-        "MLCORE_RAY_TOKEN_PATH", None, "File with Ray's authentication token; unset means that Ray asks for none."
+    ray_token: str | None = _secret(
+        "MLCORE_RAY_TOKEN", "Ray's authentication token; unset means that Ray asks for none."
     )
 
 
@@ -346,13 +357,9 @@ class ClientSettings:
     """The platform that the CLI uses."""
 
     url: str | None = _setting("MLCORE_URL", None, "Address of the ingress, such as http://127.0.0.1:8000.")
-    api_key: str | None = field(
-        default=None,
-        repr=False,  # a secret
-        metadata={
-            "variable": "MLCORE_API_KEY",
-            "meaning": "API key with which `mlcore` acts; unset means the operating system's user, without an address.",
-        },
+    api_key: str | None = _secret(
+        "MLCORE_API_KEY",
+        "API key with which `mlcore` acts; unset means the operating system's user, without an address.",
     )
 
 
@@ -407,11 +414,28 @@ def _require(holds: bool, variable: str, fault: str) -> None:
 def _read_group(group: type[Any], environ: Mapping[str, str]) -> Any:
     hints = typing.get_type_hints(group)
     values = {
-        f.name: _convert(hints[f.name], f.metadata["variable"], environ[f.metadata["variable"]])
+        f.name: _convert(hints[f.name], f.metadata["variable"], text)
         for f in dataclasses.fields(group)
-        if environ.get(f.metadata["variable"])
+        if (text := environ.get(f.metadata["variable"], _read_secret(f.metadata, environ)))
     }
     return group(**values)
+
+
+def _read_secret(metadata: Mapping[str, Any], environ: Mapping[str, str]) -> str | None:
+    """The content of the file that the environment names for a secret, without white space around it."""
+    variable = f"{metadata['variable']}_FILE"
+    path = environ.get(variable) if metadata.get("is_secret") else None
+    if not path or metadata["variable"] in environ:
+        return None
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise ConfigurationError(
+            f"The file {path} of {variable} can't be read: {reason}.",
+            remedy="Name a file with the secret, or unset the variable.",
+            setting=variable,
+        ) from error
 
 
 _SWITCH = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}

@@ -12,6 +12,7 @@ import typer
 from ml_core.cli.actions import command_of
 from ml_core.cli.console import answer, note, print_rows, printed_as_json, say
 from ml_core.cli.context import tell_new_home
+from ml_core.exceptions import ConfigurationError
 from ml_core.settings import Settings
 
 if TYPE_CHECKING:
@@ -70,12 +71,41 @@ def check() -> None:
         raise typer.Exit(1)
 
 
+@app.command("roles")
+def roles(
+    url: Annotated[str, typer.Option("--url", help="Postgres URL of a superuser; its password may be in PGPASSWORD.")],
+) -> None:
+    """Make the platform's roles, its database, and the logins of its URLs with their passwords. Safe to repeat.
+
+    The URLs are those of the settings: MLCORE_DATABASE_URL, MLCORE_DATABASE_INGEST_URL and MLCORE_DATABASE_OWNER_URL.
+    """
+    from ml_core.database.errors import translated
+    from ml_core.database.logins import make_logins
+    from ml_core.database.urls import parse, safe
+
+    if Settings.from_environment().database.url is None:
+        raise ConfigurationError(
+            "The embedded database makes its roles itself.",
+            remedy="Set MLCORE_DATABASE_URL to the database that you mean.",
+            setting="MLCORE_DATABASE_URL",
+        )
+    with _unmigrated() as database, translated(safe(parse(url))):
+        names = make_logins(url, database.urls)
+    answer({"logins": names}, f"The database and the logins {', '.join(names)} are there.")
+
+
 @app.command("tenant-key")
-def tenant_key() -> None:
+def tenant_key(
+    replace: Annotated[
+        bool, typer.Option("--set", help="First make MLCORE_DATABASE_TENANT_KEY the registry's key.")
+    ] = False,
+) -> None:
     """Print the key that binds transactions to their tenant: a secret, for processes that lack the owner's login."""
     with _unmigrated() as database:
+        if replace:
+            database.set_tenant_key()
         key = database.tenant_key
-    answer({"tenant_key": key}, key)
+    answer({"tenant_key": key}, "The registry has the key of MLCORE_DATABASE_TENANT_KEY." if replace else key)
 
 
 @app.command("backup")

@@ -28,7 +28,9 @@ import psutil
 import psycopg
 
 from ml_core.database.binaries import POSTGRES_MAJOR, Programs, find_programs, last_lines
-from ml_core.database.security import OWNER_ROLE, ROLES, close_functions, limit_roles
+from ml_core.database.logins import make_logins
+from ml_core.database.security import APP_ROLE, INGEST_ROLE, OWNER_ROLE
+from ml_core.database.urls import DatabaseUrls
 from ml_core.exceptions import Action, PlatformError
 
 _log = logging.getLogger(__name__)
@@ -39,7 +41,6 @@ _START_TIMEOUT_S = 60.0  # recovery after a crash replays the log first
 _STOP_TIMEOUT_S = 20.0
 _KILL_TIMEOUT_S = 10.0
 _FAREWELL_S = 2.0  # backends notice that their main process died, and leave by themselves
-_CONNECT_TIMEOUT_S = 10
 _MIN_FREE_BYTES = 32 * 2**20  # two segments of the write-ahead log
 _MAX_SOCKET_PATH = 100  # bytes; the kernel takes 107
 _POLL_S = 0.05
@@ -242,30 +243,13 @@ class Cluster:
         return ""
 
     def _create_roles(self) -> None:
-        """The roles and the database; a login that exists is left as it is."""
+        """The roles, which are logins here, and the database."""
         postmaster = find_postmaster(self.data)
         if postmaster is None:
             raise self._cannot_start("ended right after its start")
+        urls = DatabaseUrls(*(server_url(postmaster, role) for role in (APP_ROLE, INGEST_ROLE, OWNER_ROLE)))
         try:
-            with psycopg.connect(
-                server_url(postmaster, SUPERUSER, "postgres"), autocommit=True, connect_timeout=_CONNECT_TIMEOUT_S
-            ) as session:
-                known = {row[0] for row in session.execute("SELECT rolname FROM pg_roles")}
-                for role in ROLES:
-                    if role not in known:
-                        session.execute(f"CREATE ROLE {role} LOGIN")
-                    session.execute(
-                        f"ALTER ROLE {role} RESET ALL"
-                    )  # a role may give itself settings, such as read-only
-                for statement in limit_roles():
-                    session.execute(statement)
-                is_new = session.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone() is None
-                if is_new:
-                    session.execute(f"CREATE DATABASE {DATABASE} OWNER {OWNER_ROLE}")
-            if is_new:
-                with psycopg.connect(server_url(postmaster, SUPERUSER), connect_timeout=_CONNECT_TIMEOUT_S) as session:
-                    for statement in close_functions():
-                        session.execute(statement)
+            make_logins(server_url(postmaster, SUPERUSER, "postgres"), urls)
         except psycopg.Error as error:
             raise failure(
                 f"The embedded PostgreSQL under {self._home} does not answer: {str(error).strip()}.",

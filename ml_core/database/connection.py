@@ -31,7 +31,7 @@ from ml_core.database.strict_json import dumps
 from ml_core.database.tables import PLATFORM, SCHEMA_REVISION
 from ml_core.database.urls import DatabaseUrls, parse, safe
 from ml_core.domain.principal import Principal
-from ml_core.exceptions import Action, SchemaOutOfDateError
+from ml_core.exceptions import Action, ConfigurationError, SchemaOutOfDateError
 from ml_core.ids import JobId, RunId, TenantId
 from ml_core.settings import Settings
 
@@ -281,6 +281,24 @@ class DatabaseConnection:
         """
         with translated(self.safe_url):
             return self._tenant_key.value().hex()
+
+    def set_tenant_key(self) -> None:
+        """Make the key of the settings the registry's. Processes with another key can't enter a tenant any more.
+
+        Raises:
+            ConfigurationError: The settings have no key, or the login for migrations may not act as the owner.
+            SchemaOutOfDateError: The database was not migrated.
+            RegistryUnavailableError: Postgres can't be reached.
+        """
+        if self.settings.database.tenant_key is None or self.is_embedded:
+            raise ConfigurationError(
+                "There is no tenant key to set.",
+                remedy="Set MLCORE_DATABASE_URL, and MLCORE_DATABASE_TENANT_KEY to 64 hexadecimal digits.",
+                setting="MLCORE_DATABASE_TENANT_KEY",
+            )
+        with self.maintaining() as connection:
+            statement = sqlalchemy.text("UPDATE mlcore.tenant_key SET tenant_key = :key WHERE tenant_key <> :key")
+            connection.execute(statement, {"key": self._tenant_key.value()})
 
     def catalogue(self) -> AbstractContextManager[Connection]:
         """One transaction to look at the database's catalogue, as the runtime role without a tenant.

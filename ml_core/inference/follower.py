@@ -44,6 +44,9 @@ class AssignmentFollower:
         poll_interval_s: Longest time between two reads.
         clock: Monotonic, in seconds.
         hooks: Called after each read and after each change.
+
+    Attributes:
+        failure: Why the last read failed, for operators; None: it succeeded, or there was none.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class AssignmentFollower:
         self._thread = threading.Thread(target=self._follow, name="mlcore-follower", daemon=True)
         self._failures = 0
         self._error: str | None = None
+        self.failure: Exception | None = None
         self._seen_at: float | None = None
 
     def start(self) -> None:
@@ -144,7 +148,7 @@ class AssignmentFollower:
         self._table.retry_failed()
         if self._failures:
             logger.info("The registry answers again.")
-        self._failures, self._error, self._seen_at = 0, None, self._clock()
+        self._failures, self._error, self.failure, self._seen_at = 0, None, None, self._clock()
         self._hooks.assignment_read(time.time())
         self._first.set()
 
@@ -165,6 +169,7 @@ class AssignmentFollower:
 
     def _note_failure(self, error: Exception) -> None:
         self._failures += 1
+        self.failure = error
         # Health shows the code only: the message of a database driver may contain hosts and users.
         self._error = error.code if isinstance(error, MLFrameworkError) else type(error).__name__
         self._hooks.assignment_read_failed(self._error)

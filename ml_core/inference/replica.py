@@ -83,6 +83,7 @@ class Replica:
                 setting="MLCORE_DATABASE_URL",
             )
         serving = settings.serving
+        self._requires_assignment = serving.require_assignment
         self._db = DatabaseConnection(settings=settings)
         feed = FeedReader(self._db, cell)
         store = platform_store(settings)
@@ -131,12 +132,23 @@ class Replica:
 
         Returns:
             Whether all loads ended in that time.
+
+        Raises:
+            PlatformError: There is no assignment, and ``serving.require_assignment`` is set.
         """
         deadline = time.monotonic() + wait_s
         self.recorder.log.start()
         self.follower.start()
         self.reporter.start()
         if not self.follower.wait_first(wait_s):
+            if self._requires_assignment:
+                self.stop()
+                raise PlatformError(
+                    f"The registry could not be read within {wait_s:g} s.",
+                    internal=str(self.follower.failure or "no answer"),
+                    remedy="Correct the database's URLs and tenant key, or wait until the database is available.",
+                    component="replica",
+                )
             logger.warning("The registry could not be read within %g s; the replica keeps trying.", wait_s)
             return False
         is_loaded = self.table.wait_idle(max(0.0, deadline - time.monotonic()))

@@ -74,7 +74,7 @@ class ProcessRunner:
 
     def _environment(self, cpus: float) -> dict[str, str]:
         """A worker's: the same registry and home, no login for migrations, and as many threads as it has cores."""
-        own = {name: value for name, value in os.environ.items() if name != "MLCORE_DATABASE_OWNER_URL"}
+        own = {name: value for name, value in os.environ.items() if not name.startswith("MLCORE_DATABASE_OWNER_URL")}
         threads = {"OMP_NUM_THREADS": str(max(1, int(cpus)))}
         # Threads of OpenMP that spin while they wait take the processor from replicas, and from each other.
         waiting = {"OMP_WAIT_POLICY": "passive"}

@@ -101,7 +101,7 @@ class RayJobRunner:
         if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             raise PlatformError(
                 f"Ray refused the token (status {answer.status_code}).",
-                remedy="Give the dispatcher the token of this cluster in the file that MLCORE_RAY_TOKEN_PATH names.",
+                remedy="Set MLCORE_RAY_TOKEN, or MLCORE_RAY_TOKEN_FILE, to the token of this cluster.",
                 component="ray",
             )
         return answer

@@ -288,7 +288,7 @@ class LocalPlatform:
         with closing(DatabaseConnection(settings=self._settings)) as database:
             ray = {
                 "MLCORE_RAY_URL": f"http://{HOST}:{ports.dashboard}",
-                "MLCORE_RAY_TOKEN_PATH": str(token_path(self._home)),
+                "MLCORE_RAY_TOKEN_FILE": str(token_path(self._home)),
             }
             platform = self._settings.platform
             own = {"MLCORE_HTTP_PORT": str(platform.http_port), "MLCORE_REPLICAS": str(platform.replicas)}

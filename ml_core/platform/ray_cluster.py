@@ -20,6 +20,21 @@ from ml_core.exceptions import PlatformError
 from ml_core.platform.ports import HOST, free_ports
 from ml_core.platform.processes import MARK
 
+NODE_ENVIRONMENT: Mapping[str, str] = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # A Python actor would parse one log line per request. The replicas count requests themselves.
+    "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+    # Ray replaces the actor that configures HAProxy after three failed checks in a row.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+    # With Ray's default of 15, a training on the same machine would have priority over the replicas.
+    "RAY_worker_niceness": "0",
+    # Removes headers that Serve answers with 500 or that make it repeat work of the platform.
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.ingress:middlewares",
+}
+"""The variables of Ray, Serve and the ingress on every node, of one machine or of a cluster."""
+
 # Limit for ``ray start``, which takes about 12 s on two idle cores.
 _START_TIMEOUT_S = 120.0
 
@@ -55,26 +70,16 @@ def read_token(home: Path) -> str:
 
 
 def ray_environment(home: Path, ports: RayPorts) -> dict[str, str]:
-    """The environment variables of Ray, Serve and the ingress."""
+    """The environment variables of Ray, Serve and the ingress on one machine, which may have several platforms."""
     haproxy = temporary_folder(home) / "ha"
     return {
+        **NODE_ENVIRONMENT,
         MARK: str(home),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_path(home)),
-        "RAY_USAGE_STATS_ENABLED": "0",
         # Applies to every system, despite its name: with 0 Ray binds its servers to 127.0.0.1.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        # A Python actor would parse one log line per request. The replicas count requests themselves.
-        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(_haproxy_path(home)),
-        # Ray replaces the actor that configures HAProxy after three failed checks in a row.
-        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-        # With Ray's default of 15, a training on the same machine would have priority over the replicas.
-        "RAY_worker_niceness": "0",
-        # Removes headers that Serve answers with 500 or that make it repeat work of the platform.
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.ingress:middlewares",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),

@@ -106,6 +106,35 @@ def test_an_api_key_is_not_shown():
     assert "mlk_secret" not in repr(settings)
 
 
+def test_a_secret_may_be_in_a_file(tmp_path):
+    """As Kubernetes mounts it, often with a line break at its end. The variable itself has precedence."""
+    (tmp_path / "url").write_text("postgresql://app:hunter2@db/mlcore\n")
+    environ = {"MLCORE_DATABASE_URL_FILE": str(tmp_path / "url")}
+    database = Settings.from_environment(environ).database
+    assert database.url == "postgresql://app:hunter2@db/mlcore"
+    assert "hunter2" not in repr(database)
+    # The process of a job is given empty variables over those of its node, to take secrets from it.
+    for value, url in (("postgresql://b/c", "postgresql://b/c"), ("", None)):
+        assert Settings.from_environment({**environ, "MLCORE_DATABASE_URL": value}).database.url == url
+
+
+def test_a_secret_s_file_must_be_readable(tmp_path):
+    """Otherwise a process would start without the secret; a setting that is no secret has no file."""
+    (tmp_path / "binary").write_bytes(b"\xff")
+    for name in ("missing", "binary"):
+        with pytest.raises(ConfigurationError, match=r"MLCORE_RAY_TOKEN_FILE can't be read"):
+            Settings.from_environment({"MLCORE_RAY_TOKEN_FILE": str(tmp_path / name)})
+    assert Settings.from_environment({"MLCORE_REPLICAS_FILE": "/missing"}).platform.replicas == 2
+
+
+@pytest.mark.parametrize("role", ["OWNER", "INGEST"])
+def test_the_url_of_another_role_is_not_enough(role):
+    """A process that lacks one variable must not start an embedded server beside the database that is meant."""
+    with pytest.raises(ConfigurationError, match="MLCORE_DATABASE_URL is unset") as caught:
+        Settings.from_environment({f"MLCORE_DATABASE_{role}_URL": "postgresql://u:hunter2@db/mlcore"})
+    assert "hunter2" not in str(caught.value)
+
+
 def test_each_variable_says_its_meaning():
     """Each is named like the project and explained in a sentence."""
     for variable, meaning in all_variables().items():

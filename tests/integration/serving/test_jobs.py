@@ -155,7 +155,7 @@ def test_what_keeps_ray_from_a_job_is_said(platform: RunningPlatform) -> None:
     state = platform.local.state
     assert state is not None
     refused = RayJobRunner(f"http://127.0.0.1:{state.dashboard_port}", "wrong", "test")
-    with pytest.raises(PlatformError, match=r"Ray refused the token .* MLCORE_RAY_TOKEN_PATH"):
+    with pytest.raises(PlatformError, match=r"Ray refused the token .* MLCORE_RAY_TOKEN"):
         refused.seen()
     refused.close()
     away = RayJobRunner(f"http://127.0.0.1:{free_ports(1)[0]}", None, "test")

@@ -10,7 +10,7 @@ import pytest
 from ml_core.exceptions import ConfigurationError, PlatformError
 from ml_core.inference.edge.app import build_app
 from ml_core.inference.replica import Replica
-from ml_core.settings import DatabaseSettings, PlatformSettings, Settings
+from ml_core.settings import DatabaseSettings, PlatformSettings, ServingSettings, Settings
 
 NOWHERE = "postgresql://mlcore_app@127.0.0.1:1/mlcore"
 
@@ -36,6 +36,21 @@ def test_without_the_registry_it_is_alive_and_not_ready(tmp_path):
         replica.stop()
     with pytest.raises(PlatformError, match="follower"):
         replica.check_health()
+
+
+def test_it_can_be_told_to_fail_without_the_registry(tmp_path):
+    """So that an upgrade with a wrong password never replaces replicas that answer; the operator reads why."""
+    settings = Settings(
+        DatabaseSettings(url=NOWHERE),
+        serving=ServingSettings(require_assignment=True),
+        platform=PlatformSettings(home=tmp_path),
+    )
+    replica = Replica(settings)
+    with pytest.raises(PlatformError, match="could not be read within") as caught:
+        replica.start(wait_s=0.5)
+    assert "127.0.0.1" in str(caught.value)
+    assert "refused" in str(caught.value)
+    assert not replica.follower.is_alive
 
 
 def ask(replica, path):

@@ -17,7 +17,7 @@ from support.hooks import values
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
-DASHBOARD = json.loads((ROOT / "deployments" / "grafana" / "mlcore.json").read_text(encoding="utf-8"))
+DASHBOARD = json.loads((ROOT / "helm" / "ml-platform" / "dashboard.json").read_text(encoding="utf-8"))
 RAY = "ray_"
 """What Ray's agent puts before a name."""
 VERSION = VersionRef(TenantId("acme"), ModelId("m"), VersionId("1"))

@@ -1,0 +1,80 @@
+"""KubeRay's objects as pure functions: what is returned is exactly what is sent."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import shlex
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ml_core.domain.job import Attempt
+from ml_core.ids import RunId
+
+API_VERSION: Final = "ray.io/v1"
+DISPATCHER_LABEL: Final = "ml-platform/dispatcher"
+RUN_ANNOTATION: Final = "ml-platform/run"
+
+
+def job_name(run_id: RunId) -> str:
+    """The name of the RayJob of a process: Kubernetes permits no underscore."""
+    return run_id.replace("_", "-")
+
+
+def ray_job(attempt: Attempt, variables: Mapping[str, str], template: Mapping[str, Any]) -> dict[str, Any]:
+    """The RayJob of an attempt: a Ray cluster of one pod that ends with the job.
+
+    The pod has the login of the runtime from the template's volume ``database`` and the seal of its attempt, but the
+    tenant key only if it is part of a batch, whose jobs are of several tenants. The queue tries a lost job again, so
+    Kubernetes does not.
+
+    Args:
+        attempt: Its process gets the pod; its cores are requested from Kubernetes and given to Ray.
+        variables: Of its environment, as ``Runner.start`` gets them.
+        template: A RayJob with what is common to all: image, volumes, memory, labels. The chart renders it.
+    """
+    made: dict[str, Any] = copy.deepcopy(dict(template))
+    command = ["python", "-m", "ml_core.jobs.worker", attempt.tenant_id, attempt.job_id, attempt.run_id]
+    if attempt.process_cpus < attempt.cpus:
+        command.append("--on-ray")
+    metadata = made["metadata"]
+    metadata["name"] = job_name(attempt.run_id)
+    metadata.setdefault("labels", {})[DISPATCHER_LABEL] = attempt.dispatcher
+    metadata["annotations"] = {
+        RUN_ANNOTATION: attempt.run_id,
+        "ml-platform/tenant": attempt.tenant_id,
+        "ml-platform/job": attempt.job_id,
+    }
+    made["spec"] |= {"entrypoint": shlex.join(command), "entrypointNumCpus": attempt.process_cpus}
+    head = made["spec"]["rayClusterSpec"]["headGroupSpec"]
+    head["rayStartParams"]["num-cpus"] = str(math.ceil(attempt.cpus))
+    container = head["template"]["spec"]["containers"][0]
+    container["resources"]["requests"]["cpu"] = f"{attempt.cpus:g}"
+    given = {"OMP_NUM_THREADS": str(max(1, int(attempt.cpus))), **variables}
+    container["env"] += [{"name": name, "value": value} for name, value in given.items()]
+    if attempt.batch_id is not None:
+        volumes = head["template"]["spec"]["volumes"]
+        secret = next(each["secret"]["secretName"] for each in volumes if each["name"] == "database")
+        key = {"secretKeyRef": {"name": secret, "key": "tenant-key"}}
+        container["env"].append({"name": "MLCORE_DATABASE_TENANT_KEY", "valueFrom": key})
+    return made
+
+
+def serve_applications(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a RayService that declares Serve's applications, and nothing else of it.
+
+    Applied under a field manager of its own, it leaves the cluster's specification to Helm.
+
+    Args:
+        name: The RayService.
+        config: The declarative configuration of Serve, such as the applications of ``ml_core.cells.plan``.
+    """
+    # JSON is YAML, and sorted: an equal configuration is an equal text, which KubeRay does not send again.
+    text = json.dumps(config, indent=1, sort_keys=True)
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "RayService",
+        "metadata": {"name": name},
+        "spec": {"serveConfigV2": text},
+    }

@@ -1,0 +1,76 @@
+"""A real cluster, named by MLCORE_TEST_CONTEXT, with the platform as `make kind` installs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import httpx
+import pytest
+
+from support.waiting import wait_until
+
+CONTEXT = os.environ.get("MLCORE_TEST_CONTEXT")
+URL = "http://127.0.0.1:30080"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests of this folder where there is no cluster."""
+    for item in items:
+        if item.path.parent.name == "kind":
+            item.add_marker("alone")
+            item.add_marker(pytest.mark.timeout(900))
+            if CONTEXT is None:
+                item.add_marker(pytest.mark.skip(reason="MLCORE_TEST_CONTEXT names no cluster: make kind kind-test"))
+
+
+@dataclass
+class Kubernetes:
+    """The release on the cluster, by kubectl."""
+
+    namespace: str = "mlcore"
+    release: str = "ml"
+    name: str = "ml-ml-platform"
+
+    def kubectl(self, *arguments: str) -> str:
+        """Run kubectl in the namespace; its output."""
+        command = ("kubectl", "--context", str(CONTEXT), "--namespace", self.namespace, *arguments)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    def pods(self, component: str) -> list[str]:
+        """The names of the pods of a component that are not being deleted."""
+        labels = f"app.kubernetes.io/instance={self.release},app.kubernetes.io/component={component}"
+        template = "{range .items[?(!@.metadata.deletionTimestamp)]}{.metadata.name}{' '}{end}"
+        return self.kubectl("get", "pod", "-l", labels, "-o", f"jsonpath={template}").split()
+
+    def get(self, kind: str, name: str, path: str) -> str:
+        """A field of an object."""
+        return self.kubectl("get", kind, name, "-o", f"jsonpath={{{path}}}")
+
+    def upgrade(self, *arguments: str) -> None:
+        """Upgrade the release with its present values and some others."""
+        chart = Path(__file__).parents[2] / "helm" / "ml-platform"
+        command = ["helm", "upgrade", self.release, str(chart), "--reuse-values", "--timeout", "10m", *arguments]
+        command += ["--kube-context", str(CONTEXT), "--namespace", self.namespace]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    @cached_property
+    def platform_key(self) -> str:
+        """A key of the platform, made in a worker as docs/kubernetes.md says."""
+        verb = ("mlcore", "keys", "create", "--platform", "--scope", "admin")
+        return self.kubectl("exec", self.pods("worker")[0], "-c", "ray-worker", "--", *verb).splitlines()[-1]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Kubernetes:
+    """The release, which answers."""
+    found = Kubernetes()
+    found.kubectl("wait", "--for=condition=Ready", "--timeout=10m", f"rayservice/{found.name}")
+    wait_until(lambda: httpx.get(f"{URL}/readyz", trust_env=False).status_code == 200, timeout_s=60)
+    return found

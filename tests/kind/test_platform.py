@@ -1,0 +1,165 @@
+"""What a user does on Kubernetes, and what a cluster does to a user: on a real one, from outside, under load."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import httpx
+import pandas as pd
+import pytest
+from kind.conftest import URL, Kubernetes
+
+from ml_core.client import MLClient
+from support.waiting import wait_until
+
+ROW = {"text": "the printer is broken"}
+TABLE = pd.DataFrame(
+    {
+        "text": [f"{what} {n}" for n in range(40) for what in ("the printer is broken", "the login fails")],
+        "label": ["hardware", "account"] * 40,
+    }
+)
+
+
+@dataclass
+class Load:
+    """Requests that are asked one after the other, each on a connection of its own."""
+
+    asked: int = 0
+    failed: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def load(client: MLClient, key: str) -> Iterator[Load]:
+    """Ask for predictions until the block ends. A request is not repeated, so that each failure counts."""
+    seen, stopped = Load(), threading.Event()
+    headers = {"Authorization": f"Bearer {key}", "Connection": "close"}
+
+    def ask() -> None:
+        while not stopped.wait(0.02):
+            seen.asked += 1
+            try:
+                answer = httpx.post(
+                    f"{URL}/t/{client.tenant_id}/models/tickets/predict",
+                    json={"rows": [ROW]},
+                    headers=headers,
+                    timeout=20,
+                    trust_env=False,
+                )
+                if answer.status_code != 200:
+                    seen.failed.append(f"{answer.status_code} {answer.text[:200]}")
+            except httpx.HTTPError as error:
+                seen.failed.append(repr(error))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        stopped.set()
+        thread.join()
+        print(f"{len(seen.failed)} of {seen.asked} failed: {seen.failed[:3]}")  # noqa: T201 - the figure
+
+
+@pytest.fixture(scope="module")
+def client(cluster: Kubernetes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLClient]:
+    """A new tenant with a model in production, which a job on the cluster trained."""
+    tenant = f"kind-{uuid.uuid4().hex[:8]}"
+    with MLClient(URL, api_key=cluster.platform_key, tenant_id=tenant, timeout_s=60) as made:
+        made.tenants.create(tenant)
+        table = tmp_path_factory.mktemp("tables") / "tickets.csv"
+        TABLE.to_csv(table, index=False)
+        made.datasets.create("tickets", table)
+        train(made)
+        yield made
+
+
+def train(client: MLClient) -> str:
+    """Train and promote a version by a job, and wait until the replicas have it; the version."""
+    job = client.jobs.train("tickets", "tickets", training={"target": "label"}, promote_to="production")
+    ended = wait_until(lambda: ended_job(client, job.job_id), timeout_s=300)
+    assert ended.state == "succeeded", ended.error
+    version = str(ended.result["version"])
+    wait_until(lambda: client.predict("tickets", [ROW]).version == version, timeout_s=30)
+    return version
+
+
+def ended_job(client: MLClient, job_id: str):
+    job = client.jobs.get(job_id)
+    return job if job.state in ("succeeded", "failed", "cancelled") else None
+
+
+@pytest.fixture
+def key(cluster: Kubernetes, client: MLClient) -> str:
+    """The tenant's own key, with which programs predict."""
+    return client.keys.create(["predict"]).key
+
+
+def wait_for_replicas(cluster: Kubernetes) -> None:
+    """Wait until every worker is ready, so that a test finds what it takes away."""
+    cluster.kubectl("wait", "--for=condition=Ready", "--timeout=5m", "pod", *cluster.pods("worker"))
+    cluster.kubectl("wait", "--for=condition=Ready", "--timeout=5m", f"rayservice/{cluster.name}")
+
+
+def test_a_tenant_trains_promotes_and_predicts_from_outside(client: MLClient) -> None:
+    """By the client and the port of the node, as on one machine."""
+    answer = client.predict("tickets", [ROW, {"text": "the login fails"}])
+    assert list(answer.predictions) == ["hardware", "account"]
+
+
+def test_a_promotion_under_load_fails_no_request(client: MLClient, key: str) -> None:
+    """Replicas load the new version beside the old one."""
+    with load(client, key) as seen:
+        version = train(client)
+    assert int(version) > 1
+    assert seen.failed == []
+
+
+def test_a_lost_worker_fails_no_request(cluster: Kubernetes, client: MLClient, key: str) -> None:
+    """The other one has a replica; KubeRay replaces the pod."""
+    wait_for_replicas(cluster)
+    first, *others = cluster.pods("worker")
+    assert others
+    with load(client, key) as seen:
+        cluster.kubectl("delete", "pod", first, "--wait=true")
+        wait_until(lambda: len(cluster.pods("worker")) > len(others), timeout_s=180)
+        wait_for_replicas(cluster)
+    assert seen.failed == []
+
+
+def test_a_lost_head_fails_no_request(cluster: Kubernetes, client: MLClient, key: str) -> None:
+    """Its state is on a volume, so the workers and their replicas stay."""
+    wait_for_replicas(cluster)
+    workers = set(cluster.pods("worker"))
+    (head,) = cluster.pods("head")
+    with load(client, key) as seen:
+        cluster.kubectl("delete", "pod", head, "--wait=true")
+        wait_until(lambda: cluster.pods("head") not in ([], [head]), timeout_s=180)
+        cluster.kubectl("wait", "--for=condition=Ready", "--timeout=5m", "pod", *cluster.pods("head"))
+        wait_for_replicas(cluster)
+    assert set(cluster.pods("worker")) == workers
+    assert seen.failed == []
+
+
+def test_a_lost_database_fails_no_prediction(cluster: Kubernetes, client: MLClient, key: str) -> None:
+    """Replicas serve their last assignment; afterwards the next promotion reaches them."""
+    with load(client, key) as seen:
+        cluster.kubectl("delete", "pod", f"{cluster.name}-postgres-0", "--wait=true")
+        cluster.kubectl("rollout", "status", f"statefulset/{cluster.name}-postgres", "--timeout=3m")
+    assert seen.failed == []
+    train(client)
+
+
+def test_an_upgrade_under_load_fails_no_request(cluster: Kubernetes, client: MLClient, key: str) -> None:
+    """A second cluster starts beside the first, and the first goes when the second answers."""
+    wait_for_replicas(cluster)
+    before = set(cluster.pods("worker"))
+    with load(client, key) as seen:
+        cluster.upgrade("--set-string", f"settings.MLCORE_MAX_ROWS={10_000 + uuid.uuid4().int % 1000}")
+        wait_until(lambda: before.isdisjoint(cluster.pods("worker")), timeout_s=600)
+        wait_for_replicas(cluster)
+    assert seen.failed == []

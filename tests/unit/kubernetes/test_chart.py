@@ -1,0 +1,253 @@
+"""The chart, rendered by Helm for each documented set of values. Skipped where helm is not in PATH."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import ray
+import yaml
+
+from k8s.objects import ray_job
+from ml_core.cells.plan import plan
+from ml_core.domain.placement import Placement, Placements
+from ml_core.platform.applications import OPTIONS, OTHERS
+from ml_core.platform.ray_cluster import NODE_ENVIRONMENT
+from ml_core.settings import ArtifactSettings, DatabaseSettings, Settings, all_variables
+from support.attempts import attempt
+
+ROOT = Path(__file__).parents[3]
+CHART = ROOT / "helm" / "ml-platform"
+EXAMPLES = sorted((CHART / "examples").glob("*.yaml"))
+HELM = shutil.which("helm")
+OF_OPERATORS = {"RayService", "Cluster", "HTTPRoute", "PodMonitor"}
+
+pytestmark = pytest.mark.skipif(HELM is None, reason="helm is not in PATH")
+
+
+def helm(verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(HELM), verb, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+@cache
+def rendered(*arguments: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """What Helm renders, by kind and name."""
+    made = helm("template", "ml", str(CHART), *arguments)
+    assert made.returncode == 0, made.stderr
+    objects = [each for each in yaml.safe_load_all(made.stdout) if each]
+    named = {(each["kind"], each["metadata"]["name"]): each for each in objects}
+    assert len(named) == len(objects)
+    return named
+
+
+def of(example: str) -> dict[tuple[str, str], dict[str, Any]]:
+    return rendered("--values", str(CHART / "examples" / f"{example}.yaml"))
+
+
+def pods(objects: dict[tuple[str, str], dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Every pod template, by component."""
+    found = {}
+    for (kind, _), each in objects.items():
+        spec = each.get("spec", {})
+        if kind == "RayService":
+            cluster = spec["rayClusterConfig"]
+            found["head"] = cluster["headGroupSpec"]["template"]
+            found.update({group["groupName"]: group["template"] for group in cluster["workerGroupSpecs"]})
+        elif kind == "Pod":
+            found[kind] = each
+        elif "rayjob.yaml" in each.get("data", {}):
+            found["job"] = made_job(each)["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]
+        elif "template" in spec:
+            found[each["metadata"]["name"]] = spec["template"]
+    return found
+
+
+def made_job(template: dict[str, Any]) -> dict[str, Any]:
+    """The RayJob of a job by the template of the chart."""
+    return ray_job(attempt(cpus=2.5), {}, yaml.safe_load(template["data"]["rayjob.yaml"]))
+
+
+def environment(pod: dict[str, Any]) -> dict[str, str | None]:
+    variables = pod["spec"]["containers"][0].get("env", [])
+    named = {each["name"]: each.get("value") for each in variables}
+    assert len(named) == len(variables)
+    return named
+
+
+@pytest.mark.parametrize("example", [None, *EXAMPLES], ids=lambda path: path.stem if path else "default")
+def test_every_documented_set_of_values_makes_valid_objects(example: Path | None) -> None:
+    """Helm finds no fault, and Kubernetes' own schemas accept each object and each pod."""
+    arguments = () if example is None else ("--values", str(example))
+    linted = helm("lint", "--strict", str(CHART), *arguments)
+    assert linted.returncode == 0, linted.stdout
+    objects = rendered(*arguments)
+    for (kind, _), each in objects.items():
+        if kind not in OF_OPERATORS:
+            kubernetes_validate.validate(each, "1.34", strict=True)
+    for name, pod in pods(objects).items():
+        metadata = {"name": name, **{key: value for key, value in pod["metadata"].items() if key != "name"}}
+        kubernetes_validate.validate(
+            {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod["spec"]}, "1.34", strict=True
+        )
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_every_pod_is_restricted(example: Path) -> None:
+    """As the Pod Security Standard "restricted" asks, with a read-only root; one pod has a token of the API server."""
+    found = pods(of(example.stem))
+    assert {"head", "workers", "Pod"} <= found.keys()
+    for pod in found.values():
+        spec = pod["spec"]
+        # Only the pod that creates RayJobs talks to the API server; it runs no code of tenants.
+        assert spec["automountServiceAccountToken"] == (spec["serviceAccountName"] == "ml-ml-platform-control-loop")
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in spec["containers"]:
+            context = container["securityContext"]
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            assert context["readOnlyRootFilesystem"] is True
+            assert context["allowPrivilegeEscalation"] is False
+            assert container["resources"]["limits"]["memory"]
+
+
+def test_ray_has_the_environment_of_the_platform() -> None:
+    """That of the embedded platform, what only a cluster needs, and settings that exist."""
+    for name in ("head", "workers"):
+        given = environment(pods(of("kind"))[name])
+        assert NODE_ENVIRONMENT.items() <= given.items()
+        assert given["MLCORE_REQUIRE_ASSIGNMENT"] == "on"
+        unknown = {each.removesuffix("_FILE") for each in given if each.startswith("MLCORE_")} - all_variables().keys()
+        assert not unknown
+    head = environment(pods(of("kind"))["head"])
+    assert head["RAY_gcs_storage"] == "rocksdb"
+
+
+def test_no_process_but_the_setup_has_the_owner_s_login() -> None:
+    """Which reads the key of all tenants, and migrates. A job's pod has no key, since it has the seal of its job."""
+    for name, pod in pods(of("production")).items():
+        secret = next(each["secret"] for each in pod["spec"]["volumes"] if each["name"] == "database")
+        keys = {item["key"] for item in secret["items"]}
+        assert secret["secretName"] == "ml-database"
+        assert ("owner-url" in keys) == (name == "ml-ml-platform-setup-1")
+        assert ("tenant-key" in keys) == (name != "job")
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_serve_is_declared_as_on_one_machine(example: Path) -> None:
+    """The applications are those of the embedded platform; replicas are spread where there are workers for it."""
+    spec = of(example.stem)["RayService", "ml-ml-platform"]["spec"]
+    declared = yaml.safe_load(spec["serveConfigV2"])
+    (cell,) = declared["applications"][0]["deployments"]
+    assert cell.pop("max_replicas_per_node") == 1
+    assert declared["http_options"] == {"host": "0.0.0.0", "port": 8000}
+    shared = Placement(min_replicas=cell["num_replicas"], max_replicas=cell["num_replicas"])
+    wanted = copy.deepcopy(plan(Placements(shared), {}, now=0, options=OPTIONS, others=OTHERS).applications)
+    # KubeRay is the one writer of Serve's configuration: the loop dispatches jobs only, or is a Deployment.
+    loop = wanted.pop()
+    loop["import_path"] = "deployments.control_loop:dispatcher"
+    has_deployment = ("Deployment", "ml-ml-platform-control-loop") in of(example.stem)
+    assert declared["applications"] == (wanted if has_deployment else [*wanted, loop])
+    assert spec["rayClusterConfig"]["rayVersion"] == ray.__version__
+
+
+def test_the_database_s_secret_is_what_the_settings_read(tmp_path: Path) -> None:
+    """The URLs, with their passwords, and the tenant key; each is another one."""
+    secret = of("kind")["Secret", "ml-ml-platform-database"]["stringData"]
+    for key, text in secret.items():
+        (tmp_path / key).write_text(text)
+    files = {
+        name: str(tmp_path / Path(path).name)
+        for name, path in environment(pods(of("kind"))["ml-ml-platform-setup-1"]).items()
+        if path and path.startswith("/etc/mlcore/database/")
+    }
+    database = Settings.from_environment(files).database
+    assert database == DatabaseSettings(
+        url=secret["url"],
+        owner_url=secret["owner-url"],
+        ingest_url=secret["ingest-url"],
+        tenant_key=secret["tenant-key"],
+    )
+    assert len(bytes.fromhex(secret["tenant-key"])) == 32
+    assert len({secret[f"{name}-password"] for name in ("app", "ingest", "owner", "superuser")}) == 4
+
+
+def test_jobs_have_pods_of_their_own_by_value() -> None:
+    """With a token of their own, and nothing of the cluster that serves; Serve has no control loop then."""
+    objects = of("production")
+    job = made_job(objects["ConfigMap", "ml-ml-platform-job"])
+    cluster = job["spec"]["rayClusterSpec"]
+    assert cluster["authOptions"] == {"mode": "token"}
+    (container,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
+    assert container["resources"] == {"requests": {"cpu": "2.5", "memory": "8Gi"}, "limits": {"memory": "8Gi"}}
+    assert not {each["name"] for each in container["env"]} & {"MLCORE_RAY_TOKEN", "MLCORE_RAY_URL"}
+    (rule,) = objects["Role", "ml-ml-platform-control-loop"]["rules"]
+    assert rule["resources"] == ["rayjobs"]
+    assert ("Deployment", "ml-ml-platform-control-loop") not in of("kind")
+
+
+def test_artifacts_are_in_a_bucket_or_on_the_volume() -> None:
+    """A bucket needs no claim; its keys come from a Secret or from the role of the service account."""
+    assert ("PersistentVolumeClaim", "ml-ml-platform-home") in of("kind")
+    for example in ("production", "cloudnativepg"):
+        objects = of(example)
+        assert ("PersistentVolumeClaim", "ml-ml-platform-home") not in objects
+        given = environment(pods(objects)["workers"])
+        assert ("AWS_ACCESS_KEY_ID" in given) == (example == "cloudnativepg")
+        assert ArtifactSettings(url=given["MLCORE_ARTIFACTS_URL"], region=given.get("MLCORE_ARTIFACTS_REGION")).bucket
+
+
+def test_an_upgrade_migrates_before_anything_changes() -> None:
+    """The job is a hook then; at installation it runs beside the database that it waits for."""
+    assert "annotations" not in rendered()["Job", "ml-ml-platform-setup-1"]["metadata"]
+    upgraded = rendered("--is-upgrade")["Job", "ml-ml-platform-setup-1"]["metadata"]
+    assert upgraded["annotations"]["helm.sh/hook"] == "pre-upgrade"
+
+
+def test_only_the_release_the_operator_and_clients_reach_ray() -> None:
+    """Every port but that of the ingress and of the metrics is closed to other pods."""
+    rules = of("production")["NetworkPolicy", "ml-ml-platform-ray"]["spec"]["ingress"]
+    within, operator, clients, prometheus = rules
+    assert "ports" not in within
+    assert within["from"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/instance"] == "ml"
+    assert operator["from"][0]["podSelector"]["matchLabels"] == {"app.kubernetes.io/component": "kuberay-operator"}
+    assert clients["from"][0]["namespaceSelector"]
+    assert (clients["ports"], prometheus["ports"]) == ([{"port": 8000}], [{"port": 8080}])
+    assert ("NetworkPolicy", "ml-ml-platform-ray") not in rendered("--set", "networkPolicy.enabled=false")
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        ("cell.replicas=0", "cell/replicas"),
+        ("cell.replica=2", "replica"),
+        ("database.kind=mysql", "database/kind"),
+        ("database.kind=external", "database/secret"),
+        ("database.secret=mine", "database/secret"),
+        ("artifacts.url=http://bucket", "artifacts/url"),
+        ("image.digest=latest", "image/digest"),
+        ("settings.PATH=/", "PATH"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_name(value: str, named: str) -> None:
+    """Before anything is sent to the cluster."""
+    refused = helm("template", "ml", str(CHART), "--set", value)
+    assert refused.returncode != 0
+    assert named in refused.stderr.replace(".", "/")
+
+
+def test_every_value_is_in_the_schema_and_explained() -> None:
+    """A value without a description is one that nobody finds."""
+    schema = yaml.safe_load((CHART / "values.schema.json").read_text())
+    text = (CHART / "values.yaml").read_text().splitlines()
+    assert yaml.safe_load("\n".join(text)).keys() == schema["properties"].keys() - {"global"}
+    for number, line in enumerate(text):
+        if line and line[0] not in "# " and line.endswith(":"):
+            following = text[number - 1] + text[number + 1]
+            assert "#" in following, f"{line} has no description"

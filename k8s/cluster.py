@@ -1,11 +1,9 @@
-"""``Cluster``: applies, reads and deletes objects of KubeRay in one namespace."""
+"""``Cluster``: applies, lists and deletes objects of KubeRay in one namespace."""
 
 from __future__ import annotations
 
 import json
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -19,8 +17,6 @@ from ml_core.exceptions import PlatformError
 FIELD_MANAGER: Final = "ml-platform"
 _GROUP, _VERSION = API_VERSION.split("/")
 _TIMEOUT_S: Final = 30.0
-_LOOK_EVERY_S: Final = 1.0
-_EVENTS: Final = 3
 _NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -34,7 +30,6 @@ class Cluster:
 
     def __init__(self, client: Any, namespace: str) -> None:
         self._objects: Any = kubernetes.client.CustomObjectsApi(client)
-        self._core: Any = kubernetes.client.CoreV1Api(client)
         self.namespace = namespace
 
     @classmethod
@@ -72,16 +67,6 @@ class Cluster:
                 )
             )
 
-    def get(self, kind: str, name: str) -> dict[str, Any]:
-        """An object.
-
-        Raises:
-            PlatformError: It does not exist, or Kubernetes can't be reached.
-        """
-        with _translated(f"read {kind} {name}"):
-            found = self._objects.get_namespaced_custom_object(*self._kind(kind), name, _request_timeout=_TIMEOUT_S)
-        return dict(found)
-
     def list(self, kind: str, labels: str) -> list[dict[str, Any]]:
         """The objects of a kind with these labels, as ``name=value``.
 
@@ -102,33 +87,6 @@ class Cluster:
         """
         with _translated(f"delete {kind} {name}", is_missing_fine=True):
             self._objects.delete_namespaced_custom_object(*self._kind(kind), name, _request_timeout=_TIMEOUT_S)
-
-    def wait(self, kind: str, name: str, is_done: Callable[[dict[str, Any]], bool], timeout_s: float) -> dict[str, Any]:
-        """Wait until an object fulfils a condition.
-
-        Returns:
-            The object.
-
-        Raises:
-            PlatformError: It did not within the time; has its last events.
-        """
-        deadline = time.monotonic() + timeout_s
-        while not is_done(found := self.get(kind, name)):
-            if time.monotonic() > deadline:
-                raise _failure(
-                    f"{kind} {name} was not ready after {timeout_s:g} s. {self._last_events(name)}",
-                    f"kubectl -n {self.namespace} describe {kind.lower()} {name} has all events.",
-                )
-            threading.Event().wait(_LOOK_EVERY_S)
-        return found
-
-    def _last_events(self, name: str) -> str:
-        with _translated(f"read the events of {name}"):
-            found = self._core.list_namespaced_event(
-                self.namespace, field_selector=f"involvedObject.name={name}", _request_timeout=_TIMEOUT_S
-            )
-        lines = [f"{event.reason}: {event.message}" for event in found.items[-_EVENTS:]]
-        return f"Its last events: {' / '.join(lines)}" if lines else "It has no events: is KubeRay's operator running?"
 
     def _kind(self, kind: str) -> tuple[str, str, str, str]:
         return _GROUP, _VERSION, self.namespace, f"{kind.lower()}s"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import shlex
 from collections.abc import Mapping
@@ -59,22 +58,3 @@ def ray_job(attempt: Attempt, variables: Mapping[str, str], template: Mapping[st
         key = {"secretKeyRef": {"name": secret, "key": "tenant-key"}}
         container["env"].append({"name": "MLCORE_DATABASE_TENANT_KEY", "valueFrom": key})
     return made
-
-
-def serve_applications(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a RayService that declares Serve's applications, and nothing else of it.
-
-    Applied under a field manager of its own, it leaves the cluster's specification to Helm.
-
-    Args:
-        name: The RayService.
-        config: The declarative configuration of Serve, such as the applications of ``ml_core.cells.plan``.
-    """
-    # JSON is YAML, and sorted: an equal configuration is an equal text, which KubeRay does not send again.
-    text = json.dumps(config, indent=1, sort_keys=True)
-    return {
-        "apiVersion": API_VERSION,
-        "kind": "RayService",
-        "metadata": {"name": name},
-        "spec": {"serveConfigV2": text},
-    }

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 
 import pytest
 
-from k8s.objects import job_name, ray_job, serve_applications
+from k8s.objects import job_name, ray_job
 from k8s.runner import end_of
 from ml_core.domain.job import JobKind
 from ml_core.ids import BatchId, RunId
@@ -107,15 +106,6 @@ def test_the_name_of_a_job_is_valid_and_its_run_s_alone() -> None:
     names = {job_name(RunId.new()) for _ in range(100)}
     assert len(names) == 100
     assert all(len(name) <= 47 and name.replace("-", "").isalnum() and name.islower() for name in names)
-
-
-def test_declaring_applications_touches_nothing_else() -> None:
-    """Only spec.serveConfigV2 is applied; an equal configuration is an equal text."""
-    config = {"proxy_location": "EveryNode", "applications": [{"name": "shared", "route_prefix": "/"}]}
-    made = serve_applications("ml", config)
-    assert made["spec"].keys() == {"serveConfigV2"}
-    assert json.loads(made["spec"]["serveConfigV2"]) == config
-    assert serve_applications("ml", dict(reversed(config.items()))) == made
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def set_(
     max_replicas: MaxOption = None,
     target_ongoing: TargetOption = None,
 ) -> None:
-    """Set where a tenant is served. It moves within seconds, keeps its URL, and no request fails."""
+    """Set where a tenant is served. It keeps its URL while it moves, which takes about half a minute."""
     wanted = NewPlacement(is_dedicated=dedicated, **_bounds(min_replicas, max_replicas, target_ongoing))
     with platform(of_tenant=False) as client:
         _print(client.placements.set(tenant, wanted))

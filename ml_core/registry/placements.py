@@ -18,6 +18,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import PLATFORM, placements, tenants
 from ml_core.domain.api_key import Scope
 from ml_core.domain.placement import SHARED_CELL, PlacedTenant, Placement, Placements, Readiness, dedicated_cell
+from ml_core.exceptions import InvalidRequestError
 from ml_core.ids import TenantId
 from ml_core.registry import journal
 from ml_core.registry.journal import advance_feed
@@ -103,8 +104,16 @@ class PlacementRepository:
         Raises:
             TenantNotFoundError: There is no such tenant, or it was deleted.
             PermissionDeniedError: The principal belongs to a tenant, or lacks the scope ``admin``.
+            InvalidRequestError: It has bounds, and no cell that they could be of.
         """
         name, values = TenantId(tenant_id), asdict(placement)
+        if not placement.is_dedicated and placement != Placement():
+            raise InvalidRequestError(
+                "The placement has bounds, and they would be those of no cell: the shared cell serves the tenant.",
+                remedy="Leave them out, give the tenant a dedicated cell, or set those of the shared cell.",
+                tenant_id=name,
+                field="is_dedicated",
+            )
         with self._db.platform() as connection:
             journal.lock_tenant(connection, name)
             journal.record(connection, name, "placement.set", {"tenant_id": name}, values)

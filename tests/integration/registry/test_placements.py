@@ -119,6 +119,15 @@ def test_only_the_platform_places(own: DatabaseConnection) -> None:
             act()
 
 
+def test_bounds_of_no_cell_are_refused(own: DatabaseConnection) -> None:
+    """Nobody would notice that they have no effect."""
+    tenant, placed = new_tenant(own), PlacementRepository(own)
+    for bounds in ({"max_replicas": 2}, {"min_replicas": 2, "max_replicas": 2}, {"target_ongoing": 8}):
+        with pytest.raises(InvalidRequestError, match="the shared cell serves the tenant"):
+            placed.set(tenant, Placement(**bounds))
+    assert placed.get(tenant).updated_at is None
+
+
 def test_a_tenants_own_sql_places_nobody(own: DatabaseConnection) -> None:
     """It reads its placement and writes none."""
     tenant = new_tenant(own)

@@ -23,11 +23,16 @@ END
 $$;
 
 -- A feed generation in the future would be read by every replica at every poll; one that decreases would hide a change.
--- A revoked key stays revoked. The platform's own transactions stamp a tenant that moves to another cell.
+-- A revoked key stays revoked. The platform's own transactions stamp a tenant that moves to another cell, no more.
 CREATE FUNCTION mlcore.check_feed_generation() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  IF mlcore.current_tenant() IS DISTINCT FROM '*' AND NOT mlcore.is_bound(NEW.tenant_id) THEN
+  IF TG_TABLE_NAME = 'tenants' AND TG_OP = 'UPDATE' AND mlcore.current_tenant() = '*' THEN
+    IF to_jsonb(NEW) - 'feed_generation' <> to_jsonb(OLD) - 'feed_generation' THEN
+      RAISE EXCEPTION 'The row violates row-level security: the platform changes the stamp of a tenant only.'
+        USING ERRCODE = 'insufficient_privilege';
+    END IF;
+  ELSIF NOT mlcore.is_bound(NEW.tenant_id) THEN
     RETURN NEW;
   END IF;
   IF NEW.feed_generation > (SELECT generation FROM mlcore.feed_clock) THEN

@@ -34,7 +34,9 @@ from ml_core.settings import Settings
 from ml_core.system import MLSystem
 
 TENANT, MODEL, CONNECTIONS = TenantId("benchmark-moves"), "moves", 4
-LOOK_EVERY_S, WITHIN_S, SETTLE_S = 0.5, 300.0, 3.0
+LOOK_EVERY_S, WITHIN_S = 0.5, 300.0
+AFTERWARDS_S = 3.0
+"""For which requests go on after the last move, so that its late failures are seen."""
 SLOW_S = 0.5
 """Longer waits are listed: the move, when they were sent in seconds since it began, and the wait in milliseconds."""
 
@@ -89,6 +91,16 @@ def move(local: LocalPlatform, database: DatabaseConnection, *, to_dedicated: bo
     raise SystemExit(f"the tenant did not move within {WITHIN_S:.0f} s")
 
 
+def wait_until_served(url: str, key: str, row: dict[str, float]) -> None:
+    """Wait until replicas know the new key and have loaded the new version."""
+    started, path = time.monotonic(), f"{url}/t/{TENANT}/models/{MODEL}/predict"
+    headers = {"authorization": f"Bearer {key}"}
+    while httpx.post(path, json={"rows": [row]}, headers=headers, trust_env=False).status_code != httpx.codes.OK:
+        if time.monotonic() - started > WITHIN_S:
+            raise SystemExit(f"the model was not served within {WITHIN_S:.0f} s")
+        time.sleep(LOOK_EVERY_S)
+
+
 def measure(local: LocalPlatform, url: str, database: DatabaseConnection, moves: int) -> dict[str, object]:
     """Move there and back under load."""
     system, (X, y) = MLSystem(database, tenant_id=TENANT), table()
@@ -96,8 +108,8 @@ def measure(local: LocalPlatform, url: str, database: DatabaseConnection, moves:
     system.promote(MODEL, trained["version"])
     key = str(KeyRepository(database, TENANT).create("benchmark", [Scope.PREDICT]))
     move(local, database, to_dedicated=False)  # where an earlier run was interrupted
-    time.sleep(SETTLE_S)
     answers, row = Answers(), X.iloc[0].to_dict()
+    wait_until_served(url, key, row)
     threads = [threading.Thread(target=answers.ask, args=(url, key, row)) for _ in range(CONNECTIONS)]
     for thread in threads:
         thread.start()
@@ -109,7 +121,7 @@ def measure(local: LocalPlatform, url: str, database: DatabaseConnection, moves:
             began.append(time.monotonic())
             times[to_dedicated].append(move(local, database, to_dedicated=to_dedicated))
             print(f"move {turn + 1}: {times[to_dedicated][-1]:.1f} s, {len(answers.failures)} failed", flush=True)
-        time.sleep(SETTLE_S)
+        answers.stop.wait(AFTERWARDS_S)
     finally:
         answers.stop.set()
         for thread in threads:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
 import orjson
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import threadpool_limits
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.columns import ColumnKind
@@ -398,10 +396,10 @@ class Trainer:
         """Read the data, fit and evaluate: all that writes nothing."""
         request, versions = plan.request, VersionRepository(self._db, self.tenant_id)
         try:
-            if plan.spec.model_type is None:  # only the data shows it; the plan refused the rest
-                versions.refuse_in_vain(request.model_id, request.model_type_in_use, plan.spec.version)
+            # As the plan did: but only the data shows the type of a spec without one, and a search takes long.
+            versions.refuse_in_vain(request.model_id, request.model_type_in_use, plan.spec.version)
             # Boosting and k-means add numbers up in another order with other threads, and one spec makes one digest.
-            with _thread_pools(len(sys.modules)).limit(limits=1), _executing(plan.strategy, cores) as execution:
+            with threadpool_limits(limits=1), _executing(plan.strategy, cores) as execution:
                 return fit_model(request, stages.enter, execution)
         except MLFrameworkError as error:
             error.tenant_id = self.tenant_id
@@ -431,12 +429,6 @@ class Trainer:
             ModelLoadError: The path is not one that ``save_checkpoint`` returned for this tenant, or can't be read.
         """
         return self._checkpoints.load(Path(path))
-
-
-@lru_cache(maxsize=1)
-def _thread_pools(_n_modules: int) -> ThreadpoolController:
-    """The native thread pools of this process. To find them takes 2.5 ms; no other appears without an import."""
-    return ThreadpoolController()
 
 
 def _executing(strategy: Strategy, cores: float) -> AbstractContextManager[Execution]:

@@ -18,9 +18,8 @@ from ml_core.api.access import Services
 from ml_core.api.app import create_app
 from ml_core.api.bounds import MAX_IN_FLIGHT
 from ml_core.database.connection import DatabaseConnection
-from ml_core.exceptions import ConfigurationError
 from ml_core.platform.processes import set_priority
-from ml_core.settings import Settings
+from ml_core.settings import Settings, required
 
 # On Linux, a third of the weight of a replica when both need the same processor. A training has 10.
 _NICENESS = 5
@@ -40,12 +39,7 @@ class ControlApi:
         # Relative, because the platform and with it the cells may have been started with a lower priority.
         set_priority(os.getpriority(os.PRIO_PROCESS, 0) + _NICENESS)
         settings = Settings.from_environment()
-        if settings.database.url is None:
-            raise ConfigurationError(
-                "The control API needs the address of the registry.",
-                remedy="Set MLCORE_DATABASE_URL (and MLCORE_DATABASE_INGEST_URL) in its environment.",
-                setting="MLCORE_DATABASE_URL",
-            )
+        required(settings.database.url, "MLCORE_DATABASE_URL", "The control API")
         anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
         # A session for each thread, so that operations wait for a thread and not for a session, which would time out.
         # All are kept open, because each new session starts a process of PostgreSQL.

@@ -16,12 +16,11 @@ from ray import serve
 from ml_core.cells.loop import CellLoop
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.principal import Principal
-from ml_core.exceptions import ConfigurationError
 from ml_core.jobs.dispatcher import Dispatcher
 from ml_core.jobs.ray_jobs import RayJobRunner
 from ml_core.platform.applications import OPTIONS, OTHERS, serve_api
 from ml_core.platform.processes import set_priority
-from ml_core.settings import Settings
+from ml_core.settings import Settings, required
 
 _NICENESS = 5
 _NAME = "control-loop"
@@ -41,22 +40,16 @@ class ControlLoop:
     def __init__(self, *, keeps_cells: bool = True) -> None:
         set_priority(os.getpriority(os.PRIO_PROCESS, 0) + _NICENESS)
         settings = Settings.from_environment()
-        for value, variable in (
-            (settings.database.url, "MLCORE_DATABASE_URL"),
-            (settings.jobs.ray_url, "MLCORE_RAY_URL"),
-        ):
-            if value is None:
-                raise ConfigurationError(
-                    f"The control loop needs {variable}.", remedy="Set it in its environment.", setting=variable
-                )
+        required(settings.database.url, "MLCORE_DATABASE_URL", "The control loop")
+        ray_url = required(settings.jobs.ray_url, "MLCORE_RAY_URL", "The control loop")
         self._stack = ExitStack()
         db = self._stack.enter_context(DatabaseConnection(settings=settings))
-        runner = RayJobRunner(str(settings.jobs.ray_url), settings.jobs.ray_token, _NAME)
+        runner = RayJobRunner(ray_url, settings.jobs.ray_token, _NAME)
         self._stack.callback(runner.close)
         dispatcher = Dispatcher(db, runner, cpus=settings.jobs.cpus, name=_NAME)
         loops: list[Dispatcher | CellLoop] = [dispatcher]
         if keeps_cells:
-            serve_client = serve_api(str(settings.jobs.ray_url), settings.jobs.ray_token, settings.platform.http_port)
+            serve_client = serve_api(ray_url, settings.jobs.ray_token, settings.platform.http_port)
             self._stack.callback(serve_client.close)
             # A file of its own: Serve writes a replica's log a thousand lines at a time.
             plans = logging.FileHandler(settings.platform.home / "logs" / f"{_NAME}.log")

@@ -19,9 +19,8 @@ import yaml
 from k8s.cluster import Cluster
 from k8s.runner import KubernetesRunner
 from ml_core.database.connection import DatabaseConnection
-from ml_core.exceptions import ConfigurationError
 from ml_core.jobs.dispatcher import Dispatcher
-from ml_core.settings import Settings
+from ml_core.settings import Settings, required
 
 _NAME = "kubernetes"
 
@@ -38,12 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--template", type=Path, required=True, help="a RayJob with what all have in common, as YAML")
     given = parser.parse_args(arguments)
     settings = Settings.from_environment()
-    if settings.database.url is None:
-        raise ConfigurationError(
-            "The control loop needs MLCORE_DATABASE_URL.",
-            remedy="Set it in its environment.",
-            setting="MLCORE_DATABASE_URL",
-        )
+    required(settings.database.url, "MLCORE_DATABASE_URL", "The control loop")
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())

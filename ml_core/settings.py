@@ -28,6 +28,17 @@ def _secret(variable: str, meaning: str) -> Any:
     return field(default=None, repr=False, metadata={"variable": variable, "meaning": meaning, "is_secret": True})
 
 
+def required(value: str | None, variable: str, who: str) -> str:
+    """A setting without which a process of the platform can't work, such as the registry's address.
+
+    Raises:
+        ConfigurationError: It is unset. The embedded server is not started instead.
+    """
+    if value is None:
+        raise ConfigurationError(f"{who} needs {variable}.", remedy="Set it in its environment.", setting=variable)
+    return value
+
+
 def default_home() -> Path:
     """The default of ``MLCORE_HOME``: ``/var/lib/mlcore`` for root, ``~/.local/share/mlcore`` for other users."""
     # For root the embedded PostgreSQL server runs as another user, who must be able to read every parent folder. The

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import FEED_CHANNEL
 from ml_core.domain.placement import SHARED_CELL
-from ml_core.exceptions import ConfigurationError, PlatformError
+from ml_core.exceptions import PlatformError
 from ml_core.inference.assignment import Assignment
 from ml_core.inference.follower import AssignmentFollower
 from ml_core.inference.model_table import ModelTable
@@ -29,7 +29,7 @@ from ml_core.registry.feed import FeedReader
 from ml_core.registry.oidc import TokenVerifier
 from ml_core.registry.predictions.ingest import PredictionIngest
 from ml_core.registry.replicas import ReplicaReports
-from ml_core.settings import Settings
+from ml_core.settings import Settings, required
 
 logger = logging.getLogger(__name__)
 
@@ -76,12 +76,7 @@ class Replica:
     def __init__(
         self, settings: Settings, replica_id: str | None = None, hooks: Hooks = NO_HOOKS, cell: str = SHARED_CELL
     ) -> None:
-        if settings.database.url is None:
-            raise ConfigurationError(
-                "A replica needs the address of the registry.",
-                remedy="Set MLCORE_DATABASE_URL (and MLCORE_DATABASE_INGEST_URL) in its environment.",
-                setting="MLCORE_DATABASE_URL",
-            )
+        required(settings.database.url, "MLCORE_DATABASE_URL", "A replica")
         serving = settings.serving
         self._requires_assignment = serving.require_assignment
         self._db = DatabaseConnection(settings=settings)

@@ -439,14 +439,19 @@ def _read_secret(metadata: Mapping[str, Any], environ: Mapping[str, str]) -> str
     if not path or metadata["variable"] in environ:
         return None
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        # An empty one must not count as unset: without an address the embedded server would be started.
+        secret, reason = Path(path).read_text(encoding="utf-8").strip(), "it is empty"
+    except OSError as error:
+        secret, reason = "", str(error.strerror)
+    except UnicodeDecodeError:
+        secret, reason = "", "it is not text"
+    if not secret:
         raise ConfigurationError(
             f"The file {path} of {variable} can't be read: {reason}.",
             remedy="Name a file with the secret, or unset the variable.",
             setting=variable,
-        ) from error
+        )
+    return secret
 
 
 _SWITCH = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}

@@ -120,8 +120,9 @@ def test_a_secret_may_be_in_a_file(tmp_path):
 
 def test_a_secret_s_file_must_be_readable(tmp_path):
     """Otherwise a process would start without the secret; a setting that is no secret has no file."""
-    (tmp_path / "binary").write_bytes(b"\xff")
-    for name in ("missing", "binary"):
+    for name, content in (("binary", b"\xff"), ("empty", b""), ("blank", b" \n")):
+        (tmp_path / name).write_bytes(content)
+    for name in ("missing", "binary", "empty", "blank", "."):
         with pytest.raises(ConfigurationError, match=r"MLCORE_RAY_TOKEN_FILE can't be read"):
             Settings.from_environment({"MLCORE_RAY_TOKEN_FILE": str(tmp_path / name)})
     assert Settings.from_environment({"MLCORE_REPLICAS_FILE": "/missing"}).platform.replicas == 2

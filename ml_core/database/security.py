@@ -83,8 +83,9 @@ APP_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
     "job_quotas": (
         "SELECT",
         "INSERT",
-        "UPDATE (weight, max_queued, max_running, max_cpus, cpu_seconds_per_day, turn_began, turn_ended)",
+        "UPDATE (weight, max_queued, max_running, max_cpus, cpu_seconds_per_day)",
     ),
+    "job_turns": ("SELECT",),
     "schedules": ("SELECT", "INSERT", "UPDATE (state, next_at, last_at, last_job_id, note)"),
     "predictions": ("SELECT",),
     "feedback": ("SELECT", "INSERT", "UPDATE (label, at, updated_at)"),
@@ -141,6 +142,7 @@ FUNCTIONS: Final[Mapping[str, OwnFunction]] = {
     "fill_move()": OwnFunction(),
     "is_bound(text)": OwnFunction(is_definer=False),
     "keep_deleted_name()": OwnFunction(),
+    "note_turn()": OwnFunction(),
     "remove_tenant_rows(bigint)": OwnFunction((APP_ROLE,)),
     "stamp()": OwnFunction(),
     "take_number()": OwnFunction(),
@@ -189,6 +191,7 @@ TRIGGERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "check_generation": ("BEFORE INSERT OR UPDATE", ("environments",)),
     "fill_move": ("BEFORE INSERT", ("environment_history",)),
     "check_feed_generation": ("BEFORE INSERT OR UPDATE", ("tenants", "environments", "api_keys")),
+    "note_turn": ("AFTER INSERT OR UPDATE OF state", ("jobs",)),
 }
 # The columns that the trigger ``stamp`` fills in: when, who, and for which request; '' where a table has none.
 STAMPS: Final[Mapping[str, tuple[str, str, str]]] = {
@@ -242,7 +245,9 @@ SERVING_INSERTS: Final = ("predictions", "prediction_losses", "replica_pending")
 SERVING_WRITES: Final = ("feedback",)
 # Tables of which the platform's own transactions read rows of all tenants; which they change, or lock; and to which
 # they add. They serve the queue of jobs and the placements.
-PLATFORM_READS: Final = ("tenants", "placements", "dataset_versions", "jobs", "job_quotas", "schedules", "audit")
+PLATFORM_READS: Final = (
+    *("tenants", "placements", "dataset_versions", "jobs", "job_quotas", "job_turns", "schedules", "audit"),
+)
 PLATFORM_CHANGES: Final = ("tenants", "placements", "jobs", "job_quotas")
 PLATFORM_ADDS: Final = ("audit", "jobs", "job_quotas", "placements")
 # Tables whose rows belong to no tenant.
@@ -286,6 +291,7 @@ def declared_policies(partitions: Iterable[str] = ()) -> frozenset[Policy]:
         (("jobs",), "only_platform_adds", APP_ROLE, "a", None, f"((batch_id IS NULL) OR {_PLATFORM_RULE})", False),
         (("job_quotas", "placements"), "only_platform_adds", APP_ROLE, "a", None, _PLATFORM_RULE, False),
         (("job_quotas", "placements"), "only_platform_changes", APP_ROLE, "w", _PLATFORM_RULE, None, False),
+        (("job_turns",), "platform_turns", OWNER_ROLE, "*", *of_platform),
     )
     policies = [Policy(f"{SCHEMA}.{table}", *policy) for tables, *policy in declared for table in tables]
     removal = (REMOVAL_POLICY, OWNER_ROLE, "*", *of_tenant)

@@ -48,6 +48,7 @@ def test_only_the_declared_policies_exist(db: DatabaseConnection) -> None:
         }
     wanted = {(table, security.TENANT_POLICY, (security.APP_ROLE,)) for table in TENANT_TABLES}
     wanted |= {(table, security.REMOVAL_POLICY, (security.OWNER_ROLE,)) for table in TENANT_TABLES}
+    wanted.add(("job_turns", "platform_turns", (security.OWNER_ROLE,)))
     for policy, tables in (
         (security.SERVING_POLICY, security.SERVING_READS),
         (security.SERVING_INSERT_POLICY, security.SERVING_INSERTS),
@@ -56,7 +57,9 @@ def test_only_the_declared_policies_exist(db: DatabaseConnection) -> None:
         wanted |= {(table, policy, (security.INGEST_ROLE,)) for table in tables}
     for policy, tables in {
         security.PLATFORM_POLICY: ("platform_keys", "job_batches"),
-        "platform_reads": ("tenants", "placements", "dataset_versions", "jobs", "job_quotas", "schedules", "audit"),
+        "platform_reads": (
+            *("tenants", "placements", "dataset_versions", "jobs", "job_quotas", "job_turns", "schedules", "audit"),
+        ),
         "platform_changes": ("tenants", "placements", "jobs", "job_quotas"),
         "platform_adds": ("audit", "jobs", "job_quotas", "placements"),
         "only_platform_adds": ("jobs", "job_quotas", "placements"),

@@ -83,7 +83,7 @@ jobs = sa.Table(
     sa.Index(None, "tenant_id", "state", "submitted_at", "job_id"),
     sa.Index(None, "tenant_id", "finished_at"),
     sa.Index("ix_jobs_batch_id", "batch_id", "state", postgresql_where=sa.text("batch_id IS NOT NULL")),
-    # Those of all tenants: who waits, in the order of their turns, and who holds cores.
+    # A tenant's jobs that wait, the next first, and those of all tenants that hold cores.
     sa.Index("ix_jobs_waiting", "tenant_id", sa.text("priority DESC"), "submitted_at", postgresql_where=_WAITING),
     sa.Index("ix_jobs_holding", "tenant_id", "lease_until", postgresql_where=_HOLDING),
 )
@@ -97,8 +97,7 @@ job_logs = sa.Table(
     sa.ForeignKeyConstraint(["tenant_id", "job_id"], [jobs.c.tenant_id, jobs.c.job_id]),
 )
 
-# A tenant without a row has the defaults. A turn is an interval of virtual time as long as the job is large; whoever's
-# last turn ended first is next (``ml_core.registry.jobs.queue``).
+# A tenant without a row has the defaults.
 job_quotas = sa.Table(
     "job_quotas",
     metadata,
@@ -108,10 +107,20 @@ job_quotas = sa.Table(
     number("max_running", nullable=True),
     sa.Column("max_cpus", sa.Double),
     sa.Column("cpu_seconds_per_day", sa.Double),
-    sa.Column("turn_began", sa.Double, nullable=False, server_default=sa.text("0")),
-    sa.Column("turn_ended", sa.Double, nullable=False, server_default=sa.text("0")),
     sa.CheckConstraint("weight BETWEEN 0.01 AND 100", name="weight"),
-    sa.Index(None, "turn_began"),
+)
+
+# The last turn of a tenant that has submitted a job: an interval of virtual time as long as the job is large. Whoever's
+# last turn ended first is next (``ml_core.registry.jobs.queue``). A trigger of ``jobs`` writes it.
+job_turns = sa.Table(
+    "job_turns",
+    metadata,
+    sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
+    sa.Column("began", sa.Double, nullable=False, server_default=sa.text("0")),
+    sa.Column("ended", sa.Double, nullable=False, server_default=sa.text("0")),
+    moment("waiting_since", nullable=True),
+    sa.Index(None, "began"),
+    sa.Index("ix_job_turns_waiting", "ended", "waiting_since", postgresql_where=sa.text("waiting_since IS NOT NULL")),
 )
 
 _SCHEDULE_STATES = ", ".join(f"'{state}'" for state in ScheduleState)

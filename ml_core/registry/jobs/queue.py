@@ -3,7 +3,7 @@
 Tenants take turns by start-time fair queueing (Goyal, Vin and Cheng, 1996): a turn is an interval of virtual time, as
 long as the job's cores divided by the tenant's weight, and whoever's last turn ended first is next. A turn begins no
 earlier than the newest turn of anybody, so who was idle has no credit. Within a tenant the higher priority goes first,
-then the older job.
+then the older job. A trigger of ``jobs`` keeps the turns (``06_jobs.sql``).
 
 A claim is a lease. Whoever executes the job renews it; a job whose lease has ended is claimed again
 (``JobRepository.lose``). All statements run in the platform's name, see the policies of the two tables.
@@ -34,30 +34,23 @@ if TYPE_CHECKING:
 _CLAIMS_LOCK = 1835167601
 """Key of the advisory lock that makes claims one at a time: each takes about a millisecond."""
 
-# ``waiting`` steps from tenant to tenant through the index, whatever number of jobs each has.
+# The tenants that wait, by the index in the order of their turns, up to the first that may have one.
 _NEXT = sa.text("""
-WITH RECURSIVE waiting (tenant_id) AS (
-  (SELECT tenant_id FROM mlcore.jobs WHERE state = 'queued' ORDER BY tenant_id LIMIT 1)
-  UNION ALL
-  SELECT (SELECT j.tenant_id FROM mlcore.jobs j
-          WHERE j.state = 'queued' AND j.tenant_id > w.tenant_id ORDER BY j.tenant_id LIMIT 1)
-  FROM waiting w WHERE w.tenant_id IS NOT NULL
-), held AS (
-  SELECT tenant_id, count(*) AS jobs, sum(cpus) AS cpus FROM mlcore.jobs
-  WHERE state IN ('starting', 'running', 'cancelling') GROUP BY tenant_id
-)
-SELECT head.tenant_id, head.job_id, head.cpus, head.batch_id
-FROM waiting w
+SELECT t.tenant_id, head.job_id, head.cpus, head.batch_id
+FROM mlcore.job_turns t
+LEFT JOIN mlcore.job_quotas q ON q.tenant_id = t.tenant_id
 CROSS JOIN LATERAL (
-  SELECT j.tenant_id, j.job_id, j.cpus, j.batch_id, j.submitted_at FROM mlcore.jobs j
-  WHERE j.tenant_id = w.tenant_id AND j.state = 'queued' AND j.not_before <= now()
+  SELECT j.job_id, j.cpus, j.batch_id FROM mlcore.jobs j
+  WHERE j.tenant_id = t.tenant_id AND j.state = 'queued' AND j.not_before <= now()
   ORDER BY j.priority DESC, j.submitted_at LIMIT 1
 ) head
-LEFT JOIN mlcore.job_quotas q ON q.tenant_id = w.tenant_id
-LEFT JOIN held h ON h.tenant_id = w.tenant_id
-WHERE coalesce(h.jobs, 0) < coalesce(q.max_running, 1000000000)
-  AND coalesce(h.cpus, 0) + head.cpus <= coalesce(q.max_cpus, 1e9)
-ORDER BY coalesce(q.turn_ended, 0), head.submitted_at LIMIT 1
+CROSS JOIN LATERAL (
+  SELECT count(*) AS jobs, coalesce(sum(cpus), 0) AS cpus FROM mlcore.jobs j
+  WHERE j.tenant_id = t.tenant_id AND j.state IN ('starting', 'running', 'cancelling')
+) held
+WHERE t.waiting_since IS NOT NULL
+  AND held.jobs < coalesce(q.max_running, 1000000000) AND held.cpus + head.cpus <= coalesce(q.max_cpus, 1e9)
+ORDER BY t.ended, t.waiting_since LIMIT 1
 """)
 
 
@@ -206,11 +199,9 @@ def _claim(
     process: RunId | None = None,
 ) -> Attempt | None:
     is_it = is_job(tenant_id, job_id)
-    locked = sa.select(jobs.c.cpus).where(is_it, jobs.c.state == JobState.QUEUED.value)
-    cpus = connection.scalar(locked.with_for_update(skip_locked=True))  # skipped if it is being cancelled
-    if cpus is None:
+    locked = sa.select(jobs.c.job_id).where(is_it, jobs.c.state == JobState.QUEUED.value)
+    if connection.scalar(locked.with_for_update(skip_locked=True)) is None:  # it is being cancelled
         return None
-    _take_turn(connection, tenant_id, cpus)
     run_id = RunId.new()
     claimed = jobs.update().where(is_it).returning(jobs)
     claimed = claimed.values(
@@ -225,13 +216,3 @@ def _claim(
         progress={},
     )
     return attempt_from(connection.execute(claimed).one())
-
-
-def _take_turn(connection: Connection, tenant_id: str, cpus: float) -> None:
-    """Record that a tenant has a turn, which begins where virtual time is now."""
-    of = job_quotas.c
-    now = sa.select(sa.func.coalesce(sa.func.max(of.turn_began), 0.0)).scalar_subquery()
-    began = sa.func.greatest(of.turn_ended, now)
-    connection.execute(insert(job_quotas).values(tenant_id=tenant_id).on_conflict_do_nothing())
-    turn = job_quotas.update().where(of.tenant_id == tenant_id)
-    connection.execute(turn.values(turn_began=began, turn_ended=began + cpus / of.weight))

@@ -100,15 +100,51 @@ CREATE TABLE mlcore.job_quotas (
   max_running bigint,
   max_cpus double precision,
   cpu_seconds_per_day double precision,
-  turn_began double precision NOT NULL DEFAULT 0,
-  turn_ended double precision NOT NULL DEFAULT 0,
   CONSTRAINT pk_job_quotas PRIMARY KEY (tenant_id),
   CONSTRAINT fk_job_quotas_tenants FOREIGN KEY (tenant_id) REFERENCES mlcore.tenants (tenant_id),
   CONSTRAINT ck_job_quotas_weight CHECK (weight BETWEEN 0.01 AND 100)
 );
-CREATE INDEX ix_job_quotas_turn_began ON mlcore.job_quotas (turn_began);
-GRANT SELECT, INSERT, UPDATE (weight, max_queued, max_running, max_cpus, cpu_seconds_per_day, turn_began, turn_ended)
+GRANT SELECT, INSERT, UPDATE (weight, max_queued, max_running, max_cpus, cpu_seconds_per_day)
   ON mlcore.job_quotas TO mlcore_app;
+
+-- The last turn of a tenant that has submitted a job, and since when it waits for its next one. Only the trigger writes.
+CREATE TABLE mlcore.job_turns (
+  tenant_id text NOT NULL,
+  began double precision NOT NULL DEFAULT 0,
+  ended double precision NOT NULL DEFAULT 0,
+  waiting_since timestamptz,
+  CONSTRAINT pk_job_turns PRIMARY KEY (tenant_id),
+  CONSTRAINT fk_job_turns_tenants FOREIGN KEY (tenant_id) REFERENCES mlcore.tenants (tenant_id)
+);
+CREATE INDEX ix_job_turns_began ON mlcore.job_turns (began);
+CREATE INDEX ix_job_turns_waiting ON mlcore.job_turns (ended, waiting_since) WHERE waiting_since IS NOT NULL;
+GRANT SELECT ON mlcore.job_turns TO mlcore_app;
+
+-- Whoever changes the queue of a tenant holds its row until the end of the transaction. So the last statement, which
+-- sees what was committed while the lock was awaited, overlooks no job.
+CREATE FUNCTION mlcore.note_turn() RETURNS trigger
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF NEW.state = 'queued' THEN
+    INSERT INTO mlcore.job_turns AS t (tenant_id, waiting_since) VALUES (NEW.tenant_id, now())
+      ON CONFLICT (tenant_id) DO UPDATE SET waiting_since = now() WHERE t.waiting_since IS NULL;
+  ELSIF TG_OP = 'UPDATE' AND OLD.state = 'queued' THEN
+    PERFORM 1 FROM mlcore.job_turns WHERE tenant_id = NEW.tenant_id FOR UPDATE;
+    IF NEW.state = 'starting' THEN
+      -- It begins where virtual time is now.
+      UPDATE mlcore.job_turns t SET (began, ended) = (SELECT v.began, v.began + NEW.cpus / v.weight FROM (
+          SELECT greatest(t.ended, (SELECT max(began) FROM mlcore.job_turns)) AS began,
+            coalesce((SELECT weight FROM mlcore.job_quotas WHERE tenant_id = NEW.tenant_id), 1) AS weight) v)
+        WHERE tenant_id = NEW.tenant_id;
+    END IF;
+    UPDATE mlcore.job_turns SET waiting_since = NULL WHERE tenant_id = NEW.tenant_id
+      AND NOT EXISTS (SELECT 1 FROM mlcore.jobs WHERE tenant_id = NEW.tenant_id AND state = 'queued');
+  END IF;
+  RETURN NULL;
+END
+$$;
+CREATE TRIGGER note_turn AFTER INSERT OR UPDATE OF state ON mlcore.jobs
+  FOR EACH ROW EXECUTE FUNCTION mlcore.note_turn();
 
 CREATE TABLE mlcore.schedules (
   tenant_id text NOT NULL,

@@ -41,6 +41,10 @@ CREATE POLICY only_platform_adds ON mlcore.job_quotas AS RESTRICTIVE FOR INSERT 
   WITH CHECK ('*' = (SELECT mlcore.current_tenant()));
 CREATE POLICY only_platform_changes ON mlcore.job_quotas AS RESTRICTIVE FOR UPDATE TO mlcore_app
   USING ('*' = (SELECT mlcore.current_tenant()));
+CREATE POLICY platform_reads ON mlcore.job_turns FOR SELECT TO mlcore_app
+  USING ('*' = (SELECT mlcore.current_tenant()));
+CREATE POLICY platform_turns ON mlcore.job_turns TO mlcore_owner
+  USING ('*' = (SELECT mlcore.current_tenant())) WITH CHECK ('*' = (SELECT mlcore.current_tenant()));
 
 -- A batch is submitted in the platform's name: it finds the tenants that have its dataset, keeps them from being deleted
 -- meanwhile, which takes the right to change their rows, and adds their jobs with an audit row each. A tenant adds none

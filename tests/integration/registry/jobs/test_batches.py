@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ProgrammingError
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.database.tables import job_quotas
+from ml_core.database.tables import jobs
 from ml_core.domain.api_key import Scope
 from ml_core.domain.job import Attempt, JobQuota, JobState
 from ml_core.domain.job_spec import TrainJobSpec
@@ -188,6 +188,7 @@ def test_cancel_and_retry(db, batches, dataset, tenants) -> None:
 def test_a_process_goes_on_only_where_the_turn_is_its_batchs(db, batches, dataset, tenants) -> None:
     """Not past another's turn; and what is no part of a batch is followed by nothing."""
     queue = JobQueue(db)
+    other = JobRepository(db, new_tenant(db)).submit("train", {}, reserved_s=3_600)
     batch_id = batches.submit(spec(dataset)).batch_id
     first = claimed(queue)
     second = queue.claim_following(first, LEASE_S)
@@ -200,19 +201,14 @@ def test_a_process_goes_on_only_where_the_turn_is_its_batchs(db, batches, datase
     late = JobRepository(db, new_tenant(db)).submit("train", {})
     third = queue.claim_following(second, LEASE_S)
     assert third.batch_id == batch_id, "it was there before"
-    _give_turn(db, first.tenant_id)
-    other = JobRepository(db, first.tenant_id).submit("train", {})
+    with db.platform() as connection:
+        connection.execute(jobs.update().where(jobs.c.job_id == other.job_id).values(not_before=sa.func.now()))
     assert queue.claim_following(third, LEASE_S) is None, "it is the turn of another job"
     assert claimed(queue).job_id == other.job_id
     assert queue.claim_following(third, LEASE_S).batch_id == batch_id
     rest = claimed(queue)
     assert rest.job_id == late.job_id
     assert queue.claim_following(rest, LEASE_S) is None
-
-
-def _give_turn(db: DatabaseConnection, tenant: TenantId) -> None:
-    with db.platform() as connection:
-        connection.execute(job_quotas.update().where(job_quotas.c.tenant_id == tenant).values(turn_ended=-1))
 
 
 def test_a_job_with_more_cores_than_the_process_has_is_left(db, batches, dataset, tenants) -> None:

@@ -338,6 +338,7 @@ def test_a_tenant_sees_its_own_jobs_and_no_queue(db, queue: JobQueue, tenant_job
         assert connection.execute(sa.text("UPDATE mlcore.job_quotas SET weight = 100")).rowcount == 0
     for statement in (
         f"INSERT INTO mlcore.job_quotas (tenant_id, weight) VALUES ('{tenant_id}', 100) ON CONFLICT DO NOTHING",
+        "UPDATE mlcore.job_turns SET ended = 0",
         "UPDATE mlcore.jobs SET cpus = 100",
         "UPDATE mlcore.jobs SET scopes = '{admin}'",
         "DELETE FROM mlcore.jobs",

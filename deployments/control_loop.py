@@ -10,10 +10,12 @@ import logging
 import os
 import threading
 from contextlib import ExitStack
+from functools import partial
 
 from ray import serve
 
 from ml_core.cells.loop import CellLoop
+from ml_core.cells.plan import plan
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.principal import Principal
 from ml_core.jobs.dispatcher import Dispatcher
@@ -57,7 +59,7 @@ class ControlLoop:
             logging.getLogger("ml_core").addHandler(plans)
             logging.getLogger("ml_core.cells").setLevel(logging.INFO)
             named = db.acting_as(Principal.operator(_NAME))  # in the audit of a move
-            loops.append(CellLoop(named, serve_client, options=OPTIONS, others=OTHERS))
+            loops.append(CellLoop(named, serve_client, partial(plan, options=OPTIONS, others=OTHERS)))
         self._stopped = threading.Event()
         self._threads = [
             threading.Thread(target=loop.run, args=(self._stopped,), name=type(loop).__name__, daemon=True)
@@ -83,4 +85,4 @@ class ControlLoop:
 _deployment = serve.deployment(name="ControlLoop")(ControlLoop)
 app = _deployment.bind()
 dispatcher = _deployment.bind(keeps_cells=False)
-"""The dispatcher alone: on Kubernetes the RayService declares Serve's applications, and KubeRay is their one writer."""
+"""The dispatcher alone: on Kubernetes ``k8s.control_loop`` keeps the cells."""

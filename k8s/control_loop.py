@@ -1,7 +1,7 @@
-"""The dispatcher of jobs as a process of Kubernetes: ``python -m k8s.control_loop --template FILE``.
+"""The control loop as a process of Kubernetes: ``python -m k8s.control_loop --service NAME --workers N``.
 
-It starts each job as a RayJob, and is the one process of the platform with rights in Kubernetes. Killed at any time, it
-finds its jobs again.
+It keeps the cells as the placements ask, by the RayService, and with ``--template`` it starts each job as a RayJob. It
+is the one process of the platform with rights in Kubernetes. Killed at any time, it goes on where it was.
 """
 
 from __future__ import annotations
@@ -9,42 +9,101 @@ from __future__ import annotations
 import argparse
 import logging
 import signal
+import sys
 import threading
+import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 import yaml
 
 from k8s.cluster import Cluster
 from k8s.runner import KubernetesRunner
+from k8s.serve import KubernetesServe
+from ml_core.cells.loop import CellLoop, Planner
+from ml_core.cells.plan import CONTROL_LOOP, application, plan
+from ml_core.cells.serve_api import ServeApi
 from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.principal import Principal
 from ml_core.jobs.dispatcher import Dispatcher
+from ml_core.platform.applications import OPTIONS, OTHERS
+from ml_core.registry.placements import PlacementRepository
 from ml_core.settings import Settings, required
 
-_NAME = "kubernetes"
+_NAME: Final = "kubernetes"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Dispatch jobs until SIGTERM or SIGINT; the jobs go on.
+    """Keep the cells, and dispatch jobs, until SIGTERM or SIGINT; both go on.
 
     Raises:
-        ConfigurationError: The settings name no database.
-        PlatformError: The pod has no credentials.
+        ConfigurationError: The settings name no database, or no Ray cluster.
+        PlatformError: The pod has no credentials; with ``--dry-run`` also if Serve can't be reached.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    parser = argparse.ArgumentParser(prog="k8s.control_loop", description="Start jobs as RayJobs.")
-    parser.add_argument("--template", type=Path, required=True, help="a RayJob with what all have in common, as YAML")
-    given = parser.parse_args(arguments)
+    given = parser().parse_args(arguments)
     settings = Settings.from_environment()
     required(settings.database.url, "MLCORE_DATABASE_URL", "The control loop")
+    ray_url = required(settings.jobs.ray_url, "MLCORE_RAY_URL", "The control loop")
+    plans = planner(given)
+    cluster = Cluster.of_this_pod()
+    with ExitStack() as stack:
+        db = stack.enter_context(DatabaseConnection(settings=settings))
+        active = ServeApi(ray_url, settings.jobs.ray_token, {})
+        stack.callback(active.close)
+        serve = KubernetesServe(cluster, given.service, active)
+        if given.dry_run:
+            wanted = plans(PlacementRepository(db).placed(), serve.status(), now=time.time())
+            yaml.safe_dump(serve.body(wanted.applications), sys.stdout, sort_keys=False)
+            return
+        named = db.acting_as(Principal.operator("control-loop"))  # in the audit of a move
+        loops: list[CellLoop | Dispatcher] = [CellLoop(named, serve, plans)]
+        if given.template is not None:
+            template = yaml.safe_load(given.template.read_text(encoding="utf-8"))
+            runner = KubernetesRunner(cluster, template, _NAME)
+            loops.append(Dispatcher(db, runner, cpus=settings.jobs.cpus, name=_NAME))
+        _run(loops)
+
+
+def _run(loops: Sequence[CellLoop | Dispatcher]) -> None:
+    """Run them until a signal, or until one ends; then Kubernetes starts the process again."""
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    template = yaml.safe_load(given.template.read_text(encoding="utf-8"))
-    runner = KubernetesRunner(Cluster.of_this_pod(), template, _NAME)
-    with closing(DatabaseConnection(settings=settings)) as db:
-        Dispatcher(db, runner, cpus=settings.jobs.cpus, name=_NAME).run(stopped)
+
+    def run(loop: CellLoop | Dispatcher) -> None:
+        try:
+            loop.run(stopped)
+        finally:
+            stopped.set()
+
+    threads = [threading.Thread(target=run, args=(loop,), name=type(loop).__name__) for loop in loops]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def planner(given: argparse.Namespace) -> Planner:
+    """What plans the applications: those of one machine, but that Serve's own control loop dispatches jobs only."""
+    others = [each for each in OTHERS if each["name"] != CONTROL_LOOP]
+    if given.template is None:
+        options = {"num_replicas": 1, **OPTIONS}
+        others.append(application(CONTROL_LOOP, None, "deployments.control_loop:dispatcher", "ControlLoop", options))
+    return partial(plan, options=OPTIONS, others=others, nodes=given.workers)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(prog="k8s.control_loop", description="Keep the cells, and start jobs as RayJobs.")
+    made.add_argument("--service", required=True, help="the RayService")
+    made.add_argument("--workers", type=int, required=True, help="workers over which the replicas of a cell spread")
+    made.add_argument("--template", type=Path, help="a RayJob with what all have in common; default: jobs run on Ray")
+    made.add_argument("--dry-run", action="store_true", help="print what would be sent to Kubernetes now, and end")
+    return made
 
 
 if __name__ == "__main__":

@@ -8,12 +8,30 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, Final
 
+import yaml
+
 from ml_core.domain.job import Attempt
 from ml_core.ids import RunId
 
 API_VERSION: Final = "ray.io/v1"
 DISPATCHER_LABEL: Final = "ml-platform/dispatcher"
 RUN_ANNOTATION: Final = "ml-platform/run"
+
+
+def ray_service(name: str, serve_config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a RayService that the control loop owns: what Serve is to be. The chart owns the rest.
+
+    Args:
+        name: The RayService.
+        serve_config: Serve's declarative configuration.
+    """
+    text = yaml.safe_dump(dict(serve_config), sort_keys=False)
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "RayService",
+        "metadata": {"name": name},
+        "spec": {"serveConfigV2": text},
+    }
 
 
 def job_name(run_id: RunId) -> str:

@@ -10,11 +10,11 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Protocol
 
-from ml_core.cells.plan import Application, Plan, SeenApplication, plan
-from ml_core.cells.serve_api import ServeApi
+from ml_core.cells.plan import Application, Plan, SeenApplication
 from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.placement import Placements
 from ml_core.exceptions import MLFrameworkError
 from ml_core.registry.leadership import Leadership
 from ml_core.registry.placements import PlacementRepository
@@ -24,24 +24,37 @@ logger = logging.getLogger(__name__)
 _TURN_S = 1.0
 
 
+class Serve(Protocol):
+    """Where the applications are declared: Ray's REST interface, or the RayService of a Kubernetes cluster."""
+
+    def status(self) -> Mapping[str, SeenApplication]:
+        """The status of each application, by name."""
+
+    def declare(self, applications: Sequence[Application]) -> None:
+        """Replace the applications."""
+
+
+class Planner(Protocol):
+    """``plan``, with the arguments that depend on the place."""
+
+    def __call__(self, placements: Placements, seen: Mapping[str, SeenApplication], *, now: float) -> Plan:
+        """Plan the applications."""
+
+
 class CellLoop:
     """Turns placements into Serve applications until it is stopped.
 
     Args:
         db: The registry, with a principal of the platform.
-        serve: Ray's REST interface.
-        options: As for ``plan``.
-        others: As for ``plan``.
+        serve: Where they are declared.
+        planner: Makes the plan.
     """
 
-    def __init__(
-        self, db: DatabaseConnection, serve: ServeApi, *, options: Mapping[str, Any], others: Sequence[Application]
-    ) -> None:
+    def __init__(self, db: DatabaseConnection, serve: Serve, planner: Planner) -> None:
         self._placements = PlacementRepository(db)
         self._leadership = Leadership(db)
         self._serve = serve
-        self._options = options
-        self._others = others
+        self._plan = planner
         self._last: Plan | None = None
 
     def run(self, stopped: threading.Event) -> None:
@@ -72,7 +85,7 @@ class CellLoop:
         seen = self._serve.status()
         if not seen:
             return None
-        wanted = plan(self._placements.placed(), seen, now=time.time(), options=self._options, others=self._others)
+        wanted = self._plan(self._placements.placed(), seen, now=time.time())
         if self._last is None or self._last.notes != wanted.notes:
             logger.info("The plan:\n%s", wanted)
         self._last = wanted

@@ -16,6 +16,7 @@ The state between two steps is in the registry and in Serve, so any process can 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -103,6 +104,7 @@ def plan(
     now: float,
     options: Mapping[str, Any],
     others: Sequence[Application] = (),
+    nodes: int | None = None,
 ) -> Plan:
     """Plan the Serve applications.
 
@@ -112,14 +114,15 @@ def plan(
         now: Seconds since 1970.
         options: Options of the cells' deployments that depend on the place, such as ``ray_actor_options``.
         others: Applications that are no cells.
+        nodes: Nodes over which the replicas of a cell are spread evenly; None: they are placed anywhere.
     """
     steps = {
         each.tenant_id: (each, _step(each, seen.get(dedicated_cell(each.tenant_id)), now))
         for each in placements.tenants
     }
-    shared = cell_application(SHARED_CELL, "/", placements.shared, options)
+    shared = cell_application(SHARED_CELL, "/", placements.shared, options, nodes)
     dedicated = [
-        cell_application(dedicated_cell(tenant), step.prefix, placed.placement, options)
+        cell_application(dedicated_cell(tenant), step.prefix, placed.placement, options, nodes)
         for tenant, (placed, step) in steps.items()
         if step.prefix is not None
     ]
@@ -161,8 +164,10 @@ def _to_shared(placed: PlacedTenant, prefix: str, *, is_routed: bool) -> _Step:
     return _Step(None, "the shared cell takes over")
 
 
-def cell_application(name: str, prefix: str, bounds: Placement, options: Mapping[str, Any]) -> Application:
-    """The application of a cell. The replicas find their cell by its name."""
+def cell_application(
+    name: str, prefix: str, bounds: Placement, options: Mapping[str, Any], nodes: int | None = None
+) -> Application:
+    """The application of a cell, arguments as for ``plan``. The replicas find their cell by its name."""
     if bounds.min_replicas == bounds.max_replicas:
         replicas: dict[str, Any] = {"num_replicas": bounds.min_replicas}
     else:
@@ -173,6 +178,8 @@ def cell_application(name: str, prefix: str, bounds: Placement, options: Mapping
             **_AUTOSCALING,
         }
         replicas = {"autoscaling_config": autoscaling}
+    if nodes is not None:
+        replicas["max_replicas_per_node"] = math.ceil(bounds.max_replicas / nodes)
     return application(name, prefix, "deployments.cell:app", "Cell", {**replicas, **options})
 
 

@@ -16,20 +16,30 @@ _DECLARE_TIMEOUT_S = 120.0
 _ASK_TIMEOUT_S = 5.0
 
 
+def serve_config(applications: Sequence[Application], http: Mapping[str, Any]) -> dict[str, Any]:
+    """Serve's declarative configuration.
+
+    Args:
+        applications: Its applications.
+        http: ``http_options``: the interface and port of the ingress.
+    """
+    return {"proxy_location": "EveryNode", "http_options": dict(http), "applications": list(applications)}
+
+
 class ServeApi:
     """Client of Ray's dashboard.
 
     Args:
         url: The address of the dashboard.
         token: Ray's authentication token; None if Ray asks for none.
-        http: ``http_options`` of the configuration: the interface and port of the ingress.
+        http: As for ``serve_config``.
     """
 
     def __init__(self, url: str, token: str | None, http: Mapping[str, Any]) -> None:
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         # trust_env=False: a proxy must not get requests to the loopback interface.
         self._client = httpx.Client(base_url=url, headers=headers, trust_env=False)
-        self._http = dict(http)
+        self._http = http
 
     def close(self) -> None:
         """Close the connection."""
@@ -41,8 +51,7 @@ class ServeApi:
         Raises:
             PlatformError: Serve can't be reached or refused the configuration; has its message.
         """
-        config = {"proxy_location": "EveryNode", "http_options": self._http, "applications": list(applications)}
-        response = self._ask("PUT", timeout=_DECLARE_TIMEOUT_S, json=config)
+        response = self._ask("PUT", timeout=_DECLARE_TIMEOUT_S, json=serve_config(applications, self._http))
         if response.is_error:
             raise PlatformError(
                 f"Ray Serve refused its configuration (status {response.status_code}): {_last_line(response.text)}",

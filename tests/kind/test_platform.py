@@ -11,9 +11,12 @@ from dataclasses import dataclass, field
 import httpx
 import pandas as pd
 import pytest
+import yaml
 from kind.conftest import URL, Kubernetes
 
+from ml_core.api.schemas.placements import NewPlacement
 from ml_core.client import MLClient
+from ml_core.domain.placement import SHARED_CELL
 from support.waiting import wait_until
 
 ROW = {"text": "the printer is broken"}
@@ -154,9 +157,31 @@ def test_a_lost_database_fails_no_prediction(cluster: Kubernetes, client: MLClie
     train(client)
 
 
+def test_a_lost_control_loop_goes_on(cluster: Kubernetes, client: MLClient, key: str) -> None:
+    """It is killed in the middle of a move; the next one ends the move. No request fails, there and back."""
+    with load(client, key) as seen:
+        client.placements.set(client.tenant_id, NewPlacement(is_dedicated=True, max_replicas=2))
+        wait_until(lambda: f"t-{client.tenant_id}" in declared(cluster), timeout_s=60)
+        cluster.kubectl("delete", "pod", *cluster.pods("control-loop"), "--wait=true")
+        wait_until(lambda: client.placements.get(client.tenant_id).cell != SHARED_CELL, timeout_s=300)
+        version = train(client)
+        assert int(version) > 1
+        client.placements.set(client.tenant_id, NewPlacement(is_dedicated=False))
+        wait_until(lambda: f"t-{client.tenant_id}" not in declared(cluster), timeout_s=300)
+    assert seen.failed == []
+
+
+def declared(cluster: Kubernetes) -> set[str]:
+    """The applications that the RayService declares."""
+    config = yaml.safe_load(cluster.get("rayservice", cluster.name, ".spec.serveConfigV2"))
+    return {each["name"] for each in config["applications"]}
+
+
 def test_an_upgrade_under_load_fails_no_request(cluster: Kubernetes, client: MLClient, key: str) -> None:
-    """A second cluster starts beside the first, and the first goes when the second answers."""
+    """A second cluster starts beside the first, and the first goes when the second answers; a dedicated cell, too."""
     wait_for_replicas(cluster)
+    client.placements.set(client.tenant_id, NewPlacement(is_dedicated=True))
+    wait_until(lambda: client.placements.get(client.tenant_id).cell != SHARED_CELL, timeout_s=300)
     before = set(cluster.pods("worker"))
     with load(client, key) as seen:
         cluster.upgrade("--set-string", f"settings.MLCORE_MAX_ROWS={10_000 + uuid.uuid4().int % 1000}")

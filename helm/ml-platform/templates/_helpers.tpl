@@ -135,18 +135,25 @@ securityContext:
 - {name: RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT, value: "1000000"}
 # A worker waits that long for a head that is replaced.
 - {name: RAY_gcs_rpc_server_reconnect_timeout_s, value: "600"}
+{{ include "ml-platform.controlEnvironment" . }}
+{{- end }}
+
+{{/* What the control loop needs, wherever it runs. */}}
+{{- define "ml-platform.controlEnvironment" -}}
 - {name: MLCORE_RAY_URL, value: "http://{{ include "ml-platform.name" . }}-head-svc:8265"}
 - name: MLCORE_RAY_TOKEN
   valueFrom: {secretKeyRef: {name: {{ include "ml-platform.name" . }}-ray, key: auth_token}}
 - {name: MLCORE_JOB_CPUS, value: {{ .Values.jobs.cpus | quote }}}
+- {name: MLCORE_REPLICAS, value: {{ .Values.cell.replicas | quote }}}
 {{- end }}
 
-{{/* The declarative configuration of Serve, as ml_core/cells/plan.py makes it without placements. The one place of it. */}}
+{{/* The declarative configuration of Serve, as ml_core/cells/plan.py makes it without placements: the control loop's at its
+first turn. */}}
 {{- define "ml-platform.serveConfig" -}}
 proxy_location: EveryNode
 http_options: {host: 0.0.0.0, port: 8000}
 applications:
-  {{- include "ml-platform.application" (dict "name" "shared" "prefix" "/" "path" "deployments.cell:app" "deployment" "Cell" "replicas" .Values.cell.replicas "spread" (ge (int .Values.workers.replicas) (int .Values.cell.replicas))) | nindent 2 }}
+  {{- include "ml-platform.application" (dict "name" "shared" "prefix" "/" "path" "deployments.cell:app" "deployment" "Cell" "replicas" .Values.cell.replicas "workers" (int .Values.workers.replicas)) | nindent 2 }}
   {{- include "ml-platform.application" (dict "name" "control" "prefix" "/api" "path" "deployments.control_api:app" "deployment" "ControlApi" "replicas" 1) | nindent 2 }}
   {{- if eq .Values.jobs.runner "ray" }}
   {{- include "ml-platform.application" (dict "name" "control-loop" "path" "deployments.control_loop:dispatcher" "deployment" "ControlLoop" "replicas" 1) | nindent 2 }}
@@ -163,8 +170,8 @@ applications:
       health_check_period_s: 1.0
       graceful_shutdown_timeout_s: 5.0
       max_surge_percent: 100
-      {{- if .spread }}
-      max_replicas_per_node: 1
+      {{- if .workers }}
+      max_replicas_per_node: {{ div (add .replicas (sub .workers 1)) .workers }}
       {{- end }}
       ray_actor_options: {num_cpus: 0.1}
 {{- end }}

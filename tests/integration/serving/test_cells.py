@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import closing
+from functools import partial
 
 import httpx
 import psutil
 import pytest
 
 from ml_core.cells.loop import CellLoop
+from ml_core.cells.plan import plan
 from ml_core.cli.demo.traffic import traffic
 from ml_core.client import MLClient
 from ml_core.domain.placement import Placement, dedicated_cell
@@ -132,7 +134,7 @@ def test_of_two_loops_one_acts_and_the_next_ends_the_move(platform, tenant):
     """A second loop does nothing beside the platform's own. It goes on where that one was killed, and the platform's
     next one goes on after it."""
     with closing(serve(platform)) as api:
-        other = CellLoop(platform.db, api, options=OPTIONS, others=OTHERS)
+        other = CellLoop(platform.db, api, partial(plan, options=OPTIONS, others=OTHERS))
         assert [other.turn() for _ in range(3)] == [None] * 3
         place(tenant, is_dedicated=True)
         wait_until(lambda: application(tenant) is not None, MOVE_S)

@@ -176,3 +176,11 @@ def test_bounds_become_autoscaling_unless_they_are_equal() -> None:
     assert (bounds["min_replicas"], bounds["max_replicas"], bounds["target_ongoing_requests"]) == (2, 5, 7)
     assert {each["deployments"][0]["x"] for each in (shared, own)} == {1}
     assert [least_replicas(each) for each in wanted.applications] == [2, 1, 2]
+
+
+@pytest.mark.parametrize(("replicas", "nodes", "most"), [(2, 2, 1), (3, 2, 2), (4, 2, 2), (1, 3, 1), (2, 1, 2)])
+def test_the_replicas_of_a_cell_are_spread_over_the_nodes(replicas: int, nodes: int, most: int) -> None:
+    """Evenly, and so that all of them have a place."""
+    placements = Placements(Placement(max_replicas=replicas))
+    ((cell,),) = (each["deployments"] for each in plan(placements, {}, now=0, options={}, nodes=nodes).applications)
+    assert cell["max_replicas_per_node"] == most

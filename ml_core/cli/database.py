@@ -108,6 +108,22 @@ def tenant_key(
     answer({"tenant_key": key}, "The registry has the key of MLCORE_DATABASE_TENANT_KEY." if replace else key)
 
 
+@app.command("platform-key")
+def platform_key(
+    file: Annotated[typer.FileText, typer.Argument(errors="replace", help="It has the key and nothing else.")],
+) -> None:
+    """Make a key that was generated elsewhere a key of the platform, with the scope admin. Safe to repeat.
+
+    It is for a set-up that chooses the first key, such as the Helm chart's. A revoked key stays revoked.
+    """
+    from ml_core.registry.platform_keys import PlatformKeyRepository
+
+    with _unmigrated() as database:
+        key = PlatformKeyRepository(database).register(file.read().strip(), "set-up")
+    state = f"was revoked at {key.revoked_at:%Y-%m-%d %H:%M} and stays so" if key.revoked_at else "is valid"
+    answer(key, f"The key {key.key_id} of the platform {state}.")
+
+
 @app.command("backup")
 def backup(folder: Annotated[Path, typer.Argument(help="A new folder for it.")], url: UrlOption = None) -> None:
     """Write the database and all artifacts into a folder. The platform may keep running.

@@ -16,6 +16,7 @@ from ml_core.ids import EnvironmentName, TenantId
 
 _SCHEME = "bearer "
 _KEY = re.compile(r"mlk_([0-9a-f]{16})_([A-Za-z0-9_-]{32})")
+_LEAST_DIFFERENT = 8  # 32 random hexadecimal digits have fewer different ones once in 28 million
 
 
 class Scope(StrEnum):
@@ -128,6 +129,23 @@ class ApiKey:
         match = _KEY.fullmatch(text)
         if match is None:
             raise AuthenticationError("The API key is malformed.", remedy="Send it in full: mlk_<key id>_<secret>.")
+        return cls(*match.groups())
+
+    @classmethod
+    def adopt(cls, text: str) -> ApiKey:
+        """Parse a key that was generated elsewhere and is to become valid.
+
+        Raises:
+            InvalidRequestError: It is malformed, or its secret is a repetition that can be guessed. The message does
+                not repeat it.
+        """
+        match = _KEY.fullmatch(text)
+        if match is None or len(set(match[2])) < _LEAST_DIFFERENT:
+            raise InvalidRequestError(
+                "The text is not a key, or its secret can be guessed.",
+                remedy="Generate it: mlk_, 16 random hexadecimal digits, _, and 32 random letters or digits.",
+                field="key",
+            )
         return cls(*match.groups())
 
     def record(self, tenant_id: TenantId, scopes: frozenset[Scope]) -> KeyRecord:

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Iterable
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import Insert, insert
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import platform_keys
@@ -51,13 +52,43 @@ class PlatformKeyRepository:
                 action=Action.of("keys.create"),
                 field="scopes",
             )
-        check_key_name(name)
         key = ApiKey.generate()
+        with self._db.platform() as connection:
+            connection.execute(self._insert(key, name, granted))
+        return key
+
+    def register(self, text: str, name: str) -> KeyInfo:
+        """Store a key that was generated elsewhere, with the scope ``admin``. Doing so again changes nothing.
+
+        Args:
+            text: The whole key, ``mlk_<key id>_<secret>``.
+            name: As for ``create``.
+
+        Returns:
+            The key as listed. A revoked one stays revoked.
+
+        Raises:
+            InvalidRequestError: It is malformed or can be guessed, another key has its id, or the name is empty or too
+                long. No message repeats its secret.
+            PermissionDeniedError: The principal belongs to a tenant, or lacks the scope ``admin``.
+        """
+        self._db.principal.require(Scope.ADMIN)
+        key = ApiKey.adopt(text)
+        new = self._insert(key, name, Grant(frozenset({Scope.ADMIN}))).on_conflict_do_nothing()
+        with self._db.platform() as connection:
+            connection.execute(new)
+            row = connection.execute(sa.select(platform_keys).where(_OF.key_id == key.key_id)).one()
+        if not hmac.compare_digest(row.hash, hash_secret(row.salt, key.secret)):
+            raise InvalidRequestError(
+                f"Another key of the platform has the id {key.key_id}.", remedy="Generate another key.", field="key"
+            )
+        return key_info(row)
+
+    def _insert(self, key: ApiKey, name: str, granted: Grant) -> Insert:
+        check_key_name(name)
         salt = secrets.token_bytes(16)
         row = {"key_id": key.key_id, "salt": salt, "hash": hash_secret(salt, key.secret), "scopes": granted.names}
-        with self._db.platform() as connection:
-            connection.execute(platform_keys.insert().values(**row, name=name, created_by=self._db.principal.name))
-        return key
+        return insert(platform_keys).values(**row, name=name, created_by=self._db.principal.name)
 
     def list(self, *, limit: int = 100, cursor: str | None = None) -> Page[KeyInfo]:
         """A page of the keys, oldest first, revoked ones too.

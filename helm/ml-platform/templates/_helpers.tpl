@@ -62,6 +62,16 @@ securityContext:
 {{ include "ml-platform.name" . }}-postgres{{ if eq .Values.database.kind "cloudnativepg" }}-rw{{ end }}
 {{- end }}
 
+{{/* The Secret of the first key of the platform. */}}
+{{- define "ml-platform.platformKeySecret" -}}
+{{ .Values.bootstrapKey.secret | default (printf "%s-platform-key" (include "ml-platform.name" .)) }}
+{{- end }}
+
+{{/* Empty if it was generated and has been deleted: an upgrade makes no other. */}}
+{{- define "ml-platform.hasPlatformKey" -}}
+{{- if or .Release.IsInstall .Values.bootstrapKey.secret (lookup "v1" "Secret" .Release.Namespace (include "ml-platform.platformKeySecret" .)) }}true{{ end -}}
+{{- end }}
+
 {{/* The settings of every process that uses the registry and the artifacts. */}}
 {{- define "ml-platform.environment" -}}
 - {name: MLCORE_DATABASE_URL_FILE, value: /etc/mlcore/database/url}

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.api_key import ApiKey
 from ml_core.exceptions import ConfigurationError, RegistryUnavailableError
 from ml_core.ids import TenantId
 from ml_core.platform.ports import free_ports
@@ -69,8 +70,12 @@ def environment(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     return given
 
 
-def test_a_server_becomes_a_registry_with_passwords(environment: dict[str, str], server: str, mlcore: Callable) -> None:
-    """Three commands, each of which may be repeated, make a database whose walls are whole."""
+def test_a_server_becomes_a_registry_with_passwords(
+    environment: dict[str, str], server: str, mlcore: Callable, tmp_path: Path
+) -> None:
+    """Four commands, each of which may be repeated, make a database whose walls are whole, and its first key."""
+    key = ApiKey.generate()
+    (tmp_path / "key").write_text(f"{key}\n")
     for _ in range(2):
         made = mlcore("db", "roles", "--url", f"postgresql://postgres@{server}/postgres")
         assert made.code == 0, made.err
@@ -78,6 +83,11 @@ def test_a_server_becomes_a_registry_with_passwords(environment: dict[str, str],
         told = mlcore("db", "tenant-key", "--set")
         assert told.code == 0, told.err
         assert KEY not in told.out
+        told = mlcore("db", "platform-key", tmp_path / "key")
+        assert told.out == f"The key {key.key_id} of the platform is valid.\n", told.err
+    assert mlcore("keys", "list", "--platform", "--key", key).code == 0
+    mlcore("keys", "revoke", "--platform", key.key_id)
+    assert "was revoked" in mlcore("db", "platform-key", tmp_path / "key").out
     assert "migrations, mlcore_app, mlcore_ingest" in made.out
     checked = mlcore("db", "check")
     assert (checked.code, checked.err) == (0, ""), checked.out

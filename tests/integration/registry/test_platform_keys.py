@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
@@ -63,6 +64,37 @@ def test_a_revoked_key_is_refused_and_stays_listed(keys: PlatformKeyRepository) 
         keys.authenticate(str(key))
 
 
+def test_a_key_of_a_set_up_is_registered_once(db: DatabaseConnection, keys: PlatformKeyRepository) -> None:
+    """Two pods of a set-up may do it at the same time, and each upgrade does it again; a revoked key stays revoked."""
+    key = ApiKey.generate()
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: PlatformKeyRepository(db).register(str(key), "set-up"), range(2))
+    assert first == second
+    assert list(keys.list().items) == [first]
+    assert keys.authenticate(str(key)).scopes == {Scope.ADMIN}
+    revoked = keys.revoke(key.key_id)
+    assert keys.register(str(key), "set-up") == revoked
+    with pytest.raises(AuthenticationError):
+        keys.authenticate(str(key))
+
+
+@pytest.mark.parametrize("secret", ["", "Ab12" * 8, "changeme" * 4, "0123456789abcdef" * 2 + "\n", "ä" * 32])
+def test_a_key_that_can_be_guessed_is_not_registered(keys: PlatformKeyRepository, secret: str) -> None:
+    """Nor one without the form of a key; what was given is not repeated."""
+    with pytest.raises(InvalidRequestError) as refused:
+        keys.register(text := f"mlk_{'0' * 16}_{secret}", "set-up")
+    assert text not in f"{refused.value} {refused.value.remedy}"
+    assert not keys.list().items
+
+
+def test_a_key_takes_the_id_of_no_other(keys: PlatformKeyRepository) -> None:
+    """Else who knows the id of a key could replace its secret."""
+    key = keys.create("console", ["read"])
+    with pytest.raises(InvalidRequestError, match=f"has the id {key.key_id}"):
+        keys.register(str(ApiKey(key.key_id, ApiKey.generate().secret)), "set-up")
+    assert keys.authenticate(str(key)).scopes == {Scope.READ}
+
+
 def test_a_key_that_is_not_one_is_refused(
     db: DatabaseConnection, tenant_id: TenantId, keys: PlatformKeyRepository
 ) -> None:
@@ -102,7 +134,12 @@ def test_a_tenants_principal_reaches_no_key(
 ) -> None:
     """Whatever its scopes are."""
     stranger = PlatformKeyRepository(db.acting_as(Principal("key:1", frozenset(Scope), tenant_id=tenant_id)))
-    for refused in (lambda: stranger.create("a", ["admin"]), stranger.list, lambda: stranger.revoke("0" * 16)):
+    for refused in (
+        lambda: stranger.create("a", ["admin"]),
+        lambda: stranger.register(str(ApiKey.generate()), "a"),
+        stranger.list,
+        lambda: stranger.revoke("0" * 16),
+    ):
         with pytest.raises(PermissionDeniedError):
             refused()
 

@@ -13,6 +13,7 @@ from k8s.runner import end_of
 from ml_core.cells.serve_api import serve_config
 from ml_core.domain.job import JobKind
 from ml_core.ids import BatchId, RunId
+from support import kuberay
 from support.attempts import RUN, attempt
 
 VARIABLES = {"MLCORE_DATABASE_JOB_SEAL": "a seal"}
@@ -41,6 +42,7 @@ def test_a_job_is_one_pod_with_its_cores() -> None:
     """The whole object, as it is sent; the template is not changed, and the specification of the job is not in it."""
     before = copy.deepcopy(TEMPLATE)
     made = ray_job(attempt(), VARIABLES, TEMPLATE)
+    kuberay.validate(made)
     assert before == TEMPLATE
     assert made == {
         "apiVersion": "ray.io/v1",

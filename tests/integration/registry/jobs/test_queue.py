@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import psycopg
 import pytest
@@ -225,6 +226,29 @@ def test_each_job_is_claimed_once(db, queue: JobQueue, tenant_id, other_tenant_i
     with ThreadPoolExecutor(4) as pool:
         found = [job_id for part in pool.map(work, "abcd") for job_id in part]
     assert len(found) == len(set(found)) == 40
+
+
+def test_no_job_is_overlooked_that_is_submitted_while_the_last_one_is_claimed(db, queue: JobQueue, tenant_jobs) -> None:
+    """Each is claimed in the end, however submissions, claims and cancellations of one tenant meet."""
+
+    def submit(_: int) -> str:
+        return tenant_jobs.submit("train", SPEC).job_id
+
+    def cancel(_: int) -> str:
+        job_id = tenant_jobs.submit("train", SPEC).job_id
+        with suppress(JobStateError):  # it was claimed before
+            tenant_jobs.cancel(job_id)
+        return job_id
+
+    def claim(_: int) -> None:
+        queue.claim("d1", 1e9, LEASE_S)
+
+    with ThreadPoolExecutor(6) as pool:
+        for each in [pool.submit(call, number) for number in range(60) for call in (submit, claim, cancel, claim)]:
+            each.result()
+    while queue.claim("d1", 1e9, LEASE_S) is not None:
+        pass
+    assert tenant_jobs.list(state="queued").items == []
 
 
 def test_a_lost_attempt_is_done_again(db, queue: JobQueue, tenant_jobs: JobRepository) -> None:

@@ -43,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ConfigurationError: The settings name no database, or no Ray cluster.
         PlatformError: The pod has no credentials; with ``--dry-run`` also if Serve can't be reached.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    for package in ("ml_core", "k8s"):
+        logging.getLogger(package).setLevel(logging.INFO)
     given = parser().parse_args(arguments)
     settings = Settings.from_environment()
     required(settings.database.url, "MLCORE_DATABASE_URL", "The control loop")

@@ -58,13 +58,17 @@ class CellLoop:
         self._last: Plan | None = None
 
     def run(self, stopped: threading.Event) -> None:
-        """Take turns until an event is set."""
+        """Take turns until an event is set. An error is logged when it begins."""
+        failure = None
         try:
             while not stopped.wait(_TURN_S):
                 try:
                     self.turn()
+                    failure = None
                 except MLFrameworkError as error:
-                    logger.warning("The cells can't be looked after: %s", error)
+                    if str(error) != failure:
+                        logger.warning("The cells can't be looked after: %s", error)
+                    failure = str(error)
                 except Exception:
                     logger.exception("The cells can't be looked after.")
         finally:

@@ -69,11 +69,24 @@ def load(client: MLClient, key: str) -> Iterator[Load]:
 
 
 @pytest.fixture(scope="module")
-def client(cluster: Kubernetes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLClient]:
-    """A new tenant with a model in production, which a job on the cluster trained."""
+def operator(cluster: Kubernetes) -> Iterator[MLClient]:
+    """A new tenant, with the key of the platform."""
     tenant = f"kind-{uuid.uuid4().hex[:8]}"
     with MLClient(URL, api_key=cluster.platform_key, tenant_id=tenant, timeout_s=60) as made:
-        made.tenants.create(tenant)
+        made.tenants.create([tenant])
+        yield made
+
+
+@pytest.fixture(scope="module")
+def key(operator: MLClient) -> str:
+    """The tenant's own key."""
+    return operator.keys.create(["predict", "read", "train", "promote"]).key
+
+
+@pytest.fixture(scope="module")
+def client(operator: MLClient, key: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLClient]:
+    """The tenant, with a model in production, which a job on the cluster trained."""
+    with MLClient(URL, api_key=key, tenant_id=operator.tenant_id, timeout_s=60) as made:
         table = tmp_path_factory.mktemp("tables") / "tickets.csv"
         TABLE.to_csv(table, index=False)
         made.datasets.create("tickets", table)
@@ -94,12 +107,6 @@ def train(client: MLClient) -> str:
 def ended_job(client: MLClient, job_id: str):
     job = client.jobs.get(job_id)
     return job if job.state in ("succeeded", "failed", "cancelled") else None
-
-
-@pytest.fixture
-def key(cluster: Kubernetes, client: MLClient) -> str:
-    """The tenant's own key, with which programs predict."""
-    return client.keys.create(["predict"]).key
 
 
 def wait_for_replicas(cluster: Kubernetes) -> None:
@@ -157,16 +164,16 @@ def test_a_lost_database_fails_no_prediction(cluster: Kubernetes, client: MLClie
     train(client)
 
 
-def test_a_lost_control_loop_goes_on(cluster: Kubernetes, client: MLClient, key: str) -> None:
+def test_a_lost_control_loop_goes_on(cluster: Kubernetes, operator: MLClient, client: MLClient, key: str) -> None:
     """It is killed in the middle of a move; the next one ends the move. No request fails, there and back."""
     with load(client, key) as seen:
-        client.placements.set(client.tenant_id, NewPlacement(is_dedicated=True, max_replicas=2))
+        operator.placements.set(client.tenant_id, NewPlacement(is_dedicated=True, max_replicas=2))
         wait_until(lambda: f"t-{client.tenant_id}" in declared(cluster), timeout_s=60)
         cluster.kubectl("delete", "pod", *cluster.pods("control-loop"), "--wait=true")
-        wait_until(lambda: client.placements.get(client.tenant_id).cell != SHARED_CELL, timeout_s=300)
+        wait_until(lambda: operator.placements.get(client.tenant_id).cell != SHARED_CELL, timeout_s=300)
         version = train(client)
         assert int(version) > 1
-        client.placements.set(client.tenant_id, NewPlacement(is_dedicated=False))
+        operator.placements.set(client.tenant_id, NewPlacement(is_dedicated=False))
         wait_until(lambda: f"t-{client.tenant_id}" not in declared(cluster), timeout_s=300)
     assert seen.failed == []
 
@@ -177,11 +184,13 @@ def declared(cluster: Kubernetes) -> set[str]:
     return {each["name"] for each in config["applications"]}
 
 
-def test_an_upgrade_under_load_fails_no_request(cluster: Kubernetes, client: MLClient, key: str) -> None:
+def test_an_upgrade_under_load_fails_no_request(
+    cluster: Kubernetes, operator: MLClient, client: MLClient, key: str
+) -> None:
     """A second cluster starts beside the first, and the first goes when the second answers; a dedicated cell, too."""
     wait_for_replicas(cluster)
-    client.placements.set(client.tenant_id, NewPlacement(is_dedicated=True))
-    wait_until(lambda: client.placements.get(client.tenant_id).cell != SHARED_CELL, timeout_s=300)
+    operator.placements.set(client.tenant_id, NewPlacement(is_dedicated=True))
+    wait_until(lambda: operator.placements.get(client.tenant_id).cell != SHARED_CELL, timeout_s=300)
     before = set(cluster.pods("worker"))
     with load(client, key) as seen:
         cluster.upgrade("--set-string", f"settings.MLCORE_MAX_ROWS={10_000 + uuid.uuid4().int % 1000}")

@@ -20,7 +20,7 @@ from ml_core.api.schemas.jobs import (
     Search,
 )
 from ml_core.api.schemas.trainings import TrainingFields
-from ml_core.client.calls import Call, Mode, Noun, listing, operation, quoted
+from ml_core.client.calls import Call, Mode, Noun, listing, operation, quoted, texts
 from ml_core.domain.job import JobState
 from ml_core.domain.job_spec import OnError
 from ml_core.domain.keywords import check_keywords
@@ -111,7 +111,7 @@ class Jobs(Noun[Mode]):
             version=version,
             environment=environment,
             proba=proba,
-            keep=[*keep],
+            keep=texts("keep", keep),
             on_error=on_error,
             cpus=cpus,
             priority=priority,

@@ -31,6 +31,7 @@ from ml_core.client.calls import (
     listing,
     operation,
     quoted,
+    texts,
 )
 from ml_core.domain.diagnostics import DIAGNOSTICS_FILE, Diagnostics
 from ml_core.domain.run import RunStatus
@@ -126,7 +127,7 @@ class Runs(Noun[Mode]):
             "kind": kind,
             "status": status,
             "tag": [f"{key}={value}" for key, value in (tags or {}).items()] or None,
-            "metric": [*metrics] or None,
+            "metric": texts("metrics", metrics) or None,
             "parameter": [f"{name}={json_text(value)}" for name, value in (parameters or {}).items()] or None,
             "parent_run_id": parent_run_id,
             "since": since and since.isoformat(),
@@ -150,7 +151,7 @@ class Runs(Noun[Mode]):
     @operation
     def compare(self, run_ids: Sequence[str]) -> Call[RunComparison]:
         """What differs between runs, and which is best in each metric."""
-        return Call("GET", f"{self._root}/run-comparison", RunComparison, {"run": [*run_ids]})
+        return Call("GET", f"{self._root}/run-comparison", RunComparison, {"run": texts("run_ids", run_ids)})
 
     @operation
     def tag(self, run_id: str, tags: Mapping[str, str | None]) -> Call[Run]:

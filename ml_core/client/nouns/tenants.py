@@ -8,7 +8,7 @@ from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.keys import CreatedKey, Key, NewKey
 from ml_core.api.schemas.platform import PlatformHealth
 from ml_core.api.schemas.tenants import DeletedTenant, NewTenants, Tenant, TenantChanges
-from ml_core.client.calls import Call, Mode, Noun, list_of, listing, operation, quoted
+from ml_core.client.calls import Call, Mode, Noun, list_of, listing, operation, quoted, texts
 from ml_core.domain.tenant_policies import SelfTestRows
 from ml_core.ids import TenantId
 
@@ -19,7 +19,8 @@ class Tenants(Noun[Mode]):
     @operation
     def create(self, tenant_ids: Sequence[str]) -> Call[list_of[Tenant]]:
         """Create tenants in the shared cell: all of them, or none if a name can't be taken."""
-        return Call("POST", "/api/v1/tenants", list_of[Tenant], body=NewTenants(tenant_ids=[*tenant_ids]))
+        body = NewTenants(tenant_ids=texts("tenant_ids", tenant_ids))
+        return Call("POST", "/api/v1/tenants", list_of[Tenant], body=body)
 
     @listing
     def list(self, *, deleted: bool = False) -> Call[Page[Tenant]]:
@@ -55,7 +56,7 @@ class Keys(Noun[Mode]):
                 or ``promote:<environment>``; of a key of the platform ``admin`` or ``read``.
             name: What it is for.
         """
-        return Call("POST", self._path, CreatedKey, body=NewKey(name=name, scopes=[*scopes]))
+        return Call("POST", self._path, CreatedKey, body=NewKey(name=name, scopes=texts("scopes", scopes)))
 
     @listing
     def list(self) -> Call[Page[Key]]:

@@ -17,7 +17,7 @@ from ml_core.api.schemas.versions import (
     VersionComparison,
     VersionDetail,
 )
-from ml_core.client.calls import Call, Download, Form, Mode, Noun, Progress, Upload, listing, operation
+from ml_core.client.calls import Call, Download, Form, Mode, Noun, Progress, Upload, listing, operation, texts
 from ml_core.ids import HoldName, ModelId, VersionId
 
 _ARTIFACT_S = 600.0
@@ -78,7 +78,7 @@ class Versions(Noun[Mode]):
         params = {
             "model_type": model_type,
             "tag": [f"{key}={value}" for key, value in (tags or {}).items()] or None,
-            "metric": [*metrics] or None,
+            "metric": texts("metrics", metrics) or None,
             "text": text,
             "include_archived": include_archived or None,
             "sort": sort,

@@ -303,3 +303,20 @@ def test_files_that_can_not_be_read_or_written_are_refused(tmp_path):
             with pytest.raises(InvalidRequestError) as refused:
                 ask()
             assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.tenants.create("acme"),
+        lambda client: client.keys.create("predict"),
+        lambda client: client.runs.compare("run_0123456789abcdef"),
+        lambda client: client.runs.list(metrics="loss<=0.1"),
+        lambda client: client.versions.list("tickets", metrics="accuracy>=0.8"),
+        lambda client: client.jobs.predict("tickets", "inbox", output="answers", keep="number"),
+    ],
+)
+def test_one_text_is_not_taken_for_its_characters(call) -> None:
+    """Where several are taken: it would create the tenants a, c, e and m."""
+    with MLClient("http://127.0.0.1:1", tenant_id="acme") as client, pytest.raises(InvalidRequestError, match="a list"):
+        call(client)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import subprocess
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from support.waiting import wait_until
 
 CONTEXT = os.environ.get("MLCORE_TEST_CONTEXT")
 URL = "http://127.0.0.1:30080"
+CHART = Path(__file__).parents[2] / "helm" / "ml-platform"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -46,8 +48,8 @@ class Kubernetes:
     def pods(self, component: str) -> list[str]:
         """The names of the pods of a component that are not being deleted."""
         labels = f"app.kubernetes.io/instance={self.release},app.kubernetes.io/component={component}"
-        template = "{range .items[?(!@.metadata.deletionTimestamp)]}{.metadata.name}{' '}{end}"
-        return self.kubectl("get", "pod", "-l", labels, "-o", f"jsonpath={template}").split()
+        found = json.loads(self.kubectl("get", "pod", "-l", labels, "-o", "json"))["items"]
+        return [each["metadata"]["name"] for each in found if "deletionTimestamp" not in each["metadata"]]
 
     def get(self, kind: str, name: str, path: str) -> str:
         """A field of an object."""
@@ -55,11 +57,14 @@ class Kubernetes:
 
     def upgrade(self, *arguments: str) -> None:
         """Upgrade the release with its present values and some others."""
-        chart = Path(__file__).parents[2] / "helm" / "ml-platform"
-        command = ["helm", "upgrade", self.release, str(chart), "--reuse-values", "--timeout", "10m", *arguments]
-        command += ["--kube-context", str(CONTEXT), "--namespace", self.namespace]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
+        self.helm("upgrade", self.release, str(CHART), "--reuse-values", "--timeout", "10m", *arguments)
+
+    def helm(self, *arguments: str, given: str | None = None) -> str:
+        """Run Helm in the namespace, with a text as its input; its output."""
+        command = ["helm", *arguments, "--kube-context", str(CONTEXT), "--namespace", self.namespace]
+        done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=900)
         assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     @cached_property
     def platform_key(self) -> str:

@@ -12,7 +12,7 @@ import httpx
 import pandas as pd
 import pytest
 import yaml
-from kind.conftest import URL, Kubernetes
+from kind.conftest import CHART, URL, Kubernetes
 
 from ml_core.api.schemas.placements import NewPlacement
 from ml_core.client import MLClient
@@ -40,19 +40,15 @@ class Load:
 def load(client: MLClient, key: str) -> Iterator[Load]:
     """Ask for predictions until the block ends. A request is not repeated, so that each failure counts."""
     seen, stopped = Load(), threading.Event()
-    headers = {"Authorization": f"Bearer {key}", "Connection": "close"}
+    http = httpx.Client(
+        headers={"Authorization": f"Bearer {key}", "Connection": "close"}, timeout=20, trust_env=False, verify=False
+    )
 
     def ask() -> None:
         while not stopped.wait(0.02):
             seen.asked += 1
             try:
-                answer = httpx.post(
-                    f"{URL}/t/{client.tenant_id}/models/tickets/predict",
-                    json={"rows": [ROW]},
-                    headers=headers,
-                    timeout=20,
-                    trust_env=False,
-                )
+                answer = http.post(f"{URL}/t/{client.tenant_id}/models/tickets/predict", json={"rows": [ROW]})
                 if answer.status_code != 200:
                     seen.failed.append(f"{answer.status_code} {answer.text[:200]}")
             except httpx.HTTPError as error:
@@ -65,6 +61,7 @@ def load(client: MLClient, key: str) -> Iterator[Load]:
     finally:
         stopped.set()
         thread.join()
+        http.close()
         print(f"{len(seen.failed)} of {seen.asked} failed: {seen.failed[:3]}")  # noqa: T201 - the figure
 
 
@@ -94,9 +91,10 @@ def client(operator: MLClient, key: str, tmp_path_factory: pytest.TempPathFactor
         yield made
 
 
-def train(client: MLClient) -> str:
+def train(client: MLClient, cpus: float = 1.0) -> str:
     """Train and promote a version by a job, and wait until the replicas have it; the version."""
-    job = client.jobs.train("tickets", "tickets", training={"target": "label"}, promote_to="production")
+    training = {"target": "label"}
+    job = client.jobs.train("tickets", "tickets", training=training, promote_to="production", cpus=cpus)
     ended = wait_until(lambda: ended_job(client, job.job_id), timeout_s=300)
     assert ended.state == "succeeded", ended.error
     version = str(ended.result["version"])
@@ -184,6 +182,18 @@ def declared(cluster: Kubernetes) -> set[str]:
     return {each["name"] for each in config["applications"]}
 
 
+def test_a_job_has_a_pod_of_its_own_by_value(cluster: Kubernetes, client: MLClient) -> None:
+    """As a RayJob, which the control loop creates; its pod goes with it."""
+    cluster.upgrade("--set", "jobs.runner=rayjob", "--wait")
+    cluster.kubectl("rollout", "status", f"deployment/{cluster.name}-control-loop", "--timeout=3m")
+    version = train(client, cpus=0.2)
+    (run_id,) = {client.versions.get("tickets", version).run_id}
+    name = str(run_id).replace("_", "-")
+    assert cluster.get("rayjob", name, ".status.jobStatus") == "SUCCEEDED"
+    wait_until(lambda: not cluster.pods("job"), timeout_s=180)
+    assert "control-loop" not in declared(cluster)
+
+
 def test_an_upgrade_under_load_fails_no_request(
     cluster: Kubernetes, operator: MLClient, client: MLClient, key: str
 ) -> None:
@@ -197,3 +207,20 @@ def test_an_upgrade_under_load_fails_no_request(
         wait_until(lambda: before.isdisjoint(cluster.pods("worker")), timeout_s=600)
         wait_for_replicas(cluster)
     assert seen.failed == []
+
+
+def test_an_installation_finds_what_an_uninstallation_kept(cluster: Kubernetes, client: MLClient) -> None:
+    """What holds data stays, as docs/kubernetes.md lists it, and nothing else; then the tenant is served as before."""
+    before = client.predict("tickets", [ROW])
+    values = cluster.helm("get", "values", cluster.release, "--output", "yaml")
+    cluster.helm("uninstall", cluster.release, "--wait", "--timeout", "5m")
+    kinds = "pods,services,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets,jobs"
+    mine = ("-l", f"app.kubernetes.io/instance={cluster.release}", "-o", "name")
+    wait_until(lambda: cluster.kubectl("get", f"{kinds},rayservices,rayclusters,rayjobs", *mine) == "", timeout_s=180)
+    kept = {f"secret/{cluster.name}-database", f"secret/{cluster.name}-platform-key"}
+    kept |= {f"persistentvolumeclaim/{claim}" for claim in (f"{cluster.name}-home", f"data-{cluster.name}-postgres-0")}
+    assert set(cluster.kubectl("get", "secrets,persistentvolumeclaims", *mine).split()) == kept
+    cluster.helm("install", cluster.release, str(CHART), "--values", "-", given=values)
+    cluster.kubectl("wait", "--for=condition=Ready", "--timeout=10m", f"rayservice/{cluster.name}")
+    wait_for_replicas(cluster)
+    assert client.predict("tickets", [ROW]) == before

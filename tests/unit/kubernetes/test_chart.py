@@ -225,6 +225,12 @@ def test_artifacts_are_in_a_bucket_or_on_the_volume() -> None:
         assert ArtifactSettings(url=given["MLCORE_ARTIFACTS_URL"], region=given.get("MLCORE_ARTIFACTS_REGION")).bucket
 
 
+def test_the_operator_changes_nothing_of_the_chart() -> None:
+    """What its types always write is in the chart: otherwise the field would be the operator's for Helm 4."""
+    (group,) = of("kind")["RayService", "ml-ml-platform"]["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    assert group["scaleStrategy"] == {}
+
+
 def test_an_upgrade_migrates_before_anything_changes() -> None:
     """The job is a hook then; at installation it runs beside the database that it waits for."""
     assert "annotations" not in rendered()["Job", "ml-ml-platform-setup-1"]["metadata"]

@@ -20,7 +20,7 @@ from ml_core.domain.version import ModelVersion, ServableVersion, StoredArtifact
 from ml_core.ids import Digest, ModelId, VersionId
 from ml_core.models.store import ArtifactStore, platform_store
 from ml_core.registry import journal
-from ml_core.registry.blobs import remove_unneeded, store_and_register
+from ml_core.registry.blobs import lock_digest, remove_unneeded, store_and_register
 from ml_core.registry.limits import MAX_DOCUMENT_BYTES, check_document
 from ml_core.registry.missing import model_not_found, not_shown
 from ml_core.registry.pages import Page, read_page
@@ -131,11 +131,16 @@ class VersionRepository(OfTenant):
             TenantNotFoundError: There is no such tenant.
             MLFrameworkError: As for ``registration.register``.
         """
+        registration.check_draft(draft)
         with journal.writing(self._db, self._tenant_id) as connection:
+            lock_digest(connection, self._tenant_id, artifact.digest, shared=True)
             return registration.register(connection, self._tenant_id, draft, artifact, actor)
 
-    def refuse_in_vain(self, model_id: str, model_type: str | None, version: str | None) -> None:
+    def refuse_in_vain(self, model_id: str, model_type: str | None, version: str | None) -> str | None:
         """Refuse a training whose version could not be registered, before a core is spent on it.
+
+        Returns:
+            The type of the model; None: there is no such model.
 
         Raises:
             PermissionDeniedError: The principal lacks the scope ``train``.
@@ -144,7 +149,7 @@ class VersionRepository(OfTenant):
         name, wanted = ModelId(model_id), None if version is None else VersionId(version)
         self._db.principal.require(Scope.TRAIN)
         with self._db.tenant(self._tenant_id) as connection:
-            registration.refuse_in_vain(connection, self._tenant_id, name, model_type, wanted)
+            return registration.refuse_in_vain(connection, self._tenant_id, name, model_type, wanted)
 
     def get(self, model_id: str, version: str | None = None) -> ModelVersion:
         """A version by name, archived ones too; without a name the newest that is not archived.

@@ -31,7 +31,8 @@ def one_thread() -> AbstractContextManager[Any]:
 
     Sums of floats in another order have another result: with one thread, equal trainings make equal models.
     """
-    return _thread_pools(_libraries()).limit(limits=1)
+    limited: AbstractContextManager[Any] = _thread_pools(_libraries()).limit(limits=1)
+    return limited
 
 
 @lru_cache(maxsize=1)  # the search reads the path of every library, which takes milliseconds

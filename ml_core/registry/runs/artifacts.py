@@ -26,6 +26,7 @@ from ml_core.registry.runs import series
 from ml_core.registry.runs.lifecycle import move, require_run, run_not_found
 from ml_core.registry.runs.series import Batch
 
+_ADD = run_artifacts.insert().returning(run_artifacts.c.created_at)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -133,11 +134,8 @@ class RunArtifacts(OfTenant):
         # Its bytes are removed after the commit, unless they are the new ones.
         replaced = [digest for digest in self._delete_row(connection, run_id, name) if digest != stored.digest]
         values = {"digest": stored.digest, "size_bytes": stored.size_bytes, "format": stored.format}
-        created_at = connection.scalar(
-            run_artifacts.insert()
-            .values(tenant_id=self._tenant_id, run_id=run_id, name=name, **values)
-            .returning(run_artifacts.c.created_at)
-        )
+        row = {"tenant_id": self._tenant_id, "run_id": run_id, "name": name, **values}
+        created_at = connection.scalar(_ADD, row)
         journal.record(connection, self._tenant_id, "run.artifact_logged", {"run_id": run_id, "name": name}, values)
         return RunArtifact(name, stored.digest, stored.size_bytes, stored.format, created_at), replaced
 

@@ -34,7 +34,7 @@ from ml_core.registry.journal import erase
 from ml_core.registry.limits import MAX_METRICS, MAX_WORD, check_document
 from ml_core.registry.runs.lifecycle import refuse_given_up
 from ml_core.registry.search import write_tags
-from ml_core.registry.versions.rows import SELECT_VERSIONS, draft_values, finite_metrics, version_from
+from ml_core.registry.versions.rows import SELECT_NAMED, SELECT_VERSIONS, draft_values, finite_metrics, version_from
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow
@@ -50,6 +50,7 @@ _LOCKED_MODEL = (
     .on_conflict_do_update(constraint=models.primary_key, set_={"model_type": models.c.model_type})
     .returning(models)
 )
+_ADD_VERSION = versions.insert()
 _ADD_METRICS = sa.text(
     "INSERT INTO mlcore.version_metrics (tenant_id, model_id, version, split, metric, value)"
     " SELECT :tenant_id, :model_id, :version, * FROM"
@@ -86,26 +87,24 @@ def register(
     _check_parent(connection, tenant_id, draft)
     number = max(int(model.next_number), _own_number(draft))
     version = draft.version or VersionId(str(number))
-    connection.execute(
-        versions.insert().values(
-            tenant_id=tenant_id,
-            model_id=draft.model_id,
-            version=version,
-            number=number,
-            digest=artifact.digest,
-            size_bytes=artifact.size_bytes,
-            format=artifact.format,
-            created_by=sign(connection, actor),
-            **{**draft_values(draft), "metadata": {**model.metadata, **draft.metadata}},
-        )
-    )
+    row = {
+        **draft_values(draft),
+        "tenant_id": tenant_id,
+        "model_id": draft.model_id,
+        "version": version,
+        "number": number,
+        "digest": artifact.digest,
+        "size_bytes": artifact.size_bytes,
+        "format": artifact.format,
+        "metadata": {**model.metadata, **draft.metadata},
+        "created_by": sign(connection, actor),
+    }
+    connection.execute(_ADD_VERSION, row)
     _make_findable(connection, tenant_id, draft, version)
     subject = {"model_id": draft.model_id, "version": version}
     journal.record(connection, tenant_id, "version.registered", subject, {"digest": artifact.digest})
-    registered = find(connection, tenant_id, draft.model_id, version)
-    if registered is None:
-        raise ModelSaveError(f"Version {version!s} of {draft.model_id!s} vanished while it was registered.")
-    return registered
+    named = {"tenant": tenant_id, "model": draft.model_id, "version": version}
+    return version_from(connection.execute(SELECT_NAMED, named).one())
 
 
 def _make_findable(connection: Connection, tenant_id: TenantId, draft: VersionDraft, version: VersionId) -> None:

@@ -33,7 +33,8 @@ from ml_core.registry.versions.intake import Submission, draft_of
 from ml_core.registry.versions.lineage import compare, lineage_of
 from ml_core.registry.versions.models import ModelRepository, lock_model
 from ml_core.registry.versions.rows import (
-    IS_ARCHIVED,
+    SELECT_NAMED,
+    SELECT_NEWEST,
     SELECT_SERVABLE,
     SELECT_VERSIONS,
     is_version,
@@ -46,13 +47,6 @@ MAX_MODEL_NOTES_BYTES = 16 * 2**10
 """Of a model's own metadata, as JSON: each of its versions has it beside notes of its own."""
 
 _ABSENT = object()
-
-# Made once: making them takes longer than executing them.
-_OF_MODEL = SELECT_VERSIONS.where(
-    versions.c.tenant_id == sa.bindparam("tenant"), versions.c.model_id == sa.bindparam("model")
-)
-_NAMED = _OF_MODEL.where(versions.c.version == sa.bindparam("version"))
-_NEWEST = _OF_MODEL.where(sa.not_(IS_ARCHIVED)).order_by(versions.c.number.desc()).limit(1)
 
 
 class VersionRepository(OfTenant):
@@ -382,9 +376,9 @@ class VersionRepository(OfTenant):
     def _get(self, connection: Connection, model_id: ModelId, version: VersionId | None) -> ModelVersion:
         names = {"tenant": self._tenant_id, "model": model_id}
         if version is None:
-            row = connection.execute(_NEWEST, names).one_or_none()
+            row = connection.execute(SELECT_NEWEST, names).one_or_none()
         else:
-            row = connection.execute(_NAMED, {**names, "version": version}).one_or_none()
+            row = connection.execute(SELECT_NAMED, {**names, "version": version}).one_or_none()
         if row is None:
             raise model_not_found(self._tenant_id, model_id, version, connection=connection)
         return version_from(row)

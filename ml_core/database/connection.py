@@ -14,7 +14,7 @@ import pwd
 import select
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -84,6 +84,7 @@ class DatabaseConnection:
         self.server: EmbeddedServer | None = None
         self.principal = Principal.operator(current_user())
         self._request_id = ""
+        self._joined: tuple[TenantId, Connection] | None = None
         self._lock = threading.Lock()
         self._engines: dict[str, Engine] = {}
         named = url or self.settings.database.url
@@ -177,7 +178,20 @@ class DatabaseConnection:
             SchemaOutOfDateError: The database was not migrated.
             InvalidRequestError: A value can't be stored.
         """
+        if self._joined is not None and self._joined[0] == tenant_id:
+            return nullcontext(self._joined[1])
         return self._transaction(self._engine(self._urls.app), APP_ROLE, tenant_id)
+
+    @contextmanager
+    def together(self, tenant_id: TenantId) -> Iterator[Self]:
+        """The same connections, whose blocks of ``tenant`` for this tenant are parts of one transaction.
+
+        An error that leaves one of them must leave this block too. Raises as ``tenant``.
+        """
+        with self.tenant(tenant_id) as connection:
+            joined = copy.copy(self)
+            joined._joined = tenant_id, connection
+            yield joined
 
     def platform(self) -> AbstractContextManager[Connection]:
         """One transaction of the runtime role for the rows that belong to no tenant, such as the platform's keys.
@@ -201,6 +215,7 @@ class DatabaseConnection:
         """
         other = copy.copy(self)
         other.principal, other._request_id = principal, (request_id or "").replace("\n", " ")
+        other._joined = None  # that transaction is another principal's
         return other
 
     def serving(self) -> AbstractContextManager[Connection]:

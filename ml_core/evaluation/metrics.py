@@ -13,9 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from sklearn import metrics as sk
-from sklearn.utils.multiclass import unique_labels
 
 from ml_core.domain.signature import OutputKind
 
@@ -42,8 +40,8 @@ def classification(
         probabilities: ``(n_rows, n_classes)``, or None.
         classes: ``(n_classes,)`` the model's classes, sorted.
     """
-    labels = unique_labels(truth, predicted)  # refuses a mixture of strings and numbers
-    true, answered = np.searchsorted(labels, truth), np.searchsorted(labels, predicted)
+    labels, codes = np.unique(_together(truth, predicted), return_inverse=True)
+    true, answered = codes[: len(truth)], codes[len(truth) :]
     of_truth, of_answer, of_both = (
         np.bincount(codes, minlength=len(labels)) for codes in (true, answered, true[true == answered])
     )
@@ -157,9 +155,21 @@ def evaluate(estimator: Any, answered: Answered, truth: NDArray[Any] | None, out
     return {}
 
 
+def _together(truth: NDArray[Any], predicted: NDArray[Any]) -> NDArray[Any]:
+    """Both, one after the other.
+
+    Raises:
+        ValueError: One holds strings and the other numbers, which NumPy would make strings.
+    """
+    if len({isinstance(label, str) for labels in (truth, predicted) for label in labels[:1]}) > 1:
+        raise ValueError("the labels mix strings and numbers")
+    return np.concatenate([truth, predicted])
+
+
 def _roc_auc(is_positive: NDArray[np.bool_], score: NDArray[np.float64]) -> float:
     """The share of pairs of a positive and a negative row that the score puts in order (Mann and Whitney, 1947)."""
-    ranks = rankdata(np.asarray_chkfinite(score))
+    _, place, counts = np.unique(np.asarray_chkfinite(score), return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]  # the mean of those that equal scores share
     positives = np.count_nonzero(is_positive)
     in_order = ranks[is_positive].sum() - positives * (positives + 1) / 2
     return float(in_order / (positives * (len(ranks) - positives)))

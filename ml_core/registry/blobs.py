@@ -28,14 +28,17 @@ _Row = TypeVar("_Row")
 _TRIES = 3
 """Attempts. One fails only if the same bytes were removed meanwhile, or their removal outlasts the lock timeout."""
 
+_LOCK, _LOCK_SHARED = (
+    sa.select(lock(sa.func.hashtextextended(sa.bindparam("key", type_=sa.Text), 0)))
+    for lock in (sa.func.pg_advisory_xact_lock, sa.func.pg_advisory_xact_lock_shared)
+)
 BYTES_LOCK = 0x6D6C6279
 """An advisory lock: removals of bytes share it, a backup holds it exclusively."""
 
 
 def lock_digest(connection: Connection, tenant_id: TenantId, digest: Digest | str, *, shared: bool) -> None:
     """Keep a digest's bytes from being removed (shared) or registered (exclusive) until the transaction ends."""
-    lock = sa.func.pg_advisory_xact_lock_shared if shared else sa.func.pg_advisory_xact_lock
-    connection.execute(sa.select(lock(sa.func.hashtextextended(f"{tenant_id!s}/{digest!s}", 0))))
+    connection.execute(_LOCK_SHARED if shared else _LOCK, {"key": f"{tenant_id!s}/{digest!s}"})
 
 
 def is_needed(connection: Connection, tenant_id: TenantId, digest: Digest) -> bool:

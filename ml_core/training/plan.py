@@ -37,19 +37,29 @@ class GivenData:
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingPlan:
-    """A checked training with its data.
+class Checked:
+    """What the check of a training has found.
 
     Attributes:
-        source: The dataset's version that the data is from, or None.
+        source: The version of the dataset, or None.
+        held_out: That of the validation dataset, or None.
         metadata: The caller's notes as they will be stored.
-        strategy: How it is executed.
+        registered_type: The type of the model; None: there is no such model yet.
     """
+
+    source: DatasetVersion | None
+    held_out: DatasetVersion | None
+    metadata: dict[str, Any]
+    registered_type: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPlan:
+    """A checked training with its data; ``strategy`` is how it is executed."""
 
     spec: TrainSpec
     request: TrainingRequest
-    source: DatasetVersion | None
-    metadata: dict[str, Any]
+    checked: Checked
     strategy: Strategy = Strategy.IN_PROCESS
 
     def run_parameters(self) -> dict[str, Any]:
@@ -58,8 +68,8 @@ class TrainingPlan:
             "model_type": self.request.model_type,
             "hyperparameters": self.request.recorded_hyperparameters(),
         }
-        if self.source is not None:
-            parameters["dataset"] = self.source.reference
+        if self.checked.source is not None:
+            parameters["dataset"] = self.checked.source.reference
         if self.strategy is not Strategy.IN_PROCESS:
             parameters["strategy"] = self.strategy.value
         if self.spec.rare_classes is not None:
@@ -95,14 +105,8 @@ class Planner:
         self._tenant_id = tenant_id
         self._versions = VersionRepository(db, tenant_id)
 
-    def check(
-        self, model_id: ModelId, spec: TrainSpec, given: GivenData
-    ) -> tuple[DatasetVersion | None, DatasetVersion | None, dict[str, Any]]:
+    def check(self, model_id: ModelId, spec: TrainSpec, given: GivenData) -> Checked:
         """Refuse a training that can't be registered or whose fields don't fit each other; no data is read.
-
-        Returns:
-            The versions of the dataset and of the validation dataset, None where the spec names none; and the metadata
-            in the form in which it is stored.
 
         Raises:
             InvalidRequestError, RequestTooLargeError: The dataset does not exist, the metadata or hyperparameters
@@ -110,7 +114,7 @@ class Planner:
             TrainingError: A dataset lacks a column, or no target is named.
             MLFrameworkError: The version could not be registered, see ``VersionRepository.refuse_in_vain``.
         """
-        self._versions.refuse_in_vain(model_id, spec.model_type, spec.version)
+        registered_type = self._versions.refuse_in_vain(model_id, spec.model_type, spec.version)
         if spec.parent_version is not None:
             self._versions.get(model_id, spec.parent_version)
         metadata = check_document(spec.metadata, "metadata", reserved_bytes=_RECORD_BYTES)
@@ -123,7 +127,7 @@ class Planner:
         if spec.validation_dataset is not None:
             held_out = self._dataset(spec.validation_dataset, "validation_dataset")
             self._check_columns(held_out, spec)
-        return source, held_out, metadata
+        return Checked(source, held_out, metadata, registered_type)
 
     def plan(self, model_id: ModelId, spec: TrainSpec, given: GivenData, cores: float = 1.0) -> TrainingPlan:
         """Check a training, choose its strategy for so many cores of a Ray cluster, and read its data.
@@ -131,14 +135,16 @@ class Planner:
         Raises:
             MLFrameworkError: As ``check``; or the data is not a pair.
         """
-        source, held_out, metadata = self.check(model_id, spec, given)
+        with self._db.together(self._tenant_id) as db:
+            checked = Planner(db, self._tenant_id).check(model_id, spec, given)
+            tenant = TenantRepository(db).ensure(self._tenant_id)
         data, validation = given.training, given.validation
         strategy = Strategy.IN_PROCESS
-        if data is None and source is not None:
-            strategy = choose_for(source, spec, cores).strategy
-            data = (self._read_target if strategy.reads_shards else self._read)(source, spec)
-        if held_out is not None:
-            validation = self._read(held_out, spec)
+        if data is None and checked.source is not None:
+            strategy = choose_for(checked.source, spec, cores).strategy
+            data = (self._read_target if strategy.reads_shards else self._read)(checked.source, spec)
+        if checked.held_out is not None:
+            validation = self._read(checked.held_out, spec)
         request = TrainingRequest(
             model_id=model_id,
             model_type=spec.model_type,
@@ -148,9 +154,9 @@ class Planner:
             kinds=spec.kinds,
             processor=given.processor,
             rare_classes=spec.rare_classes,
-            self_test_rows=TenantRepository(self._db).ensure(self._tenant_id).self_test_rows,
+            self_test_rows=tenant.self_test_rows,
         )
-        return TrainingPlan(spec, request, source, metadata, strategy)
+        return TrainingPlan(spec, request, checked, strategy)
 
     def _check_sources(self, spec: TrainSpec, given: GivenData) -> None:
         """Refuse fields about columns of a dataset where no dataset is read."""

@@ -99,7 +99,7 @@ def own_code(outside_types: Sequence[str]) -> list[str]:
 
 
 def _draft(fitted: FittedModel, plan: TrainingPlan, run_id: str, outside_types: tuple[str, ...]) -> VersionDraft:
-    spec, source = plan.spec, plan.source
+    spec, source = plan.spec, plan.checked.source
     lineage = Lineage(
         run_id=run_id,
         dataset_digest=None if source is None else source.digest,
@@ -126,7 +126,7 @@ def _draft(fitted: FittedModel, plan: TrainingPlan, run_id: str, outside_types: 
         version=spec.version,
         metrics=fitted.metrics,
         hyperparameters=fitted.hyperparameters,
-        metadata={TRAINING_RECORD: record, **plan.metadata},
+        metadata={TRAINING_RECORD: record, **plan.checked.metadata},
         lineage=lineage,
         outside_types=outside_types,
     )

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml_core.domain.columns import ColumnKind, Columns
-from ml_core.domain.signature import InputColumn, OutputKind, Row, Signature
+from ml_core.domain.signature import InputColumn, Row, Signature
 from ml_core.domain.version import SELF_TEST_CHARACTERS, SELF_TEST_ROWS, SelfTest
+from ml_core.evaluation.metrics import answer
 from ml_core.models.loading import labels_to_json
 from ml_core.training.table import Part
 
@@ -31,11 +32,9 @@ _TEXTS = ("one synthetic text", "a text that nobody wrote", "words for a test", 
 def record_self_test(pipeline: Any, signature: Signature, rows: Sequence[Row]) -> SelfTest:
     """Record a fitted pipeline's predictions for rows, as a client would send them."""
     columns = signature.columns_from_rows(rows)
-    if signature.output.kind is OutputKind.CLASSES and hasattr(pipeline, "predict_proba"):
-        probabilities = tuple(tuple(map(float, row)) for row in pipeline.predict_proba(columns))
-    else:
-        probabilities = ()
-    return SelfTest(tuple(rows), tuple(labels_to_json(np.asarray(pipeline.predict(columns)))), probabilities)
+    answered = answer(pipeline, columns, signature.output.kind)
+    probabilities = () if answered.probabilities is None else answered.probabilities.tolist()
+    return SelfTest(tuple(rows), tuple(labels_to_json(answered.predicted)), tuple(map(tuple, probabilities)))
 
 
 def rows_of_training(part: Part, inputs: Sequence[InputColumn]) -> list[dict[str, Any]]:

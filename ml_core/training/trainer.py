@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
 import orjson
-from threadpoolctl import threadpool_limits
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.columns import ColumnKind
@@ -31,6 +30,7 @@ from ml_core.registry.runs import RunRepository
 from ml_core.registry.versions.repository import VersionRepository
 from ml_core.training.checkpoints import CheckpointFolder
 from ml_core.training.fit import IN_PROCESS, Execution, FittedModel, fit_model
+from ml_core.training.one_thread import one_thread
 from ml_core.training.plan import GivenData, Planner, TrainingPlan, choose_for
 from ml_core.training.registration import Registrar, own_code, reported_columns
 from ml_core.training.spaces import check_search, metric_of, spaces_of
@@ -315,6 +315,7 @@ class Trainer:
             of = (self._db, self.tenant_id, plan.request.model_id, search_id or run_id, run_id)
             log = TrialLog(*of, metric, on_trial)
             found = tune(plan.request, search, log, self._db.settings.platform.home, cpus)
+            self._refuse_in_vain(plan)  # again: a search takes long
             request = replace(plan.request, hyperparameters={**plan.request.hyperparameters, **found.hyperparameters})
             trained = self._complete(replace(plan, request=request), stages, run_id, (found.note,))
         return {**trained.as_dict(), "search": found.summary}
@@ -346,7 +347,7 @@ class Trainer:
         """
         if spec.dataset is None:  # its data is not known yet, so neither are the columns
             spec = replace(spec, target=None, ignore=(), validation_dataset=None)
-        source, _, _ = self._planner.check(ModelId(model_id), spec, GivenData())
+        source = self._planner.check(ModelId(model_id), spec, GivenData()).source
         if spec.model_type is not None:
             ModelFactory.create_model(spec.model_type, dict(spec.hyperparameters))
         return source
@@ -394,17 +395,20 @@ class Trainer:
 
     def _fit(self, plan: TrainingPlan, stages: Stages, cores: float) -> FittedModel:
         """Read the data, fit and evaluate: all that writes nothing."""
-        request, versions = plan.request, VersionRepository(self._db, self.tenant_id)
+        request = plan.request
         try:
-            # As the plan did: but only the data shows the type of a spec without one, and a search takes long.
-            versions.refuse_in_vain(request.model_id, request.model_type_in_use, plan.spec.version)
-            # Boosting and k-means add numbers up in another order with other threads, and one spec makes one digest.
-            with threadpool_limits(limits=1), _executing(plan.strategy, cores) as execution:
+            if plan.checked.registered_type not in (None, request.model_type_in_use):
+                self._refuse_in_vain(plan)  # only the data shows the type of a spec without one
+            with one_thread(), _executing(plan.strategy, cores) as execution:
                 return fit_model(request, stages.enter, execution)
         except MLFrameworkError as error:
             error.tenant_id = self.tenant_id
             error.__dict__["model_id"] = str(request.model_id)
             raise
+
+    def _refuse_in_vain(self, plan: TrainingPlan) -> None:
+        request, versions = plan.request, VersionRepository(self._db, self.tenant_id)
+        versions.refuse_in_vain(request.model_id, request.model_type_in_use, plan.spec.version)
 
     def save_checkpoint(self, model: Any, model_id: str, epoch: int) -> str:
         """Store a model of an unfinished training.
@@ -461,11 +465,13 @@ def _spec(cls: Callable[..., Spec], fields: Mapping[str, Any]) -> Spec:
 
 def _record(runs: RunRepository, run_id: str, fitted: FittedModel) -> None:
     """Log what was measured: metrics, learning curves and diagnostics."""
-    runs.log_metrics(run_id, _flat(fitted.metrics))
+    metrics = _flat(fitted.metrics)
+    if fitted.diagnostics is None:
+        runs.log_metrics(run_id, metrics)
+    else:
+        runs.artifacts.log(run_id, DIAGNOSTICS_FILE, orjson.dumps(fitted.diagnostics), metrics=metrics)
     for metric, values in fitted.curves.items():
         runs.log_series(run_id, metric, range(len(values)), values)
-    if fitted.diagnostics is not None:
-        runs.artifacts.log(run_id, DIAGNOSTICS_FILE, orjson.dumps(fitted.diagnostics))
 
 
 def _flat(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -172,12 +172,13 @@ class TableEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
             arrays.append((encoder, offset, columns[encoder.name].tolist()))
             offset += encoder.width
         indices, values, ends = array("i"), array("d"), [0]  # as wide as scipy's, which then need not be converted
+        # One matrix from the start: scipy's hstack of the parts costs more than a request of one row.
+        of_row, present = np.nonzero(dense)
+        features, numbers = array("i", present.astype(np.intc).tobytes()), array("d", dense[of_row, present].tobytes())
+        bounds = np.searchsorted(of_row, np.arange(rows + 1)).tolist()
         for row in range(rows):
-            if dense.shape[1]:
-                # One matrix from the start: scipy's hstack of the parts costs more than a request of one row.
-                present = np.flatnonzero(dense[row])
-                indices.extend(present.tolist())
-                values.extend(dense[row, present].tolist())
+            indices.extend(features[bounds[row] : bounds[row + 1]])
+            values.extend(numbers[bounds[row] : bounds[row + 1]])
             for encoder, start, texts in arrays:
                 encoder.encode(texts[row], start, indices, values)
             ends.append(len(indices))

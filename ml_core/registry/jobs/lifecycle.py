@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 # Core-seconds of the attempt that ends now; an attempt that was only claimed counts, too: its cores were kept free.
 _USED = jobs.c.cpus * sa.func.extract("epoch", sa.func.now() - jobs.c.started_at)
 
+# Made once: making it takes longer than executing it.
+_LOCK = (
+    sa.select(jobs)
+    .where(jobs.c.tenant_id == sa.bindparam("tenant"), jobs.c.job_id == sa.bindparam("job"))
+    .with_for_update()
+)
+
 
 def is_job(tenant_id: TenantId, job_id: str) -> sa.ColumnElement[bool]:
     """The condition that a row is this job's."""
@@ -54,7 +61,7 @@ def move(
         JobNotFoundError: There is no such job.
         JobStateError: Its state does not permit it, or another attempt goes on.
     """
-    row = connection.execute(sa.select(jobs).where(is_job(tenant_id, job_id)).with_for_update()).one_or_none()
+    row = connection.execute(_LOCK, {"tenant": tenant_id, "job": job_id}).one_or_none()
     if row is None:
         raise job_not_found(tenant_id, job_id)
     state = JobState(row.state)

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import job_logs
@@ -16,6 +15,18 @@ _MOST_BYTES = 60_000
 _LONGEST_LINE = 1_000
 _FULL = "The log is full; what follows is left out.\n"
 _OF = job_logs.c
+
+# Made once: making it takes longer than executing it.
+_SAY = sa.text(f"""
+INSERT INTO mlcore.job_logs AS log (tenant_id, job_id, lines)
+SELECT :tenant, :job, string_agg(
+  concat(to_char(timezone('UTC', now()), 'YYYY-MM-DD"T"HH24:MI:SS"Z "'), line, chr(10)), '' ORDER BY number)
+FROM unnest(CAST(:said AS text[])) WITH ORDINALITY AS said (line, number)
+ON CONFLICT (tenant_id, job_id) DO UPDATE SET lines = CASE
+  WHEN right(log.lines, {len(_FULL)}) = :full THEN log.lines
+  WHEN octet_length(log.lines) + octet_length(excluded.lines) > {_MOST_BYTES} THEN log.lines || :full
+  ELSE log.lines || excluded.lines END
+""")  # noqa: S608 - constants
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +47,7 @@ def say(connection: Connection, tenant_id: TenantId, job_id: str, lines: Iterabl
     shown = [" ".join(line.split())[:_LONGEST_LINE] for line in lines]
     if not shown:
         return
-    now = sa.func.to_char(sa.func.timezone("UTC", sa.func.now()), 'YYYY-MM-DD"T"HH24:MI:SS"Z "')
-    added = sa.func.concat(*(part for line in shown for part in (now, sa.cast(line + "\n", sa.Text))))
-    is_full = sa.func.octet_length(_OF.lines) + sa.func.octet_length(added) > _MOST_BYTES
-    longer = sa.case(
-        (_OF.lines.endswith(_FULL), _OF.lines), (is_full, _OF.lines + sa.cast(_FULL, sa.Text)), else_=_OF.lines + added
-    )
-    row = {"tenant_id": tenant_id, "job_id": job_id, "lines": added}
-    keys = ["tenant_id", "job_id"]
-    connection.execute(insert(job_logs).values(row).on_conflict_do_update(index_elements=keys, set_={"lines": longer}))
+    connection.execute(_SAY, {"tenant": tenant_id, "job": job_id, "said": shown, "full": _FULL})
 
 
 def read(connection: Connection, tenant_id: TenantId, job_id: str, after: int) -> JobLog:

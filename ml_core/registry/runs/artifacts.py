@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -22,8 +22,11 @@ from ml_core.registry.blobs import remove_unneeded, store_and_register
 from ml_core.registry.journal import erase
 from ml_core.registry.limits import check_word
 from ml_core.registry.records import OfTenant, value_of
+from ml_core.registry.runs import series
 from ml_core.registry.runs.lifecycle import move, require_run, run_not_found
+from ml_core.registry.runs.series import Batch
 
+_ADD = run_artifacts.insert().returning(run_artifacts.c.created_at)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -42,7 +45,15 @@ class RunArtifacts(OfTenant):
         super().__init__(db, tenant_id)
         self.store = store or platform_store(db.settings)
 
-    def log(self, run_id: str, name: str, data: bytes | str | Path, format: str | None = None) -> RunArtifact:  # noqa: A002
+    def log(
+        self,
+        run_id: str,
+        name: str,
+        data: bytes | str | Path,
+        format: str | None = None,  # noqa: A002
+        *,
+        metrics: Mapping[str, float] | None = None,
+    ) -> RunArtifact:
         """Store a file of a run that is running; one of the same name is replaced.
 
         Args:
@@ -50,6 +61,8 @@ class RunArtifacts(OfTenant):
             name: 1 to 128 of letters, digits, ``.``, ``_`` and ``-``.
             data: The bytes, or the path of a file, which is streamed.
             format: Its kind, such as ``png``; None: the name's ending, or ``binary`` without one.
+            metrics: Logged in the same transaction, as ``RunRepository.log_metrics`` does, for a caller that knows that
+                the run is there; None: the run is looked up before anything is stored.
 
         Raises:
             RunStateError: The run has ended.
@@ -59,14 +72,16 @@ class RunArtifacts(OfTenant):
         self._db.principal.require(Scope.TRAIN)
         check_name(name)
         kind = check_word(format or Path(name).suffix[1:] or "binary", "format")
-        with journal.writing(self._db, self._tenant_id) as connection:  # before any byte is stored for no run
-            move(connection, self._tenant_id, run_id, RunTrigger.LOG, heartbeat_at=sa.func.now())
+        points = Batch.of_step(metrics or {}, 0)
+        if metrics is None:
+            with journal.writing(self._db, self._tenant_id) as connection:
+                move(connection, self._tenant_id, run_id, RunTrigger.LOG, heartbeat_at=sa.func.now())
         logged, replaced = store_and_register(
             self._db,
             self._tenant_id,
             self.store,
             lambda: self._put(data, kind),
-            lambda connection, stored: self._register(connection, run_id, name, stored),
+            lambda connection, stored: self._register(connection, run_id, name, stored, points),
         )
         self._discard(replaced)
         return logged
@@ -111,25 +126,24 @@ class RunArtifacts(OfTenant):
         return self.store.put_file(self._tenant_id, Path(data), kind)
 
     def _register(
-        self, connection: Connection, run_id: str, name: str, stored: StoredArtifact
+        self, connection: Connection, run_id: str, name: str, stored: StoredArtifact, points: Batch
     ) -> tuple[RunArtifact, Sequence[Digest]]:
         """The file, and the digests that it replaces."""
         move(connection, self._tenant_id, run_id, RunTrigger.LOG, heartbeat_at=sa.func.now())
+        series.write(connection, self._tenant_id, run_id, points)
         # Its bytes are removed after the commit, unless they are the new ones.
         replaced = [digest for digest in self._delete_row(connection, run_id, name) if digest != stored.digest]
         values = {"digest": stored.digest, "size_bytes": stored.size_bytes, "format": stored.format}
-        created_at = connection.scalar(
-            run_artifacts.insert()
-            .values(tenant_id=self._tenant_id, run_id=run_id, name=name, **values)
-            .returning(run_artifacts.c.created_at)
-        )
+        row = {"tenant_id": self._tenant_id, "run_id": run_id, "name": name, **values}
+        created_at = connection.scalar(_ADD, row)
         journal.record(connection, self._tenant_id, "run.artifact_logged", {"run_id": run_id, "name": name}, values)
         return RunArtifact(name, stored.digest, stored.size_bytes, stored.format, created_at), replaced
 
     def _delete_row(self, connection: Connection, run_id: str, name: str) -> Sequence[Digest]:
         statement = sa.select(run_artifacts.c.digest).filter_by(tenant_id=self._tenant_id, run_id=run_id, name=name)
         found = [Digest(digest) for digest in connection.scalars(statement)]
-        erase(connection, run_artifacts, run_id=run_id, name=name)
+        if found:
+            erase(connection, run_artifacts, run_id=run_id, name=name)
         return found
 
 

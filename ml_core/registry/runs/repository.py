@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_START = runs.insert()
 _MAX_ERROR_LENGTH = 4_000  # characters: enough for a message and the end of a traceback
 _MAX_COMPARED = 100
 _BEATS_PER_BOUND = 4  # within the time after which a run counts as dead: three may get lost
@@ -115,7 +116,7 @@ class RunRepository(OfTenant):
         }
         with journal.writing(self._db, self._tenant_id) as connection:
             try:
-                connection.execute(runs.insert().values(**row))
+                connection.execute(_START, row)
             except sa.exc.IntegrityError as error:
                 if refusal(error) == "fk_runs_runs":
                     raise run_not_found(self._tenant_id, str(parent_run_id)) from error

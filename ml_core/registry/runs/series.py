@@ -39,10 +39,15 @@ _BATCH = (
     "unnest(CAST(:metrics AS text[]), CAST(:steps AS bigint[]), CAST(:values AS double precision[]),"
     " CAST(:times AS timestamptz[])) AS b (metric, step, value, at)"
 )
-_WRITE = sa.text(
+_INSERT = (
     "INSERT INTO mlcore.run_metrics (tenant_id, run_id, metric, step, value, at)"  # noqa: S608 - constants
     f" SELECT :tenant, :run, metric, step, value, COALESCE(at, now()) FROM {_BATCH}"
     " ON CONFLICT ON CONSTRAINT pk_run_metrics DO UPDATE SET value = excluded.value, at = excluded.at"
+)
+_KNOWN = sa.text(
+    "SELECT count(*) AS metrics, jsonb_object_agg(metric, last_step)"
+    " FILTER (WHERE metric = ANY (CAST(:metrics AS text[]))) AS last_steps"
+    " FROM mlcore.run_metric_summaries WHERE tenant_id = :tenant AND run_id = :run"
 )
 _REWRITTEN = sa.text(
     f"SELECT DISTINCT b.metric FROM {_BATCH} JOIN mlcore.run_metrics m"  # noqa: S608 - constants
@@ -62,8 +67,9 @@ _SUMMARISE = (
     " FROM {source} GROUP BY metric"
 )
 # LEAST and GREATEST ignore NULL.
-_MERGE = sa.text(
-    _SUMMARISE.format(source=f"{_BATCH} WHERE metric <> ALL (CAST(:rewritten AS text[]))")
+_WRITE = sa.text(
+    f"WITH written AS ({_INSERT}) "
+    + _SUMMARISE.format(source=f"{_BATCH} WHERE metric <> ALL (CAST(:rewritten AS text[]))")
     + " ON CONFLICT ON CONSTRAINT pk_run_metric_summaries DO UPDATE SET points = s.points + excluded.points,"
     " not_finite = s.not_finite + excluded.not_finite,"
     " last_value = CASE WHEN excluded.last_step > s.last_step THEN excluded.last_value ELSE s.last_value END,"
@@ -186,29 +192,26 @@ def write(connection: Connection, tenant_id: TenantId, run_id: str, batch: Batch
         "values": batch.values,
         "times": batch.times,
     }
-    last_steps = _last_steps(connection, tenant_id, run_id, set(batch.metrics))
+    last_steps = _last_steps(connection, given)
     appends = all(
         last_steps.get(metric) is None or step > last_steps[metric]
         for metric, step in zip(batch.metrics, batch.steps, strict=True)
     )
     rewritten = [] if appends else list(connection.scalars(_REWRITTEN, given))
-    connection.execute(_WRITE, given)
-    connection.execute(_MERGE, {**given, "rewritten": rewritten})
+    connection.execute(_WRITE, {**given, "rewritten": rewritten})
     if rewritten:  # a value that was replaced may have been the highest: the whole series is read again
         connection.execute(_COUNT_AGAIN, {"tenant": tenant_id, "run": run_id, "rewritten": rewritten})
 
 
-def _last_steps(connection: Connection, tenant_id: TenantId, run_id: str, metrics: set[str]) -> dict[str, int]:
-    line, mine = run_metric_summaries.c, {"tenant_id": tenant_id, "run_id": run_id}
-    known = sa.select(line.metric, line.last_step).filter_by(**mine).where(line.metric.in_(metrics))
-    last_steps = {row.metric: row.last_step for row in connection.execute(known)}
-    added = len(metrics) - len(last_steps)
-    counted = sa.select(sa.func.count(line.metric)).filter_by(**mine)
-    if added and added + (connection.scalar(counted) or 0) > MAX_METRICS:
+def _last_steps(connection: Connection, given: Mapping[str, Any]) -> dict[str, int]:
+    known = connection.execute(_KNOWN, given).one()
+    last_steps: dict[str, int] = known.last_steps or {}
+    added = len(set(given["metrics"]) - last_steps.keys())
+    if added and known.metrics + added > MAX_METRICS:
         raise RequestTooLargeError(
-            f"The run {run_id} would have more than {MAX_METRICS:,} metrics.",
+            f"The run {given['run']} would have more than {MAX_METRICS:,} metrics.",
             remedy="Give the same metric at each step; what changes from step to step is the step, not the name.",
-            tenant_id=tenant_id,
+            tenant_id=given["tenant"],
             limit=MAX_METRICS,
         )
     return last_steps

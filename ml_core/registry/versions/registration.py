@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import sign
 from ml_core.database.strict_json import dumps, is_storable
-from ml_core.database.tables import deleted_versions, models, version_metrics, version_tags, versions
+from ml_core.database.tables import deleted_versions, models, version_tags, versions
 from ml_core.database.tables.sizes import MAX_SERVED_BYTES
 from ml_core.domain.version import ModelVersion, StoredArtifact, VersionDraft
 from ml_core.exceptions import (
@@ -34,7 +34,7 @@ from ml_core.registry.journal import erase
 from ml_core.registry.limits import MAX_METRICS, MAX_WORD, check_document
 from ml_core.registry.runs.lifecycle import refuse_given_up
 from ml_core.registry.search import write_tags
-from ml_core.registry.versions.rows import SELECT_VERSIONS, draft_values, finite_metrics, version_from
+from ml_core.registry.versions.rows import SELECT_NAMED, SELECT_VERSIONS, draft_values, finite_metrics, version_from
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow
@@ -44,22 +44,34 @@ MAX_DESCRIPTION_BYTES = MAX_SERVED_BYTES // 2
 _MAX_COUNTED_DIGITS = 9
 """A number of more digits that a caller chooses is a name like any other; the counter never gets there."""
 
+# Made once: making them takes longer than executing them. The update changes nothing, but locks and returns the row.
+_LOCKED_MODEL = (
+    insert(models)
+    .on_conflict_do_update(constraint=models.primary_key, set_={"model_type": models.c.model_type})
+    .returning(models)
+)
+_ADD_VERSION = versions.insert()
+_ADD_METRICS = sa.text(
+    "INSERT INTO mlcore.version_metrics (tenant_id, model_id, version, split, metric, value)"
+    " SELECT :tenant_id, :model_id, :version, * FROM"
+    " unnest(CAST(:splits AS text[]), CAST(:metrics AS text[]), CAST(:values AS double precision[]))"
+)
+
 
 def register(
     connection: Connection, tenant_id: TenantId, draft: VersionDraft, artifact: StoredArtifact, actor: str
 ) -> ModelVersion:
     """Register a version in a transaction of ``journal.writing``; the same name and bytes again return what is there.
 
+    The caller has checked the draft, and holds the lock of the artifact's digest.
+
     Raises:
         ModelVersionConflictError: The version exists, or did before it was deleted, with other bytes.
         ModelSaveError: The model is of another type, or is archived.
         InvalidRequestError: The parent version does not exist.
-        RequestTooLargeError: The metadata or hyperparameters are too large.
         RunStateError: The run that made it has failed or was cancelled.
     """
-    check_draft(draft)
     refuse_given_up(connection, tenant_id, draft.lineage.run_id)
-    lock_digest(connection, tenant_id, artifact.digest, shared=True)
     if draft.lineage.dataset_digest is not None:  # it is not collected before this version is seen
         lock_digest(connection, tenant_id, draft.lineage.dataset_digest, shared=True)
     model = _lock_model(connection, tenant_id, draft)
@@ -75,38 +87,33 @@ def register(
     _check_parent(connection, tenant_id, draft)
     number = max(int(model.next_number), _own_number(draft))
     version = draft.version or VersionId(str(number))
-    connection.execute(
-        versions.insert().values(
-            tenant_id=tenant_id,
-            model_id=draft.model_id,
-            version=version,
-            number=number,
-            digest=artifact.digest,
-            size_bytes=artifact.size_bytes,
-            format=artifact.format,
-            created_by=sign(connection, actor),
-            **{**draft_values(draft), "metadata": {**model.metadata, **draft.metadata}},
-        )
-    )
+    row = {
+        **draft_values(draft),
+        "tenant_id": tenant_id,
+        "model_id": draft.model_id,
+        "version": version,
+        "number": number,
+        "digest": artifact.digest,
+        "size_bytes": artifact.size_bytes,
+        "format": artifact.format,
+        "metadata": {**model.metadata, **draft.metadata},
+        "created_by": sign(connection, actor),
+    }
+    connection.execute(_ADD_VERSION, row)
     _make_findable(connection, tenant_id, draft, version)
     subject = {"model_id": draft.model_id, "version": version}
     journal.record(connection, tenant_id, "version.registered", subject, {"digest": artifact.digest})
-    registered = find(connection, tenant_id, draft.model_id, version)
-    if registered is None:
-        raise ModelSaveError(f"Version {version!s} of {draft.model_id!s} vanished while it was registered.")
-    return registered
+    named = {"tenant": tenant_id, "model": draft.model_id, "version": version}
+    return version_from(connection.execute(SELECT_NAMED, named).one())
 
 
 def _make_findable(connection: Connection, tenant_id: TenantId, draft: VersionDraft, version: VersionId) -> None:
     """The rows by which a search finds the version: its metrics and tags."""
     key = {"tenant_id": tenant_id, "model_id": draft.model_id, "version": version}
-    metrics = [
-        {**key, "split": split, "metric": name, "value": value}
-        for split, values in finite_metrics(draft.metrics).items()
-        for name, value in values.items()
-    ]
+    metrics = [(split, *item) for split, values in finite_metrics(draft.metrics).items() for item in values.items()]
     if metrics:
-        connection.execute(version_metrics.insert().values(metrics))
+        splits, names, numbers = map(list, zip(*metrics, strict=True))
+        connection.execute(_ADD_METRICS, {**key, "splits": splits, "metrics": names, "values": numbers})
     write_tags(connection, version_tags, tenant_id, {"model_id": draft.model_id, "version": version}, draft.tags)
 
 
@@ -128,8 +135,7 @@ def find(
 def _lock_model(connection: Connection, tenant_id: TenantId, draft: VersionDraft) -> AnyRow:
     """The model's row, made on first use and locked to the end of the transaction."""
     mine = {"tenant_id": tenant_id, "model_id": draft.model_id}
-    connection.execute(insert(models).values(**mine, model_type=draft.model_type).on_conflict_do_nothing())
-    model = connection.execute(sa.select(models).filter_by(**mine).with_for_update()).one()
+    model = connection.execute(_LOCKED_MODEL, {**mine, "model_type": draft.model_type}).one()
     if model.deleted_at is not None:  # its name begins a new life; its numbers go on
         fresh: dict[str, Any] = {
             "deleted_at": None,
@@ -146,10 +152,13 @@ def _lock_model(connection: Connection, tenant_id: TenantId, draft: VersionDraft
 
 def refuse_in_vain(
     connection: Connection, tenant_id: TenantId, model_id: ModelId, model_type: str | None, version: VersionId | None
-) -> None:
+) -> str | None:
     """Refuse what ``register`` would refuse of a version that is still to be trained.
 
     The type is None where it is not known yet, and the version where it gets the next number.
+
+    Returns:
+        The type of the model; None: there is no such model.
 
     Raises:
         ModelVersionConflictError: There is, or was, a version of this name.
@@ -159,13 +168,12 @@ def refuse_in_vain(
     model = connection.execute(living).one_or_none()
     if model is not None:
         _refuse_other(model, model_type, version)
-    if version is None:
-        return
-    was_deleted = is_buried(connection, tenant_id, model_id, version)
-    if was_deleted or find(connection, tenant_id, model_id, version):
+    was_deleted = version is not None and is_buried(connection, tenant_id, model_id, version)
+    if version is not None and (was_deleted or find(connection, tenant_id, model_id, version)):
         what = f"{'was deleted' if was_deleted else 'exists'}; versions never change"
         remedy = "Give --version (version= in Python) another name, or leave it out for the next number."
         raise _conflict(tenant_id, model_id, version, what, remedy)
+    return None if model is None else str(model.model_type)
 
 
 def _refuse_other(model: AnyRow, model_type: str | None, version: VersionId | None) -> None:

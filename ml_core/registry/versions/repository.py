@@ -20,7 +20,7 @@ from ml_core.domain.version import ModelVersion, ServableVersion, StoredArtifact
 from ml_core.ids import Digest, ModelId, VersionId
 from ml_core.models.store import ArtifactStore, platform_store
 from ml_core.registry import journal
-from ml_core.registry.blobs import remove_unneeded, store_and_register
+from ml_core.registry.blobs import lock_digest, remove_unneeded, store_and_register
 from ml_core.registry.limits import MAX_DOCUMENT_BYTES, check_document
 from ml_core.registry.missing import model_not_found, not_shown
 from ml_core.registry.pages import Page, read_page
@@ -33,7 +33,8 @@ from ml_core.registry.versions.intake import Submission, draft_of
 from ml_core.registry.versions.lineage import compare, lineage_of
 from ml_core.registry.versions.models import ModelRepository, lock_model
 from ml_core.registry.versions.rows import (
-    IS_ARCHIVED,
+    SELECT_NAMED,
+    SELECT_NEWEST,
     SELECT_SERVABLE,
     SELECT_VERSIONS,
     is_version,
@@ -46,13 +47,6 @@ MAX_MODEL_NOTES_BYTES = 16 * 2**10
 """Of a model's own metadata, as JSON: each of its versions has it beside notes of its own."""
 
 _ABSENT = object()
-
-# Made once: making them takes longer than executing them.
-_OF_MODEL = SELECT_VERSIONS.where(
-    versions.c.tenant_id == sa.bindparam("tenant"), versions.c.model_id == sa.bindparam("model")
-)
-_NAMED = _OF_MODEL.where(versions.c.version == sa.bindparam("version"))
-_NEWEST = _OF_MODEL.where(sa.not_(IS_ARCHIVED)).order_by(versions.c.number.desc()).limit(1)
 
 
 class VersionRepository(OfTenant):
@@ -131,11 +125,16 @@ class VersionRepository(OfTenant):
             TenantNotFoundError: There is no such tenant.
             MLFrameworkError: As for ``registration.register``.
         """
+        registration.check_draft(draft)
         with journal.writing(self._db, self._tenant_id) as connection:
+            lock_digest(connection, self._tenant_id, artifact.digest, shared=True)
             return registration.register(connection, self._tenant_id, draft, artifact, actor)
 
-    def refuse_in_vain(self, model_id: str, model_type: str | None, version: str | None) -> None:
+    def refuse_in_vain(self, model_id: str, model_type: str | None, version: str | None) -> str | None:
         """Refuse a training whose version could not be registered, before a core is spent on it.
+
+        Returns:
+            The type of the model; None: there is no such model.
 
         Raises:
             PermissionDeniedError: The principal lacks the scope ``train``.
@@ -144,7 +143,7 @@ class VersionRepository(OfTenant):
         name, wanted = ModelId(model_id), None if version is None else VersionId(version)
         self._db.principal.require(Scope.TRAIN)
         with self._db.tenant(self._tenant_id) as connection:
-            registration.refuse_in_vain(connection, self._tenant_id, name, model_type, wanted)
+            return registration.refuse_in_vain(connection, self._tenant_id, name, model_type, wanted)
 
     def get(self, model_id: str, version: str | None = None) -> ModelVersion:
         """A version by name, archived ones too; without a name the newest that is not archived.
@@ -377,9 +376,9 @@ class VersionRepository(OfTenant):
     def _get(self, connection: Connection, model_id: ModelId, version: VersionId | None) -> ModelVersion:
         names = {"tenant": self._tenant_id, "model": model_id}
         if version is None:
-            row = connection.execute(_NEWEST, names).one_or_none()
+            row = connection.execute(SELECT_NEWEST, names).one_or_none()
         else:
-            row = connection.execute(_NAMED, {**names, "version": version}).one_or_none()
+            row = connection.execute(SELECT_NAMED, {**names, "version": version}).one_or_none()
         if row is None:
             raise model_not_found(self._tenant_id, model_id, version, connection=connection)
         return version_from(row)

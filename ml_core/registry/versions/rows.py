@@ -77,8 +77,13 @@ VERSIONS_WITH_MODEL = versions.join(
 # Made once: naming so many columns takes longer than adding a caller's conditions.
 SELECT_VERSIONS = sa.select(*_VERSION_COLUMNS).select_from(VERSIONS_WITH_MODEL)
 SELECT_SUMMARIES = sa.select(*_SUMMARY_COLUMNS).select_from(VERSIONS_WITH_MODEL)
+_OF_MODEL = SELECT_VERSIONS.where(
+    versions.c.tenant_id == sa.bindparam("tenant"), versions.c.model_id == sa.bindparam("model")
+)
+SELECT_NAMED = _OF_MODEL.where(versions.c.version == sa.bindparam("version"))
 # A version is also hidden with its model.
 IS_ARCHIVED = sa.or_(versions.c.archived_at.is_not(None), models.c.archived_at.is_not(None))
+SELECT_NEWEST = _OF_MODEL.where(sa.not_(IS_ARCHIVED)).order_by(versions.c.number.desc()).limit(1)
 SELECT_SERVABLE = sa.select(*SERVABLE_COLUMNS, IS_ARCHIVED.label("is_archived")).select_from(VERSIONS_WITH_MODEL)
 
 

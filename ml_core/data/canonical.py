@@ -37,14 +37,13 @@ def columns_from_frame(frame: pd.DataFrame, inputs: Sequence[InputColumn]) -> Co
     Raises:
         SignatureMismatchError: Names the first row (by position, from 0) and column that do not fit.
     """
-    positions = {composed(str(name)): position for position, name in enumerate(frame.columns)}
-    columns = {}
-    for column in inputs:
-        if column.name in positions:
-            columns[column.name] = read_series(frame.iloc[:, positions[column.name]], column)
-        else:
-            columns[column.name] = column.read([None] * len(frame))
-    return columns
+    given = {composed(str(name)): series for name, series in frame.items()}
+    return {
+        column.name: read_series(given[column.name], column)
+        if column.name in given
+        else column.read([None] * len(frame))
+        for column in inputs
+    }
 
 
 def require_columns(frame: pd.DataFrame, names: Iterable[str], what: str) -> None:

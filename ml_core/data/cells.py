@@ -114,8 +114,8 @@ def decimal_of(cells: Any, *, has_commas: bool = False) -> str | None:
 
 def has_decimal_comma(frame: pd.DataFrame) -> bool:
     """Whether some column of strings in a table has decimal commas beyond doubt."""
-    for position in range(frame.shape[1]):
-        cells = cells_of(frame.iloc[:, position])
+    for _, series in frame.items():  # noqa: PERF102 - a data frame, not a dict
+        cells = cells_of(series)
         if cells is None or not pc.any(pc.match_substring(cells, ",")).as_py():
             continue
         if decimal_of(present(cells)) == ",":

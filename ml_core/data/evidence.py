@@ -69,16 +69,16 @@ class Evidence:
         is_nothing = says_missing if words_are_missing else is_blank
         if isinstance(series.dtype, pd.CategoricalDtype):
             missing = [v for v in series.cat.categories if isinstance(v, str) and is_nothing(v)]
-            present = series.notna() & ~series.isin(missing)
+            present = (series.notna() & ~series.isin(missing)).to_numpy(dtype=bool)
         elif (cells := cells_of(series)) is not None:
             valid = present_cells(cells, words_are_missing=words_are_missing)
-            present = pd.Series(valid.is_valid().to_numpy(zero_copy_only=False))
+            present = valid.is_valid().to_numpy(zero_copy_only=False)
         elif holds_objects(series):
             empty = (is_nothing(v) if isinstance(v, str) else is_missing(v) for v in series.tolist())
-            present = ~pd.Series(empty, dtype=bool)
+            present = ~np.fromiter(empty, dtype=bool)
         else:
-            present = series.notna()
-        return cls(name, series[present.to_numpy(dtype=bool)], len(series), has_commas)
+            present = series.notna().to_numpy(dtype=bool)
+        return cls(name, series if present.all() else series[present], len(series), has_commas)
 
     @property
     def n_missing(self) -> int:

@@ -72,7 +72,8 @@ def infer_columns(
     check_table(len(frame), names, kinds)
     has_commas = has_commas or has_decimal_comma(frame)
     inferred = tuple(
-        infer_column(name, frame.iloc[:, position], kinds.get(name), has_commas) for position, name in enumerate(names)
+        infer_column(name, series, kinds.get(name), has_commas)
+        for name, (_, series) in zip(names, frame.items(), strict=True)
     )
     return require_usable(inferred)
 
@@ -252,6 +253,8 @@ def has_missing(series: pd.Series[Any], kind: ColumnKind) -> bool:
 
 def _with_words(series: pd.Series[Any], evidence: Evidence, found: Inference) -> tuple[Evidence, Inference]:
     """The same column with words such as ``NA`` as values of it."""
+    if not evidence.n_missing:
+        return evidence, found
     whole = Evidence.of(evidence.name, series, words_are_missing=False, has_commas=evidence.has_commas)
     if whole.n_missing == evidence.n_missing:
         return evidence, found

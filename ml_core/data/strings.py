@@ -70,7 +70,8 @@ def infer_strings(evidence: Evidence, values: list[str]) -> Inference:
     if distinct == 1:
         return unless_constant(evidence, ColumnKind.CATEGORY)
     sample = evidence.sample()
-    _refuse_mixture(evidence, values, sample)
+    if distinct > FEW_MIXED and not any(map(is_code, sample)):
+        _refuse_mixture(evidence, values, sample)
     if (found := _datetimes(evidence, values, sample)) is not None:
         return found
     words = sum(_count_words(text) for text in sample) / len(sample)
@@ -120,8 +121,6 @@ def _refuse_mixture(evidence: Evidence, values: list[str], sample: list[str]) ->
     Raises:
         DataProcessingError: There is a word; names its row.
     """
-    if evidence.n_distinct <= FEW_MIXED or any(map(is_code, sample)):
-        return
     for read in (read_number, read_comma_number):
         if not _nearly_all(sample, partial(fits, read)):
             continue

@@ -213,11 +213,11 @@ def _frame(X: Any) -> pd.DataFrame:
 
 def check_texts(frame: pd.DataFrame, what: str) -> None:
     """Refuse texts that the registry can't store, before the training rather than after it."""
-    for position, name in enumerate(map(str, frame.columns)):
+    for label, series in frame.items():
+        name = str(label)
         if not is_storable(name):
             message = f"A column of the {what} data is called {unstorable(name)}"
             raise invalid(message, UNSTORABLE_REMEDY, ascii(name)[1:-1])
-        series = frame.iloc[:, position]
         cells = cells_of(series)
         if cells is not None and not pc.any(pc.match_substring(cells, "\0")).as_py():
             continue  # Arrow has refused a half of a surrogate pair, so only a NUL can be wrong

@@ -52,6 +52,18 @@ def test_a_block_commits_and_an_error_rolls_back(db: DatabaseConnection, tenant_
         assert connection.scalars(sa.text("SELECT model_id FROM mlcore.models")).all() == ["kept"]
 
 
+def test_blocks_together_are_one_transaction(db: DatabaseConnection, tenant_id: TenantId) -> None:
+    """They see what is not committed yet, an error takes all of it back, and another principal has its own."""
+    with pytest.raises(ZeroDivisionError), db.together(tenant_id) as joined:
+        run_id = RunRepository(joined, tenant_id).start(TICKETS)
+        RunRepository(joined, tenant_id).log_metrics(run_id, {"loss": 1.0})
+        assert RunRepository(joined, tenant_id).get(run_id).metrics["loss"].last_value == 1.0
+        other = joined.acting_as(db.principal)
+        assert RunRepository(other, tenant_id).search().items == []
+        raise ZeroDivisionError
+    assert RunRepository(db, tenant_id).search().items == []
+
+
 def test_passwords_are_not_shown(db: DatabaseConnection) -> None:
     """Neither the printed connection, nor its URLs, nor an error repeats a password."""
     foreign = DatabaseConnection(

@@ -3,6 +3,7 @@
 import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -37,6 +38,7 @@ from ml_core.registry.tenants import TenantRepository
 from ml_core.registry.versions.models import ModelRepository
 from ml_core.registry.versions.repository import VersionRepository
 from ml_core.training.trainer import Trainer
+from support.registry import TICKETS, register
 from support.tables import measures, split_target, tickets
 
 MODEL = ModelId("tickets")
@@ -144,6 +146,22 @@ def test_another_type_of_model_is_refused_before_the_fit(db, tenant_id, trainer,
     request.getfixturevalue("unfitted")
     with pytest.raises(ModelSaveError, match="is of type 'classification', not 'regression'"):
         trainer.train("tickets", model_type, (DATA[0], np.arange(len(DATA[1])) / 7))
+
+
+def test_a_model_that_another_training_made_during_the_search_is_refused_before_the_fit(
+    db, tenant_id, trainer, monkeypatch, request
+):
+    """It is looked at again, for a search takes long."""
+
+    def search(*_):
+        register(db, tenant_id, "1")
+        request.getfixturevalue("unfitted")
+        return SimpleNamespace(hyperparameters={}, note="", summary={})
+
+    monkeypatch.setattr("ml_core.training.trainer.tune", search)
+    target = (DATA[0], np.arange(len(DATA[1])) / 7)
+    with pytest.raises(ModelSaveError, match="is of type 'classification', not 'regression'"):
+        trainer.tune(TICKETS, "regression", target, cpus=1)
 
 
 def test_an_archived_model_is_refused_before_the_training(db, tenant_id, trainer, request):

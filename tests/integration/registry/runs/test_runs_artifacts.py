@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.exceptions import ArtifactIntegrityError, InvalidRequestError, ModelSaveError, RunNotFoundError
+from ml_core.exceptions import ArtifactIntegrityError, InvalidRequestError, ModelSaveError, RunNotFoundError, RunStateError
 from ml_core.ids import Digest, TenantId
 from ml_core.models.store import LocalStore
 from ml_core.registry.runs import RunRepository
@@ -124,6 +124,18 @@ def test_a_run_that_ends_meanwhile_leaves_no_bytes(
     with pytest.raises(Exception, match="is finished and can't log"):
         runs.artifacts.log(run_id, "a", b"x")
     assert files_in(store) == []
+
+
+def test_metrics_are_logged_with_a_file_or_not_at_all(runs: RunRepository, store: LocalStore) -> None:
+    """Both are there; of a run that has ended, neither is, and no bytes are left."""
+    run_id, ended = runs.start(TICKETS), runs.start(TICKETS)
+    runs.finish(ended)
+    runs.artifacts.log(run_id, "a", b"of the first", metrics={"loss": 0.5})
+    with pytest.raises(RunStateError, match="is finished and can't log"):
+        runs.artifacts.log(ended, "a", b"of the second", metrics={"loss": 0.5})
+    assert runs.get(run_id).metrics["loss"].last_value == 0.5
+    assert runs.get(ended).metrics == {}
+    assert [path.read_bytes() for path in files_in(store)] == [b"of the first"]
 
 
 def test_bytes_that_vanish_meanwhile_are_stored_again(

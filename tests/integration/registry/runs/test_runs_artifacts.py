@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.exceptions import ArtifactIntegrityError, InvalidRequestError, ModelSaveError, RunNotFoundError, RunStateError
+from ml_core.exceptions import (
+    ArtifactIntegrityError,
+    InvalidRequestError,
+    ModelSaveError,
+    RunNotFoundError,
+    RunStateError,
+)
 from ml_core.ids import Digest, TenantId
 from ml_core.models.store import LocalStore
 from ml_core.registry.runs import RunRepository

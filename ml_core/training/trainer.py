@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
 import orjson
+from threadpoolctl import threadpool_limits
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.columns import ColumnKind
@@ -30,7 +31,6 @@ from ml_core.registry.runs import RunRepository
 from ml_core.registry.versions.repository import VersionRepository
 from ml_core.training.checkpoints import CheckpointFolder
 from ml_core.training.fit import IN_PROCESS, Execution, FittedModel, fit_model
-from ml_core.training.one_thread import one_thread
 from ml_core.training.plan import GivenData, Planner, TrainingPlan, choose_for
 from ml_core.training.registration import Registrar, own_code, reported_columns
 from ml_core.training.spaces import check_search, metric_of, spaces_of
@@ -399,7 +399,8 @@ class Trainer:
         try:
             if plan.checked.registered_type not in (None, request.model_type_in_use):
                 self._refuse_in_vain(plan)  # only the data shows the type of a spec without one
-            with one_thread(), _executing(plan.strategy, cores) as execution:
+            # Boosting and k-means add numbers up in another order with other threads, and one spec makes one digest.
+            with threadpool_limits(limits=1), _executing(plan.strategy, cores) as execution:
                 return fit_model(request, stages.enter, execution)
         except MLFrameworkError as error:
             error.tenant_id = self.tenant_id

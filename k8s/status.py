@@ -33,7 +33,7 @@ _REMEDIES: Final = {
     "workers are there twice. A volume that is not bound needs a storage class.",
     "image_missing": "Correct `image` in the values and run `helm upgrade`.",
     "mount_failed": "Correct the Secret or the volume that the message names.",
-    "crashes": "Its log has the error: `{kubectl} logs {pod} --previous`.",
+    "crashes": "Its log has the error: `{kubectl} logs {pod}`.",
 }
 
 
@@ -243,9 +243,10 @@ def _of_kuberay(seen: Seen, roles: Mapping[str, Role], now: float) -> Iterator[C
         if refused.get("status") == "True":
             remedy = f"Correct what the message names{f', then {cure}' if is_pending else ''}."
             yield Cause("pod_refused", f"Pods of the cluster {name} are refused: {refused['message']}", remedy)
-        # The operator fails before it compares specifications if the head has no pod or Ray does not answer. It does
-        # not record each generation that it has seen, so a head that is not ready proves nothing.
-        is_stuck = head.get("status") == "True" or head.get("reason") == "HeadPodNotFound"
+        # The operator fails before it compares specifications if the head has no pod or Ray refuses to answer. That
+        # a generation is not recorded proves nothing by itself: it is only written together with something else.
+        is_mute = head.get("status") == "True" and not _of_service(service, "pending").get("applicationStatuses")
+        is_stuck = is_mute or head.get("reason") == "HeadPodNotFound"
         if is_pending and is_behind and is_stuck and now - _changed(service) > _SETTLE_S:
             text = f"The pending cluster {name} is outdated, and KubeRay does not replace it."
             yield Cause("pending_outdated", text, f"{cure}: a known fault of KubeRay. The active cluster answers.")

@@ -120,9 +120,9 @@ class Cluster:
         labels = f"{_PART},{_RELEASE}={name}"
         core, batch = kubernetes.client.CoreV1Api(self._client), kubernetes.client.BatchV1Api(self._client)
         with _translated("list pods, Jobs and events"):
-            pods = self._plain(core.list_namespaced_pod, label_selector=labels)
-            jobs = self._plain(batch.list_namespaced_job, label_selector=labels)
-            warnings = self._plain(core.list_namespaced_event, field_selector="type=Warning")
+            pods = self._raw(core.list_namespaced_pod, label_selector=labels)
+            jobs = self._raw(batch.list_namespaced_job, label_selector=labels)
+            warnings = self._raw(core.list_namespaced_event, field_selector="type=Warning")
         releases = {each["metadata"]["labels"][_RELEASE]: each for each in services or ()}
         if name not in releases and not pods and not jobs:
             self._find_namespace(core)
@@ -150,9 +150,10 @@ class Cluster:
         )
         return tuple(found["items"])
 
-    def _plain(self, listed: Callable[..., Any], **selector: str) -> Sequence[dict[str, Any]]:
-        found = listed(self.namespace, _request_timeout=_TIMEOUT_S, **selector)
-        return tuple(self._client.sanitize_for_serialization(found)["items"])
+    def _raw(self, listed: Callable[..., Any], **selector: str) -> Sequence[dict[str, Any]]:
+        """The objects as they were sent: the types of the client refuse what another version leaves out."""
+        sent = listed(self.namespace, _request_timeout=_TIMEOUT_S, _preload_content=False, **selector)
+        return tuple(json.loads(sent.data)["items"])
 
     def delete(self, kind: str, name: str) -> None:
         """Delete an object and what belongs to it, if it exists.

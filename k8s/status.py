@@ -143,8 +143,10 @@ def release_status(seen: Seen, now: float) -> ReleaseStatus:
         causes.append(Cause("pending_late", text, f"See `{seen.kubectl} describe rayservice {_name(service)}`."))
     ready = _conditions(service).get("Ready", {})
     is_ready = ready.get("status") == "True"
-    is_whole = all(each.status == "RUNNING" for each in cells) and all(
-        each.ready or each.reason == "Completed" or each.cluster == "old" for each in pods
+    is_whole = (
+        all(each.status == "RUNNING" for each in cells)
+        and all(each.ready or each.reason in ("Completed", "Terminating") or each.cluster == "old" for each in pods)
+        and all(each.head_ready and each.workers_ready >= each.workers for each in clusters if each.role == "active")
     )
     state: State = "running" if is_ready and is_whole and not causes else "degraded"
     if not causes and (late or "pending" in roles.values() or "active" not in roles.values()):
@@ -227,6 +229,8 @@ def _of_kuberay(seen: Seen, roles: Mapping[str, Role], now: float) -> Iterator[C
         text = "The cluster does not know RayService: KubeRay's operator is not installed."
         yield Cause("no_operator", text, "Install the operator with its CRDs, then the release.")
     if seen.service is None:
+        if seen.knows_kuberay:
+            yield Cause("no_ray_service", "The release has no RayService.", "Run `helm upgrade --install`.")
         return
     service, ready = seen.service, _conditions(seen.service).get("Ready", {})
     if ready.get("reason") == "ValidationFailed":

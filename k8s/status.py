@@ -76,7 +76,7 @@ class ClusterStatus:
 
 @dataclass(frozen=True, slots=True)
 class CellStatus:
-    """A Serve application in a cluster; ``replicas`` is what the RayService asks for, such as ``2`` or ``1 to 4``."""
+    """A Serve application in a cluster; ``replicas`` is what the RayService asks for: ``2``, ``1 to 4``, None to end."""
 
     cell: str
     cluster: str
@@ -144,7 +144,7 @@ def release_status(seen: Seen, now: float) -> ReleaseStatus:
     ready = _conditions(service).get("Ready", {})
     is_ready = ready.get("status") == "True"
     is_whole = (
-        all(each.status == "RUNNING" for each in cells)
+        all(each.status == "RUNNING" or each.replicas is None for each in cells)  # one that is not wanted ends
         and all(each.ready or each.reason in ("Completed", "Terminating") or each.cluster == "old" for each in pods)
         and all(each.head_ready and each.workers_ready >= each.workers for each in clusters if each.role == "active")
     )

@@ -71,6 +71,14 @@ def test_a_cell_with_autoscaling_shows_its_bounds() -> None:
     assert judged(release).cells[-1].replicas == "1 to 4"
 
 
+def test_a_cell_that_is_removed_holds_nothing_back() -> None:
+    """The RayService does not ask for it any more."""
+    release = Release()
+    release.service["status"]["activeServiceStatus"]["applicationStatuses"]["t-acme"] = {"status": "DELETING"}
+    found = judged(release)
+    assert (found.state, found.cells[-1].cell, found.cells[-1].replicas) == ("running", "t-acme", None)
+
+
 def setup_failed(release: Release) -> None:
     failed = condition("Failed", True, "BackoffLimitExceeded", "Job has reached the specified backoff limit")
     release.objects["Job"][0]["status"] = {"conditions": [failed]}

@@ -76,7 +76,7 @@ class ClusterStatus:
 
 @dataclass(frozen=True, slots=True)
 class CellStatus:
-    """A Serve application in a cluster; ``replicas`` is what the RayService asks for: ``2``, ``1 to 4``, None to end."""
+    """A Serve application in a cluster; ``replicas`` is what the RayService asks for: 2, 1 to 4, None to end."""
 
     cell: str
     cluster: str

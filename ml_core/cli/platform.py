@@ -1,4 +1,4 @@
-"""``mlcore up``, ``down`` and ``status``: the embedded platform."""
+"""``mlcore up``, ``down`` and ``status``: the embedded platform; ``status`` also of a release on Kubernetes."""
 
 from __future__ import annotations
 
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
 PortOption = Annotated[
     int | None, typer.Option("--port", help="Port of the ingress on 127.0.0.1; default: MLCORE_HTTP_PORT, else 8000.")
+]
+NamespaceOption = Annotated[
+    str | None, typer.Option("--namespace", "-n", help="Show a release on Kubernetes, in this namespace.")
+]
+ReleaseOption = Annotated[str, typer.Option("--release", help="The release, with --namespace.")]
+ContextOption = Annotated[
+    str | None, typer.Option("--context", help="A context of the kubeconfig; default: the current one.")
 ]
 
 
@@ -54,8 +61,23 @@ def down() -> None:
     answer({"stopped": stopped}, "Stopped." if stopped else "Nothing was running.")
 
 
-def status() -> None:
-    """Show each part of the platform, and what each replica serves. Exit code 1 unless all of it runs."""
+def status(namespace: NamespaceOption = None, release: ReleaseOption = "ml", context: ContextOption = None) -> None:
+    """Show each part of the platform, and what each replica serves. Exit code 1 unless all of it runs.
+
+    With `--namespace` it shows a release on Kubernetes instead: clusters, cells, pods, and what holds it back.
+    """
+    if namespace is not None:
+        # Imported late: it needs an extra.
+        from ml_core.cli.release import show_release
+
+        is_running = show_release(release, namespace, context)
+    else:
+        is_running = _show_local()
+    if not is_running:
+        raise typer.Exit(1)
+
+
+def _show_local() -> bool:
     seen = local_platform().status()
     if not printed_as_json(seen):
         names = [field.name for field in dataclasses.fields(seen) if field.name != "replicas"]
@@ -65,8 +87,7 @@ def status() -> None:
             say(f"Some part is missing. {_advice(seen)}")
         elif seen.state == "stopped":
             say("Start it with `mlcore up`.")
-    if seen.state != "running":
-        raise typer.Exit(1)
+    return seen.state == "running"
 
 
 def _print_replicas(replicas: Sequence[SeenReplica]) -> None:

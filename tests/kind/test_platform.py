@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import threading
 import uuid
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ import httpx
 import pandas as pd
 import pytest
 import yaml
-from kind.conftest import CHART, URL, Kubernetes
+from kind.conftest import CHART, CONTEXT, URL, Kubernetes
 
 from ml_core.api.schemas.placements import NewPlacement
 from ml_core.client import MLClient
@@ -117,6 +119,18 @@ def test_a_tenant_trains_promotes_and_predicts_from_outside(client: MLClient) ->
     """By the client and the port of the node, as on one machine."""
     answer = client.predict("tickets", [ROW, {"text": "the login fails"}])
     assert list(answer.predictions) == ["hardware", "account"]
+
+
+def test_the_status_of_the_release_is_good(cluster: Kubernetes) -> None:
+    """By the command that people run, with their own rights."""
+    command = ("mlcore", "status", "--namespace", cluster.namespace, "--context", str(CONTEXT), "--json")
+
+    def status() -> dict[str, object]:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        shown: dict[str, object] = json.loads(done.stdout)
+        return shown if done.returncode == 0 else {}
+
+    assert wait_until(status, timeout_s=120)["state"] == "running"
 
 
 def test_a_promotion_under_load_fails_no_request(client: MLClient, key: str) -> None:

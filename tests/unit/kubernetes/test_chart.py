@@ -238,6 +238,12 @@ def test_an_upgrade_migrates_before_anything_changes() -> None:
     assert upgraded["annotations"]["helm.sh/hook"] == "pre-upgrade"
 
 
+def test_a_drain_may_take_one_worker_at_a_time() -> None:
+    """By the number that stays: of the pods of a RayCluster Kubernetes can't tell how many there should be."""
+    budget = of("production")["PodDisruptionBudget", "ml-ml-platform-workers"]["spec"]
+    assert (budget["minAvailable"], "maxUnavailable" in budget) == (3, False)
+
+
 def test_only_the_release_the_operator_and_clients_reach_ray() -> None:
     """Every port but that of the ingress and of the metrics is closed to other pods."""
     objects = of("production")

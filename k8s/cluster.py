@@ -73,7 +73,7 @@ class Cluster:
                 f"The kubeconfig can't be used: {error}", "Choose a context that `kubectl config get-contexts` lists."
             ) from error
 
-    def apply(self, body: dict[str, Any]) -> dict[str, Any]:
+    def apply(self, body: dict[str, Any]) -> None:
         """Create an object or update the fields that the body has, by server-side apply. Safe to repeat.
 
         Raises:
@@ -81,16 +81,14 @@ class Cluster:
         """
         name = body["metadata"]["name"]
         with _translated(f"apply {body['kind']} {name}"):
-            return dict(
-                self._objects.patch_namespaced_custom_object(
-                    *self._kind(body["kind"]),
-                    name,
-                    body,
-                    field_manager=FIELD_MANAGER,
-                    force=True,
-                    _content_type="application/apply-patch+yaml",
-                    _request_timeout=_TIMEOUT_S,
-                )
+            self._objects.patch_namespaced_custom_object(
+                *self._kind(body["kind"]),
+                name,
+                body,
+                field_manager=FIELD_MANAGER,
+                force=True,
+                _content_type="application/apply-patch+yaml",
+                _request_timeout=_TIMEOUT_S,
             )
 
     def list(self, kind: str, labels: str) -> Sequence[dict[str, Any]]:

@@ -201,14 +201,22 @@ def declared(cluster: Kubernetes) -> set[str]:
 
 def test_a_job_has_a_pod_of_its_own_by_value(cluster: Kubernetes, client: MLClient) -> None:
     """As a RayJob, which the control loop creates; its pod goes with it."""
-    cluster.upgrade("--set", "jobs.runner=rayjob", "--wait")
+    run_jobs_by(cluster, "rayjob")
+    try:
+        train(client, cpus=0.2)
+        made = json.loads(cluster.kubectl("get", "rayjob", "-o", "json"))["items"]
+        (own,) = (each for each in made if each["metadata"]["annotations"]["ml-platform/tenant"] == client.tenant_id)
+        assert own["status"]["jobStatus"] == "SUCCEEDED"
+        wait_until(lambda: not cluster.pods("job"), timeout_s=180)
+        assert "control-loop" not in declared(cluster)
+    finally:
+        run_jobs_by(cluster, "ray")
+
+
+def run_jobs_by(cluster: Kubernetes, runner: str) -> None:
+    """Upgrade to another runner of jobs, which no pod of Ray notices."""
+    cluster.upgrade("--set", f"jobs.runner={runner}", "--wait")
     cluster.kubectl("rollout", "status", f"deployment/{cluster.name}-control-loop", "--timeout=3m")
-    train(client, cpus=0.2)
-    made = json.loads(cluster.kubectl("get", "rayjob", "-o", "json"))["items"]
-    (own,) = (each for each in made if each["metadata"]["annotations"]["ml-platform/tenant"] == client.tenant_id)
-    assert own["status"]["jobStatus"] == "SUCCEEDED"
-    wait_until(lambda: not cluster.pods("job"), timeout_s=180)
-    assert "control-loop" not in declared(cluster)
 
 
 def test_an_upgrade_under_load_fails_no_request(

@@ -21,6 +21,7 @@ from kind.conftest import CHART, CONTEXT, URL, Kubernetes
 from ml_core.api.schemas.placements import NewPlacement
 from ml_core.client import MLClient
 from ml_core.domain.placement import SHARED_CELL
+from ml_core.exceptions import ModelNotFoundError
 from support.waiting import wait_until
 
 ROW = {"text": "the printer is broken"}
@@ -102,8 +103,15 @@ def train(client: MLClient, cpus: float = 1.0) -> str:
     ended = wait_until(lambda: ended_job(client, job.job_id), timeout_s=300)
     assert ended.state == "succeeded", ended.error
     version = str(ended.result["version"])
-    wait_until(lambda: client.predict("tickets", [ROW]).version == version, timeout_s=30)
+    wait_until(lambda: serves(client, version), timeout_s=30)
     return version
+
+
+def serves(client: MLClient, version: str) -> bool:
+    try:
+        return client.predict("tickets", [ROW]).version == version
+    except ModelNotFoundError:  # a replica has not read the first promotion yet
+        return False
 
 
 def ended_job(client: MLClient, job_id: str):

@@ -217,7 +217,8 @@ def test_a_job_has_a_pod_of_its_own_by_value(cluster: Kubernetes, client: MLClie
         train(client, cpus=0.2)
         made = json.loads(cluster.kubectl("get", "rayjob", "-o", "json"))["items"]
         (own,) = (each for each in made if each["metadata"]["annotations"]["ml-platform/tenant"] == client.tenant_id)
-        assert own["status"]["jobStatus"] == "SUCCEEDED"
+        path = ".status.jobStatus"
+        wait_until(lambda: cluster.get("rayjob", own["metadata"]["name"], path) == "SUCCEEDED", timeout_s=60)
         wait_until(lambda: not cluster.pods("job"), timeout_s=180)
     finally:
         run_jobs_by(cluster, "ray")

@@ -66,9 +66,9 @@ class CellLoop:
                     self.turn()
                     failure = None
                 except MLFrameworkError as error:
-                    if str(error) != failure:
-                        logger.warning("The cells can't be looked after: %s", error)
-                    failure = str(error)
+                    if error.cause != failure:
+                        logger.warning("The cells can't be looked after: %s", error.cause)
+                    failure = error.cause
                 except Exception:
                     logger.exception("The cells can't be looked after.")
         finally:

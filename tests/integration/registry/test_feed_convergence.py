@@ -230,7 +230,7 @@ def test_a_listener_whose_session_is_ended(
     environments.promote(TICKETS, TWO, PRODUCTION, actor="me")
     wait_for_version(replica, tenant_id, TWO)
     assert len(replica.listeners) == 2
-    assert replica.follower.is_current
+    wait_until(lambda: replica.follower.is_current)  # it says so after it has applied what it read
     environments.promote(TICKETS, THREE, PRODUCTION, actor="me")
     wait_for_version(replica, tenant_id, THREE)
     assert len(replica.listeners) == 2

@@ -6,7 +6,8 @@ audit are those of jobs. Whatever writes here locks the tenants first, as in ``m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 _AT_ONCE: Final = 300
 """Rows of one statement."""
+_CHANGES_LOCK: Final = 1835167602
+"""Key of the advisory lock that makes changes of batches one at a time: two would hold the turns of the same tenants,
+each in an order of its own."""
 
 # Each tenant with the number that each dataset has in it, or null; archived ones only by number.
 _TENANTS = sa.text("""
@@ -108,7 +112,7 @@ class JobBatchRepository:
             "idempotency_key": idempotency_key,
             "submitted_by": principal.name,
         }
-        with self._db.platform() as connection:
+        with self._changing() as connection:
             specs, row["without_dataset"] = self._pinned(connection, spec)
             permitted, refused = _permitted(connection, [(tenant, cpus) for tenant in specs])
             row["refused"] = [each.to_json() for each in refused]
@@ -152,7 +156,7 @@ class JobBatchRepository:
             JobNotFoundError: There is no such batch.
         """
         self._db.principal.require(Scope.ADMIN)
-        with self._db.platform() as connection:
+        with self._changing() as connection:
             tenants = self._locked(connection, batch_id, JobTrigger.CANCEL)
             moved = self._move(connection, batch_id, tenants, JobTrigger.CANCEL)
             _record(connection, "job.cancelled", moved, {"reason": reason[:200], "batch_id": batch_id})
@@ -165,7 +169,7 @@ class JobBatchRepository:
             JobNotFoundError: There is no such batch.
         """
         self._db.principal.require(Scope.ADMIN)
-        with self._db.platform() as connection:
+        with self._changing() as connection:
             tenants = self._locked(connection, batch_id, JobTrigger.RETRY)
             again = sa.select(jobs.c.tenant_id, jobs.c.cpus).where(
                 jobs.c.batch_id == batch_id, jobs.c.tenant_id.in_(tenants), jobs.c.state.in_(sources(JobTrigger.RETRY))
@@ -176,6 +180,12 @@ class JobBatchRepository:
             moved = self._move(connection, batch_id, permitted, JobTrigger.RETRY, **cleared)
             _record(connection, "job.retried", moved, {"batch_id": batch_id})
             return replace(self._get(connection, batch_id), refused=tuple(refused))
+
+    @contextmanager
+    def _changing(self) -> Iterator[Connection]:
+        with self._db.platform() as connection:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CHANGES_LOCK)))
+            yield connection
 
     def _pinned(self, connection: Connection, spec: TrainJobSpec) -> tuple[dict[TenantId, dict[str, Any]], int]:
         """The spec of each tenant that has its datasets, with their numbers, and how many tenants do not."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -209,6 +210,27 @@ def test_a_process_goes_on_only_where_the_turn_is_its_batchs(db, batches, datase
     rest = claimed(queue)
     assert rest.job_id == late.job_id
     assert queue.claim_following(rest, LEASE_S) is None
+
+
+def test_batches_over_the_same_tenants_do_not_lock_each_other_out(db, batches, dataset) -> None:
+    """Whatever is done to two of them at the same time, in whatever order their rows are."""
+    for _ in range(40):
+        DatasetRepository(db, new_tenant(db)).create(dataset, {"x": [1, 2], "y": ["a", "b"]})
+    both = [batches.submit(spec(dataset)).batch_id for _ in range(2)]
+    for batch_id in both:  # the rows of a batch are found by where they are
+        with db.platform() as connection:
+            found = connection.scalars(sa.select(jobs.c.job_id).where(jobs.c.batch_id == batch_id)).all()
+            for job_id in random.Random(batch_id).sample(found, len(found)):
+                connection.execute(jobs.update().where(jobs.c.job_id == job_id).values(not_before=sa.func.now()))
+
+    def toggle(batch_id: str) -> None:
+        for _ in range(6):
+            batches.cancel(batch_id)
+            batches.retry(batch_id)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(toggle, both))
+    assert [batches.get(batch_id).states for batch_id in both] == [{JobState.QUEUED: 40}] * 2
 
 
 def test_a_job_with_more_cores_than_the_process_has_is_left(db, batches, dataset, tenants) -> None:

@@ -228,8 +228,13 @@ def test_each_job_is_claimed_once(db, queue: JobQueue, tenant_id, other_tenant_i
     assert len(found) == len(set(found)) == 40
 
 
-def test_no_job_is_overlooked_that_is_submitted_while_the_last_one_is_claimed(db, queue: JobQueue, tenant_jobs) -> None:
-    """Each is claimed in the end, however submissions, claims and cancellations of one tenant meet."""
+def test_no_job_is_overlooked_that_is_submitted_while_the_last_one_is_claimed(
+    db, queue: JobQueue, tenant_jobs, tenant_id
+) -> None:
+    """Each is claimed in the end, however submissions, claims and cancellations of one tenant meet.
+
+    Then the tenant does not wait, so that claims need not look at its jobs.
+    """
 
     def submit(_: int) -> str:
         return tenant_jobs.submit("train", SPEC).job_id
@@ -249,6 +254,8 @@ def test_no_job_is_overlooked_that_is_submitted_while_the_last_one_is_claimed(db
     while queue.claim("d1", 1e9, LEASE_S) is not None:
         pass
     assert tenant_jobs.list(state="queued").items == []
+    with db.tenant(tenant_id) as connection:
+        assert connection.execute(sa.text("SELECT waiting_since FROM mlcore.job_turns")).all() == [(None,)]
 
 
 def test_a_lost_attempt_is_done_again(db, queue: JobQueue, tenant_jobs: JobRepository) -> None:

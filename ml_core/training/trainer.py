@@ -470,7 +470,7 @@ def _record(runs: RunRepository, run_id: str, fitted: FittedModel) -> None:
     if fitted.diagnostics is None:
         runs.log_metrics(run_id, metrics)
     else:
-        runs.artifacts.log(run_id, DIAGNOSTICS_FILE, orjson.dumps(fitted.diagnostics), metrics=metrics)
+        runs.artifacts.log_results(run_id, metrics, DIAGNOSTICS_FILE, orjson.dumps(fitted.diagnostics))
     for metric, values in fitted.curves.items():
         runs.log_series(run_id, metric, range(len(values)), values)
 

@@ -51,8 +51,6 @@ class RunArtifacts(OfTenant):
         name: str,
         data: bytes | str | Path,
         format: str | None = None,  # noqa: A002
-        *,
-        metrics: Mapping[str, float] | None = None,
     ) -> RunArtifact:
         """Store a file of a run that is running; one of the same name is replaced.
 
@@ -61,8 +59,6 @@ class RunArtifacts(OfTenant):
             name: 1 to 128 of letters, digits, ``.``, ``_`` and ``-``.
             data: The bytes, or the path of a file, which is streamed.
             format: Its kind, such as ``png``; None: the name's ending, or ``binary`` without one.
-            metrics: Logged in the same transaction, as ``RunRepository.log_metrics`` does, for a caller that knows that
-                the run is there; None: the run is looked up before anything is stored.
 
         Raises:
             RunStateError: The run has ended.
@@ -72,10 +68,20 @@ class RunArtifacts(OfTenant):
         self._db.principal.require(Scope.TRAIN)
         check_name(name)
         kind = check_word(format or Path(name).suffix[1:] or "binary", "format")
-        points = Batch.of_step(metrics or {}, 0)
-        if metrics is None:
-            with journal.writing(self._db, self._tenant_id) as connection:
-                move(connection, self._tenant_id, run_id, RunTrigger.LOG, heartbeat_at=sa.func.now())
+        with journal.writing(self._db, self._tenant_id) as connection:  # before any byte is stored for no run
+            move(connection, self._tenant_id, run_id, RunTrigger.LOG, heartbeat_at=sa.func.now())
+        return self._log(run_id, name, data, kind, Batch.of_step({}, 0))
+
+    def log_results(self, run_id: str, metrics: Mapping[str, float], name: str, data: bytes) -> RunArtifact:
+        """Log metrics, as ``RunRepository.log_metrics``, and the file that explains them: both, or neither.
+
+        Raises:
+            RunStateError, ModelSaveError: As ``log``.
+        """
+        self._db.principal.require(Scope.TRAIN)
+        return self._log(run_id, check_name(name), data, Path(name).suffix[1:], Batch.of_step(metrics, 0))
+
+    def _log(self, run_id: str, name: str, data: bytes | str | Path, kind: str, points: Batch) -> RunArtifact:
         logged, replaced = store_and_register(
             self._db,
             self._tenant_id,

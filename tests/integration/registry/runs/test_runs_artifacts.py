@@ -136,9 +136,9 @@ def test_metrics_are_logged_with_a_file_or_not_at_all(runs: RunRepository, store
     """Both are there; of a run that has ended, neither is, and no bytes are left."""
     run_id, ended = runs.start(TICKETS), runs.start(TICKETS)
     runs.finish(ended)
-    runs.artifacts.log(run_id, "a", b"of the first", metrics={"loss": 0.5})
+    runs.artifacts.log_results(run_id, {"loss": 0.5}, "a.json", b"of the first")
     with pytest.raises(RunStateError, match="is finished and can't log"):
-        runs.artifacts.log(ended, "a", b"of the second", metrics={"loss": 0.5})
+        runs.artifacts.log_results(ended, {"loss": 0.5}, "a.json", b"of the second")
     assert runs.get(run_id).metrics["loss"].last_value == 0.5
     assert runs.get(ended).metrics == {}
     assert [path.read_bytes() for path in files_in(store)] == [b"of the first"]

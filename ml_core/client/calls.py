@@ -7,7 +7,7 @@ to be awaited in ``AsyncMLClient``. So there are no two copies of an operation t
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ import orjson
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ml_core.api.schemas.base import Page, invalid_fields
-from ml_core.exceptions import ConfigurationError, InvalidRequestError
+from ml_core.exceptions import ConfigurationError
 from ml_core.ids import ModelId
 
 P = ParamSpec("P")
@@ -167,17 +167,6 @@ class operation(Generic[P, T]):  # noqa: N801 - a decorator
             return send(call)
 
         return perform
-
-
-def texts(name: str, values: Sequence[str]) -> list[str]:
-    """An argument that takes several texts.
-
-    Raises:
-        InvalidRequestError: It is one text, which would be taken for its characters.
-    """
-    if isinstance(values, str):
-        raise InvalidRequestError(f"{name} is one text.", remedy=f"Give a list, such as [{values!r}].", field=name)
-    return [*values]
 
 
 class Items(Generic[T]):

@@ -1,9 +1,11 @@
-"""Suggestions for names that do not exist, and the check of keyword arguments."""
+"""Suggestions for names that do not exist, and checks of arguments."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+from ml_core.exceptions import InvalidRequestError
 
 
 def nearest(given: object, valid: Iterable[object]) -> str:
@@ -11,6 +13,17 @@ def nearest(given: object, valid: Iterable[object]) -> str:
     names = list(map(str, valid))
     close = difflib.get_close_matches(str(given), names, n=3, cutoff=0.5)
     return f"Did you mean {' or '.join(close)}?" if close else f"Valid are: {', '.join(names)}."
+
+
+def texts(name: str, values: Iterable[object]) -> list[str]:
+    """An argument that takes several texts.
+
+    Raises:
+        InvalidRequestError: It is one text, which would be taken for its characters.
+    """
+    if isinstance(values, str):
+        raise InvalidRequestError(f"{name} is one text.", remedy=f"Give a list, such as [{values!r}].", field=name)
+    return [*map(str, values)]
 
 
 def check_keywords(call: str, given: Iterable[str], known: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.dataset import parse_reference
-from ml_core.domain.keywords import nearest
+from ml_core.domain.keywords import nearest, texts
 from ml_core.domain.specification import FORM, Specification
 from ml_core.exceptions import DataProcessingError, InvalidRequestError, TrainingError
 from ml_core.ids import VersionId
@@ -111,7 +111,7 @@ class TrainSpec(Specification):
             )
         parsed = {
             "target": None if self.target is None else str(self.target),  # as dataset columns are named
-            "ignore": tuple(map(str, self.ignore)),
+            "ignore": tuple(texts("ignore", self.ignore)),
             "kinds": {str(name): _kind(kind) for name, kind in self.kinds.items()},
             "version": None if self.version is None else VersionId(self.version),
             "parent_version": None if self.parent_version is None else VersionId(self.parent_version),

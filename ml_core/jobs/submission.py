@@ -10,6 +10,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.job import Job, refuse_failure
 from ml_core.domain.job_batch import JobBatch
 from ml_core.domain.job_spec import JobSpec, OnError, PredictJobSpec, TrainJobSpec, TuneJobSpec
+from ml_core.domain.keywords import texts
 from ml_core.domain.train_spec import TrainSpec
 from ml_core.domain.tune_spec import TuneSpec
 from ml_core.exceptions import DeadlineExceededError
@@ -136,7 +137,7 @@ class Jobs(JobRepository):
         at = None if environment is None else EnvironmentName(environment)
         by, into = None if version is None else VersionId(version), DatasetId(output)
         misfits = check_choice(OnError, on_error, "on_error")
-        spec = PredictJobSpec(ModelId(model_id), dataset, into, by, at, proba, tuple(keep), misfits)
+        spec = PredictJobSpec(ModelId(model_id), dataset, into, by, at, proba, tuple(texts("keep", keep)), misfits)
         return self.submit_spec(spec, **options)
 
     def submit_spec(self, spec: JobSpec, **options: Any) -> Job:

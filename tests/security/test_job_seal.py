@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ml_core.database import security
 from ml_core.database.binding import JobSeal
 from ml_core.database.connection import DatabaseConnection
-from ml_core.database.tables import PLATFORM, jobs
+from ml_core.database.tables import PLATFORM
 from ml_core.domain.job import HOLDS_CORES, Attempt, JobState
 from ml_core.domain.principal import Principal
 from ml_core.exceptions import ConfigurationError, JobStateError, PermissionDeniedError, TenantNotFoundError
@@ -94,7 +94,8 @@ def count(session: psycopg.Connection, table: str, tenant: str) -> int:
 
 def set_state(db: DatabaseConnection, attempt: Attempt, state: str) -> None:
     with db.platform() as connection:
-        connection.execute(jobs.update().where(jobs.c.job_id == attempt.job_id).values(state=state))
+        changed = sa.text("UPDATE mlcore.jobs SET state = :state WHERE job_id = :job")
+        connection.execute(changed, {"state": state, "job": attempt.job_id})
 
 
 def test_the_environment_has_one_secret(db: DatabaseConnection, attempt: Attempt) -> None:

@@ -20,10 +20,10 @@ from ml_core.api.schemas.jobs import (
     Search,
 )
 from ml_core.api.schemas.trainings import TrainingFields
-from ml_core.client.calls import Call, Mode, Noun, listing, operation, quoted, texts
+from ml_core.client.calls import Call, Mode, Noun, listing, operation, quoted
 from ml_core.domain.job import JobState
 from ml_core.domain.job_spec import OnError
-from ml_core.domain.keywords import check_keywords
+from ml_core.domain.keywords import check_keywords, texts
 from ml_core.ids import ModelId
 
 _ANSWER_S = 10.0

@@ -31,9 +31,9 @@ from ml_core.client.calls import (
     listing,
     operation,
     quoted,
-    texts,
 )
 from ml_core.domain.diagnostics import DIAGNOSTICS_FILE, Diagnostics
+from ml_core.domain.keywords import texts
 from ml_core.domain.run import RunStatus
 from ml_core.ids import ModelId
 

@@ -8,7 +8,8 @@ from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.keys import CreatedKey, Key, NewKey
 from ml_core.api.schemas.platform import PlatformHealth
 from ml_core.api.schemas.tenants import DeletedTenant, NewTenants, Tenant, TenantChanges
-from ml_core.client.calls import Call, Mode, Noun, list_of, listing, operation, quoted, texts
+from ml_core.client.calls import Call, Mode, Noun, list_of, listing, operation, quoted
+from ml_core.domain.keywords import texts
 from ml_core.domain.tenant_policies import SelfTestRows
 from ml_core.ids import TenantId
 

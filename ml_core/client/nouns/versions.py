@@ -17,7 +17,8 @@ from ml_core.api.schemas.versions import (
     VersionComparison,
     VersionDetail,
 )
-from ml_core.client.calls import Call, Download, Form, Mode, Noun, Progress, Upload, listing, operation, texts
+from ml_core.client.calls import Call, Download, Form, Mode, Noun, Progress, Upload, listing, operation
+from ml_core.domain.keywords import texts
 from ml_core.ids import HoldName, ModelId, VersionId
 
 _ARTIFACT_S = 600.0

@@ -141,6 +141,7 @@ def test_what_can_be_known_is_refused_at_submission(db, system: MLSystem, other_
             lambda: predict("tickets", "inbox", "o", version="1", environment="x"),
         ),
         (InvalidRequestError, "Use one of fail, null", lambda: predict("tickets", "inbox", "out", on_error="skip")),
+        (InvalidRequestError, "keep is one text", lambda: predict("tickets", "inbox", "out", keep="key")),
         (SignatureMismatchError, "inbox@2 has no column", lambda: predict("tickets", "inbox", "out")),
     ]
     system.datasets.create("inbox", tickets(10)[["subject"]])

@@ -72,3 +72,10 @@ def test_only_classification_and_regression_need_a_target():
     """Also where the type is to be found from the target; a registered type decides for itself."""
     assert [needs_target(kind) for kind in (None, "classification", "regression")] == [True] * 3
     assert [needs_target(kind) for kind in ("clustering", "anomaly_detection", "custom")] == [False] * 3
+
+
+def test_one_column_to_ignore_is_not_taken_for_its_characters() -> None:
+    """It would be the columns x and y."""
+    with pytest.raises(InvalidRequestError, match=r"ignore is one text. Give a list, such as \['xy'\]"):
+        TrainSpec(dataset="d", ignore="xy")
+    assert TrainSpec(dataset="d", ignore=[1, "xy"]).ignore == ("1", "xy")

@@ -32,14 +32,11 @@ _STOP_S = 10.0
 class ControlLoop:
     """The replica of the control loop.
 
-    Args:
-        keeps_cells: Whether it declares Serve's applications by the placements, and not only dispatches jobs.
-
     Raises:
         ConfigurationError: The settings name no database, or no Ray cluster.
     """
 
-    def __init__(self, *, keeps_cells: bool = True) -> None:
+    def __init__(self) -> None:
         set_priority(os.getpriority(os.PRIO_PROCESS, 0) + _NICENESS)
         settings = Settings.from_environment()
         required(settings.database.url, "MLCORE_DATABASE_URL", "The control loop")
@@ -48,18 +45,18 @@ class ControlLoop:
         db = self._stack.enter_context(DatabaseConnection(settings=settings))
         runner = RayJobRunner(ray_url, settings.jobs.ray_token, _NAME)
         self._stack.callback(runner.close)
-        dispatcher = Dispatcher(db, runner, cpus=settings.jobs.cpus, name=_NAME)
-        loops: list[Dispatcher | CellLoop] = [dispatcher]
-        if keeps_cells:
-            serve_client = serve_api(ray_url, settings.jobs.ray_token, settings.platform.http_port)
-            self._stack.callback(serve_client.close)
-            # A file of its own: Serve writes a replica's log a thousand lines at a time.
-            plans = logging.FileHandler(settings.platform.home / "logs" / f"{_NAME}.log")
-            plans.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-            logging.getLogger("ml_core").addHandler(plans)
-            logging.getLogger("ml_core.cells").setLevel(logging.INFO)
-            named = db.acting_as(Principal.operator(_NAME))  # in the audit of a move
-            loops.append(CellLoop(named, serve_client, partial(plan, options=OPTIONS, others=OTHERS)))
+        serve_client = serve_api(ray_url, settings.jobs.ray_token, settings.platform.http_port)
+        self._stack.callback(serve_client.close)
+        # A file of its own: Serve writes a replica's log a thousand lines at a time.
+        plans = logging.FileHandler(settings.platform.home / "logs" / f"{_NAME}.log")
+        plans.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logging.getLogger("ml_core").addHandler(plans)
+        logging.getLogger("ml_core.cells").setLevel(logging.INFO)
+        named = db.acting_as(Principal.operator(_NAME))  # in the audit of a move
+        loops = (
+            Dispatcher(db, runner, cpus=settings.jobs.cpus, name=_NAME),
+            CellLoop(named, serve_client, partial(plan, options=OPTIONS, others=OTHERS)),
+        )
         self._stopped = threading.Event()
         self._threads = [
             threading.Thread(target=loop.run, args=(self._stopped,), name=type(loop).__name__, daemon=True)
@@ -82,7 +79,4 @@ class ControlLoop:
         self._stack.close()
 
 
-_deployment = serve.deployment(name="ControlLoop")(ControlLoop)
-app = _deployment.bind()
-dispatcher = _deployment.bind(keeps_cells=False)
-"""The dispatcher alone: on Kubernetes ``k8s.control_loop`` keeps the cells."""
+app = serve.deployment(name="ControlLoop")(ControlLoop).bind()

@@ -1,7 +1,8 @@
 """The control loop as a process of Kubernetes: ``python -m k8s.control_loop --service NAME --workers N``.
 
-It keeps the cells as the placements ask, by the RayService, and with ``--template`` it starts each job as a RayJob. It
-is the one process of the platform with rights in Kubernetes. Killed at any time, it goes on where it was.
+It keeps the cells as the placements ask, by the RayService, and dispatches jobs: to the Ray cluster that serves, or as
+RayJobs with ``--template``. It is the one process of the platform with rights in Kubernetes. Killed at any time, it
+goes on where it was.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 import yaml
 
@@ -24,16 +24,15 @@ from k8s.cluster import Cluster
 from k8s.runner import KubernetesRunner
 from k8s.serve import KubernetesServe
 from ml_core.cells.loop import CellLoop, Planner
-from ml_core.cells.plan import CONTROL_LOOP, application, plan
+from ml_core.cells.plan import CONTROL_LOOP, plan
 from ml_core.cells.serve_api import ServeApi
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.principal import Principal
-from ml_core.jobs.dispatcher import Dispatcher
+from ml_core.jobs.dispatcher import Dispatcher, Runner
+from ml_core.jobs.ray_jobs import RayJobRunner
 from ml_core.platform.applications import OPTIONS, OTHERS
 from ml_core.registry.placements import PlacementRepository
 from ml_core.settings import Settings, required
-
-_NAME: Final = "kubernetes"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -50,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = Settings.from_environment()
     required(settings.database.url, "MLCORE_DATABASE_URL", "The control loop")
     ray_url = required(settings.jobs.ray_url, "MLCORE_RAY_URL", "The control loop")
-    plans = planner(given)
+    plans = planner(given.workers)
     cluster = Cluster.of_this_pod()
     with ExitStack() as stack:
         db = stack.enter_context(DatabaseConnection(settings=settings))
@@ -61,13 +60,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             wanted = plans(PlacementRepository(db).placed(), serve.status(), now=time.time())
             yaml.safe_dump(serve.body(wanted.applications), sys.stdout, sort_keys=False)
             return
-        named = db.acting_as(Principal.operator("control-loop"))  # in the audit of a move
-        loops: list[CellLoop | Dispatcher] = [CellLoop(named, serve, plans)]
-        if given.template is not None:
-            template = yaml.safe_load(given.template.read_text(encoding="utf-8"))
-            runner = KubernetesRunner(cluster, template, _NAME)
-            loops.append(Dispatcher(db, runner, cpus=settings.jobs.cpus, name=_NAME))
-        _run(loops)
+        named = db.acting_as(Principal.operator(CONTROL_LOOP))  # in the audit of a move
+        # A name for each runner: what the one has started ends, though the release has the other one now.
+        if given.template is None:
+            name = "ray"
+            runner: Runner = RayJobRunner(ray_url, settings.jobs.ray_token, name)
+        else:
+            name = "kubernetes"
+            runner = KubernetesRunner(cluster, yaml.safe_load(given.template.read_text(encoding="utf-8")), name)
+        dispatcher = Dispatcher(db, runner, cpus=settings.jobs.cpus, name=name)
+        _run([CellLoop(named, serve, plans), dispatcher])
 
 
 def _run(loops: Sequence[CellLoop | Dispatcher]) -> None:
@@ -89,21 +91,20 @@ def _run(loops: Sequence[CellLoop | Dispatcher]) -> None:
         thread.join()
 
 
-def planner(given: argparse.Namespace) -> Planner:
-    """What plans the applications: those of one machine, but that Serve's own control loop dispatches jobs only."""
+def planner(workers: int) -> Planner:
+    """What plans the applications: those of one machine but for the control loop, which Serve does not run here."""
     others = [each for each in OTHERS if each["name"] != CONTROL_LOOP]
-    if given.template is None:
-        options = {"num_replicas": 1, **OPTIONS}
-        others.append(application(CONTROL_LOOP, None, "deployments.control_loop:dispatcher", "ControlLoop", options))
-    return partial(plan, options=OPTIONS, others=others, nodes=given.workers)
+    return partial(plan, options=OPTIONS, others=others, nodes=workers)
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(prog="k8s.control_loop", description="Keep the cells, and start jobs as RayJobs.")
+    made = argparse.ArgumentParser(prog="k8s.control_loop", description="Keep the cells, and dispatch jobs.")
     made.add_argument("--service", required=True, help="the RayService")
     made.add_argument("--workers", type=int, required=True, help="workers over which the replicas of a cell spread")
-    made.add_argument("--template", type=Path, help="a RayJob with what all have in common; default: jobs run on Ray")
+    made.add_argument(
+        "--template", type=Path, help="a RayJob with what all have in common; default: jobs run on the workers"
+    )
     made.add_argument("--dry-run", action="store_true", help="print what would be sent to Kubernetes now, and end")
     return made
 

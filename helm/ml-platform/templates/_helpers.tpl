@@ -148,11 +148,8 @@ securityContext:
 {{ include "ml-platform.controlEnvironment" . }}
 {{- end }}
 
-{{/* What the control loop needs, wherever it runs. */}}
+{{/* What the control loop and the control API agree on. */}}
 {{- define "ml-platform.controlEnvironment" -}}
-- {name: MLCORE_RAY_URL, value: "http://{{ include "ml-platform.name" . }}-head-svc:8265"}
-- name: MLCORE_RAY_TOKEN
-  valueFrom: {secretKeyRef: {name: {{ include "ml-platform.name" . }}-ray, key: auth_token}}
 - {name: MLCORE_JOB_CPUS, value: {{ .Values.jobs.cpus | quote }}}
 - {name: MLCORE_REPLICAS, value: {{ .Values.cell.replicas | quote }}}
 {{- end }}
@@ -165,14 +162,11 @@ http_options: {host: 0.0.0.0, port: 8000}
 applications:
   {{- include "ml-platform.application" (dict "name" "shared" "prefix" "/" "path" "deployments.cell:app" "deployment" "Cell" "replicas" .Values.cell.replicas "workers" (int .Values.workers.replicas)) | nindent 2 }}
   {{- include "ml-platform.application" (dict "name" "control" "prefix" "/api" "path" "deployments.control_api:app" "deployment" "ControlApi" "replicas" 1) | nindent 2 }}
-  {{- if eq .Values.jobs.runner "ray" }}
-  {{- include "ml-platform.application" (dict "name" "control-loop" "path" "deployments.control_loop:dispatcher" "deployment" "ControlLoop" "replicas" 1) | nindent 2 }}
-  {{- end }}
 {{- end }}
 
 {{- define "ml-platform.application" -}}
 - name: {{ .name }}
-  route_prefix: {{ .prefix | default "null" }}
+  route_prefix: {{ .prefix }}
   import_path: {{ .path }}
   deployments:
     - name: {{ .deployment }}

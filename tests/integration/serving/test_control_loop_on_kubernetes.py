@@ -66,13 +66,13 @@ def test_a_dry_run_prints_what_is_sent(platform, cluster, sent, variables, capsy
     control_loop.main([*ARGUMENTS, "--dry-run"])
     printed = yaml.safe_load(capsys.readouterr().out)
     assert sent == []
-    planner = control_loop.planner(control_loop.parser().parse_args(ARGUMENTS))
+    planner = control_loop.planner(2)
     with closing(ServeApi(variables["MLCORE_RAY_URL"], variables["MLCORE_RAY_TOKEN"], {})) as active:
         serve = KubernetesServe(cluster, "ml", active)
         serve.declare(planner(PlacementRepository(platform.db).placed(), serve.status(), now=time.time()).applications)
     assert sent == [printed]
     declared = yaml.safe_load(printed["spec"]["serveConfigV2"])["applications"]
-    assert [each["name"] for each in declared][:3] == ["shared", "control", "control-loop"]
+    assert [each["name"] for each in declared][:2] == ["shared", "control"]
 
 
 def test_what_is_away_is_named(cluster, variables, monkeypatch):

@@ -153,7 +153,7 @@ def test_serve_is_declared_as_on_one_machine(example: Path) -> None:
     shared = Placement(min_replicas=cell["num_replicas"], max_replicas=cell["num_replicas"])
     (loop,) = of(example.stem)["Deployment", "ml-ml-platform-control-loop"]["spec"]["template"]["spec"]["containers"]
     given = k8s.control_loop.parser().parse_args(loop["command"][3:])
-    planner = k8s.control_loop.planner(given)
+    planner = k8s.control_loop.planner(given.workers)
     wanted = planner(Placements(shared), {}, now=0).applications
     assert declared == serve_config(wanted, HTTP)
     assert environment({"spec": {"containers": [loop]}})["MLCORE_REPLICAS"] == str(cell["num_replicas"])

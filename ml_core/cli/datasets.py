@@ -22,7 +22,8 @@ from ml_core.exceptions import Action, ConfigurationError, InvalidRequestError
 from ml_core.settings import Settings
 
 if TYPE_CHECKING:
-    from ml_core.api.schemas.datasets import ColumnProfile
+    from ml_core.api.schemas.datasets import ColumnProfile, DatasetDetail
+    from ml_core.client import MLClient
 
 ASKS = "tenant"
 
@@ -77,6 +78,12 @@ def create(
         f"Look at it:  mlcore datasets show {version.reference} {options}\n"
         f"Train on it: mlcore train {options} --dataset {version.reference} --model NAME --target COLUMN"
     )
+
+
+def stored(client: MLClient, dataset_id: str, file: str, encoding: str) -> DatasetDetail:
+    """The version of a dataset that a file becomes, or the newest one if that holds this very table."""
+    with step(f"Storing {file}"), transferring() as progress:
+        return client.datasets.create(dataset_id, file, encoding=encoding, on_progress=progress)
 
 
 @contextmanager

@@ -21,13 +21,14 @@ from ml_core.cli.console import (
     wants_json,
 )
 from ml_core.cli.curves import print_curves
-from ml_core.cli.options import CursorOption, LimitOption, ModelOption, seconds_of
+from ml_core.cli.datasets import stored
+from ml_core.cli.options import FILES, CursorOption, EncodingOption, LimitOption, ModelOption, seconds_of
 from ml_core.cli.target import platform
 from ml_core.cli.training_options import pairs_of, trains
 from ml_core.domain.job import ENDED, JobState, refuse_failure
 from ml_core.domain.job_spec import OnError
 from ml_core.domain.tune_spec import AUTO, Sampler
-from ml_core.exceptions import RunNotFoundError
+from ml_core.exceptions import ConfigurationError, RunNotFoundError
 from ml_core.ids import BatchId
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ PriorityOption = Annotated[int, typer.Option(help="-100 to 100; of the tenant's 
 WaitOption = Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")]
 JobArgument = Annotated[str, typer.Argument(help="The job's id, from `mlcore jobs list`, or that of a batch.")]
 _COLUMNS = ["job_id", "kind", "model", "state", "stage", "attempt", "made", "submitted_at", "finished_at", "why"]
+_NAME_LENGTH = 75  # a dataset's name has at most 80 characters, of which 5 are those of "-rows"
 _WAIT_S = 5.0
 """Of one request; then the job is asked for again, and why it waits."""
 _REDRAWN_S = 1.0
@@ -126,8 +128,16 @@ def submit_tune(
 @submit.command("predict")
 def submit_predict(
     model: ModelOption,
-    dataset: Annotated[str, typer.Option(help="The rows: inbox, or inbox@7.")],
     output: Annotated[str, typer.Option(help="The dataset that gets the predictions as its next version.")],
+    file: Annotated[str | None, typer.Argument(help=f"The rows: {FILES}.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="The rows: inbox, or inbox@7. With FILE, the dataset of which FILE becomes the next version; default: "
+            "the output's name and -rows."
+        ),
+    ] = None,
+    encoding: EncodingOption = "utf-8",
     version: Annotated[
         str | None, typer.Option("--version", "-v", help="The version that predicts, whatever is promoted.")
     ] = None,
@@ -143,14 +153,23 @@ def submit_predict(
     priority: PriorityOption = 0,
     wait: WaitOption = False,
 ) -> None:
-    """Submit the prediction of every row of a registered dataset.
+    """Submit the prediction of every row of a table. A file is registered as a dataset first.
 
     The version in production predicts; if nothing is in production, the newest version.
     """
+    if file is None and dataset is None:
+        raise ConfigurationError(
+            "There are no rows to predict.", remedy="Give a FILE, or --dataset NAME.", setting="--dataset"
+        )
     with platform() as client:
+        rows = dataset or ""
+        if file is not None:
+            made = stored(client, dataset or f"{output[:_NAME_LENGTH]}-rows", file, encoding)
+            rows = made.reference
+            note(f"{rows} has the rows, {made.row_count:,}.", style="")
         job = client.jobs.predict(
             model,
-            dataset,
+            rows,
             output,
             version=version,
             environment=environment,

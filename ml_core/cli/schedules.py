@@ -112,7 +112,9 @@ def _job_of(words: list[str]) -> dict[str, Any]:
         raise typer.Exit  # it has shown its help
     if not request.url.path.endswith("/jobs"):
         raise InvalidRequestError(
-            "A schedule submits one job of its tenant.", remedy="Leave out --each-tenant.", field="--each-tenant"
+            "A schedule submits one job of its tenant, on a registered dataset.",
+            remedy="Leave out --each-tenant; name rows with --dataset, not with a FILE.",
+            field="job",
         )
     job: dict[str, Any] = orjson.loads(request.content)
     return job

@@ -19,11 +19,10 @@ from ml_core.cli.console import (
     print_rows,
     printed_as_json,
     say,
-    step,
-    transferring,
     wants_json,
 )
 from ml_core.cli.context import executor
+from ml_core.cli.datasets import stored
 from ml_core.cli.jobs import ended
 from ml_core.cli.options import FILES, EncodingOption, ModelOption
 from ml_core.cli.target import platform
@@ -88,19 +87,14 @@ def train(
             for text in client.models.check_training(name, **training).notes:
                 note(f"Note: {text}", style="")
         if file is not None:
-            made = _store(client, dataset or name, file, encoding)
+            made = stored(client, dataset or name, file, encoding)
         if validation is not None:
-            held_out = _store(client, f"{(dataset or name)[:_NAME_LENGTH]}-validation", validation, encoding)
+            held_out = stored(client, f"{(dataset or name)[:_NAME_LENGTH]}-validation", validation, encoding)
             training["validation_dataset"] = held_out.reference
         reference = dataset if made is None else made.reference
         report = trained(client, name, reference or "", None if made is None else made.row_count, **training)
         if not printed_as_json(report):
             _print(client.tenant_id, made, report)
-
-
-def _store(client: MLClient, dataset_id: str, file: str, encoding: str) -> DatasetDetail:
-    with step(f"Storing {file}"), transferring() as progress:
-        return client.datasets.create(dataset_id, file, encoding=encoding, on_progress=progress)
 
 
 def trained(client: MLClient, model_id: str, dataset: str, rows: int | None = None, **training: Any) -> TrainingReport:

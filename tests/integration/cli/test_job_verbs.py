@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -52,14 +53,24 @@ def test_a_job_is_submitted_and_waited_for(mlcore: Callable, tenant: str, submit
         assert "Stage: register." in log
 
 
-def test_a_dataset_is_predicted(mlcore: Callable, tenant: str, submit: Callable, dispatched: None) -> None:
-    """By the version that a job made; the result is a dataset."""
+def test_rows_are_predicted(mlcore: Callable, tenant: str, submit: Callable, dispatched: None, tmp_path: Path) -> None:
+    """Of a dataset or of files, by the version that a job made; the result is a dataset."""
     assert submit("--wait").code == 0
     options = ("-t", tenant, "-m", "m", "--dataset", "m@1", "--output", "answers")
     said = mlcore("jobs", "submit", "predict", *options, "--keep", "m0", "--keep", "m1", "--proba", "--wait")
     assert (said.code, "answers@1" in said.out) == (0, True), said.err
     shown = mlcore("datasets", "show", "answers@1", "-t", tenant)
     assert "prediction, m@1, m, 1" in shown.out, shown.out
+    for part in (0, 1):
+        measures(20, seed=part).to_parquet(tmp_path / f"inbox{part}.parquet")
+    from_files = ("jobs", "submit", "predict", tmp_path / "inbox*.parquet", "-t", tenant, "-m", "m")
+    said = mlcore(*from_files, "--output", "x" * 80, "--wait", "--json")
+    assert said.code == 0, said.err
+    assert said.json["result"]["dataset"] == f"{'x' * 80}@1"
+    rows = mlcore("datasets", "show", f"{'x' * 75}-rows@1", "-t", tenant, "--json")
+    assert rows.json["row_count"] == 40, rows.err
+    nothing = mlcore("jobs", "submit", "predict", "-t", tenant, "-m", "m", "--output", "answers")
+    assert (nothing.code, "Give a FILE, or --dataset NAME." in nothing.err) == (1, True), nothing.err
     wrong = mlcore("jobs", "submit", "predict", *options, "--keep", "m99")
     assert (wrong.code, "has no column 'm99'" in wrong.err) == (1, True), wrong.err
     both = mlcore("jobs", "submit", "predict", *options, "-v", "1", "-e", "staging")

@@ -41,8 +41,8 @@ class TuneSpec(Specification):
         trials: Trials at most; None: 60, or all configurations of a grid.
         seconds: Seconds at most, from the start of the search; None: unbounded. What runs then is stopped.
         cpu_seconds: Core-seconds of all trials at most; None: unbounded.
-        early_stopping: Whether trials begin with a ninth and a third of the rows where there are enough, and only the
-            better third of them goes on (ASHA, Li et al., 2020).
+        early_stopping: Whether trials begin with shares of the rows of one fold where there are enough, and only the
+            better third of each goes on, at last to all folds (ASHA, Li et al., 2020).
         metric: What the best is chosen by; None: accuracy, r2, silhouette or roc_auc, by the model type.
         seed: Of folds and configurations.
 

@@ -19,7 +19,7 @@ from sklearn.pipeline import Pipeline
 
 from ml_core.domain.columns import take
 from ml_core.domain.signature import OutputKind
-from ml_core.evaluation.metrics import answer, evaluate
+from ml_core.evaluation.metrics import Metrics, answer, evaluate
 from ml_core.models.model_factory import ModelFactory
 from ml_core.training.fit import encoding_steps, set_class_weights
 from ml_core.training.provenance import row_digests
@@ -30,7 +30,7 @@ from ml_core.training.targets import invalid
 Rows = NDArray[np.intp]
 
 _SHARES = (1 / 9, 1 / 3, 1.0)
-_MIN_ROWS_OF_SHARE = 100  # a score of fewer rows says little of the score of all
+_MIN_FITTED, _MIN_MEASURED = 300, 100  # a score of fewer rows says little of that of all rows and folds
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,36 +56,18 @@ class Objective:
     metric: str
     fixed: Mapping[str, Any]
 
-    def measure(
-        self, folds: Sequence[EncodedFold], hyperparameters: Mapping[str, Any], share: float
-    ) -> dict[str, float]:
-        """Fit and measure a configuration on each fold.
+    def measure(self, fold: EncodedFold, hyperparameters: Mapping[str, Any], share: float) -> Metrics:
+        """Fit a configuration on a fold and measure it.
 
         Args:
-            folds: Encoded for the configuration's algorithm.
+            fold: Encoded for the configuration's algorithm.
             hyperparameters: The configuration, with ``algorithm``.
-            share: Of the training rows of each fold; the first ones are taken.
-
-        Returns:
-            Metric → mean over the folds, of the metrics that all folds have, and ``std``, the standard deviation of
-            the metric that counts.
+            share: Of the training rows of the fold; the first ones are taken.
 
         Raises:
-            TrainingError: The metric is not defined on a fold.
+            TrainingError: The metric is not defined on the fold.
             Exception: What the estimator raises.
         """
-        found = [self._of_fold(fold, hyperparameters, share) for fold in folds]
-        if any(self.metric not in of for of in found):
-            raise invalid(
-                f"The metric {self.metric!r} is not defined on a fold.",
-                "Choose by another metric; roc_auc needs two classes, silhouette two clusters.",
-            )
-        metrics = {
-            name: float(np.mean([of[name] for of in found])) for name in found[0] if all(name in of for of in found)
-        }
-        return {**metrics, "std": float(np.std([of[self.metric] for of in found]))}
-
-    def _of_fold(self, fold: EncodedFold, hyperparameters: Mapping[str, Any], share: float) -> dict[str, float]:
         rows = max(1, round(share * fold.train.shape[0]))
         target = None if fold.train_target is None else fold.train_target[:rows]
         estimator = ModelFactory.create_model(self.model_type, {**self.fixed, **hyperparameters})
@@ -95,13 +77,50 @@ class Objective:
             warnings.simplefilter("ignore")  # the refit of the best one reports its own
             estimator.fit(fold.train[:rows], target)
             answered = answer(Pipeline([("estimate", estimator)]), fold.test, self.output)
-            return evaluate(estimator, answered, fold.test_target, self.output)
+            found = evaluate(estimator, answered, fold.test_target, self.output)
+        if self.metric not in found:
+            raise invalid(
+                f"The metric {self.metric!r} is not defined on a fold.",
+                "Choose by another metric; roc_auc needs two classes, silhouette two clusters.",
+            )
+        return found
+
+    def mean(self, found: Sequence[Metrics]) -> Metrics:
+        """The means over folds of the metrics that all have, and ``std``, the deviation of the one that counts."""
+        common = [name for name in found[0] if all(name in of for of in found)]
+        means = {name: float(np.mean([of[name] for of in found])) for name in common}
+        return {**means, "std": float(np.std([of[self.metric] for of in found]))}
 
 
-def shares_of(n_rows: int, *, early_stopping: bool) -> tuple[float, ...]:
-    """The shares of ``n_rows`` training rows on which a configuration is measured one after the other; 1 is last."""
-    is_enough = [share == 1 or (early_stopping and share * n_rows >= _MIN_ROWS_OF_SHARE) for share in _SHARES]
-    return tuple(share for share, kept in zip(_SHARES, is_enough, strict=True) if kept)
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """How thoroughly a configuration is measured.
+
+    Attributes:
+        share: Of a fold's training rows.
+        folds: The first so many.
+        rows: Of each fit.
+    """
+
+    share: float
+    folds: int
+    rows: int
+
+    @property
+    def cost(self) -> int:
+        """The rows of its fits together."""
+        return self.folds * self.rows
+
+
+def rungs_of(n_rows: int, n_folds: int, *, early_stopping: bool) -> tuple[Rung, ...]:
+    """The rungs of a search (ASHA) over folds of ``n_rows`` training rows: shares of one fold, then all of all folds.
+
+    One fold tells configurations apart better than a share of the rows of all folds that takes as long: they are
+    compared on the same rows, and few rows take boosting not much less time than many.
+    """
+    is_measured = early_stopping and n_rows / (n_folds - 1) >= _MIN_MEASURED
+    shares = [share for share in _SHARES if is_measured and share * n_rows >= _MIN_FITTED]
+    return (*(Rung(share, 1, round(share * n_rows)) for share in shares), Rung(1.0, n_folds, n_rows))
 
 
 def encoded_folds(

@@ -63,8 +63,8 @@ class Proposals:
 
         Args:
             configuration: Proposed here, or done before.
-            scores: Rows → score, higher is better; empty: the trial failed.
-            is_complete: Whether the last score is of all rows.
+            scores: Rows of the fits → score, higher is better; empty: the trial failed.
+            is_complete: Whether the last score is of all rows and folds.
         """
         self._seen.add(key_of(configuration))
         if self._study is not None:

@@ -32,7 +32,7 @@ class Trial:
     Attributes:
         run_id: The run that records it.
         number: Its place in the search, from 1.
-        metrics: Training rows of a fold → metric → mean over the folds.
+        metrics: Rows of the fits together (``Rung.cost``) → metric → mean over the folds.
         error: Why it failed, or None.
         cpu_s: Core-seconds.
     """
@@ -45,8 +45,8 @@ class Trial:
     cpu_s: float = 0.0
 
     @property
-    def rows(self) -> int:
-        """The most rows on which it was measured."""
+    def cost(self) -> int:
+        """The most rows of fits after which it was measured."""
         return max(self.metrics)
 
 
@@ -89,17 +89,17 @@ class TrialLog:
 
     @property
     def best(self) -> Trial | None:
-        """The best of the trials that were measured on the most rows."""
+        """The best of the trials that were measured most thoroughly."""
         sign = 1 if HIGHER_IS_BETTER[self.metric] else -1
         measured = [trial for trial in self.ended if trial.error is None and trial.metrics]
-        key = lambda trial: (trial.rows, sign * trial.metrics[trial.rows][self.metric], -trial.number)  # noqa: E731
+        key = lambda trial: (trial.cost, sign * trial.metrics[trial.cost][self.metric], -trial.number)  # noqa: E731
         return max(measured, key=key, default=None)
 
     @property
     def best_metric(self) -> dict[str, float]:
         """The metric that counts and its best value; empty before there is one."""
         best = self.best
-        return {} if best is None else {f"{CROSS_VALIDATED}{self.metric}": best.metrics[best.rows][self.metric]}
+        return {} if best is None else {f"{CROSS_VALIDATED}{self.metric}": best.metrics[best.cost][self.metric]}
 
     def start(self, configuration: Configuration) -> Trial:
         """A new trial begins."""
@@ -109,11 +109,11 @@ class TrialLog:
         self.running[run_id] = Trial(run_id, number, configuration)
         return self.running[run_id]
 
-    def measured(self, trial: Trial, rows: int, metrics: dict[str, float], cpu_s: float) -> None:
-        """A trial was measured after fits on so many rows."""
-        trial.metrics[rows], trial.cpu_s = metrics, cpu_s
+    def measured(self, trial: Trial, cost: int, metrics: dict[str, float], cpu_s: float) -> None:
+        """A trial was measured after fits on so many rows in all."""
+        trial.metrics[cost], trial.cpu_s = metrics, cpu_s
         values = {f"{CROSS_VALIDATED}{name}": value for name, value in metrics.items()}
-        self._runs.log_metrics(trial.run_id, {**values, _CPU_S: cpu_s}, rows)
+        self._runs.log_metrics(trial.run_id, {**values, _CPU_S: cpu_s}, cost)
 
     def end(self, trial: Trial, error: str | None) -> None:
         """A trial ended, with the reason if it failed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from ml_core.domain.columns import ColumnKind
 from ml_core.domain.tune_spec import DEFAULT_TRIALS, Sampler, TuneSpec
 from ml_core.exceptions import TrainingError
 from ml_core.models.model_factory import find_algorithm
-from ml_core.training.cross_validation import Objective, divide_into_folds, encoded_folds, shares_of
+from ml_core.training.cross_validation import Objective, Rung, divide_into_folds, encoded_folds, rungs_of
 from ml_core.training.fit import encoding_steps
 from ml_core.training.request import TrainingRequest
 from ml_core.training.samplers import Proposals
@@ -62,7 +62,7 @@ def tune(request: TrainingRequest, search: TuneSpec, log: TrialLog, home: Path, 
     folds = divide_into_folds(table, output, search.folds, search.seed)
     spaces = _encodable(request, table, spaces, model_type)
     n_rows = min(len(train) for train, _ in folds)
-    shares = {round(share * n_rows): share for share in shares_of(n_rows, early_stopping=search.early_stopping)}
+    rungs = rungs_of(n_rows, search.folds, early_stopping=search.early_stopping)
     proposals = Proposals(search, model_type, spaces, len(log.ended))
     trials = search.trials or (grid_size(spaces) if search.sampler is Sampler.GRID else DEFAULT_TRIALS)
     log.total = trials
@@ -78,11 +78,11 @@ def tune(request: TrainingRequest, search: TuneSpec, log: TrialLog, home: Path, 
         objective = Objective(model_type, output, log.metric, dict(request.hyperparameters))
         with joined(1, start=cpus):
             budget = Budget(trials, seconds, cpu_s, cpus)
-            run_trials(objective, encode, shares, proposals, log, budget, home)
-    return _found(search, log)
+            run_trials(objective, encode, rungs, proposals, log, budget, home)
+    return _found(log, rungs)
 
 
-def _found(search: TuneSpec, log: TrialLog) -> Found:
+def _found(log: TrialLog, rungs: Sequence[Rung]) -> Found:
     best, failed = log.best, [trial for trial in log.ended if trial.error is not None]
     if best is None:
         if failed:
@@ -96,13 +96,15 @@ def _found(search: TuneSpec, log: TrialLog) -> Found:
             remedy="Give more seconds, fewer folds or fewer rows.",
             stage="fit",
         )
-    of = best.metrics[best.rows]
+    of = best.metrics[best.cost]
+    # An attempt before may have been of another release, with other rungs.
+    rung = next((rung for rung in rungs if rung.cost == best.cost), rungs[-1])
     summary = {
         "metric": log.metric,
         "score": of[log.metric],
         "std": of["std"],
-        "folds": search.folds,
-        "rows": best.rows,
+        "folds": rung.folds,
+        "rows": rung.rows,
         "trials": len(log.ended),
         "failed": len(failed),
         "best_run_id": best.run_id,

@@ -95,7 +95,9 @@ class Search(Input):
     trials: int | None = Field(default=None, description="At most; null: 60, or all of a grid.")
     seconds: float | None = Field(default=None, description="At most.")
     cpu_seconds: float | None = Field(default=None, description="Core-seconds of all trials at most.")
-    early_stopping: bool = Field(default=True, description="Whether bad trials end after a share of the rows.")
+    early_stopping: bool = Field(
+        default=True, description="Whether bad trials end after a share of the rows or a fold."
+    )
     metric: str | None = Field(default=None, description="What the best is chosen by.", examples=["f1_macro"])
     seed: int = 0
 

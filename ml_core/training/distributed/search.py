@@ -25,9 +25,10 @@ from ray.tune.search import Searcher
 from threadpoolctl import threadpool_limits
 
 from ml_core.domain.metric import HIGHER_IS_BETTER
+from ml_core.evaluation.metrics import Metrics
 from ml_core.exceptions import MLFrameworkError, public_text
 from ml_core.models.model_factory import find_algorithm
-from ml_core.training.cross_validation import EncodedFold, Objective
+from ml_core.training.cross_validation import EncodedFold, Objective, Rung
 from ml_core.training.samplers import Proposals
 from ml_core.training.trial_log import Trial, TrialLog
 
@@ -67,7 +68,7 @@ class Budget:
 def run_trials(
     objective: Objective,
     folds: Mapping[bool, Callable[[], Iterable[EncodedFold]]],
-    shares: Mapping[int, float],
+    rungs: Sequence[Rung],
     proposals: Proposals,
     log: TrialLog,
     budget: Budget,
@@ -79,7 +80,7 @@ def run_trials(
         objective: What is measured.
         folds: Whether an estimator takes sparse matrices → its folds, each put into Ray's object store once. Without
             an entry for False all take those for True.
-        shares: Training rows of a fold → the share of all that they are, ascending to 1.
+        rungs: On which a trial is measured one after the other.
         proposals: What to try.
         log: Where trials are recorded; has those of earlier attempts.
         budget: What may be used.
@@ -89,8 +90,8 @@ def run_trials(
         MLFrameworkError: The registry refuses or is away.
     """
     put = {takes_sparse: [ray.put(fold) for fold in encode()] for takes_sparse, encode in folds.items()}
-    driver = _Driver(objective, False not in folds, list(shares), proposals, log, budget)
-    trainable = tune.with_parameters(_Trial, objective=objective, folds=put, shares=list(shares.items()))
+    driver = _Driver(objective, False not in folds, rungs, proposals, log, budget)
+    trainable = tune.with_parameters(_Trial, objective=objective, folds=put, rungs=rungs)
     with ExitStack() as stack:
         stack.callback(log.stop)
         stack.enter_context(_environment(_SETTINGS))
@@ -117,40 +118,48 @@ def run_trials(
 
 
 class _Trial(tune.Trainable):
-    """One trial after the other in one process; a step is one share of the rows."""
+    """One trial after the other in one process; a step is a rung."""
 
     def setup(  # type: ignore[override]  # tune.with_parameters gives the others
         self,
         config: dict[str, Any],
         objective: Objective,
         folds: Mapping[bool, Sequence[Any]],
-        shares: Sequence[tuple[int, float]],
+        rungs: Sequence[Rung],
     ) -> None:
         threadpool_limits(1)
-        self._objective, self._folds, self._shares = objective, folds, shares
+        self._objective, self._folds, self._rungs = objective, folds, rungs
         self._fetched: dict[bool, Sequence[EncodedFold]] = {}
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._configuration, self._takes_sparse = new_config["configuration"], new_config["takes_sparse"]
         self._step, self._cpu_s = 0, 0.0
+        self._measured: dict[tuple[float, int], Metrics] = {}  # by share and fold
         return True
 
     def step(self) -> dict[str, Any]:
-        rows, share = self._shares[self._step]
+        rung = self._rungs[self._step]
         self._step += 1
         began = time.process_time()
         try:
             if self._takes_sparse not in self._fetched:
                 self._fetched[self._takes_sparse] = ray.get(list(self._folds[self._takes_sparse]))
-            metrics = self._objective.measure(self._fetched[self._takes_sparse], self._configuration, share)
+            folds = self._fetched[self._takes_sparse][: rung.folds]
+            metrics = self._objective.mean([self._of_fold(*each, rung.share) for each in enumerate(folds)])
         except MemoryError:
             return {"failed": _NO_MEMORY, "done": True}
         except Exception as error:  # noqa: BLE001 - an estimator can raise anything, and the next trial goes on
             return {"failed": public_text(error), "done": True}
         self._cpu_s += time.process_time() - began
-        found = {"rows": rows, "metrics": metrics, "cpu_s": self._cpu_s}
-        return {"found": found, "done": self._step == len(self._shares)}
+        found = {"cost": rung.cost, "metrics": metrics, "cpu_s": self._cpu_s}
+        return {"found": found, "done": self._step == len(self._rungs)}
+
+    def _of_fold(self, number: int, fold: EncodedFold, share: float) -> Metrics:
+        """The metrics of a fold, which an earlier rung may have had."""
+        if (share, number) not in self._measured:
+            self._measured[share, number] = self._objective.measure(fold, self._configuration, share)
+        return self._measured[share, number]
 
 
 class _Driver(Searcher):
@@ -163,7 +172,7 @@ class _Driver(Searcher):
         self,
         objective: Objective,
         sparse_only: bool,
-        rows: Sequence[int],
+        rungs: Sequence[Rung],
         proposals: Proposals,
         log: TrialLog,
         budget: Budget,
@@ -173,7 +182,7 @@ class _Driver(Searcher):
         self._budget = budget
         self._ends_at = None if budget.seconds is None else time.monotonic() + budget.seconds
         self._of: dict[str, Trial] = {}
-        self._rungs: dict[int, list[float]] = {of: [] for of in rows}
+        self._rungs: dict[int, list[float]] = {rung.cost: [] for rung in rungs}
         self.error: MLFrameworkError | None = None
         for trial in log.ended:
             for of, score in self._scores(trial).items():
@@ -193,14 +202,14 @@ class _Driver(Searcher):
         return str(Searcher.FINISHED)
 
     def hear(self, trial_id: str, result: Mapping[str, Any]) -> bool:
-        """Record a result; whether its trial ends with it: only the best third of those at its share goes on (ASHA)."""
+        """Record a result; whether its trial ends with it: only the best third of those on its rung goes on (ASHA)."""
         trial, found = self._of[trial_id], result.get("found")
         if found is None:
             return True
-        rows = found["rows"]
+        cost = found["cost"]
         with self._kept():
-            self._log.measured(trial, rows, found["metrics"], found["cpu_s"])
-        score, rung = self._scores(trial)[rows], self._rungs[rows]
+            self._log.measured(trial, cost, found["metrics"], found["cpu_s"])
+        score, rung = self._scores(trial)[cost], self._rungs[cost]
         is_behind = bool(rung) and bool(score < np.quantile(rung, 1 - 1 / _REDUCTION))
         rung.append(score)
         return is_behind
@@ -226,7 +235,7 @@ class _Driver(Searcher):
     def _scores(self, trial: Trial) -> dict[int, float]:
         metric = self._objective.metric
         sign = 1 if HIGHER_IS_BETTER[metric] else -1
-        return {rows: sign * of[metric] for rows, of in trial.metrics.items()}
+        return {cost: sign * of[metric] for cost, of in trial.metrics.items()}
 
     def _learn(self, trial: Trial) -> None:
         scores = {} if trial.error is not None else self._scores(trial)

@@ -103,7 +103,8 @@ def test_a_grid_finds_what_a_plain_loop_finds(db, tenant, trainer) -> None:
     scores = []
     for run in trials:
         if run.parameters["hyperparameters"]["bootstrap"]:
-            scores.append(objective.measure(folds, run.parameters["hyperparameters"], 1.0)["accuracy"])
+            configuration = run.parameters["hyperparameters"]
+            scores.append(objective.mean([objective.measure(fold, configuration, 1.0) for fold in folds])["accuracy"])
             assert (run.status, run.metrics["cv/accuracy"].last_value) == (RunStatus.FINISHED, scores[-1])
         else:
             assert (run.status, "Out of bag estimation" in run.error) == (RunStatus.FAILED, True)
@@ -121,14 +122,14 @@ def _held_out(table):
 
 
 def test_a_search_over_algorithms_stops_the_worse_ones_early(db, tenant, trainer) -> None:
-    """Text for a linear model, a forest and boosted trees; most trials end with a share of the rows."""
+    """Text for a linear model, a forest and boosted trees; most trials end with a share of the work."""
     data = split_target(tickets(1600), "category")
     found = trainer.tune("auto", None, data, trials=9, folds=2, metric="log_loss", cpus=2)
     trials = trials_of(db, tenant, "auto")
     algorithms = {run.parameters["hyperparameters"]["algorithm"] for run in trials}
     assert algorithms == {"logistic_regression", "gradient_boosting", "random_forest"}
     rows = [run.metrics["cv/log_loss"].last_step for run in trials]
-    assert min(rows) < max(rows) == found["search"]["rows"]
+    assert min(rows) < max(rows) == found["search"]["rows"] * found["search"]["folds"]
     whole = [
         run.metrics["cv/log_loss"].last_value for run in trials if run.metrics["cv/log_loss"].last_step == max(rows)
     ]

@@ -7,6 +7,8 @@ from itertools import islice
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
@@ -19,7 +21,7 @@ from ml_core.exceptions import ConfigurationError, InvalidRequestError, MLFramew
 from ml_core.ids import ModelId
 from ml_core.models.algorithms import ALGORITHMS, CLASSIFICATION, REGRESSION
 from ml_core.training import spaces as module
-from ml_core.training.cross_validation import Objective, divide_into_folds, encoded_folds, shares_of
+from ml_core.training.cross_validation import Objective, divide_into_folds, encoded_folds, rungs_of
 from ml_core.training.fit import encoding_steps
 from ml_core.training.request import TrainingRequest
 from ml_core.training.samplers import Proposals, key_of
@@ -165,10 +167,12 @@ def test_a_trial_equals_the_pipeline_refitted_on_each_fold() -> None:
         expected.append(evaluate(pipeline[-1], answered, target[test], OutputKind.CLASSES)["log_loss"])
     objective = Objective(CLASSIFICATION, OutputKind.CLASSES, "log_loss", {})
     encoded = list(encoded_folds(request, table, folds, takes_sparse=True))
-    found = objective.measure(encoded, {"algorithm": "logistic_regression", "C": 0.3}, 1.0)
+    configuration = {"algorithm": "logistic_regression", "C": 0.3}
+    found = objective.mean([objective.measure(fold, configuration, 1.0) for fold in encoded])
     assert found["log_loss"] == pytest.approx(np.mean(expected), rel=1e-12)
     assert found["std"] == pytest.approx(np.std(expected), rel=1e-9)
-    assert objective.measure(encoded, {"algorithm": "logistic_regression"}, 1 / 3)["log_loss"] != found["log_loss"]
+    whole, third = (objective.measure(encoded[0], configuration, share)["log_loss"] for share in (1.0, 1 / 3))
+    assert third != whole == pytest.approx(expected[0], rel=1e-12)
 
 
 @pytest.mark.parametrize("folds", [2, 3, 5])
@@ -210,15 +214,32 @@ def test_a_metric_that_a_fold_has_not_fails_the_trial() -> None:
     table = table_of(request)
     folds = list(encoded_folds(request, table, divide_into_folds(table, OutputKind.CLASSES, 3, 0), takes_sparse=True))
     with pytest.raises(TrainingError, match="'roc_auc' is not defined on a fold"):
-        Objective(CLASSIFICATION, OutputKind.CLASSES, "roc_auc", {}).measure(folds, {"algorithm": "decision_tree"}, 1)
+        Objective(CLASSIFICATION, OutputKind.CLASSES, "roc_auc", {}).measure(
+            folds[0], {"algorithm": "decision_tree"}, 1
+        )
 
 
-def test_shares_of_few_rows_say_nothing() -> None:
-    """So a small table is measured on all of its rows at once."""
-    assert shares_of(900, early_stopping=True) == (1 / 9, 1 / 3, 1.0)
-    assert shares_of(899, early_stopping=True) == (1 / 3, 1.0)
-    assert shares_of(200, early_stopping=True) == (1.0,)
-    assert shares_of(9_000, early_stopping=False) == (1.0,)
+def test_few_rows_say_nothing() -> None:
+    """So a small table is measured on all of its rows and folds at once, and so is any on demand."""
+    assert [(rung.share, rung.folds, rung.rows) for rung in rungs_of(2_700, 5, early_stopping=True)] == [
+        (1 / 9, 1, 300),
+        (1 / 3, 1, 900),
+        (1.0, 1, 2_700),
+        (1.0, 5, 2_700),
+    ]
+    assert [rung.cost for rung in rungs_of(2_699, 5, early_stopping=True)] == [900, 2_699, 5 * 2_699]
+    assert [rung.cost for rung in rungs_of(899, 5, early_stopping=True)] == [899, 5 * 899]
+    assert [rung.cost for rung in rungs_of(399, 5, early_stopping=True)] == [5 * 399]
+    assert [rung.cost for rung in rungs_of(9_000, 2, early_stopping=False)] == [18_000]
+
+
+@given(st.integers(1, 10**7), st.integers(2, 100), st.booleans())
+def test_each_rung_costs_more_than_the_one_before(n_rows: int, folds: int, early_stopping: bool) -> None:
+    """The cost is what tells them apart in the registry; the last one is all."""
+    rungs = rungs_of(n_rows, folds, early_stopping=early_stopping)
+    costs = [rung.cost for rung in rungs]
+    assert costs == sorted(set(costs))
+    assert (rungs[-1].share, rungs[-1].folds, rungs[-1].rows) == (1.0, folds, n_rows)
 
 
 def test_a_grid_and_a_space_that_is_empty_are_no_default() -> None:

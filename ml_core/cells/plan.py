@@ -136,7 +136,7 @@ def plan(
 def _step(placed: PlacedTenant, application: SeenApplication | None, now: float) -> _Step:
     prefix = f"/t/{placed.tenant_id}"
     is_routed = application is not None and application.status != _DELETING and application.route_prefix == prefix
-    if not placed.placement.is_dedicated:
+    if not placed.placement.is_dedicated or placed.is_idle:
         return _to_shared(placed, prefix, is_routed=is_routed)
     if placed.has_moved:
         return _Step(prefix)
@@ -168,11 +168,12 @@ def cell_application(
     name: str, prefix: str, bounds: Placement, options: Mapping[str, Any], nodes: int | None = None
 ) -> Application:
     """The application of a cell, arguments as for ``plan``. The replicas find their cell by its name."""
-    if bounds.min_replicas == bounds.max_replicas:
-        replicas: dict[str, Any] = {"num_replicas": bounds.min_replicas}
+    least = max(1, bounds.min_replicas)  # a cell that may have none ends as a whole
+    if least == bounds.max_replicas:
+        replicas: dict[str, Any] = {"num_replicas": least}
     else:
         autoscaling = {
-            "min_replicas": bounds.min_replicas,
+            "min_replicas": least,
             "max_replicas": bounds.max_replicas,
             "target_ongoing_requests": bounds.target_ongoing,
             **_AUTOSCALING,

@@ -17,7 +17,10 @@ ASKS = "platform"
 app = typer.Typer(help="Give tenants cells of their own, and set the bounds of cells.", no_args_is_help=True)
 
 TenantArgument = Annotated[str, typer.Argument(help="The tenant.")]
-MinOption = Annotated[int | None, typer.Option("--min", help="Replicas without load; default: 1.")]
+MinOption = Annotated[
+    int | None,
+    typer.Option("--min", help="Replicas without load; 0: none after 15 minutes without requests; default: 1."),
+]
 MaxOption = Annotated[int | None, typer.Option("--max", help="Replicas under load at most; default: as --min.")]
 TargetOption = Annotated[
     int | None, typer.Option("--target-ongoing", help="Concurrent requests per replica to aim at; default: 32.")
@@ -67,8 +70,8 @@ def shared_cell(
 
 
 def _bounds(min_replicas: int | None, max_replicas: int | None, target_ongoing: int | None) -> dict[str, int]:
-    least = min_replicas if max_replicas is None else max_replicas
-    given = {"min_replicas": min_replicas, "max_replicas": least, "target_ongoing": target_ongoing}
+    most = min_replicas or None if max_replicas is None else max_replicas
+    given = {"min_replicas": min_replicas, "max_replicas": most, "target_ongoing": target_ongoing}
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -80,7 +83,8 @@ def _print(placed: Placement) -> None:
     else:
         say(f"{placed.tenant_id}: the shared cell.")
     if placed.is_dedicated == (placed.cell == SHARED_CELL):
-        say(f"It moves; {placed.cell} serves it meanwhile.", style="dim")
+        why = "It moves, or is not asked" if placed.is_dedicated and not placed.min_replicas else "It moves"
+        say(f"{why}; {placed.cell} serves it meanwhile.", style="dim")
 
 
 def _described(bounds: Bounds) -> str:

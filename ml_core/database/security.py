@@ -39,7 +39,8 @@ APP_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
     "placements": (
         "SELECT",
         "INSERT",
-        "UPDATE (is_dedicated, has_moved, min_replicas, max_replicas, target_ongoing, updated_at, updated_by)",
+        "UPDATE (is_dedicated, has_moved, min_replicas, max_replicas, target_ongoing, requested_at, updated_at,"
+        " updated_by)",
     ),
     "models": ("SELECT", "INSERT", "UPDATE (model_type, next_number, archived_at, deleted_at, metadata)"),
     "versions": ("SELECT", "INSERT", "UPDATE (metadata, archived_at)"),
@@ -98,7 +99,7 @@ APP_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
 # What the serving plane may do.
 INGEST_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
     "tenants": ("SELECT",),
-    "placements": ("SELECT",),
+    "placements": ("SELECT", "UPDATE (requested_at)"),
     "models": ("SELECT",),
     "versions": ("SELECT",),
     "environments": ("SELECT",),
@@ -283,6 +284,7 @@ def declared_policies(partitions: Iterable[str] = ()) -> frozenset[Policy]:
         (tenant_tables(), REMOVAL_POLICY, OWNER_ROLE, "*", *of_tenant),
         (SERVING_READS, SERVING_POLICY, INGEST_ROLE, "r", "true", None),
         (SERVING_INSERTS, SERVING_INSERT_POLICY, INGEST_ROLE, "a", None, "true"),
+        (("placements",), "serving_changes", INGEST_ROLE, "w", "true", None),
         (SERVING_WRITES, SERVING_WRITE_POLICY, INGEST_ROLE, "*", *of_tenant),
         (PLATFORM_TABLES, PLATFORM_POLICY, APP_ROLE, "*", *of_platform),
         (PLATFORM_READS, "platform_reads", APP_ROLE, "r", _PLATFORM_RULE, None),

@@ -24,7 +24,8 @@ class Placement:
     Attributes:
         is_dedicated: Whether the tenant has a cell of its own. Otherwise the bounds have no effect, except on the
             shared cell.
-        min_replicas: Replicas without load, at least 1.
+        min_replicas: Replicas without load. 0, of a dedicated cell only: the cell ends when nothing was asked for a
+            while, and the shared cell serves the tenant until it is asked again.
         max_replicas: Replicas under load at most. Equal bounds switch autoscaling off.
         target_ongoing: Concurrent requests per replica that autoscaling aims at.
 
@@ -38,8 +39,8 @@ class Placement:
     target_ongoing: int = 32
 
     def __post_init__(self) -> None:
-        _check("min_replicas", self.min_replicas, 1, MAX_REPLICAS)
-        _check("max_replicas", self.max_replicas, self.min_replicas, MAX_REPLICAS)
+        _check("min_replicas", self.min_replicas, 0 if self.is_dedicated else 1, MAX_REPLICAS)
+        _check("max_replicas", self.max_replicas, max(1, self.min_replicas), MAX_REPLICAS)
         _check("target_ongoing", self.target_ongoing, 1, MAX_TARGET_ONGOING)
 
 
@@ -63,6 +64,7 @@ class PlacedTenant:
         has_moved: Whether the shared cell no longer follows the tenant.
         own: The replicas of its dedicated cell.
         shared: The replicas of the shared cell.
+        is_idle: Whether the tenant needs no cell of its own now: ``min_replicas`` is 0 and nothing was asked lately.
     """
 
     tenant_id: TenantId
@@ -70,6 +72,7 @@ class PlacedTenant:
     has_moved: bool = False
     own: Readiness = Readiness()
     shared: Readiness = Readiness()
+    is_idle: bool = False
 
 
 @dataclass(frozen=True, slots=True)

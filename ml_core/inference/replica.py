@@ -97,13 +97,6 @@ class Replica:
             poll_interval_s=serving.poll_interval_s,
             hooks=hooks,
         )
-        self.reporter = Reporter(
-            ReplicaReports(self._db, replica_id or secrets.token_hex(8), cell),
-            assignment,
-            self.table,
-            self.follower,
-            poll_interval_s=serving.poll_interval_s,
-        )
         log = PredictionLog(PredictionIngest(self._db), settings.prediction_log, hooks)
         self.recorder = PredictionRecorder(assignment, log, self._db)
         self.service = PredictionService(
@@ -116,6 +109,14 @@ class Replica:
             recorder=self.recorder,
             tokens=TokenVerifier.of(settings.oidc),
             hooks=hooks,
+        )
+        self.reporter = Reporter(
+            ReplicaReports(self._db, replica_id or secrets.token_hex(8), cell),
+            assignment,
+            self.table,
+            self.follower,
+            self.service.asked,
+            poll_interval_s=serving.poll_interval_s,
         )
 
     def start(self, wait_s: float) -> bool:

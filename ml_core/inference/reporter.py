@@ -42,6 +42,7 @@ class Reporter:
         assignment: The generation that the replica applied.
         table: The loaded models.
         follower: Whether the replica is current.
+        asked: Tenants that were asked for predictions; emptied at each heartbeat.
         poll_interval_s: The poll interval of the follower, from which the heartbeat interval follows.
     """
 
@@ -51,6 +52,7 @@ class Reporter:
         assignment: Assignment,
         table: ModelTable,
         follower: AssignmentFollower,
+        asked: set[str],
         *,
         poll_interval_s: float,
     ) -> None:
@@ -58,6 +60,7 @@ class Reporter:
         self._assignment = assignment
         self._table = table
         self._follower = follower
+        self._asked = asked
         self._heartbeat_s = heartbeat_s(poll_interval_s)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mlcore-reporter", daemon=True)
@@ -105,6 +108,9 @@ class Reporter:
             self._written = None  # unknown if the write fails: it may have been committed
             self._reports.write(report, ttl_s)
         self._written, self._written_at = report, time.monotonic()
+        # The event loop adds meanwhile.
+        if asked := {self._asked.pop() for _ in range(len(self._asked))}:
+            self._reports.note_requests(asked)
 
     def _collect(self) -> ReplicaReport | None:
         """The present report; None until the assignment is read."""

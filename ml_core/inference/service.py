@@ -66,6 +66,9 @@ class PredictionService:
         recorder: Records answers and labels; None: nothing is recorded.
         tokens: Verifies tokens of the OpenID issuer; None: tokens are not accepted.
         hooks: Called by the edge and the batchers.
+
+    Attributes:
+        asked: Tenants that were asked for predictions, until somebody takes them out.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class PredictionService:
         self.limits = limits
         self.recorder = recorder
         self.hooks = hooks
+        self.asked: set[str] = set()
         self._assignment = assignment
         self._tokens = tokens
         self._table = table
@@ -155,6 +159,7 @@ class PredictionService:
             SignatureMismatchError: A row does not fit the signature.
             QueueFullError, DeadlineExceededError, PredictionError: See ``Batcher.predict``.
         """
+        self.asked.add(target.tenant)
         resident, side, shadow = await self.router.route(target, table, deadline)
         try:
             version = resident.model.version

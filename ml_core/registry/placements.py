@@ -7,7 +7,8 @@ follows its tenant all the time.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -26,11 +27,14 @@ from ml_core.registry.pages import Page, read_page
 from ml_core.registry.records import value_of
 from ml_core.registry.tenants import TenantRepository
 
+IDLE_AFTER: Final = timedelta(minutes=15)
+"""How long nothing was asked of a tenant whose dedicated cell may have no replicas, before the cell ends."""
+
 # A replica is ready for a tenant if it has applied every change of the tenant and has none of its versions pending. A
 # version that its report has no room for may be the tenant's. LIMIT makes the tenants be found by their index: the
 # placements are too few to be analyzed.
 _PLACED = sa.text("""
-SELECT p.*, r.* FROM mlcore.placements p
+SELECT p.*, r.*, p.min_replicas = 0 AND p.requested_at < now() - :idle_after AS is_idle FROM mlcore.placements p
 CROSS JOIN LATERAL (SELECT feed_generation FROM mlcore.tenants t WHERE t.tenant_id = p.tenant_id
   AND t.deleted_at IS NULL LIMIT 1) t
 CROSS JOIN LATERAL (SELECT greatest(t.feed_generation,
@@ -49,7 +53,7 @@ CROSS JOIN LATERAL (
   ) reports
 ) r
 ORDER BY p.tenant_id
-""")
+""").bindparams(idle_after=IDLE_AFTER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +163,7 @@ class PlacementRepository:
                         row.has_moved,
                         Readiness(row.own_live, row.own_ready),
                         Readiness(row.shared_live, row.shared_ready),
+                        row.is_idle,
                     )
                     for row in rows
                 ),
@@ -183,6 +188,6 @@ class PlacementRepository:
 
 def _put(name: str, placement: Placement) -> ReturningInsert[*tuple[object, ...]]:
     statement = insert(placements).values(tenant_id=name, updated_by="", **asdict(placement))
-    stamped = {column: statement.excluded[column] for column in ("updated_at", "updated_by")}
+    stamped = {column: statement.excluded[column] for column in ("requested_at", "updated_at", "updated_by")}
     changed = {**asdict(placement), **stamped}
     return statement.on_conflict_do_update(index_elements=["tenant_id"], set_=changed).returning(placements)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -83,6 +83,21 @@ class ReplicaReports:
             self._drop(connection, None)
         return is_there
 
+    def note_requests(self, asked: Collection[str]) -> None:
+        """Record that tenants were asked for predictions, once a minute of those whose cells end without.
+
+        Args:
+            asked: The tenants.
+        """
+        of = placements.c
+        is_due = of.requested_at < sa.func.now() - _REQUESTS_EVERY
+        with self._db.ingesting() as connection:
+            due = connection.scalars(sa.select(of.tenant_id).where(of.min_replicas == 0, is_due))
+            if noted := [tenant for tenant in due if tenant in asked]:
+                connection.execute(
+                    placements.update().where(of.tenant_id.in_(noted)).values(requested_at=sa.func.now())
+                )
+
     def remove(self) -> None:
         """Take the report back: the replica ends."""
         with self._db.ingesting() as connection:
@@ -93,6 +108,7 @@ class ReplicaReports:
         connection.execute(sa.select(sa.func.mlcore.drop_reports(self._key["cell"], replica_id)))
 
 
+_REQUESTS_EVERY = timedelta(minutes=1)
 _COLUMNS = ("generation", "epoch", "is_current", "pointers", "resident", "deferred", "loading", "failed", "unlisted")
 
 

@@ -49,6 +49,7 @@ def test_only_the_declared_policies_exist(db: DatabaseConnection) -> None:
     wanted = {(table, security.TENANT_POLICY, (security.APP_ROLE,)) for table in TENANT_TABLES}
     wanted |= {(table, security.REMOVAL_POLICY, (security.OWNER_ROLE,)) for table in TENANT_TABLES}
     wanted.add(("job_turns", "platform_turns", (security.OWNER_ROLE,)))
+    wanted.add(("placements", "serving_changes", (security.INGEST_ROLE,)))
     for policy, tables in (
         (security.SERVING_POLICY, security.SERVING_READS),
         (security.SERVING_INSERT_POLICY, security.SERVING_INSERTS),

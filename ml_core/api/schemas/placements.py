@@ -14,7 +14,11 @@ class Bounds(Schema):
 
     model_config = ConfigDict(extra="forbid")
 
-    min_replicas: int = Field(default=1, description="Replicas without load, 1 to 1,000.")
+    min_replicas: int = Field(
+        default=1,
+        description="Replicas without load, up to 1,000; 0, of a dedicated cell: after 15 minutes without a "
+        "request it ends, and the next one starts it again.",
+    )
     max_replicas: int = Field(default=1, description="Replicas under load at most, up to 1,000.")
     target_ongoing: int = Field(
         default=32, description="Concurrent requests per replica that autoscaling aims at, 1 to 256."

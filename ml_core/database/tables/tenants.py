@@ -51,11 +51,12 @@ placements = sa.Table(
     number("min_replicas"),
     number("max_replicas"),
     number("target_ongoing"),
+    moment("requested_at"),
     moment("updated_at"),
     text("updated_by"),
     sa.CheckConstraint(
-        f"min_replicas BETWEEN 1 AND max_replicas AND max_replicas <= {MAX_REPLICAS}"
-        f" AND target_ongoing BETWEEN 1 AND {MAX_TARGET_ONGOING}",
+        f"max_replicas BETWEEN 1 AND {MAX_REPLICAS} AND target_ongoing BETWEEN 1 AND {MAX_TARGET_ONGOING}"
+        " AND min_replicas <= max_replicas AND (min_replicas >= 1 OR min_replicas = 0 AND is_dedicated)",
         name="bounds",
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -25,9 +26,9 @@ from ml_core.models.store import platform_store
 from ml_core.registry.audit import AuditRepository
 from ml_core.registry.collection.tenant_deletion import TenantDeletion
 from ml_core.registry.keys import KeyRepository
-from ml_core.registry.placements import PlacementRepository
+from ml_core.registry.placements import IDLE_AFTER, PlacementRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
-from ml_core.registry.replicas import ask_replicas
+from ml_core.registry.replicas import ReplicaReports, ask_replicas
 from ml_core.training.trainer import Trainer
 from support.registry import new_tenant, settings_for, temporary_home
 from support.replicas import damage, running_replica
@@ -84,11 +85,12 @@ def test_the_bounds_of_the_shared_cell_are_those_of_the_settings_until_they_are_
 @given(st.integers(-2, 2**70) | st.just(1), st.integers(-2, 2**70) | st.just(4), st.integers(-2, 2**70) | st.just(32))
 def test_bounds_are_in_range_or_refused_by_name(least: int, most: int, target: int) -> None:
     """Whatever is sent."""
-    if 1 <= least <= most <= 1000 and 1 <= target <= 256:
-        assert Placement(True, least, most, target).max_replicas == most
-        return
-    with pytest.raises(InvalidRequestError, match=r"min_replicas|max_replicas|target_ongoing"):
-        Placement(True, least, most, target)
+    for is_dedicated in (True, False):
+        if (0 if is_dedicated else 1) <= least <= most <= 1000 and most >= 1 and 1 <= target <= 256:
+            assert Placement(is_dedicated, least, most, target).max_replicas == most
+        else:
+            with pytest.raises(InvalidRequestError, match=r"min_replicas|max_replicas|target_ongoing"):
+                Placement(is_dedicated, least, most, target)
 
 
 @given(st.from_regex(TenantId.pattern, fullmatch=True))
@@ -135,7 +137,7 @@ def test_a_tenants_own_sql_places_nobody(own: DatabaseConnection) -> None:
     with own.tenant(tenant) as connection:
         assert connection.scalars(sa.text("SELECT max_replicas FROM mlcore.placements")).all() == [4]
         assert connection.execute(sa.text("UPDATE mlcore.placements SET has_moved = true")).rowcount == 0
-    insert = "INSERT INTO mlcore.placements VALUES (:t, true, true, 1, 1, 1, now(), 'x')"
+    insert = "INSERT INTO mlcore.placements VALUES (:t, true, true, 1, 1, 1, now(), now(), 'x')"
     with pytest.raises(DBAPIError, match="row-level security"), own.tenant(new_tenant(own)) as connection:
         connection.execute(sa.text(insert), {"t": tenant})
 
@@ -155,6 +157,36 @@ def placed(db: DatabaseConnection, tenant: TenantId) -> PlacedTenant | None:
     """What the control loop reads of a tenant."""
     found = [each for each in PlacementRepository(db).placed().tenants if each.tenant_id == tenant]
     return found[0] if found else None
+
+
+def fall_idle(db: DatabaseConnection, tenant: TenantId) -> None:
+    """Put the last request of a tenant back."""
+    with db.platform() as connection:
+        earlier = sa.text("UPDATE mlcore.placements SET requested_at = now() - :ago WHERE tenant_id = :tenant")
+        connection.execute(earlier, {"ago": IDLE_AFTER + timedelta(minutes=1), "tenant": tenant})
+
+
+def test_a_tenant_that_is_not_asked_is_idle(own: DatabaseConnection) -> None:
+    """Until it is asked again, or placed again; where the cell keeps a replica it never is."""
+    tenant, other = new_tenant(own), new_tenant(own)
+    placements, reports = PlacementRepository(own), ReplicaReports(own, "r")
+    placements.set(tenant, Placement(is_dedicated=True, min_replicas=0))
+    placements.set(other, OWN)
+
+    def idle() -> list[bool]:
+        return [each.is_idle for each in (placed(own, tenant), placed(own, other)) if each is not None]
+
+    assert idle() == [False, False]
+    for name in (tenant, other):
+        fall_idle(own, name)
+    assert idle() == [True, False]
+    reports.note_requests({other, "nobody"})
+    assert idle() == [True, False]
+    reports.note_requests({tenant, other})
+    assert idle() == [False, False]
+    fall_idle(own, tenant)
+    placements.set(tenant, Placement(is_dedicated=True, min_replicas=0, max_replicas=2))
+    assert idle() == [False, False]
 
 
 def test_a_cell_is_ready_once_each_replica_has_loaded_all(own: DatabaseConnection) -> None:

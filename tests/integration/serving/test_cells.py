@@ -10,6 +10,7 @@ from functools import partial
 import httpx
 import psutil
 import pytest
+import sqlalchemy as sa
 
 from ml_core.cells.loop import CellLoop
 from ml_core.cells.plan import plan
@@ -19,7 +20,7 @@ from ml_core.domain.placement import Placement, dedicated_cell
 from ml_core.platform.applications import OPTIONS, OTHERS, serve_api
 from ml_core.platform.processes import find_marked
 from ml_core.platform.ray_cluster import read_token
-from ml_core.registry.placements import PlacementRepository
+from ml_core.registry.placements import IDLE_AFTER, PlacementRepository
 from support.tables import measures, split_target
 from support.waiting import wait_until
 
@@ -125,6 +126,23 @@ def test_a_burst_gets_another_replica(platform, tenant):
         PlacementRepository(platform.db).set(tenant.tenant_id, bounds)
         wait_until(lambda: application(tenant).running_replicas == 2, 60)
         report.wait_for(slow, report.answers[slow] + 200, 60)
+    assert report.failures == []
+    place(tenant, is_dedicated=False)
+    wait_until(lambda: application(tenant) is None, MOVE_S)
+
+
+def test_a_cell_ends_while_nothing_is_asked(platform, tenant):
+    """The shared cell answers the next requests, and the cell starts again."""
+    placements = PlacementRepository(platform.db)
+    placements.set(tenant.tenant_id, Placement(is_dedicated=True, min_replicas=0))
+    wait_until(lambda: has_moved(tenant), MOVE_S)
+    with platform.db.platform() as connection:
+        earlier = sa.text("UPDATE mlcore.placements SET requested_at = now() - :ago WHERE tenant_id = :tenant")
+        connection.execute(earlier, {"ago": 2 * IDLE_AFTER, "tenant": tenant.tenant_id})
+    wait_until(lambda: not has_moved(tenant) and application(tenant) is None, MOVE_S)
+    with traffic(connect(tenant), "m", ROW) as report:
+        wait_until(lambda: has_moved(tenant), MOVE_S)
+        report.wait_for("2", report.answers["2"] + 50, 30)
     assert report.failures == []
     place(tenant, is_dedicated=False)
     wait_until(lambda: application(tenant) is None, MOVE_S)

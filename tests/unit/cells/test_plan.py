@@ -22,6 +22,7 @@ class World:
     """One tenant, Serve, its ingress, and two cells of one replica each."""
 
     is_dedicated: bool = False
+    is_idle: bool = False
     has_moved: bool = False
     declared: str | None = None
     declared_at: float = -100.0
@@ -36,7 +37,8 @@ class World:
         live, ready = int(self.declared is not None), int(self.own_ready)
         own = Readiness(live + self.is_draining, ready + self.is_draining)
         placement = Placement(self.is_dedicated, max_replicas=4)
-        placed = PlacedTenant(ACME, placement, self.has_moved, own, Readiness(1, int(self.shared_ready)))
+        shared = Readiness(1, int(self.shared_ready))
+        placed = PlacedTenant(ACME, placement, self.has_moved, own, shared, self.is_idle)
         seen = {"shared": SeenApplication("RUNNING", route_prefix="/")}
         if self.declared is not None:
             seen["t-acme"] = SeenApplication("RUNNING", "", 1, self.declared, self.declared_at)
@@ -81,11 +83,17 @@ class World:
     def wish(self) -> None:
         self.is_dedicated = not self.is_dedicated
 
+    def falls_idle(self) -> None:
+        self.is_idle = not self.is_idle
+
     def is_answered(self) -> bool:
         return self.own_ready or (self.is_draining and self.declared is None) if self.routed else self.shared_ready
 
 
-ACTIONS = ["turn", "killed_turn", "own_loads", "shared_loads", "ingress_follows", "drain_ends", "time_passes", "wish"]
+ACTIONS = [
+    *("turn", "killed_turn", "own_loads", "shared_loads", "ingress_follows", "drain_ends", "time_passes"),
+    *("wish", "falls_idle"),
+]
 
 
 @settings(max_examples=300, deadline=None)
@@ -101,8 +109,9 @@ def test_every_request_is_answered_and_the_move_ends(actions: list[str]) -> None
         for action in ("turn", "own_loads", "shared_loads", "time_passes", "drain_ends"):
             getattr(world, action)()
             assert world.is_answered(), world
-    assert (world.routed, world.has_moved) == (world.is_dedicated, world.is_dedicated)
-    assert world.declared == (OWN if world.is_dedicated else None)
+    has_own = world.is_dedicated and not world.is_idle
+    assert (world.routed, world.has_moved) == (has_own, has_own)
+    assert world.declared == (OWN if has_own else None)
     assert not world.plan().notes
 
 

@@ -84,6 +84,7 @@ CREATE TRIGGER stamp BEFORE INSERT ON mlcore.tenants FOR EACH ROW EXECUTE FUNCTI
 
 -- Which cell serves a tenant, with the bounds of its dedicated cell; the row of '*' has those of the shared cell. Only
 -- the platform writes: see the policies. Once has_moved is true the shared cell no longer follows the tenant.
+-- requested_at is kept where min_replicas is 0.
 CREATE TABLE mlcore.placements (
   tenant_id text NOT NULL,
   is_dedicated boolean NOT NULL,
@@ -91,17 +92,18 @@ CREATE TABLE mlcore.placements (
   min_replicas bigint NOT NULL,
   max_replicas bigint NOT NULL,
   target_ongoing bigint NOT NULL,
+  requested_at timestamptz NOT NULL DEFAULT now(),
   updated_at timestamptz NOT NULL DEFAULT now(),
   updated_by text NOT NULL,
   CONSTRAINT pk_placements PRIMARY KEY (tenant_id),
-  CONSTRAINT ck_placements_bounds CHECK (min_replicas BETWEEN 1 AND max_replicas AND max_replicas <= 1000
-    AND target_ongoing BETWEEN 1 AND 256),
+  CONSTRAINT ck_placements_bounds CHECK (max_replicas BETWEEN 1 AND 1000 AND target_ongoing BETWEEN 1 AND 256
+    AND min_replicas <= max_replicas AND (min_replicas >= 1 OR min_replicas = 0 AND is_dedicated)),
   CONSTRAINT ck_placements_sizes CHECK (octet_length(updated_by::text) <= 65536)
 );
 GRANT SELECT, INSERT,
-  UPDATE (is_dedicated, has_moved, min_replicas, max_replicas, target_ongoing, updated_at, updated_by)
+  UPDATE (is_dedicated, has_moved, min_replicas, max_replicas, target_ongoing, requested_at, updated_at, updated_by)
   ON mlcore.placements TO mlcore_app;
-GRANT SELECT ON mlcore.placements TO mlcore_ingest;
+GRANT SELECT, UPDATE (requested_at) ON mlcore.placements TO mlcore_ingest;
 CREATE TRIGGER stamp BEFORE INSERT ON mlcore.placements
   FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('updated_at', 'updated_by', '');
 

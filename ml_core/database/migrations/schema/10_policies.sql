@@ -93,6 +93,8 @@ CREATE POLICY serving_reads ON mlcore.replica_pending FOR SELECT TO mlcore_inges
 CREATE POLICY serving_inserts ON mlcore.predictions FOR INSERT TO mlcore_ingest WITH CHECK (true);
 CREATE POLICY serving_inserts ON mlcore.prediction_losses FOR INSERT TO mlcore_ingest WITH CHECK (true);
 CREATE POLICY serving_inserts ON mlcore.replica_pending FOR INSERT TO mlcore_ingest WITH CHECK (true);
+-- It notes when a tenant was last asked for predictions; of placements it may change nothing else.
+CREATE POLICY serving_changes ON mlcore.placements FOR UPDATE TO mlcore_ingest USING (true);
 -- It reads and writes the labels of the transaction's tenant.
 CREATE POLICY serving_writes ON mlcore.feedback TO mlcore_ingest
   USING (tenant_id = (SELECT mlcore.current_tenant())) WITH CHECK (tenant_id = (SELECT mlcore.current_tenant()));

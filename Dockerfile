@@ -7,21 +7,24 @@
 #   PIP_INDEX_URL  the package index; default: that of the base image's pip
 ARG BASE_IMAGE=python:3.11-slim
 
-FROM ${BASE_IMAGE} AS build
+FROM ${BASE_IMAGE} AS packages
 ARG PIP_INDEX_URL
 WORKDIR /src
-RUN python -m venv /opt/mlcore
+# pip is not needed in a pod.
+RUN python -m venv --without-pip /opt/mlcore
 COPY requirements-image.lock ./
-RUN /opt/mlcore/bin/python -m pip install --no-cache-dir --quiet --require-hashes --requirement requirements-image.lock
+RUN python -m pip --python /opt/mlcore/bin/python install --no-cache-dir --quiet --require-hashes \
+    --requirement requirements-image.lock
+
+FROM packages AS code
 COPY pyproject.toml README.md LICENSE ./
 COPY ml_core ml_core
 COPY deployments deployments
 COPY k8s k8s
-# What Ray starts as HAProxy; see ml_core/platform/ray_cluster.py. pip is not needed in a pod.
-RUN /opt/mlcore/bin/python -m pip install --no-cache-dir --quiet --no-deps . \
- && printf '#!/bin/sh\nexec /opt/mlcore/bin/python -Im deployments.haproxy "$@"\n' > /opt/mlcore/bin/mlcore-haproxy \
- && chmod 0755 /opt/mlcore/bin/mlcore-haproxy \
- && /opt/mlcore/bin/python -m pip uninstall --quiet --yes pip
+# What Ray starts as HAProxy; see ml_core/platform/ray_cluster.py.
+RUN python -m pip --python /opt/mlcore/bin/python install --no-cache-dir --quiet --no-deps --prefix /opt/code . \
+ && printf '#!/bin/sh\nexec /opt/mlcore/bin/python -Im deployments.haproxy "$@"\n' > /opt/code/bin/mlcore-haproxy \
+ && chmod 0755 /opt/code/bin/mlcore-haproxy
 
 FROM ${BASE_IMAGE}
 # KubeRay's probes and Ray's reporter call wget and ps; LightGBM needs OpenMP.
@@ -30,7 +33,9 @@ RUN apt-get update -qq \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --uid 1000 --home-dir /tmp --no-create-home mlcore \
  && install --directory --owner=1000 --group=1000 --mode=0700 /var/lib/mlcore
-COPY --from=build /opt/mlcore /opt/mlcore
+# Two layers, so that a change of the code is a layer of a few megabytes.
+COPY --from=packages /opt/mlcore /opt/mlcore
+COPY --from=code /opt/code /opt/mlcore
 # /tmp and MLCORE_HOME are the only folders that are written to.
 ENV PATH=/opt/mlcore/bin:$PATH \
     MLCORE_HOME=/var/lib/mlcore \

@@ -191,7 +191,8 @@ def test_the_first_key_of_the_platform_is_in_a_secret(arguments: tuple[str, ...]
     assert list(generated) == ([] if arguments else ["ml-ml-platform-platform-key"])
     for made in generated.values():
         assert ApiKey.adopt(base64.b64decode(made["data"]["key"]).decode())
-    setup, test = (pods(objects)[name]["spec"] for name in ("ml-ml-platform-setup-1", "Pod"))
+    setup_name = f"ml-ml-platform-setup-{'upgrade' if '--is-upgrade' in arguments else 1}"
+    setup, test = (pods(objects)[name]["spec"] for name in (setup_name, "Pod"))
     secret = "mine" if "--set" in arguments else "ml-ml-platform-platform-key"
     mounted = [each["secret"]["secretName"] for each in setup["volumes"] if each["name"] == "platform-key"]
     assert mounted == ([] if "--is-upgrade" in arguments else [secret])
@@ -234,8 +235,25 @@ def test_the_operator_changes_nothing_of_the_chart() -> None:
 def test_an_upgrade_migrates_before_anything_changes() -> None:
     """The job is a hook then; at installation it runs beside the database that it waits for."""
     assert "annotations" not in rendered()["Job", "ml-ml-platform-setup-1"]["metadata"]
-    upgraded = rendered("--is-upgrade")["Job", "ml-ml-platform-setup-1"]["metadata"]
+    upgraded = rendered("--is-upgrade")["Job", "ml-ml-platform-setup-upgrade"]["metadata"]
     assert upgraded["annotations"]["helm.sh/hook"] == "pre-upgrade"
+
+
+def test_only_the_autoscaler_has_a_token_of_the_head() -> None:
+    """It changes the number of workers, where a value permits more."""
+    for example, most in (("kind", 3), ("cloudnativepg", None)):
+        cluster = of(example)["RayService", "ml-ml-platform"]["spec"]["rayClusterConfig"]
+        (group,) = cluster["workerGroupSpecs"]
+        assert group["maxReplicas"] == (most or group["replicas"])
+        assert cluster.get("enableInTreeAutoscaling", False) == (most is not None)
+        head = cluster["headGroupSpec"]["template"]["spec"]
+        tokens = [each["name"] for each in head["volumes"] if "projected" in each]
+        mounted = [each["name"] for each in head["containers"][0]["volumeMounts"]]
+        assert not set(tokens) & set(mounted)
+        scaler = cluster.get("autoscalerOptions", {"volumeMounts": []})
+        assert [each["name"] for each in scaler["volumeMounts"] if each["name"] in tokens] == tokens
+        assert len(tokens) == (most is not None)
+        assert most is None or scaler["securityContext"] == head["containers"][0]["securityContext"]
 
 
 def test_a_drain_may_take_one_worker_at_a_time() -> None:
@@ -273,6 +291,8 @@ def test_only_the_release_the_operator_and_clients_reach_ray() -> None:
         ("artifacts.url=http://bucket", "artifacts/url"),
         ("image.digest=latest", "image/digest"),
         ("settings.PATH=/", "PATH"),
+        ("workers.maxReplicas=1", "workers/maxReplicas"),
+        ("workers.maxReplicas=-1", "workers/maxReplicas"),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_name(value: str, named: str) -> None:

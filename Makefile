@@ -96,7 +96,8 @@ kind: image  ## Make a kind cluster with the platform on it, or upgrade the plat
 	@echo "The platform answers at http://127.0.0.1:30080."
 
 kind-test: $(READY)  ## Test the platform on the kind cluster
-	@MLCORE_TEST_CONTEXT=kind-$(CLUSTER) $(BIN)/python -m pytest tests/kind -v
+	@MLCORE_TEST_CONTEXT=kind-$(CLUSTER) MLCORE_TEST_BUILD="--build-arg BASE_IMAGE=$(BASE_IMAGE) $(BUILD_OPTIONS)" \
+		$(BIN)/python -m pytest tests/kind -v
 
 kind-down:  ## Delete the kind cluster
 	kind delete cluster --name $(CLUSTER)

@@ -6,9 +6,11 @@ import base64
 import json
 import os
 import subprocess
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -36,12 +38,17 @@ class Kubernetes:
 
     namespace: str = "mlcore"
     release: str = "ml"
-    name: str = "ml-ml-platform"
+    url: str = URL
 
-    def kubectl(self, *arguments: str) -> str:
-        """Run kubectl in the namespace; its output."""
+    @property
+    def name(self) -> str:
+        """Of the release's objects."""
+        return f"{self.release}-ml-platform"
+
+    def kubectl(self, *arguments: str, given: str | None = None) -> str:
+        """Run kubectl in the namespace, with a text as its input; its output."""
         command = ("kubectl", "--context", str(CONTEXT), "--namespace", self.namespace, *arguments)
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+        done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=600)
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
         return done.stdout.strip()
 
@@ -54,6 +61,21 @@ class Kubernetes:
     def get(self, kind: str, name: str, path: str) -> str:
         """A field of an object."""
         return self.kubectl("get", kind, name, "-o", f"jsonpath={{{path}}}")
+
+    def status(self) -> dict[str, Any]:
+        """What ``mlcore status`` shows to people, with their own rights; it fails unless all is well."""
+        program = str(Path(sys.executable).with_name("mlcore"))
+        of = ("--namespace", self.namespace, "--release", self.release, "--context", str(CONTEXT))
+        done = subprocess.run(
+            (program, "status", *of, "--json"), capture_output=True, text=True, check=False, timeout=60
+        )
+        shown: dict[str, Any] = json.loads(done.stdout)
+        assert (done.returncode == 0) == (shown["state"] == "running"), done.stderr
+        return shown
+
+    def cause(self, code: str) -> dict[str, str] | None:
+        """The cause with a code, of those that hold the release back."""
+        return next((each for each in self.status()["causes"] if each["code"] == code), None)
 
     def upgrade(self, *arguments: str) -> None:
         """Upgrade the release with its present values and some others."""

@@ -2,121 +2,38 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 
-import httpx
-import pandas as pd
 import pytest
 import yaml
-from kind.conftest import CHART, CONTEXT, URL, Kubernetes
+from kind.conftest import CHART, Kubernetes
+from kind.tenants import ROW, client_of, key_of, load, operator_of, train
 
 from ml_core.api.schemas.placements import NewPlacement
 from ml_core.client import MLClient
 from ml_core.domain.placement import SHARED_CELL
-from ml_core.exceptions import ModelNotFoundError
 from support.waiting import wait_until
-
-ROW = {"text": "the printer is broken"}
-TABLE = pd.DataFrame(
-    {
-        "text": [f"{what} {n}" for n in range(40) for what in ("the printer is broken", "the login fails")],
-        "label": ["hardware", "account"] * 40,
-    }
-)
-
-
-@dataclass
-class Load:
-    """Requests that are asked one after the other, each on a connection of its own."""
-
-    asked: int = 0
-    failed: list[str] = field(default_factory=list)
-
-
-@contextmanager
-def load(client: MLClient, key: str) -> Iterator[Load]:
-    """Ask for predictions until the block ends. A request is not repeated, so that each failure counts."""
-    seen, stopped = Load(), threading.Event()
-    http = httpx.Client(
-        headers={"Authorization": f"Bearer {key}", "Connection": "close"}, timeout=20, trust_env=False, verify=False
-    )
-
-    def ask() -> None:
-        while not stopped.wait(0.02):
-            seen.asked += 1
-            try:
-                answer = http.post(f"{URL}/t/{client.tenant_id}/models/tickets/predict", json={"rows": [ROW]})
-                if answer.status_code != 200:
-                    seen.failed.append(f"{answer.status_code} {answer.text[:200]}")
-            except httpx.HTTPError as error:
-                seen.failed.append(repr(error))
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        stopped.set()
-        thread.join()
-        http.close()
-        print(f"{len(seen.failed)} of {seen.asked} failed: {seen.failed[:3]}")  # noqa: T201 - the figure
 
 
 @pytest.fixture(scope="module")
 def operator(cluster: Kubernetes) -> Iterator[MLClient]:
-    """A new tenant, with the key of the platform."""
-    tenant = f"kind-{uuid.uuid4().hex[:8]}"
-    with MLClient(URL, api_key=cluster.platform_key, tenant_id=tenant, timeout_s=60) as made:
-        made.tenants.create([tenant])
+    with operator_of(cluster) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def key(operator: MLClient) -> str:
-    """The tenant's own key."""
-    return operator.keys.create(["predict", "read", "train", "promote"]).key
+    return key_of(operator)
 
 
 @pytest.fixture(scope="module")
-def client(operator: MLClient, key: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLClient]:
-    """The tenant, with a model in production, which a job on the cluster trained."""
-    with MLClient(URL, api_key=key, tenant_id=operator.tenant_id, timeout_s=60) as made:
-        table = tmp_path_factory.mktemp("tables") / "tickets.csv"
-        TABLE.to_csv(table, index=False)
-        made.datasets.create("tickets", table)
-        train(made)
+def client(
+    cluster: Kubernetes, operator: MLClient, key: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[MLClient]:
+    with client_of(cluster, operator, key, tmp_path_factory.mktemp("tables")) as made:
         yield made
-
-
-def train(client: MLClient, cpus: float = 1.0) -> str:
-    """Train and promote a version by a job, and wait until the replicas have it; the version."""
-    training = {"target": "label"}
-    job = client.jobs.train("tickets", "tickets", training=training, promote_to="production", cpus=cpus)
-    ended = wait_until(lambda: ended_job(client, job.job_id), timeout_s=300)
-    assert ended.state == "succeeded", ended.error
-    version = str(ended.result["version"])
-    wait_until(lambda: serves(client, version), timeout_s=30)
-    return version
-
-
-def serves(client: MLClient, version: str) -> bool:
-    try:
-        return client.predict("tickets", [ROW]).version == version
-    except ModelNotFoundError:  # a replica has not read the first promotion yet
-        return False
-
-
-def ended_job(client: MLClient, job_id: str):
-    job = client.jobs.get(job_id)
-    return job if job.state in ("succeeded", "failed", "cancelled") else None
 
 
 def wait_for_replicas(cluster: Kubernetes) -> None:
@@ -133,20 +50,12 @@ def test_a_tenant_trains_promotes_and_predicts_from_outside(client: MLClient) ->
 
 def test_the_status_of_the_release_is_good(cluster: Kubernetes) -> None:
     """By the command that people run, with their own rights."""
-    program = str(Path(sys.executable).with_name("mlcore"))
-    command = (program, "status", "--namespace", cluster.namespace, "--context", str(CONTEXT), "--json")
-
-    def status() -> dict[str, object]:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-        shown: dict[str, object] = json.loads(done.stdout)
-        return shown if done.returncode == 0 else {}
-
-    assert wait_until(status, timeout_s=120)["state"] == "running"
+    wait_until(lambda: cluster.status()["state"] == "running", timeout_s=120)
 
 
-def test_a_promotion_under_load_fails_no_request(client: MLClient, key: str) -> None:
+def test_a_promotion_under_load_fails_no_request(cluster: Kubernetes, client: MLClient, key: str) -> None:
     """Replicas load the new version beside the old one."""
-    with load(client, key) as seen:
+    with load(cluster, client, key) as seen:
         version = train(client)
     assert int(version) > 1
     assert seen.failed == []
@@ -157,7 +66,7 @@ def test_a_lost_worker_fails_no_request(cluster: Kubernetes, client: MLClient, k
     wait_for_replicas(cluster)
     first, *others = cluster.pods("worker")
     assert others
-    with load(client, key) as seen:
+    with load(cluster, client, key) as seen:
         cluster.kubectl("delete", "pod", first, "--wait=true")
         wait_until(lambda: len(cluster.pods("worker")) > len(others), timeout_s=180)
         wait_for_replicas(cluster)
@@ -169,7 +78,7 @@ def test_a_lost_head_fails_no_request(cluster: Kubernetes, client: MLClient, key
     wait_for_replicas(cluster)
     workers = set(cluster.pods("worker"))
     (head,) = cluster.pods("head")
-    with load(client, key) as seen:
+    with load(cluster, client, key) as seen:
         cluster.kubectl("delete", "pod", head, "--wait=true")
         wait_until(lambda: cluster.pods("head") not in ([], [head]), timeout_s=180)
         cluster.kubectl("wait", "--for=condition=Ready", "--timeout=5m", "pod", *cluster.pods("head"))
@@ -180,7 +89,7 @@ def test_a_lost_head_fails_no_request(cluster: Kubernetes, client: MLClient, key
 
 def test_a_lost_database_fails_no_prediction(cluster: Kubernetes, client: MLClient, key: str) -> None:
     """Replicas serve their last assignment; afterwards the next promotion reaches them."""
-    with load(client, key) as seen:
+    with load(cluster, client, key) as seen:
         cluster.kubectl("delete", "pod", f"{cluster.name}-postgres-0", "--wait=true")
         cluster.kubectl("rollout", "status", f"statefulset/{cluster.name}-postgres", "--timeout=3m")
     assert seen.failed == []
@@ -189,7 +98,7 @@ def test_a_lost_database_fails_no_prediction(cluster: Kubernetes, client: MLClie
 
 def test_a_lost_control_loop_goes_on(cluster: Kubernetes, operator: MLClient, client: MLClient, key: str) -> None:
     """It is killed in the middle of a move; the next one ends the move. No request fails, there and back."""
-    with load(client, key) as seen:
+    with load(cluster, client, key) as seen:
         operator.placements.set(client.tenant_id, NewPlacement(is_dedicated=True, max_replicas=2))
         wait_until(lambda: f"t-{client.tenant_id}" in declared(cluster), timeout_s=60)
         cluster.kubectl("delete", "pod", *cluster.pods("control-loop"), "--wait=true")
@@ -205,6 +114,115 @@ def declared(cluster: Kubernetes) -> set[str]:
     """The applications that the RayService declares."""
     config = yaml.safe_load(cluster.get("rayservice", cluster.name, ".spec.serveConfigV2"))
     return {each["name"] for each in config["applications"]}
+
+
+def test_a_dedicated_cell_grows_in_a_burst_and_shrinks_after_it(
+    cluster: Kubernetes, operator: MLClient, client: MLClient, key: str
+) -> None:
+    """By the bounds of its placement; a replica that ends answers its requests first."""
+
+    def replicas() -> int:
+        cells = [each.cell for each in operator.platform.health().replicas]
+        return cells.count(f"t-{client.tenant_id}")
+
+    train(client, hyperparameters={"algorithm": "random_forest", "n_estimators": 300})
+    operator.placements.set(client.tenant_id, NewPlacement(is_dedicated=True, max_replicas=2, target_ongoing=1))
+    wait_until(lambda: operator.placements.get(client.tenant_id).cell != SHARED_CELL, timeout_s=300)
+    with load(cluster, client, key) as seen:
+        wait_until(lambda: replicas() == 1, timeout_s=180)
+        with load(cluster, client, key, threads=8) as burst:
+            wait_until(lambda: replicas() == 2, timeout_s=180)
+        wait_until(lambda: replicas() == 1, timeout_s=300)
+    operator.placements.set(client.tenant_id, NewPlacement(is_dedicated=False))
+    wait_until(lambda: f"t-{client.tenant_id}" not in declared(cluster), timeout_s=300)
+    assert (seen.failed, burst.failed) == ([], [])
+
+
+def test_a_job_that_finds_no_room_gets_a_worker(cluster: Kubernetes, client: MLClient, key: str) -> None:
+    """Ray's autoscaler adds a pod: no worker has two free processors beside its replicas."""
+    before = set(cluster.pods("worker"))
+    with load(cluster, client, key) as seen:
+        train(client, cpus=2)
+    assert seen.failed == []
+    assert before < set(cluster.pods("worker"))
+
+
+def test_where_policies_are_enforced_no_other_pod_reaches_ray(cluster: Kubernetes) -> None:
+    """Neither Ray's ports nor the database, but the ingress."""
+    image = cluster.get("pod", cluster.pods("worker")[0], ".spec.containers[0].image")
+    hosts = {"head": (6379, 8265, 10001), "worker": (8000, 8080), "postgres": (5432,)}
+    wanted = [
+        (cluster.get("pod", cluster.pods(component)[0], ".status.podIP"), port)
+        for component, ports in hosts.items()
+        for port in ports
+    ]
+    cluster.kubectl("apply", "-f", "-", given=yaml.safe_dump_all(_strangers(image)))
+    try:
+        cluster.kubectl("wait", "--for=condition=Ready", "--timeout=2m", "pod", "closed", "stranger")
+        closed = cluster.get("pod", "closed", ".status.podIP")
+        program = f"import socket\nfor each in {[(closed, 8000), *wanted]!r}:\n" + _CONNECT
+        reached = cluster.kubectl("exec", "stranger", "--", "python", "-c", program).split()
+        if f"{closed}:8000" in reached:
+            pytest.skip("the network plugin of this cluster enforces no policies: a pod that admits nobody was reached")
+        (worker,) = [host for host, port in wanted if port == 8080]
+        assert reached == [f"{worker}:8000"]
+    finally:
+        cluster.kubectl("delete", "networkpolicy,pod", "-l", "app=strangers", "--wait=false", "--grace-period=1")
+
+
+_CONNECT = """    try:
+        socket.create_connection(each, 3).close()
+        print(f"{each[0]}:{each[1]}")
+    except OSError:
+        pass
+"""
+
+
+def _strangers(image: str) -> list[dict[str, object]]:
+    """A pod that asks, and one that a policy closes for everybody."""
+
+    def pod(name: str, *command: str) -> dict[str, object]:
+        container = {
+            "name": "it",
+            "image": image,
+            "command": command,
+            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        }
+        rules = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+        metadata = {"name": name, "labels": {"app": "strangers", "name": name}}
+        spec = {"containers": [container], "securityContext": rules, "automountServiceAccountToken": False}
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+    policy = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "closed", "labels": {"app": "strangers"}},
+        "spec": {"podSelector": {"matchLabels": {"name": "closed"}}, "policyTypes": ["Ingress"]},
+    }
+    return [policy, pod("closed", "python", "-m", "http.server", "8000"), pod("stranger", "sleep", "600")]
+
+
+def test_an_image_that_is_missing_is_named_and_the_old_one_serves(
+    cluster: Kubernetes, client: MLClient, key: str
+) -> None:
+    """The upgrade fails at its setup, before anything of the release changes."""
+    before = set(cluster.pods("worker"))
+    with load(cluster, client, key) as seen:
+        upgrade = threading.Thread(target=_fail_to_upgrade, args=(cluster,))
+        upgrade.start()
+        cause = wait_until(lambda: cluster.cause("image_missing"), timeout_s=90)
+        upgrade.join()
+    assert "nobody/ml-platform:missing" in cause["message"]
+    assert "Correct `image` in the values" in cause["remedy"]
+    assert (seen.failed, set(cluster.pods("worker"))) == ([], before)
+    cluster.upgrade("--wait")
+    wait_until(lambda: cluster.cause("image_missing") is None, timeout_s=60)
+
+
+def _fail_to_upgrade(cluster: Kubernetes) -> None:
+    image = ("--set", "image.repository=nobody/ml-platform,image.tag=missing", "--timeout", "60s")
+    with pytest.raises(AssertionError, match="pre-upgrade"):
+        cluster.helm("upgrade", cluster.release, str(CHART), "--reuse-values", *image)
 
 
 def test_a_job_has_a_pod_of_its_own_by_value(cluster: Kubernetes, client: MLClient) -> None:
@@ -235,7 +253,7 @@ def test_an_upgrade_under_load_fails_no_request(
     operator.placements.set(client.tenant_id, NewPlacement(is_dedicated=True))
     wait_until(lambda: operator.placements.get(client.tenant_id).cell != SHARED_CELL, timeout_s=300)
     before = set(cluster.pods("worker"))
-    with load(client, key) as seen:
+    with load(cluster, client, key) as seen:
         cluster.upgrade("--set-string", f"settings.MLCORE_MAX_ROWS={10_000 + uuid.uuid4().int % 1000}")
         wait_until(lambda: before.isdisjoint(cluster.pods("worker")), timeout_s=600)
         wait_for_replicas(cluster)

@@ -25,14 +25,18 @@ hypothesis.settings.load_profile("no deadline")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Name the marker of this folder."""
-    config.addinivalue_line("markers", "alone: starts Ray or needs its deadlines kept, so nothing else runs beside it")
+    config.addinivalue_line(
+        "markers", "alone: starts Ray or needs its deadlines kept, so only another such runs beside it"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses the platform: two workers would start two of them."""
+    """Mark what uses the platform, and leave it to one worker: two would start two of them."""
     for item in items:
-        if "platform" in getattr(item, "fixturenames", ()):
+        uses_platform = "platform" in getattr(item, "fixturenames", ())
+        if uses_platform:
             item.add_marker("alone")
+        item.add_marker(pytest.mark.xdist_group("platform" if uses_platform else item.path.stem))
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import yaml
 
@@ -33,6 +34,9 @@ from ml_core.jobs.ray_jobs import RayJobRunner
 from ml_core.platform.applications import OPTIONS, OTHERS
 from ml_core.registry.placements import PlacementRepository
 from ml_core.settings import Settings, required
+
+# A custom resource of Ray that the workers have which are not added for jobs.
+_ON_WORKERS: Final = {"ray_actor_options": {**OPTIONS["ray_actor_options"], "resources": {"cell": 0.001}}}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -92,9 +96,13 @@ def _run(loops: Sequence[CellLoop | Dispatcher]) -> None:
 
 
 def planner(workers: int) -> Planner:
-    """What plans the applications: those of one machine but for the control loop, which Serve does not run here."""
-    others = [each for each in OTHERS if each["name"] != CONTROL_LOOP]
-    return partial(plan, options=OPTIONS, others=others, nodes=workers)
+    """What plans the applications: those of one machine, on the workers that stay, and without the control loop."""
+    others = [
+        {**each, "deployments": [{**deployment, **_ON_WORKERS} for deployment in each["deployments"]]}
+        for each in OTHERS
+        if each["name"] != CONTROL_LOOP
+    ]
+    return partial(plan, options=_ON_WORKERS, others=others, nodes=workers)
 
 
 def parser() -> argparse.ArgumentParser:

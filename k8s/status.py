@@ -14,7 +14,7 @@ Object = Mapping[str, Any]
 Role = Literal["active", "pending", "old"]
 State = Literal["running", "starting", "upgrading", "degraded"]
 
-COMPONENTS: Final = ("postgres", "setup", "head", "worker", "control-loop")
+COMPONENTS: Final = ("postgres", "setup", "head", "worker", "job-worker", "control-loop")
 """The pods that are no jobs, by their label, in the order in which they start."""
 _SETTLE_S: Final = 60.0
 """Time that the operator and the kubelet have to react."""

@@ -144,7 +144,7 @@ def test_a_job_that_finds_no_room_gets_a_worker(cluster: Kubernetes, client: MLC
     with load(cluster, client, key) as seen:
         train(client, cpus=2)
     assert seen.failed == []
-    assert before < set(cluster.pods("worker"))
+    assert (set(cluster.pods("worker")), len(cluster.pods("job-worker"))) == (before, 1)
 
 
 def test_where_policies_are_enforced_no_other_pod_reaches_ray(cluster: Kubernetes) -> None:

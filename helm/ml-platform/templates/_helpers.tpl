@@ -154,6 +154,64 @@ securityContext:
 - {name: MLCORE_REPLICAS, value: {{ .Values.cell.replicas | quote }}}
 {{- end }}
 
+{{/* A group of workers: dict "root" $ "name" "component" "least" "most". Those of the component "worker" have the resource
+that replicas ask for, so that what serves is never on a worker that Ray adds and removes for jobs. */}}
+{{- define "ml-platform.workers" -}}
+{{- $isServing := eq .component "worker" -}}
+- groupName: {{ .name }}
+  replicas: {{ .least }}
+  minReplicas: {{ .least }}
+  maxReplicas: {{ .most }}
+  # The operator writes it when it adds its finalizer. If that changed the list, the list would be the operator's, and
+  # Helm 4 would refuse to change it.
+  scaleStrategy: {}
+  rayStartParams:
+    num-cpus: {{ .root.Values.workers.cpus | quote }}
+    object-store-memory: {{ printf "%d000000" (int .root.Values.workers.objectStoreMb) | quote }}
+    {{- if $isServing }}
+    resources: '"{\"cell\": 1000}"'
+    {{- end }}
+  template:
+    metadata:
+      labels: {{- include "ml-platform.selector" .root | nindent 8 }}
+        app.kubernetes.io/component: {{ .component }}
+    spec:
+      {{- include "ml-platform.pod" .root | nindent 6 }}
+      # `ray start` uses the period up.
+      terminationGracePeriodSeconds: 10
+      {{- if $isServing }}
+      topologySpreadConstraints:
+        - maxSkew: 1
+          topologyKey: kubernetes.io/hostname
+          whenUnsatisfiable: ScheduleAnyway
+          labelSelector:
+            matchLabels: {{- include "ml-platform.selector" .root | nindent 14 }}
+              app.kubernetes.io/component: {{ .component }}
+      {{- end }}
+      containers:
+        - name: ray-worker
+          {{- include "ml-platform.container" .root | nindent 10 }}
+          env:
+            {{- include "ml-platform.rayEnvironment" .root | nindent 12 }}
+            {{- include "ml-platform.environment" .root | nindent 12 }}
+          ports:
+            - {name: serve, containerPort: 8000}
+            - {name: metrics, containerPort: 8080}
+          # KubeRay's own would ask for the proxy of Serve, which a node without replicas lacks.
+          readinessProbe:
+            {{- if $isServing }}
+            # Whether a replica answers.
+            httpGet: {path: /readyz, port: 8000}
+            {{- else }}
+            tcpSocket: {port: 8080}
+            {{- end }}
+            periodSeconds: 1
+            timeoutSeconds: 2
+          resources: {{- toYaml .root.Values.workers.resources | nindent 12 }}
+          volumeMounts: {{- include "ml-platform.mounts" .root | nindent 12 }}
+      volumes: {{- include "ml-platform.volumes" (dict "root" .root "keys" (list "url" "ingest-url" "tenant-key")) | nindent 8 }}
+{{- end }}
+
 {{/* The declarative configuration of Serve, as ml_core/cells/plan.py makes it without placements: the control loop's at its
 first turn. */}}
 {{- define "ml-platform.serveConfig" -}}
@@ -177,5 +235,5 @@ applications:
       {{- if .workers }}
       max_replicas_per_node: {{ div (add .replicas (sub .workers 1)) .workers }}
       {{- end }}
-      ray_actor_options: {num_cpus: 0.1}
+      ray_actor_options: {num_cpus: 0.1, resources: {cell: 0.001}}
 {{- end }}

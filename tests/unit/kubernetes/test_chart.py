@@ -228,8 +228,8 @@ def test_artifacts_are_in_a_bucket_or_on_the_volume() -> None:
 
 def test_the_operator_changes_nothing_of_the_chart() -> None:
     """What its types always write is in the chart: otherwise the field would be the operator's for Helm 4."""
-    (group,) = of("kind")["RayService", "ml-ml-platform"]["spec"]["rayClusterConfig"]["workerGroupSpecs"]
-    assert group["scaleStrategy"] == {}
+    for group in of("kind")["RayService", "ml-ml-platform"]["spec"]["rayClusterConfig"]["workerGroupSpecs"]:
+        assert group["scaleStrategy"] == {}
 
 
 def test_an_upgrade_migrates_before_anything_changes() -> None:
@@ -240,11 +240,16 @@ def test_an_upgrade_migrates_before_anything_changes() -> None:
 
 
 def test_only_the_autoscaler_has_a_token_of_the_head() -> None:
-    """It changes the number of workers, where a value permits more."""
-    for example, most in (("kind", 3), ("cloudnativepg", None)):
+    """It adds workers for jobs, where a value permits some."""
+    for example, most in (("kind", 1), ("cloudnativepg", None)):
         cluster = of(example)["RayService", "ml-ml-platform"]["spec"]["rayClusterConfig"]
-        (group,) = cluster["workerGroupSpecs"]
-        assert group["maxReplicas"] == (most or group["replicas"])
+        workers, *added = cluster["workerGroupSpecs"]
+        assert workers["minReplicas"] == workers["maxReplicas"] == workers["replicas"]
+        assert [(each["minReplicas"], each["maxReplicas"]) for each in added] == ([(0, most)] if most else [])
+        for each in added:  # which serve nothing
+            assert "resources" not in each["rayStartParams"]
+            selector = of(example)["Service", "ml-ml-platform"]["spec"]["selector"]
+            assert not selector.items() <= each["template"]["metadata"]["labels"].items() | {("ray.io/serve", "true")}
         assert cluster.get("enableInTreeAutoscaling", False) == (most is not None)
         head = cluster["headGroupSpec"]["template"]["spec"]
         tokens = [each["name"] for each in head["volumes"] if "projected" in each]
@@ -291,8 +296,7 @@ def test_only_the_release_the_operator_and_clients_reach_ray() -> None:
         ("artifacts.url=http://bucket", "artifacts/url"),
         ("image.digest=latest", "image/digest"),
         ("settings.PATH=/", "PATH"),
-        ("workers.maxReplicas=1", "workers/maxReplicas"),
-        ("workers.maxReplicas=-1", "workers/maxReplicas"),
+        ("jobs.maxWorkers=-1", "jobs/maxWorkers"),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_name(value: str, named: str) -> None:

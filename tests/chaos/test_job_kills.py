@@ -91,7 +91,7 @@ def kill(platform: RunningPlatform, victim: str) -> int:
 
 
 def test_a_job_whose_processes_are_killed_ends_in_one_version(
-    victim: tuple[RunningPlatform, Jobs], request: pytest.FixtureRequest
+    victim: tuple[RunningPlatform, Jobs], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Once, promoted once; nothing is left of the attempts that were lost."""
     platform, jobs = victim
@@ -108,8 +108,9 @@ def test_a_job_whose_processes_are_killed_ends_in_one_version(
         job = wait_until(lambda job_id=job_id: (seen := jobs.get(job_id)).is_final and seen, WITHIN_S)
         assert job.state is JobState.SUCCEEDED, (kind, phase, after_s, job.error, jobs.log(job_id).text)
         _refuse_leftovers(platform, job)
-    say = request.config.pluginmanager.get_plugin("terminalreporter").write_line
-    say(f"{KILLS} kills, seed {SEED}: " + ", ".join(f"{who} {when} {n}" for (who, when), n in sorted(killed.items())))
+    counted = ", ".join(f"{who} {when} {n}" for (who, when), n in sorted(killed.items()))
+    with capsys.disabled():
+        print(f"{KILLS} kills, seed {SEED}: {counted}")  # noqa: T201 - the figure
     wait_until(lambda: not named(platform, "ml_core.jobs.worker"), WITHIN_S)
     grace = timedelta(seconds=platform.settings.collection.grace_s)
     checker = Checker(platform.db, platform_store(platform.settings), grace)

@@ -18,11 +18,11 @@ from ml_core.domain.dataset import DatasetVersion
 from ml_core.domain.train_spec import TrainSpec
 
 _VALUE_S = {
-    ColumnKind.NUMBER: 2e-6,
-    ColumnKind.BOOLEAN: 2e-6,
-    ColumnKind.DATETIME: 3.6e-6,
-    ColumnKind.CATEGORY: 5e-6,
-    ColumnKind.TEXT: 9e-5,
+    ColumnKind.NUMBER: 5e-7,
+    ColumnKind.BOOLEAN: 5e-7,
+    ColumnKind.DATETIME: 1.4e-6,
+    ColumnKind.CATEGORY: 1.5e-6,
+    ColumnKind.TEXT: 2.8e-5,
 }
 """Seconds to read, check, divide and encode a value, training and evaluation together."""
 _WIDTH = {
@@ -33,26 +33,28 @@ _WIDTH = {
     ColumnKind.TEXT: 30,
 }
 """Features of a row that are not zero or stored densely; of a category as of a typical one."""
-_FOREST_S = {"random_forest": 1.1e-7, "extra_trees": 3e-8, "isolation_forest": 1.4e-9}
+_FOREST_S = {"random_forest": 4.5e-8, "extra_trees": 1.1e-8, "isolation_forest": 4.3e-10}
 """Seconds for each row, tree, tried feature and level (the binary logarithm of the rows)."""
 _PASS_S = {
-    "gradient_boosting": 2.5e-8,
-    "lightgbm": 2.5e-8,  # not measured apart
-    "ridge": 9e-9,
-    "naive_bayes": 1e-7,
-    "decision_tree": 1.4e-6,
-    "linear_svm": 5e-7,
+    "gradient_boosting": 1.3e-8,
+    "lightgbm": 1.3e-8,  # not measured apart
+    "ridge": 5.4e-9,
+    "naive_bayes": 5.6e-8,
+    "decision_tree": 6.8e-7,
+    "linear_svm": 1.3e-7,
 }
 """Seconds for each row, feature and round (boosting) or further feature (ridge); of others for row and feature."""
-_OTHER_S = 2e-7  # logistic regression
-_TASKS_S = 3.0
+_OTHER_S = 7.8e-8  # logistic regression
+_TASKS_S = 4.0
 """Connection of a job's process to Ray and the first tasks, whose workers import scikit-learn."""
-_TRAIN_S = 8.0
+_TRAIN_S = 20.0
 """Start of Ray Train and its workers, which it asks every 2 s whether they have ended."""
 _MOVED_S = 2e-9
 """Seconds for each byte that is put into Ray's object store or taken from it."""
-_MERGED_IN_TURN = 0.25
-"""Share of reading that an exact merge does in one process: the data digest, and the division of rows."""
+_SHARED_ROW_S = 2.2e-6
+"""Seconds for each row of shards in one process: the target, the data digest, the division of rows, the metrics."""
+_SHARED_TIMES = 2.5
+"""How often tasks read and encode a value of shards, if once in one process: for its kind, the fit and the answers."""
 _THREADED = ("random_forest", "extra_trees", "isolation_forest", "lightgbm")
 """Algorithms whose result does not depend on the number of threads; others have one, see ``docs/jobs.md``."""
 _FORESTS = ("random_forest", "extra_trees")
@@ -240,12 +242,16 @@ def _exact_merge(facts: Facts) -> _Estimate:
     why = _not_merged(facts) or _needs_tasks(facts)
     if why is not None:
         return None, why
-    in_turn = facts.read_s * _MERGED_IN_TURN
-    parallel = (facts.read_s - in_turn + facts.fit_s) / facts.tasks
+    in_turn, parallel = _shared(facts)
     return (
         in_turn + parallel + facts.moved_s + _TASKS_S,
         f"{_took(in_turn)} in turn, {_took(parallel)} in {facts.tasks} tasks; no process holds the table",
     )
+
+
+def _shared(facts: Facts) -> tuple[float, float]:
+    """Seconds of one process, and of tasks at the same time, where no process holds the table."""
+    return facts.rows * _SHARED_ROW_S, (_SHARED_TIMES * facts.read_s + facts.fit_s) / facts.tasks
 
 
 def _not_merged(facts: Facts) -> str | None:
@@ -274,8 +280,7 @@ def _lightgbm_on_ray_train(facts: Facts) -> _Estimate:
         return None, why
     if len(facts.nodes) < 2:
         return None, "for a Ray cluster of 2 nodes or more; on one node LightGBM's threads use all cores"
-    in_turn = facts.read_s * _MERGED_IN_TURN
-    parallel = (facts.read_s - in_turn + facts.fit_s) / facts.tasks
+    in_turn, parallel = _shared(facts)
     nodes = min(len(facts.nodes), facts.tasks)
     return (
         in_turn + parallel + facts.moved_s + _TASKS_S + _TRAIN_S,

@@ -19,6 +19,7 @@ from ml_core.models.formats import skops_format
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.versions.repository import VersionRepository
+from ml_core.training import strategies
 from ml_core.training.distributed.cluster import joined
 from ml_core.training.distributed.execution import execution_of
 from ml_core.training.fit import IN_PROCESS, FittedModel, fit_model
@@ -31,6 +32,14 @@ from support.tables import measures, tickets
 pytestmark = pytest.mark.alone
 CORES = 2
 TOLERANCE = 1e-9
+
+
+@pytest.fixture(scope="module", autouse=True)
+def merging_pays() -> Iterator[None]:
+    """As it does for a large table on many cores."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(strategies, "_SHARED_TIMES", 0.0)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -90,14 +90,15 @@ kind: image  ## Make a kind cluster with the platform on it, or upgrade the plat
 		kind load docker-image --name $(CLUSTER) $(IMAGE):$$tag; \
 		helm upgrade --install ml helm/ml-platform --kube-context kind-$(CLUSTER) --namespace mlcore \
 			--values helm/ml-platform/examples/kind.yaml --set image.repository=$(IMAGE) --set image.tag=$$tag
-	@echo "Waiting for the RayService."
+	@echo "Waiting for the database and the RayService."
+	@$(IN_KIND) rollout status --timeout=5m statefulset/ml-ml-platform-postgres
 	@$(IN_KIND) wait --for=condition=Ready --timeout=10m rayservice/ml-ml-platform
 	helm test ml --kube-context kind-$(CLUSTER) --namespace mlcore --logs --timeout 5m
 	@echo "The platform answers at http://127.0.0.1:30080."
 
 kind-test: $(READY)  ## Test the platform on the kind cluster
 	@MLCORE_TEST_CONTEXT=kind-$(CLUSTER) MLCORE_TEST_BUILD="--build-arg BASE_IMAGE=$(BASE_IMAGE) $(BUILD_OPTIONS)" \
-		$(BIN)/python -m pytest tests/kind -v
+		$(BIN)/python -m pytest tests/kind -v --capture=no
 
 kind-down:  ## Delete the kind cluster
 	kind delete cluster --name $(CLUSTER)

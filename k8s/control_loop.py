@@ -1,8 +1,8 @@
 """The control loop as a process of Kubernetes: ``python -m k8s.control_loop --service NAME --workers N``.
 
 It keeps the cells as the placements ask, by the RayService, and dispatches jobs: to the Ray cluster that serves, or as
-RayJobs with ``--template``. It is the one process of the platform with rights in Kubernetes. Killed at any time, it
-goes on where it was.
+RayJobs with ``--template``. It is the one process of ours with rights in Kubernetes. Killed at any time, it goes on
+where it was.
 """
 
 from __future__ import annotations

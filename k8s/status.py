@@ -143,10 +143,20 @@ def release_status(seen: Seen, now: float) -> ReleaseStatus:
         causes.append(Cause("pending_late", text, f"See `{seen.kubectl} describe rayservice {_name(service)}`."))
     ready = _conditions(service).get("Ready", {})
     is_ready = ready.get("status") == "True"
+    # One that is added for jobs may start at any time.
+    starting = sum(each.component == "job-worker" and not each.ready for each in pods)
     is_whole = (
         all(each.status == "RUNNING" or each.replicas is None for each in cells)  # one that is not wanted ends
-        and all(each.ready or each.reason in ("Completed", "Terminating") or each.cluster == "old" for each in pods)
-        and all(each.head_ready and each.workers_ready >= each.workers for each in clusters if each.role == "active")
+        and all(
+            each.ready or each.reason in ("Completed", "Terminating") or each.cluster == "old"
+            for each in pods
+            if each.component != "job-worker"
+        )
+        and all(
+            each.head_ready and each.workers_ready + starting >= each.workers
+            for each in clusters
+            if each.role == "active"
+        )
     )
     state: State = "running" if is_ready and is_whole and not causes else "degraded"
     if not causes and (late or "pending" in roles.values() or "active" not in roles.values()):

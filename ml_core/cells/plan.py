@@ -155,7 +155,9 @@ def _step(placed: PlacedTenant, application: SeenApplication | None, now: float)
 
 def _to_shared(placed: PlacedTenant, prefix: str, *, is_routed: bool) -> _Step:
     if placed.has_moved:
-        return _Step(prefix, "the shared cell follows again", move=False)
+        # After a restart there may be no such cell, and for a tenant that is not asked none is started.
+        keeps = is_routed or not placed.is_idle
+        return _Step(prefix if keeps else None, "the shared cell follows again", move=False)
     if not is_routed:
         return _Step(None)
     if not placed.shared:

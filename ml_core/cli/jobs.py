@@ -164,6 +164,7 @@ def submit_predict(
     with platform() as client:
         rows = dataset or ""
         if file is not None:
+            client.versions.get(model, version)  # before an upload that may be for nothing
             made = stored(client, dataset or f"{output[:_NAME_LENGTH]}-rows", file, encoding)
             rows = made.reference
             note(f"{rows} has the rows, {made.row_count:,}.", style="")

@@ -21,7 +21,7 @@ MinOption = Annotated[
     int | None,
     typer.Option("--min", help="Replicas without load; 0: none after 15 minutes without requests; default: 1."),
 ]
-MaxOption = Annotated[int | None, typer.Option("--max", help="Replicas under load at most; default: as --min.")]
+MaxOption = Annotated[int | None, typer.Option("--max", help="Replicas under load at most; default: as --min or 1.")]
 TargetOption = Annotated[
     int | None, typer.Option("--target-ongoing", help="Concurrent requests per replica to aim at; default: 32.")
 ]
@@ -59,7 +59,9 @@ def list_(limit: LimitOption = 100, cursor: CursorOption = None) -> None:
 
 @app.command("shared-cell")
 def shared_cell(
-    min_replicas: MinOption = None, max_replicas: MaxOption = None, target_ongoing: TargetOption = None
+    min_replicas: Annotated[int | None, typer.Option("--min", help="Replicas without load; default: 1.")] = None,
+    max_replicas: MaxOption = None,
+    target_ongoing: TargetOption = None,
 ) -> None:
     """Show the bounds of the shared cell, or set them."""
     given = _bounds(min_replicas, max_replicas, target_ongoing)

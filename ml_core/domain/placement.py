@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 from ml_core.exceptions import ConfigurationError, InvalidRequestError
@@ -11,6 +12,10 @@ from ml_core.ids import TenantId
 SHARED_CELL: Final = "shared"
 """The cell of all tenants without a dedicated cell."""
 MAX_REPLICAS: Final = 1_000
+IDLE_AFTER: Final = timedelta(minutes=15)
+"""How long nothing was asked of a tenant whose dedicated cell may have no replicas, before the cell ends."""
+NOTED_EVERY: Final = timedelta(minutes=1)
+"""How exactly it is known when such a tenant was last asked."""
 MAX_TARGET_ONGOING: Final = 256
 """Half of what a replica answers at the same time, so that the other half is room for a burst."""
 # No other application of the platform has a name that begins so, whatever the tenant is called.

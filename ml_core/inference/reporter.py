@@ -110,7 +110,11 @@ class Reporter:
         self._written, self._written_at = report, time.monotonic()
         # The event loop adds meanwhile.
         if asked := {self._asked.pop() for _ in range(len(self._asked))}:
-            self._reports.note_requests(asked)
+            try:
+                self._reports.note_requests(asked)
+            except MLFrameworkError:
+                self._asked |= asked
+                raise
 
     def _collect(self) -> ReplicaReport | None:
         """The present report; None until the assignment is read."""

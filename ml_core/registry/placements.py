@@ -7,8 +7,7 @@ follows its tenant all the time.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
-from typing import Final
+from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -18,7 +17,16 @@ from sqlalchemy.sql.dml import ReturningInsert
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import PLATFORM, placements, tenants
 from ml_core.domain.api_key import Scope
-from ml_core.domain.placement import SHARED_CELL, PlacedTenant, Placement, Placements, Readiness, dedicated_cell
+from ml_core.domain.placement import (
+    IDLE_AFTER,
+    NOTED_EVERY,
+    SHARED_CELL,
+    PlacedTenant,
+    Placement,
+    Placements,
+    Readiness,
+    dedicated_cell,
+)
 from ml_core.exceptions import InvalidRequestError
 from ml_core.ids import TenantId
 from ml_core.registry import journal
@@ -26,9 +34,6 @@ from ml_core.registry.journal import advance_feed
 from ml_core.registry.pages import Page, read_page
 from ml_core.registry.records import value_of
 from ml_core.registry.tenants import TenantRepository
-
-IDLE_AFTER: Final = timedelta(minutes=15)
-"""How long nothing was asked of a tenant whose dedicated cell may have no replicas, before the cell ends."""
 
 # A replica is ready for a tenant if it has applied every change of the tenant and has none of its versions pending. A
 # version that its report has no room for may be the tenant's. LIMIT makes the tenants be found by their index: the
@@ -53,7 +58,7 @@ CROSS JOIN LATERAL (
   ) reports
 ) r
 ORDER BY p.tenant_id
-""").bindparams(idle_after=IDLE_AFTER)
+""").bindparams(idle_after=IDLE_AFTER + NOTED_EVERY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ class PlacementInfo:
 
     @property
     def cell(self) -> str:
-        """The cell that serves the tenant. It differs from the placement's during a move."""
+        """The cell that serves the tenant: during a move, and while nothing is asked, not the placement's."""
         return dedicated_cell(self.tenant_id) if self.has_moved else SHARED_CELL
 
 

@@ -21,7 +21,7 @@ from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import SCHEMA, environments, feed_clock, placements, replica_pending, replica_reports
-from ml_core.domain.placement import SHARED_CELL, dedicated_cell
+from ml_core.domain.placement import NOTED_EVERY, SHARED_CELL, dedicated_cell
 from ml_core.domain.replica_report import MAX_REASON, LoadState, PendingVersion, ReplicaAnswer, ReplicaReport
 from ml_core.exceptions import RegistryUnavailableError
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
@@ -90,12 +90,12 @@ class ReplicaReports:
             asked: The tenants.
         """
         of = placements.c
-        is_due = of.requested_at < sa.func.now() - _REQUESTS_EVERY
+        is_due = of.requested_at < sa.func.now() - NOTED_EVERY
         with self._db.ingesting() as connection:
             due = connection.scalars(sa.select(of.tenant_id).where(of.min_replicas == 0, is_due))
             if noted := [tenant for tenant in due if tenant in asked]:
                 connection.execute(
-                    placements.update().where(of.tenant_id.in_(noted)).values(requested_at=sa.func.now())
+                    placements.update().where(of.tenant_id.in_(noted), is_due).values(requested_at=sa.func.now())
                 )
 
     def remove(self) -> None:
@@ -108,7 +108,6 @@ class ReplicaReports:
         connection.execute(sa.select(sa.func.mlcore.drop_reports(self._key["cell"], replica_id)))
 
 
-_REQUESTS_EVERY = timedelta(minutes=1)
 _COLUMNS = ("generation", "epoch", "is_current", "pointers", "resident", "deferred", "loading", "failed", "unlisted")
 
 

@@ -33,9 +33,10 @@ class Found:
     def note(self) -> str:
         """A sentence for the user."""
         of = self.summary
+        spread = f"standard deviation {of['std']:.2g} over {of['folds']} folds" if of["folds"] > 1 else "on one fold"
         return (
             f"The hyperparameters are the best of {of['trials']} trials: cross-validated {of['metric']} "
-            f"{of['score']:.4g}, standard deviation {of['std']:.2g} over {of['folds']} folds, after fits on "
+            f"{of['score']:.4g}, {spread}, after fits on "
             f"{of['rows']:,} rows each. The held-out metrics are of rows that no trial saw."
         )
 

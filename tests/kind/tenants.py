@@ -14,7 +14,7 @@ import pandas as pd
 from kind.conftest import Kubernetes
 
 from ml_core.client import MLClient
-from ml_core.exceptions import ModelNotFoundError
+from ml_core.exceptions import AuthenticationError, ModelNotFoundError
 from support.waiting import wait_until
 
 ROW = {"text": "the printer is broken"}
@@ -102,9 +102,10 @@ def train(client: MLClient, cpus: float = 1.0, **training: object) -> str:
 
 
 def serves(client: MLClient, version: str) -> bool:
+    """Whether a version answers."""
     try:
         return client.predict("tickets", [ROW]).version == version
-    except ModelNotFoundError:  # a replica has not read the first promotion yet
+    except (ModelNotFoundError, AuthenticationError):  # a replica has not read the first promotion, or the key, yet
         return False
 
 

@@ -38,8 +38,9 @@ def namespace(name: str) -> Kubernetes:
 
 
 @pytest.fixture(scope="module")
-def bucket() -> None:
+def bucket(cluster: Kubernetes) -> None:
     """The image of a server of S3, on the nodes."""
+    other_node(cluster)
     moto = f"MOTO={importlib.metadata.version('moto')}"
     build = ["docker", "build", *BUILD, "--build-arg", moto, "--tag", S3, "--file", str(HERE / "s3.Dockerfile")]
     of_cluster = ["kind", "load", "docker-image", "--name", str(CONTEXT).removeprefix("kind-"), S3]
@@ -51,8 +52,8 @@ def bucket() -> None:
 @pytest.fixture(scope="module")
 def two(cluster: Kubernetes, bucket: None) -> Iterator[Kubernetes]:
     """A release whose head and database are where those of the first one are, and whose workers are on both nodes."""
-    made = namespace("mlcore-two")
     other = other_node(cluster)
+    made = namespace("mlcore-two")
     try:
         made.kubectl("apply", "-f", "-", given=yaml.safe_dump_all(_s3()))
         made.kubectl("rollout", "status", "deployment/s3", "--timeout=3m")

@@ -38,7 +38,9 @@ class Placement(NewPlacement):
 
     tenant_id: str = Field(examples=["acme"])
     cell: str = Field(
-        description="The cell that serves it; during a move not yet the one that was asked for.", examples=["t-acme"]
+        description="The cell that serves it: during a move, and while a cell that may have no replicas has none, not "
+        "the one that was asked for.",
+        examples=["t-acme"],
     )
     updated_at: datetime | None = Field(default=None, description="When it was set; null: never.")
     updated_by: str | None = None

@@ -36,6 +36,15 @@ def test_one_number_of_replicas_is_both_bounds(mlcore: Callable, name: str) -> N
     assert "replicas: 3." in mlcore("placements", "set", name, "--dedicated", "--min", 3).out
 
 
+def test_a_cell_may_have_no_replicas_while_nothing_is_asked(mlcore: Callable, name: str) -> None:
+    """But not the shared cell, which serves the tenant then."""
+    done = mlcore("placements", "set", name, "--dedicated", "--min", 0)
+    assert done.out.startswith(f"{name}: a dedicated cell with 0 to 1 replicas, 32 concurrent requests each."), done.err
+    assert "It moves, or is not asked; shared serves it meanwhile." in done.out
+    refused = mlcore("placements", "shared-cell", "--min", 0)
+    assert (refused.code, "min_replicas is 0. Use a whole number from 1" in refused.err) == (1, True), refused.err
+
+
 def test_the_shared_cell(mlcore: Callable) -> None:
     """Shown without options, set with them."""
     assert "The shared cell has replicas: 2." in mlcore("placements", "shared-cell").out

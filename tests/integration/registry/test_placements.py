@@ -13,7 +13,15 @@ from sqlalchemy.exc import DBAPIError
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
-from ml_core.domain.placement import SHARED_CELL, PlacedTenant, Placement, Readiness, dedicated_cell, tenant_of
+from ml_core.domain.placement import (
+    IDLE_AFTER,
+    SHARED_CELL,
+    PlacedTenant,
+    Placement,
+    Readiness,
+    dedicated_cell,
+    tenant_of,
+)
 from ml_core.domain.principal import Principal
 from ml_core.exceptions import (
     InvalidRequestError,
@@ -26,7 +34,7 @@ from ml_core.models.store import platform_store
 from ml_core.registry.audit import AuditRepository
 from ml_core.registry.collection.tenant_deletion import TenantDeletion
 from ml_core.registry.keys import KeyRepository
-from ml_core.registry.placements import IDLE_AFTER, PlacementRepository
+from ml_core.registry.placements import PlacementRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.replicas import ReplicaReports, ask_replicas
 from ml_core.training.trainer import Trainer

@@ -16,11 +16,11 @@ from ml_core.cells.loop import CellLoop
 from ml_core.cells.plan import plan
 from ml_core.cli.demo.traffic import traffic
 from ml_core.client import MLClient
-from ml_core.domain.placement import Placement, dedicated_cell
+from ml_core.domain.placement import IDLE_AFTER, Placement, dedicated_cell
 from ml_core.platform.applications import OPTIONS, OTHERS, serve_api
 from ml_core.platform.processes import find_marked
 from ml_core.platform.ray_cluster import read_token
-from ml_core.registry.placements import IDLE_AFTER, PlacementRepository
+from ml_core.registry.placements import PlacementRepository
 from support.tables import measures, split_target
 from support.waiting import wait_until
 

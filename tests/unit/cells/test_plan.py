@@ -155,6 +155,14 @@ def test_after_a_restart_each_tenant_is_where_it_was() -> None:
     assert wanted.moves == {ACME: False}
 
 
+def test_after_a_restart_no_cell_is_started_for_a_tenant_that_is_not_asked() -> None:
+    """The shared cell follows it again at once."""
+    placed = PlacedTenant(ACME, Placement(True, min_replicas=0), has_moved=True, is_idle=True)
+    wanted = plan(Placements(SHARED, (placed,)), {}, now=0, options={})
+    assert [each["name"] for each in wanted.applications] == ["shared"]
+    assert wanted.moves == {ACME: False}
+
+
 @pytest.mark.parametrize("status", ["DEPLOYING", "DEPLOY_FAILED", "UNHEALTHY"])
 def test_a_cell_that_does_not_run_takes_no_route(status: str) -> None:
     """Whatever its replicas reported before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 
@@ -39,6 +40,21 @@ def test_a_release_that_runs() -> None:
         ("worker", True, None, "active"),
         ("control-loop", True, None, None),
     ]
+
+
+def test_a_worker_that_is_added_for_jobs_may_start() -> None:
+    """The release runs meanwhile, unless the worker can't."""
+    release = Release()
+    added = copy.deepcopy(release.pods("worker")[0])
+    added["metadata"]["name"] += "-added"
+    added["metadata"]["labels"]["app.kubernetes.io/component"] = "job-worker"
+    release.objects["Pod"].append(added)
+    release.objects["RayCluster"][0]["status"]["desiredWorkerReplicas"] += 1
+    wait(added, "ContainerCreating")
+    assert judged(release).state == "running"
+    wait(added, "ImagePullBackOff")
+    found = judged(release)
+    assert (found.state, [each.code for each in found.causes]) == ("degraded", ["image_missing"])
 
 
 def test_an_upgrade_on_its_way_is_not_held_back() -> None:

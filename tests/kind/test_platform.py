@@ -126,7 +126,7 @@ def test_a_dedicated_cell_grows_in_a_burst_and_shrinks_after_it(
         return sum(len(each.replicas) for each in cells if each.name == f"t-{client.tenant_id}")
 
     train(client, hyperparameters={"algorithm": "random_forest", "n_estimators": 300})
-    operator.placements.set(client.tenant_id, NewPlacement(is_dedicated=True, max_replicas=2, target_ongoing=1))
+    operator.placements.set(client.tenant_id, NewPlacement(is_dedicated=True, max_replicas=2, target_ongoing=2))
     wait_until(lambda: operator.placements.get(client.tenant_id).cell != SHARED_CELL, timeout_s=300)
     with load(cluster, client, key) as seen:
         wait_until(lambda: replicas() == 1, timeout_s=180)

@@ -39,7 +39,7 @@ status: $(READY)  ## Show each part of the platform
 
 test: $(READY)  ## Run the tests: the embedded Postgres, Ray and Ray Serve are started by themselves
 	@$(BIN)/python -m pytest -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder
-	@$(BIN)/python -m pytest -m alone -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -m alone -n 2 --dist loadfile
 
 soak: $(READY)  ## Kill processes of jobs 50 times at random moments; each job must end in one version (half an hour)
 	@MLCORE_TEST_KILLS=50 $(BIN)/python -m pytest tests/chaos/test_job_kills.py

@@ -30,14 +30,11 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses the platform, and leave it to one worker: two would start two of them."""
+    """Mark what uses the platform, of which each worker starts one."""
     for item in items:
-        uses_platform = "platform" in getattr(item, "fixturenames", ())
-        if uses_platform:
+        if "platform" in getattr(item, "fixturenames", ()):
             item.add_marker("alone")
-        item.add_marker(pytest.mark.xdist_group("platform" if uses_platform else item.path.stem))
 
 
 @pytest.fixture(scope="session")

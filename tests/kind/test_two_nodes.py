@@ -55,13 +55,13 @@ def two(cluster: Kubernetes, bucket: None) -> Iterator[Kubernetes]:
     other = other_node(cluster)
     made = namespace("mlcore-two")
     try:
+        # Volumes of kind stay where they were first used, and the server of S3 keeps its objects in memory.
+        made.kubectl("cordon", other)
         made.kubectl("apply", "-f", "-", given=yaml.safe_dump_all(_s3()))
         made.kubectl("rollout", "status", "deployment/s3", "--timeout=3m")
         create = "import boto3; boto3.client('s3', endpoint_url='http://127.0.0.1:5000').create_bucket(Bucket='models')"
         made.kubectl("exec", "deploy/s3", "--", "/opt/s3/bin/python", "-c", create)
         artifacts = {"url": "s3://models/two", "endpoint": "http://s3:5000", "region": "us-east-1", "secret": "s3"}
-        # Volumes of kind stay on the node on which they were first used.
-        made.kubectl("cordon", other)
         given = yaml.safe_dump(values(cluster) | {"artifacts": artifacts})
         made.helm("install", made.release, str(CHART), "--values", "-", given=given)
         wait_until(lambda: made.pods("head") and made.get("pod", made.pods("head")[0], ".spec.nodeName"), timeout_s=120)

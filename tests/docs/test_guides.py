@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from ml_core.cli.main import run
+from ml_core.database.embedded import EmbeddedServer
 from support.registry import temporary_home
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -38,13 +40,15 @@ def test_each_command_of_a_guide_runs(
     """From an empty home, each exits with 0."""
     shown = commands(guide)
     assert shown
-    with temporary_home() as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(temporary_home())
         for line in shown:
             for example in EXAMPLES:
                 line = line.replace(example, f"{folder}{example}")
             *settings, verb = re.split(r"(?=mlcore )", line, maxsplit=1)
             home = dict(pair.split("=", 1) for pair in "".join(settings).split()).get("MLCORE_HOME", f"{folder}/home")
             Path(home).mkdir(mode=0o711, exist_ok=True)
+            stack.callback(EmbeddedServer(Path(home)).stop)
             monkeypatch.setenv("MLCORE_HOME", home)
             monkeypatch.setattr(sys, "argv", shlex.split(verb))
             assert exit_code() == 0, f"{line}\n{capsys.readouterr().err}"

@@ -51,9 +51,9 @@ _TRAIN_S = 20.0
 """Start of Ray Train and its workers, which it asks every 2 s whether they have ended."""
 _MOVED_S = 2e-9
 """Seconds for each byte that is put into Ray's object store or taken from it."""
-_SHARED_ROW_S = 2.2e-6
+_SHARDED_ROW_S = 2.2e-6
 """Seconds for each row of shards in one process: the target, the data digest, the division of rows, the metrics."""
-_SHARED_TIMES = 2.5
+_SHARDED_TIMES = 2.5
 """How often tasks read and encode a value of shards, if once in one process: for its kind, the fit and the answers."""
 _THREADED = ("random_forest", "extra_trees", "isolation_forest", "lightgbm")
 """Algorithms whose result does not depend on the number of threads; others have one, see ``docs/jobs.md``."""
@@ -242,16 +242,16 @@ def _exact_merge(facts: Facts) -> _Estimate:
     why = _not_merged(facts) or _needs_tasks(facts)
     if why is not None:
         return None, why
-    in_turn, parallel = _shared(facts)
+    in_turn, parallel = _sharded(facts)
     return (
         in_turn + parallel + facts.moved_s + _TASKS_S,
         f"{_took(in_turn)} in turn, {_took(parallel)} in {facts.tasks} tasks; no process holds the table",
     )
 
 
-def _shared(facts: Facts) -> tuple[float, float]:
+def _sharded(facts: Facts) -> tuple[float, float]:
     """Seconds of one process, and of tasks at the same time, where no process holds the table."""
-    return facts.rows * _SHARED_ROW_S, (_SHARED_TIMES * facts.read_s + facts.fit_s) / facts.tasks
+    return facts.rows * _SHARDED_ROW_S, (_SHARDED_TIMES * facts.read_s + facts.fit_s) / facts.tasks
 
 
 def _not_merged(facts: Facts) -> str | None:
@@ -280,7 +280,7 @@ def _lightgbm_on_ray_train(facts: Facts) -> _Estimate:
         return None, why
     if len(facts.nodes) < 2:
         return None, "for a Ray cluster of 2 nodes or more; on one node LightGBM's threads use all cores"
-    in_turn, parallel = _shared(facts)
+    in_turn, parallel = _sharded(facts)
     nodes = min(len(facts.nodes), facts.tasks)
     return (
         in_turn + parallel + facts.moved_s + _TASKS_S + _TRAIN_S,

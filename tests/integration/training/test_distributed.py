@@ -38,7 +38,7 @@ TOLERANCE = 1e-9
 def merging_pays() -> Iterator[None]:
     """As it does for a large table on many cores."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(strategies, "_SHARED_TIMES", 0.0)
+        patched.setattr(strategies, "_SHARDED_TIMES", 0.0)
         yield
 
 

@@ -38,9 +38,8 @@ def namespace(name: str) -> Kubernetes:
 
 
 @pytest.fixture(scope="module")
-def bucket(cluster: Kubernetes) -> None:
+def bucket() -> None:
     """The image of a server of S3, on the nodes."""
-    other_node(cluster)
     moto = f"MOTO={importlib.metadata.version('moto')}"
     build = ["docker", "build", *BUILD, "--build-arg", moto, "--tag", S3, "--file", str(HERE / "s3.Dockerfile")]
     of_cluster = ["kind", "load", "docker-image", "--name", str(CONTEXT).removeprefix("kind-"), S3]
@@ -79,8 +78,7 @@ def other_node(cluster: Kubernetes) -> str:
     """The node without the volumes of the first release."""
     used = cluster.get("pod", f"{cluster.name}-postgres-0", ".spec.nodeName")
     nodes = set(cluster.kubectl("get", "nodes", "-o", "jsonpath={.items[*].metadata.name}").split()) - {used}
-    if not nodes:
-        pytest.skip("this cluster has one node")
+    assert nodes, "the cluster has one node, and kind-config.yaml two: make kind-down kind"
     return min(nodes)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import timedelta
 
 import pytest
@@ -27,6 +27,7 @@ from ml_core.exceptions import (
     InvalidRequestError,
     MLFrameworkError,
     PermissionDeniedError,
+    RegistryUnavailableError,
     TenantNotFoundError,
 )
 from ml_core.ids import ModelId, TenantId, VersionId
@@ -195,6 +196,27 @@ def test_a_tenant_that_is_not_asked_is_idle(own: DatabaseConnection) -> None:
     fall_idle(own, tenant)
     placements.set(tenant, Placement(is_dedicated=True, min_replicas=0, max_replicas=2))
     assert idle() == [False, False]
+
+
+def test_a_request_that_can_not_be_noted_is_noted_later(
+    own: DatabaseConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a replica of whichever cell, once the registry is there again; nobody has to ask a second time."""
+    tenant, note, refused = new_tenant(own), ReplicaReports.note_requests, []
+    PlacementRepository(own).set(tenant, Placement(is_dedicated=True, min_replicas=0))
+    fall_idle(own, tenant)
+
+    def note_at_last(self: ReplicaReports, asked: Collection[str]) -> None:
+        if not refused:
+            refused.append(asked)
+            raise RegistryUnavailableError("It is away.")
+        note(self, asked)
+
+    monkeypatch.setattr(ReplicaReports, "note_requests", note_at_last)
+    with running_replica(own, "asked", dedicated_cell(tenant)) as replica:
+        replica.service.asked.add(tenant)
+        wait_until(lambda: (found := placed(own, tenant)) is not None and not found.is_idle, timeout_s=30)
+    assert refused == [{tenant}]
 
 
 def test_a_cell_is_ready_once_each_replica_has_loaded_all(own: DatabaseConnection) -> None:

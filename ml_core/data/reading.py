@@ -104,7 +104,8 @@ def reading(path: Path | str, encoding: str) -> Iterator[None]:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise unreadable(f"{path} is not a complete gzip file: {error}.", "Compress it again.") from error
     except pa.ArrowException as error:
-        raise unreadable(f"{path} is not a Parquet file that can be read: {error}.", "Write it again.") from error
+        why = str(error).rstrip(".")
+        raise unreadable(f"{path} is not a Parquet file that can be read: {why}.", "Write it again.") from error
     except OSError as error:
         raise unreadable(
             f"{path} can't be read: {error.strerror or error}.", "Check its permissions and its disk."

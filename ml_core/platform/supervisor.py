@@ -52,6 +52,7 @@ class Supervisor:
             return False
         try:
             with self._lock():
+                self._pid.unlink(missing_ok=True)  # of one that was killed: the next one must not be taken for it
                 return False
         except Timeout:
             return True
@@ -111,7 +112,9 @@ class Supervisor:
         """
         lock = self._lock(_CLAIM_TIMEOUT_S)
         lock.acquire()
-        self._pid.write_text(str(os.getpid()))
+        written = self._pid.with_suffix(".tmp")
+        written.write_text(str(os.getpid()))
+        written.replace(self._pid)  # at once, as whoever sees the file reads it
         return lock
 
     def _lock(self, timeout_s: float = 0) -> FileLock:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,3 +68,15 @@ def test_a_killed_one_is_started_again(home: Path, environment: dict[str, str]) 
     wait_until(lambda: not supervisor.is_running())
     supervisor.start(environment)
     assert pid(home) != first
+
+
+def test_what_a_killed_one_has_left_names_no_other_process(home: Path, environment: dict[str, str]) -> None:
+    """Its file may hold the id of a process that was started since."""
+    supervisor = Supervisor(home)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        (home / "supervisor.pid").write_text(str(other.pid))
+        supervisor.start(environment)
+        assert pid(home) != other.pid
+        assert supervisor.stop()
+        assert other.poll() is None
+        other.communicate()

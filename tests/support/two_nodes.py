@@ -30,7 +30,8 @@ from support.waiting import wait_until
 
 _NAMESPACE = ("unshare", "--map-root-user", "--net")
 _IFF_UP, _SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x1, 0x8913, 0x8914
-_WITHIN_S = 300.0
+_WITHIN_S = 500.0
+_ROUNDS_ALONE = 5
 NODES = (1.0, 1.0)
 """Their cores."""
 
@@ -68,8 +69,8 @@ def fitted_on_two_nodes(requests: dict[str, TrainingRequest], home: Path, folder
 def main(requests: str, results: str) -> None:
     """Fit each request on a cluster of two nodes with a core each; the result is a fitted model or an error.
 
-    While ``killed`` is fitted, a worker is killed after some checkpoints; in ``refused`` one raises an error while the
-    other waits for it.
+    While ``killed`` is fitted, a worker is killed after some checkpoints, then a node, which comes back; in ``refused``
+    one worker raises an error while the other waits for it.
     """
     _bring_up("lo")
     from ray.cluster_utils import Cluster
@@ -78,8 +79,7 @@ def main(requests: str, results: str) -> None:
     from ml_core.training.distributed.cluster import joined, node_cores
 
     cluster = Cluster()
-    for cores in NODES:
-        cluster.add_node(num_cpus=cores, include_dashboard=False)
+    _, second = [cluster.add_node(num_cpus=cores, include_dashboard=False) for cores in NODES]
     os.environ["RAY_ADDRESS"] = cluster.address
     found: dict[str, Any] = {}
     started = Path(results).with_name("started")
@@ -89,8 +89,11 @@ def main(requests: str, results: str) -> None:
             found["nodes"] = node_cores()
             for name, request in pickle.loads(Path(requests).read_bytes()).items():
                 if name == "killed":
-                    with _killing_a_worker(found):
+                    sizes = started.with_name("sizes")
+                    work = patch.object(boosting, "_work", _waiting_alone(boosting._work, sizes))
+                    with work, _killing(found, sizes, cluster, second):
                         found[name] = _fit(request)
+                    found["sizes"] = sizes.read_text()
                 elif name == "refused":
                     with patch.object(boosting, "_work", _refusing(boosting._work, started)):
                         found[name] = _fit(request)
@@ -115,8 +118,11 @@ def _fit(request: TrainingRequest) -> Any:
 
 
 @contextmanager
-def _killing_a_worker(found: dict[str, Any]) -> Iterator[None]:
-    """Kill a worker after three checkpoints; note what the workers listen on then, and all rounds that are seen."""
+def _killing(found: dict[str, Any], sizes: Path, cluster: Any, node: Any) -> Iterator[None]:
+    """Kill a worker after three checkpoints and the node after more, then add one when the other worker is alone.
+
+    Notes what the workers listen on before, and all rounds that are seen.
+    """
     import ray
 
     from ml_core.training.distributed import boosting
@@ -142,15 +148,48 @@ def _killing_a_worker(found: dict[str, Any]) -> Iterator[None]:
         found["listening"] = {each.laddr.ip for each in sockets if each.status == psutil.CONN_LISTEN}
         found["connected"] = sum(each.status == psutil.CONN_ESTABLISHED for each in sockets)
         workers[-1].kill()
-        found["killed"] = workers[-1].pid
+        wait_until(lambda: len(sizes.read_text().split()) == 2, _WITHIN_S)
+        before = state().rounds
+        wait_until(lambda: state().rounds >= before + 3, _WITHIN_S)
+        cluster.remove_node(node, allow_graceful=False)
+        before = state().rounds
+        wait_until(lambda: state().rounds >= before + _ROUNDS_ALONE, _WITHIN_S)
+        with patch("ray._private.utils.set_sigterm_handler"):  # this is not the main thread
+            cluster.add_node(num_cpus=NODES[1], include_dashboard=False)  # ends with this thread
         wait_until(lambda: state().is_done, _WITHIN_S)
 
     found["rounds"] = []
-    with patch.multiple(boosting, _Checkpoint=SimpleNamespace(options=options), _CHECKPOINT_S=0.0):
+    patched = {"_Checkpoint": SimpleNamespace(options=options), "_CHECKPOINT_S": 0.0, "_RESIZE_S": 1.0}
+    with patch.multiple(boosting, **patched):
         watching = threading.Thread(target=kill, daemon=True)
         watching.start()
         yield
         watching.join(_WITHIN_S)
+
+
+def _waiting_alone(work: Callable[[dict[str, Any]], None], sizes: Path) -> Callable[[dict[str, Any]], None]:
+    """The work, whose group of workers notes its size; a worker that is alone grows some trees and waits."""
+
+    def waiting(config: dict[str, Any]) -> None:
+        import lightgbm
+        import ray.train
+
+        context, train = ray.train.get_context(), lightgbm.train
+        with sizes.open("a") as file:
+            file.write(f"{context.get_world_size()} " if context.get_world_rank() == 0 else "")
+
+        def slow(*given: Any, callbacks: list[Any], **named: Any) -> Any:
+            def wait(env: Any) -> None:
+                if env.iteration - env.begin_iteration >= _ROUNDS_ALONE:
+                    wait_until(lambda: False, _WITHIN_S)  # Ray ends this process
+
+            return train(*given, callbacks=[*callbacks, wait], **named)
+
+        alone = context.get_world_size() == 1
+        with patch.object(lightgbm, "train", slow if alone else train):
+            work(config)
+
+    return waiting
 
 
 def _refusing(work: Callable[[dict[str, Any]], None], started: Path) -> Callable[[dict[str, Any]], None]:

@@ -1,5 +1,7 @@
 """LightGBM through Ray Train: a worker on each node has a part of the rows, and all workers grow the same trees.
 
+Workers are elastic: when one is lost the others share its rows, and when a node is there again it has a worker again.
+
 The workers' LightGBM exchanges histograms over sockets of its own. A checkpoint is the model's text, held by an actor
 on the node of this process: nothing is written that is unpickled later, and no node reads a folder of another one.
 """
@@ -8,12 +10,12 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +42,10 @@ _log = logging.getLogger(__name__)
 _SAMPLE_ROWS = 200_000
 """Rows in which the bins of the features are found: LightGBM's ``bin_construct_sample_cnt``."""
 _CHECKPOINT_S = 10.0
+_RESIZE_S = 60.0
+"""How often Ray looks whether a node is there for one more worker, which begins at the last checkpoint."""
 _AGREE_ROUNDS = 10  # after which workers ask the first one whether to stop early, which takes some milliseconds
+_START_S = "25"  # what Ray Train waits for the cores of its workers; it counts the nodes anew every 20 s
 _MAX_LOSSES = 3
 _NETWORK = re.compile("[Ss]ocket|[Cc]onnect|Binding port")  # in an error of LightGBM: another worker is away
 
@@ -81,10 +86,10 @@ def fit_boosting(pipeline: Pipeline, table: Shards, target: NDArray[Any], *, cor
         pipeline: Unfitted.
         table: The rows.
         target: ``(n_rows,)``.
-        cores: Of all workers. There are as many workers as nodes, with a thread for each core.
+        cores: Of all workers. There are at most as many workers as nodes, with a thread for each core.
 
     Raises:
-        ClusterUnavailableError: Workers were lost more often than three times, or the cluster is away.
+        ClusterUnavailableError: Workers were lost more than three times between two checkpoints, or no cluster answers.
         Exception: What the fit raised in a worker; it is not repeated.
     """
     (_, encoder), (_, estimator) = pipeline.steps
@@ -94,39 +99,34 @@ def fit_boosting(pipeline: Pipeline, table: Shards, target: NDArray[Any], *, cor
     weights = estimator.weights(labels)
     kept, held_out = estimator.divide(labels, parameters["seed"])
 
-    def part(rows: NDArray[np.intp]) -> Any:
-        return ray.put((table.take(rows), labels[rows], None if weights is None else weights[rows]))
-
     random = np.random.default_rng(parameters["seed"])
     sample = np.sort(random.choice(kept, min(len(kept), _SAMPLE_ROWS), replace=False))
+    nodes = node_cores()
+    workers = max(1, min(len(nodes), cores))
+    threads = int(max(1, min(cores // workers, *nodes)))
     config = {
+        "rows": ray.put((table, labels, weights, kept, held_out)),
         "encoder": ray.put(encoder),
         "sample": ray.put(encoder.transform(dict(table.take(sample)))),
-        "held_out": None if held_out is None else part(held_out),
         "parameters": parameters,
         "rounds": estimator.n_estimators,
         "patience": estimator.early_stopping_rounds,
         "checkpoint_s": _CHECKPOINT_S,
+        "threads": threads,
     }
-
-    def attempt(checkpoint: Any) -> None:
-        nodes = node_cores()  # anew, since one may have been lost
-        workers = max(1, min(len(nodes), cores))
-        threads = int(max(1, min(cores // workers, *nodes)))
-        parts = [part(rows) for rows in np.array_split(kept, workers)]
-        _train({**config, "parts": parts, "threads": threads, "checkpoint": checkpoint})
-
-    estimator.adopt(_finished(attempt))
+    estimator.adopt(_finished(config, workers))
 
 
-def _finished(attempt: Callable[[Any], None]) -> str:
+def _finished(config: dict[str, Any], workers: int) -> str:
     """The text of the model, after as many attempts as permitted, each from the last checkpoint of those before."""
     here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
     checkpoint = _Checkpoint.options(label_selector=here).remote()  # type: ignore[attr-defined]
-    losses = 0
+    losses, rounds = 0, 0
     while not (state := gathered(checkpoint.get.remote())).is_done:
+        if state.rounds > rounds:
+            losses, rounds = 0, state.rounds
         try:
-            attempt(checkpoint)
+            _train({**config, "checkpoint": checkpoint}, workers)
         except (RayError, TrainingFailedError) as error:
             raised = getattr(error, "worker_failures", {}).values()
             if of_fit := [each for each in raised if not _is_loss(each)]:
@@ -149,10 +149,15 @@ def _is_loss(error: Exception) -> bool:
     return bool(is_network) or isinstance(error, RayError | RayTrainError)
 
 
-def _train(config: dict[str, Any]) -> None:
-    """Have workers grow the trees that lack; raises a TrainingFailedError if one raised an error or died."""
-    workers, each = len(config["parts"]), {"CPU": config["threads"]}
-    scaling = ScalingConfig(num_workers=workers, resources_per_worker=each, placement_strategy="SPREAD")
+def _train(config: dict[str, Any], workers: int) -> None:
+    """Have up to so many workers grow the trees that lack; a TrainingFailedError if one raised an error or died."""
+    scaling = ScalingConfig(
+        num_workers=(1, workers),
+        elastic_resize_monitor_interval_s=_RESIZE_S,
+        resources_per_worker={"CPU": config["threads"]},
+        placement_strategy="SPREAD",
+    )
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _START_S)
     before = signal.getsignal(signal.SIGINT)
     with tempfile.TemporaryDirectory() as folder:  # of mode 0700, for what Ray Train notes of a run
         # By itself Ray Train repeats no error, or all of them. The names are those of its V2.
@@ -167,9 +172,11 @@ def _train(config: dict[str, Any]) -> None:
 
 def _work(config: dict[str, Any]) -> None:
     """The work of one worker: grow trees on its rows, from the last checkpoint on."""
-    rank, patience = ray.train.get_context().get_world_rank(), config["patience"]
-    stops, state = patience is not None, ray.get(config["checkpoint"].get.remote())
-    encoder, sample = ray.get([config["encoder"], config["sample"]])
+    context, patience = ray.train.get_context(), config["patience"]
+    rank, stops, state = context.get_world_rank(), patience is not None, ray.get(config["checkpoint"].get.remote())
+    (table, labels, weights, kept, held_out), encoder, sample = ray.get(
+        [config["rows"], config["encoder"], config["sample"]]
+    )
     parameters = {
         **config["parameters"],
         **get_network_params(),
@@ -179,14 +186,13 @@ def _work(config: dict[str, Any]) -> None:
         "seed": config["parameters"]["seed"] + state.rounds,  # or the same rows and features would be sampled again
     }
 
-    def dataset(part: Any, reference: Any) -> Any:
-        table, labels, weights = ray.get(part)
-        X = encoder.transform(dict(table))
-        return lightgbm.Dataset(X, labels, weight=weights, reference=reference, params=parameters)
+    def dataset(rows: NDArray[np.intp], reference: Any) -> Any:
+        X, weight = encoder.transform(dict(table.take(rows))), None if weights is None else weights[rows]
+        return lightgbm.Dataset(X, labels[rows], weight=weight, reference=reference, params=parameters)
 
     # Now, while the workers are not connected: each would find the bins of some features in its own rows.
     bins = lightgbm.Dataset(sample, np.zeros(sample.shape[0]), params=parameters).construct()
-    train = dataset(config["parts"][rank], bins)
+    train = dataset(np.array_split(kept, context.get_world_size())[rank], bins)
     saved_s = time.monotonic()
 
     def save(model: Any, rounds: int) -> None:
@@ -212,7 +218,7 @@ def _work(config: dict[str, Any]) -> None:
         train,
         config["rounds"] - state.rounds,
         # The others would need the rows, and could decide otherwise by the last digit of a sum.
-        valid_sets=[dataset(config["held_out"], train)] if stops and rank == 0 else None,
+        valid_sets=[dataset(held_out, train)] if stops and rank == 0 else None,
         init_model=None if state.text is None else lightgbm.Booster(model_str=state.text),
         callbacks=[after_round],
     )

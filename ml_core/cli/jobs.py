@@ -26,7 +26,7 @@ from ml_core.cli.options import FILES, CursorOption, EncodingOption, LimitOption
 from ml_core.cli.target import platform
 from ml_core.cli.training_options import pairs_of, trains
 from ml_core.domain.job import ENDED, JobState, refuse_failure
-from ml_core.domain.job_spec import OnError
+from ml_core.domain.job_spec import OnError, PredictJobSpec
 from ml_core.domain.tune_spec import AUTO, Sampler
 from ml_core.exceptions import ConfigurationError, RunNotFoundError
 from ml_core.ids import BatchId
@@ -163,8 +163,11 @@ def submit_predict(
         )
     with platform() as client:
         rows = dataset or ""
-        if file is not None:
-            client.versions.get(model, version)  # before an upload that may be for nothing
+        if file is not None:  # refused before an upload that would be for nothing
+            PredictJobSpec.from_json(
+                {"model_id": model, "dataset": rows, "output": output, "version": version, "environment": environment}
+            )
+            client.versions.get(model, version)
             made = stored(client, dataset or f"{output[:_NAME_LENGTH]}-rows", file, encoding)
             rows = made.reference
             note(f"{rows} has the rows, {made.row_count:,}.", style="")

@@ -73,12 +73,12 @@ def test_rows_are_predicted(mlcore: Callable, tenant: str, submit: Callable, dis
     assert (nothing.code, "Give a FILE, or --dataset NAME." in nothing.err) == (1, True), nothing.err
     unknown = mlcore(*from_files[:-1], "nobody", "--output", "unknown")
     assert (unknown.code, "nobody" in unknown.err) == (1, True), unknown.err
+    both = mlcore(*from_files, "--output", "unknown", "-v", "1", "-e", "staging")
+    assert (both.code, "Give one of them." in both.err) == (1, True), both.err
     stored = mlcore("datasets", "list", "-t", tenant, "--json").json["items"]
     assert "unknown-rows" not in [each["dataset_id"] for each in stored], "it was sent for nothing"
     wrong = mlcore("jobs", "submit", "predict", *options, "--keep", "m99")
     assert (wrong.code, "has no column 'm99'" in wrong.err) == (1, True), wrong.err
-    both = mlcore("jobs", "submit", "predict", *options, "-v", "1", "-e", "staging")
-    assert (both.code, "Give one of them." in both.err) == (1, True), both.err
 
 
 def test_a_job_that_waits_is_cancelled_and_retried(mlcore: Callable, tenant: str, submit: Callable) -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 _MAX_METRICS = 2
+_NOTEBOOK_WIDTH = 100  # so that a shorter line covers the one before
 _RUNNING = "running"
 
 
@@ -51,6 +52,12 @@ def summary(job: Shown) -> dict[str, Any]:
     }
 
 
+def _line(of: Mapping[str, Any]) -> str:
+    """The summary of a job as one line of text."""
+    percent = f"{of['completed'] / of['total']:.0%}" if of["total"] else ""
+    return "  ".join(part for part in (of["description"], percent, of["detail"]) if part)
+
+
 @contextmanager
 def watching(console: Console, *, shown: bool = True) -> Iterator[Callable[[Shown], object]]:
     """Show stage, percent, remaining time and metrics of a job while the block runs; it is called with the job.
@@ -59,6 +66,10 @@ def watching(console: Console, *, shown: bool = True) -> Iterator[Callable[[Show
     """
     if not (shown and is_live(console)):
         yield lambda _job: None
+        return
+    if console.is_jupyter:  # in which rich draws nothing without ipywidgets
+        yield lambda job: console.file.write(f"\r{_line(summary(job)):<{_NOTEBOOK_WIDTH}}")
+        console.file.write("\n")
         return
     columns = (
         SpinnerColumn(),

@@ -74,3 +74,12 @@ def test_a_terminal_shows_stage_percent_and_metrics() -> None:
 def test_nothing_is_written_where_no_line_can_be_redrawn(shown: bool, console: dict[str, Any]) -> None:
     """Not even control characters."""
     assert drawn(Seen({"stage": "fit", "done": 1, "total": 2}), shown=shown, **console) == ""
+
+
+def test_a_notebook_shows_the_same_in_one_line() -> None:
+    """Without a library of widgets: a shorter text covers the longer one before."""
+    fit = Seen({"stage": "fit", "done": 30, "total": 60, "unit": "trials", "metrics": {"loss": 0.5}})
+    text = drawn(fit, Seen({"stage": "register"}), force_jupyter=True)
+    first, second = text.strip("\r\n").split("\r")
+    assert first.rstrip() == "job_1  fit  50%  30/60 trials  loss 0.5"
+    assert (second.rstrip(), len(second)) == ("job_1  register", len(first))

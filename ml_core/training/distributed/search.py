@@ -21,6 +21,7 @@ import numpy as np
 import ray
 from filelock import FileLock, Timeout
 from ray import tune
+from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 from ray.tune.search import Searcher
 from threadpoolctl import threadpool_limits
 
@@ -117,8 +118,26 @@ def run_trials(
             raise driver.error
 
 
+@ray.remote(num_cpus=0, max_retries=0)
+def _measured(
+    objective: Objective, configuration: Mapping[str, Any], share: float, *folds: EncodedFold
+) -> tuple[list[Metrics] | str, float]:
+    """The metrics of a configuration on each fold, or why there are none; and seconds of the core."""
+    began = time.process_time()
+    try:
+        with threadpool_limits(1):
+            return [objective.measure(fold, configuration, share) for fold in folds], time.process_time() - began
+    except MemoryError:
+        return _NO_MEMORY, time.process_time() - began
+    except Exception as error:  # noqa: BLE001 - an estimator can raise anything, and the next trial goes on
+        return public_text(error), time.process_time() - began
+
+
 class _Trial(tune.Trainable):
-    """One trial after the other in one process; a step is a rung."""
+    """One trial after the other; a step is a rung.
+
+    Fits are done in a task, for which this process waits: Tune ends the search if Ray's memory monitor kills an actor.
+    """
 
     def setup(  # type: ignore[override]  # tune.with_parameters gives the others
         self,
@@ -127,39 +146,33 @@ class _Trial(tune.Trainable):
         folds: Mapping[bool, Sequence[Any]],
         rungs: Sequence[Rung],
     ) -> None:
-        threadpool_limits(1)
-        self._objective, self._folds, self._rungs = objective, folds, rungs
-        self._fetched: dict[bool, Sequence[EncodedFold]] = {}
+        self._objective, self._folds, self._rungs = ray.put(objective), folds, rungs
+        self._mean = objective.mean
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._configuration, self._takes_sparse = new_config["configuration"], new_config["takes_sparse"]
         self._step, self._cpu_s = 0, 0.0
-        self._measured: dict[tuple[float, int], Metrics] = {}  # by share and fold
+        self._found: dict[float, list[Metrics]] = {}  # by share, of the first folds
         return True
 
     def step(self) -> dict[str, Any]:
         rung = self._rungs[self._step]
         self._step += 1
-        began = time.process_time()
+        known = self._found.setdefault(rung.share, [])
+        folds = self._folds[self._takes_sparse][len(known) : rung.folds]
         try:
-            if self._takes_sparse not in self._fetched:
-                self._fetched[self._takes_sparse] = ray.get(list(self._folds[self._takes_sparse]))
-            folds = self._fetched[self._takes_sparse][: rung.folds]
-            metrics = self._objective.mean([self._of_fold(*each, rung.share) for each in enumerate(folds)])
-        except MemoryError:
+            found, cpu_s = ray.get(_measured.remote(self._objective, self._configuration, rung.share, *folds))
+        except OutOfMemoryError:
             return {"failed": _NO_MEMORY, "done": True}
-        except Exception as error:  # noqa: BLE001 - an estimator can raise anything, and the next trial goes on
-            return {"failed": public_text(error), "done": True}
-        self._cpu_s += time.process_time() - began
-        found = {"cost": rung.cost, "metrics": metrics, "cpu_s": self._cpu_s}
-        return {"found": found, "done": self._step == len(self._rungs)}
-
-    def _of_fold(self, number: int, fold: EncodedFold, share: float) -> Metrics:
-        """The metrics of a fold, which an earlier rung may have had."""
-        if (share, number) not in self._measured:
-            self._measured[share, number] = self._objective.measure(fold, self._configuration, share)
-        return self._measured[share, number]
+        except WorkerCrashedError:
+            return {"failed": _DIED, "done": True}
+        self._cpu_s += cpu_s
+        if isinstance(found, str):
+            return {"failed": found, "done": True}
+        known += found
+        of_rung = {"cost": rung.cost, "metrics": self._mean(known), "cpu_s": self._cpu_s}
+        return {"found": of_rung, "done": self._step == len(self._rungs)}
 
 
 class _Driver(Searcher):

@@ -38,7 +38,7 @@ from ml_core.domain.signature import OutputKind
 from ml_core.ids import ModelId
 from ml_core.registry.runs import RunRepository
 from ml_core.training.cross_validation import divide_into_folds
-from ml_core.training.fit import encoding_steps
+from ml_core.training.encoding import encoding_steps
 from ml_core.training.request import TrainingRequest
 from ml_core.training.samplers import suggest
 from ml_core.training.table import read_training_table

@@ -114,6 +114,12 @@ def print_fields(fields: Iterable[tuple[str, Any]]) -> None:
         out.print(Text(f"{name:{indent}}  ", style="bold") + Text(text), soft_wrap=True)
 
 
+def configured(hyperparameters: Mapping[str, Any]) -> str:
+    """An algorithm and its hyperparameters: ``gradient_boosting max_iter=150``."""
+    own = sorted((name, value) for name, value in hyperparameters.items() if name != "algorithm")
+    return " ".join([hyperparameters["algorithm"], *(f"{name}={show(value)}" for name, value in own)])
+
+
 def pairs(values: Mapping[str, Any]) -> str:
     """Names and values as a person reads them: ``C=0.5, max_iter=1000``."""
     return ", ".join(f"{name}={show(value)}" for name, value in values.items()) or "-"

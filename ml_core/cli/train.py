@@ -14,6 +14,7 @@ import typer
 from ml_core.cli.actions import completing
 from ml_core.cli.console import (
     command,
+    configured,
     in_background,
     note,
     print_rows,
@@ -163,7 +164,7 @@ def _column_hints(target: str | None, ignore: Sequence[str]) -> Iterator[None]:
 def _print(tenant: str, made: DatasetDetail | None, report: TrainingReport) -> None:
     print_columns(report.columns)
     print_metrics(report)
-    say(f"Algorithm: {report.algorithm}")
+    print_selection(report)
     for text in report.notes:
         say(f"Note: {text}")
     names = f"--tenant {tenant} --model {report.model_id} --version {report.version}"
@@ -183,6 +184,25 @@ def print_columns(columns: Sequence[ReportedColumn]) -> None:
         kind = column.kind.value if column.used and column.kind else "left out"
         rows.append({"column": column.name, "kind": kind, "why": column.reason.removeprefix(f"{kind}: ")})
     print_rows(rows, ["column", "kind", "why"], empty="")
+
+
+def print_selection(report: TrainingReport) -> None:
+    """The algorithm, and the scores of the candidates if it was selected."""
+    of = report.selection
+    if not of:
+        say(f"Algorithm: {report.algorithm}")
+        return
+    say(f"Algorithm: {report.algorithm}, selected by {of['metric']} in {of['folds']} folds of {of['rows']:,} rows:")
+    rows = [
+        {
+            "candidate": configured(each["hyperparameters"]),
+            of["metric"]: each.get("score", each.get("error")),
+            "std": each.get("std"),
+            "selected": "yes" if each["selected"] else "",
+        }
+        for each in of["candidates"]
+    ]
+    print_rows(rows, ["candidate", of["metric"], "std", "selected"], empty="")
 
 
 def print_metrics(report: TrainingReport) -> None:

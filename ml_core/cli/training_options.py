@@ -33,8 +33,13 @@ _OPTIONS: Options = {
         "drop:5 and merge:other:5: of fewer than 5.",
     ),
     "param": _option(
-        _Texts, "A hyperparameter, such as algorithm=logistic_regression; repeat for several.", "--param", "-p"
+        _Texts,
+        "A hyperparameter, such as algorithm=logistic_regression; repeat for several. Without one the algorithm is "
+        "selected by cross-validation.",
+        "--param",
+        "-p",
     ),
+    "selection_seconds": _option(float | None, "About how long the selection of the algorithm may take; default: 20."),
     "kind": _option(
         _Texts, "The kind of a column, instead of the inferred one: zip=category; repeat for several.", "--kind", "-k"
     ),

@@ -10,6 +10,7 @@ import typer
 
 from ml_core.cli.console import (
     answer,
+    configured,
     pairs,
     print_fields,
     print_page,
@@ -248,6 +249,11 @@ def _fields(tenant: str, version: VersionDetail) -> Iterator[tuple[str, Any]]:
     training: Mapping[str, Any] = version.metadata.get("training") or {}
     yield "baseline", pairs(training.get("baseline", {}))
     yield "algorithm", version.algorithm
+    selection: Mapping[str, Any] = training.get("selection") or {}
+    for each in selection.get("candidates", ()):
+        mark = "selected" if each["selected"] else "candidate"
+        score = each.get("error") or f"{selection['metric']} {show(each['score'])} ± {show(each['std'])}"
+        yield mark, f"{configured(each['hyperparameters'])}: {score}"
     yield "hyperparameters", pairs(version.hyperparameters)
     yield "in force", pairs(version.effective_hyperparameters)
     yield "columns", [column["name"] for column in version.signature["inputs"]]

@@ -10,11 +10,14 @@ from ml_core.domain.columns import ColumnKind
 from ml_core.domain.dataset import parse_reference
 from ml_core.domain.keywords import nearest, texts
 from ml_core.domain.specification import FORM, Specification
-from ml_core.exceptions import DataProcessingError, InvalidRequestError, TrainingError
+from ml_core.exceptions import DataProcessingError, InvalidRequestError, TrainingError, shown
 from ml_core.ids import VersionId
 
 TRAINING_RECORD = "training"
 """The metadata key of a version under which the record of its training is stored; callers can't use it."""
+
+SELECTION_SECONDS = 20.0
+_MAX_SELECTION_SECONDS = 86_400.0
 
 _LEARN_A_TARGET = ("classification", "regression")
 _MIN_ROWS_OF_A_CLASS = 2  # so that it can be both trained on and held out
@@ -70,7 +73,9 @@ class TrainSpec(Specification):
         validation_dataset: A registered dataset with the same columns for validation; None: a fifth of the rows is
             held out.
         ignore: Columns of the dataset to ignore.
-        hyperparameters: ``algorithm`` and the parameters of the estimator.
+        hyperparameters: ``algorithm`` and the parameters of the estimator; none, or the algorithm ``auto``: selected by
+            cross-validation. Parameters without an algorithm are those of a random forest.
+        selection_seconds: About how long that may take on one core; the rows are bounded, by an estimate.
         kinds: Column name → kind, to override the inferred kind.
         rare_classes: The rule for rare classes, see ``RareClasses.parse``; None: a class with one row is refused.
         version: The name of the version to register; None: the next number of the model.
@@ -92,6 +97,7 @@ class TrainSpec(Specification):
     ignore: tuple[str, ...] = field(default=(), metadata={FORM: "a list of column names"})
     hyperparameters: Mapping[str, Any] = field(default_factory=dict, metadata={FORM: "an object of name and value"})
     kinds: Mapping[str, ColumnKind] = field(default_factory=dict, metadata={FORM: "an object of column name and kind"})
+    selection_seconds: float = SELECTION_SECONDS
     rare_classes: str | None = None
     version: VersionId | None = None
     parent_version: VersionId | None = None
@@ -103,6 +109,12 @@ class TrainSpec(Specification):
                 parse_reference(reference)
         if self.rare_classes is not None:
             RareClasses.parse(self.rare_classes)
+        if not 0 < self.selection_seconds <= _MAX_SELECTION_SECONDS:
+            raise InvalidRequestError(
+                f"The field 'selection_seconds' of a training is {shown(self.selection_seconds)}.",
+                remedy=f"Give a number above 0, up to {_MAX_SELECTION_SECONDS:,.0f}.",
+                field="selection_seconds",
+            )
         if TRAINING_RECORD in self.metadata:
             raise InvalidRequestError(
                 f"The metadata key {TRAINING_RECORD!r} is reserved for the record of the training.",

@@ -49,6 +49,9 @@ class TrainingReport(Document):
         n_rows: ``train`` and ``validation`` → number of rows.
         columns: The columns of the training data; in the order of the data if the report is complete.
         columns_omitted: The number of unused columns for which the record had no room.
+        selection: How the algorithm was selected: ``metric``, ``folds``, ``rows`` and ``candidates``, the best score
+            first, each with ``hyperparameters``, ``score``, ``std`` and ``selected``, or ``error``; empty where the
+            caller named it.
         notes: Remarks for the user, such as dropped rows, a metric below the baseline, or a fit that did not converge.
         example: A row that the version accepts.
         duration_s: Seconds of reading, fitting and evaluation; None if not recorded.
@@ -68,6 +71,7 @@ class TrainingReport(Document):
     n_rows: Mapping[str, int]
     columns: tuple[ReportedColumn, ...]
     columns_omitted: int = 0
+    selection: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     example: Mapping[str, Any] = field(default_factory=dict)
     duration_s: float | None = None
@@ -94,6 +98,7 @@ class TrainingReport(Document):
             model_type=version.servable.model_type,
             dataset=record.get("dataset"),
             algorithm=record.get("algorithm"),
+            selection=record.get("selection", {}),
             hyperparameters=version.hyperparameters,
             effective_hyperparameters=record.get("effective_hyperparameters", {}),
             metrics=version.metrics,

@@ -16,11 +16,11 @@ from ml_core.domain.tune_spec import TuneSpec
 from ml_core.exceptions import DeadlineExceededError
 from ml_core.ids import DatasetId, EnvironmentName, ModelId, VersionId
 from ml_core.jobs.kinds import kind_of
-from ml_core.models.model_factory import ModelFactory
 from ml_core.registry.jobs import JobBatchRepository, JobRepository
 from ml_core.registry.jobs.repository import check_options
 from ml_core.registry.limits import check_choice
 from ml_core.registry.promotion.rules import check_environment
+from ml_core.training.candidates import check_hyperparameters
 
 if TYPE_CHECKING:
     from ml_core.training.strategies import Choice
@@ -215,5 +215,5 @@ def submit_batch(db: DatabaseConnection, spec: TrainJobSpec, **options: Any) -> 
     if spec.promote_to is not None:
         check_environment(db, None, spec.promote_to)
     if spec.training.model_type is not None:
-        ModelFactory.create_model(spec.training.model_type, dict(spec.training.hyperparameters))
+        check_hyperparameters(spec.training.model_type, spec.training.hyperparameters)
     return JobBatchRepository(db).submit(spec, **options)

@@ -50,6 +50,11 @@ class ModelFactory(metaclass=_OpenToAssignment):
         cls._builders.pop(model_type, None)
 
     @classmethod
+    def is_standard(cls, model_type: str) -> bool:
+        """Whether the platform builds the type's estimators: neither ``register`` nor an assignment replaced that."""
+        return model_type in ALGORITHMS and model_type not in cls._builders and cls.create_model is _CREATE_MODEL
+
+    @classmethod
     def model_types(cls) -> tuple[str, ...]:
         """The standard and registered model types."""
         return (*ALGORITHMS, *(name for name in cls._builders if name not in ALGORITHMS))
@@ -96,6 +101,9 @@ class ModelFactory(metaclass=_OpenToAssignment):
                 f"A hyperparameter has an invalid value: {error}", remedy="Correct it.", stage="validate"
             ) from error
         return estimator
+
+
+_CREATE_MODEL = ModelFactory.create_model
 
 
 def find_algorithm(model_type: str, name: str | None) -> Algorithm:

@@ -21,7 +21,8 @@ from ml_core.domain.columns import take
 from ml_core.domain.signature import OutputKind
 from ml_core.evaluation.metrics import Metrics, answer, evaluate
 from ml_core.models.model_factory import ModelFactory
-from ml_core.training.fit import encoding_steps, set_class_weights
+from ml_core.training.class_weights import set_class_weights
+from ml_core.training.encoding import encoding_steps
 from ml_core.training.provenance import row_digests
 from ml_core.training.request import TrainingRequest
 from ml_core.training.table import TrainingTable, can_be_kept_together
@@ -143,14 +144,24 @@ def encoded_folds(
         )
 
 
-def divide_into_folds(table: TrainingTable, output: OutputKind, count: int, seed: int) -> list[tuple[Rows, Rows]]:
+def divide_into_folds(
+    table: TrainingTable, output: OutputKind, count: int, seed: int, *, is_strict: bool = True
+) -> list[tuple[Rows, Rows]]:
     """Divide the training part of a table: the rows to fit on and to measure on, of each fold.
 
     Equal rows are in one fold, as in the split of the training itself, and classes have their shares in each. The rows
     to fit on are in an order of which every beginning has each class, with about its share.
 
+    Args:
+        table: The table.
+        output: Of its model type.
+        count: The number of folds.
+        seed: Of the division.
+        is_strict: Refuse a table of fewer different rows, or rows of a class, than folds. Otherwise equal rows may be
+            in several folds then, and some folds lack a class.
+
     Raises:
-        TrainingError: There are fewer rows, or rows of a class, than folds.
+        TrainingError: The table is refused.
     """
     n_rows, target = table.train.n_rows, table.train.target
     digests = row_digests(table.train.columns, table.inputs)
@@ -158,19 +169,25 @@ def divide_into_folds(table: TrainingTable, output: OutputKind, count: int, seed
     _, first = np.unique(codes, return_index=True)
     labels = target if output is OutputKind.CLASSES else None
     if len(first) < count:
-        raise invalid(f"There are {len(first)} different rows to train on for {count} folds.", "Give fewer folds.")
+        if is_strict:
+            raise invalid(f"There are {len(first)} different rows to train on for {count} folds.", "Give fewer folds.")
+        codes = first = np.arange(n_rows)
     fold_of = np.empty(len(first), dtype=np.intp)
-    if labels is None:
-        splits = KFold(count, shuffle=True, random_state=seed).split(first)
-    else:
-        check_folds(dict(zip(*np.unique(labels[first], return_counts=True), strict=True)), count)
-        splits = StratifiedKFold(count, shuffle=True, random_state=seed).split(first, labels[first])
-    for number, (_, units) in enumerate(splits):
-        fold_of[units] = number
+    splitter: Any = KFold(count, shuffle=True, random_state=seed)
+    if labels is not None:
+        rows_of = dict(zip(*np.unique(labels[first], return_counts=True), strict=True))
+        if is_strict:
+            check_folds(rows_of, count)
+        if max(rows_of.values()) >= count:
+            splitter = StratifiedKFold(count, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on classes of fewer rows than folds
+        for number, (_, units) in enumerate(splitter.split(first, None if labels is None else labels[first])):
+            fold_of[units] = number
     random = np.random.default_rng(seed)
     of_row = fold_of[codes]
     return [
-        (_spread(random.permutation(np.flatnonzero(of_row != number)), labels), np.flatnonzero(of_row == number))
+        (spread_rows(random.permutation(np.flatnonzero(of_row != number)), labels), np.flatnonzero(of_row == number))
         for number in range(count)
     ]
 
@@ -191,7 +208,7 @@ def check_folds(rows_of: Mapping[Any, int], count: int) -> None:
         )
 
 
-def _spread(rows: Rows, labels: NDArray[Any] | None) -> Rows:
+def spread_rows(rows: Rows, labels: NDArray[Any] | None) -> Rows:
     """The rows in an order of which every beginning has each class, with about its share."""
     if labels is None:
         return rows

@@ -11,6 +11,7 @@ from ml_core.data.table_file import holds_cells, read_frame
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.dataset import DatasetVersion, parse_reference
 from ml_core.domain.train_spec import TrainSpec, needs_target
+from ml_core.domain.tune_spec import AUTO
 from ml_core.exceptions import DatasetNotFoundError, InvalidRequestError, TrainingError, did_you_mean, listed
 from ml_core.ids import ModelId, TenantId
 from ml_core.models.algorithms import algorithm_of
@@ -75,6 +76,8 @@ class TrainingPlan:
         if self.spec.rare_classes is not None:
             parameters["rare_classes"] = self.spec.rare_classes
         try:
+            if self.request.selects:
+                return {**parameters, "algorithm": AUTO}
             estimator = ModelFactory.create_model(self.request.model_type_in_use, dict(self.request.hyperparameters))
         except Exception:  # noqa: BLE001 - a registered builder can raise anything; the fit reports it
             return parameters
@@ -154,6 +157,7 @@ class Planner:
             kinds=spec.kinds,
             processor=given.processor,
             rare_classes=spec.rare_classes,
+            selection_seconds=spec.selection_seconds,
             self_test_rows=tenant.self_test_rows,
         )
         return TrainingPlan(spec, request, checked, strategy)

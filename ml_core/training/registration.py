@@ -110,6 +110,7 @@ def _draft(fitted: FittedModel, plan: TrainingPlan, run_id: str, outside_types: 
     )
     record = {
         "algorithm": fitted.algorithm,
+        "selection": fitted.selection,
         "effective_hyperparameters": fitted.effective_hyperparameters,
         "baseline": fitted.baseline,
         "n_rows": dict(fitted.n_rows),

@@ -13,8 +13,10 @@ import orjson
 
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.tenant_policies import SelfTestRows
+from ml_core.domain.train_spec import SELECTION_SECONDS
 from ml_core.exceptions import TrainingError
 from ml_core.ids import Digest, ModelId, TenantId
+from ml_core.training.candidates import selects
 from ml_core.training.targets import Target, invalid, model_type_of, read_target
 
 _MAX_EFFECTIVE_BYTES = 4 * 2**10
@@ -49,6 +51,7 @@ class TrainingRequest:
             ``TableFile`` in the place of ``X`` is for an execution that reads it itself.
         validation_data: The same, to measure on; None: a fifth of the training data is held out.
         processor: The caller's own ``DataProcessor``, if any.
+        selection_seconds: About how long the selection of an algorithm may take, on one core.
         self_test_rows: Which rows the version keeps. With synthetic ones, notes and reasons don't show cells either.
 
     Raises:
@@ -63,6 +66,7 @@ class TrainingRequest:
     kinds: Mapping[str, ColumnKind] = field(default_factory=dict)
     processor: Any = None
     rare_classes: str | None = None
+    selection_seconds: float = SELECTION_SECONDS
     self_test_rows: SelfTestRows = SelfTestRows.TRAINING
 
     @property
@@ -101,6 +105,15 @@ class TrainingRequest:
         if self.target is None:
             raise invalid("There is no target to infer the model type from.", "Name a model_type, such as clustering.")
         return model_type_of(self.target)
+
+    @property
+    def selects(self) -> bool:
+        """Whether the training selects its algorithm.
+
+        Raises:
+            TrainingError: As ``model_type_in_use``.
+        """
+        return selects(self.model_type_in_use, self.hyperparameters)
 
     def recorded_hyperparameters(self) -> dict[str, Any]:
         """The hyperparameters as JSON; values without a JSON form are described by their ``repr``."""

@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.dataset import DatasetVersion
-from ml_core.domain.train_spec import TrainSpec
+from ml_core.domain.train_spec import SELECTION_SECONDS, TrainSpec
+from ml_core.domain.tune_spec import AUTO
+from ml_core.training.candidates import selects
 
 _VALUE_S = {
     ColumnKind.NUMBER: 5e-7,
@@ -44,6 +46,8 @@ _PASS_S = {
     "linear_svm": 1.3e-7,
 }
 """Seconds for each row, feature and round (boosting) or further feature (ridge); of others for row and feature."""
+_ROUND_S = 1e-3
+"""Seconds for each round of boosting, however few the rows."""
 _OTHER_S = 7.8e-8  # logistic regression
 _TASKS_S = 4.0
 """Connection of a job's process to Ray and the first tasks, whose workers import scikit-learn."""
@@ -57,6 +61,8 @@ _SHARDED_TIMES = 2.5
 """How often tasks read and encode a value of shards, if once in one process: for its kind, the fit and the answers."""
 _THREADED = ("random_forest", "extra_trees", "isolation_forest", "lightgbm")
 """Algorithms whose result does not depend on the number of threads; others have one, see ``docs/jobs.md``."""
+_SELECTION_TIMES = 8
+"""How often a selection fits candidates that cost as much as the dearest."""
 _FORESTS = ("random_forest", "extra_trees")
 _RIDGE_MERGED = ("algorithm", "alpha", "copy_X", "max_iter", "tol", "random_state")
 
@@ -106,13 +112,16 @@ class Facts:
         kinds = [spec.kinds.get(each.name, each.kind) for each in profiles]
         target = source.profile.column(spec.target or "")
         is_number = target is not None and target.kind is ColumnKind.NUMBER
+        is_regression = spec.model_type == "regression" or (spec.model_type is None and is_number)
+        model_type = spec.model_type or ("regression" if is_regression else "classification")
+        is_selected = selects(model_type, spec.hyperparameters)
         return cls(
             rows=source.row_count,
             columns=Counter(kind for kind in kinds if kind is not None),
-            algorithm=str(spec.hyperparameters.get("algorithm", "random_forest")),
+            algorithm=AUTO if is_selected else str(spec.hyperparameters.get("algorithm", "random_forest")),
             hyperparameters=spec.hyperparameters,
             cores=cores,
-            is_regression=spec.model_type == "regression" or (spec.model_type is None and is_number),
+            is_regression=is_regression,
             holds_validation=spec.validation_dataset is not None,
         )
 
@@ -134,6 +143,9 @@ class Facts:
     @property
     def fit_s(self) -> float:
         """Seconds of one core to fit the estimator."""
+        if self.algorithm == AUTO:  # the fit as of the dearest candidate
+            dearest = replace(self, algorithm="random_forest").fit_s
+            return dearest + min(SELECTION_SECONDS, _SELECTION_TIMES * dearest)
         cells = float(self.rows * self.features)
         if self.algorithm in _FOREST_S:
             tried = self.features if self.is_regression else math.sqrt(self.features)
@@ -141,7 +153,8 @@ class Facts:
             return _FOREST_S[self.algorithm] * self.rows * levels * tried * self._count("n_estimators")
         unit = _PASS_S.get(self.algorithm, _OTHER_S)
         if self.algorithm in ("gradient_boosting", "lightgbm"):
-            return unit * cells * self._count("max_iter" if self.algorithm == "gradient_boosting" else "n_estimators")
+            rounds = self._count("max_iter" if self.algorithm == "gradient_boosting" else "n_estimators")
+            return (unit * cells + _ROUND_S) * rounds
         return unit * cells * (self.features if self.algorithm == "ridge" else 1)
 
     @property

@@ -24,11 +24,11 @@ from ml_core.domain.training_report import TrainingReport
 from ml_core.domain.tune_spec import TuneSpec
 from ml_core.exceptions import Action, InvalidRequestError, MLFrameworkError
 from ml_core.ids import ModelId, TenantId
-from ml_core.models.model_factory import ModelFactory
 from ml_core.models.store import open_store
 from ml_core.observability import NO_HOOKS, Hooks
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.versions.repository import VersionRepository
+from ml_core.training.candidates import check_hyperparameters
 from ml_core.training.checkpoints import CheckpointFolder
 from ml_core.training.fit import IN_PROCESS, Execution, FittedModel, fit_model
 from ml_core.training.plan import GivenData, Planner, TrainingPlan, choose_for
@@ -95,6 +95,7 @@ class TrainingOptions(TypedDict, total=False):
     kinds: Mapping[str, ColumnKind | str] | None
     processor: Any
     rare_classes: str | None
+    selection_seconds: float
     version: str | None
     parent_version: str | None
     metadata: Mapping[str, Any] | None
@@ -170,17 +171,18 @@ class Trainer:
             training_data: ``(X, y)``: a raw data frame and one target value a row; None: the dataset.
             validation_data: The same, to measure on; None: a fifth of the training data is held out and the model is
                 fitted on the rest.
-            hyperparameters: ``algorithm`` and the estimator's own.
+            hyperparameters: ``algorithm`` and the estimator's own; none: the algorithm is selected, see ``TrainSpec``.
             **options: ``processor``, a ``DataProcessor`` of your own, and the fields of ``TrainSpec``: ``dataset``,
-                ``target``, ``validation_dataset``, ``ignore``, ``kinds``, ``rare_classes``, ``version``,
-                ``parent_version`` and ``metadata``. With ``training_data``, ``dataset`` is for the lineage only.
+                ``target``, ``validation_dataset``, ``ignore``, ``kinds``, ``rare_classes``, ``selection_seconds``,
+                ``version``, ``parent_version`` and ``metadata``. With ``training_data``, ``dataset`` is for the lineage
+                only.
 
         Returns:
             ``model_id``, ``version``, ``metrics`` (``train`` and ``validation`` → metric → value), ``baseline``,
-            ``notes``, ``algorithm``, ``hyperparameters``, ``effective_hyperparameters``, ``run_id`` and ``duration_s``
-            as in ``TrainingReport``; ``model_path`` (the artifact's path, or its URL in an object store), ``model``
-            (the fitted pipeline, which takes a data frame), ``report`` (the ``TrainingReport``) and ``fitted`` (a
-            ``FittedModel``).
+            ``notes``, ``algorithm``, ``selection``, ``hyperparameters``, ``effective_hyperparameters``, ``run_id`` and
+            ``duration_s`` as in ``TrainingReport``; ``model_path`` (the artifact's path, or its URL in an object
+            store), ``model`` (the fitted pipeline, which takes a data frame), ``report`` (the ``TrainingReport``) and
+            ``fitted`` (a ``FittedModel``).
 
         Raises:
             TypeError: An option does not exist.
@@ -349,7 +351,7 @@ class Trainer:
             spec = replace(spec, target=None, ignore=(), validation_dataset=None)
         source = self._planner.check(ModelId(model_id), spec, GivenData()).source
         if spec.model_type is not None:
-            ModelFactory.create_model(spec.model_type, dict(spec.hyperparameters))
+            check_hyperparameters(spec.model_type, spec.hyperparameters)
         return source
 
     def _no_dataset(self) -> InvalidRequestError:
@@ -450,6 +452,7 @@ _OF_REPORT = (
     "version",
     "metrics",
     "algorithm",
+    "selection",
     "hyperparameters",
     "effective_hyperparameters",
     "baseline",

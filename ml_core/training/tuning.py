@@ -8,12 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ml_core.domain.columns import ColumnKind
 from ml_core.domain.tune_spec import DEFAULT_TRIALS, Sampler, TuneSpec
 from ml_core.exceptions import TrainingError
-from ml_core.models.model_factory import find_algorithm
 from ml_core.training.cross_validation import Objective, Rung, divide_into_folds, encoded_folds, rungs_of
-from ml_core.training.fit import encoding_steps
+from ml_core.training.encoding import encoding_steps, takes_sparse
 from ml_core.training.request import TrainingRequest
 from ml_core.training.samplers import Proposals
 from ml_core.training.spaces import Space, grid_size, spaces_of
@@ -74,7 +72,7 @@ def tune(request: TrainingRequest, search: TuneSpec, log: TrialLog, home: Path, 
         from ml_core.training.distributed.cluster import joined
         from ml_core.training.distributed.search import Budget, run_trials
 
-        sides = {_takes_sparse(table, model_type, name) for name in spaces}
+        sides = {takes_sparse(table, model_type, name) for name in spaces}
         encode = {side: partial(encoded_folds, request, table, folds, takes_sparse=side) for side in sides}
         objective = Objective(model_type, output, log.metric, dict(request.hyperparameters))
         with joined(1, start=cpus):
@@ -121,16 +119,10 @@ def _encodable(
     found = {}
     for name, space in spaces.items():
         try:
-            encoding_steps(request, table, takes_sparse=_takes_sparse(table, model_type, name))
+            encoding_steps(request, table, takes_sparse=takes_sparse(table, model_type, name))
         except TrainingError:
             if len(spaces) == 1:
                 raise
         else:
             found[name] = space
     return found
-
-
-def _takes_sparse(table: TrainingTable, model_type: str, algorithm: str) -> bool:
-    """Whether an algorithm gets the encoding with sparse matrices, which without texts is the one with dense ones."""
-    has_texts = any(column.kind is ColumnKind.TEXT for column in table.inputs)
-    return find_algorithm(model_type, algorithm).takes_sparse or not has_texts

@@ -13,6 +13,7 @@ import pytest
 from ml_core.cli.main import run
 from ml_core.database.embedded import EmbeddedServer
 from support.registry import temporary_home
+from support.tables import tickets
 
 DOCS = Path(__file__).parents[2] / "docs"
 GUIDES = sorted(guide for guide in DOCS.glob("*.md") if "```console" in guide.read_text(encoding="utf-8"))
@@ -37,11 +38,13 @@ def exit_code() -> int:
 def test_each_command_of_a_guide_runs(
     guide: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """From an empty home, each exits with 0."""
+    """From an empty home, with a table of tickets, each exits with 0."""
     shown = commands(guide)
     assert shown
     with ExitStack() as stack:
         folder = stack.enter_context(temporary_home())
+        monkeypatch.chdir(folder)
+        tickets().to_csv("tickets.csv", index=False)
         for line in shown:
             for example in EXAMPLES:
                 line = line.replace(example, f"{folder}{example}")

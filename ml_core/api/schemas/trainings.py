@@ -8,6 +8,7 @@ from pydantic import Field
 
 from ml_core.api.schemas.base import Input, Schema
 from ml_core.domain.columns import ColumnKind
+from ml_core.domain.train_spec import SELECTION_SECONDS
 
 
 class TrainingFields(Input):
@@ -23,10 +24,15 @@ class TrainingFields(Input):
     )
     ignore: list[str] = Field(default_factory=list, description="Columns that are not used.")
     hyperparameters: dict[str, Any] = Field(
-        default_factory=dict, description="`algorithm` and its own.", examples=[{"algorithm": "logistic_regression"}]
+        default_factory=dict,
+        description="`algorithm` and its own; none, or the algorithm `auto`: it is selected by cross-validation.",
+        examples=[{"algorithm": "logistic_regression"}],
     )
     kinds: dict[str, ColumnKind] = Field(
         default_factory=dict, description="Column → kind, where the inferred kind is wrong."
+    )
+    selection_seconds: float = Field(
+        default=SELECTION_SECONDS, gt=0, description="About how long the selection of an algorithm may take."
     )
     rare_classes: str | None = Field(default=None, description="`drop`, `drop:5`, `merge:other` or `merge:other:5`.")
     version: str | None = Field(default=None, description="The version's name; null: the model's next number.")
@@ -58,6 +64,10 @@ class TrainingReport(Schema):
     model_type: str
     dataset: str | None
     algorithm: str | None
+    selection: dict[str, Any] = Field(
+        description="How the algorithm was selected: `metric`, `folds`, `rows` and the `candidates` with their scores; "
+        "empty if it was named."
+    )
     hyperparameters: dict[str, Any]
     effective_hyperparameters: dict[str, Any]
     metrics: dict[str, dict[str, float | None]]

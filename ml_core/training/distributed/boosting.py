@@ -151,8 +151,8 @@ def _is_loss(error: Exception) -> bool:
 
 def _train(config: dict[str, Any], workers: int) -> None:
     """Have up to so many workers grow the trees that lack; a TrainingFailedError if one raised an error or died."""
-    scaling = ScalingConfig(
-        num_workers=(1, workers),
+    scaling = ScalingConfig(  # type: ignore[call-arg]  # the names are those of Ray Train's V2
+        num_workers=(1, workers),  # type: ignore[arg-type]
         elastic_resize_monitor_interval_s=_RESIZE_S,
         resources_per_worker={"CPU": config["threads"]},
         placement_strategy="SPREAD",
@@ -160,7 +160,7 @@ def _train(config: dict[str, Any], workers: int) -> None:
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _START_S)
     before = signal.getsignal(signal.SIGINT)
     with tempfile.TemporaryDirectory() as folder:  # of mode 0700, for what Ray Train notes of a run
-        # By itself Ray Train repeats no error, or all of them. The names are those of its V2.
+        # By itself Ray Train repeats no error, or all of them.
         once = FailureConfig(max_failures=0, controller_failure_limit=0)  # type: ignore[call-arg]
         run = RunConfig(name="boosting", storage_path=folder, failure_config=once)
         try:

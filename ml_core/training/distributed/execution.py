@@ -10,6 +10,7 @@ from ml_core.training.distributed.cluster import joined, node_cores
 from ml_core.training.distributed.forest import fit_forest, fit_in_one_task
 from ml_core.training.distributed.merging import answer_shards, fit_shards
 from ml_core.training.distributed.shards import read_shards
+from ml_core.training.distributed.tasks import spread
 from ml_core.training.fit import Execution
 from ml_core.training.strategies import Strategy
 
@@ -38,7 +39,7 @@ def execution_of(strategy: Strategy, tasks: int) -> Execution:
         return Execution(partial(read_shards, tasks=tasks), partial(fit_boosting, cores=tasks), answer_shards)
     if strategy is Strategy.ONE_TASK:
         threads = int(min(tasks, max(node_cores(), default=1)))  # more would wait for a larger node
-        return Execution(fit=partial(fit_in_one_task, threads=threads))
+        return Execution(fit=partial(fit_in_one_task, threads=threads), spread=spread)
     executions = {
         Strategy.FOREST_BY_TREES: Execution(fit=partial(fit_forest, tasks=tasks)),
         Strategy.EXACT_MERGE: Execution(partial(read_shards, tasks=tasks), fit_shards, answer_shards),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import ray
@@ -50,3 +50,23 @@ def warn_again(given: list[tuple[type[Warning], str]]) -> None:
     """Give the warnings of tasks in this process, where the training notes them."""
     for category, message in given:
         warnings.warn(message, category, stacklevel=2)
+
+
+def spread(work: Callable[..., T], items: Sequence[tuple[Any, ...]]) -> list[T]:
+    """``work`` called with each of the items in a task of one core; what several items hold is put once.
+
+    Raises:
+        Exception: As ``gathered``.
+    """
+    put: dict[int, Any] = {}
+    for each in (each for item in items for each in item):
+        if id(each) not in put:
+            put[id(each)] = ray.put(each)
+    results: list[T] = gathered([_call.remote(work, *[put[id(each)] for each in item]) for item in items])
+    return results
+
+
+@ray.remote(num_cpus=1)
+def _call(work: Callable[..., T], *arguments: Any) -> T:
+    with threadpool_limits(1):
+        return work(*arguments)

@@ -99,7 +99,7 @@ def test_a_job_that_waits_is_cancelled_and_retried(mlcore: Callable, tenant: str
 def test_a_plan_is_shown(mlcore: Callable, tenant: str, submit: Callable) -> None:
     """As a table with reasons, or as JSON; what is missing follows."""
     options = ("train", "-t", tenant, "-m", "m", "--dataset", "m", "--target", "outcome", "--cpus", "4")
-    said = mlcore("jobs", "plan", *options)
+    said = mlcore("jobs", "plan", *options, "-p", "algorithm=random_forest")
     assert said.out.startswith("The strategy is forest_by_trees."), said.err
     assert "for a job on Ray" not in said.out
     assert "one_task" in said.out

@@ -1,6 +1,7 @@
 """The main job on the command line: a file in, a version out, a prediction."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -74,6 +75,24 @@ def test_a_version_says_which_algorithm_it_is(mlcore, trained):
     assert lines["algorithm"] == "logistic_regression"
     assert "max_iter=1000" in lines["in force"]
     assert "accuracy" in lines["baseline"]
+
+
+def test_the_selection_of_the_algorithm_is_shown(mlcore, tenant, tmp_path):
+    """By the training and of its version: each candidate with its score; the budget may be another one."""
+    file = tmp_path / "m.csv"
+    measures().to_csv(file, index=False)
+    common = ("-t", tenant, "-m", "m")
+    made = mlcore("train", file, *common, "--target", "outcome")
+    assert made.code == 0, made.err
+    assert "selected by log_loss in 5 folds of 160 rows:" in made.out, made.out
+    chosen = next(line for line in made.out.splitlines() if line.rstrip().endswith("yes"))
+    found = mlcore("versions", "show", *common, "-v", "1", "--json").json
+    assert chosen.startswith(found["algorithm"])
+    shown = mlcore("versions", "show", *common, "-v", "1").out
+    assert shown.count("\ncandidate") == 3, shown
+    assert re.search(rf"^selected +{found['algorithm']}.*: log_loss 0\.\d+ ± ", shown, re.MULTILINE), shown
+    cheap = mlcore("train", file, *common, "--target", "outcome", "--selection-seconds", "0.001")
+    assert "not measured: it would take about" in cheap.out, cheap.out
 
 
 def test_worse_than_the_baseline_is_noted(mlcore, tenant, tmp_path):

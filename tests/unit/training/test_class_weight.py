@@ -10,7 +10,8 @@ from sklearn.svm import LinearSVC
 
 from ml_core.exceptions import TrainingError
 from ml_core.ids import ModelId
-from ml_core.training.fit import fit_model, set_class_weights
+from ml_core.training.class_weights import set_class_weights
+from ml_core.training.fit import fit_model
 from ml_core.training.request import TrainingRequest
 from support.tables import measures, split_target
 

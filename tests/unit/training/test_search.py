@@ -22,7 +22,7 @@ from ml_core.ids import ModelId
 from ml_core.models.algorithms import ALGORITHMS, CLASSIFICATION, REGRESSION
 from ml_core.training import spaces as module
 from ml_core.training.cross_validation import Objective, divide_into_folds, encoded_folds, rungs_of
-from ml_core.training.fit import encoding_steps
+from ml_core.training.encoding import encoding_steps
 from ml_core.training.request import TrainingRequest
 from ml_core.training.samplers import Proposals, key_of
 from ml_core.training.spaces import check_search, spaces_of

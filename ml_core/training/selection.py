@@ -1,0 +1,175 @@
+"""``select``: the algorithm of a training that names none, by cross-validation of a few candidates.
+
+What a candidate costs is estimated from the table and not measured, so that the same training always selects the same:
+a specification has one artifact digest on every machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ml_core.domain.columns import ColumnKind, take
+from ml_core.domain.metric import HIGHER_IS_BETTER
+from ml_core.domain.signature import OutputKind
+from ml_core.evaluation.metrics import Metrics
+from ml_core.exceptions import TrainingError, public_text
+from ml_core.training.candidates import candidates_of
+from ml_core.training.cross_validation import EncodedFold, Objective, divide_into_folds, encoded_folds, spread_rows
+from ml_core.training.encoding import takes_sparse
+from ml_core.training.request import TrainingRequest
+from ml_core.training.strategies import Facts
+from ml_core.training.table import Part, TrainingTable
+
+Spread = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], list[Any]]
+
+_METRICS = {OutputKind.CLASSES: ("log_loss", "accuracy"), OutputKind.NUMBER: ("r2", "rmse")}
+"""The metric that selects, and the one for a small table with a fold on which that is not defined."""
+_SMALL, _FOLDS_OF_SMALL, _FOLDS = 5_000, 5, 3
+_MIN_ROWS = 1_000
+"""On fewer rows no candidate is measured for the sake of the budget."""
+_TIE = 0.01
+"""Of the best loss: a loss that is so little greater is a price for a cheaper answer, if that much may be chance."""
+_SEED = 0
+_MAX_ERROR = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The selected hyperparameters, with ``algorithm``, and what the selection found as JSON.
+
+    Attributes:
+        record: ``metric``, ``folds``, ``rows`` and ``candidates``, the best score first: each with ``hyperparameters``,
+            ``score``, ``std`` and ``selected``, or ``error``.
+    """
+
+    hyperparameters: Mapping[str, Any]
+    record: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class _Effort:
+    """How thoroughly candidates are measured: the most for which the estimates of all together are affordable."""
+
+    candidates: list[dict[str, Any]]
+    rows: int
+    folds: int
+    left_out: list[dict[str, Any]]
+
+
+def select(request: TrainingRequest, table: TrainingTable, output: OutputKind, spread: Spread) -> Selection:
+    """Measure the candidates by log loss or R² on the training rows; the held-out rows take no part.
+
+    Each candidate is measured on the same folds. Of those whose score differs from the best one by at most a hundredth,
+    and by at most one standard error of the differences, the first in the order of ``candidates_of`` is selected.
+
+    Args:
+        request: A training that selects.
+        table: Its data.
+        output: Of its model type.
+        spread: Calls a function with each of a sequence of arguments, in any order or process.
+
+    Raises:
+        TrainingError: No candidate can be fitted; says why the first one can't.
+    """
+    has_texts = any(column.kind is ColumnKind.TEXT for column in table.inputs)
+    model_type = request.model_type_in_use
+    every = candidates_of(model_type, request.hyperparameters, has_texts=has_texts)
+    effort = _affordable(table, every, output, request.selection_seconds)
+    candidates, sample = effort.candidates, _sampled(table, effort.rows, output)
+    folds = divide_into_folds(sample, output, effort.folds, _SEED, is_strict=False)
+    objective = Objective(model_type, output, _METRICS[output][-1], {})
+    sides = [takes_sparse(table, model_type, each["algorithm"]) for each in candidates]
+    encoded = {side: list(encoded_folds(request, sample, folds, takes_sparse=side)) for side in set(sides)}
+    items = [(objective, fold, each) for each, side in zip(candidates, sides, strict=True) for fold in encoded[side]]
+    measured = spread(_measured, items)
+    metric = next(each for each in _METRICS[output] if all(each in of for of in measured if isinstance(of, dict)))
+    scores = [of if isinstance(of, str) else of[metric] for of in measured]
+    return _selected(effort, np.array(scores, dtype=object).reshape(len(candidates), len(folds)), metric)
+
+
+def _measured(objective: Objective, fold: EncodedFold, hyperparameters: Mapping[str, Any]) -> Metrics | str:
+    """The metrics of a candidate on a fold, or why it has none."""
+    try:
+        return objective.measure(fold, hyperparameters, 1.0)
+    except Exception as error:  # noqa: BLE001 - an estimator can raise anything, and the other candidates remain
+        return public_text(error)
+
+
+def _selected(effort: _Effort, scores: Any, metric: str) -> Selection:
+    """The choice among ``(n_candidates, n_folds)`` scores and errors."""
+    sign = -1.0 if HIGHER_IS_BETTER[metric] else 1.0
+    found: list[dict[str, Any]] = []
+    losses: dict[int, Any] = {}
+    for number, (hyperparameters, of) in enumerate(zip(effort.candidates, scores, strict=True)):
+        entry: dict[str, Any] = {"hyperparameters": dict(hyperparameters), "selected": False}
+        if (error := next((score for score in of if isinstance(score, str)), None)) is not None:
+            found.append({**entry, "error": error[:_MAX_ERROR]})
+            continue
+        values = of.astype(np.float64)
+        losses[number] = sign * values
+        found.append({**entry, "score": float(values.mean()), "std": float(values.std())})
+    if not losses:
+        raise TrainingError(
+            f"No algorithm can be fitted on this table. {found[0]['error']}", remedy="Correct the data.", stage="fit"
+        )
+    best = min(losses.values(), key=np.mean)
+    chosen = next(number for number, loss in losses.items() if _is_tie(loss, best))
+    found[chosen]["selected"] = True
+    found.sort(key=lambda entry: sign * entry.get("score", sign * math.inf))
+    record = {"metric": metric, "folds": effort.folds, "rows": effort.rows, "candidates": [*found, *effort.left_out]}
+    return Selection(dict(effort.candidates[chosen]), record)
+
+
+def _is_tie(loss: Any, best: Any) -> bool:
+    """Whether ``(n_folds,)`` losses differ from the best ones by one standard error and by ``_TIE`` at most."""
+    differences = loss - best
+    error = differences.std(ddof=1) / math.sqrt(len(differences))
+    return bool(differences.mean() <= min(error, _TIE * abs(best.mean())))
+
+
+def _affordable(
+    table: TrainingTable, candidates: Sequence[dict[str, Any]], output: OutputKind, seconds: float
+) -> _Effort:
+    """First there are fewer folds, then fewer rows, at last fewer candidates, the dearest of which is left out."""
+    kinds, target = Counter(column.kind for column in table.inputs), table.train.target
+    n_classes = len(np.unique(target)) if output is OutputKind.CLASSES and target is not None else 1
+    n_rows = table.train.n_rows
+    of = _Effort(list(candidates), n_rows, _FOLDS_OF_SMALL if n_rows <= _SMALL else _FOLDS, [])
+
+    def cost_s(hyperparameters: Mapping[str, Any]) -> float:
+        algorithm = hyperparameters["algorithm"]
+        facts = Facts(of.rows, kinds, algorithm, hyperparameters, is_regression=output is OutputKind.NUMBER)
+        # Boosting and linear models fit one function a class, unless there are two.
+        return of.folds * facts.fit_s * (n_classes if n_classes > 2 and algorithm != "random_forest" else 1)
+
+    while (total := sum(map(cost_s, of.candidates))) > seconds:
+        if of.folds > _FOLDS:
+            of.folds = _FOLDS
+        elif of.rows > _MIN_ROWS:
+            of.rows = max(_MIN_ROWS, of.rows // 2)
+        elif len(of.candidates) > 1:
+            dearest = max(of.candidates, key=cost_s)
+            of.candidates.remove(dearest)
+            error = f"not measured: it would take about {cost_s(dearest):,.0f} s of {total:,.0f} s"
+            of.left_out.append({"hyperparameters": dearest, "selected": False, "error": error})
+        else:
+            break
+    return of
+
+
+def _sampled(table: TrainingTable, rows: int, output: OutputKind) -> TrainingTable:
+    """The table with so many of its training rows, in which classes have about their shares."""
+    part = table.train
+    if rows == part.n_rows:
+        return table
+    order = np.random.default_rng(_SEED).permutation(part.n_rows)
+    labels = part.target if output is OutputKind.CLASSES else None
+    chosen = np.sort(spread_rows(order, labels)[:rows])
+    target = None if part.target is None else part.target[chosen]
+    return replace(table, train=Part(take(part.columns, chosen), target, rows))

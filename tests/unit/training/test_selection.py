@@ -1,0 +1,186 @@
+"""The selection of an algorithm where a training names none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ml_core.exceptions import TrainingError
+from ml_core.ids import ModelId
+from ml_core.models.formats import skops_format
+from ml_core.models.model_factory import ModelFactory
+from ml_core.training import candidates, selection
+from ml_core.training.fit import IN_PROCESS, FittedModel, fit_model
+from ml_core.training.request import TrainingRequest
+from support.tables import measures, split_target, tickets
+
+RANDOM = np.random.default_rng(0)
+NUMBERS = pd.DataFrame(RANDOM.normal(size=(400, 4)), columns=list("abcd"))
+LINE = np.where(NUMBERS["a"] + NUMBERS["b"] + RANDOM.normal(scale=0.3, size=400) > 0, "yes", "no")
+CHECKS = np.where((NUMBERS["a"] > 0) ^ (NUMBERS["b"] > 0), "yes", "no")
+
+
+def request(X: Any, y: Any, **options: Any) -> TrainingRequest:
+    """One that names no algorithm unless told so."""
+    return TrainingRequest(ModelId("m"), options.pop("model_type", None), (X, y), **options)
+
+
+def entries(fitted: FittedModel) -> list[Any]:
+    """What was recorded of each candidate."""
+    found: list[Any] = fitted.selection["candidates"]
+    return found
+
+
+@pytest.mark.parametrize(("y", "wanted"), [(LINE, "logistic_regression"), (CHECKS, "gradient_boosting")])
+def test_it_finds_what_fits_the_table(y: Any, wanted: str) -> None:
+    """A line, and a pattern that no line shows; the version records each score, the best one first."""
+    fitted = fit_model(request(NUMBERS, y))
+    assert fitted.algorithm == wanted
+    assert (fitted.selection["metric"], fitted.selection["folds"], fitted.selection["rows"]) == ("log_loss", 5, 320)
+    scores = [each["score"] for each in entries(fitted)]
+    assert scores == sorted(scores)
+    assert len(scores) == 4
+    assert [each["hyperparameters"]["algorithm"] for each in entries(fitted) if each["selected"]] == [wanted]
+    assert fitted.hyperparameters == {}  # as given
+
+
+def test_numbers_are_selected_by_r2() -> None:
+    """The greatest is the best."""
+    fitted = fit_model(request(NUMBERS, NUMBERS["a"] * NUMBERS["b"]))
+    assert fitted.selection["metric"] == "r2"
+    assert fitted.algorithm == "gradient_boosting"
+    scores = [each["score"] for each in entries(fitted)]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_texts_are_a_matter_of_linear_models() -> None:
+    """No candidate makes a dense matrix of words."""
+    fitted = fit_model(request(*split_target(tickets(), "category")))
+    assert {each["hyperparameters"]["algorithm"] for each in entries(fitted)} == {"logistic_regression"}
+
+
+@pytest.mark.parametrize(
+    ("hyperparameters", "wanted"),
+    [({"n_estimators": 3}, "random_forest"), ({"algorithm": "decision_tree"}, "decision_tree")],
+)
+def test_a_named_algorithm_stays_as_it_is(hyperparameters: dict[str, Any], wanted: str) -> None:
+    """So does the default of ``ModelFactory``, whose hyperparameters were given without its name."""
+    fitted = fit_model(request(NUMBERS, LINE, hyperparameters=hyperparameters))
+    assert (fitted.algorithm, fitted.selection) == (wanted, {})
+
+
+def test_hyperparameters_of_auto_are_those_of_all_candidates() -> None:
+    """One that a candidate lacks is refused before data is read."""
+    fitted = fit_model(request(NUMBERS, LINE, hyperparameters={"algorithm": "auto", "class_weight": "balanced"}))
+    assert all(each["hyperparameters"]["class_weight"] == "balanced" for each in entries(fitted))
+    assert fitted.effective_hyperparameters["class_weight"] == "balanced"
+    with pytest.raises(TrainingError, match="LogisticRegression has no hyperparameter 'max_depth'"):
+        fit_model(
+            request(None, LINE, model_type="classification", hyperparameters={"algorithm": "auto", "max_depth": 3})
+        )
+
+
+def test_a_type_without_candidates_says_so() -> None:
+    """Its default is trained where nothing is named."""
+    with pytest.raises(TrainingError, match="selects for classification and regression, not for clustering"):
+        fit_model(request(NUMBERS, None, model_type="clustering", hyperparameters={"algorithm": "auto"}))
+    assert fit_model(request(NUMBERS, None, model_type="clustering")).algorithm == "kmeans"
+
+
+def test_a_builder_of_the_callers_own_is_not_passed_over() -> None:
+    """Neither a registered one nor an assigned function."""
+    forest = {"algorithm": "random_forest", "n_estimators": 2}
+    ModelFactory.register("classification", lambda given: ModelFactory._create_standard_model("classification", forest))
+    try:
+        assert fit_model(request(NUMBERS, LINE)).effective_hyperparameters["n_estimators"] == 2
+    finally:
+        ModelFactory.unregister("classification")
+    original = ModelFactory.create_model
+    ModelFactory.create_model = lambda model_type, _given: ModelFactory._create_standard_model(model_type, forest)
+    try:
+        assert fit_model(request(NUMBERS, LINE)).effective_hyperparameters["n_estimators"] == 2
+    finally:
+        ModelFactory.create_model = original
+
+
+def test_the_choice_does_not_depend_on_the_order_of_the_work() -> None:
+    """Nor on the held-out rows, which take no part; so one specification makes one artifact."""
+
+    def backwards(work: Any, items: Any) -> list[Any]:
+        return [work(*item) for item in reversed(items)][::-1]
+
+    X, y = split_target(measures(), "outcome")
+    fits = [fit_model(request(X, y), execution=each) for each in (IN_PROCESS, replace(IN_PROCESS, spread=backwards))]
+    assert fits[0].selection == fits[1].selection
+    assert skops_format.dump(fits[0].pipeline) == skops_format.dump(fits[1].pipeline)
+    others = [fit_model(request(X, y, validation_data=(X[:50], labels))) for labels in (y[:50], y[50:100])]
+    assert others[0].selection == others[1].selection
+
+
+def test_a_small_budget_takes_rows_then_candidates_away() -> None:
+    """By estimates: what is left out says how long it would have taken."""
+    X = pd.DataFrame(RANDOM.normal(size=(7_000, 10))).rename(columns=lambda number: f"x{number}")
+    y = (X["x0"] > 0).to_numpy()
+    fitted = fit_model(request(X, y, selection_seconds=2.0))
+    assert fitted.selection["rows"] < 5_600
+    assert fitted.selection["folds"] == 3
+    cheap = fit_model(request(X, y, selection_seconds=0.001))
+    assert (cheap.algorithm, cheap.selection["rows"]) == ("logistic_regression", 1_000)
+    assert ["error" in each for each in entries(cheap)] == [False, True, True, True]
+    assert "not measured: it would take about" in entries(cheap)[1]["error"]
+
+
+def test_a_candidate_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And if all of them fail the error says why."""
+    fails = {"algorithm": "naive_bayes", "var_smoothing": 1e300, "priors": [0.2, 0.2]}  # refused by the fit
+    both = {"classification": (fails, {"algorithm": "logistic_regression"})}
+    monkeypatch.setattr(candidates, "_CANDIDATES", both)
+    fitted = fit_model(request(NUMBERS, LINE))
+    assert fitted.algorithm == "logistic_regression"
+    assert "sum of the priors should be 1" in entries(fitted)[1]["error"]
+    monkeypatch.setattr(candidates, "_CANDIDATES", {"classification": (fails,)})
+    with pytest.raises(TrainingError, match=r"No algorithm can be fitted .* sum of the priors should be 1"):
+        fit_model(request(NUMBERS, LINE))
+
+
+@pytest.mark.parametrize(
+    ("differences", "is_tie"),
+    [
+        ([0.0, 0.0, 0.0], True),
+        ([0.02, -0.01, 0.01], True),
+        ([0.009, 0.009, 0.0091], False),  # little, and no chance
+        ([0.3, -0.2, 0.1], False),  # chance, and not little
+    ],
+)
+def test_a_tie_goes_to_the_cheaper_one(differences: list[float], is_tie: bool) -> None:
+    """A difference that is at most its standard error, and at most a hundredth."""
+    best = np.array([1.0, 1.1, 0.9])
+    assert selection._is_tie(best + np.array(differences), best) == is_tie
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.data())
+def test_what_a_forest_can_be_fitted_on_can_be_selected_on(data: st.DataObject) -> None:
+    """Few rows, equal rows, rare classes and targets that hardly vary."""
+    n_rows = data.draw(st.integers(10, 40))
+    different = data.draw(st.integers(2, n_rows))
+    X = pd.DataFrame({"a": RANDOM.normal(size=different), "b": RANDOM.choice(["u", "v", "w"], different)})
+    X = X.iloc[RANDOM.integers(0, different, n_rows)].reset_index(drop=True)
+    rare = data.draw(st.integers(2, n_rows // 2))
+    y = (
+        np.array(["rare"] * rare + ["common"] * (n_rows - rare))
+        if data.draw(st.booleans())
+        else np.r_[np.full(rare, 1.5), np.zeros(n_rows - rare)]
+    )
+    model_type = "classification" if y.dtype.kind == "U" else "regression"
+    try:
+        fit_model(request(X, y, model_type=model_type, hyperparameters={"n_estimators": 2}))
+    except TrainingError:
+        return
+    assert fit_model(request(X, y, model_type=model_type)).selection["candidates"]

@@ -27,6 +27,7 @@ from ml_core.training.baseline import baseline, worse_than_baseline
 from ml_core.training.candidates import check_hyperparameters
 from ml_core.training.class_weights import set_class_weights
 from ml_core.training.encoding import encoding_steps
+from ml_core.training.forest_size import check_size
 from ml_core.training.request import TrainingRequest, effective_hyperparameters
 from ml_core.training.selection import Spread, select
 from ml_core.training.self_test import common_categories, record_self_test, rows_of_training, synthetic_rows
@@ -174,6 +175,7 @@ def _fit(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")  # by default Python shows a warning once a process, and the next fit none
         try:
+            check_size(pipeline, table.train.columns, table.train.target)
             execution.fit(pipeline, table.train.columns, table.train.target)
         except (TrainingError, PlatformError):
             raise

@@ -19,9 +19,12 @@ from ml_core.domain.metric import HIGHER_IS_BETTER
 from ml_core.domain.signature import OutputKind
 from ml_core.evaluation.metrics import Metrics
 from ml_core.exceptions import TrainingError, public_text
+from ml_core.models.algorithms import CLASSIFICATION, REGRESSION
+from ml_core.models.model_factory import ModelFactory
 from ml_core.training.candidates import candidates_of
 from ml_core.training.cross_validation import EncodedFold, Objective, divide_into_folds, encoded_folds, spread_rows
 from ml_core.training.encoding import takes_sparse
+from ml_core.training.forest_size import most_bytes
 from ml_core.training.request import TrainingRequest
 from ml_core.training.strategies import Facts
 from ml_core.training.table import Part, TrainingTable
@@ -35,6 +38,8 @@ _MIN_ROWS = 1_000
 """On fewer rows no candidate is measured for the sake of the budget."""
 _TIE = 0.01
 """Of the best loss: a loss that is so little greater is a price for a cheaper answer, if that much may be chance."""
+_MAX_BYTES = 2**29
+"""Of a candidate's artifact, of which a replica is to hold many."""
 _SEED = 0
 _MAX_ERROR = 200
 
@@ -60,6 +65,10 @@ class _Effort:
     rows: int
     folds: int
     left_out: list[dict[str, Any]]
+
+    def leave_out(self, candidate: dict[str, Any], why: str) -> None:
+        """Record a candidate that is not measured."""
+        self.left_out.append({"hyperparameters": candidate, "selected": False, "error": f"not measured: {why}"})
 
 
 def select(request: TrainingRequest, table: TrainingTable, output: OutputKind, spread: Spread) -> Selection:
@@ -138,9 +147,16 @@ def _affordable(
 ) -> _Effort:
     """First there are fewer folds, then fewer rows, at last fewer candidates, the dearest of which is left out."""
     kinds, target = Counter(column.kind for column in table.inputs), table.train.target
+    model_type = CLASSIFICATION if output is OutputKind.CLASSES else REGRESSION
     n_classes = len(np.unique(target)) if output is OutputKind.CLASSES and target is not None else 1
     n_rows = table.train.n_rows
-    of = _Effort(list(candidates), n_rows, _FOLDS_OF_SMALL if n_rows <= _SMALL else _FOLDS, [])
+    of = _Effort([], n_rows, _FOLDS_OF_SMALL if n_rows <= _SMALL else _FOLDS, [])
+    for each in candidates:
+        n_bytes = most_bytes(ModelFactory.create_model(model_type, each), n_rows, n_classes)
+        if n_bytes <= _MAX_BYTES:
+            of.candidates.append(each)
+        else:
+            of.leave_out(each, f"its artifact could take {n_bytes / 2**30:,.1f} GiB")
 
     def cost_s(hyperparameters: Mapping[str, Any]) -> float:
         algorithm = hyperparameters["algorithm"]
@@ -156,8 +172,7 @@ def _affordable(
         elif len(of.candidates) > 1:
             dearest = max(of.candidates, key=cost_s)
             of.candidates.remove(dearest)
-            error = f"not measured: it would take about {cost_s(dearest):,.0f} s of {total:,.0f} s"
-            of.left_out.append({"hyperparameters": dearest, "selected": False, "error": error})
+            of.leave_out(dearest, f"it would take about {cost_s(dearest):,.0f} s of {total:,.0f} s")
         else:
             break
     return of

@@ -136,6 +136,17 @@ def test_a_small_budget_takes_rows_then_candidates_away() -> None:
     assert "not measured: it would take about" in entries(cheap)[1]["error"]
 
 
+def test_a_forest_that_would_be_too_large_is_no_candidate() -> None:
+    """Many classes make its leaves large."""
+    y = np.array([f"class {number}" for number in range(200)] * 20)
+    X = pd.DataFrame({"a": RANDOM.normal(size=len(y)), "b": np.arange(len(y)) % 200})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(selection, "_MAX_BYTES", 2**24)
+        fitted = fit_model(request(X, y, selection_seconds=1.0))
+    assert any("its artifact could take" in each.get("error", "") for each in entries(fitted))
+    assert fitted.algorithm != "random_forest"
+
+
 def test_a_candidate_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """And if all of them fail the error says why."""
     fails = {"algorithm": "naive_bayes", "var_smoothing": 1e300, "priors": [0.2, 0.2]}  # refused by the fit

@@ -26,6 +26,7 @@ from ml_core.models.model_factory import ModelFactory
 from ml_core.training.baseline import baseline, worse_than_baseline
 from ml_core.training.candidates import check_hyperparameters
 from ml_core.training.class_weights import set_class_weights
+from ml_core.training.column_notes import column_notes
 from ml_core.training.encoding import encoding_steps
 from ml_core.training.forest_size import check_size
 from ml_core.training.request import TrainingRequest, effective_hyperparameters
@@ -235,6 +236,7 @@ def _evaluate(
         notes=(
             *worse_than_baseline(metrics["validation"], constant, algorithm, output),
             *table.notes,
+            *column_notes(table, output, is_split=request.validation_data is None),
             *_unseen_labels(table.train, table.validation, output, shown=request.shows_cells),
         ),
         diagnostics=_diagnosed(pipeline, held_out, table.validation, output, constant, started),

@@ -1,0 +1,160 @@
+"""Notes on the columns of a table that a user should look at before trusting a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+
+from ml_core.domain.columns import ColumnKind
+from ml_core.domain.signature import InputColumn, OutputKind
+from ml_core.exceptions import listed
+from ml_core.training.table import Part, TrainingTable
+
+_MIN_ROWS = 30
+"""Of the held-out rows: of fewer a score says nothing."""
+_SAMPLE_ROWS = 2_000
+_MAX_COLUMNS = 500
+_TELLS = {OutputKind.CLASSES: ("accuracy", 0.99), OutputKind.NUMBER: ("R²", 0.99)}
+_LEAST_GAIN = 0.05
+_MISSING = 0.95
+_DRIFT = 0.25
+"""Of the population stability index; above it a change is called large (Siddiqi, Credit Risk Scorecards, 2006)."""
+_BINS = 10
+_SHARE_OF_NONE = 1e-3
+"""For a bin without rows, whose logarithm would be infinite."""
+
+
+def column_notes(table: TrainingTable, output: OutputKind, *, is_split: bool) -> list[str]:
+    """Sentences on columns that tell the target alone, are nearly empty, or differ in the validation rows.
+
+    No value of a cell is in them.
+
+    Args:
+        table: The rows.
+        output: Of the model type.
+        is_split: Whether the validation rows were drawn from the training data, and so can't differ.
+    """
+    inputs = table.inputs[:_MAX_COLUMNS]
+    notes = []
+    if telling := list(_telling(table, inputs, output)):
+        name = telling[0].partition(" (")[0]
+        notes.append(
+            f"One column alone tells the target of the held-out rows: {listed(telling)}. If it is known only "
+            f"afterwards, leave it out: --ignore {name}, ignore=[{name}]."
+        )
+    if empty := [
+        f"{column.name!r} ({share:.0%})"
+        for column in inputs
+        if (share := float(pd.isna(table.train.columns[column.name]).mean())) > _MISSING
+    ]:
+        notes.append(f"Columns are missing in nearly all training rows: {listed(empty)}. Leave them out, or fill them.")
+    if not is_split and (drifted := _drifted(table, inputs)):
+        notes.append(
+            f"The validation rows differ from the training rows in {listed(drifted)}; 0.1 is a small change, "
+            f"{_DRIFT} a large one. Their metrics are of rows unlike those that were trained on."
+        )
+    return notes
+
+
+def _telling(table: TrainingTable, inputs: tuple[InputColumn, ...], output: OutputKind) -> Iterator[str]:
+    """The columns of which one alone gives the target, with their scores."""
+    train, held_out = _sample(table.train), _sample(table.validation)
+    if output not in _TELLS or train.target is None or held_out.target is None or held_out.n_rows < _MIN_ROWS:
+        return
+    metric, least = _TELLS[output]
+    is_class = output is OutputKind.CLASSES
+    usual = _majority(train.target) if is_class else float(train.target.mean())
+    if is_class and np.mean(held_out.target == usual) > least - _LEAST_GAIN:
+        return
+    for column in inputs:
+        if column.kind is ColumnKind.TEXT:
+            continue
+        answers = (_by_value if column.kind is ColumnKind.CATEGORY else _by_tree)(
+            train.columns[column.name], train.target, held_out.columns[column.name], usual, is_class
+        )
+        score = float(np.mean(answers == held_out.target)) if is_class else _r2(held_out.target, answers)
+        if score >= least:
+            yield f"{column.name!r} ({metric} {score:.3f})"
+
+
+def _sample(part: Part) -> Part:
+    """At most so many rows, evenly spaced."""
+    rows = slice(None, None, max(1, -(-part.n_rows // _SAMPLE_ROWS)))
+    columns = {name: part.columns[name][rows] for name in part.columns}
+    target = None if part.target is None else part.target[rows]
+    return Part(columns, target, len(range(part.n_rows)[rows]))
+
+
+def _by_tree(
+    train: NDArray[Any], target: NDArray[Any], held_out: NDArray[Any], _usual: Any, is_class: bool
+) -> NDArray[Any]:
+    tree = (DecisionTreeClassifier if is_class else DecisionTreeRegressor)(min_samples_leaf=2, random_state=0)
+    answers: NDArray[Any] = tree.fit(train[:, None], target).predict(held_out[:, None])
+    return answers
+
+
+def _by_value(
+    train: NDArray[Any], target: NDArray[Any], held_out: NDArray[Any], usual: Any, is_class: bool
+) -> NDArray[Any]:
+    """The most frequent class, or the mean, of the rows with the same category; the usual one where there are none."""
+    groups = pd.Series(target).groupby(pd.Series(train, dtype=object).fillna(""))
+    of_value = groups.agg(lambda values: _majority(values.to_numpy())) if is_class else groups.mean()
+    known = of_value.to_dict()
+    return np.array([known.get("" if value is None else value, usual) for value in held_out], dtype=target.dtype)
+
+
+def _majority(labels: NDArray[Any]) -> Any:
+    values, counts = np.unique(labels, return_counts=True)
+    return values[counts.argmax()]
+
+
+def _r2(truth: NDArray[Any], answers: NDArray[Any]) -> float:
+    spread = float(np.square(truth - truth.mean()).sum())
+    return 1.0 - float(np.square(truth - answers).sum()) / spread if spread > 0 else 0.0
+
+
+def _drifted(table: TrainingTable, inputs: tuple[InputColumn, ...]) -> list[str]:
+    """The columns whose index is above the bound, the greatest first."""
+    if min(table.train.n_rows, table.validation.n_rows) < _MIN_ROWS:
+        return []
+    found = {
+        column.name: stability_index(
+            *(_codes(table.train.columns[column.name], table.validation.columns[column.name], column.kind))
+        )
+        for column in inputs
+        if column.kind is not ColumnKind.TEXT
+    }
+    # Twice what chance gives, whose expectation is (bins - 1) (1 / n + 1 / m) (Yurdakul, 2018).
+    chance = 2 * (_BINS - 1) * (1 / table.train.n_rows + 1 / table.validation.n_rows)
+    large = sorted((name for name in found if found[name] > max(_DRIFT, chance)), key=lambda name: -found[name])
+    return [f"{name!r} (population stability index {found[name]:.2f})" for name in large]
+
+
+def stability_index(expected: NDArray[np.intp], actual: NDArray[np.intp]) -> float:
+    """The population stability index of ``(n,)`` bin numbers: ``Σ (a - e) · ln(a / e)`` over the shares of each bin."""
+    size = int(max(expected.max(initial=0), actual.max(initial=0))) + 1
+    shares = [np.bincount(each, minlength=size) / max(1, len(each)) for each in (expected, actual)]
+    e, a = (np.maximum(share, _SHARE_OF_NONE) for share in shares)
+    return float(((a - e) * np.log(a / e))[(shares[0] > 0) | (shares[1] > 0)].sum())
+
+
+def _codes(train: NDArray[Any], other: NDArray[Any], kind: ColumnKind) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The bin of each value: deciles of the training rows, or frequent categories; missing values have their own."""
+    if kind.is_numeric:
+        present = train[~np.isnan(train)]
+        edges = np.unique(np.quantile(present, np.linspace(0, 1, _BINS + 1)[1:-1])) if len(present) else np.array([])
+        first, second = (np.searchsorted(edges, each, side="left") for each in (train, other))
+        return tuple(  # type: ignore[return-value]
+            np.where(np.isnan(each), len(edges) + 1, code) for each, code in ((train, first), (other, second))
+        )
+    frequent = pd.Series(train, dtype=object).value_counts().index[:_BINS].tolist()
+    number = {value: code for code, value in enumerate(frequent)}
+    return tuple(  # type: ignore[return-value]
+        np.array([_BINS + 1 if value is None else number.get(value, _BINS) for value in each])
+        for each in (train, other)
+    )

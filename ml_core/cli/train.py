@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 ASKS = "tenant"
 
+_LISTED_COLUMNS = 20
 _NAME_LENGTH = 69  # a dataset's name has at most 80 characters, of which 11 are those of "-validation"
 
 
@@ -61,6 +63,7 @@ def train(
         ),
     ] = None,
     encoding: EncodingOption = "utf-8",
+    verbose: Annotated[bool, typer.Option("--verbose", help="List each column of a wide table.")] = False,
 ) -> None:
     """Train a model on a table and register it as a version. A file is registered as a dataset first.
 
@@ -95,7 +98,7 @@ def train(
         reference = dataset if made is None else made.reference
         report = trained(client, name, reference or "", None if made is None else made.row_count, **training)
         if not printed_as_json(report):
-            _print(client.tenant_id, made, report)
+            _print(client.tenant_id, made, report, verbose=verbose)
 
 
 def trained(client: MLClient, model_id: str, dataset: str, rows: int | None = None, **training: Any) -> TrainingReport:
@@ -161,8 +164,8 @@ def _column_hints(target: str | None, ignore: Sequence[str]) -> Iterator[None]:
         raise
 
 
-def _print(tenant: str, made: DatasetDetail | None, report: TrainingReport) -> None:
-    print_columns(report.columns)
+def _print(tenant: str, made: DatasetDetail | None, report: TrainingReport, *, verbose: bool) -> None:
+    print_columns(report.columns, most=None if verbose else _LISTED_COLUMNS)
     print_metrics(report)
     print_selection(report)
     for text in report.notes:
@@ -177,13 +180,23 @@ def _print(tenant: str, made: DatasetDetail | None, report: TrainingReport) -> N
     say(f"Serve it:  {command()} promote {names}")
 
 
-def print_columns(columns: Sequence[ReportedColumn]) -> None:
-    """What was inferred for each column."""
+def print_columns(columns: Sequence[ReportedColumn], most: int | None = None) -> None:
+    """What was inferred for each column; of more than ``most`` only of those that are left out."""
+    shown = columns
+    if most is not None and len(columns) > most:
+        counts = Counter(column.kind.value for column in columns if column.used and column.kind)
+        say(f"{sum(counts.values())} of {len(columns)} columns are used: {_counted(counts)}. --verbose lists them.")
+        shown = [column for column in columns if not column.used][:most]
     rows = []
-    for column in columns:
+    for column in shown:
         kind = column.kind.value if column.used and column.kind else "left out"
         rows.append({"column": column.name, "kind": kind, "why": column.reason.removeprefix(f"{kind}: ")})
-    print_rows(rows, ["column", "kind", "why"], empty="")
+    if rows:
+        print_rows(rows, ["column", "kind", "why"], empty="")
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items(), key=lambda each: -each[1]))
 
 
 def print_selection(report: TrainingReport) -> None:

@@ -95,6 +95,19 @@ def test_the_selection_of_the_algorithm_is_shown(mlcore, tenant, tmp_path):
     assert "not measured: it would take about" in cheap.out, cheap.out
 
 
+def test_a_wide_table_is_summed_up(mlcore, tenant, tmp_path):
+    """With what is left out of it; the columns are listed on request."""
+    file = tmp_path / "wide.csv"
+    wide = {f"x{number}": measures()["m0"] + number for number in range(20)}
+    measures()[["m1", "outcome"]].assign(**wide, same="x").to_csv(file, index=False)
+    common = ("train", file, "-t", tenant, "-m", "m", "--target", "outcome", "-p", "algorithm=naive_bayes")
+    said = mlcore(*common).out
+    assert "21 of 22 columns are used: 21 number. --verbose lists them." in said, said
+    assert re.search("^same +left out", said, re.MULTILINE), said
+    assert "x7" not in said.partition("metric")[0], said
+    assert re.search("^x7 +number", mlcore(*common, "--verbose").out, re.MULTILINE)
+
+
 def test_worse_than_the_baseline_is_noted(mlcore, tenant, tmp_path):
     """Beside the table of metrics, with what to try, and again with the version."""
     frame = measures().assign(outcome=np.random.default_rng(1).choice(["a", "b"], 200, p=[0.9, 0.1]))

@@ -91,12 +91,14 @@ def read_training_table(request: TrainingRequest, output: OutputKind) -> Trainin
     notes: list[str] = []
     rare = RareRows(request, output)
     y = request.training_data[1]
+    _check_aligned(*request.training_data, "training", notes)
     raw = _read(request.training_data[0], lambda: request.target, output, notes, "training", rare)
     if raw.target is not None and output is OutputKind.CLASSES:
         check_classes(raw.target)
     given = None
     if request.validation_data is not None:
         X, labels = request.validation_data
+        _check_aligned(X, labels, "validation", notes)
         labels = _as_in_training(labels, y, raw.target)
         given = _read(X, lambda: None if labels is None else read_target(labels), output, notes, "validation", rare)
         _check_same_type(raw.target, given.target)
@@ -152,6 +154,23 @@ class RareRows:
         if self.classes is None:
             self.classes = rare_classes_of(target, self.rule)
         return without_rare_classes(target, self.rule, self.classes, what, notes, shown=self.shown)
+
+
+def _check_aligned(X: Any, y: Any, what: str, notes: list[str]) -> None:
+    """Refuse targets with the index of the rows in another order; note another index.
+
+    Raises:
+        TrainingError: They are refused.
+    """
+    pandas = (pd.DataFrame, pd.Series)
+    if not (isinstance(X, pandas) and isinstance(y, pandas)) or len(X) != len(y) or X.index.equals(y.index):
+        return
+    if X.index.is_unique and y.index.is_unique and X.index.isin(y.index).all():
+        raise invalid(
+            f"The {what} targets have the index of the rows in another order.",
+            "Give y.loc[X.index], or reset both indexes if the rows are in order as they stand.",
+        )
+    notes.append(f"The {what} targets have another index than the rows; they were paired in the order given.")
 
 
 def _read(

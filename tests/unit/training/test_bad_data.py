@@ -36,6 +36,7 @@ def labels(**counts):
         ((X.head(0), Y.head(0)), None, "training data has no rows", None),
         ((X.head(9), Y.head(9)), None, "9 rows to train on, fewer than 10", None),
         ((X, Y.head(199)), None, "200 rows but 199 target values", "outcome"),
+        ((X, Y.sample(frac=1.0, random_state=0)), None, "training targets have the index of the rows in another", None),
         ((with_column(empty=None), Y), None, "'empty' has no value in any", "empty"),
         ((with_column(empty=np.nan), Y), None, "'empty' has no value in any", "empty"),
         ((X, labels(rare=1)), None, r"1 class\(es\) with one row: 'rare'", "outcome"),

@@ -53,6 +53,25 @@ def test_raw_columns_need_no_configuration():
     assert fitted.n_rows == {"train": 192, "validation": 48}
 
 
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        (pd.RangeIndex(200), False),
+        (pd.RangeIndex(1_000, 1_200), True),
+        (pd.Index(range(150)).append(pd.Index(range(50))), True),
+    ],
+)
+def test_targets_with_another_index_are_said(index, said):
+    """They are paired as they stand; the same index in another order is refused."""
+    X, y = split_target(measures(), "outcome")
+    notes = fit((X, y.set_axis(index))).notes
+    assert any("targets have another index than the rows" in note for note in notes) == said
+    shuffled = y.set_axis(y.index[::-1])
+    with pytest.raises(TrainingError, match="validation targets have the index of the rows in another order"):
+        fit((X, y), validation=(X, shuffled))
+    assert fit((X.to_numpy(), shuffled)).n_rows == {"train": 160, "validation": 40}  # an array has none
+
+
 def test_the_held_out_rows_are_not_trained_on():
     """A tree that learns by heart is perfect on its own rows and a guess on the others."""
     X, _ = split_target(measures(), "outcome")

@@ -34,6 +34,8 @@ Spread = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], list[Any]]
 _METRICS = {OutputKind.CLASSES: ("log_loss", "accuracy"), OutputKind.NUMBER: ("r2", "rmse")}
 """The metric that selects, and the one for a small table with a fold on which that is not defined."""
 _SMALL, _FOLDS_OF_SMALL, _FOLDS = 5_000, 5, 3
+_LARGE = 10_000
+"""Rows from which one of the folds tells candidates apart well enough, if more would mean fewer rows."""
 _MIN_ROWS = 1_000
 """On fewer rows no candidate is measured for the sake of the budget."""
 _TIE = 0.01
@@ -91,7 +93,7 @@ def select(request: TrainingRequest, table: TrainingTable, output: OutputKind, s
     every = candidates_of(model_type, request.hyperparameters, has_texts=has_texts)
     effort = _affordable(table, every, output, request.selection_seconds)
     candidates, sample = effort.candidates, _sampled(table, effort.rows, output)
-    folds = divide_into_folds(sample, output, effort.folds, _SEED, is_strict=False)
+    folds = divide_into_folds(sample, output, max(_FOLDS, effort.folds), _SEED, is_strict=False)[: effort.folds]
     objective = Objective(model_type, output, _METRICS[output][-1], {})
     sides = [takes_sparse(table, model_type, each["algorithm"]) for each in candidates]
     encoded = {side: list(encoded_folds(request, sample, folds, takes_sparse=side)) for side in set(sides)}
@@ -138,7 +140,7 @@ def _selected(effort: _Effort, scores: Any, metric: str) -> Selection:
 def _is_tie(loss: Any, best: Any) -> bool:
     """Whether ``(n_folds,)`` losses differ from the best ones by one standard error and by ``_TIE`` at most."""
     differences = loss - best
-    error = differences.std(ddof=1) / math.sqrt(len(differences))
+    error = differences.std(ddof=1) / math.sqrt(len(differences)) if len(differences) > 1 else math.inf
     return bool(differences.mean() <= min(error, _TIE * abs(best.mean())))
 
 
@@ -167,6 +169,8 @@ def _affordable(
     while (total := sum(map(cost_s, of.candidates))) > seconds:
         if of.folds > _FOLDS:
             of.folds = _FOLDS
+        elif of.folds > 1 and n_rows >= _LARGE:
+            of.folds = 1
         elif of.rows > _MIN_ROWS:
             of.rows = max(_MIN_ROWS, of.rows // 2)
         elif len(of.candidates) > 1:

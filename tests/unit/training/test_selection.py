@@ -130,6 +130,9 @@ def test_a_small_budget_takes_rows_then_candidates_away() -> None:
     fitted = fit_model(request(X, y, selection_seconds=2.0))
     assert fitted.selection["rows"] < 5_600
     assert fitted.selection["folds"] == 3
+    large = pd.concat([X, X.rename(columns={})], ignore_index=True)
+    of_large = fit_model(request(large, np.r_[y, y], selection_seconds=4.0))
+    assert (of_large.selection["folds"], of_large.selection["rows"]) == (1, 11_200)
     cheap = fit_model(request(X, y, selection_seconds=0.001))
     assert (cheap.algorithm, cheap.selection["rows"]) == ("logistic_regression", 1_000)
     assert ["error" in each for each in entries(cheap)] == [False, True, True, True]

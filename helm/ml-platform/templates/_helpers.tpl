@@ -5,6 +5,14 @@
 {{- $name | trunc 40 | trimSuffix "-" -}}
 {{- end }}
 
+{{/* Refuse a cluster without a kind of an operator. Helm knows kinds of a cluster only, and without one versions of APIs. */}}
+{{- define "ml-platform.require" -}}
+{{- $known := .root.Capabilities.APIVersions -}}
+{{- if and ($known.Has "v1/Pod") (not ($known.Has .kind)) -}}
+{{- fail (printf "The cluster has no %s. %s" .kind .remedy) -}}
+{{- end -}}
+{{- end }}
+
 {{- define "ml-platform.selector" -}}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/part-of: ml-platform

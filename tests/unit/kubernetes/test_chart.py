@@ -315,3 +315,25 @@ def test_every_value_is_in_the_schema_and_explained() -> None:
         if line and line[0] not in "# " and line.endswith(":"):
             following = text[number - 1] + text[number + 1]
             assert "#" in following, f"{line} has no description"
+
+
+OPERATORS = {
+    "ray.io/v1/RayService": ("Install KubeRay's operator 1.6 or newer", ()),
+    "postgresql.cnpg.io/v1/Cluster": ("Install the CloudNativePG operator first", ("database.kind=cloudnativepg",)),
+    "gateway.networking.k8s.io/v1/HTTPRoute": ("set ingress instead", ("httpRoute.parentRefs[0].name=front",)),
+    "monitoring.coreos.com/v1/PodMonitor": ("Install the Prometheus operator first", ("monitoring.podMonitor=true",)),
+}
+
+
+@pytest.mark.parametrize("major", PACKAGES)
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_a_cluster_without_an_operator_is_refused(kind: str, major: int) -> None:
+    """By both majors, before anything is installed; with a version of the operator that serves another kind as well."""
+    remedy, values = OPERATORS[kind]
+    known = ["v1/Pod", *(each for each in OPERATORS if each != kind), f"{kind.partition('/')[0]}/v1alpha1/Other"]
+    options = [*(f"--api-versions={each}" for each in known), *(f"--set={each}" for each in values)]
+    refused = helm("template", "ml", str(CHART), *options, major=major)
+    assert refused.returncode != 0
+    assert f"The cluster has no {kind}. " in refused.stderr
+    assert remedy in refused.stderr
+    assert helm("template", "ml", str(CHART), *options, f"--api-versions={kind}", major=major).returncode == 0

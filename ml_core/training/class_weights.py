@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier
 
 from ml_core.data.evidence import fits
 from ml_core.domain.values import category_text, read_number
@@ -33,10 +34,18 @@ def set_class_weights(estimator: Any, target: NDArray[Any]) -> None:
     }
     if weights:
         classes = {category_text(label): label for label in np.unique(target).tolist()}
-        estimator.set_params(**{name: _by_class(name, value, classes) for name, value in weights.items()})
+        found = {}
+        for name, value in weights.items():
+            owner = given.get(name.rpartition("__")[0], estimator)
+            # It looks classes up by their numbers, since it encodes the target before (scikit-learn 1.9).
+            by_number = isinstance(owner, HistGradientBoostingClassifier)
+            found[name] = _by_class(name, value, classes, by_number=by_number)
+        estimator.set_params(**found)
 
 
-def _by_class(name: str, weights: Mapping[Any, Any], classes: Mapping[str, Any]) -> dict[Any, float]:
+def _by_class(
+    name: str, weights: Mapping[Any, Any], classes: Mapping[str, Any], *, by_number: bool
+) -> dict[Any, float]:
     by_class: dict[Any, float] = {}
     for key, weight in weights.items():
         text = _text_of_class(key, classes)
@@ -52,8 +61,8 @@ def _by_class(name: str, weights: Mapping[Any, Any], classes: Mapping[str, Any])
         by_class[text] = float(weight)
     # All classes, with 1 for those that were left out, by the keys that scikit-learn looks for.
     full: dict[Any, float] = {}
-    for text, label in classes.items():
-        if full.setdefault(_key(label), by_class.get(text, 1.0)) != by_class.get(text, 1.0):
+    for number, (text, label) in enumerate(classes.items()):
+        if full.setdefault(number if by_number else _key(label), by_class.get(text, 1.0)) != by_class.get(text, 1.0):
             raise invalid(
                 f"{name} has different weights for {label!r} and another class that scikit-learn reads as the same "
                 "number.",

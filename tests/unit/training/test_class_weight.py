@@ -8,6 +8,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
+from ml_core.domain.values import category_text
 from ml_core.exceptions import TrainingError
 from ml_core.ids import ModelId
 from ml_core.training.class_weights import set_class_weights
@@ -62,9 +63,13 @@ def test_classes_that_are_one_number_to_scikit_learn_need_one_weight():
 
 
 @pytest.mark.parametrize("algorithm", [*WEIGHTED, "decision_tree"])
-def test_every_algorithm_with_class_weights_takes_them(algorithm):
-    """Those of JSON, for integer classes."""
-    assert fit((0, 1), {"0": 1, "1": 5}, algorithm).signature.output.classes == (0, 1)
+@pytest.mark.parametrize("labels", [(0, 1), (3, 7), (-1, 0), ("no", "yes"), (False, True)])
+def test_every_algorithm_with_class_weights_takes_them(algorithm, labels):
+    """Those of JSON, for classes of every type: they answer as with the numbers 0 and 1."""
+    named = fit(labels, {category_text(labels[1]): 5}, algorithm).pipeline
+    numbered = fit((0, 1), {"0": 1, "1": 5}, algorithm).pipeline
+    answer = "predict_proba" if hasattr(named, "predict_proba") else "decision_function"
+    np.testing.assert_array_equal(getattr(named, answer)(X), getattr(numbered, answer)(X))
 
 
 @pytest.mark.parametrize(

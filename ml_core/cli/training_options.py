@@ -64,7 +64,7 @@ def trains(verb: Callable[..., None]) -> Callable[..., None]:
 def _training(*, param: list[str] | None, kind: list[str] | None, **given: Any) -> dict[str, Any]:
     given["hyperparameters"] = hyperparameters(param)
     given["kinds"] = {name: _kind(text) for name, text in pairs_of(kind, "--kind", "zip=category")}
-    return {name: value for name, value in given.items() if value}
+    return {name: value for name, value in given.items() if value not in (None, "", [], {})}
 
 
 def hyperparameters(texts: list[str] | None) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 _MAX_METRICS = 2
-_NOTEBOOK_WIDTH = 100  # so that a shorter line covers the one before
 _RUNNING = "running"
 
 
@@ -68,8 +67,18 @@ def watching(console: Console, *, shown: bool = True) -> Iterator[Callable[[Show
         yield lambda _job: None
         return
     if console.is_jupyter:  # in which rich draws nothing without ipywidgets
-        yield lambda job: console.file.write(f"\r{_line(summary(job)):<{_NOTEBOOK_WIDTH}}")
-        console.file.write("\n")
+        width = 0
+
+        def rewrite(job: Shown) -> None:
+            nonlocal width
+            line = _line(summary(job))
+            console.file.write(f"\r{line:<{width}}")
+            width = len(line)
+
+        try:
+            yield rewrite
+        finally:
+            console.file.write("\n")
         return
     columns = (
         SpinnerColumn(),

@@ -95,7 +95,7 @@ class Supervisor:
         """End it, and wait until it has ended. Returns whether it lived."""
         if not self.is_running():
             return False
-        with suppress(psutil.NoSuchProcess):
+        with suppress(psutil.NoSuchProcess, FileNotFoundError):  # it ended meanwhile, and somebody removed its file
             process = psutil.Process(int(self._pid.read_text()))
             process.terminate()
             with suppress(Timeout), self._lock(_STOP_TIMEOUT_S):

@@ -35,10 +35,12 @@ def baseline(y_train: NDArray[Any] | None, y_held_out: NDArray[Any] | None, outp
     return {}
 
 
-def worse_than_baseline(held_out: Metrics, answer: Metrics, algorithm: str, output: OutputKind) -> list[str]:
+def worse_than_baseline(
+    held_out: Metrics, answer: Metrics, algorithm: str, output: OutputKind, *, was_selected: bool = False
+) -> list[str]:
     """One sentence with the metrics in which a model is worse than the baseline's answer on the same rows, or none.
 
-    It names what to try instead of the algorithm.
+    It names what to try instead of the algorithm, unless that was selected from others.
     """
     worse = [
         f"{name} {held_out[name]:.4g} (baseline {value:.4g})"
@@ -48,14 +50,15 @@ def worse_than_baseline(held_out: Metrics, answer: Metrics, algorithm: str, outp
     if not worse:
         return []
     linear = "logistic_regression" if output is OutputKind.CLASSES else "ridge"
-    tries = [f"algorithm={'gradient_boosting' if algorithm == linear else linear}"]
-    if algorithm in _FORESTS:
+    tries = [] if was_selected else [f"algorithm={'gradient_boosting' if algorithm == linear else linear}"]
+    if algorithm in _FORESTS and not was_selected:
         tries.append("min_samples_leaf=20")
     if output is OutputKind.CLASSES and all(name.startswith(("f1", "balanced")) for name in worse):
-        tries.append("class_weight=balanced")
+        tries.append("algorithm=auto with class_weight=balanced" if was_selected else "class_weight=balanced")
+    hyperparameter = f"the hyperparameter {' or '.join(tries)}, " if tries else ""
     return [
-        f"Worse than the baseline, which ignores all columns, on the held-out rows: {', '.join(worse)}. Try the "
-        f"hyperparameter {' or '.join(tries)}, more rows, or columns that are closer to the target."
+        f"Worse than the baseline, which ignores all columns, on the held-out rows: {', '.join(worse)}. Try "
+        f"{hyperparameter}more rows, or columns that are closer to the target."
     ]
 
 

@@ -6,22 +6,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_core.domain.tune_spec import AUTO
-from ml_core.exceptions import TrainingError
 from ml_core.models.algorithms import CLASSIFICATION, REGRESSION
 from ml_core.models.model_factory import ModelFactory
 
 Configuration = Mapping[str, Any]
 
+# By default it stops early above 10,000 rows: other rounds than those that were measured on fewer, and an error where a
+# class has one row.
+_BOOSTING: Configuration = {"algorithm": "gradient_boosting", "early_stopping": False}
 _CANDIDATES: Mapping[str, Sequence[Configuration]] = {
     CLASSIFICATION: (
         {"algorithm": "logistic_regression"},
-        {"algorithm": "gradient_boosting", "learning_rate": 0.05, "max_leaf_nodes": 8},
-        {"algorithm": "gradient_boosting", "learning_rate": 0.05, "max_leaf_nodes": 15, "max_iter": 150},
+        {**_BOOSTING, "learning_rate": 0.05, "max_leaf_nodes": 8},
+        {**_BOOSTING, "learning_rate": 0.05, "max_leaf_nodes": 15, "max_iter": 150},
         {"algorithm": "random_forest", "min_samples_leaf": 5},
     ),
     REGRESSION: (
         {"algorithm": "ridge"},
-        {"algorithm": "gradient_boosting"},
+        _BOOSTING,
         {"algorithm": "random_forest"},
         {"algorithm": "random_forest", "min_samples_leaf": 1},
     ),
@@ -40,31 +42,33 @@ _OF_TEXTS: Mapping[str, Sequence[Configuration]] = {
 def selects(model_type: str, hyperparameters: Mapping[str, Any]) -> bool:
     """Whether a training selects its algorithm: it names ``auto``, or no hyperparameter at all.
 
-    Hyperparameters without an algorithm are those of the default of ``ModelFactory``; so is a model type that a caller
-    has registered or builds by an assigned ``ModelFactory.create_model``.
+    Hyperparameters without an algorithm are those of the default of ``ModelFactory``. A model type that a caller has
+    registered, or builds by an assigned ``ModelFactory.create_model``, selects nothing.
     """
-    if "algorithm" in hyperparameters:
-        return bool(hyperparameters["algorithm"] == AUTO)
-    return not hyperparameters and model_type in _CANDIDATES and ModelFactory.is_standard(model_type)
+    if model_type not in _CANDIDATES or not ModelFactory.is_standard(model_type):
+        return False
+    return not hyperparameters or hyperparameters.get("algorithm") == AUTO
 
 
 def candidates_of(model_type: str, hyperparameters: Mapping[str, Any], *, has_texts: bool) -> list[dict[str, Any]]:
-    """The hyperparameters of each candidate, with those that the caller gave for all of them.
+    """The candidates of a training that selects: hyperparameters without those that the caller gave for all of them.
 
     Raises:
-        TrainingError: The model type has no candidates, or one lacks a hyperparameter or refuses its value.
+        TrainingError: A candidate lacks a hyperparameter of the caller's, or refuses its value.
     """
-    if model_type not in _CANDIDATES:
-        raise TrainingError(
-            f"algorithm={AUTO} selects for classification and regression, not for {model_type}.",
-            remedy="Name an algorithm, or leave it out.",
-            stage="validate",
-        )
-    given = {name: value for name, value in hyperparameters.items() if name != "algorithm"}
-    found = [{**each, **given} for each in (_OF_TEXTS if has_texts else _CANDIDATES)[model_type]]
-    for each in found:
-        ModelFactory.create_model(model_type, each)
+    given = given_for_all(hyperparameters)
+    found: list[dict[str, Any]] = []
+    for each in (_OF_TEXTS if has_texts else _CANDIDATES)[model_type]:
+        own = {name: value for name, value in each.items() if name not in given}
+        ModelFactory.create_model(model_type, {**given, **own})
+        if own not in found:
+            found.append(own)
     return found
+
+
+def given_for_all(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyperparameters that the caller of a training that selects gave for each candidate."""
+    return {name: value for name, value in hyperparameters.items() if name != "algorithm"}
 
 
 def check_hyperparameters(model_type: str, hyperparameters: Mapping[str, Any]) -> None:

@@ -158,7 +158,7 @@ def divide_into_folds(
         count: The number of folds.
         seed: Of the division.
         is_strict: Refuse a table of fewer different rows, or rows of a class, than folds. Otherwise equal rows may be
-            in several folds then, and some folds lack a class.
+            in several folds then, and the rows of such a class are fitted on in each fold and measured in none.
 
     Raises:
         TrainingError: The table is refused.
@@ -172,18 +172,18 @@ def divide_into_folds(
         if is_strict:
             raise invalid(f"There are {len(first)} different rows to train on for {count} folds.", "Give fewer folds.")
         codes = first = np.arange(n_rows)
-    fold_of = np.empty(len(first), dtype=np.intp)
+    fold_of = np.full(len(first), -1)
+    units = np.arange(len(first))
     splitter: Any = KFold(count, shuffle=True, random_state=seed)
     if labels is not None:
-        rows_of = dict(zip(*np.unique(labels[first], return_counts=True), strict=True))
+        values, of_unit, sizes = np.unique(labels[first], return_inverse=True, return_counts=True)
         if is_strict:
-            check_folds(rows_of, count)
-        if max(rows_of.values()) >= count:
+            check_folds(dict(zip(values, sizes, strict=True)), count)
+        if sizes.max() >= count:
             splitter = StratifiedKFold(count, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on classes of fewer rows than folds
-        for number, (_, units) in enumerate(splitter.split(first, None if labels is None else labels[first])):
-            fold_of[units] = number
+            units = np.flatnonzero(sizes[of_unit] >= count)
+    for number, (_, chosen) in enumerate(splitter.split(units, None if labels is None else labels[first][units])):
+        fold_of[units[chosen]] = number
     random = np.random.default_rng(seed)
     of_row = fold_of[codes]
     return [

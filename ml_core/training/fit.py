@@ -127,16 +127,18 @@ def fit_model(
     try:
         # First: a hyperparameter that does not exist is refused before the table is read.
         model_type, selection = request.model_type_in_use, None
-        check_hyperparameters(model_type, request.hyperparameters)
+        if request.selects:
+            check_hyperparameters(model_type, request.hyperparameters)
+            output = OUTPUTS[model_type]
+        else:
+            estimator = ModelFactory.create_model(model_type, dict(request.hyperparameters))
+            output = _output_of(estimator, request)
         enter("read")
-        output = _output_of(request)
         table = execution.read(request, output)
-        hyperparameters = request.hyperparameters
         if request.selects:
             enter("select")
             selection = select(request, table, output, execution.spread)
-            hyperparameters = selection.hyperparameters
-        estimator = ModelFactory.create_model(model_type, dict(hyperparameters))
+            estimator = ModelFactory.create_model(model_type, dict(selection.hyperparameters))
         if output is OutputKind.CLASSES and table.train.target is not None:
             set_class_weights(estimator, table.train.target)
         enter("fit")
@@ -151,11 +153,10 @@ def fit_model(
         raise
 
 
-def _output_of(request: TrainingRequest) -> OutputKind:
+def _output_of(estimator: Any, request: TrainingRequest) -> OutputKind:
     """The output of the model type; for a type of the caller's own, that of the estimator."""
     if (output := OUTPUTS.get(request.model_type_in_use)) is not None:
         return output
-    estimator = ModelFactory.create_model(request.model_type_in_use, dict(request.hyperparameters))
     for is_kind, kind in (
         (base.is_classifier, OutputKind.CLASSES),
         (base.is_regressor, OutputKind.NUMBER),
@@ -234,7 +235,7 @@ def _evaluate(
         n_rows={"train": table.train.n_rows, "validation": table.validation.n_rows},
         data_digest=table.digest,
         notes=(
-            *worse_than_baseline(metrics["validation"], constant, algorithm, output),
+            *worse_than_baseline(metrics["validation"], constant, algorithm, output, was_selected=request.selects),
             *table.notes,
             *column_notes(table, output, is_split=request.validation_data is None),
             *_unseen_labels(table.train, table.validation, output, shown=request.shows_cells),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -32,7 +34,7 @@ def most_bytes(estimator: Any, n_rows: int, n_classes: int) -> float:
         return 0.0
     own = estimator.get_params(deep=False)
     least = own["min_samples_leaf"]
-    leaves = n_rows / (least if isinstance(least, int) else max(1.0, math.ceil(least * n_rows)))
+    leaves = n_rows / (least if isinstance(least, Integral) else max(1.0, math.ceil(least * n_rows)))
     bounds = (own["max_leaf_nodes"], None if own["max_depth"] is None else 2.0 ** min(own["max_depth"], 64))
     leaves = min([leaves, *(bound for bound in bounds if bound is not None)])
     return float(own["n_estimators"] * 2 * leaves * _bytes_of_node(n_classes))
@@ -57,8 +59,10 @@ def check_size(pipeline: Pipeline, columns: Any, target: NDArray[Any] | None) ->
     n_classes = len(np.unique(target)) if is_classifier(forest) else 1
     if most_bytes(forest, len(target), n_classes) <= MAX_UNPACKED_BYTES:
         return
-    features = clone(pipeline[:-1]).fit_transform(columns, target)
-    tree = clone(forest).set_params(n_estimators=1).fit(features, target).estimators_[0].tree_
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the fit gives its own
+        features = clone(pipeline[:-1]).fit_transform(columns, target)
+        tree = clone(forest).set_params(n_estimators=1).fit(features, target).estimators_[0].tree_
     n_bytes = tree.node_count * _bytes_of_node(n_classes)
     expected = forest.n_estimators * n_bytes
     if expected > MAX_UNPACKED_BYTES:

@@ -24,8 +24,9 @@ from ml_core.training.request import TableFile, TrainingRequest, effective_hyper
 from ml_core.training.strategies import Choice, Facts, Strategy, choose
 from ml_core.training.targets import invalid
 
-_RECORD_BYTES = 16 * 2**10
-"""Room in a version's metadata for the training's record: effective values 4 KiB, columns 4 KiB, baseline and notes."""
+_RECORD_BYTES = 18 * 2**10
+"""Room in a version's metadata for the training's record: effective values and columns of 4 KiB each, the selection of
+2 KiB, baseline and notes."""
 
 
 @dataclass(frozen=True, slots=True)

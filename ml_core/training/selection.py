@@ -1,7 +1,7 @@
 """``select``: the algorithm of a training that names none, by cross-validation of a few candidates.
 
-What a candidate costs is estimated from the table and not measured, so that the same training always selects the same:
-a specification has one artifact digest on every machine.
+What a candidate costs is estimated from the table and not measured, so that the choice depends on no clock, and a
+specification has one artifact digest.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from ml_core.domain.columns import ColumnKind, take
 from ml_core.domain.metric import HIGHER_IS_BETTER
 from ml_core.domain.signature import OutputKind
 from ml_core.evaluation.metrics import Metrics
-from ml_core.exceptions import TrainingError, public_text
+from ml_core.exceptions import public_text
 from ml_core.models.algorithms import CLASSIFICATION, REGRESSION
 from ml_core.models.model_factory import ModelFactory
-from ml_core.training.candidates import candidates_of
+from ml_core.training.candidates import candidates_of, given_for_all
 from ml_core.training.cross_validation import EncodedFold, Objective, divide_into_folds, encoded_folds, spread_rows
-from ml_core.training.encoding import takes_sparse
 from ml_core.training.forest_size import most_bytes
 from ml_core.training.request import TrainingRequest
 from ml_core.training.strategies import Facts
@@ -86,22 +85,35 @@ def select(request: TrainingRequest, table: TrainingTable, output: OutputKind, s
         spread: Calls a function with each of a sequence of arguments, in any order or process.
 
     Raises:
-        TrainingError: No candidate can be fitted; says why the first one can't.
+        TrainingError: A hyperparameter of the caller's is none of a candidate's. What fails in the measurement is
+            recorded, and raises nothing.
     """
     has_texts = any(column.kind is ColumnKind.TEXT for column in table.inputs)
-    model_type = request.model_type_in_use
-    every = candidates_of(model_type, request.hyperparameters, has_texts=has_texts)
-    effort = _affordable(table, every, output, request.selection_seconds)
-    candidates, sample = effort.candidates, _sampled(table, effort.rows, output)
-    folds = divide_into_folds(sample, output, max(_FOLDS, effort.folds), _SEED, is_strict=False)[: effort.folds]
-    objective = Objective(model_type, output, _METRICS[output][-1], {})
-    sides = [takes_sparse(table, model_type, each["algorithm"]) for each in candidates]
-    encoded = {side: list(encoded_folds(request, sample, folds, takes_sparse=side)) for side in set(sides)}
-    items = [(objective, fold, each) for each, side in zip(candidates, sides, strict=True) for fold in encoded[side]]
-    measured = spread(_measured, items)
-    metric = next(each for each in _METRICS[output] if all(each in of for of in measured if isinstance(of, dict)))
-    scores = [of if isinstance(of, str) else of[metric] for of in measured]
-    return _selected(effort, np.array(scores, dtype=object).reshape(len(candidates), len(folds)), metric)
+    model_type, given = request.model_type_in_use, given_for_all(request.hyperparameters)
+    candidates = candidates_of(model_type, request.hyperparameters, has_texts=has_texts)
+    effort = _affordable(table, candidates, output, request.selection_seconds)
+    objective = Objective(model_type, output, _METRICS[output][-1], given)
+    measured = _measure(request, _sampled(table, effort.rows, output), effort, objective, spread)
+    if not request.shows_cells:
+        measured = [[of if isinstance(of, dict) else of.partition(":")[0] for of in each] for each in measured]
+    chosen, record = _chosen(effort, measured, _METRICS[output])
+    return Selection({**given, **chosen}, record)
+
+
+def _measure(
+    request: TrainingRequest, sample: TrainingTable, effort: _Effort, objective: Objective, spread: Spread
+) -> list[list[Metrics | str]]:
+    """For each candidate and fold its metrics, or why it has none."""
+    try:
+        count = max(_FOLDS, effort.folds)
+        folds = divide_into_folds(sample, objective.output, count, _SEED, is_strict=False)[: effort.folds]
+        # No candidate of a table with texts needs a dense matrix.
+        encoded = list(encoded_folds(request, sample, folds, takes_sparse=True))
+    except Exception as error:  # noqa: BLE001 - a processor of the caller's own can raise anything; the fit reports it
+        return [[public_text(error)] * effort.folds for _ in effort.candidates]
+    items = [(objective, fold, each) for each in effort.candidates for fold in encoded]
+    found = [public_text(of) if isinstance(of, Exception) else of for of in spread(_measured, items)]
+    return [found[start : start + len(encoded)] for start in range(0, len(found), len(encoded))]
 
 
 def _measured(objective: Objective, fold: EncodedFold, hyperparameters: Mapping[str, Any]) -> Metrics | str:
@@ -112,29 +124,29 @@ def _measured(objective: Objective, fold: EncodedFold, hyperparameters: Mapping[
         return public_text(error)
 
 
-def _selected(effort: _Effort, scores: Any, metric: str) -> Selection:
-    """The choice among ``(n_candidates, n_folds)`` scores and errors."""
+def _chosen(
+    effort: _Effort, measured: Sequence[Sequence[Metrics | str]], metrics: Sequence[str]
+) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """The candidate that is selected, and the record; if none could be measured it is the first one."""
+    every = [of for each in measured for of in each if isinstance(of, dict)]
+    metric = next(name for name in metrics if all(name in of for of in every))
     sign = -1.0 if HIGHER_IS_BETTER[metric] else 1.0
     found: list[dict[str, Any]] = []
     losses: dict[int, Any] = {}
-    for number, (hyperparameters, of) in enumerate(zip(effort.candidates, scores, strict=True)):
+    for number, (hyperparameters, of) in enumerate(zip(effort.candidates, measured, strict=True)):
         entry: dict[str, Any] = {"hyperparameters": dict(hyperparameters), "selected": False}
-        if (error := next((score for score in of if isinstance(score, str)), None)) is not None:
+        if (error := next((each for each in of if isinstance(each, str)), None)) is not None:
             found.append({**entry, "error": error[:_MAX_ERROR]})
             continue
-        values = of.astype(np.float64)
+        values = np.array([each[metric] for each in of if isinstance(each, dict)])
         losses[number] = sign * values
         found.append({**entry, "score": float(values.mean()), "std": float(values.std())})
-    if not losses:
-        raise TrainingError(
-            f"No algorithm can be fitted on this table. {found[0]['error']}", remedy="Correct the data.", stage="fit"
-        )
-    best = min(losses.values(), key=np.mean)
-    chosen = next(number for number, loss in losses.items() if _is_tie(loss, best))
+    best = min(losses.values(), key=np.mean, default=None)
+    chosen = next((number for number, loss in losses.items() if _is_tie(loss, best)), 0)
     found[chosen]["selected"] = True
     found.sort(key=lambda entry: sign * entry.get("score", sign * math.inf))
     record = {"metric": metric, "folds": effort.folds, "rows": effort.rows, "candidates": [*found, *effort.left_out]}
-    return Selection(dict(effort.candidates[chosen]), record)
+    return effort.candidates[chosen], record
 
 
 def _is_tie(loss: Any, best: Any) -> bool:
@@ -153,7 +165,7 @@ def _affordable(
     n_classes = len(np.unique(target)) if output is OutputKind.CLASSES and target is not None else 1
     n_rows = table.train.n_rows
     of = _Effort([], n_rows, _FOLDS_OF_SMALL if n_rows <= _SMALL else _FOLDS, [])
-    for each in candidates:
+    for each in candidates:  # the first of which is no forest
         n_bytes = most_bytes(ModelFactory.create_model(model_type, each), n_rows, n_classes)
         if n_bytes <= _MAX_BYTES:
             of.candidates.append(each)
@@ -166,7 +178,10 @@ def _affordable(
         # Boosting and linear models fit one function a class, unless there are two.
         return of.folds * facts.fit_s * (n_classes if n_classes > 2 and algorithm != "random_forest" else 1)
 
-    while (total := sum(map(cost_s, of.candidates))) > seconds:
+    def total_s() -> float:
+        return of.folds * Facts(of.rows, kinds).read_s + sum(map(cost_s, of.candidates))
+
+    while (total := total_s()) > seconds:
         if of.folds > _FOLDS:
             of.folds = _FOLDS
         elif of.folds > 1 and n_rows >= _LARGE:

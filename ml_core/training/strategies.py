@@ -92,6 +92,7 @@ class Facts:
         cores: Of a Ray cluster, that the training may use; at most 1: it has a process to itself.
         holds_validation: Whether a validation dataset is named.
         models: Of as many tenants.
+        selection_seconds: About how long a selection of the algorithm may take.
         nodes: The cores of each node of the Ray cluster; asked for where the choice depends on them.
     """
 
@@ -103,6 +104,7 @@ class Facts:
     is_regression: bool = False
     holds_validation: bool = False
     models: int = 1
+    selection_seconds: float = SELECTION_SECONDS
     nodes: tuple[float, ...] = ()
 
     @classmethod
@@ -123,6 +125,7 @@ class Facts:
             cores=cores,
             is_regression=is_regression,
             holds_validation=spec.validation_dataset is not None,
+            selection_seconds=spec.selection_seconds,
         )
 
     @property
@@ -145,7 +148,7 @@ class Facts:
         """Seconds of one core to fit the estimator."""
         if self.algorithm == AUTO:  # the fit as of the dearest candidate
             dearest = replace(self, algorithm="random_forest").fit_s
-            return dearest + min(SELECTION_SECONDS, _SELECTION_TIMES * dearest)
+            return dearest + min(self.selection_seconds, _SELECTION_TIMES * dearest)
         cells = float(self.rows * self.features)
         if self.algorithm in _FOREST_S:
             tried = self.features if self.is_regression else math.sqrt(self.features)

@@ -468,12 +468,14 @@ def _spec(cls: Callable[..., Spec], fields: Mapping[str, Any]) -> Spec:
 
 
 def _record(runs: RunRepository, run_id: str, fitted: FittedModel) -> None:
-    """Log what was measured: metrics, learning curves and diagnostics."""
+    """Log what was measured: metrics, learning curves and diagnostics; and the algorithm, if it was selected."""
     metrics = _flat(fitted.metrics)
     if fitted.diagnostics is None:
         runs.log_metrics(run_id, metrics)
     else:
         runs.artifacts.log_results(run_id, metrics, DIAGNOSTICS_FILE, orjson.dumps(fitted.diagnostics))
+    if fitted.selection:  # the parameters were recorded before
+        runs.tag(run_id, {"algorithm": fitted.algorithm})
     for metric, values in fitted.curves.items():
         runs.log_series(run_id, metric, range(len(values)), values)
 

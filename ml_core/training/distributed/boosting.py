@@ -174,6 +174,8 @@ def _work(config: dict[str, Any]) -> None:
     """The work of one worker: grow trees on its rows, from the last checkpoint on."""
     context, patience = ray.train.get_context(), config["patience"]
     rank, stops, state = context.get_world_rank(), patience is not None, ray.get(config["checkpoint"].get.remote())
+    if state.is_done:  # and another worker was added meanwhile
+        return
     (table, labels, weights, kept, held_out), encoder, sample = ray.get(
         [config["rows"], config["encoder"], config["sample"]]
     )

@@ -148,6 +148,8 @@ class _Trial(tune.Trainable):
     ) -> None:
         self._objective, self._folds, self._rungs = ray.put(objective), folds, rungs
         self._mean = objective.mean
+        here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}  # whose core this process has
+        self._measured = _measured.options(label_selector=here)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -162,7 +164,7 @@ class _Trial(tune.Trainable):
         known = self._found.setdefault(rung.share, [])
         folds = self._folds[self._takes_sparse][len(known) : rung.folds]
         try:
-            found, cpu_s = ray.get(_measured.remote(self._objective, self._configuration, rung.share, *folds))
+            found, cpu_s = ray.get(self._measured.remote(self._objective, self._configuration, rung.share, *folds))
         except OutOfMemoryError:
             return {"failed": _NO_MEMORY, "done": True}
         except WorkerCrashedError:

@@ -52,8 +52,11 @@ def warn_again(given: list[tuple[type[Warning], str]]) -> None:
         warnings.warn(message, category, stacklevel=2)
 
 
-def spread(work: Callable[..., T], items: Sequence[tuple[Any, ...]]) -> list[T]:
+def spread(work: Callable[..., T], items: Sequence[tuple[Any, ...]]) -> list[T | Exception]:
     """``work`` called with each of the items in a task of one core; what several items hold is put once.
+
+    Returns:
+        The results; a MemoryError in the place of one whose task ran out of memory.
 
     Raises:
         Exception: As ``gathered``.
@@ -62,8 +65,15 @@ def spread(work: Callable[..., T], items: Sequence[tuple[Any, ...]]) -> list[T]:
     for each in (each for item in items for each in item):
         if id(each) not in put:
             put[id(each)] = ray.put(each)
-    results: list[T] = gathered([_call.remote(work, *[put[id(each)] for each in item]) for item in items])
-    return results
+    refs = [_call.remote(work, *[put[id(each)] for each in item]) for item in items]
+    return [_result(ref) for ref in refs]
+
+
+def _result(ref: Any) -> Any:
+    try:
+        return gathered(ref)
+    except MemoryError as error:
+        return error
 
 
 @ray.remote(num_cpus=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,11 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.neighbors import KNeighborsClassifier
 
+from ml_core.data.processor import DataProcessor
+from ml_core.domain.columns import ColumnKind
+from ml_core.domain.tenant_policies import SelfTestRows
 from ml_core.exceptions import TrainingError
 from ml_core.ids import ModelId
 from ml_core.models.formats import skops_format
@@ -23,6 +28,7 @@ from support.tables import measures, split_target, tickets
 RANDOM = np.random.default_rng(0)
 NUMBERS = pd.DataFrame(RANDOM.normal(size=(400, 4)), columns=list("abcd"))
 LINE = np.where(NUMBERS["a"] + NUMBERS["b"] + RANDOM.normal(scale=0.3, size=400) > 0, "yes", "no")
+TEXT = {"text": ColumnKind.TEXT}
 CHECKS = np.where((NUMBERS["a"] > 0) ^ (NUMBERS["b"] > 0), "yes", "no")
 
 
@@ -48,6 +54,8 @@ def test_it_finds_what_fits_the_table(y: Any, wanted: str) -> None:
     assert len(scores) == 4
     assert [each["hyperparameters"]["algorithm"] for each in entries(fitted) if each["selected"]] == [wanted]
     assert fitted.hyperparameters == {}  # as given
+    if wanted == "gradient_boosting":  # as it was measured, whatever the number of rows
+        assert fitted.effective_hyperparameters["early_stopping"] is False
 
 
 def test_numbers_are_selected_by_r2() -> None:
@@ -78,8 +86,10 @@ def test_a_named_algorithm_stays_as_it_is(hyperparameters: dict[str, Any], wante
 def test_hyperparameters_of_auto_are_those_of_all_candidates() -> None:
     """One that a candidate lacks is refused before data is read."""
     fitted = fit_model(request(NUMBERS, LINE, hyperparameters={"algorithm": "auto", "class_weight": "balanced"}))
-    assert all(each["hyperparameters"]["class_weight"] == "balanced" for each in entries(fitted))
     assert fitted.effective_hyperparameters["class_weight"] == "balanced"
+    assert all("class_weight" not in each["hyperparameters"] for each in entries(fitted))  # given, so recorded as such
+    without_json = {"algorithm": "auto", "random_state": np.random.RandomState(0)}
+    assert json.dumps(fit_model(request(NUMBERS, LINE, hyperparameters=without_json)).selection)
     with pytest.raises(TrainingError, match="LogisticRegression has no hyperparameter 'max_depth'"):
         fit_model(
             request(None, LINE, model_type="classification", hyperparameters={"algorithm": "auto", "max_depth": 3})
@@ -88,13 +98,19 @@ def test_hyperparameters_of_auto_are_those_of_all_candidates() -> None:
 
 def test_a_type_without_candidates_says_so() -> None:
     """Its default is trained where nothing is named."""
-    with pytest.raises(TrainingError, match="selects for classification and regression, not for clustering"):
+    with pytest.raises(TrainingError, match="There is no algorithm 'auto' for clustering"):
         fit_model(request(NUMBERS, None, model_type="clustering", hyperparameters={"algorithm": "auto"}))
     assert fit_model(request(NUMBERS, None, model_type="clustering")).algorithm == "kmeans"
 
 
 def test_a_builder_of_the_callers_own_is_not_passed_over() -> None:
-    """Neither a registered one nor an assigned function."""
+    """Neither a registered one, which may have a hyperparameter of that name, nor an assigned function."""
+    ModelFactory.register("neighbours", lambda given: KNeighborsClassifier(**given))
+    try:
+        auto = request(NUMBERS, LINE, model_type="neighbours", hyperparameters={"algorithm": "auto"})
+        assert fit_model(auto).algorithm == "KNeighborsClassifier"
+    finally:
+        ModelFactory.unregister("neighbours")
     forest = {"algorithm": "random_forest", "n_estimators": 2}
     ModelFactory.register("classification", lambda given: ModelFactory._create_standard_model("classification", forest))
     try:
@@ -150,17 +166,47 @@ def test_a_forest_that_would_be_too_large_is_no_candidate() -> None:
     assert fitted.algorithm != "random_forest"
 
 
+FAILS = {"algorithm": "naive_bayes", "priors": [0.2, 0.2]}  # refused by the fit
+
+
 def test_a_candidate_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And if all of them fail the error says why."""
-    fails = {"algorithm": "naive_bayes", "var_smoothing": 1e300, "priors": [0.2, 0.2]}  # refused by the fit
-    both = {"classification": (fails, {"algorithm": "logistic_regression"})}
+    """If all of them fail, the fit of the first one says why."""
+    both = {"classification": (FAILS, {"algorithm": "logistic_regression"})}
     monkeypatch.setattr(candidates, "_CANDIDATES", both)
     fitted = fit_model(request(NUMBERS, LINE))
     assert fitted.algorithm == "logistic_regression"
     assert "sum of the priors should be 1" in entries(fitted)[1]["error"]
-    monkeypatch.setattr(candidates, "_CANDIDATES", {"classification": (fails,)})
-    with pytest.raises(TrainingError, match=r"No algorithm can be fitted .* sum of the priors should be 1"):
+    hidden = fit_model(request(NUMBERS, LINE, self_test_rows=SelfTestRows.SYNTHETIC))
+    assert entries(hidden)[1]["error"] == "ValueError"  # its text may quote cells
+    monkeypatch.setattr(candidates, "_CANDIDATES", {"classification": (FAILS,)})
+    with pytest.raises(TrainingError, match=r"Fitting GaussianNB failed.*sum of the priors should be 1"):
         fit_model(request(NUMBERS, LINE))
+
+
+class Demanding(DataProcessor):
+    """Refuses fewer rows than all that are trained on."""
+
+    def preprocess(self, data: Any, model_type: str | None = None, is_training: bool = True) -> pd.DataFrame:
+        if is_training and len(data) < 320:
+            raise ValueError("too few rows")
+        return super().preprocess(data, model_type, is_training)
+
+
+def test_what_can_not_be_measured_is_fitted_all_the_same() -> None:
+    """By the first candidate; the record says why none has a score."""
+    fitted = fit_model(request(NUMBERS, LINE, processor=Demanding()))
+    assert fitted.algorithm == "logistic_regression"
+    assert all(each["error"] == "ValueError: too few rows" for each in entries(fitted))
+
+
+def test_a_rare_class_is_in_the_rows_that_each_fold_is_fitted_on() -> None:
+    """So a text with two classes, and the weight of such a class, can be measured."""
+    texts = pd.DataFrame({"text": [f"word{number} and {number % 7} others" for number in range(80)]})
+    y = np.array(["ham"] * 78 + ["spam"] * 2)
+    assert all("score" in each for each in entries(fit_model(request(texts, y, kinds=TEXT))))
+    weighted = {"algorithm": "auto", "class_weight": {"spam": 5.0}}
+    fitted = fit_model(request(NUMBERS[:80], y, hyperparameters=weighted))
+    assert all("score" in each for each in entries(fitted))
 
 
 @pytest.mark.parametrize(
@@ -181,20 +227,21 @@ def test_a_tie_goes_to_the_cheaper_one(differences: list[float], is_tie: bool) -
 @settings(max_examples=10, deadline=None)
 @given(st.data())
 def test_what_a_forest_can_be_fitted_on_can_be_selected_on(data: st.DataObject) -> None:
-    """Few rows, equal rows, rare classes and targets that hardly vary."""
+    """Few rows, equal rows, rare classes, targets that hardly vary, texts."""
+    random = np.random.default_rng(data.draw(st.integers(0, 2**16)))
     n_rows = data.draw(st.integers(10, 40))
     different = data.draw(st.integers(2, n_rows))
-    X = pd.DataFrame({"a": RANDOM.normal(size=different), "b": RANDOM.choice(["u", "v", "w"], different)})
-    X = X.iloc[RANDOM.integers(0, different, n_rows)].reset_index(drop=True)
+    X = pd.DataFrame({"a": random.normal(size=different), "b": random.choice(["u", "v", "w"], different)})
+    kinds = {}
+    if data.draw(st.booleans()):
+        X["text"], kinds = [f"some {word} words" for word in random.choice(list("xyz"), different)], TEXT
+    X = X.iloc[random.integers(0, different, n_rows)].reset_index(drop=True)
     rare = data.draw(st.integers(2, n_rows // 2))
-    y = (
-        np.array(["rare"] * rare + ["common"] * (n_rows - rare))
-        if data.draw(st.booleans())
-        else np.r_[np.full(rare, 1.5), np.zeros(n_rows - rare)]
-    )
-    model_type = "classification" if y.dtype.kind == "U" else "regression"
+    model_type = data.draw(st.sampled_from(["classification", "regression"]))
+    names = ("rare", "common") if model_type == "classification" else (1.5, 0.0)
+    y = np.array([names[0]] * rare + [names[1]] * (n_rows - rare))
     try:
-        fit_model(request(X, y, model_type=model_type, hyperparameters={"n_estimators": 2}))
+        fit_model(request(X, y, model_type=model_type, kinds=kinds, hyperparameters={"n_estimators": 2}))
     except TrainingError:
         return
-    assert fit_model(request(X, y, model_type=model_type)).selection["candidates"]
+    assert fit_model(request(X, y, model_type=model_type, kinds=kinds)).selection["candidates"]

@@ -27,6 +27,8 @@ _OPTIONS: Options = {
         _Text, "classification, regression, clustering or anomaly_detection; default: by the target.", "--type"
     ),
     "validation_dataset": _option(_Text, "A dataset to measure on, instead of a held-out fifth of the rows."),
+    "group": _option(_Text, "A column, such as customer, whose equal values are held out together; it is no input."),
+    "time": _option(_Text, "A column of dates or numbers, by which the latest fifth is held out."),
     "rare_classes": _option(
         _Text,
         "Classes of fewer than 2 rows: drop leaves their rows out, merge:other makes them one class; "

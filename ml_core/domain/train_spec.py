@@ -72,6 +72,8 @@ class TrainSpec(Specification):
         target: The column of the dataset to predict.
         validation_dataset: A registered dataset with the same columns for validation; None: a fifth of the rows is
             held out.
+        group: A column whose equal values are held out together, such as a customer; it is no input of the model.
+        time: A column of dates or numbers by which the latest rows are held out; it remains an input.
         ignore: Columns of the dataset to ignore.
         hyperparameters: ``algorithm`` and the parameters of the estimator; none, or the algorithm ``auto``: selected by
             cross-validation. Parameters without an algorithm are those of a random forest.
@@ -94,6 +96,8 @@ class TrainSpec(Specification):
     dataset: str | None = None
     target: str | None = None
     validation_dataset: str | None = None
+    group: str | None = None
+    time: str | None = None
     ignore: tuple[str, ...] = field(default=(), metadata={FORM: "a list of column names"})
     hyperparameters: Mapping[str, Any] = field(default_factory=dict, metadata={FORM: "an object of name and value"})
     kinds: Mapping[str, ColumnKind] = field(default_factory=dict, metadata={FORM: "an object of column name and kind"})
@@ -115,6 +119,10 @@ class TrainSpec(Specification):
                 remedy=f"Give a number above 0, up to {_MAX_SELECTION_SECONDS:,.0f}.",
                 field="selection_seconds",
             )
+        if self.group is not None and self.time is not None:
+            raise InvalidRequestError(
+                "A training has a group and a time.", remedy="Hold rows out by one of them.", field="time"
+            )
         if TRAINING_RECORD in self.metadata:
             raise InvalidRequestError(
                 f"The metadata key {TRAINING_RECORD!r} is reserved for the record of the training.",
@@ -122,7 +130,10 @@ class TrainSpec(Specification):
                 field="metadata",
             )
         parsed = {
-            "target": None if self.target is None else str(self.target),  # as dataset columns are named
+            **{  # as dataset columns are named
+                name: None if (column := getattr(self, name)) is None else str(column)
+                for name in ("target", "group", "time")
+            },
             "ignore": tuple(texts("ignore", self.ignore)),
             "kinds": {str(name): _kind(kind) for name, kind in self.kinds.items()},
             "version": None if self.version is None else VersionId(self.version),

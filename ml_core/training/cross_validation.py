@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.model_selection import KFold, StratifiedKFold, TimeSeriesSplit
 from sklearn.pipeline import Pipeline
 
 from ml_core.domain.columns import take
@@ -149,7 +149,8 @@ def divide_into_folds(
 ) -> list[tuple[Rows, Rows]]:
     """Divide the training part of a table: the rows to fit on and to measure on, of each fold.
 
-    Equal rows are in one fold, as in the split of the training itself, and classes have their shares in each. The rows
+    Equal rows are in one fold, as in the split of the training itself, and classes have their shares in each; with
+    groups the rows of one are, and with times a fold is measured on later rows. The rows
     to fit on are in an order of which every beginning has each class, with about its share.
 
     Args:
@@ -164,13 +165,19 @@ def divide_into_folds(
         TrainingError: The table is refused.
     """
     n_rows, target = table.train.n_rows, table.train.target
-    digests = row_digests(table.train.columns, table.inputs)
-    codes = pd.factorize(digests if can_be_kept_together(digests) else np.arange(n_rows))[0]
-    _, first = np.unique(codes, return_index=True)
-    labels = target if output is OutputKind.CLASSES else None
+    labels, random = target if output is OutputKind.CLASSES else None, np.random.default_rng(seed)
+    if table.times is not None:
+        return _forward_folds(table.times, labels, count, random)
+    if table.groups is None:
+        digests = row_digests(table.train.columns, table.inputs)
+        codes = pd.factorize(digests if can_be_kept_together(digests) else np.arange(n_rows))[0]
+    else:
+        codes = table.groups
+    _, first, codes = np.unique(codes, return_index=True, return_inverse=True)
     if len(first) < count:
         if is_strict:
-            raise invalid(f"There are {len(first)} different rows to train on for {count} folds.", "Give fewer folds.")
+            what = "different rows" if table.groups is None else "groups"
+            raise invalid(f"There are {len(first)} {what} to train on for {count} folds.", "Give fewer folds.")
         codes = first = np.arange(n_rows)
     fold_of = np.full(len(first), -1)
     units = np.arange(len(first))
@@ -184,12 +191,22 @@ def divide_into_folds(
             units = np.flatnonzero(sizes[of_unit] >= count)
     for number, (_, chosen) in enumerate(splitter.split(units, None if labels is None else labels[first][units])):
         fold_of[units[chosen]] = number
-    random = np.random.default_rng(seed)
     of_row = fold_of[codes]
     return [
         (spread_rows(random.permutation(np.flatnonzero(of_row != number)), labels), np.flatnonzero(of_row == number))
         for number in range(count)
     ]
+
+
+def _forward_folds(
+    times: NDArray[np.float64], labels: NDArray[Any] | None, count: int, random: np.random.Generator
+) -> list[tuple[Rows, Rows]]:
+    """Folds of which each is measured on rows that are later than those it is fitted on."""
+    if len(times) <= count:
+        raise invalid(f"There are {len(times)} rows to train on for {count} folds in time.", "Give fewer folds.")
+    order = np.argsort(times, kind="stable")
+    splits = TimeSeriesSplit(count).split(order)
+    return [(spread_rows(random.permutation(order[train]), labels), np.sort(order[test])) for train, test in splits]
 
 
 def check_folds(rows_of: Mapping[Any, int], count: int) -> None:

@@ -126,7 +126,8 @@ class Planner:
         self._check_sources(spec, given)
         source = None if spec.dataset is None else self._dataset(spec.dataset, "dataset")
         if source is not None and given.training is None:  # otherwise the dataset is for the lineage only
-            self._check_columns(source, spec, [*spec.kinds, *spec.ignore])
+            by = [name for name in (spec.group, spec.time) if name is not None]
+            self._check_columns(source, spec, [*spec.kinds, *spec.ignore, *by])
         held_out = None
         if spec.validation_dataset is not None:
             held_out = self._dataset(spec.validation_dataset, "validation_dataset")
@@ -156,6 +157,8 @@ class Planner:
             validation_data=validation,
             hyperparameters=dict(spec.hyperparameters),
             kinds=spec.kinds,
+            group=spec.group,
+            time=spec.time,
             processor=given.processor,
             rare_classes=spec.rare_classes,
             selection_seconds=spec.selection_seconds,
@@ -207,10 +210,13 @@ class Planner:
                     f"{did_you_mean(name, names)}Its columns are: {listed(names)}.",
                     name,
                 )
-        if spec.target is not None and spec.target in spec.ignore:
-            raise self._refused(
-                f"The column {spec.target!r} is both the target and ignored.", "Leave out one of the two.", spec.target
-            )
+        roles = {"the target": spec.target, "the group": spec.group, "the time": spec.time}
+        for role, column in roles.items():
+            if column is not None and column in spec.ignore:
+                what = f"The column {column!r} is both {role} and ignored."
+                raise self._refused(what, "Leave out one of the two.", column)
+        if spec.target is not None and spec.target in (spec.group, spec.time):
+            raise self._refused(f"The column {spec.target!r} is the target.", "Split by another one.", spec.target)
 
     def _read(self, version: DatasetVersion, spec: TrainSpec) -> tuple[Any, Any]:
         """The pair ``(X, y)`` of a dataset's version; ``y`` is None without a target.

@@ -50,6 +50,8 @@ class TrainingRequest:
             called x0, x1, …), and one target value a row; ``y`` may be None for clustering and anomaly detection. A
             ``TableFile`` in the place of ``X`` is for an execution that reads it itself.
         validation_data: The same, to measure on; None: a fifth of the training data is held out.
+        group: See ``TrainSpec``.
+        time: See ``TrainSpec``.
         processor: The caller's own ``DataProcessor``, if any.
         selection_seconds: About how long the selection of an algorithm may take, on one core.
         self_test_rows: Which rows the version keeps. With synthetic ones, notes and reasons don't show cells either.
@@ -64,6 +66,8 @@ class TrainingRequest:
     validation_data: tuple[Any, Any] | None = None
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     kinds: Mapping[str, ColumnKind] = field(default_factory=dict)
+    group: str | None = None
+    time: str | None = None
     processor: Any = None
     rare_classes: str | None = None
     selection_seconds: float = SELECTION_SECONDS

@@ -206,4 +206,9 @@ def _sampled(table: TrainingTable, rows: int, output: OutputKind) -> TrainingTab
     labels = part.target if output is OutputKind.CLASSES else None
     chosen = np.sort(spread_rows(order, labels)[:rows])
     target = None if part.target is None else part.target[chosen]
-    return replace(table, train=Part(take(part.columns, chosen), target, rows))
+    return replace(
+        table,
+        train=Part(take(part.columns, chosen), target, rows),
+        groups=None if table.groups is None else table.groups[chosen],
+        times=None if table.times is None else table.times[chosen],
+    )

@@ -90,7 +90,7 @@ class Facts:
     Attributes:
         columns: Kind → number of columns that are trained on.
         cores: Of a Ray cluster, that the training may use; at most 1: it has a process to itself.
-        holds_validation: Whether a validation dataset is named.
+        in_one_process: What must be read in one process, such as a validation dataset; None: nothing.
         models: Of as many tenants.
         selection_seconds: About how long a selection of the algorithm may take.
         nodes: The cores of each node of the Ray cluster; asked for where the choice depends on them.
@@ -102,7 +102,7 @@ class Facts:
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     cores: float = 1.0
     is_regression: bool = False
-    holds_validation: bool = False
+    in_one_process: str | None = None
     models: int = 1
     selection_seconds: float = SELECTION_SECONDS
     nodes: tuple[float, ...] = ()
@@ -124,7 +124,11 @@ class Facts:
             hyperparameters=spec.hyperparameters,
             cores=cores,
             is_regression=is_regression,
-            holds_validation=spec.validation_dataset is not None,
+            in_one_process="a validation dataset"
+            if spec.validation_dataset is not None
+            else "a split by group or time"
+            if spec.group is not None or spec.time is not None
+            else None,
             selection_seconds=spec.selection_seconds,
         )
 
@@ -274,8 +278,8 @@ def _not_merged(facts: Facts) -> str | None:
     """Why a training can't be fitted from statistics of its parts; None: it can."""
     if facts.algorithm not in ("naive_bayes", "ridge"):
         return f"{facts.algorithm} can't be fitted from sums over parts of the rows"
-    if facts.holds_validation:
-        return "a validation dataset is read in one process"
+    if facts.in_one_process is not None:
+        return f"{facts.in_one_process} is read in one process"
     if facts.algorithm == "naive_bayes":
         return None
     if facts.columns.get(ColumnKind.TEXT):
@@ -290,8 +294,8 @@ def _not_merged(facts: Facts) -> str | None:
 def _lightgbm_on_ray_train(facts: Facts) -> _Estimate:
     if facts.algorithm != "lightgbm":
         return None, "for the algorithm lightgbm"
-    if facts.holds_validation:
-        return None, "a validation dataset is read in one process"
+    if facts.in_one_process is not None:
+        return None, f"{facts.in_one_process} is read in one process"
     if (why := _needs_tasks(facts)) is not None:
         return None, why
     if len(facts.nodes) < 2:

@@ -16,10 +16,12 @@ from ml_core.data.canonical import columns_from_frame, require_columns
 from ml_core.data.cells import Cells, cells_of
 from ml_core.data.frames import as_frame
 from ml_core.data.kinds import InferredColumn, has_missing, infer_columns
+from ml_core.data.splits import split_rows
 from ml_core.database.strict_json import is_storable
-from ml_core.domain.columns import Columns, take
+from ml_core.domain.columns import ColumnKind, Columns, take
 from ml_core.domain.signature import InputColumn, OutputKind
 from ml_core.domain.train_spec import RareClasses
+from ml_core.domain.values import composed
 from ml_core.exceptions import DataProcessingError, SignatureMismatchError, TrainingError
 from ml_core.training.provenance import data_digest, row_digests
 from ml_core.training.request import TrainingRequest
@@ -65,6 +67,8 @@ class TrainingTable:
         columns: What was inferred of every column of the training data.
         validation: Rows to measure on; none of them is in ``train`` unless the caller gave them so.
         digest: Of the training data.
+        groups: ``(n_train,)`` numbers of groups whose rows stay together, or None.
+        times: ``(n_train,)`` times by which rows are held out, or None.
         notes: Sentences for the user on what was done to the data.
     """
 
@@ -74,6 +78,8 @@ class TrainingTable:
     validation: Part
     digest: str
     notes: tuple[str, ...]
+    groups: NDArray[np.intp] | None = None
+    times: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,7 @@ def read_training_table(request: TrainingRequest, output: OutputKind) -> Trainin
     elif raw.target is not None and output is OutputKind.CLASSES:
         check_class_sizes(raw.target)
     with as_training_errors():
+        raw, groups = _without_group(raw, request.group)
         columns = infer_columns(raw.frame, kinds=request.kinds, has_commas=isinstance(y, Cells) and y.has_commas)
         inputs = tuple(column.input for column in columns if column.input is not None)
         if given is not None:
@@ -113,12 +120,64 @@ def read_training_table(request: TrainingRequest, output: OutputKind) -> Trainin
         train = _part(raw, inputs)
         validation = None if given is None else _part(given, inputs)
     digest = data_digest(train.columns, inputs, train.target)  # before the split, of all the rows that were given
-    if validation is None:
-        labels = train.target if output is OutputKind.CLASSES else None
-        train, validation = (_rows(train, rows) for rows in divide(row_digests(train.columns, inputs), labels, notes))
-    else:
+    times = None if request.time is None else _times(train, inputs, request.time)
+    if validation is not None:
         _note_known_rows(train, validation, inputs, notes)
-    return TrainingTable(columns, inputs, train, validation, digest, tuple(notes))
+        return TrainingTable(columns, inputs, train, validation, digest, tuple(notes), groups, times)
+    if groups is None and times is None:
+        labels = train.target if output is OutputKind.CLASSES else None
+        rows, held_out = divide(row_digests(train.columns, inputs), labels, notes)
+    else:
+        rows, held_out = _divide_by(groups, times, train, output, notes)
+        groups, times = None if groups is None else groups[rows], None if times is None else times[rows]
+    parts = (_rows(train, rows), _rows(train, held_out))
+    return TrainingTable(columns, inputs, *parts, digest, tuple(notes), groups, times)
+
+
+def _without_group(raw: _Raw, name: str | None) -> tuple[_Raw, NDArray[np.intp] | None]:
+    """The data without the column of groups, and their numbers; rows without a group are one."""
+    if name is None:
+        return raw, None
+    require_columns(raw.frame, [composed(name)], "The training data")
+    groups = pd.factorize(raw.frame[composed(name)], use_na_sentinel=False)[0]
+    return replace(raw, frame=raw.frame.drop(columns=[composed(name)])), groups
+
+
+def _times(part: Part, inputs: tuple[InputColumn, ...], name: str) -> NDArray[np.float64]:
+    """The times of rows, from an input of the model."""
+    kind = next((column.kind for column in inputs if column.name == composed(name)), None)
+    if kind not in (ColumnKind.DATETIME, ColumnKind.NUMBER):
+        what = "is not used" if kind is None else f"is a {kind}"
+        raise invalid(
+            f"The column {name!r} {what}, and rows are held out by dates or numbers.",
+            f"Name another column, or give its kind: kinds={{{name!r}: 'datetime'}}.",
+            name,
+        )
+    times: NDArray[np.float64] = part.columns[composed(name)]
+    return times
+
+
+def _divide_by(
+    groups: NDArray[np.intp] | None, times: NDArray[np.float64] | None, part: Part, output: OutputKind, notes: list[str]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The rows to train on and to hold out, by group or by time."""
+    with as_training_errors():
+        split = split_rows(
+            np.arange(part.n_rows),
+            test_size=0.0,
+            val_size=HELD_OUT_SHARE,
+            groups=groups,
+            times=times,
+            random_state=_SEED,
+        )
+    rows, held_out = np.sort(split.train), np.sort(split.validation)
+    if output is OutputKind.CLASSES and part.target is not None and len(np.unique(part.target[rows])) < 2:
+        raise invalid("The rows that are not held out have one class only.", "Split by another column, or not at all.")
+    if groups is not None:
+        notes.append(f"{len(np.unique(groups[held_out]))} of {len(np.unique(groups))} groups were held out.")
+    else:
+        notes.append("The latest fifth of the rows was held out.")
+    return rows, held_out
 
 
 @contextmanager

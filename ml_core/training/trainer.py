@@ -91,6 +91,8 @@ class TrainingOptions(TypedDict, total=False):
     dataset: str | None
     target: str | None
     validation_dataset: str | None
+    group: str | None
+    time: str | None
     ignore: Sequence[str]
     kinds: Mapping[str, ColumnKind | str] | None
     processor: Any
@@ -173,9 +175,9 @@ class Trainer:
                 fitted on the rest.
             hyperparameters: ``algorithm`` and the estimator's own; none: the algorithm is selected, see ``TrainSpec``.
             **options: ``processor``, a ``DataProcessor`` of your own, and the fields of ``TrainSpec``: ``dataset``,
-                ``target``, ``validation_dataset``, ``ignore``, ``kinds``, ``rare_classes``, ``selection_seconds``,
-                ``version``, ``parent_version`` and ``metadata``. With ``training_data``, ``dataset`` is for the lineage
-                only.
+                ``target``, ``validation_dataset``, ``group``, ``time``, ``ignore``, ``kinds``, ``rare_classes``,
+                ``selection_seconds``, ``version``, ``parent_version`` and ``metadata``. With ``training_data``,
+                ``dataset`` is for the lineage only.
 
         Returns:
             ``model_id``, ``version``, ``metrics`` (``train`` and ``validation`` → metric → value), ``baseline``,

@@ -22,6 +22,10 @@ class TrainingFields(Input):
     validation_dataset: str | None = Field(
         default=None, description="A dataset to measure on; null: a fifth of the rows is held out."
     )
+    group: str | None = Field(
+        default=None, description="A column whose equal values are held out together; it is no input of the model."
+    )
+    time: str | None = Field(default=None, description="A column by which the latest rows are held out.")
     ignore: list[str] = Field(default_factory=list, description="Columns that are not used.")
     hyperparameters: dict[str, Any] = Field(
         default_factory=dict,

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.signature import InputColumn, OutputKind
@@ -18,6 +17,7 @@ from ml_core.training.table import Part, TrainingTable
 _MIN_ROWS = 30
 """Of the held-out rows: of fewer a score says nothing."""
 _SAMPLE_ROWS = 2_000
+_FEW_ROWS = 3
 _MAX_COLUMNS = 500
 _TELLS = {OutputKind.CLASSES: ("accuracy", 0.99), OutputKind.NUMBER: ("R²", 0.99)}
 _LEAST_GAIN = 0.05
@@ -50,7 +50,7 @@ def column_notes(table: TrainingTable, output: OutputKind, *, is_split: bool) ->
     if empty := [
         f"{column.name!r} ({share:.0%})"
         for column in inputs
-        if (share := float(pd.isna(table.train.columns[column.name]).mean())) > _MISSING
+        if (share := _missing(table.train.columns[column.name])) > _MISSING
     ]:
         notes.append(f"Columns are missing in nearly all training rows: {listed(empty)}. Leave them out, or fill them.")
     if not is_split and (drifted := _drifted(table, inputs)):
@@ -61,23 +61,39 @@ def column_notes(table: TrainingTable, output: OutputKind, *, is_split: bool) ->
     return notes
 
 
+def _missing(values: NDArray[Any]) -> float:
+    return float((np.isnan(values) if values.dtype.kind == "f" else pd.isna(values)).mean())
+
+
 def _telling(table: TrainingTable, inputs: tuple[InputColumn, ...], output: OutputKind) -> Iterator[str]:
     """The columns of which one alone gives the target, with their scores."""
     train, held_out = _sample(table.train), _sample(table.validation)
     if output not in _TELLS or train.target is None or held_out.target is None or held_out.n_rows < _MIN_ROWS:
         return
     metric, least = _TELLS[output]
-    is_class = output is OutputKind.CLASSES
-    usual = _majority(train.target) if is_class else float(train.target.mean())
-    if is_class and np.mean(held_out.target == usual) > least - _LEAST_GAIN:
-        return
+    if output is OutputKind.CLASSES:
+        classes, codes = np.unique(train.target, return_inverse=True)
+        usual = classes[np.bincount(codes).argmax()]
+        if np.mean(held_out.target == usual) > least - _LEAST_GAIN:
+            return
     for column in inputs:
         if column.kind is ColumnKind.TEXT:
             continue
-        answers = (_by_value if column.kind is ColumnKind.CATEGORY else _by_tree)(
-            train.columns[column.name], train.target, held_out.columns[column.name], usual, is_class
-        )
-        score = float(np.mean(answers == held_out.target)) if is_class else _r2(held_out.target, answers)
+        of_row, place = _nearest(train.columns[column.name], held_out.columns[column.name], column.kind)
+        rows = np.bincount(of_row)
+        if output is OutputKind.CLASSES:
+            counts = np.zeros((len(rows), len(classes)))
+            np.add.at(counts, (of_row, codes), 1)
+            counts = _with_neighbours(counts, rows, column.kind)
+            answers = np.where(
+                (place < 0) | (counts.sum(axis=1) == 0)[place], usual, classes[counts.argmax(axis=1)][place]
+            )
+            score = float(np.mean(answers == held_out.target))
+        else:
+            sums = np.column_stack([np.bincount(of_row, train.target), rows])
+            total, count = _with_neighbours(sums, rows, column.kind).T
+            means = np.where(count > 0, total / np.maximum(count, 1), train.target.mean())
+            score = _r2(held_out.target, np.where(place < 0, train.target.mean(), means[place]))
         if score >= least:
             yield f"{column.name!r} ({metric} {score:.3f})"
 
@@ -90,27 +106,38 @@ def _sample(part: Part) -> Part:
     return Part(columns, target, len(range(part.n_rows)[rows]))
 
 
-def _by_tree(
-    train: NDArray[Any], target: NDArray[Any], held_out: NDArray[Any], _usual: Any, is_class: bool
-) -> NDArray[Any]:
-    tree = (DecisionTreeClassifier if is_class else DecisionTreeRegressor)(min_samples_leaf=2, random_state=0)
-    answers: NDArray[Any] = tree.fit(train[:, None], target).predict(held_out[:, None])
-    return answers
+def _nearest(
+    train: NDArray[Any], held_out: NDArray[Any], kind: ColumnKind
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The number of each training row's value, and that of the value nearest to each held-out one.
+
+    Missing values are one value. An unknown category has no nearest value, which is -1.
+    """
+    if not kind.is_numeric:
+        of_row, values = pd.factorize(pd.Series(train, dtype=object), use_na_sentinel=False)
+        return of_row, values.get_indexer(pd.Index(held_out, dtype=object))
+    numbers, of_row = np.unique(train, return_inverse=True)
+    present = numbers[~np.isnan(numbers)]
+    if not len(present):
+        return of_row, np.zeros(len(held_out), dtype=np.intp)
+    missing = len(present) + 1  # beside no number
+    of_row = np.where(np.isnan(train), missing, of_row)
+    above = np.clip(np.searchsorted(present, held_out), 1, max(1, len(present) - 1))
+    middle = (present[above - 1] + present[np.minimum(above, len(present) - 1)]) / 2
+    place = np.minimum(np.where(held_out > middle, above, above - 1), len(present) - 1)
+    return of_row, np.where(np.isnan(held_out), missing if np.isnan(train).any() else -1, place)
 
 
-def _by_value(
-    train: NDArray[Any], target: NDArray[Any], held_out: NDArray[Any], usual: Any, is_class: bool
-) -> NDArray[Any]:
-    """The most frequent class, or the mean, of the rows with the same category; the usual one where there are none."""
-    groups = pd.Series(target).groupby(pd.Series(train, dtype=object).fillna(""))
-    of_value = groups.agg(lambda values: _majority(values.to_numpy())) if is_class else groups.mean()
-    known = of_value.to_dict()
-    return np.array([known.get("" if value is None else value, usual) for value in held_out], dtype=target.dtype)
+def _with_neighbours(sums: NDArray[Any], rows: NDArray[np.intp], kind: ColumnKind) -> NDArray[Any]:
+    """``(n_values, any)`` sums over rows: of a number of few rows with the numbers beside it, of such a category none.
 
-
-def _majority(labels: NDArray[Any]) -> Any:
-    values, counts = np.unique(labels, return_counts=True)
-    return values[counts.argmax()]
+    Otherwise a column whose values are all different would tell the target of rows that it has learned by heart.
+    """
+    few = (rows < _FEW_ROWS)[:, None]
+    if not kind.is_numeric:
+        return np.where(few, 0, sums)
+    padded = np.pad(sums, ((1, 1), (0, 0)))
+    return np.where(few, padded[:-2] + padded[1:-1] + padded[2:], sums)
 
 
 def _r2(truth: NDArray[Any], answers: NDArray[Any]) -> float:

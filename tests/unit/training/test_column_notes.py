@@ -64,6 +64,9 @@ def test_nothing_is_said_of_ordinary_tables() -> None:
     """Nor where the usual class is nearly always right."""
     X, y = table()
     assert not re.search("One column|Columns are missing|The validation rows", notes_of(X, y))
+    assert "tells the target" not in notes_of(X, y, (X, y))  # rows that it knows by heart
+    code = pd.Series([f"c{number}" for number in range(len(X) // 2)] * 2)
+    assert "tells the target" not in notes_of(X.assign(code=code), y, (X.assign(code=code), y))
     rare = np.where(np.arange(len(X)) % 50 == 0, "yes", "no")
     assert "tells the target" not in notes_of(X, rare)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -84,7 +84,7 @@ def train(
     with (
         platform() as client,
         completing("jobs.submit", "datasets.create"),
-        _column_hints(training.get("target"), training.get("ignore", ())),
+        _column_hints({training.get(name) for name in ("target", "group", "time")} | {*training.get("ignore", ())}),
     ):
         made = None
         if file is not None or validation is not None:  # checked before an upload that may be for nothing
@@ -151,21 +151,21 @@ def _cancel(client: MLClient, job: Job | None, submitted: Callable[[], Job]) -> 
 
 
 @contextmanager
-def _column_hints(target: str | None, ignore: Sequence[str]) -> Iterator[None]:
-    """Adds to an error about an input column the options with which its remedy is followed here."""
+def _column_hints(others: Set[str | None]) -> Iterator[None]:
+    """Adds to an error about a column that is none of the others the options with which its remedy is followed."""
     try:
         yield
     except MLFrameworkError as error:
         column = getattr(error, "column", None)
         is_stored = getattr(error, "stage", None) not in ("read", "store")  # a table has all its columns, used or not
-        if is_stored and column not in (None, target, *ignore) and "has no column" not in error.message:
+        if is_stored and column not in {None, *others} and "has no column" not in error.message:
             kind = f" or --kind {shlex.quote(f'{column}=category')}" if "kind" in str(error) else ""
             error.remedy = f"{error.remedy or ''} Here: --ignore {shlex.quote(str(column))}{kind}.".strip()
         raise
 
 
 def _print(tenant: str, made: DatasetDetail | None, report: TrainingReport, *, verbose: bool) -> None:
-    print_columns(report.columns, most=None if verbose else _LISTED_COLUMNS)
+    print_columns(report.columns, most=None if verbose else _LISTED_COLUMNS, omitted=report.columns_omitted)
     print_metrics(report)
     print_selection(report)
     for text in report.notes:
@@ -180,13 +180,15 @@ def _print(tenant: str, made: DatasetDetail | None, report: TrainingReport, *, v
     say(f"Serve it:  {command()} promote {names}")
 
 
-def print_columns(columns: Sequence[ReportedColumn], most: int | None = None) -> None:
-    """What was inferred for each column; of more than ``most`` only of those that are left out."""
-    shown = columns
-    if most is not None and len(columns) > most:
+def print_columns(columns: Sequence[ReportedColumn], most: int | None = None, omitted: int = 0) -> None:
+    """What was inferred for each column; of more than ``most`` only of the first that are left out."""
+    shown, n_columns = columns, len(columns) + omitted
+    if most is not None and n_columns > most:
         counts = Counter(column.kind.value for column in columns if column.used and column.kind)
-        say(f"{sum(counts.values())} of {len(columns)} columns are used: {_counted(counts)}. --verbose lists them.")
+        say(f"{sum(counts.values())} of {n_columns} columns are used: {_counted(counts)}. --verbose lists them.")
         shown = [column for column in columns if not column.used][:most]
+        if (others := n_columns - sum(counts.values()) - len(shown)) > 0:
+            say(f"Left out are these, and {others} more:")
     rows = []
     for column in shown:
         kind = column.kind.value if column.used and column.kind else "left out"

@@ -18,6 +18,7 @@ _MIN_ROWS = 30
 """Of the held-out rows: of fewer a score says nothing."""
 _SAMPLE_ROWS = 2_000
 _FEW_ROWS = 3
+_MISSING_CATEGORY = "\0"  # no category, since PostgreSQL stores no such text
 _MAX_COLUMNS = 500
 _TELLS = {OutputKind.CLASSES: ("accuracy", 0.99), OutputKind.NUMBER: ("R²", 0.99)}
 _LEAST_GAIN = 0.05
@@ -42,10 +43,9 @@ def column_notes(table: TrainingTable, output: OutputKind, *, is_split: bool) ->
     inputs = table.inputs[:_MAX_COLUMNS]
     notes = []
     if telling := list(_telling(table, inputs, output)):
-        name = telling[0].partition(" (")[0]
         notes.append(
             f"One column alone tells the target of the held-out rows: {listed(telling)}. If it is known only "
-            f"afterwards, leave it out: --ignore {name}, ignore=[{name}]."
+            "afterwards, leave it out (ignore)."
         )
     if empty := [
         f"{column.name!r} ({share:.0%})"
@@ -67,19 +67,21 @@ def _missing(values: NDArray[Any]) -> float:
 
 def _telling(table: TrainingTable, inputs: tuple[InputColumn, ...], output: OutputKind) -> Iterator[str]:
     """The columns of which one alone gives the target, with their scores."""
-    train, held_out = _sample(table.train), _sample(table.validation)
-    if output not in _TELLS or train.target is None or held_out.target is None or held_out.n_rows < _MIN_ROWS:
+    (of_train, target), (of_held_out, truth) = _sampled(table.train), _sampled(table.validation)
+    if output not in _TELLS or target is None or truth is None or len(truth) < _MIN_ROWS:
         return
     metric, least = _TELLS[output]
     if output is OutputKind.CLASSES:
-        classes, codes = np.unique(train.target, return_inverse=True)
+        classes, codes = np.unique(target, return_inverse=True)
         usual = classes[np.bincount(codes).argmax()]
-        if np.mean(held_out.target == usual) > least - _LEAST_GAIN:
+        if np.mean(truth == usual) > least - _LEAST_GAIN:
             return
     for column in inputs:
         if column.kind is ColumnKind.TEXT:
             continue
-        of_row, place = _nearest(train.columns[column.name], held_out.columns[column.name], column.kind)
+        # Copies, of one column at a time: a view would keep all rows of each in memory.
+        values = table.train.columns[column.name][of_train].copy()
+        of_row, place = _nearest(values, table.validation.columns[column.name][of_held_out].copy(), column.kind)
         rows = np.bincount(of_row)
         if output is OutputKind.CLASSES:
             counts = np.zeros((len(rows), len(classes)))
@@ -88,22 +90,20 @@ def _telling(table: TrainingTable, inputs: tuple[InputColumn, ...], output: Outp
             answers = np.where(
                 (place < 0) | (counts.sum(axis=1) == 0)[place], usual, classes[counts.argmax(axis=1)][place]
             )
-            score = float(np.mean(answers == held_out.target))
+            score = float(np.mean(answers == truth))
         else:
-            sums = np.column_stack([np.bincount(of_row, train.target), rows])
+            sums = np.column_stack([np.bincount(of_row, target), rows])
             total, count = _with_neighbours(sums, rows, column.kind).T
-            means = np.where(count > 0, total / np.maximum(count, 1), train.target.mean())
-            score = _r2(held_out.target, np.where(place < 0, train.target.mean(), means[place]))
+            means = np.where(count > 0, total / np.maximum(count, 1), target.mean())
+            score = _r2(truth, np.where(place < 0, target.mean(), means[place]))
         if score >= least:
             yield f"{column.name!r} ({metric} {score:.3f})"
 
 
-def _sample(part: Part) -> Part:
-    """At most so many rows, evenly spaced."""
+def _sampled(part: Part) -> tuple[slice, NDArray[Any] | None]:
+    """At most so many rows, evenly spaced, and their targets."""
     rows = slice(None, None, max(1, -(-part.n_rows // _SAMPLE_ROWS)))
-    columns = {name: part.columns[name][rows] for name in part.columns}
-    target = None if part.target is None else part.target[rows]
-    return Part(columns, target, len(range(part.n_rows)[rows]))
+    return rows, None if part.target is None else part.target[rows]
 
 
 def _nearest(
@@ -114,8 +114,9 @@ def _nearest(
     Missing values are one value. An unknown category has no nearest value, which is -1.
     """
     if not kind.is_numeric:
-        of_row, values = pd.factorize(pd.Series(train, dtype=object), use_na_sentinel=False)
-        return of_row, values.get_indexer(pd.Index(held_out, dtype=object))
+        known, other = (pd.Series(each, dtype=object).fillna(_MISSING_CATEGORY) for each in (train, held_out))
+        of_row, categories = pd.factorize(known)
+        return of_row, categories.get_indexer(pd.Index(other))
     numbers, of_row = np.unique(train, return_inverse=True)
     present = numbers[~np.isnan(numbers)]
     if not len(present):

@@ -167,29 +167,31 @@ def divide_into_folds(
     n_rows, target = table.train.n_rows, table.train.target
     labels, random = target if output is OutputKind.CLASSES else None, np.random.default_rng(seed)
     if table.times is not None:
-        return _forward_folds(table.times, labels, count, random)
+        return _forward_folds(table.times, labels, count, random, is_strict=is_strict)
     if table.groups is None:
         digests = row_digests(table.train.columns, table.inputs)
         codes = pd.factorize(digests if can_be_kept_together(digests) else np.arange(n_rows))[0]
     else:
         codes = table.groups
     _, first, codes = np.unique(codes, return_index=True, return_inverse=True)
-    if len(first) < count:
-        if is_strict:
+    if table.groups is not None and not is_strict:
+        count = min(count, len(first))
+    if len(first) < max(2, count):
+        if is_strict or table.groups is not None:
             what = "different rows" if table.groups is None else "groups"
             raise invalid(f"There are {len(first)} {what} to train on for {count} folds.", "Give fewer folds.")
         codes = first = np.arange(n_rows)
     fold_of = np.full(len(first), -1)
     units = np.arange(len(first))
     splitter: Any = KFold(count, shuffle=True, random_state=seed)
-    if labels is not None:
+    if labels is not None and table.groups is None:  # the rows of a group may have several labels
         values, of_unit, sizes = np.unique(labels[first], return_inverse=True, return_counts=True)
         if is_strict:
             check_folds(dict(zip(values, sizes, strict=True)), count)
         if sizes.max() >= count:
             splitter = StratifiedKFold(count, shuffle=True, random_state=seed)
             units = np.flatnonzero(sizes[of_unit] >= count)
-    for number, (_, chosen) in enumerate(splitter.split(units, None if labels is None else labels[first][units])):
+    for number, (_, chosen) in enumerate(splitter.split(units, None if labels is None else labels[first[units]])):
         fold_of[units[chosen]] = number
     of_row = fold_of[codes]
     return [
@@ -199,14 +201,29 @@ def divide_into_folds(
 
 
 def _forward_folds(
-    times: NDArray[np.float64], labels: NDArray[Any] | None, count: int, random: np.random.Generator
+    times: NDArray[np.float64],
+    labels: NDArray[Any] | None,
+    count: int,
+    random: np.random.Generator,
+    *,
+    is_strict: bool,
 ) -> list[tuple[Rows, Rows]]:
-    """Folds of which each is measured on rows that are later than those it is fitted on."""
-    if len(times) <= count:
-        raise invalid(f"There are {len(times)} rows to train on for {count} folds in time.", "Give fewer folds.")
-    order = np.argsort(times, kind="stable")
-    splits = TimeSeriesSplit(count).split(order)
-    return [(spread_rows(random.permutation(order[train]), labels), np.sort(order[test])) for train, test in splits]
+    """Folds that are measured on later rows than those they are fitted on; the one of the latest rows is the first."""
+    values, of_row = np.unique(times, return_inverse=True)  # rows of one time stay together
+    if not is_strict:
+        count = min(count, len(values) - 1)
+    if len(values) <= count:
+        raise invalid(f"There are {len(values)} different times to train on for {count} folds.", "Give fewer folds.")
+    folds = []
+    for early, late in TimeSeriesSplit(count).split(values) if count > 1 else [([0], [1])]:
+        train, test = np.flatnonzero(of_row <= early[-1]), np.flatnonzero((of_row >= late[0]) & (of_row <= late[-1]))
+        if labels is None or len(np.unique(labels[train])) > 1:
+            folds.append((spread_rows(random.permutation(train), labels), test))
+        elif is_strict:
+            raise invalid("The earliest rows have one class only.", "Give fewer folds, or divide by another column.")
+    if not folds:
+        raise invalid("No fold in time has two classes.", "Divide by another column.")
+    return folds[::-1]
 
 
 def check_folds(rows_of: Mapping[Any, int], count: int) -> None:

@@ -237,12 +237,20 @@ def _evaluate(
         notes=(
             *worse_than_baseline(metrics["validation"], constant, algorithm, output, was_selected=request.selects),
             *table.notes,
-            *column_notes(table, output, is_split=request.validation_data is None),
+            *_noted(table, output, is_split=request.validation_data is None),
             *_unseen_labels(table.train, table.validation, output, shown=request.shows_cells),
         ),
         diagnostics=_diagnosed(pipeline, held_out, table.validation, output, constant, started),
         curves=learning_curves(estimator),
     )
+
+
+def _noted(table: TrainingTable, output: OutputKind, *, is_split: bool) -> list[str]:
+    try:
+        return column_notes(table, output, is_split=is_split)
+    except Exception:  # noqa: BLE001 - a finished training must not be lost for its notes
+        _log.warning("The columns could not be looked at.", exc_info=True)
+        return []
 
 
 def _diagnosed(

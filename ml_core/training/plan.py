@@ -74,8 +74,9 @@ class TrainingPlan:
             parameters["dataset"] = self.checked.source.reference
         if self.strategy is not Strategy.IN_PROCESS:
             parameters["strategy"] = self.strategy.value
-        if self.spec.rare_classes is not None:
-            parameters["rare_classes"] = self.spec.rare_classes
+        for name in ("rare_classes", "group", "time"):
+            if (value := getattr(self.spec, name)) is not None:
+                parameters[name] = value
         try:
             if self.request.selects:
                 return {**parameters, "algorithm": AUTO}
@@ -215,6 +216,10 @@ class Planner:
             if column is not None and column in spec.ignore:
                 what = f"The column {column!r} is both {role} and ignored."
                 raise self._refused(what, "Leave out one of the two.", column)
+        if spec.group is not None and spec.group in spec.kinds:
+            raise self._refused(
+                f"The column {spec.group!r} is the group, and no input.", "Give it no kind.", spec.group
+            )
         if spec.target is not None and spec.target in (spec.group, spec.time):
             raise self._refused(f"The column {spec.target!r} is the target.", "Split by another one.", spec.target)
 

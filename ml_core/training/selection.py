@@ -110,7 +110,7 @@ def _measure(
         # No candidate of a table with texts needs a dense matrix.
         encoded = list(encoded_folds(request, sample, folds, takes_sparse=True))
     except Exception as error:  # noqa: BLE001 - a processor of the caller's own can raise anything; the fit reports it
-        return [[public_text(error)] * effort.folds for _ in effort.candidates]
+        return [[public_text(error)] for _ in effort.candidates]
     items = [(objective, fold, each) for each in effort.candidates for fold in encoded]
     found = [public_text(of) if isinstance(of, Exception) else of for of in spread(_measured, items)]
     return [found[start : start + len(encoded)] for start in range(0, len(found), len(encoded))]
@@ -145,7 +145,12 @@ def _chosen(
     chosen = next((number for number, loss in losses.items() if _is_tie(loss, best)), 0)
     found[chosen]["selected"] = True
     found.sort(key=lambda entry: sign * entry.get("score", sign * math.inf))
-    record = {"metric": metric, "folds": effort.folds, "rows": effort.rows, "candidates": [*found, *effort.left_out]}
+    record = {
+        "metric": metric,
+        "folds": len(measured[0]),
+        "rows": effort.rows,
+        "candidates": [*found, *effort.left_out],
+    }
     return effort.candidates[chosen], record
 
 

@@ -110,7 +110,7 @@ class Facts:
     @classmethod
     def of(cls, source: DatasetVersion, spec: TrainSpec, cores: float) -> Facts:
         """Those of a training on a dataset; kinds are those of its profile where the spec names none."""
-        profiles = [each for each in source.profile.columns if each.name not in {spec.target, *spec.ignore}]
+        profiles = [each for each in source.profile.columns if each.name not in {spec.target, spec.group, *spec.ignore}]
         kinds = [spec.kinds.get(each.name, each.kind) for each in profiles]
         target = source.profile.column(spec.target or "")
         is_number = target is not None and target.kind is ColumnKind.NUMBER

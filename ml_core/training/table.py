@@ -16,7 +16,6 @@ from ml_core.data.canonical import columns_from_frame, require_columns
 from ml_core.data.cells import Cells, cells_of
 from ml_core.data.frames import as_frame
 from ml_core.data.kinds import InferredColumn, has_missing, infer_columns
-from ml_core.data.splits import split_rows
 from ml_core.database.strict_json import is_storable
 from ml_core.domain.columns import ColumnKind, Columns, take
 from ml_core.domain.signature import InputColumn, OutputKind
@@ -113,6 +112,9 @@ def read_training_table(request: TrainingRequest, output: OutputKind) -> Trainin
     with as_training_errors():
         raw, groups = _without_group(raw, request.group)
         columns = infer_columns(raw.frame, kinds=request.kinds, has_commas=isinstance(y, Cells) and y.has_commas)
+        if groups is not None:
+            of_groups = InferredColumn(composed(str(request.group)), None, "not used: rows are held out by it")
+            columns = (*columns, of_groups)
         inputs = tuple(column.input for column in columns if column.input is not None)
         if given is not None:
             require_columns(given.frame, (column.name for column in inputs), "The validation data")
@@ -128,7 +130,7 @@ def read_training_table(request: TrainingRequest, output: OutputKind) -> Trainin
         labels = train.target if output is OutputKind.CLASSES else None
         rows, held_out = divide(row_digests(train.columns, inputs), labels, notes)
     else:
-        rows, held_out = _divide_by(groups, times, train, output, notes)
+        rows, held_out = _divide_by(request, groups, times, train, output, notes)
         groups, times = None if groups is None else groups[rows], None if times is None else times[rows]
     parts = (_rows(train, rows), _rows(train, held_out))
     return TrainingTable(columns, inputs, *parts, digest, tuple(notes), groups, times)
@@ -136,10 +138,17 @@ def read_training_table(request: TrainingRequest, output: OutputKind) -> Trainin
 
 def _without_group(raw: _Raw, name: str | None) -> tuple[_Raw, NDArray[np.intp] | None]:
     """The data without the column of groups, and their numbers; rows without a group are one."""
-    if name is None:
+    if name is None or not raw.frame.columns.is_unique:  # which is refused with all columns
         return raw, None
     require_columns(raw.frame, [composed(name)], "The training data")
-    groups = pd.factorize(raw.frame[composed(name)], use_na_sentinel=False)[0]
+    try:
+        groups = pd.factorize(raw.frame[composed(name)], use_na_sentinel=False)[0]
+    except TypeError:
+        raise invalid(
+            f"The values of {name!r} can't be compared.", "Group by a column of plain values.", name
+        ) from None
+    if len(np.unique(groups)) < 2:
+        raise invalid(f"The column {name!r} has one value only.", "Group by another column, or by none.", name)
     return replace(raw, frame=raw.frame.drop(columns=[composed(name)])), groups
 
 
@@ -149,34 +158,41 @@ def _times(part: Part, inputs: tuple[InputColumn, ...], name: str) -> NDArray[np
     if kind not in (ColumnKind.DATETIME, ColumnKind.NUMBER):
         what = "is not used" if kind is None else f"is a {kind}"
         raise invalid(
-            f"The column {name!r} {what}, and rows are held out by dates or numbers.",
-            f"Name another column, or give its kind: kinds={{{name!r}: 'datetime'}}.",
-            name,
+            f"The column {name!r} {what}, and rows are held out by dates or numbers.", "Name another column.", name
         )
     times: NDArray[np.float64] = part.columns[composed(name)]
+    if np.isnan(times).any():
+        raise invalid(f"Some rows have no {name!r}, by which they are held out.", "Fill it, or leave them out.", name)
+    if times.min() == times.max():
+        raise invalid(f"The column {name!r} has one value only.", "Hold out by another column, or by none.", name)
     return times
 
 
 def _divide_by(
-    groups: NDArray[np.intp] | None, times: NDArray[np.float64] | None, part: Part, output: OutputKind, notes: list[str]
+    request: TrainingRequest,
+    groups: NDArray[np.intp] | None,
+    times: NDArray[np.float64] | None,
+    part: Part,
+    output: OutputKind,
+    notes: list[str],
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """The rows to train on and to hold out, by group or by time."""
-    with as_training_errors():
-        split = split_rows(
-            np.arange(part.n_rows),
-            test_size=0.0,
-            val_size=HELD_OUT_SHARE,
-            groups=groups,
-            times=times,
-            random_state=_SEED,
-        )
-    rows, held_out = np.sort(split.train), np.sort(split.validation)
-    if output is OutputKind.CLASSES and part.target is not None and len(np.unique(part.target[rows])) < 2:
-        raise invalid("The rows that are not held out have one class only.", "Split by another column, or not at all.")
     if groups is not None:
-        notes.append(f"{len(np.unique(groups[held_out]))} of {len(np.unique(groups))} groups were held out.")
+        rows, held_out = hold_out(groups, None)
+        of = f"{len(np.unique(groups[held_out])):,} of {len(np.unique(groups)):,} groups by {request.group!r}"
     else:
-        notes.append("The latest fifth of the rows was held out.")
+        assert times is not None  # noqa: S101 - one of both is given
+        values, counts = np.unique(times, return_counts=True)
+        # Rows of one time stay together: the first ones of those values that make four fifths as nearly as possible.
+        n_early = np.cumsum(counts)[:-1]
+        last = values[np.abs(n_early - (1 - HELD_OUT_SHARE) * part.n_rows).argmin()]
+        rows, held_out = np.flatnonzero(times <= last), np.flatnonzero(times > last)
+        of = f"the latest rows by {request.time!r}"
+    if len(rows) < MIN_ROWS - 1:
+        raise invalid(f"{len(rows)} rows would be left to train on.", "Divide by another column, or by none.")
+    if output is OutputKind.CLASSES and part.target is not None and len(np.unique(part.target[rows])) < 2:
+        raise invalid("The rows that are not held out have one class only.", "Divide by another column, or by none.")
+    notes.append(f"Held out were {of}: {len(held_out):,} of {part.n_rows:,} rows.")
     return rows, held_out
 
 
@@ -224,7 +240,8 @@ def _check_aligned(X: Any, y: Any, what: str, notes: list[str]) -> None:
     pandas = (pd.DataFrame, pd.Series)
     if not (isinstance(X, pandas) and isinstance(y, pandas)) or len(X) != len(y) or X.index.equals(y.index):
         return
-    if X.index.is_unique and y.index.is_unique and X.index.isin(y.index).all():
+    is_alike = X.index.nlevels == y.index.nlevels and X.index.is_unique and y.index.is_unique
+    if is_alike and len(X.index.intersection(y.index)) == len(X):
         raise invalid(
             f"The {what} targets have the index of the rows in another order.",
             "Give y.loc[X.index], or reset both indexes if the rows are in order as they stand.",

@@ -65,5 +65,6 @@ def _check_rows(db: DatabaseConnection, tenant_id: TenantId, spec: TuneJobSpec) 
         raise invalid(f"There are {dataset.row_count} rows to train on, fewer than {MIN_ROWS}.", "Add rows.")
     column = None if training.target is None else dataset.profile.column(training.target)
     is_known = column is not None and column.values and not column.other and not dataset.profile.is_sample
+    is_known = is_known and training.group is None and training.time is None  # by which folds are not stratified
     if column is not None and is_known and training.model_type == CLASSIFICATION and training.rare_classes is None:
         check_folds(dict(column.values), spec.search.folds)

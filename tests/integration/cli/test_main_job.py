@@ -95,6 +95,30 @@ def test_the_selection_of_the_algorithm_is_shown(mlcore, tenant, tmp_path):
     assert "not measured: it would take about" in cheap.out, cheap.out
 
 
+def test_rows_are_held_out_by_a_column(mlcore, tenant, tmp_path):
+    """By group or by time; the version records which, and errors about that column have no hint to ignore it."""
+    file = tmp_path / "tickets.csv"
+    tickets().assign(customer=[f"c{number % 12}" for number in range(len(tickets()))]).to_csv(file, index=False)
+    common = ("train", file, "-t", tenant, "-m", "m", "--target", "category", "-p", "algorithm=logistic_regression")
+    by_group = mlcore(*common, "--group", "customer")
+    assert re.search(r"Held out were \d of 12 groups by 'customer': \d+ of 240 rows\.", by_group.out), by_group.err
+    assert re.search("^customer +left out +not used: rows are held out by it", by_group.out, re.MULTILINE), by_group.out
+    found = mlcore("versions", "show", "-t", tenant, "-m", "m", "-v", "1", "--json").json
+    assert found["metadata"]["training"]["group"] == "customer"
+    assert "customer" not in [column["name"] for column in found["signature"]["inputs"]]
+    assert "latest rows by 'opened'" in mlcore(*common, "--time", "opened").out
+    refused = mlcore(*common, "--time", "customer")
+    assert (refused.code, "'customer' is a category" in refused.err, "Here:" in refused.err) == (1, True, False)
+    for wrong, said in (
+        (("--group", "custmer"), "Did you mean customer"),
+        (("--group", "customer", "--kind", "customer=number"), "is the group, and no input"),
+        (("--group", "customer", "--ignore", "customer"), "both the group and ignored"),
+        (("--group", "customer", "--time", "opened"), "Hold rows out by one of them"),
+    ):
+        refused = mlcore(*common, *wrong)
+        assert (refused.code, said in refused.err) == (1, True), refused.err
+
+
 def test_a_wide_table_is_summed_up(mlcore, tenant, tmp_path):
     """With what is left out of it; the columns are listed on request."""
     file = tmp_path / "wide.csv"

@@ -59,6 +59,7 @@ def test_raw_columns_need_no_configuration():
         (pd.RangeIndex(200), False),
         (pd.RangeIndex(1_000, 1_200), True),
         (pd.Index(range(150)).append(pd.Index(range(50))), True),
+        (pd.MultiIndex.from_arrays([range(200), ["a"] * 200]), True),
     ],
 )
 def test_targets_with_another_index_are_said(index, said):

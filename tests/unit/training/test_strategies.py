@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
 import pytest
 
+from ml_core.data.profile import profile_table
 from ml_core.domain.columns import ColumnKind
+from ml_core.domain.train_spec import TrainSpec
 from ml_core.training.strategies import Facts, Strategy, choose
 
 NUMBERS = {ColumnKind.NUMBER: 20}
@@ -84,3 +92,16 @@ def test_what_is_missing_is_said():
     assert choose(facts(cores=8), available_cores=8).missing == ()
     (sentence,) = choose(facts(cores=8), available_cores=2).missing
     assert "asks for 8 cores; the platform gives jobs 2 (MLCORE_JOB_CPUS), so 6 are missing" in sentence
+
+
+@pytest.mark.parametrize("by", ["group", "time"])
+def test_a_split_by_a_column_is_read_in_one_process(by: str) -> None:
+    """Tasks that read shards don't know which rows belong together. A group is no feature."""
+    amounts = {f"amount{number}": np.arange(100.0) for number in range(20)}
+    table = pa.table({"customer": [1, 2, 3, 4, 5] * 20, **amounts, "label": ["a", "b"] * 50})
+    source: Any = SimpleNamespace(row_count=10_000_000, profile=profile_table(table))
+    plain = TrainSpec(dataset="t@1", target="label", hyperparameters={"algorithm": "naive_bayes"})
+    assert choose(Facts.of(source, plain, 16)).strategy is Strategy.EXACT_MERGE
+    facts = Facts.of(source, replace(plain, **{by: "customer"}), 16)
+    assert choose(facts).strategy is Strategy.ONE_TASK
+    assert sum(facts.columns.values()) == (20 if by == "group" else 21)

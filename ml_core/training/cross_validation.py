@@ -23,9 +23,10 @@ from ml_core.evaluation.metrics import Metrics, answer, evaluate
 from ml_core.models.model_factory import ModelFactory
 from ml_core.training.class_weights import set_class_weights
 from ml_core.training.encoding import encoding_steps
+from ml_core.training.hold_out import can_be_kept_together
 from ml_core.training.provenance import row_digests
 from ml_core.training.request import TrainingRequest
-from ml_core.training.table import TrainingTable, can_be_kept_together
+from ml_core.training.table import TrainingTable
 from ml_core.training.targets import invalid
 
 Rows = NDArray[np.intp]

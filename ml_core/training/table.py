@@ -17,15 +17,15 @@ from ml_core.data.cells import Cells, cells_of
 from ml_core.data.frames import as_frame
 from ml_core.data.kinds import InferredColumn, has_missing, infer_columns
 from ml_core.database.strict_json import is_storable
-from ml_core.domain.columns import ColumnKind, Columns, take
+from ml_core.domain.columns import Columns, take
 from ml_core.domain.signature import InputColumn, OutputKind
 from ml_core.domain.train_spec import RareClasses
 from ml_core.domain.values import composed
 from ml_core.exceptions import DataProcessingError, SignatureMismatchError, TrainingError
+from ml_core.training.hold_out import MIN_ROWS, divide, divide_by, times_of
 from ml_core.training.provenance import data_digest, row_digests
 from ml_core.training.request import TrainingRequest
 from ml_core.training.targets import (
-    GIVE_VALIDATION,
     UNSTORABLE_REMEDY,
     Target,
     as_labels,
@@ -38,15 +38,6 @@ from ml_core.training.targets import (
     unstorable,
     without_rare_classes,
 )
-
-# Of fewer, at most two are held out, too few for a score.
-MIN_ROWS = 10
-HELD_OUT_SHARE = 0.2
-# Equal rows are kept on one side of the split unless a table has few different rows, each many times: future rows are
-# among those too, and holding a fifth of them out would make the model worse.
-MIN_DIFFERENT_ROWS = 50
-MAX_MEAN_COPIES = 10
-_SEED = 42
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +113,15 @@ def read_training_table(request: TrainingRequest, output: OutputKind) -> Trainin
         train = _part(raw, inputs)
         validation = None if given is None else _part(given, inputs)
     digest = data_digest(train.columns, inputs, train.target)  # before the split, of all the rows that were given
-    times = None if request.time is None else _times(train, inputs, request.time)
+    times = None if request.time is None else times_of(train.columns, inputs, request.time)
     if validation is not None:
         _note_known_rows(train, validation, inputs, notes)
         return TrainingTable(columns, inputs, train, validation, digest, tuple(notes), groups, times)
-    if groups is None and times is None:
-        labels = train.target if output is OutputKind.CLASSES else None
+    labels, by = train.target if output is OutputKind.CLASSES else None, request.group or request.time
+    if by is None:
         rows, held_out = divide(row_digests(train.columns, inputs), labels, notes)
     else:
-        rows, held_out = _divide_by(request, groups, times, train, output, notes)
+        rows, held_out = divide_by(groups, times, by, labels, notes)
         groups, times = None if groups is None else groups[rows], None if times is None else times[rows]
     parts = (_rows(train, rows), _rows(train, held_out))
     return TrainingTable(columns, inputs, *parts, digest, tuple(notes), groups, times)
@@ -150,50 +141,6 @@ def _without_group(raw: _Raw, name: str | None) -> tuple[_Raw, NDArray[np.intp] 
     if len(np.unique(groups)) < 2:
         raise invalid(f"The column {name!r} has one value only.", "Group by another column, or by none.", name)
     return replace(raw, frame=raw.frame.drop(columns=[composed(name)])), groups
-
-
-def _times(part: Part, inputs: tuple[InputColumn, ...], name: str) -> NDArray[np.float64]:
-    """The times of rows, from an input of the model."""
-    kind = next((column.kind for column in inputs if column.name == composed(name)), None)
-    if kind not in (ColumnKind.DATETIME, ColumnKind.NUMBER):
-        what = "is not used" if kind is None else f"is a {kind}"
-        raise invalid(
-            f"The column {name!r} {what}, and rows are held out by dates or numbers.", "Name another column.", name
-        )
-    times: NDArray[np.float64] = part.columns[composed(name)]
-    if np.isnan(times).any():
-        raise invalid(f"Some rows have no {name!r}, by which they are held out.", "Fill it, or leave them out.", name)
-    if times.min() == times.max():
-        raise invalid(f"The column {name!r} has one value only.", "Hold out by another column, or by none.", name)
-    return times
-
-
-def _divide_by(
-    request: TrainingRequest,
-    groups: NDArray[np.intp] | None,
-    times: NDArray[np.float64] | None,
-    part: Part,
-    output: OutputKind,
-    notes: list[str],
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The rows to train on and to hold out, by group or by time."""
-    if groups is not None:
-        rows, held_out = hold_out(groups, None)
-        of = f"{len(np.unique(groups[held_out])):,} of {len(np.unique(groups)):,} groups by {request.group!r}"
-    else:
-        assert times is not None  # noqa: S101 - one of both is given
-        values, counts = np.unique(times, return_counts=True)
-        # Rows of one time stay together: the first ones of those values that make four fifths as nearly as possible.
-        n_early = np.cumsum(counts)[:-1]
-        last = values[np.abs(n_early - (1 - HELD_OUT_SHARE) * part.n_rows).argmin()]
-        rows, held_out = np.flatnonzero(times <= last), np.flatnonzero(times > last)
-        of = f"the latest rows by {request.time!r}"
-    if len(rows) < MIN_ROWS - 1:
-        raise invalid(f"{len(rows)} rows would be left to train on.", "Divide by another column, or by none.")
-    if output is OutputKind.CLASSES and part.target is not None and len(np.unique(part.target[rows])) < 2:
-        raise invalid("The rows that are not held out have one class only.", "Divide by another column, or by none.")
-    notes.append(f"Held out were {of}: {len(held_out):,} of {part.n_rows:,} rows.")
-    return rows, held_out
 
 
 @contextmanager
@@ -360,39 +307,6 @@ def _part(raw: _Raw, inputs: tuple[InputColumn, ...]) -> Part:
     return Part(columns_from_frame(raw.frame, inputs), target, len(raw.frame))
 
 
-def divide(
-    digests: NDArray[Any], labels: NDArray[Any] | None, notes: list[str]
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The numbers of training and held-out rows of ``(n_rows,)`` row digests and, if the output is classes, labels.
-
-    Equal rows are on one side, since a model may have memorised a row. ``notes`` gets a sentence where there are any.
-    """
-    n_rows = len(digests)
-    n_equal = int(pd.Series(digests).duplicated(keep=False).sum())
-    train, held_out = hold_out(digests, labels)
-    if not n_equal:
-        return train, held_out
-    if can_be_kept_together(digests) and len(held_out):
-        notes.append(
-            f"{n_equal:,} of {n_rows:,} rows equal another one in every column used; equal rows are on one side "
-            f"of the split: {len(train):,} rows to train on, {len(held_out):,} held out."
-        )
-        if labels is not None and (unmeasured := len(np.setdiff1d(labels, labels[held_out]))):
-            notes.append(
-                f"{unmeasured} class(es) have equal rows only, or nearly so: they are trained on, but the held-out "
-                "metrics don't cover them."
-            )
-    else:
-        train, held_out = hold_out(np.arange(n_rows), labels)
-        n_different = len(pd.unique(digests))
-        notes.append(
-            f"{n_equal:,} of {n_rows:,} rows equal another one in every column used, and there are "
-            f"{n_different:,} different rows only, so equal rows are on both sides of the split: the held-out metrics "
-            f"don't apply to rows unlike these. To measure those, {GIVE_VALIDATION}."
-        )
-    return train, held_out
-
-
 def _note_known_rows(train: Part, validation: Part, inputs: tuple[InputColumn, ...], notes: list[str]) -> None:
     known = np.isin(row_digests(validation.columns, inputs), row_digests(train.columns, inputs))
     if count := int(known.sum()):
@@ -405,45 +319,3 @@ def _note_known_rows(train: Part, validation: Part, inputs: tuple[InputColumn, .
 def _rows(part: Part, rows: NDArray[np.intp]) -> Part:
     target = None if part.target is None else part.target[rows]
     return Part(take(part.columns, rows), target, len(rows))
-
-
-def can_be_kept_together(rows: NDArray[Any]) -> bool:
-    """Whether a table, ``(n_rows,)`` with one value for equal rows, has enough different ones to hold a fifth out."""
-    n_different = len(pd.unique(rows))
-    return n_different >= max(MIN_DIFFERENT_ROWS, len(rows) / MAX_MEAN_COPIES)
-
-
-def hold_out(rows: NDArray[Any], labels: NDArray[Any] | None) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows to train on and rows to hold out, both ascending; the same every time.
-
-    Args:
-        rows: ``(n_rows,)`` at least 2, one value for rows that stay on one side.
-        labels: ``(n_rows,)`` classes. Of each one about a fifth is held out, if it has two different rows, and every
-            one is trained on; None: about a fifth of all.
-
-    Returns:
-        Row numbers: training, held out. Nothing is held out where each class has one value of ``rows`` only.
-    """
-    random = np.random.default_rng(_SEED)
-    codes = pd.factorize(rows)[0]  # in the order of the rows, not of their values, which may be any digests
-    _, first, sizes = np.unique(codes, return_index=True, return_counts=True)
-    strata = np.zeros(len(first)) if labels is None else labels[first]  # the first of equal rows decides
-    is_held_out = np.zeros(len(first), dtype=bool)
-    for stratum in np.unique(strata):
-        units = random.permutation(np.flatnonzero(strata == stratum))
-        if len(units) > 1:
-            is_held_out[_about_a_fifth(units, sizes[units])] = True
-    if labels is not None:  # equal rows may have several labels, so a class can be left without a row to train on
-        for label in np.setdiff1d(labels, labels[~is_held_out[codes]]):
-            is_held_out[codes[labels == label][0]] = False
-    return np.flatnonzero(~is_held_out[codes]), np.flatnonzero(is_held_out[codes])
-
-
-def _about_a_fifth(units: NDArray[np.intp], sizes: NDArray[np.intp]) -> NDArray[np.intp]:
-    """The first units that together have at most a fifth of the rows; the smallest one if each has more."""
-    wanted = max(1, round(HELD_OUT_SHARE * sizes.sum()))
-    small = sizes <= wanted
-    if not small.any():
-        return units[[sizes.argmin()]]
-    chosen: NDArray[np.intp] = units[small][np.cumsum(sizes[small]) <= wanted]
-    return chosen

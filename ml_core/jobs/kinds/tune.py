@@ -16,8 +16,8 @@ from ml_core.models.algorithms import CLASSIFICATION
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.promotion.rules import check_environment
 from ml_core.training.cross_validation import check_folds
+from ml_core.training.hold_out import MIN_ROWS
 from ml_core.training.spaces import check_search
-from ml_core.training.table import MIN_ROWS
 from ml_core.training.targets import invalid
 from ml_core.training.trainer import Trainer
 from ml_core.training.trial_log import TrialLog

@@ -24,6 +24,7 @@ from ml_core.domain.values import composed
 from ml_core.models.store import platform_store
 from ml_core.settings import Settings
 from ml_core.training.distributed.tasks import gathered
+from ml_core.training.hold_out import divide
 from ml_core.training.provenance import data_digest, row_digests
 from ml_core.training.request import TableFile, TrainingRequest
 from ml_core.training.table import (
@@ -34,7 +35,6 @@ from ml_core.training.table import (
     check_shape,
     check_texts,
     checked_target,
-    divide,
 )
 from ml_core.training.targets import check_class_sizes, check_classes
 

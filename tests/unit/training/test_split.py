@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from ml_core.ids import ModelId
 from ml_core.training.fit import fit_model
+from ml_core.training.hold_out import hold_out
 from ml_core.training.request import TrainingRequest
-from ml_core.training.table import hold_out
 
 random = np.random.default_rng(7)
 WORDS = np.array(["invoice", "refund", "login", "crash", "slow", "export", "mail", "page", "user", "error"])

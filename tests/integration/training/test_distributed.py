@@ -22,6 +22,7 @@ from ml_core.registry.versions.repository import VersionRepository
 from ml_core.training import strategies
 from ml_core.training.distributed.cluster import joined
 from ml_core.training.distributed.execution import execution_of
+from ml_core.training.distributed.tasks import spread
 from ml_core.training.fit import IN_PROCESS, FittedModel, fit_model
 from ml_core.training.plan import GivenData, Planner
 from ml_core.training.strategies import Strategy
@@ -103,6 +104,34 @@ def test_a_training_is_executed_as_planned(db, own):
     assert versions.get("here", here.version).digest == versions.get("there", there.version).digest
     assert (here.notes, here.metrics) == (there.notes, there.metrics)
     assert RunRepository(db, own).get(there.run_id).parameters["strategy"] == "forest_by_trees"
+
+
+def test_a_selection_is_the_same_in_tasks(db, own):
+    """Equal scores, and a version of equal bytes; the run has the algorithm as a tag."""
+    spec = TrainSpec(dataset="measures@1", target="outcome")
+    trainer, versions = Trainer(db, own), VersionRepository(db, own)
+    here, there = trainer.train_spec("selected", spec), trainer.train_spec("selected", spec, cores=CORES)
+    assert here.selection == there.selection
+    assert len(there.selection["candidates"]) == 4
+    digests = {versions.get("selected", each.version).digest for each in (here, there)}
+    assert len(digests) == 1
+    run = RunRepository(db, own).get(there.run_id)
+    assert (run.parameters["strategy"], run.parameters["algorithm"]) == ("one_task", "auto")
+    assert run.tags["algorithm"] == there.algorithm
+
+
+def test_a_task_without_memory_is_one_of_many(cluster):
+    """The others have their results."""
+
+    def work(number: int) -> int:
+        if number == 1:
+            raise MemoryError
+        return number * 10
+
+    with joined(CORES):
+        found = spread(work, [(0,), (1,), (2,)])
+    assert (found[0], found[2]) == (0, 20)
+    assert isinstance(found[1], MemoryError)
 
 
 def test_a_cluster_that_is_too_small_is_an_error(db, own):

@@ -31,7 +31,7 @@ from support.waiting import wait_until
 _NAMESPACE = ("unshare", "--map-root-user", "--net")
 _IFF_UP, _SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x1, 0x8913, 0x8914
 _WITHIN_S = 500.0
-_ROUNDS_ALONE = 5
+_ROUNDS = 5
 NODES = (1.0, 1.0)
 """Their cores."""
 
@@ -90,7 +90,7 @@ def main(requests: str, results: str) -> None:
             for name, request in pickle.loads(Path(requests).read_bytes()).items():
                 if name == "killed":
                     sizes = started.with_name("sizes")
-                    work = patch.object(boosting, "_work", _waiting_alone(boosting._work, sizes))
+                    work = patch.object(boosting, "_work", _waiting(boosting._work, sizes))
                     with work, _killing(found, sizes, cluster, second):
                         found[name] = _fit(request)
                     found["sizes"] = sizes.read_text()
@@ -138,6 +138,11 @@ def _killing(found: dict[str, Any], sizes: Path, cluster: Any, node: Any) -> Ite
         found["rounds"].append(state.rounds)
         return state
 
+    def wait_for_trees_of(group: int) -> None:
+        wait_until(lambda: len(sizes.read_text().split()) == group, _WITHIN_S)
+        start = int(sizes.read_text().split()[-1].partition("@")[2])
+        wait_until(lambda: state().rounds >= start + _ROUNDS, _WITHIN_S)
+
     def kill() -> None:
         wait_until(lambda: made and state().rounds >= 3, _WITHIN_S)
         found["round"] = found["rounds"][-1]
@@ -148,12 +153,9 @@ def _killing(found: dict[str, Any], sizes: Path, cluster: Any, node: Any) -> Ite
         found["listening"] = {each.laddr.ip for each in sockets if each.status == psutil.CONN_LISTEN}
         found["connected"] = sum(each.status == psutil.CONN_ESTABLISHED for each in sockets)
         workers[-1].kill()
-        wait_until(lambda: len(sizes.read_text().split()) == 2, _WITHIN_S)
-        before = state().rounds
-        wait_until(lambda: state().rounds >= before + 3, _WITHIN_S)
+        wait_for_trees_of(2)
         cluster.remove_node(node, allow_graceful=False)
-        before = state().rounds
-        wait_until(lambda: state().rounds >= before + _ROUNDS_ALONE, _WITHIN_S)
+        wait_for_trees_of(3)
         with patch("ray._private.utils.set_sigterm_handler"):  # this is not the main thread
             cluster.add_node(num_cpus=NODES[1], include_dashboard=False)  # ends with this thread
         wait_until(lambda: state().is_done, _WITHIN_S)
@@ -167,26 +169,28 @@ def _killing(found: dict[str, Any], sizes: Path, cluster: Any, node: Any) -> Ite
         watching.join(_WITHIN_S)
 
 
-def _waiting_alone(work: Callable[[dict[str, Any]], None], sizes: Path) -> Callable[[dict[str, Any]], None]:
-    """The work, whose group of workers notes its size; a worker that is alone grows some trees and waits."""
+def _waiting(work: Callable[[dict[str, Any]], None], sizes: Path) -> Callable[[dict[str, Any]], None]:
+    """The work: groups of workers note their size and first round; the second and third grow some trees and wait."""
 
     def waiting(config: dict[str, Any]) -> None:
         import lightgbm
+        import ray
         import ray.train
 
         context, train = ray.train.get_context(), lightgbm.train
-        with sizes.open("a") as file:
-            file.write(f"{context.get_world_size()} " if context.get_world_rank() == 0 else "")
+        if context.get_world_rank() == 0:
+            with sizes.open("a") as file:
+                file.write(f"{context.get_world_size()}@{ray.get(config['checkpoint'].get.remote()).rounds} ")
 
         def slow(*given: Any, callbacks: list[Any], **named: Any) -> Any:
             def wait(env: Any) -> None:
-                if env.iteration - env.begin_iteration >= _ROUNDS_ALONE:
+                if env.iteration - env.begin_iteration >= _ROUNDS:
                     wait_until(lambda: False, _WITHIN_S)  # Ray ends this process
 
             return train(*given, callbacks=[*callbacks, wait], **named)
 
-        alone = context.get_world_size() == 1
-        with patch.object(lightgbm, "train", slow if alone else train):
+        waits = context.get_world_rank() == 0 and len(sizes.read_text().split()) in (2, 3)  # the others need the first
+        with patch.object(lightgbm, "train", slow if waits else train):
             work(config)
 
     return waiting

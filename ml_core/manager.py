@@ -169,4 +169,4 @@ class ModelManager:
             ModelLoadError: Its bytes are missing, damaged or unsafe, or it fails its self-test.
         """
         servable = self._versions.servable(model_id, version or self._environments.resolve(ModelId(model_id)))
-        return load_version(self.store, servable, own_types=own_types.known())
+        return load_version(self.store, servable, own_types.known(self._db.settings))

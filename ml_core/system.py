@@ -305,4 +305,4 @@ class MLSystem:
 
     def _load(self, version: ServableVersion) -> LoadedModel:
         # Types of the caller's own are loaded if this process trained with them; a server refuses them.
-        return load_version(self.models.store, version, own_types=own_types.known())
+        return load_version(self.models.store, version, own_types.known(self._db.settings))

@@ -30,6 +30,7 @@ from ml_core.exceptions import InvalidRequestError, PredictionError, SignatureMi
 from ml_core.ids import Digest
 from ml_core.inference.inputs import require_signature
 from ml_core.models.loading import labels_to_json, load_version
+from ml_core.models.own_types import Trust
 from ml_core.models.store import ArtifactStore
 
 PREDICTION: Final = "prediction"
@@ -124,6 +125,7 @@ class BatchPredictor:
     Args:
         request: What to predict.
         store: Where the version and the dataset are.
+        trust: As of ``load_version``.
 
     Attributes:
         schema: Of the tables that it yields.
@@ -133,9 +135,9 @@ class BatchPredictor:
         ModelLoadError: The version or the dataset can't be read, or fails its checks.
     """
 
-    def __init__(self, request: BatchRequest, store: ArtifactStore) -> None:
+    def __init__(self, request: BatchRequest, store: ArtifactStore, trust: Trust) -> None:
         self._request = request
-        self._model = load_version(store, request.version)
+        self._model = load_version(store, request.version, trust)
         # Made now: it knows the libraries that are loaded. With one thread the last bits do not depend on the cores.
         self._threads = ThreadpoolController()
         self._file = pq.ParquetFile(store.fetch(request.version.ref.tenant_id, request.digest, request.size_bytes))

@@ -18,6 +18,7 @@ from ml_core.api.schemas.versions import (
     FullLineage,
     Lineage,
     NewVersion,
+    RequiredModule,
     Version,
     VersionChanges,
     VersionComparison,
@@ -176,4 +177,5 @@ def _detail(version: domain.ModelVersion) -> VersionDetail:
         lineage=Lineage.model_validate(version.lineage),
         metadata=dict(version.metadata),
         effective_hyperparameters=dict(version.training.get("effective_hyperparameters", {})),
+        modules=[RequiredModule.model_validate(each) for each in version.modules],
     )

@@ -19,6 +19,7 @@ _ENCODERS = frozenset(
         "ml_core.data.encoding.number.NumberEncoder",
         "ml_core.data.encoding.table.TableEncoder",
         "ml_core.data.encoding.text.TextEncoder",
+        "ml_core.data.processor.ProcessorStep",  # calls preprocess of its processor, a class of a trusted module
     }
 )
 

@@ -49,7 +49,7 @@ def register_version(
 ) -> VersionDetail:
     """Upload a `.skops` file as an immutable version.
 
-    It is audited, and refused if it holds a type that is not on the platform's list.
+    It is audited, and refused if it holds a type that is neither on the platform's list nor of a trusted module.
     """
     # Imported late: pandas takes longer to load than any other operation to run.
     import pandas as pd

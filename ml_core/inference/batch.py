@@ -23,7 +23,7 @@ from ml_core.data.tables import check_columns, series_of
 from ml_core.domain.columns import ColumnKind, Columns
 from ml_core.domain.dataset import DatasetVersion
 from ml_core.domain.keywords import nearest
-from ml_core.domain.signature import InputColumn, OutputKind, Signature
+from ml_core.domain.signature import PREDICTION, InputColumn, OutputKind, Signature
 from ml_core.domain.values import category_text, composed
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import InvalidRequestError, PredictionError, SignatureMismatchError, shown
@@ -33,7 +33,6 @@ from ml_core.models.loading import labels_to_json, load_version
 from ml_core.models.own_types import Trust
 from ml_core.models.store import ArtifactStore
 
-PREDICTION: Final = "prediction"
 ERROR: Final = "error"
 
 # Predicted at once: fewer rows where texts are long.
@@ -114,7 +113,7 @@ class BatchRequest:
         output = self.version.signature.output
         return {
             PREDICTION: _label_type(self.version.signature),
-            **({f"probability_{category_text(each)}": pa.float64() for each in output.classes} if self.proba else {}),
+            **(dict.fromkeys(output.probability_columns, pa.float64()) if self.proba else {}),
             **({ERROR: pa.string()} if self.null_on_error else {}),
         }
 

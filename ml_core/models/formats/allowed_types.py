@@ -19,9 +19,12 @@ _ENCODERS = frozenset(
         "ml_core.data.encoding.number.NumberEncoder",
         "ml_core.data.encoding.table.TableEncoder",
         "ml_core.data.encoding.text.TextEncoder",
-        "ml_core.data.processor.ProcessorStep",  # calls preprocess of its processor, a class of a trusted module
     }
 )
+
+
+# It calls preprocess of its processor, which is of a trusted module.
+_PROCESSORS = frozenset({"ml_core.data.processor.ProcessorStep"})
 
 
 def _names(table: dict[str, str]) -> frozenset[str]:
@@ -257,7 +260,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "ListNode": frozenset({"builtins.list"}),
     "LossNode": _COMPILED_LOSSES,
     "NdArrayNode": _SCALARS | {"numpy.ndarray"},
-    "ObjectNode": _BOOSTED | _ENCODERS | _ESTIMATORS | _PARTS,
+    "ObjectNode": _BOOSTED | _ENCODERS | _ESTIMATORS | _PARTS | _PROCESSORS,
     "PartialNode": frozenset({"functools.partial"}),  # of a function that is on the list
     "PredictorsNode": frozenset({"builtins.list"}),
     "ScalarNode": _SCALARS,

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from ml_core.data.canonical import read_series
 from ml_core.data.profile import profile_file
-from ml_core.data.table_file import FORMAT, TableWriter, columns_of
+from ml_core.data.table_file import FORMAT, TableWriter, columns_of, write_frame
 from ml_core.data.tables import series_of
 from ml_core.domain.api_key import Scope
 from ml_core.domain.columns import ColumnKind
@@ -37,7 +37,7 @@ from ml_core.inference import batch
 from ml_core.inference.batch import BatchPredictor, BatchRequest
 from ml_core.models.own_types import Trust
 from ml_core.models.store import ArtifactStore
-from ml_core.registry.datasets.intake import write_csv, write_frame
+from ml_core.registry.datasets.intake import write_csv
 from ml_core.settings import ApiSettings
 from support.inprocess_cell import ACME, fitted, promote, servable
 from support.tables import measures, tickets

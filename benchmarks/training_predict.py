@@ -35,6 +35,7 @@ from ml_core.data.table_file import TableWriter
 from ml_core.data.tables import frame_of
 from ml_core.database.connection import DatabaseConnection
 from ml_core.inference.batch import BatchPredictor, BatchRequest
+from ml_core.models.own_types import Trust
 from ml_core.models.store import platform_store
 from ml_core.settings import Settings
 from ml_core.system import MLSystem
@@ -84,7 +85,7 @@ def two_cores(request: BatchRequest) -> Iterator[pa.Table]:
 
 def opened(request: BatchRequest) -> BatchPredictor:
     """With the store of this process."""
-    return BatchPredictor(request, platform_store(Settings.from_environment()))
+    return BatchPredictor(request, platform_store(Settings.from_environment()), Trust())
 
 
 def seconds(tables: Callable[[], Iterator[pa.Table]], rows: int) -> float:

@@ -60,7 +60,8 @@ class ModelManager:
         """Copy a model file into the artifact store and register it as a version.
 
         A ``.joblib`` is a pickle: opening it runs its code, here, in the caller's own process, so give only files that
-        you made. It is stored as skops if all its types are on the platform's list.
+        you made. It is stored as skops if all its types are on the platform's list or of a
+        trusted module (``MLCORE_TRUSTED_MODULES``).
 
         Args:
             model_id: The model; made with its first version.
@@ -80,7 +81,7 @@ class ModelManager:
         Raises:
             ModelVersionConflictError: The version exists with other bytes.
             ModelSaveError: The file can't be read or stored, or the model is of another type or archived.
-            UnsafeArtifactError: It holds types that are not on the platform's list.
+            UnsafeArtifactError: It holds other types.
             DataProcessingError: The sample does not fit, or the model was never fitted or predicts several targets.
             InvalidNameError: A name is not valid.
         """
@@ -162,11 +163,11 @@ class ModelManager:
     def load_model(self, model_id: str, version: str | None = None) -> LoadedModel:
         """Load a version, verified and self-tested; without a name that of ``production``, else the newest.
 
-        Types of the caller's own are loaded if this very process trained with them.
+        Types of the caller's own are loaded if their module is trusted, or this very process trained with them.
 
         Raises:
             ModelNotFoundError: There is no such version, or it is archived.
             ModelLoadError: Its bytes are missing, damaged or unsafe, or it fails its self-test.
         """
         servable = self._versions.servable(model_id, version or self._environments.resolve(ModelId(model_id)))
-        return load_version(self.store, servable, own_types=own_types.known())
+        return load_version(self.store, servable, own_types.known(self._db.settings))

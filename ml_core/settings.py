@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -102,6 +103,46 @@ class RegistrySettings:
     run_dead_after_s: float = _setting(
         "MLCORE_RUN_DEAD_AFTER_S", 120.0, "Seconds without a heartbeat after which a running run counts as dead."
     )
+
+
+RESERVED_MODULES = sys.stdlib_module_names | {
+    *("__main__", "ml_core", "deployments", "k8s"),
+    # Compiled code, or functions that run what they are given: the platform's list names their types one by one.
+    *("joblib", "lightgbm", "numpy", "pandas", "scipy", "sklearn"),
+}
+"""Top-level modules that ``MLCORE_TRUSTED_MODULES`` can't name."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """What artifacts may hold."""
+
+    trusted_modules: str = _setting(
+        "MLCORE_TRUSTED_MODULES",
+        "",
+        "Installed modules whose classes artifacts may hold beside the platform's list, with commas between them; "
+        "submodules are included.",
+    )
+
+    def __post_init__(self) -> None:
+        for name in self.trusted:
+            _require(
+                re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", name) is not None,
+                "MLCORE_TRUSTED_MODULES",
+                f"names {name!r}, which is no module. Write it as Python imports it, such as acme_models for the "
+                "distribution acme-models",
+            )
+            _require(
+                name.partition(".")[0] not in RESERVED_MODULES,
+                "MLCORE_TRUSTED_MODULES",
+                f"names {name}, which is of Python or of a library of the platform. Name modules of your own, and "
+                "derive a class there from what you need",
+            )
+
+    @property
+    def trusted(self) -> tuple[str, ...]:
+        """The names, in order."""
+        return tuple(name for each in self.trusted_modules.split(",") if (name := each.strip()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,6 +421,7 @@ class Settings:
 
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
     registry: RegistrySettings = field(default_factory=RegistrySettings)
+    models: ModelSettings = field(default_factory=ModelSettings)
     serving: ServingSettings = field(default_factory=ServingSettings)
     jobs: JobSettings = field(default_factory=JobSettings)
     api: ApiSettings = field(default_factory=ApiSettings)

@@ -140,6 +140,7 @@ class MLSystem:
         *,
         version: str | None = None,
         environment: str | None = None,
+        as_frame: bool = False,
     ) -> Any:
         """Predict one row or many.
 
@@ -151,9 +152,11 @@ class MLSystem:
             version: The version that answers, whatever environments serve.
             environment: The environment whose version answers; None: ``production``, or the newest version if that
                 serves nothing.
+            as_frame: Whether the result is a table like the input.
 
         Returns:
-            One prediction for one row; an array of the same length for many.
+            One prediction for one row; an array of the same length for many. With ``as_frame`` a table with the column
+            ``prediction``: of polars or pyarrow for a table of these, else of pandas with the index of the input.
 
         Raises:
             ModelNotFoundError: There is no such model, version or promoted environment.
@@ -161,18 +164,26 @@ class MLSystem:
             DataProcessingError: The input is neither a row nor a table.
         """
         with self._table.using(self.resolve(model_id, version=version, environment=environment)) as model:
-            return self.predictor.predict(model, input_data, use_cache=use_cache)
+            return self.predictor.predict(model, input_data, use_cache=use_cache, as_frame=as_frame)
 
     def predict_proba(
-        self, model_id: str, input_data: Any, *, version: str | None = None, environment: str | None = None
+        self,
+        model_id: str,
+        input_data: Any,
+        *,
+        version: str | None = None,
+        environment: str | None = None,
+        as_frame: bool = False,
     ) -> Any:
         """Class → probability for one row, or a list of these for many; arguments as for ``predict``.
+
+        With ``as_frame`` the table has a column ``probability_…`` for each class.
 
         Raises:
             PredictionError: The model has no probabilities.
         """
         with self._table.using(self.resolve(model_id, version=version, environment=environment)) as model:
-            return self.predictor.predict_proba(model, input_data)
+            return self.predictor.predict_proba(model, input_data, as_frame=as_frame)
 
     def predict_batch(
         self,
@@ -305,4 +316,4 @@ class MLSystem:
 
     def _load(self, version: ServableVersion) -> LoadedModel:
         # Types of the caller's own are loaded if this process trained with them; a server refuses them.
-        return load_version(self.models.store, version, own_types=own_types.known())
+        return load_version(self.models.store, version, own_types.known(self._db.settings))

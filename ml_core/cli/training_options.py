@@ -25,7 +25,9 @@ def _option(kind: Any, text: str, *names: str) -> tuple[Any, None]:
 _OPTIONS: Options = {
     "target": _option(_Text, "The column to predict; not with --type clustering."),
     "model_type": _option(
-        _Text, "classification, regression, clustering or anomaly_detection; default: by the target.", "--type"
+        _Text,
+        "classification, regression, clustering, anomaly_detection or a plug-in's; default: by the target.",
+        "--type",
     ),
     "validation_dataset": _option(_Text, "A dataset to measure on, instead of a held-out fifth of the rows."),
     "group": _option(_Text, "A column, such as customer, whose equal values are held out together; it is no input."),

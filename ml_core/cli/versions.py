@@ -34,7 +34,7 @@ from ml_core.cli.target import platform
 from ml_core.domain.version import headline_metric
 
 if TYPE_CHECKING:
-    from ml_core.api.schemas.versions import Use, Version, VersionDetail
+    from ml_core.api.schemas.versions import RequiredModule, Use, Version, VersionDetail
 
 ASKS = "tenant"
 
@@ -188,7 +188,8 @@ def lineage(version: VersionOption, model: ModelOption) -> None:
         found = client.versions.lineage(model, version)
     if printed_as_json(found):
         return
-    print_fields((name, pairs(value) if isinstance(value, Mapping) else value) for name, value in found)
+    shown = {**dict(found), "modules": [_module(each) for each in found.modules]}
+    print_fields((name, pairs(value) if isinstance(value, Mapping) else value) for name, value in shown.items())
 
 
 @app.command("archive")
@@ -213,6 +214,10 @@ def delete(version: VersionOption, model: ModelOption) -> None:
     with platform() as client:
         client.versions.delete(model, version)
     _answer("deleted", model, version)
+
+
+def _module(needed: RequiredModule) -> str:
+    return f"{needed.module} of {needed.distribution or 'no distribution'} {needed.version or ''}".rstrip()
 
 
 def _answer(done: str, model: str, version: str) -> None:
@@ -257,6 +262,7 @@ def _fields(tenant: str, version: VersionDetail) -> Iterator[tuple[str, Any]]:
     yield "hyperparameters", pairs(version.hyperparameters)
     yield "in force", pairs(version.effective_hyperparameters)
     yield "columns", [column["name"] for column in version.signature["inputs"]]
+    yield "needs", [_module(each) for each in version.modules]
     yield "tags", pairs(version.tags)
     yield from (("note", note) for note in training.get("notes", ()))
     yield "notes", pairs({name: value for name, value in version.metadata.items() if name != "training"})

@@ -78,6 +78,21 @@ class PredictionResult(BaseModel):
     rollout: str
     request_id: str
 
+    def frame(self, rows: Any) -> Any:
+        """The answer as a table like the rows that were sent.
+
+        Its columns are ``prediction`` and, if they were asked for, ``probability_…`` of each class. It is of polars or
+        pyarrow if the rows are, else of pandas with the index of the rows.
+        """
+        # Imported late: whoever takes the lists needs no pandas.
+        from ml_core.data.frames import like
+        from ml_core.domain.signature import PREDICTION, probability_column
+
+        answered = self.probabilities or []
+        classes = answered[0] if answered else ()
+        probabilities = {probability_column(each): [row[each] for row in answered] for each in classes}
+        return like(rows, {PREDICTION: self.predictions, **probabilities})
+
 
 class _Client(Noun[Mode]):
     """What both clients have.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,11 +16,12 @@ from ml_core.data.encoding.text import tokenize
 from ml_core.data.tables import NULLABLE
 from ml_core.domain.columns import ColumnKind, DateOrder
 from ml_core.domain.signature import InputColumn
-from ml_core.domain.values import composed
+from ml_core.domain.values import category_text, composed
 from ml_core.exceptions import DataProcessingError
 
 DECIMAL_COMMA = "decimal_comma"
 _MISSING_CATEGORY = "missing"
+_MAX_EXACT = 2**53  # above it, float64 does not hold each whole number
 
 
 def as_pandas(data: Any) -> Any:
@@ -29,7 +31,7 @@ def as_pandas(data: Any) -> Any:
     (https://arrow.apache.org/docs/format/CDataInterface/PyCapsuleInterface.html), which needs none of these libraries.
 
     Raises:
-        DataProcessingError: pandas has no form for its type.
+        DataProcessingError: pandas has no form for its type, or it is a query that was not run.
     """
     if isinstance(data, pd.DataFrame | pd.Series):
         return data
@@ -40,6 +42,9 @@ def as_pandas(data: Any) -> Any:
     if isinstance(data, np.ndarray) and data.dtype.names:
         return pd.DataFrame(data)
     if not hasattr(data, "__arrow_c_stream__") and not hasattr(data, "__arrow_c_array__"):
+        if callable(getattr(data, "collect", None)):  # such as a LazyFrame of polars
+            what = f"The {type(data).__name__} is a query, not a table."
+            raise DataProcessingError(what, remedy="Give the result of its collect().", stage="preprocess")
         return data
     try:
         is_stream = hasattr(data, "__arrow_c_stream__")
@@ -62,6 +67,10 @@ def as_frame(data: Any) -> pd.DataFrame:
     """
     data = as_pandas(data)
     try:
+        if isinstance(data, Mapping):
+            data = {name: column_of(values) for name, values in data.items()}
+        elif isinstance(data, list):
+            data = _unrounded(pd.DataFrame(data, dtype=object))
         frame = data if isinstance(data, pd.DataFrame) else pd.DataFrame(data)
     except (ValueError, TypeError) as error:
         raise DataProcessingError.wrap(
@@ -70,6 +79,40 @@ def as_frame(data: Any) -> pd.DataFrame:
     if all(isinstance(name, str) and name.isascii() for name in frame.columns):
         return frame
     return frame.set_axis([composed(str(name)) for name in frame.columns], axis=1)
+
+
+def column_of(values: Any) -> Any:
+    """A column of any library or a list of values as a series, its whole numbers as they are."""
+    values = as_pandas(values)
+    return _unrounded(pd.DataFrame({0: values}, dtype=object))[0] if isinstance(values, list | tuple) else values
+
+
+def _unrounded(frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame of objects in the dtypes of its values, except where whole numbers would be rounded, as beside a None."""
+    inferred = frame.infer_objects()
+    for position in np.flatnonzero([dtype.kind == "f" for dtype in inferred.dtypes]):
+        values = frame.iloc[:, position]
+        if any(type(value) is int and abs(value) > _MAX_EXACT for value in values.tolist()):
+            inferred.isetitem(position, values)
+    return inferred
+
+
+def like(data: Any, columns: Mapping[str, Sequence[Any]]) -> Any:
+    """A table of one value a row of ``data``: of polars or pyarrow if that is, else of pandas with its index."""
+    library = type(data).__module__.partition(".")[0]
+    if library not in ("polars", "pyarrow"):
+        frame = pd.DataFrame(dict(columns))
+        has_rows = isinstance(data, pd.DataFrame | pd.Series) and len(data) == len(frame)  # else it is a row itself
+        return frame.set_axis(data.index, axis=0) if has_rows else frame
+    table = pa.table({name: _arrow(values) for name, values in columns.items()})
+    return sys.modules["polars"].DataFrame(table) if library == "polars" else table  # the caller has imported it
+
+
+def _arrow(values: Sequence[Any]) -> Any:
+    try:
+        return pa.array(values)
+    except pa.ArrowException:  # labels of several types, which a batch prediction writes as text, too
+        return pa.array([None if value is None else category_text(value) for value in values], pa.string())
 
 
 def nullable_inputs(columns: Sequence[tuple[str, str]], readings: Mapping[str, str] | None = None) -> list[InputColumn]:

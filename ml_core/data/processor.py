@@ -41,9 +41,9 @@ class DataProcessor:
     """Clean, extend, encode and split data frames.
 
     A subclass may override ``preprocess`` and call ``super().preprocess(…)``; give it to a ``Trainer`` and the same
-    code runs on the rows of training and of every prediction. Such a subclass is your own code, so it is not on the
-    platform's list of types that a server loads: its models predict in your own process (``MLSystem``, ``Predictor``)
-    only.
+    code runs on the rows of training and of every prediction. Such a subclass is your own code: its models predict in
+    your own process (``MLSystem``, ``Predictor``), and servers load them where ``MLCORE_TRUSTED_MODULES`` names its
+    module.
 
     Args:
         tenant_id: The tenant whose data it is.

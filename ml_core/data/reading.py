@@ -188,16 +188,20 @@ def rows_from_frame(frame: pd.DataFrame) -> list[dict[str, Any]]:
     Raises:
         DataProcessingError: Two columns have one name.
     """
+    frame = with_index(frame)
     names = [str(name) for name in frame.columns]
-    levels = [name for name in frame.index.names if name is not None and str(name) not in names]
-    if levels:
-        frame = frame.reset_index(level=levels)
-        names = [str(name) for name in frame.columns]
     check_names(names, "The table")
     columns = [[json_value(value) for value in frame.iloc[:, i].tolist()] for i in range(len(names))]
     if not columns:
         return [{} for _ in range(len(frame))]
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def with_index(frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame with the levels of its index that have a name as columns, unless a column is called so."""
+    names = [str(name) for name in frame.columns]
+    levels = [name for name in frame.index.names if name is not None and str(name) not in names]
+    return frame.reset_index(level=levels) if levels else frame
 
 
 def json_value(value: Any) -> Any:

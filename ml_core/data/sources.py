@@ -80,7 +80,7 @@ class SourceFile:
 
 
 @contextmanager
-def gathered(source: str | Path, encoding: str = "utf-8") -> Iterator[GatheredTable]:
+def gathered(source: Any, encoding: str = "utf-8") -> Iterator[GatheredTable]:
     """The table of a source as one file; what was copied is removed at the end.
 
     One file of this machine is taken as it is, there or not. Several files are joined in the order of their names, see
@@ -88,13 +88,18 @@ def gathered(source: str | Path, encoding: str = "utf-8") -> Iterator[GatheredTa
 
     Args:
         source: A path; a folder; a pattern such as ``data/*.parquet``, in which ``**`` is folders of any depth; or one
-            of these as ``s3://BUCKET/PATH``, ``gs://BUCKET/PATH`` or ``file:///PATH``.
+            of these as ``s3://BUCKET/PATH``, ``gs://BUCKET/PATH`` or ``file:///PATH``. Or a table of pandas, polars or
+            pyarrow; levels of an index that have a name are columns, as in a Parquet file of pandas.
         encoding: Of CSV files.
 
     Raises:
         DataProcessingError: There is no such file, the store can't be read, or the files are not one table; ``stage``
             is ``read``.
     """
+    if not isinstance(source, str | Path):
+        with tempfile.TemporaryDirectory(prefix="mlcore-source-") as folder:
+            yield _written(source, Path(folder) / "frame.parquet")
+        return
     path = _only_file(source)
     if path is not None:
         yield GatheredTable(path)
@@ -108,6 +113,16 @@ def gathered(source: str | Path, encoding: str = "utf-8") -> Iterator[GatheredTa
         except DataProcessingError as error:
             error.message = error.message.replace(str(table.path), table.facts["file"])
             raise
+
+
+def _written(source: Any, path: Path) -> GatheredTable:
+    # Imported late: a client that sends one file needs neither pandas nor pyarrow.
+    from ml_core.data.frames import as_frame
+    from ml_core.data.reading import with_index
+    from ml_core.data.table_file import write_frame
+
+    write_frame(with_index(as_frame(source)), path)
+    return GatheredTable(path, {"kind": "frame"})
 
 
 def _gather(source: str, encoding: str, folder: Path) -> GatheredTable:

@@ -48,6 +48,18 @@ _OPTIONS = {
 }
 
 
+def write_frame(frame: pd.DataFrame, path: Path) -> int:
+    """Write a data frame without its index, and count its rows.
+
+    Raises:
+        DataProcessingError: It has no column, or one that a dataset can't hold.
+    """
+    table = table_from_frame(frame)
+    with TableWriter(path, table.schema) as writer:
+        writer.write(table)
+    return writer.rows
+
+
 class TableWriter:
     """Writes a table in pieces of any length; a context manager that completes the file, which must not exist.
 

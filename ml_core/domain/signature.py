@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
-from typing import Any
+from typing import Any, Final
 from unicodedata import normalize
 
 import numpy as np
@@ -24,6 +24,7 @@ from ml_core.domain.document import Document
 from ml_core.domain.values import (
     READERS,
     DoesNotFitError,
+    category_text,
     composed,
     is_blank,
     is_missing,
@@ -47,6 +48,15 @@ _NAME_CHARACTERS = 80
 # accepts every string. Other pairs differ: the boolean "true" is not a number; 1 and "1.0" are one number but two
 # categories.
 SAFE_CHANGES = frozenset({(ColumnKind.TEXT, ColumnKind.CATEGORY)})
+
+
+PREDICTION: Final = "prediction"
+"""The column of the predictions in a table of them."""
+
+
+def probability_column(label: Label) -> str:
+    """The column of a class's probability in a table of predictions."""
+    return f"probability_{category_text(label)}"
 
 
 class OutputKind(StrEnum):
@@ -146,6 +156,11 @@ class Output(Document):
 
     kind: OutputKind
     classes: tuple[Label, ...] = ()
+
+    @property
+    def probability_columns(self) -> list[str]:
+        """The column of each class's probability, in a table of predictions."""
+        return [probability_column(each) for each in self.classes]
 
 
 @dataclass(frozen=True, slots=True)

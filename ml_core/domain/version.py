@@ -33,6 +33,22 @@ class SelfTest(Document):
 
 
 @dataclass(frozen=True, slots=True)
+class RequiredModule(Document):
+    """A module with types of an artifact that are not on the platform's list.
+
+    ``distribution`` and ``version`` are of the installed distribution that it was of when the artifact was registered;
+    None: it was of none, such as a script.
+    """
+
+    module: str
+    distribution: str | None = None
+    version: str | None = None
+
+    def __str__(self) -> str:
+        return self.module if self.distribution is None else f"{self.module} of {self.distribution} {self.version}"
+
+
+@dataclass(frozen=True, slots=True)
 class ServableVersion:
     """The part of a version that the assignment carries: enough to fetch, verify, load and self-test it."""
 
@@ -43,6 +59,7 @@ class ServableVersion:
     format: str
     signature: Signature
     self_test: SelfTest
+    modules: tuple[RequiredModule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +95,7 @@ class ModelVersion:
         created_at: When it was registered, UTC.
         created_by: Who registered it.
         archived_at: When it was archived, or None.
-        outside_types: Types in its artifact outside the allow-list; a server loads no version that has any.
+        outside_types: Types in its artifact outside the allow-list; a server loads them if it trusts ``modules``.
         tags: Key → value, for searches; may change.
         uses: The environments that use it, by name; may change.
     """
@@ -144,6 +161,11 @@ class ModelVersion:
         return self.servable.signature
 
     @property
+    def modules(self) -> tuple[RequiredModule, ...]:
+        """The modules of ``outside_types``."""
+        return self.servable.modules
+
+    @property
     def training(self) -> Mapping[str, Any]:
         """What training recorded of itself; empty for a model file that was registered."""
         record = self.metadata.get(TRAINING_RECORD)
@@ -189,6 +211,7 @@ class VersionDraft:
         model_id: The model; the first registration creates it.
         version: The name of the version; None: the next number.
         outside_types: Types in its artifact outside the allow-list.
+        modules: The modules of ``outside_types``.
         tags: Key → value, for searches.
     """
 
@@ -202,6 +225,7 @@ class VersionDraft:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     lineage: Lineage = field(default_factory=Lineage)
     outside_types: tuple[str, ...] = ()
+    modules: tuple[RequiredModule, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -17,6 +17,7 @@ from ml_core.domain.values import is_blank, says_missing
 from ml_core.domain.version import ServableVersion
 from ml_core.evaluation.paired import Answers
 from ml_core.exceptions import DataProcessingError, PredictionError, RequestTooLargeError
+from ml_core.models.own_types import Trust
 from ml_core.models.store import ArtifactStore
 
 if TYPE_CHECKING:
@@ -107,8 +108,8 @@ def check_output(version: ServableVersion, metric: str) -> None:
         raise _not_measurable(version, metric, f"it answers {kind.value}")
 
 
-def answer(store: ArtifactStore, version: ServableVersion, rows: HeldOut, metric: str) -> Answers:
-    """What a version answers to the rows.
+def answer(store: ArtifactStore, version: ServableVersion, rows: HeldOut, metric: str, trust: Trust) -> Answers:
+    """What a version answers to the rows; ``trust`` as in ``load_version``.
 
     Raises:
         ModelLoadError: It can't be loaded.
@@ -118,7 +119,7 @@ def answer(store: ArtifactStore, version: ServableVersion, rows: HeldOut, metric
     from ml_core.data.canonical import columns_from_frame
     from ml_core.models.loading import load_version
 
-    model = load_version(store, version)
+    model = load_version(store, version, trust)
     if metric in PROBABILITY_METRICS and not model.has_probabilities:
         raise _not_measurable(version, metric, "it has no probabilities")
     columns = columns_from_frame(rows.frame, version.signature.inputs)

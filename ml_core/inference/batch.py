@@ -23,16 +23,16 @@ from ml_core.data.tables import check_columns, series_of
 from ml_core.domain.columns import ColumnKind, Columns
 from ml_core.domain.dataset import DatasetVersion
 from ml_core.domain.keywords import nearest
-from ml_core.domain.signature import InputColumn, OutputKind, Signature
+from ml_core.domain.signature import PREDICTION, InputColumn, OutputKind, Signature
 from ml_core.domain.values import category_text, composed
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import InvalidRequestError, PredictionError, SignatureMismatchError, shown
 from ml_core.ids import Digest
 from ml_core.inference.inputs import require_signature
 from ml_core.models.loading import labels_to_json, load_version
+from ml_core.models.own_types import Trust
 from ml_core.models.store import ArtifactStore
 
-PREDICTION: Final = "prediction"
 ERROR: Final = "error"
 
 # Predicted at once: fewer rows where texts are long.
@@ -113,7 +113,7 @@ class BatchRequest:
         output = self.version.signature.output
         return {
             PREDICTION: _label_type(self.version.signature),
-            **({f"probability_{category_text(each)}": pa.float64() for each in output.classes} if self.proba else {}),
+            **(dict.fromkeys(output.probability_columns, pa.float64()) if self.proba else {}),
             **({ERROR: pa.string()} if self.null_on_error else {}),
         }
 
@@ -124,6 +124,7 @@ class BatchPredictor:
     Args:
         request: What to predict.
         store: Where the version and the dataset are.
+        trust: As of ``load_version``.
 
     Attributes:
         schema: Of the tables that it yields.
@@ -133,9 +134,9 @@ class BatchPredictor:
         ModelLoadError: The version or the dataset can't be read, or fails its checks.
     """
 
-    def __init__(self, request: BatchRequest, store: ArtifactStore) -> None:
+    def __init__(self, request: BatchRequest, store: ArtifactStore, trust: Trust) -> None:
         self._request = request
-        self._model = load_version(store, request.version)
+        self._model = load_version(store, request.version, trust)
         # Made now: it knows the libraries that are loaded. With one thread the last bits do not depend on the cores.
         self._threads = ThreadpoolController()
         self._file = pq.ParquetFile(store.fetch(request.version.ref.tenant_id, request.digest, request.size_bytes))

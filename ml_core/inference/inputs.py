@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ml_core.data.canonical import columns_from_frame
-from ml_core.data.frames import as_pandas
+from ml_core.data.frames import as_pandas, column_of
 from ml_core.domain.columns import Columns, n_rows
 from ml_core.domain.signature import Row, Signature
 from ml_core.exceptions import DataProcessingError, SignatureMismatchError, listed, shown
@@ -198,7 +198,7 @@ def _frame_of_columns(row: Row, signature: Signature) -> pd.DataFrame | None:
     signature.check_names(row)
     lengths = {len(values) if _is_column(values) else -1 for values in known.values()}
     if len(lengths) == 1:
-        frame = pd.DataFrame({name: as_pandas(values) for name, values in known.items()})
+        frame = pd.DataFrame({name: column_of(values) for name, values in known.items()})
         if len(frame) in lengths:  # a longer frame: pandas aligned columns with different labels
             return frame
     raise DataProcessingError(

@@ -12,8 +12,9 @@ import orjson
 from numpy.typing import NDArray
 
 from ml_core.cache import CacheMechanism
+from ml_core.data.frames import like
 from ml_core.domain.columns import Columns, take
-from ml_core.domain.signature import Label, OutputKind
+from ml_core.domain.signature import PREDICTION, OutputKind
 from ml_core.exceptions import DataProcessingError, PredictionError
 from ml_core.ids import TenantId
 from ml_core.inference.inputs import Table, read_input
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 # Larger tables are rarely predicted twice, and hashing them costs about as much as predicting them.
 _MAX_CACHED_ROWS = 256
 _to_json = json.JSONEncoder(ensure_ascii=False).encode
-
-Probabilities = dict[Label, float]
 
 
 class Predictor:
@@ -49,7 +48,9 @@ class Predictor:
     def __repr__(self) -> str:
         return f"Predictor({self._manager!r}, tenant_id={str(self.tenant_id)!r})"
 
-    def predict(self, model: LoadedModel | str, input_data: Any, *, use_cache: bool = True) -> Any:
+    def predict(
+        self, model: LoadedModel | str, input_data: Any, *, use_cache: bool = True, as_frame: bool = False
+    ) -> Any:
         """Predict one row or many.
 
         Args:
@@ -59,9 +60,12 @@ class Predictor:
                 Tables of polars, pyarrow and others are accepted like those of pandas. For a model with one column, a
                 Series or array of values is many rows.
             use_cache: Whether a cached prediction may be returned.
+            as_frame: Whether the result is a table like the input, see ``ml_core.data.frames.like``.
 
         Returns:
-            For one row a Python value; for many an array ``(n_rows,)`` in the order of the rows. A label has the type
+            For one row a Python value; for many an array ``(n_rows,)`` in the order of the rows. With ``as_frame`` a
+            table with the column ``prediction``: of polars or pyarrow for one of these, else of pandas with the index
+            of the input. A label has the type
             of the training target; a number is a float; a cluster is an int from 0; an anomaly is -1 and a normal row
             is 1.
 
@@ -74,6 +78,8 @@ class Predictor:
         loaded = self._load(model)
         table = read_input(input_data, loaded.version.signature)
         labels = self._labels(loaded, table, use_cache=use_cache)
+        if as_frame:
+            return like(input_data, {PREDICTION: labels})
         return labels_to_json(labels)[0] if table.is_single else labels
 
     def predict_batch(
@@ -101,8 +107,10 @@ class Predictor:
             answers += labels_to_json(self._labels(loaded, part, use_cache=use_cache))
         return answers
 
-    def predict_proba(self, model: LoadedModel | str, input_data: Any) -> Probabilities | list[Probabilities]:
+    def predict_proba(self, model: LoadedModel | str, input_data: Any, *, as_frame: bool = False) -> Any:
         """Predict class → probability: a dict for one row, a list of dicts for many.
+
+        With ``as_frame`` it is a table like that of ``predict``, with a column ``probability_…`` for each class.
 
         Raises:
             PredictionError: The model has no probabilities, or as for ``predict``.
@@ -117,8 +125,10 @@ class Predictor:
                 remedy="Use a classifier that has them, such as a random forest.",
                 **ref.attributes,
             )
-        classes = loaded.version.signature.output.classes
-        rows = [dict(zip(classes, row, strict=True)) for row in probabilities.tolist()]
+        output = loaded.version.signature.output
+        if as_frame:
+            return like(input_data, dict(zip(output.probability_columns, probabilities.T, strict=True)))
+        rows = [dict(zip(output.classes, row, strict=True)) for row in probabilities.tolist()]
         return rows[0] if table.is_single else rows
 
     def _load(self, model: LoadedModel | str) -> LoadedModel:

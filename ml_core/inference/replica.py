@@ -22,6 +22,7 @@ from ml_core.inference.model_table import ModelTable
 from ml_core.inference.prediction_log import PredictionLog, PredictionRecorder
 from ml_core.inference.reporter import Reporter
 from ml_core.inference.service import PredictionService
+from ml_core.models import own_types
 from ml_core.models.loading import load_version
 from ml_core.models.store import platform_store
 from ml_core.observability import NO_HOOKS, Hooks
@@ -83,7 +84,7 @@ class Replica:
         feed = FeedReader(self._db, cell)
         store = platform_store(settings)
         self.table = ModelTable(
-            functools.partial(load_version, store),
+            functools.partial(load_version, store, trust=own_types.trusted(settings)),
             max_memory_bytes=serving.max_memory_mb * 2**20,
             load_threads=serving.load_threads,
             hooks=hooks,

@@ -5,8 +5,9 @@ Servers obtain models from ``load_version`` only.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,10 +16,12 @@ from numpy.typing import NDArray
 from ml_core.domain.columns import Columns, n_rows
 from ml_core.domain.signature import OutputKind, Row
 from ml_core.domain.version import ServableVersion
-from ml_core.exceptions import ModelLoadError, PredictionError
+from ml_core.exceptions import ModelLoadError, PredictionError, UnsafeArtifactError
+from ml_core.models import own_types
 from ml_core.models.algorithms import ALGORITHMS, CLASSIFICATION
 from ml_core.models.formats import skops_format
 from ml_core.models.graph import measure_bytes, tune_for_serving
+from ml_core.models.own_types import Trust
 from ml_core.models.store import ArtifactStore
 
 if TYPE_CHECKING:
@@ -27,7 +30,10 @@ if TYPE_CHECKING:
 # Numbers of a loaded model may differ from those in training in the last bits, because the order of additions in BLAS
 # depends on its thread count. Labels must be equal.
 SELF_TEST_TOLERANCE = 1e-6
+_NO_TRUST = Trust()
 _MOST_PROBABLE = frozenset(algorithm.class_name for algorithm in ALGORITHMS[CLASSIFICATION].values())
+
+_log = logging.getLogger(__name__)
 
 
 class LoadedModel:
@@ -164,15 +170,15 @@ def labels_to_json(predictions: NDArray[Any]) -> list[Any]:
     return list(values)
 
 
-def load_version(store: ArtifactStore, version: ServableVersion, *, own_types: Collection[str] = ()) -> LoadedModel:
+def load_version(store: ArtifactStore, version: ServableVersion, trust: Trust = _NO_TRUST) -> LoadedModel:
     """Load, verify and self-test a version, and tune it for serving.
 
-    ``own_types`` are types outside the allow-list that the calling process trusts, see ``ml_core.models.own_types``.
-    Servers pass none.
+    ``trust`` has the types outside the allow-list that are loaded, see ``ml_core.models.own_types``.
 
     Raises:
         ArtifactIntegrityError: The artifact is missing or does not have the registered digest.
-        UnsafeArtifactError: The artifact has a type outside the allow-list, or is not a skops archive.
+        UnsafeArtifactError: The artifact has a type outside the allow-list, or is not a skops archive. Names the
+            modules that are not trusted or not installed.
         ModelLoadError: The format is unknown, the pipeline can't be constructed, or the self-test failed.
     """
     try:
@@ -182,7 +188,7 @@ def load_version(store: ArtifactStore, version: ServableVersion, *, own_types: C
                 remedy=f"Register the model again as {skops_format.FORMAT}.",
             )
         data = store.read(version.ref.tenant_id, version.digest, version.size_bytes)
-        return open_version(data, version, own_types=own_types)
+        return open_version(data, version, trust)
     except ModelLoadError as error:
         ref = version.ref
         error.tenant_id = ref.tenant_id
@@ -190,16 +196,25 @@ def load_version(store: ArtifactStore, version: ServableVersion, *, own_types: C
         raise
 
 
-def open_version(data: bytes, version: ServableVersion, *, own_types: Collection[str] = ()) -> LoadedModel:
+def open_version(data: bytes, version: ServableVersion, trust: Trust = _NO_TRUST) -> LoadedModel:
     """``load_version`` for bytes whose digest was verified.
 
     Raises:
         UnsafeArtifactError, ModelLoadError: As for ``load_version``.
     """
-    pipeline = skops_format.load(data, own_types=own_types)
+    try:
+        pipeline = skops_format.load(data, trust)
+    except UnsafeArtifactError as error:
+        types = error.attributes().get("types")
+        if not types or not (reasons := trust.refusals(version.modules)):
+            raise
+        message = f"{error.message.removesuffix('.')}: {'; '.join(reasons)}."
+        raise UnsafeArtifactError(message, remedy=own_types.REMEDY, types=types) from error
     tune_for_serving(pipeline)  # before the self-test, so that the tuned pipeline is tested
     model = LoadedModel(version, pipeline)
     check_self_test(model)
+    for what in own_types.differing(version.modules):
+        _log.warning("%s passed its self-test although %s.", version.ref, what)
     return model
 
 
@@ -217,8 +232,7 @@ def check_self_test(model: LoadedModel) -> None:
         predictions, probabilities = model.predict_both(columns)
     except PredictionError as error:
         raise ModelLoadError(
-            f"{model.version.ref} failed its self-test: {error.message}",
-            remedy="Train and register it again with the library versions of this process.",
+            f"{model.version.ref} failed its self-test: {error.message}", remedy=_remedy(model.version)
         ) from error
     if model.version.signature.output.kind is OutputKind.NUMBER:
         same = _close(predictions, test.predictions)
@@ -230,8 +244,13 @@ def check_self_test(model: LoadedModel) -> None:
         raise ModelLoadError(
             f"{model.version.ref} failed its self-test: its predictions for {len(test.rows)} recorded rows differ from "
             "those in training.",
-            remedy="Train and register it again with the library versions of this process.",
+            remedy=_remedy(model.version),
         )
+
+
+def _remedy(version: ServableVersion) -> str:
+    differing = "".join(f" ({each})" for each in own_types.differing(version.modules))
+    return f"Train and register it again with the library versions of this process{differing}."
 
 
 def _close(actual: NDArray[Any], expected: Sequence[Any]) -> bool:

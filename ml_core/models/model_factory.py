@@ -1,12 +1,14 @@
 """``ModelFactory`` builds an unfitted estimator from a model type and hyperparameters.
 
-It can be extended in two ways::
+It can be extended in a process in two ways::
 
     ModelFactory.register("custom", lambda hyperparameters: MyEstimator(**hyperparameters))
 
     ModelFactory.create_model = lambda model_type, hyperparameters: (
         MyEstimator() if model_type == "custom" else ModelFactory._create_standard_model(model_type, hyperparameters)
     )
+
+An installed distribution adds model types by entry points, see ``ml_core.models.plugins``.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any, ClassVar
 
 from ml_core.domain.keywords import nearest
 from ml_core.exceptions import TrainingError
+from ml_core.models import plugins
 from ml_core.models.algorithms import ALGORITHMS, Algorithm
 
 Builder = Callable[[dict[str, Any]], Any]
@@ -56,8 +59,8 @@ class ModelFactory(metaclass=_OpenToAssignment):
 
     @classmethod
     def model_types(cls) -> tuple[str, ...]:
-        """The standard and registered model types."""
-        return (*ALGORITHMS, *(name for name in cls._builders if name not in ALGORITHMS))
+        """The standard and registered model types, and those of installed distributions."""
+        return tuple(dict.fromkeys((*ALGORITHMS, *cls._builders, *plugins.model_types())))
 
     @staticmethod
     def create_model(model_type: str, hyperparameters: Mapping[str, Any] | None = None) -> Any:
@@ -70,11 +73,14 @@ class ModelFactory(metaclass=_OpenToAssignment):
 
         Raises:
             TrainingError: The type, the algorithm, or the name or value of a parameter is invalid; names the nearest
-                valid ones. ``stage`` is ``validate``.
+                valid ones. Or a builder failed, or a plug-in can't be used. ``stage`` is ``validate``.
         """
-        if (builder := ModelFactory._builders.get(model_type)) is not None:
-            return builder(dict(hyperparameters or {}))
-        return ModelFactory._create_standard_model(model_type, hyperparameters)
+        builder, what = ModelFactory._builders.get(model_type), f"builder of the model type {model_type!r}"
+        if builder is None and model_type not in ALGORITHMS:
+            builder, what = plugins.builder_of(model_type)
+        if builder is None:
+            return ModelFactory._create_standard_model(model_type, hyperparameters)
+        return _build(builder, dict(hyperparameters or {}), what)
 
     @staticmethod
     def _create_standard_model(model_type: str, hyperparameters: Mapping[str, Any] | None = None) -> Any:
@@ -104,6 +110,27 @@ class ModelFactory(metaclass=_OpenToAssignment):
 
 
 _CREATE_MODEL = ModelFactory.create_model
+
+
+def _build(builder: Builder, hyperparameters: dict[str, Any], what: str) -> Any:
+    try:
+        estimator = builder(hyperparameters)
+    except TrainingError:
+        raise
+    except Exception as error:  # a builder of the caller's own can raise anything
+        raise TrainingError.wrap(
+            error,
+            f"The {what} failed",
+            remedy="Correct the hyperparameters or the builder.",
+            stage="validate",
+        ) from error
+    if missing := [name for name in ("fit", "predict") if not callable(getattr(estimator, name, None))]:
+        raise TrainingError(
+            f"The {what} made a {type(estimator).__name__} without {missing[0]}.",
+            remedy="Return an unfitted estimator with fit and predict.",
+            stage="validate",
+        )
+    return estimator
 
 
 def find_algorithm(model_type: str, name: str | None) -> Algorithm:

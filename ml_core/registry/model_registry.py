@@ -87,7 +87,7 @@ class ModelRegistry:
         Args:
             model_id: The model; made with its first version.
             version: Such as ``1.0.0``; None means the model's next number.
-            model_path: The file. It is audited, and refused if it holds a type that is not on the platform's list.
+            model_path: The file. It is audited, and refused if it holds a type that servers do not load.
             metrics: Metric → value (taken for the validation rows), or split → metric → value.
             hyperparameters: As given to training.
             model_type: None means that of the model, or what kind of estimator it is.

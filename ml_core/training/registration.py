@@ -5,13 +5,14 @@ Nothing is stored before the proof, and publishing stores bytes and version, or 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.train_spec import TRAINING_RECORD
 from ml_core.domain.training_report import ReportedColumn, recorded_columns
-from ml_core.domain.version import Lineage, ModelVersion, ServableVersion, VersionDraft
+from ml_core.domain.version import Lineage, ModelVersion, RequiredModule, ServableVersion, VersionDraft
 from ml_core.exceptions import ModelLoadError, ModelSaveError, UnsafeArtifactError
 from ml_core.ids import Digest, TenantId, VersionId, VersionRef
 from ml_core.models import own_types
@@ -22,6 +23,8 @@ from ml_core.registry.versions.repository import VersionRepository
 from ml_core.training.fit import FittedModel
 from ml_core.training.plan import TrainingPlan
 from ml_core.training.provenance import code_commit, library_versions
+
+_log = logging.getLogger(__name__)
 
 # Placeholders of a servable version for what the registry will decide; the proof does not read them.
 _UNREGISTERED = VersionId("unregistered")
@@ -52,9 +55,14 @@ class Registrar:
         data = skops_format.dump(fitted.pipeline)
         # The bytes are proved, not the pipeline in memory: only they will serve.
         outside = tuple(sorted(self._prove(fitted, data)))
-        draft = _draft(fitted, plan, run_id, outside)
+        modules = own_types.required_by(outside)
+        said = _own_code(outside, own_types.trusted(self.db.settings), modules)
+        draft = _draft(replace(fitted, notes=(*fitted.notes, *said)), plan, run_id, outside, modules)
         versions = VersionRepository(self.db, self.tenant_id, self.store)
-        return versions.publish(draft, data, skops_format.FORMAT, actor=self.actor)
+        made = versions.publish(draft, data, skops_format.FORMAT, actor=self.actor)
+        for note in said:
+            _log.warning("%s version %s: %s", made.model_id, made.version, note)
+        return made
 
     def _prove(self, fitted: FittedModel, data: bytes) -> Collection[str]:
         """Load the saved bytes as a server would and run the self-test; returns types outside the platform's list."""
@@ -73,7 +81,7 @@ class Registrar:
             except UnsafeArtifactError as error:
                 # The caller's own classes: this process already runs their code, so it may load them.
                 outside = frozenset(error.attributes().get("types", ()))
-                open_version(data, servable, own_types=outside)
+                open_version(data, servable, own_types.Trust(types=outside))
                 own_types.remember(outside)  # after the proof: what can't be loaded is not trusted
                 return outside
         except ModelLoadError as error:
@@ -87,18 +95,24 @@ class Registrar:
         return ()
 
 
-def own_code(outside_types: Sequence[str]) -> list[str]:
-    """A sentence on types in a version that are not on the platform's list; none if all are."""
-    if not outside_types:
+def _own_code(types: Sequence[str], trust: own_types.Trust, modules: Sequence[RequiredModule]) -> list[str]:
+    """A sentence on types in a version that no server loads; none if all are on the platform's list, or trusted."""
+    refused = [name for name in types if name not in trust]
+    if not refused:
         return []
     return [
-        f"No server loads this version, so it can't be promoted: it uses {', '.join(outside_types)}, which is not on "
-        "the platform's list of types. It predicts in the process that trained it. For a version to serve, use an "
-        "algorithm of the platform and a plain DataProcessor, and prepare the columns before training."
+        f"No server loads this version, so it can't be promoted: it uses {', '.join(refused)}, and "
+        f"{'; '.join(trust.refusals(modules))}. It predicts in the process that trained it. {own_types.REMEDY}"
     ]
 
 
-def _draft(fitted: FittedModel, plan: TrainingPlan, run_id: str, outside_types: tuple[str, ...]) -> VersionDraft:
+def _draft(
+    fitted: FittedModel,
+    plan: TrainingPlan,
+    run_id: str,
+    outside_types: tuple[str, ...],
+    modules: tuple[RequiredModule, ...],
+) -> VersionDraft:
     spec, source = plan.spec, plan.checked.source
     lineage = Lineage(
         run_id=run_id,
@@ -119,7 +133,7 @@ def _draft(fitted: FittedModel, plan: TrainingPlan, run_id: str, outside_types: 
         **spec.options(),
         "duration_s": fitted.duration_s,
         **recorded_columns(reported_columns(fitted)),
-        "notes": [*fitted.notes, *own_code(outside_types)],
+        "notes": list(fitted.notes),
     }
     return VersionDraft(
         model_id=fitted.model_id,
@@ -132,6 +146,7 @@ def _draft(fitted: FittedModel, plan: TrainingPlan, run_id: str, outside_types: 
         metadata={TRAINING_RECORD: record, **plan.checked.metadata},
         lineage=lineage,
         outside_types=outside_types,
+        modules=modules,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,7 +33,7 @@ from ml_core.training.candidates import check_hyperparameters
 from ml_core.training.checkpoints import JOB, CheckpointFolder, JobCheckpoints
 from ml_core.training.fit import IN_PROCESS, Execution, FittedModel, fit_model
 from ml_core.training.plan import GivenData, Planner, TrainingPlan, choose_for
-from ml_core.training.registration import Registrar, own_code, reported_columns
+from ml_core.training.registration import Registrar, reported_columns
 from ml_core.training.rounds import fit_in_rounds
 from ml_core.training.spaces import check_search, metric_of, spaces_of
 from ml_core.training.strategies import Choice, Strategy
@@ -42,8 +41,6 @@ from ml_core.training.trial_log import CROSS_VALIDATED, TrialLog
 from ml_core.training.tuning import tune
 
 Spec = TypeVar("Spec", TrainSpec, TuneSpec)
-
-_log = logging.getLogger(__name__)
 
 
 class Stages:
@@ -400,8 +397,6 @@ class Trainer:
         made = self._registrar.register(fitted, plan, run_id)
         if checkpoints is not None:
             checkpoints.clear()
-        for note in own_code(made.outside_types):
-            _log.warning("%s version %s: %s", made.model_id, made.version, note)
         location = self._registrar.store.location(self.tenant_id, made.servable.digest)
         return _Trained(TrainingReport.of_version(made, reported_columns(fitted)), fitted, location)
 

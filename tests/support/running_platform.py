@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from ml_core.registry.promotion.environments import EnvironmentRepository
 from ml_core.registry.tenants import TenantRepository
 from ml_core.settings import PlatformSettings, Settings
 from ml_core.training.trainer import Trainer
+from support import acme
 from support.registry import temporary_home
 from support.waiting import wait_until
 
@@ -95,6 +97,8 @@ def running_platform(replicas: int = 2) -> Iterator[RunningPlatform]:
         local = LocalPlatform(settings)
         with pytest.MonkeyPatch.context() as environment:
             environment.setenv("MLCORE_JOB_CPUS", "2")  # so that a job can have tasks
+            environment.setenv("PYTHONPATH", str(acme.write(home / "site")), prepend=os.pathsep)
+            environment.setenv("MLCORE_TRUSTED_MODULES", "acme_models")
             state = local.up()
         try:
             db = DatabaseConnection(settings=settings)

@@ -18,6 +18,7 @@ from ml_core.api.schemas.versions import (
     FullLineage,
     Lineage,
     NewVersion,
+    RequiredModule,
     Version,
     VersionChanges,
     VersionComparison,
@@ -48,7 +49,7 @@ def register_version(
 ) -> VersionDetail:
     """Upload a `.skops` file as an immutable version.
 
-    It is audited, and refused if it holds a type that is not on the platform's list.
+    It is audited, and refused if it holds a type that is neither on the platform's list nor of a trusted module.
     """
     # Imported late: pandas takes longer to load than any other operation to run.
     import pandas as pd
@@ -176,4 +177,5 @@ def _detail(version: domain.ModelVersion) -> VersionDetail:
         lineage=Lineage.model_validate(version.lineage),
         metadata=dict(version.metadata),
         effective_hyperparameters=dict(version.training.get("effective_hyperparameters", {})),
+        modules=[RequiredModule.model_validate(each) for each in version.modules],
     )

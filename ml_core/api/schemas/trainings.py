@@ -17,7 +17,8 @@ class TrainingFields(Input):
     target: str | None = Field(default=None, description="The column to predict.")
     model_type: str | None = Field(
         default=None,
-        description="`classification` or `regression`, by the target if left out; `clustering`, `anomaly_detection`.",
+        description="`classification` or `regression`, by the target if left out; `clustering`, "
+        "`anomaly_detection`, or a type of a plug-in.",
     )
     validation_dataset: str | None = Field(
         default=None, description="A dataset to measure on; null: a fifth of the rows is held out."

@@ -51,6 +51,14 @@ class Lineage(Schema):
     libraries: dict[str, str] = Field(default_factory=dict)
 
 
+class RequiredModule(Schema):
+    """A module of the operator's whose classes a version holds, as it was installed at registration."""
+
+    module: str = Field(examples=["acme_models"])
+    distribution: str | None = Field(description="Null: it was of no installed distribution, such as a script.")
+    version: str | None = Field(description="Of the distribution.")
+
+
 class VersionDetail(Version):
     """A version with everything that the registry knows of it."""
 
@@ -58,6 +66,9 @@ class VersionDetail(Version):
     lineage: Lineage
     metadata: dict[str, Any] = Field(description="Notes of the caller's own, and what training recorded.")
     effective_hyperparameters: dict[str, Any] = Field(description="Of the fitted estimator, defaults filled in.")
+    modules: list[RequiredModule] = Field(
+        description="Those that `MLCORE_TRUSTED_MODULES` must name where the version is served."
+    )
 
 
 class VersionChanges(Input):
@@ -98,6 +109,7 @@ class FullLineage(Lineage):
     children: list[str]
     descendants: list[str] = Field(description="Oldest first.")
     environments: list[str]
+    modules: list[RequiredModule] = Field(description="As of the version.")
 
 
 class Difference(Schema):

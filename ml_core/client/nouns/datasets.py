@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -28,13 +29,13 @@ class Datasets(Noun[Mode]):
     def create(
         self,
         dataset_id: str,
-        file: str | Path,
+        file: Any,
         *,
         encoding: str = "utf-8",
         source: Mapping[str, str] | None = None,
         on_progress: Progress | None = None,
     ) -> Call[DatasetDetail]:
-        """Register a CSV or Parquet file, or several as one table, as a new version; the very table is registered once.
+        """Register a table, of a file, several files or a frame, as a new version; the very table is registered once.
 
         Several files are joined on this machine before anything is sent, see ``ml_core.data.sources.gathered``.
 
@@ -42,7 +43,8 @@ class Datasets(Noun[Mode]):
             dataset_id: The dataset; made with its first version.
             file: The file, of any size. What begins as a Parquet file is one, anything else is CSV. Or a folder, a
                 pattern such as ``data/*.parquet``, or an address such as ``s3://bucket/folder/``, which this process
-                opens with its own credentials.
+                opens with its own credentials. Or a table of pandas, polars or pyarrow; levels of an index that have a
+                name are columns.
             encoding: Of CSV files.
             source: Where it came from, for people; the file's name if left out.
             on_progress: Called with the bytes sent so far and all bytes.

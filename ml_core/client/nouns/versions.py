@@ -42,7 +42,7 @@ class Versions(Noun[Mode]):
 
         Args:
             model_id: The model; made with its first version.
-            file: The artifact. It is audited, and refused if it holds a type that is not on the platform's list.
+            file: The artifact. It is audited, and refused if it holds a type that servers do not load.
             version: Its name; None means the model's next number.
             on_progress: Called with the bytes sent so far and all bytes.
             **recorded: Further fields of ``NewVersion``, such as ``metrics``, ``hyperparameters`` and ``sample``.

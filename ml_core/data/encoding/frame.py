@@ -141,8 +141,12 @@ def table_of(sample: Any) -> pd.DataFrame:
     return frame
 
 
-def shape_for(model: Any, n_columns: int) -> str:
-    """How a fitted estimator takes its table, by what it noted of it."""
+def shape_for(model: Any, sample: Any) -> str:
+    """How a fitted estimator takes its table, by what it noted of it, or else by the sample's form."""
     if hasattr(model, "feature_names_in_"):
         return FRAME
+    first = model.steps[0][1] if hasattr(model, "steps") else model
+    if isinstance(sample, pd.DataFrame) and not type(first).__module__.startswith("sklearn."):
+        return FRAME  # a class of the caller's own may note nothing
+    n_columns = sample.shape[1] if sample.ndim > 1 else 1
     return MATRIX if hasattr(model, "n_features_in_") or n_columns > 1 else VALUES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 
 from ml_core.database.tables.base import document, grammar, keys, metadata, moment, number, refers, text
 from ml_core.database.tables.tenants import tenants
@@ -24,7 +25,8 @@ models = sa.Table(
     grammar("model_id", ModelId),
 )
 
-# ``outside_types``: types in the artifact that are not on the platform's list, so that no server loads it.
+# ``outside_types``: types in the artifact that are not on the platform's list. ``modules``: their modules with the
+# distributions, which a server must trust to load it.
 # ``dataset_digest``: of the registered dataset that it was trained on. ``data_digest``: of the rows as the model saw
 # them, equal however the table came in.
 versions = sa.Table(
@@ -49,6 +51,7 @@ versions = sa.Table(
     text("created_by"),
     moment("archived_at", nullable=True),
     sa.Column("outside_types", sa.ARRAY(sa.Text), nullable=False, server_default=sa.text("'{}'::text[]")),
+    sa.Column("modules", JSONB, nullable=False, server_default=sa.text("'[]'::jsonb")),
     text("data_digest", nullable=True),
     grammar("version", VersionId),
     grammar("digest", Digest),

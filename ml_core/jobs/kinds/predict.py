@@ -16,6 +16,7 @@ from ml_core.domain.job_spec import OnError, PredictJobSpec
 from ml_core.ids import TenantId, VersionId
 from ml_core.inference.batch import ERROR, BatchPredictor, BatchRequest
 from ml_core.jobs.work import Work
+from ml_core.models.own_types import trusted
 from ml_core.models.store import platform_store
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.promotion.environments import EnvironmentRepository
@@ -84,7 +85,7 @@ class _Prediction:
     def __init__(self, work: Work[PredictJobSpec], request: BatchRequest) -> None:
         self._work = work
         self._request = request
-        self._predictor = BatchPredictor(request, platform_store(work.db.settings))
+        self._predictor = _open(request, work.db.settings)
         self._rows = sum(self._predictor.group_rows)
         self._done = self._errors = 0
         self._began = time.monotonic()
@@ -142,4 +143,8 @@ class _Opening:
     request: BatchRequest
 
     def __call__(self) -> Callable[[int], Iterator[pa.Table]]:
-        return BatchPredictor(self.request, platform_store(Settings.from_environment())).predict
+        return _open(self.request, Settings.from_environment()).predict
+
+
+def _open(request: BatchRequest, settings: Settings) -> BatchPredictor:
+    return BatchPredictor(request, platform_store(settings), trusted(settings))

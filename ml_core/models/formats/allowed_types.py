@@ -23,6 +23,10 @@ _ENCODERS = frozenset(
 )
 
 
+# It calls preprocess of its processor, which is of a trusted module.
+_PROCESSORS = frozenset({"ml_core.data.processor.ProcessorStep"})
+
+
 def _names(table: dict[str, str]) -> frozenset[str]:
     """``sklearn.module.Class`` of a table from module to classes."""
     return frozenset(f"sklearn.{module}.{name}" for module, names in table.items() for name in names.split())
@@ -256,7 +260,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "ListNode": frozenset({"builtins.list"}),
     "LossNode": _COMPILED_LOSSES,
     "NdArrayNode": _SCALARS | {"numpy.ndarray"},
-    "ObjectNode": _BOOSTED | _ENCODERS | _ESTIMATORS | _PARTS,
+    "ObjectNode": _BOOSTED | _ENCODERS | _ESTIMATORS | _PARTS | _PROCESSORS,
     "PartialNode": frozenset({"functools.partial"}),  # of a function that is on the list
     "PredictorsNode": frozenset({"builtins.list"}),
     "ScalarNode": _SCALARS,

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Container, Mapping
 from typing import Any
 
 from ml_core.exceptions import UnsafeArtifactError
+from ml_core.models import own_types
 from ml_core.models.formats.allowed_types import ALLOWED, is_left_out
 from ml_core.models.formats.schema import TOP_LEVEL_KEYS, Node, children, is_plain, keys_of, type_name
+from ml_core.settings import RESERVED_MODULES
 
 ARRAY_MEMBER = re.compile(r"[0-9]{1,20}\.npy")
 # A TF-IDF of 500,000 terms has 13 MB and as many values.
@@ -27,6 +29,7 @@ MAX_DIGITS = 19
 MAX_DEPTH = 100  # a stack of pipelines of column transformers has 25
 _NO_SCALAR = ("", "[", "{", " ", "\t", "\n", "\r")
 _REMEDY = "Train it on this platform, or build it from the types that the platform allows."
+_NO_FUNCTIONS = "Put the function into a class of an installed module: of these only classes are loaded."
 
 
 def parse_schema(text: bytes) -> Node:
@@ -73,19 +76,19 @@ def read_int(text: str) -> int:
     return int(text)
 
 
-def audit_schema(schema: Node, members: Collection[str], own_types: Collection[str] = ()) -> None:
-    """Check a whole schema; ``own_types`` are those that the calling process trusts besides, none in a server.
+def audit_schema(schema: Node, members: Collection[str], trust: Container[str] = ()) -> None:
+    """Check a whole schema; ``trust`` has the classes that are loaded besides the platform's list.
 
     Raises:
         UnsafeArtifactError: Names every type that is not on the list, or the malformed node.
     """
-    offending: set[str] = set()
+    offending: dict[str, str] = {}  # type or function → kind of its node
     level: list[Node] = [schema]
     # Level by level instead of by recursion, whose depth an archive could exhaust.
     for _ in range(MAX_DEPTH):
         deeper: list[Node] = []
         for node in level:
-            if isinstance(node, list) or is_plain(node) or _check_node(node, members, own_types, offending):
+            if isinstance(node, list) or is_plain(node) or _check_node(node, members, trust, offending):
                 deeper.extend(children(node))
         if not deeper:
             break
@@ -95,9 +98,16 @@ def audit_schema(schema: Node, members: Collection[str], own_types: Collection[s
     if offending:
         raise UnsafeArtifactError(
             f"The artifact holds types that the platform does not load: {', '.join(sorted(offending))}.",
-            remedy=_REMEDY,
+            remedy=_remedy(offending),
             types=sorted(offending),
         )
+
+
+def _remedy(offending: Mapping[str, str]) -> str:
+    of_callers = {loader for name, loader in offending.items() if name.partition(".")[0] not in RESERVED_MODULES}
+    if "FunctionNode" in of_callers:
+        return _NO_FUNCTIONS
+    return own_types.REMEDY if of_callers == {"ObjectNode"} else _REMEDY
 
 
 def malformed(what: str) -> UnsafeArtifactError:
@@ -106,7 +116,7 @@ def malformed(what: str) -> UnsafeArtifactError:
 
 
 def _check_node(
-    node: dict[str, Any], members: Collection[str], own_types: Collection[str], offending: set[str]
+    node: dict[str, Any], members: Collection[str], trust: Container[str], offending: dict[str, str]
 ) -> bool:
     """Check one typed node; False if its children can't be visited, since its form is unknown."""
     if not all(isinstance(node.get(key), str) for key in ("__loader__", "__module__", "__class__")):
@@ -114,12 +124,12 @@ def _check_node(
     name, loader = type_name(node), node["__loader__"]
     if is_left_out(name):
         return False
-    if name not in ALLOWED.get(loader, frozenset()) and not (loader == "ObjectNode" and name in own_types):
-        offending.add(_describe(node))
+    if name not in ALLOWED.get(loader, frozenset()) and not (loader == "ObjectNode" and name in trust):
+        offending[_describe(node)] = loader
         if loader not in ALLOWED:
             return False
     if name in ALLOWED["SparseMatrixNode"] and "file" in node:
-        offending.add(name)  # skops writes an archive inside of the archive
+        offending[name] = loader  # skops writes an archive inside of the archive
         return False
     if not node.keys() <= keys_of(loader):
         raise malformed(f"a {loader} has the unknown keys {sorted(node.keys() - keys_of(loader))}")

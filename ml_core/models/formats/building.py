@@ -12,20 +12,23 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from types import BuiltinFunctionType
 from typing import Any
 
 import numpy as np
 from scipy.interpolate import BSpline
 from sklearn.neighbors import BallTree, KDTree
 
+from ml_core.exceptions import ModelLoadError
 from ml_core.models.formats import trees
-from ml_core.models.formats.allowed_types import is_left_out
+from ml_core.models.formats.allowed_types import ALLOWED, is_left_out
 from ml_core.models.formats.archive import load_array
 from ml_core.models.formats.audit import MAX_EXPANDED, malformed, read_int
 from ml_core.models.formats.schema import CONTAINERS, Node, is_plain, type_name
 
 _SEARCH_TREES = {"ball_tree": BallTree, "kd_tree": KDTree}
 _ARGUMENTS = (bool, int, float, str, type, np.dtype, np.generic)  # of a partial
+_IS_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: of each class statement
 _DTYPE = re.compile(r"[<>|=]?[biufSUO][0-9]{0,4}")
 _KEYS: dict[str, dict[str, Any]] = {
     "bool": {"True": True, "False": False, "true": True, "false": False},
@@ -104,7 +107,7 @@ class Builder:
         return empty.dtype  # as skops writes it: that of an empty array
 
     def _object(self, node: Node) -> Any:
-        kind = _import(node)
+        kind: Any = _import(node) if type_name(node) in ALLOWED["ObjectNode"] else _own_class(node)
         made = kind.__new__(kind)  # without __init__, whose arguments an archive does not have
         state = self.build(node["content"]) if node.get("content") is not None else None
         if state is None:
@@ -199,6 +202,28 @@ def _key(kind: str, text: str) -> Any:
 def _import(node: Node) -> Any:
     """The type or function that a node names, which is on the list."""
     return getattr(importlib.import_module(node["__module__"]), node["__class__"])
+
+
+def _own_class(node: Node) -> type:
+    """The class that a node names, of a module that the process trusts: the module's own, and Python code throughout.
+
+    So an artifact reaches nothing that the module imports, and no compiled code gets a state that nobody checked.
+    """
+    try:
+        module = importlib.import_module(node["__module__"])
+    except Exception as error:  # a module may raise anything
+        remedy = "Install it, and what it needs, where the model is loaded."
+        raise ModelLoadError.wrap(error, f"The module {node['__module__']} can't be imported", remedy=remedy) from error
+    found = vars(module).get(node["__class__"])  # not getattr, which may call the module's own code
+    if not isinstance(found, type) or f"{found.__module__}.{found.__qualname__}" != type_name(node):
+        raise malformed(f"{type_name(node)} is no class that {node['__module__']} defines")
+    if any(map(_is_compiled, found.__mro__[:-1])):  # the last is object
+        raise malformed(f"{type_name(node)} is of compiled code, whose state can't be checked")
+    return found
+
+
+def _is_compiled(kind: type) -> bool:
+    return not kind.__flags__ & _IS_HEAP_TYPE or isinstance(vars(kind).get("__new__"), BuiltinFunctionType)
 
 
 def _check_names(kind: type, state: Mapping[str, Any]) -> None:

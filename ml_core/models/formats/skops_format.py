@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from ml_core.exceptions import ModelLoadError, ModelSaveError, UnsafeArtifactError
@@ -69,10 +69,10 @@ def _check_bounds(members: Mapping[str, bytes]) -> None:
         raise ModelSaveError(error.message, remedy=error.remedy) from error
 
 
-def load(data: bytes, *, own_types: Collection[str] = (), max_bytes: int = MAX_UNPACKED_BYTES) -> Any:
+def load(data: bytes, trust: Container[str] = (), *, max_bytes: int = MAX_UNPACKED_BYTES) -> Any:
     """The pipeline of an archive, after it passed the audit.
 
-    ``own_types`` are those that the calling process trusts besides the platform's list: none in a server. The caller
+    ``trust`` has those that are loaded besides the platform's list, see ``ml_core.models.own_types``. The caller
     checks the digest of the data, which may be from any source.
 
     Raises:
@@ -82,7 +82,7 @@ def load(data: bytes, *, own_types: Collection[str] = (), max_bytes: int = MAX_U
     """
     members = read_members(data, max_bytes)
     schema = parse_schema(members.pop(SCHEMA_MEMBER))
-    audit_schema(schema, members.keys(), own_types)
+    audit_schema(schema, members.keys(), trust)
     for name, member in members.items():
         check_array(name, member)
     try:

@@ -125,6 +125,8 @@ class Writer:
 
     def _object(self, item: Any) -> dict[str, Any]:
         # Of protocol 2 on, most objects are a class and a state (copyreg.__newobj__), with no call of __init__.
+        if "." in type(item).__qualname__:
+            raise UnsupportedError(f"{_name(type(item))} is not at the top of its module, so it can't be found again")
         constructor, arguments, *rest = item.__reduce_ex__(2)
         state = rest[0] if rest else None
         if constructor.__name__ != "__newobj__" or len(arguments) != 1 or any(part is not None for part in rest[1:]):

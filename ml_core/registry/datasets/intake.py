@@ -12,7 +12,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -32,7 +31,7 @@ from ml_core.data.table_file import (
     holds_cells,
     too_long_rows,
 )
-from ml_core.data.tables import stored_schema, table_from_frame, to_stored
+from ml_core.data.tables import stored_schema, to_stored
 from ml_core.database.connection import DatabaseConnection, acting
 from ml_core.database.tables import dataset_versions, datasets
 from ml_core.domain.dataset import DatasetVersion
@@ -45,18 +44,6 @@ from ml_core.registry.blobs import store_and_register
 from ml_core.registry.datasets.rows import dataset_not_found, find
 from ml_core.registry.runs.lifecycle import refuse_given_up
 from ml_core.settings import ApiSettings
-
-
-def write_frame(frame: pd.DataFrame, path: Path) -> None:
-    """Write a data frame.
-
-    Raises:
-        DataProcessingError: It has no row or column, or one that a dataset can't hold.
-    """
-    table = table_from_frame(frame)
-    with TableWriter(path, table.schema) as writer:
-        writer.write(table)
-    check_rows(writer.rows)
 
 
 def write_csv(file: Path, encoding: str, path: Path, limits: ApiSettings) -> None:

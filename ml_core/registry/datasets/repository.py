@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection
 from ml_core.data.frames import as_frame
 from ml_core.data.reading import is_csv
 from ml_core.data.sources import gathered
-from ml_core.data.table_file import read_typed
+from ml_core.data.table_file import read_typed, write_frame
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import dataset_versions, datasets
 from ml_core.domain.dataset import DatasetEntry, DatasetSummary, DatasetVersion, parse_reference
@@ -72,7 +72,7 @@ class DatasetRepository(OfTenant):
         """
         table = as_frame(frame)
         given = {"kind": "frame", **(source or {})}
-        return self.write(dataset_id, lambda path: intake.write_frame(table, path), given)
+        return self.write(dataset_id, lambda path: intake.check_rows(write_frame(table, path)), given)
 
     def get(self, dataset_id: str, number: int | None = None) -> DatasetVersion:
         """A version by number, archived ones too; without a number the newest that is not archived.

@@ -41,6 +41,7 @@ from ml_core.exceptions import (
     SchemaOutOfDateError,
 )
 from ml_core.ids import VersionId
+from ml_core.models import own_types
 from ml_core.models.store import ArtifactStore, platform_store
 from ml_core.registry.missing import model_not_found
 from ml_core.registry.promotion.pointers import state_before
@@ -221,7 +222,8 @@ class _Case:
             return gate.result(False, message)
         check_size(dataset)
         rows = held_out_rows(datasets.open(dataset), dataset, rule, both)
-        new, old = (answer(self._store, version, rows, rule.metric) for version in both)
+        trust = own_types.trusted(self._db.settings)
+        new, old = (answer(self._store, version, rows, rule.metric, trust) for version in both)
         interval = compare(
             rule.metric, rows.truth, new, old, confidence=rule.confidence, resamples=rule.resamples, seed=rule.seed
         )

@@ -36,6 +36,7 @@ from ml_core.domain.rollout import (
     Trigger,
     advance,
 )
+from ml_core.domain.version import RequiredModule
 from ml_core.exceptions import (
     Action,
     InvalidRequestError,
@@ -44,6 +45,8 @@ from ml_core.exceptions import (
     PromotionConflictError,
 )
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
+from ml_core.models import own_types
+from ml_core.models.own_types import Trust
 from ml_core.models.store import ArtifactStore
 from ml_core.registry import journal
 from ml_core.registry.journal import advance_feed
@@ -132,21 +135,25 @@ class MovesPointers(OfTenant):
             raise InvalidRequestError(
                 "An override needs a reason.", remedy="Say why the gates do not count this time.", field="override"
             )
+        trust = own_types.trusted(self._db.settings)
         with self._db.tenant(self._tenant_id) as connection:
-            prepared = prepare(connection, self._tenant_id, wanted)
+            prepared = prepare(connection, self._tenant_id, wanted, trust)
             if prepared.version is None or change.trigger not in EVALUATED or not prepared.rules.documents:
                 return swap(connection, prepared)
         evaluation = evaluate_gates(self._db, prepared.rules, prepared.version, self._store)
         override_reason = evaluation.enforce(self._db.principal, wanted.override)
         prepared = dataclasses.replace(prepared, gates=evaluation.to_json(), override_reason=override_reason)
         with self._db.tenant(self._tenant_id) as connection:
-            lock_promotable(connection, self._tenant_id, wanted.model_id, evaluation.version)
+            lock_promotable(connection, self._tenant_id, wanted.model_id, evaluation.version, trust)
             _confirm(connection, prepared)
             return swap(connection, prepared)
 
 
-def prepare(connection: Connection, tenant_id: TenantId, wanted: MoveRequest) -> PreparedMove:
-    """Check that a move is possible. Its version is neither archived nor deleted until the transaction ends."""
+def prepare(connection: Connection, tenant_id: TenantId, wanted: MoveRequest, trust: Trust) -> PreparedMove:
+    """Check that a move is possible. Its version is neither archived nor deleted until the transaction ends.
+
+    ``trust`` is that of the platform's servers.
+    """
     rules = read_rules(connection, tenant_id, wanted.model_id, wanted.environment)
     rules.check_permission(acting(connection))
     if wanted.expected_generation not in (None, rules.generation):
@@ -165,7 +172,7 @@ def prepare(connection: Connection, tenant_id: TenantId, wanted: MoveRequest) ->
     if version is None:
         journal.lock_tenant(connection, tenant_id)
     else:
-        lock_promotable(connection, tenant_id, wanted.model_id, version, served=served)
+        lock_promotable(connection, tenant_id, wanted.model_id, version, trust, served=served)
     return PreparedMove(wanted, rules, state, version, restored)
 
 
@@ -332,7 +339,8 @@ def _conflict(rules: Rules, expected: int | None, actual: Pointer | None) -> Pro
 
 _INPUTS = sa.func.jsonb_array_length(versions.c.signature["inputs"]).label("inputs")
 _PROMOTABLE = (
-    sa.select(versions.c.digest, versions.c.outside_types, IS_ARCHIVED.label("is_archived"), _INPUTS)
+    sa.select(*(versions.c[each] for each in ("digest", "outside_types", "modules")), IS_ARCHIVED.label("is_archived"))
+    .add_columns(_INPUTS)
     .select_from(VERSIONS_WITH_MODEL)
     .where(
         versions.c.tenant_id == sa.bindparam("tenant"),
@@ -343,16 +351,23 @@ _PROMOTABLE = (
 
 
 def lock_promotable(
-    connection: Connection, tenant_id: TenantId, model_id: ModelId, version: VersionId, *, served: str | None = None
+    connection: Connection,
+    tenant_id: TenantId,
+    model_id: ModelId,
+    version: VersionId,
+    trust: Trust,
+    *,
+    served: str | None = None,
 ) -> None:
     """Refuse a version that cannot be served; keep one that can from being archived or deleted meanwhile.
 
-    The lock is shared: promotions of a model do not wait for each other. ``served`` is the digest that the version had
-    when it was served before, if it was.
+    The lock is shared: promotions of a model do not wait for each other. ``trust`` is that of the platform's servers;
+    ``served`` is the digest that the version had when it was served before, if it was.
 
     Raises:
         ModelNotFoundError: There is no such version, it is archived, or its digest is not the one that was served.
-        InvalidRequestError: No server can load it: it has no signature, or its artifact holds types of the caller's.
+        InvalidRequestError: No server can load it: it has no signature, or its artifact holds types that are neither on
+            the platform's list nor of a trusted module.
     """
     lock_model(connection, tenant_id, model_id, shared=True)
     row = connection.execute(_PROMOTABLE, {"tenant": tenant_id, "model": model_id, "version": version}).one_or_none()
@@ -367,13 +382,10 @@ def lock_promotable(
             "MLSystem or Trainer."
         )
         raise _unservable(tenant_id, model_id, version, "has no signature, so it can't be served", remedy)
-    if row.outside_types:
-        remedy = (
-            "Train it again with estimators and processors of the platform's list. This version still predicts in the "
-            "process that trained it, when it is asked for by its name."
-        )
-        what = f"holds {', '.join(row.outside_types)}, which no server loads"
-        raise _unservable(tenant_id, model_id, version, what, remedy)
+    if refused := [name for name in row.outside_types if name not in trust]:
+        why = "; ".join(trust.refusals(map(RequiredModule.from_json, row.modules)))
+        what = f"holds {', '.join(refused)}, which no server loads{why and f': {why}'}"
+        raise _unservable(tenant_id, model_id, version, what, own_types.REMEDY)
 
 
 def _unservable(

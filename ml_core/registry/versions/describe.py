@@ -90,7 +90,8 @@ def with_sample(pipeline: Any, sample: Any) -> tuple[Any, pd.DataFrame]:
     Raises:
         DataProcessingError: The sample is no table, or lacks a column that the pipeline was fitted on.
     """
-    table = table_of(as_pandas(sample))
+    sample = as_pandas(sample)
+    table = table_of(sample)
     steps = list(pipeline.steps) if isinstance(pipeline, Pipeline) else [("model", pipeline)]
     if takes_columns(steps[0][1]):
         raise DataProcessingError(
@@ -106,7 +107,7 @@ def with_sample(pipeline: Any, sample: Any) -> tuple[Any, pd.DataFrame]:
                 stage="sample",
             )
         table = table[list(names)]
-    step = FrameStep(shape_for(pipeline, table.shape[1])).fit(table)
+    step = FrameStep(shape_for(pipeline, sample)).fit(table)
     return Pipeline([(_STEP, step), *steps]), table
 
 

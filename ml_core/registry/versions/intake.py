@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ml_core.domain.signature import Signature
-from ml_core.domain.version import Lineage, ModelVersion, SelfTest, VersionDraft
+from ml_core.domain.version import Lineage, ModelVersion, RequiredModule, SelfTest, VersionDraft
 from ml_core.exceptions import ModelSaveError, RefusedArtifactError, UnsafeArtifactError
 from ml_core.ids import Digest, ModelId, TenantId, VersionId
+from ml_core.models import own_types
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,12 @@ class Submission:
 
 
 def draft_of(
-    submission: Submission, data: bytes, digest: Digest, model_type: str | None, twin: ModelVersion | None
+    submission: Submission,
+    data: bytes,
+    digest: Digest,
+    model_type: str | None,
+    twin: ModelVersion | None,
+    trust: own_types.Trust,
 ) -> tuple[VersionDraft, bytes]:
     """The version that a skops archive becomes, and the archive to store: with a sample, of another pipeline.
 
@@ -49,6 +55,7 @@ def draft_of(
         digest: Of the archive.
         model_type: As the caller or the registry says; None: not known.
         twin: The tenant's version with the same bytes, if there is one.
+        trust: The types outside the platform's list that this process loads.
 
     Raises:
         RefusedArtifactError: It is not a skops archive, or holds types that are not allowed.
@@ -59,17 +66,17 @@ def draft_of(
 
     lineage = Lineage()
     if submission.sample is not None:
-        pipeline, outside_types = _load(data)
+        pipeline, outside = _load(data, trust)
         pipeline, table = with_sample(pipeline, submission.sample)
         data = skops_format.dump(pipeline)
         known = describe_with_sample(pipeline, table, Digest(hashlib.sha256(data).hexdigest()), model_type)
     elif twin is not None:
         known = Description(model_type or twin.model_type, twin.signature, twin.servable.self_test)
-        outside_types = twin.outside_types
+        outside = twin.outside_types, twin.modules
         is_same_model = twin.model_id == submission.model_id
         lineage = twin.lineage if is_same_model else replace(twin.lineage, parent_version=None)
     else:
-        pipeline, outside_types = _load(data)
+        pipeline, outside = _load(data, trust)
         known = describe(pipeline, digest, model_type)
     self_test = submission.self_test
     if self_test is None:  # a self-test of other columns than the caller's signature proves nothing
@@ -84,29 +91,29 @@ def draft_of(
         hyperparameters=submission.hyperparameters,
         metadata=submission.metadata,
         lineage=submission.lineage or lineage,
-        outside_types=outside_types,
+        outside_types=outside[0],
+        modules=outside[1],
         tags=submission.tags,
     )
     return draft, data
 
 
-def _load(data: bytes) -> tuple[Any, tuple[str, ...]]:
-    """The pipeline of an archive, and its types that are not on the platform's list but this process vouches for.
+def _load(data: bytes, trust: own_types.Trust) -> tuple[Any, tuple[tuple[str, ...], tuple[RequiredModule, ...]]]:
+    """The pipeline of an archive, its types that are not on the platform's list but loaded here, and their modules.
 
     Raises:
         RefusedArtifactError: It holds other types, or is no skops archive.
     """
     from ml_core.models.formats import skops_format
-    from ml_core.models.own_types import known
 
     try:
-        return skops_format.load(data), ()
+        return skops_format.load(data), ((), ())
     except UnsafeArtifactError as error:
-        outside = tuple(sorted(error.attributes().get("types", ())))
-        if not outside or not known():
+        types = tuple(sorted(error.attributes().get("types", ())))
+        if not types or not all(name in trust for name in types):
             raise _refused(error) from error
     try:
-        return skops_format.load(data, own_types=known()), outside
+        return skops_format.load(data, trust), (types, own_types.required_by(types))
     except UnsafeArtifactError as error:
         raise _refused(error) from error
 

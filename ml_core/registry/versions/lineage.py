@@ -26,6 +26,7 @@ def lineage_of(connection: Connection, found: ModelVersion) -> dict[str, Any]:
         "version": str(version),
         "digest": str(found.digest),
         **asdict(found.lineage),
+        "modules": [asdict(each) for each in found.modules],
         "created_at": found.created_at,
         "created_by": found.created_by,
         "run": _run(connection, found),

@@ -18,6 +18,7 @@ from ml_core.domain.lifecycle import VersionTrigger, advance, state_of
 from ml_core.domain.metric import parse_bound
 from ml_core.domain.version import ModelVersion, ServableVersion, StoredArtifact, VersionDraft, VersionSummary
 from ml_core.ids import Digest, ModelId, VersionId
+from ml_core.models import own_types
 from ml_core.models.store import ArtifactStore, platform_store
 from ml_core.registry import journal
 from ml_core.registry.blobs import lock_digest, remove_unneeded, store_and_register
@@ -80,7 +81,8 @@ class VersionRepository(OfTenant):
         TenantRepository(self._db).ensure(self._tenant_id)
         model_type = submission.model_type or ModelRepository(self._db, self._tenant_id).model_type(submission.model_id)
         digest = Digest(hashlib.sha256(data).hexdigest())
-        draft, data = draft_of(submission, data, digest, model_type, self.find_by_digest(digest))
+        twin, trust = self.find_by_digest(digest), own_types.known(self._db.settings)
+        draft, data = draft_of(submission, data, digest, model_type, twin, trust)
         return self.publish(draft, data, skops_format.FORMAT, actor=actor)
 
     def publish(self, draft: VersionDraft, data: bytes, format: str, *, actor: str | None = None) -> ModelVersion:  # noqa: A002

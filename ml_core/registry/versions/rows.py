@@ -15,7 +15,15 @@ import sqlalchemy as sa
 from ml_core.database.tables import environments, models, version_tags, versions
 from ml_core.domain.rollout import Role, Use
 from ml_core.domain.signature import Signature
-from ml_core.domain.version import Lineage, ModelVersion, SelfTest, ServableVersion, VersionDraft, VersionSummary
+from ml_core.domain.version import (
+    Lineage,
+    ModelVersion,
+    RequiredModule,
+    SelfTest,
+    ServableVersion,
+    VersionDraft,
+    VersionSummary,
+)
 from ml_core.ids import Digest, EnvironmentName, ModelId, TenantId, VersionId, VersionRef
 from ml_core.registry.records import value_of
 
@@ -34,6 +42,7 @@ SERVABLE_COLUMNS = (
     versions.c.format,
     sa.cast(versions.c.signature, sa.Text).label("signature"),
     sa.cast(versions.c.self_test, sa.Text).label("self_test"),
+    sa.cast(versions.c.modules, sa.Text).label("modules"),
 )
 _TAGS = sa.func.jsonb_object_agg(version_tags.c.key, version_tags.c.value)
 # In the order of ``Role``.
@@ -108,6 +117,7 @@ def servable_from(row: AnyRow) -> ServableVersion:
         format=row.format,
         signature=_signature(row.signature),
         self_test=SelfTest.from_json(orjson.loads(row.self_test)),
+        modules=tuple(map(RequiredModule.from_json, orjson.loads(row.modules))),
     )
 
 
@@ -158,6 +168,7 @@ def draft_values(draft: VersionDraft) -> dict[str, Any]:
         "metadata": dict(draft.metadata),
         **{name: getattr(draft.lineage, name) for name in _LINEAGE},
         "outside_types": sorted(draft.outside_types),
+        "modules": [each.to_json() for each in draft.modules],
     }
 
 

@@ -22,6 +22,7 @@ from ml_core.inference.assignment import Assignment
 from ml_core.inference.follower import AssignmentFollower
 from ml_core.inference.model_table import ModelTable
 from ml_core.models.loading import LoadedModel
+from ml_core.models.own_types import Trust
 from ml_core.registry.feed import FeedReader
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
@@ -191,7 +192,7 @@ def move_and_fail(db: DatabaseConnection, tenant_id: TenantId) -> None:
     """Promote in a transaction that does not come to its end."""
     with db.tenant(tenant_id) as connection:
         wanted = MoveRequest(TICKETS, PRODUCTION, Change(Trigger.PROMOTE, TWO))
-        swap(connection, prepare(connection, tenant_id, wanted))
+        swap(connection, prepare(connection, tenant_id, wanted, Trust()))
         raise ZeroDivisionError
 
 

@@ -121,6 +121,20 @@ def test_tasks_make_the_version_that_one_process_makes(platform: RunningPlatform
     assert versions.get("forest", done.result["version"]).digest == versions.get("here", here.version).digest
 
 
+def test_a_plug_in_is_trained_by_a_job_and_served(platform: RunningPlatform, client: MLClient) -> None:
+    """Of a module that is installed and trusted in the platform's processes, and not in this one."""
+    training = {"target": "outcome", "model_type": "acme_scorer", "hyperparameters": {"power": 1.5}}
+    job = client.jobs.train("own", "m", training=training, promote_to="production")
+    done = wait_until(lambda: (found := client.jobs.get(job.job_id, wait_s=20)).state in ENDED and found, WITHIN_S)
+    assert done.state is JobState.SUCCEEDED, done.error
+    (needed,) = client.versions.get("own", done.result["version"]).modules
+    assert (needed.module, needed.distribution, needed.version) == ("acme_models", "acme-models", "1.2")
+    rows = measures(20).drop(columns="outcome").to_dict("records")
+    tenant = platform.tenant("jobs")
+    answer = wait_until(lambda: (found := tenant.predict("own", rows)).status_code == 200 and found.json())
+    assert len(answer["predictions"]) == 20
+
+
 def test_the_trials_of_a_search_have_its_cores(client: MLClient) -> None:
     """The process of the job holds none, on whatever Ray it is."""
     search = {"algorithm": "decision_tree", "sampler": "random", "trials": 4, "folds": 2}

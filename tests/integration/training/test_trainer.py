@@ -262,7 +262,7 @@ def test_a_type_outside_the_list_predicts_here_and_is_refused_by_a_server(db, te
     assert result["algorithm"] == "OwnRegression"
     with pytest.raises(UnsafeArtifactError, match="OwnRegression"):
         load_version(LocalStore(tmp_path), version.servable)
-    loaded = load_version(LocalStore(tmp_path), version.servable, own_types=own_types.known())
+    loaded = load_version(LocalStore(tmp_path), version.servable, own_types.known(db.settings))
     frame = measures().drop(columns=["outcome"])
     np.testing.assert_array_equal(loaded.predict_frame(frame), result["model"].predict(frame))
 
@@ -272,10 +272,10 @@ def test_a_processor_of_the_callers_own_is_stored_with_the_model(db, tenant_id, 
     result = trainer.train("tickets", None, split_target(measures(), "outcome"), hyperparameters=FAST, processor=Sums())
     version = VersionRepository(db, tenant_id).get(MODEL)
     assert any(name.endswith(".Sums") for name in version.outside_types)
-    assert "Sums, which is not on" in result["notes"][-1]
+    assert "test_trainer is of no installed distribution" in result["notes"][-1]
     with pytest.raises(InvalidRequestError, match="Sums, which no server loads"):
         EnvironmentRepository(db, tenant_id).promote(MODEL, version.version, PRODUCTION, actor="me")
-    loaded = load_version(LocalStore(tmp_path), version.servable, own_types=own_types.known())
+    loaded = load_version(LocalStore(tmp_path), version.servable, own_types.known(db.settings))
     frame = measures(20, seed=1).drop(columns=["outcome"])
     np.testing.assert_array_equal(loaded.predict_frame(frame), result["model"].predict(frame))
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from ml_core.data.canonical import read_series
 from ml_core.data.profile import profile_file
-from ml_core.data.table_file import FORMAT, TableWriter, columns_of
+from ml_core.data.table_file import FORMAT, TableWriter, columns_of, write_frame
 from ml_core.data.tables import series_of
 from ml_core.domain.api_key import Scope
 from ml_core.domain.columns import ColumnKind
@@ -35,8 +35,9 @@ from ml_core.exceptions import (
 from ml_core.ids import DatasetId
 from ml_core.inference import batch
 from ml_core.inference.batch import BatchPredictor, BatchRequest
+from ml_core.models.own_types import Trust
 from ml_core.models.store import ArtifactStore
-from ml_core.registry.datasets.intake import write_csv, write_frame
+from ml_core.registry.datasets.intake import write_csv
 from ml_core.settings import ApiSettings
 from support.inprocess_cell import ACME, fitted, promote, servable
 from support.tables import measures, tickets
@@ -151,7 +152,7 @@ def predicted(
     """All predictions of a dataset."""
     given = {"keep": (), "proba": False, **options}
     request = BatchRequest.checked(version, dataset, null_on_error=null, **given)
-    predictor = BatchPredictor(request, store)
+    predictor = BatchPredictor(request, store, Trust())
     tables = [table for group in range(len(predictor.group_rows)) for table in predictor.predict(group)]
     return pa.concat_tables([predictor.schema.empty_table(), *tables])
 
@@ -224,7 +225,7 @@ def test_pieces_keep_the_order_and_repeat_the_columns(tmp_path, cell, fitted_tic
     whole = predicted(cell.store, version, dataset)
     monkeypatch.setattr(batch, "_BYTES", 10_000)
     request = BatchRequest.checked(version, dataset, keep=["key"], proba=False, null_on_error=False)
-    predictor = BatchPredictor(request, cell.store)
+    predictor = BatchPredictor(request, cell.store, Trust())
     assert predictor.group_rows == [120, 120, 120, 120, 20]
     pieces = [piece for group in range(5) for piece in predictor.predict(group)]
     assert max(piece.num_rows for piece in pieces) < 40

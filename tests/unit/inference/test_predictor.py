@@ -6,10 +6,13 @@ import dataclasses
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 import sklearn
 
 from ml_core.cache import CacheConfig, CacheMechanism
+from ml_core.client.clients import PredictionResult
 from ml_core.exceptions import DataProcessingError, PredictionError, SignatureMismatchError
 from ml_core.inference.predictor import Predictor
 from ml_core.models.loading import LoadedModel, load_version
@@ -82,6 +85,46 @@ def test_many_rows_give_an_array(predictor, model, rows):
     answer = predictor.predict(model, rows)
     assert isinstance(answer, np.ndarray)
     assert answer.tolist() == model.predict_frame(FRAME).tolist()
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind"),
+    [
+        (FRAME.set_axis([f"row {i}" for i in range(10)]), pd.DataFrame),
+        (FRAME.iloc[3:4], pd.DataFrame),
+        (FRAME.convert_dtypes(dtype_backend="pyarrow").set_axis(range(90, 100)), pd.DataFrame),
+        (pl.DataFrame(FRAME), pl.DataFrame),
+        (pa.Table.from_pandas(FRAME), pa.Table),
+        (FRAME.to_dict("records"), pd.DataFrame),
+        (FRAME.to_numpy(), pd.DataFrame),
+        (FRAME.iloc[0], pd.DataFrame),
+        (MEASURE, pd.DataFrame),
+    ],
+    ids=["index", "one row", "pandas of Arrow", "polars", "pyarrow", "rows", "array", "Series", "dict"],
+)
+def test_the_result_is_a_table_like_the_input_on_request(predictor, model, rows, kind):
+    """Of the caller's library and with its index; the same predictions and probabilities as without."""
+    table = predictor.predict(model, rows, as_frame=True)
+    probabilities = predictor.predict_proba(model, rows, as_frame=True)
+    assert (type(table), type(probabilities)) == (kind, kind)
+    plain, mappings = predictor.predict(model, rows), predictor.predict_proba(model, rows)
+    plain, mappings = ([plain], [mappings]) if isinstance(plain, str) else (list(plain), mappings)
+    of_client = PredictionResult(
+        predictions=plain, probabilities=mappings, model="m", version="1", rollout="stable", request_id="r"
+    ).frame(rows)
+    assert type(of_client) is kind
+    columns = values_of(of_client)
+    assert columns == {**values_of(table), **values_of(probabilities)}
+    assert columns["prediction"] == plain
+    assert [columns[f"probability_{each}"][0] for each in mappings[0]] == list(mappings[0].values())
+    if isinstance(rows, pd.DataFrame):
+        pd.testing.assert_index_equal(table.index, rows.index)
+        pd.testing.assert_index_equal(of_client.index, rows.index)
+
+
+def values_of(table):
+    """Column → values."""
+    return table.to_pydict() if isinstance(table, pa.Table) else {name: list(table[name]) for name in table.columns}
 
 
 def test_a_list_of_one_row_gives_an_array_of_one(predictor, model):

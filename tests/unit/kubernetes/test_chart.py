@@ -226,6 +226,18 @@ def test_artifacts_are_in_a_bucket_or_on_the_volume() -> None:
         assert ArtifactSettings(url=given["MLCORE_ARTIFACTS_URL"], region=given.get("MLCORE_ARTIFACTS_REGION")).bucket
 
 
+def test_trusted_modules_reach_each_pod_that_opens_models() -> None:
+    """Replicas, the control API and jobs, in whatever pods they run; the control loop hands them to RayJobs."""
+    given = ("--values", str(CHART / "examples" / "production.yaml"), "--set", "settings.MLCORE_TRUSTED_MODULES=acme")
+    found = {name: environment(pod) for name, pod in pods(rendered(*given)).items()}
+    assert {name for name, given in found.items() if given.get("MLCORE_TRUSTED_MODULES") == "acme"} >= {
+        "head",
+        "workers",
+        "job",
+        "ml-ml-platform-control-loop",
+    }
+
+
 def test_the_operator_changes_nothing_of_the_chart() -> None:
     """What its types always write is in the chart: otherwise the field would be the operator's for Helm 4."""
     for group in of("kind")["RayService", "ml-ml-platform"]["spec"]["rayClusterConfig"]["workerGroupSpecs"]:

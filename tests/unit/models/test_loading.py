@@ -22,6 +22,7 @@ from ml_core.exceptions import (
 from ml_core.models.formats import skops_format
 from ml_core.models.graph import estimators, measure_bytes
 from ml_core.models.loading import LoadedModel, labels_to_json, load_version
+from ml_core.models.own_types import Trust
 from ml_core.models.store import LocalStore
 from support import fitted as models
 
@@ -161,7 +162,7 @@ def test_own_types_load_only_where_they_are_vouched_for(store):
     version = models.stored(fitted, store)
     with pytest.raises(UnsafeArtifactError, match="_Own"):
         load_version(store, version)
-    loaded = load_version(store, version, own_types=[f"{_Own.__module__}.{_Own.__qualname__}"])
+    loaded = load_version(store, version, Trust(types=frozenset([f"{_Own.__module__}.{_Own.__qualname__}"])))
     assert loaded.predict_rows([{"x0": 3.0}, {"x0": -3.0}]) == [True, False]
 
 

@@ -94,6 +94,7 @@ CREATE TABLE mlcore.versions (
   created_by text NOT NULL,
   archived_at timestamptz,
   outside_types text[] NOT NULL DEFAULT '{}'::text[],
+  modules jsonb NOT NULL DEFAULT '[]'::jsonb,
   data_digest text,
   CONSTRAINT pk_versions PRIMARY KEY (tenant_id, model_id, version),
   CONSTRAINT ck_versions_version CHECK (version ~ '^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$'),
@@ -107,7 +108,8 @@ CREATE TABLE mlcore.versions (
     octet_length(run_id::text) <= 65536 AND octet_length(dataset_digest::text) <= 65536 AND
     octet_length(parent_version::text) <= 65536 AND octet_length(code_commit::text) <= 65536 AND
     octet_length(libraries::text) <= 1048576 AND octet_length(created_by::text) <= 65536 AND
-    octet_length(outside_types::text) <= 1048576 AND octet_length(data_digest::text) <= 65536)
+    octet_length(outside_types::text) <= 1048576 AND octet_length(modules::text) <= 1048576 AND
+    octet_length(data_digest::text) <= 65536)
 );
 CREATE INDEX ix_versions_shown ON mlcore.versions (tenant_id, model_id, number) WHERE archived_at IS NULL;
 CREATE INDEX ix_versions_tenant_id_created_at_model_id_version

@@ -21,6 +21,7 @@ from ml_core.exceptions import (
     VersionInUseError,
 )
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
+from ml_core.models.own_types import Trust
 from ml_core.registry import pages
 from ml_core.registry.model_registry import ModelRegistry
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
@@ -203,7 +204,7 @@ def test_an_archive_waits_for_a_promotion(db: DatabaseConnection, tenant_id: Ten
     wanted = MoveRequest(TICKETS, PRODUCTION, Change(Trigger.PROMOTE, VersionId("1")), actor="me")
     with ThreadPoolExecutor(1) as pool:
         with db.tenant(tenant_id) as connection:
-            prepared = prepare(connection, tenant_id, wanted)
+            prepared = prepare(connection, tenant_id, wanted, Trust())
             archive = pool.submit(VersionRepository(db, tenant_id).archive, TICKETS, VersionId("1"))
             with pytest.raises(TimeoutError):
                 archive.result(0.3)
@@ -216,7 +217,7 @@ def test_promotions_of_a_model_do_not_wait_for_each_other(db: DatabaseConnection
     """While one checks its version, another environment of the model moves."""
     register(db, tenant_id, "1")
     with db.tenant(tenant_id) as connection:
-        lock_promotable(connection, tenant_id, TICKETS, VersionId("1"))
+        lock_promotable(connection, tenant_id, TICKETS, VersionId("1"), Trust())
         pointer = EnvironmentRepository(db, tenant_id).promote(TICKETS, VersionId("1"), STAGING, actor="me")
     assert pointer.version == "1"
 
@@ -226,7 +227,7 @@ def test_a_version_that_no_server_loads_can_not_be_promoted(db: DatabaseConnecti
     register(db, tenant_id, "1", outside_types=("mine.Sums",))
     environments = EnvironmentRepository(db, tenant_id)
     with pytest.raises(
-        InvalidRequestError, match=r"holds mine\.Sums, which no server loads\. Train it again"
+        InvalidRequestError, match=r"holds mine\.Sums, which no server loads\. Let the operator"
     ) as caught:
         environments.promote(TICKETS, VersionId("1"), PRODUCTION, actor="me")
     assert caught.value.attributes()["field"] == "version"

@@ -22,6 +22,7 @@ from ml_core.exceptions import (
     VersionInUseError,
 )
 from ml_core.ids import EnvironmentName, TenantId, VersionId
+from ml_core.models.own_types import Trust
 from ml_core.registry.model_registry import ModelRegistry
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.promotion.gates import GateRepository
@@ -325,7 +326,7 @@ def test_a_deletion_waits_for_a_canary_that_starts(
     wanted = MoveRequest(TICKETS, PRODUCTION, Change(Trigger.START_CANARY, TWO, 5), actor="me")
     with ThreadPoolExecutor(1) as pool:
         with db.tenant(tenant_id) as connection:
-            prepared = prepare(connection, tenant_id, wanted)
+            prepared = prepare(connection, tenant_id, wanted, Trust())
             deletion = pool.submit(VersionRepository(db, tenant_id).delete, TICKETS, TWO)
             with pytest.raises(TimeoutError):
                 deletion.result(0.3)

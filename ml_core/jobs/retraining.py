@@ -178,7 +178,7 @@ class _Step:
         if not job.is_final:
             return
         if job.state is not JobState.SUCCEEDED:
-            self.end(f"The job {job.job_id} has {job.state}: see mlcore jobs show {job.job_id}.")
+            self.end(f"The job {job.job_id} is {job.state}; see it for the reason.")
             return
         version = VersionId(job.result["version"])
         environments = EnvironmentRepository(self.db, self.due.schedule.tenant_id)

@@ -89,7 +89,7 @@ def _look(acting: DatabaseConnection, due: Due) -> None:
     schedule, own = due.schedule, ScheduleRepository(acting, due.schedule.tenant_id)
     following = due.following
     if schedule.retraining is not None:
-        own.advance(due, following, None, f"Skipped, because a retraining goes on. {schedule.note or ''}".rstrip())
+        own.advance(due, following, None, schedule.note)
         return
     is_known = Jobs(acting, schedule.tenant_id).find(key_of(schedule)) is not None
     try:

@@ -7,14 +7,18 @@ that a day of millions of rows is never in memory.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from psycopg.errors import QueryCanceled
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import feedback, predictions
+from ml_core.exceptions import RegistryUnavailableError, RequestTooLargeError
 from ml_core.ids import EnvironmentName, ModelId, VersionId
 from ml_core.registry.predictions.repository import LABELLED
 from ml_core.registry.records import OfTenant
@@ -66,13 +70,13 @@ class LiveRows(OfTenant):
     def answered(self, window: Window) -> dict[VersionId, int]:
         """Version → rows of a window of one day."""
         counted = sa.select(_OF.version, sa.func.count().label("rows")).where(*self._of(window)).group_by(_OF.version)
-        with self._db.tenant(self._tenant_id) as connection:
+        with self._reading(window) as connection:
             return {VersionId(row.version): row.rows for row in connection.execute(counted)}
 
     def labelled(self, window: Window) -> dict[VersionId, int]:
         """Version → rows of a window of one day that have a label."""
         counted = sa.select(_OF.version, sa.func.count().label("rows")).select_from(_JOINED)
-        with self._db.tenant(self._tenant_id) as connection:
+        with self._reading(window) as connection:
             found = connection.execute(counted.where(*self._of(window)).group_by(_OF.version))
             return {VersionId(row.version): row.rows for row in found}
 
@@ -85,7 +89,7 @@ class LiveRows(OfTenant):
         count = sa.func.count().label("rows")
         conditions = [*self._of(window), *([] if version is None else [_OF.version == version])]
         statement = sa.select(*key, count).select_from(_JOINED).where(*conditions).group_by(*key)
-        with self._db.tenant(self._tenant_id) as connection:
+        with self._reading(window) as connection:
             rows = connection.execute(statement.order_by(count.desc(), *key).limit(MAX_LABEL_PAIRS)).all()
         return [PairCount(VersionId(row.version), row.prediction, row.label, row.rows) for row in rows]
 
@@ -111,8 +115,23 @@ class LiveRows(OfTenant):
         chosen = chosen.where(*self._of(window), _OF.version == version).order_by(_HASH).limit(limit)
         if (share := int(_SPARE * _SHARES * limit / max(rows, 1)) + 1) < _SHARES:
             chosen = chosen.where(share > _HASH)
-        with self._db.tenant(self._tenant_id) as connection:
+        with self._reading(window) as connection:
             return [tuple(row) for row in connection.execute(chosen)]
+
+    @contextmanager
+    def _reading(self, window: Window) -> Iterator[Connection]:
+        """A transaction; a statement that takes too long is the fault of the rows, and no outage."""
+        try:
+            with self._db.tenant(self._tenant_id) as connection:
+                yield connection
+        except RegistryUnavailableError as error:
+            if not isinstance(getattr(error.__cause__, "orig", None), QueryCanceled):
+                raise
+            raise RequestTooLargeError(
+                f"The answers of {window.model_id} on {window.since:%Y-%m-%d} could not be read in time.",
+                remedy="Ask for fewer days, or when the database is less busy.",
+                tenant_id=self._tenant_id,
+            ) from error
 
     def _of(self, window: Window) -> list[sa.ColumnElement[bool]]:
         return [

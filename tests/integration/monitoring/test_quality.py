@@ -7,13 +7,17 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 from sklearn.metrics import accuracy_score, mean_absolute_error, r2_score
 
+from ml_core.database import connection
 from ml_core.domain.quality import Verdict
 from ml_core.domain.tenant_policies import PredictionPolicy
-from ml_core.exceptions import InvalidRequestError, ModelNotFoundError
+from ml_core.exceptions import InvalidRequestError, ModelNotFoundError, RequestTooLargeError
 from ml_core.monitoring import measuring
+from ml_core.monitoring.measuring import Measuring
 from ml_core.monitoring.quality import Quality
+from ml_core.registry.predictions.live import LiveRows, Window
 from ml_core.registry.tenants import TenantRepository
 from ml_core.system import MLSystem
 from support.live import LiveModel, days_ago
@@ -184,3 +188,17 @@ def test_days_are_bounded(system, days) -> None:
     """Each is a partition to read."""
     with pytest.raises(InvalidRequestError, match="1 to 92 days"):
         system.quality.report("m", days=days)
+
+
+def test_a_day_that_can_not_be_read_in_time_is_no_outage(db, system, monkeypatch) -> None:
+    """The schedules of other tenants must not wait for it."""
+    model = live(db, system, tickets(120), "category")
+    model.ask(split_target(tickets(40), "category")[0])
+    statement = connection._TAKE_ROLE_AND_ENTER
+    monkeypatch.setattr(connection, "_TAKE_ROLE_AND_ENTER", statement.replace("'30s'", "'1ms'"))
+    slow = sa.func.pg_sleep(0.2).is_not(None)
+    monkeypatch.setattr(Measuring, "_of", lambda self, window: [LiveRows._of(self, window)[0], slow])
+    with pytest.raises(RequestTooLargeError, match="could not be read in time"):
+        Measuring(db, system.tenant_id).answered(
+            Window("m", "production", datetime.now(UTC) - timedelta(hours=1), datetime.now(UTC))
+        )

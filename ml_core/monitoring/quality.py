@@ -183,8 +183,7 @@ class Quality(OfTenant):
         if found is None:
             return _Measured(day, version)
         metrics, score = found
-        n_rows = version.training.get("n_rows", {}).get("validation", 0)
-        before = held_out_score(score.metric, _held_out(version), n_rows)
+        before = held_out_score(score.metric, _held_out(version), _held_out_rows(version))
         low, high = interval(score) or (None, None)
         found_day = replace(day, measured=score.rows, metrics=metrics, score=score, low=low, high=high)
         return _Measured(replace(found_day, verdict=judge(score, before)), version)
@@ -219,6 +218,12 @@ class Quality(OfTenant):
 
 def _held_out(version: ModelVersion) -> Mapping[str, float]:
     return version.metrics.get("validation", {})
+
+
+def _held_out_rows(version: ModelVersion) -> int:
+    rows = version.training.get("n_rows")
+    count = rows.get("validation") if isinstance(rows, Mapping) else None
+    return count if isinstance(count, int) else 0  # as of a version that was registered from a file
 
 
 def _live_column(column: InputColumn, rows: Sequence[Mapping[str, Any]]) -> tuple[ColumnDrift, NDArray[Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -35,18 +36,17 @@ class LabelCount:
 
 def measure_classes(counts: Iterable[LabelCount]) -> tuple[Metrics, Score] | None:
     """The metrics of classification that need no probabilities, of counted rows; None without rows."""
-    truth, answered, both = {}, {}, {}  # type: ignore[var-annotated]
+    truth, answered, both = Counter[str](), Counter[str](), Counter[str]()
     for each in counts:
-        truth[each.label] = truth.get(each.label, 0) + each.rows
-        answered[each.prediction] = answered.get(each.prediction, 0) + each.rows
+        truth[each.label] += each.rows
+        answered[each.prediction] += each.rows
         if each.label == each.prediction:
-            both[each.label] = both.get(each.label, 0) + each.rows
+            both[each.label] += each.rows
     if not truth:
         return None
     names = sorted(truth.keys() | answered.keys())
-    by_name = [np.array([tally.get(name, 0) for name in names]) for tally in (truth, answered, both)]
-    values = metrics.of_counts(*by_name)
-    return values, Score("accuracy", values["accuracy"], sum(truth.values()))
+    values = metrics.of_counts(*(np.array([tally[name] for name in names]) for tally in (truth, answered, both)))
+    return values, Score("accuracy", values["accuracy"], truth.total())
 
 
 def measure_numbers(truth: NDArray[np.float64], predicted: NDArray[np.float64]) -> tuple[Metrics, Score] | None:

@@ -48,8 +48,8 @@ from ml_core.registry.versions.repository import VersionRepository
 
 _log = logging.getLogger(__name__)
 
-_TURN_S: Final = 15.0
-"""Reports read days of the prediction log, and labels arrive slower than this."""
+_TURN_S: Final = 30.0
+"""A look at a canary counts labels of the prediction log, which takes seconds where a day has a million rows."""
 _MOST_DRIFTED: Final = 3
 _LATEST_MOVES: Final = 100
 
@@ -249,9 +249,9 @@ class _Step:
 
     def _finish(self, pointer: Pointer, version: VersionId, told: str) -> None:
         rollouts = RolloutRepository(self.db, self.due.schedule.tenant_id)
-        of = {"reason": f"{self.reason}. {told}", "expected_generation": pointer.generation}
+        reason = f"{self.reason}. {told}"
         try:
-            rollouts.finish(self.model_id, self.rule.environment, **of)  # type: ignore[arg-type]
+            rollouts.finish(self.model_id, self.rule.environment, reason=reason, expected_generation=pointer.generation)
         except PromotionRefusedError as error:
             self._abort(pointer, version, str(error.public()))
             return

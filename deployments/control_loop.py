@@ -20,6 +20,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.principal import Principal
 from ml_core.jobs.dispatcher import Dispatcher
 from ml_core.jobs.ray_jobs import RayJobRunner
+from ml_core.jobs.retraining import Retrainer
 from ml_core.platform.applications import OPTIONS, OTHERS, serve_api
 from ml_core.platform.processes import set_priority
 from ml_core.settings import Settings, required
@@ -56,6 +57,7 @@ class ControlLoop:
         loops = (
             Dispatcher(db, runner, cpus=settings.jobs.cpus, name=_NAME),
             CellLoop(named, serve_client, partial(plan, options=OPTIONS, others=OTHERS)),
+            Retrainer(named),
         )
         self._stopped = threading.Event()
         self._threads = [

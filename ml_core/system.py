@@ -21,6 +21,7 @@ from ml_core.jobs.submission import Jobs
 from ml_core.manager import ModelManager
 from ml_core.models import own_types
 from ml_core.models.loading import LoadedModel, load_version
+from ml_core.monitoring import Quality
 from ml_core.observability import NO_HOOKS, Hooks
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.model_registry import ModelRegistry
@@ -55,6 +56,7 @@ class MLSystem:
         gates: What a promotion has to pass: gates and approvals.
         holds: Versions that must be kept.
         predictions: The prediction log: answers of replicas, and the labels that arrive later.
+        quality: Live metrics by these labels, and drift of inputs and predictions from the training.
         trainer: Checkpoints, and training that also returns the fitted pipeline.
         predictor: Answers of a model that you loaded yourself.
 
@@ -95,6 +97,7 @@ class MLSystem:
         self.jobs = Jobs(db, self.tenant_id)
         self.datasets = DatasetRepository(db, self.tenant_id)
         self.predictions = PredictionRepository(db, self.tenant_id)
+        self.quality = Quality(db, self.tenant_id)
         self._max_memory_bytes = max_memory_mb * _MIB
         self._table = self._empty_table()
 

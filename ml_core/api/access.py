@@ -20,8 +20,9 @@ from ml_core.registry.tenants import TenantRepository
 T = TypeVar("T")
 
 FILES_AT_ONCE = 4
-"""Files that were received and are worked on at the same time. A small file may take minutes, such as a Parquet file of
-many equal rows: it must not take every thread from operations that take milliseconds."""
+"""Files that were received, and reports on the prediction log, that are worked on at the same time. A small file may
+take minutes, such as a Parquet file of many equal rows, and so may a report on days of a million rows: they must not
+take every thread from operations that take milliseconds."""
 
 
 class Services:

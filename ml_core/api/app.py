@@ -26,6 +26,7 @@ _MODEL = f"{_TENANT}/models/[^/]+"
 NOUNS = {
     "versions": f"({_MODEL}/versions|{_TENANT}/versions|{_TENANT}/holds).*",
     "environments": f"({_MODEL}/(environments|gates)|{_TENANT}/(environments|pointers|rollouts)).*",
+    "quality": f"{_MODEL}/(quality|drift)",
     "models": f"{_TENANT}/models.*",
     "runs": f"{_TENANT}/run.*",
     "jobs": f"{_TENANT}/job.*",

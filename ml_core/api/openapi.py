@@ -39,6 +39,7 @@ _NOUNS = {
     "job_batches": "Jobs that an operator submits for each tenant that has a dataset.",
     "runs": "Parameters, metrics and files of trainings, also of those that are done elsewhere.",
     "predictions": "The prediction log, with the labels that were recorded later.",
+    "quality": "How good live versions are by their labels, and what drifted from their training.",
     "audit": "The ordered feed of what changed.",
 }
 """The first part of an operation's id → what it is about."""

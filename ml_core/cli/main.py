@@ -46,6 +46,7 @@ _PANELS = {
         "rollouts": "moves",
         "predict": "predict",
         "predictions": "predictions",
+        "quality": "quality",
     },
     "Maintenance": {"db": "database", "holds": "holds", "gc": "gc", "fsck": "fsck"},
 }

@@ -11,7 +11,7 @@ from typer.main import get_command
 
 from ml_core.cli.console import answer, print_fields, print_page, printed_as_json, say
 from ml_core.cli.jobs import announce
-from ml_core.cli.options import CursorOption, LimitOption
+from ml_core.cli.options import CursorOption, LimitOption, json_or_text
 from ml_core.cli.target import platform, recorded
 from ml_core.exceptions import InvalidRequestError
 
@@ -29,15 +29,34 @@ def create(
     cron: Annotated[str, typer.Option(help='Minute, hour, day, month, weekday: "0 3 * * *" is each night at three.')],
     job: Annotated[list[str], typer.Argument(metavar="-- KIND OPTIONS...", help="The job, as for mlcore jobs submit.")],
     timezone: Annotated[str, typer.Option(help="The zone of the cron line, such as Europe/Berlin.")] = "UTC",
+    on_drift: Annotated[
+        str | None,
+        typer.Option(metavar="ENVIRONMENT", help="Train only on an alert of mlcore quality in this environment."),
+    ] = None,
+    drift_rule: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="With --on-drift: days, canary_percent, canary_hours, and others."),
+    ] = None,
 ) -> None:
     """Create a schedule: mlcore schedules create nightly --cron "0 3 * * *" -- train --model tickets --dataset tickets.
 
     A dataset without a number means its newest version each time. The jobs are done with the rights of whoever creates
     the schedule.
+
+    With --on-drift the job is submitted on an alert only, and the version that it makes is tried as a canary: it is
+    served if the labels show that it is better, and aborted otherwise.
     """
+    rule = None if on_drift is None else {"environment": on_drift}
+    for text in drift_rule or []:
+        name, equals, value = text.partition("=")
+        if rule is None or not equals:
+            raise InvalidRequestError(
+                f"--drift-rule is {text!r}.", remedy="Give --on-drift, and NAME=VALUE.", field="--drift-rule"
+            )
+        rule[name] = json_or_text(value)
     body = _job_of(job)
     with platform() as client:
-        made = client.schedules.create(schedule, cron, body, timezone=timezone)
+        made = client.schedules.create(schedule, cron, body, timezone=timezone, on_drift=rule)
     answer(made, f"Created the schedule {made.name}; it is due at {made.next_at:%Y-%m-%d %H:%M} UTC.")
 
 

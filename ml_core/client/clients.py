@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ml_core.client.nouns.models import Models
     from ml_core.client.nouns.placements import Placements
     from ml_core.client.nouns.predictions import Predictions
+    from ml_core.client.nouns.quality import Quality
     from ml_core.client.nouns.runs import Runs
     from ml_core.client.nouns.schedules import Schedules
     from ml_core.client.nouns.tenants import Keys, Platform, PlatformKeys, Tenants
@@ -52,6 +53,7 @@ _MODULES = {
     "schedules": "schedules",
     "job_batches": "job_batches",
     "predictions": "predictions",
+    "quality": "quality",
     "audit": "audit",
 }
 """Noun → the module of its class."""
@@ -115,6 +117,7 @@ class _Client(Noun[Mode]):
         schedules: Jobs that the platform submits by time.
         job_batches: Jobs that are submitted for each tenant.
         predictions: The prediction log.
+        quality: Live metrics by labels, and drift from the training.
         audit: The ordered feed of what changed.
     """
 
@@ -135,6 +138,7 @@ class _Client(Noun[Mode]):
     schedules: Schedules[Mode]
     job_batches: JobBatches[Mode]
     predictions: Predictions[Mode]
+    quality: Quality[Mode]
     audit: Audit[Mode]
 
     def __init__(self, connection: Mode, tenant_id: str | None) -> None:

@@ -23,9 +23,10 @@ from ml_core.data.evidence import Evidence
 from ml_core.data.kinds import infer_kind
 from ml_core.data.table_file import read_rows
 from ml_core.data.tables import frame_of
-from ml_core.domain.columns import ColumnKind
+from ml_core.domain.columns import ColumnKind, Columns, n_rows
 from ml_core.domain.dataset import ColumnProfile, TableProfile
 from ml_core.domain.signature import InputColumn
+from ml_core.domain.values import category_text
 from ml_core.exceptions import DataProcessingError, SignatureMismatchError
 
 MAX_ROWS = 100_000
@@ -42,6 +43,9 @@ MAX_VALUES = 100
 MAX_TEXT_LENGTH = 200
 """Characters of a category that the profile keeps; longer ones are cut off."""
 
+PREDICTION = "prediction"
+"""The column of a profile of predictions."""
+
 _SEED = 0  # any: the same sample each time
 # Strings that are not inputs of a model, such as identifiers, are profiled as text when most of them differ.
 _MAX_CATEGORY_SHARE = 0.5
@@ -54,17 +58,16 @@ def profile_file(path: Path) -> TableProfile:
     One row group is in memory at a time, and the sample.
     """
     with pq.ParquetFile(path) as file:
-        n_rows, n_columns = file.metadata.num_rows, file.metadata.num_columns
-    rows = sampled_rows(n_rows, n_columns)
-    return profile_table(read_rows(path, rows), n_rows)
+        count, n_columns = file.metadata.num_rows, file.metadata.num_columns
+    return profile_table(read_rows(path, sampled_rows(count, n_columns)), count)
 
 
-def sampled_rows(n_rows: int, n_columns: int) -> NDArray[np.int64]:
-    """The rows of a table that its profile looks at: a simple random sample without replacement, rising."""
-    size = min(n_rows, max(MIN_ROWS, min(MAX_ROWS, MAX_CELLS // max(1, n_columns))))
-    if size == n_rows:
-        return np.arange(n_rows, dtype=np.int64)
-    chosen = np.random.default_rng(_SEED).choice(n_rows, size=size, replace=False, shuffle=False)
+def sampled_rows(count: int, n_columns: int) -> NDArray[np.int64]:
+    """The rows of ``count`` that a profile looks at: a simple random sample without replacement, rising."""
+    size = min(count, max(MIN_ROWS, min(MAX_ROWS, MAX_CELLS // max(1, n_columns))))
+    if size == count:
+        return np.arange(count, dtype=np.int64)
+    chosen = np.random.default_rng(_SEED).choice(count, size=size, replace=False, shuffle=False)
     return np.sort(chosen).astype(np.int64)
 
 
@@ -86,24 +89,45 @@ def profile_column(name: str, table: pa.Table, *, has_commas: bool = False) -> C
         infinite = int(is_infinite.sum())
         series = series.mask(is_infinite)
     kind, values = _canonical(name, series, column.type, has_commas)
+    profile = profile_values(name, str(column.type), kind, values)
+    return replace(profile, count=profile.count + infinite, missing=profile.missing - infinite, infinite=infinite)
+
+
+def profile_columns(columns: Columns, inputs: Sequence[InputColumn]) -> TableProfile:
+    """The profile of canonical columns: of all rows, or of a sample as large as that of a file."""
+    total = n_rows(columns)
+    rows = sampled_rows(total, len(inputs))
+    profiles = (profile_values(each.name, each.kind, each.kind, columns[each.name][rows]) for each in inputs)
+    return TableProfile(total, len(rows), tuple(profiles))
+
+
+def profile_predictions(predicted: NDArray[Any], *, are_numbers: bool) -> ColumnProfile:
+    """The profile of the predictions of a model: numbers, or the texts of classes and clusters."""
+    kind = ColumnKind.NUMBER if are_numbers else ColumnKind.CATEGORY
+    labels = [category_text(label) for label in ([] if are_numbers else predicted.tolist())]
+    values = predicted.astype(np.float64) if are_numbers else np.array(labels, dtype=object)
+    return profile_values(PREDICTION, kind, kind, values)
+
+
+def profile_values(name: str, type_name: str, kind: ColumnKind | None, values: NDArray[Any]) -> ColumnProfile:
+    """The profile of a ``(n,)`` canonical array, of which no number is infinite."""
     present = values[~pd.isna(values)]
     profile = ColumnProfile(
         name=name,
-        type=str(column.type),
+        type=type_name,
         kind=kind,
-        count=len(present) + infinite,
-        missing=len(series) - len(present) - infinite,
+        count=len(present),
+        missing=len(values) - len(present),
         distinct=int(pd.Series(present).nunique()),
-        infinite=infinite,
     )
     if kind is None or not len(present):
         return profile
     if kind in (ColumnKind.CATEGORY, ColumnKind.BOOLEAN):
-        return replace(profile, **_counts(_texts(present, kind)))
+        return replace(profile, **_counts(texts(present, kind)))
     if kind is ColumnKind.TEXT:
         return replace(profile, **_quantiles(np.array([len(text) for text in present], dtype=np.float64)))
     few = kind is ColumnKind.NUMBER and profile.distinct <= QUANTILES
-    return replace(profile, **_quantiles(present), **(_counts(_texts(present, kind)) if few else {}))
+    return replace(profile, **_quantiles(present), **(_counts(texts(present, kind)) if few else {}))
 
 
 def _canonical(
@@ -145,7 +169,8 @@ def _candidates(name: str, series: pd.Series[Any], kind: pa.DataType, has_commas
     return (InputColumn(name, ColumnKind.TEXT, nullable=True),) if is_text else (category,)
 
 
-def _texts(values: NDArray[Any], kind: ColumnKind) -> pd.Series[Any]:
+def texts(values: NDArray[Any], kind: ColumnKind) -> pd.Series[Any]:
+    """The values of a category, boolean or number that are not missing, as ``ColumnProfile.values`` has them."""
     if kind is ColumnKind.BOOLEAN:
         return pd.Series(np.where(values == 1.0, "true", "false"))
     if kind is ColumnKind.NUMBER:
@@ -154,11 +179,11 @@ def _texts(values: NDArray[Any], kind: ColumnKind) -> pd.Series[Any]:
     return pd.Series([text[:MAX_TEXT_LENGTH].replace("\0", "\ufffd") for text in values])
 
 
-def _counts(texts: pd.Series[Any]) -> dict[str, Any]:
+def _counts(found: pd.Series[Any]) -> dict[str, Any]:
     """The most frequent values with their counts, equal counts in the order of the text; and how many rows are left."""
-    tally = sorted(texts.value_counts().items(), key=lambda item: (-item[1], str(item[0])))
+    tally = sorted(found.value_counts().items(), key=lambda item: (-item[1], str(item[0])))
     kept = tuple((str(text), int(count)) for text, count in tally[:MAX_VALUES])
-    return {"values": kept, "other": len(texts) - sum(count for _, count in kept)}
+    return {"values": kept, "other": len(found) - sum(count for _, count in kept)}
 
 
 def _quantiles(numbers: NDArray[np.float64]) -> dict[str, Any]:

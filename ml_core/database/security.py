@@ -87,7 +87,7 @@ APP_GRANTS: Final[Mapping[str, tuple[str, ...]]] = {
         "UPDATE (weight, max_queued, max_running, max_cpus, cpu_seconds_per_day)",
     ),
     "job_turns": ("SELECT",),
-    "schedules": ("SELECT", "INSERT", "UPDATE (state, next_at, last_at, last_job_id, note)"),
+    "schedules": ("SELECT", "INSERT", "UPDATE (state, next_at, last_at, last_job_id, note, retraining)"),
     "predictions": ("SELECT",),
     "feedback": ("SELECT", "INSERT", "UPDATE (label, at, updated_at)"),
     "prediction_losses": ("SELECT",),

@@ -87,6 +87,8 @@ class Schedule:
         last_at: When it was due last.
         last_job_id: The job that it submitted last.
         note: What became of that time if it submitted no job then, or why the schedule was stopped.
+        on_drift: The ``OnDrift`` of a schedule that trains on an alert only.
+        retraining: The ``Retraining`` that goes on.
     """
 
     tenant_id: TenantId
@@ -103,3 +105,5 @@ class Schedule:
     last_at: datetime | None = None
     last_job_id: JobId | None = None
     note: str | None = None
+    on_drift: Mapping[str, Any] | None = None
+    retraining: Mapping[str, Any] | None = None

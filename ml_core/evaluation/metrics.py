@@ -45,12 +45,7 @@ def classification(
     of_truth, of_answer, of_both = (
         np.bincount(codes, minlength=len(labels)) for codes in (true, answered, true[true == answered])
     )
-    present = of_truth > 0
-    values = {
-        "accuracy": float(np.mean(true == answered)),
-        "balanced_accuracy": float(np.mean(of_both[present] / of_truth[present])),
-        "f1_macro": float(np.mean(2 * of_both / (of_truth + of_answer))),
-    }
+    values = of_counts(of_truth, of_answer, of_both)
     known = np.isin(truth, classes)
     if probabilities is not None and known.any():
         codes = np.searchsorted(classes, truth[known])
@@ -59,6 +54,22 @@ def classification(
         if len(classes) == 2 and len(np.unique(codes)) == 2:
             values["roc_auc"] = _roc_auc(codes == 1, probabilities[known][:, 1])
     return _finite(values)
+
+
+def of_counts(truth: NDArray[np.int64], answered: NDArray[np.int64], both: NDArray[np.int64]) -> Metrics:
+    """Gives accuracy, balanced_accuracy and f1_macro.
+
+    Args:
+        truth: ``(n_labels,)`` rows that have each label; no label is neither true nor answered.
+        answered: ``(n_labels,)`` rows to which each label was answered.
+        both: ``(n_labels,)`` rows to which their label was answered.
+    """
+    present = truth > 0
+    return {
+        "accuracy": float(both.sum() / truth.sum()),
+        "balanced_accuracy": float(np.mean(both[present] / truth[present])),
+        "f1_macro": float(np.mean(2 * both / (truth + answered))),
+    }
 
 
 def regression(truth: NDArray[np.float64], predicted: NDArray[np.float64]) -> Metrics:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -21,19 +21,28 @@ from ml_core.database.tables import schedules, tenants
 from ml_core.domain.api_key import Grant, Scope
 from ml_core.domain.job import JobKind
 from ml_core.domain.principal import Principal
+from ml_core.domain.retraining import Retraining
 from ml_core.domain.schedule import Cron, Schedule, ScheduleState
 from ml_core.exceptions import Action, QuotaExceededError, ScheduleExistsError, ScheduleNotFoundError
-from ml_core.ids import ScheduleName, TenantId
+from ml_core.ids import JobId, ScheduleName, TenantId
 from ml_core.registry import journal
 from ml_core.registry.limits import check_document
 from ml_core.registry.pages import Page, read_page
 from ml_core.registry.records import OfTenant, value_of
+
+if TYPE_CHECKING:
+    from ml_core.registry.pages import AnySelect
 
 MAX_SCHEDULES: Final = 100
 """Of a tenant: each is looked at when it is due, and each is a source of jobs."""
 _AT_ONCE: Final = 100
 _MAX_NOTE: Final = 1_000
 _OF = schedules.c
+_OF_LIVING: AnySelect = (
+    sa.select(schedules, sa.func.now().label("now"))
+    .join(tenants, tenants.c.tenant_id == _OF.tenant_id)
+    .where(tenants.c.deleted_at.is_(None))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +63,32 @@ class Due:
         return Cron(self.schedule.cron, self.schedule.timezone).after(self.now)
 
 
-def due_schedules(db: DatabaseConnection) -> Sequence[Due]:
+def due_schedules(db: DatabaseConnection, *, on_drift: bool = False) -> Sequence[Due]:
     """The schedules of all tenants that are due, the longest due first; up to 100.
+
+    Args:
+        db: The registry.
+        on_drift: Those that train on an alert only; False: the others.
 
     Raises:
         PermissionDeniedError: The principal belongs to a tenant.
     """
-    statement = (
-        sa.select(schedules, sa.func.now().label("now"))
-        .join(tenants, tenants.c.tenant_id == _OF.tenant_id)
-        .where(_OF.state == ScheduleState.ACTIVE.value, _OF.next_at <= sa.func.now(), tenants.c.deleted_at.is_(None))
-        .order_by(_OF.next_at)
-        .limit(_AT_ONCE)
-    )
+    is_due = (_OF.state == ScheduleState.ACTIVE.value, _OF.next_at <= sa.func.now())
+    of_kind = _OF.on_drift.is_not(None) if on_drift else _OF.on_drift.is_(None)
+    return _found(db, _OF_LIVING.where(*is_due, of_kind).order_by(_OF.next_at).limit(_AT_ONCE))
+
+
+def retraining_schedules(db: DatabaseConnection) -> Sequence[Due]:
+    """The schedules of all tenants whose retraining goes on.
+
+    Raises:
+        PermissionDeniedError: The principal belongs to a tenant.
+    """
+    goes_on = (_OF.retraining.is_not(None), _OF.state != ScheduleState.STOPPED.value)
+    return _found(db, _OF_LIVING.where(*goes_on).order_by(_OF.tenant_id, _OF.name))
+
+
+def _found(db: DatabaseConnection, statement: AnySelect) -> Sequence[Due]:
     with db.platform() as connection:
         rows = connection.execute(statement).all()
     found = []
@@ -82,7 +104,13 @@ class ScheduleRepository(OfTenant):
     """The schedules of one tenant. A method that takes a name raises ``ScheduleNotFoundError`` if there is none."""
 
     def add(
-        self, name: str, cron: Cron, kind: JobKind, spec: Mapping[str, Any], options: Mapping[str, Any]
+        self,
+        name: str,
+        cron: Cron,
+        kind: JobKind,
+        spec: Mapping[str, Any],
+        options: Mapping[str, Any],
+        on_drift: Mapping[str, Any] | None = None,
     ) -> Schedule:
         """Add a schedule, which acts with the rights of the principal. The caller has checked spec and options.
 
@@ -103,6 +131,7 @@ class ScheduleRepository(OfTenant):
             "kind": kind.value,
             "spec": check_document(spec, "spec"),
             "options": dict(options),
+            "on_drift": sa.null() if on_drift is None else dict(on_drift),
             "scopes": Grant(principal.scopes, principal.promotes).names,
             "created_by": principal.name,
         }
@@ -173,7 +202,9 @@ class ScheduleRepository(OfTenant):
         """Stop a schedule that may not act any more, unless that time was settled."""
         self._settle(due, state=ScheduleState.STOPPED.value, next_at=None, note=why[:_MAX_NOTE])
 
-    def advance(self, due: Due, following: datetime, job_id: str | None, note: str | None) -> None:
+    def advance(
+        self, due: Due, following: datetime, job_id: str | None, note: str | None, *, retrains: bool = False
+    ) -> None:
         """Go on from the time that a schedule was due, unless that was done.
 
         Args:
@@ -181,10 +212,22 @@ class ScheduleRepository(OfTenant):
             following: When it is due next.
             job_id: The job that was submitted; None: none was.
             note: Why none was.
+            retrains: Whether what the job makes is followed until it is served or refused.
         """
-        submitted = {} if job_id is None else {"last_job_id": job_id}
+        submitted: dict[str, Any] = {} if job_id is None else {"last_job_id": job_id}
+        if job_id is not None and retrains:
+            submitted["retraining"] = Retraining(JobId(job_id)).to_json()
         shown = None if note is None else note[:_MAX_NOTE]
         self._settle(due, next_at=following, last_at=due.schedule.next_at, note=shown, **submitted)
+
+    def follow(self, due: Due, retraining: Retraining | None, note: str) -> None:
+        """Record how far a retraining has come, unless it is another one by now; None: it has ended."""
+        self._db.principal.require(Scope.TRAIN)
+        mine = _OF.retraining["job_id"].astext == (due.schedule.retraining or {}).get("job_id")
+        values = {"retraining": sa.null() if retraining is None else retraining.to_json(), "note": note[:_MAX_NOTE]}
+        with journal.writing(self._db, self._tenant_id) as connection:
+            is_same = (self._is(due.schedule.name), _OF.created_at == due.schedule.created_at, mine)
+            connection.execute(schedules.update().where(*is_same).values(**values))
 
     def submitted(self, name: str, job_id: str) -> None:
         """Record a job that was submitted for a schedule between its times."""

@@ -9,11 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 from sklearn import base
 from sklearn.pipeline import Pipeline
 
 from ml_core.data.kinds import InferredColumn
+from ml_core.data.profile import profile_columns, profile_predictions
 from ml_core.domain.diagnostics import Diagnostics
+from ml_core.domain.quality import TrainingProfile
 from ml_core.domain.signature import Output, OutputKind, Signature
 from ml_core.domain.version import SelfTest
 from ml_core.evaluation.diagnostics import diagnose, learning_curves
@@ -64,6 +67,7 @@ class FittedModel:
         duration_s: Seconds of reading, fitting and measuring.
         diagnostics: What no metric shows of the held-out rows; None where there is nothing, or it failed.
         curves: Metric → its value after each round, see ``learning_curves``.
+        profile: With which live rows are compared; None if that failed.
     """
 
     model_id: ModelId
@@ -85,6 +89,7 @@ class FittedModel:
     cross_validation: Mapping[str, Any] = field(default_factory=dict)
     diagnostics: Diagnostics | None = None
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    profile: TrainingProfile | None = None
 
 
 def _in_turn(work: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -256,6 +261,7 @@ def _evaluate(
         ),
         diagnostics=_diagnosed(pipeline, held_out, table.validation, output, constant, started),
         curves=learning_curves(uncalibrated),
+        profile=_profiled(request, table, held_out.predicted, output),
     )
 
 
@@ -276,6 +282,20 @@ def _diagnosed(
     except Exception:  # noqa: BLE001 - an estimator of the caller's own can raise anything, and its training must not be lost
         _log.warning("The diagnostics of %s failed.", type(pipeline.steps[-1][1]).__name__, exc_info=True)
         return None
+
+
+def _profiled(
+    request: TrainingRequest, table: TrainingTable, predicted: Any, output: OutputKind
+) -> TrainingProfile | None:
+    try:
+        predictions = profile_predictions(np.asarray(predicted), are_numbers=output is OutputKind.NUMBER)
+        # Columns in shards are not in memory; they are those of a registered dataset, which has a profile.
+        is_here = request.shows_cells and isinstance(table.train.columns, dict)
+        inputs = profile_columns(table.train.columns, table.inputs) if is_here else None
+    except Exception:  # noqa: BLE001 - a processor of the caller's own can make anything, and its training must not be lost
+        _log.warning("The profile of the training could not be made.", exc_info=True)
+        return None
+    return TrainingProfile(predictions, inputs)
 
 
 def _classes(pipeline: Pipeline, output: OutputKind) -> tuple[Any, ...]:

@@ -19,6 +19,7 @@ from ml_core.domain.columns import ColumnKind
 from ml_core.domain.dataset import DatasetVersion
 from ml_core.domain.diagnostics import DIAGNOSTICS_FILE
 from ml_core.domain.keywords import check_keywords
+from ml_core.domain.quality import PROFILE_FILE
 from ml_core.domain.train_spec import Calibration, TrainSpec
 from ml_core.domain.training_report import TrainingReport
 from ml_core.domain.tune_spec import TuneSpec
@@ -482,12 +483,14 @@ def _spec(cls: Callable[..., Spec], fields: Mapping[str, Any]) -> Spec:
 
 
 def _record(runs: RunRepository, run_id: str, fitted: FittedModel) -> None:
-    """Log what was measured: metrics, learning curves and diagnostics; and the algorithm, if it was selected."""
+    """Log what was measured: metrics, curves, diagnostics, profile; and the algorithm, if it was selected."""
     metrics = _flat(fitted.metrics)
     if fitted.diagnostics is None:
         runs.log_metrics(run_id, metrics)
     else:
         runs.artifacts.log_results(run_id, metrics, DIAGNOSTICS_FILE, orjson.dumps(fitted.diagnostics))
+    if fitted.profile is not None:
+        runs.artifacts.log_results(run_id, {}, PROFILE_FILE, orjson.dumps(fitted.profile))
     if fitted.selection:  # the parameters were recorded before
         runs.tag(run_id, {"algorithm": fitted.algorithm})
     for metric, values in fitted.curves.items():

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from ml_core.domain.api_key import Scope
 from ml_core.domain.job import Attempt, JobKind
 from ml_core.domain.permissions import MOVES, NEEDED
 from ml_core.domain.principal import Principal
+from ml_core.domain.retraining import Retraining
 from ml_core.domain.schedule import Cron
 from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.exceptions import MLFrameworkError, PermissionDeniedError
@@ -41,6 +42,7 @@ from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.datasets.intake import write_frame
 from ml_core.registry.jobs import JobQueue, JobRepository
 from ml_core.registry.keys import KeyRepository
+from ml_core.registry.predictions.live import Window
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.schedules import Due, ScheduleRepository
@@ -104,6 +106,10 @@ class World:
             ("ScheduleRepository", "advance", "following"): datetime.now(UTC),
             ("ScheduleRepository", "advance", "job_id"): None,
             ("ScheduleRepository", "advance", "note"): "b",
+            ("ScheduleRepository", "follow", "note"): "b",
+            ("ScheduleRepository", "follow", "retraining"): Retraining(self.attempt.job_id),
+            ("LiveRows", "sample", "limit"): 10,
+            ("LiveRows", "sample", "rows"): 1,
             ("HoldRepository", "place", "name"): HoldName("mine"),
             ("HoldRepository", "release", "name"): HoldName("legal"),
         }
@@ -171,6 +177,7 @@ class World:
             "version": VersionId("2"),
             "version1": VersionId("2"),
             "version2": VersionId("2"),
+            "window": Window(TICKETS, PRODUCTION, datetime.now(UTC) - timedelta(days=1), datetime.now(UTC)),
         }
 
 

@@ -10,6 +10,7 @@ from ml_core.api.schemas.jobs import Job
 from ml_core.api.schemas.schedules import NewSchedule, Schedule
 from ml_core.domain.api_key import Scope
 from ml_core.domain.job import JobKind
+from ml_core.domain.retraining import OnDrift
 from ml_core.jobs.kinds import SPECS
 from ml_core.jobs.schedules import Schedules
 
@@ -23,7 +24,10 @@ def create_schedule(access: TenantAccess, body: NewSchedule) -> Schedule:
     """Create a schedule, whose jobs are done on behalf of the caller. A job that would be refused now is refused."""
     spec = SPECS[JobKind(body.job.kind)].from_json(body.job.spec)
     options = {name: value for name, value in body.job.options.items() if name != "idempotency_key"}
-    made = access.of(Schedules).create(body.name, body.cron, spec, timezone=body.timezone, options=options)
+    rule = None if body.on_drift is None else OnDrift.from_json(body.on_drift.model_dump())
+    made = access.of(Schedules).create(
+        body.name, body.cron, spec, timezone=body.timezone, options=options, on_drift=rule
+    )
     return Schedule.model_validate(made)
 
 

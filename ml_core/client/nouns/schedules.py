@@ -15,7 +15,15 @@ class Schedules(Noun[Mode]):
     """The schedules of a tenant, by which the platform submits jobs."""
 
     @operation
-    def create(self, name: str, cron: str, job: Mapping[str, Any], *, timezone: str = "UTC") -> Call[Schedule]:
+    def create(
+        self,
+        name: str,
+        cron: str,
+        job: Mapping[str, Any],
+        *,
+        timezone: str = "UTC",
+        on_drift: Mapping[str, Any] | None = None,
+    ) -> Call[Schedule]:
         """Create a schedule, whose jobs are done on behalf of the caller.
 
         Args:
@@ -24,8 +32,11 @@ class Schedules(Noun[Mode]):
             job: Fields of ``NewTrainJob`` or another kind, such as ``{"kind": "train", "model_id": "tickets",
                 "training": {"dataset": "tickets"}}``; a dataset without a number means its newest version each time.
             timezone: The zone of the cron line, such as ``Europe/Berlin``.
+            on_drift: Fields of ``NewDriftRule``: train only on an alert of quality or drift, and try the new version as
+                a canary; ``{}``: as these are by default.
         """
-        body = NewSchedule.model_validate({"name": name, "cron": cron, "timezone": timezone, "job": job})
+        given = {"name": name, "cron": cron, "timezone": timezone, "job": job, "on_drift": on_drift}
+        body = NewSchedule.model_validate(given)
         return Call("POST", f"{self._root}/schedules", Schedule, body=body)
 
     @listing

@@ -144,9 +144,13 @@ schedules = sa.Table(
     moment("last_at", nullable=True),
     text("last_job_id", nullable=True),
     text("note", nullable=True),
+    # The rule of one that trains on an alert only, and how far a retraining has come.
+    sa.Column("on_drift", JSONB),
+    sa.Column("retraining", JSONB),
     grammar("name", ScheduleName),
     sa.CheckConstraint(f"kind IN ({_KINDS})", name="kind"),
     sa.CheckConstraint(f"state IN ({_SCHEDULE_STATES})", name="state"),
     # Those of all tenants that are due.
     sa.Index("ix_schedules_due", "next_at", postgresql_where=sa.text("state = 'active'")),
+    sa.Index("ix_schedules_retraining", "tenant_id", "name", postgresql_where=sa.text("retraining IS NOT NULL")),
 )

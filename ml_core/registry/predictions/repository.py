@@ -31,7 +31,7 @@ DEFAULT_SPAN = timedelta(days=1)
 
 # The rows of a request have one time, so they come together, the last row first.
 _ORDER = (predictions.c.at, predictions.c.request_id, predictions.c.row_number)
-_LABELLED = sa.and_(
+LABELLED = sa.and_(
     feedback.c.tenant_id == predictions.c.tenant_id,
     feedback.c.model_id == predictions.c.model_id,
     feedback.c.request_id == predictions.c.request_id,
@@ -85,7 +85,7 @@ class PredictionRepository(OfTenant):
         within = _within(since, until, is_request_named=request_id is not None)
         statement: AnySelect = sa.select(predictions).filter_by(tenant_id=self._tenant_id, **wanted).where(*within)
         if with_labels:
-            joined = predictions.outerjoin(feedback, _LABELLED)
+            joined = predictions.outerjoin(feedback, LABELLED)
             statement = statement.add_columns(feedback.c.label, feedback.c.at.label("labelled_at")).select_from(joined)
         with self._db.tenant(self._tenant_id) as connection:
             page = read_page(connection, statement, _ORDER, limit=limit, cursor=cursor, descending=True).map(_record)

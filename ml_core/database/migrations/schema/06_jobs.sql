@@ -162,6 +162,8 @@ CREATE TABLE mlcore.schedules (
   last_at timestamptz,
   last_job_id text,
   note text,
+  on_drift jsonb,
+  retraining jsonb,
   CONSTRAINT pk_schedules PRIMARY KEY (tenant_id, name),
   CONSTRAINT fk_schedules_tenants FOREIGN KEY (tenant_id) REFERENCES mlcore.tenants (tenant_id),
   CONSTRAINT ck_schedules_kind CHECK (kind IN ('train', 'tune', 'predict')),
@@ -171,10 +173,12 @@ CREATE TABLE mlcore.schedules (
     octet_length(kind::text) <= 65536 AND octet_length(spec::text) <= 1048576 AND
     octet_length(options::text) <= 1048576 AND octet_length(scopes::text) <= 1048576 AND
     octet_length(created_by::text) <= 65536 AND octet_length(state::text) <= 65536 AND
-    octet_length(last_job_id::text) <= 65536 AND octet_length(note::text) <= 65536)
+    octet_length(last_job_id::text) <= 65536 AND octet_length(note::text) <= 65536 AND
+    octet_length(on_drift::text) <= 1048576 AND octet_length(retraining::text) <= 1048576)
 );
 CREATE INDEX ix_schedules_due ON mlcore.schedules (next_at) WHERE state = 'active';
+CREATE INDEX ix_schedules_retraining ON mlcore.schedules (tenant_id, name) WHERE retraining IS NOT NULL;
 -- Neither what it does nor on whose behalf: that takes another schedule.
-GRANT SELECT, INSERT, UPDATE (state, next_at, last_at, last_job_id, note) ON mlcore.schedules TO mlcore_app;
+GRANT SELECT, INSERT, UPDATE (state, next_at, last_at, last_job_id, note, retraining) ON mlcore.schedules TO mlcore_app;
 CREATE TRIGGER stamp BEFORE INSERT ON mlcore.schedules
   FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('created_at', 'created_by', '');

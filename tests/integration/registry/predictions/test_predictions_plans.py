@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from ml_core.database.connection import DatabaseConnection
 from ml_core.ids import TenantId
 from ml_core.registry.predictions import PredictionRepository
+from ml_core.registry.predictions.live import LiveRows, Window
 from ml_core.registry.predictions.retention import list_partitions
 from support.plans import recorded_plans
 from support.predictions import today
@@ -75,3 +76,18 @@ def test_a_range_of_time_reads_its_own_days_only(filled):
     (plan,) = (plan for plan in plans if "predictions" in plan.statement)
     read = {node["Relation Name"] for node in plan.nodes if "Relation Name" in node}
     assert read == {f"predictions_{middle:%Y%m%d}"}
+
+
+def test_live_quality_reads_the_rows_of_a_model_of_each_day(filled):
+    """Counts, labels and samples alike: a statement opens one partition, and by the index of tenant and model."""
+    tables = frozenset(f"predictions_{partition.day:%Y%m%d}" for partition in list_partitions(filled))
+    window = Window("m1", "production", datetime.now(UTC) - timedelta(days=2), datetime.now(UTC))
+    with recorded_plans() as plans:
+        for day in window.days():
+            rows = LiveRows(filled, TENANT)
+            rows.answered(day), rows.labelled(day), rows.pairs(day, "1"), rows.sample(day, "1", 100, 10)
+    read = [plan for plan in plans if "predictions" in plan.statement]
+    assert len(read) == 4 * 3
+    assert [plan.whole_reads(tables) for plan in read] == [[]] * len(read)
+    opened = [{node["Relation Name"] for node in plan.nodes if "Relation Name" in node} & tables for plan in read]
+    assert {len(each) for each in opened} <= {0, 1}

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml_core.domain.columns import Columns
+from ml_core.domain.notebook import fields_of, record_html
 from ml_core.domain.signature import Label, Signature
 from ml_core.domain.tenant_policies import PredictionPolicy
 
@@ -150,3 +151,6 @@ class PredictionRecord:
     inputs: dict[str, Any] | None
     label: Label | None = None
     labelled_at: datetime | None = None
+
+    def _repr_html_(self) -> str:
+        return record_html(f"Prediction {self.request_id}", fields_of(self))

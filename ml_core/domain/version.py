@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
 from ml_core.domain.document import Document
+from ml_core.domain.notebook import fields_of, record_html
 from ml_core.domain.rollout import Use
 from ml_core.domain.signature import Row, Signature
 from ml_core.domain.train_spec import TRAINING_RECORD
@@ -103,6 +104,13 @@ class ModelVersion:
             parts.append("archived")
         return f"ModelVersion({', '.join(parts)})"
 
+    def _repr_html_(self) -> str:
+        return record_html(str(self.servable.ref), self.shown_fields())
+
+    def shown_fields(self) -> dict[str, Any]:
+        """The fields of ``VersionSummary``, without larger documents."""
+        return {field.name: getattr(self, field.name) for field in fields(VersionSummary)}
+
     @property
     def tenant_id(self) -> TenantId:
         """The tenant that owns it."""
@@ -173,6 +181,9 @@ class VersionSummary:
     created_at: datetime
     created_by: str
     archived_at: datetime | None
+
+    def _repr_html_(self) -> str:
+        return record_html(f"{self.model_id} {self.version}", fields_of(self))
 
 
 def headline_metric(metrics: Mapping[str, float]) -> tuple[str, float] | None:

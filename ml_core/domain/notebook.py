@@ -56,7 +56,8 @@ def records_html(title: str, records: Iterable[Mapping[str, Any]]) -> str:
 def version_comparison_html(found: Mapping[str, Any]) -> str:
     """Two versions: each metric with the better value marked, and what else differs."""
     names = (found["version1"], found["version2"])
-    rows, marked = [], []
+    rows: list[Sequence[Any]] = []
+    marked = []
     for split, metrics in found["metrics"].items():
         for metric, of in metrics.items():
             if of["better"] is not None:

@@ -25,14 +25,15 @@ border-top:1px solid var(--rule)}h3{font-size:1rem;margin:1.25rem 0 .5rem}p{marg
 .lead{color:var(--soft);margin:.25rem 0 0}.soft{color:var(--soft)}.badges{margin:.75rem 0 0;padding:0;display:flex;
 flex-wrap:wrap;gap:.4rem;list-style:none}.badges li{border:1px solid var(--main);color:var(--main);border-radius:1rem;
 padding:.05rem .7rem;font-size:.85rem}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.5rem,1fr));gap:.75rem;margin:1.25rem 0 0;padding:0;
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr));gap:.75rem;margin:1.25rem 0 0;padding:0;
 list-style:none}.tiles li{background:var(--card);border-radius:.5rem;padding:.7rem .9rem}.tiles b{display:block;
 font-size:1.5rem;line-height:1.2;font-variant-numeric:tabular-nums}
 .notes{background:var(--warn-card);border-left:3px solid var(--warn);border-radius:.25rem;margin:1.25rem 0;
 padding:.6rem 1rem .6rem 2rem}
 .wide{overflow-x:auto;margin:.5rem 0}table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
 td,th{text-align:left;vertical-align:top;padding:.3rem 1.2rem .3rem 0;border-bottom:1px solid var(--rule)}
-th{color:var(--soft);font-weight:600}td{max-width:32rem;overflow-wrap:anywhere}td:first-child{min-width:7rem}
+th{color:var(--soft);font-weight:600}td{max-width:24rem}.wide>table{width:max-content}
+.wide>.facts{width:auto}.facts td{max-width:34rem;overflow-wrap:anywhere}.facts td:first-child{min-width:7rem}
 .better{color:var(--better);font-weight:600}.worse{color:var(--worse);font-weight:600}
 .chosen td{font-weight:600}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:1rem 2rem}
@@ -98,24 +99,33 @@ def tiles(values: Iterable[tuple[str, Any, str]]) -> str:
     return f'<ul class="tiles">{items}</ul>' if items else ""
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[Any]], kinds: Iterable[str] = ()) -> str:
-    """A table that scrolls where it is too wide; nothing without rows. ``kinds`` are the classes of the first rows."""
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]], kinds: Iterable[str] = (), kind: str = "") -> str:
+    """A table that scrolls where it is too wide; nothing without rows.
+
+    Args:
+        header: The names of the columns.
+        rows: Values as ``shown`` shows them.
+        kinds: The classes of the first rows.
+        kind: The class of the table.
+    """
     lines = [*map(_row, rows)]
     if not lines:
         return ""
     classes = [*kinds] + [""] * len(lines)
     body = "".join(
-        f'<tr class="{kind}">{line}</tr>' if kind else f"<tr>{line}</tr>"
-        for line, kind in zip(lines, classes, strict=False)
+        f'<tr class="{of_row}">{line}</tr>' if of_row else f"<tr>{line}</tr>"
+        for line, of_row in zip(lines, classes, strict=False)
     )
     head = "".join(f"<th>{escaped(name)}</th>" for name in header)
     head = f"<thead><tr>{head}</tr></thead>" if head else ""
-    return f'<div class="wide"><table>{head}<tbody>{body}</tbody></table></div>'
+    opened = f'<table class="{kind}">' if kind else "<table>"
+    return f'<div class="wide">{opened}{head}<tbody>{body}</tbody></table></div>'
 
 
 def facts(of: Mapping[str, Any]) -> str:
     """A table of names and values, without those that are not known."""
-    return table((), ((name, value) for name, value in of.items() if value not in (None, "", (), [], {})))
+    known = ((name, value) for name, value in of.items() if value not in (None, "", (), [], {}))
+    return table((), known, kind="facts")
 
 
 def charts(drawn: Iterable[tuple[str, str, str]]) -> str:
@@ -159,7 +169,7 @@ def importances(of: Sequence[Importance]) -> str:
 class Marked(str):
     """A text of a table that is shown as better or worse than another."""
 
-    __slots__ = ("kind",)
+    kind: str
 
     def __new__(cls, text: str, kind: str) -> Marked:
         """Mark a text; ``kind`` is ``better`` or ``worse``."""

@@ -116,7 +116,7 @@ def run_report(record: RunRecord) -> str:
 def learning_curves(curves: Curves) -> str:
     """All curves in one chart; nothing without any."""
     points = {
-        name: [(step, value) for step, value in zip(*of, strict=True) if is_finite(value)]
+        name: [(step, value) for step, value in zip(*of, strict=True) if value is not None and is_finite(value)]
         for name, of in curves.items()
     }
     return html.charts([("", "", charts.lines(points, "step", "value", "Learning curves"))])

@@ -116,9 +116,11 @@ def _quality(record: VersionRecord) -> Iterator[str]:
     for name in names:
         base, held_out = training.baseline.get(name), metrics.get(_HELD_OUT, {}).get(name)
         values = [metrics[split].get(name) for split in splits]
-        rows.append((name, *(_beside(value, base, name) if value is held_out else value for value in values), base))
+        cells = [_beside(value, base, name) if value is held_out else value for value in values]
+        rows.append((name, *cells, *([base] if training.baseline else [])))
     titles = {_HELD_OUT: "held out"}
-    yield html.table(("metric", *(titles.get(split, split) for split in splits), "baseline"), rows)
+    last = ["baseline"] if training.baseline else []
+    yield html.table(("metric", *(titles.get(split, split) for split in splits), *last), rows)
     if training.baseline:
         yield html.paragraph("The baseline is an answer that ignores all columns, on the held-out rows.", "soft")
 
@@ -145,7 +147,8 @@ def _algorithm(training: Any) -> Iterator[str]:
             ("chosen" if of["selected"] else "" for of in candidates),
         )
     elif training.algorithm:
-        yield html.paragraph(f"{training.algorithm}, named by the caller of the training.")
+        by = "named by the caller" if "algorithm" in training.hyperparameters else "the default of the model type"
+        yield html.paragraph(f"{training.algorithm}, {by}.")
     given = training.hyperparameters
     rows = [(name, value, "given" if name in given else "default") for name, value in
             training.effective_hyperparameters.items()]  # fmt: skip
@@ -231,6 +234,11 @@ def _use(record: VersionRecord) -> Iterator[str]:
     }
     columns = len(record.signature["inputs"])
     yield html.paragraph(f"A row has {columns} columns; the answer is {answers[output['kind']]}.")
+    if output.get("threshold") is not None:
+        above = shown(output["threshold"])
+        yield html.paragraph(f'A row whose score is above {above} is an anomaly; "scores": true asks for the scores.')
+    if output.get("residuals"):
+        yield html.paragraph('"interval": 0.9 asks for the intervals that hold nine of ten truths.')
     if not record.training.example:
         return
     is_production = any((use.environment, use.role) == ("production", "stable") for use in version.uses)

@@ -71,6 +71,22 @@ def test_two_versions_are_compared(mlcore: Callable, trained: str) -> None:
     assert "data: not the same" in compared.out
 
 
+@pytest.mark.both_doors
+def test_a_version_is_reported(mlcore: Callable, trained: str, tmp_path: Path) -> None:
+    """Data, quality, moves, and how to call the platform that was asked, in a file that did not exist."""
+    mlcore("promote", "-t", trained, "-m", "tickets", "-v", "2")
+    file = tmp_path / "card.html"
+    said = mlcore("versions", "report", "-t", trained, "-m", "tickets", "-v", "2", "--output", file, "--json")
+    assert (said.code, said.json) == (0, {"model_id": "tickets", "version": "2", "file": str(file)}), said.err
+    page = file.read_text(encoding="utf-8")
+    found = ("Confusion matrix", "Calibration", "hardware", "promote", "scikit-learn", f"/t/{trained}/models/tickets/")
+    assert [text for text in found if text not in page] == []
+    again = mlcore("versions", "report", "-t", trained, "-m", "tickets", "-v", "2", "--output", file)
+    assert (again.code, "Name another file" in again.err) == (1, True)
+    missing = mlcore("versions", "report", "-t", trained, "-m", "tickets", "-v", "9")
+    assert missing.code == 1
+
+
 def test_where_a_version_came_from(mlcore: Callable, trained: str) -> None:
     """Its run, its libraries, and what serves it."""
     mlcore("promote", "-t", trained, "-m", "tickets", "-v", "2")

@@ -336,6 +336,22 @@ class MLSystem:
         )
         return write_report(version_report(record), file)
 
+    def export_version(self, model_id: str, version: str | None, file: str | Path) -> Path:
+        """Write a version as a file that needs no platform, as ``MLClient.export_version`` does.
+
+        Raises:
+            ModelNotFoundError: There is no such version.
+            ModelSaveError: The format can't hold the model, and why.
+            InvalidRequestError: The ending is not known, or the file exists or can't be written.
+            ConfigurationError: A package that the format needs is not installed.
+        """
+        # Imported late: few processes export.
+        from ml_core.models.exporting import export_model
+
+        servable = self.resolve(model_id, version=version)
+        with self._table.using(servable) as model:
+            return export_model(model, servable.self_test.rows, file)
+
     def _run_record(self, run_id: str) -> RunRecord:
         runs, diagnostics = self.runs, None
         if DIAGNOSTICS_FILE in [kept.name for kept in runs.artifacts.list(run_id)]:

@@ -1,4 +1,4 @@
-"""``mlcore versions``: list, show, find, register, report, compare, tag, archive and delete versions."""
+"""``mlcore versions``: list, show, find, register, report, export, compare, tag, archive and delete versions."""
 
 from __future__ import annotations
 
@@ -156,6 +156,21 @@ def report(
     with platform() as client, step(f"Reporting {model} {version}"):
         file = client.report_version(model, version, output or f"{model}-{version}.html")
     answer({"model_id": model, "version": version, "file": file}, f"Wrote the report of {model} {version} to {file}.")
+
+
+@app.command("export")
+def export(
+    version: VersionOption,
+    model: ModelOption,
+    to: Annotated[
+        Path,
+        typer.Option(help="A file that does not exist yet: .joblib (with this package) or .skops (scikit-learn only)."),
+    ],
+) -> None:
+    """Write a version as a file for Python without a platform."""
+    with platform() as client, step(f"Exporting {model} {version}"):
+        file = client.export_version(model, version, to)
+    answer({"model_id": model, "version": version, "file": file}, f"Wrote version {version} of {model} to {file}.")
 
 
 @app.command("tag")

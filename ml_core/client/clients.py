@@ -331,6 +331,35 @@ class MLClient(_Client[Sync]):
         )
         return write_report(version_report(record), file)
 
+    def export_version(self, model_id: str, version: str | None, file: str | Path) -> Path:
+        """Write a version as a file for use without a platform: no server, no database, no settings.
+
+        Args:
+            model_id: The model.
+            version: The version; None: the newest that is not archived.
+            file: A file that does not exist yet. ``.joblib`` is the fitted pipeline, for Python with this package; it
+                takes raw data frames and holds every model. ``.skops`` is a pipeline of scikit-learn's own classes,
+                which takes numbers, booleans, categories and texts; it needs the extra ``export`` and is compared with
+                the version before it is written.
+
+        Returns:
+            The file.
+
+        Raises:
+            ModelNotFoundError: There is no such version.
+            ModelSaveError: The format can't hold the model, and why.
+            ModelLoadError: The artifact can't be loaded by this process.
+            InvalidRequestError: The ending is not known, or the file exists or can't be written.
+            ConfigurationError: A package that the format needs is not installed.
+        """
+        from ml_core.client.exporting import downloaded
+        from ml_core.models.exporting import export_model
+
+        found = self.versions.get(model_id, version)
+        example = self.versions.training(model_id, found.version).example
+        with downloaded(self, found) as model:
+            return export_model(model, [example] if example else [], file)
+
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()

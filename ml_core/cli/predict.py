@@ -65,7 +65,7 @@ def predict(
             setting="--key",
         )
     rows = [_parse_row(text) for text in row] if row is not None else _read_rows(file or "", encoding)
-    asked = {"environment": environment, "version": version}
+    asked: dict[str, Any] = {"environment": environment, "version": version}
     wanted: dict[str, Any] = {"proba": proba, "scores": scores, "interval": interval}
     if key is not None:
         from ml_core.client import MLClient
@@ -111,7 +111,7 @@ def _in_process(
         if wanted["proba"] and servable.self_test.probabilities:
             answers = system.predict_proba(model, rows, version=version)
             probabilities = [{category_text(label): p for label, p in answer.items()} for answer in answers]
-        result = {
+        result: dict[str, Any] = {
             "predictions": system.predict_batch(model, rows, _BATCH_ROWS, version=version),
             "probabilities": probabilities,
             "version": version,

@@ -1,8 +1,8 @@
 """Files of a version for use without a platform: no server, no database, no settings.
 
 ``.joblib`` is the fitted pipeline itself, for Python with this package: it takes raw data frames. ``.skops`` is a
-pipeline of scikit-learn's own classes, for Python without this package: it takes a typed data frame. The encoder is
-rebuilt from scikit-learn's, and both are compared on the version's own rows before a file is written.
+pipeline of scikit-learn's own classes, for Python without this package: it takes a typed data frame. ``.onnx`` is one
+graph for any runtime, see ``onnx_export``. The latter two are compared with the version before a file is written.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Final
 import joblib
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from sklearn.compose import ColumnTransformer
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import MissingIndicator, SimpleImputer
@@ -25,13 +26,18 @@ from ml_core.data.encoding.category import CategoryEncoder
 from ml_core.data.encoding.number import NumberEncoder
 from ml_core.data.encoding.table import TableEncoder
 from ml_core.data.encoding.text import TOKENS, TextEncoder
-from ml_core.domain.columns import ColumnKind
+from ml_core.domain.columns import ColumnKind, Columns
 from ml_core.domain.signature import OutputKind, Row
 from ml_core.exceptions import ConfigurationError, InvalidRequestError, ModelSaveError
-from ml_core.models.loading import SELF_TEST_TOLERANCE, LoadedModel
+from ml_core.models.loading import LoadedModel
 
 _MISSING, _OTHER = "\0missing", "\0another value"
 _UNSEEN = "a value that no training has seen"
+_FACTORS = (-1.0, 0.5, 2.0)
+_MAX_COMPARED = 2_000  # rows
+_MAX_REASON = 200
+# Runtimes of ONNX answer probabilities of trees in float32.
+_TOLERANCE = 1e-5
 _Step = tuple[str, Any, Any]
 
 
@@ -41,7 +47,7 @@ def export_model(model: LoadedModel, rows: Sequence[Row], file: str | Path) -> P
     Args:
         model: The loaded version.
         rows: Raw rows, with which the exported model is compared.
-        file: Ends with ``.joblib`` or ``.skops``.
+        file: Ends with ``.joblib``, ``.skops`` or ``.onnx``.
 
     Raises:
         InvalidRequestError: The ending is another, or the file exists or can't be written.
@@ -75,19 +81,41 @@ def _write_skops(model: LoadedModel, rows: Sequence[Row], path: Path) -> None:
     try:
         from skops import io
     except ImportError:
-        raise ConfigurationError(
-            "skops, which writes the file, is not installed.",
-            remedy="Run: pip install 'ml-core-platform[export]'",
-            setting="export",
-        ) from None
+        raise _not_installed("skops") from None
     plain = plain_pipeline(model)
-    _compare(model, plain, rows)
+
+    def answer(columns: Columns) -> Sequence[NDArray[Any]]:
+        frame = pd.DataFrame(dict(columns))
+        probabilities = [plain.predict_proba(frame)] if hasattr(plain, "predict_proba") else []
+        return [np.asarray(plain.predict(frame)), *probabilities]
+
+    _compare(model, answer, rows)
     io.dump(plain, path)
+
+
+def _write_onnx(model: LoadedModel, rows: Sequence[Row], path: Path) -> None:
+    try:
+        from ml_core.models.onnx_export import run, to_onnx
+    except ImportError as error:
+        raise _not_installed(str(error.name)) from None
+    encoder, estimator = _parts(model)
+    if encoder.texts_:
+        raise _refused(model, f"the graph has no encoder of texts, as in the column {encoder.texts_[0].name!r}")
+    try:
+        made = to_onnx(encoder, estimator)
+        _compare(model, lambda columns: run(made, columns), rows)
+    except ModelSaveError:
+        raise
+    except Exception as error:  # skl2onnx and the runtime raise errors of many classes
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:_MAX_REASON]}"
+        raise _refused(model, f"{type(estimator).__name__} can't be converted ({reason})") from error
+    path.write_bytes(made)
 
 
 _WRITERS: Final[Mapping[str, Callable[[LoadedModel, Sequence[Row], Path], None]]] = {
     ".joblib": _write_joblib,
     ".skops": _write_skops,
+    ".onnx": _write_onnx,
 }
 
 
@@ -100,14 +128,7 @@ def plain_pipeline(model: LoadedModel) -> Pipeline:
     Raises:
         ModelSaveError: A part of the model has no such form.
     """
-    steps = getattr(model.pipeline, "steps", [])
-    encoder, estimator = (step for _, step in steps) if len(steps) == 2 else (None, model.pipeline)
-    if not type(estimator).__module__.startswith("sklearn."):
-        raise _refused(model, f"{type(estimator).__name__} is no estimator of scikit-learn")
-    if type(encoder) is not TableEncoder:
-        raise _refused(model, "its first step is not the platform's encoder")
-    if dates := [name for name, kind in encoder.columns_ if kind == ColumnKind.DATETIME]:
-        raise _refused(model, f"scikit-learn has no encoder of dates, as in the column {dates[0]!r}")
+    encoder, estimator = _parts(model)
     parts = [part for of in encoder.dense_ for part in _dense_parts(of)]
     parts += [(f"text {index}", _words(of), [of.name]) for index, of in enumerate(encoder.texts_)]
     is_sparse = bool(encoder.texts_) and not encoder.dense_text
@@ -116,6 +137,23 @@ def plain_pipeline(model: LoadedModel) -> Pipeline:
     order = ColumnTransformer([("order", "passthrough", _order(encoder))], sparse_threshold=1.0 if is_sparse else 0.0)
     order.fit(np.zeros((1, encoder.n_features_out)))
     return Pipeline([("encode", encode), ("order", order), ("estimate", estimator)])
+
+
+def _parts(model: LoadedModel) -> tuple[TableEncoder, Any]:
+    """The encoder and the estimator.
+
+    Raises:
+        ModelSaveError: They are not the platform's encoder without dates and an estimator of scikit-learn.
+    """
+    steps = getattr(model.pipeline, "steps", [])
+    encoder, estimator = (step for _, step in steps) if len(steps) == 2 else (None, model.pipeline)
+    if not type(estimator).__module__.startswith("sklearn."):
+        raise _refused(model, f"{type(estimator).__name__} is no estimator of scikit-learn")
+    if type(encoder) is not TableEncoder:
+        raise _refused(model, "its first step is not the platform's encoder")
+    if dates := [name for name, kind in encoder.columns_ if kind == ColumnKind.DATETIME]:
+        raise _refused(model, f"it has no encoder of dates, as in the column {dates[0]!r}")
+    return encoder, estimator
 
 
 def _dense_parts(encoder: Any) -> Iterator[_Step]:
@@ -170,8 +208,8 @@ def _set_learned(encode: ColumnTransformer, encoder: TableEncoder) -> None:
             fitted["numbers"]["impute"].statistics_ = part.fill_
             scale = fitted["numbers"]["scale"]
             scale.mean_, scale.scale_, scale.var_ = part.center_, part.scale_, np.square(part.scale_)
-    for index, part in enumerate(encoder.texts_):
-        fitted[f"text {index}"]["words"].idf_ = part.idf_
+    for index, text in enumerate(encoder.texts_):
+        fitted[f"text {index}"]["words"].idf_ = text.idf_
 
 
 def _order(encoder: TableEncoder) -> list[int]:
@@ -188,22 +226,27 @@ def _order(encoder: TableEncoder) -> list[int]:
     return places
 
 
-def _compare(model: LoadedModel, plain: Pipeline, rows: Sequence[Row]) -> None:
-    """Check that both answer the rows alike, also where values are missing or unseen.
+def _compare(model: LoadedModel, answer: Callable[[Columns], Sequence[NDArray[Any]]], rows: Sequence[Row]) -> None:
+    """Check that both answer the rows alike, also where values are missing, unseen or other numbers.
 
     Raises:
         ModelSaveError: They do not.
     """
     signature = model.version.signature
-    asked = [*rows, *itertools.chain.from_iterable(_changed(row, model) for row in rows[:1])]
+    changed = itertools.chain.from_iterable(_changed(row, model) for row in rows)
+    asked = [*rows, *itertools.islice(changed, _MAX_COMPARED)]
     if not asked:
         raise _refused(model, "it has no row to compare with")
     columns = signature.columns_from_rows(asked)
     predicted, probabilities = model.predict_both(columns)
-    frame = pd.DataFrame({name: columns[name] for name in columns})
-    same = _is_same(np.asarray(plain.predict(frame)), predicted, is_number=signature.output.kind is OutputKind.NUMBER)
+    found, *others = answer(columns)
+    decided: Any = slice(None)
+    if probabilities is not None and probabilities.shape[1] > 1:
+        best = np.sort(probabilities, axis=1)
+        decided = best[:, -1] - best[:, -2] > _TOLERANCE  # of two equal probabilities either may be named
+    same = _is_same(found[decided], predicted[decided], is_number=signature.output.kind is OutputKind.NUMBER)
     if same and probabilities is not None:
-        same = _is_same(plain.predict_proba(frame), probabilities, is_number=True)
+        same = bool(others) and _is_same(others[0], probabilities, is_number=True)
     if not same:
         raise _refused(model, f"the exported model answers {len(asked)} rows otherwise")
 
@@ -214,12 +257,22 @@ def _changed(row: Row, model: LoadedModel) -> Iterator[dict[str, Any]]:
             yield {**row, column.name: None}
         if not column.kind.is_numeric:
             yield {**row, column.name: _UNSEEN}
+        elif column.kind is ColumnKind.NUMBER and row[column.name] is not None:
+            yield from ({**row, column.name: row[column.name] * factor} for factor in _FACTORS)
 
 
 def _is_same(found: Any, wanted: Any, *, is_number: bool) -> bool:
     if is_number:
-        return np.allclose(found, wanted, rtol=SELF_TEST_TOLERANCE, atol=SELF_TEST_TOLERANCE, equal_nan=True)
+        return np.allclose(found, wanted, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True)
     return bool(np.array_equal(found, wanted))
+
+
+def _not_installed(package: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{package}, which the format needs, is not installed.",
+        remedy="Run: pip install 'ml-core-platform[export]'",
+        setting="export",
+    )
 
 
 def _refused(model: LoadedModel, why: str) -> ModelSaveError:

@@ -124,3 +124,15 @@ def test_requests_that_ask_for_different_things_share_a_batch(both: Cell, key: s
     assert "scores" not in plain
     assert "scores" not in probable
     assert probable["probabilities"] is None
+
+
+def test_the_open_inference_protocol_answers_as_before(both: Cell, key: str) -> None:
+    """An anomaly detector that is asked for probabilities gives its predictions alone."""
+    columns = [
+        {"name": name, "shape": [20], "datatype": "FP64", "data": FRAME[name].head(20).tolist()} for name in FRAME
+    ]
+    body = {"inputs": columns, "outputs": [{"name": "predictions"}, {"name": "probabilities"}]}
+    answer = both.ask("POST", "/t/acme/v2/models/odd/infer", key=key, json=body)
+    assert answer.status_code == 200
+    (output,) = answer.json()["outputs"]
+    assert output["data"] == both.predict("odd", ROWS, key=key).json()["predictions"]

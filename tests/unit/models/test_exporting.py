@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pandas as pd
 import pytest
 from skops import io
 
+from ml_core.data.reading import rows_from_frame
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import InvalidRequestError, ModelSaveError
 from ml_core.ids import Digest, ModelId, TenantId, VersionId, VersionRef
@@ -113,6 +115,31 @@ def test_a_skops_file_needs_scikit_learn_alone(tmp_path: Path) -> None:
             assert found == wanted[file].tolist(), file
 
 
+@pytest.mark.parametrize("algorithm", [*TARGETS.keys() - {"gradient_boosting"}])
+def test_an_onnx_file_answers_as_the_version(algorithm: str, tmp_path: Path) -> None:
+    """From raw columns, in any runtime; also where values are missing or new."""
+    frame, kind = table(with_text=False), TARGETS[algorithm]
+    targets = {"label": np.where(frame["size"] > 50, "big", "small"), "number": frame["size"] * 2, None: None}
+    inputs = frame.drop(columns="size") if kind else frame
+    model = loaded(inputs, targets[kind], TYPES.get(algorithm), algorithm=algorithm, **SMALL.get(algorithm, {}))
+    file = export_model(model, model.version.self_test.rows, tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    rows = asked()[inputs.columns]
+    given = {}
+    for each in session.get_inputs():
+        values = rows[each.name]
+        is_text = each.type == "tensor(string)"
+        given[each.name] = np.array(values.fillna("") if is_text else values, dtype=object if is_text else float)[
+            :, None
+        ]
+    found, *others = session.run(None, given)
+    wanted = model.predict_frame(rows)
+    assert np.allclose(found, wanted, rtol=1e-6) if kind == "number" else found.tolist() == wanted.tolist()
+    if kind == "label":
+        columns = model.version.signature.columns_from_rows(rows_from_frame(rows))
+        assert np.allclose(others[0], model.predict_proba(columns), atol=1e-6)
+
+
 def test_a_joblib_file_takes_raw_frames(tmp_path: Path) -> None:
     """Dates as text and all; with the package, and without a server or settings."""
     frame = table()
@@ -143,8 +170,8 @@ def test_what_a_file_may_be_called(tmp_path: Path) -> None:
     """An ending says the format; no file is replaced."""
     frame = table(with_text=False)
     model = loaded(frame, frame["size"] * 2, algorithm="ridge")
-    with pytest.raises(InvalidRequestError, match=r"none of \.joblib, \.skops"):
-        export_model(model, [], tmp_path / "m.onnx")
+    with pytest.raises(InvalidRequestError, match=r"none of \.joblib, \.skops, \.onnx"):
+        export_model(model, [], tmp_path / "m.pickle")
     file = export_model(model, [], tmp_path / "m.joblib")
     for refused in (file, tmp_path / "absent" / "m.joblib"):
         with pytest.raises(InvalidRequestError, match="Name another file"):

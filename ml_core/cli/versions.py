@@ -164,7 +164,7 @@ def export(
     model: ModelOption,
     to: Annotated[
         Path,
-        typer.Option(help="A file that does not exist yet: .joblib (with this package) or .skops (scikit-learn only)."),
+        typer.Option(help="A new file: .joblib (needs this package), .skops (scikit-learn alone) or .onnx."),
     ],
 ) -> None:
     """Write a version as a file for Python without a platform."""

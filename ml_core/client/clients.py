@@ -339,8 +339,9 @@ class MLClient(_Client[Sync]):
             version: The version; None: the newest that is not archived.
             file: A file that does not exist yet. ``.joblib`` is the fitted pipeline, for Python with this package; it
                 takes raw data frames and holds every model. ``.skops`` is a pipeline of scikit-learn's own classes,
-                which takes numbers, booleans, categories and texts; it needs the extra ``export`` and is compared with
-                the version before it is written.
+                which takes numbers, booleans, categories and texts. ``.onnx`` is a graph that takes the columns but
+                texts. The latter two need the extra ``export`` and are compared with the version before they are
+                written.
 
         Returns:
             The file.

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml_core.domain.document import Document
-from ml_core.exceptions import InvalidRequestError
+from ml_core.exceptions import InvalidRequestError, shown
 
 # Coverages whose residuals are kept of many rows; one in between gets the next. A replica holds them for each version.
 _LEVELS: Final = (*(number / 100 for number in (*range(5, 50, 5), *range(50, 100))), 0.995, 0.999)
@@ -81,7 +81,7 @@ def check_coverage(coverage: float) -> float:
     """
     if isinstance(coverage, bool) or not isinstance(coverage, int | float) or not 0 < coverage < 1:
         raise InvalidRequestError(
-            f"The coverage of an interval is {coverage!r:.50}; it must be a number between 0 and 1.",
+            f"The coverage of an interval is {shown(coverage)}; it must be a number between 0 and 1.",
             remedy="Ask for 0.9, for intervals that hold nine of ten truths.",
             field="interval",
         )

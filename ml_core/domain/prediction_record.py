@@ -118,7 +118,7 @@ class Loss:
     rows: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class PredictionRecord:
     """One predicted row of the prediction log.
 
@@ -151,6 +151,11 @@ class PredictionRecord:
     inputs: dict[str, Any] | None
     label: Label | None = None
     labelled_at: datetime | None = None
+
+    def __repr__(self) -> str:
+        label = "" if self.label is None else f", label {self.label!r}"
+        place = f"{self.request_id}[{self.row}]"
+        return f"PredictionRecord({place}, {self.model_id}@{self.version}, {self.prediction!r}{label})"
 
     def _repr_html_(self) -> str:
         return record_html(f"Prediction {self.request_id}", fields_of(self))

@@ -97,12 +97,7 @@ class ModelVersion:
     uses: Sequence[Use] = ()
 
     def __repr__(self) -> str:
-        parts = [str(self.servable.ref), self.servable.model_type]
-        if (headline := headline_metric(self.metrics.get("validation", {}))) is not None:
-            parts.append("{} {:.4g}".format(*headline))
-        if self.archived_at is not None:
-            parts.append("archived")
-        return f"ModelVersion({', '.join(parts)})"
+        return _in_a_line(self, str(self.servable.ref))
 
     def _repr_html_(self) -> str:
         return record_html(str(self.servable.ref), self.shown_fields())
@@ -163,7 +158,7 @@ class ModelVersion:
         return self.training.get("algorithm")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class VersionSummary:
     """What a search returns of a version: the attributes of ``ModelVersion`` without its larger documents."""
 
@@ -182,8 +177,20 @@ class VersionSummary:
     created_by: str
     archived_at: datetime | None
 
+    def __repr__(self) -> str:
+        return _in_a_line(self, f"{self.model_id}@{self.version}")
+
     def _repr_html_(self) -> str:
         return record_html(f"{self.model_id} {self.version}", fields_of(self))
+
+
+def _in_a_line(version: ModelVersion | VersionSummary, name: str) -> str:
+    parts = [name, version.model_type]
+    if (headline := headline_metric(version.metrics.get("validation", {}))) is not None:
+        parts.append("{} {:.4g}".format(*headline))
+    if version.archived_at is not None:
+        parts.append("archived")
+    return f"{type(version).__name__}({', '.join(parts)})"
 
 
 def headline_metric(metrics: Mapping[str, float]) -> tuple[str, float] | None:

@@ -54,6 +54,9 @@ class Versions:
     def __init__(self, registry: ModelRegistry) -> None:
         self._registry = registry
 
+    def __repr__(self) -> str:
+        return f"Versions({self._registry!r})"
+
     def __call__(self, model_id: str) -> VersionList:
         """The versions of a model that are not archived, newest first; none if there is no such model."""
         return self._registry.list_versions(model_id)

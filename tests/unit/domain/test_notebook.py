@@ -116,3 +116,10 @@ def test_a_long_list_says_how_much_is_left_out() -> None:
     page = VersionList([version(str(number), 0.5) for number in range(60)])._repr_html_()
     assert page.count("<tr>") == 51
     assert "… and 10 more" in page
+
+
+def test_a_line_says_which_and_how_good() -> None:
+    """Printed, a version of a search and a logged prediction are short."""
+    found = shown_with("plain")
+    assert repr(found["summary"]) == "VersionSummary(m@1, plain, accuracy 0.7)"
+    assert repr(found["record"]) == "PredictionRecord(plain[0], plain@plain, 'plain', label 'plain')"

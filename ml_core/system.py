@@ -13,7 +13,10 @@ from pydantic import TypeAdapter, ValidationError
 from ml_core.domain.diagnostics import DIAGNOSTICS_FILE, Diagnostics
 from ml_core.domain.keywords import check_keywords
 from ml_core.domain.rollout import GatedMoving, Moving
-from ml_core.evaluation.report import record_of, write_report
+from ml_core.domain.training_report import TrainingReport
+from ml_core.evaluation.report import RunRecord, record_of, run_report, write_report
+from ml_core.evaluation.version_report import VersionRecord, version_report
+from ml_core.exceptions import DatasetNotFoundError, RunNotFoundError
 from ml_core.ids import TenantId
 from ml_core.inference.model_table import ModelTable
 from ml_core.inference.predictor import Predictor
@@ -28,6 +31,7 @@ from ml_core.registry.model_registry import ModelRegistry
 from ml_core.registry.pages import every
 from ml_core.registry.predictions import PredictionRepository
 from ml_core.registry.runs import RunRepository
+from ml_core.registry.versions.lists import Versions
 from ml_core.training.trainer import Trainer, TrainingOptions
 
 if TYPE_CHECKING:
@@ -48,6 +52,8 @@ class MLSystem:
     Attributes:
         models: Model files: register, annotate, archive, restore, delete, load.
         registry: Versions and environments; ``registry.versions`` searches, tags and compares versions.
+        versions: ``versions("tickets")`` are those of a model, newest first; ``versions.to_frame()`` are all of the
+            tenant as a data frame.
         datasets: Immutable versions of tables.
         runs: Trainings with parameters, metrics, tags and files.
         jobs: Trainings that the platform does in turn, in processes of its own.
@@ -92,6 +98,7 @@ class MLSystem:
         self.trainer = Trainer(db, self.tenant_id, storage_path=root, hooks=hooks)
         self.predictor = Predictor(self.models, cache, self.tenant_id)
         self.environments, self.rollouts = self.registry.environments, self.registry.rollouts
+        self.versions = Versions(self.registry)
         self.gates, self.holds = self.registry.gates, self.registry.holds
         self.runs = RunRepository(db, self.tenant_id)
         self.jobs = Jobs(db, self.tenant_id)
@@ -188,6 +195,29 @@ class MLSystem:
         with self._table.using(self.resolve(model_id, version=version, environment=environment)) as model:
             return self.predictor.predict_proba(model, input_data, as_frame=as_frame)
 
+    def predict_interval(
+        self,
+        model_id: str,
+        input_data: Any,
+        coverage: float = 0.9,
+        *,
+        version: str | None = None,
+        environment: str | None = None,
+    ) -> Any:
+        """The interval that holds the truth with a probability: a tuple, or ``(n_rows, 2)`` for many rows.
+
+        Further arguments and errors are those of ``predict`` and ``Predictor.predict_interval``.
+        """
+        with self._table.using(self.resolve(model_id, version=version, environment=environment)) as model:
+            return self.predictor.predict_interval(model, input_data, coverage)
+
+    def predict_scores(
+        self, model_id: str, input_data: Any, *, version: str | None = None, environment: str | None = None
+    ) -> Any:
+        """Anomaly scores, a float or ``(n_rows,)``; arguments as for ``predict``, see ``Predictor.predict_scores``."""
+        with self._table.using(self.resolve(model_id, version=version, environment=environment)) as model:
+            return self.predictor.predict_scores(model, input_data)
+
     def predict_batch(
         self,
         model_id: str,
@@ -247,10 +277,6 @@ class MLSystem:
         """
         return self.registry.history(model_id, environment, limit=limit)
 
-    def versions(self, model_id: str) -> Sequence[ModelVersion]:
-        """The versions of a model that are not archived, newest first."""
-        return self.registry.list_versions(model_id)
-
     def create_model(
         self,
         model_id: str,
@@ -292,17 +318,62 @@ class MLSystem:
 
         Raises:
             RunNotFoundError: There is no such run.
-            ConfigurationError: Plotly is not installed.
             InvalidRequestError: The file exists or can't be written.
         """
+        return write_report(run_report(self._run_record(run_id)), file)
+
+    def report_version(self, model_id: str, version: str | None, file: str | Path) -> Path:
+        """Write the report of a version, its model card, as one HTML file, as ``MLClient.report_version`` does.
+
+        Raises:
+            ModelNotFoundError: There is no such version.
+            InvalidRequestError: The file exists or can't be written.
+        """
+        found = self.registry.get_model_version(model_id, version)
+        training, profile, run = TrainingReport.of_version(found), None, None
+        if training.dataset is not None:
+            with suppress(DatasetNotFoundError):  # deleted since
+                profile = self.datasets.get(training.dataset).profile
+        if found.lineage.run_id is not None:
+            with suppress(RunNotFoundError):
+                run = self._run_record(found.lineage.run_id)
+        pointers = [pointer.environment for pointer in self.environments.list(model_id).items]
+        record = VersionRecord(
+            tenant_id=self.tenant_id,
+            version=found,
+            signature=found.signature.to_json(),
+            training=training,
+            lineage=self.registry.get_lineage(model_id, found.version),
+            profile=profile,
+            moves={environment: self.history(model_id, environment) for environment in pointers},
+            run=run,
+        )
+        return write_report(version_report(record), file)
+
+    def export_version(self, model_id: str, version: str | None, file: str | Path) -> Path:
+        """Write a version as a file that needs no platform, as ``MLClient.export_version`` does.
+
+        Raises:
+            ModelNotFoundError: There is no such version.
+            ModelSaveError: The format can't hold the model, and why.
+            InvalidRequestError: The ending is not known, or the file exists or can't be written.
+            ConfigurationError: A package that the format needs is not installed.
+        """
+        # Imported late: few processes export.
+        from ml_core.models.exporting import export_model
+
+        servable = self.resolve(model_id, version=version)
+        with self._table.using(servable) as model:
+            return export_model(model, servable.self_test.rows, file)
+
+    def _run_record(self, run_id: str) -> RunRecord:
         runs, diagnostics = self.runs, None
         if DIAGNOSTICS_FILE in [kept.name for kept in runs.artifacts.list(run_id)]:
             with suppress(ValidationError):  # a file of the user's own under that name
                 content = runs.artifacts.open(run_id, DIAGNOSTICS_FILE).read_bytes()
                 diagnostics = TypeAdapter(Diagnostics).validate_json(content)
         trials = every(lambda limit, cursor: runs.search(parent_run_id=run_id, limit=limit, cursor=cursor))
-        record = record_of(runs.get(run_id), lambda metric: runs.series(run_id, metric).to_json(), diagnostics, trials)
-        return write_report(record, file)
+        return record_of(runs.get(run_id), lambda metric: runs.series(run_id, metric).to_json(), diagnostics, trials)
 
     def resolve(self, model_id: str, *, version: str | None = None, environment: str | None = None) -> ServableVersion:
         """The version that answers a prediction with these arguments.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import orjson
 import typer
 
-from ml_core.cli.console import note, printed_as_json, say
+from ml_core.cli.console import note, printed_as_json, say, show
 from ml_core.cli.context import registry_connection
 from ml_core.cli.options import FILES, EncodingOption, ModelOption
 from ml_core.cli.target import address, tenant_name
@@ -18,6 +19,7 @@ from ml_core.settings import Settings
 ASKS = "tenant"
 
 _BATCH_ROWS = 1024
+_SHOWN = {"predictions", "probabilities", "version", "scores", "threshold", "intervals"}
 
 
 def predict(
@@ -33,6 +35,13 @@ def predict(
         str | None, typer.Option("--version", "-v", help="The version that answers, whatever is promoted.")
     ] = None,
     proba: Annotated[bool, typer.Option("--proba", help="Also print the probability of each class.")] = False,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="Also print the anomaly scores; above the threshold a row is an anomaly.")
+    ] = False,
+    interval: Annotated[
+        float | None,
+        typer.Option(help="Also print the interval that holds a number's truth with this probability, such as 0.9."),
+    ] = None,
     encoding: EncodingOption = "utf-8",
 ) -> None:
     """Predict rows: with a key over HTTP, without one in this process.
@@ -56,25 +65,34 @@ def predict(
             setting="--key",
         )
     rows = [_parse_row(text) for text in row] if row is not None else _read_rows(file or "", encoding)
-    asked = {"environment": environment, "version": version}
+    asked: dict[str, Any] = {"environment": environment, "version": version}
+    wanted: dict[str, Any] = {"proba": proba, "scores": scores, "interval": interval}
     if key is not None:
         from ml_core.client import MLClient
 
         with MLClient(url or _local_url(), api_key=key, tenant_id=tenant_id) as client:
-            answered = client.predict(model_id, rows, proba=proba, **asked)
-        result = answered.model_dump(include={"predictions", "probabilities", "version"})
+            answered = client.predict(model_id, rows, **wanted, **asked)
+        result = {"probabilities": None, **answered.model_dump(include=_SHOWN, exclude_none=True)}
     else:
-        result = _in_process(tenant_id, model_id, rows, proba=proba, asked=asked)
+        result = _in_process(tenant_id, model_id, rows, wanted, asked)
     if printed_as_json({"model_id": model_id, **result}):
         return
     for index, prediction in enumerate(result["predictions"]):
-        probabilities = (result["probabilities"] or [])[index : index + 1]
-        shown = "  ".join(f"{name}={p:.3f}" for name, p in (probabilities[0] if probabilities else {}).items())
-        say(f"{prediction}  {shown}".rstrip())
+        say(f"{prediction}  {'  '.join(_details(result, index))}".rstrip())
+
+
+def _details(result: dict[str, Any], index: int) -> Iterator[str]:
+    """What a line shows beside the prediction."""
+    if result["probabilities"]:
+        yield from (f"{name}={p:.3f}" for name, p in result["probabilities"][index].items())
+    if "scores" in result:
+        yield f"score {result['scores'][index]:.4f} (threshold {result['threshold']:.4f})"
+    if "intervals" in result:
+        yield "{} to {}".format(*(show(end) for end in result["intervals"][index]))
 
 
 def _in_process(
-    tenant: str, model: ModelId, rows: list[dict[str, Any]], *, proba: bool, asked: dict[str, str | None]
+    tenant: str, model: ModelId, rows: list[dict[str, Any]], wanted: dict[str, Any], asked: dict[str, str | None]
 ) -> dict[str, Any]:
     from ml_core.domain.values import category_text
     from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
@@ -90,14 +108,21 @@ def _in_process(
             note(f"Nothing is promoted to production; the newest version, {version}, answers.")
         probabilities = None
         # As over HTTP: a model without probabilities answers without them, and a class is called by its text.
-        if proba and servable.self_test.probabilities:
+        if wanted["proba"] and servable.self_test.probabilities:
             answers = system.predict_proba(model, rows, version=version)
             probabilities = [{category_text(label): p for label, p in answer.items()} for answer in answers]
-        return {
+        result: dict[str, Any] = {
             "predictions": system.predict_batch(model, rows, _BATCH_ROWS, version=version),
             "probabilities": probabilities,
             "version": version,
         }
+        if wanted["scores"]:
+            result["scores"] = system.predict_scores(model, rows, version=version).tolist()
+            result["threshold"] = servable.signature.output.threshold
+        if wanted["interval"] is not None:
+            intervals = system.predict_interval(model, rows, wanted["interval"], version=version)
+            result["intervals"] = intervals.tolist()
+        return result
 
 
 def _local_url() -> str:

@@ -1,4 +1,4 @@
-"""``mlcore versions``: list, show, find, register, compare, tag, archive and delete versions."""
+"""``mlcore versions``: list, show, find, register, report, export, compare, tag, archive and delete versions."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ml_core.cli.console import (
     printed_as_json,
     say,
     show,
+    step,
     transferring,
 )
 from ml_core.cli.options import (
@@ -31,10 +32,11 @@ from ml_core.cli.options import (
     wanted_tags,
 )
 from ml_core.cli.target import platform
+from ml_core.domain.rollout import used_by
 from ml_core.domain.version import headline_metric
 
 if TYPE_CHECKING:
-    from ml_core.api.schemas.versions import RequiredModule, Use, Version, VersionDetail
+    from ml_core.api.schemas.versions import RequiredModule, Version, VersionDetail
 
 ASKS = "tenant"
 
@@ -59,7 +61,7 @@ def list_versions(
         _COLUMNS,
         with_archived=archived,
         empty=f"{model} has no version{'' if archived else ' that is not archived: --archived shows all'}.",
-        shown={"uses": _uses, "held_out": _held_out},
+        shown={"uses": used_by, "held_out": _held_out},
     )
 
 
@@ -139,6 +141,35 @@ def download(
     """Write a version's artifact to a file."""
     with platform() as client, transferring() as progress:
         client.versions.download(model, version, file, on_progress=progress)
+    answer({"model_id": model, "version": version, "file": file}, f"Wrote version {version} of {model} to {file}.")
+
+
+@app.command("report")
+def report(
+    version: VersionOption,
+    model: ModelOption,
+    output: Annotated[
+        Path | None, typer.Option(help="An HTML file that does not exist yet; by default named after the version.")
+    ] = None,
+) -> None:
+    """Write an HTML report of a version, its model card: data, quality, algorithm, lineage, and how to call it."""
+    with platform() as client, step(f"Reporting {model} {version}"):
+        file = client.report_version(model, version, output or f"{model}-{version}.html")
+    answer({"model_id": model, "version": version, "file": file}, f"Wrote the report of {model} {version} to {file}.")
+
+
+@app.command("export")
+def export(
+    version: VersionOption,
+    model: ModelOption,
+    to: Annotated[
+        Path,
+        typer.Option(help="A new file: .joblib (needs this package), .skops (scikit-learn alone) or .onnx."),
+    ],
+) -> None:
+    """Write a version as a file for Python without a platform."""
+    with platform() as client, step(f"Exporting {model} {version}"):
+        file = client.export_version(model, version, to)
     answer({"model_id": model, "version": version, "file": file}, f"Wrote version {version} of {model} to {file}.")
 
 
@@ -224,11 +255,6 @@ def _answer(done: str, model: str, version: str) -> None:
     answer({"model_id": model, "version": version, done: True}, f"{done.capitalize()} version {version} of {model}.")
 
 
-def _uses(uses: list[Use]) -> list[str]:
-    """What environments use a version for, as a cell of a table: ``production, staging (canary)``."""
-    return [use.environment if use.role == "stable" else f"{use.environment} ({use.role})" for use in uses]
-
-
 def _held_out(version: Version) -> str | None:
     return headline(version.metrics.get("validation", {}))
 
@@ -247,7 +273,7 @@ def _fields(tenant: str, version: VersionDetail) -> Iterator[tuple[str, Any]]:
     """What a person reads of a version."""
     yield "model", f"{tenant}/{version.model_id} ({version.model_type})"
     yield "version", version.version + (f"  archived {show(version.archived_at)}" if version.archived_at else "")
-    yield "serves", _uses(version.uses)
+    yield "serves", used_by(version.uses)
     yield "registered", f"{show(version.created_at)} by {version.created_by}"
     for split, metrics in version.metrics.items():
         yield f"{split} metrics", "  ".join(f"{name} {show(value)}" for name, value in metrics.items())

@@ -15,7 +15,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ml_core.client.calls import Async, Call, Mode, Noun, Sync, operation
 from ml_core.client.connection import AsyncConnection, SyncConnection
 from ml_core.client.rows import encode, rows_to_send
+from ml_core.domain.dataset import parse_reference
 from ml_core.domain.diagnostics import DIAGNOSTICS_FILE
+from ml_core.domain.html import notebook_table, shown
+from ml_core.exceptions import DatasetNotFoundError, RunNotFoundError
 from ml_core.ids import EnvironmentName, ModelId, ModelRef, TenantId, VersionId
 
 if TYPE_CHECKING:
@@ -65,6 +68,9 @@ class PredictionResult(BaseModel):
     Attributes:
         predictions: One for each row sent: a label or a number.
         probabilities: Class → probability for each row, if asked for.
+        scores: The anomaly score of each row, if asked for; the higher, the more anomalous.
+        threshold: The score above which a row is an anomaly.
+        intervals: The lower and upper end of each row's interval, if asked for.
         model: The model that answered.
         version: The version that answered; the same for all rows.
         rollout: Which part of the rollout it was.
@@ -75,6 +81,9 @@ class PredictionResult(BaseModel):
 
     predictions: list[Any]
     probabilities: list[dict[str, float]] | None = None
+    scores: list[float] | None = None
+    threshold: float | None = None
+    intervals: list[tuple[float | None, float | None]] | None = None
     model: str
     version: str
     rollout: str
@@ -94,6 +103,19 @@ class PredictionResult(BaseModel):
         classes = answered[0] if answered else ()
         probabilities = {probability_column(each): [row[each] for row in answered] for each in classes}
         return like(rows, {PREDICTION: self.predictions, **probabilities})
+    def _repr_html_(self) -> str:
+        probabilities = self.probabilities or [{}] * len(self.predictions)
+        classes = list(dict.fromkeys(name for of in probabilities for name in of))
+        columns: dict[str, list[Any]] = {
+            "prediction": self.predictions,
+            **{f"P({name})": [of.get(name) for of in probabilities] for name in classes},
+        }
+        if self.scores is not None:
+            columns["score"] = self.scores
+        if self.intervals is not None:
+            columns["interval"] = [f"{shown(low)} to {shown(high)}" for low, high in self.intervals]
+        title = f"{self.model} {self.version} ({self.rollout})"
+        return notebook_table(title, [*columns], zip(*columns.values(), strict=True))
 
 
 class _Client(Noun[Mode]):
@@ -173,6 +195,8 @@ class _Client(Noun[Mode]):
         rows: Any,
         *,
         proba: bool = False,
+        scores: bool = False,
+        interval: float | None = None,
         environment: str | None = None,
         version: str | None = None,
         key: str | None = None,
@@ -186,6 +210,8 @@ class _Client(Noun[Mode]):
                 values. Dates, decimals, UUIDs, NumPy's scalars and missing values of any spelling are sent as
                 ``MLSystem.predict`` reads them.
             proba: Also ask for the probability of each class.
+            scores: Also ask an anomaly detector for its scores.
+            interval: Also ask a regression for the intervals that hold the truth with this probability, such as 0.9.
             environment: Which pointer to follow; ``production`` if neither this nor ``version`` is given.
             version: A version to ask whatever the pointers say.
             key: What a canary keeps together, such as a customer's number: the same key gets the same version.
@@ -196,6 +222,10 @@ class _Client(Noun[Mode]):
             DataProcessingError: The table has two columns of one name.
         """
         body: dict[str, Any] = {"rows": rows_to_send(rows), "proba": proba}
+        if scores:
+            body["scores"] = True
+        if interval is not None:
+            body["interval"] = interval
         if environment is not None:
             body["environment"] = EnvironmentName(environment)
         if version is not None:
@@ -231,6 +261,7 @@ class MLClient(_Client[Sync]):
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         super().__init__(SyncConnection(url, api_key, timeout_s, transport), tenant_id)
+        self._url = url if transport is None else None
 
     def __enter__(self) -> Self:
         return self
@@ -259,19 +290,94 @@ class MLClient(_Client[Sync]):
         """Write a report of a run: one HTML file, with all that it needs, which does not exist yet.
 
         It shows parameters, metrics beside the baseline, learning curves, importances, calibration, the confusion
-        matrix or residuals, and of a search its trials. It needs the extra ``report``.
+        matrix or residuals, and of a search its trials.
 
         Returns:
             The file.
 
         Raises:
             RunNotFoundError: There is no such run.
-            ConfigurationError: Plotly is not installed.
+            InvalidRequestError: The file exists or can't be written.
+        """
+        from ml_core.evaluation.report import run_report, write_report
+
+        return write_report(run_report(self.run_record(run_id)), file)
+
+    def report_version(self, model_id: str, version: str | None, file: str | Path) -> Path:
+        """Write the report of a version, its model card: one HTML file, which does not exist yet.
+
+        It shows what the version is and why its algorithm was chosen, metrics beside the baseline, what its training
+        found on held-out rows, its data, how to call it, the moves of environments, and its lineage. The texts of the
+        metadata ``card``, such as ``{"intended_use": "…", "limitations": "…"}``, come first.
+
+        Args:
+            model_id: The model.
+            version: The version; None: the newest that is not archived.
+            file: The file.
+
+        Returns:
+            The file.
+
+        Raises:
+            ModelNotFoundError: There is no such version.
             InvalidRequestError: The file exists or can't be written.
         """
         from ml_core.evaluation.report import write_report
+        from ml_core.evaluation.version_report import VersionRecord, version_report
 
-        return write_report(self.run_record(run_id), file)
+        found = self.versions.get(model_id, version)
+        training, profile, run = self.versions.training(model_id, found.version), None, None
+        if training.dataset is not None:
+            with suppress(DatasetNotFoundError):  # deleted since
+                profile = self.datasets.get(*parse_reference(training.dataset)).profile
+        if found.lineage.run_id is not None:
+            with suppress(RunNotFoundError):
+                run = self.run_record(found.lineage.run_id)
+        pointers = [pointer.environment for pointer in self.environments.list(model_id)]
+        record = VersionRecord(
+            tenant_id=self.tenant_id,
+            version=found,
+            signature=found.signature,
+            training=training,
+            lineage=dict(self.versions.lineage(model_id, found.version)),
+            profile=profile,
+            moves={
+                environment: self.environments.history(model_id, environment).page().items for environment in pointers
+            },
+            run=run,
+            url=self._url,
+        )
+        return write_report(version_report(record), file)
+
+    def export_version(self, model_id: str, version: str | None, file: str | Path) -> Path:
+        """Write a version as a file for use without a platform: no server, no database, no settings.
+
+        Args:
+            model_id: The model.
+            version: The version; None: the newest that is not archived.
+            file: A file that does not exist yet. ``.joblib`` is the fitted pipeline, for Python with this package; it
+                takes raw data frames and holds every model. ``.skops`` is a pipeline of scikit-learn's own classes,
+                which takes numbers, booleans, categories and texts. ``.onnx`` is a graph that takes the columns but
+                texts. The latter two need the extra ``export`` and are compared with the version before they are
+                written.
+
+        Returns:
+            The file.
+
+        Raises:
+            ModelNotFoundError: There is no such version.
+            ModelSaveError: The format can't hold the model, and why.
+            ModelLoadError: The artifact can't be loaded by this process.
+            InvalidRequestError: The ending is not known, or the file exists or can't be written.
+            ConfigurationError: A package that the format needs is not installed.
+        """
+        from ml_core.client.exporting import downloaded
+        from ml_core.models.exporting import export_model
+
+        found = self.versions.get(model_id, version)
+        example = self.versions.training(model_id, found.version).example
+        with downloaded(self, found) as model:
+            return export_model(model, [example] if example else [], file)
 
     def close(self) -> None:
         """Close the connection."""

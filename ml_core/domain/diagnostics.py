@@ -1,7 +1,8 @@
 """The diagnostics of a run: what a person wants to see of its model on the held-out rows and no metric holds.
 
 They are stored as JSON in the run's file ``diagnostics.json``, whose fields are those of ``Diagnostics``. They hold
-column names and classes, and no cell: a value of a row enters only in a mean of ten rows or more.
+column names and classes, and no cell: a value of a row enters only in a mean of ten rows or more, or as a quantile of
+residuals that is rounded to two digits.
 """
 
 from __future__ import annotations
@@ -66,6 +67,22 @@ class Histogram:
 
 
 @dataclass(frozen=True, slots=True)
+class IntervalCoverage:
+    """How often intervals of a coverage hold the truth.
+
+    Attributes:
+        coverage: What was asked for.
+        measured: The share of held-out rows whose interval holds the truth, where the interval was made of the other
+            half of the held-out rows; the mean over several halvings.
+        half_width: What the version's interval adds to a prediction on each side, in the target's unit.
+    """
+
+    coverage: float
+    measured: float
+    half_width: float
+
+
+@dataclass(frozen=True, slots=True)
 class Importance:
     """How much worse the metric becomes when the values of an input column are permuted among the rows."""
 
@@ -80,6 +97,7 @@ class Diagnostics:
     Attributes:
         rows: The number of held-out rows.
         baseline: Metric → value of an answer that ignores all columns.
+        intervals: Of a regression.
         importances: By input column, the most important first.
         importance_metric: ``balanced_accuracy`` or ``rmse``: what ``Importance.worse_by`` is a difference of.
         notes: Sentences on what was left out.
@@ -91,6 +109,7 @@ class Diagnostics:
     calibration: Sequence[CalibrationBin] = ()
     residuals: Sequence[ResidualBin] = ()
     residual_histogram: Histogram | None = None
+    intervals: Sequence[IntervalCoverage] = ()
     importances: Sequence[Importance] = ()
     importance_metric: str | None = None
     notes: Sequence[str] = ()

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml_core.domain.columns import Columns
+from ml_core.domain.notebook import fields_of, record_html
 from ml_core.domain.signature import Label, Signature
 from ml_core.domain.tenant_policies import PredictionPolicy
 
@@ -117,7 +118,7 @@ class Loss:
     rows: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class PredictionRecord:
     """One predicted row of the prediction log.
 
@@ -150,3 +151,11 @@ class PredictionRecord:
     inputs: dict[str, Any] | None
     label: Label | None = None
     labelled_at: datetime | None = None
+
+    def __repr__(self) -> str:
+        label = "" if self.label is None else f", label {self.label!r}"
+        place = f"{self.request_id}[{self.row}]"
+        return f"PredictionRecord({place}, {self.model_id}@{self.version}, {self.prediction!r}{label})"
+
+    def _repr_html_(self) -> str:
+        return record_html(f"Prediction {self.request_id}", fields_of(self))

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from ml_core.exceptions import InvalidRequestError, InvalidTransitionError, shown
 from ml_core.ids import EnvironmentName, VersionId
@@ -37,6 +37,11 @@ class Use:
 
     environment: EnvironmentName
     role: Role
+
+
+def used_by(uses: Iterable[Any]) -> list[str]:
+    """What environments use a version for, as texts: ``production``, ``staging (canary)``."""
+    return [use.environment if use.role == Role.STABLE else f"{use.environment} ({use.role})" for use in uses]
 
 
 class Phase(StrEnum):

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from ml_core.domain.metric import HIGHER_IS_BETTER
+from ml_core.domain.notebook import RunComparison, fields_of, record_html
 from ml_core.ids import Digest, ModelId
 
 _MAX_SHOWN = 80  # characters of an error in one line
@@ -119,6 +120,9 @@ class Run:
             parts.append(f"{len(self.metrics)} metric{'' if len(self.metrics) == 1 else 's'}")
         return f"Run({', '.join(parts)})"
 
+    def _repr_html_(self) -> str:
+        return record_html(f"Run {self.run_id}", fields_of(self))
+
 
 def _first_line(text: str) -> str:
     line = text.strip().partition("\n")[0]
@@ -169,7 +173,7 @@ class RunArtifact:
     created_at: datetime
 
 
-def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
+def compare_runs(runs: Sequence[Run]) -> RunComparison:
     """Compare runs.
 
     Returns:
@@ -183,24 +187,26 @@ def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
     """
     parameters = {run.run_id: dict(flat(run.parameters)) for run in runs}
     names = sorted({metric for run in runs for metric in run.metrics})
-    return {
-        "runs": [
-            {
-                "run_id": run.run_id,
-                "model_id": str(run.model_id),
-                "kind": run.kind,
-                "status": run.status.value,
-                "started_at": run.started_at,
-            }
-            for run in runs
-        ],
-        "parameters": _differing(parameters),
-        "tags": _differing({run.run_id: run.tags for run in runs}),
-        "metrics": {
-            name: _metric(name, {run.run_id: run.metrics[name] for run in runs if name in run.metrics})
-            for name in names
-        },
-    }
+    return RunComparison(
+        {
+            "runs": [
+                {
+                    "run_id": run.run_id,
+                    "model_id": str(run.model_id),
+                    "kind": run.kind,
+                    "status": run.status.value,
+                    "started_at": run.started_at,
+                }
+                for run in runs
+            ],
+            "parameters": _differing(parameters),
+            "tags": _differing({run.run_id: run.tags for run in runs}),
+            "metrics": {
+                name: _metric(name, {run.run_id: run.metrics[name] for run in runs if name in run.metrics})
+                for name in names
+            },
+        }
+    )
 
 
 def _metric(name: str, lines: Mapping[str, MetricSummary]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ml_core.domain.columns import ColumnKind, Columns, DateOrder
 from ml_core.domain.document import Document
+from ml_core.domain.intervals import Residuals
 from ml_core.domain.values import (
     READERS,
     DoesNotFitError,
@@ -33,7 +34,7 @@ from ml_core.domain.values import (
     read_datetime,
     says_missing,
 )
-from ml_core.exceptions import SignatureMismatchError, listed, shown
+from ml_core.exceptions import InvalidRequestError, SignatureMismatchError, listed, shown
 
 Row = Mapping[str, Any]
 Label = str | int | float | bool
@@ -152,10 +153,38 @@ class InputColumn(Document):
 
 @dataclass(frozen=True, slots=True)
 class Output(Document):
-    """The output of a version. ``classes`` are in the order of the probabilities; empty unless it is a classifier."""
+    """The output of a version.
+
+    Attributes:
+        classes: In the order of the probabilities; empty unless it is a classifier.
+        residuals: Of a regression: what its intervals are made of; None: it has none.
+        threshold: Of an anomaly detector with scores: a row with a higher score is an anomaly.
+    """
 
     kind: OutputKind
     classes: tuple[Label, ...] = ()
+    residuals: Residuals | None = field(default=None, compare=False)
+    threshold: float | None = field(default=None, compare=False)
+
+    def intervals(self, predictions: NDArray[Any], coverage: float) -> NDArray[np.float64]:
+        """``(n_rows, 2)``: the lower and upper ends of the intervals of ``(n_rows,)`` predictions.
+
+        Raises:
+            InvalidRequestError: The version has no intervals, or none of this coverage.
+        """
+        if self.residuals is None:
+            raise InvalidRequestError(
+                "The version has no intervals.",
+                remedy="Train a regression on the platform, which measures it on held-out rows.",
+                field="interval",
+            )
+        half = self.residuals.half_width(coverage)
+        return np.stack([predictions - half, predictions + half], axis=-1)
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON-compatible form, without what the version does not have."""
+        absent = {name for name in ("residuals", "threshold") if getattr(self, name) is None}
+        return {name: value for name, value in Document.to_json(self).items() if name not in absent}
 
     @property
     def probability_columns(self) -> list[str]:

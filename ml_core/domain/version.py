@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
 from ml_core.domain.document import Document
+from ml_core.domain.notebook import fields_of, record_html
 from ml_core.domain.rollout import Use
 from ml_core.domain.signature import Row, Signature
 from ml_core.domain.train_spec import TRAINING_RECORD
@@ -113,12 +114,14 @@ class ModelVersion:
     uses: Sequence[Use] = ()
 
     def __repr__(self) -> str:
-        parts = [str(self.servable.ref), self.servable.model_type]
-        if (headline := headline_metric(self.metrics.get("validation", {}))) is not None:
-            parts.append("{} {:.4g}".format(*headline))
-        if self.archived_at is not None:
-            parts.append("archived")
-        return f"ModelVersion({', '.join(parts)})"
+        return _in_a_line(self, str(self.servable.ref))
+
+    def _repr_html_(self) -> str:
+        return record_html(str(self.servable.ref), self.shown_fields())
+
+    def shown_fields(self) -> dict[str, Any]:
+        """The fields of ``VersionSummary``, without larger documents."""
+        return {field.name: getattr(self, field.name) for field in fields(VersionSummary)}
 
     @property
     def tenant_id(self) -> TenantId:
@@ -177,7 +180,7 @@ class ModelVersion:
         return self.training.get("algorithm")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class VersionSummary:
     """What a search returns of a version: the attributes of ``ModelVersion`` without its larger documents."""
 
@@ -195,6 +198,21 @@ class VersionSummary:
     created_at: datetime
     created_by: str
     archived_at: datetime | None
+
+    def __repr__(self) -> str:
+        return _in_a_line(self, f"{self.model_id}@{self.version}")
+
+    def _repr_html_(self) -> str:
+        return record_html(f"{self.model_id} {self.version}", fields_of(self))
+
+
+def _in_a_line(version: ModelVersion | VersionSummary, name: str) -> str:
+    parts = [name, version.model_type]
+    if (headline := headline_metric(version.metrics.get("validation", {}))) is not None:
+        parts.append("{} {:.4g}".format(*headline))
+    if version.archived_at is not None:
+        parts.append("archived")
+    return f"{type(version).__name__}({', '.join(parts)})"
 
 
 def headline_metric(metrics: Mapping[str, float]) -> tuple[str, float] | None:

@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ml_core.data.encoding.table import TableEncoder
-from ml_core.domain.diagnostics import CalibrationBin, Confusion, Diagnostics, Histogram, Importance, ResidualBin
+from ml_core.domain.diagnostics import (
+    CalibrationBin,
+    Confusion,
+    Diagnostics,
+    Histogram,
+    Importance,
+    IntervalCoverage,
+    ResidualBin,
+)
+from ml_core.domain.intervals import Residuals
 from ml_core.domain.signature import OutputKind
 from ml_core.domain.values import category_text
 from ml_core.evaluation.metrics import Answered, Metrics
@@ -26,6 +35,9 @@ _MAX_CLASSES = 30
 _CALIBRATION_BINS = 10
 _RESIDUAL_BINS = 10
 _HISTOGRAM_BINS = 20
+_COVERAGES = (0.5, 0.8, 0.9, 0.95)
+_HALVINGS = 20
+_RESIDUAL_DIGITS = 2  # shown in a report, as those of the histogram
 _ROWS_OF_BIN = 10  # the usual smallest cell of published tables
 _INLIERS = 0.99
 _LARGEST = 1e150  # its square is still a float
@@ -66,8 +78,29 @@ def diagnose(
         confused = _confusion(truth, answered.predicted, classes)
         found = replace(found, confusion=confused, calibration=_calibration(truth, answered))
     else:
+        found = replace(found, intervals=interval_coverage(truth, answered.predicted))
         found = _with_residuals(found, truth, answered.predicted)
     return _with_importances(found, pipeline, answered, truth, output, budget_s)
+
+
+def interval_coverage(truth: NDArray[Any], predicted: NDArray[Any]) -> Sequence[IntervalCoverage]:
+    """Measure intervals on held-out rows: each half is the judge of the other's, in several seeded halvings.
+
+    A coverage for which half of the rows are too few is left out.
+    """
+    whole = Residuals.of(truth, predicted, _RESIDUAL_DIGITS)
+    half = len(truth) // 2
+    if whole is None or not half:
+        return ()
+    sizes, random = np.abs(truth - predicted), np.random.default_rng(_SEED)
+    found: dict[float, list[float]] = {level: [] for level in _COVERAGES if level <= half / (half + 1)}
+    for _ in range(_HALVINGS):
+        order = random.permutation(len(sizes))
+        made, judge = sizes[order[:half]], sizes[order[half:]]
+        of_half = Residuals.of(made, np.zeros(half), 3)
+        for level, shares in found.items():
+            shares.append(float(np.mean(judge <= of_half.half_width(level))) if of_half else math.nan)
+    return [IntervalCoverage(level, float(np.mean(shares)), whole.half_width(level)) for level, shares in found.items()]
 
 
 def learning_curves(estimator: Any) -> Mapping[str, list[float]]:

@@ -1,39 +1,33 @@
-"""The HTML report of a run: one file, whose charts Plotly draws, and which loads nothing from elsewhere.
-
-Names and values of a tenant are text in it: HTML is escaped, and so is the markup that Plotly reads in labels.
-"""
+"""The HTML report of a run: parameters, metrics, what its training found on held-out rows, and its trials."""
 
 from __future__ import annotations
 
-import html
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from ml_core.domain.diagnostics import Diagnostics
+from ml_core.domain.html import escaped
 from ml_core.domain.metric import HIGHER_IS_BETTER
 from ml_core.domain.run import flat
 from ml_core.domain.version import headline_metric
-from ml_core.exceptions import ConfigurationError, InvalidRequestError
+from ml_core.evaluation import charts
+from ml_core.evaluation import page as html
+from ml_core.exceptions import InvalidRequestError
 
 MAX_TRIALS: Final = 1_000
 MAX_CURVES: Final = 20
-_MAX_LABEL = 40
-_MAX_BARS = 30
-_MAX_DIMENSIONS = 12
-_HEIGHT, _AROUND, _LINE = 420, 180, 18
+_MAX_LISTED = 20
+_MAX_PARAMETERS = 6
+_LOG_FROM = 100.0  # the ratio of largest to smallest value from which a parameter was searched by orders of magnitude
+_LARGEST = 1e150  # differences of two are still floats
 _HELD_OUT = "validation/"
-# Parallel coordinates are drawn by WebGL, whose code generator evaluates text of the library itself.
-_POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:"
-_STYLE = """body{font:14px system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
-table{border-collapse:collapse}td,th{text-align:left;padding:.2rem 1rem .2rem 0;vertical-align:top;
-overflow-wrap:anywhere}h2{margin-top:2rem}"""
+_HALVES = "Measured on halves of the held-out rows, whose intervals were made of the other half."
 
-Figure = dict[str, Any]
+Curves = Mapping[str, tuple[Sequence[int], Sequence[float | None]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +42,7 @@ class RunRecord:
     """
 
     run: Any
-    curves: Mapping[str, tuple[Sequence[int], Sequence[float | None]]]
+    curves: Curves
     diagnostics: Diagnostics | None
     trials: Sequence[Any]
 
@@ -67,17 +61,16 @@ def curves_of(run: Any) -> list[str]:
     return [name for name, of in run.metrics.items() if of.points > 1][:MAX_CURVES]
 
 
-def write_report(record: RunRecord, file: str | Path) -> Path:
-    """Write the report as a file that does not exist yet.
+def write_report(page: str, file: str | Path) -> Path:
+    """Write a report as a file that does not exist yet.
 
     Returns:
         Its path.
 
     Raises:
-        ConfigurationError: Plotly is not installed.
         InvalidRequestError: The file exists or can't be written.
     """
-    page, path = report_html(record), Path(file)
+    path = Path(file)
     try:
         with path.open("x", encoding="utf-8") as opened:
             opened.write(page)
@@ -88,178 +81,115 @@ def write_report(record: RunRecord, file: str | Path) -> Path:
     return path
 
 
-def report_html(record: RunRecord) -> str:
-    """The report as a page.
-
-    Raises:
-        ConfigurationError: Plotly is not installed.
-    """
-    try:
-        from plotly.io import to_html
-        from plotly.offline import get_plotlyjs
-    except ImportError:
-        raise ConfigurationError(
-            "Plotly, which draws the report, is not installed.",
-            remedy="Run: pip install 'ml-core-platform[report]'",
-            setting="report",
-        ) from None
+def run_report(record: RunRecord) -> str:
+    """The report of a run as a page."""
     run, found = record.run, record.diagnostics
-    figures = [_curves(record.curves), *(_of_diagnostics(found) if found else ()), *_of_trials(run, record.trials)]
-    drawn = [
-        to_html(
-            figure,
-            full_html=False,
-            include_plotlyjs=False,
-            config={"displaylogo": False},
-            default_height=f"{_height(figure)}px",
-            div_id=f"figure-{number}",
-        )
-        for number, figure in enumerate(figure for figure in figures if figure)
-    ]
     title = f"Run {run.run_id} of {run.model_id}"
-    notes = "".join(f"<p>{_text(note)}</p>" for note in (found.notes if found else ()))
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><title>{_text(title)}</title>'
-        f"<style>{_STYLE}</style><script>{get_plotlyjs()}</script></head><body><h1>{_text(title)}</h1>"
-        f"{_tables(record)}{notes}{''.join(drawn)}</body></html>"
-    )
-
-
-def _height(figure: Figure) -> int:
-    """Pixels; an axis of names gets room for each of them."""
-    names = len(figure["layout"]["yaxis"].get("ticktext", ()))
-    return max(_HEIGHT, _AROUND + _LINE * names)
-
-
-def _text(value: Any) -> str:
-    return html.escape(f"{value:.5g}" if isinstance(value, float) else str(value))
-
-
-def _moment(at: datetime | None) -> str:
-    return "" if at is None else f"{at:%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _cell(value: Any) -> str:
-    return "-" if value is None else _text(value)
-
-
-def _label(value: Any) -> str:
-    """A text for Plotly, which reads tags and entities in labels."""
-    text = str(value)
-    return html.escape(text if len(text) <= _MAX_LABEL else f"{text[: _MAX_LABEL - 1]}…", quote=False)
-
-
-def _tables(record: RunRecord) -> str:
-    run = record.run
     facts = {
         "status": run.status,
         "kind": run.kind,
-        "versions": ", ".join(run.versions),
-        "started": _moment(run.started_at),
-        "finished": _moment(run.finished_at),
+        "versions": run.versions,
+        "started": run.started_at,
+        "finished": run.finished_at,
         "error": run.error,
     }
-    baseline = record.diagnostics.baseline if record.diagnostics else {}
+    baseline = found.baseline if found else {}
     metrics = [
         (name, of.last_value, baseline.get(name.removeprefix(_HELD_OUT)) if name.startswith(_HELD_OUT) else None)
         for name, of in run.metrics.items()
     ]
-    return (
-        _table("Run", ("", ""), ((name, value) for name, value in facts.items() if value))
-        + _table("Parameters", ("parameter", "value"), flat(run.parameters))
-        + _table("Metrics", ("metric", "last value", "baseline"), metrics)
+    return html.page(
+        title,
+        f"<h1>{escaped(title)}</h1>",
+        [
+            html.facts(facts),
+            html.bullets(found.notes if found else (), "notes"),
+            html.section("Metrics", html.table(("metric", "last value", "baseline"), metrics)),
+            html.section("Learning curves", learning_curves(record.curves)),
+            *held_out_sections(found),
+            html.section("Trials", *_trials(run, record.trials)),
+            html.section("Parameters", html.table(("parameter", "value"), flat(run.parameters))),
+        ],
     )
 
 
-def _table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    lines = ["".join(f"<td>{_cell(cell)}</td>" for cell in row) for row in rows]
-    if not lines:
-        return ""
-    head = "".join(f"<th>{_text(name)}</th>" for name in header)
-    return f"<h2>{_text(title)}</h2><table><tr>{head}</tr><tr>{'</tr><tr>'.join(lines)}</tr></table>"
+def learning_curves(curves: Curves) -> str:
+    """All curves in one chart; nothing without any."""
+    points = {
+        name: [(step, value) for step, value in zip(*of, strict=True) if value is not None and is_finite(value)]
+        for name, of in curves.items()
+    }
+    return html.charts([("", "", charts.lines(points, "step", "value", "Learning curves"))])
 
 
-def _figure(title: str, data: Sequence[Figure], x: str = "", y: str = "", **layout: Figure) -> Figure:
-    axes = {name: {"title": {"text": text}, "automargin": True} for name, text in (("xaxis", x), ("yaxis", y))}
-    merged = {name: {**axis, **layout.get(name, {})} for name, axis in axes.items()}
-    return {"data": [*data], "layout": {"title": {"text": title}, "template": "plotly_white", **merged}}
-
-
-def _ticks(labels: Sequence[Any]) -> dict[str, Any]:
-    """An axis of names; by number, since Plotly takes some names for numbers or dates."""
-    return {"tickmode": "array", "tickvals": [*range(len(labels))], "ticktext": [*map(_label, labels)]}
-
-
-def _curves(curves: Mapping[str, tuple[Sequence[int], Sequence[float | None]]]) -> Figure | None:
-    lines = [
-        {"type": "scatter", "mode": "lines", "name": _label(name), "x": [*steps], "y": [*values]}
-        for name, (steps, values) in curves.items()
-    ]
-    return _figure("Learning curves", lines, "step", "value") if lines else None
-
-
-def _of_diagnostics(found: Diagnostics) -> Iterable[Figure]:
-    if found.importances:
-        shown = found.importances[:_MAX_BARS][::-1]
-        bars = {"type": "bar", "orientation": "h", "x": [each.worse_by for each in shown], "y": [*range(len(shown))]}
-        title = f"Importances: by how much {_label(found.importance_metric)} is worse when a column is permuted"
-        yield _figure(title, [bars], yaxis=_ticks([each.column for each in shown]))
-    if (confusion := found.confusion) is not None:
-        names = [*confusion.classes, *(["(others)"] if confusion.has_others else [])]
-        cells = {"type": "heatmap", "z": [*map(list, confusion.counts)], "colorscale": "Blues", "texttemplate": "%{z}"}
-        axes = {"xaxis": _ticks(names), "yaxis": {**_ticks(names), "autorange": "reversed"}}
-        yield _figure("Confusion matrix", [cells], "predicted", "true", **axes)
+def held_out_sections(found: Diagnostics | None) -> list[str]:
+    """What a training found on its held-out rows, and which columns matter to the model."""
+    if found is None:
+        return []
+    drawn = []
     if found.calibration:
-        points: Figure = {"type": "scatter", "mode": "lines+markers", "name": "model"}
-        points["x"] = [each.probability for each in found.calibration]
-        points["y"] = [each.share_right for each in found.calibration]
-        points["text"] = [f"{each.rows} rows" for each in found.calibration]
-        ideal = {"type": "scatter", "mode": "lines", "name": "ideal", "x": [0, 1], "y": [0, 1], "line": {"dash": "dot"}}
-        yield _figure("Calibration", [points, ideal], "mean probability of the predicted class", "share right")
+        drawn.append(("Calibration", "pale bars: rows of each bin", charts.calibration(found.calibration)))
     if found.residuals:
-        means: Figure = {"type": "scatter", "mode": "markers"}
-        means["x"] = [each.prediction for each in found.residuals]
-        means["y"] = [each.residual for each in found.residuals]
-        means["error_y"] = {"type": "data", "array": [each.spread for each in found.residuals]}
-        yield _figure("Residuals (truth minus prediction; bars: standard deviation)", [means], "prediction", "residual")
-    if (histogram := found.residual_histogram) is not None:
-        middles = [(low + high) / 2 for low, high in itertools.pairwise(histogram.edges)]
-        yield _figure("Residuals", [{"type": "bar", "x": middles, "y": [*histogram.counts]}], "residual", "rows")
+        drawn.append(("Residuals by prediction", "bars: one standard deviation", charts.residuals(found.residuals)))
+    if found.residual_histogram is not None:
+        remark = "the outer bars have all beyond"
+        histogram = charts.histogram(found.residual_histogram, "truth minus prediction")
+        drawn.append(("Distribution of residuals", remark, histogram))
+    covered = [(f"{each.coverage:.0%}", f"{each.measured:.1%}", f"± {each.half_width:.4g}") for each in found.intervals]
+    intervals = html.table(("interval", "held the truth", "half width"), covered)
+    confused = "" if found.confusion is None else f"<h3>Confusion matrix</h3>{html.confusion(found.confusion)}"
+    permuted = f"By how much {found.importance_metric} is worse when the values of a column are permuted."
+    return [
+        html.section(
+            f"On {found.rows:,} held-out rows",
+            confused,
+            html.charts(drawn),
+            f"<h3>Intervals</h3>{intervals}{html.paragraph(_HALVES, 'soft')}" if intervals else "",
+        ),
+        html.section("Importances", html.paragraph(permuted, "soft"), html.importances(found.importances))
+        if found.importances
+        else "",
+    ]
 
 
-def _of_trials(run: Any, trials: Sequence[Any]) -> Iterable[Figure]:
+def _trials(run: Any, trials: Sequence[Any]) -> list[str]:
     metric = _metric_of(run, trials)
     scored = [trial for trial in trials if metric in trial.metrics and is_finite(trial.metrics[metric].last_value)]
     if metric is None or not scored:
-        return
-    scores = [trial.metrics[metric].last_value for trial in scored]
-    parameters = [dict(flat(trial.parameters)) for trial in scored]
-    names = list(dict.fromkeys(itertools.chain(*parameters)))
-    columns = {name: [each.get(name) for each in parameters] for name in names}
-    varying = {name: values for name, values in columns.items() if len(set(map(repr, values))) > 1}
-    dimensions = [_dimension(name, values) for name, values in list(varying.items())[:_MAX_DIMENSIONS]]
-    line = {"color": scores, "colorscale": "Viridis", "showscale": True}
-    lines = {
-        "type": "parcoords",
-        "dimensions": [*dimensions, {"label": _label(metric), "values": scores}],
-        "line": line,
-    }
-    yield _figure("Trials", [lines])
-    best = max if HIGHER_IS_BETTER.get(metric.rpartition("/")[2], True) else min
-    ended = sorted(zip((trial.finished_at or trial.started_at for trial in scored), scores, strict=True))
-    times = [moment.isoformat() for moment, _ in ended]
-    steps = [*itertools.accumulate((score for _, score in ended), best)]
-    each = {"type": "scatter", "mode": "markers", "name": "trial", "x": times, "y": [score for _, score in ended]}
-    so_far = {
-        "type": "scatter",
-        "mode": "lines",
-        "name": "best so far",
-        "x": times,
-        "y": steps,
-        "line": {"shape": "hv"},
-    }
-    yield _figure("Best score by time", [each, so_far], "end of the trial", _label(metric))
+        return []
+    higher = HIGHER_IS_BETTER.get(metric.rpartition("/")[2], True)
+    score_of = {trial.run_id: trial.metrics[metric].last_value for trial in scored}
+    parameters = {trial.run_id: dict(flat(trial.parameters)) for trial in scored}
+    names = list(dict.fromkeys(itertools.chain(*parameters.values())))
+    varying = [name for name in names if len({repr(of.get(name)) for of in parameters.values()}) > 1]
+    best_first = sorted(score_of, key=score_of.__getitem__, reverse=higher)[:_MAX_LISTED]
+    rows = [(run_id, score_of[run_id], *(parameters[run_id].get(name) for name in varying)) for run_id in best_first]
+    ended = sorted(scored, key=lambda trial: trial.finished_at or trial.started_at)
+    so_far = itertools.accumulate((score_of[trial.run_id] for trial in ended), max if higher else min)
+    best = charts.lines({"best so far": [*enumerate(so_far, 1)]}, "trials that ended", metric, "Best score")
+    values = {name: [(of.get(name), score_of[run_id]) for run_id, of in parameters.items()] for name in varying}
+    numeric = {name: of for name, of in values.items() if all(is_finite(value) for value, _ in of)}
+    drawn = [(name, "", _scores_by(name, of, metric)) for name, of in [*numeric.items()][:_MAX_PARAMETERS]]
+    listed = f"The best {len(rows)} of {len(scored):,}." if len(rows) < len(scored) else ""
+    return [
+        html.charts([("Best score by time", "", best), *drawn]),
+        html.paragraph(listed, "soft"),
+        html.table(("run", metric, *varying), rows),
+    ]
+
+
+def _scores_by(name: str, points: Sequence[tuple[Any, float]], metric: str) -> str:
+    """Each trial's score by a parameter; by its logarithm where it was searched over orders of magnitude."""
+    values = [float(value) for value, _ in points]
+    if min(values) > 0 and max(values) / min(values) >= _LOG_FROM:
+        values, label = [math.log10(value) for value in values], f"log10 of {name}"
+    else:
+        label = name
+    scores = [score for _, score in points]
+    axes = charts.Axes(charts.padded(min(values), max(values)), charts.padded(min(scores), max(scores)), label, metric)
+    for value, score in zip(values, scores, strict=True):
+        axes.dot(value, score, "c0", f"{label} {value:.5g}: {score:.5g}")
+    return axes.svg(f"Score by {name}")
 
 
 def _metric_of(run: Any, trials: Sequence[Any]) -> str | None:
@@ -276,18 +206,4 @@ def _metric_of(run: Any, trials: Sequence[Any]) -> str | None:
 
 def is_finite(value: Any) -> bool:
     """Whether it is a number that a chart can show."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _dimension(name: str, values: Sequence[Any]) -> Figure:
-    if all(map(is_finite, values)):
-        return {"label": _label(name), "values": [*values]}
-    texts = [str(value) for value in values]
-    known = sorted(set(texts))
-    numbers = [known.index(text) for text in texts]
-    return {
-        "label": _label(name),
-        "values": numbers,
-        "tickvals": [*range(len(known))],
-        "ticktext": [*map(_label, known)],
-    }
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST

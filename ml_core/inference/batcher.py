@@ -100,10 +100,14 @@ class DrainRate:
 
 
 class Answer(NamedTuple):
-    """Predictions ``(n_rows,)`` and, if requested and available, probabilities ``(n_rows, n_classes) float64``."""
+    """Predictions ``(n_rows,)`` and, if requested, what the model has.
+
+    Probabilities are ``(n_rows, n_classes) float64``, anomaly scores ``(n_rows,) float64``.
+    """
 
     predictions: NDArray[Any]
     probabilities: NDArray[np.float64] | None
+    scores: NDArray[np.float64] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -162,7 +166,7 @@ class Batcher:
             columns: Canonical columns.
             rows: The number of rows, at least 1.
             size: Bytes of the request body; an upper bound of the characters of its strings.
-            proba: Whether to predict probabilities.
+            proba: Whether to predict probabilities, or anomaly scores.
             deadline: On the event loop's clock, seconds. The caller must bound its wait by it as well.
 
         Raises:
@@ -271,6 +275,9 @@ class Batcher:
         started, cpu_started = time.perf_counter(), time.thread_time()
         try:
             columns = concatenate(tables)
+            if proba and self._model.version.signature.output.threshold is not None:
+                predictions, scores = self._model.predict_scored(columns)
+                return Answer(predictions, None, scores)
             if proba:
                 return Answer(*self._model.predict_both(columns))
             return Answer(self._model.predict(columns), None)
@@ -311,8 +318,8 @@ def _split(batch: Sequence[_Item], answer: Answer) -> list[Answer | PredictionEr
     start = 0
     for item in batch:
         rows = slice(start, start + item.rows)
-        probabilities = answer.probabilities[rows] if item.proba and answer.probabilities is not None else None
-        parts.append(Answer(answer.predictions[rows], probabilities))
+        others = (each[rows] if item.proba and each is not None else None for each in answer[1:])
+        parts.append(Answer(answer.predictions[rows], *others))
         start += item.rows
     return parts
 

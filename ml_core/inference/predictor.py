@@ -131,6 +131,43 @@ class Predictor:
         rows = [dict(zip(output.classes, row, strict=True)) for row in probabilities.tolist()]
         return rows[0] if table.is_single else rows
 
+    def predict_interval(self, model: LoadedModel | str, input_data: Any, coverage: float = 0.9) -> Any:
+        """Predict the interval that holds the truth with a probability, see ``ml_core.domain.intervals``.
+
+        Args:
+            model: A regression, as for ``predict``.
+            input_data: As for ``predict``.
+            coverage: The probability, between 0 and 1, on average over rows that resemble the held-out ones.
+
+        Returns:
+            The lower and the upper end in the target's unit: a tuple for one row, an array ``(n_rows, 2)`` for many.
+
+        Raises:
+            InvalidRequestError: The version has no intervals, too few held-out rows for the coverage, or it is not
+                between 0 and 1; or as for ``predict``.
+        """
+        loaded = self._load(model)
+        table = read_input(input_data, loaded.version.signature)
+        intervals = loaded.version.signature.output.intervals(loaded.predict(table.columns), coverage)
+        return tuple(intervals[0].tolist()) if table.is_single else intervals
+
+    def predict_scores(self, model: LoadedModel | str, input_data: Any) -> Any:
+        """Predict anomaly scores: the higher, the more anomalous; above the version's threshold a row is an anomaly.
+
+        The threshold is ``signature.output.threshold``; training chose it by ``contamination``. The unit is that of the
+        estimator: an isolation forest has scores from 0 to 1, and 0.5 is an average row.
+
+        Returns:
+            A float for one row, an array ``(n_rows,)`` for many.
+
+        Raises:
+            InvalidRequestError: The version has no scores; or as for ``predict``.
+        """
+        loaded = self._load(model)
+        table = read_input(input_data, loaded.version.signature)
+        scores = loaded.predict_scored(table.columns)[1]
+        return float(scores[0]) if table.is_single else scores
+
     def _load(self, model: LoadedModel | str) -> LoadedModel:
         return self._manager.load_model(model) if isinstance(model, str) else model
 

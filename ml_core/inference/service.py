@@ -151,7 +151,7 @@ class PredictionService:
         Args:
             target: The target of the request.
             table: The rows.
-            proba: Whether to predict probabilities, if the model has them.
+            proba: Whether to predict probabilities, or anomaly scores, if the model has them.
             deadline: On the event loop's clock, seconds. The caller must bound its wait by it as well.
 
         Raises:

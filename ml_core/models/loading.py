@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from ml_core.domain.columns import Columns, n_rows
 from ml_core.domain.signature import OutputKind, Row
 from ml_core.domain.version import ServableVersion
-from ml_core.exceptions import ModelLoadError, PredictionError, UnsafeArtifactError
+from ml_core.exceptions import InvalidRequestError, ModelLoadError, PredictionError, UnsafeArtifactError
 from ml_core.models import own_types
 from ml_core.models.algorithms import ALGORITHMS, CLASSIFICATION
 from ml_core.models.formats import skops_format
@@ -88,6 +89,23 @@ class LoadedModel:
         """
         return self.predict_both(columns)[1]
 
+    def predict_scored(self, columns: Columns) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """``predict``, and ``(n_rows,)`` anomaly scores: above ``output.threshold`` a row is an anomaly.
+
+        The unit is the estimator's: of an isolation forest 0 to 1, where 0.5 is an average row (Liu et al., 2008).
+
+        Raises:
+            InvalidRequestError: The model has no scores.
+            PredictionError: The pipeline failed on rows that fit the signature.
+        """
+        check_scores(self.version)
+        if n_rows(columns) == 0:
+            return np.empty(0, dtype=np.int64), np.empty(0)
+        with self._failing():
+            table = self._encoded(columns)
+            scores = -np.asarray(self._estimator.score_samples(table), dtype=np.float64)
+            return np.asarray(self._estimator.predict(table)), scores
+
     def predict_rows(self, rows: Sequence[Row]) -> list[Any]:
         """Predict raw rows; the predictions are JSON-compatible.
 
@@ -115,14 +133,24 @@ class LoadedModel:
         """
         if n_rows(columns) == 0:
             return self._empty()
-        try:
-            table: Any = columns if self._takes_columns else self._foreign_input(columns)
-            for transformer in self._transformers:
-                table = transformer.transform(table)
+        with self._failing():
+            table = self._encoded(columns)
             if not proba or not self.has_probabilities:
                 return np.asarray(self._estimator.predict(table)), None
             probabilities = np.asarray(self._estimator.predict_proba(table), dtype=np.float64)
             return self._labels(table, probabilities), probabilities
+
+    def _encoded(self, columns: Columns) -> Any:
+        table: Any = columns if self._takes_columns else self._foreign_input(columns)
+        for transformer in self._transformers:
+            table = transformer.transform(table)
+        return table
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Errors of the pipeline as ``PredictionError``."""
+        try:
+            yield
         except Exception as error:  # estimators and processors of callers may raise anything
             ref = self.version.ref
             raise PredictionError.wrap(
@@ -160,6 +188,29 @@ class LoadedModel:
 def takes_columns(step: Any) -> bool:
     """Whether the first step of a pipeline accepts canonical columns, as the platform's processors do."""
     return any(base.__module__.startswith("ml_core.data.") for base in type(step).__mro__)
+
+
+def threshold_of(estimator: Any) -> float | None:
+    """The anomaly score above which a fitted detector calls a row an anomaly; None of any other estimator.
+
+    scikit-learn's detectors call a row one whose ``score_samples`` is below ``offset_``, which is fitted to
+    ``contamination`` where the caller gave it.
+    """
+    if not hasattr(estimator, "score_samples") or getattr(estimator, "offset_", None) is None:
+        return None
+    return -float(np.asarray(estimator.offset_).ravel()[0])
+
+
+def check_scores(version: ServableVersion) -> None:
+    """Check that a version has anomaly scores.
+
+    Raises:
+        InvalidRequestError: It has none.
+    """
+    if version.signature.output.threshold is None:
+        raise InvalidRequestError(
+            f"{version.ref} has no anomaly scores.", remedy="Ask a model of the type anomaly_detection.", field="scores"
+        )
 
 
 def labels_to_json(predictions: NDArray[Any]) -> list[Any]:

@@ -19,6 +19,7 @@ from ml_core.registry.promotion.gates import GateRepository
 from ml_core.registry.promotion.moving import GatedMoveOptions, MoveOptions
 from ml_core.registry.promotion.rollouts import RolloutRepository
 from ml_core.registry.versions.intake import Submission, read_file
+from ml_core.registry.versions.lists import VersionList
 from ml_core.registry.versions.models import ModelRepository
 from ml_core.registry.versions.repository import VersionRepository
 
@@ -131,10 +132,10 @@ class ModelRegistry:
         """
         return self.versions.get(model_id, version)
 
-    def list_versions(self, model_id: str, *, limit: int | None = None) -> Sequence[ModelVersion]:
+    def list_versions(self, model_id: str, *, limit: int | None = None) -> VersionList:
         """A model's versions that are not archived, newest first; empty if there is no such model."""
         found = every(lambda most, cursor: self.versions.list(model_id, limit=min(limit or most, most), cursor=cursor))
-        return list(islice(found, limit))
+        return VersionList(islice(found, limit))
 
     def promote_version(
         self, model_id: str, version: str, environment: str, **options: Unpack[GatedMoveOptions]

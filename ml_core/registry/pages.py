@@ -13,6 +13,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ml_core.domain.notebook import fields_of, records_html
 from ml_core.exceptions import InvalidRequestError
 from ml_core.registry.limits import MAX_PAGE_SIZE, check_limit
 
@@ -34,6 +35,9 @@ class Page(Generic[Item]):
     def map(self, make: Callable[[Item], Other]) -> Page[Other]:
         """The same page of what ``make`` makes of each item."""
         return Page([make(item) for item in self.items], self.next_cursor)
+
+    def _repr_html_(self) -> str:
+        return records_html("More on the next page" if self.next_cursor else "", map(fields_of, self.items))
 
 
 def read_page(

@@ -16,6 +16,7 @@ from sklearn.pipeline import Pipeline
 from ml_core.data.kinds import InferredColumn
 from ml_core.data.profile import profile_columns, profile_predictions
 from ml_core.domain.diagnostics import Diagnostics
+from ml_core.domain.intervals import Residuals
 from ml_core.domain.quality import TrainingProfile
 from ml_core.domain.signature import Output, OutputKind, Signature
 from ml_core.domain.version import SelfTest
@@ -24,7 +25,7 @@ from ml_core.evaluation.metrics import Answered, Metrics, answer, evaluate
 from ml_core.exceptions import PlatformError, TrainingError
 from ml_core.ids import ModelId
 from ml_core.models.algorithms import algorithm_of
-from ml_core.models.loading import labels_to_json
+from ml_core.models.loading import labels_to_json, threshold_of
 from ml_core.models.model_factory import ModelFactory
 from ml_core.training.baseline import baseline, worse_than_baseline
 from ml_core.training.candidates import check_hyperparameters
@@ -220,13 +221,15 @@ def _evaluate(
     try:
         # The signature lists categories, and one of few rows is a cell of those rows.
         inputs = table.inputs if request.shows_cells else common_categories(table.train, table.inputs)
-        signature = Signature(inputs, Output(output, _classes(pipeline, output)))
         metrics = {
             "train": evaluate(
                 estimator, execution.answer(pipeline, table.train.columns, output), table.train.target, output
             ),
         }
         held_out = execution.answer(pipeline, table.validation.columns, output)
+        residuals = _residuals(held_out, table.validation, output, shown=request.shows_cells)
+        made = Output(output, _classes(pipeline, output), residuals, threshold_of(estimator))
+        signature = Signature(inputs, made)
         metrics["validation"] = evaluate(estimator, held_out, table.validation.target, output)
         shows = request.shows_cells
         rows = rows_of_training(table.validation, inputs) if shows else synthetic_rows(table.train, inputs)
@@ -284,18 +287,11 @@ def _diagnosed(
         return None
 
 
-def _profiled(
-    request: TrainingRequest, table: TrainingTable, predicted: Any, output: OutputKind
-) -> TrainingProfile | None:
-    try:
-        predictions = profile_predictions(np.asarray(predicted), are_numbers=output is OutputKind.NUMBER)
-        # Columns in shards are not in memory; they are those of a registered dataset, which has a profile.
-        is_here = request.shows_cells and isinstance(table.train.columns, dict)
-        inputs = profile_columns(table.train.columns, table.inputs) if is_here else None
-    except Exception:  # noqa: BLE001 - a processor of the caller's own can make anything, and its training must not be lost
-        _log.warning("The profile of the training could not be made.", exc_info=True)
+def _residuals(held_out: Answered, part: Part, output: OutputKind, *, shown: bool) -> Residuals | None:
+    """Of a regression; to two digits where the tenant's policy is synthetic rows, as those have them."""
+    if output is not OutputKind.NUMBER or part.target is None:
         return None
-    return TrainingProfile(predictions, inputs)
+    return Residuals.of(part.target, held_out.predicted, 3 if shown else 2)
 
 
 def _classes(pipeline: Pipeline, output: OutputKind) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ml_core.domain.notebook import fields_of, record_html, records_html
 from ml_core.exceptions import InvalidRequestError
 
 Item = TypeVar("Item")
@@ -20,6 +21,9 @@ class Schema(BaseModel):
     """
 
     model_config = ConfigDict(from_attributes=True, frozen=True, ser_json_inf_nan="null")
+
+    def _repr_html_(self) -> str:
+        return record_html(type(self).__name__, fields_of(self))
 
 
 class Input(BaseModel):
@@ -56,6 +60,9 @@ class Page(Schema, Generic[Item]):
 
     items: list[Item]
     next_cursor: str | None = Field(default=None, description="`cursor` of the next page; null on the last.")
+
+    def _repr_html_(self) -> str:
+        return records_html("More on the next page" if self.next_cursor else "", map(fields_of, self.items))
 
 
 class ErrorAction(Schema):

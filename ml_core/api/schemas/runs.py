@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from ml_core.api.schemas.base import Input, Schema
+from ml_core.domain.notebook import run_comparison_html
 from ml_core.domain.run import RunStatus
 
 
@@ -127,3 +128,6 @@ class RunComparison(Schema):
     parameters: dict[str, dict[str, Any]] = Field(description="Those that differ: name → run → value.")
     tags: dict[str, dict[str, str]]
     metrics: dict[str, ComparedMetric]
+
+    def _repr_html_(self) -> str:
+        return run_comparison_html(self.model_dump())

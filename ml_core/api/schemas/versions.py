@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from ml_core.api.schemas.base import Input, Schema
+from ml_core.domain.notebook import version_comparison_html
 from ml_core.domain.rollout import Role
 
 Metrics = dict[str, dict[str, float | None]]
@@ -156,6 +157,9 @@ class VersionComparison(Schema):
     libraries: dict[str, Difference] = Field(description="Those that differ.")
     data: DataComparison
     signature: SignatureComparison
+
+    def _repr_html_(self) -> str:
+        return version_comparison_html(self.model_dump())
 
 
 class VersionFilter(Input):

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 # In a script without spaces each character is a token; pairs of tokens stand for words.
-_TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
+TOKENS = r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+"
+_TOKEN = re.compile(TOKENS)
 # Longer tokens are hashes, keys and encoded bytes: each occurs once and would only fill the vocabulary.
 _MAX_TOKEN_CHARACTERS = 40
 # Characters of a text that are read. This is for short texts; the bound keeps one request from holding up a replica.

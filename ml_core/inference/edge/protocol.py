@@ -132,7 +132,7 @@ def infer_response(model: str, prediction: Prediction, body: InferBody) -> HttpR
 
 
 def _outputs(prediction: Prediction, body: InferBody) -> list[tuple[str, str, NDArray[Any]]]:
-    predictions, probabilities = prediction.answer
+    predictions, probabilities = prediction.answer.predictions, prediction.answer.probabilities
     found: list[tuple[str, str, NDArray[Any]]] = []
     if body.wants(PREDICTIONS):
         datatype = prediction_datatype(prediction.version.signature.output)

@@ -15,6 +15,7 @@ import orjson
 from numpy.typing import NDArray
 
 from ml_core.domain.columns import Columns
+from ml_core.domain.intervals import check_coverage
 from ml_core.domain.signature import Output, Row, Signature
 from ml_core.domain.values import category_text
 from ml_core.exceptions import InvalidNameError, InvalidRequestError, RegistryUnavailableError, RequestTooLargeError
@@ -22,7 +23,7 @@ from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionId
 from ml_core.inference.edge.http import HttpRequest, HttpResponse, invalid, json_response
 from ml_core.inference.routing import DEFAULT_ENVIRONMENT, Target, key_text, no_such_name
 from ml_core.inference.service import PredictionService
-from ml_core.models.loading import labels_to_json
+from ml_core.models.loading import check_scores, labels_to_json
 from ml_core.registry.predictions.labels import check_label
 
 PARSE_ON_LOOP_BYTES = 256 * 1024
@@ -46,7 +47,8 @@ class PlatformRoutes:
         else:
             body = await self._service.on_thread(parse_predict, request.body, self._max_rows)
         target = Target(request.tenant, request.model, body.environment, body.version, body.key, request.request_id)
-        prediction = await self._service.predict(target, body, proba=body.proba, deadline=request.deadline)
+        wants_more = body.proba or body.scores
+        prediction = await self._service.predict(target, body, proba=wants_more, deadline=request.deadline)
         version, answer = prediction.version, prediction.answer
         data: dict[str, Any] = {
             "predictions": json_labels(answer.predictions),
@@ -60,6 +62,11 @@ class PlatformRoutes:
             data["probabilities"] = (
                 None if answer.probabilities is None else json_probabilities(answer.probabilities, output)
             )
+        if body.scores:
+            check_scores(version)
+            data |= {"scores": answer.scores, "threshold": version.signature.output.threshold}
+        if body.interval is not None:
+            data["intervals"] = version.signature.output.intervals(answer.predictions, body.interval)
         if body.unknown_values:
             data["unknown_values"] = body.unknown_values
         response = json_response(data)
@@ -107,6 +114,8 @@ class PredictBody:
         raw: One JSON object per row.
         size: Bytes of the body.
         proba: Whether to predict probabilities.
+        scores: Whether to predict anomaly scores.
+        interval: The coverage of the intervals to predict.
         environment: The environment whose rollout answers.
         version: The version that answers instead of the environment's.
         key: The key for the choice of a canary.
@@ -117,6 +126,8 @@ class PredictBody:
     raw: list[Row]
     size: int
     proba: bool = False
+    scores: bool = False
+    interval: float | None = None
     environment: str = DEFAULT_ENVIRONMENT
     version: str | None = None
     key: str | None = None
@@ -245,6 +256,10 @@ def _boolean(name: str, value: Any) -> bool:
     return value
 
 
+def _coverage(_: str, value: Any) -> float | None:
+    return None if value is None else check_coverage(value)
+
+
 def _environment(name: str, value: Any) -> str:
     return DEFAULT_ENVIRONMENT if value is None else _name(name, value, EnvironmentName)
 
@@ -274,6 +289,8 @@ def sticky_key(name: str, value: Any) -> str | None:
 
 _OPTIONS: Mapping[str, Callable[[str, Any], Any]] = {
     "proba": _boolean,
+    "scores": _boolean,
+    "interval": _coverage,
     "environment": _environment,
     "version": _version,
     "key": sticky_key,

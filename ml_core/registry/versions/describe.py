@@ -30,7 +30,7 @@ from ml_core.exceptions import DataProcessingError, PredictionError
 from ml_core.ids import Digest, ModelId, TenantId, VersionId, VersionRef
 from ml_core.models.formats import skops_format
 from ml_core.models.graph import tune_for_serving
-from ml_core.models.loading import SELF_TEST_TOLERANCE, LoadedModel, labels_to_json, takes_columns
+from ml_core.models.loading import SELF_TEST_TOLERANCE, LoadedModel, labels_to_json, takes_columns, threshold_of
 
 NO_SIGNATURE = Signature((), Output(OutputKind.NUMBER))
 NO_SELF_TEST = SelfTest((), ())
@@ -203,7 +203,8 @@ def _output(pipeline: Any, kind: str) -> Output:
     found = getattr(pipeline, "classes_", np.empty(0))
     _check_targets(len(found) if isinstance(found, list) else 1)  # scikit-learn has a list of classes for each target
     classes = tuple(labels_to_json(np.asarray(found)))
-    return Output(_OUTPUTS.get(kind, OutputKind.CLASSES if classes else OutputKind.NUMBER), classes)
+    output = _OUTPUTS.get(kind, OutputKind.CLASSES if classes else OutputKind.NUMBER)
+    return Output(output, classes, threshold=threshold_of(getattr(pipeline, "steps", [("", pipeline)])[-1][1]))
 
 
 def _check_fitted(pipeline: Any) -> None:

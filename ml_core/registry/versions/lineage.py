@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import dataset_versions, runs, versions
 from ml_core.domain.metric import HIGHER_IS_BETTER
+from ml_core.domain.notebook import VersionComparison
 from ml_core.domain.signature import InputColumn, Signature
 from ml_core.domain.version import Lineage, ModelVersion
 from ml_core.registry.references import SERVED, references
@@ -79,22 +80,24 @@ def _descendants(connection: Connection, found: ModelVersion) -> list[tuple[str,
     return [(row.version, row.parent_version) for row in connection.execute(statement)]
 
 
-def compare(first: ModelVersion, second: ModelVersion) -> dict[str, Any]:
+def compare(first: ModelVersion, second: ModelVersion) -> VersionComparison:
     """Two versions of a model side by side, see ``ModelRegistry.compare_versions``."""
     names = (str(first.version), str(second.version))
-    return {
-        "model_id": str(first.model_id),
-        "version1": names[0],
-        "version2": names[1],
-        "metrics": {
-            split: _metrics(first.metrics.get(split, {}), second.metrics.get(split, {}), names)
-            for split in sorted({*first.metrics, *second.metrics})
-        },
-        "hyperparameters": _differing(first.hyperparameters, second.hyperparameters),
-        "data": _data(first.lineage, second.lineage),
-        "signature": _signatures(first.signature, second.signature),
-        "libraries": _differing(first.lineage.libraries, second.lineage.libraries),
-    }
+    return VersionComparison(
+        {
+            "model_id": str(first.model_id),
+            "version1": names[0],
+            "version2": names[1],
+            "metrics": {
+                split: _metrics(first.metrics.get(split, {}), second.metrics.get(split, {}), names)
+                for split in sorted({*first.metrics, *second.metrics})
+            },
+            "hyperparameters": _differing(first.hyperparameters, second.hyperparameters),
+            "data": _data(first.lineage, second.lineage),
+            "signature": _signatures(first.signature, second.signature),
+            "libraries": _differing(first.lineage.libraries, second.lineage.libraries),
+        }
+    )
 
 
 def _data(first: Lineage, second: Lineage) -> dict[str, Any]:

@@ -274,3 +274,37 @@ def test_nobody_learns_the_names_of_other_tenants(db: DatabaseConnection, caplog
     MLSystem(admin, tenant_id="hiddenn").datasets.create("d", pd.DataFrame({"x": [1]}))
     assert "hiddenn did not exist" in caplog.text
     assert "Did you mean" not in caplog.text
+
+
+def test_a_version_is_reported_whatever_became_of_its_data(system: MLSystem, tmp_path: Path) -> None:
+    """Its card, data with the profile, quality, moves and lineage; also without run and dataset, or as a bare file."""
+    table = tickets()
+    dataset = system.datasets.create("tickets_2026", table)
+    result = system.train_model("tickets", None, dataset=dataset.reference, target="category", hyperparameters=FAST)
+    system.update_model("tickets", {"card": {"limitations": "Only English."}}, result["version"])
+    system.promote("tickets", result["version"], "staging", reason="a look")
+    page = system.report_version("tickets", result["version"], tmp_path / "a.html").read_text(encoding="utf-8")
+    assert all(
+        text in page for text in ("Limitations", "Only English.", "Confusion matrix", "a look", "tickets_2026@1")
+    )
+    assert f"normal ({(table['priority'] == 'normal').sum()})" in page
+    system.runs.artifacts.delete(result["run_id"], "diagnostics.json")
+    later = system.report_version("tickets", None, tmp_path / "b.html").read_text(encoding="utf-8")
+    assert "Confusion matrix" not in later
+    assert "accuracy" in later
+    brought = system.report_version("tickets", "1", tmp_path / "c.html").read_text(encoding="utf-8")
+    assert "tickets, version 1" in brought
+    with pytest.raises(ModelNotFoundError):
+        system.report_version("tickets", "9", tmp_path / "d.html")
+
+
+def test_versions_are_a_data_frame(system: MLSystem) -> None:
+    """Of a model, and of all; with metrics and environments as columns, and as a table in a notebook."""
+    frame = system.versions("tickets").to_frame()
+    assert list(frame["version"]) == ["3", "2", "1"]
+    assert list(frame["validation/accuracy"]) == [0.3, 0.2, 0.1]
+    assert list(frame["environments"]) == ["production", "", ""]
+    assert list(system.versions.to_frame()["model_id"]) == ["tickets"] * 3
+    assert "0.3" in system.versions("tickets")._repr_html_()
+    assert "0.3 ✓" in system.registry.compare_versions("tickets", "1", "3")._repr_html_()
+    assert len(system.versions("absent").to_frame()) == 0

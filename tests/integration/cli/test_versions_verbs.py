@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from skops import io
 
 OVER_HTTP = True
 
@@ -69,6 +71,55 @@ def test_two_versions_are_compared(mlcore: Callable, trained: str) -> None:
     assert compared.code == 0
     assert "validation/accuracy" in compared.out
     assert "data: not the same" in compared.out
+
+
+@pytest.mark.both_doors
+def test_a_version_is_reported(mlcore: Callable, trained: str, tmp_path: Path) -> None:
+    """Data, quality, moves, and how to call the platform that was asked, in a file that did not exist."""
+    mlcore("promote", "-t", trained, "-m", "tickets", "-v", "2")
+    file = tmp_path / "card.html"
+    said = mlcore("versions", "report", "-t", trained, "-m", "tickets", "-v", "2", "--output", file, "--json")
+    assert (said.code, said.json) == (0, {"model_id": "tickets", "version": "2", "file": str(file)}), said.err
+    page = file.read_text(encoding="utf-8")
+    found = ("Confusion matrix", "Calibration", "hardware", "promote", "scikit-learn", f"/t/{trained}/models/tickets/")
+    assert [text for text in found if text not in page] == []
+    again = mlcore("versions", "report", "-t", trained, "-m", "tickets", "-v", "2", "--output", file)
+    assert (again.code, "Name another file" in again.err) == (1, True)
+    missing = mlcore("versions", "report", "-t", trained, "-m", "tickets", "-v", "9")
+    assert missing.code == 1
+
+
+@pytest.mark.both_doors
+def test_a_version_leaves_the_platform(mlcore: Callable, trained: str, tmp_path: Path) -> None:
+    """As a file that answers as the version does; what a format can't hold is refused with the reason."""
+    chosen = ("-t", trained, "-m", "tickets", "-v", "2")
+    file = tmp_path / "m.skops"
+    assert mlcore("versions", "export", *chosen, "--to", file, "--json").json["file"] == str(file)
+    pipeline = io.load(file, trusted=io.get_untrusted_types(file=file))
+    assert list(pipeline.predict(pd.DataFrame({"text": ["printer 7 is broken", "login 8 fails"]}))) == [
+        "hardware",
+        "account",
+    ]
+    refused = mlcore("versions", "export", *chosen, "--to", tmp_path / "m.onnx")
+    assert (refused.code, "no encoder of texts, as in the column 'text'" in refused.err) == (1, True)
+    unknown = mlcore("versions", "export", *chosen, "--to", tmp_path / "m.pickle")
+    assert (unknown.code, ".joblib, .skops, .onnx" in unknown.err) == (1, True)
+
+
+@pytest.mark.both_doors
+def test_an_interval_is_printed(mlcore: Callable, tenant: str, tmp_path: Path) -> None:
+    """Beside the prediction; a coverage that the held-out rows do not allow is an error."""
+    table = tmp_path / "t.csv"
+    table.write_text("x,y\n" + "".join(f"{n},{2 * n + n % 7}.5\n" for n in range(100)))
+    assert mlcore("train", table, "-t", tenant, "-m", "line", "--target", "y", "-p", "algorithm=ridge").code == 0
+    asked = ("predict", "-t", tenant, "-m", "line", "-v", "1", "--row", '{"x": 10}')
+    (low, high), *_ = mlcore(*asked, "--interval", "0.8", "--json").json["intervals"]
+    assert low < 23 < high
+    assert " to " in mlcore(*asked, "--interval", "0.8").out
+    refused = mlcore(*asked, "--interval", "0.99")
+    assert (refused.code, "needs 99 held-out rows" in refused.err) == (1, True)
+    scored = mlcore(*asked, "--scores")
+    assert (scored.code, "no anomaly scores" in scored.err) == (1, True)
 
 
 def test_where_a_version_came_from(mlcore: Callable, trained: str) -> None:

@@ -41,7 +41,9 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("abc", max_size=3), inner, max_size=3),
     max_leaves=8,
 )
-NAMES = st.sampled_from(["rows", "proba", "environment", "version", "key", "strict", "inputs", "outputs", "id"])
+NAMES = st.sampled_from(
+    ["rows", "proba", "environment", "version", "key", "strict", "scores", "interval", "inputs", "outputs", "id"]
+)
 
 
 def sane(answer):
@@ -177,7 +179,8 @@ BODIES = [
     b'{"rows": %s}',
     b'{"rows": [%s]}',
     *(b'{"rows": [{"%s": %%s}]}' % name.encode() for name in [*TICKET, "priority", "minutes_open", "other"]),
-    *(b'{"rows": [{}], "%s": %%s}' % name for name in (b"proba", b"environment", b"version", b"key", b"strict", b"x")),
+    *(b'{"rows": [{}], "%s": %%s}' % name
+      for name in (b"proba", b"environment", b"version", b"key", b"strict", b"scores", b"interval", b"x")),
     *(b'{"inputs": [{"name": "subject", "shape": [1], "datatype": "BYTES", "data": ["x"], "%s": %%s}]}' % name
       for name in (b"name", b"shape", b"datatype", b"data", b"parameters")),
     *(b'{"inputs": [{"name": "subject", "shape": [1], "datatype": "BYTES", "data": ["x"]}], "%s": %%s}' % name

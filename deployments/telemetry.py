@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from ray.serve import metrics as serve_metrics
 from starlette.types import ASGIApp
 
+from ml_core.observability.export import tracing
 from ml_core.observability.hooks import NO_HOOKS, Hooks, combine
 from ml_core.observability.prometheus import PrometheusHooks
 from ml_core.settings import ObservabilitySettings
@@ -37,7 +38,7 @@ class Telemetry:
 
     def __init__(self, settings: ObservabilitySettings) -> None:
         self._export: RayExport | None = None
-        self._tracing = _tracing(settings.otlp_endpoint)
+        self._tracing = tracing(settings)
         backends: list[Hooks] = [self._tracing] if self._tracing is not None else []
         if settings.metrics:
             counting = PrometheusHooks(max_tenants=settings.per_tenant or 0)
@@ -55,21 +56,6 @@ class Telemetry:
         self.hooks.close()
         if self._export is not None:
             self._export.stop()
-
-
-def _tracing(endpoint: str | None) -> Any:
-    if endpoint is None:
-        return None
-    try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-
-        from ml_core.observability.tracing import TracingHooks
-    except ImportError:
-        logger.warning(
-            "OTEL_EXPORTER_OTLP_ENDPOINT is set, but traces are disabled: the extra `otel` is not installed."
-        )
-        return None
-    return TracingHooks(OTLPSpanExporter())  # which reads the OTEL_* variables
 
 
 class RayExport:

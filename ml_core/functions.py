@@ -70,9 +70,10 @@ def create_data_processor(
     *,
     kinds: Mapping[str, ColumnKind] | None = None,
     scaling: Scaling = "standard",
+    cache: CacheMechanism | None = None,
 ) -> DataProcessor:
     """A data processor that is not fitted yet. It keeps nothing in the registry."""
-    return DataProcessor(tenant_id, kinds=kinds, scaling=scaling)
+    return DataProcessor(tenant_id, kinds=kinds, scaling=scaling, cache=cache)
 
 
 def create_model_registry(

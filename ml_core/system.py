@@ -17,7 +17,7 @@ from ml_core.domain.training_report import TrainingReport
 from ml_core.evaluation.report import RunRecord, record_of, run_report, write_report
 from ml_core.evaluation.version_report import VersionRecord, version_report
 from ml_core.exceptions import DatasetNotFoundError, RunNotFoundError
-from ml_core.ids import TenantId
+from ml_core.ids import ModelId, TenantId, VersionId, VersionRef
 from ml_core.inference.model_table import ModelTable
 from ml_core.inference.predictor import Predictor
 from ml_core.jobs.submission import Jobs
@@ -30,8 +30,10 @@ from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.model_registry import ModelRegistry
 from ml_core.registry.pages import every
 from ml_core.registry.predictions import PredictionRepository
+from ml_core.registry.promotion.environments import EnvironmentRepository
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.versions.lists import Versions
+from ml_core.registry.versions.repository import VersionRepository
 from ml_core.training.trainer import Trainer, TrainingOptions
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ class MLSystem:
             recently used is evicted first, never one in use.
         tenant_id: The tenant.
         storage_path: Folder that gets a copy of each artifact beside the platform's store; none if left out.
-        hooks: Are called as models are loaded and trained, such as ``observability.prometheus.PrometheusHooks``.
+        hooks: Are called as models are trained, loaded and asked, such as ``observability.prometheus.PrometheusHooks``.
 
     Raises:
         InvalidNameError: The tenant's name is not valid.
@@ -96,7 +98,7 @@ class MLSystem:
         self.models = ModelManager(db, root, self.tenant_id)
         self.registry = ModelRegistry(db, self.tenant_id, storage_path=root)
         self.trainer = Trainer(db, self.tenant_id, storage_path=root, hooks=hooks)
-        self.predictor = Predictor(self.models, cache, self.tenant_id)
+        self.predictor = Predictor(self.models, cache, self.tenant_id, hooks=hooks)
         self.environments, self.rollouts = self.registry.environments, self.registry.rollouts
         self.versions = Versions(self.registry)
         self.gates, self.holds = self.registry.gates, self.registry.holds
@@ -381,9 +383,17 @@ class MLSystem:
         Raises:
             ModelNotFoundError: There is no such model, version or promoted environment.
         """
-        if version is None and environment is not None:
-            version = self.environments.pointed(model_id, environment)
-        return self.registry.versions.servable(model_id, version or self.environments.resolve(model_id))
+        with self._db.together(self.tenant_id) as db:
+            environments = EnvironmentRepository(db, self.tenant_id, self.models.store)
+            if version is None and environment is not None:
+                version = environments.pointed(model_id, environment)
+            version = version or environments.resolve(model_id)
+            versions = VersionRepository(db, self.tenant_id, self.models.store)
+            ref = VersionRef(self.tenant_id, ModelId(model_id), VersionId(version))
+            # Pointer, archival and digest are read each time, so a move is seen at once. The rest never changes, and
+            # of a wide table it takes longer to read.
+            known = self._table.loaded(ref, versions.served_digest(model_id, version))
+            return known or versions.servable(model_id, version)
 
     def _empty_table(self) -> ModelTable:
         return ModelTable(self._load, max_memory_bytes=self._max_memory_bytes, hooks=self._hooks)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ml_core.cli.actions import command_of
-from ml_core.cli.console import answer, note, print_rows, printed_as_json, say
+from ml_core.cli.console import advancing, answer, note, print_rows, printed_as_json, say
 from ml_core.cli.context import tell_new_home
 from ml_core.exceptions import ConfigurationError
 from ml_core.settings import Settings
@@ -48,7 +48,8 @@ def upgrade() -> None:
     """Migrate the schema to the revision of this release. After a failure, run it again: it continues."""
     with _unmigrated() as database:
         before = database.current_revision()
-        database.migrate()
+        with advancing("Migrating"):
+            database.migrate()
         after = database.current_revision()
     changed = f"Brought the schema from {before or 'nothing'} to {after}."
     answer({"before": before, "after": after}, f"The schema is at {after} already." if before == after else changed)
@@ -134,7 +135,9 @@ def backup(folder: Annotated[Path, typer.Argument(help="A new folder for it.")],
     from ml_core.registry.backup import back_up
 
     with _unmigrated() as database:
-        made = back_up(database, url or database.admin_url, platform_store(database.settings), folder)
+        store, admin_url = platform_store(database.settings), url or database.admin_url
+        with advancing("Backing up") as advance:
+            made = back_up(database, admin_url, store, folder, advance)
     if not printed_as_json({"folder": folder.absolute(), **dataclasses.asdict(made)}):
         tenants = "1 tenant" if made.tenants == 1 else f"{made.tenants:,} tenants"
         size = f"{made.artifacts:,} artifacts ({made.artifact_bytes:,} bytes)"
@@ -158,7 +161,8 @@ def restore(folder: Annotated[Path, typer.Argument(help="The backup.")], url: Ur
         server = EmbeddedServer(settings.platform.home)
         server.start()
         admin_url = server.admin_url
-    made = bring_back(admin_url, platform_store(settings), folder)
+    with advancing("Restoring") as advance:
+        made = bring_back(admin_url, platform_store(settings), folder, advance)
     if not printed_as_json({"folder": folder.absolute(), **dataclasses.asdict(made)}):
         say(f"Restored the database and {made.artifacts:,} artifacts of {made.created_at}.")
         _tell_damaged(made.damaged)

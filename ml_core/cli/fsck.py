@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ml_core.cli.actions import command_of
-from ml_core.cli.console import answer, say, wants_json
+from ml_core.cli.console import advancing, answer, say, wants_json
 from ml_core.cli.context import registry_connection
 from ml_core.ids import TenantId
 
@@ -48,10 +48,11 @@ def fsck(
         checker = Checker(database, store, grace, is_quick=quick)
         repairer = Repairer(database, store, sources)
         findings = []
-        for finding in _findings(database, checker, tenant):
-            findings.append(repairer.repair(finding) if repair else finding)
-            if not wants_json.get():
-                _show(findings[-1])
+        with advancing("Checking", lambda: f"{checker.checked.needed:,} artifacts") as advance:
+            for finding in _findings(database, checker, tenant, advance):
+                findings.append(repairer.repair(finding) if repair else finding)
+                if not wants_json.get():
+                    _show(findings[-1])
     left = sum(not finding.is_repaired for finding in findings)
     document = {"checked": checker.checked, "findings": [finding.describe() for finding in findings]}
     answer(document, _summary(checker.checked, len(findings), left))
@@ -59,17 +60,24 @@ def fsck(
         raise typer.Exit(_EXIT_FINDINGS)
 
 
-def _findings(database: DatabaseConnection, checker: Checker, tenant: str | None) -> Iterator[Finding]:
+def _findings(
+    database: DatabaseConnection, checker: Checker, tenant: str | None, advance: Callable[[float, float], object]
+) -> Iterator[Finding]:
     from ml_core.registry.tenants import TenantRepository, tenant_ids
 
     if tenant is not None:
-        tenant_id = TenantId(tenant)
-        TenantRepository(database).get(tenant_id)
-        yield from checker.check(tenant_id)
-        return
-    for tenant_id in tenant_ids(database):
-        yield from checker.check(tenant_id)
-    yield from checker.check_folders()
+        tenants = [TenantId(tenant)]
+        TenantRepository(database).get(tenants[0])
+    else:
+        tenants = list(tenant_ids(database))
+    for number, tenant_id in enumerate(tenants):
+
+        def checked(share: float, before: int = number) -> None:
+            advance(before + share, len(tenants))
+
+        yield from checker.check(tenant_id, checked)
+    if tenant is None:
+        yield from checker.check_folders()
 
 
 def _show(finding: Finding) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ml_core.cli.console import note, print_error, print_rows, printed_as_json, say
+from ml_core.cli.console import advancing, note, print_error, print_rows, printed_as_json, say
 from ml_core.cli.context import registry_connection
 from ml_core.exceptions import MLFrameworkError
 from ml_core.ids import TenantId
@@ -42,8 +42,11 @@ def gc(
     report = _Report(dry_run)
     with registry_connection() as database:
         collector = Collector(database, platform_store(database.settings))
-        for tenant_id in _wanted(database, collector, tenant):
-            report.add_tenant(collector, tenant_id)
+        with advancing("Collecting", lambda: f"{len(report.items):,} items") as advance:
+            tenants = list(_wanted(database, collector, tenant))
+            for done, tenant_id in enumerate(tenants, 1):
+                report.add_tenant(collector, tenant_id)
+                advance(done, len(tenants))
         if tenant is None:
             report.add_prediction_log(database)
     report.show()

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from ml_core.cli.console import note, printed_as_json, say, show
+from ml_core.cli.console import advancing, note, printed_as_json, say, show
 from ml_core.cli.context import registry_connection
 from ml_core.cli.options import FILES, EncodingOption, ModelOption
 from ml_core.cli.target import address, tenant_name
@@ -111,11 +111,13 @@ def _in_process(
         if wanted["proba"] and servable.self_test.probabilities:
             answers = system.predict_proba(model, rows, version=version)
             probabilities = [{category_text(label): p for label, p in answer.items()} for answer in answers]
-        result: dict[str, Any] = {
-            "predictions": system.predict_batch(model, rows, _BATCH_ROWS, version=version),
-            "probabilities": probabilities,
-            "version": version,
-        }
+        predictions: list[Any] = []
+        with advancing("Predicting", lambda: f"{len(predictions):,} rows") as advance:
+            for start in range(0, len(rows), _BATCH_ROWS):
+                batch = rows[start : start + _BATCH_ROWS]
+                predictions += system.predict_batch(model, batch, _BATCH_ROWS, version=version)
+                advance(len(predictions), len(rows))
+        result: dict[str, Any] = {"predictions": predictions, "probabilities": probabilities, "version": version}
         if wanted["scores"]:
             result["scores"] = system.predict_scores(model, rows, version=version).tolist()
             result["threshold"] = servable.signature.output.threshold

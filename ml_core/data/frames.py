@@ -157,10 +157,10 @@ def fill_missing(array: NDArray[Any], filling: float | str) -> NDArray[Any]:
 def text_features(name: str, texts: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
     """Characters, words and mean word length of ``(n_rows,)`` object str or None; NaN where missing."""
     words = [None if text is None else tokenize(text) for text in texts]
-    count = np.array([np.nan if w is None else len(w) for w in words])
-    letters = np.array([np.nan if w is None else sum(map(len, w)) for w in words])
+    count = np.array([np.nan if w is None else len(w) for w in words], dtype=np.float64)
+    letters = np.array([np.nan if w is None else sum(map(len, w)) for w in words], dtype=np.float64)
     return {
-        f"{name}_characters": np.array([np.nan if text is None else len(text) for text in texts]),
+        f"{name}_characters": np.array([np.nan if text is None else len(text) for text in texts], dtype=np.float64),
         f"{name}_words": count,
         f"{name}_mean_word_length": letters / np.maximum(count, 1),  # 0 for a text without words
     }

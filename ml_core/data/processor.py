@@ -6,6 +6,8 @@ Training and serving use the encoder of ``ml_core.data.encoding``, which reads r
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -14,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from ml_core.cache import CacheMechanism
 from ml_core.data.canonical import columns_from_frame, frame_from_columns
 from ml_core.data.encoding.number import SCALINGS, Scaling, center_and_scale
 from ml_core.data.encoding.table import TableEncoder
@@ -49,7 +52,10 @@ class DataProcessor:
         tenant_id: The tenant whose data it is.
         kinds: Column name → kind, for columns whose kind should not be inferred.
         scaling: Of numbers, in the models trained with this processor.
+        cache: Caches the features of texts by their content; None: no cache. A copy or a model does not take it along.
     """
+
+    _cache: CacheMechanism | None = None
 
     def __init__(
         self,
@@ -57,7 +63,9 @@ class DataProcessor:
         *,
         kinds: Mapping[str, ColumnKind] | None = None,
         scaling: Scaling = "standard",
+        cache: CacheMechanism | None = None,
     ) -> None:
+        self._cache = cache
         self.tenant_id = str(TenantId(tenant_id))
         self.kinds = {str(name): ColumnKind(kind).value for name, kind in (kinds or {}).items()}
         self.scaling = scaling
@@ -148,10 +156,29 @@ class DataProcessor:
         added: dict[str, Any] = {}
         for name, array in columns.items():
             if kinds[name] == ColumnKind.TEXT and config["include_text_features"]:
-                added |= text_features(name, array)
+                added |= self._text_features(name, array)
             if kinds[name] == ColumnKind.DATETIME and config["include_datetime_features"]:
                 added |= datetime_features(name, array)
         return frame.assign(**added)
+
+    def _text_features(self, name: str, texts: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+        if self._cache is None:
+            return text_features(name, texts)
+        computed: dict[str, NDArray[np.float64]] = {}
+
+        def compute() -> bytes:
+            computed.update(text_features(name, texts))
+            return np.stack(list(computed.values())).tobytes()
+
+        content = json.dumps([self.tenant_id, texts.tolist()])  # keeps None apart from texts
+        known = self._cache.get_or_compute(hashlib.sha256(f"features of texts\n{content}".encode()).digest(), compute)
+        if computed:
+            return computed
+        values = np.frombuffer(known).reshape(-1, len(texts)).copy()
+        return dict(zip(text_features(name, texts[:0]), values, strict=True))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_cache"}
 
     def transform_features(
         self, features: pd.DataFrame, transform_type: str = "standard", *, is_training: bool = True

@@ -26,7 +26,7 @@ from ml_core.domain.assignment import PointerRef, Rollout
 from ml_core.domain.replica_report import LoadState, PendingVersion
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import DeadlineExceededError, MLFrameworkError, ModelLoadError, is_public
-from ml_core.ids import VersionRef
+from ml_core.ids import Digest, VersionRef
 from ml_core.inference.loads import Failure, Failures, LoadPriority, LoadQueue
 from ml_core.inference.pointers import Pointer, PointerKey, Pointers, VersionKey, pointer_key, version_key
 from ml_core.models.loading import LoadedModel
@@ -213,6 +213,12 @@ class ModelTable:
         """The model of a version, or None if it is not loaded; ``release`` it afterwards."""
         with self._lock:
             return self._residents.take(version_key(version))
+
+    def loaded(self, ref: VersionRef, digest: Digest) -> ServableVersion | None:
+        """What is recorded of a version with that digest, if its model is loaded."""
+        with self._lock:
+            resident = self._residents.by_key.get((ref.tenant_id, ref.model_id, ref.version, digest))
+            return None if resident is None else resident.model.version
 
     def release(self, resident: Resident) -> None:
         """End the use of an acquired model."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from ml_core.exceptions import DataProcessingError, PredictionError
 from ml_core.ids import TenantId
 from ml_core.inference.inputs import Table, read_input
 from ml_core.models.loading import LoadedModel, labels_to_json
+from ml_core.observability import NO_HOOKS, Hooks
 
 if TYPE_CHECKING:
     from ml_core.manager import ModelManager
@@ -36,13 +39,20 @@ class Predictor:
             ``load_model`` returned, or use ``MLSystem``.
         cache: Caches predictions by version and values; None: no cache.
         tenant_id: The tenant of the models.
+        hooks: Called with each prediction.
     """
 
     def __init__(
-        self, model_manager: ModelManager, cache: CacheMechanism | None = None, tenant_id: str = "default"
+        self,
+        model_manager: ModelManager,
+        cache: CacheMechanism | None = None,
+        tenant_id: str = "default",
+        *,
+        hooks: Hooks = NO_HOOKS,
     ) -> None:
         self._manager = model_manager
         self._cache = cache
+        self._hooks = hooks
         self.tenant_id = TenantId(tenant_id)
 
     def __repr__(self) -> str:
@@ -117,7 +127,8 @@ class Predictor:
         """
         loaded = self._load(model)
         table = read_input(input_data, loaded.version.signature)
-        probabilities = loaded.predict_proba(table.columns)
+        with self._timed(loaded, table.rows):
+            probabilities = loaded.predict_proba(table.columns)
         if probabilities is None:
             ref = loaded.version.ref
             raise PredictionError(
@@ -171,22 +182,34 @@ class Predictor:
     def _load(self, model: LoadedModel | str) -> LoadedModel:
         return self._manager.load_model(model) if isinstance(model, str) else model
 
+    @contextmanager
+    def _timed(self, model: LoadedModel, rows: int) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._hooks.request_predicted(model.version.ref, rows, 0.0, time.perf_counter() - started)
+
     def _labels(self, model: LoadedModel, table: Table, *, use_cache: bool) -> NDArray[Any]:
-        if self._cache is None or not use_cache or not 0 < table.rows <= _MAX_CACHED_ROWS:
-            return model.predict(table.columns)
-        key = _cache_key(model, table.columns)
-        known = self._cache.get(key)
-        if known is not None:
-            return _array(orjson.loads(known), model)
-        labels = model.predict(table.columns)
-        self._cache.put(key, orjson.dumps(labels_to_json(labels)))
-        return labels
+        with self._timed(model, table.rows):
+            if self._cache is None or not use_cache or not 0 < table.rows <= _MAX_CACHED_ROWS:
+                return model.predict(table.columns)
+            return self._cached(self._cache, model, table)
+
+    def _cached(self, cache: CacheMechanism, model: LoadedModel, table: Table) -> NDArray[Any]:
+        computed: list[NDArray[Any]] = []
+
+        def compute() -> bytes:
+            computed.append(model.predict(table.columns))
+            return orjson.dumps(labels_to_json(computed[0]))
+
+        known = cache.get_or_compute(_cache_key(model, table.columns), compute)
+        return computed[0] if computed else _array(orjson.loads(known), model)
 
 
 def _cache_key(model: LoadedModel, columns: Columns) -> bytes:
     """The cache key of a model's predictions for a table."""
-    # The digest of the artifact is included: a version that was deleted may be registered again with another artifact.
-    digest = hashlib.sha256(f"{model.version.ref}\n{model.version.digest}\n".encode())
+    # The reference begins with the tenant, so no tenant is answered with the entry of another. The digest of the
+    # artifact is included: a version that was deleted may be registered again with another artifact.
+    digest = hashlib.sha256(f"labels\n{model.version.ref}\n{model.version.digest}\n".encode())
     for name, array in columns.items():
         values = array.tobytes() if array.dtype != object else _strings_to_bytes(array.tolist())
         digest.update(_strings_to_bytes([name, len(values)]))

@@ -25,6 +25,8 @@ from ml_core.exceptions import (
 from ml_core.jobs.kinds import SPECS, kind_of
 from ml_core.jobs.revocation import refuse_revoked
 from ml_core.jobs.work import Progress, Work
+from ml_core.observability import NO_HOOKS
+from ml_core.observability.export import tracing
 from ml_core.registry.heartbeat import beating
 from ml_core.registry.jobs import JobRepository
 
@@ -69,7 +71,8 @@ def execute(
     made = jobs.begin(*key, LEASE_S).result
     try:
         spec = SPECS[attempt.kind].from_json(attempt.spec)
-        work = Work(acting, attempt, spec, made, attempt.cpus if on_ray else 1.0)
+        hooks = tracing(db.settings.observability) or NO_HOOKS
+        work = Work(acting, attempt, spec, made, attempt.cpus if on_ray else 1.0, hooks=hooks)
         with beating(lambda: _beat(jobs, attempt, work.progress), _BEAT_EVERY_S, stop or _end_process):
             refuse_revoked(db, attempt.tenant_id, attempt.principal)
             try:
@@ -77,6 +80,8 @@ def execute(
             except BaseException:
                 jobs.say(attempt.job_id, work.progress.take_lines())
                 raise
+            finally:
+                hooks.close()  # before the job ends: a command that waits for it ends this process
         before_report()
         return jobs.succeed(*key, result, work.progress.take_lines()).state
     except (JobNotFoundError, JobStateError):

@@ -12,6 +12,7 @@ from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.job import Attempt
 from ml_core.domain.job_spec import JobSpec
 from ml_core.ids import RunId, TenantId
+from ml_core.observability import NO_HOOKS, Hooks
 from ml_core.training.attempt import TrainingAttempt
 
 Spec = TypeVar("Spec", bound=JobSpec)
@@ -65,6 +66,7 @@ class Work(Generic[Spec]):
         made: The result of earlier attempts, such as the version that one registered before its process was lost.
         cores: Of the Ray cluster that this process is a job of, for tasks; at most 1: the process has its own.
         progress: Where to say how far it is.
+        hooks: Called when a training ends.
     """
 
     db: DatabaseConnection
@@ -73,6 +75,7 @@ class Work(Generic[Spec]):
     made: Mapping[str, Any]
     cores: float = 1.0
     progress: Progress = field(default_factory=Progress)
+    hooks: Hooks = NO_HOOKS
 
     @property
     def tenant_id(self) -> TenantId:

@@ -4,6 +4,6 @@ What does not belong here: deciding what happens (nothing reads a metric back), 
 the metrics of a replica (``deployments/telemetry.py``). Importing this package imports no backend.
 """
 
-from ml_core.observability.hooks import NO_HOOKS, Hooks
+from ml_core.observability.hooks import NO_HOOKS, EndedTraining, Hooks
 
-__all__ = ["NO_HOOKS", "Hooks"]
+__all__ = ["NO_HOOKS", "EndedTraining", "Hooks"]

@@ -1,8 +1,8 @@
 """``Hooks``: the events of the platform, as methods that do nothing until a backend overrides them.
 
-Six places call them: the edge, the batcher, the model table, the follower, the prediction log and the trainer. A call
-of a method that does nothing costs about 30 ns, so no place asks whether anybody listens. A hook is called on the
-thread on which the event happened, sometimes with a lock held, and must not wait.
+Eight places call them: the edge, the batcher, the predictor, the model table, the follower, the prediction log, the
+trainer and the cache. A call of a method that does nothing costs about 30 ns, so no place asks whether anybody listens.
+A hook is called on the thread on which the event happened, sometimes with a lock held, and must not wait.
 """
 
 from __future__ import annotations
@@ -10,11 +10,35 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ml_core.ids import VersionRef
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EndedTraining:
+    """A training that ended, well or not.
+
+    Attributes:
+        tenant_id: Its tenant.
+        model_id: Its model.
+        stages: Stage → seconds, in the order in which they ran; a failure is of the last one.
+        rows: Rows that were read, training and validation together; 0 if none were.
+        algorithm: Of the fitted model; None: it ended before.
+        version: That was registered; None: none was.
+        error: Code of the error that ended it, or the name of its class; None: a version was registered.
+    """
+
+    tenant_id: str
+    model_id: str
+    stages: Mapping[str, float]
+    rows: int = 0
+    algorithm: str | None = None
+    version: str | None = None
+    error: str | None = None
 
 
 class Hooks:
@@ -106,17 +130,18 @@ class Hooks:
     def predictions_lost(self, reason: str, rows: int) -> None:
         """Answered rows will be missing in the prediction log; ``reason`` is a ``LossReason``."""
 
+    # The cache.
+
+    def cache_looked_up(self, *, is_hit: bool) -> None:
+        """A value was asked for; without a hit it is computed."""
+
+    def cache_failed(self, reason: str) -> None:
+        """A shared cache failed: ``connection``, ``timeout``, or ``refused`` by the server. Its value is computed."""
+
     # The trainer.
 
-    def training_ended(self, model_id: str, stages: Mapping[str, float], rows: int, error: str | None) -> None:
-        """A training ended.
-
-        Args:
-            model_id: The model.
-            stages: Stage → seconds, in the order in which they ran; a failure is of the last one.
-            rows: That were read, training and validation together; 0 if none were.
-            error: Code of the error that ended it, or the name of its class; None: a version was registered.
-        """
+    def training_ended(self, training: EndedTraining) -> None:
+        """A training or search ended. Called on the thread that called the trainer, in its context."""
 
     # The owner of the process.
 

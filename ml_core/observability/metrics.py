@@ -144,11 +144,20 @@ LOG_LOST = _counter(
 LOG_WRITE_SECONDS = _histogram(
     "mlcore_prediction_log_write_seconds", "seconds", "Write of one batch that was committed.", _LOAD
 )
+CACHE_LOOKUPS = _counter(
+    "mlcore_cache_lookups_total", "lookups", "Values that were asked of a cache: hit, or miss if computed.", "result"
+)
+CACHE_ERRORS = _counter(
+    "mlcore_cache_errors_total",
+    "calls",
+    "Calls of a shared cache that failed: connection, timeout, or refused by the server.",
+    "reason",
+)
 TRAININGS = _counter("mlcore_trainings_total", "trainings", "Trainings that registered a version.")
 TRAINING_FAILURES = _counter(
     "mlcore_training_failures_total",
     "trainings",
-    "Trainings that failed, by the stage that failed: read, select, fit, evaluate or register.",
+    "Trainings that failed, by the stage that failed: validate, read, search, select, fit, evaluate or register.",
     "stage",
 )
 TRAINING_ROWS = _counter("mlcore_training_rows_total", "rows", "Rows of trainings, training and validation together.")

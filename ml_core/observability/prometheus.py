@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from ml_core.ids import VersionRef
 from ml_core.observability import metrics
-from ml_core.observability.hooks import Hooks
+from ml_core.observability.hooks import EndedTraining, Hooks
 from ml_core.observability.metrics import METRICS, Kind, Metric
 
 OTHER_TENANTS = "(other)"
@@ -187,11 +187,17 @@ class PrometheusHooks(Hooks, Collector):
     def predictions_lost(self, reason: str, rows: int) -> None:
         self._add(metrics.LOG_LOST, rows, reason)
 
-    def training_ended(self, model_id: str, stages: Mapping[str, float], rows: int, error: str | None) -> None:  # noqa: ARG002
-        for stage, seconds in stages.items():
+    def cache_looked_up(self, *, is_hit: bool) -> None:
+        self._add(metrics.CACHE_LOOKUPS, 1, "hit" if is_hit else "miss")
+
+    def cache_failed(self, reason: str) -> None:
+        self._add(metrics.CACHE_ERRORS, 1, reason)
+
+    def training_ended(self, training: EndedTraining) -> None:
+        for stage, seconds in training.stages.items():
             self._observe(metrics.TRAINING_SECONDS, seconds, stage)
-        self._add(metrics.TRAINING_ROWS, rows)
-        if error is None:
+        self._add(metrics.TRAINING_ROWS, training.rows)
+        if training.error is None:
             self._add(metrics.TRAININGS, 1)
         else:
-            self._add(metrics.TRAINING_FAILURES, 1, list(stages)[-1])
+            self._add(metrics.TRAINING_FAILURES, 1, list(training.stages)[-1])

@@ -8,7 +8,7 @@ that makes it, so sample on a busy platform.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from opentelemetry import trace
@@ -20,7 +20,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from ml_core.ids import VersionRef
-from ml_core.observability.hooks import Hooks
+from ml_core.observability.hooks import EndedTraining, Hooks
 
 ASGIScope = MutableMapping[str, Any]
 ASGIApp = Callable[[ASGIScope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
@@ -29,7 +29,7 @@ _W3C = TraceContextTextMapPropagator()
 
 
 class TracingHooks(Hooks):
-    """Makes spans of events that are over, beneath the span of the request that they belong to.
+    """Makes spans of events that are over, beneath the span in whose context they are reported, if there is one.
 
     Args:
         exporter: Where spans go, in batches, from a thread of the SDK.
@@ -71,7 +71,8 @@ class TracingHooks(Hooks):
                 span.set_status(StatusCode.ERROR)
 
     def request_predicted(self, version: VersionRef, rows: int, waited_s: float, seconds: float) -> None:
-        if trace.get_current_span().is_recording():
+        span = trace.get_current_span()
+        if span.is_recording() or span is trace.INVALID_SPAN:  # the latter: outside of any request
             now = time.time_ns()
             begun = now - _ns(seconds)
             if waited_s:
@@ -91,18 +92,26 @@ class TracingHooks(Hooks):
     def predictions_written(self, rows: int, withheld: int, seconds: float) -> None:
         self._ended("write predictions", seconds, {"mlcore.rows": rows, "mlcore.rows_withheld": withheld})
 
-    def training_ended(self, model_id: str, stages: Mapping[str, float], rows: int, error: str | None) -> None:
+    def training_ended(self, training: EndedTraining) -> None:
         now = time.time_ns()
-        begun = now - _ns(sum(stages.values()))
-        training = self._tracer.start_span(
-            "train", start_time=begun, attributes={"mlcore.model": model_id, "mlcore.rows": rows}
-        )
-        beneath = trace.set_span_in_context(training)
-        for stage, seconds in stages.items():
-            self._span(stage, begun, begun + _ns(seconds), {}, context=beneath)
-            begun += _ns(seconds)
-        _fail(training, error)
-        training.end(now)
+        begun = now - sum(map(_ns, training.stages.values()))
+        names: dict[str, str | int | None] = {
+            "mlcore.tenant": training.tenant_id,
+            "mlcore.model": training.model_id,
+            "mlcore.rows": training.rows,
+            "mlcore.algorithm": training.algorithm,
+            "mlcore.version": training.version,
+        }
+        known = {name: value for name, value in names.items() if value is not None}
+        span = self._tracer.start_span("train", start_time=begun, attributes=known)
+        beneath = trace.set_span_in_context(span)
+        for stage, seconds in training.stages.items():
+            is_last = stage == list(training.stages)[-1]
+            ended = begun + _ns(seconds)
+            self._span(stage, begun, ended, {}, context=beneath, error=training.error if is_last else None)
+            begun = ended
+        _fail(span, training.error)
+        span.end(now)
 
     def close(self) -> None:
         # Takes as long as the exporter's timeout at most.

@@ -12,6 +12,7 @@ backup runs. So every version of the dump has its bytes. Each is proved as it is
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,7 +56,16 @@ class Backup:
     format: int = _FORMAT
 
 
-def back_up(db: DatabaseConnection, admin_url: str, store: ArtifactStore, folder: Path) -> Backup:
+OnProgress = Callable[[float, float], object]
+
+
+def _unseen(_done: float, _total: float) -> None:
+    """Nobody looks at the progress."""
+
+
+def back_up(
+    db: DatabaseConnection, admin_url: str, store: ArtifactStore, folder: Path, on_progress: OnProgress = _unseen
+) -> Backup:
     """Write a backup into a folder that is empty or does not exist. The platform may go on working meanwhile.
 
     Args:
@@ -63,6 +73,7 @@ def back_up(db: DatabaseConnection, admin_url: str, store: ArtifactStore, folder
         admin_url: Of a login that sees all rows.
         store: Where the artifacts are.
         folder: Where to.
+        on_progress: Called with the tenants whose artifacts are copied, parts included, and how many there are.
 
     Raises:
         PlatformError: The folder is not empty or can't be written, or ``pg_dump`` failed.
@@ -72,7 +83,7 @@ def back_up(db: DatabaseConnection, admin_url: str, store: ArtifactStore, folder
     _make_empty(folder)
     copies = LocalStore(folder / _ARTIFACTS)
     with holding(admin_url, BYTES_LOCK):
-        _copy_new(store, copies)
+        _copy_new(store, copies, on_progress)
         dump(admin_url, folder / _DUMP)
         damaged = _copy_new(store, copies)
     blobs = [blob for tenant in copies.tenants() for blob in copies.list(tenant)]
@@ -124,13 +135,14 @@ def artifacts_in(folder: Path) -> LocalStore:
     return copies
 
 
-def bring_back(admin_url: str, store: ArtifactStore, folder: Path) -> Backup:
+def bring_back(admin_url: str, store: ArtifactStore, folder: Path, on_progress: OnProgress = _unseen) -> Backup:
     """Restore a backup into an empty database and a store: artifacts first, so that no version is without its bytes.
 
     Args:
         admin_url: Of a login that may create roles: a superuser's.
         store: Where the artifacts go; what is there already is proved, not replaced.
         folder: The backup.
+        on_progress: As for ``back_up``.
 
     Returns:
         What was restored: as the backup says of itself, with what was damaged since in ``damaged`` as well.
@@ -140,7 +152,7 @@ def bring_back(admin_url: str, store: ArtifactStore, folder: Path) -> Backup:
         ConfigurationError: The database holds a registry already.
     """
     backup = read_manifest(folder)
-    damaged = _copy_new(LocalStore(folder / _ARTIFACTS), store)
+    damaged = _copy_new(LocalStore(folder / _ARTIFACTS), store, on_progress)
     restore(admin_url, folder / _DUMP)
     with admin_session(admin_url) as connection:
         renew_epoch(connection)
@@ -148,17 +160,20 @@ def bring_back(admin_url: str, store: ArtifactStore, folder: Path) -> Backup:
     return replace(backup, artifacts=backup.artifacts - len(damaged), damaged=(*backup.damaged, *damaged))
 
 
-def _copy_new(source: ArtifactStore, target: ArtifactStore) -> list[str]:
+def _copy_new(source: ArtifactStore, target: ArtifactStore, on_progress: OnProgress = _unseen) -> list[str]:
     """Copy what the target lacks, proved on the way; returns what can't be proved, each once."""
-    damaged = []
-    for tenant in source.tenants():
-        for blob in source.list(tenant):
+    damaged, tenants = [], list(source.tenants())
+    for number, tenant in enumerate(tenants):
+        blobs = list(source.list(tenant))
+        for done, blob in enumerate(blobs):
+            on_progress(number + done / len(blobs), len(tenants))
             if target.exists(tenant, blob.digest):
                 continue
             try:
                 target.put_file(tenant, source.fetch(tenant, blob.digest, blob.size_bytes), "backup")
             except ArtifactIntegrityError:
                 damaged.append(f"{tenant}/{blob.digest}")
+        on_progress(number + 1, len(tenants))
     return damaged
 
 

@@ -287,6 +287,20 @@ def _diagnosed(
         return None
 
 
+def _profiled(
+    request: TrainingRequest, table: TrainingTable, predicted: Any, output: OutputKind
+) -> TrainingProfile | None:
+    try:
+        predictions = profile_predictions(np.asarray(predicted), are_numbers=output is OutputKind.NUMBER)
+        # Columns in shards are not in memory; they are those of a registered dataset, which has a profile.
+        is_here = request.shows_cells and isinstance(table.train.columns, dict)
+        inputs = profile_columns(table.train.columns, table.inputs) if is_here else None
+    except Exception:  # noqa: BLE001 - a processor of the caller's own can make anything, and its training must not be lost
+        _log.warning("The profile of the training could not be made.", exc_info=True)
+        return None
+    return TrainingProfile(predictions, inputs)
+
+
 def _residuals(held_out: Answered, part: Part, output: OutputKind, *, shown: bool) -> Residuals | None:
     """Of a regression; to two digits where the tenant's policy is synthetic rows, as those have them."""
     if output is not OutputKind.NUMBER or part.target is None:

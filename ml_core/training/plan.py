@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -133,8 +133,17 @@ class Planner:
             self._check_columns(held_out, spec)
         return Checked(source, held_out, metadata, registered_type)
 
-    def plan(self, model_id: ModelId, spec: TrainSpec, given: GivenData, cores: float = 1.0) -> TrainingPlan:
+    def plan(
+        self,
+        model_id: ModelId,
+        spec: TrainSpec,
+        given: GivenData,
+        cores: float = 1.0,
+        enter: Callable[[str], object] = lambda _stage: None,
+    ) -> TrainingPlan:
         """Check a training, choose its strategy for so many cores of a Ray cluster, and read its data.
+
+        ``enter`` is called with ``read`` before that.
 
         Raises:
             MLFrameworkError: As ``check``; or the data is not a pair.
@@ -142,6 +151,7 @@ class Planner:
         with self._db.together(self._tenant_id) as db:
             checked = Planner(db, self._tenant_id).check(model_id, spec, given)
             tenant = TenantRepository(db).ensure(self._tenant_id)
+        enter("read")
         data, validation = given.training, given.validation
         strategy = Strategy.IN_PROCESS
         if data is None and checked.source is not None:

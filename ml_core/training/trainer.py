@@ -26,7 +26,7 @@ from ml_core.domain.tune_spec import TuneSpec
 from ml_core.exceptions import Action, InvalidRequestError, MLFrameworkError
 from ml_core.ids import ModelId, TenantId
 from ml_core.models.store import open_store
-from ml_core.observability import NO_HOOKS, Hooks
+from ml_core.observability import NO_HOOKS, EndedTraining, Hooks
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.versions.repository import VersionRepository
 from ml_core.training.attempt import NO_JOB, TrainingAttempt
@@ -49,18 +49,24 @@ class Stages:
 
     Attributes:
         rows: Rows that were read.
+        algorithm: Of the fitted model, once there is one.
+        version: That was registered, once it is.
         seconds: Stage → seconds, in the order in which they ran.
     """
 
     def __init__(self, on_enter: Callable[[str], object] | None = None) -> None:
         self.rows = 0
+        self.algorithm: str | None = None
+        self.version: str | None = None
         self._on_enter = on_enter
         self.seconds: dict[str, float] = {}
         self._stage: str | None = None
         self._since = 0.0
 
     def enter(self, stage: str | None) -> None:
-        """End the stage that runs, and begin another unless that is None."""
+        """End the stage that runs, and begin another unless that is None or the same."""
+        if stage == self._stage:
+            return
         now = time.perf_counter()
         if self._stage is not None:
             self.seconds[self._stage] += now - self._since
@@ -72,10 +78,12 @@ class Stages:
 
 
 @contextmanager
-def reported(hooks: Hooks, model_id: str, on_stage: Callable[[str], object] | None = None) -> Iterator[Stages]:
-    """Call ``training_ended`` when the block is left, however it is."""
+def reported(
+    hooks: Hooks, tenant_id: TenantId, model_id: str, on_stage: Callable[[str], object] | None = None
+) -> Iterator[Stages]:
+    """Call ``training_ended`` when the block is left, however it is. The first stage is ``validate``."""
     stages, error = Stages(on_stage), None
-    stages.enter("read")
+    stages.enter("validate")
     try:
         yield stages
     except BaseException as raised:
@@ -83,7 +91,8 @@ def reported(hooks: Hooks, model_id: str, on_stage: Callable[[str], object] | No
         raise
     finally:
         stages.enter(None)
-        hooks.training_ended(model_id, stages.seconds, stages.rows, error)
+        facts = (stages.seconds, stages.rows, stages.algorithm, stages.version, error)
+        hooks.training_ended(EndedTraining(str(tenant_id), model_id, *facts))
 
 
 class TrainingOptions(TypedDict, total=False):
@@ -301,24 +310,26 @@ class Trainer:
         Raises:
             MLFrameworkError: As ``tune``.
         """
-        check_search(search, spec)
-        plan = self._planner.plan(ModelId(model_id), spec, given)
-        model_type = plan.request.model_type_in_use
-        metric = metric_of(search, model_type, spaces_of(search, model_type, spec.hyperparameters))
-        of_search = {"search": search.to_json(), "metric": f"{CROSS_VALIDATED}{metric}"}
-        parameters = {**plan.run_parameters(), **of_search, **_of_job(attempt)}
-        for name in ("algorithm", "effective_hyperparameters"):  # the trials have them
-            parameters.pop(name, None)
-        runs = RunRepository(self._db, self.tenant_id)
-        recorded = runs.record(plan.request.model_id, kind="tune", parameters=parameters, run_id=attempt.run_id)
-        with reported(self._hooks, model_id, attempt.on_stage) as stages, recorded as run_id:
-            stages.enter("search")
-            of = (self._db, self.tenant_id, plan.request.model_id, attempt.job_id or run_id, run_id)
-            log = TrialLog(*of, metric, on_trial)
-            found = tune(plan.request, search, log, self._db.settings.platform.home, cpus)
-            self._refuse_in_vain(plan)  # again: a search takes long
-            request = replace(plan.request, hyperparameters={**plan.request.hyperparameters, **found.hyperparameters})
-            trained = self._complete(replace(plan, request=request), stages, run_id, attempt, (found.note,))
+        with reported(self._hooks, self.tenant_id, model_id, attempt.on_stage) as stages:
+            check_search(search, spec)
+            plan = self._planner.plan(ModelId(model_id), spec, given, enter=stages.enter)
+            model_type = plan.request.model_type_in_use
+            metric = metric_of(search, model_type, spaces_of(search, model_type, spec.hyperparameters))
+            of_search = {"search": search.to_json(), "metric": f"{CROSS_VALIDATED}{metric}"}
+            parameters = {**plan.run_parameters(), **of_search, **_of_job(attempt)}
+            for name in ("algorithm", "effective_hyperparameters"):  # the trials have them
+                parameters.pop(name, None)
+            runs = RunRepository(self._db, self.tenant_id)
+            recorded = runs.record(plan.request.model_id, kind="tune", parameters=parameters, run_id=attempt.run_id)
+            with recorded as run_id:
+                stages.enter("search")
+                of = (self._db, self.tenant_id, plan.request.model_id, attempt.job_id or run_id, run_id)
+                log = TrialLog(*of, metric, on_trial)
+                found = tune(plan.request, search, log, self._db.settings.platform.home, cpus)
+                self._refuse_in_vain(plan)  # again: a search takes long
+                chosen = {**plan.request.hyperparameters, **found.hyperparameters}
+                plan = replace(plan, request=replace(plan.request, hyperparameters=chosen))
+                trained = self._complete(plan, stages, run_id, attempt, (found.note,))
         return {**trained.as_dict(), "search": found.summary}
 
     def choose(self, model_id: str, spec: TrainSpec, cores: float, available_cores: float | None = None) -> Choice:
@@ -369,12 +380,13 @@ class Trainer:
         given: GivenData,
         attempt: TrainingAttempt = NO_JOB,
     ) -> _Trained:
-        plan = self._planner.plan(ModelId(model_id), spec, given, attempt.cores)
-        runs = RunRepository(self._db, self.tenant_id)
-        parameters = plan.run_parameters() | _of_job(attempt)
-        recorded = runs.record(plan.request.model_id, kind="train", parameters=parameters, run_id=attempt.run_id)
-        with reported(self._hooks, model_id, attempt.on_stage) as stages, recorded as run_id:
-            return self._complete(plan, stages, run_id, attempt)
+        with reported(self._hooks, self.tenant_id, model_id, attempt.on_stage) as stages:
+            plan = self._planner.plan(ModelId(model_id), spec, given, attempt.cores, stages.enter)
+            runs = RunRepository(self._db, self.tenant_id)
+            parameters = plan.run_parameters() | _of_job(attempt)
+            recorded = runs.record(plan.request.model_id, kind="train", parameters=parameters, run_id=attempt.run_id)
+            with recorded as run_id:
+                return self._complete(plan, stages, run_id, attempt)
 
     def _complete(
         self,
@@ -391,11 +403,12 @@ class Trainer:
             checkpoints = JobCheckpoints(runs, *of, attempt.on_round)
         fitted = self._fit(plan, stages, attempt.cores, checkpoints)
         fitted = replace(fitted, notes=(*notes, *fitted.notes))
-        stages.rows = sum(fitted.n_rows.values())
+        stages.rows, stages.algorithm = sum(fitted.n_rows.values()), fitted.algorithm
         stages.enter("register")
         # Before the version, whose registration may fail.
         _record(runs, run_id, fitted)
         made = self._registrar.register(fitted, plan, run_id)
+        stages.version = str(made.version)
         if checkpoints is not None:
             checkpoints.clear()
         location = self._registrar.store.location(self.tenant_id, made.servable.digest)

@@ -32,7 +32,7 @@ def execute(work: Work[TrainJobSpec]) -> Mapping[str, Any]:
     """Train, register and promote; an earlier attempt may have come as far as the version."""
     spec, made = work.spec, dict(work.made)
     if "version" not in made:
-        trainer = Trainer(work.db, work.tenant_id)
+        trainer = Trainer(work.db, work.tenant_id, hooks=work.hooks)
         report = trainer.train_spec(spec.model_id, spec.training, work.as_training())
         for note in report.notes:
             work.progress.say(note)

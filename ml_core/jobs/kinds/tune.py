@@ -43,7 +43,7 @@ def execute(work: Work[TuneJobSpec]) -> Mapping[str, Any]:
         def tell(log: TrialLog) -> None:
             work.progress.advance(len(log.ended), log.total, "trials", log.best_metric)
 
-        found = Trainer(work.db, work.tenant_id).tune_spec(
+        found = Trainer(work.db, work.tenant_id, hooks=work.hooks).tune_spec(
             spec.model_id,
             spec.training,
             spec.search,

@@ -7,7 +7,7 @@ row is committed, so young bytes without a row are ignored, and a suspicion is c
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -117,17 +117,24 @@ class Checker:
         self._is_quick = is_quick
         self.checked = Checked()
 
-    def check(self, tenant_id: TenantId) -> Iterator[Finding]:
+    def check(
+        self, tenant_id: TenantId, on_progress: Callable[[float], object] = lambda _share: None
+    ) -> Iterator[Finding]:
         """What is wrong with a tenant.
+
+        Args:
+            tenant_id: The tenant.
+            on_progress: Called with the share of the tenant that was checked, from 0 to 1.
 
         Raises:
             ModelLoadError: The artifact store can't be reached: that is not a finding.
         """
         self.checked.tenants += 1
         yield from self._violations(tenant_id)
-        yield from self._rows(tenant_id)
+        yield from self._rows(tenant_id, on_progress)
         yield from self._blobs(tenant_id)
         yield from self._strays(tenant_id)
+        on_progress(1.0)
 
     def check_folders(self) -> Iterator[Finding]:
         """Folders in the store of tenants that the registry does not know, or that were deleted."""
@@ -168,11 +175,12 @@ class Checker:
                 what = f"{row.subject} {row.what}."
                 yield Finding(tenant_id, FindingKind.INCONSISTENT, row.subject, what, rule.remedy)
 
-    def _rows(self, tenant_id: TenantId) -> Iterator[Finding]:
-        """Rows whose bytes are missing or others."""
+    def _rows(self, tenant_id: TenantId, on_progress: Callable[[float], object]) -> Iterator[Finding]:
+        """Rows whose bytes are missing or others, in the order of digests, which are spread evenly."""
         last = ""
         while page := self._needed_after(tenant_id, last):
             for digest, size_bytes in page:
+                on_progress(int(digest[:8], 16) / 2**32)
                 self.checked.needed += 1
                 self.checked.needed_bytes += size_bytes
                 if self._fault(tenant_id, digest, size_bytes, is_quick=self._is_quick) is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
@@ -37,12 +37,16 @@ from ml_core.registry.versions.rows import (
     SELECT_NAMED,
     SELECT_NEWEST,
     SELECT_SERVABLE,
+    SELECT_SERVED_DIGEST,
     SELECT_VERSIONS,
     is_version,
     servable_from,
     version_from,
 )
 from ml_core.registry.versions.search import VersionQuery, search
+
+if TYPE_CHECKING:
+    from ml_core.registry.pages import AnyRow
 
 MAX_MODEL_NOTES_BYTES = 16 * 2**10
 """Of a model's own metadata, as JSON: each of its versions has it beside notes of its own."""
@@ -167,12 +171,19 @@ class VersionRepository(OfTenant):
         Raises:
             ModelNotFoundError: There is no such version, or it or its model is archived.
         """
+        return servable_from(self._served(SELECT_SERVABLE, model_id, version))
+
+    def served_digest(self, model_id: str, version: str) -> Digest:
+        """The digest of a version that may be served. It costs less than ``servable``, whose errors it raises."""
+        return Digest(self._served(SELECT_SERVED_DIGEST, model_id, version).digest)
+
+    def _served(self, select: sa.Select[Any], model_id: str, version: str) -> AnyRow:
         name, wanted = ModelId(model_id), VersionId(version)
         with self._db.tenant(self._tenant_id) as connection:
-            row = connection.execute(SELECT_SERVABLE.where(self._is(name, wanted))).one_or_none()
+            row = connection.execute(select.where(self._is(name, wanted))).one_or_none()
             if row is None or row.is_archived:
                 raise not_shown(row, self._tenant_id, name, wanted, connection=connection)
-        return servable_from(row)
+        return row
 
     def list(
         self, model_id: str, *, include_archived: bool = False, limit: int = 100, cursor: str | None = None

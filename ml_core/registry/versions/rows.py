@@ -93,6 +93,7 @@ SELECT_NAMED = _OF_MODEL.where(versions.c.version == sa.bindparam("version"))
 # A version is also hidden with its model.
 IS_ARCHIVED = sa.or_(versions.c.archived_at.is_not(None), models.c.archived_at.is_not(None))
 SELECT_NEWEST = _OF_MODEL.where(sa.not_(IS_ARCHIVED)).order_by(versions.c.number.desc()).limit(1)
+SELECT_SERVED_DIGEST = sa.select(versions.c.digest, IS_ARCHIVED.label("is_archived")).select_from(VERSIONS_WITH_MODEL)
 SELECT_SERVABLE = sa.select(*SERVABLE_COLUMNS, IS_ARCHIVED.label("is_archived")).select_from(VERSIONS_WITH_MODEL)
 
 

@@ -70,7 +70,7 @@ def test_a_version_is_trained_loaded_asked_and_logged(db, tenant_id, replica, ho
     assert found["mlcore_trainings_total",] == 1
     assert found["mlcore_training_rows_total",] == len(DATA[0])
     stages = [labels for name, *labels in found if name == "mlcore_training_stage_seconds_count"]
-    assert sorted(stages) == [["evaluate"], ["fit"], ["read"], ["register"]]
+    assert sorted(stages) == [["evaluate"], ["fit"], ["read"], ["register"], ["validate"]]
     assert all(found["mlcore_training_stage_seconds_sum", stage] > 0 for (stage,) in stages)
     assert found["mlcore_resident_models",] >= 1
     assert found["mlcore_resident_bytes",] == replica.table.describe()["memory_bytes"]
@@ -122,5 +122,6 @@ def test_a_training_that_fails_names_the_stage(db, tenant_id):
     data = (DATA[0], ["one class"] * len(DATA[0]))
     with pytest.raises(TrainingError):
         Trainer(db, tenant_id, hooks=noted).train("m", "classification", data, hyperparameters=FAST)
-    ((model_id, stages, rows, error),) = noted.of("training_ended")
-    assert (model_id, list(stages), rows, error) == ("m", ["read"], 0, TrainingError.code)
+    ((ended,),) = noted.of("training_ended")
+    assert (ended.model_id, list(ended.stages), ended.rows) == ("m", ["validate", "read"], 0)
+    assert (ended.error, ended.algorithm, ended.version) == (TrainingError.code, None, None)

@@ -1,44 +1,11 @@
-"""The in-process cache and its three bounds."""
+"""The configuration of a cache, and its clock; ``tests/integration/cache`` has what both kinds of cache promise."""
+
+import sys
 
 import pytest
 
 from ml_core.cache import CacheConfig, CacheMechanism
 from ml_core.exceptions import ConfigurationError
-
-
-def test_a_value_is_found_again():
-    """What was put is what is got, and both looks are counted."""
-    cache = CacheMechanism()
-    cache.put(b"k", b"v")
-    assert (cache.get(b"k"), cache.get(b"other")) == (b"v", None)
-    assert (cache.statistics().hits, cache.statistics().misses) == (1, 1)
-
-
-def test_entries_are_bounded_and_the_least_recently_used_goes():
-    """With room for two entries the one that was not touched is forgotten."""
-    cache = CacheMechanism(CacheConfig(max_entries=2))
-    cache.put(b"a", b"1")
-    cache.put(b"b", b"2")
-    cache.get(b"a")
-    cache.put(b"c", b"3")
-    assert [cache.get(key) for key in (b"a", b"b", b"c")] == [b"1", None, b"3"]
-
-
-def test_bytes_are_bounded():
-    """Keys and values together stay under the byte bound."""
-    cache = CacheMechanism(CacheConfig(max_bytes=100))
-    for index in range(50):
-        cache.put(b"key%02d" % index, b"x" * 15)
-    assert 0 < cache.statistics().size_bytes <= 100
-    assert cache.get(b"key49") == b"x" * 15
-
-
-def test_a_value_larger_than_the_cache_is_not_kept():
-    """It would push everything else out and not fit anyway."""
-    cache = CacheMechanism(CacheConfig(max_bytes=100))
-    cache.put(b"small", b"1")
-    cache.put(b"large", b"x" * 200)
-    assert (cache.get(b"small"), cache.get(b"large")) == (b"1", None)
 
 
 def test_entries_age():
@@ -59,7 +26,35 @@ def test_a_bound_must_be_positive(bounds):
         CacheConfig(**bounds)
 
 
-def test_a_shared_cache_is_refused_clearly():
-    """The name is promised; this release says that it can't keep it, instead of caching somewhere else."""
-    with pytest.raises(ConfigurationError, match="no cache that processes share"):
-        CacheConfig(url="redis://127.0.0.1")
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:6379", "http://:secret@host", "redis://", "redis://:secret@host:port", "redis://h?db=secret"]
+)
+def test_an_address_that_is_none_is_refused_and_not_repeated(url):
+    """It may hold a password."""
+    with pytest.raises(ConfigurationError, match="address of a Redis server") as caught:
+        CacheMechanism(CacheConfig(url=url))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
+        ("redis://:s/cret@host:6379/0", "redis://***@host:6379/0"),
+        ("rediss://user:secret@host?ssl_cert_reqs=none", "rediss://***@host?ssl_cert_reqs=none"),
+        ("unix:///run/redis.sock?password=secret&db=1", "unix:///run/redis.sock?password=***&db=1"),
+    ],
+)
+def test_credentials_are_not_shown(url, shown):
+    """A cache may be logged."""
+    config = CacheConfig(url=url)
+    assert repr(config) == f"CacheConfig(max_entries=10000, max_bytes=67108864, ttl_s=300.0, url={shown!r})"
+
+
+def test_without_the_extra_a_shared_cache_says_what_to_install(monkeypatch):
+    """Instead of an ImportError, and instead of caching somewhere else."""
+    for name in [name for name in sys.modules if name == "ml_core.cache.shared" or name.partition(".")[0] == "redis"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(ConfigurationError, match=r'pip install "ml-core-platform\[redis\]"'):
+        CacheMechanism(CacheConfig(url="redis://127.0.0.1"))

@@ -11,6 +11,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ml_core.ids import ModelId, TenantId, VersionId, VersionRef
+from ml_core.observability import EndedTraining
 from ml_core.observability.metrics import METRICS, Kind, Metric, markdown
 from ml_core.observability.prometheus import OTHER_TENANTS, PrometheusHooks
 from support.hooks import values
@@ -38,7 +39,7 @@ def test_names_follow_the_conventions(metric: Metric):
 def test_no_label_grows_with_what_is_served():
     """Models and versions are in traces and in the prediction log; tenants only where a setting asks for them."""
     labels = {label for metric in METRICS for label in metric.labels}
-    assert labels == {"route", "status", "reason", "code", "stage", "tenant"}
+    assert labels == {"route", "status", "reason", "code", "stage", "tenant", "result"}
     assert [metric.name for metric in METRICS if "tenant" in metric.labels] == ["mlcore_tenant_requests_total"]
 
 
@@ -104,8 +105,12 @@ def call_each(hooks: PrometheusHooks) -> None:
     hooks.predictions_queued(9)
     hooks.predictions_written(8, 1, 0.03)
     hooks.predictions_lost("queue_full", 4)
-    hooks.training_ended("m", {"read": 0.1, "fit": 0.5}, 100, None)
-    hooks.training_ended("m", {"read": 0.1, "fit": 0.5}, 0, "training")
+    hooks.cache_looked_up(is_hit=True)
+    hooks.cache_looked_up(is_hit=False)
+    hooks.cache_failed("timeout")
+    stages = {"read": 0.1, "fit": 0.5}
+    hooks.training_ended(EndedTraining("acme", "m", stages, 100, "random_forest", "1"))
+    hooks.training_ended(EndedTraining("acme", "m", stages, error="training"))
 
 
 def test_each_event_is_counted_where_it_belongs():
@@ -135,6 +140,8 @@ def test_each_event_is_counted_where_it_belongs():
         "mlcore_prediction_log_withheld_rows_total": {(): 1},
         "mlcore_prediction_log_lost_rows_total": {("queue_full",): 4},
         "mlcore_prediction_log_write_seconds_count": {(): 1},
+        "mlcore_cache_lookups_total": {("hit",): 1, ("miss",): 1},
+        "mlcore_cache_errors_total": {("timeout",): 1},
         "mlcore_trainings_total": {(): 1},
         "mlcore_training_failures_total": {("fit",): 1},
         "mlcore_training_rows_total": {(): 100},

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
-
 import httpx
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
 from ml_core.ids import ModelId, TenantId, VersionId, VersionRef
+from ml_core.observability import EndedTraining
 from ml_core.observability.tracing import TracingHooks
 from ml_core.settings import ObservabilitySettings
+from support.collector import collecting
 from support.inprocess_cell import ACME, MEASURE
 
 VERSION = VersionRef(TenantId("acme"), ModelId("measures"), VersionId("1"))
@@ -93,13 +92,14 @@ def test_a_load_is_a_span_with_its_error(tracing, exporter):
 
 def test_a_training_is_a_span_with_its_stages(tracing, exporter):
     """One after the other, in the span of the whole."""
-    tracing.training_ended("measures", {"read": 0.1, "fit": 0.5}, 0, "training")
+    tracing.training_ended(EndedTraining("acme", "measures", {"read": 0.1, "fit": 0.5}, error="training"))
     found = spans(tracing, exporter)
     train, read, fit = found["train"], found["read"], found["fit"]
     assert read.parent.span_id == fit.parent.span_id == train.context.span_id
     assert (train.start_time, read.end_time) == (read.start_time, fit.start_time)
     assert fit.end_time <= train.end_time
-    assert train.status.description == "training"
+    assert train.attributes == {"mlcore.tenant": "acme", "mlcore.model": "measures", "mlcore.rows": 0}
+    assert [span.status.description for span in (train, read, fit)] == ["training", None, "training"]
 
 
 def test_what_the_replica_does_by_itself_is_traced(tracing, exporter):
@@ -114,33 +114,8 @@ def test_what_the_replica_does_by_itself_is_traced(tracing, exporter):
 @pytest.fixture
 def collector():
     """An OTLP collector: its address, and the spans that it was sent."""
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-
-    received = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = self.rfile.read(int(self.headers["content-length"]))
-            request = ExportTraceServiceRequest.FromString(body)
-            received.extend(
-                (self.path, span.name)
-                for resource in request.resource_spans
-                for scope in resource.scope_spans
-                for span in scope.spans
-            )
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", received
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with collecting() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +136,7 @@ def test_spans_reach_the_collector_that_the_setting_names(telemetry, collector, 
     made = telemetry.Telemetry(ObservabilitySettings(metrics=False, otlp_endpoint=address))
     made.hooks.model_loaded(VERSION, 0.1)
     made.close()
-    assert received == [("/v1/traces", "load model")]
+    assert [(path, span.name) for path, span in received] == [("/v1/traces", "load model")]
 
 
 def test_without_the_extra_there_are_no_traces_and_a_warning(telemetry, monkeypatch, caplog):

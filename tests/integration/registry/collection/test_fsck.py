@@ -60,7 +60,10 @@ def test_a_sound_tenant_is_clean(
     versions.delete(TICKETS, VersionId("a"))
     versions.archive(TICKETS, VersionId("b"))
     checker = Checker(db, store, NO_GRACE, is_quick=is_quick)
-    assert list(checker.check(tenant_id)) == []
+    shares: list[float] = []
+    assert list(checker.check(tenant_id, shares.append)) == []
+    assert shares == sorted(shares)
+    assert (len(shares), shares[-1]) == (4, 1.0)  # each artifact, and the end
     assert (checker.checked.needed, checker.checked.stored) == (3, 3)
 
 

@@ -256,6 +256,9 @@ def _fields(tenant: str, version: VersionDetail) -> Iterator[tuple[str, Any]]:
         yield mark, f"{configured(each['hyperparameters'])}: {score}"
     yield "hyperparameters", pairs(version.hyperparameters)
     yield "in force", pairs(version.effective_hyperparameters)
+    important: Mapping[str, Any] = training.get("importances") or {}
+    if important:
+        yield "importances", f"{pairs(important['worse_by'])} ({important['metric']} worse by, when permuted)"
     yield "columns", [column["name"] for column in version.signature["inputs"]]
     yield "tags", pairs(version.tags)
     yield from (("note", note) for note in training.get("notes", ()))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.train_spec import TRAINING_RECORD
@@ -26,6 +27,8 @@ from ml_core.training.provenance import code_commit, library_versions
 # Placeholders of a servable version for what the registry will decide; the proof does not read them.
 _UNREGISTERED = VersionId("unregistered")
 _NO_DIGEST = Digest("0" * 64)
+# Columns whose importances a version shows.
+_IMPORTANCES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,7 @@ def _draft(fitted: FittedModel, plan: TrainingPlan, run_id: str, outside_types: 
         "selection": fitted.selection,
         "effective_hyperparameters": fitted.effective_hyperparameters,
         "baseline": fitted.baseline,
+        **_importances(fitted),
         "n_rows": dict(fitted.n_rows),
         "dataset": None if source is None else source.reference,
         **{name: value for name in ("group", "time") if (value := getattr(spec, name)) is not None},
@@ -132,6 +136,15 @@ def _draft(fitted: FittedModel, plan: TrainingPlan, run_id: str, outside_types: 
         lineage=lineage,
         outside_types=outside_types,
     )
+
+
+def _importances(fitted: FittedModel) -> dict[str, Any]:
+    """The most important columns; all are in the diagnostics of the run."""
+    found = fitted.diagnostics
+    if found is None or not found.importances:
+        return {}
+    largest = {each.column: each.worse_by for each in found.importances[:_IMPORTANCES]}
+    return {"importances": {"metric": found.importance_metric, "worse_by": largest}}
 
 
 def reported_columns(fitted: FittedModel) -> tuple[ReportedColumn, ...]:

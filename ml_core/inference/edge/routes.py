@@ -1,4 +1,4 @@
-"""The platform's own routes, ``predict``, ``feedback`` and the health of a replica, and their JSON.
+"""The platform's own routes, ``predict``, ``explain``, ``feedback`` and the health of a replica, and their JSON.
 
 Errors name the path of the invalid field. Labels keep their type; numbers that are not finite are null.
 """
@@ -15,6 +15,7 @@ import orjson
 from numpy.typing import NDArray
 
 from ml_core.domain.columns import Columns
+from ml_core.domain.explanation import MAX_EXPLAINED_ROWS
 from ml_core.domain.signature import Output, Row, Signature
 from ml_core.domain.values import category_text
 from ml_core.exceptions import InvalidNameError, InvalidRequestError, RegistryUnavailableError, RequestTooLargeError
@@ -41,11 +42,7 @@ class PlatformRoutes:
 
     async def predict(self, request: HttpRequest) -> HttpResponse:
         """``POST /t/{tenant}/models/{model}/predict``."""
-        if len(request.body) <= PARSE_ON_LOOP_BYTES:
-            body = parse_predict(request.body, self._max_rows)
-        else:
-            body = await self._service.on_thread(parse_predict, request.body, self._max_rows)
-        target = Target(request.tenant, request.model, body.environment, body.version, body.key, request.request_id)
+        body, target = await self._parse(request, self._max_rows, _OPTIONS)
         prediction = await self._service.predict(target, body, proba=body.proba, deadline=request.deadline)
         version, answer = prediction.version, prediction.answer
         data: dict[str, Any] = {
@@ -66,6 +63,35 @@ class PlatformRoutes:
         if self._service.recorder is not None:
             self._service.recorder.record(target, prediction, size=body.size, arrived=request.arrived)
         return response
+
+    async def explain(self, request: HttpRequest) -> HttpResponse:
+        """``POST /t/{tenant}/models/{model}/explain``: the body of ``predict`` without ``proba``."""
+        body, target = await self._parse(request, min(self._max_rows, MAX_EXPLAINED_ROWS), _EXPLAIN_OPTIONS)
+        version, side, explanation = await self._service.explain(target, body, request.deadline)
+        data: dict[str, Any] = {
+            "method": explanation.method,
+            "unit": explanation.unit,
+            "model": version.ref.model_id,
+            "version": version.ref.version,
+            "rollout": side,
+            "request_id": request.request_id,
+        }
+        if body.unknown_values:
+            data["unknown_values"] = body.unknown_values
+        # On the thread: an answer may have some megabytes.
+        return await self._service.explanations.on_thread(
+            lambda: json_response({"explanations": explanation.to_json(), **data})
+        )
+
+    async def _parse(
+        self, request: HttpRequest, max_rows: int, options: Mapping[str, Callable[[str, Any], Any]]
+    ) -> tuple[PredictBody, Target]:
+        if len(request.body) <= PARSE_ON_LOOP_BYTES:
+            body = parse_predict(request.body, max_rows, options)
+        else:
+            body = await self._service.on_thread(parse_predict, request.body, max_rows, options)
+        target = Target(request.tenant, request.model, body.environment, body.version, body.key, request.request_id)
+        return body, target
 
     async def feedback(self, request: HttpRequest) -> HttpResponse:
         """``POST /t/{tenant}/models/{model}/feedback``: ``{"request_id": …, "row": 0, "label": …}``, scope ``label``.
@@ -139,8 +165,10 @@ class PredictBody:
         return key_text(self.raw[0].get(column))
 
 
-def parse_predict(body: bytes, max_rows: int) -> PredictBody:
-    """Parse the body of ``predict``.
+def parse_predict(
+    body: bytes, max_rows: int, options: Mapping[str, Callable[[str, Any], Any]] | None = None
+) -> PredictBody:
+    """Parse the body of ``predict``, or one with other ``options``: the name of a field → what checks its value.
 
     Raises:
         InvalidRequestError: The body is malformed; names the field.
@@ -159,7 +187,7 @@ def parse_predict(body: bytes, max_rows: int) -> PredictBody:
     if len(data) > 1:
         for name, value in data.items():
             if name != "rows":
-                _set_option(parsed, name, value)
+                _set_option(parsed, name, value, _OPTIONS if options is None else options)
     return parsed
 
 
@@ -226,10 +254,10 @@ def _parse_label(content: bytes) -> dict[str, Any]:
     return label
 
 
-def _set_option(parsed: PredictBody, name: str, value: Any) -> None:
-    check = _OPTIONS.get(name)
+def _set_option(parsed: PredictBody, name: str, value: Any, options: Mapping[str, Callable[[str, Any], Any]]) -> None:
+    check = options.get(name)
     if check is None:
-        raise _unknown(name, ("rows", *sorted(_OPTIONS)))
+        raise _unknown(name, ("rows", *sorted(options)))
     setattr(parsed, name, check(name, value))
 
 
@@ -279,3 +307,4 @@ _OPTIONS: Mapping[str, Callable[[str, Any], Any]] = {
     "key": sticky_key,
     "strict": _boolean,
 }
+_EXPLAIN_OPTIONS = {name: check for name, check in _OPTIONS.items() if name != "proba"}

@@ -111,7 +111,7 @@ class Explanation:
 
     def to_json(self) -> list[dict[str, Any]]:
         """One JSON object a row: ``prediction``, ``outputs`` (one for each score) and ``words``."""
-        labels = [category_text(label) for label in self.classes] or [None]
+        labels: list[str | None] = [*map(category_text, self.classes)] or [None]
         scores, base, parts = self.scores.tolist(), self.base.tolist(), self.contributions.swapaxes(1, 2).tolist()
         return [
             {

@@ -6,7 +6,8 @@ missing number) are added up to the column that they come from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -147,7 +148,7 @@ class _BySampling:
         found = []
         for row, answer in enumerate(answers):
             one = take(columns, slice(row, row + 1))
-            found.append(sampled_shapley(lambda table, is_=answer: self._score(table, is_), one, self._background))
+            found.append(sampled_shapley(partial(self._score, answer), one, self._background))
         return np.stack([base for base, _ in found]), np.stack([parts for _, parts in found]), [{} for _ in answers]
 
     def _unit(self) -> Unit:
@@ -159,21 +160,22 @@ class _BySampling:
             return Unit.DECISION
         return Unit.AGREEMENT
 
-    def _score(self, columns: Columns, answer: Any) -> NDArray[np.float64]:
+    def _score(self, answer: Any, columns: Columns) -> NDArray[np.float64]:
         if self.unit is Unit.PROBABILITY:
             _, probabilities = self._model.predict_both(columns)
-            return np.asarray(probabilities)
+            return np.asarray(probabilities, dtype=np.float64)
         if self.unit is Unit.DECISION:
-            return np.asarray(self._model.pipeline.decision_function(self._model.table_of(columns)))[:, None]
+            decision = self._model.pipeline.decision_function(self._model.table_of(columns))
+            return np.asarray(decision, dtype=np.float64).reshape(-1, 1)
         predicted = self._model.predict(columns)
         if self.unit is Unit.TARGET:
-            return np.asarray(predicted, dtype=np.float64)[:, None]
+            return np.asarray(predicted, dtype=np.float64).reshape(-1, 1)
         return np.array([[float(label == answer)] for label in labels_to_json(predicted)])
 
 
 def _exact_of(model: LoadedModel) -> tuple[TableEncoder | None, Exact | None]:
     """The encoder and the exact contributions of a pipeline of the platform's own steps."""
-    steps = getattr(model.pipeline, "steps", ())
+    steps: Sequence[Any] = getattr(model.pipeline, "steps", ())
     if len(steps) != 2 or type(steps[0][1]) is not TableEncoder:
         return None, None
     encoder = steps[0][1]

@@ -18,13 +18,15 @@ from ml_core.models.loading import LoadedModel
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-MAX_WORK = 2_000_000_000
-"""Elementary operations for one request: about 5 s of the thread (``benchmarks/explain.py``)."""
+MAX_MODEL_BYTES = 128 * 2**20
+"""The largest model that is explained: what is prepared for a request takes about as much memory once more."""
+MAX_WORK = 1_000_000_000
+"""Elementary operations for one request, of about 5 ns each (``benchmarks/explain.py``)."""
 MAX_NUMBERS = 250_000
 """Contributions in one answer, rows times columns times scores: about 6 MB of JSON."""
 # A step of a request ends within some 50 ms, if one row does: then other requests get their turn, and a request whose
 # deadline passed, or whose client left, goes no further.
-_STEP_WORK = 20_000_000
+_STEP_WORK = 10_000_000
 _WAITING = 32
 _WAITING_PER_TENANT = 8
 
@@ -52,8 +54,12 @@ class Explanations:
         self._gate.enter(tenant)
         try:
             columns = await self.on_thread(table.columns, model.version.signature)
+            if await self.on_thread(lambda: model.memory_bytes) > MAX_MODEL_BYTES:
+                raise _too_much(table.rows, 0)
             explainer = await self.on_thread(Explainer, model)
-            _check_work(explainer, model, table.rows)
+            most = _most_rows(explainer, model)
+            if table.rows > most:
+                raise _too_much(table.rows, most)
             size = max(1, min(explainer.rows_at_once, _STEP_WORK // explainer.work_per_row))
             steps = [take(columns, slice(start, start + size)) for start in range(0, table.rows, size)]
             return joined([await self.on_thread(explainer.explain, step) for step in steps])
@@ -69,17 +75,19 @@ class Explanations:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
-def _check_work(explainer: Explainer, model: LoadedModel, rows: int) -> None:
+def _most_rows(explainer: Explainer, model: LoadedModel) -> int:
+    """The rows of a model that one request may have explained."""
     signature = model.version.signature
     numbers = len(signature.inputs) * max(1, len(signature.output.classes))
-    most = min(MAX_EXPLAINED_ROWS, MAX_WORK // explainer.work_per_row, MAX_NUMBERS // numbers)
-    if rows <= most:
-        return
+    return min(MAX_EXPLAINED_ROWS, MAX_WORK // explainer.work_per_row, MAX_NUMBERS // numbers)
+
+
+def _too_much(rows: int, most: int) -> RequestTooLargeError:
     if most:
         remedy = f"Send at most {most} {'row' if most == 1 else 'rows'} per request."
     else:
         remedy = "Explain it in a process of your own with MLSystem.explain, which has no limit."
-    raise RequestTooLargeError(
+    return RequestTooLargeError(
         f"Explaining {rows} {'row' if rows == 1 else 'rows'} of this model costs too much for a replica.",
         remedy=remedy,
         limit=most,

@@ -42,7 +42,7 @@ class PlatformRoutes:
 
     async def predict(self, request: HttpRequest) -> HttpResponse:
         """``POST /t/{tenant}/models/{model}/predict``."""
-        body, target = await self._parse(request, self._max_rows, _OPTIONS)
+        body, target = await self._parse(request, parse_predict, self._max_rows)
         prediction = await self._service.predict(target, body, proba=body.proba, deadline=request.deadline)
         version, answer = prediction.version, prediction.answer
         data: dict[str, Any] = {
@@ -66,7 +66,7 @@ class PlatformRoutes:
 
     async def explain(self, request: HttpRequest) -> HttpResponse:
         """``POST /t/{tenant}/models/{model}/explain``: the body of ``predict`` without ``proba``."""
-        body, target = await self._parse(request, min(self._max_rows, MAX_EXPLAINED_ROWS), _EXPLAIN_OPTIONS)
+        body, target = await self._parse(request, parse_explain, min(self._max_rows, MAX_EXPLAINED_ROWS))
         version, side, explanation = await self._service.explain(target, body, request.deadline)
         data: dict[str, Any] = {
             "method": explanation.method,
@@ -84,12 +84,12 @@ class PlatformRoutes:
         )
 
     async def _parse(
-        self, request: HttpRequest, max_rows: int, options: Mapping[str, Callable[[str, Any], Any]]
+        self, request: HttpRequest, parse: Callable[[bytes, int], PredictBody], max_rows: int
     ) -> tuple[PredictBody, Target]:
         if len(request.body) <= PARSE_ON_LOOP_BYTES:
-            body = parse_predict(request.body, max_rows, options)
+            body = parse(request.body, max_rows)
         else:
-            body = await self._service.on_thread(parse_predict, request.body, max_rows, options)
+            body = await self._service.on_thread(parse, request.body, max_rows)
         target = Target(request.tenant, request.model, body.environment, body.version, body.key, request.request_id)
         return body, target
 
@@ -165,16 +165,23 @@ class PredictBody:
         return key_text(self.raw[0].get(column))
 
 
-def parse_predict(
-    body: bytes, max_rows: int, options: Mapping[str, Callable[[str, Any], Any]] | None = None
-) -> PredictBody:
-    """Parse the body of ``predict``, or one with other ``options``: the name of a field → what checks its value.
+def parse_predict(body: bytes, max_rows: int) -> PredictBody:
+    """Parse the body of ``predict``.
 
     Raises:
         InvalidRequestError: The body is malformed; names the field.
         InvalidNameError: A name in the body is invalid.
         RequestTooLargeError: The body has more than ``max_rows`` rows.
     """
+    return _parse_rows(body, max_rows, _OPTIONS)
+
+
+def parse_explain(body: bytes, max_rows: int) -> PredictBody:
+    """Parse the body of ``explain``, that of ``predict`` without ``proba``; raises as ``parse_predict``."""
+    return _parse_rows(body, max_rows, _EXPLAIN_OPTIONS)
+
+
+def _parse_rows(body: bytes, max_rows: int, options: Mapping[str, Callable[[str, Any], Any]]) -> PredictBody:
     data = parse_object(body)
     rows = data.get("rows")
     if type(rows) is not list or not rows:
@@ -187,7 +194,7 @@ def parse_predict(
     if len(data) > 1:
         for name, value in data.items():
             if name != "rows":
-                _set_option(parsed, name, value, _OPTIONS if options is None else options)
+                _set_option(parsed, name, value, options)
     return parsed
 
 

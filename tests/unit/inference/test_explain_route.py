@@ -87,7 +87,7 @@ def test_too_much_work_is_refused_with_the_number_of_rows(cell, key, monkeypatch
     monkeypatch.setattr(explanations, "MAX_WORK", 3 * work)
     assert explain(cell, key, [MEASURE] * 3).status_code == 200
     error = explain(cell, key, [MEASURE] * 4).json()["error"]
-    assert (error["code"], error["details"]["limit"]) == ("request_too_large", 3)
+    assert (error["code"], error["details"]["limit"]) == ("too_large", 3)
     monkeypatch.setattr(explanations, "MAX_WORK", work - 1)
     answer = explain(cell, key, [MEASURE])
     assert (answer.status_code, "MLSystem.explain" in answer.text) == (413, True)

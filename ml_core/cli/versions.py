@@ -258,7 +258,8 @@ def _fields(tenant: str, version: VersionDetail) -> Iterator[tuple[str, Any]]:
     yield "in force", pairs(version.effective_hyperparameters)
     important: Mapping[str, Any] = training.get("importances") or {}
     if important:
-        yield "importances", f"{pairs(important['worse_by'])} ({important['metric']} worse by, when permuted)"
+        largest = pairs({each["column"]: each["worse_by"] for each in important["largest"]})
+        yield "importances", f"{largest} ({important['metric']} worse by, when permuted)"
     yield "columns", [column["name"] for column in version.signature["inputs"]]
     yield "tags", pairs(version.tags)
     yield from (("note", note) for note in training.get("notes", ()))

@@ -6,7 +6,7 @@ Nothing is stored before the proof, and publishing stores bytes and version, or 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ml_core.database.connection import DatabaseConnection
@@ -143,8 +143,8 @@ def _importances(fitted: FittedModel) -> dict[str, Any]:
     found = fitted.diagnostics
     if found is None or not found.importances:
         return {}
-    largest = {each.column: each.worse_by for each in found.importances[:_IMPORTANCES]}
-    return {"importances": {"metric": found.importance_metric, "worse_by": largest}}
+    largest = [asdict(each) for each in found.importances[:_IMPORTANCES]]
+    return {"importances": {"metric": found.importance_metric, "largest": largest}}
 
 
 def reported_columns(fitted: FittedModel) -> tuple[ReportedColumn, ...]:

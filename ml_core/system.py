@@ -39,6 +39,7 @@ from ml_core.training.trainer import Trainer, TrainingOptions
 if TYPE_CHECKING:
     from ml_core.cache import CacheMechanism
     from ml_core.database.connection import DatabaseConnection
+    from ml_core.domain.explanation import Explanation
     from ml_core.domain.version import ModelVersion, ServableVersion
     from ml_core.registry.promotion.environments import Move, Pointer
 
@@ -232,6 +233,22 @@ class MLSystem:
         """Predict a list of rows, ``batch_size`` of them at a time, in order; further arguments as for ``predict``."""
         with self._table.using(self.resolve(model_id, version=version, environment=environment)) as model:
             return self.predictor.predict_batch(model=model, input_batch=input_batch, batch_size=batch_size)
+
+    def explain(
+        self, model_id: str, input_data: Any, *, version: str | None = None, environment: str | None = None
+    ) -> Explanation:
+        """Explain the predictions for one row or many: what each input column added to the score.
+
+        Exact for linear models and trees, sampled for others; arguments as for ``predict``.
+
+        Returns:
+            The contributions; ``to_frame()`` is a table of rows by input columns.
+
+        Raises:
+            PredictionError: The model failed, or has no rows to compare with.
+        """
+        with self._table.using(self.resolve(model_id, version=version, environment=environment)) as model:
+            return self.predictor.explain(model, input_data)
 
     async def predict_async(self, model_id: str, input_data: Any, use_cache: bool = True, **where: Any) -> Any:
         """As ``predict``, in a thread, without blocking the event loop."""

@@ -45,6 +45,7 @@ _PANELS = {
         "approve": "gates",
         "rollouts": "moves",
         "predict": "predict",
+        "explain": "explain",
         "predictions": "predictions",
         "quality": "quality",
     },

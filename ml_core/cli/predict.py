@@ -52,25 +52,15 @@ def predict(
         raise ConfigurationError(
             "Give either --row or --file.", remedy="""For example --row '{"subject": "Login fails"}'."""
         )
-    if environment is not None and version is not None:
-        raise ConfigurationError(
-            "Give either --environment or --version.", remedy="A version is asked whatever points to it."
-        )
+    asked = asked_version(environment, version)
     tenant_id, model_id = TenantId(tenant_name()), ModelId(model)
-    url, key = address()
-    if url is not None and key is None:
-        raise ConfigurationError(
-            "Asking over HTTP needs a key.",
-            remedy="Give --key, or name no platform to predict in this process.",
-            setting="--key",
-        )
-    rows = [_parse_row(text) for text in row] if row is not None else _read_rows(file or "", encoding)
-    asked: dict[str, Any] = {"environment": environment, "version": version}
+    cell = cell_address()
+    rows = [_parse_row(text) for text in row] if row is not None else read_rows(file or "", encoding)
     wanted: dict[str, Any] = {"proba": proba, "scores": scores, "interval": interval}
-    if key is not None:
+    if cell is not None:
         from ml_core.client import MLClient
 
-        with MLClient(url or _local_url(), api_key=key, tenant_id=tenant_id) as client:
+        with MLClient(cell[0], api_key=cell[1], tenant_id=tenant_id) as client:
             answered = client.predict(model_id, rows, **wanted, **asked)
         result = {"probabilities": None, **answered.model_dump(include=_SHOWN, exclude_none=True)}
     else:
@@ -89,6 +79,37 @@ def _details(result: dict[str, Any], index: int) -> Iterator[str]:
         yield f"score {result['scores'][index]:.4f} (threshold {result['threshold']:.4f})"
     if "intervals" in result:
         yield "{} to {}".format(*(show(end) for end in result["intervals"][index]))
+
+
+def asked_version(environment: str | None, version: str | None) -> dict[str, str | None]:
+    """What answers, as keywords of ``predict`` and ``explain``.
+
+    Raises:
+        ConfigurationError: Both are given.
+    """
+    if environment is not None and version is not None:
+        raise ConfigurationError(
+            "Give either --environment or --version.", remedy="A version is asked whatever points to it."
+        )
+    return {"environment": environment, "version": version}
+
+
+def cell_address() -> tuple[str, str] | None:
+    """The URL and the key for the prediction plane; None without a key: then this process loads the model.
+
+    Raises:
+        ConfigurationError: There is a URL without a key, or a key and no platform.
+    """
+    url, key = address()
+    if key is not None:
+        return url or _local_url(), key
+    if url is not None:
+        raise ConfigurationError(
+            "Asking over HTTP needs a key.",
+            remedy="Give --key, or name no platform to predict in this process.",
+            setting="--key",
+        )
+    return None
 
 
 def _in_process(
@@ -154,7 +175,8 @@ def _parse_row(text: str) -> dict[str, Any]:
     return row
 
 
-def _read_rows(file: str, encoding: str) -> list[dict[str, Any]]:
+def read_rows(file: str, encoding: str) -> list[dict[str, Any]]:
+    """The rows of a table in files, see ``FILES``."""
     from ml_core.data.reading import read_table, rows_from_frame
     from ml_core.data.sources import gathered
 

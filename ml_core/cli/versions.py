@@ -287,6 +287,10 @@ def _fields(tenant: str, version: VersionDetail) -> Iterator[tuple[str, Any]]:
         yield mark, f"{configured(each['hyperparameters'])}: {score}"
     yield "hyperparameters", pairs(version.hyperparameters)
     yield "in force", pairs(version.effective_hyperparameters)
+    important: Mapping[str, Any] = training.get("importances") or {}
+    if important:
+        largest = pairs({each["column"]: each["worse_by"] for each in important["largest"]})
+        yield "importances", f"{largest} ({important['metric']} worse by, when permuted)"
     yield "columns", [column["name"] for column in version.signature["inputs"]]
     yield "needs", [_module(each) for each in version.modules]
     yield "tags", pairs(version.tags)

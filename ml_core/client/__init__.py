@@ -7,6 +7,6 @@
 ['tickets']
 """
 
-from ml_core.client.clients import AsyncMLClient, MLClient, PredictionResult
+from ml_core.client.clients import AsyncMLClient, ExplanationResult, MLClient, PredictionResult
 
-__all__ = ["AsyncMLClient", "MLClient", "PredictionResult"]
+__all__ = ["AsyncMLClient", "ExplanationResult", "MLClient", "PredictionResult"]

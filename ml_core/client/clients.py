@@ -103,6 +103,7 @@ class PredictionResult(BaseModel):
         classes = answered[0] if answered else ()
         probabilities = {probability_column(each): [row[each] for row in answered] for each in classes}
         return like(rows, {PREDICTION: self.predictions, **probabilities})
+
     def _repr_html_(self) -> str:
         probabilities = self.probabilities or [{}] * len(self.predictions)
         classes = list(dict.fromkeys(name for of in probabilities for name in of))
@@ -116,6 +117,64 @@ class PredictionResult(BaseModel):
             columns["interval"] = [f"{shown(low)} to {shown(high)}" for low, high in self.intervals]
         title = f"{self.model} {self.version} ({self.rollout})"
         return notebook_table(title, [*columns], zip(*columns.values(), strict=True))
+
+
+class ScoreExplanation(BaseModel):
+    """One score of a row: ``base`` plus all contributions.
+
+    Attributes:
+        label: The class; None where a row has a single score.
+        score: The score.
+        base: The score when no column is known.
+        contributions: Input column → what it added.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    label: str | None
+    score: float | None
+    base: float | None
+    contributions: dict[str, float | None]
+
+
+class RowExplanation(BaseModel):
+    """The explanation of one row.
+
+    Attributes:
+        prediction: The answer.
+        outputs: One for each class, or a single one.
+        words: Text column → its strongest words → what each added to the score of the answer.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    prediction: Any
+    outputs: list[ScoreExplanation]
+    words: dict[str, dict[str, float | None]]
+
+
+class ExplanationResult(BaseModel):
+    """An explanation by the prediction plane.
+
+    Attributes:
+        explanations: One for each row sent.
+        method: ``linear``, ``tree`` or ``permutation``.
+        unit: The unit of scores, bases and contributions.
+        model: The model.
+        version: The version that was explained.
+        rollout: Which part of the rollout it is.
+        request_id: Names the request in logs.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    explanations: list[RowExplanation]
+    method: str
+    unit: str
+    model: str
+    version: str
+    rollout: str
+    request_id: str
 
 
 class _Client(Noun[Mode]):
@@ -221,19 +280,45 @@ class _Client(Noun[Mode]):
             InvalidRequestError: The input is neither rows nor a table, or can't be sent as JSON.
             DataProcessingError: The table has two columns of one name.
         """
-        body: dict[str, Any] = {"rows": rows_to_send(rows), "proba": proba}
+        body = {**_asked(rows, environment, version, key), "proba": proba}
         if scores:
             body["scores"] = True
         if interval is not None:
             body["interval"] = interval
-        if environment is not None:
-            body["environment"] = EnvironmentName(environment)
-        if version is not None:
-            body["version"] = VersionId(version)
-        if key is not None:
-            body["key"] = key
         route = ModelRef(TenantId(self._tenant), ModelId(model_id)).route
         return Call("POST", f"{route}/predict", PredictionResult, body=encode(body))
+
+    @operation
+    def explain(
+        self,
+        model_id: str,
+        rows: Any,
+        *,
+        environment: str | None = None,
+        version: str | None = None,
+        key: str | None = None,
+    ) -> Call[ExplanationResult]:
+        """Explain the predictions for up to 100 raw rows: what each input column added to the score.
+
+        Arguments and errors are those of ``predict``.
+
+        Raises:
+            RequestTooLargeError: There are more rows than a replica explains of this model.
+        """
+        route = ModelRef(TenantId(self._tenant), ModelId(model_id)).route
+        return Call("POST", f"{route}/explain", ExplanationResult, body=encode(_asked(rows, environment, version, key)))
+
+
+def _asked(rows: Any, environment: str | None, version: str | None, key: str | None) -> dict[str, Any]:
+    """The body of a request for rows."""
+    body: dict[str, Any] = {"rows": rows_to_send(rows)}
+    if environment is not None:
+        body["environment"] = EnvironmentName(environment)
+    if version is not None:
+        body["version"] = VersionId(version)
+    if key is not None:
+        body["key"] = key
+    return body
 
 
 class MLClient(_Client[Sync]):

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from ml_core.cache import CacheMechanism
 from ml_core.data.frames import like
 from ml_core.domain.columns import Columns, take
-from ml_core.domain.signature import PREDICTION, OutputKind
+from ml_core.domain.explanation import Explanation
+from ml_core.domain.signature import PREDICTION, Label, OutputKind
 from ml_core.exceptions import DataProcessingError, PredictionError
 from ml_core.ids import TenantId
 from ml_core.inference.inputs import Table, read_input
@@ -178,6 +179,25 @@ class Predictor:
         table = read_input(input_data, loaded.version.signature)
         scores = loaded.predict_scored(table.columns)[1]
         return float(scores[0]) if table.is_single else scores
+
+    def explain(self, model: LoadedModel | str, input_data: Any) -> Explanation:
+        """Explain the predictions for one row or many: what each input column added to the score.
+
+        Exact for linear models and trees; other models are asked about 2,000 changed rows for each row.
+
+        Raises:
+            DataProcessingError: There is no row, or as for ``predict``.
+            ModelNotFoundError, ModelLoadError, SignatureMismatchError: As for ``predict``.
+            PredictionError: The model failed, or has no rows to compare with.
+        """
+        # Imported late: most programs predict only.
+        from ml_core.evaluation.explaining import Explainer
+
+        loaded = self._load(model)
+        table = read_input(input_data, loaded.version.signature)
+        if not table.rows:
+            raise DataProcessingError("There is no row to explain.", remedy="Give at least one.", stage="explain")
+        return Explainer(loaded).explain(table.columns)
 
     def _load(self, model: LoadedModel | str) -> LoadedModel:
         return self._manager.load_model(model) if isinstance(model, str) else model

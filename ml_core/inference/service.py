@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 
 from ml_core.domain.api_key import Scope, bearer_token
 from ml_core.domain.columns import Columns
+from ml_core.domain.explanation import Explanation
 from ml_core.domain.principal import Principal
 from ml_core.domain.rollout import Side
 from ml_core.domain.version import ServableVersion
@@ -23,6 +24,7 @@ from ml_core.exceptions import Action, PermissionDeniedError, TenantNotFoundErro
 from ml_core.ids import VersionRef
 from ml_core.inference.assignment import Assignment
 from ml_core.inference.batcher import Answer, Batcher
+from ml_core.inference.explanations import Explanations
 from ml_core.inference.follower import AssignmentFollower
 from ml_core.inference.model_table import ModelTable, Resident
 from ml_core.inference.prediction_log import PredictionRecorder
@@ -68,6 +70,7 @@ class PredictionService:
         hooks: Called by the edge and the batchers.
 
     Attributes:
+        explanations: Explains predictions.
         asked: Tenants that were asked for predictions, until somebody takes them out.
     """
 
@@ -97,6 +100,7 @@ class PredictionService:
         self._looking_up = ThreadPoolExecutor(_LOOKUP_THREADS, "mlcore-lookup")
         self.router = Router(table, VersionLookup(find_version, self._looking_up, time.monotonic))
         self._shadows = Shadows(table, thread_initializer)
+        self.explanations = Explanations(thread_initializer)
         self._batchers: WeakKeyDictionary[Resident, Batcher] = WeakKeyDictionary()
 
     # Authentication.
@@ -176,6 +180,20 @@ class PredictionService:
             self._shadows.offer(target.pointer, shadow, table, answer.predictions)
         return Prediction(version, answer, columns, side)
 
+    async def explain(self, target: Target, table: Table, deadline: float) -> tuple[ServableVersion, Side, Explanation]:
+        """Explain the predictions for the rows of a request by the version that answers them. Nothing is logged.
+
+        Raises:
+            ModelNotFoundError, ModelNotReadyError, RegistryUnavailableError: See ``Router.route``.
+            SignatureMismatchError, RequestTooLargeError, QueueFullError, PredictionError: See ``Explanations.explain``.
+        """
+        self.asked.add(target.tenant)
+        resident, side, _ = await self.router.route(target, table, deadline)
+        try:
+            return resident.model.version, side, await self.explanations.explain(target.tenant, resident.model, table)
+        finally:
+            self._table.release(resident)
+
     async def on_thread(self, function: Callable[[*Ts], T], *arguments: *Ts) -> T:
         """Run a function that would block the event loop on a prediction thread."""
         return await asyncio.get_running_loop().run_in_executor(self._predicting, function, *arguments)
@@ -231,6 +249,7 @@ class PredictionService:
         self._predicting.shutdown(wait=False, cancel_futures=True)
         self._looking_up.shutdown(wait=False, cancel_futures=True)
         self._shadows.close()
+        self.explanations.close()
 
 
 def _no_such_tenant() -> TenantNotFoundError:

@@ -22,7 +22,7 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from ml_core.models.formats.lightgbm_text import MAX_FEATURES, MAX_TREES, canonical
+from ml_core.models.formats.lightgbm_text import MAX_FEATURES, MAX_TREES, arrays, canonical
 from ml_core.models.formats.trees import require
 
 # Equal trees for any number of threads. LightGBM writes to stdout unless it is silent.
@@ -183,6 +183,11 @@ class _LightGBM(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         gain: NDArray[np.float64] = self._booster.feature_importance("gain")
         return gain / (gain.sum() or 1.0)
+
+    def trees(self) -> list[dict[str, NDArray[np.float64]]]:
+        """The numbers of each tree, see ``lightgbm_text.arrays``; one tree a score and round, in this order."""
+        check_is_fitted(self)
+        return arrays(self.canonical(self._booster.model_to_string()))
 
     def _raw_predict(self, X: Any) -> NDArray[np.float64]:
         check_is_fitted(self)

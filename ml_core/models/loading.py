@@ -141,7 +141,7 @@ class LoadedModel:
             return self._labels(table, probabilities), probabilities
 
     def _encoded(self, columns: Columns) -> Any:
-        table: Any = columns if self._takes_columns else self._foreign_input(columns)
+        table: Any = self.table_of(columns)
         for transformer in self._transformers:
             table = transformer.transform(table)
         return table
@@ -174,8 +174,10 @@ class LoadedModel:
         classes = np.asarray([] if self._classes is None else self._classes)
         return classes[:0], np.empty((0, len(classes))) if self.has_probabilities else None
 
-    def _foreign_input(self, columns: Columns) -> Any:
-        """The input of an estimator that the caller registered: a frame if it was fitted on one, else a matrix."""
+    def table_of(self, columns: Columns) -> Any:
+        """The input of the pipeline: the columns; for a caller's own a frame if it was fitted on one, else a matrix."""
+        if self._takes_columns:
+            return columns
         inputs = self.version.signature.inputs
         first = self._transformers[0] if self._transformers else self._estimator
         if hasattr(first, "feature_names_in_") or not all(column.kind.is_numeric for column in inputs):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.train_spec import TRAINING_RECORD
@@ -29,6 +30,8 @@ _log = logging.getLogger(__name__)
 # Placeholders of a servable version for what the registry will decide; the proof does not read them.
 _UNREGISTERED = VersionId("unregistered")
 _NO_DIGEST = Digest("0" * 64)
+# Columns whose importances a version shows.
+_IMPORTANCES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,7 @@ def _draft(
         **({"cross_validation": fitted.cross_validation} if fitted.cross_validation else {}),
         "effective_hyperparameters": fitted.effective_hyperparameters,
         "baseline": fitted.baseline,
+        **_importances(fitted),
         "n_rows": dict(fitted.n_rows),
         "dataset": None if source is None else source.reference,
         **spec.options(),
@@ -148,6 +152,15 @@ def _draft(
         outside_types=outside_types,
         modules=modules,
     )
+
+
+def _importances(fitted: FittedModel) -> dict[str, Any]:
+    """The most important columns; all are in the diagnostics of the run."""
+    found = fitted.diagnostics
+    if found is None or not found.importances:
+        return {}
+    largest = [asdict(each) for each in found.importances[:_IMPORTANCES]]
+    return {"importances": {"metric": found.importance_metric, "largest": largest}}
 
 
 def reported_columns(fitted: FittedModel) -> tuple[ReportedColumn, ...]:

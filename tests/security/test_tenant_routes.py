@@ -5,6 +5,7 @@ import pytest
 
 ROUTES = [
     ("POST", "/models/tickets/predict"),
+    ("POST", "/models/tickets/explain"),
     ("POST", "/models/tickets/feedback"),
     ("GET", "/v2"),
     ("GET", "/v2/health/live"),

@@ -69,6 +69,12 @@ class DatetimeEncoder:
         """The number of features."""
         return len(self.names) * len(FEATURES) + int(self.flagged_.sum())
 
+    @property
+    def reference(self) -> NDArray[np.float64]:
+        """The features of a typical row: the mean time, and of each part the mean over its period."""
+        parts = np.array([[(period - 1) / (2 * period), 0.0, 0.0] for _, period in PARTS])
+        return np.concatenate([np.tile([0.0, *parts.ravel()], len(self.names)), np.zeros(int(self.flagged_.sum()))])
+
     def encode(self, columns: Columns, out: NDArray[np.float64]) -> None:
         """Write the features of ``(n_rows,)`` columns to ``out``, ``(n_rows, width)`` float64 of zeros."""
         flag = len(self.names) * len(FEATURES)

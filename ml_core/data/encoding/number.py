@@ -80,6 +80,12 @@ class NumberEncoder:
         """The number of features."""
         return len(self.names) + len(self.flagged_)
 
+    @property
+    def reference(self) -> NDArray[np.float64]:
+        """The features of a typical row: the mean where the scaling has it, else the median; nothing is missing."""
+        typical = (self.fill_ - self.center_) / self.scale_ * (self.scaling != "standard")
+        return np.concatenate([typical, np.zeros(len(self.flagged_))])
+
     def encode(self, columns: Columns, out: NDArray[np.float64]) -> None:
         """Write the features of ``(n_rows,)`` columns to ``out``, ``(n_rows, width)`` float64 of zeros."""
         matrix = self._stack(columns)

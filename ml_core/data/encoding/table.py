@@ -138,6 +138,15 @@ class TableEncoder(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
         names = [name for encoder in (*self.dense_, *self.texts_) for name in encoder.feature_columns]
         return np.array(names, dtype=object)
 
+    @property
+    def reference(self) -> NDArray[np.float64]:
+        """The features of a typical row, ``(n_features,)``: typical numbers and dates, no category and no word."""
+        parts = [
+            encoder.reference if not isinstance(encoder, CategoryEncoder) else np.zeros(encoder.width)
+            for encoder in self.dense_
+        ]
+        return np.concatenate([*parts, *(np.zeros(encoder.width) for encoder in self.texts_)])
+
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:  # noqa: ARG002 - sklearn passes it
         """A name for each feature, ``(n_features,)`` object str, in the order of the matrix."""
         names = [name for encoder in (*self.dense_, *self.texts_) for name in encoder.feature_names]

@@ -67,6 +67,7 @@ def routes_of(service: PredictionService) -> list[Route]:
     version = f"{model}/versions/{{version}}"
     return [
         Route("POST", f"{tenant}/models/{{model}}/predict", own.predict, _PREDICT),
+        Route("POST", f"{tenant}/models/{{model}}/explain", own.explain, _PREDICT),
         Route("POST", f"{tenant}/models/{{model}}/feedback", own.feedback, _LABEL),
         Route("GET", f"{tenant}/v2", protocol.server, _EITHER),
         Route("GET", f"{tenant}/v2/health/live", protocol.live, _EITHER),

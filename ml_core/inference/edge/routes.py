@@ -1,4 +1,4 @@
-"""The platform's own routes, ``predict``, ``feedback`` and the health of a replica, and their JSON.
+"""The platform's own routes, ``predict``, ``explain``, ``feedback`` and the health of a replica, and their JSON.
 
 Errors name the path of the invalid field. Labels keep their type; numbers that are not finite are null.
 """
@@ -15,6 +15,7 @@ import orjson
 from numpy.typing import NDArray
 
 from ml_core.domain.columns import Columns
+from ml_core.domain.explanation import MAX_EXPLAINED_ROWS
 from ml_core.domain.intervals import check_coverage
 from ml_core.domain.signature import Output, Row, Signature
 from ml_core.domain.values import category_text
@@ -42,11 +43,7 @@ class PlatformRoutes:
 
     async def predict(self, request: HttpRequest) -> HttpResponse:
         """``POST /t/{tenant}/models/{model}/predict``."""
-        if len(request.body) <= PARSE_ON_LOOP_BYTES:
-            body = parse_predict(request.body, self._max_rows)
-        else:
-            body = await self._service.on_thread(parse_predict, request.body, self._max_rows)
-        target = Target(request.tenant, request.model, body.environment, body.version, body.key, request.request_id)
+        body, target = await self._parse(request, parse_predict, self._max_rows)
         wants_more = body.proba or body.scores
         prediction = await self._service.predict(target, body, proba=wants_more, deadline=request.deadline)
         version, answer = prediction.version, prediction.answer
@@ -73,6 +70,35 @@ class PlatformRoutes:
         if self._service.recorder is not None:
             self._service.recorder.record(target, prediction, size=body.size, arrived=request.arrived)
         return response
+
+    async def explain(self, request: HttpRequest) -> HttpResponse:
+        """``POST /t/{tenant}/models/{model}/explain``: the body of ``predict`` without ``proba``."""
+        body, target = await self._parse(request, parse_explain, min(self._max_rows, MAX_EXPLAINED_ROWS))
+        version, side, explanation = await self._service.explain(target, body, request.deadline)
+        data: dict[str, Any] = {
+            "method": explanation.method,
+            "unit": explanation.unit,
+            "model": version.ref.model_id,
+            "version": version.ref.version,
+            "rollout": side,
+            "request_id": request.request_id,
+        }
+        if body.unknown_values:
+            data["unknown_values"] = body.unknown_values
+        # On the thread: an answer may have some megabytes.
+        return await self._service.explanations.on_thread(
+            lambda: json_response({"explanations": explanation.to_json(), **data})
+        )
+
+    async def _parse(
+        self, request: HttpRequest, parse: Callable[[bytes, int], PredictBody], max_rows: int
+    ) -> tuple[PredictBody, Target]:
+        if len(request.body) <= PARSE_ON_LOOP_BYTES:
+            body = parse(request.body, max_rows)
+        else:
+            body = await self._service.on_thread(parse, request.body, max_rows)
+        target = Target(request.tenant, request.model, body.environment, body.version, body.key, request.request_id)
+        return body, target
 
     async def feedback(self, request: HttpRequest) -> HttpResponse:
         """``POST /t/{tenant}/models/{model}/feedback``: ``{"request_id": …, "row": 0, "label": …}``, scope ``label``.
@@ -158,6 +184,15 @@ def parse_predict(body: bytes, max_rows: int) -> PredictBody:
         InvalidNameError: A name in the body is invalid.
         RequestTooLargeError: The body has more than ``max_rows`` rows.
     """
+    return _parse_rows(body, max_rows, _OPTIONS)
+
+
+def parse_explain(body: bytes, max_rows: int) -> PredictBody:
+    """Parse the body of ``explain``, that of ``predict`` without ``proba``; raises as ``parse_predict``."""
+    return _parse_rows(body, max_rows, _EXPLAIN_OPTIONS)
+
+
+def _parse_rows(body: bytes, max_rows: int, options: Mapping[str, Callable[[str, Any], Any]]) -> PredictBody:
     data = parse_object(body)
     rows = data.get("rows")
     if type(rows) is not list or not rows:
@@ -170,7 +205,7 @@ def parse_predict(body: bytes, max_rows: int) -> PredictBody:
     if len(data) > 1:
         for name, value in data.items():
             if name != "rows":
-                _set_option(parsed, name, value)
+                _set_option(parsed, name, value, options)
     return parsed
 
 
@@ -237,10 +272,10 @@ def _parse_label(content: bytes) -> dict[str, Any]:
     return label
 
 
-def _set_option(parsed: PredictBody, name: str, value: Any) -> None:
-    check = _OPTIONS.get(name)
+def _set_option(parsed: PredictBody, name: str, value: Any, options: Mapping[str, Callable[[str, Any], Any]]) -> None:
+    check = options.get(name)
     if check is None:
-        raise _unknown(name, ("rows", *sorted(_OPTIONS)))
+        raise _unknown(name, ("rows", *sorted(options)))
     setattr(parsed, name, check(name, value))
 
 
@@ -296,3 +331,4 @@ _OPTIONS: Mapping[str, Callable[[str, Any], Any]] = {
     "key": sticky_key,
     "strict": _boolean,
 }
+_EXPLAIN_OPTIONS = {name: check for name, check in _OPTIONS.items() if name != "proba"}

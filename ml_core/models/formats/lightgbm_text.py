@@ -3,7 +3,8 @@
 LightGBM's parser and its prediction trust the text (``src/io/tree.cpp``, ``src/boosting/gbdt_model_text.cpp``): they
 follow the numbers of children, features and bitsets unchecked, and search for a sign beyond the end. So it never sees a
 text that it is given: ``canonical`` reads that with a strict grammar, checks it, and writes it anew. Left out are the
-parameters of the training, such as the addresses of its workers, the ranges of the features, and the counts of rows.
+parameters of the training, such as the addresses of its workers, and the ranges of the features. The counts of rows are
+kept where a text has them: explanations weigh the sides of a split by them.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ _KIND = "LightGBM text"
 _END = "\nend of trees\n"
 _NODES = ("split_feature", "split_gain", "threshold", "decision_type", "left_child", "right_child")
 _SETS = ("cat_boundaries", "cat_threshold")
-_KEPT = ("num_leaves", "num_cat", *_NODES, "leaf_value", *_SETS, "is_linear", "shrinkage")
-_LEFT_OUT = frozenset({"leaf_weight", "leaf_count", "internal_value", "internal_weight", "internal_count"})
+_COUNTS = ("leaf_count", "internal_count")
+_KEPT = ("num_leaves", "num_cat", *_NODES, "leaf_value", *_COUNTS, *_SETS, "is_linear", "shrinkage")
+_LEFT_OUT = frozenset({"leaf_weight", "internal_value", "internal_weight"})
 _HEAD_LEFT_OUT = frozenset({"feature_names", "feature_infos", "tree_sizes"})
 # Possessive repeats: the others would keep a position for each number.
 _INTEGERS = re.compile(r"(?:-?[0-9]{1,10}(?: -?[0-9]{1,10})*+)?")
@@ -71,6 +73,19 @@ def canonical(text: str, n_features: int, n_outputs: int, objective: str) -> str
     return "".join(["tree\n", *(f"{key}={value}\n" for key, value in facts.items()), "\n", *pieces, _END[1:]])
 
 
+def arrays(text: str) -> list[dict[str, NDArray[np.float64]]]:
+    """The numbers of each tree of a canonical text by key; without ``leaf_count`` where the text has no counts."""
+    blocks = text.partition(_END)[0].split("\nTree=")[1:]
+    fields = (line.split("=") for block in blocks for line in block.split("\n"))
+    trees: list[dict[str, NDArray[np.float64]]] = []
+    for key, *value in fields:
+        if not value:  # the number of a tree, or the blank line after one
+            trees += [{}] if key else []
+        else:
+            trees[-1][key] = np.fromstring(value[0], sep=" ") if value[0] else np.empty(0)
+    return trees
+
+
 def _fields(lines: Sequence[str], kept: Sequence[str], left_out: frozenset[str]) -> dict[str, str]:
     """Key → value of the ``kept`` keys of ``key=value`` lines, each at most once; other keys than ``left_out`` fail."""
     found: dict[str, str] = {}
@@ -85,7 +100,10 @@ def _fields(lines: Sequence[str], kept: Sequence[str], left_out: frozenset[str])
 def _tree(index: int, block: str) -> dict[str, str]:
     number, *lines = block.split("\n")
     tree = _fields(lines, _KEPT, _LEFT_OUT)
-    missing = set(_KEPT) - tree.keys() - set(_SETS)
+    if tree.get("num_leaves") == "1":  # LightGBM does not read the count of a single leaf
+        for key in _COUNTS:
+            tree.pop(key, None)
+    missing = set(_KEPT) - tree.keys() - {*_SETS, *_COUNTS}
     require(number == str(index) and not missing and tree["is_linear"] == "0", f"{_KIND} with tree {index}")
     return tree
 
@@ -112,6 +130,9 @@ def _check(trees: Sequence[dict[str, str]], n_features: int) -> None:
     for values in (threshold, read("leaf_value", n_leaves, _NUMBERS, np.float64), gain, shrinkage):
         require(bool((np.abs(values) < np.inf).all()), f"{_KIND} with its numbers")
     require(bool((np.abs(gain) <= np.finfo(np.float32).max).all()), f"{_KIND} with its gains")
+    for key, wanted in zip(_COUNTS, (n_leaves, counts), strict=True):
+        has = np.array([key in tree for tree in trees])
+        require(bool((read(key, np.where(has, wanted, 0)) >= 0).all()), f"{_KIND} with its {key}")
     _check_links(counts, read("left_child", counts), read("right_child", counts))
     _check_sets(n_sets, threshold, kinds & _CATEGORICAL == 1, counts, trees)
     words = read("cat_threshold", np.array([int(_ends(tree)[-1]) for tree in trees]))

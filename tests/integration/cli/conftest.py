@@ -110,7 +110,7 @@ def mlcore(cli_home, registry, monkeypatch, capsys, door):
             dispatching(registry, ThreadRunner(registry)) if trains_there else nullcontext(),
             monkeypatch.context() as patch,
         ):
-            if door == "over_http" and arguments[0] == "predict":
+            if door == "over_http" and arguments[0] in ("predict", "explain"):
                 patch.delenv("MLCORE_URL", raising=False)
                 patch.delenv("MLCORE_API_KEY", raising=False)
             try:

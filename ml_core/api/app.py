@@ -28,6 +28,7 @@ NOUNS = {
     "environments": f"({_MODEL}/(environments|gates)|{_TENANT}/(environments|pointers|rollouts)).*",
     "models": f"{_TENANT}/models.*",
     "runs": f"{_TENANT}/run.*",
+    "mlflow": f"{_TENANT}/mlflow/.*",
     "jobs": f"{_TENANT}/job.*",
     "schedules": f"{_TENANT}/schedules.*",
     "job_batches": "/v1/job-batches.*",

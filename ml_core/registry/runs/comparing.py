@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow, AnySelect
 
 _ATTRIBUTES = ("run_id", "model_id", "kind", "status", "started_at", "finished_at", "created_by", "parent_run_id")
+_NEVER_NULL = ("run_id", "model_id", "kind", "status", "started_at")
+_READ: dict[type, Callable[[str], Any]] = {str: str, float: float, datetime: datetime.fromisoformat}
 _NAN, _MISSING = 1, 2
 """Ranks of what is sorted behind the values."""
 _SQL: dict[Operator, Callable[[Any, Any], sa.ColumnElement[bool]]] = {
@@ -119,7 +121,7 @@ def read_ordered(
         connection: In the tenant's transaction.
         tenant_id: The tenant.
         statement: Over ``runs``, without an order and a limit.
-        orders: What comes first; runs that are equal in all of it are in the order of their ids.
+        orders: What comes first, one at least; runs that are equal in all of it are in the order of their ids.
         limit: 1 to 1,000.
         cursor: ``next_cursor`` of the page before, in the same order.
 
@@ -130,8 +132,11 @@ def read_ordered(
     source: sa.FromClause = runs
     for order in orders:
         source, value, kind = _sorted_by(source, order.field, tenant_id)
-        terms += _terms(value, kind, is_descending=order.is_descending)
-    terms.append(_Term(runs.c.run_id, False, str))
+        is_given = order.field.kind is FieldKind.ATTRIBUTE and order.field.name in _NEVER_NULL
+        given = [_Term(value, order.is_descending, _READ[kind])] if is_given else None
+        terms += given or _terms(value, kind, is_descending=order.is_descending)
+    # In the direction of the first, so that an index over both serves the pages.
+    terms.append(_Term(runs.c.run_id, orders[0].is_descending, str))
     sorting = repr([(order.field.kind.value, order.field.name, order.is_descending) for order in orders])
     statement = statement.select_from(source).add_columns(
         *(term.expression.label(f"sorted_{place}") for place, term in enumerate(terms))
@@ -175,7 +180,7 @@ def _terms(value: sa.ColumnElement[Any], kind: type, *, is_descending: bool) -> 
     else:
         value = sa.func.coalesce(value, sa.text("''" if kind is str else "to_timestamp(0)"))
     yield _Term(rank, False, int)
-    yield _Term(value, is_descending, datetime.fromisoformat if kind is datetime else kind)
+    yield _Term(value, is_descending, _READ[kind])
 
 
 def _after(terms: Sequence[_Term], texts: Sequence[str]) -> sa.ColumnElement[bool]:
@@ -188,7 +193,9 @@ def _after(terms: Sequence[_Term], texts: Sequence[str]) -> sa.ColumnElement[boo
     for term, value in zip(reversed(terms), reversed(values), strict=True):
         is_beyond = term.expression < value if term.is_descending else term.expression > value
         found = sa.or_(is_beyond, sa.and_(term.expression == value, found))
-    return found
+    first, value = terms[0], values[0]
+    # Follows from the rest, and is a bound that an index serves.
+    return sa.and_(first.expression <= value if first.is_descending else first.expression >= value, found)
 
 
 def _foreign() -> InvalidRequestError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB, insert
@@ -25,6 +25,9 @@ from ml_core.registry.limits import check_document, check_tags
 from ml_core.registry.pages import Page, read_page
 from ml_core.registry.records import OfTenant, value_of
 from ml_core.registry.runs.comparing import compared
+
+if TYPE_CHECKING:
+    from ml_core.registry.pages import AnyRow
 
 DEFAULT: Final = ModelId("default")
 """The experiment of runs that name none, which is always there."""
@@ -66,11 +69,10 @@ class ExperimentRepository(OfTenant):
     def named(self, name: str) -> Experiment:
         """The experiment of a name, archived or not."""
         with self._db.tenant(self._tenant_id) as connection:
-            all_of = _all(self._tenant_id)
-            row = connection.execute(sa.select(all_of).where(all_of.c.name == name)).one_or_none()
-        if row is None:
+            found = self._named(connection, name)
+        if found is None:
             raise self._not_found(name)
-        return value_of(Experiment, row)
+        return found
 
     def list(
         self,
@@ -164,8 +166,7 @@ class ExperimentRepository(OfTenant):
 
     def _get(self, connection: Connection, model_id: str, *, is_locked: bool = False) -> Experiment:
         """The experiment; locked, it gets a row if it has none."""
-        all_of = _all(self._tenant_id)
-        found = connection.execute(sa.select(all_of).where(all_of.c.model_id == model_id)).one_or_none()
+        found = self._row(connection, model_id)
         if found is None:
             raise self._not_found(model_id)
         if is_locked:
@@ -175,18 +176,26 @@ class ExperimentRepository(OfTenant):
             found = connection.execute(own.with_for_update()).one()
         return value_of(Experiment, found)
 
+    def _named(self, connection: Connection, name: str) -> Experiment | None:
+        own = sa.select(experiments.c.model_id).filter_by(tenant_id=self._tenant_id, name=name)
+        # One without a name of its own has that of its model.
+        model_id = connection.scalar(own) or (DEFAULT if name == _DEFAULT_NAME else name)
+        row = self._row(connection, model_id)
+        return None if row is None or row.name != name else value_of(Experiment, row)
+
+    def _row(self, connection: Connection, model_id: str) -> AnyRow | None:
+        return connection.execute(sa.select(_all(self._tenant_id, str(model_id)))).one_or_none()
+
     def _derive(self, connection: Connection, name: str) -> ModelId:
         """The name of the model: the experiment's in the letters of models, with a digest if another has that."""
         letters = re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")
         letters = re.sub(r"^(?![a-z])", "x-", letters)[:_LETTERS].rstrip("-")
-        all_of = _all(self._tenant_id)
-        is_taken = connection.scalar(sa.select(all_of.c.model_id).where(all_of.c.model_id == letters)) is not None
+        is_taken = self._row(connection, letters) is not None
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
         return ModelId(f"{letters}-{digest}" if is_taken or not letters else letters)
 
     def _require_free(self, connection: Connection, name: str) -> None:
-        all_of = _all(self._tenant_id)
-        if connection.scalar(sa.select(all_of.c.model_id).where(all_of.c.name == name)) is not None:
+        if self._named(connection, name) is not None:
             raise self._exists(name)
 
     def _record(self, connection: Connection, action: str, model_id: str, details: Mapping[str, Any]) -> None:
@@ -209,23 +218,27 @@ class ExperimentRepository(OfTenant):
         )
 
 
-def _all(tenant_id: TenantId) -> sa.Subquery:
-    """The tenant's experiments: those with a row, those of models that have runs, and the default one."""
+def _all(tenant_id: TenantId, model_id: str | None = None) -> sa.Subquery:
+    """The tenant's experiments: those with a row, those of models that have runs, and the default one; or only one."""
     started = sa.select(runs.c.model_id, runs.c.started_at).where(runs.c.tenant_id == tenant_id)
     always = sa.select(sa.literal(str(DEFAULT), sa.Text), sa.null().cast(sa.TIMESTAMP(timezone=True)))
+    named = sa.select(experiments).where(experiments.c.tenant_id == tenant_id)
+    if model_id is not None:
+        started, named = started.where(runs.c.model_id == model_id), named.where(experiments.c.model_id == model_id)
+        always = always.where(sa.literal(model_id == DEFAULT))
     run = sa.union_all(started, always).subquery()
     group = sa.select(
         run.c.model_id, sa.func.min(run.c.started_at).label("first"), sa.func.max(run.c.started_at).label("last")
     )
     of_runs = group.group_by(run.c.model_id).subquery()
-    own = sa.select(experiments).where(experiments.c.tenant_id == tenant_id).subquery()
-    model_id = sa.func.coalesce(own.c.model_id, of_runs.c.model_id)
+    own = named.subquery()
+    model = sa.func.coalesce(own.c.model_id, of_runs.c.model_id)
     tenant_since = sa.select(tenants.c.created_at).where(tenants.c.tenant_id == tenant_id).scalar_subquery()
     created_at = sa.func.coalesce(own.c.created_at, of_runs.c.first, tenant_since)
     return (
         sa.select(
-            model_id.label("model_id"),
-            sa.func.coalesce(own.c.name, sa.case((model_id == DEFAULT, _DEFAULT_NAME), else_=model_id)).label("name"),
+            model.label("model_id"),
+            sa.func.coalesce(own.c.name, sa.case((model == DEFAULT, _DEFAULT_NAME), else_=model)).label("name"),
             sa.func.coalesce(own.c.tags, sa.text("'{}'::jsonb"), type_=JSONB).label("tags"),
             created_at.label("created_at"),
             sa.func.greatest(own.c.updated_at, of_runs.c.last, created_at).label("updated_at"),

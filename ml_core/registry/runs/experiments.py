@@ -33,6 +33,9 @@ DEFAULT: Final = ModelId("default")
 """The experiment of runs that name none, which is always there."""
 _DEFAULT_NAME: Final = "Default"
 _MAX_NAME: Final = 500
+_TRIES: Final = 3
+"""Attempts to create one. The second fails only if another with the same letters, and the third only if another of the
+same digest is created at the same moment."""
 _LETTERS: Final = 80 - 9
 """Of a model's name that is derived: the rest is for a digest, where the name is taken."""
 
@@ -53,11 +56,14 @@ class ExperimentRepository(OfTenant):
         """
         kept = check_document(check_tags(tags or {})[0], "tags")
         with journal.writing(self._db, self._tenant_id) as connection:
-            self._require_free(connection, check_name(name))
-            model_id = self._derive(connection, name)
-            row = {"tenant_id": self._tenant_id, "model_id": model_id, "name": name, "tags": kept}
-            if connection.execute(insert(experiments).values(row).on_conflict_do_nothing()).rowcount == 0:
-                raise self._exists(name)  # somebody else was faster
+            for _ in range(_TRIES):
+                if self._named(connection, check_name(name)) is not None:
+                    raise self._exists(name)
+                model_id = self._derive(connection, name)
+                row = {"tenant_id": self._tenant_id, "model_id": model_id, "name": name, "tags": kept}
+                adding = insert(experiments).values(row).on_conflict_do_nothing().returning(experiments.c.name)
+                if connection.scalar(adding) is not None:
+                    break
             self._record(connection, "experiment.created", model_id, {"name": name})
             return self._get(connection, model_id)
 
@@ -127,9 +133,14 @@ class ExperimentRepository(OfTenant):
         """
         check_name(name)
         with journal.writing(self._db, self._tenant_id) as connection:
-            if self._get(connection, model_id).name != name:
-                self._require_free(connection, name)
+            if self._get(connection, model_id).name == name:
+                return
+            if self._named(connection, name) is not None:
+                raise self._exists(name)
+            try:
                 self._change(connection, model_id, name=name)
+            except sa.exc.IntegrityError as error:  # somebody else was faster
+                raise self._exists(name) from error
 
     def tag(self, model_id: str, tags: Mapping[str, str | None]) -> None:
         """Set tags; None removes one.
@@ -193,10 +204,6 @@ class ExperimentRepository(OfTenant):
         is_taken = self._row(connection, letters) is not None
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
         return ModelId(f"{letters}-{digest}" if is_taken or not letters else letters)
-
-    def _require_free(self, connection: Connection, name: str) -> None:
-        if self._named(connection, name) is not None:
-            raise self._exists(name)
 
     def _record(self, connection: Connection, action: str, model_id: str, details: Mapping[str, Any]) -> None:
         journal.record(connection, self._tenant_id, action, {"model_id": str(model_id)}, details)

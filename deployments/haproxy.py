@@ -73,6 +73,8 @@ _DEFAULTS = """\
 # HAProxy waits for the body: replicas do not get slow requests, and a request that is completely in its buffer (15 kB)
 # can be repeated at another replica.
 _FRONTEND = """\
+    # MLflow's protocol has an address beside the tenant's predictions, and is answered by the control API.
+    http-request replace-path ^/t/([^/]+)/mlflow(/.*)?$ /api/v1/tenants/\\1/mlflow\\2
     acl is_protocol path -m reg ^(/t/[^/]*)?/v2(/.*)?$
     http-request set-var(txn.is_protocol) bool(true) if is_protocol
     http-request set-var(txn.rest) str("") if is_protocol

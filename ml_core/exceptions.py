@@ -29,6 +29,8 @@
     ├── RunNotFoundError                run_id
     ├── RunStateError                   run_id, status, trigger
     ├── RunInUseError                   run_id, used_by
+    ├── ExperimentNotFoundError         experiment
+    ├── ExperimentExistsError           experiment
     ├── JobNotFoundError                job_id
     ├── JobStateError                   job_id, state, trigger
     ├── QuotaExceededError              quota, limit, left, retry_after_s
@@ -417,6 +419,20 @@ class RunInUseError(MLFrameworkError):
     fields: ClassVar[tuple[str, ...]] = ("run_id", "used_by")
 
 
+class ExperimentNotFoundError(MLFrameworkError):
+    """The tenant has no such experiment."""
+
+    code = "not_found"
+    fields: ClassVar[tuple[str, ...]] = ("experiment",)
+
+
+class ExperimentExistsError(MLFrameworkError):
+    """The tenant has an experiment of this name."""
+
+    code = "experiment_exists"
+    fields: ClassVar[tuple[str, ...]] = ("experiment",)
+
+
 class JobNotFoundError(MLFrameworkError):
     """The tenant has no such job."""
 
@@ -561,6 +577,7 @@ STATUS: dict[type[MLFrameworkError], int] = {
     ModelNotFoundError: 404,
     DatasetNotFoundError: 404,
     RunNotFoundError: 404,
+    ExperimentNotFoundError: 404,
     JobNotFoundError: 404,
     KeyNotFoundError: 404,
     ScheduleNotFoundError: 404,
@@ -568,6 +585,7 @@ STATUS: dict[type[MLFrameworkError], int] = {
     TenantExistsError: 409,
     RunStateError: 409,
     RunInUseError: 409,
+    ExperimentExistsError: 409,
     JobStateError: 409,
     PromotionConflictError: 409,
     InvalidTransitionError: 409,

@@ -29,6 +29,7 @@ NOUNS = {
     "quality": f"{_MODEL}/(quality|drift)",
     "models": f"{_TENANT}/models.*",
     "runs": f"{_TENANT}/run.*",
+    "mlflow": f"{_TENANT}/mlflow/.*",
     "jobs": f"{_TENANT}/job.*",
     "schedules": f"{_TENANT}/schedules.*",
     "job_batches": "/v1/job-batches.*",

@@ -41,6 +41,7 @@ class RunTrigger(StrEnum):
     FAIL = "fail"
     CANCEL = "cancel"
     DIE = "die"
+    RESUME = "resume"
 
 
 MOVES: Mapping[tuple[RunStatus, RunTrigger], RunStatus] = {
@@ -50,8 +51,16 @@ MOVES: Mapping[tuple[RunStatus, RunTrigger], RunStatus] = {
     (RunStatus.RUNNING, RunTrigger.FAIL): RunStatus.FAILED,
     (RunStatus.RUNNING, RunTrigger.CANCEL): RunStatus.CANCELLED,
     (RunStatus.RUNNING, RunTrigger.DIE): RunStatus.DEAD,
+    (RunStatus.FINISHED, RunTrigger.RESUME): RunStatus.RUNNING,
+    (RunStatus.FAILED, RunTrigger.RESUME): RunStatus.RUNNING,
+    (RunStatus.CANCELLED, RunTrigger.RESUME): RunStatus.RUNNING,
+    (RunStatus.DEAD, RunTrigger.RESUME): RunStatus.RUNNING,
 }
 """(stored state, trigger) → state; every other pair is refused. A missing heartbeat changes no stored state."""
+
+TRACKED = "mlflow"
+"""The kind of runs that MLflow's client starts. They take results after their end, and only they can be resumed: the
+client logs scores of a model that it fitted before, and opens a run again to add to it."""
 
 
 def sources(trigger: RunTrigger) -> list[RunStatus]:

@@ -17,7 +17,7 @@ from ml_core.cache import CacheMechanism
 from ml_core.data.frames import like
 from ml_core.domain.columns import Columns, take
 from ml_core.domain.explanation import Explanation
-from ml_core.domain.signature import PREDICTION, Label, OutputKind
+from ml_core.domain.signature import PREDICTION, OutputKind
 from ml_core.exceptions import DataProcessingError, PredictionError
 from ml_core.ids import TenantId
 from ml_core.inference.inputs import Table, read_input

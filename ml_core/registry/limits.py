@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from ml_core.database.strict_json import plain
+from ml_core.database.strict_json import is_storable, plain
 from ml_core.exceptions import InvalidRequestError, RequestTooLargeError, shown
 
 Choice = TypeVar("Choice", bound=StrEnum)
@@ -24,8 +24,10 @@ MAX_DOCUMENT_BYTES = 64 * 2**10
 """Of a document, such as a run's parameters, as JSON. Each list reads it; larger values belong in a file of the run."""
 MAX_METRICS = 1_000
 """Of a run or a version: each is a row, and a statement has at most 65,535 parameters."""
-MAX_WORD = 200
-"""Characters of a metric's name, or of the key or value of a tag. An index holds several of them."""
+MAX_WORD = 250
+"""Characters of a metric's name, or of the key of a tag. An index holds several of them."""
+MAX_TAG = 8_000
+"""Characters of a tag's value. An index holds the first ``MAX_WORD`` of them."""
 MAX_FILTERS = 30
 """Of a search. Postgres plans tags and metrics as joins: 30 take 0.3 s, 100 take 3 s, 300 exceed its time limit."""
 
@@ -59,20 +61,23 @@ def check_filters(conditions: Sequence[Filter]) -> Sequence[Filter]:
     return conditions
 
 
-def check_document(document: Mapping[str, Any], what: str, *, reserved_bytes: int = 0) -> dict[str, Any]:
+def check_document(
+    document: Mapping[str, Any], what: str, *, reserved_bytes: int = 0, max_bytes: int = MAX_DOCUMENT_BYTES
+) -> dict[str, Any]:
     """A document in the form in which it is stored.
 
     Args:
         document: The document.
         what: What it is, for messages: ``parameters``.
         reserved_bytes: Space that the platform needs for what it adds later.
+        max_bytes: Its limit.
 
     Raises:
         InvalidRequestError: A name or value has no JSON form; names it.
-        RequestTooLargeError: It has more than ``MAX_DOCUMENT_BYTES``.
+        RequestTooLargeError: It has more than ``max_bytes``.
     """
     stored: dict[str, Any] = plain(dict(document), what)
-    size_bytes, allowed_bytes = len(orjson.dumps(stored)), MAX_DOCUMENT_BYTES - reserved_bytes
+    size_bytes, allowed_bytes = len(orjson.dumps(stored)), max_bytes - reserved_bytes
     if size_bytes > allowed_bytes:
         raise RequestTooLargeError(
             f"The {what} have {size_bytes:,} bytes as JSON; {allowed_bytes:,} are allowed.",
@@ -84,7 +89,7 @@ def check_document(document: Mapping[str, Any], what: str, *, reserved_bytes: in
 
 
 def check_word(text: str, field: str) -> str:
-    """A name of 1 to 200 printable characters, such as a metric's.
+    """A name of 1 to 250 printable characters, such as a metric's.
 
     Raises:
         InvalidRequestError: The text is not such a name.
@@ -102,16 +107,19 @@ def check_tags(tags: Mapping[str, str | None]) -> tuple[dict[str, str], list[str
     """Tags to set, and keys to remove: those whose value is None.
 
     Raises:
-        InvalidRequestError: A key or value is not a text of 1 to 200 characters.
+        InvalidRequestError: A key is not a text of 1 to 250 characters, or a value is not one of at most 8,000.
     """
     for key, value in tags.items():
-        for part in (key, value):
-            if part is not None and (not isinstance(part, str) or not 1 <= len(part) <= MAX_WORD):
-                raise InvalidRequestError(
-                    f"The tag {shown(key)} can't be set to {shown(value)}.",
-                    remedy=f"Keys and values are texts of 1 to {MAX_WORD} characters; null removes a tag.",
-                    field="tags",
-                )
+        is_key = isinstance(key, str) and 1 <= len(key) <= MAX_WORD and is_storable(key)
+        if not is_key or not (
+            value is None or (isinstance(value, str) and len(value) <= MAX_TAG and is_storable(value))
+        ):
+            raise InvalidRequestError(
+                f"The tag {shown(key)} can't be set to {shown(value)}.",
+                remedy=f"A key is a text of 1 to {MAX_WORD} characters, a value one of at most {MAX_TAG:,} characters;"
+                " null removes a tag.",
+                field="tags",
+            )
     kept = {key: value for key, value in tags.items() if value is not None}
     return kept, [key for key, value in tags.items() if value is None]
 

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from ml_core.ids import TenantId
 from ml_core.registry.journal import erase
-from ml_core.registry.limits import check_tags
+from ml_core.registry.limits import MAX_WORD, check_tags
 
 
 def write_tags(
@@ -23,7 +23,7 @@ def write_tags(
     """Set tags of what the owner's columns name, and remove those whose value is None, in the tenant's transaction.
 
     Raises:
-        InvalidRequestError: A key or value is not a text of 1 to 200 characters.
+        InvalidRequestError: A key is not a text of 1 to 250 characters, or a value is not one of at most 8,000.
     """
     kept, removed = check_tags(tags)
     if removed:
@@ -42,7 +42,9 @@ def tagged(
     """The conditions that a version or run has each of some tags; by ``key`` its table is joined with that of tags."""
     for name, value in tags.items():
         tag = table.alias()
-        yield sa.exists().where(*of_owner(tag, owner, key, tenant_id), tag.c.key == name, tag.c.value == value)
+        indexed = sa.func.left(tag.c.value, sa.text(str(MAX_WORD))) == value[:MAX_WORD]
+        is_equal = [indexed] if len(value) < MAX_WORD else [indexed, tag.c.value == value]
+        yield sa.exists().where(*of_owner(tag, owner, key, tenant_id), tag.c.key == name, *is_equal)
 
 
 def of_owner(

@@ -45,6 +45,8 @@ from ml_core.registry.keys import KeyRepository
 from ml_core.registry.predictions.live import Window
 from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepository
 from ml_core.registry.runs import RunRepository
+from ml_core.registry.runs.documents import RunDocuments
+from ml_core.registry.runs.experiments import ExperimentRepository
 from ml_core.registry.schedules import Due, ScheduleRepository
 from ml_core.registry.versions.intake import Submission
 from ml_core.registry.versions.repository import VersionRepository
@@ -97,6 +99,8 @@ class World:
             ("DatasetRepository", "write", "write"): partial(write_frame, pd.DataFrame({"x": [3]})),
             ("JobRepository", "fail", "error"): {"message": "b"},
             ("JobRepository", "submit", "kind"): "train",
+            ("RunDocuments", method, "kind"): "dataset",
+            ("RunDocuments", method, "name"): "d",
             ("RunRepository", "log_series", "metrics"): "loss",
             ("RunArtifacts", "log", "name"): "plot.png",
             ("RunArtifacts", "open", "name"): "plot.png",
@@ -123,11 +127,14 @@ class World:
         return {
             "actor": "b",
             "artifact": artifact_of("b"),
+            "changed": dict,
+            "comparisons": [],
             "body": b"b",
             "cron": Cron("0 3 * * *"),
             "data": b"b",
             "dataset_digest": self.digest,
             "dataset_id": "d",
+            "documents": {"b": {"b": "b"}},
             "digest": artifact_of(self.tenant).digest,
             "draft": draft(version="b"),
             "due": self.due,
@@ -143,15 +150,18 @@ class World:
             "label": "b",
             "lines": ["b"],
             "lease_s": 60.0,
+            "limit": 10,
             "metadata": {"b": "b"},
             "metric": "loss",
             "metrics": {"loss": 2.0},
             "model_id": TICKETS,
+            "model_ids": [TICKETS],
             "model_path": self.folder / "model.skops",
             "model_type": "classification",
             "name": "approved",
             "number": 1,
             "options": {},
+            "parameters": {"b": "b"},
             "percent": 10,
             "policy": PredictionPolicy.NOTHING,
             "reason": "b",
@@ -198,6 +208,8 @@ def world(db: DatabaseConnection, tenant_id: TenantId, tmp_path: Path) -> World:
     run_id = runs.start(TICKETS, parameters={"secret": tenant_id}, tags={"secret": tenant_id})
     runs.log_metrics(run_id, {"loss": 0.5})
     runs.artifacts.log(run_id, "plot.png", tenant_id.encode())
+    RunDocuments(db, tenant_id).add(run_id, "dataset", {"d": {"secret": tenant_id}})
+    ExperimentRepository(db, tenant_id).tag(TICKETS, {"secret": tenant_id})
     dataset = DatasetRepository(db, tenant_id).create("d", pd.DataFrame({"secret": [str(tenant_id)]}))
     pd.DataFrame({"x": [1]}).to_csv(tmp_path / "table.csv", index=False)
     pd.DataFrame({"x": [1]}).to_parquet(tmp_path / "table.parquet")
@@ -343,7 +355,8 @@ def test_every_change_names_its_scope() -> None:
     """Each action that the registry records is in the table of permissions, and each in the table is recorded."""
     source = "".join(path.read_text() for path in Path(ml_core.registry.__path__[0]).rglob("*.py"))
     nouns = (
-        "dataset|environment|gate|hold|job|key|model|placement|predictions|rollout|run|schedule|shadow|tenant|version"
+        "dataset|environment|experiment|gate|hold|job|key|model|placement|predictions|rollout|run|schedule|shadow"
+        "|tenant|version"
     )
     recorded = set(re.findall(rf'"((?:{nouns})\.[a-z_]+)"', source))
     assert recorded == set(NEEDED) | MOVES

@@ -22,6 +22,8 @@ from ml_core.registry.promotion.environments import PRODUCTION, EnvironmentRepos
 from ml_core.registry.promotion.gates import GateRepository
 from ml_core.registry.replicas import ReplicaReports
 from ml_core.registry.runs import RunRepository
+from ml_core.registry.runs.documents import RunDocuments
+from ml_core.registry.runs.experiments import ExperimentRepository
 from ml_core.registry.schedules import ScheduleRepository
 from ml_core.registry.versions.repository import VersionRepository
 from support.predictions import answered, write
@@ -45,6 +47,10 @@ def fill(db: DatabaseConnection, tenant_id: TenantId) -> None:
     run_id = runs.start(TICKETS, tags={"team": "support"})
     runs.log_metrics(run_id, {"loss": 1.0})
     runs.artifacts.log(run_id, "plot.png", b"png")
+    RunDocuments(db, tenant_id).add(run_id, "dataset", {"d": {"digest": "0"}})
+    experiments = ExperimentRepository(db, tenant_id)
+    if all(each.name != "An experiment" for each in experiments.list().items):
+        experiments.create("An experiment")
     write(db, answered(tenant_id, request_id="r"), answered(tenant_id, at=0))
     PredictionRepository(db, tenant_id).add_label(TICKETS, "r", 0, "b")
     DatasetRepository(db, tenant_id).create("d", {"x": [1]})

@@ -154,7 +154,7 @@ def list_files(access: TenantAccess, run: str) -> list[RunFile]:
     return [RunFile.model_validate(found) for found in access.of(RunRepository).artifacts.list(run)]
 
 
-@operation(router, "PUT", f"{_RUN}/files/{{name}}", "runs.log_file", Scope.TRAIN, receives=(_FILE,))
+@operation(router, "PUT", f"{_RUN}/files/{{name:path}}", "runs.log_file", Scope.TRAIN, receives=(_FILE,))
 async def log_file(access: TenantAccess, run: str, name: str, request: Request) -> RunFile:
     """Keep a file with a run."""
     settings = access.db.settings
@@ -163,13 +163,13 @@ async def log_file(access: TenantAccess, run: str, name: str, request: Request) 
     return RunFile.model_validate(found)
 
 
-@operation(router, "GET", f"{_RUN}/files/{{name}}", "runs.download_file", Scope.READ)
+@operation(router, "GET", f"{_RUN}/files/{{name:path}}", "runs.download_file", Scope.READ)
 def download_file(access: TenantAccess, run: str, name: str) -> Download:
     """Download a file of a run."""
     return Download(access.of(RunRepository).artifacts.open(run, name), media_type=_FILE)
 
 
-@operation(router, "DELETE", f"{_RUN}/files/{{name}}", "runs.delete_file", Scope.TRAIN)
+@operation(router, "DELETE", f"{_RUN}/files/{{name:path}}", "runs.delete_file", Scope.TRAIN)
 def delete_file(access: TenantAccess, run: str, name: str) -> None:
     """Delete a file of a run."""
     access.of(RunRepository).artifacts.delete(run, name)

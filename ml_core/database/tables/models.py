@@ -82,7 +82,7 @@ version_tags = sa.Table(
     *keys("tenant_id", "model_id", "version", "key"),
     text("value"),
     refers(versions, ondelete="CASCADE"),
-    sa.Index(None, "tenant_id", "key", "value"),
+    sa.Index("ix_version_tags_tenant_id_key_value", "tenant_id", "key", sa.text('"left"(value, 250)')),
 )
 
 version_metrics = sa.Table(

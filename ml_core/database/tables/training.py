@@ -1,4 +1,4 @@
-"""What versions are trained on and by: datasets with their versions; runs with metric series, tags and files."""
+"""What versions are trained on and by: datasets, experiments, and runs with all that is logged to them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from ml_core.database.tables.base import document, grammar, keys, metadata, moment, number, refers, text
 from ml_core.database.tables.tenants import tenants
-from ml_core.ids import DatasetId, Digest
+from ml_core.ids import DatasetId, Digest, ModelId
 
 datasets = sa.Table(
     "datasets",
@@ -40,6 +40,21 @@ dataset_versions = sa.Table(
     sa.Index(None, "tenant_id", "digest"),
 )
 
+# What the runs of a model are called where that is not the model's name.
+experiments = sa.Table(
+    "experiments",
+    metadata,
+    sa.Column("tenant_id", sa.Text, sa.ForeignKey(tenants.c.tenant_id), primary_key=True),
+    *keys("model_id"),
+    text("name"),
+    document("tags"),
+    moment("created_at"),
+    moment("updated_at"),
+    moment("archived_at", nullable=True),
+    grammar("model_id", ModelId),
+    sa.Index(None, "tenant_id", "name", unique=True),
+)
+
 runs = sa.Table(
     "runs",
     metadata,
@@ -68,7 +83,7 @@ run_tags = sa.Table(
     *keys("tenant_id", "run_id", "key"),
     text("value"),
     refers(runs),
-    sa.Index(None, "tenant_id", "key", "value", "run_id"),
+    sa.Index("ix_run_tags_tenant_id_key_value_run_id", "tenant_id", "key", sa.text('"left"(value, 250)'), "run_id"),
 )
 
 run_metrics = sa.Table(
@@ -107,4 +122,15 @@ run_artifacts = sa.Table(
     grammar("digest", Digest),
     refers(runs),
     sa.Index(None, "tenant_id", "digest"),
+)
+
+# What a tracking client records beside the rest: ``dataset``s that a run read, ``model``s that it logged.
+run_documents = sa.Table(
+    "run_documents",
+    metadata,
+    *keys("tenant_id", "run_id", "kind", "name"),
+    document("document"),
+    moment("created_at"),
+    refers(runs),
+    sa.Index(None, "tenant_id", "kind", "created_at", "name"),
 )

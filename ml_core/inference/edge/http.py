@@ -1,7 +1,8 @@
 """HTTP: requests as ASGI delivers them, responses, and error responses.
 
 ``{"error": {"code": …, "message": …, "details": {…}, "action": {…}, "request_id": …}}`` is the form of an error, except
-under ``/v2``, where the Open Inference Protocol requires ``{"error": "text"}``.
+under ``/v2``, where the Open Inference Protocol requires ``{"error": "text"}``, and under a tenant's ``/mlflow``, where
+MLflow's clients expect ``{"error_code": …, "message": …}``.
 """
 
 from __future__ import annotations
@@ -48,6 +49,23 @@ _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 # they have sent the body.
 _DISCARD_FACTOR = 4
 _PROTOCOL = re.compile(r"(/t/[^/]*)?/v2(/.*)?", re.DOTALL)
+_MLFLOW = re.compile(r"(/api)?/v1/tenants/[^/]*/mlflow(/.*)?", re.DOTALL)
+_MLFLOW_CODES: Mapping[str | int, str] = {
+    "experiment_exists": "RESOURCE_ALREADY_EXISTS",
+    "run_state": "INVALID_PARAMETER_VALUE",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "RESOURCE_DOES_NOT_EXIST",
+    405: "ENDPOINT_NOT_FOUND",
+    408: "DEADLINE_EXCEEDED",
+    409: "RESOURCE_CONFLICT",
+    429: "REQUEST_LIMIT_EXCEEDED",
+    500: "INTERNAL_ERROR",
+    503: "TEMPORARILY_UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+    507: "RESOURCE_EXHAUSTED",
+}
+"""Code of an error, else its status → what MLflow calls it; any other is ``INVALID_PARAMETER_VALUE``."""
 # Retry-After of a 503 whose error has no ``retry_after_s``.
 _RETRY_AFTER_S = 1
 _EITHER_HEADER = 32 + zlib.MAX_WBITS
@@ -360,6 +378,9 @@ def plain_error(
     """An error response in the format of the path."""
     if _PROTOCOL.fullmatch(path):
         return HttpResponse(status, orjson.dumps({"error": message}), headers=headers)
+    if _MLFLOW.fullmatch(path):
+        name = _MLFLOW_CODES.get(code, _MLFLOW_CODES.get(status, "INVALID_PARAMETER_VALUE"))
+        return HttpResponse(status, _rendered({"error_code": name, "message": message}), headers=headers)
     error = {"code": code, "message": message, "details": details or {}, "request_id": request_id}
     if action is not None:
         error["action"] = action.to_json()

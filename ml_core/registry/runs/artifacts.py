@@ -10,9 +10,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ml_core.database.connection import DatabaseConnection
+from ml_core.database.strict_json import is_storable
 from ml_core.database.tables import run_artifacts
 from ml_core.domain.api_key import Scope
-from ml_core.domain.run import RunArtifact, RunTrigger
+from ml_core.domain.run import RunArtifact
 from ml_core.domain.version import StoredArtifact
 from ml_core.exceptions import InvalidRequestError, shown
 from ml_core.ids import Digest
@@ -23,11 +24,12 @@ from ml_core.registry.journal import erase
 from ml_core.registry.limits import check_word
 from ml_core.registry.records import OfTenant, value_of
 from ml_core.registry.runs import series
-from ml_core.registry.runs.lifecycle import move, require_run, run_not_found
+from ml_core.registry.runs.lifecycle import accept_results, require_run, run_not_found
 from ml_core.registry.runs.series import Batch
 
 _ADD = run_artifacts.insert().returning(run_artifacts.c.created_at)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_MAX_NAME = 400
+_PART = re.compile(r"[^/\\\x00-\x1f\x7f]{1,255}")
 
 
 class RunArtifacts(OfTenant):
@@ -56,7 +58,7 @@ class RunArtifacts(OfTenant):
 
         Args:
             run_id: The run.
-            name: 1 to 128 of letters, digits, ``.``, ``_`` and ``-``.
+            name: 1 to 400 characters, such as ``plot.png`` or ``model/MLmodel``; see ``check_name``.
             data: The bytes, or the path of a file, which is streamed.
             format: Its kind, such as ``png``; None: the name's ending, or ``binary`` without one.
 
@@ -69,7 +71,7 @@ class RunArtifacts(OfTenant):
         check_name(name)
         kind = check_word(format or Path(name).suffix[1:] or "binary", "format")
         with journal.writing(self._db, self._tenant_id) as connection:  # before any byte is stored for no run
-            move(connection, self._tenant_id, run_id, RunTrigger.LOG, heartbeat_at=sa.func.now())
+            accept_results(connection, self._tenant_id, run_id)
         return self._log(run_id, name, data, kind, Batch.of_step({}, 0))
 
     def log_results(self, run_id: str, metrics: Mapping[str, float], name: str, data: bytes) -> RunArtifact:
@@ -135,7 +137,7 @@ class RunArtifacts(OfTenant):
         self, connection: Connection, run_id: str, name: str, stored: StoredArtifact, points: Batch
     ) -> tuple[RunArtifact, Sequence[Digest]]:
         """The file, and the digests that it replaces."""
-        move(connection, self._tenant_id, run_id, RunTrigger.LOG, heartbeat_at=sa.func.now())
+        accept_results(connection, self._tenant_id, run_id)
         series.write(connection, self._tenant_id, run_id, points)
         # Its bytes are removed after the commit, unless they are the new ones.
         replaced = [digest for digest in self._delete_row(connection, run_id, name) if digest != stored.digest]
@@ -154,15 +156,17 @@ class RunArtifacts(OfTenant):
 
 
 def check_name(name: str) -> str:
-    """A file's name, which means nothing to a file system.
+    """A file's name: a relative path, which means nothing to a file system here, and leads out of no folder elsewhere.
 
     Raises:
         InvalidRequestError: The name is not valid.
     """
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    is_name = isinstance(name, str) and len(name) <= _MAX_NAME and is_storable(name) and name.isprintable()
+    if not is_name or not all(_PART.fullmatch(part) and part not in (".", "..") for part in name.split("/")):
         raise InvalidRequestError(
             f"{shown(name, 60)} can't be the name of a run's file.",
-            remedy="Use 1 to 128 of letters, digits, '.', '_' and '-', beginning with a letter or digit.",
+            remedy=f"Use a relative path of 1 to {_MAX_NAME} printable characters, such as model/weights.npz,"
+            " without '..' and backslashes.",
             field="name",
         )
     return name

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import runs, versions
-from ml_core.domain.run import MOVES, RunStatus, RunTrigger, sources
+from ml_core.domain.run import MOVES, TRACKED, RunStatus, RunTrigger, sources
 from ml_core.exceptions import Action, RunInUseError, RunNotFoundError, RunStateError
 from ml_core.ids import TenantId
 
@@ -81,6 +81,24 @@ def move(
             trigger=trigger.value,
         )
     return str(model_id)
+
+
+def accept_results(connection: Connection, tenant_id: TenantId, run_id: str) -> None:
+    """Let results be written to a run, and keep its row locked until the transaction ends; counts as a heartbeat.
+
+    Raises:
+        RunNotFoundError: There is no such run.
+        RunStateError: It has ended, and MLflow's client did not start it.
+    """
+    is_running = runs.c.status == RunStatus.RUNNING.value
+    statement = (
+        runs.update()
+        .where(is_run(tenant_id, run_id), sa.or_(is_running, runs.c.kind == TRACKED))
+        .values(heartbeat_at=sa.case((is_running, sa.func.now()), else_=runs.c.heartbeat_at))
+        .returning(runs.c.run_id)
+    )
+    if connection.scalar(statement) is None:
+        move(connection, tenant_id, run_id, RunTrigger.LOG, heartbeat_at=sa.func.now())
 
 
 def lock_unused(connection: Connection, tenant_id: TenantId, run_id: str, dead_after_s: float) -> str:

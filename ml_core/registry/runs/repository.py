@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 import sqlalchemy as sa
 
 from ml_core.database.connection import DatabaseConnection
-from ml_core.database.tables import run_artifacts, run_metric_summaries, run_metrics, run_tags, runs
+from ml_core.database.tables import run_artifacts, run_documents, run_metric_summaries, run_metrics, run_tags, runs
 from ml_core.domain.api_key import Scope
-from ml_core.domain.run import Point, Run, RunStatus, RunTrigger, Series, compare_runs
+from ml_core.domain.comparison import Comparison, Field, FieldKind, Order
+from ml_core.domain.run import TRACKED, Point, Run, RunStatus, RunTrigger, Series, compare_runs
 from ml_core.exceptions import (
     InvalidRequestError,
     MLFrameworkError,
@@ -29,12 +30,21 @@ from ml_core.registry.blobs import remove_unneeded
 from ml_core.registry.heartbeat import beating
 from ml_core.registry.jobs.lifecycle import cancel_job_of
 from ml_core.registry.journal import erase
-from ml_core.registry.limits import check_document, check_word
+from ml_core.registry.limits import check_document, check_filters, check_word
 from ml_core.registry.missing import require_model_in
 from ml_core.registry.pages import Page
 from ml_core.registry.records import OfTenant
 from ml_core.registry.runs import search, series
-from ml_core.registry.runs.lifecycle import is_silent, lock_unused, move, require_run, run_not_found
+from ml_core.registry.runs.comparing import condition
+from ml_core.registry.runs.lifecycle import (
+    accept_results,
+    is_silent,
+    lock_unused,
+    move,
+    require_run,
+    run_not_found,
+)
+from ml_core.registry.runs.parameters import add_parameters
 from ml_core.registry.runs.search import RunCriteria
 from ml_core.registry.runs.series import CHUNK_POINTS, Batch
 from ml_core.registry.search import write_tags
@@ -54,6 +64,8 @@ _BEATS_PER_BOUND = 4  # within the time after which a run counts as dead: three 
 
 class RunRepository(OfTenant):
     """The runs of one tenant. A method that takes a run raises ``RunNotFoundError`` if there is no such run.
+
+    A run of the kind ``mlflow`` takes parameters, metrics and files after its end, too.
 
     Args:
         db: The registry.
@@ -133,6 +145,19 @@ class RunRepository(OfTenant):
             journal.record(connection, self._tenant_id, "run.started", {"run_id": run_id}, what)
         return run_id
 
+    def log_parameters(self, run_id: str, parameters: Mapping[str, Any]) -> None:
+        """Add parameters to a run. One that it has with the same value stays.
+
+        Raises:
+            RunStateError: It has ended, and MLflow's client did not start it; or it has one with another value.
+            InvalidRequestError: A parameter can't be stored.
+            RequestTooLargeError: The parameters would be too large.
+        """
+        self._db.principal.require(Scope.TRAIN)
+        with journal.writing(self._db, self._tenant_id) as connection:
+            accept_results(connection, self._tenant_id, run_id)
+            add_parameters(connection, self._tenant_id, run_id, check_document(parameters, "parameters"))
+
     @contextmanager
     def record(self, model_id: str, **options: Any) -> Iterator[str]:
         """A run around a block: started, kept alive with heartbeats, and ended as the block ends.
@@ -186,6 +211,18 @@ class RunRepository(OfTenant):
     def cancel(self, run_id: str, reason: str = "") -> None:
         """End a run that was stopped; the job that it records is cancelled with it. Errors as for ``finish``."""
         self._end(run_id, RunTrigger.CANCEL, "run.cancelled", reason)
+
+    def resume(self, run_id: str) -> None:
+        """Open a run again that has ended, and that MLflow's client started.
+
+        Raises:
+            RunStateError: It is running, or something else started it.
+        """
+        reopened = {"finished_at": None, "error": None, "heartbeat_at": sa.func.now()}
+        with journal.writing(self._db, self._tenant_id) as connection:
+            is_tracked = runs.c.kind == TRACKED
+            move(connection, self._tenant_id, run_id, RunTrigger.RESUME, is_tracked, **reopened)
+            journal.record(connection, self._tenant_id, "run.resumed", {"run_id": run_id})
 
     def mark_dead(self, run_id: str) -> None:
         """Make the death of a silent run final: it ended with its last heartbeat, and can't come back.
@@ -247,7 +284,7 @@ class RunRepository(OfTenant):
             All of its tags.
 
         Raises:
-            InvalidRequestError: A key or value is not a text of 1 to 200 characters.
+            InvalidRequestError: A key is not a text of 1 to 250 characters, or a value is not one of at most 8,000.
         """
         with journal.writing(self._db, self._tenant_id) as connection:
             require_run(connection, self._tenant_id, run_id)
@@ -296,6 +333,30 @@ class RunRepository(OfTenant):
                 if connection.scalar(of.limit(1)) is None:
                     require_model_in(connection, self._tenant_id, ModelId(model_id))
         return page
+
+    def query(
+        self,
+        model_ids: Sequence[str],
+        comparisons: Sequence[Comparison] = (),
+        orders: Sequence[Order] = (),
+        *,
+        limit: int = 1000,
+        cursor: str | None = None,
+    ) -> Page[Run]:
+        """A page of the runs of some models that meet all comparisons, in any order, else newest first.
+
+        ``search`` has the filters that most callers need.
+
+        Raises:
+            InvalidRequestError: The limit, the cursor or an attribute can't be used.
+            RequestTooLargeError: There are more than 30 comparisons and orders.
+        """
+        orders = orders or [Order(Field(FieldKind.ATTRIBUTE, "started_at"), is_descending=True)]
+        check_filters([*comparisons, *orders])
+        conditions = [runs.c.model_id.in_(model_ids)]
+        conditions += [condition(self._tenant_id, each) for each in comparisons]
+        with self._db.tenant(self._tenant_id) as connection:
+            return search.ordered(connection, self._tenant_id, conditions, orders, self._dead_after_s, limit, cursor)
 
     def series(self, run_id: str, metric: str, *, max_points: int = 1000, after_step: int | None = None) -> Series:
         """A metric's points for a chart.
@@ -370,7 +431,7 @@ class RunRepository(OfTenant):
             files = sa.select(run_artifacts.c.digest).filter_by(tenant_id=self._tenant_id, run_id=run_id)
             digests = connection.scalars(files.distinct()).all()
             # The run's row last: the others refer to it.
-            for table in (run_artifacts, run_metric_summaries, run_metrics, run_tags, runs):
+            for table in (run_artifacts, run_documents, run_metric_summaries, run_metrics, run_tags, runs):
                 erase(connection, table, run_id=run_id)
             details = {"model_id": model_id, "files": len(digests)}
             journal.record(connection, self._tenant_id, "run.deleted", {"run_id": run_id}, details)
@@ -381,7 +442,7 @@ class RunRepository(OfTenant):
     def _write(self, run_id: str, batch: Batch) -> None:
         self._db.principal.require(Scope.TRAIN)
         with journal.writing(self._db, self._tenant_id) as connection:
-            move(connection, self._tenant_id, run_id, RunTrigger.LOG, heartbeat_at=sa.func.now())
+            accept_results(connection, self._tenant_id, run_id)
             series.write(connection, self._tenant_id, run_id, batch)
 
     def _end(self, run_id: str, trigger: RunTrigger, action: str, error: str | None) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
 
 from ml_core.database.tables import run_metric_summaries, run_tags, runs, versions
+from ml_core.domain.comparison import Order
 from ml_core.domain.keywords import check_keywords
 from ml_core.domain.metric import parse_bound
 from ml_core.domain.run import Run, RunStatus
@@ -18,6 +19,7 @@ from ml_core.ids import ModelId, TenantId
 from ml_core.registry.limits import check_choice, check_filters, check_moment
 from ml_core.registry.pages import Page, read_page
 from ml_core.registry.records import value_of
+from ml_core.registry.runs.comparing import read_ordered
 from ml_core.registry.runs.lifecycle import in_status, seen_status
 from ml_core.registry.runs.series import read_summaries
 from ml_core.registry.search import in_range, of_owner, tagged
@@ -53,6 +55,21 @@ def search(
     """One page of the runs that meet conditions, newest first; four statements, however many runs there are."""
     statement = _select(tenant_id, dead_after_s).where(*conditions)
     page = read_page(connection, statement, _ORDER, limit=limit, cursor=cursor, descending=True)
+    return Page(_complete(connection, tenant_id, page.items), page.next_cursor)
+
+
+def ordered(
+    connection: Connection,
+    tenant_id: TenantId,
+    conditions: Sequence[sa.ColumnElement[bool]],
+    orders: Sequence[Order],
+    dead_after_s: float,
+    limit: int,
+    cursor: str | None,
+) -> Page[Run]:
+    """As ``search``, in any order."""
+    statement = _select(tenant_id, dead_after_s).where(*conditions)
+    page = read_ordered(connection, tenant_id, statement, orders, limit=limit, cursor=cursor)
     return Page(_complete(connection, tenant_id, page.items), page.next_cursor)
 
 

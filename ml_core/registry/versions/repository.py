@@ -327,7 +327,7 @@ class VersionRepository(OfTenant):
 
         Raises:
             ModelNotFoundError: There is no such version.
-            InvalidRequestError: A key or value is not a text of 1 to 200 characters.
+            InvalidRequestError: A key is not a text of 1 to 250 characters, or a value is not one of at most 8,000.
         """
         name, wanted = ModelId(model_id), VersionId(version)
         with journal.writing(self._db, self._tenant_id) as connection:

@@ -45,7 +45,7 @@ class Replicas(ThreadingHTTPServer):
 
 
 class Replica(BaseHTTPRequestHandler):
-    """Answers; ``/slow`` only when the test is over, ``/large`` with more than buffers hold."""
+    """Answers, with the path; ``/slow`` only when the test is over, ``/large`` with more than buffers hold."""
 
     protocol_version = "HTTP/1.1"
     release = threading.Event()
@@ -59,6 +59,7 @@ class Replica(BaseHTTPRequestHandler):
         try:
             self.send_response(200)
             self.send_header("content-length", str(len(answer)))
+            self.send_header("x-path", self.path)
             self.end_headers()
             self.wfile.write(answer)
         except ConnectionError:
@@ -380,6 +381,27 @@ def test_a_change_is_never_made_twice(node, dying):
     httpx.post(f"http://127.0.0.1:{node.port}/t/acme/models/m/predict", trust_env=False)
     assert Dying.asked["GET"] > 1
     assert Dying.asked["POST"] > 1
+
+
+@pytest.mark.parametrize(
+    ("path", "seen"),
+    [
+        (
+            "/t/acme/mlflow/api/2.0/mlflow/runs/get?run_id=a%2Fb",
+            "/api/v1/tenants/acme/mlflow/api/2.0/mlflow/runs/get?run_id=a%2Fb",
+        ),
+        ("/t/acme/mlflow/api/2.0/x%20y", "/api/v1/tenants/acme/mlflow/api/2.0/x%20y"),
+        ("/t/acme/mlflow", "/api/v1/tenants/acme/mlflow"),
+        ("/t/acme/mlflows/a", None),
+        ("/t/acme/models/mlflow/predict", None),
+        ("/t/acme/v2/mlflow/", None),
+    ],
+)
+def test_mlflows_address_leads_to_the_control_api(node, replica, path, seen):
+    """And no other path of a tenant does: port 1 has no replica of the control API, or of the cell."""
+    node.start(*([1] if seen else [replica]), control=replica if seen else 1)
+    answered = node.get(path)
+    assert (answered.status_code, answered.headers.get("x-path"), answered.text) == (200, seen or path, "ok")
 
 
 def test_the_control_api_has_deadlines_of_its_own(node):

@@ -12,23 +12,25 @@ from ml_core.domain.run import MOVES, Point, RunStatus, RunTrigger, Series, sour
 
 
 @pytest.mark.parametrize("ended", [status for status in RunStatus if status is not RunStatus.RUNNING])
-def test_nothing_follows_an_end(ended: RunStatus) -> None:
-    """No trigger leads out of a state in which a run has ended."""
-    assert [trigger for state, trigger in MOVES if state is ended] == []
+def test_only_resuming_follows_an_end(ended: RunStatus) -> None:
+    """No other trigger leads out of a state in which a run has ended."""
+    assert [trigger for state, trigger in MOVES if state is ended] == [RunTrigger.RESUME]
 
 
 @pytest.mark.parametrize("trigger", RunTrigger)
 def test_each_trigger_has_a_state_that_allows_it(trigger: RunTrigger) -> None:
-    """It is the running one, and the target is the same from wherever it comes."""
-    assert sources(trigger) == [RunStatus.RUNNING]
+    """It is the running one, or any other, and the target is the same from wherever it comes."""
+    assert (sources(trigger) == [RunStatus.RUNNING]) == (trigger is not RunTrigger.RESUME)
+    assert len({MOVES[source, trigger] for source in sources(trigger)}) == 1
 
 
 def test_signs_of_life_change_no_state() -> None:
-    """Beating and logging leave a run running; each other trigger ends it in a state of its own."""
+    """Beating and logging leave a run running, and resuming makes it run; each other trigger ends it in its own way."""
     targets = {trigger: target for (_, trigger), target in MOVES.items()}
     assert {trigger for trigger, target in targets.items() if target is RunStatus.RUNNING} == {
         RunTrigger.BEAT,
         RunTrigger.LOG,
+        RunTrigger.RESUME,
     }
     assert set(targets.values()) == set(RunStatus)
 

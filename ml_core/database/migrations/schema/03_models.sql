@@ -152,7 +152,7 @@ CREATE TABLE mlcore.version_tags (
     REFERENCES mlcore.versions (tenant_id, model_id, version) ON DELETE CASCADE,
   CONSTRAINT ck_version_tags_sizes CHECK (octet_length(value::text) <= 65536)
 );
-CREATE INDEX ix_version_tags_tenant_id_key_value ON mlcore.version_tags (tenant_id, key, value);
+CREATE INDEX ix_version_tags_tenant_id_key_value ON mlcore.version_tags (tenant_id, key, "left"(value, 250));
 GRANT SELECT, INSERT, UPDATE (value) ON mlcore.version_tags TO mlcore_app;
 
 CREATE TABLE mlcore.version_metrics (

@@ -1,4 +1,4 @@
--- Datasets with their versions; runs with their series, tags and files.
+-- Datasets with their versions; experiments; runs with their series, tags, files and documents.
 
 CREATE TABLE mlcore.datasets (
   tenant_id text NOT NULL,
@@ -44,6 +44,35 @@ CREATE TRIGGER stamp BEFORE INSERT ON mlcore.dataset_versions
   FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('created_at', 'created_by', '');
 CREATE TRIGGER take_number BEFORE INSERT ON mlcore.dataset_versions FOR EACH ROW EXECUTE FUNCTION mlcore.take_number();
 
+CREATE TABLE mlcore.experiments (
+  tenant_id text NOT NULL,
+  model_id text NOT NULL,
+  name text NOT NULL,
+  tags jsonb NOT NULL DEFAULT '{}'::jsonb,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now(),
+  archived_at timestamptz,
+  CONSTRAINT pk_experiments PRIMARY KEY (tenant_id, model_id),
+  CONSTRAINT ck_experiments_model_id CHECK (model_id ~ '^[a-z][a-z0-9_-]{0,79}$'),
+  CONSTRAINT fk_experiments_tenants FOREIGN KEY (tenant_id) REFERENCES mlcore.tenants (tenant_id),
+  CONSTRAINT ck_experiments_sizes CHECK (octet_length(name::text) <= 65536 AND octet_length(tags::text) <= 1048576)
+);
+CREATE UNIQUE INDEX ix_experiments_tenant_id_name ON mlcore.experiments (tenant_id, name);
+GRANT SELECT, INSERT, UPDATE (name, tags, updated_at, archived_at) ON mlcore.experiments TO mlcore_app;
+CREATE TRIGGER stamp BEFORE INSERT ON mlcore.experiments
+  FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('created_at', '', '');
+
+-- A parameter that a run has keeps its value; others may be added.
+CREATE FUNCTION mlcore.keep_parameters() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF EXISTS (SELECT 1 FROM jsonb_each(OLD.parameters) p WHERE NEW.parameters -> p.key IS DISTINCT FROM p.value) THEN
+    RAISE EXCEPTION 'A parameter of the run % has another value.', OLD.run_id USING ERRCODE = 'restrict_violation';
+  END IF;
+  RETURN NEW;
+END
+$$;
+
 CREATE TABLE mlcore.runs (
   tenant_id text NOT NULL,
   run_id text NOT NULL,
@@ -70,7 +99,9 @@ CREATE INDEX ix_runs_tenant_id_parent_run_id_started_at_run_id
   ON mlcore.runs (tenant_id, parent_run_id, started_at, run_id);
 CREATE INDEX ix_runs_tenant_id_started_at_run_id ON mlcore.runs (tenant_id, started_at, run_id);
 CREATE INDEX ix_runs_tenant_id_status_started_at_run_id ON mlcore.runs (tenant_id, status, started_at, run_id);
-GRANT SELECT, INSERT, UPDATE (status, heartbeat_at, finished_at, error) ON mlcore.runs TO mlcore_app;
+GRANT SELECT, INSERT, UPDATE (status, parameters, heartbeat_at, finished_at, error) ON mlcore.runs TO mlcore_app;
+CREATE TRIGGER keep_parameters BEFORE UPDATE OF parameters ON mlcore.runs
+  FOR EACH ROW EXECUTE FUNCTION mlcore.keep_parameters();
 CREATE TRIGGER stamp BEFORE INSERT ON mlcore.runs
   FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('started_at', 'created_by', '');
 
@@ -83,7 +114,7 @@ CREATE TABLE mlcore.run_tags (
   CONSTRAINT fk_run_tags_runs FOREIGN KEY (tenant_id, run_id) REFERENCES mlcore.runs (tenant_id, run_id),
   CONSTRAINT ck_run_tags_sizes CHECK (octet_length(value::text) <= 65536)
 );
-CREATE INDEX ix_run_tags_tenant_id_key_value_run_id ON mlcore.run_tags (tenant_id, key, value, run_id);
+CREATE INDEX ix_run_tags_tenant_id_key_value_run_id ON mlcore.run_tags (tenant_id, key, "left"(value, 250), run_id);
 GRANT SELECT, INSERT, UPDATE (value) ON mlcore.run_tags TO mlcore_app;
 
 CREATE TABLE mlcore.run_metrics (
@@ -132,4 +163,21 @@ CREATE TABLE mlcore.run_artifacts (
 CREATE INDEX ix_run_artifacts_tenant_id_digest ON mlcore.run_artifacts (tenant_id, digest);
 GRANT SELECT, INSERT ON mlcore.run_artifacts TO mlcore_app;
 CREATE TRIGGER stamp BEFORE INSERT ON mlcore.run_artifacts
+  FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('created_at', '', '');
+
+CREATE TABLE mlcore.run_documents (
+  tenant_id text NOT NULL,
+  run_id text NOT NULL,
+  kind text NOT NULL,
+  name text NOT NULL,
+  document jsonb NOT NULL DEFAULT '{}'::jsonb,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  CONSTRAINT pk_run_documents PRIMARY KEY (tenant_id, run_id, kind, name),
+  CONSTRAINT fk_run_documents_runs FOREIGN KEY (tenant_id, run_id) REFERENCES mlcore.runs (tenant_id, run_id),
+  CONSTRAINT ck_run_documents_sizes CHECK (octet_length(document::text) <= 1048576)
+);
+CREATE INDEX ix_run_documents_tenant_id_kind_created_at_name
+  ON mlcore.run_documents (tenant_id, kind, created_at, name);
+GRANT SELECT, INSERT, UPDATE (document) ON mlcore.run_documents TO mlcore_app;
+CREATE TRIGGER stamp BEFORE INSERT ON mlcore.run_documents
   FOR EACH ROW EXECUTE FUNCTION mlcore.stamp('created_at', '', '');

@@ -9,7 +9,7 @@ DECLARE
   v_count bigint;
 BEGIN
   IF p_table <> ALL (ARRAY['versions', 'version_tags', 'holds', 'gates', 'dataset_versions', 'runs', 'run_tags',
-      'run_metrics', 'run_metric_summaries', 'run_artifacts', 'idempotency_keys', 'schedules']) THEN
+      'run_metrics', 'run_metric_summaries', 'run_artifacts', 'run_documents', 'idempotency_keys', 'schedules']) THEN
     RAISE EXCEPTION 'Rows of % are not deleted one by one.', p_table USING ERRCODE = 'insufficient_privilege';
   END IF;
   SELECT string_agg(format(' AND %1$I = ANY (ARRAY(SELECT value::%2$s FROM jsonb_array_elements_text($1 -> %1$L)))',

@@ -67,8 +67,11 @@ def test_a_changed_file_is_not_opened(runs: RunRepository, store: LocalStore) ->
         runs.artifacts.open(run_id, "plot.png")
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../up", "a/b", "a\\b", ".hidden", "a\0", "ü", "x" * 129])
-def test_a_name_means_nothing_to_a_file_system(runs: RunRepository, store: LocalStore, name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "../up", "a/../b", "a/.", "/a", "a//b", "a/", "a\\b", "a\0", "a\nb", "x" * 256, "x/" * 200 + "x"],
+)
+def test_a_name_leads_out_of_no_folder(runs: RunRepository, store: LocalStore, name: str) -> None:
     """Else it is refused, and nothing is stored."""
     run_id = runs.start(TICKETS)
     with pytest.raises(InvalidRequestError, match="name of a run's file"):

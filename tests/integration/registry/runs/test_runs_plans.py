@@ -7,12 +7,17 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ml_core.database.connection import DatabaseConnection
+from ml_core.domain.comparison import Comparison, Field, FieldKind, Operator, Order
 from ml_core.ids import TenantId
 from ml_core.registry.runs import RunRepository, RunStatus
+from ml_core.registry.runs.documents import RunDocuments
+from ml_core.registry.runs.experiments import ExperimentRepository
 from support.plans import recorded_plans
 from support.registry import TICKETS, new_tenant, settings_for, superuser, temporary_home
 
-TABLES = frozenset({"runs", "run_tags", "run_metrics", "run_metric_summaries", "run_artifacts"})
+TABLES = frozenset(
+    {"runs", "run_tags", "run_metrics", "run_metric_summaries", "run_artifacts", "run_documents", "experiments"}
+)
 TENANTS, RUNS, STEPS = 300, 40, 20_000
 
 # Other tenants' copies of everything but the long series.
@@ -30,6 +35,10 @@ INSERT INTO mlcore.run_metrics SELECT 'n' || n, run_id, metric, step, value, at
   FROM mlcore.run_metrics, generate_series(1, {n}) n WHERE tenant_id = '{t}' AND metric = 'loss';
 INSERT INTO mlcore.run_artifacts SELECT 'n' || n, run_id, name, digest, size_bytes, format, created_at
   FROM mlcore.run_artifacts, generate_series(1, {n}) n WHERE tenant_id = '{t}';
+INSERT INTO mlcore.run_documents SELECT 'n' || n, run_id, kind, name, document
+  FROM mlcore.run_documents, generate_series(1, {n}) n WHERE tenant_id = '{t}';
+INSERT INTO mlcore.experiments SELECT 'n' || n, model_id, name FROM mlcore.experiments, generate_series(1, {n}) n
+  WHERE tenant_id = '{t}';
 SET session_replication_role = origin;
 """
 
@@ -44,6 +53,8 @@ def many() -> Iterator[RunRepository]:
             run_id = runs.start(TICKETS, parameters={"C": number}, tags={"team": f"team_{number % 8}"})
             runs.log_series(run_id, "loss", range(20), [number / RUNS] * 20)
             runs.artifacts.log(run_id, "plot.png", b"plot")
+            RunDocuments(db, tenant).add(run_id, "model", {f"m{number}": {"name": "m"}})
+            ExperimentRepository(db, tenant).create(f"Experiment {number}")
         runs.log_series(run_id, "long", range(STEPS), [1.0] * STEPS)
         with superuser(db) as session:
             session.execute(NEIGHBOURS.format(n=TENANTS, t=tenant))  # type: ignore[arg-type]
@@ -66,6 +77,29 @@ def write_once(runs: RunRepository) -> None:
     runs.delete(run_id)
 
 
+def query_twice(runs: RunRepository) -> None:
+    first = runs.query([TICKETS], limit=10)
+    runs.query([TICKETS], limit=10, cursor=first.next_cursor)
+
+
+def by_team(runs: RunRepository) -> None:
+    is_team = Comparison(Field(FieldKind.TAG, "team"), Operator.EQUAL, "team_1")
+    runs.query([TICKETS], [is_team], [Order(Field(FieldKind.METRIC, "loss"), is_descending=True)])
+
+
+def look_at_experiments(runs: RunRepository) -> None:
+    experiments = ExperimentRepository(runs._db, runs._tenant_id)
+    experiments.named(TICKETS)
+    experiments.tag(experiments.named("Experiment 7").model_id, {"a": "b"})
+    experiments.list(limit=5)
+
+
+def look_at_documents(runs: RunRepository) -> None:
+    documents = RunDocuments(runs._db, runs._tenant_id)
+    documents.list(newest(runs))
+    documents.search("model", [TICKETS], [], limit=5)
+
+
 CALLS: dict[str, Callable[[RunRepository], object]] = {
     "list": lambda runs: runs.search(TICKETS, limit=50).items,
     "next page": lambda runs: runs.search(limit=10, cursor=runs.search(limit=10).next_cursor),
@@ -82,6 +116,10 @@ CALLS: dict[str, Callable[[RunRepository], object]] = {
     "points": lambda runs: runs.points(newest(runs), "long", cursor=runs.points(newest(runs), "long").next_cursor),
     "files": lambda runs: runs.artifacts.open(newest(runs), "plot.png"),
     "writes": write_once,
+    "query": query_twice,
+    "query by tag and metric": by_team,
+    "experiments": look_at_experiments,
+    "documents": look_at_documents,
 }
 
 

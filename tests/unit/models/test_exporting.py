@@ -91,7 +91,9 @@ TARGETS = {
     "logistic_regression": "label", "random_forest": "label", "naive_bayes": "label", "ridge": "number",
     "gradient_boosting": "number", "kmeans": None, "isolation_forest": None,
 }  # fmt: skip
-SMALL = {"random_forest": {"n_estimators": 5}, "gradient_boosting": {"max_iter": 5}}
+SMALL = {
+    "random_forest": {"n_estimators": 5}, "isolation_forest": {"n_estimators": 5}, "gradient_boosting": {"max_iter": 5},
+}  # fmt: skip
 TYPES = {"kmeans": "clustering", "isolation_forest": "anomaly_detection"}
 
 

@@ -167,8 +167,14 @@ def _trials(run: Any, trials: Sequence[Any]) -> list[str]:
     ended = sorted(scored, key=lambda trial: trial.finished_at or trial.started_at)
     so_far = itertools.accumulate((score_of[trial.run_id] for trial in ended), max if higher else min)
     best = charts.lines({"best so far": [*enumerate(so_far, 1)]}, "trials that ended", metric, "Best score")
-    values = {name: [(of.get(name), score_of[run_id]) for run_id, of in parameters.items()] for name in varying}
-    numeric = {name: of for name, of in values.items() if all(is_finite(value) for value, _ in of)}
+    given = {
+        name: {run_id: of[name] for run_id, of in parameters.items() if of.get(name) is not None} for name in varying
+    }
+    numeric = {
+        name: [(value, score_of[run_id]) for run_id, value in of.items()]
+        for name, of in given.items()
+        if all(map(is_finite, of.values()))
+    }
     drawn = [(name, "", _scores_by(name, of, metric)) for name, of in [*numeric.items()][:_MAX_PARAMETERS]]
     listed = f"The best {len(rows)} of {len(scored):,}." if len(rows) < len(scored) else ""
     return [

@@ -91,7 +91,9 @@ TARGETS = {
     "logistic_regression": "label", "random_forest": "label", "naive_bayes": "label", "ridge": "number",
     "gradient_boosting": "number", "kmeans": None, "isolation_forest": None,
 }  # fmt: skip
-SMALL = {"random_forest": {"n_estimators": 5}, "gradient_boosting": {"max_iter": 5}}
+SMALL = {
+    "random_forest": {"n_estimators": 5}, "isolation_forest": {"n_estimators": 5}, "gradient_boosting": {"max_iter": 5},
+}  # fmt: skip
 TYPES = {"kmeans": "clustering", "isolation_forest": "anomaly_detection"}
 
 
@@ -115,7 +117,7 @@ def test_a_skops_file_needs_scikit_learn_alone(tmp_path: Path) -> None:
             assert found == wanted[file].tolist(), file
 
 
-@pytest.mark.parametrize("algorithm", [*TARGETS.keys() - {"gradient_boosting"}])
+@pytest.mark.parametrize("algorithm", TARGETS)
 def test_an_onnx_file_answers_as_the_version(algorithm: str, tmp_path: Path) -> None:
     """From raw columns, in any runtime; also where values are missing or new."""
     frame, kind = table(with_text=False), TARGETS[algorithm]
@@ -138,6 +140,18 @@ def test_an_onnx_file_answers_as_the_version(algorithm: str, tmp_path: Path) -> 
     if kind == "label":
         columns = model.version.signature.columns_from_rows(rows_from_frame(rows))
         assert np.allclose(others[0], model.predict_proba(columns), atol=1e-6)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_boosted_classes_in_onnx(classes: int, tmp_path: Path) -> None:
+    """Of two classes and of more; labels may be numbers."""
+    frame = table(with_text=False)
+    target = np.digitize(frame["size"], [50, 60][: classes - 1])
+    model = loaded(frame[["age", "is_new", "a__b"]].assign(size=frame["size"].round()), target,
+                   algorithm="gradient_boosting", max_iter=5)  # fmt: skip
+    file = export_model(model, model.version.self_test.rows, tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    assert [each.type for each in session.get_outputs()] == ["tensor(int64)", "tensor(double)"]
 
 
 def test_a_joblib_file_takes_raw_frames(tmp_path: Path) -> None:

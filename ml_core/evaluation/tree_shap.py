@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.polynomial.legendre import leggauss
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.special import roots_legendre
 
 # A child that no weighted row reached has the share 0; the quotients below need a positive one.
 _SMALLEST_SHARE = 1e-12
@@ -31,7 +32,7 @@ _SMALLEST_SHARE = 1e-12
 _GROUP_NODES = 2**13
 # Numbers in one array of the computation: 1 MiB.
 _CHUNK = 2**17
-_MAX_LEVELS = 4_000
+_MAX_LEVELS = 1_000
 # What a level costs besides its nodes, in elementary operations.
 _LEVEL_WORK = 5_000
 
@@ -69,8 +70,7 @@ class TreeShap:
         work_per_row: Elementary operations for a row, about.
 
     Raises:
-        ValueError: The nodes are not trees, or more than 4,000 levels deep: no training makes such, but a file from
-            outside may hold it.
+        ValueError: The nodes are not trees, as a file from outside may have it, or are more than 1,000 levels deep.
     """
 
     def __init__(self, trees: Sequence[Tree], n_features: int, rows_as: type = np.float64) -> None:
@@ -117,9 +117,8 @@ class _Levels:
         self._leaves = np.flatnonzero(trees.left[order] < 0)
         self._value = trees.value[order[self._leaves]]
         self.base: NDArray[np.float64] = reach[self._leaves] @ self._value
-        points, weights = leggauss(max(1, (int(distinct.max()) + 1) // 2))
-        self._t, self._weights = (points + 1.0) / 2.0, weights / 2.0
-        self.work_per_row = len(order) * len(points) * (3 + self._value.shape[1]) + _LEVEL_WORK * len(bounds)
+        self._t, self._weights = _quadrature(max(1, (int(distinct.max()) + 1) // 2))
+        self.work_per_row = len(order) * len(self._t) * (3 + self._value.shape[1]) + _LEVEL_WORK * len(bounds)
         self._to_features = sparse.csr_matrix(
             (np.ones(len(below)), (self._edge_feature[below], below)), shape=(n_features, len(order))
         )
@@ -173,6 +172,13 @@ class _Levels:
             sums[:, :, self._parent[start:end:2]] = siblings[:, :, 0::2] + siblings[:, :, 1::2]
         of_edges: NDArray[np.float64] = np.einsum("rqn,rqn->rn", sums, gain)
         return of_edges
+
+
+@lru_cache
+def _quadrature(n_points: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Points from 0 to 1 and their weights; 500 take about 10 ms."""
+    points, weights = roots_legendre(n_points)
+    return (points + 1.0) / 2.0, weights / 2.0
 
 
 def _joined(trees: Sequence[Tree]) -> tuple[Tree, NDArray[np.intp]]:

@@ -194,14 +194,19 @@ BODIES = [
 def test_values_nested_to_any_depth(cell, body, kind):
     """Wherever a value may be, one that is nested too deeply to be shown whole is refused like any other."""
     key = cell.key(ACME, Scope.ADMIN)
-    for route in ("models/tickets/predict", "models/tickets/feedback", "v2/models/tickets/infer"):
+    for route in (
+        "models/tickets/predict",
+        "models/tickets/explain",
+        "models/tickets/feedback",
+        "v2/models/tickets/infer",
+    ):
         for depth in (500, 1000, 5000):
             answer = cell.ask("POST", f"/t/acme/{route}", key=key, content=body % nested(depth, kind))
             assert sane(answer).status_code in (200, 400, 404, 422, 503)
             assert len(answer.content) < 2_000
 
 
-PARTS = st.sampled_from(["t", "acme", "v2", "models", "measures", "versions", "predict", "infer", "health", "ready"])
+PARTS = st.sampled_from(["t", "acme", "v2", "models", "measures", "versions", "predict", "explain", "infer", "health"])
 
 
 @SETTINGS

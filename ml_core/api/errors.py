@@ -29,7 +29,10 @@ def on_error(request: Request, error: Exception) -> Response:
 
 def _on_invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - what this handler is registered for
-    return on_error(request, invalid_fields(error.errors()))
+    found = invalid_fields(error.errors())
+    if not request.scope["route"].include_in_schema:  # of MLflow's protocol, which is not in our document
+        found.remedy = "MLflow's REST API describes it."
+    return on_error(request, found)
 
 
 def _on_http_exception(request: Request, error: Exception) -> Response:

@@ -43,7 +43,7 @@ class Page(Generic[Item]):
 def read_page(
     connection: Connection,
     statement: AnySelect,
-    order: Sequence[sa.Column[Any]],
+    order: Sequence[sa.ColumnElement[Any]],
     *,
     limit: int,
     cursor: str | None,

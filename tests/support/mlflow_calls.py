@@ -156,6 +156,8 @@ def search() -> None:
     assert found("", "metrics.`val loss` DESC") == [0, 1, 2, 3]  # NaN, then those without it
     assert found("", "metrics.`val loss`", size=1) == [1, 0, 2, 3]
     assert found("", "tags.kind DESC", "params.depth DESC", size=1) == [3, 1, 2, 0]
+    ended_first = found("params.started_at IS NULL", "params.started_at", "end_time DESC", size=1)
+    assert (ended_first[0], sorted(ended_first)) == (1, [0, 1, 2, 3])
     assert found("metrics.`val loss` < 0.2") == [1]
     assert found("metrics.`val loss` >= 0.1 and tags.kind = 'a'") == [0]
     assert found("tags.kind != 'a'") == [3, 1]

@@ -167,8 +167,8 @@ def _sorted_by(
         tag = run_tags.alias()
         is_own = sa.and_(*of_owner(tag, runs, ("run_id",), tenant_id), tag.c.key == field.name)
         return source.outerjoin(tag, is_own), tag.c.value, str
-    column = _column(field)
-    return source, column, datetime if field.name in ("started_at", "finished_at") else str
+    is_time = field.kind is FieldKind.ATTRIBUTE and field.name in ("started_at", "finished_at")
+    return source, _column(field), datetime if is_time else str
 
 
 def _terms(value: sa.ColumnElement[Any], kind: type, *, is_descending: bool) -> Iterator[_Term]:

@@ -103,10 +103,10 @@ class RunDocuments(OfTenant):
         with self._db.tenant(self._tenant_id) as connection:
             return value_of(RunDocument, self._row(connection, run_id, kind, name))
 
-    def list(self, run_id: str) -> dict[str, list[RunDocument]]:
+    def list(self, run_id: str) -> Mapping[str, Sequence[RunDocument]]:
         """Kind → a run's documents, oldest first."""
         statement = self._select().where(_OF.run_id == run_id)
-        found: dict[str, list[RunDocument]] = {}
+        found: dict[str, Any] = {}
         with self._db.tenant(self._tenant_id) as connection:
             require_run(connection, self._tenant_id, run_id)
             for row in connection.execute(statement.order_by(_OF.created_at, _OF.name)):
@@ -115,7 +115,7 @@ class RunDocuments(OfTenant):
 
     def search(
         self, kind: str, model_ids: Sequence[str], comparisons: Sequence[Comparison], *, limit: int, offset: int = 0
-    ) -> list[RunDocument]:
+    ) -> Sequence[RunDocument]:
         """Documents of one kind of the runs of some models, newest first.
 
         Args:
@@ -146,7 +146,9 @@ class RunDocuments(OfTenant):
 
 
 def _column(field: Field) -> sa.ColumnElement[Any]:
-    if field.kind is FieldKind.ATTRIBUTE:
-        own = {"run_id": _OF.run_id, "document": _OF.name, "created_at": _OF.created_at}
-        return own.get(field.name, _OF.document[field.name].as_string())
-    return _OF.document[{FieldKind.TAG: "tags", FieldKind.PARAMETER: "params"}[field.kind], field.name].as_string()
+    own: dict[str, sa.ColumnElement[Any]] = {"run_id": _OF.run_id, "document": _OF.name, "created_at": _OF.created_at}
+    if field.kind is FieldKind.ATTRIBUTE and field.name in own:
+        return own[field.name]
+    inside = {FieldKind.TAG: ("tags",), FieldKind.PARAMETER: ("params",)}.get(field.kind, ())
+    found: sa.ColumnElement[str] = _OF.document[(*inside, field.name)].as_string()
+    return found

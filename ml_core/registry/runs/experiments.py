@@ -203,7 +203,7 @@ class ExperimentRepository(OfTenant):
         letters = re.sub(r"^(?![a-z])", "x-", letters)[:_LETTERS].rstrip("-")
         is_taken = self._row(connection, letters) is not None
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-        return ModelId(f"{letters}-{digest}" if is_taken or not letters else letters)
+        return ModelId(f"{letters}-{digest}" if is_taken else letters)
 
     def _record(self, connection: Connection, action: str, model_id: str, details: Mapping[str, Any]) -> None:
         journal.record(connection, self._tenant_id, action, {"model_id": str(model_id)}, details)

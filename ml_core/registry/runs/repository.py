@@ -353,7 +353,7 @@ class RunRepository(OfTenant):
         """
         orders = orders or [Order(Field(FieldKind.ATTRIBUTE, "started_at"), is_descending=True)]
         check_filters([*comparisons, *orders])
-        conditions = [runs.c.model_id.in_(model_ids)]
+        conditions: list[sa.ColumnElement[bool]] = [runs.c.model_id.in_(model_ids)]
         conditions += [condition(self._tenant_id, each) for each in comparisons]
         with self._db.tenant(self._tenant_id) as connection:
             return search.ordered(connection, self._tenant_id, conditions, orders, self._dead_after_s, limit, cursor)

@@ -203,3 +203,4 @@ def test_errors_have_mlflows_form(uri: str, key: str, path: str, body: bytes, co
     assert answered.status_code in (400, 404)
     assert set(answered.json()) == {"error_code", "message"}
     assert answered.json()["error_code"] == code
+    assert "/api/docs" not in answered.json()["message"]  # which does not have these operations

@@ -81,7 +81,7 @@ def _details(result: dict[str, Any], index: int) -> Iterator[str]:
         yield "{} to {}".format(*(show(end) for end in result["intervals"][index]))
 
 
-def asked_version(environment: str | None, version: str | None) -> dict[str, str | None]:
+def asked_version(environment: str | None, version: str | None) -> dict[str, Any]:
     """What answers, as keywords of ``predict`` and ``explain``.
 
     Raises:

@@ -90,14 +90,14 @@ def column_of(values: Any) -> Any:
 def _unrounded(frame: pd.DataFrame) -> pd.DataFrame:
     """A frame of objects in the dtypes of its values, except where whole numbers would be rounded, as beside a None."""
     inferred = frame.infer_objects()
-    for position in np.flatnonzero([dtype.kind == "f" for dtype in inferred.dtypes]):
-        values = frame.iloc[:, position]
+    for position in np.flatnonzero([dtype.kind == "f" for dtype in inferred.dtypes]).tolist():
+        values: pd.Series[Any] = frame.iloc[:, position]
         if any(type(value) is int and abs(value) > _MAX_EXACT for value in values.tolist()):
-            inferred.isetitem(position, values)
+            inferred.isetitem(position, values.to_numpy())
     return inferred
 
 
-def like(data: Any, columns: Mapping[str, Sequence[Any]]) -> Any:
+def like(data: Any, columns: Mapping[str, Any]) -> Any:
     """A table of one value a row of ``data``: of polars or pyarrow if that is, else of pandas with its index."""
     library = type(data).__module__.partition(".")[0]
     if library not in ("polars", "pyarrow"):

@@ -126,6 +126,7 @@ def _draft(
         data_digest=fitted.data_digest,
     )
     record = {
+        **spec.options(),  # first: the result of a cross-validation takes the place of the number of its folds
         "algorithm": fitted.algorithm,
         "selection": fitted.selection,
         **({"cross_validation": fitted.cross_validation} if fitted.cross_validation else {}),
@@ -134,7 +135,6 @@ def _draft(
         **_importances(fitted),
         "n_rows": dict(fitted.n_rows),
         "dataset": None if source is None else source.reference,
-        **spec.options(),
         "duration_s": fitted.duration_s,
         **recorded_columns(reported_columns(fitted)),
         "notes": list(fitted.notes),

@@ -161,3 +161,16 @@ def test_fields_about_a_dataset_need_one(system):
     for fields in ({"ignore": ["id"]}, {"validation_dataset": "t"}):
         with pytest.raises(InvalidRequestError, match=next(iter(fields))):
             system.train_model("tickets", None, split_target(tickets(), "category"), **fields)
+
+
+def test_the_options_of_a_training_are_recorded(system):
+    """With the run and the version; what a cross-validation found is in the report, also of the stored version."""
+    system.datasets.create("t", tickets().assign(weight=1.5))
+    options = {"weight": "weight", "calibration": "sigmoid", "cross_validation": 3, "split_seed": 7}
+    result = system.train_model("m", None, dataset="t", target="category", hyperparameters=FAST, **options)
+    assert result["cross_validation"]["folds"] == 3
+    version = system.registry.get_model_version("m", result["version"])
+    assert TrainingReport.of_version(version).cross_validation == result["cross_validation"]
+    assert version.training["calibration"] == "sigmoid"
+    parameters = system.runs.get(result["run_id"]).parameters
+    assert {name: parameters[name] for name in options} == options

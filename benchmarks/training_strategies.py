@@ -44,6 +44,7 @@ from ml_core.ids import ModelId
 from ml_core.models.model_factory import ModelFactory
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.settings import PlatformSettings, Settings
+from ml_core.training.attempt import TrainingAttempt
 from ml_core.training.distributed.cluster import joined
 from ml_core.training.distributed.forest import fit_forest
 from ml_core.training.fit import fit_model
@@ -152,7 +153,9 @@ def train(cores: int) -> None:
         trainer, stages = Trainer(db, "benchmark"), {}
         taken = seconds(
             lambda: trainer.train_spec(
-                "m", spec, cores=cores, on_stage=lambda s: stages.update({s: time.perf_counter()})
+                "m",
+                spec,
+                TrainingAttempt(cores=cores, on_stage=lambda stage: stages.update({stage: time.perf_counter()})),
             )
         )
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

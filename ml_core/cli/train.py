@@ -222,9 +222,12 @@ def print_selection(report: TrainingReport) -> None:
 
 def print_metrics(report: TrainingReport) -> None:
     """Held-out quality beside the baseline."""
-    trained = report.metrics.get("train", {})
-    rows = [
-        {"metric": name, "held_out": value, "baseline": report.baseline.get(name), "train": trained.get(name)}
-        for name, value in report.metrics.get("validation", {}).items()
-    ]
-    print_rows(rows, ["metric", "held_out", "baseline", "train"], empty="No row was held out.")
+    trained, repeated = report.metrics.get("train", {}), report.cross_validation
+    folds = f"in {repeated['folds']} folds" if repeated else ""
+    rows: list[dict[str, Any]] = []
+    for name, value in report.metrics.get("validation", {}).items():
+        row = {"metric": name, "held_out": value, "baseline": report.baseline.get(name), "train": trained.get(name)}
+        of = repeated.get("metrics", {}).get(name)
+        rows.append(row | {folds: "" if of is None else f"{of['mean']:.4g} ± {of['std']:.2g}"})
+    columns = ["metric", "held_out", *([folds] if folds else []), "baseline", "train"]
+    print_rows(rows, columns, empty="No row was held out.")

@@ -12,6 +12,7 @@ import typer
 from ml_core.cli.options import json_or_text
 from ml_core.cli.target import Options, with_options
 from ml_core.domain.columns import ColumnKind
+from ml_core.domain.train_spec import Calibration
 from ml_core.exceptions import ConfigurationError
 
 _Text, _Texts = str | None, list[str] | None
@@ -29,10 +30,11 @@ _OPTIONS: Options = {
     "validation_dataset": _option(_Text, "A dataset to measure on, instead of a held-out fifth of the rows."),
     "group": _option(_Text, "A column, such as customer, whose equal values are held out together; it is no input."),
     "time": _option(_Text, "A column of dates or numbers, by which the latest fifth is held out."),
+    "weight": _option(_Text, "A column of weights, with which rows count in the fit; it is no input."),
     "rare_classes": _option(
         _Text,
-        "Classes of fewer than 2 rows: drop leaves their rows out, merge:other makes them one class; "
-        "drop:5 and merge:other:5: of fewer than 5.",
+        "Classes of fewer than 2 rows: drop leaves their rows out, merge:other makes them one class, keep trains on "
+        "them; drop:5 and merge:other:5: of fewer than 5.",
     ),
     "param": _option(
         _Texts,
@@ -42,6 +44,9 @@ _OPTIONS: Options = {
         "-p",
     ),
     "selection_seconds": _option(float | None, "About how long the selection of the algorithm may take; default: 20."),
+    "calibration": _option(Calibration | None, "Calibrate the probabilities of a classification."),
+    "cross_validation": _option(int | None, "Repeat the training in so many folds of its rows, and measure each."),
+    "split_seed": _option(int | None, "Hold out other rows; default: 42."),
     "kind": _option(
         _Texts, "The kind of a column, instead of the inferred one: zip=category; repeat for several.", "--kind", "-k"
     ),

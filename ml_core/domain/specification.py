@@ -58,6 +58,22 @@ class Specification(Document):
                 )
         return super(Specification, cls).from_json(given)
 
+    def refuse_outside(self, **bounds: tuple[float, float]) -> None:
+        """Refuse numbers that are outside of their bounds, which are included; None is not.
+
+        Raises:
+            InvalidRequestError: One is; says which.
+        """
+        for name, (lowest, highest) in bounds.items():
+            value = getattr(self, name)
+            is_number = isinstance(value, int | float)
+            if value is not None and not (is_number and lowest <= value <= highest):
+                raise InvalidRequestError(
+                    f"The field {name!r} of {self.noun[0].lower()}{self.noun[1:]} is {shown(value)}.",
+                    remedy=f"Give a number from {lowest:,} to {highest:,}.",
+                    field=name,
+                )
+
 
 @lru_cache(maxsize=64)  # resolving the hints of a class takes longer than reading a document
 def _checks(cls: type[Specification]) -> dict[str, Callable[[Any], str | None]]:

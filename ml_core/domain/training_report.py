@@ -52,6 +52,7 @@ class TrainingReport(Document):
         selection: How the algorithm was selected: ``metric``, ``folds``, ``rows`` and ``candidates``, the best score
             first, each with ``hyperparameters``, ``score``, ``std`` and ``selected``, or ``error``; empty where the
             caller named it.
+        cross_validation: ``folds``, and ``metrics``: metric → ``mean`` and ``std``; empty where there were none.
         notes: Remarks for the user, such as dropped rows, a metric below the baseline, or a fit that did not converge.
         example: A row that the version accepts.
         duration_s: Seconds of reading, fitting and evaluation; None if not recorded.
@@ -72,6 +73,7 @@ class TrainingReport(Document):
     columns: tuple[ReportedColumn, ...]
     columns_omitted: int = 0
     selection: Mapping[str, Any] = field(default_factory=dict)
+    cross_validation: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     example: Mapping[str, Any] = field(default_factory=dict)
     duration_s: float | None = None
@@ -99,6 +101,7 @@ class TrainingReport(Document):
             dataset=record.get("dataset"),
             algorithm=record.get("algorithm"),
             selection=record.get("selection", {}),
+            cross_validation=record.get("cross_validation", {}),
             hyperparameters=version.hyperparameters,
             effective_hyperparameters=record.get("effective_hyperparameters", {}),
             metrics=version.metrics,

@@ -10,6 +10,7 @@ from ml_core.domain.keywords import nearest
 from ml_core.domain.metric import HIGHER_IS_BETTER
 from ml_core.domain.search_space import Dimension
 from ml_core.domain.specification import FORM, Specification
+from ml_core.domain.train_spec import MAX_FOLDS, MAX_SEED
 from ml_core.exceptions import InvalidRequestError, shown
 
 AUTO = "auto"
@@ -17,8 +18,6 @@ AUTO = "auto"
 DEFAULT_TRIALS = 60
 MAX_TRIALS = 10_000
 _MAX_SECONDS = 30 * 86_400
-_MAX_FOLDS = 20
-_MAX_SEED = 2**31
 
 
 class Sampler(StrEnum):
@@ -70,16 +69,13 @@ class TuneSpec(Specification):
             raise _invalid("sampler", self.sampler, nearest(self.sampler, Sampler))
         if self.metric is not None and self.metric not in HIGHER_IS_BETTER:
             raise _invalid("metric", self.metric, nearest(self.metric, HIGHER_IS_BETTER))
-        for name, lowest, highest in (
-            ("folds", 2, _MAX_FOLDS),
-            ("trials", 1, MAX_TRIALS),
-            ("seconds", 1, _MAX_SECONDS),
-            ("cpu_seconds", 1, _MAX_SECONDS),
-            ("seed", 0, _MAX_SEED),
-        ):
-            value = getattr(self, name)
-            if value is not None and not lowest <= value <= highest:
-                raise _invalid(name, value, f"Give a number from {lowest} to {highest:,}.")
+        self.refuse_outside(
+            folds=(2, MAX_FOLDS),
+            trials=(1, MAX_TRIALS),
+            seconds=(1, _MAX_SECONDS),
+            cpu_seconds=(1, _MAX_SECONDS),
+            seed=(0, MAX_SEED),
+        )
         space = {str(name): Dimension.parse(str(name), given) for name, given in self.space.items()}
         object.__setattr__(self, "space", space)  # the class is frozen
         object.__setattr__(self, "sampler", Sampler(self.sampler))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.job import Attempt
 from ml_core.domain.job_spec import JobSpec
 from ml_core.ids import RunId, TenantId
+from ml_core.training.attempt import TrainingAttempt
 
 Spec = TypeVar("Spec", bound=JobSpec)
 
@@ -81,3 +83,8 @@ class Work(Generic[Spec]):
     def run_id(self) -> RunId:
         """The run that records the attempt."""
         return self.attempt.run_id
+
+    def as_training(self) -> TrainingAttempt:
+        """The attempt as the training that it is."""
+        advance = partial(self.progress.advance, unit="rounds")
+        return TrainingAttempt(self.run_id, self.attempt.job_id, self.cores, self.progress.enter, advance)

@@ -1,21 +1,34 @@
 """Checkpoints: a model of an unfinished training, stored for the process that trains it.
 
-A checkpoint may hold any object, so it is a joblib file, which is pickle: it is only written to and read from the
-tenant's own folder, and no server reads that folder.
+One of a caller may hold any object, so it is a joblib file, which is pickle: it is only written to and read from the
+tenant's own folder, and no server reads that folder. Those of a job are files of its runs, which the tenant may write
+too, so they have the form of artifacts, and are audited like these.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import joblib
+from sklearn.pipeline import Pipeline
 
-from ml_core.exceptions import ModelLoadError, ModelSaveError
+from ml_core.exceptions import MLFrameworkError, ModelLoadError, ModelSaveError
 from ml_core.ids import ModelId, TenantId
+from ml_core.models.formats import skops_format
+from ml_core.registry.runs import RunRepository
 
+_log = logging.getLogger(__name__)
+
+JOB = "job"
+"""The parameter of a run that all attempts at a job have in common."""
 _MAX_EPOCH = 999_999_999
+_MAX_ATTEMPTS = 100
+_PREFIX = "checkpoint-"
 
 
 class CheckpointFolder:
@@ -72,3 +85,58 @@ class CheckpointFolder:
             raise ModelLoadError.wrap(
                 error, f"The checkpoint {path} can't be read", remedy="Continue from an earlier epoch."
             ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class JobCheckpoints:
+    """The checkpoints of one job: files of the runs of its attempts, see ``rounds.Checkpoints``.
+
+    Attributes:
+        run_id: Of this attempt.
+        on_round: Called with the rounds that are done, and all.
+    """
+
+    runs: RunRepository
+    model_id: ModelId
+    job_id: str
+    run_id: str
+    on_round: Callable[[int, int], object]
+
+    def load(self, key: str) -> Any:
+        """See ``rounds.Checkpoints``."""
+        for run_id, name in self._written():
+            try:
+                if name == _file(key):
+                    return skops_format.load(self.runs.artifacts.open(run_id, name).read_bytes())[-1]
+            except MLFrameworkError:
+                _log.warning("A checkpoint of the job %s can't be read.", self.job_id, exc_info=True)
+        return None
+
+    def save(self, key: str, estimator: Any) -> None:
+        """See ``rounds.Checkpoints``."""
+        try:
+            data = skops_format.dump(Pipeline([("estimate", estimator)]))
+            self.runs.artifacts.log(self.run_id, _file(key), data)
+        except MLFrameworkError:
+            _log.warning("A checkpoint of the job %s can't be written.", self.job_id, exc_info=True)
+
+    def advance(self, done: int, total: int) -> None:
+        """See ``rounds.Checkpoints``."""
+        self.on_round(done, total)
+
+    def clear(self) -> None:
+        """Delete those of all attempts: the training is done."""
+        for run_id, name in list(self._written()):
+            self.runs.artifacts.delete(run_id, name)
+
+    def _written(self) -> Iterator[tuple[str, str]]:
+        """The run and the name of each, the newest run first."""
+        attempts = self.runs.search(self.model_id, parameters={JOB: self.job_id}, limit=_MAX_ATTEMPTS)
+        for run in attempts.items:
+            for kept in self.runs.artifacts.list(run.run_id):
+                if kept.name.startswith(_PREFIX):
+                    yield run.run_id, kept.name
+
+
+def _file(key: str) -> str:
+    return f"{_PREFIX}{key}.skops"

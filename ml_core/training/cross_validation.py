@@ -37,12 +37,17 @@ _MIN_FITTED, _MIN_MEASURED = 300, 100  # a score of fewer rows says little of th
 
 @dataclass(frozen=True, slots=True)
 class EncodedFold:
-    """One fold: the features and target of the rows to fit on and of those to measure on; targets may be None."""
+    """One fold: the features and target of the rows to fit on and of those to measure on; targets may be None.
+
+    Attributes:
+        weights: ``(n_train,)`` with which the rows to fit on count; None: alike.
+    """
 
     train: Any
     train_target: NDArray[Any] | None
     test: Any
     test_target: NDArray[Any] | None
+    weights: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,8 @@ class Objective:
             set_class_weights(estimator, target)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the refit of the best one reports its own
-            estimator.fit(fold.train[:rows], target)
+            weights = {} if fold.weights is None else {"sample_weight": fold.weights[:rows]}
+            estimator.fit(fold.train[:rows], target, **weights)
             answered = answer(Pipeline([("estimate", estimator)]), fold.test, self.output)
             found = evaluate(estimator, answered, fold.test_target, self.output)
         if self.metric not in found:
@@ -133,7 +139,7 @@ def encoded_folds(
     Raises:
         TrainingError: The texts are too many for a dense matrix.
     """
-    columns, target = table.train.columns, table.train.target
+    columns, target, weights = table.train.columns, table.train.target, table.train.weights
     for train, test in folds:
         steps = Pipeline(encoding_steps(request, table, takes_sparse=takes_sparse))
         targets = [None if target is None else target[rows] for rows in (train, test)]
@@ -142,6 +148,7 @@ def encoded_folds(
             targets[0],
             steps.transform(take(columns, test)),
             targets[1],
+            None if weights is None else weights[train],
         )
 
 

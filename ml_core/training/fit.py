@@ -28,15 +28,15 @@ from ml_core.models.loading import labels_to_json
 from ml_core.models.model_factory import ModelFactory
 from ml_core.training.baseline import baseline, worse_than_baseline
 from ml_core.training.candidates import check_hyperparameters
-from ml_core.training.class_weights import set_class_weights
 from ml_core.training.column_notes import column_notes
-from ml_core.training.encoding import encoding_steps
 from ml_core.training.forest_size import check_size
+from ml_core.training.pipelines import check_takes_weights, estimator_of, fit_pipeline, forget_folds, pipeline_of
+from ml_core.training.repetition import cross_validated
 from ml_core.training.request import TrainingRequest, effective_hyperparameters
 from ml_core.training.selection import Spread, select
 from ml_core.training.self_test import common_categories, record_self_test, rows_of_training, synthetic_rows
 from ml_core.training.table import Part, TrainingTable, read_training_table
-from ml_core.training.targets import OUTPUTS
+from ml_core.training.targets import OUTPUTS, invalid
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +62,7 @@ class FittedModel:
         n_rows: ``train`` and ``validation`` → rows.
         data_digest: sha256 of the training data as the pipeline saw it, see ``provenance.data_digest``.
         selection: How the algorithm was selected, see ``Selection.record``; empty where one was named.
+        cross_validation: See ``cross_validated``.
         notes: Sentences for the user: rows left out, a fit that did not converge.
         duration_s: Seconds of reading, fitting and measuring.
         diagnostics: What no metric shows of the held-out rows; None where there is nothing, or it failed.
@@ -85,6 +86,7 @@ class FittedModel:
     notes: tuple[str, ...]
     duration_s: float = 0.0
     selection: Mapping[str, Any] = field(default_factory=dict)
+    cross_validation: Mapping[str, Any] = field(default_factory=dict)
     diagnostics: Diagnostics | None = None
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
     profile: TrainingProfile | None = None
@@ -100,13 +102,14 @@ class Execution:
 
     Attributes:
         read: A request and its output → the checked table.
-        fit: Fits a pipeline on the columns that were read and ``(n_rows,)`` targets, in place.
+        fit: Fits a pipeline on the columns that were read, ``(n_rows,)`` targets and perhaps weights, in place.
         answer: See ``ml_core.evaluation.metrics.answer``.
-        spread: Calls a function with each of a sequence of arguments, for the selection of an algorithm.
+        spread: Calls a function with each of a sequence of arguments, for the selection of an algorithm and
+            the folds of a cross-validation.
     """
 
     read: Callable[[TrainingRequest, OutputKind], TrainingTable] = read_training_table
-    fit: Callable[[Pipeline, Any, Any], object] = Pipeline.fit
+    fit: Callable[..., object] = fit_pipeline
     answer: Callable[[Pipeline, Any, OutputKind], Answered] = answer
     spread: Spread = _in_turn
 
@@ -122,7 +125,8 @@ def fit_model(
     """Check the data, select an algorithm unless one is named, fit, measure on held-out rows and record a self-test.
 
     The pipeline is fitted on the training part only, so the held-out metrics are those of the very model that is
-    returned. ``enter`` is called as a stage begins: ``read``, perhaps ``select``, ``fit`` and ``evaluate``.
+    returned. ``enter`` is called as a stage begins: ``read``, perhaps ``select``, ``fit``, ``evaluate`` and perhaps
+    ``cross_validate``.
 
     Raises:
         TrainingError: ``stage`` is ``validate`` for data, kinds or hyperparameters that can't train, ``fit`` for an
@@ -131,28 +135,39 @@ def fit_model(
     started = time.perf_counter()
     try:
         # First: a hyperparameter that does not exist is refused before the table is read.
-        model_type, selection = request.model_type_in_use, None
+        model_type, hyperparameters = request.model_type_in_use, request.hyperparameters
+        selected: Mapping[str, Any] = {}
         if request.selects:
             check_hyperparameters(model_type, request.hyperparameters)
             output = OUTPUTS[model_type]
         else:
             estimator = ModelFactory.create_model(model_type, dict(request.hyperparameters))
             output = _output_of(estimator, request)
+            if request.weight is not None:
+                check_takes_weights(estimator)
+        if request.calibration is not None and output is not OutputKind.CLASSES:
+            raise invalid("Only a classification can be calibrated.", "Leave calibration out.")
         enter("read")
         table = execution.read(request, output)
         if request.selects:
             enter("select")
             selection = select(request, table, output, execution.spread)
-            estimator = ModelFactory.create_model(model_type, dict(selection.hyperparameters))
-        if output is OutputKind.CLASSES and table.train.target is not None:
-            set_class_weights(estimator, table.train.target)
+            hyperparameters, selected = selection.hyperparameters, selection.record
         enter("fit")
-        pipeline, warned = _fit(request, estimator, table, execution)
+        pipeline = pipeline_of(request, hyperparameters, table, output)
+        warned = _fit(pipeline, table, execution)
         enter("evaluate")
         fitted = _evaluate(request, output, table, pipeline, execution, started)
-        record = {} if selection is None else selection.record
-        notes = (*fitted.notes, *warned)
-        return replace(fitted, notes=notes, selection=record, duration_s=time.perf_counter() - started)
+        if request.cross_validation is not None:
+            enter("cross_validate")
+        repeated = cross_validated(request, hyperparameters, table, output, execution.spread)
+        return replace(
+            fitted,
+            notes=(*fitted.notes, *warned),
+            selection=selected,
+            cross_validation=repeated,
+            duration_s=time.perf_counter() - started,
+        )
     except TrainingError as error:
         error.__dict__["model_id"] = str(request.model_id)  # the readers of data don't know the model
         raise
@@ -173,26 +188,24 @@ def _output_of(estimator: Any, request: TrainingRequest) -> OutputKind:
     return OUTPUTS[request.inferred_model_type()]
 
 
-def _fit(
-    request: TrainingRequest, estimator: Any, table: TrainingTable, execution: Execution
-) -> tuple[Pipeline, list[str]]:
-    _, algorithm = algorithm_of(estimator)
-    takes_sparse = algorithm is None or algorithm.takes_sparse
-    pipeline = Pipeline([*encoding_steps(request, table, takes_sparse=takes_sparse), ("estimate", estimator)])
+def _fit(pipeline: Pipeline, table: TrainingTable, execution: Execution) -> list[str]:
+    """Fit a pipeline in place; returns the warnings that it gave."""
+    train = table.train
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")  # by default Python shows a warning once a process, and the next fit none
         try:
-            check_size(pipeline, table.train.columns, table.train.target)
-            execution.fit(pipeline, table.train.columns, table.train.target)
+            check_size(pipeline, train.columns, train.target)
+            execution.fit(pipeline, train.columns, train.target, *(() if train.weights is None else (train.weights,)))
+            forget_folds(pipeline)
         except (TrainingError, PlatformError):
             raise
         except Exception as error:
             raise TrainingError.wrap(
-                error, f"Fitting {type(estimator).__name__} failed", remedy="See the cause above.", stage="fit"
+                error, f"Fitting {type(pipeline[-1]).__name__} failed", remedy="See the cause above.", stage="fit"
             ) from error
     # A set: each tree or round of an ensemble may give the same warning.
     warned = sorted({f"{warning.category.__name__}: {warning.message}"[:_MAX_WARNING_CHARACTERS] for warning in caught})
-    return pipeline, warned[:_MAX_WARNINGS]
+    return warned[:_MAX_WARNINGS]
 
 
 def _evaluate(
@@ -224,7 +237,8 @@ def _evaluate(
         raise TrainingError.wrap(
             error, "The fitted model can't predict its own rows", remedy="See the cause above.", stage="evaluate"
         ) from error
-    algorithm, constant = algorithm_of(estimator)[0], baseline(table.train.target, table.validation.target, output)
+    uncalibrated = estimator_of(pipeline)
+    algorithm, constant = algorithm_of(uncalibrated)[0], baseline(table.train.target, table.validation.target, output)
     return FittedModel(
         model_id=request.model_id,
         model_type=request.model_type_in_use,
@@ -235,7 +249,7 @@ def _evaluate(
         baseline=constant,
         hyperparameters=request.recorded_hyperparameters(),
         algorithm=algorithm,
-        effective_hyperparameters=effective_hyperparameters(estimator),
+        effective_hyperparameters=effective_hyperparameters(uncalibrated),
         columns=table.columns if request.shows_cells else tuple(map(_without_cells, table.columns)),
         n_rows={"train": table.train.n_rows, "validation": table.validation.n_rows},
         data_digest=table.digest,
@@ -246,7 +260,7 @@ def _evaluate(
             *_unseen_labels(table.train, table.validation, output, shown=request.shows_cells),
         ),
         diagnostics=_diagnosed(pipeline, held_out, table.validation, output, constant, started),
-        curves=learning_curves(estimator),
+        curves=learning_curves(uncalibrated),
         profile=_profiled(request, table, held_out.predicted, output),
     )
 

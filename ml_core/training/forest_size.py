@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone, is_classifier
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor, RandomForestClassifier, RandomForestRegressor
 from sklearn.pipeline import Pipeline
 
@@ -46,14 +47,15 @@ def check_size(pipeline: Pipeline, columns: Any, target: NDArray[Any] | None) ->
     A tree is grown only where the bound of ``most_bytes`` is above that.
 
     Args:
-        pipeline: Unfitted; a forest is its last step, or there is none.
+        pipeline: Unfitted; a forest is its last step, perhaps with a calibration, or there is none.
         columns: ``(n_rows, n_columns)``, what the pipeline is fitted on.
         target: ``(n_rows,)``; None: it has none.
 
     Raises:
         TrainingError: It would be; names values of ``min_samples_leaf`` and ``n_estimators`` that would do.
     """
-    forest = pipeline[-1]
+    estimator = pipeline[-1]
+    forest = estimator.estimator if isinstance(estimator, CalibratedClassifierCV) else estimator
     if not isinstance(forest, _FORESTS) or target is None:
         return
     n_classes = len(np.unique(target)) if is_classifier(forest) else 1

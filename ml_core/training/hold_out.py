@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ml_core.domain.columns import ColumnKind, Columns
 from ml_core.domain.signature import InputColumn
+from ml_core.domain.train_spec import SPLIT_SEED
 from ml_core.domain.values import composed
 from ml_core.training.targets import GIVE_VALIDATION, invalid
 
@@ -20,11 +21,10 @@ HELD_OUT_SHARE = 0.2
 # among those too, and holding a fifth of them out would make the model worse.
 MIN_DIFFERENT_ROWS = 50
 MAX_MEAN_COPIES = 10
-_SEED = 42
 
 
 def divide(
-    digests: NDArray[Any], labels: NDArray[Any] | None, notes: list[str]
+    digests: NDArray[Any], labels: NDArray[Any] | None, notes: list[str], seed: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """The numbers of training and held-out rows of ``(n_rows,)`` row digests and, if the output is classes, labels.
 
@@ -32,7 +32,7 @@ def divide(
     """
     n_rows = len(digests)
     n_equal = int(pd.Series(digests).duplicated(keep=False).sum())
-    train, held_out = hold_out(digests, labels)
+    train, held_out = hold_out(digests, labels, seed)
     if not n_equal:
         return train, held_out
     if can_be_kept_together(digests) and len(held_out):
@@ -46,7 +46,7 @@ def divide(
                 "metrics don't cover them."
             )
     else:
-        train, held_out = hold_out(np.arange(n_rows), labels)
+        train, held_out = hold_out(np.arange(n_rows), labels, seed)
         n_different = len(pd.unique(digests))
         notes.append(
             f"{n_equal:,} of {n_rows:,} rows equal another one in every column used, and there are "
@@ -62,6 +62,7 @@ def divide_by(
     name: str,
     labels: NDArray[Any] | None,
     notes: list[str],
+    seed: int,
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """The numbers of training and held-out rows by ``(n_rows,)`` groups, or else times, of a column.
 
@@ -70,7 +71,7 @@ def divide_by(
     """
     n_rows = len(groups if groups is not None else times)  # type: ignore[arg-type]
     if groups is not None:
-        rows, held_out = hold_out(groups, None)
+        rows, held_out = hold_out(groups, None, seed)
         of = f"{len(np.unique(groups[held_out])):,} of {len(np.unique(groups)):,} groups by {name!r}"
     else:
         assert times is not None  # noqa: S101 - one of both is given
@@ -114,18 +115,21 @@ def can_be_kept_together(rows: NDArray[Any]) -> bool:
     return n_different >= max(MIN_DIFFERENT_ROWS, len(rows) / MAX_MEAN_COPIES)
 
 
-def hold_out(rows: NDArray[Any], labels: NDArray[Any] | None) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows to train on and rows to hold out, both ascending; the same every time.
+def hold_out(
+    rows: NDArray[Any], labels: NDArray[Any] | None, seed: int = SPLIT_SEED
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows to train on and rows to hold out, both ascending; the same every time for a seed.
 
     Args:
         rows: ``(n_rows,)`` at least 2, one value for rows that stay on one side.
         labels: ``(n_rows,)`` classes. Of each one about a fifth is held out, if it has two different rows, and every
             one is trained on; None: about a fifth of all.
+        seed: Of the rows that are held out.
 
     Returns:
         Row numbers: training, held out. Nothing is held out where each class has one value of ``rows`` only.
     """
-    random = np.random.default_rng(_SEED)
+    random = np.random.default_rng(seed)
     codes = pd.factorize(rows)[0]  # in the order of the rows, not of their values, which may be any digests
     _, first, sizes = np.unique(codes, return_index=True, return_counts=True)
     strata = np.zeros(len(first)) if labels is None else labels[first]  # the first of equal rows decides

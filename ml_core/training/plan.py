@@ -74,9 +74,7 @@ class TrainingPlan:
             parameters["dataset"] = self.checked.source.reference
         if self.strategy is not Strategy.IN_PROCESS:
             parameters["strategy"] = self.strategy.value
-        for name in ("rare_classes", "group", "time"):
-            if (value := getattr(self.spec, name)) is not None:
-                parameters[name] = value
+        parameters |= self.spec.options()
         try:
             if self.request.selects:
                 return {**parameters, "algorithm": AUTO}
@@ -127,7 +125,7 @@ class Planner:
         self._check_sources(spec, given)
         source = None if spec.dataset is None else self._dataset(spec.dataset, "dataset")
         if source is not None and given.training is None:  # otherwise the dataset is for the lineage only
-            by = [name for name in (spec.group, spec.time) if name is not None]
+            by = [name for name in (spec.group, spec.time, spec.weight) if name is not None]
             self._check_columns(source, spec, [*spec.kinds, *spec.ignore, *by])
         held_out = None
         if spec.validation_dataset is not None:
@@ -160,8 +158,12 @@ class Planner:
             kinds=spec.kinds,
             group=spec.group,
             time=spec.time,
+            weight=spec.weight,
             processor=given.processor,
             rare_classes=spec.rare_classes,
+            calibration=spec.calibration,
+            cross_validation=spec.cross_validation,
+            split_seed=spec.split_seed,
             selection_seconds=spec.selection_seconds,
             self_test_rows=tenant.self_test_rows,
         )
@@ -211,17 +213,19 @@ class Planner:
                     f"{did_you_mean(name, names)}Its columns are: {listed(names)}.",
                     name,
                 )
-        roles = {"the target": spec.target, "the group": spec.group, "the time": spec.time}
+        roles = {"the target": spec.target, "the group": spec.group, "the time": spec.time, "the weight": spec.weight}
         for role, column in roles.items():
             if column is not None and column in spec.ignore:
                 what = f"The column {column!r} is both {role} and ignored."
                 raise self._refused(what, "Leave out one of the two.", column)
-        if spec.group is not None and spec.group in spec.kinds:
-            raise self._refused(
-                f"The column {spec.group!r} is the group, and no input.", "Give it no kind.", spec.group
-            )
-        if spec.target is not None and spec.target in (spec.group, spec.time):
-            raise self._refused(f"The column {spec.target!r} is the target.", "Split by another one.", spec.target)
+        for role in ("the group", "the weight"):
+            if roles[role] is not None and roles[role] in spec.kinds:
+                what = f"The column {roles[role]!r} is {role}, and no input."
+                raise self._refused(what, "Give it no kind.", roles[role])
+        of_columns: dict[str, str] = {}
+        for role, column in roles.items():
+            if column is not None and (other := of_columns.setdefault(column, role)) != role:
+                raise self._refused(f"The column {column!r} is both {other} and {role}.", "Name another one.", column)
 
     def _read(self, version: DatasetVersion, spec: TrainSpec) -> tuple[Any, Any]:
         """The pair ``(X, y)`` of a dataset's version; ``y`` is None without a target.

@@ -111,11 +111,12 @@ def _draft(fitted: FittedModel, plan: TrainingPlan, run_id: str, outside_types: 
     record = {
         "algorithm": fitted.algorithm,
         "selection": fitted.selection,
+        **({"cross_validation": fitted.cross_validation} if fitted.cross_validation else {}),
         "effective_hyperparameters": fitted.effective_hyperparameters,
         "baseline": fitted.baseline,
         "n_rows": dict(fitted.n_rows),
         "dataset": None if source is None else source.reference,
-        **{name: value for name in ("group", "time") if (value := getattr(spec, name)) is not None},
+        **spec.options(),
         "duration_s": fitted.duration_s,
         **recorded_columns(reported_columns(fitted)),
         "notes": [*fitted.notes, *own_code(outside_types)],

@@ -13,7 +13,7 @@ import orjson
 
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.tenant_policies import SelfTestRows
-from ml_core.domain.train_spec import SELECTION_SECONDS
+from ml_core.domain.train_spec import SELECTION_SECONDS, SPLIT_SEED, Calibration
 from ml_core.exceptions import TrainingError
 from ml_core.ids import Digest, ModelId, TenantId
 from ml_core.training.candidates import selects
@@ -52,7 +52,11 @@ class TrainingRequest:
         validation_data: The same, to measure on; None: a fifth of the training data is held out.
         group: See ``TrainSpec``.
         time: See ``TrainSpec``.
+        weight: See ``TrainSpec``.
         processor: The caller's own ``DataProcessor``, if any.
+        calibration: See ``TrainSpec``.
+        cross_validation: See ``TrainSpec``.
+        split_seed: See ``TrainSpec``.
         selection_seconds: About how long the selection of an algorithm may take, on one core.
         self_test_rows: Which rows the version keeps. With synthetic ones, notes and reasons don't show cells either.
 
@@ -68,8 +72,12 @@ class TrainingRequest:
     kinds: Mapping[str, ColumnKind] = field(default_factory=dict)
     group: str | None = None
     time: str | None = None
+    weight: str | None = None
     processor: Any = None
     rare_classes: str | None = None
+    calibration: Calibration | None = None
+    cross_validation: int | None = None
+    split_seed: int = SPLIT_SEED
     selection_seconds: float = SELECTION_SECONDS
     self_test_rows: SelfTestRows = SelfTestRows.TRAINING
 

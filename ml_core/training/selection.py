@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ml_core.domain.columns import ColumnKind, take
+from ml_core.domain.columns import ColumnKind
 from ml_core.domain.metric import HIGHER_IS_BETTER
 from ml_core.domain.signature import OutputKind
 from ml_core.evaluation.metrics import Metrics
@@ -26,7 +26,7 @@ from ml_core.training.cross_validation import EncodedFold, Objective, divide_int
 from ml_core.training.forest_size import most_bytes
 from ml_core.training.request import TrainingRequest
 from ml_core.training.strategies import Facts
-from ml_core.training.table import Part, TrainingTable
+from ml_core.training.table import TrainingTable
 
 Spread = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], list[Any]]
 
@@ -209,11 +209,4 @@ def _sampled(table: TrainingTable, rows: int, output: OutputKind) -> TrainingTab
         return table
     order = np.random.default_rng(_SEED).permutation(part.n_rows)
     labels = part.target if output is OutputKind.CLASSES else None
-    chosen = np.sort(spread_rows(order, labels)[:rows])
-    target = None if part.target is None else part.target[chosen]
-    return replace(
-        table,
-        train=Part(take(part.columns, chosen), target, rows),
-        groups=None if table.groups is None else table.groups[chosen],
-        times=None if table.times is None else table.times[chosen],
-    )
+    return table.with_rows(np.sort(spread_rows(order, labels)[:rows]))

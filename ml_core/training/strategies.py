@@ -15,7 +15,7 @@ from typing import Any
 
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.dataset import DatasetVersion
-from ml_core.domain.train_spec import SELECTION_SECONDS, TrainSpec
+from ml_core.domain.train_spec import CALIBRATION_FOLDS, SELECTION_SECONDS, TrainSpec
 from ml_core.domain.tune_spec import AUTO
 from ml_core.training.candidates import selects
 
@@ -63,6 +63,7 @@ _THREADED = ("random_forest", "extra_trees", "isolation_forest", "lightgbm")
 """Algorithms whose result does not depend on the number of threads; others have one, see ``docs/jobs.md``."""
 _SELECTION_TIMES = 8
 """How often a selection fits candidates that cost as much as the dearest."""
+_CALIBRATION = "a calibration"
 _FORESTS = ("random_forest", "extra_trees")
 _RIDGE_MERGED = ("algorithm", "alpha", "copy_X", "max_iter", "tol", "random_state")
 
@@ -93,6 +94,7 @@ class Facts:
         in_one_process: What must be read in one process, such as a validation dataset; None: nothing.
         models: Of as many tenants.
         selection_seconds: About how long a selection of the algorithm may take.
+        fits: How often the estimator is fitted, for a calibration and a cross-validation.
         nodes: The cores of each node of the Ray cluster; asked for where the choice depends on them.
     """
 
@@ -105,12 +107,14 @@ class Facts:
     in_one_process: str | None = None
     models: int = 1
     selection_seconds: float = SELECTION_SECONDS
+    fits: int = 1
     nodes: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, source: DatasetVersion, spec: TrainSpec, cores: float) -> Facts:
         """Those of a training on a dataset; kinds are those of its profile where the spec names none."""
-        profiles = [each for each in source.profile.columns if each.name not in {spec.target, spec.group, *spec.ignore}]
+        unused = {spec.target, spec.group, spec.weight, *spec.ignore}
+        profiles = [each for each in source.profile.columns if each.name not in unused]
         kinds = [spec.kinds.get(each.name, each.kind) for each in profiles]
         target = source.profile.column(spec.target or "")
         is_number = target is not None and target.kind is ColumnKind.NUMBER
@@ -124,12 +128,9 @@ class Facts:
             hyperparameters=spec.hyperparameters,
             cores=cores,
             is_regression=is_regression,
-            in_one_process="a validation dataset"
-            if spec.validation_dataset is not None
-            else "a split by group or time"
-            if spec.group is not None or spec.time is not None
-            else None,
+            in_one_process=_read_in_one_process(spec),
             selection_seconds=spec.selection_seconds,
+            fits=(1 + (spec.cross_validation or 0)) * (1 if spec.calibration is None else 1 + CALIBRATION_FOLDS),
         )
 
     @property
@@ -149,9 +150,13 @@ class Facts:
 
     @property
     def fit_s(self) -> float:
-        """Seconds of one core to fit the estimator."""
+        """Seconds of one core to fit the estimator as often as needed."""
+        return self.fits * self._one_fit_s
+
+    @property
+    def _one_fit_s(self) -> float:
         if self.algorithm == AUTO:  # the fit as of the dearest candidate
-            dearest = replace(self, algorithm="random_forest").fit_s
+            dearest = replace(self, algorithm="random_forest")._one_fit_s
             return dearest + min(self.selection_seconds, _SELECTION_TIMES * dearest)
         cells = float(self.rows * self.features)
         if self.algorithm in _FOREST_S:
@@ -202,6 +207,18 @@ class Choice:
     missing: tuple[str, ...] = ()
 
 
+def _read_in_one_process(spec: TrainSpec) -> str | None:
+    """What of a training needs the table in one process."""
+    needs = {
+        _CALIBRATION: spec.calibration,  # first: no forest is grown by trees with it
+        "a validation dataset": spec.validation_dataset,
+        "a split by group or time": spec.group or spec.time,
+        "weights of rows": spec.weight,
+        "a cross-validation": spec.cross_validation,
+    }
+    return next((what for what, given in needs.items() if given is not None), None)
+
+
 def choose(facts: Facts, available_cores: float | None = None) -> Choice:
     """The strategy with the least estimate. A pure function.
 
@@ -246,6 +263,8 @@ def _one_task(facts: Facts) -> _Estimate:
 def _forest_by_trees(facts: Facts) -> _Estimate:
     if facts.algorithm not in _FORESTS:
         return None, f"{facts.algorithm} has no independent trees"
+    if facts.in_one_process == _CALIBRATION:
+        return None, f"{_CALIBRATION} needs the estimator in one process"
     for name in ("oob_score", "warm_start"):
         if facts.hyperparameters.get(name):
             return None, f"{name} needs all trees in one process"

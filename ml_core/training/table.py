@@ -17,7 +17,7 @@ from ml_core.data.cells import Cells, cells_of
 from ml_core.data.frames import as_frame
 from ml_core.data.kinds import InferredColumn, has_missing, infer_columns
 from ml_core.database.strict_json import is_storable
-from ml_core.domain.columns import Columns, take
+from ml_core.domain.columns import ColumnKind, Columns, take
 from ml_core.domain.signature import InputColumn, OutputKind
 from ml_core.domain.train_spec import RareClasses
 from ml_core.domain.values import composed
@@ -42,11 +42,17 @@ from ml_core.training.targets import (
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Rows of one purpose: canonical columns and ``(n_rows,)`` targets, None without."""
+    """Rows of one purpose: canonical columns, and ``(n_rows,)`` targets and weights, None without."""
 
     columns: Columns
     target: NDArray[Any] | None
     n_rows: int
+    weights: NDArray[np.float64] | None = None
+
+    def take(self, rows: NDArray[np.intp]) -> Part:
+        """The part with these of its rows."""
+        target, weights = (None if each is None else each[rows] for each in (self.target, self.weights))
+        return Part(take(self.columns, rows), target, len(rows), weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,12 @@ class TrainingTable:
     notes: tuple[str, ...]
     groups: NDArray[np.intp] | None = None
     times: NDArray[np.float64] | None = None
+
+    def with_rows(self, rows: NDArray[np.intp]) -> TrainingTable:
+        """The table with these of its training rows."""
+        groups = None if self.groups is None else self.groups[rows]
+        times = None if self.times is None else self.times[rows]
+        return replace(self, train=self.train.take(rows), groups=groups, times=times)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,32 +111,35 @@ def read_training_table(request: TrainingRequest, output: OutputKind) -> Trainin
         given = _read(X, lambda: None if labels is None else read_target(labels), output, notes, "validation", rare)
         _check_same_type(raw.target, given.target)
     elif raw.target is not None and output is OutputKind.CLASSES:
-        check_class_sizes(raw.target)
+        rare.check_sizes(raw.target, notes)
     with as_training_errors():
+        has_commas = isinstance(y, Cells) and y.has_commas
         raw, groups = _without_group(raw, request.group)
-        columns = infer_columns(raw.frame, kinds=request.kinds, has_commas=isinstance(y, Cells) and y.has_commas)
+        raw, weights = _without_weights(raw, request.weight, has_commas=has_commas)
+        columns = infer_columns(raw.frame, kinds=request.kinds, has_commas=has_commas)
         if groups is not None:
             of_groups = InferredColumn(composed(str(request.group)), None, "not used: rows are held out by it")
             columns = (*columns, of_groups)
+        if weights is not None:
+            columns = (*columns, InferredColumn(composed(str(request.weight)), None, "not used: it weighs the rows"))
         inputs = tuple(column.input for column in columns if column.input is not None)
         if given is not None:
             require_columns(given.frame, (column.name for column in inputs), "The validation data")
             inputs = tuple(_widened(column, given.frame[column.name]) for column in inputs)
-        train = _part(raw, inputs)
+        train = replace(_part(raw, inputs), weights=weights)
         validation = None if given is None else _part(given, inputs)
-    digest = data_digest(train.columns, inputs, train.target)  # before the split, of all the rows that were given
+    digest = _digest(train, inputs, request.weight)  # before the split, of all the rows that were given
     times = None if request.time is None else times_of(train.columns, inputs, request.time)
     if validation is not None:
         _note_known_rows(train, validation, inputs, notes)
         return TrainingTable(columns, inputs, train, validation, digest, tuple(notes), groups, times)
     labels, by = train.target if output is OutputKind.CLASSES else None, request.group or request.time
     if by is None:
-        rows, held_out = divide(row_digests(train.columns, inputs), labels, notes)
+        rows, held_out = divide(row_digests(train.columns, inputs), labels, notes, request.split_seed)
     else:
-        rows, held_out = divide_by(groups, times, by, labels, notes)
-        groups, times = None if groups is None else groups[rows], None if times is None else times[rows]
-    parts = (_rows(train, rows), _rows(train, held_out))
-    return TrainingTable(columns, inputs, *parts, digest, tuple(notes), groups, times)
+        rows, held_out = divide_by(groups, times, by, labels, notes, request.split_seed)
+    validation = train.take(held_out)
+    return TrainingTable(columns, inputs, train, validation, digest, tuple(notes), groups, times).with_rows(rows)
 
 
 def _without_group(raw: _Raw, name: str | None) -> tuple[_Raw, NDArray[np.intp] | None]:
@@ -141,6 +156,28 @@ def _without_group(raw: _Raw, name: str | None) -> tuple[_Raw, NDArray[np.intp] 
     if len(np.unique(groups)) < 2:
         raise invalid(f"The column {name!r} has one value only.", "Group by another column, or by none.", name)
     return replace(raw, frame=raw.frame.drop(columns=[composed(name)])), groups
+
+
+def _without_weights(raw: _Raw, name: str | None, *, has_commas: bool) -> tuple[_Raw, NDArray[np.float64] | None]:
+    """The data without the column of weights, and these."""
+    if name is None or not raw.frame.columns.is_unique:  # which is refused with all columns
+        return raw, None
+    require_columns(raw.frame, [composed(name)], "The training data")
+    own = raw.frame[[composed(name)]]
+    [column] = infer_columns(own, kinds={composed(name): ColumnKind.NUMBER}, has_commas=has_commas)
+    assert column.input is not None  # noqa: S101 - a kind was given
+    weights: NDArray[np.float64] = columns_from_frame(own, (column.input,))[composed(name)]
+    if not (np.isfinite(weights).all() and weights.min() >= 0 and weights.max() > 0):
+        wrong = "one is missing" if np.isnan(weights).any() else f"they are from {weights.min():g} to {weights.max():g}"
+        raise invalid(f"The column {name!r} does not weigh the rows: {wrong}.", "Give a number from 0 up a row.", name)
+    return replace(raw, frame=raw.frame.drop(columns=[composed(name)])), weights
+
+
+def _digest(part: Part, inputs: tuple[InputColumn, ...], weight: str | None) -> str:
+    if weight is None or part.weights is None:
+        return data_digest(part.columns, inputs, part.target)
+    of_weight = InputColumn(composed(weight), ColumnKind.NUMBER, nullable=False)
+    return data_digest({**part.columns, of_weight.name: part.weights}, (*inputs, of_weight), part.target)
 
 
 @contextmanager
@@ -171,11 +208,24 @@ class RareRows:
 
     def apply(self, target: Target, what: str, notes: list[str]) -> Target:
         """The target without them."""
-        if self.rule is None:
+        if self.rule is None or self.rule.is_kept:
             return target
         if self.classes is None:
             self.classes = rare_classes_of(target, self.rule)
         return without_rare_classes(target, self.rule, self.classes, what, notes, shown=self.shown)
+
+    def check_sizes(self, target: Target, notes: list[str]) -> None:
+        """Refuse a class with one row, which can't be both trained on and held out, unless rare ones are kept.
+
+        Raises:
+            TrainingError: There is one.
+        """
+        if self.rule is None or not self.rule.is_kept:
+            check_class_sizes(target)
+        elif n_single := int((np.unique(target.values, return_counts=True)[1] == 1).sum()):
+            notes.append(
+                f"{n_single} class(es) with one row are trained on, and the held-out metrics don't cover them."
+            )
 
 
 def _check_aligned(X: Any, y: Any, what: str, notes: list[str]) -> None:
@@ -314,8 +364,3 @@ def _note_known_rows(train: Part, validation: Part, inputs: tuple[InputColumn, .
             f"{count:,} of {validation.n_rows:,} validation rows equal a training row in every column used: the "
             "model may have memorised these."
         )
-
-
-def _rows(part: Part, rows: NDArray[np.intp]) -> Part:
-    target = None if part.target is None else part.target[rows]
-    return Part(take(part.columns, rows), target, len(rows))

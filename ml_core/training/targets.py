@@ -162,8 +162,8 @@ def check_class_sizes(target: Target) -> None:
     shown = ", ".join(repr(label) for label in single[:5]) + (" and others" if len(single) > 5 else "")
     raise invalid(
         f"{target} has {len(single)} class(es) with one row: {shown}.",
-        "Add rows of it; leave such classes out or merge them with rare_classes, which is drop or merge:LABEL; or "
-        f"{GIVE_VALIDATION}.",
+        "Add rows of it; leave such classes out, merge them or train on them unmeasured with rare_classes, which is "
+        f"drop, merge:LABEL or keep; or {GIVE_VALIDATION}.",
         target.column,
         Action.of("jobs.submit", rare_classes="drop"),
     )

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
@@ -20,7 +21,7 @@ from ml_core.domain.dataset import DatasetVersion
 from ml_core.domain.diagnostics import DIAGNOSTICS_FILE
 from ml_core.domain.keywords import check_keywords
 from ml_core.domain.quality import PROFILE_FILE
-from ml_core.domain.train_spec import TrainSpec
+from ml_core.domain.train_spec import Calibration, TrainSpec
 from ml_core.domain.training_report import TrainingReport
 from ml_core.domain.tune_spec import TuneSpec
 from ml_core.exceptions import Action, InvalidRequestError, MLFrameworkError
@@ -29,11 +30,13 @@ from ml_core.models.store import open_store
 from ml_core.observability import NO_HOOKS, Hooks
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.versions.repository import VersionRepository
+from ml_core.training.attempt import NO_JOB, TrainingAttempt
 from ml_core.training.candidates import check_hyperparameters
-from ml_core.training.checkpoints import CheckpointFolder
+from ml_core.training.checkpoints import JOB, CheckpointFolder, JobCheckpoints
 from ml_core.training.fit import IN_PROCESS, Execution, FittedModel, fit_model
 from ml_core.training.plan import GivenData, Planner, TrainingPlan, choose_for
 from ml_core.training.registration import Registrar, own_code, reported_columns
+from ml_core.training.rounds import fit_in_rounds
 from ml_core.training.spaces import check_search, metric_of, spaces_of
 from ml_core.training.strategies import Choice, Strategy
 from ml_core.training.trial_log import CROSS_VALIDATED, TrialLog
@@ -94,10 +97,14 @@ class TrainingOptions(TypedDict, total=False):
     validation_dataset: str | None
     group: str | None
     time: str | None
+    weight: str | None
     ignore: Sequence[str]
     kinds: Mapping[str, ColumnKind | str] | None
     processor: Any
     rare_classes: str | None
+    calibration: Calibration | str | None
+    cross_validation: int | None
+    split_seed: int
     selection_seconds: float
     version: str | None
     parent_version: str | None
@@ -176,15 +183,17 @@ class Trainer:
                 fitted on the rest.
             hyperparameters: ``algorithm`` and the estimator's own; none: the algorithm is selected, see ``TrainSpec``.
             **options: ``processor``, a ``DataProcessor`` of your own, and the fields of ``TrainSpec``: ``dataset``,
-                ``target``, ``validation_dataset``, ``group``, ``time``, ``ignore``, ``kinds``, ``rare_classes``,
-                ``selection_seconds``, ``version``, ``parent_version`` and ``metadata``. With ``training_data``,
-                ``dataset`` is for the lineage only.
+                ``target``, ``validation_dataset``, ``group``, ``time``, ``weight``, ``ignore``, ``kinds``,
+                ``rare_classes``, ``calibration``, ``cross_validation``, ``split_seed``, ``selection_seconds``,
+                ``version``, ``parent_version`` and ``metadata``. With ``training_data``, ``dataset`` is for the lineage
+                only.
 
         Returns:
             ``model_id``, ``version``, ``metrics`` (``train`` and ``validation`` → metric → value), ``baseline``,
-            ``notes``, ``algorithm``, ``selection``, ``hyperparameters``, ``effective_hyperparameters``, ``run_id`` and
-            ``duration_s`` as in ``TrainingReport``; ``model_path`` (the artifact's path, or its URL in an object
-            store), ``model`` (the fitted pipeline, which takes a data frame), ``report`` (the ``TrainingReport``) and
+            ``notes``, ``algorithm``, ``selection``, ``cross_validation``, ``hyperparameters``,
+            ``effective_hyperparameters``, ``run_id`` and ``duration_s`` as in ``TrainingReport``; ``model_path`` (the
+            artifact's path, or its URL in an object store), ``model`` (the fitted pipeline, which takes a data frame),
+            ``report`` (the ``TrainingReport``) and
             ``fitted`` (a ``FittedModel``).
 
         Raises:
@@ -249,19 +258,14 @@ class Trainer:
         self,
         model_id: str,
         spec: TrainSpec,
-        *,
-        run_id: str | None = None,
-        on_stage: Callable[[str], object] | None = None,
-        cores: float = 1.0,
+        attempt: TrainingAttempt = NO_JOB,
     ) -> TrainingReport:
         """Train on registered datasets and register a version, as ``train`` does.
 
         Args:
             model_id: The model; it is created with its first version.
             spec: What to train. It names a dataset.
-            run_id: The id of the run that records it, for a caller that must know it before; None: a new one.
-            on_stage: Called with the name of each stage as it begins, such as ``fit``.
-            cores: Of the Ray cluster that this process is a job of, for tasks; at most 1: fit in this process.
+            attempt: At a job, if it is one.
 
         Raises:
             InvalidRequestError: The spec names no dataset.
@@ -270,7 +274,7 @@ class Trainer:
         """
         if spec.dataset is None:
             raise self._no_dataset()
-        return self._train(model_id, spec, GivenData(), run_id, on_stage, cores).report
+        return self._train(model_id, spec, GivenData(), attempt).report
 
     def tune_spec(
         self,
@@ -280,9 +284,7 @@ class Trainer:
         cpus: int,
         given: GivenData = GivenData(),  # noqa: B008 - frozen
         *,
-        run_id: str | None = None,
-        search_id: str | None = None,
-        on_stage: Callable[[str], object] | None = None,
+        attempt: TrainingAttempt = NO_JOB,
         on_trial: Callable[[TrialLog], object] = lambda _log: None,
     ) -> dict[str, Any]:
         """Search and train as ``tune`` does.
@@ -293,10 +295,7 @@ class Trainer:
             search: How to search.
             cpus: Trials at the same time, one core each.
             given: Data in memory, instead of the spec's datasets.
-            run_id: The id of the run that records it; None: a new one.
-            search_id: What several attempts have in common: the trials that earlier ones ended count, and are not
-                repeated; None: there is one attempt.
-            on_stage: As ``train_spec``; the first stage is ``search``.
+            attempt: As ``train_spec``; the first stage is ``search``.
             on_trial: Called when a trial has ended.
 
         Returns:
@@ -310,19 +309,19 @@ class Trainer:
         model_type = plan.request.model_type_in_use
         metric = metric_of(search, model_type, spaces_of(search, model_type, spec.hyperparameters))
         of_search = {"search": search.to_json(), "metric": f"{CROSS_VALIDATED}{metric}"}
-        parameters = {**plan.run_parameters(), **of_search}
+        parameters = {**plan.run_parameters(), **of_search, **_of_job(attempt)}
         for name in ("algorithm", "effective_hyperparameters"):  # the trials have them
             parameters.pop(name, None)
         runs = RunRepository(self._db, self.tenant_id)
-        recorded = runs.record(plan.request.model_id, kind="tune", parameters=parameters, run_id=run_id)
-        with reported(self._hooks, model_id, on_stage) as stages, recorded as run_id:
+        recorded = runs.record(plan.request.model_id, kind="tune", parameters=parameters, run_id=attempt.run_id)
+        with reported(self._hooks, model_id, attempt.on_stage) as stages, recorded as run_id:
             stages.enter("search")
-            of = (self._db, self.tenant_id, plan.request.model_id, search_id or run_id, run_id)
+            of = (self._db, self.tenant_id, plan.request.model_id, attempt.job_id or run_id, run_id)
             log = TrialLog(*of, metric, on_trial)
             found = tune(plan.request, search, log, self._db.settings.platform.home, cpus)
             self._refuse_in_vain(plan)  # again: a search takes long
             request = replace(plan.request, hyperparameters={**plan.request.hyperparameters, **found.hyperparameters})
-            trained = self._complete(replace(plan, request=request), stages, run_id, (found.note,))
+            trained = self._complete(replace(plan, request=request), stages, run_id, attempt, (found.note,))
         return {**trained.as_dict(), "search": found.summary}
 
     def choose(self, model_id: str, spec: TrainSpec, cores: float, available_cores: float | None = None) -> Choice:
@@ -371,41 +370,50 @@ class Trainer:
         model_id: str,
         spec: TrainSpec,
         given: GivenData,
-        run_id: str | None = None,
-        on_stage: Callable[[str], object] | None = None,
-        cores: float = 1.0,
+        attempt: TrainingAttempt = NO_JOB,
     ) -> _Trained:
-        plan = self._planner.plan(ModelId(model_id), spec, given, cores)
+        plan = self._planner.plan(ModelId(model_id), spec, given, attempt.cores)
         runs = RunRepository(self._db, self.tenant_id)
-        parameters = plan.run_parameters()
-        recorded = runs.record(plan.request.model_id, kind="train", parameters=parameters, run_id=run_id)
-        with reported(self._hooks, model_id, on_stage) as stages, recorded as run_id:
-            return self._complete(plan, stages, run_id, cores=cores)
+        parameters = plan.run_parameters() | _of_job(attempt)
+        recorded = runs.record(plan.request.model_id, kind="train", parameters=parameters, run_id=attempt.run_id)
+        with reported(self._hooks, model_id, attempt.on_stage) as stages, recorded as run_id:
+            return self._complete(plan, stages, run_id, attempt)
 
     def _complete(
-        self, plan: TrainingPlan, stages: Stages, run_id: str, notes: tuple[str, ...] = (), cores: float = 1.0
+        self,
+        plan: TrainingPlan,
+        stages: Stages,
+        run_id: str,
+        attempt: TrainingAttempt,
+        notes: tuple[str, ...] = (),
     ) -> _Trained:
         """Fit, evaluate and register what a run records."""
-        fitted = self._fit(plan, stages, cores)
+        runs, checkpoints = RunRepository(self._db, self.tenant_id), None
+        if attempt.job_id is not None:
+            of = (plan.request.model_id, attempt.job_id, run_id)
+            checkpoints = JobCheckpoints(runs, *of, attempt.on_round)
+        fitted = self._fit(plan, stages, attempt.cores, checkpoints)
         fitted = replace(fitted, notes=(*notes, *fitted.notes))
         stages.rows = sum(fitted.n_rows.values())
         stages.enter("register")
         # Before the version, whose registration may fail.
-        _record(RunRepository(self._db, self.tenant_id), run_id, fitted)
+        _record(runs, run_id, fitted)
         made = self._registrar.register(fitted, plan, run_id)
+        if checkpoints is not None:
+            checkpoints.clear()
         for note in own_code(made.outside_types):
             _log.warning("%s version %s: %s", made.model_id, made.version, note)
         location = self._registrar.store.location(self.tenant_id, made.servable.digest)
         return _Trained(TrainingReport.of_version(made, reported_columns(fitted)), fitted, location)
 
-    def _fit(self, plan: TrainingPlan, stages: Stages, cores: float) -> FittedModel:
+    def _fit(self, plan: TrainingPlan, stages: Stages, cores: float, checkpoints: JobCheckpoints | None) -> FittedModel:
         """Read the data, fit and evaluate: all that writes nothing."""
         request = plan.request
         try:
             if plan.checked.registered_type not in (None, request.model_type_in_use):
                 self._refuse_in_vain(plan)  # only the data shows the type of a spec without one
             # Boosting and k-means add numbers up in another order with other threads, and one spec makes one digest.
-            with threadpool_limits(limits=1), _executing(plan.strategy, cores) as execution:
+            with threadpool_limits(limits=1), _executing(plan.strategy, cores, checkpoints) as execution:
                 return fit_model(request, stages.enter, execution)
         except MLFrameworkError as error:
             error.tenant_id = self.tenant_id
@@ -441,13 +449,21 @@ class Trainer:
         return self._checkpoints.load(Path(path))
 
 
-def _executing(strategy: Strategy, cores: float) -> AbstractContextManager[Execution]:
+def _of_job(attempt: TrainingAttempt) -> dict[str, Any]:
+    return {} if attempt.job_id is None else {JOB: attempt.job_id}
+
+
+def _executing(
+    strategy: Strategy, cores: float, checkpoints: JobCheckpoints | None
+) -> AbstractContextManager[Execution]:
     if strategy is Strategy.IN_PROCESS:
-        return nullcontext(IN_PROCESS)
+        if checkpoints is None:
+            return nullcontext(IN_PROCESS)
+        return nullcontext(Execution(fit=partial(fit_in_rounds, checkpoints=checkpoints)))
     # Imported late: only a job on Ray needs Ray.
     from ml_core.training.distributed.execution import executing
 
-    return executing(strategy, cores)
+    return executing(strategy, cores, checkpoints)
 
 
 _OF_REPORT = (
@@ -456,6 +472,7 @@ _OF_REPORT = (
     "metrics",
     "algorithm",
     "selection",
+    "cross_validation",
     "hyperparameters",
     "effective_hyperparameters",
     "baseline",

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ml_core.api.schemas.base import Input, Schema
 from ml_core.domain.columns import ColumnKind
-from ml_core.domain.train_spec import SELECTION_SECONDS
+from ml_core.domain.train_spec import SELECTION_SECONDS, SPLIT_SEED, Calibration
 
 
 class TrainingFields(Input):
@@ -26,6 +26,9 @@ class TrainingFields(Input):
         default=None, description="A column whose equal values are held out together; it is no input of the model."
     )
     time: str | None = Field(default=None, description="A column by which the latest rows are held out.")
+    weight: str | None = Field(
+        default=None, description="A column of weights, with which rows count in the fit; it is no input of the model."
+    )
     ignore: list[str] = Field(default_factory=list, description="Columns that are not used.")
     hyperparameters: dict[str, Any] = Field(
         default_factory=dict,
@@ -38,7 +41,14 @@ class TrainingFields(Input):
     selection_seconds: float = Field(
         default=SELECTION_SECONDS, gt=0, description="About how long the selection of an algorithm may take."
     )
-    rare_classes: str | None = Field(default=None, description="`drop`, `drop:5`, `merge:other` or `merge:other:5`.")
+    rare_classes: str | None = Field(
+        default=None, description="`keep`, `drop`, `drop:5`, `merge:other` or `merge:other:5`."
+    )
+    calibration: Calibration | None = Field(default=None, description="How probabilities are calibrated.")
+    cross_validation: int | None = Field(
+        default=None, ge=2, le=20, description="Folds in which the training is repeated and measured."
+    )
+    split_seed: int = Field(default=SPLIT_SEED, ge=0, description="Of the rows that are held out.")
     version: str | None = Field(default=None, description="The version's name; null: the model's next number.")
     parent_version: str | None = Field(default=None, description="The version that it is derived from.")
     metadata: dict[str, Any] = Field(default_factory=dict, description="Notes on the version.")
@@ -71,6 +81,9 @@ class TrainingReport(Schema):
     selection: dict[str, Any] = Field(
         description="How the algorithm was selected: `metric`, `folds`, `rows` and the `candidates` with their scores; "
         "empty if it was named."
+    )
+    cross_validation: dict[str, Any] = Field(
+        description="`folds`, and `metrics`: metric → `mean` and `std`; empty if the training was not cross-validated."
     )
     hyperparameters: dict[str, Any]
     effective_hyperparameters: dict[str, Any]

@@ -33,9 +33,7 @@ def execute(work: Work[TrainJobSpec]) -> Mapping[str, Any]:
     spec, made = work.spec, dict(work.made)
     if "version" not in made:
         trainer = Trainer(work.db, work.tenant_id)
-        report = trainer.train_spec(
-            spec.model_id, spec.training, run_id=work.run_id, on_stage=work.progress.enter, cores=work.cores
-        )
+        report = trainer.train_spec(spec.model_id, spec.training, work.as_training())
         for note in report.notes:
             work.progress.say(note)
         made = {"model_id": str(spec.model_id), "version": str(report.version), "run_id": work.run_id}

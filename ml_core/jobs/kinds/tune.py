@@ -48,9 +48,7 @@ def execute(work: Work[TuneJobSpec]) -> Mapping[str, Any]:
             spec.training,
             spec.search,
             max(1, int(work.attempt.cpus)),
-            run_id=work.run_id,
-            search_id=work.attempt.job_id,
-            on_stage=work.progress.enter,
+            attempt=work.as_training(),
             on_trial=tell,
         )
         made = {name: found[name] for name in ("model_id", "version", "run_id", "search")}

@@ -36,7 +36,7 @@ from ml_core.training.table import (
     check_texts,
     checked_target,
 )
-from ml_core.training.targets import check_class_sizes, check_classes
+from ml_core.training.targets import check_classes
 
 _SHARDS_PER_TASK = 4
 _SHARD_ROWS = 262_144
@@ -101,20 +101,22 @@ def read_shards(request: TrainingRequest, output: OutputKind, *, tasks: int) -> 
     """
     source, y = request.training_data
     notes: list[str] = []
+    rare = RareRows(request, output)
     check_shape(source.n_rows, len(source.names), "training")
-    target = checked_target(request.target, source.n_rows, output, notes, "training", RareRows(request, output))
+    target = checked_target(request.target, source.n_rows, output, notes, "training", rare)
     assert target is not None  # noqa: S101 - the outputs that are merged have one
     labels = target.values if output is OutputKind.CLASSES else None
     if labels is not None:
         check_classes(target)
-        check_class_sizes(target)
+        rare.check_sizes(target, notes)
     with as_training_errors():
         columns = _infer(source, request.kinds, target.kept, isinstance(y, Cells) and y.has_commas)
         inputs = tuple(column.input for column in columns if column.input is not None)
         table, digests = _read(source, inputs, target.kept, tasks)
     digest = data_digest(table, inputs, target.values)
     train, held_out = (
-        Part(table.take(rows), target.values[rows], len(rows)) for rows in divide(digests, labels, notes)
+        Part(table.take(rows), target.values[rows], len(rows))
+        for rows in divide(digests, labels, notes, request.split_seed)
     )
     return TrainingTable(columns, inputs, train, held_out, digest, tuple(notes))
 

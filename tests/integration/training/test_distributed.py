@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +21,8 @@ from ml_core.models.formats import skops_format
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.versions.repository import VersionRepository
-from ml_core.training import strategies
+from ml_core.training import rounds, strategies
+from ml_core.training.attempt import TrainingAttempt
 from ml_core.training.distributed.cluster import joined
 from ml_core.training.distributed.execution import execution_of
 from ml_core.training.distributed.tasks import spread
@@ -96,11 +99,49 @@ def hostile(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([frame, frame.head(30)], ignore_index=True).assign(ticket_id=range(530))
 
 
+class _Trees:
+    """Checkpoints in memory, of a process that is lost once half of the trees are there."""
+
+    def __init__(self) -> None:
+        self.kept: Any = None
+        self.done: list[int] = []
+
+    def load(self, _key: str) -> Any:
+        """What was saved last."""
+        return self.kept
+
+    def save(self, _key: str, estimator: Any) -> None:
+        """A copy, which later trees don't change."""
+        self.kept = copy.deepcopy(estimator)
+        if len(estimator.estimators_) >= 10 and max(self.done) == 10:
+            raise ConnectionError
+
+    def advance(self, done: int, _total: int) -> None:
+        """Trees that are there."""
+        self.done.append(done)
+
+
+def test_a_forest_whose_driver_is_lost_goes_on_from_its_trees(db, own, monkeypatch):
+    """With tasks for the trees that lack, and the bytes of one that was not lost."""
+    spec = TrainSpec(dataset="tickets@1", target="category", rare_classes="drop", hyperparameters={"n_estimators": 20})
+    request = Planner(db, own).plan(ModelId("m"), spec, GivenData()).request
+    monkeypatch.setattr(rounds, "SLICE_S", 0.0)
+    monkeypatch.setattr(rounds, "_SAVE_TIMES", 0)
+    trees = _Trees()
+    with joined(CORES):
+        with pytest.raises(TrainingError, match="ConnectionError"):
+            fit_model(request, execution=execution_of(Strategy.FOREST_BY_TREES, CORES, trees))
+        there = fit_model(request, execution=execution_of(Strategy.FOREST_BY_TREES, CORES, trees))
+    assert trees.done == [5, 10, *sorted(trees.done[2:])]
+    assert trees.done[2] > 10
+    assert skops_format.dump(there.pipeline) == skops_format.dump(fit_model(request).pipeline)
+
+
 def test_a_training_is_executed_as_planned(db, own):
     """From a dataset to a version of equal bytes; the run names the strategy."""
     spec = TrainSpec(dataset="tickets@1", target="category", rare_classes="drop", hyperparameters={"n_estimators": 7})
     trainer, versions = Trainer(db, own), VersionRepository(db, own)
-    here, there = trainer.train_spec("here", spec), trainer.train_spec("there", spec, cores=CORES)
+    here, there = trainer.train_spec("here", spec), trainer.train_spec("there", spec, TrainingAttempt(cores=CORES))
     assert versions.get("here", here.version).digest == versions.get("there", there.version).digest
     assert (here.notes, here.metrics) == (there.notes, there.metrics)
     assert RunRepository(db, own).get(there.run_id).parameters["strategy"] == "forest_by_trees"
@@ -110,7 +151,10 @@ def test_a_selection_is_the_same_in_tasks(db, own):
     """Equal scores, and a version of equal bytes; the run has the algorithm as a tag."""
     spec = TrainSpec(dataset="measures@1", target="outcome")
     trainer, versions = Trainer(db, own), VersionRepository(db, own)
-    here, there = trainer.train_spec("selected", spec), trainer.train_spec("selected", spec, cores=CORES)
+    here, there = (
+        trainer.train_spec("selected", spec),
+        trainer.train_spec("selected", spec, TrainingAttempt(cores=CORES)),
+    )
     assert here.selection == there.selection
     assert len(there.selection["candidates"]) == 4
     digests = {versions.get("selected", each.version).digest for each in (here, there)}
@@ -138,7 +182,7 @@ def test_a_cluster_that_is_too_small_is_an_error(db, own):
     """It says what is missing, and nothing waits."""
     spec = TrainSpec(dataset="measures@1", target="outcome")
     with pytest.raises(PlatformError, match=r"given 5 cores; the Ray cluster has 2, so 3 are missing\. Add nodes"):
-        Trainer(db, own).train_spec("few", spec, cores=5)
+        Trainer(db, own).train_spec("few", spec, TrainingAttempt(cores=5))
 
 
 @pytest.fixture(scope="module")

@@ -35,6 +35,7 @@ def labels(*rare):
     ("text", "meant"),
     [
         ("drop", RareClasses(None, 2)),
+        ("keep", RareClasses(None, is_kept=True)),
         ("drop:5", RareClasses(None, 5)),
         ("merge:other", RareClasses("other", 2)),
         ("merge:other:5", RareClasses("other", 5)),
@@ -47,7 +48,9 @@ def test_the_rule_is_one_word(text, meant):
     assert RareClasses.parse(text) == meant
 
 
-@pytest.mark.parametrize("text", ["", "keep", "drop:", "drop:x", "drop:1", "drop:-3", "merge", "merge:", "merge::5"])
+@pytest.mark.parametrize(
+    "text", ["", "keep:", "keep:3", "drop:", "drop:x", "drop:1", "drop:-3", "merge", "merge:", "merge::5"]
+)
 def test_other_words_are_refused(text):
     """With the forms that there are."""
     with pytest.raises(TrainingError, match="merge:other:5"):
@@ -56,7 +59,8 @@ def test_other_words_are_refused(text):
 
 def test_without_a_rule_a_class_of_one_row_is_refused_and_the_rule_is_named():
     """In the remedy, and as an action for every door."""
-    with pytest.raises(TrainingError, match=r"rare_classes, which is drop or merge:LABEL; .*validation data") as caught:
+    remedy = r"rare_classes, which is drop, merge:LABEL or keep; .*validation data"
+    with pytest.raises(TrainingError, match=remedy) as caught:
         fit(labels("a"), None)
     assert caught.value.stage == "validate"
     assert caught.value.action == Action.of("jobs.submit", rare_classes="drop")

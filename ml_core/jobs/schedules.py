@@ -125,7 +125,8 @@ def check_rule(db: DatabaseConnection, tenant_id: TenantId, spec: JobSpec, rule:
     """Refuse a schedule on drift that could not do all that it is for.
 
     Raises:
-        InvalidRequestError: The job makes no version or promotes it itself, or there is no such environment.
+        InvalidRequestError: The job makes no version or promotes it itself, the log lacks a column that it needs, or
+            there is no such environment.
         PermissionDeniedError: The principal may not move the environment.
     """
     if not isinstance(spec, TrainJobSpec | TuneJobSpec) or spec.promote_to is not None:
@@ -133,6 +134,14 @@ def check_rule(db: DatabaseConnection, tenant_id: TenantId, spec: JobSpec, rule:
             "A schedule on drift trains a version and tries it as a canary.",
             remedy="Give a job that trains or tunes, without promote_to.",
             field="on_drift",
+        )
+    absent = {name for name in ("group", "weight") if getattr(spec.training, name) is not None}
+    if rule.collect_labels and (absent or spec.training.target is None):
+        why = f"the prediction log has no {' or '.join(sorted(absent))} column" if absent else "it names no target"
+        raise InvalidRequestError(
+            f"Labels can't be collected for this training: {why}.",
+            remedy="Leave out collect_labels, and register the rows as versions of the dataset.",
+            field="on_drift.collect_labels",
         )
     check_environment(db, tenant_id, rule.environment)
     policies = {each.environment: each for each in EnvironmentRepository(db, tenant_id).policies()}

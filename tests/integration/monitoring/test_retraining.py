@@ -305,6 +305,10 @@ def test_what_could_not_be_done_is_refused_at_once(loans) -> None:
     for spec in (predicts, promotes):
         with pytest.raises(InvalidRequestError, match="tries it as a canary"):
             own.create("watch", "0 * * * *", spec, on_drift=RULE)
+    loans.training["group"] = "zipcode"
+    with pytest.raises(InvalidRequestError, match="the prediction log has no group column"):
+        loans.watch(OnDrift(collect_labels=True))
+    del loans.training["group"]
     for wrong in ({"days": 0}, {"canary_percent": 100}, {"min_labels": 5}, {"canary_hours": 0}, {"percent": 5}):
         with pytest.raises(InvalidRequestError):
             OnDrift.from_json(wrong)

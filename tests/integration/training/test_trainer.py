@@ -101,7 +101,7 @@ def test_training_again_makes_the_next_version_of_the_same_bytes(db, tenant_id, 
     assert (first["version"], second["version"]) == ("1", "2")
     assert first["model_path"] == second["model_path"]
     kept = [RunRepository(db, tenant_id).artifacts.list(result["run_id"]) for result in (first, second)]
-    assert [[file.name for file in files] for files in kept] == [["diagnostics.json"]] * 2
+    assert [[file.name for file in files] for files in kept] == [["diagnostics.json", "training_profile.json"]] * 2
     assert kept[0][0].digest == kept[1][0].digest
 
 

@@ -16,12 +16,13 @@ from ml_core.ids import ModelId, TenantId
 ASKS = "tenant"
 
 _COLUMNS = 5
+_MAX_ROWS = 100  # ``MAX_EXPLAINED_ROWS``, whose module imports NumPy
 
 
 def explain(
     file: Annotated[str, typer.Argument(help=f"Rows: {FILES}.")],
     model: ModelOption,
-    rows: Annotated[int, typer.Option("--rows", min=1, max=100, help="The number of rows, from the first.")] = 5,
+    rows: Annotated[int, typer.Option("--rows", min=1, max=_MAX_ROWS, help="The number of rows, from the first.")] = 5,
     environment: Annotated[
         str | None, typer.Option("--environment", "-e", help="The environment whose version is explained.")
     ] = None,

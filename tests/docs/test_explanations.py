@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ml_core.cli import explain
 from ml_core.domain.explanation import MAX_EXPLAINED_ROWS, Method, Unit
 from ml_core.inference import explanations
 from ml_core.models.algorithms import ALGORITHMS
@@ -34,5 +35,6 @@ def test_each_algorithm_method_unit_and_limit_is_there():
     names = {name for algorithms in ALGORITHMS.values() for name in algorithms}
     assert {name for name in (*names, *Method, *Unit) if f"`{name}`" not in PAGE} == set()
     assert f"up to {MAX_EXPLAINED_ROWS} rows" in PAGE
+    assert explain._MAX_ROWS == MAX_EXPLAINED_ROWS
     assert f"{explanations.MAX_MODEL_BYTES // 2**20} MiB" in PAGE
     assert f"{explanations._WAITING_PER_TENANT} explanations waiting" in PAGE

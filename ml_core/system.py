@@ -209,7 +209,11 @@ class MLSystem:
     ) -> Any:
         """The interval that holds the truth with a probability: a tuple, or ``(n_rows, 2)`` for many rows.
 
-        Further arguments and errors are those of ``predict`` and ``Predictor.predict_interval``.
+        Split conformal prediction: the probability, ``coverage``, is an average over rows that resemble the held-out
+        ones. Further arguments as for ``predict``.
+
+        Raises:
+            InvalidRequestError: The version has no intervals, or too few held-out rows for the coverage.
         """
         with self._table.using(self.resolve(model_id, version=version, environment=environment)) as model:
             return self.predictor.predict_interval(model, input_data, coverage)
@@ -217,7 +221,13 @@ class MLSystem:
     def predict_scores(
         self, model_id: str, input_data: Any, *, version: str | None = None, environment: str | None = None
     ) -> Any:
-        """Anomaly scores, a float or ``(n_rows,)``; arguments as for ``predict``, see ``Predictor.predict_scores``."""
+        """Anomaly scores, a float or ``(n_rows,)``: the higher, the more anomalous; arguments as for ``predict``.
+
+        Above ``signature.output.threshold`` of the version a row is an anomaly.
+
+        Raises:
+            InvalidRequestError: The version has no scores.
+        """
         with self._table.using(self.resolve(model_id, version=version, environment=environment)) as model:
             return self.predictor.predict_scores(model, input_data)
 

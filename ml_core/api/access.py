@@ -20,6 +20,7 @@ from ml_core.registry.tenants import TenantRepository
 T = TypeVar("T")
 
 FILES_AT_ONCE = 4
+REPORTS_AT_ONCE = 2
 """Files that were received, and reports on the prediction log, that are worked on at the same time. A small file may
 take minutes, such as a Parquet file of many equal rows, and so may a report on days of a million rows: they must not
 take every thread from operations that take milliseconds."""
@@ -44,6 +45,7 @@ class Services:
         self.db = db
         self.operator = operator
         self.file_work = Turns(FILES_AT_ONCE)
+        self.report_work = Turns(REPORTS_AT_ONCE)
         self.authentication = Authentication(db, tokens or TokenVerifier.of(db.settings.oidc))
 
 

@@ -6,6 +6,7 @@ missing number) are added up to the column that they come from.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -27,8 +28,10 @@ Contributions = tuple[NDArray[np.float64], NDArray[np.float64], list[Mapping[str
 _WORDS = 5
 # Numbers in the contributions of encoded features that are computed at once: 32 MiB.
 _CHUNK = 2**22
-# One operation of a prediction, in units of TreeShap's.
+# A prediction costs at least so much, in units of TreeShap's, each of which takes so many seconds.
 _PREDICTION_WORK = 10_000
+_OPERATION_S = 5e-9
+_TIMED_ROWS = 256
 
 
 class Explainer:
@@ -142,7 +145,7 @@ class _BySampling:
         self._background = signature.columns_from_rows(rows)
         self.unit = self._unit()
         n_predictions = predictions_per_row(len(signature.inputs), len(rows))
-        self.work_per_row = n_predictions * _PREDICTION_WORK
+        self.work_per_row = n_predictions * max(_PREDICTION_WORK, self._prediction_work())
 
     def contributions(self, columns: Columns, answers: list[Any]) -> Contributions:
         found = []
@@ -150,6 +153,13 @@ class _BySampling:
             one = take(columns, slice(row, row + 1))
             found.append(sampled_shapley(partial(self._score, answer), one, self._background))
         return np.stack([base for base, _ in found]), np.stack([parts for _, parts in found]), [{} for _ in answers]
+
+    def _prediction_work(self) -> int:
+        """What one of many predictions costs, measured: of a neighbour search a thousand times that of a line."""
+        rows = take(self._background, np.arange(_TIMED_ROWS) % n_rows(self._background))
+        began = time.perf_counter()
+        self._model.predict(rows)
+        return int((time.perf_counter() - began) / _TIMED_ROWS / _OPERATION_S)
 
     def _unit(self) -> Unit:
         if self._kind is OutputKind.NUMBER:

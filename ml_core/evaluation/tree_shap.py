@@ -16,6 +16,7 @@ row is nodes times points, where the algorithm of the paper takes leaves times d
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from functools import lru_cache
@@ -128,23 +129,28 @@ class _Levels:
         return list(zip(self._bounds[1:-1].tolist(), self._bounds[2:].tolist(), strict=True))
 
     def contributions(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
-        at_once = max(1, _CHUNK // (len(self._parent) * len(self._t)))
-        slices = [self._explain(X[start : start + at_once]) for start in range(0, len(X), at_once)]
-        return np.concatenate(slices, axis=1)
+        points = max(1, min(len(self._t), _CHUNK // len(self._parent)))
+        at_once = max(1, _CHUNK // (len(self._parent) * points))
+        found = []
+        for start in range(0, len(X), at_once):
+            follows = self._follows(X[start : start + at_once])[:, None, :]
+            # The integral is a sum over points, which are taken a few at a time: their arrays have as many nodes each.
+            parts = (self._explain(follows, slice(i, i + points)) for i in range(0, len(self._t), points))
+            found.append(functools.reduce(np.add, parts))
+        return np.concatenate(found, axis=1)
 
-    def _explain(self, X: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _explain(self, follows: NDArray[np.bool_], points: slice) -> NDArray[np.float64]:
         # Axes: rows, points, nodes. The last is the longest, since NumPy's loops are over it.
-        follows = self._follows(X)[:, None, :]
         has_same = self._same >= 0
         above = np.where(has_same, follows[:, :, self._same], True)
         zero_above = np.where(has_same, self._zero[self._same], 1.0)
-        t = self._t[:, None]
+        t = self._t[points, None]
         factor = self._zero * (1.0 - t) + follows * t
         factor_above = zero_above * (1.0 - t) + above * t
         # Of an edge, and minus that of the nearest edge above with the same feature, which counted the same leaves.
         gain = (follows - self._zero) / factor
         gain -= (above - zero_above) / factor_above
-        gain *= self._weights[:, None]
+        gain *= self._weights[points, None]
         product = np.divide(factor, factor_above, out=factor)
         for start, end in self._levels():
             product[:, :, start:end] *= product[:, :, self._parent[start:end]]

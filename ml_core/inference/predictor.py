@@ -71,7 +71,7 @@ class Predictor:
                 Tables of polars, pyarrow and others are accepted like those of pandas. For a model with one column, a
                 Series or array of values is many rows.
             use_cache: Whether a cached prediction may be returned.
-            as_frame: Whether the result is a table like the input, see ``ml_core.data.frames.like``.
+            as_frame: Whether the result is a table like the input.
 
         Returns:
             For one row a Python value; for many an array ``(n_rows,)`` in the order of the rows. With ``as_frame`` a
@@ -144,7 +144,7 @@ class Predictor:
         return rows[0] if table.is_single else rows
 
     def predict_interval(self, model: LoadedModel | str, input_data: Any, coverage: float = 0.9) -> Any:
-        """Predict the interval that holds the truth with a probability, see ``ml_core.domain.intervals``.
+        """Predict the interval that holds the truth with a probability: split conformal prediction.
 
         Args:
             model: A regression, as for ``predict``.

@@ -11,7 +11,10 @@ history. So any number of retrainers may take turns, and each can be killed at a
 from __future__ import annotations
 
 import logging
+import random
 import threading
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -33,7 +36,7 @@ from ml_core.exceptions import (
     PromotionRefusedError,
     status_of,
 )
-from ml_core.ids import ModelId, VersionId
+from ml_core.ids import ModelId, TenantId, VersionId
 from ml_core.jobs.kinds import SPECS
 from ml_core.jobs.schedules import UNAVAILABLE, act, key_of, submitted
 from ml_core.jobs.submission import Jobs
@@ -51,6 +54,8 @@ _log = logging.getLogger(__name__)
 _TURN_S: Final = 30.0
 """A look at a canary counts labels of the prediction log, which takes seconds where a day has a million rows."""
 _MOST_DRIFTED: Final = 3
+_OF_A_TENANT: Final = 3
+"""Canaries of one tenant that a turn looks at."""
 _LATEST_MOVES: Final = 100
 
 
@@ -81,7 +86,18 @@ class Retrainer:
             RegistryUnavailableError: The registry is away; all stays as it is.
         """
         act(self._db, due_schedules(self._db, on_drift=True), _look)
-        act(self._db, retraining_schedules(self._db), _go_on)
+        act(self._db, _few_of_each(retraining_schedules(self._db)), _go_on)
+
+
+def _few_of_each(schedules: Sequence[Due]) -> list[Due]:
+    """Some of the schedules of each tenant, by chance, so that no tenant keeps the others waiting."""
+    mixed, taken = random.sample(schedules, len(schedules)), Counter[TenantId]()
+    found = []
+    for due in mixed:
+        taken[due.schedule.tenant_id] += 1
+        if taken[due.schedule.tenant_id] <= _OF_A_TENANT:
+            found.append(due)
+    return found
 
 
 def _look(acting: DatabaseConnection, due: Due) -> None:
@@ -229,14 +245,16 @@ class _Step:
         stable = pointer.version
         if stable is None:
             return
-        scores = Quality(self.db, self.due.schedule.tenant_id).scores(
-            self.model_id, self.rule.environment, (version, stable), pointer.updated_at
-        )
+        of = (self.model_id, self.rule.environment, (version, stable), pointer.updated_at)
+        quality = Quality(self.db, self.due.schedule.tenant_id)
+        labels = min(quality.labels(*of).values())
+        is_over = self.due.now - pointer.updated_at > timedelta(hours=self.rule.canary_hours)
+        if not is_over and not self.state.is_due(labels, self.rule):
+            return
+        scores = quality.scores(*of)
         canary, other = scores.get(version), scores.get(stable)
-        labels = 0 if canary is None or other is None else min(canary.rows, other.rows)
         decision = Decision.WAIT
         told = f"Canary: {_told(canary)}; stable: {_told(other)}."
-        is_over = self.due.now - pointer.updated_at > timedelta(hours=self.rule.canary_hours)
         if canary is not None and other is not None and self.state.is_due(labels, self.rule):
             decision = decide(worse_by(canary, other))
         if decision is Decision.FINISH:
@@ -244,7 +262,7 @@ class _Step:
         elif decision is Decision.ABORT or is_over:
             why = "It is worse" if decision is Decision.ABORT else "Its time is over, and it is not shown to be better"
             self._abort(pointer, version, f"{why}. {told}")
-        elif self.state.is_due(labels, self.rule):
+        else:
             self._follow(replace(self.state, compared_labels=labels), f"Version {version} is on trial. {told}")
 
     def _finish(self, pointer: Pointer, version: VersionId, told: str) -> None:

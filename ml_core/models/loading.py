@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import OutlierMixin
 
 from ml_core.domain.columns import Columns, n_rows
 from ml_core.domain.signature import OutputKind, Row
@@ -198,9 +199,11 @@ def threshold_of(estimator: Any) -> float | None:
     scikit-learn's detectors call a row one whose ``score_samples`` is below ``offset_``, which is fitted to
     ``contamination`` where the caller gave it.
     """
-    if not hasattr(estimator, "score_samples") or getattr(estimator, "offset_", None) is None:
+    offset = np.asarray(getattr(estimator, "offset_", None))
+    is_detector = isinstance(estimator, OutlierMixin) and hasattr(estimator, "score_samples")
+    if not is_detector or offset.size != 1 or offset.dtype.kind not in "fiu" or not np.isfinite(offset).all():
         return None
-    return -float(np.asarray(estimator.offset_).ravel()[0])
+    return -float(offset.ravel()[0])
 
 
 def check_scores(version: ServableVersion) -> None:

@@ -38,7 +38,8 @@ def builder_of(model_type: str) -> tuple[Callable[[dict[str, Any]], Any] | None,
     if others:
         both = " and ".join(map(_distribution, found))
         raise _refused(f"{both} both have the model type {model_type!r}.", "Uninstall one of them.")
-    refusal = own_types.trusted(Settings.from_environment()).refusal(_module(point))
+    trust = own_types.trusted(Settings.from_environment())
+    refusal = trust.refusal(_module(point))
     if refusal is not None:
         message = f"The model type {model_type!r} is a plug-in of {_distribution(point)}, and {refusal}."
         raise _refused(message, "Name the module in MLCORE_TRUSTED_MODULES of each process of the platform.")
@@ -52,6 +53,10 @@ def builder_of(model_type: str) -> tuple[Callable[[dict[str, Any]], Any] | None,
             remedy="Correct it, or install what it needs.",
             stage="validate",
         ) from error
+    # By another distribution's entry point, or a dotted attribute, one would reach what the module imports.
+    if f"{getattr(builder, '__module__', None)}.{point.attr}" not in trust:
+        message = f"The {what} names {point.value}, which is not defined in a trusted module."
+        raise _refused(message, "Name a function that is defined in the module.")
     if not callable(builder) or isinstance(builder, type):
         message = f"The {what} names {point.value}, which is no function."
         raise _refused(message, "Name a function of the hyperparameters, a dict, that returns an unfitted estimator.")

@@ -14,8 +14,9 @@ from ml_core.monitoring.measuring import Measuring
 from ml_core.registry.datasets import DatasetRepository
 from ml_core.registry.predictions.live import Window
 
-MAX_COLLECTED = 100_000
-"""Rows of a window of labels that become a dataset; of more, as many are drawn at random of each version and day."""
+MAX_COLLECTED = 50_000
+"""Rows of a window of labels that become a dataset; of more, as many are drawn at random of each version and day. The
+control loop holds them, so ``LiveRows.sample`` bounds their bytes."""
 
 
 def collect_labels(

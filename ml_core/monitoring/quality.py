@@ -138,6 +138,18 @@ class Quality(OfTenant):
             tuple(notes),
         )
 
+    def labels(
+        self, model_id: str, environment: str, versions: Sequence[VersionId], since: datetime
+    ) -> Mapping[VersionId, int]:
+        """Version → the labels of what it answered since a moment."""
+        window = Window(ModelId(model_id), EnvironmentName(environment), since.astimezone(UTC), datetime.now(UTC))
+        measuring, found = Measuring(self._db, self._tenant_id), dict.fromkeys(versions, 0)
+        for day in window.days():
+            counted = measuring.labelled(day)
+            for name in versions:
+                found[name] += counted.get(name, 0)
+        return found
+
     def scores(
         self, model_id: str, environment: str, versions: Sequence[VersionId], since: datetime
     ) -> Mapping[VersionId, Score]:

@@ -28,6 +28,8 @@ MAX_WORD = 250
 """Characters of a metric's name, or of the key of a tag. An index holds several of them."""
 MAX_TAG = 8_000
 """Characters of a tag's value. An index holds the first ``MAX_WORD`` of them."""
+MAX_TAGS_BYTES = 64 * 2**10
+"""Of the keys and values of all tags of a run or a version. Each list reads them."""
 MAX_FILTERS = 30
 """Of a search. Postgres plans tags and metrics as joins: 30 take 0.3 s, 100 take 3 s, 300 exceed its time limit."""
 

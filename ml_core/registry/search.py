@@ -8,9 +8,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
+from ml_core.exceptions import RequestTooLargeError
 from ml_core.ids import TenantId
 from ml_core.registry.journal import erase
-from ml_core.registry.limits import MAX_WORD, check_tags
+from ml_core.registry.limits import MAX_TAGS_BYTES, MAX_WORD, check_tags
 
 
 def write_tags(
@@ -24,6 +25,7 @@ def write_tags(
 
     Raises:
         InvalidRequestError: A key is not a text of 1 to 250 characters, or a value is not one of at most 8,000.
+        RequestTooLargeError: All tags together would be more than 64 KiB.
     """
     kept, removed = check_tags(tags)
     if removed:
@@ -34,6 +36,15 @@ def write_tags(
         connection.execute(
             statement.on_conflict_do_update(constraint=table.primary_key, set_={"value": statement.excluded.value})
         )
+        size = sa.func.sum(sa.func.octet_length(table.c.key) + sa.func.octet_length(table.c.value))
+        total = connection.scalar(sa.select(size).filter_by(tenant_id=tenant_id, **owner))
+        if total is not None and total > MAX_TAGS_BYTES:
+            raise RequestTooLargeError(
+                f"The tags would have {total:,} bytes together; {MAX_TAGS_BYTES:,} are allowed.",
+                remedy="Remove tags, or store large values in a file of the run.",
+                limit=MAX_TAGS_BYTES,
+                actual=int(total),
+            )
 
 
 def tagged(

@@ -104,10 +104,14 @@ class JobCheckpoints:
 
     def load(self, key: str) -> Any:
         """See ``rounds.Checkpoints``."""
-        for run_id, name in self._written():
+        try:
+            written = [run_id for run_id, name in self._written() if name == _file(key)]
+        except MLFrameworkError:
+            _log.warning("The checkpoints of the job %s can't be looked for.", self.job_id, exc_info=True)
+            return None
+        for run_id in written:
             try:
-                if name == _file(key):
-                    return skops_format.load(self.runs.artifacts.open(run_id, name).read_bytes())[-1]
+                return skops_format.load(self.runs.artifacts.open(run_id, _file(key)).read_bytes())[-1]
             except MLFrameworkError:
                 _log.warning("A checkpoint of the job %s can't be read.", self.job_id, exc_info=True)
         return None
@@ -126,8 +130,11 @@ class JobCheckpoints:
 
     def clear(self) -> None:
         """Delete those of all attempts: the training is done."""
-        for run_id, name in list(self._written()):
-            self.runs.artifacts.delete(run_id, name)
+        try:
+            for run_id, name in list(self._written()):
+                self.runs.artifacts.delete(run_id, name)
+        except MLFrameworkError:  # the version is registered; the files are those of its runs
+            _log.warning("The checkpoints of the job %s can't be deleted.", self.job_id, exc_info=True)
 
     def _written(self) -> Iterator[tuple[str, str]]:
         """The run and the name of each, the newest run first."""

@@ -53,6 +53,6 @@ async def report_drift(
 
 
 async def _in_turn(access: TenantAccess, request: Request, work: Callable[[Quality], T]) -> T:
-    """Read days of the prediction log, which takes seconds where a day has a million rows, as few files at a time."""
-    async with request.app.state.services.file_work.of(access.tenant_id):
+    """Read days of the prediction log, which takes seconds where a day has a million rows, for few at a time."""
+    async with request.app.state.services.report_work.of(access.tenant_id):
         return await run_in_threadpool(work, access.of(Quality))

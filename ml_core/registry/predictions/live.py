@@ -29,6 +29,8 @@ have so many. The rows of rarer pairs are left out, and a note says so."""
 _SHARES = 1 << 16
 # A sample is a little larger than wanted on average, so that it seldom has too few rows; the limit cuts it off.
 _SPARE = 1.1
+_MEAN_ROW_BYTES = 1_000
+"""Of the inputs of a row of a sample, on average, as Postgres stores them (compressed): of larger ones it has fewer."""
 
 _OF = predictions.c
 # The same rows each time, and rows of one request independently.
@@ -102,21 +104,27 @@ class LiveRows(OfTenant):
             window: The window.
             version: The version.
             rows: How many there are: of those with a label if ``with_labels``.
-            limit: How many to return at most.
+            limit: How many to return at most; fewer if their inputs have more than 1,000 bytes on average, as stored.
             with_labels: Only rows with a label.
 
         Returns:
             Input, prediction and label of each; the input is None where the policy did not keep it, the label without
             ``with_labels``.
         """
-        label = feedback.c.label if with_labels else sa.null().cast(JSONB)
+        label = (feedback.c.label if with_labels else sa.null().cast(JSONB)).label("label")
         chosen = sa.select(_OF.inputs, _OF.prediction, label).select_from(_JOINED if with_labels else predictions)
         # By the hash: the first rows that are found would be the oldest.
-        chosen = chosen.where(*self._of(window), _OF.version == version).order_by(_HASH).limit(limit)
+        order = (_HASH, _OF.request_id, _OF.row_number)
+        size = sa.func.coalesce(sa.func.pg_column_size(_OF.inputs), 0)
+        before = (sa.func.sum(size).over(order_by=order) - size).label("before")
+        chosen = chosen.add_columns(before).where(*self._of(window), _OF.version == version)
+        chosen = chosen.order_by(*order).limit(limit)
         if (share := int(_SPARE * _SHARES * limit / max(rows, 1)) + 1) < _SHARES:
             chosen = chosen.where(share > _HASH)
+        drawn = chosen.subquery()
+        kept = sa.select(*list(drawn.c)[:3]).where(drawn.c.before <= limit * _MEAN_ROW_BYTES)
         with self._reading(window) as connection:
-            return [tuple(row) for row in connection.execute(chosen)]
+            return [tuple(row) for row in connection.execute(kept)]
 
     @contextmanager
     def _reading(self, window: Window) -> Iterator[Connection]:

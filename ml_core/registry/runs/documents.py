@@ -15,7 +15,7 @@ from ml_core.database.tables import run_documents, runs
 from ml_core.domain.comparison import Comparison, Field, FieldKind
 from ml_core.exceptions import RequestTooLargeError
 from ml_core.registry import journal
-from ml_core.registry.limits import check_document
+from ml_core.registry.limits import check_document, check_filters
 from ml_core.registry.records import OfTenant, value_of
 from ml_core.registry.runs.comparing import compared
 from ml_core.registry.runs.lifecycle import accept_results, require_run, run_not_found
@@ -27,6 +27,8 @@ MAX_DOCUMENT_BYTES = 512 * 2**10
 """The schema of a wide table is 64 KiB, and its profile is as much again."""
 MAX_DOCUMENTS = 200
 """Of one kind, of one run: they are read together."""
+MAX_RUN_BYTES = 4 * 2**20
+"""Of all documents of a run, as Postgres stores them, compressed."""
 _OF = run_documents.c
 
 
@@ -72,6 +74,7 @@ class RunDocuments(OfTenant):
                     limit=MAX_DOCUMENTS,
                     actual=count,
                 )
+            self._check_size(connection, run_id)
             subject = {"run_id": run_id, "kind": kind}
             journal.record(connection, self._tenant_id, "run.document_logged", subject, {"names": list(documents)})
 
@@ -90,6 +93,7 @@ class RunDocuments(OfTenant):
             row = self._row(connection, run_id, kind, name)
             made = check_document(changed(dict(row.document)), f"{kind}s", max_bytes=MAX_DOCUMENT_BYTES)
             connection.execute(run_documents.update().filter_by(**key).values(document=made))
+            self._check_size(connection, run_id)
             subject = {"run_id": run_id, "kind": kind}
             journal.record(connection, self._tenant_id, "run.document_logged", subject, {"names": [name]})
         return value_of(RunDocument, row, document=made)
@@ -125,12 +129,28 @@ class RunDocuments(OfTenant):
                 document: at its top, in its ``tags`` and in its ``params``.
             limit: At most so many.
             offset: So many are left out.
+
+        Raises:
+            RequestTooLargeError: There are more than 30 comparisons.
         """
+        check_filters(comparisons)
         statement = self._select().where(_OF.kind == kind, runs.c.model_id.in_(model_ids))
         statement = statement.where(*(compared(_column(each.field), each) for each in comparisons))
         statement = statement.order_by(_OF.created_at.desc(), _OF.name.desc()).limit(limit).offset(offset)
         with self._db.tenant(self._tenant_id) as connection:
             return [value_of(RunDocument, row) for row in connection.execute(statement)]
+
+    def _check_size(self, connection: Connection, run_id: str) -> None:
+        stored = sa.select(sa.func.sum(sa.func.pg_column_size(_OF.document)))
+        total = connection.scalar(stored.where(_OF.tenant_id == self._tenant_id, _OF.run_id == run_id))
+        if total is not None and total > MAX_RUN_BYTES:
+            raise RequestTooLargeError(
+                f"The documents of the run {run_id} would have {total:,} bytes; {MAX_RUN_BYTES:,} are allowed.",
+                remedy="Start further runs for the others.",
+                tenant_id=self._tenant_id,
+                limit=MAX_RUN_BYTES,
+                actual=int(total),
+            )
 
     def _row(self, connection: Connection, run_id: str, kind: str, name: str) -> AnyRow:
         wanted = self._select().where(_OF.run_id == run_id, _OF.kind == kind, _OF.name == name)

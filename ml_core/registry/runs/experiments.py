@@ -21,7 +21,7 @@ from ml_core.domain.experiment import Experiment
 from ml_core.exceptions import ExperimentExistsError, ExperimentNotFoundError, InvalidRequestError, shown
 from ml_core.ids import ModelId, TenantId
 from ml_core.registry import journal
-from ml_core.registry.limits import check_document, check_tags
+from ml_core.registry.limits import check_document, check_filters, check_tags
 from ml_core.registry.pages import Page, read_page
 from ml_core.registry.records import OfTenant, value_of
 from ml_core.registry.runs.comparing import compared
@@ -56,14 +56,16 @@ class ExperimentRepository(OfTenant):
         """
         kept = check_document(check_tags(tags or {})[0], "tags")
         with journal.writing(self._db, self._tenant_id) as connection:
-            for _ in range(_TRIES):
+            for attempt in range(_TRIES):
                 if self._named(connection, check_name(name)) is not None:
                     raise self._exists(name)
-                model_id = self._derive(connection, name)
+                model_id = self._derive(connection, name, attempt)
                 row = {"tenant_id": self._tenant_id, "model_id": model_id, "name": name, "tags": kept}
                 adding = insert(experiments).values(row).on_conflict_do_nothing().returning(experiments.c.name)
                 if connection.scalar(adding) is not None:
                     break
+            else:
+                raise self._exists(name)
             self._record(connection, "experiment.created", model_id, {"name": name})
             return self._get(connection, model_id)
 
@@ -103,6 +105,7 @@ class ExperimentRepository(OfTenant):
         Raises:
             InvalidRequestError: The limit, the cursor, the order or a condition can't be used.
         """
+        check_filters(conditions)
         all_of = _all(self._tenant_id)
         statement = sa.select(all_of)
         if is_archived is not None:
@@ -197,12 +200,15 @@ class ExperimentRepository(OfTenant):
     def _row(self, connection: Connection, model_id: str) -> AnyRow | None:
         return connection.execute(sa.select(_all(self._tenant_id, str(model_id)))).one_or_none()
 
-    def _derive(self, connection: Connection, name: str) -> ModelId:
-        """The name of the model: the experiment's in the letters of models, with a digest if another has that."""
+    def _derive(self, connection: Connection, name: str, attempt: int) -> ModelId:
+        """The name of the model: the experiment's in the letters of models, with a digest if another has that.
+
+        Each attempt has another digest: the experiment that had it may have been renamed.
+        """
         letters = re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")
         letters = re.sub(r"^(?![a-z])", "x-", letters)[:_LETTERS].rstrip("-")
         is_taken = self._row(connection, letters) is not None
-        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        digest = hashlib.sha256(f"{name}\0{attempt}".encode()).hexdigest()[:8]
         return ModelId(f"{letters}-{digest}" if is_taken else letters)
 
     def _record(self, connection: Connection, action: str, model_id: str, details: Mapping[str, Any]) -> None:

@@ -10,13 +10,15 @@ from typing import NoReturn
 
 from ml_core.api.routes.mlflow.forms import PARENT_TAG, RUN_NAME_TAG, STATUSES
 from ml_core.domain.comparison import Comparison, Field, FieldKind, Operator, Order
-from ml_core.exceptions import InvalidRequestError, shown
+from ml_core.exceptions import InvalidRequestError, RequestTooLargeError, shown
 
 _FIELD = re.compile(r"\s*(?:([A-Za-z]+)\s*\.\s*)?(?:`([^`]*)`|\"([^\"]*)\"|([\w./:-]+))")
 _OPERATOR = re.compile(r"\s*(!=|>=|<=|=|>|<|(?:NOT\s+)?IN\b|I?LIKE\b|IS\s+(?:NOT\s+)?NULL\b)", re.IGNORECASE)
 _TEXT = re.compile(r"\s*(?:'((?:[^']|'')*)'|\"([^\"]*)\")")
 _NUMBER = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?![\w.])")
 _DIRECTION = re.compile(r"\s*(ASC|DESC)?\s*", re.IGNORECASE)
+_END = re.compile(r"\s*\Z")
+_MAX_FILTER = 64_000
 _AND = re.compile(r"\s*AND\b", re.IGNORECASE)
 
 _KINDS = {
@@ -49,9 +51,17 @@ class Language:
 
         Raises:
             InvalidRequestError: The filter can't be read, or names what is not supported.
+            RequestTooLargeError: It has more than 64,000 characters.
         """
         if text is None or not text.strip():
             return []
+        if len(text) > _MAX_FILTER:
+            raise RequestTooLargeError(
+                f"The filter has {len(text):,} characters; {_MAX_FILTER:,} are allowed.",
+                remedy="Search with fewer comparisons.",
+                limit=_MAX_FILTER,
+                actual=len(text),
+            )
         return list(self._clauses(_Scanner(text)))
 
     def orders(self, texts: Sequence[str]) -> list[Order]:
@@ -136,7 +146,7 @@ class _Scanner:
 
     @property
     def is_done(self) -> bool:
-        return not self._text[self._place :].strip()
+        return _END.match(self._text, self._place) is not None
 
     def take(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
         found = pattern.match(self._text, self._place)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+import orjson
 from fastapi import Response
 from pydantic import Field
 
@@ -23,7 +24,7 @@ from ml_core.domain.api_key import Scope
 from ml_core.domain.run import TRACKED
 from ml_core.exceptions import InvalidRequestError, RequestTooLargeError, RunNotFoundError, shown
 from ml_core.ids import RunId
-from ml_core.registry.limits import MAX_PAGE_SIZE, MAX_TAG
+from ml_core.registry.limits import MAX_TAG
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.runs.documents import RunDocument, RunDocuments
 
@@ -31,6 +32,9 @@ _MODEL: Final = "logged-models/{model_id}"
 _ID: Final = re.compile(r"m-([0-9a-f]{16})[0-9a-f]{16}")
 _STATUSES: Final = ("LOGGED_MODEL_PENDING", "LOGGED_MODEL_READY", "LOGGED_MODEL_UPLOAD_FAILED")
 _HISTORY_TAG: Final = "mlflow.log-model.history"
+
+_MOST: Final = 50
+"""Models of a page: a document has up to 512 KiB."""
 
 
 class NewModel(Form):
@@ -169,7 +173,7 @@ def search(access: TenantAccess, body: ModelSearch) -> Response:
     token = body.page_token or "0"
     if not re.fullmatch(r"\d{1,9}", token):
         raise InvalidRequestError("The page token can't be read.", remedy="Use that of the answer before.")
-    limit, offset = max(1, min(body.max_results, MAX_PAGE_SIZE)), int(token)
+    limit, offset = max(1, min(body.max_results, _MOST)), int(token)
     experiments = [forms.model_of(each) for each in body.experiment_ids]
     comparisons = [*MODELS.comparisons(body.filter), *MODELS.comparisons("deleted = 'false'")]
     found = access.of(RunDocuments).search(MODEL, experiments, comparisons, limit=limit + 1, offset=offset)
@@ -181,6 +185,12 @@ def search(access: TenantAccess, body: ModelSearch) -> Response:
 def record_model(access: TenantAccess, body: ModelRecord) -> Response:
     """Add a model to the history of a run, which is a tag."""
     runs = access.of(RunRepository)
+    try:
+        orjson.loads(body.model_json)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequestError(
+            f"The model is not valid JSON: {error}.", remedy="Send the model as MLflow writes it.", field="model_json"
+        ) from error
     before = runs.get(body.run_id).tags.get(_HISTORY_TAG, "[]")
     text = f"[{', '.join(part for part in (before.strip()[1:-1], body.model_json) if part)}]"
     if len(text) > MAX_TAG:

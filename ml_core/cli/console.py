@@ -238,39 +238,16 @@ def step(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def advancing(name: str, detail: Callable[[], str] = lambda: "") -> Iterator[Callable[[float, float], object]]:
-    """Show how far something long is: the elapsed time, and once it is called with done and total, the remaining time.
+def advancing(name: str, detail: Callable[[], str] = lambda: "") -> Iterator[Callable[[float, float | None], object]]:
+    """See ``observability.terminal.advancing``; with ``--json`` nothing is shown."""
+    from ml_core.observability import terminal
 
-    Nothing is shown where there is no terminal, and with ``--json``.
-
-    Args:
-        name: What is done.
-        detail: What to show besides, asked a few times a second from another thread.
-    """
-    if wants_json.get() or not err.is_terminal:
+    if wants_json.get():
         yield lambda _done, _total: None
         return
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        ProgressColumn,
-        SpinnerColumn,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    class Detail(ProgressColumn):
-        def render(self, task: Any) -> Text:  # noqa: ARG002 - of rich
-            return Text(detail())
-
-    named, elapsed = TextColumn("{task.description}", markup=False), TimeElapsedColumn()
-    columns = (SpinnerColumn(), named, BarColumn(24), TaskProgressColumn(), elapsed, TimeRemainingColumn(), Detail())
-    # Standard output that is no terminal must not be redirected to the console of the bar.
-    with Progress(*columns, console=err, transient=True, redirect_stdout=out.is_terminal) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    # Standard output that is no terminal must not be redirected to the console of the line.
+    with terminal.advancing(err, name, detail, redirects=out.is_terminal) as advance:
+        yield advance
 
 
 @contextmanager

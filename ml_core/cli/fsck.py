@@ -61,7 +61,7 @@ def fsck(
 
 
 def _findings(
-    database: DatabaseConnection, checker: Checker, tenant: str | None, advance: Callable[[float, float], object]
+    database: DatabaseConnection, checker: Checker, tenant: str | None, advance: Callable[[float, float | None], object]
 ) -> Iterator[Finding]:
     from ml_core.registry.tenants import TenantRepository, tenant_ids
 

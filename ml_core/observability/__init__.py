@@ -1,4 +1,4 @@
-"""Metrics and traces: the hooks that the other packages call, and one module for each backend.
+"""Metrics and traces: the hooks that the other packages call, and one module for each backend; a line of a terminal.
 
 What does not belong here: deciding what happens (nothing reads a metric back), logs, and anything of Ray, which carries
 the metrics of a replica (``deployments/telemetry.py``). Importing this package imports no backend.

@@ -227,7 +227,7 @@ class Trainer:
 
         Trials are cross-validated on the training rows, so no trial sees the held-out rows; each is a run, a part of
         the search's run. They are done on the Ray that this process is connected to or ``RAY_ADDRESS`` names, else on
-        one that is started here for the time of the search; the log says which.
+        one that is started here for the time of the search; the log says which. A terminal shows how many have ended.
 
         Args:
             model_id: As ``train``.
@@ -251,7 +251,14 @@ class Trainer:
         search = _spec(TuneSpec, {name: options.pop(name) for name in list(options) if name in of_search})
         given = GivenData(training_data, validation_data, options.pop("processor", None))
         fields: dict[str, Any] = {"model_type": model_type, "hyperparameters": hyperparameters, **options}
-        return self.tune_spec(model_id, _spec(TrainSpec, fields), search, cpus or os.cpu_count() or 1, given)
+        # Imported late: a replica and a job show no line.
+        from rich.console import Console
+
+        from ml_core.observability.terminal import advancing
+
+        with advancing(Console(stderr=True), f"Tuning {model_id}") as advance:
+            of = (model_id, _spec(TrainSpec, fields), search, cpus or os.cpu_count() or 1, given)
+            return self.tune_spec(*of, on_trial=lambda log: advance(len(log.ended), log.total))
 
     def train_spec(
         self,

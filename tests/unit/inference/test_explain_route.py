@@ -8,10 +8,14 @@ from dataclasses import replace
 
 import pytest
 
+from ml_core.client import MLClient
 from ml_core.domain.api_key import Scope
 from ml_core.evaluation.explaining import Explainer
 from ml_core.inference import explanations
-from support.inprocess_cell import ACME, GLOBEX, MEASURE, TICKET, promote, renamed
+from ml_core.inference.inputs import read_input
+from ml_core.models.loading import load_version
+from support.inprocess_cell import ACME, GLOBEX, MEASURE, TICKET, fitted, listening, promote, renamed, servable
+from support.tables import split_target, tickets
 from support.waiting import wait_until
 
 PATH = "/t/acme/models/measures/explain"
@@ -68,7 +72,6 @@ def test_the_strongest_words_of_a_text_are_shown(cell, key):
 )
 def test_what_can_not_be_explained_is_refused(cell, key, body, status, hint):
     """As predict refuses it, with fewer rows."""
-    cell.service.limits  # noqa: B018 - the limit of the cell's own rows is 100 as well
     answer = cell.ask("POST", PATH, key=key, json=body)
     assert answer.status_code == status
     assert hint in answer.json()["error"]["message"]
@@ -125,6 +128,24 @@ def test_predictions_do_not_wait_for_explanations(cell, key, monkeypatch):
     # What nobody waits for any more is not begun: neither further steps nor further requests.
     wait_until(lambda: cell.service.explanations._thread._work_queue.empty(), 10)
     assert len(steps) == 1
+
+
+@pytest.mark.parametrize("algorithm", ["logistic_regression", "lightgbm", "naive_bayes"])
+def test_the_client_gets_the_numbers_of_the_library(cell, key, algorithm):
+    """Over a socket, of exact and sampled methods."""
+    X, y = split_target(tickets(), "category")
+    version = servable(cell.store, fitted("explained", (X, y), algorithm=algorithm))
+    promote(cell.table, version)
+    with listening(cell) as url, MLClient(url, api_key=key, tenant_id=ACME, timeout_s=30) as client:
+        found = client.explain("explained", X.head(3))
+    expected = Explainer(load_version(cell.store, version)).explain(read_input(X.head(3), version.signature).columns)
+    assert (found.method, found.unit, found.version) == (expected.method, expected.unit, "1")
+    for row, wanted in zip(found.explanations, expected.to_json(), strict=True):
+        assert row.prediction == wanted["prediction"]
+        for output, theirs in zip(row.outputs, wanted["outputs"], strict=True):
+            assert output.label == theirs["label"]
+            assert output.contributions == pytest.approx(theirs["contributions"], abs=1e-9)
+            assert output.base + sum(output.contributions.values()) == pytest.approx(output.score, abs=1e-9)
 
 
 def test_the_named_version_is_explained(cell, key):

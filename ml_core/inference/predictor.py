@@ -60,7 +60,7 @@ class Predictor:
                 Tables of polars, pyarrow and others are accepted like those of pandas. For a model with one column, a
                 Series or array of values is many rows.
             use_cache: Whether a cached prediction may be returned.
-            as_frame: Whether the result is a table like the input, see ``ml_core.data.frames.like``.
+            as_frame: Whether the result is a table like the input.
 
         Returns:
             For one row a Python value; for many an array ``(n_rows,)`` in the order of the rows. With ``as_frame`` a

@@ -16,7 +16,7 @@ from ml_core.data.encoding.text import tokenize
 from ml_core.data.tables import NULLABLE
 from ml_core.domain.columns import ColumnKind, DateOrder
 from ml_core.domain.signature import InputColumn
-from ml_core.domain.values import category_text, composed
+from ml_core.domain.values import category_text, composed, is_missing
 from ml_core.exceptions import DataProcessingError
 
 DECIMAL_COMMA = "decimal_comma"
@@ -90,14 +90,17 @@ def column_of(values: Any) -> Any:
 def _unrounded(frame: pd.DataFrame) -> pd.DataFrame:
     """A frame of objects in the dtypes of its values, except where whole numbers would be rounded, as beside a None."""
     inferred = frame.infer_objects()
-    for position in np.flatnonzero([dtype.kind == "f" for dtype in inferred.dtypes]).tolist():
-        values: pd.Series[Any] = frame.iloc[:, position]
-        if any(type(value) is int and abs(value) > _MAX_EXACT for value in values.tolist()):
-            inferred.isetitem(position, values.to_numpy())
+    for position, dtype in enumerate(inferred.dtypes):
+        if dtype.kind != "f":
+            continue
+        values: Any = frame.iloc[:, position]
+        present = [value for value in values.tolist() if not is_missing(value)]
+        if all(isinstance(value, int) for value in present) and max(map(abs, present), default=0) > _MAX_EXACT:
+            inferred.isetitem(position, values)
     return inferred
 
 
-def like(data: Any, columns: Mapping[str, Any]) -> Any:
+def like(data: Any, columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> Any:
     """A table of one value a row of ``data``: of polars or pyarrow if that is, else of pandas with its index."""
     library = type(data).__module__.partition(".")[0]
     if library not in ("polars", "pyarrow"):
@@ -108,7 +111,7 @@ def like(data: Any, columns: Mapping[str, Any]) -> Any:
     return sys.modules["polars"].DataFrame(table) if library == "polars" else table  # the caller has imported it
 
 
-def _arrow(values: Sequence[Any]) -> Any:
+def _arrow(values: Sequence[Any] | NDArray[Any]) -> Any:
     try:
         return pa.array(values)
     except pa.ArrowException:  # labels of several types, which a batch prediction writes as text, too

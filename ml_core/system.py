@@ -190,9 +190,16 @@ class MLSystem:
         version: str | None = None,
         environment: str | None = None,
     ) -> Any:
-        """The interval that holds the truth with a probability: a tuple, or ``(n_rows, 2)`` for many rows.
+        """Predict the interval that holds the truth with the probability ``coverage``.
 
-        Further arguments and errors are those of ``predict`` and ``Predictor.predict_interval``.
+        It is made of the residuals of the version's held-out rows (split conformal prediction). Further arguments and
+        errors are those of ``predict``.
+
+        Returns:
+            The lower and the upper end in the target's unit: a tuple for one row, an array ``(n_rows, 2)`` for many.
+
+        Raises:
+            InvalidRequestError: The version has no intervals, or too few held-out rows for the coverage.
         """
         with self._table.using(self.resolve(model_id, version=version, environment=environment)) as model:
             return self.predictor.predict_interval(model, input_data, coverage)
@@ -200,7 +207,17 @@ class MLSystem:
     def predict_scores(
         self, model_id: str, input_data: Any, *, version: str | None = None, environment: str | None = None
     ) -> Any:
-        """Anomaly scores, a float or ``(n_rows,)``; arguments as for ``predict``, see ``Predictor.predict_scores``."""
+        """Predict anomaly scores; arguments as for ``predict``.
+
+        The higher, the more anomalous: a row whose score is above ``signature.output.threshold`` of the version is an
+        anomaly. An isolation forest has scores from 0 to 1, and 0.5 is an average row.
+
+        Returns:
+            A float for one row, an array ``(n_rows,)`` for many.
+
+        Raises:
+            InvalidRequestError: The version has no scores.
+        """
         with self._table.using(self.resolve(model_id, version=version, environment=environment)) as model:
             return self.predictor.predict_scores(model, input_data)
 

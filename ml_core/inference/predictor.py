@@ -122,7 +122,7 @@ class Predictor:
         return rows[0] if table.is_single else rows
 
     def predict_interval(self, model: LoadedModel | str, input_data: Any, coverage: float = 0.9) -> Any:
-        """Predict the interval that holds the truth with a probability, see ``ml_core.domain.intervals``.
+        """Predict the interval that holds the truth with a probability: split conformal prediction.
 
         Args:
             model: A regression, as for ``predict``.

@@ -207,10 +207,13 @@ class MLSystem:
         version: str | None = None,
         environment: str | None = None,
     ) -> Any:
-        """The interval that holds the truth with a probability: a tuple, or ``(n_rows, 2)`` for many rows.
+        """Predict the interval that holds the truth with the probability ``coverage``.
 
-        Split conformal prediction: the probability, ``coverage``, is an average over rows that resemble the held-out
-        ones. Further arguments as for ``predict``.
+        It is made of the residuals of the version's held-out rows (split conformal prediction). Further arguments and
+        errors are those of ``predict``.
+
+        Returns:
+            The lower and the upper end in the target's unit: a tuple for one row, an array ``(n_rows, 2)`` for many.
 
         Raises:
             InvalidRequestError: The version has no intervals, or too few held-out rows for the coverage.
@@ -221,9 +224,13 @@ class MLSystem:
     def predict_scores(
         self, model_id: str, input_data: Any, *, version: str | None = None, environment: str | None = None
     ) -> Any:
-        """Anomaly scores, a float or ``(n_rows,)``: the higher, the more anomalous; arguments as for ``predict``.
+        """Predict anomaly scores; arguments as for ``predict``.
 
-        Above ``signature.output.threshold`` of the version a row is an anomaly.
+        The higher, the more anomalous: a row whose score is above ``signature.output.threshold`` of the version is an
+        anomaly. An isolation forest has scores from 0 to 1, and 0.5 is an average row.
+
+        Returns:
+            A float for one row, an array ``(n_rows,)`` for many.
 
         Raises:
             InvalidRequestError: The version has no scores.

@@ -26,7 +26,8 @@ border-top:1px solid var(--rule)}h3{font-size:1rem;margin:1.25rem 0 .5rem}p{marg
 flex-wrap:wrap;gap:.4rem;list-style:none}.badges li{border:1px solid var(--main);color:var(--main);border-radius:1rem;
 padding:.05rem .7rem;font-size:.85rem}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr));gap:.75rem;margin:1.25rem 0 0;padding:0;
-list-style:none}.tiles li{background:var(--card);border-radius:.5rem;padding:.7rem .9rem}.tiles b{display:block;
+list-style:none}.tiles li{background:var(--card);border-radius:.5rem;padding:.7rem .8rem;
+font-size:.875rem}.tiles b{display:block;
 font-size:1.5rem;line-height:1.2;font-variant-numeric:tabular-nums}
 .notes{background:var(--warn-card);border-left:3px solid var(--warn);border-radius:.25rem;margin:1.25rem 0;
 padding:.6rem 1rem .6rem 2rem}

@@ -98,13 +98,16 @@ def run_report(record: RunRecord) -> str:
         (name, of.last_value, baseline.get(name.removeprefix(_HELD_OUT)) if name.startswith(_HELD_OUT) else None)
         for name, of in run.metrics.items()
     ]
+    width = 3 if baseline else 2
     return html.page(
         title,
         f"<h1>{escaped(title)}</h1>",
         [
             html.facts(facts),
             html.bullets(found.notes if found else (), "notes"),
-            html.section("Metrics", html.table(("metric", "last value", "baseline"), metrics)),
+            html.section(
+                "Metrics", html.table(("metric", "last value", "baseline")[:width], [row[:width] for row in metrics])
+            ),
             html.section("Learning curves", learning_curves(record.curves)),
             *held_out_sections(found),
             html.section("Trials", *_trials(run, record.trials)),
@@ -165,8 +168,9 @@ def _trials(run: Any, trials: Sequence[Any]) -> list[str]:
     best_first = sorted(score_of, key=score_of.__getitem__, reverse=higher)[:_MAX_LISTED]
     rows = [(run_id, score_of[run_id], *(parameters[run_id].get(name) for name in varying)) for run_id in best_first]
     ended = sorted(scored, key=lambda trial: trial.finished_at or trial.started_at)
-    so_far = itertools.accumulate((score_of[trial.run_id] for trial in ended), max if higher else min)
-    best = charts.lines({"best so far": [*enumerate(so_far, 1)]}, "trials that ended", metric, "Best score")
+    so_far = [*itertools.accumulate((score_of[trial.run_id] for trial in ended), max if higher else min)]
+    steps = [(float(at), score) for number, score in enumerate(so_far, 1) for at in (number, number + 1)]
+    best = charts.lines({"best so far": steps}, "trials that ended", metric, "Best score")
     given = {
         name: {run_id: of[name] for run_id, of in parameters.items() if of.get(name) is not None} for name in varying
     }

@@ -138,7 +138,7 @@ def root(version: VersionOption = False) -> None:
 
 
 def run() -> None:
-    """The entry point: exit 0 when done, 1 on an error, 2 on wrong usage, 130 on Ctrl-C."""
+    """The entry point: exit 0 when done, 1 on an error, 2 on wrong usage, 3 on an alert, 130 on Ctrl-C."""
     # A polite kill is handled as Ctrl-C is: whatever was started is stopped on the way out.
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:

@@ -162,14 +162,14 @@ def report(
 def export(
     version: VersionOption,
     model: ModelOption,
-    to: Annotated[
+    output: Annotated[
         Path,
         typer.Option(help="A new file: .joblib (needs this package), .skops (scikit-learn alone) or .onnx."),
     ],
 ) -> None:
-    """Write a version as a file for Python without a platform."""
+    """Write a version as a file that is used without a platform."""
     with platform() as client, step(f"Exporting {model} {version}"):
-        file = client.export_version(model, version, to)
+        file = client.export_version(model, version, output)
     answer({"model_id": model, "version": version, "file": file}, f"Wrote version {version} of {model} to {file}.")
 
 

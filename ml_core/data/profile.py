@@ -25,7 +25,7 @@ from ml_core.data.table_file import read_rows
 from ml_core.data.tables import frame_of
 from ml_core.domain.columns import ColumnKind, Columns, n_rows
 from ml_core.domain.dataset import ColumnProfile, TableProfile
-from ml_core.domain.signature import InputColumn
+from ml_core.domain.signature import PREDICTION, InputColumn
 from ml_core.domain.values import category_text
 from ml_core.exceptions import DataProcessingError, SignatureMismatchError
 
@@ -43,7 +43,6 @@ MAX_VALUES = 100
 MAX_TEXT_LENGTH = 200
 """Characters of a category that the profile keeps; longer ones are cut off."""
 
-PREDICTION = "prediction"
 """The column of a profile of predictions."""
 
 _SEED = 0  # any: the same sample each time

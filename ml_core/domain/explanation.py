@@ -35,14 +35,16 @@ class Unit(StrEnum):
     """The unit of scores, bases and contributions.
 
     ``probability``; ``log-odds``, ln(p / (1 - p)); ``logit``, the input of a softmax, so a difference of two classes is
-    their log-odds; ``decision function``, as scikit-learn has it; ``target``, the unit of the target; ``log of the
-    target``; ``agreement``, 1 for the answer of the row and 0 for another answer.
+    their log-odds; ``decision function``, as scikit-learn has it; ``anomaly score``, as of ``predict_scores``;
+    ``target``, the unit of the target; ``log of the target``; ``agreement``, 1 for the answer of the row and 0 for
+    another answer.
     """
 
     PROBABILITY = "probability"
     LOG_ODDS = "log-odds"
     LOGIT = "logit"
     DECISION = "decision function"
+    ANOMALY = "anomaly score"
     TARGET = "target"
     LOG_TARGET = "log of the target"
     AGREEMENT = "agreement"

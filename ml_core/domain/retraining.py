@@ -9,7 +9,6 @@ from ml_core.domain.document import Document
 from ml_core.domain.quality import MAX_DAYS
 from ml_core.domain.rollout import MAX_PERCENT, MIN_PERCENT
 from ml_core.domain.specification import Specification
-from ml_core.exceptions import InvalidRequestError, shown
 from ml_core.ids import EnvironmentName, JobId
 
 _PRODUCTION = EnvironmentName("production")
@@ -44,18 +43,12 @@ class OnDrift(Specification):
     collect_labels: bool = False
 
     def __post_init__(self) -> None:
-        for name, least, most in (
-            ("days", 1, MAX_DAYS),
-            ("canary_percent", MIN_PERCENT, MAX_PERCENT),
-            ("canary_hours", 0.1, _MAX_HOURS),
-            ("min_labels", 30, _MAX_LABELS),
-        ):
-            if not least <= (value := getattr(self, name)) <= most:
-                raise InvalidRequestError(
-                    f"The field {name!r} of a rule on drift is {shown(value)}.",
-                    remedy=f"Give a number from {least:,} to {most:,}.",
-                    field=f"on_drift.{name}",
-                )
+        self.refuse_outside(
+            days=(1, MAX_DAYS),
+            canary_percent=(MIN_PERCENT, MAX_PERCENT),
+            canary_hours=(0.1, _MAX_HOURS),
+            min_labels=(30, _MAX_LABELS),
+        )
 
 
 @dataclass(frozen=True, slots=True)

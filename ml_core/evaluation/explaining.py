@@ -166,17 +166,16 @@ class _BySampling:
             return Unit.TARGET
         if self._kind is OutputKind.CLASSES and self._model.has_probabilities:
             return Unit.PROBABILITY
-        if self._kind is OutputKind.ANOMALY and hasattr(self._model.pipeline, "decision_function"):
-            return Unit.DECISION
+        if self._model.version.signature.output.threshold is not None:
+            return Unit.ANOMALY
         return Unit.AGREEMENT
 
     def _score(self, answer: Any, columns: Columns) -> NDArray[np.float64]:
         if self.unit is Unit.PROBABILITY:
             _, probabilities = self._model.predict_both(columns)
             return np.asarray(probabilities, dtype=np.float64)
-        if self.unit is Unit.DECISION:
-            decision = self._model.pipeline.decision_function(self._model.table_of(columns))
-            return np.asarray(decision, dtype=np.float64).reshape(-1, 1)
+        if self.unit is Unit.ANOMALY:
+            return self._model.predict_scored(columns)[1].reshape(-1, 1)
         predicted = self._model.predict(columns)
         if self.unit is Unit.TARGET:
             return np.asarray(predicted, dtype=np.float64).reshape(-1, 1)
@@ -201,7 +200,5 @@ def _failed(model: LoadedModel, error: Exception) -> PredictionError:
         error,
         f"{ref} could not be explained",
         remedy="Compare the rows with the training data. If valid rows fail too, train the version again.",
-        tenant_id=ref.tenant_id,
-        model_id=ref.model_id,
-        version=ref.version,
+        **ref.attributes,
     )

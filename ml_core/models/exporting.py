@@ -60,15 +60,15 @@ def export_model(model: LoadedModel, rows: Sequence[Row], file: str | Path) -> P
         raise InvalidRequestError(
             f"{path.name} ends with none of {', '.join(_WRITERS)}.",
             remedy="Name a file with such an ending.",
-            field="to",
+            field="file",
         )
     if path.exists():
-        raise InvalidRequestError(f"The file {path} exists.", remedy="Name another file.", field="to")
+        raise InvalidRequestError(f"The file {path} exists.", remedy="Name another file.", field="file")
     try:
         write(model, rows, path)
     except OSError as error:
         raise InvalidRequestError(
-            f"The file {path} can't be written: {error.strerror}.", remedy="Name another file.", field="to"
+            f"The file {path} can't be written: {error.strerror}.", remedy="Name another file.", field="file"
         ) from error
     return path
 

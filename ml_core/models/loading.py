@@ -142,7 +142,7 @@ class LoadedModel:
             return self._labels(table, probabilities), probabilities
 
     def _encoded(self, columns: Columns) -> Any:
-        table: Any = self.table_of(columns)
+        table: Any = self._table_of(columns)
         for transformer in self._transformers:
             table = transformer.transform(table)
         return table
@@ -175,7 +175,7 @@ class LoadedModel:
         classes = np.asarray([] if self._classes is None else self._classes)
         return classes[:0], np.empty((0, len(classes))) if self.has_probabilities else None
 
-    def table_of(self, columns: Columns) -> Any:
+    def _table_of(self, columns: Columns) -> Any:
         """The input of the pipeline: the columns; for a caller's own a frame if it was fitted on one, else a matrix."""
         if self._takes_columns:
             return columns

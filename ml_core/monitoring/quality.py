@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from ml_core.data.profile import PREDICTION
 from ml_core.domain.columns import ColumnKind
 from ml_core.domain.dataset import TableProfile
 from ml_core.domain.quality import (
@@ -25,7 +24,7 @@ from ml_core.domain.quality import (
     TrainingProfile,
     Verdict,
 )
-from ml_core.domain.signature import InputColumn, OutputKind
+from ml_core.domain.signature import PREDICTION, InputColumn, OutputKind
 from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.domain.values import category_text
 from ml_core.domain.version import ModelVersion

@@ -157,7 +157,8 @@ TRAININGS = _counter("mlcore_trainings_total", "trainings", "Trainings that regi
 TRAINING_FAILURES = _counter(
     "mlcore_training_failures_total",
     "trainings",
-    "Trainings that failed, by the stage that failed: validate, read, search, select, fit, evaluate or register.",
+    "Trainings that failed, by the stage that failed: validate, read, search, select, fit, evaluate, cross_validate or "
+    "register.",
     "stage",
 )
 TRAINING_ROWS = _counter("mlcore_training_rows_total", "rows", "Rows of trainings, training and validation together.")

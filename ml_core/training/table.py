@@ -168,8 +168,9 @@ def _without_weights(raw: _Raw, name: str | None, *, has_commas: bool) -> tuple[
     assert column.input is not None  # noqa: S101 - a kind was given
     weights: NDArray[np.float64] = columns_from_frame(own, (column.input,))[composed(name)]
     if not (np.isfinite(weights).all() and weights.min() >= 0 and weights.max() > 0):
-        wrong = "one is missing" if np.isnan(weights).any() else f"they are from {weights.min():g} to {weights.max():g}"
-        raise invalid(f"The column {name!r} does not weigh the rows: {wrong}.", "Give a number from 0 up a row.", name)
+        are_missing = np.isnan(weights).any()
+        wrong = "a value is missing" if are_missing else f"they are from {weights.min():g} to {weights.max():g}"
+        raise invalid(f"The column {name!r} can't be weights: {wrong}.", "Give each row a number of at least 0.", name)
     return replace(raw, frame=raw.frame.drop(columns=[composed(name)])), weights
 
 

@@ -54,7 +54,7 @@ class Stages:
         seconds: Stage → seconds, in the order in which they ran.
     """
 
-    def __init__(self, on_enter: Callable[[str], object] | None = None) -> None:
+    def __init__(self, on_enter: Callable[[str], object]) -> None:
         self.rows = 0
         self.algorithm: str | None = None
         self.version: str | None = None
@@ -72,15 +72,12 @@ class Stages:
             self.seconds[self._stage] += now - self._since
         if stage is not None:
             self.seconds.setdefault(stage, 0.0)
-            if self._on_enter is not None:
-                self._on_enter(stage)
+            self._on_enter(stage)
         self._stage, self._since = stage, now
 
 
 @contextmanager
-def reported(
-    hooks: Hooks, tenant_id: TenantId, model_id: str, on_stage: Callable[[str], object] | None = None
-) -> Iterator[Stages]:
+def reported(hooks: Hooks, tenant_id: TenantId, model_id: str, on_stage: Callable[[str], object]) -> Iterator[Stages]:
     """Call ``training_ended`` when the block is left, however it is. The first stage is ``validate``."""
     stages, error = Stages(on_stage), None
     stages.enter("validate")

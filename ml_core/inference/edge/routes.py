@@ -72,7 +72,7 @@ class PlatformRoutes:
         return response
 
     async def explain(self, request: HttpRequest) -> HttpResponse:
-        """``POST /t/{tenant}/models/{model}/explain``: the body of ``predict`` without ``proba``."""
+        """``POST /t/{tenant}/models/{model}/explain``: the body of ``predict`` without what else it may answer."""
         body, target = await self._parse(request, parse_explain, min(self._max_rows, MAX_EXPLAINED_ROWS))
         version, side, explanation = await self._service.explain(target, body, request.deadline)
         data: dict[str, Any] = {
@@ -188,7 +188,10 @@ def parse_predict(body: bytes, max_rows: int) -> PredictBody:
 
 
 def parse_explain(body: bytes, max_rows: int) -> PredictBody:
-    """Parse the body of ``explain``, that of ``predict`` without ``proba``; raises as ``parse_predict``."""
+    """Parse the body of ``explain``, that of ``predict`` without ``proba``, ``scores`` and ``interval``.
+
+    Raises as ``parse_predict``.
+    """
     return _parse_rows(body, max_rows, _EXPLAIN_OPTIONS)
 
 
@@ -331,4 +334,5 @@ _OPTIONS: Mapping[str, Callable[[str, Any], Any]] = {
     "key": sticky_key,
     "strict": _boolean,
 }
-_EXPLAIN_OPTIONS = {name: check for name, check in _OPTIONS.items() if name != "proba"}
+_NOT_EXPLAINED = frozenset({"proba", "scores", "interval"})
+_EXPLAIN_OPTIONS = {name: check for name, check in _OPTIONS.items() if name not in _NOT_EXPLAINED}

@@ -94,15 +94,15 @@ def test_a_version_leaves_the_platform(mlcore: Callable, trained: str, tmp_path:
     """As a file that answers as the version does; what a format can't hold is refused with the reason."""
     chosen = ("-t", trained, "-m", "tickets", "-v", "2")
     file = tmp_path / "m.skops"
-    assert mlcore("versions", "export", *chosen, "--to", file, "--json").json["file"] == str(file)
+    assert mlcore("versions", "export", *chosen, "--output", file, "--json").json["file"] == str(file)
     pipeline = io.load(file, trusted=io.get_untrusted_types(file=file))
     assert list(pipeline.predict(pd.DataFrame({"text": ["printer 7 is broken", "login 8 fails"]}))) == [
         "hardware",
         "account",
     ]
-    refused = mlcore("versions", "export", *chosen, "--to", tmp_path / "m.onnx")
+    refused = mlcore("versions", "export", *chosen, "--output", tmp_path / "m.onnx")
     assert (refused.code, "no encoder of texts, as in the column 'text'" in refused.err) == (1, True)
-    unknown = mlcore("versions", "export", *chosen, "--to", tmp_path / "m.pickle")
+    unknown = mlcore("versions", "export", *chosen, "--output", tmp_path / "m.pickle")
     assert (unknown.code, ".joblib, .skops, .onnx" in unknown.err) == (1, True)
 
 

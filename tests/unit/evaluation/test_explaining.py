@@ -109,9 +109,9 @@ def expected_scores(model: LoadedModel, columns: Any, unit: Unit) -> np.ndarray:
     if type(model.pipeline.steps[-1][1]).__name__ == "LightGBMClassifier":
         scores = np.log(model.pipeline.predict_proba(columns))
         return scores - scores.mean(axis=1, keepdims=True) if unit is Unit.LOGIT else scores - scores[:, ::-1]
+    if unit is Unit.ANOMALY:
+        return -model.pipeline.score_samples(columns)[:, None]
     scores = model.pipeline.decision_function(columns)
-    if model.version.signature.output.kind is OutputKind.ANOMALY:
-        return scores[:, None]
     return np.column_stack([-scores, scores]) if scores.ndim == 1 else scores
 
 

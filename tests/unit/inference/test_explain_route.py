@@ -77,6 +77,14 @@ def test_what_can_not_be_explained_is_refused(cell, key, body, status, hint):
     assert hint in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("option", ["proba", "scores", "interval"])
+def test_what_only_predict_answers_is_refused(cell, key, option):
+    """Rather than ignored."""
+    answer = cell.ask("POST", PATH, key=key, json={"rows": [MEASURE], option: 0.9 if option == "interval" else True})
+    assert answer.status_code == 400
+    assert option in answer.json()["error"]["message"]
+
+
 def test_it_needs_a_key_of_the_tenant_with_the_scope_predict(cell):
     """As predict does."""
     assert cell.ask("POST", PATH, json={"rows": [MEASURE]}).status_code == 401

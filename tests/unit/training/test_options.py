@@ -70,7 +70,7 @@ def test_weights_move_the_model() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([1.0, None], "one is missing"),
+        ([1.0, None], "a value is missing"),
         ([1.0, -1.0], "from -1 to 1"),
         ([0.0, 0.0], "from 0 to 0"),
         ([1.0, float("inf")], "inf"),

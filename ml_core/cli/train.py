@@ -84,7 +84,9 @@ def train(
     with (
         platform() as client,
         completing("jobs.submit", "datasets.create"),
-        _column_hints({training.get(name) for name in ("target", "group", "time")} | {*training.get("ignore", ())}),
+        _column_hints(
+            {training.get(name) for name in ("target", "group", "time", "weight")} | {*training.get("ignore", ())}
+        ),
     ):
         made = None
         if file is not None or validation is not None:  # checked before an upload that may be for nothing

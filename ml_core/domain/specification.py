@@ -66,8 +66,9 @@ class Specification(Document):
         """
         for name, (lowest, highest) in bounds.items():
             value = getattr(self, name)
-            is_number = isinstance(value, int | float)
-            if value is not None and not (is_number and lowest <= value <= highest):
+            check = _checks(type(self))[name]  # type: ignore[arg-type]  # of mypy, a dataclass may lack a hash
+            is_fine = value is None or (check(value) is None and lowest <= value <= highest)
+            if not is_fine:
                 raise InvalidRequestError(
                     f"The field {name!r} of {self.noun[0].lower()}{self.noun[1:]} is {shown(value)}.",
                     remedy=f"Give a number from {lowest:,} to {highest:,}.",

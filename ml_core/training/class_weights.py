@@ -43,6 +43,30 @@ def set_class_weights(estimator: Any, target: NDArray[Any]) -> None:
         estimator.set_params(**found)
 
 
+def add_numbers(estimator: Any, target: NDArray[Any]) -> None:
+    """Give class weights by the numbers of the classes besides: a calibration encodes the target in some of its fits.
+
+    The estimator has been given to ``set_class_weights``, and is changed in place.
+
+    Raises:
+        TrainingError: A class is called like the number of another one, with another weight.
+    """
+    classes = np.unique(target).tolist()
+    given = estimator.get_params() if hasattr(estimator, "get_params") else {}
+    for name, weights in given.items():
+        if name.rpartition("__")[2] != "class_weight" or not isinstance(weights, Mapping):
+            continue
+        numbered = {number: weights.get(_key(label), weights.get(label, 1.0)) for number, label in enumerate(classes)}
+        if any(weights.get(number, weight) != weight for number, weight in numbered.items()):
+            if isinstance(given.get(name.rpartition("__")[0], estimator), HistGradientBoostingClassifier):
+                continue  # it has them by number already
+            raise invalid(
+                f"{name} can't be used with a calibration, which confuses classes that are numbers with their places.",
+                "Leave one of the two out, or give the classes as texts.",
+            )
+        estimator.set_params(**{name: {**weights, **numbered}})
+
+
 def _by_class(
     name: str, weights: Mapping[Any, Any], classes: Mapping[str, Any], *, by_number: bool
 ) -> dict[Any, float]:

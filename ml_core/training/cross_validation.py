@@ -153,7 +153,7 @@ def encoded_folds(
 
 
 def divide_into_folds(
-    table: TrainingTable, output: OutputKind, count: int, seed: int, *, is_strict: bool = True
+    table: TrainingTable, output: OutputKind, count: int, seed: int, *, is_strict: bool = True, field: str = "folds"
 ) -> list[tuple[Rows, Rows]]:
     """Divide the training part of a table: the rows to fit on and to measure on, of each fold.
 
@@ -168,6 +168,7 @@ def divide_into_folds(
         seed: Of the division.
         is_strict: Refuse a table of fewer different rows, or rows of a class, than folds. Otherwise equal rows may be
             in several folds then, and the rows of such a class are fitted on in each fold and measured in none.
+        field: What the caller calls the number of folds.
 
     Raises:
         TrainingError: The table is refused.
@@ -195,17 +196,24 @@ def divide_into_folds(
     if labels is not None and table.groups is None:  # the rows of a group may have several labels
         values, of_unit, sizes = np.unique(labels[first], return_inverse=True, return_counts=True)
         if is_strict:
-            check_folds(dict(zip(values, sizes, strict=True)), count)
+            check_folds(dict(zip(values, sizes, strict=True)), count, field)
         if sizes.max() >= count:
             splitter = StratifiedKFold(count, shuffle=True, random_state=seed)
             units = np.flatnonzero(sizes[of_unit] >= count)
     for number, (_, chosen) in enumerate(splitter.split(units, None if labels is None else labels[first[units]])):
         fold_of[units[chosen]] = number
     of_row = fold_of[codes]
+    _check_fitted(of_row, labels, count)
     return [
         (spread_rows(random.permutation(np.flatnonzero(of_row != number)), labels), np.flatnonzero(of_row == number))
         for number in range(count)
     ]
+
+
+def _check_fitted(of_row: Rows, labels: NDArray[Any] | None, count: int) -> None:
+    """Refuse a division in which a fold would be fitted on one class; ``(n_rows,)`` numbers of folds."""
+    if labels is not None and any(len(np.unique(labels[of_row != number])) < 2 for number in range(count)):
+        raise invalid("A fold would be fitted on rows of one class only.", "Divide by another column, or by none.")
 
 
 def _forward_folds(
@@ -234,7 +242,7 @@ def _forward_folds(
     return folds[::-1]
 
 
-def check_folds(rows_of: Mapping[Any, int], count: int) -> None:
+def check_folds(rows_of: Mapping[Any, int], count: int, field: str = "folds") -> None:
     """Refuse classes with fewer rows than folds: a fold without a class can't measure it.
 
     Raises:
@@ -244,7 +252,7 @@ def check_folds(rows_of: Mapping[Any, int], count: int) -> None:
     if fewest < count:
         raise invalid(
             f"The class {label!s} has {fewest} rows, equal ones counted once, fewer than {count} folds.",
-            f"Give folds={fewest}, or leave such classes out with rare_classes=drop:{2 * count}."
+            f"Give {field}={fewest}, or leave such classes out with rare_classes=drop:{2 * count}."
             if fewest > 1
             else f"Leave such classes out with rare_classes=drop:{2 * count}, or add rows.",
         )

@@ -22,7 +22,7 @@ from ml_core.domain.signature import Output, OutputKind, Signature
 from ml_core.domain.version import SelfTest
 from ml_core.evaluation.diagnostics import diagnose, learning_curves
 from ml_core.evaluation.metrics import Answered, Metrics, answer, evaluate
-from ml_core.exceptions import PlatformError, TrainingError
+from ml_core.exceptions import PlatformError, TrainingError, public_text
 from ml_core.ids import ModelId
 from ml_core.models.algorithms import algorithm_of
 from ml_core.models.loading import labels_to_json, threshold_of
@@ -31,13 +31,13 @@ from ml_core.training.baseline import baseline, worse_than_baseline
 from ml_core.training.candidates import check_hyperparameters
 from ml_core.training.column_notes import column_notes
 from ml_core.training.forest_size import check_size
-from ml_core.training.pipelines import check_takes_weights, estimator_of, fit_pipeline, forget_folds, pipeline_of
-from ml_core.training.repetition import cross_validated
+from ml_core.training.pipelines import check_options, estimator_of, fit_pipeline, forget_folds, pipeline_of
+from ml_core.training.repetition import Repetition, repeated, repetitions_of
 from ml_core.training.request import TrainingRequest, effective_hyperparameters
 from ml_core.training.selection import Spread, select
 from ml_core.training.self_test import common_categories, record_self_test, rows_of_training, synthetic_rows
 from ml_core.training.table import Part, TrainingTable, read_training_table
-from ml_core.training.targets import OUTPUTS, invalid
+from ml_core.training.targets import OUTPUTS
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class FittedModel:
         n_rows: ``train`` and ``validation`` → rows.
         data_digest: sha256 of the training data as the pipeline saw it, see ``provenance.data_digest``.
         selection: How the algorithm was selected, see ``Selection.record``; empty where one was named.
-        cross_validation: See ``cross_validated``.
+        cross_validation: See ``repetition.repeated``; empty where there was none.
         notes: Sentences for the user: rows left out, a fit that did not converge.
         duration_s: Seconds of reading, fitting and measuring.
         diagnostics: What no metric shows of the held-out rows; None where there is nothing, or it failed.
@@ -141,13 +141,11 @@ def fit_model(
         if request.selects:
             check_hyperparameters(model_type, request.hyperparameters)
             output = OUTPUTS[model_type]
+            check_options(request, output)
         else:
             estimator = ModelFactory.create_model(model_type, dict(request.hyperparameters))
             output = _output_of(estimator, request)
-            if request.weight is not None:
-                check_takes_weights(estimator)
-        if request.calibration is not None and output is not OutputKind.CLASSES:
-            raise invalid("Only a classification can be calibrated.", "Leave calibration out.")
+            check_options(request, output, estimator)
         enter("read")
         table = execution.read(request, output)
         if request.selects:
@@ -156,17 +154,18 @@ def fit_model(
             hyperparameters, selected = selection.hyperparameters, selection.record
         enter("fit")
         pipeline = pipeline_of(request, hyperparameters, table, output)
+        repetitions = repetitions_of(request, hyperparameters, table, output)
         warned = _fit(pipeline, table, execution)
         enter("evaluate")
         fitted = _evaluate(request, output, table, pipeline, execution, started)
-        if request.cross_validation is not None:
+        if repetitions:
             enter("cross_validate")
-        repeated = cross_validated(request, hyperparameters, table, output, execution.spread)
+        cross_validation, failed = _repeated(repetitions, execution)
         return replace(
             fitted,
-            notes=(*fitted.notes, *warned),
+            notes=(*fitted.notes, *warned, *failed),
             selection=selected,
-            cross_validation=repeated,
+            cross_validation=cross_validation,
             duration_s=time.perf_counter() - started,
         )
     except TrainingError as error:
@@ -266,6 +265,14 @@ def _evaluate(
         curves=learning_curves(uncalibrated),
         profile=_profiled(request, table, held_out.predicted, output),
     )
+
+
+def _repeated(repetitions: Sequence[Repetition], execution: Execution) -> tuple[dict[str, Any], list[str]]:
+    """What a cross-validation found, and a note if it failed."""
+    try:
+        return repeated(repetitions, execution.spread), []
+    except Exception as error:  # noqa: BLE001 - a finished training must not be lost for the repetitions of it
+        return {}, [f"The cross-validation failed: {public_text(error)}"]
 
 
 def _noted(table: TrainingTable, output: OutputKind, *, is_split: bool) -> list[str]:

@@ -21,6 +21,7 @@ _FORESTS = (RandomForestClassifier, RandomForestRegressor, ExtraTreesClassifier,
 _NODE_BYTES, _VALUE_BYTES = 64, 8
 """Of ``sklearn.tree._tree.Tree``: a node, and its value of each class, or of the number."""
 _NO_CHILD = -1
+_SPARE = 0.9  # other trees may be larger than the first one
 
 
 def most_bytes(estimator: Any, n_rows: int, n_classes: int) -> float:
@@ -73,7 +74,7 @@ def check_size(pipeline: Pipeline, columns: Any, target: NDArray[Any] | None) ->
         raise invalid(
             f"The forest would take about {expected / 2**30:,.1f} GiB; a server unpacks "
             f"{MAX_UNPACKED_BYTES / 2**30:,.0f}.",
-            f"Use min_samples_leaf={least}, or n_estimators={max(1, int(MAX_UNPACKED_BYTES // n_bytes))}.",
+            f"Use min_samples_leaf={least}, or n_estimators={max(1, int(_SPARE * MAX_UNPACKED_BYTES / n_bytes))}.",
         )
 
 

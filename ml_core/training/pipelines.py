@@ -12,11 +12,11 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import has_fit_parameter
 
 from ml_core.domain.signature import OutputKind
-from ml_core.domain.train_spec import CALIBRATION_FOLDS
+from ml_core.domain.train_spec import CALIBRATION_FOLDS, TrainSpec
 from ml_core.exceptions import TrainingError
 from ml_core.models.algorithms import algorithm_of
 from ml_core.models.model_factory import ModelFactory
-from ml_core.training.class_weights import set_class_weights
+from ml_core.training.class_weights import add_numbers, set_class_weights
 from ml_core.training.cross_validation import Rows, divide_into_folds
 from ml_core.training.encoding import encoding_steps
 from ml_core.training.request import TrainingRequest
@@ -45,8 +45,11 @@ def pipeline_of(
     if output is OutputKind.CLASSES and table.train.target is not None:
         set_class_weights(estimator, table.train.target)
     if request.calibration is not None:
+        if table.train.target is not None:
+            add_numbers(estimator, table.train.target)
         method, folds = request.calibration.value, _folds_of_calibration(table)
-        estimator = CalibratedClassifierCV(estimator, method=method, cv=folds, ensemble=False)
+        # One job: threads of folds would each use threads of their own.
+        estimator = CalibratedClassifierCV(estimator, method=method, cv=folds, ensemble=False, n_jobs=1)
     return Pipeline([*steps, (_ESTIMATE, estimator)])
 
 
@@ -68,13 +71,20 @@ def forget_folds(pipeline: Pipeline) -> None:
         pipeline[-1].set_params(cv=len(pipeline[-1].cv))
 
 
-def check_takes_weights(estimator: Any) -> None:
-    """Refuse an estimator that fits each row alike.
+def check_options(of: TrainingRequest | TrainSpec, output: OutputKind | None, estimator: Any = None) -> None:
+    """Refuse a calibration of what is no classification, and weights where each row is fitted alike.
+
+    Args:
+        of: The training.
+        output: Of its model type; None: not known.
+        estimator: Unfitted; None: it is selected, of some that take weights.
 
     Raises:
-        TrainingError: It does; ``stage`` is ``validate``.
+        TrainingError: It is refused; ``stage`` is ``validate``.
     """
-    if not has_fit_parameter(estimator, "sample_weight"):
+    if of.calibration is not None and output not in (None, OutputKind.CLASSES):
+        raise invalid("Only a classification can be calibrated.", "Leave calibration out.")
+    if of.weight is not None and estimator is not None and not has_fit_parameter(estimator, "sample_weight"):
         name = algorithm_of(estimator)[0]
         raise invalid(f"{name} takes no weights of rows.", "Leave weight out, or use another algorithm.")
 

@@ -151,13 +151,13 @@ class Facts:
     @property
     def fit_s(self) -> float:
         """Seconds of one core to fit the estimator as often as needed."""
+        if self.algorithm == AUTO:  # the fit as of the dearest candidate
+            dearest = replace(self, algorithm="random_forest")._one_fit_s
+            return self.fits * dearest + min(self.selection_seconds, _SELECTION_TIMES * dearest)
         return self.fits * self._one_fit_s
 
     @property
     def _one_fit_s(self) -> float:
-        if self.algorithm == AUTO:  # the fit as of the dearest candidate
-            dearest = replace(self, algorithm="random_forest")._one_fit_s
-            return dearest + min(self.selection_seconds, _SELECTION_TIMES * dearest)
         cells = float(self.rows * self.features)
         if self.algorithm in _FOREST_S:
             tried = self.features if self.is_regression else math.sqrt(self.features)

@@ -111,7 +111,7 @@ def read_training_table(request: TrainingRequest, output: OutputKind) -> Trainin
         given = _read(X, lambda: None if labels is None else read_target(labels), output, notes, "validation", rare)
         _check_same_type(raw.target, given.target)
     elif raw.target is not None and output is OutputKind.CLASSES:
-        rare.check_sizes(raw.target, notes)
+        rare.check_sizes(raw.target)
     with as_training_errors():
         has_commas = isinstance(y, Cells) and y.has_commas
         raw, groups = _without_group(raw, request.group)
@@ -138,6 +138,7 @@ def read_training_table(request: TrainingRequest, output: OutputKind) -> Trainin
         rows, held_out = divide(row_digests(train.columns, inputs), labels, notes, request.split_seed)
     else:
         rows, held_out = divide_by(groups, times, by, labels, notes, request.split_seed)
+    rare.note_unmeasured(labels, rows, held_out, notes)
     validation = train.take(held_out)
     return TrainingTable(columns, inputs, train, validation, digest, tuple(notes), groups, times).with_rows(rows)
 
@@ -215,7 +216,7 @@ class RareRows:
             self.classes = rare_classes_of(target, self.rule)
         return without_rare_classes(target, self.rule, self.classes, what, notes, shown=self.shown)
 
-    def check_sizes(self, target: Target, notes: list[str]) -> None:
+    def check_sizes(self, target: Target) -> None:
         """Refuse a class with one row, which can't be both trained on and held out, unless rare ones are kept.
 
         Raises:
@@ -223,10 +224,15 @@ class RareRows:
         """
         if self.rule is None or not self.rule.is_kept:
             check_class_sizes(target)
-        elif n_single := int((np.unique(target.values, return_counts=True)[1] == 1).sum()):
-            notes.append(
-                f"{n_single} class(es) with one row are trained on, and the held-out metrics don't cover them."
-            )
+
+    def note_unmeasured(
+        self, labels: NDArray[Any] | None, train: NDArray[np.intp], held_out: NDArray[np.intp], notes: list[str]
+    ) -> None:
+        """Note classes that are kept and not measured; ``(n_rows,)`` labels, and the numbers of rows of both sides."""
+        if labels is None or self.rule is None or not self.rule.is_kept:
+            return
+        if unmeasured := len(np.setdiff1d(labels[train], labels[held_out])):
+            notes.append(f"{unmeasured} class(es) are trained on, and the held-out metrics don't cover them.")
 
 
 def _check_aligned(X: Any, y: Any, what: str, notes: list[str]) -> None:

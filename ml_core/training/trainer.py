@@ -25,19 +25,22 @@ from ml_core.domain.training_report import TrainingReport
 from ml_core.domain.tune_spec import TuneSpec
 from ml_core.exceptions import Action, InvalidRequestError, MLFrameworkError
 from ml_core.ids import ModelId, TenantId
+from ml_core.models.model_factory import ModelFactory
 from ml_core.models.store import open_store
 from ml_core.observability import NO_HOOKS, EndedTraining, Hooks
 from ml_core.registry.runs import RunRepository
 from ml_core.registry.versions.repository import VersionRepository
 from ml_core.training.attempt import NO_JOB, TrainingAttempt
-from ml_core.training.candidates import check_hyperparameters
+from ml_core.training.candidates import check_hyperparameters, selects
 from ml_core.training.checkpoints import JOB, CheckpointFolder, JobCheckpoints
 from ml_core.training.fit import IN_PROCESS, Execution, FittedModel, fit_model
+from ml_core.training.pipelines import check_options
 from ml_core.training.plan import GivenData, Planner, TrainingPlan, choose_for
 from ml_core.training.registration import Registrar, reported_columns
 from ml_core.training.rounds import fit_in_rounds
 from ml_core.training.spaces import check_search, metric_of, spaces_of
 from ml_core.training.strategies import Choice, Strategy
+from ml_core.training.targets import OUTPUTS
 from ml_core.training.trial_log import CROSS_VALIDATED, TrialLog
 from ml_core.training.tuning import tune
 
@@ -318,7 +321,11 @@ class Trainer:
             check_search(search, spec)
             plan = self._planner.plan(ModelId(model_id), spec, given, enter=stages.enter)
             model_type = plan.request.model_type_in_use
-            metric = metric_of(search, model_type, spaces_of(search, model_type, spec.hyperparameters))
+            spaces = spaces_of(search, model_type, spec.hyperparameters)
+            for algorithm in spaces:
+                estimator = ModelFactory.create_model(model_type, {**spec.hyperparameters, "algorithm": algorithm})
+                check_options(spec, OUTPUTS[model_type], estimator)
+            metric = metric_of(search, model_type, spaces)
             of_search = {"search": search.to_json(), "metric": f"{CROSS_VALIDATED}{metric}"}
             parameters = {**plan.run_parameters(), **of_search, **_of_job(attempt)}
             for name in ("algorithm", "effective_hyperparameters"):  # the trials have them
@@ -366,6 +373,9 @@ class Trainer:
         source = self._planner.check(ModelId(model_id), spec, GivenData()).source
         if spec.model_type is not None:
             check_hyperparameters(spec.model_type, spec.hyperparameters)
+            named = None if selects(spec.model_type, spec.hyperparameters) else dict(spec.hyperparameters)
+            estimator = None if named is None else ModelFactory.create_model(spec.model_type, named)
+            check_options(spec, OUTPUTS.get(spec.model_type), estimator)
         return source
 
     def _no_dataset(self) -> InvalidRequestError:

@@ -12,6 +12,7 @@ from ml_core.domain.tune_spec import DEFAULT_TRIALS, Sampler, TuneSpec
 from ml_core.exceptions import TrainingError
 from ml_core.training.cross_validation import Objective, Rung, divide_into_folds, encoded_folds, rungs_of
 from ml_core.training.encoding import encoding_steps, takes_sparse
+from ml_core.training.repetition import folds_of
 from ml_core.training.request import TrainingRequest
 from ml_core.training.samplers import Proposals
 from ml_core.training.spaces import Space, grid_size, spaces_of
@@ -58,6 +59,7 @@ def tune(request: TrainingRequest, search: TuneSpec, log: TrialLog, home: Path, 
     spaces = spaces_of(search, model_type, request.hyperparameters)
     output = OUTPUTS[model_type]
     table = read_training_table(request, output)
+    folds_of(request, table, output)  # those of the training with the best ones, before a trial is done
     folds = divide_into_folds(table, output, search.folds, search.seed)
     spaces = _encodable(request, table, spaces, model_type)
     n_rows = min(len(train) for train, _ in folds)

@@ -25,6 +25,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ProgrammingError
 
 import ml_core.registry
+from ml_core.data.table_file import write_frame
 from ml_core.database import security
 from ml_core.database.connection import DatabaseConnection
 from ml_core.domain.api_key import Scope
@@ -39,7 +40,6 @@ from ml_core.ids import HoldName, ModelId, TenantId, VersionId
 from ml_core.models.store import platform_store
 from ml_core.registry.audit import AuditRepository
 from ml_core.registry.datasets import DatasetRepository
-from ml_core.registry.datasets.intake import write_frame
 from ml_core.registry.jobs import JobQueue, JobRepository
 from ml_core.registry.keys import KeyRepository
 from ml_core.registry.predictions.live import Window

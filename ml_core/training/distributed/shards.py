@@ -108,16 +108,15 @@ def read_shards(request: TrainingRequest, output: OutputKind, *, tasks: int) -> 
     labels = target.values if output is OutputKind.CLASSES else None
     if labels is not None:
         check_classes(target)
-        rare.check_sizes(target, notes)
+        rare.check_sizes(target)
     with as_training_errors():
         columns = _infer(source, request.kinds, target.kept, isinstance(y, Cells) and y.has_commas)
         inputs = tuple(column.input for column in columns if column.input is not None)
         table, digests = _read(source, inputs, target.kept, tasks)
     digest = data_digest(table, inputs, target.values)
-    train, held_out = (
-        Part(table.take(rows), target.values[rows], len(rows))
-        for rows in divide(digests, labels, notes, request.split_seed)
-    )
+    sides = divide(digests, labels, notes, request.split_seed)
+    rare.note_unmeasured(labels, *sides, notes)
+    train, held_out = (Part(table.take(rows), target.values[rows], len(rows)) for rows in sides)
     return TrainingTable(columns, inputs, train, held_out, digest, tuple(notes))
 
 

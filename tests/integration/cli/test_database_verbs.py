@@ -117,11 +117,11 @@ def test_a_backup_is_brought_back_whole(
             session.execute("SELECT pg_current_xact_id()")
     read = changes(filled)
     assert (
-        "3 artifacts" in mlcore("db", "backup", tmp_path / "backup").out
+        "4 artifacts" in mlcore("db", "backup", tmp_path / "backup").out
     )  # a dataset, its version and its diagnostics
     with temporary_home() as other:
         monkeypatch.setenv("MLCORE_HOME", str(other))
-        assert "3 artifacts" in mlcore("db", "restore", tmp_path / "backup").out
+        assert "4 artifacts" in mlcore("db", "restore", tmp_path / "backup").out
         assert [mlcore(*listing).out for listing in listings] == before
         row = json.dumps({"text": "printer 3 is broken"})
         assert "hardware" in mlcore("predict", "-t", "acme", "-m", "tickets", "--row", row).out
@@ -237,7 +237,7 @@ def test_no_byte_goes_while_a_backup_runs(
         seen.append(len([path for path in (filled / "artifacts").rglob("*") if path.is_file()]))
 
     monkeypatch.setattr(backup, "dump", dump_late)
-    assert "5 artifacts" in mlcore("db", "backup", tmp_path / "b").out
+    assert "6 artifacts" in mlcore("db", "backup", tmp_path / "b").out
     assert seen == [5]
     assert blob.is_file()
 

@@ -43,8 +43,8 @@ def test_train_promote_and_predict(bucket_db, s3, tenant_id):
     with MLSystem(bucket_db, tenant_id=tenant_id) as system:
         result = system.train_model("m", "classification", (X, y))
         system.promote("m", result["version"])
-    stored = keys(s3, bucket_db)  # the version, and the diagnostics of its run
-    assert len(stored) == 2
+    stored = keys(s3, bucket_db)  # the version, and the diagnostics and profile of its run
+    assert len(stored) == 3
     assert result["model_path"] in [f"s3://{bucket_db.settings.artifacts.bucket}/{key}" for key in stored]
     assert all(f"/{tenant_id}/" in key for key in stored)
     assert not (bucket_db.settings.platform.artifact_root / tenant_id).exists()

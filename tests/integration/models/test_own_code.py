@@ -202,7 +202,10 @@ def test_a_plug_in_is_used_where_its_module_is_trusted(
         ("acme_scorer = acme_models:nothing", r"The plug-in 'acme_scorer' of acme-models 1\.2 can't be loaded"),
         ("acme_scorer = acme_models.absent:build", r"The plug-in 'acme_scorer' of acme-models 1\.2 can't be loaded"),
         ("acme_scorer = acme_models:Scorer", r"of acme-models 1\.2 names acme_models:Scorer, which is no function"),
-        ("acme_scorer = acme_models:os", r"of acme-models 1\.2 names acme_models:os, which is no function"),
+        (
+            "acme_scorer = acme_models:os",
+            r"of acme-models 1\.2 names acme_models:os, which is not defined in a trusted",
+        ),
         ("acme_scorer = acme_models:erase", r"of acme-models 1\.2 made a NoneType without fit"),
     ],
 )

@@ -20,6 +20,7 @@ from ml_core.ids import ModelId
 from ml_core.models.algorithms import ALGORITHMS
 from ml_core.models.formats import skops_format
 from ml_core.training.fit import FittedModel, fit_model
+from ml_core.training.pipelines import pipeline_of
 from ml_core.training.request import TrainingRequest
 from ml_core.training.table import read_training_table
 
@@ -59,7 +60,7 @@ def test_rows_count_with_their_weights(seed: int, algorithm: str) -> None:
 
 
 def test_weights_move_the_model() -> None:
-    """Rows of one label that weigh nothing leave the other one, which a constant then predicts best."""
+    """Rows of one label that count twenty times are predicted more often."""
     X, y = table()
     X["weight"] = np.where(y == "class 1", 20.0, 1.0)
     weighted = fit(X, y, weight="weight").pipeline.predict(X)
@@ -124,7 +125,13 @@ def test_a_calibration_is_divided_by_group_or_by_no_time(by: dict[str, str]) -> 
     """Each row is measured in one fold, which folds in time don't do."""
     X, y = table()
     X["customer"], X["when"] = np.arange(len(X)) // 10, pd.date_range("2026-01-01", periods=len(X))
-    assert fit(X, y, calibration=Calibration.SIGMOID, **by).metrics["validation"]["log_loss"] < 0.7
+    request = TrainingRequest(ModelId("m"), None, (X, y), hyperparameters=FAST, calibration=Calibration.SIGMOID, **by)
+    found = read_training_table(request, OutputKind.CLASSES)
+    folds = pipeline_of(request, FAST, found, OutputKind.CLASSES)[-1].cv
+    assert sorted(np.concatenate([measured for _, measured in folds])) == list(range(found.train.n_rows))
+    if found.groups is not None:
+        assert not any(set(found.groups[fitted]) & set(found.groups[measured]) for fitted, measured in folds)
+    assert fit_model(request).metrics["validation"]["log_loss"] < 0.7
 
 
 def test_what_cannot_be_calibrated_is_refused() -> None:
@@ -164,14 +171,46 @@ def test_each_model_type_can_be_cross_validated(model_type: str) -> None:
     found = fit(X, target, {"algorithm": algorithm, **count}, model_type, cross_validation=3, weight="weight")
     assert found.cross_validation["folds"] == 3
     assert set(found.cross_validation["metrics"]) <= set(found.metrics["validation"])
+    expected = {"classification": "accuracy", "regression": "r2"}.get(model_type)
+    assert expected is None or found.cross_validation["metrics"][expected]["mean"] > 0
 
 
 def test_more_folds_than_a_class_has_rows_are_refused() -> None:
     """With the number that would do."""
     X, y = table(60)
     y[:4] = "rare"
-    with pytest.raises(TrainingError, match=r"The class rare has 3 rows.*fewer than 5 folds"):
+    with pytest.raises(TrainingError, match=r"rare has 3 rows.*fewer than 5 folds.*Give cross_validation=3") as caught:
         fit(X, y, cross_validation=5)
+    assert caught.value.stage == "validate"
+
+
+def test_a_cross_validation_that_fails_costs_no_training() -> None:
+    """A fold whose customer has all rows of a class is refused before the fit; what an estimator raises is a note."""
+    X, _ = table(200)
+    X["customer"] = np.arange(200) // 20
+    with pytest.raises(TrainingError, match=r"one class only") as caught:
+        fit(X, np.where(X["customer"] == 3, "yes", "no"), group="customer", cross_validation=8)
+    assert caught.value.stage == "validate"
+    stopping = {"algorithm": "gradient_boosting", "early_stopping": True}
+    rare = pd.Series(np.where(np.arange(200) < 3, "rare", np.where(np.arange(200) % 2, "a", "b")))
+    fitted = fit(X[["a", "b"]], rare, stopping, cross_validation=2)
+    assert fitted.cross_validation == {}
+    assert any("The cross-validation failed" in note for note in fitted.notes)
+
+
+@pytest.mark.parametrize("labels", [["yes", "no"], ["0", "1"], [0, 1], [False, True], [1, 2]], ids=str)
+@pytest.mark.parametrize("algorithm", ["logistic_regression", "gradient_boosting", "random_forest"])
+@pytest.mark.parametrize("method", list(Calibration))
+def test_class_weights_can_be_calibrated(labels: list[Any], algorithm: str, method: Calibration) -> None:
+    """Whatever the classes are called; where the numbers of classes are names of others, it is refused."""
+    X, y = table(200)
+    target = pd.Series([labels[value == "class 1"] for value in y])
+    hyperparameters = {"algorithm": algorithm, "class_weight": {str(labels[1]): 5.0}}
+    if labels == [1, 2] and algorithm != "gradient_boosting":
+        with pytest.raises(TrainingError, match="can't be used with a calibration"):
+            fit(X, target, hyperparameters, calibration=method)
+    else:
+        assert fit(X, target, hyperparameters, calibration=method).metrics["validation"]["accuracy"] > 0.5
 
 
 def test_rare_classes_are_kept() -> None:
@@ -182,7 +221,8 @@ def test_rare_classes_are_kept() -> None:
         fit(X, y)
     fitted = fit(X, y, rare_classes="keep")
     assert {"once", "twice"} <= set(fitted.signature.output.classes)
-    assert any("1 class(es) with one row are trained on" in note for note in fitted.notes)
+    assert any("class(es) are trained on, and the held-out metrics don't cover" in note for note in fitted.notes)
+    assert fit(X, y, rare_classes="keep", cross_validation=3).cross_validation["folds"] == 3
 
 
 def test_another_seed_holds_out_other_rows() -> None:

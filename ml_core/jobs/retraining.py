@@ -198,12 +198,14 @@ class _Step:
             return
         version = VersionId(job.result["version"])
         environments = EnvironmentRepository(self.db, self.due.schedule.tenant_id)
+        # Before the pointer: another process may start the canary in between, which must not look like one that ended.
+        was_tried = self._was_tried(environments)
         pointer = environments.get(self.model_id, self.rule.environment)
         if pointer.version == version:
             self.end(f"Version {version} is served.")
         elif pointer.canary is not None and pointer.canary.version == version:
             self._compare(pointer, version)
-        elif self._was_tried(environments):
+        elif was_tried:
             self.end(f"The canary of version {version} was ended by {pointer.updated_by}.")
         else:
             self._start(pointer, job, version)

@@ -238,7 +238,7 @@ def test_no_byte_goes_while_a_backup_runs(
 
     monkeypatch.setattr(backup, "dump", dump_late)
     assert "6 artifacts" in mlcore("db", "backup", tmp_path / "b").out
-    assert seen == [5]
+    assert seen == [6]
     assert blob.is_file()
 
 

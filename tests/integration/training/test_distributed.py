@@ -287,4 +287,5 @@ def facts(fitted: FittedModel, *, numbers: bool = True) -> FittedModel:
     if numbers:
         return plain
     rows_only = replace(plain.self_test, predictions=(), probabilities=())
-    return replace(plain, metrics={}, self_test=rows_only, notes=(), diagnostics=None)
+    # No process holds the rows of shards: the profile of their dataset is that of the training.
+    return replace(plain, metrics={}, self_test=rows_only, notes=(), diagnostics=None, profile=None)

@@ -112,14 +112,18 @@ def _quality(record: VersionRecord) -> Iterator[str]:
     splits = [split for split in (_HELD_OUT, "train", *metrics) if split in metrics]
     splits = list(dict.fromkeys(splits))
     names = list(dict.fromkeys(name for split in splits for name in metrics[split]))
+    repeated = training.cross_validation
+    of_folds = repeated.get("metrics", {})
     rows = []
     for name in names:
         base, held_out = training.baseline.get(name), metrics.get(_HELD_OUT, {}).get(name)
         values = [metrics[split].get(name) for split in splits]
         cells = [_beside(value, base, name) if value is held_out else value for value in values]
-        rows.append((name, *cells, *([base] if training.baseline else [])))
+        folds = f"{shown(of['mean'])} ± {shown(of['std'])}" if (of := of_folds.get(name)) else None
+        rows.append((name, *cells, *([folds] if repeated else []), *([base] if training.baseline else [])))
     titles = {_HELD_OUT: "held out"}
-    last = ["baseline"] if training.baseline else []
+    last = [f"in {repeated['folds']} folds"] if repeated else []
+    last += ["baseline"] if training.baseline else []
     yield html.table(("metric", *(titles.get(split, split) for split in splits), *last), rows)
     if training.baseline:
         yield html.paragraph("The baseline is an answer that ignores all columns, on the held-out rows.", "soft")

@@ -85,6 +85,7 @@ def version_with(name: str) -> VersionRecord:
         dataset=f"{name}@1",
         n_rows={"train": 80, "validation": 20},
         selection={"metric": name, "folds": 5, "rows": 80, "candidates": candidates},
+        cross_validation={"folds": 4, "metrics": {"accuracy": {"mean": 0.75, "std": 0.125}}},
         columns=[column],
         columns_omitted=2,
         hyperparameters={name: name},
@@ -211,6 +212,8 @@ def test_what_the_report_of_a_version_shows() -> None:
     assert '<td class="better">0.8</td>' in page
     text = Reader(page).text
     assert "staging (canary)" in text
+    assert "in 4 folds" in text
+    assert "0.75 ± 0.125" in text
     assert "Selected by plain over 5 folds of 80 training rows." in text
     assert "/t/acme/models/m/predict" in text
     assert '"version": "3"' in text  # production does not serve it

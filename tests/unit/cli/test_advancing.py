@@ -15,14 +15,16 @@ TERMINAL = {"force_terminal": True, "_environ": {"TERM": "xterm"}, "width": 120}
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """Replaces standard error by a console, and returns what is written to it."""
+    """Replaces standard error by a console, and returns what is written to it; without the --json of another test."""
+    token = console.wants_json.set(False)
 
     def to(**options) -> io.StringIO:
         written = io.StringIO()
         monkeypatch.setattr(console, "err", Console(file=written, **options))
         return written
 
-    return to
+    yield to
+    console.wants_json.reset(token)
 
 
 def test_a_terminal_shows_share_elapsed_and_remaining_time(drawn):

@@ -170,7 +170,7 @@ class SharedEntries:
         while (found := self._ask(lambda: self._get([*_INDEX, *_keys(key)], arguments))) == 0:
             if time.monotonic() > deadline:
                 return None
-            time.sleep(wait_s)
+            time.sleep(wait_s)  # another process computes it; a subscription would take a connection for each waiter
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
         return _checked(key, found)
 

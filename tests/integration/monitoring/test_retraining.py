@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,7 @@ from ml_core.jobs.here import executing
 from ml_core.jobs.retraining import Retrainer
 from ml_core.jobs.schedules import Schedules, submit_due
 from ml_core.registry.keys import KeyRepository
+from ml_core.registry.promotion.environments import EnvironmentRepository
 from ml_core.registry.schedules import ScheduleRepository
 from ml_core.system import MLSystem
 from support.job_queue import empty_queue
@@ -281,6 +283,31 @@ def test_several_retrainers_do_each_step_once(loans) -> None:
     together()
     together()
     assert [move.action for move in loans.system.history("loans")] == ["finish", "start_canary", "promote"]
+
+
+def test_a_canary_that_another_process_starts_meanwhile_goes_on(loans, monkeypatch) -> None:
+    """Between the two reads of a retrainer, whichever it does first."""
+    loans.watch()
+    loans.system.datasets.create("loans", rows(AFTER, 1_000, seed=7))
+    loans.ask(AFTER, 500, seed=2)
+    loans.turn(is_due=True)
+    loans.finish_job()
+    others = [Retrainer(loans.db)]
+
+    def then_another(read: Any) -> Any:
+        def reads(*arguments: Any, **options: Any) -> Any:
+            found = read(*arguments, **options)
+            if others:
+                others.pop().turn()
+            return found
+
+        return reads
+
+    for name in ("get", "history"):
+        monkeypatch.setattr(EnvironmentRepository, name, then_another(getattr(EnvironmentRepository, name)))
+    assert loans.turn().retraining is not None
+    assert not others
+    assert loans.served == ("1", "2")
 
 
 def test_it_acts_with_the_rights_of_its_creator(loans) -> None:

@@ -98,7 +98,8 @@ class Replica:
             poll_interval_s=serving.poll_interval_s,
             hooks=hooks,
         )
-        log = PredictionLog(PredictionIngest(self._db), settings.prediction_log, hooks)
+        folder = settings.platform.prediction_spool
+        log = PredictionLog(PredictionIngest(self._db), settings.prediction_log, hooks, folder)
         self.recorder = PredictionRecorder(assignment, log, self._db)
         self.service = PredictionService(
             assignment,

@@ -92,7 +92,7 @@ class ProtocolRoutes:
         )
         response = infer_response(request.model, prediction, body)
         if self._service.recorder is not None:
-            self._service.recorder.record(target, prediction, size=body.size, arrived=request.arrived)
+            await self._service.recorder.record(target, prediction, request.arrived)
         return response
 
 

@@ -68,7 +68,7 @@ class PlatformRoutes:
             data["unknown_values"] = body.unknown_values
         response = json_response(data)
         if self._service.recorder is not None:
-            self._service.recorder.record(target, prediction, size=body.size, arrived=request.arrived)
+            await self._service.recorder.record(target, prediction, request.arrived)
         return response
 
     async def explain(self, request: HttpRequest) -> HttpResponse:

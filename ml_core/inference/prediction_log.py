@@ -26,11 +26,11 @@ from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.exceptions import ConfigurationError, MLFrameworkError, RegistryUnavailableError, SchemaOutOfDateError
 from ml_core.inference.assignment import Assignment
 from ml_core.inference.gate import TenantGate
-from ml_core.inference.prediction_spool import SEGMENT_BYTES, Contents, Segment, Spool
+from ml_core.inference.prediction_spool import SEGMENT_BYTES, Contents, Segment, Spool, segment_bytes
 from ml_core.observability import NO_HOOKS, Hooks
 from ml_core.registry.predictions.ingest import PredictionIngest, Written, lost
 from ml_core.registry.predictions.labels import write_label
-from ml_core.registry.predictions.rendering import RenderedRequest, RenderedRequests, RequestRenderer, together
+from ml_core.registry.predictions.rendering import RenderedRequest, RenderedRequests, RequestRenderer
 from ml_core.settings import PredictionLogSettings
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class PredictionLog:
         self._lost: Counter[LossReason] = Counter()
         self._error: str | None = None
         self._has_work, self._is_full, self._closing = threading.Event(), threading.Event(), threading.Event()
-        self._gave_up = False
+        self._is_closing = self._gave_up = False
         self._thread = threading.Thread(target=self._run, name="mlcore-prediction-log", daemon=True)
 
     def start(self) -> None:
@@ -116,7 +116,7 @@ class PredictionLog:
         """Spool an answer. Takes about two microseconds, whatever the state of the registry."""
         with self._lock:
             self._accepted += request.rows
-            if self._closing.is_set():
+            if self._is_closing:
                 self._lose(lost(request, LossReason.SHUTDOWN))
                 return
             if not self._active.append(request):
@@ -138,6 +138,7 @@ class PredictionLog:
 
     def close(self, within_s: float = CLOSE_WITHIN_S) -> None:
         """Write the spool within ``within_s`` seconds. Another replica writes the rest; what is in memory is lost."""
+        self._is_closing = True
         self._closing.set()
         self._is_full.set()
         self._has_work.set()
@@ -188,18 +189,19 @@ class PredictionLog:
             logger.error("A count of lost rows is in no spool, because there are too many: %s.", loss)
         self._has_work.set()
 
-    def _turn(self, least_bytes: int) -> bool:
-        """Begin another segment, which has room for so many bytes; False if the spool would be too large.
+    def _turn(self, line_bytes: int) -> bool:
+        """Begin another segment, which has room for such a request; False if the spool would be too large.
 
         The newest rows are lost, so that the log has one gap. An empty spool takes a request of any size.
         """
-        size = sum(segment.size for segment in (*self._full, self._active))
-        if (self._full or not self._active.is_empty) and size + max(SEGMENT_BYTES, least_bytes) > self._max_bytes:
+        wanted = segment_bytes(line_bytes)
+        held = sum(segment.size for segment in (*self._full, self._active))
+        if (self._full or not self._active.is_empty) and held + wanted > self._max_bytes:
             return False
-        spare, self._spare = self._spare, None
-        if spare is None or spare.room < least_bytes:
-            spare, self._spare = self._spool.segment(least_bytes), spare
-        self._put_aside(spare)
+        following = self._spare if wanted == SEGMENT_BYTES else None
+        if following is not None:
+            self._spare = None
+        self._put_aside(following or self._spool.segment(wanted))
         self._is_full.set()
         return True
 
@@ -221,7 +223,7 @@ class PredictionLog:
             self._has_work.clear()
             self._is_full.clear()
             # Rows that arrive during the writes wait for the next interval: small batches cost as much as large ones.
-            is_last = self._closing.is_set()
+            is_last = self._is_closing
             self._write_queue()
             if is_last:
                 break
@@ -258,7 +260,7 @@ class PredictionLog:
     def _recover(self) -> None:
         """Write what killed replicas left."""
         for contents, abandoned in self._spool.abandoned():
-            rows = sum(request.rows for request in contents.requests)
+            rows = contents.rows
             with self._lock:
                 self._accepted += rows
                 self._queued += rows
@@ -273,7 +275,7 @@ class PredictionLog:
 
     def _write(self, contents: Contents, *, is_repeated: bool = False) -> None:
         if contents.requests or contents.losses:
-            self._deliver(_Batch(together(contents.requests), contents.losses, contents.batch_id, is_repeated))
+            self._deliver(_Batch(contents.requests, contents.losses, contents.batch_id, is_repeated))
 
     def _deliver(self, batch: _Batch) -> None:
         """Write a batch, and retry while the registry is unavailable. Only a request that it refuses is dropped."""
@@ -301,7 +303,7 @@ class PredictionLog:
         """Split a refused batch in halves to isolate the request that causes the refusal."""
         halves = _halves(batch.requests)
         if halves is not None:
-            self._deliver(_Batch(halves[0], batch.losses, f"{batch.batch_id}a", batch.is_repeated))
+            self._deliver(_Batch(halves[0], batch.losses, batch.batch_id, batch.is_repeated))
             self._deliver(_Batch(halves[1], (), f"{batch.batch_id}b", batch.is_repeated))
             return
         refused = [lost(request, LossReason.REFUSED) for request in batch.requests]

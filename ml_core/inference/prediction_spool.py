@@ -32,7 +32,7 @@ from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.exceptions import InvalidNameError
 from ml_core.ids import ModelId, TenantId
 from ml_core.registry.predictions.ingest import date_of
-from ml_core.registry.predictions.rendering import RenderedRequest
+from ml_core.registry.predictions.rendering import RenderedRequest, RenderedRequests
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ _KINDS: tuple[PredictionPolicy | LossReason, ...] = (*PredictionPolicy, *LossRea
 _CODES = {kind: code for code, kind in enumerate(_KINDS)}
 _RESERVED = 2**18
 """Bytes of a segment for counts of losses, about 3,000 models."""
+_KEPT_FREE = _RESERVED + _RECORD.size
 _LAST_DAY = (date.max - date_of(0)).days
 _SUFFIX = ".spool"
 
@@ -63,8 +64,18 @@ class Contents:
     """
 
     batch_id: str
-    requests: list[RenderedRequest] = field(default_factory=list)
+    requests: list[RenderedRequests] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows of the requests."""
+        return sum(request.rows for request in self.requests)
+
+
+def segment_bytes(lines: int = 0) -> int:
+    """Bytes of a segment that has room for a request with so many bytes of lines."""
+    return max(SEGMENT_BYTES, _START + lines + _KEPT_FREE)
 
 
 class Segment:
@@ -75,6 +86,7 @@ class Segment:
         path: The file, which this object has locked; None for memory.
 
     Attributes:
+        survives: Whether another process can read it when this one was killed.
         size: Its size in bytes.
         rows: Rows of the requests in it.
         end: Where the next record begins.
@@ -83,13 +95,9 @@ class Segment:
     def __init__(self, content: mmap.mmap, path: Path | None) -> None:
         self._content = content
         self._path = path
+        self.survives = path is not None
         self.size = len(content)
         self.begin()
-
-    @property
-    def survives(self) -> bool:
-        """Whether another process can read it when this one was killed."""
-        return self._path is not None
 
     @property
     def is_empty(self) -> bool:
@@ -105,18 +113,14 @@ class Segment:
         self._seed = crc32(header)
         self._content[:_START] = header
 
-    @property
-    def room(self) -> int:
-        """Bytes of a request that fits."""
-        return self.size - _RESERVED - self.end - _RECORD.size
-
     def append(self, request: RenderedRequest) -> bool:
         """Append a request; False if it does not fit."""
         tenant_id, model_id, day, policy, rows, lines = request
-        if len(lines) > self.room:
+        length = len(lines)
+        if self.end + length > self.size - _KEPT_FREE:
             return False
         # The lines begin with the names.
-        self._append(_CHECKED.pack(rows, len(lines), day, _CODES[policy], len(tenant_id), len(model_id)) + lines)
+        self._append(_CHECKED.pack(rows, length, day, _CODES[policy], len(tenant_id), len(model_id)) + lines)
         self.rows += rows
         return True
 
@@ -138,9 +142,10 @@ class Segment:
         return True
 
     def _append(self, checked: bytes) -> None:
-        end = self.end + 4 + len(checked)
-        self._content[self.end : end] = crc32(checked, self._seed).to_bytes(4, "little") + checked
-        self.end = end + -end % 8
+        begin = self.end
+        end = begin + 4 + len(checked)
+        self._content[begin:end] = crc32(checked, self._seed).to_bytes(4, "little") + checked
+        self.end = (end + 7) & ~7
 
     def read(self) -> Contents:
         """All records."""
@@ -166,27 +171,30 @@ def read(content: mmap.mmap) -> Contents:
     if not header.startswith(_MAGIC) or not _ID.fullmatch(batch_id):
         return found
     seed, begin, size = crc32(header), _START, len(content)
+    groups: dict[tuple[bytes, int, int], tuple[list[bytes], list[int]]] = {}
     while begin + _RECORD.size <= size:
         checksum, rows, length, day, code, tenant, model = _RECORD.unpack_from(content, begin)
-        end = begin + _RECORD.size + length
+        first = begin + _RECORD.size
+        end = first + length
         if end > size or crc32(content[begin + 4 : end], seed) != checksum:
             break
-        if code >= len(_KINDS) or not 0 <= day <= _LAST_DAY:
-            break
-        _add(found, _KINDS[code], day, rows, content[end - length : end], tenant, model)
-        begin = end + -end % 8
+        key = (content[first : min(first + tenant + 1 + model, end)], day, code)
+        group = groups.get(key)
+        if group is None:
+            if code >= len(_KINDS) or not 0 <= day <= _LAST_DAY:
+                break
+            group = groups[key] = ([], [])
+        group[0].append(content[first:end])
+        group[1].append(rows)
+        begin = (end + 7) & ~7
+    for (names, day, code), (parts, counts) in groups.items():
+        tenant_id, _, model_id = names.decode("ascii", "replace").partition("\t")
+        kind = _KINDS[code]
+        if isinstance(kind, PredictionPolicy):
+            found.requests.append(RenderedRequests(tenant_id, model_id, day, kind, parts, counts))
+        else:
+            found.losses.append(Loss(tenant_id, model_id, date_of(day), kind, sum(counts)))
     return found
-
-
-def _add(
-    found: Contents, kind: PredictionPolicy | LossReason, day: int, rows: int, content: bytes, tenant: int, model: int
-) -> None:
-    tenant_id = content[:tenant].decode("ascii", "replace")
-    model_id = content[tenant + 1 : tenant + 1 + model].decode("ascii", "replace")
-    if isinstance(kind, PredictionPolicy):
-        found.requests.append(RenderedRequest(tenant_id, model_id, day, kind, rows, content))
-    else:
-        found.losses.append(Loss(tenant_id, model_id, date_of(day), kind, rows))
 
 
 class Spool:
@@ -204,9 +212,8 @@ class Spool:
         self._own: set[str] = set()
         self.fault: str | None = None
 
-    def segment(self, least_bytes: int = 0) -> Segment:
+    def segment(self, size: int = SEGMENT_BYTES) -> Segment:
         """A new segment, in memory if the disk is full or the folder can't be used."""
-        size = max(SEGMENT_BYTES, _START + _RECORD.size + least_bytes + _RESERVED)
         if self._folder is not None:
             try:
                 made, self.fault = self._in_file(self._folder, size), None
@@ -292,7 +299,7 @@ class Abandoned:
             return Contents("")
         with mmap.mmap(self._descriptor, size, access=mmap.ACCESS_READ) as content:
             found = read(content)
-        found.requests = [request for request in found.requests if _is_sound(request)]
+        found.requests = [group for group in found.requests if _is_sound(group)]
         found.losses = [loss for loss in found.losses if loss.rows > 0 and _are_names(loss.tenant_id, loss.model_id)]
         return found
 
@@ -307,11 +314,14 @@ class Abandoned:
         os.close(self._descriptor)
 
 
-def _is_sound(request: RenderedRequest) -> bool:
-    """Whether lines are those of one tenant and model, as many as counted."""
-    lines, head = request.lines.split(b"\n"), f"{request.tenant_id}\t{request.model_id}\t".encode()
-    is_whole = lines.pop() == b"" and len(lines) == request.rows and all(line.startswith(head) for line in lines)
-    return is_whole and _are_names(request.tenant_id, request.model_id)
+def _is_sound(group: RenderedRequests) -> bool:
+    """Whether the lines are those of one tenant and model, as many as counted."""
+    head = f"{group.tenant_id}\t{group.model_id}\t".encode()
+    for part, rows in zip(group.parts, group.row_counts, strict=True):
+        *lines, rest = part.split(b"\n")
+        if rest or len(lines) != rows or not all(line.startswith(head) for line in lines):
+            return False
+    return _are_names(group.tenant_id, group.model_id)
 
 
 def _are_names(tenant_id: str, model_id: str) -> bool:

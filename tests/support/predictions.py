@@ -14,8 +14,9 @@ from ml_core.domain.columns import ColumnKind
 from ml_core.domain.prediction_record import AnsweredRequest
 from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
 from ml_core.domain.tenant_policies import PredictionPolicy
+from ml_core.inference.prediction_spool import Spool, segment_bytes
 from ml_core.registry.predictions.ingest import PredictionIngest, Written
-from ml_core.registry.predictions.rendering import RenderedRequest, RenderedRequests, RequestRenderer, together
+from ml_core.registry.predictions.rendering import RenderedRequest, RenderedRequests, RequestRenderer
 
 SIGNATURE = Signature(
     (
@@ -59,7 +60,10 @@ def spooled(*arguments: Any, **fields: Any) -> RenderedRequest:
 
 def rendered(*requests: AnsweredRequest) -> list[RenderedRequests]:
     """Requests as they are written."""
-    return list(together(map(RequestRenderer().render, requests)))
+    found = [RequestRenderer().render(request) for request in requests]
+    segment = Spool(None).segment(segment_bytes(sum(len(each.lines) + 64 for each in found)))
+    assert all(map(segment.append, found))
+    return segment.read().requests
 
 
 def write(db: DatabaseConnection, *requests: AnsweredRequest) -> Written:

@@ -37,7 +37,7 @@ predictions = sa.Table(
     postgresql_partition_by="RANGE (at)",
 )
 
-# Labels. One may arrive before its prediction, which waits in a replica for half a second, or without one.
+# Labels. One may arrive before its prediction, which waits in a replica for about a second, or without one.
 feedback = sa.Table(
     "feedback",
     metadata,

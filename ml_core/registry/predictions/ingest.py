@@ -38,7 +38,8 @@ _CREATE_STAGING = sa.text(
     ") ON COMMIT DELETE ROWS"
 )
 _COPY = f"COPY {_STAGING} ({_LISTED}) FROM STDIN"
-_SELECTED = ", ".join("to_timestamp(at)" if column == "at" else column for column in COLUMNS)
+_CONVERTED = {"at": "to_timestamp(at / 1000000)", "latency_ms": "latency_ms / 1000"}
+_SELECTED = ", ".join(_CONVERTED.get(column, column) for column in COLUMNS)
 _INSERT = f"INSERT INTO {SCHEMA}.predictions ({_LISTED}) SELECT {_SELECTED} FROM {_STAGING}"  # noqa: S608 - constants
 _EPOCH = date(1970, 1, 1)
 _COPY_CHUNK = 256 * 1024

@@ -11,12 +11,13 @@ long, which the serving rate feels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from itertools import repeat
 from math import isnan
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,7 +44,7 @@ COLUMNS = (
     "prediction",
     "probabilities",
 )
-"""The order of the columns in a rendered row; ``at`` is in seconds since 1970-01-01 UTC."""
+"""The order of the columns in a rendered row; ``at`` is in microseconds since 1970-01-01 UTC, ``latency_ms`` too."""
 
 _NULL = "\\N"
 _INPUTS = COLUMNS.index("inputs")
@@ -108,19 +109,6 @@ class RenderedRequests:
         )
 
 
-def together(requests: Iterable[RenderedRequest]) -> Sequence[RenderedRequests]:
-    """Put the requests of a model, a day and a policy together, in their order."""
-    groups: dict[tuple[str, str, int, PredictionPolicy], RenderedRequests] = {}
-    for tenant_id, model_id, day, policy, rows, lines in requests:
-        key = (tenant_id, model_id, day, policy)
-        group = groups.get(key)
-        if group is None:
-            group = groups[key] = RenderedRequests(*key, [], [])
-        group.parts.append(lines)
-        group.row_counts.append(rows)
-    return list(groups.values())
-
-
 def _without_inputs(lines: str) -> str:
     """Rendered lines, without the inputs that they hold."""
     # Not splitlines: JSON may hold other ends of lines than this one.
@@ -162,6 +150,7 @@ class Renderer:
         self._numeric = sorted(name for name, kind in kinds.items() if kind.is_numeric)
         self._strings = sorted(name for name, kind in kinds.items() if not kind.is_numeric)
         self._names = [*self._numeric, *self._strings]
+        self._arrays = _getter(self._numeric)
         self._converted = [
             (i, _CONVERSIONS[kinds[name]]) for i, name in enumerate(self._numeric) if kinds[name] in _CONVERSIONS
         ]
@@ -183,7 +172,7 @@ class Renderer:
         # Parsed names hold nothing that ``COPY`` reads as more than itself.
         head = (
             f"{request.tenant_id}\t{request.model_id}\t{request.version}\t{request.environment or _NULL}\t"
-            f"{request.rollout}\t{request.at!r}\t{request_id}\t{request.latency_ms:.3f}\t"
+            f"{request.rollout}\t{int(request.at * 1e6)}\t{request_id}\t{int(request.latency_ms * 1e3)}\t"
         )
         numbers, texts = self._packed(request.columns, request.rows)
         probabilities = self._probabilities(request)
@@ -199,9 +188,9 @@ class Renderer:
 
     def _packed(self, columns: Columns, rows: int) -> tuple[list[bytes], list[tuple[str | None, ...]]]:
         """The numbers and the strings of each row as they are digested; no strings without such columns."""
-        arrays = [columns[name] for name in self._numeric]
+        arrays = self._arrays(columns)
         if rows == 1:
-            numbers = [b"".join(arrays)]  # type: ignore[arg-type]  # joins bytes, in a third of the time of arrays
+            numbers = [b"".join(arrays)]  # joins bytes, in a third of the time of arrays
         else:
             width, packed = 8 * len(arrays), np.array(arrays, "<f8").T.tobytes()
             numbers = [packed[row * width : (row + 1) * width] for row in range(rows)]
@@ -223,6 +212,12 @@ class Renderer:
         if request.probabilities is None:
             return []
         return [_json(dumps(dict(zip(self._classes, row, strict=True)))) for row in request.probabilities.tolist()]
+
+
+def _getter(names: Sequence[str]) -> Callable[[Columns], tuple[Any, ...]]:
+    """Gets the arrays of columns, in a third of the time of a loop."""
+    # Of one name it would be the array, and of none nothing.
+    return itemgetter(*names) if len(names) > 1 else lambda columns: tuple(columns[name] for name in names)
 
 
 def _truth(value: float) -> bool | None:

@@ -261,3 +261,67 @@ def test_closing_while_the_registry_is_away_counts_what_is_lost(registry, open_l
     log.append(spooled("acme"))
     assert log.describe()["lost"] == {"shutdown": 4}
     assert counts_add_up(log)
+
+
+@pytest.fixture
+def open_spooled(registry, tmp_path) -> Iterator[Callable[..., PredictionLog]]:
+    """Makes logs whose spools are in one folder."""
+    logs: list[PredictionLog] = []
+
+    def make(**settings: float) -> PredictionLog:
+        given = PredictionLogSettings(**{"flush_s": 0.01, **settings})
+        logs.append(PredictionLog(registry, given, folder=tmp_path / "spool"))
+        return logs[-1]
+
+    yield make
+    registry.go_on.set()
+    for log in logs:
+        log.close(0)
+
+
+def test_a_log_that_ends_without_the_registry_leaves_its_spool(registry, open_spooled, tmp_path):
+    """The next one writes rows and counts as a batch that may be there already, once, and removes the files."""
+    registry.is_away = True
+    log = open_spooled(queue_mb=SEGMENT_BYTES >> 20)
+    log.append(spooled("acme", request_id="kept"))
+    log.append(large(SEGMENT_BYTES))
+    log.start()
+    wait_until(lambda: registry.tries > 0)
+    log.close(0.3)
+    log._thread.join(10)
+    assert (log.describe()["queued"], log.describe()["lost"]) == (1, {"queue_full": 1})
+    registry.is_away = False
+    following = open_spooled()
+    following.append(spooled("acme", request_id="own"))
+    following.start()
+    wait_until(lambda: following.describe()["recovered"] == 1 and following.describe()["queued"] == 0)
+    assert sorted(registry.written) == ["kept", "own"]
+    ((_, losses, _, is_repeated),) = [batch for batch in registry.batches if batch[0] == ["kept"]]
+    assert ([(loss.reason, loss.rows) for loss in losses], is_repeated) == ([(LossReason.QUEUE_FULL, 1)], True)
+    assert counts_add_up(following)
+    following.close(10)
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_a_spool_uses_its_files_again(registry, open_spooled, tmp_path):
+    """Two are enough while the registry keeps up, and a log that ends leaves none."""
+    log = open_spooled()
+    log.start()
+    for number in range(5):
+        log.append(spooled("acme", request_id=str(number)))
+        wait_until(lambda expected=number + 1: log.describe()["written"] == expected)
+        assert len(list((tmp_path / "spool").iterdir())) <= 2
+    assert len({batch_id for _, _, batch_id, _ in registry.batches}) == 5
+    log.close(10)
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_a_full_disk_costs_no_answer(registry, tmp_path):
+    """Rows are held in memory and written; health says so, and how many would have been lost with the process."""
+    (tmp_path / "file").write_text("")
+    log = PredictionLog(registry, PredictionLogSettings(flush_s=0.01), folder=tmp_path / "file")
+    log.append(spooled("acme"))
+    log.start()
+    wait_until(lambda: log.describe()["written"] == 1)
+    assert (log.describe()["unspooled"], bool(log.describe()["spool_fault"])) == (1, True)
+    log.close(10)

@@ -1,0 +1,51 @@
+"""The outcome of a gRPC call, as trailers: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import quote
+
+SERVICE: Final = "inference.GRPCInferenceService"
+"""The service of the Open Inference Protocol v2. ``deployments.haproxy`` puts ``/t/{tenant}`` before its paths."""
+GRPC_PATH: Final = re.compile(rf"/t/[^/]*/{re.escape(SERVICE)}/.*", re.DOTALL)
+
+# https://grpc.github.io/grpc/core/md_doc_statuscodes.html
+CODES: Mapping[int, int] = {
+    200: 0,  # OK
+    400: 3,  # INVALID_ARGUMENT
+    401: 16,  # UNAUTHENTICATED
+    403: 7,  # PERMISSION_DENIED
+    404: 5,  # NOT_FOUND
+    405: 12,  # UNIMPLEMENTED
+    408: 4,  # DEADLINE_EXCEEDED
+    409: 10,  # ABORTED
+    413: 8,  # RESOURCE_EXHAUSTED, as gRPC's own servers answer a message that is too large
+    415: 12,  # UNIMPLEMENTED
+    422: 3,  # INVALID_ARGUMENT
+    429: 8,  # RESOURCE_EXHAUSTED
+    500: 13,  # INTERNAL
+    503: 14,  # UNAVAILABLE
+    504: 4,  # DEADLINE_EXCEEDED
+    507: 8,  # RESOURCE_EXHAUSTED
+}
+"""HTTP status → gRPC status: the table of errors is ``ml_core.exceptions.STATUS`` for both."""
+
+# What a peer accepts in trailers is about 8 KiB; a character may need nine bytes.
+_MAX_MESSAGE = 800
+
+
+def trailers_of(status: int, message: str = "") -> dict[bytes, bytes]:
+    """The trailers of a call.
+
+    Args:
+        status: The HTTP status of the same answer.
+        message: The text of the error; empty: there is none.
+    """
+    trailers = {b"grpc-status": b"%d" % CODES[status]}
+    if message:
+        # Percent-encoded: it may have any character, and a trailer only printable ASCII.
+        text = message[:_MAX_MESSAGE].encode(errors="replace")
+        trailers[b"grpc-message"] = quote(text, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode()
+    return trailers

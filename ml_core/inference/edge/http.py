@@ -177,9 +177,9 @@ class HttpRequest:
         Raises:
             InvalidRequestError: The header is not a whole number of at least 1, or no timeout of gRPC.
         """
-        timeout_ms = self._headers.get(b"x-request-timeout-ms")
         if b"grpc-timeout" in self._headers:
-            timeout_ms = _milliseconds(self._headers[b"grpc-timeout"])
+            return min(_milliseconds(self._headers[b"grpc-timeout"]), limits.max_timeout_ms)
+        timeout_ms = self._headers.get(b"x-request-timeout-ms")
         if timeout_ms is None:
             return limits.default_timeout_ms
         return min(_whole_number(timeout_ms, "x-request-timeout-ms", least=1), limits.max_timeout_ms)
@@ -295,14 +295,14 @@ class HttpResponse:
             await send({"type": "http.response.trailers", "headers": list(trailers.items())})
 
 
-def _milliseconds(timeout: bytes) -> bytes:
-    """A timeout of gRPC in whole milliseconds."""
+def _milliseconds(timeout: bytes) -> int:
+    """A timeout of gRPC in whole milliseconds, at least 1."""
     found = _GRPC_TIMEOUT.fullmatch(timeout)
     if found is None:
         raise InvalidRequestError(
             "The grpc-timeout must be up to 8 digits and a unit.", remedy="Correct or omit it.", field="grpc-timeout"
         )
-    return b"%d" % max(1, int(found[1]) * _UNITS_MS[found[2]])
+    return max(1, int(int(found[1]) * _UNITS_MS[found[2]]))
 
 
 def _whole_number(text: bytes, header: str, *, least: int) -> int:

@@ -52,6 +52,9 @@ _GLOBAL = """\
     maxconn {max_connections}
     # HAProxy requires two open files per client, but only clients that wait for a replica use the second.
     no strict-limits
+    # Bytes of a call that a client sends before it waits for the ingress: 10 MB/s at a round trip of 100 ms. The default
+    # permits 0.6 MB/s, at which the largest body takes longer than it may.
+    tune.h2.fe.initial-window-size 1048576
 """
 
 # Appended after Ray's directives: the last of several equal directives applies.

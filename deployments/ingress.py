@@ -88,7 +88,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         is_call = GRPC_PATH.fullmatch(cycle.scope["path"])
-        super()._start_asgi_task(cycle, SentTrailers(app, cycle) if is_call else app)
+        served: Any = SentTrailers(app, cycle) if is_call else app
+        super()._start_asgi_task(cycle, served)
 
     def _refuse(self, error: MLFrameworkError) -> None:
         request_id = new_request_id()

@@ -22,7 +22,7 @@ from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from ml_core.exceptions import InvalidRequestError, MLFrameworkError, RequestTooLargeError
-from ml_core.inference.edge.grpc_status import GRPC_PATH
+from ml_core.inference.edge.grpc_headers import GRPC_PATH
 from ml_core.inference.edge.http import error_response, is_sane_request_id, new_request_id
 
 MAX_HEAD_BYTES = 64 * 1024

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from ml_core.domain.api_key import Scope as KeyScope
 from ml_core.exceptions import DeadlineExceededError, RequestTimeoutError
 from ml_core.inference.edge.grpc import GrpcRoutes
-from ml_core.inference.edge.grpc_status import SERVICE
+from ml_core.inference.edge.grpc_headers import SERVICE
 from ml_core.inference.edge.http import (
     ClientLeftError,
     HttpRequest,

@@ -14,8 +14,8 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from ml_core.inference.edge.grpc_headers import trailers_of
 from ml_core.inference.edge.grpc_messages import MESSAGES
-from ml_core.inference.edge.grpc_status import trailers_of
 from ml_core.inference.edge.http import HttpRequest, HttpResponse, decompress, invalid, plain_error
 from ml_core.inference.edge.oip import InferBody, Values, read_infer
 from ml_core.inference.edge.protocol import ProtocolRoutes, outputs_of

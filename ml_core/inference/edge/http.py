@@ -28,7 +28,7 @@ from ml_core.exceptions import (
     shown,
     status_of,
 )
-from ml_core.inference.edge.grpc_status import GRPC_PATH, trailers_of
+from ml_core.inference.edge.grpc_headers import GRPC_PATH, milliseconds, trailers_of
 from ml_core.settings import ServingSettings
 
 logger = logging.getLogger(__name__)
@@ -75,8 +75,6 @@ _RETRY_AFTER_S = 1
 _EITHER_HEADER = 32 + zlib.MAX_WBITS
 """Makes zlib accept a gzip header and its own; the latter is ``deflate`` in HTTP (RFC 9110, 8.4.1.2)."""
 _ENCODINGS = (b"gzip", b"x-gzip", b"deflate")
-_GRPC_TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
-_UNITS_MS: Mapping[bytes, float] = {b"H": 3_600_000, b"M": 60_000, b"S": 1_000, b"m": 1, b"u": 1e-3, b"n": 1e-6}
 
 
 def is_sane_request_id(value: bytes) -> bool:
@@ -178,7 +176,7 @@ class HttpRequest:
             InvalidRequestError: The header is not a whole number of at least 1, or no timeout of gRPC.
         """
         if b"grpc-timeout" in self._headers:
-            return min(_milliseconds(self._headers[b"grpc-timeout"]), limits.max_timeout_ms)
+            return min(milliseconds(self._headers[b"grpc-timeout"]), limits.max_timeout_ms)
         timeout_ms = self._headers.get(b"x-request-timeout-ms")
         if timeout_ms is None:
             return limits.default_timeout_ms
@@ -293,16 +291,6 @@ class HttpResponse:
         await send({"type": "http.response.body", "body": self.body})
         if self.body:
             await send({"type": "http.response.trailers", "headers": list(trailers.items())})
-
-
-def _milliseconds(timeout: bytes) -> int:
-    """A timeout of gRPC in whole milliseconds, at least 1."""
-    found = _GRPC_TIMEOUT.fullmatch(timeout)
-    if found is None:
-        raise InvalidRequestError(
-            "The grpc-timeout must be up to 8 digits and a unit.", remedy="Correct or omit it.", field="grpc-timeout"
-        )
-    return max(1, int(int(found[1]) * _UNITS_MS[found[2]]))
 
 
 def _whole_number(text: bytes, header: str, *, least: int) -> int:

@@ -19,8 +19,8 @@ from ml_core.cells.plan import plan
 from ml_core.cli.demo.traffic import traffic
 from ml_core.client import MLClient
 from ml_core.domain.placement import IDLE_AFTER, Placement, dedicated_cell
+from ml_core.inference.edge.grpc_headers import SERVICE
 from ml_core.inference.edge.grpc_messages import MESSAGES
-from ml_core.inference.edge.grpc_status import SERVICE
 from ml_core.platform.applications import OPTIONS, OTHERS, serve_api
 from ml_core.platform.processes import find_marked
 from ml_core.platform.ray_cluster import read_token

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from ml_core.domain.api_key import Scope
 from ml_core.exceptions import STATUS, InvalidRequestError
 from ml_core.inference.edge.grpc import parse_message, read_message
+from ml_core.inference.edge.grpc_headers import CODES, trailers_of
 from ml_core.inference.edge.grpc_messages import MESSAGES
-from ml_core.inference.edge.grpc_status import CODES, trailers_of
 from ml_core.inference.edge.http import error_response
 from ml_core.inference.edge.oip import parse_infer
 from ml_core.inference.edge.tensors import DTYPES, to_binary

@@ -18,7 +18,7 @@ from k8s.serve import HTTP
 from ml_core.cells.serve_api import serve_config
 from ml_core.domain.api_key import ApiKey
 from ml_core.domain.placement import Placement, Placements
-from ml_core.inference.edge.grpc_status import SERVICE
+from ml_core.inference.edge.grpc_headers import SERVICE
 from ml_core.platform.ray_cluster import NODE_ENVIRONMENT
 from ml_core.settings import ArtifactSettings, DatabaseSettings, Settings, all_variables
 from support import kuberay

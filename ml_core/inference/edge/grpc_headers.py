@@ -1,4 +1,4 @@
-"""The outcome of a gRPC call, as trailers: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md."""
+"""The headers and trailers of a gRPC call: https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote
+
+from ml_core.exceptions import InvalidRequestError
 
 SERVICE: Final = "inference.GRPCInferenceService"
 """The service of the Open Inference Protocol v2. ``deployments.haproxy`` puts ``/t/{tenant}`` before its paths."""
@@ -32,8 +34,25 @@ CODES: Mapping[int, int] = {
 }
 """HTTP status → gRPC status: the table of errors is ``ml_core.exceptions.STATUS`` for both."""
 
+_TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
+_UNITS_MS: Mapping[bytes, float] = {b"H": 3_600_000, b"M": 60_000, b"S": 1_000, b"m": 1, b"u": 1e-3, b"n": 1e-6}
+
 # What a peer accepts in trailers is about 8 KiB; a character may need nine bytes.
 _MAX_MESSAGE = 800
+
+
+def milliseconds(timeout: bytes) -> int:
+    """The header ``grpc-timeout`` in whole milliseconds, at least 1.
+
+    Raises:
+        InvalidRequestError: It is no timeout.
+    """
+    found = _TIMEOUT.fullmatch(timeout)
+    if found is None:
+        raise InvalidRequestError(
+            "The grpc-timeout must be up to 8 digits and a unit.", remedy="Correct or omit it.", field="grpc-timeout"
+        )
+    return max(1, int(int(found[1]) * _UNITS_MS[found[2]]))
 
 
 def trailers_of(status: int, message: str = "") -> dict[bytes, bytes]:

@@ -52,8 +52,8 @@ _GLOBAL = """\
     maxconn {max_connections}
     # HAProxy requires two open files per client, but only clients that wait for a replica use the second.
     no strict-limits
-    # Bytes of a call that a client sends before it waits for the ingress: 10 MB/s at a round trip of 100 ms. Its default
-    # is 0.6 MB/s, at which the largest body takes longer than it may.
+    # Bytes of a call that a client sends before it waits for the ingress: 10 MB/s at a round trip of 100 ms. By default
+    # it is 0.6 MB/s, at which the largest body takes longer than it may.
     tune.h2.fe.initial-window-size 1048576
 """
 

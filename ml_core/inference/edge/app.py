@@ -11,6 +11,8 @@ from starlette.types import Receive, Scope, Send
 
 from ml_core.domain.api_key import Scope as KeyScope
 from ml_core.exceptions import DeadlineExceededError, RequestTimeoutError
+from ml_core.inference.edge.grpc import GrpcRoutes
+from ml_core.inference.edge.grpc_headers import SERVICE
 from ml_core.inference.edge.http import (
     ClientLeftError,
     HttpRequest,
@@ -62,6 +64,7 @@ class Route(NamedTuple):
 def routes_of(service: PredictionService) -> list[Route]:
     """The routes of the prediction plane."""
     own, protocol = PlatformRoutes(service), ProtocolRoutes(service)
+    grpc = GrpcRoutes(service, protocol)
     tenant = "/t/{tenant}"
     model = f"{tenant}/v2/models/{{model}}"
     version = f"{model}/versions/{{version}}"
@@ -80,6 +83,20 @@ def routes_of(service: PredictionService) -> list[Route]:
                 Route("GET", f"{path}/config", protocol.config, _EITHER),
                 Route("GET", f"{path}/ready", protocol.model_ready, _EITHER),
                 Route("POST", f"{path}/infer", protocol.infer, _PREDICT),
+            )
+        ),
+        # The last is compared last.
+        *(
+            Route("POST", f"{tenant}/{SERVICE}/{method}", handler, scopes)
+            for method, handler, scopes in (
+                ("ModelInfer", grpc.model_infer, _PREDICT),
+                ("ModelReady", grpc.model_ready, _EITHER),
+                ("ModelMetadata", grpc.model_metadata, _EITHER),
+                ("ModelConfig", grpc.model_config, _EITHER),
+                ("ServerLive", grpc.server_live, _EITHER),
+                ("ServerReady", grpc.server_ready, _EITHER),
+                ("ServerMetadata", grpc.server_metadata, _EITHER),
+                ("{method}", grpc.unknown, _EITHER),
             )
         ),
         Route("GET", "/healthz", own.healthz),

@@ -103,6 +103,8 @@ class Quotas:
         Raises:
             QuotaExceededError: It exceeds the quota; says after what time it does not.
         """
+        if self._assignment.quota(tenant).requests_per_s is None and self._defaults[0] is None:
+            return
         limit = self._of(tenant).requests
         if limit is not None and (wait_ns := limit.bucket.take(1, self._clock_ns())):
             self._hooks.request_refused("quota_requests")
@@ -115,6 +117,8 @@ class Quotas:
             QuotaExceededError: They exceed the quota; says after what time they do not.
             RequestTooLargeError: They are more than a burst, so that waiting is of no use.
         """
+        if self._assignment.quota(tenant).rows_per_s is None and self._defaults[1] is None:
+            return
         limit = self._of(tenant).rows
         if limit is None:
             return

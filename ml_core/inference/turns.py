@@ -25,15 +25,15 @@ class Turns:
 
     Args:
         gate: The bounds of requests that wait or are being answered.
-        shares: Charged with the estimated cost of each request.
+        shares: Charged with the estimated cost of each request that waited.
     """
 
     def __init__(self, gate: TenantGate, shares: Shares) -> None:
         self._gate = gate
         self._shares = shares
         self._waiting: FairQueue[tuple[asyncio.Future[None], float]] = FairQueue(shares)
+        # Of the present turn. While it is all there no turn is scheduled, and while some is there no request waits.
         self._left_s = TURN_S
-        self._has_turn = False  # the next turn is scheduled
 
     def __len__(self) -> int:
         """The number of requests that wait or are being answered."""
@@ -53,34 +53,29 @@ class Turns:
             QueueFullError: A limit is reached.
         """
         self._gate.enter(tenant)
-        cost_s = REQUEST_S + size * BYTE_S
-        loop = asyncio.get_running_loop()
-        if not self._has_turn:
-            self._has_turn = True
-            loop.call_soon(self._next, loop)
-        if self._left_s > 0 and not self._waiting:
-            self._shares.begin(self._shares.enter(tenant))
-            self._begin(tenant, cost_s)
+        left_s = self._left_s
+        if left_s > 0:
+            if left_s == TURN_S:
+                loop = asyncio.get_running_loop()
+                loop.call_soon(self._next, loop)
+            self._left_s = left_s - REQUEST_S - size * BYTE_S
             return None
-        waiting = loop.create_future()
-        self._waiting.push(tenant, (waiting, cost_s))
+        waiting = asyncio.get_running_loop().create_future()
+        self._waiting.push(tenant, (waiting, REQUEST_S + size * BYTE_S))
         return waiting
 
     def leave(self, tenant: str) -> None:
         """End a request."""
         self._gate.leave(tenant)
 
-    def _begin(self, tenant: str, cost_s: float) -> None:
-        self._shares.charge(tenant, cost_s)
-        self._left_s -= cost_s
-
     def _next(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._has_turn = self._left_s < TURN_S or bool(self._waiting)
-        self._left_s = TURN_S
-        while self._left_s > 0 and (found := self._waiting.pop()) is not None:
+        left_s = TURN_S
+        while left_s > 0 and (found := self._waiting.pop()) is not None:
             tenant, (waiting, cost_s) = found
             if not waiting.done():  # else its deadline passed, or its client left
                 waiting.set_result(None)
-                self._begin(tenant, cost_s)
-        if self._has_turn:
+                self._shares.charge(tenant, cost_s)
+                left_s -= cost_s
+        self._left_s = left_s
+        if left_s < TURN_S:
             loop.call_soon(self._next, loop)

@@ -23,7 +23,8 @@ Ts = TypeVarTuple("Ts")
 
 LONG_S = 0.05
 """A call that has run longer does not keep others from beginning."""
-_THREADS_PER_CPU = 8
+_CPUS = os.cpu_count() or 1
+_THREADS_PER_CPU = 8  # most of which sleep, if several tenants have models that do
 
 
 @dataclass(slots=True, eq=False)
@@ -52,6 +53,7 @@ class FairThreads:
         shares: Charged with the processor time of each call.
         name: The prefix of the names of the threads.
         initializer: Runs at the start of each thread.
+        threads: The number of threads.
         is_shared: Whether several tenants use it; a single one may use all threads.
 
     Attributes:
@@ -59,13 +61,17 @@ class FairThreads:
     """
 
     def __init__(
-        self, shares: Shares, name: str, initializer: Callable[[], None] | None = None, *, is_shared: bool = True
+        self,
+        shares: Shares,
+        name: str,
+        initializer: Callable[[], None] | None = None,
+        *,
+        threads: int = _THREADS_PER_CPU * _CPUS,
+        is_shared: bool = True,
     ) -> None:
-        cpus = os.cpu_count() or 1
-        threads = _THREADS_PER_CPU * cpus
         self.shares = shares
-        self._at_once = cpus + 1
-        self._per_tenant = cpus if is_shared else threads
+        self._at_once = min(_CPUS + 1, threads)
+        self._per_tenant = min(_CPUS, threads) if is_shared else threads
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, name, initializer)
         self._waiting: FairQueue[_Call] = FairQueue(shares)

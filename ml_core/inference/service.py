@@ -74,7 +74,7 @@ class PredictionService:
 
     Attributes:
         explanations: Explains predictions.
-        shares: The processor time that tenants used.
+        threads: Run what would block the event loop.
         asked: Tenants that were asked for predictions, until somebody takes them out.
     """
 
@@ -101,13 +101,13 @@ class PredictionService:
         self._table = table
         self._follower = follower
         # Two pools, so that a registry that hangs can't block the prediction threads.
-        self.shares = Shares(lambda tenant: assignment.quota(tenant).weight)
+        shares = Shares(lambda tenant: assignment.quota(tenant).weight)
         self._quotas = Quotas(assignment, limits, hooks)
-        self._predicting = FairThreads(self.shares, "mlcore-predict", thread_initializer, is_shared=is_shared)
+        self.threads = FairThreads(shares, "mlcore-predict", thread_initializer, is_shared=is_shared)
         self._looking_up = ThreadPoolExecutor(_LOOKUP_THREADS, "mlcore-lookup")
         self.router = Router(table, VersionLookup(find_version, self._looking_up, time.monotonic))
         self._shadows = Shadows(table, thread_initializer)
-        self.explanations = Explanations(thread_initializer)
+        self.explanations = Explanations(shares, thread_initializer)
         self._batchers: WeakKeyDictionary[Resident, Batcher] = WeakKeyDictionary()
 
     # Authentication.
@@ -209,7 +209,7 @@ class PredictionService:
 
     def on_thread(self, tenant: str, function: Callable[[*Ts], T], *arguments: *Ts) -> asyncio.Future[T]:
         """Run a function that would block the event loop on a prediction thread, when it is the tenant's turn."""
-        return self._predicting.submit(tenant, function, *arguments)
+        return self.threads.submit(tenant, function, *arguments)
 
     async def ensure_ready(self, target: Target, deadline: float) -> ServableVersion:
         """Load the version that would answer, for a pointer the stable one.
@@ -224,7 +224,7 @@ class PredictionService:
     def _batcher(self, resident: Resident) -> Batcher:
         batcher = self._batchers[resident] = Batcher(
             resident.model,
-            self._predicting,
+            self.threads,
             max_queued_rows=self.limits.max_queued_rows,
             max_batch_rows=self.limits.max_batch_rows,
             hooks=self.hooks,
@@ -259,7 +259,7 @@ class PredictionService:
 
     def close(self) -> None:
         """Stop the threads after the calls in progress."""
-        self._predicting.close()
+        self.threads.close()
         self._looking_up.shutdown(wait=False, cancel_futures=True)
         self._shadows.close()
         self.explanations.close()

@@ -14,6 +14,8 @@ from ml_core.inference.gate import TenantGate
 
 TURN_S = 2e-3
 """Work of one turn: as long as the longest call of a model on the loop. Shorter turns would make batches smaller."""
+SHARED_TURN_S = 0.5e-3
+"""Work of one turn while several tenants have requests, each of which takes some turns."""
 REQUEST_S = 100e-6
 """What a request takes on the loop beside its model: about 100 µs for one row (``benchmarks/serving.py``)."""
 BYTE_S = 20e-9
@@ -32,8 +34,8 @@ class Turns:
         self._gate = gate
         self._shares = shares
         self._waiting: FairQueue[tuple[asyncio.Future[None], float]] = FairQueue(shares)
-        # Of the present turn. While it is all there no turn is scheduled, and while some is there no request waits.
-        self._left_s = TURN_S
+        self._left_s = TURN_S  # of the present turn; while some is left no request waits
+        self._is_scheduled = False  # the next turn
 
     def __len__(self) -> int:
         """The number of requests that wait or are being answered."""
@@ -55,7 +57,8 @@ class Turns:
         self._gate.enter(tenant)
         left_s = self._left_s
         if left_s > 0:
-            if left_s == TURN_S:
+            if not self._is_scheduled:
+                self._is_scheduled = True
                 loop = asyncio.get_running_loop()
                 loop.call_soon(self._next, loop)
             self._left_s = left_s - REQUEST_S - size * BYTE_S
@@ -69,7 +72,7 @@ class Turns:
         self._gate.leave(tenant)
 
     def _next(self, loop: asyncio.AbstractEventLoop) -> None:
-        left_s = TURN_S
+        left_s = turn_s = TURN_S if self._gate.tenants <= 1 else SHARED_TURN_S
         while left_s > 0 and (found := self._waiting.pop()) is not None:
             tenant, (waiting, cost_s) = found
             if not waiting.done():  # else its deadline passed, or its client left
@@ -77,5 +80,6 @@ class Turns:
                 self._shares.charge(tenant, cost_s)
                 left_s -= cost_s
         self._left_s = left_s
-        if left_s < TURN_S:
+        self._is_scheduled = left_s < turn_s
+        if self._is_scheduled:
             loop.call_soon(self._next, loop)

@@ -87,7 +87,7 @@ class PlatformRoutes:
             data["unknown_values"] = body.unknown_values
         # On the thread: an answer may have some megabytes.
         return await self._service.explanations.on_thread(
-            lambda: json_response({"explanations": explanation.to_json(), **data})
+            request.tenant, lambda: json_response({"explanations": explanation.to_json(), **data})
         )
 
     async def _parse(

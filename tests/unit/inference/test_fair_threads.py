@@ -117,6 +117,25 @@ def test_processor_time_is_shared_by_weight():
     threads.close()
 
 
+def test_one_thread_is_shared_by_turns():
+    """As explanations do: a tenant with one step goes before the 30 that another has waiting."""
+    threads, order = FairThreads(Shares(lambda _: 1.0), "test", threads=1), []
+
+    def work(tenant: str) -> None:
+        compute(0.001)
+        order.append(tenant)
+
+    async def main():
+        busy = [threads.submit("busy", work, "busy") for _ in range(30)]
+        await busy[4]
+        await threads.submit("quiet", work, "quiet")
+        await asyncio.gather(*busy)
+
+    bounded(main)
+    assert order.index("quiet") <= 7
+    threads.close()
+
+
 def test_a_call_that_nobody_waits_for_any_more_does_not_begin(threads):
     """Cancelled while it waited, such as at the deadline of its request."""
     wake, ran = threading.Event(), []

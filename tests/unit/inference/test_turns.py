@@ -9,9 +9,9 @@ import pytest
 from ml_core.exceptions import QueueFullError
 from ml_core.inference.fair_queue import Shares
 from ml_core.inference.gate import TenantGate
-from ml_core.inference.turns import REQUEST_S, TURN_S, Turns
+from ml_core.inference.turns import REQUEST_S, SHARED_TURN_S, TURN_S, Turns
 
-IN_ONE_TURN = round(TURN_S / REQUEST_S)
+IN_ONE_TURN, IN_A_SHARED_ONE = round(TURN_S / REQUEST_S), round(SHARED_TURN_S / REQUEST_S)
 
 
 def made(total: int = 1000, per_tenant: int = 500) -> Turns:
@@ -58,6 +58,24 @@ def test_a_turn_is_bounded_and_the_quiet_tenant_is_first_in_the_next():
     order = asyncio.run(main())
     assert order.index("quiet") <= 2 * IN_ONE_TURN
     assert len(order) == 201
+
+
+def test_turns_are_shorter_while_several_tenants_have_requests():
+    """A request takes some turns of the loop; with one tenant, long ones make large batches."""
+
+    async def main():
+        turns, order, begun = made(), [], []
+        busy = [asyncio.ensure_future(ask(turns, "busy", order)) for _ in range(200)]
+        await asyncio.sleep(0)
+        assert turns.enter("quiet", 0) is not None  # in progress until the end
+        for _ in range(10):
+            before = len(order)
+            await asyncio.sleep(0)
+            begun.append(len(order) - before)
+        await asyncio.gather(*busy)
+        return begun
+
+    assert set(asyncio.run(main())[2:]) <= {IN_A_SHARED_ONE, IN_A_SHARED_ONE + 1}
 
 
 def test_large_bodies_take_larger_shares():

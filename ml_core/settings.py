@@ -174,6 +174,16 @@ class ServingSettings:
     poll_interval_s: float = _setting(
         "MLCORE_POLL_INTERVAL_S", 1.0, "Seconds between reads of the assignment when no notification arrives."
     )
+    requests_per_s: float | None = _setting(
+        "MLCORE_TENANT_REQUESTS_PER_S",
+        None,
+        "Requests to predict per second of a tenant without a rate of its own; more is 429; unset: no bound.",
+    )
+    rows_per_s: float | None = _setting(
+        "MLCORE_TENANT_ROWS_PER_S",
+        None,
+        "Rows per second of a tenant without a rate of its own; more is 429; unset: no bound.",
+    )
     # On a cluster an upgrade would replace replicas that answer by replicas that can't reach the registry.
     require_assignment: bool = _setting(
         "MLCORE_REQUIRE_ASSIGNMENT",

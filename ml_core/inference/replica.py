@@ -111,6 +111,7 @@ class Replica:
             recorder=self.recorder,
             tokens=TokenVerifier.of(settings.oidc),
             hooks=hooks,
+            is_shared=cell == SHARED_CELL,
         )
         self.reporter = Reporter(
             ReplicaReports(self._db, replica_id or secrets.token_hex(8), cell),

@@ -25,6 +25,7 @@ from ml_core.inference.edge.protocol import ProtocolRoutes
 from ml_core.inference.edge.routes import PlatformRoutes
 from ml_core.inference.gate import TenantGate
 from ml_core.inference.service import PredictionService
+from ml_core.inference.turns import Turns
 
 MAX_IN_FLIGHT = 512
 """Concurrent requests of all tenants that are being answered; more are refused with 429."""
@@ -135,7 +136,8 @@ class EdgeApp:
         self._host_sends_request_id = host_sends_request_id
         self._max_bytes = service.limits.max_body_bytes
         self._reading = TenantGate("requests being read", total=MAX_READING, per_tenant=MAX_READING // tenant_share)
-        self._answering = TenantGate("requests", total=MAX_IN_FLIGHT, per_tenant=MAX_IN_FLIGHT // tenant_share)
+        bounds = TenantGate("requests", total=MAX_IN_FLIGHT, per_tenant=MAX_IN_FLIGHT // tenant_share)
+        self._answering = Turns(bounds, service.threads.shares)
         # By number of path segments, so that a request is compared with a few templates only.
         self._by_length: dict[int, list[tuple[tuple[str, ...], dict[str, Route]]]] = {}
         for route in routes:
@@ -210,12 +212,14 @@ class EdgeApp:
                     await request.read(self._max_bytes)
                     if request.encoding is not None:
                         request.body = await self._service.on_thread(
-                            decompress, request.body, request.encoding, self._max_bytes
+                            request.tenant, decompress, request.body, request.encoding, self._max_bytes
                         )
                 finally:
                     self._reading.leave(request.tenant)
-            self._answering.enter(request.tenant)
+            waiting = self._answering.enter(request.tenant, len(request.body))
             try:
+                if waiting is not None:
+                    await waiting
                 return await route.handler(request)
             finally:
                 self._answering.leave(request.tenant)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import secrets
 import time
@@ -382,7 +383,7 @@ def error_response(error: Exception, path: str, request_id: str, *, is_operator:
         error = error.public()
     headers = {}
     if status in (429, 503):
-        headers[b"retry-after"] = b"%d" % (getattr(error, "retry_after_s", None) or _RETRY_AFTER_S)
+        headers[b"retry-after"] = b"%d" % math.ceil(getattr(error, "retry_after_s", None) or _RETRY_AFTER_S)
     elif status == 401:
         headers[b"www-authenticate"] = b"Bearer"
     elif status == 408:

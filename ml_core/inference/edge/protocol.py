@@ -77,7 +77,7 @@ class ProtocolRoutes:
         if len(request.body) <= PARSE_ON_LOOP_BYTES:
             body = parse(self._max_rows)
         else:
-            body = await self._service.on_thread(parse, self._max_rows)
+            body = await self._service.on_thread(request.tenant, parse, self._max_rows)
         target = _target(request, body.key)
         prediction = await self._service.predict(
             target, body, proba=body.wants_probabilities, deadline=request.deadline

@@ -71,14 +71,14 @@ class ParityProof(Document):
     Attributes:
         rows: Rows that both answered: held-out ones, those with missing, unseen and extreme values, and those below.
         thresholds: Splits of trees that were tested, each with a row at the threshold and one an ulp on either side.
-        max_difference: The largest absolute difference of probabilities, values or scores.
+        max_difference: The largest absolute difference of probabilities, values or scores; None: it was not finite.
         flips: Rows with another label.
         runtime: The version of onnxruntime.
     """
 
     rows: int
     thresholds: int
-    max_difference: float
+    max_difference: float | None
     flips: int
     runtime: str
 

@@ -109,7 +109,8 @@ def _compile(model: LoadedModel, held_out: Columns) -> Compiled:
     with sklearn.config_context(assume_finite=True, skip_parameter_validation=True), threadpool_limits(limits=1):
         found, at_splits = _at_splits(ensemble, family.trees(estimator), features)
         found += _compared(estimator, answer, np.concatenate([features, at_splits]))
-        proof = ParityProof(found.rows, ensemble.n_splits, found.max_difference, found.flips, runtime)
+        difference = found.max_difference if np.isfinite(found.max_difference) else None
+        proof = ParityProof(found.rows, ensemble.n_splits, difference, found.flips, runtime)
         if found.flips or not found.is_close:
             why = f"{found.flips} of {found.rows:,} rows get another label or number"
             return Compiled(Compilation(f"The compiled form is not equal: {why}.", proof=proof))

@@ -85,10 +85,10 @@ def _compile(model: LoadedModel, held_out: Columns) -> Compiled:
     family, name = family_of(estimator), type(estimator).__name__
     if encoder is None:
         return Compiled(Compilation("Its pipeline is not the platform's encoder and an estimator."))
+    if formula_of(estimator) is not None and not hasattr(estimator, "estimators_"):
+        return Compiled(Compilation(f"{name} is answered by its formula, which takes microseconds."))
     if family is None:
-        has_formula = formula_of(estimator) is not None
-        quick = f"{name} is answered by its formula, which takes microseconds."
-        return Compiled(Compilation(quick if has_formula else f"There is no compiled form of {name}."))
+        return Compiled(Compilation(f"There is no compiled form of {name}."))
     if encoder.texts_ and not encoder.dense_text:
         return Compiled(Compilation("Its features are sparse, because a column is a text."))
     runtime, width = runtime_version(), encoder.n_features_out

@@ -49,7 +49,7 @@ class NotCompilableError(ValueError):
 def family_of(estimator: Any) -> Family | None:
     """How an estimator is compiled, or None."""
     cls = type(estimator)
-    return _FAMILIES.get(cls.__name__) if cls.__module__.startswith("sklearn.ensemble.") else None
+    return _FAMILIES.get(cls.__name__) if cls.__module__.startswith(("sklearn.ensemble.", "sklearn.tree.")) else None
 
 
 def _forest(estimator: Any) -> Ensemble:
@@ -57,8 +57,12 @@ def _forest(estimator: Any) -> Ensemble:
 
     if estimator.n_outputs_ != 1:
         raise NotCompilableError("it predicts several targets")
-    trees = [_tree(each.tree_, each.tree_.value[:, 0, :]) for each in estimator.estimators_]
+    trees = [_tree(each.tree_, each.tree_.value[:, 0, :]) for each in _trees_in(estimator)]
     return Ensemble(trees, trees[0].values.shape[1], is_rounded=True, divisor=len(trees))
+
+
+def _trees_in(estimator: Any) -> list[Any]:
+    return list(getattr(estimator, "estimators_", [estimator]))
 
 
 def _isolation(estimator: Any) -> Ensemble:
@@ -103,7 +107,10 @@ def _boosting(estimator: Any) -> Ensemble:
 
 
 def _trees_of_forest(estimator: Any) -> list[Callable[[Any], NDArray[np.float64]]]:
-    return [lambda rows, tree=each.tree_: tree.predict(rows.astype(np.float32)) for each in estimator.estimators_]
+    def values(tree: Any, rows: Any) -> NDArray[np.float64]:
+        return np.asarray(tree.predict(rows.astype(np.float32)))
+
+    return [partial(values, each.tree_) for each in _trees_in(estimator)]
 
 
 def _trees_of_isolation(estimator: Any) -> list[Callable[[Any], NDArray[np.float64]]]:
@@ -154,11 +161,15 @@ def _boosted_values(estimator: Any) -> Callable[[NDArray[np.float64]], Answer]:
     return lambda raw: Answer(inverse(raw.ravel()))
 
 
-def _isolated(estimator: Any) -> Callable[[NDArray[np.float64]], Answer]:
+def path_length(estimator: Any) -> float:
+    """By which an isolation forest divides the sum of the depths, the score of a row being 2 to minus the quotient."""
     from sklearn.ensemble._iforest import _average_path_length
 
-    denominator = (len(estimator.estimators_) * _average_path_length([estimator._max_samples])).item()
-    offset = estimator.offset_
+    return float((len(estimator.estimators_) * _average_path_length([estimator._max_samples])).item())
+
+
+def _isolated(estimator: Any) -> Callable[[NDArray[np.float64]], Answer]:
+    denominator, offset = path_length(estimator), estimator.offset_
 
     def answer(depths: NDArray[np.float64]) -> Answer:
         summed = depths[:, 0]
@@ -173,6 +184,8 @@ _FAMILIES: Mapping[str, Family] = {
     "ExtraTreesClassifier": Family(_forest, _probable, _trees_of_forest),
     "RandomForestRegressor": Family(_forest, _mean, _trees_of_forest),
     "ExtraTreesRegressor": Family(_forest, _mean, _trees_of_forest),
+    "DecisionTreeClassifier": Family(_forest, _probable, _trees_of_forest),
+    "DecisionTreeRegressor": Family(_forest, _mean, _trees_of_forest),
     "HistGradientBoostingClassifier": Family(_boosting, _boosted_classes, _trees_of_boosting),
     "HistGradientBoostingRegressor": Family(_boosting, _boosted_values, _trees_of_boosting),
     "IsolationForest": Family(_isolation, _isolated, _trees_of_isolation),

@@ -19,7 +19,7 @@ MAX_BYTES: Final = 256 * 2**20
 """Of a compiled form. The session keeps it, and what it makes of it: ``memory_of``."""
 _MAX_DEPTH = 1_000  # onnxruntime builds trees by recursion
 _MAX_TREES = 100_000
-_BYTES_PER_BYTE = 4
+_BYTES_PER_BYTE = 5
 _SESSION_BYTES = 100_000
 # The operators in the order of ``tree_graph.nodes_of``; those around the trees may be absent.
 _OPERATORS = (

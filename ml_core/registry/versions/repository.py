@@ -152,7 +152,9 @@ class VersionRepository(OfTenant):
         """
         registration.check_draft(draft)
         with journal.writing(self._db, self._tenant_id) as connection:
-            lock_digest(connection, self._tenant_id, artifact.digest, shared=True)
+            form = draft.compilation.form
+            for digest in (artifact.digest, *(() if form is None else (form.digest,))):
+                lock_digest(connection, self._tenant_id, digest, shared=True)
             return registration.register(connection, self._tenant_id, draft, artifact, actor)
 
     def refuse_in_vain(self, model_id: str, model_type: str | None, version: str | None) -> str | None:

@@ -114,7 +114,7 @@ def _compile(model: LoadedModel, held_out: Columns) -> Compiled:
         if found.flips or not found.is_close:
             why = f"{found.flips} of {found.rows:,} rows get another label or number"
             return Compiled(Compilation(f"The compiled form is not equal: {why}.", proof=proof))
-        original = formula_of(estimator) or (lambda rows: _plain(estimator, rows))
+        original = formula_of(estimator) or getattr(estimator, "predict_proba", estimator.predict)
         costs = [
             _cost(measure_bytes(estimator), original, features),
             _cost(memory_of(len(data)), answer, features),
@@ -164,10 +164,15 @@ def _compared(estimator: Any, answer: Answerer, features: NDArray[np.float64]) -
     whole = _difference(wanted, answer(features))
     for row in range(min(_SINGLE, len(features))):
         one = slice(row, row + 1)
-        whole += _difference(Answer(*(None if part is None else part[one] for part in wanted)), answer(features[one]))
+        whole += _difference(_part(wanted, one), answer(features[one]))
     if len(answer(features[:0]).predictions):
         return replace(whole, is_close=False)
     return whole
+
+
+def _part(answer: Answer, rows: slice) -> Answer:
+    others = (None if part is None else part[rows] for part in answer[1:])
+    return Answer(answer.predictions[rows], *others)
 
 
 def _plain(estimator: Any, features: Any) -> Answer:
@@ -182,9 +187,13 @@ def _difference(wanted: Answer, found: Answer) -> _Found:
     rows, is_number = len(wanted.predictions), wanted.predictions.dtype.kind == "f"
     pairs = [(wanted.probabilities, found.probabilities), (wanted.scores, found.scores)]
     pairs += [(wanted.predictions, found.predictions)] if is_number else []
-    if any((left is None) != (right is None) or np.shape(left) != np.shape(right) for left, right in pairs):
-        return _Found(rows, np.inf, rows, is_close=False)
-    numbers = [_apart(left, right) for left, right in pairs if left is not None and right is not None]
+    numbers = []
+    for left, right in pairs:
+        if left is None and right is None:
+            continue
+        if left is None or right is None or left.shape != right.shape:
+            return _Found(rows, np.inf, rows, is_close=False)
+        numbers.append(_apart(left, right))
     total = _Found(0, max([each.max_difference for each in numbers], default=0.0), 0, all(e.is_close for e in numbers))
     if is_number:
         return replace(total, rows=rows)
@@ -260,12 +269,12 @@ def _sides(threshold: NDArray[np.float64], *, is_rounded: bool) -> tuple[NDArray
     return below.astype(np.float64), np.where(near <= threshold, up, near).astype(np.float64)
 
 
-def _cost(memory_bytes: int, answer: Answerer, features: NDArray[np.float64]) -> FormCost:
+def _cost(memory_bytes: int, answer: Callable[[Any], object], features: NDArray[np.float64]) -> FormCost:
     rows = np.ascontiguousarray(np.resize(features, (64, features.shape[1])))
     return FormCost(memory_bytes, _microseconds(answer, rows[:1]), _microseconds(answer, rows))
 
 
-def _microseconds(answer: Answerer, rows: NDArray[np.float64]) -> float:
+def _microseconds(answer: Callable[[Any], object], rows: NDArray[np.float64]) -> float:
     """CPU time of a call: the least of some, within a fraction of a second."""
     answer(rows)
     began, best, calls = time.thread_time(), np.inf, 1

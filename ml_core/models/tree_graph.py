@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -133,7 +134,7 @@ def nodes_of(ensemble: Ensemble, features: str, answer: str) -> tuple[list[Any],
         nodes.append(helper.make_node("Gather", [TABLE, "mlcore/numbers"], ["mlcore/values"], axis=0))
         nodes.append(helper.make_node("ReduceSum", ["mlcore/values", _AXIS], [summed], keepdims=0))
     if ensemble.divisor is not None:
-        constants.append(numpy_helper.from_array(np.float64(ensemble.divisor), _DIVISOR))
+        constants.append(numpy_helper.from_array(np.array(ensemble.divisor, dtype=np.float64), _DIVISOR))
         nodes.append(helper.make_node("Div", [summed, _DIVISOR], [answer]))
     return nodes, constants
 
@@ -202,4 +203,4 @@ def _with_root(tree: Tree) -> Tree:
 
 
 def _starts(sizes: Iterable[int]) -> list[int]:
-    return np.cumsum([0, *sizes])[:-1].tolist()
+    return [0, *accumulate(sizes)][:-1]

@@ -40,8 +40,10 @@ BYTES_PER_US = 64_000
 """What a form may cost in memory for each microsecond that it saves a request of one row. A usual machine has 4 GB a
 core, and a microsecond saved 16 times a second is that share of a core: 16e-6 of 4 GB. A model that is asked less is
 evicted before one that is asked more."""
-MAX_CELLS = 300_000_000
-"""Numbers in the rows of the proof, splits times features: some seconds. A larger model is not compiled."""
+MAX_CELLS = 100_000_000
+"""Splits times features, of which the proof makes three rows each: some seconds. A larger model is not compiled."""
+_TREE_CELLS = 10_000_000  # of one tree, whose rows are in memory at once
+_SPLIT_BYTES = 9  # of a graph, at least: a threshold and one index
 _HELD_OUT = 1_000
 _CHANGED = 8  # rows, for each column and special value
 _CHANGED_CELLS = 2_000_000
@@ -95,18 +97,24 @@ def _compile(model: LoadedModel, held_out: Columns) -> Compiled:
     from ml_core.models.tree_graph import graph_of
 
     ensemble = family.ensemble(estimator)
-    if ensemble.n_splits * width > MAX_CELLS:
+    if ensemble.n_splits * width > MAX_CELLS or max(len(tree.feature) for tree in ensemble.trees) * width > _TREE_CELLS:
         raise NotCompilableError(f"its {ensemble.n_splits:,} splits are too many to be proved")
-    data = graph_of(ensemble, width)
-    check_graph(data, width)
-    run, answer_of = open_session(data), family.answer(estimator)
     features = np.asarray(encoder.transform(_changed(model, held_out)), dtype=np.float64)
-
-    def answer(rows: Any) -> Answer:
-        return answer_of(run(rows))
-
     # As a replica has it: what the encoder made is not checked again, and one thread computes it.
     with sklearn.config_context(assume_finite=True, skip_parameter_validation=True), threadpool_limits(limits=1):
+        plain = formula_of(estimator) or getattr(estimator, "predict_proba", estimator.predict)
+        original = _cost(measure_bytes(estimator), plain, features)
+        least = memory_of(_SPLIT_BYTES * ensemble.n_splits)
+        if least > BYTES_PER_US * original.row_us:  # before the proof, which takes seconds of such a model
+            why = f"it would take at least {least / 2**20:,.1f} MB for a request of {original.row_us:,.0f} µs"
+            return Compiled(Compilation(f"A compiled form is not affordable: {why}.", original_cost=original))
+        data = graph_of(ensemble, width)
+        check_graph(data, width)
+        run, answer_of = open_session(data), family.answer(estimator)
+
+        def answer(rows: Any) -> Answer:
+            return answer_of(run(rows))
+
         found, at_splits = _at_splits(ensemble, family.trees(estimator), features)
         found += _compared(estimator, answer, np.concatenate([features, at_splits]))
         difference = found.max_difference if np.isfinite(found.max_difference) else None
@@ -114,12 +122,7 @@ def _compile(model: LoadedModel, held_out: Columns) -> Compiled:
         if found.flips or not found.is_close:
             why = f"{found.flips} of {found.rows:,} rows get another label or number"
             return Compiled(Compilation(f"The compiled form is not equal: {why}.", proof=proof))
-        original = formula_of(estimator) or getattr(estimator, "predict_proba", estimator.predict)
-        costs = [
-            _cost(measure_bytes(estimator), original, features),
-            _cost(memory_of(len(data)), answer, features),
-        ]
-    return _chosen(data, proof, *costs)
+        return _chosen(data, proof, original, _cost(memory_of(len(data)), answer, features))
 
 
 @dataclass(frozen=True, slots=True)

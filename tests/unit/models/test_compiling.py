@@ -212,6 +212,12 @@ def test_what_is_not_affordable_or_not_faster_is_not_used(store, monkeypatch):
     original = loaded(model, store)
     monkeypatch.setattr(compiling, "BYTES_PER_US", 1)
     dear = compiling.compile_model(original, model.held_out)
+    assert (dear.data, dear.compilation.proof) == (None, None)
+    assert dear.compilation.reason.startswith("A compiled form is not affordable")
+    monkeypatch.setattr(compiling, "BYTES_PER_US", 64_000)
+    monkeypatch.setattr(compiling, "_SPLIT_BYTES", 0)
+    monkeypatch.setattr(compiling, "memory_of", lambda size_bytes: 10**12 if size_bytes else 1)
+    dear = compiling.compile_model(original, model.held_out)
     assert dear.data is None
     assert "would be affordable" in dear.compilation.reason
     assert dear.compilation.proof.flips == 0

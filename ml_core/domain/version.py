@@ -50,6 +50,73 @@ class RequiredModule(Document):
 
 
 @dataclass(frozen=True, slots=True)
+class CompiledForm(Document):
+    """The estimator of a version as an ONNX graph: an artifact of the same tenant, derived from the version's own.
+
+    Attributes:
+        runtime: The version of onnxruntime with which it was proved; no other one runs it.
+        max_rows: It answers requests of at most so many rows, as it was measured to be slower with more. None: of any.
+    """
+
+    digest: Digest
+    size_bytes: int
+    runtime: str
+    max_rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ParityProof(Document):
+    """How the compiled form was compared with scikit-learn's answers.
+
+    Attributes:
+        rows: Rows that both answered: held-out ones, those with missing, unseen and extreme values, and those below.
+        thresholds: Splits of trees that were tested, each with a row at the threshold and one an ulp on either side.
+        max_difference: The largest absolute difference of probabilities, values or scores; None: it was not finite.
+        flips: Rows with another label.
+        runtime: The version of onnxruntime.
+    """
+
+    rows: int
+    thresholds: int
+    max_difference: float | None
+    flips: int
+    runtime: str
+
+
+@dataclass(frozen=True, slots=True)
+class FormCost(Document):
+    """What a form costs a replica: bytes in memory, and microseconds of CPU time for requests of 1 and of 64 rows."""
+
+    memory_bytes: int
+    row_us: float
+    rows_64_us: float
+
+
+@dataclass(frozen=True, slots=True)
+class Compilation(Document):
+    """Which form of the estimator answers, and why, as decided when the version was registered.
+
+    Attributes:
+        reason: Why, in a sentence.
+        form: The compiled form, if that one answers.
+        proof: Of the compiled form, if there was one.
+        original_cost: What the original was measured to cost; None if nothing was compiled.
+        compiled_cost: The same of the compiled form.
+    """
+
+    reason: str = "It was not trained by this platform."
+    form: CompiledForm | None = None
+    proof: ParityProof | None = None
+    original_cost: FormCost | None = None
+    compiled_cost: FormCost | None = None
+
+    @property
+    def answers(self) -> str:
+        """The form that answers: ``compiled`` or ``original``."""
+        return "original" if self.form is None else "compiled"
+
+
+@dataclass(frozen=True, slots=True)
 class ServableVersion:
     """The part of a version that the assignment carries: enough to fetch, verify, load and self-test it."""
 
@@ -61,6 +128,7 @@ class ServableVersion:
     signature: Signature
     self_test: SelfTest
     modules: tuple[RequiredModule, ...] = ()
+    compiled: CompiledForm | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +167,7 @@ class ModelVersion:
         outside_types: Types in its artifact outside the allow-list; a server loads them if it trusts ``modules``.
         tags: Key → value, for searches; may change.
         uses: The environments that use it, by name; may change.
+        compilation: Which form of its estimator answers, and why.
     """
 
     servable: ServableVersion
@@ -112,6 +181,7 @@ class ModelVersion:
     outside_types: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     uses: Sequence[Use] = ()
+    compilation: Compilation = Compilation()
 
     def __repr__(self) -> str:
         return _in_a_line(self, str(self.servable.ref))
@@ -231,6 +301,7 @@ class VersionDraft:
         outside_types: Types in its artifact outside the allow-list.
         modules: The modules of ``outside_types``.
         tags: Key → value, for searches.
+        compilation: Which form of its estimator answers, and why; the bytes of a compiled form are in the store.
     """
 
     model_id: ModelId
@@ -245,6 +316,7 @@ class VersionDraft:
     outside_types: tuple[str, ...] = ()
     modules: tuple[RequiredModule, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    compilation: Compilation = Compilation()
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ class Residents:
 
     def __init__(self, max_bytes: int, is_named: Callable[[VersionKey], bool], hooks: Hooks) -> None:
         self.max_bytes, self.bytes = max_bytes, 0
+        self.uncompiled = 0  # whose compiled form could not be used
         self.by_key: OrderedDict[VersionKey, Resident] = OrderedDict()  # least recently used first
         self._is_named = is_named
         self._hooks = hooks
@@ -75,6 +76,7 @@ class Residents:
         """Add a model and evict others for it."""
         resident = self.by_key[key] = Resident(key, model)
         self.bytes += model.memory_bytes
+        self.uncompiled += model.uncompiled is not None
         self.evict(keep=key)
         self._hooks.models_resident(len(self.by_key), self.bytes)
         return resident
@@ -103,7 +105,9 @@ class Residents:
         return named
 
     def _remove(self, key: VersionKey) -> None:
-        self.bytes -= self.by_key.pop(key).model.memory_bytes
+        model = self.by_key.pop(key).model
+        self.bytes -= model.memory_bytes
+        self.uncompiled -= model.uncompiled is not None
         self._hooks.models_resident(len(self.by_key), self.bytes)
 
 
@@ -397,6 +401,7 @@ class ModelTable:
             "pointers": len(self._pointers.by_key),
             "partly_read": self._pointers.partly_read,
             "loaded": len(self._residents.by_key),
+            "uncompiled": self._residents.uncompiled,
             "loading": len(self._queue),
             "memory_bytes": self._residents.bytes,
             "max_memory_bytes": self._residents.max_bytes,

@@ -104,7 +104,9 @@ class GrpcRoutes:
     async def _message(self, request: HttpRequest, name: str) -> Any:
         if len(request.body) <= PARSE_ON_LOOP_BYTES and request.body[:1] != b"\1":
             return read_message(request.body, request.grpc_encoding, name, self._max_bytes)
-        return await self._service.on_thread(read_message, request.body, request.grpc_encoding, name, self._max_bytes)
+        return await self._service.on_thread(
+            request.tenant, read_message, request.body, request.grpc_encoding, name, self._max_bytes
+        )
 
 
 def read_message(body: bytes, encoding: bytes, name: str, max_bytes: int) -> Any:

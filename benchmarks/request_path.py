@@ -46,7 +46,6 @@ BLOCKS, REQUESTS = 60, 100
 COUNTED = 300
 """Requests whose instructions are counted; they vary by less than 1 %."""
 STAGES = ("constant", "edge", "body", "columns", "model", "metrics", "log", "ticket")
-_LAST = "log"  # a ticket is another request and not a further stage
 
 Ask = Callable[[], Awaitable[None]]
 
@@ -93,9 +92,8 @@ def asking(app: Any, method: str, path: str, key: str = "", body: bytes = b"") -
 @contextmanager
 def stages() -> Iterator[dict[str, Ask]]:
     """Stage → a function that sends one request."""
-    sys.path[:0] = [str(Path.cwd() / "tests"), str(ROOT / "benchmarks")]
     import pandas as pd
-    from serving import tables
+    from serving_tables import tables
 
     from ml_core.domain.api_key import Scope
     from ml_core.domain.assignment import AssignmentDelta
@@ -129,7 +127,7 @@ def stages() -> Iterator[dict[str, Ask]]:
 
     tune_process()
     limits = ServingSettings()
-    (numbers, sign, _), _, (tickets, kind, _) = tables(400).values()
+    (numbers, sign), _, (tickets, kind) = tables(400).values()
     one = pd.DataFrame({"x": numbers.x0 + numbers.x1})
     rows = {"one": one, "constant": numbers, "numbers": numbers, "tickets": tickets}
     with tempfile.TemporaryDirectory() as folder:
@@ -152,7 +150,7 @@ def stages() -> Iterator[dict[str, Ask]]:
 
         def app(**options: Any) -> Any:
             service = PredictionService(cell.assignment, cell.table, None, limits=limits, **options)  # type: ignore[arg-type]
-            return build_app(service, host_sends_request_id=True)
+            return build_app(service)
 
         def predict(app: Any, model: str) -> Ask:
             body = json.dumps({"rows": [rows[model].iloc[0].to_dict()]}).encode()
@@ -196,15 +194,13 @@ async def counted(asks: dict[str, Ask]) -> dict[str, float]:
         for _ in range(COUNTED):
             await ask()
         _callgrind(f"--dump={name}")
+    dumps = [path.read_text(encoding="utf-8", errors="replace") for path in Path.cwd().glob("callgrind.out.*.*")]
     found = {}
-    for path in Path.cwd().glob("callgrind.out.*"):
-        text = path.read_text(encoding="utf-8", errors="replace")
-        name, total = re.search(r"Client Request: (\w+)|--dump=(\w+)|Trigger: .*?(\w+)$", text, re.M), 0
-        sums = re.search(r"^(?:summary|totals): (\d+)", text, re.M)
-        if name is not None and sums is not None:
-            total = int(sums[1])
-            found[next(group for group in name.groups() if group)] = total / COUNTED / 1000
-    return found
+    for dump in dumps:
+        name, total = re.search(r"^desc: Trigger: dump (\w+)$", dump, re.M), re.search(r"^totals: (\d+)$", dump, re.M)
+        if name is not None and total is not None:
+            found[name[1]] = int(total[1]) / COUNTED / 1000
+    return {name: found[name] for name in asks}
 
 
 def _callgrind(command: str) -> None:
@@ -214,12 +210,32 @@ def _callgrind(command: str) -> None:
 def run(checkout: Path, *, instructions: bool) -> dict[str, Any]:
     """Measure a checkout in a separate process."""
     me = [sys.executable, str(Path(__file__).resolve()), "--measure", "instructions" if instructions else "time"]
-    environment = {**os.environ, "PYTHONPATH": str(checkout)}
-    if instructions:
-        environment["PYTHONHASHSEED"] = "0"
-        me = ["valgrind", "--tool=callgrind", "--instr-atstart=no", *me]
-    done = subprocess.run(me, cwd=checkout, env=environment, stdout=subprocess.PIPE, check=True)
+    paths = [str(checkout), str(checkout / "tests")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0"}
+    with tempfile.TemporaryDirectory() as folder:
+        if instructions:
+            me = ["valgrind", "--quiet", "--tool=callgrind", "--instr-atstart=no", *me]
+        done = subprocess.run(me, cwd=folder, env=environment, stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def figures_of(checkout: Path, options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Stage → ``us``, ``added_us`` and, if asked for, ``k_instructions`` of a request."""
+    seen: dict[str, list[float]] = {name: [] for name in STAGES}
+    for _ in range(options.repetitions):
+        for name, times in run(checkout, instructions=False).items():
+            seen[name] += times
+    times = {name: statistics.quantiles(found, n=10)[0] for name, found in seen.items()}
+    counts = run(checkout, instructions=True) if options.instructions else {}
+    figures: dict[str, dict[str, float]] = {}
+    for index, name in enumerate(STAGES):
+        before = times[STAGES[index - 1]] if index else 0.0
+        figures[name] = {"us": times[name]}
+        if name != "ticket":  # another request and not a further stage
+            figures[name]["added_us"] = times[name] - before
+        if name in counts:
+            figures[name]["k_instructions"] = counts[name]
+    return figures
 
 
 def main() -> None:
@@ -227,12 +243,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--other", type=Path, help="another checkout")
     parser.add_argument("--instructions", action="store_true")
+    parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--measure", choices=("time", "instructions"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         with stages() as asks:
             print(json.dumps(asyncio.run(timed(asks) if options.measure == "time" else counted(asks))))
+        return
+    checkouts = {"here": ROOT, **({"other": options.other.resolve()} if options.other else {})}
+    result = {name: figures_of(checkout, options) for name, checkout in checkouts.items()}
+    for stage in STAGES:
+        columns = (f"{figure} {value:8.1f}" for found in result.values() for figure, value in found[stage].items())
+        print(f"{stage:10}" + "   ".join(columns))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -87,19 +87,14 @@ def routes_of(service: PredictionService) -> list[Route]:
     ]
 
 
-def build_app(
-    service: PredictionService, *, host_sends_request_id: bool = False, tenant_share: int = TENANT_SHARE
-) -> EdgeApp:
+def build_app(service: PredictionService, *, tenant_share: int = TENANT_SHARE) -> EdgeApp:
     """Build the application of a service.
 
     Args:
         service: The prediction service.
-        host_sends_request_id: Whether the server adds the client's ``x-request-id`` to each response, as Ray Serve
-            does. The application then adds only ids that it generated.
         tenant_share: The divisor of the limits for one tenant.
     """
-    routes = routes_of(service)
-    return EdgeApp(service, routes, host_sends_request_id=host_sends_request_id, tenant_share=tenant_share)
+    return EdgeApp(service, routes_of(service), tenant_share=tenant_share)
 
 
 class EdgeApp:
@@ -110,12 +105,10 @@ class EdgeApp:
         service: PredictionService,
         routes: list[Route],
         *,
-        host_sends_request_id: bool,
         tenant_share: int = TENANT_SHARE,
     ) -> None:
         self._service = service
         self._hooks = service.hooks
-        self._host_sends_request_id = host_sends_request_id
         self._max_bytes = service.limits.max_body_bytes
         self._reading = TenantGate("requests being read", total=MAX_READING, per_tenant=MAX_READING // tenant_share)
         self._answering = TenantGate("requests", total=MAX_IN_FLIGHT, per_tenant=MAX_IN_FLIGHT // tenant_share)
@@ -156,8 +149,7 @@ class EdgeApp:
             return
         except Exception as error:  # noqa: BLE001 - error_response logs it and answers 500
             response = error_response(error, request.path, request.request_id)
-        is_sent_by_host = self._host_sends_request_id and request.has_client_id
-        await response.send(send, None if is_sent_by_host else request.request_id.encode())
+        await response.send(send, request.request_id.encode())
         self._hooks.request_ended(request.route, response.status, time.perf_counter() - started, request.caller)
 
     async def _respond(self, request: HttpRequest, method: str) -> HttpResponse:

@@ -43,7 +43,7 @@ class Replica:
         self._metrics_manager = Metrics()
 
     async def _direct_ingress_asgi(self, scope, receive, send):
-        await HttpResponse(200, b"serve").send(send, None)
+        await HttpResponse(200, b"serve").send(send, b"id-2")
 
 
 async def cell(scope, receive, send):
@@ -118,7 +118,7 @@ def test_head_and_body_are_written_at_once():
         keep_alive=True,
         on_response=lambda: None,
     )
-    asyncio.run(HttpResponse(200, b"{}").send(JoinedSend(cycle), None))
+    asyncio.run(HttpResponse(200, b"{}").send(JoinedSend(cycle), b"id-1"))
     assert [each[-6:] for each in written] == [b"\r\n\r\n{}"]
 
 

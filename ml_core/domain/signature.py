@@ -215,7 +215,7 @@ class NumberColumns:
         ``InputColumn.read`` then reads such values, or says which one does not fit.
         """
         names = self.names
-        values = [value for row in rows for value in map(row.get, names)]
+        values: list[Any] = [value for row in rows for value in map(row.get, names)]
         kinds = set(map(type, values))
         if not kinds <= _NUMBERS_OR_NULL:
             return None

@@ -24,6 +24,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -210,14 +211,15 @@ def peer(name: str) -> Iterator[Asks]:
         asks[model] = Ask(f"http://127.0.0.1:{port}{path}", body, {"content-type": "application/json"})
     with tempfile.NamedTemporaryFile("w+") as log:
         command = [str(python), str(HERE / "serving_peers.py"), name, str(port)]
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         try:
             for ask in asks.values():
                 _wait_for(ask, process, Path(log.name))
             yield asks
         finally:
-            process.terminate()
-            process.wait(30)
+            # With its children; MLServer does not end when it is asked to.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _wait_for(ask: Ask, process: subprocess.Popen[bytes], log: Path) -> None:

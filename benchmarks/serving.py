@@ -1,68 +1,100 @@
-"""Requests per second of one checkout compared with another, with authentication, signature check, metrics and log.
+"""Requests per second of the platform, of a constant answer in the same Serve stack, and of other model servers.
 
-    .venv/bin/python benchmarks/serving.py [--other PYTHON] [--seconds 4] [--rounds 5] [--json FILE]
+    python benchmarks/serving.py [--peers mlserver,bentoml,kserve,fastapi] [--other PYTHON] [--seconds 4] [--rounds 3]
+                                 [--models raw_ticket,…] [--json FILE]
 
-``--other`` is the interpreter of another checkout's environment, such as the previous release; without it this checkout
-is measured alone. Each starts a platform (PostgreSQL, Ray Serve behind its ingress, two replicas) and serves three
-models. ``wrk``, which must be installed, loads them one after another with 1, 16 and 64 connections, one row per
-request. The checkouts alternate, so that other load on the machine affects both alike. Each figure is the median of the
-rounds, and the ratio is the median of the ratios of each round.
+Ours has all on: authentication, signature check, quota, metrics and prediction log. ``constant`` is a bare deployment
+with as many replicas that answers ``{}``, in the same Ray Serve with the same flags: the most that this stack can do.
+The peers serve the same scikit-learn pipelines, each in an environment that is installed on first use (see
+``serving_peers.py``); one that can't be installed or does not answer is skipped, and the reason is printed. ``--other``
+is the interpreter of another checkout's environment, such as the release before.
+
+``wrk``, which must be installed, loads all of them in turn with 1, 16 and 64 connections, one row per request; the
+order is reversed in every other round. A figure is the median of the rounds, and ``ratio`` the median of the ratios of
+ours to each. Then, of ours: p50 and p99 at half of the highest rate (``open_loop.py``), and a request of 1,000 rows,
+whose time without that of the same body for the constant answer is compared with ``predict`` of these rows in process.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import http.client
 import json
 import os
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-import pandas as pd
+from open_loop import OpenLoop
+from peers import peer_python
+from serving_peers import REQUIREMENTS, request_of
+from serving_tables import ALGORITHMS, tables
 
-TENANT, CONNECTIONS = "benchmark", (1, 16, 64)
-FOLLOWED_WITHIN_S = 2.0
-"""Time until replicas know a new key and have loaded a new version, which takes about 1 s."""
-_SCRIPT = """
-wrk.method = "POST"
-wrk.body = [[{body}]]
-wrk.headers["Authorization"] = "Bearer {key}"
-"""
+TENANT, CONNECTIONS, MANY = "benchmark", (1, 16, 64), 1000
+FOLLOWED_WITHIN_S, STARTED_WITHIN_S = 2.0, 120.0
+"""Time until replicas know a new key and have loaded a new version, about 1 s; and until a peer answers."""
+HERE = Path(__file__).resolve().parent
 
 
-def tables(n_rows: int = 1000) -> dict[str, tuple[pd.DataFrame, pd.Series, str]]:
-    """Model → rows, labels and algorithm: 20 numbers for two algorithms, and raw tickets."""
-    random = np.random.default_rng(0)
-    numbers = pd.DataFrame(random.normal(size=(n_rows, 20)), columns=[f"x{i}" for i in range(20)])
-    sign = pd.Series(np.where(numbers.x0 + numbers.x1 > 0, "yes", "no"))
-    words = ["login", "password", "invoice", "refund", "crash", "slow", "error", "printer", "network", "email"]
-    tickets = pd.DataFrame(
-        {
-            "subject": [" ".join(random.choice(words, 5)) for _ in range(n_rows)],
-            "body": [" ".join(random.choice(words, 20)) for _ in range(n_rows)],
-            "opened": [f"2026-{month:02}-01" for month in random.integers(1, 13, n_rows)],
-            "priority": random.choice(["low", "middle", "high"], n_rows),
-            "channel": random.choice(["mail", "web"], n_rows),
-            "team": random.choice(["a", "b", "c", "d"], n_rows),
-        }
-    )
-    kind = pd.Series(np.where(tickets.body.str.contains("invoice"), "billing", "it"))
-    return {
-        "logistic regression": (numbers, sign, "logistic_regression"),
-        "forest of 100 trees": (numbers, sign, "random_forest"),
-        "raw ticket": (tickets, kind, "logistic_regression"),
-    }
+class Ask(NamedTuple):
+    """A POST request."""
+
+    url: str
+    body: str
+    headers: dict[str, str]
+
+    def milliseconds(self, calls: int = 30) -> float:
+        """The median time of the request over one connection."""
+        host, _, path = self.url.removeprefix("http://").partition("/")
+        connection, times = http.client.HTTPConnection(host, timeout=30), []
+        for _ in range(calls):
+            started = time.perf_counter()
+            connection.request("POST", f"/{path}", self.body, self.headers)
+            response = connection.getresponse()
+            response.read()
+            times.append((time.perf_counter() - started) * 1000)
+            if response.status != 200:
+                raise RuntimeError(f"{self.url} was answered with {response.status}")
+        connection.close()
+        return statistics.median(times)
+
+    def rate(self, connections: int, seconds: int) -> float:
+        """Requests per second.
+
+        Raises:
+            RuntimeError: A request failed.
+        """
+        headers = "".join(f'wrk.headers["{name}"] = "{value}"\n' for name, value in self.headers.items())
+        with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+            script.write(f'wrk.method = "POST"\nwrk.body = [[{self.body}]]\n{headers}')
+            script.flush()
+            options = ["-t", str(min(2, connections)), "-c", str(connections), "-d", f"{seconds}s", "-s", script.name]
+            printed = subprocess.run(["wrk", *options, self.url], check=True, capture_output=True, text=True).stdout
+        found = re.search(r"Requests/sec:\s+([\d.]+)", printed)
+        if found is None or "Non-2xx" in printed or "Socket errors" in printed:
+            raise RuntimeError(f"{self.url} at {connections} connections: {printed}")
+        return float(found[1])
 
 
-def serve() -> None:
-    """Start the platform of the settings, serve the models, and print their URLs and requests."""
+Asks = dict[str, Ask]
+"""Model → the request for one row."""
+
+
+# In the interpreter of a checkout.
+
+
+def serve() -> dict[str, Any]:
+    """Start the platform of the settings and serve the models; their requests, and ``predict`` in process in ms."""
     from ml_core.database.connection import DatabaseConnection
     from ml_core.domain.api_key import Scope
     from ml_core.ids import TenantId
@@ -75,84 +107,218 @@ def serve() -> None:
     url = LocalPlatform(settings).up().url
     db = DatabaseConnection(settings=settings)
     system = MLSystem(db, tenant_id=TENANT)
-    bodies = {}
-    for name, (rows, labels, algorithm) in tables().items():
-        model = name.replace(" ", "_")
-        trained = system.train_model(model, "classification", (rows, labels), None, {"algorithm": algorithm})
+    one, many, in_process = {}, {}, {}
+    for model, (rows, labels) in tables().items():
+        trained = system.train_model(model, "classification", (rows, labels), None, {"algorithm": ALGORITHMS[model]})
         system.promote(model, trained["version"])
-        path = f"/t/{TENANT}/models/{model}/predict"
-        bodies[name] = (path, json.dumps({"rows": [rows.iloc[0].to_dict()]}))
+        path = f"{url}/t/{TENANT}/models/{model}/predict"
+        records = rows.head(MANY).to_dict("records")
+        one[model] = (path, json.dumps({"rows": records[:1]}))
+        many[model] = (path, json.dumps({"rows": records}))
+        loaded = system.models.load_model(model)
+        in_process[model] = median_ms(lambda loaded=loaded, records=records: loaded.predict_rows(records))
     key = str(KeyRepository(db, TenantId(TENANT)).create("benchmark", [Scope.PREDICT]))
     time.sleep(FOLLOWED_WITHIN_S)
-    print(json.dumps({"url": url, "key": key, "bodies": bodies}))
+    headers = {"authorization": f"Bearer {key}"}
+    asks = {name: {m: Ask(*ask, headers) for m, ask in of.items()} for name, of in {"one": one, "many": many}.items()}
+    return {"url": url, **asks, "in_process_ms": in_process}
 
 
-def started(python: str, home: Path) -> dict[str, Any]:
-    """Run ``serve`` with an interpreter in a separate home; returns its output."""
+def median_ms(call: Callable[[], object], calls: int = 20) -> float:
+    """The median time of a call."""
+    times = []
+    for _ in range(calls + 3):
+        started = time.perf_counter()
+        call()
+        times.append((time.perf_counter() - started) * 1000)
+    return statistics.median(times[3:])
+
+
+def serve_constant() -> None:
+    """Add the bare deployment to the Serve of the platform that runs in ``MLCORE_HOME``."""
+    from ml_core.platform.ray_cluster import NODE_ENVIRONMENT, temporary_folder, token_path
+
+    home = Path(os.environ["MLCORE_HOME"])
+    os.environ.update(NODE_ENVIRONMENT)
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_path(home))}
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    import ray
+    from ray import serve as ray_serve
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            for _ in range(2):
+                await send({"type": f"{(await receive())['type']}.complete"})
+            return
+        await receive()
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"2")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    class Constant:
+        def __serve_build_asgi_app__(self) -> Any:
+            return answer
+
+    ray.init(address=(temporary_folder(home) / "r" / "ray_current_cluster").read_text().strip(), log_to_driver=False)
+    replicas = ray_serve.status().applications["shared"].deployments["Cell"].replica_states["RUNNING"]
+    bare = ray_serve.deployment(
+        num_replicas=replicas,
+        max_ongoing_requests=1000,
+        ray_actor_options={"num_cpus": 0.1},
+        logging_config={"enable_access_log": False},
+    )(ray_serve.ingress()(Constant)).bind()
+    ray_serve.run(bare, name="constant", route_prefix="/constant")
+
+
+# In the interpreter of the benchmark.
+
+
+@contextlib.contextmanager
+def platform(python: str, *, with_constant: bool) -> Iterator[dict[str, Any]]:
+    """A platform of a checkout in a home of its own; gives what ``serve`` returned."""
     from ml_core.platform.ports import free_ports
 
+    home = Path(tempfile.mkdtemp(prefix="mlcore-serving-"))
+    home.chmod(0o711)  # root runs PostgreSQL as a user that must get through
     environment = {**os.environ, "MLCORE_HOME": str(home), "MLCORE_HTTP_PORT": str(free_ports(1)[0])}
-    command = [python, __file__, "--serve"]
-    printed = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return dict(json.loads(printed.splitlines()[-1]))
+    me = [python, str(Path(__file__).resolve())]
+    try:
+        done = subprocess.run([*me, "--child", "serve"], env=environment, check=True, stdout=subprocess.PIPE, text=True)
+        found = json.loads(done.stdout.splitlines()[-1])
+        for name in ("one", "many"):
+            found[name] = {model: Ask(*ask) for model, ask in found[name].items()}
+        if with_constant:
+            subprocess.run([*me, "--child", "constant"], env=environment, check=True, stdout=subprocess.DEVNULL)
+        yield found
+    finally:
+        subprocess.run([python, "-m", "ml_core.cli", "down"], env=environment, check=False, capture_output=True)
+        shutil.rmtree(home, ignore_errors=True)
 
 
-def rate(platform: dict[str, Any], model: str, connections: int, seconds: int, script: Path) -> float:
-    """Requests per second.
+@contextlib.contextmanager
+def peer(name: str) -> Iterator[Asks]:
+    """A peer that answers.
 
     Raises:
-        RuntimeError: A request failed.
+        RuntimeError: It can't be installed, or did not answer in time.
     """
-    path, body = platform["bodies"][model]
-    script.write_text(_SCRIPT.format(body=body, key=platform["key"]))
-    options = ["-t", str(min(2, connections)), "-c", str(connections), "-d", f"{seconds}s", "-s", str(script)]
-    command = ["wrk", *options, platform["url"] + path]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    found = re.search(r"Requests/sec:\s+([\d.]+)", printed)
-    if found is None or "Non-2xx" in printed or "Socket errors" in printed:
-        raise RuntimeError(f"{model} at {connections} connections: {printed}")
-    return float(found[1])
+    from ml_core.platform.ports import free_ports
+
+    python, port = peer_python(f"serving-{name}", REQUIREMENTS[name]), free_ports(1)[0]
+    asks = {}
+    for model, (rows, _) in tables().items():
+        path, body = request_of(name, model, rows.iloc[0].to_dict())
+        asks[model] = Ask(f"http://127.0.0.1:{port}{path}", body, {"content-type": "application/json"})
+    with tempfile.NamedTemporaryFile("w+") as log:
+        command = [str(python), str(HERE / "serving_peers.py"), name, str(port)]
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        try:
+            for ask in asks.values():
+                _wait_for(ask, process, Path(log.name))
+            yield asks
+        finally:
+            # With its children; MLServer does not end when it is asked to.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _wait_for(ask: Ask, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + STARTED_WITHIN_S
+    while True:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(ask.url, ask.body.encode(), ask.headers), timeout=10):
+                return
+        except OSError as error:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{ask.url}: {error}; {log.read_text()[-500:]}") from error
+            time.sleep(0.5)
+
+
+def compare(contestants: dict[str, Asks], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rates of all contestants, and the ratio of ours to each."""
+    rows = []
+    for model in options.models:
+        for connections in CONNECTIONS:
+            rates: dict[str, list[float]] = {name: [] for name in contestants}
+            for turn in range(options.rounds):
+                for name in sorted(contestants, reverse=turn % 2 == 1):
+                    rates[name].append(contestants[name][model].rate(connections, options.seconds))
+            row: dict[str, Any] = {"model": model, "connections": connections}
+            row["requests_s"] = {name: round(statistics.median(found)) for name, found in rates.items()}
+            row["ratio"] = {
+                name: round(statistics.median(own / it for own, it in zip(rates["ours"], found, strict=True)), 2)
+                for name, found in rates.items()
+                if name != "ours"
+            }
+            rows.append(row)
+            figures = "  ".join(
+                f"{name} {rate:>5} ({row['ratio'].get(name, 1):.2f})" for name, rate in row["requests_s"].items()
+            )
+            print(f"{model:20} {connections:>3}  {figures}", flush=True)
+    return rows
+
+
+def at_half_load(ours: Asks, rows: list[dict[str, Any]], seconds: int) -> dict[str, dict[str, float]]:
+    """Model → latencies at half of the highest rate that was measured."""
+    found = {}
+    for model in {row["model"]: None for row in rows}:
+        highest = max(row["requests_s"]["ours"] for row in rows if row["model"] == model)
+        found[model] = OpenLoop(*ours[model]).run(highest / 2, max(4, seconds))
+        print(f"{model:20} half load  " + "  ".join(f"{name} {value:.2f}" for name, value in found[model].items()))
+    return found
+
+
+def many_rows(own: dict[str, Any], models: list[str]) -> dict[str, dict[str, float]]:
+    """Model → milliseconds of a request of 1,000 rows, of its transport, and of ``predict`` in process."""
+    found = {}
+    for model in models:
+        ask: Ask = own["many"][model]
+        request = ask.milliseconds()
+        transport = ask._replace(url=f"{own['url']}/constant").milliseconds()
+        in_process = own["in_process_ms"][model]
+        figures = {"request_ms": request, "transport_ms": transport, "in_process_ms": in_process}
+        found[model] = {**figures, "ratio": in_process / (request - transport)}
+        print(f"{model:20} {MANY} rows  " + "  ".join(f"{name} {value:.2f}" for name, value in found[model].items()))
+    return found
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--other")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", default="", help=f"any of {', '.join(REQUIREMENTS)}, with commas")
+    parser.add_argument("--models", default=",".join(ALGORITHMS))
+    parser.add_argument("--other", help="the interpreter of another checkout")
     parser.add_argument("--seconds", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=("serve", "constant"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.serve:
-        serve()
+    options.models = options.models.split(",")
+    if options.child == "constant":
+        serve_constant()
         return
-    pythons = [sys.executable, *([options.other] if options.other else [])]
-    homes = [Path(tempfile.mkdtemp(prefix="mlcore-serving-")) for _ in pythons]
-    for home in homes:
-        home.chmod(0o711)  # root runs PostgreSQL as a user that must get through
-    results = []
-    try:
-        platforms = [started(python, home) for python, home in zip(pythons, homes, strict=True)]
-        for model in platforms[0]["bodies"]:
-            for connections in CONNECTIONS:
-                rates: list[list[float]] = [[] for _ in platforms]
-                for turn in range(options.rounds):
-                    for index in sorted(range(len(platforms)), reverse=turn % 2 == 1):
-                        script = homes[index] / "wrk.lua"
-                        rates[index].append(rate(platforms[index], model, connections, options.seconds, script))
-                row = {"model": model, "connections": connections, "requests_s": statistics.median(rates[0])}
-                if len(rates) > 1:
-                    row["other_requests_s"] = statistics.median(rates[1])
-                    row["ratio"] = statistics.median(own / other for own, other in zip(*rates, strict=True))
-                results.append(row)
-                print("  ".join(f"{name} {v:.2f}" if isinstance(v, float) else f"{v:>20}" for name, v in row.items()))
-    finally:
-        for python, home in zip(pythons, homes, strict=True):
-            down = [python, "-m", "ml_core.cli", "down"]
-            subprocess.run(down, env={**os.environ, "MLCORE_HOME": str(home)}, check=False, capture_output=True)
-            shutil.rmtree(home, ignore_errors=True)
+    if options.child == "serve":
+        print(json.dumps(serve()))
+        return
+    skipped: dict[str, str] = {}
+    with contextlib.ExitStack() as running:
+        own = running.enter_context(platform(sys.executable, with_constant=True))
+        constant = {model: ask._replace(url=f"{own['url']}/constant") for model, ask in own["one"].items()}
+        contestants = {"ours": own["one"], "constant": constant}
+        if options.other:
+            contestants["other"] = running.enter_context(platform(options.other, with_constant=False))["one"]
+        for name in filter(None, options.peers.split(",")):
+            try:
+                contestants[name] = running.enter_context(peer(name))
+            except RuntimeError as error:
+                skipped[name] = str(error)
+                print(f"{name} is skipped: {error}", file=sys.stderr)
+        rows = compare(contestants, options)
+        latencies = at_half_load(own["one"], rows, options.seconds)
+        many = many_rows(own, options.models)
     if options.json:
-        options.json.write_text(json.dumps(results, indent=2))
+        result = {"rates": rows, "half_load": latencies, "many_rows": many, "skipped": skipped}
+        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from ray import serve
 from ray.serve.config import BackpressureConfig
 from starlette.types import ASGIApp
 
+from deployments.direct import behind_serve
+from deployments.ingress import serve_directly
 from deployments.telemetry import Telemetry
 from ml_core.domain.placement import SHARED_CELL
 from ml_core.inference.edge.app import MAX_IN_FLIGHT, MAX_READING, TENANT_SHARE, build_app
@@ -40,8 +42,9 @@ class Cell:
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Serve after the constructor, in the replica."""
-        service, share = self._replica.service, self._tenant_share
-        return self._telemetry.traced(build_app(service, host_sends_request_id=True, tenant_share=share))
+        app = self._telemetry.traced(build_app(self._replica.service, tenant_share=self._tenant_share))
+        serve_directly(app)
+        return behind_serve(app)
 
     def check_health(self) -> None:
         """Called by Serve; an exception replaces the replica."""

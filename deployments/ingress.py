@@ -9,6 +9,8 @@ handling (Ray 2.60, ``serve/_private/replica.py``, ``_direct_ingress_asgi``), wh
 * returns any ``x-request-id``, whatever its content;
 * starts two tasks per request to detect a disconnect, and buffers the body without limit. The prediction plane detects
   disconnects itself; an operation of the control API runs to its end.
+
+The requests of a cell do not reach that handling, see ``deployments.direct``.
 """
 
 from __future__ import annotations
@@ -19,8 +21,10 @@ from typing import Any
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import HTTP_PROTOCOLS
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from deployments.direct import DirectPath, JoinedSend, counter_of
 from ml_core.exceptions import InvalidRequestError, MLFrameworkError, RequestTooLargeError
 from ml_core.inference.edge.grpc_headers import GRPC_PATH
 from ml_core.inference.edge.http import error_response, is_sane_request_id, new_request_id
@@ -43,15 +47,23 @@ _CONTROLS = frozenset(
 )
 _LOOKED_AT = _CONTROLS | {b"x-request-id", b"traceparent", b"tracestate"}
 
+_cells: list[ASGIApp] = []
+"""The application of the cell whose replica this process is, if it is one."""
+
+
+def serve_directly(app: ASGIApp) -> None:
+    """Answer the requests of this process with the application of a cell. Call it before Serve starts the server."""
+    _cells[:] = [app]
+
 
 def middlewares() -> list[Middleware]:
     """Called by Ray Serve."""
     HTTP_PROTOCOLS["auto"] = f"{__name__}:{HttpProtocol.__name__}"  # Serve lets uvicorn choose
-    return [Middleware(PreparedHeaders)]
+    return [Middleware(PreparedHeaders, *_cells)]
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """HTTP/1.1 of uvicorn 0.54, with five differences.
+    """HTTP/1.1 of uvicorn 0.54, with six differences.
 
     * Trailers of a chunked body are dropped. uvicorn appends them to the headers, so a key in a trailer would authorize
       a request after a proxy checked its headers (RFC 9110, 6.5.1).
@@ -59,12 +71,16 @@ class HttpProtocol(HttpToolsProtocol):
     * Errors of the HTTP parser have the platform's format.
     * Upgrades to WebSocket are ignored; the request is answered as HTTP.
     * An answer to a gRPC call may have trailers, as the extension ``http.response.trailers`` of ASGI.
+    * The requests of a cell take the direct path.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.ws_protocol_class = None
         self._head_bytes = 0
+        # Nothing reads the client's address, which the outer middleware sets.
+        app = self.app.app if isinstance(self.app, ProxyHeadersMiddleware) else self.app
+        self._direct: DirectPath | None = getattr(app, "direct", None)
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop. Counts the bytes of the headers until they are complete."""
@@ -82,14 +98,21 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self.headers = _DROPPED  # drops trailers, which the parser would append
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Called by uvicorn when the head of a request is complete, and the response before it was sent."""
+        path = cycle.scope["path"]
+        is_call = GRPC_PATH.fullmatch(path) is not None
+        if self._direct is not None and self._direct.takes(path):
+            app = self._direct
+            if not is_call:
+                sending: Any = JoinedSend(cycle)
+                cycle.send = sending  # type: ignore[method-assign]  # which the cycle gives the application
+        served: Any = SentTrailers(app, cycle) if is_call else app
+        super()._start_asgi_task(cycle, served)
+
     def send_400_response(self, msg: str) -> None:
         """Called by uvicorn for bytes that are not an HTTP request. Answers 400 and closes the connection."""
         self._refuse(InvalidRequestError(msg, remedy="Send an HTTP/1.1 request (RFC 9112)."))
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        is_call = GRPC_PATH.fullmatch(cycle.scope["path"])
-        served: Any = SentTrailers(app, cycle) if is_call else app
-        super()._start_asgi_task(cycle, served)
 
     def _refuse(self, error: MLFrameworkError) -> None:
         request_id = new_request_id()
@@ -135,10 +158,19 @@ class SentTrailers:
 
 
 class PreparedHeaders:
-    """ASGI middleware that removes the headers that Serve can't handle."""
+    """ASGI middleware that removes the headers that Serve can't handle.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Args:
+        app: The application of Serve.
+        cell: The application of the cell of this replica, if it is one.
+
+    Attributes:
+        direct: The path of the cell's requests, which do not come here.
+    """
+
+    def __init__(self, app: ASGIApp, cell: ASGIApp | None = None) -> None:
         self._app = app
+        self.direct = None if cell is None else DirectPath(cell, counter_of(app))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""

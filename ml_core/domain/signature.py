@@ -40,6 +40,7 @@ Row = Mapping[str, Any]
 Label = str | int | float | bool
 
 _PLAIN_NUMBERS = (float, int)
+_NUMBERS_OR_NULL = frozenset({float, int, type(None)})
 _LARGEST = sys.float_info.max
 _NEVER_MISSING = "it had no missing value in training"
 # Bounds of suggestions in messages: a row may have thousands of names, each as long as the request.
@@ -88,9 +89,11 @@ class InputColumn(Document):
     date_order: DateOrder | None = None
     decimal_comma: bool = False
     _read_value: Callable[[Any], Any] = field(init=False, repr=False, compare=False)
+    _is_numeric: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_read_value", self._reader())
+        object.__setattr__(self, "_is_numeric", self.kind.is_numeric)
 
     def read(self, values: Sequence[Any]) -> NDArray[Any]:
         """Convert raw values, one a row, to a canonical array, see ``ml_core.domain.columns``.
@@ -103,7 +106,7 @@ class InputColumn(Document):
             SignatureMismatchError: A value does not fit; names the first such row.
         """
         read = self._read_value
-        numeric = self.kind.is_numeric
+        numeric = self._is_numeric
         nothing, says_nothing = (math.nan, says_missing) if numeric else (None, is_blank)
         result: list[Any] = []
         is_number, seen = self.kind is ColumnKind.NUMBER, self.categories
@@ -192,6 +195,41 @@ class Output(Document):
         return [probability_column(each) for each in self.classes]
 
 
+class NumberColumns:
+    """The number columns of a signature, which are read together: one pass and one matrix for all rows and columns.
+
+    Attributes:
+        names: Their names.
+    """
+
+    __slots__ = ("_is_required", "names")
+
+    def __init__(self, inputs: Sequence[InputColumn]) -> None:
+        numbers = [column for column in inputs if column.kind is ColumnKind.NUMBER]
+        self.names = tuple(column.name for column in numbers)
+        self._is_required = np.array([not column.nullable for column in numbers], dtype=bool)
+
+    def read(self, rows: Sequence[Row]) -> dict[str, NDArray[np.float64]] | None:
+        """Name → ``(n_rows,)``; None if a value is neither a number nor, in a nullable column, null.
+
+        ``InputColumn.read`` then reads such values, or says which one does not fit.
+        """
+        names = self.names
+        values: list[Any] = [value for row in rows for value in map(row.get, names)]
+        kinds = set(map(type, values))
+        if not kinds <= _NUMBERS_OR_NULL:
+            return None
+        try:
+            matrix = np.array(values, dtype=np.float64).reshape(len(rows), len(names)).T
+            # A sum that is finite has finite terms.
+            is_finite = type(None) not in kinds and math.isfinite(sum(values))
+        except OverflowError:  # of an integer
+            return None
+        if not is_finite and (np.isinf(matrix).any() or np.isnan(matrix)[self._is_required].any()):
+            return None
+        return dict(zip(names, np.ascontiguousarray(matrix), strict=True))
+
+
 @dataclass(frozen=True, slots=True)
 class Signature(Document):
     """The input columns, in the order of the training data, and the output."""
@@ -200,10 +238,12 @@ class Signature(Document):
     output: Output
     _names: frozenset[str] = field(init=False, repr=False, compare=False)
     _is_ascii: bool = field(init=False, repr=False, compare=False)
+    _numbers: NumberColumns = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_names", frozenset(column.name for column in self.inputs))
         object.__setattr__(self, "_is_ascii", all(name.isascii() for name in self._names))
+        object.__setattr__(self, "_numbers", NumberColumns(self.inputs))
 
     def columns_from_rows(self, rows: Sequence[Row], *, strict: bool = False) -> Columns:
         """Convert raw rows to canonical columns.
@@ -232,7 +272,13 @@ class Signature(Document):
             # Only a row that lacks a column and has another in its place can be misspelled.
             if not row or not (keys <= names or keys >= names):
                 self.check_names(row, index)
-        return {c.name: c.read([row.get(c.name) for row in rows]) for c in self.inputs}
+        numbers = self._numbers.read(rows) or {}
+        if len(numbers) == len(self.inputs):
+            return numbers
+        return {
+            c.name: numbers[c.name] if c.name in numbers else c.read([row.get(c.name) for row in rows])
+            for c in self.inputs
+        }
 
     def count_unknown(self, rows: Sequence[Row]) -> int:
         """Count the values in columns that the signature does not name."""

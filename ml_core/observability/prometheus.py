@@ -99,6 +99,13 @@ class PrometheusHooks(Hooks, Collector):
         self._lock = threading.Lock()  # held for moments only: the event loop takes it
         self._sums = {each: _Sums(each) for each in METRICS if each.kind is not Kind.HISTOGRAM}
         self._histograms = {each: _Histograms(each) for each in METRICS if each.kind is Kind.HISTOGRAM}
+        # What each request changes: the hash of a metric walks its fields.
+        self._requests, self._tenant_requests = self._sums[metrics.REQUESTS], self._sums[metrics.TENANT_REQUESTS]
+        self._request_seconds = self._histograms[metrics.REQUEST_SECONDS]
+        self._batch_rows = self._histograms[metrics.BATCH_ROWS]
+        self._predict_seconds = self._histograms[metrics.PREDICT_SECONDS]
+        self._queue_wait_seconds = self._histograms[metrics.QUEUE_WAIT_SECONDS]
+        self._queue_rows = self._sums[metrics.QUEUE_ROWS]
         self.registry.register(self)
 
     def collect(self) -> Iterator[Family]:
@@ -122,10 +129,10 @@ class PrometheusHooks(Hooks, Collector):
 
     def request_ended(self, route: str, status: int, seconds: float, tenant: str | None) -> None:
         with self._lock:  # once: this is called for each request
-            self._sums[metrics.REQUESTS][route, status] += 1
-            self._histograms[metrics.REQUEST_SECONDS].observe((route,), seconds)
+            self._requests[route, status] += 1
+            self._request_seconds.observe((route,), seconds)
             if tenant is not None and self._max_tenants:
-                self._sums[metrics.TENANT_REQUESTS][self._listed(tenant), status] += 1
+                self._tenant_requests[self._listed(tenant), status] += 1
 
     def _listed(self, tenant: str) -> str:
         if tenant not in self._tenants:
@@ -135,23 +142,26 @@ class PrometheusHooks(Hooks, Collector):
         return tenant
 
     def rows_queued(self, rows: int) -> None:
-        self._add(metrics.QUEUE_ROWS, rows)
+        with self._lock:
+            self._queue_rows[()] += rows
 
     def rows_dequeued(self, rows: int) -> None:
-        self._add(metrics.QUEUE_ROWS, -rows)
+        with self._lock:
+            self._queue_rows[()] -= rows
 
     def request_refused(self, reason: str) -> None:
         self._add(metrics.REFUSED, 1, reason)
 
     def batch_predicted(self, requests: int, rows: int, seconds: float) -> None:  # noqa: ARG002 - the rows are counted
         with self._lock:
-            self._histograms[metrics.BATCH_ROWS].observe((), rows)
-            self._histograms[metrics.PREDICT_SECONDS].observe((), seconds)
+            self._batch_rows.observe((), rows)
+            self._predict_seconds.observe((), seconds)
 
     # There is no series for a version, of which there may be 20,000.
 
     def request_predicted(self, version: VersionRef, rows: int, waited_s: float, seconds: float) -> None:  # noqa: ARG002
-        self._observe(metrics.QUEUE_WAIT_SECONDS, waited_s)
+        with self._lock:
+            self._queue_wait_seconds.observe((), waited_s)
 
     def model_loaded(self, version: VersionRef, seconds: float) -> None:  # noqa: ARG002 - as above
         self._observe(metrics.LOAD_SECONDS, seconds)

@@ -89,7 +89,7 @@ class FeedReader:
     def __init__(self, db: DatabaseConnection, cell: str = SHARED_CELL) -> None:
         self._db = db
         self._tenant_id = tenant_of(cell)
-        self._clock = sa.select(*_CLOCK.selected_columns, _live_replicas(cell))
+        self._clock: AnySelect = sa.select(*_CLOCK.selected_columns, _live_replicas(cell))
         self._epoch: object = None
 
     def read(self, after: int | None) -> AssignmentDelta:

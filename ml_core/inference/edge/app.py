@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from starlette.types import Receive, Scope, Send
 
@@ -37,7 +37,7 @@ BODY_WITHIN_S = 5.0
 """Limit for receiving a body, if the deadline of the request is not sooner. The largest permitted body then needs 14
 Mbit/s."""
 LOOK_AFTER_S = 0.05
-"""Time after which the connection of a request is watched. A request that is answered sooner costs one timer only."""
+"""Seconds between two looks at the requests in progress. One that was answered before a look costs no timer."""
 
 CLIENT_LEFT = 499
 """The status that hooks get for a request whose client disconnected, as nginx logs it. It is never sent."""
@@ -105,19 +105,14 @@ def routes_of(service: PredictionService) -> list[Route]:
     ]
 
 
-def build_app(
-    service: PredictionService, *, host_sends_request_id: bool = False, tenant_share: int = TENANT_SHARE
-) -> EdgeApp:
+def build_app(service: PredictionService, *, tenant_share: int = TENANT_SHARE) -> EdgeApp:
     """Build the application of a service.
 
     Args:
         service: The prediction service.
-        host_sends_request_id: Whether the server adds the client's ``x-request-id`` to each response, as Ray Serve
-            does. The application then adds only ids that it generated.
         tenant_share: The divisor of the limits for one tenant.
     """
-    routes = routes_of(service)
-    return EdgeApp(service, routes, host_sends_request_id=host_sends_request_id, tenant_share=tenant_share)
+    return EdgeApp(service, routes_of(service), tenant_share=tenant_share)
 
 
 class EdgeApp:
@@ -128,16 +123,15 @@ class EdgeApp:
         service: PredictionService,
         routes: list[Route],
         *,
-        host_sends_request_id: bool,
         tenant_share: int = TENANT_SHARE,
     ) -> None:
         self._service = service
         self._hooks = service.hooks
-        self._host_sends_request_id = host_sends_request_id
         self._max_bytes = service.limits.max_body_bytes
         self._reading = TenantGate("requests being read", total=MAX_READING, per_tenant=MAX_READING // tenant_share)
         bounds = TenantGate("requests", total=MAX_IN_FLIGHT, per_tenant=MAX_IN_FLIGHT // tenant_share)
         self._answering = Turns(bounds, service.threads.shares)
+        self._watches = RequestWatches()
         # By number of path segments, so that a request is compared with a few templates only.
         self._by_length: dict[int, list[tuple[tuple[str, ...], dict[str, Route]]]] = {}
         for route in routes:
@@ -174,8 +168,7 @@ class EdgeApp:
             return
         except Exception as error:  # noqa: BLE001 - error_response logs it and answers 500
             response = error_response(error, request.path, request.request_id)
-        is_sent_by_host = self._host_sends_request_id and request.has_client_id
-        await response.send(send, None if is_sent_by_host else request.request_id.encode())
+        await response.send(send, request.request_id.encode())
         self._hooks.request_ended(request.route, response.status, time.perf_counter() - started, request.caller)
 
     async def _respond(self, request: HttpRequest, method: str) -> HttpResponse:
@@ -204,7 +197,7 @@ class EdgeApp:
         request.deadline = request.body_deadline = now + timeout_ms / 1000
         if has_body and timeout_ms > BODY_WITHIN_S * 1000:
             request.body_deadline = now + BODY_WITHIN_S
-        watch = RequestWatch(request)
+        self._watches.begin(request)
         try:
             if has_body:
                 self._reading.enter(request.tenant)
@@ -224,7 +217,8 @@ class EdgeApp:
             finally:
                 self._answering.leave(request.tenant)
         except asyncio.CancelledError:
-            if not watch.ended_it():
+            watch = self._watches.long.get(request)
+            if watch is None or not watch.ended_it():
                 raise
             if watch.is_client_gone:
                 raise ClientLeftError from None
@@ -236,7 +230,7 @@ class EdgeApp:
                 deadline_ms=timeout_ms,
             ) from None
         finally:
-            watch.stop()
+            self._watches.end(request)
 
     def _match(self, request: HttpRequest, parts: list[str]) -> dict[str, Route] | None:
         for template, methods in self._by_length.get(len(parts), ()):
@@ -254,17 +248,59 @@ class EdgeApp:
         return None
 
 
-class RequestWatch:
-    """Cancels the current task at the deadline of the request or its body, or when the client disconnects."""
+class RequestWatches:
+    """Gives each request that takes long a ``RequestWatch``. For one event loop.
 
-    # asyncio.timeout_at, for the deadline alone, costs several times as much per request.
+    One timer serves all requests: at each look, those that began since the look before get their watch.
+
+    Attributes:
+        long: The watched requests.
+    """
+
+    # A watch for each request from its beginning costs as much as reading its columns; asyncio.timeout_at costs more.
+
+    def __init__(self) -> None:
+        self.long: dict[HttpRequest, RequestWatch] = {}
+        self._new: dict[HttpRequest, asyncio.Task[Any] | None] = {}
+        self._looking_on: asyncio.AbstractEventLoop | None = None
+
+    def begin(self, request: HttpRequest) -> None:
+        """Begin with a request, whose times are set; the current task answers it."""
+        task = asyncio.current_task()
+        if request.deadline - request.arrived <= LOOK_AFTER_S:
+            self.long[request] = RequestWatch(request, task)
+            return
+        self._new[request] = task
+        loop = asyncio.get_running_loop()
+        if self._looking_on is not loop:
+            self._looking_on = loop
+            loop.call_later(LOOK_AFTER_S, self._look, loop)
+
+    def end(self, request: HttpRequest) -> None:
+        """End with a request, which was answered."""
+        if request in self._new:
+            del self._new[request]
+        else:
+            self.long.pop(request).stop()
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        new, self._new = self._new, {}
+        self.long |= {request: RequestWatch(request, task) for request, task in new.items()}
+        if new:
+            loop.call_later(LOOK_AFTER_S, self._look, loop)
+        else:
+            self._looking_on = None
+
+
+class RequestWatch:
+    """Cancels a task at the deadline of its request or the request's body, or when the client disconnects."""
 
     __slots__ = ("_loop", "_request", "_task", "_timer", "_waiting_to_leave", "is_client_gone", "is_over")
 
-    def __init__(self, request: HttpRequest) -> None:
+    def __init__(self, request: HttpRequest, task: asyncio.Task[Any] | None) -> None:
         self._loop = asyncio.get_running_loop()
         self._request = request
-        self._task = asyncio.current_task()
+        self._task = task
         self._waiting_to_leave: asyncio.Task[None] | None = None
         self.is_client_gone = False
         self.is_over = False

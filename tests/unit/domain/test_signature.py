@@ -1,9 +1,15 @@
-"""Signatures as JSON."""
+"""Signatures as JSON, and the numbers that they read from rows."""
 
 import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ml_core.domain.columns import ColumnKind, DateOrder
-from ml_core.domain.signature import InputColumn, Output, OutputKind, Signature
+from ml_core.domain.signature import InputColumn, NumberColumns, Output, OutputKind, Signature
+from ml_core.exceptions import SignatureMismatchError
 
 SIGNATURE = Signature(
     (
@@ -34,3 +40,50 @@ def test_a_column_without_an_order_is_described_as_before():
         "nullable": False,
         "categories": ["NA", "DE"],
     }
+
+
+VALUES = st.one_of(
+    st.floats(),
+    st.integers(-(2**70), 2**70),
+    st.sampled_from([None, True, "1.5", " ", "NA", "x", 10**400, 1e308, -1e308, [], {}]),
+)
+
+
+@given(
+    rows=st.lists(st.fixed_dictionaries({"a": VALUES, "b": VALUES}, optional={"c": VALUES}), max_size=4),
+    nullable=st.tuples(st.booleans(), st.booleans()),
+)
+def test_numbers_are_read_together_as_one_by_one(rows, nullable):
+    """The same columns, or the same error, whether all of a signature's columns are numbers or one is a category."""
+    a, b = (InputColumn(name, ColumnKind.NUMBER, n) for name, n in zip("ab", nullable, strict=True))
+    c = InputColumn("c", ColumnKind.CATEGORY, nullable=True)
+    output = Output(OutputKind.NUMBER)
+    for inputs in ((a, b), (a, c, b)):
+        signature = Signature(inputs, output)
+        outcomes = []
+        for read in (signature.columns_from_rows, lambda rows, inputs=inputs: one_by_one(inputs, rows)):
+            try:
+                found = read(rows)
+            except SignatureMismatchError as error:
+                outcomes.append(str(error))
+            else:
+                outcomes.append([(name, column.dtype, column.tolist()) for name, column in found.items()])
+        assert repr(outcomes[0]) == repr(outcomes[1])  # NaN does not equal itself
+
+
+def one_by_one(inputs, rows):
+    return {column.name: column.read([row.get(column.name) for row in rows]) for column in inputs}
+
+
+@pytest.mark.parametrize("rows", [[{"a": 1, "b": 2.5}], [{"a": 1, "b": 2.5}, {"b": None, "a": 2**60}]])
+def test_numbers_are_read_in_one_pass(rows):
+    """Into one block of memory, each column contiguous, as the prediction log packs them."""
+    columns = NumberColumns([InputColumn(name, ColumnKind.NUMBER, nullable=True) for name in "ab"]).read(rows)
+    assert columns["a"].base is columns["b"].base is not None
+    assert all(column.flags.c_contiguous for column in columns.values())
+
+
+@pytest.mark.parametrize("value", [True, "1", 10**400, math.inf, [1.0]])
+def test_other_values_are_left_to_their_column(value):
+    """Which reads them, or says what was expected."""
+    assert NumberColumns([InputColumn("a", ColumnKind.NUMBER, nullable=True)]).read([{"a": value}]) is None

@@ -1,0 +1,107 @@
+"""Latency at a given rate: requests are sent when they are due, whether or not those before them were answered.
+
+A load generator that waits for answers sends less while the server is slow, and so leaves out the requests that would
+have waited. Here a latency is measured from the time at which its request was due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections import deque
+from urllib.parse import urlsplit
+
+_LENGTH = b"content-length: "
+
+
+class _Connection(asyncio.Protocol):
+    """One kept HTTP/1.1 connection with one request at a time."""
+
+    def __init__(self, load: OpenLoop) -> None:
+        self._load = load
+        self._received = b""
+        self._due = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self._load.free(self)
+
+    def ask(self, due: float) -> None:
+        self._due = due
+        self.transport.write(self._load.request)  # type: ignore[attr-defined]
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, found, body = self._received.partition(b"\r\n\r\n")
+        start = head.lower().find(_LENGTH)
+        if not found or len(body) < int(head[start + len(_LENGTH) :].split(b"\r\n", 1)[0]):
+            return
+        if not head.startswith(b"HTTP/1.1 200"):
+            self._load.failed += 1
+        self._load.latencies.append(time.perf_counter() - self._due)
+        self._received = b""
+        self._load.free(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        if not self._load.is_over:
+            self._load.failed += 1
+
+
+class OpenLoop:
+    """Sends one POST again and again at a constant rate over as many connections as it takes, up to a bound."""
+
+    def __init__(self, url: str, body: str, headers: dict[str, str], *, connections: int = 64) -> None:
+        parts = urlsplit(url)
+        given = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        head = (
+            f"POST {parts.path} HTTP/1.1\r\nhost: {parts.netloc}\r\n{given}content-length: {len(body.encode())}\r\n\r\n"
+        )
+        self.request = head.encode() + body.encode()
+        self.latencies: list[float] = []
+        self.failed = 0
+        self.is_over = False
+        self._address = (parts.hostname, parts.port)
+        self._connections = connections
+        self._free: list[_Connection] = []
+        self._waiting: deque[float] = deque()
+
+    def free(self, connection: _Connection) -> None:
+        """Take back a connection, and use it for the request that waited longest."""
+        if self._waiting:
+            connection.ask(self._waiting.popleft())
+        else:
+            self._free.append(connection)
+
+    def run(self, rate: float, seconds: float) -> dict[str, float]:
+        """Milliseconds ``p50_ms`` and ``p99_ms``, and how many requests were answered and failed."""
+        asyncio.run(self._run(rate, seconds))
+        cuts = statistics.quantiles(self.latencies, n=100, method="inclusive")
+        return {
+            "rate": round(rate),
+            "p50_ms": cuts[49] * 1000,
+            "p99_ms": cuts[98] * 1000,
+            "answered": len(self.latencies),
+            "failed": self.failed,
+        }
+
+    async def _run(self, rate: float, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(self._connections):
+            await loop.create_connection(lambda: _Connection(self), *self._address)
+        begun = time.perf_counter()
+        for number in range(int(rate * seconds)):
+            due = begun + number / rate
+            if (pause := due - time.perf_counter()) > 0:
+                await asyncio.sleep(pause)
+            elif number % 16 == 0:
+                await asyncio.sleep(0)  # answers are read although the next request is due
+            if self._free:
+                self._free.pop().ask(due)
+            else:
+                self._waiting.append(due)
+        wanted = int(rate * seconds)
+        while len(self.latencies) + self.failed < wanted and time.perf_counter() < begun + 2 * seconds + 5:
+            await asyncio.sleep(0.01)
+        self.failed += wanted - len(self.latencies) if len(self.latencies) + self.failed < wanted else 0
+        self.is_over = True

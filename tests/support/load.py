@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -90,6 +90,7 @@ class Load:
     failures: list[str] = field(default_factory=list)
     """Answers other than 200, other than the expected one, and connections that broke."""
     latencies_s: list[float] = field(default_factory=list)
+    """Of the answers with 200."""
 
     @property
     def answered(self) -> int:
@@ -108,7 +109,9 @@ class Load:
 
 
 @contextmanager
-def load(port: int, request: bytes, *, connections: int = 4, expected: object = None) -> Iterator[Load]:
+def load(
+    port: int, request: bytes, *, connections: int = 4, expected: object = None, allowed: Collection[int] = ()
+) -> Iterator[Load]:
     """Ask until left.
 
     Args:
@@ -116,9 +119,11 @@ def load(port: int, request: bytes, *, connections: int = 4, expected: object = 
         request: A whole request.
         connections: How many ask at the same time.
         expected: The ``predictions`` of each answer; None: any.
+        allowed: Statuses other than 200 that are no failure. 429 and 503 must name a pause.
     """
     found, stop = Load(), threading.Event()
-    threads = [threading.Thread(target=_ask, args=(port, request, expected, found, stop)) for _ in range(connections)]
+    arguments = (port, request, expected, allowed, found, stop)
+    threads = [threading.Thread(target=_ask, args=arguments) for _ in range(connections)]
     for thread in threads:
         thread.start()
     try:
@@ -129,7 +134,9 @@ def load(port: int, request: bytes, *, connections: int = 4, expected: object = 
             thread.join()
 
 
-def _ask(port: int, request: bytes, expected: object, found: Load, stop: threading.Event) -> None:
+def _ask(
+    port: int, request: bytes, expected: object, allowed: Collection[int], found: Load, stop: threading.Event
+) -> None:
     connection: Connection | None = None
     while not stop.is_set():
         started = time.monotonic()
@@ -140,8 +147,12 @@ def _ask(port: int, request: bytes, expected: object, found: Load, stop: threadi
             found.failures.append(f"{type(error).__name__}: {error}")
             connection = None
             continue
-        found.latencies_s.append(time.monotonic() - started)
-        if reply.status != 200:
+        if reply.status == 200:
+            found.latencies_s.append(time.monotonic() - started)
+        if reply.status in allowed:
+            if reply.status in (429, 503) and int(reply.headers.get(b"retry-after", 0)) < 1:
+                found.failures.append(f"{reply.status} without a pause")
+        elif reply.status != 200:
             found.failures.append(f"{reply.status}: {reply.body!r}")
         elif expected is not None and orjson.loads(reply.body)["predictions"] != expected:
             found.failures.append(f"a wrong answer: {reply.body!r}")

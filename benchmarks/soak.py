@@ -173,7 +173,7 @@ def overload(platform: Platform, connections: int, rate: float, seconds: int, p9
         begun = time.monotonic()
         after = platform.load(connections, 1, rate=rate)
         if after["failed"] == 0 and after["p99_ms"] <= BACK_FACTOR * p99_ms:
-            recovered_s = begun - ended
+            recovered_s = round(begun - ended, 1)
     grew = {pid: highest[pid] / before[pid] - 1 for pid in before if pid in highest}
     return result | {"memory_before_mb": before, "highest_grew": grew, "recovered_s": recovered_s}
 

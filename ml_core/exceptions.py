@@ -75,6 +75,7 @@ _SHORT.maxlevel = 3
 _REPORT = "Report the id of the request or run to the operator of the platform, whose log has the cause."
 # The text of such an exception is about data or arguments, unless it names a place: a path, a URL.
 _ABOUT_DATA = (ValueError, TypeError, ArithmeticError, RuntimeError, MemoryError)
+_MAX_TEXT = 1_000
 _PLACE = re.compile(r"(?<![\w.])(/[\w.+-]+){2,}|\w://")
 
 
@@ -187,7 +188,7 @@ class MLFrameworkError(Exception):
 
         They are in the message if the text is about data, such as most of scikit-learn's, and else internal.
         """
-        text = f"{type(cause).__name__}: {cause}"
+        text = f"{type(cause).__name__}: {_text(cause)}"
         if is_public(cause):
             return cls(f"{message}: {text.rstrip('.')}.", **attributes)
         return cls(f"{message}.", internal=text, **attributes)
@@ -198,14 +199,23 @@ def public_text(error: BaseException) -> str:
     name = type(error).__name__
     if isinstance(error, MLFrameworkError):
         return f"{name}: {error.public()}"
-    return f"{name}: {error}" if is_public(error) else f"{name}. {_REPORT}"
+    return f"{name}: {_text(error)}" if is_public(error) else f"{name}. {_REPORT}"
 
 
 def is_public(error: BaseException) -> bool:
     """Whether a tenant may see the text of an exception as it is."""
     if isinstance(error, MLFrameworkError):
         return error.internal is None
-    return isinstance(error, _ABOUT_DATA) and not _PLACE.search(str(error))
+    return isinstance(error, _ABOUT_DATA) and not _PLACE.search(_text(error))
+
+
+def _text(error: BaseException) -> str:
+    """The text of an exception, which code of a tenant may have raised: bounded, and its ``__str__`` may fail."""
+    try:
+        text = str(error)
+    except BaseException:  # noqa: BLE001 - reporting an error must not raise another
+        return "it has no text"
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
 
 
 def shown(value: object, width: int = 40) -> str:

@@ -12,7 +12,8 @@ longer, or unknown  on a thread
 ==================  =======================================
 
 The cost is measured by number of rows, not by length of strings. Large requests with strings therefore always run on a
-thread and are not measured.
+thread and are not measured. Neither are models with code of their owner: it may sleep or hang, which processor time
+does not show.
 """
 
 from __future__ import annotations
@@ -152,6 +153,8 @@ class Batcher:
         inputs = model.version.signature.inputs
         reads_strings = any(not column.kind.is_numeric for column in inputs)
         self._max_size_on_loop = STRINGS_ON_LOOP_BYTES if reads_strings else sys.maxsize
+        if model.version.modules:
+            self._max_size_on_loop = -1
         self._queue: deque[_Item] = deque()
         self._queued_rows = 0
         self._is_busy = False  # a batch runs or is about to
@@ -268,9 +271,14 @@ class Batcher:
         except PredictionError as error:
             if len(batch) == 1:
                 return [error]
-            # Repeated one by one, so that rows of one request can't fail the others.
-            return [outcome for item in batch for outcome in self._answer([item], item.rows, item.size)]
+            # Repeated one by one, so that rows of one request can't fail the others. Not for those who have left, since
+            # a model may take long to fail.
+            return [self._too_late() if item.future.done() else self._answer_alone(item) for item in batch]
         return _split(batch, answer)
+
+    def _answer_alone(self, item: _Item) -> Answer | PredictionError:
+        (outcome,) = self._answer([item], item.rows, item.size)
+        return outcome
 
     def _call(self, tables: Sequence[Columns], rows: int, size: int, *, proba: bool) -> Answer:
         started, cpu_started = time.perf_counter(), time.thread_time()
@@ -284,7 +292,7 @@ class Batcher:
             return Answer(self._model.predict(columns), None)
         except PredictionError:
             raise
-        except Exception as error:
+        except BaseException as error:  # SystemExit or KeyboardInterrupt of a model would end the event loop
             logger.exception("%s failed unexpectedly.", self._ref)
             raise PredictionError.wrap(error, f"{self._ref} could not predict", **self._ref.attributes) from error
         finally:

@@ -168,7 +168,7 @@ class Failure:
 
     def __init__(self, version: ServableVersion, error: MLFrameworkError, attempts: int, now: float) -> None:
         self.version = version
-        self.error = error
+        self.error = copy.copy(error)  # without the traceback, which keeps the artifact and the model alive
         self.attempts = attempts
         self.retry_at = now + min(RETRY_MAX_S, RETRY_FIRST_S * 2.0 ** min(attempts - 1, 10))
 

@@ -325,7 +325,7 @@ class ModelTable:
             size = model.memory_bytes
         except MLFrameworkError:
             raise
-        except Exception as error:
+        except BaseException as error:  # code of the owner may raise SystemExit, which would end the waiting event loop
             logger.exception("Loading %s failed unexpectedly.", version.ref)
             raise ModelLoadError.wrap(error, f"{version.ref} could not be loaded", **names) from error
         if size > limit:

@@ -7,6 +7,7 @@ its self-test in this replica, answers the keys of its share; the stable version
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -174,7 +175,7 @@ class VersionLookup:
         if error is None:
             self._known[ref] = done.result()
         elif isinstance(error, ModelNotFoundError):
-            self._unknown[ref] = error
+            self._unknown[ref] = copy.copy(error)  # without the traceback, which keeps the request and its body alive
 
 
 class Routed(NamedTuple):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 # Numbers of a loaded model may differ from those in training in the last bits, because the order of additions in BLAS
 # depends on its thread count. Labels must be equal.
 SELF_TEST_TOLERANCE = 1e-6
+# Of estimators that compute in single precision.
+_SUM_TOLERANCE = 1e-3
 _NO_TRUST = Trust()
 _MOST_PROBABLE = frozenset(algorithm.class_name for algorithm in ALGORITHMS[CLASSIFICATION].values())
 
@@ -61,8 +64,9 @@ class LoadedModel:
     """
 
     __slots__ = (
-        *("_classes", "_compiled", "_compiled_bytes", "_compiled_rows", "_estimator", "_formula", "_memory_bytes"),
-        *("_takes_columns", "_transformers", "pipeline", "uncompiled", "version"),
+        *("_classes", "_compiled", "_compiled_bytes", "_compiled_rows", "_estimator", "_formula", "_labels_known"),
+        *("_memory_bytes", "_says_most_probable", "_takes_columns", "_transformers"),
+        *("pipeline", "uncompiled", "version"),
     )
 
     def __init__(self, version: ServableVersion, pipeline: Any) -> None:
@@ -79,6 +83,11 @@ class LoadedModel:
         self._formula = formula_of(self._estimator) if self.encoder is not None else None
         self._compiled: Answerer | None = None
         self._compiled_rows = self._compiled_bytes = 0
+        # The platform's algorithms predict the most probable class. Other estimators may not, such as a support vector
+        # machine or a classifier with a threshold.
+        self._says_most_probable = type(self._estimator).__name__ in _MOST_PROBABLE
+        output = version.signature.output
+        self._labels_known = frozenset(output.classes) if output.kind is OutputKind.CLASSES else None
         self._memory_bytes: int | None = None
 
     @property
@@ -146,14 +155,16 @@ class LoadedModel:
             PredictionError: The pipeline failed on rows that fit the signature.
         """
         check_scores(self.version)
-        if n_rows(columns) == 0:
+        rows = n_rows(columns)
+        if rows == 0:
             return np.empty(0, dtype=np.int64), np.empty(0)
         with self._failing():
             table = self._encoded(columns)
-            if (quick := self._quick(n_rows(columns))) is not None and (answer := quick(table)).scores is not None:
+            if (quick := self._quick(rows)) is not None and (answer := quick(table)).scores is not None:
                 return answer.predictions, answer.scores
-            scores = -np.asarray(self._estimator.score_samples(table), dtype=np.float64)
-            return np.asarray(self._estimator.predict(table)), scores
+            scores = -np.array(self._estimator.score_samples(table), dtype=np.float64)
+            _check_shape("scores", scores, (rows,))
+            return self._predicted(table, rows), scores
 
     def predict_rows(self, rows: Sequence[Row]) -> list[Any]:
         """Predict raw rows; the predictions are JSON-compatible.
@@ -187,10 +198,13 @@ class LoadedModel:
             table = self._encoded(columns)
             if (quick := self._quick(rows)) is not None:
                 answer = quick(table)
-                return answer.predictions, answer.probabilities if proba else None
+                if not proba or answer.probabilities is None:
+                    return answer.predictions, None
+                return answer.predictions, self._checked(answer.probabilities, rows)
             if not proba or not self.has_probabilities:
-                return np.asarray(self._estimator.predict(table)), None
-            probabilities = np.asarray(self._estimator.predict_proba(table), dtype=np.float64)
+                return self._predicted(table, rows), None
+            # A copy, because an estimator of a caller may change its input.
+            probabilities = self._probabilities(table if self._says_most_probable else table.copy(), rows)
             return self._labels(table, probabilities), probabilities
 
     def _quick(self, rows: int) -> Answerer | None:
@@ -208,7 +222,9 @@ class LoadedModel:
         """Errors of the pipeline as ``PredictionError``."""
         try:
             yield
-        except Exception as error:  # estimators and processors of callers may raise anything
+        except BaseException as error:  # estimators and processors of callers may raise anything, also SystemExit
+            if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                raise  # the user's
             ref = self.version.ref
             raise PredictionError.wrap(
                 error,
@@ -220,12 +236,33 @@ class LoadedModel:
             ) from error
 
     def _labels(self, table: Any, probabilities: NDArray[np.float64]) -> NDArray[Any]:
-        # The platform's algorithms predict the most probable class. Other estimators may not, such as a support vector
-        # machine or a classifier with a threshold.
-        if self._classes is None or type(self._estimator).__name__ not in _MOST_PROBABLE:
-            return np.asarray(self._estimator.predict(table))
+        if not self._says_most_probable:
+            return self._predicted(table, len(probabilities))
         labels: NDArray[Any] = np.asarray(self._classes)[probabilities.argmax(axis=1)]
         return labels
+
+    def _predicted(self, table: Any, rows: int) -> NDArray[Any]:
+        # A copy, because an estimator of a caller may return the same array each time. Checked, because a batch is
+        # divided by position: one value too many or too few would give callers the answers of others.
+        predictions = np.array(self._estimator.predict(table))
+        _check_shape("predictions", predictions, (rows,))
+        if self._labels_known is None:
+            if predictions.dtype.kind not in "fiub":
+                raise ValueError(f"The estimator returned predictions of the type {predictions.dtype}, not numbers")
+        elif not self._labels_known.issuperset(predictions.tolist()):
+            raise ValueError("The estimator returned a class that the signature does not have")
+        return predictions
+
+    def _probabilities(self, table: Any, rows: int) -> NDArray[np.float64]:
+        return self._checked(np.array(self._estimator.predict_proba(table), dtype=np.float64), rows)
+
+    def _checked(self, probabilities: NDArray[np.float64], rows: int) -> NDArray[np.float64]:
+        _check_shape("probabilities", probabilities, (rows, len(self.version.signature.output.classes)))
+        # Also false for NaN, of which the most probable class would be the first. Summed in one call, since one for
+        # each row would cost more than many models.
+        if not abs(probabilities.sum() - rows) <= _SUM_TOLERANCE * rows:
+            raise ValueError("The estimator returned probabilities whose sum is not 1")
+        return probabilities
 
     def _empty(self) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
         classes = np.asarray([] if self._classes is None else self._classes)
@@ -242,6 +279,11 @@ class LoadedModel:
 
             return pd.DataFrame({column.name: columns[column.name] for column in inputs})
         return np.column_stack([columns[column.name] for column in inputs])
+
+
+def _check_shape(what: str, found: NDArray[Any], wanted: tuple[int, ...]) -> None:
+    if found.shape != wanted:
+        raise ValueError(f"The estimator returned {what} of the shape {found.shape} instead of {wanted}")
 
 
 def takes_columns(step: Any) -> bool:

@@ -21,6 +21,7 @@ from ml_core.domain.api_key import Scope
 from ml_core.exceptions import PlatformError
 from ml_core.platform.processes import find_marked
 from ml_core.platform.supervisor import Supervisor
+from support.load import load, prediction
 from support.running_platform import running_platform
 from support.tables import measures, split_target
 from support.waiting import wait_until
@@ -122,12 +123,12 @@ def test_whoever_minds_haproxy_may_be_killed(victim, process):
 
 @pytest.mark.parametrize("turn", ["once", "and once more"])
 def test_a_killed_replica_fails_no_request(victim, turn):
-    """The other one answers, and Serve brings a new one. Then the one that answered is killed."""
+    """The other one answers, and Serve brings a new one. Then the one that answered is killed. No client asks twice."""
     platform, tenant = victim
-    with traffic(clients_of(tenant), "m", ROW) as report:
-        keeps_answering(report)
+    with load(platform.settings.platform.http_port, prediction("acme", "m", tenant.key, ROW)) as report:
+        report.goes_on(200)
         os.kill(processes_of(platform, CELL)[0].pid, signal.SIGKILL)
-        keeps_answering(report)
+        report.goes_on(200)
     assert report.failures == []
     wait_until(lambda: platform.local.status().running_replicas == 2, 60)
 

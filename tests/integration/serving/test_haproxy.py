@@ -224,15 +224,15 @@ def test_a_deadline_is_kept_where_no_replica_answers(node, replica, deadline):
     assert error_of(response)["code"] == "deadline_exceeded"
 
 
-@pytest.mark.parametrize("path", ["/v2", "/v2/health/ready", "/t/acme/v2", "/t/acme/v2/models/m/infer"])
-def test_the_protocols_paths_have_its_shape(node, path):
+def test_the_protocols_paths_have_its_shape(node):
     """As the Open Inference Protocol's clients read it, before there is a route and when no replica answers."""
     for replicas in ((), free_ports(1)):
         node.start(*replicas)
-        response = node.get(path)
-        assert response.status_code == 503
-        assert response.json() == {"error": "No replica is available. Try again."}
-        assert response.headers["x-request-id"]
+        for path in ("/v2", "/v2/health/ready", "/t/acme/v2", "/t/acme/v2/models/m/infer"):
+            response = node.get(path)
+            assert response.status_code == 503
+            assert response.json() == {"error": "No replica is available. Try again."}
+            assert response.headers["x-request-id"]
 
 
 def test_a_dead_replica_is_told_in_the_shape(node):
@@ -285,25 +285,23 @@ def test_a_change_is_never_made_twice(node, dying):
     assert Dying.asked["POST"] > 1
 
 
-@pytest.mark.parametrize(
-    ("path", "seen"),
-    [
-        (
-            "/t/acme/mlflow/api/2.0/mlflow/runs/get?run_id=a%2Fb",
-            "/api/v1/tenants/acme/mlflow/api/2.0/mlflow/runs/get?run_id=a%2Fb",
-        ),
-        ("/t/acme/mlflow/api/2.0/x%20y", "/api/v1/tenants/acme/mlflow/api/2.0/x%20y"),
-        ("/t/acme/mlflow", "/api/v1/tenants/acme/mlflow"),
-        ("/t/acme/mlflows/a", None),
-        ("/t/acme/models/mlflow/predict", None),
-        ("/t/acme/v2/mlflow/", None),
-    ],
-)
-def test_mlflows_address_leads_to_the_control_api(node, replica, path, seen):
+MLFLOW = "/api/v1/tenants/acme/mlflow"
+# Path → path at the control API.
+OF_MLFLOW = {
+    "/t/acme/mlflow/api/2.0/mlflow/runs/get?run_id=a%2Fb": f"{MLFLOW}/api/2.0/mlflow/runs/get?run_id=a%2Fb",
+    "/t/acme/mlflow/api/2.0/x%20y": f"{MLFLOW}/api/2.0/x%20y",
+    "/t/acme/mlflow": MLFLOW,
+}
+OF_THE_CELL = {path: path for path in ("/t/acme/mlflows/a", "/t/acme/models/mlflow/predict", "/t/acme/v2/mlflow/")}
+
+
+@pytest.mark.parametrize("seen", [OF_MLFLOW, OF_THE_CELL], ids=["control API", "cell"])
+def test_mlflows_address_leads_to_the_control_api(node, replica, seen):
     """And no other path of a tenant does: port 1 has no replica of the control API, or of the cell."""
-    node.start(*([1] if seen else [replica]), control=replica if seen else 1)
-    answered = node.get(path)
-    assert (answered.status_code, answered.headers.get("x-path"), answered.text) == (200, seen or path, "ok")
+    node.start(*([1] if seen is OF_MLFLOW else [replica]), control=replica if seen is OF_MLFLOW else 1)
+    for path, at_replica in seen.items():
+        answered = node.get(path)
+        assert (answered.status_code, answered.headers.get("x-path"), answered.text) == (200, at_replica, "ok")
 
 
 def test_the_control_api_has_deadlines_of_its_own(node):

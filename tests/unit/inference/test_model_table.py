@@ -16,7 +16,7 @@ from ml_core.domain.version import CompiledForm
 from ml_core.exceptions import Action, ArtifactIntegrityError, DeadlineExceededError, ModelLoadError, ModelNotFoundError
 from ml_core.ids import Digest, VersionRef
 from ml_core.inference.loads import RETRY_FIRST_S
-from ml_core.inference.model_table import ModelTable
+from ml_core.inference.model_table import ModelTable, logger
 from ml_core.inference.pointers import version_key
 from ml_core.models.loading import load_version
 from support.inprocess_cell import CountingLoader, key_of, pointer, promote, renamed, servable
@@ -104,6 +104,24 @@ def test_a_failed_load_keeps_the_last_good_version(table, store, fitted_measures
     (failure,) = table.failures()
     assert isinstance(failure.error, ArtifactIntegrityError)
     assert failure.attempts == 1
+
+
+def test_a_failed_load_keeps_neither_the_artifact_nor_the_model(store, fitted_measures, monkeypatch):
+    """They were in the frames through which the error passed, and a failure is remembered until a load succeeds."""
+    monkeypatch.setattr(logger, "disabled", True)  # pytest keeps what is logged
+    held = []
+
+    def load(version):
+        model = load_version(store, version)
+        held.append(weakref.ref(model.pipeline))
+        raise ModelLoadError(f"The self-test of {model.version.ref} failed.")
+
+    table = ModelTable(load, max_memory_bytes=2**30)
+    promote(table, servable(store, fitted_measures))
+    assert len(table.failures()) == 1
+    gc.collect()
+    assert [pipeline() for pipeline in held] == [None]
+    table.close()
 
 
 def test_a_failed_load_is_repeated_after_a_pause(store, fitted_measures):

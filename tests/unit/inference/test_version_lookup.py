@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -72,3 +74,32 @@ def test_the_questions_of_all_tenants_are_bounded():
             await ask(0, "one-more")
 
     while_the_registry_hangs(scenario)
+
+
+def test_what_is_remembered_of_a_missing_version_holds_no_request():
+    """The error passed through the frames of the request, which hold its body."""
+
+    class Body:
+        """Something that can be watched."""
+
+    async def request(lookup, number):
+        body = Body()
+        bodies.append(weakref.ref(body))
+        with pytest.raises(ModelNotFoundError):
+            await lookup.find(ref(number))
+
+    def find(asked):
+        raise ModelNotFoundError(f"no {asked}")
+
+    async def main(pool):
+        lookup = VersionLookup(find, pool, time.monotonic)
+        for number in range(3):
+            await asyncio.ensure_future(request(lookup, number))
+        gc.collect()
+        return lookup
+
+    bodies = []
+    with ThreadPoolExecutor(1) as pool:
+        lookup = asyncio.run(main(pool))
+    assert len(lookup._unknown) == 3
+    assert [body() for body in bodies] == [None] * 3

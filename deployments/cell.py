@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from deployments.telemetry import Telemetry
 from ml_core.domain.placement import SHARED_CELL
 from ml_core.inference.edge.app import MAX_IN_FLIGHT, MAX_READING, TENANT_SHARE, build_app
+from ml_core.inference.edge.session import SessionCookie
 from ml_core.inference.replica import Replica, tune_process
 from ml_core.settings import Settings
 
@@ -41,7 +42,8 @@ class Cell:
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Serve after the constructor, in the replica."""
         service, share = self._replica.service, self._tenant_share
-        return self._telemetry.traced(build_app(service, host_sends_request_id=True, tenant_share=share))
+        edge = build_app(service, host_sends_request_id=True, tenant_share=share)
+        return self._telemetry.traced(SessionCookie(edge, self._replica.sessions))
 
     def check_health(self) -> None:
         """Called by Serve; an exception replaces the replica."""

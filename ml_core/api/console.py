@@ -1,4 +1,4 @@
-"""The console in a browser: the files of ``ml_core/console``, which are a client of the control API and nothing else."""
+"""The console in a browser: the files of ``ml_core/console``, a client of the control API and of nothing else."""
 
 from __future__ import annotations
 

@@ -110,7 +110,8 @@ class Authentication:
             authorization: The header.
 
         Raises:
-            AuthenticationError: There is no header, or its key is malformed, unknown, wrong or revoked; or it is a token.
+            AuthenticationError: There is no header, or its key is malformed, unknown, wrong or revoked. A token is no
+                key.
             RegistryUnavailableError: Postgres can't be reached.
         """
         return self._holder(bearer_token(authorization), is_platforms=False)

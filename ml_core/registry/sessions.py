@@ -1,10 +1,10 @@
 """Sessions of browsers: the cookie that stands for an API key.
 
-The cookie holds the key itself, encrypted, with the time of its sealing: no table is needed, any process of the platform
-can open it, and it opens nothing more than the key does. The key is checked at each request as if it had been sent, so
-a session ends with its key. Whoever learns the secret can read stolen cookies, but can't make one for a key that they
-do not have. The secret is derived from the key that binds transactions to tenants (``ml_core.database.binding``), which
-each process has: where that is changed, all sessions end.
+The cookie holds the key itself, encrypted, with the time of its sealing: no table is needed, any process of the
+platform can open it, and it opens nothing more than the key does. The key is checked at each request as if it had been
+sent, so a session ends with its key. Whoever learns the secret can read stolen cookies, but can't make one for a key
+that they do not have. The secret is derived from the key that binds transactions to tenants
+(``ml_core.database.binding``), which each process has: where that is changed, all sessions end.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def sign_in(browser, key, **headers):
 
 @pytest.mark.parametrize(("headers", "is_secure"), [({}, False), ({"x-forwarded-proto": "https, http"}, True)])
 def test_the_cookie_is_out_of_reach(browser, admin_key, headers, is_secure):
-    """Of scripts, of other sites, and with TLS of the plain network; the key is not in it, and nowhere in the answer."""
+    """Of scripts, of other sites, and with TLS of the plain network; the key is not in it, nor in the answer."""
     answer = sign_in(browser, f" {admin_key}\n", **headers)
     assert answer.status_code == 200, answer.text
     cookie = SimpleCookie(answer.headers["set-cookie"])[COOKIE]

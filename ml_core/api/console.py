@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 import ml_core
+from ml_core.api import session
 
 FOLDER = Path(ml_core.__file__).parent / "console"
 
@@ -49,7 +50,11 @@ def _files() -> dict[str, _File]:
 
 
 def add_console(app: FastAPI) -> None:
-    """Serve the console of an application at ``/console/``. Its addresses are relative, so any prefix will do."""
+    """Serve the console of an application at ``/console/``, and the sessions with which it signs in.
+
+    Its addresses are relative, so any prefix will do.
+    """
+    app.router.routes.extend(session.router.routes)
 
     @app.get("/console", include_in_schema=False)
     async def redirect() -> Response:

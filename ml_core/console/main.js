@@ -40,9 +40,17 @@ const PAGES = {
   "t/:tenant/models": () => import("./pages/models.js"),
   "t/:tenant/models/:model": () => import("./pages/model.js"),
   "t/:tenant/models/:model/versions/:version": () => import("./pages/version.js"),
+  keys: () => import("./pages/keys.js"),
+  "t/:tenant/datasets": () => import("./pages/datasets.js"),
+  "t/:tenant/datasets/:dataset": () => import("./pages/dataset.js"),
+  "t/:tenant/keys": () => import("./pages/keys.js"),
+  "t/:tenant/audit": () => import("./pages/audit.js"),
   "t/:tenant/jobs": () => import("./pages/jobs.js"),
   "t/:tenant/jobs/:job": () => import("./pages/job.js"),
 };
+
+/** The pages of a tenant in the bar. */
+const NOUNS = ["Models", "Datasets", "Jobs", "Audit"];
 
 const bar = /** @type {HTMLElement} */ (document.getElementById("bar"));
 const notice = /** @type {HTMLElement} */ (document.getElementById("notice"));
@@ -132,8 +140,14 @@ function showBar(tenant) {
     bar,
     html`<a class="brand" href="${link([])}"><img src="icon.svg" alt="" width="22" height="22" /> ML Core</a>
       <nav aria-label="Pages">
-        ${session?.isOperator && entry([], "Platform", true)}
-        ${tenant && [entry(["t", tenant], tenant, true), entry(["t", tenant, "models"], "Models"), entry(["t", tenant, "jobs"], "Jobs")]}
+        ${session?.isOperator && [entry([], "Platform", true), session.may("admin") && entry(["keys"], "Platform keys")]}
+        ${
+          tenant && [
+            entry(["t", tenant], tenant, true),
+            NOUNS.map((noun) => entry(["t", tenant, noun.toLowerCase()], noun)),
+            session?.may("admin") && entry(["t", tenant, "keys"], "Keys"),
+          ]
+        }
       </nav>
       <div class="who">
         <span title="Your key, as the audit names it">${session?.principal}</span>

@@ -45,6 +45,33 @@ export function predict(path, body, signal) {
   return request("POST", new URL(path, PREDICTIONS), { body, signal });
 }
 
+/**
+ * Send a file to the control API, and say how much of it is sent.
+ *
+ * @param {string} path Below `/v1/`; made by `at`.
+ * @param {File} file
+ * @param {string} type Its media type.
+ * @param {(share: number) => void} sent Gets 0 to 1.
+ * @returns {Promise<any>}
+ */
+export function upload(path, file, type, sent) {
+  return new Promise((resolve, reject) => {
+    const sending = new XMLHttpRequest(); // fetch does not say how much is sent
+    sending.open("POST", new URL(path, CONTROL));
+    sending.setRequestHeader("x-mlcore-console", "1");
+    sending.setRequestHeader("content-type", type);
+    sending.upload.onprogress = ({ loaded, total }) => sent(loaded / total);
+    sending.onload = () => {
+      const answer = parsed(sending.responseText);
+      if (sending.status < 300) resolve(answer);
+      else reject(refusal(sending.status, answer));
+    };
+    sending.onerror = () =>
+      reject(new ApiError(0, { code: "unreachable", message: "The upload was cut off. Try again." }));
+    sending.send(file);
+  });
+}
+
 /** The address of a path of the prediction plane, for a command to copy. @param {string} path */
 export const predictionUrl = (path) => new URL(path, PREDICTIONS).href;
 
@@ -78,12 +105,14 @@ async function request(method, url, { query = {}, body, signal }) {
   }
   const answer = parsed(text);
   if (response.ok) return answer;
-  const error = new ApiError(
-    response.status,
-    answer?.error?.message ? answer.error : { code: "unreadable", message: `The server answered ${response.status}.` },
-  );
-  if (error.status === 401) dispatchEvent(new CustomEvent("signed-out"));
-  throw error;
+  throw refusal(response.status, answer);
+}
+
+/** @param {number} status @param {any} answer */
+function refusal(status, answer) {
+  if (status === 401) dispatchEvent(new CustomEvent("signed-out"));
+  const other = { code: "unreadable", message: `The server answered ${status}.` };
+  return new ApiError(status, answer?.error?.message ? answer.error : other);
 }
 
 /** @param {string} text */

@@ -18,6 +18,7 @@ from deployments.ingress import serve_directly
 from deployments.telemetry import Telemetry
 from ml_core.domain.placement import SHARED_CELL
 from ml_core.inference.edge.app import MAX_IN_FLIGHT, MAX_READING, TENANT_SHARE, build_app
+from ml_core.inference.edge.session import SessionCookie
 from ml_core.inference.replica import Replica, tune_process
 from ml_core.settings import Settings
 
@@ -42,7 +43,8 @@ class Cell:
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Serve after the constructor, in the replica."""
-        app = self._telemetry.traced(build_app(self._replica.service, tenant_share=self._tenant_share))
+        edge = build_app(self._replica.service, tenant_share=self._tenant_share)
+        app = self._telemetry.traced(SessionCookie(edge, self._replica.sessions))
         serve_directly(app)
         return behind_serve(app)
 

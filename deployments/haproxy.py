@@ -80,6 +80,8 @@ _DEFAULTS = """\
 _FRONTEND = """\
     # MLflow's protocol has an address beside the tenant's predictions, and is answered by the control API.
     http-request replace-path ^/t/([^/]+)/mlflow(/.*)?$ /api/v1/tenants/\\1/mlflow\\2
+    # The console is a part of the control API.
+    http-request redirect prefix /api code 307 if { path -m reg ^/console(/.*)?$ }
     acl is_protocol path -m reg ^(/t/[^/]*)?/v2(/.*)?$
     http-request set-var(txn.is_protocol) bool(true) if is_protocol
     http-request set-var(txn.rest) str("") if is_protocol

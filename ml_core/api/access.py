@@ -15,6 +15,7 @@ from ml_core.domain.principal import Principal
 from ml_core.ids import TenantId
 from ml_core.registry.authentication import Authentication
 from ml_core.registry.oidc import TokenVerifier
+from ml_core.registry.sessions import Sessions
 from ml_core.registry.tenants import TenantRepository
 
 T = TypeVar("T")
@@ -47,6 +48,7 @@ class Services:
         self.file_work = Turns(FILES_AT_ONCE)
         self.report_work = Turns(REPORTS_AT_ONCE)
         self.authentication = Authentication(db, tokens or TokenVerifier.of(db.settings.oidc))
+        self.sessions = Sessions(lambda: db.tenant_key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ml_core.api.access import Services
 from ml_core.api.bounds import Bounds
+from ml_core.api.console import add_console
 from ml_core.api.docs import add_docs
 from ml_core.api.errors import handle_errors
 from ml_core.api.openapi import describe
 from ml_core.inference.edge.http import is_sane_request_id, new_request_id
+from ml_core.inference.edge.session import SessionCookie
 
 PREFIX = "/api"
 """Where the ingress has the application."""
@@ -62,10 +64,13 @@ def create_app(
     app.state.services = services
     describe(app)
     add_docs(app)
+    add_console(app)
     for noun in nouns:
         module = importlib.import_module(f"ml_core.api.routes.{noun}")
         app.router.routes.extend(module.router.routes)  # include_router would build each of them once more
     handle_errors(app)
+    if services is not None:
+        app.add_middleware(SessionCookie, sessions=services.sessions)
     app.add_middleware(Bounds)  # also answers what no handler above took
     app.add_middleware(RequestIds, host_sends_request_id=host_sends_request_id)
     return app

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 LimitQuery = Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE, description="At most so many items.")]
 CursorQuery = Annotated[str | None, Query(description="`next_cursor` of the page before.")]
+NameQuery = Annotated[str | None, Query(description="With this text in the name.")]
 ArchivedQuery = Annotated[bool, Query(description="Archived ones too.")]
 _WITH_BODY = ("POST", "PUT", "PATCH")
 _TRIED_AGAIN = (status.HTTP_408_REQUEST_TIMEOUT, status.HTTP_429_TOO_MANY_REQUESTS)

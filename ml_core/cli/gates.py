@@ -66,6 +66,20 @@ def list_(
     )
 
 
+@app.command("evaluate")
+def evaluate(model: ModelOption, version: VersionOption, environment: EnvironmentOption = "production") -> None:
+    """Evaluate the gates of an environment for a version, as a promotion would; nothing is moved."""
+    with platform() as client:
+        found = client.gates.evaluate(model, version, environment)
+    if printed_as_json(found):
+        return
+    print_rows(
+        [{**dict(result), "passed": "yes" if result.passed else "no"} for result in found],
+        ["name", "kind", "passed", "message"],
+        empty=f"{environment} of {model} has no gates.",
+    )
+
+
 @app.command("remove")
 def remove(name: NameArgument, model: ModelOption, environment: EnvironmentOption = "production") -> None:
     """Remove a gate."""

@@ -237,6 +237,16 @@ def batches(limit: LimitOption = 50, cursor: CursorOption = None) -> None:
     print_page(page, columns, empty=empty, shown={"states": job_batches.counted})
 
 
+@app.command("active")
+def active() -> None:
+    """List the first hundred jobs of all tenants that run or wait, running ones first, as the platform."""
+    with platform(of_tenant=False) as client:
+        found = client.platform.jobs()
+    if not printed_as_json(found):
+        columns = ["tenant_id", "job_id", "kind", "state", "cpus", "submitted_at", "started_at"]
+        print_rows([dict(job) for job in found], columns, empty="No job runs or waits.")
+
+
 @app.command("show")
 def show_job(job_id: JobArgument) -> None:
     """Show a job or a batch."""

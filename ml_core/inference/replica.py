@@ -30,6 +30,7 @@ from ml_core.registry.feed import FeedReader
 from ml_core.registry.oidc import TokenVerifier
 from ml_core.registry.predictions.ingest import PredictionIngest
 from ml_core.registry.replicas import ReplicaReports
+from ml_core.registry.sessions import Sessions
 from ml_core.settings import Settings, required
 
 logger = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ class Replica:
         serving = settings.serving
         self._requires_assignment = serving.require_assignment
         self._db = DatabaseConnection(settings=settings)
+        self.sessions = Sessions(lambda: self._db.tenant_key)
         feed = FeedReader(self._db, cell)
         store = platform_store(settings)
         self.table = ModelTable(

@@ -99,16 +99,33 @@ class Authentication:
             if principal.tenant_id is not None:
                 self._require_tenant(principal.name, principal.tenant_id)
             return principal
-        # Keys of tenants and of the platform have one form: those that the URL suggests are looked up first.
-        first, second = self._of_tenant, PlatformKeyRepository(self._db).authenticate
-        if tenant_id is None:
-            first, second = second, first
-        try:
-            principal = first(text)
-        except AuthenticationError:
-            principal = second(text)
+        principal = self._holder(text, is_platforms=tenant_id is None)
         principal.enter(tenant_id)
         return principal
+
+    def holder(self, authorization: str | bytes | None) -> Principal:
+        """Who holds a key, wherever it may act. The registry is asked.
+
+        Args:
+            authorization: The header.
+
+        Raises:
+            AuthenticationError: There is no header, or its key is malformed, unknown, wrong or revoked. A token is no
+                key.
+            RegistryUnavailableError: Postgres can't be reached.
+        """
+        return self._holder(bearer_token(authorization), is_platforms=False)
+
+    def _holder(self, text: str, *, is_platforms: bool) -> Principal:
+        """Who holds a key; where it probably is one of the platform, these are looked up first."""
+        # Keys of tenants and of the platform have one form.
+        first, second = self._of_tenant, PlatformKeyRepository(self._db).authenticate
+        if is_platforms:
+            first, second = second, first
+        try:
+            return first(text)
+        except AuthenticationError:
+            return second(text)
 
     def _of_tenant(self, text: str) -> Principal:
         key = ApiKey.parse(text)

@@ -231,10 +231,21 @@ class TenantRepository:
             stamped = sa.update(tenants).where(tenants.c.tenant_id == name)
             connection.execute(stamped.values(feed_generation=advance_feed()))
 
-    def list(self, *, limit: int = 100, cursor: str | None = None, deleted: bool = False) -> Page[TenantInfo]:
-        """A page of the tenants of all cells by name, or of those that were deleted; read by the serving role."""
+    def list(
+        self, *, limit: int = 100, cursor: str | None = None, deleted: bool = False, name: str | None = None
+    ) -> Page[TenantInfo]:
+        """A page of the tenants of all cells by name, or of those that were deleted; read by the serving role.
+
+        Args:
+            limit: At most so many.
+            cursor: Of the page before.
+            deleted: Whether those that were deleted are listed, instead of the others.
+            name: Only those whose name contains this text.
+        """
         is_deleted = tenants.c.deleted_at.is_not(None) if deleted else tenants.c.deleted_at.is_(None)
         statement = sa.select(*_LISTED).where(is_deleted)
+        if name is not None:
+            statement = statement.where(tenants.c.tenant_id.icontains(name, autoescape=True))
         with self._db.serving() as connection:
             page = read_page(connection, statement, [tenants.c.tenant_id], limit=limit, cursor=cursor)
         return page.map(lambda row: value_of(TenantInfo, row))

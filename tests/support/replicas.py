@@ -19,7 +19,9 @@ from support.waiting import wait_until
 
 def replica_settings(db: DatabaseConnection, **serving: object) -> Settings:
     """Settings as a replica gets them: where the registry is, and the home with the artifacts."""
-    database = dataclasses.replace(db.settings.database, url=db.urls.app, ingest_url=db.urls.ingest)
+    database = dataclasses.replace(
+        db.settings.database, url=db.urls.app, ingest_url=db.urls.ingest, tenant_key=db.tenant_key
+    )
     limits = ServingSettings(**{"poll_interval_s": 0.5, **serving})  # type: ignore[arg-type]
     return dataclasses.replace(db.settings, database=database, serving=limits)
 

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from ml_core.api.access import TenantAccess
 from ml_core.api.bodies import Download, received
-from ml_core.api.operation import ArchivedQuery, CursorQuery, LimitQuery, operations, parsed
+from ml_core.api.operation import ArchivedQuery, CursorQuery, LimitQuery, NameQuery, operations, parsed
 from ml_core.api.routes.adding import operation
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.datasets import Dataset, DatasetDetail, DatasetVersion
@@ -30,10 +30,14 @@ Number = int | Literal["newest"]
 
 @operation(router, "GET", "", "datasets.list", Scope.READ)
 def list_datasets(
-    access: TenantAccess, include_archived: ArchivedQuery = False, limit: LimitQuery = 100, cursor: CursorQuery = None
+    access: TenantAccess,
+    name: NameQuery = None,
+    include_archived: ArchivedQuery = False,
+    limit: LimitQuery = 100,
+    cursor: CursorQuery = None,
 ) -> Page[Dataset]:
     """List the tenant's datasets by name."""
-    found = _datasets(access).list(include_archived=include_archived, limit=limit, cursor=cursor)
+    found = _datasets(access).list(name=name, include_archived=include_archived, limit=limit, cursor=cursor)
     return Page[Dataset].model_validate(found)
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import Depends, Header, Path, Query, Response
+from fastapi import Depends, Header, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from ml_core.api.access import Access, TenantAccess
@@ -21,6 +21,7 @@ from ml_core.api.schemas.environments import (
     CanaryStep,
     EnvironmentPolicy,
     Gate,
+    GateResult,
     GateSettings,
     Move,
     MoveRequest,
@@ -238,6 +239,22 @@ def list_gates(
 ) -> list[Gate]:
     """List the gates of a model."""
     return [Gate.model_validate(found) for found in access.of(GateRepository).list(model, environment)]
+
+
+@operation(router, "GET", f"{_ENVIRONMENT}/evaluation", "gates.evaluate", Scope.READ)
+async def evaluate_gates(
+    access: TenantAccess,
+    request: Request,
+    model: str,
+    environment: EnvironmentPath,
+    version: Annotated[str, Query(description="The version that would be promoted.")],
+) -> list[GateResult]:
+    """What the gates of an environment find of a version now, as a promotion would; nothing is moved."""
+    environments = access.of(EnvironmentRepository)
+    # A gate may predict thousands of rows, and whoever only reads must not take every thread for that.
+    async with request.app.state.services.report_work.of(access.tenant_id):
+        results = await run_in_threadpool(environments.evaluate, model, version, environment)
+    return [GateResult.model_validate(result) for result in results]
 
 
 @operation(router, "PUT", f"{_ENVIRONMENT}/gates/{{gate}}", "gates.set", Scope.ADMIN)

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Query
 
 from ml_core.api.access import TenantAccess
-from ml_core.api.operation import ArchivedQuery, CursorQuery, LimitQuery, operations
+from ml_core.api.operation import ArchivedQuery, CursorQuery, LimitQuery, NameQuery, operations
 from ml_core.api.routes.adding import operation
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.models import Model
@@ -30,13 +30,14 @@ _TABLE_IS_KEPT = (
 def list_models(
     access: TenantAccess,
     model_type: Annotated[str | None, Query(description="Only of this type.")] = None,
+    name: NameQuery = None,
     include_archived: ArchivedQuery = False,
     limit: LimitQuery = 100,
     cursor: CursorQuery = None,
 ) -> Page[Model]:
     """List a tenant's models by name."""
     found = access.of(ModelRepository).list(
-        model_type=model_type, include_archived=include_archived, limit=limit, cursor=cursor
+        model_type=model_type, name=name, include_archived=include_archived, limit=limit, cursor=cursor
     )
     return Page[Model].model_validate(found, from_attributes=True)
 

@@ -7,17 +7,19 @@ from fastapi import APIRouter
 from ml_core.api.access import PlatformAccess
 from ml_core.api.operation import operations
 from ml_core.api.routes.adding import operation
-from ml_core.api.schemas.platform import Alive, Cell, PlatformHealth, Replica
+from ml_core.api.schemas.platform import ActiveJob, Alive, Cell, PlatformHealth, Replica
 from ml_core.database.tables import SCHEMA_REVISION
 from ml_core.domain.api_key import Scope
 from ml_core.domain.placement import SHARED_CELL
 from ml_core.exceptions import ModelLoadError
 from ml_core.models.store import platform_store
+from ml_core.registry.jobs import JobQueue
 from ml_core.registry.replicas import seen_replicas
 from ml_core.settings import Settings
 
 router = APIRouter(tags=["platform"])
 _guarded = operations("platform", "/platform")
+_MAX_ACTIVE = 100
 
 
 @router.get("/healthz", operation_id="platform.alive", openapi_extra={"security": []})
@@ -46,6 +48,12 @@ def health(db: PlatformAccess) -> PlatformHealth:
             for cell in cells
         ],
     )
+
+
+@operation(_guarded, "GET", "/jobs", "platform.jobs", Scope.READ)
+def list_active_jobs(db: PlatformAccess) -> list[ActiveJob]:
+    """The first hundred jobs of all tenants that run or wait, running ones first."""
+    return [ActiveJob.model_validate(job) for job in JobQueue(db).active(_MAX_ACTIVE)]
 
 
 def _problem_of_store(settings: Settings) -> str | None:

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Query
 
 from ml_core.api.access import PlatformAccess, TenantAccess
-from ml_core.api.operation import CursorQuery, LimitQuery, operations
+from ml_core.api.operation import CursorQuery, LimitQuery, NameQuery, operations
 from ml_core.api.routes.adding import operation
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.tenants import DeletedTenant, NewTenants, PredictionQuota, Tenant, TenantChanges
@@ -33,11 +33,13 @@ def create_tenants(db: PlatformAccess, body: NewTenants) -> list[Tenant]:
 def list_tenants(
     db: PlatformAccess,
     deleted: Annotated[bool, Query(description="Those that were deleted, whose names stay taken.")] = False,
+    name: NameQuery = None,
     limit: LimitQuery = 100,
     cursor: CursorQuery = None,
 ) -> Page[Tenant]:
     """List the tenants by name."""
-    return Page[Tenant].model_validate(TenantRepository(db).list(deleted=deleted, limit=limit, cursor=cursor))
+    found = TenantRepository(db).list(deleted=deleted, name=name, limit=limit, cursor=cursor)
+    return Page[Tenant].model_validate(found)
 
 
 @operation(router, "GET", "/{tenant}", "tenants.get", Scope.READ)

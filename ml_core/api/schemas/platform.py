@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from ml_core.api.schemas.base import Schema
+from ml_core.domain.job import JobKind, JobState
 
 
 class Alive(Schema):
@@ -50,6 +51,19 @@ class Cell(Schema):
 
     name: str = Field(examples=["shared"])
     replicas: list[Replica] = Field(description="Those that are alive, the longest running first.")
+
+
+class ActiveJob(Schema):
+    """A job that runs or waits."""
+
+    tenant_id: str = Field(examples=["acme"])
+    job_id: str = Field(examples=["job_0123456789abcdef"])
+    kind: JobKind
+    state: JobState
+    cpus: float
+    progress: dict[str, Any] = Field(description="What its process said last.")
+    submitted_at: datetime
+    started_at: datetime | None
 
 
 class PlatformHealth(Schema):

@@ -174,5 +174,6 @@ def _show_next_steps(*tenants: DemoTenant) -> None:
         f"Your own table:  {command()} train FILE.csv --tenant acme --model NAME --target COLUMN\n"
         f"What runs:       {command()} status\n"
         f"Stop it:         {command()} down\n\n"
-        f"The API, to try each operation with a key of above:  {url}/api/docs"
+        f"The API, to try each operation with a key of above:  {url}/api/docs\n"
+        f"The console, to sign in with a key of above:          {url}/console"
     )

@@ -68,9 +68,10 @@ class Datasets(Noun[Mode]):
         return replace(call, complete=complete)
 
     @listing
-    def list(self, *, include_archived: bool = False) -> Call[Page[Dataset]]:
-        """The datasets by name."""
-        return Call("GET", f"{self._root}/datasets", Page[Dataset], {"include_archived": include_archived or None})
+    def list(self, *, name: str | None = None, include_archived: bool = False) -> Call[Page[Dataset]]:
+        """The datasets by name; ``name``: only those with this text in the name."""
+        params = {"name": name, "include_archived": include_archived or None}
+        return Call("GET", f"{self._root}/datasets", Page[Dataset], params)
 
     @listing
     def versions(self, dataset_id: str, *, include_archived: bool = False) -> Call[Page[DatasetVersion]]:

@@ -12,6 +12,7 @@ from ml_core.api.schemas.environments import (
     CanaryStep,
     EnvironmentPolicy,
     Gate,
+    GateResult,
     GateSettings,
     Move,
     MoveRequest,
@@ -218,6 +219,12 @@ class Gates(_OfEnvironment[Mode]):
         """The gates of a model, of one environment or of all."""
         params = {"environment": environment and EnvironmentName(environment)}
         return Call("GET", f"{self._model(model_id)}/gates", list_of[Gate], params)
+
+    @operation
+    def evaluate(self, model_id: str, version: str, environment: str = "production") -> Call[list_of[GateResult]]:
+        """What the gates of an environment find of a version now, as a promotion would; nothing is moved."""
+        path = f"{self._environment(model_id, environment)}/evaluation"
+        return Call("GET", path, list_of[GateResult], {"version": version}, timeout_s=_GATES_S)
 
     @operation
     def remove(self, model_id: str, environment: str, name: str) -> Call[None]:

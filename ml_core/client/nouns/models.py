@@ -15,14 +15,17 @@ class Models(Noun[Mode]):
     """The models of a tenant."""
 
     @listing
-    def list(self, *, model_type: str | None = None, include_archived: bool = False) -> Call[Page[Model]]:
+    def list(
+        self, *, model_type: str | None = None, name: str | None = None, include_archived: bool = False
+    ) -> Call[Page[Model]]:
         """The models by name.
 
         Args:
             model_type: Only of this type.
+            name: Only those with this text in the name.
             include_archived: Archived ones too.
         """
-        params = {"model_type": model_type, "include_archived": include_archived or None}
+        params = {"model_type": model_type, "name": name, "include_archived": include_archived or None}
         return Call("GET", f"{self._root}/models", Page[Model], params)
 
     @operation

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ml_core.api.schemas.base import Page
 from ml_core.api.schemas.keys import CreatedKey, Key, NewKey
-from ml_core.api.schemas.platform import PlatformHealth
+from ml_core.api.schemas.platform import ActiveJob, PlatformHealth
 from ml_core.api.schemas.tenants import DeletedTenant, NewTenants, PredictionQuota, Tenant, TenantChanges
 from ml_core.client.calls import Call, Mode, Noun, list_of, listing, operation, quoted
 from ml_core.domain.keywords import texts
@@ -24,9 +24,14 @@ class Tenants(Noun[Mode]):
         return Call("POST", "/api/v1/tenants", list_of[Tenant], body=body)
 
     @listing
-    def list(self, *, deleted: bool = False) -> Call[Page[Tenant]]:
-        """The tenants by name; ``deleted``: those that were deleted, whose names stay taken."""
-        return Call("GET", "/api/v1/tenants", Page[Tenant], {"deleted": deleted or None})
+    def list(self, *, deleted: bool = False, name: str | None = None) -> Call[Page[Tenant]]:
+        """The tenants by name.
+
+        Args:
+            deleted: Those that were deleted, whose names stay taken.
+            name: Only those with this text in the name.
+        """
+        return Call("GET", "/api/v1/tenants", Page[Tenant], {"deleted": deleted or None, "name": name})
 
     @operation
     def get(self, tenant_id: str) -> Call[Tenant]:
@@ -99,3 +104,8 @@ class Platform(Noun[Mode]):
     def health(self) -> Call[PlatformHealth]:
         """The cells with their replicas and what these serve, and whether registry and store are usable."""
         return Call("GET", "/api/v1/platform", PlatformHealth)
+
+    @operation
+    def jobs(self) -> Call[list_of[ActiveJob]]:
+        """The first hundred jobs of all tenants that run or wait, running ones first."""
+        return Call("GET", "/api/v1/platform/jobs", list_of[ActiveJob])

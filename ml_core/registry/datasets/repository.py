@@ -211,9 +211,12 @@ class DatasetRepository(OfTenant):
         return self.write(dataset_id, write, given)
 
     def list(
-        self, *, limit: int = 100, cursor: str | None = None, include_archived: bool = False
+        self, *, limit: int = 100, cursor: str | None = None, name: str | None = None, include_archived: bool = False
     ) -> Page[DatasetSummary]:
-        """The tenant's datasets by name, each with its newest version; if asked, archived ones too."""
+        """The tenant's datasets by name, each with its newest version; if asked, archived ones too.
+
+        With ``name`` only those whose name contains this text.
+        """
         mine = sa.and_(of.tenant_id == self._tenant_id, of.dataset_id == datasets.c.dataset_id)
         shown = mine if include_archived else sa.and_(mine, of.archived_at.is_(None))
         newest = (
@@ -231,6 +234,8 @@ class DatasetRepository(OfTenant):
             .select_from(datasets.join(newest, sa.true()))
             .where(datasets.c.tenant_id == self._tenant_id)
         )
+        if name is not None:
+            statement = statement.where(datasets.c.dataset_id.icontains(name, autoescape=True))
         with self._db.tenant(self._tenant_id) as connection:
             page = read_page(connection, statement, [datasets.c.dataset_id], limit=limit, cursor=cursor)
         return page.map(lambda row: value_of(DatasetSummary, row))

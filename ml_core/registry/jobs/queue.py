@@ -11,9 +11,11 @@ A claim is a lease. Whoever executes the job renews it; a job whose lease has en
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -22,10 +24,11 @@ from sqlalchemy.engine import Connection
 from ml_core.database.connection import DatabaseConnection
 from ml_core.database.tables import job_quotas, jobs
 from ml_core.domain.api_key import Scope
-from ml_core.domain.job import HOLDS_CORES, Attempt, JobQuota, JobState
+from ml_core.domain.job import HOLDS_CORES, Attempt, JobKind, JobQuota, JobState
 from ml_core.ids import JobId, RunId, TenantId
 from ml_core.registry.jobs.lifecycle import attempt_from, in_seconds, is_job
 from ml_core.registry.missing import tenant_not_found
+from ml_core.registry.records import value_of
 from ml_core.registry.versions.rows import refusal
 
 if TYPE_CHECKING:
@@ -71,6 +74,20 @@ class Held:
     cpus: float
     is_own: bool
     is_lapsed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveJob:
+    """A job that runs or waits, as an operator sees it. Times are UTC."""
+
+    tenant_id: TenantId
+    job_id: JobId
+    kind: JobKind
+    state: JobState
+    cpus: float
+    progress: Mapping[str, Any]
+    submitted_at: datetime
+    started_at: datetime | None
 
 
 class JobQueue:
@@ -164,6 +181,20 @@ class JobQueue:
         with self._db.platform() as connection:
             rows = connection.execute(statement.order_by(of.tenant_id, of.job_id)).all()
         return [Held(TenantId(row[0]), JobId(row[1]), RunId(row[2]), RunId(row[3]), *row[4:]) for row in rows]
+
+    def active(self, limit: int) -> Sequence[ActiveJob]:
+        """The first jobs of all tenants that hold cores, the longest waiting first; after them those that are queued.
+
+        Raises:
+            PermissionDeniedError: The principal belongs to a tenant.
+        """
+        of = jobs.c
+        columns = [of[field.name] for field in dataclasses.fields(ActiveJob)]
+        states = [state.value for state in (JobState.QUEUED, *HOLDS_CORES)]
+        statement = sa.select(*columns).where(of.state.in_(states)).limit(limit)
+        order = (of.state == JobState.QUEUED.value, of.submitted_at, of.tenant_id, of.job_id)
+        with self._db.platform() as connection:
+            return [value_of(ActiveJob, row) for row in connection.execute(statement.order_by(*order))]
 
     def renew(self, processes: Sequence[RunId], lease_s: float) -> None:
         """Renew the leases of the attempts in these processes that have not begun: the processes are being started."""

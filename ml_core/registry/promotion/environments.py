@@ -12,15 +12,17 @@ from sqlalchemy.dialects.postgresql import insert
 
 from ml_core.database.tables import environment_history, environment_policies, environments, versions
 from ml_core.domain.api_key import Scope
+from ml_core.domain.gates import GateResult
 from ml_core.domain.replica_report import ReplicaAnswer
 from ml_core.domain.rollout import Change, Trigger
 from ml_core.ids import EnvironmentName, ModelId, VersionId
 from ml_core.registry import journal
 from ml_core.registry.missing import model_not_found, require_model_in
 from ml_core.registry.pages import Page, read_page
+from ml_core.registry.promotion.gate_evaluation import evaluate_gates
 from ml_core.registry.promotion.moving import GatedMoveOptions, MoveOptions, MovesPointers, not_promoted
 from ml_core.registry.promotion.pointers import Move, Pointer, find_pointer, list_pointers, move_from
-from ml_core.registry.promotion.rules import PRODUCTION, check_environment, environments_of
+from ml_core.registry.promotion.rules import PRODUCTION, check_environment, environments_of, read_rules
 from ml_core.registry.records import value_of
 from ml_core.registry.replicas import ask_replicas
 from ml_core.registry.versions.rows import IS_ARCHIVED, VERSIONS_WITH_MODEL
@@ -114,6 +116,19 @@ class EnvironmentRepository(MovesPointers):
             if not page.items and model is not None:  # an empty page would hide a typo
                 require_model_in(connection, self._tenant_id, model)
         return page
+
+    def evaluate(self, model_id: str, version: str, environment: str = PRODUCTION) -> Sequence[GateResult]:
+        """What the gates of an environment find of a version now, as a promotion would; nothing is moved.
+
+        Raises:
+            ModelNotFoundError: There is no such version.
+            InvalidRequestError: There is no such environment, or a gate can't be read.
+        """
+        model, name, at = ModelId(model_id), VersionId(version), EnvironmentName(environment)
+        check_environment(self._db, self._tenant_id, at)
+        with self._db.tenant(self._tenant_id) as connection:
+            rules = read_rules(connection, self._tenant_id, model, at)
+        return evaluate_gates(self._db, rules, name, self._store).results
 
     def history(
         self, model_id: str, environment: str = PRODUCTION, *, limit: int = 100, cursor: str | None = None

@@ -53,11 +53,12 @@ class ModelRepository(OfTenant):
         self,
         *,
         model_type: str | None = None,
+        name: str | None = None,
         include_archived: bool = False,
         limit: int = 100,
         cursor: str | None = None,
     ) -> Page[ModelSummary]:
-        """A page of the models, of one type or of all, by name."""
+        """A page of the models by name: of one type or of all, and only those whose name contains a text, or all."""
         shown = sa.and_(
             versions.c.tenant_id == models.c.tenant_id,
             versions.c.model_id == models.c.model_id,
@@ -71,6 +72,8 @@ class ModelRepository(OfTenant):
         ).where(models.c.tenant_id == self._tenant_id, models.c.deleted_at.is_(None))
         if model_type is not None:
             statement = statement.where(models.c.model_type == model_type)
+        if name is not None:
+            statement = statement.where(models.c.model_id.icontains(name, autoescape=True))
         if not include_archived:
             statement = statement.where(models.c.archived_at.is_(None))
         with self._db.tenant(self._tenant_id) as connection:

@@ -304,6 +304,22 @@ def test_mlflows_address_leads_to_the_control_api(node, replica, seen):
         assert (answered.status_code, answered.headers.get("x-path"), answered.text) == (200, at_replica, "ok")
 
 
+@pytest.mark.parametrize(
+    ("path", "leads_to"),
+    [
+        ("/console", "/api/console"),
+        ("/console/style.css?a=b%2Fc", "/api/console/style.css?a=b%2Fc"),
+        ("/consoles", None),
+        ("/t/console/v2", None),
+    ],
+)
+def test_the_console_has_a_short_address(node, replica, path, leads_to):
+    """It leads to the control API's own, so that the addresses in its files are relative to that."""
+    node.start(replica, control=1)
+    answered = node.get(path)
+    assert (answered.status_code, answered.headers.get("location")) == (307 if leads_to else 200, leads_to)
+
+
 def test_the_control_api_has_deadlines_of_its_own(node):
     """It may think for longer than a prediction; its prefix is a whole part of the path."""
     node.write(1, control=2)

@@ -1,0 +1,37 @@
+// Values as people read them.
+
+const NUMBER = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
+const WHOLE = new Intl.NumberFormat("en");
+
+/** A measured value with four digits; a dash for none. @param {unknown} value */
+export function number(value) {
+  if (typeof value !== "number") return value === null || value === undefined ? "–" : String(value);
+  return Number.isInteger(value) && Math.abs(value) < 1e15 ? WHOLE.format(value) : NUMBER.format(value);
+}
+
+/** @param {number} share */
+export const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.1 ? 1 : 0)} %`;
+
+/** @param {number} count @param {string} noun @param {string} [plural] */
+export const counted = (count, noun, plural = `${noun}s`) => `${WHOLE.format(count)} ${count === 1 ? noun : plural}`;
+
+/** @param {number} size */
+export function bytes(size) {
+  const units = ["bytes", "kB", "MB", "GB", "TB"];
+  const step = size < 1000 ? 0 : Math.min(Math.floor(Math.log10(size) / 3), 4);
+  return `${NUMBER.format(size / 1000 ** step)} ${units[step]}`;
+}
+
+/** @param {number} seconds */
+export function duration(seconds) {
+  if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
+  return `${Math.floor(seconds / 3600)} h ${Math.round((seconds % 3600) / 60)} min`;
+}
+
+/** Text of any JSON value. @param {unknown} value */
+export const shown = (value) =>
+  typeof value === "string" ? value : typeof value === "number" ? number(value) : JSON.stringify(value);
+
+/** A word of the API, such as `start_canary`. @param {string} word */
+export const words = (word) => word.replaceAll("_", " ");

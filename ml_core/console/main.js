@@ -1,0 +1,194 @@
+// The frame around the pages: signs in, finds the page of the address, shows it, and keeps it up to date.
+
+import { ApiError } from "./core/api.js";
+import { html, render } from "./core/html.js";
+import { follow } from "./core/live.js";
+import { link, placeOf } from "./core/router.js";
+import { present, signOut } from "./core/session.js";
+import { failed, loading, missing } from "./parts/states.js";
+import "./parts/when_time.js";
+
+/** @typedef {import("./core/session.js").Session} Session */
+/**
+ * What a page works with.
+ *
+ * @typedef {object} Context
+ * @property {Session} session
+ * @property {Record<string, string>} params The names in the address.
+ * @property {Record<string, string>} query How it is filtered.
+ * @property {AbortSignal} signal Aborted when the page is left.
+ * @property {() => Promise<void>} refresh Loads and shows the page again.
+ * @property {(message: string) => void} say Tells the reader that something was done.
+ */
+/**
+ * A page: a file of `pages`, whose default export this is.
+ *
+ * @typedef {object} Page
+ * @property {(params: Record<string, string>) => string} title
+ * @property {(context: Context) => Promise<any>} load
+ * @property {(data: any, context: Context) => ReturnType<typeof html>} view
+ * @property {(main: HTMLElement, data: any, context: Context) => void} [connect] Called after each view.
+ * @property {Record<string, (element: HTMLElement, data: any, context: Context) => unknown>} [actions]
+ *   What an element with this `data-action` does when it is clicked, changed or submitted.
+ * @property {number} [everyS] Seconds after which it is loaded again; else it is after each change of the tenant's audit.
+ */
+
+/** @type {Record<string, () => Promise<{default: Page}>>} Address → page; each is loaded when it is first shown. */
+const PAGES = {
+  "": () => import("./pages/overview.js"),
+  "t/:tenant": () => import("./pages/tenant.js"),
+  "t/:tenant/models": () => import("./pages/models.js"),
+  "t/:tenant/models/:model": () => import("./pages/model.js"),
+  "t/:tenant/models/:model/versions/:version": () => import("./pages/version.js"),
+  keys: () => import("./pages/keys.js"),
+  "t/:tenant/datasets": () => import("./pages/datasets.js"),
+  "t/:tenant/datasets/:dataset": () => import("./pages/dataset.js"),
+  "t/:tenant/keys": () => import("./pages/keys.js"),
+  "t/:tenant/audit": () => import("./pages/audit.js"),
+  "t/:tenant/jobs": () => import("./pages/jobs.js"),
+  "t/:tenant/jobs/:job": () => import("./pages/job.js"),
+};
+
+/** The pages of a tenant in the bar. */
+const NOUNS = ["Models", "Datasets", "Jobs", "Audit"];
+
+const bar = /** @type {HTMLElement} */ (document.getElementById("bar"));
+const notice = /** @type {HTMLElement} */ (document.getElementById("notice"));
+const main = /** @type {HTMLElement} */ (document.getElementById("main"));
+
+/** @type {Session | null} */
+let session = null;
+let shown = new AbortController();
+/** @type {{page: Page, data: any, context: Context} | null} */
+let current = null;
+
+/** Show the page of the present address. */
+async function show() {
+  shown.abort();
+  shown = new AbortController();
+  current = null;
+  say("");
+  try {
+    session ??= await present();
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 401) return showSignIn();
+    render(main, failed(error));
+    return void setTimeout(show, 3000);
+  }
+  // Whoever is signed in for one tenant begins there.
+  if (!session.isOperator && /^#?\/?$/.test(location.hash)) {
+    return location.replace(link(["t", /** @type {string} */ (session.tenant)]));
+  }
+  const place = placeOf(location.hash, Object.keys(PAGES));
+  showBar(session.tenant ?? place?.params.tenant ?? null);
+  if (place) await open(place, shown.signal);
+  else render(main, missing("There is no such page.", link([])));
+}
+
+/** @param {import("./core/router.js").Place} place @param {AbortSignal} signal */
+async function open(place, signal) {
+  const { default: page } = await PAGES[place.pattern]();
+  if (signal.aborted) return;
+  const { params, query } = place;
+  const refresh = async () => {
+    const { query: latest = query } = placeOf(location.hash, [place.pattern]) ?? {};
+    context.query = latest;
+    const data = await page.load(context);
+    if (signal.aborted) return;
+    current = { page, data, context };
+    render(main, page.view(data, context));
+    page.connect?.(main, data, context);
+  };
+  /** @type {Context} */
+  const context = { session: /** @type {Session} */ (session), params, query, signal, refresh, say };
+  document.title = `${page.title(params)} – ML Core`;
+  render(main, loading(page.title(params)));
+  try {
+    await refresh();
+    (main.querySelector("h1") ?? main).focus({ preventScroll: true });
+    scrollTo(0, 0);
+    await follow({ tenant: params.tenant, everyS: page.everyS, signal, refresh, noticed: say });
+  } catch (error) {
+    if (signal.aborted) return;
+    render(main, failed(error));
+    // What may pass is tried again; what the API refused is not.
+    if (!(error instanceof ApiError) || (error.status >= 400 && error.status < 500)) return;
+    setTimeout(() => signal.aborted || show(), 3000);
+  }
+}
+
+async function showSignIn() {
+  session = null;
+  render(bar, html``);
+  const { signInPage } = await import("./pages/sign_in.js");
+  document.title = "Sign in – ML Core";
+  signInPage(main, (found) => {
+    session = found;
+    show();
+  });
+}
+
+/** @param {string | null} tenant */
+function showBar(tenant) {
+  const here = location.hash.split("?")[0];
+  const entry = (names, text, isExact = false) => {
+    const address = link(names);
+    const isHere = isExact ? here === address : here.startsWith(address);
+    return html`<a href="${address}" ${isHere && html`aria-current="page"`}>${text}</a>`;
+  };
+  render(
+    bar,
+    html`<a class="brand" href="${link([])}"><img src="icon.svg" alt="" width="22" height="22" /> ML Core</a>
+      <nav aria-label="Pages">
+        ${session?.isOperator && [entry([], "Platform", true), session.may("admin") && entry(["keys"], "Platform keys")]}
+        ${
+          tenant && [
+            entry(["t", tenant], tenant, true),
+            NOUNS.map((noun) => entry(["t", tenant, noun.toLowerCase()], noun)),
+            session?.may("admin") && entry(["t", tenant, "keys"], "Keys"),
+          ]
+        }
+      </nav>
+      <div class="who">
+        <span title="Your key, as the audit names it">${session?.principal}</span>
+        <button type="button" data-action="sign-out">Sign out</button>
+      </div>`,
+  );
+}
+
+/** @param {string} message */
+function say(message) {
+  render(notice, message ? html`<p>${message}</p>` : html``);
+}
+
+/** What the frame itself does. @type {Record<string, () => unknown>} */
+const FRAME = {
+  skip: () => main.focus(),
+  "sign-out": async () => {
+    await signOut();
+    session = null;
+    await show();
+  },
+};
+
+/** @param {Event} event */
+async function act(event) {
+  const element = /** @type {HTMLElement | null} */ (/** @type {Element} */ (event.target).closest("[data-action]"));
+  if (!element || element instanceof HTMLFormElement !== (event.type === "submit")) return;
+  const name = element.dataset.action ?? "";
+  const action = current?.page.actions?.[name];
+  event.preventDefault();
+  if (element.getAttribute("aria-disabled") === "true") return;
+  try {
+    if (name in FRAME) await FRAME[name]();
+    else if (current) await action?.(element, current.data, current.context);
+  } catch (error) {
+    if (!current?.context.signal.aborted) say(error instanceof Error ? error.message : String(error));
+  }
+}
+
+addEventListener("hashchange", show);
+addEventListener("signed-out", () => session && showSignIn());
+document.addEventListener("click", act);
+document.addEventListener("submit", act);
+show();

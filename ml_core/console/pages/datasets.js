@@ -1,0 +1,77 @@
+// The datasets of a tenant; a file becomes another, or the next version of one.
+
+import { ask, at, upload } from "../core/api.js";
+import { bytes, number, percent } from "../core/format.js";
+import { html } from "../core/html.js";
+import { filter, link } from "../core/router.js";
+import { showList } from "../parts/data_table.js";
+import { openDialog } from "../parts/dialog.js";
+import { button } from "../parts/states.js";
+
+/** @type {import("../main.js").Page} */
+export default {
+  title: ({ tenant }) => `Datasets of ${tenant}`,
+  load: async () => null,
+  view: (_, { session }) =>
+    html`<h1 tabindex="-1">Datasets</h1>
+      <div class="buttons">
+        ${button({ action: "upload", text: "Upload a file…", refused: session.lacks("train") })}
+      </div>
+      ${session.lacks("train") && html`<p class="quiet">${session.lacks("train")}</p>`}
+      <data-table></data-table>`,
+
+  connect(main, _, { params: { tenant }, query, signal }) {
+    showList(main, {
+      label: "Datasets",
+      search: "Search datasets",
+      text: query.q,
+      searched: (text) => filter({ q: text }),
+      key: (dataset) => dataset.dataset_id,
+      load: ({ text, ...of }) =>
+        ask("GET", at("tenants", tenant, "datasets"), { query: { ...of, name: text }, signal }),
+      none: "There is no dataset. Upload a file, or train on one from the command line.",
+      columns: [
+        {
+          name: "Dataset",
+          cell: ({ dataset_id: id }) => html`<a href="${link(["t", tenant, "datasets", id])}">${id}</a>`,
+        },
+        { name: "Versions", isNumber: true, cell: (dataset) => dataset.versions },
+        { name: "Rows", isNumber: true, cell: (dataset) => number(dataset.row_count) },
+        { name: "Size", isNumber: true, cell: (dataset) => bytes(dataset.size_bytes) },
+        { name: "Newest", cell: (dataset) => html`<when-time datetime="${dataset.created_at}"></when-time>` },
+        { name: "By", cell: (dataset) => html`<span class="quiet">${dataset.created_by}</span>` },
+      ],
+    });
+  },
+
+  actions: {
+    upload(_, __, { params: { tenant }, say }) {
+      let sent = 0;
+      openDialog({
+        content: () => ({
+          title: `Upload a dataset to ${tenant}`,
+          submit: "Upload",
+          body: html`<label class="field"
+              ><span>Name</span>
+              <input name="name" required pattern="[a-z][a-z0-9_\\-]*" autocomplete="off" spellcheck="false"
+            /></label>
+            <p class="quiet">If there is a dataset of this name, the file becomes its next version.</p>
+            <label class="field"
+              ><span>CSV or Parquet file</span> <input name="file" type="file" required accept=".csv,.parquet"
+            /></label>
+            ${sent > 0 && html`<p><progress max="1" value="${sent}" aria-label="Sent"></progress> ${percent(sent)} sent</p>`}`,
+        }),
+        async submit(fields, redraw) {
+          const { name, file } = /** @type {{name: string, file: any}} */ (fields);
+          const type = file.name.endsWith(".parquet") ? "application/vnd.apache.parquet" : "text/csv";
+          const made = await upload(`${at("tenants", tenant, "datasets", name)}/versions`, file, type, (share) => {
+            sent = share;
+            redraw();
+          });
+          say(`${made.reference} has ${number(made.row_count)} rows.`);
+          location.hash = link(["t", tenant, "datasets", name]);
+        },
+      });
+    },
+  },
+};

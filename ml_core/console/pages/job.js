@@ -1,0 +1,168 @@
+// A job: how far it is, what it says, what it made or why it failed; cancel it or queue it again.
+
+import { ApiError, ask, at } from "../core/api.js";
+import { duration, number } from "../core/format.js";
+import { html } from "../core/html.js";
+import { link } from "../core/router.js";
+import { openDialog, reasonField } from "../parts/dialog.js";
+import { jobProgress } from "../parts/job_progress.js";
+import { badge, button, problem } from "../parts/states.js";
+
+const ENDED = ["succeeded", "failed", "cancelled"];
+const KEPT_CHARACTERS = 200_000;
+
+/** What was read of the log of the job that is shown. */
+let log = { job: "", position: 0, text: "" };
+
+/** @type {import("../main.js").Page} */
+export default {
+  title: ({ job }) => job,
+  everyS: 2,
+
+  async load({ params: { tenant, job }, signal }) {
+    const path = at("tenants", tenant, "jobs", job);
+    if (log.job !== path) log = { job: path, position: 0, text: "" };
+    const query = { after: log.position };
+    const [found, part] = await Promise.all([
+      ask("GET", path, { signal }),
+      ask("GET", `${path}/log`, { query, signal }),
+    ]);
+    // An answer that was overtaken begins where another one has begun.
+    if (log.job === path && query.after === log.position) {
+      log = { job: path, position: part.position, text: (log.text + part.text).slice(-KEPT_CHARACTERS) };
+    }
+    return { job: found, text: log.text };
+  },
+
+  view({ job, text }, { params: { tenant }, session }) {
+    const isOver = ENDED.includes(job.state);
+    const lacks = session.lacks("train");
+    const canRetry = job.state === "failed" || job.state === "cancelled";
+    return html`<h1 tabindex="-1">${job.kind} ${job.spec.model_id} ${badge(job.state)}</h1>
+      <p class="quiet"><code>${job.job_id}</code></p>
+      <p>${jobProgress(job)} ${job.waiting}</p>
+      <dl class="facts">
+        <div>
+          <dt>Model</dt>
+          <dd><a href="${link(["t", tenant, "models", job.spec.model_id])}">${job.spec.model_id}</a></dd>
+        </div>
+        <div>
+          <dt>Submitted</dt>
+          <dd><when-time datetime="${job.submitted_at}"></when-time> by ${job.submitted_by}</dd>
+        </div>
+        ${
+          job.started_at &&
+          html`<div>
+            <dt>Started</dt>
+            <dd><when-time datetime="${job.started_at}"></when-time></dd>
+          </div>`
+        }
+        ${
+          job.started_at &&
+          job.finished_at &&
+          html`<div>
+            <dt>Took</dt>
+            <dd>${duration((Date.parse(job.finished_at) - Date.parse(job.started_at)) / 1000)}</dd>
+          </div>`
+        }
+        <div>
+          <dt>Attempt</dt>
+          <dd>${job.attempt} of ${job.max_attempts}</dd>
+        </div>
+        <div>
+          <dt>Cores</dt>
+          <dd>${number(job.cpus)}</dd>
+        </div>
+      </dl>
+      <div class="buttons" role="group" aria-label="Job">
+        ${!isOver && button({ action: "cancel", text: "Cancel…", refused: lacks, style: "danger" })}
+        ${canRetry && button({ action: "retry", text: "Queue it again…", refused: lacks })}
+      </div>
+      ${lacks && (!isOver || canRetry) && html`<p class="quiet">${lacks}</p>`}
+      ${
+        job.error &&
+        html`<section>
+          <h2>Why it failed</h2>
+          ${failure(job.error)}
+        </section>`
+      }
+      ${resultView(tenant, job)}
+      <section>
+        <h2>Log</h2>
+        ${text ? html`<pre class="log" tabindex="0" aria-label="Log">${text}</pre>` : html`<p class="state">It has said nothing yet.</p>`}
+      </section>
+      <details>
+        <summary>Specification</summary>
+        <pre tabindex="0">${JSON.stringify(job.spec, null, 2)}</pre>
+      </details>`;
+  },
+
+  connect(main) {
+    const shown = main.querySelector(".log");
+    if (shown && shown !== document.activeElement) shown.scrollTop = shown.scrollHeight;
+  },
+
+  actions: {
+    cancel(_, { job }, { params: { tenant }, refresh, say }) {
+      openDialog({
+        content: () => ({
+          title: `Cancel ${job.kind} ${job.spec.model_id}`,
+          submit: "Cancel the job",
+          isDestructive: true,
+          body: html`<p>${job.job_id} is ${job.state}. What it has computed is lost; its run and its log stay.</p>
+            ${reasonField({ label: "Reason (kept in the audit)" })}`,
+        }),
+        async submit({ reason }) {
+          await ask("POST", `${at("tenants", tenant, "jobs", job.job_id)}/cancel`, { query: { reason } });
+          await refresh();
+          say("The job is being cancelled.");
+        },
+      });
+    },
+
+    retry(_, { job }, { params: { tenant }, refresh, say }) {
+      openDialog({
+        content: () => ({
+          title: `Queue ${job.kind} ${job.spec.model_id} again`,
+          submit: "Queue it again",
+          body: html`<p>${job.job_id} is executed again as it was submitted.</p>`,
+        }),
+        async submit() {
+          await ask("POST", `${at("tenants", tenant, "jobs", job.job_id)}/retry`);
+          await refresh();
+          say("The job is queued.");
+        },
+      });
+    },
+  },
+};
+
+/** The stored error of a job. @param {any} error */
+const failure = (error) => problem(new ApiError(400, { ...error, message: error.message ?? JSON.stringify(error) }));
+
+/** @param {string} tenant @param {any} job */
+function resultView(tenant, { result }) {
+  const { model_id: model, version, ...others } = result;
+  const rest = Object.entries(others).filter(([, value]) => typeof value === "string" || typeof value === "number");
+  if (!model && !rest.length) return html``;
+  return html`<section>
+    <h2>What it made</h2>
+    <dl class="facts">
+      ${
+        model &&
+        version &&
+        html`<div>
+          <dt>Version</dt>
+          <dd><a href="${link(["t", tenant, "models", model, "versions", version])}">${model} ${version}</a></dd>
+        </div>`
+      }
+      ${rest.map(
+        ([name, value]) =>
+          html`<div>
+            <dt>${name}</dt>
+            <dd>${typeof value === "number" ? number(value) : value}</dd>
+          </div>`,
+      )}
+    </dl>
+  </section>`;
+}

@@ -1,0 +1,67 @@
+// The jobs of a tenant, newest first, and its share in the queue.
+
+import { ask, at } from "../core/api.js";
+import { number } from "../core/format.js";
+import { html } from "../core/html.js";
+import { link } from "../core/router.js";
+import { showList } from "../parts/data_table.js";
+import { jobProgress } from "../parts/job_progress.js";
+import { badge } from "../parts/states.js";
+
+const STATES = ["queued", "starting", "running", "cancelling", "succeeded", "failed", "cancelled"];
+
+/** @type {import("../main.js").Page} */
+export default {
+  title: ({ tenant }) => `Jobs of ${tenant}`,
+  everyS: 3,
+  load: ({ params: { tenant }, signal }) => ask("GET", at("tenants", tenant, "job-quota"), { signal }),
+
+  view: ({ quota, usage }, { params: { tenant }, query }) =>
+    html`<h1 tabindex="-1">Jobs</h1>
+      <dl class="facts">
+        ${fact("Waiting", usage.queued, quota.max_queued)} ${fact("Running", usage.running, quota.max_running)}
+        ${fact("Cores", usage.cpus, quota.max_cpus)}
+        ${fact("Core-seconds in 24 hours", Math.round(usage.cpu_seconds), quota.cpu_seconds_per_day)}
+      </dl>
+      <nav class="filter" aria-label="Filter by state">
+        ${["", ...STATES].map((state) => {
+          const isChosen = (query.state ?? "") === state;
+          return html`<a href="${link(["t", tenant, "jobs"], { state })}" ${isChosen && html`aria-current="true"`}
+            >${state || "all"}</a
+          >`;
+        })}
+      </nav>
+      <data-table></data-table>`,
+
+  connect(main, _, { params: { tenant }, query: { state }, signal }) {
+    showList(main, {
+      label: "Jobs",
+      key: (job) => job.job_id,
+      load: ({ limit, cursor }) =>
+        ask("GET", at("tenants", tenant, "jobs"), { query: { limit, cursor, state }, signal }),
+      none: state
+        ? `No job is ${state}.`
+        : html`No job was submitted yet. Submit one:
+            <code>mlcore jobs submit train --tenant ${tenant} --model NAME --dataset DATASET --target COLUMN</code>`,
+      columns: [
+        { name: "Job", cell: (job) => html`<a href="${link(["t", tenant, "jobs", job.job_id])}">${job.job_id}</a>` },
+        { name: "Kind", cell: (job) => job.kind },
+        {
+          name: "Model",
+          cell: (job) => html`<a href="${link(["t", tenant, "models", job.spec.model_id])}">${job.spec.model_id}</a>`,
+        },
+        { name: "State", cell: (job) => badge(job.state) },
+        { name: "Progress", cell: jobProgress },
+        { name: "Submitted", cell: (job) => html`<when-time datetime="${job.submitted_at}"></when-time>` },
+        { name: "By", cell: (job) => html`<span class="quiet">${job.submitted_by}</span>` },
+      ],
+    });
+  },
+};
+
+/** @param {string} term @param {number} used @param {number | null} most */
+const fact = (term, used, most) =>
+  html`<div>
+    <dt>${term}</dt>
+    <dd>${number(used)}${most !== null && html` <span class="quiet">of ${number(most)}</span>`}</dd>
+  </div>`;

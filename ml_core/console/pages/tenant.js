@@ -1,0 +1,118 @@
+// A tenant: what its environments serve and how well, its jobs, and what changed last.
+
+import { ask, at } from "../core/api.js";
+import { words } from "../core/format.js";
+import { html } from "../core/html.js";
+import { link } from "../core/router.js";
+import { jobProgress } from "../parts/job_progress.js";
+import "../parts/live_verdict.js";
+import { badge, empty } from "../parts/states.js";
+
+const SHOWN = 20;
+
+/** @type {import("../main.js").Page} */
+export default {
+  title: ({ tenant }) => tenant,
+
+  async load({ params, signal }) {
+    const root = at("tenants", params.tenant);
+    const list = (noun, query = {}) => ask("GET", `${root}/${noun}`, { query: { limit: SHOWN, ...query }, signal });
+    const [pointers, jobs, changes] = await Promise.all([
+      list("pointers"),
+      list("jobs", { limit: 8 }),
+      list("audit", { descending: true, limit: 10 }),
+    ]);
+    return { pointers, jobs: jobs.items, changes: changes.items };
+  },
+
+  view: ({ pointers, jobs, changes }, { params: { tenant } }) =>
+    html` <h1 tabindex="-1">${tenant}</h1>
+      <section>
+        <h2>Served now</h2>
+        ${
+          pointers.items.length
+            ? html`${served(tenant, pointers.items)}
+              ${pointers.next_cursor && html`<p class="quiet">The first ${SHOWN} are shown; <a href="${link(["t", tenant, "models"])}">the models</a> have the others.</p>`}`
+            : empty(
+                html`No environment serves a version. Choose <a href="${link(["t", tenant, "models"])}">a model</a> and
+                  promote one.`,
+              )
+        }
+      </section>
+      <section>
+        <h2>Newest jobs</h2>
+        ${
+          jobs.length
+            ? html`<ul class="rows">
+                  ${jobs.map((job) => jobRow(tenant, job))}
+                </ul>
+                <p><a href="${link(["t", tenant, "jobs"])}">All jobs</a></p>`
+            : empty("No job was submitted yet.")
+        }
+      </section>
+      <section>
+        <h2>Last changes</h2>
+        <ul class="rows">
+          ${changes.map(changeRow)}
+        </ul>
+      </section>`,
+};
+
+/** @param {string} tenant @param {any[]} pointers */
+function served(tenant, pointers) {
+  return html`<div class="scroll" role="region" tabindex="0" aria-label="Served now">
+    <table>
+      <thead>
+        <tr>
+          <th scope="col">Model</th>
+          <th scope="col">Environment</th>
+          <th scope="col">Version</th>
+          <th scope="col">Beside it</th>
+          <th scope="col">Quality</th>
+          <th scope="col">Drift</th>
+          <th scope="col">Moved</th>
+        </tr>
+      </thead>
+      <tbody>
+        ${pointers.map((pointer) => {
+          const { model_id: model, environment, version, canary, shadow } = pointer;
+          const isLive = environment === "production" && version;
+          const verdict = (report) =>
+            isLive ? html`<live-verdict tenant="${tenant}" model="${model}" report="${report}"></live-verdict>` : "–";
+          return html`<tr data-key="${model}/${environment}">
+            <td><a href="${link(["t", tenant, "models", model])}">${model}</a></td>
+            <td>${environment}</td>
+            <td>
+              ${version ? html`<a href="${link(["t", tenant, "models", model, "versions", version])}">${version}</a>` : "nothing"}
+            </td>
+            <td>
+              ${canary && badge("canary", `canary ${canary.version}: ${canary.percent} %`)}
+              ${shadow && badge("shadow", `shadow ${shadow}`)}
+            </td>
+            <td>${verdict("quality")}</td>
+            <td>${verdict("drift")}</td>
+            <td><when-time datetime="${pointer.updated_at}"></when-time></td>
+          </tr>`;
+        })}
+      </tbody>
+    </table>
+  </div>`;
+}
+
+/** @param {string} tenant @param {any} job */
+function jobRow(tenant, job) {
+  return html`<li data-key="${job.job_id}">
+    <a href="${link(["t", tenant, "jobs", job.job_id])}">${job.kind} ${job.spec.model_id}</a> ${badge(job.state)}
+    ${jobProgress(job)} <when-time datetime="${job.finished_at ?? job.submitted_at}"></when-time>
+  </li>`;
+}
+
+/** @param {any} change */
+function changeRow({ audit_id: id, action, subject, principal, at: moment }) {
+  const { model_id: model, ...others } = subject;
+  const named = [model, ...Object.values(others)].filter(Boolean).join(" ");
+  return html`<li data-key="change-${id}">
+    <strong>${words(action.replace(".", " "))}</strong> ${named} <span class="quiet">by ${principal}</span>
+    <when-time datetime="${moment}"></when-time>
+  </li>`;
+}

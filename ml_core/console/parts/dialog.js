@@ -1,0 +1,90 @@
+// A dialog: the second step before something is changed. It names what it changes, and shows a refusal in the API's words.
+
+import { html, render } from "../core/html.js";
+import { problem } from "./states.js";
+
+/** @typedef {ReturnType<typeof html>} Html */
+/**
+ * @typedef {object} Content
+ * @property {string} title Names the thing.
+ * @property {Html} body
+ * @property {string} submit What the button does.
+ * @property {string | null} [refused] Why it can't be done now.
+ * @property {boolean} [isDestructive]
+ */
+
+/**
+ * Open a dialog; it is closed when `submit` has succeeded.
+ *
+ * @param {object} options
+ * @param {() => Content} options.content What it shows now.
+ * @param {(fields: Record<string, string>, redraw: () => void) => Promise<void>} options.submit Gets its fields by name.
+ *   An error is shown, and the dialog stays open.
+ * @param {(field: HTMLInputElement, redraw: () => void) => void} [options.changed] Called when a field was changed.
+ * @param {(redraw: () => void) => void} [options.opened]
+ */
+export function openDialog({ content, submit, changed, opened }) {
+  const dialog = document.createElement("dialog");
+  dialog.setAttribute("aria-labelledby", "dialog-title");
+  let isBusy = false;
+  /** @type {unknown} */
+  let error;
+
+  function redraw() {
+    const { title, body, submit: text, refused, isDestructive } = content();
+    render(
+      dialog,
+      html`<form method="dialog">
+        <h2 id="dialog-title">${title}</h2>
+        ${body}
+        <div class="refusal" aria-live="assertive">
+          ${error ? problem(error) : refused && html`<p class="quiet">${refused}</p>`}
+        </div>
+        <div class="buttons">
+          <button type="button" data-close>Cancel</button>
+          <button
+            type="submit"
+            class="${isDestructive ? "danger" : "primary"}"
+            ${(isBusy || refused) && html`aria-disabled="true"`}
+          >
+            ${text}
+          </button>
+        </div>
+      </form>`,
+    );
+  }
+
+  dialog.addEventListener("input", (event) => changed?.(/** @type {HTMLInputElement} */ (event.target), redraw));
+  dialog.addEventListener("click", (event) => {
+    if (/** @type {Element} */ (event.target).closest("[data-close]")) dialog.close();
+  });
+  dialog.addEventListener("close", () => dialog.remove());
+  dialog.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (isBusy || content().refused) return;
+    const form = /** @type {HTMLFormElement} */ (event.target);
+    const fields = /** @type {Record<string, string>} */ (Object.fromEntries(new FormData(form)));
+    [isBusy, error] = [true, undefined];
+    redraw();
+    try {
+      await submit(fields, redraw);
+      dialog.close();
+    } catch (refusal) {
+      error = refusal;
+    } finally {
+      isBusy = false;
+      redraw();
+    }
+  });
+  redraw();
+  document.body.append(dialog);
+  dialog.showModal();
+  opened?.(redraw);
+}
+
+/** A field for a reason. @param {{name?: string, label: string, isRequired?: boolean}} options */
+export const reasonField = ({ name = "reason", label, isRequired = false }) =>
+  html`<label class="field"
+    ><span>${label}</span>
+    <textarea name="${name}" rows="2" maxlength="1000" ${isRequired && html`required`}></textarea>
+  </label>`;

@@ -1,0 +1,132 @@
+"""A real browser on both planes. Without Playwright (the dependency group ``console``) and a Chromium, skipped."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ml_core.domain.api_key import ApiKey
+from ml_core.ids import ModelId, TenantId, VersionId
+from ml_core.registry.keys import KeyRepository
+from ml_core.registry.promotion.environments import EnvironmentRepository
+from ml_core.registry.promotion.gates import GateRepository
+from support.console import both_planes
+from support.gated import PEOPLE, logistic, publish
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+PATH = "/api/console/"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="session")
+def address(db) -> Iterator[str]:
+    """Where the console is."""
+    with both_planes(db) as url:
+        yield f"{url}{PATH}"
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """The distribution's Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed.")
+    if CHROMIUM is None:
+        pytest.skip("There is no Chromium; on Debian: apt install chromium")
+    with playwright.sync_playwright() as running:
+        # Its sandbox needs rights that root in a container lacks; it sees nothing but this console.
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Viewer:
+    """Somebody with a browser of their own.
+
+    Whatever the page says on its console is an error: a violation of the policy, an exception, a file that is missing.
+    A refusal of the API is one in the network only, which the browser reports in its own words.
+    """
+
+    def __init__(self, browser: Browser, address: str, **options: Any) -> None:
+        self.context = browser.new_context(locale="en-US", timezone_id="Europe/Berlin", **options)
+        self.address = address
+        self.page: Page = self.context.new_page()
+        self.page.set_default_timeout(20_000)
+        self.said: list[str] = []
+        self.page.on("console", lambda message: self._note(message.type, message.text))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+
+    def _note(self, kind: str, text: str) -> None:
+        if kind in ("error", "warning") and not text.startswith("Failed to load resource"):
+            self.said.append(text)
+
+    def open(self, path: str = "") -> Page:
+        """Open an address, of what is behind the #; without a session it asks for a key."""
+        self.page.goto(f"{self.address}#/{path}")
+        return self.page
+
+    def sign_in(self, key: object) -> Page:
+        """Sign in where the page asks for it."""
+        self.page.get_by_label("API key").fill(str(key))
+        self.page.get_by_role("button", name="Sign in").click()
+        self.page.get_by_role("button", name="Sign out").wait_for()
+        return self.page
+
+    def dialog(self, button: str) -> Any:
+        """The dialog that a button opens."""
+        self.page.get_by_role("button", name=button, exact=True).click()
+        return self.page.get_by_role("dialog")
+
+
+@pytest.fixture
+def viewer(chromium, address) -> Iterator[Callable[..., Viewer]]:
+    """Makes people with a browser each; fails the test for what their pages said on the console."""
+    viewers = []
+
+    def make(**options: Any) -> Viewer:
+        viewers.append(Viewer(chromium, address, **options))
+        return viewers[-1]
+
+    yield make
+    said = [text for each in viewers for text in each.said]
+    for each in viewers:
+        each.context.close()
+    assert said == []
+
+
+class Shop:
+    """A tenant that serves version 1 of ``people``; 2 is better, and 3 does not pass the gate of production."""
+
+    def __init__(self, db, tenant_id: TenantId) -> None:
+        self.db = db
+        self.tenant = tenant_id
+        self.path = f"t/{tenant_id}"
+        self.model = f"{self.path}/models/{PEOPLE}"
+        for version, noise in (("1", 0.1), ("2", 0.0), ("3", 0.45)):
+            publish(db, tenant_id, version, logistic(int(version), noise))
+        self.environments = EnvironmentRepository(db, tenant_id)
+        self.environments.promote(PEOPLE, "1", reason="the first")
+        settings = {"metric": "accuracy", "value": 0.8}
+        GateRepository(db, tenant_id).set(PEOPLE, "production", "accurate", "min_metric", settings)
+
+    def key(self, *scopes: str) -> ApiKey:
+        """A new key of the tenant."""
+        return KeyRepository(self.db, self.tenant).create("viewer", scopes)
+
+    def served(self) -> VersionId | None:
+        """The stable version of production."""
+        return self.environments.get(PEOPLE).version
+
+    def publish(self, version: str, model_id: ModelId = PEOPLE) -> None:
+        """Register a version, as another program does."""
+        publish(self.db, self.tenant, version, dataclasses.replace(logistic(2, 0.0), model_id=model_id))
+
+
+@pytest.fixture
+def shop(db, tenant_id) -> Shop:
+    """A tenant of this test."""
+    return Shop(db, tenant_id)

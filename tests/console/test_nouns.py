@@ -1,0 +1,133 @@
+"""The pages of one noun each: jobs that run, fail and are cancelled; datasets; keys; the audit."""
+
+from __future__ import annotations
+
+import re
+from contextlib import closing
+
+import pytest
+
+from ml_core.client import MLClient
+from ml_core.jobs.processes import ProcessRunner
+from ml_core.registry.jobs import JobRepository
+from support.job_queue import dispatching, empty_queue
+from support.tables import measures
+
+TRAINING = {"target": "outcome", "hyperparameters": {"algorithm": "logistic_regression"}}
+
+
+@pytest.fixture
+def client(address, shop):
+    """An admin's client of the same address."""
+    with MLClient(address.split("/api/")[0], api_key=str(shop.key("admin")), tenant_id=shop.tenant) as asks:
+        yield asks
+
+
+def test_a_job_from_the_queue_to_its_version(viewer, shop, client, db):
+    """What it says appears as it says it; what it made has a link; the list has it in each state."""
+    client.datasets.create("m", measures(300))
+    empty_queue(db)
+    job = client.jobs.train("m", "m", training=TRAINING)
+    anna = viewer()
+    anna.open(f"{shop.path}/jobs")
+    page = anna.sign_in(shop.key("read"))
+    page.get_by_role("link", name="queued").click()
+    page.get_by_role("link", name=job.job_id).click()
+    assert page.get_by_role("button", name="Cancel…").get_attribute("aria-disabled") == "true"
+    page.get_by_text("Your key lacks the scope train.").wait_for()
+    with closing(ProcessRunner(db)) as runner, dispatching(db, runner):
+        page.get_by_role("heading", name="succeeded").wait_for(timeout=60_000)
+    assert page.locator(".log").inner_text().strip()
+    page.get_by_role("link", name="m 1").click()
+    page.get_by_role("heading", name="m 1").wait_for()
+
+
+def test_a_job_is_cancelled_and_queued_again(viewer, shop, client, db):
+    """Each after a second step that names it; the reason is in the audit."""
+    client.datasets.create("m", measures(50))
+    empty_queue(db)
+    job = client.jobs.train("m", "m", training=TRAINING)
+    anna = viewer()
+    anna.open(f"{shop.path}/jobs/{job.job_id}")
+    page = anna.sign_in(shop.key("read", "train"))
+    dialog = anna.dialog("Cancel…")
+    assert "Cancel train m" in dialog.inner_text()
+    dialog.get_by_label("Reason").fill("The data is wrong.")
+    dialog.get_by_role("button", name="Cancel the job").click()
+    page.get_by_role("heading", name="cancelled").wait_for()
+    (change,) = client.audit.list(action="job.cancelled")
+    assert change.details == {"reason": "The data is wrong."}
+    anna.dialog("Queue it again…").get_by_role("button", name="Queue it again").click()
+    page.get_by_role("heading", name="queued").wait_for()
+    JobRepository(db, shop.tenant).cancel(job.job_id)
+
+
+def test_a_file_becomes_a_dataset(viewer, shop, tmp_path):
+    """With its columns and what they hold; a file that is no table is refused in the API's words."""
+    anna = viewer()
+    anna.open(f"{shop.path}/datasets")
+    page = anna.sign_in(shop.key("read", "train"))
+    page.get_by_text("There is no dataset.").wait_for()
+    good, bad = tmp_path / "rows.csv", tmp_path / "bad.csv"
+    measures(200).to_csv(good, index=False)
+    bad.write_bytes(b"a,b\n1\n1,2,3\n")
+    dialog = anna.dialog("Upload a file…")
+    dialog.get_by_label("Name").fill("rows")
+    dialog.get_by_label("CSV or Parquet file").set_input_files(bad)
+    dialog.get_by_role("button", name="Upload").click()
+    dialog.get_by_role("alert").wait_for()
+    dialog.get_by_label("CSV or Parquet file").set_input_files(good)
+    dialog.get_by_role("button", name="Upload").click()
+    page.get_by_role("heading", name="rows@1").wait_for()
+    row = page.get_by_role("row", name=re.compile("^outcome"))
+    assert re.search(r"yes\s+\d+", row.inner_text())
+    with page.expect_download() as started:
+        page.get_by_role("link", name="Download the Parquet file").click()
+    assert started.value.path().read_bytes()[:4] == b"PAR1"
+    page.get_by_role("link", name="Datasets").first.click()
+    page.get_by_label("Search datasets").fill("ROW")
+    page.get_by_role("link", name="rows").wait_for()
+
+
+def test_a_key_is_shown_once_and_revoked(viewer, shop):
+    """It works until then; the dialog names what is revoked."""
+    anna = viewer()
+    anna.open(f"{shop.path}/keys")
+    page = anna.sign_in(shop.key("admin"))
+    dialog = anna.dialog("Create a key…")
+    dialog.get_by_label("Name").fill("web <shop>")
+    dialog.get_by_role("button", name="Create").click()
+    dialog.get_by_role("alert").wait_for()  # it has no scope
+    dialog.get_by_label("read", exact=True).check()
+    dialog.get_by_label("promote:staging").check()
+    dialog.get_by_role("button", name="Create").click()
+    page.get_by_text("It is shown only now.").wait_for()
+    key = page.locator("dialog pre").inner_text()
+    page.get_by_role("button", name="I have kept it").click()
+    other = viewer()
+    other.open(shop.path)
+    other.sign_in(key)
+    other.page.get_by_role("heading", name=shop.tenant).wait_for()
+    page.get_by_role("row", name=re.compile("web <shop>")).get_by_role("button", name="Revoke…").click()
+    page.get_by_role("dialog").get_by_role("button", name="Revoke web <shop>").click()
+    page.get_by_text("The key web <shop> is revoked.").wait_for()
+    other.page.get_by_role("heading", name="Sign in").wait_for()
+
+
+def test_the_audit_is_searched(viewer, shop):
+    """By action, who, and model; the search is in the address."""
+    anna = viewer()
+    anna.open(f"{shop.path}/audit")
+    page = anna.sign_in(shop.key("read"))
+    rows = page.get_by_role("region", name="Changes").locator("tbody tr")
+    rows.nth(5).wait_for()
+    page.get_by_label("Action").fill("environment.")
+    page.get_by_role("button", name="Search").click()
+    page.wait_for_url(re.compile(r"audit\?action=environment"))
+    page.get_by_text("version registered").first.wait_for(state="detached")
+    assert rows.count() == 1
+    page.get_by_text("Details").click()
+    page.get_by_text("the first").wait_for()
+    page.get_by_label("Action").fill("nonsense")
+    page.get_by_role("button", name="Search").click()
+    page.get_by_role("alert").wait_for()

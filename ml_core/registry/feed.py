@@ -31,7 +31,7 @@ from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import MLFrameworkError, ModelLoadError
 from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionRef
 from ml_core.registry.missing import not_shown
-from ml_core.registry.versions.rows import SELECT_SERVABLE, SERVABLE_COLUMNS, is_version, servable_from
+from ml_core.registry.versions.rows import SELECT_SERVABLE, SERVABLE_COLUMNS, is_version, packed_from, servable_from
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow, AnySelect
@@ -303,7 +303,7 @@ def _part(row: AnyRow, *, is_too_much: bool) -> _Part:
     if is_too_much:
         _log.warning("The tenant of %s has more than %d bytes to be read; it is skipped.", name, MAX_TENANT_BYTES)
     elif row.version is not None:
-        version = _readable(servable_from, row, f"{row.part} version that is served by", name)
+        version = _readable(packed_from, row, f"{row.part} version that is served by", name)
     return _Part(version, row.version is not None, row.generation, row.canary_percent, row.canary_sticky)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import lru_cache
@@ -18,6 +19,7 @@ from ml_core.domain.signature import Signature
 from ml_core.domain.version import (
     Lineage,
     ModelVersion,
+    PackedVersion,
     RequiredModule,
     SelfTest,
     ServableVersion,
@@ -120,6 +122,26 @@ def servable_from(row: AnyRow) -> ServableVersion:
         self_test=SelfTest.from_json(orjson.loads(row.self_test)),
         modules=tuple(map(RequiredModule.from_json, orjson.loads(row.modules))),
     )
+
+
+def packed_from(row: AnyRow) -> PackedVersion:
+    """``servable_from`` for one of many: its documents stay text, and are read when the version is loaded.
+
+    Raises:
+        ValueError, TypeError, LookupError, AttributeError: A name or the list of modules can't be read.
+    """
+    ref = VersionRef(TenantId(row.tenant_id), ModelId(row.model_id), _version_id(row.version))
+    named = (ref, sys.intern(row.model_type), Digest(row.digest), row.size_bytes, sys.intern(row.format))
+    modules = tuple(map(RequiredModule.from_json, orjson.loads(row.modules))) if row.modules != "[]" else ()
+    return PackedVersion(named, _utf8(row.signature), _utf8(row.self_test), modules)
+
+
+_version_id = lru_cache(maxsize=4096)(VersionId)  # most versions are called 1, 2 or 3
+
+
+@lru_cache(maxsize=4096)  # versions that were trained on the same columns share the text
+def _utf8(document: str) -> bytes:
+    return document.encode()
 
 
 @lru_cache(maxsize=256)  # documents are of a few kB

@@ -45,9 +45,9 @@ def queue(recorder):
 
 def test_a_waiting_request_goes_before_loading_ahead(queue, recorder, versions):
     """What is loading is finished first, then the urgent one."""
-    queue.submit(versions[0], LoadPriority.PRELOAD, recorder)
+    queue.submit_ahead(versions[0], recorder)
     assert recorder.started.wait(10)
-    queue.submit(versions[1], LoadPriority.PRELOAD, recorder)
+    queue.submit_ahead(versions[1], recorder)
     urgent = queue.submit(versions[2], LoadPriority.DEMAND, recorder)
     recorder.go_on.set()
     assert urgent.result(10) == "c"
@@ -57,11 +57,13 @@ def test_a_waiting_request_goes_before_loading_ahead(queue, recorder, versions):
 
 def test_a_request_makes_a_queued_load_urgent(queue, recorder, versions):
     """It joins the load that is queued, moves it to the front, and it runs once."""
-    queue.submit(versions[0], LoadPriority.PRELOAD, recorder)
+    queue.submit_ahead(versions[0], recorder)
     assert recorder.started.wait(10)
-    queue.submit(versions[1], LoadPriority.PRELOAD, recorder)
-    ahead = queue.submit(versions[2], LoadPriority.PRELOAD, recorder)
-    assert queue.submit(versions[2], LoadPriority.DEMAND, recorder) is ahead
+    queue.submit_ahead(versions[1], recorder)
+    queue.submit_ahead(versions[2], recorder)
+    urgent = queue.submit(versions[2], LoadPriority.DEMAND, recorder)
+    assert queue.submit(versions[2], LoadPriority.FLIP, recorder) is urgent
+    queue.submit_ahead(versions[2], recorder)
     recorder.go_on.set()
     assert queue.wait_idle(10)
     assert recorder.order == ["a", "c", "b"]

@@ -19,8 +19,10 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -155,13 +157,14 @@ class _Loads(Hooks):
 
 
 def serve() -> None:
-    """Answer until the process is ended; prints a line of JSON when the replica is ready, and one at the end."""
+    """Answer until the standard input ends; prints a line of JSON when the replica is ready, and one at the end."""
     import uvicorn
 
     from ml_core.inference.edge.app import build_app
     from ml_core.inference.replica import START_WAIT_S, Replica, tune_process
 
     logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
     tune_process()
     loads = _Loads()
     replica = Replica(Settings.from_environment(), "density", loads)
@@ -169,7 +172,14 @@ def serve() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
         print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
         config = uvicorn.Config(build_app(replica.service), log_config=None, ws="none", lifespan="off")
-        uvicorn.Server(config).run([listener])
+        server = uvicorn.Server(config)
+
+        def end() -> None:
+            sys.stdin.read()
+            server.should_exit = True
+
+        threading.Thread(target=end, daemon=True).start()
+        server.run([listener])
     replica.stop()
     print(json.dumps({"loads": loads.count}), flush=True)
 
@@ -191,13 +201,14 @@ def replica(db: DatabaseConnection, memory_mb: int) -> Iterator[Seen]:
     environment["MLCORE_MAX_MEMORY_MB"] = str(memory_mb)
     started = time.monotonic()
     command = [sys.executable, __file__, "--serve"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
+        assert process.stdin is not None
         assert process.stdout is not None
         port = json.loads(process.stdout.readline())["port"]
         seen = Seen(port, process.pid, round(time.monotonic() - started, 2))
         yield seen
-        process.terminate()
+        process.stdin.close()
         seen.loads = json.loads(process.stdout.readline())["loads"]
     finally:
         process.terminate()
@@ -306,7 +317,7 @@ def measure(db: DatabaseConnection, models: list[Model], options: argparse.Names
     """All figures; prints each part when it is known."""
     results: dict[str, Any] = {"eviction": eviction(len(models))}
     _show("eviction", results["eviction"])
-    with replica(db, 1) as seen:  # a bound that keeps all models out
+    with replica(db, 4) as seen:  # a bound that keeps nearly all models out
         bare_mb = rss_mb(seen.pid)
         results["registered"] = {"pointers": len(models), "ready_s": seen.ready_s, "cpu_s": cpu_s(seen.pid)}
         results["registered"]["rss_mb"] = round(bare_mb)

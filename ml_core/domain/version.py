@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -13,7 +14,7 @@ import orjson
 from ml_core.domain.document import Document
 from ml_core.domain.notebook import fields_of, record_html
 from ml_core.domain.rollout import Use
-from ml_core.domain.signature import Row, Signature
+from ml_core.domain.signature import InputColumn, Row, Signature
 from ml_core.domain.train_spec import TRAINING_RECORD
 from ml_core.exceptions import MLFrameworkError, ModelLoadError
 from ml_core.ids import Digest, ModelId, TenantId, VersionId, VersionRef
@@ -157,7 +158,13 @@ _PACKED = ("ref", "model_type", "digest", "size_bytes", "format", "modules", *Pa
 
 @lru_cache(maxsize=256)  # documents are of a few kB; versions that were trained on the same columns share the value
 def _signature(text: bytes) -> Signature:
-    return Signature.from_json(orjson.loads(text))
+    signature = Signature.from_json(orjson.loads(text))
+    return dataclasses.replace(signature, inputs=tuple(map(_shared, signature.inputs)))
+
+
+@lru_cache(maxsize=4096)  # of the models of many tenants, most columns are equal
+def _shared(column: InputColumn) -> InputColumn:
+    return column
 
 
 def _self_test(text: bytes) -> SelfTest:

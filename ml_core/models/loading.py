@@ -61,9 +61,9 @@ class LoadedModel:
 
     @property
     def memory_bytes(self) -> int:
-        """Size of the pipeline in memory, measured on first access."""
+        """Size of the pipeline and the signature in memory, measured on first access."""
         if self._memory_bytes is None:
-            self._memory_bytes = measure_bytes(self.pipeline)
+            self._memory_bytes = measure_bytes((self.pipeline, self.version.signature))
         return self._memory_bytes
 
     @property

@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
@@ -29,9 +30,16 @@ from ml_core.domain.placement import SHARED_CELL, tenant_of
 from ml_core.domain.tenant_policies import PredictionPolicy
 from ml_core.domain.version import ServableVersion
 from ml_core.exceptions import MLFrameworkError, ModelLoadError
-from ml_core.ids import EnvironmentName, ModelId, TenantId, VersionRef
+from ml_core.ids import EnvironmentName, TenantId, VersionRef
 from ml_core.registry.missing import not_shown
-from ml_core.registry.versions.rows import SELECT_SERVABLE, SERVABLE_COLUMNS, is_version, packed_from, servable_from
+from ml_core.registry.versions.rows import (
+    SELECT_SERVABLE,
+    SERVABLE_COLUMNS,
+    is_version,
+    name_parts,
+    packed_from,
+    servable_from,
+)
 
 if TYPE_CHECKING:
     from ml_core.registry.pages import AnyRow, AnySelect
@@ -321,7 +329,10 @@ def _rollout(parts: Mapping[str, _Part], stable: ServableVersion) -> Rollout:
 
 
 def _pointer_ref(key: tuple[str, str, str]) -> PointerRef:
-    return PointerRef(TenantId(key[0]), ModelId(key[1]), EnvironmentName(key[2]))
+    return PointerRef(*name_parts(key[0], key[1]), _environment_name(key[2]))
+
+
+_environment_name = lru_cache(maxsize=256)(EnvironmentName)
 
 
 def _key(row: AnyRow) -> KeyRecord | None:

@@ -130,12 +130,19 @@ def packed_from(row: AnyRow) -> PackedVersion:
     Raises:
         ValueError, TypeError, LookupError, AttributeError: A name or the list of modules can't be read.
     """
-    ref = VersionRef(TenantId(row.tenant_id), ModelId(row.model_id), _version_id(row.version))
+    ref = VersionRef(*name_parts(row.tenant_id, row.model_id), _version_id(row.version))
     named = (ref, sys.intern(row.model_type), Digest(row.digest), row.size_bytes, sys.intern(row.format))
     modules = tuple(map(RequiredModule.from_json, orjson.loads(row.modules))) if row.modules != "[]" else ()
     return PackedVersion(named, _utf8(row.signature), _utf8(row.self_test), modules)
 
 
+def name_parts(tenant_id: str, model_id: str) -> tuple[TenantId, ModelId]:
+    """The names of many rows: equal ones are one object, and are parsed once."""
+    return _tenant_id(tenant_id), _model_id(model_id)
+
+
+_tenant_id = lru_cache(maxsize=256)(TenantId)  # the rows of a tenant come one after another
+_model_id = lru_cache(maxsize=4096)(ModelId)
 _version_id = lru_cache(maxsize=4096)(VersionId)  # most versions are called 1, 2 or 3
 
 

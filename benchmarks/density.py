@@ -101,13 +101,14 @@ def fill(db: DatabaseConnection, models: int, forests: int) -> list[Model]:
 
 
 def _copy(session: psycopg.Connection[Any], template: str, name: str, tenants: int) -> None:
-    """Copy the rows of a template tenant in the database, each with signatures of its own, and give each a key."""
+    """Copy the rows of a template tenant in the database, each with documents of its own, and give each a key."""
     session.execute("SET session_replication_role = replica")  # no check per row: the template is consistent
     stamp = session.execute(f"SELECT generation FROM {SCHEMA}.feed_clock").fetchone()
     own = {
         "tenant_id": f"'{name}' || lpad(n::text, 5, '0')",
         "feed_generation": f"t.feed_generation + {stamp[0] if stamp else 0} * n",
         "signature": "jsonb_set(t.signature, '{output,classes,0}', to_jsonb('no ' || n))",
+        "self_test": "jsonb_set(t.self_test, '{rows,0,unknown}', to_jsonb(n))",  # unknown columns are ignored
     }
     for table in (each for each in _TABLES if each in {"tenants", *tenant_tables()} and each != "api_keys"):
         columns = _columns(session, table)

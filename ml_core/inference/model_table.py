@@ -97,16 +97,16 @@ class Residents:
             self._uses += 1
             resident.used = self._uses
             resident.uses += 1
-            resident.worth = self._clock + resident.uses * resident.cost
+            resident.worth = self._clock + (1 + resident.uses) * resident.cost
         return resident
 
     def add(self, key: VersionKey, model: LoadedModel, load_s: float = 0.0) -> Resident:
         """Add a model and evict others for it."""
         resident = self.by_key[key] = Resident(key, model, load_s)
+        self.bytes += model.memory_bytes
+        self.evict()  # not this one, which has no place in the order yet
         resident.worth = self._clock + resident.cost
         self._enter(resident)
-        self.bytes += model.memory_bytes
-        self.evict(keep=key)
         self._hooks.models_resident(len(self.by_key), self.bytes)
         return resident
 
@@ -120,15 +120,15 @@ class Residents:
         for key in [key for key, resident in self.by_key.items() if key[0] == tenant_id and not resident.in_use]:
             self._remove(key)
 
-    def evict(self, *, keep: VersionKey | None = None) -> None:
+    def evict(self) -> None:
         """Free models until memory is within the bound or all of them are in use."""
-        while self.bytes > self.max_bytes and (victim := self._victim(keep)) is not None:
+        while self.bytes > self.max_bytes and (victim := self._victim()) is not None:
             if self._is_named(victim.key):
                 self._clock = max(self._clock, victim.worth)
             self._remove(victim.key)
             self._hooks.model_evicted()
 
-    def _victim(self, keep: VersionKey | None) -> Resident | None:
+    def _victim(self) -> Resident | None:
         aside: list[Resident] = []  # in use
         moved: list[Resident] = []
         victim = None
@@ -137,7 +137,7 @@ class Residents:
             resident = self.by_key.get(key)
             if resident is None or resident.entry != entry:
                 continue  # it was removed, or has a later entry
-            if resident.in_use or key == keep:
+            if resident.in_use:
                 aside.append(resident)
             elif place < list(self._place(resident)):
                 self._enter(resident)

@@ -23,7 +23,7 @@ import threading
 import time
 import urllib.request
 import warnings
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -231,11 +231,11 @@ def cpu_s(pid: int) -> float:
 
 
 class Client:
-    """Keep-alive connections to one port. Counts what is not 200."""
+    """Keep-alive connections to one port. Counts other statuses than 200."""
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self.failed = 0
+        self.failed: Counter[str] = Counter()
 
     async def ask(self, models: Iterable[Model], seconds: float = 1e9) -> list[float]:
         """Ask one model after the other on one connection; the milliseconds of each answer."""
@@ -248,7 +248,8 @@ class Client:
             head = await reader.readuntil(b"\r\n\r\n")
             await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
             times.append((time.perf_counter() - started) * 1000)
-            self.failed += not head.startswith(b"HTTP/1.1 200")
+            if not head.startswith(b"HTTP/1.1 200"):
+                self.failed[head[9:12].decode()] += 1
             if time.monotonic() > until:
                 break
         writer.close()
@@ -290,7 +291,7 @@ async def under_load(port: int, models: Sequence[Model], cold: Sequence[Model], 
         if time.monotonic() > until:
             break
     warm = [each for task in load for each in await task]
-    figures = {"requests_s": round(len(warm) / seconds), "failed": client.failed, **_figures("warm", warm)}
+    figures = {"requests_s": round(len(warm) / seconds), "failed": dict(client.failed), **_figures("warm", warm)}
     return figures | _figures("cold_small", first[False]) | _figures("cold_forest", first[True])
 
 
@@ -301,7 +302,7 @@ def _figures(name: str, times_ms: Sequence[float]) -> dict[str, float]:
     return {f"{name}_n": len(times_ms), f"{name}_p50_ms": round(p50, 2), f"{name}_p99_ms": round(p99, 2)}
 
 
-async def restarted(seen: Seen, models: Sequence[Model]) -> dict[str, float]:
+async def restarted(seen: Seen, models: Sequence[Model]) -> dict[str, Any]:
     """Seconds from the start of the process until the hot 1 % have answered, and until nothing is left to load."""
     client, began = Client(seen.port), time.monotonic()
     first = await client.ask(hot(models, 0.01))
@@ -311,7 +312,7 @@ async def restarted(seen: Seen, models: Sequence[Model]) -> dict[str, float]:
         await asyncio.sleep(0.25)
     load.cancel()
     figures |= {"all_loaded_s": round(seen.ready_s + time.monotonic() - began, 2), "all_loaded_cpu_s": cpu_s(seen.pid)}
-    return figures | {"failed": client.failed}
+    return {**figures, "failed": dict(client.failed)}
 
 
 def measure(db: DatabaseConnection, models: list[Model], options: argparse.Namespace) -> dict[str, Any]:
@@ -402,7 +403,7 @@ def eviction(models: int, requests: int = 100_000) -> dict[str, float]:
 
 
 def _show(part: str, figures: dict[str, Any]) -> None:
-    print(f"{part:10}", "  ".join(f"{name} {value:,}" for name, value in figures.items()), flush=True)
+    print(f"{part:10}", "  ".join(f"{name} {value}" for name, value in figures.items()), flush=True)
 
 
 def main() -> None:

@@ -66,8 +66,10 @@ class Pointer:
         self.wanted, self.wanted_key = rollout, version_key(rollout.stable)
         self.canary_key = None if canary is None else version_key(canary.version)
         self.shadow_key = None if shadow is None else version_key(shadow)
-        is_admitted = canary is not None and self.canary is not None and self.canary_key == canary_before
-        self.canary = dataclasses.replace(canary, version=self.canary.version) if is_admitted else None
+        if canary is None or self.canary is None or self.canary_key != canary_before:
+            self.canary = None
+        else:
+            self.canary = dataclasses.replace(canary, version=self.canary.version)
 
     def admit(self, version: VersionKey, loaded: ServableVersion) -> None:
         """Answer with a version that passed its self-test, where it is wanted."""
